@@ -1,0 +1,71 @@
+"""The budget: how many replicas there may be, and how many must serve."""
+
+from typing import NamedTuple
+
+from segue.errors import Refused
+from segue.observation import Counts, Observation
+from segue.spec import Strategy
+from segue.units import resolve
+
+
+class Budget(NamedTuple):
+    """``maxSurge`` and ``maxUnavailable``, resolved for a number of replicas."""
+
+    replicas: int
+    surge: int
+    unavailable: int
+    step: int
+
+    @property
+    def ceiling(self) -> int:
+        """Old and new replicas together are never more."""
+        return self.replicas + self.surge
+
+    @property
+    def floor(self) -> int:
+        """Ready old and ready new replicas together are never fewer, once they were there."""
+        return self.replicas - self.unavailable
+
+
+def resolve_budget(strategy: Strategy, replicas: int) -> Budget:
+    """Resolve a strategy for ``replicas`` as the Deployment controller does (its ``ResolveFenceposts``).
+
+    =========  =============  ===================
+    rule       maxSurge       maxUnavailable
+    =========  =============  ===================
+    rounds     up             down
+    capped at  replicas       replicas
+    both zero  0              1 (rounding made it so; both *written* as zero is refused by the spec)
+    =========  =============  ===================
+
+    Raises:
+        Refused: for a target with no replicas: there is no path from 0 to 0.
+    """
+    if replicas < 1:
+        raise Refused(
+            "has no replicas, so there is nothing to roll",
+            field="target.replicas",
+            value=replicas,
+            fix="scale it to 1 or more first, or change its template with kubectl",
+        )
+    surge = min(resolve(strategy.max_surge, replicas, round_up=True), replicas)
+    unavailable = min(resolve(strategy.max_unavailable, replicas, round_up=False), replicas)
+    if surge == 0 and unavailable == 0:
+        unavailable = 1
+    return Budget(replicas, surge, unavailable, strategy.step or surge + unavailable)
+
+
+def objection(budget: Budget, seen: Observation, counts: Counts) -> str:
+    """Say why asking for ``counts`` would break the budget; empty when it does not.
+
+    This is the same property that ``decide`` keeps, asked again in other words on what is read right before a write.
+    """
+    total = counts.old + counts.new
+    grows = counts.new > seen.new.total or counts.old > seen.old.total
+    if total > budget.ceiling and grows:  # what is over it already, after a drop of R, may only go
+        return f"{counts} would be {total} replicas, over the ceiling of {budget.ceiling}"
+    taken = max(0, seen.old.total - counts.old)
+    serving = seen.old.ready + seen.new.proven - max(0, taken - seen.old.spare)
+    if taken and taken > seen.old.spare and serving < budget.floor:
+        return f"{counts} would leave {serving} serving, under the floor of {budget.floor}"
+    return ""

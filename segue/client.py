@@ -1,0 +1,658 @@
+"""The Temporal client: starts rollouts, steers them, and tells how they are.
+
+Every error of Temporal's library is translated by ``translated``, the one place for it. What needs no worker
+works without one: a rollout that has ended is read from its result, a list from Temporal's visibility store.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar, cast
+
+from pydantic import ConfigDict
+from pydantic.alias_generators import to_camel
+from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.api.failure.v1 import Failure
+from temporalio.api.workflow.v1 import PendingActivityInfo
+from temporalio.client import (
+    Client,
+    RPCTimeoutOrCancelledError,
+    WorkflowExecution,
+    WorkflowExecutionDescription,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowQueryFailedError,
+    WorkflowQueryRejectedError,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateHandle,
+    WorkflowUpdateStage,
+)
+from temporalio.common import (
+    SearchAttributeKey,
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.envconfig import ClientConfig, ClientConnectConfig
+from temporalio.exceptions import ApplicationError, TemporalError, WorkflowAlreadyStartedError
+from temporalio.runtime import Runtime, TelemetryConfig
+from temporalio.service import RPCError, RPCStatusCode
+
+from segue import contract, errors
+from segue.budget import resolve_budget
+from segue.contract import Beat, Task
+from segue.errors import (
+    AlreadyRolling,
+    Exit,
+    NotAllowed,
+    NotFound,
+    Refused,
+    SegueError,
+    TimedOut,
+    Unreachable,
+)
+from segue.messages import Message, RetargetTo
+from segue.observation import Frozen
+from segue.plan import Plan
+from segue.report import Report
+from segue.spec import Rollout, Spec, Strategy, Waypoint
+from segue.state import Phase
+from segue.status import SideStatus, Status
+from segue.units import format_duration
+
+DEFAULT_ADDRESS = "localhost:7233"
+CONNECT_S = 5.0
+ANSWER_S = 10.0
+"""A worker that is there answers a query, or takes in an update, within this."""
+PREPARE_S = 30.0
+"""The target was looked at, and the API server tried the change, within this."""
+PATIENCE_S = 120.0
+"""Following a rollout outlives Temporal being away for so long: a restart is no news to a pipeline."""
+POLL_S = 0.5
+
+TARGET = SearchAttributeKey.for_keyword(contract.TARGET_ATTRIBUTE)
+PHASE = SearchAttributeKey.for_keyword(contract.PHASE_ATTRIBUTE)
+OUTCOME = SearchAttributeKey.for_keyword(contract.OUTCOME_ATTRIBUTE)
+
+Tell = Callable[[Report], None]
+Handle = WorkflowHandle[Any, Report]
+R = TypeVar("R")
+
+
+class Cut(SegueError):
+    """The workflow was terminated, cancelled or timed out in Temporal: it could not put anything back."""
+
+    exit_code = Exit.NEEDS_PERSON
+
+
+class Started(Frozen):
+    """A rollout that is prepared and under way."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+    id: str
+    run_id: str
+    plan: Plan
+
+
+class Listed(Frozen):
+    """One line of the list."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+    id: str
+    target: str
+    phase: str
+    outcome: str | None
+    running: bool
+    started_at: float
+    ended_at: float | None
+
+
+async def connect(*, timeout_s: float = CONNECT_S, runtime: Runtime | None = None) -> Client:
+    """Connect to the Temporal that ``TEMPORAL_*`` variables or the profile file name.
+
+    Raises:
+        Refused: when the profile cannot be read.
+        Unreachable: when nothing answers at its address within ``timeout_s``.
+    """
+    config = _profile()
+    address = config.setdefault("target_host", DEFAULT_ADDRESS)
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await Client.connect(
+                **config,
+                data_converter=pydantic_data_converter,
+                connect_timeout=timedelta(seconds=timeout_s),
+                # The library's own warnings are for a worker's log, not for a person at a terminal.
+                runtime=runtime or Runtime(telemetry=TelemetryConfig(logging=None)),
+            )
+    except (RuntimeError, OSError, RPCError, ValueError) as error:
+        raise Unreachable(
+            f"Temporal does not answer at {address} ({_connect_reason(error)}); "
+            "start a local one with `segue local up`, or set TEMPORAL_ADDRESS to yours"
+        ) from error
+
+
+def _profile() -> ClientConnectConfig:
+    try:
+        return ClientConfig.load_client_connect_config()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise Refused(
+            f"Temporal's connection profile cannot be read: {error}",
+            field="TEMPORAL_CONFIG_FILE",
+            fix="correct the file, or unset TEMPORAL_PROFILE and TEMPORAL_CONFIG_FILE",
+        ) from error
+
+
+def _connect_reason(error: Exception) -> str:
+    """Say what went wrong in a few words: the library's own text is a nested dump with response headers."""
+    known = {
+        "Connection refused": "connection refused",
+        "dns error": "its name is not known",
+        "certificate": "its certificate is not trusted",
+        "Unauthenticated": "the API key is not accepted",
+        "PermissionDenied": "the API key is not accepted",
+    }
+    text = str(error)
+    if isinstance(error, TimeoutError) or "timed out" in text or "deadline" in text:
+        return "no answer in time"
+    return next((v for k, v in known.items() if k in text), "what answers is not Temporal")
+
+
+# --- errors ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def translated(what: str, task_queue: str = contract.TASK_QUEUE) -> Iterator[None]:
+    """Turn every error of Temporal's library into one of ours, chained. ``what`` names the target."""
+    try:
+        yield
+    except (TemporalError, TimeoutError) as error:
+        raise _translation(error, what, task_queue) from error
+
+
+def _translation(error: TemporalError | TimeoutError, what: str, task_queue: str) -> SegueError:
+    ours: SegueError
+    match error:
+        case WorkflowAlreadyStartedError():
+            ours = AlreadyRolling(f"a rollout of {what} is under way", fix=_JOIN_FIX)
+        case WorkflowUpdateFailedError() | WorkflowFailureError():
+            ours = _from_failure(error.cause, what)
+        case WorkflowQueryFailedError() | WorkflowQueryRejectedError():
+            ours = SegueError(f"the rollout of {what} could not answer: {error}")
+        case RPCError():
+            ours = _from_status(error, what, task_queue)
+        case RPCTimeoutOrCancelledError() | TimeoutError():
+            ours = no_worker(task_queue)
+        case _:
+            ours = SegueError(f"Temporal: {error}")
+    return ours
+
+
+_JOIN_FIX = "watch it with `segue watch`, or give it this file's change with `segue start --join`"
+
+
+def no_worker(task_queue: str) -> Unreachable:
+    """Nobody works on the task queue."""
+    return Unreachable(f"no worker answers on task queue {task_queue}; start one with `segue worker`")
+
+
+def _from_status(error: RPCError, what: str, task_queue: str) -> SegueError:
+    ours: SegueError
+    match error.status:
+        case RPCStatusCode.NOT_FOUND:
+            ours = _not_found(error.message, what)
+        case RPCStatusCode.UNAUTHENTICATED | RPCStatusCode.PERMISSION_DENIED:
+            fix = "check TEMPORAL_API_KEY, TEMPORAL_NAMESPACE and the certificates"
+            ours = NotAllowed(f"Temporal does not allow it: {error.message}", fix=fix)
+        case RPCStatusCode.INVALID_ARGUMENT:
+            search = "search attribute" in error.message.lower()
+            fix = f"create {PHASE.name}, {TARGET.name} and the others as search attributes" if search else ""
+            ours = Refused(f"Temporal does not take it: {error.message}", fix=fix)
+        case RPCStatusCode.FAILED_PRECONDITION | RPCStatusCode.DEADLINE_EXCEEDED | RPCStatusCode.CANCELLED:
+            ours = no_worker(task_queue)
+        case _:
+            ours = Unreachable(f"Temporal does not answer ({error.status.name}: {error.message}); try again")
+    return ours
+
+
+def _not_found(text: str, what: str) -> Refused:
+    if "already completed" in text:
+        return Refused(f"the rollout of {what} has ended", fix=f"see `segue report {what}`, or start a new one")
+    if "amespace" in text:
+        return NotFound(text, field="TEMPORAL_NAMESPACE", fix="set it to a namespace that your Temporal has")
+    return NotFound(f"no rollout of {what} is known", fix="`segue list` shows those that are")
+
+
+def _from_failure(cause: BaseException | None, what: str) -> SegueError:
+    """Find the error of ours that the workflow or its activity failed with."""
+    found: ApplicationError | None = None
+    while cause is not None:
+        if isinstance(cause, ApplicationError):
+            found = cause
+            if _class_of(found) is not None:
+                return _ours(found)
+        cause = cause.__cause__
+    if found is not None:
+        return SegueError(f"the rollout of {what} failed: {found.message}")
+    return Cut(
+        f"the workflow of {what} was ended in Temporal, so it put nothing back; look at the target, "
+        f"then go on or back with `segue release {what}`, or start again"
+    )
+
+
+def _class_of(error: ApplicationError) -> type[SegueError] | None:
+    kind = getattr(errors, error.type or "", None)
+    return kind if isinstance(kind, type) and issubclass(kind, SegueError) else None
+
+
+def _ours(error: ApplicationError) -> SegueError:
+    """Rebuild the error; its message is the whole sentence already."""
+    rebuilt = (_class_of(error) or SegueError)(error.message)
+    details = error.details[0] if error.details else None
+    if isinstance(rebuilt, Refused) and isinstance(details, dict):
+        rebuilt.field, rebuilt.fix = str(details.get("field", "")), str(details.get("fix", ""))
+        rebuilt.value = details.get("value")
+    return rebuilt
+
+
+# --- the client -----------------------------------------------------------------------------------------
+
+
+class Rollouts:
+    """All rollouts of one cluster."""
+
+    def __init__(
+        self,
+        client: Client,
+        cluster: str = "default",
+        task_queue: str = contract.TASK_QUEUE,
+        *,
+        answer_s: float = ANSWER_S,
+    ) -> None:
+        self.client, self.cluster, self.task_queue, self._answer_s = client, cluster, task_queue, answer_s
+
+    async def start(self, rollout: Rollout, by: str) -> Started:
+        """Start a rollout, and return when it is prepared: the API server has tried the change.
+
+        Raises:
+            AlreadyRolling: naming the phase of the one under way.
+            Refused: when the target cannot be rolled; it is untouched, and the rollout has ended.
+            Unreachable: when no worker, or no cluster, answers; the rollout waits for it.
+        """
+        spec = rollout.spec
+        workflow_id, what = contract.workflow_id(self.cluster, spec.target), str(spec.target)
+        with translated(what, self.task_queue):
+            try:
+                handle = await self._start(rollout, workflow_id, by)
+            except WorkflowAlreadyStartedError as error:
+                raise await self._under_way(workflow_id) from error
+        run_id = handle.result_run_id or ""
+        plan = await self._prepared(self._handle(workflow_id, run_id), what)
+        return Started(id=workflow_id, run_id=run_id, plan=plan)
+
+    async def join(self, rollout: Rollout, by: str) -> str:
+        """Give the rollout under way this file's change, as the whole difference from its baseline."""
+        reason = f"joined by {rollout.metadata.name}"
+        wish = RetargetTo(change=rollout.spec.change, onto_baseline=True, by=by, reason=reason)
+        workflow_id = contract.workflow_id(self.cluster, rollout.spec.target)
+        return str(await self.send(workflow_id, "retarget", wish))
+
+    async def send(self, workflow_id: str, name: str, message: Message, *, answer: bool = True) -> str | None:
+        """Send one of ``segue.messages.MESSAGES``; return what happens now, or nothing for a bare signal.
+
+        Raises:
+            Refused: when it makes no sense now; says what does.
+        """
+        handle, what = self._handle(workflow_id), target_of(workflow_id)
+        if answer:
+            return str(await self._update(handle, what, name, message, str))
+        with translated(what, self.task_queue):
+            await handle.signal(name, message)
+        return None
+
+    async def status(self, workflow_id: str) -> Status:
+        """Return where the rollout is; of one that has ended without a worker."""
+        description = await self._describe(workflow_id)
+        if description.status is not WorkflowExecutionStatus.RUNNING:
+            return (await self._result(description)).status
+        status = await self._query(description, contract.STATUS_QUERY, Status)
+        return live(status, await self._beat(description), await self._strategy(description))
+
+    async def report(self, workflow_id: str) -> Report:
+        """Return all that the rollout did so far; of one that has ended without a worker."""
+        description = await self._describe(workflow_id)
+        if description.status is not WorkflowExecutionStatus.RUNNING:
+            return await self._result(description)
+        report = await self._query(description, contract.REPORT_QUERY, Report)
+        strategy = await self._strategy(description)
+        return _with_status(report, live(report.status, await self._beat(description), strategy))
+
+    async def list(self, *, running: bool = False, limit: int = 50) -> list[Listed]:
+        """List this cluster's rollouts, the newest first, from Temporal's visibility store."""
+        query = f'WorkflowType = "{contract.WORKFLOW}" AND WorkflowId STARTS_WITH "rollout/{self.cluster}/"'
+        if running:
+            query += ' AND ExecutionStatus = "Running"'
+        with translated("any target", self.task_queue):
+            async with asyncio.timeout(self._answer_s):
+                return [_listed(w) async for w in self.client.list_workflows(query, limit=limit)]
+
+    async def follow(self, workflow_id: str, poll_s: float = POLL_S) -> AsyncGenerator[Report, None]:
+        """Yield the report whenever it changed, until the rollout has ended.
+
+        Temporal is asked, not the worker, until the history grew; a worker that is away is waited for.
+
+        Raises:
+            Unreachable: when nothing answers at the start, or Temporal is away for ``PATIENCE_S``.
+        """
+        known: Report | None = None
+        shown: Report | None = None
+        mark: tuple[str, int] | None = None
+        strategy: Strategy | None = None
+        while True:
+            description = await self._patient(workflow_id) if known else await self._describe(workflow_id)
+            if description.status is not WorkflowExecutionStatus.RUNNING:
+                yield await self._result(description)
+                return
+            current = (description.run_id, description.history_length)
+            try:
+                if known is None or current != mark:
+                    known = await self._query(description, contract.REPORT_QUERY, Report)
+                    strategy = strategy or await self._strategy(description)
+                    mark = current
+                report = _with_status(known, live(known.status, await self._beat(description), strategy))
+            except (Unreachable, NotFound) as error:
+                if known is None:
+                    raise
+                # It may have ended between the two questions, or its worker is being replaced.
+                waits = {"waiting_for": f"a worker: {error}"}
+                report = _with_status(known, known.status.model_copy(update=waits))
+            if report != shown:
+                shown = report
+                yield report
+            await asyncio.sleep(poll_s)
+
+    async def wait(self, workflow_id: str, timeout_s: float, tell: Tell = lambda _report: None) -> Status:
+        """Follow a rollout until it ends or needs a person (Held, NeedsHuman); ``tell`` gets each change.
+
+        Raises:
+            TimedOut: after ``timeout_s``; the rollout goes on.
+            SegueError: what its workflow failed with.
+        """
+        status: Status | None = None
+        try:
+            async with asyncio.timeout(timeout_s), aclosing(self.follow(workflow_id)) as reports:
+                async for report in reports:
+                    tell(report)
+                    status = report.status
+                    if status.outcome is not None or status.phase in {Phase.HELD, Phase.NEEDS_HUMAN}:
+                        break
+        except TimeoutError as error:
+            raise _late(target_of(workflow_id), timeout_s, status) from error
+        if status is None:
+            raise AssertionError("follow yields at least once")
+        return status
+
+    # --- one question to Temporal each --------------------------------------------------------------------
+
+    def _handle(self, workflow_id: str, run_id: str | None = None) -> Handle:
+        return self.client.get_workflow_handle(workflow_id, run_id=run_id, result_type=Report)
+
+    async def _start(self, rollout: Rollout, workflow_id: str, by: str) -> WorkflowHandle[Any, Any]:
+        task = Task(spec=rollout.spec, name=rollout.metadata.name, cluster=self.cluster, by=by)
+        attributes = [
+            SearchAttributePair(TARGET, str(rollout.spec.target)),
+            SearchAttributePair(PHASE, str(Phase.PREPARING)),
+        ]
+        return await self.client.start_workflow(
+            contract.WORKFLOW,
+            task,
+            id=workflow_id,
+            task_queue=self.task_queue,
+            result_type=Report,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+            search_attributes=TypedSearchAttributes(attributes),
+            static_summary=summary(rollout),
+            static_details=details(rollout, by),
+        )
+
+    async def _under_way(self, workflow_id: str) -> AlreadyRolling:
+        found = await self._describe(workflow_id)
+        phase = found.typed_search_attributes.get(PHASE) or "phase not known yet"
+        since = found.start_time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        what = target_of(workflow_id)
+        return AlreadyRolling(f"a rollout of {what} is under way ({phase}, since {since})", fix=_JOIN_FIX)
+
+    async def _prepared(self, handle: Handle, what: str) -> Plan:
+        try:
+            return await self._update(handle, what, contract.PREPARED_UPDATE, None, Plan)
+        except Unreachable as error:
+            raise await self._stuck(handle, what, error) from error
+        except SegueError:
+            # A refused rollout ends at once, so its end may be there before its answer, and says more.
+            if await self._running(handle, what):
+                raise
+        return (await self._end(handle, what)).plans[-1]
+
+    async def _running(self, handle: Handle, what: str) -> bool:
+        with translated(what, self.task_queue):
+            return (await handle.describe()).status is WorkflowExecutionStatus.RUNNING
+
+    async def _update(self, handle: Handle, what: str, name: str, message: Message | None, result: type[R]) -> R:
+        """Send an update. To be taken in needs a worker and is quick; to be answered may need the cluster."""
+        with translated(what, self.task_queue):
+            async with asyncio.timeout(self._answer_s):
+                sent = await self._sent(handle, name, message, result)
+        try:
+            with translated(what, self.task_queue):
+                async with asyncio.timeout(PREPARE_S):
+                    return await sent.result()
+        except Unreachable as error:
+            late = f"the rollout of {what} has taken in {name}, but does not answer yet"
+            raise Unreachable(f"{late}; see `segue status {what}`") from error
+
+    async def _sent(
+        self, handle: Handle, name: str, message: Message | None, result: type[R]
+    ) -> WorkflowUpdateHandle[R]:
+        """Have an update taken in; again where it met the moment in which the workflow continues as new."""
+        while True:
+            try:
+                return await handle.start_update(
+                    name,
+                    args=[] if message is None else [message],
+                    wait_for_stage=WorkflowUpdateStage.ACCEPTED,
+                    result_type=result,
+                )
+            except RPCError as error:
+                if "unexpected workflow task failure" not in str(error):
+                    raise
+                await asyncio.sleep(POLL_S)
+
+    async def _stuck(self, handle: Handle, what: str, error: Unreachable) -> Unreachable:
+        """Say why a rollout that was started is not prepared."""
+        with translated(what, self.task_queue):
+            pending = (await handle.describe()).raw_description.pending_activities
+        failure = next((_message(p.last_failure) for p in pending if p.HasField("last_failure")), "")
+        why = f"its worker tries again and again: {failure}" if failure else str(error)
+        return Unreachable(
+            f"the rollout of {what} was started and waits, its target untouched: {why} "
+            f"(`segue abort {what} --no-wait` takes it back)"
+        )
+
+    async def _describe(self, workflow_id: str) -> WorkflowExecutionDescription:
+        with translated(target_of(workflow_id), self.task_queue):
+            return await self._handle(workflow_id).describe(rpc_timeout=timedelta(seconds=self._answer_s))
+
+    async def _patient(self, workflow_id: str) -> WorkflowExecutionDescription:
+        """Describe, however often Temporal does not answer, for ``PATIENCE_S``."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PATIENCE_S
+        while True:
+            try:
+                return await self._describe(workflow_id)
+            except Unreachable:
+                if loop.time() > until:
+                    raise
+                await asyncio.sleep(1)
+
+    async def _query(self, description: WorkflowExecutionDescription, name: str, result: type[R]) -> R:
+        handle = self._handle(description.id, description.run_id)
+        with translated(target_of(description.id), self.task_queue):
+            async with asyncio.timeout(self._answer_s):
+                return cast("R", await handle.query(name, result_type=result))
+
+    async def _result(self, description: WorkflowExecutionDescription) -> Report:
+        return await self._end(self._handle(description.id, description.run_id), target_of(description.id))
+
+    async def _end(self, handle: Handle, what: str) -> Report:
+        with translated(what, self.task_queue):
+            return await handle.result(rpc_timeout=timedelta(seconds=self._answer_s))
+
+    async def _beat(self, description: WorkflowExecutionDescription) -> Beat | None:
+        """Return the heartbeat of the watch that is under way."""
+        for pending in description.raw_description.pending_activities:
+            if _watches(pending):
+                beats = await self.client.data_converter.decode(pending.heartbeat_details.payloads, [Beat])
+                return beats[0] if isinstance(beats[0], Beat) else None
+        return None
+
+    async def _strategy(self, description: WorkflowExecutionDescription) -> Strategy | None:
+        """Read the strategy from the run's first event: its input."""
+        handle = self._handle(description.id, description.run_id)
+        with translated(target_of(description.id), self.task_queue):
+            async for event in handle.fetch_history_events(page_size=1):
+                payloads = event.workflow_execution_started_event_attributes.input.payloads
+                found = await self.client.data_converter.decode(payloads, [Task])
+                return found[0].spec.strategy if isinstance(found[0], Task) else None
+        return None
+
+
+# --- pure helpers ---------------------------------------------------------------------------------------
+
+
+def live(status: Status, beat: Beat | None, strategy: Strategy | None = None) -> Status:
+    """Lay what the watch saw last over a status, where it is the newer of the two."""
+    if status.outcome is not None or beat is None or beat.seen is None or beat.at <= status.updated_at:
+        return status
+    seen = beat.seen
+    changes: dict[str, Any] = {
+        "replicas": seen.replicas,
+        "old": SideStatus(replicas=seen.old.total, ready=seen.old.ready),
+        "new": SideStatus(replicas=seen.new.total, ready=seen.new.ready),
+        "waiting_for": beat.why or status.waiting_for,
+        "updated_at": beat.at,
+    }
+    if not status.reason and seen.problem is not None:
+        changes["reason"] = str(seen.problem)
+    if strategy is not None and seen.replicas > 0:
+        budget = resolve_budget(strategy, seen.replicas)
+        changes |= {"floor": budget.floor, "ceiling": budget.ceiling}
+    return status.model_copy(update=changes)
+
+
+def target_of(workflow_id: str) -> str:
+    """Return ``namespace/name`` of a rollout's id."""
+    parts = workflow_id.split("/")
+    return f"{parts[2]}/{parts[4]}" if len(parts) == 5 else workflow_id
+
+
+def summary(rollout: Rollout) -> str:
+    """One line for Temporal's list of workflows."""
+    change = rollout.spec.change
+    images = ", ".join(f"{c}={i}" for c, i in sorted(change.images.items()))
+    return f"{rollout.metadata.name}: {rollout.spec.target} → {images or _changes(rollout.spec)}"[:200]
+
+
+def details(rollout: Rollout, by: str) -> str:
+    """The essentials of the spec as Markdown, for Temporal's page; no variable's value is in it."""
+    spec = rollout.spec
+    strategy, readiness = spec.strategy, spec.readiness
+    rows = {
+        "Target": f"{spec.target.kind} {spec.target}",
+        "Change": _changes(spec),
+        "Order": f"{strategy.order}, step {strategy.step or 'as the budget allows'}",
+        "Budget": f"maxSurge {strategy.max_surge}, maxUnavailable {strategy.max_unavailable}",
+        "Waypoints": ", ".join(_waypoint(w) for w in strategy.waypoints) or "—",
+        "Readiness": f"minReady {format_duration(readiness.min_ready)}, deadline {format_duration(readiness.deadline)}",
+        "On failure": str(spec.on_failure),
+        "Asked for by": by,
+    }
+    return "| | |\n|---|---|\n" + "".join(f"| {k} | {_cell(v)} |\n" for k, v in rows.items())
+
+
+def _waypoint(waypoint: Waypoint) -> str:
+    hold = f" hold {format_duration(waypoint.hold)}" if waypoint.hold else ""
+    return f"{waypoint.at}{hold}{' approval' if waypoint.approval else ''}"
+
+
+def _changes(spec: Spec) -> str:
+    change = spec.change
+    if change.patch is not None:
+        return "a patch of the pod template"
+    parts = [f"{c}={i}" for c, i in sorted(change.images.items())]
+    parts += [f"env {c}.{name}" for c, variables in sorted(change.env.items()) for name in sorted(variables)]
+    for kind in ("args", "resources", "annotations"):
+        parts += [f"{kind} {name}" for name in sorted(getattr(change, kind))]
+    return ", ".join(parts)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _watches(pending: PendingActivityInfo) -> bool:
+    return (
+        pending.activity_type.name == contract.AWAIT_READY.name
+        and pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
+        and len(pending.heartbeat_details.payloads) > 0
+    )
+
+
+def _message(failure: Failure) -> str:
+    """Return what went wrong; a long failure is wrapped by the server in one that says only that it is long."""
+    wrapped = failure.HasField("server_failure_info") and failure.HasField("cause")
+    return failure.cause.message if wrapped else failure.message
+
+
+def _with_status(report: Report, status: Status) -> Report:
+    return report.model_copy(update={"status": status})
+
+
+_ENDS = {
+    WorkflowExecutionStatus.COMPLETED: "Completed",
+    WorkflowExecutionStatus.FAILED: "Refused",  # in its preparation: nothing else fails a rollout's workflow
+    WorkflowExecutionStatus.TERMINATED: "Terminated",
+    WorkflowExecutionStatus.CANCELED: "Canceled",
+    WorkflowExecutionStatus.TIMED_OUT: "TimedOut",
+}
+
+
+def _listed(found: WorkflowExecution) -> Listed:
+    attributes = found.typed_search_attributes
+    running = found.status is WorkflowExecutionStatus.RUNNING
+    outcome = attributes.get(OUTCOME) or _ENDS.get(found.status or WorkflowExecutionStatus.RUNNING)
+    return Listed(
+        id=found.id,
+        target=target_of(found.id),
+        phase=attributes.get(PHASE) or "" if running else outcome or "",
+        outcome=outcome or None,
+        running=running,
+        started_at=_seconds(found.start_time),
+        ended_at=_seconds(found.close_time) if found.close_time else None,
+    )
+
+
+def _seconds(moment: datetime) -> float:
+    return moment.timestamp()
+
+
+def _late(what: str, timeout_s: float, status: Status | None) -> TimedOut:
+    waits = f", waiting for {status.waiting_for}" if status and status.waiting_for else ""
+    where = f" ({status.phase}{waits})" if status else ""
+    return TimedOut(f"{what} has not ended within {timeout_s:g} s{where}; it goes on: `segue watch {what}`")

@@ -1,0 +1,294 @@
+"""What to do next: pure, level-triggered, and without a clock.
+
+``decide`` looks at the rules, what is recorded and what is seen, and returns one action with absolute counts.
+Asked again, it answers the same; what it asked and what was not done yet is asked again. The plan is made by the
+same ``next_counts``, with every replica ready at once.
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+from segue.budget import Budget, resolve_budget
+from segue.observation import Cause, Counts, Frozen, Observation, Problem
+from segue.spec import Order, Rules, Waypoint
+from segue.state import Goal, State
+from segue.units import resolve
+
+
+class Act(StrEnum):
+    """What the workflow can be told to do."""
+
+    WAIT = "wait"
+    SCALE = "scale"
+    RESIZE = "resize"
+    SETTLE = "settle"
+    VERIFY = "verify"
+    FAIL = "fail"
+    HOLD = "hold"
+    CONTINUE = "continue"
+    SLEEP = "sleep"
+    WAKE = "wake"
+    UNDO = "undo"
+    ALARM = "alarm"
+    CALM = "calm"
+    FINISH = "finish"
+    FENCED = "fenced"
+
+
+class Decision(Frozen):
+    """One action, with everything needed to do it and to tell a person why."""
+
+    act: Act
+    why: str
+    counts: Counts | None = None
+    replicas: int | None = None
+    waypoint: int | None = None
+    """Index of the waypoint that is reached; none when all of it is."""
+    problem: Problem | None = None
+    wake_at: float | None = None
+    """Look again no later than this: seconds since the epoch."""
+
+
+Case = Callable[[Rules, State, Observation, float], Decision | None]
+
+
+def decide(rules: Rules, state: State, seen: Observation, now: float) -> Decision:
+    """Return the next action. ``now`` is in seconds since the epoch.
+
+    The cases are asked in order; the first that applies answers. ``_waiting`` always applies.
+    """
+    cases = _FORWARD if state.goal is Goal.FORWARD else _BACK
+    for case in cases:
+        decision = case(rules, state, seen, now)
+        if decision is not None:
+            return decision
+    raise AssertionError("_waiting answers every state")
+
+
+# --- the arithmetic, shared with the plan ---------------------------------------------------------------
+
+
+def next_counts(budget: Budget, order: Order, seen: Observation, barrier: int | None = None) -> Counts:
+    """Return the counts to ask for next; those that are asked already when nothing can move.
+
+    R=4, maxSurge 1, maxUnavailable 0, everything ready at once (a row that is passed stands in brackets):
+
+    ====================  =========================================================================
+    scaleOutPriority      (4,0) (4,1) [3,1] (3,2) [2,2] (2,3) [1,3] (1,4) (0,4)
+    ====================  =========================================================================
+
+    R=4, step 2, with the budget that the order takes by default:
+
+    ====================  =========================================
+    scaleOutPriority      (4,0) (4,2) [2,2] (2,4) (0,4)
+    scaleInPriority       (4,0) [2,0] (2,2) [0,2] (0,4)
+    scaleSimultaneously   (4,0) (2,2) (0,4)
+    ====================  =========================================
+
+    ``barrier`` is the number of new replicas at the next waypoint: it is not passed, and it is reached with
+    everything before it proven, so that the rollout stops exactly where the plan says.
+    """
+    old, new = seen.old, seen.new
+    # After a change of R the fields on the target say other counts than were meant: they are brought into range.
+    current = _held(budget, seen, max(0, min(seen.asked.old, old.total)), seen.asked.new)
+    expendable = max(0, old.ready + new.proven - budget.floor) + old.spare
+    if old.total - expendable > current.old:  # readiness was lost since it was asked: take back what is not gone yet
+        return _held(budget, seen, min(old.total - expendable, budget.replicas), current.new)
+    if barrier is not None and current.new >= barrier:
+        return current
+    if order is Order.SCALE_OUT_PRIORITY and budget.surge and not new.proven:
+        # Nothing is taken before something new is proven, but for a superseded surplus.
+        expendable = min(expendable, max(0, old.total - budget.replicas))
+    lowest = max(old.total - min(expendable, budget.step), 0)
+    kept, grown = _held(budget, seen, lowest, _grown(budget, current, new.proven, lowest, barrier))
+    if kept > budget.replicas or kept > current.old:
+        return current
+    return Counts(kept, grown)
+
+
+def _held(budget: Budget, seen: Observation, old: int, new: int) -> Counts:
+    """Bring counts into the budget: new replicas that are there stay, and what is taken is given back at once."""
+    new = min(max(seen.new.total, min(new, budget.ceiling - old)), budget.replicas)
+    return Counts(max(old, budget.replicas - new), new)
+
+
+def _grown(budget: Budget, current: Counts, proven: int, old: int, barrier: int | None) -> int:
+    grown = min(budget.replicas, budget.ceiling - old, proven + budget.step)
+    if barrier is not None and grown >= barrier:
+        grown = barrier if proven >= current.new else min(grown, barrier - 1)
+    return max(grown, current.new)
+
+
+def barrier_at(waypoint: Waypoint, replicas: int) -> int:
+    """Return the number of new replicas at which a waypoint lies; percentages round up, at most all."""
+    return max(1, min(resolve(waypoint.at, replicas, round_up=True), replicas))
+
+
+def next_waypoint(rules: Rules, state: State, replicas: int) -> tuple[int, int] | None:
+    """Return (index, new replicas) of the next waypoint that is not passed, nearest first."""
+    ahead = [(barrier_at(w, replicas), i) for i, w in enumerate(rules.strategy.waypoints) if i not in state.passed]
+    if not ahead:
+        return None
+    barrier, index = min(ahead)
+    return index, barrier
+
+
+# --- cases: done, abnormal, wished, up, down, wait ------------------------------------------------------
+
+
+def _fenced(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    if seen.gone:
+        return Decision(act=Act.FENCED, why="the target was deleted")
+    if state.claimed and seen.owner != state.owner:
+        return Decision(act=Act.FENCED, why=f"the target belongs to {seen.owner or 'nobody'} now")
+    return None
+
+
+def _foreign(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    if seen.foreign is None:
+        return Decision(act=Act.CONTINUE, why="the foreign change is gone") if state.foreign else None
+    if state.overrules or state.foreign == seen.foreign:
+        return None
+    return Decision(act=Act.HOLD, why=str(seen.foreign))
+
+
+def _asleep(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    if (seen.replicas < 1) == state.asleep:
+        return None
+    if state.asleep:
+        return Decision(act=Act.WAKE, why="the target has replicas again")
+    return Decision(act=Act.SLEEP, why="the target is scaled to 0")
+
+
+def _failed(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    if state.held is None and seen.held and seen.problem is not None and seen.problem.hopeless:
+        return Decision(act=Act.FAIL, why=str(seen.problem), problem=seen.problem)
+    return None
+
+
+def _resized(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    if state.resize is None or state.foreign is not None:
+        return None
+    return Decision(act=Act.RESIZE, why=f"{state.resize} replicas are wished", replicas=state.resize)
+
+
+def _settled(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    if not state.settling or state.asleep or state.foreign is not None or seen.template != state.wanted.template:
+        return None
+    old = max(0, min(seen.asked.old, seen.old.total))
+    # A lever cannot hold the new template with no new replica, nor more new ones than there are replicas.
+    new = min(max(seen.new.ready, seen.replicas - old, 1), seen.replicas)
+    return Decision(act=Act.SETTLE, why="the counts that are ready are kept", counts=Counts(old, new))
+
+
+def _all_new(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    if state.stopped or seen.old.total or seen.new.proven < seen.replicas or not seen.held:
+        return None
+    if next_waypoint(rules, state, seen.replicas) is not None:
+        return None
+    if not state.verified:
+        return Decision(act=Act.VERIFY, why="every replica is new and proven")
+    return Decision(act=Act.FINISH, why="every replica is new and verified")
+
+
+def _waypoint(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    ahead = next_waypoint(rules, state, seen.replicas)
+    if state.stopped or ahead is None or not seen.held or seen.new.total < ahead[1]:
+        return None
+    index, barrier = ahead
+    settled = seen.new.proven >= seen.new.total and seen.old.total <= seen.asked.old
+    if state.waypoint is None and settled:
+        return Decision(act=Act.VERIFY, why=f"waypoint at {barrier} new is reached", waypoint=index)
+    if state.waypoint is not None:
+        return Decision(act=Act.WAIT, why=state.waypoint.waits_for(now), wake_at=state.waypoint.hold_until)
+    return None
+
+
+def _move(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    if state.stopped:
+        return None
+    budget = resolve_budget(rules.strategy, seen.replicas)
+    ahead = next_waypoint(rules, state, seen.replicas)
+    counts = next_counts(budget, rules.strategy.order, seen, ahead[1] if ahead else None)
+    unwritten = seen.template != state.wanted.template
+    if counts == seen.asked or (unwritten and counts.new == 0):
+        return None
+    return Decision(act=Act.SCALE, why=_why(seen, counts), counts=counts)
+
+
+def _why(seen: Observation, counts: Counts) -> str:
+    parts = [f"{name} {a}→{b}" for name, a, b in zip(("old", "new"), seen.asked, counts, strict=True) if a != b]
+    return ", ".join(parts)
+
+
+def _late(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    if state.stopped or state.waypoint is not None or now < _deadline_at(rules, state, seen):
+        return None
+    problem = seen.problem or Problem(cause=Cause.DEADLINE, message=_shortfall(seen))
+    late = problem.model_copy(
+        update={"message": f"{problem.message} (no progress for {rules.readiness.deadline.total_seconds():g} s)"}
+    )
+    return Decision(act=Act.FAIL, why=str(late), problem=late)
+
+
+def _undo(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    if state.claimed and (seen.held or seen.template != state.baseline.template) and not _blocked(state):
+        return Decision(act=Act.UNDO, why="the baseline is put back")
+    return None
+
+
+def _all_old(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    if not state.claimed:
+        return Decision(act=Act.FINISH, why="nothing was changed yet")
+    if seen.held or seen.new.total or seen.old.proven < seen.replicas or _blocked(state):
+        return None
+    return Decision(act=Act.FINISH, why="every replica runs the baseline again")
+
+
+def _alarm(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    late = now >= _deadline_at(rules, state, seen)
+    if late == state.needs_human or state.foreign is not None:
+        return None
+    if not late:
+        return Decision(act=Act.CALM, why="the way back makes progress again")
+    problem = seen.problem or Problem(cause=Cause.DEADLINE, message=_shortfall_back(seen))
+    return Decision(act=Act.ALARM, why=f"the way back makes no progress: {problem}", problem=problem)
+
+
+def _waiting(rules: Rules, state: State, seen: Observation, now: float) -> Decision:
+    waits = [seen.next_proven_at]
+    if state.goal is Goal.BACK:
+        why = _shortfall_back(seen)
+    elif state.stopped:
+        why = state.stopped
+    else:
+        why = _shortfall(seen)
+    if not state.stopped and not (state.goal is Goal.BACK and state.needs_human):
+        waits.append(_deadline_at(rules, state, seen))
+    wake = [w for w in waits if w is not None and w > now]
+    return Decision(act=Act.WAIT, why=why, problem=seen.problem, wake_at=min(wake, default=None))
+
+
+def _blocked(state: State) -> bool:
+    return state.foreign is not None and not state.overrules
+
+
+def _deadline_at(rules: Rules, state: State, seen: Observation) -> float:
+    return max(state.progress_at, seen.progress_at, seen.seen_since) + rules.readiness.deadline.total_seconds()
+
+
+def _shortfall(seen: Observation) -> str:
+    if seen.old.total > seen.asked.old:
+        return f"{seen.old.total - seen.asked.old} old to go"
+    missing = seen.asked.new - seen.new.proven
+    return f"{seen.new.proven} of {seen.asked.new} new proven" if missing > 0 else "the target's controller to catch up"
+
+
+def _shortfall_back(seen: Observation) -> str:
+    return f"{seen.old.proven} of {seen.replicas} old proven, {seen.new.total} new to go"
+
+
+_FORWARD: tuple[Case, ...] = (
+    _fenced, _foreign, _asleep, _failed, _resized, _settled, _all_new, _waypoint, _move, _late, _waiting,
+)  # fmt: skip
+_BACK: tuple[Case, ...] = (_fenced, _foreign, _resized, _undo, _all_old, _alarm, _waiting)

@@ -1,0 +1,86 @@
+"""Every error that Segue raises on purpose.
+
+SegueError                  exit 1   something that should not happen
+├── Refused                 exit 2   the input cannot be taken; names the field, the value and the fix
+│   ├── NotFound            exit 2   the target (or the rollout) is not there
+│   ├── NotAllowed          exit 2   the cluster's access rules forbid it
+│   └── AlreadyRolling      exit 2   a rollout of this target is under way
+├── Fenced                  exit 4   the target belongs to somebody else now; a person decides
+├── Conflict                exit 1   the object changed between reading and writing; read again (retry helps)
+├── Unreachable             exit 5   Temporal, the cluster or a worker does not answer (retry helps)
+└── TimedOut                exit 6   waiting took longer than the caller allowed
+
+``retryable`` says whether doing the same again can help.
+"""
+
+from enum import IntEnum
+from typing import Any, ClassVar
+
+
+class Exit(IntEnum):
+    """What the ``segue`` command's exit code means."""
+
+    COMPLETED = 0
+    UNEXPECTED = 1
+    REFUSED = 2
+    ROLLED_BACK = 3
+    NEEDS_PERSON = 4
+    UNREACHABLE = 5
+    TIMED_OUT = 6
+
+
+class SegueError(Exception):
+    """The root: catch this to catch all that is ours."""
+
+    exit_code: ClassVar[Exit] = Exit.UNEXPECTED
+    retryable: ClassVar[bool] = False
+
+
+class Refused(SegueError):
+    """The input cannot be taken. ``str()`` of it reads ``field: value: why; fix``."""
+
+    exit_code = Exit.REFUSED
+
+    def __init__(self, why: str, *, field: str = "", value: Any = None, fix: str = "") -> None:
+        self.why, self.field, self.value, self.fix = why, field, value, fix
+        head = f"{field}: " if field else ""
+        shown = f"{value!r}: " if value is not None else ""
+        tail = f"; {fix}" if fix else ""
+        super().__init__(f"{head}{shown}{why}{tail}")
+
+
+class NotFound(Refused):
+    """What was named is not there."""
+
+
+class NotAllowed(Refused):
+    """The cluster's access rules forbid it."""
+
+
+class AlreadyRolling(Refused):
+    """A rollout of this target is under way."""
+
+
+class Fenced(SegueError):
+    """The target belongs to another rollout, or was released: nothing may be written any more."""
+
+    exit_code = Exit.NEEDS_PERSON
+
+
+class Conflict(SegueError):
+    """The object changed between reading and writing (HTTP 409): read again, decide again."""
+
+    retryable = True
+
+
+class Unreachable(SegueError):
+    """Temporal, the cluster or a worker does not answer."""
+
+    exit_code = Exit.UNREACHABLE
+    retryable = True
+
+
+class TimedOut(SegueError):
+    """Waiting took longer than the caller allowed; what was waited for goes on."""
+
+    exit_code = Exit.TIMED_OUT

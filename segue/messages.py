@@ -1,0 +1,201 @@
+"""What a person or a pipeline can ask of a running rollout: one model a message, and what it does to the state.
+
+Each is both a signal (for the Temporal UI and fire-and-forget pipelines) and an update (which answers with what
+happens now, or is refused). A refused signal leaves a line in the report and nothing else.
+"""
+
+from functools import singledispatch
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from segue.errors import Refused
+from segue.observation import Cause, Frozen, Problem
+from segue.spec import Change
+from segue.state import Goal, Outcome, Retarget, State, requested
+
+MAX_REPLICAS = 10_000
+
+
+class Message(Frozen):
+    """Common to all: who asks, and why."""
+
+    by: str = Field(default="someone", max_length=256)
+    reason: str = Field(default="", max_length=1024)
+
+    @property
+    def said(self) -> str:
+        """Who and why, for a person."""
+        return f"{self.by}: {self.reason}" if self.reason else self.by
+
+
+class Pause(Message):
+    """Hold progress; gates go on and can still roll back."""
+
+
+class Resume(Message):
+    """Go on after a pause, a failure that waits for a person, or a settle."""
+
+
+class RetargetTo(Message):
+    """Go to another version from here: new images (or any named change), or back to the baseline."""
+
+    change: Change | None = None
+    baseline: bool = False
+    onto_baseline: bool = False
+
+    @model_validator(mode="after")
+    def _one(self) -> "RetargetTo":
+        if (self.change is None) != self.baseline:
+            raise ValueError("give either a change or baseline: true")
+        return self
+
+
+class Abort(Message):
+    """Go back to the baseline and end."""
+
+
+class Scale(Message):
+    """Set the target's replicas, in the middle of the rollout."""
+
+    replicas: int = Field(ge=1, le=MAX_REPLICAS)
+
+
+class Settle(Message):
+    """Make the wanted counts equal what is ready now, and pause there."""
+
+
+class Approve(Message):
+    """Let the rollout pass the waypoint where it asks."""
+
+
+class Reject(Message):
+    """Say no at the waypoint where it asks: it rolls back."""
+
+
+class Promote(Message):
+    """Skip the holds that remain; verification and approvals stay."""
+
+
+MESSAGES: dict[str, type[Message]] = {
+    "pause": Pause,
+    "resume": Resume,
+    "retarget": RetargetTo,
+    "abort": Abort,
+    "scale": Scale,
+    "settle": Settle,
+    "approve": Approve,
+    "reject": Reject,
+    "promote": Promote,
+}
+
+
+def receive(message: Message, state: State, now: float) -> State:
+    """Return the state after this message.
+
+    Raises:
+        Refused: when it makes no sense now; says what does.
+    """
+    if state.outcome is not None:
+        raise _refused(message, f"the rollout has ended ({state.outcome})", "start a new one")
+    return _receive(message, state, now)
+
+
+@singledispatch
+def _receive(message: Message, state: State, now: float) -> State:
+    raise AssertionError(f"no rule for {type(message).__name__}")
+
+
+def _refused(message: Message, why: str, fix: str) -> Refused:
+    name = next(n for n, kind in MESSAGES.items() if isinstance(message, kind))
+    return Refused(why, field=name, fix=fix)
+
+
+def _forward_only(message: Message, state: State) -> None:
+    if state.goal is Goal.BACK:
+        raise _refused(message, "the rollout is going back to its baseline", "wait for its end, then start again")
+
+
+@_receive.register
+def _(message: Pause, state: State, now: float) -> State:
+    _forward_only(message, state)
+    if state.paused:
+        return state
+    return state.but(paused=f"paused by {message.said}").noted(now, "paused", message.reason, message.by)
+
+
+@_receive.register
+def _(message: Resume, state: State, now: float) -> State:
+    _forward_only(message, state)
+    if state.foreign is not None and not state.overrules:
+        raise _refused(
+            message, f"{state.foreign}", "take that change back, or retarget or abort to write over it deliberately"
+        )
+    if not state.paused and state.held is None:
+        raise _refused(message, "the rollout is not paused", "see `segue status` for what it waits for")
+    return state.but(paused="", held=None, progress_at=now).noted(now, "resumed", message.reason, message.by)
+
+
+@_receive.register
+def _(message: RetargetTo, state: State, now: float) -> State:
+    _forward_only(message, state)
+    if message.change is None:
+        return _turn_back(message, state, now, Outcome.ROLLED_BACK, "retargeted to the baseline")
+    wish = Retarget(change=message.change, by=message.by, onto_baseline=message.onto_baseline)
+    return state.but(retarget=wish, overrules=state.foreign is not None)
+
+
+@_receive.register
+def _(message: Abort, state: State, now: float) -> State:
+    if state.goal is Goal.BACK:
+        overrules = state.foreign is not None
+        return state.but(overrules=overrules, ending=Outcome.ABORTED).noted(now, "aborted", message.reason, message.by)
+    return _turn_back(message, state, now, Outcome.ABORTED, "aborted")
+
+
+@_receive.register
+def _(message: Scale, state: State, now: float) -> State:
+    return state.but(resize=message.replicas).noted(now, "scale asked", str(message.replicas), message.by)
+
+
+@_receive.register
+def _(message: Settle, state: State, now: float) -> State:
+    _forward_only(message, state)
+    if not state.claimed:
+        raise _refused(message, "nothing has moved yet", "pause or abort instead")
+    return state.but(settling=True).noted(now, "settle asked", message.reason, message.by)
+
+
+@_receive.register
+def _(message: Approve, state: State, now: float) -> State:
+    reached = _asking(message, state)
+    return state.but(waypoint=reached.model_copy(update={"approved": True})).noted(
+        now, "approved", f"waypoint {reached.at}", message.by
+    )
+
+
+@_receive.register
+def _(message: Reject, state: State, now: float) -> State:
+    reached = _asking(message, state)
+    why = Problem(cause=Cause.REJECTED, message=f"at waypoint {reached.at} by {message.said}")
+    return state.going_back(Outcome.ROLLED_BACK, why, now, message.by)
+
+
+def _asking(message: Message, state: State) -> Any:
+    _forward_only(message, state)
+    if state.waypoint is None or state.waypoint.approved:
+        raise _refused(message, "no approval is waited for now", "see `segue status` for what it waits for")
+    return state.waypoint
+
+
+@_receive.register
+def _(message: Promote, state: State, now: float) -> State:
+    _forward_only(message, state)
+    reached = state.waypoint and state.waypoint.model_copy(update={"hold_until": now})
+    return state.but(promoted=True, waypoint=reached).noted(now, "promoted", message.reason, message.by)
+
+
+def _turn_back(message: Message, state: State, now: float, ending: Outcome, what: str) -> State:
+    overrules = state.foreign is not None
+    reason = requested(f"{what} by {message.said}")
+    return state.going_back(ending, reason, now, message.by).but(overrules=overrules)

@@ -1,0 +1,119 @@
+"""What is seen of a target, in the rollout's own words. No Kubernetes object gets past this point."""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Frozen(BaseModel):
+    """An immutable value that travels between workflow and activities."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer release may have added fields
+
+
+class Counts(NamedTuple):
+    """How many replicas of each side: ``Counts(old=2, new=2)``."""
+
+    old: int
+    new: int
+
+    def __str__(self) -> str:
+        return f"({self.old} old, {self.new} new)"
+
+
+class Cause(StrEnum):
+    """Why a new replica, or a rollout, fails."""
+
+    IMAGE_PULL = "ImagePull"
+    CRASH_LOOP = "CrashLoop"
+    OUT_OF_MEMORY = "OutOfMemory"
+    UNSCHEDULABLE = "Unschedulable"
+    UNREADY = "Unready"
+    RESTARTED = "Restarted"
+    CONFIGURATION = "Configuration"
+    DEADLINE = "Deadline"
+    GATE = "Gate"
+    REJECTED = "Rejected"
+    REQUESTED = "Requested"
+
+
+class Problem(Frozen):
+    """What is wrong, with which replica, in words for a person."""
+
+    cause: Cause
+    message: str
+    replica: str = ""
+    hopeless: bool = False
+    """Waiting will not help: fail now instead of at the deadline."""
+
+    def __str__(self) -> str:
+        return f"{self.cause}: {self.replica + ': ' if self.replica else ''}{self.message}"
+
+
+class Foreign(Frozen):
+    """Somebody else's change of what this rollout holds."""
+
+    who: str
+    what: str
+    template: str = ""
+    """Fingerprint of the pod template that they left."""
+
+    def __str__(self) -> str:
+        return f"{self.who} changed {self.what}"
+
+
+class Side(Frozen):
+    """The replicas of one side."""
+
+    total: int = 0
+    """Replicas that the target's controller is told to run."""
+    ready: int = 0
+    """Of those, how many will still be Ready when the controller has done what it was told."""
+    proven: int = 0
+    """Of those, Ready for at least ``readiness.minReady`` without too many restarts."""
+    spare: int = 0
+    """Unready ones which the controller is sure to remove before any ready one."""
+
+
+class Observation(Frozen):
+    """The target at one moment."""
+
+    replicas: int
+    old: Side
+    new: Side
+    asked: Counts
+    """What the lever holds: (replicas, 0) while it holds nothing."""
+    template: str
+    """Fingerprint of the target's pod template."""
+    generation: int = 0
+    """The target's ``metadata.generation``: what was decided on one may only be written on the same."""
+    owner: str | None = None
+    gone: bool = False
+    """Whether the target was deleted."""
+    held: bool = False
+    """Whether the lever is engaged; left alone, the target's controller moves nothing."""
+    foreign: Foreign | None = None
+    problem: Problem | None = None
+    """The worst problem of a replica of the side that is being brought up."""
+    progress_at: float = 0.0
+    """Seconds since the epoch of the latest sign of progress that the target itself shows."""
+    seen_since: float = 0.0
+    """From when on the target has been seen without a gap: what it did while nobody saw it is not held against it."""
+    next_proven_at: float | None = None
+    """When the next ready replica becomes proven, if it stays ready: seconds since the epoch."""
+
+    @property
+    def counts(self) -> Counts:
+        """The replicas of each side, as the controller is told."""
+        return Counts(self.old.total, self.new.total)
+
+
+class Version(Frozen):
+    """One version of the target: its pod template, by fingerprint, and what a person knows it by."""
+
+    template: str
+    images: dict[str, str] = Field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{c}={i}" for c, i in sorted(self.images.items())) or self.template

@@ -1,0 +1,105 @@
+"""The plan: the stages a rollout passes, shown before anything is touched.
+
+It is made by the code that drives the rollout, with every replica ready the moment it is wanted.
+"""
+
+from typing import Any
+
+from pydantic import Field
+
+from segue.budget import Budget, resolve_budget
+from segue.decide import barrier_at, next_counts
+from segue.observation import Counts, Frozen, Observation, Side
+from segue.spec import Order, Strategy, Waypoint
+
+START, SCALE_NEW, SCALE_OLD, SCALE_BOTH = "start", "scaleNew", "scaleOld", "scaleBoth"
+
+
+class Stage(Frozen):
+    """A state in which everything that is wanted is ready, and the action that led there."""
+
+    old: int
+    new: int
+    action: str
+    waypoint: dict[str, Any] | None = None
+
+
+class Plan(Frozen):
+    """All stages from (replicas, 0) to (0, replicas)."""
+
+    replicas: int
+    floor: int
+    ceiling: int
+    stages: tuple[Stage, ...]
+    parent: str = Field(default="", description="What was wanted before a retarget made this plan.")
+
+    @property
+    def extra(self) -> int:
+        """How many replicas more than before run at the worst moment."""
+        return max(s.old + s.new for s in self.stages) - self.replicas
+
+
+def make_plan(strategy: Strategy, replicas: int, *, old: int | None = None, parent: str = "") -> Plan:
+    """Return the plan for ``replicas``, from ``old`` old ones (all, unless a retarget finds more) to none.
+
+    Raises:
+        Refused: for no replicas.
+    """
+    budget = resolve_budget(strategy, replicas)
+    counts = Counts(replicas if old is None else old, 0)
+    waypoints = _by_barrier(strategy, replicas)
+    stages = [Stage(old=counts.old, new=counts.new, action=START)]
+    while counts != (0, replicas):
+        barrier = min(waypoints, default=None)
+        wanted = next_counts(budget, strategy.order, settled(budget, counts), barrier)
+        if wanted == counts:
+            raise AssertionError(f"no move from {counts} within {budget}")
+        stages += _rows(strategy.order, counts, wanted)
+        counts = wanted
+        if barrier is not None and counts.new >= barrier:
+            last = stages[-1]
+            stages[-1] = last.model_copy(update={"waypoint": _shown(waypoints.pop(barrier))})
+    return Plan(replicas=replicas, floor=budget.floor, ceiling=budget.ceiling, stages=tuple(stages), parent=parent)
+
+
+def settled(budget: Budget, counts: Counts) -> Observation:
+    """Return what would be seen if everything that is asked for were ready."""
+    return Observation(
+        replicas=budget.replicas,
+        old=Side(total=counts.old, ready=counts.old, proven=counts.old),
+        new=Side(total=counts.new, ready=counts.new, proven=counts.new),
+        asked=counts,
+        template="",
+    )
+
+
+def _rows(order: Order, before: Counts, after: Counts) -> list[Stage]:
+    """Split one move into the states that are passed: old goes, then new comes; at once where that is the order."""
+    if before.old == after.old:
+        return [Stage(old=after.old, new=after.new, action=SCALE_NEW)]
+    if before.new == after.new:
+        return [Stage(old=after.old, new=after.new, action=SCALE_OLD)]
+    if order is Order.SCALE_SIMULTANEOUSLY:
+        return [Stage(old=after.old, new=after.new, action=SCALE_BOTH)]
+    return [
+        Stage(old=after.old, new=before.new, action=SCALE_OLD),
+        Stage(old=after.old, new=after.new, action=SCALE_NEW),
+    ]
+
+
+def _by_barrier(strategy: Strategy, replicas: int) -> dict[int, Waypoint]:
+    """Key the waypoints by the number of new replicas; of two at the same number the longer, asking one holds."""
+    found: dict[int, Waypoint] = {}
+    for waypoint in strategy.waypoints:
+        barrier = barrier_at(waypoint, replicas)
+        other = found.get(barrier)
+        if other is not None:
+            hold, approval = max(other.hold, waypoint.hold), other.approval or waypoint.approval
+            found[barrier] = other.model_copy(update={"hold": hold, "approval": approval})
+        else:
+            found[barrier] = waypoint
+    return found
+
+
+def _shown(waypoint: Waypoint) -> dict[str, Any]:
+    return waypoint.model_dump(mode="json")

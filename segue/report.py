@@ -1,0 +1,53 @@
+"""The report: every stage, verdict and write, and who asked for what. It is the workflow's result."""
+
+from datetime import UTC, datetime
+
+from pydantic import ConfigDict
+from pydantic.alias_generators import to_camel
+
+from segue.observation import Frozen
+from segue.plan import Plan
+from segue.state import Entry
+from segue.status import Status
+
+
+class Report(Frozen):
+    """All that a rollout did."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+
+    status: Status
+    plans: tuple[Plan, ...] = ()
+    entries: tuple[Entry, ...] = ()
+    writes: int = 0
+    started_by: str = ""
+    ended_at: float | None = None
+
+
+def to_markdown(report: Report) -> str:
+    """Render the report for people: for the terminal, a pull request, or the Temporal UI."""
+    status = report.status
+    took = (report.ended_at or status.updated_at) - status.started_at
+    lines = [
+        f"# {status.name}: {status.outcome or status.phase}",
+        "",
+        f"- Target: {status.target}",
+        f"- From: {status.baseline or '?'}",
+        f"- To: {status.wanted or '?'}",
+        f"- Started by {report.started_by} at {_utc(status.started_at)}; {took:.1f} s, {status.moves} moves, "
+        f"{report.writes} writes",
+    ]
+    if status.reason:
+        lines.append(f"- Reason: {status.reason}")
+    lines += ["", "| time | what | detail | who |", "|---|---|---|---|"]
+    lines += [_row(e, status.started_at) for e in report.entries]
+    return "\n".join(lines) + "\n"
+
+
+def _row(entry: Entry, started_at: float) -> str:
+    cells = (f"+{entry.at - started_at:.1f} s", entry.what, entry.detail, entry.who)
+    return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+
+
+def _utc(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

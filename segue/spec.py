@@ -1,0 +1,371 @@
+"""The spec: what a person or a pipeline asks for, validated before anything is touched.
+
+Every model is strict and refuses unknown fields, and everything a spec can ask for has a bound: a spec is
+input from outside. ``segue schema`` publishes these models as JSON Schema.
+"""
+
+import re
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from segue.errors import Refused
+from segue.units import Amount, Duration, format_duration
+
+API_VERSION = "segue.dev/v1alpha1"
+
+_DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+_SECRET_NAME = re.compile(
+    r"(PASSWORD|PASSWD|PASSPHRASE|TOKEN|SECRET|API_?KEY|ACCESS_KEY|PRIVATE_KEY|CREDENTIALS?)$", re.IGNORECASE
+)
+
+_ZERO: tuple[Any, ...] = (0, "0%")
+MAX_HOLD = timedelta(days=30)
+MAX_DEADLINE = timedelta(days=1)
+
+Name = Annotated[str, StringConstraints(pattern=_DNS_LABEL)]
+ObjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
+Image = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=1024)]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$", max_length=256)]
+Text = Annotated[str, StringConstraints(max_length=32_768)]
+
+
+_BELOW = "wrong_below"
+
+
+def _wrong(field: str, shown: Any, why: str, fix: str) -> PydanticCustomError:
+    """Blame one field from a check of the whole model, so that the message names it."""
+    context = {"field": field, "shown": shown, "why": why, "fix": fix}
+    return PydanticCustomError(_BELOW, "{why}; {fix}", context)
+
+
+class Model(BaseModel):
+    """A strict, immutable piece of a spec."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+
+
+class Order(StrEnum):
+    """Which side moves first."""
+
+    SCALE_OUT_PRIORITY = "scaleOutPriority"
+    """New first: nothing old is taken before a new replica is proven."""
+    SCALE_IN_PRIORITY = "scaleInPriority"
+    """Old first: no extra accelerator is needed."""
+    SCALE_SIMULTANEOUSLY = "scaleSimultaneously"
+    """Both at once."""
+
+
+class OnFailure(StrEnum):
+    """What happens when the new version fails."""
+
+    ROLLBACK = "rollback"
+    PAUSE = "pause"
+
+
+class KeyRef(Model):
+    """One key of a Secret or ConfigMap."""
+
+    name: ObjectName
+    key: Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
+    optional: bool | None = None
+
+
+class ValueFrom(Model):
+    """Where an environment variable's value comes from, so that it is never written down here."""
+
+    secretKeyRef: KeyRef | None = None  # noqa: N815 - Kubernetes' own name
+    configMapKeyRef: KeyRef | None = None  # noqa: N815
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.secretKeyRef is None) == (self.configMapKeyRef is None):
+            raise ValueError("give exactly one of secretKeyRef and configMapKeyRef")
+        return self
+
+
+class EnvFrom(Model):
+    """An environment variable that is read from a Secret or ConfigMap."""
+
+    valueFrom: ValueFrom  # noqa: N815
+
+
+class Resources(Model):
+    """A container's requests and limits, by resource name, as Kubernetes quantities."""
+
+    requests: dict[str, str] = Field(default_factory=dict, max_length=32)
+    limits: dict[str, str] = Field(default_factory=dict, max_length=32)
+
+
+class Change(Model):
+    """What differs between the version that runs and the one that is wanted.
+
+    Either named changes by container, or a strategic-merge ``patch`` of the pod template.
+    """
+
+    images: dict[Name, Image] = Field(default_factory=dict, max_length=64)
+    env: dict[Name, dict[EnvName, Text | EnvFrom | None]] = Field(
+        default_factory=dict, max_length=64, description="By container and variable; null removes a variable."
+    )
+    args: dict[Name, list[Text]] = Field(default_factory=dict, max_length=64)
+    resources: dict[Name, Resources] = Field(default_factory=dict, max_length=64)
+    annotations: dict[str, Text | None] = Field(
+        default_factory=dict, max_length=128, description="Of the pod template; null removes one."
+    )
+    patch: dict[str, Any] | None = Field(default=None, description="Strategic-merge patch of the pod template.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.patch is not None and self.named:
+            raise _wrong("patch", "...", "stands beside named changes", "give one or the other")
+        if not self.patch and not self.named:
+            raise ValueError("is empty; name an image, env, args, resources, annotations, or give a patch")
+        for container, variables in self.env.items():
+            for name, value in variables.items():
+                _refuse_literal_secret(f"env.{container}.{name}", name, value)
+        for name, value in _env_literals(self.patch or {}):
+            _refuse_literal_secret(f"patch: env {name}", name, value)
+        return self
+
+    @property
+    def named(self) -> bool:
+        """Whether any named change is given."""
+        return any((self.images, any(self.env.values()), self.args, self.resources, self.annotations))
+
+    @property
+    def containers(self) -> set[str]:
+        """The names of all containers that the named changes speak of."""
+        return {*self.images, *self.env, *self.args, *self.resources}
+
+    def overlaid(self, newer: "Change") -> "Change":
+        """Return this change with ``newer`` laid over it, container by container and key by key.
+
+        Raises:
+            ValueError: when either is a patch: two patches have no well-defined sum.
+        """
+        if self.patch is not None or newer.patch is not None:
+            raise ValueError("a patch cannot be combined with another change; abort, and start with the new one")
+        names = {*self.env, *newer.env}
+        return Change(
+            images={**self.images, **newer.images},
+            env={name: {**self.env.get(name, {}), **newer.env.get(name, {})} for name in sorted(names)},
+            args={**self.args, **newer.args},
+            resources={**self.resources, **newer.resources},
+            annotations={**self.annotations, **newer.annotations},
+        )
+
+
+def _refuse_literal_secret(where: str, name: str, value: Any) -> None:
+    if isinstance(value, str) and value and _SECRET_NAME.search(name):
+        # The spec becomes part of the workflow's history, which many can read.
+        # The value itself is not shown again either.
+        raise _wrong(
+            where,
+            "***",
+            "looks like a secret written as plain text",
+            "use valueFrom: {secretKeyRef: {name: ..., key: ...}}",
+        )
+
+
+def _env_literals(node: Any) -> list[tuple[str, Any]]:
+    """Find every ``{name, value}`` pair of an ``env`` list, at any depth."""
+    if isinstance(node, list):
+        return [found for item in node for found in _env_literals(item)]
+    if not isinstance(node, dict):
+        return []
+    env = node.get("env")
+    own = (
+        [(str(e.get("name", "")), e.get("value")) for e in env if isinstance(e, dict)] if isinstance(env, list) else []
+    )
+    return own + [found for value in node.values() for found in _env_literals(value)]
+
+
+class Target(Model):
+    """The workload that is rolled."""
+
+    kind: Literal["Deployment"] = "Deployment"
+    namespace: Name = "default"
+    name: ObjectName
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Waypoint(Model):
+    """A number of new replicas at which the rollout stops: to verify, to wait, or to ask a person."""
+
+    at: Amount = Field(description="Count or percentage of new replicas; a percentage rounds up.")
+    hold: Duration = timedelta(0)
+    approval: bool = False
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.at in (0, "0%"):
+            raise _wrong("at", self.at, "is where every rollout starts", "write 1 or more")
+        if self.hold > MAX_HOLD:
+            hold = format_duration(self.hold)
+            raise _wrong("hold", hold, "is over 30 days", "write a shorter hold, or approval: true")
+        return self
+
+
+class Strategy(Model):
+    """How the rollout moves. What is not written is chosen to be safe for a model server.
+
+    When neither ``maxSurge`` nor ``maxUnavailable`` is written: scaleOutPriority adds first and never goes below
+    the replicas of before (maxSurge = step, or 25%; maxUnavailable 0); the other orders need no extra capacity
+    (maxSurge 0; maxUnavailable = step, or 25%).
+    """
+
+    order: Order = Field(default=Order.SCALE_OUT_PRIORITY, strict=False)
+    max_surge: Amount = Field(default="25%", alias="maxSurge")
+    max_unavailable: Amount = Field(default=0, alias="maxUnavailable")
+    step: int | None = Field(default=None, ge=1, le=100_000, description="Replicas that move at once.")
+    waypoints: tuple[Waypoint, ...] = Field(default=(), max_length=50, strict=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        surge = data.get("maxSurge", data.get("max_surge"))
+        unavailable = data.get("maxUnavailable", data.get("max_unavailable"))
+        step = data.get("step")
+        share = step if type(step) is int and step > 0 else "25%"  # a wrong step is refused as what it is
+        if surge is None and unavailable is None:
+            out_first = data.get("order", Order.SCALE_OUT_PRIORITY) == Order.SCALE_OUT_PRIORITY
+            surge, unavailable = (share, 0) if out_first else (0, share)
+        # One bound alone: the other is what keeps the rollout movable, and otherwise nothing that was not asked for.
+        surge = (share if unavailable in _ZERO else 0) if surge is None else surge
+        unavailable = (share if surge in _ZERO else 0) if unavailable is None else unavailable
+        rest = {k: v for k, v in data.items() if k not in {"max_surge", "max_unavailable"}}
+        return {**rest, "maxSurge": surge, "maxUnavailable": unavailable}
+
+    @model_validator(mode="after")
+    def _movable(self) -> Self:
+        if self.max_surge in _ZERO and self.max_unavailable in _ZERO:
+            why = "and maxUnavailable are both 0, so nothing could move"
+            raise _wrong("maxSurge", self.max_surge, why, "raise one of them to 1")
+        return self
+
+
+class Readiness(Model):
+    """When a new replica is believed."""
+
+    min_ready: Duration = Field(default=timedelta(seconds=5), alias="minReady", description="How long Ready must hold.")
+    deadline: Duration = Field(default=timedelta(minutes=10), description="How long there may be no progress.")
+    max_restarts: int = Field(default=0, alias="maxRestarts", ge=0, le=100, description="Restarts a new pod may have.")
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if not timedelta(seconds=1) <= self.deadline <= MAX_DEADLINE:
+            raise _wrong("deadline", format_duration(self.deadline), "is out of range", "write 1s to 24h")
+        if self.min_ready >= self.deadline:
+            why = f"is not under the deadline of {format_duration(self.deadline)}"
+            raise _wrong("minReady", format_duration(self.min_ready), why, "shorten it, or write a longer deadline")
+        return self
+
+
+class Rules(Model):
+    """How the rollout moves and judges: all that a decision needs, and nothing of what changes."""
+
+    strategy: Strategy = Field(default_factory=Strategy)
+    readiness: Readiness = Field(default_factory=Readiness)
+    on_failure: OnFailure = Field(default=OnFailure.ROLLBACK, alias="onFailure", strict=False)
+
+
+class Spec(Rules):
+    """What a rollout is asked to do."""
+
+    target: Target
+    change: Change
+
+    @property
+    def rules(self) -> Rules:
+        """The rules alone, without the change: a history should not repeat the change at every step."""
+        return Rules(strategy=self.strategy, readiness=self.readiness, on_failure=self.on_failure)
+
+
+class Metadata(Model):
+    """The rollout's own name, for people."""
+
+    name: ObjectName
+
+
+class Rollout(Model):
+    """A spec file."""
+
+    apiVersion: Literal["segue.dev/v1alpha1"]  # noqa: N815
+    kind: Literal["Rollout"]
+    metadata: Metadata
+    spec: Spec
+
+
+def read_rollout(document: Any, source: str = "") -> Rollout:
+    """Validate one parsed YAML or JSON document.
+
+    Raises:
+        Refused: naming the first wrong field, its value and the fix; further ones follow in the same message.
+    """
+    if not isinstance(document, dict):
+        raise Refused("is not a mapping", field=source, fix="write apiVersion, kind, metadata and spec")
+    try:
+        return Rollout.model_validate(document)
+    except ValidationError as error:
+        raise refusal(error, source) from error
+
+
+def refusal(error: ValidationError, source: str = "") -> Refused:
+    """Translate pydantic's errors into one that names field, value and fix."""
+    found = [_refused(e) for e in error.errors(include_url=False) if not _is_noise(e)]
+    head = f"{source}: " if source else ""
+    first = found[0]
+    first.args = (head + "\n".join(str(refused) for refused in found),)
+    return first
+
+
+def _is_noise(error: Any) -> bool:
+    """Tell whether this is only the branch of a union that was not meant: text where a mapping was written, or back."""
+    branch, wrong_kind = str(error["loc"][-1:]), error["type"] in {"string_type", "model_type"}
+    return wrong_kind and ("constrained-str" in branch if isinstance(error["input"], dict) else "EnvFrom" in branch)
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    # Pydantic adds the names of a union's branches to the path; they are no fields of the file.
+    parts = [p for p in loc if p not in {"str", "int", "constrained-str", "EnvFrom", "[key]"}]
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).removeprefix(".")
+
+
+_WHY_AND_FIX = {
+    "extra_forbidden": "is not a field that Segue knows; check its spelling (`segue schema` lists all)",
+    "missing": "is missing; add it",
+    "string_pattern_mismatch": "is not allowed here; it must match {pattern}",
+    "string_too_long": "is too long; keep it within {max_length} characters",
+    "string_type": "is not text; put it in quotes",
+    "int_type": "is not a whole number; write one without quotes",
+    "int_from_float": "is not a whole number; write one without a fraction",
+    "bool_type": "is neither true nor false; write one of them without quotes",
+    "greater_than_equal": "is too small; write {ge} or more",
+    "less_than_equal": "is too large; write {le} or less",
+    "too_long": "has {actual_length} entries, which is too many; keep to {max_length}",
+    "enum": "is none of the choices; write {expected}",
+    "literal_error": "cannot be taken; write {expected}",
+    "dict_type": "is not a mapping; write `name: value` lines",
+    "model_type": "is not a mapping; write `name: value` lines",
+    "list_type": "is not a list; write `- value` lines",
+    "tuple_type": "is not a list; write `- value` lines",
+}
+
+
+def _refused(error: Any) -> Refused:
+    context, shown = error.get("ctx", {}), error["input"]
+    own = str(error["msg"]).removeprefix("Value error, ")
+    known = _WHY_AND_FIX.get(error["type"])
+    why, _, fix = (known.format(**context) if known else own).partition("; ")
+    field = _path(error["loc"])
+    if error["type"] == _BELOW:
+        field, shown = f"{field}.{context['field']}" if field else context["field"], context["shown"]
+    value = None if error["type"] == "missing" or isinstance(shown, dict | list | BaseModel) else shown
+    return Refused(why.removeprefix(f"{value!r} "), field=field, value=value, fix=fix)

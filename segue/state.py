@@ -1,0 +1,311 @@
+"""The one state of a rollout: everything that must survive a crash, a new release, or continue-as-new.
+
+It is changed by what people ask (``segue.messages``) and by what was done (the ``after_...`` methods here); both
+return a new state. What can be seen on the target is never recorded: it is looked at again.
+"""
+
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import Field
+
+from segue.observation import Cause, Counts, Foreign, Frozen, Problem, Version
+from segue.spec import Change, Waypoint
+
+MAX_LOG = 400
+
+
+class Goal(StrEnum):
+    """Where the rollout is heading."""
+
+    FORWARD = "forward"
+    BACK = "back"
+
+
+class Outcome(StrEnum):
+    """How a rollout ends. *NeedsHuman* is said while it still tries: it never ends silently."""
+
+    COMPLETED = "Completed"
+    ROLLED_BACK = "RolledBack"
+    ABORTED = "Aborted"
+    NEEDS_HUMAN = "NeedsHuman"
+
+
+class Phase(StrEnum):
+    """Where the rollout is, in one word for a person."""
+
+    PREPARING = "Preparing"
+    PROGRESSING = "Progressing"
+    HOLDING = "Holding"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    PAUSED = "Paused"
+    HELD = "Held"
+    ROLLING_BACK = "RollingBack"
+    NEEDS_HUMAN = "NeedsHuman"
+    COMPLETED = "Completed"
+    ROLLED_BACK = "RolledBack"
+    ABORTED = "Aborted"
+
+
+class Entry(Frozen):
+    """One line of the report: what happened, who asked for it, and what came of it."""
+
+    at: float
+    """Seconds since the epoch."""
+    what: str
+    detail: str = ""
+    who: str = ""
+
+
+class Reached(Frozen):
+    """A waypoint that is reached and verified, and what is still waited for there."""
+
+    index: int
+    at: str
+    """As written: a count or a percentage."""
+    hold_until: float
+    """Seconds since the epoch."""
+    approved: bool
+    """True from the start where no approval is asked for."""
+
+    def waits_for(self, now: float) -> str:
+        """Say what this waypoint waits for at ``now``."""
+        waits = []
+        if self.hold_until > now:
+            waits.append(f"the hold of waypoint {self.at}")
+        if not self.approved:
+            waits.append(f"approval at waypoint {self.at}")
+        return " and ".join(waits) or f"waypoint {self.at}"
+
+
+class Retarget(Frozen):
+    """A wish for another version, not prepared yet."""
+
+    change: Change
+    by: str
+    onto_baseline: bool = False
+    """The change is the whole difference from the baseline; otherwise it is laid over what is wanted now."""
+
+
+class Mark(Frozen):
+    """What the rollout's latest write left on the target, so that somebody else's change can be told from its own."""
+
+    template: str = ""
+    """Fingerprint of the pod template."""
+    hold: str = ""
+    """What the lever holds, in the lever's own words."""
+    generation: int = 0
+    """The target's ``metadata.generation``: what is older was read before the write."""
+    uid: str = ""
+    """The target itself: another of the same name has another."""
+
+
+class State(Frozen):
+    """Everything recorded about one rollout."""
+
+    owner: str
+    """Written on the target: names this run, and fences off every other."""
+    goal: Goal = Goal.FORWARD
+    baseline: Version = Version(template="")
+    wanted: Version = Version(template="")
+    claimed: bool = False
+    """The target was changed by this rollout, so that going back means writing."""
+    mark: Mark = Mark()
+    passed: tuple[int, ...] = ()
+    """Indices of the waypoints that are passed, for the present plan."""
+    waypoint: Reached | None = None
+    verified: bool = False
+    """Every replica is new and all gates passed."""
+    progress_at: float = 0.0
+    """Seconds since the epoch of the latest progress that the target itself does not show."""
+    paused: str = ""
+    """Who paused it, and why."""
+    held: Problem | None = None
+    """A failure that waits for a person (``onFailure: pause``)."""
+    foreign: Foreign | None = None
+    """Somebody else's change that the rollout holds for."""
+    asleep: bool = False
+    """The target is scaled to 0: there is nothing to roll until it has replicas again."""
+    overrules: bool = False
+    """A person told the rollout to write over the foreign change."""
+    needs_human: bool = False
+    promoted: bool = False
+    resize: int | None = None
+    settling: bool = False
+    retarget: Retarget | None = None
+    failure: Problem | None = None
+    """Why it goes back."""
+    ending: Outcome = Outcome.COMPLETED
+    """The outcome when the goal is reached."""
+    outcome: Outcome | None = None
+    moves: int = 0
+    writes: int = 0
+    log: tuple[Entry, ...] = Field(default=())
+
+    def but(self, **changes: Any) -> Self:
+        """Return a copy with these fields changed."""
+        return self.model_copy(update=changes)
+
+    @property
+    def brief(self) -> Self:
+        """The state without its log: what an activity needs."""
+        return self.but(log=())
+
+    @property
+    def stopped(self) -> str:
+        """Why nothing moves forward, in words; empty while it moves."""
+        if self.foreign is not None and not self.overrules:
+            return f"a person: {self.foreign}"
+        if self.held is not None:
+            return f"a person: {self.held}"
+        if self.asleep:
+            return "replicas: the target is scaled to 0"
+        return f"resume: {self.paused}" if self.paused else ""
+
+    @property
+    def phase(self) -> Phase:
+        """Where the rollout is, in one word."""
+        for applies, phase in (
+            (self.outcome is not None, None),
+            (self.needs_human, Phase.NEEDS_HUMAN),
+            (self.foreign is not None and not self.overrules, Phase.HELD),
+            (self.goal is Goal.BACK, Phase.ROLLING_BACK),
+            (self.held is not None, Phase.HELD),
+            (bool(self.paused), Phase.PAUSED),
+            (not self.baseline.template, Phase.PREPARING),
+            (self.waypoint is not None, self._waypoint_phase()),
+        ):
+            if applies:
+                return phase or Phase(str(self.outcome))
+        return Phase.PROGRESSING
+
+    def _waypoint_phase(self) -> Phase:
+        return Phase.HOLDING if self.waypoint is None or self.waypoint.approved else Phase.AWAITING_APPROVAL
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether nothing goes on until a person acts."""
+        return self.phase in {Phase.NEEDS_HUMAN, Phase.HELD, Phase.AWAITING_APPROVAL}
+
+    def noted(self, now: float, what: str, detail: str = "", who: str = "") -> Self:
+        """Add a line to the report; of a very long one the first and the latest are kept."""
+        log = (*self.log, Entry(at=now, what=what, detail=detail, who=who))
+        if len(log) > MAX_LOG:
+            half = MAX_LOG // 2
+            log = (*log[:half], *log[-half:])
+        return self.but(log=log)
+
+    # --- what was done ----------------------------------------------------------------------------------
+
+    def after_prepare(self, baseline: Version, wanted: Version, now: float) -> Self:
+        """Record the versions at the start."""
+        return self.but(baseline=baseline, wanted=wanted, progress_at=now).noted(
+            now, "prepared", f"from {baseline} to {wanted}"
+        )
+
+    def after_scale(self, counts: Counts, why: str, now: float, mark: Mark | None = None, writes: int = 1) -> Self:
+        """Record a move that was written."""
+        return self.but(
+            mark=mark or self.mark,
+            claimed=True,
+            progress_at=now,
+            moves=self.moves + 1,
+            writes=self.writes + writes,
+            overrules=False,
+            verified=False,
+        ).noted(now, "scaled", f"{why} {counts}")
+
+    def after_settle(self, counts: Counts, writes: int, now: float, mark: Mark | None = None) -> Self:
+        """Record that the counts that are ready are now those that are wanted; a person goes on from here."""
+        return self.but(
+            mark=mark or self.mark, settling=False, paused="settled", held=None, writes=self.writes + writes
+        ).noted(now, "settled", str(counts))
+
+    def after_resize(self, replicas: int, now: float, mark: Mark | None = None) -> Self:
+        """Record that the target has another number of replicas; a newer wish stays."""
+        left = None if self.resize == replicas else self.resize
+        return self.but(
+            mark=mark or self.mark, resize=left, progress_at=now, verified=False, writes=self.writes + 1
+        ).noted(now, "resized", f"{replicas} replicas")
+
+    def after_verify(self, waypoint: tuple[int, Waypoint] | None, now: float) -> Self:
+        """Record that all gates passed: at a waypoint, or at the end."""
+        if waypoint is None:
+            return self.but(verified=True).noted(now, "verified", "every replica is new")
+        index, written = waypoint
+        hold_s = 0.0 if self.promoted else written.hold.total_seconds()
+        reached = Reached(index=index, at=str(written.at), hold_until=now + hold_s, approved=not written.approval)
+        return self.but(waypoint=reached).noted(now, "verified", f"waypoint {written.at}")
+
+    def after_retarget(self, wanted: Version, now: float) -> Self:
+        """Record that another version is wanted: a new plan begins, with no waypoint passed."""
+        who = self.retarget.by if self.retarget else ""
+        return self.but(
+            retarget=None,
+            wanted=wanted,
+            passed=(),
+            waypoint=None,
+            verified=False,
+            held=None,
+            settling=False,
+            progress_at=now,
+        ).noted(now, "retargeted", str(wanted), who)
+
+    def after_foreign(self, foreign: Foreign | None, now: float) -> Self:
+        """Record that somebody else's change was seen, or is gone."""
+        if foreign is None:
+            return self.but(foreign=None, overrules=False, progress_at=now).noted(now, "foreign change gone")
+        return self.but(foreign=foreign, overrules=False).noted(now, "held", str(foreign), foreign.who)
+
+    def after_sleep(self, asleep: bool, why: str, now: float) -> Self:
+        """Record that the target was scaled to 0, or has replicas again."""
+        return self.but(asleep=asleep, progress_at=now).noted(now, "waits" if asleep else "goes on", why)
+
+    def after_undo(self, writes: int, now: float, mark: Mark | None = None) -> Self:
+        """Record that the baseline was written back."""
+        return self.but(
+            mark=mark or self.mark, overrules=False, foreign=None, writes=self.writes + writes, progress_at=now
+        ).noted(now, "undone", f"back to {self.baseline}")
+
+    def after_alarm(self, why: str, now: float) -> Self:
+        """Record that going back does not come on, or does again (``why`` empty)."""
+        return self.but(needs_human=bool(why)).noted(now, "needs a person" if why else "goes on by itself", why)
+
+    def after_finish(self, writes: int, now: float, ending: Outcome | None = None) -> Self:
+        """Record the end. ``ending`` is that of when the write began: a wish to turn round may have come too late."""
+        ending = ending or self.ending
+        late = {"goal": Goal.FORWARD, "failure": None} if ending is Outcome.COMPLETED else {}
+        return self.but(outcome=ending, ending=ending, needs_human=False, writes=self.writes + writes, **late).noted(
+            now, str(ending)
+        )
+
+    def after_fenced(self, why: str, now: float) -> Self:
+        """Record the end by another's hand: nothing may be written any more."""
+        return self.but(outcome=Outcome.ABORTED).noted(now, "fenced off", why)
+
+    def failing(self, problem: Problem, now: float, *, roll_back: bool) -> Self:
+        """Record a failure of the new version: go back, or wait for a person."""
+        if not roll_back:
+            return self.but(held=problem, waypoint=None).noted(now, "failed", str(problem))
+        return self.going_back(Outcome.ROLLED_BACK, problem, now)
+
+    def going_back(self, ending: Outcome, problem: Problem, now: float, by: str = "") -> Self:
+        """Turn round: from here on the goal is the baseline."""
+        return self.but(
+            goal=Goal.BACK, ending=ending, failure=problem, waypoint=None, held=None, paused="", retarget=None,
+            settling=False, verified=False, asleep=False, progress_at=now,
+        ).noted(now, "going back", str(problem), by)  # fmt: skip
+
+    def passing(self, now: float) -> Self:
+        """Pass the waypoint when nothing is waited for there any more; a pause holds it."""
+        reached = self.waypoint
+        if reached is None or self.stopped or not reached.approved or reached.hold_until > now:
+            return self
+        return self.but(waypoint=None, passed=(*self.passed, reached.index), progress_at=now).noted(
+            now, "passed", f"waypoint {reached.at}"
+        )
+
+
+def requested(why: str) -> Problem:
+    """A person's wish to go back, in the place of a failure."""
+    return Problem(cause=Cause.REQUESTED, message=why)

@@ -1,0 +1,114 @@
+"""The status: where is it, what does it wait for, what can I do. Also as Markdown, for the Temporal UI."""
+
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from segue.budget import resolve_budget
+from segue.decide import next_waypoint
+from segue.observation import Frozen, Observation, Version
+from segue.spec import Rules, Target
+from segue.state import Goal, Phase, State
+
+
+class SideStatus(Frozen):
+    """One side, in numbers."""
+
+    replicas: int
+    ready: int
+
+
+class Status(Frozen):
+    """What ``segue status`` shows; its JSON keys are an interface for pipelines."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+
+    id: str
+    name: str
+    target: str
+    phase: Phase
+    outcome: str | None = None
+    replicas: int = 0
+    floor: int = 0
+    ceiling: int = 0
+    old: SideStatus = SideStatus(replicas=0, ready=0)
+    new: SideStatus = SideStatus(replicas=0, ready=0)
+    waiting_for: str = ""
+    reason: str = ""
+    baseline: Version | None = None
+    wanted: Version | None = None
+    next_waypoint: str = ""
+    needs_person: bool = False
+    can: tuple[str, ...] = Field(default=(), description="The messages that make sense now.")
+    moves: int = 0
+    started_at: float = 0.0
+    updated_at: float = 0.0
+
+
+def make_status(
+    *, workflow_id: str, name: str, target: Target, rules: Rules, state: State,
+    seen: Observation | None, waits: str, started_at: float, now: float,
+) -> Status:  # fmt: skip
+    """Put together what a person asks first."""
+    replicas = seen.replicas if seen else 0
+    budget = resolve_budget(rules.strategy, replicas) if replicas else None
+    ahead = next_waypoint(rules, state, replicas) if replicas and state.goal is Goal.FORWARD else None
+    ended = state.outcome is not None
+    return Status(
+        id=workflow_id, name=name, target=str(target), phase=state.phase, outcome=state.outcome,
+        replicas=replicas, floor=budget.floor if budget else 0, ceiling=budget.ceiling if budget else 0,
+        old=SideStatus(replicas=seen.old.total, ready=seen.old.ready) if seen else SideStatus(replicas=0, ready=0),
+        new=SideStatus(replicas=seen.new.total, ready=seen.new.ready) if seen else SideStatus(replicas=0, ready=0),
+        waiting_for="" if ended else waits, reason=reason(state, seen),
+        baseline=state.baseline if state.baseline.template else None,
+        wanted=state.wanted if state.wanted.template else None,
+        next_waypoint=f"{rules.strategy.waypoints[ahead[0]].at} ({ahead[1]} new)" if ahead else "",
+        needs_person=state.needs_person, can=possible(state), moves=state.moves,
+        started_at=started_at, updated_at=now,
+    )  # fmt: skip
+
+
+def reason(state: State, seen: Observation | None) -> str:
+    """Say why it is where it is: the failure, the foreign change, the pause, or what a replica lacks."""
+    for known in (state.foreign, state.held, state.failure):
+        if known is not None:
+            return str(known)
+    if state.paused:
+        return state.paused
+    return str(seen.problem) if seen is not None and seen.problem is not None else ""
+
+
+def possible(state: State) -> tuple[str, ...]:
+    """Return the messages that make sense now."""
+    if state.outcome is not None:
+        return ()
+    if state.goal is Goal.BACK:
+        return ("scale", "abort") if state.foreign else ("scale",)
+    always = ("retarget", "abort", "scale")
+    if state.foreign is not None and not state.overrules:
+        return always
+    if state.waypoint is not None and not state.waypoint.approved:
+        return ("approve", "reject", "pause", *always)
+    if state.paused or state.held is not None:
+        return ("resume", *always)
+    holding = ("promote",) if state.waypoint is not None else ()
+    return (*holding, "pause", *(("settle",) if state.claimed else ()), *always)
+
+
+def to_markdown(status: Status) -> str:
+    """Render the status as the table that the Temporal UI shows as current details."""
+    answers = {
+        "Where": f"**{status.phase}** — {status.target}",
+        "Waits for": status.waiting_for or "—",
+        "Why": status.reason or "—",
+        "Old": f"{status.old.ready} ready of {status.old.replicas} — {status.baseline or '?'}",
+        "New": f"{status.new.ready} ready of {status.new.replicas} — {status.wanted or '?'}",
+        "Budget": f"at least {status.floor} ready, at most {status.ceiling} in all ({status.replicas} wanted)",
+        "Next waypoint": status.next_waypoint or "—",
+        "You can": ", ".join(f"`{c}`" for c in status.can) or "—",
+    }
+    rows = "\n".join(f"| {_cell(k)} | {_cell(v)} |" for k, v in answers.items())
+    return f"| | |\n|---|---|\n{rows}\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

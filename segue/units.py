@@ -1,0 +1,74 @@
+"""Durations and amounts as Kubernetes users write them: ``30s``, ``1h30m``, ``2``, ``25%``."""
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any
+
+import durationpy
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+_DURATION = re.compile(r"(\d+(\.\d+)?(h|m|s|ms))+")
+_PERCENT = re.compile(r"\d{1,3}%")
+
+
+def parse_duration(value: Any) -> timedelta:
+    """Read a Go-style duration such as ``30s``, ``500ms`` or ``1h30m``.
+
+    Raises:
+        ValueError: when it is anything else; a bare number has no unit, and a negative one no meaning.
+    """
+    if isinstance(value, timedelta):
+        return value
+    if not isinstance(value, str) or not _DURATION.fullmatch(value):
+        raise ValueError(f"{value!r} is not a duration; write a number with its unit, such as 30s, 5m or 1h30m")
+    return durationpy.from_str(value)
+
+
+def format_duration(value: timedelta) -> str:
+    """Write a duration the way it is read: ``timedelta(seconds=90)`` is ``1m30s``."""
+    return durationpy.to_str(value) if value else "0s"
+
+
+def parse_amount(value: Any) -> int | str:
+    """Read a count (``2``) or a percentage (``25%``).
+
+    Raises:
+        ValueError: for a negative count, a fraction, a percentage over 100, or a percentage without its sign.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(  # noqa: TRY004 - pydantic makes a refusal of a ValueError only
+            f"{value!r} is neither a count nor a percentage; write 2 or 25%"
+        )
+    if isinstance(value, int):
+        if value < 0:
+            raise ValueError(f"{value} is negative; write 0 or more")
+        return value
+    if not _PERCENT.fullmatch(value) or int(value[:-1]) > 100:
+        raise ValueError(f"{value!r} is not a whole percentage; write 0% to 100%, or a count without quotes")
+    return f"{int(value[:-1])}%"
+
+
+def resolve(amount: int | str, replicas: int, *, round_up: bool) -> int:
+    """Turn a count or percentage into a count of ``replicas``, rounded as told (Kubernetes' intstr rule)."""
+    if isinstance(amount, int):
+        return amount
+    share = int(amount[:-1]) * replicas
+    return -(-share // 100) if round_up else share // 100
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["30s", "1h30m"]}),
+]
+Amount = Annotated[
+    int | str,
+    BeforeValidator(parse_amount),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\d{1,3}%$"}],
+            "examples": [1, "25%"],
+        }
+    ),
+]
