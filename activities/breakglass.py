@@ -1,0 +1,118 @@
+"""What works without Temporal: reading a target for a plan, and giving a target free when a rollout's history is lost.
+
+Everything needed to return to the baseline, or to finish, is written on the target itself.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Literal
+
+from activities.cluster import Cluster, Object
+from activities.levers.deployment_patches import finish_patch, unhold_patch
+from activities.levers.deployment_reading import BASELINE, OWNER
+from segue.errors import Conflict, NotFound, TimedOut
+from segue.spec import Target
+
+POLL_S = 0.5
+_ATTEMPTS = 10
+
+Way = Literal["baseline", "wanted"]
+
+
+@asynccontextmanager
+async def _cluster() -> AsyncIterator[Cluster]:
+    cluster = await Cluster.connect()
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
+
+
+async def target_replicas(target: Target) -> int:
+    """Return how many replicas the target is told to run.
+
+    Raises:
+        NotFound, NotAllowed, Unreachable.
+    """
+    async with _cluster() as cluster:
+        deployment = await cluster.get_deployment(target.namespace, target.name)
+    return int(deployment["spec"].get("replicas", 1))
+
+
+async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Callable[[str], None]) -> str:
+    """Give a target free: let its own controller go to the baseline, or on to the wanted version; then restore it.
+
+    A rollout that still runs sees that the target is not its own any more, and ends without writing. Killed half-way,
+    the same command goes on where it was.
+
+    Raises:
+        NotFound: when the target carries no saved baseline, so that there is nothing to release.
+        TimedOut: when the controller is not there in time; the target is safe, and goes on by itself.
+    """
+    async with _cluster() as cluster:
+        await _let_go(cluster, target, to, by)
+        tell(f"{target} is free of its rollout and goes to the {to} by its own controller")
+        await _await_complete(cluster, target, timeout_s, tell)
+        await _patch(cluster, target, finish_patch)
+    return f"{target} runs the {to}; its strategy is what it was"
+
+
+async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
+    def patch(deployment: Object) -> Object:
+        return {
+            **unhold_patch(deployment, to_baseline=to == "baseline"),
+            "metadata": {"annotations": {OWNER: f"released by {by}"}},
+        }
+
+    await _patch(cluster, target, patch)
+
+
+async def _patch(cluster: Cluster, target: Target, make: Callable[[Object], Object]) -> None:
+    for _ in range(_ATTEMPTS):
+        deployment = await cluster.get_deployment(target.namespace, target.name)
+        if BASELINE not in deployment["metadata"].get("annotations", {}):
+            raise NotFound(
+                "carries no saved baseline: no rollout holds it", field=f"deployment {target}", fix="nothing to release"
+            )
+        patch = make(deployment)
+        patch.setdefault("metadata", {})["resourceVersion"] = deployment["metadata"]["resourceVersion"]
+        try:
+            await cluster.patch_deployment(target.namespace, target.name, patch)
+        except Conflict:
+            continue
+        return
+    raise Conflict(f"deployment {target} changes faster than it can be written; try again")
+
+
+async def _await_complete(cluster: Cluster, target: Target, timeout_s: float, tell: Callable[[str], None]) -> None:
+    """Wait until the controller is done, in the words of ``kubectl rollout status``."""
+    ends_at = time.monotonic() + timeout_s
+    said = ""
+    while True:
+        deployment = await cluster.get_deployment(target.namespace, target.name)
+        left = _left(deployment)
+        if not left:
+            return
+        if left != said:
+            tell(left)
+            said = left
+        if time.monotonic() >= ends_at:
+            raise TimedOut(
+                f"{target}: {left} after {timeout_s:g} s; run the same command again to wait on and restore it"
+            )
+        await asyncio.sleep(POLL_S)
+
+
+def _left(deployment: Object) -> str:
+    spec, status = deployment["spec"], deployment.get("status", {})
+    replicas, updated = spec.get("replicas", 1), status.get("updatedReplicas", 0)
+    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
+        return "the Deployment controller has not seen it yet"
+    if updated < replicas:
+        return f"{updated} of {replicas} replicas updated"
+    if status.get("replicas", 0) > updated:
+        return f"{status['replicas'] - updated} other replicas to go"
+    available = status.get("availableReplicas", 0)
+    return f"{available} of {replicas} available" if available < replicas else ""

@@ -1,0 +1,214 @@
+"""The only Kubernetes client, and the only place where its errors are translated."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+from kubernetes.aio import client, config
+from kubernetes.aio.client.exceptions import ApiException
+
+from segue.errors import Conflict, NotAllowed, NotFound, Refused, SegueError, Unreachable
+
+FIELD_MANAGER = "segue"
+REQUEST_TIMEOUT_S = 20.0
+WATCH_S = 300
+SILENCE_S = 150.0
+STRATEGIC_MERGE = "application/strategic-merge-patch+json"
+
+Object = dict[str, Any]
+
+
+class Expired(SegueError):
+    """The watch's resource version is too old (HTTP 410): list again."""
+
+    retryable = True
+
+
+class Cluster:
+    """The few calls that Segue makes, on plain JSON objects: what is not read is not parsed."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._api = api
+        self._apps = client.AppsV1Api(api)
+        self._core = client.CoreV1Api(api)
+        self._lists: Mapping[str, Callable[..., Awaitable[Any]]] = {
+            "deployments": self._apps.list_namespaced_deployment_without_preload_content,
+            "replicasets": self._apps.list_namespaced_replica_set_without_preload_content,
+            "pods": self._core.list_namespaced_pod_without_preload_content,
+        }
+
+    @classmethod
+    async def connect(cls) -> Self:
+        """Read the service account's or the user's own configuration (``KUBECONFIG``); nothing is sent yet.
+
+        Raises:
+            Refused: when neither is there.
+        """
+        configuration = client.Configuration()
+        _refuse_absent(os.environ.get("KUBECONFIG"))
+        try:
+            try:
+                config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            except config.ConfigException:
+                await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        except (config.ConfigException, OSError) as error:
+            raise Refused(
+                f"no way to a cluster: {error}", field="KUBECONFIG", fix="set KUBECONFIG, or run `segue local up`"
+            ) from error
+        return cls(client.ApiClient(configuration))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._api.close()  # type: ignore[no-untyped-call]
+
+    async def get_deployment(self, namespace: str, name: str) -> Object:
+        """Read one Deployment.
+
+        Raises:
+            NotFound, NotAllowed, Unreachable.
+        """
+        with _translated(f"deployment {namespace}/{name}"):
+            return await _json(
+                await self._apps.read_namespaced_deployment_without_preload_content(
+                    name, namespace, _request_timeout=REQUEST_TIMEOUT_S
+                )
+            )
+
+    async def list(self, kind: str, namespace: str, selector: str = "") -> Object:
+        """List ``deployments``, ``replicasets`` or ``pods`` of a namespace, from the newest state."""
+        with _translated(f"{kind} in {namespace}"):
+            return await _json(
+                await self._lists[kind](namespace, label_selector=selector or None, _request_timeout=REQUEST_TIMEOUT_S)
+            )
+
+    async def patch_deployment(self, namespace: str, name: str, patch: Object, *, dry_run: bool = False) -> Object:
+        """Patch one Deployment (strategic merge). ``metadata.resourceVersion`` in the patch is a precondition.
+
+        Raises:
+            Conflict: when the precondition fails.
+            Refused: when the API server does not take it.
+        """
+        with _translated(f"deployment {namespace}/{name}"):
+            return await _json(
+                await self._apps.patch_namespaced_deployment_without_preload_content(
+                    name,
+                    namespace,
+                    patch,
+                    field_manager=FIELD_MANAGER,
+                    field_validation="Strict",
+                    dry_run="All" if dry_run else None,
+                    _content_type=STRATEGIC_MERGE,
+                    _request_timeout=REQUEST_TIMEOUT_S,
+                )
+            )
+
+    async def patch_replicaset(self, namespace: str, name: str, patch: Object) -> Object:
+        """Patch one ReplicaSet (strategic merge), with the same precondition and errors."""
+        with _translated(f"replicaset {namespace}/{name}"):
+            return await _json(
+                await self._apps.patch_namespaced_replica_set_without_preload_content(
+                    name,
+                    namespace,
+                    patch,
+                    field_manager=FIELD_MANAGER,
+                    _content_type=STRATEGIC_MERGE,
+                    _request_timeout=REQUEST_TIMEOUT_S,
+                )
+            )
+
+    async def watch(self, kind: str, namespace: str, resource_version: str) -> AsyncIterator[tuple[str, Object]]:
+        """Yield (event type, object) from ``resource_version`` on; ends after some minutes, as the server wants.
+
+        Raises:
+            Expired: when the version is too old.
+        """
+        with _translated(f"{kind} in {namespace}"):
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):  # an idle connection that hangs is only noticed so
+                response = await self._lists[kind](
+                    namespace,
+                    resource_version=resource_version,
+                    watch=True,
+                    allow_watch_bookmarks=True,
+                    timeout_seconds=WATCH_S,
+                    _request_timeout=float(WATCH_S + 30),
+                )
+            await _raise_for(response)
+            async with aclosing(_lines(response)) as lines:
+                async for line in lines:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise ApiException(
+                            status=event["object"].get("code", 500), reason=event["object"].get("message", "")
+                        )
+                    yield event["type"], event["object"]
+
+
+def _refuse_absent(given: str | None) -> None:
+    if given and not any(Path(path).is_file() for path in given.split(os.pathsep)):
+        raise Refused("is no file", field="KUBECONFIG", value=given, fix="correct it, or run `segue local up`")
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    try:
+        while True:
+            # The server sends a bookmark about every minute: longer silence is a connection that hangs.
+            async with asyncio.timeout(SILENCE_S):
+                line = await response.content.readline()
+            if not line:
+                return
+            yield line
+    finally:
+        response.close()
+
+
+async def _raise_for(response: aiohttp.ClientResponse) -> None:
+    if response.status >= 400:
+        body = await response.text()
+        raise ApiException(status=response.status, reason=_message(body) or response.reason)
+
+
+async def _json(response: aiohttp.ClientResponse) -> Object:
+    await _raise_for(response)
+    found: Object = await response.json()
+    return found
+
+
+def _message(body: str) -> str:
+    try:
+        return str(json.loads(body).get("message", ""))
+    except (ValueError, AttributeError):
+        return body[:500]
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """Turn every error of the client into one of ours, chained."""
+    try:
+        yield
+    except ApiException as error:
+        raise _from_status(what, int(error.status or 0), str(error.reason)) from error
+    except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        raise Unreachable(
+            f"the Kubernetes API server does not answer ({what}): {error or type(error).__name__}"
+        ) from error
+
+
+def _from_status(what: str, status: int, why: str) -> SegueError:
+    match status:
+        case 404:
+            return NotFound(why, field=what, fix="check its name and namespace, or create it first")
+        case 401 | 403:
+            return NotAllowed(why, field=what, fix="grant the worker deploy/rbac.yaml's role in this namespace")
+        case 409:
+            return Conflict(f"{what} changed in the meantime: {why}")
+        case 410:
+            return Expired(f"{what}: {why}")
+        case 400 | 413 | 422:
+            return Refused(why, field=what, fix="correct the change so that the API server takes it")
+        case _:
+            return Unreachable(f"the Kubernetes API server answers {status} ({what}): {why}")

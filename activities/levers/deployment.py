@@ -1,0 +1,386 @@
+"""The lever of a Deployment, in place: its own controller is the actuator, held by fields that it obeys exactly.
+
+New pods never count as *available* (``minReadySeconds`` at its maximum), so with R replicas
+
+    maxUnavailable = R - old        maxSurge = new + old - R
+
+hold the Deployment at exactly (old, new), and nothing moves on its own, whoever dies. Undo puts the baseline
+template and the ordinary ``minReadySeconds`` back in one patch: the controller then goes back alone.
+Tried on Kubernetes 1.36; the arithmetic is that of ``pkg/controller/deployment/rolling.go``.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from activities.cluster import Cluster, Object
+from activities.levers.deployment_patches import (
+    Stale,
+    finish_patch,
+    hold_patch,
+    own_budget,
+    resize_patch,
+    saved_baseline,
+    scale_patch,
+    template_patch,
+    unhold_patch,
+    unholdable,
+)
+from activities.levers.deployment_reading import (
+    BASELINE,
+    GONE,
+    HOLD_MIN_READY_S,
+    OWNER,
+    Objects,
+    annotations_of,
+    is_held,
+    mark_of,
+    read,
+    read_set,
+    replicas_of,
+    selector_of,
+)
+from activities.levers.pods import is_active
+from activities.levers.template import fingerprint, version_of
+from activities.watching import NamespaceWatch, controller_uid
+from segue.budget import Budget, resolve_budget
+from segue.contract import Prepared, PrepareInput, WriteInput, Written
+from segue.errors import Conflict, Fenced, Refused
+from segue.observation import Counts, Observation
+from segue.spec import Rules, Target
+from segue.state import Goal, Mark, State
+
+_ATTEMPTS = 5
+_AVAILABLE_S = 5.0
+_POLL_S = 0.01
+
+
+class DeploymentLever:
+    """Holds a Deployment at exactly (old, new) by its own controller."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._selectors: dict[Target, str] = {}
+
+    def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State, now: float) -> Observation | None:
+        """Return what the shared watch shows; none while it is older than the latest write, or not current."""
+        deployment = watch.deployment(target.name)
+        if not watch.current:
+            return None
+        mark = state.mark
+        if deployment is None or (mark.uid and deployment["metadata"]["uid"] != mark.uid):
+            return GONE
+        if deployment["metadata"].get("generation", 0) < mark.generation:
+            return None
+        replicasets = watch.owned("replicasets", {deployment["metadata"]["uid"]})
+        pods = watch.owned("pods", {rs["metadata"]["uid"] for rs in replicasets})
+        seen = read(Objects(deployment, replicasets, pods), rules, state, now)
+        return seen.model_copy(update={"seen_since": watch.current_since})
+
+    async def observe(self, target: Target, rules: Rules, state: State, now: float) -> Observation:
+        """Read the target afresh."""
+        return read(await self._fetch(target), rules, state, now)
+
+    async def _fetch(self, target: Target) -> Objects:
+        """Read the Deployment with its ReplicaSets and pods.
+
+        The Deployment comes last: the shorter the time between reading it and writing it, the fewer conflicts.
+        """
+        selector = await self._selector(target)
+        replicasets, pods = await asyncio.gather(
+            self._cluster.list("replicasets", target.namespace, selector),
+            self._cluster.list("pods", target.namespace, selector),
+        )
+        deployment = await self._cluster.get_deployment(target.namespace, target.name)
+        uid = deployment["metadata"]["uid"]
+        if selector_of(deployment) != selector:  # it was deleted, and made anew with another one
+            del self._selectors[target]
+            return await self._fetch(target)
+        own = [rs for rs in replicasets["items"] if controller_uid(rs) == uid]
+        owners = {rs["metadata"]["uid"] for rs in own}
+        return Objects(deployment, own, [p for p in pods["items"] if controller_uid(p) in owners])
+
+    async def _selector(self, target: Target) -> str:
+        """Return the target's label selector, which never changes while it lives; read once a worker."""
+        if target not in self._selectors:
+            self._selectors[target] = selector_of(await self._cluster.get_deployment(target.namespace, target.name))
+        return self._selectors[target]
+
+    async def prepare(self, asked: PrepareInput) -> Prepared:
+        """Look at the Deployment and let the API server try the change; nothing is written.
+
+        Raises:
+            Refused: for a target that cannot be rolled now, or a change that the API server does not take.
+        """
+        objects = await self._fetch(asked.target)
+        deployment = objects.deployment
+        resolve_budget(asked.rules.strategy, replicas_of(deployment))
+        held, owner = is_held(deployment), annotations_of(deployment).get(OWNER, "")
+        if not held:
+            _refuse_unsettled(objects, asked.target)
+        elif not asked.baseline and not _same_target(owner, asked.owner):
+            raise Refused(
+                f"is being rolled by {owner or 'nobody who says so'}",
+                field="target",
+                value=str(asked.target),
+                fix="let that end, or give the target free with `segue release`",
+            )
+        start = saved_baseline(deployment)["template"] if held else deployment["spec"]["template"]
+        wanted = await self._tried(asked, deployment, start)
+        return Prepared(
+            baseline=asked.baseline or version_of(start),
+            wanted=wanted,
+            replicas=replicas_of(deployment),
+            old=sum(rs["spec"].get("replicas", 0) for rs in objects.replicasets),
+            owner=owner if held else asked.owner,
+            claimed=held,
+            mark=mark_of(deployment) if held else Mark(template=fingerprint(deployment["spec"]["template"])),
+            warnings=_warnings(deployment, asked.rules),
+        )
+
+    async def _tried(self, asked: PrepareInput, deployment: Object, start: Object) -> Any:
+        """Let the API server default and check the wanted template without storing it."""
+        template = template_patch(asked, deployment, start)
+        patch = hold_patch(deployment, asked.rules, 1, 0)
+        patch["spec"]["template"] = template
+        tried = await self._cluster.patch_deployment(asked.target.namespace, asked.target.name, patch, dry_run=True)
+        return version_of(tried["spec"]["template"])
+
+    async def scale(self, asked: WriteInput, now: float) -> Written:
+        """Hold the Deployment at the decided counts; the first time, claim it and write the wanted template.
+
+        Old and new pods are made and removed by workers that do not wait for each other. Where both together could
+        be over the ceiling for a moment, the old ones are therefore seen to go before the new ones are asked for.
+        """
+        goal = asked.decision.counts
+        if goal is None:
+            raise ValueError("a scale needs counts")
+        step = goal
+
+        def make(objects: Objects, seen: Observation) -> Object | None:
+            nonlocal step
+            if seen.replicas < 1:
+                raise Stale("the target is scaled to 0")
+            step = _first(resolve_budget(asked.rules.strategy, seen.replicas), asked.state, seen, goal)
+            return scale_patch(objects, seen, asked, step)
+
+        written = await self._write(asked, now, make)
+        if not written.done or step == goal or written.mark is None or not await self._gone(asked, step):
+            return written  # where they do not go now, the next decision asks again
+        last = await self._write(asked.model_copy(update={"generation": written.mark.generation}), now, make)
+        return last.model_copy(update={"writes": written.writes + last.writes, "mark": last.mark or written.mark})
+
+    async def _gone(self, asked: WriteInput, counts: Counts) -> bool:
+        """Wait until no more old pods are there than wanted; false when that takes too long."""
+        target, wanted = asked.target, asked.state.wanted.template
+        found = (await self._fetch(target)).replicasets
+        old = {rs["metadata"]["uid"] for rs in found if fingerprint(rs["spec"]["template"]) != wanted}
+        try:
+            async with asyncio.timeout(_AVAILABLE_S):
+                while True:
+                    pods = await self._cluster.list("pods", target.namespace, await self._selector(target))
+                    if sum(controller_uid(p) in old and is_active(p) for p in pods["items"]) <= counts.old:
+                        return True
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            return False
+
+    async def resize(self, asked: WriteInput, now: float) -> Written:
+        """Set ``spec.replicas`` and what holds both sides at their share; the controller scales in proportion."""
+        replicas = asked.decision.replicas or 1
+
+        def make(objects: Objects, seen: Observation) -> Object | None:
+            if seen.replicas == replicas:
+                return None
+            return resize_patch(seen, asked, replicas)
+
+        return await self._write(asked, now, make)
+
+    async def settle(self, asked: WriteInput, now: float) -> Written:
+        """Hold the counts that are ready, then take back the new replicas that are not.
+
+        Lower fields alone do not remove new pods, so their ReplicaSet is scaled down; unready ones go first.
+        """
+        written = await self.scale(asked, now)
+        if not written.done:
+            return written
+        objects = await self._fetch(asked.target)
+        counts = asked.decision.counts or Counts(0, 0)
+        wanted = asked.state.wanted.template
+        extra = [rs for rs in objects.replicasets if fingerprint(rs["spec"]["template"]) == wanted]
+        writes = written.writes
+        for replicaset in extra:
+            if replicaset["spec"]["replicas"] > counts.new:
+                await self._patch_set(asked.target, replicaset, {"spec": {"replicas": counts.new}})
+                writes += 1
+        return written.model_copy(update={"writes": writes})
+
+    async def undo(self, asked: WriteInput, now: float) -> Written:
+        """Put the baseline back in one patch.
+
+        After a retarget the ready pods of superseded versions are first let count as available: the controller
+        would otherwise remove them before the newest version's unready ones, and go under the floor.
+        """
+        spared = await self._spare_superseded(asked)
+
+        def make(objects: Objects, seen: Observation) -> Object | None:
+            deployment = objects.deployment
+            if not seen.held and seen.template == asked.state.baseline.template:
+                return None
+            return unhold_patch(deployment, to_baseline=True, strategy=own_budget(asked.rules, seen.replicas))
+
+        written = await self._write(asked, now, make)
+        return written.model_copy(update={"writes": written.writes + spared})
+
+    async def _spare_superseded(self, asked: WriteInput) -> int:
+        objects = await self._fetch(asked.target)
+        if annotations_of(objects.deployment).get(OWNER) != asked.state.owner:
+            return 0  # the write itself will say so
+        current = fingerprint(objects.deployment["spec"]["template"])
+        spare = {asked.state.baseline.template, current}
+        superseded = [
+            rs
+            for rs in objects.replicasets
+            if rs["spec"].get("replicas")
+            and rs["spec"].get("minReadySeconds") == HOLD_MIN_READY_S
+            and fingerprint(rs["spec"]["template"]) not in spare
+        ]
+        for replicaset in superseded:
+            # What is unready of it goes: the controller must not take that for its ready ones' turn.
+            ready = read_set(replicaset, objects.pods).ready
+            await self._patch_set(asked.target, replicaset, {"spec": {"minReadySeconds": 0, "replicas": ready}})
+        if superseded:
+            await self._await_available(asked.target, {rs["metadata"]["uid"] for rs in superseded})
+        return len(superseded)
+
+    async def _await_available(self, target: Target, uids: set[str]) -> None:
+        """Wait until the controller counts the ready pods of these ReplicaSets as available."""
+        try:
+            async with asyncio.timeout(_AVAILABLE_S):
+                while True:
+                    found = await self._cluster.list("replicasets", target.namespace)
+                    sets = [rs for rs in found["items"] if rs["metadata"]["uid"] in uids]
+                    if all(_counts_as_available(rs) for rs in sets):
+                        return
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError as error:
+            raise Conflict("the ReplicaSet controller does not answer") from error
+
+    async def _patch_set(self, target: Target, replicaset: Object, patch: Object) -> None:
+        precondition = {"metadata": {"resourceVersion": replicaset["metadata"]["resourceVersion"]}}
+        await self._cluster.patch_replicaset(
+            target.namespace, replicaset["metadata"]["name"], {**precondition, **patch}
+        )
+
+    async def finish(self, asked: WriteInput, now: float) -> Written:
+        """Restore strategy, minReadySeconds and deadline, and take our annotations away."""
+
+        def make(objects: Objects, seen: Observation) -> Object | None:
+            there = seen.old.total == 0 if asked.state.goal is Goal.FORWARD else seen.new.total == 0
+            if not there:
+                raise Stale("not every replica is there yet")
+            return finish_patch(objects.deployment)
+
+        written = await self._write(asked, now, make, finishing=True)
+        if not written.done:
+            return written
+        return written.model_copy(update={"writes": written.writes + await self._clean_replicasets(asked.target)})
+
+    async def _clean_replicasets(self, target: Target) -> int:
+        """Take our annotations away where the controller copied them: `kubectl rollout undo` would copy them back."""
+        writes = 0
+        for replicaset in (await self._fetch(target)).replicasets:
+            left = {name: None for name in (OWNER, BASELINE) if name in annotations_of(replicaset)}
+            if left:
+                name = replicaset["metadata"]["name"]
+                await self._cluster.patch_replicaset(target.namespace, name, {"metadata": {"annotations": left}})
+                writes += 1
+        return writes
+
+    async def _write(
+        self, asked: WriteInput, now: float, make: Callable[[Objects, Observation], Object | None], *,
+        finishing: bool = False,
+    ) -> Written:  # fmt: skip
+        """Read, check, and write with what was read as the precondition; again when it changed in between."""
+        target, state = asked.target, asked.state
+        for _ in range(_ATTEMPTS):
+            objects = await self._fetch(target)
+            seen = read(objects, asked.rules, state, now)
+            if finishing and seen.owner is None and not seen.held:
+                return Written(done=True, mark=mark_of(objects.deployment))  # done before, and the answer was lost
+            try:
+                _check_owner(objects.deployment, state)
+                patch = _checked(asked, seen, make(objects, seen))
+                if patch is None:
+                    return Written(done=True, mark=mark_of(objects.deployment))
+                patch.setdefault("metadata", {})["resourceVersion"] = objects.deployment["metadata"]["resourceVersion"]
+                after = await self._cluster.patch_deployment(target.namespace, target.name, patch)
+            except Conflict:
+                continue
+            except Stale as stale:
+                return Written(done=False, why=str(stale))
+            return Written(done=True, writes=1, mark=mark_of(after))
+        raise Conflict(f"deployment {target} changes faster than it can be written")
+
+
+def _checked(asked: WriteInput, seen: Observation, patch: Object | None) -> Object | None:
+    """Return the patch when it may be written: nobody else changed the target since it was decided."""
+    if seen.foreign is not None and not asked.state.overrules:
+        raise Stale(str(seen.foreign))
+    if patch is not None and seen.generation != asked.generation:
+        # Decided on what is not there any more: somebody wrote since, or this attempt was lost long ago.
+        raise Stale(f"the target is at generation {seen.generation}, not {asked.generation}")
+    return patch
+
+
+def _counts_as_available(replicaset: Object) -> bool:
+    status = replicaset.get("status", {})
+    seen = status.get("observedGeneration", 0) >= replicaset["metadata"]["generation"]
+    return bool(seen and status.get("availableReplicas", 0) >= status.get("readyReplicas", 0))
+
+
+def _same_target(owner: str, ours: str) -> bool:
+    """Whether an owner is a former run of the same workflow: Temporal runs one at a time, so it has ended."""
+    return owner.rpartition("@")[0] == ours.rpartition("@")[0]
+
+
+def _refuse_unsettled(objects: Objects, target: Target) -> None:
+    deployment = objects.deployment
+    if deployment["spec"].get("paused"):
+        raise Refused(
+            "is paused", field="target", value=str(target), fix=f"run `kubectl rollout resume deployment/{target.name}`"
+        )
+    running = [rs for rs in objects.replicasets if rs["spec"].get("replicas")]
+    current = fingerprint(deployment["spec"]["template"])
+    if [fingerprint(rs["spec"]["template"]) for rs in running] != [current]:
+        raise Refused(
+            "is in the middle of a rollout of its own, so there is no proven version to return to",
+            field="target",
+            value=str(target),
+            fix=f"let it end, or run `kubectl rollout undo deployment/{target.name}`",
+        )
+
+
+def _warnings(deployment: Object, rules: Rules) -> tuple[str, ...]:
+    budget = resolve_budget(rules.strategy, replicas_of(deployment))
+    found = []
+    if deployment["spec"].get("strategy", {}).get("type") == "Recreate":
+        found.append("strategy Recreate becomes RollingUpdate for the rollout, and Recreate again at its end")
+    if budget.floor == 0:
+        found.append("the floor is 0: the budget allows that nothing serves for a while")
+    return tuple(found)
+
+
+def _check_owner(deployment: Object, state: State) -> None:
+    owner = annotations_of(deployment).get(OWNER)
+    if owner == state.owner or (not state.claimed and not is_held(deployment)):
+        return
+    raise Fenced(f"the target belongs to {owner or 'nobody'} now")
+
+
+def _first(budget: Budget, state: State, seen: Observation, goal: Counts) -> Counts:
+    """Return what to ask for first: the old ones to go, where the goal at once could be over the ceiling."""
+    between = Counts(max(goal.old, seen.replicas - seen.new.total), seen.new.total)
+    goes_first = seen.template == state.wanted.template and between.old < seen.old.total and goal.new > between.new
+    crowded = seen.old.total + goal.new > budget.ceiling
+    return between if goes_first and crowded and not unholdable(seen.replicas, between) else goal

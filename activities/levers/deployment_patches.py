@@ -1,0 +1,207 @@
+"""The patches that hold a Deployment, let it go and restore it. Pure; see ``deployment`` for the lever."""
+
+import json
+
+from activities.cluster import Object
+from activities.levers.deployment_reading import BASELINE, HOLD_MIN_READY_S, OWNER, Objects, annotations_of, replicas_of
+from activities.levers.template import apply_change, fingerprint
+from segue.budget import objection, resolve_budget
+from segue.contract import PrepareInput, WriteInput
+from segue.errors import NotFound, Refused
+from segue.observation import Counts, Observation
+from segue.spec import Rules
+from segue.units import resolve
+
+HOLD_DEADLINE_S = 2_147_483_647
+"""Must exceed minReadySeconds; its maximum means no deadline."""
+DESIRED = "deployment.kubernetes.io/desired-replicas"
+"""Set by the Deployment controller on its ReplicaSets: the replicas it has scaled them for."""
+MAX_BASELINE_BYTES = 200_000  # the API server takes 262,144 for all annotations together
+
+
+class Stale(Exception):
+    """What was decided does not fit what is there now; nothing was written."""
+
+
+def template_patch(asked: PrepareInput | WriteInput, deployment: Object, start: Object) -> Object:
+    """Return the wanted template as a patch: the whole of it, or the spec's own strategic-merge patch."""
+    change = asked.change
+    if change is None:
+        raise ValueError("the change is needed while the template is not written")
+    if change.patch is None:
+        return {**apply_change(start, change), "$patch": "replace"}
+    if fingerprint(start) != fingerprint(deployment["spec"]["template"]):
+        raise Refused(
+            "can only be applied to the baseline itself",
+            field="spec.change.patch",
+            fix="abort, and start again with the new patch",
+        )
+    return change.patch
+
+
+def saved_baseline(deployment: Object) -> Object:
+    """Return the baseline that was saved on the Deployment.
+
+    Raises:
+        NotFound: when there is none.
+    """
+    saved = annotations_of(deployment).get(BASELINE)
+    if not saved:
+        raise NotFound(
+            "carries no saved baseline",
+            field=f"deployment {deployment['metadata']['name']}",
+            fix="use `kubectl rollout undo`",
+        )
+    found: Object = json.loads(saved)
+    return found
+
+
+def _baseline_of(deployment: Object, budget: Object) -> str:
+    spec = deployment["spec"]
+    saved = json.dumps(
+        {
+            "template": spec["template"],
+            "strategy": spec.get("strategy", {}),
+            "minReadySeconds": spec.get("minReadySeconds", 0),
+            "progressDeadlineSeconds": spec.get("progressDeadlineSeconds", 600),
+            "budget": budget,
+            "replicas": replicas_of(deployment),
+            "revision": annotations_of(deployment).get("deployment.kubernetes.io/revision", ""),
+        },
+        separators=(",", ":"),
+    )
+    if len(saved) > MAX_BASELINE_BYTES:
+        raise Refused(
+            f"is {len(saved)} bytes large, too large to keep beside it for the way back",
+            field="target's pod template",
+            fix=f"bring it under {MAX_BASELINE_BYTES} bytes",
+        )
+    return saved
+
+
+def scale_patch(objects: Objects, seen: Observation, asked: WriteInput, counts: Counts) -> Object | None:
+    """Return the patch that holds ``counts``; none when they are held already.
+
+    Raises:
+        Stale: when what is there now does not allow them.
+    """
+    deployment, state = objects.deployment, asked.state
+    unwritten = seen.template != state.wanted.template
+    if not unwritten and seen.held and seen.asked == counts:
+        return None
+    budget = resolve_budget(asked.rules.strategy, seen.replicas)
+    problem = objection(budget, seen, counts) or unholdable(seen.replicas, counts) or _resizing(objects)
+    if problem:
+        raise Stale(problem)
+    patch = hold_patch(deployment, asked.rules, counts.old + counts.new - seen.replicas, seen.replicas - counts.old)
+    annotations = {OWNER: state.owner}
+    if unwritten:
+        saved = saved_baseline(deployment)["template"] if state.claimed else deployment["spec"]["template"]
+        patch["spec"]["template"] = template_patch(asked, deployment, saved)
+    if not state.claimed:
+        annotations[BASELINE] = _baseline_of(deployment, own_budget(asked.rules, seen.replicas))
+    patch["metadata"] = {"annotations": annotations}
+    return patch
+
+
+def resize_patch(seen: Observation, asked: WriteInput, replicas: int) -> Object:
+    """Return the patch that sets the replicas, and keeps both sides at their share of them."""
+    patch: Object = {"spec": {"replicas": replicas}}
+    if seen.held and seen.replicas:
+        old = min(-(-seen.old.total * replicas // seen.replicas), replicas)
+        ceiling = resolve_budget(asked.rules.strategy, replicas).ceiling
+        total = max(min(-(-sum(seen.counts) * replicas // seen.replicas), ceiling), replicas)
+        surge = total - replicas if total > replicas or old < replicas else 1
+        patch["spec"]["strategy"] = _holding(replicas, surge, replicas - old, asked.rules)
+    return patch
+
+
+def unholdable(replicas: int, counts: Counts) -> str:
+    """Say why a Deployment cannot be held at ``counts``; empty when it can."""
+    if counts.old > replicas or counts.old + counts.new < replicas or counts == (replicas, 0):
+        return f"a Deployment of {replicas} replicas cannot be held at {counts}"
+    return ""
+
+
+def _resizing(objects: Objects) -> str:
+    """Say that the controller still scales both sides to a new number of replicas: other fields would change how."""
+    replicas = str(replicas_of(objects.deployment))
+    active = [rs for rs in objects.replicasets if rs["spec"].get("replicas")]
+    if any(annotations_of(rs).get(DESIRED, replicas) != replicas for rs in active):
+        return f"the controller still scales to {replicas} replicas"
+    return ""
+
+
+def hold_patch(deployment: Object, rules: Rules, surge: int, unavailable: int) -> Object:
+    """Return the patch that engages the lever with these two fields."""
+    return {
+        "spec": {
+            "paused": None,
+            "minReadySeconds": HOLD_MIN_READY_S,
+            "progressDeadlineSeconds": HOLD_DEADLINE_S,
+            "strategy": _holding(replicas_of(deployment), surge, unavailable, rules),
+        }
+    }
+
+
+def _holding(replicas: int, surge: int, unavailable: int, rules: Rules) -> Object:
+    """Hold by percentages that are these numbers now, and follow when somebody changes the replicas.
+
+    An absolute maxUnavailable would not: at R=8 held at (3, 6), a drop to R=4 would take every old replica. What may
+    be added follows only where the spec says a percentage.
+    """
+    follows = isinstance(rules.strategy.max_surge, str)
+    added = _share(surge, replicas, round_up=True) if follows else surge
+    return _rolling(added, _share(unavailable, replicas, round_up=False))
+
+
+def _share(count: int, replicas: int, *, round_up: bool) -> int | str:
+    percent = 100 * count // replicas if round_up else -(-100 * count // replicas)
+    exact = resolve(f"{percent}%", replicas, round_up=round_up) == count
+    return f"{percent}%" if count and exact else count  # over 100 replicas not every number has its percentage
+
+
+def _rolling(surge: int | str, unavailable: int | str) -> Object:
+    return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}}
+
+
+def own_budget(rules: Rules, replicas: int) -> Object:
+    """Return the spec's budget for the controller: a percentage as written, so that it follows the replicas."""
+    # Scaled to zero there is nothing to hold, but the API server still wants one of the two above zero.
+    resolved = resolve_budget(rules.strategy, max(replicas, 1))
+    written = (rules.strategy.max_surge, rules.strategy.max_unavailable)
+    numbers = (resolved.surge, resolved.unavailable)
+    surge, unavailable = (w if isinstance(w, str) else n for w, n in zip(written, numbers, strict=True))
+    return _rolling(surge, unavailable)
+
+
+def unhold_patch(deployment: Object, *, to_baseline: bool, strategy: Object | None = None) -> Object:
+    """Return the patch that lets the controller move by itself: to the baseline, or on to what the template says.
+
+    It moves by ``strategy``; without one, by the budget that was saved at the start.
+    """
+    saved = saved_baseline(deployment)
+    spec = {
+        "paused": None,
+        "minReadySeconds": saved["minReadySeconds"],
+        "progressDeadlineSeconds": saved["progressDeadlineSeconds"],
+        "strategy": strategy or saved["budget"],
+    }
+    if to_baseline:
+        spec["template"] = {**saved["template"], "$patch": "replace"}
+    return {"spec": spec}
+
+
+def finish_patch(deployment: Object) -> Object:
+    """Return the patch that restores what was changed only for the rollout."""
+    saved = saved_baseline(deployment)
+    strategy = dict(saved["strategy"])
+    strategy["$retainKeys"] = list(saved["strategy"])
+    return {
+        "metadata": {"annotations": {OWNER: None, BASELINE: None}},
+        "spec": {
+            "minReadySeconds": saved["minReadySeconds"],
+            "progressDeadlineSeconds": saved["progressDeadlineSeconds"],
+            "strategy": strategy,
+        },
+    }

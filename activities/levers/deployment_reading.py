@@ -1,0 +1,257 @@
+"""Reads a Deployment with its ReplicaSets and pods. Pure; see ``deployment`` for the lever."""
+
+from typing import NamedTuple
+
+from activities.cluster import FIELD_MANAGER, Object
+from activities.levers.pods import is_active, read_replica
+from activities.levers.template import differences, fingerprint
+from activities.watching import controller_uid
+from segue.failures import Replica, diagnose, worst
+from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side
+from segue.spec import Rules
+from segue.state import Goal, Mark, State
+from segue.units import resolve
+
+HOLD_MIN_READY_S = 2_147_483_646
+OWNER = "segue.dev/rollout"
+BASELINE = "segue.dev/baseline"
+_ANY_RESTARTS = 1_000_000
+
+
+class Objects(NamedTuple):
+    """A Deployment with its ReplicaSets and their pods."""
+
+    deployment: Object
+    replicasets: list[Object]
+    pods: list[Object]
+
+
+class _Set(NamedTuple):
+    """One ReplicaSet: its version, what it is told to run, and what runs."""
+
+    version: str
+    replicas: int
+    pods: tuple[Replica, ...]
+    unmade: str = ""
+    """Why the controller cannot make pods: a quota, an admission webhook."""
+    created: str = ""
+    available: int = 0
+    """How many the controller counts as available; it removes others first, the oldest ReplicaSet's before all."""
+
+    @property
+    def problems(self) -> list[Problem]:
+        return [Problem(cause=Cause.DEADLINE, message=f"no pod can be made: {self.unmade}")] if self.unmade else []
+
+    @property
+    def ready(self) -> int:
+        # A ReplicaSet that must shrink removes its unready pods first.
+        return min(self.replicas, sum(p.ready_since is not None for p in self.pods))
+
+    def proven(self, min_ready_s: float, max_restarts: int, now: float) -> int:
+        return min(self.replicas, sum(p.proven(min_ready_s, max_restarts, now) for p in self.pods))
+
+
+def read(objects: Objects, rules: Rules, state: State, now: float) -> Observation:
+    """Turn the objects into what the core decides on. Pure; ``now`` is in seconds since the epoch."""
+    deployment = objects.deployment
+    back = state.goal is Goal.BACK
+    sets = [read_set(rs, objects.pods) for rs in objects.replicasets]
+    pivot = state.baseline.template if back else state.wanted.template
+    named, others = [s for s in sets if s.version == pivot], [s for s in sets if s.version != pivot]
+    old, new = (named, others) if back else (others, named)
+    coming = named
+    # Replicas of the baseline may have restarted long ago; only new ones are judged by it.
+    restarts = _ANY_RESTARTS if back else rules.readiness.max_restarts
+    min_ready_s = rules.readiness.min_ready.total_seconds()
+    proven_times = [
+        p.ready_since for s in coming for p in s.pods if p.proven(min_ready_s, restarts, now) and p.ready_since
+    ]
+    soon = [
+        p.ready_since + min_ready_s
+        for s in coming
+        for p in s.pods
+        if p.ready_since is not None and p.ready_since + min_ready_s > now
+    ]
+    old_side = _side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old))
+    new_side = _side(new, min_ready_s, rules.readiness.max_restarts, now)
+    return Observation(
+        replicas=replicas_of(deployment),
+        old=old_side,
+        new=new_side,
+        asked=_asked(deployment, state, Counts(old_side.total, new_side.total)),
+        template=fingerprint(deployment["spec"]["template"]),
+        generation=deployment["metadata"].get("generation", 0),
+        owner=annotations_of(deployment).get(OWNER),
+        held=is_held(deployment),
+        foreign=_foreign(objects, state),
+        problem=worst(problem for s in coming for problem in (*s.problems, *(diagnose(p, restarts) for p in s.pods))),
+        progress_at=max(proven_times, default=0.0),
+        next_proven_at=min(soon, default=None),
+    )
+
+
+def read_set(replicaset: Object, pods: list[Object]) -> _Set:
+    """Read one ReplicaSet, with those of the pods that are its own."""
+    uid = replicaset["metadata"]["uid"]
+    version = fingerprint(replicaset["spec"]["template"])
+    own = tuple(read_replica(p, version) for p in pods if controller_uid(p) == uid and is_active(p))
+    conditions = {c["type"]: c for c in replicaset.get("status", {}).get("conditions", []) if c["status"] == "True"}
+    unmade = conditions.get("ReplicaFailure", {}).get("message", "")
+    return _Set(
+        version,
+        replicaset["spec"].get("replicas", 0),
+        own,
+        unmade,
+        created=replicaset["metadata"].get("creationTimestamp", ""),
+        available=replicaset.get("status", {}).get("availableReplicas", 0),
+    )
+
+
+def _side(sets: list[_Set], min_ready_s: float, max_restarts: int, now: float, spare: int = 0) -> Side:
+    return Side(
+        total=sum(s.replicas for s in sets),
+        ready=sum(s.ready for s in sets),
+        proven=sum(s.proven(min_ready_s, max_restarts, now) for s in sets),
+        spare=spare,
+    )
+
+
+def _spare(old: list[_Set]) -> int:
+    """Count unready old replicas that the controller is sure to remove before any ready one.
+
+    It cleans the ReplicaSets up from the oldest on, each of its unready pods and then of its ready ones that are not
+    available (those of a superseded version): only what comes before the first such one is sure.
+    """
+    spare = 0
+    for each in sorted(old, key=lambda s: s.created):
+        spare += each.replicas - each.ready
+        if each.ready > each.available:
+            break
+    return spare
+
+
+def _asked(deployment: Object, state: State, counts: Counts) -> Counts:
+    written = fingerprint(deployment["spec"]["template"]) == state.wanted.template
+    if state.goal is Goal.BACK or not (is_held(deployment) and written):
+        return Counts(counts.old, 0)
+    replicas, (surge, unavailable) = replicas_of(deployment), _budget_fields(deployment)
+    down = resolve(unavailable, replicas, round_up=False)
+    return Counts(replicas - down, resolve(surge, replicas, round_up=True) + down)
+
+
+def selector_of(deployment: Object) -> str:
+    """Return a Deployment's label selector, as a list call takes it."""
+    selector = deployment["spec"]["selector"]
+    equal = [f"{key}={value}" for key, value in sorted(selector.get("matchLabels", {}).items())]
+    return ",".join([*equal, *(_requirement(e) for e in selector.get("matchExpressions", []))])
+
+
+def _requirement(expression: Object) -> str:
+    key, values = expression["key"], ",".join(expression.get("values", []))
+    forms = {"In": f"{key} in ({values})", "NotIn": f"{key} notin ({values})", "Exists": key, "DoesNotExist": f"!{key}"}
+    return str(forms[expression["operator"]])
+
+
+def is_held(deployment: Object) -> bool:
+    """Whether the lever is engaged: new pods never count as available."""
+    return bool(deployment["spec"].get("minReadySeconds") == HOLD_MIN_READY_S)
+
+
+def replicas_of(deployment: Object) -> int:
+    """Return how many replicas a Deployment is told to run."""
+    return int(deployment["spec"].get("replicas", 1))
+
+
+def annotations_of(found: Object) -> dict[str, str]:
+    """Return an object's annotations."""
+    annotations: dict[str, str] = found["metadata"].get("annotations", {})
+    return annotations
+
+
+def _budget_fields(deployment: Object) -> tuple[int | str, int | str]:
+    rolling = deployment["spec"].get("strategy", {}).get("rollingUpdate", {})
+    return rolling.get("maxSurge", 0), rolling.get("maxUnavailable", 0)
+
+
+_HELD_FIELDS = {
+    "minReadySeconds": ("f:minReadySeconds",),
+    "maxSurge": ("f:strategy", "f:rollingUpdate", "f:maxSurge"),
+    "maxUnavailable": ("f:strategy", "f:rollingUpdate", "f:maxUnavailable"),
+    "type": ("f:strategy", "f:type"),
+    "paused": ("f:paused",),
+}
+"""The parts of a hold token, by where the API server records who wrote them."""
+
+
+def hold_token(deployment: Object) -> str:
+    """Return what the Deployment is held by, in a form that can be compared."""
+    spec = deployment["spec"]
+    surge, unavailable = _budget_fields(deployment)
+    return (
+        f"minReadySeconds={spec.get('minReadySeconds', 0)} maxSurge={surge} maxUnavailable={unavailable} "
+        f"type={spec.get('strategy', {}).get('type')} paused={spec.get('paused', False)}"
+    )
+
+
+def mark_of(deployment: Object) -> Mark:
+    """Return what tells this write from others."""
+    return Mark(
+        template=fingerprint(deployment["spec"]["template"]),
+        hold=hold_token(deployment),
+        generation=deployment["metadata"].get("generation", 0),
+        uid=deployment["metadata"]["uid"],
+    )
+
+
+def _foreign(objects: Objects, state: State) -> Foreign | None:
+    deployment, mark = objects.deployment, state.mark
+    template = deployment["spec"]["template"]
+    found = fingerprint(template)
+    ours = {mark.template, state.baseline.template if state.goal is Goal.BACK else state.wanted.template}
+    if found not in ours:
+        before = next((t for t in _templates(objects) if fingerprint(t) == mark.template), None)
+        what = ", ".join(differences(before, template)) if before else "the pod template"
+        return Foreign(
+            who=_latest(_writers(deployment, ("f:template",))), what=what or "the pod template", template=found
+        )
+    if mark.hold and mark.template == found:
+        return _foreign_hold(deployment, mark, found)
+    return None
+
+
+def _foreign_hold(deployment: Object, mark: Mark, found: str) -> Foreign | None:
+    now, before = hold_token(deployment).split(), mark.hold.split()
+    changed = [after for was, after in zip(before, now, strict=True) if was != after]
+    writers = _writers(deployment, *(_HELD_FIELDS[c.partition("=")[0]] for c in changed))
+    if not changed or {w["manager"] for w in writers} == {FIELD_MANAGER}:
+        return None  # as it was left, or our own write whose answer was lost
+    return Foreign(who=_latest(writers), what=", ".join(changed), template=found)
+
+
+def _templates(objects: Objects) -> list[Object]:
+    return [rs["spec"]["template"] for rs in objects.replicasets]
+
+
+def _writers(deployment: Object, *paths: tuple[str, ...]) -> list[Object]:
+    """Return who wrote one of these fields of the spec, from the object's own record of who owns which field."""
+    entries: list[Object] = [m for m in deployment["metadata"].get("managedFields", []) if not m.get("subresource")]
+    return [m for m in entries if any(_owns(m, path) for path in paths)]
+
+
+def _owns(entry: Object, path: tuple[str, ...]) -> bool:
+    fields: Object | None = entry.get("fieldsV1", {}).get("f:spec", {})
+    for step in path:
+        fields = (fields or {}).get(step)
+    return fields is not None
+
+
+def _latest(writers: list[Object]) -> str:
+    others = [w for w in writers if w["manager"] != FIELD_MANAGER]
+    if not others:
+        return "somebody"
+    latest = max(others, key=lambda w: w.get("time", ""))
+    return f"{latest['manager']} ({latest.get('operation', 'Update')} at {latest.get('time', '?')})"
+
+
+GONE = Observation(replicas=0, old=Side(), new=Side(), asked=Counts(0, 0), template="", gone=True)
+"""What is seen of a target that was deleted."""

@@ -1,0 +1,50 @@
+"""Reads a pod, as the API server shows it, into the facts that the core judges."""
+
+from datetime import datetime
+from typing import Any
+
+from activities.cluster import Object
+from segue.failures import ContainerFacts, Replica
+
+
+def is_active(pod: Object) -> bool:
+    """Whether the pod counts as a replica: neither being deleted nor ended."""
+    return "deletionTimestamp" not in pod["metadata"] and pod.get("status", {}).get("phase") not in {
+        "Failed",
+        "Succeeded",
+    }
+
+
+def read_replica(pod: Object, version: str) -> Replica:
+    """Read one pod that was made from the template with fingerprint ``version``."""
+    conditions = {c["type"]: c for c in pod.get("status", {}).get("conditions", [])}
+    ready = conditions.get("Ready", {})
+    scheduled = conditions.get("PodScheduled", {})
+    is_ready = ready.get("status") == "True"
+    return Replica(
+        name=pod["metadata"]["name"],
+        version=version,
+        ready_since=_seconds(ready.get("lastTransitionTime")) if is_ready else None,
+        unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
+        unready="" if is_ready else ready.get("message", ""),
+        containers=tuple(_container(c) for c in pod.get("status", {}).get("containerStatuses", [])),
+    )
+
+
+def _container(status: dict[str, Any]) -> ContainerFacts:
+    state, last = status.get("state", {}), status.get("lastState", {})
+    waiting = state.get("waiting", {})
+    ended = state.get("terminated") or last.get("terminated") or {}
+    return ContainerFacts(
+        name=status["name"],
+        restarts=status.get("restartCount", 0),
+        waiting=waiting.get("reason", ""),
+        waiting_message=waiting.get("message", ""),
+        ended=ended.get("reason", ""),
+        exit_code=ended.get("exitCode"),
+    )
+
+
+def _seconds(timestamp: str | None) -> float:
+    # Kubernetes writes whole seconds; a condition without its time has always been so.
+    return datetime.fromisoformat(timestamp).timestamp() if timestamp else 0.0

@@ -1,0 +1,130 @@
+"""Pod templates: their fingerprint, a change applied to one, and what differs between two."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from activities.cluster import Object
+from segue.errors import Refused
+from segue.observation import Version
+from segue.spec import Change, EnvFrom, Resources
+
+HASH_LABEL = "pod-template-hash"
+
+
+def fingerprint(template: Object) -> str:
+    """Return a short name of a pod template: the same for a Deployment's and for its ReplicaSet's.
+
+    The API server has set every default in both; only the controller's own label differs.
+    """
+    plain = copy.deepcopy(template)
+    labels = plain.get("metadata", {}).get("labels")
+    if labels:
+        labels.pop(HASH_LABEL, None)
+    plain.get("metadata", {}).pop("creationTimestamp", None)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
+
+
+def version_of(template: Object) -> Version:
+    """Return the version that a template is."""
+    containers = template["spec"].get("containers", [])
+    return Version(template=fingerprint(template), images={c["name"]: c.get("image", "") for c in containers})
+
+
+def apply_change(template: Object, change: Change) -> Object:
+    """Return a copy of ``template`` with the named changes made.
+
+    Raises:
+        Refused: when the change names a container that the template has not.
+    """
+    changed = copy.deepcopy(template)
+    containers = {c["name"]: c for kind in ("initContainers", "containers") for c in changed["spec"].get(kind, [])}
+    for name in sorted(change.containers - containers.keys()):
+        field = next(f for f in ("images", "env", "args", "resources") if name in getattr(change, f))
+        raise Refused(
+            "is no container of the target",
+            field=f"spec.change.{field}",
+            value=name,
+            fix=f"use one of: {', '.join(sorted(containers))}",
+        )
+    for name, container in containers.items():
+        _change_container(container, name, change)
+    if change.annotations:
+        metadata = changed.setdefault("metadata", {})
+        metadata["annotations"] = _overlaid(metadata.get("annotations", {}), change.annotations)
+    return changed
+
+
+def _change_container(container: Object, name: str, change: Change) -> None:
+    if name in change.images:
+        container["image"] = change.images[name]
+    if name in change.args:
+        container["args"] = list(change.args[name])
+    if name in change.env:
+        container["env"] = _changed_env(container.get("env", []), change.env[name])
+    if name in change.resources:
+        container["resources"] = _changed_resources(container.get("resources", {}), change.resources[name])
+
+
+def _changed_env(env: list[Object], changes: dict[str, str | EnvFrom | None]) -> list[Object]:
+    """Change variables where they stand (order matters: later ones can refer to earlier ones); new ones come last."""
+    wanted = {name: _variable(name, value) for name, value in changes.items()}
+    kept = [wanted.get(e["name"], e) for e in env]
+    known = {e["name"] for e in env}
+    return [e for e in (*kept, *(v for n, v in wanted.items() if n not in known)) if e is not None]
+
+
+def _variable(name: str, value: str | EnvFrom | None) -> Object | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return {"name": name, "value": value}
+    return {"name": name, **value.model_dump(exclude_none=True)}
+
+
+def _changed_resources(resources: Object, change: Resources) -> Object:
+    merged = {**resources}
+    for kind in ("requests", "limits"):
+        asked: dict[str, str] = getattr(change, kind)
+        if asked:
+            merged[kind] = {**resources.get(kind, {}), **asked}
+    return merged
+
+
+def _overlaid(old: dict[str, str], changes: dict[str, str | None]) -> dict[str, str]:
+    return {k: v for k, v in {**old, **changes}.items() if v is not None}
+
+
+def differences(before: Object, after: Object) -> list[str]:
+    """Name up to five fields that differ, images with their values: ``containers[server].image a → b``."""
+    found = list(_differing(before.get("spec", {}), after.get("spec", {}), "spec"))
+    found += list(_differing(_bare(before), _bare(after), "metadata"))
+    return found[:5] + ([f"and {len(found) - 5} more"] if len(found) > 5 else [])
+
+
+def _bare(template: Object) -> Object:
+    metadata = template.get("metadata", {})
+    labels = {k: v for k, v in metadata.get("labels", {}).items() if k != HASH_LABEL}
+    return {"labels": labels, "annotations": metadata.get("annotations", {})}
+
+
+def _differing(before: Any, after: Any, path: str) -> Iterator[str]:
+    if before == after:
+        return
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted(before.keys() | after.keys()):
+            yield from _differing(before.get(key), after.get(key), f"{path}.{key}")
+    elif _named(before) and _named(after):
+        old, new = ({item["name"]: item for item in items} for items in (before, after))
+        for name in sorted(old.keys() | new.keys()):
+            yield from _differing(old.get(name), new.get(name), f"{path}[{name}]")
+    elif path.endswith(".image"):
+        yield f"{path} {before} → {after}"
+    else:
+        yield path  # values may be secrets: only images are shown
+
+
+def _named(items: Any) -> bool:
+    return isinstance(items, list) and bool(items) and all(isinstance(i, dict) and "name" in i for i in items)

@@ -1,0 +1,183 @@
+"""The activities of a rollout, by the names of the contract. Each is thin: a lever or the gates do the work."""
+
+import asyncio
+import functools
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from opentelemetry import metrics
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities.cluster import Cluster
+from activities.gates import GATES, GateContext
+from activities.levers.base import Lever
+from activities.levers.deployment import DeploymentLever
+from activities.watching import NamespaceWatch, Watches
+from segue import contract
+from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, Watched, WatchInput, WriteInput, Written
+from segue.decide import Act, decide
+from segue.errors import NotAllowed, Refused, SegueError
+
+BEAT_S = 2.0
+"""A watch reports at least so often; it reports from its loop, so that one that hangs falls silent."""
+
+GATHER_S = 0.3
+"""Replicas that began together become ready close together: a move for each would cost more time than this wait."""
+
+GATHER_S = 0.05
+"""Replicas that were made together become ready together: so short a wait moves them with one write, not with many."""
+
+BELIEVED_AT = 6
+"""The attempt at which a missing right is believed: an API server that just came up knows none for some seconds."""
+
+_meter = metrics.get_meter("segue")
+_writes = _meter.create_counter("segue.writes", description="Writes to a target, by action")
+_ready_to_write = _meter.create_histogram(
+    "segue.ready_to_write", unit="s", description="From a new replica's latest proof of readiness to the next write"
+)
+
+F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
+
+
+def to_application_error(error: SegueError, *, retry: bool = False) -> ApplicationError:
+    """Tell Temporal whether a retry helps, and keep field, value and fix for the person who reads it."""
+    details = {"field": error.field, "value": repr(error.value), "fix": error.fix} if isinstance(error, Refused) else {}
+    kind = "Refused" if isinstance(error, Refused) else type(error).__name__
+    return ApplicationError(str(error), details, type=kind, non_retryable=not (error.retryable or retry))
+
+
+def _may_pass(error: SegueError, defined: contract.Activity[Any, Any]) -> bool:
+    """Whether a refusal is not believed yet: a rollout that is under way must not stop for an API server's start."""
+    return isinstance(error, NotAllowed) and defined is not contract.PREPARE and activity.info().attempt < BELIEVED_AT
+
+
+def _defined(defined: contract.Activity[Any, Any]) -> Callable[[F], F]:
+    """Register a method under its contract's name, and translate our errors into Temporal's."""
+
+    def decorate(method: F) -> F:
+        @functools.wraps(method)
+        async def run(*args: Any) -> Any:
+            try:
+                return await method(*args)
+            except SegueError as error:
+                # The chain of causes goes to the log, not into the history: it can be larger than Temporal takes.
+                activity.logger.warning("%s: %s", defined.name, error, exc_info=error.__cause__)
+                raise to_application_error(error, retry=_may_pass(error, defined)) from None
+
+        return activity.defn(name=defined.name)(run)  # type: ignore[return-value]
+
+    return decorate
+
+
+class Activities:
+    """All activities over one cluster; levers by kind of target."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._watches = Watches(cluster)
+        self._levers: dict[str, Lever] = {"Deployment": DeploymentLever(cluster)}
+
+    @property
+    def all(self) -> list[Callable[..., Any]]:
+        """Every activity, for the worker."""
+        return [
+            self.prepare, self.await_ready, self.verify, self.scale_new, self.scale_old, self.resize, self.settle,
+            self.undo, self.finish,
+        ]  # fmt: skip
+
+    async def close(self) -> None:
+        """Stop all watches."""
+        await self._watches.close()
+
+    @_defined(contract.PREPARE)
+    async def prepare(self, asked: PrepareInput) -> Prepared:
+        """Look at the target, and let the API server try the change."""
+        return await self._levers[asked.target.kind].prepare(asked)
+
+    @_defined(contract.AWAIT_READY)
+    async def await_ready(self, asked: WatchInput) -> Watched:
+        """Watch the target until something is to be done, or the attempt's time is over."""
+        async with self._watches.use(asked.target.namespace) as watch:
+            return await self._watch(watch, asked)
+
+    async def _watch(self, watch: NamespaceWatch, asked: WatchInput) -> Watched:
+        lever = self._levers[asked.target.kind]
+        ends_at = time.monotonic() + asked.attempt_s
+        gathers_until: float | None = None
+        while True:
+            now = time.time()
+            seen = lever.seen(watch, asked.target, asked.rules, asked.state, now)
+            if seen is not None:
+                decision = decide(asked.rules, asked.state, seen, now)
+                activity.heartbeat(Beat(seen=seen, why=decision.why, at=now))
+                gathers = decision.act is Act.SCALE and seen.new.proven < seen.new.total
+                gathers_until = (gathers_until or now + GATHER_S) if gathers else None
+                is_due = decision.act is not Act.WAIT and now >= (gathers_until or now)
+                if is_due or time.monotonic() >= ends_at:
+                    return Watched(decision=decision, seen=seen)
+                wake_s = (gathers_until or decision.wake_at or now + BEAT_S) - now
+            else:
+                wake_s = BEAT_S
+                _report_blindness(watch, now)
+            await watch.changed(min(max(wake_s, 0.01), BEAT_S))
+
+    @_defined(contract.VERIFY)
+    async def verify(self, asked: VerifyInput) -> Verified:
+        """Ask all gates, on the target as it is now."""
+        seen = await self._levers[asked.target.kind].observe(asked.target, asked.rules, asked.state, time.time())
+        context = GateContext(asked.target, asked.rules, seen)
+        return Verified(verdicts=tuple(await asyncio.gather(*(gate.ask(context) for gate in GATES))))
+
+    @_defined(contract.SCALE_NEW)
+    async def scale_new(self, asked: WriteInput) -> Written:
+        """Add new replicas."""
+        return await self._scale(asked, "scale_new")
+
+    @_defined(contract.SCALE_OLD)
+    async def scale_old(self, asked: WriteInput) -> Written:
+        """Take old replicas that proven new ones cover, and begin the next new ones in the same write."""
+        return await self._scale(asked, "scale_old")
+
+    async def _scale(self, asked: WriteInput, action: str) -> Written:
+        written = await self._levers[asked.target.kind].scale(asked, time.time())
+        if written.writes and asked.ready_at:
+            _ready_to_write.record(max(0.0, time.time() - asked.ready_at))
+        return _counted(written, action)
+
+    @_defined(contract.RESIZE)
+    async def resize(self, asked: WriteInput) -> Written:
+        """Set the target's replicas."""
+        return _counted(await self._levers[asked.target.kind].resize(asked, time.time()), "resize")
+
+    @_defined(contract.SETTLE)
+    async def settle(self, asked: WriteInput) -> Written:
+        """Take back new replicas that are not ready."""
+        return _counted(await self._levers[asked.target.kind].settle(asked, time.time()), "settle")
+
+    @_defined(contract.UNDO)
+    async def undo(self, asked: WriteInput) -> Written:
+        """Put the baseline back."""
+        return _counted(await self._levers[asked.target.kind].undo(asked, time.time()), "undo")
+
+    @_defined(contract.FINISH)
+    async def finish(self, asked: WriteInput) -> Written:
+        """Give the target free."""
+        return _counted(await self._levers[asked.target.kind].finish(asked, time.time()), "finish")
+
+
+def _counted(written: Written, action: str) -> Written:
+    _writes.add(written.writes, {"action": action})
+    return written
+
+
+def _report_blindness(watch: NamespaceWatch, now: float) -> None:
+    """Say why nothing can be decided now; a missing right ends the attempt, anything else may pass.
+
+    Raises:
+        NotAllowed: waiting does not give a right.
+    """
+    trouble = watch.trouble
+    if isinstance(trouble, NotAllowed):
+        raise trouble
+    activity.heartbeat(Beat(why=str(trouble) if trouble else "reading the cluster", at=now))

@@ -1,0 +1,165 @@
+"""One watch a namespace, shared by all rollouts of a worker.
+
+List, then watch from the list's resource version; list again when it expired. Whoever waits is woken on each change
+of an object. While a stream is down nothing may be decided, so the reader is told that the picture is not current.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from activities.cluster import Cluster, Expired, Object
+from segue.errors import SegueError
+
+LINGER_S = 60.0
+KINDS = ("deployments", "replicasets", "pods")
+_BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+log = logging.getLogger(__name__)
+
+
+class NamespaceWatch:
+    """The deployments, replicasets and pods of one namespace, kept current."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self.namespace = namespace
+        self._cluster = cluster
+        self._objects: dict[str, dict[str, Object]] = {kind: {} for kind in KINDS}
+        self._current: dict[str, bool] = dict.fromkeys(KINDS, False)
+        self._errors: dict[str, SegueError] = {}
+        self.current_since = 0.0
+        """From when on the picture has been current without a gap: seconds since the epoch."""
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.users = 0
+
+    def start(self) -> None:
+        """Begin to list and watch."""
+        self._tasks = [asyncio.create_task(self._follow(kind), name=f"watch-{self.namespace}-{kind}") for kind in KINDS]
+
+    async def stop(self) -> None:
+        """End all streams."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def trouble(self) -> SegueError | None:
+        """Why the picture is not current; none when it is, or when it is being made."""
+        return next(iter(self._errors.values()), None)
+
+    @property
+    def current(self) -> bool:
+        """Whether all streams are up."""
+        return all(self._current.values())
+
+    def deployment(self, name: str) -> Object | None:
+        """Return one Deployment as last seen."""
+        return self._objects["deployments"].get(name)
+
+    def owned(self, kind: str, owners: set[str]) -> list[Object]:
+        """Return the objects whose controller has one of these uids."""
+        return [o for o in self._objects[kind].values() if controller_uid(o) in owners]
+
+    async def changed(self, timeout_s: float) -> None:
+        """Return at the next change, or after ``timeout_s``."""
+        event = self._changed
+        try:
+            async with asyncio.timeout(max(timeout_s, 0)):
+                await event.wait()
+        except TimeoutError:
+            return
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _follow(self, kind: str) -> None:
+        failures = 0
+        while True:
+            try:
+                version = await self._list(kind)
+                while True:
+                    version = await self._stream(kind, version)
+                    failures = 0
+            except Expired:
+                continue
+            except SegueError as error:
+                # Listed anew in any case: where nothing happens, no event would say that the picture is current again.
+                self._current[kind] = False
+                self._errors[kind] = error
+                self._tell()
+                await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
+                failures += 1
+                log.warning("watch of %s in %s: %s", kind, self.namespace, error)
+
+    async def _list(self, kind: str) -> str:
+        found = await self._cluster.list(kind, self.namespace)
+        self._objects[kind] = {o["metadata"]["name"]: o for o in found["items"]}
+        self._up(kind)
+        return str(found["metadata"]["resourceVersion"])
+
+    def _up(self, kind: str) -> None:
+        was_current = self.current
+        self._current[kind] = True
+        if self.current and not was_current:
+            self.current_since = time.time()
+        self._errors.pop(kind, None)
+        self._tell()
+
+    async def _stream(self, kind: str, version: str) -> str:
+        objects = self._objects[kind]
+        async for event, found in self._cluster.watch(kind, self.namespace, version):
+            version = found["metadata"]["resourceVersion"]
+            if event == "DELETED":
+                objects.pop(found["metadata"]["name"], None)
+            elif event != "BOOKMARK":
+                objects[found["metadata"]["name"]] = found
+            self._up(kind)
+        return version
+
+
+class Watches:
+    """All watches of a worker, by namespace; a watch lives a while longer than its last user."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._by_namespace: dict[str, NamespaceWatch] = {}
+        self._leaving: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def use(self, namespace: str) -> AsyncIterator[NamespaceWatch]:
+        """Use the watch of a namespace: started for the first user, stopped a while after the last.
+
+        Between two steps of a rollout nobody uses it for some milliseconds; listing anew each time would cost more.
+        """
+        watch = self._by_namespace.get(namespace)
+        if watch is None:
+            watch = self._by_namespace[namespace] = NamespaceWatch(self._cluster, namespace)
+            watch.start()
+        watch.users += 1
+        try:
+            yield watch
+        finally:
+            watch.users -= 1
+            if not watch.users:
+                asyncio.get_running_loop().call_later(LINGER_S, self._leave, watch)
+
+    def _leave(self, watch: NamespaceWatch) -> None:
+        if not watch.users and self._by_namespace.get(watch.namespace) is watch:
+            del self._by_namespace[watch.namespace]
+            self._leaving = asyncio.create_task(watch.stop())
+
+    async def close(self) -> None:
+        """Stop all watches."""
+        await asyncio.gather(*(w.stop() for w in self._by_namespace.values()))
+        self._by_namespace.clear()
+
+
+def controller_uid(found: Object) -> str | None:
+    """Return the uid of the controller that owns an object."""
+    owners: list[dict[str, Any]] = found["metadata"].get("ownerReferences", [])
+    return next((o["uid"] for o in owners if o.get("controller")), None)

@@ -1,0 +1,650 @@
+"""The rollout: one durable workflow a target.
+
+    observe → decide → act → await → verify → record
+
+What to do is decided inside an activity (so that it is recorded, and a replay never depends on a release); this file
+only does it, and records what was done in the one state. Messages touch the same state between two awaits only.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy, SearchAttributeKey
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+
+with workflow.unsafe.imports_passed_through():
+    from segue import contract, messages
+    from segue.contract import Activity, PrepareInput, Task, VerifyInput, Watched, WatchInput, WriteInput, Written
+    from segue.decide import Act, Decision
+    from segue.errors import Refused
+    from segue.gates import Result, combined, failure_of
+    from segue.messages import Message
+    from segue.observation import Cause, Frozen, Observation, Problem
+    from segue.plan import Plan, make_plan
+    from segue.report import Report
+    from segue.spec import Change, OnFailure, Spec
+    from segue.state import Goal, Mark, Outcome, Retarget, State, requested
+    from segue.status import Status, make_status, to_markdown
+
+PHASE = SearchAttributeKey.for_keyword(contract.PHASE_ATTRIBUTE)
+TARGET = SearchAttributeKey.for_keyword(contract.TARGET_ATTRIBUTE)
+OUTCOME = SearchAttributeKey.for_keyword(contract.OUTCOME_ATTRIBUTE)
+NEEDS_HUMAN = SearchAttributeKey.for_bool(contract.NEEDS_HUMAN_ATTRIBUTE)
+
+PREPARE_LIMIT = timedelta(minutes=5)
+WRITE_LIMIT = timedelta(days=30)
+"""A write is tried for ever, in effect: an outage of the API server must not change where a rollout ends."""
+SUMMARY_LENGTH = 120  # the UI cuts longer ones
+
+R = TypeVar("R", bound=Frozen)
+
+
+def _validated(update: Any) -> None:
+    """Let ``RolloutWorkflow._check`` refuse this update; the SDK wants a validator with the update's own signature."""
+
+    def check(self: "RolloutWorkflow", message: Any) -> None:
+        self._check(message)
+
+    check.__annotations__ = dict(update.__annotations__, **{"return": None})
+    update.validator(check)
+
+
+@workflow.defn(name=contract.WORKFLOW)
+class RolloutWorkflow:
+    """One rollout of one target."""
+
+    @workflow.init
+    def __init__(self, task: Task) -> None:
+        info = workflow.info()
+        self._task = task
+        self._spec: Spec = task.spec
+        self._started_at = task.started_at or info.workflow_start_time.timestamp()
+        self._state = task.state or State(owner=f"{info.workflow_id}@{info.first_execution_run_id}")
+        self._plans: tuple[Plan, ...] = task.plans
+        self._seen: Observation | None = None
+        self._waits = "the target to be read"
+        self._refusal: ApplicationError | None = None
+        self._heard = 0  # messages and cancels so far: what is being waited for is looked at anew
+        self._retarget_answer: dict[int, str | ApplicationError] = {}
+        self._retargets = 0
+
+    # --- the loop ---------------------------------------------------------------------------------------
+
+    @workflow.run
+    async def run(self, task: Task) -> Report:
+        """Go from (R, 0) to (0, R), or back."""
+        try:
+            await self._until_the_end()
+        finally:
+            self._show()
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return self.report()
+
+    async def _until_the_end(self) -> None:
+        while self._state.outcome is None:
+            try:
+                await self._step()
+            except BaseException as error:
+                # The one place for cancellation: it may come out of any await, and it means abort.
+                if not is_cancelled_exception(error):
+                    raise
+                self._abort_by_cancel()
+            if self._state.outcome is None and self._history_is_long():
+                await workflow.wait_condition(workflow.all_handlers_finished)
+                workflow.continue_as_new(self._continued())
+
+    async def _step(self) -> None:
+        if workflow.cancellation_reason() is not None:
+            self._abort_by_cancel()  # a cancel that came together with another event raises nothing
+        self._state = self._state.passing(_now())
+        self._show()
+        if not self._state.baseline.template:
+            await self._prepare()
+        elif self._state.retarget is not None and self._state.goal is Goal.FORWARD:
+            await self._retarget(self._state.retarget)
+        else:
+            decision = await self._decision()
+            if decision is not None:
+                await self._perform(decision)
+
+    async def _decision(self) -> Decision | None:
+        """Watch until something is to be done; none when a message came or a hold ended in between."""
+        heard = self._heard
+        state = self._state.brief
+        hold_s = self._hold_left_s()
+        watch: workflow.ActivityHandle[Watched] = workflow.start_activity(
+            contract.AWAIT_READY.name,
+            WatchInput(
+                target=self._spec.target, rules=self._spec.rules, state=state, attempt_s=self._task.tuning.attempt_s
+            ),
+            result_type=Watched,
+            start_to_close_timeout=timedelta(seconds=self._task.tuning.attempt_s + 60),
+            heartbeat_timeout=timedelta(seconds=self._task.tuning.heartbeat_s),
+            cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
+            retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=5)),
+            summary=f"{state.phase}: {self._counts()}"[:SUMMARY_LENGTH],
+        )
+        try:
+            await workflow.wait_condition(
+                lambda: watch.done() or self._heard != heard,
+                timeout=hold_s,
+                timeout_summary=f"hold at waypoint {state.waypoint.at}" if state.waypoint and hold_s else None,
+            )
+        except TimeoutError:
+            pass  # the hold is over: the waypoint is passed at the next step
+        finally:
+            if not watch.done():
+                watch.cancel()
+                watch.add_done_callback(_ended)
+        if not watch.done() or self._heard != heard:
+            await asyncio.gather(watch, return_exceptions=True)
+            return None
+        try:
+            watched = await watch
+        except ActivityError as error:
+            await self._stuck(error)
+            return None
+        self._learn(watched)
+        return watched.decision
+
+    def _learn(self, watched: Watched) -> None:
+        self._seen = watched.seen
+        self._waits = watched.decision.why
+        if not self._state.claimed and watched.seen.owner == self._state.owner:
+            # The first write was done and its answer was lost.
+            self._state = self._state.but(claimed=True, mark=Mark(template=watched.seen.template))
+
+    def _hold_left_s(self) -> float | None:
+        reached = self._state.waypoint
+        if reached is None or self._state.stopped:
+            return None
+        left_s = reached.hold_until - _now()
+        return left_s if left_s > 0 else None
+
+    async def _perform(self, decision: Decision) -> None:
+        now = _now()
+        match decision.act:
+            case Act.WAIT:
+                return
+            case Act.VERIFY:
+                await self._verify(decision)
+            case Act.FAIL:
+                roll_back = self._spec.on_failure is OnFailure.ROLLBACK
+                self._state = self._state.failing(_problem(decision), now, roll_back=roll_back)
+            case Act.HOLD | Act.CONTINUE:
+                self._state = self._state.after_foreign(self._seen.foreign if self._seen else None, now)
+            case Act.SLEEP | Act.WAKE:
+                self._state = self._state.after_sleep(decision.act is Act.SLEEP, decision.why, now)
+            case Act.ALARM | Act.CALM:
+                self._state = self._state.after_alarm(decision.why if decision.act is Act.ALARM else "", now)
+            case Act.FENCED:
+                self._state = self._state.after_fenced(decision.why, now)
+            case Act.FINISH if not self._state.claimed:
+                self._state = self._state.after_finish(0, now)
+            case _:
+                await self._write(decision)
+
+    # --- doing ------------------------------------------------------------------------------------------
+
+    async def _prepare(self) -> None:
+        self._waits = "the target to be read"
+        try:
+            prepared = await self._do(
+                contract.PREPARE,
+                PrepareInput(
+                    target=self._spec.target,
+                    owner=self._state.owner,
+                    change=self._spec.change,
+                    rules=self._spec.rules,
+                ),
+                "read the target, try the change without doing it",
+                limit=PREPARE_LIMIT,
+            )
+            if prepared.wanted.template == prepared.baseline.template:
+                raise _nothing_to_do(self._spec.change)
+        except (ActivityError, ApplicationError) as error:
+            self._refusal = _refusal_of(error)
+            await workflow.wait_condition(workflow.all_handlers_finished)
+            raise self._refusal from error
+        self._state = self._state.but(owner=prepared.owner, claimed=prepared.claimed, mark=prepared.mark).after_prepare(
+            prepared.baseline, prepared.wanted, _now()
+        )
+        for warning in prepared.warnings:
+            self._state = self._state.noted(_now(), "warning", warning)
+        old = prepared.old if prepared.claimed else None
+        self._plans = (make_plan(self._spec.strategy, prepared.replicas, old=old),)
+
+    async def _retarget(self, wish: Retarget) -> None:
+        """Prepare another version; the rollout goes on with it, or as before when it is refused."""
+        number = self._retargets
+        try:
+            change = wish.change if wish.onto_baseline else self._spec.change.overlaid(wish.change)
+            prepared = await self._do(
+                contract.PREPARE,
+                PrepareInput(
+                    target=self._spec.target,
+                    owner=self._state.owner,
+                    change=change,
+                    rules=self._spec.rules,
+                    baseline=self._state.baseline if self._state.claimed else None,
+                ),
+                f"retarget by {wish.by}: try the change without doing it",
+                limit=PREPARE_LIMIT,
+            )
+        except (ActivityError, ApplicationError, ValueError) as error:
+            refusal = _refusal_of(error)
+            self._retarget_answer[number] = refusal
+            self._state = self._state.noted(_now(), "retarget refused", str(refusal.message), wish.by)
+            if self._state.retarget is wish:
+                self._state = self._state.but(retarget=None, overrules=False)
+            return
+        if self._state.retarget is not wish:
+            return  # withdrawn by an abort, or replaced by a newer wish
+        self._retarget_answer[number] = self._retargeted(wish, change, prepared)
+
+    def _retargeted(self, wish: Retarget, change: Change, prepared: contract.Prepared) -> str:
+        now, before = _now(), self._state.wanted
+        if prepared.wanted.template == self._state.baseline.template:
+            reason = requested(f"retargeted to the baseline by {wish.by}")
+            self._state = self._state.going_back(Outcome.ROLLED_BACK, reason, now, wish.by).but(
+                overrules=self._state.overrules
+            )
+            return "goes back to the baseline"
+        if prepared.wanted.template == before.template and self._state.foreign is None:
+            self._state = self._state.but(retarget=None).noted(now, "retargeted", "to what is wanted already", wish.by)
+            return f"{before} is wanted already"
+        self._spec = self._spec.model_copy(update={"change": change})
+        if not self._state.claimed:
+            self._state = self._state.but(baseline=prepared.baseline, mark=prepared.mark, foreign=None, overrules=False)
+        self._state = self._state.after_retarget(prepared.wanted, now)
+        plan = make_plan(self._spec.strategy, prepared.replicas, old=prepared.old, parent=str(before))
+        self._plans = (*self._plans, plan)
+        return f"now wants {prepared.wanted}"
+
+    async def _verify(self, decision: Decision) -> None:
+        index = decision.waypoint
+        waypoint = None if index is None else self._spec.strategy.waypoints[index]
+        what = "the end" if waypoint is None else f"waypoint {waypoint.at}"
+        try:
+            verified = await self._do(
+                contract.VERIFY,
+                VerifyInput(target=self._spec.target, rules=self._spec.rules, state=self._state.brief),
+                f"gates at {what}",
+                limit=PREPARE_LIMIT,
+            )
+        except ActivityError as error:
+            await self._stuck(error)
+            return
+        verdict = combined(verified.verdicts)
+        now = _now()
+        if self._state.goal is Goal.BACK:
+            return  # a message turned the rollout round in the meantime
+        for each in verified.verdicts:
+            self._state = self._state.noted(now, f"gate {each.gate}", f"{each.result}: {each.why}")
+        match verdict.result:
+            case Result.PASS:
+                reached = None if waypoint is None or index is None else (index, waypoint)
+                self._state = self._state.after_verify(reached, now)
+            case Result.FAIL:
+                roll_back = self._spec.on_failure is OnFailure.ROLLBACK
+                self._state = self._state.failing(failure_of(verdict), now, roll_back=roll_back)
+            case Result.INCONCLUSIVE:
+                self._waits = f"evidence: {verdict.why}"
+                self._show()
+                await self._rest(f"asks the gates again: {verdict.why}")
+
+    async def _write(self, decision: Decision) -> None:
+        """Do what was decided, and record it. What changed meanwhile is seen, and decided on, at the next step."""
+        act, ending = self._activity_of(decision), self._state.ending
+        unwritten = self._seen is None or self._seen.template != self._state.wanted.template
+        try:
+            written = await self._do(
+                act,
+                WriteInput(
+                    target=self._spec.target,
+                    rules=self._spec.rules,
+                    state=self._state.brief,
+                    decision=decision,
+                    change=self._spec.change if unwritten else None,
+                    generation=self._seen.generation if self._seen else 0,
+                    ready_at=self._proven_at(),
+                ),
+                f"{decision.why}",
+                limit=WRITE_LIMIT,
+            )
+        except ActivityError as error:
+            await self._stuck(error)
+            return
+        if not written.done:
+            self._state = self._state.noted(_now(), "not written", written.why)
+            await self._rest(f"looks again: {written.why}", seconds=1.0)
+            return
+        self._state = _after(self._state, decision, written, _now(), ending)
+        self._waits = f"{decision.counts} to be ready" if decision.counts else decision.why
+
+    def _proven_at(self) -> float:
+        """When the latest replica became proven; 0 when none did."""
+        if self._seen is None or not self._seen.progress_at:
+            return 0.0
+        return self._seen.progress_at + self._spec.readiness.min_ready.total_seconds()
+
+    def _activity_of(self, decision: Decision) -> Activity[WriteInput, Written]:
+        if decision.act is Act.SCALE:
+            taken = (
+                self._seen is not None and decision.counts is not None and decision.counts.old < self._seen.old.total
+            )
+            return contract.SCALE_OLD if taken else contract.SCALE_NEW
+        return {
+            Act.RESIZE: contract.RESIZE,
+            Act.SETTLE: contract.SETTLE,
+            Act.UNDO: contract.UNDO,
+            Act.FINISH: contract.FINISH,
+        }[decision.act]
+
+    async def _do(self, act: Activity[Any, R], given: Frozen, summary: str, *, limit: timedelta) -> R:
+        """Run an activity to its end, also when a cancel comes: what changes a cluster must be known to have ended."""
+        result: R = await workflow.execute_activity(
+            act.name,
+            given,
+            result_type=act.result,
+            start_to_close_timeout=timedelta(seconds=self._task.tuning.write_s),
+            schedule_to_close_timeout=limit,
+            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            retry_policy=RetryPolicy(
+                initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=5)
+            ),
+            summary=summary[:SUMMARY_LENGTH],
+        )
+        return result
+
+    async def _rest(self, why: str, seconds: float = 0.0) -> None:
+        """Wait a little before the same question is asked again; a message ends it."""
+        heard = self._heard
+        try:
+            await workflow.wait_condition(
+                lambda: self._heard != heard,
+                timeout=seconds or self._task.tuning.recheck_s,
+                timeout_summary=why[:SUMMARY_LENGTH],
+            )
+        except TimeoutError:
+            return
+
+    async def _stuck(self, error: ActivityError) -> None:
+        """An activity gave up for good (a missing right, say, or a target that is another's): a person is needed."""
+        if is_cancelled_exception(error):
+            raise error
+        cause, now = error.cause, _now()
+        message = str(cause.message) if isinstance(cause, ApplicationError) else str(cause)
+        if isinstance(cause, ApplicationError) and cause.type == "Fenced":
+            self._state = self._state.after_fenced(message, now)
+            return
+        problem = Problem(cause=Cause.CONFIGURATION, message=message)
+        if self._state.goal is Goal.BACK and not self._state.needs_human:
+            self._state = self._state.after_alarm(str(problem), now)
+        elif self._state.goal is Goal.FORWARD and self._state.held != problem:
+            self._state = self._state.failing(problem, now, roll_back=False)
+        self._waits = f"a person: {problem}"
+        self._show()
+        await self._rest(f"tries again: {message}")
+
+    def _abort_by_cancel(self) -> None:
+        """Treat Temporal's own cancel as an abort: going back happens in the run, not in an exception handler."""
+        if self._state.goal is Goal.FORWARD and self._state.outcome is None:
+            why = workflow.cancellation_reason() or "in the Temporal UI or CLI"
+            self._state = self._state.going_back(Outcome.ABORTED, requested(f"cancelled: {why}"), _now())
+
+    # --- history, and what a person sees ----------------------------------------------------------------
+
+    def _history_is_long(self) -> bool:
+        info = workflow.info()
+        long = info.is_continue_as_new_suggested() or (
+            info.get_current_history_length() >= self._task.tuning.history_events
+        )
+        return long and self._state.retarget is None  # whoever asked for it still waits for the answer
+
+    def _continued(self) -> Task:
+        return self._task.model_copy(
+            update={"spec": self._spec, "state": self._state, "plans": self._plans, "started_at": self._started_at}
+        )
+
+    def _counts(self) -> str:
+        seen = self._seen
+        if seen is None:
+            return "looks at the target"
+        old, new = seen.old, seen.new
+        return f"old {old.ready}/{old.total}, new {new.ready}/{new.total} ready; waits for {self._waits}"
+
+    def _show(self) -> None:
+        """Tell the UI: the table of current details, and the attributes that saved views filter on."""
+        status = self.status()
+        workflow.set_current_details(to_markdown(status))
+        shown = workflow.info().typed_search_attributes
+        updates: list[Any] = []
+        if shown.get(PHASE) != str(status.phase):
+            updates.append(PHASE.value_set(str(status.phase)))
+        if shown.get(NEEDS_HUMAN) != status.needs_person:
+            updates.append(NEEDS_HUMAN.value_set(status.needs_person))
+        if shown.get(TARGET) is None:
+            updates.append(TARGET.value_set(status.target))
+        if status.outcome is not None and shown.get(OUTCOME) is None:
+            updates.append(OUTCOME.value_set(status.outcome))
+        if updates:
+            workflow.upsert_search_attributes(updates)
+
+    @workflow.query(name=contract.STATUS_QUERY)
+    def status(self) -> Status:
+        """Where is it, what does it wait for, what can I do?"""
+        now, waypoint = _now(), self._state.waypoint
+        waits = self._state.stopped or (waypoint.waits_for(now) if waypoint else self._waits)
+        return make_status(
+            workflow_id=workflow.info().workflow_id, name=self._task.name, target=self._spec.target,
+            rules=self._spec.rules, state=self._state, seen=self._seen, waits=waits,
+            started_at=self._started_at, now=now,
+        )  # fmt: skip
+
+    @workflow.query(name=contract.REPORT_QUERY)
+    def report(self) -> Report:
+        """Everything that happened so far."""
+        return Report(
+            status=self.status(), plans=self._plans, entries=self._state.log, writes=self._state.writes,
+            started_by=self._task.by, ended_at=_now() if self._state.outcome is not None else None,
+        )  # fmt: skip
+
+    # --- messages: each as a signal, and as an update that answers ------------------------------------------
+
+    @workflow.update(name=contract.PREPARED_UPDATE)
+    async def prepared(self) -> Plan:
+        """Answer with the plan as soon as the target was read, or with the refusal."""
+        await workflow.wait_condition(lambda: bool(self._plans) or self._refusal is not None)
+        if self._refusal is not None:
+            raise self._refusal
+        return self._plans[-1]
+
+    def _receive(self, message: Message) -> str:
+        """Take a message, or raise what is wrong with it; touches the state without an await, so needs no lock."""
+        try:
+            state = messages.receive(message, self._state, _now())
+        except Refused as refused:
+            raise _application_error(refused) from refused
+        if state.retarget is not self._state.retarget:
+            self._retargets += 1
+        self._state = state
+        self._heard += 1
+        return f"{type(message).__name__.lower()}: now {state.phase}"
+
+    def _signalled(self, message: Message) -> None:
+        try:
+            self._receive(message)
+        except ApplicationError as refused:
+            self._state = self._state.noted(_now(), "signal refused", str(refused.message), message.by)
+
+    def _check(self, message: Message) -> None:
+        """Refuse an update before it leaves a trace in the history."""
+        try:
+            messages.receive(message, self._state, _now())
+        except Refused as refused:
+            raise _application_error(refused) from refused
+
+    @workflow.signal(name="pause")
+    def signal_pause(self, message: messages.Pause) -> None:
+        """Hold progress."""
+        self._signalled(message)
+
+    @workflow.signal(name="resume")
+    def signal_resume(self, message: messages.Resume) -> None:
+        """Go on."""
+        self._signalled(message)
+
+    @workflow.signal(name="retarget")
+    def signal_retarget(self, message: messages.RetargetTo) -> None:
+        """Go to another version from here."""
+        self._signalled(message)
+
+    @workflow.signal(name="abort")
+    def signal_abort(self, message: messages.Abort) -> None:
+        """Go back to the baseline."""
+        self._signalled(message)
+
+    @workflow.signal(name="scale")
+    def signal_scale(self, message: messages.Scale) -> None:
+        """Set the replicas."""
+        self._signalled(message)
+
+    @workflow.signal(name="settle")
+    def signal_settle(self, message: messages.Settle) -> None:
+        """Keep what is ready, and pause."""
+        self._signalled(message)
+
+    @workflow.signal(name="approve")
+    def signal_approve(self, message: messages.Approve) -> None:
+        """Pass the waypoint."""
+        self._signalled(message)
+
+    @workflow.signal(name="reject")
+    def signal_reject(self, message: messages.Reject) -> None:
+        """Say no at the waypoint."""
+        self._signalled(message)
+
+    @workflow.signal(name="promote")
+    def signal_promote(self, message: messages.Promote) -> None:
+        """Skip the holds that remain."""
+        self._signalled(message)
+
+    @workflow.update(name="pause")
+    async def update_pause(self, message: messages.Pause) -> str:
+        """Hold progress; answers with the phase."""
+        return self._receive(message)
+
+    @workflow.update(name="resume")
+    async def update_resume(self, message: messages.Resume) -> str:
+        """Go on; answers with the phase."""
+        return self._receive(message)
+
+    @workflow.update(name="retarget")
+    async def update_retarget(self, message: messages.RetargetTo) -> str:
+        """Go to another version from here; answers when the API server has tried it."""
+        said = self._receive(message)
+        if message.change is None:
+            return said
+        number = self._retargets
+        await workflow.wait_condition(
+            lambda: number in self._retarget_answer or self._state.retarget is None or self._retargets != number
+        )
+        answer = self._retarget_answer.pop(number, "withdrawn by a later message")
+        if isinstance(answer, ApplicationError):
+            raise answer
+        return answer
+
+    @workflow.update(name="abort")
+    async def update_abort(self, message: messages.Abort) -> str:
+        """Go back to the baseline; answers with the phase."""
+        return self._receive(message)
+
+    @workflow.update(name="scale")
+    async def update_scale(self, message: messages.Scale) -> str:
+        """Set the replicas; answers with the phase."""
+        return self._receive(message)
+
+    @workflow.update(name="settle")
+    async def update_settle(self, message: messages.Settle) -> str:
+        """Keep what is ready, and pause; answers with the phase."""
+        return self._receive(message)
+
+    @workflow.update(name="approve")
+    async def update_approve(self, message: messages.Approve) -> str:
+        """Pass the waypoint; answers with the phase."""
+        return self._receive(message)
+
+    @workflow.update(name="reject")
+    async def update_reject(self, message: messages.Reject) -> str:
+        """Say no at the waypoint; answers with the phase."""
+        return self._receive(message)
+
+    @workflow.update(name="promote")
+    async def update_promote(self, message: messages.Promote) -> str:
+        """Skip the holds that remain; answers with the phase."""
+        return self._receive(message)
+
+    for _update in (
+        update_pause, update_resume, update_retarget, update_abort, update_scale, update_settle, update_approve,
+        update_reject, update_promote,
+    ):  # fmt: skip
+        _validated(_update)
+    del _update
+
+
+def _ended(watch: "asyncio.Task[Any]") -> None:
+    """Take note of how a watch ended that nobody waits for any more."""
+    if not watch.cancelled():
+        watch.exception()
+
+
+def _now() -> float:
+    return workflow.now().timestamp()
+
+
+def _after(state: State, decision: Decision, written: Written, now: float, ending: Outcome) -> State:
+    """Record what was written. ``ending`` is what it was when the write began."""
+    recorders: dict[Act, Callable[[], State]] = {
+        Act.SCALE: lambda: state.after_scale(_counts_of(decision), decision.why, now, written.mark, written.writes),
+        Act.SETTLE: lambda: state.after_settle(_counts_of(decision), written.writes, now, written.mark),
+        Act.RESIZE: lambda: state.after_resize(decision.replicas or 0, now, written.mark),
+        Act.UNDO: lambda: state.after_undo(written.writes, now, written.mark),
+        Act.FINISH: lambda: state.after_finish(written.writes, now, ending),
+    }
+    return recorders[decision.act]()
+
+
+def _counts_of(decision: Decision) -> Any:
+    return decision.counts
+
+
+def _problem(decision: Decision) -> Problem:
+    return decision.problem or Problem(cause=Cause.DEADLINE, message=decision.why)
+
+
+def _nothing_to_do(change: Change) -> ApplicationError:
+    refused = Refused(
+        "is what the target runs already", field="spec.change", fix="name another image, or change nothing"
+    )
+    return _application_error(refused)
+
+
+def _application_error(refused: Refused) -> ApplicationError:
+    details = {"field": refused.field, "value": repr(refused.value), "fix": refused.fix}
+    return ApplicationError(str(refused), details, type="Refused", non_retryable=True)
+
+
+def _refusal_of(error: BaseException) -> ApplicationError:
+    """Return the refusal inside an activity's error; any other error as what it says."""
+    if is_cancelled_exception(error):
+        raise error
+    if isinstance(error, ValueError):
+        return _application_error(Refused(str(error), field="change"))
+    cause = error.cause if isinstance(error, ActivityError) else error
+    if isinstance(cause, ApplicationError):
+        return ApplicationError(str(cause.message), *cause.details, type=cause.type, non_retryable=True)
+    return ApplicationError(f"the target could not be read in time: {cause}", type="Unreachable", non_retryable=True)
