@@ -1,0 +1,1 @@
+"""Composes the worker: settings, telemetry, health, and ``python -m worker``."""

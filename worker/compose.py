@@ -1,0 +1,86 @@
+"""Puts a worker together. The same plugin configures client, worker and replayer, so that replay tests run with
+production's converter and interceptors."""
+
+import importlib.metadata
+from collections.abc import Sequence
+from datetime import timedelta
+
+import temporalio.client
+import temporalio.worker
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.plugin import SimplePlugin
+from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
+
+from activities.rollout import Activities
+from segue import __version__
+from segue.errors import Refused
+from worker.settings import Settings
+from worker.telemetry import tracing
+from workflows.rollout import RolloutWorkflow
+
+WORKFLOWS = [RolloutWorkflow]
+DISTRIBUTION = "segue-rollouts"
+STICKY_LIMIT = timedelta(seconds=3)
+
+
+def make_plugin(workflows: Sequence[type] = WORKFLOWS) -> SimplePlugin:
+    """Return the one plugin of client, worker and replayer. A test may replay another version of the workflows."""
+    return SimplePlugin("segue", data_converter=pydantic_data_converter, interceptors=[tracing()], workflows=workflows)
+
+
+def make_worker(
+    client: temporalio.client.Client,
+    settings: Settings,
+    activities: Activities,
+    interceptors: Sequence[temporalio.worker.Interceptor] = (),
+) -> Worker:
+    """Return a worker for a client that was made with ``make_plugin``."""
+    deployment = _deployment(settings)
+    return Worker(
+        client,
+        task_queue=settings.task_queue,
+        activities=activities.all,
+        interceptors=interceptors,
+        max_cached_workflows=settings.max_cached_workflows,
+        max_concurrent_activities=settings.max_concurrent_activities,
+        # A cancelled watch learns of it with its next heartbeat: soon enough for a person who waits for an answer.
+        max_heartbeat_throttle_interval=timedelta(seconds=2),
+        default_heartbeat_throttle_interval=timedelta(seconds=2),
+        graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_s),
+        workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
+        activity_task_poller_behavior=PollerBehaviorAutoscaling(),
+        # Tasks that wait for a worker which died go to any other after so long.
+        sticky_queue_schedule_to_start_timeout=STICKY_LIMIT,
+        # Without one, the SDK reads and hashes the code of every loaded module: seconds, at each start.
+        build_id=None if deployment else settings.build_id or __version__,
+        deployment_config=deployment,
+    )
+
+
+def _deployment(settings: Settings) -> WorkerDeploymentConfig | None:
+    if not settings.deployment_name:
+        return None
+    return WorkerDeploymentConfig(
+        version=WorkerDeploymentVersion(settings.deployment_name, settings.build_id or "dev"),
+        use_worker_versioning=True,
+        # A rollout that runs is finished by the release that began it.
+        default_versioning_behavior=VersioningBehavior.PINNED,
+    )
+
+
+def refuse_collisions() -> None:
+    """Refuse to start when another distribution owns one of our top-level package names.
+
+    Raises:
+        Refused: ``workflows`` and ``activities`` are common names; the wrong code would run under ours.
+    """
+    owners = importlib.metadata.packages_distributions()
+    for name in ("segue", "workflows", "activities", "worker"):
+        others = sorted({o for o in owners.get(name, []) if o != DISTRIBUTION})
+        if others:
+            raise Refused(
+                f"is also installed by {', '.join(others)}",
+                field=f"package {name}",
+                fix="install Segue in an environment of its own",
+            )

@@ -1,0 +1,63 @@
+"""The worker's settings: ``SEGUE_...`` in the environment, over a TOML file named by ``SEGUE_SETTINGS``.
+
+How to reach Temporal is not among them: the SDK reads ``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, TLS and API keys
+and its own TOML profiles itself; nor how to reach the cluster (``KUBECONFIG``, or the pod's service account).
+"""
+
+import os
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from segue.contract import TASK_QUEUE
+from segue.errors import Refused
+
+
+class Settings(BaseSettings):
+    """Everything that an operator may set. Times are in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="SEGUE_", extra="forbid", frozen=True)
+
+    task_queue: str = TASK_QUEUE
+    health_address: str = Field(default="127.0.0.1:0", description="host:port of /healthz, /readyz and /metrics")
+    sdk_metrics_address: str = Field(default="", description="host:port for the Temporal SDK's own Prometheus metrics")
+    otlp_endpoint: str = Field(default="", description="OTLP/gRPC collector for traces and metrics; empty for none")
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_format: str = Field(default="json", pattern="^(json|text)$")
+    max_cached_workflows: int = Field(default=1000, ge=0)
+    max_concurrent_activities: int = Field(default=200, ge=1)
+    graceful_shutdown_s: float = Field(default=30.0, ge=0)
+    deployment_name: str = Field(default="", description="Temporal worker deployment; empty for an unversioned worker")
+    build_id: str = Field(default="", description="This build within the worker deployment")
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:  # fmt: skip
+        """Environment over file."""
+        path = os.environ.get("SEGUE_SETTINGS")
+        file = (TomlConfigSettingsSource(settings_cls, path),) if path else ()
+        return (init_settings, env_settings, *file)
+
+
+def load_settings() -> Settings:
+    """Read the settings.
+
+    Raises:
+        Refused: naming the setting, its value and the fix.
+    """
+    path = os.environ.get("SEGUE_SETTINGS")
+    if path and not os.path.isfile(path):  # noqa: PTH113 - a string from the environment
+        raise Refused("is not a file", field="SEGUE_SETTINGS", value=path, fix="name a TOML file, or unset it")
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "SEGUE_" + "_".join(str(p) for p in first["loc"]).upper()
+        raise Refused(
+            str(first["msg"]), field=name, value=first.get("input"), fix="see docs/operating.md for all settings"
+        ) from error
+    except ValueError as error:
+        raise Refused(f"cannot be read: {error}", field="SEGUE_SETTINGS", value=path, fix="write valid TOML") from error
