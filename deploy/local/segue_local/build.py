@@ -1,0 +1,207 @@
+"""Builds the servers from pinned Go modules, once per user and per change of what is pinned."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from segue_local.errors import BuildFailed, GoMissing, GoTooOld
+from segue_local.paths import binaries_dir
+
+Progress = Callable[[str], None]
+
+_MODULES = Path(__file__).parent / "servers"
+_KUBERNETES = "v1.36.3"
+_GO_NEEDED = (1, 26)
+_FALLBACK_GO = "/usr/local/go/bin/go"
+_REPORT_EVERY_S = 10.0
+_OUTPUT_LINES = 30
+
+
+@dataclass(frozen=True)
+class Binary:
+    """One server: the group whose go.mod pins it, its Go package, and linker flags of its own."""
+
+    name: str
+    group: str
+    package: str
+    ldflags: str = "-s -w"
+
+
+_KUBERNETES_LDFLAGS = f"-s -w -X k8s.io/component-base/version.gitVersion={_KUBERNETES}"
+
+BINARIES = (
+    Binary("temporal", "temporal", "github.com/temporalio/cli/cmd/temporal"),
+    Binary("etcd", "etcd", "go.etcd.io/etcd/server/v3"),
+    Binary("kube-apiserver", "kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", _KUBERNETES_LDFLAGS),
+    Binary(
+        "kube-controller-manager",
+        "kubernetes",
+        "k8s.io/kubernetes/cmd/kube-controller-manager",
+        _KUBERNETES_LDFLAGS,
+    ),
+    Binary("kube-scheduler", "kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler", _KUBERNETES_LDFLAGS),
+    Binary("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),
+)
+
+
+@dataclass(frozen=True)
+class Go:
+    """A Go toolchain: the path of its command, and its version such as ``go1.26.8``."""
+
+    path: str
+    version: str
+
+
+def find_go() -> Go:
+    """The Go toolchain on PATH, else in /usr/local/go. Raises ``GoMissing`` or ``GoTooOld``."""
+    needed = ".".join(map(str, _GO_NEEDED))
+    path = shutil.which("go") or shutil.which(_FALLBACK_GO)
+    if path is None:
+        raise GoMissing(f"looked on PATH and for {_FALLBACK_GO}", needed)
+    try:
+        # `local`: Go must not fetch another toolchain only to tell its version.
+        answer = subprocess.run(
+            [path, "env", "GOVERSION"],
+            env={**os.environ, "GOTOOLCHAIN": "local"},
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise GoMissing(f"{path} is there and does not run: {error}", needed) from error
+    version = answer.stdout.strip()
+    found = re.search(r"go(\d+)\.(\d+)", version)
+    # A development version ("devel +abc") has no number: it is newer than any release.
+    if found and (int(found[1]), int(found[2])) < _GO_NEEDED:
+        raise GoTooOld(path, version.removeprefix("go"), needed)
+    return Go(path, version)
+
+
+def ensure_built(on_progress: Progress | None = None) -> Mapping[str, Path]:
+    """Build what is missing and return the path of every server by name.
+
+    Takes minutes the first time (about 8 minutes of processor time) and milliseconds afterwards.
+    Raises ``GoMissing``, ``GoTooOld`` or ``BuildFailed``.
+    """
+    say = on_progress or _to_stderr
+    go = find_go()
+    paths = {binary.name: _target(binary, go) for binary in BINARIES}
+    for number, binary in enumerate(BINARIES, 1):
+        if not paths[binary.name].exists():
+            label = f"{binary.name} ({number} of {len(BINARIES)})"
+            _Build(binary, go, paths[binary.name], label, say).once()
+    return paths
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _flags(binary: Binary) -> list[str]:
+    return ["-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", binary.ldflags]
+
+
+def _target(binary: Binary, go: Go) -> Path:
+    """Where the binary lies; the folder's name changes with everything that could change the binary."""
+    digest = hashlib.sha256()
+    for file in ("go.mod", "go.sum"):
+        digest.update((_MODULES / binary.group / file).read_bytes())
+    digest.update("\0".join([*_flags(binary), go.version, sys.platform, platform.machine()]).encode())
+    return binaries_dir() / f"{binary.group}-{digest.hexdigest()[:16]}" / binary.name
+
+
+@dataclass(frozen=True)
+class _Build:
+    """One binary that is wanted at ``target``; ``label`` is its name for people."""
+
+    binary: Binary
+    go: Go
+    target: Path
+    label: str
+    say: Progress
+
+    def once(self) -> None:
+        """Build it unless another process does so first. Raises ``BuildFailed``."""
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock() as lock:
+            # Whoever held the lock before may have built it.
+            if not self.target.exists():
+                self._build(lock)
+
+    @contextmanager
+    def _lock(self) -> Iterator[int]:
+        """Held by one builder at a time, as a descriptor; the kernel frees it when its holders are dead."""
+        with self.target.with_name(f".{self.target.name}.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.say(f"waiting for another process that builds {self.label}")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield file.fileno()
+
+    def _build(self, lock: int) -> None:
+        # One name for all: the lock admits one builder, and what a killed one left is overwritten.
+        temporary = self.target.with_name(f".{self.target.name}.new")
+        temporary.unlink(missing_ok=True)
+        command = [self.go.path, "build", *_flags(self.binary), "-o", str(temporary), self.binary.package]
+        started = time.monotonic()
+        self.say(f"building {self.label} …")
+        try:
+            output, status = self._run(command, lock)
+            if status != 0:
+                raise BuildFailed(self.binary.name, shlex.join(command), output)
+            temporary.replace(self.target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self.say(f"building {self.label} … {time.monotonic() - started:.0f} s")
+
+    def _run(self, command: list[str], lock: int) -> tuple[str, int]:
+        """Run go to its end, telling every ten seconds that it goes on; its output's end and its status."""
+        with subprocess.Popen(
+            command,
+            cwd=_MODULES / self.binary.group,
+            # GOFLAGS and a workspace of the caller's would change what is built.
+            env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # When we are killed, go builds on: it keeps the lock, and no second go writes to the same file.
+            pass_fds=[lock],
+        ) as process:
+            done = threading.Event()
+            ticker = threading.Thread(target=_tick, args=(done, self.label, self.say), daemon=True)
+            ticker.start()
+            try:
+                assert process.stdout is not None
+                lines = deque(process.stdout, maxlen=_OUTPUT_LINES)
+                status = process.wait()
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                done.set()
+                ticker.join()
+        return "".join(lines), status
+
+
+def _tick(done: threading.Event, label: str, say: Progress) -> None:
+    started = time.monotonic()
+    while not done.wait(_REPORT_EVERY_S):
+        say(f"building {label} … {time.monotonic() - started:.0f} s so far")

@@ -1,0 +1,173 @@
+"""``segue local``: the local stack from the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from segue_local.apply import apply
+from segue_local.errors import LocalStackError, StackNotRunning
+from segue_local.stack import PartStatus, Stack
+
+app = typer.Typer(
+    help="A real Temporal server and Kubernetes control plane on this machine, with fake nodes and pods.",
+    no_args_is_help=True,
+)
+
+Name = Annotated[str, typer.Option("--name", help="Which stack; several run side by side.")]
+
+
+class StatusFormat(StrEnum):
+    """How ``status`` prints."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+class EnvFormat(StrEnum):
+    """How ``env`` prints."""
+
+    SHELL = "shell"
+    JSON = "json"
+
+
+@app.command()
+def up(
+    name: Name = "default",
+    nodes: Annotated[int, typer.Option("--nodes", help="How many fake nodes, each with 8 GPUs.")] = 3,
+) -> None:
+    """Start the stack and return when all of it answers; the servers are built the first time (minutes)."""
+    started = time.monotonic()
+    with _errors():
+        stack = Stack.up(name, fake_nodes=nodes, on_progress=_say)
+    option = "" if name == "default" else f" --name {name}"
+    print(f"Stack {name} is up ({time.monotonic() - started:.1f} s).")
+    print(f"  Temporal UI   {stack.temporal_ui}")
+    print(f'  use it        eval "$(segue local env{option})"')
+    print(f"  look at it    segue local status{option}")
+    print(f"  stop it       segue local down{option}")
+
+
+@app.command()
+def down(
+    name: Name = "default",
+    every: Annotated[bool, typer.Option("--all", help="Every stack of this user.")] = False,
+) -> None:
+    """End the stack and remove all of it; fine when there is none."""
+    with _errors():
+        for each in Stack.names() if every else [name]:
+            gone = Stack.remove(each)
+            print(f"Stack {each} is gone." if gone else f"There is no stack {each}.")
+
+
+@app.command()
+def status(
+    name: Name = "default",
+    output: Annotated[StatusFormat, typer.Option("-o", "--output")] = StatusFormat.TABLE,
+) -> None:
+    """Tell each part's state; exit 1 when a part is dead, with the end of its log."""
+    with _errors():
+        found = _stack(name).status()
+    if output is StatusFormat.JSON:
+        print(json.dumps([_plain(part) for part in found], indent=2))
+    else:
+        _print_table(found)
+    if not all(part.alive for part in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def env(
+    name: Name = "default",
+    output: Annotated[EnvFormat, typer.Option("-o", "--output")] = EnvFormat.SHELL,
+) -> None:
+    """Print the variables that point clients and workers at the stack."""
+    with _errors():
+        variables = _stack(name).env()
+    if output is EnvFormat.JSON:
+        print(json.dumps(variables, indent=2))
+        return
+    for key, value in variables.items():
+        print(f"export {key}={shlex.quote(value)}")
+
+
+@app.command("apply")
+def apply_manifest(
+    file: Annotated[Path, typer.Argument(help="A YAML file with one or more objects.")],
+    name: Name = "default",
+) -> None:
+    """Apply a manifest to the stack, for machines without kubectl."""
+    with _errors():
+        for what in apply(_stack(name).kubeconfig, file):
+            print(f"{what} applied")
+
+
+def _stack(name: str) -> Stack:
+    stack = Stack.find(name)
+    if stack is None:
+        raise StackNotRunning(name)
+    return stack
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """An error of the stack becomes one message and its exit code."""
+    try:
+        yield
+    except LocalStackError as error:
+        _fail(error)
+
+
+def _fail(error: LocalStackError) -> NoReturn:
+    _say(f"Error: {error}")
+    raise typer.Exit(error.exit_code) from error
+
+
+def _plain(part: PartStatus) -> dict[str, object]:
+    fields = dataclasses.asdict(part)
+    return fields | {"log": str(part.log), "since": part.since.isoformat() if part.since else None}
+
+
+def _print_table(found: list[PartStatus]) -> None:
+    rows = [("PART", "STATE", "PID", "SINCE", "PORTS"), *(_row(part) for part in found)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for part in found:
+        if not part.alive:
+            print(f"\n{part.name} {part.why}. The end of its log ({part.log}):")
+            print(part.log_end or "(the log is empty)")
+
+
+def _row(part: PartStatus) -> tuple[str, str, str, str, str]:
+    return (
+        part.name,
+        "up" if part.alive else "dead",
+        str(part.pid or "-"),
+        _ago(part.since) if part.since else "-",
+        ", ".join(f"{port} {name.removeprefix(f'{part.name}-')}" for name, port in part.ports.items()),
+    )
+
+
+def _ago(moment: dt.datetime) -> str:
+    seconds = int((dt.datetime.now(dt.UTC) - moment).total_seconds())
+    return str(dt.timedelta(seconds=max(0, seconds))) + " ago"
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,82 @@
+"""The few Kubernetes calls that the local stack makes itself, with the standard library only."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class KubeClient:
+    """Talks to one API server with a client certificate. Calls raise ``OSError`` (``HTTPError`` is one)."""
+
+    server: str
+    ca: Path
+    cert: Path
+    key: Path
+
+    def get(self, path: str) -> dict[str, Any]:
+        """An object or a list of them."""
+        return self._call("GET", path)
+
+    def create(self, path: str, body: Mapping[str, Any]) -> None:
+        """Create an object; one that exists already is left as it is."""
+        try:
+            self._call("POST", path, body)
+        except urllib.error.HTTPError as error:
+            if error.code != 409:
+                raise
+
+    def delete(self, path: str) -> None:
+        """Delete an object; one that is gone already is fine."""
+        try:
+            self._call("DELETE", path)
+        except urllib.error.HTTPError as error:
+            if error.code != 404:
+                raise
+
+    def ready(self) -> None:
+        """Return when the API server says it is ready, else raise ``OSError``."""
+        fetch(f"{self.server}/readyz", self._tls())
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        request = urllib.request.Request(  # noqa: S310 (the address is our own server's)
+            self.server + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json", "Accept": "application/json"},
+        )
+        answer: dict[str, Any] = json.loads(fetch(request, self._tls()))
+        return answer
+
+    def _tls(self) -> ssl.SSLContext:
+        return tls(self.ca, self.cert, self.key)
+
+
+def fetch(request: urllib.request.Request | str, context: ssl.SSLContext | None = None) -> bytes:
+    """The body of an answer from this machine. Raises ``OSError``, also for a status of 400 and above."""
+    # Proxies that the environment names are for the world outside.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    try:
+        with direct.open(request, timeout=_TIMEOUT_S) as response:
+            body: bytes = response.read()
+    except http.client.HTTPException as error:  # a server that is just going down
+        raise ConnectionError(f"no proper answer: {error!r}") from error
+    return body
+
+
+def tls(ca: Path, cert: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
+    """A context that trusts this authority only, and shows this client certificate."""
+    context = ssl.create_default_context(cafile=str(ca))
+    if cert is not None:
+        context.load_cert_chain(cert, key)
+    return context

@@ -1,0 +1,278 @@
+"""The servers of a stack: how each is started, and how one asks whether it answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from segue_local.kube import KubeClient, fetch, tls
+from segue_local.layout import Layout
+
+SEARCH_ATTRIBUTES = {
+    "SeguePhase": "Keyword",
+    "SegueTarget": "Keyword",
+    "SegueOutcome": "Keyword",
+    "SegueNeedsHuman": "Bool",
+}
+NAMESPACE = "default"
+FAKE_NODE = "kwok.x-k8s.io/node"
+
+# The first name of a part is the port its clients use.
+PORTS: Mapping[str, tuple[str, ...]] = {
+    "temporal": ("temporal", "temporal-ui", "temporal-http", "temporal-metrics"),
+    "etcd": ("etcd", "etcd-peer"),
+    "kube-apiserver": ("kube-apiserver",),
+    "kube-controller-manager": ("kube-controller-manager",),
+    "kube-scheduler": ("kube-scheduler",),
+    "kwok": ("kwok",),
+}
+PARTS = tuple(PORTS)
+
+_STAGES = Path(__file__).parent / "kwok" / "stages.yaml"
+_FEATURES = "--feature-gates=MaxUnavailableStatefulSet=true"
+_NODE_LEASE_S = 40
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What the parts of one stack are started from."""
+
+    layout: Layout
+    ports: Mapping[str, int]
+    binaries: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def api_server(self) -> str:
+        """The URL of the API server."""
+        return f"https://127.0.0.1:{self.ports['kube-apiserver']}"
+
+    @property
+    def client(self) -> KubeClient:
+        """A client with the rights of an administrator."""
+        return self.layout.client(self.api_server)
+
+    def command(self, part: str, start_number: int) -> list[str]:
+        """The command line of a part; ``start_number`` counts its starts, from 0."""
+        arguments: Mapping[str, Callable[[], list[str]]] = {
+            "temporal": self._temporal,
+            "etcd": self._etcd,
+            "kube-apiserver": self._api_server,
+            "kube-controller-manager": self._controller_manager,
+            "kube-scheduler": self._scheduler,
+            "kwok": lambda: self._kwok(start_number),
+        }
+        return [str(self.binaries[part]), *arguments[part]()]
+
+    def probe(self, part: str) -> None:
+        """Return when the part answers as it should, else raise ``OSError`` or ``ValueError``."""
+        probes: Mapping[str, Callable[[], None]] = {
+            "temporal": self._temporal_answers,
+            "etcd": self._etcd_answers,
+            "kube-apiserver": self.client.ready,
+            "kube-controller-manager": lambda: self._healthy("kube-controller-manager"),
+            "kube-scheduler": lambda: self._healthy("kube-scheduler"),
+            "kwok": self._nodes_kept,
+        }
+        probes[part]()
+
+    def _temporal(self) -> list[str]:
+        ports = self.ports
+        dynamic = {
+            "system.enableActivityEagerExecution": True,
+            "frontend.enableExecuteMultiOperation": True,
+            "system.enableDeploymentVersions": True,
+        }
+        return [
+            "server",
+            "start-dev",
+            "--ip=127.0.0.1",
+            "--ui-ip=127.0.0.1",
+            f"--port={ports['temporal']}",
+            f"--ui-port={ports['temporal-ui']}",
+            f"--http-port={ports['temporal-http']}",
+            f"--metrics-port={ports['temporal-metrics']}",
+            f"--db-filename={self.layout.data / 'temporal.db'}",
+            "--sqlite-pragma=journal_mode=WAL",
+            "--sqlite-pragma=synchronous=NORMAL",
+            "--log-level=error",
+            *(f"--dynamic-config-value={key}={json.dumps(value)}" for key, value in dynamic.items()),
+            *(f"--search-attribute={name}={kind}" for name, kind in SEARCH_ATTRIBUTES.items()),
+        ]
+
+    def _etcd(self) -> list[str]:
+        cert, key = self.layout.pair("etcd")
+        client, peer = (f"https://127.0.0.1:{self.ports[name]}" for name in PORTS["etcd"])
+        ca = self.layout.etcd_ca.cert_path
+        return [
+            "--name=local",
+            f"--data-dir={self.layout.data / 'etcd'}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=local={peer}",
+            f"--cert-file={cert}",
+            f"--key-file={key}",
+            f"--trusted-ca-file={ca}",
+            "--client-cert-auth",
+            f"--peer-cert-file={cert}",
+            f"--peer-key-file={key}",
+            f"--peer-trusted-ca-file={ca}",
+            "--peer-client-cert-auth",
+            # A power cut may cost the stack; what a killed process wrote stays in the page cache.
+            "--unsafe-no-fsync",
+            "--log-level=warn",
+        ]
+
+    def _api_server(self) -> list[str]:
+        etcd_cert, etcd_key = self.layout.pair("etcd")
+        cert, key = self.layout.pair("apiserver")
+        public, private = self.layout.pair("service-account")
+        return [
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            f"--secure-port={self.ports['kube-apiserver']}",
+            f"--etcd-servers=https://127.0.0.1:{self.ports['etcd']}",
+            f"--etcd-cafile={self.layout.etcd_ca.cert_path}",
+            f"--etcd-certfile={etcd_cert}",
+            f"--etcd-keyfile={etcd_key}",
+            f"--tls-cert-file={cert}",
+            f"--tls-private-key-file={key}",
+            f"--client-ca-file={self.layout.cluster_ca.cert_path}",
+            "--anonymous-auth=false",
+            "--authorization-mode=Node,RBAC",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={public}",
+            f"--service-account-signing-key-file={private}",
+            "--service-cluster-ip-range=10.0.0.0/16",
+            # The Service `kubernetes` cannot have a loopback address as its endpoint.
+            "--endpoint-reconciler-type=none",
+            "--event-ttl=1h",
+            "--profiling=false",
+            _FEATURES,
+        ]
+
+    def _controller_manager(self) -> list[str]:
+        _, private = self.layout.pair("service-account")
+        return [
+            *self._component("kube-controller-manager"),
+            f"--root-ca-file={self.layout.cluster_ca.cert_path}",
+            f"--service-account-private-key-file={private}",
+            "--controllers=*,-node-ipam-controller,-node-route-controller,-cloud-node-lifecycle-controller",
+            "--allocate-node-cidrs=false",
+            "--horizontal-pod-autoscaler-sync-period=2s",
+            _FEATURES,
+        ]
+
+    def _scheduler(self) -> list[str]:
+        return self._component("kube-scheduler")
+
+    def _component(self, part: str) -> list[str]:
+        cert, key = self.layout.pair("components")
+        kubeconfig = self.layout.kubeconfig(part)
+        return [
+            f"--kubeconfig={kubeconfig}",
+            # Nobody logs in here; the lookup would only fill the log with what the API server lacks.
+            "--authentication-skip-lookup=true",
+            f"--authorization-kubeconfig={kubeconfig}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={self.ports[part]}",
+            f"--tls-cert-file={cert}",
+            f"--tls-private-key-file={key}",
+            "--leader-elect=false",
+            "--kube-api-qps=500",
+            "--kube-api-burst=1000",
+            "--profiling=false",
+        ]
+
+    def _kwok(self, start_number: int) -> list[str]:
+        # kwok forgets which addresses it gave out: each start draws from a range of its own.
+        second_octet = 128 + start_number % 100
+        return [
+            f"--config={_STAGES}",
+            f"--kubeconfig={self.layout.kubeconfig('kwok')}",
+            f"--server-address=127.0.0.1:{self.ports['kwok']}",
+            f"--manage-nodes-with-annotation-selector={FAKE_NODE}=fake",
+            f"--node-lease-duration-seconds={_NODE_LEASE_S}",
+            f"--cidr=10.{second_octet}.0.1/16",
+            "--node-ip=10.127.0.1",
+            "--v=WARN",
+        ]
+
+    def _temporal_answers(self) -> None:
+        # The frontend's HTTP port is the same service: no gRPC library is needed to ask.
+        url = f"http://127.0.0.1:{self.ports['temporal-http']}/api/v1/namespaces/{NAMESPACE}"
+        fetch(url)
+        fetch(f"http://127.0.0.1:{self.ports['temporal-ui']}/api/v1/cluster-info")
+
+    def _etcd_answers(self) -> None:
+        cert, key = self.layout.pair("etcd")
+        context = tls(self.layout.etcd_ca.cert_path, cert, key)
+        body = fetch(f"https://127.0.0.1:{self.ports['etcd']}/health", context)
+        if json.loads(body).get("health") != "true":
+            raise ValueError(f"etcd says {body.decode()}")
+
+    def _healthy(self, part: str) -> None:
+        fetch(f"https://127.0.0.1:{self.ports[part]}/healthz", tls(self.layout.cluster_ca.cert_path))
+        if part == "kube-controller-manager":
+            # Pods are refused until it has made their service account.
+            self.client.get("/api/v1/namespaces/default/serviceaccounts/default")
+
+    def _nodes_kept(self) -> None:
+        """Every fake node is Ready and has a lease, which kwok takes before it plays the node's pods."""
+        nodes = self.fake_nodes()
+        leases = {item["metadata"]["name"] for item in self.client.get(LEASES)["items"]}
+        for name, ready in nodes.items():
+            if not ready or name not in leases:
+                raise ValueError(f"node {name} is not Ready yet")
+        fetch(f"http://127.0.0.1:{self.ports['kwok']}/readyz")
+
+    def fake_nodes(self) -> dict[str, bool]:
+        """The names of the fake nodes, and whether each is Ready."""
+        found = {}
+        for node in self.client.get("/api/v1/nodes")["items"]:
+            if node["metadata"].get("annotations", {}).get(FAKE_NODE) == "fake":
+                conditions = node["status"].get("conditions", [])
+                found[node["metadata"]["name"]] = any(
+                    c["type"] == "Ready" and c["status"] == "True" for c in conditions
+                )
+        return found
+
+
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+
+
+def node(name: str, number: int, resources: Mapping[str, str]) -> dict[str, object]:
+    """A fake node that comes with its resources: the real scheduler counts them."""
+    info = {
+        "architecture": "amd64",
+        "operatingSystem": "linux",
+        "kubeletVersion": "fake",
+        "kubeProxyVersion": "",
+        "containerRuntimeVersion": "fake",
+        "kernelVersion": "",
+        "osImage": "",
+        "machineID": "",
+        "systemUUID": "",
+        "bootID": "",
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "annotations": {FAKE_NODE: "fake"},
+            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "type": "kwok"},
+        },
+        "status": {
+            "allocatable": dict(resources),
+            "capacity": dict(resources),
+            "addresses": [
+                {"type": "InternalIP", "address": f"10.127.{number // 250}.{number % 250 + 2}"},
+                {"type": "Hostname", "address": name},
+            ],
+            "nodeInfo": info,
+        },
+    }

@@ -1,0 +1,438 @@
+"""One local stack: start it, find it, look at it, break a part of it, take it away."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from segue_local import parts, ports, processes
+from segue_local.build import Progress, ensure_built
+from segue_local.errors import LocalStackError, PartFailed, Refused, StackNotRunning
+from segue_local.layout import MASTERS, Layout
+from segue_local.parts import PARTS, PORTS, Blueprint
+from segue_local.paths import stacks_dir, state_dir
+from segue_local.state import PartRecord, State
+
+DEFAULT_NODE_RESOURCES: Mapping[str, str] = MappingProxyType(
+    {"cpu": "256", "memory": "2Ti", "pods": "1000", "nvidia.com/gpu": "8"}
+)
+
+# Long enough for a busy machine: a part that dies is told at once, not at this deadline.
+_HEALTHY_WITHIN_S = 90.0
+_POLL_S = 0.05
+_PORT_TRIES = 3
+_LOG_LINES = 20
+_PORT_TAKEN = re.compile(r"address already in use|can't set \w+ (\w+ )?port|can't use default UI port", re.I)
+
+
+@dataclass(frozen=True)
+class PartStatus:
+    """One server as it is now.
+
+    ``why`` and ``log_end`` are None while it is alive; ``since`` is when it was last started, and None for a
+    part that never was.
+    """
+
+    name: str
+    pid: int | None
+    alive: bool
+    since: dt.datetime | None
+    ports: Mapping[str, int]
+    log: Path
+    why: str | None = None
+    log_end: str | None = None
+
+
+class _CancelledError(Exception):
+    """Another part failed: stop waiting."""
+
+
+class Stack:
+    """A Temporal server and a Kubernetes control plane with fake nodes, as processes on this machine.
+
+    Get one from ``Stack.up`` or ``Stack.find``.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._state_lock = threading.Lock()
+        self._cancelled = threading.Event()
+        self._layout = Layout(state_dir(state.name))
+        self._blueprint = Blueprint(
+            self._layout, state.ports, {name: Path(path) for name, path in state.binaries.items()}
+        )
+
+    # -- start and find ---------------------------------------------------------------------------------
+
+    @classmethod
+    def up(
+        cls,
+        name: str = "default",
+        *,
+        fake_nodes: int = 3,
+        node_resources: Mapping[str, str] = DEFAULT_NODE_RESOURCES,
+        on_progress: Callable[[str], None] | None = None,
+    ) -> Stack:
+        """Start a stack and return when all of it answers; one that is up already is returned as it is.
+
+        Builds the servers when they are not there yet (minutes, once). What an earlier start of the same
+        name left broken is removed first. ``on_progress`` takes one line at a time, from several threads.
+        Raises ``Refused``, ``GoMissing``, ``GoTooOld``, ``BuildFailed`` or ``PartFailed``; after a failure
+        nothing runs, and the logs stay until the next ``up`` or ``down``.
+        """
+        state_dir(name)
+        if fake_nodes < 1:
+            raise Refused(f"{fake_nodes} fake nodes cannot run a pod: ask for 1 or more")
+        say = on_progress or (lambda _line: None)
+        binaries = ensure_built(on_progress)
+        with _locked(name):
+            running = cls.find(name)
+            if running is not None and all(part.alive for part in running.status()):
+                say(f"stack {name} is up already")
+                return running
+            for tries_left in reversed(range(_PORT_TRIES)):
+                if _remove(name):
+                    say(f"removed what was left of stack {name}")
+                try:
+                    return cls._start(name, binaries, fake_nodes, node_resources, say)
+                except PartFailed as failure:
+                    if not tries_left or not _PORT_TAKEN.search(failure.log_end):
+                        raise
+                    say(f"{failure.part} found a port taken in the meantime: starting over with other ports")
+        raise AssertionError("unreachable")
+
+    @classmethod
+    def find(cls, name: str = "default") -> Stack | None:
+        """The stack of this name that came up, even when parts of it have died since; else None."""
+        state = State.load(Layout(state_dir(name)).state)
+        return cls(state) if state is not None and state.complete else None
+
+    @classmethod
+    def all(cls) -> list[Stack]:
+        """All stacks that came up, by name."""
+        found = (cls.find(name) for name in cls.names())
+        return [stack for stack in found if stack is not None]
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The names of all stacks that left a state folder, also broken ones."""
+        try:
+            folders = sorted(path.name for path in stacks_dir().iterdir() if path.is_dir())
+        except FileNotFoundError:
+            return []
+        return [name for name in folders if not name.startswith(".")]
+
+    @classmethod
+    def remove(cls, name: str = "default") -> bool:
+        """End the stack of this name, in whatever state it is; False when there was nothing."""
+        with _locked(name):
+            return _remove(name)
+
+    # -- what it is -------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """What it was started as."""
+        return self._state.name
+
+    @property
+    def state_dir(self) -> Path:
+        """Its folder, 0700: all its files are in there."""
+        return self._layout.root
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The kubeconfig of a cluster administrator."""
+        return self._layout.kubeconfig("admin")
+
+    @property
+    def temporal_address(self) -> str:
+        """Host and port of Temporal's gRPC frontend."""
+        return f"127.0.0.1:{self._state.ports['temporal']}"
+
+    @property
+    def temporal_ui(self) -> str:
+        """The URL of Temporal's web UI."""
+        return f"http://127.0.0.1:{self._state.ports['temporal-ui']}"
+
+    def env(self) -> dict[str, str]:
+        """The environment that points clients, workers and kubectl at this stack."""
+        return {
+            "KUBECONFIG": str(self.kubeconfig),
+            "TEMPORAL_ADDRESS": self.temporal_address,
+            "TEMPORAL_NAMESPACE": parts.NAMESPACE,
+            "SEGUE_TEMPORAL_UI": self.temporal_ui,
+        }
+
+    def kubeconfig_for(self, user: str, groups: Sequence[str] = ()) -> Path:
+        """A kubeconfig (0600) with a client certificate of that user in those groups."""
+        digest = hashlib.sha256("\0".join([user, *groups]).encode()).hexdigest()[:8]
+        stem = f"user-{re.sub(r'[^A-Za-z0-9.-]+', '_', user)[:60]}-{digest}"
+        return self._layout.write_kubeconfig(stem, self._blueprint.api_server, user, groups)
+
+    def status(self) -> list[PartStatus]:
+        """Every part as it is now; a dead one comes with the reason and the end of its log."""
+        self._reload()
+        return [self._status_of(part) for part in PARTS]
+
+    # -- break and end ----------------------------------------------------------------------------------
+
+    def kill(self, part: str) -> None:
+        """SIGKILL one part and wait until it is gone. Raises ``Refused`` for an unknown part."""
+        _known(part)
+        self._reload()
+        record = self._state.parts.get(part)
+        if record is not None and record.process.alive:
+            record.process.kill()
+            self._record(part, dataclasses.replace(record, note="was killed on request"))
+
+    def restart(self, part: str) -> None:
+        """Kill a part if it runs, start it with the same ports and data, return when it answers.
+
+        Raises ``Refused`` for an unknown part, ``PartFailed`` when it does not come back, and
+        ``LocalStackError`` when the API server is needed for it and does not answer.
+        """
+        _known(part)
+        with _locked(self.name):
+            self.kill(part)
+            if part == "kwok":
+                self._drop_leases()
+            self._begin(part)
+            if part == "etcd" and self._state.parts["kube-apiserver"].process.alive:
+                self._await("kube-apiserver")
+
+    def down(self) -> None:
+        """End every process of the stack and remove its folder. Doing it again is harmless."""
+        Stack.remove(self.name)
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    @classmethod
+    def _start(
+        cls,
+        name: str,
+        binaries: Mapping[str, Path],
+        fake_nodes: int,
+        node_resources: Mapping[str, str],
+        say: Progress,
+    ) -> Stack:
+        layout = Layout(state_dir(name))
+        layout.create()
+        names = [port for group in PORTS.values() for port in group]
+        chosen = ports.pick(names, _ports_of_all_stacks())
+        stack = cls(State(name, chosen, {binary: str(path) for binary, path in binaries.items()}))
+        stack._save()
+        stack._write_kubeconfigs()
+        try:
+            stack._start_all(fake_nodes, node_resources, say)
+        except BaseException:
+            processes.kill_marked(layout.root)
+            raise
+        stack._state = dataclasses.replace(stack._state, complete=True)
+        stack._save()
+        return stack
+
+    def _write_kubeconfigs(self) -> None:
+        # All act as masters: a controller manager that is bound by roles needs a token for each controller.
+        users = {"admin": "admin", "kwok": "kwok"}
+        users |= {part: f"system:{part}" for part in ("kube-controller-manager", "kube-scheduler")}
+        for stem, user in users.items():
+            self._layout.write_kubeconfig(stem, self._blueprint.api_server, user, [MASTERS])
+
+    def _start_all(self, fake_nodes: int, node_resources: Mapping[str, str], say: Progress) -> None:
+        """Temporal beside etcd → API server → the rest; the first failure stops all waiting."""
+
+        def begin(part: str) -> None:
+            started = time.monotonic()
+            self._begin(part)
+            say(f"{part} answers ({time.monotonic() - started:.1f} s)")
+
+        def nodes() -> None:
+            self._create_nodes(fake_nodes, node_resources)
+            begin("kwok")
+
+        def guarded(task: Callable[[], None]) -> None:
+            try:
+                task()
+            except BaseException:
+                self._cancelled.set()
+                raise
+
+        with ThreadPoolExecutor(max_workers=len(PARTS)) as pool:
+            aside = [pool.submit(guarded, lambda: begin("temporal"))]
+            try:
+                begin("etcd")
+                begin("kube-apiserver")
+                aside.append(pool.submit(guarded, lambda: begin("kube-controller-manager")))
+                aside.append(pool.submit(guarded, lambda: begin("kube-scheduler")))
+                nodes()
+                wait(aside)
+            except _CancelledError:
+                pass  # the one that failed is among those aside
+            except BaseException:
+                self._cancelled.set()
+                raise
+        _raise_first(aside)
+
+    def _begin(self, part: str) -> None:
+        """Start a part and return when it answers. Raises ``PartFailed``."""
+        if self._cancelled.is_set():
+            raise _CancelledError
+        before = self._state.parts.get(part)
+        starts = 0 if before is None else before.starts + 1
+        log = self._layout.log(part)
+        process = processes.start(self._blueprint.command(part, starts), stack_dir=self._layout.root, log=log)
+        self._record(part, PartRecord(process.pid, process.start_ticks, time.time(), starts))
+        self._await(part)
+
+    def _await(self, part: str) -> None:
+        process = self._state.parts[part].process
+        deadline = time.monotonic() + _HEALTHY_WITHIN_S
+        while not self._cancelled.is_set():
+            if not process.alive:
+                raise self._failure(part, _ending(process.exit_status()))
+            try:
+                return self._blueprint.probe(part)
+            except (OSError, ValueError) as error:
+                if time.monotonic() > deadline:
+                    why = f"did not answer within {_HEALTHY_WITHIN_S:g} s (last: {error})"
+                    raise self._failure(part, why) from error
+            self._cancelled.wait(_POLL_S)
+        raise _CancelledError
+
+    def _create_nodes(self, count: int, resources: Mapping[str, str]) -> None:
+        for number in range(count):
+            node = parts.node(f"fake-{number}", number, resources)
+            try:
+                self._blueprint.client.create("/api/v1/nodes", node)
+            except OSError as error:
+                raise self._failure("kube-apiserver", f"refused fake node {number} ({error})") from error
+
+    def _drop_leases(self) -> None:
+        """A new kwok leaves a node alone until the lease of the old one has run out, up to 40 s."""
+        try:
+            for node in self._blueprint.fake_nodes():
+                self._blueprint.client.delete(f"{parts.LEASES}/{node}")
+        except OSError as error:
+            raise LocalStackError(
+                f"kwok cannot be restarted while the API server does not answer ({error}): restart kube-apiserver first"
+            ) from error
+
+    def _failure(self, part: str, why: str) -> PartFailed:
+        log = self._layout.log(part)
+        return PartFailed(part, why, log, _end_of(log))
+
+    def _status_of(self, part: str) -> PartStatus:
+        record = self._state.parts.get(part)
+        log = self._layout.log(part)
+        own_ports = {name: self._state.ports[name] for name in PORTS[part]}
+        if record is None:
+            return PartStatus(part, None, False, None, own_ports, log, "was never started", "")
+        since = dt.datetime.fromtimestamp(record.started_at, dt.UTC)
+        if record.process.alive:
+            return PartStatus(part, record.pid, True, since, own_ports, log)
+        why = record.note or _ending(record.process.exit_status())
+        return PartStatus(part, record.pid, False, since, own_ports, log, why, _end_of(log))
+
+    def _record(self, part: str, record: PartRecord) -> None:
+        with self._state_lock:
+            self._state = self._state.with_part(part, record)
+            self._state.save(self._layout.state)
+
+    def _save(self) -> None:
+        with self._state_lock:
+            self._state.save(self._layout.state)
+
+    def _reload(self) -> None:
+        """Another process may have restarted a part. Raises ``StackNotRunning`` when it took all away."""
+        state = State.load(self._layout.state)
+        if state is None:
+            raise StackNotRunning(self.name)
+        self._state = state
+
+
+def _raise_first(futures: Sequence[Future[None]]) -> None:
+    """Raise what the first of them failed of; those that were only stopped do not count."""
+    failures = [future.exception() for future in futures]
+    for failure in failures:
+        if failure is not None and not isinstance(failure, _CancelledError):
+            raise failure
+
+
+def _known(part: str) -> None:
+    if part not in PARTS:
+        raise Refused(f"{part!r} is no part of the stack: use one of {', '.join(PARTS)}")
+
+
+def _remove(name: str) -> bool:
+    root = state_dir(name)
+    found = root.exists() or bool(processes.marked(root))
+    processes.kill_marked(root)
+    if root.exists():
+        shutil.rmtree(root)
+    return found
+
+
+def _ports_of_all_stacks() -> Collection[int]:
+    """Ports of other stacks, also of parts that are down at the moment and will want theirs back."""
+    states = (State.load(Layout(state_dir(name)).state) for name in Stack.names())
+    return {port for state in states if state is not None for port in state.ports.values()}
+
+
+def _ending(status: int | None) -> str:
+    if status is None:
+        return "ended; how is not known here, since another process started it"
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    return f"ended with exit status {status}"
+
+
+def _end_of(log: Path) -> str:
+    """The last lines of a log."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 32_768))
+            lines = file.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return ""
+    return "\n".join(lines[-_LOG_LINES:])
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
+    """One process at a time changes a stack; the kernel frees the lock of one that died."""
+    folder = stacks_dir()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f".{name}.lock"
+    while True:
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Its last holder removed it: what we hold is a lock that nobody else will find.
+            if not _is_same_file(path, file.fileno()):
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_same_file(path: Path, descriptor: int) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(descriptor).st_ino
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,61 @@
+"""What is written down about a stack, so that another process finds and understands it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from segue_local.certs import write_private
+from segue_local.processes import Process
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """One server as it was last started.
+
+    ``started_at`` is in seconds since the epoch; ``starts`` counts earlier starts; ``note`` says what was
+    done to it since.
+    """
+
+    pid: int
+    start_ticks: int
+    started_at: float
+    starts: int
+    note: str = ""
+
+    @property
+    def process(self) -> Process:
+        """The process it was started as, alive or not."""
+        return Process(self.pid, self.start_ticks)
+
+
+@dataclass(frozen=True)
+class State:
+    """A stack on disk. ``complete`` is set once all of it answered."""
+
+    name: str
+    ports: Mapping[str, int]
+    binaries: Mapping[str, str]
+    parts: Mapping[str, PartRecord] = field(default_factory=dict)
+    complete: bool = False
+
+    def with_part(self, part: str, record: PartRecord) -> State:
+        """The same with one part started anew."""
+        return dataclasses.replace(self, parts={**self.parts, part: record})
+
+    def save(self, path: Path) -> None:
+        """Write it, all or nothing."""
+        write_private(path, json.dumps(dataclasses.asdict(self), indent=1).encode())
+
+    @classmethod
+    def load(cls, path: Path) -> State | None:
+        """Read it; None when there is none, or none that this version understands."""
+        try:
+            raw = json.loads(path.read_bytes())
+            parts = {name: PartRecord(**record) for name, record in raw.pop("parts").items()}
+            return cls(parts=parts, **raw)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
