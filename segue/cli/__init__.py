@@ -1,0 +1,42 @@
+"""The command line ``segue``: data goes to stdout, talk to stderr; exit codes are ``segue.errors.Exit``."""
+
+import logging
+import os
+import traceback
+from collections.abc import Sequence
+
+from segue.cli import operate, plans, see, steer
+from segue.cli.app import app
+from segue.cli.console import say
+from segue.errors import Exit, SegueError
+from segue.leaving import leave
+
+for _group in (plans, see, steer, operate):
+    _group.register(app)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; every error becomes one message on stderr."""
+    logging.getLogger().addHandler(logging.NullHandler())  # libraries' warnings are for a worker's log
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="segue")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except SegueError as error:
+        return _told(str(error), error.exit_code)
+    except Exception as error:  # the outermost place: whatever it is, a person gets a message
+        text = f"unexpected {type(error).__name__}: {error} (SEGUE_DEBUG=1 shows where)"
+        return _told(text, Exit.UNEXPECTED)
+    return Exit.COMPLETED
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    leave(run())
+
+
+def _told(text: str, code: Exit) -> int:
+    if os.environ.get("SEGUE_DEBUG"):
+        traceback.print_exc()
+    say(f"error: {text}")
+    return int(code)

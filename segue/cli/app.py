@@ -1,0 +1,27 @@
+"""The typer application itself, and the panels that its help is grouped by."""
+
+import typer
+
+PLAN_AND_START = "Plan and start"
+SEE = "See"
+STEER = "Steer"
+OPERATE = "Operate"
+
+_HELP = """Roll a model server on Kubernetes to another version with no downtime; a bad one comes back by itself.
+
+A rollout is named by NAMESPACE/NAME of its target, by NAME alone (namespace default), by its workflow id,
+or by its spec file.
+
+Exit codes: 0 completed · 1 unexpected · 2 refused input · 3 rolled back or aborted · 4 needs a person ·
+5 Temporal, a worker or the cluster does not answer · 6 timed out waiting.
+"""
+
+app = typer.Typer(
+    name="segue",
+    help=_HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)

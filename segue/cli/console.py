@@ -1,0 +1,44 @@
+"""Where output goes: data to stdout, talk to stderr. Piped, it is plain and wide enough for any row."""
+
+import io
+import json
+import sys
+from typing import Any
+
+from pydantic import BaseModel
+from rich.console import Console, RenderableType
+
+PIPED_WIDTH = 200
+
+
+def say(text: str) -> None:
+    """Talk to the person; never data."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def show(what: RenderableType) -> None:
+    """Print a table or a picture: in colour for a person, plainly for a pipe."""
+    if sys.stdout.isatty():
+        stdout().print(what)
+    else:
+        lines = io.StringIO()
+        Console(file=lines, width=PIPED_WIDTH, highlight=False, markup=False).print(what)
+        write("\n".join(line.rstrip() for line in lines.getvalue().splitlines()))
+
+
+def stdout() -> Console:
+    """Return a console on the terminal that stdout is."""
+    return Console(file=sys.stdout, highlight=False, markup=False)
+
+
+def write(text: str) -> None:
+    """Write data as it is."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    sys.stdout.flush()
+
+
+def write_json(data: Any) -> None:
+    """Write data as JSON; of a model its aliases are the keys."""
+    if isinstance(data, BaseModel):
+        data = data.model_dump(mode="json", by_alias=True)
+    write(json.dumps(data, indent=2, ensure_ascii=False))

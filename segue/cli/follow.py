@@ -1,0 +1,113 @@
+"""Following a rollout: lines for a pipe or a log, and how its end is told."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from urllib.parse import quote
+
+import typer
+
+from segue.cli.console import say, write, write_json
+from segue.plan import Plan
+from segue.report import Report
+from segue.state import Phase
+from segue.status import Status
+
+INTERRUPTED = 130
+"""What shells report for Ctrl-C."""
+
+
+class Progress:
+    """Tells one line per change; heartbeats that change nothing are no news."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.report: Report | None = None
+        self._tell = tell
+        self._told = ""
+
+    def __call__(self, report: Report) -> None:
+        """Take the newest report."""
+        self.report = report
+        text = line(report)
+        if text != self._told:
+            self._told = text
+            self._tell(f"{time.strftime('%H:%M:%S')}  {text}")
+
+
+def line(report: Report) -> str:
+    """Say in one line where a rollout is, and what it waits for and why."""
+    status = report.status
+    parts = [
+        f"{status.outcome or status.phase:<17}",
+        f"old {status.old.ready}/{status.old.replicas}",
+        f"new {status.new.ready}/{status.new.replicas}",
+        stage(report),
+    ]
+    if status.outcome is None and status.waiting_for:
+        parts.append(f"waits for {status.waiting_for}")
+    if status.reason and status.reason not in status.waiting_for:
+        parts.append(f"because {status.reason}")
+    if status.phase is Phase.AWAITING_APPROVAL:
+        parts.append(f"(segue approve {status.target})")
+    return "  ".join(p for p in parts if p)
+
+
+def stage(report: Report) -> str:
+    """Say which stage of its plan a rollout has reached; nothing on its way back, which has no stages."""
+    if not report.plans or report.status.phase in {Phase.ROLLING_BACK, Phase.NEEDS_HUMAN, Phase.PREPARING}:
+        return ""
+    if report.status.outcome not in {None, "Completed"}:
+        return ""
+    reached, last = stages(report.plans[-1], report.status)
+    return f"stage {reached}/{last}"
+
+
+def stages(plan: Plan, status: Status) -> tuple[int, int]:
+    """Return the number of the furthest stage that is reached, and of the last one."""
+    reached = [
+        number
+        for number, s in enumerate(plan.stages)
+        if status.new.ready >= s.new and (s.new, s.old) != (0, 0) and status.old.replicas <= s.old
+    ]
+    return max(reached, default=0), len(plan.stages) - 1
+
+
+def finish(report: Report | None, *, as_json: bool) -> None:
+    """Tell the outcome: one line, or the whole status as JSON."""
+    if report is None:
+        return
+    if as_json:
+        write_json(report.status)
+    else:
+        write(ending(report))
+
+
+def ending(report: Report) -> str:
+    """Say how it ended, or why it needs a person."""
+    status = report.status
+    took = (report.ended_at or status.updated_at) - status.started_at
+    numbers = f"{took:.1f} s, {status.moves} moves, {report.writes} writes"
+    if status.outcome is None:
+        can = f" (you can: {', '.join(f'segue {c}' for c in status.can)})"
+        return f"{status.phase}: {status.target} needs a person: {status.reason or status.waiting_for}{can}"
+    runs = status.wanted if status.outcome == "Completed" else status.baseline
+    why = f"; {status.reason}" if status.reason else ""
+    return f"{status.outcome}: {status.target} runs {runs or 'what it ran before'} ({numbers}){why}"
+
+
+def link(workflow_id: str) -> str:
+    """Return the Temporal UI's page of a rollout, where its address is known (SEGUE_TEMPORAL_UI)."""
+    ui = os.environ.get("SEGUE_TEMPORAL_UI", "").rstrip("/")
+    namespace = os.environ.get("TEMPORAL_NAMESPACE", "default")
+    return f"{ui}/namespaces/{quote(namespace)}/workflows/{quote(workflow_id, safe='')}" if ui else ""
+
+
+@contextmanager
+def left_running(target: str) -> Iterator[None]:
+    """On Ctrl-C say that only the watching has ended."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"\nno longer watched; the rollout of {target} goes on: segue watch {target}, segue abort {target}")
+        raise typer.Exit(INTERRUPTED) from None

@@ -1,0 +1,61 @@
+"""How a rollout is named on the command line."""
+
+import getpass
+import re
+import socket
+from pathlib import PurePath
+
+from pydantic import ValidationError
+
+from segue import contract
+from segue.cli.files import STDIN, read_spec
+from segue.errors import Refused
+from segue.spec import Target
+
+_FILES = {".yaml", ".yml", ".json"}
+_ID = re.compile(r"rollout/(?P<cluster>[^/]+)/(?P<namespace>[^/]+)/(?P<kind>[^/]+)/(?P<name>[^/]+)")
+_CLUSTER = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._]{0,126}[A-Za-z0-9])?")
+
+
+def target_named(text: str) -> Target:
+    """Return the target that ``text`` names: NAMESPACE/NAME, NAME, a workflow id, or a spec file.
+
+    Raises:
+        Refused: when it is none of these.
+    """
+    if text == STDIN or PurePath(text).suffix in _FILES:
+        return read_spec(text).spec.target
+    found = _ID.fullmatch(text)
+    if found:
+        return _target(text, kind=found["kind"], namespace=found["namespace"], name=found["name"])
+    namespace, slash, name = text.rpartition("/")
+    return _target(text, namespace=namespace if slash else "default", name=name)
+
+
+def id_named(text: str, cluster: str) -> str:
+    """Return the workflow id of the rollout that ``text`` names, in ``cluster`` unless it is an id itself.
+
+    Raises:
+        Refused: for a name, or a cluster, that cannot be one.
+    """
+    if not _CLUSTER.fullmatch(cluster):
+        raise Refused("is no name of a cluster", field="--cluster", value=cluster, fix="use letters, digits, - . _")
+    found = _ID.fullmatch(text)
+    return contract.workflow_id(found["cluster"] if found else cluster, target_named(text))
+
+
+def _target(text: str, **parts: str) -> Target:
+    try:
+        return Target.model_validate(parts)
+    except ValidationError as error:
+        fix = "name it NAMESPACE/NAME, such as serving/chat, or give its spec file"
+        raise Refused("names no rollout", field="NAME", value=text, fix=fix) from error
+
+
+def whoami() -> str:
+    """Return user@host: who asks, when nothing else is said."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"

@@ -1,0 +1,92 @@
+"""``release``, ``worker``, ``local`` and ``version``: for who runs Segue."""
+
+import os
+import platform
+from enum import StrEnum
+from typing import Annotated, Literal
+
+import typer
+
+from segue import __version__
+from segue.cli.app import OPERATE
+from segue.cli.console import say, write
+from segue.cli.naming import target_named, whoami
+from segue.cli.options import By, Name, asked, seconds
+from segue.errors import Refused
+
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+class _To(StrEnum):
+    """Which version a release leaves."""
+
+    BASELINE = "baseline"
+    WANTED = "wanted"
+
+
+_Where = Annotated[_To, typer.Option("--to", help="Back to the version before, or on to the wanted one.")]
+_Serves = Annotated[str | None, typer.Option("--task-queue", help="Over the settings' own.", show_default=False)]
+_Timeout = Annotated[str, typer.Option("--timeout", help="How long to wait for the replicas.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command(rich_help_panel=OPERATE)(release)
+    app.command(rich_help_panel=OPERATE)(worker)
+    app.command(rich_help_panel=OPERATE, context_settings={**_PASS_ON, "help_option_names": []}, add_help_option=False)(
+        local
+    )
+    app.command(rich_help_panel=OPERATE)(version)
+
+
+def release(name: Name, to: _Where = _To.BASELINE, timeout: _Timeout = "10m", by: By = "") -> None:
+    """Break glass: let go of a target without Temporal, from what the rollout noted on the target itself.
+
+    A rollout that still runs is fenced off: it ends, and writes nothing any more.
+
+    Example: segue release serving/chat --to baseline
+    """
+    target, timeout_s = target_named(name), seconds("--timeout", timeout)
+    from activities import breakglass  # noqa: PLC0415 - only this command acts on a cluster
+
+    where: Literal["baseline", "wanted"] = "baseline" if to is _To.BASELINE else "wanted"
+    write(asked(breakglass.release(target, to=where, by=by or whoami(), timeout_s=timeout_s, tell=say)))
+
+
+def worker(task_queue: _Serves = None) -> None:
+    """Run a worker in the foreground, until SIGTERM or Ctrl-C; then what runs ends first.
+
+    Its other settings are SEGUE_ variables or the TOML file named by SEGUE_SETTINGS; where Temporal and the
+    cluster are, TEMPORAL_ADDRESS and KUBECONFIG say.
+
+    Example: segue worker --task-queue segue
+    """
+    if task_queue is not None:
+        os.environ["SEGUE_TASK_QUEUE"] = task_queue
+    from worker.__main__ import main  # noqa: PLC0415 - the worker's libraries take their time to load
+
+    raise typer.Exit(main())
+
+
+def local(context: typer.Context) -> None:
+    """A real Temporal and Kubernetes on this machine: `segue local up`, `down`, `status`, `env`.
+
+    Example: segue local up && eval "$(segue local env)"
+    """
+    try:
+        from segue_local.cli import app  # noqa: PLC0415 - an optional part of the installation
+    except ImportError as error:
+        raise Refused(
+            f"the local stack is not installed ({error.name} is missing)",
+            field="segue local",
+            fix="install it with `pip install 'segue-rollouts[local]'`",
+        ) from error
+    app(args=context.args, prog_name="segue local")
+
+
+def version() -> None:
+    """Print the version.
+
+    Example: segue version
+    """
+    write(f"segue {__version__} (Python {platform.python_version()})")

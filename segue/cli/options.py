@@ -1,0 +1,117 @@
+"""Options that several commands share."""
+
+import asyncio
+from collections.abc import Coroutine
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
+
+import typer
+
+from segue.errors import Exit, Refused
+from segue.state import Phase
+from segue.status import Status
+from segue.units import parse_duration
+
+if TYPE_CHECKING:  # Temporal's library takes a second to load, and not every command needs it
+    from segue.client import Rollouts
+
+T = TypeVar("T")
+
+_COMMON = "Common options"
+
+Cluster = Annotated[
+    str,
+    typer.Option("--cluster", envvar="SEGUE_CLUSTER", rich_help_panel=_COMMON, help="The cluster's name in ids."),
+]
+Queue = Annotated[
+    str,
+    typer.Option(
+        "--task-queue",
+        envvar="SEGUE_TASK_QUEUE",
+        rich_help_panel=_COMMON,
+        help="Temporal task queue of the workers.",
+    ),
+]
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="NAMESPACE/NAME, NAME, a workflow id, or the spec file.", show_default=False),
+]
+File = Annotated[str, typer.Argument(metavar="FILE", help="A spec file; - reads standard input.", show_default=False)]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it stands in the report.", show_default=False)]
+By = Annotated[
+    str,
+    typer.Option(
+        "--by",
+        envvar="SEGUE_BY",
+        help="Who asks, for the report.",
+        show_default="user@host",
+    ),
+]
+
+
+class TextOrJson(StrEnum):
+    """A sentence for a person, or JSON for a pipeline."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class TableOrJson(StrEnum):
+    """A table for a person, or JSON for a pipeline."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+class MarkdownOrJson(StrEnum):
+    """Markdown for a person, or JSON for a pipeline."""
+
+    MARKDOWN = "markdown"
+    JSON = "json"
+
+
+AsText = Annotated[TextOrJson, typer.Option("-o", "--output", help="How to print.")]
+AsTable = Annotated[TableOrJson, typer.Option("-o", "--output", help="How to print.")]
+AsMarkdown = Annotated[MarkdownOrJson, typer.Option("-o", "--output", help="How to print.")]
+
+
+def seconds(option: str, text: str) -> float:
+    """Read a duration option such as ``1h30m``.
+
+    Raises:
+        Refused: naming the option, the value and the fix.
+    """
+    try:
+        return parse_duration(text).total_seconds()
+    except ValueError as error:
+        raise Refused(str(error), field=option) from error
+
+
+def asked(question: Coroutine[Any, Any, T]) -> T:
+    """Run one command's questions to the end."""
+    return asyncio.run(question)
+
+
+class Where(NamedTuple):
+    """Whom a command speaks to."""
+
+    cluster: str
+    task_queue: str
+
+
+async def connected(where: Where) -> "Rollouts":
+    """Connect to Temporal.
+
+    Raises:
+        Unreachable: when it does not answer.
+    """
+    from segue.client import Rollouts, connect  # noqa: PLC0415
+
+    return Rollouts(await connect(), where.cluster, where.task_queue)
+
+
+def exit_code(status: Status) -> Exit:
+    """Return what a status says to a pipeline."""
+    if status.phase in {Phase.HELD, Phase.NEEDS_HUMAN}:
+        return Exit.NEEDS_PERSON
+    return Exit.COMPLETED if status.outcome in {None, "Completed"} else Exit.ROLLED_BACK

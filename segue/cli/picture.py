@@ -1,0 +1,115 @@
+"""The live picture: old and new replicas against floor and ceiling, and what is waited for and why."""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from segue.cli.follow import stage
+from segue.report import Report
+from segue.state import Phase
+from segue.status import SideStatus, Status
+
+_CELLS = 40
+_LATEST = 5
+_STYLES = {
+    Phase.COMPLETED: "bold green",
+    Phase.ROLLED_BACK: "bold yellow",
+    Phase.ABORTED: "bold yellow",
+    Phase.ROLLING_BACK: "bold yellow",
+    Phase.NEEDS_HUMAN: "bold red",
+    Phase.HELD: "bold red",
+    Phase.AWAITING_APPROVAL: "bold magenta",
+    Phase.PAUSED: "bold magenta",
+}
+
+
+def picture(report: Report, now: float) -> RenderableType:
+    """Draw a rollout. ``now`` is in seconds since the epoch."""
+    status = report.status
+    rows: list[RenderableType] = [_head(report, now)]
+    for table in (_bars(status), _facts(status), _entries(report)):
+        if table.row_count:
+            rows += [Text(), table]
+    return Group(*rows)
+
+
+def _head(report: Report, now: float) -> Text:
+    status = report.status
+    took = (report.ended_at or now) - status.started_at if status.started_at else 0.0
+    return Text.assemble(
+        (f"{status.name}  ", "bold"),
+        (status.target, "cyan"),
+        "  ",
+        (str(status.phase), _STYLES.get(status.phase, "bold blue")),
+        f"  {stage(report)}  ",
+        (f"{_clock(took)}", "dim"),
+    )
+
+
+def _bars(status: Status) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    most = max(status.ceiling, status.old.replicas + status.new.replicas, 1)
+    both = SideStatus(replicas=status.old.replicas + status.new.replicas, ready=status.old.ready + status.new.ready)
+    grid.add_row("old", _bar(status.old, most, "blue"), _ready(status.old), str(status.baseline or ""))
+    grid.add_row("new", _bar(status.new, most, "green"), _ready(status.new), str(status.wanted or ""))
+    grid.add_row("both", _bar(both, most, "white"), _ready(both), _health(status, both))
+    if status.ceiling:
+        grid.add_row("", _marks(status, most), "", f"floor {status.floor} ready ▲   ceiling {status.ceiling} △")
+    return grid
+
+
+def _bar(side: SideStatus, most: int, style: str) -> Text:
+    ready, total = _cells(side.ready, most), _cells(side.replicas, most)
+    rest = _cells(most, most) - max(total, ready)
+    return Text.assemble(("█" * ready, style), ("░" * (total - ready), style), ("·" * rest, "dim"))
+
+
+def _marks(status: Status, most: int) -> Text:
+    marks = [" "] * (_cells(most, most) + 1)
+    marks[max(0, _cells(status.floor, most) - 1)] = "▲"
+    at = max(0, _cells(status.ceiling, most) - 1)
+    marks[at] = "◭" if marks[at] == "▲" else "△"
+    return Text("".join(marks), style="dim")
+
+
+def _cells(count: int, most: int) -> int:
+    wide = 2 if most <= _CELLS // 2 else 1
+    return count * wide if most * wide <= _CELLS else -(-count * _CELLS // most)
+
+
+def _ready(side: SideStatus) -> str:
+    return f"{side.ready} ready of {side.replicas}"
+
+
+def _health(status: Status, both: SideStatus) -> str:
+    if status.ceiling and both.replicas > status.ceiling:
+        return "over the ceiling"
+    return "under the floor" if both.ready < status.floor else ""
+
+
+def _facts(status: Status) -> Table:
+    facts = {
+        "waits for": status.waiting_for,
+        "why": status.reason,
+        "next waypoint": status.next_waypoint,
+        "you can": ", ".join(status.can),
+    }
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for name, value in facts.items():
+        if value:
+            grid.add_row(Text(name, style="dim"), Text(value))
+    return grid
+
+
+def _entries(report: Report) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for entry in report.entries[-_LATEST:]:
+        after = f"+{_clock(entry.at - report.status.started_at)}"
+        grid.add_row(Text(after, style="dim"), entry.what, Text(f"{entry.detail} {entry.who}".strip(), style="dim"))
+    return grid
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(max(0, int(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m{rest:02}s" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"

@@ -1,0 +1,167 @@
+"""``plan``, ``start`` and ``schema``: from a file to a rollout."""
+
+from typing import Annotated, Any
+
+import typer
+
+from segue import contract
+from segue.cli.app import PLAN_AND_START
+from segue.cli.console import say, show, write, write_json
+from segue.cli.files import read_spec
+from segue.cli.follow import Progress, finish, left_running, link
+from segue.cli.naming import id_named, whoami
+from segue.cli.options import (
+    AsTable,
+    AsText,
+    By,
+    Cluster,
+    File,
+    Queue,
+    TableOrJson,
+    TextOrJson,
+    Where,
+    asked,
+    connected,
+    exit_code,
+    seconds,
+)
+from segue.cli.stages import plan_json, plan_table
+from segue.errors import AlreadyRolling, Refused
+from segue.messages import MAX_REPLICAS
+from segue.plan import make_plan
+from segue.report import Report
+from segue.spec import API_VERSION, Rollout, Target
+
+_Replicas = Annotated[
+    int | None,
+    typer.Option(
+        "--replicas",
+        help="Plan for so many; otherwise the target in the cluster is asked.",
+        show_default=False,
+    ),
+]
+_Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end; the exit code tells it.")]
+_Join = Annotated[bool, typer.Option("--join", help="Where a rollout is under way, give it this change.")]
+_Timeout = Annotated[str, typer.Option("--timeout", help="With --wait: how long at most, such as 90s or 1h.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command(rich_help_panel=PLAN_AND_START)(plan)
+    app.command(rich_help_panel=PLAN_AND_START)(start)
+    app.command(rich_help_panel=PLAN_AND_START)(schema)
+
+
+def plan(file: File, replicas: _Replicas = None, output: AsTable = TableOrJson.TABLE) -> None:
+    """Show every stage of a rollout before anything is touched.
+
+    Needs no Temporal, and with --replicas no cluster either.
+
+    Example: segue plan rollout.yaml --replicas 6
+    """
+    rollout = read_spec(file)
+    count = _checked(replicas) if replicas is not None else _replicas_of(rollout.spec.target)
+    made = make_plan(rollout.spec.strategy, count)
+    if output is TableOrJson.JSON:
+        write_json(plan_json(made))
+    else:
+        show(plan_table(rollout, made))
+
+
+def start(
+    file: File,
+    *,
+    wait: _Wait = False,
+    join: _Join = False,
+    timeout: _Timeout = "1h",
+    by: By = "",
+    output: AsText = TextOrJson.TEXT,
+    cluster: Cluster = "default",
+    task_queue: Queue = "segue",
+) -> None:
+    """Start a rollout; returns when it is prepared, or with --wait when it has ended.
+
+    Prepared means: the target was read and the API server has tried the change without doing it.
+    With --wait, exit code 0 is completed, 3 rolled back or aborted, 4 needs a person, 6 still under way.
+
+    Example: segue start rollout.yaml --wait --timeout 30m
+    """
+    rollout, where = read_spec(file), Where(cluster, task_queue)
+    id_named(str(rollout.spec.target), cluster)
+    timeout_s = seconds("--timeout", timeout)
+    with left_running(str(rollout.spec.target)):
+        begun = _start(rollout, where, by=by or whoami(), join=join, timeout_s=timeout_s if wait else None)
+        started, report = asked(begun)
+    if report is None:
+        _tell_started(rollout, started, output)
+        return
+    finish(report, as_json=output is TextOrJson.JSON)
+    raise typer.Exit(exit_code(report.status))
+
+
+def schema() -> None:
+    """Print the JSON Schema of spec files, for editors and pipelines.
+
+    Example: segue schema > rollout.schema.json
+    """
+    found = Rollout.model_json_schema(by_alias=True)
+    write_json(
+        {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "$id": f"https://{API_VERSION}/rollout.schema.json",
+            **found,
+        }
+    )
+
+
+async def _start(
+    rollout: Rollout, where: Where, *, by: str, join: bool, timeout_s: float | None
+) -> tuple[dict[str, Any], Report | None]:
+    """Start or join, and follow to the end when there is a timeout."""
+    rollouts, target = await connected(where), rollout.spec.target
+    workflow_id = contract.workflow_id(where.cluster, target)
+    try:
+        begun = await rollouts.start(rollout, by)
+        started = {"id": begun.id, "runId": begun.run_id, "joined": False, "plan": plan_json(begun.plan)}
+    except AlreadyRolling:
+        if not join:
+            raise
+        answer = await rollouts.join(rollout, by)
+        say(f"joined the rollout of {target}; strategy and readiness stay those it was started with")
+        started = {"id": workflow_id, "joined": True, "answer": answer}
+    if timeout_s is None:
+        return started, None
+    progress = Progress(say)
+    await rollouts.wait(workflow_id, timeout_s, progress)
+    return started, progress.report
+
+
+def _tell_started(rollout: Rollout, started: dict[str, Any], output: TextOrJson) -> None:
+    if output is TextOrJson.JSON:
+        write_json(started)
+        return
+    target = rollout.spec.target
+    found = started.get("plan")
+    if found is None:
+        write(f"{rollout.metadata.name}: {started['answer']}")
+    else:
+        stages = len(found["stages"]) - 1
+        write(
+            f"{rollout.metadata.name}: the rollout of {target} is prepared and under way: {stages} stages, "
+            f"at least {found['floor']} ready, at most {found['ceiling']} replicas"
+        )
+    say(f"watch it: segue watch {target}")
+    if link(started["id"]):
+        say(f"look at it: {link(started['id'])}")
+
+
+def _checked(replicas: int) -> int:
+    if not 1 <= replicas <= MAX_REPLICAS:
+        raise Refused(f"must be between 1 and {MAX_REPLICAS}", field="--replicas", value=replicas)
+    return replicas
+
+
+def _replicas_of(target: Target) -> int:
+    from activities.breakglass import target_replicas  # noqa: PLC0415 - only this command needs a cluster
+
+    return asked(target_replicas(target))

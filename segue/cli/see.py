@@ -1,0 +1,157 @@
+"""``list``, ``status``, ``watch`` and ``report``: what a person looks at."""
+
+import sys
+import time
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.live import Live
+from rich.table import Table
+
+from segue.cli.app import SEE
+from segue.cli.console import say, show, stdout, write, write_json
+from segue.cli.follow import Progress, ending, left_running
+from segue.cli.naming import id_named, target_named
+from segue.cli.options import (
+    AsMarkdown,
+    AsTable,
+    Cluster,
+    MarkdownOrJson,
+    Name,
+    Queue,
+    TableOrJson,
+    Where,
+    asked,
+    connected,
+    exit_code,
+)
+from segue.cli.picture import picture
+from segue.report import Report, to_markdown
+
+if TYPE_CHECKING:
+    from segue.client import Listed
+
+_Running = Annotated[bool, typer.Option("--running", help="Only those that are under way.")]
+_Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many at most, the newest first.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command("list", rich_help_panel=SEE)(list_)
+    app.command(rich_help_panel=SEE)(status)
+    app.command(rich_help_panel=SEE)(watch)
+    app.command(rich_help_panel=SEE)(report)
+
+
+def list_(
+    running: _Running = False,
+    limit: _Limit = 50,
+    output: AsTable = TableOrJson.TABLE,
+    cluster: Cluster = "default",
+    task_queue: Queue = "segue",
+) -> None:
+    """List the rollouts of a cluster, also those that have ended.
+
+    Example: segue list --running
+    """
+    id_named("any", cluster)
+
+    async def ask() -> "list[Listed]":
+        return await (await connected(Where(cluster, task_queue))).list(running=running, limit=limit)
+
+    found = asked(ask())
+    if output is TableOrJson.JSON:
+        write_json([f.model_dump(mode="json", by_alias=True) for f in found])
+    elif found:
+        show(_table(found))
+    else:
+        say(f"no rollout in cluster {cluster} yet; start one with `segue start FILE`")
+
+
+def status(
+    name: Name, output: AsTable = TableOrJson.TABLE, cluster: Cluster = "default", task_queue: Queue = "segue"
+) -> None:
+    """Show where a rollout is, what it waits for, and what you can do.
+
+    Example: segue status serving/chat -o json
+    """
+    workflow_id = id_named(name, cluster)
+
+    async def ask() -> Report:
+        return await (await connected(Where(cluster, task_queue))).report(workflow_id)
+
+    found = asked(ask())
+    if output is TableOrJson.JSON:
+        write_json(found.status)
+    else:
+        show(picture(found, time.time()))
+
+
+def watch(name: Name, cluster: Cluster = "default", task_queue: Queue = "segue") -> None:
+    """Watch a rollout live until it ends; piped, one line per change. Ctrl-C leaves the rollout running.
+
+    The exit code tells the outcome, as that of `segue start --wait`.
+
+    Example: segue watch serving/chat
+    """
+    workflow_id = id_named(name, cluster)
+    with left_running(str(target_named(name))):
+        last = asked(_watch(workflow_id, Where(cluster, task_queue)))
+    write(ending(last))
+    raise typer.Exit(exit_code(last.status))
+
+
+def report(
+    name: Name,
+    output: AsMarkdown = MarkdownOrJson.MARKDOWN,
+    cluster: Cluster = "default",
+    task_queue: Queue = "segue",
+) -> None:
+    """Print everything that a rollout did: stages, verdicts, writes, and who asked for what.
+
+    Example: segue report serving/chat > report.md
+    """
+    workflow_id = id_named(name, cluster)
+
+    async def ask() -> Report:
+        return await (await connected(Where(cluster, task_queue))).report(workflow_id)
+
+    found = asked(ask())
+    if output is MarkdownOrJson.JSON:
+        write_json(found)
+    else:
+        write(to_markdown(found))
+
+
+async def _watch(workflow_id: str, where: Where) -> Report:
+    """Follow to the end, and return the last report."""
+    rollouts = await connected(where)
+    progress = Progress(write if not sys.stdout.isatty() else lambda _line: None)
+    async with aclosing(rollouts.follow(workflow_id)) as reports:
+        if not sys.stdout.isatty():
+            async for found in reports:
+                progress(found)
+        else:
+            with Live(
+                get_renderable=lambda: picture(progress.report, time.time()) if progress.report else "",
+                console=stdout(),
+                refresh_per_second=4,
+            ):
+                async for found in reports:
+                    progress(found)
+    if progress.report is None:
+        raise AssertionError("follow yields at least once")
+    return progress.report
+
+
+def _table(found: "list[Listed]") -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for title in ("target", "phase", "started", "took", "id"):
+        table.add_column(title, no_wrap=True)
+    for each in found:
+        until = each.ended_at or time.time()
+        began = datetime.fromtimestamp(each.started_at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        table.add_row(each.target, each.phase or "?", began, f"{until - each.started_at:.0f} s", each.id)
+    return table

@@ -1,0 +1,72 @@
+"""How a plan is shown: as JSON for pipelines, as a table for people."""
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from segue.plan import SCALE_BOTH, SCALE_NEW, SCALE_OLD, Plan, Stage
+from segue.spec import Rollout
+
+_BAR_CELLS = 40
+
+
+def plan_json(made: Plan) -> dict[str, Any]:
+    """Return the plan as pipelines read it: no key without a value."""
+    return made.model_dump(mode="json", exclude={"parent"}, exclude_none=True)
+
+
+def plan_table(rollout: Rollout, made: Plan) -> RenderableType:
+    """Return the stages as a table, and what they take."""
+    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 2, 0, 0))
+    for title in ("stage", "old", "new", "total"):
+        table.add_column(title, justify="right")
+    for title in ("", "what happens", "waypoint"):
+        table.add_column(title)
+    before: Stage | None = None
+    for number, stage in enumerate(made.stages):
+        cells = (number, stage.old, stage.new, stage.old + stage.new)
+        table.add_row(*map(str, cells), _bar(stage, made.ceiling), _action(before, stage), _waypoint(stage))
+        before = stage
+    target = rollout.spec.target
+    head = Text(f"{rollout.metadata.name}: {target.kind} {target}, {made.replicas} replicas", style="bold")
+    return Group(head, Text(), table, Text(), Text(_needs(made)))
+
+
+def _bar(stage: Stage, ceiling: int) -> Text:
+    share = min(1.0, _BAR_CELLS / ceiling)
+    old, new = round(stage.old * share), round(stage.new * share)
+    rest = max(0, round(ceiling * share) - old - new)
+    return Text.assemble(("█" * old, "blue"), ("▒" * new, "green"), ("·" * rest, "dim"))
+
+
+def _action(before: Stage | None, stage: Stage) -> str:
+    if before is None:
+        return "as it is now"
+    gone, added = before.old - stage.old, stage.new - before.new
+    words = {
+        SCALE_NEW: f"add {added} new, until ready",
+        SCALE_OLD: f"remove {gone} old",
+        SCALE_BOTH: f"replace {gone} old by {added} new, until ready",
+    }
+    return words[stage.action]
+
+
+def _waypoint(stage: Stage) -> str:
+    if stage.waypoint is None:
+        return ""
+    parts = ["verify"]
+    if stage.waypoint["hold"] != "0s":
+        parts.append(f"hold {stage.waypoint['hold']}")
+    if stage.waypoint["approval"]:
+        parts.append("approval")
+    return f"at {stage.waypoint['at']}: {', '.join(parts)}"
+
+
+def _needs(made: Plan) -> str:
+    extra = f"needs no more replicas than now ({made.replicas})"
+    if made.extra:
+        more = f"{made.extra} replica{'s' if made.extra > 1 else ''} more than now"
+        extra = f"needs up to {more} ({made.replicas + made.extra} instead of {made.replicas})"
+    return f"floor {made.floor} ready, ceiling {made.ceiling} in all; {extra}"

@@ -1,0 +1,196 @@
+"""The messages to a rollout under way: each answers with what happens now, or is refused with what can be."""
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from segue.cli.app import STEER
+from segue.cli.console import say, write, write_json
+from segue.cli.files import read_spec
+from segue.cli.naming import id_named, target_named, whoami
+from segue.cli.options import AsText, By, Cluster, Name, Queue, Reason, TextOrJson, Where, asked, connected
+from segue.errors import Refused
+from segue.messages import MAX_REPLICAS, MESSAGES, Message, RetargetTo, Scale
+from segue.spec import Change, refusal
+
+_NoWait = Annotated[bool, typer.Option("--no-wait", help="Send it as a signal: no answer, and no worker needed now.")]
+_Images = Annotated[
+    list[str] | None, typer.Option("--image", metavar="CONTAINER=IMAGE", help="May be given several times.")
+]
+_Env = Annotated[
+    list[str] | None,
+    typer.Option("--env", metavar="CONTAINER:KEY=VALUE", help="May be given several times; CONTAINER:KEY- removes."),
+]
+_Baseline = Annotated[bool, typer.Option("--baseline", help="Back to the version that ran before.")]
+_SpecFile = Annotated[
+    str | None, typer.Option("-f", "--file", help="The change of this spec file, instead of the one so far.")
+]
+_Replicas = Annotated[
+    int, typer.Argument(metavar="N", help="The target's replicas from now on.", min=1, max=MAX_REPLICAS)
+]
+
+_SIMPLE = {
+    "pause": "Hold progress. Safety goes on: a bad version is still rolled back.",
+    "resume": "Go on after a pause, a settle, or a failure that waits for a person.",
+    "abort": "Go back to the version that ran before, and end.",
+    "settle": "Make the wanted counts equal what is ready now, and pause: leaves a stage that cannot complete.",
+    "approve": "Let the rollout pass the waypoint where it asks.",
+    "reject": "Say no at the waypoint where it asks: it rolls back.",
+    "promote": "Skip the holds that remain; verification and approvals stay.",
+}
+_CONTAINER = r"(?P<container>[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)"
+_IMAGE = re.compile(_CONTAINER + r"=(?P<value>\S+)")
+_VARIABLE = re.compile(_CONTAINER + r":(?P<key>[^=]+)=(?P<value>.*)", re.DOTALL)
+_REMOVED = re.compile(_CONTAINER + r":(?P<key>[^=]+)-")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands, in the order of a rollout's life."""
+    for name in ("pause", "resume"):
+        app.command(name, rich_help_panel=STEER, help=_help(name))(_simple(name))
+    app.command(rich_help_panel=STEER)(retarget)
+    app.command("abort", rich_help_panel=STEER, help=_help("abort"))(_simple("abort"))
+    app.command(rich_help_panel=STEER)(scale)
+    for name in ("settle", "approve", "reject", "promote"):
+        app.command(name, rich_help_panel=STEER, help=_help(name))(_simple(name))
+
+
+def _help(name: str) -> str:
+    return f'{_SIMPLE[name]}\n\nExample: segue {name} serving/chat --reason "latency is up"'
+
+
+def _simple(kind: str) -> Callable[..., None]:
+    """Return the command for a message that has nothing but who and why."""
+
+    def command(
+        name: Name,
+        *,
+        reason: Reason = "",
+        by: By = "",
+        no_wait: _NoWait = False,
+        output: AsText = TextOrJson.TEXT,
+        cluster: Cluster = "default",
+        task_queue: Queue = "segue",
+    ) -> None:
+        message = _made(MESSAGES[kind], by=by, reason=reason)
+        _send(kind, name, message, Where(cluster, task_queue), no_wait=no_wait, output=output)
+
+    return command
+
+
+def retarget(
+    name: Name,
+    *,
+    image: _Images = None,
+    env: _Env = None,
+    baseline: _Baseline = False,
+    file: _SpecFile = None,
+    reason: Reason = "",
+    by: By = "",
+    no_wait: _NoWait = False,
+    output: AsText = TextOrJson.TEXT,
+    cluster: Cluster = "default",
+    task_queue: Queue = "segue",
+) -> None:
+    """Go to another version from where it is now; nothing that serves is taken before the newest is ready.
+
+    --image and --env are laid over the change so far; --file replaces it; --baseline turns back.
+
+    Example: segue retarget serving/chat --image server=example/chat:3
+    """
+    wish = _wish(name, image or [], env or [], baseline, file)
+    message = _made(RetargetTo, by=by, reason=reason, **wish)
+    _send("retarget", name, message, Where(cluster, task_queue), no_wait=no_wait, output=output)
+
+
+def scale(
+    name: Name,
+    replicas: _Replicas,
+    *,
+    reason: Reason = "",
+    by: By = "",
+    no_wait: _NoWait = False,
+    output: AsText = TextOrJson.TEXT,
+    cluster: Cluster = "default",
+    task_queue: Queue = "segue",
+) -> None:
+    """Set the target's replicas in the middle of the rollout; floor and ceiling follow.
+
+    Example: segue scale serving/chat 8
+    """
+    message = _made(Scale, by=by, reason=reason, replicas=replicas)
+    _send("scale", name, message, Where(cluster, task_queue), no_wait=no_wait, output=output)
+
+
+def _send(kind: str, name: str, message: Message, where: Where, *, no_wait: bool, output: TextOrJson) -> None:
+    workflow_id = id_named(name, where.cluster)
+
+    async def ask() -> str | None:
+        return await (await connected(where)).send(workflow_id, kind, message, answer=not no_wait)
+
+    answer = asked(ask())
+    if output is TextOrJson.JSON:
+        write_json({"id": workflow_id, "message": kind, "by": message.by, "answer": answer})
+    elif answer is None:
+        say(f"{kind} is sent; `segue status {target_named(name)}` tells what came of it")
+    else:
+        write(answer)
+
+
+def _made(kind: type[Message], **fields: Any) -> Message:
+    try:
+        return kind.model_validate({**fields, "by": fields["by"] or whoami()})
+    except ValidationError as error:
+        raise refusal(error, "the message") from error
+
+
+def _wish(name: str, images: list[str], env: list[str], baseline: bool, file: str | None) -> dict[str, Any]:
+    """Return the fields of a retarget from exactly one of its ways."""
+    if sum((bool(images or env), baseline, file is not None)) != 1:
+        raise Refused(
+            "needs exactly one way to say the version",
+            field="retarget",
+            fix="give --image/--env, or --baseline, or --file",
+        )
+    if baseline:
+        return {"baseline": True}
+    if file is None:
+        return {"change": _change(images, env)}
+    rollout = read_spec(file)
+    if rollout.spec.target != target_named(name):
+        raise Refused(
+            f"is for {rollout.spec.target}, not for {target_named(name)}",
+            field=file,
+            fix="give that target's spec",
+        )
+    return {"change": rollout.spec.change, "onto_baseline": True}
+
+
+def _change(images: list[str], env: list[str]) -> Change:
+    wanted: dict[str, Any] = {"images": {}, "env": {}}
+    for text in images:
+        found = _IMAGE.fullmatch(text)
+        if not found:
+            raise Refused("is not CONTAINER=IMAGE", field="--image", value=text, fix="write server=example/chat:3")
+        wanted["images"][found["container"]] = found["value"]
+    for text in env:
+        container, key, value = _variable(text)
+        wanted["env"].setdefault(container, {})[key] = value
+    try:
+        return Change.model_validate(wanted)
+    except ValidationError as error:
+        raise refusal(error, "--env" if env else "--image") from error
+
+
+def _variable(text: str) -> tuple[str, str, str | None]:
+    found = _VARIABLE.fullmatch(text)
+    if found:
+        return found["container"], found["key"], found["value"]
+    gone = _REMOVED.fullmatch(text)
+    if gone:
+        return gone["container"], gone["key"], None
+    # The value is not repeated: it may be what should have been a secret.
+    raise Refused("is not CONTAINER:KEY=VALUE", field="--env", fix="write server:MAX_BATCH=16, or server:MAX_BATCH-")
