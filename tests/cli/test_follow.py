@@ -1,0 +1,123 @@
+"""What is told about a rollout under way: its stage, its line, its picture, and the newest of what is seen."""
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from segue.cli.follow import line, stages
+from segue.cli.options import exit_code
+from segue.cli.picture import picture
+from segue.client import live
+from segue.contract import Beat
+from segue.observation import Counts, Observation, Side
+from segue.plan import make_plan
+from segue.report import Report
+from segue.spec import Strategy
+from segue.state import Phase
+from segue.status import SideStatus, Status
+
+STRATEGY = Strategy.model_validate({"maxSurge": 1, "maxUnavailable": 0})
+
+
+def a_status(**fields: Any) -> Status:
+    known: dict[str, Any] = {
+        "id": "rollout/default/serving/Deployment/chat",
+        "name": "chat",
+        "target": "serving/chat",
+        "phase": Phase.PROGRESSING,
+        "replicas": 4,
+        "floor": 4,
+        "ceiling": 5,
+        "old": SideStatus(replicas=4, ready=4),
+        "new": SideStatus(replicas=1, ready=0),
+        "waiting_for": "0 of 1 new proven",
+        "updated_at": 100.0,
+    }
+    return Status.model_validate(known | fields)
+
+
+def a_beat(at: float) -> Beat:
+    seen = Observation(
+        replicas=8,
+        old=Side(total=6, ready=6),
+        new=Side(total=2, ready=1),
+        asked=Counts(6, 2),
+        template="",
+    )
+    return Beat(seen=seen, why="1 of 2 new proven", at=at)
+
+
+def test_a_newer_heartbeat_is_what_is_shown() -> None:
+    """Counts, reason to wait, floor and ceiling are those of the watch's latest look."""
+    shown = live(a_status(), a_beat(101.0), STRATEGY)
+    assert (shown.old.replicas, shown.new.ready, shown.replicas) == (6, 1, 8)
+    assert (shown.floor, shown.ceiling) == (8, 9)
+    assert shown.waiting_for == "1 of 2 new proven"
+    assert shown.updated_at == 101.0
+
+
+@pytest.mark.parametrize(
+    ("status", "beat"),
+    [
+        pytest.param(a_status(), a_beat(99.0), id="older heartbeat"),
+        pytest.param(a_status(), None, id="no heartbeat"),
+        pytest.param(a_status(), Beat(at=101.0), id="nothing seen yet"),
+        pytest.param(a_status(outcome="Completed", phase=Phase.COMPLETED), a_beat(101.0), id="ended"),
+    ],
+)
+def test_otherwise_the_status_stays(status: Status, beat: Beat | None) -> None:
+    """Nothing older, and nothing after the end, changes what is shown."""
+    assert live(status, beat, STRATEGY) == status
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "ready", "reached"),
+    [
+        pytest.param(4, 0, 0, 0, id="start"),
+        pytest.param(4, 1, 0, 0, id="asked, not ready"),
+        pytest.param(4, 1, 1, 1, id="first ready"),
+        pytest.param(3, 1, 1, 2, id="first old gone"),
+        pytest.param(3, 2, 1, 2, id="second asked"),
+        pytest.param(0, 4, 4, 8, id="all new"),
+    ],
+)
+def test_the_stage_is_the_furthest_that_is_ready(old: int, new: int, ready: int, reached: int) -> None:
+    """A stage counts when all that it wants is ready."""
+    status = a_status(old=SideStatus(replicas=old, ready=old), new=SideStatus(replicas=new, ready=ready))
+    assert stages(make_plan(STRATEGY, 4), status) == (reached, 8)
+
+
+def test_a_line_says_where_and_why() -> None:
+    """One line holds phase, both sides, stage, what is waited for and why."""
+    report = Report(status=a_status(reason="Unready: chat-1: is not ready"), plans=(make_plan(STRATEGY, 4),))
+    assert line(report).split("  ")[0] == "Progressing"
+    for part in ("old 4/4", "new 0/1", "stage 0/8", "waits for 0 of 1 new proven", "because Unready"):
+        assert part in line(report)
+
+
+def test_the_picture_shows_both_sides_against_floor_and_ceiling() -> None:
+    """Ready, not ready and free places are told apart; the marks stand under the bars."""
+    console = Console(width=100, record=True, file=None, force_terminal=False)
+    with console.capture() as captured:
+        console.print(picture(Report(status=a_status(can=("pause", "abort"))), 130.0))
+    text = captured.get()
+    assert "████████··   4 ready of 4" in text
+    assert "░░········   0 ready of 1" in text
+    assert "floor 4 ready ▲   ceiling 5 △" in text
+    assert "you can" in text
+
+
+@pytest.mark.parametrize(
+    ("phase", "outcome", "code"),
+    [
+        pytest.param(Phase.COMPLETED, "Completed", 0, id="completed"),
+        pytest.param(Phase.ROLLED_BACK, "RolledBack", 3, id="rolled back"),
+        pytest.param(Phase.ABORTED, "Aborted", 3, id="aborted"),
+        pytest.param(Phase.HELD, None, 4, id="held"),
+        pytest.param(Phase.NEEDS_HUMAN, None, 4, id="needs a person"),
+    ],
+)
+def test_the_exit_code_tells_the_outcome(phase: Phase, outcome: str | None, code: int) -> None:
+    """Pipelines decide by the exit code alone."""
+    assert exit_code(a_status(phase=phase, outcome=outcome)) == code

@@ -1,0 +1,40 @@
+"""A rollout can be named in four ways, everywhere."""
+
+from pathlib import Path
+
+import pytest
+
+from segue.cli.naming import id_named, target_named
+from segue.errors import Refused
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+CHAT = "rollout/default/serving/Deployment/chat"
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        pytest.param("serving/chat", CHAT, id="namespace/name"),
+        pytest.param("chat", "rollout/default/default/Deployment/chat", id="bare name"),
+        pytest.param(CHAT, CHAT, id="workflow id"),
+        pytest.param("rollout/other/a/Deployment/b", "rollout/other/a/Deployment/b", id="id of another cluster"),
+        pytest.param(str(EXAMPLES / "rollout.yaml"), CHAT, id="spec file"),
+        pytest.param("models/llama-3.1", "rollout/default/models/Deployment/llama-3.1", id="name with dots"),
+    ],
+)
+def test_a_name_is_understood(named: str, expected: str) -> None:
+    """Each way gives the workflow's id."""
+    assert id_named(named, "default") == expected
+
+
+def test_the_cluster_is_part_of_the_id() -> None:
+    """The same target in another cluster is another rollout."""
+    assert id_named("serving/chat", "eu-1") == "rollout/eu-1/serving/Deployment/chat"
+
+
+@pytest.mark.parametrize("text", ["", "/", "/a", "a/", "a/b/c", "A", "a b", "a/-b", "../etc/passwd"])
+def test_what_is_no_name_is_refused(text: str) -> None:
+    """Nothing that is not a name gets near an id."""
+    with pytest.raises(Refused, match="name it NAMESPACE/NAME"):
+        target_named(text)

@@ -1,0 +1,86 @@
+"""``segue plan`` shows what would happen, and needs neither Temporal nor, with --replicas, a cluster."""
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+Segue = Callable[..., Any]
+
+ROLLOUTS = sorted(p.name for p in EXAMPLES.glob("*.yaml") if "kind: Rollout" in p.read_text())
+
+
+def test_json_is_exactly_the_published_interface(segue: Segue) -> None:
+    """The JSON has no key beyond the interface, and a waypoint only where there is one."""
+    ran = segue("plan", str(EXAMPLES / "rollout.yaml"), "--replicas", "6", "-o", "json")
+    assert (ran.code, ran.err) == (0, "")
+    plan = json.loads(ran.out)
+    assert plan == {
+        "replicas": 6,
+        "floor": 6,
+        "ceiling": 8,
+        "stages": [
+            {"old": 6, "new": 0, "action": "start"},
+            {"old": 6, "new": 1, "action": "scaleNew", "waypoint": {"at": 1, "hold": "30s", "approval": False}},
+            {"old": 5, "new": 1, "action": "scaleOld"},
+            {"old": 5, "new": 3, "action": "scaleNew", "waypoint": {"at": "50%", "hold": "0s", "approval": True}},
+            {"old": 3, "new": 3, "action": "scaleOld"},
+            {"old": 3, "new": 5, "action": "scaleNew"},
+            {"old": 1, "new": 5, "action": "scaleOld"},
+            {"old": 1, "new": 6, "action": "scaleNew"},
+            {"old": 0, "new": 6, "action": "scaleOld"},
+        ],
+    }
+
+
+def test_the_table_is_readable_in_a_pipe(segue: Segue) -> None:
+    """Piped, the table has no colours and no cut cells, and says what it takes at the worst moment."""
+    ran = segue("plan", str(EXAMPLES / "rollout.yaml"), "--replicas", "6")
+    assert (ran.code, ran.err) == (0, "")
+    assert "\x1b" not in ran.out
+    assert "…" not in ran.out
+    lines = ran.out.splitlines()
+    assert lines[0] == "chat: Deployment serving/chat, 6 replicas"
+    assert lines[2].split() == ["stage", "old", "new", "total", "what", "happens", "waypoint"]
+    assert lines[3].split() == ["0", "6", "0", "6", "██████··", "as", "it", "is", "now"]
+    assert "at 1: verify, hold 30s" in lines[4]
+    assert "at 50%: verify, approval" in lines[6]
+    assert lines[-1] == ("floor 6 ready, ceiling 8 in all; needs up to 2 replicas more than now (8 instead of 6)")
+
+
+@pytest.mark.parametrize("name", ROLLOUTS)
+@pytest.mark.parametrize("replicas", [1, 4, 1000])
+def test_every_example_can_be_planned(segue: Segue, name: str, replicas: int) -> None:
+    """Each example is a valid spec, and its plan goes from all old to all new."""
+    ran = segue("plan", str(EXAMPLES / name), "--replicas", str(replicas), "-o", "json")
+    assert ran.code == 0, ran.err
+    stages = json.loads(ran.out)["stages"]
+    assert (stages[0]["old"], stages[0]["new"]) == (replicas, 0)
+    assert (stages[-1]["old"], stages[-1]["new"]) == (0, replicas)
+    assert segue("plan", str(EXAMPLES / name), "--replicas", str(replicas)).code == 0
+
+
+def test_scale_in_needs_nothing_more(segue: Segue) -> None:
+    """An order that takes first says that it needs no extra capacity."""
+    ran = segue("plan", str(EXAMPLES / "no-extra-gpu.yaml"), "--replicas", "3")
+    assert ran.out.splitlines()[-1] == "floor 2 ready, ceiling 3 in all; needs no more replicas than now (3)"
+
+
+def test_a_spec_can_come_from_standard_input(segue: Segue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``-`` reads the spec from standard input."""
+    spec = (EXAMPLES / "minimal.yaml").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(spec)))
+    assert segue("plan", "-", "--replicas", "4").code == 0
+
+
+def test_without_a_cluster_plan_says_what_is_missing(segue: Segue, tmp_path: Path) -> None:
+    """Without --replicas the cluster is asked; without a cluster the error names the fix."""
+    ran = segue("plan", str(EXAMPLES / "rollout.yaml"))
+    assert ran.code == 2
+    assert ran.err.startswith("error: KUBECONFIG: ")
+    assert ran.out == ""

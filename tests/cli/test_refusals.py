@@ -1,0 +1,139 @@
+"""Bad input gets one message that names field, value and fix, and exit code 2."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+Segue = Callable[..., Any]
+
+GOOD = (EXAMPLES / "rollout.yaml").read_text()
+HEAD = "apiVersion: segue.dev/v1alpha1\nkind: Rollout\nmetadata: {name: chat}\n"
+MINIMAL = HEAD + "spec:\n  target: {namespace: serving, name: chat}\n  change: {images: {server: 'example/chat:2'}}\n"
+
+# id: (spec text, what the message must say)
+SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "unknown field": (GOOD.replace("onFailure", "onFailur"), ("spec.onFailur", "segue schema")),
+    "unknown nested field": (GOOD.replace("minReady", "minimumReady"), ("readiness.minimumReady",)),
+    "missing target": (HEAD + "spec: {change: {images: {a: b}}}", ("spec.target", "is missing; add it")),
+    "missing change": (HEAD + "spec: {target: {name: chat}}", ("spec.change", "is missing; add it")),
+    "empty change": (GOOD.replace('{images: {server: "example/chat:2"}}', "{}"), ("spec.change", "is empty")),
+    "percentage over 100": (GOOD.replace("25%", "125%"), ("spec.strategy.maxSurge", "125%", "write 0% to 100%")),
+    "percentage without sign": (GOOD.replace("25%", "'25'"), ("spec.strategy.maxSurge", "'25'")),
+    "negative count": (GOOD.replace("25%", "-1"), ("spec.strategy.maxSurge", "-1", "write 0 or more")),
+    "fraction": (GOOD.replace("25%", "0.5"), ("spec.strategy.maxSurge", "0.5", "write 2 or 25%")),
+    "both budgets zero": (GOOD.replace("25%", "0"), ("both 0", "raise one of them to 1")),
+    "negative hold": (GOOD.replace("30s", "-30s"), ("waypoints[0].hold", "-30s", "such as 30s")),
+    "hold without unit": (GOOD.replace("30s", "30"), ("waypoints[0].hold", "30", "with its unit")),
+    "hold of months": (GOOD.replace("30s", "9000h"), ("over 30 days", "approval: true")),
+    "waypoint at zero": (GOOD.replace("at: 1,", "at: 0,"), ("waypoints[0]", "write 1 or more")),
+    "step zero": (GOOD.replace("step: 2", "step: 0"), ("spec.strategy.step", "0: is too small; write 1 or more")),
+    "step as text": (GOOD.replace("step: 2", "step: two"), ("spec.strategy.step", "'two'", "write one without quotes")),
+    "unknown order": (GOOD.replace("order: scaleOutPriority", "order: newFirst"), ("strategy.order", "newFirst")),
+    "deadline under minReady": (GOOD.replace("10m", "2s"), ("minReady", "shorten it, or write a longer deadline")),
+    "deadline of days": (GOOD.replace("10m", "48h"), ("deadline", "write 1s to 24h")),
+    "unknown failure policy": (GOOD.replace("onFailure: rollback", "onFailure: panic"), ("spec.onFailure", "panic")),
+    "other kind of target": (GOOD.replace("kind: Deployment", "kind: DaemonSet"), ("target.kind", "'Deployment'")),
+    "capital name": (GOOD.replace("name: chat}\n  change", "name: Chat}\n  change"), ("target.name", "'Chat'")),
+    "other apiVersion": (GOOD.replace("v1alpha1", "v9"), ("apiVersion", "segue.dev/v9", "write 'segue.dev/v1alpha1'")),
+    "other kind": (GOOD.replace("kind: Rollout", "kind: Deployment"), ("kind", "write 'Rollout'")),
+    "image of no string": (GOOD.replace('"example/chat:2"', "1.10"), ("images.server", "1.1", "put it in quotes")),
+    "change and patch": (
+        MINIMAL.replace("images:", "patch: {spec: {}}, images:"), ("spec.change.patch", "give one or the other",),
+    ),
+    "secret as text": (
+        MINIMAL.replace("images: {server: 'example/chat:2'}", "env: {server: {HF_TOKEN: hf_abc}}"),
+        ("env.server.HF_TOKEN", "secretKeyRef"),
+    ),
+    "not a mapping": ("- a\n- b\n", ("is not a mapping", "write apiVersion")),
+    "a bare word": ("hello\n", ("is not a mapping",)),
+    "empty": ("", ("is empty", "segue schema")),
+    "only a comment": ("# nothing\n---\n", ("is empty",)),
+    "two documents": (GOOD + "---\n" + GOOD, ("holds 2 documents", "keep one Rollout a file")),
+    "broken yaml": ("a: [1,\nb: 2\n", (":3:1:", "does not parse")),
+    "tab as indent": ("spec:\n\ttarget: x\n", (":2:1:", "does not parse")),
+    "key given twice": (GOOD + "  onFailure: pause\n", (":18:3:", "'onFailure' is given twice; keep one")),
+    "alias": ("a: &a [1]\nb: *a\n", (":2:4:", "aliases (*name) are not taken; write it out")),
+    "nested too deeply": ("[" * 5000, ("is nested too deeply",)),
+    "python object": ("!!python/object/apply:os.system ['true']\n", (":1:1:", "does not parse")),
+    "control character": ("a: \x00\n", ("does not parse",)),
+    "too large": ("# " + "x" * 300_000, ("is over 256 KiB",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SPECS)
+def test_a_bad_spec_is_refused(segue: Segue, spec_file: Callable[[str], str], case: str) -> None:
+    """The message names file, field, value and fix; nothing is printed as data."""
+    text, said = SPECS[case]
+    path = spec_file(text)
+    ran = segue("plan", path, "--replicas", "4")
+    assert ran.code == 2, ran.err
+    assert ran.out == ""
+    assert ran.err.startswith("error: ")
+    assert path in ran.err
+    assert "Traceback" not in ran.err
+    for part in said:
+        assert part in ran.err
+
+
+# id: (arguments, what the message must say)
+ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "file absent": (("plan", "absent.yaml"), ("absent.yaml: is not there; check the path",)),
+    "directory": (("plan", str(EXAMPLES)), ("is a directory; give one file in it",)),
+    "replicas zero": (("plan", str(EXAMPLES / "rollout.yaml"), "--replicas", "0"), ("--replicas: 0: must be",)),
+    "replicas huge": (("plan", str(EXAMPLES / "rollout.yaml"), "--replicas", "99999"), ("--replicas: 99999",)),
+    "replicas no number": (("plan", str(EXAMPLES / "rollout.yaml"), "--replicas", "x"), ("--replicas",)),
+    "unknown output": (("plan", str(EXAMPLES / "rollout.yaml"), "-o", "xml"), ("xml",)),
+    "unknown command": (("rol",), ("rol",)),
+    "no name": (("status",), ("NAME",)),
+    "name with three parts": (("status", "a/b/c"), ("NAME: 'a/b/c'", "name it NAMESPACE/NAME")),
+    "name with capitals": (("status", "serving/Chat"), ("NAME: 'serving/Chat'", "serving/chat")),
+    "name empty": (("status", ""), ("NAME: ''",)),
+    "name of another kind": (("status", "rollout/c/n/StatefulSet/x"), ("names no rollout",)),
+    "name as absent file": (("pause", "absent.yaml"), ("absent.yaml: is not there",)),
+    "cluster": (("list", "--cluster", 'a"b'), ("--cluster: 'a\"b'", "use letters, digits")),
+    "timeout": (("start", str(EXAMPLES / "rollout.yaml"), "--timeout", "soon"), ("--timeout: 'soon'", "30s, 5m")),
+    "release timeout": (("release", "serving/chat", "--timeout", "5"), ("--timeout: '5'",)),
+    "scale to zero": (("scale", "serving/chat", "0"), ("N",)),
+    "scale to a word": (("scale", "serving/chat", "many"), ("N", "integer")),
+    "retarget to nothing": (("retarget", "serving/chat"), ("give --image/--env, or --baseline, or --file",)),
+    "retarget two ways": (("retarget", "serving/chat", "--baseline", "--image", "a=b"), ("exactly one way",)),
+    "retarget image form": (("retarget", "serving/chat", "--image", "chat:3"), ("--image: 'chat:3'", "server=")),
+    "retarget image value": (("retarget", "serving/chat", "--image", "a=$(x)"), ("--image: images.a: '$(x)'",)),
+    "retarget env form": (("retarget", "serving/chat", "--env", "KEY=1"), ("--env: is not CONTAINER:KEY=VALUE",)),
+    "retarget other target": (
+        ("retarget", "serving/other", "-f", str(EXAMPLES / "rollout.yaml")), ("is for serving/chat, not for",),
+    ),
+    "reason too long": (("pause", "serving/chat", "--reason", "x" * 2000), ("reason",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ARGUMENTS)
+def test_bad_arguments_are_refused(segue: Segue, case: str) -> None:
+    """They are refused before any server is asked."""
+    arguments, said = ARGUMENTS[case]
+    ran = segue(*arguments)
+    assert ran.code == 2, ran.err
+    assert ran.out == ""
+    assert "Traceback" not in ran.err
+    for part in said:
+        assert part in ran.err
+
+
+def test_a_secret_on_the_command_line_is_refused_and_not_repeated(segue: Segue) -> None:
+    """``--env`` refuses what looks like a secret, and does not print it."""
+    ran = segue("retarget", "serving/chat", "--env", "server:HF_TOKEN=hf_abc123")
+    assert ran.code == 2
+    assert "secretKeyRef" in ran.err
+    assert "hf_abc123" not in ran.err
+
+
+def test_an_unreadable_file_is_refused(segue: Segue, tmp_path: Path) -> None:
+    """A file that is no text is refused with the reason."""
+    path = tmp_path / "spec.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    ran = segue("plan", str(path), "--replicas", "4")
+    assert ran.code == 2
+    assert "is not UTF-8 text" in ran.err

@@ -1,0 +1,176 @@
+"""The command line against real servers, as a pipeline and a person use it."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from harness import Lab, until
+
+SEGUE = Path(sys.executable).with_name("segue")
+COMPLETED, REFUSED, ROLLED_BACK, NEEDS_PERSON, UNREACHABLE, TIMED_OUT = 0, 2, 3, 4, 5, 6
+HOLDS_AT_1 = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
+
+
+class Shell:
+    """Runs ``segue`` as a process, pointed at one lab."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self.lab, self.folder = lab, folder
+        settings = {"SEGUE_TASK_QUEUE": lab.task_queue, "SEGUE_CLUSTER": lab.namespace, "NO_COLOR": "1"}
+        self.env = {**os.environ, **lab.stack.env(), **settings}
+
+    def spec(self, name: str, **spec: Any) -> str:
+        """Write a spec file, and return its path."""
+        rollout = {
+            "apiVersion": "segue.dev/v1alpha1",
+            "kind": "Rollout",
+            "metadata": {"name": name},
+            "spec": {
+                "target": {"namespace": self.lab.namespace, "name": name},
+                "change": {"images": {"server": "example/chat:2"}},
+                "readiness": {"minReady": "0s", "deadline": "20s"},
+                **spec,
+            },
+        }
+        path = self.folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(rollout))
+        return str(path)
+
+    async def run(self, *arguments: str, expect: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run one command, and check its exit code."""
+        ended = await asyncio.to_thread(
+            subprocess.run, [SEGUE, *arguments], env={**self.env, **env}, capture_output=True, text=True, timeout=120,
+            check=False,
+        )  # fmt: skip
+        assert ended.returncode == expect, f"{arguments}: {ended.returncode}\n{ended.stdout}\n{ended.stderr}"
+        assert "Traceback" not in ended.stderr
+        return ended
+
+    async def json(self, *arguments: str) -> Any:
+        return json.loads((await self.run(*arguments, "-o", "json")).stdout)
+
+
+@pytest.fixture
+async def shell(lab: Lab, tmp_path: Path) -> Shell:
+    return Shell(lab, tmp_path)
+
+
+async def test_a_pipeline_reads_plan_start_status_and_report(lab: Lab, shell: Shell) -> None:
+    """Plan from the cluster, start and wait: JSON on stdout, exit code 0, and the report is there afterwards."""
+    await lab.deploy("chat", 4)
+    lab.worker()
+    file = shell.spec("chat", strategy={"maxSurge": 1})
+    plan = await shell.json("plan", file)
+    assert (plan["replicas"], plan["floor"], plan["ceiling"]) == (4, 4, 5)
+    assert set(plan) == {"replicas", "floor", "ceiling", "stages"}
+    ended = await shell.run("start", file, "--wait", "-o", "json")
+    assert json.loads(ended.stdout)["outcome"] == "Completed"
+    status = await shell.json("status", f"{lab.namespace}/chat")
+    keys = "id phase outcome replicas floor ceiling old new waitingFor reason baseline wanted"
+    assert set(keys.split()) <= status.keys()
+    assert status["new"] == {"replicas": 4, "ready": 4}
+    assert "| scaled |" in (await shell.run("report", file)).stdout
+    assert f"{lab.namespace}/chat" in (await shell.run("list")).stdout
+
+
+async def test_exit_codes_of_start_and_wait(lab: Lab, shell: Shell) -> None:
+    """A bad version is 3, one that waits for a person 4, and a caller without patience 6."""
+    names = ("bad", "holds", "slow")
+    await asyncio.gather(*(lab.deploy(name, 2) for name in names))
+    lab.worker()
+    crash = {"patch": {"metadata": {"labels": {"segue.dev/fake": "crash-loop"}}}}
+    slow = {"images": {"server": "example/chat:2"}, "annotations": {"segue.dev/ready-after": "15s"}}
+    bad, held, late = await asyncio.gather(
+        shell.run("start", shell.spec("bad", change=crash), "--wait", expect=ROLLED_BACK),
+        shell.run("start", shell.spec("holds", change=crash, onFailure="pause"), "--wait", expect=NEEDS_PERSON),
+        shell.run("start", shell.spec("slow", change=slow), "--wait", "--timeout", "3s", expect=TIMED_OUT),
+    )
+    assert "CrashLoop" in bad.stderr + bad.stdout
+    assert "CrashLoop" in held.stderr + held.stdout
+    assert "slow" in late.stderr
+    await asyncio.gather(*(shell.run("abort", f"{lab.namespace}/{name}") for name in ("holds", "slow")))
+
+
+async def test_a_second_start_is_refused_or_joins(lab: Lab, shell: Shell) -> None:
+    """The second start names the first and the fix; with --join it retargets the one under way."""
+    await lab.deploy("chat", 2)
+    lab.worker()
+    await shell.run("start", shell.spec("chat", strategy=HOLDS_AT_1))
+    third = shell.spec("chat", change={"images": {"server": "example/chat:3"}}, strategy=HOLDS_AT_1)
+    refused = await shell.run("start", third, expect=REFUSED)
+    assert "under way" in refused.stderr and "--join" in refused.stderr
+    await shell.run("start", third, "--join")
+    status = await shell.json("status", third)
+    assert status["wanted"]["images"] == {"server": "example/chat:3"}
+    await shell.run("abort", third)
+
+
+async def test_steering_by_name(lab: Lab, shell: Shell) -> None:
+    """Pause, resume, scale, approve and watch take namespace/name; what makes no sense is refused with the reason."""
+    await lab.deploy("chat", 2)
+    lab.worker()
+    file, name = shell.spec("chat", strategy=HOLDS_AT_1), f"{lab.namespace}/chat"
+    await shell.run("start", file)
+
+    async def asks() -> bool:
+        return bool((await shell.json("status", name))["phase"] == "AwaitingApproval")
+
+    await until("it asks", asks)
+    assert "not paused" in (await shell.run("resume", name, expect=REFUSED)).stderr
+    await shell.run("pause", name, "--reason", "lunch")
+    assert "lunch" in (await shell.run("status", name)).stdout
+    await shell.run("resume", name)
+    await shell.run("scale", name, "3")
+    await shell.run("approve", name, "--by", "ann")
+    seen = await shell.run("watch", name)
+    assert "Completed" in seen.stdout
+    assert "ann" in (await shell.run("report", name)).stdout
+    assert len(lab.pods("chat", "chat:2")) == 3
+
+
+@pytest.mark.parametrize("way", ["baseline", "wanted"])
+async def test_release_needs_no_temporal(lab: Lab, shell: Shell, way: str) -> None:
+    """Where Temporal is lost, `release` goes back or on by what is written on the target, within floor and ceiling."""
+    await lab.deploy("chat", 4)
+    before = lab.deployment("chat").spec
+    worker = lab.worker()
+    run = await lab.start("chat", strategy={"maxSurge": 1, "waypoints": [{"at": 2, "approval": True}]})
+    await run.until("it stands in the middle", lambda s: s.phase == "AwaitingApproval")
+    worker.kill()
+    with lab.watch("chat") as watcher:
+        away = {"TEMPORAL_ADDRESS": "127.0.0.1:1"}
+        await shell.run("release", f"{lab.namespace}/chat", "--to", way, **away)
+    watcher.assert_within(4, 5, passing=1)
+    image = {"baseline": "chat:1", "wanted": "chat:2"}[way]
+    assert len(lab.pods("chat", image)) == 4 == len(lab.pods("chat"))
+    after = lab.deployment("chat")
+    assert (after.spec.strategy, after.spec.min_ready_seconds) == (before.strategy, before.min_ready_seconds)
+    assert not any(key.startswith("segue.dev/") for key in after.metadata.annotations)
+    lab.worker()  # a worker that comes back finds the target released, and writes nothing
+    report = await run.end()
+    assert report.status.outcome == "Aborted"
+    assert lab.deployment("chat").metadata.generation == after.metadata.generation
+
+
+async def test_what_is_away_is_named(lab: Lab, shell: Shell) -> None:
+    """No worker, no Temporal, no cluster, nothing to release: each says what to do, with its exit code."""
+    await lab.deploy("chat", 2)
+    file, name = shell.spec("chat"), f"{lab.namespace}/chat"
+    no_cluster = {"KUBECONFIG": "/nonexistent"}
+    cases = [
+        (("start", file), {"TEMPORAL_ADDRESS": "127.0.0.1:1"}, UNREACHABLE, "Temporal does not answer at 127.0.0.1:1"),
+        (("plan", file), no_cluster, REFUSED, "KUBECONFIG: '/nonexistent': is no file"),
+        (("status", name), {}, REFUSED, "no rollout of"),
+        (("release", name), {}, REFUSED, "carries no saved baseline"),
+        (("plan", shell.spec("absent")), {}, REFUSED, "absent"),
+        (("start", file), {}, UNREACHABLE, "no worker answers"),
+    ]
+    for arguments, env, code, said in cases:
+        assert said in (await shell.run(*arguments, expect=code, **env)).stderr
+    assert lab.deployment("chat").metadata.generation == 1

@@ -1,0 +1,110 @@
+"""Input that only the real servers can refuse: the error names field, value and fix, and the target is untouched."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from harness import Lab, until
+from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
+
+
+async def refusal(lab: Lab, name: str, change: dict[str, Any] | None = None, **spec: Any) -> ApplicationError:
+    """Start a rollout that must be refused; the waiting client and the workflow's end say the same."""
+    run = await lab.start(name, change, **spec)
+    with pytest.raises(WorkflowFailureError) as ended:
+        await run.end()
+    cause = ended.value.cause
+    assert isinstance(cause, ApplicationError)
+    assert cause.non_retryable
+    return cause
+
+
+BAD_CHANGES: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "no such container": ({"images": {"sidecar": "a/b:1"}}, ["spec.change.images", "'sidecar'", "use one of: server"]),
+    "what runs already": ({"images": {"server": "example/chat:1"}}, ["spec.change", "is what the target runs already"]),
+    "a bad quantity": ({"resources": {"server": {"limits": {"memory": "plenty"}}}}, ["memory", "plenty"]),
+    "a request over its limit": (
+        {"resources": {"server": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}}},
+        ["requests", "must be less than or equal to cpu limit"],
+    ),
+    "a bad annotation": ({"annotations": {"not a key": "x"}}, ["annotations", "not a key"]),
+    "an unknown field": ({"patch": {"spec": {"replicaz": 1}}}, ["replicaz"]),
+    "another selector label": ({"patch": {"metadata": {"labels": {"app": "other"}}}}, ["selector"]),
+    "a secret that is not one": (
+        {"env": {"server": {"A": {"valueFrom": {"secretKeyRef": {"name": "Bad_Name", "key": "k"}}}}}},
+        ["Bad_Name"],
+    ),
+}
+
+
+async def test_bad_changes(served: Lab) -> None:
+    """A change that the target or the API server does not take is refused before anything is written."""
+    await served.deploy("chat", 1)
+    before = served.raw("chat")["metadata"]["resourceVersion"]
+    for what, (change, words) in BAD_CHANGES.items():
+        try:
+            refused = await refusal(served, "chat", change)
+        except Exception as error:  # the spec itself refuses it: as good
+            refused = error  # type: ignore[assignment]
+        for word in words:
+            assert word in str(refused), (what, str(refused))
+        assert served.raw("chat")["metadata"]["resourceVersion"] == before, what
+
+
+async def test_targets_that_cannot_be_rolled(served: Lab) -> None:
+    """Absent, without replicas, paused, or in the middle of a rollout of its own: refused, with what to do."""
+
+    async def absent() -> None:
+        said = str(await refusal(served, "nowhere"))
+        assert f"deployment {served.namespace}/nowhere" in said and "check its name and namespace" in said
+
+    async def absent_namespace() -> None:
+        run = await served.start("elsewhere", target={"namespace": "no-such-namespace", "name": "elsewhere"})
+        with pytest.raises(WorkflowFailureError) as ended:
+            await run.end()
+        assert "deployment no-such-namespace/elsewhere" in str(ended.value.cause)
+
+    async def untouched(name: str, *words: str) -> None:
+        generation = served.raw(name)["metadata"]["generation"]
+        said = str(await refusal(served, name))
+        for word in words:
+            assert word in said, said
+        assert served.raw(name)["metadata"]["generation"] == generation
+        assert not [m for m in served.raw(name)["metadata"]["managedFields"] if m["manager"] == "segue"]
+
+    async def none() -> None:
+        await served.deploy("none", 0, mode="never-ready")
+        await untouched("none", "target.replicas", "0", "has no replicas", "scale it to 1 or more first")
+
+    async def paused() -> None:
+        await served.deploy("paused", 1)
+        served.patch("paused", {"spec": {"paused": True}})
+        await untouched("paused", "target", "is paused", "kubectl rollout resume deployment/paused")
+
+    async def busy() -> None:
+        await served.deploy("busy", 2)
+        labels = {"metadata": {"labels": {"segue.dev/fake": "never-ready"}}}
+        served.patch("busy", {"spec": {"template": labels}})
+        await until("its own rollout is under way", lambda: len(served.pods("busy", "never-ready")) == 1)
+        await untouched("busy", "target", "is in the middle of a rollout of its own", "kubectl rollout undo")
+
+    await asyncio.gather(absent(), absent_namespace(), none(), paused(), busy())
+
+
+async def test_the_one_who_starts_is_told(served: Lab) -> None:
+    """Whoever waits for the plan gets the refusal as the answer."""
+    run = await served.start("nowhere")
+    with pytest.raises((WorkflowUpdateFailedError, Exception), match=r"nowhere|failed|completed"):
+        await run.plan()
+
+
+async def test_a_worker_without_rights(lab: Lab) -> None:
+    """A worker that may not read the target refuses, and names what to grant."""
+    await lab.deploy("chat", 1)
+    before = lab.raw("chat")["metadata"]["resourceVersion"]
+    lab.worker(KUBECONFIG=str(lab.stack.kubeconfig_for("nobody")))
+    said = str(await refusal(lab, "chat"))
+    assert "forbidden" in said
+    assert "rbac.yaml" in said
+    assert lab.raw("chat")["metadata"]["resourceVersion"] == before

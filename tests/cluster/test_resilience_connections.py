@@ -1,0 +1,136 @@
+"""Connections that hang, and watches whose place in the stream is gone: noticed, and begun anew."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Lab, until
+from killing_worker import KillingWorker
+from proxy import proxied
+
+import activities.cluster
+from activities.cluster import Cluster, Expired, Object
+from activities.watching import NamespaceWatch
+from segue.errors import Unreachable
+
+SILENCE_S = 2.0
+
+
+@pytest.fixture
+async def cluster(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The worker's own client, with a worker's rights."""
+    monkeypatch.setattr(
+        "kubernetes.aio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(lab.stack.kubeconfig_for("segue-worker"))
+    )
+    opened = await Cluster.connect()
+    yield opened
+    await opened.close()
+
+
+async def test_stalled_connections(lab: Lab, tmp_path: Path) -> None:
+    """All connections of a worker fall silent at a waypoint; it notices, connects anew, and the rollout goes on."""
+    await lab.deploy("chat", 4)
+    rights = lab.stack.kubeconfig_for("segue-worker")
+    async with proxied(rights, tmp_path) as (proxy, through):
+        KillingWorker(lab, environment={"KUBECONFIG": str(through)}, silence_s=SILENCE_S)
+        with lab.watch("chat") as watcher:
+            run = await lab.start("chat", strategy={"maxSurge": 1, "waypoints": [{"at": 2, "approval": True}]})
+            await run.until("it asks", lambda status: status.phase == "AwaitingApproval")
+            before = proxy.connections
+            proxy.stall()
+            await run.send("approve")
+            report = await run.end()
+    assert report.status.outcome == "Completed"
+    assert proxy.connections > before
+    watcher.assert_within(4, 5)
+
+
+async def test_silent_watch_is_begun_anew(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a watch is silent the picture is not current for long, and what happened meanwhile is seen."""
+    monkeypatch.setattr(activities.cluster, "SILENCE_S", 0.5)
+    async with proxied(lab.stack.kubeconfig, tmp_path) as (proxy, through):
+        monkeypatch.setattr("kubernetes.aio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(through))
+        cluster = await Cluster.connect()
+        watch = NamespaceWatch(cluster, lab.namespace)
+        watch.start()
+        try:
+            await until("the first picture", lambda: watch.current)
+            proxy.stall()
+            await lab.deploy("chat", 1)
+            await until("the new picture", lambda: watch.current and watch.deployment("chat"), limit_s=10)
+        finally:
+            await watch.stop()
+            await cluster.close()
+
+
+async def test_quiet_namespace_is_current_after_an_outage(lab: Lab, cluster: Cluster) -> None:
+    """Where nothing happens no event comes: the watch must not wait for one to call its picture current again."""
+    watch = NamespaceWatch(_FailsOnce(cluster), lab.namespace)  # type: ignore[arg-type]
+    watch.start()
+    try:
+        await until("the outage", lambda: watch.trouble)
+        await until("the picture", lambda: watch.current and not watch.trouble, limit_s=10)
+    finally:
+        await watch.stop()
+
+
+async def test_expired_version_is_told(lab: Lab, cluster: Cluster) -> None:
+    """The API server answers 410 to a watch from long ago."""
+    with pytest.raises(Expired):
+        async for _ in cluster.watch("pods", lab.namespace, "1"):
+            pass
+
+
+async def test_lists_anew_after_410(lab: Lab, cluster: Cluster) -> None:
+    """A watch whose resource version has expired lists again, and follows from there."""
+    await lab.deploy("chat", 1)
+    aged = _ListsOldVersions(cluster)
+    watch = NamespaceWatch(aged, lab.namespace)  # type: ignore[arg-type]
+    watch.start()
+    try:
+        await until("the second lists", lambda: aged.lists["deployments"] >= 2)
+        await lab.deploy("chat-2", 1)
+        await until("the new one", lambda: watch.current and watch.deployment("chat-2"))
+    finally:
+        await watch.stop()
+
+
+class _Wrapped:
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def list(self, kind: str, namespace: str) -> Object:
+        return await self._cluster.list(kind, namespace)
+
+    def watch(self, kind: str, namespace: str, version: str) -> Any:
+        return self._cluster.watch(kind, namespace, version)
+
+
+class _FailsOnce(_Wrapped):
+    """The real client, whose first watch of each kind breaks off."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self._failed: set[str] = set()
+
+    async def watch(self, kind: str, namespace: str, version: str) -> Any:
+        if kind not in self._failed:
+            self._failed.add(kind)
+            raise Unreachable("broken off")
+        async for event in super().watch(kind, namespace, version):
+            yield event
+
+
+class _ListsOldVersions(_Wrapped):
+    """The real client, whose first list of each kind claims to be as old as the cluster."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self.lists = {"deployments": 0, "replicasets": 0, "pods": 0}
+
+    async def list(self, kind: str, namespace: str) -> Object:
+        found = await super().list(kind, namespace)
+        self.lists[kind] += 1
+        if self.lists[kind] == 1:
+            found["metadata"]["resourceVersion"] = "1"
+        return found

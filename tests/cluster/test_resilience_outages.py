@@ -1,0 +1,107 @@
+"""A server is killed and started again in the middle of rollouts: the same end, with floor and ceiling held.
+
+Each outage meets several rollouts at once: one in the middle of a write, one that watches, one that waits for a person.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from harness import Lab, Run, open_lab, until
+from killing_worker import CRASHING, KillingWorker, watched
+from segue_local import Stack
+from temporalio.service import RPCError
+
+ASKS = {"maxSurge": 1, "waypoints": [{"at": 2, "approval": True}]}
+SLOWLY = {"ready_after": "3s"}
+BACK_IN_S = 180.0
+
+
+@pytest.fixture(scope="module")
+def own_stack() -> Iterator[Stack]:
+    """Servers that may be killed without disturbing other tests."""
+    started = Stack.up(f"segue-test-outages-{os.getpid()}")
+    try:
+        yield started
+    finally:
+        started.down()
+
+
+@pytest.mark.parametrize("part", ["temporal", "kube-apiserver", "etcd", "kube-controller-manager"])
+async def test_outage(own_stack: Stack, part: str) -> None:
+    """Whatever a rollout does when the server is lost, it ends as if nothing had happened."""
+    gate = Gate()
+    rollouts = [
+        _meets(own_stack, gate, accident="scale_old#1:sending:wait"),
+        _meets(own_stack, gate, accident="scale_old#1:during:wait"),
+        _meets(own_stack, gate, accident="undo#1:sending:wait", outcome="RolledBack", change=CRASHING),
+        _meets(own_stack, gate, target=SLOWLY),
+        _meets(own_stack, gate, strategy=ASKS),
+    ]
+    async with asyncio.TaskGroup() as group:
+        for rollout in rollouts:
+            group.create_task(rollout)
+        await until("all rollouts at their point", lambda: gate.waiting == len(rollouts), limit_s=90)
+        await asyncio.to_thread(own_stack.kill, part)
+        gate.lost.set()
+        await until("all rollouts to go on into the outage", lambda: gate.waiting == 0)
+        await asyncio.to_thread(own_stack.restart, part)
+        gate.back.set()
+
+
+class Gate:
+    """Where rollouts and outage meet."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.lost = asyncio.Event()
+        self.back = asyncio.Event()
+
+    async def passed(self) -> None:
+        """Wait, in the middle of something, until the server is lost."""
+        self.waiting += 1
+        await self.lost.wait()
+
+
+async def _meets(
+    stack: Stack, gate: Gate, *, accident: str = "", outcome: str = "Completed", target: dict[str, Any] | None = None,
+    **spec: Any,
+) -> None:  # fmt: skip
+    async with open_lab(stack) as lab:
+        await lab.deploy("chat", 3, **(target or {}))
+        before = lab.settings("chat")
+        worker = KillingWorker(lab, accident)
+        async with watched(lab, "chat") as watcher:
+            run = await lab.start("chat", **{"strategy": {"maxSurge": 1}, **spec})
+            await _reaches_its_point(lab, run, worker, accident, "waypoints" in spec.get("strategy", {}))
+            await gate.passed()
+            worker.go()
+            gate.waiting -= 1
+            await gate.back.wait()
+            await until("Temporal's answer", partial(_answer, run.status), BACK_IN_S)
+            if "waypoints" in spec.get("strategy", {}):
+                await run.send("approve")
+            report = await until("the end", partial(_answer, run.end), BACK_IN_S)
+        assert report.status.outcome == outcome
+        assert {**lab.settings("chat"), "template": None} == {**before, "template": None}
+        watcher.assert_within(3, 4, passing=0 if outcome == "Completed" else 1)
+
+
+async def _answer(call: Callable[[], Awaitable[Any]]) -> Any:
+    """Ask Temporal; none while the connection that was lost is still told of."""
+    try:
+        return await call()
+    except RPCError:
+        return None
+
+
+async def _reaches_its_point(lab: Lab, run: Run, worker: KillingWorker, accident: str, asks: bool) -> None:
+    if accident:
+        await worker.until_accident()
+    elif asks:
+        await run.until("it asks", lambda status: status.phase == "AwaitingApproval")
+    else:
+        await until("a new pod that is not ready yet", lambda: lab.pods("chat", "chat:2"))

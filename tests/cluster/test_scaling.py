@@ -1,0 +1,136 @@
+"""Targets whose replicas change, or go, in the middle of a rollout."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from harness import Case, Lab, until
+
+
+def moved(moves: int) -> Any:
+    return lambda status: status.moves >= moves
+
+
+async def ready(case: Case, replicas: int) -> None:
+    """Wait until the target is told to have so many replicas, and as many are ready."""
+    await until(f"{replicas} wanted", lambda: case.lab.raw(case.name)["spec"]["replicas"] == replicas)
+    await until(f"{replicas} ready", lambda: case.watcher.samples[-1].ready >= replicas)
+
+
+async def test_scaled_up_and_down_in_the_middle(served: Lab) -> None:
+    """4→8→4, by message or by somebody else: floor and ceiling follow the replicas of now, and it completes."""
+
+    def by_hand(case: Case, replicas: int) -> Any:
+        async def patch() -> None:
+            case.lab.patch(case.name, {"spec": {"replicas": replicas}}, manager="an-autoscaler")
+
+        return patch()
+
+    def by_message(case: Case, replicas: int) -> Any:
+        return case.run.send("scale", replicas=replicas)
+
+    async def one(name: str, scale: Callable[[Case, int], Any], waypoint: int) -> None:
+        waypoints = [{"at": waypoint, "approval": True}, {"at": "75%", "approval": True}]
+        async with served.case(name, strategy={"maxSurge": 1, "waypoints": waypoints}) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            grows = case.watcher.mark()
+            await scale(case, 8)
+            await ready(case, 8)
+            await case.run.send("approve")
+            await case.run.until("it asks at 6 of 8", lambda s: s.phase == "AwaitingApproval" and s.new.replicas == 6)
+            shrinks = case.watcher.mark()
+            await scale(case, 4)
+            await until("4 wanted", lambda: served.raw(name)["spec"]["replicas"] == 4)
+            await case.run.send("approve")
+            await case.ends("Completed")
+            assert len(served.pods(name)) == 4
+        case.watcher.assert_within(4, 5, until=grows)
+        case.watcher.assert_within(4, 9, since=grows, until=shrinks, passing=1)
+        grown = next(n for n, s in enumerate(case.watcher.samples) if n >= grows and s.ready >= 8)
+        case.watcher.assert_within(8, 9, since=grown, until=shrinks)
+        case.watcher.assert_within(4, 9, since=shrinks)
+        shrunk = next(n for n, s in enumerate(case.watcher.samples) if n >= shrinks and s.total <= 5)
+        case.watcher.assert_within(4, 5, since=shrunk)
+
+    await asyncio.gather(one("message", by_message, 1), one("hand", by_hand, 2))
+
+
+async def test_scaled_to_none_in_the_middle(served: Lab) -> None:
+    """A target with no replicas is waited for; it goes on with its replicas, and an abort ends at once."""
+
+    async def asleep(case: Case) -> None:
+        await case.run.until("2 moves", moved(2))
+        served.patch(case.name, {"spec": {"replicas": 0}})
+        status = await case.run.until("it waits", lambda s: "scaled to 0" in s.waiting_for)
+        assert status.waiting_for == "replicas: the target is scaled to 0"
+        await case.reaches(0, 0)
+
+    async def on() -> None:
+        async with served.case("on") as case:
+            await asleep(case)
+            served.patch("on", {"spec": {"replicas": 3}})
+            await case.ends("Completed")
+            assert len(served.pods("on", "chat:2")) == 3 == len(served.pods("on"))
+
+    async def back() -> None:
+        async with served.case("back") as case:
+            await asleep(case)
+            await case.run.send("abort")
+            await case.ends("Aborted")
+
+    await asyncio.gather(on(), back())
+
+
+async def test_deleted_in_the_middle(served: Lab) -> None:
+    """A target that is deleted ends the rollout with that word, before and after its first write."""
+
+    async def before() -> None:
+        await served.deploy("early", 2)
+        run = await served.start("early", strategy={"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]})
+        await run.signal("pause")
+        await run.plan()
+        served.apps.delete_namespaced_deployment("early", served.namespace)
+        report = await run.end()
+        assert report.status.outcome == "Aborted"
+        assert report.entries[-1].what == "fenced off"
+        assert report.entries[-1].detail == "the target was deleted"
+
+    async def after(name: str, *, again: bool) -> None:
+        async with served.case(name, 2, strategy={"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            policy = "Orphan" if again else "Foreground"
+            served.apps.delete_namespaced_deployment(name, served.namespace, propagation_policy=policy)
+            if again:
+                field = f"metadata.name={name}"
+                await until(
+                    "it is gone",
+                    lambda: not served.apps.list_namespaced_deployment(served.namespace, field_selector=field).items,
+                )
+                body = {"metadata": {"name": name}, "spec": {**case.before, "replicas": 2}}
+                body["spec"].pop("annotations")
+                served.apps.create_namespaced_deployment(served.namespace, body)
+                version = served.raw(name)["metadata"]["generation"]
+            report = await case.run.end()
+            assert report.status.outcome == "Aborted"
+            if again:
+                assert served.raw(name)["metadata"]["generation"] == version
+
+    # A successor of the same name is nobody's, and is left alone.
+    await asyncio.gather(before(), after("late", again=False), after("successor", again=True))
+
+
+async def test_pods_of_both_sides_are_lost(served: Lab) -> None:
+    """A pod of each side that is deleted is replaced on its side, and costs at most itself of the floor."""
+    async with served.case("chat", strategy={"maxSurge": 1, "waypoints": [{"at": 2, "approval": True}]}) as case:
+        await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+        for image in ("chat:1", "chat:2"):
+            await case.reaches(3, 2)
+            gone = served.pods("chat", image)[0].metadata.name
+            served.core.delete_namespaced_pod(gone, served.namespace)
+            await until("it is missed", lambda gone=gone: gone not in {p.metadata.name for p in served.pods("chat")})
+        await case.reaches(3, 2)
+        await case.run.send("approve")
+        # And once more, in the midst of a move.
+        served.core.delete_namespaced_pod(served.pods("chat", "chat:1")[0].metadata.name, served.namespace)
+        await case.ends("Completed")
+    case.watcher.assert_within(3, 5)

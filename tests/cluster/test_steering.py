@@ -1,0 +1,316 @@
+"""Messages: as updates and as signals, at each stage, early, late and twice."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from harness import Case, Lab, Run, until
+from temporalio.client import WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
+
+from segue import contract, messages
+from segue.report import Report
+from segue.state import Entry
+
+V3: dict[str, Any] = {"images": {"server": "example/chat:3"}}
+
+
+def entries(report: Report, what: str) -> list[Entry]:
+    return [e for e in report.entries if e.what == what]
+
+
+async def refused(run: Run, name: str, **fields: Any) -> str:
+    """Send an update that must be refused, and return the words."""
+    with pytest.raises(WorkflowUpdateFailedError) as caught:
+        await run.send(name, **fields)
+    assert isinstance(caught.value.cause, ApplicationError)
+    assert caught.value.cause.type == "Refused"
+    return caught.value.cause.message
+
+
+def moved(moves: int) -> Any:
+    return lambda status: status.moves >= moves
+
+
+# --- pause and resume -----------------------------------------------------------------------------------
+
+
+async def test_pause_and_resume_at_each_stage(served: Lab) -> None:
+    """Paused at a stage, what was asked becomes ready and then nothing moves; resumed, it goes on within the budget."""
+    async with served.case("chat") as case:
+        for moves in range(1, 5):
+            await case.run.until(f"{moves} moves", moved(moves))
+            assert await case.run.send("pause", reason="lunch") == "pause: now Paused"
+            status = await case.run.status()
+            assert status.waiting_for == "resume: paused by test: lunch" and "resume" in status.can
+            rest = await case.rests()
+            generation = served.raw("chat")["metadata"]["generation"]
+            assert await case.rests() == rest
+            assert served.raw("chat")["metadata"]["generation"] == generation
+            assert await case.run.send("resume") == "resume: now Progressing"
+        report = await case.ends("Completed")
+    case.watcher.assert_within(4, 5)
+    assert len(entries(report, "paused")) == len(entries(report, "resumed")) == 4
+
+
+async def test_a_pause_holds_progress_and_not_safety(served: Lab) -> None:
+    """A new pod that crashes while paused still rolls the target back."""
+    async with served.case("chat", 2) as case:
+        await case.run.until("a move", moved(1))
+        await case.run.send("pause")
+        await case.reaches(2, 1)
+        served.relabel(served.pods("chat", "chat:2")[0].metadata.name, "crash-loop")
+        await case.ends("RolledBack")
+    case.watcher.assert_within(2, 3, passing=1)
+
+
+# --- retarget -------------------------------------------------------------------------------------------
+
+
+async def test_retarget_at_each_stage(served: Lab) -> None:
+    """Retargeted to v3 at any stage, only v3 runs at the end, and nothing that serves goes before v3 is ready."""
+
+    async def one(moves: int) -> None:
+        async with served.case(f"at-{moves}") as case:
+            await case.run.until(f"{moves} moves", moved(moves))
+            assert await case.run.send("retarget", change=V3) == "now wants server=example/chat:3"
+            report = await case.ends("Completed")
+            assert len(served.pods(case.name, "chat:3")) == 4 == len(served.pods(case.name))
+            assert len(report.plans) == 2
+            assert report.plans[1].parent == "server=example/chat:2"
+        # What is superseded and unready goes in the same write.
+        case.watcher.assert_within(4, 5, passing=1)
+
+    await asyncio.gather(*map(one, range(5)))
+
+
+async def test_retarget_back_or_to_the_same(served: Lab) -> None:
+    """To v1 by its image, or to the baseline by name, is a way back; to what is wanted already changes nothing."""
+
+    async def back(name: str, **wish: Any) -> None:
+        async with served.case(name) as case:
+            await case.run.until("2 moves", moved(2))
+            await case.run.send("retarget", **wish)
+            report = await case.ends("RolledBack")
+            assert "retargeted to the baseline by test" in report.status.reason
+        case.watcher.assert_within(4, 5, passing=1)
+
+    async def same() -> None:
+        async with served.case("same") as case:
+            await case.run.until("2 moves", moved(2))
+            said = await case.run.send("retarget", change={"images": {"server": "example/chat:2"}})
+            assert said == "server=example/chat:2 is wanted already"
+            report = await case.ends("Completed")
+            assert len(report.plans) == 1
+        case.watcher.assert_within(4, 5, passing=1)
+
+    v1 = {"images": {"server": "example/chat:1"}}
+    await asyncio.gather(back("image", change=v1), back("name", baseline=True), same())
+
+
+async def test_retarget_away_from_a_bad_version(served: Lab) -> None:
+    """A version that never becomes ready and fills the surge is left behind by a retarget, within the budget."""
+    async with served.case("chat", change=NEVER_READY, strategy={"maxSurge": 2}) as case:
+        await case.reaches(4, 2, ready=False)
+        # A patch has no sum with another change: the newest wish is laid on the baseline.
+        assert "a patch cannot be combined" in await refused(case.run, "retarget", change=V3)
+        assert await case.run.send("retarget", change=V3, onto_baseline=True) == "now wants server=example/chat:3"
+        await case.ends("Completed")
+        assert len(served.pods("chat", "chat:3")) == 4 == len(served.pods("chat"))
+    case.watcher.assert_within(4, 6, passing=2)
+
+
+async def test_abort_with_three_versions_alive(served: Lab) -> None:
+    """Aborted after a retarget, pods of the superseded version serve until the baseline's are back."""
+
+    async def one(name: str, ready_after: str, stops_at: int) -> None:
+        strategy = {"maxSurge": 2, "waypoints": [{"at": at, "approval": True} for at in (stops_at, 3)]}
+        v3 = {**V3, "annotations": {"segue.dev/ready-after": ready_after}}
+        async with served.case(name, strategy=strategy) as case:
+            await case.run.until("v2 asks", lambda s: s.phase == "AwaitingApproval")
+            await case.run.send("approve")
+            await case.run.until("v2 asks again", lambda s: s.phase == "AwaitingApproval" and s.new.replicas == 3)
+            await case.run.send("retarget", change=v3)
+            if ready_after == "300ms":  # else it is stuck before its waypoint
+                await case.run.until("v3 asks", lambda s: s.phase == "AwaitingApproval" and s.new.replicas == stops_at)
+            await until("three versions", lambda: len(case.watcher.samples[-1].by_image) == 3)
+            await case.run.send("abort")
+            await case.ends("Aborted")
+        case.watcher.assert_within(4, 6, passing=1)
+
+    await asyncio.gather(one("good", "300ms", 1), one("good-later", "300ms", 2), one("bad", "1h", 1))
+
+
+# --- abort ----------------------------------------------------------------------------------------------
+
+
+async def test_abort_at_each_stage(served: Lab) -> None:
+    """Aborted at any stage, the baseline comes back within the budget, and the outcome says so."""
+
+    async def one(moves: int) -> None:
+        async with served.case(f"at-{moves}") as case:
+            await case.run.until(f"{moves} moves", moved(moves))
+            assert await case.run.send("abort", reason="no") == "abort: now RollingBack"
+            report = await case.ends("Aborted")
+            assert report.status.reason == "Requested: aborted by test: no"
+        case.watcher.assert_within(4, 5, passing=1)
+
+    await asyncio.gather(*map(one, range(5)))
+
+
+async def test_abort_before_anything_was_written(served: Lab) -> None:
+    """An abort that is there before the first write ends the rollout, and the target was never touched."""
+    await served.deploy("chat", 2)
+    before = served.raw("chat")["metadata"]["resourceVersion"]
+    rollout = served.rollout("chat")
+    handle = await served.temporal.start_workflow(
+        contract.WORKFLOW,
+        contract.Task(spec=rollout.spec, name="chat"),
+        id=contract.workflow_id(served.namespace, rollout.spec.target),
+        task_queue=served.task_queue,
+        start_signal="abort",
+        start_signal_args=[messages.Abort(by="test")],
+        result_type=Report,
+    )
+    assert (await handle.result()).status.outcome == "Aborted"
+    assert served.raw("chat")["metadata"]["resourceVersion"] == before
+
+
+async def test_cancel_is_an_abort(served: Lab) -> None:
+    """Temporal's own cancel goes back like an abort; the workflow ends as completed, with its report."""
+
+    async def one(moves: int) -> None:
+        async with served.case(f"at-{moves}", 3) as case:
+            await case.run.until(f"{moves} moves", moved(moves))
+            await case.run.handle.cancel()
+            report = await case.ends("Aborted")
+            assert "cancelled" in report.status.reason
+        case.watcher.assert_within(3, 4, passing=1)
+
+    await asyncio.gather(*map(one, (0, 1, 2)))
+
+
+async def test_a_second_abort_and_cancel_change_nothing(served: Lab) -> None:
+    """Abort and cancel during the way back are taken, and it ends the same."""
+    async with served.case("chat") as case:
+        await case.run.until("2 moves", moved(2))
+        await case.run.send("abort")
+        await asyncio.gather(case.run.signal("abort"), case.run.handle.cancel(), case.run.signal("abort"))
+        await case.ends("Aborted")
+    case.watcher.assert_within(4, 5, passing=1)
+
+
+# --- settle ---------------------------------------------------------------------------------------------
+
+
+NEVER_READY: dict[str, Any] = {
+    "patch": {
+        "metadata": {"labels": {"segue.dev/fake": "never-ready"}},
+        "spec": {"containers": [{"name": "server", "image": "example/chat:2"}]},
+    }
+}
+
+
+async def mend(case: Case, count: int) -> None:
+    """Let so many of the new pods become ready, and no more."""
+    await until(f"{count} new pods", lambda: len(case.lab.pods(case.name, "chat:2")) >= count)
+    for pod in case.lab.pods(case.name, "chat:2")[:count]:
+        case.lab.relabel(pod.metadata.name, "ready")
+
+
+async def test_settle_leaves_a_stage_that_cannot_complete(served: Lab) -> None:
+    """Settled, only what is ready is kept, and it waits for a person; who resumes, goes on from there, or goes back."""
+
+    async def one(name: str, way: str, outcome: str) -> None:
+        async with served.case(name, change=NEVER_READY, strategy={"maxSurge": 2}) as case:
+            await case.reaches(4, 2, ready=False)
+            await mend(case, 1)
+            await case.reaches(3, 3, ready=False)
+            assert (await case.run.send("settle")).startswith("settle: now")
+            await case.run.until("it settled", lambda s: s.phase == "Paused" and s.reason == "settled")
+            assert await case.rests() == (3, 1)
+            fields = {"change": V3, "onto_baseline": True} if way == "retarget" else {}
+            await case.run.send(way, **fields)
+            if way == "retarget":
+                await case.run.send("resume")
+            if way == "resume":
+                await case.reaches(3, 3, ready=False)
+                await mend(case, 3)
+                await case.reaches(1, 4, ready=False)
+                await mend(case, 4)
+            await case.ends(outcome)
+        case.watcher.assert_within(4, 6, passing=1)
+
+    await asyncio.gather(
+        one("on", "resume", "Completed"), one("back", "abort", "Aborted"), one("elsewhere", "retarget", "Completed")
+    )
+
+
+# --- approvals ------------------------------------------------------------------------------------------
+
+
+async def test_reject_rolls_back(served: Lab) -> None:
+    """A person who says no at a waypoint is named in the reason, and the baseline comes back."""
+    async with served.case("chat", 2, strategy={"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}) as case:
+        await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+        await case.run.send("reject", reason="too slow")
+        report = await case.ends("RolledBack")
+        assert report.status.reason == "Rejected: at waypoint 1 by test: too slow"
+    case.watcher.assert_within(2, 3, passing=1)
+
+
+async def test_early_late_and_repeated_messages(served: Lab) -> None:
+    """What makes no sense now is refused with what does, leaves a line when it was a signal, and does no harm."""
+    async with served.case("chat", 2, strategy={"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}) as case:
+        run = case.run
+        await run.signal("approve")  # nothing asks yet
+        await run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+        assert "is not paused" in await refused(run, "resume")
+        await run.send("pause")
+        await run.signal("pause")  # twice is once
+        await run.signal("approve")
+        assert "no approval is waited for" in await refused(run, "approve")
+        await run.signal("approve")
+        status = await run.until("both were heard", lambda s: "resume" in s.can)
+        assert status.phase == "Paused"
+        await run.send("resume")
+        report = await case.ends("Completed")
+        with pytest.raises(Exception, match=r"already completed|not found"):
+            await run.send("abort")
+    said = [e.detail for e in entries(report, "signal refused")]
+    assert len(said) == 2 and all("no approval is waited for now" in s for s in said)
+    assert len(entries(report, "paused")) == len(entries(report, "approved")) == 1
+    case.watcher.assert_within(2, 3)
+
+
+async def test_the_same_update_twice(served: Lab) -> None:
+    """An update that a pipeline repeats under the same id is taken once and answers the same."""
+    async with served.case("chat", 2) as case:
+        await case.run.until("a move", moved(1))
+
+        async def once() -> str:
+            pause = messages.Pause(by="test")
+            said: str = await case.run.handle.execute_update("pause", pause, id="pipeline-7", result_type=str)
+            return said
+
+        assert await once() == await once() == "pause: now Paused"
+        await case.run.send("resume")
+        assert await once() == "pause: now Paused"  # the answer of then: nothing is paused again
+        report = await case.ends("Completed")
+        assert len(entries(report, "paused")) == 1
+    case.watcher.assert_within(2, 3)
+
+
+async def test_refused_while_going_back(served: Lab) -> None:
+    """On the way back only abort and scale are taken; the others are refused, and say what to do."""
+    async with served.case("chat") as case:
+        await case.run.until("3 moves", moved(3))
+        await case.run.send("abort")
+        wishes = {"retarget": {"change": V3}}
+        names = ["pause", "resume", "retarget", "settle", "approve", "reject", "promote"]
+        said = await asyncio.gather(*(refused(case.run, name, **wishes.get(name, {})) for name in names))
+        for name, words in zip(names, said, strict=True):
+            assert words.startswith(f"{name}: the rollout is going back to its baseline; wait for its end")
+        report = await case.ends("Aborted")
+        assert len(report.plans) == 1
+    case.watcher.assert_within(4, 5, passing=1)

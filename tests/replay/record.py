@@ -1,0 +1,141 @@
+"""Records the histories that the replay tests replay: real rollouts, on servers of its own.
+
+Run by ``make histories``, and only for a deliberate change of the workflow: a history that does not replay any more is
+a rollout that a new release would break. SEGUE_TEST_STACK names a running stack to use instead.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests/support")]
+
+from harness import FAST, Lab, Run, open_lab, until  # noqa: E402 - needs the path
+from killing_worker import CRASHING, until_phase  # noqa: E402
+from segue_local import Stack  # noqa: E402
+
+HISTORIES = Path(__file__).parent / "histories"
+ASKS_AT_1 = {"maxSurge": 1, "waypoints": [{"at": 1, "hold": "100ms", "approval": True}]}
+
+
+async def _success(lab: Lab) -> Run:
+    run = await lab.start("chat", strategy=ASKS_AT_1)
+    await run.plan()
+    await until_phase(run, "AwaitingApproval")
+    await run.send("approve")
+    return run
+
+
+async def _rollback(lab: Lab) -> Run:
+    return await lab.start("chat", change=CRASHING, strategy={"maxSurge": 1})
+
+
+async def _retarget_and_abort(lab: Lab) -> Run:
+    run = await lab.start("chat", strategy=ASKS_AT_1)
+    await until_phase(run, "AwaitingApproval")
+    await run.send("retarget", change={"images": {"server": "example/chat:3"}})
+    await until("version 3", lambda: lab.pods("chat", "chat:3"))
+    await until_phase(run, "AwaitingApproval")
+    await run.signal("abort", reason="not today")
+    return run
+
+
+async def _pause_scale_and_resume(lab: Lab) -> Run:
+    run = await lab.start("chat", strategy=ASKS_AT_1)
+    await until_phase(run, "AwaitingApproval")
+    await run.signal("pause")
+    await until_phase(run, "Paused")
+    await run.send("scale", replicas=3)
+    await until("it is scaled", lambda: lab.deployment("chat").spec.replicas == 3)
+    await run.send("resume")
+    await until_phase(run, "AwaitingApproval")
+    await run.signal("approve")
+    return run
+
+
+async def _cancel(lab: Lab) -> Run:
+    run = await lab.start("chat", strategy=ASKS_AT_1)
+    await until_phase(run, "AwaitingApproval")
+    await run.handle.cancel()
+    return run
+
+
+async def _continue_as_new(lab: Lab) -> Run:
+    return await lab.start("chat", strategy={"maxSurge": 1}, tuning=FAST.model_copy(update={"history_events": 30}))
+
+
+SCENARIOS: dict[str, Callable[[Lab], Awaitable[Run]]] = {
+    "success": _success,
+    "rollback": _rollback,
+    "retarget-abort": _retarget_and_abort,
+    "pause-scale-resume": _pause_scale_and_resume,
+    "cancel": _cancel,
+    "continue-as-new": _continue_as_new,
+}
+
+
+async def record(stack: Stack, task_queue: str, name: str) -> dict[str, Any]:
+    """Run one scenario, and return its histories by file name: one for each run of the workflow."""
+    async with open_lab(stack, task_queue) as lab:
+        await lab.deploy("chat", 2)
+        run = await SCENARIOS[name](lab)
+        await run.end()
+        found = [w async for w in lab.temporal.list_workflows(f"WorkflowId = '{run.handle.id}'")]
+        found.sort(key=lambda w: w.start_time)
+        histories = {}
+        for number, execution in enumerate(found, 1):
+            handle = lab.temporal.get_workflow_handle(execution.id, run_id=execution.run_id)
+            history = _anonymous(json.loads((await handle.fetch_history()).to_json()))
+            histories[f"{name}-{number}" if len(found) > 1 else name] = {"id": execution.id, **history}
+    return histories
+
+
+def _anonymous(found: Any) -> Any:
+    """Leave out who recorded it: a process and a machine."""
+    if isinstance(found, list):
+        return [_anonymous(each) for each in found]
+    if isinstance(found, dict):
+        return {key: _anonymous(value) for key, value in found.items() if key != "identity"}
+    return found
+
+
+@contextmanager
+def _servers() -> Iterator[Stack]:
+    given = os.environ.get("SEGUE_TEST_STACK")
+    if given:
+        found = Stack.find(given)
+        if found is None:
+            raise SystemExit(f"SEGUE_TEST_STACK={given}: no such stack is up")
+        yield found
+        return
+    started = Stack.up(f"segue-test-histories-{os.getpid()}", on_progress=print)
+    try:
+        yield started
+    finally:
+        started.down()
+
+
+async def main() -> None:
+    """Record everything, and only then replace what is there."""
+    with _servers() as stack:
+        async with open_lab(stack) as fleet:
+            fleet.worker()
+            recorded = await asyncio.gather(*(record(stack, fleet.task_queue, name) for name in SCENARIOS))
+    for old in HISTORIES.glob("*.json"):
+        old.unlink()
+    HISTORIES.mkdir(exist_ok=True)
+    for histories in recorded:
+        for name, history in histories.items():
+            file = HISTORIES / f"{name}.json"
+            file.write_text(json.dumps(history, separators=(",", ":")) + "\n")
+            print(f"{file.relative_to(ROOT)}: {len(history['events'])} events, {file.stat().st_size // 1024} KiB")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,349 @@
+"""What tests of the real thing share: targets, workers as processes, rollouts. Real servers only."""
+
+import asyncio
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import temporalio.client
+import yaml
+from kubernetes import client
+from kubernetes import config as kubeconfig
+from segue_local import Stack
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError
+from watcher import PodWatcher
+
+from segue import contract, messages
+from segue.messages import Message
+from segue.plan import Plan
+from segue.report import Report, to_markdown
+from segue.spec import Rollout, read_rollout
+from segue.status import Status
+
+ROOT = Path(__file__).resolve().parents[2]
+POLL_S = 0.05
+
+FAST = contract.Tuning(heartbeat_s=4.0, write_s=4.0, recheck_s=1.0)
+"""A lost worker is noticed soon: for tests that kill it."""
+
+
+async def until(what: str, check: Callable[[], Any], limit_s: float = 60.0) -> Any:
+    """Wait until ``check`` (plain or async) returns something true, and return that; else say what was waited for."""
+    ends = time.monotonic() + limit_s
+    found: Any = None
+    while time.monotonic() < ends:
+        found = check()
+        if isinstance(found, Awaitable):
+            found = await found
+        if found:
+            return found
+        await asyncio.sleep(POLL_S)
+    raise AssertionError(f"{what}: not within {limit_s:g} s; last seen: {found!r}")
+
+
+@dataclass
+class Lab:
+    """One namespace of a real cluster, one task queue of a real Temporal, and what a test puts there."""
+
+    stack: Stack
+    temporal: temporalio.client.Client
+    namespace: str
+    task_queue: str
+    workers: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        api = kubeconfig.new_client_from_config(str(self.stack.kubeconfig))
+        self.apps, self.core = client.AppsV1Api(api), client.CoreV1Api(api)
+        self.core.create_namespace({"metadata": {"name": self.namespace}})
+        self._grant(client.RbacAuthorizationV1Api(api))
+
+    def _grant(self, rbac: client.RbacAuthorizationV1Api) -> None:
+        """Give the worker's user the published role in this namespace, and no more."""
+        role, binding = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
+        rbac.create_namespaced_role(self.namespace, role)
+        rbac.create_namespaced_role_binding(self.namespace, binding)
+
+    # --- targets ---
+
+    async def deploy(
+        self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
+        image: str = "example/chat:1", **spec: Any,
+    ) -> None:  # fmt: skip
+        """Make a Deployment of fake pods, and wait until it serves, where its pods can."""
+        labels = {"app": name, "segue.dev/fake": mode}
+        template = {
+            "metadata": {"labels": labels, "annotations": {"segue.dev/ready-after": ready_after}},
+            "spec": {"containers": [{"name": "server", "image": image}]},
+        }
+        body = {
+            "metadata": {"name": name},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template, **spec},
+        }
+        self.apps.create_namespaced_deployment(self.namespace, body)
+        if mode == "ready":
+            await until(f"{name} available", lambda: (self.deployment(name).status.available_replicas or 0) == replicas)
+
+    def deployment(self, name: str) -> Any:
+        return self.apps.read_namespaced_deployment(name, self.namespace)
+
+    def pods(self, name: str, version: str = "") -> list[Any]:
+        """The pods of a target that are not being deleted, of one version (part of the image or mode) or all."""
+        found = self.core.list_namespaced_pod(self.namespace, label_selector=f"app={name}").items
+        live = [p for p in found if p.metadata.deletion_timestamp is None]
+        return [p for p in live if version in f"{p.spec.containers[0].image} {p.metadata.labels['segue.dev/fake']}"]
+
+    def watch(self, name: str) -> PodWatcher:
+        return PodWatcher(self.core, self.namespace, f"app={name}")
+
+    def patch(self, name: str, patch: dict[str, Any], manager: str = "a-person") -> None:
+        """Change a target as somebody else would."""
+        self.apps.patch_namespaced_deployment(name, self.namespace, patch, field_manager=manager)
+
+    # --- rollouts ---
+
+    def rollout(self, name: str, change: dict[str, Any] | None = None, **spec: Any) -> Rollout:
+        """Make a spec: image 2 and quick readiness, unless said otherwise."""
+        body = {
+            "target": {"namespace": self.namespace, "name": name},
+            "change": change or {"images": {"server": "example/chat:2"}},
+            "readiness": {"minReady": "0s", "deadline": "20s"},
+            **spec,
+        }
+        return read_rollout(
+            {"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": name}, "spec": body}
+        )
+
+    async def start(
+        self, name: str, change: dict[str, Any] | None = None, *, tuning: contract.Tuning = FAST, **spec: Any
+    ) -> "Run":
+        rollout = self.rollout(name, change, **spec)
+        handle = await self.temporal.start_workflow(
+            contract.WORKFLOW,
+            contract.Task(spec=rollout.spec, name=name, by="test", tuning=tuning),
+            id=contract.workflow_id(self.namespace, rollout.spec.target),
+            task_queue=self.task_queue,
+            result_type=Report,
+        )
+        return Run(handle)
+
+    def worker(self, *, module: str = "worker", **env: str) -> "WorkerProcess":
+        """Start a real worker process on this lab's task queue."""
+        worker = WorkerProcess(self, module, env)
+        self.workers.append(worker)
+        return worker
+
+    # --- a target that is rolled, and what must be so of it at the end ---
+
+    @asynccontextmanager
+    async def case(
+        self, name: str, replicas: int = 4, change: dict[str, Any] | None = None, *, tuning: contract.Tuning = FAST,
+        target: dict[str, Any] | None = None, **spec: Any,
+    ) -> AsyncIterator["Case"]:  # fmt: skip
+        """A target, its watcher and its rollout: surge 1 unless said otherwise; ``target`` is its Deployment's spec."""
+        await self.deploy(name, replicas, **(target or {}))
+        before = self.settings(name)
+        with self.watch(name) as watcher:
+            run = await self.start(name, change, tuning=tuning, **{"strategy": {"maxSurge": 1}, **spec})
+            yield Case(self, name, before, run, watcher)
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """All of a Deployment that a rollout must leave as it was, but for the template's change and the replicas."""
+        found = json.loads(self.apps.read_namespaced_deployment(name, self.namespace, _preload_content=False).data)
+        spec = {k: v for k, v in found["spec"].items() if k != "replicas"}
+        annotations = found["metadata"].get("annotations", {})
+        return {**spec, "annotations": {k: v for k, v in annotations.items() if not k.endswith("/revision")}}
+
+    def replicasets(self, name: str) -> list[dict[str, Any]]:
+        found = self.apps.list_namespaced_replica_set(
+            self.namespace, label_selector=f"app={name}", _preload_content=False
+        )
+        items: list[dict[str, Any]] = json.loads(found.data)["items"]
+        return items
+
+    def raw(self, name: str) -> dict[str, Any]:
+        """A Deployment as the API server's JSON."""
+        found: dict[str, Any] = json.loads(
+            self.apps.read_namespaced_deployment(name, self.namespace, _preload_content=False).data
+        )
+        return found
+
+    def quota_used(self, name: str) -> dict[str, str]:
+        """What counts towards a quota."""
+        return self.core.read_namespaced_resource_quota(name, self.namespace).status.used or {}
+
+    def relabel(self, pod: str, mode: str) -> None:
+        """Move a live pod to another mode: break it, or mend it."""
+        self.core.patch_namespaced_pod(pod, self.namespace, {"metadata": {"labels": {"segue.dev/fake": mode}}})
+
+    def worker_environment(self, env: dict[str, str]) -> dict[str, str]:
+        """What a worker of this lab is told: where everything is, with the rights of a worker and no more."""
+        settings = {"SEGUE_TASK_QUEUE": self.task_queue, "SEGUE_LOG_FORMAT": "text", "SEGUE_GRACEFUL_SHUTDOWN_S": "5"}
+        rights = {"KUBECONFIG": str(self.stack.kubeconfig_for("segue-worker"))}
+        return {**self.stack.env(), **rights, **settings, "PYTHONPATH": str(ROOT / "tests/support"), **env}
+
+    async def close(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+        self.core.delete_namespace(self.namespace)
+
+
+class WorkerProcess:
+    """``python -m worker`` as a process of its own."""
+
+    def __init__(self, lab: Lab, module: str, env: dict[str, str]) -> None:
+        self.log = lab.stack.state_dir / "logs" / f"worker-{lab.task_queue}-{len(lab.workers)}.log"
+        self._environment = {**os.environ, **lab.worker_environment(env)}
+        self._module = module
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", self._module], env=self._environment, stdout=log, stderr=log, cwd=ROOT
+            )
+
+    def kill(self) -> None:
+        """SIGKILL: nothing is said, nothing is ended."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+        self.process.wait(timeout=10)
+
+    def stop(self) -> int:
+        """SIGTERM, as Kubernetes does."""
+        self.process.terminate()
+        return self.process.wait(timeout=20)
+
+
+@dataclass
+class Run:
+    """One rollout that was started."""
+
+    handle: temporalio.client.WorkflowHandle[Any, Report]
+
+    async def status(self) -> Status:
+        found: Status = await self.handle.query(contract.STATUS_QUERY, result_type=Status)
+        return found
+
+    async def plan(self) -> Plan:
+        found: Plan = await self.handle.execute_update(contract.PREPARED_UPDATE, result_type=Plan)
+        return found
+
+    async def send(self, name: str, **fields: Any) -> str:
+        """Send an update, and return its answer."""
+        message: Message = messages.MESSAGES[name](by="test", **fields)
+        while True:
+            try:
+                return str(await self.handle.execute_update(name, message, result_type=str))
+            except RPCError as error:
+                # It came while the workflow continued as new, and was not taken: a client asks again.
+                if "unexpected workflow task failure" not in str(error):
+                    raise
+
+    async def signal(self, name: str, **fields: Any) -> None:
+        await self.handle.signal(name, messages.MESSAGES[name](by="test", **fields))
+
+    async def until(self, what: str, check: Callable[[Status], Any], limit_s: float = 60.0) -> Status:
+        """Wait until the status is so."""
+
+        async def look() -> Status | None:
+            status = await self.status()
+            return status if check(status) else None
+
+        found: Status = await until(what, look, limit_s)
+        return found
+
+    async def end(self, limit_s: float = 90.0) -> Report:
+        """Wait for the end, and return the report."""
+        return await asyncio.wait_for(self.handle.result(), limit_s)
+
+
+@dataclass
+class Case:
+    """One target that is rolled, and watched all the while."""
+
+    lab: Lab
+    name: str
+    before: dict[str, Any]
+    run: Run
+    watcher: PodWatcher
+
+    async def ends(self, outcome: str, limit_s: float = 90.0) -> Report:
+        """Wait for the end, assert how it ends, and that the target is free and has its own settings again."""
+        report = await self.run.end(limit_s)
+        assert report.status.outcome == outcome, to_markdown(report)
+        after = self.lab.settings(self.name)
+        changed = {"template"} if outcome == "Completed" else set()
+        assert {k: v for k, v in after.items() if k not in changed} == {
+            k: v for k, v in self.before.items() if k not in changed
+        }, to_markdown(report)
+        if outcome != "Completed":
+            assert await until("only the baseline runs", self.only_baseline)
+        return report
+
+    def only_baseline(self) -> bool:
+        """Whether every pod is there and of the version that ran before."""
+        image = self.before["template"]["spec"]["containers"][0]["image"]
+        pods = self.lab.pods(self.name)
+        return len(pods) == self.lab.raw(self.name)["spec"]["replicas"] == len(self.lab.pods(self.name, image))
+
+    async def rests(self) -> tuple[int, int]:
+        """Wait until all that is asked is there and ready and nobody is writing; returns (old, new) as asked."""
+        await until("nothing but the watch is under way", self.only_watches)
+
+        def look() -> tuple[int, int] | None:
+            spec = self.lab.raw(self.name)["spec"]
+            rolling, replicas = spec["strategy"]["rollingUpdate"], spec["replicas"]
+            down = _resolved(rolling["maxUnavailable"], replicas, up=False)
+            old, new = replicas - down, _resolved(rolling["maxSurge"], replicas, up=True) + down
+            return (old, new) if self._are(old, new, ready=True) else None
+
+        found: tuple[int, int] = await until("all that is asked is ready", look)
+        return found
+
+    async def only_watches(self) -> bool:
+        description = await self.run.handle.describe()
+        pending = [a.activity_type.name for a in description.raw_description.pending_activities]
+        return pending == ["await_ready"]
+
+    async def reaches(self, old: int, new: int, *, ready: bool = True) -> None:
+        """Wait until there are so many pods of the old image and of others, by default all of them ready."""
+
+        await until(f"{self.name} at ({old}, {new})", lambda: self._are(old, new, ready=ready))
+
+    def _are(self, old: int, new: int, *, ready: bool) -> bool:
+        image = self.before["template"]["spec"]["containers"][0]["image"]
+        now = self.watcher.samples[-1].by_image
+        olds = sum(v[1] for v in now if v[0].startswith(f"{image} "))
+        news = sum(v[1] for v in now) - olds
+        return (olds, news) == (old, new) and (not ready or all(v[1] == v[2] for v in now))
+
+
+def _resolved(amount: int | str, replicas: int, *, up: bool) -> int:
+    """A count or percentage, as the Deployment controller reads it."""
+    if isinstance(amount, int):
+        return amount
+    share = int(amount.rstrip("%")) * replicas / 100
+    return math.ceil(share) if up else math.floor(share)
+
+
+@asynccontextmanager
+async def open_lab(stack: Stack, task_queue: str = "") -> AsyncIterator[Lab]:
+    """A namespace and a task queue of one's own, or somebody's; all own workers are killed at the end."""
+    temporal = await temporalio.client.Client.connect(stack.temporal_address, data_converter=pydantic_data_converter)
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    lab = Lab(stack, temporal, name, task_queue=task_queue or name)
+    try:
+        yield lab
+    finally:
+        await lab.close()

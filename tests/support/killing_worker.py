@@ -1,0 +1,300 @@
+"""Production's worker, with an accident at one point: for tests of what a rollout survives.
+
+An accident is written ``scale_old#2:during:kill``: at the second ``scale_old`` of the rollout, right after its first
+effect, the process kills itself. The diary is a file, so that the restarted worker knows that the accident is past.
+
+=========  ======================================================================================
+``before``   the activity was given to this worker, and nothing of it ran
+``sending``  its first PATCH is about to be sent: everything before it was read and checked
+``during``   its first effect is there: the API server answered a PATCH (an activity that writes), a read
+             (one that reads), or it reported for the first time (one that watches)
+``after``    it returned, and Temporal does not know yet
+=========  ======================================================================================
+
+``kill`` is SIGKILL; ``stop`` is SIGSTOP, for a test that continues it later; ``wait`` waits for ``go`` in the diary.
+"""
+
+import asyncio
+import contextvars
+import functools
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import POLL_S, Lab, Run, until
+from kubernetes.aio.client import AppsV1Api, CoreV1Api  # noqa: F401 - they load late, and slowly: before the fork
+from kubernetes.aio.config import kube_config
+from temporalio import activity
+from temporalio.common import SearchAttributeKey
+from temporalio.worker import ActivityInboundInterceptor, ActivityOutboundInterceptor, ExecuteActivityInput, Interceptor
+from watcher import PodWatcher
+
+import activities.cluster
+from activities.cluster import Cluster, Object
+from activities.rollout import Activities
+from segue import contract
+from worker.__main__ import connect
+from worker.compose import make_worker
+from worker.settings import Settings, load_settings
+from worker.telemetry import set_up_logs
+
+CRASHING = {"patch": {"metadata": {"labels": {"segue.dev/fake": "crash-loop"}}}}
+"""A change to a version that fails, for sure and soon."""
+
+PHASES = ("before", "during", "after")
+WRITES = {a.name for a in (
+    contract.SCALE_NEW, contract.SCALE_OLD, contract.RESIZE, contract.SETTLE, contract.UNDO, contract.FINISH,
+)}  # fmt: skip
+WATCHES = {contract.AWAIT_READY.name}
+
+_running: contextvars.ContextVar[str] = contextvars.ContextVar("running")
+"""The activity that runs, such as ``scale_old#2``."""
+
+
+@dataclass(frozen=True)
+class Diary:
+    """What a lab's workers did, one line an event; survives them."""
+
+    path: Path
+
+    def write(self, line: str) -> None:
+        with self.path.open("a") as file:
+            file.write(f"{line} at {time.time():.3f}\n")
+
+    @property
+    def lines(self) -> list[str]:
+        return self.path.read_text().splitlines() if self.path.exists() else []
+
+    @property
+    def activities(self) -> list[str]:
+        """Every activity that was begun, such as ``scale_old#2``, in order; another attempt is the same."""
+        return list(dict.fromkeys(line.split()[1] for line in self.lines if line.startswith("begin ")))
+
+    @property
+    def patches(self) -> list[str]:
+        """The activities whose PATCH the API server took, one for each PATCH."""
+        return [line.split()[1] for line in self.lines if line.startswith("patched ")]
+
+    @property
+    def had_accident(self) -> bool:
+        return self.says("accident")
+
+    def says(self, beginning: str) -> bool:
+        """Whether a line begins so, such as ``end resize#1 attempt 1``."""
+        return any(line.startswith(f"{beginning} ") for line in self.lines)
+
+    @property
+    def said_go(self) -> bool:
+        return self.says("go")
+
+    def number(self, name: str, activity_id: str) -> str:
+        """Count the activities of one name; attempts of the same activity are one."""
+        ids = [line.split()[2] for line in self.lines if line.startswith(f"begin {name}#")]
+        known = list(dict.fromkeys(ids))
+        return f"{name}#{known.index(activity_id) + 1 if activity_id in known else len(known) + 1}"
+
+
+class Accident(Interceptor):
+    """Counts activities in the diary, and has the accident at its point."""
+
+    def __init__(self, diary: Diary, point: str) -> None:
+        self.diary = diary
+        self._at, _, self._what = point.rpartition(":")
+
+    def intercept_activity(self, inner: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+        return _Inbound(inner, self)
+
+    async def reach(self, phase: str) -> None:
+        """Have the accident if this is its point, once."""
+        if not self._is_here(phase):
+            return
+        if self._what == "wait":
+            while not self.diary.said_go:
+                await asyncio.sleep(POLL_S)
+            return
+        os.kill(os.getpid(), signal.SIGKILL if self._what == "kill" else signal.SIGSTOP)
+
+    def reach_now(self, phase: str) -> None:
+        """The same where nothing can be awaited: a heartbeat."""
+        if self._is_here(phase):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _is_here(self, phase: str) -> bool:
+        if self._at != f"{_running.get('')}:{phase}" or self.diary.had_accident:
+            return False
+        self.diary.write(f"accident {self._at}:{self._what}")
+        return True
+
+
+class _Inbound(ActivityInboundInterceptor):
+    def __init__(self, inner: ActivityInboundInterceptor, accident: Accident) -> None:
+        super().__init__(inner)
+        self._accident = accident
+
+    def init(self, outbound: ActivityOutboundInterceptor) -> None:
+        super().init(_Outbound(outbound, self._accident))
+
+    async def execute_activity(self, given: ExecuteActivityInput) -> Any:
+        info, diary = activity.info(), self._accident.diary
+        name = diary.number(info.activity_type, info.activity_id)
+        diary.write(f"begin {name} {info.activity_id} attempt {info.attempt}")
+        _running.set(name)
+        await self._accident.reach("before")
+        try:
+            result = await super().execute_activity(given)
+        finally:
+            diary.write(f"end {name} attempt {info.attempt}")
+        await self._accident.reach("after")
+        return result
+
+
+class _Outbound(ActivityOutboundInterceptor):
+    def __init__(self, inner: ActivityOutboundInterceptor, accident: Accident) -> None:
+        super().__init__(inner)
+        self._accident = accident
+
+    def heartbeat(self, *details: Any) -> None:
+        super().heartbeat(*details)
+        self._accident.reach_now("during")
+
+
+class AccidentalCluster(Cluster):
+    """The real client, which tells when the API server answered."""
+
+    accident: Accident
+
+    async def get_deployment(self, namespace: str, name: str) -> Object:
+        return await self._read(super().get_deployment(namespace, name))
+
+    async def list(self, kind: str, namespace: str, selector: str = "") -> Object:
+        return await self._read(super().list(kind, namespace, selector))
+
+    async def patch_deployment(self, namespace: str, name: str, patch: Object, *, dry_run: bool = False) -> Object:
+        if dry_run:
+            return await self._read(super().patch_deployment(namespace, name, patch, dry_run=True))
+        return await self._write(lambda: super(AccidentalCluster, self).patch_deployment(namespace, name, patch))
+
+    async def patch_replicaset(self, namespace: str, name: str, patch: Object) -> Object:
+        return await self._write(lambda: super(AccidentalCluster, self).patch_replicaset(namespace, name, patch))
+
+    async def _read(self, call: Awaitable[Object]) -> Object:
+        found = await call
+        if _running.get("").partition("#")[0] not in WRITES | WATCHES:
+            await self.accident.reach("during")
+        return found
+
+    async def _write(self, call: Callable[[], Awaitable[Object]]) -> Object:
+        await self.accident.reach("sending")
+        found = await call()
+        self.accident.diary.write(f"patched {_running.get('')} attempt {activity.info().attempt}")
+        await self.accident.reach("during")
+        return found
+
+
+async def _serve(settings: Settings, accident: Accident) -> None:
+    cluster = await AccidentalCluster.connect()
+    cluster.accident = accident
+    worker = make_worker(await connect(settings), settings, Activities(cluster), interceptors=[accident])
+    await worker.run()
+
+
+def _main(environment: dict[str, str], diary: Path, point: str, log: Path, silence_s: float | None) -> None:
+    with log.open("a") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    os.environ.update(environment)
+    # The client reads KUBECONFIG when it is imported, which was before the fork.
+    kube_config.KUBE_CONFIG_DEFAULT_LOCATION = environment["KUBECONFIG"]
+    if silence_s is not None:
+        activities.cluster.SILENCE_S = silence_s
+    settings = load_settings()
+    set_up_logs(settings)
+    asyncio.run(_serve(settings, Accident(Diary(diary), point)))
+
+
+_context = multiprocessing.get_context("forkserver")
+
+
+@functools.cache
+def _start_fork_server() -> None:
+    """Start the server with everything imported; it finds modules by PYTHONPATH only."""
+    _context.set_forkserver_preload(["killing_worker", "pytest"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        forkserver.ensure_running()
+
+
+class KillingWorker:
+    """A worker process that has an accident. It is forked off a server that has imported everything: quick to start."""
+
+    def __init__(
+        self, lab: Lab, accident: str = "", *, environment: dict[str, str] | None = None, silence_s: float | None = None
+    ) -> None:
+        number = len(lab.workers)
+        self.log = lab.stack.state_dir / "logs" / f"worker-{lab.task_queue}-{number}.log"
+        self.diary = Diary(self.log.with_suffix(".diary"))
+        self._given = (lab.worker_environment(environment or {}), self.diary.path, accident, self.log, silence_s)
+        lab.workers.append(self)
+        self.start()
+
+    def start(self) -> None:
+        """Start it, or start it again after its accident."""
+        _start_fork_server()
+        self.process = _context.Process(target=_main, args=self._given, daemon=True)
+        self.process.start()
+
+    async def until_gone(self) -> None:
+        """Wait for the accident that ends it."""
+        await until("the worker to be killed", lambda: self.process.exitcode is not None)
+        assert self.process.exitcode == -signal.SIGKILL, self.log.read_text()[-4000:]
+
+    async def until_accident(self) -> None:
+        """Wait until it is at its point."""
+        await until("the accident", lambda: self.diary.had_accident)
+
+    def go(self) -> None:
+        """Let it go on where it waits."""
+        self.diary.write("go")
+
+    def resume(self) -> None:
+        """Continue it after SIGSTOP."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join(timeout=10)
+
+
+@asynccontextmanager
+async def watched(lab: Lab, name: str) -> AsyncIterator[PodWatcher]:
+    """Watch pods, without keeping other runs waiting that go on side by side."""
+    watcher = await asyncio.to_thread(lab.watch(name).__enter__)
+    try:
+        yield watcher
+    except BaseException as error:
+        await asyncio.to_thread(watcher.__exit__, type(error), error, None)
+        raise
+    await asyncio.to_thread(watcher.__exit__, None, None, None)
+
+
+async def until_phase(run: Run, phase: str) -> None:
+    """Wait by a search attribute: a query could be given to a worker that hangs, and not be answered.
+
+    Long enough for a stopped worker's open polls to run out: what they are given meanwhile is lost, one timeout each.
+    """
+    attribute = SearchAttributeKey.for_keyword(contract.PHASE_ATTRIBUTE)
+
+    async def is_there() -> bool:
+        return (await run.handle.describe()).typed_search_attributes.get(attribute) == phase
+
+    await until(f"phase {phase}", is_there, limit_s=240)

@@ -1,0 +1,186 @@
+"""A watcher that only watches pods, and shares no code with Segue: it judges floor and ceiling on its own.
+
+It sees every event of the API server's pod watch, in order, and counts after each: how many pods are there (not being
+deleted), and how many of them are Ready.
+"""
+
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from kubernetes import client
+
+_CATCH_UP_S = 10.0
+_PASSING_S = 1.0
+
+
+class Sample(NamedTuple):
+    """The pods after one event."""
+
+    total: int
+    ready: int
+    by_image: tuple[tuple[str, int, int], ...]
+    """(image and mode, total, ready) of each version."""
+    event: str
+    at: float = 0.0
+    """When it was seen: monotonic seconds."""
+
+
+@dataclass
+class PodWatcher:
+    """Watches the pods with one label from the moment it is entered to the moment it is left."""
+
+    core: client.CoreV1Api
+    namespace: str
+    selector: str
+    samples: list[Sample] = field(default_factory=list)
+    error: BaseException | None = None
+    last_outage: BaseException | None = None
+
+    def __enter__(self) -> "PodWatcher":
+        found = self._list()
+        self._pods: dict[str, Any] = {p["metadata"]["name"]: p for p in found["items"]}
+        self._sample("list")
+        self._stopping = False
+        self._response: Any = None
+        version = found["metadata"]["resourceVersion"]
+        self._thread = threading.Thread(target=self._follow, args=(version,), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if not any(raised):
+            self._catch_up()
+        self._stopping = True
+        self._hang_up()
+        self._thread.join(timeout=15)
+
+    def _catch_up(self) -> None:
+        """Wait until everything that the API server has now was seen, so that nothing late goes unjudged."""
+        ends = time.monotonic() + _CATCH_UP_S
+        while self.error is None and time.monotonic() < ends:
+            there = {p["metadata"]["name"]: p["metadata"]["resourceVersion"] for p in self._list()["items"]}
+            seen = {name: p["metadata"]["resourceVersion"] for name, p in list(self._pods.items())}
+            if there == seen:
+                return
+            time.sleep(0.02)
+        self.error = self.error or AssertionError("the watcher did not catch up")
+
+    def _list(self) -> Any:
+        response = self.core.list_namespaced_pod(
+            self.namespace, label_selector=self.selector, _preload_content=False, _request_timeout=10
+        )
+        return json.loads(response.data)
+
+    def _hang_up(self) -> None:
+        try:
+            self._response.shutdown()
+        except (AttributeError, OSError, RuntimeError, ValueError):
+            return  # no stream is open
+
+    def _follow(self, version: str) -> None:
+        while not self._stopping:
+            try:
+                self._response = self.core.list_namespaced_pod(
+                    self.namespace, label_selector=self.selector, resource_version=version, watch=True,
+                    timeout_seconds=5, _preload_content=False, _request_timeout=30,
+                )  # fmt: skip
+                for line in _lines(self._response):
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise client.ApiException(status=event["object"].get("code"), reason=str(event["object"]))
+                    version = self._take(event["type"], event["object"])
+            except client.ApiException as error:
+                if self._stopping:
+                    return
+                if self.last_outage is None:
+                    self.error = error
+                    return
+                # An API server that was started again forgot the past (410), or knows no rights yet (403).
+                time.sleep(0.05)
+                version = self._list_anew() if error.status == 410 else version
+            except Exception as error:  # the API server is restarted in some tests: go on from the same version
+                self.last_outage = error
+                time.sleep(0.05)
+
+    def _list_anew(self) -> str:
+        found = self._list()
+        self._pods = {p["metadata"]["name"]: p for p in found["items"]}
+        self._sample("list after an outage")
+        return str(found["metadata"]["resourceVersion"])
+
+    def _take(self, kind: str, pod: Any) -> str:
+        name = pod["metadata"]["name"]
+        if kind == "DELETED":
+            self._pods.pop(name, None)
+        else:
+            self._pods[name] = pod
+        self._sample(f"{kind} {name}")
+        return str(pod["metadata"]["resourceVersion"])
+
+    def _sample(self, event: str) -> None:
+        live = [p for p in self._pods.values() if _is_live(p)]
+        versions: dict[str, list[int]] = {}
+        for pod in live:
+            counts = versions.setdefault(_version(pod), [0, 0])
+            counts[0] += 1
+            counts[1] += _is_ready(pod)
+        by_image = tuple((v, c[0], c[1]) for v, c in sorted(versions.items()))
+        self.samples.append(Sample(len(live), sum(map(_is_ready, live)), by_image, event, time.monotonic()))
+
+    def mark(self) -> int:
+        """The number of the next sample: to judge only from here on, or up to here."""
+        return len(self.samples)
+
+    @property
+    def fewest_ready(self) -> int:
+        """The fewest pods that were Ready at once."""
+        return min(s.ready for s in self.samples)
+
+    @property
+    def most(self) -> int:
+        """The most pods that were there at once."""
+        return max(s.total for s in self.samples)
+
+    def assert_within(
+        self, floor: int, ceiling: int, since: int = 0, until: int | None = None, *, passing: int = 0
+    ) -> None:
+        """Assert that no sample is under the floor or over the ceiling.
+
+        Where one write makes the target's own controller both add and remove (always on the way back), its workers do
+        not wait for each other: ``passing`` so many more may then be there, for less than a second.
+        """
+        assert self.error is None, self.error
+        over_since: float | None = None
+        for number, sample in list(enumerate(self.samples))[since:until]:
+            over_since = (over_since or sample.at) if sample.total > ceiling else None
+            allowed = ceiling + (passing if over_since is not None and sample.at - over_since < _PASSING_S else 0)
+            assert floor <= sample.ready and sample.total <= allowed, (
+                f"sample {number} of {len(self.samples)}: {sample} is outside floor {floor}, ceiling {ceiling};\n"
+                + "\n".join(map(str, self.samples[max(0, number - 6) : number + 3]))
+            )
+
+
+def _lines(response: Any) -> Any:
+    rest = b""
+    for chunk in response.stream(amt=None, decode_content=False):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line for line in lines if line.strip())
+
+
+def _is_live(pod: Any) -> bool:
+    return "deletionTimestamp" not in pod["metadata"] and pod.get("status", {}).get("phase") not in (
+        "Failed",
+        "Succeeded",
+    )
+
+
+def _is_ready(pod: Any) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
+
+
+def _version(pod: Any) -> str:
+    mode = pod["metadata"].get("labels", {}).get("segue.dev/fake", "ready")
+    return f"{pod['spec']['containers'][0]['image']} {mode}"

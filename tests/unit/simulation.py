@@ -1,0 +1,718 @@
+"""A simulated target with its controllers and its faults, and a driver in the place of the workflow.
+
+The Deployment controller is rebuilt from its rules (Kubernetes 1.36, ``pkg/controller/deployment``: rolling.go,
+sync.go), not from its code: one ``sync`` is one pass. ReplicaSets delete unready pods first. Everything random
+comes from one seed, so that a failing rollout can be run again alone.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from segue.budget import Budget, objection, resolve_budget
+from segue.decide import Act, Decision, decide, next_waypoint
+from segue.errors import Refused
+from segue.messages import (
+    Abort,
+    Approve,
+    Message,
+    Pause,
+    Promote,
+    Reject,
+    Resume,
+    RetargetTo,
+    Scale,
+    Settle,
+    receive,
+)  # fmt: skip
+from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
+from segue.spec import Change, OnFailure, Order, Readiness, Rules, Strategy, Waypoint
+from segue.state import Goal, Mark, Outcome, State, requested
+
+FAULTS_END_S = 150.0
+LIMIT_S = 4_000.0
+NEVER = float("inf")
+NO_SIDE = Side()
+
+
+class Wrong(AssertionError):
+    """The simulated rollout did what no rollout may do."""
+
+
+# --- the target -----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class Pod:
+    """One pod: when it will be Ready, and since when it is."""
+
+    ready_at: float
+    born: float
+    ready_since: float | None = None
+    restarts: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class ReplicaSet:
+    """One version's pods. ``held`` ones never count as available (minReadySeconds at its maximum)."""
+
+    version: str
+    born: int
+    replicas: int = 0
+    held: bool = False
+    desired: int = 0
+    maximum: int = 0
+    pods: list[Pod] = field(default_factory=list)
+
+    @property
+    def ready(self) -> int:
+        ready = sum(p.ready_since is not None for p in self.pods)
+        return min(ready, self.replicas)
+
+    def proven(self, since: float, restarts: int) -> int:
+        proven = sum(p.ready_since is not None and p.ready_since <= since and p.restarts <= restarts for p in self.pods)
+        return min(proven, self.replicas)
+
+
+class Target:
+    """A Deployment with its ReplicaSets, pods and controllers."""
+
+    def __init__(self, strategy: Strategy, replicas: int, seed: random.Random) -> None:
+        self.strategy, self.random = strategy, seed
+        self.now = 1_000.0
+        self.replicas = replicas
+        self.template = "v0"
+        self.quality: dict[str, str] = {"v0": "good"}
+        self.min_ready_s = seed.choice((0.0, 0.0, 3.0))
+        self.held = False
+        self.surge, self.unavailable = 1, 0
+        self.owner: str | None = None
+        baseline = ReplicaSet("v0", 0, replicas, desired=replicas, maximum=replicas + 1)
+        baseline.pods = [Pod(0.0, 0.0, 0.0) for _ in range(replicas)]
+        self.sets = {"v0": baseline}
+        self.births = 1
+        if seed.random() < 0.1:  # a version that ran before the baseline
+            self.sets["v1"] = ReplicaSet("v1", -1)
+        self.lost = 0
+        self.served = replicas
+        self.written_for = replicas
+        self.before_foreign: tuple[Any, ...] | None = None
+        self.tampered = False
+        self.signed: Mark | None = None
+        self.startup_s = seed.choice((2.0, 8.0, 20.0))
+        self.calm = False
+
+    # --- pods and ReplicaSets
+
+    def pass_time(self, seconds: float) -> None:
+        """Let pods become ready, and the controllers do some of what they have to."""
+        self.now += seconds
+        for replicaset in self.sets.values():
+            for pod in replicaset.pods:
+                if pod.ready_since is None and pod.ready_at <= self.now:
+                    pod.ready_since = pod.ready_at
+
+    def reconcile_sets(self) -> None:
+        """Let every ReplicaSet create and delete: unready pods go first, then the youngest ready ones."""
+        for replicaset in self.sets.values():
+            surplus = len(replicaset.pods) - replicaset.replicas
+            if surplus > 0:
+                replicaset.pods.sort(key=lambda p: NEVER if p.ready_since is None else p.ready_since)
+                del replicaset.pods[replicaset.replicas :]
+            for _ in range(-surplus):
+                replicaset.pods.append(Pod(self._ready_at(replicaset.version), self.now))
+
+    def _ready_at(self, version: str) -> float:
+        if self.quality[version] in {"good", "flaky"}:
+            return self.now + self.random.uniform(1, self.startup_s)
+        return NEVER
+
+    def _available(self, replicaset: ReplicaSet) -> int:
+        return 0 if replicaset.held else replicaset.proven(self.now - self.min_ready_s, 1_000_000)
+
+    # --- the Deployment controller
+
+    @property
+    def resizing(self) -> bool:
+        """Whether the controller has not scaled to the present number of replicas yet (its own annotation tells)."""
+        return any(s.replicas and s.desired != self.replicas for s in self.sets.values())
+
+    @property
+    def total(self) -> int:
+        return sum(s.replicas for s in self.sets.values())
+
+    @property
+    def ready(self) -> int:
+        return sum(s.ready for s in self.sets.values())
+
+    def sync(self) -> bool:
+        """Do one pass of the Deployment controller; tell whether it did something."""
+        self.reconcile_sets()
+        if self.resizing:
+            self._scale_in_proportion()
+            return True
+        newest = self.sets.get(self.template)
+        if newest is None:
+            newest = self.sets[self.template] = ReplicaSet(self.template, self.births)
+            self.births += 1
+        newest.held = self.held
+        total, ready = self.total, self.ready
+        done = self._grow(newest) or self._shrink(newest)
+        self._check(total, ready)
+        return done
+
+    def _resized(self, replicaset: ReplicaSet, replicas: int) -> None:
+        replicaset.replicas = replicas
+        replicaset.desired, replicaset.maximum = self.replicas, self.replicas + self.surge
+
+    def _grow(self, newest: ReplicaSet) -> bool:
+        if newest.replicas == self.replicas:
+            return False
+        if newest.replicas > self.replicas:
+            self._resized(newest, self.replicas)
+            return True
+        room = self.replicas + self.surge - self.total
+        grown = newest.replicas + min(room, self.replicas - newest.replicas)
+        if room <= 0:
+            return False
+        self._resized(newest, grown)
+        return True
+
+    def _shrink(self, newest: ReplicaSet) -> bool:
+        others = sorted((s for s in self.sets.values() if s is not newest and s.replicas), key=lambda s: s.born)
+        unavailable = 1 if self.surge == self.unavailable == 0 else min(self.unavailable, self.replicas)
+        least = self.replicas - unavailable
+        room = self.total - least - (newest.replicas - self._available(newest))
+        if room <= 0 or not others:
+            return False
+        available = {s.version: self._available(s) for s in (newest, *others)}
+        surplus, before = sum(available.values()) - least, room
+        for replicaset in others:
+            goes = min(room, replicaset.replicas - available[replicaset.version])
+            if goes:
+                self._resized(replicaset, replicaset.replicas - goes)
+                room -= goes
+        for replicaset in others:
+            goes = min(replicaset.replicas, max(surplus, 0))
+            if goes:
+                self._resized(replicaset, replicaset.replicas - goes)
+                surplus, room = surplus - goes, room - goes
+        return room < before
+
+    def _scale_in_proportion(self) -> None:
+        active = [s for s in self.sets.values() if s.replicas]
+        if len(active) == 1:
+            self._resized(active[0], self.replicas)
+            return
+        size = self.replicas + self.surge
+        missing = size - sum(s.replicas for s in active)
+        # The largest first; of equals the newest when growing, the oldest when shrinking.
+        active.sort(key=lambda s: (-s.replicas, -s.born if missing > 0 else s.born))
+        added, wanted = 0, []
+        for replicaset in active:
+            share = int(replicaset.replicas * size / (replicaset.maximum or size) + 0.5) - replicaset.replicas
+            share = 0 if missing == added else share
+            share = min(share, missing - added) if missing > 0 else max(share, missing - added)
+            share = 0 if missing == 0 else share
+            wanted.append(replicaset.replicas + share)
+            added += share
+        wanted[0] = max(0, wanted[0] + missing - added)
+        for replicaset, replicas in zip(active, wanted, strict=True):
+            self._resized(replicaset, replicas)
+
+    def _check(self, total: int, ready: int) -> None:
+        if self.tampered or self.written_for != self.replicas:
+            return  # what follows from another's write, or from the drop of R itself, is not ours
+        budget = resolve_budget(self.strategy, self.replicas)
+        if self.total > total and self.total > budget.ceiling:
+            raise Wrong(f"{self.total} replicas, over the ceiling of {budget.ceiling}: {self}")
+        if self.ready < ready and self.ready < min(budget.floor, self.served) - self.lost:
+            raise Wrong(f"{ready} ready were taken to {self.ready}, under the floor of {budget.floor}: {self}")
+
+    def __str__(self) -> str:
+        sets = ", ".join(f"{s.version}: {s.ready}/{s.replicas}{'h' if s.held else ''}" for s in self.sets.values())
+        return (
+            f"t={self.now:.0f} R={self.replicas} {self.template} held={self.held} maxSurge={self.surge} "
+            f"maxUnavailable={self.unavailable} lost={self.lost} [{sets}]"
+        )
+
+    # --- faults
+
+    def break_something(self) -> None:
+        """Crash, unready or delete a pod; resize; let somebody else write."""
+        luck = self.random.random()
+        pods = [(s, p) for s in self.sets.values() for p in s.pods]
+        if luck < 0.12 and pods:
+            replicaset, pod = self.random.choice(pods)
+            self.lost += pod.ready_since is not None
+            if luck < 0.04:
+                pod.restarts += 1
+            if luck < 0.08:
+                pod.ready_since, pod.ready_at = None, self._ready_at(replicaset.version)
+            else:
+                replicaset.pods.remove(pod)
+        elif luck < 0.14:
+            self.replicas = self.random.randint(1, 12)
+        elif luck < 0.15 and self.before_foreign is None:
+            self.before_foreign = (self.template, self.surge, self.unavailable)
+            self.tampered = True
+            if luck < 0.145:
+                self.template = "v9"
+                self.quality["v9"] = self.random.choice(("good", "never"))
+            else:
+                self.surge += 1
+        elif luck < 0.18:
+            self.take_back()
+        for replicaset in self.sets.values():
+            if self.quality[replicaset.version] == "flaky":
+                for pod in replicaset.pods:
+                    if pod.ready_since is not None and self.random.random() < 0.15:
+                        pod.ready_since, pod.restarts = None, pod.restarts + 1
+                        pod.ready_at = self._ready_at(replicaset.version)
+                        self.lost += 1
+
+    def take_back(self) -> None:
+        """Let the other take back what they wrote."""
+        if self.before_foreign is not None:
+            self.template, self.surge, self.unavailable = self.before_foreign
+            self.before_foreign = None
+
+    # --- the lever: what is seen
+
+    def observe(self, rules: Rules, state: State) -> Observation:
+        """Show the target in the rollout's words."""
+        back = state.goal is Goal.BACK
+        pivot = state.baseline.template if back else state.wanted.template
+        named = [s for s in self.sets.values() if s.version == pivot]
+        others = [s for s in self.sets.values() if s.version != pivot and (s.replicas or s.pods)]
+        old, new = (named, others) if back else (others, named)
+        since = self.now - rules.readiness.min_ready.total_seconds()
+        restarts = rules.readiness.max_restarts
+        old_side = self._side(old, since, 1_000_000, _spare(old, self._available))
+        new_side = self._side(new, since, restarts, 0)
+        coming = [p for s in named for p in s.pods]
+        proven = [p.ready_since for p in coming if p.ready_since is not None and p.ready_since <= since]
+        soon = [p.ready_since for p in coming if p.ready_since is not None and p.ready_since > since]
+        ours = self.held and self.template == state.wanted.template and not back
+        return Observation.model_construct(
+            replicas=self.replicas,
+            old=old_side,
+            new=new_side,
+            asked=Counts(self.replicas - self.unavailable, self.surge + self.unavailable)
+            if ours
+            else Counts(old_side.total, 0),
+            template=self.template,
+            owner=self.owner,
+            held=self.held,
+            foreign=self._foreign(state),
+            problem=self._problem(pivot, coming, 1_000_000 if back else restarts),
+            progress_at=max(proven, default=0.0),
+            next_proven_at=min(soon) + self.now - since if soon else None,
+        )
+
+    def _side(self, sets: list[ReplicaSet], since: float, restarts: int, spare: int) -> Side:
+        if not sets:
+            return NO_SIDE
+        return Side.model_construct(
+            total=sum(s.replicas for s in sets),
+            ready=sum(s.ready for s in sets),
+            proven=sum(s.proven(since, restarts) for s in sets),
+            spare=spare,
+        )
+
+    def _problem(self, version: str, pods: list[Pod], restarts: int) -> Problem | None:
+        if self.quality.get(version) == "hopeless" and any(self.now > p.born + 3 for p in pods):
+            return Problem(cause=Cause.IMAGE_PULL, message="no such image", hopeless=True)
+        if any(p.restarts > restarts for p in pods):
+            return Problem(cause=Cause.RESTARTED, message="was restarted", hopeless=True)
+        return None
+
+    @property
+    def token(self) -> str:
+        return f"{self.held} {self.surge} {self.unavailable}"
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(template=self.template, hold=self.token)
+
+    def _foreign(self, state: State) -> Foreign | None:
+        # What our latest write left is kept on the target itself: its answer can be lost.
+        signed = self.signed or state.mark
+        if self.template != signed.template:
+            return Foreign(who="somebody", what="the template", template=self.template)
+        if signed.hold and signed.hold != self.token:
+            return Foreign(who="somebody", what=f"{signed.hold} to {self.token}", template=self.template)
+        return None
+
+    # --- the lever: what is written. Each returns why nothing was written; empty when it is done.
+
+    def scale(self, rules: Rules, state: State, decision: Decision) -> str:
+        """Hold exactly the decided counts."""
+        seen = self.observe(rules, state)
+        counts = decision.counts
+        assert counts is not None
+        if seen.foreign is not None and not state.overrules:
+            return str(seen.foreign)
+        if seen.template == state.wanted.template and seen.held and seen.asked == counts:
+            return ""
+        if counts.old > self.replicas or counts.old + counts.new < self.replicas or counts.new == 0:
+            return f"cannot be held at {counts}"
+        if self.resizing:
+            # Another maxSurge would change the proportions by which the controller is about to scale.
+            return "the controller has not followed the resize yet"
+        problem = objection(resolve_budget(rules.strategy, self.replicas), seen, counts)
+        if problem:
+            return problem
+        surge, unavailable = counts.old + counts.new - self.replicas, self.replicas - counts.old
+        self._write(state.wanted.template, surge, unavailable, held=True)
+        self.owner = state.owner
+        return ""
+
+    def _write(self, template: str, surge: int, unavailable: int, *, held: bool) -> None:
+        self.template, self.surge, self.unavailable, self.held = template, surge, unavailable, held
+        self.served = self.ready
+        self.lost, self.written_for, self.tampered, self.before_foreign = 0, self.replicas, False, None
+        self.signed = self.mark
+
+    def settle(self, rules: Rules, state: State, decision: Decision) -> str:
+        """Hold the decided counts, and take back new replicas over them."""
+        problem = self.scale(rules, state, decision)
+        newest = self.sets.get(state.wanted.template)
+        assert decision.counts is not None
+        if not problem and newest is not None and newest.replicas > decision.counts.new:
+            newest.replicas = decision.counts.new  # not by the controller: its annotations stay
+        return problem
+
+    def resize(self, rules: Rules, state: State, decision: Decision) -> str:
+        """Set the replicas; the controller scales all sides in proportion."""
+        seen = self.observe(rules, state)
+        if seen.foreign is not None and not state.overrules:
+            return str(seen.foreign)
+        assert decision.replicas is not None
+        self.replicas = decision.replicas
+        return ""
+
+    def undo(self, rules: Rules, state: State, decision: Decision) -> str:
+        """Put the baseline back in one write; the controller does the rest."""
+        seen = self.observe(rules, state)
+        if seen.foreign is not None and not state.overrules:
+            return str(seen.foreign)
+        if not seen.held and seen.template == state.baseline.template:
+            return ""
+        for replicaset in self.sets.values():
+            if replicaset.version not in {state.baseline.template, self.template}:
+                # Its ready pods count as available, so that unready ones of other versions go first; its own go now.
+                replicaset.held, replicaset.replicas = False, replicaset.ready
+        budget = resolve_budget(rules.strategy, self.replicas)
+        self._write(state.baseline.template, budget.surge, budget.unavailable, held=False)
+        return ""
+
+    def finish(self, rules: Rules, state: State, decision: Decision) -> str:
+        """Give the target free."""
+        seen = self.observe(rules, state)
+        if seen.owner is None and not seen.held:
+            return ""
+        if seen.foreign is not None and not state.overrules:
+            return str(seen.foreign)
+        if seen.old.total if state.goal is Goal.FORWARD else seen.new.total:
+            return "not every replica is there yet"
+        self._write(self.template, 1, 0, held=False)
+        self.owner = None
+        return ""
+
+
+def _spare(old: list[ReplicaSet], available: Callable[[ReplicaSet], int]) -> int:
+    """Count the unready that go before any ready one: as the controller cleans up, the oldest ReplicaSet first."""
+    spare = 0
+    for replicaset in sorted(old, key=lambda s: s.born):
+        spare += replicaset.replicas - replicaset.ready
+        if replicaset.ready > available(replicaset):
+            break
+    return spare
+
+
+# --- the rollout ----------------------------------------------------------------------------------------
+
+
+def random_rules(dice: random.Random, replicas: int) -> Rules:
+    """Make up a strategy that the spec would accept."""
+    amounts: tuple[Any, ...] = (1, 2, 3, "10%", "25%", "50%", "100%")
+    written: dict[str, Any] = {"order": dice.choice(list(Order))}
+    match dice.randrange(4):
+        case 0:
+            written["maxSurge"] = dice.choice(amounts)
+        case 1:
+            written["maxUnavailable"] = dice.choice(amounts)
+        case 2:
+            written |= {"maxSurge": dice.choice(amounts), "maxUnavailable": dice.choice(amounts)}
+    if dice.random() < 0.4:
+        written["step"] = dice.randint(1, 5)
+    written["waypoints"] = tuple(
+        Waypoint(
+            at=dice.choice((dice.randint(1, replicas + 1), f"{dice.randint(1, 100)}%")),
+            hold=timedelta(seconds=dice.choice((0, 0, 10, 40))),
+            approval=dice.random() < 0.25,
+        )
+        for _ in range(dice.choice((0, 0, 1, 2, 3)))
+    )
+    readiness = Readiness(
+        minReady=timedelta(seconds=dice.choice((0, 2, 5))),
+        deadline=timedelta(seconds=60),
+        maxRestarts=dice.choice((0, 1, 1)),
+    )
+    return Rules(strategy=Strategy(**written), readiness=readiness, onFailure=dice.choice(list(OnFailure)))
+
+
+class Driver:
+    """Plays the workflow, the pipeline and the person for one rollout."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = dice = random.Random(seed)
+        replicas = dice.randint(1, 12)
+        self.rules = random_rules(dice, replicas)
+        self.target = Target(self.rules.strategy, replicas, dice)
+        for version in ("v1", "v2", "v3"):
+            self.target.quality[version] = dice.choices(("good", "never", "hopeless", "flaky"), (70, 12, 9, 9))[0]
+        self.faulty = dice.random() < 0.85
+        state = State(owner="us").after_prepare(Version(template="v0"), Version(template="v1"), self.target.now)
+        self.state = state.but(mark=Mark(template="v0"))
+        self.ends_at = self.target.now + (FAULTS_END_S if self.faulty else 0)
+        self.given_up_at = self.target.now + LIMIT_S
+        self.resumes = 0
+        self.trace: list[str] = []
+        self.acts: set[Act] = set()
+        self.tracing = False
+
+    def run(self) -> Outcome:
+        """Play until the end.
+
+        Raises:
+            Wrong: when the rollout breaks its budget, passes a waypoint, or does not end.
+        """
+        while self.state.outcome is None:
+            self._tick()
+            if self.target.now > self.given_up_at:
+                raise Wrong(f"does not end: {self.state.phase} {self.state.brief!r}; {self.target}")
+        self._check_end(self.state.outcome)
+        return self.state.outcome
+
+    def _tick(self) -> None:
+        dice, target = self.random, self.target
+        faulty = target.now < self.ends_at
+        if faulty:
+            target.break_something()
+            if dice.random() < 0.07:
+                self._hear(self._any_message())
+        else:
+            target.take_back()
+            self._help()
+        target.pass_time(dice.uniform(0.2, 5))
+        for _ in range(dice.randrange(4)):
+            if not target.sync():
+                break
+        if dice.random() < 0.5:
+            target.reconcile_sets()
+        self._step(faulty=faulty)
+
+    def _say(self, what: object) -> None:
+        if self.tracing:
+            self.trace.append(f"{what}  {self.target}")
+
+    # --- people
+
+    def _any_message(self) -> Message:
+        dice = self.random
+        version = f"v{dice.choice((1, 1, 2, 2, 3, 3, 0))}"
+        makers = (
+            (4, lambda: Pause(by="she")),
+            (4, lambda: Resume(by="she")),
+            (1, lambda: Abort(by="she")),
+            (4, lambda: Scale(by="she", replicas=dice.randint(1, 12))),
+            (3, lambda: Settle(by="she")),
+            (4, lambda: Approve(by="she")),
+            (1, lambda: Reject(by="she")),
+            (2, lambda: Promote(by="she")),
+            (4, lambda: RetargetTo(by="she", change=Change(images={"server": version}))),
+        )
+        return dice.choices([m for _, m in makers], [w for w, _ in makers])[0]()
+
+    def _help(self) -> None:
+        state = self.state
+        if state.waypoint is not None and not state.waypoint.approved:
+            self._hear(Approve(by="she"))
+        elif state.held is not None or state.paused:
+            hopeless = self.target.quality[state.wanted.template] != "good" or self.resumes > 3
+            self.resumes += 1
+            self._hear(Abort(by="she") if hopeless else Resume(by="she"))
+
+    def _hear(self, message: Message) -> None:
+        try:
+            self.state = receive(message, self.state, self.target.now)
+            self._say(repr(message))
+        except Refused:
+            pass
+
+    # --- the workflow
+
+    def _step(self, *, faulty: bool) -> None:
+        target, dice = self.target, self.random
+        self.state = self.state.passing(target.now)
+        if self.state.retarget is not None and self.state.goal is Goal.FORWARD:
+            self._retarget(self.state.retarget.change.images["server"])
+            return
+        seen = target.observe(self.rules, self.state)
+        if not self.state.claimed and seen.owner == self.state.owner:
+            self.state = self.state.but(claimed=True, mark=target.mark)
+        decision = decide(self.rules, self.state, seen, target.now)
+        self.acts.add(decision.act)
+        self._say(f"{decision.act} {decision.counts or ''} {decision.why}")
+        self._check_decision(decision, seen)
+        if faulty and dice.random() < 0.1:
+            target.pass_time(dice.uniform(0.2, 8))  # what follows comes late
+            target.break_something()
+            target.sync()
+            if dice.random() < 0.1 and decision.act not in {Act.SCALE, Act.UNDO}:
+                self._hear(self._any_message())
+        self._perform(decision, seen, faulty=faulty)
+
+    def _retarget(self, version: str) -> None:
+        target, state = self.target, self.state
+        if version == state.baseline.template:
+            self.state = state.going_back(Outcome.ROLLED_BACK, requested("retargeted"), target.now).but(
+                overrules=state.overrules
+            )
+        elif version == state.wanted.template and state.foreign is None:
+            self.state = state.but(retarget=None)
+        elif not state.claimed and {s.version for s in target.sets.values() if s.replicas} != {target.template}:
+            self.state = state.but(retarget=None, overrules=False)  # refused: in the middle of another's rollout
+        else:
+            if not state.claimed:
+                found = Version(template=target.template)
+                state = state.but(baseline=found, mark=Mark(template=target.template), foreign=None, overrules=False)
+                target.before_foreign = None  # they left it, and we take it for the baseline
+            self.state = state.after_retarget(Version(template=version), target.now)
+        self._say(f"retargeted to {version}")
+
+    def _perform(self, decision: Decision, seen: Observation, *, faulty: bool) -> None:
+        state, now = self.state, self.target.now
+        match decision.act:
+            case Act.WAIT:
+                return
+            case Act.VERIFY:
+                self._verify(decision, faulty=faulty)
+            case Act.FAIL:
+                assert decision.problem is not None
+                roll_back = self.rules.on_failure is OnFailure.ROLLBACK
+                self.state = state.failing(decision.problem, now, roll_back=roll_back)
+            case Act.HOLD | Act.CONTINUE:
+                self.state = state.after_foreign(seen.foreign, now)
+            case Act.ALARM | Act.CALM:
+                self.state = state.after_alarm(decision.why if decision.act is Act.ALARM else "", now)
+            case Act.FENCED:
+                self.state = state.after_fenced(decision.why, now)
+            case Act.FINISH if not state.claimed:
+                self.state = state.after_finish(0, now)
+            case _:
+                self._write(decision, faulty=faulty)
+
+    def _verify(self, decision: Decision, *, faulty: bool) -> None:
+        state, now = self.state, self.target.now
+        if state.goal is Goal.BACK:
+            return
+        luck = self.random.random() if faulty else 1.0
+        if luck < 0.03:
+            roll_back = self.rules.on_failure is OnFailure.ROLLBACK
+            problem = Problem(cause=Cause.GATE, message="a gate says no")
+            self.state = state.failing(problem, now, roll_back=roll_back)
+        elif luck > 0.3:
+            index = decision.waypoint
+            reached = None if index is None else (index, self.rules.strategy.waypoints[index])
+            self.state = state.after_verify(reached, now)
+
+    def _write(self, decision: Decision, *, faulty: bool) -> None:
+        target, asked = self.target, self.state
+        write = {
+            Act.SCALE: target.scale, Act.SETTLE: target.settle, Act.RESIZE: target.resize, Act.UNDO: target.undo,
+            Act.FINISH: target.finish,
+        }[decision.act]  # fmt: skip
+        luck = self.random.random() if faulty else 1.0
+        if luck < 0.05:
+            return  # lost
+        problem = write(self.rules, asked, decision)
+        self._say(f"  wrote {decision.act}: {problem or 'done'}")
+        if luck < 0.12:  # the answer is lost: it is done again
+            target.pass_time(self.random.uniform(0.2, 8))
+            target.sync()
+            problem = write(self.rules, asked, decision)
+            self._say(f"  wrote {decision.act} again: {problem or 'done'}")
+        if problem:
+            return
+        if luck > 0.95:
+            self._hear(self._any_message())  # in between the write and its record
+        self._record(decision, asked.ending)
+
+    def _record(self, decision: Decision, ending: Outcome) -> None:
+        state, now, mark = self.state, self.target.now, self.target.mark
+        match decision.act:
+            case Act.SCALE:
+                assert decision.counts is not None
+                self.state = state.after_scale(decision.counts, decision.why, now, mark)
+            case Act.SETTLE:
+                assert decision.counts is not None
+                self.state = state.after_settle(decision.counts, 1, now, mark)
+            case Act.RESIZE:
+                assert decision.replicas is not None
+                self.state = state.after_resize(decision.replicas, now, mark)
+            case Act.UNDO:
+                self.state = state.after_undo(1, now, mark)
+            case Act.FINISH:
+                self.state = state.after_finish(1, now, ending)
+
+    # --- what must hold
+
+    def _check_decision(self, decision: Decision, seen: Observation) -> None:
+        state = self.state
+        if decision.act is Act.HOLD and not self.target.tampered:
+            raise Wrong(f"took its own write for another's: {decision.why}; {self.target}")
+        if decision.act is Act.SCALE:
+            assert decision.counts is not None
+            ahead = next_waypoint(self.rules, state, seen.replicas)
+            if ahead is not None and decision.counts.new > max(ahead[1], seen.asked.new, seen.new.total):
+                raise Wrong(f"{decision.counts} passes the waypoint at {ahead[1]} new; {self.target}")
+            budget = resolve_budget(self.rules.strategy, seen.replicas)
+            self._check_counts(budget, seen, decision.counts)
+        if decision.act is Act.FINISH and state.goal is Goal.FORWARD:
+            ahead = next_waypoint(self.rules, state, seen.replicas)
+            if ahead is not None or not state.verified:
+                raise Wrong(f"finishes before its waypoints and its verification; {self.target}")
+
+    def _check_counts(self, budget: Budget, seen: Observation, counts: Counts) -> None:
+        problem = objection(budget, seen, counts)
+        if problem:
+            raise Wrong(f"asks for what the write must refuse: {problem}; {seen!r}; {self.target}")
+
+    def _check_end(self, outcome: Outcome) -> None:
+        target, state = self.target, self.state
+        if not state.claimed or Act.FENCED in self.acts:
+            return
+        expected = state.wanted.template if outcome is Outcome.COMPLETED else state.baseline.template
+        running = {s.version for s in target.sets.values() if s.replicas}
+        if running != {expected} or target.template != expected or target.held or target.owner is not None:
+            raise Wrong(f"{outcome} should leave {expected} alone: {target}")
+
+
+def play(seed: int, *, tracing: bool = False) -> tuple[Outcome, set[Act]]:
+    """Play the rollout of one seed; return how it ended, and all acts that were decided.
+
+    Raises:
+        Wrong: with the seed and what happened.
+    """
+    driver = Driver(seed)
+    driver.tracing = tracing
+    try:
+        return driver.run(), driver.acts
+    except (AssertionError, Refused) as error:
+        told = [*driver.trace, f"seed {seed}: {type(error).__name__} {error}", str(driver.rules)]
+        raise Wrong("\n".join(told)) from error

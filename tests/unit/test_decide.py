@@ -1,0 +1,252 @@
+"""What to do next: the arithmetic by its truth tables, and every case of the decision in its order."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segue.budget import Budget, objection, resolve_budget
+from segue.decide import Act, barrier_at, decide, next_counts
+from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
+from segue.plan import settled
+from segue.spec import Order, Rules, Strategy, Waypoint
+from segue.state import Goal, Outcome, Reached, State, requested
+
+OUT, IN, BOTH = Order.SCALE_OUT_PRIORITY, Order.SCALE_IN_PRIORITY, Order.SCALE_SIMULTANEOUSLY
+NOW = 1_000.0
+
+
+def see(
+    old: int, new: int, *, ready: int | None = None, proven: int | None = None, asked: tuple[int, int] | None = None,
+    spare: int = 0, replicas: int = 4, template: str = "v1", **more: Any,
+) -> Observation:  # fmt: skip
+    """Return an observation of (old, new) replicas, held as they are and all ready unless told otherwise."""
+    ready = old if ready is None else ready
+    proven = new if proven is None else proven
+    return Observation(
+        replicas=replicas,
+        old=Side(total=old, ready=ready, proven=ready, spare=spare),
+        new=Side(total=new, ready=proven, proven=proven),
+        asked=Counts(*(asked or (old, new))),
+        template=template,
+        **{"held": True, "owner": "us", "progress_at": NOW, **more},
+    )
+
+
+# --- the arithmetic -------------------------------------------------------------------------------------
+
+
+def walk(strategy: Strategy, replicas: int) -> list[tuple[int, int]]:
+    """Follow next_counts with everything ready at once."""
+    budget = resolve_budget(strategy, replicas)
+    path = [Counts(replicas, 0)]
+    while path[-1] != (0, replicas):
+        path.append(next_counts(budget, strategy.order, settled(budget, path[-1])))
+        assert len(path) < 3 * replicas
+    return [tuple(c) for c in path]
+
+
+@pytest.mark.parametrize(
+    ("written", "path"),
+    [
+        pytest.param({"maxSurge": 1, "maxUnavailable": 0}, "40 41 32 23 14 04", id="surge-1"),
+        pytest.param({"step": 2}, "40 42 24 04", id="out-step-2"),
+        pytest.param({"step": 2, "order": IN}, "40 22 04", id="in-step-2"),
+        pytest.param({"step": 2, "order": BOTH}, "40 22 04", id="both-step-2"),
+    ],
+)
+def test_the_truth_tables_of_the_docstring(written: dict[str, Any], path: str) -> None:
+    """The rows of next_counts' docstring (but for those in brackets) are the counts that are asked for."""
+    assert walk(Strategy(**written), 4) == [(int(a), int(b)) for a, b in path.split()]
+
+
+ONE = Budget(replicas=4, surge=1, unavailable=0, step=1)
+TWO = Budget(replicas=4, surge=2, unavailable=0, step=2)
+TAKE = Budget(replicas=4, surge=0, unavailable=2, step=2)
+MIXED = Budget(replicas=4, surge=1, unavailable=1, step=2)
+
+
+@pytest.mark.parametrize(
+    ("budget", "order", "seen", "counts"),
+    [
+        pytest.param(ONE, OUT, see(4, 1, proven=0), (4, 1), id="nothing-goes-before-proof"),
+        pytest.param(TWO, OUT, see(4, 2, proven=1), (3, 3), id="one-of-a-batch-is-enough-to-go-on"),
+        pytest.param(MIXED, OUT, see(4, 1, proven=0), (4, 1), id="out-first-keeps-all-old-though-one-could-go"),
+        pytest.param(MIXED, BOTH, see(4, 1, proven=0), (3, 2), id="simultaneously-takes-what-may-go"),
+        pytest.param(TAKE, IN, see(2, 2, proven=0), (2, 2), id="the-floor-holds"),
+        pytest.param(TAKE, IN, see(2, 2, proven=1), (1, 3), id="one-proven-lets-one-go"),
+        pytest.param(ONE, OUT, see(4, 1, ready=3, proven=1), (4, 1), id="lost-readiness-of-old-holds"),
+        pytest.param(ONE, OUT, see(4, 1, ready=3, proven=1, spare=1), (3, 2), id="an-unready-old-one-is-spared-first"),
+        pytest.param(TWO, OUT, see(4, 2, ready=4, proven=0, asked=(2, 4)), (4, 2), id="lost-proof-takes-back"),
+        pytest.param(TWO, OUT, see(4, 2, proven=2, asked=(2, 4)), (2, 4), id="asked-is-asked-again"),
+        pytest.param(ONE, OUT, see(5, 0, ready=5, asked=(5, 0)), (4, 1), id="retarget-takes-the-surplus"),
+        pytest.param(ONE, OUT, see(5, 0, ready=4, asked=(5, 0)), (5, 0), id="retarget-waits-while-the-floor-is-tight"),
+        pytest.param(ONE, OUT, see(5, 0, ready=4, spare=1, asked=(5, 0)), (4, 1), id="retarget-takes-unready-surplus"),
+        pytest.param(TWO, OUT, see(3, 1, asked=(-2, 9)), (3, 3), id="fields-out-of-range-after-a-drop"),
+        pytest.param(ONE, OUT, see(0, 4, proven=2), (0, 4), id="nothing-left-to-ask"),
+    ],
+)
+def test_what_is_asked_next(budget: Budget, order: Order, seen: Observation, counts: tuple[int, int]) -> None:
+    """Readiness that was gained, lost or never there decides what is asked for next, within floor and ceiling."""
+    assert next_counts(budget, order, seen) == counts
+
+
+@pytest.mark.parametrize(
+    ("seen", "barrier", "counts"),
+    [
+        pytest.param(see(4, 0), 1, (4, 1), id="reached-exactly"),
+        pytest.param(see(4, 1), 1, (4, 1), id="not-passed"),
+        pytest.param(see(4, 2, proven=1), 3, (3, 2), id="not-reached-before-all-before-it-are-proven"),
+        pytest.param(see(4, 2, proven=2), 3, (2, 3), id="reached-when-all-before-it-are-proven"),
+        pytest.param(see(2, 3), 2, (2, 3), id="behind-it-after-a-resize"),
+    ],
+)
+def test_a_barrier_is_reached_and_not_passed(seen: Observation, barrier: int, counts: tuple[int, int]) -> None:
+    """The rollout stops with exactly the waypoint's number of new replicas."""
+    assert next_counts(TWO, OUT, seen, barrier) == counts
+
+
+@pytest.mark.parametrize(
+    ("at", "replicas", "barrier"), [(1, 4, 1), (9, 4, 4), ("1%", 4, 1), ("26%", 4, 2), ("100%", 7, 7)]
+)
+def test_a_waypoint_lies_between_one_and_all(at: int | str, replicas: int, barrier: int) -> None:
+    """A waypoint's number of new replicas rounds up, is at least one, and at most all."""
+    assert barrier_at(Waypoint(at=at), replicas) == barrier
+
+
+@st.composite
+def observations(draw: st.DrawFn) -> tuple[Strategy, Observation]:
+    replicas = draw(st.integers(1, 12))
+    old, new = draw(st.integers(0, replicas)), draw(st.integers(0, replicas))
+    ready = draw(st.integers(0, old))
+    strategy = Strategy(
+        order=draw(st.sampled_from(list(Order))),
+        maxSurge=draw(st.integers(0, 4)),
+        maxUnavailable=draw(st.integers(1, 4)),
+    )
+    return strategy, see(
+        old, new, replicas=replicas, ready=ready, proven=draw(st.integers(0, new)),
+        spare=draw(st.integers(0, old - ready)), asked=(draw(st.integers(-3, 12)), draw(st.integers(0, 15))),
+    )  # fmt: skip
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=1000)
+@given(observations(), st.one_of(st.none(), st.integers(1, 12)))
+def test_whatever_is_seen_what_is_asked_is_in_the_budget(
+    given_: tuple[Strategy, Observation], barrier: int | None
+) -> None:
+    """From every observation, however strange, the counts break no budget, and asking again comes to rest."""
+    strategy, seen = given_
+    budget = resolve_budget(strategy, seen.replicas)
+    counts = next_counts(budget, strategy.order, seen, barrier)
+    assert objection(budget, seen, counts) == ""
+    assert min(counts) >= 0
+    assert sum(counts) >= seen.replicas
+    assert max(counts) <= seen.replicas
+    again = counts
+    for _ in range(2):  # what was asked wrongly is taken back first, then it goes on
+        counts, again = again, next_counts(budget, strategy.order, seen.model_copy(update={"asked": again}), barrier)
+    assert again == counts
+
+
+# --- the cases ------------------------------------------------------------------------------------------
+
+RULES = Rules(strategy=Strategy(maxSurge=1, maxUnavailable=0))
+STOPS = Rules(strategy=Strategy(maxSurge=1, maxUnavailable=0, waypoints=(Waypoint(at=1),)))
+START = State(owner="us", baseline=Version(template="v0"), wanted=Version(template="v1"), progress_at=NOW)
+MOVING = START.but(claimed=True)
+TURNED = START.going_back(Outcome.ABORTED, requested("why"), NOW)
+BACK = MOVING.going_back(Outcome.ROLLED_BACK, requested("why"), NOW)
+ATE = Foreign(who="him", what="the image", template="v9")
+OVERRULED = BACK.but(foreign=ATE, overrules=True)
+GONE = Problem(cause=Cause.IMAGE_PULL, message="no such image", hopeless=True)
+HERE = Reached(index=0, at="1", hold_until=NOW + 60, approved=True)
+LATE = NOW + 600
+
+
+@pytest.mark.parametrize(
+    ("rules", "state", "seen", "now", "act"),
+    [
+        pytest.param(RULES, START, see(4, 0, template="v0", held=False, owner=None), NOW, Act.SCALE, id="begins"),
+        pytest.param(RULES, MOVING, see(4, 1, proven=0), NOW, Act.WAIT, id="waits-for-proof"),
+        pytest.param(RULES, MOVING, see(4, 1), NOW, Act.SCALE, id="moves"),
+        pytest.param(RULES, MOVING, see(4, 1, owner="them"), NOW, Act.FENCED, id="another-owns-it"),
+        pytest.param(RULES, START, see(4, 0, template="v0", owner="x", held=False), NOW, Act.SCALE, id="not-ours-yet"),
+        pytest.param(RULES, MOVING, see(4, 1, foreign=ATE), NOW, Act.HOLD, id="foreign-appears"),
+        pytest.param(RULES, MOVING.but(foreign=ATE), see(4, 1, foreign=ATE), NOW, Act.WAIT, id="foreign-stays"),
+        pytest.param(RULES, MOVING.but(foreign=ATE), see(4, 1), NOW, Act.CONTINUE, id="foreign-goes"),
+        pytest.param(RULES, MOVING, see(4, 1, proven=0, problem=GONE), NOW, Act.FAIL, id="hopeless"),
+        pytest.param(RULES, MOVING.but(paused="x"), see(4, 1, problem=GONE), NOW, Act.FAIL, id="hopeless-while-paused"),
+        pytest.param(RULES, MOVING.but(held=GONE), see(4, 1, problem=GONE), NOW, Act.WAIT, id="held-waits"),
+        pytest.param(RULES, MOVING, see(4, 1, proven=0), LATE, Act.FAIL, id="too-late"),
+        pytest.param(RULES, MOVING, see(4, 1, proven=0, seen_since=LATE), LATE, Act.WAIT, id="outage"),
+        pytest.param(RULES, MOVING.but(paused="x"), see(4, 1, proven=0), LATE, Act.WAIT, id="a-pause-has-no-deadline"),
+        pytest.param(RULES, MOVING.but(resize=7), see(4, 1), NOW, Act.RESIZE, id="resize"),
+        pytest.param(RULES, MOVING.but(settling=True), see(4, 1, proven=0), NOW, Act.SETTLE, id="settle"),
+        pytest.param(RULES, MOVING.but(settling=True), see(5, 0, template="v9"), NOW, Act.SCALE, id="settle-needs-new"),
+        pytest.param(RULES, MOVING.but(paused="x"), see(4, 1), NOW, Act.WAIT, id="paused"),
+        pytest.param(STOPS, MOVING, see(4, 1), NOW, Act.VERIFY, id="waypoint-reached"),
+        pytest.param(STOPS, MOVING, see(4, 1, proven=0), NOW, Act.WAIT, id="waypoint-not-proven"),
+        pytest.param(STOPS, MOVING.but(waypoint=HERE), see(4, 1), NOW, Act.WAIT, id="waypoint-holds"),
+        pytest.param(STOPS, MOVING.but(waypoint=HERE), see(4, 1), LATE, Act.WAIT, id="waypoint-has-no-deadline"),
+        pytest.param(STOPS, MOVING.but(passed=(0,)), see(4, 1), NOW, Act.SCALE, id="waypoint-passed"),
+        pytest.param(RULES, MOVING, see(0, 4), NOW, Act.VERIFY, id="all-new"),
+        pytest.param(RULES, MOVING.but(verified=True), see(0, 4), NOW, Act.FINISH, id="all-verified"),
+        pytest.param(RULES, MOVING.but(verified=True), see(0, 4, proven=3), NOW, Act.WAIT, id="verified-but-lost-one"),
+        pytest.param(RULES, TURNED, see(4, 0), NOW, Act.FINISH, id="abort-at-once"),
+        pytest.param(RULES, BACK, see(1, 3), NOW, Act.UNDO, id="undo"),
+        pytest.param(RULES, BACK, see(2, 3, held=False, template="v0"), NOW, Act.WAIT, id="undo-under-way"),
+        pytest.param(RULES, BACK, see(4, 0, held=False, template="v0"), NOW, Act.FINISH, id="all-old-again"),
+        pytest.param(RULES, BACK, see(2, 3, held=False, template="v0"), LATE, Act.ALARM, id="undo-is-late"),
+        pytest.param(RULES, BACK.but(needs_human=True), see(2, 3, held=False, template="v0"), LATE, Act.WAIT,
+                     id="alarm-once"),
+        pytest.param(RULES, BACK.but(needs_human=True), see(2, 3, held=False, template="v0", progress_at=LATE), LATE,
+                     Act.CALM, id="goes-on-by-itself"),
+        pytest.param(RULES, BACK.but(foreign=ATE), see(1, 3, foreign=ATE), NOW, Act.WAIT, id="undo-asks-first"),
+        pytest.param(RULES, OVERRULED, see(1, 3, foreign=ATE), NOW, Act.UNDO, id="overruled"),
+    ],
+)  # fmt: skip
+def test_each_case_in_its_order(rules: Rules, state: State, seen: Observation, now: float, act: Act) -> None:
+    """One action follows from what is recorded and seen: done, abnormal, wished, up, down, wait."""
+    decision = decide(rules, state, seen, now)
+    assert decision.act is act
+    assert decision.why
+    assert decide(rules, state, seen, now) == decision
+
+
+def test_a_wait_says_until_when() -> None:
+    """While it waits for proof, it looks again when the next replica is proven, or at the deadline."""
+    seen = see(4, 1, proven=0, next_proven_at=NOW + 5)
+    assert decide(RULES, MOVING, seen, NOW).wake_at == NOW + 5
+    assert decide(RULES, MOVING, see(4, 1, proven=0), NOW).wake_at == LATE
+
+
+@pytest.mark.parametrize(
+    ("seen", "counts"),
+    [
+        pytest.param(see(4, 2, proven=1), (4, 1), id="what-is-ready-stays"),
+        pytest.param(see(4, 2, proven=0), (4, 1), id="one-new-must-stay"),
+        pytest.param(see(2, 2, proven=0), (2, 2), id="the-replicas-must-stay"),
+        pytest.param(see(3, 2, proven=2, asked=(-1, 5)), (0, 4), id="fields-out-of-range-after-a-drop"),
+    ],
+)
+def test_a_settle_can_be_held(seen: Observation, counts: tuple[int, int]) -> None:
+    """A settle asks for what is ready, as far as the lever can hold it."""
+    decision = decide(RULES, MOVING.but(settling=True), seen, NOW)
+    assert (decision.act, decision.counts) == (Act.SETTLE, counts)
+
+
+def test_a_settled_rollout_goes_on_after_a_resume() -> None:
+    """After settle and resume, the next move is asked for as if nothing had been."""
+    state = MOVING.but(settling=True).after_settle(Counts(4, 1), 2, NOW).but(paused="")
+    assert decide(RULES, state, see(4, 1), NOW).counts == (3, 2)
+
+
+def test_the_goal_back_never_moves_forward() -> None:
+    """On the way back nothing is scaled by counts: the controller goes back by itself."""
+    for old in range(5):
+        for held in (True, False):
+            seen = see(old, 4 - old, held=held, template="v1" if held else "v0")
+            assert decide(RULES, BACK, seen, NOW).act in {Act.UNDO, Act.WAIT, Act.FINISH}
+    assert BACK.goal is Goal.BACK

@@ -1,0 +1,210 @@
+"""What a person or a pipeline can ask of a running rollout, and what it does to the state."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+from pydantic import ValidationError
+
+from segue.errors import Refused
+from segue.messages import (
+    MESSAGES,
+    Abort,
+    Approve,
+    Message,
+    Pause,
+    Promote,
+    Reject,
+    Resume,
+    RetargetTo,
+    Scale,
+    Settle,
+    receive,
+)  # fmt: skip
+from segue.observation import Cause, Foreign, Problem, Version
+from segue.spec import Change, Waypoint
+from segue.state import Goal, Outcome, Phase, Reached, State, requested
+
+NOW = 1_000.0
+V2 = Change(images={"server": "v2"})
+HERE = Reached(index=0, at="25%", hold_until=NOW, approved=False)
+
+START = State(owner="us", baseline=Version(template="v0"), wanted=Version(template="v1"))
+CLAIMED = START.but(claimed=True)
+ASKING = CLAIMED.but(waypoint=HERE)
+HOLDING = CLAIMED.but(waypoint=HERE.model_copy(update={"approved": True, "hold_until": NOW + 60}))
+PAUSED = CLAIMED.but(paused="paused by her")
+FAILED = CLAIMED.but(held=Problem(cause=Cause.GATE, message="no"))
+FOREIGN = CLAIMED.but(foreign=Foreign(who="him", what="the image", template="v9"))
+BACK = CLAIMED.going_back(Outcome.ROLLED_BACK, requested("why"), NOW)
+ENDED = CLAIMED.but(outcome=Outcome.COMPLETED)
+
+STATES = {
+    "start": START, "moving": CLAIMED, "asking": ASKING, "holding": HOLDING, "paused": PAUSED, "failed": FAILED,
+    "foreign": FOREIGN, "back": BACK, "ended": ENDED,
+}  # fmt: skip
+SAID: dict[str, Message] = {
+    "pause": Pause(by="her"), "resume": Resume(by="her"), "retarget": RetargetTo(by="her", change=V2),
+    "abort": Abort(by="her"), "scale": Scale(by="her", replicas=7), "settle": Settle(by="her"),
+    "approve": Approve(by="her"), "reject": Reject(by="her"), "promote": Promote(by="her"),
+}  # fmt: skip
+
+# One row a message, one column a state: + taken, - refused.
+TAKEN = """
+          start moving asking holding paused failed foreign back ended
+pause       +     +      +      +       +      +      +      -     -
+resume      -     -      -      -       +      +      -      -     -
+retarget    +     +      +      +       +      +      +      -     -
+abort       +     +      +      +       +      +      +      +     -
+scale       +     +      +      +       +      +      +      +     -
+settle      -     +      +      +       +      +      +      -     -
+approve     -     -      +      -       -      -      -      -     -
+reject      -     -      +      -       -      -      -      -     -
+promote     +     +      +      +       +      +      +      -     -
+"""
+_HEAD, *_ROWS = [line.split() for line in TAKEN.strip().splitlines()]
+MATRIX = [(row[0], name, mark == "+") for row in _ROWS for name, mark in zip(_HEAD, row[1:], strict=True)]
+
+
+@pytest.mark.parametrize(("said", "state", "taken"), MATRIX, ids=[f"{m}-{s}" for m, s, _ in MATRIX])
+def test_a_message_is_taken_where_it_makes_sense(said: str, state: str, taken: bool) -> None:
+    """Each message is taken in the states where it makes sense, and refused with a fix in the others."""
+    if taken:
+        receive(SAID[said], STATES[state], NOW)
+        return
+    with pytest.raises(Refused) as caught:
+        receive(SAID[said], STATES[state], NOW)
+    assert caught.value.field == said
+    assert caught.value.fix
+
+
+def test_every_message_stands_in_the_table() -> None:
+    """No message is forgotten in the table above."""
+    assert set(MESSAGES) == {row[0] for row in _ROWS} == set(SAID)
+
+
+@pytest.mark.parametrize("said", sorted(SAID))
+def test_a_repeated_message_changes_nothing_more(said: str) -> None:
+    """A message that is delivered twice leaves the state, but for its log, as it was after the first."""
+    for state in STATES.values():
+        try:
+            once = receive(SAID[said], state, NOW)
+        except Refused:
+            continue
+        try:
+            twice = receive(SAID[said], once, NOW)
+        except Refused:
+            continue
+        assert twice.brief == once.brief
+
+
+@pytest.mark.parametrize("said", sorted(SAID))
+def test_a_message_leaves_the_given_state_as_it_was(said: str) -> None:
+    """A message returns a new state; the old one is not touched."""
+    for state in STATES.values():
+        before = state.model_copy(deep=True)
+        with suppress(Refused):
+            receive(SAID[said], state, NOW)
+        assert state == before
+
+
+def test_a_pause_holds_a_waypoint_and_resume_passes_it() -> None:
+    """A hold that ends while paused is passed at the resume, not before."""
+    held = CLAIMED.but(waypoint=HERE.model_copy(update={"approved": True}))
+    paused = receive(Pause(by="her"), held, NOW)
+    assert paused.passing(NOW + 1).waypoint is not None
+    resumed = receive(Resume(by="her"), paused, NOW + 2)
+    assert resumed.passing(NOW + 2).passed == (0,)
+
+
+def test_an_approval_passes_only_after_the_hold() -> None:
+    """A waypoint with a hold and an approval waits for both."""
+    both = CLAIMED.but(waypoint=HERE.model_copy(update={"hold_until": NOW + 60}))
+    approved = receive(Approve(by="her"), both, NOW)
+    assert approved.passing(NOW + 59).waypoint is not None
+    assert approved.passing(NOW + 60).waypoint is None
+
+
+def test_a_promote_ends_holds_but_no_approval() -> None:
+    """Promote skips the present and all later holds, and no approval."""
+    promoted = receive(Promote(by="her"), HOLDING, NOW)
+    assert promoted.passing(NOW).waypoint is None
+    later = promoted.but(waypoint=None).after_verify((1, Waypoint(at=2, hold=timedelta(hours=1), approval=True)), NOW)
+    assert later.waypoint is not None
+    assert later.waypoint.hold_until == NOW
+    assert later.passing(NOW).waypoint is not None
+
+
+def test_a_reject_rolls_back() -> None:
+    """A no at a waypoint turns the rollout round, and the report says who said it."""
+    state = receive(Reject(by="her", reason="too slow"), ASKING, NOW)
+    assert (state.goal, state.ending, state.waypoint) == (Goal.BACK, Outcome.ROLLED_BACK, None)
+    assert "her: too slow" in str(state.failure)
+
+
+def test_an_abort_on_the_way_back_changes_the_ending_only() -> None:
+    """An abort while it rolls back ends as Aborted."""
+    state = receive(Abort(by="her"), BACK, NOW)
+    assert (state.goal, state.ending, state.failure) == (Goal.BACK, Outcome.ABORTED, BACK.failure)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(SAID["abort"], id="abort"),
+        pytest.param(SAID["retarget"], id="retarget"),
+        pytest.param(RetargetTo(by="her", baseline=True), id="retarget-to-the-baseline"),
+    ],
+)
+def test_a_deliberate_message_overrules_a_foreign_change(said: Message) -> None:
+    """Abort and retarget write over somebody else's change; nothing else does."""
+    assert receive(said, FOREIGN, NOW).overrules
+    assert FOREIGN.phase is Phase.HELD
+
+
+def test_a_resume_does_not_overrule_a_foreign_change() -> None:
+    """A resume is refused while somebody else's change stands, and says what can be done."""
+    with pytest.raises(Refused, match="take that change back"):
+        receive(Resume(by="her"), FOREIGN.but(paused="paused by her"), NOW)
+
+
+def test_a_retarget_forgets_a_settle() -> None:
+    """A settle that was asked before a retarget does not settle the new plan."""
+    state = receive(Settle(by="her"), CLAIMED, NOW)
+    state = receive(RetargetTo(by="her", change=V2), state, NOW).after_retarget(Version(template="v2"), NOW)
+    assert not state.settling
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: Scale(replicas=0), id="scale-to-zero"),
+        pytest.param(lambda: Scale(replicas=10_001), id="scale-too-far"),
+        pytest.param(RetargetTo, id="retarget-to-nothing"),
+        pytest.param(lambda: RetargetTo(change=V2, baseline=True), id="retarget-to-both"),
+        pytest.param(lambda: Pause(by="x" * 257), id="long-name"),
+        pytest.param(lambda: Abort(reason="x" * 1025), id="long-reason"),
+    ],
+)
+def test_a_message_out_of_bounds_is_refused(make: Callable[[], Message]) -> None:
+    """Every field of a message has a bound."""
+    with pytest.raises(ValidationError):
+        make()
+
+
+def test_a_long_log_keeps_its_beginning_and_its_end() -> None:
+    """A very long report keeps the first and the latest lines."""
+    state = START
+    for number in range(1_000):
+        state = state.noted(number, f"line {number}")
+    assert len(state.log) <= 400
+    assert (state.log[0].what, state.log[-1].what) == ("line 0", "line 999")
+
+
+def test_an_abort_that_came_after_the_end_was_written_does_not_change_it() -> None:
+    """When the target was given free before an abort was heard, the outcome says what is true on the target."""
+    aborted = receive(Abort(by="her"), CLAIMED, NOW)
+    ended = aborted.after_finish(1, NOW, CLAIMED.ending)
+    assert (ended.outcome, ended.ending, ended.goal) == (Outcome.COMPLETED, Outcome.COMPLETED, Goal.FORWARD)
+    assert ended.failure is None

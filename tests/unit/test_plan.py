@@ -1,0 +1,180 @@
+"""The plan: what is shown before anything is touched, and what the rollout keeps to."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from segue.budget import resolve_budget
+from segue.errors import Refused
+from segue.plan import Plan, make_plan
+from segue.spec import Order, Strategy, Waypoint
+from segue.units import resolve
+
+FACTS = Path(__file__).parent.parent / "facts"
+SCENARIOS = json.loads((FACTS / "gray_sequences.json").read_text())["scenarios"]
+
+deterministic = settings(
+    derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow], max_examples=150
+)
+
+
+def rows(plan: Plan) -> list[tuple[int, int]]:
+    return [(s.old, s.new) for s in plan.stages]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=[s["mode"] for s in SCENARIOS])
+def test_each_order_passes_the_known_sequence(scenario: dict[str, Any]) -> None:
+    """With a step of 2, four replicas pass the ready counts that the deployment-upgrade operator passes."""
+    plan = make_plan(Strategy(order=scenario["mode"], step=scenario["step"]), scenario["start"]["origin"])
+    assert rows(plan) == [tuple(pair) for pair in scenario["readySequence"]]
+
+
+def test_surge_of_one_goes_one_by_one() -> None:
+    """R=4, maxSurge 1, maxUnavailable 0: one comes before each that goes."""
+    plan = make_plan(Strategy(maxSurge=1, maxUnavailable=0), 4)
+    assert rows(plan) == [(4, 0), (4, 1), (3, 1), (3, 2), (2, 2), (2, 3), (1, 3), (1, 4), (0, 4)]
+    assert (plan.floor, plan.ceiling, plan.extra) == (4, 5, 1)
+
+
+@pytest.mark.parametrize(
+    ("waypoints", "replicas", "expected"),
+    [
+        pytest.param([{"at": 1}], 4, [(1, "1")], id="count"),
+        pytest.param([{"at": "25%"}], 10, [(3, "25%")], id="percentage-rounds-up"),
+        pytest.param([{"at": 99}], 4, [(4, "99")], id="more-than-all-is-all"),
+        pytest.param([{"at": "50%"}, {"at": 1}], 4, [(1, "1"), (2, "50%")], id="nearest-first"),
+        pytest.param([{"at": 2}, {"at": "50%", "approval": True}], 4, [(2, "2")], id="two-at-one-count-are-one"),
+    ],
+)
+def test_waypoints_lie_at_their_counts(
+    waypoints: list[dict[str, Any]], replicas: int, expected: list[tuple[int, str]]
+) -> None:
+    """A waypoint stands at the stage with exactly its number of new replicas."""
+    plan = make_plan(Strategy(waypoints=waypoints), replicas)
+    assert [(s.new, str(s.waypoint["at"])) for s in plan.stages if s.waypoint] == expected
+
+
+def test_of_two_waypoints_at_one_count_the_longer_and_the_asking_holds() -> None:
+    """Two waypoints that fall on the same count are shown as one, with the longer hold and the approval."""
+    plan = make_plan(Strategy(waypoints=[{"at": 2, "hold": "30s"}, {"at": "50%", "hold": "5s", "approval": True}]), 4)
+    shown = next(s.waypoint for s in plan.stages if s.waypoint)
+    assert (shown["hold"], shown["approval"]) == ("30s", True)
+
+
+def test_a_retarget_plans_away_the_surplus_first() -> None:
+    """From five old ones of two versions, with R=4, the plan never has more than the ceiling of five."""
+    plan = make_plan(Strategy(maxSurge=1, maxUnavailable=0), 4, old=5, parent="v1")
+    assert rows(plan)[0] == (5, 0)
+    assert rows(plan)[-1] == (0, 4)
+    assert max(map(sum, rows(plan))) <= plan.ceiling
+    assert plan.parent == "v1"
+
+
+def test_no_replicas_are_refused() -> None:
+    """There is no path from 0 to 0."""
+    with pytest.raises(Refused, match=r"target\.replicas: 0: has no replicas.*; scale it to 1"):
+        make_plan(Strategy(), 0)
+
+
+# --- properties -----------------------------------------------------------------------------------------
+
+amounts = st.one_of(st.integers(0, 1200), st.integers(0, 100).map(lambda p: f"{p}%"))
+ZERO = {0, "0%"}
+
+
+@st.composite
+def strategies(draw: st.DrawFn, most: int = 1000) -> tuple[Strategy, int]:
+    replicas = draw(st.integers(1, most))
+    small = st.one_of(st.integers(0, max(1, replicas // 3)), amounts)
+    surge, unavailable = draw(st.tuples(small, small).filter(lambda p: not (p[0] in ZERO and p[1] in ZERO)))
+    places = st.one_of(st.integers(1, replicas + 2), st.integers(1, 100).map(lambda p: f"{p}%"))
+    return (
+        Strategy(
+            order=draw(st.sampled_from(list(Order))),
+            maxSurge=surge,
+            maxUnavailable=unavailable,
+            step=draw(st.one_of(st.none(), st.integers(1, replicas + 2))),
+            waypoints=tuple(Waypoint(at=at) for at in draw(st.lists(places, max_size=4))),
+        ),
+        replicas,
+    )
+
+
+@deterministic
+@given(strategies())
+@example((Strategy(maxSurge=0, maxUnavailable="1%"), 1000))
+@example((Strategy(maxSurge=1, maxUnavailable=0, step=1), 1000))
+def test_every_plan_keeps_to_its_rules(given_: tuple[Strategy, int]) -> None:
+    """Every plan goes from all old to all new inside the budget, each row as its action says, none over a step."""
+    strategy, replicas = given_
+    budget = resolve_budget(strategy, replicas)
+    plan = make_plan(strategy, replicas)
+    assert rows(plan)[0] == (replicas, 0)
+    assert rows(plan)[-1] == (0, replicas)
+    for before, after in pairwise(plan.stages):
+        gone, come = before.old - after.old, after.new - before.new
+        assert budget.floor <= after.old + after.new <= budget.ceiling or after.action == "scaleBoth"
+        assert after.old + before.new >= budget.floor, "old ones went before new ones could serve"
+        assert after.old + after.new <= budget.ceiling
+        expected = {"scaleOld": (True, False), "scaleNew": (False, True), "scaleBoth": (True, True)}[after.action]
+        assert (gone > 0, come > 0) == expected
+        assert gone >= 0 <= come
+        assert max(gone, come) <= budget.step
+    at = {max(1, min(replicas, resolve(w.at, replicas, round_up=True))) for w in strategy.waypoints}
+    assert {s.new for s in plan.stages if s.waypoint} == at
+    assert sum(s.waypoint is not None for s in plan.stages) == len(at), "a waypoint is stopped at once"
+
+
+@deterministic
+@given(strategies())
+def test_no_plan_is_longer_than_its_step_explains(given_: tuple[Strategy, int]) -> None:
+    """A plan has no more moves than the pace of its step or budget and its waypoints explain."""
+    strategy, replicas = given_
+    budget = resolve_budget(strategy, replicas)
+    pace = min(budget.step, budget.surge + budget.unavailable)
+    at_most = -(-replicas // pace) + len(strategy.waypoints) + 2
+    assert moves(make_plan(strategy, replicas)) <= at_most
+
+
+def moves(plan: Plan) -> int:
+    """Count the writes: what goes and comes in one of them stands in two rows."""
+    pairs = sum(a.action == "scaleOld" and b.action == "scaleNew" for a, b in pairwise(plan.stages))
+    return len(plan.stages) - 1 - pairs
+
+
+def fewest_moves(strategy: Strategy, replicas: int) -> int:
+    """Search every path by the rules alone: breadth first, knowing nothing of how Segue decides."""
+    budget = resolve_budget(strategy, replicas)
+    stops = sorted({max(1, min(replicas, resolve(w.at, replicas, round_up=True))) for w in strategy.waypoints})
+    first_new = strategy.order is Order.SCALE_OUT_PRIORITY and budget.surge
+    frontier, seen, count = {(replicas, 0)}, {(replicas, 0)}, 0
+    while (0, replicas) not in frontier:
+        count += 1
+        found = set()
+        for old, new in frontier:
+            stop = min((s for s in stops if s > new), default=replicas)
+            for left in range(max(0, old - budget.step), old + 1):
+                if left + new < budget.floor and left < old:
+                    continue
+                if first_new and new == 0 and left < old:
+                    continue
+                for grown in range(new, min(new + budget.step, stop, budget.ceiling - left) + 1):
+                    if left + grown >= replicas:
+                        found.add((left, grown))
+        frontier = found - seen
+        seen |= found
+        assert frontier, "no path"
+    return count
+
+
+@deterministic
+@given(strategies(most=9))
+def test_small_plans_are_as_short_as_any(given_: tuple[Strategy, int]) -> None:
+    """No path of a small rollout has fewer moves than the plan's: a search of all paths finds none."""
+    strategy, replicas = given_
+    assert moves(make_plan(strategy, replicas)) == fewest_moves(strategy, replicas)

@@ -1,0 +1,131 @@
+"""Ten thousand rollouts of a simulated target, with random readiness, crashes, resizes, messages and lost writes.
+
+One seed alone, with every step of it: ``SEGUE_SEED=1234 pytest tests/unit/test_simulation.py -k alone -s``.
+"""
+
+import collections
+import multiprocessing
+import os
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import simulation
+
+from segue.decide import Act
+from segue.state import Outcome
+
+ROLLOUTS = int(os.environ.get("SEGUE_ROLLOUTS", "10000"))
+BATCH = 250
+
+
+def _play_batch(first: int) -> tuple[collections.Counter[str], set[str], list[str]]:
+    outcomes: collections.Counter[str] = collections.Counter()
+    acts: set[str] = set()
+    wrong = []
+    for seed in range(first, min(first + BATCH, ROLLOUTS)):
+        try:
+            outcome, decided = simulation.play(seed)
+        except simulation.Wrong as error:
+            again = f"SEGUE_SEED={seed} pytest tests/unit/test_simulation.py -k alone -s"
+            wrong.append(f"{error}\n  alone: {again}")
+            continue
+        outcomes[outcome] += 1
+        acts |= set(decided)
+    return outcomes, acts, wrong
+
+
+def test_ten_thousand_rollouts_end_within_their_budget() -> None:
+    """Every rollout ends, never over the ceiling, never taken under the floor, and stops at each waypoint."""
+    outcomes: collections.Counter[str] = collections.Counter()
+    acts: set[str] = set()
+    wrong: list[str] = []
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        for batch in pool.imap_unordered(_play_batch, range(0, ROLLOUTS, BATCH)):
+            outcomes += batch[0]
+            acts |= batch[1]
+            wrong += batch[2]
+    assert not wrong, f"{len(wrong)} of {ROLLOUTS} seeds:\n" + "\n".join(wrong[:5])
+    if ROLLOUTS >= 1000:
+        for outcome in (Outcome.COMPLETED, Outcome.ROLLED_BACK, Outcome.ABORTED):
+            assert outcomes[outcome] > ROLLOUTS / 20, f"the simulation became one-sided: {outcomes}"
+        # Another owner, and a target that is scaled to zero, are played on the real thing only (tests/cluster).
+        assert acts >= set(Act) - {Act.FENCED, Act.SLEEP, Act.WAKE}, f"never decided: {set(Act) - acts}"
+
+
+def test_one_seed_alone() -> None:
+    """One rollout, that of SEGUE_SEED, is shown step by step and ends."""
+    driver = simulation.Driver(int(os.environ.get("SEGUE_SEED", "1234")))
+    driver.tracing = True
+    try:
+        print(driver.run())
+    finally:
+        print("\n".join(driver.trace))
+
+
+def test_a_seed_plays_the_same_again() -> None:
+    """The same seed gives the same rollout, step by step."""
+    traces = []
+    for _ in range(2):
+        driver = simulation.Driver(7)
+        driver.tracing = True
+        driver.run()
+        traces.append(driver.trace)
+    assert traces[0] == traces[1]
+    assert len(traces[0]) > 10
+
+
+# --- the simulated controller itself, against what was read off the real one -----------------------------
+
+
+def _target(replicas: int, **sets: tuple[int, int]) -> simulation.Target:
+    """Return a held target of v1; each set is (replicas, ready), oldest first."""
+    target = simulation.Target(simulation.Strategy(maxSurge="100%", maxUnavailable="100%"), replicas, random.Random(1))
+    target.sets, target.tampered = {}, True
+    for born, (version, (total, ready)) in enumerate(sets.items()):
+        target.quality[version] = "never"
+        found = simulation.ReplicaSet(version, born, total, held=version != "v0", desired=replicas, maximum=replicas)
+        found.pods = [simulation.Pod(0, 0, 0.0 if i < ready else None) for i in range(total)]
+        target.sets[version] = found
+    target.template, target.held = list(sets)[-1], True
+    return target
+
+
+def _counts(target: simulation.Target) -> dict[str, int]:
+    while target.sync():
+        pass
+    return {name: s.replicas for name, s in target.sets.items()}
+
+
+@pytest.mark.parametrize(
+    ("replicas", "sets", "surge", "unavailable", "held"),
+    [
+        pytest.param(4, {"v0": (4, 4), "v1": (0, 0)}, 1, 0, {"v0": 4, "v1": 1}, id="surge-alone-adds"),
+        pytest.param(4, {"v0": (4, 4), "v1": (1, 1)}, 0, 1, {"v0": 3, "v1": 1}, id="unavailable-alone-takes"),
+        pytest.param(10, {"v0": (10, 10), "v1": (2, 2)}, 2, 2, {"v0": 8, "v1": 4}, id="one-write-ends-and-begins"),
+        pytest.param(4, {"v0": (4, 4), "v1": (0, 0)}, 0, 2, {"v0": 2, "v1": 2}, id="scale-in-first"),
+        pytest.param(4, {"v0": (4, 1), "v1": (0, 0)}, 1, 1, {"v0": 3, "v1": 2}, id="unready-go-first"),
+        pytest.param(
+            4, {"v0": (2, 2), "v1": (2, 2), "v2": (1, 1)}, 0, 1, {"v0": 2, "v1": 1, "v2": 1}, id="superseded-go-first"
+        ),
+    ],
+)
+def test_the_simulated_controller_holds_like_the_real_one(
+    replicas: int, sets: dict[str, tuple[int, int]], surge: int, unavailable: int, held: dict[str, int]
+) -> None:
+    """maxSurge and maxUnavailable hold a Deployment at exactly the counts that a real control plane held."""
+    target = _target(replicas, **sets)
+    target.surge, target.unavailable = surge, unavailable
+    assert _counts(target) == held
+
+
+def test_a_resize_scales_both_sides_in_proportion() -> None:
+    """(3, 1) at R=4 becomes (6, 2) at R=8 in the pass that follows the resize."""
+    target = _target(4, v0=(3, 3), v1=(1, 1))
+    target.surge, target.unavailable = 0, 1
+    target.replicas = 8
+    assert target.sync()
+    assert {name: s.replicas for name, s in target.sets.items()} == {"v0": 6, "v1": 2}

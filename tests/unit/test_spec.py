@@ -1,0 +1,219 @@
+"""The spec: what is read, and what each wrong input is told."""
+
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from segue.errors import Exit, Refused
+from segue.spec import Change, Order, Rollout, Strategy, read_rollout
+
+MINIMAL = """
+apiVersion: segue.dev/v1alpha1
+kind: Rollout
+metadata: {name: llm}
+spec:
+  target: {name: llm}
+  change: {images: {server: "registry.example/llm:2"}}
+"""
+
+
+class Bad(NamedTuple):
+    """One wrong input: what is laid over the minimal file, and what the refusal says."""
+
+    id: str
+    text: str
+    field: str
+    shown: str
+    fix: str
+
+
+S, W = "spec.strategy.", "spec.strategy.waypoints[0]"
+
+BAD = [
+    # The file itself
+    Bad("unknown-top", "colour: red", "colour", "'red'", "check its spelling"),
+    Bad("unknown-metadata", "metadata: {name: a, labels: x}", "metadata.labels", "'x'", "check its spelling"),
+    Bad("wrong-api", "apiVersion: segue.dev/v1", "apiVersion", "'segue.dev/v1'", "write 'segue.dev/v1alpha1'"),
+    Bad("wrong-kind", "kind: Deployment", "kind", "'Deployment'", "write 'Rollout'"),
+    Bad("name-upper", "metadata: {name: LLM}", "metadata.name", "'LLM'", "must match"),
+    Bad("no-name", "metadata: {}", "metadata.name", "is missing", "add it"),
+    Bad("spec-is-text", "spec: fast", "spec", "'fast'", "write `name: value` lines"),
+    # The target
+    Bad("unknown-spec", "spec: {speed: 3}", "spec.speed", "3", "check its spelling"),
+    Bad("unknown-target", "spec: {target: {name: a, cluster: x}}", "spec.target.cluster", "'x'", "check its spelling"),
+    Bad("target-kind", "spec: {target: {name: a, kind: Job}}", "spec.target.kind", "'Job'", "write 'Deployment'"),
+    Bad("target-name", "spec: {target: {name: a b}}", "spec.target.name", "'a b'", "must match"),
+    Bad("target-number", "spec: {target: {name: 7}}", "spec.target.name", "7", "put it in quotes"),
+    Bad("namespace", "spec: {target: {name: a, namespace: X}}", "spec.target.namespace", "'X'", "must match"),
+    Bad("no-target-name", "spec: {target: {}}", "spec.target.name", "is missing", "add it"),
+    # The change
+    Bad("no-change", "spec: {change: {}}", "spec.change", "is empty", "name an image"),
+    Bad("no-images", "spec: {change: {images: {}}}", "spec.change", "is empty", "name an image"),
+    Bad("no-variables", "spec: {change: {env: {a: {}}}}", "spec.change", "is empty", "name an image"),
+    Bad("null-change", "spec: {change: null}", "spec.change", "is not a mapping", "write `name: value` lines"),
+    Bad("empty-patch", "spec: {change: {patch: {}}}", "spec.change", "is empty", "give a patch"),
+    Bad("list-patch", "spec: {change: {patch: [1]}}", "spec.change.patch", "is not a mapping", "write `name: value`"),
+    Bad("change-and-patch", "spec: {change: {images: {a: b}, patch: {spec: {}}}}", "spec.change.patch",
+        "stands beside named changes", "give one or the other"),
+    Bad("unknown-change", "spec: {change: {image: x}}", "spec.change.image", "'x'", "check its spelling"),
+    Bad("image-space", "spec: {change: {images: {a: 'x y'}}}", "spec.change.images.a", "'x y'", "must match"),
+    Bad("image-empty", "spec: {change: {images: {a: ''}}}", "spec.change.images.a", "''", "must match"),
+    Bad("image-number", "spec: {change: {images: {a: 2}}}", "spec.change.images.a", "2", "put it in quotes"),
+    Bad("container-name", "spec: {change: {images: {A_b: x}}}", "spec.change.images.A_b", "'A_b'", "must match"),
+    Bad("env-name", "spec: {change: {env: {a: {1A: x}}}}", "spec.change.env.a.1A", "'1A'", "must match"),
+    Bad("env-number", "spec: {change: {env: {a: {B: 3}}}}", "spec.change.env.a.B", "3", "put it in quotes"),
+    Bad("env-no-source", "spec: {change: {env: {a: {B: {valueFrom: {}}}}}}", "spec.change.env.a.B.valueFrom",
+        "", "give exactly one of secretKeyRef and configMapKeyRef"),
+    Bad("secret-in-env", "spec: {change: {env: {a: {API_KEY: hunter2}}}}", "spec.change.env.a.API_KEY", "'***'",
+        "use valueFrom"),
+    Bad("aws-secret-in-env", "spec: {change: {env: {a: {AWS_SECRET_ACCESS_KEY: hunter2}}}}",
+        "spec.change.env.a.AWS_SECRET_ACCESS_KEY", "'***'", "use valueFrom"),
+    Bad("secret-in-patch",
+        "spec: {change: {patch: {spec: {containers: [{name: a, env: [{name: DB_PASSWORD, value: hunter2}]}]}}}}",
+        "spec.change.patch: env DB_PASSWORD", "'***'", "use valueFrom"),
+    Bad("args-text", "spec: {change: {args: {a: --fast}}}", "spec.change.args.a", "'--fast'", "write `- value` lines"),
+    Bad("cpu-number", "spec: {change: {resources: {a: {limits: {cpu: 2}}}}}",
+        "spec.change.resources.a.limits.cpu", "2", "put it in quotes"),
+    Bad("unknown-resource", "spec: {change: {resources: {a: {limit: 2}}}}", "spec.change.resources.a.limit", "2",
+        "check its spelling"),
+    # The strategy
+    Bad("unknown-strategy", "spec: {strategy: {surge: 1}}", S + "surge", "1", "check its spelling"),
+    Bad("order", "spec: {strategy: {order: newFirst}}", S + "order", "'newFirst'", "write 'scaleOutPriority'"),
+    Bad("percent-no-sign", "spec: {strategy: {maxSurge: '25'}}", S + "maxSurge", "'25'", "write 0% to 100%"),
+    Bad("percent-fraction", "spec: {strategy: {maxSurge: 25.5%}}", S + "maxSurge", "'25.5%'", "write 0% to 100%"),
+    Bad("percent-over", "spec: {strategy: {maxUnavailable: 101%}}", S + "maxUnavailable", "'101%'", "write 0% to 100%"),
+    Bad("negative", "spec: {strategy: {maxSurge: -1}}", S + "maxSurge", "-1", "write 0 or more"),
+    Bad("amount-bool", "spec: {strategy: {maxSurge: true}}", S + "maxSurge", "True", "write 2 or 25%"),
+    Bad("both-zero", "spec: {strategy: {maxSurge: 0, maxUnavailable: 0%}}", S + "maxSurge", "0", "raise one of them"),
+    Bad("step-zero", "spec: {strategy: {step: 0}}", S + "step", "0", "write 1 or more"),
+    Bad("step-text", "spec: {strategy: {step: two}}", S + "step", "'two'", "write one without quotes"),
+    Bad("step-bool", "spec: {strategy: {step: true}}", S + "step", "True", "write one without quotes"),
+    Bad("step-huge", "spec: {strategy: {step: 100001}}", S + "step", "100001", "write 100000 or less"),
+    Bad("strategy-list", "spec: {strategy: [1]}", "spec.strategy", "is not a mapping", "write `name: value` lines"),
+    # Waypoints
+    Bad("waypoint-zero", "spec: {strategy: {waypoints: [{at: 0}]}}", W + ".at", "0", "write 1 or more"),
+    Bad("waypoint-zero-percent", "spec: {strategy: {waypoints: [{at: 0%}]}}", W + ".at", "'0%'", "write 1 or more"),
+    Bad("waypoint-no-at", "spec: {strategy: {waypoints: [{hold: 3s}]}}", W + ".at", "is missing", "add it"),
+    Bad("waypoint-unknown", "spec: {strategy: {waypoints: [{at: 1, wait: 3s}]}}", W + ".wait", "'3s'", "its spelling"),
+    Bad("waypoint-number", "spec: {strategy: {waypoints: [1]}}", W, "1", "write `name: value` lines"),
+    Bad("hold-number", "spec: {strategy: {waypoints: [{at: 1, hold: 30}]}}", W + ".hold", "30", "such as 30s"),
+    Bad("hold-negative", "spec: {strategy: {waypoints: [{at: 1, hold: -3s}]}}", W + ".hold", "'-3s'", "such as 30s"),
+    Bad("hold-long", "spec: {strategy: {waypoints: [{at: 1, hold: 800h}]}}", W + ".hold", "'800h'", "approval: true"),
+    Bad("approval-text", "spec: {strategy: {waypoints: [{at: 1, approval: please}]}}", W + ".approval", "'please'",
+        "write one of them"),
+    Bad("waypoints-many", f"spec: {{strategy: {{waypoints: [{'{at: 1}, ' * 51}]}}}}", S + "waypoints", "51 entries",
+        "keep to 50"),
+    Bad("waypoints-number", "spec: {strategy: {waypoints: 3}}", S + "waypoints", "3", "write `- value` lines"),
+    # Readiness, and what comes of a failure
+    Bad("unknown-readiness", "spec: {readiness: {limit: 3s}}", "spec.readiness.limit", "'3s'", "check its spelling"),
+    Bad("deadline-zero", "spec: {readiness: {deadline: 0s}}", "spec.readiness.deadline", "'0s'", "write 1s to 24h"),
+    Bad("deadline-long", "spec: {readiness: {deadline: 25h}}", "spec.readiness.deadline", "'25h'", "write 1s to 24h"),
+    Bad("deadline-number", "spec: {readiness: {deadline: 600}}", "spec.readiness.deadline", "600", "such as 30s"),
+    Bad("min-ready-long", "spec: {readiness: {minReady: 10m, deadline: 10m}}", "spec.readiness.minReady", "'10m'",
+        "write a longer deadline"),
+    Bad("restarts-negative", "spec: {readiness: {maxRestarts: -1}}", "spec.readiness.maxRestarts", "-1",
+        "write 0 or more"),
+    Bad("on-failure", "spec: {onFailure: ignore}", "spec.onFailure", "'ignore'", "write 'rollback' or 'pause'"),
+]  # fmt: skip
+
+
+def document(over: str = "{}") -> dict[str, Any]:
+    """Return the minimal file with ``over`` laid over it."""
+    base, laid = yaml.safe_load(MINIMAL), yaml.safe_load(over)
+    if isinstance(laid.get("spec"), dict):
+        laid["spec"] = {**base["spec"], **laid["spec"]}
+    return {**base, **laid}
+
+
+@pytest.mark.parametrize("bad", BAD, ids=[b.id for b in BAD])
+def test_a_wrong_input_is_refused_with_field_value_and_fix(bad: Bad) -> None:
+    """Each wrong input is refused by a message that names the field, the value and the fix."""
+    with pytest.raises(Refused) as caught:
+        read_rollout(document(bad.text))
+    first = str(caught.value).splitlines()[0]
+    assert first.startswith(f"{bad.field}: ")
+    assert bad.shown in first.removeprefix(bad.field)
+    assert bad.fix in first
+    assert caught.value.field == bad.field
+    assert bad.fix in (caught.value.fix or caught.value.why)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.exit_code is Exit.REFUSED
+
+
+def test_every_wrong_field_is_named_at_once() -> None:
+    """Two mistakes are told in one answer, a line each, after the file's name."""
+    with pytest.raises(Refused) as caught:
+        read_rollout(document("spec: {colour: red, strategy: {step: 0}}"), "rollout.yaml")
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("rollout.yaml: spec.strategy.step: 0:")
+    assert second.startswith("spec.colour: 'red':")
+
+
+@pytest.mark.parametrize("found", [None, [], "text", 3], ids=["empty", "list", "text", "number"])
+def test_what_is_no_mapping_is_refused(found: Any) -> None:
+    """A file that is no mapping is refused with what to write."""
+    with pytest.raises(Refused, match=r"rollout\.yaml: is not a mapping; write apiVersion"):
+        read_rollout(found, "rollout.yaml")
+
+
+def test_the_minimal_file_is_read_with_safe_defaults() -> None:
+    """Without a strategy, a quarter is added first, nothing old goes before, and a failure rolls back."""
+    spec = read_rollout(document()).spec
+    assert (spec.strategy.order, spec.strategy.max_surge, spec.strategy.max_unavailable) == (
+        Order.SCALE_OUT_PRIORITY, "25%", 0,
+    )  # fmt: skip
+    assert spec.readiness.deadline == timedelta(minutes=10)
+    assert spec.on_failure == "rollback"
+    assert str(spec.target) == "default/llm"
+
+
+@pytest.mark.parametrize(
+    ("written", "surge", "unavailable"),
+    [
+        pytest.param({}, "25%", 0, id="nothing"),
+        pytest.param({"order": "scaleInPriority"}, 0, "25%", id="old-first"),
+        pytest.param({"step": 3}, 3, 0, id="step"),
+        pytest.param({"step": 3, "order": "scaleSimultaneously"}, 0, 3, id="step-simultaneously"),
+        pytest.param({"maxSurge": 2}, 2, 0, id="surge-alone"),
+        pytest.param({"maxUnavailable": 2}, 0, 2, id="unavailable-alone"),
+        pytest.param({"maxSurge": 0}, 0, "25%", id="surge-zero"),
+        pytest.param({"maxUnavailable": 0, "step": 4}, 4, 0, id="unavailable-zero-with-step"),
+        pytest.param({"maxSurge": None}, "25%", 0, id="null-is-not-written"),
+    ],
+)
+def test_what_is_not_written_keeps_the_rollout_movable(
+    written: dict[str, Any], surge: int | str, unavailable: int | str
+) -> None:
+    """Left-out bounds are chosen so that the rollout can move, and takes nothing that was not asked for."""
+    strategy = Strategy(**written)
+    assert (strategy.max_surge, strategy.max_unavailable) == (surge, unavailable)
+
+
+def test_a_rollout_reads_its_own_json() -> None:
+    """What is written as JSON is read as the same rollout: history keeps specs as JSON."""
+    text = "spec: {strategy: {waypoints: [{at: 25%, hold: 1m}]}, change: {env: {a: {B: null}}}}"
+    rollout = read_rollout(document(text))
+    assert Rollout.model_validate_json(rollout.model_dump_json(by_alias=True)) == rollout
+
+
+def test_a_newer_change_is_laid_over_an_older_one() -> None:
+    """Named changes add up, container by container and variable by variable."""
+    older = Change(images={"a": "x:1", "b": "y:1"}, env={"a": {"P": "1", "Q": "1"}})
+    newer = Change(images={"a": "x:2"}, env={"a": {"Q": None}})
+    both = older.overlaid(newer)
+    assert both.images == {"a": "x:2", "b": "y:1"}
+    assert both.env == {"a": {"P": "1", "Q": None}}
+
+
+def test_patches_do_not_add_up() -> None:
+    """A patch cannot be combined with another change."""
+    with pytest.raises(ValueError, match="a patch cannot be combined"):
+        Change(patch={"spec": {"x": 1}}).overlaid(Change(images={"a": "x"}))
+
+
+@pytest.mark.parametrize("name", ["LOG_LEVEL", "MAX_TOKENS", "TOKENIZER", "KEYSPACE", "SECRET_NAME"])
+def test_ordinary_variables_are_taken(name: str) -> None:
+    """A variable whose name only resembles a secret's is taken."""
+    assert Change(env={"a": {name: "x"}}).env["a"][name] == "x"
