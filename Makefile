@@ -1,0 +1,47 @@
+# `make demo` shows the main job, `make test` proves everything; both set up what they need. See CONTRIBUTING.md.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export UV_PROJECT_ENVIRONMENT := $(VENV)
+
+.PHONY: help setup demo test lint unit format bench histories clean
+
+help: ## what each command does
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(VENV)/.done ## make .venv, with everything in it
+
+$(VENV)/.done: pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit("Segue needs Python 3.11 or newer, not " + sys.version.split()[0] + "; run: make setup PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { apt-get install -y python3-venv && $(PYTHON) -m venv $(VENV); }
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -oE 'uv>=[0-9.]+' pyproject.toml)"
+	$(BIN)/uv sync --locked --quiet
+	@touch $@
+
+demo: setup ## a rollout, and a bad version that comes back by itself, on real servers on this machine
+	$(BIN)/python examples/demo.py
+
+test: lint ## everything: lint, types, import rules, unit, workflow, replay and cluster tests
+	$(BIN)/pytest
+
+lint: setup ## style, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+unit: setup ## only the tests that need no server
+	$(BIN)/pytest tests/unit tests/cli tests/replay
+
+format: setup ## mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## how fast, against the plain Deployment controller on the same servers in one run
+	$(BIN)/python bench/run.py
+
+histories: setup ## record tests/replay/histories anew; do it only for a deliberate change of the workflow
+	$(BIN)/python tests/replay/record.py
+
+clean: ## remove what setup made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,179 @@
+"""``make demo``: the main job, on real servers on this machine, by the same commands that a person types.
+
+It starts a local stack of its own, and leaves nothing running, also when it fails or is interrupted.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from kubernetes import client, config
+from segue_local import Stack
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "out"
+SEGUE = Path(sys.executable).with_name("segue")
+NAME = f"demo-{os.getpid()}"
+TARGET = "serving/chat"
+ROLLED_BACK = 3
+READY_LIMIT_S = 60.0
+PICTURE_LIMIT_S = 40.0
+POLL_S = 0.2
+
+
+def main() -> int:
+    signal.signal(signal.SIGTERM, _interrupt)
+    with ExitStack() as ends:
+        title("The stack: a real Temporal and a real Kubernetes control plane, with fake nodes")
+        stack = Stack.up(NAME, on_progress=lambda line: print(f"  {line}", flush=True))
+        ends.callback(lambda: (stack.down(), print("\nThe stack is down; nothing is left running.")))
+        os.environ.update(stack.env())
+        segue("local", "apply", "--name", NAME, "examples/deployment.yaml")
+        await_serving(stack)
+        ends.enter_context(worker(stack))
+
+        title("The plan: shown before anything is touched")
+        segue("plan", "examples/demo.yaml")
+
+        title("The rollout: 6 replicas through two waypoints; at the second it asks a person")
+        segue("start", "examples/demo.yaml")
+        approver = threading.Thread(target=approve_when_asked, daemon=True)
+        approver.start()
+        segue("watch", TARGET)
+        approver.join()
+        picture(stack, "rollout")
+
+        title("A version that never becomes ready: it comes back by itself")
+        segue("start", "examples/bad.yaml", "--wait", expect=ROLLED_BACK)
+        picture(stack, "rollback")
+
+        title("The report")
+        segue("report", TARGET)
+        segue("list")
+        print("\nWhile the stack is up, the Temporal UI shows all of this at")
+        print(f"  {stack.temporal_ui}/namespaces/default/workflows")
+        print("Try it yourself: segue local up, and the README's first rollout.")
+    return 0
+
+
+def title(text: str) -> None:
+    print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n== {text}", flush=True)
+
+
+def segue(*arguments: str, expect: int = 0) -> None:
+    """Run the command line as a person would, and show it."""
+    print(f"\n$ segue {' '.join(arguments)}", flush=True)
+    ended = subprocess.run([SEGUE, *arguments], cwd=ROOT, check=False)
+    if ended.returncode != expect:
+        raise SystemExit(f"segue {' '.join(arguments)}: exit code {ended.returncode}, expected {expect}")
+    if expect:
+        print(f"(exit code {expect}: rolled back)", flush=True)
+
+
+def await_serving(stack: Stack) -> None:
+    """Wait until the Deployment that was applied serves."""
+    config.load_kube_config(str(stack.kubeconfig))
+    apps = client.AppsV1Api()
+    ends_at = time.monotonic() + READY_LIMIT_S
+    namespace, name = TARGET.split("/")
+    while time.monotonic() < ends_at:
+        found = apps.read_namespaced_deployment(name, namespace)
+        if found.status.available_replicas == found.spec.replicas:
+            return
+        time.sleep(POLL_S)
+    raise SystemExit(f"{TARGET} does not serve after {READY_LIMIT_S:g} s")
+
+
+@contextmanager
+def worker(stack: Stack) -> Iterator[None]:
+    """Run a worker with the published rights, and no more."""
+    subprocess.run(
+        [SEGUE, "local", "apply", "--name", NAME, _rights()], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
+    )
+    environment = {**os.environ, "KUBECONFIG": str(stack.kubeconfig_for("segue-worker"))}
+    log_path = stack.state_dir / "logs" / "worker.log"
+    with log_path.open("wb") as log:
+        print("\n$ segue worker &", flush=True)
+        process = subprocess.Popen([SEGUE, "worker"], env=environment, stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=40)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _rights() -> str:
+    """Write deploy/rbac.yaml for the demo's namespace, as ``kubectl apply -n serving`` would."""
+    namespace = TARGET.split("/")[0]
+    text = (
+        (ROOT / "deploy/rbac.yaml")
+        .read_text()
+        .replace("metadata:\n  name:", f"metadata:\n  namespace: {namespace}\n  name:")
+    )
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
+        file.write(text)
+    return file.name
+
+
+def approve_when_asked() -> None:
+    """Be the person who is asked: approve once the rollout waits for it."""
+    command = [SEGUE, "approve", TARGET, "--by", "the demo", "--reason", "looks good"]
+    while True:
+        answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if answer.returncode == 0:
+            return
+        if "ended" in answer.stderr or "no rollout" in answer.stderr:
+            return
+        time.sleep(1)
+
+
+def picture(stack: Stack, name: str) -> None:
+    """Take a picture of the workflow in the Temporal UI, where a browser is installed."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        return
+    OUT.mkdir(exist_ok=True)
+    path = OUT / f"temporal-ui-{name}.png"
+    address = f"{stack.temporal_ui}/namespaces/default/workflows/rollout%2Fdefault%2Fserving%2FDeployment%2Fchat"
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        command = [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            f"--user-data-dir={profile}", "--window-size=1500,1400", "--virtual-time-budget=8000",
+            f"--screenshot={path}", address,
+        ]  # fmt: skip
+        # In a session of its own, so that all of its processes can be ended.
+        shot = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        try:
+            shot.wait(timeout=PICTURE_LIMIT_S)
+            print(f"(the Temporal UI: {path.relative_to(ROOT)})", flush=True)
+        except subprocess.TimeoutExpired:
+            print("(no picture of the Temporal UI: the browser did not answer)", flush=True)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(shot.pid, signal.SIGKILL)
+            shot.wait()
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
