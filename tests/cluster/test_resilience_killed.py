@@ -1,6 +1,7 @@
 """The worker is killed before, during and after every activity of a rollout, and started again: the same end."""
 
 import asyncio
+import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,4 +120,4 @@ async def _roll(stack: Stack, scenario: Scenario, point: str = "") -> tuple[Diar
 
 
 def _told(end: End | BaseException) -> str:
-    return f"{type(end).__name__}: {end}" if isinstance(end, BaseException) else str(end)
+    return "".join(traceback.format_exception(end)) if isinstance(end, BaseException) else str(end)

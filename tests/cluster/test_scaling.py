@@ -66,14 +66,14 @@ async def test_scaled_to_none_in_the_middle(served: Lab) -> None:
         await case.reaches(0, 0)
 
     async def on() -> None:
-        async with served.case("on") as case:
+        async with served.case("on", target={"ready_after": "2s"}) as case:
             await asleep(case)
             served.patch("on", {"spec": {"replicas": 3}})
             await case.ends("Completed")
             assert len(served.pods("on", "chat:2")) == 3 == len(served.pods("on"))
 
     async def back() -> None:
-        async with served.case("back") as case:
+        async with served.case("back", target={"ready_after": "2s"}) as case:
             await asleep(case)
             await case.run.send("abort")
             await case.ends("Aborted")

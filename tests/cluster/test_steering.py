@@ -13,6 +13,8 @@ from segue.report import Report
 from segue.state import Entry
 
 V3: dict[str, Any] = {"images": {"server": "example/chat:3"}}
+SLOW = {"ready_after": "2s"}
+"""Slow enough that a message comes while the stage that it is meant for lasts."""
 
 
 def entries(report: Report, what: str) -> list[Entry]:
@@ -37,7 +39,7 @@ def moved(moves: int) -> Any:
 
 async def test_pause_and_resume_at_each_stage(served: Lab) -> None:
     """Paused at a stage, what was asked becomes ready and then nothing moves; resumed, it goes on within the budget."""
-    async with served.case("chat") as case:
+    async with served.case("chat", target=SLOW) as case:
         for moves in range(1, 5):
             await case.run.until(f"{moves} moves", moved(moves))
             assert await case.run.send("pause", reason="lunch") == "pause: now Paused"
@@ -55,7 +57,7 @@ async def test_pause_and_resume_at_each_stage(served: Lab) -> None:
 
 async def test_a_pause_holds_progress_and_not_safety(served: Lab) -> None:
     """A new pod that crashes while paused still rolls the target back."""
-    async with served.case("chat", 2) as case:
+    async with served.case("chat", 2, target=SLOW) as case:
         await case.run.until("a move", moved(1))
         await case.run.send("pause")
         await case.reaches(2, 1)
@@ -71,7 +73,7 @@ async def test_retarget_at_each_stage(served: Lab) -> None:
     """Retargeted to v3 at any stage, only v3 runs at the end, and nothing that serves goes before v3 is ready."""
 
     async def one(moves: int) -> None:
-        async with served.case(f"at-{moves}") as case:
+        async with served.case(f"at-{moves}", target=SLOW) as case:
             await case.run.until(f"{moves} moves", moved(moves))
             assert await case.run.send("retarget", change=V3) == "now wants server=example/chat:3"
             report = await case.ends("Completed")
@@ -88,7 +90,7 @@ async def test_retarget_back_or_to_the_same(served: Lab) -> None:
     """To v1 by its image, or to the baseline by name, is a way back; to what is wanted already changes nothing."""
 
     async def back(name: str, **wish: Any) -> None:
-        async with served.case(name) as case:
+        async with served.case(name, target=SLOW) as case:
             await case.run.until("2 moves", moved(2))
             await case.run.send("retarget", **wish)
             report = await case.ends("RolledBack")
@@ -96,7 +98,7 @@ async def test_retarget_back_or_to_the_same(served: Lab) -> None:
         case.watcher.assert_within(4, 5, passing=1)
 
     async def same() -> None:
-        async with served.case("same") as case:
+        async with served.case("same", target=SLOW) as case:
             await case.run.until("2 moves", moved(2))
             said = await case.run.send("retarget", change={"images": {"server": "example/chat:2"}})
             assert said == "server=example/chat:2 is wanted already"
@@ -148,7 +150,7 @@ async def test_abort_at_each_stage(served: Lab) -> None:
     """Aborted at any stage, the baseline comes back within the budget, and the outcome says so."""
 
     async def one(moves: int) -> None:
-        async with served.case(f"at-{moves}") as case:
+        async with served.case(f"at-{moves}", target=SLOW) as case:
             await case.run.until(f"{moves} moves", moved(moves))
             assert await case.run.send("abort", reason="no") == "abort: now RollingBack"
             report = await case.ends("Aborted")
@@ -180,7 +182,7 @@ async def test_cancel_is_an_abort(served: Lab) -> None:
     """Temporal's own cancel goes back like an abort; the workflow ends as completed, with its report."""
 
     async def one(moves: int) -> None:
-        async with served.case(f"at-{moves}", 3) as case:
+        async with served.case(f"at-{moves}", 3, target=SLOW) as case:
             await case.run.until(f"{moves} moves", moved(moves))
             await case.run.handle.cancel()
             report = await case.ends("Aborted")
@@ -192,7 +194,7 @@ async def test_cancel_is_an_abort(served: Lab) -> None:
 
 async def test_a_second_abort_and_cancel_change_nothing(served: Lab) -> None:
     """Abort and cancel during the way back are taken, and it ends the same."""
-    async with served.case("chat") as case:
+    async with served.case("chat", target=SLOW) as case:
         await case.run.until("2 moves", moved(2))
         await case.run.send("abort")
         await asyncio.gather(case.run.signal("abort"), case.run.handle.cancel(), case.run.signal("abort"))
@@ -285,7 +287,7 @@ async def test_early_late_and_repeated_messages(served: Lab) -> None:
 
 async def test_the_same_update_twice(served: Lab) -> None:
     """An update that a pipeline repeats under the same id is taken once and answers the same."""
-    async with served.case("chat", 2) as case:
+    async with served.case("chat", 2, target=SLOW) as case:
         await case.run.until("a move", moved(1))
 
         async def once() -> str:
@@ -303,7 +305,7 @@ async def test_the_same_update_twice(served: Lab) -> None:
 
 async def test_refused_while_going_back(served: Lab) -> None:
     """On the way back only abort and scale are taken; the others are refused, and say what to do."""
-    async with served.case("chat") as case:
+    async with served.case("chat", target=SLOW) as case:
         await case.run.until("3 moves", moved(3))
         await case.run.send("abort")
         wishes = {"retarget": {"change": V3}}

@@ -38,7 +38,7 @@ FAST = contract.Tuning(heartbeat_s=4.0, write_s=4.0, recheck_s=1.0)
 """A lost worker is noticed soon: for tests that kill it."""
 
 
-async def until(what: str, check: Callable[[], Any], limit_s: float = 60.0) -> Any:
+async def until(what: str, check: Callable[[], Any], limit_s: float = 120.0) -> Any:
     """Wait until ``check`` (plain or async) returns something true, and return that; else say what was waited for."""
     ends = time.monotonic() + limit_s
     found: Any = None
@@ -104,7 +104,7 @@ class Lab:
         return [p for p in live if version in f"{p.spec.containers[0].image} {p.metadata.labels['segue.dev/fake']}"]
 
     def watch(self, name: str) -> PodWatcher:
-        return PodWatcher(self.core, self.namespace, f"app={name}")
+        return PodWatcher(self.core.api_client, self.namespace, f"app={name}")
 
     def patch(self, name: str, patch: dict[str, Any], manager: str = "a-person") -> None:
         """Change a target as somebody else would."""
@@ -253,7 +253,7 @@ class Run:
     async def signal(self, name: str, **fields: Any) -> None:
         await self.handle.signal(name, messages.MESSAGES[name](by="test", **fields))
 
-    async def until(self, what: str, check: Callable[[Status], Any], limit_s: float = 60.0) -> Status:
+    async def until(self, what: str, check: Callable[[Status], Any], limit_s: float = 120.0) -> Status:
         """Wait until the status is so."""
 
         async def look() -> Status | None:
@@ -263,7 +263,7 @@ class Run:
         found: Status = await until(what, look, limit_s)
         return found
 
-    async def end(self, limit_s: float = 90.0) -> Report:
+    async def end(self, limit_s: float = 180.0) -> Report:
         """Wait for the end, and return the report."""
         return await asyncio.wait_for(self.handle.result(), limit_s)
 
@@ -278,7 +278,7 @@ class Case:
     run: Run
     watcher: PodWatcher
 
-    async def ends(self, outcome: str, limit_s: float = 90.0) -> Report:
+    async def ends(self, outcome: str, limit_s: float = 180.0) -> Report:
         """Wait for the end, assert how it ends, and that the target is free and has its own settings again."""
         report = await self.run.end(limit_s)
         assert report.status.outcome == outcome, to_markdown(report)

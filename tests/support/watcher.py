@@ -1,13 +1,15 @@
-"""A watcher that only watches pods, and shares no code with Segue: it judges floor and ceiling on its own.
+"""A watcher that only watches, and shares no code with Segue: it judges floor and ceiling on its own.
 
-It sees every event of the API server's pod watch, in order, and counts after each: how many pods are there (not being
-deleted), and how many of them are Ready.
+It sees every event of the API server's watch of pods, in order, and counts after each: how many pods are there (not
+being deleted), and how many of them are Ready. Beside it, it adds up what the ReplicaSets are asked for.
 """
 
+import contextlib
+import functools
 import json
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from kubernetes import client
@@ -28,65 +30,55 @@ class Sample(NamedTuple):
     """When it was seen: monotonic seconds."""
 
 
-@dataclass
-class PodWatcher:
-    """Watches the pods with one label from the moment it is entered to the moment it is left."""
+class Stream:
+    """One list and watch of one kind with one label: every object as it is now, and a call for each event, in order."""
 
-    core: client.CoreV1Api
-    namespace: str
-    selector: str
-    samples: list[Sample] = field(default_factory=list)
-    error: BaseException | None = None
-    last_outage: BaseException | None = None
-
-    def __enter__(self) -> "PodWatcher":
-        found = self._list()
-        self._pods: dict[str, Any] = {p["metadata"]["name"]: p for p in found["items"]}
-        self._sample("list")
+    def __init__(self, read: Callable[..., Any], selector: str, told: Callable[[str], None]) -> None:
+        self._read = functools.partial(read, label_selector=selector, _preload_content=False)
+        self._told = told
+        self.objects: dict[str, Any] = {}
+        self.error: BaseException | None = None
+        self._last_outage: BaseException | None = None
         self._stopping = False
         self._response: Any = None
-        version = found["metadata"]["resourceVersion"]
+
+    def start(self) -> None:
+        version = self._list_anew("list")
         self._thread = threading.Thread(target=self._follow, args=(version,), daemon=True)
         self._thread.start()
-        return self
 
-    def __exit__(self, *raised: object) -> None:
-        if not any(raised):
-            self._catch_up()
+    def stop(self) -> None:
         self._stopping = True
-        self._hang_up()
+        with contextlib.suppress(AttributeError, OSError, RuntimeError, ValueError):  # no stream is open
+            self._response.shutdown()
         self._thread.join(timeout=15)
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
         """Wait until everything that the API server has now was seen, so that nothing late goes unjudged."""
         ends = time.monotonic() + _CATCH_UP_S
         while self.error is None and time.monotonic() < ends:
             there = {p["metadata"]["name"]: p["metadata"]["resourceVersion"] for p in self._list()["items"]}
-            seen = {name: p["metadata"]["resourceVersion"] for name, p in list(self._pods.items())}
+            seen = {name: p["metadata"]["resourceVersion"] for name, p in list(self.objects.items())}
             if there == seen:
                 return
             time.sleep(0.02)
         self.error = self.error or AssertionError("the watcher did not catch up")
 
     def _list(self) -> Any:
-        response = self.core.list_namespaced_pod(
-            self.namespace, label_selector=self.selector, _preload_content=False, _request_timeout=10
-        )
-        return json.loads(response.data)
+        return json.loads(self._read(_request_timeout=10).data)
 
-    def _hang_up(self) -> None:
-        try:
-            self._response.shutdown()
-        except (AttributeError, OSError, RuntimeError, ValueError):
-            return  # no stream is open
+    def _list_anew(self, why: str) -> str:
+        found = self._list()
+        self.objects = {p["metadata"]["name"]: p for p in found["items"]}
+        self._told(why)
+        return str(found["metadata"]["resourceVersion"])
 
     def _follow(self, version: str) -> None:
         while not self._stopping:
             try:
-                self._response = self.core.list_namespaced_pod(
-                    self.namespace, label_selector=self.selector, resource_version=version, watch=True,
-                    timeout_seconds=5, _preload_content=False, _request_timeout=30,
-                )  # fmt: skip
+                self._response = self._read(
+                    resource_version=version, watch=True, timeout_seconds=5, _request_timeout=30
+                )
                 for line in _lines(self._response):
                     event = json.loads(line)
                     if event["type"] == "ERROR":
@@ -95,33 +87,56 @@ class PodWatcher:
             except client.ApiException as error:
                 if self._stopping:
                     return
-                if self.last_outage is None:
+                if self._last_outage is None:
                     self.error = error
                     return
                 # An API server that was started again forgot the past (410), or knows no rights yet (403).
                 time.sleep(0.05)
-                version = self._list_anew() if error.status == 410 else version
+                version = self._list_anew("list after an outage") if error.status == 410 else version
             except Exception as error:  # the API server is restarted in some tests: go on from the same version
-                self.last_outage = error
+                self._last_outage = error
                 time.sleep(0.05)
 
-    def _list_anew(self) -> str:
-        found = self._list()
-        self._pods = {p["metadata"]["name"]: p for p in found["items"]}
-        self._sample("list after an outage")
+    def _take(self, kind: str, found: Any) -> str:
+        name = found["metadata"]["name"]
+        if kind == "DELETED":
+            self.objects.pop(name, None)
+        else:
+            self.objects[name] = found
+        self._told(f"{kind} {name}")
         return str(found["metadata"]["resourceVersion"])
 
-    def _take(self, kind: str, pod: Any) -> str:
-        name = pod["metadata"]["name"]
-        if kind == "DELETED":
-            self._pods.pop(name, None)
-        else:
-            self._pods[name] = pod
-        self._sample(f"{kind} {name}")
-        return str(pod["metadata"]["resourceVersion"])
+
+class PodWatcher:
+    """Watches the pods with one label from the moment it is entered to the moment it is left.
+
+    It also watches what their ReplicaSets are asked for: the API's own measure of ``maxSurge``.
+    """
+
+    def __init__(self, api: client.ApiClient, namespace: str, selector: str) -> None:
+        core, apps = client.CoreV1Api(api), client.AppsV1Api(api)
+        self.samples: list[Sample] = []
+        self.asked: list[int] = []
+        """The replicas that all ReplicaSets together are asked for, after each event."""
+        self._pods = Stream(functools.partial(core.list_namespaced_pod, namespace), selector, self._sample)
+        self._sets = Stream(functools.partial(apps.list_namespaced_replica_set, namespace), selector, self._ask)
+
+    def __enter__(self) -> "PodWatcher":
+        self._pods.start()
+        self._sets.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        for stream in (self._pods, self._sets):
+            if not any(raised):
+                stream.catch_up()
+            stream.stop()
+
+    def _ask(self, event: str) -> None:
+        self.asked.append(sum(rs["spec"].get("replicas", 0) for rs in self._sets.objects.values()))
 
     def _sample(self, event: str) -> None:
-        live = [p for p in self._pods.values() if _is_live(p)]
+        live = [p for p in self._pods.objects.values() if _is_live(p)]
         versions: dict[str, list[int]] = {}
         for pod in live:
             counts = versions.setdefault(_version(pod), [0, 0])
@@ -150,9 +165,13 @@ class PodWatcher:
         """Assert that no sample is under the floor or over the ceiling.
 
         Where one write makes the target's own controller both add and remove (always on the way back), its workers do
-        not wait for each other: ``passing`` so many more may then be there, for less than a second.
+        not wait for each other: ``passing`` so many more may then be there, for less than a second. What is asked for
+        is never over the ceiling, not even then.
         """
-        assert self.error is None, self.error
+        for stream in (self._pods, self._sets):
+            assert stream.error is None, stream.error
+        if since == 0 and until is None:
+            assert max(self.asked) <= ceiling, f"{max(self.asked)} were asked for, over the ceiling of {ceiling}"
         over_since: float | None = None
         for number, sample in list(enumerate(self.samples))[since:until]:
             over_since = (over_since or sample.at) if sample.total > ceiling else None
