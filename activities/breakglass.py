@@ -7,13 +7,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from activities.cluster import Cluster, Object
 from activities.levers.deployment_patches import finish_patch, unhold_patch
-from activities.levers.deployment_reading import BASELINE, OWNER
+from activities.levers.deployment_reading import BASELINE, OWNER, replicas_of
+from activities.levers.template import stopping_of
 from segue.errors import Conflict, NotFound, TimedOut
 from segue.spec import Target
+from segue.stopping import Stopping
 
 POLL_S = 0.5
 _ATTEMPTS = 10
@@ -30,15 +32,22 @@ async def _cluster() -> AsyncIterator[Cluster]:
         await cluster.close()
 
 
-async def target_replicas(target: Target) -> int:
-    """Return how many replicas the target is told to run.
+class TargetFacts(NamedTuple):
+    """What a plan needs to know of a target."""
+
+    replicas: int
+    stopping: Stopping
+
+
+async def read_target(target: Target) -> TargetFacts:
+    """Return how many replicas the target is told to run, and how they stop.
 
     Raises:
         NotFound, NotAllowed, Unreachable.
     """
     async with _cluster() as cluster:
         deployment = await cluster.get_deployment(target.namespace, target.name)
-    return int(deployment["spec"].get("replicas", 1))
+    return TargetFacts(replicas_of(deployment), stopping_of(deployment["spec"]["template"]))
 
 
 async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Callable[[str], None]) -> str:

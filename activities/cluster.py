@@ -36,10 +36,12 @@ class Cluster:
         self._api = api
         self._apps = client.AppsV1Api(api)
         self._core = client.CoreV1Api(api)
+        self._discovery = client.DiscoveryV1Api(api)
         self._lists: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "deployments": self._apps.list_namespaced_deployment_without_preload_content,
             "replicasets": self._apps.list_namespaced_replica_set_without_preload_content,
             "pods": self._core.list_namespaced_pod_without_preload_content,
+            "endpointslices": self._discovery.list_namespaced_endpoint_slice_without_preload_content,
         }
 
     @classmethod
@@ -80,7 +82,7 @@ class Cluster:
             )
 
     async def list(self, kind: str, namespace: str, selector: str = "") -> Object:
-        """List ``deployments``, ``replicasets`` or ``pods`` of a namespace, from the newest state."""
+        """List objects of a namespace, by one of the kinds in ``_lists``, from the newest state."""
         with _translated(f"{kind} in {namespace}"):
             return await _json(
                 await self._lists[kind](namespace, label_selector=selector or None, _request_timeout=REQUEST_TIMEOUT_S)
@@ -112,6 +114,20 @@ class Cluster:
         with _translated(f"replicaset {namespace}/{name}"):
             return await _json(
                 await self._apps.patch_namespaced_replica_set_without_preload_content(
+                    name,
+                    namespace,
+                    patch,
+                    field_manager=FIELD_MANAGER,
+                    _content_type=STRATEGIC_MERGE,
+                    _request_timeout=REQUEST_TIMEOUT_S,
+                )
+            )
+
+    async def patch_pod_status(self, namespace: str, name: str, patch: Object) -> Object:
+        """Patch one pod's status (strategic merge), with the same precondition and errors."""
+        with _translated(f"pod {namespace}/{name}"):
+            return await _json(
+                await self._core.patch_namespaced_pod_status_without_preload_content(
                     name,
                     namespace,
                     patch,

@@ -26,9 +26,6 @@ BEAT_S = 2.0
 GATHER_S = 0.3
 """Replicas that began together become ready close together: a move for each would cost more time than this wait."""
 
-GATHER_S = 0.05
-"""Replicas that were made together become ready together: so short a wait moves them with one write, not with many."""
-
 BELIEVED_AT = 6
 """The attempt at which a missing right is believed: an API server that just came up knows none for some seconds."""
 

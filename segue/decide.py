@@ -181,6 +181,17 @@ def _settled(rules: Rules, state: State, seen: Observation, now: float) -> Decis
     return Decision(act=Act.SETTLE, why="the counts that are ready are kept", counts=Counts(old, new))
 
 
+def _draining(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Let replicas that were told to stop end what they have begun, before the next ones are."""
+    if rules.drain is None or state.stopped or not seen.leaving:
+        return None
+    timeout_s = rules.drain.timeout.total_seconds()
+    if now >= seen.leaving_since + timeout_s:
+        return None
+    why = f"{seen.leaving} replicas to end their requests (at most {timeout_s:g} s)"
+    return Decision(act=Act.WAIT, why=why, problem=seen.problem, wake_at=seen.leaving_since + timeout_s)
+
+
 def _all_new(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if state.stopped or seen.old.total or seen.new.proven < seen.replicas or not seen.held:
         return None
@@ -213,7 +224,8 @@ def _move(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     unwritten = seen.template != state.wanted.template
     if counts == seen.asked or (unwritten and counts.new == 0):
         return None
-    return Decision(act=Act.SCALE, why=_why(seen, counts), counts=counts)
+    late = f"; {seen.leaving} have not ended in time" if rules.drain and seen.leaving else ""
+    return Decision(act=Act.SCALE, why=_why(seen, counts) + late, counts=counts)
 
 
 def _why(seen: Observation, counts: Counts) -> str:
@@ -289,6 +301,6 @@ def _shortfall_back(seen: Observation) -> str:
 
 
 _FORWARD: tuple[Case, ...] = (
-    _fenced, _foreign, _asleep, _failed, _resized, _settled, _all_new, _waypoint, _move, _late, _waiting,
+    _fenced, _foreign, _asleep, _failed, _resized, _settled, _draining, _all_new, _waypoint, _move, _late, _waiting,
 )  # fmt: skip
 _BACK: tuple[Case, ...] = (_fenced, _foreign, _resized, _undo, _all_old, _alarm, _waiting)

@@ -100,6 +100,10 @@ class Observation(Frozen):
     """Seconds since the epoch of the latest sign of progress that the target itself shows."""
     seen_since: float = 0.0
     """From when on the target has been seen without a gap: what it did while nobody saw it is not held against it."""
+    leaving: int = 0
+    """Replicas that were told to stop, and have not ended."""
+    leaving_since: float = 0.0
+    """When the first of them was told: seconds since the epoch."""
     next_proven_at: float | None = None
     """When the next ready replica becomes proven, if it stays ready: seconds since the epoch."""
 

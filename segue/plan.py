@@ -31,6 +31,7 @@ class Plan(Frozen):
     floor: int
     ceiling: int
     stages: tuple[Stage, ...]
+    warnings: tuple[str, ...] = Field(default=(), description="What will be lost, or is unusual; for a person to read.")
     parent: str = Field(default="", description="What was wanted before a retarget made this plan.")
 
     @property
@@ -39,7 +40,9 @@ class Plan(Frozen):
         return max(s.old + s.new for s in self.stages) - self.replicas
 
 
-def make_plan(strategy: Strategy, replicas: int, *, old: int | None = None, parent: str = "") -> Plan:
+def make_plan(
+    strategy: Strategy, replicas: int, *, old: int | None = None, parent: str = "", warnings: tuple[str, ...] = ()
+) -> Plan:
     """Return the plan for ``replicas``, from ``old`` old ones (all, unless a retarget finds more) to none.
 
     Raises:
@@ -59,7 +62,14 @@ def make_plan(strategy: Strategy, replicas: int, *, old: int | None = None, pare
         if barrier is not None and counts.new >= barrier:
             last = stages[-1]
             stages[-1] = last.model_copy(update={"waypoint": _shown(waypoints.pop(barrier))})
-    return Plan(replicas=replicas, floor=budget.floor, ceiling=budget.ceiling, stages=tuple(stages), parent=parent)
+    return Plan(
+        replicas=replicas,
+        floor=budget.floor,
+        ceiling=budget.ceiling,
+        stages=tuple(stages),
+        parent=parent,
+        warnings=warnings,
+    )
 
 
 def settled(budget: Budget, counts: Counts) -> Observation:

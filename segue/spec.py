@@ -25,6 +25,8 @@ _SECRET_NAME = re.compile(
 _ZERO: tuple[Any, ...] = (0, "0%")
 MAX_HOLD = timedelta(days=30)
 MAX_DEADLINE = timedelta(days=1)
+MAX_QUIET = timedelta(seconds=30)
+QUIET_BEGINS_IN = timedelta(seconds=10)
 
 Name = Annotated[str, StringConstraints(pattern=_DNS_LABEL)]
 ObjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
@@ -268,12 +270,39 @@ class Readiness(Model):
         return self
 
 
+class Drain(Model):
+    """How old replicas end what they have begun."""
+
+    quiet: Duration = Field(
+        default=timedelta(seconds=3),
+        description="How long an old replica without a preStop hook is out of its Services before it is told to stop.",
+    )
+    timeout: Duration = Field(
+        default=timedelta(seconds=60),
+        description="How long the next step waits for replicas that were told to stop: their requests and streams.",
+    )
+
+    @property
+    def longest(self) -> timedelta:
+        """The longest that a write is put off by it: the quiet time, and as long as it may take until it begins."""
+        return self.quiet + QUIET_BEGINS_IN
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if not timedelta(0) < self.quiet <= MAX_QUIET:
+            raise _wrong("quiet", format_duration(self.quiet), "is out of range", "write 1s to 30s")
+        if not timedelta(0) < self.timeout <= MAX_DEADLINE:
+            raise _wrong("timeout", format_duration(self.timeout), "is out of range", "write 1s to 24h")
+        return self
+
+
 class Rules(Model):
     """How the rollout moves and judges: all that a decision needs, and nothing of what changes."""
 
     strategy: Strategy = Field(default_factory=Strategy)
     readiness: Readiness = Field(default_factory=Readiness)
     on_failure: OnFailure = Field(default=OnFailure.ROLLBACK, alias="onFailure", strict=False)
+    drain: Drain | None = Field(default=None, description="Wait for old replicas to end what they have begun.")
 
 
 class Spec(Rules):
@@ -285,7 +314,7 @@ class Spec(Rules):
     @property
     def rules(self) -> Rules:
         """The rules alone, without the change: a history should not repeat the change at every step."""
-        return Rules(strategy=self.strategy, readiness=self.readiness, on_failure=self.on_failure)
+        return Rules(**{name: getattr(self, name) for name in Rules.model_fields})
 
 
 class Metadata(Model):

@@ -215,7 +215,7 @@ class RolloutWorkflow:
         for warning in prepared.warnings:
             self._state = self._state.noted(_now(), "warning", warning)
         old = prepared.old if prepared.claimed else None
-        self._plans = (make_plan(self._spec.strategy, prepared.replicas, old=old),)
+        self._plans = (make_plan(self._spec.strategy, prepared.replicas, old=old, warnings=prepared.warnings),)
 
     async def _retarget(self, wish: Retarget) -> None:
         """Prepare another version; the rollout goes on with it, or as before when it is refused."""
@@ -314,6 +314,7 @@ class RolloutWorkflow:
                 ),
                 f"{decision.why}",
                 limit=WRITE_LIMIT,
+                longer=self._spec.drain.longest if self._spec.drain else timedelta(0),
             )
         except ActivityError as error:
             await self._stuck(error)
@@ -344,13 +345,15 @@ class RolloutWorkflow:
             Act.FINISH: contract.FINISH,
         }[decision.act]
 
-    async def _do(self, act: Activity[Any, R], given: Frozen, summary: str, *, limit: timedelta) -> R:
+    async def _do(
+        self, act: Activity[Any, R], given: Frozen, summary: str, *, limit: timedelta, longer: timedelta = timedelta(0)
+    ) -> R:
         """Run an activity to its end, also when a cancel comes: what changes a cluster must be known to have ended."""
         result: R = await workflow.execute_activity(
             act.name,
             given,
             result_type=act.result,
-            start_to_close_timeout=timedelta(seconds=self._task.tuning.write_s),
+            start_to_close_timeout=timedelta(seconds=self._task.tuning.write_s) + longer,
             schedule_to_close_timeout=limit,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             retry_policy=RetryPolicy(

@@ -11,7 +11,6 @@ Tried on Kubernetes 1.36; the arithmetic is that of ``pkg/controller/deployment/
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from activities.cluster import Cluster, Object
 from activities.levers.deployment_patches import (
@@ -40,15 +39,17 @@ from activities.levers.deployment_reading import (
     replicas_of,
     selector_of,
 )
+from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.pods import is_active
-from activities.levers.template import fingerprint, version_of
+from activities.levers.template import fingerprint, stopping_of, version_of
 from activities.watching import NamespaceWatch, controller_uid
-from segue.budget import Budget, resolve_budget
+from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.errors import Conflict, Fenced, Refused
 from segue.observation import Counts, Observation
 from segue.spec import Rules, Target
 from segue.state import Goal, Mark, State
+from segue.stopping import losses
 
 _ATTEMPTS = 5
 _AVAILABLE_S = 5.0
@@ -126,25 +127,26 @@ class DeploymentLever:
                 fix="let that end, or give the target free with `segue release`",
             )
         start = saved_baseline(deployment)["template"] if held else deployment["spec"]["template"]
-        wanted = await self._tried(asked, deployment, start)
+        tried = await self._tried(asked, deployment, start)
         return Prepared(
             baseline=asked.baseline or version_of(start),
-            wanted=wanted,
+            wanted=version_of(tried),
             replicas=replicas_of(deployment),
             old=sum(rs["spec"].get("replicas", 0) for rs in objects.replicasets),
             owner=owner if held else asked.owner,
             claimed=held,
             mark=mark_of(deployment) if held else Mark(template=fingerprint(deployment["spec"]["template"])),
-            warnings=_warnings(deployment, asked.rules),
+            warnings=_warnings(deployment, start, tried, asked.rules),
         )
 
-    async def _tried(self, asked: PrepareInput, deployment: Object, start: Object) -> Any:
-        """Let the API server default and check the wanted template without storing it."""
+    async def _tried(self, asked: PrepareInput, deployment: Object, start: Object) -> Object:
+        """Return the wanted template as the API server defaults and checks it; it stores nothing."""
         template = template_patch(asked, deployment, start)
         patch = hold_patch(deployment, asked.rules, 1, 0)
         patch["spec"]["template"] = template
         tried = await self._cluster.patch_deployment(asked.target.namespace, asked.target.name, patch, dry_run=True)
-        return version_of(tried["spec"]["template"])
+        wanted: Object = tried["spec"]["template"]
+        return wanted
 
     async def scale(self, asked: WriteInput, now: float) -> Written:
         """Hold the Deployment at the decided counts; the first time, claim it and write the wanted template.
@@ -164,11 +166,31 @@ class DeploymentLever:
             step = _first(resolve_budget(asked.rules.strategy, seen.replicas), asked.state, seen, goal)
             return scale_patch(objects, seen, asked, step)
 
+        await self._drain(asked, goal, now)
         written = await self._write(asked, now, make)
         if not written.done or step == goal or written.mark is None or not await self._gone(asked, step):
             return written  # where they do not go now, the next decision asks again
         last = await self._write(asked.model_copy(update={"generation": written.mark.generation}), now, make)
         return last.model_copy(update={"writes": written.writes + last.writes, "mark": last.mark or written.mark})
+
+    async def _drain(self, asked: WriteInput, goal: Counts, now: float) -> None:
+        """Let the old replicas that go next leave their Services first, where the spec asks for it."""
+        drain = asked.rules.drain
+        if drain is None:
+            return
+        objects = await self._fetch(asked.target)
+        seen = read(objects, asked.rules, asked.state, now)
+        going = seen.old.total - goal.old
+        decided_on_this = seen.owner == asked.state.owner and seen.generation == asked.generation
+        if (
+            going <= 0
+            or not decided_on_this
+            or objection(resolve_budget(asked.rules.strategy, seen.replicas), seen, goal)
+        ):
+            return  # the write itself will say why
+        names = next_to_stop(objects, asked.state, going)
+        if names:
+            await leave_services(self._cluster, asked.target.namespace, names, drain)
 
     async def _gone(self, asked: WriteInput, counts: Counts) -> bool:
         """Wait until no more old pods are there than wanted; false when that takes too long."""
@@ -361,9 +383,9 @@ def _refuse_unsettled(objects: Objects, target: Target) -> None:
         )
 
 
-def _warnings(deployment: Object, rules: Rules) -> tuple[str, ...]:
+def _warnings(deployment: Object, start: Object, wanted: Object, rules: Rules) -> tuple[str, ...]:
     budget = resolve_budget(rules.strategy, replicas_of(deployment))
-    found = []
+    found = list(losses(stopping_of(start), stopping_of(wanted), rules, budget.replicas))
     if deployment["spec"].get("strategy", {}).get("type") == "Recreate":
         found.append("strategy Recreate becomes RollingUpdate for the rollout, and Recreate again at its end")
     if budget.floor == 0:

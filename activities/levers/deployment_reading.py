@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from activities.cluster import FIELD_MANAGER, Object
-from activities.levers.pods import is_active, read_replica
+from activities.levers.pods import is_active, read_replica, told_to_stop_at
 from activities.levers.template import differences, fingerprint
 from activities.watching import controller_uid
 from segue.failures import Replica, diagnose, worst
@@ -72,6 +72,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         for p in s.pods
         if p.ready_since is not None and p.ready_since + min_ready_s > now
     ]
+    leaving = [at for pod in objects.pods if (at := told_to_stop_at(pod)) is not None]
     old_side = _side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old))
     new_side = _side(new, min_ready_s, rules.readiness.max_restarts, now)
     return Observation(
@@ -86,6 +87,8 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         foreign=_foreign(objects, state),
         problem=worst(problem for s in coming for problem in (*s.problems, *(diagnose(p, restarts) for p in s.pods))),
         progress_at=max(proven_times, default=0.0),
+        leaving=len(leaving),
+        leaving_since=min(leaving, default=0.0),
         next_proven_at=min(soon, default=None),
     )
 

@@ -15,18 +15,32 @@ def is_active(pod: Object) -> bool:
     }
 
 
+def told_to_stop_at(pod: Object) -> float | None:
+    """When a pod that has not ended was told to stop: seconds since the epoch; none for one that was not."""
+    metadata = pod["metadata"]
+    if "deletionTimestamp" not in metadata or pod.get("status", {}).get("phase") in {"Failed", "Succeeded"}:
+        return None
+    # The API server writes when the pod will be killed.
+    return _seconds(metadata["deletionTimestamp"]) - float(metadata.get("deletionGracePeriodSeconds", 0))
+
+
+def is_ready(pod: Object) -> bool:
+    """Whether its Ready condition is true."""
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
 def read_replica(pod: Object, version: str) -> Replica:
     """Read one pod that was made from the template with fingerprint ``version``."""
     conditions = {c["type"]: c for c in pod.get("status", {}).get("conditions", [])}
     ready = conditions.get("Ready", {})
     scheduled = conditions.get("PodScheduled", {})
-    is_ready = ready.get("status") == "True"
     return Replica(
         name=pod["metadata"]["name"],
         version=version,
-        ready_since=_seconds(ready.get("lastTransitionTime")) if is_ready else None,
+        ready_since=_seconds(ready.get("lastTransitionTime")) if is_ready(pod) else None,
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
-        unready="" if is_ready else ready.get("message", ""),
+        unready="" if is_ready(pod) else ready.get("message", ""),
         containers=tuple(_container(c) for c in pod.get("status", {}).get("containerStatuses", [])),
     )
 

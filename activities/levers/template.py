@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from activities.cluster import Object
 from segue.errors import Refused
 from segue.observation import Version
 from segue.spec import Change, EnvFrom, Resources
+from segue.stopping import Hook, Stopping
 
 HASH_LABEL = "pod-template-hash"
 
@@ -95,6 +97,27 @@ def _changed_resources(resources: Object, change: Resources) -> Object:
 
 def _overlaid(old: dict[str, str], changes: dict[str, str | None]) -> dict[str, str]:
     return {k: v for k, v in {**old, **changes}.items() if v is not None}
+
+
+def stopping_of(template: Object) -> Stopping:
+    """Read how the replicas of a template stop: those of its containers that serve."""
+    spec = template["spec"]
+    containers = spec.get("containers", [])
+    serving = [c for c in containers if c.get("ports")] or containers
+    return Stopping(grace_s=spec.get("terminationGracePeriodSeconds", 30), hooks=tuple(_hook(c) for c in serving))
+
+
+def _hook(container: Object) -> Hook:
+    pre_stop = container.get("lifecycle", {}).get("preStop")
+    return Hook(container=container["name"], has_pre_stop=bool(pre_stop), sleep_s=_sleep_s(pre_stop or {}))
+
+
+def _sleep_s(pre_stop: Object) -> float | None:
+    if "sleep" in pre_stop:
+        return float(pre_stop["sleep"].get("seconds", 0))
+    command = " ".join(pre_stop.get("exec", {}).get("command", []))
+    found = re.fullmatch(r"(?:(?:/bin/)?(?:ba)?sh -c )?(?:exec )?(?:/bin/)?sleep (\d+(?:\.\d+)?)s?", command)
+    return float(found[1]) if found else None
 
 
 def differences(before: Object, after: Object) -> list[str]:

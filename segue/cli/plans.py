@@ -28,9 +28,10 @@ from segue.cli.options import (
 from segue.cli.stages import plan_json, plan_table
 from segue.errors import AlreadyRolling, Refused
 from segue.messages import MAX_REPLICAS
-from segue.plan import make_plan
+from segue.plan import Plan, make_plan
 from segue.report import Report
-from segue.spec import API_VERSION, Rollout, Target
+from segue.spec import API_VERSION, Rollout, Spec
+from segue.stopping import losses
 
 _Replicas = Annotated[
     int | None,
@@ -60,8 +61,7 @@ def plan(file: File, replicas: _Replicas = None, output: AsTable = TableOrJson.T
     Example: segue plan rollout.yaml --replicas 6
     """
     rollout = read_spec(file)
-    count = _checked(replicas) if replicas is not None else _replicas_of(rollout.spec.target)
-    made = make_plan(rollout.spec.strategy, count)
+    made = _planned(rollout.spec) if replicas is None else make_plan(rollout.spec.strategy, _checked(replicas))
     if output is TableOrJson.JSON:
         write_json(plan_json(made))
     else:
@@ -150,6 +150,8 @@ def _tell_started(rollout: Rollout, started: dict[str, Any], output: TextOrJson)
             f"{rollout.metadata.name}: the rollout of {target} is prepared and under way: {stages} stages, "
             f"at least {found['floor']} ready, at most {found['ceiling']} replicas"
         )
+        for warning in found.get("warnings", ()):
+            say(f"warning: {warning}")
     say(f"watch it: segue watch {target}")
     if link(started["id"]):
         say(f"look at it: {link(started['id'])}")
@@ -161,7 +163,10 @@ def _checked(replicas: int) -> int:
     return replicas
 
 
-def _replicas_of(target: Target) -> int:
-    from activities.breakglass import target_replicas  # noqa: PLC0415 - only this command needs a cluster
+def _planned(spec: Spec) -> Plan:
+    """Plan for the target as it is in the cluster, with what will be lost."""
+    from activities.breakglass import read_target  # noqa: PLC0415 - only this command needs a cluster
 
-    return asked(target_replicas(target))
+    found = asked(read_target(spec.target))
+    warnings = losses(found.stopping, found.stopping, spec.rules, found.replicas) if found.replicas else ()
+    return make_plan(spec.strategy, found.replicas, warnings=warnings)

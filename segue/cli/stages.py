@@ -14,7 +14,8 @@ _BAR_CELLS = 40
 
 def plan_json(made: Plan) -> dict[str, Any]:
     """Return the plan as pipelines read it: no key without a value."""
-    return made.model_dump(mode="json", exclude={"parent"}, exclude_none=True)
+    absent = {"parent"} if made.warnings else {"parent", "warnings"}
+    return made.model_dump(mode="json", exclude=absent, exclude_none=True)
 
 
 def plan_table(rollout: Rollout, made: Plan) -> RenderableType:
@@ -31,7 +32,8 @@ def plan_table(rollout: Rollout, made: Plan) -> RenderableType:
         before = stage
     target = rollout.spec.target
     head = Text(f"{rollout.metadata.name}: {target.kind} {target}, {made.replicas} replicas", style="bold")
-    return Group(head, Text(), table, Text(), Text(_needs(made)))
+    warnings = [Text(f"warning: {warning}", style="yellow") for warning in made.warnings]
+    return Group(head, Text(), table, Text(), Text(_needs(made)), *warnings)
 
 
 def _bar(stage: Stage, ceiling: int) -> Text:

@@ -78,13 +78,17 @@ class Lab:
 
     async def deploy(
         self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
-        image: str = "example/chat:1", **spec: Any,
+        image: str = "example/chat:1", annotations: dict[str, str] | None = None,
+        container: dict[str, Any] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
         """Make a Deployment of fake pods, and wait until it serves, where its pods can."""
         labels = {"app": name, "segue.dev/fake": mode}
         template = {
-            "metadata": {"labels": labels, "annotations": {"segue.dev/ready-after": ready_after}},
-            "spec": {"containers": [{"name": "server", "image": image}]},
+            "metadata": {
+                "labels": labels,
+                "annotations": {"segue.dev/ready-after": ready_after, **(annotations or {})},
+            },
+            "spec": {"containers": [{"name": "server", "image": image, **(container or {})}]},
         }
         body = {
             "metadata": {"name": name},

@@ -28,6 +28,8 @@ class Sample(NamedTuple):
     event: str
     at: float = 0.0
     """When it was seen: monotonic seconds."""
+    leaving: int = 0
+    """Pods that were told to stop and are still there."""
 
 
 class Stream:
@@ -118,6 +120,9 @@ class PodWatcher:
         self.samples: list[Sample] = []
         self.asked: list[int] = []
         """The replicas that all ReplicaSets together are asked for, after each event."""
+        self.stopped_ready: list[str] = []
+        """The pods that were Ready at the moment at which they were told to stop."""
+        self._stopped: set[str] = set()
         self._pods = Stream(functools.partial(core.list_namespaced_pod, namespace), selector, self._sample)
         self._sets = Stream(functools.partial(apps.list_namespaced_replica_set, namespace), selector, self._ask)
 
@@ -142,8 +147,15 @@ class PodWatcher:
             counts = versions.setdefault(_version(pod), [0, 0])
             counts[0] += 1
             counts[1] += _is_ready(pod)
+        leaving = [p for p in self._pods.objects.values() if "deletionTimestamp" in p["metadata"]]
+        for pod in leaving:
+            name = pod["metadata"]["name"]
+            if name not in self._stopped and _is_ready(pod):
+                self.stopped_ready.append(name)
+            self._stopped.add(name)
         by_image = tuple((v, c[0], c[1]) for v, c in sorted(versions.items()))
-        self.samples.append(Sample(len(live), sum(map(_is_ready, live)), by_image, event, time.monotonic()))
+        ready = sum(map(_is_ready, live))
+        self.samples.append(Sample(len(live), ready, by_image, event, time.monotonic(), len(leaving)))
 
     def mark(self) -> int:
         """The number of the next sample: to judge only from here on, or up to here."""

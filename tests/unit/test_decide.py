@@ -1,5 +1,6 @@
 """What to do next: the arithmetic by its truth tables, and every case of the decision in its order."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from segue.budget import Budget, objection, resolve_budget
 from segue.decide import Act, barrier_at, decide, next_counts
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.plan import settled
-from segue.spec import Order, Rules, Strategy, Waypoint
+from segue.spec import Drain, Order, Rules, Strategy, Waypoint
 from segue.state import Goal, Outcome, Reached, State, requested
 
 OUT, IN, BOTH = Order.SCALE_OUT_PRIORITY, Order.SCALE_IN_PRIORITY, Order.SCALE_SIMULTANEOUSLY
@@ -153,6 +154,7 @@ def test_whatever_is_seen_what_is_asked_is_in_the_budget(
 # --- the cases ------------------------------------------------------------------------------------------
 
 RULES = Rules(strategy=Strategy(maxSurge=1, maxUnavailable=0))
+DRAINS = Rules(strategy=Strategy(maxSurge=1, maxUnavailable=0), drain=Drain(timeout=timedelta(seconds=30)))
 STOPS = Rules(strategy=Strategy(maxSurge=1, maxUnavailable=0, waypoints=(Waypoint(at=1),)))
 START = State(owner="us", baseline=Version(template="v0"), wanted=Version(template="v1"), progress_at=NOW)
 MOVING = START.but(claimed=True)
@@ -182,6 +184,10 @@ LATE = NOW + 600
         pytest.param(RULES, MOVING, see(4, 1, proven=0), LATE, Act.FAIL, id="too-late"),
         pytest.param(RULES, MOVING, see(4, 1, proven=0, seen_since=LATE), LATE, Act.WAIT, id="outage"),
         pytest.param(RULES, MOVING.but(paused="x"), see(4, 1, proven=0), LATE, Act.WAIT, id="a-pause-has-no-deadline"),
+        pytest.param(DRAINS, MOVING, see(4, 1, leaving=1, leaving_since=NOW), NOW, Act.WAIT, id="drains"),
+        pytest.param(DRAINS, MOVING, see(4, 1, leaving=1, leaving_since=NOW), LATE, Act.SCALE, id="drained-too-long"),
+        pytest.param(DRAINS, MOVING, see(4, 1, leaving=1, leaving_since=NOW, problem=GONE), NOW, Act.FAIL,
+                     id="a-drain-hides-no-failure"),
         pytest.param(RULES, MOVING.but(resize=7), see(4, 1), NOW, Act.RESIZE, id="resize"),
         pytest.param(RULES, MOVING.but(settling=True), see(4, 1, proven=0), NOW, Act.SETTLE, id="settle"),
         pytest.param(RULES, MOVING.but(settling=True), see(5, 0, template="v9"), NOW, Act.SCALE, id="settle-needs-new"),
@@ -250,3 +256,13 @@ def test_the_goal_back_never_moves_forward() -> None:
             seen = see(old, 4 - old, held=held, template="v1" if held else "v0")
             assert decide(RULES, BACK, seen, NOW).act in {Act.UNDO, Act.WAIT, Act.FINISH}
     assert BACK.goal is Goal.BACK
+
+
+def test_the_next_step_waits_for_replicas_that_end_their_requests() -> None:
+    """Until they have ended, or until the drain's deadline, which is told."""
+    seen = see(4, 1, leaving=1, leaving_since=NOW - 10)
+    waits = decide(DRAINS, MOVING, seen, NOW)
+    assert (waits.act, waits.wake_at) == (Act.WAIT, NOW + 20)
+    assert waits.why == "1 replicas to end their requests (at most 30 s)"
+    late = decide(DRAINS, MOVING, seen, NOW + 20)
+    assert late.act is Act.SCALE and late.why.endswith("; 1 have not ended in time")
