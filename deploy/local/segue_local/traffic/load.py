@@ -101,15 +101,16 @@ class Load(ABC, Generic[T]):
     def stop(self) -> T:
         """Send no more, wait for what is on its way, and return all outcomes.
 
-        Takes up to the time limit of a request. Raises ``PartFailed`` when the load died, or when its lines are
-        not as many as it counted: then something is missing that nobody may take for a success.
+        Takes up to the time limit of a request. Raises ``PartFailed`` when the load ended before it was told to,
+        or when its lines are not as many as it counted: something is missing that nobody may take for a success.
         """
         process = self._process
         if process is None:
             raise Refused(f"the load in {self.folder} does not run")
         try:
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGUSR1)
+            if process.poll() is not None:
+                raise self._failed(f"ended by itself with status {process.returncode}")
+            process.send_signal(signal.SIGUSR1)
             self._await_end(process)
         finally:
             self.kill()

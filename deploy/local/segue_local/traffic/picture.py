@@ -53,7 +53,7 @@ _LANE_IN = 0.24
 _GAP_IN = 0.28
 _MARK_SIZE = 9
 _MARK_LINE: dict[str, Any] = {"color": _INK, "linewidth": 0.8, "alpha": 0.55, "zorder": 2.5}
-_MOST_BINS = 240
+_MOST_BINS = 600
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ class Picture:
         outcomes, total = self.outcomes, len(self.outcomes.requests)
         parts = [f"{len(outcomes.failed):,} failed of {total:,} requests"]
         if outcomes.dropped:
-            parts.append(f"{outcomes.dropped:,} never sent: the load was not constant")
+            parts.append(f"{outcomes.dropped:,} never sent (the load was not constant)")
         if self.streams is not None:
             parts.append(f"{len(self.streams.cut)} cut of {len(self.streams.streams)} streams")
         if self.ready:
             parts.append(f"at least {min(sum(by.values()) for _, by in self.ready)} ready (floor {self.floor})")
         parts.append(f"p50 {_milliseconds(outcomes.percentile(50))}, p99 {_milliseconds(outcomes.percentile(99))}")
-        return "   ·   ".join(parts)
+        return "  ·  ".join(parts)
 
 
 class _Drawing:
@@ -186,7 +186,9 @@ class _Drawing:
             handles=handles, ncols=len(handles) or 1, loc="center right", bbox_to_anchor=(_RIGHT, 1 - 0.3 / tall),
             frameon=False, handlelength=0.9, columnspacing=1.4, borderpad=0, fontsize=11,
         )  # fmt: skip
-        figure.text(_LEFT, 1 - 0.6 / tall, self._picture.summary, size=10.5, va="center", color=_RED if bad else _INK)
+        summary, room_in = self._picture.summary, _WIDTH_IN * (_RIGHT - _LEFT)
+        size = min(10.5, _MARK_SIZE * room_in / _width_in(summary))
+        figure.text(_LEFT, 1 - 0.6 / tall, summary, size=size, va="center", color=_RED if bad else _INK)
 
     def _draw_ready(self, axes: Axes) -> None:
         picture = self._picture
