@@ -317,6 +317,7 @@ async def test_the_picture_of_real_outcomes(server: Server, tmp_path: Path) -> N
     marks = [(start + 0.1, "rollout <starts>"), (start + 0.2, "waits for $5"), (start + 0.9, "completed " * 5)]
     ready = [(start, {"v1": 3}), (start + 0.5, {"v1": 2, "v2": 1})]
     picture = Picture("chat & co", outcomes, ready, floor=2, ceiling=4, marks=marks, streams=streamed)
+    assert picture.bad
     html, png = picture.write(tmp_path / "out", "traffic")
     text = html.read_text()
     assert png.read_bytes().startswith(b"\x89PNG")
@@ -325,7 +326,9 @@ async def test_the_picture_of_real_outcomes(server: Server, tmp_path: Path) -> N
     assert "status 503" in text
     assert "<svg" in text
     assert not any(outside in text for outside in ("<script", "<link", "<img", "src="))
-    Picture("nothing", Outcomes(), [], floor=1, ceiling=2, streams=StreamOutcomes()).write(tmp_path / "out", "none")
+    nothing = Picture("nothing", Outcomes(), [], floor=1, ceiling=2, streams=StreamOutcomes())
+    assert not nothing.bad
+    nothing.write(tmp_path / "out", "nothing")
 
 
 def test_percentiles_and_reasons() -> None:

@@ -94,9 +94,19 @@ class Picture:
         if self.streams is not None:
             parts.append(f"{len(self.streams.cut)} cut of {len(self.streams.streams)} streams")
         if self.ready:
-            parts.append(f"at least {min(sum(by.values()) for _, by in self.ready)} ready (floor {self.floor})")
+            parts.append(f"at least {self._fewest} ready (floor {self.floor})")
         parts.append(f"p50 {_milliseconds(outcomes.percentile(50))}, p99 {_milliseconds(outcomes.percentile(99))}")
         return "  ·  ".join(parts)
+
+    @property
+    def bad(self) -> bool:
+        """Whether anything failed, was cut or never sent, or fewer were ready than the floor."""
+        cut = self.streams.cut if self.streams is not None else ()
+        return bool(self.outcomes.failed or self.outcomes.dropped or cut) or self._fewest < self.floor
+
+    @property
+    def _fewest(self) -> int:
+        return min((sum(by.values()) for _, by in self.ready), default=self.floor)
 
 
 class _Drawing:
@@ -178,8 +188,6 @@ class _Drawing:
         return [first + width * number for number in range(len(self._bins) + 1)]
 
     def _head(self, figure: Figure, tall: float) -> None:
-        bad = bool(self._picture.outcomes.failed or self._picture.outcomes.dropped)
-        bad = bad or bool(self._picture.streams and self._picture.streams.cut)
         figure.text(_LEFT, 1 - 0.3 / tall, self._picture.title, size=16, weight="bold", va="center")
         handles = [Line2D([], [], color=colour, linewidth=7, label=name) for name, colour in self._colours.items()]
         figure.legend(
@@ -188,7 +196,7 @@ class _Drawing:
         )  # fmt: skip
         summary, room_in = self._picture.summary, _WIDTH_IN * (_RIGHT - _LEFT)
         size = min(10.5, _MARK_SIZE * room_in / _width_in(summary))
-        figure.text(_LEFT, 1 - 0.6 / tall, summary, size=size, va="center", color=_RED if bad else _INK)
+        figure.text(_LEFT, 1 - 0.6 / tall, summary, size=size, va="center", color=_RED if self._picture.bad else _INK)
 
     def _draw_ready(self, axes: Axes) -> None:
         picture = self._picture
@@ -196,11 +204,12 @@ class _Drawing:
         if times:
             rows = [[by.get(version, 0) for _, by in picture.ready] for version in self._colours]
             self._stack(axes, [*times, self._length], rows, list(self._colours.values()))
-        for count, name, dashes in ((picture.floor, "floor", (4, 2)), (picture.ceiling, "ceiling", (1, 1.5))):
+        for count, dashes in ((picture.floor, (4, 2)), (picture.ceiling, (1, 1.5))):
             axes.axhline(count, color=_INK, linewidth=1.3, dashes=dashes)
-            _beside(axes, count, f"{name} {count}")
         most = max([picture.ceiling, *(sum(by.values()) for _, by in picture.ready)])
         axes.set_ylim(0, most * 1.12)
+        floor, ceiling = (picture.floor, f"floor {picture.floor}"), (picture.ceiling, f"ceiling {picture.ceiling}")
+        _beside(axes, [floor, ceiling])
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_ylabel("ready replicas")
 
@@ -223,14 +232,15 @@ class _Drawing:
     def _draw_latency(self, axes: Axes) -> None:
         middles = [(left + right) / 2 for left, right in zip(self._edges, self._edges[1:], strict=False)]
         served = [[request.latency_s * 1000 for request in part if not request.failed] for part in self._bins]
-        highest = 0.0
+        highest, words = 0.0, []
         for percent, colour, line in ((99, _FAINT, 1.1), (50, _INK, 1.8)):
             values = [percentile(part, percent) for part in served]
             axes.plot(middles, values, color=colour, linewidth=line, solid_joinstyle="round")
-            last = next((value for value in reversed(values) if not math.isnan(value)), 0.0)
-            _beside(axes, last, f"p{percent}", colour)
-            highest = max([highest, *(value for value in values if not math.isnan(value))])
+            told = [value for value in values if not math.isnan(value)] or [0.0]
+            highest = max(highest, *told)
+            words.append((told[-1], f"p{percent}"))
         axes.set_ylim(0, (highest or 1.0) * 1.15)
+        _beside(axes, words)
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.set_ylabel("latency, ms")
 
@@ -304,11 +314,21 @@ class _Drawing:
             base = top
 
 
-def _beside(axes: Axes, height: float, text: str, colour: str = _INK) -> None:
-    axes.annotate(
-        text, (1, height), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points",
-        va="center", size=9, color=colour, annotation_clip=False,
-    )  # fmt: skip
+def _beside(axes: Axes, words: Iterable[tuple[float, str]]) -> None:
+    """Write each word right of the panel at its height, or a little higher where the one below needs the room."""
+    line = _LANE_IN * 0.7 / _tall_in(axes) * axes.get_ylim()[1]
+    free_from = -math.inf
+    for height, text in sorted(words):
+        place = max(height, free_from)
+        free_from = place + line
+        axes.annotate(
+            text, (1, place), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points",
+            va="center", size=9, annotation_clip=False,
+        )  # fmt: skip
+
+
+def _tall_in(axes: Axes) -> float:
+    return float(axes.get_window_extent().height / axes.figure.dpi)
 
 
 def _note(axes: Axes, text: str, colour: str) -> None:
