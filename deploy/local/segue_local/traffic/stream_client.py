@@ -1,0 +1,102 @@
+"""The process that reads streams: ``python stream_client.py '{"url": ...}'``; see ``Streams``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+import aiohttp
+
+# Between two streams that failed at once: a server that is down is not asked ten thousand times a second.
+_PAUSE_S = 0.1
+
+
+class Client:
+    """Makes the streams that its configuration asks for, and writes a line for each."""
+
+    def __init__(self, config: dict[str, Any], lines: TextIO) -> None:
+        self._config = config
+        self._lines = lines
+        self._stopping = asyncio.Event()
+        self._sent = 0
+
+    async def run(self) -> int:
+        """Stream until SIGUSR1 or ``longest_s``, finish what runs, and return how many streams there were."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, self._stopping.set)
+        loop.call_later(self._config["longest_s"], self._stopping.set)
+        timeout = aiohttp.ClientTimeout(total=self._config["timeout_s"], sock_read=self._config["idle_s"])
+        connector = aiohttp.TCPConnector(force_close=True, limit=0)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+            self._say({"began": time.time()})
+            await asyncio.gather(*(self._one_after_another(session) for _ in range(self._config["count"])))
+        return self._sent
+
+    async def _one_after_another(self, session: aiohttp.ClientSession) -> None:
+        while not self._stopping.is_set():
+            self._sent += 1
+            stream = await self._stream(session)
+            self._say(stream)
+            if stream["error"] or stream["status"] != 200:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), _PAUSE_S)
+
+    async def _stream(self, session: aiohttp.ClientSession) -> dict[str, Any]:
+        body = self._config["body"]
+        stream: dict[str, Any] = {"at": time.time(), "status": 0, "expected": body["max_tokens"], "tokens": 0}
+        stream |= {"done": False, "error": "", "versions": []}
+        try:
+            async with session.post(self._config["url"], json=body) as reply:
+                stream["status"] = reply.status
+                async for data in _events(reply):
+                    self._take(stream, data)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            stream["error"] = f"{type(error).__name__}: {error}".removesuffix(": ")
+        return stream | {"ended_at": time.time()}
+
+    def _take(self, stream: dict[str, Any], data: str) -> None:
+        if data == "[DONE]":
+            stream["done"] = True
+            return
+        event = json.loads(data)
+        if "error" in event:
+            raise ValueError(f"the server told an error: {json.dumps(event['error'])}")
+        stream["tokens"] += sum(bool(choice.get("delta", {}).get("content")) for choice in event.get("choices", []))
+        version = _at(event, self._config["version_path"])
+        if version and version not in stream["versions"]:
+            stream["versions"].append(version)
+
+    def _say(self, line: dict[str, Any]) -> None:
+        print(json.dumps(line), file=self._lines, flush=True)
+
+
+async def _events(reply: aiohttp.ClientResponse) -> AsyncIterator[str]:
+    """The data of each server-sent event; one line each, as all servers of this API send them."""
+    async for line in reply.content:
+        if line.startswith(b"data:"):
+            yield line[5:].decode().strip()
+
+
+def _at(value: object, path: str) -> str:
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return "" if value is None else str(value)
+
+
+def main() -> None:
+    """Run the configuration given as the only argument."""
+    config = json.loads(sys.argv[1])
+    with Path(config["lines"]).open("w") as lines:
+        sent = asyncio.run(Client(config, lines).run())
+    Path(config["summary"]).write_text(json.dumps({"sent": sent, "dropped": 0}))
+
+
+if __name__ == "__main__":
+    main()
