@@ -68,7 +68,8 @@ async def test_a_pipeline_reads_plan_start_status_and_report(lab: Lab, shell: Sh
     file = shell.spec("chat", strategy={"maxSurge": 1})
     plan = await shell.json("plan", file)
     assert (plan["replicas"], plan["floor"], plan["ceiling"]) == (4, 4, 5)
-    assert set(plan) == {"replicas", "floor", "ceiling", "stages"}
+    assert set(plan) == {"replicas", "floor", "ceiling", "stages", "warnings"}
+    assert "has no preStop hook" in plan["warnings"][0]
     ended = await shell.run("start", file, "--wait", "-o", "json")
     assert json.loads(ended.stdout)["outcome"] == "Completed"
     status = await shell.json("status", f"{lab.namespace}/chat")
