@@ -34,12 +34,13 @@ _OUTPUT_LINES = 30
 
 @dataclass(frozen=True)
 class Binary:
-    """One server: the group whose go.mod pins it, its Go package, and linker flags of its own."""
+    """One server: the group whose go.mod pins it, its Go package, and linker flags and build tags of its own."""
 
     name: str
     group: str
     package: str
     ldflags: str = "-s -w"
+    tags: str = ""
 
 
 _KUBERNETES_LDFLAGS = f"-s -w -X k8s.io/component-base/version.gitVersion={_KUBERNETES}"
@@ -56,6 +57,19 @@ BINARIES = (
     ),
     Binary("kube-scheduler", "kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler", _KUBERNETES_LDFLAGS),
     Binary("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),
+)
+
+_CONTAINERD = "github.com/containerd/containerd/v2/cmd"
+_CONTAINERD_TAGS = "no_btrfs,no_devmapper,no_zfs"
+
+# What only a real node needs. kubelet and kube-proxy have a group of their own: what they pin besides must not
+# cause the control plane to be built anew.
+NODE_BINARIES = (
+    Binary("containerd", "containerd", f"{_CONTAINERD}/containerd", tags=_CONTAINERD_TAGS),
+    Binary("containerd-shim-runc-v2", "containerd", f"{_CONTAINERD}/containerd-shim-runc-v2", tags=_CONTAINERD_TAGS),
+    Binary("ctr", "containerd", f"{_CONTAINERD}/ctr", tags=_CONTAINERD_TAGS),
+    Binary("kubelet", "kubelet", "k8s.io/kubernetes/cmd/kubelet", _KUBERNETES_LDFLAGS),
+    Binary("kube-proxy", "kubelet", "k8s.io/kubernetes/cmd/kube-proxy", _KUBERNETES_LDFLAGS),
 )
 
 
@@ -93,18 +107,19 @@ def find_go() -> Go:
     return Go(path, version)
 
 
-def ensure_built(on_progress: Progress | None = None) -> Mapping[str, Path]:
-    """Build what is missing and return the path of every server by name.
+def ensure_built(on_progress: Progress | None = None, *, node: bool = False) -> Mapping[str, Path]:
+    """Build what is missing and return the path of every server by name; ``node`` adds those of a real node.
 
-    Takes minutes the first time (about 8 minutes of processor time) and milliseconds afterwards.
-    Raises ``GoMissing``, ``GoTooOld`` or ``BuildFailed``.
+    Takes minutes the first time (about 8 minutes of processor time, and 4 for a node) and milliseconds
+    afterwards. Raises ``GoMissing``, ``GoTooOld`` or ``BuildFailed``.
     """
     say = on_progress or _to_stderr
     go = find_go()
-    paths = {binary.name: _target(binary, go) for binary in BINARIES}
-    for number, binary in enumerate(BINARIES, 1):
+    binaries = BINARIES + NODE_BINARIES if node else BINARIES
+    paths = {binary.name: _target(binary, go) for binary in binaries}
+    for number, binary in enumerate(binaries, 1):
         if not paths[binary.name].exists():
-            label = f"{binary.name} ({number} of {len(BINARIES)})"
+            label = f"{binary.name} ({number} of {len(binaries)})"
             _Build(binary, go, paths[binary.name], label, say).once()
     return paths
 
@@ -114,7 +129,8 @@ def _to_stderr(line: str) -> None:
 
 
 def _flags(binary: Binary) -> list[str]:
-    return ["-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", binary.ldflags]
+    tags = ["-tags", binary.tags] if binary.tags else []
+    return ["-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", binary.ldflags, *tags]
 
 
 def _target(binary: Binary, go: Go) -> Path:
