@@ -9,6 +9,8 @@ from pathlib import Path
 
 from segue_local.kube import KubeClient, fetch, tls
 from segue_local.layout import Layout
+from segue_local.node.network import SERVICES
+from segue_local.node.servers import NODE_LABEL
 
 SEARCH_ATTRIBUTES = {
     "SeguePhase": "Keyword",
@@ -42,11 +44,13 @@ class Blueprint:
     layout: Layout
     ports: Mapping[str, int]
     binaries: Mapping[str, Path] = field(default_factory=dict)
+    # Where the API server listens: a real node cannot reach the host's loopback address.
+    api_host: str = "127.0.0.1"
 
     @property
     def api_server(self) -> str:
         """The URL of the API server."""
-        return f"https://127.0.0.1:{self.ports['kube-apiserver']}"
+        return f"https://{self.api_host}:{self.ports['kube-apiserver']}"
 
     @property
     def client(self) -> KubeClient:
@@ -130,9 +134,10 @@ class Blueprint:
         etcd_cert, etcd_key = self.layout.pair("etcd")
         cert, key = self.layout.pair("apiserver")
         public, private = self.layout.pair("service-account")
+        admin_cert, admin_key = self.layout.pair("admin")
         return [
-            "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1",
+            f"--bind-address={self.api_host}",
+            f"--advertise-address={self.api_host}",
             f"--secure-port={self.ports['kube-apiserver']}",
             f"--etcd-servers=https://127.0.0.1:{self.ports['etcd']}",
             f"--etcd-cafile={self.layout.etcd_ca.cert_path}",
@@ -141,13 +146,16 @@ class Blueprint:
             f"--tls-cert-file={cert}",
             f"--tls-private-key-file={key}",
             f"--client-ca-file={self.layout.cluster_ca.cert_path}",
+            f"--kubelet-certificate-authority={self.layout.cluster_ca.cert_path}",
+            f"--kubelet-client-certificate={admin_cert}",
+            f"--kubelet-client-key={admin_key}",
             "--anonymous-auth=false",
             "--authorization-mode=Node,RBAC",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={public}",
             f"--service-account-signing-key-file={private}",
-            "--service-cluster-ip-range=10.0.0.0/16",
-            # The Service `kubernetes` cannot have a loopback address as its endpoint.
+            f"--service-cluster-ip-range={SERVICES}",
+            # The Service `kubernetes` cannot have a loopback address as its endpoint, and pods have no way to another.
             "--endpoint-reconciler-type=none",
             "--event-ttl=1h",
             "--profiling=false",
@@ -264,7 +272,12 @@ def node(name: str, number: int, resources: Mapping[str, str]) -> dict[str, obje
         "metadata": {
             "name": name,
             "annotations": {FAKE_NODE: "fake"},
-            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "type": "kwok"},
+            "labels": {
+                "kubernetes.io/hostname": name,
+                "kubernetes.io/os": "linux",
+                "type": "kwok",
+                NODE_LABEL: "fake",
+            },
         },
         "status": {
             "allocatable": dict(resources),
