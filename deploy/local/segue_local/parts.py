@@ -149,6 +149,7 @@ class Blueprint:
             f"--kubelet-certificate-authority={self.layout.cluster_ca.cert_path}",
             f"--kubelet-client-certificate={admin_cert}",
             f"--kubelet-client-key={admin_key}",
+            "--kubelet-preferred-address-types=InternalIP",
             "--anonymous-auth=false",
             "--authorization-mode=Node,RBAC",
             "--service-account-issuer=https://kubernetes.default.svc",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network
@@ -70,7 +71,7 @@ class Network:
 
         ip = which("ip") or "ip"
         inside = [ip, "-n", self.name]
-        run(ip, "netns", "add", self.name)
+        self._create_namespace(stack_dir)
         gate = _GATE.format(host=self.host, port=api_port, link=_INSIDE_LINK)
         run(*self.enter, which("nft") or "nft", "-f", "-", text=gate)
         run(*self.enter, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
@@ -84,6 +85,13 @@ class Network:
         run(*inside, "link", "add", "services", "type", "bridge")
         run(*inside, "link", "set", "services", "up")
         run(*inside, "route", "add", SERVICES, "dev", "services", "src", self.address)
+
+    def _create_namespace(self, stack_dir: Path) -> None:
+        """As `ip netns add` does, which however would leave a mount of the whole folder."""
+        _NAMESPACES.mkdir(mode=0o755, exist_ok=True)
+        file = _NAMESPACES / self.name
+        file.touch(mode=0o444)
+        processes.run([which("unshare") or "unshare", f"--net={file}", "true"], stack_dir=stack_dir)
 
 
 def name_of(stack_dir: Path) -> str:
@@ -113,15 +121,14 @@ def choose(stack_dir: Path) -> Network:
 def remove(stack_dir: Path) -> bool:
     """Remove the link and the namespace, once its processes are dead; False when there was neither."""
     name = name_of(stack_dir)
-    ip = which("ip") or "ip"
-    found = False
+    link, namespace = _LINKS / name, _NAMESPACES / name
+    found = link.exists() or namespace.exists()
     # The kernel would remove the link with the namespace, at a time of its choosing.
-    if (_LINKS / name).exists():
-        processes.run([ip, "link", "delete", name], stack_dir=stack_dir)
-        found = True
-    if (_NAMESPACES / name).exists():
-        processes.run([ip, "netns", "delete", name], stack_dir=stack_dir)
-        found = True
+    if link.exists():
+        processes.run([which("ip") or "ip", "link", "delete", name], stack_dir=stack_dir)
+    if os.path.ismount(namespace):
+        processes.run(["umount", str(namespace)], stack_dir=stack_dir)
+    namespace.unlink(missing_ok=True)
     return found
 
 
