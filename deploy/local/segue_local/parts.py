@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segue_local.kube import KubeClient, fetch, tls
 from segue_local.layout import Layout
-from segue_local.node.network import SERVICES
+from segue_local.node.network import SERVICES, Network
 from segue_local.node.servers import NODE_LABEL
 
 SEARCH_ATTRIBUTES = {
@@ -44,8 +44,13 @@ class Blueprint:
     layout: Layout
     ports: Mapping[str, int]
     binaries: Mapping[str, Path] = field(default_factory=dict)
-    # Where the API server listens: a real node cannot reach the host's loopback address.
-    api_host: str = "127.0.0.1"
+    # The network of the real node, if there is one.
+    kubelet_network: Network | None = None
+
+    @property
+    def api_host(self) -> str:
+        """Where the API server listens: a real node cannot reach the host's loopback address."""
+        return self.kubelet_network.host if self.kubelet_network is not None else "127.0.0.1"
 
     @property
     def api_server(self) -> str:
@@ -134,7 +139,6 @@ class Blueprint:
         etcd_cert, etcd_key = self.layout.pair("etcd")
         cert, key = self.layout.pair("apiserver")
         public, private = self.layout.pair("service-account")
-        admin_cert, admin_key = self.layout.pair("admin")
         return [
             f"--bind-address={self.api_host}",
             f"--advertise-address={self.api_host}",
@@ -146,10 +150,6 @@ class Blueprint:
             f"--tls-cert-file={cert}",
             f"--tls-private-key-file={key}",
             f"--client-ca-file={self.layout.cluster_ca.cert_path}",
-            f"--kubelet-certificate-authority={self.layout.cluster_ca.cert_path}",
-            f"--kubelet-client-certificate={admin_cert}",
-            f"--kubelet-client-key={admin_key}",
-            "--kubelet-preferred-address-types=InternalIP",
             "--anonymous-auth=false",
             "--authorization-mode=Node,RBAC",
             "--service-account-issuer=https://kubernetes.default.svc",
@@ -161,6 +161,19 @@ class Blueprint:
             "--event-ttl=1h",
             "--profiling=false",
             _FEATURES,
+            *self._kubelet_access(),
+        ]
+
+    def _kubelet_access(self) -> list[str]:
+        """How the API server calls the kubelet, for logs and exec."""
+        if self.kubelet_network is None:
+            return []
+        cert, key = self.layout.pair("admin")
+        return [
+            f"--kubelet-certificate-authority={self.layout.cluster_ca.cert_path}",
+            f"--kubelet-client-certificate={cert}",
+            f"--kubelet-client-key={key}",
+            "--kubelet-preferred-address-types=InternalIP",
         ]
 
     def _controller_manager(self) -> list[str]:

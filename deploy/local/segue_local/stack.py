@@ -24,7 +24,7 @@ from segue_local import parts, ports, processes
 from segue_local.build import Progress, ensure_built
 from segue_local.errors import LocalStackError, PartFailed, Refused, StackNotRunning
 from segue_local.layout import MASTERS, Layout
-from segue_local.node import cgroups, machine, network
+from segue_local.node import machine, network
 from segue_local.node.handle import Node
 from segue_local.node.servers import NODE_PARTS, NodeServers
 from segue_local.parts import PARTS, PORTS, Blueprint
@@ -104,10 +104,10 @@ class Stack:
         self._blueprint = Blueprint(self._layout, state.ports, binaries)
         self._node: NodeServers | None = None
         if state.node is not None:
-            net = network.Network(state.node.network, state.node.subnet)
-            self._blueprint = dataclasses.replace(self._blueprint, api_host=net.host)
+            joined = network.Network(state.node.network, state.node.subnet)
+            self._blueprint = dataclasses.replace(self._blueprint, kubelet_network=joined)
             api_server = self._blueprint.api_server
-            self._node = NodeServers(self._layout, net, binaries, api_server, state.node.resources)
+            self._node = NodeServers(self._layout, joined, binaries, api_server, state.node.resources)
 
     # -- start and find ---------------------------------------------------------------------------------
 
@@ -287,7 +287,7 @@ class Stack:
         stack._write_kubeconfigs()
         try:
             if stack._node is not None:
-                stack._prepare_node(stack._node)
+                stack._node.prepare(chosen["kube-apiserver"])
             stack._start_all(plan)
         except BaseException:
             _end(layout.root)
@@ -302,12 +302,6 @@ class Stack:
         users |= {part: f"system:{part}" for part in ("kube-controller-manager", "kube-scheduler")}
         for stem, user in users.items():
             self._layout.write_kubeconfig(stem, self._blueprint.api_server, user, [MASTERS])
-
-    def _prepare_node(self, node: NodeServers) -> None:
-        """Make what its processes find when they start."""
-        node.write()
-        node.network.create(self._layout.root, self._state.ports["kube-apiserver"])
-        cgroups.create(node.network.name)
 
     def _start_all(self, plan: _Plan) -> None:
         """Temporal and the node's runtime beside etcd → API server → the rest; the first failure stops all waiting."""
@@ -360,25 +354,22 @@ class Stack:
             raise _CancelledError
         before = self._state.parts.get(part)
         starts = 0 if before is None else before.starts + 1
-        log = self._layout.log(part)
         now = time.time()
-        if self._node is not None and part in NODE_PARTS:
-            command = self._node.command(part, self._init)
-            environment = self._node.environment
-            process = processes.start(
-                command, stack_dir=self._layout.root, log=log, environment=environment, wrapped=True
-            )
-        else:
-            process = processes.start(self._blueprint.command(part, starts), stack_dir=self._layout.root, log=log)
+        process = self._launch(part, starts)
         self._record(part, PartRecord(process.pid, process.start_ticks, now, starts))
         self._await(part)
 
+    def _launch(self, part: str, starts: int) -> processes.Process:
+        if self._node is not None and part in NODE_PARTS:
+            return self._node.start(part, self._init)
+        command = self._blueprint.command(part, starts)
+        return processes.start(command, stack_dir=self._layout.root, log=self._layout.log(part))
+
     def _probe(self, part: str) -> None:
-        if self._node is None or part not in NODE_PARTS:
-            self._blueprint.probe(part)
+        if self._node is not None and part in NODE_PARTS:
+            self._node.probe(part, self._init, self._state.parts[part].started_at, self._blueprint.client)
         else:
-            started_at = self._state.parts[part].started_at
-            self._node.probe(part, self._init, started_at, self._blueprint.client)
+            self._blueprint.probe(part)
 
     def _await(self, part: str) -> None:
         process = self._state.parts[part].process

@@ -11,14 +11,16 @@ from typing import Any
 
 import yaml
 
+from segue_local import processes
 from segue_local.certs import write_private
 from segue_local.errors import LocalStackError
 from segue_local.kube import KubeClient, fetch
 from segue_local.layout import Layout
-from segue_local.node import archive
+from segue_local.node import archive, cgroups
 from segue_local.node.handle import Node
 from segue_local.node.machine import BUSYBOX, CNI_PLUGINS, path_with, which
 from segue_local.node.network import PODS, Network
+from segue_local.processes import Process
 
 # The first is the namespace's own process: what the others run in, and what they all die with.
 NODE_PARTS = ("node", "containerd", "kubelet", "kube-proxy")
@@ -43,17 +45,32 @@ class NodeServers:
     api_server: str
     resources: Mapping[str, str]
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """containerd looks for runc and its shim on PATH."""
-        return {"PATH": path_with(self.binaries["containerd"].parent)}
-
     def handle(self, init: int) -> Node:
         """What others do with the node; ``init`` is the pid of its first process."""
         socket = Path(f"/proc/{init}/root{_SOCKET}")
         return Node(self.network.name, self.network.address, self.network.enter, self.binaries["ctr"], socket)
 
-    def write(self) -> None:
+    def prepare(self, api_port: int) -> None:
+        """Make the network, and write all that the servers read. Raises ``LocalStackError``."""
+        self.network.create(self.layout.root, api_port)
+        self._write()
+
+    def start(self, part: str, init: int) -> Process:
+        """Start a part; ``init`` is the pid of the node's first process. Raises ``LocalStackError``."""
+        if part == "node":
+            # As after a reboot: the kubelet takes long over groups whose containers are no more.
+            cgroups.remove(self.network.name)
+            cgroups.create(self.network.name)
+        return processes.start(
+            self._command(part, init),
+            stack_dir=self.layout.root,
+            log=self.layout.log(part),
+            # containerd looks for runc and its shim on PATH.
+            environment={"PATH": path_with(self.binaries["containerd"].parent)},
+            wrapped=True,
+        )
+
+    def _write(self) -> None:
         """Write configurations, certificates and the image of the sandbox."""
         folder = self.layout.node
         (folder / "cni").mkdir(mode=0o700, parents=True)
@@ -73,8 +90,7 @@ class NodeServers:
         command = ["/bin/busybox", "sleep", "2147483647"]
         archive.write_image(folder / "pause.tar", _PAUSE, {"/bin/busybox": BUSYBOX.read_bytes()}, command)
 
-    def command(self, part: str, init: int) -> list[str]:
-        """The command line of a part; ``init`` is the pid of the node's first process."""
+    def _command(self, part: str, init: int) -> list[str]:
         if part == "node":
             return [*self.network.enter, *self._unshare(), "sh", str(_INIT), str(self.layout.root)]
         arguments = {
@@ -133,8 +149,8 @@ class NodeServers:
             "makeIPTablesUtilChains": False,
             # A container may lack the right to lower it.
             "oomScoreAdj": 0,
-            # An image that is collected could not be pulled again.
-            "evictionHard": {"memory.available": "0%"},
+            # No pod is evicted on a machine that does other things too; an image that is collected could not be pulled.
+            "evictionHard": {},
             "imageGCHighThresholdPercent": 100,
         }
 
