@@ -1,8 +1,9 @@
 """A real Temporal server and a real Kubernetes control plane, as plain processes on this machine.
 
-There are no containers in it: the servers are built once from pinned Go modules, the nodes and pods
-are played by KWOK, and everything else (API server, controllers, scheduler, etcd, Temporal) is the
-real thing. ``Stack.up()`` starts it, ``Stack.down()`` leaves nothing behind.
+The servers are built once from pinned Go modules, the nodes and pods are played by KWOK, and everything
+else (API server, controllers, scheduler, etcd, Temporal) is the real thing. Where the machine allows it,
+``node=True`` adds a real node that runs real containers. ``Stack.up()`` starts it, ``Stack.down()`` leaves
+nothing behind.
 """
 
 from segue_local.errors import (
@@ -14,6 +15,8 @@ from segue_local.errors import (
     Refused,
     StackNotRunning,
 )
+from segue_local.node.handle import Node
+from segue_local.node.machine import node_is_possible
 from segue_local.stack import PartStatus, Stack
 
 __all__ = [
@@ -21,9 +24,11 @@ __all__ = [
     "GoMissing",
     "GoTooOld",
     "LocalStackError",
+    "Node",
     "PartFailed",
     "PartStatus",
     "Refused",
     "Stack",
     "StackNotRunning",
+    "node_is_possible",
 ]

@@ -21,7 +21,7 @@ from segue_local.errors import LocalStackError, StackNotRunning
 from segue_local.stack import PartStatus, Stack
 
 app = typer.Typer(
-    help="A real Temporal server and Kubernetes control plane on this machine, with fake nodes and pods.",
+    help="A real Temporal server and Kubernetes control plane on this machine, with fake nodes or a real one.",
     no_args_is_help=True,
 )
 
@@ -45,15 +45,20 @@ class EnvFormat(StrEnum):
 @app.command()
 def up(
     name: Name = "default",
-    nodes: Annotated[int, typer.Option("--nodes", help="How many fake nodes, each with 8 GPUs.")] = 3,
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", help="How many fake nodes, each with 8 GPUs: 3, or 0 with --node.")
+    ] = None,
+    node: Annotated[bool, typer.Option("--node", help="A real node that runs containers (Linux, root).")] = False,
 ) -> None:
     """Start the stack and return when all of it answers; the servers are built the first time (minutes)."""
     started = time.monotonic()
     with _errors():
-        stack = Stack.up(name, fake_nodes=nodes, on_progress=_say)
+        stack = Stack.up(name, fake_nodes=nodes, node=node, on_progress=_say)
     option = "" if name == "default" else f" --name {name}"
     print(f"Stack {name} is up ({time.monotonic() - started:.1f} s).")
     print(f"  Temporal UI   {stack.temporal_ui}")
+    if stack.node is not None:
+        print(f"  run inside    {shlex.join(stack.node.command([]))} COMMAND")
     print(f'  use it        eval "$(segue local env{option})"')
     print(f"  look at it    segue local status{option}")
     print(f"  stop it       segue local down{option}")

@@ -36,6 +36,10 @@ class KubeClient:
             if error.code != 409:
                 raise
 
+    def patch(self, path: str, body: Mapping[str, Any]) -> None:
+        """Change an object by a strategic merge patch."""
+        self._call("PATCH", path, body, "application/strategic-merge-patch+json")
+
     def delete(self, path: str) -> None:
         """Delete an object; one that is gone already is fine."""
         try:
@@ -48,12 +52,14 @@ class KubeClient:
         """Return when the API server says it is ready, else raise ``OSError``."""
         fetch(f"{self.server}/readyz", self._tls())
 
-    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, kind: str = "application/json"
+    ) -> dict[str, Any]:
         request = urllib.request.Request(  # noqa: S310 (the address is our own server's)
             self.server + path,
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", "Accept": "application/json"},
+            headers={"Content-Type": kind, "Accept": "application/json"},
         )
         answer: dict[str, Any] = json.loads(fetch(request, self._tls()))
         return answer

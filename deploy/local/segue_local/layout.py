@@ -41,6 +41,11 @@ class Layout:
         """One kubeconfig a user."""
         return self.root / "kubeconfigs"
 
+    @property
+    def node(self) -> Path:
+        """Configurations and data of the real node, when there is one."""
+        return self.root / "node"
+
     def log(self, part: str) -> Path:
         """What a part said, all its starts in one file."""
         return self.root / "logs" / f"{part}.log"
@@ -63,8 +68,8 @@ class Layout:
         """A certificate and its key."""
         return self.pki / f"{stem}.crt", self.pki / f"{stem}.key"
 
-    def create(self) -> None:
-        """Make the folders (0700), authorities, certificates and keys."""
+    def create(self, api_hosts: Sequence[str] = ()) -> None:
+        """Make the folders (0700), authorities, certificates and keys; ``api_hosts``: more names of the API server."""
         self.root.mkdir(mode=0o700, parents=True)
         for folder in (self.pki, self.data, self.kubeconfigs, self.root / "logs"):
             folder.mkdir(mode=0o700)
@@ -73,11 +78,11 @@ class Layout:
         local = ["localhost", "127.0.0.1"]
         cluster_names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "10.0.0.1"]
         cluster_names.append("kubernetes.default.svc.cluster.local")
-        self._write("apiserver", cluster.server("kube-apiserver", [*local, *cluster_names]))
-        self._write("components", cluster.server("components", local))
-        self._write("admin", cluster.client("admin", [MASTERS]))
-        self._write("etcd", etcd.server("etcd", local, also_client=True))
-        self._write("service-account", service_account_key())
+        self.write_pair("apiserver", cluster.server("kube-apiserver", [*local, *cluster_names, *api_hosts]))
+        self.write_pair("components", cluster.server("components", local))
+        self.write_pair("admin", cluster.client("admin", [MASTERS]))
+        self.write_pair("etcd", etcd.server("etcd", local, also_client=True))
+        self.write_pair("service-account", service_account_key())
 
     def write_kubeconfig(self, file_stem: str, server: str, user: str, groups: Sequence[str]) -> Path:
         """Write a kubeconfig (0600) with a fresh client certificate of this user, and return its path."""
@@ -106,7 +111,8 @@ class Layout:
         """A client with the rights of an administrator."""
         return KubeClient(server, self.cluster_ca.cert_path, *self.pair("admin"))
 
-    def _write(self, stem: str, pair: KeyPair) -> None:
+    def write_pair(self, stem: str, pair: KeyPair) -> None:
+        """Write a certificate and its key (0600)."""
         cert, key = self.pair(stem)
         write_private(cert, pair.cert_pem)
         write_private(key, pair.key_pem)

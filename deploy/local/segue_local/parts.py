@@ -9,6 +9,8 @@ from pathlib import Path
 
 from segue_local.kube import KubeClient, fetch, tls
 from segue_local.layout import Layout
+from segue_local.node.network import SERVICES, Network
+from segue_local.node.servers import NODE_LABEL
 
 SEARCH_ATTRIBUTES = {
     "SeguePhase": "Keyword",
@@ -42,11 +44,18 @@ class Blueprint:
     layout: Layout
     ports: Mapping[str, int]
     binaries: Mapping[str, Path] = field(default_factory=dict)
+    # The network of the real node, if there is one.
+    kubelet_network: Network | None = None
+
+    @property
+    def api_host(self) -> str:
+        """Where the API server listens: a real node cannot reach the host's loopback address."""
+        return self.kubelet_network.host if self.kubelet_network is not None else "127.0.0.1"
 
     @property
     def api_server(self) -> str:
         """The URL of the API server."""
-        return f"https://127.0.0.1:{self.ports['kube-apiserver']}"
+        return f"https://{self.api_host}:{self.ports['kube-apiserver']}"
 
     @property
     def client(self) -> KubeClient:
@@ -131,8 +140,8 @@ class Blueprint:
         cert, key = self.layout.pair("apiserver")
         public, private = self.layout.pair("service-account")
         return [
-            "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1",
+            f"--bind-address={self.api_host}",
+            f"--advertise-address={self.api_host}",
             f"--secure-port={self.ports['kube-apiserver']}",
             f"--etcd-servers=https://127.0.0.1:{self.ports['etcd']}",
             f"--etcd-cafile={self.layout.etcd_ca.cert_path}",
@@ -146,12 +155,25 @@ class Blueprint:
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={public}",
             f"--service-account-signing-key-file={private}",
-            "--service-cluster-ip-range=10.0.0.0/16",
-            # The Service `kubernetes` cannot have a loopback address as its endpoint.
+            f"--service-cluster-ip-range={SERVICES}",
+            # The Service `kubernetes` cannot have a loopback address as its endpoint, and pods have no way to another.
             "--endpoint-reconciler-type=none",
             "--event-ttl=1h",
             "--profiling=false",
             _FEATURES,
+            *self._kubelet_access(),
+        ]
+
+    def _kubelet_access(self) -> list[str]:
+        """How the API server calls the kubelet, for logs and exec."""
+        if self.kubelet_network is None:
+            return []
+        cert, key = self.layout.pair("admin")
+        return [
+            f"--kubelet-certificate-authority={self.layout.cluster_ca.cert_path}",
+            f"--kubelet-client-certificate={cert}",
+            f"--kubelet-client-key={key}",
+            "--kubelet-preferred-address-types=InternalIP",
         ]
 
     def _controller_manager(self) -> list[str]:
@@ -264,7 +286,12 @@ def node(name: str, number: int, resources: Mapping[str, str]) -> dict[str, obje
         "metadata": {
             "name": name,
             "annotations": {FAKE_NODE: "fake"},
-            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "type": "kwok"},
+            "labels": {
+                "kubernetes.io/hostname": name,
+                "kubernetes.io/os": "linux",
+                "type": "kwok",
+                NODE_LABEL: "fake",
+            },
         },
         "status": {
             "allocatable": dict(resources),

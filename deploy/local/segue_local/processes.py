@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import os
 import select
+import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from segue_local.errors import LocalStackError
 
 MARKER = "SEGUE_LOCAL_STACK"
 
@@ -60,27 +64,42 @@ class Process:
 
 
 def start(
-    command: Sequence[str], *, stack_dir: Path, log: Path, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    *,
+    stack_dir: Path,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    wrapped: bool = False,
 ) -> Process:
-    """Start a marked process in a session of its own; what it says is appended to ``log``."""
+    """Start a marked process in a session of its own; what it says is appended to ``log``.
+
+    ``wrapped``: the command forks once and ends as its child does (``nsenter --pid``); the child is returned.
+    """
     with log.open("ab") as output:
         child = subprocess.Popen(
             command,
             cwd=stack_dir,
             # A short environment: settings of the caller's (proxies, TEMPORAL_*, KUBECONFIG) stay out.
-            env={
-                "PATH": os.defpath,
-                "HOME": str(stack_dir),
-                MARKER: str(stack_dir),
-                **(environment or {}),
-            },
+            env={**_own_environment(stack_dir), **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    _children[child.pid] = child
-    return Process(child.pid, _start_ticks(child.pid) or 0)
+    process = Process(child.pid, _start_ticks(child.pid) or 0)
+    if wrapped:
+        process = _child_of(child) or process
+    _children[process.pid] = child
+    return process
+
+
+def run(command: Sequence[str], *, stack_dir: Path, stdin: str = "") -> None:
+    """Run a marked command to its end. Raises ``LocalStackError`` with its last words when it fails."""
+    done = subprocess.run(
+        command, env=_own_environment(stack_dir), input=stdin, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise LocalStackError(f"`{shlex.join(command)}` failed: {(done.stderr or done.stdout).strip()}")
 
 
 def marked(stack_dir: Path) -> list[Process]:
@@ -94,6 +113,20 @@ def kill_marked(stack_dir: Path) -> None:
     while found := marked(stack_dir):
         for process in found:
             process.kill()
+
+
+def _own_environment(stack_dir: Path) -> dict[str, str]:
+    return {"PATH": os.defpath, "HOME": str(stack_dir), MARKER: str(stack_dir)}
+
+
+def _child_of(wrapper: subprocess.Popen[bytes]) -> Process | None:
+    """The process that a wrapper forks; None when the wrapper ends without one."""
+    while wrapper.poll() is None:
+        for process in _all():
+            if _stat(process.pid)[1:2] == [str(wrapper.pid).encode()]:
+                return process
+        time.sleep(0.005)
+    return None
 
 
 def _all() -> Iterator[Process]:
@@ -112,15 +145,16 @@ def _environment(pid: int) -> list[bytes]:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """The start time from /proc (field 22 of stat); None when there is none such, or only its zombie."""
-    try:
-        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
-    except OSError:
-        return None
-    with closing(os.fdopen(descriptor, "rb")) as file:
-        try:
-            # The command's name stands in parentheses and may hold anything: read on behind the last one.
-            fields = file.read().rpartition(b")")[2].split()
-        except OSError:
-            return None
+    """The start time (clock ticks since boot); None when there is none such, or only its zombie."""
+    fields = _stat(pid)
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def _stat(pid: int) -> list[bytes]:
+    """What /proc tells of a process from its state on (field 3 of stat); ``[b"X"]`` when it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return [b"X"]
+    # The command's name stands in parentheses and may hold anything: read on behind the last one.
+    return text.rpartition(b")")[2].split()

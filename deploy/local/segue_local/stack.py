@@ -19,13 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from segue_local import node as real_node
 from segue_local import parts, ports, processes
-from segue_local.build import Progress, ensure_built
+from segue_local.build import BINARIES, NODE_BINARIES, Progress, ensure_built
 from segue_local.errors import LocalStackError, PartFailed, Refused, StackNotRunning
 from segue_local.layout import MASTERS, Layout
+from segue_local.node import machine, network
+from segue_local.node.handle import Node
+from segue_local.node.servers import NODE_PARTS, NodeServers
 from segue_local.parts import PARTS, PORTS, Blueprint
 from segue_local.paths import stacks_dir, state_dir
-from segue_local.state import PartRecord, State
+from segue_local.state import NodeRecord, PartRecord, State
 
 DEFAULT_NODE_RESOURCES: Mapping[str, str] = MappingProxyType(
     {"cpu": "256", "memory": "2Ti", "pods": "1000", "nvidia.com/gpu": "8"}
@@ -57,6 +61,30 @@ class PartStatus:
     log_end: str | None = None
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What was asked of ``Stack.up``."""
+
+    binaries: Mapping[str, Path]
+    fake_nodes: int
+    node: bool
+    node_resources: Mapping[str, str] | None
+    say: Progress
+
+    @property
+    def fake_resources(self) -> Mapping[str, str]:
+        return DEFAULT_NODE_RESOURCES if self.node_resources is None else self.node_resources
+
+    def node_record(self, stack_dir: Path) -> NodeRecord | None:
+        """What the real node is; None without one. Raises ``LocalStackError``."""
+        if not self.node:
+            return None
+        chosen = network.choose(stack_dir)
+        # Extended resources have a domain; all others the kubelet finds out by itself.
+        extended = {name: amount for name, amount in (self.node_resources or {}).items() if "/" in name}
+        return NodeRecord(chosen.name, chosen.subnet, extended)
+
+
 class _CancelledError(Exception):
     """Another part failed: stop waiting."""
 
@@ -72,9 +100,14 @@ class Stack:
         self._state_lock = threading.Lock()
         self._cancelled = threading.Event()
         self._layout = Layout(state_dir(state.name))
-        self._blueprint = Blueprint(
-            self._layout, state.ports, {name: Path(path) for name, path in state.binaries.items()}
-        )
+        binaries = {name: Path(path) for name, path in state.binaries.items()}
+        self._blueprint = Blueprint(self._layout, state.ports, binaries)
+        self._node: NodeServers | None = None
+        if state.node is not None:
+            joined = network.Network(state.node.network, state.node.subnet)
+            self._blueprint = dataclasses.replace(self._blueprint, kubelet_network=joined)
+            api_server = self._blueprint.api_server
+            self._node = NodeServers(self._layout, joined, binaries, api_server, state.node.resources)
 
     # -- start and find ---------------------------------------------------------------------------------
 
@@ -83,32 +116,49 @@ class Stack:
         cls,
         name: str = "default",
         *,
-        fake_nodes: int = 3,
-        node_resources: Mapping[str, str] = DEFAULT_NODE_RESOURCES,
+        fake_nodes: int | None = None,
+        node: bool = False,
+        node_resources: Mapping[str, str] | None = None,
         on_progress: Callable[[str], None] | None = None,
     ) -> Stack:
         """Start a stack and return when all of it answers; one that is up already is returned as it is.
 
+        ``node`` adds a real node, with label ``segue.dev/node=real`` (``node_is_possible`` tells where); a stack
+        without one gets 3 fake nodes unless told otherwise, a stack with one none. ``node_resources`` are what each
+        fake node has; the real node gets those among them that it cannot have by itself, as
+        ``example.com/accelerator``. Fake nodes have label ``segue.dev/node=fake``.
+
         Builds the servers when they are not there yet (minutes, once). What an earlier start of the same
         name left broken is removed first. ``on_progress`` takes one line at a time, from several threads.
-        Raises ``Refused``, ``GoMissing``, ``GoTooOld``, ``BuildFailed`` or ``PartFailed``; after a failure
-        nothing runs, and the logs stay until the next ``up`` or ``down``.
+        Raises ``Refused``, ``GoMissing``, ``GoTooOld``, ``BuildFailed``, ``PartFailed`` or ``LocalStackError``;
+        after a failure nothing runs, and the logs stay until the next ``up`` or ``down``.
         """
         state_dir(name)
-        if fake_nodes < 1:
+        fake_nodes = (0 if node else 3) if fake_nodes is None else fake_nodes
+        if fake_nodes < 1 and not node:
             raise Refused(f"{fake_nodes} fake nodes cannot run a pod: ask for 1 or more")
         say = on_progress or (lambda _line: None)
-        binaries = ensure_built(on_progress)
+        if node:
+            machine.prepare(say)
+        plan = _Plan(
+            ensure_built(on_progress, BINARIES + NODE_BINARIES if node else BINARIES),
+            fake_nodes,
+            node,
+            node_resources,
+            say,
+        )
         with _locked(name):
             running = cls.find(name)
             if running is not None and all(part.alive for part in running.status()):
+                if node and running.node is None:
+                    raise Refused(f"stack {name} is up without a real node: take it down first, or use another name")
                 say(f"stack {name} is up already")
                 return running
             for tries_left in reversed(range(_PORT_TRIES)):
                 if _remove(name):
                     say(f"removed what was left of stack {name}")
                 try:
-                    return cls._start(name, binaries, fake_nodes, node_resources, say)
+                    return cls._start(name, plan)
                 except PartFailed as failure:
                     if not tries_left or not _PORT_TAKEN.search(failure.log_end):
                         raise
@@ -155,6 +205,11 @@ class Stack:
         return self._layout.root
 
     @property
+    def node(self) -> Node | None:
+        """Its real node as it was last started; None for a stack without one."""
+        return self._node.handle(self._init) if self._node is not None else None
+
+    @property
     def kubeconfig(self) -> Path:
         """The kubeconfig of a cluster administrator."""
         return self._layout.kubeconfig("admin")
@@ -187,13 +242,16 @@ class Stack:
     def status(self) -> list[PartStatus]:
         """Every part as it is now; a dead one comes with the reason and the end of its log."""
         self._reload()
-        return [self._status_of(part) for part in PARTS]
+        return [self._status_of(part) for part in self._parts]
 
     # -- break and end ----------------------------------------------------------------------------------
 
     def kill(self, part: str) -> None:
-        """SIGKILL one part and wait until it is gone. Raises ``Refused`` for an unknown part."""
-        _known(part)
+        """SIGKILL one part and wait until it is gone. Raises ``Refused`` for an unknown part.
+
+        Pods go on running without containerd, kubelet and kube-proxy; killing ``node`` ends all of the node.
+        """
+        self._check(part)
         self._reload()
         record = self._state.parts.get(part)
         if record is not None and record.process.alive:
@@ -206,12 +264,13 @@ class Stack:
         Raises ``Refused`` for an unknown part, ``PartFailed`` when it does not come back, and
         ``LocalStackError`` when the API server is needed for it and does not answer.
         """
-        _known(part)
+        self._check(part)
         with _locked(self.name):
             self.kill(part)
             if part == "kwok":
                 self._drop_leases()
-            self._begin(part)
+            for each in NODE_PARTS if part == "node" else [part]:
+                self._begin(each)
             if part == "etcd" and self._state.parts["kube-apiserver"].process.alive:
                 self._await("kube-apiserver")
 
@@ -222,25 +281,22 @@ class Stack:
     # -- inside -----------------------------------------------------------------------------------------
 
     @classmethod
-    def _start(
-        cls,
-        name: str,
-        binaries: Mapping[str, Path],
-        fake_nodes: int,
-        node_resources: Mapping[str, str],
-        say: Progress,
-    ) -> Stack:
+    def _start(cls, name: str, plan: _Plan) -> Stack:
         layout = Layout(state_dir(name))
-        layout.create()
+        record = plan.node_record(layout.root)
         names = [port for group in PORTS.values() for port in group]
         chosen = ports.pick(names, _ports_of_all_stacks())
-        stack = cls(State(name, chosen, {binary: str(path) for binary, path in binaries.items()}))
+        binaries = {binary: str(path) for binary, path in plan.binaries.items()}
+        stack = cls(State(name, chosen, binaries, node=record))
+        layout.create([] if record is None else [stack._blueprint.api_host])
         stack._save()
         stack._write_kubeconfigs()
         try:
-            stack._start_all(fake_nodes, node_resources, say)
+            if stack._node is not None:
+                stack._node.prepare(chosen["kube-apiserver"])
+            stack._start_all(plan)
         except BaseException:
-            processes.kill_marked(layout.root)
+            _end(layout.root)
             raise
         stack._state = dataclasses.replace(stack._state, complete=True)
         stack._save()
@@ -253,17 +309,22 @@ class Stack:
         for stem, user in users.items():
             self._layout.write_kubeconfig(stem, self._blueprint.api_server, user, [MASTERS])
 
-    def _start_all(self, fake_nodes: int, node_resources: Mapping[str, str], say: Progress) -> None:
-        """Temporal beside etcd → API server → the rest; the first failure stops all waiting."""
+    def _start_all(self, plan: _Plan) -> None:
+        """Temporal and the node's runtime beside etcd → API server → the rest; the first failure stops all waiting."""
 
-        def begin(part: str) -> None:
-            started = time.monotonic()
-            self._begin(part)
-            say(f"{part} answers ({time.monotonic() - started:.1f} s)")
+        def begin(*parts: str) -> None:
+            for part in parts:
+                started = time.monotonic()
+                self._begin(part)
+                plan.say(f"{part} answers ({time.monotonic() - started:.1f} s)")
 
         def nodes() -> None:
-            self._create_nodes(fake_nodes, node_resources)
+            self._create_nodes(plan.fake_nodes, plan.fake_resources)
             begin("kwok")
+
+        def agents(runtime: Future[None]) -> None:
+            runtime.result()
+            begin("kubelet", "kube-proxy")
 
         def guarded(task: Callable[[], None]) -> None:
             try:
@@ -272,13 +333,18 @@ class Stack:
                 self._cancelled.set()
                 raise
 
-        with ThreadPoolExecutor(max_workers=len(PARTS)) as pool:
+        with ThreadPoolExecutor(max_workers=len(self._parts)) as pool:
             aside = [pool.submit(guarded, lambda: begin("temporal"))]
+            if plan.node:
+                runtime = pool.submit(guarded, lambda: begin("node", "containerd"))
+                aside.append(runtime)
             try:
                 begin("etcd")
                 begin("kube-apiserver")
                 aside.append(pool.submit(guarded, lambda: begin("kube-controller-manager")))
                 aside.append(pool.submit(guarded, lambda: begin("kube-scheduler")))
+                if plan.node:
+                    aside.append(pool.submit(guarded, lambda: agents(runtime)))
                 nodes()
                 wait(aside)
             except _CancelledError:
@@ -294,10 +360,22 @@ class Stack:
             raise _CancelledError
         before = self._state.parts.get(part)
         starts = 0 if before is None else before.starts + 1
-        log = self._layout.log(part)
-        process = processes.start(self._blueprint.command(part, starts), stack_dir=self._layout.root, log=log)
-        self._record(part, PartRecord(process.pid, process.start_ticks, time.time(), starts))
+        now = time.time()
+        process = self._launch(part, starts)
+        self._record(part, PartRecord(process.pid, process.start_ticks, now, starts))
         self._await(part)
+
+    def _launch(self, part: str, starts: int) -> processes.Process:
+        if self._node is not None and part in NODE_PARTS:
+            return self._node.start(part, self._init)
+        command = self._blueprint.command(part, starts)
+        return processes.start(command, stack_dir=self._layout.root, log=self._layout.log(part))
+
+    def _probe(self, part: str) -> None:
+        if self._node is not None and part in NODE_PARTS:
+            self._node.probe(part, self._init, self._state.parts[part].started_at, self._blueprint.client)
+        else:
+            self._blueprint.probe(part)
 
     def _await(self, part: str) -> None:
         process = self._state.parts[part].process
@@ -306,7 +384,7 @@ class Stack:
             if not process.alive:
                 raise self._failure(part, _ending(process.exit_status()))
             try:
-                return self._blueprint.probe(part)
+                return self._probe(part)
             except (OSError, ValueError) as error:
                 if time.monotonic() > deadline:
                     why = f"did not answer within {_HEALTHY_WITHIN_S:g} s (last: {error})"
@@ -336,10 +414,24 @@ class Stack:
         log = self._layout.log(part)
         return PartFailed(part, why, log, _end_of(log))
 
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        return PARTS if self._node is None else PARTS + NODE_PARTS
+
+    @property
+    def _init(self) -> int:
+        """The pid of the node's first process; 0, which is no process, before it was started."""
+        record = self._state.parts.get(NODE_PARTS[0])
+        return record.pid if record is not None else 0
+
+    def _check(self, part: str) -> None:
+        if part not in self._parts:
+            raise Refused(f"{part!r} is no part of the stack: use one of {', '.join(self._parts)}")
+
     def _status_of(self, part: str) -> PartStatus:
         record = self._state.parts.get(part)
         log = self._layout.log(part)
-        own_ports = {name: self._state.ports[name] for name in PORTS[part]}
+        own_ports = {name: self._state.ports[name] for name in PORTS.get(part, ())}
         if record is None:
             return PartStatus(part, None, False, None, own_ports, log, "was never started", "")
         since = dt.datetime.fromtimestamp(record.started_at, dt.UTC)
@@ -373,18 +465,19 @@ def _raise_first(futures: Sequence[Future[None]]) -> None:
             raise failure
 
 
-def _known(part: str) -> None:
-    if part not in PARTS:
-        raise Refused(f"{part!r} is no part of the stack: use one of {', '.join(PARTS)}")
-
-
 def _remove(name: str) -> bool:
     root = state_dir(name)
     found = root.exists() or bool(processes.marked(root))
-    processes.kill_marked(root)
+    found |= _end(root)
     if root.exists():
         shutil.rmtree(root)
     return found
+
+
+def _end(root: Path) -> bool:
+    """End all that runs of a stack and remove what lies outside its folder; False when nothing lay there."""
+    processes.kill_marked(root)
+    return real_node.remove(root)
 
 
 def _ports_of_all_stacks() -> Collection[int]:

@@ -33,6 +33,15 @@ class PartRecord:
 
 
 @dataclass(frozen=True)
+class NodeRecord:
+    """The real node of a stack: its network's name and subnet, and its extended resources."""
+
+    network: str
+    subnet: str
+    resources: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class State:
     """A stack on disk. ``complete`` is set once all of it answered."""
 
@@ -40,6 +49,7 @@ class State:
     ports: Mapping[str, int]
     binaries: Mapping[str, str]
     parts: Mapping[str, PartRecord] = field(default_factory=dict)
+    node: NodeRecord | None = None
     complete: bool = False
 
     def with_part(self, part: str, record: PartRecord) -> State:
@@ -56,6 +66,7 @@ class State:
         try:
             raw = json.loads(path.read_bytes())
             parts = {name: PartRecord(**record) for name, record in raw.pop("parts").items()}
-            return cls(parts=parts, **raw)
+            node = raw.pop("node", None)
+            return cls(parts=parts, node=NodeRecord(**node) if node else None, **raw)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None

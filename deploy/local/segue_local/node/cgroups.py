@@ -1,0 +1,86 @@
+"""The control groups of one node: all its pods run below a group of the node's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from segue_local.errors import LocalStackError
+
+_ROOT = Path("/sys/fs/cgroup")
+_NEEDED = ("cpu", "cpuacct", "cpuset", "memory", "pids")
+_DELEGATED = ("cpu", "cpuset", "memory", "pids")
+_GONE_WITHIN_S = 10.0
+
+
+def hindrance() -> str | None:
+    """Why the kubelet could not use this machine's control groups; None when it can."""
+    if _is_v2():
+        found = (_ROOT / "cgroup.controllers").read_text().split()
+        missing = [name for name in _DELEGATED if name not in found]
+    else:
+        missing = [name for name in _NEEDED if not (_ROOT / name / "cgroup.procs").exists()]
+    return f"a real node needs control groups below {_ROOT}; missing: {', '.join(missing)}" if missing else None
+
+
+def create(name: str) -> None:
+    """Make the node's group in every hierarchy. Raises ``LocalStackError``."""
+    try:
+        if _is_v2():
+            wanted = " ".join(f"+{controller}" for controller in _DELEGATED)
+            (_ROOT / "cgroup.subtree_control").write_text(wanted)
+        for hierarchy in _hierarchies():
+            (hierarchy / name).mkdir(exist_ok=True)
+        # A new v1 cpuset is empty, and no process can enter an empty one.
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            if (_ROOT / "cpuset" / file).exists():
+                (_ROOT / "cpuset" / name / file).write_text((_ROOT / "cpuset" / file).read_text())
+    except OSError as error:
+        raise LocalStackError(f"the control group {name} cannot be made: {error}") from error
+
+
+def remove(name: str) -> bool:
+    """Remove the group with all below it, once its processes are dead; False when there was none.
+
+    Raises ``LocalStackError`` when one stays busy.
+    """
+    groups = [hierarchy / name for hierarchy in _hierarchies() if (hierarchy / name).is_dir()]
+    deadline = time.monotonic() + _GONE_WITHIN_S
+    for group in groups:
+        for folder in [*_below(group), group]:
+            _remove(folder, deadline)
+    return bool(groups)
+
+
+def _remove(folder: Path, deadline: float) -> None:
+    """A group lets go a moment after its last process."""
+    while True:
+        try:
+            with suppress(FileNotFoundError):
+                folder.rmdir()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise LocalStackError(f"the control group {folder} cannot be removed: {error}") from error
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _below(group: Path) -> Iterator[Path]:
+    """All groups below one, the deepest first."""
+    for child in group.iterdir():
+        if child.is_dir():
+            yield from _below(child)
+            yield child
+
+
+def _is_v2() -> bool:
+    return (_ROOT / "cgroup.controllers").exists()
+
+
+def _hierarchies() -> list[Path]:
+    if _is_v2():
+        return [_ROOT]
+    return [folder for folder in _ROOT.glob("*") if (folder / "cgroup.procs").exists() and not folder.is_symlink()]

@@ -1,0 +1,62 @@
+"""What one does with a running node: run programs beside its pods, and give it images."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segue_local.errors import LocalStackError, Refused
+
+_COMMAND_TIMEOUT_S = 300.0
+_KNOWN_WITHIN_S = 30.0
+# The label that containerd's Kubernetes side puts on an image when it has taken note of it.
+_KNOWN = "io.cri-containerd.image=managed"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A real node. ``namespace`` names its network namespace, ``address`` is its address on the host's link."""
+
+    namespace: str
+    address: str
+    _enter: Sequence[str]
+    _ctr: Path
+    socket: Path
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """The command line that runs a program in the node's network, with the host's files and processes."""
+        return [*self._enter, *argv]
+
+    def load(self, archive: Path) -> None:
+        """Import a docker-archive; when this returns, pods can use its images (``imagePullPolicy: Never``).
+
+        Takes about 10 s for each 500 MB. Raises ``Refused`` for a file that is none, and ``LocalStackError``.
+        """
+        if not archive.is_file():
+            raise Refused(f"{archive} is no file: a docker-archive is wanted, as `docker save` writes it")
+        self._run("images", "import", "--local", str(archive.resolve()))
+        deadline = time.monotonic() + _KNOWN_WITHIN_S
+        while not all(known for _, known in self._listed()):
+            if time.monotonic() > deadline:
+                raise LocalStackError(f"containerd took no note of {archive} within {_KNOWN_WITHIN_S:g} s")
+            time.sleep(0.02)
+
+    def images(self) -> list[str]:
+        """The names of all images that pods can use, such as ``docker.io/library/tool:v1``; sorted."""
+        return sorted(name for name, known in self._listed() if known and not name.startswith("sha256:"))
+
+    def _listed(self) -> list[tuple[str, bool]]:
+        """All names of images, and whether Kubernetes' side of containerd knows them."""
+        lines = self._run("images", "list").splitlines()[1:]
+        return [(line.split()[0], _KNOWN in line) for line in lines]
+
+    def _run(self, *arguments: str) -> str:
+        command = [str(self._ctr), f"--address={self.socket}", "--namespace=k8s.io", *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_COMMAND_TIMEOUT_S)
+        except subprocess.CalledProcessError as error:
+            raise LocalStackError(f"`ctr {' '.join(arguments)}` failed: {error.stderr.strip()}") from error
+        return done.stdout

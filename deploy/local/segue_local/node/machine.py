@@ -1,0 +1,99 @@
+"""What a real node needs of the machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from segue_local.errors import LocalStackError, Refused
+from segue_local.node import cgroups
+
+CNI_PLUGINS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
+BUSYBOX = Path("/bin/busybox")
+
+_PROGRAMS = {
+    "runc": "runc",
+    "nft": "nftables",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "unshare": "util-linux",
+}
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
+
+
+def node_is_possible() -> str | None:
+    """Why no real node can be started on this machine; None when one can.
+
+    Packages that `up` would install by itself are no hindrance.
+    """
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "a real node needs Linux and root; without --node the stack uses fake nodes"
+    lacking = [name for name, bit in _CAPABILITIES.items() if not _capabilities() >> bit & 1]
+    if lacking:
+        return f"a real node needs {' and '.join(lacking)}, which this root lacks (a container?)"
+    hindrance = cgroups.hindrance()
+    if hindrance is not None:
+        return hindrance
+    packages = missing_packages()
+    if packages and shutil.which("apt-get") is None:
+        return f"a real node needs what Debian packages as {' '.join(packages)}: install that first"
+    return None
+
+
+def prepare(say: Callable[[str], None]) -> None:
+    """Install the packages that are missing. Raises ``Refused`` where no node can be, ``LocalStackError``."""
+    hindrance = node_is_possible()
+    if hindrance is not None:
+        raise Refused(hindrance)
+    packages = missing_packages()
+    if packages:
+        say(f"installing {' '.join(packages)} by apt-get …")
+        _install(packages)
+
+
+def missing_packages() -> list[str]:
+    """The Debian packages whose programs are not there."""
+    missing = {package for program, package in _PROGRAMS.items() if which(program) is None}
+    if not any((folder / "ptp").exists() for folder in CNI_PLUGINS):
+        missing.add("containernetworking-plugins")
+    if not _is_static(BUSYBOX):
+        missing.add("busybox-static")
+    return sorted(missing)
+
+
+def which(program: str) -> str | None:
+    """The path of a system program, also when the caller's PATH has no sbin."""
+    return shutil.which(program, path=_SYSTEM_PATH)
+
+
+def path_with(folder: Path) -> str:
+    """A PATH of this folder and the system's."""
+    return f"{folder}:{_SYSTEM_PATH}"
+
+
+def _capabilities() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
+
+
+def _is_static(program: Path) -> bool:
+    """Whether it runs where there is nothing else: a dynamic one names its loader (near its beginning)."""
+    try:
+        with program.open("rb") as file:
+            return b"/ld-" not in file.read(4096)
+    except OSError:
+        return False
+
+
+def _install(packages: list[str]) -> None:
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages]
+    for command in (["apt-get", "update", "-q"], install):
+        done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise LocalStackError(f"`{' '.join(install)}` failed:\n{(done.stdout + done.stderr)[-2000:]}")

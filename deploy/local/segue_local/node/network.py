@@ -1,0 +1,149 @@
+"""The network of one node: a namespace without a default route, and one link to the API server."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from segue_local import processes
+from segue_local.errors import LocalStackError
+from segue_local.node.machine import which
+
+SERVICES = "10.0.0.0/16"
+PODS = "10.1.0.0/24"
+
+# Ranges that no network routes in public: for benchmarks (RFC 2544), and for carriers (RFC 6598).
+_POOLS = (IPv4Network("198.18.0.0/15"), IPv4Network("100.64.0.0/10"))
+_NAMESPACES = Path("/run/netns")
+_LINKS = Path("/sys/class/net")
+_INSIDE_LINK = "eth0"
+
+# Replies to the host may leave (it calls the kubelet), and calls of the API server; nothing else may.
+_GATE = """
+table inet segue {{
+  chain gate {{
+    ct state established,related accept
+    ip daddr {host} tcp dport {port} accept
+    ip daddr {host} reject
+    oifname "{link}" meta nfproto ipv6 drop
+  }}
+  chain output {{ type filter hook output priority filter; jump gate; }}
+  chain forward {{ type filter hook forward priority filter; jump gate; }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Network:
+    """One node's network. ``name`` names the namespace and the host's end of the link (both 14 letters long)."""
+
+    name: str
+    subnet: str
+
+    @property
+    def host(self) -> str:
+        """The host's address on the link: the API server listens there."""
+        return str(IPv4Network(self.subnet)[1])
+
+    @property
+    def address(self) -> str:
+        """The node's address on the link."""
+        return str(IPv4Network(self.subnet)[2])
+
+    @property
+    def enter(self) -> list[str]:
+        """The command line that runs what is appended to it in the network namespace."""
+        return [which("nsenter") or "nsenter", f"--net={_NAMESPACES / self.name}", "--"]
+
+    def create(self, stack_dir: Path, api_port: int) -> None:
+        """Make the namespace and its link; only this port of the host can be reached through it.
+
+        Raises ``LocalStackError``.
+        """
+
+        def run(*command: str, text: str = "") -> None:
+            processes.run(command, stack_dir=stack_dir, stdin=text)
+
+        ip = which("ip") or "ip"
+        inside = [ip, "-n", self.name]
+        self._create_namespace(stack_dir)
+        gate = _GATE.format(host=self.host, port=api_port, link=_INSIDE_LINK)
+        run(*self.enter, which("nft") or "nft", "-f", "-", text=gate)
+        run(*self.enter, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+        run(ip, "link", "add", self.name, "type", "veth", "peer", "name", _INSIDE_LINK, "netns", self.name)
+        run(ip, "address", "add", f"{self.host}/30", "dev", self.name)
+        run(ip, "link", "set", self.name, "up")
+        run(*inside, "link", "set", "lo", "up")
+        run(*inside, "address", "add", f"{self.address}/30", "dev", _INSIDE_LINK)
+        run(*inside, "link", "set", _INSIDE_LINK, "up")
+        # connect() to a ClusterIP needs some route: what kube-proxy does not redirect ends in an empty bridge.
+        run(*inside, "link", "add", "services", "type", "bridge")
+        run(*inside, "link", "set", "services", "up")
+        run(*inside, "route", "add", SERVICES, "dev", "services", "src", self.address)
+
+    def _create_namespace(self, stack_dir: Path) -> None:
+        """As `ip netns add` does, which however would leave a mount of the whole folder."""
+        _NAMESPACES.mkdir(mode=0o755, exist_ok=True)
+        file = _NAMESPACES / self.name
+        file.touch(mode=0o444)
+        processes.run([which("unshare") or "unshare", f"--net={file}", "true"], stack_dir=stack_dir)
+
+
+def name_of(stack_dir: Path) -> str:
+    """The name of what the node of this stack makes outside its folder."""
+    return f"segue-{_digest(stack_dir)[:8]}"
+
+
+def choose(stack_dir: Path) -> Network:
+    """A network that collides with no route of the host. Raises ``LocalStackError`` when there is none.
+
+    The search starts at a place of the stack's own: two stacks that start at once do not meet.
+    """
+    taken = list(_routes())
+    for pool in _POOLS:
+        count = 1 << (30 - pool.prefixlen)
+        first = int(_digest(stack_dir)[8:16], 16)
+        for step in range(count):
+            start = int(pool.network_address) + (first + step) % count * 4
+            subnet = IPv4Network((start, 30))
+            if not any(subnet.overlaps(route) for route in taken):
+                return Network(name_of(stack_dir), str(subnet))
+            if any(pool.subnet_of(route) for route in taken):
+                break
+    raise LocalStackError(f"the host has routes for all of {_listed(_POOLS)}: a real node needs 4 addresses of these")
+
+
+def remove(stack_dir: Path) -> bool:
+    """Remove the link and the namespace, once its processes are dead; False when there was neither."""
+    name = name_of(stack_dir)
+    link, namespace = _LINKS / name, _NAMESPACES / name
+    found = link.exists() or namespace.exists()
+    # The kernel would remove the link with the namespace, at a time of its choosing.
+    if link.exists():
+        processes.run([which("ip") or "ip", "link", "delete", name], stack_dir=stack_dir)
+    if os.path.ismount(namespace):
+        processes.run(["umount", str(namespace)], stack_dir=stack_dir)
+    namespace.unlink(missing_ok=True)
+    return found
+
+
+def _digest(stack_dir: Path) -> str:
+    return hashlib.sha256(str(stack_dir).encode()).hexdigest()
+
+
+def _routes() -> Iterator[IPv4Network]:
+    """The host's routes but for the default one."""
+    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+        fields = line.split()
+        target, mask = (int.from_bytes(bytes.fromhex(field), "little") for field in (fields[1], fields[7]))
+        if mask:
+            yield IPv4Network((target, str(ipaddress.IPv4Address(mask))))
+
+
+def _listed(pools: Iterable[IPv4Network]) -> str:
+    return " and ".join(map(str, pools))

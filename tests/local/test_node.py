@@ -1,0 +1,324 @@
+"""A real node runs real containers, cut off from everything but the API server, and goes without a trace."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import client, config
+from segue_local import Node, Refused, Stack, node_is_possible, processes
+from segue_local.node import machine, network
+from segue_local.node.archive import write_image
+from segue_local.node.servers import NODE_PARTS
+from segue_local.parts import PARTS
+from segue_local.paths import state_dir
+
+Eventually = Callable[[Callable[[], bool], str], None]
+NothingLeft = Callable[[Path], None]
+
+HINDRANCE = node_is_possible()
+needs_node = pytest.mark.skipif(HINDRANCE is not None, reason=f"no real node here: {HINDRANCE}")
+
+IMAGE = "segue.test/web:1"
+ACCELERATOR = "example.com/accelerator"
+
+
+def core(stack: Stack) -> Any:
+    return client.CoreV1Api(config.new_client_from_config(str(stack.kubeconfig)))  # type: ignore[no-untyped-call]
+
+
+def real_node(stack: Stack) -> Node:
+    assert stack.node is not None
+    return stack.node
+
+
+def inside(stack: Stack, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in the node's network."""
+    return subprocess.run(real_node(stack).command(command), capture_output=True, text=True, check=False, timeout=20)
+
+
+def connects(stack: Stack, address: str, port: int) -> bool:
+    """Whether a program in the node's network can connect there."""
+    code = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2)"
+    return inside(stack, sys.executable, "-I", "-c", code, address, str(port)).returncode == 0
+
+
+def answer(stack: Stack, address: str) -> str:
+    """What the web server there says; nothing when it does not answer."""
+    code = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=2).read().decode(), end='')"
+    return inside(stack, sys.executable, "-I", "-c", code, f"http://{address}/").stdout
+
+
+def pod_status(stack: Stack, name: str = "web") -> Any:
+    return core(stack).read_namespaced_pod(name, "default").status
+
+
+def is_ready(stack: Stack, name: str = "web") -> bool:
+    return any(c.type == "Ready" and c.status == "True" for c in pod_status(stack, name).conditions or [])
+
+
+def pod(name: str, **container: object) -> dict[str, object]:
+    """A pod of the test's image on the real node."""
+    main = {"name": "main", "image": IMAGE, "imagePullPolicy": "Never", **container}
+    return {
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {
+            "containers": [main],
+            "nodeSelector": {"segue.dev/node": "real"},
+            "terminationGracePeriodSeconds": 1,
+            "automountServiceAccountToken": False,
+        },
+    }
+
+
+def processes_in(namespace: int) -> list[int]:
+    """The processes in the network namespace of that inode, marked or not."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if (entry / "ns/net").stat().st_ino == namespace:
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def traces(stack_dir: Path) -> list[str]:
+    """All that bears the name of a stack's node: links, namespaces, control groups, mounts."""
+    name = network.name_of(stack_dir)
+    folders = [Path("/sys/class/net"), Path("/run/netns"), Path("/sys/fs/cgroup")]
+    found = [str(path) for folder in folders for path in folder.glob(f"**/{name}" if "cgroup" in str(folder) else name)]
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    return found + [line for line in mounts if name in line or str(stack_dir) in line]
+
+
+@pytest.fixture(scope="module")
+def stack(stacks_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One stack with a real and a fake node, and the test's image on it."""
+    resources = {"cpu": "8", "memory": "8Gi", "pods": "100", ACCELERATOR: "4"}
+    stack = Stack.up("node-tests", node=True, fake_nodes=1, node_resources=resources)
+    archive = tmp_path_factory.mktemp("image") / "web.tar"
+    index = b"hello from a real pod\n"
+    serve = ["/bin/busybox", "httpd", "-f", "-p", "80", "-h", "/www"]
+    write_image(archive, IMAGE, {"/bin/busybox": machine.BUSYBOX.read_bytes(), "/www/index.html": index}, serve)
+    real_node(stack).load(archive)
+    yield stack
+    stack.down()
+
+
+@pytest.fixture(scope="module")
+def web(stack: Stack) -> str:
+    """The ClusterIP of a Service before a web server's pod, which answers."""
+    api = core(stack)
+    probe = {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1}
+    api.create_namespaced_pod("default", pod("web", readinessProbe=probe))
+    service = {"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}}
+    address: str = api.create_namespaced_service("default", service).spec.cluster_ip
+    deadline = time.monotonic() + 30
+    while "hello" not in answer(stack, address):
+        assert time.monotonic() < deadline, pod_status(stack)
+    return address
+
+
+@needs_node
+def test_real_and_fake_node_are_told_apart(stack: Stack) -> None:
+    """Both nodes are Ready, each has its label, and the real one the extended resource and its own processors."""
+    assert [(part.name, part.alive) for part in stack.status()] == [(part, True) for part in PARTS + NODE_PARTS]
+    nodes = {node.metadata.labels["segue.dev/node"]: node for node in core(stack).list_node().items}
+    assert nodes.keys() == {"real", "fake"}
+    for node in nodes.values():
+        assert [c.status for c in node.status.conditions if c.type == "Ready"] == ["True"]
+        assert node.status.allocatable[ACCELERATOR] == "4"
+    assert nodes["real"].status.allocatable["cpu"] == str(os.cpu_count())
+
+
+@needs_node
+def test_pod_answers_behind_its_service(stack: Stack, web: str) -> None:
+    """A pod of an imported image is reached at its Service's address, from inside; its log can be read."""
+    assert IMAGE in real_node(stack).images()
+    assert answer(stack, web) == "hello from a real pod\n"
+    assert core(stack).read_namespaced_pod_log("web", "default") == ""
+
+
+@needs_node
+def test_only_the_api_server_is_reached_from_inside(stack: Stack) -> None:
+    """There is no default route, and of the host's ports only the API server's is open."""
+    assert inside(stack, "ip", "route", "show", "default").stdout == ""
+    host = stack._blueprint.api_host
+    assert connects(stack, host, stack._state.ports["kube-apiserver"])
+    with socket.socket() as listener:
+        listener.bind((host, 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with socket.create_connection((host, port), timeout=2):
+            assert not connects(stack, host, port)
+    assert not connects(stack, "192.0.2.1", 80)
+
+
+@needs_node
+def test_scheduler_counts_the_extended_resource(stack: Stack, eventually: Eventually) -> None:
+    """A pod that wants one more than there is stays Pending until another gives its own back."""
+    api = core(stack)
+    api.create_namespaced_pod("default", pod("greedy", resources={"limits": {ACCELERATOR: "4"}}))
+    eventually(lambda: is_ready(stack, "greedy"), "the first pod Ready")
+    api.create_namespaced_pod("default", pod("late", resources={"limits": {ACCELERATOR: "1"}}))
+
+    def unschedulable() -> bool:
+        return any(c.reason == "Unschedulable" for c in pod_status(stack, "late").conditions or [])
+
+    eventually(unschedulable, "the second pod Unschedulable")
+    api.delete_namespaced_pod("greedy", "default")
+    eventually(lambda: is_ready(stack, "late"), "the second pod Ready")
+    api.delete_namespaced_pod("late", "default")
+
+
+@needs_node
+@pytest.mark.parametrize("part", ["kubelet", "containerd", "kube-proxy"])
+def test_pods_run_on_without_a_part(stack: Stack, web: str, part: str, eventually: Eventually) -> None:
+    """While a part is dead the pod answers, and when it is back the pod is the same."""
+    before = pod_status(stack).container_statuses[0]
+    stack.kill(part)
+    [dead] = [p for p in stack.status() if not p.alive]
+    assert (dead.name, dead.why) == (part, "was killed on request")
+    assert answer(stack, web) == "hello from a real pod\n"
+    stack.restart(part)
+    assert all(p.alive for p in stack.status())
+    eventually(lambda: is_ready(stack), "the pod Ready")
+    after = pod_status(stack).container_statuses[0]
+    assert (after.container_id, after.restart_count) == (before.container_id, before.restart_count)
+    assert core(stack).read_node("real-0").status.allocatable[ACCELERATOR] == "4"
+
+
+@needs_node
+def test_pods_come_back_after_a_power_cut(stack: Stack, web: str, eventually: Eventually) -> None:
+    """Killing the node ends its servers and pods; restarting it brings all of them back."""
+    before = pod_status(stack).container_statuses[0].restart_count
+    stack.kill("node")
+    eventually(lambda: {p.name for p in stack.status() if not p.alive} == set(NODE_PARTS), "the node dead")
+    assert answer(stack, web) == ""
+    stack.restart("node")
+    assert all(p.alive for p in stack.status())
+    eventually(lambda: "hello" in answer(stack, web), "the pod's answer")
+    eventually(lambda: pod_status(stack).container_statuses[0].restart_count == before + 1, "one restart told")
+
+
+@needs_node
+def test_down_leaves_nothing(stack: Stack, name: str, nothing_left: NothingLeft) -> None:
+    """A second stack with a node has its own network; taking it away leaves nothing of it, and the first as it was."""
+    other = Stack.up(name, node=True)
+    assert real_node(other).namespace != real_node(stack).namespace
+    assert real_node(other).address != real_node(stack).address
+    assert [node.metadata.name for node in core(other).list_node().items] == ["real-0"]
+    namespace = Path("/run/netns", real_node(other).namespace).stat().st_ino
+    assert len(processes_in(namespace)) > 3
+    assert traces(other.state_dir)
+    started = time.monotonic()
+    other.down()
+    print(f"\ndown took {time.monotonic() - started:.2f} s")
+    nothing_left(other.state_dir)
+    assert traces(other.state_dir) == []
+    assert processes_in(namespace) == []
+    other.down()
+    assert all(part.alive for part in stack.status())
+
+
+LAUNCHER = """
+import sys
+from segue_local import Stack
+Stack.up(sys.argv[1], node=True, on_progress=lambda line: print(line, flush=True))
+print("up", flush=True)
+"""
+
+
+def launch_and_kill(name: str, at: str, eventually: Eventually) -> None:
+    """Run `Stack.up` in another process and SIGKILL that when it comes to a point."""
+    command = [sys.executable, "-c", LAUNCHER, name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout is not None
+        if at == "a first trace":
+            eventually(lambda: traces(state_dir(name)) != [], "a first trace")
+        else:
+            assert any(line.startswith(at) for line in launcher.stdout)
+        launcher.send_signal(signal.SIGKILL)
+
+
+@needs_node
+@pytest.mark.parametrize("at", ["a first trace", "node answers", "kubelet answers", "up"])
+def test_down_after_a_killed_launcher_leaves_nothing(
+    name: str, at: str, eventually: Eventually, nothing_left: NothingLeft
+) -> None:
+    """Wherever the launcher was killed, down finds all that it made, even when what was written down is lost."""
+    launch_and_kill(name, at, eventually)
+    (state_dir(name) / "state.json").unlink()
+    assert Stack.remove(name)
+    nothing_left(state_dir(name))
+    assert traces(state_dir(name)) == []
+
+
+@needs_node
+def test_up_cleans_what_a_killed_launcher_left(name: str, eventually: Eventually) -> None:
+    """The next up removes the broken leftover; one that was up and lost its node is started anew as well."""
+    launch_and_kill(name, "containerd answers", eventually)
+    said: list[str] = []
+    stack = Stack.up(name, node=True, on_progress=said.append)
+    assert f"removed what was left of stack {name}" in said
+    [init] = [part.pid for part in stack.status() if part.name == "node"]
+    assert init is not None
+    os.kill(init, signal.SIGKILL)
+    eventually(lambda: len([p for p in stack.status() if not p.alive]) == len(NODE_PARTS), "the node dead")
+    again = Stack.up(name, node=True)
+    assert all(part.alive for part in again.status())
+    assert len(processes.marked(state_dir(name))) > len(PARTS + NODE_PARTS)
+
+
+@needs_node
+def test_failed_up_leaves_no_trace(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a server of the node dies during up, nothing but its logs is left."""
+    monkeypatch.setattr("segue_local.node.servers._containerd", lambda: "no = [configuration")
+    with pytest.raises(Exception, match="containerd ended with exit status 1") as failure:
+        Stack.up(name, node=True)
+    assert "toml" in str(failure.value)
+    assert traces(state_dir(name)) == []
+    assert processes.marked(state_dir(name)) == []
+
+
+@needs_node
+def test_stack_without_a_node_does_not_get_one_later(stacks_home: Path, name: str) -> None:
+    """Asking for a node of a stack that is up without one is refused with what to do."""
+    plain = Stack.up(name, fake_nodes=1)
+    assert plain.node is None
+    with pytest.raises(Refused, match="is up without a real node: take it down first"):
+        Stack.up(name, node=True)
+    with pytest.raises(Refused, match="'kubelet' is no part of the stack"):
+        plain.kill("kubelet")
+
+
+def test_not_root_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without root a real node is refused, and the sentence names what works instead."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert node_is_possible() == "a real node needs Linux and root; without --node the stack uses fake nodes"
+    with pytest.raises(Refused, match="needs Linux and root"):
+        Stack.up("none", node=True)
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where nothing can install them, the missing packages are told; else they are installed with one line."""
+    monkeypatch.setattr(machine, "_SYSTEM_PATH", str(tmp_path))
+    monkeypatch.setattr(machine, "CNI_PLUGINS", (tmp_path,))
+    everything = ["containernetworking-plugins", "iproute2", "nftables", "runc", "util-linux"]
+    assert machine.missing_packages() == everything
+    if HINDRANCE is None:
+        installed: list[list[str]] = []
+        monkeypatch.setattr(machine, "_install", installed.append)
+        said: list[str] = []
+        monkeypatch.setattr("shutil.which", lambda program, path=None: None if path else f"/bin/{program}")
+        machine.prepare(said.append)
+        assert (said, installed) == ([f"installing {' '.join(everything)} by apt-get …"], [everything])
