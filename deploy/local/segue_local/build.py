@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import platform
@@ -11,25 +10,20 @@ import shlex
 import shutil
 import subprocess
 import sys
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from segue_local.errors import BuildFailed, GoMissing, GoTooOld
+from segue_local.once import Progress, locked, run, to_stderr, told
 from segue_local.paths import binaries_dir
 
-Progress = Callable[[str], None]
+__all__ = ["BINARIES", "Binary", "Go", "Progress", "ensure_built", "find_go"]
 
 _MODULES = Path(__file__).parent / "servers"
 _KUBERNETES = "v1.36.3"
 _GO_NEEDED = (1, 26)
 _FALLBACK_GO = "/usr/local/go/bin/go"
-_REPORT_EVERY_S = 10.0
-_OUTPUT_LINES = 30
 
 
 @dataclass(frozen=True)
@@ -115,7 +109,7 @@ def ensure_built(on_progress: Progress | None = None, binaries: Sequence[Binary]
     A stack's take minutes the first time (about 8 of processor time, and 4 for a node), milliseconds afterwards.
     Raises ``GoMissing``, ``GoTooOld`` or ``BuildFailed``.
     """
-    say = on_progress or _to_stderr
+    say = on_progress or to_stderr
     go = find_go()
     paths = {binary.name: _target(binary, go) for binary in binaries}
     for number, binary in enumerate(binaries, 1):
@@ -123,10 +117,6 @@ def ensure_built(on_progress: Progress | None = None, binaries: Sequence[Binary]
             label = f"{binary.name} ({number} of {len(binaries)})"
             _Build(binary, go, paths[binary.name], label, say).once()
     return paths
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _flags(binary: Binary) -> list[str]:
@@ -155,70 +145,23 @@ class _Build:
 
     def once(self) -> None:
         """Build it unless another process does so first. Raises ``BuildFailed``."""
-        self.target.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock() as lock:
+        with locked(self.target, self.label, self.say) as lock:
             # Whoever held the lock before may have built it.
             if not self.target.exists():
                 self._build(lock)
-
-    @contextmanager
-    def _lock(self) -> Iterator[int]:
-        """Held by one builder at a time, as a descriptor; the kernel frees it when its holders are dead."""
-        with self.target.with_name(f".{self.target.name}.lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self.say(f"waiting for another process that builds {self.label}")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield file.fileno()
 
     def _build(self, lock: int) -> None:
         # One name for all: the lock admits one builder, and what a killed one left is overwritten.
         temporary = self.target.with_name(f".{self.target.name}.new")
         temporary.unlink(missing_ok=True)
         command = [self.go.path, "build", *_flags(self.binary), "-o", str(temporary), self.binary.package]
-        started = time.monotonic()
-        self.say(f"building {self.label} …")
+        # GOFLAGS and a workspace of the caller's would change what is built.
+        env = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local"}
         try:
-            output, status = self._run(command, lock)
-            if status != 0:
-                raise BuildFailed(self.binary.name, shlex.join(command), output)
-            temporary.replace(self.target)
+            with told(self.label, self.say):
+                output, status = run(command, cwd=_MODULES / self.binary.group, env=env, lock=lock)
+                if status != 0:
+                    raise BuildFailed(self.binary.name, shlex.join(command), output)
+                temporary.replace(self.target)
         finally:
             temporary.unlink(missing_ok=True)
-        self.say(f"building {self.label} … {time.monotonic() - started:.0f} s")
-
-    def _run(self, command: list[str], lock: int) -> tuple[str, int]:
-        """Run go to its end, telling every ten seconds that it goes on; its output's end and its status."""
-        with subprocess.Popen(
-            command,
-            cwd=_MODULES / self.binary.group,
-            # GOFLAGS and a workspace of the caller's would change what is built.
-            env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            # When we are killed, go builds on: it keeps the lock, and no second go writes to the same file.
-            pass_fds=[lock],
-        ) as process:
-            done = threading.Event()
-            ticker = threading.Thread(target=_tick, args=(done, self.label, self.say), daemon=True)
-            ticker.start()
-            try:
-                assert process.stdout is not None
-                lines = deque(process.stdout, maxlen=_OUTPUT_LINES)
-                status = process.wait()
-            except BaseException:
-                process.kill()
-                raise
-            finally:
-                done.set()
-                ticker.join()
-        return "".join(lines), status
-
-
-def _tick(done: threading.Event, label: str, say: Progress) -> None:
-    started = time.monotonic()
-    while not done.wait(_REPORT_EVERY_S):
-        say(f"building {label} … {time.monotonic() - started:.0f} s so far")

@@ -1,0 +1,62 @@
+"""Installs the Debian packages that a part of the local stack needs, where that may be done."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from segue_local.errors import LocalStackError
+from segue_local.once import Progress
+
+
+class PackagesMissing(LocalStackError):
+    """Debian packages that are needed are not there, and could not be installed."""
+
+    def __init__(self, packages: Sequence[str], why: str) -> None:
+        self.packages = tuple(packages)
+        super().__init__(
+            f"these Debian packages are needed and missing: {', '.join(packages)} ({why}). "
+            f"Install them: `sudo apt-get install {shlex.join(packages)}`"
+        )
+
+
+def ensure_packages(packages: Sequence[str], say: Progress) -> None:
+    """Install those of the packages that are missing. Raises ``PackagesMissing``."""
+    missing = [package for package in packages if not _installed(package)]
+    if not missing:
+        return
+    if shutil.which("apt-get") is None:
+        raise PackagesMissing(missing, "there is no apt-get here")
+    if os.geteuid() != 0:
+        raise PackagesMissing(missing, "only root may install them")
+    say(f"installing {', '.join(missing)} …")
+    install = ["install", "--yes", "--no-install-recommends", *missing]
+    # A fresh machine has no lists of packages yet; one that has them need not wait for new ones.
+    if _apt_get(install).returncode != 0:
+        _apt_get(["update"])
+        answer = _apt_get(install)
+        if answer.returncode != 0:
+            raise PackagesMissing(missing, f"apt-get failed: {answer.stdout.strip()[-500:]}")
+
+
+def _installed(package: str) -> bool:
+    if shutil.which("dpkg-query") is None:
+        return False
+    command = ["dpkg-query", "--show", "--showformat", "${db:Status-Status}", package]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return answer.stdout == "installed"
+
+
+def _apt_get(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["apt-get", *arguments],
+        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
