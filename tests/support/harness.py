@@ -105,7 +105,7 @@ class Lab:
         """The pods of a target that are not being deleted, of one version (part of the image or mode) or all."""
         found = self.core.list_namespaced_pod(self.namespace, label_selector=f"app={name}").items
         live = [p for p in found if p.metadata.deletion_timestamp is None]
-        return [p for p in live if version in f"{p.spec.containers[0].image} {p.metadata.labels['segue.dev/fake']}"]
+        return [p for p in live if version in f"{p.spec.containers[0].image} {p.metadata.labels.get('segue.dev/fake')}"]
 
     def watch(self, name: str) -> PodWatcher:
         return PodWatcher(self.core.api_client, self.namespace, f"app={name}")
@@ -156,6 +156,14 @@ class Lab:
     ) -> AsyncIterator["Case"]:  # fmt: skip
         """A target, its watcher and its rollout: surge 1 unless said otherwise; ``target`` is its Deployment's spec."""
         await self.deploy(name, replicas, **(target or {}))
+        async with self.rolled(name, change, tuning=tuning, **spec) as case:
+            yield case
+
+    @asynccontextmanager
+    async def rolled(
+        self, name: str, change: dict[str, Any] | None = None, *, tuning: contract.Tuning = FAST, **spec: Any
+    ) -> AsyncIterator["Case"]:
+        """The same for a target that is there already."""
         before = self.settings(name)
         with self.watch(name) as watcher:
             run = await self.start(name, change, tuning=tuning, **{"strategy": {"maxSurge": 1}, **spec})

@@ -1,0 +1,206 @@
+"""Real model servers under constant traffic: whatever a rollout does, no request is lost and no stream is cut."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from harness import Case, until
+from killing_worker import KillingWorker
+from segue_local import Stack
+from segue_local.traffic import Outcomes, Traffic
+from serving import ACCELERATOR, ACCELERATORS, MLSERVER, REPLICAS, STREAMS, Serving, assert_nothing_lost
+
+QUICK = {"minReady": "1s", "deadline": "3m"}
+HOPELESS = {"minReady": "1s", "deadline": "12s"}
+ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
+
+
+async def outcomes_of(serving: Serving, load: Traffic, *versions: str) -> Outcomes:
+    """Wait until the versions have answered and everything that was told to stop is gone; then stop the traffic."""
+    await serving.serves("chat")
+    await until("the versions to answer", lambda: {*versions} <= load.so_far().by_version.keys())
+    return await asyncio.to_thread(load.stop)
+
+
+async def test_each_order(serving: Serving) -> None:
+    """New first by one and by two, both at once, old first: there and back again, and nothing is lost."""
+    orders: list[tuple[str, dict[str, Any], int, int]] = [
+        ("v2", {"maxSurge": 1}, 3, 4),
+        ("v1", {"maxSurge": 2}, 3, 5),
+        ("v2", {"order": "scaleSimultaneously", "maxSurge": 1, "maxUnavailable": 1}, 2, 4),
+        ("v1", {"order": "scaleInPriority", "maxSurge": 0, "maxUnavailable": 1}, 2, 3),
+    ]
+    await serving.deploy("chat", MLSERVER)
+    serving.lab.worker()
+    with serving.traffic("chat") as load:
+        for tag, strategy, floor, ceiling in orders:
+            change = MLSERVER.change(tag)
+            async with serving.lab.rolled("chat", change, strategy=strategy, readiness=QUICK) as case:
+                assert (await case.run.end()).status.outcome == "Completed"
+            case.watcher.assert_within(floor, ceiling, passing=0 if len(strategy) == 1 else 2)
+            await serving.serves("chat")
+        assert_nothing_lost(await outcomes_of(serving, load, "v1", "v2"))
+
+
+async def test_a_version_that_never_serves_comes_back(serving: Serving) -> None:
+    """It cannot load, is never ready, or loads for too long: it comes back by itself, and nothing is lost."""
+    await serving.deploy("chat", MLSERVER)
+    serving.lab.worker()
+    with serving.traffic("chat") as load:
+        for tag in ("cannot-load", "never-ready", "slow-load"):
+            async with serving.lab.rolled("chat", MLSERVER.change(tag), readiness=HOPELESS) as case:
+                await case.ends("RolledBack")
+            case.watcher.assert_within(REPLICAS, REPLICAS + 1, passing=1)
+            await serving.serves("chat")
+        outcomes = await outcomes_of(serving, load, "v1")
+    assert_nothing_lost(outcomes)
+    assert outcomes.by_version.keys() == {"v1"}
+
+
+async def test_a_version_that_serves_badly_is_taken_back(serving: Serving) -> None:
+    """Slow or failing answers pass every readiness; a person says no at the waypoint. Only its own answers were bad."""
+    await serving.deploy("chat", MLSERVER)
+    serving.lab.worker()
+    with serving.traffic("chat") as load:
+        for tag in ("errors", "slow"):
+            async with serving.lab.rolled("chat", MLSERVER.change(tag), strategy=ASKS, readiness=QUICK) as case:
+                await case.run.until("it asks", lambda status: status.phase == "AwaitingApproval")
+                await until(f"{tag} to answer", lambda tag=tag: f"v3-{tag}" in load.so_far().by_version)  # type: ignore[misc]
+                await case.run.send("reject")
+                await case.ends("RolledBack")
+            await serving.serves("chat")
+        outcomes = await outcomes_of(serving, load, "v1", "v3-slow", "v3-errors")
+    assert {request.why for request in outcomes.failed} <= {"status 500"}
+    assert not outcomes.dropped
+
+
+async def test_a_version_that_outgrows_its_memory_comes_back(serving: Serving) -> None:
+    """It takes traffic until it is killed for its memory; lost is only what was on its way to that one pod."""
+    await serving.deploy("chat", MLSERVER)
+    serving.lab.worker()
+    with serving.traffic("chat") as load:
+        strategy = {"maxSurge": 1, "waypoints": [{"at": 1, "hold": "5m"}]}
+        async with serving.lab.rolled("chat", MLSERVER.change("oom"), strategy=strategy, readiness=QUICK) as case:
+            report = await case.ends("RolledBack")
+        outcomes = await outcomes_of(serving, load, "v1", "v3-oom")
+    assert "OutOfMemory" in report.status.reason
+    case.watcher.assert_within(REPLICAS, REPLICAS + 1, passing=1)
+    failed = [request.at for request in outcomes.failed]
+    assert not failed or max(failed) - min(failed) < 5, f"lost over {max(failed) - min(failed):.1f} s"
+
+
+async def test_steered(serving: Serving) -> None:
+    """Paused and resumed, scaled in the middle, retargeted, aborted: nothing is lost."""
+    await serving.deploy("chat", MLSERVER)
+    serving.lab.worker()
+
+    async def pause(case: Case) -> None:
+        await case.run.until("a move", lambda status: status.moves >= 2)
+        await case.run.send("pause")
+        await case.rests()
+        await case.run.send("resume")
+
+    async def scale(case: Case) -> None:
+        await case.run.until("a move", lambda status: status.moves >= 2)
+        await case.run.send("scale", replicas=REPLICAS + 1)
+
+    async def retarget(case: Case) -> None:
+        await case.run.until("a move", lambda status: status.moves >= 2)
+        await case.run.send("retarget", change=MLSERVER.change("slow"))
+
+    async def abort(case: Case) -> None:
+        await case.run.until("a move", lambda status: status.moves >= 2)
+        await case.run.send("abort")
+
+    steps: list[tuple[str, Callable[[Case], Awaitable[None]], str, str]] = [
+        ("v2", pause, "Completed", "v2"),
+        ("v1", scale, "Completed", "v1"),
+        ("v2", abort, "Aborted", "v1"),
+        ("v2", retarget, "Completed", "slow"),
+    ]
+    with serving.traffic("chat") as load:
+        for tag, steer, outcome, runs in steps:
+            async with serving.lab.rolled("chat", MLSERVER.change(tag), readiness=QUICK) as case:
+                await steer(case)
+                assert (await case.run.end()).status.outcome == outcome
+            await serving.serves("chat")
+            assert {pod.spec.containers[0].image for pod in serving.lab.pods("chat")} == {f"{MLSERVER.image}:{runs}"}
+        outcomes = await outcomes_of(serving, load, "v1", "v2", "v3-slow")
+    assert_nothing_lost(outcomes)
+    assert len(serving.lab.pods("chat")) == REPLICAS + 1
+
+
+async def test_the_worker_is_killed(serving: Serving) -> None:
+    """Killed in the middle of a write and started again, the rollout ends the same, and nothing is lost."""
+    await serving.deploy("chat", MLSERVER)
+    worker = KillingWorker(serving.lab, "scale_old#1:during:kill")
+    with serving.traffic("chat") as load:
+        async with serving.lab.rolled("chat", MLSERVER.change("v2"), readiness=QUICK) as case:
+            await worker.until_gone()
+            worker.start()
+            await case.ends("Completed")
+        case.watcher.assert_within(REPLICAS, REPLICAS + 1)
+        assert_nothing_lost(await outcomes_of(serving, load, "v1", "v2"))
+
+
+async def test_the_kubelet_is_killed(serving: Serving, node_stack: Stack) -> None:
+    """While the kubelet is away nothing starts and nothing stops; with it the rollout goes on, and nothing is lost."""
+    await serving.deploy("chat", MLSERVER)
+    serving.lab.worker()
+    with serving.traffic("chat") as load:
+        async with serving.lab.rolled("chat", MLSERVER.change("v2"), readiness=QUICK) as case:
+            await case.run.until("a move", lambda status: status.moves >= 2)
+            await asyncio.to_thread(node_stack.kill, "kubelet")
+            answered = len(load.so_far().requests)
+            await until("the servers to answer without it", lambda: len(load.so_far().requests) > answered + 50)
+            await asyncio.to_thread(node_stack.restart, "kubelet")
+            await case.ends("Completed")
+        assert_nothing_lost(await outcomes_of(serving, load, "v1", "v2"))
+
+
+async def test_no_stream_is_cut(serving: Serving) -> None:
+    """Streams that last longer than a step end whole, in a rollout that drains, and on the way back."""
+    await serving.deploy("chat", STREAMS)
+    serving.lab.worker()
+    with serving.streams("chat") as load:
+        async with serving.lab.rolled("chat", STREAMS.change("v2"), readiness=QUICK, drain={}) as case:
+            await case.ends("Completed")
+        await until("v2 to end a stream", lambda: "v2" in load.so_far().by_version)
+        async with serving.lab.rolled("chat", STREAMS.change("v1"), readiness=QUICK) as case:
+            await case.run.until("a move", lambda status: status.moves >= 2)
+            await case.run.send("abort")
+            await case.ends("Aborted")
+        await serving.serves("chat")
+        outcomes = await asyncio.to_thread(load.stop)
+    assert not outcomes.cut, [stream.why for stream in outcomes.cut][:5]
+    assert outcomes.by_version.keys() >= {"v1", "v2"}
+
+
+@pytest.mark.parametrize("drain", [False, True], ids=["lost", "drained"])
+async def test_without_a_hook(serving: Serving, drain: bool) -> None:
+    """Without preStop the plan predicts a loss, and it is measured; Segue's own drain avoids it."""
+    await serving.deploy("chat", MLSERVER, pre_stop_s=0)
+    serving.lab.worker()
+    asked: dict[str, Any] = {"drain": {}} if drain else {}
+    with serving.traffic("chat", rate=50) as load:
+        async with serving.lab.rolled("chat", MLSERVER.change("v2"), readiness=QUICK, **asked) as case:
+            plan = await case.run.plan()
+            await case.ends("Completed")
+        outcomes = await outcomes_of(serving, load, "v1", "v2")
+    predicted = [warning for warning in plan.warnings if warning.startswith("requests will be lost: ")]
+    print(f"lost {len(outcomes.failed)} of {len(outcomes.requests)}")
+    assert bool(predicted) is bool(outcomes.failed) is not drain
+    case.watcher.assert_within(REPLICAS, REPLICAS + 1)
+
+
+async def test_all_accelerators_are_taken(serving: Serving) -> None:
+    """Old first, no pod more than there are accelerators: it completes, the floor holds, and nothing is lost."""
+    await serving.deploy("chat", MLSERVER, ACCELERATORS, accelerator=ACCELERATOR)
+    serving.lab.worker()
+    strategy = {"order": "scaleInPriority", "maxSurge": 0, "maxUnavailable": 1}
+    with serving.traffic("chat") as load:
+        async with serving.lab.rolled("chat", MLSERVER.change("v2"), strategy=strategy, readiness=QUICK) as case:
+            await case.ends("Completed")
+        assert_nothing_lost(await outcomes_of(serving, load, "v1", "v2"))
+    case.watcher.assert_within(ACCELERATORS - 1, ACCELERATORS, passing=1)

@@ -1,0 +1,123 @@
+"""Real model servers on a real node: Deployments, their Services, and the traffic that must not be lost."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import Lab, until
+from segue_local import Node
+from segue_local.traffic import Outcomes, Streams, Traffic
+
+REPLICAS = 3
+RATE = 25
+ACCELERATOR = "example.com/accelerator"
+ACCELERATORS = 3
+"""How many of them the node has."""
+BRIDGE_S = 3
+"""How long a pod goes on serving after it was told to stop: kube-proxy learns of it within a second or two."""
+INFER = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}]}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A kind of model server: where it says that it is ready, and what it is asked."""
+
+    image: str
+    ready_path: str
+    memory: str = "400Mi"
+
+    def change(self, tag: str, **more: Any) -> dict[str, Any]:
+        """The change of a rollout to another of its versions."""
+        return {"images": {"server": f"{self.image}:{tag}"}, **more}
+
+
+MLSERVER = Server("segue.local/mlserver", "/v2/health/ready")
+STREAMS = Server("segue.local/streams", "/health")
+
+
+@dataclass
+class Serving:
+    """One lab on a real node."""
+
+    lab: Lab
+    node: Node
+    folder: Path
+    _loads: int = field(default=0, init=False)
+
+    async def deploy(
+        self, name: str, server: Server, replicas: int = REPLICAS, tag: str = "v1", *, pre_stop_s: int = BRIDGE_S,
+        grace_s: int = 40, accelerator: str = "",
+    ) -> None:  # fmt: skip
+        """Make a Deployment of real servers and its Service, and wait until it serves."""
+        limits = {"memory": server.memory, **({accelerator: "1"} if accelerator else {})}
+        container: dict[str, Any] = {
+            "name": "server",
+            "image": f"{server.image}:{tag}",
+            "imagePullPolicy": "Never",
+            "ports": [{"containerPort": 8080}],
+            "readinessProbe": {"httpGet": {"path": server.ready_path, "port": 8080}, "periodSeconds": 1},
+            "resources": {"requests": {"cpu": "1m", "memory": "10Mi"}, "limits": limits},
+        }
+        if pre_stop_s:
+            container["lifecycle"] = {"preStop": {"sleep": {"seconds": pre_stop_s}}}
+        template = {
+            "metadata": {"labels": {"app": name}},
+            "spec": {
+                "containers": [container],
+                "nodeSelector": {"segue.dev/node": "real"},
+                "dnsPolicy": "Default",
+                "enableServiceLinks": False,
+                "automountServiceAccountToken": False,
+                "terminationGracePeriodSeconds": grace_s,
+            },
+        }
+        body = {
+            "metadata": {"name": name},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template},
+        }
+        service = {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8080}]}
+        self.lab.core.create_namespaced_service(self.lab.namespace, {"metadata": {"name": name}, "spec": service})
+        self.lab.apps.create_namespaced_deployment(self.lab.namespace, body)
+        await self.serves(name)
+
+    async def serves(self, name: str) -> None:
+        """Wait until all that is asked of it is available, and nothing else is there."""
+
+        def is_there() -> bool:
+            found = self.lab.deployment(name)
+            return bool((found.status.available_replicas or 0) == found.spec.replicas == found.status.replicas)
+
+        await until(f"{name} to serve", is_there, limit_s=120)
+
+    def address(self, name: str) -> str:
+        """Its Service, by ClusterIP: there is no DNS on the node."""
+        return f"http://{self.lab.core.read_namespaced_service(name, self.lab.namespace).spec.cluster_ip}"
+
+    @contextmanager
+    def traffic(self, name: str, rate: int = RATE) -> Iterator[Traffic]:
+        """Inferences at a constant rate, with a new connection each, from inside the node's network."""
+        url = f"{self.address(name)}/v2/models/iris/infer"
+        with Traffic(url, self._next_folder(), rate=rate, body=INFER, wrap=self.node.command) as load:
+            yield load
+
+    @contextmanager
+    def streams(self, name: str, *, count: int = 4, tokens: int = 60, interval_ms: int = 100) -> Iterator[Streams]:
+        """Streams that follow each other, each longer than a step."""
+        body: dict[str, object] = {"token_interval_ms": interval_ms}
+        with Streams(
+            self.address(name), self._next_folder(), count=count, max_tokens=tokens, body=body, wrap=self.node.command
+        ) as load:
+            yield load
+
+    def _next_folder(self) -> Path:
+        self._loads += 1
+        return self.folder / f"load-{self._loads}"
+
+
+def assert_nothing_lost(outcomes: Outcomes) -> None:
+    """Every request was sent when it should have been, and served."""
+    reasons = sorted({request.why for request in outcomes.failed})
+    assert not outcomes.failed, f"{len(outcomes.failed)} of {len(outcomes.requests)} failed: {reasons[:5]}"
+    assert outcomes.requests and not outcomes.dropped
