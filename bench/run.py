@@ -7,17 +7,17 @@ import argparse
 import asyncio
 import json
 import os
-import statistics
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import urllib3
+from figures import numbers, percentile, print_rows, seconds
 from segue_local import Stack
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/support"))
@@ -157,30 +157,16 @@ def _print(ours: list[Measured], plain: list[float]) -> None:
     ratios = [a.took_s / b for a, b in zip(ours, plain, strict=True)]
     rows = [
         (f"{REPLICAS} replicas, Ready after {READY_AFTER}, surge {SURGE}", "median", "min", "max"),
-        ("Segue, total", *_seconds([each.took_s for each in ours])),
-        ("plain Deployment controller, total", *_seconds(plain)),
-        ("ratio, pair by pair", *_numbers(ratios, 2)),
-        ("Ready to next write", *_seconds(gaps)),
-        ("Ready to next write, 99th percentile", f"{_percentile(gaps, 0.99):.3f} s", "", ""),
-        ("steps", *_numbers([each.moves for each in ours], 0)),
-        ("history events a step (at most 30)", *_numbers([each.events / each.moves for each in ours], 1)),
-        ("API writes a step (at most 3)", *_numbers([each.writes / each.moves for each in ours], 1)),
+        ("Segue, total", *seconds([each.took_s for each in ours])),
+        ("plain Deployment controller, total", *seconds(plain)),
+        ("ratio, pair by pair", *numbers(ratios, 2)),
+        ("Ready to next write", *seconds(gaps)),
+        ("Ready to next write, 99th percentile", f"{percentile(gaps, 0.99):.3f} s", "", ""),
+        ("steps", *numbers([each.moves for each in ours], 0)),
+        ("history events a step (at most 30)", *numbers([each.events / each.moves for each in ours], 1)),
+        ("API writes a step (at most 3)", *numbers([each.writes / each.moves for each in ours], 1)),
     ]
-    for name, *figures in rows:
-        print(f"{name:<48}" + "".join(f"{figure:>12}" for figure in figures))
-
-
-def _numbers(values: Sequence[float], digits: int) -> list[str]:
-    return [f"{f(values):.{digits}f}" for f in (statistics.median, min, max)]
-
-
-def _seconds(values: Sequence[float]) -> list[str]:
-    return [f"{f(values):.3f} s" for f in (statistics.median, min, max)]
-
-
-def _percentile(values: Sequence[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
+    print_rows(rows)
 
 
 def main() -> None:

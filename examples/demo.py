@@ -1,5 +1,6 @@
 """``make demo``: the main job, on real servers on this machine, by the same commands that a person types.
 
+Where the machine allows a real node (Linux and root), real model servers are rolled under traffic; elsewhere fake pods.
 It starts a local stack of its own, and leaves nothing running, also when it fails or is interrupted.
 """
 
@@ -13,11 +14,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from kubernetes import client, config
-from segue_local import Stack
+from onlooker import Onlooker
+from segue_local import Stack, node_is_possible
+from segue_local.images import ensure_images
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "out"
@@ -25,36 +29,51 @@ SEGUE = Path(sys.executable).with_name("segue")
 NAME = f"demo-{os.getpid()}"
 TARGET = "serving/chat"
 ROLLED_BACK = 3
-READY_LIMIT_S = 60.0
+REPLICAS = 6
+READY_LIMIT_S = 120.0
 PICTURE_LIMIT_S = 40.0
 POLL_S = 0.2
 
 
+@dataclass(frozen=True)
+class Scene:
+    """What is rolled."""
+
+    folder: str
+    deployment: str
+    stack: str
+
+
+REAL = Scene("examples/mlserver", "examples/mlserver/deployment.yaml", "with a real node and real model servers")
+FAKE = Scene("examples/fake", "examples/deployment.yaml", "with fake nodes")
+
+
 def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
+    hindrance = node_is_possible()
+    scene = FAKE if hindrance else REAL
     with ExitStack() as ends:
-        title("The stack: a real Temporal and a real Kubernetes control plane, with fake nodes")
-        stack = Stack.up(NAME, on_progress=lambda line: print(f"  {line}", flush=True))
+        title(f"The stack: a real Temporal and a real Kubernetes control plane, {scene.stack}")
+        if hindrance:
+            print(f"({hindrance})")
+        stack = Stack.up(NAME, node=scene is REAL, on_progress=_say)
         ends.callback(lambda: (stack.down(), print("\nThe stack is down; nothing is left running.")))
         os.environ.update(stack.env())
-        segue("local", "apply", "--name", NAME, "examples/deployment.yaml")
-        await_serving(stack)
+        config.load_kube_config(str(stack.kubeconfig))
+        if stack.node is not None:
+            stack.node.load(ensure_images(_say))
+        segue("local", "apply", "--name", NAME, scene.deployment)
+        await_serving()
         ends.enter_context(worker(stack))
 
         title("The plan: shown before anything is touched")
-        segue("plan", "examples/demo.yaml")
-
-        title("The rollout: 6 replicas through two waypoints; at the second it asks a person")
-        segue("start", "examples/demo.yaml")
-        approver = threading.Thread(target=approve_when_asked, daemon=True)
-        approver.start()
-        segue("watch", TARGET)
-        approver.join()
-        picture(stack, "rollout")
-
-        title("A version that never becomes ready: it comes back by itself")
-        segue("start", "examples/bad.yaml", "--wait", expect=ROLLED_BACK)
-        picture(stack, "rollback")
+        segue("plan", f"{scene.folder}/rollout.yaml")
+        with traffic(stack) as onlooker:
+            onlooker.mark("v2 begins")
+            good(stack, scene, onlooker)
+            onlooker.mark("a bad v3 begins")
+            bad(stack, scene)
+            onlooker.mark("v3 is taken back")
 
         title("The report")
         segue("report", TARGET)
@@ -63,6 +82,38 @@ def main() -> int:
         print(f"  {stack.temporal_ui}/namespaces/default/workflows")
         print("Try it yourself: segue local up, and the README's first rollout.")
     return 0
+
+
+def good(stack: Stack, scene: Scene, onlooker: Onlooker) -> None:
+    title("The rollout: 6 replicas through two waypoints; at the second it asks a person")
+    segue("start", f"{scene.folder}/rollout.yaml")
+    approver = threading.Thread(target=approve_when_asked, args=[onlooker], daemon=True)
+    approver.start()
+    segue("watch", TARGET)
+    approver.join()
+    picture(stack, "rollout")
+
+
+def bad(stack: Stack, scene: Scene) -> None:
+    title("A version that never becomes ready: it comes back by itself")
+    segue("start", f"{scene.folder}/bad.yaml", "--wait", expect=ROLLED_BACK)
+    picture(stack, "rollback")
+
+
+@contextmanager
+def traffic(stack: Stack) -> Iterator[Onlooker]:
+    """Send requests all the while where there are real servers, and tell at the end what became of them."""
+    onlooker = Onlooker(*TARGET.split("/"))
+    if stack.node is None:
+        yield onlooker
+        return
+    with onlooker.watching(stack.node, REPLICAS, REPLICAS + 2, OUT):
+        yield onlooker
+        title("The traffic")
+
+
+def _say(line: str) -> None:
+    print(f"  {line}", flush=True)
 
 
 def title(text: str) -> None:
@@ -79,9 +130,8 @@ def segue(*arguments: str, expect: int = 0) -> None:
         print(f"(exit code {expect}: rolled back)", flush=True)
 
 
-def await_serving(stack: Stack) -> None:
+def await_serving() -> None:
     """Wait until the Deployment that was applied serves."""
-    config.load_kube_config(str(stack.kubeconfig))
     apps = client.AppsV1Api()
     ends_at = time.monotonic() + READY_LIMIT_S
     namespace, name = TARGET.split("/")
@@ -128,12 +178,13 @@ def _rights() -> str:
     return file.name
 
 
-def approve_when_asked() -> None:
+def approve_when_asked(onlooker: Onlooker) -> None:
     """Be the person who is asked: approve once the rollout waits for it."""
     command = [SEGUE, "approve", TARGET, "--by", "the demo", "--reason", "looks good"]
     while True:
         answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if answer.returncode == 0:
+            onlooker.mark("a person approves")
             return
         if "ended" in answer.stderr or "no rollout" in answer.stderr:
             return

@@ -48,7 +48,7 @@ class Serving:
 
     async def deploy(
         self, name: str, server: Server, replicas: int = REPLICAS, tag: str = "v1", *, pre_stop_s: int = BRIDGE_S,
-        grace_s: int = 40, accelerator: str = "",
+        grace_s: int = 40, accelerator: str = "", **spec: Any,
     ) -> None:  # fmt: skip
         """Make a Deployment of real servers and its Service, and wait until it serves."""
         limits = {"memory": server.memory, **({accelerator: "1"} if accelerator else {})}
@@ -75,7 +75,7 @@ class Serving:
         }
         body = {
             "metadata": {"name": name},
-            "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template, **spec},
         }
         service = {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8080}]}
         self.lab.core.create_namespaced_service(self.lab.namespace, {"metadata": {"name": name}, "spec": service})

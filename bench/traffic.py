@@ -1,0 +1,177 @@
+"""``make bench``, second part: real model servers under constant traffic, rolled by Segue and by plain ``kubectl``.
+
+Both move by the same budget on the same node in one run: ``kubectl set image``, and for the bad version ``kubectl
+rollout undo`` in the moment of its first symptom, which no person and no pipeline does sooner.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from figures import numbers, print_rows, seconds
+from segue_local import Stack, node_is_possible
+from segue_local.images import ensure_images
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/support"))
+
+from harness import open_lab, until
+from serving import MLSERVER, RATE, Serving
+from watcher import PodWatcher
+
+REPLICAS, SURGE, BAD = 4, 1, "cannot-load"
+BUDGET = {"maxSurge": SURGE, "maxUnavailable": 0}
+READINESS = {"minReady": "0s", "deadline": "3m"}
+LIMIT_S = 180.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One rollout under traffic."""
+
+    took_s: float
+    requests: int
+    failed: int
+    fewest_ready: int
+
+
+Way = Callable[[Serving, str, str], Awaitable[None]]
+
+
+async def by_segue(serving: Serving, name: str, tag: str) -> None:
+    """Start a rollout; it comes back by itself."""
+    await serving.lab.start(name, MLSERVER.change(tag), strategy=BUDGET, readiness=READINESS)
+
+
+async def by_kubectl(serving: Serving, name: str, tag: str) -> None:
+    """Set the image; the Deployment's own controller rolls."""
+    containers = [{"name": "server", "image": f"{MLSERVER.image}:{tag}"}]
+    serving.lab.patch(name, {"spec": {"template": {"spec": {"containers": containers}}}})
+
+
+def runs_only(watcher: PodWatcher, tag: str) -> bool:
+    """Whether all replicas are of one version, ready, and alone."""
+    ready = [(image, total, ready) for image, total, ready in watcher.samples[-1].by_image if total]
+    return [(total, ready) for _, total, ready in ready] == [(REPLICAS, REPLICAS)] and f":{tag} " in ready[0][0]
+
+
+async def under_traffic(serving: Serving, name: str, tag: str, roll: Callable[[], Awaitable[float]]) -> Measured:
+    """Roll while requests come, until everything that was told to stop is gone."""
+    with serving.traffic(name) as load, serving.lab.watch(name) as watcher:
+        began_s = await roll()
+        await until(f"only {tag}", lambda: runs_only(watcher, tag), LIMIT_S)
+        took_s = time.monotonic() - began_s
+        await until("the old ones to end", lambda: not watcher.samples[-1].leaving, LIMIT_S)
+        outcomes = await asyncio.to_thread(load.stop)
+    assert not outcomes.dropped, "the load was not constant"
+    return Measured(took_s, len(outcomes.requests), len(outcomes.failed), watcher.fewest_ready)
+
+
+async def rollout(serving: Serving, name: str, tag: str, way: Way) -> Measured:
+    """Measure from the start of a good version until it runs alone."""
+
+    async def roll() -> float:
+        began_s = time.monotonic()
+        await way(serving, name, tag)
+        return began_s
+
+    return await under_traffic(serving, name, tag, roll)
+
+
+async def rollback(serving: Serving, name: str, tag: str, way: Way) -> Measured:
+    """Measure from a bad version's first symptom until the one of before runs alone again."""
+
+    async def roll() -> float:
+        await way(serving, name, BAD)
+        await until("the first symptom", lambda: any(map(has_ended, serving.lab.pods(name, BAD))), LIMIT_S)
+        began_s = time.monotonic()
+        if way is by_kubectl:
+            await by_kubectl(serving, name, tag)
+        return began_s
+
+    return await under_traffic(serving, name, tag, roll)
+
+
+def has_ended(pod: Any) -> bool:
+    """Whether a container of it has ended since it began."""
+    states = [(c.state, c.last_state) for c in pod.status.container_statuses or []]
+    return any(each and each.terminated for pair in states for each in pair)
+
+
+async def measure(stack: Stack, rounds: int, folder: Path) -> None:
+    assert stack.node is not None
+    found: dict[tuple[str, str], list[Measured]] = {}
+    ways: dict[str, Way] = {"plain": by_kubectl, "Segue": by_segue}
+    async with open_lab(stack) as lab:
+        serving = Serving(lab, stack.node, folder)
+        lab.worker()
+        for name in ways:
+            await serving.deploy(
+                name.lower(), MLSERVER, REPLICAS, strategy={"type": "RollingUpdate", "rollingUpdate": BUDGET}
+            )
+        for number in range(rounds):
+            tag = "v1" if number % 2 else "v2"
+            for name, way in ways.items():
+                found.setdefault((name, "rollout"), []).append(await rollout(serving, name.lower(), tag, way))
+                found.setdefault((name, "rollback"), []).append(await rollback(serving, name.lower(), tag, way))
+                await until("a free target", lambda name=name: is_free(serving, name.lower()), LIMIT_S)  # type: ignore[misc]
+    _print(found, rounds)
+
+
+def is_free(serving: Serving, name: str) -> bool:
+    """Whether no rollout holds it: the next one may begin."""
+    return "segue.dev/rollout" not in serving.lab.raw(name)["metadata"].get("annotations", {})
+
+
+def _print(found: dict[tuple[str, str], list[Measured]], rounds: int) -> None:
+    head = f"{REPLICAS} replicas of MLServer, surge {SURGE}, {RATE} requests/s, {rounds} rounds"
+    rows = [(head, "median", "min", "max")]
+    titles = {
+        "rollout": "a good version, until it runs alone",
+        "rollback": "a bad one, first symptom to full old capacity",
+    }
+    for what, title in titles.items():
+        plain, ours = found["plain", what], found["Segue", what]
+        for name, measured in (("plain", plain), ("Segue", ours)):
+            rows += [
+                (f"{title}: {name}", *seconds([m.took_s for m in measured], 1)),
+                (
+                    f"    failed requests of {sum(m.requests for m in measured)}",
+                    *numbers([m.failed for m in measured], 0),
+                ),
+                ("    fewest ready", *numbers([m.fewest_ready for m in measured], 0)),
+            ]
+        ratios = [a.took_s / b.took_s for a, b in zip(ours, plain, strict=True)]
+        rows.append(("    ratio, pair by pair", *numbers(ratios, 2)))
+    print_rows(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="rollouts and rollbacks of each")
+    parser.add_argument("--stack", help="a stack with a node and its images that is up, instead of one of its own")
+    arguments = parser.parse_args()
+    hindrance = node_is_possible()
+    if hindrance:
+        sys.exit(f"not measured: {hindrance}")
+    say = lambda line: print(line, file=sys.stderr)  # noqa: E731
+    given = Stack.find(arguments.stack) if arguments.stack else None
+    stack = given or Stack.up(f"segue-test-bench-{os.getpid()}", node=True, on_progress=say)
+    try:
+        if given is None and stack.node is not None:
+            stack.node.load(ensure_images(say))
+        with tempfile.TemporaryDirectory() as folder:
+            asyncio.run(measure(stack, arguments.rounds, Path(folder)))
+    finally:
+        if given is None:
+            stack.down()
+
+
+if __name__ == "__main__":
+    main()
