@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from kubernetes import client, config
-from segue_local import Node, Refused, Stack, node_is_possible, processes
-from segue_local.node import machine, network
+from segue_local import LocalStackError, Node, Refused, Stack, node_is_possible, processes
+from segue_local.node import cgroups, machine, network
 from segue_local.node.archive import write_image
 from segue_local.node.servers import NODE_PARTS
 from segue_local.parts import PARTS
@@ -217,6 +217,8 @@ def test_pods_come_back_after_a_power_cut(stack: Stack, web: str, eventually: Ev
     stack.kill("node")
     eventually(lambda: {p.name for p in stack.status() if not p.alive} == set(NODE_PARTS), "the node dead")
     assert answer(stack, web) == ""
+    with pytest.raises(LocalStackError, match="restart node first"):
+        stack.restart("kubelet")
     stack.restart("node")
     assert all(p.alive for p in stack.status())
     eventually(lambda: "hello" in answer(stack, web), "the pod's answer")
@@ -312,6 +314,18 @@ def test_stack_without_a_node_does_not_get_one_later(stacks_home: Path, name: st
         Stack.up(name, node=True)
     with pytest.raises(Refused, match="'kubelet' is no part of the stack"):
         plain.kill("kubelet")
+
+
+def test_unified_control_groups_are_delegated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a machine with cgroup v2 the node's group gets every controller that the kubelet wants and the machine has."""
+    monkeypatch.setattr(cgroups, "_ROOT", tmp_path)
+    (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory pids hugetlb\n")
+    assert cgroups.hindrance() is None
+    cgroups.create("segue-test")
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpu +cpuset +memory +pids +hugetlb"
+    assert (cgroups.remove("segue-test"), cgroups.remove("segue-test")) == (True, False)
+    (tmp_path / "cgroup.controllers").write_text("cpu io\n")
+    assert cgroups.hindrance() == f"a real node needs control groups below {tmp_path}; missing: cpuset, memory, pids"
 
 
 def test_not_root_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
