@@ -77,6 +77,17 @@ def test_each_binary_is_built_once(cache: Path) -> None:
     assert len(said) == 12
 
 
+def test_servers_of_a_node_are_built_when_one_is_asked_for(cache: Path) -> None:
+    """What only a real node needs is built besides the others, and not without being asked for."""
+    install_go(cache, GOOD_GO)
+    said: list[str] = []
+    plain = build.ensure_built(said.append)
+    with_node = build.ensure_built(said.append, node=True)
+    assert set(with_node) - set(plain) == {"containerd", "containerd-shim-runc-v2", "ctr", "kubelet", "kube-proxy"}
+    assert said[12] == "building containerd (7 of 11) …"
+    assert len(said) == 22
+
+
 def test_two_builds_at_once_do_not_clash(cache: Path) -> None:
     """Of two processes that need the same binaries each is built by one of them."""
     install_go(cache, GOOD_GO)

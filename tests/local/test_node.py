@@ -8,14 +8,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kubernetes import client, config
-from segue_local import Node, Refused, Stack, node_is_possible, processes
-from segue_local.node import machine, network
+from segue_local import LocalStackError, Node, Refused, Stack, node_is_possible, processes
+from segue_local.node import cgroups, machine, network
 from segue_local.node.archive import write_image
 from segue_local.node.servers import NODE_PARTS
 from segue_local.parts import PARTS
@@ -45,10 +45,19 @@ def inside(stack: Stack, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(real_node(stack).command(command), capture_output=True, text=True, check=False, timeout=20)
 
 
-def connects(stack: Stack, address: str, port: int) -> bool:
-    """Whether a program in the node's network can connect there."""
+def connects(enter: Sequence[str], address: str, port: int) -> bool:
+    """Whether a program that is run so can connect there."""
     code = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2)"
-    return inside(stack, sys.executable, "-I", "-c", code, address, str(port)).returncode == 0
+    command = [*enter, sys.executable, "-I", "-c", code, address, str(port)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def enter_pod(stack: Stack) -> list[str]:
+    """What runs a program of the host in the network of the web server's pod."""
+    group = next(Path("/sys/fs/cgroup").glob(f"**/{network.name_of(stack.state_dir)}"))
+    pids = [int(pid) for file in group.glob("**/cgroup.procs") for pid in file.read_text().split()]
+    web = next(pid for pid in pids if b"httpd" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return ["nsenter", f"--target={web}", "--net", "--"]
 
 
 def answer(stack: Stack, address: str) -> str:
@@ -149,18 +158,22 @@ def test_pod_answers_behind_its_service(stack: Stack, web: str) -> None:
 
 
 @needs_node
-def test_only_the_api_server_is_reached_from_inside(stack: Stack) -> None:
-    """There is no default route, and of the host's ports only the API server's is open."""
+def test_only_the_api_server_is_reached_from_inside(stack: Stack, web: str) -> None:
+    """There is no default route, of the host's ports only the API server's is open, and to a pod not even that."""
     assert inside(stack, "ip", "route", "show", "default").stdout == ""
-    host = stack._blueprint.api_host
-    assert connects(stack, host, stack._state.ports["kube-apiserver"])
+    node, pod = real_node(stack).command([]), enter_pod(stack)
+    host, api_port = stack._blueprint.api_host, stack._state.ports["kube-apiserver"]
+    assert connects(pod, web, 80)
+    assert (connects(node, host, api_port), connects(pod, host, api_port)) == (True, False)
     with socket.socket() as listener:
         listener.bind((host, 0))
         listener.listen()
         port = listener.getsockname()[1]
         with socket.create_connection((host, port), timeout=2):
-            assert not connects(stack, host, port)
-    assert not connects(stack, "192.0.2.1", 80)
+            assert not connects(node, host, port)
+            assert not connects(pod, host, port)
+    assert not connects(node, "192.0.2.1", 80)
+    assert not connects(pod, "192.0.2.1", 80)
 
 
 @needs_node
@@ -204,6 +217,8 @@ def test_pods_come_back_after_a_power_cut(stack: Stack, web: str, eventually: Ev
     stack.kill("node")
     eventually(lambda: {p.name for p in stack.status() if not p.alive} == set(NODE_PARTS), "the node dead")
     assert answer(stack, web) == ""
+    with pytest.raises(LocalStackError, match="restart node first"):
+        stack.restart("kubelet")
     stack.restart("node")
     assert all(p.alive for p in stack.status())
     eventually(lambda: "hello" in answer(stack, web), "the pod's answer")
@@ -299,6 +314,18 @@ def test_stack_without_a_node_does_not_get_one_later(stacks_home: Path, name: st
         Stack.up(name, node=True)
     with pytest.raises(Refused, match="'kubelet' is no part of the stack"):
         plain.kill("kubelet")
+
+
+def test_unified_control_groups_are_delegated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a machine with cgroup v2 the node's group gets every controller that the kubelet wants and the machine has."""
+    monkeypatch.setattr(cgroups, "_ROOT", tmp_path)
+    (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory pids hugetlb\n")
+    assert cgroups.hindrance() is None
+    cgroups.create("segue-test")
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpu +cpuset +memory +pids +hugetlb"
+    assert (cgroups.remove("segue-test"), cgroups.remove("segue-test")) == (True, False)
+    (tmp_path / "cgroup.controllers").write_text("cpu io\n")
+    assert cgroups.hindrance() == f"a real node needs control groups below {tmp_path}; missing: cpuset, memory, pids"
 
 
 def test_not_root_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:

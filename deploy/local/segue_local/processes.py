@@ -42,7 +42,11 @@ class Process:
     def exit_status(self) -> int | None:
         """How it ended (negative: by that signal), known only to the process that started it."""
         child = _children.get(self.pid)
-        return child.poll() if child is not None else None
+        if child is None:
+            return None
+        if child.pid != self.pid and _start_ticks(self.pid) != self.start_ticks:
+            return child.wait()  # a wrapper ends right after what it wraps, and in the same way
+        return child.poll()
 
     def kill(self, timeout_s: float = 10.0) -> None:
         """SIGKILL it and wait until it is gone. Raises ``TimeoutError``."""

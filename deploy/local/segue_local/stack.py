@@ -90,7 +90,7 @@ class _CancelledError(Exception):
 
 
 class Stack:
-    """A Temporal server and a Kubernetes control plane with fake nodes, as processes on this machine.
+    """A Temporal server and a Kubernetes control plane, as processes on this machine, with fake nodes or a real one.
 
     Get one from ``Stack.up`` or ``Stack.find``.
     """
@@ -261,14 +261,18 @@ class Stack:
     def restart(self, part: str) -> None:
         """Kill a part if it runs, start it with the same ports and data, return when it answers.
 
+        ``node`` starts with all of its parts, and its pods come back after a moment, as after a reboot.
+
         Raises ``Refused`` for an unknown part, ``PartFailed`` when it does not come back, and
-        ``LocalStackError`` when the API server is needed for it and does not answer.
+        ``LocalStackError`` when the API server is needed for it and does not answer, or its node is dead.
         """
         self._check(part)
         with _locked(self.name):
             self.kill(part)
             if part == "kwok":
                 self._drop_leases()
+            if part in NODE_PARTS[1:] and not self._init:
+                raise LocalStackError(f"{part} cannot be restarted while the node is dead: restart node first")
             for each in NODE_PARTS if part == "node" else [part]:
                 self._begin(each)
             if part == "etcd" and self._state.parts["kube-apiserver"].process.alive:
@@ -420,9 +424,12 @@ class Stack:
 
     @property
     def _init(self) -> int:
-        """The pid of the node's first process; 0, which is no process, before it was started."""
+        """The pid of the node's first process; 0, which is no process, while there is none.
+
+        The pid of a dead one may be another's by now, and what is to run in the node would run in that one's place.
+        """
         record = self._state.parts.get(NODE_PARTS[0])
-        return record.pid if record is not None else 0
+        return record.pid if record is not None and record.process.alive else 0
 
     def _check(self, part: str) -> None:
         if part not in self._parts:

@@ -11,15 +11,16 @@ from segue_local.errors import LocalStackError
 
 _ROOT = Path("/sys/fs/cgroup")
 _NEEDED = ("cpu", "cpuacct", "cpuset", "memory", "pids")
-_DELEGATED = ("cpu", "cpuset", "memory", "pids")
+_NEEDED_V2 = ("cpu", "cpuset", "memory", "pids")
+# The kubelet insists on it where the machine has it.
+_WELCOME_V2 = "hugetlb"
 _GONE_WITHIN_S = 10.0
 
 
 def hindrance() -> str | None:
     """Why the kubelet could not use this machine's control groups; None when it can."""
     if _is_v2():
-        found = (_ROOT / "cgroup.controllers").read_text().split()
-        missing = [name for name in _DELEGATED if name not in found]
+        missing = [name for name in _NEEDED_V2 if name not in _controllers_v2()]
     else:
         missing = [name for name in _NEEDED if not (_ROOT / name / "cgroup.procs").exists()]
     return f"a real node needs control groups below {_ROOT}; missing: {', '.join(missing)}" if missing else None
@@ -29,8 +30,8 @@ def create(name: str) -> None:
     """Make the node's group in every hierarchy. Raises ``LocalStackError``."""
     try:
         if _is_v2():
-            wanted = " ".join(f"+{controller}" for controller in _DELEGATED)
-            (_ROOT / "cgroup.subtree_control").write_text(wanted)
+            wanted = [f"+{name}" for name in (*_NEEDED_V2, _WELCOME_V2) if name in _controllers_v2()]
+            (_ROOT / "cgroup.subtree_control").write_text(" ".join(wanted))
         for hierarchy in _hierarchies():
             (hierarchy / name).mkdir(exist_ok=True)
         # A new v1 cpuset is empty, and no process can enter an empty one.
@@ -78,6 +79,10 @@ def _below(group: Path) -> Iterator[Path]:
 
 def _is_v2() -> bool:
     return (_ROOT / "cgroup.controllers").exists()
+
+
+def _controllers_v2() -> list[str]:
+    return (_ROOT / "cgroup.controllers").read_text().split()
 
 
 def _hierarchies() -> list[Path]:

@@ -23,17 +23,21 @@ _NAMESPACES = Path("/run/netns")
 _LINKS = Path("/sys/class/net")
 _INSIDE_LINK = "eth0"
 
-# Replies to the host may leave (it calls the kubelet), and calls of the API server; nothing else may.
+# Replies to the host may leave (it calls the kubelet), and the node's calls of the API server; nothing else may.
+# A pod's packet would be answered, if at all, into the host's other networks: the host has no route to pods.
 _GATE = """
 table inet segue {{
-  chain gate {{
+  chain output {{
+    type filter hook output priority filter
     ct state established,related accept
     ip daddr {host} tcp dport {port} accept
     ip daddr {host} reject
     oifname "{link}" meta nfproto ipv6 drop
   }}
-  chain output {{ type filter hook output priority filter; jump gate; }}
-  chain forward {{ type filter hook forward priority filter; jump gate; }}
+  chain forward {{
+    type filter hook forward priority filter
+    oifname "{link}" reject
+  }}
 }}
 """
 
