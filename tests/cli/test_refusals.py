@@ -54,7 +54,7 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
     "two documents": (GOOD + "---\n" + GOOD, ("holds 2 documents", "keep one Rollout a file")),
     "broken yaml": ("a: [1,\nb: 2\n", (":3:1:", "does not parse")),
     "tab as indent": ("spec:\n\ttarget: x\n", (":2:1:", "does not parse")),
-    "key given twice": (GOOD + "  onFailure: pause\n", (":18:3:", "'onFailure' is given twice; keep one")),
+    "key given twice": (GOOD + "  onFailure: pause\n", (":19:3:", "'onFailure' is given twice; keep one")),
     "alias": ("a: &a [1]\nb: *a\n", (":2:4:", "aliases (*name) are not taken; write it out")),
     "nested too deeply": ("[" * 5000, ("is nested too deeply",)),
     "python object": ("!!python/object/apply:os.system ['true']\n", (":1:1:", "does not parse")),
