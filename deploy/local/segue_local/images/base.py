@@ -25,7 +25,17 @@ REQUIREMENTS = Path(__file__).parent / "requirements.txt"
 _ABOUT = "import json, os, sys, sysconfig; print(json.dumps([sys.version, os.path.realpath(sys.executable), \
 sysconfig.get_path('stdlib')]))"
 # What no server needs, and what is large: together a third of the whole.
-_NOT_OF_STDLIB = ("test", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "pydoc_data", "config-*")
+_NOT_OF_STDLIB = (
+    "test",
+    "idlelib",
+    "tkinter",
+    "turtledemo",
+    "ensurepip",
+    "lib2to3",
+    "pydoc_data",
+    "config-*",
+    "_tkinter*",
+)
 _NOT_OF_SITE = ("*.pyi", "*.pyx", "*.pxd", "*.h", "bin", "include")
 _SHELL = ("sh", "sleep", "cat", "ls", "env", "ps", "kill", "wget")
 _FILES = {

@@ -1,0 +1,272 @@
+"""The images are whole and small, are built once, and hold servers that answer with their version."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from segue_local.images import IMAGES, archive, catalog, ensure_images
+
+# What a container runtime does: a root of the layers, its own network and processes, the image's user and command.
+CONTAINER = """
+set -e
+busybox ip link set lo up
+mount -t overlay overlay -o "lowerdir=$TOP:$BASE" "$ROOT"
+mount -t tmpfs tmpfs "$ROOT/tmp"
+mount --bind /dev "$ROOT/dev"
+mount -t proc proc "$ROOT/proc"
+cd /
+exec /usr/bin/env -i "$@"
+"""
+# Prints the reply's status, then its body line by line as it comes.
+CLIENT = """
+import sys, urllib.error, urllib.request
+url, body = sys.argv[1:]
+data = body.encode() or None
+request = urllib.request.Request(url, data=data, headers={"content-type": "application/json"})
+try:
+    reply = urllib.request.urlopen(request)
+except urllib.error.HTTPError as error:
+    reply = error
+print(reply.status, flush=True)
+for line in reply:
+    print(line.decode(), end="", flush=True)
+"""
+FLOWER = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP64", "data": [5.1, 3.5, 1.4, 0.2]}]}
+
+
+@dataclass
+class Archive:
+    """What is in the archive: the manifest's entries by image name, and every other file."""
+
+    path: Path
+    images: Mapping[str, Mapping[str, Any]]
+
+    def read(self, name: str) -> bytes:
+        with tarfile.open(self.path) as tar:
+            file = tar.extractfile(name)
+            assert file is not None
+            return file.read()
+
+    def config(self, image: str) -> dict[str, Any]:
+        config: dict[str, Any] = json.loads(self.read(self.images[image]["Config"]))
+        return config
+
+
+@dataclass
+class Container:
+    """An image that runs, without a container runtime."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def server(self) -> int:
+        """The server's process id here; it is 1 for itself."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        while not (found := children.read_text()):
+            assert self.process.poll() is None, f"the server ended: {self.log.read_text()}"
+            time.sleep(0.01)
+        return int(found)
+
+    def client(self, path: str, body: object = None) -> subprocess.Popen[str]:
+        """A request from inside its network: the status, then the body."""
+        url, text = f"http://127.0.0.1:8080{path}", "" if body is None else json.dumps(body)
+        enter = ["nsenter", f"--net=/proc/{self.server}/ns/net"]
+        return subprocess.Popen(
+            [*enter, sys.executable, "-I", "-c", CLIENT, url, text],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, path: str, body: object = None) -> tuple[int, str]:
+        """The status of the reply, 0 when there is none, and its body."""
+        output, _ = self.client(path, body).communicate(timeout=30)
+        status, _, text = output.partition("\n")
+        return int(status or 0), text
+
+    def wait_ready(self, path: str) -> None:
+        deadline = time.monotonic() + 60
+        while self.ask(path)[0] != 200:
+            assert self.process.poll() is None, f"the server ended: {self.log.read_text()}"
+            assert time.monotonic() < deadline, f"not ready within 60 s: {self.log.read_text()}"
+
+    def terminate(self) -> int:
+        """Ask it to end as a kubelet does, and return its status."""
+        os.kill(self.server, signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def images() -> Archive:
+    """The archive, built if need be."""
+    path = ensure_images()
+    with tarfile.open(path) as tar:
+        file = tar.extractfile("manifest.json")
+        assert file is not None
+        manifest = json.load(file)
+    return Archive(path, {tag: entry for entry in manifest for tag in entry["RepoTags"]})
+
+
+@pytest.fixture(scope="module")
+def base(images: Archive, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base layer, unpacked."""
+    folder = tmp_path_factory.mktemp("images") / "base"
+    unpack(images, images.images[IMAGES[0]]["Layers"][0], folder)
+    return folder
+
+
+@pytest.fixture
+def start(images: Archive, base: Path, tmp_path: Path) -> Iterator[Callable[..., Container]]:
+    """Starts an image with variables of the caller's; it is killed after the test."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can start a server in the unpacked archive (overlay, network namespace, chroot)")
+    started: list[Container] = []
+
+    def start(image: str, **env: str) -> Container:
+        # No colon: it parts the layers of an overlay.
+        folder = tmp_path / image.replace("/", "-").replace(":", "-")
+        unpack(images, images.images[image]["Layers"][1], folder / "top")
+        (folder / "root").mkdir()
+        config = images.config(image)["config"]
+        variables = [*config["Env"], *(f"{name}={value}" for name, value in env.items())]
+        root = folder / "root"
+        # Python has no chroot that takes a user; the command of coreutils has.
+        chroot = ["/usr/sbin/chroot", f"--userspec={config['User']}", str(root), *config["Entrypoint"]]
+        alone = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]
+        log = folder / "log"
+        process = subprocess.Popen(
+            [*alone, "sh", "-c", CONTAINER, "sh", *variables, *chroot],
+            env={**os.environ, "TOP": str(folder / "top"), "BASE": str(base), "ROOT": str(root)},
+            stdout=log.open("wb"),
+            stderr=subprocess.STDOUT,
+        )
+        container = Container(process, log)
+        started.append(container)
+        return container
+
+    yield start
+    for container in started:
+        container.process.kill()
+        container.process.wait()
+
+
+def unpack(images: Archive, layer: str, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    with tarfile.open(images.path) as tar:
+        file = tar.extractfile(layer)
+        assert file is not None
+        with tarfile.open(fileobj=file) as entries:
+            entries.extractall(folder, filter="fully_trusted")
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_archive_has_every_image_and_its_digests_are_right(images: Archive) -> None:
+    """Each image's config names the layers by the digests of their files, and its own file by its digest."""
+    assert tuple(images.images) == IMAGES
+    digests: dict[str, str] = {}
+    for name, entry in images.images.items():
+        assert entry["Config"] == f"{digest(images.read(entry['Config']))}.json"
+        for layer in entry["Layers"]:
+            digests[layer] = digests.get(layer) or f"sha256:{digest(images.read(layer))}"
+        assert images.config(name)["rootfs"]["diff_ids"] == [digests[layer] for layer in entry["Layers"]]
+
+
+def test_one_large_layer_is_shared_and_the_rest_is_small(images: Archive) -> None:
+    """All images lie on one base; what each has of its own is below 100 kB."""
+    bases = {entry["Layers"][0] for entry in images.images.values()}
+    assert len(bases) == 1
+    with tarfile.open(images.path) as tar:
+        sizes = {member.name: member.size for member in tar}
+    tops = [layer for entry in images.images.values() for layer in entry["Layers"][1:]]
+    assert len(tops) == len(IMAGES)
+    assert max(sizes[layer] for layer in tops) < 100_000
+
+
+def test_same_files_give_the_same_layer(tmp_path: Path) -> None:
+    """Neither order, time nor owner of the files is in a layer."""
+    files = {"srv/model/b": b"2", "srv/a": b"1"}
+    one = archive.layer_of_files(files, tmp_path / "one.tar")
+    two = archive.layer_of_files(dict(reversed(files.items())), tmp_path / "two.tar")
+    assert one.digest == two.digest
+    for name, content in files.items():
+        path = tmp_path / "tree" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    os.utime(path, (0, 0))
+    assert archive.layer_of_tree(tmp_path / "tree", tmp_path / "three.tar").digest == one.digest
+
+
+def test_recipes_are_those_that_are_named() -> None:
+    """The names that are promised are the names that are built."""
+    recipes = catalog.recipes({"v1": b"one", "v2": b"two"})
+    assert tuple(recipe.reference for recipe in recipes) == IMAGES
+
+
+def test_images_are_built_once(images: Archive) -> None:
+    """A second call says nothing and returns the same archive at once."""
+    said: list[str] = []
+    before = images.path.stat()
+    assert ensure_images(said.append) == images.path
+    assert said == []
+    assert images.path.stat() == before
+
+
+def test_both_versions_of_the_model_answer(start: Callable[..., Container]) -> None:
+    """Each version becomes ready, infers and tells its version; at SIGTERM it ends by itself."""
+    servers = {version: start(f"segue.local/mlserver:{version}") for version in ("v1", "v2")}
+    for version, server in servers.items():
+        server.wait_ready("/v2/health/ready")
+        status, text = server.ask("/v2/models/iris/infer", FLOWER)
+        assert (status, json.loads(text)["model_version"]) == (200, version)
+        assert json.loads(text)["outputs"][0]["data"] == [0]
+        assert server.terminate() == 0
+
+
+def test_bad_versions_are_bad_in_their_way(start: Callable[..., Container]) -> None:
+    """One ends since its model cannot load, one is alive and not ready, one fails three of ten requests."""
+    broken = start("segue.local/mlserver:cannot-load")
+    unready = start("segue.local/mlserver:never-ready")
+    failing = start("segue.local/mlserver:errors")
+    failing.wait_ready("/v2/health/ready")
+    statuses = [failing.ask("/v2/models/iris/infer", FLOWER)[0] for _ in range(10)]
+    assert sorted(statuses) == [200] * 7 + [500] * 3
+    assert unready.ask("/v2/health/live")[0] == 200
+    assert unready.ask("/v2/health/ready")[0] == 400
+    broken.process.wait(30)
+
+
+def test_streams_end_before_their_server_does(start: Callable[..., Container]) -> None:
+    """A stream that runs at SIGTERM gets all its tokens, each with the version, and new ones are refused."""
+    for version in ("v1", "v2"):
+        server = start(f"segue.local/streams:{version}")
+        server.wait_ready("/health")
+        body = {"stream": True, "max_tokens": 40, "token_interval_ms": 50}
+        stream = server.client("/v1/chat/completions", body)
+        assert stream.stdout is not None
+        assert stream.stdout.readline() == "200\n"
+        os.kill(server.server, signal.SIGTERM)
+        while server.ask("/health")[0] == 200:
+            assert stream.poll() is None, "it took new requests until the stream's end"
+        data = [line.removeprefix("data: ").strip() for line in stream.stdout if line.startswith("data: ")]
+        chunks = [json.loads(chunk) for chunk in data[:-1]]
+        assert data[-1] == "[DONE]"
+        assert {chunk["system_fingerprint"] for chunk in chunks} == {version}
+        words = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+        assert words.split() == [str(number) for number in range(40)]
+        server.process.wait(30)
