@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from segue_local.images import IMAGES, archive, catalog, ensure_images
+from segue_local.images import IMAGES, ImagesFailed, PackagesMissing, archive, catalog, ensure_images
+from segue_local.images import base as base_layer
+from segue_local.packages import ensure_packages
 
 # What a container runtime does: a root of the layers, its own network and processes, the image's user and command.
 CONTAINER = """
@@ -97,11 +99,19 @@ class Container:
         status, _, text = output.partition("\n")
         return int(status or 0), text
 
-    def wait_ready(self, path: str) -> None:
+    def wait(self, holds: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + 60
-        while self.ask(path)[0] != 200:
+        while not holds():
             assert self.process.poll() is None, f"the server ended: {self.log.read_text()}"
-            assert time.monotonic() < deadline, f"not ready within 60 s: {self.log.read_text()}"
+            assert time.monotonic() < deadline, f"not {what} within 60 s: {self.log.read_text()}"
+            time.sleep(0.05)
+
+    def wait_ready(self, path: str) -> None:
+        self.wait(lambda: self.ask(path)[0] == 200, "ready")
+
+    def memory_kib(self) -> int:
+        status = Path(f"/proc/{self.server}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0])
 
     def terminate(self) -> int:
         """Ask it to end as a kubelet does, and return its status."""
@@ -227,6 +237,25 @@ def test_images_are_built_once(images: Archive) -> None:
     assert images.path.stat() == before
 
 
+def test_failed_install_tells_the_end_of_the_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build that fails raises with what was said, and leaves no half-built archive."""
+    uv = tmp_path / "uv"
+    uv.write_text("#!/bin/sh\necho mlserver: 404 Not Found\nexit 1\n")
+    uv.chmod(0o755)
+    monkeypatch.setattr(base_layer, "find_uv", lambda: str(uv))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(ImagesFailed, match=r"building the images failed.*\n.*404 Not Found"):
+        ensure_images(lambda line: None)
+    assert [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()] == [".images.tar.lock"]
+
+
+def test_missing_package_is_told_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing can be installed, the error names the packages and the command that installs them."""
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(PackagesMissing, match=r"missing: busybox-static .* `sudo apt-get install busybox-static`"):
+        ensure_packages(("busybox-static",), lambda line: None)
+
+
 def test_both_versions_of_the_model_answer(start: Callable[..., Container]) -> None:
     """Each version becomes ready, infers and tells its version; at SIGTERM it ends by itself."""
     servers = {version: start(f"segue.local/mlserver:{version}") for version in ("v1", "v2")}
@@ -238,17 +267,33 @@ def test_both_versions_of_the_model_answer(start: Callable[..., Container]) -> N
         assert server.terminate() == 0
 
 
-def test_bad_versions_are_bad_in_their_way(start: Callable[..., Container]) -> None:
-    """One ends since its model cannot load, one is alive and not ready, one fails three of ten requests."""
+def test_versions_that_never_serve(start: Callable[..., Container]) -> None:
+    """One ends since its model cannot load; one is alive for ever, and never ready."""
     broken = start("segue.local/mlserver:cannot-load")
     unready = start("segue.local/mlserver:never-ready")
-    failing = start("segue.local/mlserver:errors")
-    failing.wait_ready("/v2/health/ready")
-    statuses = [failing.ask("/v2/models/iris/infer", FLOWER)[0] for _ in range(10)]
-    assert sorted(statuses) == [200] * 7 + [500] * 3
+    assert broken.process.wait(60) == 0
+    assert "EOFError" in broken.log.read_text()
+    unready.wait(lambda: "Loaded model" in unready.log.read_text(), "loaded")
     assert unready.ask("/v2/health/live")[0] == 200
     assert unready.ask("/v2/health/ready")[0] == 400
-    broken.process.wait(30)
+
+
+def test_versions_that_serve_badly(start: Callable[..., Container]) -> None:
+    """One fails three requests of ten, one is slow to answer, one to load, and one grows; all tell their version."""
+    names = ("errors", "slow", "slow-load", "oom")
+    servers = {name: start(f"segue.local/mlserver:{name}", SLOW_LOAD_S="4", LEAK_MIB="16") for name in names}
+    late = servers["slow-load"]
+    late.wait(lambda: late.ask("/v2/health/live")[0] == 200, "alive")
+    assert late.ask("/v2/health/ready")[0] == 400
+    for name, server in servers.items():
+        server.wait_ready("/v2/health/ready")
+        before_kib, began = server.memory_kib(), time.monotonic()
+        replies = [server.ask("/v2/models/iris/infer", FLOWER) for _ in range(10)]
+        assert [status for status, _ in replies].count(500) == (3 if name == "errors" else 0)
+        versions = {json.loads(text)["model_version"] for status, text in replies if status == 200}
+        assert versions == {f"v3-{name}"}
+        assert name != "slow" or time.monotonic() - began > 10 * 0.4
+        assert name != "oom" or server.memory_kib() - before_kib > 10 * 16 * 1024
 
 
 def test_streams_end_before_their_server_does(start: Callable[..., Container]) -> None:
