@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from segue_local.images import IMAGES, ImagesFailed, PackagesMissing, archive, catalog, ensure_images
+from segue_local.images import (
+    IMAGES,
+    ImagesFailed,
+    PackagesMissing,
+    PythonMissing,
+    UvMissing,
+    archive,
+    catalog,
+    ensure_images,
+)
 from segue_local.images import base as base_layer
 from segue_local.packages import ensure_packages
 
@@ -249,6 +258,17 @@ def test_failed_install_tells_the_end_of_the_output(tmp_path: Path, monkeypatch:
     assert [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()] == [".images.tar.lock"]
 
 
+def test_missing_tools_are_told_with_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a Python that MLServer runs on, and without uv, the error says what to install."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    with pytest.raises(PythonMissing, match=r"need Python 3\.11 or 3\.12"):
+        base_layer.find_interpreter()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(UvMissing, match=r"looked for .*/uv and on PATH.* `pip install uv`"):
+        base_layer.find_uv()
+
+
 def test_missing_package_is_told_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing can be installed, the error names the packages and the command that installs them."""
     monkeypatch.setenv("PATH", "")
@@ -294,6 +314,20 @@ def test_versions_that_serve_badly(start: Callable[..., Container]) -> None:
         assert versions == {f"v3-{name}"}
         assert name != "slow" or time.monotonic() - began > 10 * 0.4
         assert name != "oom" or server.memory_kib() - before_kib > 10 * 16 * 1024
+
+
+def test_streaming_fixture_answers_as_such_servers_do(start: Callable[..., Container]) -> None:
+    """It lists its model, answers whole when no stream is asked for, and refuses what it cannot read."""
+    server = start("segue.local/streams:v2")
+    server.wait_ready("/health")
+    assert json.loads(server.ask("/v1/models")[1])["data"][0]["version"] == "v2"
+    status, text = server.ask("/v1/chat/completions", {"max_tokens": 3, "token_interval_ms": 0})
+    reply = json.loads(text)
+    assert (status, reply["system_fingerprint"]) == (200, "v2")
+    assert reply["choices"][0]["message"]["content"].split() == ["0", "1", "2"]
+    status, text = server.ask("/v1/chat/completions", {"max_tokens": "many"})
+    assert status == 400
+    assert "invalid literal" in json.loads(text)["error"]["message"]
 
 
 def test_streams_end_before_their_server_does(start: Callable[..., Container]) -> None:
