@@ -18,12 +18,12 @@ from pathlib import Path
 from segue_local.images.archive import Image, layer_of_files, layer_of_tree, write_archive
 from segue_local.images.base import SITE, Interpreter, Run, checked, find_interpreter, stage
 from segue_local.images.catalog import IMAGES, recipes
-from segue_local.images.errors import ImagesFailed, UvMissing
+from segue_local.images.errors import ImagesFailed, PythonMissing, UvMissing
 from segue_local.once import Progress, locked, run, to_stderr, told
 from segue_local.packages import PackagesMissing, ensure_packages
 from segue_local.paths import binaries_dir
 
-__all__ = ["IMAGES", "ImagesFailed", "PackagesMissing", "UvMissing", "ensure_images"]
+__all__ = ["IMAGES", "ImagesFailed", "PackagesMissing", "PythonMissing", "UvMissing", "ensure_images"]
 
 _SOURCES = Path(__file__).parent
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -32,8 +32,8 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 def ensure_images(on_progress: Progress | None = None) -> Path:
     """Build the archive of all images if it is missing, and return its path.
 
-    Takes a minute the first time, needs the package index then, and milliseconds afterwards. Raises
-    ``ImagesFailed``, ``UvMissing`` or ``PackagesMissing``.
+    Takes half a minute the first time and 500 MB, needs the package index then, and milliseconds afterwards.
+    Raises ``ImagesFailed``, ``PythonMissing``, ``UvMissing`` or ``PackagesMissing``.
     """
     say = on_progress or to_stderr
     python = find_interpreter()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segue_local.images.errors import ImagesFailed, UvMissing
+from segue_local.images.errors import ImagesFailed, PythonMissing, UvMissing
 
 # Runs a command with these variables besides the caller's, or raises.
 Run = Callable[[Sequence[str], Mapping[str, str]], None]
@@ -24,8 +24,20 @@ REQUIREMENTS = Path(__file__).parent / "requirements.txt"
 
 _ABOUT = "import json, os, sys, sysconfig; print(json.dumps([sys.version, os.path.realpath(sys.executable), \
 sysconfig.get_path('stdlib')]))"
-# What no server needs, and what is large: together a third of the whole.
-_NOT_OF_STDLIB = ("test", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "pydoc_data", "config-*")
+# MLServer's own word, besides what Segue runs on.
+_RUNS_ON = ("3.11", "3.12")
+# What no server needs: tests, desktop windows, and what only compilers and type checkers read.
+_NOT_OF_STDLIB = (
+    "test",
+    "idlelib",
+    "tkinter",
+    "turtledemo",
+    "ensurepip",
+    "lib2to3",
+    "pydoc_data",
+    "config-*",
+    "_tkinter*",
+)
 _NOT_OF_SITE = ("*.pyi", "*.pyx", "*.pxd", "*.h", "bin", "include")
 _SHELL = ("sh", "sleep", "cat", "ls", "env", "ps", "kill", "wget")
 _FILES = {
@@ -45,12 +57,27 @@ class Interpreter:
     stdlib: Path
 
 
-def find_interpreter(python: str = "") -> Interpreter:
-    """What an interpreter says of itself; by default the one that this environment was made with."""
+def find_interpreter() -> Interpreter:
+    """The Python that this environment was made with, else one on PATH; of a version that MLServer runs on.
+
+    Raises ``PythonMissing``.
+    """
     # The base's, not the environment's: the folder of an environment is no whole Python.
     base = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    command = [python or str(base), "-I", "-c", _ABOUT]
-    version, executable, stdlib = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    for python in (str(base), *(f"python{version}" for version in _RUNS_ON)):
+        found = ask(python)
+        if found is not None and found.version.startswith(tuple(f"{version}." for version in _RUNS_ON)):
+            return found
+    raise PythonMissing(_RUNS_ON)
+
+
+def ask(python: str) -> Interpreter | None:
+    """What an interpreter says of itself; None when it does not run."""
+    try:
+        answer = subprocess.run([python, "-I", "-c", _ABOUT], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    version, executable, stdlib = json.loads(answer.stdout)
     return Interpreter(version, Path(executable), Path(stdlib))
 
 
@@ -81,7 +108,7 @@ def stage(root: Path, python: Interpreter, busybox: Path, run: Run) -> None:
     for name, text in _FILES.items():
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(text)
-    _compile(root, python)
+    _compile(root, python, run)
 
 
 def libraries(files: Iterable[Path]) -> list[Path]:
@@ -120,13 +147,11 @@ def _copy_stdlib(stdlib: Path, root: Path) -> None:
     shutil.copytree(stdlib, target, ignore=ignored, ignore_dangling_symlinks=True)
 
 
-def _compile(root: Path, python: Interpreter) -> None:
-    """Compile all there is, so that a server starts in two seconds instead of six."""
-    # Not checked against the sources' times: an image's files have one time each. Some templates do not compile.
-    options = ["-qq", "-j", "0", "--invalidation-mode", "unchecked-hash", "-s", str(root), "-p", "/"]
-    subprocess.run(
-        [str(python.executable), "-I", "-m", "compileall", *options, str(root)], capture_output=True, check=False
-    )
+def _compile(root: Path, python: Interpreter, run: Run) -> None:
+    """Compile all there is, so that a server's imports take it two seconds of processor time instead of five."""
+    # Not checked against the sources' times: all of an image's files have one time.
+    options = ("-qq", "-j", "0", "--invalidation-mode", "unchecked-hash", "-s", str(root), "-p", "/")
+    run([str(python.executable), "-I", "-m", "compileall", *options, str(root)], {})
 
 
 def _copy(path: Path, root: Path) -> None:

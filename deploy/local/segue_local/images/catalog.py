@@ -104,13 +104,13 @@ def _mlserver(model: _Model, trained: bytes) -> Recipe:
         "parameters": {"uri": "./model.joblib", "version": model.version},
     }
     files = {
-        "srv/model/settings.json": _json(_SETTINGS),
-        "srv/model/model-settings.json": _json(settings),
-        "srv/model/model.joblib": trained,
+        "srv/iris/settings.json": _json(_SETTINGS),
+        "srv/iris/model-settings.json": _json(settings),
+        "srv/iris/model.joblib": trained,
     }
     if model.runtime != _SKLEARN:
-        files["srv/model/runtime.py"] = (_FIXTURES / "runtime.py").read_bytes()
-    return Recipe(f"mlserver:{model.tag}", files, (f"/{PYTHON}", "-c", _MLSERVER, "start", "/srv/model"))
+        files["srv/iris/runtime.py"] = (_FIXTURES / "runtime.py").read_bytes()
+    return Recipe(f"mlserver:{model.tag}", files, (f"/{PYTHON}", "-c", _MLSERVER, "start", "/srv/iris"))
 
 
 def _streams(version: str) -> Recipe:

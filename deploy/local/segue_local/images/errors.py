@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from segue_local.errors import LocalStackError
 
 
@@ -21,4 +23,14 @@ class UvMissing(LocalStackError):
     def __init__(self, searched: str) -> None:
         super().__init__(
             f"no `uv` was found ({searched}), and it installs the packages of the images: `pip install uv`"
+        )
+
+
+class PythonMissing(LocalStackError):
+    """There is no Python of a version that MLServer runs on."""
+
+    def __init__(self, versions: Sequence[str]) -> None:
+        super().__init__(
+            f"the images need Python {' or '.join(versions)}, as MLServer runs on no other: put one of them on "
+            f"PATH, or make the environment with it"
         )
