@@ -27,7 +27,7 @@ from segue_local.images import (
     ensure_images,
 )
 from segue_local.images import base as base_layer
-from segue_local.packages import ensure_packages
+from segue_local.packages import install_packages
 
 # What a container runtime does: a root of the layers, its own network and processes, the image's user and command.
 CONTAINER = """
@@ -273,7 +273,7 @@ def test_missing_package_is_told_with_the_fix(monkeypatch: pytest.MonkeyPatch) -
     """Where nothing can be installed, the error names the packages and the command that installs them."""
     monkeypatch.setenv("PATH", "")
     with pytest.raises(PackagesMissing, match=r"missing: busybox-static .* `sudo apt-get install busybox-static`"):
-        ensure_packages(("busybox-static",), lambda line: None)
+        install_packages(("busybox-static",), lambda line: None)
 
 
 def test_both_versions_of_the_model_answer(start: Callable[..., Container]) -> None:

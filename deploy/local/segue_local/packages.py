@@ -23,11 +23,8 @@ class PackagesMissing(LocalStackError):
         )
 
 
-def ensure_packages(packages: Sequence[str], say: Progress) -> None:
-    """Install those of the packages that are missing. Raises ``PackagesMissing``."""
-    missing = [package for package in packages if not _installed(package)]
-    if not missing:
-        return
+def install_packages(missing: Sequence[str], say: Progress) -> None:
+    """Install packages that are missing. Raises ``PackagesMissing``."""
     if shutil.which("apt-get") is None:
         raise PackagesMissing(missing, "there is no apt-get here")
     if os.geteuid() != 0:
@@ -40,14 +37,6 @@ def ensure_packages(packages: Sequence[str], say: Progress) -> None:
         answer = _apt_get(install)
         if answer.returncode != 0:
             raise PackagesMissing(missing, f"apt-get failed: {answer.stdout.strip()[-500:]}")
-
-
-def _installed(package: str) -> bool:
-    if shutil.which("dpkg-query") is None:
-        return False
-    command = ["dpkg-query", "--show", "--showformat", "${db:Status-Status}", package]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    return answer.stdout == "installed"
 
 
 def _apt_get(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:

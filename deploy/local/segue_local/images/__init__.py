@@ -15,18 +15,18 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from segue_local.images.archive import Image, layer_of_files, layer_of_tree, write_archive
+from segue_local import archive
+from segue_local.archive import Image, layer_of_files, layer_of_tree, write_archive
 from segue_local.images.base import SITE, Interpreter, Run, checked, find_interpreter, stage
 from segue_local.images.catalog import IMAGES, recipes
 from segue_local.images.errors import ImagesFailed, PythonMissing, UvMissing
 from segue_local.once import Progress, locked, run, to_stderr, told
-from segue_local.packages import PackagesMissing, ensure_packages
+from segue_local.packages import PackagesMissing, install_packages
 from segue_local.paths import binaries_dir
 
 __all__ = ["IMAGES", "ImagesFailed", "PackagesMissing", "PythonMissing", "UvMissing", "ensure_images"]
 
 _SOURCES = Path(__file__).parent
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def ensure_images(on_progress: Progress | None = None) -> Path:
@@ -49,8 +49,9 @@ def ensure_images(on_progress: Progress | None = None) -> Path:
 def _digest(python: Interpreter) -> str:
     """Of all that could change the archive."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in _SOURCES.rglob("*") if path.is_file() and path.suffix != ".pyc"):
-        digest.update(path.relative_to(_SOURCES).as_posix().encode() + b"\0" + path.read_bytes())
+    sources = [Path(archive.__file__), *(path for path in _SOURCES.rglob("*") if path.is_file())]
+    for path in sorted(path for path in sources if path.suffix != ".pyc"):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
     about = [python.version, str(python.executable), str(python.stdlib), *platform.libc_ver(), platform.machine()]
     digest.update("\0".join(about).encode())
     return digest.hexdigest()[:16]
@@ -79,7 +80,7 @@ def _build(target: Path, python: Interpreter, say: Progress, lock: int) -> None:
 
 def _busybox(say: Progress) -> Path:
     if shutil.which("busybox") is None:
-        ensure_packages(("busybox-static",), say)
+        install_packages(("busybox-static",), say)
     path = shutil.which("busybox")
     if path is None:
         raise PackagesMissing(("busybox-static",), "it is installed, and `busybox` is not on PATH")
@@ -100,4 +101,4 @@ def _write(root: Path, trained: Mapping[str, bytes], work: Path) -> None:
     for number, recipe in enumerate(recipes(trained)):
         top = layer_of_files(recipe.files, work / f"top-{number}.tar")
         images.append(Image(recipe.reference, [base, top], recipe.config))
-    write_archive(images, _ARCHITECTURES.get(platform.machine(), platform.machine()), work / "images.tar")
+    write_archive(images, work / "images.tar")

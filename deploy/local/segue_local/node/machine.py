@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from segue_local.errors import LocalStackError, Refused
+from segue_local.errors import Refused
 from segue_local.node import cgroups
+from segue_local.packages import install_packages
 
 CNI_PLUGINS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 BUSYBOX = Path("/bin/busybox")
@@ -46,14 +46,13 @@ def node_is_possible() -> str | None:
 
 
 def prepare(say: Callable[[str], None]) -> None:
-    """Install the packages that are missing. Raises ``Refused`` where no node can be, ``LocalStackError``."""
+    """Install the packages that are missing. Raises ``Refused`` where no node can be, ``PackagesMissing``."""
     hindrance = node_is_possible()
     if hindrance is not None:
         raise Refused(hindrance)
     packages = missing_packages()
     if packages:
-        say(f"installing {' '.join(packages)} by apt-get …")
-        _install(packages)
+        install_packages(packages, say)
 
 
 def missing_packages() -> list[str]:
@@ -88,12 +87,3 @@ def _is_static(program: Path) -> bool:
             return b"/ld-" not in file.read(4096)
     except OSError:
         return False
-
-
-def _install(packages: list[str]) -> None:
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages]
-    for command in (["apt-get", "update", "-q"], install):
-        done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise LocalStackError(f"`{' '.join(install)}` failed:\n{(done.stdout + done.stderr)[-2000:]}")

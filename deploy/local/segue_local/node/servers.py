@@ -12,11 +12,12 @@ from typing import Any
 import yaml
 
 from segue_local import processes
+from segue_local.archive import write_programs
 from segue_local.certs import write_private
 from segue_local.errors import LocalStackError
 from segue_local.kube import KubeClient, fetch
 from segue_local.layout import Layout
-from segue_local.node import archive, cgroups
+from segue_local.node import cgroups
 from segue_local.node.handle import Node
 from segue_local.node.machine import BUSYBOX, CNI_PLUGINS, path_with, which
 from segue_local.node.network import PODS, Network
@@ -88,7 +89,7 @@ class NodeServers:
         for name, text in files.items():
             write_private(folder / name, text.encode())
         command = ["/bin/busybox", "sleep", "2147483647"]
-        archive.write_image(folder / "pause.tar", _PAUSE, {"/bin/busybox": BUSYBOX.read_bytes()}, command)
+        write_programs({"bin/busybox": BUSYBOX.read_bytes()}, _PAUSE, command, folder / "pause.tar")
 
     def _command(self, part: str, init: int) -> list[str]:
         if part == "node":

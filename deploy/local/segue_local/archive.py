@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import platform
 import stat
 import tarfile
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 # 2020-01-01: before the zip format's first year, 1980, some tools refuse a file.
 _MTIME_S = 1577836800
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _WORLD_WRITABLE = frozenset({"tmp"})
 
 
@@ -41,7 +44,7 @@ def layer_of_tree(root: Path, target: Path) -> Layer:
     return _layer(target)
 
 
-def layer_of_files(files: Mapping[str, bytes], target: Path) -> Layer:
+def layer_of_files(files: Mapping[str, bytes], target: Path, mode: int = 0o644) -> Layer:
     """Write these files, by their path without the first slash, as a layer."""
     folders = {parent.as_posix() for name in files for parent in Path(name).parents} - {"."}
     with tarfile.open(target, "w", format=tarfile.GNU_FORMAT) as tar:
@@ -49,14 +52,22 @@ def layer_of_files(files: Mapping[str, bytes], target: Path) -> Layer:
             if name in folders:
                 tar.addfile(_folder(name))
             else:
-                _add_file(tar, name, io.BytesIO(files[name]), len(files[name]), 0o644)
+                _add_file(tar, name, io.BytesIO(files[name]), len(files[name]), mode)
     return _layer(target)
 
 
-def write_archive(images: Iterable[Image], architecture: str, target: Path) -> None:
+def write_programs(files: Mapping[str, bytes], name: str, command: Sequence[str], target: Path) -> None:
+    """Write a docker-archive of one image with nothing but these programs, and what it runs of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        layer = layer_of_files(files, Path(folder) / "layer.tar", mode=0o755)
+        config = {"Entrypoint": list(command), "Env": ["PATH=/bin"], "WorkingDir": "/"}
+        write_archive([Image(name, [layer], config)], target)
+
+
+def write_archive(images: Iterable[Image], target: Path) -> None:
     """Write all images into one docker-archive; a layer that several share is in it once."""
     images = list(images)
-    configs = {image.name: _config(image, architecture) for image in images}
+    configs = {image.name: _config(image) for image in images}
     layers = {layer.digest: layer for image in images for layer in image.layers}
     manifest = [
         {
@@ -75,10 +86,10 @@ def write_archive(images: Iterable[Image], architecture: str, target: Path) -> N
                 _add_file(tar, f"{digest}.tar", file, layer.path.stat().st_size, 0o644)
 
 
-def _config(image: Image, architecture: str) -> bytes:
+def _config(image: Image) -> bytes:
     return _json(
         {
-            "architecture": architecture,
+            "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
             "os": "linux",
             "config": image.config,
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer.digest}" for layer in image.layers]},
