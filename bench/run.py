@@ -6,7 +6,6 @@ These machines are shared and noisy: compare ratios and medians of one run, neve
 import argparse
 import asyncio
 import json
-import os
 import sys
 import threading
 import time
@@ -23,6 +22,7 @@ from segue_local import Stack
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/support"))
 
 from harness import Lab, open_lab, until
+from stacks import plain_stack
 
 REPLICAS, SURGE, READY_AFTER = 10, 2, "2s"
 LIMIT_S = 180.0
@@ -172,15 +172,9 @@ def _print(ours: list[Measured], plain: list[float]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="pairs of rollouts")
-    parser.add_argument("--stack", help="a stack that is up, instead of one of its own")
     arguments = parser.parse_args()
-    given = Stack.find(arguments.stack) if arguments.stack else None
-    stack = given or Stack.up(f"segue-test-bench-{os.getpid()}", on_progress=lambda line: print(line, file=sys.stderr))
-    try:
+    with plain_stack("bench") as stack:
         asyncio.run(measure(stack, arguments.rounds))
-    finally:
-        if given is None:
-            stack.down()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ rollout undo`` in the moment of its first symptom, which no person and no pipeli
 
 import argparse
 import asyncio
-import os
 import sys
 import tempfile
 import time
@@ -17,12 +16,12 @@ from typing import Any
 
 from figures import numbers, print_rows, seconds
 from segue_local import Stack, node_is_possible
-from segue_local.images import ensure_images
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/support"))
 
 from harness import open_lab, until
 from serving import MLSERVER, RATE, Serving
+from stacks import node_stack
 from watcher import PodWatcher
 
 REPLICAS, SURGE, BAD = 4, 1, "cannot-load"
@@ -155,22 +154,12 @@ def _print(found: dict[tuple[str, str], list[Measured]], rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="rollouts and rollbacks of each")
-    parser.add_argument("--stack", help="a stack with a node and its images that is up, instead of one of its own")
     arguments = parser.parse_args()
     hindrance = node_is_possible()
     if hindrance:
         sys.exit(f"not measured: {hindrance}")
-    say = lambda line: print(line, file=sys.stderr)  # noqa: E731
-    given = Stack.find(arguments.stack) if arguments.stack else None
-    stack = given or Stack.up(f"segue-test-bench-{os.getpid()}", node=True, on_progress=say)
-    try:
-        if given is None and stack.node is not None:
-            stack.node.load(ensure_images(say))
-        with tempfile.TemporaryDirectory() as folder:
-            asyncio.run(measure(stack, arguments.rounds, Path(folder)))
-    finally:
-        if given is None:
-            stack.down()
+    with node_stack("bench") as stack, tempfile.TemporaryDirectory() as folder:
+        asyncio.run(measure(stack, arguments.rounds, Path(folder)))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from types import FrameType
 
 from kubernetes import client, config
 from onlooker import Onlooker
-from segue_local import Stack, node_is_possible
+from segue_local import Stack, node_is_possible, tied_stack
 from segue_local.images import ensure_images
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,8 +56,8 @@ def main() -> int:
         title(f"The stack: a real Temporal and a real Kubernetes control plane, {scene.stack}")
         if hindrance:
             print(f"({hindrance})")
-        stack = Stack.up(NAME, node=scene is REAL, on_progress=_say)
-        ends.callback(lambda: (stack.down(), print("\nThe stack is down; nothing is left running.")))
+        ends.callback(lambda: print("\nThe stack is down; nothing is left running."))
+        stack = ends.enter_context(tied_stack(NAME, node=scene is REAL, on_progress=_say))
         os.environ.update(stack.env())
         config.load_kube_config(str(stack.kubeconfig))
         if stack.node is not None:
@@ -149,7 +149,7 @@ def worker(stack: Stack) -> Iterator[None]:
     subprocess.run(
         [SEGUE, "local", "apply", "--name", NAME, _rights()], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
     )
-    environment = {**os.environ, "KUBECONFIG": str(stack.kubeconfig_for("segue-worker"))}
+    environment = {**os.environ, **stack.mark, "KUBECONFIG": str(stack.kubeconfig_for("segue-worker"))}
     log_path = stack.state_dir / "logs" / "worker.log"
     with log_path.open("wb") as log:
         print("\n$ segue worker &", flush=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from harness import Lab, Run, open_lab, until
 from killing_worker import CRASHING, KillingWorker, watched
-from segue_local import Stack
+from segue_local import Stack, tied_stack
 from temporalio.service import RPCError
 
 from segue.report import to_markdown
@@ -27,11 +27,8 @@ BACK_IN_S = 180.0
 @pytest.fixture(scope="module")
 def own_stack() -> Iterator[Stack]:
     """Servers that may be killed without disturbing other tests."""
-    started = Stack.up(f"segue-test-outages-{os.getpid()}")
-    try:
+    with tied_stack(f"segue-outages-{os.getpid()}") as started:
         yield started
-    finally:
-        started.down()
 
 
 @pytest.mark.parametrize("part", ["temporal", "kube-apiserver", "etcd", "kube-controller-manager"])

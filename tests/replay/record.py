@@ -6,10 +6,8 @@ a rollout that a new release would break. SEGUE_TEST_STACK names a running stack
 
 import asyncio
 import json
-import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ sys.path[:0] = [str(ROOT / "tests/support")]
 from harness import FAST, Lab, Run, open_lab, until  # noqa: E402 - needs the path
 from killing_worker import CRASHING, until_phase  # noqa: E402
 from segue_local import Stack  # noqa: E402
+from stacks import plain_stack  # noqa: E402
 
 HISTORIES = Path(__file__).parent / "histories"
 ASKS_AT_1 = {"maxSurge": 1, "waypoints": [{"at": 1, "hold": "100ms", "approval": True}]}
@@ -105,25 +104,9 @@ def _anonymous(found: Any) -> Any:
     return found
 
 
-@contextmanager
-def _servers() -> Iterator[Stack]:
-    given = os.environ.get("SEGUE_TEST_STACK")
-    if given:
-        found = Stack.find(given)
-        if found is None:
-            raise SystemExit(f"SEGUE_TEST_STACK={given}: no such stack is up")
-        yield found
-        return
-    started = Stack.up(f"segue-test-histories-{os.getpid()}", on_progress=print)
-    try:
-        yield started
-    finally:
-        started.down()
-
-
 async def main() -> None:
     """Record everything, and only then replace what is there."""
-    with _servers() as stack:
+    with plain_stack("histories") as stack:
         async with open_lab(stack) as fleet:
             fleet.worker()
             recorded = await asyncio.gather(*(record(stack, fleet.task_queue, name) for name in SCENARIOS))

@@ -202,7 +202,14 @@ class Lab:
         """What a worker of this lab is told: where everything is, with the rights of a worker and no more."""
         settings = {"SEGUE_TASK_QUEUE": self.task_queue, "SEGUE_LOG_FORMAT": "text", "SEGUE_GRACEFUL_SHUTDOWN_S": "5"}
         rights = {"KUBECONFIG": str(self.stack.kubeconfig_for("segue-worker"))}
-        return {**self.stack.env(), **rights, **settings, "PYTHONPATH": str(ROOT / "tests/support"), **env}
+        return {
+            **self.stack.env(),
+            **self.stack.mark,
+            **rights,
+            **settings,
+            "PYTHONPATH": str(ROOT / "tests/support"),
+            **env,
+        }
 
     async def close(self) -> None:
         for worker in self.workers:

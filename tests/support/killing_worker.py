@@ -16,6 +16,7 @@ effect, the process kills itself. The diary is a file, so that the restarted wor
 
 import asyncio
 import contextvars
+import ctypes
 import functools
 import multiprocessing
 import os
@@ -207,7 +208,14 @@ async def _serve(settings: Settings, accident: Accident) -> None:
     await worker.run()
 
 
+def _end_with_parent() -> None:
+    """Die with the fork server, which ends with the tests: also when they are killed."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
 def _main(environment: dict[str, str], diary: Path, point: str, log: Path, silence_s: float | None) -> None:
+    _end_with_parent()
     with log.open("a") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())

@@ -18,6 +18,7 @@ from segue_local.errors import (
 from segue_local.node.handle import Node
 from segue_local.node.machine import node_is_possible
 from segue_local.stack import PartStatus, Stack
+from segue_local.tied import tied_stack
 
 __all__ = [
     "BuildFailed",
@@ -31,4 +32,5 @@ __all__ = [
     "Stack",
     "StackNotRunning",
     "node_is_possible",
+    "tied_stack",
 ]

@@ -119,8 +119,13 @@ def kill_marked(stack_dir: Path) -> None:
             process.kill()
 
 
+def mark_of(stack_dir: Path) -> dict[str, str]:
+    """The variable that a process carries which shall end with the stack."""
+    return {MARKER: str(stack_dir)}
+
+
 def _own_environment(stack_dir: Path) -> dict[str, str]:
-    return {"PATH": os.defpath, "HOME": str(stack_dir), MARKER: str(stack_dir)}
+    return {"PATH": os.defpath, "HOME": str(stack_dir), **mark_of(stack_dir)}
 
 
 def _child_of(wrapper: subprocess.Popen[bytes]) -> Process | None:

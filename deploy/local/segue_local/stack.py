@@ -233,6 +233,11 @@ class Stack:
             "SEGUE_TEMPORAL_UI": self.temporal_ui,
         }
 
+    @property
+    def mark(self) -> dict[str, str]:
+        """An environment variable: a process that carries it ends with the stack."""
+        return processes.mark_of(self._layout.root)
+
     def kubeconfig_for(self, user: str, groups: Sequence[str] = ()) -> Path:
         """A kubeconfig (0600) with a client certificate of that user in those groups."""
         digest = hashlib.sha256("\0".join([user, *groups]).encode()).hexdigest()[:8]

@@ -27,7 +27,10 @@ class Node:
     socket: Path
 
     def command(self, argv: Sequence[str]) -> list[str]:
-        """The command line that runs a program in the node's network, with the host's files and processes."""
+        """The command line that runs a program in the node's network, with the host's files and processes.
+
+        That program carries the stack's mark, and so ends with it.
+        """
         return [*self._enter, *argv]
 
     def load(self, archive: Path) -> None:

@@ -49,7 +49,9 @@ class NodeServers:
     def handle(self, init: int) -> Node:
         """What others do with the node; ``init`` is the pid of its first process."""
         socket = Path(f"/proc/{init}/root{_SOCKET}")
-        return Node(self.network.name, self.network.address, self.network.enter, self.binaries["ctr"], socket)
+        marks = [f"{name}={value}" for name, value in processes.mark_of(self.layout.root).items()]
+        enter = [*self.network.enter, which("env") or "env", *marks]
+        return Node(self.network.name, self.network.address, enter, self.binaries["ctr"], socket)
 
     def prepare(self, api_port: int) -> None:
         """Make the network, and write all that the servers read. Raises ``LocalStackError``."""

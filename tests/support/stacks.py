@@ -1,0 +1,49 @@
+"""The stacks that tests, benches and recordings run on."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from segue_local import Stack, tied_stack
+from segue_local.images import ensure_images
+from serving import ACCELERATOR, ACCELERATORS
+
+
+@contextmanager
+def plain_stack(kind: str) -> Iterator[Stack]:
+    """A stack of this process's own; SEGUE_TEST_STACK names one that is up instead, for quick work."""
+    given = _given("SEGUE_TEST_STACK")
+    if given is not None:
+        yield given
+        return
+    with tied_stack(f"segue-{kind}-{os.getpid()}", on_progress=_say) as started:
+        yield started
+
+
+@contextmanager
+def node_stack(kind: str) -> Iterator[Stack]:
+    """The same with a real node and the images of all model servers; SEGUE_TEST_NODE names one that is up."""
+    given = _given("SEGUE_TEST_NODE")
+    if given is not None:
+        yield given
+        return
+    name, resources = f"segue-{kind}-node-{os.getpid()}", {ACCELERATOR: str(ACCELERATORS)}
+    with tied_stack(name, node=True, node_resources=resources, on_progress=_say) as started:
+        assert started.node is not None
+        started.node.load(ensure_images(_say))
+        yield started
+
+
+def _given(variable: str) -> Stack | None:
+    name = os.environ.get(variable)
+    if not name:
+        return None
+    found = Stack.find(name)
+    if found is None:
+        raise SystemExit(f"{variable}={name}: no such stack is up")
+    return found
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
