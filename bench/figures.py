@@ -20,4 +20,4 @@ def percentile(values: Sequence[float], share: float) -> float:
 def print_rows(rows: Sequence[Sequence[str]]) -> None:
     """Print a name and its figures a line."""
     for name, *figures in rows:
-        print(f"{name:<64}" + "".join(f"{figure:>12}" for figure in figures))
+        print(f"{name:<76}" + "".join(f"{figure:>12}" for figure in figures))

@@ -26,7 +26,7 @@ from watcher import PodWatcher
 
 REPLICAS, SURGE, BAD = 4, 1, "cannot-load"
 BUDGET = {"maxSurge": SURGE, "maxUnavailable": 0}
-READINESS = {"minReady": "0s", "deadline": "3m"}
+READINESS = {"minReady": "1s", "deadline": "3m"}  # plain: minReadySeconds 1
 LIMIT_S = 180.0
 
 
@@ -35,6 +35,8 @@ class Measured:
     """One rollout under traffic."""
 
     took_s: float
+    recovered_s: float
+    """From the beginning until all replicas of before served again, for the last time; 0 where they always did."""
     requests: int
     failed: int
     fewest_ready: int
@@ -69,7 +71,8 @@ async def under_traffic(serving: Serving, name: str, tag: str, roll: Callable[[]
         await until("the old ones to end", lambda: not watcher.samples[-1].leaving, LIMIT_S)
         outcomes = await asyncio.to_thread(load.stop)
     assert not outcomes.dropped, "the load was not constant"
-    return Measured(took_s, len(outcomes.requests), len(outcomes.failed), watcher.fewest_ready)
+    short = [sample.at - began_s for sample in watcher.samples if sample.ready < REPLICAS]
+    return Measured(took_s, max([0.0, *short]), len(outcomes.requests), len(outcomes.failed), watcher.fewest_ready)
 
 
 async def rollout(serving: Serving, name: str, tag: str, way: Way) -> Measured:
@@ -112,7 +115,11 @@ async def measure(stack: Stack, rounds: int, folder: Path) -> None:
         lab.worker()
         for name in ways:
             await serving.deploy(
-                name.lower(), MLSERVER, REPLICAS, strategy={"type": "RollingUpdate", "rollingUpdate": BUDGET}
+                name.lower(),
+                MLSERVER,
+                REPLICAS,
+                minReadySeconds=1,
+                strategy={"type": "RollingUpdate", "rollingUpdate": BUDGET},
             )
         for number in range(rounds):
             tag = "v1" if number % 2 else "v2"
@@ -129,25 +136,24 @@ def is_free(serving: Serving, name: str) -> bool:
 
 
 def _print(found: dict[tuple[str, str], list[Measured]], rounds: int) -> None:
-    head = f"{REPLICAS} replicas of MLServer, surge {SURGE}, {RATE} requests/s, {rounds} rounds"
-    rows = [(head, "median", "min", "max")]
-    titles = {
-        "rollout": "a good version, until it runs alone",
-        "rollback": "a bad one, first symptom to full old capacity",
-    }
+    rows = [
+        (f"{REPLICAS} replicas of MLServer, surge {SURGE}, {RATE} requests/s, {rounds} rounds", "median", "min", "max")
+    ]
+    titles = {"rollout": "a good version", "rollback": "a bad one, from its first symptom"}
     for what, title in titles.items():
-        plain, ours = found["plain", what], found["Segue", what]
-        for name, measured in (("plain", plain), ("Segue", ours)):
+        for way in ("plain", "Segue"):
+            measured = found[way, what]
             rows += [
-                (f"{title}: {name}", *seconds([m.took_s for m in measured], 1)),
+                (f"{title}: {way}, until one version runs alone", *seconds([m.took_s for m in measured], 1)),
+                ("    full capacity again after", *seconds([m.recovered_s for m in measured], 1)),
                 (
                     f"    failed requests of {sum(m.requests for m in measured)}",
                     *numbers([m.failed for m in measured], 0),
                 ),
                 ("    fewest ready", *numbers([m.fewest_ready for m in measured], 0)),
             ]
-        ratios = [a.took_s / b.took_s for a, b in zip(ours, plain, strict=True)]
-        rows.append(("    ratio, pair by pair", *numbers(ratios, 2)))
+    pairs = zip(found["Segue", "rollout"], found["plain", "rollout"], strict=True)
+    rows.append(("ratio of the good ones, pair by pair", *numbers([a.took_s / b.took_s for a, b in pairs], 2)))
     print_rows(rows)
 
 

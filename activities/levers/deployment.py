@@ -157,10 +157,11 @@ class DeploymentLever:
         goal = asked.decision.counts
         if goal is None:
             raise ValueError("a scale needs counts")
-        step = goal
+        step, old = goal, set[str]()
 
         def make(objects: Objects, seen: Observation) -> Object | None:
-            nonlocal step
+            nonlocal step, old
+            old = _old_sets(objects, asked.state)
             if seen.replicas < 1:
                 raise Stale("the target is scaled to 0")
             step = _first(resolve_budget(asked.rules.strategy, seen.replicas), asked.state, seen, goal)
@@ -168,7 +169,12 @@ class DeploymentLever:
 
         await self._drain(asked, goal, now)
         written = await self._write(asked, now, make)
-        if not written.done or step == goal or written.mark is None or not await self._gone(asked, step):
+        if (
+            not written.done
+            or step == goal
+            or written.mark is None
+            or not await self._gone(asked.target, old, step.old)
+        ):
             return written  # where they do not go now, the next decision asks again
         last = await self._write(asked.model_copy(update={"generation": written.mark.generation}), now, make)
         return last.model_copy(update={"writes": written.writes + last.writes, "mark": last.mark or written.mark})
@@ -192,16 +198,13 @@ class DeploymentLever:
         if names:
             await leave_services(self._cluster, asked.target.namespace, names, drain)
 
-    async def _gone(self, asked: WriteInput, counts: Counts) -> bool:
-        """Wait until no more old pods are there than wanted; false when that takes too long."""
-        target, wanted = asked.target, asked.state.wanted.template
-        found = (await self._fetch(target)).replicasets
-        old = {rs["metadata"]["uid"] for rs in found if fingerprint(rs["spec"]["template"]) != wanted}
+    async def _gone(self, target: Target, old: set[str], number: int) -> bool:
+        """Wait until no more than ``number`` pods of the old ReplicaSets are there; false when that takes too long."""
         try:
             async with asyncio.timeout(_AVAILABLE_S):
                 while True:
                     pods = await self._cluster.list("pods", target.namespace, await self._selector(target))
-                    if sum(controller_uid(p) in old and is_active(p) for p in pods["items"]) <= counts.old:
+                    if sum(controller_uid(p) in old and is_active(p) for p in pods["items"]) <= number:
                         return True
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
@@ -391,6 +394,12 @@ def _warnings(deployment: Object, start: Object, wanted: Object, rules: Rules) -
     if budget.floor == 0:
         found.append("the floor is 0: the budget allows that nothing serves for a while")
     return tuple(found)
+
+
+def _old_sets(objects: Objects, state: State) -> set[str]:
+    """Return the uids of the ReplicaSets that do not run the wanted version."""
+    found = objects.replicasets
+    return {rs["metadata"]["uid"] for rs in found if fingerprint(rs["spec"]["template"]) != state.wanted.template}
 
 
 def _check_owner(deployment: Object, state: State) -> None:
