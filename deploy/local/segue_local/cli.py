@@ -17,7 +17,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from segue_local.apply import apply
-from segue_local.errors import LocalStackError, StackNotRunning
+from segue_local.errors import LocalStackError, Refused, StackNotRunning
+from segue_local.images import ensure_images
 from segue_local.stack import PartStatus, Stack
 
 app = typer.Typer(
@@ -105,6 +106,20 @@ def env(
         return
     for key, value in variables.items():
         print(f"export {key}={shlex.quote(value)}")
+
+
+@app.command()
+def images(name: Name = "default") -> None:
+    """Make images of real model servers, and give them to the stack's real node (a minute the first time).
+
+    MLServer v1 and v2, bad versions of it in six known ways, and a fixture that streams tokens.
+    """
+    with _errors():
+        node = _stack(name).node
+        if node is None:
+            raise Refused(f"stack {name} has no real node: start it with `segue local up --name {name} --node`")
+        node.load(ensure_images(_say))
+        print("\n".join(node.images()))
 
 
 @app.command("apply")
