@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 
-.PHONY: help setup demo test lint unit format bench histories clean
+.PHONY: help setup demo test servers lint unit format bench histories clean
 
 help: ## what each command does
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -21,8 +21,11 @@ $(VENV)/.done: pyproject.toml uv.lock
 demo: setup ## a rollout, and a bad version that comes back by itself, on real servers on this machine
 	$(BIN)/python examples/demo.py
 
-test: lint ## everything: lint, types, import rules, unit, workflow, replay and cluster tests
+test: lint servers ## everything: lint, types, import rules, unit, workflow, replay, cluster and traffic tests
 	$(BIN)/pytest
+
+servers: setup ## build the servers that tests run on (minutes, once)
+	$(BIN)/segue local build --all
 
 lint: setup ## style, types and import rules
 	$(BIN)/ruff check .

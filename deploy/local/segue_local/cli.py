@@ -17,8 +17,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from segue_local.apply import apply
+from segue_local.build import K6, NODE_BINARIES, ensure_built
 from segue_local.errors import LocalStackError, Refused, StackNotRunning
 from segue_local.images import ensure_images
+from segue_local.node.machine import node_is_possible
 from segue_local.stack import PartStatus, Stack
 
 app = typer.Typer(
@@ -106,6 +108,25 @@ def env(
         return
     for key, value in variables.items():
         print(f"export {key}={shlex.quote(value)}")
+
+
+@app.command()
+def build(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what a real node, its images and traffic need, where they can be.")
+    ] = False,
+) -> None:
+    """Build the servers now, and not at the first start (minutes, once)."""
+    with _errors():
+        ensure_built(_say)
+        if not everything:
+            return
+        hindrance = node_is_possible()
+        if hindrance is not None:
+            _say(hindrance)
+            return
+        ensure_built(_say, [*NODE_BINARIES, K6])
+        ensure_images(_say)
 
 
 @app.command()
