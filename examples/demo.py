@@ -1,7 +1,8 @@
 """``make demo``: the main job, on real servers on this machine, by the same commands that a person types.
 
 Where the machine allows a real node (Linux and root), real model servers are rolled under traffic; elsewhere, or with
-``--fake``, fake pods. It starts a local stack of its own, and leaves nothing running, also when it fails or is interrupted.
+``--fake``, fake pods. It starts a local stack of its own, and leaves nothing running, also when it fails or is
+interrupted.
 """
 
 import os
