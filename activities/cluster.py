@@ -18,7 +18,11 @@ FIELD_MANAGER = "segue"
 REQUEST_TIMEOUT_S = 20.0
 WATCH_S = 300
 SILENCE_S = 150.0
-STRATEGIC_MERGE = "application/strategic-merge-patch+json"
+_PATCHES: dict[str, Any] = {
+    "field_manager": FIELD_MANAGER,
+    "_content_type": "application/strategic-merge-patch+json",
+    "_request_timeout": REQUEST_TIMEOUT_S,
+}
 
 Object = dict[str, Any]
 
@@ -95,47 +99,23 @@ class Cluster:
             Conflict: when the precondition fails.
             Refused: when the API server does not take it.
         """
-        with _translated(f"deployment {namespace}/{name}"):
-            return await _json(
-                await self._apps.patch_namespaced_deployment_without_preload_content(
-                    name,
-                    namespace,
-                    patch,
-                    field_manager=FIELD_MANAGER,
-                    field_validation="Strict",
-                    dry_run="All" if dry_run else None,
-                    _content_type=STRATEGIC_MERGE,
-                    _request_timeout=REQUEST_TIMEOUT_S,
-                )
-            )
+        call = self._apps.patch_namespaced_deployment_without_preload_content
+        options: dict[str, Any] = {"field_validation": "Strict", "dry_run": "All" if dry_run else None}
+        return await self._patch(f"deployment {namespace}/{name}", call(name, namespace, patch, **options, **_PATCHES))
 
     async def patch_replicaset(self, namespace: str, name: str, patch: Object) -> Object:
         """Patch one ReplicaSet (strategic merge), with the same precondition and errors."""
-        with _translated(f"replicaset {namespace}/{name}"):
-            return await _json(
-                await self._apps.patch_namespaced_replica_set_without_preload_content(
-                    name,
-                    namespace,
-                    patch,
-                    field_manager=FIELD_MANAGER,
-                    _content_type=STRATEGIC_MERGE,
-                    _request_timeout=REQUEST_TIMEOUT_S,
-                )
-            )
+        call = self._apps.patch_namespaced_replica_set_without_preload_content
+        return await self._patch(f"replicaset {namespace}/{name}", call(name, namespace, patch, **_PATCHES))
 
     async def patch_pod_status(self, namespace: str, name: str, patch: Object) -> Object:
         """Patch one pod's status (strategic merge), with the same precondition and errors."""
-        with _translated(f"pod {namespace}/{name}"):
-            return await _json(
-                await self._core.patch_namespaced_pod_status_without_preload_content(
-                    name,
-                    namespace,
-                    patch,
-                    field_manager=FIELD_MANAGER,
-                    _content_type=STRATEGIC_MERGE,
-                    _request_timeout=REQUEST_TIMEOUT_S,
-                )
-            )
+        call = self._core.patch_namespaced_pod_status_without_preload_content
+        return await self._patch(f"pod {namespace}/{name}", call(name, namespace, patch, **_PATCHES))
+
+    async def _patch(self, what: str, request: Awaitable[Any]) -> Object:
+        with _translated(what):
+            return await _json(await request)
 
     async def watch(self, kind: str, namespace: str, resource_version: str) -> AsyncIterator[tuple[str, Object]]:
         """Yield (event type, object) from ``resource_version`` on; ends after some minutes, as the server wants.

@@ -188,7 +188,7 @@ def _draining(rules: Rules, state: State, seen: Observation, now: float) -> Deci
     timeout_s = rules.drain.timeout.total_seconds()
     if now >= seen.leaving_since + timeout_s:
         return None
-    why = f"{seen.leaving} replicas to end their requests (at most {timeout_s:g} s)"
+    why = f"old replicas to end their requests, {seen.leaving} left (at most {timeout_s:g} s)"
     return Decision(act=Act.WAIT, why=why, problem=seen.problem, wake_at=seen.leaving_since + timeout_s)
 
 

@@ -263,6 +263,6 @@ def test_the_next_step_waits_for_replicas_that_end_their_requests() -> None:
     seen = see(4, 1, leaving=1, leaving_since=NOW - 10)
     waits = decide(DRAINS, MOVING, seen, NOW)
     assert (waits.act, waits.wake_at) == (Act.WAIT, NOW + 20)
-    assert waits.why == "1 replicas to end their requests (at most 30 s)"
+    assert waits.why == "old replicas to end their requests, 1 left (at most 30 s)"
     late = decide(DRAINS, MOVING, seen, NOW + 20)
     assert late.act is Act.SCALE and late.why.endswith("; 1 have not ended in time")
