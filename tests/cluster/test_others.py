@@ -196,3 +196,19 @@ async def test_a_way_back_that_cannot_complete(served: Lab) -> None:
         served.core.delete_namespaced_resource_quota("full", served.namespace)
         await case.ends("RolledBack")
     case.watcher.assert_within(3, 5, passing=1)
+
+
+async def test_a_right_is_taken_away_in_the_middle(served: Lab) -> None:
+    """Without the right to write it holds, says which right is missing, and goes on when it is told to."""
+    async with served.case("chat", **ASKS) as case:
+        await at_waypoint(case)
+        served.grant(writes=False)
+        await case.run.send("approve")
+        status = await case.run.until("it says so", lambda s: s.phase == "Held")
+        assert 'cannot patch resource "deployments"' in status.reason and "rbac.yaml" in status.reason
+        assert status.needs_person
+        await case.reaches(3, 2)
+        served.grant()
+        await case.run.send("resume")
+        await case.ends("Completed")
+    case.watcher.assert_within(4, 5)

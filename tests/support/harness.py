@@ -66,13 +66,16 @@ class Lab:
         api = kubeconfig.new_client_from_config(str(self.stack.kubeconfig))
         self.apps, self.core = client.AppsV1Api(api), client.CoreV1Api(api)
         self.core.create_namespace({"metadata": {"name": self.namespace}})
-        self._grant(client.RbacAuthorizationV1Api(api))
-
-    def _grant(self, rbac: client.RbacAuthorizationV1Api) -> None:
-        """Give the worker's user the published role in this namespace, and no more."""
+        self._rbac = client.RbacAuthorizationV1Api(api)
         role, binding = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
-        rbac.create_namespaced_role(self.namespace, role)
-        rbac.create_namespaced_role_binding(self.namespace, binding)
+        self._rbac.create_namespaced_role(self.namespace, role)
+        self._rbac.create_namespaced_role_binding(self.namespace, binding)
+
+    def grant(self, *, writes: bool = True) -> None:
+        """Give the worker's user the published role in this namespace, as it has from the start, or only to read."""
+        role, _ = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
+        rules = role["rules"] if writes else [{**rule, "verbs": ["get", "list", "watch"]} for rule in role["rules"]]
+        self._rbac.patch_namespaced_role(role["metadata"]["name"], self.namespace, {"rules": rules})
 
     # --- targets ---
 
