@@ -1,53 +1,23 @@
-"""What works without Temporal: reading a target for a plan, and giving a target free when a rollout's history is lost.
+"""What works without Temporal: giving a target free when a rollout's history is lost.
 
 Everything needed to return to the baseline, or to finish, is written on the target itself.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Literal
 
-from activities.cluster import Cluster, Object
+from activities.cluster import Cluster, Object, connected
 from activities.levers.deployment_patches import finish_patch, unhold_patch
-from activities.levers.deployment_reading import BASELINE, OWNER, replicas_of
-from activities.levers.template import stopping_of
+from activities.levers.deployment_reading import BASELINE, OWNER
 from segue.errors import Conflict, NotFound, TimedOut
 from segue.spec import Target
-from segue.stopping import Stopping
 
 POLL_S = 0.5
 _ATTEMPTS = 10
 
 Way = Literal["baseline", "wanted"]
-
-
-@asynccontextmanager
-async def _cluster() -> AsyncIterator[Cluster]:
-    cluster = await Cluster.connect()
-    try:
-        yield cluster
-    finally:
-        await cluster.close()
-
-
-class TargetFacts(NamedTuple):
-    """What a plan needs to know of a target."""
-
-    replicas: int
-    stopping: Stopping
-
-
-async def read_target(target: Target) -> TargetFacts:
-    """Return how many replicas the target is told to run, and how they stop.
-
-    Raises:
-        NotFound, NotAllowed, Unreachable.
-    """
-    async with _cluster() as cluster:
-        deployment = await cluster.get_deployment(target.namespace, target.name)
-    return TargetFacts(replicas_of(deployment), stopping_of(deployment["spec"]["template"]))
 
 
 async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Callable[[str], None]) -> str:
@@ -60,7 +30,7 @@ async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Call
         NotFound: when the target carries no saved baseline, so that there is nothing to release.
         TimedOut: when the controller is not there in time; the target is safe, and goes on by itself.
     """
-    async with _cluster() as cluster:
+    async with connected() as cluster:
         await _let_go(cluster, target, to, by)
         tell(f"{target} is free of its rollout and goes to the {to} by its own controller")
         await _await_complete(cluster, target, timeout_s, tell)
@@ -70,10 +40,9 @@ async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Call
 
 async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
     def patch(deployment: Object) -> Object:
-        return {
-            **unhold_patch(deployment, to_baseline=to == "baseline"),
-            "metadata": {"annotations": {OWNER: f"released by {by}"}},
-        }
+        made = unhold_patch(deployment, to_baseline=to == "baseline")
+        made["metadata"]["annotations"] = {**made["metadata"]["annotations"], OWNER: f"released by {by}"}
+        return made
 
     await _patch(cluster, target, patch)
 

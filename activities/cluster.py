@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -142,6 +142,16 @@ class Cluster:
                             status=event["object"].get("code", 500), reason=event["object"].get("message", "")
                         )
                     yield event["type"], event["object"]
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[Cluster]:
+    """Connect for the length of a block."""
+    cluster = await Cluster.connect()
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
 
 
 def _refuse_absent(given: str | None) -> None:

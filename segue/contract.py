@@ -11,6 +11,7 @@ from pydantic import Field
 
 from segue.decide import Decision
 from segue.gates import Verdict
+from segue.history import Note
 from segue.observation import Frozen, Observation, Version
 from segue.plan import Plan
 from segue.spec import Change, Rules, Spec, Target
@@ -125,6 +126,8 @@ class WriteInput(Frozen):
     """Only while the template is not written yet."""
     generation: int = 0
     """Of the target, when it was decided."""
+    note: Note | None = None
+    """What the version's revision shall keep of this rollout; only where that changes."""
     ready_at: float = 0.0
     """When the readiness that allows this was proven: seconds since the epoch; 0 when it is not known."""
 

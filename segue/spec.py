@@ -118,13 +118,16 @@ class Change(Model):
         default_factory=dict, max_length=128, description="Of the pod template; null removes one."
     )
     patch: dict[str, Any] | None = Field(default=None, description="Strategic-merge patch of the pod template.")
+    revision: int | None = Field(
+        default=None, ge=1, description="An earlier revision of the target, to which the named changes are applied."
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.patch is not None and self.named:
             raise _wrong("patch", "...", "stands beside named changes", "give one or the other")
         if not self.patch and not self.named:
-            raise ValueError("is empty; name an image, env, args, resources, annotations, or give a patch")
+            raise ValueError("is empty; name an image, env, args, resources, annotations, a revision, or give a patch")
         for container, variables in self.env.items():
             for name, value in variables.items():
                 _refuse_literal_secret(f"env.{container}.{name}", name, value)
@@ -135,7 +138,7 @@ class Change(Model):
     @property
     def named(self) -> bool:
         """Whether any named change is given."""
-        return any((self.images, any(self.env.values()), self.args, self.resources, self.annotations))
+        return any((self.images, any(self.env.values()), self.args, self.resources, self.annotations, self.revision))
 
     @property
     def containers(self) -> set[str]:
@@ -150,8 +153,11 @@ class Change(Model):
         """
         if self.patch is not None or newer.patch is not None:
             raise ValueError("a patch cannot be combined with another change; abort, and start with the new one")
+        if newer.revision is not None:
+            return newer  # that version as it was, and not with what was wanted since
         names = {*self.env, *newer.env}
         return Change(
+            revision=self.revision,
             images={**self.images, **newer.images},
             env={name: {**self.env.get(name, {}), **newer.env.get(name, {})} for name in sorted(names)},
             args={**self.args, **newer.args},

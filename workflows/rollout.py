@@ -21,6 +21,7 @@ with workflow.unsafe.imports_passed_through():
     from segue.decide import Act, Decision
     from segue.errors import Refused
     from segue.gates import Result, combined, failure_of
+    from segue.history import Note
     from segue.messages import Message
     from segue.observation import Cause, Frozen, Observation, Problem
     from segue.plan import Plan, make_plan
@@ -311,6 +312,7 @@ class RolloutWorkflow:
                     change=self._spec.change if unwritten else None,
                     generation=self._seen.generation if self._seen else 0,
                     ready_at=self._proven_at(),
+                    note=self._note(decision, ending) if unwritten or decision.act is Act.FINISH else None,
                 ),
                 f"{decision.why}",
                 limit=WRITE_LIMIT,
@@ -325,6 +327,17 @@ class RolloutWorkflow:
             return
         self._state = _after(self._state, decision, written, _now(), ending)
         self._waits = f"{decision.counts} to be ready" if decision.counts else decision.why
+
+    def _note(self, decision: Decision, ending: Outcome) -> Note:
+        failure = self._state.failure
+        return Note(
+            rollout=workflow.info().workflow_id,
+            by=self._task.by,
+            at=self._started_at,
+            what=str(self._state.wanted),
+            outcome=str(ending) if decision.act is Act.FINISH else "",
+            why=str(failure) if failure else "",
+        )
 
     def _proven_at(self) -> float:
         """When the latest replica became proven; 0 when none did."""

@@ -17,10 +17,13 @@ from activities.levers.deployment_patches import (
     Stale,
     finish_patch,
     hold_patch,
+    note_of,
+    noted,
     own_budget,
     resize_patch,
     saved_baseline,
     scale_patch,
+    start_of,
     template_patch,
     unhold_patch,
     unholdable,
@@ -46,6 +49,7 @@ from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.errors import Conflict, Fenced, Refused
+from segue.history import SUPERSEDED
 from segue.observation import Counts, Observation
 from segue.spec import Rules, Target
 from segue.state import Goal, Mark, State
@@ -127,7 +131,7 @@ class DeploymentLever:
                 fix="let that end, or give the target free with `segue release`",
             )
         start = saved_baseline(deployment)["template"] if held else deployment["spec"]["template"]
-        tried = await self._tried(asked, deployment, start)
+        tried = await self._tried(asked, deployment, start_of(objects, asked.change, start))
         return Prepared(
             baseline=asked.baseline or version_of(start),
             wanted=version_of(tried),
@@ -304,21 +308,25 @@ class DeploymentLever:
             there = seen.old.total == 0 if asked.state.goal is Goal.FORWARD else seen.new.total == 0
             if not there:
                 raise Stale("not every replica is there yet")
-            return finish_patch(objects.deployment)
+            return finish_patch(objects.deployment, asked.note if asked.state.goal is Goal.FORWARD else None)
 
         written = await self._write(asked, now, make, finishing=True)
         if not written.done:
             return written
-        return written.model_copy(update={"writes": written.writes + await self._clean_replicasets(asked.target)})
+        return written.model_copy(update={"writes": written.writes + await self._finish_replicasets(asked)})
 
-    async def _clean_replicasets(self, target: Target) -> int:
-        """Take our annotations away where the controller copied them: `kubectl rollout undo` would copy them back."""
-        writes = 0
+    async def _finish_replicasets(self, asked: WriteInput) -> int:
+        """Take our annotations away where the controller copied them: `kubectl rollout undo` would copy them back.
+
+        What became of each version of this rollout stays noted.
+        """
+        target, writes = asked.target, 0
         for replicaset in (await self._fetch(target)).replicasets:
-            left = {name: None for name in (OWNER, BASELINE) if name in annotations_of(replicaset)}
-            if left:
+            annotations: dict[str, str | None] = dict.fromkeys({OWNER, BASELINE} & annotations_of(replicaset).keys())
+            annotations |= _outcome_noted(replicaset, asked)
+            if annotations:
                 name = replicaset["metadata"]["name"]
-                await self._cluster.patch_replicaset(target.namespace, name, {"metadata": {"annotations": left}})
+                await self._cluster.patch_replicaset(target.namespace, name, {"metadata": {"annotations": annotations}})
                 writes += 1
         return writes
 
@@ -394,6 +402,18 @@ def _warnings(deployment: Object, start: Object, wanted: Object, rules: Rules) -
     if budget.floor == 0:
         found.append("the floor is 0: the budget allows that nothing serves for a while")
     return tuple(found)
+
+
+def _outcome_noted(replicaset: Object, asked: WriteInput) -> dict[str, str | None]:
+    """Return what is to be noted on the ReplicaSet of a version that this rollout did not stay with."""
+    found, note, state = note_of(replicaset), asked.note, asked.state
+    stays = state.wanted if state.goal is Goal.FORWARD else state.baseline
+    version = fingerprint(replicaset["spec"]["template"])
+    if found is None or note is None or found.outcome or version == stays.template or not found.of_same_rollout(note):
+        return {}
+    if version != state.wanted.template:
+        return noted(found.model_copy(update={"outcome": SUPERSEDED}))
+    return noted(found.model_copy(update={"outcome": note.outcome, "why": note.why}))
 
 
 def _old_sets(objects: Objects, state: State) -> set[str]:

@@ -1,15 +1,27 @@
 """The patches that hold a Deployment, let it go and restore it. Pure; see ``deployment`` for the lever."""
 
+import copy
 import json
 
 from activities.cluster import Object
-from activities.levers.deployment_reading import BASELINE, HOLD_MIN_READY_S, OWNER, Objects, annotations_of, replicas_of
-from activities.levers.template import apply_change, fingerprint
+from activities.levers.deployment_reading import (
+    BASELINE,
+    CAUSE,
+    CHANGE,
+    HOLD_MIN_READY_S,
+    OWNER,
+    REVISION,
+    Objects,
+    annotations_of,
+    replicas_of,
+)
+from activities.levers.template import HASH_LABEL, apply_change, fingerprint
 from segue.budget import objection, resolve_budget
 from segue.contract import PrepareInput, WriteInput
 from segue.errors import NotFound, Refused
+from segue.history import Note
 from segue.observation import Counts, Observation
-from segue.spec import Rules
+from segue.spec import Change, Rules
 from segue.units import resolve
 
 HOLD_DEADLINE_S = 2_147_483_647
@@ -39,6 +51,40 @@ def template_patch(asked: PrepareInput | WriteInput, deployment: Object, start: 
     return change.patch
 
 
+def start_of(objects: Objects, change: Change | None, start: Object) -> Object:
+    """Return the template that a change is applied to: ``start``, unless the change names a revision.
+
+    Raises:
+        Refused: for a revision that the target's controller does not have (any more).
+    """
+    if change is None or change.revision is None:
+        return start
+    sets = {annotations_of(rs).get(REVISION): rs for rs in objects.replicasets}
+    found = sets.get(str(change.revision))
+    if found is None:
+        known = ", ".join(sorted(filter(None, sets), key=int))
+        raise Refused(
+            "is no revision of the target", field="spec.change.revision", value=change.revision,
+            fix=f"use one of: {known} (see `segue history`)",
+        )  # fmt: skip
+    template: Object = copy.deepcopy(found["spec"]["template"])
+    template["metadata"].get("labels", {}).pop(HASH_LABEL, None)
+    return template
+
+
+def noted(note: Note) -> dict[str, str | None]:
+    """Return the annotations that keep a note."""
+    return {CAUSE: note.cause, CHANGE: note.model_dump_json(exclude_defaults=True)}
+
+
+def note_of(found: Object) -> Note | None:
+    """Return the note that an object keeps; none where it has none that can be read."""
+    try:
+        return Note.model_validate_json(annotations_of(found).get(CHANGE, ""))
+    except ValueError:
+        return None
+
+
 def saved_baseline(deployment: Object) -> Object:
     """Return the baseline that was saved on the Deployment.
 
@@ -66,7 +112,8 @@ def _baseline_of(deployment: Object, budget: Object) -> str:
             "progressDeadlineSeconds": spec.get("progressDeadlineSeconds", 600),
             "budget": budget,
             "replicas": replicas_of(deployment),
-            "revision": annotations_of(deployment).get("deployment.kubernetes.io/revision", ""),
+            "revision": annotations_of(deployment).get(REVISION, ""),
+            "notes": {name: annotations_of(deployment).get(name) for name in (CAUSE, CHANGE)},
         },
         separators=(",", ":"),
     )
@@ -94,10 +141,11 @@ def scale_patch(objects: Objects, seen: Observation, asked: WriteInput, counts: 
     if problem:
         raise Stale(problem)
     patch = hold_patch(deployment, asked.rules, counts.old + counts.new - seen.replicas, seen.replicas - counts.old)
-    annotations = {OWNER: state.owner}
+    annotations: dict[str, str | None] = {OWNER: state.owner}
     if unwritten:
         saved = saved_baseline(deployment)["template"] if state.claimed else deployment["spec"]["template"]
-        patch["spec"]["template"] = template_patch(asked, deployment, saved)
+        patch["spec"]["template"] = template_patch(asked, deployment, start_of(objects, asked.change, saved))
+        annotations |= noted(asked.note) if asked.note else {}
     if not state.claimed:
         annotations[BASELINE] = _baseline_of(deployment, own_budget(asked.rules, seen.replicas))
     patch["metadata"] = {"annotations": annotations}
@@ -187,18 +235,20 @@ def unhold_patch(deployment: Object, *, to_baseline: bool, strategy: Object | No
         "progressDeadlineSeconds": saved["progressDeadlineSeconds"],
         "strategy": strategy or saved["budget"],
     }
+    annotations: dict[str, str | None] = {}
     if to_baseline:
         spec["template"] = {**saved["template"], "$patch": "replace"}
-    return {"spec": spec}
+        annotations = saved.get("notes", {})
+    return {"metadata": {"annotations": annotations}, "spec": spec}
 
 
-def finish_patch(deployment: Object) -> Object:
-    """Return the patch that restores what was changed only for the rollout."""
+def finish_patch(deployment: Object, note: Note | None = None) -> Object:
+    """Return the patch that restores what was changed only for the rollout, and notes its end."""
     saved = saved_baseline(deployment)
     strategy = dict(saved["strategy"])
     strategy["$retainKeys"] = list(saved["strategy"])
     return {
-        "metadata": {"annotations": {OWNER: None, BASELINE: None}},
+        "metadata": {"annotations": {OWNER: None, BASELINE: None, **(noted(note) if note else {})}},
         "spec": {
             "minReadySeconds": saved["minReadySeconds"],
             "progressDeadlineSeconds": saved["progressDeadlineSeconds"],

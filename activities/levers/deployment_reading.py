@@ -15,6 +15,11 @@ from segue.units import resolve
 HOLD_MIN_READY_S = 2_147_483_646
 OWNER = "segue.dev/rollout"
 BASELINE = "segue.dev/baseline"
+CHANGE = "segue.dev/change"
+"""What a revision keeps of its rollout; the controller copies it to the version's ReplicaSet."""
+CAUSE = "kubernetes.io/change-cause"
+"""The same in a line, where ``kubectl rollout history`` looks."""
+REVISION = "deployment.kubernetes.io/revision"
 _ANY_RESTARTS = 1_000_000
 
 

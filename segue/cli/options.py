@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 import typer
 
 from segue.errors import Exit, Refused
+from segue.history import Revision
+from segue.spec import Target
 from segue.state import Phase
 from segue.status import Status
 from segue.units import parse_duration
@@ -47,6 +49,13 @@ By = Annotated[
         show_default="user@host",
     ),
 ]
+
+
+def history_of(target: Target) -> list[Revision]:
+    """Read the revisions of a target from the cluster."""
+    from activities.looking import read_history  # noqa: PLC0415 - few commands need a cluster
+
+    return asked(read_history(target))
 
 
 class TextOrJson(StrEnum):

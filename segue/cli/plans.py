@@ -1,4 +1,4 @@
-"""``plan``, ``start`` and ``schema``: from a file to a rollout."""
+"""``plan``, ``start``, ``undo`` and ``schema``: from a file, or a revision, to a rollout."""
 
 from typing import Annotated, Any
 
@@ -9,13 +9,14 @@ from segue.cli.app import PLAN_AND_START
 from segue.cli.console import say, show, write, write_json
 from segue.cli.files import read_spec
 from segue.cli.follow import Progress, finish, left_running, link
-from segue.cli.naming import id_named, whoami
+from segue.cli.naming import id_named, target_named, whoami
 from segue.cli.options import (
     AsTable,
     AsText,
     By,
     Cluster,
     File,
+    Name,
     Queue,
     TableOrJson,
     TextOrJson,
@@ -23,14 +24,16 @@ from segue.cli.options import (
     asked,
     connected,
     exit_code,
+    history_of,
     seconds,
 )
 from segue.cli.stages import plan_json, plan_table
 from segue.errors import AlreadyRolling, Refused
+from segue.history import revision_before
 from segue.messages import MAX_REPLICAS
 from segue.plan import Plan, make_plan
 from segue.report import Report
-from segue.spec import API_VERSION, Rollout, Spec
+from segue.spec import API_VERSION, Change, Metadata, Rollout, Rules, Spec
 from segue.stopping import losses
 
 _Replicas = Annotated[
@@ -43,6 +46,11 @@ _Replicas = Annotated[
 ]
 _Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end; the exit code tells it.")]
 _Join = Annotated[bool, typer.Option("--join", help="Where a rollout is under way, give it this change.")]
+_Revision = Annotated[int | None, typer.Option("--to-revision", min=1, help="Which one.", show_default=False)]
+_Like = Annotated[
+    str | None,
+    typer.Option("--like", metavar="FILE", help="Roll as this spec says (its change is not used).", show_default=False),
+]
 _Timeout = Annotated[str, typer.Option("--timeout", help="With --wait: how long at most, such as 90s or 1h.")]
 
 
@@ -50,6 +58,7 @@ def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     app.command(rich_help_panel=PLAN_AND_START)(plan)
     app.command(rich_help_panel=PLAN_AND_START)(start)
+    app.command(rich_help_panel=PLAN_AND_START)(undo)
     app.command(rich_help_panel=PLAN_AND_START)(schema)
 
 
@@ -87,16 +96,35 @@ def start(
     Example: segue start rollout.yaml --wait --timeout 30m
     """
     rollout, where = read_spec(file), Where(cluster, task_queue)
-    id_named(str(rollout.spec.target), cluster)
     timeout_s = seconds("--timeout", timeout)
-    with left_running(str(rollout.spec.target)):
-        begun = _start(rollout, where, by=by or whoami(), join=join, timeout_s=timeout_s if wait else None)
-        started, report = asked(begun)
-    if report is None:
-        _tell_started(rollout, started, output)
-        return
-    finish(report, as_json=output is TextOrJson.JSON)
-    raise typer.Exit(exit_code(report.status))
+    _begin(rollout, where, by=by, join=join, timeout_s=timeout_s if wait else None, output=output)
+
+
+def undo(
+    name: Name,
+    *,
+    to_revision: _Revision = None,
+    like: _Like = None,
+    wait: _Wait = False,
+    timeout: _Timeout = "1h",
+    by: By = "",
+    output: AsText = TextOrJson.TEXT,
+    cluster: Cluster = "default",
+    task_queue: Queue = "segue",
+) -> None:
+    """Roll a target to an earlier revision, as safely as forward; `segue history` lists them.
+
+    Without --to-revision: to the newest one before this that was not taken back. To leave a rollout that is under
+    way, use `segue abort`.
+
+    Example: segue undo serving/chat --to-revision 3 --wait
+    """
+    target, timeout_s = target_named(name), seconds("--timeout", timeout)
+    number = to_revision if to_revision is not None else revision_before(history_of(target))
+    rules = read_spec(like).spec.rules if like else Rules()
+    spec = Spec(target=target, change=Change(revision=number), **dict(rules))
+    rollout = Rollout(apiVersion="segue.dev/v1alpha1", kind="Rollout", metadata=Metadata(name=target.name), spec=spec)
+    _begin(rollout, Where(cluster, task_queue), by=by, join=False, timeout_s=timeout_s if wait else None, output=output)
 
 
 def schema() -> None:
@@ -112,6 +140,18 @@ def schema() -> None:
             **found,
         }
     )
+
+
+def _begin(rollout: Rollout, where: Where, *, by: str, join: bool, timeout_s: float | None, output: TextOrJson) -> None:
+    """Start a rollout and tell of it; with a timeout, of its end, and exit by that."""
+    id_named(str(rollout.spec.target), where.cluster)
+    with left_running(str(rollout.spec.target)):
+        started, report = asked(_start(rollout, where, by=by or whoami(), join=join, timeout_s=timeout_s))
+    if report is None:
+        _tell_started(rollout, started, output)
+        return
+    finish(report, as_json=output is TextOrJson.JSON)
+    raise typer.Exit(exit_code(report.status))
 
 
 async def _start(
@@ -165,7 +205,7 @@ def _checked(replicas: int) -> int:
 
 def _planned(spec: Spec) -> Plan:
     """Plan for the target as it is in the cluster, with what will be lost."""
-    from activities.breakglass import read_target  # noqa: PLC0415 - only this command needs a cluster
+    from activities.looking import read_target  # noqa: PLC0415 - only this command needs a cluster
 
     found = asked(read_target(spec.target))
     warnings = losses(found.stopping, found.stopping, spec.rules, found.replicas) if found.replicas else ()

@@ -1,4 +1,4 @@
-"""``list``, ``status``, ``watch`` and ``report``: what a person looks at."""
+"""``list``, ``status``, ``watch``, ``report`` and ``history``: what a person looks at."""
 
 import sys
 import time
@@ -26,6 +26,7 @@ from segue.cli.options import (
     asked,
     connected,
     exit_code,
+    history_of,
 )
 from segue.cli.picture import picture
 from segue.report import Report, to_markdown
@@ -43,6 +44,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=SEE)(status)
     app.command(rich_help_panel=SEE)(watch)
     app.command(rich_help_panel=SEE)(report)
+    app.command(rich_help_panel=SEE)(history)
 
 
 def list_(
@@ -123,6 +125,27 @@ def report(
         write_json(found)
     else:
         write(to_markdown(found))
+
+
+def history(name: Name, output: AsTable = TableOrJson.TABLE) -> None:
+    """List the revisions of a target that its controller still has: who made each, when, and what became of it.
+
+    Needs no Temporal. `kubectl rollout history` shows the same in its CHANGE-CAUSE.
+
+    Example: segue history serving/chat
+    """
+    found = history_of(target_named(name))
+    if output is TableOrJson.JSON:
+        write_json([revision.model_dump(mode="json") for revision in found])
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for title in ("revision", "", "replicas", "images", "what happened"):
+        table.add_column(title)
+    for each in found:
+        images = ", ".join(f"{container}={image}" for container, image in sorted(each.images.items()))
+        mark = "current" if each.current else ""
+        table.add_row(str(each.revision), mark, str(each.replicas), images, each.cause or f"made {each.created}")
+    show(table)
 
 
 async def _watch(workflow_id: str, where: Where) -> Report:

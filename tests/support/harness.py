@@ -177,7 +177,8 @@ class Lab:
         found = json.loads(self.apps.read_namespaced_deployment(name, self.namespace, _preload_content=False).data)
         spec = {k: v for k, v in found["spec"].items() if k != "replicas"}
         annotations = found["metadata"].get("annotations", {})
-        return {**spec, "annotations": {k: v for k, v in annotations.items() if not k.endswith("/revision")}}
+        told = ("/revision", "/change-cause", "segue.dev/change")
+        return {**spec, "annotations": {k: v for k, v in annotations.items() if not k.endswith(told)}}
 
     def replicasets(self, name: str) -> list[dict[str, Any]]:
         found = self.apps.list_namespaced_replica_set(

@@ -1,0 +1,71 @@
+"""What a revision of a target keeps of the rollout that made it, and which one is gone back to."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from segue.errors import Refused
+from segue.observation import Frozen
+from segue.state import Outcome
+
+SUPERSEDED = "Superseded"
+"""A version that was left behind by a retarget."""
+
+
+class Note(Frozen):
+    """Who made a revision, when, and what became of it."""
+
+    rollout: str
+    """The workflow's id."""
+    by: str
+    at: float
+    """When the rollout began: seconds since the epoch."""
+    what: str
+    """The version, as a person knows it."""
+    outcome: str = ""
+    """Empty while the rollout is under way."""
+    why: str = ""
+    """Why it was taken back."""
+
+    @property
+    def cause(self) -> str:
+        """One line, for ``kubectl rollout history``."""
+        began = datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%d %H:%MZ")
+        why = f" ({self.why})" if self.why else ""
+        return f"{self.outcome or 'under way'}: {self.what}, by {self.by} at {began} with segue{why}"
+
+    def of_same_rollout(self, other: "Note") -> bool:
+        """Whether both were left by one rollout."""
+        return (self.rollout, self.at) == (other.rollout, other.at)
+
+
+class Revision(Frozen):
+    """One revision that the target's controller still has."""
+
+    revision: int
+    created: str
+    images: dict[str, str]
+    replicas: int
+    current: bool
+    cause: str = ""
+    note: Note | None = None
+
+    @property
+    def was_taken_back(self) -> bool:
+        """Whether a rollout made it and did not stay with it."""
+        return self.note is not None and self.note.outcome not in {"", Outcome.COMPLETED}
+
+
+def revision_before(revisions: Sequence[Revision]) -> int:
+    """Return the newest revision that is neither the current one nor one that was taken back.
+
+    Raises:
+        Refused: when there is none.
+    """
+    earlier = [r.revision for r in revisions if not r.current and not r.was_taken_back]
+    if not earlier:
+        raise Refused(
+            "has no earlier revision to go back to",
+            field="target",
+            fix="look at `segue history`; name one with --to-revision, or start a rollout with a spec",
+        )
+    return max(earlier)
