@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -45,6 +45,7 @@ class Cluster:
             "deployments": self._apps.list_namespaced_deployment_without_preload_content,
             "replicasets": self._apps.list_namespaced_replica_set_without_preload_content,
             "pods": self._core.list_namespaced_pod_without_preload_content,
+            "configmaps": self._core.list_namespaced_config_map_without_preload_content,
             "endpointslices": self._discovery.list_namespaced_endpoint_slice_without_preload_content,
         }
 
@@ -112,6 +113,37 @@ class Cluster:
         """Patch one pod's status (strategic merge), with the same precondition and errors."""
         call = self._core.patch_namespaced_pod_status_without_preload_content
         return await self._patch(f"pod {namespace}/{name}", call(name, namespace, patch, **_PATCHES))
+
+    async def create_config_map(self, namespace: str, made: Object, *, dry_run: bool = False) -> Object | None:
+        """Create one ConfigMap; none where one of that name is there.
+
+        Raises:
+            Refused: when the API server does not take it.
+        """
+        name = made["metadata"]["name"]
+        call = self._core.create_namespaced_config_map_without_preload_content
+        try:
+            with _translated(f"configmap {namespace}/{name}"):
+                return await _json(
+                    await call(
+                        namespace,
+                        cast("Any", made),
+                        field_manager=FIELD_MANAGER,
+                        dry_run="All" if dry_run else None,
+                        _request_timeout=REQUEST_TIMEOUT_S,
+                    )
+                )
+        except Conflict:
+            return None
+
+    async def delete_config_map(self, namespace: str, name: str) -> None:
+        """Delete one ConfigMap; one that is gone is fine."""
+        call = self._core.delete_namespaced_config_map_without_preload_content
+        try:
+            with _translated(f"configmap {namespace}/{name}"):
+                await _json(await call(name, namespace, _request_timeout=REQUEST_TIMEOUT_S))
+        except NotFound:
+            return
 
     async def _patch(self, what: str, request: Awaitable[Any]) -> Object:
         with _translated(what):

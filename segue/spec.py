@@ -25,6 +25,7 @@ _SECRET_NAME = re.compile(
 _ZERO: tuple[Any, ...] = (0, "0%")
 MAX_HOLD = timedelta(days=30)
 MAX_DEADLINE = timedelta(days=1)
+MAX_COPIED_NAME = 242  # with a dash and ten digits within Kubernetes' 253
 MAX_QUIET = timedelta(seconds=30)
 QUIET_BEGINS_IN = timedelta(seconds=10)
 
@@ -32,6 +33,7 @@ Name = Annotated[str, StringConstraints(pattern=_DNS_LABEL)]
 ObjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
 Image = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=1024)]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$", max_length=256)]
+ConfigKey = Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
 Text = Annotated[str, StringConstraints(max_length=32_768)]
 
 
@@ -72,7 +74,7 @@ class KeyRef(Model):
     """One key of a Secret or ConfigMap."""
 
     name: ObjectName
-    key: Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
+    key: ConfigKey
     optional: bool | None = None
 
 
@@ -117,6 +119,15 @@ class Change(Model):
     annotations: dict[str, Text | None] = Field(
         default_factory=dict, max_length=128, description="Of the pod template; null removes one."
     )
+    config_maps: dict[ObjectName, dict[ConfigKey, Text]] = Field(
+        default_factory=dict,
+        alias="configMaps",
+        max_length=16,
+        description="By the name that the template refers to: the whole new data, as an immutable copy.",
+    )
+    secrets: dict[ObjectName, ObjectName] = Field(
+        default_factory=dict, max_length=16, description="References to the one Secret become references to the other."
+    )
     patch: dict[str, Any] | None = Field(default=None, description="Strategic-merge patch of the pod template.")
     revision: int | None = Field(
         default=None, ge=1, description="An earlier revision of the target, to which the named changes are applied."
@@ -127,10 +138,17 @@ class Change(Model):
         if self.patch is not None and self.named:
             raise _wrong("patch", "...", "stands beside named changes", "give one or the other")
         if not self.patch and not self.named:
-            raise ValueError("is empty; name an image, env, args, resources, annotations, a revision, or give a patch")
+            raise ValueError("is empty; name an image or what else changes (`segue schema` lists it), or give a patch")
         for container, variables in self.env.items():
             for name, value in variables.items():
                 _refuse_literal_secret(f"env.{container}.{name}", name, value)
+        for name, data in self.config_maps.items():
+            if not data or len(name) > MAX_COPIED_NAME:
+                why = "has no data" if not data else "is too long a name for a copy of it"
+                fix = "write its data" if not data else f"keep it within {MAX_COPIED_NAME} characters"
+                raise _wrong(f"configMaps.{name}", "...", why, fix)
+            for key, text in data.items():
+                _refuse_literal_secret(f"configMaps.{name}.{key}", key, text)
         for name, value in _env_literals(self.patch or {}):
             _refuse_literal_secret(f"patch: env {name}", name, value)
         return self
@@ -138,7 +156,8 @@ class Change(Model):
     @property
     def named(self) -> bool:
         """Whether any named change is given."""
-        return any((self.images, any(self.env.values()), self.args, self.resources, self.annotations, self.revision))
+        named = (self.images, self.args, self.resources, self.annotations, self.config_maps, self.secrets)
+        return any((*named, any(self.env.values()), self.revision))
 
     @property
     def containers(self) -> set[str]:
@@ -163,6 +182,8 @@ class Change(Model):
             args={**self.args, **newer.args},
             resources={**self.resources, **newer.resources},
             annotations={**self.annotations, **newer.annotations},
+            config_maps={**self.config_maps, **newer.config_maps},
+            secrets={**self.secrets, **newer.secrets},
         )
 
 

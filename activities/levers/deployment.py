@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable
 
 from activities.cluster import Cluster, Object
+from activities.levers.configs import COPY_OF, config_maps_of, copies_of, is_copy, owned_by, owner_uid
 from activities.levers.deployment_patches import (
     Stale,
     finish_patch,
@@ -51,7 +52,7 @@ from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.errors import Conflict, Fenced, Refused
 from segue.history import SUPERSEDED
 from segue.observation import Counts, Observation
-from segue.spec import Rules, Target
+from segue.spec import Change, Rules, Target
 from segue.state import Goal, Mark, State
 from segue.stopping import losses
 
@@ -132,6 +133,7 @@ class DeploymentLever:
             )
         start = saved_baseline(deployment)["template"] if held else deployment["spec"]["template"]
         tried = await self._tried(asked, deployment, start_of(objects, asked.change, start))
+        await self._make_copies(asked.change, asked.target, deployment, dry_run=True)
         return Prepared(
             baseline=asked.baseline or version_of(start),
             wanted=version_of(tried),
@@ -172,7 +174,9 @@ class DeploymentLever:
             return scale_patch(objects, seen, asked, step)
 
         await self._drain(asked, goal, now)
+        made = await self._copies_made(asked)
         written = await self._write(asked, now, make)
+        written = written.model_copy(update={"writes": written.writes + made})
         if (
             not written.done
             or step == goal
@@ -182,6 +186,32 @@ class DeploymentLever:
             return written  # where they do not go now, the next decision asks again
         last = await self._write(asked.model_copy(update={"generation": written.mark.generation}), now, make)
         return last.model_copy(update={"writes": written.writes + last.writes, "mark": last.mark or written.mark})
+
+    async def _copies_made(self, asked: WriteInput) -> int:
+        """Make the configuration that the wanted template points to, before it is written."""
+        if asked.change is None or not asked.change.config_maps:
+            return 0
+        deployment = await self._cluster.get_deployment(asked.target.namespace, asked.target.name)
+        _check_owner(deployment, asked.state)
+        return await self._make_copies(asked.change, asked.target, deployment)
+
+    async def _make_copies(self, change: Change, target: Target, deployment: Object, *, dry_run: bool = False) -> int:
+        copies = [owned_by(copy, deployment) for copy in copies_of(change).values()]
+        made = [await self._cluster.create_config_map(target.namespace, copy, dry_run=dry_run) for copy in copies]
+        return sum(each is not None for each in made)
+
+    async def _prune_copies(self, asked: WriteInput) -> int:
+        """Delete the copies that no revision of the target refers to any more: its history limit is theirs."""
+        objects = await self._fetch(asked.target)
+        used = {name for rs in objects.replicasets for name in config_maps_of(rs["spec"]["template"])}
+        if not any(map(is_copy, used)):
+            return 0  # a worker that needs no right to ConfigMaps need not have it
+        found = (await self._cluster.list("configmaps", asked.target.namespace, COPY_OF))["items"]
+        own = [each["metadata"]["name"] for each in found if owner_uid(each) == objects.deployment["metadata"]["uid"]]
+        unused = [name for name in own if name not in used]
+        for name in unused:
+            await self._cluster.delete_config_map(asked.target.namespace, name)
+        return len(unused)
 
     async def _drain(self, asked: WriteInput, goal: Counts, now: float) -> None:
         """Let the old replicas that go next leave their Services first, where the spec asks for it."""
@@ -313,7 +343,8 @@ class DeploymentLever:
         written = await self._write(asked, now, make, finishing=True)
         if not written.done:
             return written
-        return written.model_copy(update={"writes": written.writes + await self._finish_replicasets(asked)})
+        cleaned = await self._finish_replicasets(asked) + await self._prune_copies(asked)
+        return written.model_copy(update={"writes": written.writes + cleaned})
 
     async def _finish_replicasets(self, asked: WriteInput) -> int:
         """Take our annotations away where the controller copied them: `kubectl rollout undo` would copy them back.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from activities.cluster import Object
+from activities.levers.configs import point
 from segue.errors import Refused
 from segue.observation import Version
 from segue.spec import Change, EnvFrom, Resources
@@ -53,6 +54,7 @@ def apply_change(template: Object, change: Change) -> Object:
         )
     for name, container in containers.items():
         _change_container(container, name, change)
+    point(changed, change)
     if change.annotations:
         metadata = changed.setdefault("metadata", {})
         metadata["annotations"] = _overlaid(metadata.get("annotations", {}), change.annotations)

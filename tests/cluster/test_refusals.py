@@ -29,6 +29,10 @@ BAD_CHANGES: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["requests", "must be less than or equal to cpu limit"],
     ),
     "a bad annotation": ({"annotations": {"not a key": "x"}}, ["annotations", "not a key"]),
+    "a configuration that it does not use": (
+        {"configMaps": {"nothing": {"a": "1"}}},
+        ["spec.change.configMaps.nothing", "is not referred to by the target's pod template"],
+    ),
     "an unknown field": ({"patch": {"spec": {"replicaz": 1}}}, ["replicaz"]),
     "another selector label": ({"patch": {"metadata": {"labels": {"app": "other"}}}}, ["selector"]),
     "a secret that is not one": (

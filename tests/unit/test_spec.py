@@ -108,6 +108,9 @@ BAD = [
     Bad("waypoints-number", "spec: {strategy: {waypoints: 3}}", S + "waypoints", "3", "write `- value` lines"),
     # Readiness, and what comes of a failure
     Bad("unknown-readiness", "spec: {readiness: {limit: 3s}}", "spec.readiness.limit", "'3s'", "check its spelling"),
+    Bad("config-empty", "spec: {change: {configMaps: {a: {}}}}", "spec.change.configMaps.a", "'...'", "write its data"),
+    Bad("config-secret", "spec: {change: {configMaps: {a: {API_TOKEN: x}}}}", "spec.change.configMaps.a.API_TOKEN",
+        "'***'", "secretKeyRef"),
     Bad("drain-quiet", "spec: {drain: {quiet: 5m}}", "spec.drain.quiet", "'5m'", "write 1s to 30s"),
     Bad("drain-timeout", "spec: {drain: {timeout: 0s}}", "spec.drain.timeout", "'0s'", "write 1s to 24h"),
     Bad("drain-unknown", "spec: {drain: {grace: 5s}}", "spec.drain.grace", "'5s'", "segue schema"),

@@ -1,0 +1,108 @@
+"""Configuration that a pod template refers to: immutable copies named by their content, and what points to them.
+
+A ConfigMap that is changed in place reaches some pods and not others, and cannot be taken back with the version. So a
+change of one is a new object under a new name, the template points to it, and the old one stays for the way back.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from activities.cluster import Object
+from segue.errors import Refused
+from segue.spec import Change
+
+COPY_OF = "segue.dev/copy-of"
+"""The label of a copy: the name that the spec calls it by."""
+_DIGITS = 10
+_SUFFIX = f"-[0-9a-f]{{{_DIGITS}}}"
+
+Place = tuple[dict[str, Any], str]
+"""A mapping of a template, and the key whose value names an object."""
+
+
+def copies_of(change: Change) -> dict[str, Object]:
+    """Return the copies that a change needs, by the name that the spec calls each by."""
+    return {name: _copy(name, data) for name, data in change.config_maps.items()}
+
+
+def _copy(name: str, data: Mapping[str, str]) -> Object:
+    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+    metadata = {"name": f"{name}-{digest}", "labels": {COPY_OF: name}}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(data), "immutable": True}
+
+
+def owned_by(copy: Object, deployment: Object) -> Object:
+    """Return the copy with the target as its owner: it goes with it."""
+    owner = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "name": deployment["metadata"]["name"],
+        "uid": deployment["metadata"]["uid"],
+    }
+    return {**copy, "metadata": {**copy["metadata"], "ownerReferences": [owner]}}
+
+
+def owner_uid(found: Object) -> str | None:
+    """Return the uid of the one object that owns another; none where it has no owner, or several."""
+    owners = found["metadata"].get("ownerReferences", [])
+    return str(owners[0]["uid"]) if len(owners) == 1 else None
+
+
+def is_copy(name: str) -> bool:
+    """Whether a ConfigMap is called as copies are."""
+    return re.fullmatch(rf".+{_SUFFIX}", name) is not None
+
+
+def point(template: Object, change: Change) -> None:
+    """Make a template point to the copies and the other Secrets of a change, in place.
+
+    Raises:
+        Refused: for one that the template does not refer to.
+    """
+    for name, copy in copies_of(change).items():
+        # The template may refer to the copy of an earlier change.
+        called = re.compile(f"{re.escape(name)}({_SUFFIX})?")
+        _rename(list(_config_maps(template)), called, copy["metadata"]["name"], f"configMaps.{name}")
+    for name, other in change.secrets.items():
+        _rename(list(_secrets(template)), re.compile(re.escape(name)), other, f"secrets.{name}")
+
+
+def config_maps_of(template: Object) -> set[str]:
+    """Return the names of all ConfigMaps that a template refers to."""
+    return {str(place[key]) for place, key in _config_maps(template)}
+
+
+def _rename(places: list[Place], called: re.Pattern[str], name: str, field: str) -> None:
+    meant = [(place, key) for place, key in places if called.fullmatch(place[key])]
+    if not meant:
+        known = ", ".join(sorted({str(place[key]) for place, key in places})) or "none: it refers to no such object"
+        raise Refused(
+            "is not referred to by the target's pod template", field=f"spec.change.{field}", fix=f"use one of: {known}"
+        )
+    for place, key in meant:
+        place[key] = name
+
+
+def _config_maps(template: Object) -> Iterator[Place]:
+    yield from _references(template, "configMap", "name", "configMapRef", "configMapKeyRef")
+
+
+def _secrets(template: Object) -> Iterator[Place]:
+    yield from _references(template, "secret", "secretName", "secretRef", "secretKeyRef")
+    yield from ((each, "name") for each in template["spec"].get("imagePullSecrets", []))
+
+
+def _references(template: Object, volume: str, name: str, whole: str, key: str) -> Iterator[Place]:
+    """Every place of a template that names an object of one kind, as (mapping, key)."""
+    spec = template["spec"]
+    for each in spec.get("volumes", []):
+        if volume in each:
+            yield each[volume], name
+        yield from ((s[volume], "name") for s in each.get("projected", {}).get("sources", []) if volume in s)
+    for container in (*spec.get("initContainers", []), *spec.get("containers", [])):
+        yield from ((e[whole], "name") for e in container.get("envFrom", []) if whole in e)
+        variables = (e.get("valueFrom", {}) for e in container.get("env", []))
+        yield from ((v[key], "name") for v in variables if key in v)

@@ -1,0 +1,63 @@
+"""Configuration rolls as any change: an immutable copy, gone back from with the version, pruned with its history."""
+
+from typing import Any
+
+from harness import Lab, until
+
+CONFIGURED = {"volumeMounts": [{"name": "config", "mountPath": "/config"}]}
+
+
+async def deploy(lab: Lab, name: str, **spec: Any) -> None:
+    """Make a target that mounts the ConfigMap `model`."""
+    lab.core.create_namespaced_config_map(lab.namespace, {"metadata": {"name": "model"}, "data": {"rate": "1"}})
+    await lab.deploy(name, 2, **spec)
+    volumes = [{"name": "config", "configMap": {"name": "model"}}]
+    container = {"name": "server", **CONFIGURED}
+    lab.patch(name, {"spec": {"template": {"spec": {"volumes": volumes, "containers": [container]}}}})
+    await until("the target to mount it", lambda: len(lab.pods(name)) == 2 and mounted(lab) == {"model"})
+    await until("it to serve", lambda: lab.deployment(name).status.available_replicas == 2)
+
+
+def copies(lab: Lab) -> dict[str, Any]:
+    found = lab.core.list_namespaced_config_map(lab.namespace, label_selector="segue.dev/copy-of=model").items
+    return {each.metadata.name: each for each in found}
+
+
+def mounted(lab: Lab) -> set[str]:
+    volumes = [volume for pod in lab.pods("chat") for volume in pod.spec.volumes or []]
+    return {volume.config_map.name for volume in volumes if volume.config_map}
+
+
+def rate(value: str) -> dict[str, Any]:
+    return {"configMaps": {"model": {"rate": value}}}
+
+
+async def test_a_rotation_and_its_history(served: Lab) -> None:
+    """Each rotation is a copy of its own; the original stays, and copies go with the revisions that used them."""
+    await deploy(served, "chat", revisionHistoryLimit=1)
+    used = []
+    for value in ("2", "3", "4"):
+        async with served.rolled("chat", rate(value)) as case:
+            await case.ends("Completed")
+        case.watcher.assert_within(2, 3)
+        (name,) = mounted(served)
+        used.append(name)
+        made = copies(served)[name]
+        assert (made.data, made.immutable) == ({"rate": value}, True)
+        assert made.metadata.owner_references[0].uid == served.deployment("chat").metadata.uid
+    assert len(set(used)) == 3
+    assert served.core.read_namespaced_config_map("model", served.namespace).data == {"rate": "1"}
+    # The controller prunes revisions in its own time; the copies follow at the end of the next rollout.
+    async with served.rolled("chat", rate("5")) as case:
+        await case.ends("Completed")
+    assert used[0] not in copies(served)
+    assert {used[2], *mounted(served)} <= copies(served).keys()
+
+
+async def test_a_bad_configuration_goes_with_its_version(served: Lab) -> None:
+    """The old configuration is back with the old version, because it was never changed."""
+    await deploy(served, "chat")
+    change = {**rate("2"), "annotations": {"segue.dev/ready-after": "1h"}}
+    async with served.rolled("chat", change, readiness={"minReady": "0s", "deadline": "3s"}) as case:
+        await case.ends("RolledBack")
+    assert mounted(served) == {"model"}

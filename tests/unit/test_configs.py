@@ -1,0 +1,82 @@
+"""Configuration as content-hashed copies, and the places of a template that refer to it."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from activities.levers.configs import config_maps_of, copies_of, is_copy
+from activities.levers.template import apply_change
+from segue.errors import Refused
+from segue.spec import Change
+
+TEMPLATE: dict[str, Any] = {
+    "spec": {
+        "volumes": [
+            {"name": "a", "configMap": {"name": "model"}},
+            {"name": "b", "projected": {"sources": [{"configMap": {"name": "model"}}, {"secret": {"name": "token"}}]}},
+            {"name": "c", "secret": {"secretName": "token"}},
+        ],
+        "imagePullSecrets": [{"name": "token"}],
+        "initContainers": [{"name": "init", "image": "i", "envFrom": [{"configMapRef": {"name": "model"}}]}],
+        "containers": [
+            {
+                "name": "server",
+                "image": "s",
+                "envFrom": [{"secretRef": {"name": "token"}}, {"configMapRef": {"name": "model-other"}}],
+                "env": [
+                    {"name": "A", "valueFrom": {"configMapKeyRef": {"name": "model", "key": "a"}}},
+                    {"name": "B", "valueFrom": {"secretKeyRef": {"name": "token", "key": "b"}}},
+                    {"name": "C", "value": "model"},
+                ],
+            }
+        ],
+    }
+}
+
+
+def rotated(**data: str) -> Change:
+    return Change(config_maps={"model": data})
+
+
+def test_every_reference_points_to_the_copy_and_no_other() -> None:
+    (made,) = copies_of(rotated(a="1")).values()
+    name = made["metadata"]["name"]
+    assert is_copy(name) and made["immutable"] and made["data"] == {"a": "1"}
+    changed = apply_change(TEMPLATE, rotated(a="1"))
+    assert config_maps_of(changed) == {name, "model-other"}
+    assert str(changed).count(name) == 4
+    assert config_maps_of(TEMPLATE) == {"model", "model-other"}
+
+
+def test_a_copy_is_named_by_its_content() -> None:
+    names = [next(iter(copies_of(rotated(**data)).values()))["metadata"]["name"] for data in ({"a": "1"}, {"a": "2"})]
+    assert len(set(names)) == 2
+    assert copies_of(rotated(a="1", b="2")) == copies_of(rotated(b="2", a="1"))
+
+
+def test_the_next_change_replaces_the_copy_of_the_last() -> None:
+    twice = apply_change(apply_change(TEMPLATE, rotated(a="1")), rotated(a="2"))
+    assert twice == apply_change(TEMPLATE, rotated(a="2"))
+
+
+def test_references_to_one_secret_become_references_to_another() -> None:
+    changed = apply_change(TEMPLATE, Change(secrets={"token": "token-2"}))
+    assert str(changed).count("token-2") == str(TEMPLATE).count("token") == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            Change(config_maps={"mode": {"a": "1"}}),
+            "configMaps.mode: is not referred to .* use one of: model, model-other",
+        ),
+        (Change(secrets={"tokens": "x"}), "secrets.tokens: is not referred to .* use one of: token"),
+    ],
+)
+def test_what_is_not_referred_to_is_refused(change: Change, said: str) -> None:
+    before = copy.deepcopy(TEMPLATE)
+    with pytest.raises(Refused, match=said):
+        apply_change(TEMPLATE, change)
+    assert before == TEMPLATE
