@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Literal
 
 from activities.cluster import Cluster, Object, connected
-from activities.levers.deployment_patches import finish_patch, unhold_patch
+from activities.levers.deployment_patches import finish_patch, note_of, unhold_patch
 from activities.levers.deployment_reading import BASELINE, OWNER
 from segue.errors import Conflict, NotFound, TimedOut
+from segue.history import RELEASED
 from segue.spec import Target
 
 POLL_S = 0.5
@@ -34,8 +35,15 @@ async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Call
         await _let_go(cluster, target, to, by)
         tell(f"{target} is free of its rollout and goes to the {to} by its own controller")
         await _await_complete(cluster, target, timeout_s, tell)
-        await _patch(cluster, target, finish_patch)
+        await _patch(cluster, target, _finish)
     return f"{target} runs the {to}; its strategy is what it was"
+
+
+def _finish(deployment: Object) -> Object:
+    """Restore everything, and note what became of a version whose rollout did not live to say it."""
+    note = note_of(deployment)
+    released = note.model_copy(update={"outcome": RELEASED}) if note and not note.outcome else None
+    return finish_patch(deployment, released)
 
 
 async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:

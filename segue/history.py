@@ -10,6 +10,9 @@ from segue.state import Outcome
 SUPERSEDED = "Superseded"
 """A version that was left behind by a retarget."""
 
+RELEASED = "Released"
+"""A version that was left to the target's own controller by hand."""
+
 
 class Note(Frozen):
     """Who made a revision, when, and what became of it."""
@@ -52,7 +55,7 @@ class Revision(Frozen):
     @property
     def was_taken_back(self) -> bool:
         """Whether a rollout made it and did not stay with it."""
-        return self.note is not None and self.note.outcome not in {"", Outcome.COMPLETED}
+        return self.note is not None and self.note.outcome not in {"", Outcome.COMPLETED, RELEASED}
 
 
 def revision_before(revisions: Sequence[Revision]) -> int:

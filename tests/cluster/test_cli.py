@@ -107,7 +107,9 @@ async def test_release_needs_no_temporal(lab: Lab, shell: Shell, way: str) -> No
     assert len(lab.pods("chat", image)) == 4 == len(lab.pods("chat"))
     after = lab.deployment("chat")
     assert (after.spec.strategy, after.spec.min_ready_seconds) == (before.strategy, before.min_ready_seconds)
-    assert not any(key.startswith("segue.dev/") for key in after.metadata.annotations)
+    left = {key for key in after.metadata.annotations if key.startswith("segue.dev/")}
+    assert left == {"baseline": set(), "wanted": {"segue.dev/change"}}[way]
+    assert ("Released: " in after.metadata.annotations.get("kubernetes.io/change-cause", "")) is (way == "wanted")
     lab.worker()  # a worker that comes back finds the target released, and writes nothing
     report = await run.end()
     assert report.status.outcome == "Aborted"
