@@ -16,8 +16,6 @@ effect, the process kills itself. The diary is a file, so that the restarted wor
 
 import asyncio
 import contextvars
-import ctypes
-import functools
 import multiprocessing
 import os
 import signal
@@ -208,14 +206,7 @@ async def _serve(settings: Settings, accident: Accident) -> None:
     await worker.run()
 
 
-def _end_with_parent() -> None:
-    """Die with the fork server, which ends with the tests: also when they are killed."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
 def _main(environment: dict[str, str], diary: Path, point: str, log: Path, silence_s: float | None) -> None:
-    _end_with_parent()
     with log.open("a") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
@@ -232,12 +223,15 @@ def _main(environment: dict[str, str], diary: Path, point: str, log: Path, silen
 _context = multiprocessing.get_context("forkserver")
 
 
-@functools.cache
-def _start_fork_server() -> None:
-    """Start the server with everything imported; it finds modules by PYTHONPATH only."""
+def _start_fork_server(mark: dict[str, str]) -> None:
+    """Start the server, where it does not run, with everything imported; it finds modules by PYTHONPATH only.
+
+    It and all that it forks carry a stack's mark: they end with that, also when the tests are killed.
+    """
     _context.set_forkserver_preload(["killing_worker", "pytest"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        for name, value in {**mark, "PYTHONPATH": os.pathsep.join(sys.path)}.items():
+            patch.setenv(name, value)
         forkserver.ensure_running()
 
 
@@ -250,13 +244,14 @@ class KillingWorker:
         number = len(lab.workers)
         self.log = lab.stack.state_dir / "logs" / f"worker-{lab.task_queue}-{number}.log"
         self.diary = Diary(self.log.with_suffix(".diary"))
+        self._mark = lab.stack.mark
         self._given = (lab.worker_environment(environment or {}), self.diary.path, accident, self.log, silence_s)
         lab.workers.append(self)
         self.start()
 
     def start(self) -> None:
         """Start it, or start it again after its accident."""
-        _start_fork_server()
+        _start_fork_server(self._mark)
         self.process = _context.Process(target=_main, args=self._given, daemon=True)
         self.process.start()
 
