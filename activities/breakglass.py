@@ -24,7 +24,8 @@ Way = Literal["baseline", "wanted"]
 
 
 @asynccontextmanager
-async def _cluster() -> AsyncIterator[Cluster]:
+async def connected() -> AsyncIterator[Cluster]:
+    """Connect for as long as one command takes."""
     cluster = await Cluster.connect()
     try:
         yield cluster
@@ -45,7 +46,7 @@ async def read_target(target: Target) -> TargetFacts:
     Raises:
         NotFound, NotAllowed, Unreachable.
     """
-    async with _cluster() as cluster:
+    async with connected() as cluster:
         deployment = await cluster.get_deployment(target.namespace, target.name)
     return TargetFacts(replicas_of(deployment), stopping_of(deployment["spec"]["template"]))
 
@@ -60,7 +61,7 @@ async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Call
         NotFound: when the target carries no saved baseline, so that there is nothing to release.
         TimedOut: when the controller is not there in time; the target is safe, and goes on by itself.
     """
-    async with _cluster() as cluster:
+    async with connected() as cluster:
         await _let_go(cluster, target, to, by)
         tell(f"{target} is free of its rollout and goes to the {to} by its own controller")
         await _await_complete(cluster, target, timeout_s, tell)
