@@ -2,8 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from decimal import Decimal
+from typing import NamedTuple
 
 from kubernetes.utils.quantity import parse_quantity
 
@@ -24,6 +25,17 @@ _ORDINARY = ("strategy", "minReadySeconds", "progressDeadlineSeconds")
 Numbers = dict[str, Decimal]
 
 
+class Around(NamedTuple):
+    """What stands around a target, as the API server gives it."""
+
+    budgets: Sequence[Object] = ()
+    autoscalers: Sequence[Object] = ()
+    quotas: Sequence[Object] = ()
+    own_pods: Sequence[Object] = ()
+    nodes: Sequence[Object] = ()
+    all_pods: Sequence[Object] = ()
+
+
 async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
     """Read a target and all that stands around it.
 
@@ -35,14 +47,24 @@ async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
     async with connected() as cluster:
         deployment = _ordinary(await cluster.get_deployment(target.namespace, target.name))
         reading = _Reading(cluster, target.namespace)
-        template, budgets, autoscalers, quotas, own_pods, nodes = await asyncio.gather(
-            _wanted(reading, deployment, rollout.spec.change if rollout else None),
-            reading.items(NEEDS.budgets),
-            reading.items(NEEDS.autoscalers),
-            reading.items(NEEDS.quotas),
-            reading.items("pods", selector_of(deployment)),
-            _nodes(reading),
+        template = await _wanted(reading, deployment, rollout.spec.change if rollout else None)
+        around = Around(
+            *await asyncio.gather(
+                reading.items(NEEDS.budgets),
+                reading.items(NEEDS.autoscalers),
+                reading.items(NEEDS.quotas),
+                reading.items("pods", selector_of(deployment)),
+                reading.everywhere("nodes"),
+                reading.everywhere("pods", _ALIVE),
+            )
         )
+    return facts_of(deployment, template, rollout, around, reading.unknown)
+
+
+def facts_of(
+    deployment: Object, template: Object, rollout: Rollout | None, around: Around, unknown: dict[str, str]
+) -> Facts:
+    """Turn objects into what lint judges. Pure."""
     return Facts(
         deployment=deployment,
         template=template,
@@ -50,12 +72,12 @@ async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
         new=stopping_of(template),
         demand=Demand(requests=_asked(template["spec"], "requests"), limits=_asked(template["spec"], "limits")),
         rollout=rollout,
-        digests=_digests(own_pods),
-        budgets=budgets,
-        autoscalers=autoscalers,
-        nodes=nodes,
-        quotas=[_quota(q) for q in quotas if set(q["spec"].get("scopes", [])) <= _SCOPES_OF_SERVERS and _is_plain(q)],
-        unknown=reading.unknown,
+        digests=_digests(around.own_pods),
+        budgets=around.budgets,
+        autoscalers=around.autoscalers,
+        nodes=_nodes(around),
+        quotas=[_quota(quota) for quota in around.quotas if _counts_servers(quota)],
+        unknown=unknown,
     )
 
 
@@ -69,6 +91,11 @@ class _Reading:
     async def items(self, kind: str, selector: str = "") -> list[Object]:
         """List objects of the namespace; nothing where that is not allowed."""
         found = await self.allowed(kind, self.cluster.list(kind, self.namespace, selector))
+        return found["items"] if found else []
+
+    async def everywhere(self, kind: str, fields: str = "") -> list[Object]:
+        """List objects of the cluster; both kinds are needed to know the nodes."""
+        found = await self.allowed(NEEDS.nodes, self.cluster.list_everywhere(kind, fields))
         return found["items"] if found else []
 
     async def allowed(self, what: str, request: Awaitable[Object]) -> Object | None:
@@ -104,7 +131,7 @@ async def _wanted(reading: _Reading, deployment: Object, change: Change | None) 
     return wanted
 
 
-def _digests(pods: list[Object]) -> dict[tuple[str, str], str]:
+def _digests(pods: Sequence[Object]) -> dict[tuple[str, str], str]:
     """Return the digest of each container's image, where all replicas agree on it."""
     seen: dict[tuple[str, str], set[str]] = {}
     for pod in pods:
@@ -118,20 +145,13 @@ def _digests(pods: list[Object]) -> dict[tuple[str, str], str]:
     return {key: min(found) for key, found in seen.items() if len(found) == 1}
 
 
-async def _nodes(reading: _Reading) -> list[Node]:
+def _nodes(around: Around) -> list[Node]:
     """Return every node that takes pods, with what it has left."""
-    everywhere = reading.cluster.list_everywhere
-    nodes, pods = await asyncio.gather(
-        reading.allowed(NEEDS.nodes, everywhere("nodes")),
-        reading.allowed(NEEDS.nodes, everywhere("pods", _ALIVE)),
-    )
-    if nodes is None or pods is None:
-        return []
     taken: dict[str, Numbers] = {}
-    for pod in pods["items"]:
+    for pod in around.all_pods:
         asked = {**_asked(pod["spec"], "requests"), "pods": Decimal(1)}
         _add(taken.setdefault(pod["spec"].get("nodeName", ""), {}), asked)
-    taking = [node for node in nodes["items"] if not node["spec"].get("unschedulable")]
+    taking = [node for node in around.nodes if not node["spec"].get("unschedulable")]
     return [_node(node, taken.get(node["metadata"]["name"], {})) for node in taking]
 
 
@@ -142,9 +162,10 @@ def _node(node: Object, taken: Numbers) -> Node:
     return Node(metadata["name"], metadata.get("labels", {}), tuple(node["spec"].get("taints", [])), free)
 
 
-def _is_plain(quota: Object) -> bool:
-    """Whether a quota counts all pods, and not those of some priority only."""
-    return not quota["spec"].get("scopeSelector")
+def _counts_servers(quota: Object) -> bool:
+    """Whether a quota counts every pod that serves, and not only those of some priority or class."""
+    spec = quota["spec"]
+    return set(spec.get("scopes", [])) <= _SCOPES_OF_SERVERS and not spec.get("scopeSelector")
 
 
 def _quota(quota: Object) -> Quota:

@@ -177,7 +177,9 @@ def _unlosing(facts: Facts) -> Mend:
     if facts.rollout is not None and facts.rollout.spec.change.patch is not None:
         pod = _bridged(facts.new, drain_s)
         bare = drain_s == 0 and any(not hook.has_pre_stop for hook in facts.old.hooks)
-        spec = {**({"change": {"patch": {"spec": pod}}} if pod else {}), **({"drain": {}} if bare else {})}
+        # Old replicas cannot be patched by it: drained within their own grace period they lose nothing either.
+        drain = {"timeout": format_duration(timedelta(seconds=max(1, facts.old.grace_s)))}
+        spec = {**({"change": {"patch": {"spec": pod}}} if pod else {}), **({"drain": drain} if bare else {})}
         if spec:
             return facts.respecified(spec)
     return facts.patched({"template": {"spec": _bridged(facts.old, drain_s)}})
