@@ -45,19 +45,24 @@ async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
         Unreachable: when the API server does not answer.
     """
     async with connected() as cluster:
-        deployment = _ordinary(await cluster.get_deployment(target.namespace, target.name))
-        reading = _Reading(cluster, target.namespace)
-        template = await _wanted(reading, deployment, rollout.spec.change if rollout else None)
-        around = Around(
-            *await asyncio.gather(
-                reading.items(NEEDS.budgets),
-                reading.items(NEEDS.autoscalers),
-                reading.items(NEEDS.quotas),
-                reading.items("pods", selector_of(deployment)),
-                reading.everywhere("nodes"),
-                reading.everywhere("pods", _ALIVE),
-            )
+        return await facts_in(cluster, target, rollout)
+
+
+async def facts_in(cluster: Cluster, target: Target, rollout: Rollout | None) -> Facts:
+    """Read the same by a connection that is there."""
+    deployment = _ordinary(await cluster.get_deployment(target.namespace, target.name))
+    reading = _Reading(cluster, target.namespace)
+    template = await _wanted(reading, deployment, rollout.spec.change if rollout else None)
+    around = Around(
+        *await asyncio.gather(
+            reading.items(NEEDS.budgets),
+            reading.items(NEEDS.autoscalers),
+            reading.items(NEEDS.quotas),
+            reading.items("pods", selector_of(deployment)),
+            reading.everywhere("nodes"),
+            reading.everywhere("pods", _ALIVE),
         )
+    )
     return facts_of(deployment, template, rollout, around, reading.unknown)
 
 

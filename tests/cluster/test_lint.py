@@ -1,6 +1,8 @@
 """Lint on a real API server: each mend is one that it takes, and that mends."""
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,14 @@ import pytest
 import yaml
 from harness import Lab, until
 from kubernetes import client
+from kubernetes.aio import config
 from shell import Shell
 
-from segue.lint import RULES
+from activities.cluster import Cluster
+from activities.linting import facts_in
+from segue.lint import RULES, lint
+from segue.lint.findings import Finding, How, Mend
+from segue.spec import Target
 
 REFUSED = 2
 LIVENESS = {"httpGet": {"path": "/v2/health/live", "port": 80}}
@@ -26,6 +33,16 @@ async def shell(lab: Lab, tmp_path: Path) -> Shell:
     return Shell(lab, tmp_path)
 
 
+@asynccontextmanager
+async def reaching(lab: Lab) -> AsyncIterator[Cluster]:
+    """The client of Segue's own, in this process."""
+    cluster = Cluster(await config.new_client_from_config(str(lab.stack.kubeconfig)))
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
+
+
 async def linted(shell: Shell, what: str, *, fails: bool, **env: str) -> Any:
     ran = await shell.run("lint", what, "-o", "json", expect=REFUSED if fails else 0, **env)
     found = json.loads(ran.stdout)
@@ -33,18 +50,18 @@ async def linted(shell: Shell, what: str, *, fails: bool, **env: str) -> Any:
     return found
 
 
-def mend(lab: Lab, how: dict[str, Any]) -> None:
+def mend(lab: Lab, asked: Mend) -> None:
     """Do what a finding says with an object of the cluster, as `kubectl patch` and `kubectl create` do."""
-    body, name = how["body"], how["object"]["name"]
     policy, autoscaling = client.PolicyV1Api(lab.core.api_client), client.AutoscalingV2Api(lab.core.api_client)
-    match how["how"], how["object"]["kind"]:
-        case "create", "PodDisruptionBudget":
+    name, body = asked.object.name, asked.body
+    match asked.how, asked.object.kind:
+        case How.CREATE, "PodDisruptionBudget":
             policy.create_namespaced_pod_disruption_budget(lab.namespace, body)
-        case "patch", "PodDisruptionBudget":
+        case How.PATCH, "PodDisruptionBudget":
             policy.patch_namespaced_pod_disruption_budget(name, lab.namespace, body)
-        case "patch", "HorizontalPodAutoscaler":
+        case How.PATCH, "HorizontalPodAutoscaler":
             autoscaling.patch_namespaced_horizontal_pod_autoscaler(name, lab.namespace, body)
-        case "patch", "Deployment":
+        case How.PATCH, "Deployment":
             lab.patch(name, body)
         case other:
             raise AssertionError(other)
@@ -63,33 +80,26 @@ def autoscale(lab: Lab, name: str, low: int, high: int) -> None:
     client.AutoscalingV2Api(lab.core.api_client).create_namespaced_horizontal_pod_autoscaler(lab.namespace, body)
 
 
-async def mended(lab: Lab, shell: Shell, name: str) -> set[str]:
-    """Mend finding after finding until there is none, and return the rules that found something."""
-    rules = set()
-    for _ in range(20):
-        ran = await shell.run("lint", name, "-o", "json", "--accept", "no-readiness-probe", expect=None)
-        found = json.loads(ran.stdout)["findings"]
+async def mended(lab: Lab, name: str, limit: int = 20) -> set[str]:
+    """Mend the worst finding until there is none, and return the rules that found something."""
+    target, tripped = Target(namespace=lab.namespace, name=name), set()
+    before: Finding | None = None
+    for _ in range(limit):
+        async with reaching(lab) as cluster:
+            found = lint(await facts_in(cluster, target, None)).findings
+        if before is not None:
+            same = (before.rule, before.object, before.field)
+            assert same not in {(f.rule, f.object, f.field) for f in found}, before
         if not found:
-            return rules
-        first = found[0]
-        assert first["mend"]["note"] == "" or "DIGEST" not in first["mend"]["note"]
-        rules.add(first["rule"])
-        mend(lab, first["mend"])
-        again = (await linted_anyhow(shell, name))["findings"]
-        same = [f for f in again if (f["rule"], f["object"], f["field"]) == (first["rule"], *where(first))]
-        assert same == [], first
+            return tripped
+        before = found[0]
+        assert "DIGEST" not in before.mend.note, before
+        tripped.add(before.rule)
+        mend(lab, before.mend)
     raise AssertionError(f"it never ends: {found}")
 
 
-def where(finding: dict[str, Any]) -> tuple[Any, Any]:
-    return finding["object"], finding["field"]
-
-
-async def linted_anyhow(shell: Shell, name: str) -> Any:
-    return json.loads((await shell.run("lint", name, "-o", "json", expect=None)).stdout)
-
-
-async def test_the_api_server_takes_each_mend(lab: Lab, shell: Shell) -> None:
+async def test_the_api_server_takes_each_mend(lab: Lab) -> None:
     """A target with everything wrong is mended change by change, and then nothing is found."""
     server = {
         "image": "example/chat:latest",
@@ -107,15 +117,15 @@ async def test_the_api_server_takes_each_mend(lab: Lab, shell: Shell) -> None:
     await until("all serve", lambda: (lab.deployment("chat").status.available_replicas or 0) == 4)
     protect(lab, "chat", minAvailable="100%")
     autoscale(lab, "chat", 4, 4)
-    assert await mended(lab, shell, f"{lab.namespace}/chat") == {r.name for r in RULES} - {
+    assert await mended(lab, "chat") == {r.name for r in RULES} - {
         "no-disruption-budget",
         "surge-does-not-fit",
     }
 
 
-async def test_a_budget_is_created(lab: Lab, shell: Shell) -> None:
+async def test_a_budget_is_created(lab: Lab) -> None:
     await lab.deploy("chat", 2, container=FINE, strategy=CALM)
-    assert await mended(lab, shell, f"{lab.namespace}/chat") == {"no-disruption-budget"}
+    assert await mended(lab, "chat") == {"no-disruption-budget"}
 
 
 async def test_a_quota_leaves_no_room(lab: Lab, shell: Shell) -> None:
@@ -128,7 +138,7 @@ async def test_a_quota_leaves_no_room(lab: Lab, shell: Shell) -> None:
     await until("it is counted", lambda: lab.quota_used("team").get("requests.nvidia.com/gpu") == "4")
     (finding,) = (await linted(shell, f"{lab.namespace}/chat", fails=False))["findings"]
     assert "the ResourceQuota team has less left" in finding["found"]
-    assert await mended(lab, shell, f"{lab.namespace}/chat") == {"surge-does-not-fit"}
+    assert await mended(lab, "chat") == {"surge-does-not-fit"}
     assert lab.deployment("chat").spec.strategy.rolling_update.max_surge == 0
 
 

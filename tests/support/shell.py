@@ -39,13 +39,13 @@ class Shell:
         path.write_text(yaml.safe_dump(rollout))
         return str(path)
 
-    async def run(self, *arguments: str, expect: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run one command, and check its exit code; None takes any."""
+    async def run(self, *arguments: str, expect: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run one command, and check its exit code."""
         ended = await asyncio.to_thread(
             subprocess.run, [SEGUE, *arguments], env={**self.env, **env}, capture_output=True, text=True, timeout=120,
             check=False,
         )  # fmt: skip
-        assert expect in {None, ended.returncode}, f"{arguments}: {ended.returncode}\n{ended.stdout}\n{ended.stderr}"
+        assert ended.returncode == expect, f"{arguments}: {ended.returncode}\n{ended.stdout}\n{ended.stderr}"
         assert "Traceback" not in ended.stderr
         return ended
 
