@@ -15,7 +15,7 @@ from segue.cli.naming import names_file, target_named
 from segue.cli.options import AsTable, TableOrJson, asked
 from segue.errors import Exit, Refused
 from segue.lint import RULES, lint
-from segue.lint.findings import Finding, How, Linted, Severity
+from segue.lint.findings import Finding, How, Linted, Severity, Unasked
 
 _What = Annotated[
     str,
@@ -78,10 +78,17 @@ def _table(found: Linted) -> RenderableType:
         parts += [Text(), *_shown(finding)]
     if found.unasked:
         parts += [Text(), Text("not asked, or not of everything:", style="bold")]
-        parts += [Text(f"  {each.rule}: {each.why}") for each in found.unasked]
+        parts += [Text(f"  {', '.join(rules)}: {why}") for why, rules in _by_why(found.unasked).items()]
     if any("template" in finding.mend.body.get("spec", {}) for finding in found.findings):
         parts += [Text(), Text(_FOOT, style="dim")]
     return Group(*parts)
+
+
+def _by_why(unasked: tuple[Unasked, ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for each in unasked:
+        found.setdefault(each.why, []).append(each.rule)
+    return found
 
 
 def _counted(found: Linted) -> str:

@@ -22,7 +22,7 @@ def surge_does_not_fit(facts: Facts) -> list[Found]:
     surge, fits = facts.budget.surge, fitting(facts)
     if fits is None or fits >= surge:
         return []
-    said = f"of {surge} replicas more than now {fits or 'none'} would fit: {_because(facts, surge)}"
+    said = f"{fits or 'none'} of {surge} more would fit: {_because(facts, surge)}"
     if facts.rollout is not None:
         return [Found(Severity.WARNING, facts.spec_ref, "spec.strategy.maxSurge", said, _respecified(facts, fits))]
     field = "spec.strategy.rollingUpdate.maxSurge"

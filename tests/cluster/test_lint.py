@@ -186,17 +186,20 @@ async def test_a_missing_right_is_said(lab: Lab, shell: Shell) -> None:
         "no-disruption-budget", "blocking-disruption-budget", "autoscaler-fights", "surge-does-not-fit",
     }  # fmt: skip
     assert all("is forbidden" in u["why"] for u in found["unasked"])
+    table = (await shell.run("lint", f"{lab.namespace}/chat", expect=REFUSED, **rights)).stdout
+    assert "no-disruption-budget, blocking-disruption-budget: poddisruptionbudgets cannot be read: " in table
 
 
 async def test_a_rollout_under_way_is_no_finding(lab: Lab, shell: Shell) -> None:
     """What a rollout writes to hold its target is not held against the target."""
     protected = {"container": FINE, "strategy": CALM}
-    await lab.deploy("chat", 4, **protected)
+    await lab.deploy("chat", 3, **protected)
     protect(lab, "chat", maxUnavailable=1)
     lab.worker()
     held = {"maxSurge": 0, "maxUnavailable": 2, "waypoints": [{"at": 1, "approval": True}]}
     run = await lab.start("chat", {"images": {"server": f"example/chat:2@sha256:{'1' * 64}"}}, strategy=held)
     await run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+    assert lab.deployment("chat").spec.strategy.rolling_update.max_unavailable != 0
     assert (await linted(shell, f"{lab.namespace}/chat", fails=False))["findings"] == []
     await run.send("abort")
     assert (await run.end()).status.outcome == "Aborted"
