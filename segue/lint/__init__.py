@@ -94,7 +94,7 @@ RULES: tuple[Rule, ...] = (
         "surge-does-not-fit",
         "New replicas that find no accelerator stay pending until the deadline, and the rollout fails.",
         room.surge_does_not_fit,
-        (NEEDS.nodes, NEEDS.quotas),
+        (NEEDS.nodes, NEEDS.quotas, NEEDS.template),
     ),
 )
 

@@ -190,6 +190,23 @@ async def test_a_missing_right_is_said(lab: Lab, shell: Shell) -> None:
     assert "no-disruption-budget, blocking-disruption-budget: poddisruptionbudgets cannot be read: " in table
 
 
+async def test_without_the_right_to_patch_a_patch_is_not_judged(lab: Lab, shell: Shell) -> None:
+    """The API server tries a strategic-merge patch only for who may write it: the rest is judged."""
+    await lab.deploy("chat", 4, container=FINE, revisionHistoryLimit=0, strategy=CALM)
+    lab.grant(writes=False)
+    rights = {"KUBECONFIG": str(lab.stack.kubeconfig_for("segue-worker"))}
+    file = shell.spec("chat", change={"patch": {"spec": {"containers": [{"name": "server", "image": "new"}]}}})
+
+    async def unasked() -> Any:
+        found = await linted(shell, file, fails=True, **rights)
+        asked = [u for u in found["unasked"] if u["rule"] == "image-not-immutable"]
+        return (found["findings"], asked) if asked else None
+
+    findings, asked = await until("the right is gone", unasked)
+    assert [f["rule"] for f in findings] == ["revision-history-too-low"]
+    assert 'cannot patch resource "deployments"' in asked[0]["why"]
+
+
 async def test_a_rollout_under_way_is_no_finding(lab: Lab, shell: Shell) -> None:
     """What a rollout writes to hold its target is not held against the target."""
     protected = {"container": FINE, "strategy": CALM}

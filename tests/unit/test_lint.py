@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -302,6 +303,11 @@ def test_nothing_is_found(case: str) -> None:
 
 def test_every_rule_is_tripped() -> None:
     assert {rule for rule, _, _ in TRIPS.values()} == {rule.name for rule in RULES}
+
+
+def test_every_rule_is_described() -> None:
+    page = (Path(__file__).parents[2] / "docs/lint.md").read_text()
+    assert [rule.name for rule in RULES if f"| `{rule.name}` |" not in page] == []
 
 
 def test_the_digest_is_that_of_what_runs() -> None:
