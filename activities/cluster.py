@@ -41,12 +41,20 @@ class Cluster:
         self._apps = client.AppsV1Api(api)
         self._core = client.CoreV1Api(api)
         self._discovery = client.DiscoveryV1Api(api)
+        policy, autoscaling = client.PolicyV1Api(api), client.AutoscalingV2Api(api)
         self._lists: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "deployments": self._apps.list_namespaced_deployment_without_preload_content,
             "replicasets": self._apps.list_namespaced_replica_set_without_preload_content,
             "pods": self._core.list_namespaced_pod_without_preload_content,
             "configmaps": self._core.list_namespaced_config_map_without_preload_content,
             "endpointslices": self._discovery.list_namespaced_endpoint_slice_without_preload_content,
+            "poddisruptionbudgets": policy.list_namespaced_pod_disruption_budget_without_preload_content,
+            "horizontalpodautoscalers": autoscaling.list_namespaced_horizontal_pod_autoscaler_without_preload_content,
+            "resourcequotas": self._core.list_namespaced_resource_quota_without_preload_content,
+        }
+        self._lists_everywhere: Mapping[str, Callable[..., Awaitable[Any]]] = {
+            "nodes": self._core.list_node_without_preload_content,
+            "pods": self._core.list_pod_for_all_namespaces_without_preload_content,
         }
 
     @classmethod
@@ -91,6 +99,13 @@ class Cluster:
         with _translated(f"{kind} in {namespace}"):
             return await _json(
                 await self._lists[kind](namespace, label_selector=selector or None, _request_timeout=REQUEST_TIMEOUT_S)
+            )
+
+    async def list_everywhere(self, kind: str, fields: str = "") -> Object:
+        """List objects of the whole cluster, by one of the kinds in ``_lists_everywhere`` and a field selector."""
+        with _translated(f"{kind} of the cluster"):
+            return await _json(
+                await self._lists_everywhere[kind](field_selector=fields or None, _request_timeout=REQUEST_TIMEOUT_S)
             )
 
     async def patch_deployment(self, namespace: str, name: str, patch: Object, *, dry_run: bool = False) -> Object:

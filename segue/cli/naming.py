@@ -17,13 +17,18 @@ _ID = re.compile(r"rollout/(?P<cluster>[^/]+)/(?P<namespace>[^/]+)/(?P<kind>[^/]
 _CLUSTER = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._]{0,126}[A-Za-z0-9])?")
 
 
+def names_file(text: str) -> bool:
+    """Whether ``text`` names a spec file, and not a rollout."""
+    return text == STDIN or PurePath(text).suffix in _FILES
+
+
 def target_named(text: str) -> Target:
     """Return the target that ``text`` names: NAMESPACE/NAME, NAME, a workflow id, or a spec file.
 
     Raises:
         Refused: when it is none of these.
     """
-    if text == STDIN or PurePath(text).suffix in _FILES:
+    if names_file(text):
         return read_spec(text).spec.target
     found = _ID.fullmatch(text)
     if found:

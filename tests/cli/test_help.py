@@ -8,8 +8,8 @@ import pytest
 Segue = Callable[..., Any]
 
 COMMANDS = [
-    "plan", "start", "schema", "list", "status", "watch", "report", "pause", "resume", "retarget", "abort", "scale",
-    "settle", "approve", "reject", "promote", "release", "worker", "version",
+    "plan", "lint", "start", "schema", "list", "status", "watch", "report", "pause", "resume", "retarget", "abort",
+    "scale", "settle", "approve", "reject", "promote", "release", "worker", "version",
 ]  # fmt: skip
 
 

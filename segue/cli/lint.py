@@ -1,0 +1,111 @@
+"""``lint``: what of a target, and of a spec together with it, will hurt, and what mends it."""
+
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from segue.cli.app import PLAN_AND_START
+from segue.cli.console import show, write_json
+from segue.cli.files import read_spec
+from segue.cli.naming import names_file, target_named
+from segue.cli.options import AsTable, TableOrJson, asked
+from segue.errors import Exit, Refused
+from segue.lint import RULES, lint
+from segue.lint.findings import Finding, How, Linted, Severity, Unasked
+
+_What = Annotated[
+    str,
+    typer.Argument(metavar="FILE|NAME", help="A spec file, or the target: NAMESPACE/NAME, NAME.", show_default=False),
+]
+_Accept = Annotated[
+    list[str] | None,
+    typer.Option("--accept", metavar="RULE", help="Do not fail for this rule; can be repeated.", show_default=False),
+]
+_COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
+_MENDS = {How.PATCH: "patch {}", How.CREATE: "create {}", How.SPEC: "add to the spec of {}"}
+_FOOT = (
+    "A patch of spec.template makes new pods at once; to roll it instead, give what stands under template: as "
+    "spec.change.patch of a spec."
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command("lint", rich_help_panel=PLAN_AND_START)(lint_)
+
+
+def lint_(what: _What, accept: _Accept = None, output: AsTable = TableOrJson.TABLE) -> None:
+    """Find what of a target, and of a spec with it, will hurt; each finding comes with what mends it.
+
+    Needs no Temporal, and touches nothing. Exit code 2: there is an error that is not accepted. What you may not
+    read in the cluster is said, and the rest is judged.
+
+    Example: segue lint rollout.yaml --accept image-not-immutable
+    """
+    accepted = _known(accept or [])
+    rollout = read_spec(what) if names_file(what) else None
+    target = rollout.spec.target if rollout else target_named(what)
+    from activities.linting import read_facts  # noqa: PLC0415 - only this command reads all of this
+
+    found = lint(asked(read_facts(target, rollout)), accepted)
+    if output is TableOrJson.JSON:
+        write_json(_json(found))
+    else:
+        show(_table(found))
+    if found.fails:
+        raise typer.Exit(Exit.REFUSED)
+
+
+def _known(names: list[str]) -> list[str]:
+    rules = [rule.name for rule in RULES]
+    for name in names:
+        if name not in rules:
+            raise Refused("is no rule", field="--accept", value=name, fix=f"use one of: {', '.join(rules)}")
+    return names
+
+
+def _json(found: Linted) -> dict[str, Any]:
+    return {**found.model_dump(mode="json"), "fails": found.fails}
+
+
+def _table(found: Linted) -> RenderableType:
+    parts: list[RenderableType] = [Text(f"{found.target}: {_counted(found)}", style="bold")]
+    for finding in found.findings:
+        parts += [Text(), *_shown(finding)]
+    if found.unasked:
+        parts += [Text(), Text("not asked, or not of everything:", style="bold")]
+        parts += [Text(f"  {', '.join(rules)}: {why}") for why, rules in _by_why(found.unasked).items()]
+    if any("template" in finding.mend.body.get("spec", {}) for finding in found.findings):
+        parts += [Text(), Text(_FOOT, style="dim")]
+    return Group(*parts)
+
+
+def _by_why(unasked: tuple[Unasked, ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for each in unasked:
+        found.setdefault(each.why, []).append(each.rule)
+    return found
+
+
+def _counted(found: Linted) -> str:
+    counts = {severity: sum(f.severity is severity for f in found.findings) for severity in Severity}
+    said = [f"{n} {severity}{'s' if n > 1 else ''}" for severity, n in counts.items() if n]
+    return ", ".join(said) or "nothing to mend"
+
+
+def _shown(finding: Finding) -> list[RenderableType]:
+    head = Text.assemble(
+        (f"{finding.severity:<8}", _COLOURS[finding.severity]),
+        (finding.rule, "bold"),
+        (" (accepted)" if finding.accepted else "", "dim"),
+    )
+    mend = finding.mend
+    lines = [f"{finding.object}  {finding.field}", *finding.found.splitlines(), f"why: {finding.why}"]
+    lines.append(f"mend: {_MENDS[mend.how].format(mend.object)}{f' ({mend.note})' if mend.note else ''}")
+    body = yaml.safe_dump(mend.body, sort_keys=False, allow_unicode=True, width=10_000).rstrip()
+    code = Text(body, style="green", no_wrap=True, overflow="ignore")
+    return [head, *(Padding(Text(line), (0, 0, 0, 8)) for line in lines), Padding(code, (0, 0, 0, 12))]

@@ -1,0 +1,119 @@
+"""Lint: what of a target, and of a spec together with it, will hurt; each finding with the change that mends it.
+
+Pure: ``Facts`` in, ``Linted`` out. A rule is one small function, and its line in ``RULES``.
+"""
+
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+from segue.lint import around, pods, room
+from segue.lint.facts import NEEDS, Facts
+from segue.lint.findings import Finding, Found, Linted, Severity, Unasked
+
+__all__ = ["RULES", "Rule", "lint"]
+
+
+class Rule(NamedTuple):
+    """One rule: its name, why it matters, how it looks, and what it must be able to see."""
+
+    name: str
+    why: str
+    find: Callable[[Facts], list[Found]]
+    needs: tuple[str, ...] = ()
+    """Of ``NEEDS``; the rule is asked where at least one of them is known."""
+
+
+_POD = (NEEDS.template,)
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "image-not-immutable",
+        "A tag can be moved: replicas that start tomorrow may run other code or weights, also on a way back.",
+        pods.image_not_immutable,
+        _POD,
+    ),
+    Rule(
+        "no-readiness-probe",
+        "Requests are sent to a replica from its start, long before it has loaded its model, and they fail.",
+        pods.no_readiness_probe,
+        _POD,
+    ),
+    Rule(
+        "readiness-cannot-tell-a-loaded-model",
+        "A server that answers is no model that answers: a replica counts as ready, and gets requests, while it loads.",
+        pods.readiness_cannot_tell,
+        _POD,
+    ),
+    Rule(
+        "unavailable-on-few-replicas",
+        "With few replicas each one away is a large part of the capacity, and those that remain may not bear the load.",
+        around.unavailable_on_few_replicas,
+    ),
+    Rule(
+        "stops-with-loss",
+        "Each replica that stops drops requests or cuts streams, in a rollout and at each drain of a node.",
+        pods.stops_with_loss,
+        _POD,
+    ),
+    Rule(
+        "revision-history-too-low",
+        "The versions before are forgotten, so that `kubectl rollout undo` has nothing to go back to.",
+        around.revision_history_too_low,
+    ),
+    Rule(
+        "no-disruption-budget",
+        "A drain of nodes, for an upgrade say, may take all replicas at once, and also in the middle of a rollout.",
+        around.no_disruption_budget,
+        (NEEDS.budgets,),
+    ),
+    Rule(
+        "blocking-disruption-budget",
+        "No node with a replica of it can ever be drained: upgrades of the cluster hang, or somebody forces them.",
+        around.blocking_disruption_budget,
+        (NEEDS.budgets,),
+    ),
+    Rule(
+        "deadline-shorter-than-load",
+        "A good version that takes as long to load as its probes allow is taken for a bad one, and is rolled back.",
+        pods.deadline_shorter_than_load,
+        _POD,
+    ),
+    Rule(
+        "slow-load-without-startup-probe",
+        "A server that loads its model for a minute is killed while it loads, and again, for ever.",
+        pods.slow_load_without_startup_probe,
+        _POD,
+    ),
+    Rule(
+        "autoscaler-fights",
+        "The autoscaler changes the replicas while they are rolled, or is there and can change nothing.",
+        around.autoscaler_fights,
+        (NEEDS.autoscalers,),
+    ),
+    Rule(
+        "surge-does-not-fit",
+        "New replicas that find no accelerator stay pending until the deadline, and the rollout fails.",
+        room.surge_does_not_fit,
+        (NEEDS.nodes, NEEDS.quotas, NEEDS.template),
+    ),
+)
+
+_ORDER = list(Severity)
+
+
+def lint(facts: Facts, accepted: Collection[str] = ()) -> Linted:
+    """Ask every rule that can be asked; the worst findings come first."""
+    found = [
+        Finding(rule=rule.name, why=rule.why, accepted=rule.name in accepted, **one._asdict())
+        for rule in RULES
+        if not rule.needs or any(need not in facts.unknown for need in rule.needs)
+        for one in rule.find(facts)
+    ]
+    unasked = [
+        Unasked(rule=rule.name, why=facts.unknown[need])
+        for rule in RULES
+        for need in rule.needs
+        if need in facts.unknown
+    ]
+    findings = sorted(found, key=lambda finding: _ORDER.index(finding.severity))
+    return Linted(target=f"{facts.ref.namespace}/{facts.ref.name}", findings=tuple(findings), unasked=tuple(unasked))

@@ -1,0 +1,222 @@
+"""Lint on a real API server: each mend is one that it takes, and that mends."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from harness import Lab, until
+from kubernetes import client
+from kubernetes.aio import config
+from shell import Shell
+
+from activities.cluster import Cluster
+from activities.linting import facts_in
+from segue.lint import RULES, lint
+from segue.lint.findings import Finding, How, Mend
+from segue.spec import Target
+
+REFUSED = 2
+LIVENESS = {"httpGet": {"path": "/v2/health/live", "port": 80}}
+READY = {"readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": 80}}}
+BRIDGED = {"lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}
+PINNED = {"image": f"example/chat:1@sha256:{'0' * 64}"}
+FINE = {**READY, **BRIDGED, **PINNED}
+CALM = {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+
+
+@pytest.fixture
+async def shell(lab: Lab, tmp_path: Path) -> Shell:
+    return Shell(lab, tmp_path)
+
+
+@asynccontextmanager
+async def reaching(lab: Lab) -> AsyncIterator[Cluster]:
+    """The client of Segue's own, in this process."""
+    cluster = Cluster(await config.new_client_from_config(str(lab.stack.kubeconfig)))
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
+
+
+async def linted(shell: Shell, what: str, *, fails: bool, **env: str) -> Any:
+    ran = await shell.run("lint", what, "-o", "json", expect=REFUSED if fails else 0, **env)
+    found = json.loads(ran.stdout)
+    assert found["fails"] is fails
+    return found
+
+
+def mend(lab: Lab, asked: Mend) -> None:
+    """Do what a finding says with an object of the cluster, as `kubectl patch` and `kubectl create` do."""
+    policy, autoscaling = client.PolicyV1Api(lab.core.api_client), client.AutoscalingV2Api(lab.core.api_client)
+    name, body = asked.object.name, asked.body
+    match asked.how, asked.object.kind:
+        case How.CREATE, "PodDisruptionBudget":
+            policy.create_namespaced_pod_disruption_budget(lab.namespace, body)
+        case How.PATCH, "PodDisruptionBudget":
+            policy.patch_namespaced_pod_disruption_budget(name, lab.namespace, body)
+        case How.PATCH, "HorizontalPodAutoscaler":
+            autoscaling.patch_namespaced_horizontal_pod_autoscaler(name, lab.namespace, body)
+        case How.PATCH, "Deployment":
+            lab.patch(name, body)
+        case other:
+            raise AssertionError(other)
+
+
+def protect(lab: Lab, name: str, **spec: Any) -> None:
+    body = {"metadata": {"name": name}, "spec": {"selector": {"matchLabels": {"app": name}}, **spec}}
+    client.PolicyV1Api(lab.core.api_client).create_namespaced_pod_disruption_budget(lab.namespace, body)
+
+
+def autoscale(lab: Lab, name: str, low: int, high: int) -> None:
+    aim = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
+    cpu = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}
+    spec = {"scaleTargetRef": aim, "minReplicas": low, "maxReplicas": high, "metrics": [cpu]}
+    body = {"metadata": {"name": name}, "spec": spec}
+    client.AutoscalingV2Api(lab.core.api_client).create_namespaced_horizontal_pod_autoscaler(lab.namespace, body)
+
+
+async def mended(lab: Lab, name: str, limit: int = 20) -> set[str]:
+    """Mend the worst finding until there is none, and return the rules that found something."""
+    target, tripped = Target(namespace=lab.namespace, name=name), set()
+    before: Finding | None = None
+    for _ in range(limit):
+        async with reaching(lab) as cluster:
+            found = lint(await facts_in(cluster, target, None)).findings
+        if before is not None:
+            same = (before.rule, before.object, before.field)
+            assert same not in {(f.rule, f.object, f.field) for f in found}, before
+        if not found:
+            return tripped
+        before = found[0]
+        assert "DIGEST" not in before.mend.note, before
+        tripped.add(before.rule)
+        mend(lab, before.mend)
+    raise AssertionError(f"it never ends: {found}")
+
+
+async def test_the_api_server_takes_each_mend(lab: Lab) -> None:
+    """A target with everything wrong is mended change by change, and then nothing is found."""
+    server = {
+        "image": "example/chat:latest",
+        "ports": [{"containerPort": 80}],
+        "lifecycle": {"preStop": {"exec": {"command": ["sleep", "1"]}}},
+        "readinessProbe": {"tcpSocket": {"port": 80}, "initialDelaySeconds": 30},
+        "livenessProbe": LIVENESS,
+    }
+    await lab.deploy(
+        "chat", 4, container=server, revisionHistoryLimit=0, progressDeadlineSeconds=20, strategy={"type": "Recreate"}
+    )
+    beside = {"name": "beside", "image": "example/beside:1", "ports": [{"containerPort": 90}]}
+    lab.patch("chat", {"spec": {"template": {"spec": {"containers": [beside]}}}})
+    await until("both run", lambda: (lab.deployment("chat").status.updated_replicas or 0) == 4)
+    await until("all serve", lambda: (lab.deployment("chat").status.available_replicas or 0) == 4)
+    protect(lab, "chat", minAvailable="100%")
+    autoscale(lab, "chat", 4, 4)
+    assert await mended(lab, "chat") == {r.name for r in RULES} - {
+        "no-disruption-budget",
+        "surge-does-not-fit",
+    }
+
+
+async def test_a_budget_is_created(lab: Lab) -> None:
+    await lab.deploy("chat", 2, container=FINE, strategy=CALM)
+    assert await mended(lab, "chat") == {"no-disruption-budget"}
+
+
+async def test_a_quota_leaves_no_room(lab: Lab, shell: Shell) -> None:
+    """What the quota's own controller has counted is what is left."""
+    body = {"metadata": {"name": "team"}, "spec": {"hard": {"requests.nvidia.com/gpu": "4"}}}
+    lab.core.create_namespaced_resource_quota(lab.namespace, body)
+    gpu = {"resources": {"limits": {"nvidia.com/gpu": "1"}}}
+    await lab.deploy("chat", 4, container={**FINE, **gpu}, strategy=CALM)
+    protect(lab, "chat", maxUnavailable=1)
+    await until("it is counted", lambda: lab.quota_used("team").get("requests.nvidia.com/gpu") == "4")
+    (finding,) = (await linted(shell, f"{lab.namespace}/chat", fails=False))["findings"]
+    assert "the ResourceQuota team has less left" in finding["found"]
+    assert await mended(lab, "chat") == {"surge-does-not-fit"}
+    assert lab.deployment("chat").spec.strategy.rolling_update.max_surge == 0
+
+
+async def test_a_spec_is_judged_by_what_it_makes(lab: Lab, shell: Shell) -> None:
+    """The API server tries the spec's patch; the target itself is not written, and the spec's mends mend it."""
+    await lab.deploy("chat", 4, container=FINE, strategy=CALM)
+    protect(lab, "chat", maxUnavailable=1)
+    pod = {"containers": [{"name": "server", "image": "example/chat:latest"}], "nodeSelector": {"gpu": "none"}}
+    file = shell.spec("chat", change={"patch": {"spec": pod}})
+    found = (await linted(shell, file, fails=True))["findings"]
+    assert [f["rule"] for f in found] == ["image-not-immutable", "surge-does-not-fit"]
+    assert lab.deployment("chat").metadata.generation == 1
+    pin, room = (f["mend"]["body"]["spec"] for f in found)
+    pod["containers"] = [{**pin["change"]["patch"]["spec"]["containers"][0]}]
+    fixed = shell.spec("chat", change={"patch": {"spec": pod}}, strategy=room["strategy"])
+    assert (await linted(shell, fixed, fails=False))["findings"] == []
+
+
+async def test_the_command_for_people_and_pipelines(lab: Lab, shell: Shell) -> None:
+    """An error is exit code 2, unless it is accepted; the table has the patch as it can be applied."""
+    await lab.deploy("chat", 4, container=FINE, revisionHistoryLimit=0, strategy=CALM)
+    name = f"{lab.namespace}/chat"
+    table = (await shell.run("lint", name, expect=REFUSED)).stdout
+    lines = table.splitlines()
+    assert lines[0] == f"{name}: 1 error, 1 warning"
+    assert lines[2].split() == ["error", "revision-history-too-low"]
+    after = lines[lines.index(f"        mend: patch Deployment {name}") + 1 :]
+    patch = yaml.safe_load("\n".join(after[: after.index("")]))
+    assert patch == {"spec": {"revisionHistoryLimit": 10}}
+    accepted = await shell.run("lint", name, "--accept", "revision-history-too-low")
+    assert "revision-history-too-low (accepted)" in accepted.stdout
+    refused = (await shell.run("lint", name, "--accept", "history", expect=REFUSED)).stderr
+    assert "--accept: 'history': is no rule; use one of: image-not-immutable, " in refused
+    assert "absent" in (await shell.run("lint", f"{lab.namespace}/absent", expect=REFUSED)).stderr
+
+
+async def test_a_missing_right_is_said(lab: Lab, shell: Shell) -> None:
+    """A caller with a worker's rights may not read everything: the rest is judged, and what is not is named."""
+    await lab.deploy("chat", 4, container=FINE, revisionHistoryLimit=0, strategy=CALM)
+    rights = {"KUBECONFIG": str(lab.stack.kubeconfig_for("segue-worker"))}
+    found = await linted(shell, f"{lab.namespace}/chat", fails=True, **rights)
+    assert [f["rule"] for f in found["findings"]] == ["revision-history-too-low"]
+    unasked = {u["rule"] for u in found["unasked"]}
+    assert unasked == {
+        "no-disruption-budget", "blocking-disruption-budget", "autoscaler-fights", "surge-does-not-fit",
+    }  # fmt: skip
+    assert all("is forbidden" in u["why"] for u in found["unasked"])
+    table = (await shell.run("lint", f"{lab.namespace}/chat", expect=REFUSED, **rights)).stdout
+    assert "no-disruption-budget, blocking-disruption-budget: poddisruptionbudgets cannot be read: " in table
+
+
+async def test_without_the_right_to_patch_a_patch_is_not_judged(lab: Lab, shell: Shell) -> None:
+    """The API server tries a strategic-merge patch only for who may write it: the rest is judged."""
+    await lab.deploy("chat", 4, container=FINE, revisionHistoryLimit=0, strategy=CALM)
+    lab.grant(writes=False)
+    rights = {"KUBECONFIG": str(lab.stack.kubeconfig_for("segue-worker"))}
+    file = shell.spec("chat", change={"patch": {"spec": {"containers": [{"name": "server", "image": "new"}]}}})
+
+    async def unasked() -> Any:
+        found = await linted(shell, file, fails=True, **rights)
+        asked = [u for u in found["unasked"] if u["rule"] == "image-not-immutable"]
+        return (found["findings"], asked) if asked else None
+
+    findings, asked = await until("the right is gone", unasked)
+    assert [f["rule"] for f in findings] == ["revision-history-too-low"]
+    assert 'cannot patch resource "deployments"' in asked[0]["why"]
+
+
+async def test_a_rollout_under_way_is_no_finding(lab: Lab, shell: Shell) -> None:
+    """What a rollout writes to hold its target is not held against the target."""
+    protected = {"container": FINE, "strategy": CALM}
+    await lab.deploy("chat", 3, **protected)
+    protect(lab, "chat", maxUnavailable=1)
+    lab.worker()
+    held = {"maxSurge": 0, "maxUnavailable": 2, "waypoints": [{"at": 1, "approval": True}]}
+    run = await lab.start("chat", {"images": {"server": f"example/chat:2@sha256:{'1' * 64}"}}, strategy=held)
+    await run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+    assert lab.deployment("chat").spec.strategy.rolling_update.max_unavailable != 0
+    assert (await linted(shell, f"{lab.namespace}/chat", fails=False))["findings"] == []
+    await run.send("abort")
+    assert (await run.end()).status.outcome == "Aborted"
