@@ -9,8 +9,8 @@ from typing import NamedTuple
 from kubernetes.utils.quantity import parse_quantity
 
 from activities.cluster import Cluster, Object, connected
-from activities.levers.deployment_patches import saved_baseline
-from activities.levers.deployment_reading import is_held, selector_of
+from activities.levers.deployment_patches import saved_baseline, start_of
+from activities.levers.deployment_reading import Objects, is_held, selector_of
 from activities.levers.template import apply_change, stopping_of
 from segue.errors import NotAllowed, NotFound
 from segue.lint.facts import NEEDS, Demand, Facts, Node, Quota
@@ -125,7 +125,8 @@ async def _wanted(reading: _Reading, deployment: Object, change: Change | None) 
     if change is None:
         return template
     if change.patch is None:
-        return apply_change(template, change)
+        sets = (await reading.cluster.list("replicasets", reading.namespace, selector_of(deployment)))["items"]
+        return apply_change(start_of(Objects(deployment, sets, []), change, template), change)
     name = deployment["metadata"]["name"]
     trial = reading.cluster.patch_deployment(
         reading.namespace, name, {"spec": {"template": change.patch}}, dry_run=True
