@@ -14,8 +14,13 @@ async def deploy(lab: Lab, name: str, **spec: Any) -> None:
     volumes = [{"name": "config", "configMap": {"name": "model"}}]
     container = {"name": "server", **CONFIGURED}
     lab.patch(name, {"spec": {"template": {"spec": {"volumes": volumes, "containers": [container]}}}})
-    await until("the target to mount it", lambda: len(lab.pods(name)) == 2 and mounted(lab) == {"model"})
-    await until("it to serve", lambda: lab.deployment(name).status.available_replicas == 2)
+    await until("the target to mount it", lambda: rests(lab, name) and mounted(lab) == {"model"})
+
+
+def rests(lab: Lab, name: str) -> bool:
+    """Whether its own controller has nothing left to do."""
+    sets = [rs["spec"]["replicas"] for rs in lab.replicasets(name) if rs["spec"]["replicas"]]
+    return len(sets) == 1 and lab.deployment(name).status.available_replicas == sets[0] == len(lab.pods(name))
 
 
 def copies(lab: Lab) -> dict[str, Any]:
