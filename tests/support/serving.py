@@ -1,5 +1,7 @@
 """Real model servers on a real node: Deployments, their Services, and the traffic that must not be lost."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -81,6 +83,13 @@ class Serving:
         self.lab.core.create_namespaced_service(self.lab.namespace, {"metadata": {"name": name}, "spec": service})
         self.lab.apps.create_namespaced_deployment(self.lab.namespace, body)
         await self.serves(name)
+        # The node's kube-proxy learns of the first endpoints a moment after they are there.
+        await until(f"{name} to be reached", lambda: self._is_reached(name, server.ready_path))
+
+    def _is_reached(self, name: str, path: str) -> bool:
+        ask = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=2)"
+        command = self.node.command([sys.executable, "-I", "-c", ask, f"{self.address(name)}{path}"])
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     async def serves(self, name: str) -> None:
         """Wait until all that is asked of it is available, and nothing else is there."""
