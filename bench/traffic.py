@@ -1,7 +1,7 @@
-"""``make bench``, second part: real model servers under constant traffic, rolled by Segue and by plain ``kubectl``.
+"""``make bench``, second part: real model servers under constant traffic, rolled by Segue and by the plain Deployment.
 
-Both move by the same budget on the same node in one run: ``kubectl set image``, and for the bad version ``kubectl
-rollout undo`` in the moment of its first symptom, which no person and no pipeline does sooner.
+Both move by the same budget on the same node in one run. The plain one gets the PATCH that ``kubectl set image`` would
+send (there is no kubectl here), and for the bad version the image of before, in the moment of its first symptom.
 """
 
 import argparse
