@@ -57,7 +57,7 @@ async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
 
 async def _patch(cluster: Cluster, target: Target, make: Callable[[Object], Object]) -> None:
     for _ in range(_ATTEMPTS):
-        deployment = await cluster.get_deployment(target.namespace, target.name)
+        deployment = await cluster.get("deployments", target.namespace, target.name)
         if BASELINE not in deployment["metadata"].get("annotations", {}):
             raise NotFound(
                 "carries no saved baseline: no rollout holds it", field=f"deployment {target}", fix="nothing to release"
@@ -65,7 +65,7 @@ async def _patch(cluster: Cluster, target: Target, make: Callable[[Object], Obje
         patch = make(deployment)
         patch.setdefault("metadata", {})["resourceVersion"] = deployment["metadata"]["resourceVersion"]
         try:
-            await cluster.patch_deployment(target.namespace, target.name, patch)
+            await cluster.patch("deployments", target.namespace, target.name, patch)
         except Conflict:
             continue
         return
@@ -77,7 +77,7 @@ async def _await_complete(cluster: Cluster, target: Target, timeout_s: float, te
     ends_at = time.monotonic() + timeout_s
     said = ""
     while True:
-        deployment = await cluster.get_deployment(target.namespace, target.name)
+        deployment = await cluster.get("deployments", target.namespace, target.name)
         left = _left(deployment)
         if not left:
             return

@@ -52,6 +52,14 @@ class Cluster:
             "horizontalpodautoscalers": autoscaling.list_namespaced_horizontal_pod_autoscaler_without_preload_content,
             "resourcequotas": self._core.list_namespaced_resource_quota_without_preload_content,
         }
+        self._gets: Mapping[str, Callable[..., Awaitable[Any]]] = {
+            "deployments": self._apps.read_namespaced_deployment_without_preload_content,
+        }
+        self._patches: Mapping[str, Callable[..., Awaitable[Any]]] = {
+            "deployments": self._apps.patch_namespaced_deployment_without_preload_content,
+            "replicasets": self._apps.patch_namespaced_replica_set_without_preload_content,
+            "pods/status": self._core.patch_namespaced_pod_status_without_preload_content,
+        }
         self._lists_everywhere: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "nodes": self._core.list_node_without_preload_content,
             "pods": self._core.list_pod_for_all_namespaces_without_preload_content,
@@ -81,18 +89,14 @@ class Cluster:
         """Close all connections."""
         await self._api.close()  # type: ignore[no-untyped-call]
 
-    async def get_deployment(self, namespace: str, name: str) -> Object:
-        """Read one Deployment.
+    async def get(self, kind: str, namespace: str, name: str) -> Object:
+        """Read one object, of one of the kinds in ``_gets``.
 
         Raises:
             NotFound, NotAllowed, Unreachable.
         """
-        with _translated(f"deployment {namespace}/{name}"):
-            return await _json(
-                await self._apps.read_namespaced_deployment_without_preload_content(
-                    name, namespace, _request_timeout=REQUEST_TIMEOUT_S
-                )
-            )
+        with _translated(_one(kind, namespace, name)):
+            return await _json(await self._gets[kind](name, namespace, _request_timeout=REQUEST_TIMEOUT_S))
 
     async def list(self, kind: str, namespace: str, selector: str = "") -> Object:
         """List objects of a namespace, by one of the kinds in ``_lists``, from the newest state."""
@@ -108,26 +112,18 @@ class Cluster:
                 await self._lists_everywhere[kind](field_selector=fields or None, _request_timeout=REQUEST_TIMEOUT_S)
             )
 
-    async def patch_deployment(self, namespace: str, name: str, patch: Object, *, dry_run: bool = False) -> Object:
-        """Patch one Deployment (strategic merge). ``metadata.resourceVersion`` in the patch is a precondition.
+    async def patch(self, kind: str, namespace: str, name: str, patch: Object, *, dry_run: bool = False) -> Object:
+        """Patch one object (strategic merge), of one of the kinds in ``_patches``.
+
+        ``metadata.resourceVersion`` in the patch is a precondition.
 
         Raises:
             Conflict: when the precondition fails.
             Refused: when the API server does not take it.
         """
-        call = self._apps.patch_namespaced_deployment_without_preload_content
         options: dict[str, Any] = {"field_validation": "Strict", "dry_run": "All" if dry_run else None}
-        return await self._patch(f"deployment {namespace}/{name}", call(name, namespace, patch, **options, **_PATCHES))
-
-    async def patch_replicaset(self, namespace: str, name: str, patch: Object) -> Object:
-        """Patch one ReplicaSet (strategic merge), with the same precondition and errors."""
-        call = self._apps.patch_namespaced_replica_set_without_preload_content
-        return await self._patch(f"replicaset {namespace}/{name}", call(name, namespace, patch, **_PATCHES))
-
-    async def patch_pod_status(self, namespace: str, name: str, patch: Object) -> Object:
-        """Patch one pod's status (strategic merge), with the same precondition and errors."""
-        call = self._core.patch_namespaced_pod_status_without_preload_content
-        return await self._patch(f"pod {namespace}/{name}", call(name, namespace, patch, **_PATCHES))
+        with _translated(_one(kind, namespace, name)):
+            return await _json(await self._patches[kind](name, namespace, patch, **options, **_PATCHES))
 
     async def create_config_map(self, namespace: str, made: Object, *, dry_run: bool = False) -> Object | None:
         """Create one ConfigMap; none where one of that name is there.
@@ -160,10 +156,6 @@ class Cluster:
         except NotFound:
             return
 
-    async def _patch(self, what: str, request: Awaitable[Any]) -> Object:
-        with _translated(what):
-            return await _json(await request)
-
     async def watch(self, kind: str, namespace: str, resource_version: str) -> AsyncIterator[tuple[str, Object]]:
         """Yield (event type, object) from ``resource_version`` on; ends after some minutes, as the server wants.
 
@@ -189,6 +181,10 @@ class Cluster:
                             status=event["object"].get("code", 500), reason=event["object"].get("message", "")
                         )
                     yield event["type"], event["object"]
+
+
+def _one(kind: str, namespace: str, name: str) -> str:
+    return f"{kind.partition('/')[0].removesuffix('s')} {namespace}/{name}"
 
 
 @asynccontextmanager

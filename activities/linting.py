@@ -49,7 +49,7 @@ async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
 
 async def facts_in(cluster: Cluster, target: Target, rollout: Rollout | None) -> Facts:
     """Read the same by a connection that is there."""
-    deployment = _ordinary(await cluster.get_deployment(target.namespace, target.name))
+    deployment = _ordinary(await cluster.get("deployments", target.namespace, target.name))
     reading = _Reading(cluster, target.namespace)
     template = await _wanted(reading, deployment, rollout.spec.change if rollout else None)
     around = Around(
@@ -128,8 +128,8 @@ async def _wanted(reading: _Reading, deployment: Object, change: Change | None) 
         sets = (await reading.cluster.list("replicasets", reading.namespace, selector_of(deployment)))["items"]
         return apply_change(start_of(Objects(deployment, sets, []), change, template), change)
     name = deployment["metadata"]["name"]
-    trial = reading.cluster.patch_deployment(
-        reading.namespace, name, {"spec": {"template": change.patch}}, dry_run=True
+    trial = reading.cluster.patch(
+        "deployments", reading.namespace, name, {"spec": {"template": change.patch}}, dry_run=True
     )
     tried = await reading.allowed(NEEDS.template, trial)
     wanted: Object = tried["spec"]["template"] if tried else template

@@ -1,33 +1,24 @@
 """What the command line reads of a target, without Temporal."""
 
-from typing import NamedTuple
-
 from activities.cluster import Object, connected
+from activities.levers import all_levers
+from activities.levers.base import TargetFacts
 from activities.levers.deployment_patches import note_of
-from activities.levers.deployment_reading import CAUSE, REVISION, annotations_of, replicas_of, selector_of
-from activities.levers.template import fingerprint, stopping_of, version_of
+from activities.levers.deployment_reading import CAUSE, REVISION, annotations_of, selector_of
+from activities.levers.template import fingerprint, version_of
 from activities.watching import controller_uid
 from segue.history import Revision
 from segue.spec import Target
-from segue.stopping import Stopping
-
-
-class TargetFacts(NamedTuple):
-    """What a plan needs to know of a target."""
-
-    replicas: int
-    stopping: Stopping
 
 
 async def read_target(target: Target) -> TargetFacts:
-    """Return how many replicas the target is told to run, and how they stop.
+    """Return what a plan needs to know of the target.
 
     Raises:
         NotFound, NotAllowed, Unreachable.
     """
     async with connected() as cluster:
-        deployment = await cluster.get_deployment(target.namespace, target.name)
-    return TargetFacts(replicas_of(deployment), stopping_of(deployment["spec"]["template"]))
+        return await all_levers(cluster)[target.kind].look(target)
 
 
 async def read_history(target: Target) -> list[Revision]:
@@ -37,7 +28,7 @@ async def read_history(target: Target) -> list[Revision]:
         NotFound, NotAllowed, Unreachable.
     """
     async with connected() as cluster:
-        deployment = await cluster.get_deployment(target.namespace, target.name)
+        deployment = await cluster.get("deployments", target.namespace, target.name)
         found = await cluster.list("replicasets", target.namespace, selector_of(deployment))
     own = [rs for rs in found["items"] if controller_uid(rs) == deployment["metadata"]["uid"]]
     current = fingerprint(deployment["spec"]["template"])

@@ -12,8 +12,8 @@ from temporalio.exceptions import ApplicationError
 
 from activities.cluster import Cluster
 from activities.gates import GATES, GateContext
+from activities.levers import all_levers
 from activities.levers.base import Lever
-from activities.levers.deployment import DeploymentLever
 from activities.watching import NamespaceWatch, Watches
 from segue import contract
 from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, Watched, WatchInput, WriteInput, Written
@@ -73,7 +73,7 @@ class Activities:
 
     def __init__(self, cluster: Cluster) -> None:
         self._watches = Watches(cluster)
-        self._levers: dict[str, Lever] = {"Deployment": DeploymentLever(cluster)}
+        self._levers = all_levers(cluster)
 
     @property
     def all(self) -> list[Callable[..., Any]]:
@@ -95,11 +95,11 @@ class Activities:
     @_defined(contract.AWAIT_READY)
     async def await_ready(self, asked: WatchInput) -> Watched:
         """Watch the target until something is to be done, or the attempt's time is over."""
-        async with self._watches.use(asked.target.namespace) as watch:
-            return await self._watch(watch, asked)
-
-    async def _watch(self, watch: NamespaceWatch, asked: WatchInput) -> Watched:
         lever = self._levers[asked.target.kind]
+        async with self._watches.use(asked.target.namespace, lever.kinds) as watch:
+            return await self._watch(watch, lever, asked)
+
+    async def _watch(self, watch: NamespaceWatch, lever: Lever, asked: WatchInput) -> Watched:
         ends_at = time.monotonic() + asked.attempt_s
         gathers_until: float | None = None
         while True:

@@ -1,4 +1,4 @@
-"""One watch a namespace, shared by all rollouts of a worker.
+"""One watch a namespace and set of kinds, shared by all rollouts of a worker that need the same.
 
 List, then watch from the list's resource version; list again when it expired. Whoever waits is woken on each change
 of an object. While a stream is down nothing may be decided, so the reader is told that the picture is not current.
@@ -15,20 +15,19 @@ from activities.cluster import Cluster, Expired, Object
 from segue.errors import SegueError
 
 LINGER_S = 60.0
-KINDS = ("deployments", "replicasets", "pods")
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 log = logging.getLogger(__name__)
 
 
 class NamespaceWatch:
-    """The deployments, replicasets and pods of one namespace, kept current."""
+    """The objects of some kinds of one namespace, kept current."""
 
-    def __init__(self, cluster: Cluster, namespace: str) -> None:
+    def __init__(self, cluster: Cluster, namespace: str, kinds: tuple[str, ...]) -> None:
         self.namespace = namespace
         self._cluster = cluster
-        self._objects: dict[str, dict[str, Object]] = {kind: {} for kind in KINDS}
-        self._current: dict[str, bool] = dict.fromkeys(KINDS, False)
+        self._objects: dict[str, dict[str, Object]] = {kind: {} for kind in kinds}
+        self._current: dict[str, bool] = dict.fromkeys(kinds, False)
         self._errors: dict[str, SegueError] = {}
         self.current_since = 0.0
         """From when on the picture has been current without a gap: seconds since the epoch."""
@@ -38,7 +37,9 @@ class NamespaceWatch:
 
     def start(self) -> None:
         """Begin to list and watch."""
-        self._tasks = [asyncio.create_task(self._follow(kind), name=f"watch-{self.namespace}-{kind}") for kind in KINDS]
+        self._tasks = [
+            asyncio.create_task(self._follow(kind), name=f"watch-{self.namespace}-{kind}") for kind in self._objects
+        ]
 
     async def stop(self) -> None:
         """End all streams."""
@@ -56,9 +57,9 @@ class NamespaceWatch:
         """Whether all streams are up."""
         return all(self._current.values())
 
-    def deployment(self, name: str) -> Object | None:
-        """Return one Deployment as last seen."""
-        return self._objects["deployments"].get(name)
+    def get(self, kind: str, name: str) -> Object | None:
+        """Return one object as last seen."""
+        return self._objects[kind].get(name)
 
     def owned(self, kind: str, owners: set[str]) -> list[Object]:
         """Return the objects whose controller has one of these uids."""
@@ -122,23 +123,27 @@ class NamespaceWatch:
         return version
 
 
+_Key = tuple[str, tuple[str, ...]]
+
+
 class Watches:
-    """All watches of a worker, by namespace; a watch lives a while longer than its last user."""
+    """All watches of a worker, by namespace and kinds; a watch lives a while longer than its last user."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._by_namespace: dict[str, NamespaceWatch] = {}
+        self._open: dict[_Key, NamespaceWatch] = {}
         self._leaving: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def use(self, namespace: str) -> AsyncIterator[NamespaceWatch]:
+    async def use(self, namespace: str, kinds: tuple[str, ...]) -> AsyncIterator[NamespaceWatch]:
         """Use the watch of a namespace: started for the first user, stopped a while after the last.
 
         Between two steps of a rollout nobody uses it for some milliseconds; listing anew each time would cost more.
         """
-        watch = self._by_namespace.get(namespace)
+        key = (namespace, kinds)
+        watch = self._open.get(key)
         if watch is None:
-            watch = self._by_namespace[namespace] = NamespaceWatch(self._cluster, namespace)
+            watch = self._open[key] = NamespaceWatch(self._cluster, namespace, kinds)
             watch.start()
         watch.users += 1
         try:
@@ -146,17 +151,17 @@ class Watches:
         finally:
             watch.users -= 1
             if not watch.users:
-                asyncio.get_running_loop().call_later(LINGER_S, self._leave, watch)
+                asyncio.get_running_loop().call_later(LINGER_S, self._leave, key, watch)
 
-    def _leave(self, watch: NamespaceWatch) -> None:
-        if not watch.users and self._by_namespace.get(watch.namespace) is watch:
-            del self._by_namespace[watch.namespace]
+    def _leave(self, key: _Key, watch: NamespaceWatch) -> None:
+        if not watch.users and self._open.get(key) is watch:
+            del self._open[key]
             self._leaving = asyncio.create_task(watch.stop())
 
     async def close(self) -> None:
         """Stop all watches."""
-        await asyncio.gather(*(w.stop() for w in self._by_namespace.values()))
-        self._by_namespace.clear()
+        await asyncio.gather(*(w.stop() for w in self._open.values()))
+        self._open.clear()
 
 
 def controller_uid(found: Object) -> str | None:

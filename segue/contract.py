@@ -14,7 +14,7 @@ from segue.gates import Verdict
 from segue.history import Note
 from segue.observation import Frozen, Observation, Version
 from segue.plan import Plan
-from segue.spec import Change, Rules, Spec, Target
+from segue.spec import AnyTarget, Change, Rules, Spec, Target
 from segue.state import Mark, State
 
 WORKFLOW = "Rollout"
@@ -67,7 +67,7 @@ class Task(Frozen):
 class PrepareInput(Frozen):
     """Look at the target, and let the API server try the change without doing it."""
 
-    target: Target
+    target: AnyTarget
     owner: str
     change: Change
     rules: Rules
@@ -94,7 +94,7 @@ class Prepared(Frozen):
 class WatchInput(Frozen):
     """Watch the target until something is to be done."""
 
-    target: Target
+    target: AnyTarget
     rules: Rules
     state: State
     attempt_s: float = 600.0
@@ -118,7 +118,7 @@ class Beat(Frozen):
 class WriteInput(Frozen):
     """Do what was decided."""
 
-    target: Target
+    target: AnyTarget
     rules: Rules
     state: State
     decision: Decision
@@ -144,7 +144,7 @@ class Written(Frozen):
 class VerifyInput(Frozen):
     """Ask all gates."""
 
-    target: Target
+    target: AnyTarget
     rules: Rules
     state: State
 

@@ -221,6 +221,8 @@ def _move(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     budget = resolve_budget(rules.strategy, seen.replicas)
     ahead = next_waypoint(rules, state, seen.replicas)
     counts = next_counts(budget, rules.strategy.order, seen, ahead[1] if ahead else None)
+    if seen.autonomous:
+        counts = Counts(0, seen.replicas)
     unwritten = seen.template != state.wanted.template
     if counts == seen.asked or (unwritten and counts.new == 0):
         return None

@@ -93,6 +93,8 @@ class Observation(Frozen):
     """Whether the target was deleted."""
     held: bool = False
     """Whether the lever is engaged; left alone, the target's controller moves nothing."""
+    autonomous: bool = False
+    """Whether the target's own controller or operator moves within the budget: begun once, there is nothing to ask."""
     foreign: Foreign | None = None
     problem: Problem | None = None
     """The worst problem of a replica of the side that is being brought up."""

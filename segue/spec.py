@@ -9,7 +9,17 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from segue.errors import Refused
@@ -213,14 +223,46 @@ def _env_literals(node: Any) -> list[tuple[str, Any]]:
 
 
 class Target(Model):
-    """The workload that is rolled."""
+    """The workload that is rolled: what all kinds of targets have."""
 
-    kind: Literal["Deployment"] = "Deployment"
+    kind: str
     namespace: Name = "default"
     name: ObjectName
 
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if isinstance(value, str) and value not in KINDS:
+            raise PydanticCustomError(
+                "unknown_kind", "is no kind of target; write one of: {known}", {"known": ", ".join(KINDS)}
+            )
+        return value
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What names it: kind, namespace and name."""
+        return self.kind, self.namespace, self.name
+
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+
+class DeploymentTarget(Target):
+    """One Deployment, in place."""
+
+    kind: Literal["Deployment"] = "Deployment"
+
+
+KINDS: dict[str, type[Target]] = {"Deployment": DeploymentTarget}
+"""Every kind of target, by the name that a spec gives it."""
+
+
+def _kind_of(given: Any) -> str:
+    kind = given.get("kind") if isinstance(given, dict) else getattr(given, "kind", None)
+    return kind if kind in KINDS else "Deployment"  # which then says what is wrong with it
+
+
+AnyTarget = Annotated[Annotated[DeploymentTarget, Tag("Deployment")], Discriminator(_kind_of)]
 
 
 class Waypoint(Model):
@@ -335,7 +377,7 @@ class Rules(Model):
 class Spec(Rules):
     """What a rollout is asked to do."""
 
-    target: Target
+    target: AnyTarget
     change: Change
 
     @property
@@ -390,7 +432,9 @@ def _is_noise(error: Any) -> bool:
 
 def _path(loc: tuple[int | str, ...]) -> str:
     # Pydantic adds the names of a union's branches to the path; they are no fields of the file.
-    parts = [p for p in loc if p not in {"str", "int", "constrained-str", "EnvFrom", "[key]"}]
+    branches = {"str", "int", "constrained-str", "EnvFrom", "[key]"}
+    pairs = zip(("", *loc), loc, strict=False)
+    parts = [p for before, p in pairs if p not in branches and not (before == "target" and p in KINDS)]
     return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).removeprefix(".")
 
 

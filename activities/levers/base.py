@@ -1,12 +1,20 @@
 """What every lever does. The workflow knows no more of a kind of target than this."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from activities.watching import NamespaceWatch
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.observation import Observation
 from segue.spec import Rules, Target
 from segue.state import State
+from segue.stopping import Stopping
+
+
+class TargetFacts(NamedTuple):
+    """What a plan needs to know of a target."""
+
+    replicas: int
+    stopping: Stopping
 
 
 class Lever(Protocol):
@@ -15,6 +23,13 @@ class Lever(Protocol):
     Every write is idempotent, is made only by the target's owner, has the read object's resource version as its
     precondition, and is checked against floor and ceiling on what is read in the same breath.
     """
+
+    kinds: tuple[str, ...]
+    """What it must see of a namespace."""
+
+    async def look(self, target: Target) -> TargetFacts:
+        """Return what a plan needs to know of the target."""
+        ...
 
     async def prepare(self, asked: PrepareInput) -> Prepared:
         """Look at the target and let the API server try the change; write nothing."""

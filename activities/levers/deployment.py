@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable
 
 from activities.cluster import Cluster, Object
+from activities.levers.base import TargetFacts
 from activities.levers.configs import COPY_OF, config_maps_of, copies_of, is_copy, owned_by, owner_uid
 from activities.levers.deployment_patches import (
     Stale,
@@ -64,13 +65,20 @@ _POLL_S = 0.01
 class DeploymentLever:
     """Holds a Deployment at exactly (old, new) by its own controller."""
 
+    kinds: tuple[str, ...] = ("deployments", "replicasets", "pods")
+
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._selectors: dict[Target, str] = {}
 
+    async def look(self, target: Target) -> TargetFacts:
+        """Return how many replicas the Deployment is told to run, and how they stop."""
+        deployment = await self._cluster.get("deployments", target.namespace, target.name)
+        return TargetFacts(replicas_of(deployment), stopping_of(deployment["spec"]["template"]))
+
     def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State, now: float) -> Observation | None:
         """Return what the shared watch shows; none while it is older than the latest write, or not current."""
-        deployment = watch.deployment(target.name)
+        deployment = watch.get("deployments", target.name)
         if not watch.current:
             return None
         mark = state.mark
@@ -97,7 +105,7 @@ class DeploymentLever:
             self._cluster.list("replicasets", target.namespace, selector),
             self._cluster.list("pods", target.namespace, selector),
         )
-        deployment = await self._cluster.get_deployment(target.namespace, target.name)
+        deployment = await self._cluster.get("deployments", target.namespace, target.name)
         uid = deployment["metadata"]["uid"]
         if selector_of(deployment) != selector:  # it was deleted, and made anew with another one
             del self._selectors[target]
@@ -109,7 +117,7 @@ class DeploymentLever:
     async def _selector(self, target: Target) -> str:
         """Return the target's label selector, which never changes while it lives; read once a worker."""
         if target not in self._selectors:
-            self._selectors[target] = selector_of(await self._cluster.get_deployment(target.namespace, target.name))
+            self._selectors[target] = selector_of(await self._cluster.get("deployments", target.namespace, target.name))
         return self._selectors[target]
 
     async def prepare(self, asked: PrepareInput) -> Prepared:
@@ -150,7 +158,7 @@ class DeploymentLever:
         template = template_patch(asked, deployment, start)
         patch = hold_patch(deployment, asked.rules, 1, 0)
         patch["spec"]["template"] = template
-        tried = await self._cluster.patch_deployment(asked.target.namespace, asked.target.name, patch, dry_run=True)
+        tried = await self._cluster.patch("deployments", asked.target.namespace, asked.target.name, patch, dry_run=True)
         wanted: Object = tried["spec"]["template"]
         return wanted
 
@@ -191,7 +199,7 @@ class DeploymentLever:
         """Make the configuration that the wanted template points to, before it is written."""
         if asked.change is None or not asked.change.config_maps:
             return 0
-        deployment = await self._cluster.get_deployment(asked.target.namespace, asked.target.name)
+        deployment = await self._cluster.get("deployments", asked.target.namespace, asked.target.name)
         _check_owner(deployment, asked.state)
         return await self._make_copies(asked.change, asked.target, deployment)
 
@@ -327,8 +335,8 @@ class DeploymentLever:
 
     async def _patch_set(self, target: Target, replicaset: Object, patch: Object) -> None:
         precondition = {"metadata": {"resourceVersion": replicaset["metadata"]["resourceVersion"]}}
-        await self._cluster.patch_replicaset(
-            target.namespace, replicaset["metadata"]["name"], {**precondition, **patch}
+        await self._cluster.patch(
+            "replicasets", target.namespace, replicaset["metadata"]["name"], {**precondition, **patch}
         )
 
     async def finish(self, asked: WriteInput, now: float) -> Written:
@@ -357,7 +365,9 @@ class DeploymentLever:
             annotations |= _outcome_noted(replicaset, asked)
             if annotations:
                 name = replicaset["metadata"]["name"]
-                await self._cluster.patch_replicaset(target.namespace, name, {"metadata": {"annotations": annotations}})
+                await self._cluster.patch(
+                    "replicasets", target.namespace, name, {"metadata": {"annotations": annotations}}
+                )
                 writes += 1
         return writes
 
@@ -378,7 +388,7 @@ class DeploymentLever:
                 if patch is None:
                     return Written(done=True, mark=mark_of(objects.deployment))
                 patch.setdefault("metadata", {})["resourceVersion"] = objects.deployment["metadata"]["resourceVersion"]
-                after = await self._cluster.patch_deployment(target.namespace, target.name, patch)
+                after = await self._cluster.patch("deployments", target.namespace, target.name, patch)
             except Conflict:
                 continue
             except Stale as stale:

@@ -78,6 +78,6 @@ async def _mark(cluster: Cluster, namespace: str, name: str) -> None:
         "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     try:
-        await cluster.patch_pod_status(namespace, name, {"status": {"conditions": [condition]}})
+        await cluster.patch("pods/status", namespace, name, {"status": {"conditions": [condition]}})
     except NotFound:
         return  # it went by itself

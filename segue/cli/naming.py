@@ -10,10 +10,11 @@ from pydantic import ValidationError
 from segue import contract
 from segue.cli.files import STDIN, read_spec
 from segue.errors import Refused
-from segue.spec import Target
+from segue.spec import KINDS, Target
 
 _FILES = {".yaml", ".yml", ".json"}
 _ID = re.compile(r"rollout/(?P<cluster>[^/]+)/(?P<namespace>[^/]+)/(?P<kind>[^/]+)/(?P<name>[^/]+)")
+_KINDS = {kind.lower(): kind for kind in KINDS}
 _CLUSTER = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._]{0,126}[A-Za-z0-9])?")
 
 
@@ -23,7 +24,9 @@ def names_file(text: str) -> bool:
 
 
 def target_named(text: str) -> Target:
-    """Return the target that ``text`` names: NAMESPACE/NAME, NAME, a workflow id, or a spec file.
+    """Return the target that ``text`` names: [KIND/]NAMESPACE/NAME, NAME, a workflow id, or a spec file.
+
+    A Deployment is meant where no kind is said.
 
     Raises:
         Refused: when it is none of these.
@@ -33,8 +36,9 @@ def target_named(text: str) -> Target:
     found = _ID.fullmatch(text)
     if found:
         return _target(text, kind=found["kind"], namespace=found["namespace"], name=found["name"])
-    namespace, slash, name = text.rpartition("/")
-    return _target(text, namespace=namespace if slash else "default", name=name)
+    *place, name = text.rsplit("/", 2)
+    kind = _KINDS.get(place.pop(0).lower(), "?") if len(place) > 1 else "Deployment"
+    return _target(text, kind=kind, namespace=place[0] if place else "default", name=name)
 
 
 def id_named(text: str, cluster: str) -> str:
@@ -53,7 +57,7 @@ def _target(text: str, **parts: str) -> Target:
     try:
         return Target.model_validate(parts)
     except ValidationError as error:
-        fix = "name it NAMESPACE/NAME, such as serving/chat, or give its spec file"
+        fix = "name it NAMESPACE/NAME, such as serving/chat, KIND/NAMESPACE/NAME, or give its spec file"
         raise Refused("names no rollout", field="NAME", value=text, fix=fix) from error
 
 

@@ -36,7 +36,9 @@ Queue = Annotated[
 ]
 Name = Annotated[
     str,
-    typer.Argument(metavar="NAME", help="NAMESPACE/NAME, NAME, a workflow id, or the spec file.", show_default=False),
+    typer.Argument(
+        metavar="NAME", help="[KIND/]NAMESPACE/NAME, NAME, a workflow id, or the spec file.", show_default=False
+    ),
 ]
 File = Annotated[str, typer.Argument(metavar="FILE", help="A spec file; - reads standard input.", show_default=False)]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it stands in the report.", show_default=False)]

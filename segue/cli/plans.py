@@ -122,7 +122,8 @@ def undo(
     target, timeout_s = target_named(name), seconds("--timeout", timeout)
     number = to_revision if to_revision is not None else revision_before(history_of(target))
     rules = read_spec(like).spec.rules if like else Rules()
-    spec = Spec(target=target, change=Change(revision=number), **dict(rules))
+    given = {"target": target.model_dump(), "change": Change(revision=number)}
+    spec = Spec.model_validate({**given, **dict(rules)})
     rollout = Rollout(apiVersion="segue.dev/v1alpha1", kind="Rollout", metadata=Metadata(name=target.name), spec=spec)
     _begin(rollout, Where(cluster, task_queue), by=by, join=False, timeout_s=timeout_s if wait else None, output=output)
 

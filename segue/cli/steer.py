@@ -160,7 +160,7 @@ def _wish(name: str, images: list[str], env: list[str], baseline: bool, file: st
     if file is None:
         return {"change": _change(images, env)}
     rollout = read_spec(file)
-    if rollout.spec.target != target_named(name):
+    if rollout.spec.target.key != target_named(name).key:
         raise Refused(
             f"is for {rollout.spec.target}, not for {target_named(name)}",
             field=file,

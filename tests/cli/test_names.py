@@ -16,6 +16,7 @@ CHAT = "rollout/default/serving/Deployment/chat"
     ("named", "expected"),
     [
         pytest.param("serving/chat", CHAT, id="namespace/name"),
+        pytest.param("deployment/serving/chat", CHAT, id="kind/namespace/name"),
         pytest.param("chat", "rollout/default/default/Deployment/chat", id="bare name"),
         pytest.param(CHAT, CHAT, id="workflow id"),
         pytest.param("rollout/other/a/Deployment/b", "rollout/other/a/Deployment/b", id="id of another cluster"),

@@ -35,7 +35,7 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
     "deadline under minReady": (GOOD.replace("10m", "2s"), ("minReady", "shorten it, or write a longer deadline")),
     "deadline of days": (GOOD.replace("10m", "48h"), ("deadline", "write 1s to 24h")),
     "unknown failure policy": (GOOD.replace("onFailure: rollback", "onFailure: panic"), ("spec.onFailure", "panic")),
-    "other kind of target": (GOOD.replace("kind: Deployment", "kind: DaemonSet"), ("target.kind", "'Deployment'")),
+    "other kind of target": (GOOD.replace("kind: Deployment", "kind: DaemonSet"), ("target.kind", "'DaemonSet'")),
     "capital name": (GOOD.replace("name: chat}\n  change", "name: Chat}\n  change"), ("target.name", "'Chat'")),
     "other apiVersion": (GOOD.replace("v1alpha1", "v9"), ("apiVersion", "segue.dev/v9", "write 'segue.dev/v1alpha1'")),
     "other kind": (GOOD.replace("kind: Rollout", "kind: Deployment"), ("kind", "write 'Rollout'")),

@@ -17,7 +17,7 @@ from activities.cluster import Cluster
 from activities.linting import facts_in
 from segue.lint import RULES, lint
 from segue.lint.findings import Finding, How, Mend
-from segue.spec import Target
+from segue.spec import DeploymentTarget
 
 REFUSED = 2
 LIVENESS = {"httpGet": {"path": "/v2/health/live", "port": 80}}
@@ -82,7 +82,7 @@ def autoscale(lab: Lab, name: str, low: int, high: int) -> None:
 
 async def mended(lab: Lab, name: str, limit: int = 20) -> set[str]:
     """Mend the worst finding until there is none, and return the rules that found something."""
-    target, tripped = Target(namespace=lab.namespace, name=name), set()
+    target, tripped = DeploymentTarget(namespace=lab.namespace, name=name), set()
     before: Finding | None = None
     for _ in range(limit):
         async with reaching(lab) as cluster:

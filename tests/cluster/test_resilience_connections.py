@@ -10,6 +10,7 @@ from proxy import proxied
 
 import activities.cluster
 from activities.cluster import Cluster, Expired, Object
+from activities.levers.deployment import DeploymentLever
 from activities.watching import NamespaceWatch
 from segue.errors import Unreachable
 
@@ -51,13 +52,13 @@ async def test_silent_watch_is_begun_anew(lab: Lab, tmp_path: Path, monkeypatch:
     async with proxied(lab.stack.kubeconfig, tmp_path) as (proxy, through):
         monkeypatch.setattr("kubernetes.aio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(through))
         cluster = await Cluster.connect()
-        watch = NamespaceWatch(cluster, lab.namespace)
+        watch = NamespaceWatch(cluster, lab.namespace, DeploymentLever.kinds)
         watch.start()
         try:
             await until("the first picture", lambda: watch.current)
             proxy.stall()
             await lab.deploy("chat", 1)
-            await until("the new picture", lambda: watch.current and watch.deployment("chat"), limit_s=10)
+            await until("the new picture", lambda: watch.current and watch.get("deployments", "chat"), limit_s=10)
         finally:
             await watch.stop()
             await cluster.close()
@@ -65,7 +66,7 @@ async def test_silent_watch_is_begun_anew(lab: Lab, tmp_path: Path, monkeypatch:
 
 async def test_quiet_namespace_is_current_after_an_outage(lab: Lab, cluster: Cluster) -> None:
     """Where nothing happens no event comes: the watch must not wait for one to call its picture current again."""
-    watch = NamespaceWatch(_FailsOnce(cluster), lab.namespace)  # type: ignore[arg-type]
+    watch = NamespaceWatch(_FailsOnce(cluster), lab.namespace, DeploymentLever.kinds)  # type: ignore[arg-type]
     watch.start()
     try:
         await until("the outage", lambda: watch.trouble)
@@ -85,12 +86,12 @@ async def test_lists_anew_after_410(lab: Lab, cluster: Cluster) -> None:
     """A watch whose resource version has expired lists again, and follows from there."""
     await lab.deploy("chat", 1)
     aged = _ListsOldVersions(cluster)
-    watch = NamespaceWatch(aged, lab.namespace)  # type: ignore[arg-type]
+    watch = NamespaceWatch(aged, lab.namespace, DeploymentLever.kinds)  # type: ignore[arg-type]
     watch.start()
     try:
         await until("the second lists", lambda: aged.lists["deployments"] >= 2)
         await lab.deploy("chat-2", 1)
-        await until("the new one", lambda: watch.current and watch.deployment("chat-2"))
+        await until("the new one", lambda: watch.current and watch.get("deployments", "chat-2"))
     finally:
         await watch.stop()
 

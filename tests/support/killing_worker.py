@@ -171,19 +171,16 @@ class AccidentalCluster(Cluster):
 
     accident: Accident
 
-    async def get_deployment(self, namespace: str, name: str) -> Object:
-        return await self._read(super().get_deployment(namespace, name))
+    async def get(self, kind: str, namespace: str, name: str) -> Object:
+        return await self._read(super().get(kind, namespace, name))
 
     async def list(self, kind: str, namespace: str, selector: str = "") -> Object:
         return await self._read(super().list(kind, namespace, selector))
 
-    async def patch_deployment(self, namespace: str, name: str, patch: Object, *, dry_run: bool = False) -> Object:
+    async def patch(self, kind: str, namespace: str, name: str, patch: Object, *, dry_run: bool = False) -> Object:
         if dry_run:
-            return await self._read(super().patch_deployment(namespace, name, patch, dry_run=True))
-        return await self._write(lambda: super(AccidentalCluster, self).patch_deployment(namespace, name, patch))
-
-    async def patch_replicaset(self, namespace: str, name: str, patch: Object) -> Object:
-        return await self._write(lambda: super(AccidentalCluster, self).patch_replicaset(namespace, name, patch))
+            return await self._read(super().patch(kind, namespace, name, patch, dry_run=True))
+        return await self._write(lambda: super(AccidentalCluster, self).patch(kind, namespace, name, patch))
 
     async def _read(self, call: Awaitable[Object]) -> Object:
         found = await call

@@ -43,7 +43,7 @@ BAD = [
     # The target
     Bad("unknown-spec", "spec: {speed: 3}", "spec.speed", "3", "check its spelling"),
     Bad("unknown-target", "spec: {target: {name: a, cluster: x}}", "spec.target.cluster", "'x'", "check its spelling"),
-    Bad("target-kind", "spec: {target: {name: a, kind: Job}}", "spec.target.kind", "'Job'", "write 'Deployment'"),
+    Bad("target-kind", "spec: {target: {name: a, kind: Job}}", "spec.target.kind", "'Job'", "write one of: Deployment"),
     Bad("target-name", "spec: {target: {name: a b}}", "spec.target.name", "'a b'", "must match"),
     Bad("target-number", "spec: {target: {name: 7}}", "spec.target.name", "7", "put it in quotes"),
     Bad("namespace", "spec: {target: {name: a, namespace: X}}", "spec.target.namespace", "'X'", "must match"),
