@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Literal
 
 from activities.cluster import Cluster, Object, connected
-from activities.levers.deployment_patches import finish_patch, note_of, unhold_patch
-from activities.levers.deployment_reading import BASELINE, OWNER
+from activities.levers.deployment_patches import finish_patch, unhold_patch
+from activities.levers.ownership import BASELINE, OWNER, note_of
 from segue.errors import Conflict, NotFound, TimedOut
 from segue.history import RELEASED
 from segue.spec import Target

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from kubernetes.utils.quantity import parse_quantity
 
 from activities.cluster import Cluster, Object, connected
-from activities.levers.deployment_patches import saved_baseline, start_of
-from activities.levers.deployment_reading import Objects, is_held, selector_of
+from activities.levers.deployment_patches import start_of
+from activities.levers.deployment_reading import Objects, is_held
+from activities.levers.ownership import saved_baseline, selector_of
 from activities.levers.template import apply_change, stopping_of
 from segue.errors import NotAllowed, NotFound
 from segue.lint.facts import NEEDS, Demand, Facts, Node, Quota
