@@ -243,6 +243,11 @@ class Target(Model):
         """What names it: kind, namespace and name."""
         return self.kind, self.namespace, self.name
 
+    @classmethod
+    def surges(cls, *, stops: bool) -> bool:
+        """Whether more replicas than before can run for a while; ``stops`` tells whether there are waypoints."""
+        return True
+
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
 
@@ -253,7 +258,18 @@ class DeploymentTarget(Target):
     kind: Literal["Deployment"] = "Deployment"
 
 
-KINDS: dict[str, type[Target]] = {"Deployment": DeploymentTarget}
+class StatefulSetTarget(Target):
+    """One StatefulSet, in place: a replica is replaced under its own number, so that there is never one more."""
+
+    kind: Literal["StatefulSet"]
+
+    @classmethod
+    def surges(cls, *, stops: bool) -> bool:
+        """Never."""
+        return False
+
+
+KINDS: dict[str, type[Target]] = {"Deployment": DeploymentTarget, "StatefulSet": StatefulSetTarget}
 """Every kind of target, by the name that a spec gives it."""
 
 
@@ -262,7 +278,10 @@ def _kind_of(given: Any) -> str:
     return kind if kind in KINDS else "Deployment"  # which then says what is wrong with it
 
 
-AnyTarget = Annotated[Annotated[DeploymentTarget, Tag("Deployment")], Discriminator(_kind_of)]
+AnyTarget = Annotated[
+    Annotated[DeploymentTarget, Tag("Deployment")] | Annotated[StatefulSetTarget, Tag("StatefulSet")],
+    Discriminator(_kind_of),
+]
 
 
 class Waypoint(Model):
@@ -287,7 +306,7 @@ class Strategy(Model):
 
     When neither ``maxSurge`` nor ``maxUnavailable`` is written: scaleOutPriority adds first and never goes below
     the replicas of before (maxSurge = step, or 25%; maxUnavailable 0); the other orders need no extra capacity
-    (maxSurge 0; maxUnavailable = step, or 25%).
+    (maxSurge 0; maxUnavailable = step, or 25%). So does every order where the target cannot surge: a StatefulSet.
     """
 
     order: Order = Field(default=Order.SCALE_OUT_PRIORITY, strict=False)
@@ -379,6 +398,26 @@ class Spec(Rules):
 
     target: AnyTarget
     change: Change
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_surge(cls, data: Any) -> Any:
+        """Let a target that cannot surge have the defaults of a strategy that does not."""
+        strategy = data.get("strategy", {}) if isinstance(data, dict) else None
+        if not isinstance(strategy, dict) or {"maxSurge", "max_surge"} & strategy.keys():
+            return data
+        kind = KINDS[_kind_of(data.get("target"))]
+        if kind.surges(stops=bool(strategy.get("waypoints"))):
+            return data
+        return {**data, "strategy": {**strategy, "maxSurge": 0}}
+
+    @model_validator(mode="after")
+    def _can_surge(self) -> Self:
+        surge = self.strategy.max_surge
+        if surge not in _ZERO and not self.target.surges(stops=bool(self.strategy.waypoints)):
+            what = f"is more than a {self.target.kind} can have" + (" with waypoints" * self.target.surges(stops=False))
+            raise _wrong("strategy.maxSurge", surge, what, "write maxSurge: 0, and maxUnavailable: 1 or more")
+        return self
 
     @property
     def rules(self) -> Rules:
