@@ -85,14 +85,7 @@ class Lab:
         container: dict[str, Any] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
         """Make a Deployment of fake pods, and wait until it serves, where its pods can."""
-        labels = {"app": name, "segue.dev/fake": mode}
-        template = {
-            "metadata": {
-                "labels": labels,
-                "annotations": {"segue.dev/ready-after": ready_after, **(annotations or {})},
-            },
-            "spec": {"containers": [{"name": "server", "image": image, **(container or {})}]},
-        }
+        template = pod_template(name, mode, ready_after, image, annotations, container)
         body = {
             "metadata": {"name": name},
             "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template, **spec},
@@ -100,6 +93,30 @@ class Lab:
         self.apps.create_namespaced_deployment(self.namespace, body)
         if mode == "ready":
             await until(f"{name} available", lambda: (self.deployment(name).status.available_replicas or 0) == replicas)
+
+    async def deploy_set(
+        self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
+        image: str = "example/chat:1", policy: str = "Parallel", **spec: Any,
+    ) -> None:  # fmt: skip
+        """Make a StatefulSet of fake pods, and wait until it serves, where its pods can."""
+        template = pod_template(name, mode, ready_after, image)
+        body = {
+            "metadata": {"name": name},
+            "spec": {
+                "replicas": replicas,
+                "serviceName": name,
+                "podManagementPolicy": policy,
+                "selector": {"matchLabels": {"app": name}},
+                "template": template,
+                **spec,
+            },
+        }
+        self.apps.create_namespaced_stateful_set(self.namespace, body)
+        read = self.apps.read_namespaced_stateful_set
+        if mode == "ready":
+            await until(
+                f"{name} ready", lambda: (read(name, self.namespace).status.available_replicas or 0) == replicas
+            )
 
     def deployment(self, name: str) -> Any:
         return self.apps.read_namespaced_deployment(name, self.namespace)
@@ -219,6 +236,20 @@ class Lab:
         for worker in self.workers:
             worker.kill()
         self.core.delete_namespace(self.namespace)
+
+
+def pod_template(
+    name: str, mode: str, ready_after: str, image: str, annotations: dict[str, str] | None = None,
+    container: dict[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The template of fake pods."""
+    return {
+        "metadata": {
+            "labels": {"app": name, "segue.dev/fake": mode},
+            "annotations": {"segue.dev/ready-after": ready_after, **(annotations or {})},
+        },
+        "spec": {"containers": [{"name": "server", "image": image, **(container or {})}]},
+    }
 
 
 class WorkerProcess:

@@ -52,6 +52,15 @@ class Subject:
     cannot: ClassVar[Mapping[str, str]] = {}
     """The scenarios of the suite that make no sense for the kind, and why."""
 
+    first_move: ClassVar[str] = "scale_new"
+    """The activity that makes it."""
+    stuck: ClassVar[tuple[dict[str, Any], int, tuple[tuple[int, int], ...]]] = (
+        {"maxSurge": 2},
+        4,
+        ((4, 2), (3, 3), (1, 4)),
+    )
+    """A strategy and its floor, and the (old, new) where it waits with none, with one and with three new ones ready."""
+
     def __init__(self, lab: "Lab", name: str) -> None:
         self.lab, self.name = lab, name
 
@@ -152,6 +161,66 @@ class DeploymentSubject(Subject):
         return found
 
 
+class StatefulSetSubject(Subject):
+    """One StatefulSet whose replicas need not wait for each other, with the feature gate MaxUnavailableStatefulSet."""
+
+    kind = "StatefulSet"
+    ways = (
+        Way("one", {"maxUnavailable": 1}, 3, 4, 5, 0, 0),
+        Way("two", {"step": 2}, 2, 4, 3, 0, 0),
+    )
+    budgets = (
+        Way("percentage", {"maxUnavailable": "50%"}, 2, 4, 0),
+        Way("at-once", {"maxUnavailable": "100%"}, 0, 4, 0),
+    )
+    first_move = "scale_old"
+    stuck = ({"maxUnavailable": 2}, 2, ((2, 2), (1, 3), (0, 4)))
+
+    async def create(self, replicas: int, **more: Any) -> None:
+        await self.lab.deploy_set(self.name, replicas, **more)
+
+    def image(self) -> str:
+        return str(self.raw["spec"]["template"]["spec"]["containers"][0]["image"])
+
+    def replicas(self) -> int:
+        return int(self.raw["spec"]["replicas"])
+
+    def resize(self, replicas: int) -> None:
+        self.patch({"spec": {"replicas": replicas}})
+
+    def patch(self, patch: dict[str, Any]) -> None:
+        """Change it as somebody else would."""
+        self.lab.apps.patch_namespaced_stateful_set(self.name, self.lab.namespace, patch, field_manager="an-autoscaler")
+
+    def asked(self) -> tuple[int, int]:
+        """What is below the partition stays what it is."""
+        kept = self.raw["spec"]["updateStrategy"]["rollingUpdate"]["partition"]
+        first = [p.metadata.name for p in self.lab.pods(self.name, f"{IMAGE}:1")]
+        old = sum(int(name.rpartition("-")[2]) < kept for name in first)
+        return old, self.replicas() - old
+
+    def version(self) -> Any:
+        return self.raw["metadata"]["generation"]
+
+    def settings(self) -> dict[str, Any]:
+        """All but the replicas, and what tells of its rollouts."""
+        found = self.raw
+        spec = {k: v for k, v in found["spec"].items() if k != "replicas"}
+        annotations = found["metadata"].get("annotations", {})
+        told = ("/change-cause", "segue.dev/change")
+        return {**spec, "annotations": {k: v for k, v in annotations.items() if not k.endswith(told)}}
+
+    def settled(self, outcome: str, before: dict[str, Any]) -> dict[str, Any]:
+        return {**before, "template": self.settings()["template"]} if outcome == "Completed" else before
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """As the API server's JSON."""
+        read = self.lab.apps.read_namespaced_stateful_set
+        found: dict[str, Any] = json.loads(read(self.name, self.lab.namespace, _preload_content=False).data)
+        return found
+
+
 def _resolved(amount: int | str, replicas: int, *, up: bool) -> int:
     """A count or percentage, as the Deployment controller reads it."""
     if isinstance(amount, int):
@@ -160,5 +229,5 @@ def _resolved(amount: int | str, replicas: int, *, up: bool) -> int:
     return math.ceil(share) if up else math.floor(share)
 
 
-SUBJECTS: dict[str, type[Subject]] = {each.kind: each for each in (DeploymentSubject,)}
+SUBJECTS: dict[str, type[Subject]] = {each.kind: each for each in (DeploymentSubject, StatefulSetSubject)}
 """Every kind that the suite for every lever rolls."""
