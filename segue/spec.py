@@ -269,7 +269,25 @@ class StatefulSetTarget(Target):
         return False
 
 
-KINDS: dict[str, type[Target]] = {"Deployment": DeploymentTarget, "StatefulSet": StatefulSetTarget}
+class SupervisedTarget(Target):
+    """A custom resource whose own operator rolls."""
+
+    kind: Literal["Supervised"] = "Supervised"
+    resource: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z0-9]{0,62}$")] = Field(
+        description="InferenceService, ServingRuntime, or one that the worker's settings describe."
+    )
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What names it: two resources may have objects of one name."""
+        return self.resource, self.namespace, self.name
+
+
+KINDS: dict[str, type[Target]] = {
+    "Deployment": DeploymentTarget,
+    "StatefulSet": StatefulSetTarget,
+    "Supervised": SupervisedTarget,
+}
 """Every kind of target, by the name that a spec gives it."""
 
 
@@ -279,7 +297,9 @@ def _kind_of(given: Any) -> str:
 
 
 AnyTarget = Annotated[
-    Annotated[DeploymentTarget, Tag("Deployment")] | Annotated[StatefulSetTarget, Tag("StatefulSet")],
+    Annotated[DeploymentTarget, Tag("Deployment")]
+    | Annotated[StatefulSetTarget, Tag("StatefulSet")]
+    | Annotated[SupervisedTarget, Tag("Supervised")],
     Discriminator(_kind_of),
 ]
 
@@ -412,17 +432,34 @@ class Spec(Rules):
         return {**data, "strategy": {**strategy, "maxSurge": 0}}
 
     @model_validator(mode="after")
-    def _can_surge(self) -> Self:
+    def _fits_the_target(self) -> Self:
         surge = self.strategy.max_surge
         if surge not in _ZERO and not self.target.surges(stops=bool(self.strategy.waypoints)):
-            what = f"is more than a {self.target.kind} can have" + (" with waypoints" * self.target.surges(stops=False))
+            what = f"is more than a {self.target.kind} can have" + " with waypoints" * self.target.surges(stops=False)
             raise _wrong("strategy.maxSurge", surge, what, "write maxSurge: 0, and maxUnavailable: 1 or more")
+        if isinstance(self.target, SupervisedTarget):
+            _refuse_for_supervised(self.strategy, self.change)
         return self
+
+    @property
+    def autonomous(self) -> bool:
+        """Whether the target's own controller or operator moves, so that it cannot be held in between."""
+        return isinstance(self.target, SupervisedTarget)
 
     @property
     def rules(self) -> Rules:
         """The rules alone, without the change: a history should not repeat the change at every step."""
         return Rules(**{name: getattr(self, name) for name in Rules.model_fields})
+
+
+def _refuse_for_supervised(strategy: Strategy, change: Change) -> None:
+    if strategy != Strategy():
+        why = "cannot be said: the target's own operator moves, by its own budget"
+        raise _wrong("strategy", "...", why, "leave it out")
+    for field in ("annotations", "config_maps", "secrets", "revision"):
+        if getattr(change, field):
+            name = Change.model_fields[field].alias or field
+            raise _wrong(f"change.{name}", "...", "is not for a supervised target", "use images, env, args or a patch")
 
 
 class Metadata(Model):

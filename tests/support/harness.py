@@ -77,6 +77,12 @@ class Lab:
         rules = role["rules"] if writes else [{**rule, "verbs": ["get", "list", "watch"]} for rule in role["rules"]]
         self._rbac.patch_namespaced_role(role["metadata"]["name"], self.namespace, {"rules": rules})
 
+    def grant_more(self, group: str, resource: str) -> None:
+        """Let the worker's user roll a kind of custom resource as well."""
+        role, _ = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
+        rule = {"apiGroups": [group], "resources": [resource], "verbs": ["get", "list", "watch", "patch"]}
+        self._rbac.patch_namespaced_role(role["metadata"]["name"], self.namespace, {"rules": [*role["rules"], rule]})
+
     # --- targets ---
 
     async def deploy(
