@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from activities.cluster import Cluster, Object
 from activities.levers.base import TargetFacts
-from activities.levers.deployment_reading import BASELINE, GONE, OWNER, annotations_of
+from activities.levers.ownership import BASELINE, GONE, OWNER, annotations_of
 from activities.levers.pods import is_active, read_replica
 from activities.levers.template import apply_change, differences, digest, stopping_of
 from activities.watching import NamespaceWatch
