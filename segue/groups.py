@@ -1,4 +1,4 @@
-"""How LeaderWorkerSet's own controller rolls its groups: what partition and how many groups its leaders' StatefulSet has.
+"""How LeaderWorkerSet's own controller rolls: the partition and the replicas of its leaders' StatefulSet.
 
 The arithmetic is that of ``pkg/controllers/leaderworkerset_controller.go`` (v0.9). A group is *done* when all its pods
 run the newest version and are ready.
@@ -126,7 +126,6 @@ def group_stages(budget: Budget, *, surge_together: bool = False) -> list[GroupS
 
 def _pass(stages: list[GroupStage], stage: GroupStage) -> None:
     running = stages[-1].replicas
-    for fewer in range(running - 1, stage.replicas, -1):
-        stages.append(GroupStage(stage.partition, fewer))
+    stages += [GroupStage(stage.partition, fewer) for fewer in range(running - 1, stage.replicas, -1)]
     if stages[-1] != stage:
         stages.append(stage)

@@ -9,10 +9,13 @@ from pydantic import Field
 
 from segue.budget import Budget, resolve_budget
 from segue.decide import barrier_at, next_counts
+from segue.groups import group_stages
 from segue.observation import Counts, Frozen, Observation, Side
-from segue.spec import Order, Strategy, Waypoint
+from segue.spec import Order, Strategy, Target, Waypoint
 
 START, SCALE_NEW, SCALE_OLD, SCALE_BOTH = "start", "scaleNew", "scaleOld", "scaleBoth"
+GROUPS = "groups"
+"""The group controller of a LeaderWorkerSet goes there, within the budget."""
 OPERATOR = "operator"
 """The target's own operator goes there, by ways of its own."""
 
@@ -24,6 +27,8 @@ class Stage(Frozen):
     new: int
     action: str
     waypoint: dict[str, Any] | None = None
+    partition: int | None = None
+    """Of a target whose replicas have numbers: those from here on are new."""
 
 
 class Plan(Frozen):
@@ -44,31 +49,24 @@ class Plan(Frozen):
 
 def make_plan(
     strategy: Strategy, replicas: int, *, old: int | None = None, parent: str = "", warnings: tuple[str, ...] = (),
-    autonomous: bool = False,
+    target: Target | None = None, autonomous: bool = False,
 ) -> Plan:  # fmt: skip
     """Return the plan for ``replicas``, from ``old`` old ones (all, unless a retarget finds more) to none.
 
-    Of an ``autonomous`` target only the ends are known.
+    Of an ``autonomous`` target only the ends are known, but for a LeaderWorkerSet: its controller is predictable.
 
     Raises:
         Refused: for no replicas.
     """
     budget = resolve_budget(strategy, replicas)
-    counts = Counts(replicas if old is None else old, 0)
-    waypoints = _by_barrier(strategy, replicas)
-    stages = [Stage(old=counts.old, new=counts.new, action=START)]
-    if autonomous:
-        stages.append(Stage(old=0, new=replicas, action=OPERATOR))
-    while not autonomous and counts != (0, replicas):
-        barrier = min(waypoints, default=None)
-        wanted = next_counts(budget, strategy.order, settled(budget, counts), barrier)
-        if wanted == counts:
-            raise AssertionError(f"no move from {counts} within {budget}")
-        stages += _rows(strategy.order, counts, wanted)
-        counts = wanted
-        if barrier is not None and counts.new >= barrier:
-            last = stages[-1]
-            stages[-1] = last.model_copy(update={"waypoint": _shown(waypoints.pop(barrier))})
+    begins = Counts(replicas if old is None else old, 0)
+    numbered = target is not None and target.numbered
+    if autonomous and numbered:
+        stages = _group_rows(budget)
+    elif autonomous:
+        stages = [_row(begins, START), _row(Counts(0, replicas), OPERATOR)]
+    else:
+        stages = _held_rows(strategy, budget, begins, in_place=numbered)
     return Plan(
         replicas=replicas,
         floor=budget.floor,
@@ -77,6 +75,37 @@ def make_plan(
         parent=parent,
         warnings=warnings,
     )
+
+
+def _row(counts: Counts, action: str, partition: int | None = None) -> Stage:
+    return Stage(old=counts.old, new=counts.new, action=action, partition=partition)
+
+
+def _held_rows(strategy: Strategy, budget: Budget, begins: Counts, *, in_place: bool) -> list[Stage]:
+    """Return the stages of a target that is held at each; ``in_place``, by a partition."""
+    counts, waypoints = begins, _by_barrier(strategy, budget.replicas)
+    stages = [_row(counts, START)]
+    while counts != (0, budget.replicas):
+        barrier = min(waypoints, default=None)
+        wanted = next_counts(budget, strategy.order, settled(budget, counts), barrier)
+        if wanted == counts:
+            raise AssertionError(f"no move from {counts} within {budget}")
+        stages += [_row(wanted, SCALE_BOTH, wanted.old)] if in_place else _rows(strategy.order, counts, wanted)
+        counts = wanted
+        if barrier is not None and counts.new >= barrier:
+            last = stages[-1]
+            stages[-1] = last.model_copy(update={"waypoint": _shown(waypoints.pop(barrier))})
+    return stages
+
+
+def _group_rows(budget: Budget) -> list[Stage]:
+    """Return the stages by which the controller of a LeaderWorkerSet goes."""
+    first, *passed = group_stages(budget)
+    rows = [_row(Counts(first.replicas, 0), START, first.partition)]
+    for partition, running in passed:
+        old = min(partition, budget.replicas)
+        rows.append(_row(Counts(old, running - old), GROUPS, partition))
+    return rows
 
 
 def settled(budget: Budget, counts: Counts) -> Observation:
@@ -93,11 +122,11 @@ def settled(budget: Budget, counts: Counts) -> Observation:
 def _rows(order: Order, before: Counts, after: Counts) -> list[Stage]:
     """Split one move into the states that are passed: old goes, then new comes; at once where that is the order."""
     if before.old == after.old:
-        return [Stage(old=after.old, new=after.new, action=SCALE_NEW)]
+        return [_row(after, SCALE_NEW)]
     if before.new == after.new:
-        return [Stage(old=after.old, new=after.new, action=SCALE_OLD)]
+        return [_row(after, SCALE_OLD)]
     if order is Order.SCALE_SIMULTANEOUSLY:
-        return [Stage(old=after.old, new=after.new, action=SCALE_BOTH)]
+        return [_row(after, SCALE_BOTH)]
     return [
         Stage(old=after.old, new=before.new, action=SCALE_OLD),
         Stage(old=after.old, new=after.new, action=SCALE_NEW),

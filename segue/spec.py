@@ -7,7 +7,7 @@ input from outside. ``segue schema`` publishes these models as JSON Schema.
 import re
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -225,6 +225,9 @@ def _env_literals(node: Any) -> list[tuple[str, Any]]:
 class Target(Model):
     """The workload that is rolled: what all kinds of targets have."""
 
+    numbered: ClassVar[bool] = False
+    """Whether its replicas have numbers, and a partition says from which on they are new."""
+
     kind: str
     namespace: Name = "default"
     name: ObjectName
@@ -261,12 +264,30 @@ class DeploymentTarget(Target):
 class StatefulSetTarget(Target):
     """One StatefulSet, in place: a replica is replaced under its own number, so that there is never one more."""
 
+    numbered: ClassVar[bool] = True
+
     kind: Literal["StatefulSet"]
 
     @classmethod
     def surges(cls, *, stops: bool) -> bool:
         """Never."""
         return False
+
+
+class LeaderWorkerSetTarget(Target):
+    """One LeaderWorkerSet, in place: its replicas are groups of pods.
+
+    With waypoints it is held by its partition; without them its own controller rolls, within the spec's budget.
+    """
+
+    numbered: ClassVar[bool] = True
+
+    kind: Literal["LeaderWorkerSet"]
+
+    @classmethod
+    def surges(cls, *, stops: bool) -> bool:
+        """Only where it is not held: surge groups come up new whatever holds the others."""
+        return not stops
 
 
 class SupervisedTarget(Target):
@@ -286,6 +307,7 @@ class SupervisedTarget(Target):
 KINDS: dict[str, type[Target]] = {
     "Deployment": DeploymentTarget,
     "StatefulSet": StatefulSetTarget,
+    "LeaderWorkerSet": LeaderWorkerSetTarget,
     "Supervised": SupervisedTarget,
 }
 """Every kind of target, by the name that a spec gives it."""
@@ -299,6 +321,7 @@ def _kind_of(given: Any) -> str:
 AnyTarget = Annotated[
     Annotated[DeploymentTarget, Tag("Deployment")]
     | Annotated[StatefulSetTarget, Tag("StatefulSet")]
+    | Annotated[LeaderWorkerSetTarget, Tag("LeaderWorkerSet")]
     | Annotated[SupervisedTarget, Tag("Supervised")],
     Discriminator(_kind_of),
 ]
@@ -444,7 +467,8 @@ class Spec(Rules):
     @property
     def autonomous(self) -> bool:
         """Whether the target's own controller or operator moves, so that it cannot be held in between."""
-        return isinstance(self.target, SupervisedTarget)
+        by_groups = isinstance(self.target, LeaderWorkerSetTarget) and not self.strategy.waypoints
+        return by_groups or isinstance(self.target, SupervisedTarget)
 
     @property
     def rules(self) -> Rules:

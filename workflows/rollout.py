@@ -221,7 +221,8 @@ class RolloutWorkflow:
         self._plans = (self._planned(prepared, old=old, warnings=prepared.warnings),)
 
     def _planned(self, prepared: contract.Prepared, **more: Any) -> Plan:
-        return make_plan(self._spec.strategy, prepared.replicas, autonomous=self._spec.autonomous, **more)
+        spec = self._spec
+        return make_plan(spec.strategy, prepared.replicas, target=spec.target, autonomous=spec.autonomous, **more)
 
     async def _retarget(self, wish: Retarget) -> None:
         """Prepare another version; the rollout goes on with it, or as before when it is refused."""

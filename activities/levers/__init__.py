@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from activities.cluster import Cluster
 from activities.levers.base import Lever
 from activities.levers.deployment import DeploymentLever
+from activities.levers.leaderworkerset import LeaderWorkerSetLever
 from activities.levers.statefulset import StatefulSetLever
 from activities.levers.supervised import SupervisedLever
 from segue.errors import Refused
@@ -19,6 +20,7 @@ class Levers:
         self._by_kind: dict[str, Lever] = {
             "Deployment": DeploymentLever(cluster),
             "StatefulSet": StatefulSetLever(cluster),
+            "LeaderWorkerSet": LeaderWorkerSetLever(cluster),
         }
         self._by_resource = {name: SupervisedLever(cluster, kind) for name, kind in supervisions.items()}
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from activities.cluster import Object
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, saved_baseline
-from activities.levers.pods import is_active, is_ready, told_to_stop_at
+from activities.levers.pods import is_ready, told_to_stop_at
 from activities.levers.template import fingerprint
 from segue.errors import Refused
 from segue.failures import Replica, diagnose, worst
@@ -31,8 +31,10 @@ class Numbered(NamedTuple):
     partition: int
     running: Mapping[int, Replica]
     """By number from 0; not those that are on their way out or in."""
-    pods: Mapping[int, list[Object]]
-    """The same as pods, and those that are told to stop."""
+    awaited: Mapping[int, Object]
+    """Of each, the pod whose readiness the controller waits for."""
+    pods: list[Object]
+    """All of them, also those that are told to stop."""
     revisions: list[Object]
     """The versions that the target's controller keeps."""
     templates: Mapping[str, Object]
@@ -59,13 +61,14 @@ class Numbered(NamedTuple):
         return [self.running.get(i) or Replica("", told[i < self.partition]) for i in numbers]
 
     def broken(self, versions: set[str], since: int = 0) -> list[Object]:
-        """Return the pods, not of these versions, from a number on, that are not ready and not told to stop."""
+        """Return the pods that are waited for, not of these versions and not ready, from a number on."""
         numbers = [i for i, each in self.running.items() if i >= since and each.version not in versions]
-        pods = [pod for i in numbers for pod in self.pods[i]]
-        return [pod for pod in pods if is_active(pod) and not is_ready(pod)]
+        return [self.awaited[i] for i in numbers if not is_ready(self.awaited[i])]
 
 
-def read(numbered: Numbered, rules: Rules, state: State, foreign: Foreign | None, now: float) -> Observation:
+def read(
+    numbered: Numbered, rules: Rules, state: State, foreign: Foreign | None, now: float, *, autonomous: bool = False
+) -> Observation:
     """Turn what is there into what the core decides on. Pure; ``now`` is in seconds since the epoch."""
     back, found = state.goal is Goal.BACK, numbered.found
     replicas = numbered.replicas(state)
@@ -76,7 +79,7 @@ def read(numbered: Numbered, rules: Rules, state: State, foreign: Foreign | None
     min_ready_s = rules.readiness.min_ready.total_seconds()
     since = [r.ready_since for r in coming if r.ready_since is not None]
     proven = [r.ready_since for r in coming if r.proven(min_ready_s, restarts, now) and r.ready_since]
-    leaving = [at for pods in numbered.pods.values() for pod in pods if (at := told_to_stop_at(pod)) is not None]
+    leaving = [at for pod in numbered.pods if (at := told_to_stop_at(pod)) is not None]
     # What is broken of a bad version can keep its controller from going on: the lever has not let go yet.
     blocked = back and bool(numbered.broken({pivot}))
     return Observation(
@@ -88,6 +91,7 @@ def read(numbered: Numbered, rules: Rules, state: State, foreign: Foreign | None
         generation=found["metadata"].get("generation", 0),
         owner=annotations_of(found).get(OWNER),
         held=numbered.engaged or blocked,
+        autonomous=autonomous,
         numbered=True,
         foreign=foreign,
         problem=worst(diagnose(r, restarts) for r in coming if r.name),

@@ -36,13 +36,14 @@ from activities.levers.ownership import (
 from activities.levers.template import fingerprint, stopping_of
 from activities.levers.writing import Picture, write
 from activities.watching import NamespaceWatch, controller_uid
-from segue.budget import objection, resolve_budget
+from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.errors import Refused
 from segue.observation import Observation, Version
 from segue.spec import Change, Rules, Target
 from segue.state import Goal, Mark, State
 from segue.stopping import Stopping, losses
+from segue.units import resolve
 
 
 class PartitionLever(ABC):
@@ -83,8 +84,8 @@ class PartitionLever(ABC):
         """Return the fields of the spec that make a change of a template."""
 
     @abstractmethod
-    def replaced(self, template: Object) -> Object:
-        """Return the fields of the spec that put a whole template in place."""
+    def replaced(self, template: Object, found: Object) -> Object:
+        """Return the fields of the spec that put a whole template in the place of that which is there."""
 
     @abstractmethod
     def holding(self, partition: int, rules: Rules, replicas: int) -> Object:
@@ -103,8 +104,16 @@ class PartitionLever(ABC):
         """Return the fields of the spec that put back what ``own`` returned."""
 
     @abstractmethod
-    def warnings(self, found: Object, tried: Object, rules: Rules) -> list[str]:
-        """Return what a person should know of before; ``tried`` is the target as the first write would make it."""
+    async def at_once(self, found: Object, tried: Object) -> int | str:
+        """Return how many its controller replaces at once; ``tried`` is the target as the first write makes it."""
+
+    @abstractmethod
+    def warnings(self, found: Object) -> list[str]:
+        """Return what a person should know before, that is only so for this kind."""
+
+    def autonomous(self, rules: Rules) -> bool:
+        """Whether the target's own controller moves, within the budget."""
+        return False
 
     # --- seeing -------------------------------------------------------------------------------------------
 
@@ -138,7 +147,7 @@ class PartitionLever(ABC):
         foreign = foreign_template(
             found, template, list(numbered.templates.values()), self.template_path, state
         ) or foreign_hold(found, numbered.version, numbered.hold, self.fields, state)
-        return read(numbered, rules, state, foreign, now)
+        return read(numbered, rules, state, foreign, now, autonomous=self.autonomous(rules))
 
     async def _fetch(self, target: Target) -> Numbered:
         """Read the target with its revisions, and then its pods: what is written is checked on the newest of these."""
@@ -185,7 +194,7 @@ class PartitionLever(ABC):
             owner=owner if held else asked.owner,
             claimed=held,
             mark=self._mark(found) if held else Mark(template=numbered.version),
-            warnings=(*stops, *self.warnings(found, tried, asked.rules)),
+            warnings=(*stops, *self.warnings(found), *_warnings(budget, await self.at_once(found, tried), asked.rules)),
         )
 
     def _refuse_unsettled(self, numbered: Numbered, target: Target) -> None:
@@ -217,7 +226,7 @@ class PartitionLever(ABC):
                 return None
             budget = resolve_budget(asked.rules.strategy, seen.replicas)
             problem = objection(budget, seen, goal) or _unholdable(seen, sum(goal))
-            if problem:
+            if problem and not seen.autonomous:
                 raise Stale(problem)
             return self._scaled(asked, numbered, goal.old)
 
@@ -228,7 +237,7 @@ class PartitionLever(ABC):
 
     def _scaled(self, asked: WriteInput, numbered: Numbered, old: int) -> Object:
         state, found = asked.state, numbered.found
-        partition = partition_for(numbered, state, old)
+        partition = 0 if self.autonomous(asked.rules) else partition_for(numbered, state, old)
         spec = self.holding(partition, asked.rules, replicas_of(found))
         annotations: dict[str, str | None] = {OWNER: state.owner}
         if numbered.version != state.wanted.template:
@@ -270,7 +279,8 @@ class PartitionLever(ABC):
             if seen.replicas == replicas:
                 return None
             spec: Object = {"replicas": replicas}
-            if numbered.engaged and asked.state.goal is Goal.FORWARD and replicas > seen.replicas:
+            held = numbered.engaged and asked.state.goal is Goal.FORWARD and not seen.autonomous
+            if held and replicas > seen.replicas:
                 spec |= self.holding(HOLD, asked.rules, replicas)
             return {"spec": spec}
 
@@ -297,7 +307,7 @@ class PartitionLever(ABC):
             if not numbered.engaged and seen.template == baseline:
                 return None
             saved = saved_baseline(numbered.found)
-            spec = {**self.going_back(asked.rules, seen.replicas), **self.replaced(saved["template"])}
+            spec = {**self.going_back(asked.rules, seen.replicas), **self.replaced(saved["template"], numbered.found)}
             return {"metadata": {"annotations": saved["notes"]}, "spec": spec}
 
         written = await self._write(asked, now, make)
@@ -353,3 +363,21 @@ class PartitionLever(ABC):
 
 def _unholdable(seen: Observation, total: int) -> str:
     return "" if total == seen.replicas else f"{seen.replicas} numbered replicas cannot be held as {total}"
+
+
+def _warnings(budget: Budget, at_once: int | str, rules: Rules) -> list[str]:
+    number = max(resolve(at_once, budget.replicas, round_up=False), 1)
+    cases = (
+        (
+            budget.unavailable > number,
+            f"{number} at a time is replaced, not {budget.unavailable}: the cluster's feature gate "
+            "MaxUnavailableStatefulSet is off",
+        ),
+        (
+            rules.drain is not None,
+            "drain.quiet is not used: a numbered target goes on only while its replicas are ready; "
+            "a preStop hook does the same",
+        ),
+        (budget.floor == 0, "the floor is 0: the budget allows that nothing serves for a while"),
+    )
+    return [said for applies, said in cases if applies]

@@ -6,7 +6,6 @@ drops that field, so that it can be written in any case. Tried on Kubernetes 1.3
 works is that of ``pkg/controller/statefulset/stateful_set_control.go``.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -21,7 +20,6 @@ from segue.budget import resolve_budget
 from segue.errors import Refused
 from segue.observation import Version
 from segue.spec import Change, Rules
-from segue.units import resolve
 
 REVISION_LABEL = "controller-revision-hash"
 _ROLLING = ("f:updateStrategy", "f:rollingUpdate")
@@ -49,16 +47,14 @@ class StatefulSetLever(PartitionLever):
             # A newer API server may have set defaults in the template that the kept revision does not have.
             versions[status.get("updateRevision", "")] = fingerprint(found["spec"]["template"])
         first = found["spec"].get("ordinals", {}).get("start", 0)
-        own: dict[int, list[Object]] = defaultdict(list)
-        for pod in pods:
-            if controller_uid(pod) == found["metadata"]["uid"]:
-                own[int(pod["metadata"]["name"].rpartition("-")[2]) - first].append(pod)
-        running = {i: pod for i, each in own.items() for pod in each if is_active(pod)}
+        own = [pod for pod in pods if controller_uid(pod) == found["metadata"]["uid"]]
+        awaited = {int(pod["metadata"]["name"].rpartition("-")[2]) - first: pod for pod in own if is_active(pod)}
         return Numbered(
             found=found,
             template=self.template_of(found),
             partition=_rolling(found).get("partition", 0),
-            running={i: read_replica(pod, _version(pod, versions)) for i, pod in running.items()},
+            running={i: read_replica(pod, _version(pod, versions)) for i, pod in awaited.items()},
+            awaited=awaited,
             pods=own,
             revisions=revisions,
             templates=templates,
@@ -85,7 +81,7 @@ class StatefulSetLever(PartitionLever):
     def changed(self, start: Object, found: Object, change: Change) -> Object:
         """Return the wanted template as a patch: the whole of it, or the spec's own strategic-merge patch."""
         if change.patch is None:
-            return self.replaced(apply_change(start, change))
+            return self.replaced(apply_change(start, change), found)
         if fingerprint(start) != fingerprint(found["spec"]["template"]):
             raise Refused(
                 "can only be applied to the baseline itself",
@@ -94,7 +90,7 @@ class StatefulSetLever(PartitionLever):
             )
         return {"template": change.patch}
 
-    def replaced(self, template: Object) -> Object:
+    def replaced(self, template: Object, found: Object) -> Object:
         """Return the template as the whole."""
         return {"template": {**template, **_REPLACE}}
 
@@ -117,28 +113,16 @@ class StatefulSetLever(PartitionLever):
         """Return the update strategy as the whole."""
         return {"updateStrategy": {**saved, **_REPLACE}}
 
-    def warnings(self, found: Object, tried: Object, rules: Rules) -> list[str]:
-        """Tell what is changed for the time of the rollout, and what the cluster does not do."""
-        budget = resolve_budget(rules.strategy, found["spec"].get("replicas", 1))
-        at_once = resolve(_rolling(tried).get("maxUnavailable", 1), budget.replicas, round_up=False)
-        cases = (
-            (
-                found["spec"].get("updateStrategy", {}).get("type") == "OnDelete",
-                "updateStrategy OnDelete becomes RollingUpdate for the rollout, and OnDelete again at its end",
-            ),
-            (
-                budget.unavailable > at_once,
-                f"replicas are replaced one at a time, not {budget.unavailable}: the cluster's feature gate "
-                "MaxUnavailableStatefulSet is off",
-            ),
-            (
-                rules.drain is not None,
-                "drain.quiet is not used: a StatefulSet goes on only while all its replicas are ready; "
-                "a preStop hook does the same",
-            ),
-            (budget.floor == 0, "the floor is 0: the budget allows that nothing serves for a while"),
-        )
-        return [said for applies, said in cases if applies]
+    async def at_once(self, found: Object, tried: Object) -> int | str:
+        """Return what is left of the field in the API server's answer: without the feature gate it drops it."""
+        amount: int | str = _rolling(tried).get("maxUnavailable", 1)
+        return amount
+
+    def warnings(self, found: Object) -> list[str]:
+        """Tell what is changed for the time of the rollout."""
+        if self.own(found).get("type") != "OnDelete":
+            return []
+        return ["updateStrategy OnDelete becomes RollingUpdate for the rollout, and OnDelete again at its end"]
 
 
 def _rolling(found: Object) -> Object:

@@ -74,7 +74,7 @@ def plan(file: File, replicas: _Replicas = None, output: AsTable = TableOrJson.T
     if replicas is None:
         made = _planned(spec)
     else:
-        made = make_plan(spec.strategy, _checked(replicas), autonomous=spec.autonomous)
+        made = make_plan(spec.strategy, _checked(replicas), target=spec.target, autonomous=spec.autonomous)
     if output is TableOrJson.JSON:
         write_json(plan_json(made))
     else:
@@ -214,4 +214,4 @@ def _planned(spec: Spec) -> Plan:
 
     found = asked(read_target(spec.target))
     warnings = losses(found.stopping, found.stopping, spec.rules, found.replicas) if found.replicas else ()
-    return make_plan(spec.strategy, found.replicas, warnings=warnings, autonomous=spec.autonomous)
+    return make_plan(spec.strategy, found.replicas, warnings=warnings, target=spec.target, autonomous=spec.autonomous)

@@ -4,11 +4,11 @@ The rollouts of one kind go side by side. A watcher that only sees pods judges f
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from harness import Case, Lab, until
+from harness import Case, Lab, open_lab, until
 from subjects import SUBJECTS, Subject, Way
 
 from segue.report import Report
@@ -20,6 +20,20 @@ SLOW = {"ready_after": "2s"}
 SCENARIOS = {"success", "failure", "abort", "pause", "retarget", "scale", "scale by hand", "settle"}
 
 Kind = type[Subject]
+
+
+@pytest.fixture
+def fleet_of(kind: Kind, request: pytest.FixtureRequest) -> Lab:
+    """The worker that serves a kind: started for the first that needs it."""
+    found: Lab = request.getfixturevalue(kind.fleet)
+    return found
+
+
+@pytest.fixture
+async def served(fleet_of: Lab) -> AsyncIterator[Lab]:
+    """An empty namespace, where a kind can be rolled."""
+    async with open_lab(fleet_of.stack, fleet_of.task_queue) as opened:
+        yield opened
 
 
 def every(scenario: str) -> Any:

@@ -33,6 +33,7 @@ from segue.status import Status
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL_S = 0.05
+GROUPS = ("leaderworkerset.x-k8s.io", "v1", "leaderworkersets")
 
 FAST = contract.Tuning(heartbeat_s=4.0, write_s=4.0, recheck_s=1.0)
 """A lost worker is noticed soon: for tests that kill it."""
@@ -64,7 +65,7 @@ class Lab:
 
     def __post_init__(self) -> None:
         api = kubeconfig.new_client_from_config(str(self.stack.kubeconfig))
-        self.apps, self.core = client.AppsV1Api(api), client.CoreV1Api(api)
+        self.apps, self.core, self.custom = client.AppsV1Api(api), client.CoreV1Api(api), client.CustomObjectsApi(api)
         self.core.create_namespace({"metadata": {"name": self.namespace}})
         self._rbac = client.RbacAuthorizationV1Api(api)
         role, binding = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
@@ -123,6 +124,39 @@ class Lab:
             await until(
                 f"{name} ready", lambda: (read(name, self.namespace).status.available_replicas or 0) == replicas
             )
+
+    async def deploy_groups(
+        self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
+        image: str = "example/chat:1", size: int = 2, **spec: Any,
+    ) -> None:  # fmt: skip
+        """Make a LeaderWorkerSet of fake pods, of which only leaders have the label ``app``; wait until it serves."""
+        leader, worker = (pod_template(name, mode, ready_after, image) for _ in range(2))
+        del worker["metadata"]["labels"]["app"]
+        template = {"size": size, "leaderTemplate": leader, "workerTemplate": worker}
+        body = {
+            "apiVersion": "/".join(GROUPS[:2]),
+            "kind": "LeaderWorkerSet",
+            "metadata": {"name": name},
+            "spec": {"replicas": replicas, "leaderWorkerTemplate": template, **spec},
+        }
+        group, version, plural = GROUPS
+        self.custom.create_namespaced_custom_object(group, version, self.namespace, plural, body)
+        if mode == "ready":
+            status = "readyReplicas"
+            await until(f"{name} ready", lambda: self.groups(name).get("status", {}).get(status, 0) == replicas)
+
+    def groups(self, name: str) -> dict[str, Any]:
+        """A LeaderWorkerSet as the API server's JSON."""
+        group, version, plural = GROUPS
+        found: dict[str, Any] = self.custom.get_namespaced_custom_object(group, version, self.namespace, plural, name)
+        return found
+
+    def patch_groups(self, name: str, patch: dict[str, Any], manager: str = "an-autoscaler") -> None:
+        """Change one as somebody else would."""
+        group, version, plural = GROUPS
+        self.custom.patch_namespaced_custom_object(
+            group, version, self.namespace, plural, name, patch, field_manager=manager
+        )
 
     def deployment(self, name: str) -> Any:
         return self.apps.read_namespaced_deployment(name, self.namespace)
@@ -387,10 +421,11 @@ class Case:
         return (olds, news) == (old, new) and (not ready or all(v[1] == v[2] for v in now))
 
     async def mend(self, count: int) -> None:
-        """Let so many of the new pods become ready, and no more."""
+        """Let so many of the new pods become ready, and no more: of those with numbers the highest."""
 
         def others() -> list[Any]:
-            return [p for p in self.lab.pods(self.name) if p.spec.containers[0].image != self.image]
+            found = [p for p in self.lab.pods(self.name) if p.spec.containers[0].image != self.image]
+            return sorted(found, key=lambda pod: pod.metadata.name, reverse=True)
 
         await until(f"{count} new pods", lambda: len(others()) >= count)
         for pod in others()[:count]:
