@@ -247,7 +247,9 @@ class PartitionLever(ABC):
             spec |= self.changed(start_of(numbered, asked.change, saved), found, asked.change)
             annotations |= noted(asked.note) if asked.note else {}
         if not state.claimed:
-            annotations[BASELINE] = baseline_of(found, {"template": numbered.template, "own": self._own(found)})
+            budget = self.going_back(asked.rules, replicas_of(found))
+            saved = {"template": numbered.template, "own": self._own(found), "budget": budget}
+            annotations[BASELINE] = baseline_of(found, saved)
         return {"metadata": {"annotations": annotations}, "spec": spec}
 
     def _own(self, found: Object) -> Object:
