@@ -58,13 +58,15 @@ class LeaderWorkerSetLever(PartitionLever):
         fingerprints = {key: fingerprint(templates[name]) for key, name in versions.items()}
         size = found["spec"]["leaderWorkerTemplate"].get("size", 1)
         rolling = found["spec"]["rolloutStrategy"]["rollingUpdateConfiguration"]
+        all_leaders = [pod for pod in own if pod["metadata"]["labels"].get(WORKER) == "0"]
         return Numbered(
             found=found,
             template=self.template_of(found),
             partition=rolling.get("partition", 0),
             running={i: _group(leaders[i], groups[i], size, fingerprints) for i in leaders},
             awaited=leaders,
-            pods=[pod for pod in own if pod["metadata"]["labels"].get(WORKER) == "0"],
+            pods=all_leaders,
+            trusted=sum(not is_active(pod) for pod in all_leaders),
             revisions=revisions,
             templates=templates,
             hold=" ".join(f"{name}={rolling.get(name)}" for name in self.fields),
@@ -119,10 +121,6 @@ class LeaderWorkerSetLever(PartitionLever):
         surge = budget.surge if self.autonomous(rules) else 0
         rolling = {"partition": partition, "maxSurge": surge, "maxUnavailable": budget.unavailable}
         return {"rolloutStrategy": {"type": "RollingUpdate", "rollingUpdateConfiguration": rolling}}
-
-    def going_back(self, rules: Rules, replicas: int) -> Object:
-        """Return a rolling update of all."""
-        return self.holding(0, rules, replicas)
 
     def own(self, found: Object) -> Object:
         """Return the rollout strategy."""

@@ -12,6 +12,7 @@ from activities.cluster import Object
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, saved_baseline
 from activities.levers.pods import is_ready, told_to_stop_at
 from activities.levers.template import fingerprint
+from segue.budget import resolve_budget
 from segue.errors import Refused
 from segue.failures import Replica, diagnose, worst
 from segue.observation import Counts, Foreign, Observation, Side
@@ -35,6 +36,8 @@ class Numbered(NamedTuple):
     """Of each, the pod whose readiness the controller waits for."""
     pods: list[Object]
     """All of them, also those that are told to stop."""
+    trusted: int
+    """How many on their way out its controller still takes for ready."""
     revisions: list[Object]
     """The versions that the target's controller keeps."""
     templates: Mapping[str, Object]
@@ -66,6 +69,17 @@ class Numbered(NamedTuple):
         return [self.awaited[i] for i in numbers if not is_ready(self.awaited[i])]
 
 
+def may_go_back(numbered: Numbered, rules: Rules, baseline: str) -> bool:
+    """Whether its controller can take a ready replica of another version without going under the floor.
+
+    Alone it takes the first one whatever else is not ready: until then everything is held, and what is broken comes
+    back as the baseline.
+    """
+    ready = [r for r in numbered.running.values() if r.ready_since is not None]
+    floor = resolve_budget(rules.strategy, max(replicas_of(numbered.found), 1)).floor
+    return all(r.version == baseline for r in ready) or len(ready) - numbered.trusted > floor
+
+
 def read(
     numbered: Numbered, rules: Rules, state: State, foreign: Foreign | None, now: float, *, autonomous: bool = False
 ) -> Observation:
@@ -80,8 +94,11 @@ def read(
     since = [r.ready_since for r in coming if r.ready_since is not None]
     proven = [r.ready_since for r in coming if r.proven(min_ready_s, restarts, now) and r.ready_since]
     leaving = [at for pod in numbered.pods if (at := told_to_stop_at(pod)) is not None]
-    # What is broken of a bad version can keep its controller from going on: the lever has not let go yet.
-    blocked = back and bool(numbered.broken({pivot}))
+    held = numbered.engaged
+    if back:
+        # What is broken of a bad version can keep its controller from going on: the lever has not let go yet.
+        written = numbered.version == pivot and not may_go_back(numbered, rules, pivot)
+        held = (held and not written) or bool(numbered.broken({pivot}))
     return Observation(
         replicas=len(replicas),
         old=_side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old)),
@@ -90,7 +107,7 @@ def read(
         template=numbered.version,
         generation=found["metadata"].get("generation", 0),
         owner=annotations_of(found).get(OWNER),
-        held=numbered.engaged or blocked,
+        held=held,
         autonomous=autonomous,
         numbered=True,
         foreign=foreign,

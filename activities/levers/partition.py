@@ -14,7 +14,7 @@ from typing import ClassVar
 from activities.cluster import Cluster, Object
 from activities.levers.base import TargetFacts
 from activities.levers.copies import make_copies, prune_copies
-from activities.levers.ordinals import HOLD, Numbered, partition_for, read, start_of
+from activities.levers.ordinals import HOLD, Numbered, may_go_back, partition_for, read, start_of
 from activities.levers.ownership import (
     BASELINE,
     GONE,
@@ -90,10 +90,6 @@ class PartitionLever(ABC):
     @abstractmethod
     def holding(self, partition: int, rules: Rules, replicas: int) -> Object:
         """Return the fields of the spec that hold the target by a partition."""
-
-    @abstractmethod
-    def going_back(self, rules: Rules, replicas: int) -> Object:
-        """Return the fields of the spec by which its controller goes back alone, within the budget."""
 
     @abstractmethod
     def own(self, found: Object) -> Object:
@@ -247,7 +243,7 @@ class PartitionLever(ABC):
             spec |= self.changed(start_of(numbered, asked.change, saved), found, asked.change)
             annotations |= noted(asked.note) if asked.note else {}
         if not state.claimed:
-            budget = self.going_back(asked.rules, replicas_of(found))
+            budget = self.holding(0, asked.rules, replicas_of(found))
             saved = {"template": numbered.template, "own": self._own(found), "budget": budget}
             annotations[BASELINE] = baseline_of(found, saved)
         return {"metadata": {"annotations": annotations}, "spec": spec}
@@ -302,14 +298,20 @@ class PartitionLever(ABC):
         return written.model_copy(update={"writes": written.writes + deleted})
 
     async def undo(self, asked: WriteInput, now: float) -> Written:
-        """Put the baseline back in one patch, and delete what is broken of other versions: it could block the way."""
+        """Put the baseline back in one patch, and delete what is broken of other versions: it could block the way.
+
+        At the floor everything is held with the baseline's template at first, and let go by another patch as soon as
+        one more is ready.
+        """
         baseline = asked.state.baseline.template
 
         def make(numbered: Numbered, seen: Observation) -> Object | None:
-            if not numbered.engaged and seen.template == baseline:
+            partition = 0 if may_go_back(numbered, asked.rules, baseline) else HOLD
+            if seen.template == baseline and numbered.partition == partition:
                 return None
             saved = saved_baseline(numbered.found)
-            spec = {**self.going_back(asked.rules, seen.replicas), **self.replaced(saved["template"], numbered.found)}
+            back = self.replaced(saved["template"], numbered.found)
+            spec = {**self.holding(partition, asked.rules, seen.replicas), **back}
             return {"metadata": {"annotations": saved["notes"]}, "spec": spec}
 
         written = await self._write(asked, now, make)

@@ -56,6 +56,7 @@ class StatefulSetLever(PartitionLever):
             running={i: read_replica(pod, _version(pod, versions)) for i, pod in awaited.items()},
             awaited=awaited,
             pods=own,
+            trusted=0,
             revisions=revisions,
             templates=templates,
             hold=_token(found),
@@ -99,10 +100,6 @@ class StatefulSetLever(PartitionLever):
         unavailable = resolve_budget(rules.strategy, max(replicas, 1)).unavailable
         rolling = {"partition": partition, "maxUnavailable": unavailable}
         return {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": rolling}}
-
-    def going_back(self, rules: Rules, replicas: int) -> Object:
-        """Return a rolling update of all."""
-        return self.holding(0, rules, replicas)
 
     def own(self, found: Object) -> Object:
         """Return the update strategy."""

@@ -64,6 +64,15 @@ async def test_statefulset(served: Lab) -> None:
             await case.ends("RolledBack")
         case.watcher.assert_within(2, 4)
 
+    async def told(moves: int) -> None:
+        """Told to go back while one is being replaced: no other is taken before that one is ready again."""
+        strategy, slow = {"maxUnavailable": 1}, {"ready_after": "1s"}
+        async with served.case(f"told-{moves}", kind=StatefulSetSubject, strategy=strategy, target=slow) as case:
+            await case.run.until("a move", lambda status: status.moves >= moves)
+            await case.run.send("abort")
+            await case.ends("Aborted")
+        case.watcher.assert_within(3, 4)
+
     async def away() -> None:
         """A retarget leaves a version behind that blocks its controller."""
         change = StatefulSetSubject.changed(2, "never-ready")
@@ -116,6 +125,8 @@ def is_passed(seen: list[tuple[int, int]], planned: list[tuple[int, int]]) -> bo
 async def test_groups_by_their_own_controller(served: Lab) -> None:
     """Without waypoints the stages that its controller passes are those of the plan; some it may take at once."""
 
+    two = {"maxSurge": 2, "maxUnavailable": 2}
+
     async def up(name: str, strategy: dict[str, Any], floor: int, ceiling: int) -> None:
         seen: list[tuple[int, int]] = []
         async with served.case(name, kind=LeaderWorkerSetSubject, strategy=strategy) as case:
@@ -127,10 +138,11 @@ async def test_groups_by_their_own_controller(served: Lab) -> None:
         planned = [(stage.partition or 0, stage.old + stage.new) for stage in plan.stages]
         assert is_passed(seen, planned), (seen, planned)
         assert seen[0] == seen[-1] == (0, 4) and len(seen) > 3
-        assert any("1 at a time" in w for w in plan.warnings) is (is_one_by_one(served) and strategy.get("step") == 2)
+        assert any("1 at a time" in w for w in plan.warnings) is (
+            is_one_by_one(served) and strategy.get("maxUnavailable") == 2
+        )
         case.watcher.assert_within(floor, ceiling)
 
-    two = {"maxSurge": 2, "maxUnavailable": 2}
     await asyncio.gather(
         up("both", two, 2, 6), up("surge", {}, 4, 5), up("none", {"order": "scaleInPriority"}, 3, 4)
     )  # fmt: skip
