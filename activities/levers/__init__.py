@@ -6,6 +6,7 @@ from activities.cluster import Cluster
 from activities.levers.base import Lever
 from activities.levers.deployment import DeploymentLever
 from activities.levers.leaderworkerset import LeaderWorkerSetLever
+from activities.levers.pair import PairLever
 from activities.levers.statefulset import StatefulSetLever
 from activities.levers.supervised import SupervisedLever
 from segue.errors import Refused
@@ -21,6 +22,7 @@ class Levers:
             "Deployment": DeploymentLever(cluster),
             "StatefulSet": StatefulSetLever(cluster),
             "LeaderWorkerSet": LeaderWorkerSetLever(cluster),
+            "DeploymentPair": PairLever(cluster),
         }
         self._by_resource = {name: SupervisedLever(cluster, kind) for name, kind in supervisions.items()}
 

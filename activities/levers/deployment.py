@@ -36,7 +36,7 @@ from activities.levers.ownership import (
     annotations_of,
     check_owner,
     outcome_noted,
-    refuse_another,
+    refuse_others,
     replicas_of,
     saved_baseline,
     selector_of,
@@ -126,21 +126,25 @@ class DeploymentLever:
         resolve_budget(asked.rules.strategy, replicas_of(deployment))
         held, owner = is_held(deployment), annotations_of(deployment).get(OWNER, "")
         if not held:
-            _refuse_unsettled(objects, asked.target)
-        elif not asked.baseline:
-            refuse_another(owner, asked.owner, asked.target)
+            refuse_unsettled(objects, asked.target)
+        refuse_others(owner, asked, held=held)
         start = saved_baseline(deployment)["template"] if held else deployment["spec"]["template"]
-        tried = await self._tried(asked, deployment, start_of(objects, asked.change, start))
-        await make_copies(self._cluster, asked.change, deployment, dry_run=True)
+        wanted, warnings = asked.wanted, tuple[str, ...]()
+        if wanted is None:
+            tried = await self._tried(asked, deployment, start_of(objects, asked.change, start))
+            await make_copies(self._cluster, asked.change, deployment, dry_run=True)
+            wanted, warnings = version_of(tried), _warnings(deployment, start, tried, asked.rules)
+        new = sum(_told(rs) for rs in objects.replicasets if fingerprint(rs["spec"]["template"]) == wanted.template)
         return Prepared(
             baseline=asked.baseline or version_of(start),
-            wanted=version_of(tried),
+            wanted=wanted,
             replicas=replicas_of(deployment),
-            old=sum(rs["spec"].get("replicas", 0) for rs in objects.replicasets),
+            old=sum(map(_told, objects.replicasets)) - new,
+            new=new,
             owner=owner if held else asked.owner,
             claimed=held,
             mark=mark_of(deployment) if held else Mark(template=fingerprint(deployment["spec"]["template"])),
-            warnings=_warnings(deployment, start, tried, asked.rules),
+            warnings=warnings,
         )
 
     async def _tried(self, asked: PrepareInput, deployment: Object, start: Object) -> Object:
@@ -366,11 +370,23 @@ def _counts_as_available(replicaset: Object) -> bool:
     return bool(seen and status.get("availableReplicas", 0) >= status.get("readyReplicas", 0))
 
 
-def _refuse_unsettled(objects: Objects, target: Target) -> None:
+def _told(replicaset: Object) -> int:
+    return int(replicaset["spec"].get("replicas", 0))
+
+
+def refuse_unsettled(objects: Objects, target: Target) -> None:
+    """Refuse a Deployment that is paused, or in the middle of a rollout of its own.
+
+    Raises:
+        Refused: with what brings it to rest.
+    """
     deployment = objects.deployment
     if deployment["spec"].get("paused"):
         raise Refused(
-            "is paused", field="target", value=str(target), fix=f"run `kubectl rollout resume deployment/{target.name}`"
+            "is paused",
+            field="target",
+            value=str(target),
+            fix=f"run `kubectl rollout resume deployment/{deployment['metadata']['name']}`",
         )
     running = [rs for rs in objects.replicasets if rs["spec"].get("replicas")]
     current = fingerprint(deployment["spec"]["template"])
@@ -379,7 +395,7 @@ def _refuse_unsettled(objects: Objects, target: Target) -> None:
             "is in the middle of a rollout of its own, so there is no proven version to return to",
             field="target",
             value=str(target),
-            fix=f"let it end, or run `kubectl rollout undo deployment/{target.name}`",
+            fix=f"let it end, or run `kubectl rollout undo deployment/{deployment['metadata']['name']}`",
         )
 
 

@@ -4,11 +4,10 @@ import json
 
 from activities.cluster import FIELD_MANAGER, Object
 from activities.levers.template import differences, fingerprint
-from segue.contract import WriteInput
+from segue.contract import PrepareInput, WriteInput
 from segue.errors import Fenced, NotFound, Refused
 from segue.history import SUPERSEDED, Note
 from segue.observation import Counts, Foreign, Observation, Side
-from segue.spec import Target
 from segue.state import Goal, Mark, State
 
 OWNER = "segue.dev/rollout"
@@ -117,19 +116,20 @@ def outcome_noted(revision: Object, version: str, asked: WriteInput) -> dict[str
 # --- whose it is --------------------------------------------------------------------------------------------
 
 
-def refuse_another(owner: str, ours: str, target: Target) -> None:
-    """Refuse a target that another rollout holds.
+def refuse_others(owner: str, asked: PrepareInput, *, held: bool) -> None:
+    """Refuse a target that another rollout holds, on its own or as a side of a pair.
 
-    A former run of the same workflow is no other: Temporal runs one at a time, so it has ended.
+    That of a former run of the same workflow may be taken over: Temporal runs one at a time, so it has ended.
 
     Raises:
-        Refused: when it is held by another.
+        Refused: naming the other rollout.
     """
-    if owner.rpartition("@")[0] != ours.rpartition("@")[0]:
+    same = owner.rpartition("@")[0] == asked.owner.rpartition("@")[0]
+    if not asked.baseline and not same and (held or owner.startswith("rollout/")):
         raise Refused(
             f"is being rolled by {owner or 'nobody who says so'}",
             field="target",
-            value=str(target),
+            value=str(asked.target),
             fix="let that end, or give the target free with `segue release`",
         )
 
@@ -179,7 +179,7 @@ def foreign_template(found: Object, template: Object, known: list[Object], path:
         return None
     before = next((each for each in known if fingerprint(each) == mark.template), None)
     what = ", ".join(differences(before, template)) if before else "the pod template"
-    return Foreign(who=_latest(_writers(found, (path,))), what=what or "the pod template", template=now)
+    return Foreign(who=latest_of(writers_of(found, (path,))), what=what or "the pod template", template=now)
 
 
 def foreign_hold(found: Object, template: str, hold: str, fields: Fields, state: State) -> Foreign | None:
@@ -188,15 +188,19 @@ def foreign_hold(found: Object, template: str, hold: str, fields: Fields, state:
     if not mark.hold or mark.template != template:
         return None
     changed = [after for was, after in zip(mark.hold.split(), hold.split(), strict=True) if was != after]
-    writers = _writers(found, *(fields[c.partition("=")[0]] for c in changed))
+    writers = writers_of(found, *(fields[c.partition("=")[0]] for c in changed))
     if not changed or {w["manager"] for w in writers} == {FIELD_MANAGER}:
         return None  # as it was left, or our own write whose answer was lost
-    return Foreign(who=_latest(writers), what=", ".join(changed), template=template)
+    return Foreign(who=latest_of(writers), what=", ".join(changed), template=template)
 
 
-def _writers(found: Object, *paths: tuple[str, ...]) -> list[Object]:
-    """Return who wrote one of these fields of the spec, from the object's own record of who owns which field."""
-    entries: list[Object] = [m for m in found["metadata"].get("managedFields", []) if not m.get("subresource")]
+def writers_of(found: Object, *paths: tuple[str, ...], scale: bool = False) -> list[Object]:
+    """Return who wrote one of these fields of the spec, from the object's own record of who owns which field.
+
+    ``scale`` says that it can be written by that subresource too.
+    """
+    through = {None, "", "scale"} if scale else {None, ""}
+    entries: list[Object] = [m for m in found["metadata"].get("managedFields", []) if m.get("subresource") in through]
     return [m for m in entries if any(_owns(m, path) for path in paths)]
 
 
@@ -207,7 +211,8 @@ def _owns(entry: Object, path: tuple[str, ...]) -> bool:
     return fields is not None
 
 
-def _latest(writers: list[Object]) -> str:
+def latest_of(writers: list[Object]) -> str:
+    """Say who of them, but ourselves, wrote last, and when."""
     others = [w for w in writers if w["manager"] != FIELD_MANAGER]
     if not others:
         return "somebody"

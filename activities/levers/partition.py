@@ -29,7 +29,7 @@ from activities.levers.ownership import (
     mark_of,
     noted,
     outcome_noted,
-    refuse_another,
+    refuse_others,
     replicas_of,
     saved_baseline,
 )
@@ -173,25 +173,36 @@ class PartitionLever(ABC):
         held, owner = numbered.engaged, annotations_of(found).get(OWNER, "")
         if not held:
             self._refuse_unsettled(numbered, asked.target)
-        elif not asked.baseline:
-            refuse_another(owner, asked.owner, asked.target)
+        refuse_others(owner, asked, held=held)
         start = saved_baseline(found)["template"] if held else numbered.template
-        template = start_of(numbered, asked.change, start)
-        patch = {"spec": {**self.holding(HOLD, asked.rules, replicas), **self.changed(template, found, asked.change)}}
-        tried = await self._cluster.patch(self.plural, asked.target.namespace, asked.target.name, patch, dry_run=True)
-        await make_copies(self._cluster, asked.change, found, dry_run=True)
-        wanted = self.template_of(tried)
-        stops = losses(self._stopping(start), self._stopping(wanted), asked.rules, budget.replicas)
+        wanted, warnings = asked.wanted, tuple[str, ...]()
+        if wanted is None:
+            tried = await self._tried(asked, numbered, start)
+            wanted = self.version(self.template_of(tried))
+            stops = losses(self._stopping(start), self._stopping(self.template_of(tried)), asked.rules, replicas)
+            told = _warnings(budget, await self.at_once(found, tried), asked.rules)
+            warnings = (*stops, *self.warnings(found), *told)
+        new = sum(numbered.running[i].version == wanted.template for i in range(replicas) if i in numbered.running)
         return Prepared(
             baseline=asked.baseline or self.version(start),
-            wanted=self.version(wanted),
+            wanted=wanted,
             replicas=replicas,
-            old=replicas,
+            old=replicas - new,
+            new=new,
             owner=owner if held else asked.owner,
             claimed=held,
             mark=self._mark(found) if held else Mark(template=numbered.version),
-            warnings=(*stops, *self.warnings(found), *_warnings(budget, await self.at_once(found, tried), asked.rules)),
+            warnings=warnings,
         )
+
+    async def _tried(self, asked: PrepareInput, numbered: Numbered, start: Object) -> Object:
+        """Return the target as the first write would make it, tried by the API server; it stores nothing."""
+        found, target = numbered.found, asked.target
+        changed = self.changed(start_of(numbered, asked.change, start), found, asked.change)
+        patch = {"spec": {**self.holding(HOLD, asked.rules, replicas_of(found)), **changed}}
+        tried = await self._cluster.patch(self.plural, target.namespace, target.name, patch, dry_run=True)
+        await make_copies(self._cluster, asked.change, found, dry_run=True)
+        return tried
 
     def _refuse_unsettled(self, numbered: Numbered, target: Target) -> None:
         if {each.version for each in numbered.running.values()} - {numbered.version}:

@@ -8,6 +8,7 @@ import pytest
 from harness import Lab, open_lab
 from segue_local import Stack
 from stacks import group_stack
+from subjects import Subject
 
 _MUST_NOT_BE_LOGGED = re.compile(r"nondeterminism|TMPRL\d+|unfinished| ERROR |was never retrieved", re.IGNORECASE)
 
@@ -56,6 +57,13 @@ async def _manned(stack: Stack) -> AsyncIterator[Lab]:
         assert worker.stop() == 0
         alarming = [line for line in worker.log.read_text().splitlines() if _MUST_NOT_BE_LOGGED.search(line)]
         assert not alarming, f"{worker.log}: {alarming[:5]}"
+
+
+@pytest.fixture
+def fleet_of(kind: type[Subject], request: pytest.FixtureRequest) -> Lab:
+    """The worker that serves a kind: started for the first that needs it."""
+    found: Lab = request.getfixturevalue(kind.fleet)
+    return found
 
 
 @pytest.fixture

@@ -88,8 +88,9 @@ OTHERS = [pytest.param(each, id=name) for name, each in SUBJECTS.items() if each
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-async def test_killed_in_each_activity(stack: Stack, kind: type[Subject]) -> None:
+async def test_killed_in_each_activity(fleet_of: Lab, kind: type[Subject]) -> None:
     """For the other kinds of targets one point of each activity that writes, and of prepare, stands for all."""
+    stack = fleet_of.stack
 
     async def one(scenario: Scenario, *activities: str) -> None:
         _, undisturbed = await _roll(stack, scenario, kind=kind)

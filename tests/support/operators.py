@@ -6,18 +6,29 @@ The resource's definition is real, the Deployment and its controller are real; o
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness import Lab, until
 from kubernetes import client
+
+if TYPE_CHECKING:
+    from harness import Lab
 
 Object = dict[str, Any]
 RESYNC_S = 0.1
+RUNTIME = ("serving.kserve.io", "v1alpha1", "servingruntimes")
+RUNTIME_LABELS = {"modelmesh-service": "modelmesh-serving", "name": "modelmesh-serving-{name}"}
+"""What ModelMesh's own operator labels the pods of a ServingRuntime with."""
 
 
-def define(lab: Lab, group: str, version: str, plural: str, kind: str) -> None:
+def runtimes(lab: "Lab") -> "Operator":
+    """Return an operator of ServingRuntimes, which works as long as the lab is open."""
+    define(lab, *RUNTIME, "ServingRuntime")
+    operator = Operator(lab, *RUNTIME, RUNTIME_LABELS)
+    lab.tasks.setdefault("operator", asyncio.create_task(operator.run()))
+    return operator
+
+
+def define(lab: "Lab", group: str, version: str, plural: str, kind: str) -> None:
     """Define a kind of custom resource with any spec and a status of its own, once a cluster."""
     schema = {
         "type": "object",
@@ -50,7 +61,7 @@ def define(lab: Lab, group: str, version: str, plural: str, kind: str) -> None:
 class Operator:
     """Rolls a Deployment from each resource of one kind."""
 
-    def __init__(self, lab: Lab, group: str, version: str, plural: str, labels: dict[str, str]) -> None:
+    def __init__(self, lab: "Lab", group: str, version: str, plural: str, labels: dict[str, str]) -> None:
         self._lab, self._labels = lab, labels
         self._api = client.CustomObjectsApi(lab.core.api_client)
         self._place = (group, version, lab.namespace, plural)
@@ -59,6 +70,8 @@ class Operator:
     async def make(self, kind: str, name: str, spec: Object) -> None:
         """Make a resource, and wait until its Deployment serves."""
         body = {"apiVersion": "/".join(self._place[:2]), "kind": kind, "metadata": {"name": name}, "spec": spec}
+        from harness import until
+
         await until("the kind to be served", lambda: self._created(body))
         await until(f"{name} to serve", lambda: self.is_ready(name))
 
@@ -80,16 +93,8 @@ class Operator:
         conditions = self.get(name).get("status", {}).get("conditions", [])
         return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator["Operator"]:
-        task = asyncio.create_task(self._run())
-        try:
-            yield self
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        """Reconcile for ever."""
         while True:
             with contextlib.suppress(client.ApiException):
                 for found in self._api.list_namespaced_custom_object(*self._place)["items"]:
@@ -122,12 +127,14 @@ class Operator:
         name, spec = found["metadata"]["name"], found["spec"]
         labels = {key: value.format(name=name) for key, value in self._labels.items()}
         containers = json.loads(json.dumps(spec["containers"]))
-        broken = any("bad" in c["image"] for c in containers)
+        labels["app"] = name
         template = {
-            "metadata": {"labels": {**labels, "segue.dev/fake": "never-ready" if broken else "ready"}},
+            "metadata": {
+                "labels": {**labels, "segue.dev/fake": spec.get("mode", "ready")},
+                "annotations": {"segue.dev/ready-after": spec.get("readyAfter", "300ms")},
+            },
             "spec": {"containers": containers},
         }
-        template["metadata"]["annotations"] = {"segue.dev/ready-after": "300ms"}
         rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
         return {
             "metadata": {"name": f"operated-{name}"},

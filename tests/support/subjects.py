@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from operators import runtimes
+
 if TYPE_CHECKING:
     from harness import Lab
 
@@ -288,6 +290,64 @@ class LeaderWorkerSetSubject(Subject):
         return self.lab.groups(self.name)
 
 
+class PairSubject(Subject):
+    """A Deployment, and one that is made from it."""
+
+    kind = "DeploymentPair"
+    # One Deployment after the other is told, what goes before what comes: nothing is passing.
+    ways = tuple(way._replace(passing=0, passing_back=0) for way in Subject.ways)
+    budgets = tuple(way._replace(passing=0) for way in Subject.budgets)
+    cannot: ClassVar[Mapping[str, str]] = {
+        "scale by hand": "neither Deployment's replicas is that of the target, so a change of one is a foreign change",
+    }
+
+    @property
+    def target(self) -> dict[str, Any]:
+        return {"kind": self.kind, "namespace": self.lab.namespace, "old": self.name, "new": self.new}
+
+    @property
+    def new(self) -> str:
+        return f"{self.name}-next"
+
+    async def create(self, replicas: int, **more: Any) -> None:
+        await self.lab.deploy(self.name, replicas, **more)
+
+    def image(self) -> str:
+        return DeploymentSubject(self.lab, self.name).image()
+
+    def replicas(self) -> int:
+        return sum(self.asked())
+
+    def asked(self) -> tuple[int, int]:
+        told = self._told()
+        return told.get(self.name, 0), told.get(self.new, 0)
+
+    def version(self) -> Any:
+        return {d.metadata.name: d.metadata.generation for d in self._both()}
+
+    def settings(self) -> dict[str, Any]:
+        """Of both; by name."""
+        return {name: DeploymentSubject(self.lab, name).settings() for name in self._told()}
+
+    def settled(self, outcome: str, before: dict[str, Any]) -> dict[str, Any]:
+        """The old one is as it was; the new one is there only when it serves, and differs in what tells it apart."""
+        if outcome != "Completed":
+            return before
+        new = self.settings()[self.new]
+        own = {"template", "selector"}
+        assert {k: v for k, v in new.items() if k not in own} == {
+            k: v for k, v in before[self.name].items() if k not in own
+        }
+        return {**before, self.new: new}
+
+    def _told(self) -> dict[str, int]:
+        return {d.metadata.name: d.spec.replicas for d in self._both()}
+
+    def _both(self) -> list[Any]:
+        found = self.lab.apps.list_namespaced_deployment(self.lab.namespace).items
+        return [d for d in found if d.metadata.name in {self.name, self.new}]
+
+
 def _resolved(amount: int | str, replicas: int, *, up: bool) -> int:
     """A count or percentage, as the Deployment controller reads it."""
     if isinstance(amount, int):
@@ -296,7 +356,56 @@ def _resolved(amount: int | str, replicas: int, *, up: bool) -> int:
     return math.ceil(share) if up else math.floor(share)
 
 
+class SupervisedSubject(Subject):
+    """A custom resource, rolled by an operator of its own with surge 1."""
+
+    kind = "Supervised"
+    ways = (Way("operator", {}, 4, 5, 2, 1),)
+    budgets = ()
+    first_move = "scale_old"
+    cannot: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("pause", "scale", "scale by hand", "settle"), "its operator cannot be held in between"
+    )
+
+    @property
+    def target(self) -> dict[str, Any]:
+        return {**super().target, "resource": "ServingRuntime"}
+
+    @staticmethod
+    def changed(version: int, mode: str = "") -> dict[str, Any]:
+        image = f"{IMAGE}:{version}"
+        if not mode:
+            return {"images": {"server": image}}
+        return {"patch": {"mode": mode, "containers": [{"name": "server", "image": image}]}}
+
+    async def create(self, replicas: int, **more: Any) -> None:
+        spec = {"replicas": replicas, "containers": [{"name": "server", "image": f"{IMAGE}:1"}]}
+        delay = {"readyAfter": more["ready_after"]} if "ready_after" in more else {}
+        await runtimes(self.lab).make("ServingRuntime", self.name, {**spec, **delay})
+
+    def image(self) -> str:
+        return str(self._raw["spec"]["containers"][0]["image"])
+
+    def replicas(self) -> int:
+        return int(self._raw["spec"]["replicas"])
+
+    def version(self) -> Any:
+        return self._raw["metadata"]["generation"]
+
+    def settings(self) -> dict[str, Any]:
+        found = self._raw
+        return {"spec": found["spec"], "annotations": found["metadata"].get("annotations", {})}
+
+    def settled(self, outcome: str, before: dict[str, Any]) -> dict[str, Any]:
+        return {**before, "spec": self._raw["spec"]} if outcome == "Completed" else before
+
+    @property
+    def _raw(self) -> dict[str, Any]:
+        return runtimes(self.lab).get(self.name)
+
+
 SUBJECTS: dict[str, type[Subject]] = {
-    each.kind: each for each in (DeploymentSubject, StatefulSetSubject, LeaderWorkerSetSubject)
+    each.kind: each
+    for each in (DeploymentSubject, PairSubject, StatefulSetSubject, LeaderWorkerSetSubject, SupervisedSubject)
 }
 """Every kind that the suite for every lever rolls."""
