@@ -5,6 +5,7 @@ there are none. Without waypoints its own controller rolls by itself, with the b
 by which stages. Its status tells otherwise while it is held, so only pods are believed. Tried with v0.9.
 """
 
+import copy
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import ClassVar
@@ -56,6 +57,10 @@ class LeaderWorkerSetLever(PartitionLever):
             groups[int(pod["metadata"]["labels"].get(GROUP, -1))].append(pod)
         leaders = {i: pod for i, each in groups.items() for pod in each if pod["metadata"]["labels"].get(WORKER) == "0"}
         fingerprints = {key: fingerprint(templates[name]) for key, name in versions.items()}
+        if found.get("status", {}).get("observedGeneration", 0) >= found["metadata"].get("generation", 0) and revisions:
+            # Its controller writes some values in a form of its own.
+            newest = max(revisions, key=lambda each: int(each["revision"]))
+            fingerprints[newest["metadata"]["labels"].get(REVISION, "")] = fingerprint(self.template_of(found))
         size = found["spec"]["leaderWorkerTemplate"].get("size", 1)
         rolling = found["spec"]["rolloutStrategy"]["rollingUpdateConfiguration"]
         all_leaders = [pod for pod in own if pod["metadata"]["labels"].get(WORKER) == "0"]
@@ -78,7 +83,7 @@ class LeaderWorkerSetLever(PartitionLever):
 
     def template_of(self, found: Object) -> Object:
         """Return the template of a group, as the spec of a template."""
-        return {"spec": found["spec"]["leaderWorkerTemplate"]}
+        return {"spec": _written_out(found["spec"]["leaderWorkerTemplate"])}
 
     def pod_templates(self, template: Object) -> list[Object]:
         """Return that of the leader, and that of the workers; they can be the same."""
@@ -165,7 +170,20 @@ def _group(leader: Object, pods: list[Object], size: int, versions: dict[str, st
 
 def _template_of(revision: Object) -> Object:
     spec = revision["data"]["spec"]["leaderWorkerTemplate"]
-    return {"spec": {name: value for name, value in spec.items() if name != "$patch"}}
+    return {"spec": _written_out({name: value for name, value in spec.items() if name != "$patch"})}
+
+
+def _written_out(spec: Object) -> Object:
+    """Return the template of a group with the fields that its controller always writes, and the API server does not."""
+    made = copy.deepcopy(spec)
+    for name in ("leaderTemplate", "workerTemplate"):
+        if name not in made:
+            continue
+        made[name].setdefault("metadata", {}).pop("creationTimestamp", None)
+        for kind in ("initContainers", "containers"):
+            for container in made[name]["spec"].get(kind, []):
+                container.setdefault("resources", {})
+    return made
 
 
 def _containers(template: Object) -> set[str]:
