@@ -13,6 +13,8 @@ from segue.observation import Counts, Frozen, Observation, Side
 from segue.spec import Order, Strategy, Waypoint
 
 START, SCALE_NEW, SCALE_OLD, SCALE_BOTH = "start", "scaleNew", "scaleOld", "scaleBoth"
+OPERATOR = "operator"
+"""The target's own operator goes there, by ways of its own."""
 
 
 class Stage(Frozen):
@@ -42,11 +44,13 @@ class Plan(Frozen):
 
 def make_plan(
     strategy: Strategy, replicas: int, *, old: int | None = None, new: int = 0, superseded: bool = False,
-    parent: str = "", warnings: tuple[str, ...] = (),
+    parent: str = "", warnings: tuple[str, ...] = (), autonomous: bool = False,
 ) -> Plan:  # fmt: skip
     """Return the plan for ``replicas``, from ``old`` old ones (all, unless more or fewer are found) and ``new`` new.
 
     ``superseded`` new ones are of a version that is not wanted: they go before the first of the wanted version comes.
+
+    Of an ``autonomous`` target only the ends are known.
 
     Raises:
         Refused: for no replicas.
@@ -54,6 +58,9 @@ def make_plan(
     budget = resolve_budget(strategy, replicas)
     counts = Counts(replicas if old is None else old, new)
     stages = [Stage(old=counts.old, new=counts.new, action=START)]
+    if autonomous:
+        stages.append(Stage(old=0, new=replicas, action=OPERATOR))
+        counts = Counts(0, replicas)
     if superseded and new:
         stages += _stages(strategy, budget._replace(kept=replicas), counts, {})
         counts = Counts(replicas, 0)
