@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Lab, until
+from harness import Lab, Run, until
+from shell import Shell
 from subjects import DeploymentSubject, PairSubject
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
@@ -110,6 +111,37 @@ async def test_a_new_deployment_that_is_there(served: Lab) -> None:
         assert subject.asked() == (3, 0) and subject.settings() == before
 
     await asyncio.gather(on("on"), back("back"))
+
+
+async def test_release_without_temporal(lab: Lab, tmp_path: Path) -> None:
+    """Where Temporal is lost, `release` goes back or on by what is written on the old Deployment, over the floor."""
+    shell, worker = Shell(lab, tmp_path), lab.worker()
+
+    async def middle(way: str) -> tuple[PairSubject, dict[str, Any], Run]:
+        subject = PairSubject(lab, way)
+        await subject.create(3)
+        before = subject.settings()
+        strategy = {"maxSurge": 1, "waypoints": [{"at": 2, "approval": True}]}
+        run = await lab.start(way, target=subject.target, strategy=strategy)
+        await run.until("it stands in the middle", lambda s: s.phase == "AwaitingApproval")
+        return subject, before, run
+
+    async def release(subject: PairSubject, before: dict[str, Any]) -> None:
+        way, away = subject.name, {"TEMPORAL_ADDRESS": "127.0.0.1:1"}
+        with lab.watch(way) as watcher:
+            await shell.run("release", f"DeploymentPair/{lab.namespace}/{way}", "--to", way, **away)
+        watcher.assert_within(3, 6)
+        assert subject.asked() == {"baseline": (3, 0), "wanted": (0, 3)}[way]
+        assert subject.settings() == subject.settled("Completed" if way == "wanted" else "Aborted", before)
+
+    ways = await asyncio.gather(middle("baseline"), middle("wanted"))
+    worker.kill()
+    await asyncio.gather(*(release(subject, before) for subject, before, _ in ways))
+    versions = [subject.version() for subject, _, _ in ways]
+    lab.worker()  # a worker that comes back finds the targets released, and writes nothing
+    reports = await asyncio.gather(*(run.end() for _, _, run in ways))
+    assert [report.status.outcome for report in reports] == ["Aborted", "Aborted"]
+    assert [subject.version() for subject, _, _ in ways] == versions
 
 
 def spec_of(subject: PairSubject, **more: Any) -> dict[str, Any]:
