@@ -12,9 +12,13 @@ from activities.cluster import Cluster, Object, connected
 from activities.levers.deployment_patches import saved_baseline, start_of
 from activities.levers.deployment_reading import Objects, is_held, selector_of
 from activities.levers.template import apply_change, stopping_of
+from segue.contract import Prepared, PrepareInput
 from segue.errors import NotAllowed, NotFound
+from segue.lint import lint
 from segue.lint.facts import NEEDS, Demand, Facts, Node, Quota
-from segue.spec import Change, Rollout, Target
+from segue.lint.findings import Linted
+from segue.lint.start import refuse_errors
+from segue.spec import Change, DeploymentTarget, Metadata, Rollout, Spec, Target
 
 _DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})$")
 _ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
@@ -45,6 +49,29 @@ async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
     """
     async with connected() as cluster:
         return await facts_in(cluster, target, rollout)
+
+
+async def lint_start(cluster: Cluster, asked: PrepareInput, prepared: Prepared) -> Linted | None:
+    """Lint what is about to be rolled; none for a kind of target that lint does not know.
+
+    What ran before may run again: a way back is never refused, only told what is wrong with it.
+
+    Raises:
+        Refused: naming each error that is not accepted, and what mends it.
+    """
+    if not isinstance(asked.target, DeploymentTarget):
+        return None
+    found = lint(await facts_in(cluster, asked.target, _rollout_of(asked)), asked.accept)
+    if not asked.change.goes_back and prepared.wanted.template != prepared.baseline.template:
+        refuse_errors(found)
+    return found
+
+
+def _rollout_of(asked: PrepareInput) -> Rollout:
+    given = {"target": asked.target.model_dump(), "change": asked.change, "accept": asked.accept}
+    spec = Spec.model_validate({**given, **dict(asked.rules)})
+    name = asked.name or asked.target.name
+    return Rollout(apiVersion="segue.dev/v1alpha1", kind="Rollout", metadata=Metadata(name=name), spec=spec)
 
 
 async def facts_in(cluster: Cluster, target: Target, rollout: Rollout | None) -> Facts:
@@ -124,6 +151,8 @@ async def _wanted(reading: _Reading, deployment: Object, change: Change | None) 
     template: Object = deployment["spec"]["template"]
     if change is None:
         return template
+    if is_held(deployment):  # a change is one of what ran before
+        template = saved_baseline(deployment)["template"]
     if change.patch is None:
         sets = (await reading.cluster.list("replicasets", reading.namespace, selector_of(deployment)))["items"]
         return apply_change(start_of(Objects(deployment, sets, []), change, template), change)

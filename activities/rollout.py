@@ -14,6 +14,7 @@ from activities.cluster import Cluster
 from activities.gates import GATES, GateContext
 from activities.levers import all_levers
 from activities.levers.base import Lever
+from activities.linting import lint_start
 from activities.watching import NamespaceWatch, Watches
 from segue import contract
 from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, Watched, WatchInput, WriteInput, Written
@@ -72,6 +73,7 @@ class Activities:
     """All activities over one cluster; levers by kind of target."""
 
     def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
         self._watches = Watches(cluster)
         self._levers = all_levers(cluster)
 
@@ -89,8 +91,9 @@ class Activities:
 
     @_defined(contract.PREPARE)
     async def prepare(self, asked: PrepareInput) -> Prepared:
-        """Look at the target, and let the API server try the change."""
-        return await self._levers[asked.target.kind].prepare(asked)
+        """Look at the target, let the API server try the change, and lint what it makes."""
+        prepared = await self._levers[asked.target.kind].prepare(asked)
+        return prepared.model_copy(update={"linted": await lint_start(self._cluster, asked, prepared)})
 
     @_defined(contract.AWAIT_READY)
     async def await_ready(self, asked: WatchInput) -> Watched:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from segue.errors import Refused
+from segue.lintrule import LintRule
 from segue.observation import Cause, Frozen, Problem
 from segue.spec import Change
 from segue.state import Goal, Outcome, Retarget, State, requested
@@ -43,6 +44,8 @@ class RetargetTo(Message):
     change: Change | None = None
     baseline: bool = False
     onto_baseline: bool = False
+    accept: tuple[LintRule, ...] = Field(default=(), max_length=len(LintRule))
+    """Rules of lint whose errors do not refuse it."""
 
     @model_validator(mode="after")
     def _one(self) -> "RetargetTo":
@@ -141,7 +144,7 @@ def _(message: RetargetTo, state: State, now: float) -> State:
     _forward_only(message, state)
     if message.change is None:
         return _turn_back(message, state, now, Outcome.ROLLED_BACK, "retargeted to the baseline")
-    wish = Retarget(change=message.change, by=message.by, onto_baseline=message.onto_baseline)
+    wish = Retarget(change=message.change, by=message.by, onto_baseline=message.onto_baseline, accept=message.accept)
     return state.but(retarget=wish, overrules=state.foreign is not None)
 
 

@@ -5,6 +5,7 @@ input from outside. ``segue schema`` publishes these models as JSON Schema.
 """
 
 import re
+from collections.abc import Iterable
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
@@ -23,6 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from segue.errors import Refused
+from segue.lintrule import LintRule
 from segue.units import Amount, Duration, format_duration
 
 API_VERSION = "segue.dev/v1alpha1"
@@ -168,6 +170,11 @@ class Change(Model):
         """Whether any named change is given."""
         named = (self.images, self.args, self.resources, self.annotations, self.config_maps, self.secrets)
         return any((*named, any(self.env.values()), self.revision))
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether this is an earlier revision as it was, and nothing new."""
+        return self.revision is not None and self == Change(revision=self.revision)
 
     @property
     def containers(self) -> set[str]:
@@ -379,6 +386,13 @@ class Spec(Rules):
 
     target: AnyTarget
     change: Change
+    accept: tuple[Annotated[LintRule, Field(strict=False)], ...] = Field(
+        default=(), max_length=len(LintRule), strict=False, description="Rules of lint whose errors do not refuse it."
+    )
+
+    def accepting(self, rules: Iterable[LintRule]) -> Self:
+        """Return the spec with these rules accepted too."""
+        return self.model_copy(update={"accept": tuple(dict.fromkeys((*self.accept, *rules)))})
 
     @property
     def rules(self) -> Rules:

@@ -9,6 +9,9 @@ from typing import Any, Self
 
 from pydantic import Field
 
+from segue.lint.findings import Linted
+from segue.lint.start import told
+from segue.lintrule import LintRule
 from segue.observation import Cause, Counts, Foreign, Frozen, Problem, Version
 from segue.spec import Change, Waypoint
 
@@ -85,6 +88,8 @@ class Retarget(Frozen):
     by: str
     onto_baseline: bool = False
     """The change is the whole difference from the baseline; otherwise it is laid over what is wanted now."""
+    accept: tuple[LintRule, ...] = ()
+    """Rules of lint whose errors do not refuse it."""
 
 
 class Mark(Frozen):
@@ -202,6 +207,14 @@ class State(Frozen):
         return self.but(baseline=baseline, wanted=wanted, progress_at=now).noted(
             now, "prepared", f"from {baseline} to {wanted}"
         )
+
+    def after_lint(self, linted: Linted | None, now: float, by: str) -> Self:
+        """Record what lint found, and which errors were accepted by whom."""
+        state = self
+        for finding in told(linted) if linted else ():
+            what, who = ("accepted", by) if finding.accepted else (f"lint {finding.severity}", "")
+            state = state.noted(now, what, f"{finding.rule}: {finding}", who)
+        return state
 
     def after_scale(self, counts: Counts, why: str, now: float, mark: Mark | None = None, writes: int = 1) -> Self:
         """Record a move that was written."""

@@ -22,6 +22,7 @@ with workflow.unsafe.imports_passed_through():
     from segue.errors import Refused
     from segue.gates import Result, combined, failure_of
     from segue.history import Note
+    from segue.lint.start import told
     from segue.messages import Message
     from segue.observation import Cause, Frozen, Observation, Problem
     from segue.plan import Plan, make_plan
@@ -200,6 +201,8 @@ class RolloutWorkflow:
                     owner=self._state.owner,
                     change=self._spec.change,
                     rules=self._spec.rules,
+                    name=self._task.name,
+                    accept=self._spec.accept,
                 ),
                 "read the target, try the change without doing it",
                 limit=PREPARE_LIMIT,
@@ -215,8 +218,9 @@ class RolloutWorkflow:
         )
         for warning in prepared.warnings:
             self._state = self._state.noted(_now(), "warning", warning)
+        self._state = self._state.after_lint(prepared.linted, _now(), self._task.by)
         old = prepared.old if prepared.claimed else None
-        self._plans = (make_plan(self._spec.strategy, prepared.replicas, old=old, warnings=prepared.warnings),)
+        self._plans = (make_plan(self._spec.strategy, prepared.replicas, old=old, warnings=_warnings(prepared)),)
 
     async def _retarget(self, wish: Retarget) -> None:
         """Prepare another version; the rollout goes on with it, or as before when it is refused."""
@@ -230,6 +234,8 @@ class RolloutWorkflow:
                     owner=self._state.owner,
                     change=change,
                     rules=self._spec.rules,
+                    name=self._task.name,
+                    accept=self._spec.accepting(wish.accept).accept,
                     baseline=self._state.baseline if self._state.claimed else None,
                 ),
                 f"retarget by {wish.by}: try the change without doing it",
@@ -257,11 +263,13 @@ class RolloutWorkflow:
         if prepared.wanted.template == before.template and self._state.foreign is None:
             self._state = self._state.but(retarget=None).noted(now, "retargeted", "to what is wanted already", wish.by)
             return f"{before} is wanted already"
-        self._spec = self._spec.model_copy(update={"change": change})
+        self._spec = self._spec.accepting(wish.accept).model_copy(update={"change": change})
         if not self._state.claimed:
             self._state = self._state.but(baseline=prepared.baseline, mark=prepared.mark, foreign=None, overrules=False)
-        self._state = self._state.after_retarget(prepared.wanted, now)
-        plan = make_plan(self._spec.strategy, prepared.replicas, old=prepared.old, parent=str(before))
+        self._state = self._state.after_retarget(prepared.wanted, now).after_lint(prepared.linted, now, wish.by)
+        plan = make_plan(
+            self._spec.strategy, prepared.replicas, old=prepared.old, parent=str(before), warnings=_warnings(prepared)
+        )
         self._plans = (*self._plans, plan)
         return f"now wants {prepared.wanted}"
 
@@ -632,6 +640,12 @@ def _after(state: State, decision: Decision, written: Written, now: float, endin
         Act.FINISH: lambda: state.after_finish(written.writes, now, ending),
     }
     return recorders[decision.act]()
+
+
+def _warnings(prepared: contract.Prepared) -> tuple[str, ...]:
+    """Return all that a person should read before anything moves."""
+    found = told(prepared.linted) if prepared.linted else ()
+    return (*prepared.warnings, *(f"{each.rule}: {each}" for each in found))
 
 
 def _counts_of(decision: Decision) -> Any:
