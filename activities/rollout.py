@@ -14,12 +14,14 @@ from activities.cluster import Cluster
 from activities.gates import GATES, GateContext
 from activities.levers import all_levers
 from activities.levers.base import Lever
-from activities.linting import lint_start
+from activities.linting import linted
+from activities.room import Rooms
 from activities.watching import NamespaceWatch, Watches
 from segue import contract
 from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, Watched, WatchInput, WriteInput, Written
-from segue.decide import Act, decide
+from segue.decide import Act, asks_for_room, decide
 from segue.errors import NotAllowed, Refused, SegueError
+from segue.observation import Observation
 
 BEAT_S = 2.0
 """A watch reports at least so often; it reports from its loop, so that one that hangs falls silent."""
@@ -74,7 +76,7 @@ class Activities:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._watches = Watches(cluster)
+        self._watches, self._rooms = Watches(cluster), Rooms(cluster)
         self._levers = all_levers(cluster)
 
     @property
@@ -87,13 +89,14 @@ class Activities:
 
     async def close(self) -> None:
         """Stop all watches."""
+        await self._rooms.close()
         await self._watches.close()
 
     @_defined(contract.PREPARE)
     async def prepare(self, asked: PrepareInput) -> Prepared:
         """Look at the target, let the API server try the change, and lint what it makes."""
         prepared = await self._levers[asked.target.kind].prepare(asked)
-        return prepared.model_copy(update={"linted": await lint_start(self._cluster, asked, prepared)})
+        return await linted(self._cluster, asked, prepared)
 
     @_defined(contract.AWAIT_READY)
     async def await_ready(self, asked: WatchInput) -> Watched:
@@ -110,6 +113,12 @@ class Activities:
             seen = lever.seen(watch, asked.target, asked.rules, asked.state, now)
             if seen is not None:
                 decision = decide(asked.rules, asked.state, seen, now)
+                if asks_for_room(asked.state, seen, decision):
+                    activity.heartbeat(Beat(seen=seen, why="the room for new replicas to be counted", at=now))
+                    seen = await self._with_room(seen, asked)
+                    if seen is None:
+                        continue
+                    decision = decide(asked.rules, asked.state, seen, now)
                 activity.heartbeat(Beat(seen=seen, why=decision.why, at=now))
                 gathers = decision.act is Act.SCALE and seen.new.proven < seen.new.total
                 gathers_until = (gathers_until or now + GATHER_S) if gathers else None
@@ -121,6 +130,13 @@ class Activities:
                 wake_s = BEAT_S
                 _report_blindness(watch, now)
             await watch.changed(min(max(wake_s, 0.01), BEAT_S))
+
+    async def _with_room(self, seen: Observation, asked: WatchInput) -> Observation | None:
+        """Return what was seen with the room for more; none while that is being counted."""
+        if asked.state.demand is None:
+            return seen
+        room = await self._rooms.count(asked.target.namespace, asked.state.demand, BEAT_S)
+        return None if room is None else seen.model_copy(update={"room": room.more, "room_why": room.why})
 
     @_defined(contract.VERIFY)
     async def verify(self, asked: VerifyInput) -> Verified:

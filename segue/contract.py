@@ -16,6 +16,7 @@ from segue.lint.findings import Linted
 from segue.lintrule import LintRule
 from segue.observation import Frozen, Observation, Version
 from segue.plan import Plan
+from segue.room import Demand
 from segue.spec import AnyTarget, Change, Rules, Spec, Target
 from segue.state import Mark, State
 
@@ -96,6 +97,8 @@ class Prepared(Frozen):
     mark: Mark = Mark()
     warnings: tuple[str, ...] = ()
     linted: Linted | None = None
+    demand: Demand | None = None
+    """What a new replica asks of a node; none where that is not known."""
 
 
 class WatchInput(Frozen):

@@ -180,6 +180,8 @@ class RolloutWorkflow:
                 self._state = self._state.after_foreign(self._seen.foreign if self._seen else None, now)
             case Act.SLEEP | Act.WAKE:
                 self._state = self._state.after_sleep(decision.act is Act.SLEEP, decision.why, now)
+            case Act.CROWDED | Act.ROOMY:
+                self._state = self._state.after_crowded(decision.why if decision.act is Act.CROWDED else "", now)
             case Act.ALARM | Act.CALM:
                 self._state = self._state.after_alarm(decision.why if decision.act is Act.ALARM else "", now)
             case Act.FENCED:
@@ -214,7 +216,7 @@ class RolloutWorkflow:
             await workflow.wait_condition(workflow.all_handlers_finished)
             raise self._refusal from error
         self._state = self._state.but(owner=prepared.owner, claimed=prepared.claimed, mark=prepared.mark).after_prepare(
-            prepared.baseline, prepared.wanted, _now()
+            prepared.baseline, prepared.wanted, _now(), prepared.demand
         )
         for warning in prepared.warnings:
             self._state = self._state.noted(_now(), "warning", warning)
@@ -266,7 +268,9 @@ class RolloutWorkflow:
         self._spec = self._spec.accepting(wish.accept).model_copy(update={"change": change})
         if not self._state.claimed:
             self._state = self._state.but(baseline=prepared.baseline, mark=prepared.mark, foreign=None, overrules=False)
-        self._state = self._state.after_retarget(prepared.wanted, now).after_lint(prepared.linted, now, wish.by)
+        self._state = self._state.after_retarget(prepared.wanted, now, prepared.demand).after_lint(
+            prepared.linted, now, wish.by
+        )
         plan = make_plan(
             self._spec.strategy, prepared.replicas, old=prepared.old, parent=str(before), warnings=_warnings(prepared)
         )
@@ -633,7 +637,9 @@ def _now() -> float:
 def _after(state: State, decision: Decision, written: Written, now: float, ending: Outcome) -> State:
     """Record what was written. ``ending`` is what it was when the write began."""
     recorders: dict[Act, Callable[[], State]] = {
-        Act.SCALE: lambda: state.after_scale(_counts_of(decision), decision.why, now, written.mark, written.writes),
+        Act.SCALE: lambda: state.after_scale(
+            _counts_of(decision), decision.why, now, written.mark, written.writes, decision.fits
+        ),
         Act.SETTLE: lambda: state.after_settle(_counts_of(decision), written.writes, now, written.mark),
         Act.RESIZE: lambda: state.after_resize(decision.replicas or 0, now, written.mark),
         Act.UNDO: lambda: state.after_undo(written.writes, now, written.mark),

@@ -6,7 +6,7 @@ from segue.errors import Refused
 from segue.lint.findings import Finding, How, Linted, Severity
 from segue.lintrule import LintRule
 
-_SAID_BY_THE_PLAN = {LintRule.STOPS_WITH_LOSS}
+_SAID_BY_THE_PLAN = {LintRule.STOPS_WITH_LOSS, LintRule.SURGE_DOES_NOT_FIT}
 _MENDS = {How.PATCH: "patch {}", How.CREATE: "create {}", How.SPEC: "write in the spec of {}"}
 
 
