@@ -84,7 +84,7 @@ class Lab:
     async def deploy(
         self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
         image: str = "example/chat:1", annotations: dict[str, str] | None = None,
-        container: dict[str, Any] | None = None, **spec: Any,
+        container: dict[str, Any] | None = None, pod: dict[str, Any] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
         """Make a Deployment of fake pods, and wait until it serves, where its pods can."""
         labels = {"app": name, "segue.dev/fake": mode}
@@ -93,7 +93,7 @@ class Lab:
                 "labels": labels,
                 "annotations": {"segue.dev/ready-after": ready_after, **(annotations or {})},
             },
-            "spec": {"containers": [{"name": "server", "image": image, **(container or {})}]},
+            "spec": {"containers": [{"name": "server", "image": image, **(container or {})}], **(pod or {})},
         }
         body = {
             "metadata": {"name": name},
