@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from opentelemetry import metrics
@@ -12,7 +12,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.cluster import Cluster
 from activities.gates import GATES, GateContext
-from activities.levers import all_levers
+from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.linting import linted
 from activities.room import Rooms
@@ -22,6 +22,7 @@ from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, 
 from segue.decide import Act, asks_for_room, decide
 from segue.errors import NotAllowed, Refused, SegueError
 from segue.observation import Observation
+from segue.supervision import SUPERVISIONS, Supervision
 
 BEAT_S = 2.0
 """A watch reports at least so often; it reports from its loop, so that one that hangs falls silent."""
@@ -74,10 +75,10 @@ def _defined(defined: contract.Activity[Any, Any]) -> Callable[[F], F]:
 class Activities:
     """All activities over one cluster; levers by kind of target."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, supervisions: Mapping[str, Supervision] = SUPERVISIONS) -> None:
         self._cluster = cluster
         self._watches, self._rooms = Watches(cluster), Rooms(cluster)
-        self._levers = all_levers(cluster)
+        self._levers = Levers(cluster, supervisions)
 
     @property
     def all(self) -> list[Callable[..., Any]]:
@@ -95,13 +96,13 @@ class Activities:
     @_defined(contract.PREPARE)
     async def prepare(self, asked: PrepareInput) -> Prepared:
         """Look at the target, let the API server try the change, and lint what it makes."""
-        prepared = await self._levers[asked.target.kind].prepare(asked)
+        prepared = await self._levers.of(asked.target).prepare(asked)
         return await linted(self._cluster, asked, prepared)
 
     @_defined(contract.AWAIT_READY)
     async def await_ready(self, asked: WatchInput) -> Watched:
         """Watch the target until something is to be done, or the attempt's time is over."""
-        lever = self._levers[asked.target.kind]
+        lever = self._levers.of(asked.target)
         async with self._watches.use(asked.target.namespace, lever.kinds) as watch:
             return await self._watch(watch, lever, asked)
 
@@ -141,7 +142,7 @@ class Activities:
     @_defined(contract.VERIFY)
     async def verify(self, asked: VerifyInput) -> Verified:
         """Ask all gates, on the target as it is now."""
-        seen = await self._levers[asked.target.kind].observe(asked.target, asked.rules, asked.state, time.time())
+        seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
         context = GateContext(asked.target, asked.rules, seen)
         return Verified(verdicts=tuple(await asyncio.gather(*(gate.ask(context) for gate in GATES))))
 
@@ -156,7 +157,7 @@ class Activities:
         return await self._scale(asked, "scale_old")
 
     async def _scale(self, asked: WriteInput, action: str) -> Written:
-        written = await self._levers[asked.target.kind].scale(asked, time.time())
+        written = await self._levers.of(asked.target).scale(asked, time.time())
         if written.writes and asked.ready_at:
             _ready_to_write.record(max(0.0, time.time() - asked.ready_at))
         return _counted(written, action)
@@ -164,22 +165,22 @@ class Activities:
     @_defined(contract.RESIZE)
     async def resize(self, asked: WriteInput) -> Written:
         """Set the target's replicas."""
-        return _counted(await self._levers[asked.target.kind].resize(asked, time.time()), "resize")
+        return _counted(await self._levers.of(asked.target).resize(asked, time.time()), "resize")
 
     @_defined(contract.SETTLE)
     async def settle(self, asked: WriteInput) -> Written:
         """Take back new replicas that are not ready."""
-        return _counted(await self._levers[asked.target.kind].settle(asked, time.time()), "settle")
+        return _counted(await self._levers.of(asked.target).settle(asked, time.time()), "settle")
 
     @_defined(contract.UNDO)
     async def undo(self, asked: WriteInput) -> Written:
         """Put the baseline back."""
-        return _counted(await self._levers[asked.target.kind].undo(asked, time.time()), "undo")
+        return _counted(await self._levers.of(asked.target).undo(asked, time.time()), "undo")
 
     @_defined(contract.FINISH)
     async def finish(self, asked: WriteInput) -> Written:
         """Give the target free."""
-        return _counted(await self._levers[asked.target.kind].finish(asked, time.time()), "finish")
+        return _counted(await self._levers.of(asked.target).finish(asked, time.time()), "finish")
 
 
 def _counted(written: Written, action: str) -> Written:

@@ -13,6 +13,8 @@ from segue.observation import Counts, Frozen, Observation, Side
 from segue.spec import Order, Strategy, Waypoint
 
 START, SCALE_NEW, SCALE_OLD, SCALE_BOTH = "start", "scaleNew", "scaleOld", "scaleBoth"
+OPERATOR = "operator"
+"""The target's own operator goes there, by ways of its own."""
 
 
 class Stage(Frozen):
@@ -41,9 +43,12 @@ class Plan(Frozen):
 
 
 def make_plan(
-    strategy: Strategy, replicas: int, *, old: int | None = None, parent: str = "", warnings: tuple[str, ...] = ()
-) -> Plan:
+    strategy: Strategy, replicas: int, *, old: int | None = None, parent: str = "", warnings: tuple[str, ...] = (),
+    autonomous: bool = False,
+) -> Plan:  # fmt: skip
     """Return the plan for ``replicas``, from ``old`` old ones (all, unless a retarget finds more) to none.
+
+    Of an ``autonomous`` target only the ends are known.
 
     Raises:
         Refused: for no replicas.
@@ -52,7 +57,9 @@ def make_plan(
     counts = Counts(replicas if old is None else old, 0)
     waypoints = _by_barrier(strategy, replicas)
     stages = [Stage(old=counts.old, new=counts.new, action=START)]
-    while counts != (0, replicas):
+    if autonomous:
+        stages.append(Stage(old=0, new=replicas, action=OPERATOR))
+    while not autonomous and counts != (0, replicas):
         barrier = min(waypoints, default=None)
         wanted = next_counts(budget, strategy.order, settled(budget, counts), barrier)
         if wanted == counts:

@@ -260,7 +260,21 @@ class DeploymentTarget(Target):
     kind: Literal["Deployment"] = "Deployment"
 
 
-KINDS: dict[str, type[Target]] = {"Deployment": DeploymentTarget}
+class SupervisedTarget(Target):
+    """A custom resource whose own operator rolls."""
+
+    kind: Literal["Supervised"] = "Supervised"
+    resource: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z0-9]{0,62}$")] = Field(
+        description="InferenceService, ServingRuntime, or one that the worker's settings describe."
+    )
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What names it: two resources may have objects of one name."""
+        return self.resource, self.namespace, self.name
+
+
+KINDS: dict[str, type[Target]] = {"Deployment": DeploymentTarget, "Supervised": SupervisedTarget}
 """Every kind of target, by the name that a spec gives it."""
 
 
@@ -269,7 +283,10 @@ def _kind_of(given: Any) -> str:
     return kind if kind in KINDS else "Deployment"  # which then says what is wrong with it
 
 
-AnyTarget = Annotated[Annotated[DeploymentTarget, Tag("Deployment")], Discriminator(_kind_of)]
+AnyTarget = Annotated[
+    Annotated[DeploymentTarget, Tag("Deployment")] | Annotated[SupervisedTarget, Tag("Supervised")],
+    Discriminator(_kind_of),
+]
 
 
 class Waypoint(Model):
@@ -394,10 +411,31 @@ class Spec(Rules):
         """Return the spec with these rules accepted too."""
         return self.model_copy(update={"accept": tuple(dict.fromkeys((*self.accept, *rules)))})
 
+    @model_validator(mode="after")
+    def _fits_the_target(self) -> Self:
+        if isinstance(self.target, SupervisedTarget):
+            _refuse_for_supervised(self.strategy, self.change)
+        return self
+
+    @property
+    def autonomous(self) -> bool:
+        """Whether the target's own controller or operator moves, so that it cannot be held in between."""
+        return isinstance(self.target, SupervisedTarget)
+
     @property
     def rules(self) -> Rules:
         """The rules alone, without the change: a history should not repeat the change at every step."""
         return Rules(**{name: getattr(self, name) for name in Rules.model_fields})
+
+
+def _refuse_for_supervised(strategy: Strategy, change: Change) -> None:
+    if strategy != Strategy():
+        why = "cannot be said: the target's own operator moves, by its own budget"
+        raise _wrong("strategy", "...", why, "leave it out")
+    for field in ("annotations", "config_maps", "secrets", "revision"):
+        if getattr(change, field):
+            name = Change.model_fields[field].alias or field
+            raise _wrong(f"change.{name}", "...", "is not for a supervised target", "use images, env, args or a patch")
 
 
 class Metadata(Model):

@@ -64,7 +64,9 @@ class RolloutWorkflow:
         self._task = task
         self._spec: Spec = task.spec
         self._started_at = task.started_at or info.workflow_start_time.timestamp()
-        self._state = task.state or State(owner=f"{info.workflow_id}@{info.first_execution_run_id}")
+        self._state = task.state or State(
+            owner=f"{info.workflow_id}@{info.first_execution_run_id}", autonomous=task.spec.autonomous
+        )
         self._plans: tuple[Plan, ...] = task.plans
         self._seen: Observation | None = None
         self._waits = "the target to be read"
@@ -222,7 +224,13 @@ class RolloutWorkflow:
             self._state = self._state.noted(_now(), "warning", warning)
         self._state = self._state.after_lint(prepared.linted, _now(), self._task.by)
         old = prepared.old if prepared.claimed else None
-        self._plans = (make_plan(self._spec.strategy, prepared.replicas, old=old, warnings=_warnings(prepared)),)
+        self._plans = (self._planned(prepared, old=old),)
+
+    def _planned(self, prepared: contract.Prepared, **more: Any) -> Plan:
+        warnings = _warnings(prepared)
+        return make_plan(
+            self._spec.strategy, prepared.replicas, autonomous=self._spec.autonomous, warnings=warnings, **more
+        )
 
     async def _retarget(self, wish: Retarget) -> None:
         """Prepare another version; the rollout goes on with it, or as before when it is refused."""
@@ -268,12 +276,9 @@ class RolloutWorkflow:
         self._spec = self._spec.accepting(wish.accept).model_copy(update={"change": change})
         if not self._state.claimed:
             self._state = self._state.but(baseline=prepared.baseline, mark=prepared.mark, foreign=None, overrules=False)
-        self._state = self._state.after_retarget(prepared.wanted, now, prepared.demand).after_lint(
-            prepared.linted, now, wish.by
-        )
-        plan = make_plan(
-            self._spec.strategy, prepared.replicas, old=prepared.old, parent=str(before), warnings=_warnings(prepared)
-        )
+        self._state = self._state.after_retarget(prepared.wanted, now, prepared.demand)
+        self._state = self._state.after_lint(prepared.linted, now, wish.by)
+        plan = self._planned(prepared, old=prepared.old, parent=str(before))
         self._plans = (*self._plans, plan)
         return f"now wants {prepared.wanted}"
 

@@ -73,7 +73,11 @@ def plan(file: File, replicas: _Replicas = None, output: AsTable = TableOrJson.T
     Example: segue plan rollout.yaml --replicas 6
     """
     rollout = read_spec(file)
-    made = _planned(rollout.spec) if replicas is None else make_plan(rollout.spec.strategy, _checked(replicas))
+    spec = rollout.spec
+    if replicas is None:
+        made = _planned(spec)
+    else:
+        made = make_plan(spec.strategy, _checked(replicas), autonomous=spec.autonomous)
     if output is TableOrJson.JSON:
         write_json(plan_json(made))
     else:
@@ -219,4 +223,4 @@ def _planned(spec: Spec) -> Plan:
 
     found = asked(read_target(spec.target))
     warnings = losses(found.stopping, found.stopping, spec.rules, found.replicas) if found.replicas else ()
-    return make_plan(spec.strategy, found.replicas, warnings=warnings)
+    return make_plan(spec.strategy, found.replicas, warnings=warnings, autonomous=spec.autonomous)

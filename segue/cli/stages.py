@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from segue.plan import SCALE_BOTH, SCALE_NEW, SCALE_OLD, Plan, Stage
+from segue.plan import OPERATOR, SCALE_BOTH, SCALE_NEW, SCALE_OLD, Plan, Stage
 from segue.spec import Rollout
 
 _BAR_CELLS = 40
@@ -51,6 +51,7 @@ def _action(before: Stage | None, stage: Stage) -> str:
         SCALE_NEW: f"add {added} new, until ready",
         SCALE_OLD: f"remove {gone} old",
         SCALE_BOTH: f"replace {gone} old by {added} new, until ready",
+        OPERATOR: "its own operator replaces them, by its own budget",
     }
     return words[stage.action]
 
@@ -67,6 +68,8 @@ def _waypoint(stage: Stage) -> str:
 
 
 def _needs(made: Plan) -> str:
+    if any(stage.action == OPERATOR for stage in made.stages):
+        return "floor and ceiling are its operator's own"
     extra = f"needs no more replicas than now ({made.replicas})"
     if made.extra:
         more = f"{made.extra} replica{'s' if made.extra > 1 else ''} more than now"

@@ -17,6 +17,8 @@ CHAT = "rollout/default/serving/Deployment/chat"
     [
         pytest.param("serving/chat", CHAT, id="namespace/name"),
         pytest.param("deployment/serving/chat", CHAT, id="kind/namespace/name"),
+        pytest.param("ServingRuntime/a/b", "rollout/default/a/ServingRuntime/b", id="supervised resource"),
+        pytest.param("rollout/x/a/Mine/b", "rollout/x/a/Mine/b", id="id of a resource of one's own"),
         pytest.param("chat", "rollout/default/default/Deployment/chat", id="bare name"),
         pytest.param(CHAT, CHAT, id="workflow id"),
         pytest.param("rollout/other/a/Deployment/b", "rollout/other/a/Deployment/b", id="id of another cluster"),

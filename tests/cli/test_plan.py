@@ -15,6 +15,14 @@ Segue = Callable[..., Any]
 ROLLOUTS = sorted(p.name for p in EXAMPLES.glob("*.yaml") if "kind: Rollout" in p.read_text())
 
 
+def test_of_an_operators_own_rollout_only_the_ends_are_known(segue: Segue) -> None:
+    """Nothing is promised that Segue does not do."""
+    given = ("plan", str(EXAMPLES / "supervised.yaml"), "--replicas", "2")
+    stages = json.loads(segue(*given, "-o", "json").out)["stages"]
+    assert [(s["old"], s["new"], s["action"]) for s in stages] == [(2, 0, "start"), (0, 2, "operator")]
+    assert "its own operator replaces them" in segue(*given).out
+
+
 def test_json_is_exactly_the_published_interface(segue: Segue) -> None:
     """The JSON has no key beyond the interface, and a waypoint only where there is one."""
     ran = segue("plan", str(EXAMPLES / "rollout.yaml"), "--replicas", "6", "-o", "json")
