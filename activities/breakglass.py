@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+from activities import autoscaling
 from activities.cluster import Cluster, Object, connected
 from activities.levers.deployment_patches import finish_patch, note_of, unhold_patch
 from activities.levers.deployment_reading import BASELINE, OWNER
-from segue.errors import Conflict, NotFound, TimedOut
+from segue.errors import Conflict, NotAllowed, NotFound, TimedOut
 from segue.history import RELEASED
 from segue.spec import Target
 
@@ -33,10 +34,19 @@ async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Call
     """
     async with connected() as cluster:
         await _let_go(cluster, target, to, by)
+        await _free_autoscaler(cluster, target, tell)
         tell(f"{target} is free of its rollout and goes to the {to} by its own controller")
         await _await_complete(cluster, target, timeout_s, tell)
         await _patch(cluster, target, _finish)
     return f"{target} runs the {to}; its strategy is what it was"
+
+
+async def _free_autoscaler(cluster: Cluster, target: Target, tell: Callable[[str], None]) -> None:
+    try:
+        if await autoscaling.give_back(cluster, target, owner=None):
+            tell(f"the autoscaler of {target} has its own bounds again")
+    except NotAllowed as error:
+        tell(f"whether an autoscaler of {target} is held cannot be seen: {error.why}")
 
 
 def _finish(deployment: Object) -> Object:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Awaitable, Sequence
 from typing import NamedTuple
 
+from activities.autoscaling import as_before
 from activities.cluster import Cluster, Object, connected
 from activities.levers.deployment_patches import saved_baseline, start_of
 from activities.levers.deployment_reading import Objects, is_held, selector_of
@@ -103,7 +104,7 @@ def facts_of(
         rollout=rollout,
         digests=_digests(around.own_pods),
         budgets=around.budgets,
-        autoscalers=around.autoscalers,
+        autoscalers=[as_before(each) for each in around.autoscalers],
         nodes=nodes_of(around.nodes, around.all_pods),
         quotas=quotas_of(around.quotas),
         unknown=unknown,

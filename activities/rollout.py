@@ -10,6 +10,7 @@ from opentelemetry import metrics
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from activities import autoscaling
 from activities.cluster import Cluster
 from activities.gates import GATES, GateContext
 from activities.levers import Levers
@@ -22,6 +23,7 @@ from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, 
 from segue.decide import Act, asks_for_room, decide
 from segue.errors import NotAllowed, Refused, SegueError
 from segue.observation import Observation
+from segue.spec import Autoscaler
 from segue.supervision import SUPERVISIONS, Supervision
 
 BEAT_S = 2.0
@@ -97,7 +99,8 @@ class Activities:
     async def prepare(self, asked: PrepareInput) -> Prepared:
         """Look at the target, let the API server try the change, and lint what it makes."""
         prepared = await self._levers.of(asked.target).prepare(asked)
-        return await linted(self._cluster, asked, prepared)
+        told = (*prepared.warnings, *await autoscaling.foretell(self._cluster, asked.target, asked.rules))
+        return await linted(self._cluster, asked, prepared.model_copy(update={"warnings": told}))
 
     @_defined(contract.AWAIT_READY)
     async def await_ready(self, asked: WatchInput) -> Watched:
@@ -160,12 +163,14 @@ class Activities:
         written = await self._levers.of(asked.target).scale(asked, time.time())
         if written.writes and asked.ready_at:
             _ready_to_write.record(max(0.0, time.time() - asked.ready_at))
-        return _counted(written, action)
+        held = await self._hold_autoscaler(asked) if written.done else 0
+        return _counted(written, action, held)
 
     @_defined(contract.RESIZE)
     async def resize(self, asked: WriteInput) -> Written:
         """Set the target's replicas."""
-        return _counted(await self._levers.of(asked.target).resize(asked, time.time()), "resize")
+        held = await self._hold_autoscaler(asked, asked.decision.replicas)
+        return _counted(await self._levers.of(asked.target).resize(asked, time.time()), "resize", held)
 
     @_defined(contract.SETTLE)
     async def settle(self, asked: WriteInput) -> Written:
@@ -174,18 +179,35 @@ class Activities:
 
     @_defined(contract.UNDO)
     async def undo(self, asked: WriteInput) -> Written:
-        """Put the baseline back."""
-        return _counted(await self._levers.of(asked.target).undo(asked, time.time()), "undo")
+        """Put the baseline back; the autoscaler scales it again from here on."""
+        written = await self._levers.of(asked.target).undo(asked, time.time())
+        return _counted(written, "undo", await self._give_autoscaler_back(asked, written))
 
     @_defined(contract.FINISH)
     async def finish(self, asked: WriteInput) -> Written:
         """Give the target free."""
-        return _counted(await self._levers.of(asked.target).finish(asked, time.time()), "finish")
+        written = await self._levers.of(asked.target).finish(asked, time.time())
+        return _counted(written, "finish", await self._give_autoscaler_back(asked, written))
+
+    async def _hold_autoscaler(self, asked: WriteInput, replicas: int | None = None) -> int:
+        """Hold the autoscaler where the spec asks for it, once the target is ours: what is claimed is given free."""
+        if asked.rules.autoscaler is not Autoscaler.HOLD:
+            return 0
+        seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
+        if seen.gone or seen.owner != asked.state.owner:
+            return 0
+        return await autoscaling.hold(self._cluster, asked.target, asked.state.owner, replicas or seen.replicas)
+
+    async def _give_autoscaler_back(self, asked: WriteInput, written: Written) -> int:
+        if asked.rules.autoscaler is not Autoscaler.HOLD or not written.done:
+            return 0
+        return await autoscaling.give_back(self._cluster, asked.target, asked.state.owner)
 
 
-def _counted(written: Written, action: str) -> Written:
-    _writes.add(written.writes, {"action": action})
-    return written
+def _counted(written: Written, action: str, more: int = 0) -> Written:
+    """Count what was written, with what was written beside the target."""
+    _writes.add(written.writes + more, {"action": action})
+    return written.model_copy(update={"writes": written.writes + more})
 
 
 def _report_blindness(watch: NamespaceWatch, now: float) -> None:

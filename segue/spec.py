@@ -82,6 +82,15 @@ class OnFailure(StrEnum):
     PAUSE = "pause"
 
 
+class Autoscaler(StrEnum):
+    """What becomes of a HorizontalPodAutoscaler of the target while it is rolled."""
+
+    ADOPT = "adopt"
+    """It scales the target, and the rollout follows."""
+    HOLD = "hold"
+    """It is held at the replicas of now, and has its bounds again at the end, and on a way back at once."""
+
+
 class KeyRef(Model):
     """One key of a Secret or ConfigMap."""
 
@@ -395,6 +404,7 @@ class Rules(Model):
     strategy: Strategy = Field(default_factory=Strategy)
     readiness: Readiness = Field(default_factory=Readiness)
     on_failure: OnFailure = Field(default=OnFailure.ROLLBACK, alias="onFailure", strict=False)
+    autoscaler: Autoscaler = Field(default=Autoscaler.ADOPT, strict=False)
     drain: Drain | None = Field(default=None, description="Wait for old replicas to end what they have begun.")
 
 
