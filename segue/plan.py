@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from segue.budget import Budget, resolve_budget
-from segue.decide import barrier_at, next_counts
+from segue.decide import barrier_at, toward
 from segue.observation import Counts, Frozen, Observation, Side
 from segue.spec import Order, Strategy, Waypoint
 
@@ -27,7 +27,7 @@ class Stage(Frozen):
 
 
 class Plan(Frozen):
-    """All stages from (replicas, 0) to (0, replicas)."""
+    """All stages, from (replicas, 0) to (0, replicas) unless a retarget, or the spec, says otherwise."""
 
     replicas: int
     floor: int
@@ -43,10 +43,12 @@ class Plan(Frozen):
 
 
 def make_plan(
-    strategy: Strategy, replicas: int, *, old: int | None = None, parent: str = "", warnings: tuple[str, ...] = (),
-    autonomous: bool = False,
+    strategy: Strategy, replicas: int, *, old: int | None = None, new: int = 0, superseded: bool = False,
+    parent: str = "", warnings: tuple[str, ...] = (), autonomous: bool = False,
 ) -> Plan:  # fmt: skip
-    """Return the plan for ``replicas``, from ``old`` old ones (all, unless a retarget finds more) to none.
+    """Return the plan for ``replicas``, from ``old`` old ones (all, unless more or fewer are found) and ``new`` new.
+
+    ``superseded`` new ones are of a version that is not wanted: they go before the first of the wanted version comes.
 
     Of an ``autonomous`` target only the ends are known.
 
@@ -54,21 +56,15 @@ def make_plan(
         Refused: for no replicas.
     """
     budget = resolve_budget(strategy, replicas)
-    counts = Counts(replicas if old is None else old, 0)
-    waypoints = _by_barrier(strategy, replicas)
+    counts = Counts(replicas if old is None else old, new)
     stages = [Stage(old=counts.old, new=counts.new, action=START)]
     if autonomous:
         stages.append(Stage(old=0, new=replicas, action=OPERATOR))
-    while not autonomous and counts != (0, replicas):
-        barrier = min(waypoints, default=None)
-        wanted = next_counts(budget, strategy.order, settled(budget, counts), barrier)
-        if wanted == counts:
-            raise AssertionError(f"no move from {counts} within {budget}")
-        stages += _rows(strategy.order, counts, wanted)
-        counts = wanted
-        if barrier is not None and counts.new >= barrier:
-            last = stages[-1]
-            stages[-1] = last.model_copy(update={"waypoint": _shown(waypoints.pop(barrier))})
+        counts = Counts(0, replicas)
+    if superseded and new:
+        stages += _stages(strategy, budget._replace(kept=replicas), counts, {})
+        counts = Counts(replicas, 0)
+    stages += _stages(strategy, budget, counts, _by_barrier(strategy, budget))
     return Plan(
         replicas=replicas,
         floor=budget.floor,
@@ -77,6 +73,23 @@ def make_plan(
         parent=parent,
         warnings=warnings,
     )
+
+
+def _stages(strategy: Strategy, budget: Budget, counts: Counts, waypoints: dict[int, Waypoint]) -> list[Stage]:
+    """Return the stages from ``counts`` to the budget's end; those of the waypoints say so."""
+    stages: list[Stage] = []
+    waypoints = {barrier: waypoint for barrier, waypoint in waypoints.items() if barrier > counts.new}
+    while counts != budget.end:
+        barrier = min(waypoints, default=None)
+        wanted = toward(budget, strategy.order, settled(budget, counts), barrier)
+        if wanted == counts:
+            raise AssertionError(f"no move from {counts} within {budget}")
+        stages += _rows(strategy.order, counts, wanted)
+        counts = wanted
+        if barrier is not None and counts.new >= barrier:
+            last = stages[-1]
+            stages[-1] = last.model_copy(update={"waypoint": _shown(waypoints.pop(barrier))})
+    return stages
 
 
 def settled(budget: Budget, counts: Counts) -> Observation:
@@ -91,24 +104,29 @@ def settled(budget: Budget, counts: Counts) -> Observation:
 
 
 def _rows(order: Order, before: Counts, after: Counts) -> list[Stage]:
-    """Split one move into the states that are passed: old goes, then new comes; at once where that is the order."""
+    """Split one move into the states that are passed: one side goes, then the other comes; at once in that order."""
     if before.old == after.old:
         return [Stage(old=after.old, new=after.new, action=SCALE_NEW)]
     if before.new == after.new:
         return [Stage(old=after.old, new=after.new, action=SCALE_OLD)]
     if order is Order.SCALE_SIMULTANEOUSLY:
         return [Stage(old=after.old, new=after.new, action=SCALE_BOTH)]
+    if after.old > before.old:  # new ones are the ones to go
+        return [
+            Stage(old=before.old, new=after.new, action=SCALE_NEW),
+            Stage(old=after.old, new=after.new, action=SCALE_OLD),
+        ]
     return [
         Stage(old=after.old, new=before.new, action=SCALE_OLD),
         Stage(old=after.old, new=after.new, action=SCALE_NEW),
     ]
 
 
-def _by_barrier(strategy: Strategy, replicas: int) -> dict[int, Waypoint]:
+def _by_barrier(strategy: Strategy, budget: Budget) -> dict[int, Waypoint]:
     """Key the waypoints by the number of new replicas; of two at the same number the longer, asking one holds."""
     found: dict[int, Waypoint] = {}
     for waypoint in strategy.waypoints:
-        barrier = barrier_at(waypoint, replicas)
+        barrier = min(barrier_at(waypoint, budget.replicas), budget.end.new)
         other = found.get(barrier)
         if other is not None:
             hold, approval = max(other.hold, waypoint.hold), other.approval or waypoint.approval

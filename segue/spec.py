@@ -49,6 +49,7 @@ ConfigKey = Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_l
 Text = Annotated[str, StringConstraints(max_length=32_768)]
 
 
+_NAME_A_CHANGE = "name an image or what else changes (`segue schema` lists it), or give a patch"
 _BELOW = "wrong_below"
 
 
@@ -158,8 +159,6 @@ class Change(Model):
     def _complete(self) -> Self:
         if self.patch is not None and self.named:
             raise _wrong("patch", "...", "stands beside named changes", "give one or the other")
-        if not self.patch and not self.named:
-            raise ValueError("is empty; name an image or what else changes (`segue schema` lists it), or give a patch")
         for container, variables in self.env.items():
             for name, value in variables.items():
                 _refuse_literal_secret(f"env.{container}.{name}", name, value)
@@ -184,6 +183,20 @@ class Change(Model):
     def goes_back(self) -> bool:
         """Whether this is an earlier revision as it was, and nothing new."""
         return self.revision is not None and self == Change(revision=self.revision)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing changes: only a pair whose new Deployment is there already is rolled so."""
+        return not self.patch and not self.named
+
+    def refuse_empty(self) -> None:
+        """Refuse a change that changes nothing.
+
+        Raises:
+            ValueError: when it is empty.
+        """
+        if self.is_empty:
+            raise ValueError(f"is empty; {_NAME_A_CHANGE}")
 
     @property
     def containers(self) -> set[str]:
@@ -283,7 +296,33 @@ class SupervisedTarget(Target):
         return self.resource, self.namespace, self.name
 
 
-KINDS: dict[str, type[Target]] = {"Deployment": DeploymentTarget, "Supervised": SupervisedTarget}
+class PairTarget(Target):
+    """Two Deployments: replicas go from the one to the other. It is named by the old one."""
+
+    kind: Literal["DeploymentPair"] = "DeploymentPair"
+    name: ObjectName = Field(default="", description="That of `old`, which need not be said twice.")
+    old: ObjectName = Field(description="The Deployment that serves now.")
+    new: ObjectName = Field(description="The one that is to serve; made from the old one where it is not there.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_old(cls, data: Any) -> Any:
+        return {"name": data.get("old"), **data} if isinstance(data, dict) and "old" in data else data
+
+    @model_validator(mode="after")
+    def _two(self) -> Self:
+        if self.old == self.new:
+            raise _wrong("new", self.new, "is the old one too", "name another Deployment, which need not be there")
+        if self.name != self.old:
+            raise _wrong("name", self.name, f"is not that of old ({self.old})", "leave it out")
+        return self
+
+
+KINDS: dict[str, type[Target]] = {
+    "Deployment": DeploymentTarget,
+    "DeploymentPair": PairTarget,
+    "Supervised": SupervisedTarget,
+}
 """Every kind of target, by the name that a spec gives it."""
 
 
@@ -293,7 +332,9 @@ def _kind_of(given: Any) -> str:
 
 
 AnyTarget = Annotated[
-    Annotated[DeploymentTarget, Tag("Deployment")] | Annotated[SupervisedTarget, Tag("Supervised")],
+    Annotated[DeploymentTarget, Tag("Deployment")]
+    | Annotated[PairTarget, Tag("DeploymentPair")]
+    | Annotated[SupervisedTarget, Tag("Supervised")],
     Discriminator(_kind_of),
 ]
 
@@ -315,6 +356,21 @@ class Waypoint(Model):
         return self
 
 
+class End(Model):
+    """Where a rollout of a pair ends: with so many replicas of one side, and the rest of the other."""
+
+    old: Amount | None = Field(default=None, description="Count or percentage that stays; a percentage rounds down.")
+    new: Amount | None = Field(default=None, description="Count or percentage that comes; a percentage rounds up.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.old is None) == (self.new is None):
+            raise ValueError("give exactly one of old and new: the other side has the rest of the replicas")
+        if self.new in _ZERO:
+            raise _wrong("new", self.new, "is where every rollout starts", "write 1 or more; `segue abort` goes back")
+        return self
+
+
 class Strategy(Model):
     """How the rollout moves. What is not written is chosen to be safe for a model server.
 
@@ -328,6 +384,9 @@ class Strategy(Model):
     max_unavailable: Amount = Field(default=0, alias="maxUnavailable")
     step: int | None = Field(default=None, ge=1, le=100_000, description="Replicas that move at once.")
     waypoints: tuple[Waypoint, ...] = Field(default=(), max_length=50, strict=False)
+    to: End | None = Field(
+        default=None, description="Where it ends, when not with new replicas only: for a DeploymentPair."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -412,7 +471,9 @@ class Spec(Rules):
     """What a rollout is asked to do."""
 
     target: AnyTarget
-    change: Change
+    change: Change = Field(
+        default_factory=Change, description="May be left out for a DeploymentPair whose new one is there."
+    )
     accept: tuple[Annotated[LintRule, Field(strict=False)], ...] = Field(
         default=(), max_length=len(LintRule), strict=False, description="Rules of lint whose errors do not refuse it."
     )
@@ -422,7 +483,19 @@ class Spec(Rules):
         return self.model_copy(update={"accept": tuple(dict.fromkeys((*self.accept, *rules)))})
 
     @model_validator(mode="after")
-    def _fits_the_target(self) -> Self:
+    def _fits_the_kind(self) -> Self:
+        if self.target.kind == "DeploymentPair":
+            return self
+        if self.change.is_empty:
+            given = "change" in self.model_fields_set
+            raise _wrong(
+                "change",
+                "..." if given else None,
+                "is empty" if given else "is missing",
+                _NAME_A_CHANGE if given else "add it",
+            )
+        if self.strategy.to is not None:
+            raise _wrong("strategy.to", "...", f"is not for a {self.target.kind}", "leave it out, or use a waypoint")
         if isinstance(self.target, SupervisedTarget):
             _refuse_for_supervised(self.strategy, self.change)
         return self

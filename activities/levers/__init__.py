@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from activities.cluster import Cluster
 from activities.levers.base import Lever
 from activities.levers.deployment import DeploymentLever
+from activities.levers.pair import PairLever
 from activities.levers.supervised import SupervisedLever
 from segue.errors import Refused
 from segue.spec import SupervisedTarget, Target
@@ -15,7 +16,10 @@ class Levers:
     """The levers of all kinds of targets over one cluster."""
 
     def __init__(self, cluster: Cluster, supervisions: Mapping[str, Supervision] = SUPERVISIONS) -> None:
-        self._by_kind: dict[str, Lever] = {"Deployment": DeploymentLever(cluster)}
+        self._by_kind: dict[str, Lever] = {
+            "Deployment": DeploymentLever(cluster),
+            "DeploymentPair": PairLever(cluster),
+        }
         self._by_resource = {name: SupervisedLever(cluster, kind) for name, kind in supervisions.items()}
 
     def of(self, target: Target) -> Lever:

@@ -42,16 +42,31 @@ def target_named(text: str) -> Target:
     return _target(text, kind=kind, namespace=place[0] if place else "default", name=name)
 
 
-def id_named(text: str, cluster: str) -> str:
-    """Return the workflow id of the rollout that ``text`` names, in ``cluster`` unless it is an id itself.
+def ids_named(text: str, cluster: str) -> list[str]:
+    """Return the workflow ids of the rollouts that ``text`` may name: several where it says no kind, Deployment first.
+
+    They are in ``cluster``, unless ``text`` is an id itself.
 
     Raises:
         Refused: for a name, or a cluster, that cannot be one.
     """
+    check_cluster(cluster)
+    found, target = _ID.fullmatch(text), target_named(text)
+    if found or names_file(text) or text.count("/") > 1:
+        return [contract.workflow_id(found["cluster"] if found else cluster, target)]
+    kinds = [kind for kind in (*KINDS, *SUPERVISIONS) if kind != "Supervised"]
+    targets = [_target(text, kind=kind, namespace=target.namespace, name=target.name) for kind in kinds]
+    return [contract.workflow_id(cluster, each) for each in targets]
+
+
+def check_cluster(cluster: str) -> None:
+    """Refuse what cannot be a cluster's name.
+
+    Raises:
+        Refused: naming the option, the value and the fix.
+    """
     if not _CLUSTER.fullmatch(cluster):
         raise Refused("is no name of a cluster", field="--cluster", value=cluster, fix="use letters, digits, - . _")
-    found = _ID.fullmatch(text)
-    return contract.workflow_id(found["cluster"] if found else cluster, target_named(text))
 
 
 def _target(text: str, *, kind: str, namespace: str, name: str) -> Target:

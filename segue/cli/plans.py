@@ -9,7 +9,7 @@ from segue.cli.app import PLAN_AND_START
 from segue.cli.console import say, show, write, write_json
 from segue.cli.files import read_spec
 from segue.cli.follow import Progress, finish, left_running, link
-from segue.cli.naming import id_named, target_named, whoami
+from segue.cli.naming import check_cluster, target_named, whoami
 from segue.cli.options import (
     Accept,
     AsTable,
@@ -158,7 +158,7 @@ def _accepting(rollout: Rollout, rules: list[LintRule]) -> Rollout:
 
 def _begin(rollout: Rollout, where: Where, *, by: str, join: bool, timeout_s: float | None, output: TextOrJson) -> None:
     """Start a rollout and tell of it; with a timeout, of its end, and exit by that."""
-    id_named(str(rollout.spec.target), where.cluster)
+    check_cluster(where.cluster)
     with left_running(str(rollout.spec.target)):
         started, report = asked(_start(rollout, where, by=by or whoami(), join=join, timeout_s=timeout_s))
     if report is None:
@@ -223,4 +223,7 @@ def _planned(spec: Spec) -> Plan:
 
     found = asked(read_target(spec.target))
     warnings = losses(found.stopping, found.stopping, spec.rules, found.replicas) if found.replicas else ()
-    return make_plan(spec.strategy, found.replicas, warnings=warnings, autonomous=spec.autonomous)
+    return make_plan(
+        spec.strategy, found.replicas, old=found.old, new=found.new,
+        superseded=not spec.change.is_empty, warnings=warnings, autonomous=spec.autonomous,
+    )  # fmt: skip

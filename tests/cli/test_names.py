@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from segue.cli.naming import id_named, target_named
+from segue.cli.naming import ids_named, target_named
 from segue.errors import Refused
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -28,12 +28,19 @@ CHAT = "rollout/default/serving/Deployment/chat"
 )
 def test_a_name_is_understood(named: str, expected: str) -> None:
     """Each way gives the workflow's id."""
-    assert id_named(named, "default") == expected
+    assert ids_named(named, "default")[0] == expected
 
 
 def test_the_cluster_is_part_of_the_id() -> None:
     """The same target in another cluster is another rollout."""
-    assert id_named("serving/chat", "eu-1") == "rollout/eu-1/serving/Deployment/chat"
+    assert ids_named("serving/chat", "eu-1")[0] == "rollout/eu-1/serving/Deployment/chat"
+
+
+def test_where_no_kind_is_said_any_may_be_meant() -> None:
+    """Temporal then says which one there is; a kind, an id or a file names exactly one."""
+    assert {"rollout/c/a/Deployment/b", "rollout/c/a/ServingRuntime/b"} <= {*ids_named("a/b", "c")}
+    for text in ("deployment/a/b", "rollout/c/a/Deployment/b", str(EXAMPLES / "rollout.yaml")):
+        assert len(ids_named(text, "c")) == 1
 
 
 @pytest.mark.parametrize("text", ["", "/", "/a", "a/", "a/b/c", "A", "a b", "a/-b", "../etc/passwd"])

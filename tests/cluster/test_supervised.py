@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Lab, Run, open_lab, until
 from operators import Operator, define, runtimes
 from segue_local import Stack
+from shell import REFUSED, ROLLED_BACK, Shell
 from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
 
 from segue.report import Report, to_markdown
@@ -89,6 +91,23 @@ async def test_a_resource_of_ones_own_is_described_in_the_settings(stack: Stack)
         await ends(await start(lab, "mine", kind="Chatserver"), "Completed")
         assert operator.is_ready("mine")
         assert left(operator, "mine") == {"spec": resource("example/chat:2"), "annotations": {}}
+
+
+async def test_a_name_alone_means_what_is_rolled(served: Lab, tmp_path: Path) -> None:
+    """Whatever its kind; of two kinds with one name, both under way, it must be said."""
+    operator, shell = runtimes(served), Shell(served, tmp_path)
+    await asyncio.gather(operator.make("ServingRuntime", "chat", resource()), served.deploy("chat", 1))
+    target = {"kind": "Supervised", "resource": "ServingRuntime", "namespace": served.namespace, "name": "chat"}
+    file = shell.spec("chat", target=target, change=NEVER, strategy={})
+    await shell.run("start", file)
+    name = f"{served.namespace}/chat"
+    assert (await shell.json("status", name))["id"].endswith("/ServingRuntime/chat")
+    await shell.run("start", shell.spec("chat", change={"patch": {"metadata": {"labels": {"segue.dev/fake": "x"}}}}))
+    refused = await shell.run("status", name, expect=REFUSED)
+    assert f"{served.namespace}/Deployment/chat" in refused.stderr
+    for kind in ("deployment", "servingruntime"):
+        await shell.run("abort", f"{kind}/{name}")
+        await shell.run("watch", f"{kind}/{name}", expect=ROLLED_BACK)
 
 
 BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
