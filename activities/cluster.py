@@ -66,6 +66,7 @@ class Cluster:
             "statefulsets": self._apps.patch_namespaced_stateful_set_without_preload_content,
             "controllerrevisions": self._apps.patch_namespaced_controller_revision_without_preload_content,
             "pods/status": self._core.patch_namespaced_pod_status_without_preload_content,
+            "horizontalpodautoscalers": autoscaling.patch_namespaced_horizontal_pod_autoscaler_without_preload_content,
         }
         self._lists_everywhere: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "nodes": self._core.list_node_without_preload_content,

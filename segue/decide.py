@@ -8,7 +8,7 @@ same ``next_counts``, with every replica ready at once.
 from collections.abc import Callable
 from enum import StrEnum
 
-from segue.budget import Budget, resolve_budget
+from segue.budget import Budget, objection, resolve_budget
 from segue.observation import Cause, Counts, Frozen, Observation, Problem
 from segue.spec import Order, Rules, Waypoint
 from segue.state import Goal, State
@@ -26,6 +26,8 @@ class Act(StrEnum):
     FAIL = "fail"
     HOLD = "hold"
     CONTINUE = "continue"
+    CROWDED = "crowded"
+    ROOMY = "roomy"
     SLEEP = "sleep"
     WAKE = "wake"
     UNDO = "undo"
@@ -45,9 +47,14 @@ class Decision(Frozen):
     waypoint: int | None = None
     """Index of the waypoint that is reached; none when all of it is."""
     problem: Problem | None = None
+    fits: int | None = None
+    """How many replicas find a place, where that made the move a smaller one."""
     wake_at: float | None = None
     """Look again no later than this: seconds since the epoch."""
 
+
+PENDING_S = 5.0
+"""A replica that the scheduler finds no node for so long stays pending: nothing that goes makes place for it."""
 
 Case = Callable[[Rules, State, Observation, float], Decision | None]
 
@@ -99,7 +106,7 @@ def next_counts(budget: Budget, order: Order, seen: Observation, barrier: int | 
     if order is Order.SCALE_OUT_PRIORITY and budget.surge and not new.proven:
         # Nothing is taken before something new is proven, but for a superseded surplus.
         expendable = min(expendable, max(0, old.total - budget.replicas))
-    lowest = max(old.total - min(expendable, budget.step), budget.kept)
+    lowest = max(old.total - min(expendable, budget.step), min(budget.kept, old.total))
     kept, grown = _held(budget, seen, lowest, _grown(budget, current, new.proven, lowest, barrier))
     if kept > budget.replicas or kept > current.old:
         return current
@@ -111,7 +118,8 @@ def toward(budget: Budget, order: Order, seen: Observation, barrier: int | None 
 
     Going back is the same as going forward with the sides exchanged, within the same floor and ceiling.
     """
-    if max(seen.new.total, seen.asked.new) <= budget.end.new:
+    ahead = seen.counts.new <= budget.end.new and seen.counts.old >= budget.end.old
+    if ahead or (seen.home is None and not budget.kept):
         return next_counts(budget, order, seen, barrier)
     exchanged = seen.model_copy(
         update={"old": seen.new, "new": seen.old, "asked": Counts(seen.asked.new, seen.asked.old)}
@@ -123,7 +131,10 @@ def toward(budget: Budget, order: Order, seen: Observation, barrier: int | None 
 def _held(budget: Budget, seen: Observation, old: int, new: int) -> Counts:
     """Bring counts into the budget: new replicas that are there stay, and what is taken is given back at once."""
     new = min(max(seen.new.total, min(new, budget.ceiling - old, budget.end.new)), budget.replicas)
-    return Counts(max(old, budget.replicas - new), new)
+    missing = budget.replicas - new
+    if seen.home is not None:  # fewer than R can be held: after a settle the side that goes is not what is added to
+        missing = min(missing, seen.old.total)
+    return Counts(max(old, missing), new)
 
 
 def _grown(budget: Budget, current: Counts, proven: int, old: int, barrier: int | None) -> int:
@@ -131,6 +142,56 @@ def _grown(budget: Budget, current: Counts, proven: int, old: int, barrier: int 
     if barrier is not None and grown >= barrier:
         grown = barrier if proven >= current.new else min(grown, barrier - 1)
     return max(grown, current.new)
+
+
+def asks_for_room(state: State, seen: Observation, decision: Decision) -> bool:
+    """Whether to count the room, and to decide again with it: before a replica is added, and while there was none."""
+    if state.demand is None or state.goal is Goal.BACK or seen.room is not None or seen.unplaced:
+        return False
+    adds = decision.act is Act.SCALE and decision.counts is not None and sum(decision.counts) > sum(seen.counts)
+    return adds or bool(state.crowded)
+
+
+def _next_step(rules: Rules, state: State, seen: Observation, now: float) -> tuple[Counts, int | None]:
+    """Return the counts to ask for next, and how many replicas find a place where that makes the move a smaller one.
+
+    What does not fit is not asked for: with a smaller surge, and with none left, an old replica goes first.
+    """
+    budget, order = resolve_budget(rules.strategy, seen.replicas), rules.strategy.order
+    if _is_superseded(state, seen):
+        return toward(budget._replace(kept=seen.replicas), order, seen), None
+    ahead = next_waypoint(rules, state, seen.replicas)
+    barrier = ahead[1] if ahead else None
+    counts, fits = toward(budget, order, seen, barrier), _fits(rules, state, seen, now)
+    if fits is None or sum(counts) <= fits:
+        return counts, None
+    surge = max(0, min(budget.surge, fits - seen.replicas))
+    if not surge and not budget.unavailable and seen.room is None and not seen.unplaced:
+        return counts, None  # it is long ago that there was none: it is tried again
+    narrow = budget._replace(surge=surge, step=rules.strategy.step or max(1, surge + budget.unavailable))
+    narrowed = toward(narrow, order if surge else Order.SCALE_IN_PRIORITY, seen, barrier)
+    # Where readiness was lost, what is asked for cannot always be taken back: then it stays as it is.
+    return (seen.asked if objection(budget, seen, narrowed) else narrowed), fits
+
+
+def _is_superseded(state: State, seen: Observation) -> bool:
+    """Whether the new side runs a version that is not wanted any more, and has to go before the wanted one comes."""
+    return seen.template != state.wanted.template and seen.home is not None and seen.new.total > 0
+
+
+def _fits(rules: Rules, state: State, seen: Observation, now: float) -> int | None:
+    """Return how many replicas find a place, as far as it is known: what stays pending tells it for sure."""
+    total = sum(seen.counts)
+    if _stays_pending(rules, seen, now):
+        return total - seen.unplaced
+    if seen.room is not None:
+        return total - seen.unplaced + seen.room + seen.leaving
+    return state.fits
+
+
+def _stays_pending(rules: Rules, seen: Observation, now: float) -> bool:
+    patience_s = min(PENDING_S, rules.readiness.deadline.total_seconds() / 2)
+    return bool(seen.unplaced) and not seen.leaving and now >= seen.unplaced_since + patience_s
 
 
 def barrier_at(waypoint: Waypoint, replicas: int) -> int:
@@ -205,6 +266,30 @@ def _ready_counts(seen: Observation) -> Counts:
     return Counts(old, min(max(seen.new.ready, seen.replicas - old, 1), seen.replicas))
 
 
+def _crowded(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Hold where the next move needs room that is not there; go on when it is. Nobody's version is at fault."""
+    if state.but(crowded="").stopped or state.waypoint is not None or seen.autonomous:
+        return None
+    counts, fits = _next_step(rules, state, seen, now)
+    unproven = seen.new.total - seen.new.proven
+    rests = not seen.leaving and seen.old.total <= seen.asked.old and unproven <= seen.unplaced
+    # With all of R placed it is the surge that waits. With fewer, the version asks for more than its place: it is late.
+    lacks = fits is not None and fits >= seen.replicas and counts == seen.asked and rests
+    if lacks == bool(state.crowded):
+        return None
+    if not lacks:
+        return Decision(act=Act.ROOMY, why="there is room again")
+    floor = resolve_budget(rules.strategy, seen.replicas).floor
+    why = f"{_lacking(seen)}; no old replica may go first (at least {floor} must serve)"
+    return Decision(act=Act.CROWDED, why=why, problem=seen.problem)
+
+
+def _lacking(seen: Observation) -> str:
+    if seen.room is not None:
+        return seen.room_why
+    return str(seen.problem) if seen.unplaced and seen.problem else "there was no place for another replica"
+
+
 def _draining(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     """Let replicas that were told to stop end what they have begun, before the next ones are."""
     if rules.drain is None or state.stopped or not seen.leaving:
@@ -249,20 +334,13 @@ def _waypoint(rules: Rules, state: State, seen: Observation, now: float) -> Deci
 def _move(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if state.stopped:
         return None
-    budget = resolve_budget(rules.strategy, seen.replicas)
-    unwritten = seen.template != state.wanted.template
-    superseded = unwritten and seen.home is not None and seen.new.total > 0
-    if superseded:
-        counts = toward(budget._replace(kept=seen.replicas), rules.strategy.order, seen)
-    else:
-        ahead = next_waypoint(rules, state, seen.replicas)
-        counts = toward(budget, rules.strategy.order, seen, ahead[1] if ahead else None)
-    if seen.autonomous:
-        counts = Counts(0, seen.replicas)
+    unwritten, superseded = seen.template != state.wanted.template, _is_superseded(state, seen)
+    counts, fits = (Counts(0, seen.replicas), None) if seen.autonomous else _next_step(rules, state, seen, now)
     if counts == seen.asked or (unwritten and counts.new == 0 and not superseded):
         return None
     late = f"; {seen.leaving} have not ended in time" if rules.drain and seen.leaving else ""
-    return Decision(act=Act.SCALE, why=_why(seen, counts) + late, counts=counts)
+    tight = f"; only {fits} find a place: {_lacking(seen)}" if fits is not None else ""
+    return Decision(act=Act.SCALE, why=_why(seen, counts) + late + tight, counts=counts, fits=fits)
 
 
 def _why(seen: Observation, counts: Counts) -> str:
@@ -354,6 +432,7 @@ def _shortfall_back(seen: Observation) -> str:
 
 
 _FORWARD: tuple[Case, ...] = (
-    _fenced, _foreign, _asleep, _failed, _resized, _settled, _draining, _all_new, _waypoint, _move, _late, _waiting,
+    _fenced, _foreign, _asleep, _failed, _resized, _settled, _crowded, _draining, _all_new, _waypoint, _move, _late,
+    _waiting,
 )  # fmt: skip
 _BACK: tuple[Case, ...] = (_fenced, _foreign, _resized, _return, _undo, _all_old, _alarm, _waiting)

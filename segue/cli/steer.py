@@ -11,7 +11,20 @@ from segue.cli.app import STEER
 from segue.cli.console import say, write, write_json
 from segue.cli.files import read_spec
 from segue.cli.naming import ids_named, target_named, whoami
-from segue.cli.options import AsText, By, Cluster, Name, Queue, Reason, TextOrJson, Where, asked, connected
+from segue.cli.options import (
+    Accept,
+    AsText,
+    By,
+    Cluster,
+    Name,
+    Queue,
+    Reason,
+    TextOrJson,
+    Where,
+    accepted,
+    asked,
+    connected,
+)
 from segue.errors import Refused
 from segue.messages import MAX_REPLICAS, MESSAGES, Message, RetargetTo, Scale
 from segue.spec import Change, refusal
@@ -27,6 +40,10 @@ _Env = Annotated[
 _Baseline = Annotated[bool, typer.Option("--baseline", help="Back to the version that ran before.")]
 _SpecFile = Annotated[
     str | None, typer.Option("-f", "--file", help="The change of this spec file, instead of the one so far.")
+]
+_Like = Annotated[
+    str | None,
+    typer.Option("--like", metavar="FILE", help="From here on by this spec's strategy; alone or beside a version."),
 ]
 _Replicas = Annotated[
     int, typer.Argument(metavar="N", help="The target's replicas from now on.", min=1, max=MAX_REPLICAS)
@@ -88,6 +105,8 @@ def retarget(
     env: _Env = None,
     baseline: _Baseline = False,
     file: _SpecFile = None,
+    like: _Like = None,
+    accept: Accept = None,
     reason: Reason = "",
     by: By = "",
     no_wait: _NoWait = False,
@@ -97,12 +116,16 @@ def retarget(
 ) -> None:
     """Go to another version from where it is now; nothing that serves is taken before the newest is ready.
 
-    --image and --env are laid over the change so far; --file replaces it; --baseline turns back.
+    --image and --env are laid over the change so far; --file replaces it; --baseline turns back. --like sets order,
+    budget, step, waypoints and end anew. As at a start, an error of lint refuses it, unless --accept names its rule.
 
     Example: segue retarget serving/chat --image server=example/chat:3
     """
-    wish = _wish(name, image or [], env or [], baseline, file)
-    message = _made(RetargetTo, by=by, reason=reason, **wish)
+    strategy = {"strategy": read_spec(like).spec.strategy} if like else {}
+    named = bool(image or env or baseline or file is not None)
+    wish = {**(_wish(name, image or [], env or [], baseline, file) if named or not like else {}), **strategy}
+    rules = [*accepted(accept), *wish.pop("accept", ())]
+    message = _made(RetargetTo, by=by, reason=reason, accept=rules, **wish)
     _send("retarget", name, message, Where(cluster, task_queue), no_wait=no_wait, output=output)
 
 
@@ -168,7 +191,7 @@ def _wish(name: str, images: list[str], env: list[str], baseline: bool, file: st
             field=file,
             fix="give that target's spec",
         )
-    return {"change": rollout.spec.change, "onto_baseline": True}
+    return {"change": rollout.spec.change, "onto_baseline": True, "accept": rollout.spec.accept}
 
 
 def _change(images: list[str], env: list[str]) -> Change:

@@ -33,6 +33,8 @@ from segue.status import Status
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL_S = 0.05
+ACCEPTED = ["no-readiness-probe", "unavailable-on-few-replicas"]
+"""Fake pods have no probe, and many tests want the bounds of what a budget allows."""
 GROUPS = ("leaderworkerset.x-k8s.io", "v1", "leaderworkersets")
 
 FAST = contract.Tuning(heartbeat_s=4.0, write_s=4.0, recheck_s=1.0)
@@ -91,10 +93,11 @@ class Lab:
     async def deploy(
         self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
         image: str = "example/chat:1", annotations: dict[str, str] | None = None,
-        container: dict[str, Any] | None = None, **spec: Any,
+        container: dict[str, Any] | None = None, pod: dict[str, Any] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
         """Make a Deployment of fake pods, and wait until it serves, where its pods can."""
         template = pod_template(name, mode, ready_after, image, annotations, container)
+        template["spec"] |= pod or {}
         body = {
             "metadata": {"name": name},
             "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template, **spec},
@@ -183,8 +186,9 @@ class Lab:
         """Make a spec: image 2 and quick readiness, unless said otherwise."""
         body = {
             "target": {"namespace": self.namespace, "name": name},
-            "change": change or {"images": {"server": "example/chat:2"}},
+            "change": {"images": {"server": "example/chat:2"}} if change is None else change,
             "readiness": {"minReady": "0s", "deadline": "20s"},
+            "accept": ACCEPTED,
             **spec,
         }
         return read_rollout(
@@ -232,7 +236,7 @@ class Lab:
         before, image = subject.settings(), subject.image()
         given = {"target": subject.target, "strategy": kind.ways[0].strategy, **spec}
         with PodWatcher(self.core.api_client, self.namespace, subject.selector) as watcher:
-            run = await self.start(name, change or subject.changed(2), tuning=tuning, **given)
+            run = await self.start(name, subject.changed(2) if change is None else change, tuning=tuning, **given)
             yield Case(self, name, subject, image, before, run, watcher)
 
     def settings(self, name: str) -> dict[str, Any]:
