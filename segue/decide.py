@@ -10,8 +10,9 @@ from enum import StrEnum
 
 from segue.budget import Budget, resolve_budget
 from segue.observation import Cause, Counts, Frozen, Observation, Problem
-from segue.spec import Order, Rules, Waypoint
+from segue.spec import Order, Rules, Way, Waypoint
 from segue.state import Goal, State
+from segue.traffic import ALL, is_stranded, kept, reached_weight, retained_until, share_of, wanted_share
 from segue.units import resolve
 
 
@@ -28,6 +29,7 @@ class Act(StrEnum):
     CONTINUE = "continue"
     SLEEP = "sleep"
     WAKE = "wake"
+    ROUTE = "route"
     UNDO = "undo"
     ALARM = "alarm"
     CALM = "calm"
@@ -42,6 +44,8 @@ class Decision(Frozen):
     why: str
     counts: Counts | None = None
     replicas: int | None = None
+    share: int | None = None
+    """Percent of the traffic for the new side."""
     waypoint: int | None = None
     """Index of the waypoint that is reached; none when all of it is."""
     problem: Problem | None = None
@@ -68,7 +72,9 @@ def decide(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
 # --- the arithmetic, shared with the plan ---------------------------------------------------------------
 
 
-def next_counts(budget: Budget, order: Order, seen: Observation, barrier: int | None = None) -> Counts:
+def next_counts(
+    budget: Budget, order: Order, seen: Observation, barrier: int | None = None, *, keep: int = 0
+) -> Counts:
     """Return the counts to ask for next; those that are asked already when nothing can move.
 
     R=4, maxSurge 1, maxUnavailable 0, everything ready at once (a row that is passed stands in brackets):
@@ -86,7 +92,8 @@ def next_counts(budget: Budget, order: Order, seen: Observation, barrier: int | 
     ====================  =========================================
 
     ``barrier`` is the number of new replicas at the next waypoint: it is not passed, and it is reached with
-    everything before it proven, so that the rollout stops exactly where the plan says.
+    everything before it proven, so that the rollout stops exactly where the plan says. ``keep`` old replicas stay:
+    they have traffic.
     """
     old, new = seen.old, seen.new
     # After a change of R the fields on the target say other counts than were meant: they are brought into range.
@@ -99,7 +106,7 @@ def next_counts(budget: Budget, order: Order, seen: Observation, barrier: int | 
     if order is Order.SCALE_OUT_PRIORITY and budget.surge and not new.proven:
         # Nothing is taken before something new is proven, but for a superseded surplus.
         expendable = min(expendable, max(0, old.total - budget.replicas))
-    lowest = max(old.total - min(expendable, budget.step), 0)
+    lowest = max(old.total - min(expendable, budget.step), min(keep, old.total), 0)
     kept, grown = _held(budget, seen, lowest, _grown(budget, current, new.proven, lowest, barrier))
     if kept > budget.replicas or kept > current.old:
         return current
@@ -117,6 +124,11 @@ def _grown(budget: Budget, current: Counts, proven: int, old: int, barrier: int 
     if barrier is not None and grown >= barrier:
         grown = barrier if proven >= current.new else min(grown, barrier - 1)
     return max(grown, current.new)
+
+
+def takes_the_last(budget: Budget, order: Order, seen: Observation, barrier: int | None = None) -> bool:
+    """Whether the next move would leave no old replica, if none had to stay."""
+    return next_counts(budget, order, seen, barrier).old == 0
 
 
 def barrier_at(waypoint: Waypoint, replicas: int) -> int:
@@ -181,6 +193,60 @@ def _settled(rules: Rules, state: State, seen: Observation, now: float) -> Decis
     return Decision(act=Act.SETTLE, why="the counts that are ready are kept", counts=Counts(old, new))
 
 
+def _routed(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Lead the traffic before replicas move: what is begun at (0 percent) is written too, so that it is claimed."""
+    strategy = rules.strategy
+    is_back = state.goal is Goal.BACK
+    if strategy.traffic is None or not state.claimed or seen.replicas < 1 or _blocked(state):
+        return None
+    if (state.routed is None and is_back) or (state.stopped and not is_back and not is_stranded(seen)):
+        return None
+    share = _share(rules, state, seen)
+    if state.routed is not None and seen.routed is not None and share == seen.routed.share:
+        return None
+    return Decision(act=Act.ROUTE, why=_why_share(state, seen, share), share=share)
+
+
+def _share(rules: Rules, state: State, seen: Observation) -> int:
+    strategy = rules.strategy
+    ahead = next_waypoint(rules, state, seen.replicas)
+    barrier = ahead[1] if ahead else None
+    last = takes_the_last(resolve_budget(strategy, seen.replicas), strategy.order, seen, barrier)
+    return wanted_share(
+        strategy, seen, state.goal,
+        weight=reached_weight(strategy, state), verified=state.verified, ahead=ahead is not None, last=last,
+    )  # fmt: skip
+
+
+def _why_share(state: State, seen: Observation, share: int) -> str:
+    if state.routed is None:
+        return "the rollout takes it over as it is"
+    if is_stranded(seen):
+        return f"the {'old' if share else 'new'} side has no ready replica"
+    if state.goal is Goal.BACK:
+        return "it goes back first"
+    if state.waypoint is not None:
+        return f"waypoint {state.waypoint.at} is verified"
+    return "the old side is about to go" if state.routed.share < share else "the new side is not verified"
+
+
+def _whole(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Verify the new side of blueGreen when all of it is there, before it gets traffic."""
+    if rules.strategy.type is not Way.BLUE_GREEN or state.stopped or state.verified or share_of(seen) == ALL:
+        return None
+    if seen.new.proven < seen.replicas or not seen.held or next_waypoint(rules, state, seen.replicas) is not None:
+        return None
+    return Decision(act=Act.VERIFY, why="the new side is whole and proven")
+
+
+def _retaining(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    until = retained_until(rules.strategy, state)
+    if state.stopped or share_of(seen) < ALL or not seen.old.total or now >= until:
+        return None
+    why = f"the end of retain: the old side stays whole for {until - now:.0f} s, for an instant switch back"
+    return Decision(act=Act.WAIT, why=why, problem=seen.problem, wake_at=until)
+
+
 def _draining(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     """Let replicas that were told to stop end what they have begun, before the next ones are."""
     if rules.drain is None or state.stopped or not seen.leaving:
@@ -220,7 +286,8 @@ def _move(rules: Rules, state: State, seen: Observation, now: float) -> Decision
         return None
     budget = resolve_budget(rules.strategy, seen.replicas)
     ahead = next_waypoint(rules, state, seen.replicas)
-    counts = next_counts(budget, rules.strategy.order, seen, ahead[1] if ahead else None)
+    keep = kept(rules.strategy, state, seen, now)
+    counts = next_counts(budget, rules.strategy.order, seen, ahead[1] if ahead else None, keep=keep)
     if seen.autonomous:
         counts = Counts(0, seen.replicas)
     unwritten = seen.template != state.wanted.template
@@ -288,7 +355,10 @@ def _blocked(state: State) -> bool:
 
 
 def _deadline_at(rules: Rules, state: State, seen: Observation) -> float:
-    return max(state.progress_at, seen.progress_at, seen.seen_since) + rules.readiness.deadline.total_seconds()
+    held_until = retained_until(rules.strategy, state)
+    return (
+        max(state.progress_at, seen.progress_at, seen.seen_since, held_until) + rules.readiness.deadline.total_seconds()
+    )
 
 
 def _shortfall(seen: Observation) -> str:
@@ -303,6 +373,7 @@ def _shortfall_back(seen: Observation) -> str:
 
 
 _FORWARD: tuple[Case, ...] = (
-    _fenced, _foreign, _asleep, _failed, _resized, _settled, _draining, _all_new, _waypoint, _move, _late, _waiting,
+    _fenced, _foreign, _asleep, _failed, _routed, _resized, _settled, _draining, _all_new, _waypoint, _whole,
+    _retaining, _move, _late, _waiting,
 )  # fmt: skip
-_BACK: tuple[Case, ...] = (_fenced, _foreign, _resized, _undo, _all_old, _alarm, _waiting)
+_BACK: tuple[Case, ...] = (_fenced, _foreign, _routed, _resized, _undo, _all_old, _alarm, _waiting)

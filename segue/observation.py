@@ -63,6 +63,17 @@ class Foreign(Frozen):
         return f"{self.who} changed {self.what}"
 
 
+class Routed(Frozen):
+    """What the traffic is led by: where it goes, as written or as seen."""
+
+    share: int
+    """Percent that the new side gets."""
+    version: int = 0
+    """The object's resource version: what is older was read before the write."""
+    since: float = 0.0
+    """When this share was written: seconds since the epoch; 0 where it is only seen."""
+
+
 class Side(Frozen):
     """The replicas of one side."""
 
@@ -96,6 +107,8 @@ class Observation(Frozen):
     autonomous: bool = False
     """Whether the target's own controller or operator moves within the budget: begun once, there is nothing to ask."""
     foreign: Foreign | None = None
+    routed: Routed | None = None
+    """Where the traffic goes; none where replicas alone lead it, or while it cannot be told."""
     problem: Problem | None = None
     """The worst problem of a replica of the side that is being brought up."""
     progress_at: float = 0.0

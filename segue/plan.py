@@ -8,11 +8,15 @@ from typing import Any
 from pydantic import Field
 
 from segue.budget import Budget, resolve_budget
-from segue.decide import barrier_at, next_counts
-from segue.observation import Counts, Frozen, Observation, Side
+from segue.decide import barrier_at, next_counts, takes_the_last
+from segue.errors import Refused
+from segue.observation import Counts, Frozen, Observation, Routed, Side
 from segue.spec import Order, Strategy, Waypoint
+from segue.state import Goal, State
+from segue.traffic import NONE, kept, wanted_share
+from segue.units import format_duration
 
-START, SCALE_NEW, SCALE_OLD, SCALE_BOTH = "start", "scaleNew", "scaleOld", "scaleBoth"
+START, SCALE_NEW, SCALE_OLD, SCALE_BOTH, ROUTE = "start", "scaleNew", "scaleOld", "scaleBoth", "route"
 
 
 class Stage(Frozen):
@@ -22,6 +26,10 @@ class Stage(Frozen):
     new: int
     action: str
     waypoint: dict[str, Any] | None = None
+    traffic: int | None = None
+    """Percent of the traffic to the new side; none where replicas alone lead it."""
+    retain: str | None = None
+    """How long the old side stays whole from here on."""
 
 
 class Plan(Frozen):
@@ -51,17 +59,21 @@ def make_plan(
     budget = resolve_budget(strategy, replicas)
     counts = Counts(replicas if old is None else old, 0)
     waypoints = _by_barrier(strategy, replicas)
-    stages = [Stage(old=counts.old, new=counts.new, action=START)]
+    leading = _Leading(strategy, budget)
+    stages = [Stage(old=counts.old, new=counts.new, action=START, traffic=leading.shown)]
     while counts != (0, replicas):
         barrier = min(waypoints, default=None)
-        wanted = next_counts(budget, strategy.order, settled(budget, counts), barrier)
+        stages += leading.stages(counts, barrier)
+        wanted = next_counts(budget, strategy.order, settled(budget, counts), barrier, keep=leading.kept(counts))
         if wanted == counts:
-            raise AssertionError(f"no move from {counts} within {budget}")
-        stages += _rows(strategy.order, counts, wanted)
+            _refuse_unmovable(strategy, budget, counts)
+        stages += [row.model_copy(update={"traffic": leading.shown}) for row in _rows(strategy.order, counts, wanted)]
         counts = wanted
         if barrier is not None and counts.new >= barrier:
-            last = stages[-1]
-            stages[-1] = last.model_copy(update={"waypoint": _shown(waypoints.pop(barrier))})
+            reached = waypoints.pop(barrier)
+            stages[-1] = stages[-1].model_copy(update={"waypoint": _shown(reached)})
+            leading.reach(reached)
+            stages += leading.stages(counts, barrier)
     return Plan(
         replicas=replicas,
         floor=budget.floor,
@@ -69,6 +81,57 @@ def make_plan(
         stages=tuple(stages),
         parent=parent,
         warnings=warnings,
+    )
+
+
+class _Leading:
+    """Where the traffic goes along the plan."""
+
+    def __init__(self, strategy: Strategy, budget: Budget) -> None:
+        self._strategy, self._budget = strategy, budget
+        self._share, self._weight = NONE, NONE
+
+    @property
+    def shown(self) -> int | None:
+        """The share for a stage; none where replicas alone lead it."""
+        return None if self._strategy.traffic is None else self._share
+
+    def reach(self, waypoint: Waypoint) -> None:
+        """Take the weight of a waypoint."""
+        self._weight = self._weight if waypoint.weight is None else waypoint.weight
+
+    def kept(self, counts: Counts) -> int:
+        """Return how many old replicas must stay."""
+        after_retain = float("inf")
+        return kept(self._strategy, State(owner=""), self._seen(counts), after_retain)
+
+    def stages(self, counts: Counts, barrier: int | None) -> list[Stage]:
+        """Return the stage in which the traffic changes before the next move; none when it does not."""
+        if self._strategy.traffic is None:
+            return []
+        strategy, seen = self._strategy, self._seen(counts)
+        last = takes_the_last(self._budget, strategy.order, seen, barrier)
+        share = wanted_share(
+            strategy, seen, Goal.FORWARD, weight=self._weight, verified=True, ahead=barrier is not None, last=last
+        )
+        if share == self._share:
+            return []
+        self._share = share
+        retain = format_duration(strategy.retain) if strategy.retain else None
+        return [Stage(old=counts.old, new=counts.new, action=ROUTE, traffic=share, retain=retain)]
+
+    def _seen(self, counts: Counts) -> Observation:
+        return settled(self._budget, counts).model_copy(update={"routed": Routed(share=self._share)})
+
+
+def _refuse_unmovable(strategy: Strategy, budget: Budget, counts: Counts) -> None:
+    if strategy.traffic is None:
+        raise AssertionError(f"no move from {counts} within {budget}")
+    raise Refused(
+        f"leaves no room for a replica of each side at {budget.replicas} replicas, so no traffic can pass to the new",
+        field="spec.strategy.maxSurge",
+        value=strategy.max_surge,
+        fix="write `maxSurge: 1` or more",
     )
 
 
@@ -112,4 +175,4 @@ def _by_barrier(strategy: Strategy, replicas: int) -> dict[int, Waypoint]:
 
 
 def _shown(waypoint: Waypoint) -> dict[str, Any]:
-    return waypoint.model_dump(mode="json")
+    return waypoint.model_dump(mode="json", exclude_none=True)

@@ -33,6 +33,8 @@ _SECRET_NAME = re.compile(
 )
 
 _ZERO: tuple[Any, ...] = (0, "0%")
+_BOTH_WHOLE: dict[str, Any] = {"order": "scaleOutPriority", "maxSurge": "100%", "maxUnavailable": 0}
+"""What blueGreen means for the replicas."""
 MAX_HOLD = timedelta(days=30)
 MAX_DEADLINE = timedelta(days=1)
 MAX_COPIED_NAME = 242  # with a dash and ten digits within Kubernetes' 253
@@ -71,6 +73,15 @@ class Order(StrEnum):
     """Old first: no extra accelerator is needed."""
     SCALE_SIMULTANEOUSLY = "scaleSimultaneously"
     """Both at once."""
+
+
+class Way(StrEnum):
+    """How users get from the old side to the new."""
+
+    ROLLING = "rolling"
+    """Little by little, as replicas are replaced."""
+    BLUE_GREEN = "blueGreen"
+    """All at once: the new side is brought to full size without traffic, verified, and then gets all of it."""
 
 
 class OnFailure(StrEnum):
@@ -271,6 +282,9 @@ class Waypoint(Model):
     at: Amount = Field(description="Count or percentage of new replicas; a percentage rounds up.")
     hold: Duration = timedelta(0)
     approval: bool = False
+    weight: int | None = Field(
+        default=None, ge=0, le=100, description="Percent of the traffic that the new side gets from here on."
+    )
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
@@ -282,25 +296,78 @@ class Waypoint(Model):
         return self
 
 
+class ByService(Model):
+    """Traffic goes where a Service's selector points: to one side or to the other."""
+
+    service: ObjectName = Field(description="The Service that users reach; it selects the old side's pods.")
+    preview: ObjectName | None = Field(
+        default=None, description="A Service that points at the new side during the rollout, for trying it."
+    )
+
+    @model_validator(mode="after")
+    def _two(self) -> Self:
+        if self.preview == self.service:
+            raise _wrong("preview", self.preview, "is the Service that users reach", "name another, or leave it out")
+        return self
+
+
+class RouteServices(Model):
+    """The Service of each side."""
+
+    old: ObjectName
+    new: ObjectName
+
+    @model_validator(mode="after")
+    def _two(self) -> Self:
+        if self.old == self.new:
+            raise _wrong("new", self.new, "is the old side's Service too", "give each side a Service of its own")
+        return self
+
+
+class ByRoute(Model):
+    """Traffic is split by the weights of a Gateway API HTTPRoute's backends."""
+
+    route: ObjectName = Field(description="The HTTPRoute.")
+    rule: int = Field(default=0, ge=0, le=15, description="Index of the rule in it; the API allows 16.")
+    services: RouteServices
+
+
+def _traffic_of(given: Any) -> str:
+    by_route = "route" in given if isinstance(given, dict) else isinstance(given, ByRoute)
+    return "route" if by_route else "service"
+
+
+Traffic = Annotated[Annotated[ByService, Tag("service")] | Annotated[ByRoute, Tag("route")], Discriminator(_traffic_of)]
+
+
 class Strategy(Model):
     """How the rollout moves. What is not written is chosen to be safe for a model server.
 
     When neither ``maxSurge`` nor ``maxUnavailable`` is written: scaleOutPriority adds first and never goes below
     the replicas of before (maxSurge = step, or 25%; maxUnavailable 0); the other orders need no extra capacity
-    (maxSurge 0; maxUnavailable = step, or 25%).
+    (maxSurge 0; maxUnavailable = step, or 25%). ``type: blueGreen`` needs room for both sides (maxSurge 100%).
     """
 
+    type: Way = Field(default=Way.ROLLING, strict=False)
     order: Order = Field(default=Order.SCALE_OUT_PRIORITY, strict=False)
     max_surge: Amount = Field(default="25%", alias="maxSurge")
     max_unavailable: Amount = Field(default=0, alias="maxUnavailable")
     step: int | None = Field(default=None, ge=1, le=100_000, description="Replicas that move at once.")
     waypoints: tuple[Waypoint, ...] = Field(default=(), max_length=50, strict=False)
+    traffic: Traffic | None = Field(
+        default=None, description="What sends users to a side; without it, one Service covers the replicas of both."
+    )
+    retain: Duration | None = Field(
+        default=None, description="blueGreen: how long the old side stays whole after the switch; 10m by default."
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
+        if data.get("type") == Way.BLUE_GREEN:
+            return {"retain": "10m", **_BOTH_WHOLE, **data}
         surge = data.get("maxSurge", data.get("max_surge"))
         unavailable = data.get("maxUnavailable", data.get("max_unavailable"))
         step = data.get("step")
@@ -320,6 +387,43 @@ class Strategy(Model):
             why = "and maxUnavailable are both 0, so nothing could move"
             raise _wrong("maxSurge", self.max_surge, why, "raise one of them to 1")
         return self
+
+    @model_validator(mode="after")
+    def _led(self) -> Self:
+        problem = self._blue_green_problem() if self.type is Way.BLUE_GREEN else self._rolling_problem()
+        if problem is not None:
+            raise problem
+        return self
+
+    def _blue_green_problem(self) -> PydanticCustomError | None:
+        given = {"order": self.order, "maxSurge": self.max_surge, "maxUnavailable": self.max_unavailable}
+        for field, value in given.items():
+            if value != _BOTH_WHOLE[field]:
+                why = f"is not how blueGreen goes: both sides are whole at the switch, so it takes {_BOTH_WHOLE[field]}"
+                return _wrong(field, value, why, "leave it out")
+        if self.traffic is None:
+            return _wrong("traffic", None, "is missing: blueGreen has to switch it", "write `traffic: {service: NAME}`")
+        if self.retain is not None and self.retain > MAX_HOLD:
+            return _wrong("retain", format_duration(self.retain), "is over 30 days", "write a shorter time")
+        weighted = [i for i, waypoint in enumerate(self.waypoints) if waypoint.weight is not None]
+        return _misplaced_weight(self, weighted, "would split what blueGreen switches at once") if weighted else None
+
+    def _rolling_problem(self) -> PydanticCustomError | None:
+        if self.retain is not None:
+            return _wrong("retain", format_duration(self.retain), "is for blueGreen", "leave it out")
+        if isinstance(self.traffic, ByService):
+            fix = "write `type: blueGreen`, or split it by a route"
+            return _wrong("traffic.service", self.traffic.service, "can only be switched at once", fix)
+        weighted = [i for i, waypoint in enumerate(self.waypoints) if waypoint.weight is not None]
+        if weighted and self.traffic is None:
+            return _misplaced_weight(self, weighted, "needs something that splits traffic")
+        return None
+
+
+def _misplaced_weight(strategy: Strategy, weighted: list[int], why: str) -> PydanticCustomError:
+    first = weighted[0]
+    fix = "leave it out, or write `type: rolling` with `traffic: {route: NAME, services: {old: NAME, new: NAME}}`"
+    return _wrong(f"waypoints[{first}].weight", strategy.waypoints[first].weight, why, fix)
 
 
 class Readiness(Model):
@@ -380,6 +484,17 @@ class Spec(Rules):
     target: AnyTarget
     change: Change
 
+    @model_validator(mode="after")
+    def _two_sides(self) -> Self:
+        if self.strategy.traffic is not None and self.target.kind != "DeploymentPair":
+            raise _wrong(
+                "strategy.traffic",
+                "...",
+                f"needs a Deployment for each side, and a {self.target.kind} is one object",
+                "leave it out, or write `kind: DeploymentPair`",
+            )
+        return self
+
     @property
     def rules(self) -> Rules:
         """The rules alone, without the change: a history should not repeat the change at every step."""
@@ -434,9 +549,12 @@ def _path(loc: tuple[int | str, ...]) -> str:
     # Pydantic adds the names of a union's branches to the path; they are no fields of the file.
     branches = {"str", "int", "constrained-str", "EnvFrom", "[key]"}
     pairs = zip(("", *loc), loc, strict=False)
-    parts = [p for before, p in pairs if p not in branches and not (before == "target" and p in KINDS)]
+    parts = [p for before, p in pairs if p not in branches and p not in _TAGS.get(before, ())]
     return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).removeprefix(".")
 
+
+_TAGS: dict[int | str, tuple[str, ...]] = {"target": tuple(KINDS), "traffic": ("service", "route")}
+"""The names of a union's branches, by the field that it stands in."""
 
 _WHY_AND_FIX = {
     "extra_forbidden": "is not a field that Segue knows; check its spelling (`segue schema` lists all)",

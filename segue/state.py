@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from segue.observation import Cause, Counts, Foreign, Frozen, Problem, Version
+from segue.observation import Cause, Counts, Foreign, Frozen, Problem, Routed, Version
 from segue.spec import Change, Waypoint
 
 MAX_LOG = 400
@@ -111,6 +111,8 @@ class State(Frozen):
     claimed: bool = False
     """The target was changed by this rollout, so that going back means writing."""
     mark: Mark = Mark()
+    routed: Routed | None = None
+    """Where the traffic was led by the latest write; none before the first."""
     passed: tuple[int, ...] = ()
     """Indices of the waypoints that are passed, for the present plan."""
     waypoint: Reached | None = None
@@ -215,6 +217,20 @@ class State(Frozen):
             verified=False,
         ).noted(now, "scaled", f"{why} {counts}")
 
+    def after_route(self, share: int, why: str, writes: int, now: float, version: int = 0) -> Self:
+        """Record where the traffic goes now; what was verified is asked again after a step back."""
+        before = self.routed.share if self.routed else 0
+        changed = self.routed is None or share != before
+        since = now if changed or self.routed is None else self.routed.since
+        found = self.but(
+            routed=Routed(share=share, version=version, since=since),
+            verified=self.verified and share >= before,
+            overrules=False,
+            progress_at=now,
+            writes=self.writes + writes,
+        )
+        return found.noted(now, "traffic", f"{share} % to new: {why}") if changed else found
+
     def after_settle(self, counts: Counts, writes: int, now: float, mark: Mark | None = None) -> Self:
         """Record that the counts that are ready are now those that are wanted; a person goes on from here."""
         return self.but(
@@ -228,10 +244,12 @@ class State(Frozen):
             mark=mark or self.mark, resize=left, progress_at=now, verified=False, writes=self.writes + 1
         ).noted(now, "resized", f"{replicas} replicas")
 
-    def after_verify(self, waypoint: tuple[int, Waypoint] | None, now: float) -> Self:
-        """Record that all gates passed: at a waypoint, or at the end."""
+    def after_verify(
+        self, waypoint: tuple[int, Waypoint] | None, now: float, what: str = "every replica is new"
+    ) -> Self:
+        """Record that all gates passed: at a waypoint, or for the whole of it."""
         if waypoint is None:
-            return self.but(verified=True).noted(now, "verified", "every replica is new")
+            return self.but(verified=True).noted(now, "verified", what)
         index, written = waypoint
         hold_s = 0.0 if self.promoted else written.hold.total_seconds()
         reached = Reached(index=index, at=str(written.at), hold_until=now + hold_s, approved=not written.approval)

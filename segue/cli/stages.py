@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from segue.plan import SCALE_BOTH, SCALE_NEW, SCALE_OLD, Plan, Stage
+from segue.plan import ROUTE, SCALE_BOTH, SCALE_NEW, SCALE_OLD, Plan, Stage
 from segue.spec import Rollout
 
 _BAR_CELLS = 40
@@ -23,11 +23,15 @@ def plan_table(rollout: Rollout, made: Plan) -> RenderableType:
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 2, 0, 0))
     for title in ("stage", "old", "new", "total"):
         table.add_column(title, justify="right")
+    is_led = any(stage.traffic is not None for stage in made.stages)
+    if is_led:
+        table.add_column("traffic", justify="right")
     for title in ("", "what happens", "waypoint"):
         table.add_column(title)
     before: Stage | None = None
     for number, stage in enumerate(made.stages):
-        cells = (number, stage.old, stage.new, stage.old + stage.new)
+        traffic = (f"{stage.traffic} %",) if is_led else ()
+        cells = (number, stage.old, stage.new, stage.old + stage.new, *traffic)
         table.add_row(*map(str, cells), _bar(stage, made.ceiling), _action(before, stage), _waypoint(stage))
         before = stage
     target = rollout.spec.target
@@ -51,8 +55,14 @@ def _action(before: Stage | None, stage: Stage) -> str:
         SCALE_NEW: f"add {added} new, until ready",
         SCALE_OLD: f"remove {gone} old",
         SCALE_BOTH: f"replace {gone} old by {added} new, until ready",
+        ROUTE: _routed(stage),
     }
     return words[stage.action]
+
+
+def _routed(stage: Stage) -> str:
+    kept = f", keep the old for {stage.retain}" if stage.retain else ""
+    return f"lead {stage.traffic} % of the traffic to new{kept}"
 
 
 def _waypoint(stage: Stage) -> str:

@@ -1,0 +1,103 @@
+"""Which share of the traffic the new side should have, and what must stay of a side that has some. Pure.
+
+Traffic is separate from replicas: what a strategy without ``traffic`` leaves to one Service over both sides is written
+here, as percent to the new side. No side without a ready replica ever gets any, and no side that has some is emptied.
+"""
+
+from segue.observation import Observation
+from segue.spec import Strategy, Way
+from segue.state import Goal, State
+
+NONE, ALL = 0, 100
+
+
+def share_of(seen: Observation) -> int:
+    """Return the percent of the traffic that the new side has now."""
+    return seen.routed.share if seen.routed is not None else NONE
+
+
+def reached_weight(strategy: Strategy, state: State) -> int:
+    """Return the weight of the latest waypoint that is reached and verified; one without a weight changes none."""
+    reached = (*state.passed, *((state.waypoint.index,) if state.waypoint else ()))
+    weights = [strategy.waypoints[i].weight for i in reached]
+    return next((w for w in reversed(weights) if w is not None), NONE)
+
+
+def wanted_share(
+    strategy: Strategy, seen: Observation, goal: Goal, *, weight: int, verified: bool, ahead: bool, last: bool
+) -> int:
+    """Return the percent of the traffic that the new side should have.
+
+    ``weight`` is that of the latest waypoint; ``verified`` says that every new replica is; ``ahead`` that a waypoint
+    is still to come; ``last`` that the next move takes the last old replicas.
+    """
+    now = share_of(seen)
+    if is_stranded(seen):
+        return NONE if now and seen.old.ready else ALL
+    if goal is Goal.BACK:
+        return _share_back(now, seen)
+    if strategy.type is Way.BLUE_GREEN:
+        whole = verified and not ahead and seen.new.proven >= seen.replicas
+        return ALL if now == ALL or whole else NONE
+    return ALL if last and not ahead and seen.new.proven else weight if seen.new.ready else NONE
+
+
+def is_stranded(seen: Observation) -> bool:
+    """Whether traffic goes to a side without a ready replica, and the other has some.
+
+    Nothing goes to a new side that had none before: it is not verified.
+    """
+    now = share_of(seen)
+    return now > NONE and bool(
+        (not seen.new.ready and seen.old.ready) or (now < ALL and not seen.old.ready and seen.new.ready)
+    )
+
+
+def _share_back(now: int, seen: Observation) -> int:
+    """Give all to the old side at once; where it has none it may have been taken: when it is no weaker than the new."""
+    strong = now < ALL or seen.old.ready >= seen.new.ready
+    return NONE if strong and seen.old.ready else now
+
+
+def kept(strategy: Strategy, state: State, seen: Observation, now: float) -> int:
+    """Return how many replicas must stay of the side that is left: the old one forward, the new one on the way back."""
+    if strategy.traffic is None:
+        return 0
+    share, is_blue_green = share_of(seen), strategy.type is Way.BLUE_GREEN
+    if state.goal is Goal.BACK:
+        return 0 if share == NONE else seen.new.total if is_blue_green else 1
+    if share < ALL:
+        return max(seen.old.total, seen.replicas) if is_blue_green else 1
+    free = not is_blue_green or (now >= retained_until(strategy, state) and seen.new.proven >= seen.replicas)
+    return 0 if free else seen.old.total
+
+
+def retained_until(strategy: Strategy, state: State) -> float:
+    """Return until when the old side stays whole after the switch: seconds since the epoch; 0 when nothing is."""
+    routed = state.routed
+    if strategy.retain is None or routed is None or routed.share < ALL or state.promoted:
+        return 0.0
+    return routed.since + strategy.retain.total_seconds()
+
+
+def objection(strategy: Strategy, seen: Observation, share: int) -> str:
+    """Say why ``share`` would send traffic to a side that has nothing ready; empty when it does not.
+
+    Asked again on what is read right before a write, in other words than ``wanted_share``.
+    """
+    if share > NONE and not seen.new.ready:
+        return f"{share} % to the new side, which has no ready replica"
+    if share < ALL and not seen.old.ready:
+        return f"{ALL - share} % to the old side, which has no ready replica"
+    if strategy.type is Way.BLUE_GREEN and share not in (NONE, ALL):
+        return f"{share} % of what can only be switched"
+    return ""
+
+
+def objection_to_counts(share: int, old: int, new: int) -> str:
+    """Say why so many replicas would empty a side that has traffic; empty when they do not."""
+    if share < ALL and not old and new:
+        return f"{ALL - share} % of the traffic goes to the old side, which would have no replica"
+    if share > NONE and not new and old:
+        return f"{share} % of the traffic goes to the new side, which would have no replica"
+    return ""
