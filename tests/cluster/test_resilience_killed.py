@@ -3,13 +3,14 @@
 import asyncio
 import traceback
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from harness import Lab, Run, open_lab, until
 from killing_worker import CRASHING, PHASES, Diary, KillingWorker, until_phase, watched
 from segue_local import Stack
+from subjects import SUBJECTS, DeploymentSubject, Subject
 
 AT_ONCE = 10
 REPLICAS, SURGE = 3, 1
@@ -64,8 +65,8 @@ class End:
     outcome: str | None
     images: list[str]
     is_restored: bool
-    exactly: dict[str, int] = field(default_factory=dict)
-    """Moves, writes that the API server took, and the Deployment's generation: nothing is done twice."""
+    exactly: dict[str, Any] = field(default_factory=dict)
+    """Moves, writes that the API server took, and the target's generation: nothing is done twice."""
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -79,24 +80,52 @@ async def test_killed_at_every_point(stack: Stack, name: str) -> None:
         scenario.at or ("prepare", "await_ready", "scale_new", "finish")
     )
     points = [f"{each}:{phase}:kill" for each in killed for phase in PHASES]
+    await _same_ends(stack, scenario, undisturbed, points)
+
+
+OTHERS = [pytest.param(each, id=name) for name, each in SUBJECTS.items() if each is not DeploymentSubject]
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+async def test_killed_in_each_activity(stack: Stack, kind: type[Subject]) -> None:
+    """For the other kinds of targets one point of each activity that writes, and of prepare, stands for all."""
+
+    async def one(scenario: Scenario, *activities: str) -> None:
+        _, undisturbed = await _roll(stack, scenario, kind=kind)
+        assert undisturbed.outcome == scenario.outcome and undisturbed.is_restored
+        await _same_ends(stack, scenario, undisturbed, [f"{each}#1:during:kill" for each in activities], kind)
+
+    failing = replace(
+        SCENARIOS["rollback"], spec={"strategy": {"maxSurge": SURGE}, "change": kind.changed(2, "crash-loop")}
+    )
+    await asyncio.gather(one(SCENARIOS["success"], "prepare", "scale_new", "finish"), one(failing, "undo"))
+
+
+async def _same_ends(
+    stack: Stack, scenario: Scenario, undisturbed: End, points: list[str], kind: type[Subject] = DeploymentSubject
+) -> None:
+    """Roll once for each point, side by side; each must end as the undisturbed one."""
     places = asyncio.Semaphore(AT_ONCE)
 
     async def run(point: str) -> End:
         async with places:
-            return (await _roll(stack, scenario, point))[1]
+            return (await _roll(stack, scenario, point, kind))[1]
 
     ends = await asyncio.gather(*map(run, points), return_exceptions=True)
     failures = [f"{point}: {_told(end)}" for point, end in zip(points, ends, strict=True) if end != undisturbed]
     assert not failures, f"{len(failures)} of {len(points)} points; undisturbed: {undisturbed}\n" + "\n".join(failures)
 
 
-async def _roll(stack: Stack, scenario: Scenario, point: str = "") -> tuple[Diary, End]:
+async def _roll(
+    stack: Stack, scenario: Scenario, point: str = "", kind: type[Subject] = DeploymentSubject
+) -> tuple[Diary, End]:
     async with open_lab(stack) as lab:
-        await lab.deploy("chat", REPLICAS, ready_after=scenario.ready_after)
-        before = lab.settings("chat")
+        subject = kind(lab, "chat")
+        await subject.create(REPLICAS, ready_after=scenario.ready_after)
+        before = subject.settings()
         worker = KillingWorker(lab, point)
         async with watched(lab, "chat") as watcher, asyncio.TaskGroup() as group:
-            run = await lab.start("chat", **scenario.spec)
+            run = await lab.start("chat", **{"target": subject.target, "change": subject.changed(2), **scenario.spec})
             group.create_task(scenario.steer(lab, run))
             if point:
                 await worker.until_gone()
@@ -105,16 +134,15 @@ async def _roll(stack: Stack, scenario: Scenario, point: str = "") -> tuple[Diar
         # The way back is the controller's own.
         passing = 0 if report.status.outcome == "Completed" else 1
         watcher.assert_within(REPLICAS, scenario.ceiling, passing=passing)
-        after = lab.settings("chat")
         exactly = {
             "moves": report.status.moves,
             "writes": len(worker.diary.patches),
-            "generation": lab.deployment("chat").metadata.generation,
+            "generation": subject.version(),
         }
         end = End(
             outcome=report.status.outcome,
             images=sorted(p.spec.containers[0].image for p in lab.pods("chat")),
-            is_restored={**after, "template": None} == {**before, "template": None},
+            is_restored=subject.settings() == subject.settled(scenario.outcome, before),
             exactly=exactly if scenario.is_exact else {},
         )
         return worker.diary, end

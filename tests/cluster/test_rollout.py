@@ -1,31 +1,9 @@
-"""Rollouts of real Deployments that go well, judged by a watcher that only sees pods."""
+"""Rollouts of real Deployments that go well: their settings, small ones, waypoints. Each order: test_every_lever."""
 
 import asyncio
 from typing import Any
 
-import pytest
 from harness import Lab
-
-ORDERS = [
-    pytest.param({"maxSurge": 1}, 4, 5, id="scaleOutPriority, surge 1"),
-    pytest.param({"step": 2}, 4, 6, id="scaleOutPriority, step 2"),
-    pytest.param({"order": "scaleInPriority", "step": 2}, 2, 4, id="scaleInPriority, step 2"),
-    pytest.param({"order": "scaleSimultaneously", "maxSurge": 1, "maxUnavailable": 1}, 3, 5, id="scaleSimultaneously"),
-    pytest.param({"maxSurge": "30%", "maxUnavailable": "30%"}, 3, 6, id="percentages: 30% of 4 is 2 up and 1 down"),
-    pytest.param({"maxSurge": "100%"}, 4, 8, id="all at once"),
-]
-
-
-@pytest.mark.parametrize(("strategy", "floor", "ceiling"), ORDERS)
-async def test_success_in_each_order(served: Lab, strategy: dict[str, object], floor: int, ceiling: int) -> None:
-    """A good version replaces the old one, and floor and ceiling hold at every event."""
-    async with served.case("chat", strategy=strategy) as case:
-        report = await case.ends("Completed")
-    assert len(served.pods("chat", "chat:2")) == 4 == len(served.pods("chat"))
-    assert (report.status.floor, report.status.ceiling) == (floor, ceiling)
-    # The other orders ask for both in one write; by default what goes is seen to go first.
-    case.watcher.assert_within(floor, ceiling, passing=2 if "order" in strategy else 0)
-
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "recreate": {"strategy": {"type": "Recreate"}},

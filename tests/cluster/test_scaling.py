@@ -1,7 +1,6 @@
 """Targets whose replicas change, or go, in the middle of a rollout."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from harness import Case, Lab, until
@@ -9,50 +8,6 @@ from harness import Case, Lab, until
 
 def moved(moves: int) -> Any:
     return lambda status: status.moves >= moves
-
-
-async def ready(case: Case, replicas: int) -> None:
-    """Wait until the target is told to have so many replicas, and as many are ready."""
-    await until(f"{replicas} wanted", lambda: case.lab.raw(case.name)["spec"]["replicas"] == replicas)
-    await until(f"{replicas} ready", lambda: case.watcher.samples[-1].ready >= replicas)
-
-
-async def test_scaled_up_and_down_in_the_middle(served: Lab) -> None:
-    """4→8→4, by message or by somebody else: floor and ceiling follow the replicas of now, and it completes."""
-
-    def by_hand(case: Case, replicas: int) -> Any:
-        async def patch() -> None:
-            case.lab.patch(case.name, {"spec": {"replicas": replicas}}, manager="an-autoscaler")
-
-        return patch()
-
-    def by_message(case: Case, replicas: int) -> Any:
-        return case.run.send("scale", replicas=replicas)
-
-    async def one(name: str, scale: Callable[[Case, int], Any], waypoint: int) -> None:
-        waypoints = [{"at": waypoint, "approval": True}, {"at": "75%", "approval": True}]
-        async with served.case(name, strategy={"maxSurge": 1, "waypoints": waypoints}) as case:
-            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
-            grows = case.watcher.mark()
-            await scale(case, 8)
-            await ready(case, 8)
-            await case.run.send("approve")
-            await case.run.until("it asks at 6 of 8", lambda s: s.phase == "AwaitingApproval" and s.new.replicas == 6)
-            shrinks = case.watcher.mark()
-            await scale(case, 4)
-            await until("4 wanted", lambda: served.raw(name)["spec"]["replicas"] == 4)
-            await case.run.send("approve")
-            await case.ends("Completed")
-            assert len(served.pods(name)) == 4
-        case.watcher.assert_within(4, 5, until=grows)
-        case.watcher.assert_within(4, 9, since=grows, until=shrinks, passing=1)
-        grown = next(n for n, s in enumerate(case.watcher.samples) if n >= grows and s.ready >= 8)
-        case.watcher.assert_within(8, 9, since=grown, until=shrinks)
-        case.watcher.assert_within(4, 9, since=shrinks)
-        shrunk = next(n for n, s in enumerate(case.watcher.samples) if n >= shrinks and s.total <= 5)
-        case.watcher.assert_within(4, 5, since=shrunk)
-
-    await asyncio.gather(one("message", by_message, 1), one("hand", by_hand, 2))
 
 
 async def test_scaled_to_none_in_the_middle(served: Lab) -> None:

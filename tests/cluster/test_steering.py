@@ -4,7 +4,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from harness import Case, Lab, Run, until
+from harness import Lab, Run, until
+from subjects import DeploymentSubject
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
@@ -37,24 +38,6 @@ def moved(moves: int) -> Any:
 # --- pause and resume -----------------------------------------------------------------------------------
 
 
-async def test_pause_and_resume_at_each_stage(served: Lab) -> None:
-    """Paused at a stage, what was asked becomes ready and then nothing moves; resumed, it goes on within the budget."""
-    async with served.case("chat", target=SLOW) as case:
-        for moves in range(1, 5):
-            await case.run.until(f"{moves} moves", moved(moves))
-            assert await case.run.send("pause", reason="lunch") == "pause: now Paused"
-            status = await case.run.status()
-            assert status.waiting_for == "resume: paused by test: lunch" and "resume" in status.can
-            rest = await case.rests()
-            generation = served.raw("chat")["metadata"]["generation"]
-            assert await case.rests() == rest
-            assert served.raw("chat")["metadata"]["generation"] == generation
-            assert await case.run.send("resume") == "resume: now Progressing"
-        report = await case.ends("Completed")
-    case.watcher.assert_within(4, 5)
-    assert len(entries(report, "paused")) == len(entries(report, "resumed")) == 4
-
-
 async def test_a_pause_holds_progress_and_not_safety(served: Lab) -> None:
     """A new pod that crashes while paused still rolls the target back."""
     async with served.case("chat", 2, target=SLOW) as case:
@@ -69,50 +52,11 @@ async def test_a_pause_holds_progress_and_not_safety(served: Lab) -> None:
 # --- retarget -------------------------------------------------------------------------------------------
 
 
-async def test_retarget_at_each_stage(served: Lab) -> None:
-    """Retargeted to v3 at any stage, only v3 runs at the end, and nothing that serves goes before v3 is ready."""
-
-    async def one(moves: int) -> None:
-        async with served.case(f"at-{moves}", target=SLOW) as case:
-            await case.run.until(f"{moves} moves", moved(moves))
-            assert await case.run.send("retarget", change=V3) == "now wants server=example/chat:3"
-            report = await case.ends("Completed")
-            assert len(served.pods(case.name, "chat:3")) == 4 == len(served.pods(case.name))
-            assert len(report.plans) == 2
-            assert report.plans[1].parent == "server=example/chat:2"
-        # What is superseded and unready goes in the same write.
-        case.watcher.assert_within(4, 5, passing=1)
-
-    await asyncio.gather(*map(one, range(5)))
-
-
-async def test_retarget_back_or_to_the_same(served: Lab) -> None:
-    """To v1 by its image, or to the baseline by name, is a way back; to what is wanted already changes nothing."""
-
-    async def back(name: str, **wish: Any) -> None:
-        async with served.case(name, target=SLOW) as case:
-            await case.run.until("2 moves", moved(2))
-            await case.run.send("retarget", **wish)
-            report = await case.ends("RolledBack")
-            assert "retargeted to the baseline by test" in report.status.reason
-        case.watcher.assert_within(4, 5, passing=1)
-
-    async def same() -> None:
-        async with served.case("same", target=SLOW) as case:
-            await case.run.until("2 moves", moved(2))
-            said = await case.run.send("retarget", change={"images": {"server": "example/chat:2"}})
-            assert said == "server=example/chat:2 is wanted already"
-            report = await case.ends("Completed")
-            assert len(report.plans) == 1
-        case.watcher.assert_within(4, 5, passing=1)
-
-    v1 = {"images": {"server": "example/chat:1"}}
-    await asyncio.gather(back("image", change=v1), back("name", baseline=True), same())
-
-
 async def test_retarget_away_from_a_bad_version(served: Lab) -> None:
     """A version that never becomes ready and fills the surge is left behind by a retarget, within the budget."""
-    async with served.case("chat", change=NEVER_READY, strategy={"maxSurge": 2}) as case:
+    async with served.case(
+        "chat", change=DeploymentSubject.changed(2, "never-ready"), strategy={"maxSurge": 2}
+    ) as case:
         await case.reaches(4, 2, ready=False)
         # A patch has no sum with another change: the newest wish is laid on the baseline.
         assert "a patch cannot be combined" in await refused(case.run, "retarget", change=V3)
@@ -144,20 +88,6 @@ async def test_abort_with_three_versions_alive(served: Lab) -> None:
 
 
 # --- abort ----------------------------------------------------------------------------------------------
-
-
-async def test_abort_at_each_stage(served: Lab) -> None:
-    """Aborted at any stage, the baseline comes back within the budget, and the outcome says so."""
-
-    async def one(moves: int) -> None:
-        async with served.case(f"at-{moves}", target=SLOW) as case:
-            await case.run.until(f"{moves} moves", moved(moves))
-            assert await case.run.send("abort", reason="no") == "abort: now RollingBack"
-            report = await case.ends("Aborted")
-            assert report.status.reason == "Requested: aborted by test: no"
-        case.watcher.assert_within(4, 5, passing=1)
-
-    await asyncio.gather(*map(one, range(5)))
 
 
 async def test_abort_before_anything_was_written(served: Lab) -> None:
@@ -200,52 +130,6 @@ async def test_a_second_abort_and_cancel_change_nothing(served: Lab) -> None:
         await asyncio.gather(case.run.signal("abort"), case.run.handle.cancel(), case.run.signal("abort"))
         await case.ends("Aborted")
     case.watcher.assert_within(4, 5, passing=1)
-
-
-# --- settle ---------------------------------------------------------------------------------------------
-
-
-NEVER_READY: dict[str, Any] = {
-    "patch": {
-        "metadata": {"labels": {"segue.dev/fake": "never-ready"}},
-        "spec": {"containers": [{"name": "server", "image": "example/chat:2"}]},
-    }
-}
-
-
-async def mend(case: Case, count: int) -> None:
-    """Let so many of the new pods become ready, and no more."""
-    await until(f"{count} new pods", lambda: len(case.lab.pods(case.name, "chat:2")) >= count)
-    for pod in case.lab.pods(case.name, "chat:2")[:count]:
-        case.lab.relabel(pod.metadata.name, "ready")
-
-
-async def test_settle_leaves_a_stage_that_cannot_complete(served: Lab) -> None:
-    """Settled, only what is ready is kept, and it waits for a person; who resumes, goes on from there, or goes back."""
-
-    async def one(name: str, way: str, outcome: str) -> None:
-        async with served.case(name, change=NEVER_READY, strategy={"maxSurge": 2}) as case:
-            await case.reaches(4, 2, ready=False)
-            await mend(case, 1)
-            await case.reaches(3, 3, ready=False)
-            assert (await case.run.send("settle")).startswith("settle: now")
-            await case.run.until("it settled", lambda s: s.phase == "Paused" and s.reason == "settled")
-            assert await case.rests() == (3, 1)
-            fields = {"change": V3, "onto_baseline": True} if way == "retarget" else {}
-            await case.run.send(way, **fields)
-            if way == "retarget":
-                await case.run.send("resume")
-            if way == "resume":
-                await case.reaches(3, 3, ready=False)
-                await mend(case, 3)
-                await case.reaches(1, 4, ready=False)
-                await mend(case, 4)
-            await case.ends(outcome)
-        case.watcher.assert_within(4, 6, passing=1)
-
-    await asyncio.gather(
-        one("on", "resume", "Completed"), one("back", "abort", "Aborted"), one("elsewhere", "retarget", "Completed")
-    )
 
 
 # --- approvals ------------------------------------------------------------------------------------------

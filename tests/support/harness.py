@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 import os
 import signal
 import subprocess
@@ -20,6 +19,7 @@ import yaml
 from kubernetes import client
 from kubernetes import config as kubeconfig
 from segue_local import Stack
+from subjects import DeploymentSubject, Subject
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 from watcher import PodWatcher
@@ -111,6 +111,7 @@ class Lab:
         return [p for p in live if version in f"{p.spec.containers[0].image} {p.metadata.labels.get('segue.dev/fake')}"]
 
     def watch(self, name: str) -> PodWatcher:
+        """Watch the pods with the label ``app`` of this name."""
         return PodWatcher(self.core.api_client, self.namespace, f"app={name}")
 
     def patch(self, name: str, patch: dict[str, Any], manager: str = "a-person") -> None:
@@ -154,31 +155,30 @@ class Lab:
 
     @asynccontextmanager
     async def case(
-        self, name: str, replicas: int = 4, change: dict[str, Any] | None = None, *, tuning: contract.Tuning = FAST,
-        target: dict[str, Any] | None = None, **spec: Any,
+        self, name: str, replicas: int = 4, change: dict[str, Any] | None = None, *,
+        kind: type[Subject] = DeploymentSubject, target: dict[str, Any] | None = None, **spec: Any,
     ) -> AsyncIterator["Case"]:  # fmt: skip
-        """A target, its watcher and its rollout: surge 1 unless said otherwise; ``target`` is its Deployment's spec."""
-        await self.deploy(name, replicas, **(target or {}))
-        async with self.rolled(name, change, tuning=tuning, **spec) as case:
+        """A target, its watcher and its rollout: surge 1 unless said otherwise; ``target`` is how it is made."""
+        await kind(self, name).create(replicas, **(target or {}))
+        async with self.rolled(name, change, kind=kind, **spec) as case:
             yield case
 
     @asynccontextmanager
     async def rolled(
-        self, name: str, change: dict[str, Any] | None = None, *, tuning: contract.Tuning = FAST, **spec: Any
-    ) -> AsyncIterator["Case"]:
+        self, name: str, change: dict[str, Any] | None = None, *, kind: type[Subject] = DeploymentSubject,
+        tuning: contract.Tuning = FAST, **spec: Any,
+    ) -> AsyncIterator["Case"]:  # fmt: skip
         """The same for a target that is there already."""
-        before = self.settings(name)
-        with self.watch(name) as watcher:
-            run = await self.start(name, change, tuning=tuning, **{"strategy": {"maxSurge": 1}, **spec})
-            yield Case(self, name, before, run, watcher)
+        subject = kind(self, name)
+        before, image = subject.settings(), subject.image()
+        given = {"target": subject.target, "strategy": {"maxSurge": 1}, **spec}
+        with PodWatcher(self.core.api_client, self.namespace, subject.selector) as watcher:
+            run = await self.start(name, change or subject.changed(2), tuning=tuning, **given)
+            yield Case(self, name, subject, image, before, run, watcher)
 
     def settings(self, name: str) -> dict[str, Any]:
         """All of a Deployment that a rollout must leave as it was, but for the template's change and the replicas."""
-        found = json.loads(self.apps.read_namespaced_deployment(name, self.namespace, _preload_content=False).data)
-        spec = {k: v for k, v in found["spec"].items() if k != "replicas"}
-        annotations = found["metadata"].get("annotations", {})
-        told = ("/revision", "/change-cause", "segue.dev/change")
-        return {**spec, "annotations": {k: v for k, v in annotations.items() if not k.endswith(told)}}
+        return DeploymentSubject(self, name).settings()
 
     def replicasets(self, name: str) -> list[dict[str, Any]]:
         found = self.apps.list_namespaced_replica_set(
@@ -297,6 +297,9 @@ class Case:
 
     lab: Lab
     name: str
+    subject: Subject
+    image: str
+    """Of the version that ran before."""
     before: dict[str, Any]
     run: Run
     watcher: PodWatcher
@@ -305,31 +308,27 @@ class Case:
         """Wait for the end, assert how it ends, and that the target is free and has its own settings again."""
         report = await self.run.end(limit_s)
         assert report.status.outcome == outcome, to_markdown(report)
-        after = self.lab.settings(self.name)
-        changed = {"template"} if outcome == "Completed" else set()
-        assert {k: v for k, v in after.items() if k not in changed} == {
-            k: v for k, v in self.before.items() if k not in changed
-        }, to_markdown(report)
+        assert self.subject.settings() == self.subject.settled(outcome, self.before), to_markdown(report)
         if outcome != "Completed":
             assert await until("only the baseline runs", self.only_baseline)
         return report
 
     def only_baseline(self) -> bool:
         """Whether every pod is there and of the version that ran before."""
-        image = self.before["template"]["spec"]["containers"][0]["image"]
+        return self.only(self.image)
+
+    def only(self, image: str) -> bool:
+        """Whether every replica that there should be is there, and of this version."""
         pods = self.lab.pods(self.name)
-        return len(pods) == self.lab.raw(self.name)["spec"]["replicas"] == len(self.lab.pods(self.name, image))
+        return len(pods) == self.subject.replicas() == len(self.lab.pods(self.name, image))
 
     async def rests(self) -> tuple[int, int]:
         """Wait until all that is asked is there and ready and nobody is writing; returns (old, new) as asked."""
         await until("nothing but the watch is under way", self.only_watches)
 
         def look() -> tuple[int, int] | None:
-            spec = self.lab.raw(self.name)["spec"]
-            rolling, replicas = spec["strategy"]["rollingUpdate"], spec["replicas"]
-            down = _resolved(rolling["maxUnavailable"], replicas, up=False)
-            old, new = replicas - down, _resolved(rolling["maxSurge"], replicas, up=True) + down
-            return (old, new) if self._are(old, new, ready=True) else None
+            asked = self.subject.asked()
+            return asked if self._are(*asked, ready=True) else None
 
         found: tuple[int, int] = await until("all that is asked is ready", look)
         return found
@@ -345,19 +344,20 @@ class Case:
         await until(f"{self.name} at ({old}, {new})", lambda: self._are(old, new, ready=ready))
 
     def _are(self, old: int, new: int, *, ready: bool) -> bool:
-        image = self.before["template"]["spec"]["containers"][0]["image"]
         now = self.watcher.samples[-1].by_image
-        olds = sum(v[1] for v in now if v[0].startswith(f"{image} "))
+        olds = sum(v[1] for v in now if v[0].startswith(f"{self.image} "))
         news = sum(v[1] for v in now) - olds
         return (olds, news) == (old, new) and (not ready or all(v[1] == v[2] for v in now))
 
+    async def mend(self, count: int) -> None:
+        """Let so many of the new pods become ready, and no more."""
 
-def _resolved(amount: int | str, replicas: int, *, up: bool) -> int:
-    """A count or percentage, as the Deployment controller reads it."""
-    if isinstance(amount, int):
-        return amount
-    share = int(amount.rstrip("%")) * replicas / 100
-    return math.ceil(share) if up else math.floor(share)
+        def others() -> list[Any]:
+            return [p for p in self.lab.pods(self.name) if p.spec.containers[0].image != self.image]
+
+        await until(f"{count} new pods", lambda: len(others()) >= count)
+        for pod in others()[:count]:
+            self.lab.relabel(pod.metadata.name, "ready")
 
 
 @asynccontextmanager

@@ -1,0 +1,241 @@
+"""Every kind of target, in each of its orders: it goes well, fails, and is steered at each stage.
+
+The rollouts of one kind go side by side. A watcher that only sees pods judges floor and ceiling of each.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from harness import Case, Lab, until
+from subjects import SUBJECTS, Subject, Way
+
+from segue.report import Report
+from segue.state import Entry
+
+SLOW = {"ready_after": "2s"}
+"""Slow enough that a message comes while the stage that it is meant for lasts."""
+
+SCENARIOS = {"success", "failure", "abort", "pause", "retarget", "scale", "scale by hand", "settle"}
+
+Kind = type[Subject]
+
+
+def every(scenario: str) -> Any:
+    """Run a test for every kind for which the scenario makes sense."""
+    assert scenario in SCENARIOS
+    assert all(kind.cannot.keys() <= SCENARIOS for kind in SUBJECTS.values())
+    kinds = [pytest.param(kind, id=name) for name, kind in SUBJECTS.items() if scenario not in kind.cannot]
+    return pytest.mark.parametrize("kind", kinds)
+
+
+async def each(*ways: Way, one: Callable[[Way], Awaitable[None]]) -> None:
+    """Roll in each of these ways, side by side; what goes wrong says in which."""
+
+    async def named(way: Way) -> None:
+        try:
+            await one(way)
+        except Exception as error:
+            error.add_note(f"way: {way}")
+            raise
+
+    await asyncio.gather(*map(named, ways))
+
+
+async def at_each_stage(kind: Kind, one: Callable[[Way, int], Awaitable[None]]) -> None:
+    """Roll in each way of a kind, once for each stage that lasts."""
+    stages = [(way, moves) for way in kind.ways for moves in range(way.stages)]
+    await each(*(way._replace(stages=moves) for way, moves in stages), one=lambda way: one(way, way.stages))
+
+
+def moved(moves: int) -> Any:
+    return lambda status: status.moves >= moves
+
+
+def entries(report: Report, what: str) -> list[Entry]:
+    return [e for e in report.entries if e.what == what]
+
+
+@every("success")
+async def test_success(served: Lab, kind: Kind) -> None:
+    """A good version replaces the old one, and floor and ceiling hold at every event."""
+
+    async def one(way: Way) -> None:
+        async with served.case(way.name, kind=kind, strategy=way.strategy) as case:
+            report = await case.ends("Completed")
+            assert case.only("chat:2") and len(served.pods(case.name)) == 4
+        assert (report.status.floor, report.status.ceiling) == (way.floor, way.ceiling)
+        case.watcher.assert_within(way.floor, way.ceiling, passing=way.passing)
+
+    await each(*kind.ways, *kind.budgets, one=one)
+
+
+@every("failure")
+async def test_failure(served: Lab, kind: Kind) -> None:
+    """A version that crashes, or is not ready in time, is taken back by itself; nothing of it stays."""
+
+    async def one(way: Way) -> None:
+        async def bad(mode: str) -> None:
+            change = kind.changed(2, mode)
+            spec = {"strategy": way.strategy, "readiness": {"minReady": "0s", "deadline": "4s"}}
+            async with served.case(f"{way.name}-{mode}", kind=kind, change=change, **spec) as case:
+                await case.ends("RolledBack")
+            case.watcher.assert_within(way.floor, way.ceiling, passing=way.passing_back)
+
+        await asyncio.gather(bad("crash-loop"), bad("never-ready"))
+
+    await each(*kind.ways, one=one)
+
+
+@every("abort")
+async def test_abort_at_each_stage(served: Lab, kind: Kind) -> None:
+    """Aborted at any stage, the baseline comes back within the budget, and the outcome says so."""
+
+    async def one(way: Way, moves: int) -> None:
+        async with served.case(f"{way.name}-{moves}", kind=kind, strategy=way.strategy, target=SLOW) as case:
+            await case.run.until(f"{moves} moves", moved(moves))
+            assert await case.run.send("abort", reason="no") == "abort: now RollingBack"
+            report = await case.ends("Aborted")
+            assert report.status.reason == "Requested: aborted by test: no"
+        case.watcher.assert_within(way.floor, way.ceiling, passing=way.passing_back)
+
+    await at_each_stage(kind, one)
+
+
+@every("pause")
+async def test_pause_and_resume_at_each_stage(served: Lab, kind: Kind) -> None:
+    """Paused at a stage, what was asked becomes ready and then nothing moves; resumed, it goes on within the budget."""
+
+    async def one(way: Way) -> None:
+        async with served.case(way.name, kind=kind, strategy=way.strategy, target=SLOW) as case:
+            for moves in range(1, way.stages):
+                await case.run.until(f"{moves} moves", moved(moves))
+                assert await case.run.send("pause", reason="lunch") == "pause: now Paused"
+                status = await case.run.status()
+                assert status.waiting_for == "resume: paused by test: lunch" and "resume" in status.can
+                rest, version = await case.rests(), case.subject.version()
+                assert await case.rests() == rest
+                assert case.subject.version() == version
+                assert await case.run.send("resume") == "resume: now Progressing"
+            report = await case.ends("Completed")
+        case.watcher.assert_within(way.floor, way.ceiling, passing=way.passing)
+        assert len(entries(report, "paused")) == len(entries(report, "resumed")) == way.stages - 1
+
+    await each(*kind.ways, one=one)
+
+
+@every("retarget")
+async def test_retarget_at_each_stage(served: Lab, kind: Kind) -> None:
+    """Retargeted to v3 at any stage, only v3 runs at the end, and nothing that serves goes before v3 is ready."""
+
+    async def one(way: Way, moves: int) -> None:
+        async with served.case(f"{way.name}-{moves}", kind=kind, strategy=way.strategy, target=SLOW) as case:
+            await case.run.until(f"{moves} moves", moved(moves))
+            assert await case.run.send("retarget", change=kind.changed(3)) == "now wants server=example/chat:3"
+            report = await case.ends("Completed")
+            assert case.only("chat:3") and len(served.pods(case.name)) == 4
+            assert len(report.plans) == 2
+            assert report.plans[1].parent == "server=example/chat:2"
+        case.watcher.assert_within(way.floor, way.ceiling, passing=way.passing_back)
+
+    await at_each_stage(kind, one)
+
+
+@every("retarget")
+async def test_retarget_back_or_to_the_same(served: Lab, kind: Kind) -> None:
+    """To v1 by its image, or to the baseline by name, is a way back; to what is wanted already changes nothing."""
+
+    async def back(name: str, **wish: Any) -> None:
+        async with served.case(name, kind=kind, target=SLOW) as case:
+            await case.run.until("2 moves", moved(2))
+            await case.run.send("retarget", **wish)
+            report = await case.ends("RolledBack")
+            assert "retargeted to the baseline by test" in report.status.reason
+        case.watcher.assert_within(4, 5, passing=1)
+
+    async def same() -> None:
+        async with served.case("same", kind=kind, target=SLOW) as case:
+            await case.run.until("2 moves", moved(2))
+            said = await case.run.send("retarget", change=kind.changed(2))
+            assert said == "server=example/chat:2 is wanted already"
+            report = await case.ends("Completed")
+            assert len(report.plans) == 1
+        case.watcher.assert_within(4, 5, passing=1)
+
+    await asyncio.gather(back("image", change=kind.changed(1)), back("name", baseline=True), same())
+
+
+async def ready(case: Case, replicas: int) -> None:
+    """Wait until the target is told to have so many replicas, and as many are ready."""
+    await until(f"{replicas} wanted", lambda: case.subject.replicas() >= replicas)
+    await until(f"{replicas} ready", lambda: case.watcher.samples[-1].ready >= replicas)
+
+
+@every("scale")
+async def test_scaled_up_and_down_in_the_middle(served: Lab, kind: Kind) -> None:
+    """4→8→4, by message or by somebody else: floor and ceiling follow the replicas of now, and it completes."""
+
+    async def by_hand(case: Case, replicas: int) -> None:
+        case.subject.resize(replicas)
+
+    async def by_message(case: Case, replicas: int) -> None:
+        await case.run.send("scale", replicas=replicas)
+
+    async def one(name: str, scale: Callable[[Case, int], Awaitable[None]], waypoint: int) -> None:
+        waypoints = [{"at": waypoint, "approval": True}, {"at": "75%", "approval": True}]
+        async with served.case(name, kind=kind, strategy={"maxSurge": 1, "waypoints": waypoints}) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            grows = case.watcher.mark()
+            await scale(case, 8)
+            await ready(case, 8)
+            await case.run.send("approve")
+            await case.run.until("it asks at 6 of 8", lambda s: s.phase == "AwaitingApproval" and s.new.replicas == 6)
+            shrinks = case.watcher.mark()
+            await scale(case, 4)
+            await until("4 wanted", lambda: case.subject.replicas() <= 5)
+            await case.run.send("approve")
+            await case.ends("Completed")
+            assert case.only("chat:2") and len(served.pods(name)) == 4
+        case.watcher.assert_within(4, 5, until=grows)
+        case.watcher.assert_within(4, 9, since=grows, until=shrinks, passing=1)
+        grown = next(n for n, s in enumerate(case.watcher.samples) if n >= grows and s.ready >= 8)
+        case.watcher.assert_within(8, 9, since=grown, until=shrinks)
+        case.watcher.assert_within(4, 9, since=shrinks)
+        shrunk = next(n for n, s in enumerate(case.watcher.samples) if n >= shrinks and s.total <= 5)
+        case.watcher.assert_within(4, 5, since=shrunk)
+
+    ways = [one("message", by_message, 1)]
+    if "scale by hand" not in kind.cannot:
+        ways.append(one("hand", by_hand, 2))
+    await asyncio.gather(*ways)
+
+
+@every("settle")
+async def test_settle_leaves_a_stage_that_cannot_complete(served: Lab, kind: Kind) -> None:
+    """Settled, only what is ready is kept, and it waits for a person; who resumes, goes on from there, or goes back."""
+
+    async def one(name: str, way: str, outcome: str) -> None:
+        change = kind.changed(2, "never-ready")
+        async with served.case(name, kind=kind, change=change, strategy={"maxSurge": 2}) as case:
+            await case.reaches(4, 2, ready=False)
+            await case.mend(1)
+            await case.reaches(3, 3, ready=False)
+            assert (await case.run.send("settle")).startswith("settle: now")
+            await case.run.until("it settled", lambda s: s.phase == "Paused" and s.reason == "settled")
+            assert await case.rests() == (3, 1)
+            fields = {"change": kind.changed(3), "onto_baseline": True} if way == "retarget" else {}
+            await case.run.send(way, **fields)
+            if way == "retarget":
+                await case.run.send("resume")
+            if way == "resume":
+                await case.reaches(3, 3, ready=False)
+                await case.mend(3)
+                await case.reaches(1, 4, ready=False)
+                await case.mend(4)
+            await case.ends(outcome)
+        case.watcher.assert_within(4, 6, passing=1)
+
+    await asyncio.gather(
+        one("on", "resume", "Completed"), one("back", "abort", "Aborted"), one("elsewhere", "retarget", "Completed")
+    )

@@ -1,0 +1,164 @@
+"""Kinds of targets under test: what the suite for every lever must know of one, beside what the API server says.
+
+A new kind is a subclass here and a line in ``SUBJECTS``; the tests of ``test_every_lever`` stay as they are.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+if TYPE_CHECKING:
+    from harness import Lab
+
+IMAGE = "example/chat"
+
+
+class Way(NamedTuple):
+    """How four replicas are rolled, and what a watcher of pods may see of it."""
+
+    name: str
+    strategy: dict[str, Any]
+    floor: int
+    ceiling: int
+    stages: int
+    """After so many moves new replicas are waited for; one less is the last after which a message comes in time."""
+    passing: int = 0
+    """So many pods more than the ceiling may be there for a moment: see ``PodWatcher.assert_within``."""
+    passing_back: int = 1
+    """The same for the way back, and for what a retarget leaves behind."""
+
+
+OUT = Way("out", {"maxSurge": 1}, 4, 5, 5)
+IN = Way("in", {"order": "scaleInPriority", "step": 2}, 2, 4, 3, 2, 2)
+BOTH = Way("both", {"order": "scaleSimultaneously", "maxSurge": 1, "maxUnavailable": 1}, 3, 5, 3, 2, 2)
+
+
+BUDGETS = (
+    Way("step", {"step": 2}, 4, 6, 0),
+    Way("percentages", {"maxSurge": "30%", "maxUnavailable": "30%"}, 3, 6, 0),  # of 4 it is 2 up and 1 down
+    Way("at-once", {"maxSurge": "100%"}, 4, 8, 0),
+)
+
+
+class Subject:
+    """A target of one kind, by its name in a lab. Its replicas are pods with the label ``app``, version 1 at first."""
+
+    kind: ClassVar[str]
+    ways: ClassVar[tuple[Way, ...]] = (OUT, IN, BOTH)
+    """One for each order that the kind has."""
+    budgets: ClassVar[tuple[Way, ...]] = BUDGETS
+    """More ways, in which it is only rolled without an accident."""
+    cannot: ClassVar[Mapping[str, str]] = {}
+    """The scenarios of the suite that make no sense for the kind, and why."""
+
+    def __init__(self, lab: "Lab", name: str) -> None:
+        self.lab, self.name = lab, name
+
+    @property
+    def target(self) -> dict[str, Any]:
+        """The spec's ``target``."""
+        return {"kind": self.kind, "namespace": self.lab.namespace, "name": self.name}
+
+    @property
+    def selector(self) -> str:
+        """What selects its pods of both sides, and no others."""
+        return f"app={self.name}"
+
+    @staticmethod
+    def changed(version: int, mode: str = "") -> dict[str, Any]:
+        """A change to another version; with a mode, to one whose pods behave so."""
+        image = f"{IMAGE}:{version}"
+        if not mode:
+            return {"images": {"server": image}}
+        containers = [{"name": "server", "image": image}]
+        return {"patch": {"metadata": {"labels": {"segue.dev/fake": mode}}, "spec": {"containers": containers}}}
+
+    async def create(self, replicas: int, **more: Any) -> None:
+        """Make it, and wait until it serves; ``more`` is ``ready_after`` and what else the kind takes."""
+        raise NotImplementedError
+
+    def image(self) -> str:
+        """The image of the version that it runs, while no rollout does anything to it."""
+        raise NotImplementedError
+
+    def replicas(self) -> int:
+        """How many it is told to run, both sides together when it rests."""
+        raise NotImplementedError
+
+    def resize(self, replicas: int) -> None:
+        """Set that as somebody else would."""
+        raise NotImplementedError
+
+    def asked(self) -> tuple[int, int]:
+        """The (old, new) that it is held at."""
+        raise NotImplementedError
+
+    def version(self) -> Any:
+        """What changes with each write of a rollout, and not by itself."""
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, Any]:
+        """All that a rollout must leave as it was."""
+        raise NotImplementedError
+
+    def settled(self, outcome: str, before: dict[str, Any]) -> dict[str, Any]:
+        """What the settings must be after an outcome, given those from before."""
+        raise NotImplementedError
+
+
+class DeploymentSubject(Subject):
+    """One Deployment, in place."""
+
+    kind = "Deployment"
+
+    async def create(self, replicas: int, **more: Any) -> None:
+        await self.lab.deploy(self.name, replicas, **more)
+
+    def image(self) -> str:
+        return str(self._raw["spec"]["template"]["spec"]["containers"][0]["image"])
+
+    def replicas(self) -> int:
+        return int(self._raw["spec"]["replicas"])
+
+    def resize(self, replicas: int) -> None:
+        self.lab.patch(self.name, {"spec": {"replicas": replicas}}, manager="an-autoscaler")
+
+    def asked(self) -> tuple[int, int]:
+        spec = self._raw["spec"]
+        rolling, replicas = spec["strategy"]["rollingUpdate"], spec["replicas"]
+        down = _resolved(rolling["maxUnavailable"], replicas, up=False)
+        return replicas - down, _resolved(rolling["maxSurge"], replicas, up=True) + down
+
+    def version(self) -> Any:
+        return self._raw["metadata"]["generation"]
+
+    def settings(self) -> dict[str, Any]:
+        """All but the replicas, and what tells of its revisions."""
+        found = self._raw
+        spec = {k: v for k, v in found["spec"].items() if k != "replicas"}
+        annotations = found["metadata"].get("annotations", {})
+        told = ("/revision", "/change-cause", "segue.dev/change")
+        return {**spec, "annotations": {k: v for k, v in annotations.items() if not k.endswith(told)}}
+
+    def settled(self, outcome: str, before: dict[str, Any]) -> dict[str, Any]:
+        return {**before, "template": self.settings()["template"]} if outcome == "Completed" else before
+
+    @property
+    def _raw(self) -> dict[str, Any]:
+        """As the API server's JSON."""
+        read = self.lab.apps.read_namespaced_deployment
+        found: dict[str, Any] = json.loads(read(self.name, self.lab.namespace, _preload_content=False).data)
+        return found
+
+
+def _resolved(amount: int | str, replicas: int, *, up: bool) -> int:
+    """A count or percentage, as the Deployment controller reads it."""
+    if isinstance(amount, int):
+        return amount
+    share = int(amount.rstrip("%")) * replicas / 100
+    return math.ceil(share) if up else math.floor(share)
+
+
+SUBJECTS: dict[str, type[Subject]] = {each.kind: each for each in (DeploymentSubject,)}
+"""Every kind that the suite for every lever rolls."""
