@@ -18,11 +18,9 @@ FIELD_MANAGER = "segue"
 REQUEST_TIMEOUT_S = 20.0
 WATCH_S = 300
 SILENCE_S = 150.0
-_PATCHES: dict[str, Any] = {
-    "field_manager": FIELD_MANAGER,
-    "_content_type": "application/strategic-merge-patch+json",
-    "_request_timeout": REQUEST_TIMEOUT_S,
-}
+_PATCHES: dict[str, Any] = {"field_manager": FIELD_MANAGER, "_request_timeout": REQUEST_TIMEOUT_S}
+_STRATEGIC = "application/strategic-merge-patch+json"
+_MERGE = "application/merge-patch+json"
 
 Object = dict[str, Any]
 
@@ -34,12 +32,16 @@ class Expired(SegueError):
 
 
 class Cluster:
-    """The few calls that Segue makes, on plain JSON objects: what is not read is not parsed."""
+    """The few calls that Segue makes, on plain JSON objects: what is not read is not parsed.
+
+    A kind is the plural name of a built-in one, such as ``deployments``, or ``PLURAL.GROUP/VERSION`` of a custom one.
+    """
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
         self._apps = client.AppsV1Api(api)
         self._core = client.CoreV1Api(api)
+        self._custom = client.CustomObjectsApi(api)
         self._discovery = client.DiscoveryV1Api(api)
         policy, autoscaling = client.PolicyV1Api(api), client.AutoscalingV2Api(api)
         self._lists: Mapping[str, Callable[..., Awaitable[Any]]] = {
@@ -90,20 +92,29 @@ class Cluster:
         await self._api.close()  # type: ignore[no-untyped-call]
 
     async def get(self, kind: str, namespace: str, name: str) -> Object:
-        """Read one object, of one of the kinds in ``_gets``.
+        """Read one object, of a custom kind or one of those in ``_gets``.
 
         Raises:
             NotFound, NotAllowed, Unreachable.
         """
         with _translated(_one(kind, namespace, name)):
-            return await _json(await self._gets[kind](name, namespace, _request_timeout=REQUEST_TIMEOUT_S))
+            options: dict[str, Any] = {"_request_timeout": REQUEST_TIMEOUT_S}
+            if not _is_custom(kind):
+                return await _json(await self._gets[kind](name, namespace, **options))
+            call = self._custom.get_namespaced_custom_object_without_preload_content
+            return await _json(await call(*_place(kind, namespace), name, **options))
 
     async def list(self, kind: str, namespace: str, selector: str = "") -> Object:
-        """List objects of a namespace, by one of the kinds in ``_lists``, from the newest state."""
+        """List objects of a namespace, of a custom kind or one of those in ``_lists``, from the newest state."""
         with _translated(f"{kind} in {namespace}"):
-            return await _json(
-                await self._lists[kind](namespace, label_selector=selector or None, _request_timeout=REQUEST_TIMEOUT_S)
-            )
+            options: dict[str, Any] = {"label_selector": selector or None, "_request_timeout": REQUEST_TIMEOUT_S}
+            return await _json(await self._listed(kind, namespace, **options))
+
+    async def _listed(self, kind: str, namespace: str, **options: Any) -> Any:
+        if not _is_custom(kind):
+            return await self._lists[kind](namespace, **options)
+        call = self._custom.list_namespaced_custom_object_without_preload_content
+        return await call(*_place(kind, namespace), **options)
 
     async def list_everywhere(self, kind: str, fields: str = "") -> Object:
         """List objects of the whole cluster, by one of the kinds in ``_lists_everywhere`` and a field selector."""
@@ -113,7 +124,7 @@ class Cluster:
             )
 
     async def patch(self, kind: str, namespace: str, name: str, patch: Object, *, dry_run: bool = False) -> Object:
-        """Patch one object (strategic merge), of one of the kinds in ``_patches``.
+        """Patch one object: one of the kinds in ``_patches`` by strategic merge, one of a custom kind by JSON merge.
 
         ``metadata.resourceVersion`` in the patch is a precondition.
 
@@ -121,9 +132,14 @@ class Cluster:
             Conflict: when the precondition fails.
             Refused: when the API server does not take it.
         """
-        options: dict[str, Any] = {"field_validation": "Strict", "dry_run": "All" if dry_run else None}
+        options: dict[str, Any] = {"field_validation": "Strict", "dry_run": "All" if dry_run else None, **_PATCHES}
         with _translated(_one(kind, namespace, name)):
-            return await _json(await self._patches[kind](name, namespace, patch, **options, **_PATCHES))
+            if not _is_custom(kind):
+                call = self._patches[kind]
+                return await _json(await call(name, namespace, patch, _content_type=_STRATEGIC, **options))
+            call = self._custom.patch_namespaced_custom_object_without_preload_content
+            place = _place(kind, namespace)
+            return await _json(await call(*place, name, patch, _content_type=_MERGE, **options))
 
     async def create_config_map(self, namespace: str, made: Object, *, dry_run: bool = False) -> Object | None:
         """Create one ConfigMap; none where one of that name is there.
@@ -164,7 +180,8 @@ class Cluster:
         """
         with _translated(f"{kind} in {namespace}"):
             async with asyncio.timeout(REQUEST_TIMEOUT_S):  # an idle connection that hangs is only noticed so
-                response = await self._lists[kind](
+                response = await self._listed(
+                    kind,
                     namespace,
                     resource_version=resource_version,
                     watch=True,
@@ -183,8 +200,19 @@ class Cluster:
                     yield event["type"], event["object"]
 
 
+def _is_custom(kind: str) -> bool:
+    return "." in kind
+
+
+def _place(kind: str, namespace: str) -> tuple[str, str, str, str]:
+    """Return (group, version, namespace, plural) of a custom kind."""
+    plural, _, rest = kind.partition(".")
+    group, _, version = rest.partition("/")
+    return group, version, namespace, plural
+
+
 def _one(kind: str, namespace: str, name: str) -> str:
-    return f"{kind.partition('/')[0].removesuffix('s')} {namespace}/{name}"
+    return f"{kind.partition('.')[0].partition('/')[0].removesuffix('s')} {namespace}/{name}"
 
 
 @asynccontextmanager
