@@ -141,8 +141,8 @@ class Written(Frozen):
     why: str = ""
     writes: int = 0
     mark: Mark | None = None
-    version: int = 0
-    """Of what leads the traffic, after a write of it."""
+    routed: Routed | None = None
+    """Where the traffic goes, after a write of that."""
 
 
 class VerifyInput(Frozen):

@@ -72,6 +72,8 @@ class Routed(Frozen):
     """The object's resource version: what is older was read before the write."""
     since: float = 0.0
     """When this share was written: seconds since the epoch; 0 where it is only seen."""
+    saved: str = ""
+    """What led the traffic before the rollout, in the router's own words."""
 
 
 class Side(Frozen):

@@ -367,7 +367,9 @@ class Strategy(Model):
         if not isinstance(data, dict):
             return data
         if data.get("type") == Way.BLUE_GREEN:
-            return {"retain": "10m", **_BOTH_WHOLE, **data}
+            named = {"max_surge": "maxSurge", "max_unavailable": "maxUnavailable"}
+            given = {named.get(k, k): v for k, v in data.items() if v is not None}
+            return {"retain": "10m", **_BOTH_WHOLE, **given}
         surge = data.get("maxSurge", data.get("max_surge"))
         unavailable = data.get("maxUnavailable", data.get("max_unavailable"))
         step = data.get("step")
@@ -396,7 +398,7 @@ class Strategy(Model):
         return self
 
     def _blue_green_problem(self) -> PydanticCustomError | None:
-        given = {"order": self.order, "maxSurge": self.max_surge, "maxUnavailable": self.max_unavailable}
+        given = {"order": self.order.value, "maxSurge": self.max_surge, "maxUnavailable": self.max_unavailable}
         for field, value in given.items():
             if value != _BOTH_WHOLE[field]:
                 why = f"is not how blueGreen goes: both sides are whole at the switch, so it takes {_BOTH_WHOLE[field]}"
@@ -486,7 +488,7 @@ class Spec(Rules):
 
     @model_validator(mode="after")
     def _two_sides(self) -> Self:
-        if self.strategy.traffic is not None and self.target.kind != "DeploymentPair":
+        if self.strategy.traffic is not None and str(self.target.kind) != "DeploymentPair":
             raise _wrong(
                 "strategy.traffic",
                 "...",

@@ -217,19 +217,18 @@ class State(Frozen):
             verified=False,
         ).noted(now, "scaled", f"{why} {counts}")
 
-    def after_route(self, share: int, why: str, writes: int, now: float, version: int = 0) -> Self:
+    def after_route(self, routed: Routed, why: str, writes: int, now: float) -> Self:
         """Record where the traffic goes now; what was verified is asked again after a step back."""
-        before = self.routed.share if self.routed else 0
-        changed = self.routed is None or share != before
-        since = now if changed or self.routed is None else self.routed.since
+        before = self.routed or Routed(share=0, since=now)
+        changed = self.routed is None or routed.share != before.share
         found = self.but(
-            routed=Routed(share=share, version=version, since=since),
-            verified=self.verified and share >= before,
+            routed=routed.model_copy(update={"since": now if changed else before.since}),
+            verified=self.verified and routed.share >= before.share,
             overrules=False,
             progress_at=now,
             writes=self.writes + writes,
         )
-        return found.noted(now, "traffic", f"{share} % to new: {why}") if changed else found
+        return found.noted(now, "traffic", f"{routed.share} % to new: {why}") if changed else found
 
     def after_settle(self, counts: Counts, writes: int, now: float, mark: Mark | None = None) -> Self:
         """Record that the counts that are ready are now those that are wanted; a person goes on from here."""

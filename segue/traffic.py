@@ -33,13 +33,17 @@ def wanted_share(
     """
     now = share_of(seen)
     if is_stranded(seen):
-        return NONE if now and seen.old.ready else ALL
+        return ALL if seen.new.ready else NONE
     if goal is Goal.BACK:
-        return _share_back(now, seen)
-    if strategy.type is Way.BLUE_GREEN:
+        wanted = _share_back(now, seen)
+    elif strategy.type is Way.BLUE_GREEN:
         whole = verified and not ahead and seen.new.proven >= seen.replicas
-        return ALL if now == ALL or whole else NONE
-    return ALL if last and not ahead and seen.new.proven else weight if seen.new.ready else NONE
+        wanted = ALL if now == ALL or whole else NONE
+    else:
+        wanted = ALL if not ahead and (now == ALL or (last and seen.new.proven)) else weight
+        wanted = ALL if wanted and not seen.old.ready else wanted
+    gains_nothing_ready = (wanted > now and not seen.new.ready) or (wanted < now and not seen.old.ready)
+    return now if gains_nothing_ready else wanted
 
 
 def is_stranded(seen: Observation) -> bool:
@@ -54,9 +58,8 @@ def is_stranded(seen: Observation) -> bool:
 
 
 def _share_back(now: int, seen: Observation) -> int:
-    """Give all to the old side at once; where it has none it may have been taken: when it is no weaker than the new."""
-    strong = now < ALL or seen.old.ready >= seen.new.ready
-    return NONE if strong and seen.old.ready else now
+    """Give all to the old side at once; where it has none it may be all but gone: when it is no weaker than the new."""
+    return NONE if now < ALL or seen.old.ready >= seen.new.ready else now
 
 
 def kept(strategy: Strategy, state: State, seen: Observation, now: float) -> int:

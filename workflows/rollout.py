@@ -23,7 +23,7 @@ with workflow.unsafe.imports_passed_through():
     from segue.gates import Result, combined, failure_of
     from segue.history import Note
     from segue.messages import Message
-    from segue.observation import Cause, Frozen, Observation, Problem
+    from segue.observation import Cause, Frozen, Observation, Problem, Routed
     from segue.plan import Plan, make_plan
     from segue.report import Report
     from segue.spec import Change, OnFailure, Spec
@@ -636,12 +636,16 @@ def _after(state: State, decision: Decision, written: Written, now: float, endin
     recorders: dict[Act, Callable[[], State]] = {
         Act.SCALE: lambda: state.after_scale(_counts_of(decision), decision.why, now, written.mark, written.writes),
         Act.SETTLE: lambda: state.after_settle(_counts_of(decision), written.writes, now, written.mark),
-        Act.ROUTE: lambda: state.after_route(decision.share or 0, decision.why, written.writes, now, written.version),
+        Act.ROUTE: lambda: state.after_route(_routed_by(decision, written), decision.why, written.writes, now),
         Act.RESIZE: lambda: state.after_resize(decision.replicas or 0, now, written.mark),
         Act.UNDO: lambda: state.after_undo(written.writes, now, written.mark),
         Act.FINISH: lambda: state.after_finish(written.writes, now, ending),
     }
     return recorders[decision.act]()
+
+
+def _routed_by(decision: Decision, written: Written) -> Routed:
+    return written.routed or Routed(share=decision.share or 0)
 
 
 def _counts_of(decision: Decision) -> Any:

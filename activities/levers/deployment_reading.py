@@ -240,6 +240,12 @@ def _templates(objects: Objects) -> list[Object]:
     return [rs["spec"]["template"] for rs in objects.replicasets]
 
 
+def writer_of(found: Object, *paths: tuple[str, ...]) -> str | None:
+    """Return who else wrote one of these fields of the spec; none where only we did."""
+    writers = _writers(found, *paths)
+    return None if {w["manager"] for w in writers} == {FIELD_MANAGER} else _latest(writers)
+
+
 def _writers(deployment: Object, *paths: tuple[str, ...]) -> list[Object]:
     """Return who wrote one of these fields of the spec, from the object's own record of who owns which field."""
     entries: list[Object] = [m for m in deployment["metadata"].get("managedFields", []) if not m.get("subresource")]
