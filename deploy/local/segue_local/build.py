@@ -18,9 +18,10 @@ from segue_local.errors import BuildFailed, GoMissing, GoTooOld
 from segue_local.once import Progress, locked, run, to_stderr, told
 from segue_local.paths import binaries_dir
 
-__all__ = ["BINARIES", "Binary", "Go", "Progress", "ensure_built", "find_go"]
+__all__ = ["BINARIES", "MODULES", "Binary", "Go", "Progress", "ensure_built", "find_go"]
 
-_MODULES = Path(__file__).parent / "servers"
+MODULES = Path(__file__).parent / "servers"
+"""Where the pins are: a folder a group."""
 _KUBERNETES = "v1.36.3"
 _GO_NEEDED = (1, 26)
 _FALLBACK_GO = "/usr/local/go/bin/go"
@@ -127,7 +128,7 @@ def _flags(binary: Binary) -> list[str]:
 def _target(binary: Binary, go: Go) -> Path:
     """Where the binary lies; the folder's name changes with everything that could change the binary."""
     digest = hashlib.sha256()
-    for file in sorted((_MODULES / binary.group).iterdir()):
+    for file in sorted((MODULES / binary.group).iterdir()):
         digest.update(file.read_bytes())
     digest.update("\0".join([*_flags(binary), go.version, sys.platform, platform.machine()]).encode())
     return binaries_dir() / f"{binary.group}-{digest.hexdigest()[:16]}" / binary.name
@@ -159,7 +160,7 @@ class _Build:
         env = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local"}
         try:
             with told(self.label, self.say):
-                output, status = run(command, cwd=_MODULES / self.binary.group, env=env, lock=lock)
+                output, status = run(command, cwd=MODULES / self.binary.group, env=env, lock=lock)
                 if status != 0:
                     raise BuildFailed(self.binary.name, shlex.join(command), output)
                 temporary.replace(self.target)

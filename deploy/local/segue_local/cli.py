@@ -19,6 +19,7 @@ import typer
 from segue_local.apply import apply
 from segue_local.build import K6, NODE_BINARIES, ensure_built
 from segue_local.errors import LocalStackError, Refused, StackNotRunning
+from segue_local.gateway import ensure_definitions
 from segue_local.images import ensure_images
 from segue_local.node.machine import node_is_possible
 from segue_local.stack import PartStatus, Stack
@@ -52,11 +53,14 @@ def up(
         int | None, typer.Option("--nodes", help="How many fake nodes, each with 8 GPUs: 3, or 0 with --node.")
     ] = None,
     node: Annotated[bool, typer.Option("--node", help="A real node that runs containers (Linux, root).")] = False,
+    gateway: Annotated[bool, typer.Option("--gateway", help="With the kinds of the Gateway API.")] = False,
 ) -> None:
     """Start the stack and return when all of it answers; the servers are built the first time (minutes)."""
     started = time.monotonic()
     with _errors():
         stack = Stack.up(name, fake_nodes=nodes, node=node, on_progress=_say)
+        if gateway:
+            stack.add_gateway_api(_say)
     option = "" if name == "default" else f" --name {name}"
     print(f"Stack {name} is up ({time.monotonic() - started:.1f} s).")
     print(f"  Temporal UI   {stack.temporal_ui}")
@@ -121,6 +125,7 @@ def build(
         ensure_built(_say)
         if not everything:
             return
+        ensure_definitions(_say)
         hindrance = node_is_possible()
         if hindrance is not None:
             _say(hindrance)

@@ -36,6 +36,14 @@ class KubeClient:
             if error.code != 409:
                 raise
 
+    def create_yaml(self, path: str, body: bytes) -> None:
+        """Create an object from a manifest as it is; one that exists already is left as it is."""
+        try:
+            self._send("POST", path, body, "application/yaml")
+        except urllib.error.HTTPError as error:
+            if error.code != 409:
+                raise
+
     def patch(self, path: str, body: Mapping[str, Any]) -> None:
         """Change an object by a strategic merge patch."""
         self._call("PATCH", path, body, "application/strategic-merge-patch+json")
@@ -55,10 +63,13 @@ class KubeClient:
     def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, kind: str = "application/json"
     ) -> dict[str, Any]:
+        return self._send(method, path, None if body is None else json.dumps(body).encode(), kind)
+
+    def _send(self, method: str, path: str, body: bytes | None, kind: str) -> dict[str, Any]:
         request = urllib.request.Request(  # noqa: S310 (the address is our own server's)
             self.server + path,
             method=method,
-            data=None if body is None else json.dumps(body).encode(),
+            data=body,
             headers={"Content-Type": kind, "Accept": "application/json"},
         )
         answer: dict[str, Any] = json.loads(fetch(request, self._tls()))

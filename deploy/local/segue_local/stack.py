@@ -23,6 +23,7 @@ from segue_local import node as real_node
 from segue_local import parts, ports, processes
 from segue_local.build import BINARIES, NODE_BINARIES, Progress, ensure_built
 from segue_local.errors import LocalStackError, PartFailed, Refused, StackNotRunning
+from segue_local.gateway import add_definitions, ensure_definitions
 from segue_local.layout import MASTERS, Layout
 from segue_local.node import machine, network
 from segue_local.node.handle import Node
@@ -248,6 +249,13 @@ class Stack:
         """Every part as it is now; a dead one comes with the reason and the end of its log."""
         self._reload()
         return [self._status_of(part) for part in self._parts]
+
+    def add_gateway_api(self, on_progress: Progress | None = None) -> None:
+        """Give it the kinds of the Gateway API (no gateway); doing it again is harmless.
+
+        Raises ``BuildFailed`` or ``LocalStackError``.
+        """
+        add_definitions(self._blueprint.client, ensure_definitions(on_progress))
 
     # -- break and end ----------------------------------------------------------------------------------
 
