@@ -12,7 +12,16 @@ from segue.budget import Budget, resolve_budget
 from segue.observation import Cause, Counts, Frozen, Observation, Problem
 from segue.spec import Order, Rules, Way, Waypoint
 from segue.state import Goal, State
-from segue.traffic import ALL, is_stranded, kept, reached_weight, retained_until, share_of, wanted_share
+from segue.traffic import (
+    ALL,
+    is_stranded,
+    leaves_new,
+    must_stay,
+    reached_weight,
+    retained_until,
+    share_of,
+    wanted_share,
+)
 from segue.units import resolve
 
 
@@ -213,8 +222,8 @@ def _share(rules: Rules, state: State, seen: Observation) -> int:
     barrier = ahead[1] if ahead else None
     last = takes_the_last(resolve_budget(strategy, seen.replicas), strategy.order, seen, barrier)
     return wanted_share(
-        strategy, seen, state.goal,
-        weight=reached_weight(strategy, state), verified=state.verified, ahead=ahead is not None, last=last,
+        strategy, seen, back=leaves_new(state, seen), weight=reached_weight(strategy, state),
+        verified=state.verified, ahead=ahead is not None, last=last,
     )  # fmt: skip
 
 
@@ -223,7 +232,7 @@ def _why_share(state: State, seen: Observation, share: int) -> str:
         return "the rollout takes it over as it is"
     if is_stranded(seen):
         return f"the {'old' if share else 'new'} side has no ready replica"
-    if state.goal is Goal.BACK:
+    if leaves_new(state, seen):
         return "it goes back first"
     if state.waypoint is not None:
         return f"waypoint {state.waypoint.at} is verified"
@@ -286,7 +295,7 @@ def _move(rules: Rules, state: State, seen: Observation, now: float) -> Decision
         return None
     budget = resolve_budget(rules.strategy, seen.replicas)
     ahead = next_waypoint(rules, state, seen.replicas)
-    keep = kept(rules.strategy, state, seen, now)
+    keep = must_stay(rules.strategy, state, seen, now)
     counts = next_counts(budget, rules.strategy.order, seen, ahead[1] if ahead else None, keep=keep)
     if seen.autonomous:
         counts = Counts(0, seen.replicas)

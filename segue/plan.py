@@ -12,8 +12,8 @@ from segue.decide import barrier_at, next_counts, takes_the_last
 from segue.errors import Refused
 from segue.observation import Counts, Frozen, Observation, Routed, Side
 from segue.spec import Order, Strategy, Waypoint
-from segue.state import Goal, State
-from segue.traffic import NONE, kept, wanted_share
+from segue.state import State
+from segue.traffic import NONE, must_stay, wanted_share
 from segue.units import format_duration
 
 START, SCALE_NEW, SCALE_OLD, SCALE_BOTH, ROUTE = "start", "scaleNew", "scaleOld", "scaleBoth", "route"
@@ -103,7 +103,7 @@ class _Leading:
     def kept(self, counts: Counts) -> int:
         """Return how many old replicas must stay."""
         after_retain = float("inf")
-        return kept(self._strategy, State(owner=""), self._seen(counts), after_retain)
+        return must_stay(self._strategy, State(owner=""), self._seen(counts), after_retain)
 
     def stages(self, counts: Counts, barrier: int | None) -> list[Stage]:
         """Return the stage in which the traffic changes before the next move; none when it does not."""
@@ -112,7 +112,7 @@ class _Leading:
         strategy, seen = self._strategy, self._seen(counts)
         last = takes_the_last(self._budget, strategy.order, seen, barrier)
         share = wanted_share(
-            strategy, seen, Goal.FORWARD, weight=self._weight, verified=True, ahead=barrier is not None, last=last
+            strategy, seen, back=False, weight=self._weight, verified=True, ahead=barrier is not None, last=last
         )
         if share == self._share:
             return []

@@ -11,6 +11,11 @@ from segue.state import Goal, State
 NONE, ALL = 0, 100
 
 
+def leaves_new(state: State, seen: Observation) -> bool:
+    """Whether the new side is left: on the way back, and for another version after a retarget."""
+    return state.goal is Goal.BACK or (seen.template != state.wanted.template and seen.new.total > 0)
+
+
 def share_of(seen: Observation) -> int:
     """Return the percent of the traffic that the new side has now."""
     return seen.routed.share if seen.routed is not None else NONE
@@ -24,17 +29,18 @@ def reached_weight(strategy: Strategy, state: State) -> int:
 
 
 def wanted_share(
-    strategy: Strategy, seen: Observation, goal: Goal, *, weight: int, verified: bool, ahead: bool, last: bool
+    strategy: Strategy, seen: Observation, *, back: bool, weight: int, verified: bool, ahead: bool, last: bool
 ) -> int:
     """Return the percent of the traffic that the new side should have.
 
-    ``weight`` is that of the latest waypoint; ``verified`` says that every new replica is; ``ahead`` that a waypoint
-    is still to come; ``last`` that the next move takes the last old replicas.
+    ``back`` says that the new side is being left; ``weight`` is that of the latest waypoint; ``verified`` says that
+    every new replica is; ``ahead`` that a waypoint is still to come; ``last`` that the next move takes the last old
+    replicas.
     """
     now = share_of(seen)
     if is_stranded(seen):
         return ALL if seen.new.ready else NONE
-    if goal is Goal.BACK:
+    if back:
         wanted = _share_back(now, seen)
     elif strategy.type is Way.BLUE_GREEN:
         whole = verified and not ahead and seen.new.proven >= seen.replicas
@@ -62,12 +68,12 @@ def _share_back(now: int, seen: Observation) -> int:
     return NONE if now < ALL or seen.old.ready >= seen.new.ready else now
 
 
-def kept(strategy: Strategy, state: State, seen: Observation, now: float) -> int:
-    """Return how many replicas must stay of the side that is left: the old one forward, the new one on the way back."""
+def must_stay(strategy: Strategy, state: State, seen: Observation, now: float) -> int:
+    """Return how many replicas must stay of the side that is left: of the old one forward, else of the new one."""
     if strategy.traffic is None:
         return 0
     share, is_blue_green = share_of(seen), strategy.type is Way.BLUE_GREEN
-    if state.goal is Goal.BACK:
+    if leaves_new(state, seen):
         return 0 if share == NONE else seen.new.total if is_blue_green else 1
     if share < ALL:
         return max(seen.old.total, seen.replicas) if is_blue_green else 1

@@ -73,7 +73,7 @@ class Router(ABC):
         """Return what leads the traffic now."""
 
     @abstractmethod
-    def patch(self, found: Object, content: Content, rules: Rules) -> Object:
+    def patch(self, found: Object, content: Content) -> Object:
         """Return the spec's patch that writes it."""
 
     @abstractmethod
@@ -163,7 +163,7 @@ class Router(ABC):
                 return None, routed
             if asked.routed is not None and asked.routed.version != _version(found):
                 raise Stale(f"{self.word} {self.name(rules)} was changed since it was decided")
-            patch = self.patch(found, wanted, rules) if content != wanted else {}
+            patch = self.patch(found, wanted) if content != wanted else {}
             return {**patch, "metadata": {"annotations": {OWNER: state.owner, SAVED: kept}}}, routed
 
         new = await self._side(target, "new")
@@ -177,17 +177,21 @@ class Router(ABC):
         return await self._free(asked, self.name(asked.rules), restore=asked.state.goal is Goal.BACK)
 
     async def _free(self, asked: WriteInput, name: str, *, restore: bool) -> int:
-        rules = asked.rules
-
         def make(found: Object) -> tuple[Object | None, None]:
             if annotations_of(found).get(OWNER) != asked.state.owner:
                 return None, None  # done before, or another's by now
-            return free_patch(self, found, rules, restore=restore), None
+            return self.free(found, restore=restore), None
 
         try:
             return (await self._write(asked.target.namespace, name, make)).writes
         except NotFound:
             return 0
+
+    def free(self, found: Object, *, restore: bool) -> Object:
+        """Return the patch that takes our annotations away, and with ``restore`` puts back what was there."""
+        saved = annotations_of(found).get(SAVED)
+        patch = self.patch(found, json.loads(saved)) if restore and saved else {}
+        return {**patch, "metadata": {"annotations": {OWNER: None, SAVED: None}}}
 
     async def _write(self, namespace: str, name: str, make: Any) -> Written:
         for _ in range(_ATTEMPTS):
@@ -219,15 +223,6 @@ def side_name(target: Target, side: str) -> str:
 def as_saved(content: Content) -> str:
     """Return what led the traffic, as it is kept."""
     return json.dumps(content, separators=(",", ":"))
-
-
-def free_patch(router: Router, found: Object, rules: Rules, *, restore: bool) -> Object:
-    """Return the patch that takes our annotations away, and with ``restore`` puts back what was there."""
-    patch: Object = {}
-    saved = annotations_of(found).get(SAVED)
-    if restore and saved and json.loads(saved) != router.read(found, rules):
-        patch = router.patch(found, json.loads(saved), rules)
-    return {**patch, "metadata": {"annotations": {OWNER: None, SAVED: None}}}
 
 
 def _saved(found: Object, state: State, content: Content) -> Content:

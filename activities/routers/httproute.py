@@ -18,8 +18,8 @@ _DEFAULT_WEIGHT = 1
 
 
 class _Weighing(Leading):
-    def __init__(self, saved: list[Object], old: str, new: str) -> None:
-        refs = {ref["name"]: ref for ref in saved}
+    def __init__(self, saved: Content, old: str, new: str) -> None:
+        refs = {ref["name"]: ref for ref in saved["backendRefs"]}
         self._saved = saved
         self._old = refs[old]
         self._new = {**refs.get(new, self._old), "name": new}
@@ -27,12 +27,14 @@ class _Weighing(Leading):
     def content(self, share: int) -> Content:
         if share == NONE:
             return self._saved
-        return [{**self._old, "weight": ALL - share}, {**self._new, "weight": share}]
+        weighed = [{**self._old, "weight": ALL - share}, {**self._new, "weight": share}]
+        return {**self._saved, "backendRefs": weighed}
 
     def share(self, content: Content) -> int | None:
         if content == self._saved:
             return NONE
-        weight = content[1].get("weight", _DEFAULT_WEIGHT) if len(content) == 2 else NONE
+        refs = content["backendRefs"]
+        weight = refs[1].get("weight", _DEFAULT_WEIGHT) if len(refs) == 2 else NONE
         return weight if content == self.content(weight) else None
 
 
@@ -46,23 +48,24 @@ class HttpRouteRouter(Router):
         return _by_route(rules).route
 
     def read(self, found: Object, rules: Rules) -> Content:
-        """Return the backends of the rule; none where there is no such rule."""
+        """Return the rule's index and its backends: none where there is no such rule."""
         number, there = _by_route(rules).rule, found["spec"].get("rules", [])
-        return there[number].get("backendRefs", []) if number < len(there) else []
+        return {"rule": number, "backendRefs": there[number].get("backendRefs", []) if number < len(there) else []}
 
-    def patch(self, found: Object, content: Content, rules: Rules) -> Object:
+    def patch(self, found: Object, content: Content) -> Object:
         """Return the patch of all rules, with the backends of one changed."""
         there = copy.deepcopy(found["spec"].get("rules", []))
-        there[_by_route(rules).rule]["backendRefs"] = content
+        there[content["rule"]]["backendRefs"] = content["backendRefs"]
         return {"spec": {"rules": there}}
 
     def leading(self, saved: Content, target: Target, rules: Rules, new: Object | None) -> Leading:
         """Return the backends for each share."""
         by = _by_route(rules)
-        weights = {ref["name"]: ref.get("weight", _DEFAULT_WEIGHT) for ref in saved}
+        refs = saved["backendRefs"]
+        weights = {ref["name"]: ref.get("weight", _DEFAULT_WEIGHT) for ref in refs}
         others = weights.keys() - {by.services.old, by.services.new}
         wrong = (
-            (not saved, f"has no rule {by.rule} with backends", "name the rule by its index"),
+            (not refs, f"has no rule {by.rule} with backends", "name the rule by its index"),
             (not weights.get(by.services.old), f"leads nothing to the old side's service {by.services.old}",
              "name the Service that it leads to now as services.old"),
             (weights.get(by.services.new), f"leads traffic to the new side's service {by.services.new} already",
@@ -72,7 +75,7 @@ class HttpRouteRouter(Router):
         for applies, why, fix in wrong:
             if applies:
                 field = f"httproute {target.namespace}/{by.route}: rules[{by.rule}].backendRefs"
-                raise Refused(why, field=field, value=_shown(saved), fix=fix)
+                raise Refused(why, field=field, value=_shown(refs), fix=fix)
         return _Weighing(saved, by.services.old, by.services.new)
 
     async def check(self, asked: PrepareInput, saved: Content) -> None:

@@ -36,9 +36,9 @@ class ServiceRouter(Router):
         """Return the selector."""
         return found["spec"].get("selector") or {}
 
-    def patch(self, found: Object, content: Content, rules: Rules) -> Object:
+    def patch(self, found: Object, content: Content) -> Object:
         """Return the patch of the selector: what is not in it goes."""
-        gone: dict[str, str | None] = dict.fromkeys(self.read(found, rules))
+        gone: dict[str, str | None] = dict.fromkeys(found["spec"].get("selector") or {})
         return {"spec": {"selector": {**gone, **content}}}
 
     def leading(self, saved: Content, target: Target, rules: Rules, new: Object | None) -> Leading:
@@ -105,7 +105,7 @@ class ServiceRouter(Router):
                 raise Stale(f"service {name} is the preview of {holder}")
             before, wanted = self.read(found, asked.rules), new["spec"]["selector"]["matchLabels"]
             return {
-                **self.patch(found, wanted, asked.rules),
+                **self.patch(found, wanted),
                 "metadata": {"annotations": {OWNER: owner, SAVED: as_saved(before)}},
             }, None
 
@@ -113,9 +113,16 @@ class ServiceRouter(Router):
 
     async def finish(self, asked: WriteInput) -> int:
         """Give both Services free; the preview points again where it did."""
-        preview = _by_service(asked.rules).preview
-        previewed = 0 if preview is None else await self._free(asked, preview, restore=True)
-        return previewed + await super().finish(asked)
+        return await self._finish_preview(asked) + await super().finish(asked)
+
+    async def _finish_preview(self, asked: WriteInput) -> int:
+        target, name = asked.target, _by_service(asked.rules).preview
+        if name is None:
+            return 0
+        new = await self._side(target, "new")
+        found = await self._cluster.get("services", target.namespace, name)
+        as_left = new is None or self.read(found, asked.rules) == new["spec"]["selector"]["matchLabels"]
+        return await self._free(asked, name, restore=as_left)  # what somebody else made of it stays
 
 
 def labels_of(deployment: Object) -> Selector:

@@ -13,7 +13,7 @@ from segue.observation import Counts, Observation, Routed, Side
 from segue.plan import make_plan
 from segue.spec import Rules, Strategy, read_rollout
 from segue.state import Goal, Outcome, Reached, State, requested
-from segue.traffic import kept, objection, wanted_share
+from segue.traffic import must_stay, objection, wanted_share
 
 SERVICE: dict[str, Any] = {"service": "chat"}
 ROUTE: dict[str, Any] = {"route": "chat", "services": {"old": "chat-old", "new": "chat-new"}}
@@ -138,48 +138,48 @@ def test_without_traffic_a_stage_says_nothing_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "seen", "goal", "given", "share"),
+    ("strategy", "seen", "back", "given", "share"),
     [
-        pytest.param(BLUE_GREEN, see(4, 4, 0), Goal.FORWARD, {}, 100, id="whole-and-verified"),
-        pytest.param(BLUE_GREEN, see(4, 4, 0), Goal.FORWARD, {"verified": False}, 0, id="not-verified"),
-        pytest.param(BLUE_GREEN, see(4, 4, 0), Goal.FORWARD, {"ahead": True}, 0, id="an-approval-is-ahead"),
-        pytest.param(BLUE_GREEN, see(4, 4, 0, ready=(4, 3)), Goal.FORWARD, {}, 0, id="one-is-missing"),
-        pytest.param(BLUE_GREEN, see(4, 4, 100, ready=(4, 3)), Goal.FORWARD, {}, 100, id="switched-stays"),
-        pytest.param(BLUE_GREEN, see(4, 4, 100, ready=(4, 0)), Goal.FORWARD, {}, 0, id="new-side-is-lost"),
-        pytest.param(BLUE_GREEN, see(4, 4, 0, ready=(0, 4)), Goal.FORWARD, {"verified": False}, 0, id="not-unverified"),
-        pytest.param(BLUE_GREEN, see(4, 4, 100), Goal.BACK, {}, 0, id="back-at-once"),
-        pytest.param(BLUE_GREEN, see(1, 4, 100), Goal.BACK, {}, 100, id="back-when-the-old-is-no-weaker"),
-        pytest.param(BLUE_GREEN, see(4, 4, 100, ready=(1, 0)), Goal.BACK, {}, 0, id="one-is-better-than-none"),
-        pytest.param(BLUE_GREEN, see(4, 4, 100, ready=(0, 0)), Goal.BACK, {}, 100, id="nothing-is-ready"),
-        pytest.param(WEIGHED, see(3, 2, 5), Goal.FORWARD, {"weight": 50, "ahead": True}, 50, id="weight"),
-        pytest.param(WEIGHED, see(1, 4, 50), Goal.FORWARD, {"weight": 50, "last": True}, 100, id="the-last-go"),
-        pytest.param(WEIGHED, see(1, 4, 50), Goal.FORWARD, {"weight": 50, "last": True, "ahead": True}, 50, id="ahead"),
-        pytest.param(WEIGHED, see(1, 3, 50, ready=(0, 3)), Goal.FORWARD, {"weight": 50}, 100, id="the-old-is-lost"),
-        pytest.param(WEIGHED, see(3, 1, 5, ready=(3, 0)), Goal.FORWARD, {"weight": 5, "ahead": True}, 0, id="one-lost"),
-        pytest.param(WEIGHED, see(1, 4, 50), Goal.BACK, {}, 0, id="weights-go-back-first"),
-        pytest.param(WEIGHED, see(1, 4, 100), Goal.BACK, {}, 100, id="not-all-onto-one"),
+        pytest.param(BLUE_GREEN, see(4, 4, 0), False, {}, 100, id="whole-and-verified"),
+        pytest.param(BLUE_GREEN, see(4, 4, 0), False, {"verified": False}, 0, id="not-verified"),
+        pytest.param(BLUE_GREEN, see(4, 4, 0), False, {"ahead": True}, 0, id="an-approval-is-ahead"),
+        pytest.param(BLUE_GREEN, see(4, 4, 0, ready=(4, 3)), False, {}, 0, id="one-is-missing"),
+        pytest.param(BLUE_GREEN, see(4, 4, 100, ready=(4, 3)), False, {}, 100, id="switched-stays"),
+        pytest.param(BLUE_GREEN, see(4, 4, 100, ready=(4, 0)), False, {}, 0, id="new-side-is-lost"),
+        pytest.param(BLUE_GREEN, see(4, 4, 0, ready=(0, 4)), False, {"verified": False}, 0, id="not-unverified"),
+        pytest.param(BLUE_GREEN, see(4, 4, 100), True, {}, 0, id="back-at-once"),
+        pytest.param(BLUE_GREEN, see(1, 4, 100), True, {}, 100, id="back-when-the-old-is-no-weaker"),
+        pytest.param(BLUE_GREEN, see(4, 4, 100, ready=(1, 0)), True, {}, 0, id="one-is-better-than-none"),
+        pytest.param(BLUE_GREEN, see(4, 4, 100, ready=(0, 0)), True, {}, 100, id="nothing-is-ready"),
+        pytest.param(WEIGHED, see(3, 2, 5), False, {"weight": 50, "ahead": True}, 50, id="weight"),
+        pytest.param(WEIGHED, see(1, 4, 50), False, {"weight": 50, "last": True}, 100, id="the-last-go"),
+        pytest.param(WEIGHED, see(1, 4, 50), False, {"weight": 50, "last": True, "ahead": True}, 50, id="ahead"),
+        pytest.param(WEIGHED, see(1, 3, 50, ready=(0, 3)), False, {"weight": 50}, 100, id="the-old-is-lost"),
+        pytest.param(WEIGHED, see(3, 1, 5, ready=(3, 0)), False, {"weight": 5, "ahead": True}, 0, id="one-lost"),
+        pytest.param(WEIGHED, see(1, 4, 50), True, {}, 0, id="weights-go-back-first"),
+        pytest.param(WEIGHED, see(1, 4, 100), True, {}, 100, id="not-all-onto-one"),
     ],
 )
-def test_the_share(strategy: Strategy, seen: Observation, goal: Goal, given: dict[str, Any], share: int) -> None:
+def test_the_share(strategy: Strategy, seen: Observation, back: bool, given: dict[str, Any], share: int) -> None:
     """Each rule by its name."""
     known = {"weight": 0, "verified": True, "ahead": False, "last": False, **given}
-    assert wanted_share(strategy, seen, goal, **known) == share
+    assert wanted_share(strategy, seen, back=back, **known) == share
 
 
-def test_what_has_traffic_is_kept() -> None:
+def test_what_has_traffic_is_must_stay() -> None:
     """The old side is whole until it was retained; one of it stays while it has weight; the same back, for the new."""
-    state = State(owner="us", routed=Routed(share=100, since=NOW))
-    assert kept(BLUE_GREEN, state, see(4, 4, 0), NOW) == 4
-    assert kept(BLUE_GREEN, state, see(4, 4, 100), NOW + 599) == 4
-    assert kept(BLUE_GREEN, state, see(4, 4, 100, ready=(4, 3)), NOW + 600) == 4
-    assert kept(BLUE_GREEN, state, see(4, 4, 100), NOW + 600) == 0
-    assert kept(BLUE_GREEN, state.but(promoted=True), see(4, 4, 100), NOW) == 0
-    assert kept(WEIGHED, state, see(1, 4, 50), NOW) == 1
-    assert kept(WEIGHED, state, see(1, 4, 100), NOW) == 0
+    state = OURS.but(routed=Routed(share=100, since=NOW))
+    assert must_stay(BLUE_GREEN, state, see(4, 4, 0), NOW) == 4
+    assert must_stay(BLUE_GREEN, state, see(4, 4, 100), NOW + 599) == 4
+    assert must_stay(BLUE_GREEN, state, see(4, 4, 100, ready=(4, 3)), NOW + 600) == 4
+    assert must_stay(BLUE_GREEN, state, see(4, 4, 100), NOW + 600) == 0
+    assert must_stay(BLUE_GREEN, state.but(promoted=True), see(4, 4, 100), NOW) == 0
+    assert must_stay(WEIGHED, state, see(1, 4, 50), NOW) == 1
+    assert must_stay(WEIGHED, state, see(1, 4, 100), NOW) == 0
     back = state.but(goal=Goal.BACK)
-    assert kept(BLUE_GREEN, back, see(1, 4, 100), NOW) == 4
-    assert kept(WEIGHED, back, see(1, 4, 100), NOW) == 1
-    assert kept(WEIGHED, back, see(1, 4, 0), NOW) == 0
+    assert must_stay(BLUE_GREEN, back, see(1, 4, 100), NOW) == 4
+    assert must_stay(WEIGHED, back, see(1, 4, 100), NOW) == 1
+    assert must_stay(WEIGHED, back, see(1, 4, 0), NOW) == 0
 
 
 # --- the decision -----------------------------------------------------------------------------------------
