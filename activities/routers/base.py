@@ -9,7 +9,8 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
 from activities.cluster import Cluster, Object
-from activities.levers.ownership import OWNER, Stale, annotations_of, writer_of
+from activities.levers.deployment_patches import Stale
+from activities.levers.deployment_reading import OWNER, annotations_of, writer_of
 from activities.watching import NamespaceWatch
 from segue.contract import PrepareInput, WriteInput, Written
 from segue.errors import Conflict, NotFound, Refused
