@@ -86,7 +86,7 @@ class Router(ABC):
         """
 
     @abstractmethod
-    async def check(self, asked: PrepareInput, saved: Content) -> None:
+    async def check(self, asked: PrepareInput, saved: Content, old: Object, new: Object) -> None:
         """Check that it leads to the old side, and what else must be there.
 
         Raises:
@@ -112,10 +112,12 @@ class Router(ABC):
                 fix="let that end, or give its target free with `segue release`",
             )  # fmt: skip
         saved = self.read(found, rules)
-        new = await self._side(target, "new")
-        if self.leading(saved, target, rules, new).share(saved) is None:
-            raise AssertionError("what is there leads nothing to the new side")
-        await self.check(asked, saved)
+        old, new = await self._side(target, "old"), await self._side(target, "new")
+        if old is None:
+            return  # the lever says so
+        new = new or _to_be_made(old, asked)
+        self.leading(saved, target, rules, new)
+        await self.check(asked, saved, old, new)
 
     def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State) -> Sight | None:
         """Return what the shared watch shows; none while it is older than the latest write."""
@@ -224,6 +226,20 @@ def side_name(target: Target, side: str) -> str:
 def as_saved(content: Content) -> str:
     """Return what led the traffic, as it is kept."""
     return json.dumps(content, separators=(",", ":"))
+
+
+def labels_of(deployment: Object) -> dict[str, str]:
+    """Return the labels of a Deployment's pods."""
+    labels: dict[str, str] = deployment["spec"]["template"]["metadata"].get("labels", {})
+    return labels
+
+
+def _to_be_made(old: Object, asked: PrepareInput) -> Object:
+    """Return what is known of a new Deployment that the rollout makes from the old one: its name and its labels."""
+    name = side_name(asked.target, "new")
+    changed = ((asked.change.patch or {}).get("metadata") or {}).get("labels") or {}
+    labels = {**labels_of(old), **changed, LABEL: name}
+    return {"metadata": {"name": name}, "spec": {"template": {"metadata": {"labels": labels}}}}
 
 
 def _saved(found: Object, state: State, content: Content) -> Content:

@@ -6,8 +6,7 @@ An HTTPRoute is a custom resource: a merge patch replaces lists whole, so all ru
 import copy
 
 from activities.cluster import Object
-from activities.routers.base import Content, Leading, Router
-from activities.routers.service import labels_of
+from activities.routers.base import Content, Leading, Router, labels_of
 from segue.contract import PrepareInput
 from segue.errors import Refused
 from segue.spec import ByRoute, Rules, Target
@@ -78,16 +77,13 @@ class HttpRouteRouter(Router):
                 raise Refused(why, field=field, value=_shown(refs), fix=fix)
         return _Weighing(saved, by.services.old, by.services.new)
 
-    async def check(self, asked: PrepareInput, saved: Content) -> None:
+    async def check(self, asked: PrepareInput, saved: Content, old: Object, new: Object) -> None:
         """Check that each side's Service selects that side's pods and not the other's."""
         target, services = asked.target, _by_route(asked.rules).services
-        sides = {side: await self._side(target, side) for side in ("old", "new")}
         for side, name in (("old", services.old), ("new", services.new)):
             service = await self._cluster.get("services", target.namespace, name)
             selector = service["spec"].get("selector") or {}
-            for other, deployment in sides.items():
-                if deployment is None:
-                    continue
+            for other, deployment in (("old", old), ("new", new)):
                 selects = bool(selector) and selector.items() <= labels_of(deployment).items()
                 if selects != (other == side):
                     verb = "selects" if selects else "does not select"

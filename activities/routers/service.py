@@ -3,7 +3,7 @@
 from activities.cluster import Object
 from activities.levers.deployment_patches import Stale
 from activities.levers.deployment_reading import OWNER, annotations_of
-from activities.routers.base import SAVED, Content, Leading, Router, as_saved
+from activities.routers.base import SAVED, Content, Leading, Router, as_saved, labels_of
 from segue.contract import PrepareInput, WriteInput, Written
 from segue.errors import Refused
 from segue.observation import Routed
@@ -59,19 +59,17 @@ class ServiceRouter(Router):
         if switched == saved:
             raise Refused(
                 "selects the pods of both sides, so it cannot be switched",
-                field=field, value=shown, fix="let it select a label in which the sides differ",
+                field=field, value=shown, fix="let it select by a label in which they differ; `change.patch` can change one",
             )  # fmt: skip
         return switched
 
-    async def check(self, asked: PrepareInput, saved: Content) -> None:
+    async def check(self, asked: PrepareInput, saved: Content, old: Object, new: Object) -> None:
         """Check that the Service selects the old side, and that the preview Service is there."""
         target, by = asked.target, _by_service(asked.rules)
-        old = await self._side(target, "old")
         field = f"service {target.namespace}/{by.service}"
-        if not saved or (old and not saved.items() <= labels_of(old).items()):
-            name = old["metadata"]["name"] if old else "?"
+        if not saved or not saved.items() <= labels_of(old).items():
             raise Refused(
-                f"does not select the pods of deployment {name}", field=field, value=_shown(saved),
+                f"does not select the pods of deployment {old['metadata']['name']}", field=field, value=_shown(saved),
                 fix="name the Service that users reach the old side by",
             )  # fmt: skip
         if by.preview is not None:
@@ -124,12 +122,6 @@ class ServiceRouter(Router):
         found = await self._cluster.get("services", target.namespace, name)
         as_left = new is None or self.read(found, asked.rules) == new["spec"]["selector"]["matchLabels"]
         return await self._free(asked, name, restore=as_left)  # what somebody else made of it stays
-
-
-def labels_of(deployment: Object) -> Selector:
-    """Return the labels of a Deployment's pods."""
-    labels: Selector = deployment["spec"]["template"]["metadata"].get("labels", {})
-    return labels
 
 
 def _by_service(rules: Rules) -> ByService:
