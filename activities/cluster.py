@@ -175,6 +175,36 @@ class Cluster:
         except NotFound:
             return
 
+    async def create_deployment(self, namespace: str, made: Object, *, dry_run: bool = False) -> Object:
+        """Create one Deployment.
+
+        Raises:
+            Conflict: where one of that name is there.
+            Refused: when the API server does not take it.
+        """
+        call = self._apps.create_namespaced_deployment_without_preload_content
+        with _translated(f"deployment {namespace}/{made['metadata']['name']}"):
+            return await _json(
+                await call(
+                    namespace,
+                    cast("Any", made),
+                    field_manager=FIELD_MANAGER,
+                    field_validation="Strict",
+                    dry_run="All" if dry_run else None,
+                    _request_timeout=REQUEST_TIMEOUT_S,
+                )
+            )
+
+    async def delete_deployment(self, namespace: str, name: str, uid: str) -> None:
+        """Delete the one Deployment with this uid, and then its pods; one that is gone is fine."""
+        call = self._apps.delete_namespaced_deployment_without_preload_content
+        options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        try:
+            with _translated(f"deployment {namespace}/{name}"):
+                await _json(await call(name, namespace, body=cast("Any", options), _request_timeout=REQUEST_TIMEOUT_S))
+        except NotFound:
+            return
+
     async def watch(self, kind: str, namespace: str, resource_version: str) -> AsyncIterator[tuple[str, Object]]:
         """Yield (event type, object) from ``resource_version`` on; ends after some minutes, as the server wants.
 

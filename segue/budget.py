@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from segue.errors import Refused
 from segue.observation import Counts, Observation
-from segue.spec import Strategy
+from segue.spec import End, Strategy
 from segue.units import resolve
 
 
@@ -15,6 +15,13 @@ class Budget(NamedTuple):
     surge: int
     unavailable: int
     step: int
+    kept: int = 0
+    """Old replicas that stay at the end."""
+
+    @property
+    def end(self) -> Counts:
+        """Where it goes."""
+        return Counts(self.kept, self.replicas - self.kept)
 
     @property
     def ceiling(self) -> int:
@@ -52,7 +59,15 @@ def resolve_budget(strategy: Strategy, replicas: int) -> Budget:
     unavailable = min(resolve(strategy.max_unavailable, replicas, round_up=False), replicas)
     if surge == 0 and unavailable == 0:
         unavailable = 1
-    return Budget(replicas, surge, unavailable, strategy.step or surge + unavailable)
+    return Budget(replicas, surge, unavailable, strategy.step or surge + unavailable, _kept(strategy.to, replicas))
+
+
+def _kept(end: End | None, replicas: int) -> int:
+    if end is None:
+        return 0
+    if end.old is not None:
+        return min(resolve(end.old, replicas, round_up=False), replicas)
+    return replicas - min(resolve(end.new or 0, replicas, round_up=True), replicas)
 
 
 def objection(budget: Budget, seen: Observation, counts: Counts) -> str:
@@ -64,8 +79,12 @@ def objection(budget: Budget, seen: Observation, counts: Counts) -> str:
     grows = counts.new > seen.new.total or counts.old > seen.old.total
     if total > budget.ceiling and grows:  # what is over it already, after a drop of R, may only go
         return f"{counts} would be {total} replicas, over the ceiling of {budget.ceiling}"
-    taken = max(0, seen.old.total - counts.old)
-    serving = seen.old.ready + seen.new.proven - max(0, taken - seen.old.spare)
-    if taken and taken > seen.old.spare and serving < budget.floor:
-        return f"{counts} would leave {serving} serving, under the floor of {budget.floor}"
+    ways = [(seen.old, seen.new, counts.old)]
+    if seen.home is not None:  # otherwise the target's own controller chooses, and takes unready ones
+        ways.append((seen.new, seen.old, counts.new))
+    for leaving, coming, told in ways:
+        taken = max(0, leaving.total - told)
+        serving = leaving.ready + coming.proven - max(0, taken - leaving.spare)
+        if taken > leaving.spare and serving < budget.floor:
+            return f"{counts} would leave {serving} serving, under the floor of {budget.floor}"
     return ""

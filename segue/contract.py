@@ -73,6 +73,8 @@ class PrepareInput(Frozen):
     rules: Rules
     baseline: Version | None = None
     """Given on a retarget: the change is applied to this version, which the target carries."""
+    wanted: Version | None = None
+    """Given on a retarget to another strategy only: the version that stays the wanted one."""
 
 
 class Prepared(Frozen):
@@ -82,7 +84,11 @@ class Prepared(Frozen):
     wanted: Version
     replicas: int
     old: int
-    """Replicas that do not run the wanted version."""
+    """Replicas that do not run the wanted version; of a pair, those of the old side."""
+    new: int = 0
+    """Replicas that run it; of a pair, those of the new side."""
+    superseded: bool = False
+    """Whether those of the new side run another version than the wanted one, and must go before it comes."""
     owner: str
     """Whose writes the target takes: ours, or that of a former run which left it in the middle, taken over."""
     claimed: bool = False

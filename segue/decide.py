@@ -101,8 +101,8 @@ def next_counts(
     ====================  =========================================
 
     ``barrier`` is the number of new replicas at the next waypoint: it is not passed, and it is reached with
-    everything before it proven, so that the rollout stops exactly where the plan says. ``keep`` old replicas stay:
-    they have traffic.
+    everything before it proven, so that the rollout stops exactly where the plan says. ``keep`` replicas of the
+    side that is left stay: they have traffic.
     """
     old, new = seen.old, seen.new
     # After a change of R the fields on the target say other counts than were meant: they are brought into range.
@@ -115,21 +115,35 @@ def next_counts(
     if order is Order.SCALE_OUT_PRIORITY and budget.surge and not new.proven:
         # Nothing is taken before something new is proven, but for a superseded surplus.
         expendable = min(expendable, max(0, old.total - budget.replicas))
-    lowest = max(old.total - min(expendable, budget.step), min(keep, old.total), 0)
+    lowest = max(old.total - min(expendable, budget.step), budget.kept, min(keep, old.total))
     kept, grown = _held(budget, seen, lowest, _grown(budget, current, new.proven, lowest, barrier))
     if kept > budget.replicas or kept > current.old:
         return current
     return Counts(kept, grown)
 
 
+def toward(budget: Budget, order: Order, seen: Observation, barrier: int | None = None, *, keep: int = 0) -> Counts:
+    """Return the next counts on the way to ``budget.end``, also where new replicas are the ones to go.
+
+    Going back is the same as going forward with the sides exchanged, within the same floor and ceiling.
+    """
+    if max(seen.new.total, seen.asked.new) <= budget.end.new:
+        return next_counts(budget, order, seen, barrier, keep=keep)
+    exchanged = seen.model_copy(
+        update={"old": seen.new, "new": seen.old, "asked": Counts(seen.asked.new, seen.asked.old)}
+    )
+    leaving, coming = next_counts(budget._replace(kept=budget.end.new), order, exchanged, keep=keep)
+    return Counts(coming, leaving)
+
+
 def _held(budget: Budget, seen: Observation, old: int, new: int) -> Counts:
     """Bring counts into the budget: new replicas that are there stay, and what is taken is given back at once."""
-    new = min(max(seen.new.total, min(new, budget.ceiling - old)), budget.replicas)
+    new = min(max(seen.new.total, min(new, budget.ceiling - old, budget.end.new)), budget.replicas)
     return Counts(max(old, budget.replicas - new), new)
 
 
 def _grown(budget: Budget, current: Counts, proven: int, old: int, barrier: int | None) -> int:
-    grown = min(budget.replicas, budget.ceiling - old, proven + budget.step)
+    grown = min(budget.end.new, budget.ceiling - old, proven + budget.step)
     if barrier is not None and grown >= barrier:
         grown = barrier if proven >= current.new else min(grown, barrier - 1)
     return max(grown, current.new)
@@ -147,7 +161,10 @@ def barrier_at(waypoint: Waypoint, replicas: int) -> int:
 
 def next_waypoint(rules: Rules, state: State, replicas: int) -> tuple[int, int] | None:
     """Return (index, new replicas) of the next waypoint that is not passed, nearest first."""
-    ahead = [(barrier_at(w, replicas), i) for i, w in enumerate(rules.strategy.waypoints) if i not in state.passed]
+    most = resolve_budget(rules.strategy, replicas).end.new if replicas else 0
+    ahead = [
+        (min(barrier_at(w, replicas), most), i) for i, w in enumerate(rules.strategy.waypoints) if i not in state.passed
+    ]
     if not ahead:
         return None
     barrier, index = min(ahead)
@@ -197,6 +214,9 @@ def _settled(rules: Rules, state: State, seen: Observation, now: float) -> Decis
     if not state.settling or state.asleep or state.foreign is not None or seen.template != state.wanted.template:
         return None
     old = max(0, min(seen.asked.old, seen.old.total))
+    if seen.home is not None:
+        counts = Counts(old, min(seen.new.ready, seen.replicas))
+        return Decision(act=Act.SETTLE, why="the counts that are ready are kept", counts=counts)
     # A lever cannot hold the new template with no new replica, nor more new ones than there are replicas.
     new = min(max(seen.new.ready, seen.replicas - old, 1), seen.replicas)
     return Decision(act=Act.SETTLE, why="the counts that are ready are kept", counts=Counts(old, new))
@@ -268,13 +288,20 @@ def _draining(rules: Rules, state: State, seen: Observation, now: float) -> Deci
 
 
 def _all_new(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    if state.stopped or seen.old.total or seen.new.proven < seen.replicas or not seen.held:
+    if state.stopped or not seen.held:
+        return None
+    end = resolve_budget(rules.strategy, seen.replicas).end
+    if seen.old.total != end.old or seen.new.proven < end.new or (seen.home is not None and seen.new.total > end.new):
         return None
     if next_waypoint(rules, state, seen.replicas) is not None:
         return None
     if not state.verified:
-        return Decision(act=Act.VERIFY, why="every replica is new and proven")
-    return Decision(act=Act.FINISH, why="every replica is new and verified")
+        return Decision(act=Act.VERIFY, why=f"{_all(end)} new and proven")
+    return Decision(act=Act.FINISH, why=f"{_all(end)} new and verified")
+
+
+def _all(end: Counts) -> str:
+    return f"{end.new} replicas, as many as are wanted, are" if end.old else "every replica is"
 
 
 def _waypoint(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -294,13 +321,17 @@ def _move(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     if state.stopped:
         return None
     budget = resolve_budget(rules.strategy, seen.replicas)
-    ahead = next_waypoint(rules, state, seen.replicas)
+    unwritten = seen.template != state.wanted.template
+    superseded = unwritten and seen.home is not None and seen.new.total > 0
     keep = must_stay(rules.strategy, state, seen, now)
-    counts = next_counts(budget, rules.strategy.order, seen, ahead[1] if ahead else None, keep=keep)
+    if superseded:
+        counts = toward(budget._replace(kept=seen.replicas), rules.strategy.order, seen, keep=keep)
+    else:
+        ahead = next_waypoint(rules, state, seen.replicas)
+        counts = toward(budget, rules.strategy.order, seen, ahead[1] if ahead else None, keep=keep)
     if seen.autonomous:
         counts = Counts(0, seen.replicas)
-    unwritten = seen.template != state.wanted.template
-    if counts == seen.asked or (unwritten and counts.new == 0):
+    if counts == seen.asked or (unwritten and counts.new == 0 and not superseded):
         return None
     late = f"; {seen.leaving} have not ended in time" if rules.drain and seen.leaving else ""
     return Decision(act=Act.SCALE, why=_why(seen, counts) + late, counts=counts)
@@ -321,8 +352,24 @@ def _late(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     return Decision(act=Act.FAIL, why=str(late), problem=late)
 
 
+def _return(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    if seen.home is None or not state.claimed or _blocked(state):
+        return None
+    if seen.counts == seen.asked == seen.home and seen.old.proven >= seen.home.old and seen.new.ready >= seen.home.new:
+        return Decision(act=Act.FINISH, why="every replica runs the baseline again")
+    # Proven long ago, so as fast as the budget allows.
+    budget = resolve_budget(rules.strategy, seen.replicas)._replace(kept=seen.home.old, step=seen.replicas)
+    counts = toward(budget, rules.strategy.order, seen, keep=must_stay(rules.strategy, state, seen, now))
+    return None if counts == seen.asked else Decision(act=Act.UNDO, why=_why(seen, counts), counts=counts)
+
+
 def _undo(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    if state.claimed and (seen.held or seen.template != state.baseline.template) and not _blocked(state):
+    if (
+        seen.home is None
+        and state.claimed
+        and (seen.held or seen.template != state.baseline.template)
+        and not _blocked(state)
+    ):
         return Decision(act=Act.UNDO, why="the baseline is put back")
     return None
 
@@ -385,4 +432,4 @@ _FORWARD: tuple[Case, ...] = (
     _fenced, _foreign, _asleep, _failed, _routed, _resized, _settled, _draining, _all_new, _waypoint, _whole,
     _retaining, _move, _late, _waiting,
 )  # fmt: skip
-_BACK: tuple[Case, ...] = (_fenced, _foreign, _routed, _resized, _undo, _all_old, _alarm, _waiting)
+_BACK: tuple[Case, ...] = (_fenced, _foreign, _routed, _resized, _return, _undo, _all_old, _alarm, _waiting)

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from segue.errors import Refused
 from segue.observation import Cause, Frozen, Problem
-from segue.spec import Change
+from segue.spec import Change, Strategy
 from segue.state import Goal, Outcome, Retarget, State, requested
 
 MAX_REPLICAS = 10_000
@@ -38,16 +38,21 @@ class Resume(Message):
 
 
 class RetargetTo(Message):
-    """Go to another version from here: new images (or any named change), or back to the baseline."""
+    """Go to another version from here, in another way, or both; or back to the baseline."""
 
     change: Change | None = None
+    """New images, or any named change; none keeps the version that is wanted."""
+    strategy: Strategy | None = None
+    """Another order, budget, step, waypoints and end, from here on; none keeps them."""
     baseline: bool = False
     onto_baseline: bool = False
 
     @model_validator(mode="after")
     def _one(self) -> "RetargetTo":
-        if (self.change is None) != self.baseline:
-            raise ValueError("give either a change or baseline: true")
+        if (self.change is None and self.strategy is None) != self.baseline:
+            raise ValueError("give either a change, a strategy or both, or baseline: true")
+        if self.change is not None and not (self.onto_baseline and self.strategy is not None):
+            self.change.refuse_empty()
         return self
 
 
@@ -139,9 +144,11 @@ def _(message: Resume, state: State, now: float) -> State:
 @_receive.register
 def _(message: RetargetTo, state: State, now: float) -> State:
     _forward_only(message, state)
-    if message.change is None:
+    if message.baseline:
         return _turn_back(message, state, now, Outcome.ROLLED_BACK, "retargeted to the baseline")
-    wish = Retarget(change=message.change, by=message.by, onto_baseline=message.onto_baseline)
+    wish = Retarget(
+        change=message.change, strategy=message.strategy, by=message.by, onto_baseline=message.onto_baseline
+    )
     return state.but(retarget=wish, overrules=state.foreign is not None)
 
 

@@ -97,6 +97,11 @@ class Observation(Frozen):
     new: Side
     asked: Counts
     """What the lever holds: (replicas, 0) while it holds nothing."""
+    home: Counts | None = None
+    """Where the way back leads, for a target whose own controller does not go there: it is gone step by step.
+
+    Such a target can also be held at any counts, and its new side never runs two versions.
+    """
     template: str
     """Fingerprint of the target's pod template."""
     generation: int = 0

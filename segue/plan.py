@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from segue.budget import Budget, resolve_budget
-from segue.decide import barrier_at, next_counts, takes_the_last
+from segue.decide import barrier_at, takes_the_last, toward
 from segue.errors import Refused
 from segue.observation import Counts, Frozen, Observation, Routed, Side
 from segue.spec import Order, Strategy, Waypoint
@@ -33,7 +33,7 @@ class Stage(Frozen):
 
 
 class Plan(Frozen):
-    """All stages from (replicas, 0) to (0, replicas)."""
+    """All stages, from (replicas, 0) to (0, replicas) unless a retarget, or the spec, says otherwise."""
 
     replicas: int
     floor: int
@@ -49,31 +49,25 @@ class Plan(Frozen):
 
 
 def make_plan(
-    strategy: Strategy, replicas: int, *, old: int | None = None, parent: str = "", warnings: tuple[str, ...] = ()
-) -> Plan:
-    """Return the plan for ``replicas``, from ``old`` old ones (all, unless a retarget finds more) to none.
+    strategy: Strategy, replicas: int, *, old: int | None = None, new: int = 0, superseded: bool = False,
+    parent: str = "", warnings: tuple[str, ...] = (),
+) -> Plan:  # fmt: skip
+    """Return the plan for ``replicas``, from ``old`` old ones (all, unless more or fewer are found) and ``new`` new.
+
+    ``superseded`` new ones are of a version that is not wanted: they go before the first of the wanted version comes.
 
     Raises:
         Refused: for no replicas.
     """
     budget = resolve_budget(strategy, replicas)
-    counts = Counts(replicas if old is None else old, 0)
-    waypoints = _by_barrier(strategy, replicas)
+    counts = Counts(replicas if old is None else old, new)
     leading = _Leading(strategy, budget)
-    stages = [Stage(old=counts.old, new=counts.new, action=START, traffic=leading.shown)]
-    while counts != (0, replicas):
-        barrier = min(waypoints, default=None)
-        stages += leading.stages(counts, barrier)
-        wanted = next_counts(budget, strategy.order, settled(budget, counts), barrier, keep=leading.kept(counts))
-        if wanted == counts:
-            _refuse_unmovable(strategy, budget, counts)
-        stages += [row.model_copy(update={"traffic": leading.shown}) for row in _rows(strategy.order, counts, wanted)]
-        counts = wanted
-        if barrier is not None and counts.new >= barrier:
-            reached = waypoints.pop(barrier)
-            stages[-1] = stages[-1].model_copy(update={"waypoint": _shown(reached)})
-            leading.reach(reached)
-            stages += leading.stages(counts, barrier)
+    stages = [Stage(old=counts.old, new=counts.new, action=START)]
+    if superseded and new:
+        stages += _stages(strategy, budget._replace(kept=replicas), counts, {})
+        counts = Counts(replicas, 0)
+    stages = [stage.model_copy(update={"traffic": leading.shown}) for stage in stages]
+    stages += _stages(strategy, budget, counts, _by_barrier(strategy, budget), leading)
     return Plan(
         replicas=replicas,
         floor=budget.floor,
@@ -82,6 +76,30 @@ def make_plan(
         parent=parent,
         warnings=warnings,
     )
+
+
+def _stages(
+    strategy: Strategy, budget: Budget, counts: Counts, waypoints: dict[int, Waypoint],
+    leading: "_Leading | None" = None,
+) -> list[Stage]:  # fmt: skip
+    """Return the stages from ``counts`` to the budget's end; those of the waypoints say so."""
+    stages: list[Stage] = []
+    waypoints = {barrier: waypoint for barrier, waypoint in waypoints.items() if barrier > counts.new}
+    while counts != budget.end:
+        barrier = min(waypoints, default=None)
+        stages += leading.stages(counts, barrier) if leading else []
+        keep = leading.kept(counts) if leading else 0
+        wanted = toward(budget, strategy.order, settled(budget, counts), barrier, keep=keep)
+        if wanted == counts:
+            _refuse_unmovable(strategy, budget, counts)
+        shown = {"traffic": leading.shown if leading else None}
+        stages += [row.model_copy(update=shown) for row in _rows(strategy.order, counts, wanted)]
+        counts = wanted
+        if barrier is not None and counts.new >= barrier:
+            reached = waypoints.pop(barrier)
+            stages[-1] = stages[-1].model_copy(update={"waypoint": _shown(reached)})
+            stages += leading.reach(reached, counts, barrier) if leading else []
+    return stages
 
 
 class _Leading:
@@ -96,9 +114,10 @@ class _Leading:
         """The share for a stage; none where replicas alone lead it."""
         return None if self._strategy.traffic is None else self._share
 
-    def reach(self, waypoint: Waypoint) -> None:
+    def reach(self, waypoint: Waypoint, counts: Counts, barrier: int) -> list[Stage]:
         """Take the weight of a waypoint."""
         self._weight = self._weight if waypoint.weight is None else waypoint.weight
+        return self.stages(counts, barrier)
 
     def kept(self, counts: Counts) -> int:
         """Return how many old replicas must stay."""
@@ -147,24 +166,29 @@ def settled(budget: Budget, counts: Counts) -> Observation:
 
 
 def _rows(order: Order, before: Counts, after: Counts) -> list[Stage]:
-    """Split one move into the states that are passed: old goes, then new comes; at once where that is the order."""
+    """Split one move into the states that are passed: one side goes, then the other comes; at once in that order."""
     if before.old == after.old:
         return [Stage(old=after.old, new=after.new, action=SCALE_NEW)]
     if before.new == after.new:
         return [Stage(old=after.old, new=after.new, action=SCALE_OLD)]
     if order is Order.SCALE_SIMULTANEOUSLY:
         return [Stage(old=after.old, new=after.new, action=SCALE_BOTH)]
+    if after.old > before.old:  # new ones are the ones to go
+        return [
+            Stage(old=before.old, new=after.new, action=SCALE_NEW),
+            Stage(old=after.old, new=after.new, action=SCALE_OLD),
+        ]
     return [
         Stage(old=after.old, new=before.new, action=SCALE_OLD),
         Stage(old=after.old, new=after.new, action=SCALE_NEW),
     ]
 
 
-def _by_barrier(strategy: Strategy, replicas: int) -> dict[int, Waypoint]:
+def _by_barrier(strategy: Strategy, budget: Budget) -> dict[int, Waypoint]:
     """Key the waypoints by the number of new replicas; of two at the same number the longer, asking one holds."""
     found: dict[int, Waypoint] = {}
     for waypoint in strategy.waypoints:
-        barrier = barrier_at(waypoint, replicas)
+        barrier = min(barrier_at(waypoint, budget.replicas), budget.end.new)
         other = found.get(barrier)
         if other is not None:
             hold, approval = max(other.hold, waypoint.hold), other.approval or waypoint.approval

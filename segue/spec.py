@@ -49,6 +49,7 @@ ConfigKey = Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_l
 Text = Annotated[str, StringConstraints(max_length=32_768)]
 
 
+_NAME_A_CHANGE = "name an image or what else changes (`segue schema` lists it), or give a patch"
 _BELOW = "wrong_below"
 
 
@@ -158,8 +159,6 @@ class Change(Model):
     def _complete(self) -> Self:
         if self.patch is not None and self.named:
             raise _wrong("patch", "...", "stands beside named changes", "give one or the other")
-        if not self.patch and not self.named:
-            raise ValueError("is empty; name an image or what else changes (`segue schema` lists it), or give a patch")
         for container, variables in self.env.items():
             for name, value in variables.items():
                 _refuse_literal_secret(f"env.{container}.{name}", name, value)
@@ -179,6 +178,20 @@ class Change(Model):
         """Whether any named change is given."""
         named = (self.images, self.args, self.resources, self.annotations, self.config_maps, self.secrets)
         return any((*named, any(self.env.values()), self.revision))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing changes: only a pair whose new Deployment is there already is rolled so."""
+        return not self.patch and not self.named
+
+    def refuse_empty(self) -> None:
+        """Refuse a change that changes nothing.
+
+        Raises:
+            ValueError: when it is empty.
+        """
+        if self.is_empty:
+            raise ValueError(f"is empty; {_NAME_A_CHANGE}")
 
     @property
     def containers(self) -> set[str]:
@@ -264,7 +277,29 @@ class DeploymentTarget(Target):
     kind: Literal["Deployment"] = "Deployment"
 
 
-KINDS: dict[str, type[Target]] = {"Deployment": DeploymentTarget}
+class PairTarget(Target):
+    """Two Deployments: replicas go from the one to the other. It is named by the old one."""
+
+    kind: Literal["DeploymentPair"] = "DeploymentPair"
+    name: ObjectName = Field(default="", description="That of `old`, which need not be said twice.")
+    old: ObjectName = Field(description="The Deployment that serves now.")
+    new: ObjectName = Field(description="The one that is to serve; made from the old one where it is not there.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_old(cls, data: Any) -> Any:
+        return {"name": data.get("old"), **data} if isinstance(data, dict) and "old" in data else data
+
+    @model_validator(mode="after")
+    def _two(self) -> Self:
+        if self.old == self.new:
+            raise _wrong("new", self.new, "is the old one too", "name another Deployment, which need not be there")
+        if self.name != self.old:
+            raise _wrong("name", self.name, f"is not that of old ({self.old})", "leave it out")
+        return self
+
+
+KINDS: dict[str, type[Target]] = {"Deployment": DeploymentTarget, "DeploymentPair": PairTarget}
 """Every kind of target, by the name that a spec gives it."""
 
 
@@ -273,7 +308,10 @@ def _kind_of(given: Any) -> str:
     return kind if kind in KINDS else "Deployment"  # which then says what is wrong with it
 
 
-AnyTarget = Annotated[Annotated[DeploymentTarget, Tag("Deployment")], Discriminator(_kind_of)]
+AnyTarget = Annotated[
+    Annotated[DeploymentTarget, Tag("Deployment")] | Annotated[PairTarget, Tag("DeploymentPair")],
+    Discriminator(_kind_of),
+]
 
 
 class Waypoint(Model):
@@ -340,6 +378,21 @@ def _traffic_of(given: Any) -> str:
 Traffic = Annotated[Annotated[ByService, Tag("service")] | Annotated[ByRoute, Tag("route")], Discriminator(_traffic_of)]
 
 
+class End(Model):
+    """Where a rollout of a pair ends: with so many replicas of one side, and the rest of the other."""
+
+    old: Amount | None = Field(default=None, description="Count or percentage that stays; a percentage rounds down.")
+    new: Amount | None = Field(default=None, description="Count or percentage that comes; a percentage rounds up.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.old is None) == (self.new is None):
+            raise ValueError("give exactly one of old and new: the other side has the rest of the replicas")
+        if self.new in _ZERO:
+            raise _wrong("new", self.new, "is where every rollout starts", "write 1 or more; `segue abort` goes back")
+        return self
+
+
 class Strategy(Model):
     """How the rollout moves. What is not written is chosen to be safe for a model server.
 
@@ -359,6 +412,9 @@ class Strategy(Model):
     )
     retain: Duration | None = Field(
         default=None, description="blueGreen: how long the old side stays whole after the switch; 10m by default."
+    )
+    to: End | None = Field(
+        default=None, description="Where it ends, when not with new replicas only: for a DeploymentPair."
     )
 
     @model_validator(mode="before")
@@ -403,6 +459,8 @@ class Strategy(Model):
             if value != _BOTH_WHOLE[field]:
                 why = f"is not how blueGreen goes: both sides are whole at the switch, so it takes {_BOTH_WHOLE[field]}"
                 return _wrong(field, value, why, "leave it out")
+        if self.to is not None:
+            return _wrong("to", "...", "ends between the sides, and blueGreen has all on one", "leave it out")
         if self.traffic is None:
             return _wrong("traffic", None, "is missing: blueGreen has to switch it", "write `traffic: {service: NAME}`")
         if self.retain is not None and self.retain > MAX_HOLD:
@@ -484,17 +542,27 @@ class Spec(Rules):
     """What a rollout is asked to do."""
 
     target: AnyTarget
-    change: Change
+    change: Change = Field(
+        default_factory=Change, description="May be left out for a DeploymentPair whose new one is there."
+    )
 
     @model_validator(mode="after")
-    def _two_sides(self) -> Self:
-        if self.strategy.traffic is not None and str(self.target.kind) != "DeploymentPair":
+    def _fits_the_kind(self) -> Self:
+        if self.target.kind == "DeploymentPair":
+            return self
+        if self.change.is_empty:
+            given = "change" in self.model_fields_set
             raise _wrong(
-                "strategy.traffic",
-                "...",
-                f"needs a Deployment for each side, and a {self.target.kind} is one object",
-                "leave it out, or write `kind: DeploymentPair`",
+                "change",
+                "..." if given else None,
+                "is empty" if given else "is missing",
+                _NAME_A_CHANGE if given else "add it",
             )
+        if self.strategy.to is not None:
+            raise _wrong("strategy.to", "...", f"is not for a {self.target.kind}", "leave it out, or use a waypoint")
+        if self.strategy.traffic is not None:
+            why = f"needs a Deployment for each side, and a {self.target.kind} is one object"
+            raise _wrong("strategy.traffic", "...", why, "leave it out, or write `kind: DeploymentPair`")
         return self
 
     @property

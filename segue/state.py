@@ -10,7 +10,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from segue.observation import Cause, Counts, Foreign, Frozen, Problem, Routed, Version
-from segue.spec import Change, Waypoint
+from segue.spec import Change, Strategy, Waypoint
 
 MAX_LOG = 400
 
@@ -79,9 +79,12 @@ class Reached(Frozen):
 
 
 class Retarget(Frozen):
-    """A wish for another version, not prepared yet."""
+    """A wish for another version, or another way, not prepared yet."""
 
-    change: Change
+    change: Change | None = None
+    """None for the version that is wanted."""
+    strategy: Strategy | None = None
+    """None for the one so far."""
     by: str
     onto_baseline: bool = False
     """The change is the whole difference from the baseline; otherwise it is laid over what is wanted now."""
@@ -278,11 +281,11 @@ class State(Frozen):
         """Record that the target was scaled to 0, or has replicas again."""
         return self.but(asleep=asleep, progress_at=now).noted(now, "waits" if asleep else "goes on", why)
 
-    def after_undo(self, writes: int, now: float, mark: Mark | None = None) -> Self:
-        """Record that the baseline was written back."""
+    def after_undo(self, writes: int, now: float, mark: Mark | None = None, step: str = "") -> Self:
+        """Record that the baseline was written back, or a step of the way there."""
         return self.but(
             mark=mark or self.mark, overrules=False, foreign=None, writes=self.writes + writes, progress_at=now
-        ).noted(now, "undone", f"back to {self.baseline}")
+        ).noted(now, "undone", step or f"back to {self.baseline}")
 
     def after_alarm(self, why: str, now: float) -> Self:
         """Record that going back does not come on, or does again (``why`` empty)."""

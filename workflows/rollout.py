@@ -216,22 +216,22 @@ class RolloutWorkflow:
         )
         for warning in prepared.warnings:
             self._state = self._state.noted(_now(), "warning", warning)
-        old = prepared.old if prepared.claimed else None
-        self._plans = (make_plan(self._spec.strategy, prepared.replicas, old=old, warnings=prepared.warnings),)
+        self._plans = (_planned(self._spec, prepared, found=prepared.claimed or bool(prepared.new)),)
 
     async def _retarget(self, wish: Retarget) -> None:
         """Prepare another version; the rollout goes on with it, or as before when it is refused."""
         number = self._retargets
         try:
-            change = wish.change if wish.onto_baseline else self._spec.change.overlaid(wish.change)
+            spec = _respecified(self._spec, wish)
             prepared = await self._do(
                 contract.PREPARE,
                 PrepareInput(
-                    target=self._spec.target,
+                    target=spec.target,
                     owner=self._state.owner,
-                    change=change,
-                    rules=self._spec.rules,
+                    change=spec.change,
+                    rules=spec.rules,
                     baseline=self._state.baseline if self._state.claimed else None,
+                    wanted=self._state.wanted if wish.change is None and self._state.foreign is None else None,
                 ),
                 f"retarget by {wish.by}: try the change without doing it",
                 limit=PREPARE_LIMIT,
@@ -245,9 +245,9 @@ class RolloutWorkflow:
             return
         if self._state.retarget is not wish:
             return  # withdrawn by an abort, or replaced by a newer wish
-        self._retarget_answer[number] = self._retargeted(wish, change, prepared)
+        self._retarget_answer[number] = self._retargeted(wish, spec, prepared)
 
-    def _retargeted(self, wish: Retarget, change: Change, prepared: contract.Prepared) -> str:
+    def _retargeted(self, wish: Retarget, spec: Spec, prepared: contract.Prepared) -> str:
         now, before = _now(), self._state.wanted
         if prepared.wanted.template == self._state.baseline.template:
             reason = requested(f"retargeted to the baseline by {wish.by}")
@@ -255,16 +255,16 @@ class RolloutWorkflow:
                 overrules=self._state.overrules
             )
             return "goes back to the baseline"
-        if prepared.wanted.template == before.template and self._state.foreign is None:
+        same = prepared.wanted.template == before.template
+        if same and wish.strategy is None and self._state.foreign is None:
             self._state = self._state.but(retarget=None).noted(now, "retargeted", "to what is wanted already", wish.by)
             return f"{before} is wanted already"
-        self._spec = self._spec.model_copy(update={"change": change})
+        self._spec = spec
         if not self._state.claimed:
             self._state = self._state.but(baseline=prepared.baseline, mark=prepared.mark, foreign=None, overrules=False)
         self._state = self._state.after_retarget(prepared.wanted, now)
-        plan = make_plan(self._spec.strategy, prepared.replicas, old=prepared.old, parent=str(before))
-        self._plans = (*self._plans, plan)
-        return f"now wants {prepared.wanted}"
+        self._plans = (*self._plans, _planned(spec, prepared, found=True, parent=str(before)))
+        return f"now wants {prepared.wanted}" if not same else f"{before} is wanted still, by another strategy"
 
     async def _verify(self, decision: Decision) -> None:
         index = decision.waypoint
@@ -572,7 +572,7 @@ class RolloutWorkflow:
     async def update_retarget(self, message: messages.RetargetTo) -> str:
         """Go to another version from here; answers when the API server has tried it."""
         said = self._receive(message)
-        if message.change is None:
+        if message.baseline:
             return said
         number = self._retargets
         await workflow.wait_condition(
@@ -638,7 +638,7 @@ def _after(state: State, decision: Decision, written: Written, now: float, endin
         Act.SETTLE: lambda: state.after_settle(_counts_of(decision), written.writes, now, written.mark),
         Act.ROUTE: lambda: state.after_route(_routed_by(decision, written), decision.why, written.writes, now),
         Act.RESIZE: lambda: state.after_resize(decision.replicas or 0, now, written.mark),
-        Act.UNDO: lambda: state.after_undo(written.writes, now, written.mark),
+        Act.UNDO: lambda: state.after_undo(written.writes, now, written.mark, _step_of(decision)),
         Act.FINISH: lambda: state.after_finish(written.writes, now, ending),
     }
     return recorders[decision.act]()
@@ -650,6 +650,33 @@ def _routed_by(decision: Decision, written: Written) -> Routed:
 
 def _counts_of(decision: Decision) -> Any:
     return decision.counts
+
+
+def _step_of(decision: Decision) -> str:
+    return f"{decision.why} {decision.counts}" if decision.counts else ""
+
+
+def _respecified(spec: Spec, wish: Retarget) -> Spec:
+    """Return the spec that a retarget asks for.
+
+    Raises:
+        ValueError: when the change cannot be laid over the one so far, or does not fit the kind of target.
+    """
+    change = spec.change
+    if wish.change is not None:
+        change = wish.change if wish.onto_baseline else spec.change.overlaid(wish.change)
+    if wish.strategy is None:
+        return spec.model_copy(update={"change": change})
+    return Spec(target=spec.target, change=change, **dict(spec.rules.model_copy(update={"strategy": wish.strategy})))
+
+
+def _planned(spec: Spec, prepared: contract.Prepared, *, found: bool, parent: str = "") -> Plan:
+    """Plan from what was found; from all old, where nothing has moved."""
+    old = prepared.old if found else None
+    return make_plan(
+        spec.strategy, prepared.replicas, old=old, new=prepared.new if found else 0, superseded=prepared.superseded,
+        parent=parent, warnings=() if parent else prepared.warnings,
+    )  # fmt: skip
 
 
 def _problem(decision: Decision) -> Problem:

@@ -15,6 +15,9 @@ class TargetFacts(NamedTuple):
 
     replicas: int
     stopping: Stopping
+    old: int | None = None
+    """Replicas of the old side; none for all of them."""
+    new: int = 0
 
 
 class Lever(Protocol):

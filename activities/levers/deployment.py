@@ -131,26 +131,25 @@ class DeploymentLever:
         resolve_budget(asked.rules.strategy, replicas_of(deployment))
         held, owner = is_held(deployment), annotations_of(deployment).get(OWNER, "")
         if not held:
-            _refuse_unsettled(objects, asked.target)
-        elif not asked.baseline and not _same_target(owner, asked.owner):
-            raise Refused(
-                f"is being rolled by {owner or 'nobody who says so'}",
-                field="target",
-                value=str(asked.target),
-                fix="let that end, or give the target free with `segue release`",
-            )
+            refuse_unsettled(objects, asked.target)
+        refuse_others(owner, asked, held=held)
         start = saved_baseline(deployment)["template"] if held else deployment["spec"]["template"]
-        tried = await self._tried(asked, deployment, start_of(objects, asked.change, start))
-        await self._make_copies(asked.change, asked.target, deployment, dry_run=True)
+        wanted, warnings = asked.wanted, tuple[str, ...]()
+        if wanted is None:
+            tried = await self._tried(asked, deployment, start_of(objects, asked.change, start))
+            await self._make_copies(asked.change, asked.target, deployment, dry_run=True)
+            wanted, warnings = version_of(tried), _warnings(deployment, start, tried, asked.rules)
+        new = sum(_told(rs) for rs in objects.replicasets if fingerprint(rs["spec"]["template"]) == wanted.template)
         return Prepared(
             baseline=asked.baseline or version_of(start),
-            wanted=version_of(tried),
+            wanted=wanted,
             replicas=replicas_of(deployment),
-            old=sum(rs["spec"].get("replicas", 0) for rs in objects.replicasets),
+            old=sum(map(_told, objects.replicasets)) - new,
+            new=new,
             owner=owner if held else asked.owner,
             claimed=held,
             mark=mark_of(deployment) if held else Mark(template=fingerprint(deployment["spec"]["template"])),
-            warnings=_warnings(deployment, start, tried, asked.rules),
+            warnings=warnings,
         )
 
     async def _tried(self, asked: PrepareInput, deployment: Object, start: Object) -> Object:
@@ -413,16 +412,41 @@ def _counts_as_available(replicaset: Object) -> bool:
     return bool(seen and status.get("availableReplicas", 0) >= status.get("readyReplicas", 0))
 
 
-def _same_target(owner: str, ours: str) -> bool:
-    """Whether an owner is a former run of the same workflow: Temporal runs one at a time, so it has ended."""
-    return owner.rpartition("@")[0] == ours.rpartition("@")[0]
+def refuse_others(owner: str, asked: PrepareInput, *, held: bool) -> None:
+    """Refuse a Deployment that another rollout holds, on its own or as a side of a pair.
+
+    That of a former run of the same workflow may be taken over: Temporal runs one at a time, so it has ended.
+
+    Raises:
+        Refused: naming the other rollout.
+    """
+    same = owner.rpartition("@")[0] == asked.owner.rpartition("@")[0]
+    if not asked.baseline and not same and (held or owner.startswith("rollout/")):
+        raise Refused(
+            f"is being rolled by {owner or 'nobody who says so'}",
+            field="target",
+            value=str(asked.target),
+            fix="let that end, or give the target free with `segue release`",
+        )
 
 
-def _refuse_unsettled(objects: Objects, target: Target) -> None:
+def _told(replicaset: Object) -> int:
+    return int(replicaset["spec"].get("replicas", 0))
+
+
+def refuse_unsettled(objects: Objects, target: Target) -> None:
+    """Refuse a Deployment that is paused, or in the middle of a rollout of its own.
+
+    Raises:
+        Refused: with what brings it to rest.
+    """
     deployment = objects.deployment
     if deployment["spec"].get("paused"):
         raise Refused(
-            "is paused", field="target", value=str(target), fix=f"run `kubectl rollout resume deployment/{target.name}`"
+            "is paused",
+            field="target",
+            value=str(target),
+            fix=f"run `kubectl rollout resume deployment/{deployment['metadata']['name']}`",
         )
     running = [rs for rs in objects.replicasets if rs["spec"].get("replicas")]
     current = fingerprint(deployment["spec"]["template"])
@@ -431,7 +455,7 @@ def _refuse_unsettled(objects: Objects, target: Target) -> None:
             "is in the middle of a rollout of its own, so there is no proven version to return to",
             field="target",
             value=str(target),
-            fix=f"let it end, or run `kubectl rollout undo deployment/{target.name}`",
+            fix=f"let it end, or run `kubectl rollout undo deployment/{deployment['metadata']['name']}`",
         )
 
 

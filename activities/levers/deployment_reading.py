@@ -220,7 +220,7 @@ def _foreign(objects: Objects, state: State) -> Foreign | None:
         before = next((t for t in _templates(objects) if fingerprint(t) == mark.template), None)
         what = ", ".join(differences(before, template)) if before else "the pod template"
         return Foreign(
-            who=_latest(_writers(deployment, ("f:template",))), what=what or "the pod template", template=found
+            who=latest_of(writers_of(deployment, ("f:template",))), what=what or "the pod template", template=found
         )
     if mark.hold and mark.template == found:
         return _foreign_hold(deployment, mark, found)
@@ -230,10 +230,10 @@ def _foreign(objects: Objects, state: State) -> Foreign | None:
 def _foreign_hold(deployment: Object, mark: Mark, found: str) -> Foreign | None:
     now, before = hold_token(deployment).split(), mark.hold.split()
     changed = [after for was, after in zip(before, now, strict=True) if was != after]
-    writers = _writers(deployment, *(_HELD_FIELDS[c.partition("=")[0]] for c in changed))
+    writers = writers_of(deployment, *(_HELD_FIELDS[c.partition("=")[0]] for c in changed))
     if not changed or {w["manager"] for w in writers} == {FIELD_MANAGER}:
         return None  # as it was left, or our own write whose answer was lost
-    return Foreign(who=_latest(writers), what=", ".join(changed), template=found)
+    return Foreign(who=latest_of(writers), what=", ".join(changed), template=found)
 
 
 def _templates(objects: Objects) -> list[Object]:
@@ -242,13 +242,19 @@ def _templates(objects: Objects) -> list[Object]:
 
 def writer_of(found: Object, *paths: tuple[str, ...]) -> str | None:
     """Return who else wrote one of these fields of the spec; none where only we did."""
-    writers = _writers(found, *paths)
-    return None if {w["manager"] for w in writers} == {FIELD_MANAGER} else _latest(writers)
+    writers = writers_of(found, *paths)
+    return None if {w["manager"] for w in writers} == {FIELD_MANAGER} else latest_of(writers)
 
 
-def _writers(deployment: Object, *paths: tuple[str, ...]) -> list[Object]:
-    """Return who wrote one of these fields of the spec, from the object's own record of who owns which field."""
-    entries: list[Object] = [m for m in deployment["metadata"].get("managedFields", []) if not m.get("subresource")]
+def writers_of(deployment: Object, *paths: tuple[str, ...], scale: bool = False) -> list[Object]:
+    """Return who wrote one of these fields of the spec, from the object's own record of who owns which field.
+
+    ``scale`` says that it can be written by that subresource too.
+    """
+    through = {None, "", "scale"} if scale else {None, ""}
+    entries: list[Object] = [
+        m for m in deployment["metadata"].get("managedFields", []) if m.get("subresource") in through
+    ]
     return [m for m in entries if any(_owns(m, path) for path in paths)]
 
 
@@ -259,7 +265,8 @@ def _owns(entry: Object, path: tuple[str, ...]) -> bool:
     return fields is not None
 
 
-def _latest(writers: list[Object]) -> str:
+def latest_of(writers: list[Object]) -> str:
+    """Say who of them, but ourselves, wrote last, and when."""
     others = [w for w in writers if w["manager"] != FIELD_MANAGER]
     if not others:
         return "somebody"

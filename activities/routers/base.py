@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from activities.cluster import Cluster, Object
 from activities.levers.deployment_patches import Stale
 from activities.levers.deployment_reading import OWNER, annotations_of, writer_of
+from activities.levers.pair import LABEL
 from activities.watching import NamespaceWatch
 from segue.contract import PrepareInput, WriteInput, Written
 from segue.errors import Conflict, NotFound, Refused

@@ -59,7 +59,7 @@ class ServiceRouter(Router):
         if switched == saved:
             raise Refused(
                 "selects the pods of both sides, so it cannot be switched",
-                field=field, value=shown, fix="let it select by a label in which they differ; `change.patch` can change one",
+                field=field, value=shown, fix="let it select by a label in which they differ (see `change.patch`)",
             )  # fmt: skip
         return switched
 

@@ -210,4 +210,7 @@ def _planned(spec: Spec) -> Plan:
 
     found = asked(read_target(spec.target))
     warnings = losses(found.stopping, found.stopping, spec.rules, found.replicas) if found.replicas else ()
-    return make_plan(spec.strategy, found.replicas, warnings=warnings)
+    return make_plan(
+        spec.strategy, found.replicas, old=found.old, new=found.new,
+        superseded=not spec.change.is_empty, warnings=warnings,
+    )  # fmt: skip

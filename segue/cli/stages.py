@@ -51,6 +51,9 @@ def _action(before: Stage | None, stage: Stage) -> str:
     if before is None:
         return "as it is now"
     gone, added = before.old - stage.old, stage.new - before.new
+    if gone < 0 or added < 0:  # a retarget: the new side is emptied first
+        parts = [f"bring back {-gone} old, until ready"] * (gone < 0) + [f"remove {-added} new"] * (added < 0)
+        return ", ".join(parts)
     words = {
         SCALE_NEW: f"add {added} new, until ready",
         SCALE_OLD: f"remove {gone} old",

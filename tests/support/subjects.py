@@ -152,6 +152,64 @@ class DeploymentSubject(Subject):
         return found
 
 
+class PairSubject(Subject):
+    """A Deployment, and one that is made from it."""
+
+    kind = "DeploymentPair"
+    # One Deployment after the other is told, what goes before what comes: nothing is passing.
+    ways = tuple(way._replace(passing=0, passing_back=0) for way in Subject.ways)
+    budgets = tuple(way._replace(passing=0) for way in Subject.budgets)
+    cannot: ClassVar[Mapping[str, str]] = {
+        "scale by hand": "neither Deployment's replicas is that of the target, so a change of one is a foreign change",
+    }
+
+    @property
+    def target(self) -> dict[str, Any]:
+        return {"kind": self.kind, "namespace": self.lab.namespace, "old": self.name, "new": self.new}
+
+    @property
+    def new(self) -> str:
+        return f"{self.name}-next"
+
+    async def create(self, replicas: int, **more: Any) -> None:
+        await self.lab.deploy(self.name, replicas, **more)
+
+    def image(self) -> str:
+        return DeploymentSubject(self.lab, self.name).image()
+
+    def replicas(self) -> int:
+        return sum(self.asked())
+
+    def asked(self) -> tuple[int, int]:
+        told = self._told()
+        return told.get(self.name, 0), told.get(self.new, 0)
+
+    def version(self) -> Any:
+        return {d.metadata.name: d.metadata.generation for d in self._both()}
+
+    def settings(self) -> dict[str, Any]:
+        """Of both; by name."""
+        return {name: DeploymentSubject(self.lab, name).settings() for name in self._told()}
+
+    def settled(self, outcome: str, before: dict[str, Any]) -> dict[str, Any]:
+        """The old one is as it was; the new one is there only when it serves, and differs in what tells it apart."""
+        if outcome != "Completed":
+            return before
+        new = self.settings()[self.new]
+        own = {"template", "selector"}
+        assert {k: v for k, v in new.items() if k not in own} == {
+            k: v for k, v in before[self.name].items() if k not in own
+        }
+        return {**before, self.new: new}
+
+    def _told(self) -> dict[str, int]:
+        return {d.metadata.name: d.spec.replicas for d in self._both()}
+
+    def _both(self) -> list[Any]:
+        found = self.lab.apps.list_namespaced_deployment(self.lab.namespace).items
+        return [d for d in found if d.metadata.name in {self.name, self.new}]
+
+
 def _resolved(amount: int | str, replicas: int, *, up: bool) -> int:
     """A count or percentage, as the Deployment controller reads it."""
     if isinstance(amount, int):
@@ -160,5 +218,5 @@ def _resolved(amount: int | str, replicas: int, *, up: bool) -> int:
     return math.ceil(share) if up else math.floor(share)
 
 
-SUBJECTS: dict[str, type[Subject]] = {each.kind: each for each in (DeploymentSubject,)}
+SUBJECTS: dict[str, type[Subject]] = {each.kind: each for each in (DeploymentSubject, PairSubject)}
 """Every kind that the suite for every lever rolls."""
