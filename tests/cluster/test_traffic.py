@@ -132,7 +132,10 @@ async def led(
         sides.route()
     given = {**(sides.weighed if by_route else sides.blue_green), **(strategy or {})}
     leading = {"route": name} if by_route else {"service": name}
-    with lab.watch(name) as pods, TrafficWatcher(lab.core.api_client, lab.namespace, **leading) as traffic:
+    with (
+        lab.watch(name) as pods,
+        TrafficWatcher(lab.core.api_client, lab.namespace, f"app={name}", **leading) as traffic,
+    ):
         yield Led(sides, await lab.start(name, target=sides.target, strategy=given, **spec), pods, traffic)
 
 

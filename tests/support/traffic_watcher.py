@@ -29,8 +29,8 @@ class Moment(NamedTuple):
 class _Record(Stream):
     """A stream that keeps every event."""
 
-    def __init__(self, kind: str, read: Any) -> None:
-        super().__init__(read, "", lambda _: None)
+    def __init__(self, kind: str, read: Any, selector: str = "") -> None:
+        super().__init__(read, selector, lambda _: None)
         self.kind = kind
         self.events: list[tuple[int, str, str, Any]] = []
 
@@ -46,13 +46,13 @@ class _Record(Stream):
 
 
 class TrafficWatcher:
-    """Watches one Service or HTTPRoute, and all pods, from the moment it is entered to the moment it is left."""
+    """Watches one Service or HTTPRoute, and a target's pods, from the moment it is entered to the moment it is left."""
 
-    def __init__(self, api: client.ApiClient, namespace: str, *, service: str = "", route: str = "") -> None:
+    def __init__(self, api: client.ApiClient, namespace: str, pods: str, *, service: str = "", route: str = "") -> None:
         core = client.CoreV1Api(api)
         self._service, self._route = service, route
         self._streams = [
-            _Record("pods", functools.partial(core.list_namespaced_pod, namespace)),
+            _Record("pods", functools.partial(core.list_namespaced_pod, namespace), pods),
             _Record("services", functools.partial(core.list_namespaced_service, namespace)),
         ]
         if route:
