@@ -667,6 +667,8 @@ def _respecified(spec: Spec, wish: Retarget) -> Spec:
         change = wish.change if wish.onto_baseline else spec.change.overlaid(wish.change)
     if wish.strategy is None:
         return spec.model_copy(update={"change": change})
+    if (wish.strategy.type, wish.strategy.traffic) != (spec.strategy.type, spec.strategy.traffic):
+        raise ValueError("a strategy's type and traffic stay what they were; abort, and start again with the others")
     return Spec(target=spec.target, change=change, **dict(spec.rules.model_copy(update={"strategy": wish.strategy})))
 
 

@@ -13,7 +13,7 @@ from segue.observation import Counts, Observation, Routed, Side
 from segue.plan import make_plan
 from segue.spec import Rules, Strategy, read_rollout
 from segue.state import Goal, Outcome, Reached, State, requested
-from segue.traffic import must_stay, objection, wanted_share
+from segue.traffic import must_stay, objection, objection_to_counts, wanted_share
 
 SERVICE: dict[str, Any] = {"service": "chat"}
 ROUTE: dict[str, Any] = {"route": "chat", "services": {"old": "chat-old", "new": "chat-new"}}
@@ -253,12 +253,17 @@ class Life:
         self.state = OURS.but(routed=None)
         self.ready = {"old": [True] * self.replicas, "new": []}
         self.share, self.now = 0, NOW
+        self.turns_at = dice.choice((0, 0, dice.randint(1, 60)))
+        """The step at which a person aborts; 0 for never."""
 
     def seen(self) -> Observation:
         old, new = (sum(self.ready[side]) for side in ("old", "new"))
         counts = Counts(len(self.ready["old"]), len(self.ready["new"]))
         seen = see(*counts, self.share, ready=(old, new))
-        return seen.model_copy(update={"replicas": self.replicas, "asked": counts, "progress_at": self.now})
+        home = Counts(self.replicas, 0)
+        return seen.model_copy(
+            update={"replicas": self.replicas, "asked": counts, "home": home, "progress_at": self.now}
+        )
 
     def live(self) -> None:
         """Go to the end; each write is checked on what is there in that moment."""
@@ -269,10 +274,13 @@ class Life:
                     side[n] = self.dice.random() >= unrest if is_ready else self.dice.random() < 0.5
             self.now += self.dice.random()
             self.state = self.state.passing(self.now)
+            if step and step == self.turns_at:
+                self.state = self.state.going_back(Outcome.ABORTED, requested("no"), self.now)
             seen = self.seen()
             decision = decide(self.rules, self.state, seen, self.now)
             if decision.act is Act.FINISH:
-                assert (len(self.ready["old"]), self.share) == (0, 100)
+                end = (self.replicas, 0, 0) if self.state.goal is Goal.BACK else (0, self.replicas, 100)
+                assert (*seen.counts, self.share) == end
                 return
             self._do(decision, seen)
         raise AssertionError(f"no end: {self.ready} {self.share} {self.state.brief}")
@@ -284,7 +292,7 @@ class Life:
                 assert not objection(strategy, seen, decision.share), (decision, seen)
             self.share = decision.share
             self.state = self.state.after_route(Routed(share=self.share), decision.why, 1, self.now)
-        elif decision.act is Act.SCALE:
+        elif decision.act in {Act.SCALE, Act.UNDO}:
             self._scale(decision.counts, seen)
         elif decision.act is Act.VERIFY:
             index = decision.waypoint
@@ -295,26 +303,27 @@ class Life:
             assert decision.act is Act.WAIT, decision
 
     def _scale(self, counts: Counts, seen: Observation) -> None:
-        strategy, now_old = self.rules.strategy, len(self.ready["old"])
+        strategy, (now_old, now_new) = self.rules.strategy, seen.counts
         assert not budget_objection(resolve_budget(strategy, self.replicas), seen, counts), (counts, seen)
         if counts.old < now_old:
-            assert counts.old or self.share == 100, f"{counts} empties the old side at {self.share} %"
+            assert not objection_to_counts(self.share, *counts), (counts, self.share)
             if strategy.type == "blueGreen":
                 assert self.share == 100 and sum(self.ready["new"]) == self.replicas
-        self.ready["old"] = sorted(self.ready["old"], reverse=True)[: counts.old]
-        self.ready["old"] += [False] * (counts.old - len(self.ready["old"]))
-        self.ready["new"] += [False] * (counts.new - len(self.ready["new"]))
-        self.state = self.state.after_scale(counts, decision_why(counts), self.now)
-
-
-def decision_why(counts: Counts) -> str:
-    """Return what the report says of a move."""
-    return str(counts)
+        if counts.new < now_new:
+            assert not objection_to_counts(self.share, *counts), (counts, self.share)
+            assert strategy.type != "blueGreen" or self.share == 0
+        for side, count in zip(("old", "new"), counts, strict=True):
+            kept = sorted(self.ready[side], reverse=True)[:count]
+            self.ready[side] = kept + [False] * (count - len(kept))
+        if self.state.goal is Goal.BACK:
+            self.state = self.state.after_undo(1, self.now)
+        else:
+            self.state = self.state.after_scale(counts, str(counts), self.now)
 
 
 @pytest.mark.parametrize("first", range(0, 2_000, 250))
 def test_no_life_sends_traffic_to_an_empty_side(first: int) -> None:
-    """Every rollout ends with all traffic on the new side, and no write on the way was one that must be refused."""
+    """Every rollout ends with all traffic where it should be, and no write on the way was one that must be refused."""
     for seed in range(first, first + 250):
         try:
             Life(seed).live()
