@@ -105,12 +105,12 @@ class Router(ABC):
         target, rules = asked.target, asked.rules
         found = await self._cluster.get(self.kind, target.namespace, self.name(rules))
         holder = annotations_of(found).get(OWNER)
-        if holder == owner:
-            return  # under way
+        if holder is not None and is_same(holder, owner):
+            return  # under way, or left by a former run of ours
         if holder is not None:
             raise Refused(
                 f"leads the traffic of {holder}", field=f"{self.word} {target.namespace}/{self.name(rules)}",
-                fix="let that end, or give its target free with `segue release`",
+                fix=f"let that end; if it has, take the annotations {OWNER} and {SAVED} away",
             )  # fmt: skip
         saved = self.read(found, rules)
         old, new = await self._side(target, "old"), await self._side(target, "new")
@@ -136,7 +136,7 @@ class Router(ABC):
 
     def _sight(self, found: Object, target: Target, rules: Rules, state: State, new: Object | None) -> Sight:
         holder, content = annotations_of(found).get(OWNER), self.read(found, rules)
-        if holder not in (None, state.owner):
+        if holder is not None and not is_same(holder, state.owner):
             return Sight(foreign=Foreign(who=holder or "somebody", what=self._what(rules)))
         leading = self.leading(_saved(found, state, content), target, rules, new)
         share = leading.share(content)
@@ -157,7 +157,7 @@ class Router(ABC):
 
         def make(found: Object) -> tuple[Object | None, Routed]:
             holder, content = annotations_of(found).get(OWNER), self.read(found, rules)
-            if holder not in (None, state.owner):
+            if holder is not None and not is_same(holder, state.owner):
                 raise Stale(f"{self.word} {self.name(rules)} leads the traffic of {holder}")
             saved = _saved(found, state, content)
             wanted = self.leading(saved, target, rules, new).content(share)
@@ -222,6 +222,11 @@ class Router(ABC):
 def side_name(target: Target, side: str) -> str:
     """Return the name of the Deployment of the side ``old`` or ``new``."""
     return str(getattr(target, side))
+
+
+def is_same(holder: str, owner: str) -> bool:
+    """Whether a holder is the owner, or a former run of the same workflow: that one has ended."""
+    return holder.rpartition("@")[0] == owner.rpartition("@")[0]
 
 
 def as_saved(content: Content) -> str:

@@ -3,9 +3,9 @@
 from activities.cluster import Object
 from activities.levers.deployment_patches import Stale
 from activities.levers.deployment_reading import OWNER, annotations_of
-from activities.routers.base import SAVED, Content, Leading, Router, as_saved, labels_of
+from activities.routers.base import SAVED, Content, Leading, Router, as_saved, is_same, labels_of
 from segue.contract import PrepareInput, WriteInput, Written
-from segue.errors import Refused
+from segue.errors import NotFound, Refused
 from segue.observation import Routed
 from segue.spec import ByService, Rules, Target
 from segue.traffic import ALL, NONE
@@ -75,10 +75,10 @@ class ServiceRouter(Router):
         if by.preview is not None:
             preview = await self._cluster.get("services", target.namespace, by.preview)
             holder = annotations_of(preview).get(OWNER)
-            if holder not in (None, asked.owner):
+            if holder is not None and not is_same(holder, asked.owner):
                 raise Refused(
                     f"is the preview of {holder}", field=f"service {target.namespace}/{by.preview}",
-                    fix="let that end, or name another",
+                    fix=f"let that end, or name another; if it has, take the annotations {OWNER} and {SAVED} away",
                 )  # fmt: skip
 
     async def route(self, asked: WriteInput) -> Written:
@@ -100,12 +100,13 @@ class ServiceRouter(Router):
             holder = annotations_of(found).get(OWNER)
             if holder == owner:
                 return None, None
-            if holder is not None:
+            if holder is not None and not is_same(holder, owner):
                 raise Stale(f"service {name} is the preview of {holder}")
-            before, wanted = self.read(found, asked.rules), new["spec"]["selector"]["matchLabels"]
+            kept = annotations_of(found).get(SAVED) or as_saved(self.read(found, asked.rules))
+            wanted = new["spec"]["selector"]["matchLabels"]
             return {
                 **self.patch(found, wanted),
-                "metadata": {"annotations": {OWNER: owner, SAVED: as_saved(before)}},
+                "metadata": {"annotations": {OWNER: owner, SAVED: kept}},
             }, None
 
         return (await self._write(target.namespace, name, make)).writes
@@ -119,7 +120,10 @@ class ServiceRouter(Router):
         if name is None:
             return 0
         new = await self._side(target, "new")
-        found = await self._cluster.get("services", target.namespace, name)
+        try:
+            found = await self._cluster.get("services", target.namespace, name)
+        except NotFound:
+            return 0
         as_left = new is None or self.read(found, asked.rules) == new["spec"]["selector"]["matchLabels"]
         return await self._free(asked, name, restore=as_left)  # what somebody else made of it stays
 
