@@ -14,11 +14,12 @@ from segue.spec import Order, Rules, Way, Waypoint
 from segue.state import Goal, State
 from segue.traffic import (
     ALL,
+    NONE,
+    held_until,
     is_stranded,
     leaves_new,
     must_stay,
     reached_weight,
-    retained_until,
     share_of,
     wanted_share,
 )
@@ -269,10 +270,13 @@ def _whole(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
 
 
 def _retaining(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    until = retained_until(rules.strategy, state)
-    if state.stopped or share_of(seen) < ALL or not seen.old.total or now >= until:
+    """Leave a side that gets nothing any more alone, until every proxy knows, or for as long as it is retained."""
+    until, leaves = held_until(rules.strategy, state), leaves_new(state, seen)
+    left = seen.new.total if leaves else seen.old.total
+    if state.stopped or now >= until or not left or share_of(seen) != (NONE if leaves else ALL):
         return None
-    why = f"the end of retain: the old side stays whole for {until - now:.0f} s, for an instant switch back"
+    side = "new" if leaves else "old"
+    why = f"proxies to follow, or the end of retain: the {side} side stays whole for {until - now:.0f} s"
     return Decision(act=Act.WAIT, why=why, problem=seen.problem, wake_at=until)
 
 
@@ -411,10 +415,8 @@ def _blocked(state: State) -> bool:
 
 
 def _deadline_at(rules: Rules, state: State, seen: Observation) -> float:
-    held_until = retained_until(rules.strategy, state)
-    return (
-        max(state.progress_at, seen.progress_at, seen.seen_since, held_until) + rules.readiness.deadline.total_seconds()
-    )
+    began = max(state.progress_at, seen.progress_at, seen.seen_since, held_until(rules.strategy, state))
+    return began + rules.readiness.deadline.total_seconds()
 
 
 def _shortfall(seen: Observation) -> str:
@@ -432,4 +434,4 @@ _FORWARD: tuple[Case, ...] = (
     _fenced, _foreign, _asleep, _failed, _routed, _resized, _settled, _draining, _all_new, _waypoint, _whole,
     _retaining, _move, _late, _waiting,
 )  # fmt: skip
-_BACK: tuple[Case, ...] = (_fenced, _foreign, _routed, _resized, _return, _undo, _all_old, _alarm, _waiting)
+_BACK: tuple[Case, ...] = (_fenced, _foreign, _routed, _resized, _retaining, _return, _undo, _all_old, _alarm, _waiting)

@@ -36,6 +36,7 @@ _ZERO: tuple[Any, ...] = (0, "0%")
 _BOTH_WHOLE: dict[str, Any] = {"order": "scaleOutPriority", "maxSurge": "100%", "maxUnavailable": 0}
 """What blueGreen means for the replicas."""
 MAX_HOLD = timedelta(days=30)
+MAX_LAG = timedelta(minutes=10)
 MAX_DEADLINE = timedelta(days=1)
 MAX_COPIED_NAME = 242  # with a dash and ten digits within Kubernetes' 253
 MAX_QUIET = timedelta(seconds=30)
@@ -334,7 +335,22 @@ class Waypoint(Model):
         return self
 
 
-class ByService(Model):
+class _Leads(Model):
+    """What all ways to lead traffic have."""
+
+    lag: Duration = Field(
+        default=timedelta(seconds=10),
+        description="How long proxies may still send to a side that gets nothing any more; it stays whole.",
+    )
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.lag > MAX_LAG:
+            raise _wrong("lag", format_duration(self.lag), "is over 10 minutes", "write a shorter time")
+        return self
+
+
+class ByService(_Leads):
     """Traffic goes where a Service's selector points: to one side or to the other."""
 
     service: ObjectName = Field(description="The Service that users reach; it selects the old side's pods.")
@@ -362,7 +378,7 @@ class RouteServices(Model):
         return self
 
 
-class ByRoute(Model):
+class ByRoute(_Leads):
     """Traffic is split by the weights of a Gateway API HTTPRoute's backends."""
 
     route: ObjectName = Field(description="The HTTPRoute.")

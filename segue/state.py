@@ -222,8 +222,8 @@ class State(Frozen):
 
     def after_route(self, routed: Routed, why: str, writes: int, now: float) -> Self:
         """Record where the traffic goes now; what was verified is asked again after a step back."""
-        before = self.routed or Routed(share=0, since=now)
-        changed = self.routed is None or routed.share != before.share
+        before = self.routed or Routed(share=0)
+        changed = routed.share != before.share
         found = self.but(
             routed=routed.model_copy(update={"since": now if changed else before.since}),
             verified=self.verified and routed.share >= before.share,
@@ -231,7 +231,9 @@ class State(Frozen):
             progress_at=now,
             writes=self.writes + writes,
         )
-        return found.noted(now, "traffic", f"{routed.share} % to new: {why}") if changed else found
+        return (
+            found.noted(now, "traffic", f"{routed.share} % to new: {why}") if changed or self.routed is None else found
+        )
 
     def after_settle(self, counts: Counts, writes: int, now: float, mark: Mark | None = None) -> Self:
         """Record that the counts that are ready are now those that are wanted; a person goes on from here."""

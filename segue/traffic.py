@@ -73,20 +73,26 @@ def must_stay(strategy: Strategy, state: State, seen: Observation, now: float) -
     if strategy.traffic is None:
         return 0
     share, is_blue_green = share_of(seen), strategy.type is Way.BLUE_GREEN
+    is_held = now < held_until(strategy, state)
     if leaves_new(state, seen):
-        return 0 if share == NONE else seen.new.total if is_blue_green else 1
+        return seen.new.total if is_blue_green and share else 1 if share else seen.new.total if is_held else 0
     if share < ALL:
         return max(seen.old.total, seen.replicas) if is_blue_green else 1
-    free = not is_blue_green or (now >= retained_until(strategy, state) and seen.new.proven >= seen.replicas)
-    return 0 if free else seen.old.total
+    is_free = not is_held and (not is_blue_green or seen.new.proven >= seen.replicas)
+    return 0 if is_free else seen.old.total
 
 
-def retained_until(strategy: Strategy, state: State) -> float:
-    """Return until when the old side stays whole after the switch: seconds since the epoch; 0 when nothing is."""
-    routed = state.routed
-    if strategy.retain is None or routed is None or routed.share < ALL or state.promoted:
+def held_until(strategy: Strategy, state: State) -> float:
+    """Return until when a side that gets nothing any more stays whole: seconds since the epoch; 0 when none does.
+
+    Proxies learn of it a little later; after the switch of blueGreen it is retained besides.
+    """
+    routed, traffic = state.routed, strategy.traffic
+    if traffic is None or routed is None or not routed.since or NONE < routed.share < ALL:
         return 0.0
-    return routed.since + strategy.retain.total_seconds()
+    is_retained = strategy.retain is not None and routed.share == ALL and not state.promoted
+    held = max(traffic.lag, strategy.retain) if is_retained and strategy.retain else traffic.lag
+    return routed.since + held.total_seconds()
 
 
 def objection(strategy: Strategy, seen: Observation, share: int) -> str:

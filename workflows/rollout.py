@@ -29,7 +29,7 @@ with workflow.unsafe.imports_passed_through():
     from segue.spec import Change, OnFailure, Spec
     from segue.state import Goal, Mark, Outcome, Retarget, State, requested
     from segue.status import Status, make_status, to_markdown
-    from segue.traffic import retained_until
+    from segue.traffic import ALL, held_until
 
 PHASE = SearchAttributeKey.for_keyword(contract.PHASE_ATTRIBUTE)
 TARGET = SearchAttributeKey.for_keyword(contract.TARGET_ATTRIBUTE)
@@ -467,7 +467,9 @@ class RolloutWorkflow:
 
     def _retains(self, now: float) -> str:
         """Say that the old side is kept for a switch back; empty while it is not."""
-        is_kept = self._state.goal is Goal.FORWARD and now < retained_until(self._spec.strategy, self._state)
+        routed = self._state.routed
+        is_led = self._state.goal is Goal.FORWARD and routed is not None and routed.share == ALL
+        is_kept = is_led and now < held_until(self._spec.strategy, self._state)
         return "the end of retain, with the old side whole for an instant switch back" if is_kept else ""
 
     @workflow.query(name=contract.REPORT_QUERY)

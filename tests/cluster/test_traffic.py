@@ -18,6 +18,8 @@ from watcher import PodWatcher
 from segue.report import Report, to_markdown
 
 R = 4
+LAG = "1s"
+"""There are no proxies that would have to follow."""
 OURS = ("segue.dev/rollout", "segue.dev/traffic")
 
 
@@ -95,12 +97,12 @@ class Sides:
 
     @property
     def blue_green(self) -> dict[str, Any]:
-        return {"type": "blueGreen", "traffic": {"service": self.name}}
+        return {"type": "blueGreen", "traffic": {"service": self.name, "lag": LAG}}
 
     @property
     def weighed(self) -> dict[str, Any]:
         services = {"old": f"{self.name}-blue", "new": f"{self.name}-green"}
-        return {"maxSurge": 1, "traffic": {"route": self.name, "services": services}}
+        return {"maxSurge": 1, "traffic": {"route": self.name, "services": services, "lag": LAG}}
 
 
 @dataclass
@@ -150,7 +152,7 @@ async def test_blue_green(served: Lab) -> None:
     """Green is whole and verified before the one switch; blue stays for the retain time, then goes at once."""
 
     async def whole() -> None:
-        preview = {"service": "whole", "preview": "whole-preview"}
+        preview = {"service": "whole", "preview": "whole-preview", "lag": LAG}
         async with led(served, "whole", {"retain": "2s", "traffic": preview}) as case:
             plan = await case.run.plan()
             assert [(s.old, s.new, s.traffic) for s in plan.stages] == [(4, 0, 0), (4, 4, 0), (4, 4, 100), (0, 4, 100)]

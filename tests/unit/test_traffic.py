@@ -15,8 +15,8 @@ from segue.spec import Rules, Strategy, read_rollout
 from segue.state import Goal, Outcome, Reached, State, requested
 from segue.traffic import must_stay, objection, objection_to_counts, wanted_share
 
-SERVICE: dict[str, Any] = {"service": "chat"}
-ROUTE: dict[str, Any] = {"route": "chat", "services": {"old": "chat-old", "new": "chat-new"}}
+SERVICE: dict[str, Any] = {"service": "chat", "lag": "2s"}
+ROUTE: dict[str, Any] = {"route": "chat", "lag": "2s", "services": {"old": "chat-old", "new": "chat-new"}}
 BLUE_GREEN = Strategy(type="blueGreen", traffic=SERVICE)
 WEIGHED = Strategy(maxSurge=1, traffic=ROUTE, waypoints=[{"at": 1, "weight": 5}, {"at": "50%", "weight": 50}])
 NOW = 1_000.0
@@ -72,6 +72,7 @@ def see(old: int, new: int, share: int | None, *, ready: tuple[int, int] | None 
             {"type": "blueGreen", "traffic": SERVICE, "waypoints": [{"at": 1}, {"at": 2, "weight": 5}]},
             "waypoints[1].weight: 5: would split what blueGreen switches at once",
         ),
+        ({"type": "blueGreen", "traffic": {**SERVICE, "lag": "11m"}}, "traffic.lag: '11m': is over 10 minutes; write"),
         ({"traffic": ROUTE, "waypoints": [{"at": 1, "weight": 101}]}, "waypoints[0].weight: 101: is too large"),
         (
             {"traffic": ROUTE},
@@ -173,13 +174,18 @@ def test_what_has_traffic_is_must_stay() -> None:
     assert must_stay(BLUE_GREEN, state, see(4, 4, 100), NOW + 599) == 4
     assert must_stay(BLUE_GREEN, state, see(4, 4, 100, ready=(4, 3)), NOW + 600) == 4
     assert must_stay(BLUE_GREEN, state, see(4, 4, 100), NOW + 600) == 0
-    assert must_stay(BLUE_GREEN, state.but(promoted=True), see(4, 4, 100), NOW) == 0
+    assert must_stay(BLUE_GREEN, state.but(promoted=True), see(4, 4, 100), NOW + 1) == 4, "proxies may not know yet"
+    assert must_stay(BLUE_GREEN, state.but(promoted=True), see(4, 4, 100), NOW + 2) == 0
     assert must_stay(WEIGHED, state, see(1, 4, 50), NOW) == 1
-    assert must_stay(WEIGHED, state, see(1, 4, 100), NOW) == 0
+    assert must_stay(WEIGHED, state, see(2, 4, 100), NOW + 1) == 2
+    assert must_stay(WEIGHED, state, see(2, 4, 100), NOW + 2) == 0
     back = state.but(goal=Goal.BACK)
     assert must_stay(BLUE_GREEN, back, see(1, 4, 100), NOW) == 4
     assert must_stay(WEIGHED, back, see(1, 4, 100), NOW) == 1
-    assert must_stay(WEIGHED, back, see(1, 4, 0), NOW) == 0
+    left = back.but(routed=Routed(share=0, since=NOW))
+    assert must_stay(WEIGHED, left, see(1, 4, 0), NOW + 1) == 4
+    assert must_stay(WEIGHED, left, see(1, 4, 0), NOW + 2) == 0
+    assert must_stay(WEIGHED, back.but(routed=Routed(share=0)), see(1, 4, 0), NOW) == 0, "it never had any"
 
 
 # --- the decision -----------------------------------------------------------------------------------------
@@ -198,7 +204,7 @@ def test_blue_green_is_verified_switched_retained_and_only_then_scaled() -> None
     switched = OURS.but(verified=True, routed=Routed(share=100, version=2, since=NOW))
     waits = decide(rules, switched, see(4, 4, 100), NOW + 1)
     assert (waits.act, waits.wake_at) == (Act.WAIT, NOW + 600)
-    assert "instant switch back" in waits.why
+    assert "the old side stays whole for 599 s" in waits.why
     after = decide(rules, switched, see(4, 4, 100), NOW + 600)
     assert (after.act, after.counts) == (Act.SCALE, (0, 4))
 
@@ -253,6 +259,8 @@ class Life:
         self.state = OURS.but(routed=None)
         self.ready = {"old": [True] * self.replicas, "new": []}
         self.share, self.now = 0, NOW
+        self.emptied_at = 0.0
+        """When a side lost all of its traffic: proxies may send there for some time."""
         self.turns_at = dice.choice((0, 0, dice.randint(1, 60)))
         """The step at which a person aborts; 0 for never."""
 
@@ -290,6 +298,7 @@ class Life:
         if decision.act is Act.ROUTE:
             if self.state.routed is not None:
                 assert not objection(strategy, seen, decision.share), (decision, seen)
+            self.emptied_at = self.now if decision.share in (0, 100) and self.share != decision.share else 0.0
             self.share = decision.share
             self.state = self.state.after_route(Routed(share=self.share), decision.why, 1, self.now)
         elif decision.act in {Act.SCALE, Act.UNDO}:
@@ -312,6 +321,8 @@ class Life:
         if counts.new < now_new:
             assert not objection_to_counts(self.share, *counts), (counts, self.share)
             assert strategy.type != "blueGreen" or self.share == 0
+        left = counts.new < now_new if self.share == 0 else counts.old < now_old
+        assert not left or self.now >= self.emptied_at + 2.0, "proxies may still send there"
         for side, count in zip(("old", "new"), counts, strict=True):
             kept = sorted(self.ready[side], reverse=True)[:count]
             self.ready[side] = kept + [False] * (count - len(kept))
