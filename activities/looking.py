@@ -1,7 +1,7 @@
 """What the command line reads of a target, without Temporal."""
 
 from activities.cluster import Object, connected
-from activities.levers import all_levers
+from activities.levers import Levers
 from activities.levers.base import TargetFacts
 from activities.levers.deployment_patches import note_of
 from activities.levers.deployment_reading import CAUSE, REVISION, annotations_of, selector_of
@@ -18,7 +18,7 @@ async def read_target(target: Target) -> TargetFacts:
         NotFound, NotAllowed, Unreachable.
     """
     async with connected() as cluster:
-        return await all_levers(cluster)[target.kind].look(target)
+        return await Levers(cluster).of(target).look(target)
 
 
 async def read_history(target: Target) -> list[Revision]:

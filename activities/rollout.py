@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from opentelemetry import metrics
@@ -12,7 +12,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.cluster import Cluster
 from activities.gates import GATES, GateContext
-from activities.levers import all_levers
+from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.routers import Routers
 from activities.routers.base import Router
@@ -22,6 +22,7 @@ from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, 
 from segue.decide import Act, decide
 from segue.errors import Fenced, NotAllowed, Refused, SegueError
 from segue.observation import Observation
+from segue.supervision import SUPERVISIONS, Supervision
 from segue.traffic import objection, objection_to_counts
 
 BEAT_S = 2.0
@@ -75,9 +76,9 @@ def _defined(defined: contract.Activity[Any, Any]) -> Callable[[F], F]:
 class Activities:
     """All activities over one cluster; levers by kind of target."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, supervisions: Mapping[str, Supervision] = SUPERVISIONS) -> None:
         self._watches = Watches(cluster)
-        self._levers = all_levers(cluster)
+        self._levers = Levers(cluster, supervisions)
         self._routers = Routers(cluster)
 
     @property
@@ -95,7 +96,7 @@ class Activities:
     @_defined(contract.PREPARE)
     async def prepare(self, asked: PrepareInput) -> Prepared:
         """Look at the target, and let the API server try the change."""
-        prepared = await self._levers[asked.target.kind].prepare(asked)
+        prepared = await self._levers.of(asked.target).prepare(asked)
         router = self._routers.of(asked.rules.strategy)
         if router is not None:
             await router.prepare(asked, prepared.owner)
@@ -104,7 +105,7 @@ class Activities:
     @_defined(contract.AWAIT_READY)
     async def await_ready(self, asked: WatchInput) -> Watched:
         """Watch the target until something is to be done, or the attempt's time is over."""
-        lever, router = self._levers[asked.target.kind], self._routers.of(asked.rules.strategy)
+        lever, router = self._levers.of(asked.target), self._routers.of(asked.rules.strategy)
         kinds = lever.kinds if router is None else (*lever.kinds, *router.kinds)
         async with self._watches.use(asked.target.namespace, kinds) as watch:
             return await self._watch(watch, lever, router, asked)
@@ -132,7 +133,7 @@ class Activities:
     @_defined(contract.VERIFY)
     async def verify(self, asked: VerifyInput) -> Verified:
         """Ask all gates, on the target as it is now."""
-        seen = await self._levers[asked.target.kind].observe(asked.target, asked.rules, asked.state, time.time())
+        seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
         context = GateContext(asked.target, asked.rules, seen)
         return Verified(verdicts=tuple(await asyncio.gather(*(gate.ask(context) for gate in GATES))))
 
@@ -150,7 +151,7 @@ class Activities:
         problem = await self._emptied(asked)
         if problem:
             return Written(done=False, why=problem)
-        written = await self._levers[asked.target.kind].scale(asked, time.time())
+        written = await self._levers.of(asked.target).scale(asked, time.time())
         if written.writes and asked.ready_at:
             _ready_to_write.record(max(0.0, time.time() - asked.ready_at))
         return _counted(written, action)
@@ -169,7 +170,7 @@ class Activities:
         router = self._routers.of(asked.rules.strategy)
         if router is None:
             raise Refused("has nothing to lead traffic by", field="spec.strategy.traffic")
-        seen = await self._levers[asked.target.kind].observe(asked.target, asked.rules, asked.state, time.time())
+        seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
         if seen.owner != asked.state.owner:
             raise Fenced(f"the target belongs to {seen.owner or 'nobody'} now")
         share = asked.decision.share or 0
@@ -181,24 +182,24 @@ class Activities:
     @_defined(contract.RESIZE)
     async def resize(self, asked: WriteInput) -> Written:
         """Set the target's replicas."""
-        return _counted(await self._levers[asked.target.kind].resize(asked, time.time()), "resize")
+        return _counted(await self._levers.of(asked.target).resize(asked, time.time()), "resize")
 
     @_defined(contract.SETTLE)
     async def settle(self, asked: WriteInput) -> Written:
         """Take back new replicas that are not ready."""
-        return _counted(await self._levers[asked.target.kind].settle(asked, time.time()), "settle")
+        return _counted(await self._levers.of(asked.target).settle(asked, time.time()), "settle")
 
     @_defined(contract.UNDO)
     async def undo(self, asked: WriteInput) -> Written:
         """Put the baseline back."""
-        return _counted(await self._levers[asked.target.kind].undo(asked, time.time()), "undo")
+        return _counted(await self._levers.of(asked.target).undo(asked, time.time()), "undo")
 
     @_defined(contract.FINISH)
     async def finish(self, asked: WriteInput) -> Written:
         """Give the target free, and first what leads the traffic."""
         router = self._routers.of(asked.rules.strategy)
         freed = await router.finish(asked) if router is not None and asked.state.routed is not None else 0
-        written = await self._levers[asked.target.kind].finish(asked, time.time())
+        written = await self._levers.of(asked.target).finish(asked, time.time())
         return _counted(written.model_copy(update={"writes": written.writes + freed}), "finish")
 
 

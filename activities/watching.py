@@ -65,6 +65,11 @@ class NamespaceWatch:
         """Return the objects whose controller has one of these uids."""
         return [o for o in self._objects[kind].values() if controller_uid(o) in owners]
 
+    def labelled(self, kind: str, selector: str) -> list[Object]:
+        """Return the objects that a selector of ``name=value`` and ``name`` matches."""
+        wanted = [part.partition("=") for part in selector.split(",")]
+        return [o for o in self._objects[kind].values() if _matches(o["metadata"].get("labels", {}), wanted)]
+
     async def changed(self, timeout_s: float) -> None:
         """Return at the next change, or after ``timeout_s``."""
         event = self._changed
@@ -162,6 +167,10 @@ class Watches:
         """Stop all watches."""
         await asyncio.gather(*(w.stop() for w in self._open.values()))
         self._open.clear()
+
+
+def _matches(labels: dict[str, str], wanted: list[tuple[str, str, str]]) -> bool:
+    return all(name in labels and (not equals or labels[name] == value) for name, equals, value in wanted)
 
 
 def controller_uid(found: Object) -> str | None:

@@ -169,7 +169,9 @@ def main() -> None:
         sys.exit(f"not measured: {hindrance}")
     with node_stack("bench") as stack, tempfile.TemporaryDirectory() as folder:
         for min_ready_s in MIN_READY_S:
-            asyncio.run(measure(stack, arguments.rounds, Path(folder), min_ready_s))
+            own = Path(folder) / str(min_ready_s)
+            own.mkdir()
+            asyncio.run(measure(stack, arguments.rounds, own, min_ready_s))
 
 
 if __name__ == "__main__":

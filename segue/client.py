@@ -5,7 +5,7 @@ works without one: a rollout that has ended is read from its result, a list from
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
@@ -276,6 +276,28 @@ class Rollouts:
         answer_s: float = ANSWER_S,
     ) -> None:
         self.client, self.cluster, self.task_queue, self._answer_s = client, cluster, task_queue, answer_s
+
+    async def named(self, candidates: Sequence[str]) -> str:
+        """Return the one of these workflow ids that is meant: one that is under way, else the latest.
+
+        Raises:
+            Refused: when several are under way.
+            NotFound: when there is none.
+        """
+        if len(candidates) == 1:
+            return candidates[0]
+        answers = await asyncio.gather(*map(self._describe, candidates), return_exceptions=True)
+        for each in answers:
+            if isinstance(each, BaseException) and not isinstance(each, NotFound):
+                raise each
+        found = [each for each in answers if isinstance(each, WorkflowExecutionDescription)]
+        running = [each.id for each in found if each.status is WorkflowExecutionStatus.RUNNING]
+        if len(running) > 1:
+            fix = f"say which: {', '.join('/'.join(i.split('/')[2:]) for i in running)}"
+            raise Refused("names several rollouts", field="NAME", value=target_of(candidates[0]), fix=fix)
+        if not found:
+            raise next(each for each in answers if isinstance(each, BaseException))
+        return running[0] if running else max(found, key=lambda each: each.start_time).id
 
     async def start(self, rollout: Rollout, by: str) -> Started:
         """Start a rollout, and return when it is prepared: the API server has tried the change.

@@ -31,7 +31,8 @@ NEEDS_HUMAN_ATTRIBUTE = "SegueNeedsHuman"
 
 def workflow_id(cluster: str, target: Target) -> str:
     """Return the one id that a rollout of this target can have, so that a second start collides."""
-    return f"rollout/{cluster}/{target.namespace}/{target.kind}/{target.name}"
+    kind, namespace, name = target.key
+    return f"rollout/{cluster}/{namespace}/{kind}/{name}"
 
 
 class Tuning(Frozen):

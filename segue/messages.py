@@ -116,6 +116,12 @@ def _refused(message: Message, why: str, fix: str) -> Refused:
     return Refused(why, field=name, fix=fix)
 
 
+def _holdable_only(message: Message, state: State) -> None:
+    if state.autonomous:
+        why = "the target's own operator moves, and cannot be held in between"
+        raise _refused(message, why, "let it end, or abort")
+
+
 def _forward_only(message: Message, state: State) -> None:
     if state.goal is Goal.BACK:
         raise _refused(message, "the rollout is going back to its baseline", "wait for its end, then start again")
@@ -124,6 +130,7 @@ def _forward_only(message: Message, state: State) -> None:
 @_receive.register
 def _(message: Pause, state: State, now: float) -> State:
     _forward_only(message, state)
+    _holdable_only(message, state)
     if state.paused:
         return state
     return state.but(paused=f"paused by {message.said}").noted(now, "paused", message.reason, message.by)
@@ -162,12 +169,14 @@ def _(message: Abort, state: State, now: float) -> State:
 
 @_receive.register
 def _(message: Scale, state: State, now: float) -> State:
+    _holdable_only(message, state)
     return state.but(resize=message.replicas).noted(now, "scale asked", str(message.replicas), message.by)
 
 
 @_receive.register
 def _(message: Settle, state: State, now: float) -> State:
     _forward_only(message, state)
+    _holdable_only(message, state)
     if not state.claimed:
         raise _refused(message, "nothing has moved yet", "pause or abort instead")
     return state.but(settling=True).noted(now, "settle asked", message.reason, message.by)

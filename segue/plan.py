@@ -17,6 +17,8 @@ from segue.traffic import NONE, must_stay, wanted_share
 from segue.units import format_duration
 
 START, SCALE_NEW, SCALE_OLD, SCALE_BOTH, ROUTE = "start", "scaleNew", "scaleOld", "scaleBoth", "route"
+OPERATOR = "operator"
+"""The target's own operator goes there, by ways of its own."""
 
 
 class Stage(Frozen):
@@ -50,11 +52,13 @@ class Plan(Frozen):
 
 def make_plan(
     strategy: Strategy, replicas: int, *, old: int | None = None, new: int = 0, superseded: bool = False,
-    parent: str = "", warnings: tuple[str, ...] = (),
+    parent: str = "", warnings: tuple[str, ...] = (), autonomous: bool = False,
 ) -> Plan:  # fmt: skip
     """Return the plan for ``replicas``, from ``old`` old ones (all, unless more or fewer are found) and ``new`` new.
 
     ``superseded`` new ones are of a version that is not wanted: they go before the first of the wanted version comes.
+
+    Of an ``autonomous`` target only the ends are known.
 
     Raises:
         Refused: for no replicas.
@@ -63,6 +67,9 @@ def make_plan(
     counts = Counts(replicas if old is None else old, new)
     leading = _Leading(strategy, budget)
     stages = [Stage(old=counts.old, new=counts.new, action=START)]
+    if autonomous:
+        stages.append(Stage(old=0, new=replicas, action=OPERATOR))
+        counts = Counts(0, replicas)
     if superseded and new:
         stages += _stages(strategy, budget._replace(kept=replicas), counts, {})
         counts = Counts(replicas, 0)

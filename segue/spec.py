@@ -278,6 +278,20 @@ class DeploymentTarget(Target):
     kind: Literal["Deployment"] = "Deployment"
 
 
+class SupervisedTarget(Target):
+    """A custom resource whose own operator rolls."""
+
+    kind: Literal["Supervised"] = "Supervised"
+    resource: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z0-9]{0,62}$")] = Field(
+        description="InferenceService, ServingRuntime, or one that the worker's settings describe."
+    )
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What names it: two resources may have objects of one name."""
+        return self.resource, self.namespace, self.name
+
+
 class PairTarget(Target):
     """Two Deployments: replicas go from the one to the other. It is named by the old one."""
 
@@ -300,7 +314,11 @@ class PairTarget(Target):
         return self
 
 
-KINDS: dict[str, type[Target]] = {"Deployment": DeploymentTarget, "DeploymentPair": PairTarget}
+KINDS: dict[str, type[Target]] = {
+    "Deployment": DeploymentTarget,
+    "DeploymentPair": PairTarget,
+    "Supervised": SupervisedTarget,
+}
 """Every kind of target, by the name that a spec gives it."""
 
 
@@ -310,7 +328,9 @@ def _kind_of(given: Any) -> str:
 
 
 AnyTarget = Annotated[
-    Annotated[DeploymentTarget, Tag("Deployment")] | Annotated[PairTarget, Tag("DeploymentPair")],
+    Annotated[DeploymentTarget, Tag("Deployment")]
+    | Annotated[PairTarget, Tag("DeploymentPair")]
+    | Annotated[SupervisedTarget, Tag("Supervised")],
     Discriminator(_kind_of),
 ]
 
@@ -579,12 +599,29 @@ class Spec(Rules):
         if self.strategy.traffic is not None:
             why = f"needs a Deployment for each side, and a {self.target.kind} is one object"
             raise _wrong("strategy.traffic", "...", why, "leave it out, or write `kind: DeploymentPair`")
+        if isinstance(self.target, SupervisedTarget):
+            _refuse_for_supervised(self.strategy, self.change)
         return self
+
+    @property
+    def autonomous(self) -> bool:
+        """Whether the target's own controller or operator moves, so that it cannot be held in between."""
+        return isinstance(self.target, SupervisedTarget)
 
     @property
     def rules(self) -> Rules:
         """The rules alone, without the change: a history should not repeat the change at every step."""
         return Rules(**{name: getattr(self, name) for name in Rules.model_fields})
+
+
+def _refuse_for_supervised(strategy: Strategy, change: Change) -> None:
+    if strategy != Strategy():
+        why = "cannot be said: the target's own operator moves, by its own budget"
+        raise _wrong("strategy", "...", why, "leave it out")
+    for field in ("annotations", "config_maps", "secrets", "revision"):
+        if getattr(change, field):
+            name = Change.model_fields[field].alias or field
+            raise _wrong(f"change.{name}", "...", "is not for a supervised target", "use images, env, args or a patch")
 
 
 class Metadata(Model):

@@ -111,6 +111,8 @@ class State(Frozen):
     goal: Goal = Goal.FORWARD
     baseline: Version = Version(template="")
     wanted: Version = Version(template="")
+    autonomous: bool = False
+    """The target's own controller or operator moves: it cannot be held in between."""
     claimed: bool = False
     """The target was changed by this rollout, so that going back means writing."""
     mark: Mark = Mark()

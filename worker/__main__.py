@@ -13,6 +13,7 @@ from activities.cluster import Cluster
 from activities.rollout import Activities
 from segue.errors import Exit, SegueError, Unreachable
 from segue.leaving import leave
+from segue.supervision import SUPERVISIONS
 from worker.compose import make_plugin, make_worker, refuse_collisions
 from worker.health import serve_health
 from worker.settings import Settings, load_settings
@@ -36,7 +37,7 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     client = await connect(settings)
     cluster = await Cluster.connect()
-    activities = Activities(cluster)
+    activities = Activities(cluster, {**SUPERVISIONS, **settings.supervised})
     worker = make_worker(client, settings, activities)
     try:
         health = serve_health(settings.health_address, lambda: worker.is_running and not stop.is_set())

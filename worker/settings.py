@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from segue.contract import TASK_QUEUE
 from segue.errors import Refused
+from segue.supervision import Supervision
 
 
 class Settings(BaseSettings):
@@ -28,6 +29,9 @@ class Settings(BaseSettings):
     max_concurrent_activities: int = Field(default=200, ge=1)
     graceful_shutdown_s: float = Field(default=30.0, ge=0)
     deployment_name: str = Field(default="", description="Temporal worker deployment; empty for an unversioned worker")
+    supervised: dict[str, Supervision] = Field(
+        default_factory=dict, description="Custom resources whose own operator rolls, by the name that specs give them"
+    )
     build_id: str = Field(default="", description="This build within the worker deployment")
 
     @classmethod

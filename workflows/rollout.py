@@ -64,7 +64,9 @@ class RolloutWorkflow:
         self._task = task
         self._spec: Spec = task.spec
         self._started_at = task.started_at or info.workflow_start_time.timestamp()
-        self._state = task.state or State(owner=f"{info.workflow_id}@{info.first_execution_run_id}")
+        self._state = task.state or State(
+            owner=f"{info.workflow_id}@{info.first_execution_run_id}", autonomous=task.spec.autonomous
+        )
         self._plans: tuple[Plan, ...] = task.plans
         self._seen: Observation | None = None
         self._waits = "the target to be read"
@@ -679,7 +681,7 @@ def _planned(spec: Spec, prepared: contract.Prepared, *, found: bool, parent: st
     old = prepared.old if found else None
     return make_plan(
         spec.strategy, prepared.replicas, old=old, new=prepared.new if found else 0, superseded=prepared.superseded,
-        parent=parent, warnings=() if parent else prepared.warnings,
+        parent=parent, warnings=() if parent else prepared.warnings, autonomous=spec.autonomous,
     )  # fmt: skip
 
 

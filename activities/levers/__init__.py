@@ -1,11 +1,38 @@
 """Levers: how one kind of target is held at exactly (old, new). One file a kind; ``base`` says what each must do."""
 
+from collections.abc import Mapping
+
 from activities.cluster import Cluster
 from activities.levers.base import Lever
 from activities.levers.deployment import DeploymentLever
 from activities.levers.pair import PairLever
+from activities.levers.supervised import SupervisedLever
+from segue.errors import Refused
+from segue.spec import SupervisedTarget, Target
+from segue.supervision import SUPERVISIONS, Supervision
 
 
-def all_levers(cluster: Cluster) -> dict[str, Lever]:
-    """Return the lever of each kind of target."""
-    return {"Deployment": DeploymentLever(cluster), "DeploymentPair": PairLever(cluster)}
+class Levers:
+    """The levers of all kinds of targets over one cluster."""
+
+    def __init__(self, cluster: Cluster, supervisions: Mapping[str, Supervision] = SUPERVISIONS) -> None:
+        self._by_kind: dict[str, Lever] = {
+            "Deployment": DeploymentLever(cluster),
+            "DeploymentPair": PairLever(cluster),
+        }
+        self._by_resource = {name: SupervisedLever(cluster, kind) for name, kind in supervisions.items()}
+
+    def of(self, target: Target) -> Lever:
+        """Return the lever of a target.
+
+        Raises:
+            Refused: for a resource that nobody described.
+        """
+        if not isinstance(target, SupervisedTarget):
+            return self._by_kind[target.kind]
+        found = self._by_resource.get(target.resource)
+        if found is None:
+            known = ", ".join(sorted(self._by_resource))
+            fix = f"use one of {known}, or describe it in the worker's settings (docs/targets/supervised.md)"
+            raise Refused("is described nowhere", field="spec.target.resource", value=target.resource, fix=fix)
+        return found

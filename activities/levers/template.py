@@ -27,7 +27,12 @@ def fingerprint(template: Object) -> str:
     if labels:
         labels.pop(HASH_LABEL, None)
     plain.get("metadata", {}).pop("creationTimestamp", None)
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
+    return digest(plain)
+
+
+def digest(value: Object) -> str:
+    """Return a short name of a value, by its content."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
 
 
 def version_of(template: Object) -> Version:

@@ -10,11 +10,12 @@ from pydantic import ValidationError
 from segue import contract
 from segue.cli.files import STDIN, read_spec
 from segue.errors import Refused
-from segue.spec import KINDS, Target
+from segue.spec import KINDS, SupervisedTarget, Target
+from segue.supervision import SUPERVISIONS
 
 _FILES = {".yaml", ".yml", ".json"}
 _ID = re.compile(r"rollout/(?P<cluster>[^/]+)/(?P<namespace>[^/]+)/(?P<kind>[^/]+)/(?P<name>[^/]+)")
-_KINDS = {kind.lower(): kind for kind in KINDS}
+_KINDS = {kind.lower(): kind for kind in (*KINDS, *SUPERVISIONS)}
 _CLUSTER = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._]{0,126}[A-Za-z0-9])?")
 
 
@@ -37,25 +38,44 @@ def target_named(text: str) -> Target:
     if found:
         return _target(text, kind=found["kind"], namespace=found["namespace"], name=found["name"])
     *place, name = text.rsplit("/", 2)
-    kind = _KINDS.get(place.pop(0).lower(), "?") if len(place) > 1 else "Deployment"
+    kind = place.pop(0) if len(place) > 1 else "Deployment"
     return _target(text, kind=kind, namespace=place[0] if place else "default", name=name)
 
 
-def id_named(text: str, cluster: str) -> str:
-    """Return the workflow id of the rollout that ``text`` names, in ``cluster`` unless it is an id itself.
+def ids_named(text: str, cluster: str) -> list[str]:
+    """Return the workflow ids of the rollouts that ``text`` may name: several where it says no kind, Deployment first.
+
+    They are in ``cluster``, unless ``text`` is an id itself.
 
     Raises:
         Refused: for a name, or a cluster, that cannot be one.
     """
+    check_cluster(cluster)
+    found, target = _ID.fullmatch(text), target_named(text)
+    if found or names_file(text) or text.count("/") > 1:
+        return [contract.workflow_id(found["cluster"] if found else cluster, target)]
+    kinds = [kind for kind in (*KINDS, *SUPERVISIONS) if kind != "Supervised"]
+    targets = [_target(text, kind=kind, namespace=target.namespace, name=target.name) for kind in kinds]
+    return [contract.workflow_id(cluster, each) for each in targets]
+
+
+def check_cluster(cluster: str) -> None:
+    """Refuse what cannot be a cluster's name.
+
+    Raises:
+        Refused: naming the option, the value and the fix.
+    """
     if not _CLUSTER.fullmatch(cluster):
         raise Refused("is no name of a cluster", field="--cluster", value=cluster, fix="use letters, digits, - . _")
-    found = _ID.fullmatch(text)
-    return contract.workflow_id(found["cluster"] if found else cluster, target_named(text))
 
 
-def _target(text: str, **parts: str) -> Target:
+def _target(text: str, *, kind: str, namespace: str, name: str) -> Target:
+    kind = _KINDS.get(kind.lower(), kind)
+    supervised = kind not in KINDS or kind == "Supervised"
     try:
-        return Target.model_validate(parts)
+        if supervised:
+            return SupervisedTarget(resource=kind, namespace=namespace, name=name)
+        return Target(kind=kind, namespace=namespace, name=name)
     except ValidationError as error:
         fix = "name it NAMESPACE/NAME, such as serving/chat, KIND/NAMESPACE/NAME, or give its spec file"
         raise Refused("names no rollout", field="NAME", value=text, fix=fix) from error

@@ -9,7 +9,7 @@ from segue.cli.app import PLAN_AND_START
 from segue.cli.console import say, show, write, write_json
 from segue.cli.files import read_spec
 from segue.cli.follow import Progress, finish, left_running, link
-from segue.cli.naming import id_named, target_named, whoami
+from segue.cli.naming import check_cluster, target_named, whoami
 from segue.cli.options import (
     AsTable,
     AsText,
@@ -70,7 +70,11 @@ def plan(file: File, replicas: _Replicas = None, output: AsTable = TableOrJson.T
     Example: segue plan rollout.yaml --replicas 6
     """
     rollout = read_spec(file)
-    made = _planned(rollout.spec) if replicas is None else make_plan(rollout.spec.strategy, _checked(replicas))
+    spec = rollout.spec
+    if replicas is None:
+        made = _planned(spec)
+    else:
+        made = make_plan(spec.strategy, _checked(replicas), autonomous=spec.autonomous)
     if output is TableOrJson.JSON:
         write_json(plan_json(made))
     else:
@@ -145,7 +149,7 @@ def schema() -> None:
 
 def _begin(rollout: Rollout, where: Where, *, by: str, join: bool, timeout_s: float | None, output: TextOrJson) -> None:
     """Start a rollout and tell of it; with a timeout, of its end, and exit by that."""
-    id_named(str(rollout.spec.target), where.cluster)
+    check_cluster(where.cluster)
     with left_running(str(rollout.spec.target)):
         started, report = asked(_start(rollout, where, by=by or whoami(), join=join, timeout_s=timeout_s))
     if report is None:
@@ -212,5 +216,5 @@ def _planned(spec: Spec) -> Plan:
     warnings = losses(found.stopping, found.stopping, spec.rules, found.replicas) if found.replicas else ()
     return make_plan(
         spec.strategy, found.replicas, old=found.old, new=found.new,
-        superseded=not spec.change.is_empty, warnings=warnings,
+        superseded=not spec.change.is_empty, warnings=warnings, autonomous=spec.autonomous,
     )  # fmt: skip

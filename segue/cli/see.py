@@ -13,7 +13,7 @@ from rich.table import Table
 from segue.cli.app import SEE
 from segue.cli.console import say, show, stdout, write, write_json
 from segue.cli.follow import Progress, ending, left_running
-from segue.cli.naming import id_named, target_named
+from segue.cli.naming import check_cluster, ids_named, target_named
 from segue.cli.options import (
     AsMarkdown,
     AsTable,
@@ -58,7 +58,7 @@ def list_(
 
     Example: segue list --running
     """
-    id_named("any", cluster)
+    check_cluster(cluster)
 
     async def ask() -> "list[Listed]":
         return await (await connected(Where(cluster, task_queue))).list(running=running, limit=limit)
@@ -79,12 +79,7 @@ def status(
 
     Example: segue status serving/chat -o json
     """
-    workflow_id = id_named(name, cluster)
-
-    async def ask() -> Report:
-        return await (await connected(Where(cluster, task_queue))).report(workflow_id)
-
-    found = asked(ask())
+    found = asked(_report(ids_named(name, cluster), Where(cluster, task_queue)))
     if output is TableOrJson.JSON:
         write_json(found.status)
     else:
@@ -98,9 +93,9 @@ def watch(name: Name, cluster: Cluster = "default", task_queue: Queue = "segue")
 
     Example: segue watch serving/chat
     """
-    workflow_id = id_named(name, cluster)
+    candidates = ids_named(name, cluster)
     with left_running(str(target_named(name))):
-        last = asked(_watch(workflow_id, Where(cluster, task_queue)))
+        last = asked(_watch(candidates, Where(cluster, task_queue)))
     write(ending(last))
     raise typer.Exit(exit_code(last.status))
 
@@ -115,12 +110,7 @@ def report(
 
     Example: segue report serving/chat > report.md
     """
-    workflow_id = id_named(name, cluster)
-
-    async def ask() -> Report:
-        return await (await connected(Where(cluster, task_queue))).report(workflow_id)
-
-    found = asked(ask())
+    found = asked(_report(ids_named(name, cluster), Where(cluster, task_queue)))
     if output is MarkdownOrJson.JSON:
         write_json(found)
     else:
@@ -148,9 +138,15 @@ def history(name: Name, output: AsTable = TableOrJson.TABLE) -> None:
     show(table)
 
 
-async def _watch(workflow_id: str, where: Where) -> Report:
+async def _report(candidates: list[str], where: Where) -> Report:
+    rollouts = await connected(where)
+    return await rollouts.report(await rollouts.named(candidates))
+
+
+async def _watch(candidates: list[str], where: Where) -> Report:
     """Follow to the end, and return the last report."""
     rollouts = await connected(where)
+    workflow_id = await rollouts.named(candidates)
     progress = Progress(write if not sys.stdout.isatty() else lambda _line: None)
     async with aclosing(rollouts.follow(workflow_id)) as reports:
         if not sys.stdout.isatty():

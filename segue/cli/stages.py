@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from segue.plan import ROUTE, SCALE_BOTH, SCALE_NEW, SCALE_OLD, Plan, Stage
+from segue.plan import OPERATOR, ROUTE, SCALE_BOTH, SCALE_NEW, SCALE_OLD, Plan, Stage
 from segue.spec import Rollout
 
 _BAR_CELLS = 40
@@ -59,6 +59,7 @@ def _action(before: Stage | None, stage: Stage) -> str:
         SCALE_OLD: f"remove {gone} old",
         SCALE_BOTH: f"replace {gone} old by {added} new, until ready",
         ROUTE: _routed(stage),
+        OPERATOR: "its own operator replaces them, by its own budget",
     }
     return words[stage.action]
 
@@ -80,6 +81,8 @@ def _waypoint(stage: Stage) -> str:
 
 
 def _needs(made: Plan) -> str:
+    if any(stage.action == OPERATOR for stage in made.stages):
+        return "floor and ceiling are its operator's own"
     extra = f"needs no more replicas than now ({made.replicas})"
     if made.extra:
         more = f"{made.extra} replica{'s' if made.extra > 1 else ''} more than now"

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from segue.cli.app import STEER
 from segue.cli.console import say, write, write_json
 from segue.cli.files import read_spec
-from segue.cli.naming import id_named, target_named, whoami
+from segue.cli.naming import ids_named, target_named, whoami
 from segue.cli.options import AsText, By, Cluster, Name, Queue, Reason, TextOrJson, Where, asked, connected
 from segue.errors import Refused
 from segue.messages import MAX_REPLICAS, MESSAGES, Message, RetargetTo, Scale
@@ -126,12 +126,14 @@ def scale(
 
 
 def _send(kind: str, name: str, message: Message, where: Where, *, no_wait: bool, output: TextOrJson) -> None:
-    workflow_id = id_named(name, where.cluster)
+    candidates = ids_named(name, where.cluster)
 
-    async def ask() -> str | None:
-        return await (await connected(where)).send(workflow_id, kind, message, answer=not no_wait)
+    async def ask() -> tuple[str, str | None]:
+        rollouts = await connected(where)
+        workflow_id = await rollouts.named(candidates)
+        return workflow_id, await rollouts.send(workflow_id, kind, message, answer=not no_wait)
 
-    answer = asked(ask())
+    workflow_id, answer = asked(ask())
     if output is TextOrJson.JSON:
         write_json({"id": workflow_id, "message": kind, "by": message.by, "answer": answer})
     elif answer is None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from segue.cli.naming import id_named, target_named
+from segue.cli.naming import ids_named, target_named
 from segue.errors import Refused
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -17,6 +17,8 @@ CHAT = "rollout/default/serving/Deployment/chat"
     [
         pytest.param("serving/chat", CHAT, id="namespace/name"),
         pytest.param("deployment/serving/chat", CHAT, id="kind/namespace/name"),
+        pytest.param("ServingRuntime/a/b", "rollout/default/a/ServingRuntime/b", id="supervised resource"),
+        pytest.param("rollout/x/a/Mine/b", "rollout/x/a/Mine/b", id="id of a resource of one's own"),
         pytest.param("chat", "rollout/default/default/Deployment/chat", id="bare name"),
         pytest.param(CHAT, CHAT, id="workflow id"),
         pytest.param("rollout/other/a/Deployment/b", "rollout/other/a/Deployment/b", id="id of another cluster"),
@@ -26,12 +28,19 @@ CHAT = "rollout/default/serving/Deployment/chat"
 )
 def test_a_name_is_understood(named: str, expected: str) -> None:
     """Each way gives the workflow's id."""
-    assert id_named(named, "default") == expected
+    assert ids_named(named, "default")[0] == expected
 
 
 def test_the_cluster_is_part_of_the_id() -> None:
     """The same target in another cluster is another rollout."""
-    assert id_named("serving/chat", "eu-1") == "rollout/eu-1/serving/Deployment/chat"
+    assert ids_named("serving/chat", "eu-1")[0] == "rollout/eu-1/serving/Deployment/chat"
+
+
+def test_where_no_kind_is_said_any_may_be_meant() -> None:
+    """Temporal then says which one there is; a kind, an id or a file names exactly one."""
+    assert {"rollout/c/a/Deployment/b", "rollout/c/a/ServingRuntime/b"} <= {*ids_named("a/b", "c")}
+    for text in ("deployment/a/b", "rollout/c/a/Deployment/b", str(EXAMPLES / "rollout.yaml")):
+        assert len(ids_named(text, "c")) == 1
 
 
 @pytest.mark.parametrize("text", ["", "/", "/a", "a/", "a/b/c", "A", "a b", "a/-b", "../etc/passwd"])

@@ -91,7 +91,7 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "name with three parts": (("status", "a/b/c"), ("NAME: 'a/b/c'", "name it NAMESPACE/NAME")),
     "name with capitals": (("status", "serving/Chat"), ("NAME: 'serving/Chat'", "serving/chat")),
     "name empty": (("status", ""), ("NAME: ''",)),
-    "name of another kind": (("status", "rollout/c/n/StatefulSet/x"), ("names no rollout",)),
+    "name of another kind": (("status", "rollout/c/n/no-kind/x"), ("names no rollout",)),
     "name as absent file": (("pause", "absent.yaml"), ("absent.yaml: is not there",)),
     "cluster": (("list", "--cluster", 'a"b'), ("--cluster: 'a\"b'", "use letters, digits")),
     "timeout": (("start", str(EXAMPLES / "rollout.yaml"), "--timeout", "soon"), ("--timeout: 'soon'", "30s, 5m")),

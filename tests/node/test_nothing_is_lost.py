@@ -13,8 +13,8 @@ from serving import ACCELERATOR, ACCELERATORS, MLSERVER, REPLICAS, STREAMS, Serv
 
 QUICK = {"minReady": "1s", "deadline": "3m"}
 HOPELESS = {"minReady": "1s", "deadline": "12s"}
-LATEST_S = 5.0
-"""How long after the way back began the endpoint of a pod that is dead may still be known, on a busy machine."""
+NOTICED_S = 4.0
+"""How long the endpoint of a pod whose process was killed may still be known: what it was sent until then is lost."""
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
 
 
@@ -88,10 +88,10 @@ async def test_a_version_that_outgrows_its_memory_comes_back(serving: Serving) -
         outcomes = await outcomes_of(serving, load, "v1", "v3-oom")
     assert "OutOfMemory" in report.status.reason
     case.watcher.assert_within(REPLICAS, REPLICAS + 1, passing=1)
-    turned_at = next(entry.at for entry in report.entries if entry.what == "going back")
-    lost_at = [request.at for request in outcomes.failed]
-    print(f"lost {len(lost_at)} of {len(outcomes.requests)}")
-    assert all(at < turned_at + LATEST_S for at in lost_at), "lost after the way back had begun"
+    killed_at = case.watcher.killed_at
+    print(f"lost {len(outcomes.failed)} of {len(outcomes.requests)}, killed {len(killed_at)} times")
+    for request in outcomes.failed:  # the kernel says when in whole seconds; a request may have been under way for one
+        assert any(at - 1 <= request.at <= at + NOTICED_S for at in killed_at), (request, sorted(killed_at))
 
 
 async def test_blue_green(serving: Serving) -> None:
@@ -224,7 +224,10 @@ async def test_without_a_hook(serving: Serving, drain: bool) -> None:
 
 
 async def test_all_accelerators_are_taken(serving: Serving) -> None:
-    """Old first, no pod more than there are accelerators: it completes, the floor holds, and nothing is lost."""
+    """Old first, no accelerator more than there are: it completes, the floor holds, and nothing is lost.
+
+    The controller may make a new pod while the old one is still told to go; it waits for its place without a node.
+    """
     await serving.deploy("chat", MLSERVER, ACCELERATORS, accelerator=ACCELERATOR)
     serving.lab.worker()
     strategy = {"order": "scaleInPriority", "maxSurge": 0, "maxUnavailable": 1}
@@ -233,3 +236,4 @@ async def test_all_accelerators_are_taken(serving: Serving) -> None:
             await case.ends("Completed")
         assert_nothing_lost(await outcomes_of(serving, load, "v1", "v2"))
     case.watcher.assert_within(ACCELERATORS - 1, ACCELERATORS, passing=1)
+    assert case.watcher.most_placed == ACCELERATORS

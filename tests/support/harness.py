@@ -61,6 +61,8 @@ class Lab:
     namespace: str
     task_queue: str
     workers: list[Any] = field(default_factory=list)
+    tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    """What a test needs to go on beside it, by name; it ends with the lab."""
 
     def __post_init__(self) -> None:
         api = kubeconfig.new_client_from_config(str(self.stack.kubeconfig))
@@ -76,6 +78,12 @@ class Lab:
         role, _ = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
         rules = role["rules"] if writes else [{**rule, "verbs": ["get", "list", "watch"]} for rule in role["rules"]]
         self._rbac.patch_namespaced_role(role["metadata"]["name"], self.namespace, {"rules": rules})
+
+    def grant_more(self, group: str, resource: str) -> None:
+        """Let the worker's user roll a kind of custom resource as well."""
+        role, _ = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
+        rule = {"apiGroups": [group], "resources": [resource], "verbs": ["get", "list", "watch", "patch"]}
+        self._rbac.patch_namespaced_role(role["metadata"]["name"], self.namespace, {"rules": [*role["rules"], rule]})
 
     # --- targets ---
 
@@ -171,7 +179,7 @@ class Lab:
         """The same for a target that is there already."""
         subject = kind(self, name)
         before, image = subject.settings(), subject.image()
-        given = {"target": subject.target, "strategy": {"maxSurge": 1}, **spec}
+        given = {"target": subject.target, "strategy": kind.ways[0].strategy, **spec}
         with PodWatcher(self.core.api_client, self.namespace, subject.selector) as watcher:
             run = await self.start(name, change or subject.changed(2), tuning=tuning, **given)
             yield Case(self, name, subject, image, before, run, watcher)
@@ -216,6 +224,8 @@ class Lab:
         }
 
     async def close(self) -> None:
+        for task in self.tasks.values():
+            task.cancel()
         for worker in self.workers:
             worker.kill()
         self.core.delete_namespace(self.namespace)

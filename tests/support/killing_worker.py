@@ -41,6 +41,7 @@ import activities.cluster
 from activities.cluster import Cluster, Object
 from activities.rollout import Activities
 from segue import contract
+from segue.supervision import SUPERVISIONS
 from worker.__main__ import connect
 from worker.compose import make_worker
 from worker.settings import Settings, load_settings
@@ -200,7 +201,12 @@ class AccidentalCluster(Cluster):
 async def _serve(settings: Settings, accident: Accident) -> None:
     cluster = await AccidentalCluster.connect()
     cluster.accident = accident
-    worker = make_worker(await connect(settings), settings, Activities(cluster), interceptors=[accident])
+    worker = make_worker(
+        await connect(settings),
+        settings,
+        Activities(cluster, {**SUPERVISIONS, **settings.supervised}),
+        interceptors=[accident],
+    )
     await worker.run()
 
 

@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from operators import runtimes
+
 if TYPE_CHECKING:
     from harness import Lab
 
@@ -218,5 +220,52 @@ def _resolved(amount: int | str, replicas: int, *, up: bool) -> int:
     return math.ceil(share) if up else math.floor(share)
 
 
-SUBJECTS: dict[str, type[Subject]] = {each.kind: each for each in (DeploymentSubject, PairSubject)}
+class SupervisedSubject(Subject):
+    """A custom resource, rolled by an operator of its own with surge 1."""
+
+    kind = "Supervised"
+    ways = (Way("operator", {}, 4, 5, 2, 1),)
+    budgets = ()
+    cannot: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("pause", "scale", "scale by hand", "settle"), "its operator cannot be held in between"
+    )
+
+    @property
+    def target(self) -> dict[str, Any]:
+        return {**super().target, "resource": "ServingRuntime"}
+
+    @staticmethod
+    def changed(version: int, mode: str = "") -> dict[str, Any]:
+        image = f"{IMAGE}:{version}"
+        if not mode:
+            return {"images": {"server": image}}
+        return {"patch": {"mode": mode, "containers": [{"name": "server", "image": image}]}}
+
+    async def create(self, replicas: int, **more: Any) -> None:
+        spec = {"replicas": replicas, "containers": [{"name": "server", "image": f"{IMAGE}:1"}]}
+        delay = {"readyAfter": more["ready_after"]} if "ready_after" in more else {}
+        await runtimes(self.lab).make("ServingRuntime", self.name, {**spec, **delay})
+
+    def image(self) -> str:
+        return str(self._raw["spec"]["containers"][0]["image"])
+
+    def replicas(self) -> int:
+        return int(self._raw["spec"]["replicas"])
+
+    def version(self) -> Any:
+        return self._raw["metadata"]["generation"]
+
+    def settings(self) -> dict[str, Any]:
+        found = self._raw
+        return {"spec": found["spec"], "annotations": found["metadata"].get("annotations", {})}
+
+    def settled(self, outcome: str, before: dict[str, Any]) -> dict[str, Any]:
+        return {**before, "spec": self._raw["spec"]} if outcome == "Completed" else before
+
+    @property
+    def _raw(self) -> dict[str, Any]:
+        return runtimes(self.lab).get(self.name)
+
+
+SUBJECTS: dict[str, type[Subject]] = {each.kind: each for each in (DeploymentSubject, PairSubject, SupervisedSubject)}
 """Every kind that the suite for every lever rolls."""

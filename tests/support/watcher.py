@@ -10,6 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from kubernetes import client
@@ -30,6 +31,8 @@ class Sample(NamedTuple):
     """When it was seen: monotonic seconds."""
     leaving: int = 0
     """Pods that were told to stop and are still there."""
+    placed: int = 0
+    """Pods that have a node, and with it what they request there, until the last of them has ended."""
 
 
 class Stream:
@@ -122,6 +125,8 @@ class PodWatcher:
         """The replicas that all ReplicaSets together are asked for, after each event."""
         self.stopped_ready: list[str] = []
         """The pods that were Ready at the moment at which they were told to stop."""
+        self.killed_at: set[float] = set()
+        """When a container was killed for its memory: seconds since the epoch, whole ones."""
         self._stopped: set[str] = set()
         self._pods = Stream(functools.partial(core.list_namespaced_pod, namespace), selector, self._sample)
         self._sets = Stream(functools.partial(apps.list_namespaced_replica_set, namespace), selector, self._ask)
@@ -154,8 +159,9 @@ class PodWatcher:
                 self.stopped_ready.append(name)
             self._stopped.add(name)
         by_image = tuple((v, c[0], c[1]) for v, c in sorted(versions.items()))
-        ready = sum(map(is_ready, live))
-        self.samples.append(Sample(len(live), ready, by_image, event, time.monotonic(), len(leaving)))
+        ready, placed = sum(map(is_ready, live)), sum(map(_is_placed, self._pods.objects.values()))
+        self.killed_at |= {at for pod in self._pods.objects.values() for at in _kills(pod)}
+        self.samples.append(Sample(len(live), ready, by_image, event, time.monotonic(), len(leaving), placed))
 
     def mark(self) -> int:
         """The number of the next sample: to judge only from here on, or up to here."""
@@ -165,6 +171,11 @@ class PodWatcher:
     def fewest_ready(self) -> int:
         """The fewest pods that were Ready at once."""
         return min(s.ready for s in self.samples)
+
+    @property
+    def most_placed(self) -> int:
+        """The most pods that had a node at once."""
+        return max(s.placed for s in self.samples)
 
     @property
     def most(self) -> int:
@@ -212,6 +223,17 @@ def is_live(pod: Any) -> bool:
 def is_ready(pod: Any) -> bool:
     """Whether its Ready condition is true."""
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
+
+
+def _is_placed(pod: Any) -> bool:
+    return bool(pod["spec"].get("nodeName")) and pod.get("status", {}).get("phase") not in ("Failed", "Succeeded")
+
+
+def _kills(pod: Any) -> list[float]:
+    """When containers of a pod were killed for their memory, as far as its status still says it."""
+    states = [s for c in pod.get("status", {}).get("containerStatuses", []) for s in (c["state"], c["lastState"])]
+    ended = [s["terminated"] for s in states if s.get("terminated", {}).get("reason") == "OOMKilled"]
+    return [datetime.fromisoformat(e["finishedAt"]).timestamp() for e in ended]
 
 
 def _version(pod: Any) -> str:

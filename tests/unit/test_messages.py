@@ -40,9 +40,11 @@ FOREIGN = CLAIMED.but(foreign=Foreign(who="him", what="the image", template="v9"
 BACK = CLAIMED.going_back(Outcome.ROLLED_BACK, requested("why"), NOW)
 ENDED = CLAIMED.but(outcome=Outcome.COMPLETED)
 
+AUTONOMOUS = CLAIMED.but(autonomous=True)
+
 STATES = {
     "start": START, "moving": CLAIMED, "asking": ASKING, "holding": HOLDING, "paused": PAUSED, "failed": FAILED,
-    "foreign": FOREIGN, "back": BACK, "ended": ENDED,
+    "foreign": FOREIGN, "back": BACK, "ended": ENDED, "operated": AUTONOMOUS,
 }  # fmt: skip
 SAID: dict[str, Message] = {
     "pause": Pause(by="her"), "resume": Resume(by="her"), "retarget": RetargetTo(by="her", change=V2),
@@ -52,16 +54,16 @@ SAID: dict[str, Message] = {
 
 # One row a message, one column a state: + taken, - refused.
 TAKEN = """
-          start moving asking holding paused failed foreign back ended
-pause       +     +      +      +       +      +      +      -     -
-resume      -     -      -      -       +      +      -      -     -
-retarget    +     +      +      +       +      +      +      -     -
-abort       +     +      +      +       +      +      +      +     -
-scale       +     +      +      +       +      +      +      +     -
-settle      -     +      +      +       +      +      +      -     -
-approve     -     -      +      -       -      -      -      -     -
-reject      -     -      +      -       -      -      -      -     -
-promote     +     +      +      +       +      +      +      -     -
+          start moving asking holding paused failed foreign back ended operated
+pause       +     +      +      +       +      +      +      -     -    -
+resume      -     -      -      -       +      +      -      -     -    -
+retarget    +     +      +      +       +      +      +      -     -    +
+abort       +     +      +      +       +      +      +      +     -    +
+scale       +     +      +      +       +      +      +      +     -    -
+settle      -     +      +      +       +      +      +      -     -    -
+approve     -     -      +      -       -      -      -      -     -    -
+reject      -     -      +      -       -      -      -      -     -    -
+promote     +     +      +      +       +      +      +      -     -    +
 """
 _HEAD, *_ROWS = [line.split() for line in TAKEN.strip().splitlines()]
 MATRIX = [(row[0], name, mark == "+") for row in _ROWS for name, mark in zip(_HEAD, row[1:], strict=True)]

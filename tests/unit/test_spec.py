@@ -29,6 +29,7 @@ class Bad(NamedTuple):
     fix: str
 
 
+SUPERVISED = "target: {name: a, kind: Supervised, resource: ServingRuntime}"
 S, W = "spec.strategy.", "spec.strategy.waypoints[0]"
 
 BAD = [
@@ -48,6 +49,13 @@ BAD = [
     Bad("target-number", "spec: {target: {name: 7}}", "spec.target.name", "7", "put it in quotes"),
     Bad("namespace", "spec: {target: {name: a, namespace: X}}", "spec.target.namespace", "'X'", "must match"),
     Bad("no-target-name", "spec: {target: {}}", "spec.target.name", "is missing", "add it"),
+    Bad("no-resource", "spec: {target: {name: a, kind: Supervised}}", "spec.target.resource", "is missing", "add it"),
+    Bad("resource", "spec: {target: {name: a, kind: Supervised, resource: x.y}}", "spec.target.resource", "'x.y'",
+        "must match"),
+    Bad("operators-strategy", f"spec: {{{SUPERVISED}, strategy: {{step: 2}}}}", "spec.strategy",
+        "target's own operator moves", "leave it out"),
+    Bad("operators-change", f"spec: {{{SUPERVISED}, change: {{annotations: {{a: b}}}}}}", "spec.change.annotations",
+        "is not for a supervised target", "use images"),
     # The change
     Bad("no-change", "spec: {change: {}}", "spec.change", "is empty", "name an image"),
     Bad("no-images", "spec: {change: {images: {}}}", "spec.change", "is empty", "name an image"),

@@ -1,0 +1,131 @@
+"""Custom resources whose own operator rolls: Segue writes, watches, judges, and writes the old value back."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Lab, Run, open_lab, until
+from operators import Operator, define, runtimes
+from segue_local import Stack
+from shell import REFUSED, ROLLED_BACK, Shell
+from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
+
+from segue.report import Report, to_markdown
+
+REPLICAS = 3
+NEVER = {"patch": {"mode": "never-ready", "containers": [{"name": "server", "image": "example/chat:2"}]}}
+
+
+def resource(image: str = "example/chat:1") -> dict[str, Any]:
+    return {"replicas": REPLICAS, "containers": [{"name": "server", "image": image}], "supportedModelFormats": ["onnx"]}
+
+
+async def start(lab: Lab, name: str, change: dict[str, Any] | None = None, kind: str = "ServingRuntime") -> Run:
+    target = {"kind": "Supervised", "resource": kind, "namespace": lab.namespace, "name": name}
+    return await lab.start(name, change, target=target, strategy={})
+
+
+def runs(lab: Lab, name: str, image: str) -> bool:
+    """Whether the operator has made a pod of an image."""
+    return bool(lab.pods(name, image))
+
+
+def left(operator: Operator, name: str) -> dict[str, Any]:
+    """What a rollout must leave as it was: the spec, and no annotation of ours."""
+    found = operator.get(name)
+    return {"spec": found["spec"], "annotations": found["metadata"].get("annotations", {})}
+
+
+async def ends(run: Run, outcome: str) -> Report:
+    report = await run.end()
+    assert report.status.outcome == outcome, to_markdown(report)
+    return report
+
+
+async def test_the_plan_and_what_its_operator_cannot_do(served: Lab) -> None:
+    """Only the ends are planned, and it is said; to hold it in between is refused with what can be done."""
+    operator = runtimes(served)
+    await operator.make("ServingRuntime", "chat", resource())
+    run = await start(served, "chat", NEVER)
+    plan = await run.plan()
+    assert [(s.old, s.new) for s in plan.stages] == [(REPLICAS, 0), (0, REPLICAS)]
+    assert "own operator moves" in plan.warnings[0]
+    await until("a new replica", lambda: runs(served, "chat", "example/chat:2"))
+    asks: dict[str, dict[str, Any]] = {"pause": {}, "settle": {}, "scale": {"replicas": 5}}
+    for message, fields in asks.items():
+        with pytest.raises(WorkflowUpdateFailedError) as refused:
+            await run.send(message, **fields)
+        assert "cannot be held in between" in str(refused.value.cause)
+    await run.send("abort")
+    await ends(run, "Aborted")
+    assert left(operator, "chat") == {"spec": resource(), "annotations": {}}
+
+
+async def test_somebody_elses_change_is_told_and_not_fought(served: Lab) -> None:
+    operator = runtimes(served)
+    await operator.make("ServingRuntime", "chat", resource())
+    run = await start(served, "chat", NEVER)
+    await until("a new replica", lambda: runs(served, "chat", "example/chat:2"))
+    operator.patch("chat", {"spec": {"containers": [{"name": "server", "image": "example/chat:9"}]}})
+    status = await run.until("it holds", lambda s: s.phase == "Held")
+    assert "a-person changed" in status.reason
+    assert operator.get("chat")["spec"]["containers"][0]["image"] == "example/chat:9"
+    await run.send("abort")
+    await ends(run, "Aborted")
+    assert left(operator, "chat") == {"spec": resource(), "annotations": {}}
+
+
+async def test_a_resource_of_ones_own_is_described_in_the_settings(stack: Stack) -> None:
+    """A kind that Segue does not know, by the worker's settings alone; complete only when its operator says so."""
+    own = ("example.com", "v1", "chatservers")
+    described = {"Chatserver": {"resource": "chatservers.example.com/v1", "pods": "chat={name}", "done": ["Ready"]}}
+    async with open_lab(stack) as lab:
+        define(lab, *own, "Chatserver")
+        lab.grant_more("example.com", "chatservers")
+        lab.worker(SEGUE_SUPERVISED=json.dumps(described))
+        operator = Operator(lab, *own, {"chat": "{name}"})
+        lab.tasks["operator"] = asyncio.create_task(operator.run())
+        await operator.make("Chatserver", "mine", resource())
+        await ends(await start(lab, "mine", kind="Chatserver"), "Completed")
+        assert operator.is_ready("mine")
+        assert left(operator, "mine") == {"spec": resource("example/chat:2"), "annotations": {}}
+
+
+async def test_a_name_alone_means_what_is_rolled(served: Lab, tmp_path: Path) -> None:
+    """Whatever its kind; of two kinds with one name, both under way, it must be said."""
+    operator, shell = runtimes(served), Shell(served, tmp_path)
+    await asyncio.gather(operator.make("ServingRuntime", "chat", resource()), served.deploy("chat", 1))
+    target = {"kind": "Supervised", "resource": "ServingRuntime", "namespace": served.namespace, "name": "chat"}
+    file = shell.spec("chat", target=target, change=NEVER, strategy={})
+    await shell.run("start", file)
+    name = f"{served.namespace}/chat"
+    assert (await shell.json("status", name))["id"].endswith("/ServingRuntime/chat")
+    await shell.run("start", shell.spec("chat", change={"patch": {"metadata": {"labels": {"segue.dev/fake": "x"}}}}))
+    refused = await shell.run("status", name, expect=REFUSED)
+    assert f"{served.namespace}/Deployment/chat" in refused.stderr
+    for kind in ("deployment", "servingruntime"):
+        await shell.run("abort", f"{kind}/{name}")
+        await shell.run("watch", f"{kind}/{name}", expect=ROLLED_BACK)
+
+
+BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "nobody described it": ({"kind": "Chatserver"}, ["spec.target.resource", "'Chatserver'", "use one of"]),
+    "no such object": ({"name": "absent"}, ["absent", "not found"]),
+    "no such container": ({"change": {"images": {"other": "a/b:1"}}}, ["spec.change.images", "'other'", "server"]),
+    "nothing changes": ({"change": {"images": {"server": "example/chat:1"}}}, ["what the target runs already"]),
+}
+
+
+async def test_bad_input_is_refused_and_the_target_untouched(served: Lab) -> None:
+    operator = runtimes(served)
+    await operator.make("ServingRuntime", "chat", resource())
+    before = left(operator, "chat")
+    for what, (given, words) in BAD.items():
+        run = await start(served, **{"name": "chat", **given})
+        with pytest.raises(WorkflowFailureError) as refused:
+            await run.end()
+        for word in words:
+            assert word in str(refused.value.cause), what
+    assert left(operator, "chat") == before
