@@ -3,19 +3,18 @@
 Everything needed to return to the baseline, or to finish, is written on the target itself.
 """
 
-import asyncio
-import time
 from collections.abc import Callable
 from typing import Literal
 
 from activities.cluster import Cluster, Object, connected
 from activities.levers.deployment_patches import finish_patch, note_of, unhold_patch
 from activities.levers.deployment_reading import BASELINE, OWNER
-from segue.errors import Conflict, NotFound, TimedOut
+from activities.pair_release import release_pair
+from activities.patience import Waiting
+from segue.errors import Conflict, NotFound
 from segue.history import RELEASED
 from segue.spec import Target
 
-POLL_S = 0.5
 _ATTEMPTS = 10
 
 Way = Literal["baseline", "wanted"]
@@ -32,9 +31,11 @@ async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Call
         TimedOut: when the controller is not there in time; the target is safe, and goes on by itself.
     """
     async with connected() as cluster:
+        if target.kind == "DeploymentPair":
+            return await release_pair(cluster, target, to, by, Waiting(timeout_s, tell))
         await _let_go(cluster, target, to, by)
         tell(f"{target} is free of its rollout and goes to the {to} by its own controller")
-        await _await_complete(cluster, target, timeout_s, tell)
+        await Waiting(timeout_s, tell).until_complete(cluster, target.namespace, target.name)
         await _patch(cluster, target, _finish)
     return f"{target} runs the {to}; its strategy is what it was"
 
@@ -70,35 +71,3 @@ async def _patch(cluster: Cluster, target: Target, make: Callable[[Object], Obje
             continue
         return
     raise Conflict(f"deployment {target} changes faster than it can be written; try again")
-
-
-async def _await_complete(cluster: Cluster, target: Target, timeout_s: float, tell: Callable[[str], None]) -> None:
-    """Wait until the controller is done, in the words of ``kubectl rollout status``."""
-    ends_at = time.monotonic() + timeout_s
-    said = ""
-    while True:
-        deployment = await cluster.get("deployments", target.namespace, target.name)
-        left = _left(deployment)
-        if not left:
-            return
-        if left != said:
-            tell(left)
-            said = left
-        if time.monotonic() >= ends_at:
-            raise TimedOut(
-                f"{target}: {left} after {timeout_s:g} s; run the same command again to wait on and restore it"
-            )
-        await asyncio.sleep(POLL_S)
-
-
-def _left(deployment: Object) -> str:
-    spec, status = deployment["spec"], deployment.get("status", {})
-    replicas, updated = spec.get("replicas", 1), status.get("updatedReplicas", 0)
-    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
-        return "the Deployment controller has not seen it yet"
-    if updated < replicas:
-        return f"{updated} of {replicas} replicas updated"
-    if status.get("replicas", 0) > updated:
-        return f"{status['replicas'] - updated} other replicas to go"
-    available = status.get("availableReplicas", 0)
-    return f"{available} of {replicas} available" if available < replicas else ""

@@ -116,7 +116,7 @@ def next_counts(
     if order is Order.SCALE_OUT_PRIORITY and budget.surge and not new.proven:
         # Nothing is taken before something new is proven, but for a superseded surplus.
         expendable = min(expendable, max(0, old.total - budget.replicas))
-    lowest = max(old.total - min(expendable, budget.step), budget.kept, min(keep, old.total))
+    lowest = max(old.total - min(expendable, budget.step), min(max(budget.kept, keep), old.total))
     kept, grown = _held(budget, seen, lowest, _grown(budget, current, new.proven, lowest, barrier))
     if kept > budget.replicas or kept > current.old:
         return current
@@ -128,7 +128,8 @@ def toward(budget: Budget, order: Order, seen: Observation, barrier: int | None 
 
     Going back is the same as going forward with the sides exchanged, within the same floor and ceiling.
     """
-    if max(seen.new.total, seen.asked.new) <= budget.end.new:
+    ahead = seen.counts.new <= budget.end.new and seen.counts.old >= budget.end.old
+    if ahead or (seen.home is None and not budget.kept):
         return next_counts(budget, order, seen, barrier, keep=keep)
     exchanged = seen.model_copy(
         update={"old": seen.new, "new": seen.old, "asked": Counts(seen.asked.new, seen.asked.old)}
@@ -140,7 +141,10 @@ def toward(budget: Budget, order: Order, seen: Observation, barrier: int | None 
 def _held(budget: Budget, seen: Observation, old: int, new: int) -> Counts:
     """Bring counts into the budget: new replicas that are there stay, and what is taken is given back at once."""
     new = min(max(seen.new.total, min(new, budget.ceiling - old, budget.end.new)), budget.replicas)
-    return Counts(max(old, budget.replicas - new), new)
+    missing = budget.replicas - new
+    if seen.home is not None:  # fewer than R can be held: after a settle the side that goes is not what is added to
+        missing = min(missing, seen.old.total)
+    return Counts(max(old, missing), new)
 
 
 def _grown(budget: Budget, current: Counts, proven: int, old: int, barrier: int | None) -> int:

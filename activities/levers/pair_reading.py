@@ -147,7 +147,7 @@ def _side(
         ready=ready,
         proven=min(total, sum(p.proven(min_ready_s, restarts, now) for p in pods)),
         # A ReplicaSet that must shrink removes its unready pods first; of several nobody knows.
-        spare=total - ready if len(active) <= 1 else 0,
+        spare=total - ready if len(active) <= 1 or not ready else 0,
     )
 
 

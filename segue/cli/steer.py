@@ -28,6 +28,10 @@ _Baseline = Annotated[bool, typer.Option("--baseline", help="Back to the version
 _SpecFile = Annotated[
     str | None, typer.Option("-f", "--file", help="The change of this spec file, instead of the one so far.")
 ]
+_Like = Annotated[
+    str | None,
+    typer.Option("--like", metavar="FILE", help="From here on by this spec's strategy; alone or beside a version."),
+]
 _Replicas = Annotated[
     int, typer.Argument(metavar="N", help="The target's replicas from now on.", min=1, max=MAX_REPLICAS)
 ]
@@ -88,6 +92,7 @@ def retarget(
     env: _Env = None,
     baseline: _Baseline = False,
     file: _SpecFile = None,
+    like: _Like = None,
     reason: Reason = "",
     by: By = "",
     no_wait: _NoWait = False,
@@ -97,11 +102,14 @@ def retarget(
 ) -> None:
     """Go to another version from where it is now; nothing that serves is taken before the newest is ready.
 
-    --image and --env are laid over the change so far; --file replaces it; --baseline turns back.
+    --image and --env are laid over the change so far; --file replaces it; --baseline turns back. --like sets order,
+    budget, step, waypoints and end anew.
 
     Example: segue retarget serving/chat --image server=example/chat:3
     """
-    wish = _wish(name, image or [], env or [], baseline, file)
+    strategy = {"strategy": read_spec(like).spec.strategy} if like else {}
+    named = bool(image or env or baseline or file is not None)
+    wish = {**(_wish(name, image or [], env or [], baseline, file) if named or not like else {}), **strategy}
     message = _made(RetargetTo, by=by, reason=reason, **wish)
     _send("retarget", name, message, Where(cluster, task_queue), no_wait=no_wait, output=output)
 

@@ -132,7 +132,7 @@ class Lab:
         """Make a spec: image 2 and quick readiness, unless said otherwise."""
         body = {
             "target": {"namespace": self.namespace, "name": name},
-            "change": change or {"images": {"server": "example/chat:2"}},
+            "change": {"images": {"server": "example/chat:2"}} if change is None else change,
             "readiness": {"minReady": "0s", "deadline": "20s"},
             **spec,
         }
@@ -181,7 +181,7 @@ class Lab:
         before, image = subject.settings(), subject.image()
         given = {"target": subject.target, "strategy": kind.ways[0].strategy, **spec}
         with PodWatcher(self.core.api_client, self.namespace, subject.selector) as watcher:
-            run = await self.start(name, change or subject.changed(2), tuning=tuning, **given)
+            run = await self.start(name, subject.changed(2) if change is None else change, tuning=tuning, **given)
             yield Case(self, name, subject, image, before, run, watcher)
 
     def settings(self, name: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from harness import POLL_S, Lab, Run, until
@@ -59,6 +59,9 @@ WATCHES = {contract.AWAIT_READY.name}
 
 _running: contextvars.ContextVar[str] = contextvars.ContextVar("running")
 """The activity that runs, such as ``scale_old#2``."""
+
+
+W = TypeVar("W")
 
 
 @dataclass(frozen=True)
@@ -184,13 +187,23 @@ class AccidentalCluster(Cluster):
             return await self._read(super().patch(kind, namespace, name, patch, dry_run=True))
         return await self._write(lambda: super(AccidentalCluster, self).patch(kind, namespace, name, patch))
 
+    async def create_deployment(self, namespace: str, made: Object, *, dry_run: bool = False) -> Object:
+        create = super().create_deployment
+        if dry_run:
+            return await self._read(create(namespace, made, dry_run=True))
+        return await self._write(lambda: create(namespace, made))
+
+    async def delete_deployment(self, namespace: str, name: str, uid: str) -> None:
+        delete = super().delete_deployment
+        await self._write(lambda: delete(namespace, name, uid))
+
     async def _read(self, call: Awaitable[Object]) -> Object:
         found = await call
         if _running.get("").partition("#")[0] not in WRITES | WATCHES:
             await self.accident.reach("during")
         return found
 
-    async def _write(self, call: Callable[[], Awaitable[Object]]) -> Object:
+    async def _write(self, call: Callable[[], Awaitable[W]]) -> W:
         await self.accident.reach("sending")
         found = await call()
         self.accident.diary.write(f"patched {_running.get('')} attempt {activity.info().attempt}")

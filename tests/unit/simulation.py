@@ -79,6 +79,25 @@ class ReplicaSet:
 class Target:
     """A Deployment with its ReplicaSets, pods and controllers."""
 
+    initial = "v0"
+    """The template that a rollout finds where it will write."""
+
+    @classmethod
+    def respecified(cls, rules: Rules, dice: random.Random) -> Rules:
+        """Give the rules what only this kind can do."""
+        return rules
+
+    @property
+    def mixed(self) -> bool:
+        """Whether it is in the middle of a rollout of somebody else's."""
+        return {s.version for s in self.sets.values() if s.replicas} != {self.template}
+
+    def check_end(self, outcome: Outcome, state: State, rules: Rules) -> None:
+        """Raise what is wrong with where a rollout left it."""
+        expected = state.wanted.template if outcome is Outcome.COMPLETED else state.baseline.template
+        if self.mixed or self.template != expected or self.held or self.owner is not None:
+            raise Wrong(f"{outcome} should leave {expected} alone: {self}")
+
     def __init__(self, strategy: Strategy, replicas: int, seed: random.Random) -> None:
         self.strategy, self.random = strategy, seed
         self.now = 1_000.0
@@ -468,16 +487,16 @@ def random_rules(dice: random.Random, replicas: int) -> Rules:
 class Driver:
     """Plays the workflow, the pipeline and the person for one rollout."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, kind: type[Target] = Target) -> None:
         self.random = dice = random.Random(seed)
         replicas = dice.randint(1, 12)
-        self.rules = random_rules(dice, replicas)
-        self.target = Target(self.rules.strategy, replicas, dice)
+        self.rules = kind.respecified(random_rules(dice, replicas), dice)
+        self.target = kind(self.rules.strategy, replicas, dice)
         for version in ("v1", "v2", "v3"):
             self.target.quality[version] = dice.choices(("good", "never", "hopeless", "flaky"), (70, 12, 9, 9))[0]
         self.faulty = dice.random() < 0.85
         state = State(owner="us").after_prepare(Version(template="v0"), Version(template="v1"), self.target.now)
-        self.state = state.but(mark=Mark(template="v0"))
+        self.state = state.but(mark=Mark(template=kind.initial))
         self.ends_at = self.target.now + (FAULTS_END_S if self.faulty else 0)
         self.given_up_at = self.target.now + LIMIT_S
         self.resumes = 0
@@ -585,11 +604,11 @@ class Driver:
             )
         elif version == state.wanted.template and state.foreign is None:
             self.state = state.but(retarget=None)
-        elif not state.claimed and {s.version for s in target.sets.values() if s.replicas} != {target.template}:
+        elif not state.claimed and target.mixed:
             self.state = state.but(retarget=None, overrules=False)  # refused: in the middle of another's rollout
         else:
             if not state.claimed:
-                found = Version(template=target.template)
+                found = Version(template=target.template or state.baseline.template)
                 state = state.but(baseline=found, mark=Mark(template=target.template), foreign=None, overrules=False)
                 target.before_foreign = None  # they left it, and we take it for the baseline
             self.state = state.after_retarget(Version(template=version), target.now)
@@ -697,19 +716,16 @@ class Driver:
         target, state = self.target, self.state
         if not state.claimed or Act.FENCED in self.acts:
             return
-        expected = state.wanted.template if outcome is Outcome.COMPLETED else state.baseline.template
-        running = {s.version for s in target.sets.values() if s.replicas}
-        if running != {expected} or target.template != expected or target.held or target.owner is not None:
-            raise Wrong(f"{outcome} should leave {expected} alone: {target}")
+        target.check_end(outcome, state, self.rules)
 
 
-def play(seed: int, *, tracing: bool = False) -> tuple[Outcome, set[Act]]:
+def play(seed: int, kind: type[Target] = Target, *, tracing: bool = False) -> tuple[Outcome, set[Act]]:
     """Play the rollout of one seed; return how it ended, and all acts that were decided.
 
     Raises:
         Wrong: with the seed and what happened.
     """
-    driver = Driver(seed)
+    driver = Driver(seed, kind)
     driver.tracing = tracing
     try:
         return driver.run(), driver.acts

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.budget import Budget, objection, resolve_budget
-from segue.decide import Act, barrier_at, decide, next_counts
+from segue.decide import Act, barrier_at, decide, next_counts, toward
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.plan import settled
 from segue.spec import Drain, Order, Rules, Strategy, Waypoint
@@ -266,3 +266,51 @@ def test_the_next_step_waits_for_replicas_that_end_their_requests() -> None:
     assert waits.why == "old replicas to end their requests, 1 left (at most 30 s)"
     late = decide(DRAINS, MOVING, seen, NOW + 20)
     assert late.act is Act.SCALE and late.why.endswith("; 1 have not ended in time")
+
+
+# --- a target that is stepped both ways -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("budget", "order", "seen", "end", "counts"),
+    [
+        pytest.param(ONE, OUT, (3, 2), (2, 2), (2, 2), id="to-a-partial-end"),
+        pytest.param(ONE, OUT, (2, 2), (4, 0), (3, 2), id="back-adds-old-first"),
+        pytest.param(ONE, OUT, (3, 2), (4, 0), (4, 1), id="back-takes-what-is-covered"),
+        pytest.param(TAKE, IN, (2, 2), (4, 0), (4, 0), id="back-in-one-where-the-budget-allows"),
+        pytest.param(ONE, OUT, (1, 3), (3, 1), (2, 3), id="to-an-end-that-lies-behind"),
+        pytest.param(ONE, OUT, (3, 0), (4, 0), (4, 0), id="old-alone-that-are-too-few"),
+        pytest.param(ONE, OUT, (1, 1), (2, 2), (2, 1), id="both-too-few-the-old-first"),
+    ],
+)
+def test_toward_any_end(
+    budget: Budget, order: Order, seen: tuple[int, int], end: tuple[int, int], counts: tuple[int, int]
+) -> None:
+    """Going back is going forward with the sides exchanged: the same floor, ceiling and order."""
+    now = see(*seen, home=Counts(4, 0))
+    assert toward(budget._replace(kept=end[0], step=4), order, now) == counts
+
+
+def test_the_way_back_is_stepped_where_no_controller_goes_back() -> None:
+    """It asks for counts until the baseline is there and proven, and then gives the target free."""
+    rules, back = (
+        Rules(strategy=Strategy(maxSurge=1)),
+        State(owner="us", claimed=True, goal=Goal.BACK, baseline=Version(template="v0"), wanted=Version(template="v1")),
+    )
+    home = Counts(4, 0)
+    step = decide(rules, back, see(3, 2, home=home), NOW)
+    assert (step.act, step.counts) == (Act.UNDO, (4, 1))
+    assert decide(rules, back, see(4, 0, ready=3, home=home), NOW).act is Act.WAIT
+    assert decide(rules, back, see(4, 0, home=home), NOW).act is Act.FINISH
+
+
+def test_superseded_replicas_go_before_the_wanted_version_comes() -> None:
+    """A new side that never runs two versions is emptied, and then filled with the newest wish."""
+    rules = Rules(strategy=Strategy(maxSurge=1))
+    forward = State(owner="us", claimed=True, baseline=Version(template="v0"), wanted=Version(template="v2"))
+    home = Counts(4, 0)
+    serving = see(4, 1, home=home).model_copy(update={"new": Side(total=1, ready=1, proven=0)})
+    emptied = decide(rules, forward, serving, NOW)
+    assert (emptied.act, emptied.counts) == (Act.SCALE, (4, 0))
+    filled = decide(rules, forward, see(4, 0, home=home), NOW)
+    assert (filled.act, filled.counts) == (Act.SCALE, (4, 1))

@@ -23,7 +23,7 @@ from segue.messages import (
     receive,
 )  # fmt: skip
 from segue.observation import Cause, Foreign, Problem, Version
-from segue.spec import Change, Waypoint
+from segue.spec import Change, Strategy, Waypoint
 from segue.state import Goal, Outcome, Phase, Reached, State, requested
 
 NOW = 1_000.0
@@ -184,6 +184,8 @@ def test_a_retarget_forgets_a_settle() -> None:
         pytest.param(lambda: Scale(replicas=0), id="scale-to-zero"),
         pytest.param(lambda: Scale(replicas=10_001), id="scale-too-far"),
         pytest.param(RetargetTo, id="retarget-to-nothing"),
+        pytest.param(lambda: RetargetTo(change=Change()), id="retarget-to-an-empty-change"),
+        pytest.param(lambda: RetargetTo(strategy=Strategy(), baseline=True), id="retarget-back-by-a-strategy"),
         pytest.param(lambda: RetargetTo(change=V2, baseline=True), id="retarget-to-both"),
         pytest.param(lambda: Pause(by="x" * 257), id="long-name"),
         pytest.param(lambda: Abort(reason="x" * 1025), id="long-reason"),

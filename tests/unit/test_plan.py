@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from segue.budget import resolve_budget
 from segue.errors import Refused
 from segue.plan import Plan, make_plan
-from segue.spec import Order, Strategy, Waypoint
+from segue.spec import End, Order, Strategy, Waypoint
 from segue.units import resolve
 
 FACTS = Path(__file__).parent.parent / "facts"
@@ -88,6 +88,12 @@ ZERO = {0, "0%"}
 
 
 @st.composite
+def ends(draw: st.DrawFn, replicas: int) -> End | None:
+    count = st.one_of(st.integers(1, replicas), st.integers(1, 100).map(lambda p: f"{p}%"))
+    return draw(st.one_of(st.none(), st.builds(End, old=count), st.builds(End, new=count)))
+
+
+@st.composite
 def strategies(draw: st.DrawFn, most: int = 1000) -> tuple[Strategy, int]:
     replicas = draw(st.integers(1, most))
     small = st.one_of(st.integers(0, max(1, replicas // 3)), amounts)
@@ -100,6 +106,7 @@ def strategies(draw: st.DrawFn, most: int = 1000) -> tuple[Strategy, int]:
             maxUnavailable=unavailable,
             step=draw(st.one_of(st.none(), st.integers(1, replicas + 2))),
             waypoints=tuple(Waypoint(at=at) for at in draw(st.lists(places, max_size=4))),
+            to=draw(ends(replicas)),
         ),
         replicas,
     )
@@ -110,12 +117,12 @@ def strategies(draw: st.DrawFn, most: int = 1000) -> tuple[Strategy, int]:
 @example((Strategy(maxSurge=0, maxUnavailable="1%"), 1000))
 @example((Strategy(maxSurge=1, maxUnavailable=0, step=1), 1000))
 def test_every_plan_keeps_to_its_rules(given_: tuple[Strategy, int]) -> None:
-    """Every plan goes from all old to all new inside the budget, each row as its action says, none over a step."""
+    """Every plan goes from all old to its end inside the budget, each row as its action says, none over a step."""
     strategy, replicas = given_
     budget = resolve_budget(strategy, replicas)
     plan = make_plan(strategy, replicas)
     assert rows(plan)[0] == (replicas, 0)
-    assert rows(plan)[-1] == (0, replicas)
+    assert rows(plan)[-1] == budget.end
     for before, after in pairwise(plan.stages):
         gone, come = before.old - after.old, after.new - before.new
         assert budget.floor <= after.old + after.new <= budget.ceiling or after.action == "scaleBoth"
@@ -125,7 +132,8 @@ def test_every_plan_keeps_to_its_rules(given_: tuple[Strategy, int]) -> None:
         assert (gone > 0, come > 0) == expected
         assert gone >= 0 <= come
         assert max(gone, come) <= budget.step
-    at = {max(1, min(replicas, resolve(w.at, replicas, round_up=True))) for w in strategy.waypoints}
+    at = {max(1, min(budget.end.new, resolve(w.at, replicas, round_up=True))) for w in strategy.waypoints}
+    at = at if budget.end.new else set()
     assert {s.new for s in plan.stages if s.waypoint} == at
     assert sum(s.waypoint is not None for s in plan.stages) == len(at), "a waypoint is stopped at once"
 
@@ -150,15 +158,16 @@ def moves(plan: Plan) -> int:
 def fewest_moves(strategy: Strategy, replicas: int) -> int:
     """Search every path by the rules alone: breadth first, knowing nothing of how Segue decides."""
     budget = resolve_budget(strategy, replicas)
+    kept, most = budget.end
     stops = sorted({max(1, min(replicas, resolve(w.at, replicas, round_up=True))) for w in strategy.waypoints})
     first_new = strategy.order is Order.SCALE_OUT_PRIORITY and budget.surge
     frontier, seen, count = {(replicas, 0)}, {(replicas, 0)}, 0
-    while (0, replicas) not in frontier:
+    while (kept, most) not in frontier:
         count += 1
         found = set()
         for old, new in frontier:
-            stop = min((s for s in stops if s > new), default=replicas)
-            for left in range(max(0, old - budget.step), old + 1):
+            stop = min((s for s in (*stops, most) if s > new), default=most)
+            for left in range(max(kept, old - budget.step), old + 1):
                 if left + new < budget.floor and left < old:
                     continue
                 if first_new and new == 0 and left < old:
@@ -178,3 +187,42 @@ def test_small_plans_are_as_short_as_any(given_: tuple[Strategy, int]) -> None:
     """No path of a small rollout has fewer moves than the plan's: a search of all paths finds none."""
     strategy, replicas = given_
     assert moves(make_plan(strategy, replicas)) == fewest_moves(strategy, replicas)
+
+
+@pytest.mark.parametrize(
+    ("to", "replicas", "end"),
+    [
+        pytest.param({"new": 2}, 4, (2, 2), id="new-count"),
+        pytest.param({"new": "30%"}, 4, (2, 2), id="new-percentage-rounds-up"),
+        pytest.param({"old": "30%"}, 4, (1, 3), id="old-percentage-rounds-down"),
+        pytest.param({"old": 1}, 4, (1, 3), id="old-count"),
+        pytest.param({"new": 9}, 4, (0, 4), id="more-than-all-is-all"),
+    ],
+)
+def test_a_partial_end(to: dict[str, Any], replicas: int, end: tuple[int, int]) -> None:
+    """One side is said; the other has the rest of the replicas."""
+    plan = make_plan(Strategy(maxSurge=1, to=to), replicas)
+    assert rows(plan)[-1] == end
+    assert max(map(sum, rows(plan))) <= plan.ceiling
+
+
+@deterministic
+@given(strategies(most=60), st.data())
+def test_from_anywhere_to_anywhere(given_: tuple[Strategy, int], data: st.DataObject) -> None:
+    """From any counts of a pair, also when the end is behind it: inside the budget, and not longer than the way."""
+    strategy, replicas = given_
+    budget = resolve_budget(strategy, replicas)
+    new = data.draw(st.integers(0, replicas))
+    superseded = data.draw(st.booleans())
+    plan = make_plan(strategy, replicas, old=replicas - new, new=new, superseded=superseded)
+    assert rows(plan)[0] == (replicas - new, new)
+    assert rows(plan)[-1] == budget.end
+    if superseded and new:
+        assert (replicas, 0) in rows(plan), "another version came before the superseded one had gone"
+    for before, after in pairwise(plan.stages):
+        assert after.old + after.new <= budget.ceiling
+        assert min(before.old, after.old) + min(before.new, after.new) >= budget.floor
+    way = 2 * replicas if superseded else replicas
+    pace = min(budget.step, budget.surge + budget.unavailable)
+    # Each direction may round its first and its last step.
+    assert moves(plan) <= -(-way // pace) + len(strategy.waypoints) + 6

@@ -14,6 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import simulation
+from simulated_pair import PairTarget
 
 from segue.decide import Act
 from segue.state import Outcome
@@ -22,13 +23,18 @@ ROLLOUTS = int(os.environ.get("SEGUE_ROLLOUTS", "10000"))
 BATCH = 250
 
 
+def kind_of(seed: int) -> type[simulation.Target]:
+    """Every fourth target is a pair of Deployments."""
+    return PairTarget if seed % 4 == 0 else simulation.Target
+
+
 def _play_batch(first: int) -> tuple[collections.Counter[str], set[str], list[str]]:
     outcomes: collections.Counter[str] = collections.Counter()
     acts: set[str] = set()
     wrong = []
     for seed in range(first, min(first + BATCH, ROLLOUTS)):
         try:
-            outcome, decided = simulation.play(seed)
+            outcome, decided = simulation.play(seed, kind_of(seed))
         except simulation.Wrong as error:
             again = f"SEGUE_SEED={seed} pytest tests/unit/test_simulation.py -k alone -s"
             wrong.append(f"{error}\n  alone: {again}")
@@ -59,7 +65,8 @@ def test_ten_thousand_rollouts_end_within_their_budget() -> None:
 
 def test_one_seed_alone() -> None:
     """One rollout, that of SEGUE_SEED, is shown step by step and ends."""
-    driver = simulation.Driver(int(os.environ.get("SEGUE_SEED", "1234")))
+    seed = int(os.environ.get("SEGUE_SEED", "1234"))
+    driver = simulation.Driver(seed, kind_of(seed))
     driver.tracing = True
     try:
         print(driver.run())

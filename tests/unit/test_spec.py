@@ -30,6 +30,7 @@ class Bad(NamedTuple):
 
 
 SUPERVISED = "target: {name: a, kind: Supervised, resource: ServingRuntime}"
+PAIR = "kind: DeploymentPair, old: a"
 S, W = "spec.strategy.", "spec.strategy.waypoints[0]"
 
 BAD = [
@@ -56,6 +57,15 @@ BAD = [
         "target's own operator moves", "leave it out"),
     Bad("operators-change", f"spec: {{{SUPERVISED}, change: {{annotations: {{a: b}}}}}}", "spec.change.annotations",
         "is not for a supervised target", "use images"),
+    Bad("pair-of-one", f"spec: {{target: {{{PAIR}, new: a}}}}", "spec.target.new", "'a'", "name another Deployment"),
+    Bad("pair-no-new", f"spec: {{target: {{{PAIR}}}}}", "spec.target.new", "is missing", "add it"),
+    Bad("pair-no-old", "spec: {target: {kind: DeploymentPair, new: b}}", "spec.target.old", "is missing", "add it"),
+    Bad("pair-name", f"spec: {{target: {{{PAIR}, new: b, name: c}}}}", "spec.target.name", "'c'", "leave it out"),
+    Bad("end-both", f"spec: {{target: {{{PAIR}, new: b}}, strategy: {{to: {{old: 1, new: 1}}}}}}", S + "to",
+        "give exactly one of old and new", "the rest of the replicas"),
+    Bad("end-start", f"spec: {{target: {{{PAIR}, new: b}}, strategy: {{to: {{new: 0%}}}}}}", S + "to.new", "'0%'",
+        "write 1 or more"),
+    Bad("end-in-place", "spec: {strategy: {to: {new: 1}}}", S + "to", "is not for a Deployment", "use a waypoint"),
     # The change
     Bad("no-change", "spec: {change: {}}", "spec.change", "is empty", "name an image"),
     Bad("no-images", "spec: {change: {images: {}}}", "spec.change", "is empty", "name an image"),
@@ -231,3 +241,13 @@ def test_patches_do_not_add_up() -> None:
 def test_ordinary_variables_are_taken(name: str) -> None:
     """A variable whose name only resembles a secret's is taken."""
     assert Change(env={"a": {name: "x"}}).env["a"][name] == "x"
+
+
+def test_a_pair_is_named_by_its_old_deployment() -> None:
+    """It needs no name of its own, and no change where the new Deployment is there."""
+    found = document("spec: {target: {kind: DeploymentPair, namespace: n, old: a, new: b}}")
+    del found["spec"]["change"]
+    spec = read_rollout(found).spec
+    assert spec.target.key == ("DeploymentPair", "n", "a")
+    assert spec.change.is_empty
+    assert type(spec).model_validate_json(spec.model_dump_json(by_alias=True)) == spec

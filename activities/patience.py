@@ -1,0 +1,50 @@
+"""Waits for a Deployment's own controller, and tells of it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from activities.cluster import Cluster, Object
+from segue.errors import TimedOut
+
+POLL_S = 0.5
+
+
+class Waiting:
+    """Waits in the words of ``kubectl rollout status``, for so long in all."""
+
+    def __init__(self, timeout_s: float, tell: Callable[[str], None]) -> None:
+        self._ends_at, self._timeout_s = time.monotonic() + timeout_s, timeout_s
+        self.tell = tell
+
+    async def until_complete(self, cluster: Cluster, namespace: str, name: str) -> None:
+        """Wait until the controller is done.
+
+        Raises:
+            TimedOut: when it is not in time.
+        """
+        said = ""
+        while True:
+            left = _left(await cluster.get("deployments", namespace, name))
+            if not left:
+                return
+            if left != said:
+                self.tell(left)
+                said = left
+            if time.monotonic() >= self._ends_at:
+                why = f"{namespace}/{name}: {left} after {self._timeout_s:g} s"
+                raise TimedOut(f"{why}; run the same command again to wait on and restore it")
+            await asyncio.sleep(POLL_S)
+
+
+def _left(deployment: Object) -> str:
+    spec, status = deployment["spec"], deployment.get("status", {})
+    replicas, updated = spec.get("replicas", 1), status.get("updatedReplicas", 0)
+    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
+        return "the Deployment controller has not seen it yet"
+    if updated < replicas:
+        return f"{updated} of {replicas} replicas updated"
+    if status.get("replicas", 0) > updated:
+        return f"{status['replicas'] - updated} other replicas to go"
+    available = status.get("availableReplicas", 0)
+    return f"{available} of {replicas} available" if available < replicas else ""
