@@ -6,7 +6,7 @@ write is idempotent, is made only by the owner named there, and has what was dec
 
 import json
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from activities.cluster import Cluster, Object
 from activities.levers.deployment_patches import Stale
@@ -18,11 +18,13 @@ from segue.errors import Conflict, NotFound, Refused
 from segue.observation import Foreign, Routed
 from segue.spec import Rules, Target
 from segue.state import Goal, State
+from segue.traffic import ALL
 
 SAVED = "segue.dev/traffic"
-"""What led the traffic before the rollout, as JSON."""
+"""What led the traffic before the rollout, and what leads all of it to the new side, as JSON."""
 _ATTEMPTS = 5
 
+Lead = Literal["before", "after"]
 Content = Any
 """The field that leads the traffic, as the API server's JSON."""
 
@@ -160,9 +162,9 @@ class Router(ABC):
             if holder is not None and not is_same(holder, state.owner):
                 raise Stale(f"{self.word} {self.name(rules)} leads the traffic of {holder}")
             saved = _saved(found, state, content)
-            wanted = self.leading(saved, target, rules, new).content(share)
-            kept = as_saved(saved)
-            routed = Routed(share=share, version=_version(found), saved=kept)
+            leading = self.leading(saved, target, rules, new)
+            wanted, kept = leading.content(share), as_kept(saved, leading.content(ALL))
+            routed = Routed(share=share, version=_version(found), saved=json.dumps(saved))
             if content == wanted and holder == state.owner and SAVED in annotations_of(found):
                 return None, routed
             if asked.routed is not None and asked.routed.version != _version(found):
@@ -178,24 +180,41 @@ class Router(ABC):
 
     async def finish(self, asked: WriteInput) -> int:
         """Give the object free: forward as it is led now, on the way back exactly as it was."""
-        return await self._free(asked, self.name(asked.rules), restore=asked.state.goal is Goal.BACK)
+        return await self._free(asked, self.name(asked.rules), "before" if asked.state.goal is Goal.BACK else None)
 
-    async def _free(self, asked: WriteInput, name: str, *, restore: bool) -> int:
+    async def _free(self, asked: WriteInput, name: str, lead: Lead | None) -> int:
         def make(found: Object) -> tuple[Object | None, None]:
             if annotations_of(found).get(OWNER) != asked.state.owner:
                 return None, None  # done before, or another's by now
-            return self.free(found, restore=restore), None
+            return self.free(found, lead), None
 
         try:
             return (await self._write(asked.target.namespace, name, make)).writes
         except NotFound:
             return 0
 
-    def free(self, found: Object, *, restore: bool) -> Object:
-        """Return the patch that takes our annotations away, and with ``restore`` puts back what was there."""
-        saved = annotations_of(found).get(SAVED)
-        patch = self.patch(found, json.loads(saved)) if restore and saved else {}
+    def free(self, found: Object, lead: Lead | None = None) -> Object:
+        """Return the patch that takes our annotations away, and with ``lead`` writes what is kept there."""
+        kept = annotations_of(found).get(SAVED)
+        patch = self.patch(found, json.loads(kept)[lead]) if lead and kept else {}
         return {**patch, "metadata": {"annotations": {OWNER: None, SAVED: None}}}
+
+    async def release(self, target: Target, lead: Lead) -> int:
+        """Give all objects free that lead the target's traffic, without its rollout."""
+        try:
+            found = (await self._cluster.list(self.kind, target.namespace))["items"]
+        except NotFound:
+            return 0  # an API server without this kind
+        claim = f"/{target.namespace}/{target.kind}/{target.name}"
+
+        def is_claimed(each: Object) -> bool:
+            return annotations_of(each).get(OWNER, "").rpartition("@")[0].endswith(claim)
+
+        def make(each: Object) -> tuple[Object | None, None]:
+            return (self.free(each, lead) if is_claimed(each) else None), None
+
+        names = [each["metadata"]["name"] for each in found if is_claimed(each)]
+        return sum([(await self._write(target.namespace, name, make)).writes for name in names])
 
     async def _write(self, namespace: str, name: str, make: Any) -> Written:
         for _ in range(_ATTEMPTS):
@@ -229,9 +248,9 @@ def is_same(holder: str, owner: str) -> bool:
     return holder.rpartition("@")[0] == owner.rpartition("@")[0]
 
 
-def as_saved(content: Content) -> str:
-    """Return what led the traffic, as it is kept."""
-    return json.dumps(content, separators=(",", ":"))
+def as_kept(before: Content, after: Content) -> str:
+    """Return what led the traffic, and what leads all of it to the new side, as the object keeps it."""
+    return json.dumps({"before": before, "after": after}, separators=(",", ":"))
 
 
 def labels_of(deployment: Object) -> dict[str, str]:
@@ -250,8 +269,10 @@ def _to_be_made(old: Object, asked: PrepareInput) -> Object:
 
 def _saved(found: Object, state: State, content: Content) -> Content:
     """Return what was there before the rollout: as recorded, as kept on the object, or what is there now."""
-    kept = (state.routed.saved if state.routed else "") or annotations_of(found).get(SAVED)
-    return json.loads(kept) if kept else content
+    if state.routed is not None and state.routed.saved:
+        return json.loads(state.routed.saved)
+    kept = annotations_of(found).get(SAVED)
+    return json.loads(kept)["before"] if kept else content
 
 
 def _version(found: Object) -> int:

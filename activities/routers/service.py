@@ -3,7 +3,7 @@
 from activities.cluster import Object
 from activities.levers.deployment_patches import Stale
 from activities.levers.deployment_reading import OWNER, annotations_of
-from activities.routers.base import SAVED, Content, Leading, Router, as_saved, is_same, labels_of
+from activities.routers.base import SAVED, Content, Leading, Router, as_kept, is_same, labels_of
 from segue.contract import PrepareInput, WriteInput, Written
 from segue.errors import NotFound, Refused
 from segue.observation import Routed
@@ -102,7 +102,8 @@ class ServiceRouter(Router):
                 return None, None
             if holder is not None and not is_same(holder, owner):
                 raise Stale(f"service {name} is the preview of {holder}")
-            kept = annotations_of(found).get(SAVED) or as_saved(self.read(found, asked.rules))
+            before = self.read(found, asked.rules)
+            kept = annotations_of(found).get(SAVED) or as_kept(before, before)
             wanted = new["spec"]["selector"]["matchLabels"]
             return {
                 **self.patch(found, wanted),
@@ -125,7 +126,7 @@ class ServiceRouter(Router):
         except NotFound:
             return 0
         as_left = new is None or self.read(found, asked.rules) == new["spec"]["selector"]["matchLabels"]
-        return await self._free(asked, name, restore=as_left)  # what somebody else made of it stays
+        return await self._free(asked, name, "before" if as_left else None)  # what somebody else made of it stays
 
 
 def _by_service(rules: Rules) -> ByService:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from harness import Lab, Run, open_lab, until
 from killing_worker import KillingWorker
 from kubernetes import client
 from segue_local import Stack
+from shell import Shell
 from temporalio.client import WorkflowUpdateFailedError
 from traffic_watcher import GROUP, PLURAL, VERSION, TrafficWatcher
 from watcher import PodWatcher
@@ -264,6 +266,32 @@ async def test_a_foreign_change_of_the_selector_holds(served: Lab) -> None:
         await case.ends("Aborted")
     assert case.sides.selector() == {"app": "chat", "side": "blue"}
     assert case.sides.replicas() == (R, 0)
+
+
+async def test_released_without_temporal(lab: Lab, tmp_path: Path) -> None:
+    """Where Temporal is lost, users are led back, or on, by what is kept on the Service."""
+    shell, worker = Shell(lab, tmp_path), lab.worker()
+
+    async def released(way: str, strategy: dict[str, Any], share: int, end: tuple[int, int]) -> None:
+        async with led(lab, way, strategy) as case:
+            await case.run.until("it stands", lambda s: s.traffic == share and s.new.ready == R)
+            standing.release()
+            await killed.wait()
+            name = f"DeploymentPair/{lab.namespace}/{way}-blue"
+            await shell.run("release", name, "--to", way, TEMPORAL_ADDRESS="127.0.0.1:1")
+        case.traffic.assert_served(R)
+        assert case.sides.selector()["side"] == ("blue" if way == "baseline" else "green")
+        assert case.sides.replicas() == end
+
+    async def kill() -> None:
+        for _ in range(2):
+            await standing.acquire()
+        worker.kill()
+        killed.set()
+
+    standing, killed = asyncio.Semaphore(0), asyncio.Event()
+    asks = {"waypoints": [{"at": "100%", "approval": True}]}
+    await asyncio.gather(kill(), released("baseline", {}, 100, (R, 0)), released("wanted", asks, 0, (0, R)))
 
 
 POINTS = [f"route#{n}:{phase}:kill" for n in (1, 2) for phase in ("before", "during", "after")]
