@@ -6,12 +6,13 @@ Everything needed to return to the baseline, or to finish, is written on the tar
 from collections.abc import Callable
 from typing import Literal
 
+from activities import autoscaling
 from activities.cluster import Cluster, Object, connected
 from activities.levers.deployment_patches import finish_patch, note_of, unhold_patch
 from activities.levers.deployment_reading import BASELINE, OWNER
 from activities.pair_release import release_pair
 from activities.patience import Waiting
-from segue.errors import Conflict, NotFound
+from segue.errors import Conflict, NotAllowed, NotFound
 from segue.history import RELEASED
 from segue.spec import Target
 
@@ -34,10 +35,19 @@ async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Call
         if target.kind == "DeploymentPair":
             return await release_pair(cluster, target, to, by, Waiting(timeout_s, tell))
         await _let_go(cluster, target, to, by)
+        await _free_autoscaler(cluster, target, tell)
         tell(f"{target} is free of its rollout and goes to the {to} by its own controller")
         await Waiting(timeout_s, tell).until_complete(cluster, target.namespace, target.name)
         await _patch(cluster, target, _finish)
     return f"{target} runs the {to}; its strategy is what it was"
+
+
+async def _free_autoscaler(cluster: Cluster, target: Target, tell: Callable[[str], None]) -> None:
+    try:
+        if await autoscaling.give_back(cluster, target, owner=None):
+            tell(f"the autoscaler of {target} has its own bounds again")
+    except NotAllowed as error:
+        tell(f"whether an autoscaler of {target} is held cannot be seen: {error.why}")
 
 
 def _finish(deployment: Object) -> Object:

@@ -64,6 +64,7 @@ class Cluster:
             "replicasets": self._apps.patch_namespaced_replica_set_without_preload_content,
             "services": self._core.patch_namespaced_service_without_preload_content,
             "pods/status": self._core.patch_namespaced_pod_status_without_preload_content,
+            "horizontalpodautoscalers": autoscaling.patch_namespaced_horizontal_pod_autoscaler_without_preload_content,
         }
         self._lists_everywhere: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "nodes": self._core.list_node_without_preload_content,

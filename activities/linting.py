@@ -3,25 +3,24 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Sequence
-from decimal import Decimal
 from typing import NamedTuple
 
-from kubernetes.utils.quantity import parse_quantity
-
+from activities.autoscaling import as_before
 from activities.cluster import Cluster, Object, connected
 from activities.levers.deployment_patches import saved_baseline, start_of
 from activities.levers.deployment_reading import Objects, is_held, selector_of
 from activities.levers.template import apply_change, stopping_of
-from segue.errors import NotAllowed, NotFound
-from segue.lint.facts import NEEDS, Demand, Facts, Node, Quota
-from segue.spec import Change, Rollout, Target
+from activities.room import ALIVE, READ_S, demand_of, nodes_of, quotas_of
+from segue.budget import foresee, resolve_budget
+from segue.contract import Prepared, PrepareInput
+from segue.errors import NotAllowed, NotFound, Unreachable
+from segue.lint import lint
+from segue.lint.facts import NEEDS, Facts
+from segue.lint.start import refuse_errors
+from segue.spec import Change, DeploymentTarget, Metadata, Rollout, Spec, Target
 
 _DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})$")
-_ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
-_SCOPES_OF_SERVERS = {"NotTerminating"}
 _ORDINARY = ("strategy", "minReadySeconds", "progressDeadlineSeconds")
-
-Numbers = dict[str, Decimal]
 
 
 class Around(NamedTuple):
@@ -47,6 +46,33 @@ async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
         return await facts_in(cluster, target, rollout)
 
 
+async def linted(cluster: Cluster, asked: PrepareInput, prepared: Prepared) -> Prepared:
+    """Lint what is about to be rolled, and count the room for it, where lint knows the kind of target.
+
+    What ran before may run again: a way back is never refused, only told what is wrong with it.
+
+    Raises:
+        Refused: naming each error that is not accepted, and what mends it.
+    """
+    if not isinstance(asked.target, DeploymentTarget):
+        return prepared
+    facts = await facts_in(cluster, asked.target, _rollout_of(asked))
+    found = lint(facts, asked.accept)
+    if not asked.change.goes_back and prepared.wanted.template != prepared.baseline.template:
+        refuse_errors(found)
+    tight = foresee(facts.room, resolve_budget(asked.rules.strategy, prepared.replicas))
+    return prepared.model_copy(
+        update={"linted": found, "demand": facts.demand, "warnings": (*prepared.warnings, *tight)}
+    )
+
+
+def _rollout_of(asked: PrepareInput) -> Rollout:
+    given = {"target": asked.target.model_dump(), "change": asked.change, "accept": asked.accept}
+    spec = Spec.model_validate({**given, **dict(asked.rules)})
+    name = asked.name or asked.target.name
+    return Rollout(apiVersion="segue.dev/v1alpha1", kind="Rollout", metadata=Metadata(name=name), spec=spec)
+
+
 async def facts_in(cluster: Cluster, target: Target, rollout: Rollout | None) -> Facts:
     """Read the same by a connection that is there."""
     deployment = _ordinary(await cluster.get("deployments", target.namespace, target.name))
@@ -59,7 +85,7 @@ async def facts_in(cluster: Cluster, target: Target, rollout: Rollout | None) ->
             reading.items(NEEDS.quotas),
             reading.items("pods", selector_of(deployment)),
             reading.everywhere("nodes"),
-            reading.everywhere("pods", _ALIVE),
+            reading.everywhere("pods", ALIVE),
         )
     )
     return facts_of(deployment, template, rollout, around, reading.unknown)
@@ -74,13 +100,13 @@ def facts_of(
         template=template,
         old=stopping_of(deployment["spec"]["template"]),
         new=stopping_of(template),
-        demand=Demand(requests=_asked(template["spec"], "requests"), limits=_asked(template["spec"], "limits")),
+        demand=demand_of(template["spec"]),
         rollout=rollout,
         digests=_digests(around.own_pods),
         budgets=around.budgets,
-        autoscalers=around.autoscalers,
-        nodes=_nodes(around),
-        quotas=[_quota(quota) for quota in around.quotas if _counts_servers(quota)],
+        autoscalers=[as_before(each) for each in around.autoscalers],
+        nodes=nodes_of(around.nodes, around.all_pods),
+        quotas=quotas_of(around.quotas),
         unknown=unknown,
     )
 
@@ -99,7 +125,12 @@ class _Reading:
 
     async def everywhere(self, kind: str, fields: str = "") -> list[Object]:
         """List objects of the cluster; both kinds are needed to know the nodes."""
-        found = await self.allowed(NEEDS.nodes, self.cluster.list_everywhere(kind, fields))
+        try:
+            async with asyncio.timeout(READ_S):
+                found = await self.allowed(NEEDS.nodes, self.cluster.list_everywhere(kind, fields))
+        except (Unreachable, TimeoutError):
+            self.unknown[NEEDS.nodes] = f"{kind} of the cluster could not be read within {READ_S:g} s"
+            return []
         return found["items"] if found else []
 
     async def allowed(self, what: str, request: Awaitable[Object]) -> Object | None:
@@ -124,6 +155,8 @@ async def _wanted(reading: _Reading, deployment: Object, change: Change | None) 
     template: Object = deployment["spec"]["template"]
     if change is None:
         return template
+    if is_held(deployment):  # a change is one of what ran before
+        template = saved_baseline(deployment)["template"]
     if change.patch is None:
         sets = (await reading.cluster.list("replicasets", reading.namespace, selector_of(deployment)))["items"]
         return apply_change(start_of(Objects(deployment, sets, []), change, template), change)
@@ -148,67 +181,3 @@ def _digests(pods: Sequence[Object]) -> dict[tuple[str, str], str]:
             if found:
                 seen.setdefault((each["name"], images.get(each["name"], "")), set()).add(found[1])
     return {key: min(found) for key, found in seen.items() if len(found) == 1}
-
-
-def _nodes(around: Around) -> list[Node]:
-    """Return every node that takes pods, with what it has left."""
-    taken: dict[str, Numbers] = {}
-    for pod in around.all_pods:
-        asked = {**_asked(pod["spec"], "requests"), "pods": Decimal(1)}
-        _add(taken.setdefault(pod["spec"].get("nodeName", ""), {}), asked)
-    taking = [node for node in around.nodes if not node["spec"].get("unschedulable")]
-    return [_node(node, taken.get(node["metadata"]["name"], {})) for node in taking]
-
-
-def _node(node: Object, taken: Numbers) -> Node:
-    allocatable = _numbers(node.get("status", {}).get("allocatable", {}))
-    free = {name: amount - taken.get(name, Decimal(0)) for name, amount in allocatable.items()}
-    metadata = node["metadata"]
-    return Node(metadata["name"], metadata.get("labels", {}), tuple(node["spec"].get("taints", [])), free)
-
-
-def _counts_servers(quota: Object) -> bool:
-    """Whether a quota counts every pod that serves, and not only those of some priority or class."""
-    spec = quota["spec"]
-    return set(spec.get("scopes", [])) <= _SCOPES_OF_SERVERS and not spec.get("scopeSelector")
-
-
-def _quota(quota: Object) -> Quota:
-    status = quota.get("status", {})
-    hard, used = _numbers(status.get("hard") or quota["spec"].get("hard", {})), _numbers(status.get("used", {}))
-    return Quota(quota["metadata"]["name"], {name: most - used.get(name, Decimal(0)) for name, most in hard.items()})
-
-
-def _asked(pod: Object, kind: str) -> Numbers:
-    """Return what the scheduler counts for a pod: its containers, or the largest of what runs before them."""
-    total: Numbers = {}
-    peak: Numbers = {}
-    for container in pod.get("initContainers", []):
-        own = _of(container, kind)
-        if container.get("restartPolicy") == "Always":  # a sidecar: it stays
-            _add(total, own)
-            own = {}
-        for name in {*total, *own}:
-            peak[name] = max(peak.get(name, Decimal(0)), total.get(name, Decimal(0)) + own.get(name, Decimal(0)))
-    for container in pod.get("containers", []):
-        _add(total, _of(container, kind))
-    asked = {name: max(total.get(name, Decimal(0)), peak.get(name, Decimal(0))) for name in {*total, *peak}}
-    asked |= _of(pod, kind)  # said for the pod as a whole
-    _add(asked, _numbers(pod.get("overhead", {})))
-    return asked
-
-
-def _of(found: Object, kind: str) -> Numbers:
-    """Return a container's requests or limits; what is limited and not requested is requested so."""
-    resources = found.get("resources") or {}
-    limits = resources.get("limits") or {}
-    return _numbers(limits if kind == "limits" else {**limits, **(resources.get("requests") or {})})
-
-
-def _numbers(quantities: dict[str, str]) -> Numbers:
-    return {name: Decimal(parse_quantity(text)) for name, text in quantities.items()}  # type: ignore[no-untyped-call]
-
-
-def _add(total: Numbers, more: Numbers) -> None:
-    for name, amount in more.items():
-        total[name] = total.get(name, Decimal(0)) + amount

@@ -10,18 +10,22 @@ from opentelemetry import metrics
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from activities import autoscaling
 from activities.cluster import Cluster
 from activities.gates import GATES, GateContext
 from activities.levers import Levers
 from activities.levers.base import Lever
+from activities.linting import linted
+from activities.room import Rooms
 from activities.routers import Routers
 from activities.routers.base import Router
 from activities.watching import NamespaceWatch, Watches
 from segue import contract
 from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, Watched, WatchInput, WriteInput, Written
-from segue.decide import Act, decide
+from segue.decide import Act, asks_for_room, decide
 from segue.errors import Fenced, NotAllowed, Refused, SegueError
 from segue.observation import Observation
+from segue.spec import Autoscaler
 from segue.supervision import SUPERVISIONS, Supervision
 from segue.traffic import objection, objection_to_counts
 
@@ -77,7 +81,8 @@ class Activities:
     """All activities over one cluster; levers by kind of target."""
 
     def __init__(self, cluster: Cluster, supervisions: Mapping[str, Supervision] = SUPERVISIONS) -> None:
-        self._watches = Watches(cluster)
+        self._cluster = cluster
+        self._watches, self._rooms = Watches(cluster), Rooms(cluster)
         self._levers = Levers(cluster, supervisions)
         self._routers = Routers(cluster)
 
@@ -91,16 +96,18 @@ class Activities:
 
     async def close(self) -> None:
         """Stop all watches."""
+        await self._rooms.close()
         await self._watches.close()
 
     @_defined(contract.PREPARE)
     async def prepare(self, asked: PrepareInput) -> Prepared:
-        """Look at the target, and let the API server try the change."""
+        """Look at the target, let the API server try the change, and lint what it makes."""
         prepared = await self._levers.of(asked.target).prepare(asked)
         router = self._routers.of(asked.rules.strategy)
         if router is not None:
             await router.prepare(asked, prepared.owner)
-        return prepared
+        told = (*prepared.warnings, *await autoscaling.foretell(self._cluster, asked.target, asked.rules))
+        return await linted(self._cluster, asked, prepared.model_copy(update={"warnings": told}))
 
     @_defined(contract.AWAIT_READY)
     async def await_ready(self, asked: WatchInput) -> Watched:
@@ -118,6 +125,12 @@ class Activities:
             seen = _seen(watch, lever, router, asked, now)
             if seen is not None:
                 decision = decide(asked.rules, asked.state, seen, now)
+                if asks_for_room(asked.state, seen, decision):
+                    activity.heartbeat(Beat(seen=seen, why="the room for new replicas to be counted", at=now))
+                    seen = await self._with_room(seen, asked)
+                    if seen is None:
+                        continue
+                    decision = decide(asked.rules, asked.state, seen, now)
                 activity.heartbeat(Beat(seen=seen, why=decision.why, at=now))
                 gathers = decision.act is Act.SCALE and seen.new.proven < seen.new.total
                 gathers_until = (gathers_until or now + GATHER_S) if gathers else None
@@ -129,6 +142,13 @@ class Activities:
                 wake_s = BEAT_S
                 _report_blindness(watch, now)
             await watch.changed(min(max(wake_s, 0.01), BEAT_S))
+
+    async def _with_room(self, seen: Observation, asked: WatchInput) -> Observation | None:
+        """Return what was seen with the room for more; none while that is being counted."""
+        if asked.state.demand is None:
+            return seen
+        room = await self._rooms.count(asked.target.namespace, asked.state.demand, BEAT_S)
+        return None if room is None else seen.model_copy(update={"room": room.more, "room_why": room.why})
 
     @_defined(contract.VERIFY)
     async def verify(self, asked: VerifyInput) -> Verified:
@@ -154,7 +174,8 @@ class Activities:
         written = await self._levers.of(asked.target).scale(asked, time.time())
         if written.writes and asked.ready_at:
             _ready_to_write.record(max(0.0, time.time() - asked.ready_at))
-        return _counted(written, action)
+        held = await self._hold_autoscaler(asked) if written.done else 0
+        return _counted(written, action, held)
 
     async def _emptied(self, asked: WriteInput) -> str:
         """Say that a move would empty a side that has traffic, on what leads it now."""
@@ -182,7 +203,8 @@ class Activities:
     @_defined(contract.RESIZE)
     async def resize(self, asked: WriteInput) -> Written:
         """Set the target's replicas."""
-        return _counted(await self._levers.of(asked.target).resize(asked, time.time()), "resize")
+        held = await self._hold_autoscaler(asked, asked.decision.replicas)
+        return _counted(await self._levers.of(asked.target).resize(asked, time.time()), "resize", held)
 
     @_defined(contract.SETTLE)
     async def settle(self, asked: WriteInput) -> Written:
@@ -191,8 +213,9 @@ class Activities:
 
     @_defined(contract.UNDO)
     async def undo(self, asked: WriteInput) -> Written:
-        """Put the baseline back."""
-        return _counted(await self._levers.of(asked.target).undo(asked, time.time()), "undo")
+        """Put the baseline back; the autoscaler scales it again from here on."""
+        written = await self._levers.of(asked.target).undo(asked, time.time())
+        return _counted(written, "undo", await self._give_autoscaler_back(asked, written))
 
     @_defined(contract.FINISH)
     async def finish(self, asked: WriteInput) -> Written:
@@ -200,7 +223,21 @@ class Activities:
         router = self._routers.of(asked.rules.strategy)
         freed = await router.finish(asked) if router is not None and asked.state.routed is not None else 0
         written = await self._levers.of(asked.target).finish(asked, time.time())
-        return _counted(written.model_copy(update={"writes": written.writes + freed}), "finish")
+        return _counted(written, "finish", freed + await self._give_autoscaler_back(asked, written))
+
+    async def _hold_autoscaler(self, asked: WriteInput, replicas: int | None = None) -> int:
+        """Hold the autoscaler where the spec asks for it, once the target is ours: what is claimed is given free."""
+        if asked.rules.autoscaler is not Autoscaler.HOLD:
+            return 0
+        seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
+        if seen.gone or seen.owner != asked.state.owner:
+            return 0
+        return await autoscaling.hold(self._cluster, asked.target, asked.state.owner, replicas or seen.replicas)
+
+    async def _give_autoscaler_back(self, asked: WriteInput, written: Written) -> int:
+        if asked.rules.autoscaler is not Autoscaler.HOLD or not written.done:
+            return 0
+        return await autoscaling.give_back(self._cluster, asked.target, asked.state.owner)
 
 
 def _seen(
@@ -216,9 +253,10 @@ def _seen(
     return seen.model_copy(update={"routed": sight.routed, "foreign": seen.foreign or sight.foreign})
 
 
-def _counted(written: Written, action: str) -> Written:
-    _writes.add(written.writes, {"action": action})
-    return written
+def _counted(written: Written, action: str, more: int = 0) -> Written:
+    """Count what was written, with what was written beside the target."""
+    _writes.add(written.writes + more, {"action": action})
+    return written.model_copy(update={"writes": written.writes + more})
 
 
 def _report_blindness(watch: NamespaceWatch, now: float) -> None:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from segue.errors import Refused
 from segue.observation import Counts, Observation
+from segue.room import Room
 from segue.spec import End, Strategy
 from segue.units import resolve
 
@@ -68,6 +69,18 @@ def _kept(end: End | None, replicas: int) -> int:
     if end.old is not None:
         return min(resolve(end.old, replicas, round_up=False), replicas)
     return replicas - min(resolve(end.new or 0, replicas, round_up=True), replicas)
+
+
+def foresee(room: Room, budget: Budget) -> tuple[str, ...]:
+    """Say how a rollout will move where its surge finds no room."""
+    if room.more is None or room.more >= budget.surge:
+        return ()
+    if room.more:
+        return (f"there is room for {room.more} of the {budget.surge} replicas of the surge: {room.why}",)
+    head = f"there is no room to add a replica ({room.why})"
+    if budget.unavailable:
+        return (f"{head}: old ones go first, up to {budget.unavailable} at once, as with scaleInPriority",)
+    return (f"{head}, and maxUnavailable 0 lets no old one go first: it will hold until there is room",)
 
 
 def objection(budget: Budget, seen: Observation, counts: Counts) -> str:

@@ -321,7 +321,9 @@ class Rollouts:
     async def join(self, rollout: Rollout, by: str) -> str:
         """Give the rollout under way this file's change, as the whole difference from its baseline."""
         reason = f"joined by {rollout.metadata.name}"
-        wish = RetargetTo(change=rollout.spec.change, onto_baseline=True, by=by, reason=reason)
+        wish = RetargetTo(
+            change=rollout.spec.change, onto_baseline=True, by=by, reason=reason, accept=rollout.spec.accept
+        )
         workflow_id = contract.workflow_id(self.cluster, rollout.spec.target)
         return str(await self.send(workflow_id, "retarget", wish))
 

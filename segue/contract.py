@@ -12,8 +12,11 @@ from pydantic import Field
 from segue.decide import Decision
 from segue.gates import Verdict
 from segue.history import Note
+from segue.lint.findings import Linted
+from segue.lintrule import LintRule
 from segue.observation import Frozen, Observation, Routed, Version
 from segue.plan import Plan
+from segue.room import Demand
 from segue.spec import AnyTarget, Change, Rules, Spec, Target
 from segue.state import Mark, State
 
@@ -72,6 +75,10 @@ class PrepareInput(Frozen):
     owner: str
     change: Change
     rules: Rules
+    name: str = ""
+    """The rollout's own, as its spec gives it."""
+    accept: tuple[LintRule, ...] = ()
+    """Rules of lint whose errors do not refuse it."""
     baseline: Version | None = None
     """Given on a retarget: the change is applied to this version, which the target carries."""
     wanted: Version | None = None
@@ -96,6 +103,9 @@ class Prepared(Frozen):
     """The target was left in the middle by a former run; its baseline is kept."""
     mark: Mark = Mark()
     warnings: tuple[str, ...] = ()
+    linted: Linted | None = None
+    demand: Demand | None = None
+    """What a new replica asks of a node; none where that is not known."""
 
 
 class WatchInput(Frozen):

@@ -8,7 +8,7 @@ same ``next_counts``, with every replica ready at once.
 from collections.abc import Callable
 from enum import StrEnum
 
-from segue.budget import Budget, resolve_budget
+from segue.budget import Budget, objection, resolve_budget
 from segue.observation import Cause, Counts, Frozen, Observation, Problem
 from segue.spec import Order, Rules, Way, Waypoint
 from segue.state import Goal, State
@@ -37,6 +37,8 @@ class Act(StrEnum):
     FAIL = "fail"
     HOLD = "hold"
     CONTINUE = "continue"
+    CROWDED = "crowded"
+    ROOMY = "roomy"
     SLEEP = "sleep"
     WAKE = "wake"
     ROUTE = "route"
@@ -59,9 +61,14 @@ class Decision(Frozen):
     waypoint: int | None = None
     """Index of the waypoint that is reached; none when all of it is."""
     problem: Problem | None = None
+    fits: int | None = None
+    """How many replicas find a place, where that made the move a smaller one."""
     wake_at: float | None = None
     """Look again no later than this: seconds since the epoch."""
 
+
+PENDING_S = 5.0
+"""A replica that the scheduler finds no node for so long stays pending: nothing that goes makes place for it."""
 
 Case = Callable[[Rules, State, Observation, float], Decision | None]
 
@@ -157,6 +164,57 @@ def _grown(budget: Budget, current: Counts, proven: int, old: int, barrier: int 
 def takes_the_last(budget: Budget, order: Order, seen: Observation, barrier: int | None = None) -> bool:
     """Whether the next move would leave no old replica, if none had to stay."""
     return next_counts(budget, order, seen, barrier).old == 0
+
+
+def asks_for_room(state: State, seen: Observation, decision: Decision) -> bool:
+    """Whether to count the room, and to decide again with it: before a replica is added, and while there was none."""
+    if state.demand is None or state.goal is Goal.BACK or seen.room is not None or seen.unplaced:
+        return False
+    adds = decision.act is Act.SCALE and decision.counts is not None and sum(decision.counts) > sum(seen.counts)
+    return adds or bool(state.crowded)
+
+
+def _next_step(rules: Rules, state: State, seen: Observation, now: float) -> tuple[Counts, int | None]:
+    """Return the counts to ask for next, and how many replicas find a place where that makes the move a smaller one.
+
+    What does not fit is not asked for: with a smaller surge, and with none left, an old replica goes first.
+    """
+    budget, order = resolve_budget(rules.strategy, seen.replicas), rules.strategy.order
+    keep = must_stay(rules.strategy, state, seen, now)
+    if _is_superseded(state, seen):
+        return toward(budget._replace(kept=seen.replicas), order, seen, keep=keep), None
+    ahead = next_waypoint(rules, state, seen.replicas)
+    barrier = ahead[1] if ahead else None
+    counts, fits = toward(budget, order, seen, barrier, keep=keep), _fits(rules, state, seen, now)
+    if fits is None or sum(counts) <= fits:
+        return counts, None
+    surge = max(0, min(budget.surge, fits - seen.replicas))
+    if not surge and not budget.unavailable and seen.room is None and not seen.unplaced:
+        return counts, None  # it is long ago that there was none: it is tried again
+    narrow = budget._replace(surge=surge, step=rules.strategy.step or max(1, surge + budget.unavailable))
+    narrowed = toward(narrow, order if surge else Order.SCALE_IN_PRIORITY, seen, barrier, keep=keep)
+    # Where readiness was lost, what is asked for cannot always be taken back: then it stays as it is.
+    return (seen.asked if objection(budget, seen, narrowed) else narrowed), fits
+
+
+def _is_superseded(state: State, seen: Observation) -> bool:
+    """Whether the new side runs a version that is not wanted any more, and has to go before the wanted one comes."""
+    return seen.template != state.wanted.template and seen.home is not None and seen.new.total > 0
+
+
+def _fits(rules: Rules, state: State, seen: Observation, now: float) -> int | None:
+    """Return how many replicas find a place, as far as it is known: what stays pending tells it for sure."""
+    total = sum(seen.counts)
+    if _stays_pending(rules, seen, now):
+        return total - seen.unplaced
+    if seen.room is not None:
+        return total - seen.unplaced + seen.room + seen.leaving
+    return state.fits
+
+
+def _stays_pending(rules: Rules, seen: Observation, now: float) -> bool:
+    patience_s = min(PENDING_S, rules.readiness.deadline.total_seconds() / 2)
+    return bool(seen.unplaced) and not seen.leaving and now >= seen.unplaced_since + patience_s
 
 
 def barrier_at(waypoint: Waypoint, replicas: int) -> int:
@@ -284,6 +342,30 @@ def _retaining(rules: Rules, state: State, seen: Observation, now: float) -> Dec
     return Decision(act=Act.WAIT, why=why, problem=seen.problem, wake_at=until)
 
 
+def _crowded(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Hold where the next move needs room that is not there; go on when it is. Nobody's version is at fault."""
+    if state.but(crowded="").stopped or state.waypoint is not None or seen.autonomous:
+        return None
+    counts, fits = _next_step(rules, state, seen, now)
+    unproven = seen.new.total - seen.new.proven
+    rests = not seen.leaving and seen.old.total <= seen.asked.old and unproven <= seen.unplaced
+    # With all of R placed it is the surge that waits. With fewer, the version asks for more than its place: it is late.
+    lacks = fits is not None and fits >= seen.replicas and counts == seen.asked and rests
+    if lacks == bool(state.crowded):
+        return None
+    if not lacks:
+        return Decision(act=Act.ROOMY, why="there is room again")
+    floor = resolve_budget(rules.strategy, seen.replicas).floor
+    why = f"{_lacking(seen)}; no old replica may go first (at least {floor} must serve)"
+    return Decision(act=Act.CROWDED, why=why, problem=seen.problem)
+
+
+def _lacking(seen: Observation) -> str:
+    if seen.room is not None:
+        return seen.room_why
+    return str(seen.problem) if seen.unplaced and seen.problem else "there was no place for another replica"
+
+
 def _draining(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     """Let replicas that were told to stop end what they have begun, before the next ones are."""
     if rules.drain is None or state.stopped or not seen.leaving:
@@ -328,21 +410,13 @@ def _waypoint(rules: Rules, state: State, seen: Observation, now: float) -> Deci
 def _move(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if state.stopped:
         return None
-    budget = resolve_budget(rules.strategy, seen.replicas)
-    unwritten = seen.template != state.wanted.template
-    superseded = unwritten and seen.home is not None and seen.new.total > 0
-    keep = must_stay(rules.strategy, state, seen, now)
-    if superseded:
-        counts = toward(budget._replace(kept=seen.replicas), rules.strategy.order, seen, keep=keep)
-    else:
-        ahead = next_waypoint(rules, state, seen.replicas)
-        counts = toward(budget, rules.strategy.order, seen, ahead[1] if ahead else None, keep=keep)
-    if seen.autonomous:
-        counts = Counts(0, seen.replicas)
+    unwritten, superseded = seen.template != state.wanted.template, _is_superseded(state, seen)
+    counts, fits = (Counts(0, seen.replicas), None) if seen.autonomous else _next_step(rules, state, seen, now)
     if counts == seen.asked or (unwritten and counts.new == 0 and not superseded):
         return None
     late = f"; {seen.leaving} have not ended in time" if rules.drain and seen.leaving else ""
-    return Decision(act=Act.SCALE, why=_why(seen, counts) + late, counts=counts)
+    tight = f"; only {fits} find a place: {_lacking(seen)}" if fits is not None else ""
+    return Decision(act=Act.SCALE, why=_why(seen, counts) + late + tight, counts=counts, fits=fits)
 
 
 def _why(seen: Observation, counts: Counts) -> str:
@@ -435,7 +509,7 @@ def _shortfall_back(seen: Observation) -> str:
 
 
 _FORWARD: tuple[Case, ...] = (
-    _fenced, _foreign, _asleep, _failed, _routed, _resized, _settled, _draining, _all_new, _waypoint, _whole,
-    _retaining, _move, _late, _waiting,
+    _fenced, _foreign, _asleep, _failed, _routed, _resized, _settled, _whole, _retaining, _crowded, _draining, _all_new,
+    _waypoint, _move, _late, _waiting,
 )  # fmt: skip
 _BACK: tuple[Case, ...] = (_fenced, _foreign, _routed, _resized, _retaining, _return, _undo, _all_old, _alarm, _waiting)

@@ -33,6 +33,8 @@ class Replica(NamedTuple):
     """Seconds since the epoch; none while it is not Ready."""
     unschedulable: str = ""
     """The scheduler's word, when it finds no node."""
+    unplaced_since: float | None = None
+    """Since when it finds none: seconds since the epoch."""
     unready: str = ""
     """Why it is not Ready, in its own words."""
     containers: tuple[ContainerFacts, ...] = ()

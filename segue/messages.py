@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from segue.errors import Refused
+from segue.lintrule import LintRule
 from segue.observation import Cause, Frozen, Problem
 from segue.spec import Change, Strategy
 from segue.state import Goal, Outcome, Retarget, State, requested
@@ -46,6 +47,8 @@ class RetargetTo(Message):
     """Another order, budget, step, waypoints and end, from here on; none keeps them."""
     baseline: bool = False
     onto_baseline: bool = False
+    accept: tuple[LintRule, ...] = Field(default=(), max_length=len(LintRule))
+    """Rules of lint whose errors do not refuse it."""
 
     @model_validator(mode="after")
     def _one(self) -> "RetargetTo":
@@ -154,8 +157,9 @@ def _(message: RetargetTo, state: State, now: float) -> State:
     if message.baseline:
         return _turn_back(message, state, now, Outcome.ROLLED_BACK, "retargeted to the baseline")
     wish = Retarget(
-        change=message.change, strategy=message.strategy, by=message.by, onto_baseline=message.onto_baseline
-    )
+        change=message.change, strategy=message.strategy, by=message.by, onto_baseline=message.onto_baseline,
+        accept=message.accept,
+    )  # fmt: skip
     return state.but(retarget=wish, overrules=state.foreign is not None)
 
 

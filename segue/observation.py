@@ -122,6 +122,14 @@ class Observation(Frozen):
     """Seconds since the epoch of the latest sign of progress that the target itself shows."""
     seen_since: float = 0.0
     """From when on the target has been seen without a gap: what it did while nobody saw it is not held against it."""
+    unplaced: int = 0
+    """Replicas that are there and that the scheduler finds no node for."""
+    unplaced_since: float = 0.0
+    """When the first of them was tried: seconds since the epoch."""
+    room: int | None = None
+    """How many more replicas find a place; none where that is not known, or was not asked."""
+    room_why: str = ""
+    """What the next one lacks."""
     leaving: int = 0
     """Replicas that were told to stop, and have not ended."""
     leaving_since: float = 0.0

@@ -5,6 +5,7 @@ input from outside. ``segue schema`` publishes these models as JSON Schema.
 """
 
 import re
+from collections.abc import Iterable
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
@@ -23,6 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from segue.errors import Refused
+from segue.lintrule import LintRule
 from segue.units import Amount, Duration, format_duration
 
 API_VERSION = "segue.dev/v1alpha1"
@@ -91,6 +93,15 @@ class OnFailure(StrEnum):
 
     ROLLBACK = "rollback"
     PAUSE = "pause"
+
+
+class Autoscaler(StrEnum):
+    """What becomes of a HorizontalPodAutoscaler of the target while it is rolled."""
+
+    ADOPT = "adopt"
+    """It scales the target, and the rollout follows."""
+    HOLD = "hold"
+    """It is held at the replicas of now, and has its bounds again at the end, and on a way back at once."""
 
 
 class KeyRef(Model):
@@ -179,6 +190,11 @@ class Change(Model):
         """Whether any named change is given."""
         named = (self.images, self.args, self.resources, self.annotations, self.config_maps, self.secrets)
         return any((*named, any(self.env.values()), self.revision))
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether this is an earlier revision as it was, and nothing new."""
+        return self.revision is not None and self == Change(revision=self.revision)
 
     @property
     def is_empty(self) -> bool:
@@ -571,6 +587,7 @@ class Rules(Model):
     strategy: Strategy = Field(default_factory=Strategy)
     readiness: Readiness = Field(default_factory=Readiness)
     on_failure: OnFailure = Field(default=OnFailure.ROLLBACK, alias="onFailure", strict=False)
+    autoscaler: Autoscaler = Field(default=Autoscaler.ADOPT, strict=False)
     drain: Drain | None = Field(default=None, description="Wait for old replicas to end what they have begun.")
 
 
@@ -581,6 +598,13 @@ class Spec(Rules):
     change: Change = Field(
         default_factory=Change, description="May be left out for a DeploymentPair whose new one is there."
     )
+    accept: tuple[Annotated[LintRule, Field(strict=False)], ...] = Field(
+        default=(), max_length=len(LintRule), strict=False, description="Rules of lint whose errors do not refuse it."
+    )
+
+    def accepting(self, rules: Iterable[LintRule]) -> Self:
+        """Return the spec with these rules accepted too."""
+        return self.model_copy(update={"accept": tuple(dict.fromkeys((*self.accept, *rules)))})
 
     @model_validator(mode="after")
     def _fits_the_kind(self) -> Self:

@@ -9,7 +9,11 @@ from typing import Any, Self
 
 from pydantic import Field
 
+from segue.lint.findings import Linted
+from segue.lint.start import told
+from segue.lintrule import LintRule
 from segue.observation import Cause, Counts, Foreign, Frozen, Problem, Routed, Version
+from segue.room import Demand
 from segue.spec import Change, Strategy, Waypoint
 
 MAX_LOG = 400
@@ -88,6 +92,8 @@ class Retarget(Frozen):
     by: str
     onto_baseline: bool = False
     """The change is the whole difference from the baseline; otherwise it is laid over what is wanted now."""
+    accept: tuple[LintRule, ...] = ()
+    """Rules of lint whose errors do not refuse it."""
 
 
 class Mark(Frozen):
@@ -133,6 +139,12 @@ class State(Frozen):
     """Somebody else's change that the rollout holds for."""
     asleep: bool = False
     """The target is scaled to 0: there is nothing to roll until it has replicas again."""
+    demand: Demand | None = None
+    """What a new replica asks of a node; none where that is not known."""
+    fits: int | None = None
+    """How many replicas found a place when the latest move had to do with fewer than its budget."""
+    crowded: str = ""
+    """Why no new replica finds a place, while no old one may go first."""
     overrules: bool = False
     """A person told the rollout to write over the foreign change."""
     needs_human: bool = False
@@ -167,7 +179,9 @@ class State(Frozen):
             return f"a person: {self.held}"
         if self.asleep:
             return "replicas: the target is scaled to 0"
-        return f"resume: {self.paused}" if self.paused else ""
+        if self.paused:
+            return f"resume: {self.paused}"
+        return f"room: {self.crowded}" if self.crowded else ""
 
     @property
     def phase(self) -> Phase:
@@ -179,6 +193,7 @@ class State(Frozen):
             (self.goal is Goal.BACK, Phase.ROLLING_BACK),
             (self.held is not None, Phase.HELD),
             (bool(self.paused), Phase.PAUSED),
+            (bool(self.crowded), Phase.HELD),
             (not self.baseline.template, Phase.PREPARING),
             (self.waypoint is not None, self._waypoint_phase()),
         ):
@@ -204,15 +219,28 @@ class State(Frozen):
 
     # --- what was done ----------------------------------------------------------------------------------
 
-    def after_prepare(self, baseline: Version, wanted: Version, now: float) -> Self:
+    def after_prepare(self, baseline: Version, wanted: Version, now: float, demand: Demand | None = None) -> Self:
         """Record the versions at the start."""
-        return self.but(baseline=baseline, wanted=wanted, progress_at=now).noted(
+        return self.but(baseline=baseline, wanted=wanted, demand=demand, progress_at=now).noted(
             now, "prepared", f"from {baseline} to {wanted}"
         )
 
-    def after_scale(self, counts: Counts, why: str, now: float, mark: Mark | None = None, writes: int = 1) -> Self:
+    def after_lint(self, linted: Linted | None, now: float, by: str) -> Self:
+        """Record what lint found, and which errors were accepted by whom."""
+        state = self
+        for finding in told(linted) if linted else ():
+            what, who = ("accepted", by) if finding.accepted else (f"lint {finding.severity}", "")
+            state = state.noted(now, what, f"{finding.rule}: {finding}", who)
+        for unasked in linted.unasked if linted else ():
+            state = state.noted(now, "lint not asked", f"{unasked.rule}: {unasked.why}")
+        return state
+
+    def after_scale(
+        self, counts: Counts, why: str, now: float, mark: Mark | None = None, writes: int = 1, fits: int | None = None
+    ) -> Self:
         """Record a move that was written."""
         return self.but(
+            fits=self.fits if fits is None else fits,
             mark=mark or self.mark,
             claimed=True,
             progress_at=now,
@@ -261,12 +289,15 @@ class State(Frozen):
         reached = Reached(index=index, at=str(written.at), hold_until=now + hold_s, approved=not written.approval)
         return self.but(waypoint=reached).noted(now, "verified", f"waypoint {written.at}")
 
-    def after_retarget(self, wanted: Version, now: float) -> Self:
+    def after_retarget(self, wanted: Version, now: float, demand: Demand | None = None) -> Self:
         """Record that another version is wanted: a new plan begins, with no waypoint passed."""
         who = self.retarget.by if self.retarget else ""
         return self.but(
             retarget=None,
             wanted=wanted,
+            demand=demand,
+            fits=None,
+            crowded="",
             passed=(),
             waypoint=None,
             verified=False,
@@ -284,6 +315,11 @@ class State(Frozen):
     def after_sleep(self, asleep: bool, why: str, now: float) -> Self:
         """Record that the target was scaled to 0, or has replicas again."""
         return self.but(asleep=asleep, progress_at=now).noted(now, "waits" if asleep else "goes on", why)
+
+    def after_crowded(self, why: str, now: float) -> Self:
+        """Record that there is no room for a new replica, or room again (``why`` empty)."""
+        what = "waits" if why else "goes on"
+        return self.but(crowded=why, progress_at=now).noted(now, what, f"room: {why or 'there is some again'}")
 
     def after_undo(self, writes: int, now: float, mark: Mark | None = None, step: str = "") -> Self:
         """Record that the baseline was written back, or a step of the way there."""
@@ -317,7 +353,7 @@ class State(Frozen):
         """Turn round: from here on the goal is the baseline."""
         return self.but(
             goal=Goal.BACK, ending=ending, failure=problem, waypoint=None, held=None, paused="", retarget=None,
-            settling=False, verified=False, asleep=False, progress_at=now,
+            settling=False, verified=False, asleep=False, crowded="", progress_at=now,
         ).noted(now, "going back", str(problem), by)  # fmt: skip
 
     def passing(self, now: float) -> Self:

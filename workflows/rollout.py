@@ -22,6 +22,7 @@ with workflow.unsafe.imports_passed_through():
     from segue.errors import Refused
     from segue.gates import Result, combined, failure_of
     from segue.history import Note
+    from segue.lint.start import told
     from segue.messages import Message
     from segue.observation import Cause, Frozen, Observation, Problem, Routed
     from segue.plan import Plan, make_plan
@@ -182,6 +183,8 @@ class RolloutWorkflow:
                 self._state = self._state.after_foreign(self._seen.foreign if self._seen else None, now)
             case Act.SLEEP | Act.WAKE:
                 self._state = self._state.after_sleep(decision.act is Act.SLEEP, decision.why, now)
+            case Act.CROWDED | Act.ROOMY:
+                self._state = self._state.after_crowded(decision.why if decision.act is Act.CROWDED else "", now)
             case Act.ALARM | Act.CALM:
                 self._state = self._state.after_alarm(decision.why if decision.act is Act.ALARM else "", now)
             case Act.FENCED:
@@ -203,6 +206,8 @@ class RolloutWorkflow:
                     owner=self._state.owner,
                     change=self._spec.change,
                     rules=self._spec.rules,
+                    name=self._task.name,
+                    accept=self._spec.accept,
                 ),
                 "read the target, try the change without doing it",
                 limit=PREPARE_LIMIT,
@@ -214,10 +219,11 @@ class RolloutWorkflow:
             await workflow.wait_condition(workflow.all_handlers_finished)
             raise self._refusal from error
         self._state = self._state.but(owner=prepared.owner, claimed=prepared.claimed, mark=prepared.mark).after_prepare(
-            prepared.baseline, prepared.wanted, _now()
+            prepared.baseline, prepared.wanted, _now(), prepared.demand
         )
         for warning in prepared.warnings:
             self._state = self._state.noted(_now(), "warning", warning)
+        self._state = self._state.after_lint(prepared.linted, _now(), self._task.by)
         self._plans = (_planned(self._spec, prepared, found=prepared.claimed or bool(prepared.new)),)
 
     async def _retarget(self, wish: Retarget) -> None:
@@ -232,6 +238,8 @@ class RolloutWorkflow:
                     owner=self._state.owner,
                     change=spec.change,
                     rules=spec.rules,
+                    name=self._task.name,
+                    accept=spec.accept,
                     baseline=self._state.baseline if self._state.claimed else None,
                     wanted=self._state.wanted if wish.change is None and self._state.foreign is None else None,
                 ),
@@ -264,7 +272,8 @@ class RolloutWorkflow:
         self._spec = spec
         if not self._state.claimed:
             self._state = self._state.but(baseline=prepared.baseline, mark=prepared.mark, foreign=None, overrules=False)
-        self._state = self._state.after_retarget(prepared.wanted, now)
+        self._state = self._state.after_retarget(prepared.wanted, now, prepared.demand)
+        self._state = self._state.after_lint(prepared.linted, now, wish.by)
         self._plans = (*self._plans, _planned(spec, prepared, found=True, parent=str(before)))
         return f"now wants {prepared.wanted}" if not same else f"{before} is wanted still, by another strategy"
 
@@ -638,7 +647,9 @@ def _now() -> float:
 def _after(state: State, decision: Decision, written: Written, now: float, ending: Outcome) -> State:
     """Record what was written. ``ending`` is what it was when the write began."""
     recorders: dict[Act, Callable[[], State]] = {
-        Act.SCALE: lambda: state.after_scale(_counts_of(decision), decision.why, now, written.mark, written.writes),
+        Act.SCALE: lambda: state.after_scale(
+            _counts_of(decision), decision.why, now, written.mark, written.writes, decision.fits
+        ),
         Act.SETTLE: lambda: state.after_settle(_counts_of(decision), written.writes, now, written.mark),
         Act.ROUTE: lambda: state.after_route(_routed_by(decision, written), decision.why, written.writes, now),
         Act.RESIZE: lambda: state.after_resize(decision.replicas or 0, now, written.mark),
@@ -650,6 +661,12 @@ def _after(state: State, decision: Decision, written: Written, now: float, endin
 
 def _routed_by(decision: Decision, written: Written) -> Routed:
     return written.routed or Routed(share=decision.share or 0)
+
+
+def _warnings(prepared: contract.Prepared) -> tuple[str, ...]:
+    """Return all that a person should read before anything moves."""
+    found = told(prepared.linted) if prepared.linted else ()
+    return (*prepared.warnings, *(f"{each.rule}: {each}" for each in found))
 
 
 def _counts_of(decision: Decision) -> Any:
@@ -666,6 +683,7 @@ def _respecified(spec: Spec, wish: Retarget) -> Spec:
     Raises:
         ValueError: when the change cannot be laid over the one so far, or does not fit the kind of target.
     """
+    spec = spec.accepting(wish.accept)
     change = spec.change
     if wish.change is not None:
         change = wish.change if wish.onto_baseline else spec.change.overlaid(wish.change)
@@ -673,7 +691,8 @@ def _respecified(spec: Spec, wish: Retarget) -> Spec:
         return spec.model_copy(update={"change": change})
     if (wish.strategy.type, wish.strategy.traffic) != (spec.strategy.type, spec.strategy.traffic):
         raise ValueError("a strategy's type and traffic stay what they were; abort, and start again with the others")
-    return Spec(target=spec.target, change=change, **dict(spec.rules.model_copy(update={"strategy": wish.strategy})))
+    rules = spec.rules.model_copy(update={"strategy": wish.strategy})
+    return Spec(target=spec.target, change=change, accept=spec.accept, **dict(rules))
 
 
 def _planned(spec: Spec, prepared: contract.Prepared, *, found: bool, parent: str = "") -> Plan:
@@ -681,7 +700,7 @@ def _planned(spec: Spec, prepared: contract.Prepared, *, found: bool, parent: st
     old = prepared.old if found else None
     return make_plan(
         spec.strategy, prepared.replicas, old=old, new=prepared.new if found else 0, superseded=prepared.superseded,
-        parent=parent, warnings=() if parent else prepared.warnings, autonomous=spec.autonomous,
+        parent=parent, warnings=_warnings(prepared), autonomous=spec.autonomous,
     )  # fmt: skip
 
 

@@ -77,6 +77,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         for p in s.pods
         if p.ready_since is not None and p.ready_since + min_ready_s > now
     ]
+    unplaced = [p.unplaced_since for s in sets for p in s.pods if p.unplaced_since is not None]
     leaving = [at for pod in objects.pods if (at := told_to_stop_at(pod)) is not None]
     old_side = _side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old))
     new_side = _side(new, min_ready_s, rules.readiness.max_restarts, now)
@@ -92,6 +93,8 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         foreign=_foreign(objects, state),
         problem=worst(problem for s in coming for problem in (*s.problems, *(diagnose(p, restarts) for p in s.pods))),
         progress_at=max(proven_times, default=0.0),
+        unplaced=len(unplaced),
+        unplaced_since=min(unplaced, default=0.0),
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
         next_proven_at=min(soon, default=None),

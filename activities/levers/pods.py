@@ -35,11 +35,13 @@ def read_replica(pod: Object, version: str) -> Replica:
     conditions = {c["type"]: c for c in pod.get("status", {}).get("conditions", [])}
     ready = conditions.get("Ready", {})
     scheduled = conditions.get("PodScheduled", {})
+    unplaced = scheduled.get("reason") == "Unschedulable"
     return Replica(
         name=pod["metadata"]["name"],
         version=version,
         ready_since=_seconds(ready.get("lastTransitionTime")) if is_ready(pod) else None,
-        unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
+        unschedulable=scheduled.get("message", "") if unplaced else "",
+        unplaced_since=_seconds(scheduled.get("lastTransitionTime")) if unplaced else None,
         unready="" if is_ready(pod) else ready.get("message", ""),
         containers=tuple(_container(c) for c in pod.get("status", {}).get("containerStatuses", [])),
     )

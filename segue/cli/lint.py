@@ -12,18 +12,14 @@ from segue.cli.app import PLAN_AND_START
 from segue.cli.console import show, write_json
 from segue.cli.files import read_spec
 from segue.cli.naming import names_file, target_named
-from segue.cli.options import AsTable, TableOrJson, asked
-from segue.errors import Exit, Refused
-from segue.lint import RULES, lint
+from segue.cli.options import Accept, AsTable, TableOrJson, accepted, asked
+from segue.errors import Exit
+from segue.lint import lint
 from segue.lint.findings import Finding, How, Linted, Severity, Unasked
 
 _What = Annotated[
     str,
     typer.Argument(metavar="FILE|NAME", help="A spec file, or the target: NAMESPACE/NAME, NAME.", show_default=False),
-]
-_Accept = Annotated[
-    list[str] | None,
-    typer.Option("--accept", metavar="RULE", help="Do not fail for this rule; can be repeated.", show_default=False),
 ]
 _COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
 _MENDS = {How.PATCH: "patch {}", How.CREATE: "create {}", How.SPEC: "add to the spec of {}"}
@@ -38,7 +34,7 @@ def register(app: typer.Typer) -> None:
     app.command("lint", rich_help_panel=PLAN_AND_START)(lint_)
 
 
-def lint_(what: _What, accept: _Accept = None, output: AsTable = TableOrJson.TABLE) -> None:
+def lint_(what: _What, accept: Accept = None, output: AsTable = TableOrJson.TABLE) -> None:
     """Find what of a target, and of a spec with it, will hurt; each finding comes with what mends it.
 
     Needs no Temporal, and touches nothing. Exit code 2: there is an error that is not accepted. What you may not
@@ -46,26 +42,19 @@ def lint_(what: _What, accept: _Accept = None, output: AsTable = TableOrJson.TAB
 
     Example: segue lint rollout.yaml --accept image-not-immutable
     """
-    accepted = _known(accept or [])
+    rules = accepted(accept)
     rollout = read_spec(what) if names_file(what) else None
     target = rollout.spec.target if rollout else target_named(what)
     from activities.linting import read_facts  # noqa: PLC0415 - only this command reads all of this
 
-    found = lint(asked(read_facts(target, rollout)), accepted)
+    rules += rollout.spec.accept if rollout else ()
+    found = lint(asked(read_facts(target, rollout)), rules)
     if output is TableOrJson.JSON:
         write_json(_json(found))
     else:
         show(_table(found))
     if found.fails:
         raise typer.Exit(Exit.REFUSED)
-
-
-def _known(names: list[str]) -> list[str]:
-    rules = [rule.name for rule in RULES]
-    for name in names:
-        if name not in rules:
-            raise Refused("is no rule", field="--accept", value=name, fix=f"use one of: {', '.join(rules)}")
-    return names
 
 
 def _json(found: Linted) -> dict[str, Any]:

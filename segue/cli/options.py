@@ -9,6 +9,7 @@ import typer
 
 from segue.errors import Exit, Refused
 from segue.history import Revision
+from segue.lintrule import LintRule
 from segue.spec import Target
 from segue.state import Phase
 from segue.status import Status
@@ -58,6 +59,26 @@ def history_of(target: Target) -> list[Revision]:
     from activities.looking import read_history  # noqa: PLC0415 - few commands need a cluster
 
     return asked(read_history(target))
+
+
+Accept = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--accept", metavar="RULE", help="Do not stop at this rule's errors; can be repeated.", show_default=False
+    ),
+]
+
+
+def accepted(names: list[str] | None) -> list[LintRule]:
+    """Return the rules that are named.
+
+    Raises:
+        Refused: for a name that no rule has.
+    """
+    for name in names or []:
+        if name not in list(LintRule):
+            raise Refused("is no rule", field="--accept", value=name, fix=f"use one of: {', '.join(LintRule)}")
+    return [LintRule(name) for name in names or []]
 
 
 class TextOrJson(StrEnum):

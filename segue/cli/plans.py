@@ -11,6 +11,7 @@ from segue.cli.files import read_spec
 from segue.cli.follow import Progress, finish, left_running, link
 from segue.cli.naming import check_cluster, target_named, whoami
 from segue.cli.options import (
+    Accept,
     AsTable,
     AsText,
     By,
@@ -21,6 +22,7 @@ from segue.cli.options import (
     TableOrJson,
     TextOrJson,
     Where,
+    accepted,
     asked,
     connected,
     exit_code,
@@ -30,6 +32,7 @@ from segue.cli.options import (
 from segue.cli.stages import plan_json, plan_table
 from segue.errors import AlreadyRolling, Refused
 from segue.history import revision_before
+from segue.lintrule import LintRule
 from segue.messages import MAX_REPLICAS
 from segue.plan import Plan, make_plan
 from segue.report import Report
@@ -86,6 +89,7 @@ def start(
     *,
     wait: _Wait = False,
     join: _Join = False,
+    accept: Accept = None,
     timeout: _Timeout = "1h",
     by: By = "",
     output: AsText = TextOrJson.TEXT,
@@ -94,12 +98,13 @@ def start(
 ) -> None:
     """Start a rollout; returns when it is prepared, or with --wait when it has ended.
 
-    Prepared means: the target was read and the API server has tried the change without doing it.
+    Prepared means: the target was read, linted, and the API server has tried the change without doing it. An error of
+    lint refuses it, unless --accept (or accept: in the spec) names its rule.
     With --wait, exit code 0 is completed, 3 rolled back or aborted, 4 needs a person, 6 still under way.
 
     Example: segue start rollout.yaml --wait --timeout 30m
     """
-    rollout, where = read_spec(file), Where(cluster, task_queue)
+    rollout, where = _accepting(read_spec(file), accepted(accept)), Where(cluster, task_queue)
     timeout_s = seconds("--timeout", timeout)
     _begin(rollout, where, by=by, join=join, timeout_s=timeout_s if wait else None, output=output)
 
@@ -145,6 +150,10 @@ def schema() -> None:
             **found,
         }
     )
+
+
+def _accepting(rollout: Rollout, rules: list[LintRule]) -> Rollout:
+    return rollout.model_copy(update={"spec": rollout.spec.accepting(rules)})
 
 
 def _begin(rollout: Rollout, where: Where, *, by: str, join: bool, timeout_s: float | None, output: TextOrJson) -> None:

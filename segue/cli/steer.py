@@ -11,7 +11,20 @@ from segue.cli.app import STEER
 from segue.cli.console import say, write, write_json
 from segue.cli.files import read_spec
 from segue.cli.naming import ids_named, target_named, whoami
-from segue.cli.options import AsText, By, Cluster, Name, Queue, Reason, TextOrJson, Where, asked, connected
+from segue.cli.options import (
+    Accept,
+    AsText,
+    By,
+    Cluster,
+    Name,
+    Queue,
+    Reason,
+    TextOrJson,
+    Where,
+    accepted,
+    asked,
+    connected,
+)
 from segue.errors import Refused
 from segue.messages import MAX_REPLICAS, MESSAGES, Message, RetargetTo, Scale
 from segue.spec import Change, refusal
@@ -93,6 +106,7 @@ def retarget(
     baseline: _Baseline = False,
     file: _SpecFile = None,
     like: _Like = None,
+    accept: Accept = None,
     reason: Reason = "",
     by: By = "",
     no_wait: _NoWait = False,
@@ -103,14 +117,15 @@ def retarget(
     """Go to another version from where it is now; nothing that serves is taken before the newest is ready.
 
     --image and --env are laid over the change so far; --file replaces it; --baseline turns back. --like sets order,
-    budget, step, waypoints and end anew.
+    budget, step, waypoints and end anew. As at a start, an error of lint refuses it, unless --accept names its rule.
 
     Example: segue retarget serving/chat --image server=example/chat:3
     """
     strategy = {"strategy": read_spec(like).spec.strategy} if like else {}
     named = bool(image or env or baseline or file is not None)
     wish = {**(_wish(name, image or [], env or [], baseline, file) if named or not like else {}), **strategy}
-    message = _made(RetargetTo, by=by, reason=reason, **wish)
+    rules = [*accepted(accept), *wish.pop("accept", ())]
+    message = _made(RetargetTo, by=by, reason=reason, accept=rules, **wish)
     _send("retarget", name, message, Where(cluster, task_queue), no_wait=no_wait, output=output)
 
 
@@ -176,7 +191,7 @@ def _wish(name: str, images: list[str], env: list[str], baseline: bool, file: st
             field=file,
             fix="give that target's spec",
         )
-    return {"change": rollout.spec.change, "onto_baseline": True}
+    return {"change": rollout.spec.change, "onto_baseline": True, "accept": rollout.spec.accept}
 
 
 def _change(images: list[str], env: list[str]) -> Change:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from segue.lint import around, pods, room
 from segue.lint.facts import NEEDS, Facts
 from segue.lint.findings import Finding, Found, Linted, Severity, Unasked
+from segue.lintrule import LintRule
 
 __all__ = ["RULES", "Rule", "lint"]
 
@@ -16,7 +17,7 @@ __all__ = ["RULES", "Rule", "lint"]
 class Rule(NamedTuple):
     """One rule: its name, why it matters, how it looks, and what it must be able to see."""
 
-    name: str
+    name: LintRule
     why: str
     find: Callable[[Facts], list[Found]]
     needs: tuple[str, ...] = ()
@@ -27,71 +28,71 @@ _POD = (NEEDS.template,)
 
 RULES: tuple[Rule, ...] = (
     Rule(
-        "image-not-immutable",
+        LintRule.IMAGE_NOT_IMMUTABLE,
         "A tag can be moved: replicas that start tomorrow may run other code or weights, also on a way back.",
         pods.image_not_immutable,
         _POD,
     ),
     Rule(
-        "no-readiness-probe",
+        LintRule.NO_READINESS_PROBE,
         "Requests are sent to a replica from its start, long before it has loaded its model, and they fail.",
         pods.no_readiness_probe,
         _POD,
     ),
     Rule(
-        "readiness-cannot-tell-a-loaded-model",
+        LintRule.READINESS_CANNOT_TELL,
         "A server that answers is no model that answers: a replica counts as ready, and gets requests, while it loads.",
         pods.readiness_cannot_tell,
         _POD,
     ),
     Rule(
-        "unavailable-on-few-replicas",
+        LintRule.UNAVAILABLE_ON_FEW_REPLICAS,
         "With few replicas each one away is a large part of the capacity, and those that remain may not bear the load.",
         around.unavailable_on_few_replicas,
     ),
     Rule(
-        "stops-with-loss",
+        LintRule.STOPS_WITH_LOSS,
         "Each replica that stops drops requests or cuts streams, in a rollout and at each drain of a node.",
         pods.stops_with_loss,
         _POD,
     ),
     Rule(
-        "revision-history-too-low",
+        LintRule.REVISION_HISTORY_TOO_LOW,
         "The versions before are forgotten, so that `kubectl rollout undo` has nothing to go back to.",
         around.revision_history_too_low,
     ),
     Rule(
-        "no-disruption-budget",
+        LintRule.NO_DISRUPTION_BUDGET,
         "A drain of nodes, for an upgrade say, may take all replicas at once, and also in the middle of a rollout.",
         around.no_disruption_budget,
         (NEEDS.budgets,),
     ),
     Rule(
-        "blocking-disruption-budget",
+        LintRule.BLOCKING_DISRUPTION_BUDGET,
         "No node with a replica of it can ever be drained: upgrades of the cluster hang, or somebody forces them.",
         around.blocking_disruption_budget,
         (NEEDS.budgets,),
     ),
     Rule(
-        "deadline-shorter-than-load",
+        LintRule.DEADLINE_SHORTER_THAN_LOAD,
         "A good version that takes as long to load as its probes allow is taken for a bad one, and is rolled back.",
         pods.deadline_shorter_than_load,
         _POD,
     ),
     Rule(
-        "slow-load-without-startup-probe",
+        LintRule.SLOW_LOAD_WITHOUT_STARTUP_PROBE,
         "A server that loads its model for a minute is killed while it loads, and again, for ever.",
         pods.slow_load_without_startup_probe,
         _POD,
     ),
     Rule(
-        "autoscaler-fights",
+        LintRule.AUTOSCALER_FIGHTS,
         "The autoscaler changes the replicas while they are rolled, or is there and can change nothing.",
         around.autoscaler_fights,
         (NEEDS.autoscalers,),
     ),
     Rule(
-        "surge-does-not-fit",
+        LintRule.SURGE_DOES_NOT_FIT,
         "New replicas that find no accelerator stay pending until the deadline, and the rollout fails.",
         room.surge_does_not_fit,
         (NEEDS.nodes, NEEDS.quotas, NEEDS.template),

@@ -2,41 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import NamedTuple
 
 from segue.budget import Budget, resolve_budget
 from segue.lint.findings import How, Mend, Object, Ref
+from segue.room import Demand, Node, Quota, Room, room_for
 from segue.spec import Rollout, Rules, Strategy
 from segue.stopping import Stopping
 
 DEFAULT_SHARE = "25%"
 """What a Deployment's maxSurge and maxUnavailable are where they are not written."""
-
-Amounts = Mapping[str, Decimal]
-
-
-class Demand(NamedTuple):
-    """What one replica asks for."""
-
-    requests: Amounts
-    limits: Amounts
-
-
-class Node(NamedTuple):
-    """One node, and what it has left; ``pods`` among it."""
-
-    name: str
-    labels: Mapping[str, str]
-    taints: tuple[Object, ...]
-    free: Amounts
-
-
-class Quota(NamedTuple):
-    """One quota of the target's namespace, and what it leaves, by its own names (``requests.cpu``, ``pods``)."""
-
-    name: str
-    left: Amounts
 
 
 class Needs(NamedTuple):
@@ -90,6 +65,11 @@ class Facts:
     def rules(self) -> Rules | None:
         """How the spec rolls."""
         return self.rollout.spec.rules if self.rollout else None
+
+    @property
+    def room(self) -> Room:
+        """What is left for more replicas."""
+        return room_for(self.demand, self.nodes if NEEDS.nodes not in self.unknown else None, self.quotas)
 
     @property
     def replicas(self) -> int:

@@ -62,6 +62,9 @@ class Finding(Frozen):
     mend: Mend
     accepted: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.object} {self.field}: {' '.join(self.found.split())}"
+
     @property
     def fails(self) -> bool:
         """Whether a pipeline should stop at it."""

@@ -1,18 +1,8 @@
-"""The rule about room: whether the replicas that a rollout adds find a place.
+"""The rule about room: whether the replicas that a rollout adds find a place (``segue.room`` counts them)."""
 
-Node selectors, taints and what is requested are respected; affinities, spread and priorities are not, so that it may
-say nothing where a replica finds no place, but never the other way round.
-"""
-
-from collections.abc import Iterable
-from decimal import Decimal
-
-from segue.lint.facts import NEEDS, Amounts, Demand, Facts, Node, Quota
-from segue.lint.findings import Found, Mend, Object, Severity
-
-_GIB = Decimal(2**30)
-_BYTES = {"memory", "ephemeral-storage"}
-_KEEPS_OFF = {"NoSchedule", "NoExecute"}
+from segue.lint.facts import NEEDS, Facts
+from segue.lint.findings import Found, Mend, Severity
+from segue.room import left_in, nodes_for, places_on, shown
 
 
 def surge_does_not_fit(facts: Facts) -> list[Found]:
@@ -31,75 +21,24 @@ def surge_does_not_fit(facts: Facts) -> list[Found]:
 
 def fitting(facts: Facts) -> int | None:
     """Return how many more replicas fit; none where neither nodes nor quotas could be asked, or nothing limits."""
-    limits = [left for quota in facts.quotas if (left := _left(quota, facts.demand)) is not None]
-    if NEEDS.nodes not in facts.unknown:
-        limits.append(sum(_on(node, facts.demand.requests) for node in _open(facts)))
-    return min(limits, default=None)
-
-
-def _open(facts: Facts) -> list[Node]:
-    """Return the nodes that take the target's pods."""
-    pod = facts.template["spec"]
-    wanted, tolerations = pod.get("nodeSelector", {}), pod.get("tolerations", [])
-    return [
-        node
-        for node in facts.nodes
-        if wanted.items() <= node.labels.items()
-        and all(_tolerated(t, tolerations) for t in node.taints if t["effect"] in _KEEPS_OFF)
-    ]
-
-
-def _tolerated(taint: Object, tolerations: Iterable[Object]) -> bool:
-    return any(_tolerates(t, taint) for t in tolerations)
-
-
-def _tolerates(toleration: Object, taint: Object) -> bool:
-    if toleration.get("effect") not in {None, "", taint["effect"]}:
-        return False
-    if toleration.get("operator", "Equal") == "Exists":
-        return toleration.get("key") in {None, "", taint["key"]}
-    return bool(toleration.get("key") == taint["key"] and toleration.get("value", "") == taint.get("value", ""))
-
-
-def _on(node: Node, requests: Amounts) -> int:
-    needed = {**requests, "pods": Decimal(1)}
-    return min(max(0, int(node.free.get(name, Decimal(0)) // need)) for name, need in needed.items() if need > 0)
-
-
-def _left(quota: Quota, demand: Demand) -> int | None:
-    """Return how many more replicas a quota allows; none where it limits nothing that they ask for."""
-    allowed = [max(0, int(left // need)) for name, left in quota.left.items() if (need := _needed(name, demand)) > 0]
-    return min(allowed, default=None)
-
-
-def _needed(name: str, demand: Demand) -> Decimal:
-    if name in {"pods", "count/pods"}:
-        return Decimal(1)
-    kind, _, resource = name.partition(".")
-    if kind == "limits":
-        return demand.limits.get(resource, Decimal(0))
-    return demand.requests.get(resource if kind == "requests" else name, Decimal(0))
+    return facts.room.more
 
 
 def _because(facts: Facts, surge: int) -> str:
-    asks = ", ".join(f"{name} {_shown(name, need)}" for name, need in sorted(facts.demand.requests.items()) if need)
-    short = [quota.name for quota in facts.quotas if (left := _left(quota, facts.demand)) is not None and left < surge]
+    asks = ", ".join(f"{name} {shown(name, need)}" for name, need in sorted(facts.demand.requests.items()) if need)
+    short = [
+        quota.name for quota in facts.quotas if (left := left_in(quota, facts.demand)) is not None and left < surge
+    ]
     parts = [f"each requests {asks or 'nothing but a place'}"]
     if short:
         parts.append(f"the ResourceQuota {', '.join(short)} has less left")
     if NEEDS.nodes not in facts.unknown:
-        nodes = _open(facts)
-        room = sum(_on(node, facts.demand.requests) for node in nodes)
+        nodes = nodes_for(facts.demand, facts.nodes)
+        room = sum(places_on(node, facts.demand) for node in nodes)
         parts.append(
             f"the {len(nodes)} of {len(facts.nodes)} nodes that its selector and tolerations allow have room for {room}"
         )
     return "; ".join(parts)
-
-
-def _shown(name: str, amount: Decimal) -> str:
-    if name in _BYTES:
-        return f"{float(amount / _GIB):.3g}Gi"
-    return f"{amount.normalize():f}"
 
 
 def _note(facts: Facts, fits: int) -> str:

@@ -38,7 +38,7 @@ async def test_a_hook_needs_no_help(served: Lab) -> None:
     async with served.case("chat", 2, target=target, drain={"timeout": "20s"}) as case:
         plan = await case.run.plan()
         await case.ends("Completed")
-    assert plan.warnings == ()
+    assert not [warning for warning in plan.warnings if "will be lost" in warning]
     assert len(case.watcher.stopped_ready) == 2
 
 

@@ -33,6 +33,8 @@ from segue.status import Status
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL_S = 0.05
+ACCEPTED = ["no-readiness-probe", "unavailable-on-few-replicas"]
+"""Fake pods have no probe, and many tests want the bounds of what a budget allows."""
 
 FAST = contract.Tuning(heartbeat_s=4.0, write_s=4.0, recheck_s=1.0)
 """A lost worker is noticed soon: for tests that kill it."""
@@ -90,7 +92,7 @@ class Lab:
     async def deploy(
         self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
         image: str = "example/chat:1", annotations: dict[str, str] | None = None,
-        container: dict[str, Any] | None = None, **spec: Any,
+        container: dict[str, Any] | None = None, pod: dict[str, Any] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
         """Make a Deployment of fake pods, and wait until it serves, where its pods can."""
         labels = {"app": name, "segue.dev/fake": mode}
@@ -99,7 +101,7 @@ class Lab:
                 "labels": labels,
                 "annotations": {"segue.dev/ready-after": ready_after, **(annotations or {})},
             },
-            "spec": {"containers": [{"name": "server", "image": image, **(container or {})}]},
+            "spec": {"containers": [{"name": "server", "image": image, **(container or {})}], **(pod or {})},
         }
         body = {
             "metadata": {"name": name},
@@ -134,6 +136,7 @@ class Lab:
             "target": {"namespace": self.namespace, "name": name},
             "change": {"images": {"server": "example/chat:2"}} if change is None else change,
             "readiness": {"minReady": "0s", "deadline": "20s"},
+            "accept": ACCEPTED,
             **spec,
         }
         return read_rollout(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from harness import Lab
+from harness import ACCEPTED, Lab
 
 SEGUE = Path(sys.executable).with_name("segue")
 COMPLETED, REFUSED, ROLLED_BACK, NEEDS_PERSON, UNREACHABLE, TIMED_OUT = 0, 2, 3, 4, 5, 6
@@ -33,6 +33,7 @@ class Shell:
                 "target": {"namespace": self.lab.namespace, "name": name},
                 "change": {"images": {"server": "example/chat:2"}},
                 "readiness": {"minReady": "0s", "deadline": "20s"},
+                "accept": ACCEPTED,
                 **spec,
             },
         }

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from segue.budget import Budget, objection, resolve_budget
-from segue.decide import Act, Decision, decide, next_waypoint
+from segue.decide import Act, Decision, asks_for_room, decide, next_waypoint
 from segue.errors import Refused
 from segue.messages import (
     Abort,
@@ -28,6 +28,7 @@ from segue.messages import (
     receive,
 )  # fmt: skip
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
+from segue.room import Demand
 from segue.spec import Change, OnFailure, Order, Readiness, Rules, Strategy, Waypoint
 from segue.state import Goal, Mark, Outcome, State, requested
 
@@ -50,6 +51,8 @@ class Pod:
 
     ready_at: float
     born: float
+    """When it was made; the time that it needs to become ready counts from when it is placed."""
+    placed: bool = True
     ready_since: float | None = None
     restarts: int = 0
 
@@ -109,7 +112,7 @@ class Target:
         self.surge, self.unavailable = 1, 0
         self.owner: str | None = None
         baseline = ReplicaSet("v0", 0, replicas, desired=replicas, maximum=replicas + 1)
-        baseline.pods = [Pod(0.0, 0.0, 0.0) for _ in range(replicas)]
+        baseline.pods = [Pod(0.0, 0.0, ready_since=0.0) for _ in range(replicas)]
         self.sets = {"v0": baseline}
         self.births = 1
         if seed.random() < 0.1:  # a version that ran before the baseline
@@ -120,6 +123,9 @@ class Target:
         self.before_foreign: tuple[Any, ...] | None = None
         self.tampered = False
         self.signed: Mark | None = None
+        self.spare_places = seed.choice((None, None, 0, 0, 1, 2))
+        """Nodes take so many more than R; any number where it is none."""
+        self.counts_room = seed.random() < 0.5
         self.startup_s = seed.choice((2.0, 8.0, 20.0))
         self.calm = False
 
@@ -128,9 +134,10 @@ class Target:
     def pass_time(self, seconds: float) -> None:
         """Let pods become ready, and the controllers do some of what they have to."""
         self.now += seconds
+        self._schedule()
         for replicaset in self.sets.values():
             for pod in replicaset.pods:
-                if pod.ready_since is None and pod.ready_at <= self.now:
+                if pod.placed and pod.ready_since is None and pod.ready_at <= self.now:
                     pod.ready_since = pod.ready_at
 
     def reconcile_sets(self) -> None:
@@ -141,7 +148,22 @@ class Target:
                 replicaset.pods.sort(key=lambda p: NEVER if p.ready_since is None else p.ready_since)
                 del replicaset.pods[replicaset.replicas :]
             for _ in range(-surplus):
-                replicaset.pods.append(Pod(self._ready_at(replicaset.version), self.now))
+                replicaset.pods.append(Pod(NEVER, self.now, placed=False))
+        self._schedule()
+
+    @property
+    def places_left(self) -> int | None:
+        """How many more pods the nodes take; none where any number."""
+        if self.spare_places is None:
+            return None
+        return max(0, self.replicas + self.spare_places - sum(p.placed for s in self.sets.values() for p in s.pods))
+
+    def _schedule(self) -> None:
+        """Place the pods that wait, the oldest first."""
+        waiting = [(p.born, s.born, p, s) for s in self.sets.values() for p in s.pods if not p.placed]
+        waiting.sort(key=lambda each: each[:2])
+        for _, _, pod, replicaset in waiting[: self.places_left]:
+            pod.placed, pod.ready_at = True, self._ready_at(replicaset.version)
 
     def _ready_at(self, version: str) -> float:
         if self.quality[version] in {"good", "flaky"}:
@@ -279,11 +301,13 @@ class Target:
             self.tampered = True
             if luck < 0.145:
                 self.template = "v9"
-                self.quality["v9"] = self.random.choice(("good", "never"))
+                self.quality.setdefault("v9", self.random.choice(("good", "never")))
             else:
                 self.surge += 1
         elif luck < 0.18:
             self.take_back()
+        elif luck < 0.2:
+            self.spare_places = self.random.choice((None, 0, 1, 2))
         for replicaset in self.sets.values():
             if self.quality[replicaset.version] == "flaky":
                 for pod in replicaset.pods:
@@ -314,6 +338,7 @@ class Target:
         coming = [p for s in named for p in s.pods]
         proven = [p.ready_since for p in coming if p.ready_since is not None and p.ready_since <= since]
         soon = [p.ready_since for p in coming if p.ready_since is not None and p.ready_since > since]
+        unplaced = [p.born for s in self.sets.values() for p in s.pods if not p.placed]
         ours = self.held and self.template == state.wanted.template and not back
         return Observation.model_construct(
             replicas=self.replicas,
@@ -328,6 +353,8 @@ class Target:
             foreign=self._foreign(state),
             problem=self._problem(pivot, coming, 1_000_000 if back else restarts),
             progress_at=max(proven, default=0.0),
+            unplaced=len(unplaced),
+            unplaced_since=min(unplaced, default=0.0),
             next_proven_at=min(soon) + self.now - since if soon else None,
         )
 
@@ -495,7 +522,8 @@ class Driver:
         for version in ("v1", "v2", "v3"):
             self.target.quality[version] = dice.choices(("good", "never", "hopeless", "flaky"), (70, 12, 9, 9))[0]
         self.faulty = dice.random() < 0.85
-        state = State(owner="us").after_prepare(Version(template="v0"), Version(template="v1"), self.target.now)
+        versions = Version(template="v0"), Version(template="v1")
+        state = State(owner="us").after_prepare(*versions, self.target.now, Demand())
         self.state = state.but(mark=Mark(template=kind.initial))
         self.ends_at = self.target.now + (FAULTS_END_S if self.faulty else 0)
         self.given_up_at = self.target.now + LIMIT_S
@@ -559,7 +587,11 @@ class Driver:
 
     def _help(self) -> None:
         state = self.state
-        if state.waypoint is not None and not state.waypoint.approved:
+        if state.crowded or state.needs_human:
+            if self.random.random() < 0.3:
+                self._hear(Abort(by="she"))
+            self.target.spare_places = None
+        elif state.waypoint is not None and not state.waypoint.approved:
             self._hear(Approve(by="she"))
         elif state.held is not None or state.paused:
             hopeless = self.target.quality[state.wanted.template] != "good" or self.resumes > 3
@@ -585,6 +617,9 @@ class Driver:
         if not self.state.claimed and seen.owner == self.state.owner:
             self.state = self.state.but(claimed=True, mark=target.mark)
         decision = decide(self.rules, self.state, seen, target.now)
+        if target.counts_room and asks_for_room(self.state, seen, decision):
+            seen = seen.model_copy(update={"room": target.places_left, "room_why": "no place is free"})
+            decision = decide(self.rules, self.state, seen, target.now)
         self.acts.add(decision.act)
         self._say(f"{decision.act} {decision.counts or ''} {decision.why}")
         self._check_decision(decision, seen)
@@ -611,7 +646,7 @@ class Driver:
                 found = Version(template=target.template or state.baseline.template)
                 state = state.but(baseline=found, mark=Mark(template=target.template), foreign=None, overrules=False)
                 target.before_foreign = None  # they left it, and we take it for the baseline
-            self.state = state.after_retarget(Version(template=version), target.now)
+            self.state = state.after_retarget(Version(template=version), target.now, Demand())
         self._say(f"retargeted to {version}")
 
     def _perform(self, decision: Decision, seen: Observation, *, faulty: bool) -> None:
@@ -627,6 +662,8 @@ class Driver:
                 self.state = state.failing(decision.problem, now, roll_back=roll_back)
             case Act.HOLD | Act.CONTINUE:
                 self.state = state.after_foreign(seen.foreign, now)
+            case Act.CROWDED | Act.ROOMY:
+                self.state = state.after_crowded(decision.why if decision.act is Act.CROWDED else "", now)
             case Act.ALARM | Act.CALM:
                 self.state = state.after_alarm(decision.why if decision.act is Act.ALARM else "", now)
             case Act.FENCED:
@@ -677,7 +714,7 @@ class Driver:
         match decision.act:
             case Act.SCALE:
                 assert decision.counts is not None
-                self.state = state.after_scale(decision.counts, decision.why, now, mark)
+                self.state = state.after_scale(decision.counts, decision.why, now, mark, fits=decision.fits)
             case Act.SETTLE:
                 assert decision.counts is not None
                 self.state = state.after_settle(decision.counts, 1, now, mark)

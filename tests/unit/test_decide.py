@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.budget import Budget, objection, resolve_budget
-from segue.decide import Act, barrier_at, decide, next_counts, toward
+from segue.decide import Act, asks_for_room, barrier_at, decide, next_counts, toward
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.plan import settled
+from segue.room import Demand
 from segue.spec import Drain, Order, Rules, Strategy, Waypoint
 from segue.state import Goal, Outcome, Reached, State, requested
 
@@ -314,3 +315,75 @@ def test_superseded_replicas_go_before_the_wanted_version_comes() -> None:
     assert (emptied.act, emptied.counts) == (Act.SCALE, (4, 0))
     filled = decide(rules, forward, see(4, 0, home=home), NOW)
     assert (filled.act, filled.counts) == (Act.SCALE, (4, 1))
+
+
+# --- room -----------------------------------------------------------------------------------------------
+
+HOLDS, MAY_GO = {"maxSurge": 1}, {"maxSurge": 1, "maxUnavailable": 1}
+NO_PLACE = Problem(cause=Cause.UNSCHEDULABLE, message="0/3 nodes", replica="chat-1")
+PENDING: dict[str, Any] = {"unplaced": 1, "problem": NO_PLACE}
+FULL: dict[str, Any] = {"room": 0, "room_why": "0 of 8 free"}
+
+
+@pytest.mark.parametrize(
+    ("written", "seen", "act", "counts", "why"),
+    [
+        pytest.param(HOLDS, see(4, 0, **FULL), Act.CROWDED, None, "0 of 8 free", id="counted-and-none-may-go"),
+        pytest.param(HOLDS, see(4, 0, room=1), Act.SCALE, (4, 1), "", id="counted-and-it-fits"),
+        pytest.param({"maxSurge": 2}, see(4, 0, room=1), Act.SCALE, (4, 1), "only 5 find", id="a-part-of-it-fits"),
+        pytest.param(MAY_GO, see(4, 0, **FULL), Act.SCALE, (3, 1), "only 4 find a place", id="an-old-one-goes-first"),
+        pytest.param(HOLDS, see(4, 0, leaving=1, **FULL), Act.SCALE, (4, 1), "", id="what-leaves-makes-room"),
+        pytest.param(HOLDS, see(4, 1, proven=0, **PENDING), Act.CROWDED, None, "0/3 nodes", id="pending-none-may-go"),
+        pytest.param(MAY_GO, see(4, 1, proven=0, **PENDING), Act.SCALE, (3, 1), "0/3 nodes", id="it-takes-the-place"),
+        pytest.param(
+            HOLDS, see(4, 1, proven=0, unplaced_since=NOW - 4, **PENDING), Act.WAIT, None, "", id="not-pending-for-long"
+        ),
+        pytest.param(
+            HOLDS, see(4, 1, proven=0, leaving=1, **PENDING), Act.WAIT, None, "", id="pending-until-another-has-ended"
+        ),
+        pytest.param(
+            {"maxSurge": 2}, see(4, 2, proven=0, **PENDING), Act.WAIT, None, "", id="the-other-one-is-still-coming"
+        ),
+        pytest.param(
+            {"maxSurge": 2}, see(4, 2, proven=1, **PENDING), Act.SCALE, (3, 2), "", id="one-that-came-lets-one-go"
+        ),
+    ],
+)  # fmt: skip
+def test_room(written: dict[str, Any], seen: Observation, act: Act, counts: Any, why: str) -> None:
+    """What does not fit is not asked for: an old one goes first where the budget lets it, or else it holds."""
+    rules = Rules(strategy=Strategy(**written))
+    found = decide(rules, MOVING, seen, NOW + 0.5)
+    assert (found.act, found.counts) == (act, counts)
+    assert why in found.why
+
+
+def test_a_hold_for_room_is_not_late_and_ends_with_room() -> None:
+    """No deadline runs while there is no room; what was unknown is tried again, and a person can end it."""
+    rules = Rules(strategy=Strategy(**HOLDS))
+    crowded = MOVING.after_crowded("0 of 8 free", NOW)
+    assert crowded.stopped == "room: 0 of 8 free" and crowded.needs_person
+    assert decide(rules, crowded, see(4, 0, **FULL), NOW + 1e6).act is Act.WAIT
+    assert decide(rules, crowded, see(4, 0, room=1), NOW + 1e6).act is Act.ROOMY
+    assert decide(rules, crowded, see(4, 1, proven=0), NOW + 1e6).act is Act.ROOMY, "it was placed"
+    in_an_old_ones_place = see(3, 1, proven=0, **PENDING)
+    assert decide(Rules(strategy=Strategy(**MAY_GO)), MOVING, in_an_old_ones_place, LATE).act is Act.FAIL
+    assert not crowded.going_back(Outcome.ABORTED, requested("by her"), NOW).crowded
+
+
+def test_where_none_fitted_it_is_remembered() -> None:
+    """Without a count each step would ask for a surge again, only to see it pending."""
+    rules = Rules(strategy=Strategy(**MAY_GO))
+    first = decide(rules, MOVING, see(4, 1, proven=0, **PENDING), NOW)
+    assert first.counts is not None and first.fits == 4
+    state = MOVING.after_scale(first.counts, first.why, NOW, fits=first.fits)
+    assert decide(rules, state, see(3, 1), NOW).counts == (2, 2)
+    assert decide(rules, state, see(3, 1, room=1), NOW).counts == (2, 3), "a count is better than a memory"
+
+
+def test_room_is_only_counted_where_it_matters() -> None:
+    """Before a replica is added, and while there was no room."""
+    rules, state = Rules(strategy=Strategy(**HOLDS)), MOVING.but(demand=Demand())
+    for seen, asks in ((see(4, 0), True), (see(4, 1), False), (see(4, 0, room=3), False)):
+        assert asks_for_room(state, seen, decide(rules, state, seen, NOW)) is asks
+    assert asks_for_room(state.after_crowded("full", NOW), see(4, 0), decide(rules, state, see(4, 1), NOW))
+    assert not asks_for_room(MOVING, see(4, 0), decide(rules, MOVING, see(4, 0), NOW))

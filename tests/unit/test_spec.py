@@ -124,6 +124,7 @@ BAD = [
     Bad("waypoints-many", f"spec: {{strategy: {{waypoints: [{'{at: 1}, ' * 51}]}}}}", S + "waypoints", "51 entries",
         "keep to 50"),
     Bad("waypoints-number", "spec: {strategy: {waypoints: 3}}", S + "waypoints", "3", "write `- value` lines"),
+    Bad("accept-unknown", "spec: {accept: [probes]}", "spec.accept[0]", "'probes'", "write 'image-not-immutable'"),
     # Readiness, and what comes of a failure
     Bad("unknown-readiness", "spec: {readiness: {limit: 3s}}", "spec.readiness.limit", "'3s'", "check its spelling"),
     Bad("config-empty", "spec: {change: {configMaps: {a: {}}}}", "spec.change.configMaps.a", "'...'", "write its data"),

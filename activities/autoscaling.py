@@ -1,0 +1,135 @@
+"""Autoscalers of a target: seen, and where a spec asks for it held at the replicas of now while it is rolled.
+
+Held means min = max = R; the bounds of before stand in an annotation of the autoscaler itself, so that they come back
+without Temporal too. Every write has what was read as its precondition, and done again it changes nothing.
+"""
+
+from collections.abc import Callable
+
+from activities.cluster import Cluster, Object
+from segue.errors import Conflict, NotAllowed, NotFound
+from segue.observation import Frozen
+from segue.spec import Autoscaler, Rules, Target
+
+HELD = "segue.dev/autoscaler"
+KIND = "horizontalpodautoscalers"
+_ATTEMPTS = 5
+
+
+class Held(Frozen):
+    """What is noted on an autoscaler that is held."""
+
+    owner: str
+    at: int
+    """The replicas that it is held at: other bounds are somebody else's wish, and stay."""
+    low: int
+    high: int
+
+
+async def hold(cluster: Cluster, target: Target, owner: str, replicas: int) -> int:
+    """Hold the target's autoscalers at so many replicas; return the number of writes."""
+
+    def patch(found: Object) -> Object | None:
+        held = _held(found)
+        low, high = _bounds(found)
+        if replicas < 1 or (held and held.owner == owner and (low, high) != (held.at, held.at)):
+            return None  # with 0 replicas it is off; and what somebody else wrote meanwhile is theirs
+        low, high = (held.low, held.high) if held and (low, high) == (held.at, held.at) else (low, high)
+        wanted = Held(owner=owner, at=replicas, low=low, high=high)
+        return None if wanted == held else _patch(wanted.model_dump_json(), replicas, replicas)
+
+    return await _each(cluster, target, patch)
+
+
+async def give_back(cluster: Cluster, target: Target, owner: str | None) -> int:
+    """Restore the bounds of what this owner (or anybody) holds; return the number of writes."""
+
+    def patch(found: Object) -> Object | None:
+        held = _held(found)
+        if held is None or owner not in {None, held.owner}:
+            return None
+        ours = _bounds(found) == (held.at, held.at)
+        return _patch(None, held.low, held.high) if ours else {"metadata": {"annotations": {HELD: None}}}
+
+    return await _each(cluster, target, patch)
+
+
+async def foretell(cluster: Cluster, target: Target, rules: Rules) -> tuple[str, ...]:
+    """Say what the target's autoscalers will do while it is rolled.
+
+    Raises:
+        NotAllowed: when they are to be held, and the rights for that are not there.
+    """
+    holds = rules.autoscaler is Autoscaler.HOLD
+    try:
+        found = await of_target(cluster, target)
+    except NotAllowed:
+        if holds:
+            raise
+        return ()  # lint says that it could not be asked
+    if not holds:
+        return tuple(_adopted(each) for each in found)
+    for each in found:
+        await cluster.patch(KIND, target.namespace, each["metadata"]["name"], _patch(None, 1, 1), dry_run=True)
+    return () if found else ("autoscaler: hold is asked for, and no HorizontalPodAutoscaler scales the target",)
+
+
+async def of_target(cluster: Cluster, target: Target) -> list[Object]:
+    """Return the autoscalers that scale the target."""
+    items = (await cluster.list(KIND, target.namespace))["items"]
+    return [a for a in items if _aim(a) == (target.kind, target.name)]
+
+
+def as_before(autoscaler: Object) -> Object:
+    """Return an autoscaler with its own bounds, also while it is held."""
+    held = _held(autoscaler)
+    if held is None or _bounds(autoscaler) != (held.at, held.at):
+        return autoscaler
+    return {**autoscaler, "spec": {**autoscaler["spec"], "minReplicas": held.low, "maxReplicas": held.high}}
+
+
+async def _each(cluster: Cluster, target: Target, make: Callable[[Object], Object | None]) -> int:
+    """Patch each of the target's autoscalers on what was just read of it."""
+    for _ in range(_ATTEMPTS):
+        writes = 0
+        try:
+            for found in await of_target(cluster, target):
+                patch = make(found)
+                if patch is not None:
+                    patch["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+                    await cluster.patch(KIND, target.namespace, found["metadata"]["name"], patch)
+                    writes += 1
+        except (Conflict, NotFound):
+            continue
+        return writes
+    raise Conflict(f"the autoscalers of {target} change faster than they can be written")
+
+
+def _adopted(autoscaler: Object) -> str:
+    name, (low, high) = autoscaler["metadata"]["name"], _bounds(autoscaler)
+    if _held(autoscaler) is not None:
+        return f"the HorizontalPodAutoscaler {name} is still held by a former rollout at {low} to {high} replicas"
+    return (
+        f"the HorizontalPodAutoscaler {name} may set {low} to {high} replicas meanwhile, and the rollout follows; "
+        "`autoscaler: hold` in the spec holds it"
+    )
+
+
+def _aim(autoscaler: Object) -> tuple[str, str]:
+    aim = autoscaler["spec"]["scaleTargetRef"]
+    return str(aim["kind"]), str(aim["name"])
+
+
+def _bounds(autoscaler: Object) -> tuple[int, int]:
+    return int(autoscaler["spec"].get("minReplicas", 1)), int(autoscaler["spec"]["maxReplicas"])
+
+
+def _held(autoscaler: Object) -> Held | None:
+    try:
+        return Held.model_validate_json(autoscaler["metadata"].get("annotations", {}).get(HELD, ""))
+    except ValueError:
+        return None
+
+
+def _patch(held: str | None, low: int, high: int) -> Object:
+    return {"metadata": {"annotations": {HELD: held}}, "spec": {"minReplicas": low, "maxReplicas": high}}

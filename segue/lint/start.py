@@ -1,0 +1,38 @@
+"""What lint says to a start: errors that nobody accepted refuse it, the rest is told and kept."""
+
+import json
+
+from segue.errors import Refused
+from segue.lint.findings import Finding, How, Linted, Severity
+from segue.lintrule import LintRule
+
+_SAID_BY_THE_PLAN = {LintRule.STOPS_WITH_LOSS, LintRule.SURGE_DOES_NOT_FIT}
+_MENDS = {How.PATCH: "patch {}", How.CREATE: "create {}", How.SPEC: "write in the spec of {}"}
+
+
+def refuse_errors(linted: Linted) -> None:
+    """Raise the errors that are not accepted, each with the change that mends it.
+
+    Raises:
+        Refused: naming the first; further ones follow in the same message.
+    """
+    found = [_refused(finding) for finding in linted.findings if finding.fails]
+    if found:
+        first = found[0]
+        first.args = ("\n".join(map(str, found)),)
+        raise first
+
+
+def told(linted: Linted) -> tuple[Finding, ...]:
+    """Return the findings that a person should read at the start: hints are for ``segue lint``."""
+    return tuple(f for f in linted.findings if f.severity is not Severity.INFO and f.rule not in _SAID_BY_THE_PLAN)
+
+
+def _refused(finding: Finding) -> Refused:
+    mend = finding.mend
+    body, note = json.dumps(mend.body, separators=(",", ":")), f" ({mend.note})" if mend.note else ""
+    return Refused(
+        str(finding),
+        field=f"lint: {finding.rule}",
+        fix=f"{_MENDS[mend.how].format(mend.object)}: {body}{note}; or accept it: --accept {finding.rule}",
+    )

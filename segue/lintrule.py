@@ -1,0 +1,20 @@
+"""The names of lint's rules: a spec accepts a finding by them."""
+
+from enum import StrEnum
+
+
+class LintRule(StrEnum):
+    """Every rule of ``segue lint``."""
+
+    IMAGE_NOT_IMMUTABLE = "image-not-immutable"
+    NO_READINESS_PROBE = "no-readiness-probe"
+    READINESS_CANNOT_TELL = "readiness-cannot-tell-a-loaded-model"
+    UNAVAILABLE_ON_FEW_REPLICAS = "unavailable-on-few-replicas"
+    STOPS_WITH_LOSS = "stops-with-loss"
+    REVISION_HISTORY_TOO_LOW = "revision-history-too-low"
+    NO_DISRUPTION_BUDGET = "no-disruption-budget"
+    BLOCKING_DISRUPTION_BUDGET = "blocking-disruption-budget"
+    DEADLINE_SHORTER_THAN_LOAD = "deadline-shorter-than-load"
+    SLOW_LOAD_WITHOUT_STARTUP_PROBE = "slow-load-without-startup-probe"
+    AUTOSCALER_FIGHTS = "autoscaler-fights"
+    SURGE_DOES_NOT_FIT = "surge-does-not-fit"

@@ -1,0 +1,135 @@
+"""Room: how many more replicas find a place, by what nodes and quotas have left. Pure.
+
+Node selectors, taints and what is requested are respected; affinities, spread and priorities are not, so that it may
+count a place that is none, but never miss one.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from segue.observation import Frozen
+
+Amounts = Mapping[str, Decimal]
+
+_KEEPS_OFF = {"NoSchedule", "NoExecute"}
+_GIB = Decimal(2**30)
+_BYTES = {"memory", "ephemeral-storage"}
+
+
+class Demand(Frozen):
+    """What one replica asks for, and which nodes may take it."""
+
+    requests: dict[str, Decimal] = Field(default_factory=dict)
+    limits: dict[str, Decimal] = Field(default_factory=dict)
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    tolerations: tuple[dict[str, Any], ...] = ()
+
+
+class Node(NamedTuple):
+    """One node, and what it has and has left; ``pods`` among it."""
+
+    name: str
+    labels: Mapping[str, str]
+    taints: tuple[dict[str, Any], ...]
+    free: Amounts
+    total: Amounts
+
+
+class Quota(NamedTuple):
+    """One quota of the target's namespace, and what it leaves, by its own names (``requests.cpu``, ``pods``)."""
+
+    name: str
+    left: Amounts
+
+
+class Room(Frozen):
+    """How many more replicas find a place; none where it is not known, or nothing limits it."""
+
+    more: int | None = None
+    why: str = ""
+    """What the next one lacks, or why it is not known."""
+
+
+def room_for(demand: Demand, nodes: Sequence[Node] | None, quotas: Sequence[Quota]) -> Room:
+    """Return how many more replicas find a place, and what limits them; no nodes where they are not known."""
+    limits: list[tuple[int, str]] = []
+    for quota in quotas:
+        left = left_in(quota, demand)
+        if left is not None:
+            limits.append((left, f"the ResourceQuota {quota.name} has room for {left} more"))
+    if nodes is not None:
+        open_nodes = nodes_for(demand, nodes)
+        limits.append((sum(places_on(n, demand) for n in open_nodes), _shortage(demand, open_nodes, len(nodes))))
+    more, why = min(limits, default=(None, ""), key=lambda limit: limit[0])
+    return Room(more=more, why=why)
+
+
+def nodes_for(demand: Demand, nodes: Iterable[Node]) -> list[Node]:
+    """Return the nodes that may take the replica."""
+    wanted = demand.node_selector.items()
+    return [
+        node
+        for node in nodes
+        if wanted <= node.labels.items()
+        and all(_tolerated(t, demand.tolerations) for t in node.taints if t["effect"] in _KEEPS_OFF)
+    ]
+
+
+def places_on(node: Node, demand: Demand) -> int:
+    """Return how many more replicas a node takes."""
+    return min(max(0, int(node.free.get(name, Decimal(0)) // need)) for name, need in _needed_on(demand).items())
+
+
+def left_in(quota: Quota, demand: Demand) -> int | None:
+    """Return how many more replicas a quota allows; none where it limits nothing that they ask for."""
+    allowed = [max(0, int(left // need)) for name, left in quota.left.items() if (need := _needed(name, demand)) > 0]
+    return min(allowed, default=None)
+
+
+def shown(name: str, amount: Decimal) -> str:
+    """Show an amount of a resource."""
+    return f"{float(amount / _GIB):.3g}Gi" if name in _BYTES else f"{amount.normalize():f}"
+
+
+def _needed_on(demand: Demand) -> Amounts:
+    return {name: need for name, need in {**demand.requests, "pods": Decimal(1)}.items() if need > 0}
+
+
+def _shortage(demand: Demand, nodes: Sequence[Node], of: int) -> str:
+    """Say what is free of the resources of which no node has enough; of all, where only the sum of them lacks."""
+    if not nodes:
+        return f"none of {of} nodes may take it, by its node selector and tolerations"
+    needed = _needed_on(demand)
+    short = [n for n, need in needed.items() if all(node.free.get(n, Decimal(0)) < need for node in nodes)]
+    free = [f"{_sum(n, (x.free for x in nodes))} of {_sum(n, (x.total for x in nodes))} {n}" for n in short or needed]
+    where = f"the {len(nodes)} node{'s' if len(nodes) > 1 else ''} that may take it"
+    asks = ", ".join(f"{n} {shown(n, needed[n])}" for n in short or needed)
+    return f"{', '.join(free)} free on {where}, and it asks {asks}"
+
+
+def _sum(name: str, amounts: Iterable[Amounts]) -> str:
+    return shown(name, sum((max(each.get(name, Decimal(0)), Decimal(0)) for each in amounts), Decimal(0)))
+
+
+def _tolerated(taint: Mapping[str, Any], tolerations: Iterable[Mapping[str, Any]]) -> bool:
+    return any(_tolerates(t, taint) for t in tolerations)
+
+
+def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
+    if toleration.get("effect") not in {None, "", taint["effect"]}:
+        return False
+    if toleration.get("operator", "Equal") == "Exists":
+        return toleration.get("key") in {None, "", taint["key"]}
+    return bool(toleration.get("key") == taint["key"] and toleration.get("value", "") == taint.get("value", ""))
+
+
+def _needed(name: str, demand: Demand) -> Decimal:
+    if name in {"pods", "count/pods"}:
+        return Decimal(1)
+    kind, _, resource = name.partition(".")
+    if kind == "limits":
+        return demand.limits.get(resource, Decimal(0))
+    return demand.requests.get(resource if kind == "requests" else name, Decimal(0))

@@ -1,0 +1,120 @@
+"""A real HorizontalPodAutoscaler on the target: followed, or held and given back, whatever happens in between."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from harness import Case, Lab, open_lab, until
+from killing_worker import CRASHING, KillingWorker
+from kubernetes import client
+from segue_local import Stack
+from shell import Shell
+
+HELD = "segue.dev/autoscaler"
+ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
+
+
+def scalers(lab: Lab) -> client.AutoscalingV2Api:
+    return client.AutoscalingV2Api(lab.core.api_client)
+
+
+def autoscale(lab: Lab, name: str, low: int, high: int) -> None:
+    aim = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
+    spec = {"scaleTargetRef": aim, "minReplicas": low, "maxReplicas": high}
+    body: Any = {"metadata": {"name": name}, "spec": spec}
+    scalers(lab).create_namespaced_horizontal_pod_autoscaler(lab.namespace, body)
+
+
+def rebound(lab: Lab, name: str, low: int, high: int) -> None:
+    body = {"spec": {"minReplicas": low, "maxReplicas": high}}
+    scalers(lab).patch_namespaced_horizontal_pod_autoscaler(name, lab.namespace, body)
+
+
+def bounds(lab: Lab, name: str) -> tuple[int, int, str | None]:
+    """Its bounds, and who holds it."""
+    found = scalers(lab).read_namespaced_horizontal_pod_autoscaler(name, lab.namespace)
+    held = (found.metadata.annotations or {}).get(HELD)
+    return found.spec.min_replicas, found.spec.max_replicas, held and json.loads(held)["owner"]
+
+
+async def test_it_is_followed(served: Lab) -> None:
+    """What its own controller scales to is adopted, and the way back does not go under its floor."""
+    await served.deploy("chat", 2)
+    autoscale(served, "chat", 2, 9)
+    async with served.rolled("chat", strategy=ASKS) as case:
+        (told,) = [w for w in (await case.run.plan()).warnings if "HorizontalPodAutoscaler" in w]
+        assert "chat may set 2 to 9 replicas meanwhile" in told
+        await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+        rebound(served, "chat", 4, 9)
+        await until("its controller has scaled", lambda: served.raw("chat")["spec"]["replicas"] == 4)
+        await until("4 ready", lambda: case.watcher.samples[-1].ready >= 4)
+        turned = case.watcher.mark()
+        await case.run.send("abort")
+        await case.ends("Aborted")
+    assert served.raw("chat")["spec"]["replicas"] == 4
+    case.watcher.assert_within(4, 5, since=turned, passing=1)
+    assert bounds(served, "chat") == (4, 9, None)
+
+
+async def test_it_is_held_and_given_back(served: Lab, tmp_path: Path) -> None:
+    """On a spec's wish min = max = R; its bounds come back at the end, by undo and by release, but over nobody's."""
+    shell = Shell(served, tmp_path)
+
+    async def one(name: str, way: str) -> None:
+        await served.deploy(name, 2)
+        autoscale(served, name, 2, 9)
+        async with served.rolled(name, strategy=ASKS, autoscaler="hold") as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            low, high, owner = bounds(served, name)
+            assert (low, high) == (2, 2) and owner and owner.startswith("rollout/")
+            if way == "finish":
+                await case.run.send("scale", replicas=3)
+                await until("it is held at 3", lambda: bounds(served, name)[:2] == (3, 3))
+                await case.run.send("approve")
+                await case.ends("Completed")
+            elif way == "undo":
+                await case.run.send("abort")
+                await case.ends("Aborted")
+            elif way == "another":
+                rebound(served, name, 1, 5)
+                await case.run.send("approve")
+                await case.ends("Completed")
+                assert bounds(served, name) == (1, 5, None), "what somebody wrote meanwhile is theirs"
+                return
+            else:
+                said = (await shell.run("release", f"{served.namespace}/{name}")).stderr
+                assert "has its own bounds again" in said
+                await case.run.end()
+        assert bounds(served, name) == (2, 9, None)
+
+    await asyncio.gather(*(one(way, way) for way in ("finish", "undo", "another", "release")))
+
+
+async def test_it_is_given_back_whatever_is_killed(stack: Stack) -> None:
+    """The worker dies right after the target was claimed, or let go, and before the autoscaler was written."""
+
+    async def approved(case: Case) -> None:
+        await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+        assert bounds(case.lab, "chat")[:2] == (2, 2), "it is held"
+        await case.run.send("approve")
+
+    async def one(accident: str, outcome: str, change: dict[str, Any] | None) -> None:
+        async with open_lab(stack) as lab:
+            await lab.deploy("chat", 2)
+            autoscale(lab, "chat", 2, 9)
+            worker = KillingWorker(lab, accident)
+            async with lab.rolled("chat", change, strategy=ASKS, autoscaler="hold") as case:
+                if accident.startswith("finish"):
+                    await approved(case)
+                await worker.until_gone()
+                worker.start()
+                if accident.startswith("scale"):
+                    await approved(case)
+                await case.ends(outcome)
+            assert bounds(lab, "chat") == (2, 9, None)
+
+    await asyncio.gather(
+        one("scale_new#1:during:kill", "Completed", None), one("finish#1:during:kill", "Completed", None),
+        one("undo#1:during:kill", "RolledBack", CRASHING),
+    )  # fmt: skip

@@ -1,0 +1,74 @@
+"""Lint before every start: errors refuse it, unless somebody accepts them; a way back is never refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Lab, until
+from shell import REFUSED, Shell
+from temporalio.client import WorkflowUpdateFailedError
+
+PROBED: dict[str, Any] = {"readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": 80}}}
+LATEST = {"images": {"server": "example/chat:latest"}}
+
+
+async def test_errors_refuse_a_start_unless_they_are_accepted(served: Lab, tmp_path: Path) -> None:
+    """The refusal names each rule, what is there and what mends it; accepted, the report says by whom."""
+    shell = Shell(served, tmp_path)
+    await served.deploy("chat", 2)
+    before = served.raw("chat")["metadata"]["resourceVersion"]
+    file = shell.spec("chat", change=LATEST, strategy={"maxSurge": 1}, accept=[])
+    refused = (await shell.run("start", file, expect=REFUSED)).stderr
+    assert "lint: image-not-immutable: Rollout " in refused and "chat spec.change.images.server: " in refused
+    assert '"example/chat:latest@DIGEST"' in refused and "or accept it: --accept image-not-immutable" in refused
+    assert "lint: no-readiness-probe: Deployment " in refused and '"readinessProbe":{"httpGet":' in refused
+    assert "no-disruption-budget" not in refused, "a warning refuses nothing"
+    assert served.raw("chat")["metadata"]["resourceVersion"] == before
+    unknown = (await shell.run("start", file, "--accept", "probes", expect=REFUSED)).stderr
+    assert "--accept: 'probes': is no rule; use one of: image-not-immutable, " in unknown
+
+    both = ("--accept", "image-not-immutable", "--accept", "no-readiness-probe")
+    begun = await shell.run("start", file, *both, "--by", "ann")
+    assert "warning: no-disruption-budget: Deployment " in begun.stderr
+
+    async def ended() -> bool:
+        return bool((await shell.json("status", file))["outcome"] == "Completed")
+
+    await until("it has ended", ended)
+    entries = (await shell.json("report", file))["entries"]
+    kept = {(e["what"], e["detail"].partition(":")[0], e["who"]) for e in entries}
+    assert kept >= {
+        ("accepted", "image-not-immutable", "ann"), ("accepted", "no-readiness-probe", "ann"),
+        ("lint warning", "no-disruption-budget", ""),
+    }  # fmt: skip
+
+
+async def test_a_retarget_is_linted_too(served: Lab) -> None:
+    """A refused wish changes nothing; an accepted one goes on, and stays accepted."""
+    waypoint = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
+    async with served.case("chat", 2, target={"container": PROBED}, strategy=waypoint, accept=[]) as case:
+        await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+        with pytest.raises(WorkflowUpdateFailedError) as refused:
+            await case.run.send("retarget", change=LATEST)
+        assert "lint: image-not-immutable: " in str(refused.value.cause)
+        assert (await case.run.status()).phase == "AwaitingApproval"
+        answer = await case.run.send("retarget", change=LATEST, accept=["image-not-immutable"])
+        assert answer == "now wants server=example/chat:latest"
+        await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval" and "latest" in str(s.wanted))
+        await case.run.send("approve")
+        report = await case.ends("Completed")
+    assert [e.who for e in report.entries if e.what == "accepted"] == ["test"]
+
+
+async def test_a_way_back_is_never_refused(served: Lab, tmp_path: Path) -> None:
+    """At three in the morning the old revision counts, also with what lint has against it: that is told."""
+    shell = Shell(served, tmp_path)
+    await served.deploy("chat", 2, image="example/chat:latest")
+    probed = {"patch": {"spec": {"containers": [{"name": "server", "image": "example/chat:2", **PROBED}]}}}
+    async with served.rolled("chat", probed, accept=[]) as case:
+        await case.ends("Completed")
+    undone = await shell.run("undo", f"{served.namespace}/chat", "--to-revision", "1", "--wait")
+    assert undone.stdout.startswith(f"Completed: {served.namespace}/chat runs server=example/chat:latest")
+    entries = (await shell.json("report", f"{served.namespace}/chat"))["entries"]
+    errors = [e["detail"].partition(":")[0] for e in entries if e["what"] == "lint error"]
+    assert errors == ["image-not-immutable", "no-readiness-probe"]
