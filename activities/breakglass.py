@@ -8,8 +8,8 @@ from typing import Literal
 
 from activities import autoscaling
 from activities.cluster import Cluster, Object, connected
-from activities.levers.deployment_patches import finish_patch, note_of, unhold_patch
-from activities.levers.deployment_reading import BASELINE, OWNER
+from activities.levers.deployment_patches import finish_patch, unhold_patch
+from activities.levers.ownership import BASELINE, OWNER, note_of
 from activities.pair_release import release_pair
 from activities.patience import Waiting
 from segue.errors import Conflict, NotAllowed, NotFound

@@ -47,6 +47,8 @@ class Cluster:
         self._lists: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "deployments": self._apps.list_namespaced_deployment_without_preload_content,
             "replicasets": self._apps.list_namespaced_replica_set_without_preload_content,
+            "statefulsets": self._apps.list_namespaced_stateful_set_without_preload_content,
+            "controllerrevisions": self._apps.list_namespaced_controller_revision_without_preload_content,
             "pods": self._core.list_namespaced_pod_without_preload_content,
             "configmaps": self._core.list_namespaced_config_map_without_preload_content,
             "endpointslices": self._discovery.list_namespaced_endpoint_slice_without_preload_content,
@@ -58,11 +60,14 @@ class Cluster:
         self._gets: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "services": self._core.read_namespaced_service_without_preload_content,
             "deployments": self._apps.read_namespaced_deployment_without_preload_content,
+            "statefulsets": self._apps.read_namespaced_stateful_set_without_preload_content,
         }
         self._patches: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "deployments": self._apps.patch_namespaced_deployment_without_preload_content,
             "replicasets": self._apps.patch_namespaced_replica_set_without_preload_content,
             "services": self._core.patch_namespaced_service_without_preload_content,
+            "statefulsets": self._apps.patch_namespaced_stateful_set_without_preload_content,
+            "controllerrevisions": self._apps.patch_namespaced_controller_revision_without_preload_content,
             "pods/status": self._core.patch_namespaced_pod_status_without_preload_content,
             "horizontalpodautoscalers": autoscaling.patch_namespaced_horizontal_pod_autoscaler_without_preload_content,
         }
@@ -175,6 +180,21 @@ class Cluster:
                 await _json(await call(name, namespace, _request_timeout=REQUEST_TIMEOUT_S))
         except NotFound:
             return
+
+    async def delete_pod(self, pod: Object) -> bool:
+        """Delete one pod as it was read; false when it is gone, is another, or has changed since."""
+        metadata = pod["metadata"]
+        same = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
+        call = self._core.delete_namespaced_pod_without_preload_content
+        try:
+            with _translated(_one("pods", metadata["namespace"], metadata["name"])):
+                body = cast("Any", {"preconditions": same})
+                await _json(
+                    await call(metadata["name"], metadata["namespace"], body=body, _request_timeout=REQUEST_TIMEOUT_S)
+                )
+        except (NotFound, Conflict):
+            return False
+        return True
 
     async def create_deployment(self, namespace: str, made: Object, *, dry_run: bool = False) -> Object:
         """Create one Deployment.

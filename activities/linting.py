@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from activities.autoscaling import as_before
 from activities.cluster import Cluster, Object, connected
-from activities.levers.deployment_patches import saved_baseline, start_of
-from activities.levers.deployment_reading import Objects, is_held, selector_of
+from activities.levers.deployment_patches import start_of
+from activities.levers.deployment_reading import Objects, is_held
+from activities.levers.ownership import saved_baseline, selector_of
 from activities.levers.template import apply_change, stopping_of
 from activities.room import ALIVE, READ_S, demand_of, nodes_of, quotas_of
 from segue.budget import foresee, resolve_budget

@@ -3,8 +3,8 @@
 from activities.cluster import Object, connected
 from activities.levers import Levers
 from activities.levers.base import TargetFacts
-from activities.levers.deployment_patches import note_of
-from activities.levers.deployment_reading import CAUSE, REVISION, annotations_of, selector_of
+from activities.levers.deployment_reading import REVISION
+from activities.levers.ownership import CAUSE, annotations_of, note_of, selector_of
 from activities.levers.template import fingerprint, version_of
 from activities.watching import controller_uid
 from segue.history import Revision

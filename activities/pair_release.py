@@ -8,7 +8,7 @@ import json
 from typing import Literal
 
 from activities.cluster import Cluster, Object
-from activities.levers.deployment_reading import BASELINE, OWNER, annotations_of, replicas_of
+from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of
 from activities.levers.pair_reading import REPLICAS, Baseline
 from activities.patience import Waiting
 from activities.routers import Routers

@@ -61,6 +61,10 @@ class NamespaceWatch:
         """Return one object as last seen."""
         return self._objects[kind].get(name)
 
+    def all(self, kind: str) -> list[Object]:
+        """Return all objects of a kind as last seen."""
+        return list(self._objects[kind].values())
+
     def owned(self, kind: str, owners: set[str]) -> list[Object]:
         """Return the objects whose controller has one of these uids."""
         return [o for o in self._objects[kind].values() if controller_uid(o) in owners]

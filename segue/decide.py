@@ -276,13 +276,17 @@ def _resized(rules: Rules, state: State, seen: Observation, now: float) -> Decis
 def _settled(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if not state.settling or state.asleep or state.foreign is not None or seen.template != state.wanted.template:
         return None
+    return Decision(act=Act.SETTLE, why="the counts that are ready are kept", counts=_ready_counts(seen))
+
+
+def _ready_counts(seen: Observation) -> Counts:
+    if seen.numbered:
+        return Counts(seen.replicas - seen.new.ready, seen.new.ready)
     old = max(0, min(seen.asked.old, seen.old.total))
     if seen.home is not None:
-        counts = Counts(old, min(seen.new.ready, seen.replicas))
-        return Decision(act=Act.SETTLE, why="the counts that are ready are kept", counts=counts)
+        return Counts(old, min(seen.new.ready, seen.replicas))
     # A lever cannot hold the new template with no new replica, nor more new ones than there are replicas.
-    new = min(max(seen.new.ready, seen.replicas - old, 1), seen.replicas)
-    return Decision(act=Act.SETTLE, why="the counts that are ready are kept", counts=Counts(old, new))
+    return Counts(old, min(max(seen.new.ready, seen.replicas - old, 1), seen.replicas))
 
 
 def _routed(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:

@@ -113,6 +113,8 @@ class Observation(Frozen):
     """Whether the lever is engaged; left alone, the target's controller moves nothing."""
     autonomous: bool = False
     """Whether the target's own controller or operator moves within the budget: begun once, there is nothing to ask."""
+    numbered: bool = False
+    """Whether a new replica that is taken back becomes an old one again: there is never one more or less of both."""
     foreign: Foreign | None = None
     routed: Routed | None = None
     """Where the traffic goes; none where replicas alone lead it, or while it cannot be told."""

@@ -10,13 +10,16 @@ from pydantic import Field
 from segue.budget import Budget, resolve_budget
 from segue.decide import barrier_at, takes_the_last, toward
 from segue.errors import Refused
+from segue.groups import group_stages
 from segue.observation import Counts, Frozen, Observation, Routed, Side
-from segue.spec import Order, Strategy, Waypoint
+from segue.spec import Order, Strategy, Target, Waypoint
 from segue.state import State
 from segue.traffic import NONE, must_stay, wanted_share
 from segue.units import format_duration
 
 START, SCALE_NEW, SCALE_OLD, SCALE_BOTH, ROUTE = "start", "scaleNew", "scaleOld", "scaleBoth", "route"
+GROUPS = "groups"
+"""The group controller of a LeaderWorkerSet goes there, within the budget."""
 OPERATOR = "operator"
 """The target's own operator goes there, by ways of its own."""
 
@@ -32,6 +35,8 @@ class Stage(Frozen):
     """Percent of the traffic to the new side; none where replicas alone lead it."""
     retain: str | None = None
     """How long the old side stays whole from here on."""
+    partition: int | None = None
+    """Of a target whose replicas have numbers: those from here on are new."""
 
 
 class Plan(Frozen):
@@ -52,13 +57,14 @@ class Plan(Frozen):
 
 def make_plan(
     strategy: Strategy, replicas: int, *, old: int | None = None, new: int = 0, superseded: bool = False,
-    parent: str = "", warnings: tuple[str, ...] = (), autonomous: bool = False,
+    parent: str = "", warnings: tuple[str, ...] = (), target: Target | None = None,
+    autonomous: bool = False,
 ) -> Plan:  # fmt: skip
     """Return the plan for ``replicas``, from ``old`` old ones (all, unless more or fewer are found) and ``new`` new.
 
     ``superseded`` new ones are of a version that is not wanted: they go before the first of the wanted version comes.
 
-    Of an ``autonomous`` target only the ends are known.
+    Of an ``autonomous`` target only the ends are known, but for a LeaderWorkerSet: its controller is predictable.
 
     Raises:
         Refused: for no replicas.
@@ -66,15 +72,16 @@ def make_plan(
     budget = resolve_budget(strategy, replicas)
     counts = Counts(replicas if old is None else old, new)
     leading = _Leading(strategy, budget)
-    stages = [Stage(old=counts.old, new=counts.new, action=START)]
+    in_place = target is not None and target.numbered
+    stages = [_row(counts, START)]
     if autonomous:
-        stages.append(Stage(old=0, new=replicas, action=OPERATOR))
+        stages = _group_rows(budget) if in_place else [*stages, _row(Counts(0, replicas), OPERATOR)]
         counts = Counts(0, replicas)
     if superseded and new:
         stages += _stages(strategy, budget._replace(kept=replicas), counts, {})
         counts = Counts(replicas, 0)
     stages = [stage.model_copy(update={"traffic": leading.shown}) for stage in stages]
-    stages += _stages(strategy, budget, counts, _by_barrier(strategy, budget), leading)
+    stages += _stages(strategy, budget, counts, _by_barrier(strategy, budget), leading, in_place=in_place)
     return Plan(
         replicas=replicas,
         floor=budget.floor,
@@ -85,11 +92,18 @@ def make_plan(
     )
 
 
+def _row(counts: Counts, action: str, partition: int | None = None) -> Stage:
+    return Stage(old=counts.old, new=counts.new, action=action, partition=partition)
+
+
 def _stages(
     strategy: Strategy, budget: Budget, counts: Counts, waypoints: dict[int, Waypoint],
-    leading: "_Leading | None" = None,
+    leading: "_Leading | None" = None, *, in_place: bool = False,
 ) -> list[Stage]:  # fmt: skip
-    """Return the stages from ``counts`` to the budget's end; those of the waypoints say so."""
+    """Return the stages from ``counts`` to the budget's end; those of the waypoints say so.
+
+    ``in_place``, replicas are replaced under their own numbers, by a partition.
+    """
     stages: list[Stage] = []
     waypoints = {barrier: waypoint for barrier, waypoint in waypoints.items() if barrier > counts.new}
     while counts != budget.end:
@@ -99,8 +113,9 @@ def _stages(
         wanted = toward(budget, strategy.order, settled(budget, counts), barrier, keep=keep)
         if wanted == counts:
             _refuse_unmovable(strategy, budget, counts)
+        rows = [_row(wanted, SCALE_BOTH, wanted.old)] if in_place else _rows(strategy.order, counts, wanted)
         shown = {"traffic": leading.shown if leading else None}
-        stages += [row.model_copy(update=shown) for row in _rows(strategy.order, counts, wanted)]
+        stages += [row.model_copy(update=shown) for row in rows]
         counts = wanted
         if barrier is not None and counts.new >= barrier:
             reached = waypoints.pop(barrier)
@@ -161,6 +176,16 @@ def _refuse_unmovable(strategy: Strategy, budget: Budget, counts: Counts) -> Non
     )
 
 
+def _group_rows(budget: Budget) -> list[Stage]:
+    """Return the stages by which the controller of a LeaderWorkerSet goes."""
+    first, *passed = group_stages(budget)
+    rows = [_row(Counts(first.replicas, 0), START, first.partition)]
+    for partition, running in passed:
+        old = min(partition, budget.replicas)
+        rows.append(_row(Counts(old, running - old), GROUPS, partition))
+    return rows
+
+
 def settled(budget: Budget, counts: Counts) -> Observation:
     """Return what would be seen if everything that is asked for were ready."""
     return Observation(
@@ -175,11 +200,11 @@ def settled(budget: Budget, counts: Counts) -> Observation:
 def _rows(order: Order, before: Counts, after: Counts) -> list[Stage]:
     """Split one move into the states that are passed: one side goes, then the other comes; at once in that order."""
     if before.old == after.old:
-        return [Stage(old=after.old, new=after.new, action=SCALE_NEW)]
+        return [_row(after, SCALE_NEW)]
     if before.new == after.new:
-        return [Stage(old=after.old, new=after.new, action=SCALE_OLD)]
+        return [_row(after, SCALE_OLD)]
     if order is Order.SCALE_SIMULTANEOUSLY:
-        return [Stage(old=after.old, new=after.new, action=SCALE_BOTH)]
+        return [_row(after, SCALE_BOTH)]
     if after.old > before.old:  # new ones are the ones to go
         return [
             Stage(old=before.old, new=after.new, action=SCALE_NEW),

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -266,6 +266,9 @@ def _env_literals(node: Any) -> list[tuple[str, Any]]:
 class Target(Model):
     """The workload that is rolled: what all kinds of targets have."""
 
+    numbered: ClassVar[bool] = False
+    """Whether its replicas have numbers, and a partition says from which on they are new."""
+
     kind: str
     namespace: Name = "default"
     name: ObjectName
@@ -284,6 +287,11 @@ class Target(Model):
         """What names it: kind, namespace and name."""
         return self.kind, self.namespace, self.name
 
+    @classmethod
+    def surges(cls, *, stops: bool) -> bool:
+        """Whether more replicas than before can run for a while; ``stops`` tells whether there are waypoints."""
+        return True
+
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
 
@@ -292,6 +300,35 @@ class DeploymentTarget(Target):
     """One Deployment, in place."""
 
     kind: Literal["Deployment"] = "Deployment"
+
+
+class StatefulSetTarget(Target):
+    """One StatefulSet, in place: a replica is replaced under its own number, so that there is never one more."""
+
+    numbered: ClassVar[bool] = True
+
+    kind: Literal["StatefulSet"]
+
+    @classmethod
+    def surges(cls, *, stops: bool) -> bool:
+        """Never."""
+        return False
+
+
+class LeaderWorkerSetTarget(Target):
+    """One LeaderWorkerSet, in place: its replicas are groups of pods.
+
+    With waypoints it is held by its partition; without them its own controller rolls, within the spec's budget.
+    """
+
+    numbered: ClassVar[bool] = True
+
+    kind: Literal["LeaderWorkerSet"]
+
+    @classmethod
+    def surges(cls, *, stops: bool) -> bool:
+        """Only where it is not held: surge groups come up new whatever holds the others."""
+        return not stops
 
 
 class SupervisedTarget(Target):
@@ -333,6 +370,8 @@ class PairTarget(Target):
 KINDS: dict[str, type[Target]] = {
     "Deployment": DeploymentTarget,
     "DeploymentPair": PairTarget,
+    "StatefulSet": StatefulSetTarget,
+    "LeaderWorkerSet": LeaderWorkerSetTarget,
     "Supervised": SupervisedTarget,
 }
 """Every kind of target, by the name that a spec gives it."""
@@ -346,6 +385,8 @@ def _kind_of(given: Any) -> str:
 AnyTarget = Annotated[
     Annotated[DeploymentTarget, Tag("Deployment")]
     | Annotated[PairTarget, Tag("DeploymentPair")]
+    | Annotated[StatefulSetTarget, Tag("StatefulSet")]
+    | Annotated[LeaderWorkerSetTarget, Tag("LeaderWorkerSet")]
     | Annotated[SupervisedTarget, Tag("Supervised")],
     Discriminator(_kind_of),
 ]
@@ -450,7 +491,8 @@ class Strategy(Model):
 
     When neither ``maxSurge`` nor ``maxUnavailable`` is written: scaleOutPriority adds first and never goes below
     the replicas of before (maxSurge = step, or 25%; maxUnavailable 0); the other orders need no extra capacity
-    (maxSurge 0; maxUnavailable = step, or 25%). ``type: blueGreen`` needs room for both sides (maxSurge 100%).
+    (maxSurge 0; maxUnavailable = step, or 25%). So does every order where the target cannot surge: a StatefulSet.
+    ``type: blueGreen`` needs room for both sides (maxSurge 100%).
     """
 
     type: Way = Field(default=Way.ROLLING, strict=False)
@@ -606,6 +648,18 @@ class Spec(Rules):
         """Return the spec with these rules accepted too."""
         return self.model_copy(update={"accept": tuple(dict.fromkeys((*self.accept, *rules)))})
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_surge(cls, data: Any) -> Any:
+        """Let a target that cannot surge have the defaults of a strategy that does not."""
+        strategy = data.get("strategy", {}) if isinstance(data, dict) else None
+        if not isinstance(strategy, dict) or {"maxSurge", "max_surge"} & strategy.keys():
+            return data
+        kind = KINDS[_kind_of(data.get("target"))]
+        if kind.surges(stops=bool(strategy.get("waypoints"))):
+            return data
+        return {**data, "strategy": {**strategy, "maxSurge": 0}}
+
     @model_validator(mode="after")
     def _fits_the_kind(self) -> Self:
         if self.target.kind == "DeploymentPair":
@@ -623,6 +677,10 @@ class Spec(Rules):
         if self.strategy.traffic is not None:
             why = f"needs a Deployment for each side, and a {self.target.kind} is one object"
             raise _wrong("strategy.traffic", "...", why, "leave it out, or write `kind: DeploymentPair`")
+        surge = self.strategy.max_surge
+        if surge not in _ZERO and not self.target.surges(stops=bool(self.strategy.waypoints)):
+            what = f"is more than a {self.target.kind} can have" + " with waypoints" * self.target.surges(stops=False)
+            raise _wrong("strategy.maxSurge", surge, what, "write maxSurge: 0, and maxUnavailable: 1 or more")
         if isinstance(self.target, SupervisedTarget):
             _refuse_for_supervised(self.strategy, self.change)
         return self
@@ -630,7 +688,8 @@ class Spec(Rules):
     @property
     def autonomous(self) -> bool:
         """Whether the target's own controller or operator moves, so that it cannot be held in between."""
-        return isinstance(self.target, SupervisedTarget)
+        by_groups = isinstance(self.target, LeaderWorkerSetTarget) and not self.strategy.waypoints
+        return by_groups or isinstance(self.target, SupervisedTarget)
 
     @property
     def rules(self) -> Rules:

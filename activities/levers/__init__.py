@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from activities.cluster import Cluster
 from activities.levers.base import Lever
 from activities.levers.deployment import DeploymentLever
+from activities.levers.leaderworkerset import LeaderWorkerSetLever
 from activities.levers.pair import PairLever
+from activities.levers.statefulset import StatefulSetLever
 from activities.levers.supervised import SupervisedLever
 from segue.errors import Refused
 from segue.spec import SupervisedTarget, Target
@@ -18,6 +20,8 @@ class Levers:
     def __init__(self, cluster: Cluster, supervisions: Mapping[str, Supervision] = SUPERVISIONS) -> None:
         self._by_kind: dict[str, Lever] = {
             "Deployment": DeploymentLever(cluster),
+            "StatefulSet": StatefulSetLever(cluster),
+            "LeaderWorkerSet": LeaderWorkerSetLever(cluster),
             "DeploymentPair": PairLever(cluster),
         }
         self._by_resource = {name: SupervisedLever(cluster, kind) for name, kind in supervisions.items()}

@@ -34,13 +34,14 @@ def _copy(name: str, data: Mapping[str, str]) -> Object:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(data), "immutable": True}
 
 
-def owned_by(copy: Object, deployment: Object) -> Object:
+def owned_by(copy: Object, target: Object) -> Object:
     """Return the copy with the target as its owner: it goes with it."""
+    metadata = target["metadata"]
     owner = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "name": deployment["metadata"]["name"],
-        "uid": deployment["metadata"]["uid"],
+        "apiVersion": target["apiVersion"],
+        "kind": target["kind"],
+        "name": metadata["name"],
+        "uid": metadata["uid"],
     }
     return {**copy, "metadata": {**copy["metadata"], "ownerReferences": [owner]}}
 

@@ -14,50 +14,45 @@ from collections.abc import Callable
 
 from activities.cluster import Cluster, Object
 from activities.levers.base import TargetFacts
-from activities.levers.configs import COPY_OF, config_maps_of, copies_of, is_copy, owned_by, owner_uid
+from activities.levers.copies import make_copies, prune_copies
 from activities.levers.deployment_patches import (
-    Stale,
     finish_patch,
     hold_patch,
-    note_of,
-    noted,
     own_budget,
     resize_patch,
-    saved_baseline,
     scale_patch,
     start_of,
     template_patch,
     unhold_patch,
     unholdable,
 )
-from activities.levers.deployment_reading import (
+from activities.levers.deployment_reading import HOLD_MIN_READY_S, Objects, is_held, mark_of, read, read_set
+from activities.levers.draining import leave_services, next_to_stop
+from activities.levers.ownership import (
     BASELINE,
     GONE,
-    HOLD_MIN_READY_S,
     OWNER,
-    Objects,
+    Stale,
     annotations_of,
-    is_held,
-    mark_of,
-    read,
-    read_set,
+    check_owner,
+    outcome_noted,
+    refuse_others,
     replicas_of,
+    saved_baseline,
     selector_of,
 )
-from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.pods import is_active
 from activities.levers.template import fingerprint, stopping_of, version_of
+from activities.levers.writing import Picture, write
 from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
-from segue.errors import Conflict, Fenced, Refused
-from segue.history import SUPERSEDED
+from segue.errors import Conflict, Refused
 from segue.observation import Counts, Observation
-from segue.spec import Change, Rules, Target
+from segue.spec import Rules, Target
 from segue.state import Goal, Mark, State
 from segue.stopping import losses
 
-_ATTEMPTS = 5
 _AVAILABLE_S = 5.0
 _POLL_S = 0.01
 
@@ -137,7 +132,7 @@ class DeploymentLever:
         wanted, warnings = asked.wanted, tuple[str, ...]()
         if wanted is None:
             tried = await self._tried(asked, deployment, start_of(objects, asked.change, start))
-            await self._make_copies(asked.change, asked.target, deployment, dry_run=True)
+            await make_copies(self._cluster, asked.change, deployment, dry_run=True)
             wanted, warnings = version_of(tried), _warnings(deployment, start, tried, asked.rules)
         new = sum(_told(rs) for rs in objects.replicasets if fingerprint(rs["spec"]["template"]) == wanted.template)
         return Prepared(
@@ -199,26 +194,8 @@ class DeploymentLever:
         if asked.change is None or not asked.change.config_maps:
             return 0
         deployment = await self._cluster.get("deployments", asked.target.namespace, asked.target.name)
-        _check_owner(deployment, asked.state)
-        return await self._make_copies(asked.change, asked.target, deployment)
-
-    async def _make_copies(self, change: Change, target: Target, deployment: Object, *, dry_run: bool = False) -> int:
-        copies = [owned_by(copy, deployment) for copy in copies_of(change).values()]
-        made = [await self._cluster.create_config_map(target.namespace, copy, dry_run=dry_run) for copy in copies]
-        return sum(each is not None for each in made)
-
-    async def _prune_copies(self, asked: WriteInput) -> int:
-        """Delete the copies that no revision of the target refers to any more: its history limit is theirs."""
-        objects = await self._fetch(asked.target)
-        used = {name for rs in objects.replicasets for name in config_maps_of(rs["spec"]["template"])}
-        if not any(map(is_copy, used)):
-            return 0  # a worker that needs no right to ConfigMaps need not have it
-        found = (await self._cluster.list("configmaps", asked.target.namespace, COPY_OF))["items"]
-        own = [each["metadata"]["name"] for each in found if owner_uid(each) == objects.deployment["metadata"]["uid"]]
-        unused = [name for name in own if name not in used]
-        for name in unused:
-            await self._cluster.delete_config_map(asked.target.namespace, name)
-        return len(unused)
+        check_owner(deployment, asked.state, held=is_held(deployment))
+        return await make_copies(self._cluster, asked.change, deployment)
 
     async def _drain(self, asked: WriteInput, goal: Counts, now: float) -> None:
         """Let the old replicas that go next leave their Services first, where the spec asks for it."""
@@ -350,18 +327,21 @@ class DeploymentLever:
         written = await self._write(asked, now, make, finishing=True)
         if not written.done:
             return written
-        cleaned = await self._finish_replicasets(asked) + await self._prune_copies(asked)
-        return written.model_copy(update={"writes": written.writes + cleaned})
+        objects = await self._fetch(asked.target)
+        cleaned = await self._finish_replicasets(asked, objects.replicasets)
+        templates = [rs["spec"]["template"] for rs in objects.replicasets]
+        pruned = await prune_copies(self._cluster, objects.deployment, templates)
+        return written.model_copy(update={"writes": written.writes + cleaned + pruned})
 
-    async def _finish_replicasets(self, asked: WriteInput) -> int:
+    async def _finish_replicasets(self, asked: WriteInput, replicasets: list[Object]) -> int:
         """Take our annotations away where the controller copied them: `kubectl rollout undo` would copy them back.
 
         What became of each version of this rollout stays noted.
         """
         target, writes = asked.target, 0
-        for replicaset in (await self._fetch(target)).replicasets:
+        for replicaset in replicasets:
             annotations: dict[str, str | None] = dict.fromkeys({OWNER, BASELINE} & annotations_of(replicaset).keys())
-            annotations |= _outcome_noted(replicaset, asked)
+            annotations |= outcome_noted(replicaset, fingerprint(replicaset["spec"]["template"]), asked)
             if annotations:
                 name = replicaset["metadata"]["name"]
                 await self._cluster.patch(
@@ -374,60 +354,20 @@ class DeploymentLever:
         self, asked: WriteInput, now: float, make: Callable[[Objects, Observation], Object | None], *,
         finishing: bool = False,
     ) -> Written:  # fmt: skip
-        """Read, check, and write with what was read as the precondition; again when it changed in between."""
-        target, state = asked.target, asked.state
-        for _ in range(_ATTEMPTS):
-            objects = await self._fetch(target)
-            seen = read(objects, asked.rules, state, now)
-            if finishing and seen.owner is None and not seen.held:
-                return Written(done=True, mark=mark_of(objects.deployment))  # done before, and the answer was lost
-            try:
-                _check_owner(objects.deployment, state)
-                patch = _checked(asked, seen, make(objects, seen))
-                if patch is None:
-                    return Written(done=True, mark=mark_of(objects.deployment))
-                patch.setdefault("metadata", {})["resourceVersion"] = objects.deployment["metadata"]["resourceVersion"]
-                after = await self._cluster.patch("deployments", target.namespace, target.name, patch)
-            except Conflict:
-                continue
-            except Stale as stale:
-                return Written(done=False, why=str(stale))
-            return Written(done=True, writes=1, mark=mark_of(after))
-        raise Conflict(f"deployment {target} changes faster than it can be written")
+        async def picture() -> Picture[Objects]:
+            objects = await self._fetch(asked.target)
+            seen = read(objects, asked.rules, asked.state, now)
+            return Picture(objects.deployment, objects, seen, is_held(objects.deployment))
 
-
-def _checked(asked: WriteInput, seen: Observation, patch: Object | None) -> Object | None:
-    """Return the patch when it may be written: nobody else changed the target since it was decided."""
-    if seen.foreign is not None and not asked.state.overrules:
-        raise Stale(str(seen.foreign))
-    if patch is not None and seen.generation != asked.generation:
-        # Decided on what is not there any more: somebody wrote since, or this attempt was lost long ago.
-        raise Stale(f"the target is at generation {seen.generation}, not {asked.generation}")
-    return patch
+        return await write(
+            self._cluster, "deployments", asked, read=picture, make=make, mark=mark_of, finishing=finishing
+        )
 
 
 def _counts_as_available(replicaset: Object) -> bool:
     status = replicaset.get("status", {})
     seen = status.get("observedGeneration", 0) >= replicaset["metadata"]["generation"]
     return bool(seen and status.get("availableReplicas", 0) >= status.get("readyReplicas", 0))
-
-
-def refuse_others(owner: str, asked: PrepareInput, *, held: bool) -> None:
-    """Refuse a Deployment that another rollout holds, on its own or as a side of a pair.
-
-    That of a former run of the same workflow may be taken over: Temporal runs one at a time, so it has ended.
-
-    Raises:
-        Refused: naming the other rollout.
-    """
-    same = owner.rpartition("@")[0] == asked.owner.rpartition("@")[0]
-    if not asked.baseline and not same and (held or owner.startswith("rollout/")):
-        raise Refused(
-            f"is being rolled by {owner or 'nobody who says so'}",
-            field="target",
-            value=str(asked.target),
-            fix="let that end, or give the target free with `segue release`",
-        )
 
 
 def _told(replicaset: Object) -> int:
@@ -469,29 +409,10 @@ def _warnings(deployment: Object, start: Object, wanted: Object, rules: Rules) -
     return tuple(found)
 
 
-def _outcome_noted(replicaset: Object, asked: WriteInput) -> dict[str, str | None]:
-    """Return what is to be noted on the ReplicaSet of a version that this rollout did not stay with."""
-    found, note, state = note_of(replicaset), asked.note, asked.state
-    stays = state.wanted if state.goal is Goal.FORWARD else state.baseline
-    version = fingerprint(replicaset["spec"]["template"])
-    if found is None or note is None or found.outcome or version == stays.template or not found.of_same_rollout(note):
-        return {}
-    if version != state.wanted.template:
-        return noted(found.model_copy(update={"outcome": SUPERSEDED}))
-    return noted(found.model_copy(update={"outcome": note.outcome, "why": note.why}))
-
-
 def _old_sets(objects: Objects, state: State) -> set[str]:
     """Return the uids of the ReplicaSets that do not run the wanted version."""
     found = objects.replicasets
     return {rs["metadata"]["uid"] for rs in found if fingerprint(rs["spec"]["template"]) != state.wanted.template}
-
-
-def _check_owner(deployment: Object, state: State) -> None:
-    owner = annotations_of(deployment).get(OWNER)
-    if owner == state.owner or (not state.claimed and not is_held(deployment)):
-        return
-    raise Fenced(f"the target belongs to {owner or 'nobody'} now")
 
 
 def _first(budget: Budget, state: State, seen: Observation, goal: Counts) -> Counts:

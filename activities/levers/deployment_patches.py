@@ -1,24 +1,23 @@
 """The patches that hold a Deployment, let it go and restore it. Pure; see ``deployment`` for the lever."""
 
 import copy
-import json
 
 from activities.cluster import Object
-from activities.levers.deployment_reading import (
+from activities.levers.deployment_reading import HOLD_MIN_READY_S, REVISION, Objects
+from activities.levers.ownership import (
     BASELINE,
-    CAUSE,
-    CHANGE,
-    HOLD_MIN_READY_S,
     OWNER,
-    REVISION,
-    Objects,
+    Stale,
     annotations_of,
+    baseline_of,
+    noted,
     replicas_of,
+    saved_baseline,
 )
 from activities.levers.template import HASH_LABEL, apply_change, fingerprint
 from segue.budget import objection, resolve_budget
 from segue.contract import PrepareInput, WriteInput
-from segue.errors import NotFound, Refused
+from segue.errors import Refused
 from segue.history import Note
 from segue.observation import Counts, Observation
 from segue.spec import Change, Rules
@@ -28,11 +27,6 @@ HOLD_DEADLINE_S = 2_147_483_647
 """Must exceed minReadySeconds; its maximum means no deadline."""
 DESIRED = "deployment.kubernetes.io/desired-replicas"
 """Set by the Deployment controller on its ReplicaSets: the replicas it has scaled them for."""
-MAX_BASELINE_BYTES = 200_000  # the API server takes 262,144 for all annotations together
-
-
-class Stale(Exception):
-    """What was decided does not fit what is there now; nothing was written."""
 
 
 def template_patch(asked: PrepareInput | WriteInput, deployment: Object, start: Object) -> Object:
@@ -72,58 +66,17 @@ def start_of(objects: Objects, change: Change | None, start: Object) -> Object:
     return template
 
 
-def noted(note: Note) -> dict[str, str | None]:
-    """Return the annotations that keep a note."""
-    return {CAUSE: note.cause, CHANGE: note.model_dump_json(exclude_defaults=True)}
-
-
-def note_of(found: Object) -> Note | None:
-    """Return the note that an object keeps; none where it has none that can be read."""
-    try:
-        return Note.model_validate_json(annotations_of(found).get(CHANGE, ""))
-    except ValueError:
-        return None
-
-
-def saved_baseline(deployment: Object) -> Object:
-    """Return the baseline that was saved on the Deployment.
-
-    Raises:
-        NotFound: when there is none.
-    """
-    saved = annotations_of(deployment).get(BASELINE)
-    if not saved:
-        raise NotFound(
-            "carries no saved baseline",
-            field=f"deployment {deployment['metadata']['name']}",
-            fix="use `kubectl rollout undo`",
-        )
-    found: Object = json.loads(saved)
-    return found
-
-
-def _baseline_of(deployment: Object, budget: Object) -> str:
+def _own(deployment: Object, budget: Object) -> Object:
+    """Return what a Deployment needs to return to what it is now."""
     spec = deployment["spec"]
-    saved = json.dumps(
-        {
-            "template": spec["template"],
-            "strategy": spec.get("strategy", {}),
-            "minReadySeconds": spec.get("minReadySeconds", 0),
-            "progressDeadlineSeconds": spec.get("progressDeadlineSeconds", 600),
-            "budget": budget,
-            "replicas": replicas_of(deployment),
-            "revision": annotations_of(deployment).get(REVISION, ""),
-            "notes": {name: annotations_of(deployment).get(name) for name in (CAUSE, CHANGE)},
-        },
-        separators=(",", ":"),
-    )
-    if len(saved) > MAX_BASELINE_BYTES:
-        raise Refused(
-            f"is {len(saved)} bytes large, too large to keep beside it for the way back",
-            field="target's pod template",
-            fix=f"bring it under {MAX_BASELINE_BYTES} bytes",
-        )
-    return saved
+    return {
+        "template": spec["template"],
+        "strategy": spec.get("strategy", {}),
+        "minReadySeconds": spec.get("minReadySeconds", 0),
+        "progressDeadlineSeconds": spec.get("progressDeadlineSeconds", 600),
+        "budget": budget,
+        "revision": annotations_of(deployment).get(REVISION, ""),
+    }
 
 
 def scale_patch(objects: Objects, seen: Observation, asked: WriteInput, counts: Counts) -> Object | None:
@@ -147,7 +100,7 @@ def scale_patch(objects: Objects, seen: Observation, asked: WriteInput, counts: 
         patch["spec"]["template"] = template_patch(asked, deployment, start_of(objects, asked.change, saved))
         annotations |= noted(asked.note) if asked.note else {}
     if not state.claimed:
-        annotations[BASELINE] = _baseline_of(deployment, own_budget(asked.rules, seen.replicas))
+        annotations[BASELINE] = baseline_of(deployment, _own(deployment, own_budget(asked.rules, seen.replicas)))
     patch["metadata"] = {"annotations": annotations}
     return patch
 

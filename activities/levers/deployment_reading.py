@@ -2,9 +2,11 @@
 
 from typing import NamedTuple
 
-from activities.cluster import FIELD_MANAGER, Object
+from activities.cluster import Object
+from activities.levers import ownership
+from activities.levers.ownership import OWNER, Fields, annotations_of, foreign_hold, foreign_template, replicas_of
 from activities.levers.pods import is_active, read_replica, told_to_stop_at
-from activities.levers.template import differences, fingerprint
+from activities.levers.template import fingerprint
 from activities.watching import controller_uid
 from segue.failures import Replica, diagnose, worst
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side
@@ -13,12 +15,6 @@ from segue.state import Goal, Mark, State
 from segue.units import resolve
 
 HOLD_MIN_READY_S = 2_147_483_646
-OWNER = "segue.dev/rollout"
-BASELINE = "segue.dev/baseline"
-CHANGE = "segue.dev/change"
-"""What a revision keeps of its rollout; the controller copies it to the version's ReplicaSet."""
-CAUSE = "kubernetes.io/change-cause"
-"""The same in a line, where ``kubectl rollout history`` looks."""
 REVISION = "deployment.kubernetes.io/revision"
 _ANY_RESTARTS = 1_000_000
 
@@ -150,33 +146,9 @@ def _asked(deployment: Object, state: State, counts: Counts) -> Counts:
     return Counts(replicas - down, resolve(surge, replicas, round_up=True) + down)
 
 
-def selector_of(deployment: Object) -> str:
-    """Return a Deployment's label selector, as a list call takes it."""
-    selector = deployment["spec"]["selector"]
-    equal = [f"{key}={value}" for key, value in sorted(selector.get("matchLabels", {}).items())]
-    return ",".join([*equal, *(_requirement(e) for e in selector.get("matchExpressions", []))])
-
-
-def _requirement(expression: Object) -> str:
-    key, values = expression["key"], ",".join(expression.get("values", []))
-    forms = {"In": f"{key} in ({values})", "NotIn": f"{key} notin ({values})", "Exists": key, "DoesNotExist": f"!{key}"}
-    return str(forms[expression["operator"]])
-
-
 def is_held(deployment: Object) -> bool:
     """Whether the lever is engaged: new pods never count as available."""
     return bool(deployment["spec"].get("minReadySeconds") == HOLD_MIN_READY_S)
-
-
-def replicas_of(deployment: Object) -> int:
-    """Return how many replicas a Deployment is told to run."""
-    return int(deployment["spec"].get("replicas", 1))
-
-
-def annotations_of(found: Object) -> dict[str, str]:
-    """Return an object's annotations."""
-    annotations: dict[str, str] = found["metadata"].get("annotations", {})
-    return annotations
 
 
 def _budget_fields(deployment: Object) -> tuple[int | str, int | str]:
@@ -184,14 +156,13 @@ def _budget_fields(deployment: Object) -> tuple[int | str, int | str]:
     return rolling.get("maxSurge", 0), rolling.get("maxUnavailable", 0)
 
 
-_HELD_FIELDS = {
+_HELD_FIELDS: Fields = {
     "minReadySeconds": ("f:minReadySeconds",),
     "maxSurge": ("f:strategy", "f:rollingUpdate", "f:maxSurge"),
     "maxUnavailable": ("f:strategy", "f:rollingUpdate", "f:maxUnavailable"),
     "type": ("f:strategy", "f:type"),
     "paused": ("f:paused",),
 }
-"""The parts of a hold token, by where the API server records who wrote them."""
 
 
 def hold_token(deployment: Object) -> str:
@@ -206,76 +177,12 @@ def hold_token(deployment: Object) -> str:
 
 def mark_of(deployment: Object) -> Mark:
     """Return what tells this write from others."""
-    return Mark(
-        template=fingerprint(deployment["spec"]["template"]),
-        hold=hold_token(deployment),
-        generation=deployment["metadata"].get("generation", 0),
-        uid=deployment["metadata"]["uid"],
-    )
+    return ownership.mark_of(deployment, fingerprint(deployment["spec"]["template"]), hold_token(deployment))
 
 
 def _foreign(objects: Objects, state: State) -> Foreign | None:
-    deployment, mark = objects.deployment, state.mark
-    template = deployment["spec"]["template"]
-    found = fingerprint(template)
-    ours = {mark.template, state.baseline.template if state.goal is Goal.BACK else state.wanted.template}
-    if found not in ours:
-        before = next((t for t in _templates(objects) if fingerprint(t) == mark.template), None)
-        what = ", ".join(differences(before, template)) if before else "the pod template"
-        return Foreign(
-            who=latest_of(writers_of(deployment, ("f:template",))), what=what or "the pod template", template=found
-        )
-    if mark.hold and mark.template == found:
-        return _foreign_hold(deployment, mark, found)
-    return None
-
-
-def _foreign_hold(deployment: Object, mark: Mark, found: str) -> Foreign | None:
-    now, before = hold_token(deployment).split(), mark.hold.split()
-    changed = [after for was, after in zip(before, now, strict=True) if was != after]
-    writers = writers_of(deployment, *(_HELD_FIELDS[c.partition("=")[0]] for c in changed))
-    if not changed or {w["manager"] for w in writers} == {FIELD_MANAGER}:
-        return None  # as it was left, or our own write whose answer was lost
-    return Foreign(who=latest_of(writers), what=", ".join(changed), template=found)
-
-
-def _templates(objects: Objects) -> list[Object]:
-    return [rs["spec"]["template"] for rs in objects.replicasets]
-
-
-def writer_of(found: Object, *paths: tuple[str, ...]) -> str | None:
-    """Return who else wrote one of these fields of the spec; none where only we did."""
-    writers = writers_of(found, *paths)
-    return None if {w["manager"] for w in writers} == {FIELD_MANAGER} else latest_of(writers)
-
-
-def writers_of(deployment: Object, *paths: tuple[str, ...], scale: bool = False) -> list[Object]:
-    """Return who wrote one of these fields of the spec, from the object's own record of who owns which field.
-
-    ``scale`` says that it can be written by that subresource too.
-    """
-    through = {None, "", "scale"} if scale else {None, ""}
-    entries: list[Object] = [
-        m for m in deployment["metadata"].get("managedFields", []) if m.get("subresource") in through
-    ]
-    return [m for m in entries if any(_owns(m, path) for path in paths)]
-
-
-def _owns(entry: Object, path: tuple[str, ...]) -> bool:
-    fields: Object | None = entry.get("fieldsV1", {}).get("f:spec", {})
-    for step in path:
-        fields = (fields or {}).get(step)
-    return fields is not None
-
-
-def latest_of(writers: list[Object]) -> str:
-    """Say who of them, but ourselves, wrote last, and when."""
-    others = [w for w in writers if w["manager"] != FIELD_MANAGER]
-    if not others:
-        return "somebody"
-    latest = max(others, key=lambda w: w.get("time", ""))
-    return f"{latest['manager']} ({latest.get('operation', 'Update')} at {latest.get('time', '?')})"
-
-
-GONE = Observation(replicas=0, old=Side(), new=Side(), asked=Counts(0, 0), template="", gone=True)
-"""What is seen of a target that was deleted."""
+    deployment, template = objects.deployment, objects.deployment["spec"]["template"]
+    known = [rs["spec"]["template"] for rs in objects.replicasets]
+    return foreign_template(deployment, template, known, "f:template", state) or foreign_hold(
+        deployment, fingerprint(template), hold_token(deployment), _HELD_FIELDS, state
+    )

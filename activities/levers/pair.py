@@ -14,18 +14,19 @@ from typing import Any
 
 from activities.cluster import Cluster, Object
 from activities.levers.base import TargetFacts
-from activities.levers.deployment import refuse_others, refuse_unsettled
-from activities.levers.deployment_patches import MAX_BASELINE_BYTES, Stale
-from activities.levers.deployment_reading import (
+from activities.levers.deployment import refuse_unsettled
+from activities.levers.deployment_reading import Objects, is_held
+from activities.levers.draining import leave_services, next_to_stop
+from activities.levers.ownership import (
     BASELINE,
     GONE,
+    MAX_BASELINE_BYTES,
     OWNER,
-    Objects,
+    Stale,
     annotations_of,
-    is_held,
+    refuse_others,
     selector_of,
 )
-from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.pair_reading import REPLICAS, Baseline, Pair, mark_of, read
 from activities.levers.pods import is_active
 from activities.levers.template import apply_change, fingerprint, stopping_of, version_of

@@ -4,15 +4,8 @@ import json
 from typing import NamedTuple
 
 from activities.cluster import FIELD_MANAGER, Object
-from activities.levers.deployment_reading import (
-    BASELINE,
-    OWNER,
-    Objects,
-    annotations_of,
-    latest_of,
-    replicas_of,
-    writers_of,
-)
+from activities.levers.deployment_reading import Objects
+from activities.levers.ownership import BASELINE, OWNER, annotations_of, latest_of, replicas_of, writers_of
 from activities.levers.pods import is_active, read_replica, told_to_stop_at
 from activities.levers.template import fingerprint
 from segue.failures import Replica, diagnose, worst

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from activities.cluster import Cluster, Object
 from activities.levers.base import TargetFacts
-from activities.levers.deployment_reading import BASELINE, GONE, OWNER, annotations_of
+from activities.levers.merging import difference, merged
+from activities.levers.ownership import BASELINE, GONE, OWNER, annotations_of
 from activities.levers.pods import is_active, read_replica
 from activities.levers.template import apply_change, differences, digest, stopping_of
 from activities.watching import NamespaceWatch
@@ -287,8 +288,8 @@ class SupervisedLever:
     def _changed(self, field: Object, change: Change) -> Object:
         """Return the field with a change made: named changes by container, or a JSON merge patch."""
         if change.patch is not None:
-            merged: Object = _merged(field, change.patch)
-            return merged
+            patched: Object = merged(field, change.patch)
+            return patched
         changed = copy.deepcopy(field)
         containers = self._containers(changed)
         named = [{**container, "name": name} for name, container in containers.items()]
@@ -299,7 +300,7 @@ class SupervisedLever:
 
     def _patch(self, found: Object, wanted: Object) -> Object:
         """Return the merge patch that makes the field what is wanted."""
-        patch = _difference(self._version_field(found), wanted)
+        patch = difference(self._version_field(found), wanted)
         for part in reversed(self._kind.version.split(".")):
             patch = {part: patch}
         return patch
@@ -333,25 +334,3 @@ def _at(found: Any, path: str) -> Any:
     for part in path.split("."):
         found = found.get(part) if isinstance(found, dict) else None
     return found
-
-
-def _merged(value: Any, patch: Any) -> Any:
-    """Apply a JSON merge patch (RFC 7386)."""
-    if not isinstance(patch, dict):
-        return patch
-    base = value if isinstance(value, dict) else {}
-    kept = {k: v for k, v in base.items() if k not in patch}
-    return {**kept, **{k: _merged(base.get(k), v) for k, v in patch.items() if v is not None}}
-
-
-def _difference(before: Object, after: Object) -> Object:
-    """Return the JSON merge patch that makes the one the other."""
-    patch: Object = {name: None for name in before if name not in after}
-    for name, value in after.items():
-        old = before.get(name)
-        if isinstance(value, dict) and isinstance(old, dict):
-            inner = _difference(old, value)
-            patch |= {name: inner} if inner else {}
-        elif value != old:
-            patch[name] = value
-    return patch

@@ -9,8 +9,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from activities.cluster import Cluster, Object
-from activities.levers.deployment_patches import Stale
-from activities.levers.deployment_reading import OWNER, annotations_of, writer_of
+from activities.levers.ownership import OWNER, Stale, annotations_of, writer_of
 from activities.levers.pair import LABEL
 from activities.watching import NamespaceWatch
 from segue.contract import PrepareInput, WriteInput, Written

@@ -1,8 +1,7 @@
 """Leads all traffic to one side by a Service's selector: one write, and every proxy follows."""
 
 from activities.cluster import Object
-from activities.levers.deployment_patches import Stale
-from activities.levers.deployment_reading import OWNER, annotations_of
+from activities.levers.ownership import OWNER, Stale, annotations_of
 from activities.routers.base import SAVED, Content, Leading, Router, as_kept, is_same, labels_of
 from segue.contract import PrepareInput, WriteInput, Written
 from segue.errors import NotFound, Refused

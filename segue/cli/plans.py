@@ -77,7 +77,7 @@ def plan(file: File, replicas: _Replicas = None, output: AsTable = TableOrJson.T
     if replicas is None:
         made = _planned(spec)
     else:
-        made = make_plan(spec.strategy, _checked(replicas), autonomous=spec.autonomous)
+        made = make_plan(spec.strategy, _checked(replicas), target=spec.target, autonomous=spec.autonomous)
     if output is TableOrJson.JSON:
         write_json(plan_json(made))
     else:
@@ -225,5 +225,5 @@ def _planned(spec: Spec) -> Plan:
     warnings = losses(found.stopping, found.stopping, spec.rules, found.replicas) if found.replicas else ()
     return make_plan(
         spec.strategy, found.replicas, old=found.old, new=found.new,
-        superseded=not spec.change.is_empty, warnings=warnings, autonomous=spec.autonomous,
+        superseded=not spec.change.is_empty, warnings=warnings, target=spec.target, autonomous=spec.autonomous,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from segue.plan import OPERATOR, ROUTE, SCALE_BOTH, SCALE_NEW, SCALE_OLD, Plan, Stage
+from segue.plan import GROUPS, OPERATOR, ROUTE, SCALE_BOTH, SCALE_NEW, SCALE_OLD, Plan, Stage
 from segue.spec import Rollout
 
 _BAR_CELLS = 40
@@ -21,7 +21,8 @@ def plan_json(made: Plan) -> dict[str, Any]:
 def plan_table(rollout: Rollout, made: Plan) -> RenderableType:
     """Return the stages as a table, and what they take."""
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 2, 0, 0))
-    for title in ("stage", "old", "new", "total"):
+    numbered = any(stage.partition is not None for stage in made.stages)
+    for title in ("stage", "old", "new", "total", *(["partition"] * numbered)):
         table.add_column(title, justify="right")
     is_led = any(stage.traffic is not None for stage in made.stages)
     if is_led:
@@ -30,8 +31,9 @@ def plan_table(rollout: Rollout, made: Plan) -> RenderableType:
         table.add_column(title)
     before: Stage | None = None
     for number, stage in enumerate(made.stages):
+        partition = "" if stage.partition is None else stage.partition
         traffic = (f"{stage.traffic} %",) if is_led else ()
-        cells = (number, stage.old, stage.new, stage.old + stage.new, *traffic)
+        cells = (number, stage.old, stage.new, stage.old + stage.new, *([partition] * numbered), *traffic)
         table.add_row(*map(str, cells), _bar(stage, made.ceiling), _action(before, stage), _waypoint(stage))
         before = stage
     target = rollout.spec.target
@@ -51,6 +53,8 @@ def _action(before: Stage | None, stage: Stage) -> str:
     if before is None:
         return "as it is now"
     gone, added = before.old - stage.old, stage.new - before.new
+    if stage.action == GROUPS:
+        return _group_action(gone, stage.new - before.new - gone)
     if gone < 0 or added < 0:  # a retarget: the new side is emptied first
         parts = [f"bring back {-gone} old, until ready"] * (gone < 0) + [f"remove {-added} new"] * (added < 0)
         return ", ".join(parts)
@@ -67,6 +71,12 @@ def _action(before: Stage | None, stage: Stage) -> str:
 def _routed(stage: Stage) -> str:
     kept = f", keep the old for {stage.retain}" if stage.retain else ""
     return f"lead {stage.traffic} % of the traffic to new{kept}"
+
+
+def _group_action(gone: int, surge: int) -> str:
+    replaced = [f"replace {gone} old by new, until ready"] * (gone > 0)
+    grown = [f"add {surge} new beside them"] * (surge > 0) + [f"remove {-surge} that was beside them"] * (surge < 0)
+    return "its controller: " + (" and ".join([*replaced, *grown]) or "begins")
 
 
 def _waypoint(stage: Stage) -> str:

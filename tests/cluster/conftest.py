@@ -1,11 +1,14 @@
 """One worker process serves all tests that do not break it; each has a namespace of its own."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 from harness import Lab, open_lab
 from segue_local import Stack
+from stacks import group_stack
+from subjects import Subject
 
 _MUST_NOT_BE_LOGGED = re.compile(r"nondeterminism|TMPRL\d+|unfinished| ERROR |was never retrieved", re.IGNORECASE)
 
@@ -13,6 +16,40 @@ _MUST_NOT_BE_LOGGED = re.compile(r"nondeterminism|TMPRL\d+|unfinished| ERROR |wa
 @pytest.fixture(scope="session")
 async def fleet(stack: Stack) -> AsyncIterator[Lab]:
     """The shared worker; at the end it must still be alive, stop when told, and have logged nothing alarming."""
+    async with _manned(stack) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def groups_stack() -> Iterator[Stack]:
+    """Servers with LeaderWorkerSet, and with the feature gate by which a StatefulSet moves several at once."""
+    with group_stack("test", at_once=True) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+async def group_fleet(groups_stack: Stack) -> AsyncIterator[Lab]:
+    """Their worker."""
+    async with _manned(groups_stack) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def one_by_one_stack() -> Iterator[Stack]:
+    """The same without that feature gate."""
+    with group_stack("test", at_once=False) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+async def one_by_one_fleet(one_by_one_stack: Stack) -> AsyncIterator[Lab]:
+    """Their worker."""
+    async with _manned(one_by_one_stack) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def _manned(stack: Stack) -> AsyncIterator[Lab]:
     async with open_lab(stack) as opened:
         worker = opened.worker()
         yield opened
@@ -20,6 +57,13 @@ async def fleet(stack: Stack) -> AsyncIterator[Lab]:
         assert worker.stop() == 0
         alarming = [line for line in worker.log.read_text().splitlines() if _MUST_NOT_BE_LOGGED.search(line)]
         assert not alarming, f"{worker.log}: {alarming[:5]}"
+
+
+@pytest.fixture
+def fleet_of(kind: type[Subject], request: pytest.FixtureRequest) -> Lab:
+    """The worker that serves a kind: started for the first that needs it."""
+    found: Lab = request.getfixturevalue(kind.fleet)
+    return found
 
 
 @pytest.fixture

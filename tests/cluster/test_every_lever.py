@@ -4,11 +4,11 @@ The rollouts of one kind go side by side. A watcher that only sees pods judges f
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from harness import Case, Lab, until
+from harness import Case, Lab, open_lab, until
 from subjects import SUBJECTS, Subject, Way
 
 from segue.report import Report
@@ -20,6 +20,13 @@ SLOW = {"ready_after": "2s"}
 SCENARIOS = {"success", "failure", "abort", "pause", "retarget", "scale", "scale by hand", "settle"}
 
 Kind = type[Subject]
+
+
+@pytest.fixture
+async def served(fleet_of: Lab) -> AsyncIterator[Lab]:
+    """An empty namespace, where a kind can be rolled."""
+    async with open_lab(fleet_of.stack, fleet_of.task_queue) as opened:
+        yield opened
 
 
 def every(scenario: str) -> Any:
@@ -147,22 +154,24 @@ async def test_retarget_back_or_to_the_same(served: Lab, kind: Kind) -> None:
     """To v1 by its image, or to the baseline by name, is a way back; to what is wanted already changes nothing."""
     moves = min(2, kind.ways[0].stages - 1)
 
+    way = kind.ways[0]
+
     async def back(name: str, **wish: Any) -> None:
-        async with served.case(name, kind=kind, target=SLOW) as case:
+        async with served.case(name, kind=kind, strategy=way.strategy, target=SLOW) as case:
             await case.run.until(f"{moves} moves", moved(moves))
             await case.run.send("retarget", **wish)
             report = await case.ends("RolledBack")
             assert "retargeted to the baseline by test" in report.status.reason
-        case.watcher.assert_within(4, 5, passing=1)
+        case.watcher.assert_within(way.floor, way.ceiling, passing=1)
 
     async def same() -> None:
-        async with served.case("same", kind=kind, target=SLOW) as case:
+        async with served.case("same", kind=kind, strategy=way.strategy, target=SLOW) as case:
             await case.run.until(f"{moves} moves", moved(moves))
             said = await case.run.send("retarget", change=kind.changed(2))
             assert said == "server=example/chat:2 is wanted already"
             report = await case.ends("Completed")
             assert len(report.plans) == 1
-        case.watcher.assert_within(4, 5, passing=1)
+        case.watcher.assert_within(way.floor, way.ceiling, passing=1)
 
     await asyncio.gather(back("image", change=kind.changed(1)), back("name", baseline=True), same())
 
@@ -177,6 +186,9 @@ async def ready(case: Case, replicas: int) -> None:
 async def test_scaled_up_and_down_in_the_middle(served: Lab, kind: Kind) -> None:
     """4→8→4, by message or by somebody else: floor and ceiling follow the replicas of now, and it completes."""
 
+    way = kind.ways[0]
+    less, more = 4 - way.floor, way.ceiling - 4
+
     async def by_hand(case: Case, replicas: int) -> None:
         case.subject.resize(replicas)
 
@@ -185,7 +197,7 @@ async def test_scaled_up_and_down_in_the_middle(served: Lab, kind: Kind) -> None
 
     async def one(name: str, scale: Callable[[Case, int], Awaitable[None]], waypoint: int) -> None:
         waypoints = [{"at": waypoint, "approval": True}, {"at": "75%", "approval": True}]
-        async with served.case(name, kind=kind, strategy={"maxSurge": 1, "waypoints": waypoints}) as case:
+        async with served.case(name, kind=kind, strategy={**way.strategy, "waypoints": waypoints}) as case:
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
             grows = case.watcher.mark()
             await scale(case, 8)
@@ -198,13 +210,13 @@ async def test_scaled_up_and_down_in_the_middle(served: Lab, kind: Kind) -> None
             await case.run.send("approve")
             await case.ends("Completed")
             assert case.only("chat:2") and len(served.pods(name)) == 4
-        case.watcher.assert_within(4, 5, until=grows)
-        case.watcher.assert_within(4, 9, since=grows, until=shrinks, passing=1)
+        case.watcher.assert_within(4 - less, 4 + more, until=grows)
+        case.watcher.assert_within(4 - less, 8 + more, since=grows, until=shrinks, passing=1)
         grown = next(n for n, s in enumerate(case.watcher.samples) if n >= grows and s.ready >= 8)
-        case.watcher.assert_within(8, 9, since=grown, until=shrinks)
-        case.watcher.assert_within(4, 9, since=shrinks)
-        shrunk = next(n for n, s in enumerate(case.watcher.samples) if n >= shrinks and s.total <= 5)
-        case.watcher.assert_within(4, 5, since=shrunk)
+        case.watcher.assert_within(8 - less, 8 + more, since=grown, until=shrinks)
+        case.watcher.assert_within(4 - less, 8 + more, since=shrinks)
+        shrunk = next(n for n, s in enumerate(case.watcher.samples) if n >= shrinks and s.total <= 4 + more)
+        case.watcher.assert_within(4 - less, 4 + more, since=shrunk)
 
     ways = [one("message", by_message, 1)]
     if "scale by hand" not in kind.cannot:
@@ -216,12 +228,14 @@ async def test_scaled_up_and_down_in_the_middle(served: Lab, kind: Kind) -> None
 async def test_settle_leaves_a_stage_that_cannot_complete(served: Lab, kind: Kind) -> None:
     """Settled, only what is ready is kept, and it waits for a person; who resumes, goes on from there, or goes back."""
 
+    strategy, floor, (none_ready, one_ready, three_ready) = kind.stuck
+
     async def one(name: str, way: str, outcome: str) -> None:
         change = kind.changed(2, "never-ready")
-        async with served.case(name, kind=kind, change=change, strategy={"maxSurge": 2}) as case:
-            await case.reaches(4, 2, ready=False)
+        async with served.case(name, kind=kind, change=change, strategy=strategy) as case:
+            await case.reaches(*none_ready, ready=False)
             await case.mend(1)
-            await case.reaches(3, 3, ready=False)
+            await case.reaches(*one_ready, ready=False)
             assert (await case.run.send("settle")).startswith("settle: now")
             await case.run.until("it settled", lambda s: s.phase == "Paused" and s.reason == "settled")
             assert await case.rests() == (3, 1)
@@ -230,12 +244,12 @@ async def test_settle_leaves_a_stage_that_cannot_complete(served: Lab, kind: Kin
             if way == "retarget":
                 await case.run.send("resume")
             if way == "resume":
-                await case.reaches(3, 3, ready=False)
+                await case.reaches(*one_ready, ready=False)
                 await case.mend(3)
-                await case.reaches(1, 4, ready=False)
+                await case.reaches(*three_ready, ready=False)
                 await case.mend(4)
             await case.ends(outcome)
-        case.watcher.assert_within(4, 6, passing=1)
+        case.watcher.assert_within(floor, sum(none_ready), passing=1)
 
     await asyncio.gather(
         one("on", "resume", "Completed"), one("back", "abort", "Aborted"), one("elsewhere", "retarget", "Completed")

@@ -44,6 +44,7 @@ class Scenario:
     """The activities; none for all of them."""
     steer: Callable[[Lab, Run], Coroutine[Any, Any, None]] = _leave_alone
     ready_after: str = "300ms"
+    floor: int = REPLICAS
     ceiling: int = REPLICAS + SURGE
     is_exact: bool = True
     """Whether the undisturbed rollout has always the same moves."""
@@ -87,18 +88,21 @@ OTHERS = [pytest.param(each, id=name) for name, each in SUBJECTS.items() if each
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-async def test_killed_in_each_activity(stack: Stack, kind: type[Subject]) -> None:
+async def test_killed_in_each_activity(fleet_of: Lab, kind: type[Subject]) -> None:
     """For the other kinds of targets one point of each activity that writes, and of prepare, stands for all."""
+    stack = fleet_of.stack
 
     async def one(scenario: Scenario, *activities: str) -> None:
         _, undisturbed = await _roll(stack, scenario, kind=kind)
         assert undisturbed.outcome == scenario.outcome and undisturbed.is_restored
         await _same_ends(stack, scenario, undisturbed, [f"{each}#1:during:kill" for each in activities], kind)
 
-    failing = replace(
-        SCENARIOS["rollback"], spec={"strategy": {"maxSurge": SURGE}, "change": kind.changed(2, "crash-loop")}
-    )
-    await asyncio.gather(one(SCENARIOS["success"], "prepare", "scale_new", "finish"), one(failing, "undo"))
+    way = kind.ways[0]
+    budget = {"floor": REPLICAS - 4 + way.floor, "ceiling": REPLICAS - 4 + way.ceiling}
+    good = replace(SCENARIOS["success"], spec={"strategy": way.strategy}, **budget)
+    failing = {"strategy": way.strategy, "change": kind.changed(2, "crash-loop")}
+    bad = replace(SCENARIOS["rollback"], spec=failing, **budget)
+    await asyncio.gather(one(good, "prepare", kind.first_move, "finish"), one(bad, "undo"))
 
 
 async def _same_ends(
@@ -133,7 +137,7 @@ async def _roll(
             report = await run.end()
         # The way back is the controller's own.
         passing = 0 if report.status.outcome == "Completed" else 1
-        watcher.assert_within(REPLICAS, scenario.ceiling, passing=passing)
+        watcher.assert_within(scenario.floor, scenario.ceiling, passing=passing)
         exactly = {
             "moves": report.status.moves,
             "writes": len(worker.diary.patches),

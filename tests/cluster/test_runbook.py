@@ -46,9 +46,9 @@ async def test_three_replicas_and_never_fewer(served: Lab) -> None:
         # Its readiness probe asks for what is not there, so that it never becomes ready.
         labels = {"metadata": {"labels": {"segue.dev/fake": "never-ready"}}}
         async with served.case(
-            "bad", 3, {"patch": labels}, **rules, readiness={"minReady": "1s", "deadline": "8s"}
+            "bad", 3, {"patch": labels}, **rules, readiness={"minReady": "1s", "deadline": "12s"}
         ) as case:
-            live = Rollouts(served.temporal, served.namespace, served.task_queue)
+            live = Rollouts(served.temporal, served.namespace, served.task_queue, answer_s=60)
 
             async def told() -> Status | None:
                 status = await live.status(case.run.handle.id)
@@ -59,7 +59,7 @@ async def test_three_replicas_and_never_fewer(served: Lab) -> None:
             assert status.reason.startswith("Unready: bad-")
             assert (status.old.ready, status.new.replicas, status.new.ready) == (3, 1, 0)
             report = await case.ends("RolledBack")
-        assert "no progress for 8 s" in report.status.reason
+        assert "no progress for 12 s" in report.status.reason
         case.watcher.assert_within(3, 4)
 
     await asyncio.gather(good(), bad())

@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 POLL_S = 0.05
 ACCEPTED = ["no-readiness-probe", "unavailable-on-few-replicas"]
 """Fake pods have no probe, and many tests want the bounds of what a budget allows."""
+GROUPS = ("leaderworkerset.x-k8s.io", "v1", "leaderworkersets")
 
 FAST = contract.Tuning(heartbeat_s=4.0, write_s=4.0, recheck_s=1.0)
 """A lost worker is noticed soon: for tests that kill it."""
@@ -68,7 +69,7 @@ class Lab:
 
     def __post_init__(self) -> None:
         api = kubeconfig.new_client_from_config(str(self.stack.kubeconfig))
-        self.apps, self.core = client.AppsV1Api(api), client.CoreV1Api(api)
+        self.apps, self.core, self.custom = client.AppsV1Api(api), client.CoreV1Api(api), client.CustomObjectsApi(api)
         self.core.create_namespace({"metadata": {"name": self.namespace}})
         self._rbac = client.RbacAuthorizationV1Api(api)
         role, binding = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
@@ -95,14 +96,8 @@ class Lab:
         container: dict[str, Any] | None = None, pod: dict[str, Any] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
         """Make a Deployment of fake pods, and wait until it serves, where its pods can."""
-        labels = {"app": name, "segue.dev/fake": mode}
-        template = {
-            "metadata": {
-                "labels": labels,
-                "annotations": {"segue.dev/ready-after": ready_after, **(annotations or {})},
-            },
-            "spec": {"containers": [{"name": "server", "image": image, **(container or {})}], **(pod or {})},
-        }
+        template = pod_template(name, mode, ready_after, image, annotations, container)
+        template["spec"] |= pod or {}
         body = {
             "metadata": {"name": name},
             "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template, **spec},
@@ -110,6 +105,63 @@ class Lab:
         self.apps.create_namespaced_deployment(self.namespace, body)
         if mode == "ready":
             await until(f"{name} available", lambda: (self.deployment(name).status.available_replicas or 0) == replicas)
+
+    async def deploy_set(
+        self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
+        image: str = "example/chat:1", policy: str = "Parallel", **spec: Any,
+    ) -> None:  # fmt: skip
+        """Make a StatefulSet of fake pods, and wait until it serves, where its pods can."""
+        template = pod_template(name, mode, ready_after, image)
+        body = {
+            "metadata": {"name": name},
+            "spec": {
+                "replicas": replicas,
+                "serviceName": name,
+                "podManagementPolicy": policy,
+                "selector": {"matchLabels": {"app": name}},
+                "template": template,
+                **spec,
+            },
+        }
+        self.apps.create_namespaced_stateful_set(self.namespace, body)
+        read = self.apps.read_namespaced_stateful_set
+        if mode == "ready":
+            await until(
+                f"{name} ready", lambda: (read(name, self.namespace).status.available_replicas or 0) == replicas
+            )
+
+    async def deploy_groups(
+        self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
+        image: str = "example/chat:1", size: int = 2, **spec: Any,
+    ) -> None:  # fmt: skip
+        """Make a LeaderWorkerSet of fake pods, of which only leaders have the label ``app``; wait until it serves."""
+        leader, worker = (pod_template(name, mode, ready_after, image) for _ in range(2))
+        del worker["metadata"]["labels"]["app"]
+        template = {"size": size, "leaderTemplate": leader, "workerTemplate": worker}
+        body = {
+            "apiVersion": "/".join(GROUPS[:2]),
+            "kind": "LeaderWorkerSet",
+            "metadata": {"name": name},
+            "spec": {"replicas": replicas, "leaderWorkerTemplate": template, **spec},
+        }
+        group, version, plural = GROUPS
+        self.custom.create_namespaced_custom_object(group, version, self.namespace, plural, body)
+        if mode == "ready":
+            status = "readyReplicas"
+            await until(f"{name} ready", lambda: self.groups(name).get("status", {}).get(status, 0) == replicas)
+
+    def groups(self, name: str) -> dict[str, Any]:
+        """A LeaderWorkerSet as the API server's JSON."""
+        group, version, plural = GROUPS
+        found: dict[str, Any] = self.custom.get_namespaced_custom_object(group, version, self.namespace, plural, name)
+        return found
+
+    def patch_groups(self, name: str, patch: dict[str, Any], manager: str = "an-autoscaler") -> None:
+        """Change one as somebody else would."""
+        group, version, plural = GROUPS
+        self.custom.patch_namespaced_custom_object(
+            group, version, self.namespace, plural, name, patch, field_manager=manager
+        )
 
     def deployment(self, name: str) -> Any:
         return self.apps.read_namespaced_deployment(name, self.namespace)
@@ -232,6 +284,20 @@ class Lab:
         for worker in self.workers:
             worker.kill()
         self.core.delete_namespace(self.namespace)
+
+
+def pod_template(
+    name: str, mode: str, ready_after: str, image: str, annotations: dict[str, str] | None = None,
+    container: dict[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The template of fake pods."""
+    return {
+        "metadata": {
+            "labels": {"app": name, "segue.dev/fake": mode},
+            "annotations": {"segue.dev/ready-after": ready_after, **(annotations or {})},
+        },
+        "spec": {"containers": [{"name": "server", "image": image, **(container or {})}]},
+    }
 
 
 class WorkerProcess:
@@ -363,10 +429,11 @@ class Case:
         return (olds, news) == (old, new) and (not ready or all(v[1] == v[2] for v in now))
 
     async def mend(self, count: int) -> None:
-        """Let so many of the new pods become ready, and no more."""
+        """Let so many of the new pods become ready, and no more: of those with numbers the highest."""
 
         def others() -> list[Any]:
-            return [p for p in self.lab.pods(self.name) if p.spec.containers[0].image != self.image]
+            found = [p for p in self.lab.pods(self.name) if p.spec.containers[0].image != self.image]
+            return sorted(found, key=lambda pod: pod.metadata.name, reverse=True)
 
         await until(f"{count} new pods", lambda: len(others()) >= count)
         for pod in others()[:count]:

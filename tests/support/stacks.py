@@ -22,6 +22,22 @@ def plain_stack(kind: str) -> Iterator[Stack]:
 
 
 @contextmanager
+def group_stack(kind: str, *, at_once: bool) -> Iterator[Stack]:
+    """The same with LeaderWorkerSet, and with or without the feature gate by which a StatefulSet moves several at once.
+
+    SEGUE_TEST_GROUPS_ON and SEGUE_TEST_GROUPS_OFF name ones that are up.
+    """
+    gate = "ON" if at_once else "OFF"
+    given = _given(f"SEGUE_TEST_GROUPS_{gate}")
+    if given is not None:
+        yield given
+        return
+    name, gates = f"segue-{kind}-groups-{gate.lower()}-{os.getpid()}", {"MaxUnavailableStatefulSet": at_once}
+    with tied_stack(name, lws=True, feature_gates=gates, on_progress=_say) as started:
+        yield started
+
+
+@contextmanager
 def node_stack(kind: str) -> Iterator[Stack]:
     """The same with a real node and the images of all model servers; SEGUE_TEST_NODE names one that is up."""
     given = _given("SEGUE_TEST_NODE")

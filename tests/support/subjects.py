@@ -54,6 +54,17 @@ class Subject:
     cannot: ClassVar[Mapping[str, str]] = {}
     """The scenarios of the suite that make no sense for the kind, and why."""
 
+    fleet: ClassVar[str] = "fleet"
+    """The fixture of the worker, and the servers, that it needs."""
+    first_move: ClassVar[str] = "scale_new"
+    """The activity that makes it."""
+    stuck: ClassVar[tuple[dict[str, Any], int, tuple[tuple[int, int], ...]]] = (
+        {"maxSurge": 2},
+        4,
+        ((4, 2), (3, 3), (1, 4)),
+    )
+    """A strategy and its floor, and the (old, new) where it waits with none, with one and with three new ones ready."""
+
     def __init__(self, lab: "Lab", name: str) -> None:
         self.lab, self.name = lab, name
 
@@ -154,6 +165,131 @@ class DeploymentSubject(Subject):
         return found
 
 
+class StatefulSetSubject(Subject):
+    """One StatefulSet whose replicas need not wait for each other, with the feature gate MaxUnavailableStatefulSet."""
+
+    kind = "StatefulSet"
+    ways = (
+        Way("one", {"maxUnavailable": 1}, 3, 4, 5, 0, 0),
+        Way("two", {"step": 2}, 2, 4, 3, 0, 0),
+    )
+    budgets = (
+        Way("percentage", {"maxUnavailable": "50%"}, 2, 4, 0),
+        Way("at-once", {"maxUnavailable": "100%"}, 0, 4, 0),
+    )
+    first_move = "scale_old"
+    stuck = ({"maxUnavailable": 2}, 2, ((2, 2), (1, 3), (0, 4)))
+
+    async def create(self, replicas: int, **more: Any) -> None:
+        await self.lab.deploy_set(self.name, replicas, **more)
+
+    def image(self) -> str:
+        return str(self.raw["spec"]["template"]["spec"]["containers"][0]["image"])
+
+    def replicas(self) -> int:
+        return int(self.raw["spec"]["replicas"])
+
+    def resize(self, replicas: int) -> None:
+        self.patch({"spec": {"replicas": replicas}})
+
+    def patch(self, patch: dict[str, Any]) -> None:
+        """Change it as somebody else would."""
+        self.lab.apps.patch_namespaced_stateful_set(self.name, self.lab.namespace, patch, field_manager="an-autoscaler")
+
+    def asked(self) -> tuple[int, int]:
+        """What is below the partition stays what it is."""
+        kept = self.raw["spec"]["updateStrategy"]["rollingUpdate"]["partition"]
+        first = [p.metadata.name for p in self.lab.pods(self.name, f"{IMAGE}:1")]
+        old = sum(int(name.rpartition("-")[2]) < kept for name in first)
+        return old, self.replicas() - old
+
+    def version(self) -> Any:
+        return self.raw["metadata"]["generation"]
+
+    def settings(self) -> dict[str, Any]:
+        """All but the replicas, and what tells of its rollouts."""
+        found = self.raw
+        spec = {k: v for k, v in found["spec"].items() if k != "replicas"}
+        annotations = found["metadata"].get("annotations", {})
+        told = ("/change-cause", "segue.dev/change")
+        return {**spec, "annotations": {k: v for k, v in annotations.items() if not k.endswith(told)}}
+
+    def settled(self, outcome: str, before: dict[str, Any]) -> dict[str, Any]:
+        return {**before, "template": self.settings()["template"]} if outcome == "Completed" else before
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """As the API server's JSON."""
+        read = self.lab.apps.read_namespaced_stateful_set
+        found: dict[str, Any] = json.loads(read(self.name, self.lab.namespace, _preload_content=False).data)
+        return found
+
+
+class LeaderWorkerSetSubject(Subject):
+    """One LeaderWorkerSet of groups of two, held at every stage: by a waypoint at the end. Only leaders are counted."""
+
+    kind = "LeaderWorkerSet"
+    ways = (
+        Way("one", {"maxUnavailable": 1, "waypoints": [{"at": "100%"}]}, 3, 4, 5, 0, 0),
+        Way("two", {"step": 2, "waypoints": [{"at": "100%"}]}, 2, 4, 3, 0, 0),
+    )
+    budgets = ()
+    fleet = "group_fleet"
+    first_move = "scale_old"
+    stuck = ({"maxUnavailable": 2, "waypoints": [{"at": "100%"}]}, 2, ((2, 2), (1, 3), (0, 4)))
+
+    @staticmethod
+    def changed(version: int, mode: str = "") -> dict[str, Any]:
+        image = f"{IMAGE}:{version}"
+        if not mode:
+            return {"images": {"server": image}}
+        leader = {
+            "metadata": {"labels": {"segue.dev/fake": mode}},
+            "spec": {"containers": [{"name": "server", "image": image}]},
+        }
+        return {"patch": {"leaderTemplate": leader}}
+
+    async def create(self, replicas: int, **more: Any) -> None:
+        await self.lab.deploy_groups(self.name, replicas, **more)
+
+    def image(self) -> str:
+        return str(self.raw["spec"]["leaderWorkerTemplate"]["leaderTemplate"]["spec"]["containers"][0]["image"])
+
+    def replicas(self) -> int:
+        return int(self.raw["spec"]["replicas"])
+
+    def resize(self, replicas: int) -> None:
+        self.lab.patch_groups(self.name, {"spec": {"replicas": replicas}})
+
+    def asked(self) -> tuple[int, int]:
+        """What is below the partition stays what it is."""
+        kept = self.raw["spec"]["rolloutStrategy"]["rollingUpdateConfiguration"]["partition"]
+        first = [p.metadata.name for p in self.lab.pods(self.name, f"{IMAGE}:1")]
+        old = sum(int(name.rpartition("-")[2]) < kept for name in first)
+        return old, self.replicas() - old
+
+    def version(self) -> Any:
+        return self.raw["metadata"]["generation"]
+
+    def settings(self) -> dict[str, Any]:
+        """All but the replicas, and what tells of its rollouts."""
+        found = self.raw
+        spec = {k: v for k, v in found["spec"].items() if k != "replicas"}
+        annotations = found["metadata"].get("annotations", {})
+        told = ("/change-cause", "segue.dev/change")
+        return {**spec, "annotations": {k: v for k, v in annotations.items() if not k.endswith(told)}}
+
+    def settled(self, outcome: str, before: dict[str, Any]) -> dict[str, Any]:
+        if outcome != "Completed":
+            return before
+        return {**before, "leaderWorkerTemplate": self.settings()["leaderWorkerTemplate"]}
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """As the API server's JSON."""
+        return self.lab.groups(self.name)
+
+
 class PairSubject(Subject):
     """A Deployment, and one that is made from it."""
 
@@ -226,6 +362,7 @@ class SupervisedSubject(Subject):
     kind = "Supervised"
     ways = (Way("operator", {}, 4, 5, 2, 1),)
     budgets = ()
+    first_move = "scale_old"
     cannot: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("pause", "scale", "scale by hand", "settle"), "its operator cannot be held in between"
     )
@@ -267,5 +404,8 @@ class SupervisedSubject(Subject):
         return runtimes(self.lab).get(self.name)
 
 
-SUBJECTS: dict[str, type[Subject]] = {each.kind: each for each in (DeploymentSubject, PairSubject, SupervisedSubject)}
+SUBJECTS: dict[str, type[Subject]] = {
+    each.kind: each
+    for each in (DeploymentSubject, PairSubject, StatefulSetSubject, LeaderWorkerSetSubject, SupervisedSubject)
+}
 """Every kind that the suite for every lever rolls."""

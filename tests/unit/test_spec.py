@@ -252,3 +252,23 @@ def test_a_pair_is_named_by_its_old_deployment() -> None:
     assert spec.target.key == ("DeploymentPair", "n", "a")
     assert spec.change.is_empty
     assert type(spec).model_validate_json(spec.model_dump_json(by_alias=True)) == spec
+
+
+def test_surge_that_cannot_be() -> None:
+    """The spec says so before anything is asked."""
+
+    def spec(kind: str, strategy: dict[str, Any]) -> Any:
+        body = {"target": {"kind": kind, "name": "a"}, "change": {"images": {"a": "b:1"}}, "strategy": strategy}
+        document = {"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "a"}, "spec": body}
+        return read_rollout(document).spec.strategy
+
+    for strategy in ({}, {"step": 2}, {"maxUnavailable": 1}):
+        assert spec("StatefulSet", strategy).max_surge == 0
+    assert spec("LeaderWorkerSet", {}).max_surge == "25%"
+    assert spec("LeaderWorkerSet", {"waypoints": [{"at": 1}]}).max_surge == 0
+    for kind, strategy in (
+        ("StatefulSet", {"maxSurge": 1}),
+        ("LeaderWorkerSet", {"maxSurge": 1, "waypoints": [{"at": 1}]}),
+    ):
+        with pytest.raises(Refused, match=r"spec.strategy.maxSurge: 1: .*write maxSurge: 0"):
+            spec(kind, strategy)

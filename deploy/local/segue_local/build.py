@@ -53,6 +53,8 @@ BINARIES = (
     Binary("kube-scheduler", "kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler", _KUBERNETES_LDFLAGS),
     Binary("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),
 )
+# Part of a stack only where it is asked for.
+LWS = Binary("lws", "lws", "sigs.k8s.io/lws/cmd")
 # Not part of a stack, and built only when asked for; its main package is ours, in the group's folder.
 K6 = Binary("k6", "k6", "segue.local/k6")
 

@@ -17,10 +17,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from segue_local.apply import apply
-from segue_local.build import K6, NODE_BINARIES, ensure_built
+from segue_local.build import K6, LWS, NODE_BINARIES, ensure_built
 from segue_local.errors import LocalStackError, Refused, StackNotRunning
 from segue_local.gateway import ensure_definitions
 from segue_local.images import ensure_images
+from segue_local.lws import FILES
 from segue_local.node.machine import node_is_possible
 from segue_local.stack import PartStatus, Stack
 
@@ -53,12 +54,13 @@ def up(
         int | None, typer.Option("--nodes", help="How many fake nodes, each with 8 GPUs: 3, or 0 with --node.")
     ] = None,
     node: Annotated[bool, typer.Option("--node", help="A real node that runs containers (Linux, root).")] = False,
+    lws: Annotated[bool, typer.Option("--lws", help="With LeaderWorkerSet, its controller and its webhooks.")] = False,
     gateway: Annotated[bool, typer.Option("--gateway", help="With the kinds of the Gateway API.")] = False,
 ) -> None:
     """Start the stack and return when all of it answers; the servers are built the first time (minutes)."""
     started = time.monotonic()
     with _errors():
-        stack = Stack.up(name, fake_nodes=nodes, node=node, on_progress=_say)
+        stack = Stack.up(name, fake_nodes=nodes, node=node, lws=lws, on_progress=_say)
         if gateway:
             stack.add_gateway_api(_say)
     option = "" if name == "default" else f" --name {name}"
@@ -126,6 +128,8 @@ def build(
         if not everything:
             return
         ensure_definitions(_say)
+        ensure_built(_say, [LWS])
+        FILES.ensure(_say)
         hindrance = node_is_possible()
         if hindrance is not None:
             _say(hindrance)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shlex
-import shutil
 import time
 import urllib.error
 from pathlib import Path
 
-from segue_local.build import MODULES, Progress, find_go
-from segue_local.errors import BuildFailed, LocalStackError
+from segue_local.build import Progress
+from segue_local.errors import LocalStackError
 from segue_local.kube import KubeClient
-from segue_local.once import locked, run, to_stderr
-from segue_local.paths import binaries_dir
+from segue_local.modules import ModuleFiles
 
-_MODULE = "sigs.k8s.io/gateway-api"
 _GROUP = "gateway.networking.k8s.io"
 _PLURALS = ("gatewayclasses", "gateways", "httproutes")
+_FILES = ModuleFiles(
+    "gateway", "sigs.k8s.io/gateway-api", [f"config/crd/standard/{_GROUP}_{plural}.yaml" for plural in _PLURALS]
+)
 _DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 _SERVED_WITHIN_S = 20.0
 _POLL_S = 0.02
@@ -30,33 +26,7 @@ def ensure_definitions(on_progress: Progress | None = None) -> list[Path]:
 
     Raises ``GoMissing``, ``GoTooOld`` or ``BuildFailed``.
     """
-    say, group = on_progress or to_stderr, MODULES / "gateway"
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(group.iterdir()))).hexdigest()[:16]
-    target = binaries_dir() / f"gateway-{digest}" / "definitions"
-    if not target.exists():
-        with locked(target, "the Gateway API's definitions", say) as lock:
-            if not target.exists():
-                _take(group, target, lock)
-    return [target / _file(plural) for plural in _PLURALS]
-
-
-def _take(group: Path, target: Path, lock: int) -> None:
-    command = [find_go().path, "mod", "download", "-json", _MODULE]
-    env = {**os.environ, "GOFLAGS": "-mod=readonly", "GOWORK": "off", "GOTOOLCHAIN": "local"}
-    output, status = run(command, cwd=group, env=env, lock=lock)
-    if status != 0:
-        raise BuildFailed("gateway", shlex.join(command), output)
-    folder = Path(json.loads(output)["Dir"]) / "config" / "crd" / "standard"
-    temporary = target.with_name(f".{target.name}.new")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    for plural in _PLURALS:
-        (temporary / _file(plural)).write_bytes((folder / _file(plural)).read_bytes())
-    temporary.replace(target)
-
-
-def _file(plural: str) -> str:
-    return f"{_GROUP}_{plural}.yaml"
+    return _FILES.ensure(on_progress)
 
 
 def add_definitions(client: KubeClient, files: list[Path]) -> None:

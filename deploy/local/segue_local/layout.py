@@ -46,6 +46,11 @@ class Layout:
         """Configurations and data of the real node, when there is one."""
         return self.root / "node"
 
+    @property
+    def lws_configuration(self) -> Path:
+        """The configuration of LeaderWorkerSet's controller, when there is one."""
+        return self.root / "lws.yaml"
+
     def log(self, part: str) -> Path:
         """What a part said, all its starts in one file."""
         return self.root / "logs" / f"{part}.log"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from segue_local import lws
 from segue_local.kube import KubeClient, fetch, tls
 from segue_local.layout import Layout
 from segue_local.node.network import SERVICES, Network
@@ -29,11 +30,14 @@ PORTS: Mapping[str, tuple[str, ...]] = {
     "kube-controller-manager": ("kube-controller-manager",),
     "kube-scheduler": ("kube-scheduler",),
     "kwok": ("kwok",),
+    "lws": lws.PORTS,
 }
-PARTS = tuple(PORTS)
+LWS = "lws"
+PARTS = tuple(part for part in PORTS if part != LWS)
 
 _STAGES = Path(__file__).parent / "kwok" / "stages.yaml"
-_FEATURES = "--feature-gates=MaxUnavailableStatefulSet=true"
+FEATURE_GATES: Mapping[str, bool] = {"MaxUnavailableStatefulSet": True}
+"""Of the API server and the controller manager, unless told otherwise."""
 _NODE_LEASE_S = 40
 
 
@@ -46,6 +50,12 @@ class Blueprint:
     binaries: Mapping[str, Path] = field(default_factory=dict)
     # The network of the real node, if there is one.
     kubelet_network: Network | None = None
+    feature_gates: Mapping[str, bool] = field(default_factory=dict)
+
+    @property
+    def _features(self) -> str:
+        gates = {**FEATURE_GATES, **self.feature_gates}
+        return "--feature-gates=" + ",".join(f"{name}={str(on).lower()}" for name, on in sorted(gates.items()))
 
     @property
     def api_host(self) -> str:
@@ -71,6 +81,7 @@ class Blueprint:
             "kube-controller-manager": self._controller_manager,
             "kube-scheduler": self._scheduler,
             "kwok": lambda: self._kwok(start_number),
+            "lws": self._lws,
         }
         return [str(self.binaries[part]), *arguments[part]()]
 
@@ -83,6 +94,7 @@ class Blueprint:
             "kube-controller-manager": lambda: self._healthy("kube-controller-manager"),
             "kube-scheduler": lambda: self._healthy("kube-scheduler"),
             "kwok": self._nodes_kept,
+            "lws": self._lws_answers,
         }
         probes[part]()
 
@@ -160,7 +172,7 @@ class Blueprint:
             "--endpoint-reconciler-type=none",
             "--event-ttl=1h",
             "--profiling=false",
-            _FEATURES,
+            self._features,
             *self._kubelet_access(),
         ]
 
@@ -185,7 +197,7 @@ class Blueprint:
             "--controllers=*,-node-ipam-controller,-node-route-controller,-cloud-node-lifecycle-controller",
             "--allocate-node-cidrs=false",
             "--horizontal-pod-autoscaler-sync-period=2s",
-            _FEATURES,
+            self._features,
         ]
 
     def _scheduler(self) -> list[str]:
@@ -222,6 +234,13 @@ class Blueprint:
             "--node-ip=10.127.0.1",
             "--v=WARN",
         ]
+
+    def _lws(self) -> list[str]:
+        return [f"--config={self.layout.lws_configuration}", f"--kubeconfig={self.layout.kubeconfig('lws')}"]
+
+    def _lws_answers(self) -> None:
+        fetch(f"http://127.0.0.1:{self.ports['lws-health']}/readyz")
+        lws.answers(self.ports["lws"])
 
     def _temporal_answers(self) -> None:
         # The frontend's HTTP port is the same service: no gRPC library is needed to ask.

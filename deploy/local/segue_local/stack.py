@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from segue_local import lws, parts, ports, processes
 from segue_local import node as real_node
-from segue_local import parts, ports, processes
-from segue_local.build import BINARIES, NODE_BINARIES, Progress, ensure_built
+from segue_local.build import BINARIES, LWS, NODE_BINARIES, Progress, ensure_built
 from segue_local.errors import LocalStackError, PartFailed, Refused, StackNotRunning
 from segue_local.gateway import add_definitions, ensure_definitions
 from segue_local.layout import MASTERS, Layout
@@ -70,6 +70,8 @@ class _Plan:
     fake_nodes: int
     node: bool
     node_resources: Mapping[str, str] | None
+    feature_gates: Mapping[str, bool]
+    lws: bool
     say: Progress
 
     @property
@@ -102,7 +104,7 @@ class Stack:
         self._cancelled = threading.Event()
         self._layout = Layout(state_dir(state.name))
         binaries = {name: Path(path) for name, path in state.binaries.items()}
-        self._blueprint = Blueprint(self._layout, state.ports, binaries)
+        self._blueprint = Blueprint(self._layout, state.ports, binaries, feature_gates=state.feature_gates)
         self._node: NodeServers | None = None
         if state.node is not None:
             joined = network.Network(state.node.network, state.node.subnet)
@@ -120,6 +122,8 @@ class Stack:
         fake_nodes: int | None = None,
         node: bool = False,
         node_resources: Mapping[str, str] | None = None,
+        feature_gates: Mapping[str, bool] | None = None,
+        lws: bool = False,
         on_progress: Callable[[str], None] | None = None,
     ) -> Stack:
         """Start a stack and return when all of it answers; one that is up already is returned as it is.
@@ -127,7 +131,8 @@ class Stack:
         ``node`` adds a real node, with label ``segue.dev/node=real`` (``node_is_possible`` tells where); a stack
         without one gets 3 fake nodes unless told otherwise, a stack with one none. ``node_resources`` are what each
         fake node has; the real node gets those among them that it cannot have by itself, as
-        ``example.com/accelerator``. Fake nodes have label ``segue.dev/node=fake``.
+        ``example.com/accelerator``. Fake nodes have label ``segue.dev/node=fake``. ``feature_gates`` are those of the
+        API server and the controller manager; ``lws`` adds LeaderWorkerSet with its controller and webhooks.
 
         Builds the servers when they are not there yet (minutes, once). What an earlier start of the same
         name left broken is removed first. ``on_progress`` takes one line at a time, from several threads.
@@ -142,10 +147,12 @@ class Stack:
         if node:
             machine.prepare(say)
         plan = _Plan(
-            ensure_built(on_progress, BINARIES + NODE_BINARIES if node else BINARIES),
+            ensure_built(on_progress, BINARIES + NODE_BINARIES * node + (LWS,) * lws),
             fake_nodes,
             node,
             node_resources,
+            feature_gates or {},
+            lws,
             say,
         )
         with _locked(name):
@@ -153,6 +160,8 @@ class Stack:
             if running is not None and all(part.alive for part in running.status()):
                 if node and running.node is None:
                     raise Refused(f"stack {name} is up without a real node: take it down first, or use another name")
+                if (lws and not running._state.lws) or (feature_gates or {}) != dict(running._state.feature_gates):
+                    raise Refused(f"stack {name} is up otherwise: take it down first, or use another name")
                 say(f"stack {name} is up already")
                 return running
             for tries_left in reversed(range(_PORT_TRIES)):
@@ -304,7 +313,7 @@ class Stack:
         names = [port for group in PORTS.values() for port in group]
         chosen = ports.pick(names, _ports_of_all_stacks())
         binaries = {binary: str(path) for binary, path in plan.binaries.items()}
-        stack = cls(State(name, chosen, binaries, node=record))
+        stack = cls(State(name, chosen, binaries, node=record, feature_gates=plan.feature_gates, lws=plan.lws))
         layout.create([] if record is None else [stack._blueprint.api_host])
         stack._save()
         stack._write_kubeconfigs()
@@ -323,6 +332,7 @@ class Stack:
         # All act as masters: a controller manager that is bound by roles needs a token for each controller.
         users = {"admin": "admin", "kwok": "kwok"}
         users |= {part: f"system:{part}" for part in ("kube-controller-manager", "kube-scheduler")}
+        users |= {parts.LWS: "lws"} if self._state.lws else {}
         for stem, user in users.items():
             self._layout.write_kubeconfig(stem, self._blueprint.api_server, user, [MASTERS])
 
@@ -343,6 +353,11 @@ class Stack:
             runtime.result()
             begin("kubelet", "kube-proxy")
 
+        def groups() -> None:
+            self._prepare_lws(plan.say)
+            begin(parts.LWS)
+            self._add_lws_webhooks()
+
         def guarded(task: Callable[[], None]) -> None:
             try:
                 task()
@@ -360,6 +375,8 @@ class Stack:
                 begin("kube-apiserver")
                 aside.append(pool.submit(guarded, lambda: begin("kube-controller-manager")))
                 aside.append(pool.submit(guarded, lambda: begin("kube-scheduler")))
+                if plan.lws:
+                    aside.append(pool.submit(guarded, groups))
                 if plan.node:
                     aside.append(pool.submit(guarded, lambda: agents(runtime)))
                 nodes()
@@ -370,6 +387,20 @@ class Stack:
                 self._cancelled.set()
                 raise
         _raise_first(aside)
+
+    def _prepare_lws(self, say: Progress) -> None:
+        lws.add_kinds(self._blueprint.client, lws.FILES.ensure(say))
+        certificates = self._layout.pki / "lws"
+        certificates.mkdir(mode=0o700)
+        for pair, name in zip(self._layout.pair("components"), ("tls.crt", "tls.key"), strict=True):
+            (certificates / name).symlink_to(pair)
+        self._layout.lws_configuration.write_text(lws.configuration(self._state.ports, certificates))
+
+    def _add_lws_webhooks(self) -> None:
+        manifests = lws.FILES.ensure()[-1]
+        lws.add_webhooks(
+            self._blueprint.client, manifests, self._state.ports[parts.LWS], self._layout.cluster_ca.cert_path
+        )
 
     def _begin(self, part: str) -> None:
         """Start a part and return when it answers. Raises ``PartFailed``."""
@@ -433,7 +464,7 @@ class Stack:
 
     @property
     def _parts(self) -> tuple[str, ...]:
-        return PARTS if self._node is None else PARTS + NODE_PARTS
+        return PARTS + (parts.LWS,) * self._state.lws + NODE_PARTS * (self._node is not None)
 
     @property
     def _init(self) -> int:

@@ -43,13 +43,18 @@ class NodeRecord:
 
 @dataclass(frozen=True)
 class State:
-    """A stack on disk. ``complete`` is set once all of it answered."""
+    """A stack on disk: with the cluster's feature gates, and whether it has LeaderWorkerSet's controller.
+
+    ``complete`` is set once all of it answered.
+    """
 
     name: str
     ports: Mapping[str, int]
     binaries: Mapping[str, str]
     parts: Mapping[str, PartRecord] = field(default_factory=dict)
     node: NodeRecord | None = None
+    feature_gates: Mapping[str, bool] = field(default_factory=dict)
+    lws: bool = False
     complete: bool = False
 
     def with_part(self, part: str, record: PartRecord) -> State:

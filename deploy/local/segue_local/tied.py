@@ -22,6 +22,8 @@ def tied_stack(
     fake_nodes: int | None = None,
     node: bool = False,
     node_resources: Mapping[str, str] | None = None,
+    feature_gates: Mapping[str, bool] | None = None,
+    lws: bool = False,
     on_progress: Callable[[str], None] | None = None,
 ) -> Iterator[Stack]:
     """Start a stack as ``Stack.up`` does, and remove it at the end of the block or of this process.
@@ -37,7 +39,15 @@ def tied_stack(
         start_new_session=True,
     )
     try:
-        yield Stack.up(name, fake_nodes=fake_nodes, node=node, node_resources=node_resources, on_progress=on_progress)
+        yield Stack.up(
+            name,
+            fake_nodes=fake_nodes,
+            node=node,
+            node_resources=node_resources,
+            feature_gates=feature_gates,
+            lws=lws,
+            on_progress=on_progress,
+        )
     finally:
         Stack.remove(name)
         guard.communicate(timeout=_REMOVED_WITHIN_S)

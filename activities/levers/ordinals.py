@@ -1,0 +1,172 @@
+"""Reads a target whose replicas have numbers, and which a partition holds. Pure; see ``partition`` for the lever.
+
+Replicas from the partition on are brought to the newest version, the highest number first; those below stay what they
+are. A replica is replaced under its own number, so old and new ones are always as many as there are replicas.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from activities.cluster import Object
+from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, saved_baseline
+from activities.levers.pods import is_ready, told_to_stop_at
+from activities.levers.template import fingerprint
+from segue.budget import resolve_budget
+from segue.errors import Refused
+from segue.failures import Replica, diagnose, worst
+from segue.observation import Counts, Foreign, Observation, Side
+from segue.spec import Change, Rules
+from segue.state import Goal, State
+
+HOLD = 1_000_000
+"""A partition far above any number of replicas: one of as many as there are would let added replicas come up new."""
+_ANY_RESTARTS = 1_000_000
+
+
+class Numbered(NamedTuple):
+    """A target as it is now, with what runs under each number."""
+
+    found: Object
+    template: Object
+    partition: int
+    running: Mapping[int, Replica]
+    """By number from 0; not those that are on their way out or in."""
+    awaited: Mapping[int, Object]
+    """Of each, the pod whose readiness the controller waits for."""
+    pods: list[Object]
+    """All of them, also those that are told to stop."""
+    trusted: int
+    """How many on their way out its controller still takes for ready."""
+    revisions: list[Object]
+    """The versions that the target's controller keeps."""
+    templates: Mapping[str, Object]
+    """Their templates, by the revision's name."""
+    hold: str
+    """What it is held by, in a form that can be compared."""
+
+    @property
+    def version(self) -> str:
+        """The fingerprint of the pod template."""
+        return fingerprint(self.template)
+
+    @property
+    def engaged(self) -> bool:
+        """Whether a rollout holds the target: it has begun, and the way back is not written."""
+        if BASELINE not in annotations_of(self.found):
+            return False
+        return self.partition > 0 or self.version != fingerprint(saved_baseline(self.found)["template"])
+
+    def replicas(self, state: State) -> list[Replica]:
+        """Return what each number runs; where nothing does, what its controller will make there."""
+        told = (self.version, state.baseline.template)
+        numbers = range(replicas_of(self.found))
+        return [self.running.get(i) or Replica("", told[i < self.partition]) for i in numbers]
+
+    def broken(self, versions: set[str], since: int = 0) -> list[Object]:
+        """Return the pods that are waited for, not of these versions and not ready, from a number on."""
+        numbers = [i for i, each in self.running.items() if i >= since and each.version not in versions]
+        return [self.awaited[i] for i in numbers if not is_ready(self.awaited[i])]
+
+
+def may_go_back(numbered: Numbered, rules: Rules, baseline: str) -> bool:
+    """Whether its controller can take a ready replica of another version without going under the floor.
+
+    Alone it takes the first one whatever else is not ready: until then everything is held, and what is broken comes
+    back as the baseline.
+    """
+    ready = [r for r in numbered.running.values() if r.ready_since is not None]
+    floor = resolve_budget(rules.strategy, max(replicas_of(numbered.found), 1)).floor
+    return all(r.version == baseline for r in ready) or len(ready) - numbered.trusted > floor
+
+
+def read(
+    numbered: Numbered, rules: Rules, state: State, foreign: Foreign | None, now: float, *, autonomous: bool = False
+) -> Observation:
+    """Turn what is there into what the core decides on. Pure; ``now`` is in seconds since the epoch."""
+    back, found = state.goal is Goal.BACK, numbered.found
+    replicas = numbered.replicas(state)
+    pivot = state.baseline.template if back else state.wanted.template
+    coming, others = [r for r in replicas if r.version == pivot], [r for r in replicas if r.version != pivot]
+    old, new = (coming, others) if back else (others, coming)
+    restarts = _ANY_RESTARTS if back else rules.readiness.max_restarts
+    min_ready_s = rules.readiness.min_ready.total_seconds()
+    since = [r.ready_since for r in coming if r.ready_since is not None]
+    proven = [r.ready_since for r in coming if r.proven(min_ready_s, restarts, now) and r.ready_since]
+    leaving = [at for pod in numbered.pods if (at := told_to_stop_at(pod)) is not None]
+    held = numbered.engaged
+    if back:
+        # What is broken of a bad version can keep its controller from going on: the lever has not let go yet.
+        written = numbered.version == pivot and not may_go_back(numbered, rules, pivot)
+        held = (held and not written) or bool(numbered.broken({pivot}))
+    return Observation(
+        replicas=len(replicas),
+        old=_side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old)),
+        new=_side(new, min_ready_s, rules.readiness.max_restarts, now),
+        asked=_asked(numbered, replicas, state),
+        template=numbered.version,
+        generation=found["metadata"].get("generation", 0),
+        owner=annotations_of(found).get(OWNER),
+        held=held,
+        autonomous=autonomous,
+        numbered=True,
+        foreign=foreign,
+        problem=worst(diagnose(r, restarts) for r in coming if r.name),
+        progress_at=max(proven, default=0.0),
+        leaving=len(leaving),
+        leaving_since=min(leaving, default=0.0),
+        next_proven_at=min((at + min_ready_s for at in since if at + min_ready_s > now), default=None),
+    )
+
+
+def _side(replicas: list[Replica], min_ready_s: float, max_restarts: int, now: float, spare: int = 0) -> Side:
+    return Side(
+        total=len(replicas),
+        ready=sum(r.ready_since is not None for r in replicas),
+        proven=sum(r.proven(min_ready_s, max_restarts, now) for r in replicas),
+        spare=spare,
+    )
+
+
+def _spare(old: list[Replica]) -> int:
+    """Count the unready old replicas that go before any ready one: the highest numbers go first, ready or not."""
+    ready = [i for i, r in enumerate(reversed(old)) if r.ready_since is not None]
+    return ready[0] if ready else len(old)
+
+
+def _asked(numbered: Numbered, replicas: list[Replica], state: State) -> Counts:
+    old = _old_numbers(replicas, state)
+    if state.goal is Goal.BACK or not (numbered.engaged and numbered.version == state.wanted.template):
+        return Counts(len(old), 0)
+    kept = sum(i < numbered.partition for i in old)
+    return Counts(kept, len(replicas) - kept)
+
+
+def _old_numbers(replicas: list[Replica], state: State) -> list[int]:
+    pivot, back = (state.baseline, True) if state.goal is Goal.BACK else (state.wanted, False)
+    return [i for i, r in enumerate(replicas) if (r.version == pivot.template) is back]
+
+
+def partition_for(numbered: Numbered, state: State, old: int) -> int:
+    """Return the partition that keeps so many of the old replicas."""
+    numbers = _old_numbers(numbered.replicas(state), state)
+    return numbers[old] if old < len(numbers) else HOLD
+
+
+def start_of(numbered: Numbered, change: Change | None, start: Object) -> Object:
+    """Return the template that a change is applied to: ``start``, unless the change names a revision.
+
+    Raises:
+        Refused: for a revision that the target's controller does not have (any more).
+    """
+    if change is None or change.revision is None:
+        return start
+    known = {each["revision"]: numbered.templates[each["metadata"]["name"]] for each in numbered.revisions}
+    if change.revision not in known:
+        raise Refused(
+            "is no revision of the target",
+            field="spec.change.revision",
+            value=change.revision,
+            fix=f"use one of: {', '.join(map(str, sorted(known)))}",
+        )
+    return copy.deepcopy(known[change.revision])

@@ -1,0 +1,226 @@
+"""What a rollout leaves on its target, of whatever kind: whose it is, what it was, and who else changed it. Pure."""
+
+import json
+
+from activities.cluster import FIELD_MANAGER, Object
+from activities.levers.template import differences, fingerprint
+from segue.contract import PrepareInput, WriteInput
+from segue.errors import Fenced, NotFound, Refused
+from segue.history import SUPERSEDED, Note
+from segue.observation import Counts, Foreign, Observation, Side
+from segue.state import Goal, Mark, State
+
+OWNER = "segue.dev/rollout"
+BASELINE = "segue.dev/baseline"
+CHANGE = "segue.dev/change"
+"""What a revision keeps of its rollout; the controller copies it to the version's own object."""
+CAUSE = "kubernetes.io/change-cause"
+"""The same in a line, where ``kubectl rollout history`` looks."""
+MAX_BASELINE_BYTES = 200_000  # the API server takes 262,144 for all annotations together
+
+GONE = Observation(replicas=0, old=Side(), new=Side(), asked=Counts(0, 0), template="", gone=True)
+"""What is seen of a target that was deleted."""
+
+Fields = dict[str, tuple[str, ...]]
+"""The parts of a hold token, by where the API server records who wrote them."""
+
+
+class Stale(Exception):
+    """What was decided does not fit what is there now; nothing was written."""
+
+
+def annotations_of(found: Object) -> dict[str, str]:
+    """Return an object's annotations."""
+    annotations: dict[str, str] = found["metadata"].get("annotations", {})
+    return annotations
+
+
+def replicas_of(found: Object) -> int:
+    """Return how many replicas a target is told to run."""
+    return int(found["spec"].get("replicas", 1))
+
+
+def selector_of(found: Object) -> str:
+    """Return a target's label selector, as a list call takes it."""
+    selector = found["spec"]["selector"]
+    equal = [f"{key}={value}" for key, value in sorted(selector.get("matchLabels", {}).items())]
+    return ",".join([*equal, *(_requirement(e) for e in selector.get("matchExpressions", []))])
+
+
+def _requirement(expression: Object) -> str:
+    key, values = expression["key"], ",".join(expression.get("values", []))
+    forms = {"In": f"{key} in ({values})", "NotIn": f"{key} notin ({values})", "Exists": key, "DoesNotExist": f"!{key}"}
+    return str(forms[expression["operator"]])
+
+
+# --- the baseline, and what a revision keeps --------------------------------------------------------------
+
+
+def baseline_of(found: Object, own: Object) -> str:
+    """Return the baseline as it is kept on the target: ``own`` is what its kind needs to return to it.
+
+    Raises:
+        Refused: when it is too large to be kept there.
+    """
+    notes = {name: annotations_of(found).get(name) for name in (CAUSE, CHANGE)}
+    saved = json.dumps({**own, "replicas": replicas_of(found), "notes": notes}, separators=(",", ":"))
+    if len(saved) > MAX_BASELINE_BYTES:
+        raise Refused(
+            f"is {len(saved)} bytes large, too large to keep beside it for the way back",
+            field="target's pod template",
+            fix=f"bring it under {MAX_BASELINE_BYTES} bytes",
+        )
+    return saved
+
+
+def saved_baseline(found: Object) -> Object:
+    """Return the baseline that was saved on the target.
+
+    Raises:
+        NotFound: when there is none.
+    """
+    saved = annotations_of(found).get(BASELINE)
+    if not saved:
+        kind = str(found.get("kind", "target")).lower()
+        raise NotFound(
+            "carries no saved baseline", field=f"{kind} {found['metadata']['name']}", fix="use `kubectl rollout undo`"
+        )
+    baseline: Object = json.loads(saved)
+    return baseline
+
+
+def noted(note: Note) -> dict[str, str | None]:
+    """Return the annotations that keep a note."""
+    return {CAUSE: note.cause, CHANGE: note.model_dump_json(exclude_defaults=True)}
+
+
+def note_of(found: Object) -> Note | None:
+    """Return the note that an object keeps; none where it has none that can be read."""
+    try:
+        return Note.model_validate_json(annotations_of(found).get(CHANGE, ""))
+    except ValueError:
+        return None
+
+
+def outcome_noted(revision: Object, version: str, asked: WriteInput) -> dict[str, str | None]:
+    """Return what is to be noted on the revision of a version that this rollout did not stay with."""
+    found, note, state = note_of(revision), asked.note, asked.state
+    stays = state.wanted if state.goal is Goal.FORWARD else state.baseline
+    if found is None or note is None or found.outcome or version == stays.template or not found.of_same_rollout(note):
+        return {}
+    if version != state.wanted.template:
+        return noted(found.model_copy(update={"outcome": SUPERSEDED}))
+    return noted(found.model_copy(update={"outcome": note.outcome, "why": note.why}))
+
+
+# --- whose it is --------------------------------------------------------------------------------------------
+
+
+def refuse_others(owner: str, asked: PrepareInput, *, held: bool) -> None:
+    """Refuse a target that another rollout holds, on its own or as a side of a pair.
+
+    That of a former run of the same workflow may be taken over: Temporal runs one at a time, so it has ended.
+
+    Raises:
+        Refused: naming the other rollout.
+    """
+    same = owner.rpartition("@")[0] == asked.owner.rpartition("@")[0]
+    if not asked.baseline and not same and (held or owner.startswith("rollout/")):
+        raise Refused(
+            f"is being rolled by {owner or 'nobody who says so'}",
+            field="target",
+            value=str(asked.target),
+            fix="let that end, or give the target free with `segue release`",
+        )
+
+
+def check_owner(found: Object, state: State, *, held: bool) -> None:
+    """Let only the target's owner write.
+
+    Raises:
+        Fenced: when it belongs to another now.
+    """
+    owner = annotations_of(found).get(OWNER)
+    if owner == state.owner or (not state.claimed and not held):
+        return
+    raise Fenced(f"the target belongs to {owner or 'nobody'} now")
+
+
+def checked(asked: WriteInput, seen: Observation, patch: Object | None) -> Object | None:
+    """Return the patch when it may be written: nobody else changed the target since it was decided.
+
+    Raises:
+        Stale: when somebody did.
+    """
+    if seen.foreign is not None and not asked.state.overrules:
+        raise Stale(str(seen.foreign))
+    if patch is not None and seen.generation != asked.generation:
+        # Decided on what is not there any more: somebody wrote since, or this attempt was lost long ago.
+        raise Stale(f"the target is at generation {seen.generation}, not {asked.generation}")
+    return patch
+
+
+def mark_of(found: Object, template: str, hold: str) -> Mark:
+    """Return what tells this write from others."""
+    metadata = found["metadata"]
+    return Mark(template=template, hold=hold, generation=metadata.get("generation", 0), uid=metadata["uid"])
+
+
+# --- who else changed it ------------------------------------------------------------------------------------
+
+
+def foreign_template(found: Object, template: Object, known: list[Object], path: str, state: State) -> Foreign | None:
+    """Return somebody else's change of the pod template, which is the field ``path`` of the spec.
+
+    ``known`` are the templates of the versions that there are: to say what differs.
+    """
+    now, mark = fingerprint(template), state.mark
+    if now in {mark.template, state.baseline.template if state.goal is Goal.BACK else state.wanted.template}:
+        return None
+    before = next((each for each in known if fingerprint(each) == mark.template), None)
+    what = ", ".join(differences(before, template)) if before else "the pod template"
+    return Foreign(who=latest_of(writers_of(found, (path,))), what=what or "the pod template", template=now)
+
+
+def foreign_hold(found: Object, template: str, hold: str, fields: Fields, state: State) -> Foreign | None:
+    """Return somebody else's change of what the lever holds the target by: ``name=value`` words, as in the mark."""
+    mark = state.mark
+    if not mark.hold or mark.template != template:
+        return None
+    changed = [after for was, after in zip(mark.hold.split(), hold.split(), strict=True) if was != after]
+    writers = writers_of(found, *(fields[c.partition("=")[0]] for c in changed))
+    if not changed or {w["manager"] for w in writers} == {FIELD_MANAGER}:
+        return None  # as it was left, or our own write whose answer was lost
+    return Foreign(who=latest_of(writers), what=", ".join(changed), template=template)
+
+
+def writer_of(found: Object, *paths: tuple[str, ...]) -> str | None:
+    """Return who else wrote one of these fields of the spec; none where only we did."""
+    writers = writers_of(found, *paths)
+    return None if {w["manager"] for w in writers} == {FIELD_MANAGER} else latest_of(writers)
+
+
+def writers_of(found: Object, *paths: tuple[str, ...], scale: bool = False) -> list[Object]:
+    """Return who wrote one of these fields of the spec, from the object's own record of who owns which field.
+
+    ``scale`` says that it can be written by that subresource too.
+    """
+    through = {None, "", "scale"} if scale else {None, ""}
+    entries: list[Object] = [m for m in found["metadata"].get("managedFields", []) if m.get("subresource") in through]
+    return [m for m in entries if any(_owns(m, path) for path in paths)]
+
+
+def _owns(entry: Object, path: tuple[str, ...]) -> bool:
+    fields: Object | None = entry.get("fieldsV1", {}).get("f:spec", {})
+    for step in path:
+        fields = (fields or {}).get(step)
+    return fields is not None
+
+
+def latest_of(writers: list[Object]) -> str:
+    """Say who of them, but ourselves, wrote last, and when."""
+    others = [w for w in writers if w["manager"] != FIELD_MANAGER]
+    if not others:
+        return "somebody"
+    latest = max(others, key=lambda w: w.get("time", ""))
+    return f"{latest['manager']} ({latest.get('operation', 'Update')} at {latest.get('time', '?')})"

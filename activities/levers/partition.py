@@ -1,0 +1,398 @@
+"""The lever of targets whose replicas have numbers: what a StatefulSet and a LeaderWorkerSet have in common.
+
+One patch carries the wanted template and the partition: replicas from that number on are brought to it, by the target's
+own controller, the highest first. With the partition far above the replicas nothing moves, whoever dies. Undo puts the
+baseline template back and the partition to 0: the controller then goes back alone, and where broken pods of the bad
+version would block it, they are deleted.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import ClassVar
+
+from activities.cluster import Cluster, Object
+from activities.levers.base import TargetFacts
+from activities.levers.copies import make_copies, prune_copies
+from activities.levers.ordinals import HOLD, Numbered, may_go_back, partition_for, read, start_of
+from activities.levers.ownership import (
+    BASELINE,
+    GONE,
+    OWNER,
+    Fields,
+    Stale,
+    annotations_of,
+    baseline_of,
+    check_owner,
+    foreign_hold,
+    foreign_template,
+    mark_of,
+    noted,
+    outcome_noted,
+    refuse_others,
+    replicas_of,
+    saved_baseline,
+)
+from activities.levers.template import fingerprint, stopping_of
+from activities.levers.writing import Picture, write
+from activities.watching import NamespaceWatch, controller_uid
+from segue.budget import Budget, objection, resolve_budget
+from segue.contract import Prepared, PrepareInput, WriteInput, Written
+from segue.errors import Refused
+from segue.observation import Observation, Version
+from segue.spec import Change, Rules, Target
+from segue.state import Goal, Mark, State
+from segue.stopping import Stopping, losses
+from segue.units import resolve
+
+
+class PartitionLever(ABC):
+    """Holds a target at exactly (old, new) by its partition."""
+
+    plural: ClassVar[str]
+    kinds: tuple[str, ...]
+    fields: ClassVar[Fields]
+    template_path: ClassVar[str]
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    # --- what differs from kind to kind -----------------------------------------------------------------
+
+    @abstractmethod
+    def numbered(self, found: Object, revisions: list[Object], pods: Iterable[Object]) -> Numbered:
+        """Return what runs under each number, of the pods that are the target's own."""
+
+    @abstractmethod
+    def selector(self, found: Object) -> str:
+        """Return the label selector of the target's pods."""
+
+    @abstractmethod
+    def template_of(self, found: Object) -> Object:
+        """Return the template that is rolled."""
+
+    @abstractmethod
+    def pod_templates(self, template: Object) -> list[Object]:
+        """Return the pod templates in it, that of the pods which serve first."""
+
+    @abstractmethod
+    def version(self, template: Object) -> Version:
+        """Return the version that a template is."""
+
+    @abstractmethod
+    def changed(self, start: Object, found: Object, change: Change) -> Object:
+        """Return the fields of the spec that make a change of a template."""
+
+    @abstractmethod
+    def replaced(self, template: Object, found: Object) -> Object:
+        """Return the fields of the spec that put a whole template in the place of that which is there."""
+
+    @abstractmethod
+    def holding(self, partition: int, rules: Rules, replicas: int) -> Object:
+        """Return the fields of the spec that hold the target by a partition."""
+
+    @abstractmethod
+    def own(self, found: Object) -> Object:
+        """Return what is the target's own of the fields that hold it."""
+
+    @abstractmethod
+    def restored(self, saved: Object) -> Object:
+        """Return the fields of the spec that put back what ``own`` returned."""
+
+    @abstractmethod
+    async def at_once(self, found: Object, tried: Object) -> int | str:
+        """Return how many its controller replaces at once; ``tried`` is the target as the first write makes it."""
+
+    @abstractmethod
+    def warnings(self, found: Object) -> list[str]:
+        """Return what a person should know before, that is only so for this kind."""
+
+    def autonomous(self, rules: Rules) -> bool:
+        """Whether the target's own controller moves, within the budget."""
+        return False
+
+    # --- seeing -------------------------------------------------------------------------------------------
+
+    async def look(self, target: Target) -> TargetFacts:
+        """Return how many replicas the target is told to run, and how they stop."""
+        found = await self._cluster.get(self.plural, target.namespace, target.name)
+        return TargetFacts(replicas_of(found), self._stopping(self.template_of(found)))
+
+    def _stopping(self, template: Object) -> Stopping:
+        return stopping_of(self.pod_templates(template)[0])
+
+    def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State, now: float) -> Observation | None:
+        """Return what the shared watch shows; none while it is older than the latest write, or not current."""
+        if not watch.current:
+            return None
+        found, mark = watch.get(self.plural, target.name), state.mark
+        if found is None or (mark.uid and found["metadata"]["uid"] != mark.uid):
+            return GONE
+        if found["metadata"].get("generation", 0) < mark.generation:
+            return None
+        revisions = watch.owned("controllerrevisions", {found["metadata"]["uid"]})
+        seen = self._read(self.numbered(found, revisions, watch.all("pods")), rules, state, now)
+        return seen.model_copy(update={"seen_since": watch.current_since})
+
+    async def observe(self, target: Target, rules: Rules, state: State, now: float) -> Observation:
+        """Read the target afresh."""
+        return self._read(await self._fetch(target), rules, state, now)
+
+    def _read(self, numbered: Numbered, rules: Rules, state: State, now: float) -> Observation:
+        found, template = numbered.found, numbered.template
+        foreign = foreign_template(
+            found, template, list(numbered.templates.values()), self.template_path, state
+        ) or foreign_hold(found, numbered.version, numbered.hold, self.fields, state)
+        return read(numbered, rules, state, foreign, now, autonomous=self.autonomous(rules))
+
+    async def _fetch(self, target: Target) -> Numbered:
+        """Read the target with its revisions, and then its pods: what is written is checked on the newest of these."""
+        found, revisions = await asyncio.gather(
+            self._cluster.get(self.plural, target.namespace, target.name),
+            self._cluster.list("controllerrevisions", target.namespace),
+        )
+        pods = await self._cluster.list("pods", target.namespace, self.selector(found))
+        own = [r for r in revisions["items"] if controller_uid(r) == found["metadata"]["uid"]]
+        return self.numbered(found, own, pods["items"])
+
+    def _mark(self, found: Object) -> Mark:
+        bare = self.numbered(found, [], [])
+        return mark_of(found, bare.version, bare.hold)
+
+    # --- before -------------------------------------------------------------------------------------------
+
+    async def prepare(self, asked: PrepareInput) -> Prepared:
+        """Look at the target and let the API server try the change; nothing is written.
+
+        Raises:
+            Refused: for a target that cannot be rolled now, or a change that the API server does not take.
+        """
+        numbered = await self._fetch(asked.target)
+        found, replicas = numbered.found, replicas_of(numbered.found)
+        budget = resolve_budget(asked.rules.strategy, replicas)
+        held, owner = numbered.engaged, annotations_of(found).get(OWNER, "")
+        if not held:
+            self._refuse_unsettled(numbered, asked.target)
+        refuse_others(owner, asked, held=held)
+        start = saved_baseline(found)["template"] if held else numbered.template
+        wanted, warnings = asked.wanted, tuple[str, ...]()
+        if wanted is None:
+            tried = await self._tried(asked, numbered, start)
+            wanted = self.version(self.template_of(tried))
+            stops = losses(self._stopping(start), self._stopping(self.template_of(tried)), asked.rules, replicas)
+            told = _warnings(budget, await self.at_once(found, tried), asked.rules)
+            warnings = (*stops, *self.warnings(found), *told)
+        new = sum(numbered.running[i].version == wanted.template for i in range(replicas) if i in numbered.running)
+        return Prepared(
+            baseline=asked.baseline or self.version(start),
+            wanted=wanted,
+            replicas=replicas,
+            old=replicas - new,
+            new=new,
+            owner=owner if held else asked.owner,
+            claimed=held,
+            mark=self._mark(found) if held else Mark(template=numbered.version),
+            warnings=warnings,
+        )
+
+    async def _tried(self, asked: PrepareInput, numbered: Numbered, start: Object) -> Object:
+        """Return the target as the first write would make it, tried by the API server; it stores nothing."""
+        found, target = numbered.found, asked.target
+        changed = self.changed(start_of(numbered, asked.change, start), found, asked.change)
+        patch = {"spec": {**self.holding(HOLD, asked.rules, replicas_of(found)), **changed}}
+        tried = await self._cluster.patch(self.plural, target.namespace, target.name, patch, dry_run=True)
+        await make_copies(self._cluster, asked.change, found, dry_run=True)
+        return tried
+
+    def _refuse_unsettled(self, numbered: Numbered, target: Target) -> None:
+        if {each.version for each in numbered.running.values()} - {numbered.version}:
+            raise Refused(
+                "is in the middle of a rollout of its own, so there is no proven version to return to",
+                field="target",
+                value=str(target),
+                fix="let that end, or put its former template back",
+            )
+
+    # --- writing ------------------------------------------------------------------------------------------
+
+    async def scale(self, asked: WriteInput, now: float) -> Written:
+        """Set the partition that keeps the decided number of old replicas; the first time, with the template.
+
+        What is not ready of what goes would keep the target's own controller waiting: it is deleted.
+        """
+        goal = asked.decision.counts
+        if goal is None:
+            raise ValueError("a scale needs counts")
+        made = await self._copies_made(asked)
+
+        def make(numbered: Numbered, seen: Observation) -> Object | None:
+            if seen.replicas < 1:
+                raise Stale("the target is scaled to 0")
+            unwritten = seen.template != asked.state.wanted.template
+            if not unwritten and seen.held and seen.asked == goal:
+                return None
+            budget = resolve_budget(asked.rules.strategy, seen.replicas)
+            problem = objection(budget, seen, goal) or _unholdable(seen, sum(goal))
+            if problem and not seen.autonomous:
+                raise Stale(problem)
+            return self._scaled(asked, numbered, goal.old)
+
+        written = await self._write(asked, now, make)
+        kept = {asked.state.wanted.template}
+        deleted = await self._unblock(asked.target, kept, released=True) if written.done else 0
+        return written.model_copy(update={"writes": written.writes + made + deleted})
+
+    def _scaled(self, asked: WriteInput, numbered: Numbered, old: int) -> Object:
+        state, found = asked.state, numbered.found
+        partition = 0 if self.autonomous(asked.rules) else partition_for(numbered, state, old)
+        spec = self.holding(partition, asked.rules, replicas_of(found))
+        annotations: dict[str, str | None] = {OWNER: state.owner}
+        if numbered.version != state.wanted.template:
+            if asked.change is None:
+                raise ValueError("the change is needed while the template is not written")
+            saved = saved_baseline(found)["template"] if state.claimed else numbered.template
+            spec |= self.changed(start_of(numbered, asked.change, saved), found, asked.change)
+            annotations |= noted(asked.note) if asked.note else {}
+        if not state.claimed:
+            budget = self.holding(0, asked.rules, replicas_of(found))
+            saved = {"template": numbered.template, "own": self._own(found), "budget": budget}
+            annotations[BASELINE] = baseline_of(found, saved)
+        return {"metadata": {"annotations": annotations}, "spec": spec}
+
+    def _own(self, found: Object) -> Object:
+        """Return the target's own settings, also where a former rollout that went back has not restored them."""
+        if BASELINE not in annotations_of(found):
+            return self.own(found)
+        saved: Object = saved_baseline(found)["own"]
+        return saved
+
+    async def _copies_made(self, asked: WriteInput) -> int:
+        """Make the configuration that the wanted template points to, before it is written."""
+        if asked.change is None or not asked.change.config_maps:
+            return 0
+        numbered = await self._fetch(asked.target)
+        check_owner(numbered.found, asked.state, held=numbered.engaged)
+        return await make_copies(self._cluster, asked.change, numbered.found)
+
+    async def _unblock(self, target: Target, versions: set[str], *, released: bool = False) -> int:
+        """Delete what is not ready and not of these versions, of all numbers or of those that are released."""
+        numbered = await self._fetch(target)
+        broken = numbered.broken(versions, numbered.partition if released else 0)
+        return sum([await self._cluster.delete_pod(pod) for pod in broken])
+
+    async def resize(self, asked: WriteInput, now: float) -> Written:
+        """Set ``spec.replicas``; what is added while the target is held comes up old, and is then rolled as planned."""
+        replicas = asked.decision.replicas or 1
+
+        def make(numbered: Numbered, seen: Observation) -> Object | None:
+            if seen.replicas == replicas:
+                return None
+            spec: Object = {"replicas": replicas}
+            held = numbered.engaged and asked.state.goal is Goal.FORWARD and not seen.autonomous
+            if held and replicas > seen.replicas:
+                spec |= self.holding(HOLD, asked.rules, replicas)
+            return {"spec": spec}
+
+        return await self._write(asked, now, make)
+
+    async def settle(self, asked: WriteInput, now: float) -> Written:
+        """Hold everything, and delete the new replicas that are not ready: they come back old."""
+
+        def make(numbered: Numbered, seen: Observation) -> Object | None:
+            if numbered.partition == HOLD:
+                return None
+            return {"spec": self.holding(HOLD, asked.rules, seen.replicas)}
+
+        written = await self._write(asked, now, make)
+        others = {asked.state.baseline.template}
+        deleted = await self._unblock(asked.target, others) if written.done else 0
+        return written.model_copy(update={"writes": written.writes + deleted})
+
+    async def undo(self, asked: WriteInput, now: float) -> Written:
+        """Put the baseline back in one patch, and delete what is broken of other versions: it could block the way.
+
+        At the floor everything is held with the baseline's template at first, and let go by another patch as soon as
+        one more is ready.
+        """
+        baseline = asked.state.baseline.template
+
+        def make(numbered: Numbered, seen: Observation) -> Object | None:
+            partition = 0 if may_go_back(numbered, asked.rules, baseline) else HOLD
+            if seen.template == baseline and numbered.partition == partition:
+                return None
+            saved = saved_baseline(numbered.found)
+            back = self.replaced(saved["template"], numbered.found)
+            spec = {**self.holding(partition, asked.rules, seen.replicas), **back}
+            return {"metadata": {"annotations": saved["notes"]}, "spec": spec}
+
+        written = await self._write(asked, now, make)
+        deleted = await self._unblock(asked.target, {baseline}) if written.done else 0
+        return written.model_copy(update={"writes": written.writes + deleted})
+
+    async def finish(self, asked: WriteInput, now: float) -> Written:
+        """Restore the target's own settings, and take our annotations away."""
+        forward = asked.state.goal is Goal.FORWARD
+
+        def make(numbered: Numbered, seen: Observation) -> Object | None:
+            if (seen.old if forward else seen.new).total:
+                raise Stale("not every replica is there yet")
+            annotations = {OWNER: None, BASELINE: None, **(noted(asked.note) if asked.note and forward else {})}
+            spec = self.restored(saved_baseline(numbered.found)["own"])
+            return {"metadata": {"annotations": annotations}, "spec": spec}
+
+        written = await self._write(asked, now, make, finishing=True)
+        if not written.done:
+            return written
+        numbered = await self._fetch(asked.target)
+        cleaned = await self._finish_revisions(asked, numbered)
+        templates = [each for template in numbered.templates.values() for each in self.pod_templates(template)]
+        pruned = await prune_copies(self._cluster, numbered.found, templates)
+        return written.model_copy(update={"writes": written.writes + cleaned + pruned})
+
+    async def _finish_revisions(self, asked: WriteInput, numbered: Numbered) -> int:
+        """Take our annotations away where the controller copied them; what became of each version stays noted."""
+        writes = 0
+        for revision in numbered.revisions:
+            annotations: dict[str, str | None] = dict.fromkeys({OWNER, BASELINE} & annotations_of(revision).keys())
+            name = revision["metadata"]["name"]
+            annotations |= outcome_noted(revision, fingerprint(numbered.templates[name]), asked)
+            if annotations:
+                patch = {"metadata": {"annotations": annotations}}
+                await self._cluster.patch("controllerrevisions", asked.target.namespace, name, patch)
+                writes += 1
+        return writes
+
+    async def _write(
+        self, asked: WriteInput, now: float, make: Callable[[Numbered, Observation], Object | None], *,
+        finishing: bool = False,
+    ) -> Written:  # fmt: skip
+        async def picture() -> Picture[Numbered]:
+            numbered = await self._fetch(asked.target)
+            seen = self._read(numbered, asked.rules, asked.state, now)
+            return Picture(numbered.found, numbered, seen, numbered.engaged)
+
+        return await write(
+            self._cluster, self.plural, asked, read=picture, make=make, mark=self._mark, finishing=finishing
+        )
+
+
+def _unholdable(seen: Observation, total: int) -> str:
+    return "" if total == seen.replicas else f"{seen.replicas} numbered replicas cannot be held as {total}"
+
+
+def _warnings(budget: Budget, at_once: int | str, rules: Rules) -> list[str]:
+    number = max(resolve(at_once, budget.replicas, round_up=False), 1)
+    cases = (
+        (
+            budget.unavailable > number,
+            f"{number} at a time is replaced, not {budget.unavailable}: the cluster's feature gate "
+            "MaxUnavailableStatefulSet is off",
+        ),
+        (
+            rules.drain is not None,
+            "drain.quiet is not used: a numbered target goes on only while its replicas are ready; "
+            "a preStop hook does the same",
+        ),
+        (budget.floor == 0, "the floor is 0: the budget allows that nothing serves for a while"),
+    )
+    return [said for applies, said in cases if applies]

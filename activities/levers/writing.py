@@ -1,0 +1,54 @@
+"""How every lever writes: read, check, and write with what was read as the precondition."""
+
+from collections.abc import Awaitable, Callable
+from typing import Generic, NamedTuple, TypeVar
+
+from activities.cluster import Cluster, Object
+from activities.levers.ownership import Stale, check_owner, checked
+from segue.contract import WriteInput, Written
+from segue.errors import Conflict
+from segue.observation import Observation
+from segue.state import Mark
+
+_ATTEMPTS = 5
+
+T = TypeVar("T")
+
+
+class Picture(NamedTuple, Generic[T]):
+    """A target as it was just read: the object that is written, all that was read, and what it means."""
+
+    found: Object
+    objects: T
+    seen: Observation
+    held: bool
+
+
+async def write(
+    cluster: Cluster, kind: str, asked: WriteInput, *, read: Callable[[], Awaitable[Picture[T]]],
+    make: Callable[[T, Observation], Object | None], mark: Callable[[Object], Mark], finishing: bool = False,
+) -> Written:  # fmt: skip
+    """Write the patch that ``make`` returns for what is read; again when the target changed in between.
+
+    Raises:
+        Fenced: when the target belongs to another now.
+        Conflict: when it changes faster than it can be written.
+    """
+    target = asked.target
+    for _ in range(_ATTEMPTS):
+        found, objects, seen, held = await read()
+        if finishing and seen.owner is None and not seen.held:
+            return Written(done=True, mark=mark(found))  # done before, and the answer was lost
+        try:
+            check_owner(found, asked.state, held=held)
+            patch = checked(asked, seen, make(objects, seen))
+            if patch is None:
+                return Written(done=True, mark=mark(found))
+            patch.setdefault("metadata", {})["resourceVersion"] = found["metadata"]["resourceVersion"]
+            after = await cluster.patch(kind, target.namespace, target.name, patch)
+        except Conflict:
+            continue
+        except Stale as stale:
+            return Written(done=False, why=str(stale))
+        return Written(done=True, writes=1, mark=mark(after))
+    raise Conflict(f"{target.kind} {target} changes faster than it can be written")

@@ -1,0 +1,235 @@
+"""StatefulSets and LeaderWorkerSets on servers with and without MaxUnavailableStatefulSet: what only they have."""
+
+import asyncio
+import functools
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from harness import Lab, open_lab, until
+from subjects import LeaderWorkerSetSubject, StatefulSetSubject
+from temporalio.client import WorkflowFailureError
+from temporalio.exceptions import ApplicationError
+from watcher import Stream
+
+GATES = [
+    pytest.param("group_fleet", id="several at once"),
+    pytest.param("one_by_one_fleet", id="one by one"),
+]
+STUCK = {"minReady": "0s", "deadline": "4s"}
+
+
+@pytest.fixture
+def fleet_of(request: pytest.FixtureRequest) -> Lab:
+    found: Lab = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+async def served(fleet_of: Lab) -> AsyncIterator[Lab]:
+    """An empty namespace, on servers with one or the other setting."""
+    async with open_lab(fleet_of.stack, fleet_of.task_queue) as opened:
+        yield opened
+
+
+both = pytest.mark.parametrize("fleet_of", GATES, indirect=True)
+one_is_enough = pytest.mark.parametrize("fleet_of", GATES[1:], indirect=True)
+
+
+def is_one_by_one(lab: Lab) -> bool:
+    return "-off" in lab.stack.name
+
+
+@both
+async def test_statefulset(served: Lab) -> None:
+    """In either order of its pods, by two: up, and back from a version that would block its own way back."""
+
+    async def up(policy: str) -> None:
+        name = f"up-{policy}".lower()
+        strategy, target = {"step": 2}, {"policy": policy}
+        async with served.case(name, kind=StatefulSetSubject, strategy=strategy, target=target) as case:
+            plan = await case.run.plan()
+            assert any("one" in w or "1 at a time" in w for w in plan.warnings) is is_one_by_one(served), plan.warnings
+            await case.ends("Completed")
+            assert case.only("chat:2")
+        case.watcher.assert_within(2, 4)
+
+    async def back(policy: str) -> None:
+        name, change = f"back-{policy}".lower(), StatefulSetSubject.changed(2, "never-ready")
+        async with served.case(
+            name, kind=StatefulSetSubject, change=change, strategy={"step": 2}, readiness=STUCK,
+            target={"policy": policy},
+        ) as case:  # fmt: skip
+            await case.ends("RolledBack")
+        case.watcher.assert_within(2, 4)
+
+    async def told(moves: int) -> None:
+        """Told to go back while one is being replaced: no other is taken before that one is ready again."""
+        strategy, slow = {"maxUnavailable": 1}, {"ready_after": "1s"}
+        async with served.case(f"told-{moves}", kind=StatefulSetSubject, strategy=strategy, target=slow) as case:
+            await case.run.until("a move", lambda status: status.moves >= moves)
+            await case.run.send("abort")
+            await case.ends("Aborted")
+        case.watcher.assert_within(3, 4)
+
+    async def away() -> None:
+        """A retarget leaves a version behind that blocks its controller."""
+        change = StatefulSetSubject.changed(2, "never-ready")
+        async with served.case(
+            "away", kind=StatefulSetSubject, change=change, strategy={"step": 2}, target={"policy": "OrderedReady"}
+        ) as case:
+            await until("a broken one", lambda: served.pods("away", "never-ready"))
+            await case.run.send("retarget", change=StatefulSetSubject.changed(3), onto_baseline=True)
+            await case.ends("Completed")
+            assert case.only("chat:3")
+        case.watcher.assert_within(2, 4)
+
+    async def on_delete() -> None:
+        target = {"updateStrategy": {"type": "OnDelete"}}
+        async with served.case("deleted", 2, kind=StatefulSetSubject, strategy={}, target=target) as case:
+            plan = await case.run.plan()
+            assert any("OnDelete" in warning for warning in plan.warnings)
+            await case.ends("Completed")
+        case.watcher.assert_within(1, 2)
+
+    await asyncio.gather(
+        up("Parallel"), up("OrderedReady"), back("Parallel"), back("OrderedReady"), away(), on_delete()
+    )
+
+
+def follow_leaders(lab: Lab, name: str, seen: list[tuple[int, int]]) -> Stream:
+    """Record each (partition, replicas) that the leaders' StatefulSet is told."""
+
+    def told(event: str) -> None:
+        found = stream.objects.get(name)
+        if found is None:
+            return
+        stage = (found["spec"]["updateStrategy"]["rollingUpdate"]["partition"], found["spec"]["replicas"])
+        if not seen or seen[-1] != stage:
+            seen.append(stage)
+
+    read = functools.partial(lab.apps.list_namespaced_stateful_set, lab.namespace)
+    stream = Stream(read, f"leaderworkerset.sigs.k8s.io/name={name},!leaderworkerset.sigs.k8s.io/group-index", told)
+    stream.start()
+    return stream
+
+
+def is_passed(seen: list[tuple[int, int]], planned: list[tuple[int, int]]) -> bool:
+    """Whether what was seen is the plan, with some stages left out."""
+    rest = iter(planned)
+    return all(stage in rest for stage in seen)
+
+
+@both
+async def test_groups_by_their_own_controller(served: Lab) -> None:
+    """Without waypoints the stages that its controller passes are those of the plan; some it may take at once."""
+
+    two = {"maxSurge": 2, "maxUnavailable": 2}
+
+    async def up(name: str, strategy: dict[str, Any], floor: int, ceiling: int) -> None:
+        seen: list[tuple[int, int]] = []
+        async with served.case(name, kind=LeaderWorkerSetSubject, strategy=strategy) as case:
+            leaders = follow_leaders(served, name, seen)
+            plan = await case.run.plan()
+            await case.ends("Completed")
+            await until("the surge is gone", lambda: seen[-1] == (0, 4) and case.only("chat:2"))
+            leaders.stop()
+        planned = [(stage.partition or 0, stage.old + stage.new) for stage in plan.stages]
+        assert is_passed(seen, planned), (seen, planned)
+        assert seen[0] == seen[-1] == (0, 4) and len(seen) > 3
+        assert any("1 at a time" in w for w in plan.warnings) is (
+            is_one_by_one(served) and strategy.get("maxUnavailable") == 2
+        )
+        case.watcher.assert_within(floor, ceiling)
+
+    await asyncio.gather(
+        up("both", two, 2, 6), up("surge", {}, 4, 5), up("none", {"order": "scaleInPriority"}, 3, 4)
+    )  # fmt: skip
+
+
+@both
+async def test_groups_go_back(served: Lab) -> None:
+    """From a version that is never ready, held or not, and when told to: nothing of it stays, and the floor holds."""
+    held = {"waypoints": [{"at": "100%"}]}
+
+    async def bad(name: str, strategy: dict[str, Any], floor: int, ceiling: int) -> None:
+        change = LeaderWorkerSetSubject.changed(2, "never-ready")
+        async with served.case(
+            name, kind=LeaderWorkerSetSubject, change=change, strategy=strategy, readiness=STUCK
+        ) as case:
+            await case.ends("RolledBack")
+        case.watcher.assert_within(floor, ceiling)
+
+    async def told() -> None:
+        strategy, slow = {"maxSurge": 1, "maxUnavailable": 1}, {"ready_after": "1s"}
+        async with served.case("told", kind=LeaderWorkerSetSubject, strategy=strategy, target=slow) as case:
+            await until("one is new", lambda: any(p.metadata.name == "told-3" for p in served.pods("told", "chat:2")))
+            await case.run.send("abort")
+            await case.ends("Aborted")
+        case.watcher.assert_within(3, 5)
+
+    await asyncio.gather(
+        bad("held", {"step": 2, **held}, 2, 4), bad("none", {"maxUnavailable": 2, "maxSurge": 0}, 2, 4),
+        bad("surge", {"maxSurge": 1}, 4, 5), told(),
+    )  # fmt: skip
+
+
+@one_is_enough
+async def test_somebody_else(served: Lab) -> None:
+    """Who changes the partition or the template meanwhile is named, and nothing is written over it."""
+    strategy = {"maxUnavailable": 1, "waypoints": [{"at": 1, "approval": True}]}
+
+    async def at_waypoint(kind: Any, name: str, patch: dict[str, Any], word: str) -> None:
+        async with served.case(name, kind=kind, strategy=strategy) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            if kind is StatefulSetSubject:
+                StatefulSetSubject(served, name).patch(patch)
+            else:
+                served.patch_groups(name, patch)
+            status = await case.run.until("it holds", lambda s: s.phase == "Held")
+            assert "an-autoscaler" in status.waiting_for and word in status.waiting_for, status.waiting_for
+            await case.run.send("abort")
+
+    rolling = {"updateStrategy": {"rollingUpdate": {"partition": 2}}}
+    groups = {"rolloutStrategy": {"rollingUpdateConfiguration": {"partition": 2}}}
+    labels = {"template": {"metadata": {"labels": {"other": "x"}}}}
+    await asyncio.gather(
+        at_waypoint(StatefulSetSubject, "set", {"spec": rolling}, "partition=2"),
+        at_waypoint(StatefulSetSubject, "other", {"spec": labels}, "metadata.labels.other"),
+        at_waypoint(LeaderWorkerSetSubject, "groups", {"spec": groups}, "partition=2"),
+    )
+
+
+@one_is_enough
+async def test_bad_input(served: Lab) -> None:
+    """Refused with field, value and fix, and nothing is written."""
+    await asyncio.gather(
+        served.deploy_set("set", 1), served.deploy_groups("groups", 1), served.deploy_set("busy", 2, mode="ready")
+    )
+    StatefulSetSubject(served, "busy").patch(
+        {"spec": {"template": {"metadata": {"labels": {"segue.dev/fake": "never-ready"}}}}}
+    )
+    await until("its own rollout", lambda: served.pods("busy", "never-ready"))
+
+    async def refused(kind: str, name: str, *words: str, change: dict[str, Any] | None = None) -> None:
+        target = {"kind": kind, "namespace": served.namespace, "name": name}
+        with pytest.raises(WorkflowFailureError) as ended:
+            await (await served.start(name, change, target=target)).end()
+        cause = ended.value.cause
+        assert isinstance(cause, ApplicationError) and cause.type in {"Refused", "NotFound"}
+        for word in words:
+            assert word in str(cause), str(cause)
+
+    before = [served.groups("groups")["metadata"]["resourceVersion"], StatefulSetSubject(served, "set").raw]
+    for kind, name in (("StatefulSet", "set"), ("LeaderWorkerSet", "groups")):
+        await refused(
+            kind, name, "spec.change.images", "'sidecar'", "use one of: server", change={"images": {"sidecar": "a:1"}}
+        )
+        await refused(kind, name, "is what the target runs already", change={"images": {"server": "example/chat:1"}})
+        await refused(kind, name, "spec.change.revision", "use one of: 1", change={"revision": 9})
+        await refused(kind, "nowhere", "nowhere", "check its name")
+    await refused("LeaderWorkerSet", "groups", "spec.change.secrets", change={"secrets": {"a": "b"}})
+    await refused("StatefulSet", "busy", "is in the middle of a rollout of its own")
+    after = [served.groups("groups")["metadata"]["resourceVersion"], StatefulSetSubject(served, "set").raw]
+    assert json.dumps(before) == json.dumps(after)
