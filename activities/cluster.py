@@ -54,15 +54,18 @@ class Cluster:
             "endpointslices": self._discovery.list_namespaced_endpoint_slice_without_preload_content,
             "poddisruptionbudgets": policy.list_namespaced_pod_disruption_budget_without_preload_content,
             "horizontalpodautoscalers": autoscaling.list_namespaced_horizontal_pod_autoscaler_without_preload_content,
+            "services": self._core.list_namespaced_service_without_preload_content,
             "resourcequotas": self._core.list_namespaced_resource_quota_without_preload_content,
         }
         self._gets: Mapping[str, Callable[..., Awaitable[Any]]] = {
+            "services": self._core.read_namespaced_service_without_preload_content,
             "deployments": self._apps.read_namespaced_deployment_without_preload_content,
             "statefulsets": self._apps.read_namespaced_stateful_set_without_preload_content,
         }
         self._patches: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "deployments": self._apps.patch_namespaced_deployment_without_preload_content,
             "replicasets": self._apps.patch_namespaced_replica_set_without_preload_content,
+            "services": self._core.patch_namespaced_service_without_preload_content,
             "statefulsets": self._apps.patch_namespaced_stateful_set_without_preload_content,
             "controllerrevisions": self._apps.patch_namespaced_controller_revision_without_preload_content,
             "pods/status": self._core.patch_namespaced_pod_status_without_preload_content,

@@ -11,6 +11,7 @@ from activities.cluster import Cluster, Object
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of
 from activities.levers.pair_reading import REPLICAS, Baseline
 from activities.patience import Waiting
+from activities.routers import Routers
 from segue.errors import Conflict, NotFound
 from segue.spec import Target
 
@@ -42,6 +43,7 @@ async def release_pair(
         await _back(cluster, target, baseline, replicas, waiting)
     else:
         await _tell(cluster, target.namespace, baseline.name, replicas, waiting)
+        await Routers(cluster).release(target, "after")
         await _tell(cluster, target.namespace, target.name, 0, waiting)
     await _free(cluster, target, baseline)
     return f"{target} runs the {to}"
@@ -50,6 +52,7 @@ async def release_pair(
 async def _back(cluster: Cluster, target: Target, baseline: Baseline, replicas: int, waiting: Waiting) -> None:
     new = baseline.new * replicas // (baseline.old + baseline.new)
     await _tell(cluster, target.namespace, target.name, replicas, waiting)
+    await Routers(cluster).release(target, "before")
     found = await _found(cluster, target.namespace, baseline.name)
     if found is not None and baseline.made:
         await cluster.delete_deployment(target.namespace, baseline.name, found["metadata"]["uid"])

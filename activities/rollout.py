@@ -17,14 +17,17 @@ from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.linting import linted
 from activities.room import Rooms
+from activities.routers import Routers
+from activities.routers.base import Router
 from activities.watching import NamespaceWatch, Watches
 from segue import contract
 from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, Watched, WatchInput, WriteInput, Written
 from segue.decide import Act, asks_for_room, decide
-from segue.errors import NotAllowed, Refused, SegueError
+from segue.errors import Fenced, NotAllowed, Refused, SegueError
 from segue.observation import Observation
 from segue.spec import Autoscaler
 from segue.supervision import SUPERVISIONS, Supervision
+from segue.traffic import objection, objection_to_counts
 
 BEAT_S = 2.0
 """A watch reports at least so often; it reports from its loop, so that one that hangs falls silent."""
@@ -81,13 +84,14 @@ class Activities:
         self._cluster = cluster
         self._watches, self._rooms = Watches(cluster), Rooms(cluster)
         self._levers = Levers(cluster, supervisions)
+        self._routers = Routers(cluster)
 
     @property
     def all(self) -> list[Callable[..., Any]]:
         """Every activity, for the worker."""
         return [
             self.prepare, self.await_ready, self.verify, self.scale_new, self.scale_old, self.resize, self.settle,
-            self.undo, self.finish,
+            self.route, self.undo, self.finish,
         ]  # fmt: skip
 
     async def close(self) -> None:
@@ -99,22 +103,26 @@ class Activities:
     async def prepare(self, asked: PrepareInput) -> Prepared:
         """Look at the target, let the API server try the change, and lint what it makes."""
         prepared = await self._levers.of(asked.target).prepare(asked)
+        router = self._routers.of(asked.rules.strategy)
+        if router is not None:
+            await router.prepare(asked, prepared.owner)
         told = (*prepared.warnings, *await autoscaling.foretell(self._cluster, asked.target, asked.rules))
         return await linted(self._cluster, asked, prepared.model_copy(update={"warnings": told}))
 
     @_defined(contract.AWAIT_READY)
     async def await_ready(self, asked: WatchInput) -> Watched:
         """Watch the target until something is to be done, or the attempt's time is over."""
-        lever = self._levers.of(asked.target)
-        async with self._watches.use(asked.target.namespace, lever.kinds) as watch:
-            return await self._watch(watch, lever, asked)
+        lever, router = self._levers.of(asked.target), self._routers.of(asked.rules.strategy)
+        kinds = lever.kinds if router is None else (*lever.kinds, *router.kinds)
+        async with self._watches.use(asked.target.namespace, kinds) as watch:
+            return await self._watch(watch, lever, router, asked)
 
-    async def _watch(self, watch: NamespaceWatch, lever: Lever, asked: WatchInput) -> Watched:
+    async def _watch(self, watch: NamespaceWatch, lever: Lever, router: Router | None, asked: WatchInput) -> Watched:
         ends_at = time.monotonic() + asked.attempt_s
         gathers_until: float | None = None
         while True:
             now = time.time()
-            seen = lever.seen(watch, asked.target, asked.rules, asked.state, now)
+            seen = _seen(watch, lever, router, asked, now)
             if seen is not None:
                 decision = decide(asked.rules, asked.state, seen, now)
                 if asks_for_room(asked.state, seen, decision):
@@ -160,11 +168,37 @@ class Activities:
         return await self._scale(asked, "scale_old")
 
     async def _scale(self, asked: WriteInput, action: str) -> Written:
+        problem = await self._emptied(asked)
+        if problem:
+            return Written(done=False, why=problem)
         written = await self._levers.of(asked.target).scale(asked, time.time())
         if written.writes and asked.ready_at:
             _ready_to_write.record(max(0.0, time.time() - asked.ready_at))
         held = await self._hold_autoscaler(asked) if written.done else 0
         return _counted(written, action, held)
+
+    async def _emptied(self, asked: WriteInput) -> str:
+        """Say that a move would empty a side that has traffic, on what leads it now."""
+        router, counts = self._routers.of(asked.rules.strategy), asked.decision.counts
+        if router is None or counts is None or asked.state.routed is None:
+            return ""
+        routed = (await router.observe(asked.target, asked.rules, asked.state)).routed
+        return objection_to_counts(routed.share, *counts) if routed else ""
+
+    @_defined(contract.ROUTE)
+    async def route(self, asked: WriteInput) -> Written:
+        """Lead the traffic, unless the side that would get some has nothing ready now."""
+        router = self._routers.of(asked.rules.strategy)
+        if router is None:
+            raise Refused("has nothing to lead traffic by", field="spec.strategy.traffic")
+        seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
+        if seen.owner != asked.state.owner:
+            raise Fenced(f"the target belongs to {seen.owner or 'nobody'} now")
+        share = asked.decision.share or 0
+        problem = objection(asked.rules.strategy, seen, share) if share or asked.state.routed is not None else ""
+        if problem:
+            return Written(done=False, why=problem)
+        return _counted(await router.route(asked), "route")
 
     @_defined(contract.RESIZE)
     async def resize(self, asked: WriteInput) -> Written:
@@ -185,9 +219,11 @@ class Activities:
 
     @_defined(contract.FINISH)
     async def finish(self, asked: WriteInput) -> Written:
-        """Give the target free."""
+        """Give the target free, and first what leads the traffic."""
+        router = self._routers.of(asked.rules.strategy)
+        freed = await router.finish(asked) if router is not None and asked.state.routed is not None else 0
         written = await self._levers.of(asked.target).finish(asked, time.time())
-        return _counted(written, "finish", await self._give_autoscaler_back(asked, written))
+        return _counted(written, "finish", freed + await self._give_autoscaler_back(asked, written))
 
     async def _hold_autoscaler(self, asked: WriteInput, replicas: int | None = None) -> int:
         """Hold the autoscaler where the spec asks for it, once the target is ours: what is claimed is given free."""
@@ -202,6 +238,19 @@ class Activities:
         if asked.rules.autoscaler is not Autoscaler.HOLD or not written.done:
             return 0
         return await autoscaling.give_back(self._cluster, asked.target, asked.state.owner)
+
+
+def _seen(
+    watch: NamespaceWatch, lever: Lever, router: Router | None, asked: WatchInput, now: float
+) -> Observation | None:
+    """Return what the watch shows of the target and of what leads its traffic."""
+    seen = lever.seen(watch, asked.target, asked.rules, asked.state, now)
+    if seen is None or seen.gone or router is None:
+        return seen
+    sight = router.seen(watch, asked.target, asked.rules, asked.state)
+    if sight is None:
+        return None
+    return seen.model_copy(update={"routed": sight.routed, "foreign": seen.foreign or sight.foreign})
 
 
 def _counted(written: Written, action: str, more: int = 0) -> Written:

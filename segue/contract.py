@@ -14,7 +14,7 @@ from segue.gates import Verdict
 from segue.history import Note
 from segue.lint.findings import Linted
 from segue.lintrule import LintRule
-from segue.observation import Frozen, Observation, Version
+from segue.observation import Frozen, Observation, Routed, Version
 from segue.plan import Plan
 from segue.room import Demand
 from segue.spec import AnyTarget, Change, Rules, Spec, Target
@@ -145,6 +145,8 @@ class WriteInput(Frozen):
     """Of the target, when it was decided."""
     note: Note | None = None
     """What the version's revision shall keep of this rollout; only where that changes."""
+    routed: Routed | None = None
+    """Where the traffic went when it was decided."""
     ready_at: float = 0.0
     """When the readiness that allows this was proven: seconds since the epoch; 0 when it is not known."""
 
@@ -156,6 +158,8 @@ class Written(Frozen):
     why: str = ""
     writes: int = 0
     mark: Mark | None = None
+    routed: Routed | None = None
+    """Where the traffic goes, after a write of that."""
 
 
 class VerifyInput(Frozen):
@@ -192,5 +196,6 @@ SCALE_NEW = Activity("scale_new", WriteInput, Written)
 SCALE_OLD = Activity("scale_old", WriteInput, Written)
 RESIZE = Activity("resize", WriteInput, Written)
 SETTLE = Activity("settle", WriteInput, Written)
+ROUTE = Activity("route", WriteInput, Written)
 UNDO = Activity("undo", WriteInput, Written)
 FINISH = Activity("finish", WriteInput, Written)

@@ -10,8 +10,19 @@ from enum import StrEnum
 
 from segue.budget import Budget, objection, resolve_budget
 from segue.observation import Cause, Counts, Frozen, Observation, Problem
-from segue.spec import Order, Rules, Waypoint
+from segue.spec import Order, Rules, Way, Waypoint
 from segue.state import Goal, State
+from segue.traffic import (
+    ALL,
+    NONE,
+    held_until,
+    is_stranded,
+    leaves_new,
+    must_stay,
+    reached_weight,
+    share_of,
+    wanted_share,
+)
 from segue.units import resolve
 
 
@@ -30,6 +41,7 @@ class Act(StrEnum):
     ROOMY = "roomy"
     SLEEP = "sleep"
     WAKE = "wake"
+    ROUTE = "route"
     UNDO = "undo"
     ALARM = "alarm"
     CALM = "calm"
@@ -44,6 +56,8 @@ class Decision(Frozen):
     why: str
     counts: Counts | None = None
     replicas: int | None = None
+    share: int | None = None
+    """Percent of the traffic for the new side."""
     waypoint: int | None = None
     """Index of the waypoint that is reached; none when all of it is."""
     problem: Problem | None = None
@@ -75,7 +89,9 @@ def decide(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
 # --- the arithmetic, shared with the plan ---------------------------------------------------------------
 
 
-def next_counts(budget: Budget, order: Order, seen: Observation, barrier: int | None = None) -> Counts:
+def next_counts(
+    budget: Budget, order: Order, seen: Observation, barrier: int | None = None, *, keep: int = 0
+) -> Counts:
     """Return the counts to ask for next; those that are asked already when nothing can move.
 
     R=4, maxSurge 1, maxUnavailable 0, everything ready at once (a row that is passed stands in brackets):
@@ -93,7 +109,8 @@ def next_counts(budget: Budget, order: Order, seen: Observation, barrier: int | 
     ====================  =========================================
 
     ``barrier`` is the number of new replicas at the next waypoint: it is not passed, and it is reached with
-    everything before it proven, so that the rollout stops exactly where the plan says.
+    everything before it proven, so that the rollout stops exactly where the plan says. ``keep`` replicas of the
+    side that is left stay: they have traffic.
     """
     old, new = seen.old, seen.new
     # After a change of R the fields on the target say other counts than were meant: they are brought into range.
@@ -106,25 +123,25 @@ def next_counts(budget: Budget, order: Order, seen: Observation, barrier: int | 
     if order is Order.SCALE_OUT_PRIORITY and budget.surge and not new.proven:
         # Nothing is taken before something new is proven, but for a superseded surplus.
         expendable = min(expendable, max(0, old.total - budget.replicas))
-    lowest = max(old.total - min(expendable, budget.step), min(budget.kept, old.total))
+    lowest = max(old.total - min(expendable, budget.step), min(max(budget.kept, keep), old.total))
     kept, grown = _held(budget, seen, lowest, _grown(budget, current, new.proven, lowest, barrier))
     if kept > budget.replicas or kept > current.old:
         return current
     return Counts(kept, grown)
 
 
-def toward(budget: Budget, order: Order, seen: Observation, barrier: int | None = None) -> Counts:
+def toward(budget: Budget, order: Order, seen: Observation, barrier: int | None = None, *, keep: int = 0) -> Counts:
     """Return the next counts on the way to ``budget.end``, also where new replicas are the ones to go.
 
     Going back is the same as going forward with the sides exchanged, within the same floor and ceiling.
     """
     ahead = seen.counts.new <= budget.end.new and seen.counts.old >= budget.end.old
     if ahead or (seen.home is None and not budget.kept):
-        return next_counts(budget, order, seen, barrier)
+        return next_counts(budget, order, seen, barrier, keep=keep)
     exchanged = seen.model_copy(
         update={"old": seen.new, "new": seen.old, "asked": Counts(seen.asked.new, seen.asked.old)}
     )
-    leaving, coming = next_counts(budget._replace(kept=budget.end.new), order, exchanged)
+    leaving, coming = next_counts(budget._replace(kept=budget.end.new), order, exchanged, keep=keep)
     return Counts(coming, leaving)
 
 
@@ -144,6 +161,11 @@ def _grown(budget: Budget, current: Counts, proven: int, old: int, barrier: int 
     return max(grown, current.new)
 
 
+def takes_the_last(budget: Budget, order: Order, seen: Observation, barrier: int | None = None) -> bool:
+    """Whether the next move would leave no old replica, if none had to stay."""
+    return next_counts(budget, order, seen, barrier).old == 0
+
+
 def asks_for_room(state: State, seen: Observation, decision: Decision) -> bool:
     """Whether to count the room, and to decide again with it: before a replica is added, and while there was none."""
     if state.demand is None or state.goal is Goal.BACK or seen.room is not None or seen.unplaced:
@@ -158,18 +180,19 @@ def _next_step(rules: Rules, state: State, seen: Observation, now: float) -> tup
     What does not fit is not asked for: with a smaller surge, and with none left, an old replica goes first.
     """
     budget, order = resolve_budget(rules.strategy, seen.replicas), rules.strategy.order
+    keep = must_stay(rules.strategy, state, seen, now)
     if _is_superseded(state, seen):
-        return toward(budget._replace(kept=seen.replicas), order, seen), None
+        return toward(budget._replace(kept=seen.replicas), order, seen, keep=keep), None
     ahead = next_waypoint(rules, state, seen.replicas)
     barrier = ahead[1] if ahead else None
-    counts, fits = toward(budget, order, seen, barrier), _fits(rules, state, seen, now)
+    counts, fits = toward(budget, order, seen, barrier, keep=keep), _fits(rules, state, seen, now)
     if fits is None or sum(counts) <= fits:
         return counts, None
     surge = max(0, min(budget.surge, fits - seen.replicas))
     if not surge and not budget.unavailable and seen.room is None and not seen.unplaced:
         return counts, None  # it is long ago that there was none: it is tried again
     narrow = budget._replace(surge=surge, step=rules.strategy.step or max(1, surge + budget.unavailable))
-    narrowed = toward(narrow, order if surge else Order.SCALE_IN_PRIORITY, seen, barrier)
+    narrowed = toward(narrow, order if surge else Order.SCALE_IN_PRIORITY, seen, barrier, keep=keep)
     # Where readiness was lost, what is asked for cannot always be taken back: then it stays as it is.
     return (seen.asked if objection(budget, seen, narrowed) else narrowed), fits
 
@@ -264,6 +287,63 @@ def _ready_counts(seen: Observation) -> Counts:
         return Counts(old, min(seen.new.ready, seen.replicas))
     # A lever cannot hold the new template with no new replica, nor more new ones than there are replicas.
     return Counts(old, min(max(seen.new.ready, seen.replicas - old, 1), seen.replicas))
+
+
+def _routed(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Lead the traffic before replicas move: what is begun at (0 percent) is written too, so that it is claimed."""
+    strategy = rules.strategy
+    is_back = state.goal is Goal.BACK
+    if strategy.traffic is None or not state.claimed or seen.replicas < 1 or _blocked(state):
+        return None
+    if (state.routed is None and is_back) or (state.stopped and not is_back and not is_stranded(seen)):
+        return None
+    share = _share(rules, state, seen)
+    if state.routed is not None and seen.routed is not None and share == seen.routed.share:
+        return None
+    return Decision(act=Act.ROUTE, why=_why_share(state, seen, share), share=share)
+
+
+def _share(rules: Rules, state: State, seen: Observation) -> int:
+    strategy = rules.strategy
+    ahead = next_waypoint(rules, state, seen.replicas)
+    barrier = ahead[1] if ahead else None
+    last = takes_the_last(resolve_budget(strategy, seen.replicas), strategy.order, seen, barrier)
+    return wanted_share(
+        strategy, seen, back=leaves_new(state, seen), weight=reached_weight(strategy, state),
+        verified=state.verified, ahead=ahead is not None, last=last,
+    )  # fmt: skip
+
+
+def _why_share(state: State, seen: Observation, share: int) -> str:
+    if state.routed is None:
+        return "the rollout takes it over as it is"
+    if is_stranded(seen):
+        return f"the {'old' if share else 'new'} side has no ready replica"
+    if leaves_new(state, seen):
+        return "it goes back first"
+    if state.waypoint is not None:
+        return f"waypoint {state.waypoint.at} is verified"
+    return "the old side is about to go" if state.routed.share < share else "the new side is not verified"
+
+
+def _whole(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Verify the new side of blueGreen when all of it is there, before it gets traffic."""
+    if rules.strategy.type is not Way.BLUE_GREEN or state.stopped or state.verified or share_of(seen) == ALL:
+        return None
+    if seen.new.proven < seen.replicas or not seen.held or next_waypoint(rules, state, seen.replicas) is not None:
+        return None
+    return Decision(act=Act.VERIFY, why="the new side is whole and proven")
+
+
+def _retaining(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Leave a side that gets nothing any more alone, until every proxy knows, or for as long as it is retained."""
+    until, leaves = held_until(rules.strategy, state), leaves_new(state, seen)
+    left = seen.new.total if leaves else seen.old.total
+    if state.stopped or now >= until or not left or share_of(seen) != (NONE if leaves else ALL):
+        return None
+    side = "new" if leaves else "old"
+    why = f"proxies to follow, or the end of retain: the {side} side stays whole for {until - now:.0f} s"
+    return Decision(act=Act.WAIT, why=why, problem=seen.problem, wake_at=until)
 
 
 def _crowded(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -365,7 +445,7 @@ def _return(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
         return Decision(act=Act.FINISH, why="every replica runs the baseline again")
     # Proven long ago, so as fast as the budget allows.
     budget = resolve_budget(rules.strategy, seen.replicas)._replace(kept=seen.home.old, step=seen.replicas)
-    counts = toward(budget, rules.strategy.order, seen)
+    counts = toward(budget, rules.strategy.order, seen, keep=must_stay(rules.strategy, state, seen, now))
     return None if counts == seen.asked else Decision(act=Act.UNDO, why=_why(seen, counts), counts=counts)
 
 
@@ -417,7 +497,8 @@ def _blocked(state: State) -> bool:
 
 
 def _deadline_at(rules: Rules, state: State, seen: Observation) -> float:
-    return max(state.progress_at, seen.progress_at, seen.seen_since) + rules.readiness.deadline.total_seconds()
+    began = max(state.progress_at, seen.progress_at, seen.seen_since, held_until(rules.strategy, state))
+    return began + rules.readiness.deadline.total_seconds()
 
 
 def _shortfall(seen: Observation) -> str:
@@ -432,7 +513,7 @@ def _shortfall_back(seen: Observation) -> str:
 
 
 _FORWARD: tuple[Case, ...] = (
-    _fenced, _foreign, _asleep, _failed, _resized, _settled, _crowded, _draining, _all_new, _waypoint, _move, _late,
-    _waiting,
+    _fenced, _foreign, _asleep, _failed, _routed, _resized, _settled, _whole, _retaining, _crowded, _draining, _all_new,
+    _waypoint, _move, _late, _waiting,
 )  # fmt: skip
-_BACK: tuple[Case, ...] = (_fenced, _foreign, _resized, _return, _undo, _all_old, _alarm, _waiting)
+_BACK: tuple[Case, ...] = (_fenced, _foreign, _routed, _resized, _retaining, _return, _undo, _all_old, _alarm, _waiting)

@@ -63,6 +63,19 @@ class Foreign(Frozen):
         return f"{self.who} changed {self.what}"
 
 
+class Routed(Frozen):
+    """What the traffic is led by: where it goes, as written or as seen."""
+
+    share: int
+    """Percent that the new side gets."""
+    version: int = 0
+    """The object's resource version: what is older was read before the write."""
+    since: float = 0.0
+    """When this share was written: seconds since the epoch; 0 where it is only seen."""
+    saved: str = ""
+    """What led the traffic before the rollout, in the router's own words."""
+
+
 class Side(Frozen):
     """The replicas of one side."""
 
@@ -103,6 +116,8 @@ class Observation(Frozen):
     numbered: bool = False
     """Whether a new replica that is taken back becomes an old one again: there is never one more or less of both."""
     foreign: Foreign | None = None
+    routed: Routed | None = None
+    """Where the traffic goes; none where replicas alone lead it, or while it cannot be told."""
     problem: Problem | None = None
     """The worst problem of a replica of the side that is being brought up."""
     progress_at: float = 0.0

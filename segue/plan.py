@@ -8,12 +8,16 @@ from typing import Any
 from pydantic import Field
 
 from segue.budget import Budget, resolve_budget
-from segue.decide import barrier_at, toward
+from segue.decide import barrier_at, takes_the_last, toward
+from segue.errors import Refused
 from segue.groups import group_stages
-from segue.observation import Counts, Frozen, Observation, Side
+from segue.observation import Counts, Frozen, Observation, Routed, Side
 from segue.spec import Order, Strategy, Target, Waypoint
+from segue.state import State
+from segue.traffic import NONE, must_stay, wanted_share
+from segue.units import format_duration
 
-START, SCALE_NEW, SCALE_OLD, SCALE_BOTH = "start", "scaleNew", "scaleOld", "scaleBoth"
+START, SCALE_NEW, SCALE_OLD, SCALE_BOTH, ROUTE = "start", "scaleNew", "scaleOld", "scaleBoth", "route"
 GROUPS = "groups"
 """The group controller of a LeaderWorkerSet goes there, within the budget."""
 OPERATOR = "operator"
@@ -27,6 +31,10 @@ class Stage(Frozen):
     new: int
     action: str
     waypoint: dict[str, Any] | None = None
+    traffic: int | None = None
+    """Percent of the traffic to the new side; none where replicas alone lead it."""
+    retain: str | None = None
+    """How long the old side stays whole from here on."""
     partition: int | None = None
     """Of a target whose replicas have numbers: those from here on are new."""
 
@@ -63,6 +71,7 @@ def make_plan(
     """
     budget = resolve_budget(strategy, replicas)
     counts = Counts(replicas if old is None else old, new)
+    leading = _Leading(strategy, budget)
     in_place = target is not None and target.numbered
     stages = [_row(counts, START)]
     if autonomous:
@@ -71,7 +80,8 @@ def make_plan(
     if superseded and new:
         stages += _stages(strategy, budget._replace(kept=replicas), counts, {})
         counts = Counts(replicas, 0)
-    stages += _stages(strategy, budget, counts, _by_barrier(strategy, budget), in_place=in_place)
+    stages = [stage.model_copy(update={"traffic": leading.shown}) for stage in stages]
+    stages += _stages(strategy, budget, counts, _by_barrier(strategy, budget), leading, in_place=in_place)
     return Plan(
         replicas=replicas,
         floor=budget.floor,
@@ -87,8 +97,9 @@ def _row(counts: Counts, action: str, partition: int | None = None) -> Stage:
 
 
 def _stages(
-    strategy: Strategy, budget: Budget, counts: Counts, waypoints: dict[int, Waypoint], *, in_place: bool = False
-) -> list[Stage]:
+    strategy: Strategy, budget: Budget, counts: Counts, waypoints: dict[int, Waypoint],
+    leading: "_Leading | None" = None, *, in_place: bool = False,
+) -> list[Stage]:  # fmt: skip
     """Return the stages from ``counts`` to the budget's end; those of the waypoints say so.
 
     ``in_place``, replicas are replaced under their own numbers, by a partition.
@@ -97,15 +108,72 @@ def _stages(
     waypoints = {barrier: waypoint for barrier, waypoint in waypoints.items() if barrier > counts.new}
     while counts != budget.end:
         barrier = min(waypoints, default=None)
-        wanted = toward(budget, strategy.order, settled(budget, counts), barrier)
+        stages += leading.stages(counts, barrier) if leading else []
+        keep = leading.kept(counts) if leading else 0
+        wanted = toward(budget, strategy.order, settled(budget, counts), barrier, keep=keep)
         if wanted == counts:
-            raise AssertionError(f"no move from {counts} within {budget}")
-        stages += [_row(wanted, SCALE_BOTH, wanted.old)] if in_place else _rows(strategy.order, counts, wanted)
+            _refuse_unmovable(strategy, budget, counts)
+        rows = [_row(wanted, SCALE_BOTH, wanted.old)] if in_place else _rows(strategy.order, counts, wanted)
+        shown = {"traffic": leading.shown if leading else None}
+        stages += [row.model_copy(update=shown) for row in rows]
         counts = wanted
         if barrier is not None and counts.new >= barrier:
-            last = stages[-1]
-            stages[-1] = last.model_copy(update={"waypoint": _shown(waypoints.pop(barrier))})
+            reached = waypoints.pop(barrier)
+            stages[-1] = stages[-1].model_copy(update={"waypoint": _shown(reached)})
+            stages += leading.reach(reached, counts, barrier) if leading else []
     return stages
+
+
+class _Leading:
+    """Where the traffic goes along the plan."""
+
+    def __init__(self, strategy: Strategy, budget: Budget) -> None:
+        self._strategy, self._budget = strategy, budget
+        self._share, self._weight = NONE, NONE
+
+    @property
+    def shown(self) -> int | None:
+        """The share for a stage; none where replicas alone lead it."""
+        return None if self._strategy.traffic is None else self._share
+
+    def reach(self, waypoint: Waypoint, counts: Counts, barrier: int) -> list[Stage]:
+        """Take the weight of a waypoint."""
+        self._weight = self._weight if waypoint.weight is None else waypoint.weight
+        return self.stages(counts, barrier)
+
+    def kept(self, counts: Counts) -> int:
+        """Return how many old replicas must stay."""
+        after_retain = float("inf")
+        return must_stay(self._strategy, State(owner=""), self._seen(counts), after_retain)
+
+    def stages(self, counts: Counts, barrier: int | None) -> list[Stage]:
+        """Return the stage in which the traffic changes before the next move; none when it does not."""
+        if self._strategy.traffic is None:
+            return []
+        strategy, seen = self._strategy, self._seen(counts)
+        last = takes_the_last(self._budget, strategy.order, seen, barrier)
+        share = wanted_share(
+            strategy, seen, back=False, weight=self._weight, verified=True, ahead=barrier is not None, last=last
+        )
+        if share == self._share:
+            return []
+        self._share = share
+        retain = format_duration(strategy.retain) if strategy.retain else None
+        return [Stage(old=counts.old, new=counts.new, action=ROUTE, traffic=share, retain=retain)]
+
+    def _seen(self, counts: Counts) -> Observation:
+        return settled(self._budget, counts).model_copy(update={"routed": Routed(share=self._share)})
+
+
+def _refuse_unmovable(strategy: Strategy, budget: Budget, counts: Counts) -> None:
+    if strategy.traffic is None:
+        raise AssertionError(f"no move from {counts} within {budget}")
+    raise Refused(
+        f"leaves no room for a replica of each side at {budget.replicas} replicas, so no traffic can pass to the new",
+        field="spec.strategy.maxSurge",
+        value=strategy.max_surge,
+        fix="write `maxSurge: 1` or more",
+    )
 
 
 def _group_rows(budget: Budget) -> list[Stage]:
@@ -163,4 +231,4 @@ def _by_barrier(strategy: Strategy, budget: Budget) -> dict[int, Waypoint]:
 
 
 def _shown(waypoint: Waypoint) -> dict[str, Any]:
-    return waypoint.model_dump(mode="json")
+    return waypoint.model_dump(mode="json", exclude_none=True)

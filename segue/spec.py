@@ -35,7 +35,10 @@ _SECRET_NAME = re.compile(
 )
 
 _ZERO: tuple[Any, ...] = (0, "0%")
+_BOTH_WHOLE: dict[str, Any] = {"order": "scaleOutPriority", "maxSurge": "100%", "maxUnavailable": 0}
+"""What blueGreen means for the replicas."""
 MAX_HOLD = timedelta(days=30)
+MAX_LAG = timedelta(minutes=10)
 MAX_DEADLINE = timedelta(days=1)
 MAX_COPIED_NAME = 242  # with a dash and ten digits within Kubernetes' 253
 MAX_QUIET = timedelta(seconds=30)
@@ -74,6 +77,15 @@ class Order(StrEnum):
     """Old first: no extra accelerator is needed."""
     SCALE_SIMULTANEOUSLY = "scaleSimultaneously"
     """Both at once."""
+
+
+class Way(StrEnum):
+    """How users get from the old side to the new."""
+
+    ROLLING = "rolling"
+    """Little by little, as replicas are replaced."""
+    BLUE_GREEN = "blueGreen"
+    """All at once: the new side is brought to full size without traffic, verified, and then gets all of it."""
 
 
 class OnFailure(StrEnum):
@@ -386,6 +398,9 @@ class Waypoint(Model):
     at: Amount = Field(description="Count or percentage of new replicas; a percentage rounds up.")
     hold: Duration = timedelta(0)
     approval: bool = False
+    weight: int | None = Field(
+        default=None, ge=0, le=100, description="Percent of the traffic that the new side gets from here on."
+    )
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
@@ -395,6 +410,65 @@ class Waypoint(Model):
             hold = format_duration(self.hold)
             raise _wrong("hold", hold, "is over 30 days", "write a shorter hold, or approval: true")
         return self
+
+
+class _Leads(Model):
+    """What all ways to lead traffic have."""
+
+    lag: Duration = Field(
+        default=timedelta(seconds=10),
+        description="How long proxies may still send to a side that gets nothing any more; it stays whole.",
+    )
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.lag > MAX_LAG:
+            raise _wrong("lag", format_duration(self.lag), "is over 10 minutes", "write a shorter time")
+        return self
+
+
+class ByService(_Leads):
+    """Traffic goes where a Service's selector points: to one side or to the other."""
+
+    service: ObjectName = Field(description="The Service that users reach; it selects the old side's pods.")
+    preview: ObjectName | None = Field(
+        default=None, description="A Service that points at the new side during the rollout, for trying it."
+    )
+
+    @model_validator(mode="after")
+    def _two(self) -> Self:
+        if self.preview == self.service:
+            raise _wrong("preview", self.preview, "is the Service that users reach", "name another, or leave it out")
+        return self
+
+
+class RouteServices(Model):
+    """The Service of each side."""
+
+    old: ObjectName
+    new: ObjectName
+
+    @model_validator(mode="after")
+    def _two(self) -> Self:
+        if self.old == self.new:
+            raise _wrong("new", self.new, "is the old side's Service too", "give each side a Service of its own")
+        return self
+
+
+class ByRoute(_Leads):
+    """Traffic is split by the weights of a Gateway API HTTPRoute's backends."""
+
+    route: ObjectName = Field(description="The HTTPRoute.")
+    rule: int = Field(default=0, ge=0, le=15, description="Index of the rule in it; the API allows 16.")
+    services: RouteServices
+
+
+def _traffic_of(given: Any) -> str:
+    by_route = "route" in given if isinstance(given, dict) else isinstance(given, ByRoute)
+    return "route" if by_route else "service"
+
+
+Traffic = Annotated[Annotated[ByService, Tag("service")] | Annotated[ByRoute, Tag("route")], Discriminator(_traffic_of)]
 
 
 class End(Model):
@@ -418,13 +492,21 @@ class Strategy(Model):
     When neither ``maxSurge`` nor ``maxUnavailable`` is written: scaleOutPriority adds first and never goes below
     the replicas of before (maxSurge = step, or 25%; maxUnavailable 0); the other orders need no extra capacity
     (maxSurge 0; maxUnavailable = step, or 25%). So does every order where the target cannot surge: a StatefulSet.
+    ``type: blueGreen`` needs room for both sides (maxSurge 100%).
     """
 
+    type: Way = Field(default=Way.ROLLING, strict=False)
     order: Order = Field(default=Order.SCALE_OUT_PRIORITY, strict=False)
     max_surge: Amount = Field(default="25%", alias="maxSurge")
     max_unavailable: Amount = Field(default=0, alias="maxUnavailable")
     step: int | None = Field(default=None, ge=1, le=100_000, description="Replicas that move at once.")
     waypoints: tuple[Waypoint, ...] = Field(default=(), max_length=50, strict=False)
+    traffic: Traffic | None = Field(
+        default=None, description="What sends users to a side; without it, one Service covers the replicas of both."
+    )
+    retain: Duration | None = Field(
+        default=None, description="blueGreen: how long the old side stays whole after the switch; 10m by default."
+    )
     to: End | None = Field(
         default=None, description="Where it ends, when not with new replicas only: for a DeploymentPair."
     )
@@ -434,6 +516,10 @@ class Strategy(Model):
     def _defaults(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
+        if data.get("type") == Way.BLUE_GREEN:
+            named = {"max_surge": "maxSurge", "max_unavailable": "maxUnavailable"}
+            given = {named.get(k, k): v for k, v in data.items() if v is not None}
+            return {"retain": "10m", **_BOTH_WHOLE, **given}
         surge = data.get("maxSurge", data.get("max_surge"))
         unavailable = data.get("maxUnavailable", data.get("max_unavailable"))
         step = data.get("step")
@@ -453,6 +539,45 @@ class Strategy(Model):
             why = "and maxUnavailable are both 0, so nothing could move"
             raise _wrong("maxSurge", self.max_surge, why, "raise one of them to 1")
         return self
+
+    @model_validator(mode="after")
+    def _led(self) -> Self:
+        problem = self._blue_green_problem() if self.type is Way.BLUE_GREEN else self._rolling_problem()
+        if problem is not None:
+            raise problem
+        return self
+
+    def _blue_green_problem(self) -> PydanticCustomError | None:
+        given = {"order": self.order.value, "maxSurge": self.max_surge, "maxUnavailable": self.max_unavailable}
+        for field, value in given.items():
+            if value != _BOTH_WHOLE[field]:
+                why = f"is not how blueGreen goes: both sides are whole at the switch, so it takes {_BOTH_WHOLE[field]}"
+                return _wrong(field, value, why, "leave it out")
+        if self.to is not None:
+            return _wrong("to", "...", "ends between the sides, and blueGreen has all on one", "leave it out")
+        if self.traffic is None:
+            return _wrong("traffic", None, "is missing: blueGreen has to switch it", "write `traffic: {service: NAME}`")
+        if self.retain is not None and self.retain > MAX_HOLD:
+            return _wrong("retain", format_duration(self.retain), "is over 30 days", "write a shorter time")
+        weighted = [i for i, waypoint in enumerate(self.waypoints) if waypoint.weight is not None]
+        return _misplaced_weight(self, weighted, "would split what blueGreen switches at once") if weighted else None
+
+    def _rolling_problem(self) -> PydanticCustomError | None:
+        if self.retain is not None:
+            return _wrong("retain", format_duration(self.retain), "is for blueGreen", "leave it out")
+        if isinstance(self.traffic, ByService):
+            fix = "write `type: blueGreen`, or split it by a route"
+            return _wrong("traffic.service", self.traffic.service, "can only be switched at once", fix)
+        weighted = [i for i, waypoint in enumerate(self.waypoints) if waypoint.weight is not None]
+        if weighted and self.traffic is None:
+            return _misplaced_weight(self, weighted, "needs something that splits traffic")
+        return None
+
+
+def _misplaced_weight(strategy: Strategy, weighted: list[int], why: str) -> PydanticCustomError:
+    first = weighted[0]
+    fix = "leave it out, or write `type: rolling` with `traffic: {route: NAME, services: {old: NAME, new: NAME}}`"
+    return _wrong(f"waypoints[{first}].weight", strategy.waypoints[first].weight, why, fix)
 
 
 class Readiness(Model):
@@ -549,6 +674,9 @@ class Spec(Rules):
             )
         if self.strategy.to is not None:
             raise _wrong("strategy.to", "...", f"is not for a {self.target.kind}", "leave it out, or use a waypoint")
+        if self.strategy.traffic is not None:
+            why = f"needs a Deployment for each side, and a {self.target.kind} is one object"
+            raise _wrong("strategy.traffic", "...", why, "leave it out, or write `kind: DeploymentPair`")
         surge = self.strategy.max_surge
         if surge not in _ZERO and not self.target.surges(stops=bool(self.strategy.waypoints)):
             what = f"is more than a {self.target.kind} can have" + " with waypoints" * self.target.surges(stops=False)
@@ -627,9 +755,12 @@ def _path(loc: tuple[int | str, ...]) -> str:
     # Pydantic adds the names of a union's branches to the path; they are no fields of the file.
     branches = {"str", "int", "constrained-str", "EnvFrom", "[key]"}
     pairs = zip(("", *loc), loc, strict=False)
-    parts = [p for before, p in pairs if p not in branches and not (before == "target" and p in KINDS)]
+    parts = [p for before, p in pairs if p not in branches and p not in _TAGS.get(before, ())]
     return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).removeprefix(".")
 
+
+_TAGS: dict[int | str, tuple[str, ...]] = {"target": tuple(KINDS), "traffic": ("service", "route")}
+"""The names of a union's branches, by the field that it stands in."""
 
 _WHY_AND_FIX = {
     "extra_forbidden": "is not a field that Segue knows; check its spelling (`segue schema` lists all)",

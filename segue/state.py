@@ -12,7 +12,7 @@ from pydantic import Field
 from segue.lint.findings import Linted
 from segue.lint.start import told
 from segue.lintrule import LintRule
-from segue.observation import Cause, Counts, Foreign, Frozen, Problem, Version
+from segue.observation import Cause, Counts, Foreign, Frozen, Problem, Routed, Version
 from segue.room import Demand
 from segue.spec import Change, Strategy, Waypoint
 
@@ -122,6 +122,8 @@ class State(Frozen):
     claimed: bool = False
     """The target was changed by this rollout, so that going back means writing."""
     mark: Mark = Mark()
+    routed: Routed | None = None
+    """Where the traffic was led by the latest write; none before the first."""
     passed: tuple[int, ...] = ()
     """Indices of the waypoints that are passed, for the present plan."""
     waypoint: Reached | None = None
@@ -248,6 +250,21 @@ class State(Frozen):
             verified=False,
         ).noted(now, "scaled", f"{why} {counts}")
 
+    def after_route(self, routed: Routed, why: str, writes: int, now: float) -> Self:
+        """Record where the traffic goes now; what was verified is asked again after a step back."""
+        before = self.routed or Routed(share=0)
+        changed = routed.share != before.share
+        found = self.but(
+            routed=routed.model_copy(update={"since": now if changed else before.since}),
+            verified=self.verified and routed.share >= before.share,
+            overrules=False,
+            progress_at=now,
+            writes=self.writes + writes,
+        )
+        return (
+            found.noted(now, "traffic", f"{routed.share} % to new: {why}") if changed or self.routed is None else found
+        )
+
     def after_settle(self, counts: Counts, writes: int, now: float, mark: Mark | None = None) -> Self:
         """Record that the counts that are ready are now those that are wanted; a person goes on from here."""
         return self.but(
@@ -261,10 +278,12 @@ class State(Frozen):
             mark=mark or self.mark, resize=left, progress_at=now, verified=False, writes=self.writes + 1
         ).noted(now, "resized", f"{replicas} replicas")
 
-    def after_verify(self, waypoint: tuple[int, Waypoint] | None, now: float) -> Self:
-        """Record that all gates passed: at a waypoint, or at the end."""
+    def after_verify(
+        self, waypoint: tuple[int, Waypoint] | None, now: float, what: str = "every replica is new"
+    ) -> Self:
+        """Record that all gates passed: at a waypoint, or for the whole of it."""
         if waypoint is None:
-            return self.but(verified=True).noted(now, "verified", "every replica is new")
+            return self.but(verified=True).noted(now, "verified", what)
         index, written = waypoint
         hold_s = 0.0 if self.promoted else written.hold.total_seconds()
         reached = Reached(index=index, at=str(written.at), hold_until=now + hold_s, approved=not written.approval)

@@ -8,6 +8,7 @@ from segue.decide import next_waypoint
 from segue.observation import Frozen, Observation, Version
 from segue.spec import Rules, Target
 from segue.state import Goal, Phase, State
+from segue.traffic import ALL
 
 
 class SideStatus(Frozen):
@@ -37,6 +38,7 @@ class Status(Frozen):
     baseline: Version | None = None
     wanted: Version | None = None
     next_waypoint: str = ""
+    traffic: int | None = Field(default=None, description="Percent to the new side; none where replicas lead it.")
     needs_person: bool = False
     can: tuple[str, ...] = Field(default=(), description="The messages that make sense now.")
     moves: int = 0
@@ -62,6 +64,7 @@ def make_status(
         baseline=state.baseline if state.baseline.template else None,
         wanted=state.wanted if state.wanted.template else None,
         next_waypoint=f"{rules.strategy.waypoints[ahead[0]].at} ({ahead[1]} new)" if ahead else "",
+        traffic=state.routed.share if state.routed else None,
         needs_person=state.needs_person, can=possible(state), moves=state.moves,
         started_at=started_at, updated_at=now,
     )  # fmt: skip
@@ -90,7 +93,8 @@ def possible(state: State) -> tuple[str, ...]:
         return ("approve", "reject", "pause", *always)
     if state.paused or state.held is not None:
         return ("resume", *always)
-    holding = ("promote",) if state.waypoint is not None else ()
+    is_retained = state.routed is not None and state.routed.share == ALL and not state.promoted
+    holding = ("promote",) if state.waypoint is not None or is_retained else ()
     return (*holding, "pause", *(("settle",) if state.claimed else ()), *always)
 
 
@@ -103,6 +107,7 @@ def to_markdown(status: Status) -> str:
         "Old": f"{status.old.ready} ready of {status.old.replicas} — {status.baseline or '?'}",
         "New": f"{status.new.ready} ready of {status.new.replicas} — {status.wanted or '?'}",
         "Budget": f"at least {status.floor} ready, at most {status.ceiling} in all ({status.replicas} wanted)",
+        **({} if status.traffic is None else {"Traffic": f"{status.traffic} % to new"}),
         "Next waypoint": status.next_waypoint or "—",
         "You can": ", ".join(f"`{c}`" for c in status.can) or "—",
     }

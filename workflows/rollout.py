@@ -24,12 +24,13 @@ with workflow.unsafe.imports_passed_through():
     from segue.history import Note
     from segue.lint.start import told
     from segue.messages import Message
-    from segue.observation import Cause, Frozen, Observation, Problem
+    from segue.observation import Cause, Frozen, Observation, Problem, Routed
     from segue.plan import Plan, make_plan
     from segue.report import Report
     from segue.spec import Change, OnFailure, Spec
     from segue.state import Goal, Mark, Outcome, Retarget, State, requested
     from segue.status import Status, make_status, to_markdown
+    from segue.traffic import ALL, held_until
 
 PHASE = SearchAttributeKey.for_keyword(contract.PHASE_ATTRIBUTE)
 TARGET = SearchAttributeKey.for_keyword(contract.TARGET_ATTRIBUTE)
@@ -299,7 +300,8 @@ class RolloutWorkflow:
         match verdict.result:
             case Result.PASS:
                 reached = None if waypoint is None or index is None else (index, waypoint)
-                self._state = self._state.after_verify(reached, now)
+                whole = "the new side is whole" if self._seen and self._seen.old.total else "every replica is new"
+                self._state = self._state.after_verify(reached, now, whole)
             case Result.FAIL:
                 roll_back = self._spec.on_failure is OnFailure.ROLLBACK
                 self._state = self._state.failing(failure_of(verdict), now, roll_back=roll_back)
@@ -322,6 +324,7 @@ class RolloutWorkflow:
                     decision=decision,
                     change=self._spec.change if unwritten else None,
                     generation=self._seen.generation if self._seen else 0,
+                    routed=self._seen.routed if self._seen else None,
                     ready_at=self._proven_at(),
                     note=self._note(decision, ending) if unwritten or decision.act is Act.FINISH else None,
                 ),
@@ -365,6 +368,7 @@ class RolloutWorkflow:
         return {
             Act.RESIZE: contract.RESIZE,
             Act.SETTLE: contract.SETTLE,
+            Act.ROUTE: contract.ROUTE,
             Act.UNDO: contract.UNDO,
             Act.FINISH: contract.FINISH,
         }[decision.act]
@@ -465,12 +469,19 @@ class RolloutWorkflow:
     def status(self) -> Status:
         """Where is it, what does it wait for, what can I do?"""
         now, waypoint = _now(), self._state.waypoint
-        waits = self._state.stopped or (waypoint.waits_for(now) if waypoint else self._waits)
+        waits = self._state.stopped or (waypoint.waits_for(now) if waypoint else self._retains(now) or self._waits)
         return make_status(
             workflow_id=workflow.info().workflow_id, name=self._task.name, target=self._spec.target,
             rules=self._spec.rules, state=self._state, seen=self._seen, waits=waits,
             started_at=self._started_at, now=now,
         )  # fmt: skip
+
+    def _retains(self, now: float) -> str:
+        """Say that the old side is kept for a switch back; empty while it is not."""
+        routed = self._state.routed
+        is_led = self._state.goal is Goal.FORWARD and routed is not None and routed.share == ALL
+        is_kept = is_led and now < held_until(self._spec.strategy, self._state)
+        return "the end of retain, with the old side whole for an instant switch back" if is_kept else ""
 
     @workflow.query(name=contract.REPORT_QUERY)
     def report(self) -> Report:
@@ -640,11 +651,16 @@ def _after(state: State, decision: Decision, written: Written, now: float, endin
             _counts_of(decision), decision.why, now, written.mark, written.writes, decision.fits
         ),
         Act.SETTLE: lambda: state.after_settle(_counts_of(decision), written.writes, now, written.mark),
+        Act.ROUTE: lambda: state.after_route(_routed_by(decision, written), decision.why, written.writes, now),
         Act.RESIZE: lambda: state.after_resize(decision.replicas or 0, now, written.mark),
         Act.UNDO: lambda: state.after_undo(written.writes, now, written.mark, _step_of(decision)),
         Act.FINISH: lambda: state.after_finish(written.writes, now, ending),
     }
     return recorders[decision.act]()
+
+
+def _routed_by(decision: Decision, written: Written) -> Routed:
+    return written.routed or Routed(share=decision.share or 0)
 
 
 def _warnings(prepared: contract.Prepared) -> tuple[str, ...]:
@@ -673,6 +689,8 @@ def _respecified(spec: Spec, wish: Retarget) -> Spec:
         change = wish.change if wish.onto_baseline else spec.change.overlaid(wish.change)
     if wish.strategy is None:
         return spec.model_copy(update={"change": change})
+    if (wish.strategy.type, wish.strategy.traffic) != (spec.strategy.type, spec.strategy.traffic):
+        raise ValueError("a strategy's type and traffic stay what they were; abort, and start again with the others")
     rules = spec.rules.model_copy(update={"strategy": wish.strategy})
     return Spec(target=spec.target, change=change, accept=spec.accept, **dict(rules))
 

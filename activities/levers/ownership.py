@@ -194,6 +194,12 @@ def foreign_hold(found: Object, template: str, hold: str, fields: Fields, state:
     return Foreign(who=latest_of(writers), what=", ".join(changed), template=template)
 
 
+def writer_of(found: Object, *paths: tuple[str, ...]) -> str | None:
+    """Return who else wrote one of these fields of the spec; none where only we did."""
+    writers = writers_of(found, *paths)
+    return None if {w["manager"] for w in writers} == {FIELD_MANAGER} else latest_of(writers)
+
+
 def writers_of(found: Object, *paths: tuple[str, ...], scale: bool = False) -> list[Object]:
     """Return who wrote one of these fields of the spec, from the object's own record of who owns which field.
 

@@ -334,7 +334,7 @@ class _Writing:
             raise Stale(str(seen.foreign))
         if goal == pair.counts and pair.baseline and pair.template in {state.wanted.template, ""}:
             return pair
-        if pair.generation != self.generation:
+        if pair.generation != self.generation and not finishing:  # an attempt that was cut off may have freed one
             raise Stale(f"the target is at generation {pair.generation}, not {self.generation}")
         problem = objection(resolve_budget(self.asked.rules.strategy, seen.replicas), seen, goal) if goal else ""
         if problem:

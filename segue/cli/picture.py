@@ -91,6 +91,7 @@ def _facts(status: Status) -> Table:
     facts = {
         "waits for": status.waiting_for,
         "why": status.reason,
+        "traffic": "" if status.traffic is None else f"{status.traffic} % to new",
         "next waypoint": status.next_waypoint,
         "you can": ", ".join(status.can),
     }

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from segue.plan import GROUPS, OPERATOR, SCALE_BOTH, SCALE_NEW, SCALE_OLD, Plan, Stage
+from segue.plan import GROUPS, OPERATOR, ROUTE, SCALE_BOTH, SCALE_NEW, SCALE_OLD, Plan, Stage
 from segue.spec import Rollout
 
 _BAR_CELLS = 40
@@ -24,12 +24,16 @@ def plan_table(rollout: Rollout, made: Plan) -> RenderableType:
     numbered = any(stage.partition is not None for stage in made.stages)
     for title in ("stage", "old", "new", "total", *(["partition"] * numbered)):
         table.add_column(title, justify="right")
+    is_led = any(stage.traffic is not None for stage in made.stages)
+    if is_led:
+        table.add_column("traffic", justify="right")
     for title in ("", "what happens", "waypoint"):
         table.add_column(title)
     before: Stage | None = None
     for number, stage in enumerate(made.stages):
         partition = "" if stage.partition is None else stage.partition
-        cells = (number, stage.old, stage.new, stage.old + stage.new, *([partition] * numbered))
+        traffic = (f"{stage.traffic} %",) if is_led else ()
+        cells = (number, stage.old, stage.new, stage.old + stage.new, *([partition] * numbered), *traffic)
         table.add_row(*map(str, cells), _bar(stage, made.ceiling), _action(before, stage), _waypoint(stage))
         before = stage
     target = rollout.spec.target
@@ -58,9 +62,15 @@ def _action(before: Stage | None, stage: Stage) -> str:
         SCALE_NEW: f"add {added} new, until ready",
         SCALE_OLD: f"remove {gone} old",
         SCALE_BOTH: f"replace {gone} old by {added} new, until ready",
+        ROUTE: _routed(stage),
         OPERATOR: "its own operator replaces them, by its own budget",
     }
     return words[stage.action]
+
+
+def _routed(stage: Stage) -> str:
+    kept = f", keep the old for {stage.retain}" if stage.retain else ""
+    return f"lead {stage.traffic} % of the traffic to new{kept}"
 
 
 def _group_action(gone: int, surge: int) -> str:

@@ -25,4 +25,4 @@ def test_a_page_shows_the_plan_that_its_example_prints(
 
 
 def test_every_kind_has_its_page() -> None:
-    assert {"deployment.md", "supervised.md"} <= {page for page, _, _ in PAGES}
+    assert {"bluegreen.md", "deployment.md", "route.md", "supervised.md"} <= {page for page, _, _ in PAGES}

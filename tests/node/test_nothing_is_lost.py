@@ -94,6 +94,31 @@ async def test_a_version_that_outgrows_its_memory_comes_back(serving: Serving) -
         assert any(at - 1 <= request.at <= at + NOTICED_S for at in killed_at), (request, sorted(killed_at))
 
 
+async def test_blue_green(serving: Serving) -> None:
+    """Switched, switched back at once, and switched again for good: nothing is lost."""
+    await serving.deploy("chat", MLSERVER, labels={"side": "blue"})
+    serving.lab.worker()
+    target = {"kind": "DeploymentPair", "namespace": serving.lab.namespace, "old": "chat", "new": "chat-green"}
+    server = {"name": "server", "image": f"{MLSERVER.image}:v2"}
+    change = {"patch": {"metadata": {"labels": {"side": "green"}}, "spec": {"containers": [server]}}}
+    strategy = {"type": "blueGreen", "traffic": {"service": "chat"}, "retain": "5s"}
+    spec = {"target": target, "strategy": strategy, "readiness": QUICK}
+    with serving.traffic("chat") as load:
+        run = await serving.lab.start("chat", change, **spec)
+        await run.until("the switch", lambda status: status.traffic == 100)
+        await until("v2 to answer", lambda: "v2" in load.so_far().by_version)
+        await run.send("abort")
+        assert (await run.end()).status.outcome == "Aborted"
+        assert {pod.spec.containers[0].image for pod in serving.lab.pods("chat")} == {f"{MLSERVER.image}:v1"}
+        run = await serving.lab.start("chat", change, **spec)
+        assert (await run.end()).status.outcome == "Completed"
+        await until("blue to be gone", lambda: len(serving.lab.pods("chat")) == REPLICAS)
+        outcomes = await asyncio.to_thread(load.stop)
+    assert_nothing_lost(outcomes)
+    assert outcomes.by_version.keys() == {"v1", "v2"}
+    assert {pod.spec.containers[0].image for pod in serving.lab.pods("chat")} == {f"{MLSERVER.image}:v2"}
+
+
 async def test_steered(serving: Serving) -> None:
     """Paused and resumed, scaled in the middle, retargeted, aborted: nothing is lost."""
     await serving.deploy("chat", MLSERVER)

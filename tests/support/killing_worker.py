@@ -53,6 +53,7 @@ CRASHING = {"patch": {"metadata": {"labels": {"segue.dev/fake": "crash-loop"}}}}
 PHASES = ("before", "during", "after")
 WRITES = {a.name for a in (
     contract.SCALE_NEW, contract.SCALE_OLD, contract.RESIZE, contract.SETTLE, contract.UNDO, contract.FINISH,
+    contract.ROUTE,
 )}  # fmt: skip
 WATCHES = {contract.AWAIT_READY.name}
 

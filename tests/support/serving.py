@@ -50,9 +50,10 @@ class Serving:
 
     async def deploy(
         self, name: str, server: Server, replicas: int = REPLICAS, tag: str = "v1", *, pre_stop_s: int = BRIDGE_S,
-        grace_s: int = 40, accelerator: str = "", **spec: Any,
+        grace_s: int = 40, accelerator: str = "", labels: dict[str, str] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
-        """Make a Deployment of real servers and its Service, and wait until it serves."""
+        """Make a Deployment of real servers and its Service, and wait until it serves; both with the labels."""
+        labels = {"app": name, **(labels or {})}
         limits = {"memory": server.memory, **({accelerator: "1"} if accelerator else {})}
         container: dict[str, Any] = {
             "name": "server",
@@ -65,7 +66,7 @@ class Serving:
         if pre_stop_s:
             container["lifecycle"] = {"preStop": {"sleep": {"seconds": pre_stop_s}}}
         template = {
-            "metadata": {"labels": {"app": name}},
+            "metadata": {"labels": labels},
             "spec": {
                 "containers": [container],
                 "nodeSelector": {"segue.dev/node": "real"},
@@ -79,7 +80,7 @@ class Serving:
             "metadata": {"name": name},
             "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template, **spec},
         }
-        service = {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8080}]}
+        service = {"selector": labels, "ports": [{"port": 80, "targetPort": 8080}]}
         self.lab.core.create_namespaced_service(self.lab.namespace, {"metadata": {"name": name}, "spec": service})
         self.lab.apps.create_namespaced_deployment(self.lab.namespace, body)
         await self.serves(name)

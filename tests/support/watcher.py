@@ -146,20 +146,20 @@ class PodWatcher:
         self.asked.append(sum(rs["spec"].get("replicas", 0) for rs in self._sets.objects.values()))
 
     def _sample(self, event: str) -> None:
-        live = [p for p in self._pods.objects.values() if _is_live(p)]
+        live = [p for p in self._pods.objects.values() if is_live(p)]
         versions: dict[str, list[int]] = {}
         for pod in live:
             counts = versions.setdefault(_version(pod), [0, 0])
             counts[0] += 1
-            counts[1] += _is_ready(pod)
+            counts[1] += is_ready(pod)
         leaving = [p for p in self._pods.objects.values() if "deletionTimestamp" in p["metadata"]]
         for pod in leaving:
             name = pod["metadata"]["name"]
-            if name not in self._stopped and _is_ready(pod):
+            if name not in self._stopped and is_ready(pod):
                 self.stopped_ready.append(name)
             self._stopped.add(name)
         by_image = tuple((v, c[0], c[1]) for v, c in sorted(versions.items()))
-        ready, placed = sum(map(_is_ready, live)), sum(map(_is_placed, self._pods.objects.values()))
+        ready, placed = sum(map(is_ready, live)), sum(map(_is_placed, self._pods.objects.values()))
         self.killed_at |= {at for pod in self._pods.objects.values() for at in _kills(pod)}
         self.samples.append(Sample(len(live), ready, by_image, event, time.monotonic(), len(leaving), placed))
 
@@ -212,14 +212,16 @@ def _lines(response: Any) -> Any:
         yield from (line for line in lines if line.strip())
 
 
-def _is_live(pod: Any) -> bool:
+def is_live(pod: Any) -> bool:
+    """Whether a pod is neither ended nor told to."""
     return "deletionTimestamp" not in pod["metadata"] and pod.get("status", {}).get("phase") not in (
         "Failed",
         "Succeeded",
     )
 
 
-def _is_ready(pod: Any) -> bool:
+def is_ready(pod: Any) -> bool:
+    """Whether its Ready condition is true."""
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
 
 

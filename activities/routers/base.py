@@ -1,0 +1,279 @@
+"""What every router does: it leads the traffic by one field of one object, and puts back what was there before.
+
+What was there is kept as an annotation beside it, so that the way back needs neither Temporal nor its history. Every
+write is idempotent, is made only by the owner named there, and has what was decided on as its precondition.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from activities.cluster import Cluster, Object
+from activities.levers.ownership import OWNER, Stale, annotations_of, writer_of
+from activities.levers.pair import LABEL
+from activities.watching import NamespaceWatch
+from segue.contract import PrepareInput, WriteInput, Written
+from segue.errors import Conflict, NotFound, Refused
+from segue.observation import Foreign, Routed
+from segue.spec import Rules, Target
+from segue.state import Goal, State
+from segue.traffic import ALL
+
+SAVED = "segue.dev/traffic"
+"""What led the traffic before the rollout, and what leads all of it to the new side, as JSON."""
+_ATTEMPTS = 5
+
+Lead = Literal["before", "after"]
+Content = Any
+"""The field that leads the traffic, as the API server's JSON."""
+
+
+class Sight(NamedTuple):
+    """What is seen of the object that leads the traffic."""
+
+    routed: Routed | None = None
+    foreign: Foreign | None = None
+
+
+class Leading(ABC):
+    """What leads the traffic, as it was before: what it says for each share, and which share it says."""
+
+    @abstractmethod
+    def content(self, share: int) -> Content:
+        """Return what leads ``share`` percent to the new side; at 0 exactly what was there before."""
+
+    @abstractmethod
+    def share(self, content: Content) -> int | None:
+        """Return the percent that goes to the new side; none where it is none of those that a rollout writes."""
+
+
+class Router(ABC):
+    """Leads the traffic by one kind of object."""
+
+    kind: ClassVar[str]
+    """As the client names it."""
+    word: ClassVar[str]
+    """As a person names it."""
+    field: ClassVar[str]
+    """The field of its spec that leads the traffic."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What it must see of a namespace, beside the target."""
+        return (self.kind,)
+
+    # --- what each kind does in its own way -----------------------------------------------------------------
+
+    @abstractmethod
+    def name(self, rules: Rules) -> str:
+        """Return the object's name."""
+
+    @abstractmethod
+    def read(self, found: Object, rules: Rules) -> Content:
+        """Return what leads the traffic now."""
+
+    @abstractmethod
+    def patch(self, found: Object, content: Content) -> Object:
+        """Return the spec's patch that writes it."""
+
+    @abstractmethod
+    def leading(self, saved: Content, target: Target, rules: Rules, new: Object | None) -> Leading:
+        """Return what is written for each share; ``new`` is the new side's Deployment.
+
+        Raises:
+            Refused: when what was there cannot be led.
+        """
+
+    @abstractmethod
+    async def check(self, asked: PrepareInput, saved: Content, old: Object, new: Object) -> None:
+        """Check that it leads to the old side, and what else must be there.
+
+        Raises:
+            Refused: when it does not.
+        """
+
+    # --- what all do ------------------------------------------------------------------------------------------
+
+    async def prepare(self, asked: PrepareInput, owner: str) -> None:
+        """Look at the object; nothing is written.
+
+        Raises:
+            Refused: when it cannot lead the traffic from the old side to the new.
+        """
+        target, rules = asked.target, asked.rules
+        found = await self._cluster.get(self.kind, target.namespace, self.name(rules))
+        holder = annotations_of(found).get(OWNER)
+        if holder is not None and is_same(holder, owner):
+            return  # under way, or left by a former run of ours
+        if holder is not None:
+            raise Refused(
+                f"leads the traffic of {holder}", field=f"{self.word} {target.namespace}/{self.name(rules)}",
+                fix=f"let that end; if it has, take the annotations {OWNER} and {SAVED} away",
+            )  # fmt: skip
+        saved = self.read(found, rules)
+        old, new = await self._side(target, "old"), await self._side(target, "new")
+        if old is None:
+            return  # the lever says so
+        new = new or _to_be_made(old, asked)
+        self.leading(saved, target, rules, new)
+        await self.check(asked, saved, old, new)
+
+    def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State) -> Sight | None:
+        """Return what the shared watch shows; none while it is older than the latest write."""
+        found = watch.get(self.kind, self.name(rules))
+        if found is None:
+            return Sight(foreign=Foreign(who="somebody", what=f"{self.word} {self.name(rules)}: it is gone"))
+        if state.routed is not None and _version(found) < state.routed.version:
+            return None
+        return self._sight(found, target, rules, state, watch.get("deployments", side_name(target, "new")))
+
+    async def observe(self, target: Target, rules: Rules, state: State) -> Sight:
+        """Read the object afresh."""
+        found = await self._cluster.get(self.kind, target.namespace, self.name(rules))
+        return self._sight(found, target, rules, state, await self._side(target, "new"))
+
+    def _sight(self, found: Object, target: Target, rules: Rules, state: State, new: Object | None) -> Sight:
+        holder, content = annotations_of(found).get(OWNER), self.read(found, rules)
+        if holder is not None and not is_same(holder, state.owner):
+            return Sight(foreign=Foreign(who=holder or "somebody", what=self._what(rules)))
+        leading = self.leading(_saved(found, state, content), target, rules, new)
+        share = leading.share(content)
+        seen = None if share is None else Routed(share=share, version=_version(found))
+        mark = state.routed
+        changed = share is None or (mark is not None and (share != mark.share or holder is None))
+        who = writer_of(found, (f"f:{self.field}",)) if changed else None
+        if changed and (who is not None or share is None):
+            return Sight(seen, Foreign(who=who or "somebody", what=self._what(rules)))
+        return Sight(seen)
+
+    def _what(self, rules: Rules) -> str:
+        return f"spec.{self.field} of {self.word} {self.name(rules)}"
+
+    async def route(self, asked: WriteInput) -> Written:
+        """Lead ``asked.decision.share`` percent to the new side; the first time, claim the object as it is."""
+        target, rules, state, share = asked.target, asked.rules, asked.state, asked.decision.share or 0
+
+        def make(found: Object) -> tuple[Object | None, Routed]:
+            holder, content = annotations_of(found).get(OWNER), self.read(found, rules)
+            if holder is not None and not is_same(holder, state.owner):
+                raise Stale(f"{self.word} {self.name(rules)} leads the traffic of {holder}")
+            saved = _saved(found, state, content)
+            leading = self.leading(saved, target, rules, new)
+            wanted, kept = leading.content(share), as_kept(saved, leading.content(ALL))
+            routed = Routed(share=share, version=_version(found), saved=json.dumps(saved))
+            if content == wanted and holder == state.owner and SAVED in annotations_of(found):
+                return None, routed
+            if asked.routed is not None and asked.routed.version != _version(found):
+                raise Stale(f"{self.word} {self.name(rules)} was changed since it was decided")
+            patch = self.patch(found, wanted) if content != wanted else {}
+            return {**patch, "metadata": {"annotations": {OWNER: state.owner, SAVED: kept}}}, routed
+
+        new = await self._side(target, "new")
+        try:
+            return await self._write(target.namespace, self.name(rules), make)
+        except Stale as stale:
+            return Written(done=False, why=str(stale))
+
+    async def finish(self, asked: WriteInput) -> int:
+        """Give the object free: forward as it is led now, on the way back exactly as it was."""
+        return await self._free(asked, self.name(asked.rules), "before" if asked.state.goal is Goal.BACK else None)
+
+    async def _free(self, asked: WriteInput, name: str, lead: Lead | None) -> int:
+        def make(found: Object) -> tuple[Object | None, None]:
+            if annotations_of(found).get(OWNER) != asked.state.owner:
+                return None, None  # done before, or another's by now
+            return self.free(found, lead), None
+
+        try:
+            return (await self._write(asked.target.namespace, name, make)).writes
+        except NotFound:
+            return 0
+
+    def free(self, found: Object, lead: Lead | None = None) -> Object:
+        """Return the patch that takes our annotations away, and with ``lead`` writes what is kept there."""
+        kept = annotations_of(found).get(SAVED)
+        patch = self.patch(found, json.loads(kept)[lead]) if lead and kept else {}
+        return {**patch, "metadata": {"annotations": {OWNER: None, SAVED: None}}}
+
+    async def release(self, target: Target, lead: Lead) -> int:
+        """Give all objects free that lead the target's traffic, without its rollout."""
+        try:
+            found = (await self._cluster.list(self.kind, target.namespace))["items"]
+        except NotFound:
+            return 0  # an API server without this kind
+        claim = f"/{target.namespace}/{target.kind}/{target.name}"
+
+        def is_claimed(each: Object) -> bool:
+            return annotations_of(each).get(OWNER, "").rpartition("@")[0].endswith(claim)
+
+        def make(each: Object) -> tuple[Object | None, None]:
+            return (self.free(each, lead) if is_claimed(each) else None), None
+
+        names = [each["metadata"]["name"] for each in found if is_claimed(each)]
+        return sum([(await self._write(target.namespace, name, make)).writes for name in names])
+
+    async def _write(self, namespace: str, name: str, make: Any) -> Written:
+        for _ in range(_ATTEMPTS):
+            found = await self._cluster.get(self.kind, namespace, name)
+            patch, routed = make(found)
+            if patch is None:
+                return Written(done=True, routed=routed)
+            patch["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+            try:
+                after = await self._cluster.patch(self.kind, namespace, name, patch)
+            except Conflict:
+                continue
+            routed = routed and routed.model_copy(update={"version": _version(after)})
+            return Written(done=True, writes=1, routed=routed)
+        raise Conflict(f"{self.word} {namespace}/{name} changes faster than it can be written")
+
+    async def _side(self, target: Target, side: str) -> Object | None:
+        try:
+            return await self._cluster.get("deployments", target.namespace, side_name(target, side))
+        except NotFound:
+            return None
+
+
+def side_name(target: Target, side: str) -> str:
+    """Return the name of the Deployment of the side ``old`` or ``new``."""
+    return str(getattr(target, side))
+
+
+def is_same(holder: str, owner: str) -> bool:
+    """Whether a holder is the owner, or a former run of the same workflow: that one has ended."""
+    return holder.rpartition("@")[0] == owner.rpartition("@")[0]
+
+
+def as_kept(before: Content, after: Content) -> str:
+    """Return what led the traffic, and what leads all of it to the new side, as the object keeps it."""
+    return json.dumps({"before": before, "after": after}, separators=(",", ":"))
+
+
+def labels_of(deployment: Object) -> dict[str, str]:
+    """Return the labels of a Deployment's pods."""
+    labels: dict[str, str] = deployment["spec"]["template"]["metadata"].get("labels", {})
+    return labels
+
+
+def _to_be_made(old: Object, asked: PrepareInput) -> Object:
+    """Return what is known of a new Deployment that the rollout makes from the old one: its name and its labels."""
+    name = side_name(asked.target, "new")
+    changed = ((asked.change.patch or {}).get("metadata") or {}).get("labels") or {}
+    labels = {**labels_of(old), **changed, LABEL: name}
+    return {"metadata": {"name": name}, "spec": {"template": {"metadata": {"labels": labels}}}}
+
+
+def _saved(found: Object, state: State, content: Content) -> Content:
+    """Return what was there before the rollout: as recorded, as kept on the object, or what is there now."""
+    if state.routed is not None and state.routed.saved:
+        return json.loads(state.routed.saved)
+    kept = annotations_of(found).get(SAVED)
+    return json.loads(kept)["before"] if kept else content
+
+
+def _version(found: Object) -> int:
+    """Return the resource version, which can be compared (since Kubernetes 1.35 that is promised)."""
+    return int(found["metadata"]["resourceVersion"])

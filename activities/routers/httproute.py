@@ -1,0 +1,109 @@
+"""Splits traffic by the weights of a Gateway API HTTPRoute's backends.
+
+An HTTPRoute is a custom resource: a merge patch replaces lists whole, so all rules are written, with one changed.
+"""
+
+import copy
+
+from activities.cluster import Object
+from activities.routers.base import Content, Leading, Router, labels_of
+from segue.contract import PrepareInput
+from segue.errors import Refused
+from segue.spec import ByRoute, Rules, Target
+from segue.traffic import ALL, NONE
+
+KIND = "httproutes.gateway.networking.k8s.io/v1"
+_DEFAULT_WEIGHT = 1
+
+
+class _Weighing(Leading):
+    def __init__(self, saved: Content, old: str, new: str) -> None:
+        refs = {ref["name"]: ref for ref in saved["backendRefs"]}
+        self._saved = saved
+        self._old = refs[old]
+        self._new = {**refs.get(new, self._old), "name": new}
+
+    def content(self, share: int) -> Content:
+        if share == NONE:
+            return self._saved
+        weighed = [{**self._old, "weight": ALL - share}, {**self._new, "weight": share}]
+        return {**self._saved, "backendRefs": weighed}
+
+    def share(self, content: Content) -> int | None:
+        if content == self._saved:
+            return NONE
+        refs = content["backendRefs"]
+        weight = refs[1].get("weight", _DEFAULT_WEIGHT) if len(refs) == 2 else NONE
+        return weight if content == self.content(weight) else None
+
+
+class HttpRouteRouter(Router):
+    """Writes the weights of an HTTPRoute's backends."""
+
+    kind, word, field = KIND, "httproute", "rules"
+
+    def name(self, rules: Rules) -> str:
+        """Return the HTTPRoute's name."""
+        return _by_route(rules).route
+
+    def read(self, found: Object, rules: Rules) -> Content:
+        """Return the rule's index and its backends: none where there is no such rule."""
+        number, there = _by_route(rules).rule, found["spec"].get("rules", [])
+        return {"rule": number, "backendRefs": there[number].get("backendRefs", []) if number < len(there) else []}
+
+    def patch(self, found: Object, content: Content) -> Object:
+        """Return the patch of all rules, with the backends of one changed."""
+        there = copy.deepcopy(found["spec"].get("rules", []))
+        there[content["rule"]]["backendRefs"] = content["backendRefs"]
+        return {"spec": {"rules": there}}
+
+    def leading(self, saved: Content, target: Target, rules: Rules, new: Object | None) -> Leading:
+        """Return the backends for each share."""
+        by = _by_route(rules)
+        refs = saved["backendRefs"]
+        weights = {ref["name"]: ref.get("weight", _DEFAULT_WEIGHT) for ref in refs}
+        others = weights.keys() - {by.services.old, by.services.new}
+        wrong = (
+            (not refs, f"has no rule {by.rule} with backends", "name the rule by its index"),
+            (not weights.get(by.services.old), f"leads nothing to the old side's service {by.services.old}",
+             "name the Service that it leads to now as services.old"),
+            (weights.get(by.services.new), f"leads traffic to the new side's service {by.services.new} already",
+             "set its weight to 0"),
+            (others, f"leads to {', '.join(sorted(others))} too", "give the two sides a rule of their own"),
+        )  # fmt: skip
+        for applies, why, fix in wrong:
+            if applies:
+                field = f"httproute {target.namespace}/{by.route}: rules[{by.rule}].backendRefs"
+                raise Refused(why, field=field, value=_shown(refs), fix=fix)
+        return _Weighing(saved, by.services.old, by.services.new)
+
+    async def check(self, asked: PrepareInput, saved: Content, old: Object, new: Object) -> None:
+        """Check that each side's Service selects that side's pods and not the other's."""
+        target, services = asked.target, _by_route(asked.rules).services
+        for side, name in (("old", services.old), ("new", services.new)):
+            service = await self._cluster.get("services", target.namespace, name)
+            selector = service["spec"].get("selector") or {}
+            for other, deployment in (("old", old), ("new", new)):
+                selects = bool(selector) and selector.items() <= labels_of(deployment).items()
+                if selects != (other == side):
+                    verb = "selects" if selects else "does not select"
+                    raise Refused(
+                        f"{verb} the pods of the {other} side, deployment {deployment['metadata']['name']}",
+                        field=f"service {target.namespace}/{name}", value=_shown_selector(selector),
+                        fix=f"let it select exactly the {side} side's pods",
+                    )  # fmt: skip
+
+
+def _by_route(rules: Rules) -> ByRoute:
+    traffic = rules.strategy.traffic
+    if not isinstance(traffic, ByRoute):
+        raise TypeError("the strategy leads no HTTPRoute")
+    return traffic
+
+
+def _shown(backends: list[Object]) -> str:
+    return ", ".join(f"{ref['name']}: {ref.get('weight', _DEFAULT_WEIGHT)}" for ref in backends) or "none"
+
+
+def _shown_selector(selector: Object) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(selector.items())) or "none"

@@ -1,0 +1,139 @@
+"""Leads all traffic to one side by a Service's selector: one write, and every proxy follows."""
+
+from activities.cluster import Object
+from activities.levers.ownership import OWNER, Stale, annotations_of
+from activities.routers.base import SAVED, Content, Leading, Router, as_kept, is_same, labels_of
+from segue.contract import PrepareInput, WriteInput, Written
+from segue.errors import NotFound, Refused
+from segue.observation import Routed
+from segue.spec import ByService, Rules, Target
+from segue.traffic import ALL, NONE
+
+Selector = dict[str, str]
+
+
+class _Selecting(Leading):
+    def __init__(self, saved: Selector, switched: Selector | None) -> None:
+        self._contents = {NONE: saved, ALL: switched}
+
+    def content(self, share: int) -> Content:
+        return self._contents[share]
+
+    def share(self, content: Content) -> int | None:
+        return next((share for share, known in self._contents.items() if known == content), None)
+
+
+class ServiceRouter(Router):
+    """Points a Service at the old side's pods or at the new side's."""
+
+    kind, word, field = "services", "service", "selector"
+
+    def name(self, rules: Rules) -> str:
+        """Return the Service's name."""
+        return _by_service(rules).service
+
+    def read(self, found: Object, rules: Rules) -> Content:
+        """Return the selector."""
+        return found["spec"].get("selector") or {}
+
+    def patch(self, found: Object, content: Content) -> Object:
+        """Return the patch of the selector: what is not in it goes."""
+        gone: dict[str, str | None] = dict.fromkeys(found["spec"].get("selector") or {})
+        return {"spec": {"selector": {**gone, **content}}}
+
+    def leading(self, saved: Content, target: Target, rules: Rules, new: Object | None) -> Leading:
+        """Return the selectors of both sides; the new one's has the same keys."""
+        return _Selecting(saved, new and self._switched(saved, target, rules, new))
+
+    def _switched(self, saved: Selector, target: Target, rules: Rules, new: Object) -> Selector:
+        labels = labels_of(new)
+        lacking = [key for key in saved if key not in labels]
+        field, shown = f"service {target.namespace}/{self.name(rules)}", _shown(saved)
+        if lacking:
+            raise Refused(
+                f"selects by {', '.join(lacking)}, which the pods of deployment {new['metadata']['name']} do not have",
+                field=field, value=shown, fix=f"give the new side's pod template the label {lacking[0]}",
+            )  # fmt: skip
+        switched = {key: labels[key] for key in saved}
+        if switched == saved:
+            raise Refused(
+                "selects the pods of both sides, so it cannot be switched",
+                field=field, value=shown, fix="let it select by a label in which they differ (see `change.patch`)",
+            )  # fmt: skip
+        return switched
+
+    async def check(self, asked: PrepareInput, saved: Content, old: Object, new: Object) -> None:
+        """Check that the Service selects the old side, and that the preview Service is there."""
+        target, by = asked.target, _by_service(asked.rules)
+        field = f"service {target.namespace}/{by.service}"
+        if not saved or not saved.items() <= labels_of(old).items():
+            raise Refused(
+                f"does not select the pods of deployment {old['metadata']['name']}", field=field, value=_shown(saved),
+                fix="name the Service that users reach the old side by",
+            )  # fmt: skip
+        if by.preview is not None:
+            preview = await self._cluster.get("services", target.namespace, by.preview)
+            holder = annotations_of(preview).get(OWNER)
+            if holder is not None and not is_same(holder, asked.owner):
+                raise Refused(
+                    f"is the preview of {holder}", field=f"service {target.namespace}/{by.preview}",
+                    fix=f"let that end, or name another; if it has, take the annotations {OWNER} and {SAVED} away",
+                )  # fmt: skip
+
+    async def route(self, asked: WriteInput) -> Written:
+        """Point the preview at the new side, then switch the Service that users reach."""
+        try:
+            previewed = await self._preview(asked)
+        except Stale as stale:
+            return Written(done=False, why=str(stale))
+        written = await super().route(asked)
+        return written.model_copy(update={"writes": written.writes + previewed})
+
+    async def _preview(self, asked: WriteInput) -> int:
+        target, name, owner = asked.target, _by_service(asked.rules).preview, asked.state.owner
+        new = await self._side(target, "new")
+        if name is None or new is None:
+            return 0
+
+        def make(found: Object) -> tuple[Object | None, Routed | None]:
+            holder = annotations_of(found).get(OWNER)
+            if holder == owner:
+                return None, None
+            if holder is not None and not is_same(holder, owner):
+                raise Stale(f"service {name} is the preview of {holder}")
+            before = self.read(found, asked.rules)
+            kept = annotations_of(found).get(SAVED) or as_kept(before, before)
+            wanted = new["spec"]["selector"]["matchLabels"]
+            return {
+                **self.patch(found, wanted),
+                "metadata": {"annotations": {OWNER: owner, SAVED: kept}},
+            }, None
+
+        return (await self._write(target.namespace, name, make)).writes
+
+    async def finish(self, asked: WriteInput) -> int:
+        """Give both Services free; the preview points again where it did."""
+        return await self._finish_preview(asked) + await super().finish(asked)
+
+    async def _finish_preview(self, asked: WriteInput) -> int:
+        target, name = asked.target, _by_service(asked.rules).preview
+        if name is None:
+            return 0
+        new = await self._side(target, "new")
+        try:
+            found = await self._cluster.get("services", target.namespace, name)
+        except NotFound:
+            return 0
+        as_left = new is None or self.read(found, asked.rules) == new["spec"]["selector"]["matchLabels"]
+        return await self._free(asked, name, "before" if as_left else None)  # what somebody else made of it stays
+
+
+def _by_service(rules: Rules) -> ByService:
+    traffic = rules.strategy.traffic
+    if not isinstance(traffic, ByService):
+        raise TypeError("the strategy leads no Service")
+    return traffic
+
+
+def _shown(selector: Selector) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(selector.items())) or "none"

@@ -1,0 +1,118 @@
+"""Which share of the traffic the new side should have, and what must stay of a side that has some. Pure.
+
+Traffic is separate from replicas: what a strategy without ``traffic`` leaves to one Service over both sides is written
+here, as percent to the new side. No side without a ready replica ever gets any, and no side that has some is emptied.
+"""
+
+from segue.observation import Observation
+from segue.spec import Strategy, Way
+from segue.state import Goal, State
+
+NONE, ALL = 0, 100
+
+
+def leaves_new(state: State, seen: Observation) -> bool:
+    """Whether the new side is left: on the way back, and for another version after a retarget."""
+    return state.goal is Goal.BACK or (seen.template != state.wanted.template and seen.new.total > 0)
+
+
+def share_of(seen: Observation) -> int:
+    """Return the percent of the traffic that the new side has now."""
+    return seen.routed.share if seen.routed is not None else NONE
+
+
+def reached_weight(strategy: Strategy, state: State) -> int:
+    """Return the weight of the latest waypoint that is reached and verified; one without a weight changes none."""
+    reached = (*state.passed, *((state.waypoint.index,) if state.waypoint else ()))
+    weights = [strategy.waypoints[i].weight for i in reached]
+    return next((w for w in reversed(weights) if w is not None), NONE)
+
+
+def wanted_share(
+    strategy: Strategy, seen: Observation, *, back: bool, weight: int, verified: bool, ahead: bool, last: bool
+) -> int:
+    """Return the percent of the traffic that the new side should have.
+
+    ``back`` says that the new side is being left; ``weight`` is that of the latest waypoint; ``verified`` says that
+    every new replica is; ``ahead`` that a waypoint is still to come; ``last`` that the next move takes the last old
+    replicas.
+    """
+    now = share_of(seen)
+    if is_stranded(seen):
+        return ALL if seen.new.ready else NONE
+    if back:
+        wanted = _share_back(now, seen)
+    elif strategy.type is Way.BLUE_GREEN:
+        whole = verified and not ahead and seen.new.proven >= seen.replicas
+        wanted = ALL if now == ALL or whole else NONE
+    else:
+        wanted = ALL if not ahead and (now == ALL or (last and seen.new.proven)) else weight
+        wanted = ALL if wanted and not seen.old.ready else wanted
+    gains_nothing_ready = (wanted > now and not seen.new.ready) or (wanted < now and not seen.old.ready)
+    return now if gains_nothing_ready else wanted
+
+
+def is_stranded(seen: Observation) -> bool:
+    """Whether traffic goes to a side without a ready replica, and the other has some.
+
+    Nothing goes to a new side that had none before: it is not verified.
+    """
+    now = share_of(seen)
+    return now > NONE and bool(
+        (not seen.new.ready and seen.old.ready) or (now < ALL and not seen.old.ready and seen.new.ready)
+    )
+
+
+def _share_back(now: int, seen: Observation) -> int:
+    """Give all to the old side at once; where it has none it may be all but gone: when it is no weaker than the new."""
+    return NONE if now < ALL or seen.old.ready >= seen.new.ready else now
+
+
+def must_stay(strategy: Strategy, state: State, seen: Observation, now: float) -> int:
+    """Return how many replicas must stay of the side that is left: of the old one forward, else of the new one."""
+    if strategy.traffic is None:
+        return 0
+    share, is_blue_green = share_of(seen), strategy.type is Way.BLUE_GREEN
+    is_held = now < held_until(strategy, state)
+    if leaves_new(state, seen):
+        return seen.new.total if is_blue_green and share else 1 if share else seen.new.total if is_held else 0
+    if share < ALL:
+        return max(seen.old.total, seen.replicas) if is_blue_green else 1
+    is_free = not is_held and (not is_blue_green or seen.new.proven >= seen.replicas)
+    return 0 if is_free else seen.old.total
+
+
+def held_until(strategy: Strategy, state: State) -> float:
+    """Return until when a side that gets nothing any more stays whole: seconds since the epoch; 0 when none does.
+
+    Proxies learn of it a little later; after the switch of blueGreen it is retained besides.
+    """
+    routed, traffic = state.routed, strategy.traffic
+    if traffic is None or routed is None or not routed.since or NONE < routed.share < ALL:
+        return 0.0
+    is_retained = strategy.retain is not None and routed.share == ALL and not state.promoted
+    held = max(traffic.lag, strategy.retain) if is_retained and strategy.retain else traffic.lag
+    return routed.since + held.total_seconds()
+
+
+def objection(strategy: Strategy, seen: Observation, share: int) -> str:
+    """Say why ``share`` would send traffic to a side that has nothing ready; empty when it does not.
+
+    Asked again on what is read right before a write, in other words than ``wanted_share``.
+    """
+    if share > NONE and not seen.new.ready:
+        return f"{share} % to the new side, which has no ready replica"
+    if share < ALL and not seen.old.ready:
+        return f"{ALL - share} % to the old side, which has no ready replica"
+    if strategy.type is Way.BLUE_GREEN and share not in (NONE, ALL):
+        return f"{share} % of what can only be switched"
+    return ""
+
+
+def objection_to_counts(share: int, old: int, new: int) -> str:
+    """Say why so many replicas would empty a side that has traffic; empty when they do not."""
+    if share < ALL and not old and new:
+        return f"{ALL - share} % of the traffic goes to the old side, which would have no replica"
+    if share > NONE and not new and old:
+        return f"{share} % of the traffic goes to the new side, which would have no replica"
+    return ""

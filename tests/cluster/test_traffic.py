@@ -1,0 +1,416 @@
+"""Blue/green and weights, on real Services and HTTPRoutes: where traffic is led at every event of the API server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Lab, Run, open_lab, until
+from killing_worker import KillingWorker
+from kubernetes import client
+from segue_local import Stack
+from shell import Shell
+from temporalio.client import WorkflowUpdateFailedError
+from traffic_watcher import GROUP, PLURAL, VERSION, TrafficWatcher
+from watcher import PodWatcher
+
+from segue.report import Report, to_markdown
+
+R = 4
+LAG = "1s"
+"""There are no proxies that would have to follow."""
+OURS = ("segue.dev/rollout", "segue.dev/traffic")
+
+
+@dataclass
+class Sides:
+    """Two Deployments of fake pods, blue that serves and green that is empty, and what leads users to them."""
+
+    lab: Lab
+    name: str
+
+    def __post_init__(self) -> None:
+        self._custom = client.CustomObjectsApi(self.lab.core.api_client)
+
+    @property
+    def target(self) -> dict[str, Any]:
+        return {
+            "kind": "DeploymentPair",
+            "namespace": self.lab.namespace,
+            "old": f"{self.name}-blue",
+            "new": f"{self.name}-green",
+        }
+
+    async def create(self, *, mode: str = "ready", ready_after: str = "300ms") -> None:
+        """Blue with its replicas, green with none; a Service for users, a preview, one for each side."""
+        for side, replicas, image in (("blue", R, 1), ("green", 0, 2)):
+            labels = {"app": self.name, "side": side}
+            fake = {"segue.dev/fake": mode if side == "green" else "ready"}
+            template = {
+                "metadata": {"labels": {**labels, **fake}, "annotations": {"segue.dev/ready-after": ready_after}},
+                "spec": {"containers": [{"name": "server", "image": f"example/chat:{image}"}]},
+            }
+            spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
+            body = {"metadata": {"name": f"{self.name}-{side}"}, "spec": spec}
+            self.lab.apps.create_namespaced_deployment(self.lab.namespace, body)
+            self.service(f"{self.name}-{side}", side)
+        for name in (self.name, f"{self.name}-preview"):
+            self.service(name, "blue")
+        blue = f"{self.name}-blue"
+        await until("blue serves", lambda: (self.lab.deployment(blue).status.available_replicas or 0) == R)
+
+    def service(self, name: str, side: str) -> None:
+        selector = {"app": self.name, **({"side": side} if side else {})}
+        body = {"metadata": {"name": name}, "spec": {"selector": selector, "ports": [{"port": 80}]}}
+        self.lab.core.create_namespaced_service(self.lab.namespace, body)
+
+    def route(self, *backends: tuple[str, int], name: str = "") -> None:
+        """An HTTPRoute with these backends, by default all to blue."""
+        refs = [{"name": n, "port": 80, "weight": w} for n, w in backends or ((f"{self.name}-blue", 1),)]
+        body = {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": "HTTPRoute",
+            "metadata": {"name": name or self.name},
+            "spec": {"parentRefs": [{"name": "gateway"}], "rules": [{"backendRefs": refs}]},
+        }
+        self._custom.create_namespaced_custom_object(GROUP, VERSION, self.lab.namespace, PLURAL, body)
+
+    def selector(self, name: str = "") -> dict[str, str]:
+        found = self.lab.core.read_namespaced_service(name or self.name, self.lab.namespace)
+        assert not set(OURS) & set(found.metadata.annotations or {}), found.metadata.annotations
+        return dict(found.spec.selector)
+
+    def backends(self) -> list[dict[str, Any]]:
+        found: Any = self._custom.get_namespaced_custom_object(GROUP, VERSION, self.lab.namespace, PLURAL, self.name)
+        assert not set(OURS) & set(found["metadata"].get("annotations", {}))
+        return list(found["spec"]["rules"][0]["backendRefs"])
+
+    def versions(self) -> dict[str, str]:
+        """Of every Service: it changes with any write."""
+        found = self.lab.core.list_namespaced_service(self.lab.namespace).items
+        return {each.metadata.name: each.metadata.resource_version for each in found}
+
+    def replicas(self) -> tuple[int, int]:
+        blue, green = (self.lab.deployment(f"{self.name}-{side}").spec.replicas for side in ("blue", "green"))
+        return blue, green
+
+    @property
+    def blue_green(self) -> dict[str, Any]:
+        return {"type": "blueGreen", "traffic": {"service": self.name, "lag": LAG}}
+
+    @property
+    def weighed(self) -> dict[str, Any]:
+        services = {"old": f"{self.name}-blue", "new": f"{self.name}-green"}
+        return {"maxSurge": 1, "traffic": {"route": self.name, "services": services, "lag": LAG}}
+
+
+@dataclass
+class Led:
+    """A rollout of two sides, watched all the while."""
+
+    sides: Sides
+    run: Run
+    pods: PodWatcher
+    traffic: TrafficWatcher
+
+    async def ends(self, outcome: str) -> Report:
+        report = await self.run.end()
+        assert report.status.outcome == outcome, to_markdown(report)
+        return report
+
+    async def shared(self, percent: int) -> None:
+        await self.run.until(f"{percent} % to new", lambda status: status.traffic == percent)
+
+
+@asynccontextmanager
+async def led(
+    lab: Lab, name: str, strategy: dict[str, Any] | None = None, *, by_route: bool = False,
+    make: dict[str, Any] | None = None, **spec: Any,
+) -> AsyncIterator[Led]:  # fmt: skip
+    """Roll from blue to green: by a Service, or by a route."""
+    sides = Sides(lab, name)
+    await sides.create(**(make or {}))
+    if by_route:
+        sides.route()
+    given = {**(sides.weighed if by_route else sides.blue_green), **(strategy or {})}
+    leading = {"route": name} if by_route else {"service": name}
+    with (
+        lab.watch(name) as pods,
+        TrafficWatcher(lab.core.api_client, lab.namespace, f"app={name}", **leading) as traffic,
+    ):
+        yield Led(sides, await lab.start(name, target=sides.target, strategy=given, **spec), pods, traffic)
+
+
+BLUE, GREEN = (("blue", 100),), (("green", 100),)
+
+
+# --- blue/green -------------------------------------------------------------------------------------------
+
+
+async def test_blue_green(served: Lab) -> None:
+    """Green is whole and verified before the one switch; blue stays for the retain time, then goes at once."""
+
+    async def whole() -> None:
+        preview = {"service": "whole", "preview": "whole-preview", "lag": LAG}
+        async with led(served, "whole", {"retain": "2s", "traffic": preview}) as case:
+            plan = await case.run.plan()
+            assert [(s.old, s.new, s.traffic) for s in plan.stages] == [(4, 0, 0), (4, 4, 0), (4, 4, 100), (0, 4, 100)]
+            await case.shared(100)
+            status = await case.run.status()
+            assert "instant switch back" in status.waiting_for and "promote" in status.can
+            found = served.core.read_namespaced_service("whole-preview", served.namespace)
+            assert found.spec.selector == {"app": "whole", "side": "green"}
+            report = await case.ends("Completed")
+        case.pods.assert_within(R, 2 * R)
+        case.traffic.assert_served(R)
+        assert case.traffic.sequence() == [BLUE, GREEN]
+        assert [m.pods for m in case.traffic.at_switches()] == [(("blue", R), ("green", R))]
+        assert case.sides.selector() == {"app": "whole", "side": "green"}
+        assert case.sides.selector("whole-preview") == {"app": "whole", "side": "blue"}
+        assert case.sides.replicas() == (0, R)
+        at = {e.what: e.at for e in report.entries if e.what != "traffic" or e.detail.startswith("100 %")}
+        assert at["verified"] and at["scaled"] - at["traffic"] >= 2.0
+
+    async def asked() -> None:
+        """An approval before the switch, and a long retain that a person ends."""
+        strategy = {"waypoints": [{"at": "100%", "approval": True}]}
+        async with led(served, "asked", strategy) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            assert case.sides.replicas() == (R, R)
+            assert (await case.run.status()).traffic == 0
+            await case.run.send("approve")
+            await case.shared(100)
+            await case.run.send("promote")
+            await case.ends("Completed")
+        case.traffic.assert_served(R)
+        assert case.traffic.sequence() == [BLUE, GREEN]
+
+    await asyncio.gather(whole(), asked())
+
+
+async def test_blue_green_goes_back_at_every_point(served: Lab) -> None:
+    """Before the switch users notice nothing; after it they are switched back before anything is scaled."""
+
+    async def fails() -> None:
+        async with led(served, "fails", make={"mode": "crash-loop"}) as case:
+            await case.ends("RolledBack")
+        assert case.traffic.sequence() == [BLUE]
+        case.traffic.assert_served(R)
+        assert case.sides.selector() == {"app": "fails", "side": "blue"}
+        assert case.sides.replicas() == (R, 0)
+
+    async def before() -> None:
+        async with led(served, "before", make={"ready_after": "3s"}) as case:
+            await case.run.until("green comes", lambda s: s.new.replicas == R)
+            await case.run.send("abort")
+            await case.ends("Aborted")
+        assert case.traffic.sequence() == [BLUE]
+        assert case.sides.replicas() == (R, 0)
+
+    async def retained() -> None:
+        async with led(served, "retained") as case:
+            await case.shared(100)
+            await case.run.send("abort")
+            await case.ends("Aborted")
+        assert case.traffic.sequence() == [BLUE, GREEN, BLUE]
+        assert [m.pods for m in case.traffic.at_switches()] == [(("blue", R), ("green", R))] * 2
+        case.traffic.assert_served(R)
+        assert case.sides.selector() == {"app": "retained", "side": "blue"}
+        assert case.sides.replicas() == (R, 0)
+
+    async def late() -> None:
+        """Blue began to go: it is whole again before it gets users back."""
+        strategy = {"retain": "0s", "step": 1}
+        async with led(served, "late", strategy, make={"ready_after": "1s"}) as case:
+            await case.run.until("blue goes", lambda s: s.traffic == 100 and s.old.replicas < R)
+            await case.run.send("abort")
+            await case.ends("Aborted")
+        assert case.traffic.sequence() == [BLUE, GREEN, BLUE]
+        case.traffic.assert_served(R)
+        case.pods.assert_within(R, 2 * R)
+        assert case.sides.replicas() == (R, 0)
+
+    await asyncio.gather(fails(), before(), retained(), late())
+
+
+async def test_retargeted_while_the_old_side_is_retained(served: Lab) -> None:
+    """Users go back to blue first; green is emptied, and gets them again with the next version, verified."""
+    async with led(served, "chat", {"retain": "5s"}) as case:
+        await case.shared(100)
+        with pytest.raises(WorkflowUpdateFailedError) as refused:
+            await case.run.send("retarget", strategy={"step": 1})
+        assert "type and traffic stay what they were; abort" in str(refused.value.cause)
+        said = await case.run.send("retarget", change={"images": {"server": "example/chat:3"}})
+        assert said == "now wants server=example/chat:3"
+        await case.ends("Completed")
+    assert case.traffic.sequence() == [BLUE, GREEN, BLUE, GREEN]
+    assert [m.pods for m in case.traffic.at_switches()] == [(("blue", R), ("green", R))] * 3
+    case.traffic.assert_served(R)
+    case.pods.assert_within(R, 2 * R)
+    assert {p.spec.containers[0].image for p in served.pods("chat")} == {"example/chat:3"}
+
+
+async def test_a_foreign_change_of_the_selector_holds(served: Lab) -> None:
+    """Who changed the Service is named; an abort writes over it, and what was there before comes back."""
+    async with led(served, "chat") as case:
+        await case.shared(100)
+        patch = {"spec": {"selector": {"app": "chat", "side": "blue", "extra": "yes"}}}
+        served.core.patch_namespaced_service("chat", served.namespace, patch, field_manager="a-person")
+        status = await case.run.until("it is held", lambda s: s.phase == "Held")
+        assert status.reason.startswith("a-person (Update at ")
+        assert status.reason.endswith("changed spec.selector of service chat")
+        await case.run.send("abort")
+        await case.ends("Aborted")
+    assert case.sides.selector() == {"app": "chat", "side": "blue"}
+    assert case.sides.replicas() == (R, 0)
+
+
+async def test_released_without_temporal(lab: Lab, tmp_path: Path) -> None:
+    """Where Temporal is lost, users are led back, or on, by what is kept on the Service."""
+    shell, worker = Shell(lab, tmp_path), lab.worker()
+
+    async def released(way: str, strategy: dict[str, Any], share: int, end: tuple[int, int]) -> None:
+        async with led(lab, way, strategy) as case:
+            await case.run.until("it stands", lambda s: s.traffic == share and s.new.ready == R)
+            standing.release()
+            await killed.wait()
+            name = f"DeploymentPair/{lab.namespace}/{way}-blue"
+            await shell.run("release", name, "--to", way, TEMPORAL_ADDRESS="127.0.0.1:1")
+        case.traffic.assert_served(R)
+        assert case.sides.selector()["side"] == ("blue" if way == "baseline" else "green")
+        assert case.sides.replicas() == end
+
+    async def kill() -> None:
+        for _ in range(2):
+            await standing.acquire()
+        worker.kill()
+        killed.set()
+
+    standing, killed = asyncio.Semaphore(0), asyncio.Event()
+    asks = {"waypoints": [{"at": "100%", "approval": True}]}
+    await asyncio.gather(kill(), released("baseline", {}, 100, (R, 0)), released("wanted", asks, 0, (0, R)))
+
+
+POINTS = [f"route#{n}:{phase}:kill" for n in (1, 2) for phase in ("before", "during", "after")]
+
+
+async def test_killed_while_leading(stack: Stack) -> None:
+    """The worker is killed around each write of the Service: one switch, and the same end."""
+
+    async def killed(point: str) -> None:
+        async with open_lab(stack) as lab:
+            worker = KillingWorker(lab, point)
+            async with led(lab, "chat", {"retain": "0s"}) as case:
+                await worker.until_gone()
+                worker.start()
+                await case.ends("Completed")
+            assert case.traffic.sequence() == [BLUE, GREEN]
+            case.traffic.assert_served(R)
+            assert case.sides.selector() == {"app": "chat", "side": "green"}
+            assert case.sides.replicas() == (0, R)
+
+    results = await asyncio.gather(*map(killed, POINTS), return_exceptions=True)
+    wrong = [f"{point}: {result!r}" for point, result in zip(POINTS, results, strict=True) if result]
+    assert not wrong, "\n".join(wrong)
+
+
+# --- weights ----------------------------------------------------------------------------------------------
+
+STEPS = [{"at": 1, "weight": 5}, {"at": "50%", "weight": 50, "approval": True}]
+
+
+def split(name: str, new: int) -> tuple[tuple[str, int], ...]:
+    return tuple((n, w) for n, w in ((f"{name}-blue", 100 - new), (f"{name}-green", new)) if w)
+
+
+async def test_weights(served: Lab) -> None:
+    """Each waypoint's weight once it is verified; all of it before the last old ones go; saved ones come back first."""
+    served.stack.add_gateway_api()
+
+    async def forward() -> None:
+        async with led(served, "on", {"waypoints": STEPS}, by_route=True) as case:
+            plan = await case.run.plan()
+            planned = [s.traffic for s in plan.stages if s.action == "route"]
+            assert planned == [5, 50, 100]
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval" and s.traffic == 50)
+            assert case.sides.replicas() == (3, 2)
+            await case.run.send("approve")
+            await case.ends("Completed")
+        assert case.traffic.sequence() == [(("on-blue", 1),), *(split("on", w) for w in planned)]
+        assert [m.pods for m in case.traffic.at_switches()][-1] == (("blue", 1), ("green", R))
+        case.traffic.assert_served()
+        case.pods.assert_within(R, R + 1)
+        assert [(b["name"], b["weight"]) for b in case.sides.backends()] == [("on-blue", 0), ("on-green", 100)]
+        assert case.sides.replicas() == (0, R)
+
+    async def back() -> None:
+        async with led(served, "off", {"waypoints": STEPS}, by_route=True) as case:
+            saved = [{"group": "", "kind": "Service", "name": "off-blue", "port": 80, "weight": 1}]
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval" and s.traffic == 50)
+            await case.run.send("reject")
+            await case.ends("RolledBack")
+        blue = (("off-blue", 1),)
+        assert case.traffic.sequence() == [blue, split("off", 5), split("off", 50), blue]
+        assert case.traffic.at_switches()[-1].pods == (("blue", 3), ("green", 2))
+        case.traffic.assert_served()
+        case.pods.assert_within(R, R + 1)
+        assert case.sides.backends() == saved
+        assert case.sides.replicas() == (R, 0)
+
+    await asyncio.gather(forward(), back())
+
+
+# --- bad input --------------------------------------------------------------------------------------------
+
+
+async def test_what_cannot_lead_is_refused(served: Lab) -> None:
+    """Each refusal names the object, what it says, and what to do; nothing is touched."""
+    served.stack.add_gateway_api()
+    sides = Sides(served, "chat")
+    await sides.create()
+    sides.service("both", "")
+    sides.service("elsewhere", "red")
+    sides.service("taken", "blue")
+    note = {"metadata": {"annotations": {OURS[0]: "rollout/default/x/DeploymentPair/other@1"}}}
+    served.core.patch_namespaced_service("taken", served.namespace, note)
+    sides.route(("chat-blue", 1), ("elsewhere", 1), name="third")
+    sides.route(("chat-blue", 1), ("chat-green", 1), name="split")
+    sides.route(("elsewhere", 1), name="other")
+    sides.route(name="good")
+    services = {"old": "chat-blue", "new": "chat-green"}
+
+    def by(route: str, **more: Any) -> dict[str, Any]:
+        return {"traffic": {"route": route, "services": services, **more}}
+
+    blue_green = {"type": "blueGreen"}
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({**blue_green, "traffic": {"service": "none"}}, "services \"none\" not found"),
+        ({**blue_green, "traffic": {"service": "both"}}, "'app=chat': selects the pods of both sides"),
+        ({**blue_green, "traffic": {"service": "elsewhere"}}, "does not select the pods of deployment chat-blue"),
+        ({**blue_green, "traffic": {"service": "taken"}}, "leads the traffic of rollout/default/x/"),
+        ({**blue_green, "traffic": {"service": "chat", "preview": "taken"}}, "is the preview of rollout/default/x"),
+        (by("none"), "httproutes.gateway.networking.k8s.io \"none\" not found"),
+        (by("third"), "leads to elsewhere too; give the two sides a rule of their own"),
+        (by("split"), "leads traffic to the new side's service chat-green already; set its weight to 0"),
+        (by("other"), "leads nothing to the old side's service chat-blue"),
+        (by("good", rule=3), "has no rule 3 with backends; name the rule by its index"),
+        (by("good", services={"old": "chat-blue", "new": "elsewhere"}), "does not select the pods of the new side"),
+        (by("good", services={"old": "chat-blue", "new": "both"}), "selects the pods of the old side"),
+    ]  # fmt: skip
+    before = [
+        served.core.read_namespaced_service(n, served.namespace).metadata.resource_version for n in ("chat", "both")
+    ]
+    for strategy, said in cases:
+        run = await served.start("chat", target=sides.target, strategy=strategy)
+        with pytest.raises(WorkflowUpdateFailedError) as refused:
+            await run.plan()
+        told = str(refused.value.cause)
+        assert said in told, told
+    after = [
+        served.core.read_namespaced_service(n, served.namespace).metadata.resource_version for n in ("chat", "both")
+    ]
+    assert before == after
+    assert sides.replicas() == (R, 0)

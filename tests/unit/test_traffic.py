@@ -1,0 +1,342 @@
+"""Which share of the traffic the new side has: by its rules, by the plan, and through random lives of two sides."""
+
+import random
+from typing import Any
+
+import pytest
+
+from segue.budget import objection as budget_objection
+from segue.budget import resolve_budget
+from segue.decide import Act, decide
+from segue.errors import Refused
+from segue.observation import Counts, Observation, Routed, Side
+from segue.plan import make_plan
+from segue.spec import Rules, Strategy, read_rollout
+from segue.state import Goal, Outcome, Reached, State, requested
+from segue.traffic import must_stay, objection, objection_to_counts, wanted_share
+
+SERVICE: dict[str, Any] = {"service": "chat", "lag": "2s"}
+ROUTE: dict[str, Any] = {"route": "chat", "lag": "2s", "services": {"old": "chat-old", "new": "chat-new"}}
+BLUE_GREEN = Strategy(type="blueGreen", traffic=SERVICE)
+WEIGHED = Strategy(maxSurge=1, traffic=ROUTE, waypoints=[{"at": 1, "weight": 5}, {"at": "50%", "weight": 50}])
+NOW = 1_000.0
+
+
+def see(old: int, new: int, share: int | None, *, ready: tuple[int, int] | None = None) -> Observation:
+    """Return an observation of four replicas with so many of each side, all ready unless told otherwise."""
+    old_ready, new_ready = ready or (old, new)
+    return Observation(
+        replicas=4,
+        old=Side(total=old, ready=old_ready, proven=old_ready),
+        new=Side(total=new, ready=new_ready, proven=new_ready),
+        asked=Counts(old, new),
+        template="v2",
+        owner="us",
+        held=True,
+        progress_at=NOW,
+        routed=None if share is None else Routed(share=share, version=1),
+    )
+
+
+# --- the spec ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        ({"type": "blueGreen"}, "strategy.traffic: is missing: blueGreen has to switch it; write"),
+        ({"type": "bluegreen"}, "strategy.type: 'bluegreen': is none of the choices; write 'rolling' or 'blueGreen'"),
+        ({"traffic": SERVICE}, "traffic.service: 'chat': can only be switched at once; write `type: blueGreen`"),
+        ({"traffic": {"route": "chat"}}, "strategy.traffic.services: is missing; add it"),
+        ({"traffic": {}}, "strategy.traffic.service: is missing; add it"),
+        ({"traffic": {**ROUTE, "rule": -1}}, "strategy.traffic.rule: -1: is too small; write 0 or more"),
+        ({"traffic": {**ROUTE, "rule": 16}}, "strategy.traffic.rule: 16: is too large; write 15 or less"),
+        (
+            {"traffic": {**ROUTE, "services": {"old": "a", "new": "a"}}},
+            "strategy.traffic.services.new: 'a': is the old side's Service too; give each side a Service of its own",
+        ),
+        (
+            {"type": "blueGreen", "traffic": {"service": "a", "preview": "a"}},
+            "strategy.traffic.preview: 'a': is the Service that users reach; name another",
+        ),
+        ({"type": "blueGreen", "traffic": {"service": "A_"}}, "strategy.traffic.service: 'A_': is not allowed here"),
+        ({"retain": "5m"}, "strategy.retain: '5m': is for blueGreen; leave it out"),
+        (
+            {"type": "blueGreen", "traffic": SERVICE, "retain": "721h"},
+            "retain: '721h': is over 30 days; write a shorter",
+        ),
+        ({"type": "blueGreen", "traffic": SERVICE, "maxSurge": 1}, "strategy.maxSurge: 1: is not how blueGreen goes"),
+        ({"type": "blueGreen", "traffic": SERVICE, "order": "scaleInPriority"}, "order: 'scaleInPriority': is not how"),
+        ({"waypoints": [{"at": 1, "weight": 5}]}, "waypoints[0].weight: 5: needs something that splits traffic"),
+        (
+            {"type": "blueGreen", "traffic": SERVICE, "waypoints": [{"at": 1}, {"at": 2, "weight": 5}]},
+            "waypoints[1].weight: 5: would split what blueGreen switches at once",
+        ),
+        ({"type": "blueGreen", "traffic": {**SERVICE, "lag": "11m"}}, "traffic.lag: '11m': is over 10 minutes; write"),
+        ({"traffic": ROUTE, "waypoints": [{"at": 1, "weight": 101}]}, "waypoints[0].weight: 101: is too large"),
+        (
+            {"traffic": ROUTE},
+            "strategy.traffic: '...': needs a Deployment for each side, and a Deployment is one object",
+        ),
+    ],
+)
+def test_a_wrong_strategy_is_refused(strategy: dict[str, Any], said: str) -> None:
+    """Each names the field, its value, and what to write instead."""
+    spec = {"target": {"name": "chat"}, "change": {"images": {"server": "chat:2"}}, "strategy": strategy}
+    document = {"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "chat"}, "spec": spec}
+    with pytest.raises(Refused) as refused:
+        read_rollout(document)
+    assert said in str(refused.value)
+
+
+def test_a_strategy_survives_the_way_through_a_history() -> None:
+    """What blueGreen adds by itself is taken when it comes back from JSON."""
+    for strategy in (BLUE_GREEN, WEIGHED):
+        assert Strategy.model_validate_json(strategy.model_dump_json(by_alias=True)) == strategy
+        assert Strategy.model_validate_json(strategy.model_dump_json()) == strategy
+
+
+# --- the plan ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("strategy", "replicas", "rows"),
+    [
+        (BLUE_GREEN, 4, "40@0 44@0 44@100 04@100"),
+        (Strategy(type="blueGreen", traffic=SERVICE, step=2), 4, "40@0 42@0 44@0 44@100 24@100 04@100"),
+        (Strategy(type="blueGreen", traffic=ROUTE), 1, "10@0 11@0 11@100 01@100"),
+        (WEIGHED, 4, "40@0 41@0 41@5 31@5 32@5 32@50 22@50 23@50 13@50 14@50 14@100 04@100"),
+        (Strategy(step=2, traffic=ROUTE), 4, "40@0 42@0 22@0 24@0 24@100 04@100"),
+        (Strategy(order="scaleInPriority", step=4, traffic=ROUTE), 4, "40@0 10@0 13@0 13@100 03@100 04@100"),
+        (Strategy(order="scaleSimultaneously", step=2, traffic=ROUTE), 4, "40@0 22@0 22@100 04@100"),
+    ],
+)
+def test_the_plan_shows_the_traffic(strategy: Strategy, replicas: int, rows: str) -> None:
+    """Every stage says where the traffic goes: the new side gets all before the last old replicas go."""
+    plan = make_plan(strategy, replicas)
+    assert [f"{s.old}{s.new}@{s.traffic}" for s in plan.stages] == rows.split()
+
+
+def test_blue_green_has_both_sides_whole() -> None:
+    """Floor R, ceiling 2R, and the old side is retained after the switch."""
+    plan = make_plan(BLUE_GREEN, 3)
+    assert (plan.floor, plan.ceiling, plan.extra) == (3, 6, 3)
+    assert [s.retain for s in plan.stages if s.action == "route"] == ["10m"]
+
+
+def test_a_budget_without_room_for_both_sides_is_refused() -> None:
+    """One replica that must go before the next can come: no traffic could ever pass."""
+    with pytest.raises(Refused, match=r"maxSurge: 0: leaves no room for a replica of each side.*`maxSurge: 1`"):
+        make_plan(Strategy(maxSurge=0, traffic=ROUTE), 1)
+
+
+def test_without_traffic_a_stage_says_nothing_of_it() -> None:
+    """Where replicas alone lead it, there is no share."""
+    assert {s.traffic for s in make_plan(Strategy(), 4).stages} == {None}
+
+
+# --- the share --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("strategy", "seen", "back", "given", "share"),
+    [
+        pytest.param(BLUE_GREEN, see(4, 4, 0), False, {}, 100, id="whole-and-verified"),
+        pytest.param(BLUE_GREEN, see(4, 4, 0), False, {"verified": False}, 0, id="not-verified"),
+        pytest.param(BLUE_GREEN, see(4, 4, 0), False, {"ahead": True}, 0, id="an-approval-is-ahead"),
+        pytest.param(BLUE_GREEN, see(4, 4, 0, ready=(4, 3)), False, {}, 0, id="one-is-missing"),
+        pytest.param(BLUE_GREEN, see(4, 4, 100, ready=(4, 3)), False, {}, 100, id="switched-stays"),
+        pytest.param(BLUE_GREEN, see(4, 4, 100, ready=(4, 0)), False, {}, 0, id="new-side-is-lost"),
+        pytest.param(BLUE_GREEN, see(4, 4, 0, ready=(0, 4)), False, {"verified": False}, 0, id="not-unverified"),
+        pytest.param(BLUE_GREEN, see(4, 4, 100), True, {}, 0, id="back-at-once"),
+        pytest.param(BLUE_GREEN, see(1, 4, 100), True, {}, 100, id="back-when-the-old-is-no-weaker"),
+        pytest.param(BLUE_GREEN, see(4, 4, 100, ready=(1, 0)), True, {}, 0, id="one-is-better-than-none"),
+        pytest.param(BLUE_GREEN, see(4, 4, 100, ready=(0, 0)), True, {}, 100, id="nothing-is-ready"),
+        pytest.param(WEIGHED, see(3, 2, 5), False, {"weight": 50, "ahead": True}, 50, id="weight"),
+        pytest.param(WEIGHED, see(1, 4, 50), False, {"weight": 50, "last": True}, 100, id="the-last-go"),
+        pytest.param(WEIGHED, see(1, 4, 50), False, {"weight": 50, "last": True, "ahead": True}, 50, id="ahead"),
+        pytest.param(WEIGHED, see(1, 3, 50, ready=(0, 3)), False, {"weight": 50}, 100, id="the-old-is-lost"),
+        pytest.param(WEIGHED, see(3, 1, 5, ready=(3, 0)), False, {"weight": 5, "ahead": True}, 0, id="one-lost"),
+        pytest.param(WEIGHED, see(1, 4, 50), True, {}, 0, id="weights-go-back-first"),
+        pytest.param(WEIGHED, see(1, 4, 100), True, {}, 100, id="not-all-onto-one"),
+    ],
+)
+def test_the_share(strategy: Strategy, seen: Observation, back: bool, given: dict[str, Any], share: int) -> None:
+    """Each rule by its name."""
+    known = {"weight": 0, "verified": True, "ahead": False, "last": False, **given}
+    assert wanted_share(strategy, seen, back=back, **known) == share
+
+
+def test_what_has_traffic_is_must_stay() -> None:
+    """The old side is whole until it was retained; one of it stays while it has weight; the same back, for the new."""
+    state = OURS.but(routed=Routed(share=100, since=NOW))
+    assert must_stay(BLUE_GREEN, state, see(4, 4, 0), NOW) == 4
+    assert must_stay(BLUE_GREEN, state, see(4, 4, 100), NOW + 599) == 4
+    assert must_stay(BLUE_GREEN, state, see(4, 4, 100, ready=(4, 3)), NOW + 600) == 4
+    assert must_stay(BLUE_GREEN, state, see(4, 4, 100), NOW + 600) == 0
+    assert must_stay(BLUE_GREEN, state.but(promoted=True), see(4, 4, 100), NOW + 1) == 4, "proxies may not know yet"
+    assert must_stay(BLUE_GREEN, state.but(promoted=True), see(4, 4, 100), NOW + 2) == 0
+    assert must_stay(WEIGHED, state, see(1, 4, 50), NOW) == 1
+    assert must_stay(WEIGHED, state, see(2, 4, 100), NOW + 1) == 2
+    assert must_stay(WEIGHED, state, see(2, 4, 100), NOW + 2) == 0
+    back = state.but(goal=Goal.BACK)
+    assert must_stay(BLUE_GREEN, back, see(1, 4, 100), NOW) == 4
+    assert must_stay(WEIGHED, back, see(1, 4, 100), NOW) == 1
+    left = back.but(routed=Routed(share=0, since=NOW))
+    assert must_stay(WEIGHED, left, see(1, 4, 0), NOW + 1) == 4
+    assert must_stay(WEIGHED, left, see(1, 4, 0), NOW + 2) == 0
+    assert must_stay(WEIGHED, back.but(routed=Routed(share=0)), see(1, 4, 0), NOW) == 0, "it never had any"
+
+
+# --- the decision -----------------------------------------------------------------------------------------
+
+OURS = State(owner="us", claimed=True, progress_at=NOW, routed=Routed(share=0, version=1, since=NOW)).but(
+    wanted=State(owner="").wanted.model_copy(update={"template": "v2"})
+)
+
+
+def test_blue_green_is_verified_switched_retained_and_only_then_scaled() -> None:
+    """One case after the other, each only when the one before is done."""
+    rules = Rules(strategy=BLUE_GREEN)
+    assert decide(rules, OURS, see(4, 4, 0), NOW).act is Act.VERIFY
+    decision = decide(rules, OURS.but(verified=True), see(4, 4, 0), NOW)
+    assert (decision.act, decision.share) == (Act.ROUTE, 100)
+    switched = OURS.but(verified=True, routed=Routed(share=100, version=2, since=NOW))
+    waits = decide(rules, switched, see(4, 4, 100), NOW + 1)
+    assert (waits.act, waits.wake_at) == (Act.WAIT, NOW + 600)
+    assert "the old side stays whole for 599 s" in waits.why
+    after = decide(rules, switched, see(4, 4, 100), NOW + 600)
+    assert (after.act, after.counts) == (Act.SCALE, (0, 4))
+
+
+def test_what_leads_the_traffic_is_claimed_first() -> None:
+    """As soon as the target is ours, also where nothing of it changes yet."""
+    decision = decide(Rules(strategy=BLUE_GREEN), OURS.but(routed=None), see(4, 0, 0), NOW)
+    assert (decision.act, decision.share) == (Act.ROUTE, 0)
+    assert decide(Rules(strategy=BLUE_GREEN), OURS.but(routed=None, claimed=False), see(4, 0, 0), NOW).act is Act.SCALE
+
+
+def test_paused_only_a_lost_side_moves_traffic() -> None:
+    """A pause holds progress, not safety."""
+    rules = Rules(strategy=WEIGHED)
+    reached = Reached(index=0, at="1", hold_until=0.0, approved=True)
+    paused = OURS.but(paused="lunch", waypoint=reached)
+    assert decide(rules, paused, see(4, 1, 0), NOW).act is Act.WAIT
+    lost = decide(rules, paused.but(routed=Routed(share=5)), see(4, 1, 5, ready=(4, 0)), NOW)
+    assert (lost.act, lost.share) == (Act.ROUTE, 0)
+
+
+def test_a_verified_waypoint_gets_its_weight_at_once() -> None:
+    """It holds with the traffic that it is verified by."""
+    reached = Reached(index=0, at="1", hold_until=NOW + 60, approved=True)
+    decision = decide(Rules(strategy=WEIGHED), OURS.but(waypoint=reached), see(4, 1, 0), NOW)
+    assert (decision.act, decision.share) == (Act.ROUTE, 5)
+    assert "waypoint 1 is verified" in decision.why
+
+
+def test_back_the_traffic_goes_before_anything_else() -> None:
+    """Also where the baseline could be put back in the same moment."""
+    back = OURS.but(routed=Routed(share=100, version=2)).going_back(Outcome.ABORTED, requested("no"), NOW)
+    decision = decide(Rules(strategy=BLUE_GREEN), back, see(4, 4, 100), NOW)
+    assert (decision.act, decision.share) == (Act.ROUTE, 0)
+
+
+# --- random lives -----------------------------------------------------------------------------------------
+
+
+class Life:
+    """Two sides whose replicas become ready, and lose it, at random; writes are late, and never wrong."""
+
+    def __init__(self, seed: int) -> None:
+        dice = self.dice = random.Random(seed)
+        self.replicas = dice.randint(1, 6)
+        weights = sorted(dice.sample(range(101), 3))
+        waypoints = [{"at": n + 1, "weight": w} for n, w in enumerate(weights[: dice.randint(0, 3)])]
+        blue_green = Strategy(type="blueGreen", traffic=dice.choice((SERVICE, ROUTE)), retain="5s")
+        order = dice.choice(("scaleOutPriority", "scaleInPriority", "scaleSimultaneously"))
+        weighed = Strategy(order=order, maxSurge=dice.randint(1, 3), traffic=ROUTE, waypoints=waypoints)
+        self.rules = Rules(strategy=dice.choice((blue_green, weighed)), readiness={"minReady": "0s"})
+        self.state = OURS.but(routed=None)
+        self.ready = {"old": [True] * self.replicas, "new": []}
+        self.share, self.now = 0, NOW
+        self.emptied_at = 0.0
+        """When a side lost all of its traffic: proxies may send there for some time."""
+        self.turns_at = dice.choice((0, 0, dice.randint(1, 60)))
+        """The step at which a person aborts; 0 for never."""
+
+    def seen(self) -> Observation:
+        old, new = (sum(self.ready[side]) for side in ("old", "new"))
+        counts = Counts(len(self.ready["old"]), len(self.ready["new"]))
+        seen = see(*counts, self.share, ready=(old, new))
+        home = Counts(self.replicas, 0)
+        return seen.model_copy(
+            update={"replicas": self.replicas, "asked": counts, "home": home, "progress_at": self.now}
+        )
+
+    def live(self) -> None:
+        """Go to the end; each write is checked on what is there in that moment."""
+        for step in range(2_000):
+            unrest = 0.05 if step < 200 else 0.0
+            for side in self.ready.values():
+                for n, is_ready in enumerate(side):
+                    side[n] = self.dice.random() >= unrest if is_ready else self.dice.random() < 0.5
+            self.now += self.dice.random()
+            self.state = self.state.passing(self.now)
+            if step and step == self.turns_at:
+                self.state = self.state.going_back(Outcome.ABORTED, requested("no"), self.now)
+            seen = self.seen()
+            decision = decide(self.rules, self.state, seen, self.now)
+            if decision.act is Act.FINISH:
+                end = (self.replicas, 0, 0) if self.state.goal is Goal.BACK else (0, self.replicas, 100)
+                assert (*seen.counts, self.share) == end
+                return
+            self._do(decision, seen)
+        raise AssertionError(f"no end: {self.ready} {self.share} {self.state.brief}")
+
+    def _do(self, decision: Any, seen: Observation) -> None:
+        strategy = self.rules.strategy
+        if decision.act is Act.ROUTE:
+            if self.state.routed is not None:
+                assert not objection(strategy, seen, decision.share), (decision, seen)
+            self.emptied_at = self.now if decision.share in (0, 100) and self.share != decision.share else 0.0
+            self.share = decision.share
+            self.state = self.state.after_route(Routed(share=self.share), decision.why, 1, self.now)
+        elif decision.act in {Act.SCALE, Act.UNDO}:
+            self._scale(decision.counts, seen)
+        elif decision.act is Act.VERIFY:
+            index = decision.waypoint
+            self.state = self.state.after_verify(
+                None if index is None else (index, strategy.waypoints[index]), self.now
+            )
+        else:
+            assert decision.act is Act.WAIT, decision
+
+    def _scale(self, counts: Counts, seen: Observation) -> None:
+        strategy, (now_old, now_new) = self.rules.strategy, seen.counts
+        assert not budget_objection(resolve_budget(strategy, self.replicas), seen, counts), (counts, seen)
+        if counts.old < now_old:
+            assert not objection_to_counts(self.share, *counts), (counts, self.share)
+            if strategy.type == "blueGreen":
+                assert self.share == 100 and sum(self.ready["new"]) == self.replicas
+        if counts.new < now_new:
+            assert not objection_to_counts(self.share, *counts), (counts, self.share)
+            assert strategy.type != "blueGreen" or self.share == 0
+        left = counts.new < now_new if self.share == 0 else counts.old < now_old
+        assert not left or self.now >= self.emptied_at + 2.0, "proxies may still send there"
+        for side, count in zip(("old", "new"), counts, strict=True):
+            kept = sorted(self.ready[side], reverse=True)[:count]
+            self.ready[side] = kept + [False] * (count - len(kept))
+        if self.state.goal is Goal.BACK:
+            self.state = self.state.after_undo(1, self.now)
+        else:
+            self.state = self.state.after_scale(counts, str(counts), self.now)
+
+
+@pytest.mark.parametrize("first", range(0, 2_000, 250))
+def test_no_life_sends_traffic_to_an_empty_side(first: int) -> None:
+    """Every rollout ends with all traffic where it should be, and no write on the way was one that must be refused."""
+    for seed in range(first, first + 250):
+        try:
+            Life(seed).live()
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}") from error
