@@ -12,6 +12,7 @@ from activities.levers.deployment_patches import finish_patch, unhold_patch
 from activities.levers.ownership import BASELINE, OWNER, note_of
 from activities.pair_release import release_pair
 from activities.patience import Waiting
+from activities.stepped_release import release_stepped
 from segue.errors import Conflict, NotAllowed, NotFound
 from segue.history import RELEASED
 from segue.spec import Target
@@ -34,6 +35,8 @@ async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Call
     async with connected() as cluster:
         if target.kind == "DeploymentPair":
             return await release_pair(cluster, target, to, by, Waiting(timeout_s, tell))
+        if target.kind != "Deployment":
+            return await release_stepped(cluster, target, to, by, timeout_s, tell)
         await _let_go(cluster, target, to, by)
         await _free_autoscaler(cluster, target, tell)
         tell(f"{target} is free of its rollout and goes to the {to} by its own controller")

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from segue import contract
 from segue.cli.files import STDIN, read_spec
 from segue.errors import Refused
-from segue.spec import KINDS, SupervisedTarget, Target
+from segue.spec import KINDS, PairTarget, SupervisedTarget, Target
 from segue.supervision import SUPERVISIONS
 
 _FILES = {".yaml", ".yml", ".json"}
@@ -75,7 +75,9 @@ def _target(text: str, *, kind: str, namespace: str, name: str) -> Target:
     try:
         if supervised:
             return SupervisedTarget(resource=kind, namespace=namespace, name=name)
-        return Target(kind=kind, namespace=namespace, name=name)
+        # A pair's name says only the old one; whoever needs the other finds it there.
+        named = Target if issubclass(KINDS[kind], PairTarget) else KINDS[kind]
+        return named(kind=kind, namespace=namespace, name=name)
     except ValidationError as error:
         fix = "name it NAMESPACE/NAME, such as serving/chat, KIND/NAMESPACE/NAME, or give its spec file"
         raise Refused("names no rollout", field="NAME", value=text, fix=fix) from error

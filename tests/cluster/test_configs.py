@@ -14,7 +14,7 @@ async def deploy(lab: Lab, name: str, **spec: Any) -> None:
     volumes = [{"name": "config", "configMap": {"name": "model"}}]
     container = {"name": "server", **CONFIGURED}
     lab.patch(name, {"spec": {"template": {"spec": {"volumes": volumes, "containers": [container]}}}})
-    await until("the target to mount it", lambda: rests(lab, name) and mounted(lab) == {"model"})
+    await until("the target to mount it", lambda: mounted(lab) == {"model"} and rests(lab, name))
 
 
 def rests(lab: Lab, name: str) -> bool:

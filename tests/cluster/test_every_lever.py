@@ -5,11 +5,14 @@ The rollouts of one kind go side by side. A watcher that only sees pods judges f
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Case, Lab, open_lab, until
+from harness import Case, Lab, Run, open_lab, until
+from shell import Shell
 from subjects import SUBJECTS, Subject, Way
+from watcher import PodWatcher
 
 from segue.report import Report
 from segue.state import Entry
@@ -17,7 +20,10 @@ from segue.state import Entry
 SLOW = {"ready_after": "2s"}
 """Slow enough that a message comes while the stage that it is meant for lasts."""
 
-SCENARIOS = {"success", "failure", "abort", "pause", "retarget", "scale", "scale by hand", "settle"}
+LAST = {"ready_after": "5s"}
+"""The same for the last stage: a message that comes after it finds the rollout complete."""
+
+SCENARIOS = {"success", "failure", "abort", "pause", "retarget", "scale", "scale by hand", "settle", "release"}
 
 Kind = type[Subject]
 
@@ -54,6 +60,12 @@ async def at_each_stage(kind: Kind, one: Callable[[Way, int], Awaitable[None]]) 
     """Roll in each way of a kind, once for each stage that lasts."""
     stages = [(way, moves) for way in kind.ways for moves in range(way.stages)]
     await each(*(way._replace(stages=moves) for way, moves in stages), one=lambda way: one(way, way.stages))
+
+
+def slow(kind: Kind, way: Way, moves: int) -> dict[str, str]:
+    """Return how slowly replicas become ready, so that a message after so many moves comes in time."""
+    last = next(each.stages for each in kind.ways if each.name == way.name) - 1
+    return LAST if moves == last else SLOW
 
 
 def moved(moves: int) -> Any:
@@ -100,7 +112,8 @@ async def test_abort_at_each_stage(served: Lab, kind: Kind) -> None:
     """Aborted at any stage, the baseline comes back within the budget, and the outcome says so."""
 
     async def one(way: Way, moves: int) -> None:
-        async with served.case(f"{way.name}-{moves}", kind=kind, strategy=way.strategy, target=SLOW) as case:
+        name, made = f"{way.name}-{moves}", slow(kind, way, moves)
+        async with served.case(name, kind=kind, strategy=way.strategy, target=made) as case:
             await case.run.until(f"{moves} moves", moved(moves))
             assert await case.run.send("abort", reason="no") == "abort: now RollingBack"
             report = await case.ends("Aborted")
@@ -137,7 +150,8 @@ async def test_retarget_at_each_stage(served: Lab, kind: Kind) -> None:
     """Retargeted to v3 at any stage, only v3 runs at the end, and nothing that serves goes before v3 is ready."""
 
     async def one(way: Way, moves: int) -> None:
-        async with served.case(f"{way.name}-{moves}", kind=kind, strategy=way.strategy, target=SLOW) as case:
+        name, made = f"{way.name}-{moves}", slow(kind, way, moves)
+        async with served.case(name, kind=kind, strategy=way.strategy, target=made) as case:
             await case.run.until(f"{moves} moves", moved(moves))
             assert await case.run.send("retarget", change=kind.changed(3)) == "now wants server=example/chat:3"
             report = await case.ends("Completed")
@@ -254,3 +268,37 @@ async def test_settle_leaves_a_stage_that_cannot_complete(served: Lab, kind: Kin
     await asyncio.gather(
         one("on", "resume", "Completed"), one("back", "abort", "Aborted"), one("elsewhere", "retarget", "Completed")
     )
+
+
+@every("release")
+async def test_release_without_temporal(fleet_of: Lab, kind: Kind, tmp_path: Path) -> None:
+    """Where Temporal is lost, `release` goes back or on by what is written on the target, and nothing is left of us."""
+    way = kind.ways[0]
+    async with open_lab(fleet_of.stack) as lab:
+        shell, worker = Shell(lab, tmp_path), lab.worker()
+
+        async def middle(name: str) -> tuple[Subject, dict[str, Any], Run]:
+            subject = kind(lab, name)
+            await subject.create(4, **SLOW)
+            before = subject.settings()
+            run = await lab.start(name, kind.changed(2), target=subject.target, strategy=way.strategy)
+            await run.until("it has moved", moved(1))
+            return subject, before, run
+
+        async def release(subject: Subject, before: dict[str, Any]) -> None:
+            end, outcome = subject.name, {"baseline": "Aborted", "wanted": "Completed"}[subject.name]
+            named = subject.target.get("resource", kind.kind)
+            away = {"TEMPORAL_ADDRESS": "127.0.0.1:1"}
+            with PodWatcher(lab.core.api_client, lab.namespace, subject.selector) as watcher:
+                await shell.run("release", f"{named}/{lab.namespace}/{end}", "--to", end, **away)
+            watcher.assert_within(way.floor, way.ceiling, passing=way.passing_back)
+            assert subject.settings() == subject.settled(outcome, before)
+
+        ways = await asyncio.gather(middle("baseline"), middle("wanted"))
+        worker.kill()
+        await asyncio.gather(*(release(subject, before) for subject, before, _ in ways))
+        versions = [subject.version() for subject, _, _ in ways]
+        lab.worker()  # a worker that comes back finds the targets released, and writes nothing
+        reports = await asyncio.gather(*(run.end() for _, _, run in ways))
+        assert [report.status.outcome for report in reports] == ["Aborted", "Aborted"]
+        assert [subject.version() for subject, _, _ in ways] == versions

@@ -299,6 +299,7 @@ class PairSubject(Subject):
     budgets = tuple(way._replace(passing=0) for way in Subject.budgets)
     cannot: ClassVar[Mapping[str, str]] = {
         "scale by hand": "neither Deployment's replicas is that of the target, so a change of one is a foreign change",
+        "release": "it needs room for both sides: see test_pair",
     }
 
     @property
