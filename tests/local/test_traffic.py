@@ -344,6 +344,6 @@ def test_percentiles_and_reasons() -> None:
 
 def test_k6_is_pinned() -> None:
     """Its module names one version of k6, with its checksum."""
-    folder = build._MODULES / K6.group
+    folder = build.MODULES / K6.group
     version = re.search(r"^require go\.k6\.io/k6 (v1\.\S+)$", (folder / "go.mod").read_text(), re.MULTILINE)
     assert f"go.k6.io/k6 {version[1]} h1:" in (folder / "go.sum").read_text()

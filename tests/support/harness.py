@@ -33,6 +33,8 @@ from segue.status import Status
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL_S = 0.05
+ASK_S = 0.2
+"""How often a workflow is asked: each time its worker answers, and many rollouts go side by side on few cores."""
 ACCEPTED = ["no-readiness-probe", "unavailable-on-few-replicas"]
 """Fake pods have no probe, and many tests want the bounds of what a budget allows."""
 GROUPS = ("leaderworkerset.x-k8s.io", "v1", "leaderworkersets")
@@ -41,7 +43,7 @@ FAST = contract.Tuning(heartbeat_s=4.0, write_s=4.0, recheck_s=1.0)
 """A lost worker is noticed soon: for tests that kill it."""
 
 
-async def until(what: str, check: Callable[[], Any], limit_s: float = 120.0) -> Any:
+async def until(what: str, check: Callable[[], Any], limit_s: float = 120.0, poll_s: float = POLL_S) -> Any:
     """Wait until ``check`` (plain or async) returns something true, and return that; else say what was waited for."""
     ends = time.monotonic() + limit_s
     found: Any = None
@@ -51,7 +53,7 @@ async def until(what: str, check: Callable[[], Any], limit_s: float = 120.0) -> 
             found = await found
         if found:
             return found
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(poll_s)
     raise AssertionError(f"{what}: not within {limit_s:g} s; last seen: {found!r}")
 
 
@@ -362,7 +364,7 @@ class Run:
             status = await self.status()
             return status if check(status) else None
 
-        found: Status = await until(what, look, limit_s)
+        found: Status = await until(what, look, limit_s, ASK_S)
         return found
 
     async def end(self, limit_s: float = 180.0) -> Report:

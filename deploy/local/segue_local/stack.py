@@ -310,7 +310,7 @@ class Stack:
     def _start(cls, name: str, plan: _Plan) -> Stack:
         layout = Layout(state_dir(name))
         record = plan.node_record(layout.root)
-        names = [port for group in PORTS.values() for port in group]
+        names = [port for part, group in PORTS.items() if part != parts.LWS or plan.lws for port in group]
         chosen = ports.pick(names, _ports_of_all_stacks())
         binaries = {binary: str(path) for binary, path in plan.binaries.items()}
         stack = cls(State(name, chosen, binaries, node=record, feature_gates=plan.feature_gates, lws=plan.lws))
