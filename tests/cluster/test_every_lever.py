@@ -20,7 +20,7 @@ from segue.state import Entry
 SLOW = {"ready_after": "2s"}
 """Slow enough that a message comes while the stage that it is meant for lasts."""
 
-LAST = {"ready_after": "5s"}
+LAST = {"ready_after": "3s"}
 """The same for the last stage: a message that comes after it finds the rollout complete."""
 
 SCENARIOS = {"success", "failure", "abort", "pause", "retarget", "scale", "scale by hand", "settle", "release"}

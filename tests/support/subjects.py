@@ -124,6 +124,7 @@ class DeploymentSubject(Subject):
     """One Deployment, in place."""
 
     kind = "Deployment"
+    cannot: ClassVar[Mapping[str, str]] = {"release": "it is that of test_cli, step by step"}
 
     async def create(self, replicas: int, **more: Any) -> None:
         await self.lab.deploy(self.name, replicas, **more)
