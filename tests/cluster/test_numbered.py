@@ -129,8 +129,9 @@ async def test_groups_by_their_own_controller(served: Lab) -> None:
 
     async def up(name: str, strategy: dict[str, Any], floor: int, ceiling: int) -> None:
         seen: list[tuple[int, int]] = []
-        async with served.case(name, kind=LeaderWorkerSetSubject, strategy=strategy) as case:
-            leaders = follow_leaders(served, name, seen)
+        await LeaderWorkerSetSubject(served, name).create(4)
+        leaders = follow_leaders(served, name, seen)
+        async with served.rolled(name, kind=LeaderWorkerSetSubject, strategy=strategy) as case:
             plan = await case.run.plan()
             await case.ends("Completed")
             await until("the surge is gone", lambda: seen[-1] == (0, 4) and case.only("chat:2"))
