@@ -98,11 +98,13 @@ async def test_a_name_alone_means_what_is_rolled(served: Lab, tmp_path: Path) ->
     operator, shell = runtimes(served), Shell(served, tmp_path)
     await asyncio.gather(operator.make("ServingRuntime", "chat", resource()), served.deploy("chat", 1))
     target = {"kind": "Supervised", "resource": "ServingRuntime", "namespace": served.namespace, "name": "chat"}
-    file = shell.spec("chat", target=target, change=NEVER, strategy={})
+    patient = {"minReady": "0s", "deadline": "10m"}
+    file = shell.spec("chat", target=target, change=NEVER, strategy={}, readiness=patient)
     await shell.run("start", file)
     name = f"{served.namespace}/chat"
     assert (await shell.json("status", name))["id"].endswith("/ServingRuntime/chat")
-    await shell.run("start", shell.spec("chat", change={"patch": {"metadata": {"labels": {"segue.dev/fake": "x"}}}}))
+    change = {"patch": {"metadata": {"labels": {"segue.dev/fake": "never-ready"}}}}
+    await shell.run("start", shell.spec("chat", change=change, readiness=patient))
     refused = await shell.run("status", name, expect=REFUSED)
     assert f"{served.namespace}/Deployment/chat" in refused.stderr
     for kind in ("deployment", "servingruntime"):
