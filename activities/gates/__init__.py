@@ -2,7 +2,8 @@
 
 from typing import NamedTuple, Protocol
 
-from segue.gates import Verdict, judge_readiness
+from segue.gates import Verdict
+from segue.gates.readiness import judge_readiness
 from segue.observation import Observation
 from segue.spec import Rules, Target
 
