@@ -1,52 +1,14 @@
 """Failures of replicas, told apart: what a person would read off ``kubectl describe pod``, in one word and a line."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from segue.observation import Cause, Problem
+from segue.replica import ContainerFacts, Replica
 
 # https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/images/types.go
 _IMAGE_HOPELESS = frozenset({"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
 _IMAGE_TRYING = frozenset({"ErrImagePull", "RegistryUnavailable", "SignatureValidationFailed"})
 _CONFIGURATION = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
-
-
-class ContainerFacts(NamedTuple):
-    """What a container's status tells."""
-
-    name: str
-    restarts: int = 0
-    waiting: str = ""
-    waiting_message: str = ""
-    ended: str = ""
-    """Reason of the present or latest termination."""
-    exit_code: int | None = None
-
-
-class Replica(NamedTuple):
-    """What a pod tells of itself."""
-
-    name: str
-    version: str
-    """Fingerprint of the template it was made from."""
-    ready_since: float | None = None
-    """Seconds since the epoch; none while it is not Ready."""
-    unschedulable: str = ""
-    """The scheduler's word, when it finds no node."""
-    unplaced_since: float | None = None
-    """Since when it finds none: seconds since the epoch."""
-    unready: str = ""
-    """Why it is not Ready, in its own words."""
-    containers: tuple[ContainerFacts, ...] = ()
-
-    @property
-    def restarts(self) -> int:
-        """Restarts of all its containers."""
-        return sum(c.restarts for c in self.containers)
-
-    def proven(self, min_ready_s: float, max_restarts: int, now: float) -> bool:
-        """Whether it has been Ready for long enough without too many restarts."""
-        return self.ready_since is not None and now >= self.ready_since + min_ready_s and self.restarts <= max_restarts
 
 
 def diagnose(replica: Replica, max_restarts: int) -> Problem | None:

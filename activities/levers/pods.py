@@ -1,10 +1,11 @@
 """Reads a pod, as the API server shows it, into the facts that the core judges."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 from activities.cluster import Object
-from segue.failures import ContainerFacts, Replica
+from segue.replica import ContainerFacts, Replica
 
 
 def is_active(pod: Object) -> bool:
@@ -44,7 +45,18 @@ def read_replica(pod: Object, version: str) -> Replica:
         unplaced_since=_seconds(scheduled.get("lastTransitionTime")) if unplaced else None,
         unready="" if is_ready(pod) else ready.get("message", ""),
         containers=tuple(_container(c) for c in pod.get("status", {}).get("containerStatuses", [])),
+        uid=pod["metadata"].get("uid", ""),
+        address=pod.get("status", {}).get("podIP", ""),
+        ports=tuple(_ports(pod)),
+        started_at=_seconds(started) if (started := pod.get("status", {}).get("startTime")) else None,
     )
+
+
+def _ports(pod: Object) -> Iterator[tuple[str, int]]:
+    for container in pod.get("spec", {}).get("containers", []):
+        for port in container.get("ports", []):
+            if "name" in port:
+                yield port["name"], port["containerPort"]
 
 
 def _container(status: dict[str, Any]) -> ContainerFacts:
