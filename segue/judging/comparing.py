@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from segue.gates.verdict import Result
 from segue.judging import eprocess
-from segue.judging.buckets import above, on_edges, pooled, quantile, share_around
+from segue.judging.buckets import above, on_edges, place, pooled, quantile, share_around, superiority
 from segue.judging.clean import Clean, clean
 from segue.judging.eprocess import BETTER, WORSE
 from segue.judging.evidence import Count, CountSeries, Evidence, HistogramSeries, ValueSeries
@@ -131,8 +131,8 @@ def _noted(why: str, sides: _Sides) -> str:
 class _Tilted(NamedTuple):
     """What can be shared by all edges of a histogram: they have the same requests."""
 
-    worse: list[list[eprocess.Tilt]]
-    fine: list[list[eprocess.Tilt]]
+    worse: list[eprocess.Tilts]
+    fine: list[eprocess.Tilts]
 
 
 def _tilted(totals: Sequence[tuple[float, float]], slack: float, worse: float, fine: float) -> _Tilted:
@@ -147,11 +147,11 @@ def _counts(way: Compare, sides: _Sides, evidence: Evidence) -> _Found:
     slack = DEFAULT_SLACK if way.slack is None else way.slack
     tilted = _tilted([(o.total, n.total) for o, n in pairs], slack, 1 + way.tolerance, 1 + way.effect)
     inflation = eprocess.dispersion([o.bad for o in sides.history], [o.total for o in sides.history])
-    bad = [(o.bad, n.bad) for o, n in pairs]
+    bad = [o.bad for o, _ in pairs], [n.bad for _, n in pairs]
     old, new = (_summed([pair[side] for pair in pairs]) for side in (0, 1))
     return _Found(
-        worse=eprocess.rates(bad, tilted.worse, inflation),
-        fine=eprocess.rates(bad, tilted.fine, inflation),
+        worse=eprocess.rates(*bad, tilted.worse, inflation),
+        fine=eprocess.rates(*bad, tilted.fine, inflation),
         numbers={"old": old.bad / old.total, "new": new.bad / new.total, "inflation": inflation},
         shown=f"new {_rate(new)}, old {_rate(old)}",
     )
@@ -214,14 +214,15 @@ class _Histograms:
         return ""
 
     def _worse(self, way: Compare, sides: _Sides, tilted: _Tilted, old: Sequence[float]) -> float:
+        befores = [edge / (1 + way.tolerance) if edge > 0 else edge for edge in self._edges]
         logs = []
-        for edge in self._edges:
-            before = edge / (1 + way.tolerance) if edge > 0 else edge
-            if way.tails or above(self._edges, old, before) >= _MIDDLE_SHARE * old[-1]:
+        for before, edge in zip(befores, self._edges, strict=True):
+            if way.tails or above(old, place(self._edges, before)) >= _MIDDLE_SHARE * old[-1]:
                 logs.append(self._at(sides, before, edge, tilted.worse))
             else:
                 logs.append(-math.inf)  # left out, and yet counted: which edges are the tail is known from the data
-        return eprocess.log_mean_exp(logs) if max(logs) > -math.inf else -math.inf
+        ranks = eprocess.bets(self._ranks(sides, way.tolerance))
+        return eprocess.log_mean_exp([ranks, eprocess.log_mean_exp(logs) if max(logs) > -math.inf else -math.inf])
 
     def _fine(
         self, way: Compare, sides: _Sides, tilted: _Tilted, old: Sequence[float], levels: Sequence[float]
@@ -230,13 +231,26 @@ class _Histograms:
         for level in levels:
             now = min(quantile(self._edges, old, level) * (1 + way.effect), self._edges[-1])
             found.append(self._at(sides, now / (1 + way.effect), now, tilted.fine))
-        return min(found)
+        ranks = eprocess.bets([-each for each in self._ranks(sides, way.effect)])
+        return min(eprocess.log_mean_exp([found[0], ranks]), *found[1:], math.inf)
 
-    def _at(self, sides: _Sides, before: float, now: float, by_effect: list[list[eprocess.Tilt]]) -> float:
+    def _ranks(self, sides: _Sides, part: float) -> list[float]:
+        """Return, interval by interval, how probable it is that a new event is over ``1 + part`` times an old one."""
+        befores = [place(self._edges, edge / (1 + part) if edge > 0 else edge) for edge in self._edges]
+        nows = [place(self._edges, edge) for edge in self._edges]
+        return [
+            superiority([o[-1], *(above(o, at) for at in befores)], [n[-1], *(above(n, at) for at in nows)])
+            for o, n in sides.pairs
+        ]
+
+    def _at(self, sides: _Sides, before: float, now: float, effects: list[eprocess.Tilts]) -> float:
         """Compare new events over ``now`` with old ones over ``before``."""
-        bad = [(above(self._edges, o, before), above(self._edges, n, now)) for o, n in sides.pairs]
-        history = [above(self._edges, each, before) for each in sides.history]
-        return eprocess.rates(bad, by_effect, eprocess.dispersion(history, [each[-1] for each in sides.history]))
+        at_old, at_new = place(self._edges, before), place(self._edges, now)
+        bad_old = [above(o, at_old) for o, _ in sides.pairs]
+        bad_new = [above(n, at_new) for _, n in sides.pairs]
+        history = [above(each, at_old) for each in sides.history]
+        inflation = eprocess.dispersion(history, [each[-1] for each in sides.history])
+        return eprocess.rates(bad_old, bad_new, effects, inflation)
 
 
 # --- values -----------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ Three things make it robust against what the formulas do not know. None can make
 evidence away:
 
 - mixtures: no effect is assumed; evidence is the mean over a grid of effects,
-- no interval decides alone: of each effect's evidence the interval that speaks most for it is left out, so that one
-  burst, one pause of a garbage collector, one scrape gone wrong is never enough,
+- no two intervals decide alone: of each effect's evidence the two intervals that say most count only as much as the
+  third, so that a burst, a pause of a garbage collector, a scrape gone wrong is never enough,
 - tempering: with events in bursts, so that counts vary ``inflation`` times as much as independent events would, the
   logarithm is divided by it, as of so many fewer independent events. (If (E e^x) <= 1, then E e^(x/c) <= 1 for c >= 1.)
 """
@@ -20,33 +20,24 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-WORSE = (1.05, 1.1, 1.2, 1.4, 1.8, 2.5, 4.0, 8.0, 20.0, 60.0)
+WORSE = (1.08, 1.2, 1.5, 2.2, 4.0, 15.0)
 """How many times the rate at the null's boundary: what "worse" may look like."""
-BETTER = (0.95, 0.9, 0.8, 0.65, 0.5, 0.3, 0.1)
+BETTER = (0.95, 0.85, 0.65, 0.4, 0.1)
 """The same for "not so much worse"."""
 SHARPNESS = (2.0, 6.0, 20.0, 60.0)
 STAKES = (0.3, 0.6, 0.95)
 
 
-class Pair(NamedTuple):
-    """One interval of both sides: bad events of all events."""
+class Tilts(NamedTuple):
+    """For one effect, interval by interval: what a bad event of either side, and the requests, add to the logarithm."""
 
-    bad_old: float
-    all_old: float
-    bad_new: float
-    all_new: float
-
-
-class Tilt(NamedTuple):
-    """What one bad event of either side, and one request of the new one, add to the logarithm."""
-
-    old: float
-    new: float
-    request: float
+    old: list[float]
+    new: list[float]
+    requests: list[float]
 
 
-def tilts(totals: Iterable[tuple[float, float]], null: float, slack: float, times: float) -> list[Tilt]:
-    """Return the tilt of each interval, for its (old, new) totals.
+def tilts(totals: Iterable[tuple[float, float]], null: float, slack: float, times: float) -> Tilts:
+    """Return the tilts for each interval's (old, new) totals.
 
     The null hypothesis is ``rate_new <= null * rate_old + slack`` (>= for ``times`` under 1), with the rates of each
     interval its own. Of all bad events the new side's share at its boundary would be q0, and q1 with its rate
@@ -59,24 +50,26 @@ def tilts(totals: Iterable[tuple[float, float]], null: float, slack: float, time
     expectation is at most exp((A-1) all_new rate_new + (B-1) all_old rate_old - (A-1) slack all_new), as
     1+x <= exp(x), and B-1 = -(A-1) null all_new/all_old, so that it is at most 1 for all rates within the null.
     """
-    found = []
+    found = Tilts([], [], [])
     for all_old, all_new in totals:
         at_null = null * all_new / (null * all_new + all_old)
         at_other = null * times * all_new / (null * times * all_new + all_old)
         gain = at_other / at_null
         lost = (1 - at_other) / (1 - at_null)
-        found.append(Tilt(math.log(lost), math.log(gain), (1 - gain) * slack * all_new))
+        found.old.append(math.log(lost))
+        found.new.append(math.log(gain))
+        found.requests.append((1 - gain) * slack * all_new)
     return found
 
 
-def rates(bad: Sequence[tuple[float, float]], by_effect: Sequence[Sequence[Tilt]], inflation: float) -> float:
-    """Return the logarithm of the evidence of (old, new) bad events against a null hypothesis on their rates."""
-    if not bad:
+def rates(bad_old: Sequence[float], bad_new: Sequence[float], effects: Sequence[Tilts], inflation: float) -> float:
+    """Return the logarithm of the evidence of bad events, interval by interval, against a null on their rates."""
+    if not bad_old:
         return 0.0
     sums = []
-    for effect in by_effect:
-        steps = [o * tilt.old + n * tilt.new + tilt.request for (o, n), tilt in zip(bad, effect, strict=True)]
-        sums.append(_without_the_best(steps) / inflation)
+    for tilt in effects:
+        each = zip(bad_old, bad_new, tilt.old, tilt.new, tilt.requests, strict=True)
+        sums.append(_capped([o * a + n * b + c for o, n, a, b, c in each]) / inflation)
     return log_mean_exp(sums)
 
 
@@ -93,8 +86,19 @@ def differences(gaps: Sequence[float], inflation: float) -> float:
     sums = []
     for sharpness in SHARPNESS:
         bent = [math.tanh(sharpness * gap) for gap in gaps]
-        sums += [_without_the_best([math.log1p(stake * b) for b in bent]) / inflation for stake in STAKES]
+        sums += [_capped([math.log1p(stake * b) for b in bent]) / inflation for stake in STAKES]
     return log_mean_exp(sums)
+
+
+def bets(gains: Sequence[float]) -> float:
+    """Return the logarithm of the evidence that gains within [-1/2, 1/2] lie over 0.
+
+    Whatever they depend on within an interval, each factor 1 + stake * 2 * gain is expected to be at most 1 while a
+    gain is expected to be at most 0 (betting: I. Waudby-Smith and A. Ramdas, JRSS-B 2024).
+    """
+    if not gains:
+        return 0.0
+    return log_mean_exp([_capped([math.log1p(stake * 2 * gain) for gain in gains]) for stake in STAKES])
 
 
 def log_mean_exp(logs: Sequence[float]) -> float:
@@ -143,5 +147,7 @@ def _detrended(values: Sequence[float]) -> list[float]:
     return [v - mean - slope * (i - middle) for i, v in enumerate(values)]
 
 
-def _without_the_best(steps: Sequence[float]) -> float:
-    return sum(steps) - max(0.0, *steps)
+def _capped(steps: Sequence[float]) -> float:
+    """Return the sum, with the two largest steps counted only as much as the third largest."""
+    most = max(0.0, sorted(steps)[-3]) if len(steps) > 2 else 0.0
+    return sum(min(step, most) for step in steps)

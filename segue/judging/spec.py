@@ -84,14 +84,14 @@ class Compare(Model):
         description="How probable a fail of a version that is within tolerance may be, over all looks together.",
     )
     beta: float = Field(
-        default=0.01,
+        default=0.05,
         ge=1e-6,
         le=0.2,
         strict=False,
         description="How probable a pass of a version that is worse by effect may be, over all looks together.",
     )
     min_samples: int = Field(
-        default=3, alias="minSamples", ge=2, le=1000, description="Intervals with data of both sides."
+        default=3, alias="minSamples", ge=3, le=1000, description="Intervals with data of both sides."
     )
     min_traffic: int = Field(
         default=100, alias="minTraffic", ge=1, le=10**9, description="Requests of each side; not for values."
