@@ -187,7 +187,9 @@ def autoregressive(rng: np.random.Generator, releases: int, memory: float) -> Ar
 
 
 FEW = (6, 6)
-NO_TAILS = {"tails": False}
+NO_TAILS: dict[str, Any] = {"tails": False}
+DOUBLED: dict[str, Any] = {"effect": 1.0}
+"""Of a rare event it takes many requests to tell 20 % more: a spec can say that only twice as many must not pass."""
 HEAVY = (0.02, 6.4)
 """With log-normal latencies of sigma 0.5 this doubles the 99th percentile, and leaves the median."""
 
@@ -196,6 +198,8 @@ SCENARIOS = (
     Scenario("errors 1 %, +2 %", False, (0.015,), errors(0.01, 0.0102)),
     Scenario("errors 5 %, +20 %", True, (0.06,), errors(0.05, 0.06)),
     Scenario("errors 1 %, doubled", True, (0.015,), errors(0.01, 0.02)),
+    Scenario("errors 1 %, equal; effect: 1", False, (0.015,), errors(0.01, 0.01), DOUBLED),
+    Scenario("errors 1 %, tripled; effect: 1", True, (0.015,), errors(0.01, 0.03), DOUBLED),
     Scenario("errors 0 -> 5 %", True, (0.01,), errors(0.0, 0.05)),
     Scenario("errors 0.1 %, equal", False, (0.005,), errors(0.001, 0.001)),
     Scenario("errors 0.1 % -> 1 %", True, (0.005,), errors(0.001, 0.01)),
@@ -212,6 +216,7 @@ SCENARIOS = (
     Scenario("latency drifts together, equal", False, (2.2, 7.7), latencies(1.0, drift=0.3)),
     Scenario("latency drifts together, +30 %", True, (2.2, 7.7), latencies(1.3, drift=0.3)),
     Scenario("few requests, latency equal", False, (2.2, 7.7), latencies(1.0, requests=FEW)),
+    Scenario("few requests, latency equal; no tails", False, (2.2, 7.7), latencies(1.0, requests=FEW), NO_TAILS),
     Scenario("few requests, latency doubled", True, (2.2, 7.7), latencies(2.0, requests=FEW)),
     Scenario("first token, equal", False, (0.18, 0.6), latencies(1.0, median=0.15, edges=FIRST_TOKEN)),
     Scenario("first token, +30 %", True, (0.18, 0.6), latencies(1.3, median=0.15, edges=FIRST_TOKEN)),

@@ -1,10 +1,11 @@
 """``judge``: what a gate would have said of recorded data."""
 
 import json
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Self
 
 import typer
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from rich.console import RenderableType
 from rich.table import Table
 
@@ -17,7 +18,7 @@ from segue.gates import Result
 from segue.judging import Evidence, Judged, Judgement, Kind, judge
 from segue.judging.recorded import Recorded, aligned, read_recorded
 from segue.spec import read_rollout, refusal
-from segue.specmodel import Model
+from segue.specmodel import Model, below
 
 _File = Annotated[
     str,
@@ -36,6 +37,14 @@ class _Alone(Model):
     kind: Kind
     unit: str = Field(default="", max_length=16)
     judgement: Judgement = Field(alias="judge")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        try:
+            self.judgement.refuse_for(self.kind)
+        except PydanticCustomError as error:
+            raise below("judge", error) from None
+        return self
 
 
 class _Question(NamedTuple):

@@ -24,6 +24,7 @@ WORSE = (1.08, 1.2, 1.5, 2.2, 4.0, 15.0)
 """How many times the rate at the null's boundary: what "worse" may look like."""
 BETTER = (0.95, 0.85, 0.65, 0.4, 0.1)
 """The same for "not so much worse"."""
+UNSEEN = 2.0
 SHARPNESS = (2.0, 6.0, 20.0, 60.0)
 STAKES = (0.3, 0.6, 0.95)
 
@@ -112,14 +113,18 @@ def dispersion(bad: Sequence[float], total: Sequence[float]) -> float:
 
     By successive differences of its rates (J. von Neumann et al., "The mean square successive difference", Annals of
     Mathematical Statistics 1941), so that a slow drift does not count. Of the old side: what its noise is like is
-    known, and a new side that is worse cannot hide in its own.
+    known, and a new side that is worse cannot hide in its own. A few differences do not tell yet: they count as if they
+    had shown some (1 + 2/differences; by simulation, see docs/judging.md).
     """
     counted = [(b, n) for b, n in zip(bad, total, strict=True) if n > 0]
-    rate = sum(b for b, _ in counted) / max(1.0, sum(n for _, n in counted))
-    if len(counted) < 2 or rate <= 0:
-        return 1.0
+    if len(counted) < 2:
+        return 1 + UNSEEN
+    least = 1 + UNSEEN / (len(counted) - 1)
+    rate = sum(b for b, _ in counted) / sum(n for _, n in counted)
+    if rate <= 0:
+        return least
     squares = [(a / m - b / n) ** 2 / (rate * (1 / m + 1 / n)) for (a, m), (b, n) in pairwise(counted)]
-    return max(1.0, sum(squares) / len(squares))
+    return max(least, sum(squares) / len(squares))
 
 
 def persistence(values: Sequence[float]) -> float:
