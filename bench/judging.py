@@ -318,12 +318,40 @@ def rows(releases: int, seed: int, only: str) -> Iterator[tuple[Scenario, list[s
         yield scenario, [*shares, f"{mine.looks:g}", *(f"{100 * part:.1f}" for part in wrongs)], own <= min(wrongs[3:])
 
 
+def requests_needed(judgement: dict[str, Any], old: float, new: float, wanted: Result) -> str:
+    """Return after how many requests of both sides it is decided, when every interval is as expected."""
+    for count in range(1, 400):
+        sides = (
+            CountSeries(intervals=(Count(bad=rate * total, total=total),) * count)
+            for rate, total in ((old, OLD), (new, NEW))
+        )
+        judged = judge(Judgement.model_validate({"compare": judgement}), Evidence(old=next(sides), new=next(sides)))
+        if judged.result is wanted:
+            return f"{count * (OLD + NEW):,}"
+    return "over 600,000"
+
+
+def print_sizes() -> None:
+    """Print how many requests a decision takes, by the rates of errors."""
+    print("| errors | passes with effect: 0.2 | 0.5 | 1 |\n|---:|---:|---:|---:|")
+    for rate in (0.001, 0.01, 0.05):
+        needed = [requests_needed({"effect": effect}, rate, rate, Result.PASS) for effect in (0.2, 0.5, 1.0)]
+        print(f"| {100 * rate:g} % | " + " | ".join(needed) + " |")
+    print("\n| errors | fails |\n|---|---:|")
+    for old, new in ((0.0, 0.05), (0.001, 0.01), (0.01, 0.03), (0.01, 0.02), (0.01, 0.015)):
+        print(f"| {100 * old:g} % -> {100 * new:g} % | {requests_needed({}, old, new, Result.FAIL)} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--releases", type=int, default=1000, help="of each scenario")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="scenarios whose name has this in it")
+    parser.add_argument("--sizes", action="store_true", help="only how many requests a decision takes")
     arguments = parser.parse_args()
+    if arguments.sizes:
+        print_sizes()
+        return
     began = time.monotonic()
     print("| " + " | ".join(HEAD) + " |\n|---" + "|---:" * (len(HEAD) - 1) + "|")
     for scenario, figures, _ in rows(arguments.releases, arguments.seed, arguments.only):

@@ -14,19 +14,14 @@ _ONE = "threshold, ratio or compare"
 class _Latest(Model):
     """What judgements of the latest interval have in common."""
 
+    max: float | None = Field(default=None, ge=-MAX_NUMBER, le=MAX_NUMBER, strict=False)
+    min: float | None = Field(default=None, ge=-MAX_NUMBER, le=MAX_NUMBER, strict=False)
     quantile: float | None = Field(
         default=None, ge=0.01, le=0.9999, strict=False, description="Of a histogram; 0.99 where it is not written."
     )
     min_traffic: int = Field(
         default=20, alias="minTraffic", ge=1, le=10**9, description="Fewer requests in the interval decide nothing."
     )
-
-
-class Threshold(_Latest):
-    """The new side's latest interval keeps to a fixed bound: a rate, a quantile, or the value itself."""
-
-    max: float | None = Field(default=None, ge=-MAX_NUMBER, le=MAX_NUMBER, strict=False)
-    min: float | None = Field(default=None, ge=-MAX_NUMBER, le=MAX_NUMBER, strict=False)
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
@@ -35,6 +30,10 @@ class Threshold(_Latest):
         if self.max is not None and self.min is not None and self.min > self.max:
             raise wrong("min", self.min, f"is over max ({self.max:g})", "exchange them")
         return self
+
+
+class Threshold(_Latest):
+    """The new side's latest interval keeps to a fixed bound: a rate, a quantile, or the value itself."""
 
 
 class Ratio(_Latest):
@@ -49,14 +48,6 @@ class Ratio(_Latest):
         strict=False,
         description="An old side below this counts as this: a multiple of almost nothing is no bound.",
     )
-
-    @model_validator(mode="after")
-    def _bounds(self) -> Self:
-        if self.max is None and self.min is None:
-            raise wrong("max", None, "is missing", "write max or min, or both")
-        if self.max is not None and self.min is not None and self.min > self.max:
-            raise wrong("min", self.min, f"is over max ({self.max:g})", "exchange them")
-        return self
 
 
 class Compare(Model):
