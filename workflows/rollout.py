@@ -153,6 +153,8 @@ class RolloutWorkflow:
             await self._stuck(error)
             return None
         self._learn(watched)
+        if watched.verdicts:
+            self._state = self._state.after_record(self._spec.asked_gates, watched.verdicts, _now())
         return watched.decision
 
     def _learn(self, watched: Watched) -> None:
@@ -174,10 +176,15 @@ class RolloutWorkflow:
         match decision.act:
             case Act.WAIT:
                 return
+            case Act.ASK:
+                gates = [gate for gate in self._spec.asked_gates if gate.name in decision.gates]
+                self._state = self._state.after_ask(gates, now, stops=decision.stops)
             case Act.VERIFY:
                 await self._verify(decision)
             case Act.FAIL:
-                roll_back = self._spec.on_failure is OnFailure.ROLLBACK
+                roll_back = decision.rolls_back
+                if roll_back is None:
+                    roll_back = self._spec.on_failure is OnFailure.ROLLBACK
                 self._state = self._state.failing(_problem(decision), now, roll_back=roll_back)
             case Act.HOLD | Act.CONTINUE:
                 self._state = self._state.after_foreign(self._seen.foreign if self._seen else None, now)
