@@ -93,8 +93,12 @@ class DirectReach:
             url = f"{place.scheme}://{host}:{place.number}{request.path}"
         except LookupError as error:
             return Reply(trouble=str(error))
-        options = {"headers": {**headers, **content_type(request)}, "data": encoded(request), "allow_redirects": False}
-        return await timed(lambda: self._opened().request(request.method, url, **options), request, timeout_s)
+        sent, body = {**headers, **content_type(request)}, encoded(request)
+
+        def send() -> Any:
+            return self._opened().request(request.method, url, headers=sent, data=body, allow_redirects=False)
+
+        return await timed(send, request, timeout_s)
 
     async def close(self) -> None:
         """End all connections."""

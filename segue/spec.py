@@ -24,6 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from segue.errors import Refused
 from segue.gates.loading import LoadFailures
+from segue.gates.policy import GatePolicy
 from segue.gates.serving import Serving
 from segue.lintrule import LintRule
 from segue.specmodel import BELOW, ConfigKey, EnvName, Image, Model, Name, ObjectName, Text, wrong
@@ -42,6 +43,7 @@ MAX_HOLD = timedelta(days=30)
 MAX_LAG = timedelta(minutes=10)
 MAX_DEADLINE = timedelta(days=1)
 MAX_COPIED_NAME = 242  # with a dash and ten digits within Kubernetes' 253
+MAX_GATES = 20
 MAX_QUIET = timedelta(seconds=30)
 QUIET_BEGINS_IN = timedelta(seconds=10)
 
@@ -620,6 +622,23 @@ class Rules(Model):
     load_failures: LoadFailures | None = Field(
         default=None, alias="loadFailures", description="Which models of a new replica may fail to load."
     )
+    gates: tuple[GatePolicy, ...] = Field(default=(), max_length=MAX_GATES, strict=False)
+    pass_score: int = Field(
+        default=75, alias="passScore", ge=1, le=100, description="Percent of the weights of gates that must pass."
+    )
+
+    @property
+    def asked_gates(self) -> tuple[GatePolicy, ...]:
+        """All gates that are asked again and again, in the order of the spec."""
+        return self.gates
+
+    @model_validator(mode="after")
+    def _gates_differ(self) -> Self:
+        names = [gate.name for gate in self.asked_gates]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise wrong("gates", twice, "is the name of two gates", "give each a name of its own")
+        return self
 
 
 class Spec(Rules):

@@ -6,7 +6,7 @@ https://platform.openai.com/docs/api-reference/chat
 import json
 from typing import Any
 
-from activities.probes.base import Request, Step, document_of, says_loading, text_or_none, told_object
+from activities.probes.base import Read, Request, Step, document_of, says_loading, text_or_none, told_object
 from segue.gates.serving import Expected, OpenAI, Reply, Told, Wanted
 
 _DONE = "[DONE]"
@@ -34,7 +34,7 @@ def _body(asks: OpenAI) -> dict[str, Any]:
     return {"model": asks.model, **asked, "max_tokens": asks.max_tokens, "stream": asks.stream, "temperature": 0}
 
 
-def _models(wanted: str):  # type: ignore[no-untyped-def]
+def _models(wanted: str) -> Read:
     def read(reply: Reply) -> Told:
         told = told_object(reply)
         data = told.document.get("data") if isinstance(told.document, dict) else None

@@ -3,7 +3,7 @@
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 """
 
-from activities.probes.base import Request, Step, document_of, text_or_none, told_object, told_ready
+from activities.probes.base import Read, Request, Step, document_of, text_or_none, told_object, told_ready
 from segue.gates.loading import ModelSeen, Standing
 from segue.gates.serving import Expected, OpenInference, Reply, Told, Wanted, bounded
 
@@ -41,7 +41,7 @@ def inference(reply: Reply) -> Told:
     return told._replace(model=model, version=version, broken=broken)
 
 
-def _metadata(asks: OpenInference):  # type: ignore[no-untyped-def]
+def _metadata(asks: OpenInference) -> Read:
     """Metadata name all versions: the one that is expected is among them, or it is not."""
 
     def read(reply: Reply) -> Told:

@@ -5,7 +5,7 @@ https://www.tensorflow.org/tfx/serving/api_rest
 
 from typing import Any
 
-from activities.probes.base import Request, Step, document_of, told_object
+from activities.probes.base import Read, Request, Step, document_of, told_object
 from segue.gates.loading import ModelSeen, Standing
 from segue.gates.serving import Expected, Reply, TfServing, Told, Wanted, bounded
 
@@ -27,14 +27,16 @@ def status_of(model: str) -> Request:
     return Request("GET", f"/v1/models/{model}")
 
 
-def _status(version: str | None):  # type: ignore[no-untyped-def]
+def _status(version: str | None) -> Read:
     def read(reply: Reply) -> Told:
         told = told_object(reply)
         versions = _versions(told.document)
         available = [v["version"] for v in versions if v["state"] == "AVAILABLE"]
         coming = [v for v in versions if v["state"] in _LOADING and version in (None, v["version"])]
         missing = bool(coming) and (version not in available if version else not available)
-        loading = told.loading or (bounded(f"version {coming[0]['version']} is {coming[0]['state']}") if missing else "")
+        loading = told.loading or (
+            bounded(f"version {coming[0]['version']} is {coming[0]['state']}") if missing else ""
+        )
         is_none = reply.status == 200 and not available and not loading
         broken = told.broken or ("no version that is AVAILABLE" if is_none else "")
         return told._replace(

@@ -43,7 +43,9 @@ class LoadFailures(Model):
         default=(), max_length=100, strict=False, description="tfServing: whose states are asked for."
     )
     bootstrap_period: Duration = Field(
-        default=timedelta(seconds=180), alias="bootstrapPeriod", description="After a replica's start; later is nothing."
+        default=timedelta(seconds=180),
+        alias="bootstrapPeriod",
+        description="After a replica's start; later nothing counts.",
     )
     critical_limit: int = Field(
         default=2, alias="criticalLimit", ge=0, le=10_000, description="Critical failures that a replica may have."

@@ -210,6 +210,9 @@ class Http(Asks):
         return self
 
 
+_PROTOCOLS = ("openInference", "torchServe", "tfServing", "openAI", "http")
+
+
 class Check(Model):
     """One question, in one protocol."""
 
@@ -223,7 +226,7 @@ class Check(Model):
     @model_validator(mode="after")
     def _one(self) -> Self:
         if len(self.given) != 1:
-            raise ValueError("is not one question; give exactly one of openInference, torchServe, tfServing, openAI and http")
+            raise ValueError(f"is not one question; give exactly one of {', '.join(_PROTOCOLS)}")
         return self
 
     @property
@@ -414,7 +417,9 @@ def _faults(wanted: Wanted, reply: Reply, told: Told) -> Iterable[str]:
     yield _differs("version", wanted.version, told.version)
     for value in expect.values:
         yield _value_fault(value, told.document)
-    yield "" if _matches(expect.matches, reply.text) else f"answered what does not match {expect.matches!r}: {reply.text}"
+    yield (
+        "" if _matches(expect.matches, reply.text) else f"answered what does not match {expect.matches!r}: {reply.text}"
+    )
     yield _late("answered", expect.within.total_seconds() if expect.within else None, reply.took_s)
     yield _late("gave the first token", wanted.first_token_s, reply.first_s)
 
@@ -451,9 +456,7 @@ def _value_fault(wanted: JsonValue, document: Any) -> str:
         return "" if near else f"{head}, not {wanted.near:g} ± {wanted.tolerance:g}"
     if wanted.shape is not None:
         shape = shape_of(value)
-        fits = len(shape) == len(wanted.shape) and all(
-            w in (-1, s) for w, s in zip(wanted.shape, shape, strict=True)
-        )
+        fits = len(shape) == len(wanted.shape) and all(w in (-1, s) for w, s in zip(wanted.shape, shape, strict=True))
         return "" if fits else f"answered {wanted.path} of shape {shape}, not {wanted.shape}"
     same = value == wanted.equals and isinstance(value, bool) == isinstance(wanted.equals, bool)
     return "" if same else f"{head}, not {shown(wanted.equals)}"
