@@ -23,6 +23,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from segue.errors import Refused
+from segue.gates.loading import LoadFailures
+from segue.gates.policy import GatePolicy
+from segue.gates.serving import Serving
 from segue.lintrule import LintRule
 from segue.specmodel import BELOW, ConfigKey, EnvName, Image, Model, Name, ObjectName, Text, wrong
 from segue.units import Amount, Duration, format_duration
@@ -40,6 +43,7 @@ MAX_HOLD = timedelta(days=30)
 MAX_LAG = timedelta(minutes=10)
 MAX_DEADLINE = timedelta(days=1)
 MAX_COPIED_NAME = 242  # with a dash and ten digits within Kubernetes' 253
+MAX_GATES = 20
 MAX_QUIET = timedelta(seconds=30)
 QUIET_BEGINS_IN = timedelta(seconds=10)
 
@@ -564,11 +568,16 @@ class Readiness(Model):
     min_ready: Duration = Field(default=timedelta(seconds=5), alias="minReady", description="How long Ready must hold.")
     deadline: Duration = Field(default=timedelta(minutes=10), description="How long there may be no progress.")
     max_restarts: int = Field(default=0, alias="maxRestarts", ge=0, le=100, description="Restarts a new pod may have.")
+    loading: Duration = Field(
+        default=timedelta(minutes=30), description="How long a new pod may load, as long as it comes on with it."
+    )
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
         if not timedelta(seconds=1) <= self.deadline <= MAX_DEADLINE:
             raise wrong("deadline", format_duration(self.deadline), "is out of range", "write 1s to 24h")
+        if not timedelta(seconds=1) <= self.loading <= MAX_DEADLINE:
+            raise wrong("loading", format_duration(self.loading), "is out of range", "write 1s to 24h")
         if self.min_ready >= self.deadline:
             why = f"is not under the deadline of {format_duration(self.deadline)}"
             raise wrong("minReady", format_duration(self.min_ready), why, "shorten it, or write a longer deadline")
@@ -609,6 +618,27 @@ class Rules(Model):
     on_failure: OnFailure = Field(default=OnFailure.ROLLBACK, alias="onFailure", strict=False)
     autoscaler: Autoscaler = Field(default=Autoscaler.ADOPT, strict=False)
     drain: Drain | None = Field(default=None, description="Wait for old replicas to end what they have begun.")
+    serving: Serving | None = Field(default=None, description="What a new replica is asked before it is believed.")
+    load_failures: LoadFailures | None = Field(
+        default=None, alias="loadFailures", description="Which models of a new replica may fail to load."
+    )
+    gates: tuple[GatePolicy, ...] = Field(default=(), max_length=MAX_GATES, strict=False)
+    pass_score: int = Field(
+        default=75, alias="passScore", ge=1, le=100, description="Percent of the weights of gates that must pass."
+    )
+
+    @property
+    def asked_gates(self) -> tuple[GatePolicy, ...]:
+        """All gates that are asked again and again, in the order of the spec."""
+        return self.gates
+
+    @model_validator(mode="after")
+    def _gates_differ(self) -> Self:
+        names = [gate.name for gate in self.asked_gates]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise wrong("gates", twice, "is the name of two gates", "give each a name of its own")
+        return self
 
 
 class Spec(Rules):
