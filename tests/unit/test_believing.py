@@ -175,6 +175,28 @@ async def test_what_loads_is_waited_for(believer: Believer, pod: Pod) -> None:
     await other.close()
 
 
+async def test_loading_models_are_progress(believer: Believer, pod: Pod) -> None:
+    """Each model that is loaded on a replica which is not Ready yet is progress, as long as it may load."""
+    states = ["READY", "LOADING", "LOADING"]
+
+    def index(_: web.Request) -> web.Response:
+        return web.json_response([{"name": f"m{n}", "state": state} for n, state in enumerate(states)])
+
+    pod.says = index
+    loads = {"protocol": "openInference", "port": pod.port, "interval": "1s"}
+    rules = Rules.model_validate({"loadFailures": loads, "readiness": {"loading": "1h"}})
+    unready = pod.replica()._replace(ready_since=None)
+    look(believer, rules)
+    await until(lambda: pod.asked)
+    before = look(believer, rules, unready)
+    assert before is not None and before.progress_at == 0
+    states[1] = "READY"
+    await until(lambda: (f := look(believer, rules, unready)) and f.progress_at > time.time() - SOON_S)
+    short = rules.model_copy(update={"readiness": Rules.model_validate({"readiness": {"loading": "30s"}}).readiness})
+    late = look(believer, short, unready)
+    assert late is not None and late.progress_at == 0
+
+
 async def test_another_version_is_asked_anew(believer: Believer, pod: Pod) -> None:
     """After a retarget the same answer is another's."""
     rules = pod.rules(tries=1)
@@ -219,7 +241,7 @@ async def test_answers_lead_nowhere(pod: Pod) -> None:
     """A redirect is an answer; what is too long, too late or not there is told; so is a port without a name."""
 
     async def late(_: web.Request) -> web.Response:
-        await asyncio.sleep(5)
+        await asyncio.sleep(1)
         return web.Response()
 
     place = Place("default", pod.replica(), pod.port)
