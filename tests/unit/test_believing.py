@@ -186,7 +186,7 @@ async def test_loading_models_are_progress(believer: Believer, pod: Pod) -> None
     loads = {"protocol": "openInference", "port": pod.port, "interval": "1s"}
     rules = Rules.model_validate({"loadFailures": loads, "readiness": {"loading": "1h"}})
     unready = pod.replica()._replace(ready_since=None)
-    look(believer, rules)
+    look(believer, rules, unready)
     await until(lambda: pod.asked)
     before = look(believer, rules, unready)
     assert before is not None and before.progress_at == 0
