@@ -20,6 +20,9 @@ from kubernetes import client
 from kubernetes import config as kubeconfig
 from segue_local import Stack
 from subjects import DeploymentSubject, Subject
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError, RPCStatusCode
 from watcher import PodWatcher
@@ -217,6 +220,19 @@ class Lab:
         worker = WorkerProcess(self, module, env)
         self.workers.append(worker)
         return worker
+
+    async def attended(self) -> None:
+        """Wait until a worker asks for work on this lab's task queue: who starts a rollout does not wait for long."""
+        queue = DescribeTaskQueueRequest(
+            namespace=self.temporal.namespace,
+            task_queue=TaskQueue(name=self.task_queue),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        )
+
+        async def asked() -> bool:
+            return bool((await self.temporal.workflow_service.describe_task_queue(queue)).pollers)
+
+        await until("a worker on the task queue", asked)
 
     # --- a target that is rolled, and what must be so of it at the end ---
 
