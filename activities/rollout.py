@@ -1,6 +1,5 @@
 """The activities of a rollout, by the names of the contract. Each is thin: a lever or the gates do the work."""
 
-import asyncio
 import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,18 +11,24 @@ from temporalio.exceptions import ApplicationError
 
 from activities import autoscaling
 from activities.cluster import Cluster
-from activities.gates import GATES, GateContext
+from activities.explaining import explained
+from activities.gates.believing import Believer
+from activities.gates.panel import Panel
 from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.linting import linted
+from activities.reaching import reach_of
 from activities.room import Rooms
 from activities.routers import Routers
 from activities.routers.base import Router
 from activities.watching import NamespaceWatch, Watches
 from segue import contract
 from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, Watched, WatchInput, WriteInput, Written
-from segue.decide import Act, asks_for_room, decide
+from segue.decide import Act, Decision, asks_for_room, decide
 from segue.errors import Fenced, NotAllowed, Refused, SegueError
+from segue.gates import Verdict
+from segue.gates.readiness import judge_readiness
+from segue.gates.standing import standings
 from segue.observation import Observation
 from segue.spec import Autoscaler
 from segue.supervision import SUPERVISIONS, Supervision
@@ -80,11 +85,15 @@ def _defined(defined: contract.Activity[Any, Any]) -> Callable[[F], F]:
 class Activities:
     """All activities over one cluster; levers by kind of target."""
 
-    def __init__(self, cluster: Cluster, supervisions: Mapping[str, Supervision] = SUPERVISIONS) -> None:
+    def __init__(
+        self, cluster: Cluster, supervisions: Mapping[str, Supervision] = SUPERVISIONS, believer: Believer | None = None
+    ) -> None:
         self._cluster = cluster
+        self._believer = believer or Believer(reach_of("auto", cluster))
         self._watches, self._rooms = Watches(cluster), Rooms(cluster)
         self._levers = Levers(cluster, supervisions)
         self._routers = Routers(cluster)
+        self._panel = Panel({})
 
     @property
     def all(self) -> list[Callable[..., Any]]:
@@ -96,6 +105,8 @@ class Activities:
 
     async def close(self) -> None:
         """Stop all watches."""
+        await self._panel.close()
+        await self._believer.close()
         await self._rooms.close()
         await self._watches.close()
 
@@ -106,6 +117,7 @@ class Activities:
         router = self._routers.of(asked.rules.strategy)
         if router is not None:
             await router.prepare(asked, prepared.owner)
+        self._believer.refuse(asked.rules, prepared.wanted)
         told = (*prepared.warnings, *await autoscaling.foretell(self._cluster, asked.target, asked.rules))
         return await linted(self._cluster, asked, prepared.model_copy(update={"warnings": told}))
 
@@ -124,6 +136,12 @@ class Activities:
             now = time.time()
             seen = _seen(watch, lever, router, asked, now)
             if seen is not None:
+                seen = self._believer.look(asked.target, asked.rules, asked.state, seen, now, watch.wake)
+                if seen is None:
+                    activity.heartbeat(Beat(why="the answers of new replicas", at=now))
+            else:
+                _report_blindness(watch, now)
+            if seen is not None:
                 decision = decide(asked.rules, asked.state, seen, now)
                 if asks_for_room(asked.state, seen, decision):
                     activity.heartbeat(Beat(seen=seen, why="the room for new replicas to be counted", at=now))
@@ -132,16 +150,25 @@ class Activities:
                         continue
                     decision = decide(asked.rules, asked.state, seen, now)
                 activity.heartbeat(Beat(seen=seen, why=decision.why, at=now))
+                verdicts = self._panel.look(asked, seen, now, watch.wake)
+                if verdicts and decision.act is not Act.FENCED:
+                    return Watched(decision=_recorded(verdicts), seen=seen, verdicts=verdicts)
                 gathers = decision.act is Act.SCALE and seen.new.proven < seen.new.total
                 gathers_until = (gathers_until or now + GATHER_S) if gathers else None
                 is_due = decision.act is not Act.WAIT and now >= (gathers_until or now)
                 if is_due or time.monotonic() >= ends_at:
-                    return Watched(decision=decision, seen=seen)
+                    return Watched(decision=await self._explained(asked, decision, seen), seen=seen)
                 wake_s = (gathers_until or decision.wake_at or now + BEAT_S) - now
             else:
                 wake_s = BEAT_S
-                _report_blindness(watch, now)
             await watch.changed(min(max(wake_s, 0.01), BEAT_S))
+
+    async def _explained(self, asked: WatchInput, decision: Decision, seen: Observation) -> Decision:
+        """Return a failure with what explains it."""
+        if decision.act is not Act.FAIL or decision.problem is None:
+            return decision
+        problem = await explained(self._cluster, asked.target.namespace, decision.problem, seen)
+        return decision.model_copy(update={"problem": problem, "why": str(problem)})
 
     async def _with_room(self, seen: Observation, asked: WatchInput) -> Observation | None:
         """Return what was seen with the room for more; none while that is being counted."""
@@ -152,10 +179,9 @@ class Activities:
 
     @_defined(contract.VERIFY)
     async def verify(self, asked: VerifyInput) -> Verified:
-        """Ask all gates, on the target as it is now."""
+        """Judge readiness on the target as it is now, beside where all other gates stand."""
         seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
-        context = GateContext(asked.target, asked.rules, seen)
-        return Verified(verdicts=tuple(await asyncio.gather(*(gate.ask(context) for gate in GATES))))
+        return Verified(verdicts=(judge_readiness(asked.rules, seen), *standings(asked.rules, asked.state)))
 
     @_defined(contract.SCALE_NEW)
     async def scale_new(self, asked: WriteInput) -> Written:
@@ -251,6 +277,11 @@ def _seen(
     if sight is None:
         return None
     return seen.model_copy(update={"routed": sight.routed, "foreign": seen.foreign or sight.foreign})
+
+
+def _recorded(verdicts: tuple[Verdict, ...]) -> Decision:
+    """Do nothing else before answers of gates are recorded: what they mean is decided on the next look."""
+    return Decision(act=Act.WAIT, why="; ".join(f"{each.gate}: {each.result}" for each in verdicts))
 
 
 def _counted(written: Written, action: str, more: int = 0) -> Written:

@@ -84,7 +84,8 @@ class NamespaceWatch:
         except TimeoutError:
             return
 
-    def _tell(self) -> None:
+    def wake(self) -> None:
+        """Let whoever waits look again: something beside the objects has changed."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -103,7 +104,7 @@ class NamespaceWatch:
                 # Listed anew in any case: where nothing happens, no event would say that the picture is current again.
                 self._current[kind] = False
                 self._errors[kind] = error
-                self._tell()
+                self.wake()
                 if time.monotonic() - listed_at >= _pause_s(failures):
                     failures = 0  # it stood for a while: streams that break from time to time must not add up
                 await asyncio.sleep(_pause_s(failures))
@@ -122,7 +123,7 @@ class NamespaceWatch:
         if self.current and not was_current:
             self.current_since = time.time()
         self._errors.pop(kind, None)
-        self._tell()
+        self.wake()
 
     async def _stream(self, kind: str, version: str) -> str:
         objects = self._objects[kind]

@@ -3,7 +3,9 @@
 from enum import StrEnum
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation
+
+from segue.replica import Pods
 
 
 class Frozen(BaseModel):
@@ -29,6 +31,10 @@ class Cause(StrEnum):
     CRASH_LOOP = "CrashLoop"
     OUT_OF_MEMORY = "OutOfMemory"
     UNSCHEDULABLE = "Unschedulable"
+    SERVING = "Serving"
+    """It says that it is ready, and does not answer as it should."""
+    LOADING = "Loading"
+    """It loads its models, or cannot."""
     UNREADY = "Unready"
     RESTARTED = "Restarted"
     CONFIGURATION = "Configuration"
@@ -140,6 +146,8 @@ class Observation(Frozen):
     """When the first of them was told: seconds since the epoch."""
     next_proven_at: float | None = None
     """When the next ready replica becomes proven, if it stays ready: seconds since the epoch."""
+    pods: SkipValidation[Pods] = Field(default=Pods(), exclude=True, repr=False)
+    """The replicas themselves, for what asks them; they are not recorded."""
 
     @property
     def counts(self) -> Counts:

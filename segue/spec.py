@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     StringConstraints,
@@ -24,12 +23,15 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from segue.errors import Refused
+from segue.gates.loading import LoadFailures
+from segue.gates.policy import GatePolicy
+from segue.gates.serving import Serving
 from segue.lintrule import LintRule
+from segue.specmodel import BELOW, ConfigKey, EnvName, Image, Model, Name, ObjectName, Text, wrong
 from segue.units import Amount, Duration, format_duration
 
 API_VERSION = "segue.dev/v1alpha1"
 
-_DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 _SECRET_NAME = re.compile(
     r"(PASSWORD|PASSWD|PASSPHRASE|TOKEN|SECRET|API_?KEY|ACCESS_KEY|PRIVATE_KEY|CREDENTIALS?)$", re.IGNORECASE
 )
@@ -41,31 +43,11 @@ MAX_HOLD = timedelta(days=30)
 MAX_LAG = timedelta(minutes=10)
 MAX_DEADLINE = timedelta(days=1)
 MAX_COPIED_NAME = 242  # with a dash and ten digits within Kubernetes' 253
+MAX_GATES = 20
 MAX_QUIET = timedelta(seconds=30)
 QUIET_BEGINS_IN = timedelta(seconds=10)
 
-Name = Annotated[str, StringConstraints(pattern=_DNS_LABEL)]
-ObjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
-Image = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=1024)]
-EnvName = Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$", max_length=256)]
-ConfigKey = Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
-Text = Annotated[str, StringConstraints(max_length=32_768)]
-
-
 _NAME_A_CHANGE = "name an image or what else changes (`segue schema` lists it), or give a patch"
-_BELOW = "wrong_below"
-
-
-def _wrong(field: str, shown: Any, why: str, fix: str) -> PydanticCustomError:
-    """Blame one field from a check of the whole model, so that the message names it."""
-    context = {"field": field, "shown": shown, "why": why, "fix": fix}
-    return PydanticCustomError(_BELOW, "{why}; {fix}", context)
-
-
-class Model(BaseModel):
-    """A strict, immutable piece of a spec."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
 
 
 class Order(StrEnum):
@@ -170,7 +152,7 @@ class Change(Model):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.patch is not None and self.named:
-            raise _wrong("patch", "...", "stands beside named changes", "give one or the other")
+            raise wrong("patch", "...", "stands beside named changes", "give one or the other")
         for container, variables in self.env.items():
             for name, value in variables.items():
                 _refuse_literal_secret(f"env.{container}.{name}", name, value)
@@ -178,7 +160,7 @@ class Change(Model):
             if not data or len(name) > MAX_COPIED_NAME:
                 why = "has no data" if not data else "is too long a name for a copy of it"
                 fix = "write its data" if not data else f"keep it within {MAX_COPIED_NAME} characters"
-                raise _wrong(f"configMaps.{name}", "...", why, fix)
+                raise wrong(f"configMaps.{name}", "...", why, fix)
             for key, text in data.items():
                 _refuse_literal_secret(f"configMaps.{name}.{key}", key, text)
         for name, value in _env_literals(self.patch or {}):
@@ -242,7 +224,7 @@ def _refuse_literal_secret(where: str, name: str, value: Any) -> None:
     if isinstance(value, str) and value and _SECRET_NAME.search(name):
         # The spec becomes part of the workflow's history, which many can read.
         # The value itself is not shown again either.
-        raise _wrong(
+        raise wrong(
             where,
             "***",
             "looks like a secret written as plain text",
@@ -361,9 +343,9 @@ class PairTarget(Target):
     @model_validator(mode="after")
     def _two(self) -> Self:
         if self.old == self.new:
-            raise _wrong("new", self.new, "is the old one too", "name another Deployment, which need not be there")
+            raise wrong("new", self.new, "is the old one too", "name another Deployment, which need not be there")
         if self.name != self.old:
-            raise _wrong("name", self.name, f"is not that of old ({self.old})", "leave it out")
+            raise wrong("name", self.name, f"is not that of old ({self.old})", "leave it out")
         return self
 
 
@@ -405,10 +387,10 @@ class Waypoint(Model):
     @model_validator(mode="after")
     def _bounds(self) -> Self:
         if self.at in (0, "0%"):
-            raise _wrong("at", self.at, "is where every rollout starts", "write 1 or more")
+            raise wrong("at", self.at, "is where every rollout starts", "write 1 or more")
         if self.hold > MAX_HOLD:
             hold = format_duration(self.hold)
-            raise _wrong("hold", hold, "is over 30 days", "write a shorter hold, or approval: true")
+            raise wrong("hold", hold, "is over 30 days", "write a shorter hold, or approval: true")
         return self
 
 
@@ -423,7 +405,7 @@ class _Leads(Model):
     @model_validator(mode="after")
     def _bounds(self) -> Self:
         if self.lag > MAX_LAG:
-            raise _wrong("lag", format_duration(self.lag), "is over 10 minutes", "write a shorter time")
+            raise wrong("lag", format_duration(self.lag), "is over 10 minutes", "write a shorter time")
         return self
 
 
@@ -438,7 +420,7 @@ class ByService(_Leads):
     @model_validator(mode="after")
     def _two(self) -> Self:
         if self.preview == self.service:
-            raise _wrong("preview", self.preview, "is the Service that users reach", "name another, or leave it out")
+            raise wrong("preview", self.preview, "is the Service that users reach", "name another, or leave it out")
         return self
 
 
@@ -451,7 +433,7 @@ class RouteServices(Model):
     @model_validator(mode="after")
     def _two(self) -> Self:
         if self.old == self.new:
-            raise _wrong("new", self.new, "is the old side's Service too", "give each side a Service of its own")
+            raise wrong("new", self.new, "is the old side's Service too", "give each side a Service of its own")
         return self
 
 
@@ -482,7 +464,7 @@ class End(Model):
         if (self.old is None) == (self.new is None):
             raise ValueError("give exactly one of old and new: the other side has the rest of the replicas")
         if self.new in _ZERO:
-            raise _wrong("new", self.new, "is where every rollout starts", "write 1 or more; `segue abort` goes back")
+            raise wrong("new", self.new, "is where every rollout starts", "write 1 or more; `segue abort` goes back")
         return self
 
 
@@ -537,7 +519,7 @@ class Strategy(Model):
     def _movable(self) -> Self:
         if self.max_surge in _ZERO and self.max_unavailable in _ZERO:
             why = "and maxUnavailable are both 0, so nothing could move"
-            raise _wrong("maxSurge", self.max_surge, why, "raise one of them to 1")
+            raise wrong("maxSurge", self.max_surge, why, "raise one of them to 1")
         return self
 
     @model_validator(mode="after")
@@ -552,22 +534,22 @@ class Strategy(Model):
         for field, value in given.items():
             if value != _BOTH_WHOLE[field]:
                 why = f"is not how blueGreen goes: both sides are whole at the switch, so it takes {_BOTH_WHOLE[field]}"
-                return _wrong(field, value, why, "leave it out")
+                return wrong(field, value, why, "leave it out")
         if self.to is not None:
-            return _wrong("to", "...", "ends between the sides, and blueGreen has all on one", "leave it out")
+            return wrong("to", "...", "ends between the sides, and blueGreen has all on one", "leave it out")
         if self.traffic is None:
-            return _wrong("traffic", None, "is missing: blueGreen has to switch it", "write `traffic: {service: NAME}`")
+            return wrong("traffic", None, "is missing: blueGreen has to switch it", "write `traffic: {service: NAME}`")
         if self.retain is not None and self.retain > MAX_HOLD:
-            return _wrong("retain", format_duration(self.retain), "is over 30 days", "write a shorter time")
+            return wrong("retain", format_duration(self.retain), "is over 30 days", "write a shorter time")
         weighted = [i for i, waypoint in enumerate(self.waypoints) if waypoint.weight is not None]
         return _misplaced_weight(self, weighted, "would split what blueGreen switches at once") if weighted else None
 
     def _rolling_problem(self) -> PydanticCustomError | None:
         if self.retain is not None:
-            return _wrong("retain", format_duration(self.retain), "is for blueGreen", "leave it out")
+            return wrong("retain", format_duration(self.retain), "is for blueGreen", "leave it out")
         if isinstance(self.traffic, ByService):
             fix = "write `type: blueGreen`, or split it by a route"
-            return _wrong("traffic.service", self.traffic.service, "can only be switched at once", fix)
+            return wrong("traffic.service", self.traffic.service, "can only be switched at once", fix)
         weighted = [i for i, waypoint in enumerate(self.waypoints) if waypoint.weight is not None]
         if weighted and self.traffic is None:
             return _misplaced_weight(self, weighted, "needs something that splits traffic")
@@ -577,7 +559,7 @@ class Strategy(Model):
 def _misplaced_weight(strategy: Strategy, weighted: list[int], why: str) -> PydanticCustomError:
     first = weighted[0]
     fix = "leave it out, or write `type: rolling` with `traffic: {route: NAME, services: {old: NAME, new: NAME}}`"
-    return _wrong(f"waypoints[{first}].weight", strategy.waypoints[first].weight, why, fix)
+    return wrong(f"waypoints[{first}].weight", strategy.waypoints[first].weight, why, fix)
 
 
 class Readiness(Model):
@@ -586,14 +568,19 @@ class Readiness(Model):
     min_ready: Duration = Field(default=timedelta(seconds=5), alias="minReady", description="How long Ready must hold.")
     deadline: Duration = Field(default=timedelta(minutes=10), description="How long there may be no progress.")
     max_restarts: int = Field(default=0, alias="maxRestarts", ge=0, le=100, description="Restarts a new pod may have.")
+    loading: Duration = Field(
+        default=timedelta(minutes=30), description="How long a new pod may load, as long as it comes on with it."
+    )
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
         if not timedelta(seconds=1) <= self.deadline <= MAX_DEADLINE:
-            raise _wrong("deadline", format_duration(self.deadline), "is out of range", "write 1s to 24h")
+            raise wrong("deadline", format_duration(self.deadline), "is out of range", "write 1s to 24h")
+        if not timedelta(seconds=1) <= self.loading <= MAX_DEADLINE:
+            raise wrong("loading", format_duration(self.loading), "is out of range", "write 1s to 24h")
         if self.min_ready >= self.deadline:
             why = f"is not under the deadline of {format_duration(self.deadline)}"
-            raise _wrong("minReady", format_duration(self.min_ready), why, "shorten it, or write a longer deadline")
+            raise wrong("minReady", format_duration(self.min_ready), why, "shorten it, or write a longer deadline")
         return self
 
 
@@ -617,9 +604,9 @@ class Drain(Model):
     @model_validator(mode="after")
     def _bounds(self) -> Self:
         if not timedelta(0) < self.quiet <= MAX_QUIET:
-            raise _wrong("quiet", format_duration(self.quiet), "is out of range", "write 1s to 30s")
+            raise wrong("quiet", format_duration(self.quiet), "is out of range", "write 1s to 30s")
         if not timedelta(0) < self.timeout <= MAX_DEADLINE:
-            raise _wrong("timeout", format_duration(self.timeout), "is out of range", "write 1s to 24h")
+            raise wrong("timeout", format_duration(self.timeout), "is out of range", "write 1s to 24h")
         return self
 
 
@@ -631,6 +618,27 @@ class Rules(Model):
     on_failure: OnFailure = Field(default=OnFailure.ROLLBACK, alias="onFailure", strict=False)
     autoscaler: Autoscaler = Field(default=Autoscaler.ADOPT, strict=False)
     drain: Drain | None = Field(default=None, description="Wait for old replicas to end what they have begun.")
+    serving: Serving | None = Field(default=None, description="What a new replica is asked before it is believed.")
+    load_failures: LoadFailures | None = Field(
+        default=None, alias="loadFailures", description="Which models of a new replica may fail to load."
+    )
+    gates: tuple[GatePolicy, ...] = Field(default=(), max_length=MAX_GATES, strict=False)
+    pass_score: int = Field(
+        default=75, alias="passScore", ge=1, le=100, description="Percent of the weights of gates that must pass."
+    )
+
+    @property
+    def asked_gates(self) -> tuple[GatePolicy, ...]:
+        """All gates that are asked again and again, in the order of the spec."""
+        return self.gates
+
+    @model_validator(mode="after")
+    def _gates_differ(self) -> Self:
+        names = [gate.name for gate in self.asked_gates]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise wrong("gates", twice, "is the name of two gates", "give each a name of its own")
+        return self
 
 
 class Spec(Rules):
@@ -666,21 +674,21 @@ class Spec(Rules):
             return self
         if self.change.is_empty:
             given = "change" in self.model_fields_set
-            raise _wrong(
+            raise wrong(
                 "change",
                 "..." if given else None,
                 "is empty" if given else "is missing",
                 _NAME_A_CHANGE if given else "add it",
             )
         if self.strategy.to is not None:
-            raise _wrong("strategy.to", "...", f"is not for a {self.target.kind}", "leave it out, or use a waypoint")
+            raise wrong("strategy.to", "...", f"is not for a {self.target.kind}", "leave it out, or use a waypoint")
         if self.strategy.traffic is not None:
             why = f"needs a Deployment for each side, and a {self.target.kind} is one object"
-            raise _wrong("strategy.traffic", "...", why, "leave it out, or write `kind: DeploymentPair`")
+            raise wrong("strategy.traffic", "...", why, "leave it out, or write `kind: DeploymentPair`")
         surge = self.strategy.max_surge
         if surge not in _ZERO and not self.target.surges(stops=bool(self.strategy.waypoints)):
             what = f"is more than a {self.target.kind} can have" + " with waypoints" * self.target.surges(stops=False)
-            raise _wrong("strategy.maxSurge", surge, what, "write maxSurge: 0, and maxUnavailable: 1 or more")
+            raise wrong("strategy.maxSurge", surge, what, "write maxSurge: 0, and maxUnavailable: 1 or more")
         if isinstance(self.target, SupervisedTarget):
             _refuse_for_supervised(self.strategy, self.change)
         return self
@@ -700,11 +708,11 @@ class Spec(Rules):
 def _refuse_for_supervised(strategy: Strategy, change: Change) -> None:
     if strategy != Strategy():
         why = "cannot be said: the target's own operator moves, by its own budget"
-        raise _wrong("strategy", "...", why, "leave it out")
+        raise wrong("strategy", "...", why, "leave it out")
     for field in ("annotations", "config_maps", "secrets", "revision"):
         if getattr(change, field):
             name = Change.model_fields[field].alias or field
-            raise _wrong(f"change.{name}", "...", "is not for a supervised target", "use images, env, args or a patch")
+            raise wrong(f"change.{name}", "...", "is not for a supervised target", "use images, env, args or a patch")
 
 
 class Metadata(Model):
@@ -789,7 +797,7 @@ def _refused(error: Any) -> Refused:
     known = _WHY_AND_FIX.get(error["type"])
     why, _, fix = (known.format(**context) if known else own).partition("; ")
     field = _path(error["loc"])
-    if error["type"] == _BELOW:
+    if error["type"] == BELOW:
         field, shown = f"{field}.{context['field']}" if field else context["field"], context["shown"]
     value = None if error["type"] == "missing" or isinstance(shown, dict | list | BaseModel) else shown
     return Refused(why.removeprefix(f"{value!r} "), field=field, value=value, fix=fix)

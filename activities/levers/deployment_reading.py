@@ -8,8 +8,9 @@ from activities.levers.ownership import OWNER, Fields, annotations_of, foreign_h
 from activities.levers.pods import is_active, read_replica, told_to_stop_at
 from activities.levers.template import fingerprint
 from activities.watching import controller_uid
-from segue.failures import Replica, diagnose, worst
+from segue.failures import diagnose, worst
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side
+from segue.replica import Pods, Replica
 from segue.spec import Rules
 from segue.state import Goal, Mark, State
 from segue.units import resolve
@@ -94,6 +95,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
         next_proven_at=min(soon, default=None),
+        pods=Pods(*(tuple(p for s in side for p in s.pods) for side in (old, new))),
     )
 
 

@@ -20,8 +20,8 @@ from activities.levers.template import apply_change, fingerprint, version_of
 from activities.watching import controller_uid
 from segue.budget import resolve_budget
 from segue.errors import NotFound, Refused
-from segue.failures import Replica
 from segue.observation import Version
+from segue.replica import Replica
 from segue.spec import Change, Rules, Target
 from segue.units import resolve
 
@@ -182,6 +182,7 @@ def _group(leader: Object, pods: list[Object], size: int, versions: dict[str, st
     key = leader["metadata"]["labels"].get(REVISION, "")
     version = versions.get(key, key)
     parts = [read_replica(pod, version) for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))]
+    head = next(part for part in parts if part.name == leader["metadata"]["name"])
     times = [part.ready_since for part in parts]
     whole = len(parts) >= size and all(pod["metadata"]["labels"].get(REVISION, "") == key for pod in pods)
     return Replica(
@@ -191,6 +192,10 @@ def _group(leader: Object, pods: list[Object], size: int, versions: dict[str, st
         unschedulable=next((part.unschedulable for part in parts if part.unschedulable), ""),
         unready=next((part.unready for part in parts if part.unready), ""),
         containers=tuple(container for part in parts for container in part.containers),
+        uid=head.uid,
+        address=head.address,
+        ports=head.ports,
+        started_at=head.started_at,
     )
 
 

@@ -14,8 +14,9 @@ from activities.levers.pods import is_ready, told_to_stop_at
 from activities.levers.template import fingerprint
 from segue.budget import resolve_budget
 from segue.errors import Refused
-from segue.failures import Replica, diagnose, worst
+from segue.failures import diagnose, worst
 from segue.observation import Counts, Foreign, Observation, Side
+from segue.replica import Pods, Replica
 from segue.spec import Change, Rules
 from segue.state import Goal, State
 
@@ -139,6 +140,7 @@ def read(
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
         next_proven_at=min((at + min_ready_s for at in since if at + min_ready_s > now), default=None),
+        pods=Pods(*(tuple(r for r in side if r.name) for side in (old, new))),
     )
 
 

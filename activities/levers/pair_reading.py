@@ -8,8 +8,9 @@ from activities.levers.deployment_reading import Objects
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, latest_of, replicas_of, writers_of
 from activities.levers.pods import is_active, read_replica, told_to_stop_at
 from activities.levers.template import fingerprint
-from segue.failures import Replica, diagnose, worst
+from segue.failures import diagnose, worst
 from segue.observation import Counts, Foreign, Frozen, Observation, Side
+from segue.replica import Pods, Replica
 from segue.spec import Rules
 from segue.state import Goal, Mark, State
 
@@ -105,6 +106,7 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
         next_proven_at=min((at + min_ready_s for at in since if at + min_ready_s > now), default=None),
+        pods=Pods(tuple(old), tuple(new) if back or written else ()),
     )
 
 

@@ -1,10 +1,11 @@
 """Reads a pod, as the API server shows it, into the facts that the core judges."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 from activities.cluster import Object
-from segue.failures import ContainerFacts, Replica
+from segue.replica import ContainerFacts, Replica
 
 
 def is_active(pod: Object) -> bool:
@@ -43,11 +44,30 @@ def read_replica(pod: Object, version: str) -> Replica:
         unschedulable=scheduled.get("message", "") if unplaced else "",
         unplaced_since=_seconds(scheduled.get("lastTransitionTime")) if unplaced else None,
         unready="" if is_ready(pod) else ready.get("message", ""),
-        containers=tuple(_container(c) for c in pod.get("status", {}).get("containerStatuses", [])),
+        containers=tuple(_containers(pod)),
+        uid=pod["metadata"].get("uid", ""),
+        address=pod.get("status", {}).get("podIP", ""),
+        ports=tuple(_ports(pod)),
+        started_at=_seconds(started) if (started := pod.get("status", {}).get("startTime")) else None,
     )
 
 
-def _container(status: dict[str, Any]) -> ContainerFacts:
+def _ports(pod: Object) -> Iterator[tuple[str, int]]:
+    for container in pod.get("spec", {}).get("containers", []):
+        for port in container.get("ports", []):
+            if "name" in port:
+                yield port["name"], port["containerPort"]
+
+
+def _containers(pod: Object) -> Iterator[ContainerFacts]:
+    """Read all containers; those that only prepare the others first, where they keep them from beginning."""
+    written = {c["name"]: c for kind in ("initContainers", "containers") for c in pod.get("spec", {}).get(kind, [])}
+    for kind in ("initContainerStatuses", "containerStatuses"):
+        for status in pod.get("status", {}).get(kind, []):
+            yield _container(status, written.get(status["name"], {}))
+
+
+def _container(status: dict[str, Any], written: dict[str, Any]) -> ContainerFacts:
     state, last = status.get("state", {}), status.get("lastState", {})
     waiting = state.get("waiting", {})
     ended = state.get("terminated") or last.get("terminated") or {}
@@ -58,6 +78,8 @@ def _container(status: dict[str, Any]) -> ContainerFacts:
         waiting_message=waiting.get("message", ""),
         ended=ended.get("reason", ""),
         exit_code=ended.get("exitCode"),
+        image=written.get("image", ""),
+        memory_limit=str(written.get("resources", {}).get("limits", {}).get("memory", "")),
     )
 
 

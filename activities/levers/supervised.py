@@ -18,8 +18,9 @@ from activities.levers.template import apply_change, differences, digest, stoppi
 from activities.watching import NamespaceWatch
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.errors import Conflict, Fenced, Refused
-from segue.failures import Replica, diagnose, worst
+from segue.failures import diagnose, worst
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
+from segue.replica import Pods, Replica
 from segue.spec import Change, Rules, Target
 from segue.state import Goal, Mark, State
 from segue.supervision import Supervision
@@ -209,6 +210,7 @@ class SupervisedLever:
             problem=judged,
             progress_at=max(proven, default=0.0),
             next_proven_at=min((t + min_ready_s for t in ready_times if t + min_ready_s > now), default=None),
+            pods=Pods(tuple(old), tuple(new)),
         )
 
     def _sides(self, pods: list[Object], saved: Object | None, *, undone: bool) -> tuple[list[Replica], list[Replica]]:

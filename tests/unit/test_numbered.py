@@ -6,7 +6,7 @@ import pytest
 
 from activities.levers.ordinals import HOLD, Numbered, may_go_back
 from activities.levers.template import fingerprint
-from segue.failures import Replica
+from segue.replica import Replica
 from segue.spec import Rules, Strategy
 
 R = 4

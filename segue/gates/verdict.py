@@ -1,10 +1,11 @@
-"""Gates: what is asked at a waypoint and at the end, and how the answers add up. Judging only; asking is elsewhere."""
+"""A verdict: the answer to one question, with the reason and the evidence for a person."""
 
 from collections.abc import Sequence
 from enum import StrEnum
 
-from segue.observation import Cause, Frozen, Observation, Problem
-from segue.spec import Rules
+from pydantic import Field
+
+from segue.observation import Cause, Frozen, Problem
 
 
 class Result(StrEnum):
@@ -15,6 +16,15 @@ class Result(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
+class Evidence(Frozen):
+    """What a verdict rests on, small enough to be kept in a history."""
+
+    numbers: dict[str, float] = Field(default_factory=dict)
+    """Estimates, sample sizes and bounds, by what they are."""
+    texts: dict[str, str] = Field(default_factory=dict)
+    """Queries, addresses, excerpts of answers."""
+
+
 class Verdict(Frozen):
     """One gate's answer, with the reason for a person."""
 
@@ -22,6 +32,11 @@ class Verdict(Frozen):
     result: Result
     why: str
     problem: Problem | None = None
+    evidence: Evidence | None = None
+    at: float = 0.0
+    """When it was given: seconds since the epoch."""
+    counts: bool = True
+    """Whether it is an answer. False where nobody could be asked (an outage), which is no evidence at all."""
 
 
 def combined(verdicts: Sequence[Verdict]) -> Verdict:
@@ -34,19 +49,6 @@ def combined(verdicts: Sequence[Verdict]) -> Verdict:
         raise ValueError("no gate was asked")
     rank = [Result.FAIL, Result.INCONCLUSIVE, Result.PASS]
     return min(verdicts, key=lambda v: rank.index(v.result))
-
-
-def judge_readiness(rules: Rules, seen: Observation) -> Verdict:
-    """New replicas stay Ready for ``readiness.minReady`` and did not restart more than allowed."""
-    name = "readiness"
-    if seen.problem is not None and seen.problem.hopeless:
-        return Verdict(gate=name, result=Result.FAIL, why=str(seen.problem), problem=seen.problem)
-    if seen.new.proven < seen.new.total:
-        short = f"{seen.new.proven} of {seen.new.total} new replicas proven"
-        return Verdict(gate=name, result=Result.INCONCLUSIVE, why=short)
-    held = rules.readiness.min_ready.total_seconds()
-    why = f"{seen.new.proven} new replicas Ready for {held:g} s, at most {rules.readiness.max_restarts} restarts"
-    return Verdict(gate=name, result=Result.PASS, why=why)
 
 
 def failure_of(verdict: Verdict) -> Problem:

@@ -1,0 +1,18 @@
+"""The gate that every rollout has: new replicas stay ready."""
+
+from segue.gates.verdict import Result, Verdict
+from segue.observation import Observation
+from segue.spec import Rules
+
+
+def judge_readiness(rules: Rules, seen: Observation) -> Verdict:
+    """New replicas stay Ready for ``readiness.minReady`` and did not restart more than allowed."""
+    name = "readiness"
+    if seen.problem is not None and seen.problem.hopeless:
+        return Verdict(gate=name, result=Result.FAIL, why=str(seen.problem), problem=seen.problem)
+    if seen.new.proven < seen.new.total:
+        short = f"{seen.new.proven} of {seen.new.total} new replicas proven"
+        return Verdict(gate=name, result=Result.INCONCLUSIVE, why=short)
+    held = rules.readiness.min_ready.total_seconds()
+    why = f"{seen.new.proven} new replicas Ready for {held:g} s, at most {rules.readiness.max_restarts} restarts"
+    return Verdict(gate=name, result=Result.PASS, why=why)

@@ -1,0 +1,63 @@
+"""A replica: what a pod, or the leader of a group of pods, tells of itself."""
+
+from typing import NamedTuple
+
+
+class ContainerFacts(NamedTuple):
+    """What a container's status tells."""
+
+    name: str
+    restarts: int = 0
+    waiting: str = ""
+    waiting_message: str = ""
+    ended: str = ""
+    """Reason of the present or latest termination."""
+    exit_code: int | None = None
+    image: str = ""
+    memory_limit: str = ""
+    """What it may have, as a Kubernetes quantity."""
+
+
+class Replica(NamedTuple):
+    """What a pod tells of itself."""
+
+    name: str
+    version: str
+    """Fingerprint of the template it was made from."""
+    ready_since: float | None = None
+    """Seconds since the epoch; none while it is not Ready."""
+    unschedulable: str = ""
+    """The scheduler's word, when it finds no node."""
+    unplaced_since: float | None = None
+    """Since when it finds none: seconds since the epoch."""
+    unready: str = ""
+    """Why it is not Ready, in its own words."""
+    containers: tuple[ContainerFacts, ...] = ()
+    uid: str = ""
+    address: str = ""
+    """The pod's own; of a group its leader's."""
+    ports: tuple[tuple[str, int], ...] = ()
+    """Named ports of its containers."""
+    started_at: float | None = None
+    """When the pod was begun on its node: seconds since the epoch."""
+
+    @property
+    def incarnation(self) -> str:
+        """What names the pod as long as none of its containers is restarted: what it answered holds only so long."""
+        return f"{self.uid}/{self.restarts}"
+
+    @property
+    def restarts(self) -> int:
+        """Restarts of all its containers."""
+        return sum(c.restarts for c in self.containers)
+
+    def proven(self, min_ready_s: float, max_restarts: int, now: float) -> bool:
+        """Whether it has been Ready for long enough without too many restarts."""
+        return self.ready_since is not None and now >= self.ready_since + min_ready_s and self.restarts <= max_restarts
+
+
+class Pods(NamedTuple):
+    """The replicas of each side."""
+
+    old: tuple[Replica, ...] = ()
+    new: tuple[Replica, ...] = ()
