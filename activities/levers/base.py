@@ -4,6 +4,7 @@ from typing import NamedTuple, Protocol
 
 from activities.watching import NamespaceWatch
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
+from segue.history import Revision
 from segue.observation import Observation
 from segue.spec import Rules, Target
 from segue.state import State
@@ -32,6 +33,14 @@ class Lever(Protocol):
 
     async def look(self, target: Target) -> TargetFacts:
         """Return what a plan needs to know of the target."""
+        ...
+
+    async def history(self, target: Target) -> list[Revision]:
+        """Return the revisions that there are of the target, the oldest first.
+
+        Raises:
+            Refused: for a target that has none.
+        """
         ...
 
     async def prepare(self, asked: PrepareInput) -> Prepared:

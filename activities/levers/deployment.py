@@ -26,7 +26,7 @@ from activities.levers.deployment_patches import (
     unhold_patch,
     unholdable,
 )
-from activities.levers.deployment_reading import HOLD_MIN_READY_S, Objects, is_held, mark_of, read, read_set
+from activities.levers.deployment_reading import HOLD_MIN_READY_S, Objects, is_held, mark_of, read, read_set, revisions
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.ownership import (
     BASELINE,
@@ -48,6 +48,7 @@ from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.errors import Conflict, Refused
+from segue.history import Revision
 from segue.observation import Counts, Observation
 from segue.spec import Rules, Target
 from segue.state import Goal, Mark, State
@@ -70,6 +71,10 @@ class DeploymentLever:
         """Return how many replicas the Deployment is told to run, and how they stop."""
         deployment = await self._cluster.get("deployments", target.namespace, target.name)
         return TargetFacts(replicas_of(deployment), stopping_of(deployment["spec"]["template"]))
+
+    async def history(self, target: Target) -> list[Revision]:
+        """Return the revisions that its controller has, the oldest first."""
+        return revisions(await self._fetch(target))
 
     def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State, now: float) -> Observation | None:
         """Return what the shared watch shows; none while it is older than the latest write, or not current."""

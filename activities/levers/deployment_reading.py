@@ -4,11 +4,20 @@ from typing import NamedTuple
 
 from activities.cluster import Object
 from activities.levers import ownership
-from activities.levers.ownership import OWNER, Fields, annotations_of, foreign_hold, foreign_template, replicas_of
+from activities.levers.ownership import (
+    OWNER,
+    Fields,
+    annotations_of,
+    foreign_hold,
+    foreign_template,
+    replicas_of,
+    revision_of,
+)
 from activities.levers.pods import is_active, read_replica, told_to_stop_at
-from activities.levers.template import fingerprint
+from activities.levers.template import fingerprint, version_of
 from activities.watching import controller_uid
 from segue.failures import diagnose, worst
+from segue.history import Revision
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side
 from segue.replica import Pods, Replica
 from segue.spec import Rules
@@ -51,6 +60,20 @@ class _Set(NamedTuple):
 
     def proven(self, min_ready_s: float, max_restarts: int, now: float) -> int:
         return min(self.replicas, sum(p.proven(min_ready_s, max_restarts, now) for p in self.pods))
+
+
+def revisions(objects: Objects) -> list[Revision]:
+    """Return the versions that its controller has, the oldest first."""
+    current = fingerprint(objects.deployment["spec"]["template"])
+    versions = [(each, version_of(each["spec"]["template"])) for each in objects.replicasets]
+    found = [
+        revision_of(
+            each, each, int(annotations_of(each).get(REVISION, "0")), version, each["spec"].get("replicas", 0),
+            current=version.template == current,
+        )
+        for each, version in versions
+    ]  # fmt: skip
+    return sorted(found, key=lambda revision: revision.revision)
 
 
 def read(objects: Objects, rules: Rules, state: State, now: float) -> Observation:

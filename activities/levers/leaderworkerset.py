@@ -7,12 +7,13 @@ by which stages. Its status tells otherwise while it is held, so only pods are b
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from activities.cluster import Object
+from activities.levers.configs import owned_by
 from activities.levers.merging import difference, merged
-from activities.levers.ordinals import Numbered
+from activities.levers.ordinals import Numbered, is_taken_up
 from activities.levers.ownership import Fields
 from activities.levers.partition import PartitionLever
 from activities.levers.pods import is_active, read_replica
@@ -27,6 +28,11 @@ from segue.units import resolve
 NAME, GROUP, WORKER, REVISION = (
     f"leaderworkerset.sigs.k8s.io/{each}" for each in ("name", "group-index", "worker-index", "template-revision-hash")
 )
+KEPT = "segue.dev/revision-of"
+"""The label of a revision that was kept: the LeaderWorkerSet's name. Without that of its controller, which would
+delete it."""
+HISTORY = 10
+"""So many are kept: as many as a StatefulSet keeps."""
 _ROLLING = ("f:rolloutStrategy", "f:rollingUpdateConfiguration")
 _BY_CONTAINER = ("images", "env", "args", "resources")
 
@@ -42,6 +48,7 @@ class LeaderWorkerSetLever(PartitionLever):
         "maxUnavailable": (*_ROLLING, "f:maxUnavailable"),
     }
     template_path = "f:leaderWorkerTemplate"
+    forgets = True
 
     def autonomous(self, rules: Rules) -> bool:
         """Without waypoints there is nothing to hold it for."""
@@ -57,7 +64,7 @@ class LeaderWorkerSetLever(PartitionLever):
             groups[int(pod["metadata"]["labels"].get(GROUP, -1))].append(pod)
         leaders = {i: pod for i, each in groups.items() for pod in each if pod["metadata"]["labels"].get(WORKER) == "0"}
         fingerprints = {key: fingerprint(templates[name]) for key, name in versions.items()}
-        if found.get("status", {}).get("observedGeneration", 0) >= found["metadata"].get("generation", 0) and revisions:
+        if is_taken_up(found) and revisions:
             # Its controller writes some values in a form of its own.
             newest = max(revisions, key=lambda each: int(each["revision"]))
             fingerprints[newest["metadata"]["labels"].get(REVISION, "")] = fingerprint(self.template_of(found))
@@ -76,6 +83,20 @@ class LeaderWorkerSetLever(PartitionLever):
             templates=templates,
             hold=" ".join(f"{name}={rolling.get(name)}" for name in self.fields),
         )
+
+    async def keep(self, numbered: Numbered, notes: Mapping[str, str | None], *, dry_run: bool = False) -> int:
+        """Keep a copy of the newest revision: its controller deletes all but that as soon as every group runs it."""
+        found, newest, namespace = numbered.found, numbered.newest, numbered.found["metadata"]["namespace"]
+        if newest is None or not is_taken_up(found):
+            return 0
+        copy = _copied(newest, notes, found)
+        made = await self._cluster.create_absent("controllerrevisions", namespace, copy, dry_run=dry_run)
+        if dry_run or made is None:
+            return 0
+        kept = sorted((r for r in numbered.revisions if _is_kept(r)), key=lambda each: int(each["revision"]))
+        for each in kept[: max(0, len(kept) + 1 - HISTORY)]:
+            await self._cluster.delete("controllerrevisions", namespace, each["metadata"]["name"])
+        return 1
 
     def selector(self, found: Object) -> str:
         """Return the label that its controller gives all pods of its groups."""
@@ -171,6 +192,27 @@ def _group(leader: Object, pods: list[Object], size: int, versions: dict[str, st
         ports=head.ports,
         started_at=head.started_at,
     )
+
+
+def _is_kept(revision: Object) -> bool:
+    return KEPT in revision["metadata"].get("labels", {})
+
+
+def _copied(revision: Object, notes: Mapping[str, str | None], found: Object) -> Object:
+    """Return a copy of a revision with its notes. They never change: the API server would take that for other data."""
+    metadata = revision["metadata"]
+    copy = {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": {
+            "name": metadata["name"].removesuffix("-kept") + "-kept",
+            "labels": {KEPT: found["metadata"]["name"], REVISION: metadata["labels"].get(REVISION, "")},
+            "annotations": {name: value for name, value in notes.items() if value is not None},
+        },
+        "revision": revision["revision"],
+        "data": revision["data"],
+    }
+    return owned_by(copy, found, controlled=True)
 
 
 def _template_of(revision: Object) -> Object:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from activities.cluster import Object
-from activities.levers.ordinals import Numbered
+from activities.levers.ordinals import Numbered, is_taken_up
 from activities.levers.ownership import Fields, selector_of
 from activities.levers.partition import PartitionLever
 from activities.levers.pods import is_active, read_replica
@@ -42,10 +42,9 @@ class StatefulSetLever(PartitionLever):
         """Return what runs under each number."""
         templates = {each["metadata"]["name"]: _template_of(each) for each in revisions}
         versions = {name: fingerprint(template) for name, template in templates.items()}
-        status = found.get("status", {})
-        if status.get("observedGeneration", 0) >= found["metadata"].get("generation", 0):
+        if is_taken_up(found):
             # A newer API server may have set defaults in the template that the kept revision does not have.
-            versions[status.get("updateRevision", "")] = fingerprint(found["spec"]["template"])
+            versions[found.get("status", {}).get("updateRevision", "")] = fingerprint(found["spec"]["template"])
         first = found["spec"].get("ordinals", {}).get("start", 0)
         own = [pod for pod in pods if controller_uid(pod) == found["metadata"]["uid"]]
         awaited = {int(pod["metadata"]["name"].rpartition("-")[2]) - first: pod for pod in own if is_active(pod)}

@@ -19,6 +19,7 @@ from activities.watching import NamespaceWatch
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.errors import Conflict, Fenced, Refused
 from segue.failures import diagnose, worst
+from segue.history import Revision
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.replica import Pods, Replica
 from segue.spec import Change, Rules, Target
@@ -48,6 +49,15 @@ class SupervisedLever:
         seen = await self._fetch(target)
         spec = seen.pods[0]["spec"] if seen.pods else {}
         return TargetFacts(self._replicas(seen), stopping_of({"spec": spec}))
+
+    async def history(self, target: Target) -> list[Revision]:
+        """Not there: how its operator keeps versions, if at all, is its own."""
+        raise Refused(
+            "has no revisions that Segue knows of: its own operator keeps its versions, if anybody does",
+            field="target",
+            value=str(target),
+            fix="look at `segue report` for what former rollouts changed, and start one with the earlier values",
+        )
 
     def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State, now: float) -> Observation | None:
         """Return what the shared watch shows; none while it is older than the latest write, or not current."""

@@ -1,19 +1,15 @@
 """Lint on a real API server: each mend is one that it takes, and that mends."""
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from harness import Lab, until
+from harness import Lab, reaching, until
 from kubernetes import client
-from kubernetes.aio import config
 from shell import Shell
 
-from activities.cluster import Cluster
 from activities.linting import facts_in
 from segue.lint import RULES, lint
 from segue.lint.findings import Finding, How, Mend
@@ -31,16 +27,6 @@ CALM = {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
 @pytest.fixture
 async def shell(lab: Lab, tmp_path: Path) -> Shell:
     return Shell(lab, tmp_path)
-
-
-@asynccontextmanager
-async def reaching(lab: Lab) -> AsyncIterator[Cluster]:
-    """The client of Segue's own, in this process."""
-    cluster = Cluster(await config.new_client_from_config(str(lab.stack.kubeconfig)))
-    try:
-        yield cluster
-    finally:
-        await cluster.close()
 
 
 async def linted(shell: Shell, what: str, *, fails: bool, **env: str) -> Any:

@@ -18,12 +18,14 @@ import temporalio.client
 import yaml
 from kubernetes import client
 from kubernetes import config as kubeconfig
+from kubernetes.aio import config as aioconfig
 from segue_local import Stack
 from subjects import DeploymentSubject, Subject
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 from watcher import PodWatcher
 
+from activities.cluster import Cluster
 from segue import contract, messages
 from segue.messages import Message
 from segue.plan import Plan
@@ -440,6 +442,16 @@ class Case:
         await until(f"{count} new pods", lambda: len(others()) >= count)
         for pod in others()[:count]:
             self.lab.relabel(pod.metadata.name, "ready")
+
+
+@asynccontextmanager
+async def reaching(lab: Lab) -> AsyncIterator[Cluster]:
+    """The client of Segue's own, in this process."""
+    cluster = Cluster(await aioconfig.new_client_from_config(str(lab.stack.kubeconfig)))
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
 
 
 @asynccontextmanager
