@@ -5,6 +5,7 @@ from typing import NoReturn
 from pydantic import ValidationError
 
 from segue.errors import Refused
+from segue.lintrule import LintRule
 from segue.spec import ByRoute, Change, PairTarget, RouteServices, Rules, Spec, Strategy, Target, refusal
 
 
@@ -24,14 +25,20 @@ def to_revision(target: Target, revision: int, rules: Rules | None) -> Spec:
 def exchanged(spec: Spec, rules: Rules | None) -> Spec:
     """Return the spec that goes from a pair's new Deployment back to its old one, which still has its version.
 
-    It goes by the same rules: what led the traffic there leads it back, and it ends on the one side.
+    It goes by the same rules: what led the traffic there leads it back, and it ends on the one side. What lint has
+    against the version from before is told, and does not refuse it.
     """
     target = spec.target
     if not isinstance(target, PairTarget):
         raise TypeError("only a pair has two sides")
     kept = rules or spec.rules
     back = PairTarget(namespace=target.namespace, old=target.new, new=target.old)
-    given = {"target": back.model_dump(), **dict(kept), "strategy": _exchanged(kept.strategy)}
+    given = {
+        "target": back.model_dump(),
+        **dict(kept),
+        "strategy": _exchanged(kept.strategy),
+        "accept": tuple(LintRule),
+    }
     return Spec.model_validate(given)
 
 

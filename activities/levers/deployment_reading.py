@@ -12,6 +12,7 @@ from activities.levers.ownership import (
     foreign_template,
     replicas_of,
     revision_of,
+    saved_baseline,
 )
 from activities.levers.pods import is_active, read_replica, told_to_stop_at
 from activities.levers.template import fingerprint, version_of
@@ -27,6 +28,7 @@ from segue.units import resolve
 HOLD_MIN_READY_S = 2_147_483_646
 REVISION = "deployment.kubernetes.io/revision"
 _ANY_RESTARTS = 1_000_000
+_ORDINARY = ("strategy", "minReadySeconds", "progressDeadlineSeconds")
 
 
 class Objects(NamedTuple):
@@ -60,6 +62,14 @@ class _Set(NamedTuple):
 
     def proven(self, min_ready_s: float, max_restarts: int, now: float) -> int:
         return min(self.replicas, sum(p.proven(min_ready_s, max_restarts, now) for p in self.pods))
+
+
+def ordinary(deployment: Object) -> Object:
+    """Return a Deployment with the settings of its own, also while a rollout holds it."""
+    if not is_held(deployment):
+        return deployment
+    own = {name: value for name, value in saved_baseline(deployment).items() if name in _ORDINARY}
+    return {**deployment, "spec": {**deployment["spec"], **own}}
 
 
 def revisions(objects: Objects) -> list[Revision]:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from activities.cluster import Object
 from activities.levers.configs import owned_by
-from activities.levers.merging import difference, merged
+from activities.levers.judging import judged_groups
 from activities.levers.ordinals import Numbered, is_taken_up
 from activities.levers.ownership import Fields
 from activities.levers.partition import PartitionLever
@@ -20,6 +20,8 @@ from activities.levers.pods import is_active, read_replica
 from activities.levers.template import apply_change, fingerprint, version_of
 from segue.budget import resolve_budget
 from segue.errors import Refused
+from segue.lint.target import Judged
+from segue.merging import difference, merged
 from segue.observation import Version
 from segue.replica import Replica
 from segue.spec import Change, Rules
@@ -140,6 +142,14 @@ class LeaderWorkerSetLever(PartitionLever):
     def replaced(self, template: Object, found: Object) -> Object:
         """Return the merge patch that makes the template what is wanted."""
         return {"leaderWorkerTemplate": difference(found["spec"]["leaderWorkerTemplate"], template["spec"])}
+
+    def template_with(self, found: Object, fields: Object) -> Object:
+        """Return it merged."""
+        return self.template_of({**found, "spec": merged(found["spec"], fields)})
+
+    def judged_as(self, found: Object, wanted: Object, untried: str) -> Judged:
+        """Return the templates of the leader and of the workers."""
+        return judged_groups(found, wanted, NAME)
 
     def holding(self, partition: int, rules: Rules, replicas: int) -> Object:
         """Return a rolling update from this group on, with surge groups only where the controller moves by itself."""

@@ -17,6 +17,7 @@ from activities.levers.base import TargetFacts
 from activities.levers.deployment import refuse_unsettled
 from activities.levers.deployment_reading import Objects, is_held, revisions
 from activities.levers.draining import leave_services, next_to_stop
+from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
     BASELINE,
     CAUSE,
@@ -29,6 +30,7 @@ from activities.levers.ownership import (
     noted,
     outcome_noted,
     refuse_others,
+    replicas_of,
     selector_of,
 )
 from activities.levers.pair_reading import REPLICAS, Baseline, Pair, mark_of, read
@@ -37,8 +39,9 @@ from activities.levers.template import apply_change, fingerprint, stopping_of, v
 from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
-from segue.errors import Conflict, Fenced, NotFound, Refused
+from segue.errors import Conflict, Fenced, NotAllowed, NotFound, Refused
 from segue.history import Revision
+from segue.lint.target import Judged
 from segue.observation import Counts, Observation
 from segue.spec import Change, PairTarget, Rules, Target
 from segue.state import Goal, Mark, State
@@ -74,6 +77,24 @@ class PairLever:
         sides = [pair.old, *([pair.new] if pair.new else [])]
         named = [(side.deployment["metadata"]["name"], each) for side in sides for each in revisions(side)]
         return [each.model_copy(update={"of": name}) for name, each in named]
+
+    async def judged(self, target: Target, change: Change | None) -> Judged:
+        """Return the new Deployment where it is there, and otherwise the old one, with the version that is wanted.
+
+        Of a pair that is named by its old Deployment alone, that one.
+        """
+        if not isinstance(target, PairTarget):
+            found = await self._cluster.get("deployments", target.namespace, target.name)
+            template = found["spec"]["template"]
+            return judged_deployment(found, template, template, replicas=replicas_of(found))
+        pair = await self._fetch(target)
+        found, old, untried = (pair.new or pair.old).deployment, pair.old.deployment["spec"]["template"], ""
+        template = found["spec"]["template"]
+        try:
+            template = await self._wanted(change or Change(), pair, target)
+        except NotAllowed as error:
+            untried = f"template cannot be read: {error.why}"
+        return judged_deployment(found, template, old, replicas=pair.replicas, untried=untried)
 
     def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State, now: float) -> Observation | None:
         """Return what the shared watch shows; none while it is older than the latest write, or not current."""

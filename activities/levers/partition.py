@@ -43,8 +43,9 @@ from activities.levers.writing import Picture, write
 from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
-from segue.errors import Refused
+from segue.errors import NotAllowed, Refused
 from segue.history import SUPERSEDED, Revision
+from segue.lint.target import Judged
 from segue.observation import Observation, Version
 from segue.spec import Change, Rules, Target
 from segue.state import Goal, Mark, State
@@ -94,6 +95,14 @@ class PartitionLever(ABC):
     @abstractmethod
     def replaced(self, template: Object, found: Object) -> Object:
         """Return the fields of the spec that put a whole template in the place of that which is there."""
+
+    @abstractmethod
+    def template_with(self, found: Object, fields: Object) -> Object:
+        """Return the template that the target has with these fields, as ``changed`` and ``replaced`` return them."""
+
+    @abstractmethod
+    def judged_as(self, found: Object, wanted: Object, untried: str) -> Judged:
+        """Return what lint judges, given the template that is wanted."""
 
     @abstractmethod
     def holding(self, partition: int, rules: Rules, replicas: int) -> Object:
@@ -146,6 +155,30 @@ class PartitionLever(ABC):
             replicas = running[numbered.version if current else runs]
             found.append(revision_of(each, told, int(each["revision"]), version, replicas, current=current))
         return found
+
+    async def judged(self, target: Target, change: Change | None) -> Judged:
+        """Return it with its own settings; a change is one of what ran before a rollout that holds it."""
+        numbered = await self._fetch(target)
+        found, template, untried = numbered.found, numbered.template, ""
+        if BASELINE in annotations_of(found):
+            found = {**found, "spec": {**found["spec"], **self.restored(saved_baseline(found)["own"])}}
+        if change is not None:
+            start = saved_baseline(found)["template"] if numbered.engaged else template
+            try:
+                template = await self._changed(found, change, start_of(numbered, change, start))
+            except NotAllowed as error:
+                untried = f"template cannot be read: {error.why}"
+        return self.judged_as(found, template, untried)
+
+    async def _changed(self, found: Object, change: Change, start: Object) -> Object:
+        """Return the template that a change makes; a strategic-merge patch is only tried by the API server."""
+        fields, metadata = self.changed(start, found, change), found["metadata"]
+        if change.patch is None or "." in self.plural:
+            return self.template_with(found, fields)
+        tried = await self._cluster.patch(
+            self.plural, metadata["namespace"], metadata["name"], {"spec": fields}, dry_run=True
+        )
+        return self.template_of(tried)
 
     async def keep(self, numbered: Numbered, notes: Mapping[str, str | None], *, dry_run: bool = False) -> int:
         """Keep the version that is there, with its notes, where its controller forgets it; return the writes."""
