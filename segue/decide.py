@@ -288,11 +288,11 @@ def _breached(rules: Rules, state: State, seen: Observation, now: float) -> Deci
 
 
 def _asking(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    """Begin to ask continuous gates as soon as there is something new to be asked about."""
+    """Open the gates as soon as there is something new to be asked about."""
     if state.stopped or not seen.new.proven or not seen.held:
         return None
     gates = unopened(rules, state, stops=False)
-    return Decision(act=Act.ASK, why=f"asks all along: {', '.join(gates)}", gates=gates) if gates else None
+    return Decision(act=Act.ASK, why=f"evidence begins: {', '.join(gates)}", gates=gates) if gates else None
 
 
 def _verified(rules: Rules, state: State, verify: Decision) -> Decision:

@@ -21,6 +21,7 @@ with workflow.unsafe.imports_passed_through():
     from segue.decide import Act, Decision
     from segue.errors import Refused
     from segue.gates import Result, combined, failure_of
+    from segue.gates.standing import foresee
     from segue.history import Note
     from segue.lint.start import told
     from segue.messages import Message
@@ -707,7 +708,8 @@ def _planned(spec: Spec, prepared: contract.Prepared, *, found: bool, parent: st
     old = prepared.old if found else None
     return make_plan(
         spec.strategy, prepared.replicas, old=old, new=prepared.new if found else 0, superseded=prepared.superseded,
-        parent=parent, warnings=_warnings(prepared), target=spec.target, autonomous=spec.autonomous,
+        parent=parent, warnings=(*_warnings(prepared), *foresee(spec.rules)),
+        target=spec.target, autonomous=spec.autonomous,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ FORGET_S = 600.0
 """An answer that nobody fetched for so long belongs to a rollout that has ended, or is watched elsewhere."""
 
 log = logging.getLogger(__name__)
+_tracer = trace.get_tracer("segue")
 _verdicts = metrics.get_meter("segue").create_counter("segue.gate.verdicts", description="Answers of gates, by result")
 
 
@@ -80,28 +81,27 @@ class Panel:
                 asked.task.cancel()
 
     async def _ask(self, gate: GatePolicy, context: GateContext) -> Verdict:
+        with _tracer.start_as_current_span(f"gate {gate.name}") as span:
+            answer = await self._answer(gate, context)
+            told = answer.model_copy(update={"gate": gate.name, "at": time.time()})
+            numbers = told.evidence.numbers if told.evidence else {}
+            span.set_attributes({"segue.gate.result": str(told.result), "segue.gate.why": told.why, **numbers})
+        _verdicts.add(1, {"gate": gate.name, "result": str(told.result)})
+        return told
+
+    async def _answer(self, gate: GatePolicy, context: GateContext) -> Verdict:
         try:
             async with asyncio.timeout(LIMIT_S):
-                verdict = await self._askers[type(gate)].ask(gate, context)
+                return await self._askers[type(gate)].ask(gate, context)
         except TimeoutError:
-            verdict = _unasked(gate, f"no answer within {LIMIT_S:g} s")
+            return _unasked(gate, f"no answer within {LIMIT_S:g} s")
         except SegueError as error:
             log.warning("gate %s: %s", gate.name, error, exc_info=error.__cause__)
-            verdict = _unasked(gate, str(error))
+            return _unasked(gate, str(error))
         except Exception as error:  # a gate of one's own must not stop the watch of the target
             log.exception("gate %s", gate.name)
-            verdict = _unasked(gate, f"{type(error).__name__} in the gate itself; see the worker's log")
-        told = verdict.model_copy(update={"gate": gate.name, "at": time.time()})
-        _verdicts.add(1, {"gate": gate.name, "result": str(told.result)})
-        trace.get_current_span().add_event(
-            f"gate {gate.name}", {"result": str(told.result), "why": told.why, **_numbers(told)}
-        )
-        return told
+            return _unasked(gate, f"{type(error).__name__} in the gate itself; see the worker's log")
 
 
 def _unasked(gate: GatePolicy, why: str) -> Verdict:
     return Verdict(gate=gate.name, result=Result.INCONCLUSIVE, why=why, counts=False)
-
-
-def _numbers(verdict: Verdict) -> dict[str, float]:
-    return dict(verdict.evidence.numbers) if verdict.evidence else {}

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from segue.gates.policy import GatePolicy, Reaction
-from segue.gates.tally import ALONG, Tally
+from segue.gates.tally import Tally
 from segue.gates.verdict import Result, Verdict
 from segue.observation import Cause, Problem
-from segue.spec import OnFailure, Rules
+from segue.spec import OnFailure, Rules, Way
 from segue.state import Goal, State
 
 SCORE = "score"
@@ -27,17 +27,27 @@ def sitting_of(state: State) -> int:
 
 
 def unopened(rules: Rules, state: State, *, stops: bool) -> tuple[str, ...]:
-    """Name the gates that are to be asked from now on and are not yet.
+    """Name the gates that are to be opened.
 
-    ``stops`` says that the rollout is at a waypoint, or at the end; between them only continuous ones are asked.
+    ``stops`` says that the rollout is at a waypoint, or at the end, where all are asked. Between them only continuous
+    ones are, but from the first new replica on there is evidence for all: at the end no old one is left to compare
+    with.
     """
-    sitting = sitting_of(state) if stops else ALONG
-    found = []
-    for gate in rules.asked_gates:
-        tally = state.tally(gate.name)
-        if (stops and (tally is None or tally.sitting != sitting)) or (not stops and gate.continuous and tally is None):
-            found.append(gate.name)
-    return tuple(found)
+    tallies = {gate.name: state.tally(gate.name) for gate in rules.asked_gates}
+    if stops:
+        return tuple(name for name, tally in tallies.items() if tally is None or tally.sitting != sitting_of(state))
+    return tuple(name for name, tally in tallies.items() if tally is None)
+
+
+def foresee(rules: Rules) -> tuple[str, ...]:
+    """Say which gates come too late to save anything: a person should read it before anything moves."""
+    late = [gate.name for gate in rules.asked_gates if not gate.continuous and not gate.dry_run]
+    if rules.strategy.waypoints or rules.strategy.type is Way.BLUE_GREEN or not late:
+        return ()
+    return (
+        f"{', '.join(late)}: asked only when no old replica is left; add a waypoint such as `{{at: 1}}`, "
+        "or `continuous: true` to the gate",
+    )
 
 
 def due(rules: Rules, state: State, now: float) -> tuple[tuple[GatePolicy, Tally], ...]:

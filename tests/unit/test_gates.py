@@ -87,7 +87,9 @@ def test_when_it_is_asked() -> None:
     """At a stop once opened there, each interval, until there is enough; all along where it is continuous."""
     once, always = gate("once", interval=timedelta(seconds=30)), gate("always", continuous=True)
     rules = Rules(gates=(once, always))
-    assert unopened(rules, state(), stops=False) == ("always",)
+    assert unopened(rules, state(), stops=False) == ("once", "always")
+    along = state(tally(once, sitting=ALONG), tally(always, sitting=ALONG))
+    assert [g.name for g, _ in due(rules, along, NOW)] == ["always"]
     assert unopened(rules, state(), stops=True) == ("once", "always")
     opened = state(tally(once), tally(always, sitting=ALONG))
     assert unopened(rules, opened, stops=True) == ("always",)
