@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,26 @@ from segue.history import Revision
 
 CAUSE, CHANGE = "kubernetes.io/change-cause", "segue.dev/change"
 Kind = type[Subject]
-one_object = pytest.mark.parametrize(
-    "kind", [pytest.param(k, id=k.kind) for k in (DeploymentSubject, StatefulSetSubject, LeaderWorkerSetSubject)]
-)
+ONE_OBJECT: tuple[Kind, ...] = (DeploymentSubject, StatefulSetSubject, LeaderWorkerSetSubject)
+
+
+@pytest.fixture
+def fleet_of(group_fleet: Lab) -> Lab:
+    """Where every kind can be rolled, so that they go side by side."""
+    return group_fleet
+
+
+async def each(lab: Lab, one: Callable[[Subject], Awaitable[None]]) -> None:
+    """Do the same with a target of each kind that is one object."""
+
+    async def named(subject: Subject) -> None:
+        try:
+            await one(subject)
+        except Exception as error:
+            error.add_note(subject.kind)
+            raise
+
+    await asyncio.gather(*(named(kind(lab, kind.kind.lower())) for kind in ONE_OBJECT))
 
 
 def named(subject: Subject) -> str:
@@ -42,54 +60,55 @@ async def roll(lab: Lab, subject: Subject, change: dict[str, Any], outcome: str 
         await case.ends(outcome)
 
 
-@one_object
-async def test_back_to_a_named_revision(served: Lab, tmp_path: Path, kind: Kind) -> None:
+async def test_back_to_a_named_revision(served: Lab, tmp_path: Path) -> None:
     """Each revision tells who made it; an undo rolls to one with the same safety, and becomes the newest."""
-    shell, subject = Shell(served, tmp_path), kind(served, "chat")
-    way, name = kind.ways[0], named(subject)
-    await subject.create(3)
-    await roll(served, subject, kind.changed(2))
-    await roll(served, subject, kind.changed(3))
-    found = await revisions(subject)
-    assert found.keys() == {1, 2, 3} and found[3].current
-    assert found[1].cause == "" and found[1].note is None
-    assert found[2].cause.startswith("Completed: server=example/chat:2, by test at ")
-    assert [found[number].replicas for number in (1, 2, 3)] == [0, 0, 3]
-    note = found[3].note
-    assert note is not None
-    assert (note.by, note.outcome, note.what) == ("test", "Completed", "server=example/chat:3")
-
-    like = shell.spec("chat", target=subject.target, strategy=way.strategy)
-    with served.watch("chat") as watcher:
-        undone = await shell.run("undo", name, "--to-revision", "1", "--like", like, "--wait", "--by", "someone")
-    assert undone.stdout.startswith(f"Completed: {served.namespace}/chat runs server=example/chat:1")
-    watcher.assert_within(way.floor - 1, way.ceiling - 1)
-    assert len(served.pods("chat", "chat:1")) == 3 == len(served.pods("chat"))
-    found = await revisions(subject)
-    assert found.keys() == {2, 3, 4} and found[4].current
-    assert found[4].images == {"server": "example/chat:1"}
-    assert found[4].note is not None and (found[4].note.by, found[4].note.outcome) == ("someone", "Completed")
-    table, listed = (await shell.run("history", name)).stdout, await shell.json("history", name)
-    assert "4         current" in table and "Completed: server=example/chat:3" in table
-    assert [Revision.model_validate(each) for each in listed] == list(found.values())
-
-    # Without a number, and by the defaults of its kind: to the version before.
-    await shell.run("undo", name, "--wait")
-    found = await revisions(subject)
-    assert found.keys() == {2, 4, 5} and found[5].images == {"server": "example/chat:3"}
-    assert found[4].note is not None and found[4].note.by == "someone", "it keeps who went back to it"
-
-
-@one_object
-async def test_a_version_that_was_taken_back_says_so(served: Lab, tmp_path: Path, kind: Kind) -> None:
-    """Its revision tells why, also of one that ran before; the baseline's own words are back, also on the target."""
     shell = Shell(served, tmp_path)
 
-    async def new() -> None:
-        subject = kind(served, "chat")
+    async def one(subject: Subject) -> None:
+        way, name, app = subject.ways[0], named(subject), subject.name
+        await subject.create(3)
+        await roll(served, subject, subject.changed(2))
+        await roll(served, subject, subject.changed(3))
+        found = await revisions(subject)
+        assert found.keys() == {1, 2, 3} and found[3].current
+        assert found[1].cause == "" and found[1].note is None
+        assert found[2].cause.startswith("Completed: server=example/chat:2, by test at ")
+        assert [found[number].replicas for number in (1, 2, 3)] == [0, 0, 3]
+        note = found[3].note
+        assert note is not None
+        assert (note.by, note.outcome, note.what) == ("test", "Completed", "server=example/chat:3")
+
+        like = shell.spec(app, target=subject.target, strategy=way.strategy)
+        with served.watch(app) as watcher:
+            undone = await shell.run("undo", name, "--to-revision", "1", "--like", like, "--wait", "--by", "someone")
+        assert undone.stdout.startswith(f"Completed: {served.namespace}/{app} runs server=example/chat:1")
+        watcher.assert_within(way.floor - 1, way.ceiling - 1)
+        assert len(served.pods(app, "chat:1")) == 3 == len(served.pods(app))
+        found = await revisions(subject)
+        assert found.keys() == {2, 3, 4} and found[4].current
+        assert found[4].images == {"server": "example/chat:1"}
+        assert found[4].note is not None and (found[4].note.by, found[4].note.outcome) == ("someone", "Completed")
+        table, listed = (await shell.run("history", name)).stdout, await shell.json("history", name)
+        assert "4         current" in table and "Completed: server=example/chat:3" in table
+        assert [Revision.model_validate(each) for each in listed] == list(found.values())
+
+        # Without a number, and by the defaults of its kind: to the version before.
+        await shell.run("undo", name, "--wait")
+        found = await revisions(subject)
+        assert found.keys() == {2, 4, 5} and found[5].images == {"server": "example/chat:3"}
+        assert found[4].note is not None and found[4].note.by == "someone", "it keeps who went back to it"
+
+    await each(served, one)
+
+
+async def test_a_version_that_was_taken_back_says_so(served: Lab, tmp_path: Path) -> None:
+    """Its revision tells why; the baseline's own words are back, also on the target."""
+    shell = Shell(served, tmp_path)
+
+    async def one(subject: Subject) -> None:
         await subject.create(2)
         subject.patch({"metadata": {"annotations": {CAUSE: "by hand, for a reason"}}})
-        await roll(served, subject, kind.changed(2, "crash-loop"), "RolledBack")
+        await roll(served, subject, subject.changed(2, "crash-loop"), "RolledBack")
         found = await revisions(subject)
         (bad,) = [each for each in found.values() if not each.current]
         assert bad.cause.startswith("RolledBack: ") and "by test at " in bad.cause
@@ -100,54 +119,42 @@ async def test_a_version_that_was_taken_back_says_so(served: Lab, tmp_path: Path
         assert annotations[CAUSE] == "by hand, for a reason" and CHANGE not in annotations
         nothing = await shell.run("undo", named(subject), expect=REFUSED)
         assert "has no earlier revision to go back to" in nothing.stderr
+        unknown = await shell.run("undo", named(subject), "--to-revision", "7", expect=REFUSED)
+        assert "spec.change.revision: 7: is no revision of the target; use one of: 1, 2" in unknown.stderr
+        assert "(see `segue history`)" in unknown.stderr
+        assert subject.raw["metadata"]["annotations"] == annotations, "nothing is touched"
 
-    async def before() -> None:
-        subject = kind(served, "again")
-        await subject.create(2, ready_after="2s")
-        await roll(served, subject, kind.changed(2))
-        async with served.rolled("again", {"revision": 1}, kind=kind) as case:
+    await each(served, one)
+
+
+async def test_a_version_that_was_left_says_so(served: Lab) -> None:
+    """By a retarget it is Superseded, neither a success nor a failure; an old one that is left again is Aborted."""
+
+    async def one(subject: Subject) -> None:
+        kind, strategy, name = type(subject), subject.ways[0].strategy, subject.name
+        async with served.case(name, 2, kind=kind, strategy=strategy, target={"ready_after": "2s"}) as case:
+            await case.run.until("a move", lambda status: status.moves >= 1)
+            await case.run.send("retarget", change=kind.changed(3))
+            await case.ends("Completed")
+        assert await outcomes(subject) == {1: None, 2: "Superseded", 3: "Completed"}
+        async with served.rolled(name, {"revision": 1}, kind=kind) as case:
             await case.run.until("a move", lambda status: status.moves >= 1)
             await case.run.send("abort")
             await case.ends("Aborted")
+        assert await outcomes(subject) == {1: "Aborted", 2: "Superseded", 3: "Completed"}
+
+    async def outcomes(subject: Subject) -> dict[int, str | None]:
         found = (await revisions(subject)).values()
-        outcomes = {each.images["server"]: each.note and each.note.outcome for each in found}
-        assert outcomes == {"example/chat:1": "Aborted", "example/chat:2": "Completed"}
+        return {int(r.images["server"].rpartition(":")[2]): r.note and r.note.outcome for r in found}
 
-    await asyncio.gather(new(), before())
-
-
-@one_object
-async def test_a_version_that_was_retargeted_away_says_so(served: Lab, kind: Kind) -> None:
-    """Superseded is neither a success nor a failure; the newest wish is Completed."""
-    strategy = kind.ways[0].strategy
-    async with served.case("chat", 2, kind=kind, strategy=strategy, target={"ready_after": "2s"}) as case:
-        await case.run.until("a move", lambda status: status.moves >= 1)
-        await case.run.send("retarget", change=kind.changed(3))
-        await case.ends("Completed")
-        found = (await revisions(case.subject)).values()
-    outcomes = {r.images["server"]: r.note and r.note.outcome for r in found}
-    assert outcomes == {"example/chat:1": None, "example/chat:2": "Superseded", "example/chat:3": "Completed"}
+    await each(served, one)
 
 
-@one_object
-async def test_an_unknown_revision_is_refused(served: Lab, tmp_path: Path, kind: Kind) -> None:
-    """It names those that there are, and nothing is touched."""
-    shell, subject = Shell(served, tmp_path), kind(served, "chat")
-    await subject.create(1)
-    before = subject.raw["metadata"]["resourceVersion"]
-    refused = await shell.run("undo", named(subject), "--to-revision", "7", expect=REFUSED)
-    assert (
-        "spec.change.revision: 7: is no revision of the target; use one of: 1 (see `segue history`)" in refused.stderr
-    )
-    assert subject.raw["metadata"]["resourceVersion"] == before
-
-
-@pytest.mark.parametrize("kind", [LeaderWorkerSetSubject])
-async def test_ten_versions_of_a_group_are_kept(served: Lab, kind: Kind) -> None:
+async def test_ten_versions_of_a_group_are_kept(served: Lab) -> None:
     """Its own controller keeps one; those that Segue keeps are as many as a StatefulSet has, and go with it."""
-    subject, revisions_of = kind(served, "chat"), served.apps.list_namespaced_controller_revision
+    subject, revisions_of = LeaderWorkerSetSubject(served, "chat"), served.apps.list_namespaced_controller_revision
     await subject.create(1)
-    await roll(served, subject, kind.changed(2))
+    await roll(served, subject, subject.changed(2))
 
     def kept() -> Any:
         return revisions_of(served.namespace, label_selector="segue.dev/revision-of=chat").items
@@ -158,7 +165,7 @@ async def test_ten_versions_of_a_group_are_kept(served: Lab, kind: Kind) -> None
         data = json.loads(json.dumps(first["data"]).replace("chat:1", f"chat:0.{number}"))
         body: Any = {"metadata": {**metadata, "name": f"chat-0-{number}-kept"}, "revision": 0, "data": data}
         served.apps.create_namespaced_controller_revision(served.namespace, body)
-    await roll(served, subject, kind.changed(3))
+    await roll(served, subject, subject.changed(3))
     assert sorted(each.revision for each in kept())[-3:] == [0, 1, 2] and len(kept()) == 10
     served.custom.delete_namespaced_custom_object(*GROUPS[:2], served.namespace, GROUPS[2], "chat")
     await until("they are gone with it", lambda: not kept())

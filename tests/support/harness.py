@@ -112,10 +112,10 @@ class Lab:
 
     async def deploy_set(
         self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
-        image: str = "example/chat:1", policy: str = "Parallel", **spec: Any,
+        image: str = "example/chat:1", policy: str = "Parallel", container: dict[str, Any] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
         """Make a StatefulSet of fake pods, and wait until it serves, where its pods can."""
-        template = pod_template(name, mode, ready_after, image)
+        template = pod_template(name, mode, ready_after, image, container=container)
         body = {
             "metadata": {"name": name},
             "spec": {
@@ -136,10 +136,10 @@ class Lab:
 
     async def deploy_groups(
         self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
-        image: str = "example/chat:1", size: int = 2, **spec: Any,
+        image: str = "example/chat:1", size: int = 2, container: dict[str, Any] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
         """Make a LeaderWorkerSet of fake pods, of which only leaders have the label ``app``; wait until it serves."""
-        leader, worker = (pod_template(name, mode, ready_after, image) for _ in range(2))
+        leader, worker = (pod_template(name, mode, ready_after, image, container=container) for _ in range(2))
         del worker["metadata"]["labels"]["app"]
         template = {"size": size, "leaderTemplate": leader, "workerTemplate": worker}
         body = {
