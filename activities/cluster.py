@@ -1,12 +1,14 @@
 """The only Kubernetes client, and the only place where its errors are translated."""
 
 import asyncio
+import builtins
 import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Self, cast
+from urllib.parse import quote
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -18,6 +20,8 @@ FIELD_MANAGER = "segue"
 REQUEST_TIMEOUT_S = 20.0
 WATCH_S = 300
 SILENCE_S = 150.0
+POD_CONNECTIONS = 32
+MAX_LOG_BYTES = 16_384
 _PATCHES: dict[str, Any] = {"field_manager": FIELD_MANAGER, "_request_timeout": REQUEST_TIMEOUT_S}
 _STRATEGIC = "application/strategic-merge-patch+json"
 _MERGE = "application/merge-patch+json"
@@ -39,6 +43,7 @@ class Cluster:
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
+        self._pods: aiohttp.ClientSession | None = None
         self._apps = client.AppsV1Api(api)
         self._core = client.CoreV1Api(api)
         self._custom = client.CustomObjectsApi(api)
@@ -104,8 +109,25 @@ class Cluster:
             ) from error
         return cls(client.ApiClient(configuration))
 
+    def _pod_session(self) -> aiohttp.ClientSession:
+        """Connections of their own: what pods take long to answer keeps no watch and no write waiting."""
+        if self._pods is None:
+            connector = aiohttp.TCPConnector(limit=POD_CONNECTIONS, ssl=self._api.rest_client.ssl_context)
+            jar = aiohttp.DummyCookieJar()
+            self._pods = aiohttp.ClientSession(connector=connector, cookie_jar=jar, trust_env=True)
+        return self._pods
+
+    @property
+    def _detour(self) -> dict[str, Any]:
+        """What the user's own configuration says of the way to the API server."""
+        found: Any = self._api.configuration
+        given = {"proxy": found.proxy, "proxy_headers": found.proxy_headers, "server_hostname": found.tls_server_name}
+        return {name: value for name, value in given.items() if value}
+
     async def close(self) -> None:
         """Close all connections."""
+        if self._pods is not None:
+            await self._pods.close()
         await self._api.close()  # type: ignore[no-untyped-call]
 
     async def get(self, kind: str, namespace: str, name: str) -> Object:
@@ -225,6 +247,56 @@ class Cluster:
                 await _json(await call(name, namespace, body=cast("Any", options), _request_timeout=REQUEST_TIMEOUT_S))
         except NotFound:
             return
+
+    @asynccontextmanager
+    async def ask_pod(
+        self, namespace: str, name: str, method: str, path: str, body: str | None, headers: dict[str, str],
+        timeout_s: float,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:  # fmt: skip
+        """Send a request through the API server's proxy of a pod (``NAME:PORT``), and give its answer to a block.
+
+        The block tells the API server's own answers from the pod's. Nothing is read before it: an answer may stream.
+
+        Raises:
+            Unreachable: when the API server does not answer.
+        """
+        where = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(name, safe=':')}/proxy{path}"
+        with _translated(f"pod {namespace}/{name}"):
+            sent: tuple[Any, ...] = await self._api.param_serialize(
+                method, where, header_params=headers, auth_settings=["BearerToken"]
+            )
+            _, url, with_rights, *_ = sent
+            # A pod's answer leads nowhere: who follows it does so with our rights.
+            answer = await self._pod_session().request(
+                method, url, data=body, headers=with_rights, allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=timeout_s), **self._detour,
+            )  # fmt: skip
+        try:
+            yield answer
+        finally:
+            answer.close()
+
+    async def pod_log(self, namespace: str, name: str, container: str, *, previous: bool, lines: int) -> str:
+        """Return the last lines of a container's log: of its present run, or of the one before."""
+        call = self._core.read_namespaced_pod_log_without_preload_content
+        with _translated(_one("pods", namespace, name)):
+            response = await call(
+                name, namespace, container=container, previous=previous, tail_lines=lines, limit_bytes=MAX_LOG_BYTES,
+                _request_timeout=REQUEST_TIMEOUT_S,
+            )  # fmt: skip
+            await _raise_for(response)
+            return str(await response.text())
+
+    async def events(self, namespace: str, pod: str, reason: str) -> builtins.list[Object]:
+        """Return the events of a pod with one reason, as many as the API server gives at once."""
+        fields = f"involvedObject.kind=Pod,involvedObject.name={pod},reason={reason}"
+        call = self._core.list_namespaced_event_without_preload_content
+        with _translated(f"events in {namespace}"):
+            found = await _json(
+                await call(namespace, field_selector=fields, limit=100, _request_timeout=REQUEST_TIMEOUT_S)
+            )
+        items: builtins.list[Object] = found["items"]
+        return items
 
     async def watch(self, kind: str, namespace: str, resource_version: str) -> AsyncIterator[tuple[str, Object]]:
         """Yield (event type, object) from ``resource_version`` on; ends after some minutes, as the server wants.

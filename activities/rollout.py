@@ -11,10 +11,13 @@ from temporalio.exceptions import ApplicationError
 
 from activities import autoscaling
 from activities.cluster import Cluster
+from activities.explaining import explained
+from activities.gates.believing import Believer
 from activities.gates.panel import Panel
 from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.linting import linted
+from activities.reaching import reach_of
 from activities.room import Rooms
 from activities.routers import Routers
 from activities.routers.base import Router
@@ -82,8 +85,11 @@ def _defined(defined: contract.Activity[Any, Any]) -> Callable[[F], F]:
 class Activities:
     """All activities over one cluster; levers by kind of target."""
 
-    def __init__(self, cluster: Cluster, supervisions: Mapping[str, Supervision] = SUPERVISIONS) -> None:
+    def __init__(
+        self, cluster: Cluster, supervisions: Mapping[str, Supervision] = SUPERVISIONS, believer: Believer | None = None
+    ) -> None:
         self._cluster = cluster
+        self._believer = believer or Believer(reach_of("auto", cluster))
         self._watches, self._rooms = Watches(cluster), Rooms(cluster)
         self._levers = Levers(cluster, supervisions)
         self._routers = Routers(cluster)
@@ -100,6 +106,7 @@ class Activities:
     async def close(self) -> None:
         """Stop all watches."""
         await self._panel.close()
+        await self._believer.close()
         await self._rooms.close()
         await self._watches.close()
 
@@ -111,6 +118,7 @@ class Activities:
         router = self._routers.of(asked.rules.strategy)
         if router is not None:
             await router.prepare(asked, prepared.owner)
+        self._believer.refuse(asked.rules, prepared.wanted)
         told = (*prepared.warnings, *await autoscaling.foretell(self._cluster, asked.target, asked.rules))
         return await linted(self._cluster, lever, asked, prepared.model_copy(update={"warnings": told}))
 
@@ -129,6 +137,12 @@ class Activities:
             now = time.time()
             seen = _seen(watch, lever, router, asked, now)
             if seen is not None:
+                seen = self._believer.look(asked.target, asked.rules, asked.state, seen, now, watch.wake)
+                if seen is None:
+                    activity.heartbeat(Beat(why="the answers of new replicas", at=now))
+            else:
+                _report_blindness(watch, now)
+            if seen is not None:
                 decision = decide(asked.rules, asked.state, seen, now)
                 if asks_for_room(asked.state, seen, decision):
                     activity.heartbeat(Beat(seen=seen, why="the room for new replicas to be counted", at=now))
@@ -144,12 +158,18 @@ class Activities:
                 gathers_until = (gathers_until or now + GATHER_S) if gathers else None
                 is_due = decision.act is not Act.WAIT and now >= (gathers_until or now)
                 if is_due or time.monotonic() >= ends_at:
-                    return Watched(decision=decision, seen=seen)
+                    return Watched(decision=await self._explained(asked, decision, seen), seen=seen)
                 wake_s = (gathers_until or decision.wake_at or now + BEAT_S) - now
             else:
                 wake_s = BEAT_S
-                _report_blindness(watch, now)
             await watch.changed(min(max(wake_s, 0.01), BEAT_S))
+
+    async def _explained(self, asked: WatchInput, decision: Decision, seen: Observation) -> Decision:
+        """Return a failure with what explains it."""
+        if decision.act is not Act.FAIL or decision.problem is None:
+            return decision
+        problem = await explained(self._cluster, asked.target.namespace, decision.problem, seen)
+        return decision.model_copy(update={"problem": problem, "why": str(problem)})
 
     async def _with_room(self, seen: Observation, asked: WatchInput) -> Observation | None:
         """Return what was seen with the room for more; none while that is being counted."""

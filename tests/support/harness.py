@@ -92,6 +92,12 @@ class Lab:
         rule = {"apiGroups": [group], "resources": [resource], "verbs": ["get", "list", "watch", "patch"]}
         self._rbac.patch_namespaced_role(role["metadata"]["name"], self.namespace, {"rules": [*role["rules"], rule]})
 
+    def let_ask_pods(self) -> None:
+        """Give the worker's user the optional rights to ask pods by the API server, and to read logs and events."""
+        role, binding = yaml.safe_load_all((ROOT / "deploy/rbac-serving.yaml").read_text())
+        self._rbac.create_namespaced_role(self.namespace, role)
+        self._rbac.create_namespaced_role_binding(self.namespace, binding)
+
     # --- targets ---
 
     async def deploy(
