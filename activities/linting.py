@@ -18,7 +18,7 @@ from segue.lint import lint
 from segue.lint.facts import NEEDS, Facts
 from segue.lint.start import refuse_errors
 from segue.lint.target import Judged
-from segue.spec import DeploymentTarget, Metadata, Rollout, Spec, Target
+from segue.spec import Change, DeploymentTarget, Metadata, Rollout, Spec, Target
 
 _DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})$")
 
@@ -43,7 +43,8 @@ async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
         Unreachable: when the API server does not answer.
     """
     async with connected() as cluster:
-        return await facts_in(cluster, Levers(cluster).of(target), target, rollout)
+        change = rollout.spec.change if rollout else None
+        return await facts_in(cluster, Levers(cluster).of(target), target, rollout, change)
 
 
 async def linted(cluster: Cluster, lever: Lever, asked: PrepareInput, prepared: Prepared) -> Prepared:
@@ -54,7 +55,9 @@ async def linted(cluster: Cluster, lever: Lever, asked: PrepareInput, prepared: 
     Raises:
         Refused: naming each error that is not accepted, and what mends it.
     """
-    facts = await facts_in(cluster, lever, asked.target, _rollout_of(asked))
+    # By another strategy the same version goes on: it is there, and a patch could not be tried on it again.
+    change = asked.change if asked.wanted is None else None
+    facts = await facts_in(cluster, lever, asked.target, _rollout_of(asked), change)
     found = lint(facts, asked.accept)
     if not asked.change.goes_back and prepared.wanted.template != prepared.baseline.template:
         refuse_errors(found)
@@ -83,10 +86,12 @@ def _rollout_of(asked: PrepareInput) -> Rollout:
     return Rollout(apiVersion="segue.dev/v1alpha1", kind="Rollout", metadata=Metadata(name=name), spec=spec)
 
 
-async def facts_in(cluster: Cluster, lever: Lever, target: Target, rollout: Rollout | None) -> Facts:
-    """Read the same by a connection that is there."""
+async def facts_in(
+    cluster: Cluster, lever: Lever, target: Target, rollout: Rollout | None = None, change: Change | None = None
+) -> Facts:
+    """Read the same by a connection that is there; without a change the target's own version is judged."""
     reading = _Reading(cluster, target.namespace)
-    judged = await lever.judged(target, rollout.spec.change if rollout else None)
+    judged = await lever.judged(target, change)
     around = Around(
         *await asyncio.gather(
             reading.items(NEEDS.budgets),

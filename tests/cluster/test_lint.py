@@ -73,7 +73,7 @@ def autoscale(subject: Subject, low: int, high: int) -> None:
 async def findings_of(subject: Subject) -> tuple[Finding, ...]:
     target = subject.lab.rollout(subject.name, target=subject.target, strategy=subject.ways[0].strategy).spec.target
     async with reaching(subject.lab) as cluster:
-        return lint(await facts_in(cluster, Levers(cluster).of(target), target, None)).findings
+        return lint(await facts_in(cluster, Levers(cluster).of(target), target)).findings
 
 
 async def mended(subject: Subject, limit: int = 24) -> set[str]:
