@@ -113,13 +113,14 @@ class Activities:
     @_defined(contract.PREPARE)
     async def prepare(self, asked: PrepareInput) -> Prepared:
         """Look at the target, let the API server try the change, and lint what it makes."""
-        prepared = await self._levers.of(asked.target).prepare(asked)
+        lever = self._levers.of(asked.target)
+        prepared = await lever.prepare(asked)
         router = self._routers.of(asked.rules.strategy)
         if router is not None:
             await router.prepare(asked, prepared.owner)
         self._believer.refuse(asked.rules, prepared.wanted)
         told = (*prepared.warnings, *await autoscaling.foretell(self._cluster, asked.target, asked.rules))
-        return await linted(self._cluster, asked, prepared.model_copy(update={"warnings": told}))
+        return await linted(self._cluster, lever, asked, prepared.model_copy(update={"warnings": told}))
 
     @_defined(contract.AWAIT_READY)
     async def await_ready(self, asked: WatchInput) -> Watched:

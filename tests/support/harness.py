@@ -18,6 +18,7 @@ import temporalio.client
 import yaml
 from kubernetes import client
 from kubernetes import config as kubeconfig
+from kubernetes.aio import config as aioconfig
 from segue_local import Stack
 from subjects import DeploymentSubject, Subject
 from temporalio.api.enums.v1 import TaskQueueType
@@ -27,6 +28,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError, RPCStatusCode
 from watcher import PodWatcher
 
+from activities.cluster import Cluster
 from segue import contract, messages
 from segue.messages import Message
 from segue.plan import Plan
@@ -121,10 +123,10 @@ class Lab:
 
     async def deploy_set(
         self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
-        image: str = "example/chat:1", policy: str = "Parallel", **spec: Any,
+        image: str = "example/chat:1", policy: str = "Parallel", container: dict[str, Any] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
         """Make a StatefulSet of fake pods, and wait until it serves, where its pods can."""
-        template = pod_template(name, mode, ready_after, image)
+        template = pod_template(name, mode, ready_after, image, container=container)
         body = {
             "metadata": {"name": name},
             "spec": {
@@ -145,10 +147,11 @@ class Lab:
 
     async def deploy_groups(
         self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
-        image: str = "example/chat:1", annotations: dict[str, str] | None = None, size: int = 2, **spec: Any,
+        image: str = "example/chat:1", annotations: dict[str, str] | None = None, size: int = 2,
+        container: dict[str, Any] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
         """Make a LeaderWorkerSet of fake pods, of which only leaders have the label ``app``; wait until it serves."""
-        leader, worker = (pod_template(name, mode, ready_after, image, annotations) for _ in range(2))
+        leader, worker = (pod_template(name, mode, ready_after, image, annotations, container) for _ in range(2))
         del worker["metadata"]["labels"]["app"]
         template = {"size": size, "leaderTemplate": leader, "workerTemplate": worker}
         body = {
@@ -469,6 +472,16 @@ class Case:
         await until(f"{count} new pods", lambda: len(others()) >= count)
         for pod in others()[:count]:
             self.lab.relabel(pod.metadata.name, "ready")
+
+
+@asynccontextmanager
+async def reaching(lab: Lab) -> AsyncIterator[Cluster]:
+    """The client of Segue's own, in this process."""
+    cluster = Cluster(await aioconfig.new_client_from_config(str(lab.stack.kubeconfig)))
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
 
 
 @asynccontextmanager
