@@ -6,6 +6,7 @@ each once at the end and at every look (then the first alarm counts, as when a c
 """
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -186,6 +187,8 @@ def autoregressive(rng: np.random.Generator, releases: int, memory: float) -> Ar
     return noise
 
 
+LATENCY_LIMITS, FIRST_TOKEN_LIMITS = (2.4, 10.3), (0.2, 0.6)
+"""1.2 times what ``histogram_quantile`` says of the old side: its median, and its 99th percentile."""
 FEW = (6, 6)
 NO_TAILS: dict[str, Any] = {"tails": False}
 DOUBLED: dict[str, Any] = {"effect": 1.0}
@@ -209,17 +212,17 @@ SCENARIOS = (
     Scenario("errors drift together, doubled", True, (0.015,), errors(0.01, 0.02, drift=0.5)),
     Scenario("few requests, errors 2 %, equal", False, (0.1,), errors(0.02, 0.02, requests=FEW)),
     Scenario("few requests, errors 2 % -> 20 %", True, (0.1,), errors(0.02, 0.2, requests=FEW)),
-    Scenario("latency, equal", False, (2.2, 7.7), latencies(1.0)),
-    Scenario("latency, +2 %", False, (2.2, 7.7), latencies(1.02)),
-    Scenario("latency, +20 %", True, (2.2, 7.7), latencies(1.2)),
-    Scenario("latency, p99 doubled, median equal", True, (2.2, 7.7), latencies(1.0, tail=HEAVY)),
-    Scenario("latency drifts together, equal", False, (2.2, 7.7), latencies(1.0, drift=0.3)),
-    Scenario("latency drifts together, +30 %", True, (2.2, 7.7), latencies(1.3, drift=0.3)),
-    Scenario("few requests, latency equal", False, (2.2, 7.7), latencies(1.0, requests=FEW)),
-    Scenario("few requests, latency equal; no tails", False, (2.2, 7.7), latencies(1.0, requests=FEW), NO_TAILS),
-    Scenario("few requests, latency doubled", True, (2.2, 7.7), latencies(2.0, requests=FEW)),
-    Scenario("first token, equal", False, (0.18, 0.6), latencies(1.0, median=0.15, edges=FIRST_TOKEN)),
-    Scenario("first token, +30 %", True, (0.18, 0.6), latencies(1.3, median=0.15, edges=FIRST_TOKEN)),
+    Scenario("latency, equal", False, LATENCY_LIMITS, latencies(1.0)),
+    Scenario("latency, +2 %", False, LATENCY_LIMITS, latencies(1.02)),
+    Scenario("latency, +20 %", True, LATENCY_LIMITS, latencies(1.2)),
+    Scenario("latency, p99 doubled, median equal", True, LATENCY_LIMITS, latencies(1.0, tail=HEAVY)),
+    Scenario("latency drifts together, equal", False, LATENCY_LIMITS, latencies(1.0, drift=0.3)),
+    Scenario("latency drifts together, +30 %", True, LATENCY_LIMITS, latencies(1.3, drift=0.3)),
+    Scenario("few requests, latency equal", False, LATENCY_LIMITS, latencies(1.0, requests=FEW)),
+    Scenario("few requests, latency equal; no tails", False, LATENCY_LIMITS, latencies(1.0, requests=FEW), NO_TAILS),
+    Scenario("few requests, latency doubled", True, LATENCY_LIMITS, latencies(2.0, requests=FEW)),
+    Scenario("first token, equal", False, FIRST_TOKEN_LIMITS, latencies(1.0, median=0.15, edges=FIRST_TOKEN)),
+    Scenario("first token, +30 %", True, FIRST_TOKEN_LIMITS, latencies(1.3, median=0.15, edges=FIRST_TOKEN)),
     Scenario("gauge, equal", False, (12.0,), gauges(1.0)),
     Scenario("gauge that resembles itself, equal", False, (12.0,), gauges(1.0, memory=0.7)),
     Scenario("gauge drifts together, equal", False, (12.0,), gauges(1.0, drift=0.3)),
@@ -305,7 +308,7 @@ HEAD = (
 )
 
 
-def rows(releases: int, seed: int, only: str) -> Iterator[tuple[Scenario, list[str], bool]]:
+def rows(releases: int, seed: int, only: str) -> Iterator[tuple[Scenario, list[str]]]:
     for number, scenario in enumerate(SCENARIOS):
         if only not in scenario.name:
             continue
@@ -313,9 +316,9 @@ def rows(releases: int, seed: int, only: str) -> Iterator[tuple[Scenario, list[s
         mine = ours(scenario, sides, releases)
         theirs = [*threshold(scenario, sides), *ratio(sides), *mann_whitney(sides)]
         wrongs = [1 - part if scenario.bad else part for part in theirs]
-        own = mine.passed if scenario.bad else mine.rolled_back
         shares = [f"{100 * part:.1f}" for part in (mine.rolled_back, mine.passed, mine.held)]
-        yield scenario, [*shares, f"{mine.looks:g}", *(f"{100 * part:.1f}" for part in wrongs)], own <= min(wrongs[3:])
+        looks = "–" if math.isnan(mine.looks) else f"{mine.looks:g}"
+        yield scenario, [*shares, looks, *(f"{100 * part:.1f}" for part in wrongs)]
 
 
 def requests_needed(judgement: dict[str, Any], old: float, new: float, wanted: Result) -> str:
@@ -354,7 +357,7 @@ def main() -> None:
         return
     began = time.monotonic()
     print("| " + " | ".join(HEAD) + " |\n|---" + "|---:" * (len(HEAD) - 1) + "|")
-    for scenario, figures, _ in rows(arguments.releases, arguments.seed, arguments.only):
+    for scenario, figures in rows(arguments.releases, arguments.seed, arguments.only):
         print(
             f"| {'**' * scenario.bad}{scenario.name}{'**' * scenario.bad} | " + " | ".join(figures) + " |", flush=True
         )
