@@ -20,9 +20,6 @@ from kubernetes import client
 from kubernetes import config as kubeconfig
 from segue_local import Stack
 from subjects import DeploymentSubject, Subject
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError, RPCStatusCode
 from watcher import PodWatcher
@@ -227,19 +224,6 @@ class Lab:
         self.workers.append(worker)
         return worker
 
-    async def attended(self) -> None:
-        """Wait until a worker asks for work on this lab's task queue: who starts a rollout does not wait for long."""
-        queue = DescribeTaskQueueRequest(
-            namespace=self.temporal.namespace,
-            task_queue=TaskQueue(name=self.task_queue),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
-        )
-
-        async def asked() -> bool:
-            return bool((await self.temporal.workflow_service.describe_task_queue(queue)).pollers)
-
-        await until("a worker on the task queue", asked)
-
     # --- a target that is rolled, and what must be so of it at the end ---
 
     @asynccontextmanager
@@ -340,6 +324,10 @@ class WorkerProcess:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", self._module], env=self._environment, stdout=log, stderr=log, cwd=ROOT
             )
+
+    async def serves(self) -> None:
+        """Wait until it does: a client that starts a rollout does not wait for a worker's start."""
+        await until(f"the worker to serve: {self.log}", lambda: "worker serves" in self.log.read_text())
 
     def kill(self) -> None:
         """SIGKILL: nothing is said, nothing is ended."""
