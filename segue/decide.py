@@ -407,7 +407,7 @@ def _waypoint(rules: Rules, state: State, seen: Observation, now: float) -> Deci
     if state.waypoint is None and settled:
         return Decision(act=Act.VERIFY, why=f"waypoint at {barrier} new is reached", waypoint=index)
     if state.waypoint is not None:
-        return Decision(act=Act.WAIT, why=state.waypoint.waits_for(now), wake_at=state.waypoint.hold_until)
+        return Decision(act=Act.WAIT, why=state.waypoint.waits_for(now), wake_at=state.waypoint.next_at(now))
     return None
 
 

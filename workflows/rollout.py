@@ -116,7 +116,7 @@ class RolloutWorkflow:
                 await self._perform(decision)
 
     async def _decision(self) -> Decision | None:
-        """Watch until something is to be done; none when a message came or a hold ended in between."""
+        """Watch until something is to be done; none when a message came, or a hold or the time for an answer ended."""
         heard = self._heard
         state = self._state.brief
         hold_s = self._hold_left_s()
@@ -136,10 +136,10 @@ class RolloutWorkflow:
             await workflow.wait_condition(
                 lambda: watch.done() or self._heard != heard,
                 timeout=hold_s,
-                timeout_summary=f"hold at waypoint {state.waypoint.at}" if state.waypoint and hold_s else None,
+                timeout_summary=state.waypoint.waits_for(_now(), kept=True) if state.waypoint and hold_s else None,
             )
         except TimeoutError:
-            pass  # the hold is over: the waypoint is passed at the next step
+            pass  # the hold is over, or nobody answered in time: that is taken up at the next step
         finally:
             if not watch.done():
                 watch.cancel()
@@ -166,8 +166,9 @@ class RolloutWorkflow:
         reached = self._state.waypoint
         if reached is None or self._state.stopped:
             return None
-        left_s = reached.hold_until - _now()
-        return left_s if left_s > 0 else None
+        now = _now()
+        ends_at = reached.next_at(now)
+        return None if ends_at is None else ends_at - now
 
     async def _perform(self, decision: Decision) -> None:
         now = _now()
@@ -469,7 +470,9 @@ class RolloutWorkflow:
     def status(self) -> Status:
         """Where is it, what does it wait for, what can I do?"""
         now, waypoint = _now(), self._state.waypoint
-        waits = self._state.stopped or (waypoint.waits_for(now) if waypoint else self._retains(now) or self._waits)
+        waits = self._state.stopped or (
+            waypoint.waits_for(now, kept=True) if waypoint else self._retains(now) or self._waits
+        )
         return make_status(
             workflow_id=workflow.info().workflow_id, name=self._task.name, target=self._spec.target,
             rules=self._spec.rules, state=self._state, seen=self._seen, waits=waits,
