@@ -1,6 +1,5 @@
 """The activities of a rollout, by the names of the contract. Each is thin: a lever or the gates do the work."""
 
-import asyncio
 import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,7 +11,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities import autoscaling
 from activities.cluster import Cluster
-from activities.gates import GATES, GateContext
+from activities.gates.panel import Panel
 from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.linting import linted
@@ -22,8 +21,11 @@ from activities.routers.base import Router
 from activities.watching import NamespaceWatch, Watches
 from segue import contract
 from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, Watched, WatchInput, WriteInput, Written
-from segue.decide import Act, asks_for_room, decide
+from segue.decide import Act, Decision, asks_for_room, decide
 from segue.errors import Fenced, NotAllowed, Refused, SegueError
+from segue.gates import Verdict
+from segue.gates.readiness import judge_readiness
+from segue.gates.standing import standings
 from segue.observation import Observation
 from segue.spec import Autoscaler
 from segue.supervision import SUPERVISIONS, Supervision
@@ -85,6 +87,7 @@ class Activities:
         self._watches, self._rooms = Watches(cluster), Rooms(cluster)
         self._levers = Levers(cluster, supervisions)
         self._routers = Routers(cluster)
+        self._panel = Panel({})
 
     @property
     def all(self) -> list[Callable[..., Any]]:
@@ -96,6 +99,7 @@ class Activities:
 
     async def close(self) -> None:
         """Stop all watches."""
+        await self._panel.close()
         await self._rooms.close()
         await self._watches.close()
 
@@ -132,6 +136,9 @@ class Activities:
                         continue
                     decision = decide(asked.rules, asked.state, seen, now)
                 activity.heartbeat(Beat(seen=seen, why=decision.why, at=now))
+                verdicts = self._panel.look(asked, seen, now, watch.wake)
+                if verdicts and decision.act is not Act.FENCED:
+                    return Watched(decision=_recorded(verdicts), seen=seen, verdicts=verdicts)
                 gathers = decision.act is Act.SCALE and seen.new.proven < seen.new.total
                 gathers_until = (gathers_until or now + GATHER_S) if gathers else None
                 is_due = decision.act is not Act.WAIT and now >= (gathers_until or now)
@@ -152,10 +159,9 @@ class Activities:
 
     @_defined(contract.VERIFY)
     async def verify(self, asked: VerifyInput) -> Verified:
-        """Ask all gates, on the target as it is now."""
+        """Judge readiness on the target as it is now, beside where all other gates stand."""
         seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
-        context = GateContext(asked.target, asked.rules, seen)
-        return Verified(verdicts=tuple(await asyncio.gather(*(gate.ask(context) for gate in GATES))))
+        return Verified(verdicts=(judge_readiness(asked.rules, seen), *standings(asked.rules, asked.state)))
 
     @_defined(contract.SCALE_NEW)
     async def scale_new(self, asked: WriteInput) -> Written:
@@ -251,6 +257,11 @@ def _seen(
     if sight is None:
         return None
     return seen.model_copy(update={"routed": sight.routed, "foreign": seen.foreign or sight.foreign})
+
+
+def _recorded(verdicts: tuple[Verdict, ...]) -> Decision:
+    """Do nothing else before answers of gates are recorded: what they mean is decided on the next look."""
+    return Decision(act=Act.WAIT, why="; ".join(f"{each.gate}: {each.result}" for each in verdicts))
 
 
 def _counted(written: Written, action: str, more: int = 0) -> Written:

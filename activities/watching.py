@@ -83,7 +83,8 @@ class NamespaceWatch:
         except TimeoutError:
             return
 
-    def _tell(self) -> None:
+    def wake(self) -> None:
+        """Let whoever waits look again: something beside the objects has changed."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -101,7 +102,7 @@ class NamespaceWatch:
                 # Listed anew in any case: where nothing happens, no event would say that the picture is current again.
                 self._current[kind] = False
                 self._errors[kind] = error
-                self._tell()
+                self.wake()
                 await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
                 failures += 1
                 log.warning("watch of %s in %s: %s", kind, self.namespace, error)
@@ -118,7 +119,7 @@ class NamespaceWatch:
         if self.current and not was_current:
             self.current_since = time.time()
         self._errors.pop(kind, None)
-        self._tell()
+        self.wake()
 
     async def _stream(self, kind: str, version: str) -> str:
         objects = self._objects[kind]

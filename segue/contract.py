@@ -122,6 +122,8 @@ class Watched(Frozen):
 
     decision: Decision
     seen: Observation
+    verdicts: tuple[Verdict, ...] = ()
+    """Answers of gates that are not recorded yet."""
 
 
 class Beat(Frozen):

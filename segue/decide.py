@@ -9,6 +9,8 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from segue.budget import Budget, objection, resolve_budget
+from segue.gates.policy import Reaction
+from segue.gates.standing import breaches, lacking, unopened
 from segue.observation import Cause, Counts, Frozen, Observation, Problem
 from segue.spec import Order, Rules, Way, Waypoint
 from segue.state import Goal, State
@@ -33,6 +35,7 @@ class Act(StrEnum):
     SCALE = "scale"
     RESIZE = "resize"
     SETTLE = "settle"
+    ASK = "ask"
     VERIFY = "verify"
     FAIL = "fail"
     HOLD = "hold"
@@ -61,6 +64,12 @@ class Decision(Frozen):
     waypoint: int | None = None
     """Index of the waypoint that is reached; none when all of it is."""
     problem: Problem | None = None
+    rolls_back: bool | None = None
+    """Whether a failure leads back; none where the spec's ``onFailure`` says so."""
+    gates: tuple[str, ...] = ()
+    """The gates that are asked from now on."""
+    stops: bool = False
+    """Whether they are asked because the rollout is at a waypoint, or at the end."""
     fits: int | None = None
     """How many replicas find a place, where that made the move a smaller one."""
     wake_at: float | None = None
@@ -267,6 +276,34 @@ def _failed(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
     return None
 
 
+def _breached(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Act on a gate that failed or stays undecided, whatever else the rollout waits for."""
+    if state.held is not None or not rules.asked_gates:
+        return None
+    found = next((each for each in breaches(rules, state, now) if each.reaction is not Reaction.HOLD), None)
+    if found is None:
+        return None
+    rolls_back = found.reaction is Reaction.ROLLBACK
+    return Decision(act=Act.FAIL, why=str(found.problem), problem=found.problem, rolls_back=rolls_back)
+
+
+def _asking(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Open the gates as soon as there is something new to be asked about."""
+    if state.stopped or not seen.new.proven or not seen.held:
+        return None
+    gates = unopened(rules, state, stops=False)
+    return Decision(act=Act.ASK, why=f"evidence begins: {', '.join(gates)}", gates=gates) if gates else None
+
+
+def _verified(rules: Rules, state: State, verify: Decision) -> Decision:
+    """Return ``verify`` once all gates pass here; until then ask them, and wait for evidence."""
+    gates = unopened(rules, state, stops=True)
+    if gates:
+        return Decision(act=Act.ASK, why=f"asks {', '.join(gates)}: {verify.why}", gates=gates, stops=True)
+    missing = lacking(rules, state)
+    return Decision(act=Act.WAIT, why=f"evidence: {missing}") if missing else verify
+
+
 def _resized(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if state.resize is None or state.foreign is not None:
         return None
@@ -332,7 +369,7 @@ def _whole(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
         return None
     if seen.new.proven < seen.replicas or not seen.held or next_waypoint(rules, state, seen.replicas) is not None:
         return None
-    return Decision(act=Act.VERIFY, why="the new side is whole and proven")
+    return _verified(rules, state, Decision(act=Act.VERIFY, why="the new side is whole and proven"))
 
 
 def _retaining(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -390,7 +427,7 @@ def _all_new(rules: Rules, state: State, seen: Observation, now: float) -> Decis
     if next_waypoint(rules, state, seen.replicas) is not None:
         return None
     if not state.verified:
-        return Decision(act=Act.VERIFY, why=f"{_all(end)} new and proven")
+        return _verified(rules, state, Decision(act=Act.VERIFY, why=f"{_all(end)} new and proven"))
     return Decision(act=Act.FINISH, why=f"{_all(end)} new and verified")
 
 
@@ -405,7 +442,8 @@ def _waypoint(rules: Rules, state: State, seen: Observation, now: float) -> Deci
     index, barrier = ahead
     settled = seen.new.proven >= seen.new.total and seen.old.total <= seen.asked.old
     if state.waypoint is None and settled:
-        return Decision(act=Act.VERIFY, why=f"waypoint at {barrier} new is reached", waypoint=index)
+        reached = Decision(act=Act.VERIFY, why=f"waypoint at {barrier} new is reached", waypoint=index)
+        return _verified(rules, state, reached)
     if state.waypoint is not None:
         return Decision(act=Act.WAIT, why=state.waypoint.waits_for(now), wake_at=state.waypoint.next_at(now))
     return None
@@ -513,7 +551,7 @@ def _shortfall_back(seen: Observation) -> str:
 
 
 _FORWARD: tuple[Case, ...] = (
-    _fenced, _foreign, _asleep, _failed, _routed, _resized, _settled, _whole, _retaining, _crowded, _draining, _all_new,
-    _waypoint, _move, _late, _waiting,
+    _fenced, _foreign, _asleep, _failed, _breached, _asking, _routed, _resized, _settled, _whole, _retaining, _crowded,
+    _draining, _all_new, _waypoint, _move, _late, _waiting,
 )  # fmt: skip
 _BACK: tuple[Case, ...] = (_fenced, _foreign, _routed, _resized, _retaining, _return, _undo, _all_old, _alarm, _waiting)

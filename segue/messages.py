@@ -148,7 +148,11 @@ def _(message: Resume, state: State, now: float) -> State:
         )
     if not state.paused and state.held is None:
         raise _refused(message, "the rollout is not paused", "see `segue status` for what it waits for")
-    return state.but(paused="", held=None, progress_at=now).noted(now, "resumed", message.reason, message.by)
+    # Who resumes after a failed gate wants it to be asked anew.
+    tallies = state.tallies if state.held is None else ()
+    return state.but(paused="", held=None, tallies=tallies, progress_at=now).noted(
+        now, "resumed", message.reason, message.by
+    )
 
 
 @_receive.register

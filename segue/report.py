@@ -1,5 +1,6 @@
 """The report: every stage, verdict and write, and who asked for what. It is the workflow's result."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from pydantic import ConfigDict
@@ -39,14 +40,30 @@ def to_markdown(report: Report) -> str:
     ]
     if status.reason:
         lines.append(f"- Reason: {status.reason}")
+    lines += _gates(status)
     lines += ["", "| time | what | detail | who |", "|---|---|---|---|"]
     lines += [_row(e, status.started_at) for e in report.entries]
     return "\n".join(lines) + "\n"
 
 
-def _row(entry: Entry, started_at: float) -> str:
-    cells = (f"+{entry.at - started_at:.1f} s", entry.what, entry.detail, entry.who)
+def _gates(status: Status) -> list[str]:
+    """Tell each gate with its latest evidence."""
+    if not status.gates:
+        return []
+    rows = ["", "| gate | stands | asked | why | evidence |", "|---|---|---|---|---|"]
+    for gate in status.gates:
+        numbers = gate.evidence.numbers.items() if gate.evidence else ()
+        cells = (gate.name, str(gate.result), str(gate.asked), gate.why, ", ".join(f"{k} {v:.4g}" for k, v in numbers))
+        rows.append(_cells(cells))
+    return rows
+
+
+def _cells(cells: Iterable[str]) -> str:
     return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+
+
+def _row(entry: Entry, started_at: float) -> str:
+    return _cells((f"+{entry.at - started_at:.1f} s", entry.what, entry.detail, entry.who))
 
 
 def _utc(at: float) -> str:

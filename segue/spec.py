@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 
 from segue.containerspec import EnvFrom, Resources, refuse_literal_secret
 from segue.errors import Refused
+from segue.gates.policy import GatePolicy
 from segue.lintrule import LintRule
 from segue.specmodel import BELOW, ConfigKey, EnvName, Image, Model, Name, ObjectName, Text, wrong
 from segue.units import Amount, Duration, format_duration
@@ -36,6 +37,7 @@ MAX_HOLD = timedelta(days=30)
 MAX_LAG = timedelta(minutes=10)
 MAX_DEADLINE = timedelta(days=1)
 MAX_COPIED_NAME = 242  # with a dash and ten digits within Kubernetes' 253
+MAX_GATES = 20
 MAX_QUIET = timedelta(seconds=30)
 QUIET_BEGINS_IN = timedelta(seconds=10)
 
@@ -585,6 +587,23 @@ class Rules(Model):
     on_failure: OnFailure = Field(default=OnFailure.ROLLBACK, alias="onFailure", strict=False)
     autoscaler: Autoscaler = Field(default=Autoscaler.ADOPT, strict=False)
     drain: Drain | None = Field(default=None, description="Wait for old replicas to end what they have begun.")
+    gates: tuple[GatePolicy, ...] = Field(default=(), max_length=MAX_GATES, strict=False)
+    pass_score: int = Field(
+        default=75, alias="passScore", ge=1, le=100, description="Percent of the weights of gates that must pass."
+    )
+
+    @property
+    def asked_gates(self) -> tuple[GatePolicy, ...]:
+        """All gates that are asked again and again, in the order of the spec."""
+        return self.gates
+
+    @model_validator(mode="after")
+    def _gates_differ(self) -> Self:
+        names = [gate.name for gate in self.asked_gates]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise wrong("gates", twice, "is the name of two gates", "give each a name of its own")
+        return self
 
 
 class Spec(Rules):

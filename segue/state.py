@@ -4,12 +4,16 @@ It is changed by what people ask (``segue.messages``) and by what was done (the 
 return a new state. What can be seen on the target is never recorded: it is looked at again.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
 from pydantic import Field
 
+from segue.gates.policy import GatePolicy
+from segue.gates.tally import ALONG, Tally
+from segue.gates.verdict import Result, Verdict
 from segue.lint.findings import Linted
 from segue.lint.start import told
 from segue.lintrule import LintRule
@@ -81,7 +85,7 @@ class Reached(Frozen):
     """When that is: seconds since the epoch."""
 
     def waits_for(self, now: float, *, kept: bool = False) -> str:
-        """Say what this waypoint waits for at ``now``; ``kept``, it is read later, so that it names times themselves."""
+        """Say what this waypoint waits for at ``now``; ``kept``, it is read later, and names the time itself."""
         waits = []
         if self.hold_until > now:
             waits.append(f"the hold of waypoint {self.at}")
@@ -153,6 +157,8 @@ class State(Frozen):
     waypoint: Reached | None = None
     verified: bool = False
     """Every replica is new and all gates passed."""
+    tallies: tuple[Tally, ...] = ()
+    """What each gate has answered so far, for the present plan."""
     progress_at: float = 0.0
     """Seconds since the epoch of the latest progress that the target itself does not show."""
     paused: str = ""
@@ -232,6 +238,10 @@ class State(Frozen):
     def needs_person(self) -> bool:
         """Whether nothing goes on until a person acts."""
         return self.phase in {Phase.NEEDS_HUMAN, Phase.HELD, Phase.AWAITING_APPROVAL}
+
+    def tally(self, gate: str) -> Tally | None:
+        """Return what a gate has answered so far; none before it is asked."""
+        return next((tally for tally in self.tallies if tally.gate == gate), None)
 
     def noted(self, now: float, what: str, detail: str = "", who: str = "") -> Self:
         """Add a line to the report; of a very long one the first and the latest are kept."""
@@ -321,6 +331,29 @@ class State(Frozen):
         )
         return self.but(waypoint=reached).noted(now, "verified", f"waypoint {written.at}")
 
+    def after_ask(self, gates: Sequence[GatePolicy], now: float, *, stops: bool) -> Self:
+        """Record that these gates are asked from now on: at the stop where the rollout is, or all along."""
+        sitting = len(self.passed) if stops else ALONG
+        known = {tally.gate: tally for tally in self.tallies}
+        for gate in gates:
+            tally = known.get(gate.name) or Tally(gate=gate.name, opened=now)
+            known[gate.name] = tally.reopened(gate, sitting, now)
+        return self.but(tallies=tuple(known.values()), progress_at=now)
+
+    def after_record(self, gates: Sequence[GatePolicy], verdicts: Sequence[Verdict], now: float) -> Self:
+        """Record answers of gates; the report tells those that differ from the one before, and each failure."""
+        state, policies = self, {gate.name: gate for gate in gates}
+        for verdict in verdicts:
+            tally, gate = state.tally(verdict.gate), policies.get(verdict.gate)
+            if tally is None or gate is None:
+                continue  # a retarget came in between
+            is_news = tally.last is None or tally.last.result != verdict.result or verdict.result is Result.FAIL
+            rest = tuple(each for each in state.tallies if each.gate != verdict.gate)
+            state = state.but(tallies=(*rest, tally.after(gate, verdict, now)))
+            if is_news:
+                state = state.noted(now, f"gate {verdict.gate}", f"{verdict.result}: {verdict.why}")
+        return state
+
     def after_retarget(self, wanted: Version, now: float, demand: Demand | None = None) -> Self:
         """Record that another version is wanted: a new plan begins, with no waypoint passed."""
         who = self.retarget.by if self.retarget else ""
@@ -333,6 +366,7 @@ class State(Frozen):
             passed=(),
             waypoint=None,
             verified=False,
+            tallies=(),
             held=None,
             settling=False,
             progress_at=now,

@@ -5,6 +5,8 @@ from pydantic.alias_generators import to_camel
 
 from segue.budget import resolve_budget
 from segue.decide import next_waypoint
+from segue.gates import Evidence, Result
+from segue.gates.standing import stand
 from segue.observation import Frozen, Observation, Version
 from segue.spec import Rules, Target
 from segue.state import Goal, Phase, State
@@ -16,6 +18,26 @@ class SideStatus(Frozen):
 
     replicas: int
     ready: int
+
+
+class GateStatus(Frozen):
+    """Where one gate stands, and what its latest answer rests on."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+
+    name: str
+    result: Result
+    why: str
+    asked: int
+    """How often it was asked in all."""
+    conclusive: int
+    """At the present stop, or since it is asked all along."""
+    failed: int
+    dry_run: bool = False
+    evidence: Evidence | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.result}{' (dry run)' * self.dry_run}, {self.why}"
 
 
 class Status(Frozen):
@@ -39,6 +61,7 @@ class Status(Frozen):
     wanted: Version | None = None
     next_waypoint: str = ""
     traffic: int | None = Field(default=None, description="Percent to the new side; none where replicas lead it.")
+    gates: tuple[GateStatus, ...] = Field(default=(), description="Those that were asked, in the order of the spec.")
     needs_person: bool = False
     can: tuple[str, ...] = Field(default=(), description="The messages that make sense now.")
     moves: int = 0
@@ -64,9 +87,21 @@ def make_status(
         baseline=state.baseline if state.baseline.template else None,
         wanted=state.wanted if state.wanted.template else None,
         next_waypoint=f"{rules.strategy.waypoints[ahead[0]].at} ({ahead[1]} new)" if ahead else "",
-        traffic=state.routed.share if state.routed else None,
+        traffic=state.routed.share if state.routed else None, gates=gates_of(rules, state),
         needs_person=state.needs_person, can=possible(state), moves=state.moves,
         started_at=started_at, updated_at=now,
+    )  # fmt: skip
+
+
+def gates_of(rules: Rules, state: State) -> tuple[GateStatus, ...]:
+    """Say where each gate stands that was asked."""
+    found = ((gate, stand(gate, tally), tally) for gate in rules.asked_gates if (tally := state.tally(gate.name)))
+    return tuple(
+        GateStatus(
+            name=gate.name, result=verdict.result, why=verdict.why, evidence=verdict.evidence, dry_run=gate.dry_run,
+            asked=tally.asked, conclusive=tally.conclusive, failed=tally.failed,
+        )
+        for gate, verdict, tally in found
     )  # fmt: skip
 
 
@@ -108,6 +143,7 @@ def to_markdown(status: Status) -> str:
         "New": f"{status.new.ready} ready of {status.new.replicas} — {status.wanted or '?'}",
         "Budget": f"at least {status.floor} ready, at most {status.ceiling} in all ({status.replicas} wanted)",
         **({} if status.traffic is None else {"Traffic": f"{status.traffic} % to new"}),
+        **({"Gates": "<br>".join(map(str, status.gates))} if status.gates else {}),
         "Next waypoint": status.next_waypoint or "—",
         "You can": ", ".join(f"`{c}`" for c in status.can) or "—",
     }

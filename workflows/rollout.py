@@ -21,6 +21,7 @@ with workflow.unsafe.imports_passed_through():
     from segue.decide import Act, Decision
     from segue.errors import Refused
     from segue.gates import Result, combined, failure_of
+    from segue.gates.standing import foresee
     from segue.history import Note
     from segue.lint.start import told
     from segue.messages import Message
@@ -153,6 +154,8 @@ class RolloutWorkflow:
             await self._stuck(error)
             return None
         self._learn(watched)
+        if watched.verdicts:
+            self._state = self._state.after_record(self._spec.asked_gates, watched.verdicts, _now())
         return watched.decision
 
     def _learn(self, watched: Watched) -> None:
@@ -175,10 +178,15 @@ class RolloutWorkflow:
         match decision.act:
             case Act.WAIT:
                 return
+            case Act.ASK:
+                gates = [gate for gate in self._spec.asked_gates if gate.name in decision.gates]
+                self._state = self._state.after_ask(gates, now, stops=decision.stops)
             case Act.VERIFY:
                 await self._verify(decision)
             case Act.FAIL:
-                roll_back = self._spec.on_failure is OnFailure.ROLLBACK
+                roll_back = decision.rolls_back
+                if roll_back is None:
+                    roll_back = self._spec.on_failure is OnFailure.ROLLBACK
                 self._state = self._state.failing(_problem(decision), now, roll_back=roll_back)
             case Act.HOLD | Act.CONTINUE:
                 self._state = self._state.after_foreign(self._seen.foreign if self._seen else None, now)
@@ -703,7 +711,7 @@ def _planned(spec: Spec, prepared: contract.Prepared, *, found: bool, parent: st
     old = prepared.old if found else None
     return make_plan(
         spec.strategy, prepared.replicas, old=old, new=prepared.new if found else 0, superseded=prepared.superseded,
-        parent=parent, warnings=_warnings(prepared), target=spec.target, autonomous=spec.autonomous,
+        parent=parent, warnings=(*_warnings(prepared), *foresee(spec.rules)), target=spec.target, autonomous=spec.autonomous,
     )  # fmt: skip
 
 

@@ -92,6 +92,7 @@ def _facts(status: Status) -> Table:
         "waits for": status.waiting_for,
         "why": status.reason,
         "traffic": "" if status.traffic is None else f"{status.traffic} % to new",
+        **{f"gate {gate.name}": f"{gate.result}{' (dry run)' * gate.dry_run}: {gate.why}" for gate in status.gates},
         "next waypoint": status.next_waypoint,
         "you can": ", ".join(status.can),
     }

@@ -31,6 +31,7 @@ from segue.cli.options import (
 )
 from segue.cli.stages import plan_json, plan_table
 from segue.errors import AlreadyRolling, Refused
+from segue.gates.standing import foresee
 from segue.history import revision_before
 from segue.lintrule import LintRule
 from segue.messages import MAX_REPLICAS
@@ -77,7 +78,13 @@ def plan(file: File, replicas: _Replicas = None, output: AsTable = TableOrJson.T
     if replicas is None:
         made = _planned(spec)
     else:
-        made = make_plan(spec.strategy, _checked(replicas), target=spec.target, autonomous=spec.autonomous)
+        made = make_plan(
+            spec.strategy,
+            _checked(replicas),
+            warnings=foresee(spec.rules),
+            target=spec.target,
+            autonomous=spec.autonomous,
+        )
     if output is TableOrJson.JSON:
         write_json(plan_json(made))
     else:
@@ -225,5 +232,5 @@ def _planned(spec: Spec) -> Plan:
     warnings = losses(found.stopping, found.stopping, spec.rules, found.replicas) if found.replicas else ()
     return make_plan(
         spec.strategy, found.replicas, old=found.old, new=found.new,
-        superseded=not spec.change.is_empty, warnings=warnings, target=spec.target, autonomous=spec.autonomous,
+        superseded=not spec.change.is_empty, warnings=(*warnings, *foresee(spec.rules)), target=spec.target, autonomous=spec.autonomous,
     )  # fmt: skip

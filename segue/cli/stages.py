@@ -6,8 +6,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from segue.gates.policy import GatePolicy
 from segue.plan import GROUPS, OPERATOR, ROUTE, SCALE_BOTH, SCALE_NEW, SCALE_OLD, Plan, Stage
 from segue.spec import Rollout
+from segue.units import format_duration
 
 _BAR_CELLS = 40
 
@@ -39,7 +41,8 @@ def plan_table(rollout: Rollout, made: Plan) -> RenderableType:
     target = rollout.spec.target
     head = Text(f"{rollout.metadata.name}: {target.kind} {target}, {made.replicas} replicas", style="bold")
     warnings = [Text(f"warning: {warning}", style="yellow") for warning in made.warnings]
-    return Group(head, Text(), table, Text(), Text(_needs(made)), *warnings)
+    gates = [Text(f"gate {gate.name}: {_asked(gate)}") for gate in rollout.spec.asked_gates]
+    return Group(head, Text(), table, Text(), Text(_needs(made)), *gates, *warnings)
 
 
 def _bar(stage: Stage, ceiling: int) -> Text:
@@ -90,6 +93,15 @@ def _waypoint(stage: Stage) -> str:
         otherwise = "" if approval is True else f", else {approval['default']} after {approval['expires']}"
         parts.append(f"approval{otherwise}")
     return f"at {stage.waypoint['at']}: {', '.join(parts)}"
+
+
+def _asked(gate: GatePolicy) -> str:
+    """Say when a gate is asked, and what follows when it fails."""
+    interval = format_duration(gate.interval)
+    times = f"{gate.count} times, {interval} apart" if gate.count > 1 else "until it knows"
+    along = f"; all along, every {interval}" if gate.continuous else ""
+    follows = "recorded only (dryRun)" if gate.dry_run else f"a failure: {gate.on_failure}"
+    return f"verifies at each waypoint and the end, {times}{along}; {follows}"
 
 
 def _needs(made: Plan) -> str:

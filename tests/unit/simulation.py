@@ -14,6 +14,9 @@ from typing import Any
 from segue.budget import Budget, objection, resolve_budget
 from segue.decide import Act, Decision, asks_for_room, decide, next_waypoint
 from segue.errors import Refused
+from segue.gates import Result, Verdict
+from segue.gates.policy import GatePolicy, Reaction
+from segue.gates.standing import due
 from segue.messages import (
     Abort,
     Approve,
@@ -508,7 +511,26 @@ def random_rules(dice: random.Random, replicas: int) -> Rules:
         deadline=timedelta(seconds=60),
         maxRestarts=dice.choice((0, 1, 1)),
     )
-    return Rules(strategy=Strategy(**written), readiness=readiness, onFailure=dice.choice(list(OnFailure)))
+    gates = tuple(random_gate(dice, name) for name in ("errors", "latency")[: dice.choice((0, 0, 1, 2))])
+    return Rules(strategy=Strategy(**written), readiness=readiness, onFailure=dice.choice(list(OnFailure)), gates=gates)
+
+
+def random_gate(dice: random.Random, name: str) -> GatePolicy:
+    """Make up a gate that is asked again and again."""
+    return GatePolicy(
+        name=name,
+        interval=timedelta(seconds=dice.choice((1, 5, 20))),
+        count=dice.choice((1, 1, 3)),
+        initialDelay=timedelta(seconds=dice.choice((0, 0, 10))),
+        failureLimit=dice.choice((0, 0, 1)),
+        inconclusiveLimit=dice.choice((None, None, 5)),
+        deadline=timedelta(minutes=dice.choice((1, 30))),
+        onFailure=dice.choice(list(Reaction)),
+        onInconclusive=dice.choice(list(Reaction)),
+        continuous=dice.random() < 0.4,
+        weight=dice.choice((None, None, 10)),
+        dryRun=dice.random() < 0.1,
+    )
 
 
 class Driver:
@@ -616,6 +638,7 @@ class Driver:
         seen = target.observe(self.rules, self.state)
         if not self.state.claimed and seen.owner == self.state.owner:
             self.state = self.state.but(claimed=True, mark=target.mark)
+        self._ask_gates(faulty=faulty)
         decision = decide(self.rules, self.state, seen, target.now)
         if target.counts_room and asks_for_room(self.state, seen, decision):
             seen = seen.model_copy(update={"room": target.places_left, "room_why": "no place is free"})
@@ -630,6 +653,21 @@ class Driver:
             if dice.random() < 0.1 and decision.act not in {Act.SCALE, Act.UNDO}:
                 self._hear(self._any_message())
         self._perform(decision, seen, faulty=faulty)
+
+    def _ask_gates(self, *, faulty: bool) -> None:
+        """Answer what is due, or some of it; without faults everything passes."""
+        now, asked = self.target.now, due(self.rules, self.state, self.target.now)
+        answers = [Verdict(gate=gate.name, why="", **self._answer(faulty)) for gate, _ in asked]
+        if faulty:
+            answers = [answer for answer in answers if self.random.random() < 0.7]
+        self.state = self.state.after_record(self.rules.asked_gates, answers, now)
+        self._say(answers)
+
+    def _answer(self, faulty: bool) -> dict[str, Any]:
+        weights = (85, 3, 8, 4) if faulty else (1, 0, 0, 0)
+        results = (Result.PASS, True), (Result.FAIL, True), (Result.INCONCLUSIVE, True), (Result.INCONCLUSIVE, False)
+        result, counts = self.random.choices(results, weights)[0]
+        return {"result": result, "counts": counts}
 
     def _retarget(self, version: str) -> None:
         target, state = self.target, self.state
@@ -656,9 +694,14 @@ class Driver:
                 return
             case Act.VERIFY:
                 self._verify(decision, faulty=faulty)
+            case Act.ASK:
+                asked = [gate for gate in self.rules.asked_gates if gate.name in decision.gates]
+                self.state = state.after_ask(asked, now, stops=decision.stops)
             case Act.FAIL:
                 assert decision.problem is not None
                 roll_back = self.rules.on_failure is OnFailure.ROLLBACK
+                if decision.rolls_back is not None:
+                    roll_back = decision.rolls_back
                 self.state = state.failing(decision.problem, now, roll_back=roll_back)
             case Act.HOLD | Act.CONTINUE:
                 self.state = state.after_foreign(seen.foreign, now)
@@ -739,10 +782,22 @@ class Driver:
                 raise Wrong(f"{decision.counts} passes the waypoint at {ahead[1]} new; {self.target}")
             budget = resolve_budget(self.rules.strategy, seen.replicas)
             self._check_counts(budget, seen, decision.counts)
+        if decision.act is Act.VERIFY:
+            self._check_evidence()
         if decision.act is Act.FINISH and state.goal is Goal.FORWARD:
             ahead = next_waypoint(self.rules, state, seen.replicas)
             if ahead is not None or not state.verified:
                 raise Wrong(f"finishes before its waypoints and its verification; {self.target}")
+
+    def _check_evidence(self) -> None:
+        """Nothing passes by default: each critical gate was asked often enough here, and did not fail too often."""
+        for gate in self.rules.asked_gates:
+            tally = self.state.tally(gate.name)
+            if gate.dry_run or gate.weight is not None:
+                continue
+            enough = tally is not None and tally.sitting == len(self.state.passed) and tally.conclusive >= gate.count
+            if not enough or (tally.failed > gate.failure_limit and gate.on_failure is not Reaction.HOLD):
+                raise Wrong(f"verifies without evidence of {gate.name}: {tally!r}; {self.target}")
 
     def _check_counts(self, budget: Budget, seen: Observation, counts: Counts) -> None:
         problem = objection(budget, seen, counts)

@@ -1,0 +1,107 @@
+"""Asks the gates that are due, beside the watch; an answer that is not fetched yet survives the end of a watch."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+from opentelemetry import metrics, trace
+
+from activities.gates.base import Asker, GateContext
+from segue.contract import WatchInput
+from segue.errors import SegueError
+from segue.gates import Result, Verdict
+from segue.gates.policy import GatePolicy
+from segue.gates.standing import due
+from segue.observation import Observation
+
+LIMIT_S = 120.0
+"""No single question takes longer: what takes longer (a Job, say) is asked about again."""
+FORGET_S = 600.0
+"""An answer that nobody fetched for so long belongs to a rollout that has ended, or is watched elsewhere."""
+
+log = logging.getLogger(__name__)
+_tracer = trace.get_tracer("segue")
+_verdicts = metrics.get_meter("segue").create_counter("segue.gate.verdicts", description="Answers of gates, by result")
+
+
+class _Question(NamedTuple):
+    """One measurement of one rollout's gate."""
+
+    owner: str
+    gate: str
+    number: int
+
+
+class _Asked(NamedTuple):
+    """A question on its way, or answered."""
+
+    task: asyncio.Task[Verdict]
+    since: float
+
+
+class Panel:
+    """All questions of a worker that are being asked, or whose answers are not recorded yet."""
+
+    def __init__(self, askers: Mapping[type[GatePolicy], Asker[Any]]) -> None:
+        self._askers = askers
+        self._open: dict[_Question, _Asked] = {}
+
+    async def close(self) -> None:
+        """Stop asking."""
+        asked = [each.task for each in self._open.values()]
+        self._open.clear()
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+    def look(self, asked: WatchInput, seen: Observation, now: float, wake: Callable[[], None]) -> tuple[Verdict, ...]:
+        """Begin to ask what is due, and return the answers that are there; ``wake`` is called when one comes."""
+        rules, state = asked.rules, asked.state
+        wanted = {
+            _Question(state.owner, gate.name, tally.asked): (gate, tally) for gate, tally in due(rules, state, now)
+        }
+        self._forget(state.owner, wanted, now)
+        for question, (gate, tally) in wanted.items():
+            if question not in self._open:
+                context = GateContext(asked.target, rules, state, seen, tally, now)
+                task = asyncio.create_task(self._ask(gate, context), name=f"gate-{gate.name}")
+                task.add_done_callback(lambda _: wake())
+                self._open[question] = _Asked(task, now)
+        tasks = [self._open[question].task for question in wanted]
+        return tuple(task.result() for task in tasks if task.done() and not task.cancelled())
+
+    def _forget(self, owner: str, wanted: Collection[_Question], now: float) -> None:
+        """Drop what is recorded or not wanted any more, and what belongs to a rollout that another worker watches."""
+        for question, asked in list(self._open.items()):
+            is_old = now > asked.since + FORGET_S
+            if (question.owner == owner and question not in wanted) or is_old:
+                del self._open[question]
+                asked.task.cancel()
+
+    async def _ask(self, gate: GatePolicy, context: GateContext) -> Verdict:
+        with _tracer.start_as_current_span(f"gate {gate.name}") as span:
+            answer = await self._answer(gate, context)
+            told = answer.model_copy(update={"gate": gate.name, "at": time.time()})
+            numbers = told.evidence.numbers if told.evidence else {}
+            span.set_attributes({"segue.gate.result": str(told.result), "segue.gate.why": told.why, **numbers})
+        _verdicts.add(1, {"gate": gate.name, "result": str(told.result)})
+        return told
+
+    async def _answer(self, gate: GatePolicy, context: GateContext) -> Verdict:
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                return await self._askers[type(gate)].ask(gate, context)
+        except TimeoutError:
+            return _unasked(gate, f"no answer within {LIMIT_S:g} s")
+        except SegueError as error:
+            log.warning("gate %s: %s", gate.name, error, exc_info=error.__cause__)
+            return _unasked(gate, str(error))
+        except Exception as error:  # a gate of one's own must not stop the watch of the target
+            log.exception("gate %s", gate.name)
+            return _unasked(gate, f"{type(error).__name__} in the gate itself; see the worker's log")
+
+
+def _unasked(gate: GatePolicy, why: str) -> Verdict:
+    return Verdict(gate=gate.name, result=Result.INCONCLUSIVE, why=why, counts=False)

@@ -1,0 +1,167 @@
+"""Where a gate stands after all of its answers, and what follows. Pure; ``now`` is in seconds since the epoch."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from segue.gates.policy import GatePolicy, Reaction
+from segue.gates.tally import Tally
+from segue.gates.verdict import Result, Verdict
+from segue.observation import Cause, Problem
+from segue.spec import OnFailure, Rules, Way
+from segue.state import Goal, State
+
+SCORE = "score"
+"""What the weighted gates are called together."""
+
+
+class Breach(NamedTuple):
+    """A gate that failed, or that stays undecided: what is wrong, and what follows."""
+
+    problem: Problem
+    reaction: Reaction
+
+
+def sitting_of(state: State) -> int:
+    """Name the stop that the rollout is at, or goes to."""
+    return len(state.passed)
+
+
+def unopened(rules: Rules, state: State, *, stops: bool) -> tuple[str, ...]:
+    """Name the gates that are to be opened.
+
+    ``stops`` says that the rollout is at a waypoint, or at the end, where all are asked. Between them only continuous
+    ones are, but from the first new replica on there is evidence for all: at the end no old one is left to compare with.
+    """
+    tallies = {gate.name: state.tally(gate.name) for gate in rules.asked_gates}
+    if stops:
+        return tuple(name for name, tally in tallies.items() if tally is None or tally.sitting != sitting_of(state))
+    return tuple(name for name, tally in tallies.items() if tally is None)
+
+
+def foresee(rules: Rules) -> tuple[str, ...]:
+    """Say which gates come too late to save anything: a person should read it before anything moves."""
+    late = [gate.name for gate in rules.asked_gates if not gate.continuous and not gate.dry_run]
+    if rules.strategy.waypoints or rules.strategy.type is Way.BLUE_GREEN or not late:
+        return ()
+    return (
+        f"{', '.join(late)}: asked only when no old replica is left; add a waypoint such as `{{at: 1}}`, "
+        "or `continuous: true` to the gate",
+    )
+
+
+def due(rules: Rules, state: State, now: float) -> tuple[tuple[GatePolicy, Tally], ...]:
+    """Return the gates that are to be asked now, with what they have answered so far."""
+    if state.goal is Goal.BACK or state.outcome is not None or state.held is not None:
+        return ()
+    found = []
+    for gate in rules.asked_gates:
+        tally = state.tally(gate.name)
+        if tally is None or now < tally.next_at:
+            continue
+        sits = tally.sitting == sitting_of(state) and state.waypoint is None and not _is_done(gate, tally)
+        if sits or gate.continuous:
+            found.append((gate, tally))
+    return tuple(found)
+
+
+def _is_done(gate: GatePolicy, tally: Tally) -> bool:
+    return tally.conclusive >= gate.count and not _holds(gate, tally)
+
+
+def _holds(gate: GatePolicy, tally: Tally) -> bool:
+    failed = tally.last is not None and tally.last.result is Result.FAIL
+    return failed and gate.on_failure is Reaction.HOLD and not gate.dry_run
+
+
+def stand(gate: GatePolicy, tally: Tally | None) -> Verdict:
+    """Return what all answers of a gate add up to.
+
+    =============================================  =============
+    more failed than ``failureLimit``              fail
+    ``onFailure: hold``, and the latest failed     inconclusive
+    ``count`` conclusive ones in this sitting      pass
+    ``dryRun``                                     pass
+    otherwise                                      inconclusive
+    =============================================  =============
+    """
+    last = tally.last if tally else None
+    said = last.why if last else "not asked yet"
+
+    def verdict(result: Result, why: str) -> Verdict:
+        return Verdict(gate=gate.name, result=result, why=why, evidence=last.evidence if last else None)
+
+    if gate.dry_run:
+        return verdict(Result.PASS, f"dry run; {said}")
+    if tally is None:
+        return verdict(Result.INCONCLUSIVE, said)
+    if _holds(gate, tally):
+        return verdict(Result.INCONCLUSIVE, f"holds: {said}")
+    if tally.failed > gate.failure_limit and gate.on_failure is not Reaction.HOLD:
+        return verdict(Result.FAIL, said if not gate.failure_limit else f"{tally.failed} measurements failed; {said}")
+    if tally.conclusive >= gate.count:
+        return verdict(Result.PASS, said)
+    number = f"{tally.conclusive} of {gate.count} measurements; " if gate.count > 1 else ""
+    return verdict(Result.INCONCLUSIVE, f"{number}{said}")
+
+
+def standings(rules: Rules, state: State) -> tuple[Verdict, ...]:
+    """Return where each gate stands, and the score of the weighted ones where there are any."""
+    found = [(gate, stand(gate, state.tally(gate.name))) for gate in rules.asked_gates]
+    weighted = [(gate.weight, verdict) for gate, verdict in found if gate.weight is not None]
+    each = tuple(verdict for gate, verdict in found if gate.weight is None)
+    return (*each, score(weighted, rules.pass_score)) if weighted else each
+
+
+def score(weighted: Sequence[tuple[int, Verdict]], at_least: int) -> Verdict:
+    """Add weighted verdicts up: their share of passes, in percent, must be ``at_least`` so much.
+
+    It fails as soon as what is undecided could not change it any more.
+    """
+    total = sum(weight for weight, _ in weighted)
+    share = {result: 100 * sum(w for w, v in weighted if v.result is result) / total for result in Result}
+    parts = ", ".join(f"{v.gate} {v.result} ({w})" for w, v in weighted)
+    best = share[Result.PASS] + share[Result.INCONCLUSIVE]
+    if best < at_least:
+        result = Result.FAIL
+    elif share[Result.PASS] >= at_least and not share[Result.INCONCLUSIVE]:
+        result = Result.PASS
+    else:
+        result = Result.INCONCLUSIVE
+    return Verdict(gate=SCORE, result=result, why=f"{share[Result.PASS]:.0f} of 100, at least {at_least}: {parts}")
+
+
+def lacking(rules: Rules, state: State) -> str:
+    """Say what evidence is missing before the rollout may pass; empty when all gates pass."""
+    missing = [v for v in standings(rules, state) if v.result is not Result.PASS]
+    return "; ".join(f"{v.gate}: {v.why}" for v in missing)
+
+
+def breaches(rules: Rules, state: State, now: float) -> Iterator[Breach]:
+    """Yield each gate that failed or stays undecided for too long, and what follows."""
+    gates = {gate.name: gate for gate in rules.asked_gates}
+    default = Reaction.ROLLBACK if rules.on_failure is OnFailure.ROLLBACK else Reaction.PAUSE
+    for verdict in standings(rules, state):
+        gate = gates.get(verdict.gate)
+        if verdict.result is Result.FAIL:
+            problem = verdict.problem or Problem(cause=Cause.GATE, message=f"{verdict.gate}: {verdict.why}")
+            yield Breach(problem, gate.on_failure if gate else default)
+    for gate in rules.asked_gates:
+        tally = state.tally(gate.name)
+        why = _undecided(gate, tally, state, now) if tally else ""
+        if why and gate.on_inconclusive is not Reaction.HOLD:
+            yield Breach(Problem(cause=Cause.GATE, message=f"{gate.name}: {why}"), gate.on_inconclusive)
+
+
+def _undecided(gate: GatePolicy, tally: Tally, state: State, now: float) -> str:
+    """Say why a gate is undecided for too long; empty when it is not."""
+    sits = tally.sitting == sitting_of(state) and state.waypoint is None
+    if gate.dry_run or not (sits or gate.continuous) or (sits and _is_done(gate, tally) and not tally.errors):
+        return ""
+    said = tally.last.why if tally.last else "not asked yet"
+    if tally.errors > gate.consecutive_error_limit:
+        return f"nobody could be asked {tally.errors} times in a row: {said}"
+    if gate.inconclusive_limit is not None and tally.inconclusive > gate.inconclusive_limit:
+        return f"{tally.inconclusive} measurements were inconclusive: {said}"
+    if sits and now >= tally.since + gate.deadline.total_seconds():
+        return f"undecided for {gate.deadline.total_seconds():g} s: {said}"
+    return ""

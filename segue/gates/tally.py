@@ -1,0 +1,65 @@
+"""A tally: what a gate that is asked again and again has answered so far. It is part of the rollout's state."""
+
+from typing import Self
+
+from segue.gates.policy import GatePolicy
+from segue.gates.verdict import Result, Verdict
+from segue.observation import Frozen
+
+ALONG = -1
+"""The sitting of a gate that is asked all along, while the rollout is between two stops."""
+
+
+class Tally(Frozen):
+    """One gate's answers. A *sitting* is a stop at which it is asked: a waypoint, or the end."""
+
+    gate: str
+    opened: float
+    """From when on there is evidence: seconds since the epoch."""
+    sitting: int = ALONG
+    """Which stop: as many waypoints as were passed before it."""
+    since: float = 0.0
+    """When this sitting began: seconds since the epoch."""
+    next_at: float = 0.0
+    """When it is asked next: seconds since the epoch."""
+    asked: int = 0
+    """How often it was asked in all: the number of the next measurement."""
+    conclusive: int = 0
+    """Measurements of this sitting that passed or failed."""
+    failed: int = 0
+    """Of this sitting; of a continuous gate, of all of them."""
+    inconclusive: int = 0
+    """Of this sitting."""
+    errors: int = 0
+    """How often in a row nobody could be asked."""
+    last: Verdict | None = None
+
+    def reopened(self, gate: GatePolicy, sitting: int, now: float) -> Self:
+        """Return the tally at the beginning of another sitting."""
+        begins = now + gate.initial_delay.total_seconds()
+        return self.model_copy(
+            update={
+                "sitting": sitting,
+                "since": now,
+                "next_at": max(self.next_at, begins),
+                "conclusive": 0,
+                "inconclusive": 0,
+                "errors": 0,
+                "failed": self.failed if gate.continuous else 0,
+            }
+        )
+
+    def after(self, gate: GatePolicy, verdict: Verdict, now: float) -> Self:
+        """Return the tally with one more answer."""
+        conclusive = verdict.counts and verdict.result is not Result.INCONCLUSIVE
+        return self.model_copy(
+            update={
+                "asked": self.asked + 1,
+                "next_at": now + gate.interval.total_seconds(),
+                "conclusive": self.conclusive + conclusive,
+                "failed": self.failed + (conclusive and verdict.result is Result.FAIL),
+                "inconclusive": self.inconclusive + (verdict.counts and not conclusive),
+                "errors": 0 if verdict.counts else self.errors + 1,
+                "last": verdict,
+            }
+        )

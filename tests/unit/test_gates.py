@@ -1,0 +1,190 @@
+"""Gates that are asked again and again: how their answers add up, when they are asked, and what follows."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segue.gates import Result, Verdict
+from segue.gates.policy import GatePolicy, Reaction
+from segue.gates.standing import breaches, due, lacking, score, stand, standings, unopened
+from segue.gates.tally import ALONG, Tally
+from segue.observation import Version
+from segue.spec import Rules, read_rollout
+from segue.state import Goal, Reached, State
+
+PASS, FAIL, UNSURE, AWAY = "pass", "fail", "inconclusive", "away"
+NOW = 1_000.0
+
+
+def gate(name: str = "errors", **more: Any) -> GatePolicy:
+    return GatePolicy(name=name, **more)
+
+
+def verdict(answer: str, name: str = "errors") -> Verdict:
+    result = Result.INCONCLUSIVE if answer == AWAY else Result(answer)
+    return Verdict(gate=name, result=result, why=f"it is {answer}", counts=answer != AWAY)
+
+
+def tally(policy: GatePolicy, *answers: str, sitting: int = 0) -> Tally:
+    found = Tally(gate=policy.name, opened=NOW).reopened(policy, sitting, NOW)
+    for answer in answers:
+        found = found.after(policy, verdict(answer, policy.name), NOW)
+    return found
+
+
+def state(*tallies: Tally, **more: Any) -> State:
+    return State(owner="us", wanted=Version(template="v1"), tallies=tallies, **more)
+
+
+@pytest.mark.parametrize(
+    ("written", "answers", "stands"),
+    [
+        pytest.param({}, [], UNSURE, id="nothing-asked"),
+        pytest.param({}, [PASS], PASS, id="one-pass"),
+        pytest.param({}, [FAIL], FAIL, id="one-failure"),
+        pytest.param({}, [UNSURE, UNSURE], UNSURE, id="no-evidence"),
+        pytest.param({}, [AWAY] * 3, UNSURE, id="an-outage-never-passes"),
+        pytest.param({"count": 3}, [PASS, PASS], UNSURE, id="not-asked-often-enough"),
+        pytest.param({"count": 3}, [PASS, UNSURE, PASS, AWAY, PASS], PASS, id="only-conclusive-ones-count"),
+        pytest.param({"count": 3, "failureLimit": 1}, [PASS, FAIL, PASS], PASS, id="as-many-failures-as-allowed"),
+        pytest.param({"count": 9, "failureLimit": 1}, [FAIL, PASS, FAIL], FAIL, id="one-failure-too-many"),
+        pytest.param({"onFailure": "hold"}, [FAIL], UNSURE, id="holds-while-it-fails"),
+        pytest.param({"onFailure": "hold"}, [FAIL, PASS], PASS, id="goes-on-when-it-passes"),
+        pytest.param({"dryRun": True}, [FAIL], PASS, id="dry-run"),
+        pytest.param({"dryRun": True}, [], PASS, id="dry-run-does-not-hold"),
+    ],
+)
+def test_answers_add_up(written: dict[str, Any], answers: list[str], stands: str) -> None:
+    """The table of ``stand``."""
+    policy = gate(**written)
+    assert stand(policy, tally(policy, *answers)).result == stands
+
+
+@given(st.lists(st.sampled_from([PASS, FAIL, UNSURE, AWAY]), max_size=12), st.integers(1, 4), st.integers(0, 2))
+def test_never_passes_on_too_little(answers: list[str], count: int, limit: int) -> None:
+    """A pass has at least ``count`` conclusive answers and at most ``failureLimit`` failures, whatever the order."""
+    policy = gate(count=count, failureLimit=limit)
+    found = stand(policy, tally(policy, *answers)).result
+    assert (found == FAIL) == (answers.count(FAIL) > limit)
+    if found == PASS:
+        assert answers.count(PASS) + answers.count(FAIL) >= count
+    assert stand(policy, tally(policy, *sorted(answers))).result == found
+
+
+def test_a_new_sitting_begins_anew() -> None:
+    """At the next waypoint it is asked again; failures of a continuous gate are not forgotten."""
+    once, always = gate(), gate(continuous=True, failureLimit=1)
+    assert tally(once, FAIL).reopened(once, 1, NOW).failed == 0
+    assert tally(always, FAIL).reopened(always, 1, NOW).failed == 1
+    again = tally(once, PASS).reopened(once, 1, NOW)
+    assert stand(once, again).result == UNSURE and again.opened == NOW and again.asked == 1
+
+
+def test_when_it_is_asked() -> None:
+    """At a stop once opened there, each interval, until there is enough; all along where it is continuous."""
+    once, always = gate("once", interval=timedelta(seconds=30)), gate("always", continuous=True)
+    rules = Rules(gates=(once, always))
+    assert unopened(rules, state(), stops=False) == ("once", "always")
+    along = state(tally(once, sitting=ALONG), tally(always, sitting=ALONG))
+    assert [g.name for g, _ in due(rules, along, NOW)] == ["always"]
+    assert unopened(rules, state(), stops=True) == ("once", "always")
+    opened = state(tally(once), tally(always, sitting=ALONG))
+    assert unopened(rules, opened, stops=True) == ("always",)
+    assert [g.name for g, _ in due(rules, opened, NOW)] == ["once", "always"]
+    asked = state(tally(once, UNSURE), tally(always, PASS, sitting=ALONG))
+    assert due(rules, asked, NOW + 29) == ()
+    assert [g.name for g, _ in due(rules, asked, NOW + 30)] == ["once", "always"]
+    done = state(tally(once, PASS), tally(always, PASS))
+    assert [g.name for g, _ in due(rules, done, NOW + 99)] == ["always"]
+    held = Reached(index=0, at="1", hold_until=NOW + 500, approved=False)
+    assert [g.name for g, _ in due(rules, opened.but(waypoint=held), NOW)] == ["always"]
+    assert due(rules, opened.but(goal=Goal.BACK), NOW) == ()
+
+
+def test_the_initial_delay() -> None:
+    """It is asked no sooner, at each stop."""
+    policy = gate(initialDelay=timedelta(seconds=60))
+    rules = Rules(gates=(policy,))
+    assert due(rules, state(tally(policy)), NOW + 59) == ()
+    assert due(rules, state(tally(policy)), NOW + 60)
+
+
+@pytest.mark.parametrize(
+    ("written", "answers", "after_s", "reaction"),
+    [
+        pytest.param({}, [PASS], 9_999, None, id="passed"),
+        pytest.param({}, [FAIL], 0, Reaction.ROLLBACK, id="failed"),
+        pytest.param({"onFailure": "pause"}, [FAIL], 0, Reaction.PAUSE, id="failed-pause"),
+        pytest.param({"onFailure": "hold"}, [FAIL], 0, None, id="failed-hold"),
+        pytest.param({}, [UNSURE], 1_799, None, id="undecided"),
+        pytest.param({}, [UNSURE], 1_800, Reaction.PAUSE, id="undecided-for-too-long"),
+        pytest.param({"onInconclusive": "rollback"}, [UNSURE], 1_800, Reaction.ROLLBACK, id="undecided-rollback"),
+        pytest.param({"onInconclusive": "hold"}, [UNSURE], 9_999, None, id="undecided-hold"),
+        pytest.param({"inconclusiveLimit": 1}, [UNSURE] * 2, 0, Reaction.PAUSE, id="inconclusive-too-often"),
+        pytest.param({}, [AWAY] * 4, 0, None, id="an-outage"),
+        pytest.param({}, [AWAY] * 5, 0, Reaction.PAUSE, id="an-outage-for-too-long"),
+        pytest.param({}, [AWAY] * 4 + [UNSURE, AWAY], 0, None, id="outages-in-a-row-only"),
+        pytest.param({"dryRun": True}, [FAIL], 9_999, None, id="dry-run"),
+        pytest.param({"weight": 5}, [FAIL], 0, Reaction.ROLLBACK, id="the-only-weighted-one"),
+    ],
+)
+def test_what_follows(written: dict[str, Any], answers: list[str], after_s: float, reaction: Reaction | None) -> None:
+    """A failure and a lack of evidence each have their policy."""
+    policy = gate(**written)
+    found = next(breaches(Rules(gates=(policy,)), state(tally(policy, *answers)), NOW + after_s), None)
+    if reaction is None:
+        assert found is None or found.reaction is Reaction.HOLD
+    else:
+        assert found is not None and found.reaction is reaction
+        assert "errors" in found.problem.message
+
+
+@pytest.mark.parametrize(
+    ("answers", "stands"),
+    [
+        pytest.param({"a": PASS, "b": PASS, "c": FAIL}, PASS, id="75-of-100"),
+        pytest.param({"a": FAIL, "b": PASS, "c": PASS}, FAIL, id="50-of-100"),
+        pytest.param({"a": PASS, "b": PASS, "c": UNSURE}, UNSURE, id="nothing-passes-undecided"),
+        pytest.param({"a": FAIL, "b": UNSURE, "c": UNSURE}, FAIL, id="lost-already"),
+    ],
+)
+def test_weighted_gates(answers: dict[str, str], stands: str) -> None:
+    """Their passes must weigh enough together; a critical one fails alone."""
+    weights = {"a": 2, "b": 1, "c": 1}
+    weighted = [(weights[name], verdict(answer, name)) for name, answer in answers.items()]
+    assert score(weighted, 75).result == stands
+
+
+def test_what_is_lacking() -> None:
+    """Each gate that does not pass is named, with its reason; the score speaks for the weighted ones."""
+    critical, light = gate("errors"), gate("queue", weight=3)
+    rules = Rules(gates=(critical, light))
+    found = state(tally(critical, UNSURE), tally(light, PASS))
+    assert [v.gate for v in standings(rules, found)] == ["errors", "score"]
+    assert lacking(rules, found) == "errors: it is inconclusive"
+    assert lacking(rules, state(tally(critical, PASS), tally(light, PASS))) == ""
+
+
+@pytest.mark.parametrize(
+    ("written", "field", "fix"),
+    [
+        ({"interval": "0s"}, "interval", "write 1s to 1h"),
+        ({"deadline": "10s", "initialDelay": "20s"}, "deadline", "write a longer deadline"),
+        ({"initialDelay": "1000h"}, "initialDelay", "write a shorter time"),
+        ({"count": 0}, "count", "write 1 or more"),
+        ({"failureLimit": -1}, "failureLimit", "write 0 or more"),
+        ({"onFailure": "explode"}, "onFailure", "'rollback'"),
+        ({"weight": 101}, "weight", "write 100 or less"),
+        ({"name": "No Name"}, "name", "must match"),
+        ({"limit": 1}, "limit", "check its spelling"),
+    ],
+)
+def test_bad_policies(written: dict[str, Any], field: str, fix: str) -> None:
+    """Refused with field, value and fix."""
+    spec = {"target": {"name": "chat"}, "change": {"images": {"a": "b:1"}}, "gates": [{"name": "errors", **written}]}
+    with pytest.raises(Exception, match="gates") as refused:
+        read_rollout({"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "x"}, "spec": spec})
+    assert f"spec.gates[0].{field}" in str(refused.value) and fix in str(refused.value)
