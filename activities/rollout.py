@@ -11,6 +11,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities import autoscaling
 from activities.cluster import Cluster
+from activities.gates.own import OwnAsker
 from activities.gates.panel import Panel
 from activities.levers import Levers
 from activities.levers.base import Lever
@@ -24,8 +25,10 @@ from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, 
 from segue.decide import Act, Decision, asks_for_room, decide
 from segue.errors import Fenced, NotAllowed, Refused, SegueError
 from segue.gates import Verdict
+from segue.gates.own import OwnGate
 from segue.gates.readiness import judge_readiness
 from segue.gates.standing import standings
+from segue.gates.webhook import Webhook
 from segue.observation import Observation
 from segue.spec import Autoscaler
 from segue.supervision import SUPERVISIONS, Supervision
@@ -82,12 +85,18 @@ def _defined(defined: contract.Activity[Any, Any]) -> Callable[[F], F]:
 class Activities:
     """All activities over one cluster; levers by kind of target."""
 
-    def __init__(self, cluster: Cluster, supervisions: Mapping[str, Supervision] = SUPERVISIONS) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        supervisions: Mapping[str, Supervision] = SUPERVISIONS,
+        webhooks: Mapping[str, Webhook] | None = None,
+    ) -> None:
         self._cluster = cluster
         self._watches, self._rooms = Watches(cluster), Rooms(cluster)
         self._levers = Levers(cluster, supervisions)
         self._routers = Routers(cluster)
-        self._panel = Panel({})
+        self._own = OwnAsker(cluster, supervisions, webhooks or {})
+        self._panel = Panel({OwnGate: self._own})
 
     @property
     def all(self) -> list[Callable[..., Any]]:
@@ -110,6 +119,7 @@ class Activities:
         router = self._routers.of(asked.rules.strategy)
         if router is not None:
             await router.prepare(asked, prepared.owner)
+        await self._own.refuse(asked.target, asked.rules)
         told = (*prepared.warnings, *await autoscaling.foretell(self._cluster, asked.target, asked.rules))
         return await linted(self._cluster, asked, prepared.model_copy(update={"warnings": told}))
 
@@ -229,6 +239,8 @@ class Activities:
         router = self._routers.of(asked.rules.strategy)
         freed = await router.finish(asked) if router is not None and asked.state.routed is not None else 0
         written = await self._levers.of(asked.target).finish(asked, time.time())
+        if written.done:
+            await self._own.clean(asked.target, asked.rules, asked.state.owner)
         return _counted(written, "finish", freed + await self._give_autoscaler_back(asked, written))
 
     async def _hold_autoscaler(self, asked: WriteInput, replicas: int | None = None) -> int:

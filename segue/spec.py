@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 
 from segue.containerspec import EnvFrom, Resources, refuse_literal_secret
 from segue.errors import Refused
+from segue.gates.own import OwnGate
 from segue.gates.policy import GatePolicy
 from segue.lintrule import LintRule
 from segue.specmodel import BELOW, ConfigKey, EnvName, Image, Model, Name, ObjectName, Text, wrong
@@ -587,7 +588,9 @@ class Rules(Model):
     on_failure: OnFailure = Field(default=OnFailure.ROLLBACK, alias="onFailure", strict=False)
     autoscaler: Autoscaler = Field(default=Autoscaler.ADOPT, strict=False)
     drain: Drain | None = Field(default=None, description="Wait for old replicas to end what they have begun.")
-    gates: tuple[GatePolicy, ...] = Field(default=(), max_length=MAX_GATES, strict=False)
+    gates: tuple[OwnGate, ...] = Field(
+        default=(), max_length=MAX_GATES, strict=False, description="Gates of one's own: a Job, a webhook or a plugin."
+    )
     pass_score: int = Field(
         default=75, alias="passScore", ge=1, le=100, description="Percent of the weights of gates that must pass."
     )

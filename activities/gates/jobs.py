@@ -212,7 +212,7 @@ def waiting_of(pod: Object) -> str:
         waiting = container.get("state", {}).get("waiting", {})
         if waiting:
             return str(waiting.get("message") or waiting.get("reason") or "its container is being made")
-    scheduled = next((c for c in status.get("conditions", []) if c["type"] == "PodScheduled"), {})
+    scheduled: Object = next((c for c in status.get("conditions", []) if c["type"] == "PodScheduled"), {})
     return str(scheduled.get("message") or status.get("message") or f"it is {status.get('phase', 'Pending')}")
 
 

@@ -4,6 +4,7 @@ The spec's part; ``question`` is what all three are told and may answer.
 """
 
 import json
+import re
 from datetime import timedelta
 from typing import Any, Self
 
@@ -17,6 +18,8 @@ from segue.units import Duration, format_duration
 MAX_GIVEN = 16_384
 MAX_PLUGIN_TIME = timedelta(seconds=60)
 RESERVED_ENV = "SEGUE_"
+_OPTION = re.compile(r"-{0,2}(?P<name>[\w.-]+)=(?P<value>(?!\$\().+)")
+"""``--name=value``, where the value is no reference to a variable."""
 
 
 class JobGate(Model):
@@ -48,10 +51,10 @@ class JobGate(Model):
             refuse_literal_secret(f"env.{name}", name, value)
         for field, texts in (("command", self.command), ("args", self.args)):
             for index, text in enumerate(texts):
-                option, _, value = text.partition("=")
-                name = option.lstrip("-").replace("-", "_")
-                fix = "set it in env by valueFrom, and write $(NAME) here"
-                refuse_literal_secret(f"{field}[{index}]", name, value if not value.startswith("$(") else "", fix)
+                option = _OPTION.fullmatch(text)
+                if option is not None:
+                    fix = "set it in env by valueFrom, and write $(NAME) here"
+                    refuse_literal_secret(f"{field}[{index}]", option["name"].replace("-", "_"), option["value"], fix)
         for name in self.labels:
             if name.startswith(("segue.dev/gate", "batch.kubernetes.io/")):
                 raise wrong(f"labels.{name}", "...", "is set by Segue or Kubernetes", "leave it out")

@@ -60,7 +60,7 @@ class Replicas(_Told):
 class Question(_Told):
     """What is asked of one gate, at one moment of one rollout."""
 
-    api_version: Literal["segue.dev/v1alpha1"] = API_VERSION
+    api_version: str = API_VERSION
     kind: Literal["GateQuestion"] = "GateQuestion"
     key: str
     """The same for a question that is asked again because nobody knows whether it was answered."""

@@ -72,6 +72,7 @@ class Lab:
     def __post_init__(self) -> None:
         api = kubeconfig.new_client_from_config(str(self.stack.kubeconfig))
         self.apps, self.core, self.custom = client.AppsV1Api(api), client.CoreV1Api(api), client.CustomObjectsApi(api)
+        self.batch = client.BatchV1Api(api)
         self.core.create_namespace({"metadata": {"name": self.namespace}})
         self._rbac = client.RbacAuthorizationV1Api(api)
         role, binding = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
@@ -89,6 +90,12 @@ class Lab:
         role, _ = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
         rule = {"apiGroups": [group], "resources": [resource], "verbs": ["get", "list", "watch", "patch"]}
         self._rbac.patch_namespaced_role(role["metadata"]["name"], self.namespace, {"rules": [*role["rules"], rule]})
+
+    def grant_jobs(self) -> None:
+        """Let the worker's user ask by Jobs, by the role that is published for it."""
+        role, binding = yaml.safe_load_all((ROOT / "deploy/rbac-gates.yaml").read_text())
+        self._rbac.create_namespaced_role(self.namespace, role)
+        self._rbac.create_namespaced_role_binding(self.namespace, binding)
 
     # --- targets ---
 
