@@ -711,7 +711,8 @@ def _planned(spec: Spec, prepared: contract.Prepared, *, found: bool, parent: st
     old = prepared.old if found else None
     return make_plan(
         spec.strategy, prepared.replicas, old=old, new=prepared.new if found else 0, superseded=prepared.superseded,
-        parent=parent, warnings=(*_warnings(prepared), *foresee(spec.rules)), target=spec.target, autonomous=spec.autonomous,
+        parent=parent, warnings=(*_warnings(prepared), *foresee(spec.rules)),
+        target=spec.target, autonomous=spec.autonomous,
     )  # fmt: skip
 
 

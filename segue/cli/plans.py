@@ -232,5 +232,6 @@ def _planned(spec: Spec) -> Plan:
     warnings = losses(found.stopping, found.stopping, spec.rules, found.replicas) if found.replicas else ()
     return make_plan(
         spec.strategy, found.replicas, old=found.old, new=found.new,
-        superseded=not spec.change.is_empty, warnings=(*warnings, *foresee(spec.rules)), target=spec.target, autonomous=spec.autonomous,
+        superseded=not spec.change.is_empty, warnings=(*warnings, *foresee(spec.rules)),
+        target=spec.target, autonomous=spec.autonomous,
     )  # fmt: skip

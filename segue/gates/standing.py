@@ -30,7 +30,8 @@ def unopened(rules: Rules, state: State, *, stops: bool) -> tuple[str, ...]:
     """Name the gates that are to be opened.
 
     ``stops`` says that the rollout is at a waypoint, or at the end, where all are asked. Between them only continuous
-    ones are, but from the first new replica on there is evidence for all: at the end no old one is left to compare with.
+    ones are, but from the first new replica on there is evidence for all: at the end no old one is left to compare
+    with.
     """
     tallies = {gate.name: state.tally(gate.name) for gate in rules.asked_gates}
     if stops:
