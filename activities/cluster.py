@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Self, cast
+from urllib.parse import quote
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -18,6 +19,8 @@ FIELD_MANAGER = "segue"
 REQUEST_TIMEOUT_S = 20.0
 WATCH_S = 300
 SILENCE_S = 150.0
+POD_CONNECTIONS = 32
+MAX_LOG_BYTES = 16_384
 _PATCHES: dict[str, Any] = {"field_manager": FIELD_MANAGER, "_request_timeout": REQUEST_TIMEOUT_S}
 _STRATEGIC = "application/strategic-merge-patch+json"
 _MERGE = "application/merge-patch+json"
@@ -39,6 +42,7 @@ class Cluster:
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
+        self._pods: aiohttp.ClientSession | None = None
         self._apps = client.AppsV1Api(api)
         self._core = client.CoreV1Api(api)
         self._custom = client.CustomObjectsApi(api)
@@ -58,6 +62,7 @@ class Cluster:
             "horizontalpodautoscalers": autoscaling.list_namespaced_horizontal_pod_autoscaler_without_preload_content,
             "services": self._core.list_namespaced_service_without_preload_content,
             "resourcequotas": self._core.list_namespaced_resource_quota_without_preload_content,
+            "events": self._core.list_namespaced_event_without_preload_content,
         }
         self._gets: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "services": self._core.read_namespaced_service_without_preload_content,
@@ -99,8 +104,25 @@ class Cluster:
             ) from error
         return cls(client.ApiClient(configuration))
 
+    def _pod_session(self) -> aiohttp.ClientSession:
+        """Connections of their own: what pods take long to answer keeps no watch and no write waiting."""
+        if self._pods is None:
+            connector = aiohttp.TCPConnector(limit=POD_CONNECTIONS, ssl=self._api.rest_client.ssl_context)
+            jar = aiohttp.DummyCookieJar()
+            self._pods = aiohttp.ClientSession(connector=connector, cookie_jar=jar, trust_env=True)
+        return self._pods
+
+    @property
+    def _detour(self) -> dict[str, Any]:
+        """What the user's own configuration says of the way to the API server."""
+        found: Any = self._api.configuration
+        given = {"proxy": found.proxy, "proxy_headers": found.proxy_headers, "server_hostname": found.tls_server_name}
+        return {name: value for name, value in given.items() if value}
+
     async def close(self) -> None:
         """Close all connections."""
+        if self._pods is not None:
+            await self._pods.close()
         await self._api.close()  # type: ignore[no-untyped-call]
 
     async def get(self, kind: str, namespace: str, name: str) -> Object:
@@ -261,6 +283,45 @@ class Cluster:
             body = cast("Any", {"spec": {"resourceAttributes": asked}})
             found = await _json(await call(body, _request_timeout=REQUEST_TIMEOUT_S))
         return bool(found.get("status", {}).get("allowed"))
+
+    @asynccontextmanager
+    async def ask_pod(
+        self, namespace: str, name: str, method: str, path: str, body: str | None, headers: dict[str, str],
+        timeout_s: float,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:  # fmt: skip
+        """Send a request through the API server's proxy of a pod (``NAME:PORT``), and give its answer to a block.
+
+        The block tells the API server's own answers from the pod's. Nothing is read before it: an answer may stream.
+
+        Raises:
+            Unreachable: when the API server does not answer.
+        """
+        where = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(name, safe=':')}/proxy{path}"
+        with _translated(f"pod {namespace}/{name}"):
+            sent: tuple[Any, ...] = await self._api.param_serialize(
+                method, where, header_params=headers, auth_settings=["BearerToken"]
+            )
+            _, url, with_rights, *_ = sent
+            # A pod's answer leads nowhere: who follows it does so with our rights.
+            answer = await self._pod_session().request(
+                method, url, data=body, headers=with_rights, allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=timeout_s), **self._detour,
+            )  # fmt: skip
+        try:
+            yield answer
+        finally:
+            answer.close()
+
+    async def pod_log(self, namespace: str, name: str, container: str, *, previous: bool, lines: int) -> str:
+        """Return the last lines of a container's log: of its present run, or of the one before."""
+        call = self._core.read_namespaced_pod_log_without_preload_content
+        with _translated(_one("pods", namespace, name)):
+            response = await call(
+                name, namespace, container=container, previous=previous, tail_lines=lines, limit_bytes=MAX_LOG_BYTES,
+                _request_timeout=REQUEST_TIMEOUT_S,
+            )  # fmt: skip
+            await _raise_for(response)
+            return str(await response.text())
 
     async def watch(self, kind: str, namespace: str, resource_version: str) -> AsyncIterator[tuple[str, Object]]:
         """Yield (event type, object) from ``resource_version`` on; ends after some minutes, as the server wants.

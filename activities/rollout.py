@@ -11,11 +11,13 @@ from temporalio.exceptions import ApplicationError
 
 from activities import autoscaling
 from activities.cluster import Cluster
+from activities.gates.believing import Believer
 from activities.gates.own import OwnAsker
 from activities.gates.panel import Panel
 from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.linting import linted
+from activities.reaching import Reach, reach_of
 from activities.room import Rooms
 from activities.routers import Routers
 from activities.routers.base import Router
@@ -89,9 +91,12 @@ class Activities:
         self,
         cluster: Cluster,
         supervisions: Mapping[str, Supervision] = SUPERVISIONS,
+        believer: Believer | None = None,
         webhooks: Mapping[str, Webhook] | None = None,
+        reach: Reach | None = None,
     ) -> None:
         self._cluster = cluster
+        self._believer = believer or Believer(reach_of("auto", cluster))
         self._watches, self._rooms = Watches(cluster), Rooms(cluster)
         self._levers = Levers(cluster, supervisions)
         self._routers = Routers(cluster)
@@ -109,6 +114,7 @@ class Activities:
     async def close(self) -> None:
         """Stop all watches."""
         await self._panel.close()
+        await self._believer.close()
         await self._rooms.close()
         await self._watches.close()
 
@@ -119,6 +125,7 @@ class Activities:
         router = self._routers.of(asked.rules.strategy)
         if router is not None:
             await router.prepare(asked, prepared.owner)
+        self._believer.refuse(asked.rules, prepared.wanted)
         await self._own.refuse(asked.target, asked.rules)
         told = (*prepared.warnings, *await autoscaling.foretell(self._cluster, asked.target, asked.rules))
         return await linted(self._cluster, asked, prepared.model_copy(update={"warnings": told}))
@@ -137,6 +144,12 @@ class Activities:
         while True:
             now = time.time()
             seen = _seen(watch, lever, router, asked, now)
+            if seen is not None:
+                seen = self._believer.look(asked.target, asked.rules, asked.state, seen, now, watch.wake)
+                if seen is None:
+                    activity.heartbeat(Beat(why="the answers of new replicas", at=now))
+            else:
+                _report_blindness(watch, now)
             if seen is not None:
                 decision = decide(asked.rules, asked.state, seen, now)
                 if asks_for_room(asked.state, seen, decision):
@@ -157,7 +170,6 @@ class Activities:
                 wake_s = (gathers_until or decision.wake_at or now + BEAT_S) - now
             else:
                 wake_s = BEAT_S
-                _report_blindness(watch, now)
             await watch.changed(min(max(wake_s, 0.01), BEAT_S))
 
     async def _with_room(self, seen: Observation, asked: WatchInput) -> Observation | None:

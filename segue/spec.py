@@ -23,8 +23,10 @@ from pydantic_core import PydanticCustomError
 
 from segue.containerspec import EnvFrom, Resources, refuse_literal_secret
 from segue.errors import Refused
+from segue.gates.loading import LoadFailures
 from segue.gates.own import OwnGate
 from segue.gates.policy import GatePolicy
+from segue.gates.serving import Serving
 from segue.lintrule import LintRule
 from segue.specmodel import BELOW, ConfigKey, EnvName, Image, Model, Name, ObjectName, Text, wrong
 from segue.units import Amount, Duration, format_duration
@@ -543,11 +545,16 @@ class Readiness(Model):
     min_ready: Duration = Field(default=timedelta(seconds=5), alias="minReady", description="How long Ready must hold.")
     deadline: Duration = Field(default=timedelta(minutes=10), description="How long there may be no progress.")
     max_restarts: int = Field(default=0, alias="maxRestarts", ge=0, le=100, description="Restarts a new pod may have.")
+    loading: Duration = Field(
+        default=timedelta(minutes=30), description="How long a new pod may load, as long as it comes on with it."
+    )
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
         if not timedelta(seconds=1) <= self.deadline <= MAX_DEADLINE:
             raise wrong("deadline", format_duration(self.deadline), "is out of range", "write 1s to 24h")
+        if not timedelta(seconds=1) <= self.loading <= MAX_DEADLINE:
+            raise wrong("loading", format_duration(self.loading), "is out of range", "write 1s to 24h")
         if self.min_ready >= self.deadline:
             why = f"is not under the deadline of {format_duration(self.deadline)}"
             raise wrong("minReady", format_duration(self.min_ready), why, "shorten it, or write a longer deadline")
@@ -588,6 +595,10 @@ class Rules(Model):
     on_failure: OnFailure = Field(default=OnFailure.ROLLBACK, alias="onFailure", strict=False)
     autoscaler: Autoscaler = Field(default=Autoscaler.ADOPT, strict=False)
     drain: Drain | None = Field(default=None, description="Wait for old replicas to end what they have begun.")
+    serving: Serving | None = Field(default=None, description="What a new replica is asked before it is believed.")
+    load_failures: LoadFailures | None = Field(
+        default=None, alias="loadFailures", description="Which models of a new replica may fail to load."
+    )
     gates: tuple[OwnGate, ...] = Field(
         default=(), max_length=MAX_GATES, strict=False, description="Gates of one's own: a Job, a webhook or a plugin."
     )

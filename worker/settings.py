@@ -5,14 +5,29 @@ and its own TOML profiles itself; nor how to reach the cluster (``KUBECONFIG``, 
 """
 
 import os
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from segue.contract import TASK_QUEUE
 from segue.errors import Refused
 from segue.gates.webhook import Webhook
 from segue.supervision import Supervision
+
+
+class Credential(BaseModel):
+    """A header that says who asks: it goes to the replicas of every target whose spec names it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    value: SecretStr
+    header: str = Field(default="Authorization", pattern=r"^[A-Za-z0-9-]{1,64}$")
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The header and its value."""
+        return self.header, self.value.get_secret_value()
 
 
 class Settings(BaseSettings):
@@ -35,6 +50,13 @@ class Settings(BaseSettings):
     )
     webhooks: dict[str, Webhook] = Field(
         default_factory=dict, description="Webhooks that gates may ask, by the name that specs give them"
+    )
+    pod_access: Literal["auto", "direct", "proxy"] = Field(
+        default="auto",
+        description="How pods are asked: at their address, or by the API server; auto is direct in a cluster",
+    )
+    serving_credentials: dict[str, Credential] = Field(
+        default_factory=dict, description="What serving checks may send, by the name that specs give it"
     )
     build_id: str = Field(default="", description="This build within the worker deployment")
 

@@ -2,8 +2,9 @@
 
 ``ensure_images()`` makes one archive with all of ``IMAGES``, which ``ctr --namespace k8s.io images import
 --local`` loads. They share one layer (Python, MLServer and its packages), and have a few kilobytes each of
-their own above it. Two are MLServer with a small model, version 1 and 2; six are bad versions of it in one
-known way each; two are a fixture that streams tokens. All listen on port 8080 and run as user 1000.
+their own above it. Two are MLServer with a small model, version 1 and 2; seven are bad versions of it in one
+known way each; four are a fixture that streams tokens, two of them bad; three are MLServer with six models, one of
+them with three that cannot be loaded. All listen on port 8080 and run as user 1000.
 """
 
 from __future__ import annotations

@@ -81,12 +81,28 @@ _MODELS = (
     _Model("slow", "v3-slow", "v2", "runtime.Slow"),
     _Model("oom", "v3-oom", "v2", "runtime.Leaking"),
     _Model("slow-load", "v3-slow-load", "v2", "runtime.SlowToLoad"),
+    # Built from the wrong commit: its tag says one thing and its replies another.
+    _Model("wrong-version", "v2", "v2"),
 )
-_STREAMS = ("v1", "v2")
+# Servers of several models, which a loader loads one by one: by tag, their version and the models that are broken.
+_SEVERAL: Mapping[str, tuple[str, frozenset[str]]] = {
+    "v1": ("v1", frozenset()),
+    "v2": ("v2", frozenset()),
+    "three-missing": ("v3-three-missing", frozenset({"m1", "m2", "m3"})),
+}
+MODELS = tuple(f"m{number}" for number in range(1, 7))
+# By tag, what their environment has besides the version.
+_STREAMS: Mapping[str, Mapping[str, str]] = {
+    "v1": {},
+    "v2": {},
+    "slow-first-token": {"FIRST_TOKEN_S": "3"},
+    "errors": {"ERROR_SHARE": "0.5"},
+}
 
 IMAGES = (
     *(f"{REGISTRY}/mlserver:{model.tag}" for model in _MODELS),
-    *(f"{REGISTRY}/streams:{version}" for version in _STREAMS),
+    *(f"{REGISTRY}/streams:{tag}" for tag in _STREAMS),
+    *(f"{REGISTRY}/models:{tag}" for tag in _SEVERAL),
 )
 
 
@@ -94,7 +110,11 @@ def recipes(trained: Mapping[str, bytes]) -> list[Recipe]:
     """All images, in the order of ``IMAGES``; ``trained`` has the model files "v1" and "v2"."""
     # As after a download that broke off.
     files = {**trained, "broken": trained["v2"][: len(trained["v2"]) // 2]}
-    return [*(_mlserver(model, files[model.trained]) for model in _MODELS), *map(_streams, _STREAMS)]
+    return [
+        *(_mlserver(model, files[model.trained]) for model in _MODELS),
+        *(_streams(tag, env) for tag, env in _STREAMS.items()),
+        *(_several(tag, files) for tag in _SEVERAL),
+    ]
 
 
 def _mlserver(model: _Model, trained: bytes) -> Recipe:
@@ -113,12 +133,27 @@ def _mlserver(model: _Model, trained: bytes) -> Recipe:
     return Recipe(f"mlserver:{model.tag}", files, (f"/{PYTHON}", "-c", _MLSERVER, "start", "/srv/iris"))
 
 
-def _streams(version: str) -> Recipe:
+def _several(tag: str, files: Mapping[str, bytes]) -> Recipe:
+    """MLServer with several models: one that cannot be loaded does not end it, as it does where MLServer loads them."""
+    version, broken = _SEVERAL[tag]
+    top = {
+        "srv/models/settings.json": _json({**_SETTINGS, "load_models_at_startup": False}),
+        "srv/loader/loader.py": (_FIXTURES / "loader.py").read_bytes(),
+    }
+    for name in MODELS:
+        parameters = {"uri": "./model.joblib", "version": version}
+        settings = {"name": name, "implementation": _SKLEARN, "parameters": parameters}
+        top[f"srv/models/{name}/model-settings.json"] = _json(settings)
+        top[f"srv/models/{name}/model.joblib"] = files["broken" if name in broken else "v2"]
+    return Recipe(f"models:{tag}", top, (f"/{PYTHON}", "/srv/loader/loader.py", "/srv/models", *MODELS))
+
+
+def _streams(tag: str, env: Mapping[str, str]) -> Recipe:
     files = {"srv/streams/streams.py": (_FIXTURES / "streams.py").read_bytes()}
     options = ("--app-dir", "/srv/streams", "--host", "0.0.0.0", "--port", "8080")  # noqa: S104 — as above
     drain = ("--timeout-graceful-shutdown", str(_DRAIN_S))
     command = (f"/{PYTHON}", "-m", "uvicorn", *options, *drain, "streams:app")
-    return Recipe(f"streams:{version}", files, command, {"MODEL_VERSION": version})
+    return Recipe(f"streams:{tag}", files, command, {"MODEL_VERSION": f"v3-{tag}" if env else tag, **env})
 
 
 def _json(value: object) -> bytes:

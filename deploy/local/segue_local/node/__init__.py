@@ -1,8 +1,8 @@
 """A real node for the local stack: containerd, kubelet and kube-proxy in a network namespace without a way out.
 
-The control plane stays on the host. What runs in the namespace reaches the API server and nothing else, and
-pods are reached from inside only. Everything that the node makes outside the stack's folder (link, namespace,
-control groups) has one name that follows from that folder: it is found again with no record of it.
+The control plane stays on the host, which has a route to the pods. What runs in the namespace reaches the API server
+and begins nothing else; pods begin nothing at all. Everything that the node makes outside the stack's folder (link,
+namespace, control groups) has one name that follows from that folder: it is found again with no record of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The network of one node: a namespace without a default route, and one link to the API server."""
+"""The network of one node: a namespace without a default route, one link to the host, and the addresses of its pods."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from segue_local.errors import LocalStackError
 from segue_local.node.machine import which
 
 SERVICES = "10.0.0.0/16"
-PODS = "10.1.0.0/24"
 
 # Ranges that no network routes in public: for benchmarks (RFC 2544), and for carriers (RFC 6598).
 _POOLS = (IPv4Network("198.18.0.0/15"), IPv4Network("100.64.0.0/10"))
 _NAMESPACES = Path("/run/netns")
 _LINKS = Path("/sys/class/net")
 _INSIDE_LINK = "eth0"
+# Of one block of addresses the first four are the link's, and the upper half (126, the kubelet runs 110) the pods'.
+_BLOCK, _LINK = 24, 30
 
-# Replies to the host may leave (it calls the kubelet), and the node's calls of the API server; nothing else may.
-# A pod's packet would be answered, if at all, into the host's other networks: the host has no route to pods.
+# Replies to the host may leave (it calls the kubelet, and asks pods), and the node's calls of the API server; nothing
+# else may. A pod can answer the host, and begin nothing with it.
 _GATE = """
 table inet segue {{
   chain output {{
@@ -36,6 +37,7 @@ table inet segue {{
   }}
   chain forward {{
     type filter hook forward priority filter
+    ct state established,related accept
     oifname "{link}" reject
   }}
 }}
@@ -44,10 +46,18 @@ table inet segue {{
 
 @dataclass(frozen=True)
 class Network:
-    """One node's network. ``name`` names the namespace and the host's end of the link (both 14 letters long)."""
+    """One node's network. ``name`` names the namespace and the host's end of the link (both 14 letters long).
+
+    ``subnet`` is the node's own block of addresses: its link's and its pods'.
+    """
 
     name: str
     subnet: str
+
+    @property
+    def pods(self) -> str:
+        """The addresses of its pods; the host's route to them leads through the link."""
+        return str(list(IPv4Network(self.subnet).subnets())[1])
 
     @property
     def host(self) -> str:
@@ -80,11 +90,13 @@ class Network:
         run(*self.enter, which("nft") or "nft", "-f", "-", text=gate)
         run(*self.enter, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
         run(ip, "link", "add", self.name, "type", "veth", "peer", "name", _INSIDE_LINK, "netns", self.name)
-        run(ip, "address", "add", f"{self.host}/30", "dev", self.name)
+        run(ip, "address", "add", f"{self.host}/{_LINK}", "dev", self.name)
         run(ip, "link", "set", self.name, "up")
         run(*inside, "link", "set", "lo", "up")
-        run(*inside, "address", "add", f"{self.address}/30", "dev", _INSIDE_LINK)
+        run(*inside, "address", "add", f"{self.address}/{_LINK}", "dev", _INSIDE_LINK)
         run(*inside, "link", "set", _INSIDE_LINK, "up")
+        # It goes with the link, however that goes.
+        run(ip, "route", "add", self.pods, "via", self.address, "dev", self.name, "src", self.host)
         # connect() to a ClusterIP needs some route: what kube-proxy does not redirect ends in an empty bridge.
         run(*inside, "link", "add", "services", "type", "bridge")
         run(*inside, "link", "set", "services", "up")
@@ -110,16 +122,16 @@ def choose(stack_dir: Path) -> Network:
     """
     taken = list(_routes())
     for pool in _POOLS:
-        count = 1 << (30 - pool.prefixlen)
+        count = 1 << (_BLOCK - pool.prefixlen)
         first = int(_digest(stack_dir)[8:16], 16)
         for step in range(count):
-            start = int(pool.network_address) + (first + step) % count * 4
-            subnet = IPv4Network((start, 30))
+            start = int(pool.network_address) + (first + step) % count * (1 << (32 - _BLOCK))
+            subnet = IPv4Network((start, _BLOCK))
             if not any(subnet.overlaps(route) for route in taken):
                 return Network(name_of(stack_dir), str(subnet))
             if any(pool.subnet_of(route) for route in taken):
                 break
-    raise LocalStackError(f"the host has routes for all of {_listed(_POOLS)}: a real node needs 4 addresses of these")
+    raise LocalStackError(f"the host has routes for all of {_listed(_POOLS)}: a real node needs a /{_BLOCK} of these")
 
 
 def remove(stack_dir: Path) -> bool:

@@ -20,7 +20,7 @@ from segue_local.layout import Layout
 from segue_local.node import cgroups
 from segue_local.node.handle import Node
 from segue_local.node.machine import BUSYBOX, CNI_PLUGINS, path_with, which
-from segue_local.node.network import PODS, Network
+from segue_local.node.network import Network
 from segue_local.processes import Process
 
 # The first is the namespace's own process: what the others run in, and what they all die with.
@@ -83,7 +83,7 @@ class NodeServers:
         self.layout.write_kubeconfig("kube-proxy", self.api_server, "system:kube-proxy", [])
         files = {
             "containerd.toml": _containerd(),
-            "cni/segue.conflist": json.dumps(_cni(), indent=1),
+            "cni/segue.conflist": json.dumps(_cni(self.network.pods), indent=1),
             "kubelet.yaml": yaml.safe_dump(self._kubelet(), sort_keys=False),
             "kube-proxy.yaml": yaml.safe_dump(self._kube_proxy(), sort_keys=False),
             "resolv.conf": "",
@@ -232,11 +232,11 @@ disable = true
 """
 
 
-def _cni() -> dict[str, Any]:
+def _cni(pods: str) -> dict[str, Any]:
     ipam = {
         "type": "host-local",
         "dataDir": "/run/cni",
-        "ranges": [[{"subnet": PODS}]],
+        "ranges": [[{"subnet": pods}]],
         "routes": [{"dst": "0.0.0.0/0"}],
     }
     return {

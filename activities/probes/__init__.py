@@ -1,0 +1,24 @@
+"""What is asked of replicas: a file for each protocol, which builds requests and reads answers. The core judges."""
+
+from activities.probes import http, openai, openinference, tfserving, torchserve
+from activities.probes.base import Request, Step
+from segue.gates.serving import Check, Http, OpenAI, OpenInference, TfServing, TorchServe
+
+__all__ = ["Request", "Step", "steps_of"]
+
+
+def steps_of(check: Check) -> list[Step]:
+    """Return what is asked for one check, in order: the first that is not answered well ends it."""
+    match check.asks:
+        case OpenInference() as asks:
+            return openinference.steps(asks)
+        case TorchServe() as asks:
+            return torchserve.steps(asks)
+        case TfServing() as asks:
+            return tfserving.steps(asks)
+        case OpenAI() as asks:
+            return openai.steps(asks)
+        case Http() as asks:
+            return http.steps(asks)
+        case other:
+            raise AssertionError(f"no probe for {type(other).__name__}")

@@ -1,0 +1,10 @@
+"""Any HTTP request."""
+
+from activities.probes.base import Request, Step, told_document
+from segue.gates.serving import Http, Wanted
+
+
+def steps(asks: Http) -> list[Step]:
+    """The one request."""
+    request = Request(asks.method, asks.path, asks.body, tuple(asks.headers.items()))
+    return [Step(request, told_document, Wanted(asks.expect), repeats=True)]

@@ -1,0 +1,93 @@
+"""What answers as OpenAI's API does: models, chat and completions, whole or streamed.
+
+https://platform.openai.com/docs/api-reference/chat
+"""
+
+import json
+from typing import Any
+
+from activities.probes.base import Read, Request, Step, document_of, says_loading, text_or_none, told_object
+from segue.gates.serving import Expected, OpenAI, Reply, Told, Wanted
+
+_DONE = "[DONE]"
+
+
+def steps(asks: OpenAI) -> list[Step]:
+    """The list of models, and one short answer."""
+    is_last = asks.endpoint == "models"
+    listed = Wanted(asks.expect if is_last else Expected(), asks.model)
+    models = Step(Request("GET", "/v1/models"), _models(asks.model), listed, repeats=is_last)
+    if is_last:
+        return [models]
+    first_s = asks.first_token.total_seconds() if asks.first_token else None
+    request = Request("POST", _PATHS[asks.endpoint], _body(asks), stream=asks.stream)
+    wanted = Wanted(asks.expect, asks.model, first_token_s=first_s)
+    return [models, Step(request, streamed if asks.stream else whole, wanted, repeats=True)]
+
+
+_PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+
+
+def _body(asks: OpenAI) -> dict[str, Any]:
+    message = {"messages": [{"role": "user", "content": asks.prompt}]}
+    asked = message if asks.endpoint == "chat" else {"prompt": asks.prompt}
+    return {"model": asks.model, **asked, "max_tokens": asks.max_tokens, "stream": asks.stream, "temperature": 0}
+
+
+def _models(wanted: str) -> Read:
+    def read(reply: Reply) -> Told:
+        told = told_object(reply)
+        data = told.document.get("data") if isinstance(told.document, dict) else None
+        known = [str(m.get("id")) for m in data if isinstance(m, dict)] if isinstance(data, list) else []
+        return told._replace(model=wanted if wanted in known else ", ".join(known))
+
+    return read
+
+
+def whole(reply: Reply) -> Told:
+    """Read an answer that came at once."""
+    told = told_object(reply)
+    if reply.status != 200 or not isinstance(told.document, dict):
+        return told
+    text = "" if _texts(told.document) else "no choices with a text"
+    return told._replace(model=text_or_none(told.document.get("model")), broken=told.broken or text)
+
+
+def streamed(reply: Reply) -> Told:
+    """Read a stream of server-sent events: it has a token, and comes to its end. Its first event is its document."""
+    if reply.status != 200:
+        return Told(document=document_of(reply), loading=says_loading(reply))
+    lines = [line.removeprefix("data:").strip() for line in reply.text.splitlines() if line.startswith("data:")]
+    events = [event for line in lines if isinstance(event := _event(line), dict)]
+    if not events:
+        return Told(broken="no events")
+    error = next((event["error"] for event in events if event.get("error")), None)
+    ended = _DONE in lines or any(c.get("finish_reason") for e in events for c in _choices(e))
+    broken = (
+        f"an error in its stream ({json.dumps(error)})" if error is not None
+        else "a stream without a token" if not any(_texts(event) for event in events)
+        else "" if ended else "a stream that broke off"
+    )  # fmt: skip
+    return Told(document=events[0], model=text_or_none(events[0].get("model")), broken=broken)
+
+
+def _event(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _choices(document: dict[str, Any]) -> list[dict[str, Any]]:
+    choices = document.get("choices")
+    return [c for c in choices if isinstance(c, dict)] if isinstance(choices, list) else []
+
+
+def _texts(document: dict[str, Any]) -> list[str]:
+    """What was said, also by a model that thinks first: a token of that is one too."""
+    said = []
+    for choice in _choices(document):
+        part = choice.get("delta") or choice.get("message") or choice
+        each = [part.get(key) for key in ("content", "text", "reasoning_content", "reasoning")]
+        said += [text for text in each if isinstance(text, str) and text]
+    return said

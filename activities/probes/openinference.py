@@ -1,0 +1,74 @@
+"""The Open Inference Protocol v2 over HTTP.
+
+https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
+"""
+
+from activities.probes.base import Read, Request, Step, document_of, text_or_none, told_object, told_ready
+from segue.gates.loading import ModelSeen, Standing
+from segue.gates.serving import Expected, OpenInference, Reply, Told, Wanted, bounded
+
+INDEX = Request("POST", "/v2/repository/index", {})
+"""Of Triton's repository extension, which MLServer has too."""
+
+_UNLOADED = {"unloaded", "unloading"}
+
+
+def steps(asks: OpenInference) -> list[Step]:
+    """Live, ready, model ready, and an inference, or the model's metadata where none is given."""
+    model = f"/v2/models/{asks.model}"
+    wanted = Wanted(asks.expect, asks.model, asks.version)
+    last = (
+        Step(Request("GET", model), _metadata(asks), wanted)
+        if asks.request is None
+        else Step(Request("POST", f"{model}/infer", asks.request), inference, wanted, repeats=True)
+    )
+    return [
+        Step(Request("GET", "/v2/health/live"), told_ready, Wanted(Expected())),
+        Step(Request("GET", "/v2/health/ready"), told_ready),
+        Step(Request("GET", f"{model}/ready"), told_ready),
+        last,
+    ]
+
+
+def inference(reply: Reply) -> Told:
+    """Read an inference."""
+    told = told_object(reply)
+    if not isinstance(told.document, dict):
+        return told
+    has_outputs = isinstance(told.document.get("outputs"), list)
+    broken = told.broken or ("" if has_outputs or reply.status != 200 else "no outputs")
+    model, version = (text_or_none(told.document.get(key)) for key in ("model_name", "model_version"))
+    return told._replace(model=model, version=version, broken=broken)
+
+
+def _metadata(asks: OpenInference) -> Read:
+    """Metadata name all versions: the one that is expected is among them, or it is not."""
+
+    def read(reply: Reply) -> Told:
+        told = told_object(reply)
+        if not isinstance(told.document, dict):
+            return told
+        versions = told.document.get("versions")
+        known = [str(v) for v in versions] if isinstance(versions, list) else []
+        version = asks.version if asks.version in known else ", ".join(known)
+        return told._replace(model=text_or_none(told.document.get("name")), version=version)
+
+    return read
+
+
+def states(reply: Reply) -> list[ModelSeen] | None:
+    """Read a repository index; none when it is none."""
+    document = document_of(reply)
+    if reply.status != 200 or not isinstance(document, list):
+        return None
+    items = [item for item in document if isinstance(item, dict) and item.get("name")]
+    return [seen for item in items if (seen := _state(item)) is not None]
+
+
+def _state(item: dict[str, object]) -> ModelSeen | None:
+    name, state, why = str(item["name"]), str(item.get("state") or ""), bounded(str(item.get("reason") or ""))
+    standing = {"READY": Standing.LOADED, "LOADING": Standing.LOADING, "UNKNOWN": Standing.LOADING}.get(state)
+    if state == "UNAVAILABLE" and why not in _UNLOADED:
+        standing = Standing.FAILED if why else Standing.UNAVAILABLE
+    # Without a state it was never asked to be loaded.
+    return ModelSeen(name, standing, why) if standing is not None else None

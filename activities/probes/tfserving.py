@@ -1,0 +1,80 @@
+"""TensorFlow Serving's REST API.
+
+https://www.tensorflow.org/tfx/serving/api_rest
+"""
+
+from typing import Any
+
+from activities.probes.base import Read, Request, Step, document_of, told_object
+from segue.gates.loading import ModelSeen, Standing
+from segue.gates.serving import Expected, Reply, TfServing, Told, Wanted, bounded
+
+_LOADING = {"START", "LOADING"}
+
+
+def steps(asks: TfServing) -> list[Step]:
+    """The status of the model's versions, and a prediction where one is given."""
+    status = Step(status_of(asks.model), _status(asks.version), Wanted(Expected(), None, asks.version))
+    if asks.request is None:
+        return [status]
+    version = f"/versions/{asks.version}" if asks.version is not None and asks.version.isdigit() else ""
+    predicts = Request("POST", f"/v1/models/{asks.model}{version}:predict", asks.request)
+    return [status, Step(predicts, _prediction, Wanted(asks.expect), repeats=True)]
+
+
+def status_of(model: str) -> Request:
+    """Ask for the states of a model's versions."""
+    return Request("GET", f"/v1/models/{model}")
+
+
+def _status(version: str | None) -> Read:
+    def read(reply: Reply) -> Told:
+        told = told_object(reply)
+        versions = _versions(told.document)
+        available = [v["version"] for v in versions if v["state"] == "AVAILABLE"]
+        coming = [v for v in versions if v["state"] in _LOADING and version in (None, v["version"])]
+        missing = bool(coming) and (version not in available if version else not available)
+        loading = told.loading or (
+            bounded(f"version {coming[0]['version']} is {coming[0]['state']}") if missing else ""
+        )
+        is_none = reply.status == 200 and not available and not loading
+        broken = told.broken or ("no version that is AVAILABLE" if is_none else "")
+        return told._replace(
+            version=version if version in available else ", ".join(available), loading=loading, broken=broken
+        )
+
+    return read
+
+
+def _prediction(reply: Reply) -> Told:
+    told = told_object(reply)
+    if reply.status != 200 or not isinstance(told.document, dict):
+        return told
+    has = {"predictions", "outputs"} & told.document.keys()
+    return told._replace(broken=told.broken or ("" if has else "no predictions"))
+
+
+def _versions(document: Any) -> list[dict[str, str]]:
+    found = document.get("model_version_status") if isinstance(document, dict) else None
+    items = [v for v in found if isinstance(v, dict)] if isinstance(found, list) else []
+    return [
+        {
+            "version": str(v.get("version", "")),
+            "state": str(v.get("state", "")),
+            "why": str((v.get("status") or {}).get("error_message", "")),
+        }
+        for v in items
+    ]
+
+
+def state(name: str, reply: Reply) -> ModelSeen | None:
+    """Read one model's standing: the newest version's; none when it is not told."""
+    versions = _versions(document_of(reply))
+    if reply.status != 200 or not versions:
+        return None
+    newest = max(versions, key=lambda v: (v["version"].isdigit(), int(v["version"]) if v["version"].isdigit() else 0))
+    if newest["state"] == "AVAILABLE":
+        return ModelSeen(name, Standing.LOADED)
+    if newest["state"] in _LOADING:
+        return ModelSeen(name, Standing.LOADING)
+    return ModelSeen(name, Standing.FAILED, newest["why"]) if newest["why"] else None
