@@ -277,7 +277,8 @@ class Cluster:
 
     async def may(self, verb: str, group: str, resource: str, namespace: str) -> bool:
         """Whether the access rules let us do this."""
-        asked = {"namespace": namespace, "verb": verb, "group": group, "resource": resource}
+        resource, _, part = resource.partition("/")
+        asked = {"namespace": namespace, "verb": verb, "group": group, "resource": resource, "subresource": part}
         call = self._authorization.create_self_subject_access_review_without_preload_content
         with _translated(f"the right to {verb} {resource} in {namespace}"):
             body = cast("Any", {"spec": {"resourceAttributes": asked}})

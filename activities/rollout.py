@@ -11,6 +11,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities import autoscaling
 from activities.cluster import Cluster
+from activities.emptying import Emptyings
 from activities.gates.believing import Believer
 from activities.gates.own import OwnAsker
 from activities.gates.panel import Panel
@@ -100,6 +101,7 @@ class Activities:
         self._watches, self._rooms = Watches(cluster), Rooms(cluster)
         self._levers = Levers(cluster, supervisions)
         self._routers = Routers(cluster)
+        self._emptyings = Emptyings(cluster, reach or reach_of("auto", cluster))
         self._own = OwnAsker(cluster, supervisions, webhooks or {})
         self._panel = Panel({OwnGate: self._own})
 
@@ -115,6 +117,7 @@ class Activities:
         """Stop all watches."""
         await self._panel.close()
         await self._believer.close()
+        await self._emptyings.close()
         await self._rooms.close()
         await self._watches.close()
 
@@ -127,6 +130,7 @@ class Activities:
             await router.prepare(asked, prepared.owner)
         self._believer.refuse(asked.rules, prepared.wanted)
         await self._own.refuse(asked.target, asked.rules)
+        await self._emptyings.refuse(asked.target, asked.rules)
         told = (*prepared.warnings, *await autoscaling.foretell(self._cluster, asked.target, asked.rules))
         return await linted(self._cluster, asked, prepared.model_copy(update={"warnings": told}))
 
@@ -151,6 +155,7 @@ class Activities:
             else:
                 _report_blindness(watch, now)
             if seen is not None:
+                seen = self._emptyings.look(asked, seen, watch.wake)
                 decision = decide(asked.rules, asked.state, seen, now)
                 if asks_for_room(asked.state, seen, decision):
                     activity.heartbeat(Beat(seen=seen, why="the room for new replicas to be counted", at=now))

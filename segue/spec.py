@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from segue.containerspec import EnvFrom, Resources, refuse_literal_secret
+from segue.emptying import Until
 from segue.errors import Refused
 from segue.gates.loading import LoadFailures
 from segue.gates.own import OwnGate
@@ -572,6 +573,10 @@ class Drain(Model):
         default=timedelta(seconds=60),
         description="How long the next step waits for replicas that were told to stop: their requests and streams.",
     )
+    until: Until | None = Field(
+        default=None,
+        description="Old replicas are told to stop when their servers have nothing to do, or after `timeout`.",
+    )
 
     @property
     def longest(self) -> timedelta:
@@ -646,6 +651,15 @@ class Spec(Rules):
         if kind.surges(stops=bool(strategy.get("waypoints"))):
             return data
         return {**data, "strategy": {**strategy, "maxSurge": 0}}
+
+    @model_validator(mode="after")
+    def _drains_by_kind(self) -> Self:
+        kinds = ("Deployment", "DeploymentPair")
+        if self.drain is not None and self.drain.until is not None and self.target.kind not in kinds:
+            why = f"is not for a {self.target.kind}: its next replica cannot leave its Services before it stops"
+            fix = "leave it out; a preStop hook and terminationGracePeriodSeconds let it end its streams"
+            raise wrong("drain.until", "...", why, fix)
+        return self
 
     @model_validator(mode="after")
     def _fits_the_kind(self) -> Self:

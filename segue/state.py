@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
+from segue.emptying import Emptying
 from segue.gates.policy import GatePolicy
 from segue.gates.tally import ALONG, Tally
 from segue.gates.verdict import Result, Verdict
@@ -179,6 +180,8 @@ class State(Frozen):
     """A person told the rollout to write over the foreign change."""
     needs_human: bool = False
     promoted: bool = False
+    emptying: Emptying | None = None
+    """Old replicas are to end what they have begun before they are told to stop; none while no one is asked to."""
     resize: int | None = None
     settling: bool = False
     retarget: Retarget | None = None
@@ -282,7 +285,17 @@ class State(Frozen):
             writes=self.writes + writes,
             overrules=False,
             verified=False,
+            emptying=None,
         ).noted(now, "scaled", f"{why} {counts}")
+
+    def after_drain(self, counts: Counts | None, why: str, now: float) -> Self:
+        """Record that old replicas are to become empty before they go, or that they stay after all (no ``counts``)."""
+        emptying = Emptying(old=counts.old, since=now) if counts else None
+        return self.but(emptying=emptying, progress_at=now).noted(now, "drains" if counts else "stays", why)
+
+    def after_emptied(self, emptied: str, now: float, *, late: bool) -> Self:
+        """Record what came of it, after the move: a warning where not all of them became empty in time."""
+        return self.noted(now, "warning" if late else "drained", emptied) if emptied else self
 
     def after_route(self, routed: Routed, why: str, writes: int, now: float) -> Self:
         """Record where the traffic goes now; what was verified is asked again after a step back."""
@@ -369,6 +382,7 @@ class State(Frozen):
             tallies=(),
             held=None,
             settling=False,
+            emptying=None,
             progress_at=now,
         ).noted(now, "retargeted", str(wanted), who)
 
@@ -419,7 +433,7 @@ class State(Frozen):
         """Turn round: from here on the goal is the baseline."""
         return self.but(
             goal=Goal.BACK, ending=ending, failure=problem, waypoint=None, held=None, paused="", retarget=None,
-            settling=False, verified=False, asleep=False, crowded="", progress_at=now,
+            settling=False, verified=False, asleep=False, crowded="", emptying=None, progress_at=now,
         ).noted(now, "going back", str(problem), by)  # fmt: skip
 
     def passing(self, now: float) -> Self:

@@ -181,6 +181,8 @@ class RolloutWorkflow:
             case Act.ASK:
                 gates = [gate for gate in self._spec.asked_gates if gate.name in decision.gates]
                 self._state = self._state.after_ask(gates, now, stops=decision.stops)
+            case Act.DRAIN:
+                self._state = self._state.after_drain(decision.counts, decision.why, now)
             case Act.VERIFY:
                 await self._verify(decision)
             case Act.FAIL:
@@ -660,7 +662,7 @@ def _after(state: State, decision: Decision, written: Written, now: float, endin
     recorders: dict[Act, Callable[[], State]] = {
         Act.SCALE: lambda: state.after_scale(
             _counts_of(decision), decision.why, now, written.mark, written.writes, decision.fits
-        ),
+        ).after_emptied(decision.emptied, now, late=decision.cut),
         Act.SETTLE: lambda: state.after_settle(_counts_of(decision), written.writes, now, written.mark),
         Act.ROUTE: lambda: state.after_route(_routed_by(decision, written), decision.why, written.writes, now),
         Act.RESIZE: lambda: state.after_resize(decision.replicas or 0, now, written.mark),
