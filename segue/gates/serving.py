@@ -13,6 +13,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
+import jsonpath_rfc9535
 import regex
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -75,8 +76,6 @@ class JsonValue(Model):
 
 
 def _refuse_path(path: str) -> None:
-    import jsonpath_rfc9535  # noqa: PLC0415 - it takes long to load, and few specs have one
-
     try:
         query = jsonpath_rfc9535.compile(path)
     except (jsonpath_rfc9535.JSONPathError, ValueError) as error:
@@ -440,8 +439,6 @@ def _late(what: str, allowed_s: float | None, took_s: float | None) -> str:
 
 def _value_fault(wanted: JsonValue, document: Any) -> str:
     """Say how one value differs; empty when it is as wanted."""
-    import jsonpath_rfc9535  # noqa: PLC0415 - see _refuse_path
-
     found = jsonpath_rfc9535.compile(wanted.path).find(document).values() if document is not None else []
     if not found:
         return f"answered without {wanted.path}: {shown(document)}"

@@ -94,6 +94,10 @@ class Lab:
     def grant_jobs(self) -> None:
         """Let the worker's user ask by Jobs, by the role that is published for it."""
         role, binding = yaml.safe_load_all((ROOT / "deploy/rbac-gates.yaml").read_text())
+
+    def let_ask_pods(self) -> None:
+        """Give the worker's user the optional rights to ask pods by the API server, and to read logs and events."""
+        role, binding = yaml.safe_load_all((ROOT / "deploy/rbac-serving.yaml").read_text())
         self._rbac.create_namespaced_role(self.namespace, role)
         self._rbac.create_namespaced_role_binding(self.namespace, binding)
 

@@ -37,6 +37,7 @@ class Server:
 
 MLSERVER = Server("segue.local/mlserver", "/v2/health/ready")
 STREAMS = Server("segue.local/streams", "/health")
+MODELS = Server("segue.local/models", "/v2/models/m6/ready")
 
 
 @dataclass
