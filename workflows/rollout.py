@@ -181,8 +181,6 @@ class RolloutWorkflow:
             case Act.ASK:
                 gates = [gate for gate in self._spec.asked_gates if gate.name in decision.gates]
                 self._state = self._state.after_ask(gates, now, stops=decision.stops)
-            case Act.DRAIN:
-                self._state = self._state.after_drain(decision.counts, decision.why, now)
             case Act.VERIFY:
                 await self._verify(decision)
             case Act.FAIL:
@@ -192,12 +190,8 @@ class RolloutWorkflow:
                 self._state = self._state.failing(_problem(decision), now, roll_back=roll_back)
             case Act.HOLD | Act.CONTINUE:
                 self._state = self._state.after_foreign(self._seen.foreign if self._seen else None, now)
-            case Act.SLEEP | Act.WAKE:
-                self._state = self._state.after_sleep(decision.act is Act.SLEEP, decision.why, now)
-            case Act.CROWDED | Act.ROOMY:
-                self._state = self._state.after_crowded(decision.why if decision.act is Act.CROWDED else "", now)
-            case Act.ALARM | Act.CALM:
-                self._state = self._state.after_alarm(decision.why if decision.act is Act.ALARM else "", now)
+            case Act.SLEEP | Act.WAKE | Act.CROWDED | Act.ROOMY | Act.ALARM | Act.CALM | Act.DRAIN:
+                self._state = _turned(self._state, decision, now)
             case Act.FENCED:
                 self._state = self._state.after_fenced(decision.why, now)
             case Act.FINISH if not self._state.claimed:
@@ -655,6 +649,19 @@ def _ended(watch: "asyncio.Task[Any]") -> None:
 
 def _now() -> float:
     return workflow.now().timestamp()
+
+
+def _turned(state: State, decision: Decision, now: float) -> State:
+    """Record what begins or ends to be so, without anything written."""
+    match decision.act:
+        case Act.SLEEP | Act.WAKE:
+            return state.after_sleep(decision.act is Act.SLEEP, decision.why, now)
+        case Act.CROWDED | Act.ROOMY:
+            return state.after_crowded(decision.why if decision.act is Act.CROWDED else "", now)
+        case Act.DRAIN:
+            return state.after_drain(decision.counts, decision.why, now)
+        case _:
+            return state.after_alarm(decision.why if decision.act is Act.ALARM else "", now)
 
 
 def _after(state: State, decision: Decision, written: Written, now: float, ending: Outcome) -> State:

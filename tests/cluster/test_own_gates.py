@@ -31,7 +31,7 @@ async def lab(stack: Stack, hooks: Webhooks, tmp_path_factory: pytest.TempPathFa
     secret.write_bytes(SECRET + b"\n")
     path = f"{ROOT / 'tests/support'}:{install_plugin(folder)}"
     async with open_lab(stack) as opened:
-        opened.grant_jobs()
+        opened.let_make_jobs()
         opened.worker(SEGUE_WEBHOOKS=hooks.settings(secret), PYTHONPATH=path)
         yield opened
 
@@ -141,7 +141,7 @@ def running_pods(lab: Lab, selector: str) -> list[Any]:
 async def test_a_job_survives_its_worker(stack: Stack, lab: Lab) -> None:
     """Killed while a Job runs, the worker that comes after it finds the same Job, and makes no second one."""
     async with open_lab(stack) as own:
-        own.grant_jobs()
+        own.let_make_jobs()
         worker = own.worker()
         gate = {"name": "mine", "interval": "1s", "job": {"image": "example/check:1"}}
         async with own.case("chat", 2, gates=[gate]) as case:
