@@ -490,20 +490,30 @@ def _emptied(rules: Rules, state: State, seen: Observation, move: Decision, now:
         return move
     began, timeout_s = state.emptying, drain.timeout.total_seconds()
     if began is None or began.old < counts.old or began.old >= seen.old.total:
-        why = f"{seen.old.total - counts.old} old replicas to become empty before they stop (at most {timeout_s:g} s)"
+        going = seen.old.total - counts.old
+        why = f"{_replicas(going)} to become empty before {_it(going)} told to stop (at most {timeout_s:g} s)"
         return Decision(act=Act.DRAIN, why=why, counts=counts, empties=True)
     # Meanwhile more may have become ready: those that began go first, and the others after them.
-    kept = Counts(began.old, min(counts.new, max(seen.asked.new, sum(counts) - began.old)))
+    most = move.fits or resolve_budget(rules.strategy, seen.replicas).ceiling
+    kept = Counts(began.old, min(counts.new, max(seen.asked.new, most - began.old)))
     found, took = seen.emptiness, f"{now - began.since:.0f} s"
     gone = move.model_copy(update={"counts": kept, "why": _why(seen, kept), "empties": True})
     if found is not None and found.since is not None and now >= found.since + drain.quiet.total_seconds():
-        return gone.model_copy(update={"emptied": f"{found.number} old replicas were empty after {took}"})
+        return gone.model_copy(update={"emptied": f"{_replicas(found.number)} empty after {took}"})
     if now >= began.since + timeout_s:
         left = f"drain.timeout is over after {took}: {found or 'nothing is known of the old replicas'}"
         return gone.model_copy(update={"emptied": left, "cut": True})
     why = f"old replicas to become empty: {found or 'they are being asked'} (at most {timeout_s:g} s)"
     wakes = [began.since + timeout_s, *([found.since + drain.quiet.total_seconds()] if found and found.since else [])]
     return Decision(act=Act.WAIT, why=why, empties=True, wake_at=min(at for at in wakes if at > now))
+
+
+def _replicas(number: int) -> str:
+    return f"{number} old replica{'s' if number != 1 else ''}"
+
+
+def _it(number: int) -> str:
+    return "they are" if number != 1 else "it is"
 
 
 def _spared(state: State, decision: Decision) -> Decision | None:

@@ -3,12 +3,14 @@
 import re
 
 MASK = "***"
+MAX_LENGTH = 8192
+"""Of a text that is looked at: some patterns take longer than a text is long."""
 _PLAIN_NUMBER = re.compile(r"\d+(\.\d+)?(ms|s|%)?")
 """``time per output token: 12.5ms`` is no secret."""
 
 _NAMED = re.compile(
     r"""(?ix)
-    (?P<name>[\w.-]*(?:password|passwd|passphrase|token|secret|api[_-]?key|access[_-]?key|private[_-]?key|credentials?)
+    (?P<name>(?:password|passwd|passphrase|token|secret|api[_-]?key|access[_-]?key|private[_-]?key|credentials?)
         ["']?\s*[=:]\s*["']?)
     (?P<value>[^\s"',;&]+)"""
 )
@@ -24,7 +26,8 @@ _BARE = (
 
 
 def masked(text: str) -> str:
-    """Return the text with the values of what looks like secrets replaced by ``***``."""
+    """Return the text, cut to ``MAX_LENGTH``, with the values of what looks like secrets replaced by ``***``."""
+    text = text[:MAX_LENGTH]
     for pattern, replacement in _BARE:
         text = pattern.sub(replacement, text)
     return _NAMED.sub(_mask, text)

@@ -48,4 +48,4 @@ def is_signed(secret: bytes, body: bytes, header: str, now_s: float, tolerance_s
     parts = dict(part.split("=", 1) for part in header.split(",") if "=" in part)
     if not parts.get("t", "").isdecimal() or abs(now_s - int(parts["t"])) > tolerance_s:
         return False
-    return hmac.compare_digest(signature(secret, body, int(parts["t"])), header)
+    return hmac.compare_digest(signature(secret, body, int(parts["t"])).encode(), header.encode())

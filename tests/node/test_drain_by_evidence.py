@@ -39,7 +39,7 @@ async def test_no_stream_is_cut(serving: Serving) -> None:
     report, outcomes = await rolled(serving, "v2", EMPTY)
     assert not outcomes.cut, [stream.why for stream in outcomes.cut][:5]
     drained = details(report, "drained")
-    assert len(drained) == REPLICAS and all("1 old replicas were empty after" in each for each in drained), drained
+    assert len(drained) == REPLICAS and all("1 old replica empty after" in each for each in drained), drained
     assert any("cut on a way back" in each for each in details(report, "warning"))
 
 

@@ -1,13 +1,11 @@
 """Ready is not serving: real model servers are asked before they are believed, and what fails is told and taken back."""
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
-from harness import Case, until
-from segue_local import Stack
-from serving import INFER, MLSERVER, MODELS, REPLICAS, STREAMS, Serving, assert_nothing_lost
+from harness import Case
+from serving import INFER, MLSERVER, REPLICAS, Serving
 
 QUICK = {"minReady": "1s", "deadline": "1m"}
 SOON_S = 10.0
