@@ -1,6 +1,7 @@
 """The only Kubernetes client, and the only place where its errors are translated."""
 
 import asyncio
+import builtins
 import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -62,7 +63,6 @@ class Cluster:
             "horizontalpodautoscalers": autoscaling.list_namespaced_horizontal_pod_autoscaler_without_preload_content,
             "services": self._core.list_namespaced_service_without_preload_content,
             "resourcequotas": self._core.list_namespaced_resource_quota_without_preload_content,
-            "events": self._core.list_namespaced_event_without_preload_content,
         }
         self._gets: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "services": self._core.read_namespaced_service_without_preload_content,
@@ -323,6 +323,17 @@ class Cluster:
             )  # fmt: skip
             await _raise_for(response)
             return str(await response.text())
+
+    async def events(self, namespace: str, pod: str, reason: str) -> builtins.list[Object]:
+        """Return the events of a pod with one reason, as many as the API server gives at once."""
+        fields = f"involvedObject.kind=Pod,involvedObject.name={pod},reason={reason}"
+        call = self._core.list_namespaced_event_without_preload_content
+        with _translated(f"events in {namespace}"):
+            found = await _json(
+                await call(namespace, field_selector=fields, limit=100, _request_timeout=REQUEST_TIMEOUT_S)
+            )
+        items: builtins.list[Object] = found["items"]
+        return items
 
     async def watch(self, kind: str, namespace: str, resource_version: str) -> AsyncIterator[tuple[str, Object]]:
         """Yield (event type, object) from ``resource_version`` on; ends after some minutes, as the server wants.

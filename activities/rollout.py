@@ -12,6 +12,7 @@ from temporalio.exceptions import ApplicationError
 from activities import autoscaling
 from activities.cluster import Cluster
 from activities.emptying import Emptyings
+from activities.explaining import explained
 from activities.gates.believing import Believer
 from activities.gates.own import OwnAsker
 from activities.gates.panel import Panel
@@ -171,11 +172,18 @@ class Activities:
                 gathers_until = (gathers_until or now + GATHER_S) if gathers else None
                 is_due = decision.act is not Act.WAIT and now >= (gathers_until or now)
                 if is_due or time.monotonic() >= ends_at:
-                    return Watched(decision=decision, seen=seen)
+                    return Watched(decision=await self._explained(asked, decision, seen), seen=seen)
                 wake_s = (gathers_until or decision.wake_at or now + BEAT_S) - now
             else:
                 wake_s = BEAT_S
             await watch.changed(min(max(wake_s, 0.01), BEAT_S))
+
+    async def _explained(self, asked: WatchInput, decision: Decision, seen: Observation) -> Decision:
+        """Return a failure with what explains it."""
+        if decision.act is not Act.FAIL or decision.problem is None:
+            return decision
+        problem = await explained(self._cluster, asked.target.namespace, decision.problem, seen)
+        return decision.model_copy(update={"problem": problem, "why": str(problem)})
 
     async def _with_room(self, seen: Observation, asked: WatchInput) -> Observation | None:
         """Return what was seen with the room for more; none while that is being counted."""

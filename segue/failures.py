@@ -2,12 +2,22 @@
 
 from collections.abc import Iterable
 
+from segue.gates.serving import bounded
 from segue.observation import Cause, Problem
 from segue.replica import ContainerFacts, Replica
 
 # https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/images/types.go
 _IMAGE_HOPELESS = frozenset({"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
 _IMAGE_TRYING = frozenset({"ErrImagePull", "RegistryUnavailable", "SignatureValidationFailed"})
+_REFUSALS = (
+    "not found",
+    "manifest unknown",
+    "unauthorized",
+    "denied",
+    "forbidden",
+    "no basic auth",
+    "invalid reference",
+)
 _CONFIGURATION = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
 
@@ -28,12 +38,13 @@ def diagnose(replica: Replica, max_restarts: int) -> Problem | None:
 
 
 def _container_problem(seen: ContainerFacts, max_restarts: int) -> Problem | None:
-    said = f"{seen.name}: {seen.waiting_message or seen.waiting}"
+    said = bounded(f"{seen.name}: {seen.waiting_message or seen.waiting}")
+    unpulled = bounded(f"{seen.name}: image {seen.image or '?'}: {seen.waiting}: {_registrys(seen.waiting_message)}")
     too_often = seen.restarts > max_restarts
     cases = (
-        (seen.ended == "OOMKilled", Cause.OUT_OF_MEMORY, f"{seen.name} was killed for lack of memory", too_often),
-        (seen.waiting in _IMAGE_HOPELESS, Cause.IMAGE_PULL, said, True),
-        (seen.waiting in _IMAGE_TRYING, Cause.IMAGE_PULL, said, False),
+        (seen.ended == "OOMKilled", Cause.OUT_OF_MEMORY, _outgrown(seen), too_often),
+        (seen.waiting in _IMAGE_HOPELESS, Cause.IMAGE_PULL, unpulled, True),
+        (seen.waiting in _IMAGE_TRYING, Cause.IMAGE_PULL, unpulled, _is_final(seen.waiting_message)),
         (seen.waiting in _CONFIGURATION, Cause.CONFIGURATION, said, True),
         (seen.waiting == "CrashLoopBackOff", Cause.CRASH_LOOP, f"{seen.name} {_exit(seen)}", too_often),
         (too_often, Cause.RESTARTED, f"{seen.name} {_exit(seen)}", True),
@@ -42,6 +53,35 @@ def _container_problem(seen: ContainerFacts, max_restarts: int) -> Problem | Non
         if applies:
             return Problem(cause=cause, message=message, hopeless=hopeless)
     return None
+
+
+def _outgrown(seen: ContainerFacts) -> str:
+    limit = f"; its limit is {seen.memory_limit}" if seen.memory_limit else ""
+    return f"{seen.name} was killed for lack of memory{limit}"
+
+
+def _registrys(message: str) -> str:
+    """Return what the registry said: the kubelet wraps it in the name of the image and its own retries."""
+    return message.rpartition("rpc error: ")[2] or "no reason is told"
+
+
+def _is_final(message: str) -> bool:
+    """Whether a registry said no: what failed on the way may pass."""
+    return any(word in message.lower() for word in _REFUSALS)
+
+
+def with_log(problem: Problem, last_words: str) -> Problem:
+    """Add a container's last lines."""
+    return _with(problem, f"; its last words: {last_words}" if last_words else "")
+
+
+def with_probe(problem: Problem, said: str) -> Problem:
+    """Add what a probe said: the kubelet names it (``Readiness probe failed: ...``)."""
+    return _with(problem, f"; {bounded(said)}" if said and said not in problem.message else "")
+
+
+def _with(problem: Problem, more: str) -> Problem:
+    return problem.model_copy(update={"message": f"{problem.message}{more}"})
 
 
 def _exit(seen: ContainerFacts) -> str:

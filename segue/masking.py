@@ -1,38 +1,46 @@
-"""Masks what looks like a secret in texts that others wrote, before they are recorded where many can read them."""
+"""Hides what looks like a secret in what others say, before it is kept where many can read it.
+
+Each pattern is tried at one place of a word only, so that no text, whoever wrote it, keeps a worker busy.
+"""
 
 import re
 
+LINE_END = " ⏎ "
+"""Between the lines of a log on one line."""
 MASK = "***"
-MAX_LENGTH = 8192
-"""Of a text that is looked at: some patterns take longer than a text is long."""
-_PLAIN_NUMBER = re.compile(r"\d+(\.\d+)?(ms|s|%)?")
-"""``time per output token: 12.5ms`` is no secret."""
-
-_NAMED = re.compile(
-    r"""(?ix)
-    (?P<name>(?:password|passwd|passphrase|token|secret|api[_-]?key|access[_-]?key|private[_-]?key|credentials?)
-        ["']?\s*[=:]\s*["']?)
-    (?P<value>[^\s"',;&]+)"""
+_NAME = re.compile(r"(?<![\w.-])[\w.-]++(?=\"?\s*[=:])")
+_SECRET = re.compile(
+    r"(?i)passw(?:or)?d|passphrase|token|secret|api[_-]?key|access[_-]?key|private[_-]?key|credential|authorization"
 )
-_BARE = (
-    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), MASK),
-    (re.compile(r"(?i)\b(authorization[\"']?\s*[:=]\s*[\"']?(?:\w+\s+)?)[^\s\"',;]+"), rf"\1{MASK}"),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), rf"\1 {MASK}"),
-    (re.compile(r"(://[^/\s:@]*:)[^/\s@]+@"), rf"\1{MASK}@"),
-    (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), MASK),  # a JSON Web Token
-    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), MASK),
-    (re.compile(r"\b(?:hf|ghp|gho|ghs|glpat|sk|xox[abp])[_-][\w-]{16,}"), MASK),
+_VALUE = re.compile(r"(?i)\"?\s*[=:]\s*\"?(?P<value>(?:(?:bearer|basic)\s+)?[^\s\"',;&]+)")
+_BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}")
+_IN_ADDRESS = re.compile(r"(?<=://)[^\s/@:]*:[^\s/@]+(?=@)")
+_KNOWN = re.compile(
+    r"(?<![\w-])(?:A[KS]IA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{20,}|glpat-[\w-]{16,}|hf_[A-Za-z0-9]{20,}"
+    r"|sk-[A-Za-z0-9_-]{16,}|xox[abpr]-[\w-]{10,}|eyJ[\w-]{4,}\.[\w-]+\.[\w-]*)"
 )
+_KEY_BLOCK = re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[^-]*(?:-----END [A-Z ]{0,40}PRIVATE KEY-----)?")
 
 
 def masked(text: str) -> str:
-    """Return the text, cut to ``MAX_LENGTH``, with the values of what looks like secrets replaced by ``***``."""
-    text = text[:MAX_LENGTH]
-    for pattern, replacement in _BARE:
-        text = pattern.sub(replacement, text)
-    return _NAMED.sub(_mask, text)
+    """Return the text without what looks like a secret: by its name, its form, or as part of an address."""
+    text = _without_named(_KEY_BLOCK.sub(MASK, text))
+    text = _BEARER.sub(lambda m: f"{m[1]} {MASK}", text)
+    return _KNOWN.sub(MASK, _IN_ADDRESS.sub(MASK, text))
 
 
-def _mask(found: re.Match[str]) -> str:
-    is_count = "token" in found["name"].lower() and _PLAIN_NUMBER.fullmatch(found["value"])
-    return found[0] if is_count else f"{found['name']}{MASK}"
+def _without_named(text: str) -> str:
+    kept, at = [], 0
+    for name in _NAME.finditer(text):
+        value = _VALUE.match(text, name.end()) if name.start() >= at and _SECRET.search(name[0]) else None
+        if value is not None:
+            kept += [text[at : value.start("value")], MASK]
+            at = value.end()
+    return "".join((*kept, text[at:]))
+
+
+def tail(text: str, lines: int = 10, characters: int = 1000) -> str:
+    """Return the last lines of a log, bounded and masked."""
+    said = [" ".join(line.split()) for line in masked(text).splitlines()]
+    last = LINE_END.join([line for line in said if line][-lines:])
+    return last if len(last) <= characters else f"...{last[3 - characters :]}"

@@ -13,6 +13,9 @@ class ContainerFacts(NamedTuple):
     ended: str = ""
     """Reason of the present or latest termination."""
     exit_code: int | None = None
+    image: str = ""
+    memory_limit: str = ""
+    """What it may have, as a Kubernetes quantity."""
 
 
 class Replica(NamedTuple):

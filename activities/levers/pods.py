@@ -54,7 +54,7 @@ def read_replica(pod: Object, version: str) -> Replica:
         unschedulable=scheduled.get("message", "") if unplaced else "",
         unplaced_since=_seconds(scheduled.get("lastTransitionTime")) if unplaced else None,
         unready="" if is_ready(pod) else ready.get("message", ""),
-        containers=tuple(_container(c) for c in pod.get("status", {}).get("containerStatuses", [])),
+        containers=tuple(_containers(pod)),
         marked=ready.get("status") == "False" and ready.get("reason") == DRAINING,
         first=goes_first(pod),
         uid=pod["metadata"].get("uid", ""),
@@ -71,7 +71,15 @@ def _ports(pod: Object) -> Iterator[tuple[str, int]]:
                 yield port["name"], port["containerPort"]
 
 
-def _container(status: dict[str, Any]) -> ContainerFacts:
+def _containers(pod: Object) -> Iterator[ContainerFacts]:
+    """Read all containers; those that only prepare the others first, where they keep them from beginning."""
+    written = {c["name"]: c for kind in ("initContainers", "containers") for c in pod.get("spec", {}).get(kind, [])}
+    for kind in ("initContainerStatuses", "containerStatuses"):
+        for status in pod.get("status", {}).get(kind, []):
+            yield _container(status, written.get(status["name"], {}))
+
+
+def _container(status: dict[str, Any], written: dict[str, Any]) -> ContainerFacts:
     state, last = status.get("state", {}), status.get("lastState", {})
     waiting = state.get("waiting", {})
     ended = state.get("terminated") or last.get("terminated") or {}
@@ -82,6 +90,8 @@ def _container(status: dict[str, Any]) -> ContainerFacts:
         waiting_message=waiting.get("message", ""),
         ended=ended.get("reason", ""),
         exit_code=ended.get("exitCode"),
+        image=written.get("image", ""),
+        memory_limit=str(written.get("resources", {}).get("limits", {}).get("memory", "")),
     )
 
 

@@ -1,4 +1,4 @@
-"""Ready is not serving: real model servers are asked before they are believed, and what fails is told and taken back."""
+"""Ready is not serving: real model servers are asked before they are believed; what fails is told, and taken back."""
 
 import asyncio
 from typing import Any
@@ -64,3 +64,101 @@ async def test_a_version_that_answers_wrong_is_taken_back(asking: Serving) -> No
         outcomes = await asyncio.to_thread(load.stop)
     assert len(outcomes.failed) == len(so_far.failed) and not outcomes.dropped
     assert outcomes.by_version.keys() >= {"v1", "v2"}
+
+
+async def test_a_stream_is_believed(asking: Serving) -> None:
+    """Asked at the pod's own address: one that fails, one whose first token is late; then one that streams."""
+    chat = {"model": "words", "stream": True, "firstToken": "2s", "maxTokens": 2}
+    bad = [("errors", "answered 500, not 200"), ("slow-first-token", "s; 2 s are allowed")]
+    await asking.deploy("chat", STREAMS, replicas=2)
+    asking.lab.worker(SEGUE_POD_ACCESS="direct")
+    for tag, why in bad:
+        serving = {"checks": [{"openAI": chat}], "requests": 2, "tries": 2}
+        async with asking.lab.rolled("chat", STREAMS.change(tag), readiness=QUICK, serving=serving) as case:
+            report = await case.ends("RolledBack")
+        assert report.status.reason.startswith("Serving: ") and why in report.status.reason, report.status.reason
+        case.watcher.assert_within(2, 3, passing=1)
+    told = {"expect": {"json": [{"path": "$.system_fingerprint", "equals": "{tag}"}]}}
+    serving = {"checks": [{"openAI": {**chat, **told}}, {"http": {"path": "/health", "expect": {"matches": "{tag}"}}}]}
+    async with asking.lab.rolled("chat", STREAMS.change("v2"), readiness=QUICK, serving=serving) as case:
+        await case.ends("Completed")
+    case.watcher.assert_within(2, 3)
+
+
+async def test_the_worker_is_killed_while_it_asks(asking: Serving) -> None:
+    """Killed while it asks the second new replica, the next worker believes the first before anything moves."""
+    await asking.deploy("chat", MLSERVER)
+    worker = asking.lab.worker()
+    serving = {"checks": [inference("v3-{tag}")], "requests": 10}  # each answer takes 0.4 s
+    with asking.traffic("chat") as load:
+        async with asking.lab.rolled("chat", MLSERVER.change("slow"), readiness=QUICK, serving=serving) as case:
+
+            def asks_second() -> bool:
+                now = case.watcher.samples[-1].by_image
+                return sum(ready for version, _, ready in now if ":slow " in version) >= 2
+
+            await until("the second new replica to be Ready", asks_second)
+            await asyncio.sleep(1.5)  # minReady, and then some of the requests
+            worker.kill()
+            worker.start()
+            await case.ends("Completed")
+        case.watcher.assert_within(REPLICAS, REPLICAS + 1)
+        never_asked_back(case)
+        await asking.serves("chat")
+        assert_nothing_lost(await asyncio.to_thread(load.stop))
+
+
+async def test_models_that_do_not_load(asking: Serving) -> None:
+    """Three models that others have loaded do not load on a replica that is Ready: critical. Slow loads may take long."""
+    await asking.deploy("many", MODELS, replicas=2)
+    asking.lab.worker()
+    loads = {"protocol": "openInference", "loadTimeout": "1s", "interval": "1s"}
+    async with asking.lab.rolled("many", MODELS.change("three-missing"), readiness=QUICK, loadFailures=loads) as case:
+        report = await case.ends("RolledBack")
+    assert report.status.reason.startswith("Loading: many-"), report.status.reason
+    assert "3 models that are loaded on other replicas did not load (m1, m2, m3)" in report.status.reason
+    case.watcher.assert_within(2, 3, passing=1)
+    pauses = {"env": {"server": {"LOAD_PAUSE_S": "1.5"}}}
+    patient = {"minReady": "0s", "deadline": "6s"}  # six models take nine seconds and more
+    async with asking.lab.rolled(
+        "many", MODELS.change("v2", **pauses), readiness=patient, loadFailures={**loads, "loadTimeout": "90s"}
+    ) as case:
+        await case.ends("Completed")
+    case.watcher.assert_within(2, 3)
+
+
+FAILURES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
+    "image-pull": (
+        {"patch": {"spec": {"containers": [
+            {"name": "server", "image": "registry.invalid/llm:9", "imagePullPolicy": "IfNotPresent"}]}}},
+        QUICK, ["ImagePull: ", "image registry.invalid/llm:9: ", "registry.invalid"],
+    ),
+    "crash-loop": (
+        MLSERVER.change("cannot-load"), QUICK,
+        ["ended with exit code 0 and was restarted 1 time", "its last words: ", "EOFError"],
+    ),
+    "never-ready": (
+        MLSERVER.change("never-ready"), {"minReady": "1s", "deadline": "8s"},
+        ["Unready: ", "no progress for 8 s", "Readiness probe failed: HTTP probe failed with statuscode: "],
+    ),
+}  # fmt: skip
+
+
+async def test_causes_are_told(asking: Serving) -> None:
+    """A registry's word, a crash's last lines, a probe's message: each told soon after it can be known; nothing lost."""
+    for name in FAILURES:
+        await asking.deploy(name, MLSERVER, replicas=1)
+    asking.lab.worker()
+
+    async def one(name: str) -> None:
+        change, readiness, words = FAILURES[name]
+        async with asking.lab.rolled(name, change, readiness=readiness) as case:
+            report = await case.ends("RolledBack")
+        for word in words:
+            assert word in report.status.reason, report.status.reason
+        case.watcher.assert_within(1, 2, passing=1)
+        print(name, report.status.reason)
+
+    with asking.traffic("crash-loop") as load:
+        await asyncio.gather(*map(one, FAILURES))
+        assert_nothing_lost(await asyncio.to_thread(load.stop))

@@ -1,0 +1,64 @@
+"""Adds to a failure what explains it: a crash's last words, a probe's message.
+
+It is asked for just before the failure is told, and not at each look.
+What may not be read (``deploy/rbac-serving.yaml``), or does not come in time, is left out: the failure is told anyway.
+"""
+
+import asyncio
+import logging
+
+from activities.cluster import Cluster, Object
+from segue.errors import SegueError
+from segue.failures import with_log, with_probe
+from segue.masking import tail
+from segue.observation import Cause, Observation, Problem
+from segue.replica import ContainerFacts, Replica
+
+LIMIT_S = 2.5
+"""A watch that is asked to tell must not fall silent meanwhile."""
+_LINES = 10
+_ENDED = {Cause.CRASH_LOOP, Cause.RESTARTED, Cause.OUT_OF_MEMORY}
+_PROBED = {Cause.UNREADY, Cause.RESTARTED, Cause.DEADLINE, Cause.LOADING}
+
+log = logging.getLogger(__name__)
+
+
+async def explained(cluster: Cluster, namespace: str, problem: Problem, seen: Observation) -> Problem:
+    """Return the problem with what its replica's log and events say of it."""
+    replica = next((r for r in seen.pods.new if r.name == problem.replica), None)
+    if replica is None:
+        return problem
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            if problem.cause in _PROBED:
+                problem = with_probe(problem, await _probe_said(cluster, namespace, replica))
+            if problem.cause in _ENDED:
+                problem = with_log(problem, await _last_words(cluster, namespace, replica))
+    except (SegueError, TimeoutError) as error:
+        log.info("nothing more is known of %s/%s: %s", namespace, replica.name, error)
+    return problem
+
+
+async def _last_words(cluster: Cluster, namespace: str, replica: Replica) -> str:
+    """The last lines of the container that ended."""
+    container = next((c for c in replica.containers if c.ended or c.restarts), None)
+    if container is None:
+        return ""
+    said = await cluster.pod_log(namespace, replica.name, container.name, previous=_runs_again(container), lines=_LINES)
+    return tail(said, _LINES)
+
+
+def _runs_again(container: ContainerFacts) -> bool:
+    """Whether the run that ended is the one before."""
+    return container.restarts > 0 and not container.waiting
+
+
+async def _probe_said(cluster: Cluster, namespace: str, replica: Replica) -> str:
+    """The latest event of a probe that failed."""
+    found = await cluster.events(namespace, replica.name, "Unhealthy")
+    mine = [e for e in found if e.get("involvedObject", {}).get("uid") == replica.uid]
+    return str(max(mine, key=_happened)["message"]) if mine else ""
+
+
+def _happened(event: Object) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or "")

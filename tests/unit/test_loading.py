@@ -1,0 +1,229 @@
+"""Load failures: ModelMesh's fail-fast, by its own cases, and what is seen of models over time."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from activities.probes import modelmesh, openinference, tfserving, torchserve
+from segue.gates.loading import (
+    Ledger,
+    LoadFailures,
+    ModelSeen,
+    Outcome,
+    Standing,
+    in_bootstrap,
+    judge_loads,
+    tally_of,
+)
+from segue.gates.serving import Reply
+from segue.replica import ContainerFacts, Replica
+
+FACTS = json.loads((Path(__file__).parents[1] / "facts/failfast_cases.json").read_text())
+T0 = 1_000_000.0
+LOADED, LOADING, FAILED, UNAVAILABLE = Standing
+
+
+def rules(**given: Any) -> LoadFailures:
+    return LoadFailures.model_validate({"protocol": "openInference", **given})
+
+
+def outcome(event: dict[str, Any]) -> Outcome:
+    def seconds(name: str) -> float | None:
+        return event[name] / 1000 if name in event else None
+
+    elsewhere = seconds("loadedElsewhereAgeMs"), seconds("failedElsewhereAgeMs")
+    return Outcome(event["t"] / 1000, event["kind"] == "failure", "m", *elsewhere)
+
+
+@pytest.mark.parametrize("case", FACTS["cases"], ids=lambda case: case["name"])
+def test_fail_fast(case: dict[str, Any]) -> None:
+    """Each case ends ready or not as ModelMesh does, and turns at the very event at which it turns there."""
+    limits = rules(bootstrapPeriod=f"{FACTS['periodMs']}ms", loadTimeout="1m")
+    outcomes = [outcome(event) for event in case["events"]]
+    assert bool(judge_loads(limits, outcomes)) is case["notReady"]
+    turned = next((o.at_s * 1000 for n, o in enumerate(outcomes) if judge_loads(limits, outcomes[: n + 1])), None)
+    assert turned == case["atMs"]
+
+
+LIMITS: list[tuple[str, dict[str, Any], list[Outcome], bool]] = [
+    ("third-critical", {}, [Outcome(1, True, n, 90.0) for n in "abc"], True),
+    ("loaded-too-short", {}, [Outcome(1, True, n, 89.0) for n in "abc"], False),
+    ("critical-limit", {"criticalLimit": 0}, [Outcome(1, True, "a", 90.0)], True),
+    ("general-limit", {"generalLimit": 1}, [Outcome(1, True), Outcome(2, True)], True),
+    ("half-is-not-more", {"generalLimit": 1}, [Outcome(1, True), Outcome(2, False)], False),
+    ("known-elsewhere", {"criticalLimit": 0}, [Outcome(1, True, "a", 90.0, 1800.0)], False),
+    ("not-long-known", {"criticalLimit": 0}, [Outcome(1, True, "a", 90.0, 1799.0)], True),
+    ("after-the-period", {"criticalLimit": 0}, [Outcome(180, True, "a", 90.0)], False),
+    ("own-period", {"criticalLimit": 0, "bootstrapPeriod": "5m"}, [Outcome(180, True, "a", 90.0)], True),
+]
+
+
+@pytest.mark.parametrize(("limits", "outcomes", "fails"), [row[1:] for row in LIMITS], ids=[row[0] for row in LIMITS])
+def test_limits(limits: dict[str, Any], outcomes: list[Outcome], fails: bool) -> None:
+    """Every threshold is a setting, and is exceeded by one more."""
+    assert bool(judge_loads(rules(**limits), outcomes)) is fails
+
+
+def test_the_reason_names_models() -> None:
+    """A person reads which models, how many may fail, and the server's own word; on one line."""
+    why = judge_loads(rules(), [Outcome(1, True, n, 90.0, None, "no such\nfile") for n in "abc"])
+    assert why == "3 models that are loaded on other replicas did not load (a, b, c); 2 may fail: no such file"
+    assert tally_of(rules(), [Outcome(1, False)] * 4).outcomes == 4
+
+
+def replica(name: str, *, started: float = T0, ready: float | None = None, restarts: int = 0) -> Replica:
+    return Replica(
+        name, "v", ready_since=ready, uid=name, started_at=started, containers=(ContainerFacts("c", restarts=restarts),)
+    )
+
+
+def seen(**models: Standing) -> list[ModelSeen]:
+    return [ModelSeen(name, standing) for name, standing in models.items()]
+
+
+def test_the_ledger_finds_what_is_loaded_elsewhere() -> None:
+    """A model that is ready on an old pod, and not on a new one at two looks, is critical; the verdict is final."""
+    ledger, limits = Ledger(), rules()
+    old, new = replica("old", started=T0 - 500, ready=T0 - 400), replica("new")
+    everything = seen(a=LOADED, b=LOADED, c=LOADED, d=LOADED)
+    ledger.note(limits, old, everything, T0 + 1)
+    ledger.note(limits, new, seen(a=UNAVAILABLE, b=UNAVAILABLE, c=UNAVAILABLE, d=LOADED), T0 + 2)
+    problem = ledger.problem(limits, new, T0 + 2)
+    assert problem is not None and not problem.hopeless
+    assert problem.message == "1 of 4 models loaded, waiting for a, b, c"
+    ledger.note(limits, new, seen(a=UNAVAILABLE, b=UNAVAILABLE, c=UNAVAILABLE, d=LOADED), T0 + 3)
+    problem = ledger.problem(limits, new, T0 + 3)
+    assert problem is not None and problem.hopeless and "(a, b, c)" in problem.message
+    ledger.note(limits, new, everything, T0 + 9)
+    assert ledger.problem(limits, new, T0 + 9) == problem
+    assert ledger.problem(limits, new, T0 + 999) == problem
+    restarted = replica("new", restarts=1)
+    ledger.keep([old, restarted])
+    ledger.note(limits, restarted, everything, T0 + 10)
+    assert ledger.problem(limits, restarted, T0 + 10) is None
+
+
+def test_what_is_loading_is_waited_for() -> None:
+    """While a model loads, a replica is not believed yet; each that is loaded is progress; later nothing counts."""
+    ledger, limits, new = Ledger(), rules(), replica("new")
+    assert ledger.problem(limits, new, T0) is not None, "nothing is told yet"
+    ledger.note(limits, new, seen(a=LOADED, b=LOADING), T0 + 1)
+    assert (ledger.problem(limits, new, T0 + 1) is not None, ledger.grew_at) == (True, 0.0)
+    ledger.note(limits, new, seen(a=LOADED, b=LOADED), T0 + 2)
+    assert (ledger.problem(limits, new, T0 + 2), ledger.grew_at) == (None, T0 + 2)
+    late = replica("late")
+    assert (in_bootstrap(limits, late, T0 + 179.9), in_bootstrap(limits, late, T0 + 180)) == (True, False)
+    assert ledger.problem(limits, late, T0 + 180) is None
+
+
+def test_counts_alone() -> None:
+    """ModelMesh tells how many loads failed, and not of which models: they are general."""
+    ledger, limits, new = Ledger(), rules(protocol="modelMesh"), replica("new")
+    ledger.note_counts(limits, new, 10, 10, T0 + 1)
+    assert ledger.problem(limits, new, T0 + 1) is None
+    ledger.note_counts(limits, new, 10, 11, T0 + 2)
+    problem = ledger.problem(limits, new, T0 + 2)
+    assert problem is not None and problem.message == "11 of 21 models did not load"
+
+
+def answer(document: Any, status: int = 200) -> Reply:
+    return Reply(status, document if isinstance(document, str) else json.dumps(document))
+
+
+INDEX = [
+    {"name": "a", "version": "1", "state": "READY", "reason": ""},
+    {"name": "b", "state": "UNAVAILABLE", "reason": "failed to open the file"},
+    {"name": "c", "state": "UNAVAILABLE", "reason": "unloaded"},
+    {"name": "d", "state": "UNAVAILABLE", "reason": ""},
+    {"name": "e", "state": "LOADING"},
+    {"name": "f", "state": "UNKNOWN"},
+    {"name": "never-asked-for"},
+]
+
+
+def test_repository_index() -> None:
+    """States and reasons as Triton and MLServer write them."""
+    read = openinference.states(answer(INDEX))
+    assert read == [
+        ModelSeen("a", LOADED),
+        ModelSeen("b", FAILED, "failed to open the file"),
+        ModelSeen("d", UNAVAILABLE),
+        ModelSeen("e", LOADING),
+        ModelSeen("f", LOADING),
+    ]
+    assert openinference.states(answer({"error": "no"})) is None
+    assert openinference.states(answer([], 404)) is None
+
+
+WORKERS: list[tuple[list[dict[str, str]], int, Standing | None]] = [
+    ([{"status": "READY"}, {"status": "WORKER_STARTED"}], 1, LOADED),
+    ([{"status": "WORKER_STOPPED"}], 1, FAILED),
+    ([{"status": "WORKER_STARTED"}], 1, LOADING),
+    ([], 1, LOADING),
+    ([], 0, None),
+]
+
+
+@pytest.mark.parametrize(("workers", "wanted", "standing"), WORKERS)
+def test_torchserve_states(workers: list[dict[str, str]], wanted: int, standing: Standing | None) -> None:
+    """A model stands where its workers do; without one that is wanted it is not loaded, and is not missed."""
+    found = torchserve.state("m", answer([{"modelName": "m", "minWorkers": wanted, "workers": workers}]))
+    assert (found.standing if found else None) is standing
+    assert torchserve.names(answer({"models": [{"modelName": "m"}, {"modelName": "n"}]})) == ["m", "n"]
+
+
+def test_tfserving_states() -> None:
+    """The newest version counts; an error's message is the reason."""
+
+    def version(number: str, state: str, why: str = "") -> dict[str, Any]:
+        return {"version": number, "state": state, "status": {"error_code": "OK", "error_message": why}}
+
+    def read(*versions: dict[str, Any]) -> ModelSeen | None:
+        return tfserving.state("m", answer({"model_version_status": list(versions)}))
+
+    assert read(version("9", "AVAILABLE"), version("10", "LOADING")) == ModelSeen("m", LOADING)
+    assert read(version("10", "AVAILABLE")) == ModelSeen("m", LOADED)
+    assert read(version("10", "END", "no such file")) == ModelSeen("m", FAILED, "no such file")
+    assert read(version("10", "END")) is None
+
+
+METRICS = """# HELP modelmesh_loadmodel_milliseconds Time taken to load model
+# TYPE modelmesh_loadmodel_milliseconds histogram
+modelmesh_loadmodel_milliseconds_bucket{le="10"} 3
+modelmesh_loadmodel_milliseconds_count{type="sklearn"} 7
+modelmesh_loadmodel_milliseconds_count{type="onnx"} 2
+modelmesh_loadmodel_milliseconds_sum 90.5
+modelmesh_loadmodel_failure_total 4.0
+modelmesh_models_loaded_total 9
+"""
+
+
+def test_modelmesh_metrics() -> None:
+    """Loads that ended well are counted by their histogram, failures by their counter."""
+    assert modelmesh.counts(answer(METRICS)) == (9, 4)
+    assert modelmesh.counts(answer("modelmesh_instance_models_total 0\n")) == (0, 0)
+    assert modelmesh.counts(answer("other 1\n")) is None
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"protocol": "triton"}, "Input should be"),
+    ({"protocol": "tfServing"}, "are needed"),
+    ({"models": ["a"]}, "are not for openInference"),
+    ({"bootstrapPeriod": "2h"}, "write 1s to 1h"),
+    ({"loadTimeout": "61m"}, "write 0s to 1h"),
+    ({"knownAfter": "25h"}, "write 0s to 24h"),
+    ({"interval": "100ms"}, "write 1s to 1m"),
+    ({"criticalLimit": -1}, "greater than or equal to 0"),
+    ({"port": 70000}, "write 1 to 65535"),
+    ({"address": "example.com"}, "Extra inputs"),
+]
+
+
+@pytest.mark.parametrize(("given", "why"), BAD, ids=[str(row[0]) for row in BAD])
+def test_refused(given: dict[str, Any], why: str) -> None:
+    """Each threshold has a bound, and no address can be given."""
+    with pytest.raises(ValidationError, match=why):
+        rules(**given)
