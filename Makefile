@@ -43,6 +43,7 @@ format: setup ## mend what can be mended
 bench: setup ## how fast, against the plain Deployment controller on the same servers in one run
 	$(BIN)/python bench/run.py
 	$(BIN)/python bench/traffic.py
+	$(BIN)/python bench/judging.py
 
 histories: setup ## record tests/replay/histories anew; do it only for a deliberate change of the workflow
 	$(BIN)/python tests/replay/record.py

@@ -24,6 +24,12 @@ def wrong(field: str, shown: Any, why: str, fix: str) -> PydanticCustomError:
     return PydanticCustomError(BELOW, "{why}; {fix}", context)
 
 
+def below(field: str, error: PydanticCustomError) -> PydanticCustomError:
+    """Blame a field of a field: ``error``, as ``wrong`` made it, lies below ``field``."""
+    context: dict[str, Any] = dict(error.context or {})
+    return wrong(f"{field}.{context['field']}", context["shown"], context["why"], context["fix"])
+
+
 class Model(BaseModel):
     """A strict, immutable piece of a spec."""
 

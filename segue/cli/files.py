@@ -11,6 +11,8 @@ from segue.spec import Rollout, read_rollout
 
 MAX_BYTES = 262_144
 """More than any spec needs; Temporal takes 2 MB in one message."""
+MAX_RECORDED_BYTES = 33_554_432
+"""More than ten thousand intervals of a histogram need."""
 STDIN = "-"
 
 
@@ -39,8 +41,29 @@ def read_spec(path: str) -> Rollout:
     Raises:
         Refused: naming file, field, value and fix.
     """
-    source = "standard input" if path == STDIN else path
-    return read_rollout(parse(_text(path), source), source)
+    return read_rollout(read_document(path), _source(path))
+
+
+def read_document(path: str) -> Any:
+    """Read one YAML or JSON document (``-``: standard input).
+
+    Raises:
+        Refused: naming file, line and column.
+    """
+    return parse(_text(path), _source(path))
+
+
+def read_recording(path: str) -> str:
+    """Read the text of recorded series, which may be large.
+
+    Raises:
+        Refused: when it cannot be read.
+    """
+    return _text(path, MAX_RECORDED_BYTES)
+
+
+def _source(path: str) -> str:
+    return "standard input" if path == STDIN else path
 
 
 def parse(text: str, source: str) -> Any:
@@ -64,11 +87,11 @@ def parse(text: str, source: str) -> Any:
     return documents[0]
 
 
-def _text(path: str) -> str:
+def _text(path: str, most: int = MAX_BYTES) -> str:
     try:
-        raw = sys.stdin.buffer.read(MAX_BYTES + 1) if path == STDIN else _bytes(Path(path))
-        if len(raw) > MAX_BYTES:
-            raise Refused(f"is over {MAX_BYTES // 1024} KiB", field=path, fix="give a spec, which is far smaller")
+        raw = sys.stdin.buffer.read(most + 1) if path == STDIN else _bytes(Path(path), most)
+        if len(raw) > most:
+            raise Refused(f"is over {most // 1024} KiB", field=path, fix="give a spec, which is far smaller")
         return raw.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise NotFound("is not there", field=path, fix="check the path; examples/ holds some to start from") from error
@@ -79,11 +102,11 @@ def _text(path: str) -> str:
         raise Refused(f"cannot be read: {why}", field=path, fix="give a readable file") from error
 
 
-def _bytes(path: Path) -> bytes:
+def _bytes(path: Path, most: int) -> bytes:
     if path.is_dir():
         raise Refused("is a directory", field=str(path), fix="give one file in it")
     with path.open("rb") as file:
-        return file.read(MAX_BYTES + 1)
+        return file.read(most + 1)
 
 
 def _place(error: Exception) -> str:

@@ -8,8 +8,8 @@ import pytest
 Segue = Callable[..., Any]
 
 COMMANDS = [
-    "plan", "lint", "start", "schema", "list", "status", "watch", "report", "pause", "resume", "retarget", "abort",
-    "scale", "settle", "approve", "reject", "promote", "release", "worker", "version",
+    "plan", "lint", "judge", "start", "schema", "list", "status", "watch", "report", "pause", "resume", "retarget",
+    "abort", "scale", "settle", "approve", "reject", "promote", "release", "worker", "version",
 ]  # fmt: skip
 
 

@@ -1,0 +1,151 @@
+"""``judge``: what a gate would have said of recorded data."""
+
+import json
+from typing import Annotated, Any, NamedTuple, Self
+
+import typer
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+from rich.console import RenderableType
+from rich.table import Table
+
+from segue.cli.app import OPERATE
+from segue.cli.console import show, write, write_json
+from segue.cli.files import read_document, read_recording
+from segue.cli.options import AsText, TextOrJson
+from segue.errors import Exit, Refused
+from segue.gates import Result
+from segue.judging import Evidence, Judged, Judgement, Kind, judge
+from segue.judging.recorded import Recorded, aligned, read_recorded
+from segue.spec import read_rollout, refusal
+from segue.specmodel import Model, below
+
+_File = Annotated[
+    str,
+    typer.Argument(metavar="FILE", help="A spec with metrics, or {kind: ..., judge: ...}; - reads standard input."),
+]
+_Old = Annotated[str | None, typer.Option("--old", metavar="FILE", help="Recorded of the old side.")]
+_New = Annotated[str, typer.Option("--new", metavar="FILE", help="Recorded of the new side.")]
+_Metric = Annotated[str | None, typer.Option("--metric", metavar="NAME", help="Which metric of a spec.")]
+_Each = Annotated[bool, typer.Option("--each", help="Judge at every interval, as a rollout would.")]
+_EXIT = {Result.PASS: Exit.COMPLETED, Result.FAIL: Exit.ROLLED_BACK, Result.INCONCLUSIVE: Exit.NEEDS_PERSON}
+
+
+class _Alone(Model):
+    """One judgement without a rollout around it."""
+
+    kind: Kind
+    unit: str = Field(default="", max_length=16)
+    judgement: Judgement = Field(alias="judge")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        try:
+            self.judgement.refuse_for(self.kind)
+        except PydanticCustomError as error:
+            raise below("judge", error) from None
+        return self
+
+
+class _Question(NamedTuple):
+    kind: Kind
+    unit: str
+    judgement: Judgement
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command("judge", rich_help_panel=OPERATE)(judge_)
+
+
+def judge_(
+    file: _File,
+    *,
+    new: _New,
+    old: _Old = None,
+    metric: _Metric = None,
+    each: _Each = False,
+    output: AsText = TextOrJson.TEXT,
+) -> None:
+    """Judge recorded data as a gate would: try a threshold, or see why a rollout went back.
+
+    FILE says how: a spec's metric, or a small file such as {kind: histogram, unit: s, judge: {compare: {}}}.
+    Recorded are series of Segue's own, or what Prometheus' query_range answered (counts: {bad: ..., total: ...}).
+    Needs no Temporal, no cluster and no Prometheus. Exit code 0: pass, 3: fail, 4: inconclusive.
+
+    Example: segue judge ttft.yaml --old old.json --new new.json --each
+    """
+    asked = _question(file, metric)
+    evidence = _evidence(asked, old, new)
+    last = judge(asked.judgement, evidence)
+    looks = [judge(asked.judgement, evidence.until(n)) for n in range(1, evidence.length)] * each + [last]
+    if output is TextOrJson.JSON:
+        write_json(_json(looks) if each else last)
+    elif each:
+        show(_table(looks))
+    else:
+        write(f"{last.result}: {last.why}")
+    raise typer.Exit(_EXIT[_first_decided(looks).result])
+
+
+def _first_decided(looks: list[Judged]) -> Judged:
+    """Return what a rollout would have acted on: the first that decides, else the last."""
+    return next((each for each in looks if each.result is not Result.INCONCLUSIVE), looks[-1])
+
+
+def _question(file: str, metric: str | None) -> _Question:
+    document = read_document(file)
+    if isinstance(document, dict) and "judge" in document:
+        return _alone(document, file, metric)
+    metrics = {each.name: each for each in getattr(read_rollout(document, file).spec, "metrics", ())}
+    if not metrics:
+        fix = "write metrics in the spec, or a file such as {kind: counts, judge: {compare: {}}}"
+        raise Refused("has no metrics to judge", field=file, fix=fix)
+    if metric is None and len(metrics) == 1:
+        metric = next(iter(metrics))
+    if metric not in metrics:
+        raise Refused("is no metric of the spec", field="--metric", value=metric or "", fix=f"use {', '.join(metrics)}")
+    chosen = metrics[metric]
+    return _Question(chosen.kind, chosen.shown_unit, chosen.judgement)
+
+
+def _alone(document: dict[str, Any], file: str, metric: str | None) -> _Question:
+    if metric is not None:
+        raise Refused("is for a spec", field="--metric", value=metric, fix="leave it out: the file has one judgement")
+    try:
+        alone = _Alone.model_validate(document)
+    except ValidationError as error:
+        raise refusal(error, file) from error
+    return _Question(alone.kind, alone.unit, alone.judgement)
+
+
+def _evidence(asked: _Question, old: str | None, new: str) -> Evidence:
+    if old is None and asked.judgement.needs_old:
+        raise Refused("is missing", field="--old", fix="name what was recorded of the old side: it is compared with")
+    newer = _recorded(new, asked.kind)
+    if old is None:
+        return Evidence(new=newer.series, unit=asked.unit)
+    sides = aligned(_recorded(old, asked.kind), newer)
+    return Evidence(old=sides[0], new=sides[1], unit=asked.unit)
+
+
+def _recorded(path: str, kind: Kind) -> Recorded:
+    try:
+        return read_recorded(json.loads(read_recording(path)), kind, path)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise Refused(f"is no JSON: {error}", field=path, fix="give recorded series as JSON") from error
+
+
+def _json(looks: list[Judged]) -> dict[str, Any]:
+    decided = _first_decided(looks)
+    at = next(number for number, each in enumerate(looks, start=1) if each is decided)
+    return {**decided.model_dump(mode="json"), "at": at, "each": [each.model_dump(mode="json") for each in looks]}
+
+
+def _table(looks: list[Judged]) -> RenderableType:
+    table = Table(box=None, pad_edge=False)
+    for name in ("interval", "result", "why"):
+        table.add_column(name)
+    for number, each in enumerate(looks, start=1):
+        table.add_row(str(number), str(each.result), each.why)
+    return table

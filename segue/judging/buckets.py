@@ -1,0 +1,84 @@
+"""Arithmetic of classic histograms: cumulative counts by ``le``, the last one of ``+Inf``.
+
+Inside a bucket events are taken as spread evenly, and the lowest one begins at 0, as Prometheus' ``histogram_quantile``
+does it (prometheus.io/docs/prometheus/latest/querying/functions). It cannot be known better; finer buckets help.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+Edges = Sequence[float]
+Cumulative = Sequence[float]
+
+
+class Place(NamedTuple):
+    """Where a bound lies among the edges: in which bucket, and how much of that bucket is under it."""
+
+    bucket: int
+    part: float
+
+
+def place(edges: Edges, bound: float) -> Place:
+    """Find a bound's place; what is over the last finite edge is all in one bucket, of which nothing is under it."""
+    at = bisect_left(edges, bound)
+    if at == len(edges):
+        return Place(at, 0.0)
+    lower = edges[at - 1] if at else min(0.0, edges[0])
+    width = edges[at] - lower
+    return Place(at, min(1.0, max(0.0, (bound - lower) / width)) if width > 0 else 1.0)
+
+
+def above(cumulative: Cumulative, where: Place) -> float:
+    """Return how many events were over the bound at this place."""
+    under = cumulative[where.bucket - 1] if where.bucket else 0.0
+    return cumulative[-1] - under - (cumulative[where.bucket] - under) * where.part
+
+
+def quantile(edges: Edges, cumulative: Cumulative, level: float) -> float:
+    """Return the quantile; NaN without events, infinity where it is over the last finite edge."""
+    total = cumulative[-1]
+    if total <= 0:
+        return math.nan
+    rank = level * total
+    at = next((i for i, count in enumerate(cumulative) if count >= rank), len(edges))
+    if at == len(edges):
+        return math.inf
+    lower, under = (edges[at - 1], cumulative[at - 1]) if at else (min(0.0, edges[0]), 0.0)
+    inside = cumulative[at] - under
+    return lower + (edges[at] - lower) * ((rank - under) / inside if inside > 0 else 1.0)
+
+
+def pooled(intervals: Sequence[Cumulative]) -> tuple[float, ...]:
+    """Return the sum of all intervals, bucket by bucket."""
+    return tuple(sum(column) for column in zip(*intervals, strict=True))
+
+
+def share_around(edges: Edges, cumulative: Cumulative, value: float) -> tuple[float, float, float]:
+    """Return the bucket that holds ``value``: its bounds, and which share of all events is in it."""
+    at = bisect_left(edges, value)
+    lower, under = (edges[at - 1], cumulative[at - 1]) if at else (min(0.0, edges[0]), 0.0)
+    upper = edges[at] if at < len(edges) else math.inf
+    return lower, upper, (cumulative[at] - under) / cumulative[-1]
+
+
+def on_edges(edges: Edges, cumulative: Cumulative, common: Edges) -> tuple[float, ...]:
+    """Return the same counts by the ``common`` edges only."""
+    if len(common) == len(edges):
+        return tuple(cumulative)
+    places = {edge: place for place, edge in enumerate(edges)}
+    return (*(cumulative[places[edge]] for edge in common), cumulative[-1])
+
+
+def superiority(over_old: Sequence[float], over_new: Sequence[float]) -> float:
+    """Return how probable it is that an event of the new side is over one of the old side, from -1/2 to 1/2.
+
+    Both are counts of events over ascending bounds, the first one that of all events. Two events between the same
+    bounds count half: the statistic of Mann and Whitney, less 1/2.
+    """
+    found, pairs_old, pairs_new = 0.0, (*over_old, 0.0), (*over_new, 0.0)
+    for (old, next_old), (new, next_new) in zip(pairwise(pairs_old), pairwise(pairs_new), strict=True):
+        found += (new - next_new) * (over_old[0] - (old + next_old) / 2)
+    return found / (over_old[0] * over_new[0]) - 0.5

@@ -1,0 +1,106 @@
+"""What of a series can be used: an interval that cannot be true is left out, and said; it never decides anything."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from segue.judging.evidence import Count, HistogramSeries, Series
+
+MAX_AGE = 3
+"""A side whose newest data is older than so many intervals is not measured any more."""
+
+_NOISE = 0.01
+"""Buckets of one interval are scraped and extrapolated apart: what contradicts by less is mended, not refused."""
+
+
+class Clean(NamedTuple):
+    """One side's usable intervals (others are none), newest last, and why some were left out."""
+
+    intervals: tuple[Any, ...]
+    faults: Counter[str]
+
+    @property
+    def usable(self) -> list[Any]:
+        """Those with data."""
+        return [each for each in self.intervals if each is not None]
+
+    @property
+    def latest(self) -> Any:
+        """The newest one with data; none when there is none, or when it is too old."""
+        return next((each for each in reversed(self.intervals[-MAX_AGE:]) if each is not None), None)
+
+    @property
+    def said(self) -> str:
+        """What was left out, for a person; nothing when nothing was."""
+        return ", ".join(f"{count} interval{'s' * (count > 1)} with {why}" for why, count in self.faults.items())
+
+    @property
+    def mostly_faulty(self) -> bool:
+        """Whether more cannot be true than can."""
+        return self.faults.total() > len(self.usable)
+
+
+def clean(series: Series, *, signed: bool = False) -> Clean:
+    """Return what of a series can be used. ``signed`` values may be negative."""
+    faults: Counter[str] = Counter()
+    check = _CHECKS[series.kind]
+    kept = tuple(check(each, series, signed, faults.update) for each in series.intervals)
+    return Clean(kept, faults)
+
+
+def edges_fault(series: HistogramSeries) -> str:
+    """Return what is wrong with a histogram's edges; nothing when nothing is."""
+    if not series.edges:
+        return "no finite bucket edge"
+    return "" if all(a < b for a, b in pairwise(series.edges)) else "bucket edges that do not ascend"
+
+
+_Blame = Callable[[Sequence[str]], None]
+
+
+def _count(each: Count | None, _: Series, signed: bool, blame: _Blame) -> Count | None:
+    if each is None:
+        return None
+    if min(each.bad, each.total) < 0:
+        blame(["a negative increase (a counter was reset)"])
+        return None
+    if each.bad > each.total * (1 + _NOISE) + 1:
+        blame(["more bad events than events"])
+        return None
+    return each if each.bad <= each.total else Count(bad=each.total, total=each.total)
+
+
+def _buckets(
+    each: tuple[float, ...] | None, series: HistogramSeries, signed: bool, blame: _Blame
+) -> tuple[float, ...] | None:
+    if each is None:
+        return None
+    if len(each) != len(series.edges) + 1:
+        blame([f"{len(each)} buckets for {len(series.edges)} edges and +Inf"])
+        return None
+    if min(each) < 0:
+        blame(["a negative increase (a counter was reset)"])
+        return None
+    mended = tuple(_running_max(each))
+    if max(m - e for m, e in zip(mended, each, strict=True)) > _NOISE * mended[-1] + 1:
+        blame(["buckets that fall (a counter was reset)"])
+        return None
+    return mended
+
+
+def _value(each: float | None, _: Series, signed: bool, blame: _Blame) -> float | None:
+    if each is not None and each < 0 and not signed:
+        blame(["a negative value, of which no multiple can be a bound"])
+        return None
+    return each
+
+
+_CHECKS: dict[str, Callable[..., Any]] = {"counts": _count, "histogram": _buckets, "values": _value}
+
+
+def _running_max(numbers: Sequence[float]) -> Iterator[float]:
+    highest = 0.0
+    for number in numbers:
+        highest = max(highest, number)
+        yield highest

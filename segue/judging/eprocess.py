@@ -1,0 +1,158 @@
+"""Evidence that may be looked at again and again: e-processes, in their closed forms.
+
+An e-process is never negative and expected to be at most 1 while its null hypothesis holds, at any time, however that
+time is chosen. By Ville's inequality it then ever reaches 1/alpha with a probability of at most alpha (J. Ville, 1939;
+A. Ramdas et al., "Game-theoretic statistics and safe anytime-valid inference", Statistical Science, 2023). All
+functions return natural logarithms.
+
+Three things make it robust against what the formulas do not know. None can make it less valid, as each only takes
+evidence away:
+
+- mixtures: no effect is assumed; evidence is the mean over a grid of effects,
+- no two intervals decide alone: of each effect's evidence the two intervals that say most count only as much as the
+  third, so that a burst, a pause of a garbage collector, a scrape gone wrong is never enough,
+- tempering: with events in bursts, so that counts vary ``inflation`` times as much as independent events would, the
+  logarithm is divided by it, as of so many fewer independent events. (If (E e^x) <= 1, then E e^(x/c) <= 1 for c >= 1.)
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+WORSE = (1.08, 1.2, 1.5, 2.2, 4.0, 15.0)
+"""How many times the rate at the null's boundary: what "worse" may look like."""
+BETTER = (0.95, 0.85, 0.65, 0.4, 0.1)
+"""The same for "not so much worse"."""
+UNSEEN = 2.0
+SHARPNESS = (2.0, 6.0, 20.0, 60.0)
+STAKES = (0.3, 0.6, 0.95)
+
+
+class Tilts(NamedTuple):
+    """For one effect, interval by interval: what a bad event of either side, and the requests, add to the logarithm."""
+
+    old: list[float]
+    new: list[float]
+    requests: list[float]
+
+
+def tilts(totals: Iterable[tuple[float, float]], null: float, slack: float, times: float) -> Tilts:
+    """Return the tilts for each interval's (old, new) totals.
+
+    The null hypothesis is ``rate_new <= null * rate_old + slack`` (>= for ``times`` under 1), with the rates of each
+    interval its own. Of all bad events the new side's share at its boundary would be q0, and q1 with its rate
+    ``times`` higher. With A = q1/q0 and B = (1-q1)/(1-q0), one interval's evidence is
+
+        A^bad_new * B^bad_old * exp(-(A-1) * slack * all_new)
+
+    the likelihood ratio of the conditional binomial (M. Lindon and A. Malek, "Anytime-valid inference for multinomial
+    count data", NeurIPS 2022), made to hold with the slack, and without conditioning: for independent requests its
+    expectation is at most exp((A-1) all_new rate_new + (B-1) all_old rate_old - (A-1) slack all_new), as
+    1+x <= exp(x), and B-1 = -(A-1) null all_new/all_old, so that it is at most 1 for all rates within the null.
+    """
+    found = Tilts([], [], [])
+    for all_old, all_new in totals:
+        at_null = null * all_new / (null * all_new + all_old)
+        at_other = null * times * all_new / (null * times * all_new + all_old)
+        gain = at_other / at_null
+        lost = (1 - at_other) / (1 - at_null)
+        found.old.append(math.log(lost))
+        found.new.append(math.log(gain))
+        found.requests.append((1 - gain) * slack * all_new)
+    return found
+
+
+def rates(bad_old: Sequence[float], bad_new: Sequence[float], effects: Sequence[Tilts], inflation: float) -> float:
+    """Return the logarithm of the evidence of bad events, interval by interval, against a null on their rates."""
+    if not bad_old:
+        return 0.0
+    sums = []
+    for tilt in effects:
+        each = zip(bad_old, bad_new, tilt.old, tilt.new, tilt.requests, strict=True)
+        sums.append(_capped([o * a + n * b + c for o, n, a, b, c in each]) / inflation)
+    return log_mean_exp(sums)
+
+
+def differences(gaps: Sequence[float], inflation: float) -> float:
+    """Return the logarithm of the evidence that paired differences lie over 0.
+
+    While they are symmetric about 0 (or about less), as the logarithm of the ratio of two values of one law is, each
+    factor 1 + stake * tanh(sharpness * gap) is expected to be at most 1, as tanh is odd. It is bounded, so that no
+    outlier decides (V. de la Pena, "A general class of exponential inequalities for martingales and ratios", Annals of
+    Probability 1999, for symmetric differences; betting: I. Waudby-Smith and A. Ramdas, JRSS-B 2024).
+    """
+    if not gaps:
+        return 0.0
+    sums = []
+    for sharpness in SHARPNESS:
+        bent = [math.tanh(sharpness * gap) for gap in gaps]
+        sums += [_capped([math.log1p(stake * b) for b in bent]) / inflation for stake in STAKES]
+    return log_mean_exp(sums)
+
+
+def bets(gains: Sequence[float]) -> float:
+    """Return the logarithm of the evidence that gains within [-1/2, 1/2] lie over 0.
+
+    Whatever they depend on within an interval, each factor 1 + stake * 2 * gain is expected to be at most 1 while a
+    gain is expected to be at most 0 (betting: I. Waudby-Smith and A. Ramdas, JRSS-B 2024).
+    """
+    if not gains:
+        return 0.0
+    return log_mean_exp([_capped([math.log1p(stake * 2 * gain) for gain in gains]) for stake in STAKES])
+
+
+def log_mean_exp(logs: Sequence[float]) -> float:
+    """Return the logarithm of the mean of exponentials: the mean of e-processes is one."""
+    top = max(logs)
+    return top + math.log(sum(math.exp(each - top) for each in logs) / len(logs))
+
+
+def dispersion(bad: Sequence[float], total: Sequence[float]) -> float:
+    """Return how many times the variance of independent events one side's counts show, at least 1.
+
+    By successive differences of its rates (J. von Neumann et al., "The mean square successive difference", Annals of
+    Mathematical Statistics 1941), so that a slow drift does not count. Of the old side: what its noise is like is
+    known, and a new side that is worse cannot hide in its own. A few differences do not tell yet: they count as if they
+    had shown some (1 + 2/differences; by simulation, see docs/judging.md).
+    """
+    counted = [(b, n) for b, n in zip(bad, total, strict=True) if n > 0]
+    if len(counted) < 2:
+        return 1 + UNSEEN
+    least = 1 + UNSEEN / (len(counted) - 1)
+    rate = sum(b for b, _ in counted) / sum(n for _, n in counted)
+    if rate <= 0:
+        return least
+    squares = [(a / m - b / n) ** 2 / (rate * (1 / m + 1 / n)) for (a, m), (b, n) in pairwise(counted)]
+    return max(least, sum(squares) / len(squares))
+
+
+def persistence(values: Sequence[float]) -> float:
+    """Return how many times fewer independent values there are than values, at least 1: (1+r)/(1-r).
+
+    r is the autocorrelation of neighbours about a straight line, corrected for its bias in a short series (F. Marriott
+    and J. Pope, "Bias in the estimation of autocorrelations", Biometrika 1954).
+    """
+    rest = _detrended(values)
+    power = sum(x * x for x in rest)
+    if len(rest) < 4 or power <= 1e-12 * max(1.0, sum(v * v for v in values)):
+        return 1.0
+    raw = sum(a * b for a, b in pairwise(rest)) / power
+    corrected = min(0.95, max(0.0, raw + (1 + 3 * raw) / len(rest)))
+    return (1 + corrected) / (1 - corrected)
+
+
+def _detrended(values: Sequence[float]) -> list[float]:
+    count = len(values)
+    if count < 3:
+        return [0.0] * count
+    middle, mean = (count - 1) / 2, sum(values) / count
+    spread = sum((i - middle) ** 2 for i in range(count))
+    slope = sum((i - middle) * (v - mean) for i, v in enumerate(values)) / spread
+    return [v - mean - slope * (i - middle) for i, v in enumerate(values)]
+
+
+def _capped(steps: Sequence[float]) -> float:
+    """Return the sum, with the two largest steps counted only as much as the third largest."""
+    most = max(0.0, sorted(steps)[-3]) if len(steps) > 2 else 0.0
+    return sum(min(step, most) for step in steps)

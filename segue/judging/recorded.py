@@ -1,0 +1,173 @@
+"""Reads recorded series: those that Segue keeps, and what Prometheus' ``query_range`` answers.
+
+Of counts, Prometheus answers two questions: ``{"bad": ..., "total": ...}`` holds one answer each. Values are those of
+each interval, as of ``increase(...[30s])`` at a step of 30 s; counters as they stand would all look like a rise.
+"""
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from segue.errors import Refused
+from segue.judging.evidence import MAX_INTERVALS, Count, CountSeries, HistogramSeries, Kind, Series, ValueSeries
+from segue.spec import refusal
+
+_SERIES: TypeAdapter[Series] = TypeAdapter(Series)
+_HOW = "give a series that Segue recorded, or the JSON that Prometheus' /api/v1/query_range answers"
+_Column = dict[int, float]
+"""Values by the number of their interval."""
+
+
+class Grid(NamedTuple):
+    """The times that intervals end at: from the first one, every ``step_s`` seconds."""
+
+    start: float
+    step_s: float
+    size: int
+
+    def at(self, time: float) -> int:
+        """Return the number of the interval that ends then."""
+        return round((time - self.start) / self.step_s)
+
+
+class Recorded(NamedTuple):
+    """One side as it was recorded; with its times where it has some."""
+
+    series: Series
+    grid: Grid | None = None
+
+
+def read_recorded(document: Any, kind: Kind, source: str) -> Recorded:
+    """Read one side.
+
+    Raises:
+        Refused: naming what cannot be read of it.
+    """
+    if not isinstance(document, dict):
+        raise Refused("is not a mapping", field=source, fix=_HOW)
+    if "intervals" in document:
+        return Recorded(_own(document, kind, source))
+    if kind == "counts":
+        parts = {name: _matrix(document.get(name), f"{source}: {name}") for name in ("bad", "total")}
+        return _counts(parts, source)
+    return _prometheus(_matrix(document, source), kind, source)
+
+
+def aligned(old: Recorded, new: Recorded) -> tuple[Series, Series]:
+    """Return both series so that their newest intervals belong together: by their times where both have some.
+
+    Raises:
+        Refused: when they were recorded at different steps.
+    """
+    if old.grid is None or new.grid is None:
+        return old.series, new.series
+    if not math.isclose(old.grid.step_s, new.grid.step_s):
+        steps = f"{old.grid.step_s:g} s and {new.grid.step_s:g} s"
+        raise Refused(
+            f"were recorded at different steps ({steps})", field="--old, --new", fix="record both at one step"
+        )
+    late = new.grid.at(old.grid.start) + old.grid.size - new.grid.size
+    if abs(late) > MAX_INTERVALS:
+        raise Refused("were recorded at quite different times", field="--old, --new", fix="record both side by side")
+    return _later(old.series, max(0, -late)), _later(new.series, max(0, late))
+
+
+def _later(series: Series, missing: int) -> Series:
+    return series.model_copy(update={"intervals": (*series.intervals, *([None] * missing))})
+
+
+def _own(document: dict[str, Any], kind: Kind, source: str) -> Series:
+    try:
+        series = _SERIES.validate_python({"kind": kind, "source": source, **document})
+    except ValidationError as error:
+        raise refusal(error, source) from error
+    if series.kind != kind:
+        raise Refused(
+            f"is not of {kind}", field=f"{source}: kind", value=series.kind, fix="name the file of this metric"
+        )
+    return series
+
+
+def _matrix(document: Any, source: str) -> list[Any]:
+    data = document.get("data", document) if isinstance(document, dict) else None
+    if not isinstance(data, dict) or not isinstance(data.get("result"), list):
+        raise Refused("has no data.result", field=source, fix=_HOW)
+    if data.get("resultType", "matrix") != "matrix":
+        raise Refused("is no matrix", field=f"{source}: resultType", value=data["resultType"], fix="ask query_range")
+    return list(data["result"])
+
+
+def _counts(parts: Mapping[str, list[Any]], source: str) -> Recorded:
+    for name, found in parts.items():
+        _refuse_many(found, f"{source}: {name}")
+    grid = _grid([*parts["bad"], *parts["total"]], source)
+    bad, total = (_column(found[0], grid, source) if found else {} for found in (parts["bad"], parts["total"]))
+    # A counter of bad events that never happened does not exist: no data beside some of all events is none bad.
+    intervals = tuple(Count(bad=bad.get(i, 0.0), total=total[i]) if i in total else None for i in range(grid.size))
+    return Recorded(CountSeries(intervals=intervals, source=source), grid)
+
+
+def _prometheus(found: list[Any], kind: Kind, source: str) -> Recorded:
+    grid = _grid(found, source)
+    if kind == "histogram":
+        return Recorded(_histogram(found, grid, source), grid)
+    _refuse_many(found, source)
+    column = _column(found[0], grid, source) if found else {}
+    return Recorded(ValueSeries(intervals=tuple(column.get(i) for i in range(grid.size)), source=source), grid)
+
+
+def _refuse_many(found: list[Any], source: str) -> None:
+    if len(found) > 1:
+        raise Refused(
+            f"has {len(found)} series", field=source, fix="aggregate them to one in the query, as by sum(...)"
+        )
+
+
+def _histogram(found: list[Any], grid: Grid, source: str) -> HistogramSeries:
+    columns: dict[float, _Column] = {}
+    for each in found:
+        edge = _edge(each, source)
+        if edge in columns:
+            raise Refused("has several series of one le", field=source, value=edge, fix="sum by (le) in the query")
+        columns[edge] = _column(each, grid, source)
+    if found and math.inf not in columns:
+        raise Refused("has no series with le=+Inf", field=source, fix="ask for all buckets")
+    edges = sorted(columns)
+    rows = [[columns[edge].get(i) for edge in edges] for i in range(grid.size)]
+    whole = tuple(tuple(n for n in row if n is not None) if None not in row else None for row in rows)
+    return HistogramSeries(edges=tuple(e for e in edges if e != math.inf), intervals=whole, source=source)
+
+
+def _edge(series: Any, source: str) -> float:
+    given = series.get("metric", {}).get("le") if isinstance(series, dict) else None
+    try:
+        return float(given)  # type: ignore[arg-type] # what is no number is refused below
+    except (TypeError, ValueError):
+        fix = "ask for the buckets, summed by (le)"
+        raise Refused("is no bucket's edge", field=f"{source}: le", value=given or "", fix=fix) from None
+
+
+def _grid(found: list[Any], source: str) -> Grid:
+    times = sorted({time for each in found for time, _ in _points(each, source)})
+    if len(times) < 2:
+        return Grid(times[0] if times else 0.0, 1.0, len(times))
+    step = min(b - a for a, b in pairwise(times))
+    size = round((times[-1] - times[0]) / step) + 1
+    if size > MAX_INTERVALS:
+        raise Refused(f"has over {MAX_INTERVALS} intervals", field=source, fix="record fewer, or with a longer step")
+    return Grid(times[0], step, size)
+
+
+def _column(series: Any, grid: Grid, source: str) -> _Column:
+    values = ((grid.at(time), value) for time, value in _points(series, source))
+    return {at: value for at, value in values if math.isfinite(value)}
+
+
+def _points(series: Any, source: str) -> list[tuple[float, float]]:
+    try:
+        return [(float(time), float(value)) for time, value in series["values"]]
+    except (TypeError, ValueError, KeyError) as error:
+        raise Refused("has a series without [time, value] pairs", field=source, fix=_HOW) from error

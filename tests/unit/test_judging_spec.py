@@ -1,0 +1,90 @@
+"""How a spec says a judgement: what is refused, with field, value and fix."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
+
+from segue.judging import Compare, Judgement
+from segue.spec import refusal
+
+# id: (judgement as written, what the message says)
+REFUSED: dict[str, tuple[Any, str]] = {
+    "no way": ({}, "says no way to judge; give one of threshold, ratio or compare"),
+    "two ways": ({"threshold": {"max": 1}, "compare": {}}, "compare: '...': stands beside threshold; keep one"),
+    "unknown way": ({"mean": {}}, "mean: is not a field that Segue knows"),
+    "no bound": ({"threshold": {}}, "threshold.max: is missing; write max or min, or both"),
+    "no ratio": ({"ratio": {"floor": 1}}, "ratio.max: is missing; write max or min"),
+    "bounds exchanged": ({"threshold": {"min": 2, "max": 1}}, "threshold.min: 2.0: is over max (1); exchange them"),
+    "ratios exchanged": ({"ratio": {"min": 2, "max": 1}}, "ratio.min: 2.0: is over max (1); exchange them"),
+    "bound as text": ({"threshold": {"max": "many"}}, "threshold.max: 'many'"),
+    "bound is NaN": ({"threshold": {"max": float("nan")}}, "threshold.max: nan"),
+    "quantile in percent": (
+        {"threshold": {"max": 1, "quantile": 99}}, "quantile: 99: is too large; write 0.9999 or less",
+    ),
+    "quantile zero": (
+        {"threshold": {"max": 1, "quantile": 0}}, "threshold.quantile: 0: is too small; write 0.01 or more",
+    ),
+    "no traffic": ({"ratio": {"max": 1, "minTraffic": 0}}, "ratio.minTraffic: 0: is too small; write 1 or more"),
+    "negative floor": ({"ratio": {"max": 1, "floor": -1}}, "ratio.floor: -1: is too small; write 0.0 or more"),
+    "alpha zero": ({"compare": {"alpha": 0}}, "compare.alpha: 0: is too small; write 1e-06 or more"),
+    "alpha large": ({"compare": {"alpha": 0.5}}, "compare.alpha: 0.5: is too large; write 0.2 or less"),
+    "beta large": ({"compare": {"beta": 1}}, "compare.beta: 1: is too large; write 0.2 or less"),
+    "tolerance negative": (
+        {"compare": {"tolerance": -0.1}}, "compare.tolerance: -0.1: is too small; write 0.0 or more",
+    ),
+    "effect within tolerance": (
+        {"compare": {"tolerance": 0.3}}, "compare.effect: 0.2: is not more than tolerance (0.3), "
+        "so that both pass and fail "
+        "could be right; write more, such as 0.6",
+    ),
+    "two samples": ({"compare": {"minSamples": 2}}, "compare.minSamples: 2: is too small; write 3 or more"),
+    "samples as fraction": ({"compare": {"minSamples": 3.5}}, "compare.minSamples: 3.5: is not a whole number"),
+    "warmup as duration": ({"compare": {"warmup": "30s"}}, "compare.warmup: '30s': is not a whole number"),
+    "tails as text": ({"compare": {"tails": "yes"}}, "compare.tails: 'yes': is neither true nor false"),
+    "worse sideways": (
+        {"compare": {"worse": "left"}}, "compare.worse: 'left': cannot be taken; write 'higher' or 'lower'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_bad_judgement_is_refused(case: str) -> None:
+    """The message names the field, the value and the fix."""
+    written, said = REFUSED[case]
+    with pytest.raises(ValidationError) as refused:
+        Judgement.model_validate(written)
+    assert said in str(refusal(refused.value))
+
+
+def test_what_is_not_written_is_the_default() -> None:
+    """``compare: {}`` is enough."""
+    way = Judgement.model_validate({"compare": {}}).way
+    assert way == Compare(tolerance=0.1, effect=0.2, alpha=0.01, beta=0.05, minSamples=3, minTraffic=100)
+
+
+@pytest.mark.parametrize(
+    ("written", "kind", "field"),
+    [
+        ({"threshold": {"max": 1, "quantile": 0.5}}, "values", "threshold.quantile"),
+        ({"ratio": {"max": 1, "quantile": 0.5}}, "counts", "ratio.quantile"),
+        ({"compare": {"worse": "lower"}}, "histogram", "compare.worse"),
+    ],
+)
+def test_what_does_not_go_with_the_metric_is_refused(written: Any, kind: str, field: str) -> None:
+    """A quantile is of a histogram, and of bad events more is worse."""
+    with pytest.raises(PydanticCustomError) as refused:
+        Judgement.model_validate(written).refuse_for(kind)
+    assert refused.value.context is not None
+    assert refused.value.context["field"] == field
+
+
+@pytest.mark.parametrize(
+    "written", [{"threshold": {"max": 1, "quantile": 0.5}}, {"ratio": {"max": 2}}, {"compare": {}}]
+)
+def test_what_goes_with_the_metric_is_taken(written: Any) -> None:
+    """A histogram can be judged in every way."""
+    judgement = Judgement.model_validate(written)
+    judgement.refuse_for("histogram")
+    assert judgement.needs_old == ("threshold" not in written)
