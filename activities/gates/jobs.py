@@ -17,7 +17,7 @@ from segue.errors import Conflict, NotAllowed, NotFound, Refused
 from segue.gates.own import JobGate, OwnGate
 from segue.gates.question import Question, measurement_key, question_of, rollout_key, unanswered
 from segue.gates.verdict import Evidence, Result, Verdict
-from segue.masking import masked
+from segue.masking import masked, tail
 from segue.spec import SupervisedTarget, Target
 from segue.supervision import SUPERVISIONS, Supervision
 
@@ -27,8 +27,7 @@ KEPT_S = 3600
 PATIENCE_S = 60.0
 """How long one question waits for the end; then it is inconclusive so far, and asked again after the interval."""
 POLL_S = 1.0
-MAX_LINES = 20
-MAX_SAID = 1500
+MAX_LINES, LAST_LINES = 20, 3
 VERBS = ("create", "get", "list", "delete")
 FIX = "grant it: kubectl apply -n {namespace} -f deploy/rbac-gates.yaml"
 _RESOURCES = {
@@ -218,9 +217,11 @@ def waiting_of(pod: Object) -> str:
 
 def failed(gate: str, name: str, ended: Object, condition: Object) -> Verdict:
     """Return the failure with the last lines of the log; what looks like a secret is masked."""
-    lines = masked(str(ended.get("message", "")))[-MAX_SAID:].strip().splitlines()[-MAX_LINES:]
+    said = str(ended.get("message", ""))  # at most 80 lines, and 2048 bytes: what the kubelet takes of a log
+    lines = masked(said).strip().splitlines()[-MAX_LINES:]
     code = f"exit code {ended['exitCode']}" if "exitCode" in ended else str(condition.get("message", "no pod is left"))
     reason = str(ended.get("reason", ""))
     told = f"{code}{', ' + reason if reason not in {'', 'Error'} else ''}"
-    why = f"Job {name} failed ({told}){': ' + lines[-1][:300] if lines else ''}"
+    # Not only the last line: what a program writes to its two outputs may come in another order.
+    why = f"Job {name} failed ({told}){': ' + tail(said, LAST_LINES) if lines else ''}"
     return Verdict(gate=gate, result=Result.FAIL, why=why, evidence=Evidence(texts={"log": "\n".join(lines)}))

@@ -121,7 +121,7 @@ async def test_jobs(lab: Lab) -> None:
         look(),
     )
     assert verdicts(good, "mine")[0].endswith("completed")
-    assert bad.status.reason.endswith("failed (exit code 1): token=***")
+    assert bad.status.reason.endswith("failed (exit code 1): comparing 20 answers ⏎ 3 differ ⏎ token=***")
     owner, pod = seen["job"].metadata.owner_references[0], seen["job"].spec.template.spec
     assert (owner.kind, owner.name[:4]) == ("Deployment", "job-")
     told = {each.name: each.value for each in pod.containers[0].env}

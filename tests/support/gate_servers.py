@@ -116,17 +116,13 @@ class Webhooks:
 
     def settings(self, secret_file: Path) -> str:
         """What the worker is told of them, as SEGUE_WEBHOOKS."""
-        names = [
-            name.removeprefix("_")
-            for name in vars(Webhooks)
-            if name.startswith("_") and name[1] != "_" and name != "_setting"
-        ]
-        known = {name: self._setting(f"{self.address}/{name}", secret_file) for name in names}
-        return json.dumps({**known, "nobody": self._setting("http://127.0.0.1:9/", secret_file)})
-
-    @staticmethod
-    def _setting(url: str, secret_file: Path) -> dict[str, Any]:
-        return {"url": url, "secret_file": str(secret_file), "timeout_s": 2}
+        urls = {name: f"{self.address}/{name}" for name in ANSWERS} | {"nobody": "http://127.0.0.1:9/"}
+        secret, patience_s = str(secret_file), {"slow": 2}
+        found = {
+            name: {"url": url, "secret_file": secret, "timeout_s": patience_s.get(name, 30)}
+            for name, url in urls.items()
+        }
+        return json.dumps(found)
 
 
 @asynccontextmanager

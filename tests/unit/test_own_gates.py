@@ -238,7 +238,7 @@ def test_a_failed_job_says_its_last_words() -> None:
     pod = {"status": {"containerStatuses": [{"state": {"terminated": ended}}]}}
     found = failed("smoke", "segue-a", ended_of(pod) or {}, {"message": "gone"})
     assert found.result is Result.FAIL and found.evidence is not None
-    assert found.why == "Job segue-a failed (exit code 137, OOMKilled): password=***"
+    assert found.why == "Job segue-a failed (exit code 137, OOMKilled): line 97 ⏎ line 98 ⏎ password=***"
     assert len(found.evidence.texts["log"].splitlines()) == 20
     assert failed("smoke", "segue-a", {}, {"message": "gone"}).why == "Job segue-a failed (gone)"
 
