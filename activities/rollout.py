@@ -119,6 +119,7 @@ class Activities:
         await self._panel.close()
         await self._believer.close()
         await self._emptyings.close()
+        self._own.close()
         await self._rooms.close()
         await self._watches.close()
 

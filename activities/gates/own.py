@@ -1,5 +1,6 @@
 """Asks gates of one's own, by what each of them is: a Job, a webhook or a plugin."""
 
+import logging
 from collections.abc import Mapping
 
 from activities.cluster import Cluster
@@ -7,11 +8,14 @@ from activities.gates.base import GateContext
 from activities.gates.jobs import JobAsker
 from activities.gates.plugins import PluginAsker
 from activities.gates.webhooks import WebhookAsker
+from segue.errors import SegueError
 from segue.gates.own import OwnGate
 from segue.gates.verdict import Verdict
 from segue.gates.webhook import Webhook
 from segue.spec import Rules, Target
 from segue.supervision import Supervision
+
+log = logging.getLogger(__name__)
 
 
 class OwnAsker:
@@ -46,5 +50,18 @@ class OwnAsker:
         return await (self._webhooks if gate.webhook is not None else self._plugins).ask(gate, context)
 
     async def clean(self, target: Target, rules: Rules, owner: str) -> int:
-        """Remove what was made to ask; returns how many objects."""
-        return await self._jobs.clean(target, owner) if any(gate.job for gate in rules.gates) else 0
+        """Remove what was made to ask; returns how many objects.
+
+        Where that cannot be done the rollout ends all the same: what is left goes with its target, or after its time.
+        """
+        if not any(gate.job for gate in rules.gates):
+            return 0
+        try:
+            return await self._jobs.clean(target, owner)
+        except SegueError as error:
+            log.warning("Jobs of the gates of %s are left: %s", target, error)
+            return 0
+
+    def close(self) -> None:
+        """Wait for no plugin any more."""
+        self._plugins.close()

@@ -33,6 +33,10 @@ class PluginAsker:
         self._known = {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="gate")
 
+    def close(self) -> None:
+        """Begin none any more; one that hangs is left to the end of the process."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
     def refuse(self, asked: PluginGate, field: str) -> None:
         """Refuse a plugin that is not installed, or that cannot be loaded.
 
