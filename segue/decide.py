@@ -554,6 +554,7 @@ def _undo(rules: Rules, state: State, seen: Observation, now: float) -> Decision
         seen.home is None
         and state.claimed
         and (seen.held or seen.template != state.baseline.template)
+        and not seen.pinned
         and not _blocked(state)
     ):
         return Decision(act=Act.UNDO, why="the baseline is put back")

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from activities.cluster import Object
-from activities.levers.ordinals import Numbered
+from activities.levers.ordinals import Numbered, is_observed
 from activities.levers.ownership import Fields, selector_of
 from activities.levers.partition import PartitionLever
 from activities.levers.pods import is_active, read_replica
@@ -38,14 +38,15 @@ class StatefulSetLever(PartitionLever):
     }
     template_path = "f:template"
 
-    def numbered(self, found: Object, revisions: list[Object], pods: Iterable[Object]) -> Numbered:
+    def numbered(
+        self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = ()
+    ) -> Numbered:
         """Return what runs under each number."""
         templates = {each["metadata"]["name"]: _template_of(each) for each in revisions}
         versions = {name: fingerprint(template) for name, template in templates.items()}
-        status = found.get("status", {})
-        if status.get("observedGeneration", 0) >= found["metadata"].get("generation", 0):
+        if is_observed(found):
             # A newer API server may have set defaults in the template that the kept revision does not have.
-            versions[status.get("updateRevision", "")] = fingerprint(found["spec"]["template"])
+            versions[found["status"].get("updateRevision", "")] = fingerprint(found["spec"]["template"])
         first = found["spec"].get("ordinals", {}).get("start", 0)
         own = [pod for pod in pods if controller_uid(pod) == found["metadata"]["uid"]]
         awaited = {int(pod["metadata"]["name"].rpartition("-")[2]) - first: pod for pod in own if is_active(pod)}
@@ -57,6 +58,7 @@ class StatefulSetLever(PartitionLever):
             awaited=awaited,
             pods=own,
             trusted=0,
+            heeded=is_observed(found),
             revisions=revisions,
             templates=templates,
             hold=_token(found),

@@ -20,8 +20,11 @@ from kubernetes import client
 from kubernetes import config as kubeconfig
 from segue_local import Stack
 from subjects import DeploymentSubject, Subject
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 from watcher import PodWatcher
 
 from segue import contract, messages
@@ -33,6 +36,8 @@ from segue.status import Status
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL_S = 0.05
+_NO_ANSWER = {RPCStatusCode.CANCELLED, RPCStatusCode.DEADLINE_EXCEEDED}
+"""Of a query whose time was over, at the client or at the server."""
 ASK_S = 0.2
 """How often a workflow is asked: each time its worker answers, and many rollouts go side by side on few cores."""
 ACCEPTED = ["no-readiness-probe", "unavailable-on-few-replicas"]
@@ -148,10 +153,10 @@ class Lab:
 
     async def deploy_groups(
         self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
-        image: str = "example/chat:1", size: int = 2, **spec: Any,
+        image: str = "example/chat:1", annotations: dict[str, str] | None = None, size: int = 2, **spec: Any,
     ) -> None:  # fmt: skip
         """Make a LeaderWorkerSet of fake pods, of which only leaders have the label ``app``; wait until it serves."""
-        leader, worker = (pod_template(name, mode, ready_after, image) for _ in range(2))
+        leader, worker = (pod_template(name, mode, ready_after, image, annotations) for _ in range(2))
         del worker["metadata"]["labels"]["app"]
         template = {"size": size, "leaderTemplate": leader, "workerTemplate": worker}
         body = {
@@ -229,6 +234,19 @@ class Lab:
         worker = WorkerProcess(self, module, env)
         self.workers.append(worker)
         return worker
+
+    async def attended(self) -> None:
+        """Wait until a worker asks for work on this lab's task queue: who starts a rollout does not wait for long."""
+        queue = DescribeTaskQueueRequest(
+            namespace=self.temporal.namespace,
+            task_queue=TaskQueue(name=self.task_queue),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        )
+
+        async def asked() -> bool:
+            return bool((await self.temporal.workflow_service.describe_task_queue(queue)).pollers)
+
+        await until("a worker on the task queue", asked)
 
     # --- a target that is rolled, and what must be so of it at the end ---
 
@@ -375,7 +393,12 @@ class Run:
         """Wait until the status is so."""
 
         async def look() -> Status | None:
-            status = await self.status()
+            try:
+                status = await self.status()
+            except RPCError as error:
+                if error.status not in _NO_ANSWER:
+                    raise
+                return None  # a busy worker did not answer in time: it is asked again
             return status if check(status) else None
 
         found: Status = await until(what, look, limit_s, ASK_S)
