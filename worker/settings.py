@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from segue.contract import TASK_QUEUE
 from segue.errors import Refused
+from segue.gates.webhook import Webhook
 from segue.supervision import Supervision
 
 
@@ -46,6 +47,9 @@ class Settings(BaseSettings):
     deployment_name: str = Field(default="", description="Temporal worker deployment; empty for an unversioned worker")
     supervised: dict[str, Supervision] = Field(
         default_factory=dict, description="Custom resources whose own operator rolls, by the name that specs give them"
+    )
+    webhooks: dict[str, Webhook] = Field(
+        default_factory=dict, description="Webhooks that gates may ask, by the name that specs give them"
     )
     pod_access: Literal["auto", "direct", "proxy"] = Field(
         default="auto",

@@ -79,6 +79,7 @@ class Lab:
     def __post_init__(self) -> None:
         api = kubeconfig.new_client_from_config(str(self.stack.kubeconfig))
         self.apps, self.core, self.custom = client.AppsV1Api(api), client.CoreV1Api(api), client.CustomObjectsApi(api)
+        self.batch = client.BatchV1Api(api)
         self.core.create_namespace({"metadata": {"name": self.namespace}})
         self._rbac = client.RbacAuthorizationV1Api(api)
         role, binding = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
@@ -97,9 +98,16 @@ class Lab:
         rule = {"apiGroups": [group], "resources": [resource], "verbs": ["get", "list", "watch", "patch"]}
         self._rbac.patch_namespaced_role(role["metadata"]["name"], self.namespace, {"rules": [*role["rules"], rule]})
 
+    def let_make_jobs(self) -> None:
+        """Give the worker's user the optional rights to ask by Jobs."""
+        self._grant_optional("rbac-gates.yaml")
+
     def let_ask_pods(self) -> None:
         """Give the worker's user the optional rights to ask pods by the API server, and to read logs and events."""
-        role, binding = yaml.safe_load_all((ROOT / "deploy/rbac-serving.yaml").read_text())
+        self._grant_optional("rbac-serving.yaml")
+
+    def _grant_optional(self, published: str) -> None:
+        role, binding = yaml.safe_load_all((ROOT / "deploy" / published).read_text())
         self._rbac.create_namespaced_role(self.namespace, role)
         self._rbac.create_namespaced_role_binding(self.namespace, binding)
 
