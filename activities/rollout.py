@@ -13,7 +13,9 @@ from activities import autoscaling
 from activities.cluster import Cluster
 from activities.explaining import explained
 from activities.gates.believing import Believer
+from activities.gates.metrics import MetricAsker
 from activities.gates.panel import Panel
+from activities.gates.prometheus import Prometheus, PrometheusSettings
 from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.linting import linted
@@ -27,6 +29,7 @@ from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, 
 from segue.decide import Act, Decision, asks_for_room, decide
 from segue.errors import Fenced, NotAllowed, Refused, SegueError
 from segue.gates import Verdict
+from segue.gates.metrics import Metric
 from segue.gates.readiness import judge_readiness
 from segue.gates.standing import standings
 from segue.observation import Observation
@@ -86,14 +89,16 @@ class Activities:
     """All activities over one cluster; levers by kind of target."""
 
     def __init__(
-        self, cluster: Cluster, supervisions: Mapping[str, Supervision] = SUPERVISIONS, believer: Believer | None = None
-    ) -> None:
+        self, cluster: Cluster, supervisions: Mapping[str, Supervision] = SUPERVISIONS,
+        believer: Believer | None = None, prometheus: Mapping[str, PrometheusSettings] | None = None,
+    ) -> None:  # fmt: skip
         self._cluster = cluster
         self._believer = believer or Believer(reach_of("auto", cluster))
         self._watches, self._rooms = Watches(cluster), Rooms(cluster)
         self._levers = Levers(cluster, supervisions)
         self._routers = Routers(cluster)
-        self._panel = Panel({})
+        self._metrics = MetricAsker({name: Prometheus(name, settings) for name, settings in (prometheus or {}).items()})
+        self._panel = Panel({Metric: self._metrics})
 
     @property
     def all(self) -> list[Callable[..., Any]]:
@@ -106,6 +111,7 @@ class Activities:
     async def close(self) -> None:
         """Stop all watches."""
         await self._panel.close()
+        await self._metrics.close()
         await self._believer.close()
         await self._rooms.close()
         await self._watches.close()

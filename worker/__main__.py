@@ -39,7 +39,8 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     client = await connect(settings)
     cluster = await Cluster.connect()
-    activities = Activities(cluster, {**SUPERVISIONS, **settings.supervised}, believer_of(settings, cluster))
+    supervisions, believer = {**SUPERVISIONS, **settings.supervised}, believer_of(settings, cluster)
+    activities = Activities(cluster, supervisions, believer, settings.prometheus)
     worker = make_worker(client, settings, activities)
     try:
         health = serve_health(settings.health_address, lambda: worker.is_running and not stop.is_set())
