@@ -79,6 +79,14 @@ class Cluster:
             "pods/status": self._core.patch_namespaced_pod_status_without_preload_content,
             "horizontalpodautoscalers": autoscaling.patch_namespaced_horizontal_pod_autoscaler_without_preload_content,
         }
+        self._creates: Mapping[str, Callable[..., Awaitable[Any]]] = {
+            "configmaps": self._core.create_namespaced_config_map_without_preload_content,
+            "controllerrevisions": self._apps.create_namespaced_controller_revision_without_preload_content,
+        }
+        self._deletes: Mapping[str, Callable[..., Awaitable[Any]]] = {
+            "configmaps": self._core.delete_namespaced_config_map_without_preload_content,
+            "controllerrevisions": self._apps.delete_namespaced_controller_revision_without_preload_content,
+        }
         self._lists_everywhere: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "nodes": self._core.list_node_without_preload_content,
             "pods": self._core.list_pod_for_all_namespaces_without_preload_content,
@@ -175,34 +183,26 @@ class Cluster:
             place = _place(kind, namespace)
             return await _json(await call(*place, name, patch, _content_type=_MERGE, **options))
 
-    async def create_config_map(self, namespace: str, made: Object, *, dry_run: bool = False) -> Object | None:
-        """Create one ConfigMap; none where one of that name is there.
+    async def create_absent(self, kind: str, namespace: str, made: Object, *, dry_run: bool = False) -> Object | None:
+        """Create one object of a kind in ``_creates``; none where one of that name is there.
 
         Raises:
             Refused: when the API server does not take it.
         """
-        name = made["metadata"]["name"]
-        call = self._core.create_namespaced_config_map_without_preload_content
+        options: dict[str, Any] = {"field_manager": FIELD_MANAGER, "dry_run": "All" if dry_run else None}
         try:
-            with _translated(f"configmap {namespace}/{name}"):
+            with _translated(_one(kind, namespace, made["metadata"]["name"])):
                 return await _json(
-                    await call(
-                        namespace,
-                        cast("Any", made),
-                        field_manager=FIELD_MANAGER,
-                        dry_run="All" if dry_run else None,
-                        _request_timeout=REQUEST_TIMEOUT_S,
-                    )
+                    await self._creates[kind](namespace, made, _request_timeout=REQUEST_TIMEOUT_S, **options)
                 )
         except Conflict:
             return None
 
-    async def delete_config_map(self, namespace: str, name: str) -> None:
-        """Delete one ConfigMap; one that is gone is fine."""
-        call = self._core.delete_namespaced_config_map_without_preload_content
+    async def delete(self, kind: str, namespace: str, name: str) -> None:
+        """Delete one object of a kind in ``_deletes``; one that is gone is fine."""
         try:
-            with _translated(f"configmap {namespace}/{name}"):
-                await _json(await call(name, namespace, _request_timeout=REQUEST_TIMEOUT_S))
+            with _translated(_one(kind, namespace, name)):
+                await _json(await self._deletes[kind](name, namespace, _request_timeout=REQUEST_TIMEOUT_S))
         except NotFound:
             return
 

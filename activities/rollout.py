@@ -14,8 +14,10 @@ from activities.cluster import Cluster
 from activities.emptying import Emptyings
 from activities.explaining import explained
 from activities.gates.believing import Believer
+from activities.gates.metrics import MetricAsker
 from activities.gates.own import OwnAsker
 from activities.gates.panel import Panel
+from activities.gates.prometheus import Prometheus, PrometheusSettings
 from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.linting import linted
@@ -29,6 +31,7 @@ from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, 
 from segue.decide import Act, Decision, asks_for_room, decide
 from segue.errors import Fenced, NotAllowed, Refused, SegueError
 from segue.gates import Verdict
+from segue.gates.metrics import Metric
 from segue.gates.own import OwnGate
 from segue.gates.readiness import judge_readiness
 from segue.gates.standing import standings
@@ -93,9 +96,11 @@ class Activities:
         self,
         cluster: Cluster,
         supervisions: Mapping[str, Supervision] = SUPERVISIONS,
+        *,
         believer: Believer | None = None,
-        webhooks: Mapping[str, Webhook] | None = None,
         reach: Reach | None = None,
+        webhooks: Mapping[str, Webhook] | None = None,
+        prometheus: Mapping[str, PrometheusSettings] | None = None,
     ) -> None:
         self._cluster = cluster
         self._believer = believer or Believer(reach_of("auto", cluster))
@@ -104,7 +109,8 @@ class Activities:
         self._routers = Routers(cluster)
         self._emptyings = Emptyings(cluster, reach or reach_of("auto", cluster))
         self._own = OwnAsker(cluster, supervisions, webhooks or {})
-        self._panel = Panel({OwnGate: self._own})
+        self._metrics = MetricAsker({name: Prometheus(name, settings) for name, settings in (prometheus or {}).items()})
+        self._panel = Panel({OwnGate: self._own, Metric: self._metrics})
 
     @property
     def all(self) -> list[Callable[..., Any]]:
@@ -117,6 +123,7 @@ class Activities:
     async def close(self) -> None:
         """Stop all watches."""
         await self._panel.close()
+        await self._metrics.close()
         await self._believer.close()
         await self._emptyings.close()
         self._own.close()
@@ -126,7 +133,8 @@ class Activities:
     @_defined(contract.PREPARE)
     async def prepare(self, asked: PrepareInput) -> Prepared:
         """Look at the target, let the API server try the change, and lint what it makes."""
-        prepared = await self._levers.of(asked.target).prepare(asked)
+        lever = self._levers.of(asked.target)
+        prepared = await lever.prepare(asked)
         router = self._routers.of(asked.rules.strategy)
         if router is not None:
             await router.prepare(asked, prepared.owner)
@@ -134,7 +142,7 @@ class Activities:
         await self._own.refuse(asked.target, asked.rules)
         await self._emptyings.refuse(asked.target, asked.rules)
         told = (*prepared.warnings, *await autoscaling.foretell(self._cluster, asked.target, asked.rules))
-        return await linted(self._cluster, asked, prepared.model_copy(update={"warnings": told}))
+        return await linted(self._cluster, lever, asked, prepared.model_copy(update={"warnings": told}))
 
     @_defined(contract.AWAIT_READY)
     async def await_ready(self, asked: WatchInput) -> Watched:

@@ -25,6 +25,7 @@ from segue.containerspec import EnvFrom, Resources, refuse_literal_secret
 from segue.emptying import Until
 from segue.errors import Refused
 from segue.gates.loading import LoadFailures
+from segue.gates.metrics import MAX_METRICS, Metric
 from segue.gates.own import OwnGate
 from segue.gates.policy import GatePolicy
 from segue.gates.serving import Serving
@@ -607,6 +608,7 @@ class Rules(Model):
     gates: tuple[OwnGate, ...] = Field(
         default=(), max_length=MAX_GATES, strict=False, description="Gates of one's own: a Job, a webhook or a plugin."
     )
+    metrics: tuple[Metric, ...] = Field(default=(), max_length=MAX_METRICS, strict=False)
     pass_score: int = Field(
         default=75, alias="passScore", ge=1, le=100, description="Percent of the weights of gates that must pass."
     )
@@ -614,14 +616,15 @@ class Rules(Model):
     @property
     def asked_gates(self) -> tuple[GatePolicy, ...]:
         """All gates that are asked again and again, in the order of the spec."""
-        return self.gates
+        return (*self.metrics, *self.gates)
 
     @model_validator(mode="after")
     def _gates_differ(self) -> Self:
         names = [gate.name for gate in self.asked_gates]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise wrong("gates", twice, "is the name of two gates", "give each a name of its own")
+            field = "metrics" if twice in {metric.name for metric in self.metrics} else "gates"
+            raise wrong(field, twice, "is the name of two gates", "give each a name of its own")
         return self
 
 
@@ -684,6 +687,20 @@ class Spec(Rules):
             raise wrong("strategy.maxSurge", surge, what, "write maxSurge: 0, and maxUnavailable: 1 or more")
         if isinstance(self.target, SupervisedTarget):
             _refuse_for_supervised(self.strategy, self.change)
+        return self
+
+    @model_validator(mode="after")
+    def _measurable(self) -> Self:
+        for index, metric in enumerate(self.metrics):
+            field = next(f for f in ("preset", "counts", "histogram", "value") if getattr(metric, f) is not None)
+            shown = metric.preset or "..."
+            if "service" in metric.needs and not isinstance(self.strategy.traffic, ByRoute):
+                why = "selects by each side's Service, and strategy.traffic names none"
+                fix = "write `traffic: {route: NAME, services: {old: NAME, new: NAME}}`, or measure by {{side}}"
+                raise wrong(f"metrics[{index}].{field}", shown, why, fix)
+            if "revision" in metric.needs and self.target.numbered:
+                why = f"needs {{{{revision}}}}, which the pods of a {self.target.kind} have not in their names"
+                raise wrong(f"metrics[{index}].{field}", shown, why, "select by {{side}}")
         return self
 
     @property

@@ -7,11 +7,12 @@ by which stages. Its status tells otherwise while it is held, so only pods are b
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from activities.cluster import Object
-from activities.levers.merging import difference, merged
+from activities.levers.configs import owned_by
+from activities.levers.judging import judged_groups
 from activities.levers.ordinals import HOLD, Numbered, is_observed
 from activities.levers.ownership import Fields
 from activities.levers.partition import PartitionLever
@@ -20,6 +21,8 @@ from activities.levers.template import apply_change, fingerprint, version_of
 from activities.watching import controller_uid
 from segue.budget import resolve_budget
 from segue.errors import NotFound, Refused
+from segue.lint.target import Judged
+from segue.merging import difference, merged
 from segue.observation import Version
 from segue.replica import Replica
 from segue.spec import Change, Rules, Target
@@ -28,6 +31,11 @@ from segue.units import resolve
 NAME, GROUP, WORKER, REVISION = (
     f"leaderworkerset.sigs.k8s.io/{each}" for each in ("name", "group-index", "worker-index", "template-revision-hash")
 )
+KEPT = "segue.dev/revision-of"
+"""The label of a revision that was kept: the LeaderWorkerSet's name. Without that of its controller, which would
+delete it."""
+HISTORY = 10
+"""So many are kept: as many as a StatefulSet keeps."""
 _ROLLING = ("f:rolloutStrategy", "f:rollingUpdateConfiguration")
 _BY_CONTAINER = ("images", "env", "args", "resources")
 
@@ -43,6 +51,7 @@ class LeaderWorkerSetLever(PartitionLever):
         "maxUnavailable": (*_ROLLING, "f:maxUnavailable"),
     }
     template_path = "f:leaderWorkerTemplate"
+    forgets = True
 
     def autonomous(self, rules: Rules) -> bool:
         """Without waypoints there is nothing to hold it for."""
@@ -88,6 +97,20 @@ class LeaderWorkerSetLever(PartitionLever):
         except NotFound:
             return []
 
+    async def keep(self, numbered: Numbered, notes: Mapping[str, str | None], *, dry_run: bool = False) -> int:
+        """Keep a copy of the newest revision: its controller deletes all but that as soon as every group runs it."""
+        found, newest, namespace = numbered.found, numbered.newest, numbered.found["metadata"]["namespace"]
+        if newest is None or not is_observed(found):
+            return 0
+        copy = _copied(newest, notes, found)
+        made = await self._cluster.create_absent("controllerrevisions", namespace, copy, dry_run=dry_run)
+        if dry_run or made is None:
+            return 0
+        kept = sorted((r for r in numbered.revisions if _is_kept(r)), key=lambda each: int(each["revision"]))
+        for each in kept[: max(0, len(kept) + 1 - HISTORY)]:
+            await self._cluster.delete("controllerrevisions", namespace, each["metadata"]["name"])
+        return 1
+
     def selector(self, found: Object) -> str:
         """Return the label that its controller gives all pods of its groups."""
         return f"{NAME}={found['metadata']['name']}"
@@ -130,6 +153,14 @@ class LeaderWorkerSetLever(PartitionLever):
     def replaced(self, template: Object, found: Object) -> Object:
         """Return the merge patch that makes the template what is wanted."""
         return {"leaderWorkerTemplate": difference(found["spec"]["leaderWorkerTemplate"], template["spec"])}
+
+    def template_with(self, found: Object, fields: Object) -> Object:
+        """Return it merged."""
+        return self.template_of({**found, "spec": merged(found["spec"], fields)})
+
+    def judged_as(self, found: Object, wanted: Object, untried: str) -> Judged:
+        """Return the templates of the leader and of the workers."""
+        return judged_groups(found, wanted, NAME)
 
     def holding(self, partition: int, rules: Rules, replicas: int) -> Object:
         """Return a rolling update from this group on, with surge groups only where the controller moves by itself."""
@@ -197,6 +228,27 @@ def _group(leader: Object, pods: list[Object], size: int, versions: dict[str, st
         ports=head.ports,
         started_at=head.started_at,
     )
+
+
+def _is_kept(revision: Object) -> bool:
+    return KEPT in revision["metadata"].get("labels", {})
+
+
+def _copied(revision: Object, notes: Mapping[str, str | None], found: Object) -> Object:
+    """Return a copy of a revision with its notes. They never change: the API server would take that for other data."""
+    metadata = revision["metadata"]
+    copy = {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": {
+            "name": metadata["name"].removesuffix("-kept") + "-kept",
+            "labels": {KEPT: found["metadata"]["name"], REVISION: metadata["labels"].get(REVISION, "")},
+            "annotations": {name: value for name, value in notes.items() if value is not None},
+        },
+        "revision": revision["revision"],
+        "data": revision["data"],
+    }
+    return owned_by(copy, found, controlled=True)
 
 
 def _template_of(revision: Object) -> Object:

@@ -60,6 +60,16 @@ class Numbered(NamedTuple):
             return False
         return self.partition > 0 or self.version != fingerprint(saved_baseline(self.found)["template"])
 
+    @property
+    def newest(self) -> Object | None:
+        """The newest revision: that of the template, once its controller has taken it up."""
+        return max(self.revisions, key=lambda each: int(each["revision"]), default=None)
+
+    def revision(self, version: str) -> Object | None:
+        """Return the revision of a version; none where there is none yet."""
+        names = {fingerprint(template): name for name, template in self.templates.items()}
+        return next((r for r in self.revisions if r["metadata"]["name"] == names.get(version)), None)
+
     def replicas(self, state: State) -> list[Replica]:
         """Return what each number runs; where nothing does, what its controller will make there."""
         told = (self.version, state.baseline.template)
@@ -192,6 +202,6 @@ def start_of(numbered: Numbered, change: Change | None, start: Object) -> Object
             "is no revision of the target",
             field="spec.change.revision",
             value=change.revision,
-            fix=f"use one of: {', '.join(map(str, sorted(known)))}",
+            fix=f"use one of: {', '.join(map(str, sorted(known)))} (see `segue history`)",
         )
     return copy.deepcopy(known[change.revision])

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from activities.cluster import Object
+from activities.levers.judging import judged_set
 from activities.levers.ordinals import Numbered, is_observed
 from activities.levers.ownership import Fields, selector_of
 from activities.levers.partition import PartitionLever
@@ -18,6 +19,7 @@ from activities.levers.template import apply_change, fingerprint, version_of
 from activities.watching import controller_uid
 from segue.budget import resolve_budget
 from segue.errors import Refused
+from segue.lint.target import Judged
 from segue.observation import Version
 from segue.spec import Change, Rules
 
@@ -96,6 +98,14 @@ class StatefulSetLever(PartitionLever):
     def replaced(self, template: Object, found: Object) -> Object:
         """Return the template as the whole."""
         return {"template": {**template, **_REPLACE}}
+
+    def template_with(self, found: Object, fields: Object) -> Object:
+        """Return it as it is there, whole."""
+        return {name: value for name, value in fields["template"].items() if name not in _REPLACE}
+
+    def judged_as(self, found: Object, wanted: Object, untried: str) -> Judged:
+        """Return its one template."""
+        return judged_set(found, wanted, untried=untried)
 
     def holding(self, partition: int, rules: Rules, replicas: int) -> Object:
         """Return a rolling update from this number on, of as many at once as the budget allows."""

@@ -18,15 +18,14 @@ import temporalio.client
 import yaml
 from kubernetes import client
 from kubernetes import config as kubeconfig
+from kubernetes.aio import config as aioconfig
 from segue_local import Stack
 from subjects import DeploymentSubject, Subject
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError, RPCStatusCode
 from watcher import PodWatcher
 
+from activities.cluster import Cluster
 from segue import contract, messages
 from segue.messages import Message
 from segue.plan import Plan
@@ -129,10 +128,10 @@ class Lab:
 
     async def deploy_set(
         self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
-        image: str = "example/chat:1", policy: str = "Parallel", **spec: Any,
+        image: str = "example/chat:1", policy: str = "Parallel", container: dict[str, Any] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
         """Make a StatefulSet of fake pods, and wait until it serves, where its pods can."""
-        template = pod_template(name, mode, ready_after, image)
+        template = pod_template(name, mode, ready_after, image, container=container)
         body = {
             "metadata": {"name": name},
             "spec": {
@@ -153,10 +152,11 @@ class Lab:
 
     async def deploy_groups(
         self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
-        image: str = "example/chat:1", annotations: dict[str, str] | None = None, size: int = 2, **spec: Any,
+        image: str = "example/chat:1", annotations: dict[str, str] | None = None, size: int = 2,
+        container: dict[str, Any] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
         """Make a LeaderWorkerSet of fake pods, of which only leaders have the label ``app``; wait until it serves."""
-        leader, worker = (pod_template(name, mode, ready_after, image, annotations) for _ in range(2))
+        leader, worker = (pod_template(name, mode, ready_after, image, annotations, container) for _ in range(2))
         del worker["metadata"]["labels"]["app"]
         template = {"size": size, "leaderTemplate": leader, "workerTemplate": worker}
         body = {
@@ -234,19 +234,6 @@ class Lab:
         worker = WorkerProcess(self, module, env)
         self.workers.append(worker)
         return worker
-
-    async def attended(self) -> None:
-        """Wait until a worker asks for work on this lab's task queue: who starts a rollout does not wait for long."""
-        queue = DescribeTaskQueueRequest(
-            namespace=self.temporal.namespace,
-            task_queue=TaskQueue(name=self.task_queue),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
-        )
-
-        async def asked() -> bool:
-            return bool((await self.temporal.workflow_service.describe_task_queue(queue)).pollers)
-
-        await until("a worker on the task queue", asked)
 
     # --- a target that is rolled, and what must be so of it at the end ---
 
@@ -348,6 +335,10 @@ class WorkerProcess:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", self._module], env=self._environment, stdout=log, stderr=log, cwd=ROOT
             )
+
+    async def serves(self) -> None:
+        """Wait until it does: a client that starts a rollout does not wait for a worker's start."""
+        await until(f"the worker to serve: {self.log}", lambda: "worker serves" in self.log.read_text())
 
     def kill(self) -> None:
         """SIGKILL: nothing is said, nothing is ended."""
@@ -477,6 +468,16 @@ class Case:
         await until(f"{count} new pods", lambda: len(others()) >= count)
         for pod in others()[:count]:
             self.lab.relabel(pod.metadata.name, "ready")
+
+
+@asynccontextmanager
+async def reaching(lab: Lab) -> AsyncIterator[Cluster]:
+    """The client of Segue's own, in this process."""
+    cluster = Cluster(await aioconfig.new_client_from_config(str(lab.stack.kubeconfig)))
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
 
 
 @asynccontextmanager
