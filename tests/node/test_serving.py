@@ -10,7 +10,7 @@ from serving import INFER, MLSERVER, MODELS, REPLICAS, STREAMS, Serving, assert_
 
 from segue.report import Report
 
-QUICK = {"minReady": "1s", "deadline": "1m"}
+QUICK = {"minReady": "1s", "deadline": "3m"}
 SOON_S = 10.0
 """Within so many seconds after it can be known, a failure is told."""
 
