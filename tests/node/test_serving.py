@@ -124,13 +124,13 @@ async def test_models_that_do_not_load(asking: Serving) -> None:
     """Three models that others have loaded do not load on one that is Ready: critical. What loads slowly is awaited."""
     await asking.deploy("many", MODELS, replicas=1)
     asking.lab.worker()
-    loads = {"protocol": "openInference", "loadTimeout": "1s", "interval": "1s"}
+    loads = {"protocol": "openInference", "loadTimeout": "6s", "interval": "1s"}
     async with asking.lab.rolled("many", MODELS.change("three-missing"), readiness=QUICK, loadFailures=loads) as case:
         report = await case.ends("RolledBack")
     assert report.status.reason.startswith("Loading: many-"), report.status.reason
     assert "3 models that are loaded on other replicas did not load (m1, m2, m3)" in report.status.reason
     case.watcher.assert_within(1, 2, passing=1)
-    assert told_after(case, report) < SOON_S
+    assert told_after(case, report) < SOON_S + 6  # MLServer gives no reason: it is known after the load timeout
     slowly = {"env": {"server": {"LOAD_PAUSE_S": "0.5"}}}
     async with asking.lab.rolled("many", MODELS.change("v2", **slowly), readiness=QUICK, loadFailures=loads) as case:
         await case.ends("Completed")
