@@ -2,26 +2,25 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import NamedTuple
 
 from activities.autoscaling import as_before
 from activities.cluster import Cluster, Object, connected
-from activities.levers.deployment_patches import start_of
-from activities.levers.deployment_reading import Objects, is_held
-from activities.levers.ownership import saved_baseline, selector_of
-from activities.levers.template import apply_change, stopping_of
-from activities.room import ALIVE, READ_S, demand_of, nodes_of, quotas_of
-from segue.budget import foresee, resolve_budget
+from activities.levers import Levers
+from activities.levers.base import Lever
+from activities.levers.ownership import selector_of
+from activities.room import ALIVE, READ_S, nodes_of, quotas_of
+from segue.budget import foresee
 from segue.contract import Prepared, PrepareInput
 from segue.errors import NotAllowed, NotFound, Unreachable
 from segue.lint import lint
 from segue.lint.facts import NEEDS, Facts
 from segue.lint.start import refuse_errors
+from segue.lint.target import Judged
 from segue.spec import Change, DeploymentTarget, Metadata, Rollout, Spec, Target
 
 _DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})$")
-_ORDINARY = ("strategy", "minReadySeconds", "progressDeadlineSeconds")
 
 
 class Around(NamedTuple):
@@ -44,26 +43,39 @@ async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
         Unreachable: when the API server does not answer.
     """
     async with connected() as cluster:
-        return await facts_in(cluster, target, rollout)
+        change = rollout.spec.change if rollout else None
+        return await facts_in(cluster, Levers(cluster).of(target), target, rollout, change)
 
 
-async def linted(cluster: Cluster, asked: PrepareInput, prepared: Prepared) -> Prepared:
-    """Lint what is about to be rolled, and count the room for it, where lint knows the kind of target.
+async def linted(cluster: Cluster, lever: Lever, asked: PrepareInput, prepared: Prepared) -> Prepared:
+    """Lint what is about to be rolled, and count the room for it.
 
     What ran before may run again: a way back is never refused, only told what is wrong with it.
 
     Raises:
         Refused: naming each error that is not accepted, and what mends it.
     """
-    if not isinstance(asked.target, DeploymentTarget):
-        return prepared
-    facts = await facts_in(cluster, asked.target, _rollout_of(asked))
+    # By another strategy the same version goes on: it is there, and a patch could not be tried on it again.
+    change = asked.change if asked.wanted is None else None
+    facts = await facts_in(cluster, lever, asked.target, _rollout_of(asked), change)
     found = lint(facts, asked.accept)
     if not asked.change.goes_back and prepared.wanted.template != prepared.baseline.template:
         refuse_errors(found)
-    tight = foresee(facts.room, resolve_budget(asked.rules.strategy, prepared.replicas))
-    return prepared.model_copy(
-        update={"linted": found, "demand": facts.demand, "warnings": (*prepared.warnings, *tight)}
+    counted = prepared.model_copy(update={"linted": found, "warnings": (*prepared.warnings, *_tight(facts, asked))})
+    # Only the lever of a Deployment is led by what is counted.
+    is_counted = isinstance(asked.target, DeploymentTarget)
+    return counted.model_copy(update={"demand": facts.pods[0].demand}) if is_counted else counted
+
+
+def _tight(facts: Facts, asked: PrepareInput) -> tuple[str, ...]:
+    """Say how a rollout will move where its surge finds no room."""
+    budget, room = facts.budget, facts.room
+    if budget is None or isinstance(asked.target, DeploymentTarget):
+        return foresee(room, budget) if budget else ()
+    if room.more is None or room.more >= budget.surge:
+        return ()
+    return (
+        f"there is room for {room.more} of the {budget.surge} replicas of the surge ({room.why}); others stay pending",
     )
 
 
@@ -74,41 +86,36 @@ def _rollout_of(asked: PrepareInput) -> Rollout:
     return Rollout(apiVersion="segue.dev/v1alpha1", kind="Rollout", metadata=Metadata(name=name), spec=spec)
 
 
-async def facts_in(cluster: Cluster, target: Target, rollout: Rollout | None) -> Facts:
-    """Read the same by a connection that is there."""
-    deployment = _ordinary(await cluster.get("deployments", target.namespace, target.name))
+async def facts_in(
+    cluster: Cluster, lever: Lever, target: Target, rollout: Rollout | None = None, change: Change | None = None
+) -> Facts:
+    """Read the same by a connection that is there; without a change the target's own version is judged."""
     reading = _Reading(cluster, target.namespace)
-    template = await _wanted(reading, deployment, rollout.spec.change if rollout else None)
+    judged = await lever.judged(target, change)
     around = Around(
         *await asyncio.gather(
             reading.items(NEEDS.budgets),
             reading.items(NEEDS.autoscalers),
             reading.items(NEEDS.quotas),
-            reading.items("pods", selector_of(deployment)),
+            reading.items("pods", selector_of({"spec": {"selector": judged.selector}})),
             reading.everywhere("nodes"),
             reading.everywhere("pods", ALIVE),
         )
     )
-    return facts_of(deployment, template, rollout, around, reading.unknown)
+    return facts_of(judged, rollout, around, reading.unknown)
 
 
-def facts_of(
-    deployment: Object, template: Object, rollout: Rollout | None, around: Around, unknown: dict[str, str]
-) -> Facts:
+def facts_of(judged: Judged, rollout: Rollout | None, around: Around, unknown: Mapping[str, str]) -> Facts:
     """Turn objects into what lint judges. Pure."""
     return Facts(
-        deployment=deployment,
-        template=template,
-        old=stopping_of(deployment["spec"]["template"]),
-        new=stopping_of(template),
-        demand=demand_of(template["spec"]),
+        target=judged,
         rollout=rollout,
         digests=_digests(around.own_pods),
         budgets=around.budgets,
         autoscalers=[as_before(each) for each in around.autoscalers],
         nodes=nodes_of(around.nodes, around.all_pods),
         quotas=quotas_of(around.quotas),
-        unknown=unknown,
+        unknown={**unknown, **({NEEDS.template: judged.untried} if judged.untried else {})},
     )
 
 
@@ -141,33 +148,6 @@ class _Reading:
         except (NotAllowed, NotFound) as error:
             self.unknown[what] = f"{what} cannot be read: {error.why}"
             return None
-
-
-def _ordinary(deployment: Object) -> Object:
-    """Return a Deployment with the settings of its own, also while a rollout holds it."""
-    if not is_held(deployment):
-        return deployment
-    own = {name: value for name, value in saved_baseline(deployment).items() if name in _ORDINARY}
-    return {**deployment, "spec": {**deployment["spec"], **own}}
-
-
-async def _wanted(reading: _Reading, deployment: Object, change: Change | None) -> Object:
-    """Return the template that the change makes; a strategic-merge patch is only tried by the API server."""
-    template: Object = deployment["spec"]["template"]
-    if change is None:
-        return template
-    if is_held(deployment):  # a change is one of what ran before
-        template = saved_baseline(deployment)["template"]
-    if change.patch is None:
-        sets = (await reading.cluster.list("replicasets", reading.namespace, selector_of(deployment)))["items"]
-        return apply_change(start_of(Objects(deployment, sets, []), change, template), change)
-    name = deployment["metadata"]["name"]
-    trial = reading.cluster.patch(
-        "deployments", reading.namespace, name, {"spec": {"template": change.patch}}, dry_run=True
-    )
-    tried = await reading.allowed(NEEDS.template, trial)
-    wanted: Object = tried["spec"]["template"] if tried else template
-    return wanted
 
 
 def _digests(pods: Sequence[Object]) -> dict[tuple[str, str], str]:

@@ -17,7 +17,7 @@ from segue.decide import Act, Decision, decide
 from segue.errors import Conflict, Fenced, NotFound, TimedOut
 from segue.observation import Observation, Version
 from segue.spec import Change, Rules, Strategy, Target
-from segue.state import Goal, State
+from segue.state import Goal, Outcome, State
 
 POLL_S = 0.2
 _ATTEMPTS = 10
@@ -97,6 +97,7 @@ def _state(prepared: Prepared, to: Way) -> State:
         goal=Goal.BACK if to == "baseline" else Goal.FORWARD,
         baseline=prepared.baseline,
         wanted=Version(template=prepared.mark.template),
+        ending=Outcome.ABORTED if to == "baseline" else Outcome.COMPLETED,
         claimed=True,
         mark=prepared.mark,
         verified=True,

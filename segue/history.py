@@ -49,6 +49,8 @@ class Revision(Frozen):
     images: dict[str, str]
     replicas: int
     current: bool
+    of: str = ""
+    """The object whose revision it is, where the target is more than one."""
     cause: str = ""
     note: Note | None = None
 

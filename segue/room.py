@@ -67,6 +67,35 @@ def room_for(demand: Demand, nodes: Sequence[Node] | None, quotas: Sequence[Quot
     return Room(more=more, why=why)
 
 
+def room_for_groups(pods: Sequence[tuple[Demand, int]], nodes: Sequence[Node] | None, quotas: Sequence[Quota]) -> Room:
+    """Return the same where a replica is several pods, each by its demand and how many of it there are.
+
+    Pods of a group may stand on different nodes: it may count a place that is none, but never miss one.
+    """
+    alike: list[tuple[Demand, int]] = []
+    for demand, count in pods:
+        before = next((n for n, (known, _) in enumerate(alike) if known == demand), None)
+        if before is None:
+            alike.append((demand, count))
+        else:
+            alike[before] = (demand, alike[before][1] + count)
+    rooms = [(room_for(demand, nodes, quotas), count) for demand, count in alike]
+    known = [Room(more=r.more // count, why=r.why) for r, count in rooms if r.more is not None]
+    if len(alike) > 1:
+        known += [r for r in (room_for(_together(alike), None, quotas),) if r.more is not None]
+    return min(known, default=Room(), key=lambda room: room.more or 0)
+
+
+def _together(pods: Sequence[tuple[Demand, int]]) -> Demand:
+    """Return what they ask for in sum."""
+
+    def total(kind: str) -> dict[str, Decimal]:
+        names = {name for demand, _ in pods for name in getattr(demand, kind)}
+        return {name: sum((getattr(d, kind).get(name, Decimal(0)) * n for d, n in pods), Decimal(0)) for name in names}
+
+    return Demand(requests=total("requests"), limits=total("limits"))
+
+
 def nodes_for(demand: Demand, nodes: Iterable[Node]) -> list[Node]:
     """Return the nodes that may take the replica."""
     wanted = demand.node_selector.items()

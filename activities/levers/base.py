@@ -4,8 +4,10 @@ from typing import NamedTuple, Protocol
 
 from activities.watching import NamespaceWatch
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
+from segue.history import Revision
+from segue.lint.target import Judged
 from segue.observation import Observation
-from segue.spec import Rules, Target
+from segue.spec import Change, Rules, Target
 from segue.state import State
 from segue.stopping import Stopping
 
@@ -32,6 +34,22 @@ class Lever(Protocol):
 
     async def look(self, target: Target) -> TargetFacts:
         """Return what a plan needs to know of the target."""
+        ...
+
+    async def history(self, target: Target) -> list[Revision]:
+        """Return the revisions that there are of the target, the oldest first.
+
+        Raises:
+            Refused: for a target that has none.
+        """
+        ...
+
+    async def judged(self, target: Target, change: Change | None) -> Judged:
+        """Return what lint judges: the target as it is when no rollout holds it, and what a change makes of it.
+
+        Raises:
+            Refused: when the change does not fit the target.
+        """
         ...
 
     async def prepare(self, asked: PrepareInput) -> Prepared:

@@ -34,14 +34,15 @@ def _copy(name: str, data: Mapping[str, str]) -> Object:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(data), "immutable": True}
 
 
-def owned_by(copy: Object, target: Object) -> Object:
-    """Return the copy with the target as its owner: it goes with it."""
+def owned_by(copy: Object, target: Object, *, controlled: bool = False) -> Object:
+    """Return the copy with the target as its owner, or as its controller too: it goes with it."""
     metadata = target["metadata"]
     owner = {
         "apiVersion": target["apiVersion"],
         "kind": target["kind"],
         "name": metadata["name"],
         "uid": metadata["uid"],
+        **({"controller": True} if controlled else {}),
     }
     return {**copy, "metadata": {**copy["metadata"], "ownerReferences": [owner]}}
 

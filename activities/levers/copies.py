@@ -11,7 +11,7 @@ async def make_copies(cluster: Cluster, change: Change | None, owner: Object, *,
     """Make the copies that a change needs, owned by the target; return how many were made."""
     namespace = owner["metadata"]["namespace"]
     copies = [owned_by(copy, owner) for copy in copies_of(change).values()] if change else []
-    made = [await cluster.create_config_map(namespace, copy, dry_run=dry_run) for copy in copies]
+    made = [await cluster.create_absent("configmaps", namespace, copy, dry_run=dry_run) for copy in copies]
     return sum(each is not None for each in made)
 
 
@@ -25,5 +25,5 @@ async def prune_copies(cluster: Cluster, owner: Object, templates: Iterable[Obje
     own = [each["metadata"]["name"] for each in found if owner_uid(each) == owner["metadata"]["uid"]]
     unused = [name for name in own if name not in used]
     for name in unused:
-        await cluster.delete_config_map(namespace, name)
+        await cluster.delete("configmaps", namespace, name)
     return len(unused)

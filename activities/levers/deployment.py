@@ -26,8 +26,18 @@ from activities.levers.deployment_patches import (
     unhold_patch,
     unholdable,
 )
-from activities.levers.deployment_reading import HOLD_MIN_READY_S, Objects, is_held, mark_of, read, read_set
+from activities.levers.deployment_reading import (
+    HOLD_MIN_READY_S,
+    Objects,
+    is_held,
+    mark_of,
+    ordinary,
+    read,
+    read_set,
+    revisions,
+)
 from activities.levers.draining import leave_services, next_to_stop
+from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
     BASELINE,
     GONE,
@@ -42,14 +52,16 @@ from activities.levers.ownership import (
     selector_of,
 )
 from activities.levers.pods import is_active
-from activities.levers.template import fingerprint, stopping_of, version_of
+from activities.levers.template import apply_change, fingerprint, stopping_of, version_of
 from activities.levers.writing import Picture, write
 from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
-from segue.errors import Conflict, Refused
+from segue.errors import Conflict, NotAllowed, Refused
+from segue.history import Revision
+from segue.lint.target import Judged
 from segue.observation import Counts, Observation
-from segue.spec import Rules, Target
+from segue.spec import Change, Rules, Target
 from segue.state import Goal, Mark, State
 from segue.stopping import losses
 
@@ -70,6 +82,36 @@ class DeploymentLever:
         """Return how many replicas the Deployment is told to run, and how they stop."""
         deployment = await self._cluster.get("deployments", target.namespace, target.name)
         return TargetFacts(replicas_of(deployment), stopping_of(deployment["spec"]["template"]))
+
+    async def history(self, target: Target) -> list[Revision]:
+        """Return the revisions that its controller has, the oldest first."""
+        return revisions(await self._fetch(target))
+
+    async def judged(self, target: Target, change: Change | None) -> Judged:
+        """Return it with its own settings; a change is one of what ran before a rollout that holds it."""
+        deployment, untried = await self._cluster.get("deployments", target.namespace, target.name), ""
+        template = old = deployment["spec"]["template"]
+        if change is not None:
+            start = saved_baseline(deployment)["template"] if is_held(deployment) else template
+            try:
+                template = await self._changed(deployment, change, start)
+            except NotAllowed as error:
+                untried = f"template cannot be read: {error.why}"
+        own = ordinary(deployment)
+        return judged_deployment(own, template, old, replicas=replicas_of(deployment), untried=untried)
+
+    async def _changed(self, deployment: Object, change: Change, start: Object) -> Object:
+        """Return the template that a change makes; a strategic-merge patch is only tried by the API server."""
+        namespace, name = deployment["metadata"]["namespace"], deployment["metadata"]["name"]
+        if change.patch is None:
+            sets = (
+                await self._cluster.list("replicasets", namespace, selector_of(deployment)) if change.revision else {}
+            )
+            return apply_change(start_of(Objects(deployment, sets.get("items", []), []), change, start), change)
+        patch = {"spec": {"template": change.patch}}
+        tried = await self._cluster.patch("deployments", namespace, name, patch, dry_run=True)
+        template: Object = tried["spec"]["template"]
+        return template
 
     def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State, now: float) -> Observation | None:
         """Return what the shared watch shows; none while it is older than the latest write, or not current."""
@@ -212,7 +254,7 @@ class DeploymentLever:
             or objection(resolve_budget(asked.rules.strategy, seen.replicas), seen, goal)
         ):
             return  # the write itself will say why
-        names = next_to_stop(objects, asked.state, going)
+        names = next_to_stop(objects, asked.state, going, hooked=drain.until is not None)
         if names:
             await leave_services(self._cluster, asked.target.namespace, names, drain)
 

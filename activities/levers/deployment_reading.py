@@ -4,11 +4,21 @@ from typing import NamedTuple
 
 from activities.cluster import Object
 from activities.levers import ownership
-from activities.levers.ownership import OWNER, Fields, annotations_of, foreign_hold, foreign_template, replicas_of
+from activities.levers.ownership import (
+    OWNER,
+    Fields,
+    annotations_of,
+    foreign_hold,
+    foreign_template,
+    replicas_of,
+    revision_of,
+    saved_baseline,
+)
 from activities.levers.pods import is_active, read_replica, told_to_stop_at
-from activities.levers.template import fingerprint
+from activities.levers.template import fingerprint, version_of
 from activities.watching import controller_uid
 from segue.failures import diagnose, worst
+from segue.history import Revision
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side
 from segue.replica import Pods, Replica
 from segue.spec import Rules
@@ -18,6 +28,7 @@ from segue.units import resolve
 HOLD_MIN_READY_S = 2_147_483_646
 REVISION = "deployment.kubernetes.io/revision"
 _ANY_RESTARTS = 1_000_000
+_ORDINARY = ("strategy", "minReadySeconds", "progressDeadlineSeconds")
 
 
 class Objects(NamedTuple):
@@ -51,6 +62,28 @@ class _Set(NamedTuple):
 
     def proven(self, min_ready_s: float, max_restarts: int, now: float) -> int:
         return min(self.replicas, sum(p.proven(min_ready_s, max_restarts, now) for p in self.pods))
+
+
+def ordinary(deployment: Object) -> Object:
+    """Return a Deployment with the settings of its own, also while a rollout holds it."""
+    if not is_held(deployment):
+        return deployment
+    own = {name: value for name, value in saved_baseline(deployment).items() if name in _ORDINARY}
+    return {**deployment, "spec": {**deployment["spec"], **own}}
+
+
+def revisions(objects: Objects) -> list[Revision]:
+    """Return the versions that its controller has, the oldest first."""
+    current = fingerprint(objects.deployment["spec"]["template"])
+    versions = [(each, version_of(each["spec"]["template"])) for each in objects.replicasets]
+    found = [
+        revision_of(
+            each, each, int(annotations_of(each).get(REVISION, "0")), version, each["spec"].get("replicas", 0),
+            current=version.template == current,
+        )
+        for each, version in versions
+    ]  # fmt: skip
+    return sorted(found, key=lambda revision: revision.revision)
 
 
 def read(objects: Objects, rules: Rules, state: State, now: float) -> Observation:

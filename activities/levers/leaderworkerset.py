@@ -7,26 +7,35 @@ by which stages. Its status tells otherwise while it is held, so only pods are b
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from activities.cluster import Object
-from activities.levers.merging import difference, merged
-from activities.levers.ordinals import Numbered
+from activities.levers.configs import owned_by
+from activities.levers.judging import judged_groups
+from activities.levers.ordinals import HOLD, Numbered, is_observed
 from activities.levers.ownership import Fields
 from activities.levers.partition import PartitionLever
 from activities.levers.pods import is_active, read_replica
 from activities.levers.template import apply_change, fingerprint, version_of
+from activities.watching import controller_uid
 from segue.budget import resolve_budget
-from segue.errors import Refused
+from segue.errors import NotFound, Refused
+from segue.lint.target import Judged
+from segue.merging import difference, merged
 from segue.observation import Version
 from segue.replica import Replica
-from segue.spec import Change, Rules
+from segue.spec import Change, Rules, Target
 from segue.units import resolve
 
 NAME, GROUP, WORKER, REVISION = (
     f"leaderworkerset.sigs.k8s.io/{each}" for each in ("name", "group-index", "worker-index", "template-revision-hash")
 )
+KEPT = "segue.dev/revision-of"
+"""The label of a revision that was kept: the LeaderWorkerSet's name. Without that of its controller, which would
+delete it."""
+HISTORY = 10
+"""So many are kept: as many as a StatefulSet keeps."""
 _ROLLING = ("f:rolloutStrategy", "f:rollingUpdateConfiguration")
 _BY_CONTAINER = ("images", "env", "args", "resources")
 
@@ -35,20 +44,23 @@ class LeaderWorkerSetLever(PartitionLever):
     """Holds a LeaderWorkerSet at exactly (old, new) groups, or lets its controller roll it within the budget."""
 
     plural = "leaderworkersets.leaderworkerset.x-k8s.io/v1"
-    kinds: tuple[str, ...] = (plural, "controllerrevisions", "pods")
+    kinds: tuple[str, ...] = (plural, "controllerrevisions", "pods", "statefulsets")
     fields: ClassVar[Fields] = {
         "partition": (*_ROLLING, "f:partition"),
         "maxSurge": (*_ROLLING, "f:maxSurge"),
         "maxUnavailable": (*_ROLLING, "f:maxUnavailable"),
     }
     template_path = "f:leaderWorkerTemplate"
+    forgets = True
 
     def autonomous(self, rules: Rules) -> bool:
         """Without waypoints there is nothing to hold it for."""
         return not rules.strategy.waypoints
 
-    def numbered(self, found: Object, revisions: list[Object], pods: Iterable[Object]) -> Numbered:
-        """Return what runs of each group."""
+    def numbered(
+        self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = ()
+    ) -> Numbered:
+        """Return what runs of each group; of the StatefulSets only the leaders' counts."""
         templates = {each["metadata"]["name"]: _template_of(each) for each in revisions}
         versions = {each["metadata"]["labels"].get(REVISION, ""): each["metadata"]["name"] for each in revisions}
         own = [pod for pod in pods if pod["metadata"].get("labels", {}).get(NAME) == found["metadata"]["name"]]
@@ -57,7 +69,7 @@ class LeaderWorkerSetLever(PartitionLever):
             groups[int(pod["metadata"]["labels"].get(GROUP, -1))].append(pod)
         leaders = {i: pod for i, each in groups.items() for pod in each if pod["metadata"]["labels"].get(WORKER) == "0"}
         fingerprints = {key: fingerprint(templates[name]) for key, name in versions.items()}
-        if found.get("status", {}).get("observedGeneration", 0) >= found["metadata"].get("generation", 0) and revisions:
+        if is_observed(found) and revisions:
             # Its controller writes some values in a form of its own.
             newest = max(revisions, key=lambda each: int(each["revision"]))
             fingerprints[newest["metadata"]["labels"].get(REVISION, "")] = fingerprint(self.template_of(found))
@@ -72,10 +84,32 @@ class LeaderWorkerSetLever(PartitionLever):
             awaited=leaders,
             pods=all_leaders,
             trusted=sum(not is_active(pod) for pod in all_leaders),
+            heeded=is_observed(found) and _is_told(found, sets, rolling.get("partition", 0)),
             revisions=revisions,
             templates=templates,
             hold=" ".join(f"{name}={rolling.get(name)}" for name in self.fields),
         )
+
+    async def _sets(self, target: Target) -> list[Object]:
+        """Return that of the leaders; it has the target's name."""
+        try:
+            return [await self._cluster.get("statefulsets", target.namespace, target.name)]
+        except NotFound:
+            return []
+
+    async def keep(self, numbered: Numbered, notes: Mapping[str, str | None], *, dry_run: bool = False) -> int:
+        """Keep a copy of the newest revision: its controller deletes all but that as soon as every group runs it."""
+        found, newest, namespace = numbered.found, numbered.newest, numbered.found["metadata"]["namespace"]
+        if newest is None or not is_observed(found):
+            return 0
+        copy = _copied(newest, notes, found)
+        made = await self._cluster.create_absent("controllerrevisions", namespace, copy, dry_run=dry_run)
+        if dry_run or made is None:
+            return 0
+        kept = sorted((r for r in numbered.revisions if _is_kept(r)), key=lambda each: int(each["revision"]))
+        for each in kept[: max(0, len(kept) + 1 - HISTORY)]:
+            await self._cluster.delete("controllerrevisions", namespace, each["metadata"]["name"])
+        return 1
 
     def selector(self, found: Object) -> str:
         """Return the label that its controller gives all pods of its groups."""
@@ -120,12 +154,26 @@ class LeaderWorkerSetLever(PartitionLever):
         """Return the merge patch that makes the template what is wanted."""
         return {"leaderWorkerTemplate": difference(found["spec"]["leaderWorkerTemplate"], template["spec"])}
 
+    def template_with(self, found: Object, fields: Object) -> Object:
+        """Return it merged."""
+        return self.template_of({**found, "spec": merged(found["spec"], fields)})
+
+    def judged_as(self, found: Object, wanted: Object, untried: str) -> Judged:
+        """Return the templates of the leader and of the workers."""
+        return judged_groups(found, wanted, NAME)
+
     def holding(self, partition: int, rules: Rules, replicas: int) -> Object:
         """Return a rolling update from this group on, with surge groups only where the controller moves by itself."""
         budget = resolve_budget(rules.strategy, max(replicas, 1))
         surge = budget.surge if self.autonomous(rules) else 0
         rolling = {"partition": partition, "maxSurge": surge, "maxUnavailable": budget.unavailable}
         return {"rolloutStrategy": {"type": "RollingUpdate", "rollingUpdateConfiguration": rolling}}
+
+    def pinning(self, rules: Rules, replicas: int, back: Object) -> Object:
+        """Return the partition only: with the baseline's template its controller would take for groups that serve it
+        also those whose leaders are on their way out, and would remove the ones beside them too early.
+        """
+        return {"rolloutStrategy": {"rollingUpdateConfiguration": {"partition": HOLD}}}
 
     def own(self, found: Object) -> Object:
         """Return the rollout strategy."""
@@ -151,6 +199,15 @@ class LeaderWorkerSetLever(PartitionLever):
         return []
 
 
+def _is_told(found: Object, sets: Iterable[Object], partition: int) -> bool:
+    """Whether the leaders' StatefulSet has the partition, and its controller has seen it."""
+    leaders = next((each for each in sets if controller_uid(each) == found["metadata"]["uid"]), None)
+    if leaders is None:
+        return False
+    told: int = leaders["spec"]["updateStrategy"]["rollingUpdate"].get("partition", 0)
+    return told >= partition and is_observed(leaders)
+
+
 def _group(leader: Object, pods: list[Object], size: int, versions: dict[str, str]) -> Replica:
     """Return a group as one replica: it is ready when all its pods are there and ready."""
     key = leader["metadata"]["labels"].get(REVISION, "")
@@ -171,6 +228,27 @@ def _group(leader: Object, pods: list[Object], size: int, versions: dict[str, st
         ports=head.ports,
         started_at=head.started_at,
     )
+
+
+def _is_kept(revision: Object) -> bool:
+    return KEPT in revision["metadata"].get("labels", {})
+
+
+def _copied(revision: Object, notes: Mapping[str, str | None], found: Object) -> Object:
+    """Return a copy of a revision with its notes. They never change: the API server would take that for other data."""
+    metadata = revision["metadata"]
+    copy = {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": {
+            "name": metadata["name"].removesuffix("-kept") + "-kept",
+            "labels": {KEPT: found["metadata"]["name"], REVISION: metadata["labels"].get(REVISION, "")},
+            "annotations": {name: value for name, value in notes.items() if value is not None},
+        },
+        "revision": revision["revision"],
+        "data": revision["data"],
+    }
+    return owned_by(copy, found, controlled=True)
 
 
 def _template_of(revision: Object) -> Object:

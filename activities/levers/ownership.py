@@ -6,8 +6,8 @@ from activities.cluster import FIELD_MANAGER, Object
 from activities.levers.template import differences, fingerprint
 from segue.contract import PrepareInput, WriteInput
 from segue.errors import Fenced, NotFound, Refused
-from segue.history import SUPERSEDED, Note
-from segue.observation import Counts, Foreign, Observation, Side
+from segue.history import SUPERSEDED, Note, Revision
+from segue.observation import Counts, Foreign, Observation, Side, Version
 from segue.state import Goal, Mark, State
 
 OWNER = "segue.dev/rollout"
@@ -100,6 +100,21 @@ def note_of(found: Object) -> Note | None:
         return Note.model_validate_json(annotations_of(found).get(CHANGE, ""))
     except ValueError:
         return None
+
+
+def revision_of(
+    found: Object, told: Object, number: int, version: Version, replicas: int, *, current: bool
+) -> Revision:
+    """Return a revision by its own object; ``told`` is the object on which is noted what became of it."""
+    return Revision(
+        revision=number,
+        created=found["metadata"]["creationTimestamp"],
+        images=version.images,
+        replicas=replicas,
+        current=current,
+        cause=annotations_of(told).get(CAUSE, ""),
+        note=note_of(told),
+    )
 
 
 def outcome_noted(revision: Object, version: str, asked: WriteInput) -> dict[str, str | None]:

@@ -15,16 +15,22 @@ from typing import Any
 from activities.cluster import Cluster, Object
 from activities.levers.base import TargetFacts
 from activities.levers.deployment import refuse_unsettled
-from activities.levers.deployment_reading import Objects, is_held
+from activities.levers.deployment_reading import Objects, is_held, revisions
 from activities.levers.draining import leave_services, next_to_stop
+from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
     BASELINE,
+    CAUSE,
+    CHANGE,
     GONE,
     MAX_BASELINE_BYTES,
     OWNER,
     Stale,
     annotations_of,
+    noted,
+    outcome_noted,
     refuse_others,
+    replicas_of,
     selector_of,
 )
 from activities.levers.pair_reading import REPLICAS, Baseline, Pair, mark_of, read
@@ -33,7 +39,9 @@ from activities.levers.template import apply_change, fingerprint, stopping_of, v
 from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
-from segue.errors import Conflict, Fenced, NotFound, Refused
+from segue.errors import Conflict, Fenced, NotAllowed, NotFound, Refused
+from segue.history import Revision
+from segue.lint.target import Judged
 from segue.observation import Counts, Observation
 from segue.spec import Change, PairTarget, Rules, Target
 from segue.state import Goal, Mark, State
@@ -62,6 +70,31 @@ class PairLever:
         pair = await self._fetch(_pair(target))
         stopping = stopping_of(pair.old.deployment["spec"]["template"])
         return TargetFacts(pair.replicas, stopping, old=pair.counts.old, new=pair.counts.new)
+
+    async def history(self, target: Target) -> list[Revision]:
+        """Return the revisions of the old Deployment, and then of the new one, the oldest first."""
+        pair = await self._fetch(_pair(target))
+        sides = [pair.old, *([pair.new] if pair.new else [])]
+        named = [(side.deployment["metadata"]["name"], each) for side in sides for each in revisions(side)]
+        return [each.model_copy(update={"of": name}) for name, each in named]
+
+    async def judged(self, target: Target, change: Change | None) -> Judged:
+        """Return the new Deployment where it is there, and otherwise the old one, with the version that is wanted.
+
+        Of a pair that is named by its old Deployment alone, that one.
+        """
+        if not isinstance(target, PairTarget):
+            found = await self._cluster.get("deployments", target.namespace, target.name)
+            template = found["spec"]["template"]
+            return judged_deployment(found, template, template, replicas=replicas_of(found))
+        pair = await self._fetch(target)
+        found, old, untried = (pair.new or pair.old).deployment, pair.old.deployment["spec"]["template"], ""
+        template = found["spec"]["template"]
+        try:
+            template = await self._wanted(change or Change(), pair, target)
+        except NotAllowed as error:
+            untried = f"template cannot be read: {error.why}"
+        return judged_deployment(found, template, old, replicas=pair.replicas, untried=untried)
 
     def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State, now: float) -> Observation | None:
         """Return what the shared watch shows; none while it is older than the latest write, or not current."""
@@ -220,7 +253,7 @@ class PairLever:
         if template is None:
             await writing.tell_new(replicas)
         elif pair.new is None:
-            await writing.make(_made(pair, target, template, replicas, asked.state.owner))
+            await writing.make(_made(pair, target, template, replicas, {OWNER: asked.state.owner, **writing.notes}))
         elif pair.counts.new or not await self._gone(pair.new, 0):
             raise Stale("the new Deployment still runs another version")
         else:
@@ -280,7 +313,7 @@ class PairLever:
         going = pair.counts.old - goal.old
         if asked.rules.drain is None or going <= 0 or asked.state.goal is Goal.BACK:
             return
-        names = next_to_stop(pair.old, asked.state, going)
+        names = next_to_stop(pair.old, asked.state, going, hooked=asked.rules.drain.until is not None)
         if names:
             await leave_services(self._cluster, asked.target.namespace, names, asked.rules.drain)
 
@@ -364,7 +397,15 @@ class _Writing:
         patch: Object = {"metadata": {"annotations": {OWNER: self.asked.state.owner}}, "spec": {"replicas": replicas}}
         if template is not None:
             patch["spec"]["template"] = {**template, "$patch": "replace"}
+            patch["metadata"]["annotations"] |= self.notes
         await self.patch(self.pair.new, patch)
+
+    @property
+    def notes(self) -> dict[str, str | None]:
+        """What is noted on the new Deployment of the version that it gets: of its own what was before."""
+        if self.asked.state.goal is Goal.BACK:
+            return dict(self.pair.baseline.notes) if self.pair.baseline else {}
+        return noted(self.asked.note) if self.asked.note else {}
 
     async def make(self, deployment: Object) -> None:
         """Create the new Deployment."""
@@ -401,6 +442,16 @@ class _Writing:
             return
         raise Conflict(f"deployment {metadata['name']} changes faster than it can be written")
 
+    async def tell_outcome(self, new: Objects) -> None:
+        """Note on the new Deployment's revisions what became of those that it does not stay with."""
+        for each in new.replicasets:
+            annotations = outcome_noted(each, fingerprint(each["spec"]["template"]), self.asked)
+            if annotations:
+                metadata = each["metadata"]
+                patch = {"metadata": {"annotations": annotations}}
+                await self.cluster.patch("replicasets", metadata["namespace"], metadata["name"], patch)
+                self.writes += 1
+
     async def free(self, baseline: Baseline, *, back: bool) -> None:
         """Give both free; what tells of the rollout is taken away last, so that a lost worker's successor goes on."""
         new = self.pair.new
@@ -412,10 +463,13 @@ class _Writing:
                 self.generation -= metadata["generation"]
                 self.pair = self.pair._replace(new=None)
         elif new is not None and OWNER in annotations_of(new.deployment):
-            patch: Object = {"metadata": {"annotations": {OWNER: None}}}
+            forward = self.notes if not back else {}
+            patch: Object = {"metadata": {"annotations": {OWNER: None, **forward}}}
             own = _own_template(self.pair)
             if back and own is not None and fingerprint(own) != self.pair.template:
                 patch["spec"] = {"template": {**own, "$patch": "replace"}}
+                patch["metadata"]["annotations"] |= self.notes
+            await self.tell_outcome(new)
             await self.patch(new, patch)
         await self.patch(self.pair.old, {"metadata": {"annotations": dict.fromkeys((OWNER, BASELINE, REPLICAS))}})
 
@@ -455,14 +509,16 @@ def _labelled(template: Object, target: PairTarget) -> Object:
     return made
 
 
-def _made(pair: Pair, target: PairTarget, template: Object, replicas: int = 0, owner: str = "") -> Object:
+def _made(
+    pair: Pair, target: PairTarget, template: Object, replicas: int = 0, annotations: Object | None = None
+) -> Object:
     """Return the new Deployment, made from the old one; its selector is the old one's and one label more."""
     old = pair.old.deployment
     selector = copy.deepcopy(old["spec"]["selector"])
     selector["matchLabels"] = {**selector.get("matchLabels", {}), LABEL: target.new}
     metadata: dict[str, Any] = {"name": target.new, "labels": {**old["metadata"].get("labels", {}), LABEL: target.new}}
-    if owner:
-        metadata["annotations"] = {OWNER: owner}
+    if annotations:
+        metadata["annotations"] = annotations
     spec = {name: old["spec"][name] for name in _COPIED if name in old["spec"]}
     return {
         "apiVersion": "apps/v1",
@@ -474,9 +530,10 @@ def _made(pair: Pair, target: PairTarget, template: Object, replicas: int = 0, o
 
 def _baseline_of(pair: Pair, target: PairTarget, asked: WriteInput) -> str:
     changes = pair.new is not None and pair.template != asked.state.wanted.template
+    notes = {name: annotations_of(pair.new.deployment).get(name) for name in (CAUSE, CHANGE)} if pair.new else {}
     template = json.dumps(pair.new.deployment["spec"]["template"]) if pair.new and changes else ""
     saved = Baseline(
-        old=pair.counts.old, new=pair.counts.new, name=target.new, made=pair.new is None, template=template
+        old=pair.counts.old, new=pair.counts.new, name=target.new, made=pair.new is None, template=template, notes=notes
     ).model_dump_json()
     if len(saved) > MAX_BASELINE_BYTES:
         raise Refused(
@@ -523,13 +580,22 @@ def _refuse(pair: Pair, asked: PrepareInput, target: PairTarget) -> None:
         if given:
             fix = "name images, env or a patch; configuration as an object of its own"
             raise Refused("is not for a DeploymentPair", field=f"spec.change.{field}", fix=fix)
-    if pair.new is not None and _selects(pair.new.deployment, pair.old.deployment):
+    if pair.new is not None and _selects(pair.new.deployment, pair.old.deployment) and not _was_made(pair, target):
         raise Refused(
             f"has a selector that also selects the pods of {target.old}",
             field="target.new",
             value=target.new,
             fix="give its pods and its selector a label that the old ones do not have",
         )
+
+
+def _was_made(pair: Pair, target: PairTarget) -> bool:
+    """Whether the old one was made from the new one by an earlier rollout, which this one takes back.
+
+    The first one's selector cannot be changed; that of the made one has a label that tells them apart.
+    """
+    labels: Object = pair.old.deployment["spec"]["selector"].get("matchLabels", {})
+    return bool(labels.get(LABEL) == target.old)
 
 
 def _selects(deployment: Object, other: Object) -> bool:

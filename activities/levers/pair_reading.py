@@ -3,6 +3,8 @@
 import json
 from typing import NamedTuple
 
+from pydantic import Field
+
 from activities.cluster import FIELD_MANAGER, Object
 from activities.levers.deployment_reading import Objects
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, latest_of, replicas_of, writers_of
@@ -65,6 +67,8 @@ class Baseline(Frozen):
     """The new Deployment was not there: undo removes it."""
     template: str = ""
     """The new Deployment's own pod template as JSON, where the rollout changes it."""
+    notes: dict[str, str | None] = Field(default_factory=dict)
+    """What is noted on the new Deployment of the rollout that made its own version."""
 
     def home(self, pair: Pair) -> Counts:
         """Return the counts to go back to, in proportion to R, one thing after the other.

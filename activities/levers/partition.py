@@ -8,7 +8,8 @@ version would block it, they are deleted.
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar
 
 from activities.cluster import Cluster, Object
@@ -17,6 +18,8 @@ from activities.levers.copies import make_copies, prune_copies
 from activities.levers.ordinals import HOLD, Numbered, may_go_back, partition_for, read, start_of
 from activities.levers.ownership import (
     BASELINE,
+    CAUSE,
+    CHANGE,
     GONE,
     OWNER,
     Fields,
@@ -27,10 +30,12 @@ from activities.levers.ownership import (
     foreign_hold,
     foreign_template,
     mark_of,
+    note_of,
     noted,
     outcome_noted,
     refuse_others,
     replicas_of,
+    revision_of,
     saved_baseline,
 )
 from activities.levers.template import fingerprint, stopping_of
@@ -38,7 +43,9 @@ from activities.levers.writing import Picture, write
 from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
-from segue.errors import Refused
+from segue.errors import NotAllowed, Refused
+from segue.history import SUPERSEDED, Revision
+from segue.lint.target import Judged
 from segue.observation import Observation, Version
 from segue.spec import Change, Rules, Target
 from segue.state import Goal, Mark, State
@@ -53,6 +60,8 @@ class PartitionLever(ABC):
     kinds: tuple[str, ...]
     fields: ClassVar[Fields]
     template_path: ClassVar[str]
+    forgets: ClassVar[bool] = False
+    """Whether its controller deletes the versions that run nowhere any more."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -60,8 +69,10 @@ class PartitionLever(ABC):
     # --- what differs from kind to kind -----------------------------------------------------------------
 
     @abstractmethod
-    def numbered(self, found: Object, revisions: list[Object], pods: Iterable[Object]) -> Numbered:
-        """Return what runs under each number, of the pods that are the target's own."""
+    def numbered(
+        self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = ()
+    ) -> Numbered:
+        """Return what runs under each number, of the pods and StatefulSets that are the target's own."""
 
     @abstractmethod
     def selector(self, found: Object) -> str:
@@ -88,8 +99,20 @@ class PartitionLever(ABC):
         """Return the fields of the spec that put a whole template in the place of that which is there."""
 
     @abstractmethod
+    def template_with(self, found: Object, fields: Object) -> Object:
+        """Return the template that the target has with these fields, as ``changed`` and ``replaced`` return them."""
+
+    @abstractmethod
+    def judged_as(self, found: Object, wanted: Object, untried: str) -> Judged:
+        """Return what lint judges, given the template that is wanted."""
+
+    @abstractmethod
     def holding(self, partition: int, rules: Rules, replicas: int) -> Object:
         """Return the fields of the spec that hold the target by a partition."""
+
+    def pinning(self, rules: Rules, replicas: int, back: Object) -> Object:
+        """Return the fields of the spec that hold it on its way back; ``back`` are those of the baseline's template."""
+        return {**self.holding(HOLD, rules, replicas), **back}
 
     @abstractmethod
     def own(self, found: Object) -> Object:
@@ -118,6 +141,55 @@ class PartitionLever(ABC):
         found = await self._cluster.get(self.plural, target.namespace, target.name)
         return TargetFacts(replicas_of(found), self._stopping(self.template_of(found)))
 
+    async def history(self, target: Target) -> list[Revision]:
+        """Return the revisions that there are, the oldest first."""
+        return self._revisions(await self._fetch(target))
+
+    def _revisions(self, numbered: Numbered) -> list[Revision]:
+        """Return each version once, under its newest number, and with what was noted of it."""
+        running = Counter(each.version for each in numbered.running.values())
+        newest: dict[str, Object] = {}
+        for each in sorted(numbered.revisions, key=lambda r: (int(r["revision"]), CHANGE in annotations_of(r))):
+            name = fingerprint(numbered.templates[each["metadata"]["name"]])
+            newest.pop(name, None)
+            newest[name] = each
+        found = []
+        for place, (runs, each) in enumerate(newest.items(), start=1):
+            current = place == len(newest)
+            version = self.version(numbered.templates[each["metadata"]["name"]])
+            told = numbered.found if current else each
+            replicas = running[numbered.version if current else runs]
+            found.append(revision_of(each, told, int(each["revision"]), version, replicas, current=current))
+        return found
+
+    async def judged(self, target: Target, change: Change | None) -> Judged:
+        """Return it with its own settings; a change is one of what ran before a rollout that holds it."""
+        numbered = await self._fetch(target)
+        found, template, untried = numbered.found, numbered.template, ""
+        if BASELINE in annotations_of(found):
+            found = {**found, "spec": {**found["spec"], **self.restored(saved_baseline(found)["own"])}}
+        if change is not None:
+            start = saved_baseline(found)["template"] if numbered.engaged else template
+            try:
+                template = await self._changed(found, change, start_of(numbered, change, start))
+            except NotAllowed as error:
+                untried = f"template cannot be read: {error.why}"
+        return self.judged_as(found, template, untried)
+
+    async def _changed(self, found: Object, change: Change, start: Object) -> Object:
+        """Return the template that a change makes; a strategic-merge patch is only tried by the API server."""
+        fields, metadata = self.changed(start, found, change), found["metadata"]
+        if change.patch is None or "." in self.plural:
+            return self.template_with(found, fields)
+        tried = await self._cluster.patch(
+            self.plural, metadata["namespace"], metadata["name"], {"spec": fields}, dry_run=True
+        )
+        return self.template_of(tried)
+
+    async def keep(self, numbered: Numbered, notes: Mapping[str, str | None], *, dry_run: bool = False) -> int:
+        """Keep the version that is there, with its notes, where its controller forgets it; return the writes."""
+        return 0
+
     def _stopping(self, template: Object) -> Stopping:
         return stopping_of(self.pod_templates(template)[0])
 
@@ -131,7 +203,8 @@ class PartitionLever(ABC):
         if found["metadata"].get("generation", 0) < mark.generation:
             return None
         revisions = watch.owned("controllerrevisions", {found["metadata"]["uid"]})
-        seen = self._read(self.numbered(found, revisions, watch.all("pods")), rules, state, now)
+        sets = watch.all("statefulsets") if "statefulsets" in self.kinds else []
+        seen = self._read(self.numbered(found, revisions, watch.all("pods"), sets), rules, state, now)
         return seen.model_copy(update={"seen_since": watch.current_since})
 
     async def observe(self, target: Target, rules: Rules, state: State, now: float) -> Observation:
@@ -146,14 +219,22 @@ class PartitionLever(ABC):
         return read(numbered, rules, state, foreign, now, autonomous=self.autonomous(rules))
 
     async def _fetch(self, target: Target) -> Numbered:
-        """Read the target with its revisions, and then its pods: what is written is checked on the newest of these."""
-        found, revisions = await asyncio.gather(
+        """Read the target with its revisions, and then its pods: what is written is checked on the newest of these.
+
+        Whoever takes pods is read before them: what it took by what it was told before is seen so.
+        """
+        found, revisions, sets = await asyncio.gather(
             self._cluster.get(self.plural, target.namespace, target.name),
             self._cluster.list("controllerrevisions", target.namespace),
+            self._sets(target),
         )
         pods = await self._cluster.list("pods", target.namespace, self.selector(found))
         own = [r for r in revisions["items"] if controller_uid(r) == found["metadata"]["uid"]]
-        return self.numbered(found, own, pods["items"])
+        return self.numbered(found, own, pods["items"], sets)
+
+    async def _sets(self, target: Target) -> list[Object]:
+        """Return the StatefulSet by which the target's controller works, where it is not the target."""
+        return []
 
     def _mark(self, found: Object) -> Mark:
         bare = self.numbered(found, [], [])
@@ -202,6 +283,7 @@ class PartitionLever(ABC):
         patch = {"spec": {**self.holding(HOLD, asked.rules, replicas_of(found)), **changed}}
         tried = await self._cluster.patch(self.plural, target.namespace, target.name, patch, dry_run=True)
         await make_copies(self._cluster, asked.change, found, dry_run=True)
+        await self.keep(numbered, {}, dry_run=True)
         return tried
 
     def _refuse_unsettled(self, numbered: Numbered, target: Target) -> None:
@@ -223,7 +305,7 @@ class PartitionLever(ABC):
         goal = asked.decision.counts
         if goal is None:
             raise ValueError("a scale needs counts")
-        made = await self._copies_made(asked)
+        made = await self._before(asked)
 
         def make(numbered: Numbered, seen: Observation) -> Object | None:
             if seen.replicas < 1:
@@ -238,9 +320,19 @@ class PartitionLever(ABC):
             return self._scaled(asked, numbered, goal.old)
 
         written = await self._write(asked, now, make)
-        kept = {asked.state.wanted.template}
-        deleted = await self._unblock(asked.target, kept, released=True) if written.done else 0
-        return written.model_copy(update={"writes": written.writes + made + deleted})
+        after = await self._after(asked) if written.done else 0
+        return written.model_copy(update={"writes": written.writes + made + after})
+
+    async def _after(self, asked: WriteInput) -> int:
+        """Delete what would block the wanted version, and note whose a version is now that was there before."""
+        numbered, wanted = await self._fetch(asked.target), asked.state.wanted.template
+        writes = await self._unblock(numbered, {wanted}, numbered.partition)
+        revision = None if self.forgets else numbered.revision(wanted)
+        if revision is not None and asked.note is not None:
+            note = note_of(revision)
+            if note is None or not note.of_same_rollout(asked.note):
+                writes += await self._annotate(revision, noted(asked.note))
+        return writes
 
     def _scaled(self, asked: WriteInput, numbered: Numbered, old: int) -> Object:
         state, found = asked.state, numbered.found
@@ -266,19 +358,35 @@ class PartitionLever(ABC):
         saved: Object = saved_baseline(found)["own"]
         return saved
 
-    async def _copies_made(self, asked: WriteInput) -> int:
-        """Make the configuration that the wanted template points to, before it is written."""
-        if asked.change is None or not asked.change.config_maps:
+    async def _before(self, asked: WriteInput) -> int:
+        """Before the wanted template is written: keep what it replaces, and make the configuration it points to."""
+        if asked.change is None or not (asked.change.config_maps or self.forgets):
             return 0
         numbered = await self._fetch(asked.target)
         check_owner(numbered.found, asked.state, held=numbered.engaged)
-        return await make_copies(self._cluster, asked.change, numbered.found)
+        made = await make_copies(self._cluster, asked.change, numbered.found)
+        return made + await self._kept(numbered, asked, asked.state.wanted.template, SUPERSEDED)
 
-    async def _unblock(self, target: Target, versions: set[str], *, released: bool = False) -> int:
-        """Delete what is not ready and not of these versions, of all numbers or of those that are released."""
-        numbered = await self._fetch(target)
-        broken = numbered.broken(versions, numbered.partition if released else 0)
-        return sum([await self._cluster.delete_pod(pod) for pod in broken])
+    async def _kept(self, numbered: Numbered, asked: WriteInput, wanted: str, outcome: str, why: str = "") -> int:
+        """Keep what the wanted version replaces; ``outcome`` is what becomes of it where this rollout has made it."""
+        found = numbered.found
+        if numbered.version == wanted:
+            return 0
+        notes: dict[str, str | None] = {name: annotations_of(found).get(name) for name in (CAUSE, CHANGE)}
+        note = note_of(found)
+        if note and asked.state.claimed and not note.outcome:
+            notes = noted(note.model_copy(update={"outcome": outcome, "why": why}))
+        return await self.keep(numbered, notes)
+
+    async def _unblock(self, numbered: Numbered, versions: set[str], since: int = 0) -> int:
+        """Delete what is not ready and not of these versions, from a number on."""
+        return sum([await self._cluster.delete_pod(pod) for pod in numbered.broken(versions, since)])
+
+    async def _annotate(self, revision: Object, annotations: dict[str, str | None]) -> int:
+        metadata = revision["metadata"]
+        patch = {"metadata": {"annotations": annotations}}
+        await self._cluster.patch("controllerrevisions", metadata["namespace"], metadata["name"], patch)
+        return 1
 
     async def resize(self, asked: WriteInput, now: float) -> Written:
         """Set ``spec.replicas``; what is added while the target is held comes up old, and is then rolled as planned."""
@@ -305,29 +413,41 @@ class PartitionLever(ABC):
 
         written = await self._write(asked, now, make)
         others = {asked.state.baseline.template}
-        deleted = await self._unblock(asked.target, others) if written.done else 0
+        deleted = await self._unblock(await self._fetch(asked.target), others) if written.done else 0
         return written.model_copy(update={"writes": written.writes + deleted})
 
     async def undo(self, asked: WriteInput, now: float) -> Written:
         """Put the baseline back in one patch, and delete what is broken of other versions: it could block the way.
 
-        At the floor everything is held with the baseline's template at first, and let go by another patch as soon as
-        one more is ready.
+        At the floor everything is held at first, and let go by another patch as soon as one more is ready.
         """
         baseline = asked.state.baseline.template
+        kept = await self._kept_back(asked, baseline)
 
         def make(numbered: Numbered, seen: Observation) -> Object | None:
-            partition = 0 if may_go_back(numbered, asked.rules, baseline) else HOLD
-            if seen.template == baseline and numbered.partition == partition:
-                return None
             saved = saved_baseline(numbered.found)
             back = self.replaced(saved["template"], numbered.found)
-            spec = {**self.holding(partition, asked.rules, seen.replicas), **back}
-            return {"metadata": {"annotations": saved["notes"]}, "spec": spec}
+            notes = {"annotations": saved["notes"]}
+            if may_go_back(numbered, asked.rules, baseline):
+                is_there = seen.template == baseline and numbered.partition == 0
+                spec = {**self.holding(0, asked.rules, seen.replicas), **back}
+                return None if is_there else {"metadata": notes, "spec": spec}
+            if numbered.partition >= HOLD:
+                return None
+            return {"metadata": notes, "spec": self.pinning(asked.rules, seen.replicas, back)}
 
         written = await self._write(asked, now, make)
-        deleted = await self._unblock(asked.target, {baseline}) if written.done else 0
-        return written.model_copy(update={"writes": written.writes + deleted})
+        deleted = await self._unblock(await self._fetch(asked.target), {baseline}) if written.done else 0
+        return written.model_copy(update={"writes": written.writes + kept + deleted})
+
+    async def _kept_back(self, asked: WriteInput, baseline: str) -> int:
+        """Keep the version that is taken back, so that its revision can tell why."""
+        if not self.forgets:
+            return 0
+        numbered = await self._fetch(asked.target)
+        check_owner(numbered.found, asked.state, held=numbered.engaged)
+        state = asked.state
+        return await self._kept(numbered, asked, baseline, state.ending, str(state.failure or ""))
 
     async def finish(self, asked: WriteInput, now: float) -> Written:
         """Restore the target's own settings, and take our annotations away."""
@@ -351,15 +471,15 @@ class PartitionLever(ABC):
 
     async def _finish_revisions(self, asked: WriteInput, numbered: Numbered) -> int:
         """Take our annotations away where the controller copied them; what became of each version stays noted."""
-        writes = 0
+        writes, newest = 0, numbered.newest
         for revision in numbered.revisions:
-            annotations: dict[str, str | None] = dict.fromkeys({OWNER, BASELINE} & annotations_of(revision).keys())
-            name = revision["metadata"]["name"]
-            annotations |= outcome_noted(revision, fingerprint(numbered.templates[name]), asked)
-            if annotations:
-                patch = {"metadata": {"annotations": annotations}}
-                await self._cluster.patch("controllerrevisions", asked.target.namespace, name, patch)
-                writes += 1
+            there = annotations_of(revision)
+            annotations: dict[str, str | None] = dict.fromkeys({OWNER, BASELINE} & there.keys())
+            annotations |= outcome_noted(revision, fingerprint(numbered.templates[revision["metadata"]["name"]]), asked)
+            if asked.note and asked.state.goal is Goal.FORWARD and revision is newest:
+                annotations |= noted(asked.note)
+            if any(there.get(name) != value for name, value in annotations.items()):
+                writes += await self._annotate(revision, annotations)
         return writes
 
     async def _write(

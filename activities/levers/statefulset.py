@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from activities.cluster import Object
-from activities.levers.ordinals import Numbered
+from activities.levers.judging import judged_set
+from activities.levers.ordinals import Numbered, is_observed
 from activities.levers.ownership import Fields, selector_of
 from activities.levers.partition import PartitionLever
 from activities.levers.pods import is_active, read_replica
@@ -18,6 +19,7 @@ from activities.levers.template import apply_change, fingerprint, version_of
 from activities.watching import controller_uid
 from segue.budget import resolve_budget
 from segue.errors import Refused
+from segue.lint.target import Judged
 from segue.observation import Version
 from segue.spec import Change, Rules
 
@@ -38,14 +40,15 @@ class StatefulSetLever(PartitionLever):
     }
     template_path = "f:template"
 
-    def numbered(self, found: Object, revisions: list[Object], pods: Iterable[Object]) -> Numbered:
+    def numbered(
+        self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = ()
+    ) -> Numbered:
         """Return what runs under each number."""
         templates = {each["metadata"]["name"]: _template_of(each) for each in revisions}
         versions = {name: fingerprint(template) for name, template in templates.items()}
-        status = found.get("status", {})
-        if status.get("observedGeneration", 0) >= found["metadata"].get("generation", 0):
+        if is_observed(found):
             # A newer API server may have set defaults in the template that the kept revision does not have.
-            versions[status.get("updateRevision", "")] = fingerprint(found["spec"]["template"])
+            versions[found["status"].get("updateRevision", "")] = fingerprint(found["spec"]["template"])
         first = found["spec"].get("ordinals", {}).get("start", 0)
         own = [pod for pod in pods if controller_uid(pod) == found["metadata"]["uid"]]
         awaited = {int(pod["metadata"]["name"].rpartition("-")[2]) - first: pod for pod in own if is_active(pod)}
@@ -57,6 +60,7 @@ class StatefulSetLever(PartitionLever):
             awaited=awaited,
             pods=own,
             trusted=0,
+            heeded=is_observed(found),
             revisions=revisions,
             templates=templates,
             hold=_token(found),
@@ -94,6 +98,14 @@ class StatefulSetLever(PartitionLever):
     def replaced(self, template: Object, found: Object) -> Object:
         """Return the template as the whole."""
         return {"template": {**template, **_REPLACE}}
+
+    def template_with(self, found: Object, fields: Object) -> Object:
+        """Return it as it is there, whole."""
+        return {name: value for name, value in fields["template"].items() if name not in _REPLACE}
+
+    def judged_as(self, found: Object, wanted: Object, untried: str) -> Judged:
+        """Return its one template."""
+        return judged_set(found, wanted, untried=untried)
 
     def holding(self, partition: int, rules: Rules, replicas: int) -> Object:
         """Return a rolling update from this number on, of as many at once as the budget allows."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from activities.cluster import Cluster, Object
 from activities.levers.base import TargetFacts
-from activities.levers.merging import difference, merged
+from activities.levers.judging import judged_resource
 from activities.levers.ownership import BASELINE, GONE, OWNER, annotations_of
 from activities.levers.pods import is_active, read_replica
 from activities.levers.template import apply_change, differences, digest, stopping_of
@@ -19,6 +19,9 @@ from activities.watching import NamespaceWatch
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.errors import Conflict, Fenced, Refused
 from segue.failures import diagnose, worst
+from segue.history import Revision
+from segue.lint.target import Judged
+from segue.merging import at, difference, merged, nested
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.replica import Pods, Replica
 from segue.spec import Change, Rules, Target
@@ -48,6 +51,29 @@ class SupervisedLever:
         seen = await self._fetch(target)
         spec = seen.pods[0]["spec"] if seen.pods else {}
         return TargetFacts(self._replicas(seen), stopping_of({"spec": spec}))
+
+    async def history(self, target: Target) -> list[Revision]:
+        """Not there: how its operator keeps versions, if at all, is its own."""
+        raise Refused(
+            "has no revisions that Segue knows of: its own operator keeps its versions, if anybody does",
+            field="target",
+            value=str(target),
+            fix="look at `segue report` for what former rollouts changed, and start one with the earlier values",
+        )
+
+    async def judged(self, target: Target, change: Change | None) -> Judged:
+        """Return the resource; a change is one of what it was before a rollout that holds it."""
+        seen = await self._fetch(target)
+        saved = _saved(seen.found)
+        start = saved["version"] if saved and change else self._version_field(seen.found)
+        wanted = self._changed(start, change) if change else start
+        version, *lists = (tuple(path.split(".")) for path in (self._kind.version, *self._kind.containers))
+        return judged_resource(
+            seen.found, wanted, version, lists,
+            replicas=self._replicas(seen),
+            labels=seen.pods[0]["metadata"].get("labels", {}) if seen.pods else {},
+            selector=_label_selector(self._selector(target)),
+        )  # fmt: skip
 
     def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State, now: float) -> Observation | None:
         """Return what the shared watch shows; none while it is older than the latest write, or not current."""
@@ -302,9 +328,7 @@ class SupervisedLever:
 
     def _patch(self, found: Object, wanted: Object) -> Object:
         """Return the merge patch that makes the field what is wanted."""
-        patch = difference(self._version_field(found), wanted)
-        for part in reversed(self._kind.version.split(".")):
-            patch = {part: patch}
+        patch: Object = nested(self._kind.version.split("."), difference(self._version_field(found), wanted))
         return patch
 
     def _mark(self, found: Object) -> Mark:
@@ -326,6 +350,14 @@ def _saved(found: Object) -> Object | None:
     return json.loads(saved) if saved else None
 
 
+def _label_selector(listed: str) -> Object:
+    """Return a selector of ``name`` and ``name=value`` terms as objects have it."""
+    terms = [term.partition("=") for term in listed.split(",")]
+    exist = [{"key": name, "operator": "Exists"} for name, equal, _ in terms if not equal]
+    equal = {name: value for name, equals, value in terms if equals}
+    return {"matchLabels": equal, **({"matchExpressions": exist} if exist else {})}
+
+
 def _latest_writer(found: Object) -> str:
     writers = [m for m in found["metadata"].get("managedFields", []) if not m.get("subresource")]
     latest = max(writers, key=lambda m: m.get("time", ""), default={"manager": "somebody"})
@@ -333,6 +365,4 @@ def _latest_writer(found: Object) -> str:
 
 
 def _at(found: Any, path: str) -> Any:
-    for part in path.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
-    return found
+    return at(found, path.split("."))

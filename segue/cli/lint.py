@@ -21,11 +21,17 @@ _What = Annotated[
     str,
     typer.Argument(metavar="FILE|NAME", help="A spec file, or the target: NAMESPACE/NAME, NAME.", show_default=False),
 ]
+_TEMPLATES = {"template", "leaderWorkerTemplate"}
 _COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
-_MENDS = {How.PATCH: "patch {}", How.CREATE: "create {}", How.SPEC: "add to the spec of {}"}
+_MENDS = {
+    How.PATCH: "patch {}",
+    How.MERGE: "patch {} (kubectl patch --type merge)",
+    How.CREATE: "create {}",
+    How.SPEC: "add to the spec of {}",
+}
 _FOOT = (
-    "A patch of spec.template makes new pods at once; to roll it instead, give what stands under template: as "
-    "spec.change.patch of a spec."
+    "A patch of spec.template (or leaderWorkerTemplate) makes new pods at once; to roll it instead, give what stands "
+    "under it as spec.change.patch of a spec."
 )
 
 
@@ -68,7 +74,7 @@ def _table(found: Linted) -> RenderableType:
     if found.unasked:
         parts += [Text(), Text("not asked, or not of everything:", style="bold")]
         parts += [Text(f"  {', '.join(rules)}: {why}") for why, rules in _by_why(found.unasked).items()]
-    if any("template" in finding.mend.body.get("spec", {}) for finding in found.findings):
+    if any(_TEMPLATES & finding.mend.body.get("spec", {}).keys() for finding in found.findings):
         parts += [Text(), Text(_FOOT, style="dim")]
     return Group(*parts)
 

@@ -4,12 +4,12 @@ from typing import Annotated, Any
 
 import typer
 
-from segue import contract
+from segue import contract, undoing
 from segue.cli.app import PLAN_AND_START
 from segue.cli.console import say, show, write, write_json
 from segue.cli.files import read_spec
 from segue.cli.follow import Progress, finish, left_running, link
-from segue.cli.naming import check_cluster, target_named, whoami
+from segue.cli.naming import check_cluster, names_file, target_named, whoami
 from segue.cli.options import (
     Accept,
     AsTable,
@@ -37,7 +37,7 @@ from segue.lintrule import LintRule
 from segue.messages import MAX_REPLICAS
 from segue.plan import Plan, make_plan
 from segue.report import Report
-from segue.spec import API_VERSION, Change, Metadata, Rollout, Rules, Spec
+from segue.spec import API_VERSION, Metadata, Rollout, Rules, Spec
 from segue.stopping import losses
 
 _Replicas = Annotated[
@@ -130,18 +130,30 @@ def undo(
 ) -> None:
     """Roll a target to an earlier revision, as safely as forward; `segue history` lists them.
 
-    Without --to-revision: to the newest one before this that was not taken back. To leave a rollout that is under
-    way, use `segue abort`.
+    Without --to-revision: to the newest one before this that was not taken back. A pair of Deployments, given by its
+    spec file, goes back from the new one to the old one. To leave a rollout that is under way, use `segue abort`.
 
     Example: segue undo serving/chat --to-revision 3 --wait
     """
-    target, timeout_s = target_named(name), seconds("--timeout", timeout)
-    number = to_revision if to_revision is not None else revision_before(history_of(target))
-    rules = read_spec(like).spec.rules if like else Rules()
-    given = {"target": target.model_dump(), "change": Change(revision=number)}
-    spec = Spec.model_validate({**given, **dict(rules)})
-    rollout = Rollout(apiVersion="segue.dev/v1alpha1", kind="Rollout", metadata=Metadata(name=target.name), spec=spec)
+    timeout_s = seconds("--timeout", timeout)
+    spec = _undoing(name, to_revision, read_spec(like).spec.rules if like else None)
+    metadata = Metadata(name=spec.target.name)
+    rollout = Rollout(apiVersion="segue.dev/v1alpha1", kind="Rollout", metadata=metadata, spec=spec)
     _begin(rollout, Where(cluster, task_queue), by=by, join=False, timeout_s=timeout_s if wait else None, output=output)
+
+
+def _undoing(name: str, revision: int | None, rules: Rules | None) -> Spec:
+    """Return what undoes the latest rollout of a target."""
+    named = read_spec(name).spec if names_file(name) else None
+    target = named.target if named else target_named(name)
+    if target.kind != "DeploymentPair":
+        number = revision if revision is not None else revision_before(history_of(target))
+        return undoing.to_revision(target, number, rules)
+    if revision is not None:
+        undoing.refuse_revision(target)
+    if named is None:
+        undoing.refuse_unnamed(target)
+    return undoing.exchanged(named, rules)
 
 
 def schema() -> None:

@@ -118,9 +118,10 @@ def report(
 
 
 def history(name: Name, output: AsTable = TableOrJson.TABLE) -> None:
-    """List the revisions of a target that its controller still has: who made each, when, and what became of it.
+    """List the revisions that there are of a target: who made each, when, and what became of it.
 
-    Needs no Temporal. `kubectl rollout history` shows the same in its CHANGE-CAUSE.
+    Needs no Temporal. `kubectl rollout history` shows the same in its CHANGE-CAUSE. Of a pair give the spec file: both
+    Deployments have their own.
 
     Example: segue history serving/chat
     """
@@ -129,12 +130,14 @@ def history(name: Name, output: AsTable = TableOrJson.TABLE) -> None:
         write_json([revision.model_dump(mode="json") for revision in found])
         return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("revision", "", "replicas", "images", "what happened"):
+    several = ("of",) if any(each.of for each in found) else ()
+    for title in (*several, "revision", "", "replicas", "images", "what happened"):
         table.add_column(title)
     for each in found:
         images = ", ".join(f"{container}={image}" for container, image in sorted(each.images.items()))
         mark = "current" if each.current else ""
-        table.add_row(str(each.revision), mark, str(each.replicas), images, each.cause or f"made {each.created}")
+        of = (each.of,) if several else ()
+        table.add_row(*of, str(each.revision), mark, str(each.replicas), images, each.cause or f"made {each.created}")
     show(table)
 
 

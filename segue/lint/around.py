@@ -1,5 +1,8 @@
 """Rules about how replicas are moved, and about what else moves them."""
 
+from collections.abc import Mapping
+
+from segue.budget import Budget
 from segue.lint.facts import Facts
 from segue.lint.findings import Found, How, Mend, Object, Ref, Severity
 from segue.lint.room import fitting
@@ -12,28 +15,44 @@ _HISTORY = 10
 
 def unavailable_on_few_replicas(facts: Facts) -> list[Found]:
     """Find a rollout that takes away what few replicas cannot spare."""
-    if not facts.replicas:
+    budget, replicas = facts.budget, facts.replicas
+    if budget is None or budget.unavailable == 0 or (replicas > _FEW and budget.unavailable < replicas):
         return []
-    taken, replicas = facts.budget.unavailable, facts.replicas
-    if taken == 0 or (replicas > _FEW and taken < replicas):
-        return []
-    crowded = fitting(facts) == 0
+    taken = budget.unavailable
     severity = Severity.ERROR if taken >= replicas else Severity.WARNING
-    note = "one more replica does not fit now: make room for it first" if crowded else ""
     said = f"up to {taken} of {replicas} replicas may be away at once"
-    surge = max(1, facts.budget.surge)
+    mend = _spared(facts, budget) if facts.can_surge else _unsurged(facts, budget)
     if facts.rollout is not None:
-        mend = facts.respecified({"strategy": {"maxSurge": surge, "maxUnavailable": 0}}, note)
         return [Found(severity, facts.spec_ref, "spec.strategy.maxUnavailable", said, mend)]
-    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": 0}}
-    field = "spec.strategy.type" if facts.is_recreated else "spec.strategy.rollingUpdate.maxUnavailable"
-    return [Found(severity, facts.ref, field, said, facts.patched({"strategy": rolling}, note))]
+    field = "spec.strategy.type" if facts.is_recreated else facts.rolling("maxUnavailable")
+    return [Found(severity, facts.ref, field, said, mend)]
+
+
+def _spared(facts: Facts, budget: Budget) -> Mend:
+    """Add one first, and take none away."""
+    note = "one more replica does not fit now: make room for it first" if fitting(facts) == 0 else ""
+    surge = {"maxSurge": max(1, budget.surge), "maxUnavailable": 0}
+    if facts.rollout is not None:
+        return facts.respecified({"strategy": surge}, note)
+    return facts.patched(facts.rebudgeted(**surge), note)
+
+
+def _unsurged(facts: Facts, budget: Budget) -> Mend:
+    """Where there is never one more: take one away at a time, of so many that it can be spared."""
+    note = "a replica is replaced under its own number, so one is always away: run more of them, or accept it"
+    if facts.rollout is None:
+        own = facts.rebudgeted(maxUnavailable=1) if budget.unavailable > 1 else {}
+        more = {"replicas": _FEW + 1} if facts.replicas <= _FEW else {}
+        return facts.patched({**more, **own}, note)
+    if budget.unavailable > 1:
+        return facts.respecified({"strategy": {"maxUnavailable": 1}}, note if facts.replicas <= _FEW else "")
+    return facts.patched({"replicas": _FEW + 1}, note)
 
 
 def revision_history_too_low(facts: Facts) -> list[Found]:
     """Find targets whose former versions are forgotten."""
-    limit = facts.deployment["spec"].get("revisionHistoryLimit", _HISTORY)
-    if limit >= 2:
+    limit = facts.target.spec.get("revisionHistoryLimit", _HISTORY)
+    if limit >= 2 or not facts.target.own.history:
         return []
     severity = Severity.WARNING if limit else Severity.ERROR
     mend = facts.patched({"revisionHistoryLimit": _HISTORY})
@@ -42,7 +61,9 @@ def revision_history_too_low(facts: Facts) -> list[Found]:
 
 def no_disruption_budget(facts: Facts) -> list[Found]:
     """Find targets of which a node's drain may take every replica at once."""
-    if facts.replicas <= 1 or _own_budgets(facts):
+    if facts.replicas <= 1 or any(
+        _selects(budget["spec"].get("selector"), pods.labels) for budget in facts.budgets for pods in facts.pods[:1]
+    ):
         return []
     taken = {budget["metadata"]["name"] for budget in facts.budgets}
     name = facts.ref.name if facts.ref.name not in taken else f"{facts.ref.name}-budget"
@@ -51,7 +72,7 @@ def no_disruption_budget(facts: Facts) -> list[Found]:
         "apiVersion": "policy/v1",
         "kind": ref.kind,
         "metadata": {"name": ref.name, "namespace": ref.namespace},
-        "spec": {"maxUnavailable": 1, "selector": facts.deployment["spec"]["selector"]},
+        "spec": {"maxUnavailable": 1, "selector": facts.target.selector},
     }
     said = f"no PodDisruptionBudget selects its {facts.replicas} replicas"
     return [Found(Severity.WARNING, facts.ref, "spec.selector", said, Mend(how=How.CREATE, object=ref, body=body))]
@@ -59,15 +80,18 @@ def no_disruption_budget(facts: Facts) -> list[Found]:
 
 def blocking_disruption_budget(facts: Facts) -> list[Found]:
     """Find budgets that let no replica go, ever."""
-    if not facts.replicas:
-        return []
-    return [found for budget in _own_budgets(facts) for found in _blocking(facts, budget)]
+    found = []
+    for budget in facts.budgets if facts.replicas else ():
+        counts = [p.number for p in facts.pods if _selects(budget["spec"].get("selector"), p.labels)]
+        if counts:
+            found += _blocking(facts, budget, sum(counts) * facts.replicas)
+    return found
 
 
-def _blocking(facts: Facts, budget: Object) -> list[Found]:
+def _blocking(facts: Facts, budget: Object, own: int) -> list[Found]:
     spec = budget["spec"]
     # A budget may select more than this target; its own controller has counted that.
-    pods = max(facts.replicas, int(budget.get("status", {}).get("expectedPods", 0)))
+    pods = max(own, int(budget.get("status", {}).get("expectedPods", 0)))
     if "minAvailable" in spec:
         field, blocks = "minAvailable", resolve(spec["minAvailable"], pods, round_up=True) >= pods
     else:
@@ -78,7 +102,8 @@ def _blocking(facts: Facts, budget: Object) -> list[Found]:
     body: Object = {"spec": {"minAvailable": None, "maxUnavailable": 1}}
     note = "with one replica that is an outage at each drain: run two" if facts.replicas == 1 else ""
     mend = Mend(how=How.PATCH, object=ref, body=body, note=note)
-    said = f"is {spec[field]} of {pods} replicas, so none may be evicted"
+    what = "replicas" if own == facts.replicas else "pods"
+    said = f"is {spec[field]} of {pods} {what}, so none may be evicted"
     return [Found(Severity.ERROR, ref, f"spec.{field}", said, mend)]
 
 
@@ -108,12 +133,7 @@ def _quarrel(low: int, high: int, replicas: int) -> str:
     return f"minReplicas and maxReplicas are both {low}" if low == high else ""
 
 
-def _own_budgets(facts: Facts) -> list[Object]:
-    labels = facts.deployment["spec"]["template"].get("metadata", {}).get("labels", {})
-    return [b for b in facts.budgets if _selects(b["spec"].get("selector"), labels)]
-
-
-def _selects(selector: Object | None, labels: Object) -> bool:
+def _selects(selector: Object | None, labels: Mapping[str, str]) -> bool:
     """Whether a label selector takes these labels; an empty one takes all, none takes nothing."""
     if selector is None:
         return False
@@ -121,7 +141,7 @@ def _selects(selector: Object | None, labels: Object) -> bool:
     return equal and all(_meets(e, labels) for e in selector.get("matchExpressions", []))
 
 
-def _meets(expression: Object, labels: Object) -> bool:
+def _meets(expression: Object, labels: Mapping[str, str]) -> bool:
     key, values = expression["key"], expression.get("values", [])
     meets = {
         "In": labels.get(key) in values,

@@ -1,17 +1,15 @@
 """What lint is told: plain objects as the API server gives them, and amounts that are parsed already."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from segue.budget import Budget, resolve_budget
 from segue.lint.findings import How, Mend, Object, Ref
-from segue.room import Demand, Node, Quota, Room, room_for
+from segue.lint.target import Judged, PodTemplate
+from segue.merging import at, difference, merged_by_name, nested
+from segue.room import Node, Quota, Room, room_for_groups
 from segue.spec import Rollout, Rules, Strategy
-from segue.stopping import Stopping
-
-DEFAULT_SHARE = "25%"
-"""What a Deployment's maxSurge and maxUnavailable are where they are not written."""
 
 
 class Needs(NamedTuple):
@@ -31,13 +29,7 @@ NEEDS = Needs()
 class Facts:
     """A target, all that stands around it, and the spec where one is given."""
 
-    deployment: Object
-    """As it is when no rollout holds it."""
-    template: Object
-    """The pod template that is judged: with a spec, the one that its change makes."""
-    old: Stopping
-    new: Stopping
-    demand: Demand
+    target: Judged
     rollout: Rollout | None = None
     digests: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """By container and image: the digest that all its running replicas have."""
@@ -51,8 +43,8 @@ class Facts:
     @property
     def ref(self) -> Ref:
         """The target."""
-        metadata = self.deployment["metadata"]
-        return Ref(kind="Deployment", namespace=metadata["namespace"], name=metadata["name"])
+        metadata = self.target.found["metadata"]
+        return Ref(kind=self.target.kind, namespace=metadata["namespace"], name=metadata["name"])
 
     @property
     def spec_ref(self) -> Ref:
@@ -67,52 +59,91 @@ class Facts:
         return self.rollout.spec.rules if self.rollout else None
 
     @property
-    def room(self) -> Room:
-        """What is left for more replicas."""
-        return room_for(self.demand, self.nodes if NEEDS.nodes not in self.unknown else None, self.quotas)
-
-    @property
     def replicas(self) -> int:
         """How many the target is told to run."""
-        return int(self.deployment["spec"].get("replicas", 1))
+        return self.target.replicas
+
+    @property
+    def pods(self) -> tuple[PodTemplate, ...]:
+        """Its pod templates, the one whose pods serve first."""
+        return self.target.pods
+
+    @property
+    def room(self) -> Room:
+        """What is left for more replicas."""
+        nodes = self.nodes if NEEDS.nodes not in self.unknown else None
+        return room_for_groups([(each.demand, each.number) for each in self.pods], nodes, self.quotas)
+
+    @property
+    def deadline_s(self) -> float | None:
+        """How long a rollout may make no progress; none where nothing says it."""
+        if self.rules:
+            return self.rules.readiness.deadline.total_seconds()
+        return float(self.target.spec.get("progressDeadlineSeconds", 600)) if self.target.own.deadline else None
 
     @property
     def is_recreated(self) -> bool:
         """Whether the target's own controller removes all before it makes any, and no spec says otherwise."""
-        return self.rollout is None and self.deployment["spec"].get("strategy", {}).get("type") == "Recreate"
+        return self.rollout is None and at(self.target.spec, ("strategy", "type")) == "Recreate"
 
     @property
-    def budget(self) -> Budget:
-        """The spec's budget, or else that of the target's own strategy."""
+    def can_surge(self) -> bool:
+        """Whether there can be one replica more for a while."""
+        if self.rollout is not None:
+            return self.rollout.spec.target.surges(stops=bool(self.rollout.spec.strategy.waypoints))
+        return self.target.own.surge is not None
+
+    @property
+    def budget(self) -> Budget | None:
+        """The spec's budget, or else that of the target's own strategy; none where neither says one."""
+        own = self.target.own
+        if not own.rolling or not self.replicas:
+            return None
         if self.rollout is not None:
             return resolve_budget(self.rollout.spec.strategy, self.replicas)
         if self.is_recreated:
             return Budget(self.replicas, 0, self.replicas, self.replicas)
-        rolling = self.deployment["spec"].get("strategy", {}).get("rollingUpdate", {})
-        surge, unavailable = (rolling.get(name, DEFAULT_SHARE) for name in ("maxSurge", "maxUnavailable"))
+        if not self.target.rolls:
+            return None
+        rolling = at(self.target.spec, own.rolling) or {}
+        surge, unavailable = rolling.get("maxSurge", own.surge or 0), rolling.get("maxUnavailable", own.unavailable)
         # Not validated: the API server took it, and it takes more than a spec may say.
-        own = Strategy.model_construct(max_surge=surge, max_unavailable=unavailable, step=None)
-        return resolve_budget(own, self.replicas)
+        written = Strategy.model_construct(max_surge=surge, max_unavailable=unavailable, step=None)
+        return resolve_budget(written, self.replicas)
 
-    def containers(self) -> Iterator[Object]:
-        """Yield the containers that serve."""
-        serving = {hook.container for hook in self.new.hooks}
-        yield from (c for c in self.template["spec"].get("containers", []) if c["name"] in serving)
+    def rolling(self, field: str) -> str:
+        """Return the path of a field of the target's own budget, for a person."""
+        return ".".join(("spec", *self.target.own.rolling, field))
+
+    def rebudgeted(self, **budget: int) -> Object:
+        """Return the fields of the target's spec that give it another budget of its own."""
+        way: Object = nested(self.target.own.rolling, budget)
+        return merged_by_name(way, {"strategy": {"type": "RollingUpdate"}}) if self.is_recreated else way
 
     def patched(self, spec: Object, note: str = "") -> Mend:
         """Return a patch of the target's own spec."""
-        return Mend(how=How.PATCH, object=self.ref, body={"spec": spec}, note=note)
+        if not self.target.own.merges:
+            return Mend(how=How.PATCH, object=self.ref, body={"spec": spec}, note=note)
+        whole = difference(self.target.spec, merged_by_name(self.target.spec, spec))
+        notes = (note, "it has whole lists: lint again before the next one" if _has_list(whole) else "")
+        return Mend(how=How.MERGE, object=self.ref, body={"spec": whole}, note="; ".join(filter(None, notes)))
 
     def respecified(self, spec: Object, note: str = "") -> Mend:
         """Return a change of the spec file."""
         return Mend(how=How.SPEC, object=self.spec_ref, body={"spec": spec}, note=note)
 
-    def repodded(self, pod: Object, note: str = "") -> Mend:
+    def repodded(self, pods: PodTemplate, pod: Object, note: str = "") -> Mend:
         """Return a change of the pod: in the spec where that patches the template, or else of the target."""
-        if self.rollout is not None and self.rollout.spec.change.patch is not None:
-            return self.respecified({"change": {"patch": {"spec": pod}}}, note)
-        return self.patched({"template": {"spec": pod}}, note)
+        if self.rollout is None or self.rollout.spec.change.patch is None:
+            return self.patched(nested(pods.path, pod), note)
+        if self.target.own.merges:
+            pod = difference(pods.spec, merged_by_name(pods.spec, pod))
+        return self.respecified({"change": {"patch": nested(pods.patch, pod)}}, note)
 
-    def recontained(self, container: Object, fields: Object, note: str = "") -> Mend:
+    def recontained(self, pods: PodTemplate, container: Object, fields: Object, note: str = "") -> Mend:
         """Return a change of one container."""
-        return self.repodded({"containers": [{"name": container["name"], **fields}]}, note)
+        return self.repodded(pods, {"containers": [{"name": container["name"], **fields}]}, note)
+
+
+def _has_list(patch: Object) -> bool:
+    return any(isinstance(v, list) or (isinstance(v, dict) and _has_list(v)) for v in patch.values())

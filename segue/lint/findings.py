@@ -21,6 +21,8 @@ class How(StrEnum):
 
     PATCH = "patch"
     """A strategic-merge patch of the object."""
+    MERGE = "merge"
+    """A JSON merge patch of the object, which is a custom resource: lists in it are whole."""
     CREATE = "create"
     """The whole object; it is not there yet."""
     SPEC = "spec"

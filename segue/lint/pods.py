@@ -5,6 +5,8 @@ from math import ceil
 
 from segue.lint.facts import Facts
 from segue.lint.findings import Found, Mend, Object, Severity
+from segue.lint.target import PodTemplate
+from segue.merging import nested
 from segue.spec import MAX_DEADLINE, Rules
 from segue.stopping import PROXIES_S, Stopping, losses
 from segue.units import format_duration
@@ -16,6 +18,7 @@ _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
 _PROBES = ("readinessProbe", "startupProbe", "livenessProbe")
 _LOAD_S = 60
 """A model that loads faster than this needs no startup probe."""
+_LONGEST_S = 600
 _MARGIN_S = 60
 _BRIDGE_S = 5
 _PLACEHOLDER = "DIGEST"
@@ -23,53 +26,59 @@ _PLACEHOLDER = "DIGEST"
 
 def image_not_immutable(facts: Facts) -> list[Found]:
     """Find images that may be another one tomorrow."""
-    spec = facts.template["spec"]
-    return [
-        _mutable(facts, kind, container)
+    found = [
+        _mutable(facts, pods, kind, container)
+        for pods in facts.pods
         for kind in ("initContainers", "containers")
-        for container in spec.get(kind, [])
-        if "@" not in container.get("image", "")
+        for container in pods.spec.get(kind, [])
+        if container.get("image") and "@" not in container["image"]
     ]
+    # A spec's image is that of every container which is called so.
+    return [each for number, each in enumerate(found) if each not in found[:number]]
 
 
-def _mutable(facts: Facts, kind: str, container: Object) -> Found:
-    name, image = container["name"], container.get("image", "")
+def _mutable(facts: Facts, pods: PodTemplate, kind: str, container: Object) -> Found:
+    name, image = container["name"], container["image"]
     tag = image.rpartition("/")[2].partition(":")[2]
     severity = Severity.INFO if tag not in {"", "latest"} else Severity.ERROR
     found = f"{image} has {f'the tag {tag}' if tag else 'no tag'} and no digest"
     digest = facts.digests.get((name, image))
     pinned = f"{image}@{digest or _PLACEHOLDER}"
     note = "" if digest else f"{_PLACEHOLDER} is what `crane digest {image}` prints"
-    mend = facts.repodded({kind: [{"name": name, "image": pinned}]}, note)
     if facts.rollout is not None and name in facts.rollout.spec.change.images:
         mend = facts.respecified({"change": {"images": {name: pinned}}}, note)
         return Found(severity, facts.spec_ref, f"spec.change.images.{name}", found, mend)
-    return Found(severity, facts.ref, f"{_path(name, kind)}.image", found, mend)
+    mend = facts.repodded(pods, {kind: [{"name": name, "image": pinned}]}, note)
+    return Found(severity, facts.ref, pods.field(name, kind, "image"), found, mend)
 
 
 def no_readiness_probe(facts: Facts) -> list[Found]:
     """Find containers that count as ready from their start."""
     return [
-        Found(Severity.ERROR, facts.ref, _path(c["name"], "containers", "readinessProbe"), "is not there",
-              facts.recontained(c, {"readinessProbe": {**_asks_ready(c), "periodSeconds": 5}}, _check_path(c)))
-        for c in facts.containers()
+        Found(Severity.ERROR, facts.ref, pods.field(c["name"], field="readinessProbe"), "is not there",
+              facts.recontained(pods, c, {"readinessProbe": {**_asks_ready(c), "periodSeconds": 5}}, _check_path(c)))
+        for pods in facts.pods
+        for c in pods.containers()
         if not c.get("readinessProbe")
     ]  # fmt: skip
 
 
 def readiness_cannot_tell(facts: Facts) -> list[Found]:
     """Find readiness probes that pass before the model is there."""
-    found = []
-    for container in facts.containers():
-        weak = _weakness(container.get("readinessProbe") or {})
-        if weak:
-            probe = _asks_ready(container)
-            if "tcpSocket" in container["readinessProbe"]:
-                probe["tcpSocket"] = None
-            mend = facts.recontained(container, {"readinessProbe": probe}, _check_path(container))
-            field = _path(container["name"], "containers", "readinessProbe")
-            found.append(Found(Severity.WARNING, facts.ref, field, weak, mend))
-    return found
+    return [
+        _weak(facts, pods, container, weakness)
+        for pods in facts.pods
+        for container in pods.containers()
+        if (weakness := _weakness(container.get("readinessProbe") or {}))
+    ]
+
+
+def _weak(facts: Facts, pods: PodTemplate, container: Object, weakness: str) -> Found:
+    probe = _asks_ready(container)
+    if "tcpSocket" in container["readinessProbe"]:
+        probe["tcpSocket"] = None
+    mend = facts.recontained(pods, container, {"readinessProbe": probe}, _check_path(container))
+    return Found(Severity.WARNING, facts.ref, pods.field(container["name"], field="readinessProbe"), weakness, mend)
 
 
 def _weakness(probe: Object) -> str:
@@ -110,14 +119,14 @@ def _port(container: Object) -> int | str:
 
 def deadline_shorter_than_load(facts: Facts) -> list[Found]:
     """Find a deadline that passes while the model may still load."""
-    rules = facts.rules
-    spec = facts.deployment["spec"]
-    deadline_s = rules.readiness.deadline.total_seconds() if rules else spec.get("progressDeadlineSeconds", 600)
-    slowest = max(facts.template["spec"]["containers"], key=_load_s)
-    load_s = _load_s(slowest)
-    if load_s <= deadline_s:
+    rules, deadline_s = facts.rules, facts.deadline_s
+    containers = [container for pods in facts.pods for container in pods.spec.get("containers", [])]
+    slowest = max(containers, key=_load_s, default=None)
+    if slowest is None or deadline_s is None or _load_s(slowest) <= deadline_s:
         return []
-    min_ready_s = rules.readiness.min_ready.total_seconds() if rules else spec.get("minReadySeconds", 0)
+    load_s = _load_s(slowest)
+    own_s = facts.target.spec.get("minReadySeconds", 0)
+    min_ready_s = rules.readiness.min_ready.total_seconds() if rules else own_s
     enough_s = min(ceil((load_s + min_ready_s + _MARGIN_S) / 60) * 60, int(MAX_DEADLINE.total_seconds()))
     said = f"is {deadline_s:g} s, and the probes of container {slowest['name']} allow {load_s:g} s to load"
     if rules:
@@ -143,46 +152,57 @@ def _delay_s(probe: Object) -> int:
 
 def slow_load_without_startup_probe(facts: Facts) -> list[Found]:
     """Find liveness probes that kill a server while its model loads."""
-    found = []
-    for container in facts.containers():
-        liveness = container.get("livenessProbe")
-        if not liveness or container.get("startupProbe") or _given_up_s(liveness) >= _LOAD_S:
-            continue
-        said = f"kills the server {_given_up_s(liveness)} s after its start, and there is no startupProbe"
-        mend = facts.recontained(container, {"startupProbe": _startup(facts, liveness)})
-        field = _path(container["name"], "containers", "livenessProbe")
-        found.append(Found(Severity.WARNING, facts.ref, field, said, mend))
-    return found
+    return [
+        _killed(facts, pods, container)
+        for pods in facts.pods
+        for container in pods.containers()
+        if _kills_loading(container)
+    ]
+
+
+def _kills_loading(container: Object) -> bool:
+    liveness = container.get("livenessProbe")
+    return liveness is not None and not container.get("startupProbe") and _given_up_s(liveness) < _LOAD_S
+
+
+def _killed(facts: Facts, pods: PodTemplate, container: Object) -> Found:
+    liveness = container["livenessProbe"]
+    said = f"kills the server {_given_up_s(liveness)} s after its start, and there is no startupProbe"
+    mend = facts.recontained(pods, container, {"startupProbe": _startup(facts, liveness)})
+    return Found(Severity.WARNING, facts.ref, pods.field(container["name"], field="livenessProbe"), said, mend)
 
 
 def _startup(facts: Facts, liveness: Object) -> Object:
     """Ask the same as ``liveness``, for as long as the deadline allows, but for 1 to 10 minutes."""
-    rules = facts.rules
-    own_s = facts.deployment["spec"].get("progressDeadlineSeconds", 600)
-    deadline_s = rules.readiness.deadline.total_seconds() if rules else own_s
+    deadline_s = int(facts.deadline_s or _LONGEST_S)
     handler = {key: liveness[key] for key in _HANDLERS if key in liveness}
-    return {**handler, "periodSeconds": 10, "failureThreshold": max(_LOAD_S // 10, min(60, int(deadline_s // 10)))}
+    return {**handler, "periodSeconds": 10, "failureThreshold": max(_LOAD_S, min(_LONGEST_S, deadline_s)) // 10}
 
 
 def stops_with_loss(facts: Facts) -> list[Found]:
-    """Find what ``segue.stopping`` says is lost when replicas stop."""
-    said = losses(facts.old, facts.new, facts.rules or Rules(), facts.replicas) if facts.replicas else ()
+    """Find what ``segue.stopping`` says is lost when replicas stop: by the pods that serve users."""
+    if not facts.replicas or not facts.pods or not facts.pods[0].serving:
+        return []
+    pods = facts.pods[0]
+    said = losses(pods.old, pods.new, facts.rules or Rules(), facts.replicas)
     if not said:
         return []
-    return [Found(Severity.WARNING, facts.ref, "spec.template.spec", "\n".join(said), _unlosing(facts))]
+    field = ".".join(("spec", *pods.path))
+    return [Found(Severity.WARNING, facts.ref, field, "\n".join(said), _unlosing(facts, pods))]
 
 
-def _unlosing(facts: Facts) -> Mend:
+def _unlosing(facts: Facts, pods: PodTemplate) -> Mend:
     drain_s = facts.rules.drain.timeout.total_seconds() if facts.rules and facts.rules.drain else 0
     if facts.rollout is not None and facts.rollout.spec.change.patch is not None:
-        pod = _bridged(facts.new, drain_s)
-        bare = drain_s == 0 and any(not hook.has_pre_stop for hook in facts.old.hooks)
+        pod = _bridged(pods.new, drain_s)
+        bare = drain_s == 0 and any(not hook.has_pre_stop for hook in pods.old.hooks)
         # Old replicas cannot be patched by it: drained within their own grace period they lose nothing either.
-        drain = {"timeout": format_duration(timedelta(seconds=max(1, facts.old.grace_s)))}
-        spec = {**({"change": {"patch": {"spec": pod}}} if pod else {}), **({"drain": drain} if bare else {})}
+        drain = {"timeout": format_duration(timedelta(seconds=max(1, pods.old.grace_s)))}
+        change = facts.repodded(pods, pod).body["spec"] if pod else {}
+        spec = {**change, **({"drain": drain} if bare else {})}
         if spec:
             return facts.respecified(spec)
-    return facts.patched({"template": {"spec": _bridged(facts.old, drain_s)}})
+    return facts.patched(nested(pods.path, _bridged(pods.old, drain_s)))
 
 
 def _bridged(stopping: Stopping, drain_s: float) -> Object:
@@ -201,7 +221,3 @@ def _bridged(stopping: Stopping, drain_s: float) -> Object:
 
 def _hook(*, replaced: bool) -> Object:
     return {**({"exec": None} if replaced else {}), "sleep": {"seconds": _BRIDGE_S}}
-
-
-def _path(container: str, kind: str, field: str = "") -> str:
-    return f"spec.template.spec.{kind}[{container}]{'.' + field if field else ''}"

@@ -7,7 +7,12 @@ from segue.lint.findings import Finding, How, Linted, Severity
 from segue.lintrule import LintRule
 
 _SAID_BY_THE_PLAN = {LintRule.STOPS_WITH_LOSS, LintRule.SURGE_DOES_NOT_FIT}
-_MENDS = {How.PATCH: "patch {}", How.CREATE: "create {}", How.SPEC: "write in the spec of {}"}
+_MENDS = {
+    How.PATCH: "patch {}",
+    How.MERGE: "patch {} (--type merge)",
+    How.CREATE: "create {}",
+    How.SPEC: "write in the spec of {}",
+}
 
 
 def refuse_errors(linted: Linted) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from segue.spec import KINDS
+
 ROOT = Path(__file__).parents[2]
 SHOWN = re.compile(r"```console\n\$ segue (plan [^\n]+)\n(.*?)```", re.DOTALL)
 PAGES = [
@@ -25,4 +27,5 @@ def test_a_page_shows_the_plan_that_its_example_prints(
 
 
 def test_every_kind_has_its_page() -> None:
-    assert {"bluegreen.md", "deployment.md", "route.md", "supervised.md"} <= {page for page, _, _ in PAGES}
+    assert {page for page, _, _ in PAGES} == {page.name for page in ROOT.glob("docs/targets/*.md")}
+    assert {shown.split()[1] for _, _, shown in PAGES} == KINDS.keys()

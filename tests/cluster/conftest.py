@@ -8,7 +8,7 @@ import pytest
 from harness import Lab, open_lab
 from segue_local import Stack
 from stacks import group_stack
-from subjects import Subject
+from subjects import DeploymentSubject, Subject
 
 _MUST_NOT_BE_LOGGED = re.compile(r"nondeterminism|TMPRL\d+|unfinished| ERROR |was never retrieved", re.IGNORECASE)
 
@@ -52,6 +52,7 @@ async def one_by_one_fleet(one_by_one_stack: Stack) -> AsyncIterator[Lab]:
 async def _manned(stack: Stack) -> AsyncIterator[Lab]:
     async with open_lab(stack) as opened:
         worker = opened.worker()
+        await worker.serves()
         yield opened
         assert worker.process.poll() is None, f"the shared worker died: see {worker.log}"
         assert worker.stop() == 0
@@ -60,14 +61,15 @@ async def _manned(stack: Stack) -> AsyncIterator[Lab]:
 
 
 @pytest.fixture
-def fleet_of(kind: type[Subject], request: pytest.FixtureRequest) -> Lab:
-    """The worker that serves a kind: started for the first that needs it."""
+def fleet_of(request: pytest.FixtureRequest) -> Lab:
+    """The worker of the kind that a test is for, otherwise of Deployments: started for the first that needs it."""
+    kind: type[Subject] = request.getfixturevalue("kind") if "kind" in request.fixturenames else DeploymentSubject
     found: Lab = request.getfixturevalue(kind.fleet)
     return found
 
 
 @pytest.fixture
-async def served(stack: Stack, fleet: Lab) -> AsyncIterator[Lab]:
+async def served(fleet_of: Lab) -> AsyncIterator[Lab]:
     """An empty namespace, served by the shared worker."""
-    async with open_lab(stack, fleet.task_queue) as opened:
+    async with open_lab(fleet_of.stack, fleet_of.task_queue) as opened:
         yield opened

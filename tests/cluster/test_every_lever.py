@@ -4,7 +4,7 @@ The rollouts of one kind go side by side. A watcher that only sees pods judges f
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,6 @@ LAST = {"ready_after": "3s"}
 SCENARIOS = {"success", "failure", "abort", "pause", "retarget", "scale", "scale by hand", "settle", "release"}
 
 Kind = type[Subject]
-
-
-@pytest.fixture
-async def served(fleet_of: Lab) -> AsyncIterator[Lab]:
-    """An empty namespace, where a kind can be rolled."""
-    async with open_lab(fleet_of.stack, fleet_of.task_queue) as opened:
-        yield opened
 
 
 def every(scenario: str) -> Any:

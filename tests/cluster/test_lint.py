@@ -1,23 +1,20 @@
 """Lint on a real API server: each mend is one that it takes, and that mends."""
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from harness import Lab, until
+from harness import Lab, reaching, until
 from kubernetes import client
-from kubernetes.aio import config
 from shell import Shell
+from subjects import SUBJECTS, DeploymentSubject, LeaderWorkerSetSubject, Subject, SupervisedSubject
 
-from activities.cluster import Cluster
+from activities.levers import Levers
 from activities.linting import facts_in
 from segue.lint import RULES, lint
 from segue.lint.findings import Finding, How, Mend
-from segue.spec import DeploymentTarget
 
 REFUSED = 2
 LIVENESS = {"httpGet": {"path": "/v2/health/live", "port": 80}}
@@ -33,16 +30,6 @@ async def shell(lab: Lab, tmp_path: Path) -> Shell:
     return Shell(lab, tmp_path)
 
 
-@asynccontextmanager
-async def reaching(lab: Lab) -> AsyncIterator[Cluster]:
-    """The client of Segue's own, in this process."""
-    cluster = Cluster(await config.new_client_from_config(str(lab.stack.kubeconfig)))
-    try:
-        yield cluster
-    finally:
-        await cluster.close()
-
-
 async def linted(shell: Shell, what: str, *, fails: bool, **env: str) -> Any:
     ran = await shell.run("lint", what, "-o", "json", expect=REFUSED if fails else 0, **env)
     found = json.loads(ran.stdout)
@@ -50,8 +37,9 @@ async def linted(shell: Shell, what: str, *, fails: bool, **env: str) -> Any:
     return found
 
 
-def mend(lab: Lab, asked: Mend) -> None:
+def mend(subject: Subject, asked: Mend) -> None:
     """Do what a finding says with an object of the cluster, as `kubectl patch` and `kubectl create` do."""
+    lab = subject.lab
     policy, autoscaling = client.PolicyV1Api(lab.core.api_client), client.AutoscalingV2Api(lab.core.api_client)
     name, body = asked.object.name, asked.body
     match asked.how, asked.object.kind:
@@ -61,8 +49,9 @@ def mend(lab: Lab, asked: Mend) -> None:
             policy.patch_namespaced_pod_disruption_budget(name, lab.namespace, body)
         case How.PATCH, "HorizontalPodAutoscaler":
             autoscaling.patch_namespaced_horizontal_pod_autoscaler(name, lab.namespace, body)
-        case How.PATCH, "Deployment":
-            lab.patch(name, body)
+        case (How.PATCH | How.MERGE) as how, subject.kind:
+            assert (how is How.MERGE) is (subject.kind == "LeaderWorkerSet"), "a custom resource takes only that"
+            subject.patch(body)
         case other:
             raise AssertionError(other)
 
@@ -72,21 +61,26 @@ def protect(lab: Lab, name: str, **spec: Any) -> None:
     client.PolicyV1Api(lab.core.api_client).create_namespaced_pod_disruption_budget(lab.namespace, body)
 
 
-def autoscale(lab: Lab, name: str, low: int, high: int) -> None:
-    aim = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
+def autoscale(subject: Subject, low: int, high: int) -> None:
+    aim = {"apiVersion": subject.raw["apiVersion"], "kind": subject.kind, "name": subject.name}
     cpu = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}
     spec = {"scaleTargetRef": aim, "minReplicas": low, "maxReplicas": high, "metrics": [cpu]}
-    body = {"metadata": {"name": name}, "spec": spec}
+    body = {"metadata": {"name": subject.name}, "spec": spec}
+    lab = subject.lab
     client.AutoscalingV2Api(lab.core.api_client).create_namespaced_horizontal_pod_autoscaler(lab.namespace, body)
 
 
-async def mended(lab: Lab, name: str, limit: int = 20) -> set[str]:
+async def findings_of(subject: Subject) -> tuple[Finding, ...]:
+    target = subject.lab.rollout(subject.name, target=subject.target, strategy=subject.ways[0].strategy).spec.target
+    async with reaching(subject.lab) as cluster:
+        return lint(await facts_in(cluster, Levers(cluster).of(target), target)).findings
+
+
+async def mended(subject: Subject, limit: int = 24) -> set[str]:
     """Mend the worst finding until there is none, and return the rules that found something."""
-    target, tripped = DeploymentTarget(namespace=lab.namespace, name=name), set()
-    before: Finding | None = None
+    tripped, before = set(), None
     for _ in range(limit):
-        async with reaching(lab) as cluster:
-            found = lint(await facts_in(cluster, target, None)).findings
+        found = await findings_of(subject)
         if before is not None:
             same = (before.rule, before.object, before.field)
             assert same not in {(f.rule, f.object, f.field) for f in found}, before
@@ -95,37 +89,86 @@ async def mended(lab: Lab, name: str, limit: int = 20) -> set[str]:
         before = found[0]
         assert "DIGEST" not in before.mend.note, before
         tripped.add(before.rule)
-        mend(lab, before.mend)
+        mend(subject, before.mend)
     raise AssertionError(f"it never ends: {found}")
 
 
-async def test_the_api_server_takes_each_mend(lab: Lab) -> None:
+WRONG = {
+    "image": "example/chat:latest",
+    "ports": [{"containerPort": 80}],
+    "lifecycle": {"preStop": {"exec": {"command": ["sleep", "1"]}}},
+    "readinessProbe": {"tcpSocket": {"port": 80}, "initialDelaySeconds": 30},
+    "livenessProbe": LIVENESS,
+}
+BESIDE = {"name": "beside", "image": "example/beside:1", "ports": [{"containerPort": 90}]}
+ALL = {rule.name for rule in RULES} - {"no-disruption-budget", "surge-does-not-fit"}
+WORST: dict[str, tuple[int, dict[str, Any], set[str]]] = {
+    "Deployment": (
+        4, {"revisionHistoryLimit": 0, "progressDeadlineSeconds": 20, "strategy": {"type": "Recreate"}}, ALL
+    ),
+    "StatefulSet": (3, {"revisionHistoryLimit": 0}, ALL - {"deadline-shorter-than-load"}),
+    "LeaderWorkerSet": (
+        3, {"rolloutStrategy": {"rollingUpdateConfiguration": {"maxUnavailable": 3}}},
+        ALL - {"deadline-shorter-than-load", "revision-history-too-low"},
+    ),
+}  # fmt: skip
+"""How many replicas, with what settings, and the rules that find something then: what a kind has."""
+judged_kinds = pytest.mark.parametrize("kind", [pytest.param(SUBJECTS[name], id=name) for name in WORST])
+
+
+@judged_kinds
+async def test_the_api_server_takes_each_mend(served: Lab, kind: type[Subject]) -> None:
     """A target with everything wrong is mended change by change, and then nothing is found."""
-    server = {
-        "image": "example/chat:latest",
-        "ports": [{"containerPort": 80}],
-        "lifecycle": {"preStop": {"exec": {"command": ["sleep", "1"]}}},
-        "readinessProbe": {"tcpSocket": {"port": 80}, "initialDelaySeconds": 30},
-        "livenessProbe": LIVENESS,
-    }
-    await lab.deploy(
-        "chat", 4, container=server, revisionHistoryLimit=0, progressDeadlineSeconds=20, strategy={"type": "Recreate"}
+    replicas, settings, rules = WORST[kind.kind]
+    subject = kind(served, "chat")
+    await subject.create(replicas, container=WRONG, **settings)
+    containers = {"spec": {"containers": [BESIDE]}}
+    if kind is LeaderWorkerSetSubject:  # a merge patch has the whole list
+        leader = subject.raw["spec"]["leaderWorkerTemplate"]["leaderTemplate"]
+        containers["spec"]["containers"] += leader["spec"]["containers"]
+        subject.patch({"spec": {"leaderWorkerTemplate": {"leaderTemplate": containers}}})
+    else:
+        subject.patch({"spec": {"template": containers}})
+    whole = {"server", "beside"}
+
+    def run() -> bool:
+        pods = served.pods("chat")
+        return len(pods) == replicas and all({c.name for c in p.status.container_statuses or []} == whole for p in pods)
+
+    await until("both containers run", run)
+    protect(served, "chat", minAvailable="100%")
+    autoscale(subject, replicas, replicas)
+    assert await mended(subject) == rules
+
+
+@judged_kinds
+async def test_a_budget_is_created(served: Lab, kind: type[Subject]) -> None:
+    calm = {"strategy": CALM} if kind is DeploymentSubject else {}
+    subject = kind(served, "chat")
+    await subject.create(4, container=FINE, **calm)
+    assert await mended(subject) == {"no-disruption-budget"}
+    (made,) = client.PolicyV1Api(served.core.api_client).list_namespaced_pod_disruption_budget(served.namespace).items
+    pods = 8 if kind is LeaderWorkerSetSubject else 4
+    budgets = client.PolicyV1Api(served.core.api_client).read_namespaced_pod_disruption_budget
+    await until(
+        "it counts all pods of every group",
+        lambda: (s := budgets(made.metadata.name, served.namespace).status) and s.expected_pods == pods,
     )
-    beside = {"name": "beside", "image": "example/beside:1", "ports": [{"containerPort": 90}]}
-    lab.patch("chat", {"spec": {"template": {"spec": {"containers": [beside]}}}})
-    await until("both run", lambda: (lab.deployment("chat").status.updated_replicas or 0) == 4)
-    await until("all serve", lambda: (lab.deployment("chat").status.available_replicas or 0) == 4)
-    protect(lab, "chat", minAvailable="100%")
-    autoscale(lab, "chat", 4, 4)
-    assert await mended(lab, "chat") == {r.name for r in RULES} - {
-        "no-disruption-budget",
-        "surge-does-not-fit",
-    }
 
 
-async def test_a_budget_is_created(lab: Lab) -> None:
-    await lab.deploy("chat", 2, container=FINE, strategy=CALM)
-    assert await mended(lab, "chat") == {"no-disruption-budget"}
+async def test_a_resource_of_an_operator_is_judged_by_what_it_names(served: Lab) -> None:
+    """Its images, pinned by a merge patch that the API server takes, and budgets around its pods."""
+    subject = SupervisedSubject(served, "chat")
+    await subject.create(2)
+    image, budget = sorted(await findings_of(subject), key=lambda finding: finding.rule)
+    assert (image.rule, image.field) == ("image-not-immutable", "spec.containers[server].image")
+    selector = budget.mend.body["spec"]["selector"]
+    assert selector["matchLabels"] == {"name": "modelmesh-serving-chat"}
+    assert selector["matchExpressions"] == [{"key": "modelmesh-service", "operator": "Exists"}]
+    assert image.mend.how is How.MERGE
+    subject.patch(image.mend.body)
+    mend(subject, budget.mend)
+    assert await findings_of(subject) == ()
 
 
 async def test_a_quota_leaves_no_room(lab: Lab, shell: Shell) -> None:
@@ -138,7 +181,7 @@ async def test_a_quota_leaves_no_room(lab: Lab, shell: Shell) -> None:
     await until("it is counted", lambda: lab.quota_used("team").get("requests.nvidia.com/gpu") == "4")
     (finding,) = (await linted(shell, f"{lab.namespace}/chat", fails=False))["findings"]
     assert "the ResourceQuota team has less left" in finding["found"]
-    assert await mended(lab, "chat") == {"surge-does-not-fit"}
+    assert await mended(DeploymentSubject(lab, "chat")) == {"surge-does-not-fit"}
     assert lab.deployment("chat").spec.strategy.rolling_update.max_surge == 0
 
 
@@ -212,7 +255,7 @@ async def test_a_rollout_under_way_is_no_finding(lab: Lab, shell: Shell) -> None
     protected = {"container": FINE, "strategy": CALM}
     await lab.deploy("chat", 3, **protected)
     protect(lab, "chat", maxUnavailable=1)
-    lab.worker()
+    await lab.worker().serves()
     held = {"maxSurge": 0, "maxUnavailable": 2, "waypoints": [{"at": 1, "approval": True}]}
     run = await lab.start("chat", {"images": {"server": f"example/chat:2@sha256:{'1' * 64}"}}, strategy=held)
     await run.until("it asks", lambda s: s.phase == "AwaitingApproval")

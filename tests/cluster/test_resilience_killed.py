@@ -17,11 +17,11 @@ REPLICAS, SURGE = 3, 1
 ASKS = {"maxSurge": 2, "waypoints": [{"at": 2, "approval": True}]}
 
 
-async def _leave_alone(lab: Lab, run: Run) -> None:
+async def _leave_alone(subject: Subject, run: Run) -> None:
     """Most rollouts need nobody."""
 
 
-async def _steer(lab: Lab, run: Run) -> None:
+async def _steer(subject: Subject, run: Run) -> None:
     """Resize and settle by signals, which wait for a worker that is not there."""
     # Not by the pods: a settle that comes before the first write is recorded is refused, as nothing has moved.
     await run.until("new ones that are not ready", lambda status: status.moves == 1)
@@ -30,7 +30,7 @@ async def _steer(lab: Lab, run: Run) -> None:
     await run.signal("resume")
     await until_phase(run, "AwaitingApproval")
     await run.signal("scale", replicas=REPLICAS + 1)
-    await until("the new size", lambda: lab.deployment("chat").spec.replicas == REPLICAS + 1)
+    await until("the new size", lambda: subject.replicas() >= REPLICAS + 1)
     await run.signal("approve")
 
 
@@ -42,7 +42,7 @@ class Scenario:
     spec: dict[str, Any]
     at: tuple[str, ...] = ()
     """The activities; none for all of them."""
-    steer: Callable[[Lab, Run], Coroutine[Any, Any, None]] = _leave_alone
+    steer: Callable[[Subject, Run], Coroutine[Any, Any, None]] = _leave_alone
     ready_after: str = "300ms"
     floor: int = REPLICAS
     ceiling: int = REPLICAS + SURGE
@@ -89,7 +89,7 @@ OTHERS = [pytest.param(each, id=name) for name, each in SUBJECTS.items() if each
 
 @pytest.mark.parametrize("kind", OTHERS)
 async def test_killed_in_each_activity(fleet_of: Lab, kind: type[Subject]) -> None:
-    """For the other kinds of targets one point of each activity that writes, and of prepare, stands for all."""
+    """For the other kinds of targets one point of each activity stands for all."""
     stack = fleet_of.stack
 
     async def one(scenario: Scenario, *activities: str) -> None:
@@ -102,7 +102,13 @@ async def test_killed_in_each_activity(fleet_of: Lab, kind: type[Subject]) -> No
     good = replace(SCENARIOS["success"], spec={"strategy": way.strategy}, **budget)
     failing = {"strategy": way.strategy, "change": kind.changed(2, "crash-loop")}
     bad = replace(SCENARIOS["rollback"], spec=failing, **budget)
-    await asyncio.gather(one(good, "prepare", kind.first_move, "finish"), one(bad, "undo"))
+    rolls = [one(good, "prepare", "await_ready", kind.first_move, "verify", "finish"), one(bad, "undo")]
+    if "settle" not in kind.cannot:
+        strategy, floor, (stuck, *_) = kind.stuck
+        asks = {"strategy": {**strategy, "waypoints": ASKS["waypoints"]}}
+        bounds = {"floor": REPLICAS - 4 + floor, "ceiling": REPLICAS + 1 + sum(stuck) - 4}
+        rolls.append(one(replace(SCENARIOS["steered"], spec=asks, **bounds), "resize", "settle"))
+    await asyncio.gather(*rolls)
 
 
 async def _same_ends(
@@ -130,7 +136,7 @@ async def _roll(
         worker = KillingWorker(lab, point)
         async with watched(lab, "chat") as watcher, asyncio.TaskGroup() as group:
             run = await lab.start("chat", **{"target": subject.target, "change": subject.changed(2), **scenario.spec})
-            group.create_task(scenario.steer(lab, run))
+            group.create_task(scenario.steer(subject, run))
             if point:
                 await worker.until_gone()
                 worker.start()

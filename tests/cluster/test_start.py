@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from harness import Lab, until
 from shell import REFUSED, Shell
-from temporalio.client import WorkflowUpdateFailedError
+from subjects import SUBJECTS, Subject
+from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
 
 PROBED: dict[str, Any] = {"readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": 80}}}
 LATEST = {"images": {"server": "example/chat:latest"}}
@@ -41,6 +42,24 @@ async def test_errors_refuse_a_start_unless_they_are_accepted(served: Lab, tmp_p
         ("accepted", "image-not-immutable", "ann"), ("accepted", "no-readiness-probe", "ann"),
         ("lint warning", "no-disruption-budget", ""),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [pytest.param(each, id=name) for name, each in SUBJECTS.items()])
+async def test_every_kind_is_linted_before_its_start(served: Lab, kind: type[Subject]) -> None:
+    """An error that nobody accepts refuses it, and the target is untouched; accepted, it rolls, and that is kept."""
+    subject = kind(served, "chat")
+    await subject.create(4)
+    before, strategy = subject.version(), kind.ways[0].strategy
+    run = await served.start("chat", LATEST, target=subject.target, strategy=strategy, accept=["no-readiness-probe"])
+    with pytest.raises(WorkflowFailureError) as refused:
+        await run.end()
+    assert "lint: image-not-immutable: Rollout " in str(refused.value.cause)
+    assert subject.version() == before
+    accept = ["no-readiness-probe", "image-not-immutable"]
+    report = await (await served.start("chat", LATEST, target=subject.target, strategy=strategy, accept=accept)).end()
+    assert report.status.outcome == "Completed"
+    kept = {(entry.what, entry.detail.partition(":")[0]) for entry in report.entries}
+    assert kept >= {("accepted", "image-not-immutable"), ("lint warning", "no-disruption-budget")}
 
 
 async def test_a_retarget_is_linted_too(served: Lab) -> None:

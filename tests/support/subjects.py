@@ -101,6 +101,15 @@ class Subject:
 
     def resize(self, replicas: int) -> None:
         """Set that as somebody else would."""
+        self.patch({"spec": {"replicas": replicas}})
+
+    def patch(self, patch: dict[str, Any]) -> None:
+        """Change it as somebody else would."""
+        raise NotImplementedError
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """As the API server's JSON."""
         raise NotImplementedError
 
     def asked(self) -> tuple[int, int]:
@@ -130,26 +139,26 @@ class DeploymentSubject(Subject):
         await self.lab.deploy(self.name, replicas, **more)
 
     def image(self) -> str:
-        return str(self._raw["spec"]["template"]["spec"]["containers"][0]["image"])
+        return str(self.raw["spec"]["template"]["spec"]["containers"][0]["image"])
 
     def replicas(self) -> int:
-        return int(self._raw["spec"]["replicas"])
+        return int(self.raw["spec"]["replicas"])
 
-    def resize(self, replicas: int) -> None:
-        self.lab.patch(self.name, {"spec": {"replicas": replicas}}, manager="an-autoscaler")
+    def patch(self, patch: dict[str, Any]) -> None:
+        self.lab.patch(self.name, patch, manager="an-autoscaler")
 
     def asked(self) -> tuple[int, int]:
-        spec = self._raw["spec"]
+        spec = self.raw["spec"]
         rolling, replicas = spec["strategy"]["rollingUpdate"], spec["replicas"]
         down = _resolved(rolling["maxUnavailable"], replicas, up=False)
         return replicas - down, _resolved(rolling["maxSurge"], replicas, up=True) + down
 
     def version(self) -> Any:
-        return self._raw["metadata"]["generation"]
+        return self.raw["metadata"]["generation"]
 
     def settings(self) -> dict[str, Any]:
         """All but the replicas, and what tells of its revisions."""
-        found = self._raw
+        found = self.raw
         spec = {k: v for k, v in found["spec"].items() if k != "replicas"}
         annotations = found["metadata"].get("annotations", {})
         told = ("/revision", "/change-cause", "segue.dev/change")
@@ -159,7 +168,7 @@ class DeploymentSubject(Subject):
         return {**before, "template": self.settings()["template"]} if outcome == "Completed" else before
 
     @property
-    def _raw(self) -> dict[str, Any]:
+    def raw(self) -> dict[str, Any]:
         """As the API server's JSON."""
         read = self.lab.apps.read_namespaced_deployment
         found: dict[str, Any] = json.loads(read(self.name, self.lab.namespace, _preload_content=False).data)
@@ -190,11 +199,7 @@ class StatefulSetSubject(Subject):
     def replicas(self) -> int:
         return int(self.raw["spec"]["replicas"])
 
-    def resize(self, replicas: int) -> None:
-        self.patch({"spec": {"replicas": replicas}})
-
     def patch(self, patch: dict[str, Any]) -> None:
-        """Change it as somebody else would."""
         self.lab.apps.patch_namespaced_stateful_set(self.name, self.lab.namespace, patch, field_manager="an-autoscaler")
 
     def asked(self) -> tuple[int, int]:
@@ -259,8 +264,8 @@ class LeaderWorkerSetSubject(Subject):
     def replicas(self) -> int:
         return int(self.raw["spec"]["replicas"])
 
-    def resize(self, replicas: int) -> None:
-        self.lab.patch_groups(self.name, {"spec": {"replicas": replicas}})
+    def patch(self, patch: dict[str, Any]) -> None:
+        self.lab.patch_groups(self.name, patch)
 
     def asked(self) -> tuple[int, int]:
         """What is below the partition stays what it is."""
@@ -386,23 +391,26 @@ class SupervisedSubject(Subject):
         await runtimes(self.lab).make("ServingRuntime", self.name, {**spec, **delay})
 
     def image(self) -> str:
-        return str(self._raw["spec"]["containers"][0]["image"])
+        return str(self.raw["spec"]["containers"][0]["image"])
 
     def replicas(self) -> int:
-        return int(self._raw["spec"]["replicas"])
+        return int(self.raw["spec"]["replicas"])
 
     def version(self) -> Any:
-        return self._raw["metadata"]["generation"]
+        return self.raw["metadata"]["generation"]
 
     def settings(self) -> dict[str, Any]:
-        found = self._raw
+        found = self.raw
         return {"spec": found["spec"], "annotations": found["metadata"].get("annotations", {})}
 
     def settled(self, outcome: str, before: dict[str, Any]) -> dict[str, Any]:
-        return {**before, "spec": self._raw["spec"]} if outcome == "Completed" else before
+        return {**before, "spec": self.raw["spec"]} if outcome == "Completed" else before
+
+    def patch(self, patch: dict[str, Any]) -> None:
+        runtimes(self.lab).patch(self.name, patch)
 
     @property
-    def _raw(self) -> dict[str, Any]:
+    def raw(self) -> dict[str, Any]:
         return runtimes(self.lab).get(self.name)
 
 

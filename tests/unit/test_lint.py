@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 
+from activities.levers.judging import judged_deployment, judged_groups, judged_resource, judged_set
+from activities.levers.leaderworkerset import NAME as LWS_NAME
 from activities.levers.template import apply_change
 from activities.linting import Around, facts_of
 from segue.lint import RULES, lint
 from segue.lint.facts import NEEDS
 from segue.lint.findings import Finding, How, Linted, Mend
-from segue.spec import Rollout, read_rollout
+from segue.lint.target import Judged
+from segue.merging import merged, merged_by_name
+from segue.spec import Change, Rollout, read_rollout
 
 Object = dict[str, Any]
 
@@ -27,32 +31,18 @@ GOOD: Object = {
 LIVENESS = {"httpGet": {"path": "/v2/health/live", "port": "http"}}
 
 
-def merged(into: Any, patch: Any) -> Any:
-    """As much of a strategic-merge patch as mends use: maps by key, null removes, lists by ``name``."""
-    if isinstance(into, dict) and isinstance(patch, dict):
-        after = {**into, **{key: merged(into.get(key), value) for key, value in patch.items()}}
-        return {key: value for key, value in after.items() if value is not None}
-    if isinstance(into, list) and isinstance(patch, list):
-        after = {item["name"]: item for item in into}
-        return list({**after, **{item["name"]: merged(after.get(item["name"], {}), item) for item in patch}}.values())
-    if isinstance(patch, dict):
-        return {key: merged(None, value) for key, value in patch.items() if value is not None}
-    return patch
-
-
 @dataclass
 class World:
     """A target that no rule minds, unless said otherwise, and what stands around it."""
 
-    deployment: Object
+    target: Object
     rollout: Object | None = None
     around: dict[str, list[Object]] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
 
     def facts(self) -> Any:
         rollout = read_rollout(self.rollout) if self.rollout else None
-        template = self.deployment["spec"]["template"]
-        return facts_of(self.deployment, changed(template, rollout), rollout, Around(**self.around), self.unknown)
+        return facts_of(judged(self.target, rollout), rollout, Around(**self.around), self.unknown)
 
     def lint(self, *accepted: str) -> Linted:
         return lint(self.facts(), accepted)
@@ -64,21 +54,38 @@ class World:
         """Do what a finding says, as a person would."""
         lists = {"PodDisruptionBudget": "budgets", "HorizontalPodAutoscaler": "autoscalers"}
         if mend.how is How.SPEC:
-            self.rollout = merged(self.rollout, mend.body)
+            self.rollout = merged_by_name(self.rollout, mend.body)
         elif mend.how is How.CREATE:
             self.around.setdefault("budgets", []).append(mend.body)
-        elif mend.object.kind == "Deployment":
-            self.deployment = merged(self.deployment, mend.body)
+        elif mend.object.kind == self.target["kind"]:
+            apply = merged_by_name if mend.how is How.PATCH else merged
+            self.target = apply(self.target, mend.body)
         else:
             items = self.around[lists[mend.object.kind]]
-            items[:] = [merged(i, mend.body) if i["metadata"]["name"] == mend.object.name else i for i in items]
+            items[:] = [merged_by_name(i, mend.body) if i["metadata"]["name"] == mend.object.name else i for i in items]
 
 
-def changed(template: Object, rollout: Rollout | None) -> Object:
-    if rollout is None:
-        return template
-    change = rollout.spec.change
-    found: Object = merged(template, change.patch) if change.patch else apply_change(template, change)
+def judged(target: Object, rollout: Rollout | None) -> Judged:
+    """What the lever of its kind makes of it; the API server's part in it is done here."""
+    change = rollout.spec.change if rollout else Change()
+    spec = target["spec"]
+    match target["kind"]:
+        case "Deployment":
+            wanted = changed(spec["template"], change)
+            return judged_deployment(target, wanted, spec["template"], replicas=spec["replicas"])
+        case "StatefulSet":
+            return judged_set(target, changed(spec["template"], change))
+        case "LeaderWorkerSet":
+            groups = spec["leaderWorkerTemplate"]
+            made = merged(groups, change.patch) if change.patch else {
+                name: apply_change(each, change) if isinstance(each, dict) else each for name, each in groups.items()
+            }  # fmt: skip
+            return judged_groups(target, {"spec": made}, LWS_NAME)
+    raise AssertionError(target["kind"])
+
+
+def changed(template: Object, change: Change) -> Object:
+    found: Object = merged_by_name(template, change.patch) if change.patch else apply_change(template, change)
     return found
 
 
@@ -87,6 +94,7 @@ def world(replicas: int = 4, *, pod: Object | None = None, spec: Object | None =
     """``bare``: without a disruption budget."""
     labels = {"app": "chat"}
     deployment = {
+        "kind": "Deployment",
         "metadata": {"name": "chat", "namespace": "serving"},
         "spec": {
             "replicas": replicas,
@@ -246,10 +254,54 @@ TRIPS: dict[str, tuple[str, str, World]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", TRIPS)
-def test_it_is_found_and_mended(case: str) -> None:
-    rule, severity, bad = TRIPS[case]
-    bad = copy.deepcopy(bad)
+KINDS = ("Deployment", "StatefulSet", "LeaderWorkerSet")
+NOT_FOR = {
+    "StatefulSet": {
+        "recreated", "one of two away by the spec", "no room on nodes", "room for some", "room for some, by the spec",
+        "no room, by the spec", "a taint", "another node", "no place for pods", "a quota", "a quota of pods",
+        "a quota of memory", "a deadline of the target",
+    },
+    "LeaderWorkerSet": {"recreated", "no history", "a history of one", "a deadline of the target"},
+}  # fmt: skip
+"""What the other kinds do not have: no surge, no history, no deadline of their own."""
+
+
+def of_kind(kind: str, was: World) -> World:
+    """The same in the world of another kind of target, as its controllers have it."""
+    made = copy.deepcopy(was)
+    if kind == "Deployment":
+        return made
+    spec = made.target["spec"]
+    rolling = spec.pop("strategy").get("rollingUpdate", {})
+    away = {"maxUnavailable": rolling.get("maxUnavailable", 0)}
+    if kind == "StatefulSet":
+        spec["updateStrategy"] = {"type": "RollingUpdate", "rollingUpdate": away}
+    else:
+        leader = spec.pop("template")
+        placed = {name: leader["spec"][name] for name in ("nodeSelector", "tolerations") if name in leader["spec"]}
+        worker = {"spec": {**placed, "containers": [{"name": "server", "image": GOOD["image"]}]}}
+        budget = {"rollingUpdateConfiguration": {"maxSurge": rolling.get("maxSurge", 0), **away}}
+        groups = {"size": 2, "leaderTemplate": leader, "workerTemplate": worker}
+        spec |= {"rolloutStrategy": {"type": "RollingUpdate", **budget}, "leaderWorkerTemplate": groups}
+    made.target["kind"] = kind
+    for each in made.around.get("autoscalers", []):
+        each["spec"]["scaleTargetRef"]["kind"] = kind
+    if made.rollout is not None:
+        made.rollout["spec"]["target"]["kind"] = kind
+        patch = made.rollout["spec"]["change"].get("patch")
+        if patch and kind == "LeaderWorkerSet":
+            whole = merged_by_name(made.target["spec"]["leaderWorkerTemplate"]["leaderTemplate"], patch)
+            made.rollout["spec"]["change"]["patch"] = {"leaderTemplate": whole}
+    return made
+
+
+TRIPPED = [(kind, case) for kind in KINDS for case in TRIPS if case not in NOT_FOR.get(kind, ())]
+
+
+@pytest.mark.parametrize(("kind", "case"), TRIPPED)
+def test_it_is_found_and_mended(kind: str, case: str) -> None:
+    rule, severity, given = TRIPS[case]
+    bad = of_kind(kind, given)
     (finding,) = bad.found(rule)
     assert finding.severity == severity
     assert finding.found and finding.why and finding.field.startswith("spec")
@@ -259,6 +311,13 @@ def test_it_is_found_and_mended(case: str) -> None:
     after = {f.rule for f in bad.lint().findings}
     # What makes room takes from what is ready: that is said then, and is for a person to weigh.
     assert after <= before | ({"unavailable-on-few-replicas"} if rule == "surge-does-not-fit" else set())
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_what_a_kind_does_not_have_is_not_found(kind: str) -> None:
+    for case in NOT_FOR[kind] - {"one of two away by the spec", "room for some, by the spec", "recreated"}:
+        rule, _, given = TRIPS[case]
+        assert of_kind(kind, given).found(rule) == [], case
 
 
 PASSES: dict[str, World] = {
@@ -296,9 +355,75 @@ PASSES: dict[str, World] = {
 }
 
 
-@pytest.mark.parametrize("case", PASSES)
-def test_nothing_is_found(case: str) -> None:
-    assert [f"{f.rule}: {f.found}" for f in PASSES[case].lint().findings] == []
+PASSED = [(kind, case) for kind in KINDS for case in PASSES if (kind, case) != ("StatefulSet", "one replica")]
+"""The one replica of a StatefulSet is away in any case."""
+
+
+@pytest.mark.parametrize(("kind", "case"), PASSED)
+def test_nothing_is_found(kind: str, case: str) -> None:
+    assert [f"{f.rule}: {f.found}" for f in of_kind(kind, PASSES[case]).lint().findings] == []
+
+
+def test_a_worker_is_judged_by_what_it_serves() -> None:
+    """A worker that opens no port is behind its leader: only its image counts. One that does is judged like any."""
+    given = of_kind("LeaderWorkerSet", world())
+    worker = given.target["spec"]["leaderWorkerTemplate"]["workerTemplate"]["spec"]["containers"][0]
+    worker |= {"image": "example/worker", "livenessProbe": LIVENESS}
+    (finding,) = given.lint().findings
+    assert (finding.rule, finding.field) == (
+        "image-not-immutable", "spec.leaderWorkerTemplate.workerTemplate.spec.containers[server].image",
+    )  # fmt: skip
+    worker["ports"] = [{"containerPort": 80}]
+    found = [f for f in given.lint().findings if f.rule != "image-not-immutable"]
+    assert {f.rule for f in found} == {"no-readiness-probe", "slow-load-without-startup-probe"}
+    mend = found[0].mend
+    (mended,) = mend.body["spec"]["leaderWorkerTemplate"]["workerTemplate"]["spec"]["containers"]
+    assert mend.how is How.MERGE and mended.keys() >= worker.keys(), "a merge patch has the whole list"
+    assert mend.note.endswith("it has whole lists: lint again before the next one")
+
+
+def test_a_group_finds_room_on_several_nodes() -> None:
+    """Its pods need not stand on one node; what all of them ask for together is counted."""
+    gpus = {"nvidia.com/gpu": "4"}
+    given = of_kind("LeaderWorkerSet", world(pod=server(**GPU), nodes=[node("a", **gpus), node("b", **gpus)]))
+    groups = given.target["spec"]["leaderWorkerTemplate"]
+    groups["workerTemplate"]["spec"]["containers"][0] |= GPU
+    assert given.facts().room.more == 1
+    groups["size"] = 3
+    assert given.facts().room.more == 0
+    (finding,) = given.found("surge-does-not-fit")
+    assert "each is a group of 3 pods; " in finding.found
+
+
+def test_one_replica_under_its_own_number_is_always_away() -> None:
+    """A StatefulSet of one: nothing serves meanwhile; the mend is more replicas."""
+    given = of_kind("StatefulSet", world(1, bare=True, spec={"strategy": TIGHT}, rollout=rollout()))
+    (finding,) = given.found("unavailable-on-few-replicas")
+    assert finding.severity == "error" and finding.mend.body == {"spec": {"replicas": 4}}
+    assert "under its own number" in finding.mend.note
+
+
+def test_a_resource_of_an_operator_is_judged_by_what_it_says() -> None:
+    """Its images, and budgets around its pods; what its operator adds is not known, so probes are not asked for."""
+    spec = {"predictor": {"minReplicas": 2, "containers": [{"name": "server", "image": "example/chat"}]}}
+    found = {"kind": "InferenceService", "metadata": {"name": "chat", "namespace": "serving"}, "spec": spec}
+    labels = {"serving.kserve.io/inferenceservice": "chat"}
+
+    def linted(found: Object, *budgets: Object) -> Any:
+        version = ("spec", "predictor")
+        lists, selector = [("containers",), ("model",)], {"matchLabels": labels}
+        judged = judged_resource(
+            found, found["spec"]["predictor"], version, lists, replicas=2, labels=labels, selector=selector
+        )
+        return lint(facts_of(judged, None, Around(budgets=budgets), {})).findings
+
+    image, budgets = linted(found)
+    assert (image.rule, image.field) == ("image-not-immutable", "spec.predictor.containers[server].image")
+    assert budgets.rule == "no-disruption-budget" and budgets.mend.body["spec"]["selector"] == {"matchLabels": labels}
+    rules = [f.rule for f in linted(found, budget(labels=labels, maxUnavailable=0))]
+    assert rules == ["image-not-immutable", "blocking-disruption-budget"]
+    mended = merged(found, image.mend.body)
+    assert [f.rule for f in linted(mended, budget(labels=labels, maxUnavailable=1))] == []
 
 
 def test_every_rule_is_tripped() -> None:
@@ -334,7 +459,7 @@ def test_a_pod_asks_for_what_the_scheduler_counts() -> None:
         "containers": [{**GOOD, "resources": {"limits": {"cpu": "1", "nvidia.com/gpu": "2"}}}],
         "overhead": {"cpu": "100m"},
     }
-    requests = world(pod=pod).facts().demand.requests
+    requests = world(pod=pod).facts().pods[0].demand.requests
     assert {name: float(amount) for name, amount in requests.items()} == {
         "cpu": 3.6, "memory": 2.0**30, "nvidia.com/gpu": 2.0,
     }  # fmt: skip
