@@ -18,7 +18,10 @@ LIMIT_S = 2.5
 """A watch that is asked to tell must not fall silent meanwhile."""
 _LINES = 10
 _ENDED = {Cause.CRASH_LOOP, Cause.RESTARTED, Cause.OUT_OF_MEMORY}
-_PROBED = {Cause.UNREADY, Cause.RESTARTED, Cause.DEADLINE, Cause.LOADING}
+_PROBED = {Cause.UNREADY, Cause.RESTARTED, Cause.DEADLINE}
+
+_KILLING = {"Liveness", "Startup"}
+"""Probes whose failure ends a container."""
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +34,8 @@ async def explained(cluster: Cluster, namespace: str, problem: Problem, seen: Ob
     try:
         async with asyncio.timeout(LIMIT_S):
             if problem.cause in _PROBED:
-                problem = with_probe(problem, await _probe_said(cluster, namespace, replica))
+                kinds = _KILLING if problem.cause is Cause.RESTARTED else _KILLING | {"Readiness"}
+                problem = with_probe(problem, await _probe_said(cluster, namespace, replica, kinds))
             if problem.cause in _ENDED:
                 problem = with_log(problem, await _last_words(cluster, namespace, replica))
     except (SegueError, TimeoutError) as error:
@@ -53,10 +57,11 @@ def _runs_again(container: ContainerFacts) -> bool:
     return container.restarts > 0 and not container.waiting
 
 
-async def _probe_said(cluster: Cluster, namespace: str, replica: Replica) -> str:
-    """The latest event of a probe that failed."""
+async def _probe_said(cluster: Cluster, namespace: str, replica: Replica, kinds: set[str]) -> str:
+    """The latest event of a probe of these kinds that failed: the kubelet's message begins with its kind."""
     found = await cluster.events(namespace, replica.name, "Unhealthy")
-    mine = [e for e in found if e.get("involvedObject", {}).get("uid") == replica.uid]
+    own = [e for e in found if e.get("involvedObject", {}).get("uid") == replica.uid]
+    mine = [e for e in own if str(e.get("message", "")).partition(" ")[0] in kinds]
     return str(max(mine, key=_happened)["message"]) if mine else ""
 
 

@@ -6,6 +6,7 @@ of an object. While a stream is down nothing may be decided, so the reader is to
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -89,10 +90,11 @@ class NamespaceWatch:
         self._changed = asyncio.Event()
 
     async def _follow(self, kind: str) -> None:
-        failures = 0
+        failures, listed_at = 0, math.inf
         while True:
             try:
                 version = await self._list(kind)
+                listed_at = time.monotonic()
                 while True:
                     version = await self._stream(kind, version)
                     failures = 0
@@ -103,8 +105,10 @@ class NamespaceWatch:
                 self._current[kind] = False
                 self._errors[kind] = error
                 self.wake()
-                await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
-                failures += 1
+                if time.monotonic() - listed_at >= _pause_s(failures):
+                    failures = 0  # it stood for a while: streams that break from time to time must not add up
+                await asyncio.sleep(_pause_s(failures))
+                failures, listed_at = failures + 1, math.inf
                 log.warning("watch of %s in %s: %s", kind, self.namespace, error)
 
     async def _list(self, kind: str) -> str:
@@ -131,6 +135,10 @@ class NamespaceWatch:
                 objects[found["metadata"]["name"]] = found
             self._up(kind)
         return version
+
+
+def _pause_s(failures: int) -> float:
+    return _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
 
 
 _Key = tuple[str, tuple[str, ...]]

@@ -1,5 +1,6 @@
 """Failures of replicas, told apart: what a person would read off ``kubectl describe pod``, in one word and a line."""
 
+import re
 from collections.abc import Iterable
 
 from segue.gates.serving import bounded
@@ -17,6 +18,10 @@ _REFUSALS = (
     "forbidden",
     "no basic auth",
     "invalid reference",
+)
+_WRAPPING = re.compile(
+    r'(?:Back-off pulling image "[^"]*": ErrImagePull: )?(?:rpc error: )?(?:code = \w+ desc = )?'
+    r'(?:failed to pull and unpack image "[^"]*": )?(?:failed to resolve image: )?'
 )
 _CONFIGURATION = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
@@ -61,8 +66,8 @@ def _outgrown(seen: ContainerFacts) -> str:
 
 
 def _registrys(message: str) -> str:
-    """Return what the registry said: the kubelet wraps it in the name of the image and its own retries."""
-    return message.rpartition("rpc error: ")[2] or "no reason is told"
+    """Return what the registry said: the kubelet wraps it in the image's name, twice and more, and its own retries."""
+    return _WRAPPING.sub("", message, count=1) or "no reason is told"
 
 
 def _is_final(message: str) -> bool:

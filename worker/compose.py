@@ -11,22 +11,51 @@ from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from activities.cluster import Cluster
+from activities.gates.believing import Believer
+from activities.reaching import reach_of
 from activities.rollout import Activities
 from segue import __version__
 from segue.errors import Refused
+from segue.supervision import SUPERVISIONS
 from worker.settings import Settings
 from worker.telemetry import tracing
 from workflows.rollout import RolloutWorkflow
 
 WORKFLOWS = [RolloutWorkflow]
 DISTRIBUTION = "segue-rollouts"
+PURE_MODULES = ("regex", "jsonpath_rfc9535")
+"""What specs are checked with, also where a workflow reads its own: it imports parts of itself only when used."""
 STICKY_LIMIT = timedelta(seconds=3)
 
 
 def make_plugin(workflows: Sequence[type] = WORKFLOWS) -> SimplePlugin:
     """Return the one plugin of client, worker and replayer. A test may replay another version of the workflows."""
-    return SimplePlugin("segue", data_converter=pydantic_data_converter, interceptors=[tracing()], workflows=workflows)
+    return SimplePlugin(
+        "segue",
+        data_converter=pydantic_data_converter,
+        interceptors=[tracing()],
+        workflows=workflows,
+        workflow_runner=SandboxedWorkflowRunner(
+            restrictions=SandboxRestrictions.default.with_passthrough_modules(*PURE_MODULES)
+        ),
+    )
+
+
+def make_activities(cluster: Cluster, settings: Settings) -> Activities:
+    """Return all activities over a cluster, with what the settings name."""
+    reach = reach_of(settings.pod_access, cluster)
+    credentials = {name: each.pair for name, each in settings.serving_credentials.items()}
+    return Activities(
+        cluster,
+        {**SUPERVISIONS, **settings.supervised},
+        believer=Believer(reach, credentials),
+        reach=reach,
+        webhooks=settings.webhooks,
+        prometheus=settings.prometheus,
+    )
 
 
 def make_worker(

@@ -26,6 +26,8 @@ GAP_S = 6.0
 AT_ONCE = 16
 """Requests that a worker has under way."""
 LONGEST_BACKOFF_S = 10.0
+SILENT_S = 8.0
+"""So long a Ready replica may give no answer at all, whatever its tries: its pod's status follows within that."""
 FORGOTTEN_S = 900.0
 
 
@@ -37,6 +39,8 @@ class _Answers:
     """The latest; none before the first."""
     failed: int = 0
     """Failed tries in a row."""
+    failed_since: float = 0.0
+    """When the first of them ended: seconds since the epoch."""
     believed: bool = False
     hopeless: bool = False
     task: asyncio.Task[None] | None = None
@@ -195,11 +199,14 @@ class Believer:
         before, answers.finding = answers.finding, finding
         if finding.sort is Sort.SERVES:
             answers.believed, room.progress_at = True, time.time()
-        elif finding.sort is Sort.WRONG:
+        elif finding.sort in {Sort.WRONG, Sort.SILENT}:
             answers.failed += 1
-            answers.hopeless = answers.failed >= rules.serving.tries
+            answers.failed_since = answers.failed_since or time.time()
+            # One that ended a moment ago gives no answer, and why it ended is told by its pod: that is waited for.
+            waits = finding.sort is Sort.SILENT and time.time() < answers.failed_since + SILENT_S
+            answers.hopeless = answers.failed >= rules.serving.tries and not waits
         elif finding.sort is Sort.LOADING:
-            answers.failed, answers.hopeless = 0, late
+            answers.failed, answers.failed_since, answers.hopeless = 0, 0.0, late
             if before != finding and not late:  # it comes on: it says something else than before
                 room.progress_at = time.time()
 

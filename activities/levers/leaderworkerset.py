@@ -13,18 +13,19 @@ from typing import ClassVar
 from activities.cluster import Object
 from activities.levers.configs import owned_by
 from activities.levers.judging import judged_groups
-from activities.levers.ordinals import Numbered, is_taken_up
+from activities.levers.ordinals import HOLD, Numbered, is_observed
 from activities.levers.ownership import Fields
 from activities.levers.partition import PartitionLever
 from activities.levers.pods import is_active, read_replica
 from activities.levers.template import apply_change, fingerprint, version_of
+from activities.watching import controller_uid
 from segue.budget import resolve_budget
-from segue.errors import Refused
+from segue.errors import NotFound, Refused
 from segue.lint.target import Judged
 from segue.merging import difference, merged
 from segue.observation import Version
 from segue.replica import Replica
-from segue.spec import Change, Rules
+from segue.spec import Change, Rules, Target
 from segue.units import resolve
 
 NAME, GROUP, WORKER, REVISION = (
@@ -43,7 +44,7 @@ class LeaderWorkerSetLever(PartitionLever):
     """Holds a LeaderWorkerSet at exactly (old, new) groups, or lets its controller roll it within the budget."""
 
     plural = "leaderworkersets.leaderworkerset.x-k8s.io/v1"
-    kinds: tuple[str, ...] = (plural, "controllerrevisions", "pods")
+    kinds: tuple[str, ...] = (plural, "controllerrevisions", "pods", "statefulsets")
     fields: ClassVar[Fields] = {
         "partition": (*_ROLLING, "f:partition"),
         "maxSurge": (*_ROLLING, "f:maxSurge"),
@@ -56,8 +57,10 @@ class LeaderWorkerSetLever(PartitionLever):
         """Without waypoints there is nothing to hold it for."""
         return not rules.strategy.waypoints
 
-    def numbered(self, found: Object, revisions: list[Object], pods: Iterable[Object]) -> Numbered:
-        """Return what runs of each group."""
+    def numbered(
+        self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = ()
+    ) -> Numbered:
+        """Return what runs of each group; of the StatefulSets only the leaders' counts."""
         templates = {each["metadata"]["name"]: _template_of(each) for each in revisions}
         versions = {each["metadata"]["labels"].get(REVISION, ""): each["metadata"]["name"] for each in revisions}
         own = [pod for pod in pods if pod["metadata"].get("labels", {}).get(NAME) == found["metadata"]["name"]]
@@ -66,7 +69,7 @@ class LeaderWorkerSetLever(PartitionLever):
             groups[int(pod["metadata"]["labels"].get(GROUP, -1))].append(pod)
         leaders = {i: pod for i, each in groups.items() for pod in each if pod["metadata"]["labels"].get(WORKER) == "0"}
         fingerprints = {key: fingerprint(templates[name]) for key, name in versions.items()}
-        if is_taken_up(found) and revisions:
+        if is_observed(found) and revisions:
             # Its controller writes some values in a form of its own.
             newest = max(revisions, key=lambda each: int(each["revision"]))
             fingerprints[newest["metadata"]["labels"].get(REVISION, "")] = fingerprint(self.template_of(found))
@@ -81,15 +84,23 @@ class LeaderWorkerSetLever(PartitionLever):
             awaited=leaders,
             pods=all_leaders,
             trusted=sum(not is_active(pod) for pod in all_leaders),
+            heeded=is_observed(found) and _is_told(found, sets, rolling.get("partition", 0)),
             revisions=revisions,
             templates=templates,
             hold=" ".join(f"{name}={rolling.get(name)}" for name in self.fields),
         )
 
+    async def _sets(self, target: Target) -> list[Object]:
+        """Return that of the leaders; it has the target's name."""
+        try:
+            return [await self._cluster.get("statefulsets", target.namespace, target.name)]
+        except NotFound:
+            return []
+
     async def keep(self, numbered: Numbered, notes: Mapping[str, str | None], *, dry_run: bool = False) -> int:
         """Keep a copy of the newest revision: its controller deletes all but that as soon as every group runs it."""
         found, newest, namespace = numbered.found, numbered.newest, numbered.found["metadata"]["namespace"]
-        if newest is None or not is_taken_up(found):
+        if newest is None or not is_observed(found):
             return 0
         copy = _copied(newest, notes, found)
         made = await self._cluster.create_absent("controllerrevisions", namespace, copy, dry_run=dry_run)
@@ -158,6 +169,12 @@ class LeaderWorkerSetLever(PartitionLever):
         rolling = {"partition": partition, "maxSurge": surge, "maxUnavailable": budget.unavailable}
         return {"rolloutStrategy": {"type": "RollingUpdate", "rollingUpdateConfiguration": rolling}}
 
+    def pinning(self, rules: Rules, replicas: int, back: Object) -> Object:
+        """Return the partition only: with the baseline's template its controller would take for groups that serve it
+        also those whose leaders are on their way out, and would remove the ones beside them too early.
+        """
+        return {"rolloutStrategy": {"rollingUpdateConfiguration": {"partition": HOLD}}}
+
     def own(self, found: Object) -> Object:
         """Return the rollout strategy."""
         strategy: Object = found["spec"]["rolloutStrategy"]
@@ -180,6 +197,15 @@ class LeaderWorkerSetLever(PartitionLever):
     def warnings(self, found: Object) -> list[str]:
         """Nothing more."""
         return []
+
+
+def _is_told(found: Object, sets: Iterable[Object], partition: int) -> bool:
+    """Whether the leaders' StatefulSet has the partition, and its controller has seen it."""
+    leaders = next((each for each in sets if controller_uid(each) == found["metadata"]["uid"]), None)
+    if leaders is None:
+        return False
+    told: int = leaders["spec"]["updateStrategy"]["rollingUpdate"].get("partition", 0)
+    return told >= partition and is_observed(leaders)
 
 
 def _group(leader: Object, pods: list[Object], size: int, versions: dict[str, str]) -> Replica:

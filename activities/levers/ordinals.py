@@ -25,11 +25,6 @@ HOLD = 1_000_000
 _ANY_RESTARTS = 1_000_000
 
 
-def is_taken_up(found: Object) -> bool:
-    """Whether its controller has seen the target as it is now: its newest revision is then that of the template."""
-    return bool(found.get("status", {}).get("observedGeneration", 0) >= found["metadata"].get("generation", 0))
-
-
 class Numbered(NamedTuple):
     """A target as it is now, with what runs under each number."""
 
@@ -44,6 +39,8 @@ class Numbered(NamedTuple):
     """All of them, also those that are told to stop."""
     trusted: int
     """How many on their way out its controller still takes for ready."""
+    heeded: bool
+    """Whether its controllers have seen what it is told: none goes any more by what it was told before."""
     revisions: list[Object]
     """The versions that the target's controller keeps."""
     templates: Mapping[str, Object]
@@ -79,21 +76,43 @@ class Numbered(NamedTuple):
         numbers = range(replicas_of(self.found))
         return [self.running.get(i) or Replica("", told[i < self.partition]) for i in numbers]
 
+    def going(self, baseline: str) -> set[int]:
+        """Return the numbers that its controller was let take on the way forward, and has not taken yet."""
+        if self.version == baseline:
+            return set()
+        return {i for i, each in self.running.items() if i >= self.partition and each.version != self.version}
+
     def broken(self, versions: set[str], since: int = 0) -> list[Object]:
         """Return the pods that are waited for, not of these versions and not ready, from a number on."""
         numbers = [i for i, each in self.running.items() if i >= since and each.version not in versions]
         return [self.awaited[i] for i in numbers if not is_ready(self.awaited[i])]
 
 
-def may_go_back(numbered: Numbered, rules: Rules, baseline: str) -> bool:
-    """Whether its controller can take a ready replica of another version without going under the floor.
+def is_observed(found: Object) -> bool:
+    """Whether an object's controller has seen what it is told."""
+    seen: int = found.get("status", {}).get("observedGeneration", 0)
+    return bool(seen >= found["metadata"].get("generation", 0))
 
-    Alone it takes the first one whatever else is not ready: until then everything is held, and what is broken comes
-    back as the baseline.
+
+def may_go_back(numbered: Numbered, rules: Rules, baseline: str) -> bool:
+    """Whether its controller can be let go back without going under the floor.
+
+    What is released forward and not replaced yet can go at any moment, so it does not count; nor does what is there
+    beside the replicas, which its controller takes first. Alone it takes the first ready one whatever else is not
+    ready. Until then everything is held, and what is broken comes back as the baseline.
     """
-    ready = [r for r in numbered.running.values() if r.ready_since is not None]
-    floor = resolve_budget(rules.strategy, max(replicas_of(numbered.found), 1)).floor
-    return all(r.version == baseline for r in ready) or len(ready) - numbered.trusted > floor
+    if numbered.partition >= HOLD and not numbered.heeded:
+        return False
+    ready = {i: r for i, r in numbered.running.items() if r.ready_since is not None}
+    going = numbered.going(baseline) & ready.keys()
+    if not going and all(r.version == baseline for r in ready.values()):
+        return True
+    replicas = replicas_of(numbered.found)
+    staying = [r for i, r in ready.items() if i < replicas and i not in going]
+    floor = resolve_budget(rules.strategy, max(replicas, 1)).floor
+    if sum(r.version == baseline for r in staying) >= floor:
+        return True
+    return not numbered.trusted and (len(staying) > floor or len(staying) == replicas)
 
 
 def read(
@@ -110,11 +129,9 @@ def read(
     since = [r.ready_since for r in coming if r.ready_since is not None]
     proven = [r.ready_since for r in coming if r.proven(min_ready_s, restarts, now) and r.ready_since]
     leaving = [at for pod in numbered.pods if (at := told_to_stop_at(pod)) is not None]
-    held = numbered.engaged
-    if back:
-        # What is broken of a bad version can keep its controller from going on: the lever has not let go yet.
-        written = numbered.version == pivot and not may_go_back(numbered, rules, pivot)
-        held = (held and not written) or bool(numbered.broken({pivot}))
+    # What is broken of a bad version can keep its controller from going on: the lever has not let go yet.
+    broken = back and bool(numbered.broken({pivot}))
+    pinned = back and not broken and numbered.partition >= HOLD and not may_go_back(numbered, rules, pivot)
     return Observation(
         replicas=len(replicas),
         old=_side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old)),
@@ -123,7 +140,8 @@ def read(
         template=numbered.version,
         generation=found["metadata"].get("generation", 0),
         owner=annotations_of(found).get(OWNER),
-        held=held,
+        held=numbered.engaged or broken,
+        pinned=pinned,
         autonomous=autonomous,
         numbered=True,
         foreign=foreign,

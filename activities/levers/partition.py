@@ -69,8 +69,10 @@ class PartitionLever(ABC):
     # --- what differs from kind to kind -----------------------------------------------------------------
 
     @abstractmethod
-    def numbered(self, found: Object, revisions: list[Object], pods: Iterable[Object]) -> Numbered:
-        """Return what runs under each number, of the pods that are the target's own."""
+    def numbered(
+        self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = ()
+    ) -> Numbered:
+        """Return what runs under each number, of the pods and StatefulSets that are the target's own."""
 
     @abstractmethod
     def selector(self, found: Object) -> str:
@@ -107,6 +109,10 @@ class PartitionLever(ABC):
     @abstractmethod
     def holding(self, partition: int, rules: Rules, replicas: int) -> Object:
         """Return the fields of the spec that hold the target by a partition."""
+
+    def pinning(self, rules: Rules, replicas: int, back: Object) -> Object:
+        """Return the fields of the spec that hold it on its way back; ``back`` are those of the baseline's template."""
+        return {**self.holding(HOLD, rules, replicas), **back}
 
     @abstractmethod
     def own(self, found: Object) -> Object:
@@ -197,7 +203,8 @@ class PartitionLever(ABC):
         if found["metadata"].get("generation", 0) < mark.generation:
             return None
         revisions = watch.owned("controllerrevisions", {found["metadata"]["uid"]})
-        seen = self._read(self.numbered(found, revisions, watch.all("pods")), rules, state, now)
+        sets = watch.all("statefulsets") if "statefulsets" in self.kinds else []
+        seen = self._read(self.numbered(found, revisions, watch.all("pods"), sets), rules, state, now)
         return seen.model_copy(update={"seen_since": watch.current_since})
 
     async def observe(self, target: Target, rules: Rules, state: State, now: float) -> Observation:
@@ -212,14 +219,22 @@ class PartitionLever(ABC):
         return read(numbered, rules, state, foreign, now, autonomous=self.autonomous(rules))
 
     async def _fetch(self, target: Target) -> Numbered:
-        """Read the target with its revisions, and then its pods: what is written is checked on the newest of these."""
-        found, revisions = await asyncio.gather(
+        """Read the target with its revisions, and then its pods: what is written is checked on the newest of these.
+
+        Whoever takes pods is read before them: what it took by what it was told before is seen so.
+        """
+        found, revisions, sets = await asyncio.gather(
             self._cluster.get(self.plural, target.namespace, target.name),
             self._cluster.list("controllerrevisions", target.namespace),
+            self._sets(target),
         )
         pods = await self._cluster.list("pods", target.namespace, self.selector(found))
         own = [r for r in revisions["items"] if controller_uid(r) == found["metadata"]["uid"]]
-        return self.numbered(found, own, pods["items"])
+        return self.numbered(found, own, pods["items"], sets)
+
+    async def _sets(self, target: Target) -> list[Object]:
+        """Return the StatefulSet by which the target's controller works, where it is not the target."""
+        return []
 
     def _mark(self, found: Object) -> Mark:
         bare = self.numbered(found, [], [])
@@ -404,20 +419,22 @@ class PartitionLever(ABC):
     async def undo(self, asked: WriteInput, now: float) -> Written:
         """Put the baseline back in one patch, and delete what is broken of other versions: it could block the way.
 
-        At the floor everything is held with the baseline's template at first, and let go by another patch as soon as
-        one more is ready.
+        At the floor everything is held at first, and let go by another patch as soon as one more is ready.
         """
         baseline = asked.state.baseline.template
         kept = await self._kept_back(asked, baseline)
 
         def make(numbered: Numbered, seen: Observation) -> Object | None:
-            partition = 0 if may_go_back(numbered, asked.rules, baseline) else HOLD
-            if seen.template == baseline and numbered.partition == partition:
-                return None
             saved = saved_baseline(numbered.found)
             back = self.replaced(saved["template"], numbered.found)
-            spec = {**self.holding(partition, asked.rules, seen.replicas), **back}
-            return {"metadata": {"annotations": saved["notes"]}, "spec": spec}
+            notes = {"annotations": saved["notes"]}
+            if may_go_back(numbered, asked.rules, baseline):
+                is_there = seen.template == baseline and numbered.partition == 0
+                spec = {**self.holding(0, asked.rules, seen.replicas), **back}
+                return None if is_there else {"metadata": notes, "spec": spec}
+            if numbered.partition >= HOLD:
+                return None
+            return {"metadata": notes, "spec": self.pinning(asked.rules, seen.replicas, back)}
 
         written = await self._write(asked, now, make)
         deleted = await self._unblock(await self._fetch(asked.target), {baseline}) if written.done else 0

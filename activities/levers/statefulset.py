@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from activities.cluster import Object
 from activities.levers.judging import judged_set
-from activities.levers.ordinals import Numbered, is_taken_up
+from activities.levers.ordinals import Numbered, is_observed
 from activities.levers.ownership import Fields, selector_of
 from activities.levers.partition import PartitionLever
 from activities.levers.pods import is_active, read_replica
@@ -40,13 +40,15 @@ class StatefulSetLever(PartitionLever):
     }
     template_path = "f:template"
 
-    def numbered(self, found: Object, revisions: list[Object], pods: Iterable[Object]) -> Numbered:
+    def numbered(
+        self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = ()
+    ) -> Numbered:
         """Return what runs under each number."""
         templates = {each["metadata"]["name"]: _template_of(each) for each in revisions}
         versions = {name: fingerprint(template) for name, template in templates.items()}
-        if is_taken_up(found):
+        if is_observed(found):
             # A newer API server may have set defaults in the template that the kept revision does not have.
-            versions[found.get("status", {}).get("updateRevision", "")] = fingerprint(found["spec"]["template"])
+            versions[found["status"].get("updateRevision", "")] = fingerprint(found["spec"]["template"])
         first = found["spec"].get("ordinals", {}).get("start", 0)
         own = [pod for pod in pods if controller_uid(pod) == found["metadata"]["uid"]]
         awaited = {int(pod["metadata"]["name"].rpartition("-")[2]) - first: pod for pod in own if is_active(pod)}
@@ -58,6 +60,7 @@ class StatefulSetLever(PartitionLever):
             awaited=awaited,
             pods=own,
             trusted=0,
+            heeded=is_observed(found),
             revisions=revisions,
             templates=templates,
             hold=_token(found),

@@ -126,7 +126,7 @@ def tally_of(rules: LoadFailures, outcomes: Iterable[Outcome]) -> Tally:
 def judge_loads(rules: LoadFailures, outcomes: Sequence[Outcome]) -> str:
     """Say why a replica fails by its loads so far; empty while it does not."""
     tally = tally_of(rules, outcomes)
-    names = [o.model for o in outcomes if o.failed and o.model]
+    names = sorted(o.model for o in outcomes if o.failed and o.model)
     told = f" ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})" if names else ""
     why = next((f": {o.why}" for o in outcomes if o.failed and o.why), "")
     if tally.critical > rules.critical_limit:

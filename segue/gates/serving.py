@@ -375,6 +375,8 @@ class Sort(StrEnum):
     LOADING = "loading"
     """It is not at fault: it says itself that it cannot serve yet."""
     WRONG = "wrong"
+    SILENT = "silent"
+    """No answer at all: it may have just ended, and its pod will tell why."""
     UNASKED = "unasked"
     """Nobody could ask it."""
 
@@ -400,7 +402,7 @@ def judge(asked: str, wanted: Wanted, reply: Reply, told: Told) -> Finding:
     if reply.unasked:
         return Finding(Sort.UNASKED, bounded(f"{asked} could not be asked: {reply.unasked}"))
     if reply.trouble:
-        return Finding(Sort.WRONG, bounded(f"{asked}: {reply.trouble}"))
+        return Finding(Sort.SILENT, bounded(f"{asked}: {reply.trouble}"))
     if told.loading:
         return Finding(Sort.LOADING, bounded(f"{asked} says that it loads: {told.loading}"))
     why = next((why for why in _faults(wanted, reply, told) if why), "")

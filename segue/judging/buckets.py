@@ -56,14 +56,6 @@ def pooled(intervals: Sequence[Cumulative]) -> tuple[float, ...]:
     return tuple(sum(column) for column in zip(*intervals, strict=True))
 
 
-def share_around(edges: Edges, cumulative: Cumulative, value: float) -> tuple[float, float, float]:
-    """Return the bucket that holds ``value``: its bounds, and which share of all events is in it."""
-    at = bisect_left(edges, value)
-    lower, under = (edges[at - 1], cumulative[at - 1]) if at else (min(0.0, edges[0]), 0.0)
-    upper = edges[at] if at < len(edges) else math.inf
-    return lower, upper, (cumulative[at] - under) / cumulative[-1]
-
-
 def on_edges(edges: Edges, cumulative: Cumulative, common: Edges) -> tuple[float, ...]:
     """Return the same counts by the ``common`` edges only."""
     if len(common) == len(edges):

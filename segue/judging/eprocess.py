@@ -105,6 +105,8 @@ def bets(gains: Sequence[float]) -> float:
 def log_mean_exp(logs: Sequence[float]) -> float:
     """Return the logarithm of the mean of exponentials: the mean of e-processes is one."""
     top = max(logs)
+    if top == -math.inf:
+        return top
     return top + math.log(sum(math.exp(each - top) for each in logs) / len(logs))
 
 
@@ -113,18 +115,18 @@ def dispersion(bad: Sequence[float], total: Sequence[float]) -> float:
 
     By successive differences of its rates (J. von Neumann et al., "The mean square successive difference", Annals of
     Mathematical Statistics 1941), so that a slow drift does not count. Of the old side: what its noise is like is
-    known, and a new side that is worse cannot hide in its own. A few differences do not tell yet: they count as if they
-    had shown some (1 + 2/differences; by simulation, see docs/judging.md).
+    known, and a new side that is worse cannot hide in its own. A few differences may have missed the bursts: they count
+    as if they had shown some, and what is over 1 counts more (both by simulation, see docs/judging.md).
     """
     counted = [(b, n) for b, n in zip(bad, total, strict=True) if n > 0]
-    if len(counted) < 2:
-        return 1 + UNSEEN
-    least = 1 + UNSEEN / (len(counted) - 1)
-    rate = sum(b for b, _ in counted) / sum(n for _, n in counted)
-    if rate <= 0:
+    differences = max(1, len(counted) - 1)
+    least = 1 + UNSEEN / differences
+    rate = sum(b for b, _ in counted) / max(1.0, sum(n for _, n in counted))
+    if len(counted) < 2 or rate <= 0:
         return least
     squares = [(a / m - b / n) ** 2 / (rate * (1 / m + 1 / n)) for (a, m), (b, n) in pairwise(counted)]
-    return max(least, sum(squares) / len(squares))
+    excess = sum(squares) / differences - 1
+    return max(least, 1 + excess * (1 + UNSEEN / math.sqrt(differences)))
 
 
 def persistence(values: Sequence[float]) -> float:

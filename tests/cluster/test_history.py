@@ -29,7 +29,8 @@ async def test_events_and_writes_of_a_step(served: Lab) -> None:
 async def test_continue_as_new(served: Lab) -> None:
     """A rollout goes on as new several times, takes the messages that arrive then, and ends the same."""
     tuning = FAST.model_copy(update={"history_events": 40})
-    async with served.case("chat", 6, tuning=tuning) as case:
+    # A run lasts for seconds, so that each is met.
+    async with served.case("chat", 8, tuning=tuning, target={"ready_after": "1s"}) as case:
         plan = await case.run.plan()
 
         async def pester() -> int:
@@ -49,10 +50,11 @@ async def test_continue_as_new(served: Lab) -> None:
                 except (RPCError, WorkflowUpdateFailedError) as error:
                     said = f"{error} {error.__cause__}"
                     assert any(word in said for word in ("completed", "closing", "has ended")), said
-                    return sent
+                    now = await case.run.handle.describe()
+                    assert "has ended" in said or now.status is WorkflowExecutionStatus.COMPLETED, said
 
         report, sent = await asyncio.gather(case.ends("Completed"), pester())
-    case.watcher.assert_within(6, 7)
+    case.watcher.assert_within(8, 9)
     runs = [d.run_id async for d in served.temporal.list_workflows(f"WorkflowId = '{case.run.handle.id}'")]
     assert len(runs) >= 3 and sent >= 3
     assert report.plans[0] == plan

@@ -94,8 +94,9 @@ async def test_statefulset(served: Lab) -> None:
         case.watcher.assert_within(1, 2)
 
     await asyncio.gather(
-        up("Parallel"), up("OrderedReady"), back("Parallel"), back("OrderedReady"), away(), on_delete()
-    )
+        up("Parallel"), up("OrderedReady"), back("Parallel"), back("OrderedReady"), told(1), told(2), away(),
+        on_delete(),
+    )  # fmt: skip
 
 
 def follow_leaders(lab: Lab, name: str, seen: list[tuple[int, int]]) -> Stream:
@@ -162,17 +163,27 @@ async def test_groups_go_back(served: Lab) -> None:
             await case.ends("RolledBack")
         case.watcher.assert_within(floor, ceiling)
 
-    async def told() -> None:
-        strategy, slow = {"maxSurge": 1, "maxUnavailable": 1}, {"ready_after": "1s"}
-        async with served.case("told", kind=LeaderWorkerSetSubject, strategy=strategy, target=slow) as case:
-            await until("one is new", lambda: any(p.metadata.name == "told-3" for p in served.pods("told", "chat:2")))
+    async def told(name: str, strategy: dict[str, Any], floor: int, ceiling: int, *, stop_after: str = "3s") -> None:
+        """While the first is on its way out, when its controller takes it for ready, or has just been made anew."""
+        slow = {"ready_after": "2s", "annotations": {"segue.dev/stop-after": stop_after}}
+
+        def is_begun() -> bool:
+            return f"{name}-3" not in {p.metadata.name for p in served.pods(name, "chat:1")}
+
+        async with served.case(name, kind=LeaderWorkerSetSubject, strategy=strategy, target=slow) as case:
+            await until("the first is replaced", is_begun)
             await case.run.send("abort")
             await case.ends("Aborted")
-        case.watcher.assert_within(3, 5)
+        case.watcher.assert_within(floor, ceiling)
 
+    both = {"maxSurge": 1, "maxUnavailable": 1}
+    two = {"maxSurge": 0, "maxUnavailable": 2}
     await asyncio.gather(
         bad("held", {"step": 2, **held}, 2, 4), bad("none", {"maxUnavailable": 2, "maxSurge": 0}, 2, 4),
-        bad("surge", {"maxSurge": 1}, 4, 5), told(),
+        bad("surge", {"maxSurge": 1}, 4, 5),
+        told("made", both, 3, 5, stop_after="100ms"), told("out", both, 3, 5),
+        told("surge-out", {"maxSurge": 1}, 4, 5), told("none-out", two, 2, 4),
+        told("held-out", {"step": 2, **held}, 2, 4),
     )  # fmt: skip
 
 

@@ -48,7 +48,9 @@ async def test_stalled_connections(lab: Lab, tmp_path: Path) -> None:
 
 async def test_silent_watch_is_begun_anew(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a watch is silent the picture is not current for long, and what happened meanwhile is seen."""
-    monkeypatch.setattr(activities.cluster, "SILENCE_S", 0.5)
+    # Also a request may be under way when all falls silent: its answer is waited for no longer.
+    monkeypatch.setattr(activities.cluster, "SILENCE_S", SILENCE_S)
+    monkeypatch.setattr(activities.cluster, "REQUEST_TIMEOUT_S", SILENCE_S)
     async with proxied(lab.stack.kubeconfig, tmp_path) as (proxy, through):
         monkeypatch.setattr("kubernetes.aio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(through))
         cluster = await Cluster.connect()

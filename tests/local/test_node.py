@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +103,13 @@ def processes_in(namespace: int) -> list[int]:
 
 
 def traces(stack_dir: Path) -> list[str]:
-    """All that bears the name of a stack's node: links, namespaces, control groups, mounts."""
+    """All that bears the name of a stack's node: links, namespaces, control groups, routes, mounts."""
     name = network.name_of(stack_dir)
     folders = [Path("/sys/class/net"), Path("/run/netns"), Path("/sys/fs/cgroup")]
     found = [str(path) for folder in folders for path in folder.glob(f"**/{name}" if "cgroup" in str(folder) else name)]
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    return found + [line for line in mounts if name in line or str(stack_dir) in line]
+    routes = [line for line in Path("/proc/net/route").read_text().splitlines() if line.split()[0] == name]
+    return found + routes + [line for line in mounts if name in line or str(stack_dir) in line]
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +158,17 @@ def test_pod_answers_behind_its_service(stack: Stack, web: str) -> None:
     assert IMAGE in real_node(stack).images()
     assert answer(stack, web) == "hello from a real pod\n"
     assert core(stack).read_namespaced_pod_log("web", "default") == ""
+
+
+@needs_node
+def test_pods_are_reached_from_the_host(stack: Stack, web: str) -> None:
+    """By their own address, which is of the stack's own block, and through the API server's proxy."""
+    address = pod_status(stack).pod_ip
+    with urllib.request.urlopen(f"http://{address}/", timeout=5) as found:
+        assert found.read() == b"hello from a real pod\n"
+    assert core(stack).connect_get_namespaced_pod_proxy_with_path("web", "default", "index.html").startswith("hello")
+    record = stack._state.node
+    assert record is not None and IPv4Address(address) in IPv4Network(record.subnet)
 
 
 @needs_node

@@ -22,7 +22,7 @@ from kubernetes.aio import config as aioconfig
 from segue_local import Stack
 from subjects import DeploymentSubject, Subject
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 from watcher import PodWatcher
 
 from activities.cluster import Cluster
@@ -35,6 +35,8 @@ from segue.status import Status
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL_S = 0.05
+_NO_ANSWER = {RPCStatusCode.CANCELLED, RPCStatusCode.DEADLINE_EXCEEDED}
+"""Of a query whose time was over, at the client or at the server."""
 ASK_S = 0.2
 """How often a workflow is asked: each time its worker answers, and many rollouts go side by side on few cores."""
 ACCEPTED = ["no-readiness-probe", "unavailable-on-few-replicas"]
@@ -74,6 +76,7 @@ class Lab:
     def __post_init__(self) -> None:
         api = kubeconfig.new_client_from_config(str(self.stack.kubeconfig))
         self.apps, self.core, self.custom = client.AppsV1Api(api), client.CoreV1Api(api), client.CustomObjectsApi(api)
+        self.batch = client.BatchV1Api(api)
         self.core.create_namespace({"metadata": {"name": self.namespace}})
         self._rbac = client.RbacAuthorizationV1Api(api)
         role, binding = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
@@ -92,9 +95,16 @@ class Lab:
         rule = {"apiGroups": [group], "resources": [resource], "verbs": ["get", "list", "watch", "patch"]}
         self._rbac.patch_namespaced_role(role["metadata"]["name"], self.namespace, {"rules": [*role["rules"], rule]})
 
+    def let_make_jobs(self) -> None:
+        """Give the worker's user the optional rights to ask by Jobs."""
+        self._grant_optional("rbac-gates.yaml")
+
     def let_ask_pods(self) -> None:
         """Give the worker's user the optional rights to ask pods by the API server, and to read logs and events."""
-        role, binding = yaml.safe_load_all((ROOT / "deploy/rbac-serving.yaml").read_text())
+        self._grant_optional("rbac-serving.yaml")
+
+    def _grant_optional(self, published: str) -> None:
+        role, binding = yaml.safe_load_all((ROOT / "deploy" / published).read_text())
         self._rbac.create_namespaced_role(self.namespace, role)
         self._rbac.create_namespaced_role_binding(self.namespace, binding)
 
@@ -142,10 +152,11 @@ class Lab:
 
     async def deploy_groups(
         self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
-        image: str = "example/chat:1", size: int = 2, container: dict[str, Any] | None = None, **spec: Any,
+        image: str = "example/chat:1", annotations: dict[str, str] | None = None, size: int = 2,
+        container: dict[str, Any] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
         """Make a LeaderWorkerSet of fake pods, of which only leaders have the label ``app``; wait until it serves."""
-        leader, worker = (pod_template(name, mode, ready_after, image, container=container) for _ in range(2))
+        leader, worker = (pod_template(name, mode, ready_after, image, annotations, container) for _ in range(2))
         del worker["metadata"]["labels"]["app"]
         template = {"size": size, "leaderTemplate": leader, "workerTemplate": worker}
         body = {
@@ -325,6 +336,10 @@ class WorkerProcess:
                 [sys.executable, "-m", self._module], env=self._environment, stdout=log, stderr=log, cwd=ROOT
             )
 
+    async def serves(self) -> None:
+        """Wait until it does: a client that starts a rollout does not wait for a worker's start."""
+        await until(f"the worker to serve: {self.log}", lambda: "worker serves" in self.log.read_text())
+
     def kill(self) -> None:
         """SIGKILL: nothing is said, nothing is ended."""
         if self.process.poll() is None:
@@ -369,7 +384,12 @@ class Run:
         """Wait until the status is so."""
 
         async def look() -> Status | None:
-            status = await self.status()
+            try:
+                status = await self.status()
+            except RPCError as error:
+                if error.status not in _NO_ANSWER:
+                    raise
+                return None  # a busy worker did not answer in time: it is asked again
             return status if check(status) else None
 
         found: Status = await until(what, look, limit_s, ASK_S)

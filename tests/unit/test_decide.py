@@ -203,6 +203,8 @@ LATE = NOW + 600
         pytest.param(RULES, MOVING.but(verified=True), see(0, 4, proven=3), NOW, Act.WAIT, id="verified-but-lost-one"),
         pytest.param(RULES, TURNED, see(4, 0), NOW, Act.FINISH, id="abort-at-once"),
         pytest.param(RULES, BACK, see(1, 3), NOW, Act.UNDO, id="undo"),
+        pytest.param(RULES, BACK, see(1, 3, pinned=True), NOW, Act.WAIT, id="undo-waits-above-the-floor"),
+        pytest.param(RULES, BACK, see(4, 0, pinned=True), NOW, Act.WAIT, id="pinned-is-not-back"),
         pytest.param(RULES, BACK, see(2, 3, held=False, template="v0"), NOW, Act.WAIT, id="undo-under-way"),
         pytest.param(RULES, BACK, see(4, 0, held=False, template="v0"), NOW, Act.FINISH, id="all-old-again"),
         pytest.param(RULES, BACK, see(2, 3, held=False, template="v0"), LATE, Act.ALARM, id="undo-is-late"),

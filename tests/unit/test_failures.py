@@ -16,9 +16,10 @@ def container(**facts: object) -> ContainerFacts:
 
 
 CASES: list[tuple[str, ContainerFacts, Cause, bool, str]] = [
-    ("back-off", container(waiting="ImagePullBackOff", waiting_message=BACK_OFF), Cause.IMAGE_PULL, True, PULLS),
+    ("back-off", container(waiting="ImagePullBackOff", waiting_message=BACK_OFF), Cause.IMAGE_PULL, True,
+     "ImagePullBackOff: r.example/llm:9: not found"),
     ("not-found", container(waiting="ErrImagePull", waiting_message=f"rpc error: code = NotFound desc = {PULLS}"),
-     Cause.IMAGE_PULL, True, "server: image r.example/llm:9: ErrImagePull: code = NotFound"),
+     Cause.IMAGE_PULL, True, "server: image r.example/llm:9: ErrImagePull: r.example/llm:9: not found"),
     ("unauthorized", container(waiting="ErrImagePull", waiting_message="rpc error: 401 Unauthorized"),
      Cause.IMAGE_PULL, True, "401 Unauthorized"),
     ("network", container(waiting="ErrImagePull", waiting_message="rpc error: dial tcp: i/o timeout"),

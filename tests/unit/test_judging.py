@@ -113,6 +113,14 @@ CASES: dict[str, tuple[Judgement, Series | None, Series | None, Result, str]] = 
         COMPARE, histogram(*[(0.0, 9000, 9000)] * 9, edges=(1, 2)), histogram(*[(0.0, 9000, 9000)] * 9, edges=(1, 2)),
         OPEN, "100 % of the old side's requests are between the edges 1 and 2",
     ),
+    "narrow, and 2 % slower over an edge": (
+        COMPARE, histogram(*[(0.0, 800, 1000, 1000)] * 40, edges=(10, 25, 50)),
+        histogram(*[(0.0, 650, 1000, 1000)] * 40, edges=(10, 25, 50)), OPEN, "too coarse to tell; add edges there",
+    ),
+    "narrow, and twice as slow": (
+        COMPARE, histogram(*[(0.0, 800, 1000, 1000)] * 9, edges=(10, 25, 50)),
+        histogram(*[(0.0, 100, 600, 1000)] * 9, edges=(10, 25, 50)), FAIL, "worse",
+    ),
     "beyond the last edge": (
         COMPARE, histogram(*[latencies(5)] * 9), histogram(*[latencies(5)] * 9), OPEN, "add edges to judge its tail",
     ),

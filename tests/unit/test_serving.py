@@ -13,7 +13,7 @@ from segue.gates.serving import MAX_TOLD, Check, Reply, Serving, Sort, judge, re
 from segue.observation import Cause, Version
 from segue.spec import Rules, read_rollout
 
-SERVES, LOADING, WRONG, UNASKED = Sort
+SERVES, LOADING, WRONG, SILENT, UNASKED = Sort
 INFER = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1.0]}]}
 
 
@@ -55,7 +55,7 @@ OPEN_INFERENCE: list[tuple[str, dict[str, Any], Reply, Sort, str]] = [
     ("error", asks(), reply({"error": "no"}, 500), WRONG, 'answered 500, not 200: {"error": "no"}'),
     ("no-json", asks(), reply("<html>"), WRONG, "answered no JSON object: <html>"),
     ("no-outputs", asks(), reply({"model_name": "iris"}), WRONG, "answered no outputs"),
-    ("refused", asks(), Reply(trouble="connection refused"), WRONG, "infer: connection refused"),
+    ("refused", asks(), Reply(trouble="connection refused"), SILENT, "infer: connection refused"),
     ("no-right", asks(), Reply(unasked="forbidden"), UNASKED, "could not be asked: forbidden"),
     ("loading", asks(), reply("Loading model", 503), LOADING, "says that it loads: Loading model"),
     ("equals", expecting(equals=[0]), reply(inferred()), SERVES, ""),

@@ -1,0 +1,287 @@
+"""Who is believed, and when, with a small real HTTP server in the place of a pod."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from activities.gates.believing import GAP_S, Believer
+from activities.probes.base import Request
+from activities.reaching import MAX_ANSWER, DirectReach, Place, ProxyReach, closing
+from segue.errors import Refused
+from segue.observation import Cause, Counts, Observation, Side, Version
+from segue.replica import ContainerFacts, Pods, Replica
+from segue.spec import DeploymentTarget, Rules
+from segue.state import Goal, State
+
+TARGET = DeploymentTarget(name="chat")
+WANTED = Version(template="new", images={"server": "a:v2"})
+FORWARD = State(owner="us", wanted=WANTED)
+SOON_S = 5.0
+
+
+class Pod:
+    """A server that answers as it is told, and counts."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.asked = port, 0
+        self.says: Callable[[web.Request], Any] = lambda _: web.json_response({"version": "v2"})
+
+    def replica(self, name: str = "chat-0", *, restarts: int = 0, ready_s: float = 10.0) -> Replica:
+        return Replica(
+            name, "new", ready_since=time.time() - ready_s, uid=name, address="127.0.0.1",
+            containers=(ContainerFacts("server", restarts=restarts),), started_at=time.time() - 60,
+        )  # fmt: skip
+
+    def rules(self, **serving: Any) -> Rules:
+        expect = {"json": [{"path": "$.version", "equals": "{tag}"}]}
+        checks = [{"http": {"path": "/", "expect": expect}}]
+        given = {"checks": checks, "port": self.port, "backoff": "10ms", **serving}
+        return Rules.model_validate({"serving": given, "readiness": {"minReady": "1s", "maxRestarts": 1}})
+
+
+@pytest.fixture
+async def pod(unused_port: int) -> AsyncIterator[Pod]:
+    found = Pod(unused_port)
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        found.asked += 1
+        answer = found.says(request)
+        return await answer if asyncio.iscoroutine(answer) else answer
+
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", unused_port).start()
+    yield found
+    await runner.cleanup()
+
+
+@pytest.fixture
+def unused_port() -> int:
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+async def believer() -> AsyncIterator[Believer]:
+    made = Believer(DirectReach())
+    yield made
+    await made.close()
+
+
+def seen(*new: Replica) -> Observation:
+    side = Side(total=len(new), ready=len(new), proven=len(new))
+    return Observation(
+        replicas=2, old=Side(total=2, ready=2), new=side, asked=Counts(2, len(new)), template="new", held=True,
+        pods=Pods(new=new),
+    )  # fmt: skip
+
+
+def look(believer: Believer, rules: Rules, *new: Replica, state: State = FORWARD, now: float = 0) -> Observation | None:
+    return believer.look(TARGET, rules, state, seen(*new), now or time.time(), lambda: None)
+
+
+async def until(check: Callable[[], Any]) -> Any:
+    async with asyncio.timeout(SOON_S):
+        while not (found := check()):
+            await asyncio.sleep(0.005)
+        return found
+
+
+def proven(found: Observation | None) -> int:
+    return -1 if found is None else found.new.proven
+
+
+async def test_a_replica_is_believed_once(believer: Believer, pod: Pod) -> None:
+    """It is unproven until it answered, proven after, and asked again only when it restarted."""
+    rules = pod.rules()
+    assert proven(look(believer, rules)) == 0
+    first = look(believer, rules, pod.replica())
+    assert first is not None and (first.new.proven, first.new.total, first.new.ready) == (0, 1, 1)
+    assert first.problem is not None and (first.problem.cause, first.problem.hopeless) == (Cause.SERVING, False)
+    believed = await until(lambda: (f := look(believer, rules, pod.replica())) and f.new.proven and f)
+    assert (believed.problem, pod.asked) == (None, 1)
+    assert believed.progress_at > time.time() - SOON_S
+    assert proven(look(believer, rules, pod.replica(restarts=1))) == 0
+    await until(lambda: proven(look(believer, rules, pod.replica(restarts=1))) == 1)
+    assert pod.asked == 2
+
+
+async def test_a_fresh_worker_says_nothing_before_it_knows(believer: Believer, pod: Pod) -> None:
+    """What was ready when it came, or came back, is asked before anything is told; what gets ready later is not."""
+    rules = pod.rules()
+    assert look(believer, rules, pod.replica()) is None
+    found = await until(lambda: look(believer, rules, pod.replica()))
+    assert found.new.proven == 1
+    assert proven(look(believer, rules, pod.replica(), pod.replica("chat-1"))) == 1
+    later = time.time() + GAP_S + 1
+    assert look(believer, rules, pod.replica(), pod.replica("chat-2"), now=later) is None
+
+
+async def test_a_wrong_answer_fails_after_its_tries(believer: Believer, pod: Pod) -> None:
+    """So many in a row; what was asked and answered is told. A person who lets it go on has it asked again."""
+    pod.says = lambda _: web.json_response({"version": "v1"})
+    rules = pod.rules(tries=3)
+    look(believer, rules)
+    problem = await until(
+        lambda: (f := look(believer, rules, pod.replica())) and f.problem and f.problem.hopeless and f.problem
+    )
+    assert str(problem) == 'Serving: chat-0: GET / answered $.version = "v1", not "v2" (3 tries)'
+    assert pod.asked == 3
+    held = FORWARD.but(held=problem)
+    assert proven(look(believer, rules, pod.replica(), state=held)) == 0
+    pod.says = lambda _: web.json_response({"version": "v2"})
+    await until(lambda: proven(look(believer, rules, pod.replica())) == 1)
+
+
+async def test_a_try_that_succeeds_is_enough(believer: Believer, pod: Pod) -> None:
+    """Failures before it are forgotten; warm-ups never count."""
+    pod.says = lambda _: web.Response(status=200 if pod.asked > 3 else 500, text='{"version": "v2"}')
+    rules = pod.rules(warmup=2, tries=2)
+    look(believer, rules)
+    await until(lambda: proven(look(believer, rules, pod.replica())) == 1)
+    assert pod.asked == 4
+
+
+async def test_what_loads_is_waited_for(believer: Believer, pod: Pod) -> None:
+    """It is no failure, and progress as long as it says something new, until `readiness.loading` is over."""
+    pod.says = lambda _: web.Response(status=503, text="loading 10 %")
+    rules = pod.rules(tries=1)
+    look(believer, rules)
+    first = await until(lambda: (f := look(believer, rules, pod.replica())) and f.problem.cause is Cause.LOADING and f)
+    asked = pod.asked
+    await until(lambda: pod.asked > asked + 3)
+    same = look(believer, rules, pod.replica())
+    assert same is not None and same.progress_at == first.progress_at > 0
+    pod.says = lambda _: web.Response(status=503, text="loading 20 %")
+    await until(lambda: (f := look(believer, rules, pod.replica())) and f.progress_at > first.progress_at)
+    short = rules.model_copy(
+        update={"readiness": rules.readiness.model_copy(update={"loading": rules.readiness.deadline / 60})}
+    )
+    other = Believer(DirectReach())
+    look(other, short)
+    await until(lambda: (f := look(other, short, pod.replica())) and f.problem.hopeless)
+    await other.close()
+
+
+async def test_loading_models_are_progress(believer: Believer, pod: Pod) -> None:
+    """Each model that is loaded on a replica which is not Ready yet is progress, as long as it may load."""
+    states = ["READY", "LOADING", "LOADING"]
+
+    def index(_: web.Request) -> web.Response:
+        return web.json_response([{"name": f"m{n}", "state": state} for n, state in enumerate(states)])
+
+    pod.says = index
+    loads = {"protocol": "openInference", "port": pod.port, "interval": "1s"}
+    rules = Rules.model_validate({"loadFailures": loads, "readiness": {"loading": "1h"}})
+    unready = pod.replica()._replace(ready_since=None)
+    look(believer, rules, unready)
+    await until(lambda: pod.asked)
+    before = look(believer, rules, unready)
+    assert before is not None and before.progress_at == 0
+    states[1] = "READY"
+    await until(lambda: (f := look(believer, rules, unready)) and f.progress_at > time.time() - SOON_S)
+    short = rules.model_copy(update={"readiness": Rules.model_validate({"readiness": {"loading": "30s"}}).readiness})
+    late = look(believer, short, unready)
+    assert late is not None and late.progress_at == 0
+
+
+async def test_another_version_is_asked_anew(believer: Believer, pod: Pod) -> None:
+    """After a retarget the same answer is another's."""
+    rules = pod.rules(tries=1)
+    look(believer, rules)
+    await until(lambda: proven(look(believer, rules, pod.replica())) == 1)
+    retargeted = FORWARD.but(wanted=Version(template="newer", images={"server": "a:v3"}))
+    assert proven(look(believer, rules, pod.replica(), state=retargeted)) < 1
+    await until(lambda: (f := look(believer, rules, pod.replica(), state=retargeted)) and f.problem.hopeless)
+
+
+async def test_nobody_is_asked_on_the_way_back(believer: Believer, pod: Pod) -> None:
+    """There what is seen counts as it is; without checks, always."""
+    back = FORWARD.but(goal=Goal.BACK)
+    assert proven(look(believer, pod.rules(), pod.replica(), state=back)) == 1
+    assert proven(look(believer, Rules(), pod.replica())) == 1
+    await asyncio.sleep(0.05)
+    assert pod.asked == 0
+
+
+def test_checks_that_cannot_be_asked_are_refused_first() -> None:
+    """An image without a tag, a credential that the worker does not have: before anything is touched."""
+    rules = Pod(80).rules()
+    believer = Believer(DirectReach(), {"llm": ("X-Key", "secret")})
+    believer.refuse(rules, WANTED)
+    with pytest.raises(Refused, match=r"^spec\.serving\.container: 'server': its image a has no tag"):
+        believer.refuse(rules, Version(template="t", images={"server": "a"}))
+    with pytest.raises(Refused, match=r"^spec\.serving\.credential: 'x': .*use one of: llm"):
+        believer.refuse(Pod(80).rules(credential="x"), WANTED)
+
+
+async def test_a_credential_is_sent(pod: Pod) -> None:
+    """It is the worker's, and its name alone stands in the spec."""
+    pod.says = lambda request: web.json_response({"version": "v2" if request.headers.get("X-Key") == "s" else "no"})
+    believer = Believer(DirectReach(), {"llm": ("X-Key", "s")})
+    rules = pod.rules(credential="llm", tries=1)
+    look(believer, rules)
+    await until(lambda: proven(look(believer, rules, pod.replica())) == 1)
+    await believer.close()
+
+
+async def test_answers_lead_nowhere(pod: Pod) -> None:
+    """A redirect is an answer; what is too long, too late or not there is told; so is a port without a name."""
+
+    async def late(_: web.Request) -> web.Response:
+        await asyncio.sleep(1)
+        return web.Response()
+
+    place = Place("default", pod.replica(), pod.port)
+    async with closing(DirectReach()) as reach:
+
+        async def ask(**more: Any) -> Any:
+            return await reach.ask(place._replace(**more), Request("GET", "/"), {}, 0.5)
+
+        pod.says = lambda _: web.Response(status=302, headers={"Location": "http://127.0.0.1:1/"})
+        assert (await ask()).status == 302
+        pod.says = lambda _: web.Response(text="x" * (MAX_ANSWER + 1))
+        assert (await ask()).trouble == f"answers more than {MAX_ANSWER} bytes"
+        pod.says = late
+        assert (await ask()).trouble == "did not answer within 0.5 s"
+        assert "no container has a port named 'grpc'; its ports: none" in (await ask(port="grpc")).trouble
+        assert "Cannot connect" in (await ask(port=1)).trouble
+        assert (await ask(replica=Replica("a", "v"))).unasked
+
+
+async def test_a_streams_first_event_is_timed(pod: Pod) -> None:
+    """From the request to the first data, while the rest is still to come."""
+
+    async def stream(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for event in ({"n": 1}, {"n": 2}):
+            await response.write(f"data: {json.dumps(event)}\n\n".encode())
+            await asyncio.sleep(0.2)
+        return response
+
+    pod.says = stream
+    async with closing(DirectReach()) as reach:
+        reply = await reach.ask(Place("n", pod.replica(), pod.port), Request("GET", "/", stream=True), {}, 5)
+    assert reply.first_s is not None and reply.first_s + 0.3 < reply.took_s
+    assert reply.text.count("data:") == 2
+
+
+async def test_the_proxy_keeps_authorization() -> None:
+    """The API server takes that header for itself: it is not sent, and the way out is named."""
+    with contextlib.suppress(NotImplementedError):
+        place = Place("default", Replica("a", "v"), 80)
+        reply = await ProxyReach(None).ask(place, Request("GET", "/"), {"Authorization": "x"}, 1)  # type: ignore[arg-type]
+        assert "SEGUE_POD_ACCESS=direct" in reply.unasked

@@ -1,0 +1,65 @@
+"""When the controller of a numbered target is let go back: never where it could go under the floor."""
+
+from typing import Any
+
+import pytest
+
+from activities.levers.ordinals import HOLD, Numbered, may_go_back
+from activities.levers.template import fingerprint
+from segue.replica import Replica
+from segue.spec import Rules, Strategy
+
+R = 4
+TEMPLATES: dict[str, Any] = {name: {"spec": {"containers": [{"name": name}]}} for name in ("old", "new")}
+OLD, NEW = (fingerprint(TEMPLATES[name]) for name in ("old", "new"))
+
+
+def numbered(running: str, partition: int, *, template: str = "new", trusted: int = 0, heeded: bool = True) -> Numbered:
+    """What runs under each number: ``o`` and ``n`` are old and new, ready in capitals; ``.`` is nothing."""
+    versions = {"o": OLD, "n": NEW}
+    return Numbered(
+        found={"metadata": {}, "spec": {"replicas": R}},
+        template=TEMPLATES[template],
+        partition=partition,
+        running={
+            i: Replica(str(i), versions[each.lower()], 1.0 if each.isupper() else None)
+            for i, each in enumerate(running)
+            if each != "."
+        },
+        awaited={},
+        pods=[],
+        trusted=trusted,
+        heeded=heeded,
+        revisions=[],
+        templates={},
+        hold="",
+    )
+
+
+def rules(surge: int, unavailable: int) -> Rules:
+    return Rules(strategy=Strategy(max_surge=surge, max_unavailable=unavailable))
+
+
+@pytest.mark.parametrize(
+    ("there", "budget", "may"),
+    [
+        pytest.param(numbered("OOOO", HOLD), (0, 1), True, id="nothing-was-released"),
+        pytest.param(numbered("OOOO", HOLD, heeded=False), (0, 1), False, id="one-may-still-be-taken"),
+        pytest.param(numbered("OOOn", 3), (0, 1), True, id="nothing-ready-is-taken"),
+        pytest.param(numbered("OOON", 2), (0, 1), False, id="the-next-was-released"),
+        pytest.param(numbered("OOON", 3), (0, 1), True, id="enough-of-the-baseline"),
+        pytest.param(numbered("OONN", 2), (0, 1), True, id="one-to-spare"),
+        pytest.param(numbered("OO.N", 2), (0, 1), False, id="at-the-floor"),
+        pytest.param(numbered("NNNN", 0), (0, 1), True, id="all-new"),
+        pytest.param(numbered("OO.nN", 0, trusted=1), (1, 1), False, id="its-own-controller-moves"),
+        pytest.param(numbered("OOO.N", HOLD), (1, 1), True, id="the-baseline-makes-the-floor"),
+        pytest.param(numbered("OO.NN", HOLD, trusted=1), (1, 1), False, id="one-on-its-way-out-is-taken-for-ready"),
+        pytest.param(numbered("OO.NN", HOLD), (1, 1), False, id="the-one-beside-does-not-count"),
+        pytest.param(numbered("OOONN", HOLD), (1, 0), True, id="all-are-ready"),
+        pytest.param(numbered("OONNN", HOLD, heeded=False), (1, 1), False, id="not-heeded-by-the-leaders"),
+        pytest.param(numbered("OO.N", 0, template="old"), (0, 1), False, id="held-again-while-something-is-broken"),
+        pytest.param(numbered("OONN", 0, template="old", heeded=False), (0, 1), True, id="let-go-stays-let-go"),
+    ],
+)
+def test_may_go_back(there: Numbered, budget: tuple[int, int], may: bool) -> None:
+    assert may_go_back(there, rules(*budget), OLD) is may
