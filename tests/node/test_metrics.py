@@ -11,8 +11,8 @@ from segue.report import Report, to_markdown
 QUICK = {"minReady": "1s", "deadline": "6m"}
 STOPS = {"maxSurge": 1, "waypoints": [{"at": 1}]}
 EVERY = {"interval": "3s", "continuous": True, "deadline": "6m"}
-# Three times as slow must not pass; twice as slow fails all the same, as it is beyond tolerance. A quick pass, at the price
-# of a larger beta: what a version that is much worse may pass with.
+# Three times as slow must not pass; twice as slow fails all the same, as it is beyond tolerance. What is equal passes
+# quickly, at the price of a larger beta: how probable a pass is of what must not.
 COMPARED = {"tolerance": 0.3, "effect": 2.0, "beta": 0.2, "minTraffic": 50}
 ERRORS = {
     "name": "errors",
@@ -43,8 +43,10 @@ def assert_taken_back(report: Report, gate: str) -> None:
 async def test_what_gets_worse_is_taken_back_and_what_does_not_is_kept(serving: Serving) -> None:
     """5 % errors, a doubled latency and a slower first token are taken back at the first replica; an equal is not."""
     await asyncio.gather(
-        serving.deploy("chat", MLSERVER, replicas=2, tag="slow", scraped=True, env={"SLOW_ANSWER_S": "0.6"}),
-        serving.deploy("words", STREAMS, replicas=2, scraped=True, env={"FIRST_TOKEN_S": "0.07"}),
+        serving.deploy(
+            "chat", MLSERVER, replicas=2, tag="slow", scraped=True, env={"SLOW_ANSWER_S": "0.5", "SPREAD": "0.8"}
+        ),
+        serving.deploy("words", STREAMS, replicas=2, scraped=True, env={"FIRST_TOKEN_S": "0.1", "SPREAD": "0.8"}),
     )
     serving.lab.worker()
     with serving.traffic("chat", rate=25), serving.streams("words", count=6, tokens=8, interval_ms=40):
@@ -54,7 +56,7 @@ async def test_what_gets_worse_is_taken_back_and_what_does_not_is_kept(serving: 
 async def _servers(serving: Serving) -> None:
     equal = await rolled(serving, "chat", {"annotations": {"example.com/build": "2"}}, ERRORS, LATENCY)
     assert equal.status.outcome == "Completed", to_markdown(equal)
-    slower = {"env": {"server": {"SLOW_ANSWER_S": "1.2"}}}
+    slower = {"env": {"server": {"SLOW_ANSWER_S": "1.0"}}}
     assert_taken_back(await rolled(serving, "chat", slower, ERRORS, LATENCY), "latency")
     failing = MLSERVER.change("errors", env={"server": {"ERROR_SHARE": "0.05"}})
     assert_taken_back(await rolled(serving, "chat", failing, ERRORS, LATENCY), "errors")
