@@ -119,7 +119,7 @@ class Prometheus:
         if self._session is None:
             ca = self._settings.ca_file
             context = ssl.create_default_context(cafile=str(ca) if ca else None)
-            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context, limit=8))
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context, limit=32))
         return self._session
 
     def _credentials(self) -> dict[str, str]:

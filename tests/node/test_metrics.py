@@ -11,16 +11,19 @@ from segue.report import Report, to_markdown
 QUICK = {"minReady": "1s", "deadline": "6m"}
 STOPS = {"maxSurge": 1, "waypoints": [{"at": 1}]}
 EVERY = {"interval": "3s", "continuous": True, "deadline": "6m"}
-# Three times as slow must not pass; twice as slow fails all the same, as it is beyond tolerance.
-COMPARED = {"compare": {"tolerance": 0.3, "effect": 2.0, "minTraffic": 50}}
+# Three times as slow must not pass; twice as slow fails all the same, as it is beyond tolerance. What is equal passes
+# quickly, at the price of a larger beta: how probable a pass is of what must not.
+COMPARED = {"tolerance": 0.3, "effect": 2.0, "beta": 0.2, "minTraffic": 50}
 ERRORS = {
     "name": "errors",
     "preset": "mlserver/errors",
     **EVERY,
     "judge": {"compare": {"slack": 0.02, "minTraffic": 50}},
 }
-LATENCY = {"name": "latency", "preset": "mlserver/latency", **EVERY, "warmup": "5s", "judge": COMPARED}
-FIRST_TOKEN = {"name": "first-token", "preset": "vllm/ttft", **EVERY, "warmup": "5s", "judge": COMPARED}
+SLOWER = {**EVERY, "warmup": "5s"}
+LATENCY = {"name": "latency", "preset": "mlserver/latency", **SLOWER, "judge": {"compare": COMPARED}}
+MIDDLE = {"compare": {**COMPARED, "tails": False}}
+FIRST_TOKEN = {"name": "first-token", "preset": "vllm/ttft", **SLOWER, "judge": MIDDLE}
 
 
 async def rolled(serving: Serving, name: str, change: dict[str, Any], *metrics: dict[str, Any]) -> Report:
@@ -40,8 +43,10 @@ def assert_taken_back(report: Report, gate: str) -> None:
 async def test_what_gets_worse_is_taken_back_and_what_does_not_is_kept(serving: Serving) -> None:
     """5 % errors, a doubled latency and a slower first token are taken back at the first replica; an equal is not."""
     await asyncio.gather(
-        serving.deploy("chat", MLSERVER, replicas=2, tag="slow", scraped=True, env={"SLOW_ANSWER_S": "0.6"}),
-        serving.deploy("words", STREAMS, replicas=2, scraped=True, env={"FIRST_TOKEN_S": "0.07"}),
+        serving.deploy(
+            "chat", MLSERVER, replicas=2, tag="slow", scraped=True, env={"SLOW_ANSWER_S": "0.5", "SPREAD": "0.8"}
+        ),
+        serving.deploy("words", STREAMS, replicas=2, scraped=True, env={"FIRST_TOKEN_S": "0.1", "SPREAD": "0.8"}),
     )
     serving.lab.worker()
     with serving.traffic("chat", rate=25), serving.streams("words", count=6, tokens=8, interval_ms=40):
@@ -49,16 +54,16 @@ async def test_what_gets_worse_is_taken_back_and_what_does_not_is_kept(serving: 
 
 
 async def _servers(serving: Serving) -> None:
-    slower = {"env": {"server": {"SLOW_ANSWER_S": "1.2"}}}
+    equal = await rolled(serving, "chat", {"annotations": {"example.com/build": "2"}}, ERRORS, LATENCY)
+    assert equal.status.outcome == "Completed", to_markdown(equal)
+    slower = {"env": {"server": {"SLOW_ANSWER_S": "1.0"}}}
     assert_taken_back(await rolled(serving, "chat", slower, ERRORS, LATENCY), "latency")
     failing = MLSERVER.change("errors", env={"server": {"ERROR_SHARE": "0.05"}})
     assert_taken_back(await rolled(serving, "chat", failing, ERRORS, LATENCY), "errors")
-    equal = await rolled(serving, "chat", {"annotations": {"example.com/build": "2"}}, ERRORS, LATENCY)
-    assert equal.status.outcome == "Completed", to_markdown(equal)
 
 
 async def _streams(serving: Serving) -> None:
-    later = {"env": {"server": {"FIRST_TOKEN_S": "0.3"}}}
-    assert_taken_back(await rolled(serving, "words", later, FIRST_TOKEN), "first-token")
     equal = await rolled(serving, "words", STREAMS.change("v2"), FIRST_TOKEN)
     assert equal.status.outcome == "Completed", to_markdown(equal)
+    later = {"env": {"server": {"FIRST_TOKEN_S": "0.3"}}}
+    assert_taken_back(await rolled(serving, "words", later, FIRST_TOKEN), "first-token")
