@@ -142,7 +142,8 @@ def next_counts(
     lowest = max(old.total - min(expendable, budget.step), min(max(budget.kept, keep), old.total))
     kept, grown = _held(budget, seen, lowest, _grown(budget, current, new.proven, lowest, barrier))
     if kept > budget.replicas or kept > current.old:
-        return current
+        # Without a home no target can be held at more old replicas than it should have in all: then nothing can move.
+        return seen.asked if seen.home is None and current.old > budget.replicas else current
     return Counts(kept, grown)
 
 
