@@ -49,6 +49,7 @@ class Cluster:
         self._custom = client.CustomObjectsApi(api)
         self._discovery = client.DiscoveryV1Api(api)
         policy, autoscaling = client.PolicyV1Api(api), client.AutoscalingV2Api(api)
+        self._batch, self._authorization = client.BatchV1Api(api), client.AuthorizationV1Api(api)
         self._lists: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "deployments": self._apps.list_namespaced_deployment_without_preload_content,
             "replicasets": self._apps.list_namespaced_replica_set_without_preload_content,
@@ -56,6 +57,7 @@ class Cluster:
             "controllerrevisions": self._apps.list_namespaced_controller_revision_without_preload_content,
             "pods": self._core.list_namespaced_pod_without_preload_content,
             "configmaps": self._core.list_namespaced_config_map_without_preload_content,
+            "jobs": self._batch.list_namespaced_job_without_preload_content,
             "endpointslices": self._discovery.list_namespaced_endpoint_slice_without_preload_content,
             "poddisruptionbudgets": policy.list_namespaced_pod_disruption_budget_without_preload_content,
             "horizontalpodautoscalers": autoscaling.list_namespaced_horizontal_pod_autoscaler_without_preload_content,
@@ -64,6 +66,7 @@ class Cluster:
         }
         self._gets: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "services": self._core.read_namespaced_service_without_preload_content,
+            "jobs": self._batch.read_namespaced_job_without_preload_content,
             "deployments": self._apps.read_namespaced_deployment_without_preload_content,
             "statefulsets": self._apps.read_namespaced_stateful_set_without_preload_content,
         }
@@ -226,7 +229,22 @@ class Cluster:
             Refused: when the API server does not take it.
         """
         call = self._apps.create_namespaced_deployment_without_preload_content
-        with _translated(f"deployment {namespace}/{made['metadata']['name']}"):
+        return await self._created("deployment", call, namespace, made, dry_run=dry_run)
+
+    async def create_job(self, namespace: str, made: Object, *, dry_run: bool = False) -> Object:
+        """Create one Job.
+
+        Raises:
+            Conflict: where one of that name is there.
+            Refused: when the API server does not take it.
+        """
+        call = self._batch.create_namespaced_job_without_preload_content
+        return await self._created("job", call, namespace, made, dry_run=dry_run)
+
+    async def _created(
+        self, kind: str, call: Callable[..., Awaitable[Any]], namespace: str, made: Object, *, dry_run: bool
+    ) -> Object:
+        with _translated(f"{kind} {namespace}/{made['metadata']['name']}"):
             return await _json(
                 await call(
                     namespace,
@@ -241,12 +259,31 @@ class Cluster:
     async def delete_deployment(self, namespace: str, name: str, uid: str) -> None:
         """Delete the one Deployment with this uid, and then its pods; one that is gone is fine."""
         call = self._apps.delete_namespaced_deployment_without_preload_content
+        await self._deleted("deployment", call, namespace, name, uid)
+
+    async def delete_job(self, namespace: str, name: str, uid: str) -> None:
+        """Delete the one Job with this uid, and then its pods; one that is gone is fine."""
+        await self._deleted("job", self._batch.delete_namespaced_job_without_preload_content, namespace, name, uid)
+
+    async def _deleted(
+        self, kind: str, call: Callable[..., Awaitable[Any]], namespace: str, name: str, uid: str
+    ) -> None:
         options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
         try:
-            with _translated(f"deployment {namespace}/{name}"):
+            with _translated(f"{kind} {namespace}/{name}"):
                 await _json(await call(name, namespace, body=cast("Any", options), _request_timeout=REQUEST_TIMEOUT_S))
         except NotFound:
             return
+
+    async def may(self, verb: str, group: str, resource: str, namespace: str) -> bool:
+        """Whether the access rules let us do this."""
+        resource, _, part = resource.partition("/")
+        asked = {"namespace": namespace, "verb": verb, "group": group, "resource": resource, "subresource": part}
+        call = self._authorization.create_self_subject_access_review_without_preload_content
+        with _translated(f"the right to {verb} {resource} in {namespace}"):
+            body = cast("Any", {"spec": {"resourceAttributes": asked}})
+            found = await _json(await call(body, _request_timeout=REQUEST_TIMEOUT_S))
+        return bool(found.get("status", {}).get("allowed"))
 
     @asynccontextmanager
     async def ask_pod(

@@ -11,13 +11,17 @@ from temporalio.exceptions import ApplicationError
 
 from activities import autoscaling
 from activities.cluster import Cluster
+from activities.emptying import Emptyings
 from activities.explaining import explained
 from activities.gates.believing import Believer
+from activities.gates.metrics import MetricAsker
+from activities.gates.own import OwnAsker
 from activities.gates.panel import Panel
+from activities.gates.prometheus import Prometheus, PrometheusSettings
 from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.linting import linted
-from activities.reaching import reach_of
+from activities.reaching import Reach, reach_of
 from activities.room import Rooms
 from activities.routers import Routers
 from activities.routers.base import Router
@@ -27,8 +31,11 @@ from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, 
 from segue.decide import Act, Decision, asks_for_room, decide
 from segue.errors import Fenced, NotAllowed, Refused, SegueError
 from segue.gates import Verdict
+from segue.gates.metrics import Metric
+from segue.gates.own import OwnGate
 from segue.gates.readiness import judge_readiness
 from segue.gates.standing import standings
+from segue.gates.webhook import Webhook
 from segue.observation import Observation
 from segue.spec import Autoscaler
 from segue.supervision import SUPERVISIONS, Supervision
@@ -86,14 +93,24 @@ class Activities:
     """All activities over one cluster; levers by kind of target."""
 
     def __init__(
-        self, cluster: Cluster, supervisions: Mapping[str, Supervision] = SUPERVISIONS, believer: Believer | None = None
+        self,
+        cluster: Cluster,
+        supervisions: Mapping[str, Supervision] = SUPERVISIONS,
+        *,
+        believer: Believer | None = None,
+        reach: Reach | None = None,
+        webhooks: Mapping[str, Webhook] | None = None,
+        prometheus: Mapping[str, PrometheusSettings] | None = None,
     ) -> None:
         self._cluster = cluster
         self._believer = believer or Believer(reach_of("auto", cluster))
         self._watches, self._rooms = Watches(cluster), Rooms(cluster)
         self._levers = Levers(cluster, supervisions)
         self._routers = Routers(cluster)
-        self._panel = Panel({})
+        self._emptyings = Emptyings(cluster, reach or reach_of("auto", cluster))
+        self._own = OwnAsker(cluster, supervisions, webhooks or {})
+        self._metrics = MetricAsker({name: Prometheus(name, settings) for name, settings in (prometheus or {}).items()})
+        self._panel = Panel({OwnGate: self._own, Metric: self._metrics})
 
     @property
     def all(self) -> list[Callable[..., Any]]:
@@ -106,7 +123,10 @@ class Activities:
     async def close(self) -> None:
         """Stop all watches."""
         await self._panel.close()
+        await self._metrics.close()
         await self._believer.close()
+        await self._emptyings.close()
+        self._own.close()
         await self._rooms.close()
         await self._watches.close()
 
@@ -119,6 +139,8 @@ class Activities:
         if router is not None:
             await router.prepare(asked, prepared.owner)
         self._believer.refuse(asked.rules, prepared.wanted)
+        await self._own.refuse(asked.target, asked.rules)
+        await self._emptyings.refuse(asked.target, asked.rules)
         told = (*prepared.warnings, *await autoscaling.foretell(self._cluster, asked.target, asked.rules))
         return await linted(self._cluster, lever, asked, prepared.model_copy(update={"warnings": told}))
 
@@ -143,6 +165,7 @@ class Activities:
             else:
                 _report_blindness(watch, now)
             if seen is not None:
+                seen = self._emptyings.look(asked, seen, watch.wake)
                 decision = decide(asked.rules, asked.state, seen, now)
                 if asks_for_room(asked.state, seen, decision):
                     activity.heartbeat(Beat(seen=seen, why="the room for new replicas to be counted", at=now))
@@ -250,6 +273,8 @@ class Activities:
         router = self._routers.of(asked.rules.strategy)
         freed = await router.finish(asked) if router is not None and asked.state.routed is not None else 0
         written = await self._levers.of(asked.target).finish(asked, time.time())
+        if written.done:
+            await self._own.clean(asked.target, asked.rules, asked.state.owner)
         return _counted(written, "finish", freed + await self._give_autoscaler_back(asked, written))
 
     async def _hold_autoscaler(self, asked: WriteInput, replicas: int | None = None) -> int:

@@ -43,10 +43,21 @@ class Scene:
     folder: str
     deployment: str
     stack: str
+    bad: str
 
 
-REAL = Scene("examples/mlserver", "examples/mlserver/deployment.yaml", "with a real node and real model servers")
-FAKE = Scene("examples/fake", "examples/deployment.yaml", "with fake nodes")
+REAL = Scene(
+    "examples/mlserver",
+    "examples/mlserver/deployment.yaml",
+    "with a real node and real model servers",
+    "A version that is Ready, but answers as another: it is asked, not believed, and comes back by itself",
+)
+FAKE = Scene(
+    "examples/fake",
+    "examples/deployment.yaml",
+    "with fake nodes",
+    "A version that never becomes ready: it comes back by itself",
+)
 
 
 def main() -> int:
@@ -96,7 +107,7 @@ def good(stack: Stack, scene: Scene, onlooker: Onlooker) -> None:
 
 
 def bad(stack: Stack, scene: Scene) -> None:
-    title("A version that never becomes ready: it comes back by itself")
+    title(scene.bad)
     segue("start", f"{scene.folder}/bad.yaml", "--wait", expect=ROLLED_BACK)
     picture(stack, "rollback")
 
@@ -167,13 +178,13 @@ def worker(stack: Stack) -> Iterator[None]:
 
 
 def _rights() -> str:
-    """Write deploy/rbac.yaml for the demo's namespace, as ``kubectl apply -n serving`` would."""
+    """Write the worker's rights for the demo's namespace, as ``kubectl apply -n serving`` would.
+
+    It runs outside of the cluster, so that it asks pods through the API server.
+    """
     namespace = TARGET.split("/")[0]
-    text = (
-        (ROOT / "deploy/rbac.yaml")
-        .read_text()
-        .replace("metadata:\n  name:", f"metadata:\n  namespace: {namespace}\n  name:")
-    )
+    roles = "---\n".join((ROOT / "deploy" / name).read_text() for name in ("rbac.yaml", "rbac-serving.yaml"))
+    text = roles.replace("metadata:\n  name:", f"metadata:\n  namespace: {namespace}\n  name:")
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
         file.write(text)
     return file.name

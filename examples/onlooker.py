@@ -15,8 +15,6 @@ from segue_local.traffic.picture import Picture
 
 RATE = 30
 INFER = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}]}
-VERSIONS = {"cannot-load": "v3-cannot-load"}
-"""Where a server calls its version otherwise than its image's tag."""
 LOOK_S = 0.2
 
 
@@ -73,5 +71,4 @@ def _serves(pod: client.V1Pod) -> bool:
 
 
 def _version(pod: client.V1Pod) -> str:
-    tag = pod.spec.containers[0].image.rpartition(":")[2]
-    return VERSIONS.get(tag, tag)
+    return str(pod.spec.containers[0].image.rpartition(":")[2])

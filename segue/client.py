@@ -59,7 +59,7 @@ from segue.messages import Message, RetargetTo
 from segue.observation import Frozen
 from segue.plan import Plan
 from segue.report import Report
-from segue.spec import Rollout, Spec, Strategy, Waypoint
+from segue.spec import Approval, Rollout, Spec, Strategy, Waypoint
 from segue.state import Phase
 from segue.status import SideStatus, Status
 from segue.units import format_duration
@@ -612,7 +612,9 @@ def details(rollout: Rollout, by: str) -> str:
 
 def _waypoint(waypoint: Waypoint) -> str:
     hold = f" hold {format_duration(waypoint.hold)}" if waypoint.hold else ""
-    return f"{waypoint.at}{hold}{' approval' if waypoint.approval else ''}"
+    asked = waypoint.approval
+    otherwise = f", else {asked.default} after {format_duration(asked.expires)}" if isinstance(asked, Approval) else ""
+    return f"{waypoint.at}{hold}{' approval' if asked else ''}{otherwise}"
 
 
 def _changes(spec: Spec) -> str:

@@ -33,6 +33,7 @@ class Act(StrEnum):
 
     WAIT = "wait"
     SCALE = "scale"
+    DRAIN = "drain"
     RESIZE = "resize"
     SETTLE = "settle"
     ASK = "ask"
@@ -72,6 +73,12 @@ class Decision(Frozen):
     """Whether they are asked because the rollout is at a waypoint, or at the end."""
     fits: int | None = None
     """How many replicas find a place, where that made the move a smaller one."""
+    empties: bool = False
+    """Whether this waits for old replicas to become empty, or comes after it."""
+    emptied: str = ""
+    """What came of that."""
+    cut: bool = False
+    """Whether some were not empty in time."""
     wake_at: float | None = None
     """Look again no later than this: seconds since the epoch."""
 
@@ -91,7 +98,7 @@ def decide(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
     for case in cases:
         decision = case(rules, state, seen, now)
         if decision is not None:
-            return decision
+            return _spared(state, decision) or decision
     raise AssertionError("_waiting answers every state")
 
 
@@ -135,7 +142,8 @@ def next_counts(
     lowest = max(old.total - min(expendable, budget.step), min(max(budget.kept, keep), old.total))
     kept, grown = _held(budget, seen, lowest, _grown(budget, current, new.proven, lowest, barrier))
     if kept > budget.replicas or kept > current.old:
-        return current
+        # Without a home no target can be held at more old replicas than it should have in all: then nothing can move.
+        return seen.asked if seen.home is None and current.old > budget.replicas else current
     return Counts(kept, grown)
 
 
@@ -445,7 +453,7 @@ def _waypoint(rules: Rules, state: State, seen: Observation, now: float) -> Deci
         reached = Decision(act=Act.VERIFY, why=f"waypoint at {barrier} new is reached", waypoint=index)
         return _verified(rules, state, reached)
     if state.waypoint is not None:
-        return Decision(act=Act.WAIT, why=state.waypoint.waits_for(now), wake_at=state.waypoint.hold_until)
+        return Decision(act=Act.WAIT, why=state.waypoint.waits_for(now), wake_at=state.waypoint.next_at(now))
     return None
 
 
@@ -453,12 +461,67 @@ def _move(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     if state.stopped:
         return None
     unwritten, superseded = seen.template != state.wanted.template, _is_superseded(state, seen)
-    counts, fits = (Counts(0, seen.replicas), None) if seen.autonomous else _next_step(rules, state, seen, now)
+    serving = _as_if_serving(rules, state, seen)
+    counts, fits = (Counts(0, seen.replicas), None) if seen.autonomous else _next_step(rules, state, serving, now)
     if counts == seen.asked or (unwritten and counts.new == 0 and not superseded):
         return None
     late = f"; {seen.leaving} have not ended in time" if rules.drain and seen.leaving else ""
     tight = f"; only {fits} find a place: {_lacking(seen)}" if fits is not None else ""
-    return Decision(act=Act.SCALE, why=_why(seen, counts) + late + tight, counts=counts, fits=fits)
+    move = Decision(act=Act.SCALE, why=_why(seen, counts) + late + tight, counts=counts, fits=fits)
+    return _emptied(rules, state, seen, move, now)
+
+
+# --- old replicas become empty before they go --------------------------------------------------------------
+
+
+def _as_if_serving(rules: Rules, state: State, seen: Observation) -> Observation:
+    """Count old replicas that are not Ready only because they become empty: they serve again when they are to stay."""
+    marked = sum(replica.marked for replica in seen.pods.old)
+    if rules.drain is None or rules.drain.until is None or not marked:
+        return seen
+    old = seen.old
+    serving = old.model_copy(update={"ready": min(old.total, old.ready + marked), "spare": max(0, old.spare - marked)})
+    return seen.model_copy(update={"old": serving})
+
+
+def _emptied(rules: Rules, state: State, seen: Observation, move: Decision, now: float) -> Decision:
+    """Return the move once the old replicas that it takes have ended what they had begun, or their time is over."""
+    drain, counts = rules.drain, move.counts
+    if drain is None or drain.until is None or counts is None or counts.old >= seen.old.total:
+        return move
+    began, timeout_s = state.emptying, drain.timeout.total_seconds()
+    if began is None or began.old < counts.old or began.old >= seen.old.total:
+        going = seen.old.total - counts.old
+        why = f"{_replicas(going)} to become empty before {_it(going)} told to stop (at most {timeout_s:g} s)"
+        return Decision(act=Act.DRAIN, why=why, counts=counts, empties=True)
+    # Meanwhile more may have become ready: those that began go first, and the others after them.
+    most = move.fits or resolve_budget(rules.strategy, seen.replicas).ceiling
+    kept = Counts(began.old, min(counts.new, max(seen.asked.new, most - began.old)))
+    found, took = seen.emptiness, f"{now - began.since:.0f} s"
+    gone = move.model_copy(update={"counts": kept, "why": _why(seen, kept), "empties": True})
+    if found is not None and found.since is not None and now >= found.since + drain.quiet.total_seconds():
+        return gone.model_copy(update={"emptied": f"{_replicas(found.number)} empty after {took}"})
+    if now >= began.since + timeout_s:
+        left = f"drain.timeout is over after {took}: {found or 'nothing is known of the old replicas'}"
+        return gone.model_copy(update={"emptied": left, "cut": True})
+    why = f"old replicas to become empty: {found or 'they are being asked'} (at most {timeout_s:g} s)"
+    wakes = [began.since + timeout_s, *([found.since + drain.quiet.total_seconds()] if found and found.since else [])]
+    return Decision(act=Act.WAIT, why=why, empties=True, wake_at=min(at for at in wakes if at > now))
+
+
+def _replicas(number: int) -> str:
+    return f"{number} old replica{'s' if number != 1 else ''}"
+
+
+def _it(number: int) -> str:
+    return "they are" if number != 1 else "it is"
+
+
+def _spared(state: State, decision: Decision) -> Decision | None:
+    """Let old replicas serve on that became empty, where something else is waited for now."""
+    if state.emptying is None or decision.empties or decision.act is not Act.WAIT:
+        return None
+    return Decision(act=Act.DRAIN, why=f"old replicas serve on: waits for {decision.why}")
 
 
 def _why(seen: Observation, counts: Counts) -> str:

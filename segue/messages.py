@@ -194,7 +194,7 @@ def _(message: Settle, state: State, now: float) -> State:
 def _(message: Approve, state: State, now: float) -> State:
     reached = _asking(message, state)
     return state.but(waypoint=reached.model_copy(update={"approved": True})).noted(
-        now, "approved", f"waypoint {reached.at}", message.by
+        now, "approved", f"waypoint {reached.at}{': ' + message.reason if message.reason else ''}", message.by
     )
 
 

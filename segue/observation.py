@@ -95,6 +95,26 @@ class Side(Frozen):
     """Unready ones which the controller is sure to remove before any ready one."""
 
 
+class Emptiness(Frozen):
+    """How far the replicas that go next are with it."""
+
+    number: int
+    """How many go next."""
+    out: bool = False
+    """Whether no Service knows any of them."""
+    running: float = 0.0
+    """Requests that run or wait on those that tell it."""
+    unknown: str = ""
+    """Why it is not known of all of them."""
+    since: float | None = None
+    """Since when all of them have been out and empty: seconds since the epoch; none while they are not."""
+
+    def __str__(self) -> str:
+        if self.unknown:
+            return f"{self.running:g} requests running or queued, and not known of all: {self.unknown}"
+        return f"{self.running:g} requests running or queued" + ("" if self.out else ", still in their Services")
+
+
 class Observation(Frozen):
     """The target at one moment."""
 
@@ -144,6 +164,8 @@ class Observation(Frozen):
     """Replicas that were told to stop, and have not ended."""
     leaving_since: float = 0.0
     """When the first of them was told: seconds since the epoch."""
+    emptiness: Emptiness | None = None
+    """How far the old replicas that go next have ended what they had begun; none where that is not asked."""
     next_proven_at: float | None = None
     """When the next ready replica becomes proven, if it stays ready: seconds since the epoch."""
     pods: SkipValidation[Pods] = Field(default=Pods(), exclude=True, repr=False)

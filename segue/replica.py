@@ -38,6 +38,10 @@ class Replica(NamedTuple):
     """The pod's own; of a group its leader's."""
     ports: tuple[tuple[str, int], ...] = ()
     """Named ports of its containers."""
+    marked: bool = False
+    """Whether it is not Ready because we say so: it is out of its Services, and serves what it has begun."""
+    first: bool = False
+    """Whether the controller takes it before others that are like it: it was marked, now or before."""
     started_at: float | None = None
     """When the pod was begun on its node: seconds since the epoch."""
 

@@ -4,7 +4,6 @@ Every model is strict and refuses unknown fields, and everything a spec can ask 
 input from outside. ``segue schema`` publishes these models as JSON Schema.
 """
 
-import re
 from collections.abc import Iterable
 from datetime import timedelta
 from enum import StrEnum
@@ -22,8 +21,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from segue.containerspec import EnvFrom, Resources, refuse_literal_secret
+from segue.emptying import Until
 from segue.errors import Refused
 from segue.gates.loading import LoadFailures
+from segue.gates.metrics import MAX_METRICS, Metric
+from segue.gates.own import OwnGate
 from segue.gates.policy import GatePolicy
 from segue.gates.serving import Serving
 from segue.lintrule import LintRule
@@ -31,10 +34,6 @@ from segue.specmodel import BELOW, ConfigKey, EnvName, Image, Model, Name, Objec
 from segue.units import Amount, Duration, format_duration
 
 API_VERSION = "segue.dev/v1alpha1"
-
-_SECRET_NAME = re.compile(
-    r"(PASSWORD|PASSWD|PASSPHRASE|TOKEN|SECRET|API_?KEY|ACCESS_KEY|PRIVATE_KEY|CREDENTIALS?)$", re.IGNORECASE
-)
 
 _ZERO: tuple[Any, ...] = (0, "0%")
 _BOTH_WHOLE: dict[str, Any] = {"order": "scaleOutPriority", "maxSurge": "100%", "maxUnavailable": 0}
@@ -86,40 +85,6 @@ class Autoscaler(StrEnum):
     """It is held at the replicas of now, and has its bounds again at the end, and on a way back at once."""
 
 
-class KeyRef(Model):
-    """One key of a Secret or ConfigMap."""
-
-    name: ObjectName
-    key: ConfigKey
-    optional: bool | None = None
-
-
-class ValueFrom(Model):
-    """Where an environment variable's value comes from, so that it is never written down here."""
-
-    secretKeyRef: KeyRef | None = None  # noqa: N815 - Kubernetes' own name
-    configMapKeyRef: KeyRef | None = None  # noqa: N815
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if (self.secretKeyRef is None) == (self.configMapKeyRef is None):
-            raise ValueError("give exactly one of secretKeyRef and configMapKeyRef")
-        return self
-
-
-class EnvFrom(Model):
-    """An environment variable that is read from a Secret or ConfigMap."""
-
-    valueFrom: ValueFrom  # noqa: N815
-
-
-class Resources(Model):
-    """A container's requests and limits, by resource name, as Kubernetes quantities."""
-
-    requests: dict[str, str] = Field(default_factory=dict, max_length=32)
-    limits: dict[str, str] = Field(default_factory=dict, max_length=32)
-
-
 class Change(Model):
     """What differs between the version that runs and the one that is wanted.
 
@@ -155,16 +120,16 @@ class Change(Model):
             raise wrong("patch", "...", "stands beside named changes", "give one or the other")
         for container, variables in self.env.items():
             for name, value in variables.items():
-                _refuse_literal_secret(f"env.{container}.{name}", name, value)
+                refuse_literal_secret(f"env.{container}.{name}", name, value)
         for name, data in self.config_maps.items():
             if not data or len(name) > MAX_COPIED_NAME:
                 why = "has no data" if not data else "is too long a name for a copy of it"
                 fix = "write its data" if not data else f"keep it within {MAX_COPIED_NAME} characters"
                 raise wrong(f"configMaps.{name}", "...", why, fix)
             for key, text in data.items():
-                _refuse_literal_secret(f"configMaps.{name}.{key}", key, text)
+                refuse_literal_secret(f"configMaps.{name}.{key}", key, text)
         for name, value in _env_literals(self.patch or {}):
-            _refuse_literal_secret(f"patch: env {name}", name, value)
+            refuse_literal_secret(f"patch: env {name}", name, value)
         return self
 
     @property
@@ -217,18 +182,6 @@ class Change(Model):
             annotations={**self.annotations, **newer.annotations},
             config_maps={**self.config_maps, **newer.config_maps},
             secrets={**self.secrets, **newer.secrets},
-        )
-
-
-def _refuse_literal_secret(where: str, name: str, value: Any) -> None:
-    if isinstance(value, str) and value and _SECRET_NAME.search(name):
-        # The spec becomes part of the workflow's history, which many can read.
-        # The value itself is not shown again either.
-        raise wrong(
-            where,
-            "***",
-            "looks like a secret written as plain text",
-            "use valueFrom: {secretKeyRef: {name: ..., key: ...}}",
         )
 
 
@@ -374,12 +327,38 @@ AnyTarget = Annotated[
 ]
 
 
+class Default(StrEnum):
+    """What is taken for a person's answer where nobody gives one."""
+
+    REJECT = "reject"
+    APPROVE = "approve"
+
+
+class Approval(Model):
+    """A person is asked, for so long; then the default is taken."""
+
+    expires: Duration = Field(description="How long is waited for an answer, from when the waypoint is reached.")
+    default: Default = Field(default=Default.REJECT, strict=False, description="Taken when nobody answered.")
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if not timedelta(seconds=1) <= self.expires <= MAX_HOLD:
+            raise wrong("expires", format_duration(self.expires), "is out of range", "write 1s to 720h")
+        return self
+
+
+def _approval_of(given: Any) -> str:
+    return "timed" if isinstance(given, dict | Approval) else "plain"
+
+
 class Waypoint(Model):
     """A number of new replicas at which the rollout stops: to verify, to wait, or to ask a person."""
 
     at: Amount = Field(description="Count or percentage of new replicas; a percentage rounds up.")
     hold: Duration = timedelta(0)
-    approval: bool = False
+    approval: Annotated[
+        Annotated[bool, Tag("plain")] | Annotated[Approval, Tag("timed")], Discriminator(_approval_of)
+    ] = Field(default=False, description="Ask a person; true asks without an end.")
     weight: int | None = Field(
         default=None, ge=0, le=100, description="Percent of the traffic that the new side gets from here on."
     )
@@ -595,6 +574,10 @@ class Drain(Model):
         default=timedelta(seconds=60),
         description="How long the next step waits for replicas that were told to stop: their requests and streams.",
     )
+    until: Until | None = Field(
+        default=None,
+        description="Old replicas are told to stop when their servers have nothing to do, or after `timeout`.",
+    )
 
     @property
     def longest(self) -> timedelta:
@@ -622,7 +605,10 @@ class Rules(Model):
     load_failures: LoadFailures | None = Field(
         default=None, alias="loadFailures", description="Which models of a new replica may fail to load."
     )
-    gates: tuple[GatePolicy, ...] = Field(default=(), max_length=MAX_GATES, strict=False)
+    gates: tuple[OwnGate, ...] = Field(
+        default=(), max_length=MAX_GATES, strict=False, description="Gates of one's own: a Job, a webhook or a plugin."
+    )
+    metrics: tuple[Metric, ...] = Field(default=(), max_length=MAX_METRICS, strict=False)
     pass_score: int = Field(
         default=75, alias="passScore", ge=1, le=100, description="Percent of the weights of gates that must pass."
     )
@@ -630,14 +616,15 @@ class Rules(Model):
     @property
     def asked_gates(self) -> tuple[GatePolicy, ...]:
         """All gates that are asked again and again, in the order of the spec."""
-        return self.gates
+        return (*self.metrics, *self.gates)
 
     @model_validator(mode="after")
     def _gates_differ(self) -> Self:
         names = [gate.name for gate in self.asked_gates]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise wrong("gates", twice, "is the name of two gates", "give each a name of its own")
+            field = "metrics" if twice in {metric.name for metric in self.metrics} else "gates"
+            raise wrong(field, twice, "is the name of two gates", "give each a name of its own")
         return self
 
 
@@ -669,6 +656,15 @@ class Spec(Rules):
         return {**data, "strategy": {**strategy, "maxSurge": 0}}
 
     @model_validator(mode="after")
+    def _drains_by_kind(self) -> Self:
+        kinds = ("Deployment", "DeploymentPair")
+        if self.drain is not None and self.drain.until is not None and self.target.kind not in kinds:
+            why = f"is not for a {self.target.kind}: its next replica cannot leave its Services before it stops"
+            fix = "leave it out; a preStop hook and terminationGracePeriodSeconds let it end its streams"
+            raise wrong("drain.until", "...", why, fix)
+        return self
+
+    @model_validator(mode="after")
     def _fits_the_kind(self) -> Self:
         if self.target.kind == "DeploymentPair":
             return self
@@ -691,6 +687,20 @@ class Spec(Rules):
             raise wrong("strategy.maxSurge", surge, what, "write maxSurge: 0, and maxUnavailable: 1 or more")
         if isinstance(self.target, SupervisedTarget):
             _refuse_for_supervised(self.strategy, self.change)
+        return self
+
+    @model_validator(mode="after")
+    def _measurable(self) -> Self:
+        for index, metric in enumerate(self.metrics):
+            field = next(f for f in ("preset", "counts", "histogram", "value") if getattr(metric, f) is not None)
+            shown = metric.preset or "..."
+            if "service" in metric.needs and not isinstance(self.strategy.traffic, ByRoute):
+                why = "selects by each side's Service, and strategy.traffic names none"
+                fix = "write `traffic: {route: NAME, services: {old: NAME, new: NAME}}`, or measure by {{side}}"
+                raise wrong(f"metrics[{index}].{field}", shown, why, fix)
+            if "revision" in metric.needs and self.target.numbered:
+                why = f"needs {{{{revision}}}}, which the pods of a {self.target.kind} have not in their names"
+                raise wrong(f"metrics[{index}].{field}", shown, why, "select by {{side}}")
         return self
 
     @property
@@ -767,7 +777,11 @@ def _path(loc: tuple[int | str, ...]) -> str:
     return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).removeprefix(".")
 
 
-_TAGS: dict[int | str, tuple[str, ...]] = {"target": tuple(KINDS), "traffic": ("service", "route")}
+_TAGS: dict[int | str, tuple[str, ...]] = {
+    "target": tuple(KINDS),
+    "traffic": ("service", "route"),
+    "approval": ("plain", "timed"),
+}
 """The names of a union's branches, by the field that it stands in."""
 
 _WHY_AND_FIX = {

@@ -5,11 +5,13 @@ return a new state. What can be seen on the target is never recorded: it is look
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
 from pydantic import Field
 
+from segue.emptying import Emptying
 from segue.gates.policy import GatePolicy
 from segue.gates.tally import ALONG, Tally
 from segue.gates.verdict import Result, Verdict
@@ -18,9 +20,12 @@ from segue.lint.start import told
 from segue.lintrule import LintRule
 from segue.observation import Cause, Counts, Foreign, Frozen, Problem, Routed, Version
 from segue.room import Demand
-from segue.spec import Change, Strategy, Waypoint
+from segue.spec import Approval, Change, Default, Strategy, Waypoint
+from segue.units import format_duration
 
 MAX_LOG = 400
+NOBODY = "nobody (default)"
+"""Who answered, where the time for an answer was over."""
 
 
 class Goal(StrEnum):
@@ -75,15 +80,35 @@ class Reached(Frozen):
     """Seconds since the epoch."""
     approved: bool
     """True from the start where no approval is asked for."""
+    asked_for: Approval | None = None
+    """How long a person is asked, and what is taken when nobody answers; none where it is asked without an end."""
+    expires_at: float | None = None
+    """When that is: seconds since the epoch."""
 
-    def waits_for(self, now: float) -> str:
-        """Say what this waypoint waits for at ``now``."""
+    def waits_for(self, now: float, *, kept: bool = False) -> str:
+        """Say what this waypoint waits for at ``now``; ``kept``, it is read later, and names the time itself."""
         waits = []
         if self.hold_until > now:
             waits.append(f"the hold of waypoint {self.at}")
         if not self.approved:
-            waits.append(f"approval at waypoint {self.at}")
+            waits.append(f"approval at waypoint {self.at}{self._else(now, kept=kept)}")
         return " and ".join(waits) or f"waypoint {self.at}"
+
+    def _else(self, now: float, *, kept: bool) -> str:
+        if self.asked_for is None or self.expires_at is None:
+            return ""
+        at = datetime.fromtimestamp(self.expires_at, UTC).strftime("at %Y-%m-%d %H:%M:%S UTC")
+        left = f"in {format_duration(timedelta(seconds=max(0, round(self.expires_at - now))))}"
+        return f", else {self.asked_for.default} {at if kept else left}"
+
+    def next_at(self, now: float) -> float | None:
+        """Return when something ends here by itself: the hold, or the time for an answer; none where nothing does."""
+        ends = [self.hold_until] if self.approved or self.expires_at is None else [self.hold_until, self.expires_at]
+        return min((end for end in ends if end > now), default=None)
+
+    def is_expired(self, now: float) -> bool:
+        """Whether the time for an answer is over, and there was none."""
+        return not self.approved and self.expires_at is not None and self.expires_at <= now
 
 
 class Retarget(Frozen):
@@ -155,6 +180,8 @@ class State(Frozen):
     """A person told the rollout to write over the foreign change."""
     needs_human: bool = False
     promoted: bool = False
+    emptying: Emptying | None = None
+    """Old replicas are to end what they have begun before they are told to stop; none while no one is asked to."""
     resize: int | None = None
     settling: bool = False
     retarget: Retarget | None = None
@@ -258,7 +285,17 @@ class State(Frozen):
             writes=self.writes + writes,
             overrules=False,
             verified=False,
+            emptying=None,
         ).noted(now, "scaled", f"{why} {counts}")
+
+    def after_drain(self, counts: Counts | None, why: str, now: float) -> Self:
+        """Record that old replicas are to become empty before they go, or that they stay after all (no ``counts``)."""
+        emptying = Emptying(old=counts.old, since=now) if counts else None
+        return self.but(emptying=emptying, progress_at=now).noted(now, "drains" if counts else "stays", why)
+
+    def after_emptied(self, emptied: str, now: float, *, late: bool) -> Self:
+        """Record what came of it, after the move: a warning where not all of them became empty in time."""
+        return self.noted(now, "warning" if late else "drained", emptied) if emptied else self
 
     def after_route(self, routed: Routed, why: str, writes: int, now: float) -> Self:
         """Record where the traffic goes now; what was verified is asked again after a step back."""
@@ -296,7 +333,15 @@ class State(Frozen):
             return self.but(verified=True).noted(now, "verified", what)
         index, written = waypoint
         hold_s = 0.0 if self.promoted else written.hold.total_seconds()
-        reached = Reached(index=index, at=str(written.at), hold_until=now + hold_s, approved=not written.approval)
+        asked_for = written.approval if isinstance(written.approval, Approval) else None
+        reached = Reached(
+            index=index,
+            at=str(written.at),
+            hold_until=now + hold_s,
+            approved=not written.approval,
+            asked_for=asked_for,
+            expires_at=now + asked_for.expires.total_seconds() if asked_for else None,
+        )
         return self.but(waypoint=reached).noted(now, "verified", f"waypoint {written.at}")
 
     def after_ask(self, gates: Sequence[GatePolicy], now: float, *, stops: bool) -> Self:
@@ -337,6 +382,7 @@ class State(Frozen):
             tallies=(),
             held=None,
             settling=False,
+            emptying=None,
             progress_at=now,
         ).noted(now, "retargeted", str(wanted), who)
 
@@ -387,17 +433,32 @@ class State(Frozen):
         """Turn round: from here on the goal is the baseline."""
         return self.but(
             goal=Goal.BACK, ending=ending, failure=problem, waypoint=None, held=None, paused="", retarget=None,
-            settling=False, verified=False, asleep=False, crowded="", progress_at=now,
+            settling=False, verified=False, asleep=False, crowded="", emptying=None, progress_at=now,
         ).noted(now, "going back", str(problem), by)  # fmt: skip
 
     def passing(self, now: float) -> Self:
-        """Pass the waypoint when nothing is waited for there any more; a pause holds it."""
+        """Pass the waypoint when nothing is waited for there any more; a pause holds it.
+
+        Where nobody answered in time, the default of the approval is taken for an answer.
+        """
         reached = self.waypoint
-        if reached is None or self.stopped or not reached.approved or reached.hold_until > now:
+        if reached is None or self.stopped:
+            return self
+        if reached.is_expired(now) and reached.asked_for is not None:
+            return self._defaulted(reached, reached.asked_for, now).passing(now)
+        if not reached.approved or reached.hold_until > now:
             return self
         return self.but(waypoint=None, passed=(*self.passed, reached.index), progress_at=now).noted(
             now, "passed", f"waypoint {reached.at}"
         )
+
+    def _defaulted(self, reached: Reached, asked_for: Approval, now: float) -> Self:
+        why = f"nobody answered within {format_duration(asked_for.expires)}"
+        if asked_for.default is Default.APPROVE:
+            approved = reached.model_copy(update={"approved": True})
+            return self.but(waypoint=approved).noted(now, "approved", f"waypoint {reached.at}: {why}", NOBODY)
+        problem = Problem(cause=Cause.REJECTED, message=f"at waypoint {reached.at}: {why}")
+        return self.going_back(Outcome.ROLLED_BACK, problem, now, NOBODY)
 
 
 def requested(why: str) -> Problem:

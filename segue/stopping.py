@@ -37,8 +37,10 @@ def losses(old: Stopping, new: Stopping, rules: Rules, replicas: int) -> tuple[s
     found = [lost for hook in old.hooks for lost in _ill_timed(hook, old.grace_s)]
     if drain is None:
         found += [_unhooked(hook, replicas) for hook in old.hooks if not hook.has_pre_stop]
-    elif old.grace_s < drain.timeout.total_seconds():
+    elif drain.until is None and old.grace_s < drain.timeout.total_seconds():
         found.append(_killed_early(old.grace_s, drain.timeout.total_seconds()))
+    if drain is not None and drain.until is not None and new.grace_s < drain.timeout.total_seconds():
+        found.append(_killed_early_back(new.grace_s))
     return (*found, *(_unhooked_back(hook) for hook in new.hooks if not hook.has_pre_stop))
 
 
@@ -73,6 +75,14 @@ def _ill_timed(hook: Hook, grace_s: float) -> list[str]:
             "them; raise terminationGracePeriodSeconds"
         )
     return found
+
+
+def _killed_early_back(grace_s: float) -> str:
+    return (
+        "streams may be cut on a way back: there the target's own controller removes replicas of the new version "
+        f"without waiting until they are empty, and kills them {grace_s:g} s later; raise "
+        "terminationGracePeriodSeconds"
+    )
 
 
 def _killed_early(grace_s: float, timeout_s: float) -> str:

@@ -13,7 +13,7 @@ from stacks import plain_stack
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """The real servers."""
-    with plain_stack("test") as started:
+    with plain_stack("test", prometheus=True) as started:
         yield started
 
 

@@ -10,13 +10,9 @@ from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError
 
 from activities.cluster import Cluster
-from activities.gates.believing import Believer
-from activities.reaching import reach_of
-from activities.rollout import Activities
 from segue.errors import Exit, SegueError, Unreachable
 from segue.leaving import leave
-from segue.supervision import SUPERVISIONS
-from worker.compose import make_plugin, make_worker, refuse_collisions
+from worker.compose import make_activities, make_plugin, make_worker, refuse_collisions
 from worker.health import serve_health
 from worker.settings import Settings, load_settings
 from worker.telemetry import flush_telemetry, sdk_runtime, set_up_logs, set_up_telemetry
@@ -39,7 +35,7 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     client = await connect(settings)
     cluster = await Cluster.connect()
-    activities = Activities(cluster, {**SUPERVISIONS, **settings.supervised}, believer_of(settings, cluster))
+    activities = make_activities(cluster, settings)
     worker = make_worker(client, settings, activities)
     try:
         health = serve_health(settings.health_address, lambda: worker.is_running and not stop.is_set())
@@ -50,12 +46,6 @@ async def serve(settings: Settings) -> None:
     finally:
         await activities.close()
         await cluster.close()
-
-
-def believer_of(settings: Settings, cluster: Cluster) -> Believer:
-    """Return what asks new replicas, by the ways and with the credentials of the settings."""
-    credentials = {name: each.pair for name, each in settings.serving_credentials.items()}
-    return Believer(reach_of(settings.pod_access, cluster), credentials)
 
 
 async def connect(settings: Settings) -> temporalio.client.Client:

@@ -13,9 +13,13 @@ from temporalio.plugin import SimplePlugin
 from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from activities.cluster import Cluster
+from activities.gates.believing import Believer
+from activities.reaching import reach_of
 from activities.rollout import Activities
 from segue import __version__
 from segue.errors import Refused
+from segue.supervision import SUPERVISIONS
 from worker.settings import Settings
 from worker.telemetry import tracing
 from workflows.rollout import RolloutWorkflow
@@ -37,6 +41,20 @@ def make_plugin(workflows: Sequence[type] = WORKFLOWS) -> SimplePlugin:
         workflow_runner=SandboxedWorkflowRunner(
             restrictions=SandboxRestrictions.default.with_passthrough_modules(*PURE_MODULES)
         ),
+    )
+
+
+def make_activities(cluster: Cluster, settings: Settings) -> Activities:
+    """Return all activities over a cluster, with what the settings name."""
+    reach = reach_of(settings.pod_access, cluster)
+    credentials = {name: each.pair for name, each in settings.serving_credentials.items()}
+    return Activities(
+        cluster,
+        {**SUPERVISIONS, **settings.supervised},
+        believer=Believer(reach, credentials),
+        reach=reach,
+        webhooks=settings.webhooks,
+        prometheus=settings.prometheus,
     )
 
 

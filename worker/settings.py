@@ -10,8 +10,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from activities.gates.prometheus import PrometheusSettings
 from segue.contract import TASK_QUEUE
 from segue.errors import Refused
+from segue.gates.webhook import Webhook
 from segue.supervision import Supervision
 
 
@@ -46,6 +48,12 @@ class Settings(BaseSettings):
     deployment_name: str = Field(default="", description="Temporal worker deployment; empty for an unversioned worker")
     supervised: dict[str, Supervision] = Field(
         default_factory=dict, description="Custom resources whose own operator rolls, by the name that specs give them"
+    )
+    webhooks: dict[str, Webhook] = Field(
+        default_factory=dict, description="Webhooks that gates may ask, by the name that specs give them"
+    )
+    prometheus: dict[str, PrometheusSettings] = Field(
+        default_factory=dict, max_length=20, description="Where metrics are, by the name that specs give it"
     )
     pod_access: Literal["auto", "direct", "proxy"] = Field(
         default="auto",
@@ -82,8 +90,9 @@ def load_settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = "SEGUE_" + "_".join(str(p) for p in first["loc"]).upper()
+        shown = None if first["type"] == "secret_setting" else first.get("input")
         raise Refused(
-            str(first["msg"]), field=name, value=first.get("input"), fix="see docs/operating.md for all settings"
+            str(first["msg"]), field=name, value=shown, fix="see docs/operating.md for all settings"
         ) from error
     except ValueError as error:
         raise Refused(f"cannot be read: {error}", field="SEGUE_SETTINGS", value=path, fix="write valid TOML") from error

@@ -117,7 +117,7 @@ class RolloutWorkflow:
                 await self._perform(decision)
 
     async def _decision(self) -> Decision | None:
-        """Watch until something is to be done; none when a message came or a hold ended in between."""
+        """Watch until something is to be done; none when a message came, or a hold or the time for an answer ended."""
         heard = self._heard
         state = self._state.brief
         hold_s = self._hold_left_s()
@@ -137,10 +137,10 @@ class RolloutWorkflow:
             await workflow.wait_condition(
                 lambda: watch.done() or self._heard != heard,
                 timeout=hold_s,
-                timeout_summary=f"hold at waypoint {state.waypoint.at}" if state.waypoint and hold_s else None,
+                timeout_summary=state.waypoint.waits_for(_now(), kept=True) if state.waypoint and hold_s else None,
             )
         except TimeoutError:
-            pass  # the hold is over: the waypoint is passed at the next step
+            pass  # the hold is over, or nobody answered in time: that is taken up at the next step
         finally:
             if not watch.done():
                 watch.cancel()
@@ -169,8 +169,9 @@ class RolloutWorkflow:
         reached = self._state.waypoint
         if reached is None or self._state.stopped:
             return None
-        left_s = reached.hold_until - _now()
-        return left_s if left_s > 0 else None
+        now = _now()
+        ends_at = reached.next_at(now)
+        return None if ends_at is None else ends_at - now
 
     async def _perform(self, decision: Decision) -> None:
         now = _now()
@@ -189,12 +190,8 @@ class RolloutWorkflow:
                 self._state = self._state.failing(_problem(decision), now, roll_back=roll_back)
             case Act.HOLD | Act.CONTINUE:
                 self._state = self._state.after_foreign(self._seen.foreign if self._seen else None, now)
-            case Act.SLEEP | Act.WAKE:
-                self._state = self._state.after_sleep(decision.act is Act.SLEEP, decision.why, now)
-            case Act.CROWDED | Act.ROOMY:
-                self._state = self._state.after_crowded(decision.why if decision.act is Act.CROWDED else "", now)
-            case Act.ALARM | Act.CALM:
-                self._state = self._state.after_alarm(decision.why if decision.act is Act.ALARM else "", now)
+            case Act.SLEEP | Act.WAKE | Act.CROWDED | Act.ROOMY | Act.ALARM | Act.CALM | Act.DRAIN:
+                self._state = _turned(self._state, decision, now)
             case Act.FENCED:
                 self._state = self._state.after_fenced(decision.why, now)
             case Act.FINISH if not self._state.claimed:
@@ -477,7 +474,9 @@ class RolloutWorkflow:
     def status(self) -> Status:
         """Where is it, what does it wait for, what can I do?"""
         now, waypoint = _now(), self._state.waypoint
-        waits = self._state.stopped or (waypoint.waits_for(now) if waypoint else self._retains(now) or self._waits)
+        waits = self._state.stopped or (
+            waypoint.waits_for(now, kept=True) if waypoint else self._retains(now) or self._waits
+        )
         return make_status(
             workflow_id=workflow.info().workflow_id, name=self._task.name, target=self._spec.target,
             rules=self._spec.rules, state=self._state, seen=self._seen, waits=waits,
@@ -652,12 +651,25 @@ def _now() -> float:
     return workflow.now().timestamp()
 
 
+def _turned(state: State, decision: Decision, now: float) -> State:
+    """Record what begins or ends to be so, without anything written."""
+    match decision.act:
+        case Act.SLEEP | Act.WAKE:
+            return state.after_sleep(decision.act is Act.SLEEP, decision.why, now)
+        case Act.CROWDED | Act.ROOMY:
+            return state.after_crowded(decision.why if decision.act is Act.CROWDED else "", now)
+        case Act.DRAIN:
+            return state.after_drain(decision.counts, decision.why, now)
+        case _:
+            return state.after_alarm(decision.why if decision.act is Act.ALARM else "", now)
+
+
 def _after(state: State, decision: Decision, written: Written, now: float, ending: Outcome) -> State:
     """Record what was written. ``ending`` is what it was when the write began."""
     recorders: dict[Act, Callable[[], State]] = {
         Act.SCALE: lambda: state.after_scale(
             _counts_of(decision), decision.why, now, written.mark, written.writes, decision.fits
-        ),
+        ).after_emptied(decision.emptied, now, late=decision.cut),
         Act.SETTLE: lambda: state.after_settle(_counts_of(decision), written.writes, now, written.mark),
         Act.ROUTE: lambda: state.after_route(_routed_by(decision, written), decision.why, written.writes, now),
         Act.RESIZE: lambda: state.after_resize(decision.replicas or 0, now, written.mark),

@@ -6,6 +6,7 @@ lets nothing be decided meanwhile: nobody's belief is taken back only because it
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,9 @@ LONGEST_BACKOFF_S = 10.0
 SILENT_S = 8.0
 """So long a Ready replica may give no answer at all, whatever its tries: its pod's status follows within that."""
 FORGOTTEN_S = 900.0
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -184,7 +188,12 @@ class Believer:
         serving, rounds = rules.serving, 0
         loads_until = _loads_until(rules.readiness, replica, time.time())
         while True:
-            finding = await self._round(namespace, replica, serving, steps, warms_up=rounds == 0)
+            try:
+                finding = await self._round(namespace, replica, serving, steps, warms_up=rounds == 0)
+            except Exception as error:  # a fault of ours is no fault of the replica's, and must not go unseen
+                log.exception("serving check of %s/%s", namespace, replica.name)
+                why = f"{type(error).__name__} in the check itself; see the worker's log"
+                finding = Finding(Sort.UNASKED, why)
             rounds += 1
             self._note(room, answers, finding, rules, late=time.time() >= loads_until)
             room.wake()

@@ -1,6 +1,7 @@
 """Asks replicas for the states of their models, as long as what these do may count against a new one."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -17,6 +18,9 @@ MAX_OTHERS = 32
 """Old replicas that are asked: some tell enough of what is loaded elsewhere."""
 FORGOTTEN_S = 10.0
 """A target that nobody looks at for so long is not asked any more."""
+
+
+log = logging.getLogger(__name__)
 
 
 class Loads:
@@ -73,6 +77,13 @@ class Loads:
         await asyncio.gather(*(self._ask_one(rules, replica) for replica in replicas))
 
     async def _ask_one(self, rules: LoadFailures, replica: Replica) -> None:
+        try:
+            await self._note_one(rules, replica)
+        except Exception:  # as in believing: what is not told is not believed, within its period
+            log.exception("model states of %s/%s", self._namespace, replica.name)
+        self._asked.add(replica.incarnation)
+
+    async def _note_one(self, rules: LoadFailures, replica: Replica) -> None:
         async with self._room:
             if rules.protocol == "modelMesh":
                 counts = modelmesh.counts(await self._ask(rules, replica, modelmesh.METRICS))
@@ -82,7 +93,6 @@ class Loads:
                 seen = await self._states(rules, replica)
                 if seen is not None:
                     self._ledger.note(rules, replica, seen, time.time())
-        self._asked.add(replica.incarnation)
 
     async def _states(self, rules: LoadFailures, replica: Replica) -> list[ModelSeen] | None:
         match rules.protocol:

@@ -254,7 +254,7 @@ class DeploymentLever:
             or objection(resolve_budget(asked.rules.strategy, seen.replicas), seen, goal)
         ):
             return  # the write itself will say why
-        names = next_to_stop(objects, asked.state, going)
+        names = next_to_stop(objects, asked.state, going, hooked=drain.until is not None)
         if names:
             await leave_services(self._cluster, asked.target.namespace, names, drain)
 

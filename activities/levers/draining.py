@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from activities.cluster import Cluster, Object
 from activities.levers.deployment_reading import Objects
-from activities.levers.pods import is_active, is_ready
+from activities.levers.pods import DELETION_COST, DRAINING, FIRST, goes_first, is_active, is_ready
 from activities.levers.template import fingerprint, stopping_of
 from activities.watching import controller_uid
 from segue.errors import NotFound
@@ -24,8 +24,8 @@ POLL_S = 0.1
 log = logging.getLogger(__name__)
 
 
-def next_to_stop(objects: Objects, state: State, number: int) -> list[str]:
-    """Name the pods, of ``number`` that go next, which serve and have no hook of their own.
+def next_to_stop(objects: Objects, state: State, number: int, *, hooked: bool = False) -> list[str]:
+    """Name the pods, of ``number`` that go next, which serve and have no hook of their own, or any with ``hooked``.
 
     The controller takes unready ones first, then those of superseded versions; of two that are alike it takes the one
     that is marked here.
@@ -36,8 +36,8 @@ def next_to_stop(objects: Objects, state: State, number: int) -> list[str]:
         for at, rs in enumerate(sorted(old, key=lambda rs: str(rs["metadata"].get("creationTimestamp", ""))))
     }
     pods = [p for p in objects.pods if controller_uid(p) in rank and is_active(p)]
-    going = sorted(pods, key=lambda p: (is_ready(p), rank[controller_uid(p) or ""]))[:number]
-    return [p["metadata"]["name"] for p in going if is_ready(p) and not _has_hooks(p)]
+    going = sorted(pods, key=lambda p: (is_ready(p), rank[controller_uid(p) or ""], not goes_first(p)))[:number]
+    return [p["metadata"]["name"] for p in going if is_ready(p) and (hooked or not _has_hooks(p))]
 
 
 def _has_hooks(pod: Object) -> bool:
@@ -49,9 +49,10 @@ async def leave_services(cluster: Cluster, namespace: str, names: Collection[str
     ends_at = time.monotonic() + drain.longest.total_seconds()
     out_since: float | None = None
     while time.monotonic() < ends_at:
-        if await _are_out(cluster, namespace, names):
+        if await are_out(cluster, namespace, names):
             out_since = out_since or time.monotonic()
-            if time.monotonic() - out_since >= drain.quiet.total_seconds():
+            # With ``until`` they have been out and empty for that time already: they only must be so still.
+            if drain.until is not None or time.monotonic() - out_since >= drain.quiet.total_seconds():
                 return
         else:
             out_since = None
@@ -59,7 +60,7 @@ async def leave_services(cluster: Cluster, namespace: str, names: Collection[str
     log.warning("%s: these replicas did not leave their Services in time: %s", namespace, ", ".join(sorted(names)))
 
 
-async def _are_out(cluster: Cluster, namespace: str, names: Collection[str]) -> bool:
+async def are_out(cluster: Cluster, namespace: str, names: Collection[str]) -> bool:
     """Whether no Service knows them as ready; what their kubelets have put right is said again."""
     pods, slices = await asyncio.gather(cluster.list("pods", namespace), cluster.list("endpointslices", namespace))
     back = [p["metadata"]["name"] for p in pods["items"] if p["metadata"]["name"] in names and is_ready(p)]
@@ -73,11 +74,13 @@ async def _mark(cluster: Cluster, namespace: str, name: str) -> None:
     condition = {
         "type": "Ready",
         "status": "False",
-        "reason": "Draining",
+        "reason": DRAINING,
         "message": "leaves its Services before Segue stops it",
         "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
+    # Of two that are Ready the controller takes this one, too: where its kubelet puts Ready right at the last moment.
+    first = {"metadata": {"annotations": {DELETION_COST: FIRST}}}
     try:
-        await cluster.patch("pods/status", namespace, name, {"status": {"conditions": [condition]}})
+        await cluster.patch("pods/status", namespace, name, {**first, "status": {"conditions": [condition]}})
     except NotFound:
         return  # it went by itself

@@ -313,7 +313,7 @@ class PairLever:
         going = pair.counts.old - goal.old
         if asked.rules.drain is None or going <= 0 or asked.state.goal is Goal.BACK:
             return
-        names = next_to_stop(pair.old, asked.state, going)
+        names = next_to_stop(pair.old, asked.state, going, hooked=asked.rules.drain.until is not None)
         if names:
             await leave_services(self._cluster, asked.target.namespace, names, asked.rules.drain)
 

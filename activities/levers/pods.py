@@ -7,6 +7,11 @@ from typing import Any
 from activities.cluster import Object
 from segue.replica import ContainerFacts, Replica
 
+DRAINING = "Draining"
+"""The reason of a Ready condition that says False because we take the pod out of its Services."""
+DELETION_COST, FIRST = "controller.kubernetes.io/pod-deletion-cost", "-2147483648"
+"""Of two pods that are alike a ReplicaSet's controller removes the one with this."""
+
 
 def is_active(pod: Object) -> bool:
     """Whether the pod counts as a replica: neither being deleted nor ended."""
@@ -14,6 +19,11 @@ def is_active(pod: Object) -> bool:
         "Failed",
         "Succeeded",
     }
+
+
+def goes_first(pod: Object) -> bool:
+    """Whether it was marked to be removed before others that are like it."""
+    return bool(pod["metadata"].get("annotations", {}).get(DELETION_COST) == FIRST)
 
 
 def told_to_stop_at(pod: Object) -> float | None:
@@ -45,6 +55,8 @@ def read_replica(pod: Object, version: str) -> Replica:
         unplaced_since=_seconds(scheduled.get("lastTransitionTime")) if unplaced else None,
         unready="" if is_ready(pod) else ready.get("message", ""),
         containers=tuple(_containers(pod)),
+        marked=ready.get("status") == "False" and ready.get("reason") == DRAINING,
+        first=goes_first(pod),
         uid=pod["metadata"].get("uid", ""),
         address=pod.get("status", {}).get("podIP", ""),
         ports=tuple(_ports(pod)),

@@ -40,7 +40,7 @@ def document_of(reply: Reply) -> Any:
     """The answer as JSON; none when it is not."""
     try:
         return json.loads(reply.text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -61,7 +61,7 @@ def _versions(document: Any) -> list[dict[str, str]]:
         {
             "version": str(v.get("version", "")),
             "state": str(v.get("state", "")),
-            "why": str((v.get("status") or {}).get("error_message", "")),
+            "why": str(status.get("error_message", "")) if isinstance(status := v.get("status"), dict) else "",
         }
         for v in items
     ]

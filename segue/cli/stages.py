@@ -88,8 +88,10 @@ def _waypoint(stage: Stage) -> str:
     parts = ["verify"]
     if stage.waypoint["hold"] != "0s":
         parts.append(f"hold {stage.waypoint['hold']}")
-    if stage.waypoint["approval"]:
-        parts.append("approval")
+    approval = stage.waypoint["approval"]
+    if approval:
+        otherwise = "" if approval is True else f", else {approval['default']} after {approval['expires']}"
+        parts.append(f"approval{otherwise}")
     return f"at {stage.waypoint['at']}: {', '.join(parts)}"
 
 

@@ -27,8 +27,6 @@ from segue.units import Duration, format_duration
 
 MAX_PERIOD = timedelta(hours=1)
 FAILED_SHARE = 0.5
-SETTLED_AFTER = 2
-"""So many looks in a row a model must be unavailable without a reason before that is a failure."""
 
 
 class LoadFailures(Model):
@@ -54,7 +52,7 @@ class LoadFailures(Model):
         default=20, alias="generalLimit", ge=0, le=100_000, description="Outcomes up to which no share is judged."
     )
     load_timeout: Duration = Field(
-        default=timedelta(seconds=90), alias="loadTimeout", description="How long a model must be loaded elsewhere."
+        default=timedelta(seconds=90), alias="loadTimeout", description="How long a load may take."
     )
     known_after: Duration = Field(
         default=timedelta(minutes=30), alias="knownAfter", description="How long a model must have failed elsewhere."
@@ -163,7 +161,8 @@ class _Model:
     standing: Standing
     since: float
     """Seconds since the epoch."""
-    looks: int = 1
+    counted: bool = False
+    """Whether its end is among the outcomes."""
 
 
 @dataclass
@@ -174,6 +173,8 @@ class _Loads:
     models: dict[str, _Model] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     looked: bool = False
+    changed_at: float = 0.0
+    """When one of its models was last seen to come on, or to fail: seconds since the epoch."""
     verdict: str = ""
 
 
@@ -196,7 +197,7 @@ class Ledger:
         # What is there at the first look has been so since it became ready, or at the longest since its start.
         since = now if loads.looked else min(now, replica.ready_since or now)
         for model in seen:
-            self._note_model(loads, model, since, now)
+            self._note_model(rules, loads, model, since, now)
         loads.looked = True
         loads.verdict = loads.verdict or judge_loads(rules, loads.outcomes)
 
@@ -211,15 +212,16 @@ class Ledger:
         loads.looked = True
         loads.verdict = loads.verdict or judge_loads(rules, loads.outcomes)
 
-    def _note_model(self, loads: _Loads, seen: ModelSeen, since: float, now: float) -> None:
+    def _note_model(self, rules: LoadFailures, loads: _Loads, seen: ModelSeen, since: float, now: float) -> None:
         before = loads.models.get(seen.name)
-        if before is not None and before.standing is seen.standing:
-            before.looks += 1
-        else:
+        if before is None or before.standing is not seen.standing:
             loads.models[seen.name] = _Model(seen.standing, since)
+            loads.changed_at = now
             if seen.standing is Standing.LOADED:
                 self.grew_at = max(self.grew_at, now if loads.looked else 0.0)
-        if self._is_outcome(loads.models[seen.name]):
+        model = loads.models[seen.name]
+        if not model.counted and _has_ended(rules, loads, model, now):
+            model.counted = True
             elsewhere = [r for r in self._replicas.values() if r is not loads]
             failed = seen.standing is not Standing.LOADED
             outcome = Outcome(
@@ -231,16 +233,6 @@ class Ledger:
                 seen.why,
             )
             loads.outcomes.append(outcome)
-
-    @staticmethod
-    def _is_outcome(model: _Model) -> bool:
-        """Whether this look tells an end for the first time."""
-        return {
-            Standing.LOADED: model.looks == 1,
-            Standing.FAILED: model.looks == 1,
-            Standing.UNAVAILABLE: model.looks == SETTLED_AFTER,
-            Standing.LOADING: False,
-        }[model.standing]
 
     def problem(self, rules: LoadFailures, replica: Replica, now: float) -> Problem | None:
         """Say why a replica is not to be believed, or not yet; none when its models do not speak against it."""
@@ -260,9 +252,19 @@ class Ledger:
         return Problem(cause=Cause.LOADING, message=bounded(why), replica=replica.name)
 
 
+def _has_ended(rules: LoadFailures, loads: _Loads, model: _Model, now: float) -> bool:
+    """Whether a load has ended, well or not.
+
+    A server that gives no reason does not tell a model that failed from one whose turn has not come: it is taken for
+    failed when nothing has come on at its replica for as long as a load may take.
+    """
+    if model.standing is Standing.UNAVAILABLE:
+        return now >= loads.changed_at + rules.load_timeout.total_seconds()
+    return model.standing is not Standing.LOADING
+
+
 def _is_pending(model: _Model) -> bool:
-    is_open = model.standing is Standing.UNAVAILABLE and model.looks < SETTLED_AFTER
-    return model.standing is Standing.LOADING or is_open
+    return model.standing is Standing.LOADING or (model.standing is Standing.UNAVAILABLE and not model.counted)
 
 
 def _longest(replicas: Iterable[_Loads], name: str, standings: set[Standing], now: float) -> float | None:

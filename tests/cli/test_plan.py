@@ -61,6 +61,17 @@ def test_the_table_is_readable_in_a_pipe(segue: Segue) -> None:
     assert lines[-1] == ("floor 6 ready, ceiling 8 in all; needs up to 2 replicas more than now (8 instead of 6)")
 
 
+def test_an_approval_that_expires_says_what_follows(segue: Segue, tmp_path: Path) -> None:
+    """The table says how long it asks, and what is taken when nobody answers."""
+    text = (
+        (EXAMPLES / "rollout.yaml").read_text().replace("approval: true", "approval: {expires: 1h, default: approve}")
+    )
+    (tmp_path / "rollout.yaml").write_text(text)
+    ran = segue("plan", str(tmp_path / "rollout.yaml"), "--replicas", "6")
+    assert (ran.code, ran.err) == (0, "")
+    assert "at 50%: verify, approval, else approve after 1h" in ran.out
+
+
 @pytest.mark.parametrize("name", ROLLOUTS)
 @pytest.mark.parametrize("replicas", [1, 4, 1000])
 def test_every_example_can_be_planned(segue: Segue, name: str, replicas: int) -> None:

@@ -52,7 +52,7 @@ async def one_by_one_fleet(one_by_one_stack: Stack) -> AsyncIterator[Lab]:
 async def _manned(stack: Stack) -> AsyncIterator[Lab]:
     async with open_lab(stack) as opened:
         worker = opened.worker()
-        await opened.attended()
+        await worker.serves()
         yield opened
         assert worker.process.poll() is None, f"the shared worker died: see {worker.log}"
         assert worker.stop() == 0

@@ -19,8 +19,7 @@ async def shell(lab: Lab, tmp_path: Path) -> Shell:
 async def test_a_pipeline_reads_plan_start_status_and_report(lab: Lab, shell: Shell) -> None:
     """Plan from the cluster, start and wait: JSON on stdout, exit code 0, and the report is there afterwards."""
     await lab.deploy("chat", 4)
-    lab.worker()
-    await lab.attended()
+    await lab.worker().serves()
     file = shell.spec("chat", strategy={"maxSurge": 1})
     plan = await shell.json("plan", file)
     assert (plan["replicas"], plan["floor"], plan["ceiling"]) == (4, 4, 5)
@@ -40,8 +39,7 @@ async def test_exit_codes_of_start_and_wait(lab: Lab, shell: Shell) -> None:
     """A bad version is 3, one that waits for a person 4, and a caller without patience 6."""
     names = ("bad", "holds", "slow")
     await asyncio.gather(*(lab.deploy(name, 2) for name in names))
-    lab.worker()
-    await lab.attended()
+    await lab.worker().serves()
     crash = {"patch": {"metadata": {"labels": {"segue.dev/fake": "crash-loop"}}}}
     slow = {"images": {"server": "example/chat:2"}, "annotations": {"segue.dev/ready-after": "15s"}}
     bad, held, late = await asyncio.gather(
@@ -58,8 +56,7 @@ async def test_exit_codes_of_start_and_wait(lab: Lab, shell: Shell) -> None:
 async def test_a_second_start_is_refused_or_joins(lab: Lab, shell: Shell) -> None:
     """The second start names the first and the fix; with --join it retargets the one under way."""
     await lab.deploy("chat", 2)
-    lab.worker()
-    await lab.attended()
+    await lab.worker().serves()
     await shell.run("start", shell.spec("chat", strategy=HOLDS_AT_1))
     third = shell.spec("chat", change={"images": {"server": "example/chat:3"}}, strategy=HOLDS_AT_1)
     refused = await shell.run("start", third, expect=REFUSED)
@@ -73,8 +70,7 @@ async def test_a_second_start_is_refused_or_joins(lab: Lab, shell: Shell) -> Non
 async def test_steering_by_name(lab: Lab, shell: Shell) -> None:
     """Pause, resume, scale, approve and watch take namespace/name; what makes no sense is refused with the reason."""
     await lab.deploy("chat", 2)
-    lab.worker()
-    await lab.attended()
+    await lab.worker().serves()
     file, name = shell.spec("chat", strategy=HOLDS_AT_1), f"{lab.namespace}/chat"
     await shell.run("start", file)
 

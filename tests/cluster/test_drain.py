@@ -1,8 +1,9 @@
 """Old replicas leave their Services before they stop, and the next step waits until they have ended."""
 
+import asyncio
 from typing import Any
 
-from harness import Lab
+from harness import Lab, until
 
 BRIDGED = {"lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}
 
@@ -57,3 +58,37 @@ async def test_a_drain_that_takes_too_long_is_left(served: Lab) -> None:
     async with served.case("chat", 2, target=stuck, drain={"timeout": "1s"}) as case:
         report = await case.ends("Completed")
     assert any("have not ended in time" in entry.detail for entry in report.entries)
+
+
+async def test_what_cannot_be_asked_is_not_empty(served: Lab) -> None:
+    """Servers that tell nothing are waited for until the deadline, which is told; a pause brings them back."""
+    unknown = {"quiet": "500ms", "timeout": "4s", "until": {"preset": "vllm"}}
+
+    async def left() -> None:
+        async with served.case("left", 2, drain=unknown) as case:
+            report = await case.ends("Completed")
+        late = [
+            entry.detail for entry in report.entries if entry.what == "warning" and "timeout is over" in entry.detail
+        ]
+        assert len(late) == 2 and all("not known of all" in each for each in late)
+        assert case.watcher.stopped_ready == []
+        case.watcher.assert_within(2, 3)
+
+    async def paused() -> None:
+        async with served.case("paused", 2, drain={**unknown, "timeout": "10m"}) as case:
+            await case.run.until("it waits", lambda status: "to become empty" in status.waiting_for)
+            await until("one is out", lambda: drained(served, "paused") == 1)
+            await case.run.send("pause")
+            await until("it serves again", lambda: drained(served, "paused") == 0)
+            await case.rests()
+            await case.run.send("abort")
+            report = await case.ends("Aborted")
+        assert any(entry.what == "stays" for entry in report.entries)
+
+    await asyncio.gather(left(), paused())
+
+
+def drained(lab: Lab, name: str) -> int:
+    """How many pods say that they are draining."""
+    conditions = [condition for pod in lab.pods(name) for condition in pod.status.conditions or []]
+    return sum(condition.type == "Ready" and condition.reason == "Draining" for condition in conditions)

@@ -255,8 +255,7 @@ async def test_a_rollout_under_way_is_no_finding(lab: Lab, shell: Shell) -> None
     protected = {"container": FINE, "strategy": CALM}
     await lab.deploy("chat", 3, **protected)
     protect(lab, "chat", maxUnavailable=1)
-    lab.worker()
-    await lab.attended()
+    await lab.worker().serves()
     held = {"maxSurge": 0, "maxUnavailable": 2, "waypoints": [{"at": 1, "approval": True}]}
     run = await lab.start("chat", {"images": {"server": f"example/chat:2@sha256:{'1' * 64}"}}, strategy=held)
     await run.until("it asks", lambda s: s.phase == "AwaitingApproval")

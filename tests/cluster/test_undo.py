@@ -133,12 +133,12 @@ async def test_a_version_that_was_left_says_so(served: Lab) -> None:
     async def one(subject: Subject) -> None:
         kind, strategy, name = type(subject), subject.ways[0].strategy, subject.name
         async with served.case(name, 2, kind=kind, strategy=strategy, target={"ready_after": "2s"}) as case:
-            await case.run.until("a move", lambda status: status.moves >= 1)
+            await until("its controller has it", lambda: served.pods(name, "chat:2"))
             await case.run.send("retarget", change=kind.changed(3))
             await case.ends("Completed")
         assert await outcomes(subject) == {1: None, 2: "Superseded", 3: "Completed"}
         async with served.rolled(name, {"revision": 1}, kind=kind) as case:
-            await case.run.until("a move", lambda status: status.moves >= 1)
+            await until("its controller has it", lambda: served.pods(name, "chat:1"))
             await case.run.send("abort")
             await case.ends("Aborted")
         assert await outcomes(subject) == {1: "Aborted", 2: "Superseded", 3: "Completed"}

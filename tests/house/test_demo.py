@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HINDRANCE = node_is_possible()
 real = pytest.param(
     [],
-    ("server=segue.local/mlserver:v2", "0 failed of ", "demo.html"),
+    ("server=segue.local/mlserver:v2", "0 failed of ", "demo.html", "answered as version 'v2', not 'wrong-version'"),
     marks=pytest.mark.skipif(HINDRANCE is not None, reason=f"no real node here: {HINDRANCE}"),
     id="real",
 )

@@ -16,7 +16,7 @@ def node_stack() -> Iterator[Stack]:
     hindrance = node_is_possible()
     if hindrance:
         pytest.skip(f"no real node here: {hindrance}")
-    with stacks.node_stack("test") as started:
+    with stacks.node_stack("test", prometheus=True) as started:
         yield started
 
 

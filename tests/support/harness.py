@@ -21,9 +21,6 @@ from kubernetes import config as kubeconfig
 from kubernetes.aio import config as aioconfig
 from segue_local import Stack
 from subjects import DeploymentSubject, Subject
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError, RPCStatusCode
 from watcher import PodWatcher
@@ -79,6 +76,7 @@ class Lab:
     def __post_init__(self) -> None:
         api = kubeconfig.new_client_from_config(str(self.stack.kubeconfig))
         self.apps, self.core, self.custom = client.AppsV1Api(api), client.CoreV1Api(api), client.CustomObjectsApi(api)
+        self.batch = client.BatchV1Api(api)
         self.core.create_namespace({"metadata": {"name": self.namespace}})
         self._rbac = client.RbacAuthorizationV1Api(api)
         role, binding = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
@@ -97,9 +95,16 @@ class Lab:
         rule = {"apiGroups": [group], "resources": [resource], "verbs": ["get", "list", "watch", "patch"]}
         self._rbac.patch_namespaced_role(role["metadata"]["name"], self.namespace, {"rules": [*role["rules"], rule]})
 
+    def let_make_jobs(self) -> None:
+        """Give the worker's user the optional rights to ask by Jobs."""
+        self._grant_optional("rbac-gates.yaml")
+
     def let_ask_pods(self) -> None:
         """Give the worker's user the optional rights to ask pods by the API server, and to read logs and events."""
-        role, binding = yaml.safe_load_all((ROOT / "deploy/rbac-serving.yaml").read_text())
+        self._grant_optional("rbac-serving.yaml")
+
+    def _grant_optional(self, published: str) -> None:
+        role, binding = yaml.safe_load_all((ROOT / "deploy" / published).read_text())
         self._rbac.create_namespaced_role(self.namespace, role)
         self._rbac.create_namespaced_role_binding(self.namespace, binding)
 
@@ -230,19 +235,6 @@ class Lab:
         self.workers.append(worker)
         return worker
 
-    async def attended(self) -> None:
-        """Wait until a worker asks for work on this lab's task queue: who starts a rollout does not wait for long."""
-        queue = DescribeTaskQueueRequest(
-            namespace=self.temporal.namespace,
-            task_queue=TaskQueue(name=self.task_queue),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
-        )
-
-        async def asked() -> bool:
-            return bool((await self.temporal.workflow_service.describe_task_queue(queue)).pollers)
-
-        await until("a worker on the task queue", asked)
-
     # --- a target that is rolled, and what must be so of it at the end ---
 
     @asynccontextmanager
@@ -343,6 +335,10 @@ class WorkerProcess:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", self._module], env=self._environment, stdout=log, stderr=log, cwd=ROOT
             )
+
+    async def serves(self) -> None:
+        """Wait until it does: a client that starts a rollout does not wait for a worker's start."""
+        await until(f"the worker to serve: {self.log}", lambda: "worker serves" in self.log.read_text())
 
     def kill(self) -> None:
         """SIGKILL: nothing is said, nothing is ended."""

@@ -39,11 +39,9 @@ from watcher import PodWatcher
 
 import activities.cluster
 from activities.cluster import Cluster, Object
-from activities.rollout import Activities
 from segue import contract
-from segue.supervision import SUPERVISIONS
 from worker.__main__ import connect
-from worker.compose import make_worker
+from worker.compose import make_activities, make_worker
 from worker.settings import Settings, load_settings
 from worker.telemetry import set_up_logs
 
@@ -217,7 +215,7 @@ async def _serve(settings: Settings, accident: Accident) -> None:
     worker = make_worker(
         await connect(settings),
         settings,
-        Activities(cluster, {**SUPERVISIONS, **settings.supervised}),
+        make_activities(cluster, settings),
         interceptors=[accident],
     )
     await worker.run()

@@ -29,15 +29,21 @@ class Server:
     image: str
     ready_path: str
     memory: str = "400Mi"
+    metrics_port: int = 8080
 
     def change(self, tag: str, **more: Any) -> dict[str, Any]:
         """The change of a rollout to another of its versions."""
         return {"images": {"server": f"{self.image}:{tag}"}, **more}
 
 
-MLSERVER = Server("segue.local/mlserver", "/v2/health/ready")
+MLSERVER = Server("segue.local/mlserver", "/v2/health/ready", metrics_port=8082)
 STREAMS = Server("segue.local/streams", "/health")
 MODELS = Server("segue.local/models", "/v2/models/m6/ready")
+
+
+def scraping(server: Server) -> dict[str, str]:
+    """The annotations by which a stack's Prometheus finds its pods."""
+    return {"prometheus.io/scrape": "true", "prometheus.io/port": str(server.metrics_port)}
 
 
 @dataclass
@@ -51,7 +57,8 @@ class Serving:
 
     async def deploy(
         self, name: str, server: Server, replicas: int = REPLICAS, tag: str = "v1", *, pre_stop_s: int = BRIDGE_S,
-        grace_s: int = 40, accelerator: str = "", labels: dict[str, str] | None = None, **spec: Any,
+        grace_s: int = 40, accelerator: str = "", labels: dict[str, str] | None = None, scraped: bool = False,
+        env: dict[str, str] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
         """Make a Deployment of real servers and its Service, and wait until it serves; both with the labels."""
         labels = {"app": name, **(labels or {})}
@@ -61,13 +68,14 @@ class Serving:
             "image": f"{server.image}:{tag}",
             "imagePullPolicy": "Never",
             "ports": [{"containerPort": 8080}],
+            "env": [{"name": key, "value": value} for key, value in (env or {}).items()],
             "readinessProbe": {"httpGet": {"path": server.ready_path, "port": 8080}, "periodSeconds": 1},
             "resources": {"requests": {"cpu": "1m", "memory": "10Mi"}, "limits": limits},
         }
         if pre_stop_s:
             container["lifecycle"] = {"preStop": {"sleep": {"seconds": pre_stop_s}}}
         template = {
-            "metadata": {"labels": labels},
+            "metadata": {"labels": labels, "annotations": scraping(server) if scraped else {}},
             "spec": {
                 "containers": [container],
                 "nodeSelector": {"segue.dev/node": "real"},

@@ -11,13 +11,13 @@ from serving import ACCELERATOR, ACCELERATORS
 
 
 @contextmanager
-def plain_stack(kind: str) -> Iterator[Stack]:
+def plain_stack(kind: str, *, prometheus: bool = False) -> Iterator[Stack]:
     """A stack of this process's own; SEGUE_TEST_STACK names one that is up instead, for quick work."""
     given = _given("SEGUE_TEST_STACK")
     if given is not None:
         yield given
         return
-    with tied_stack(f"segue-{kind}-{os.getpid()}", on_progress=_say) as started:
+    with tied_stack(f"segue-{kind}-{os.getpid()}", prometheus=prometheus, on_progress=_say) as started:
         yield started
 
 
@@ -38,14 +38,14 @@ def group_stack(kind: str, *, at_once: bool) -> Iterator[Stack]:
 
 
 @contextmanager
-def node_stack(kind: str) -> Iterator[Stack]:
+def node_stack(kind: str, *, prometheus: bool = False) -> Iterator[Stack]:
     """The same with a real node and the images of all model servers; SEGUE_TEST_NODE names one that is up."""
     given = _given("SEGUE_TEST_NODE")
     if given is not None:
         yield given
         return
     name, resources = f"segue-{kind}-node-{os.getpid()}", {ACCELERATOR: str(ACCELERATORS)}
-    with tied_stack(name, node=True, node_resources=resources, on_progress=_say) as started:
+    with tied_stack(name, node=True, node_resources=resources, prometheus=prometheus, on_progress=_say) as started:
         assert started.node is not None
         started.node.load(ensure_images(_say))
         yield started

@@ -15,7 +15,8 @@ from segue.budget import Budget, objection, resolve_budget
 from segue.decide import Act, Decision, asks_for_room, decide, next_waypoint
 from segue.errors import Refused
 from segue.gates import Result, Verdict
-from segue.gates.policy import GatePolicy, Reaction
+from segue.gates.own import OwnGate, WebhookGate
+from segue.gates.policy import Reaction
 from segue.gates.standing import due
 from segue.messages import (
     Abort,
@@ -515,10 +516,11 @@ def random_rules(dice: random.Random, replicas: int) -> Rules:
     return Rules(strategy=Strategy(**written), readiness=readiness, onFailure=dice.choice(list(OnFailure)), gates=gates)
 
 
-def random_gate(dice: random.Random, name: str) -> GatePolicy:
+def random_gate(dice: random.Random, name: str) -> OwnGate:
     """Make up a gate that is asked again and again."""
-    return GatePolicy(
+    return OwnGate(
         name=name,
+        webhook=WebhookGate(name=name),
         interval=timedelta(seconds=dice.choice((1, 5, 20))),
         count=dice.choice((1, 1, 3)),
         initialDelay=timedelta(seconds=dice.choice((0, 0, 10))),

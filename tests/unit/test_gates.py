@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.gates import Result, Verdict
-from segue.gates.policy import GatePolicy, Reaction
+from segue.gates.own import OwnGate, WebhookGate
+from segue.gates.policy import Reaction
 from segue.gates.standing import breaches, due, lacking, score, stand, standings, unopened
 from segue.gates.tally import ALONG, Tally
 from segue.observation import Version
@@ -19,8 +20,8 @@ PASS, FAIL, UNSURE, AWAY = "pass", "fail", "inconclusive", "away"
 NOW = 1_000.0
 
 
-def gate(name: str = "errors", **more: Any) -> GatePolicy:
-    return GatePolicy(name=name, **more)
+def gate(name: str = "errors", **more: Any) -> OwnGate:
+    return OwnGate(name=name, webhook=WebhookGate(name=name), **more)
 
 
 def verdict(answer: str, name: str = "errors") -> Verdict:
@@ -28,7 +29,7 @@ def verdict(answer: str, name: str = "errors") -> Verdict:
     return Verdict(gate=name, result=result, why=f"it is {answer}", counts=answer != AWAY)
 
 
-def tally(policy: GatePolicy, *answers: str, sitting: int = 0) -> Tally:
+def tally(policy: OwnGate, *answers: str, sitting: int = 0) -> Tally:
     found = Tally(gate=policy.name, opened=NOW).reopened(policy, sitting, NOW)
     for answer in answers:
         found = found.after(policy, verdict(answer, policy.name), NOW)
@@ -184,7 +185,11 @@ def test_what_is_lacking() -> None:
 )
 def test_bad_policies(written: dict[str, Any], field: str, fix: str) -> None:
     """Refused with field, value and fix."""
-    spec = {"target": {"name": "chat"}, "change": {"images": {"a": "b:1"}}, "gates": [{"name": "errors", **written}]}
+    spec = {
+        "target": {"name": "chat"},
+        "change": {"images": {"a": "b:1"}},
+        "gates": [{"name": "errors", "webhook": {"name": "x"}, **written}],
+    }
     with pytest.raises(Exception, match="gates") as refused:
         read_rollout({"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "x"}, "spec": spec})
     assert f"spec.gates[0].{field}" in str(refused.value) and fix in str(refused.value)

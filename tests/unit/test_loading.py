@@ -85,7 +85,7 @@ def seen(**models: Standing) -> list[ModelSeen]:
 
 
 def test_the_ledger_finds_what_is_loaded_elsewhere() -> None:
-    """A model that is ready on an old pod, and not on a new one at two looks, is critical; the verdict is final."""
+    """What is ready on an old pod, and stays unavailable on a new one, is critical; the verdict is final."""
     ledger, limits = Ledger(), rules()
     old, new = replica("old", started=T0 - 500, ready=T0 - 400), replica("new")
     everything = seen(a=LOADED, b=LOADED, c=LOADED, d=LOADED)
@@ -94,16 +94,31 @@ def test_the_ledger_finds_what_is_loaded_elsewhere() -> None:
     problem = ledger.problem(limits, new, T0 + 2)
     assert problem is not None and not problem.hopeless
     assert problem.message == "1 of 4 models loaded, waiting for a, b, c"
-    ledger.note(limits, new, seen(a=UNAVAILABLE, b=UNAVAILABLE, c=UNAVAILABLE, d=LOADED), T0 + 3)
-    problem = ledger.problem(limits, new, T0 + 3)
+    ledger.note(limits, new, seen(a=UNAVAILABLE, b=UNAVAILABLE, c=UNAVAILABLE, d=LOADED), T0 + 91)
+    problem = ledger.problem(limits, new, T0 + 91)
+    assert problem is not None and not problem.hopeless, "their turn may still come"
+    ledger.note(limits, new, seen(a=UNAVAILABLE, b=UNAVAILABLE, c=UNAVAILABLE, d=LOADED), T0 + 92)
+    problem = ledger.problem(limits, new, T0 + 92)
     assert problem is not None and problem.hopeless and "(a, b, c)" in problem.message
-    ledger.note(limits, new, everything, T0 + 9)
-    assert ledger.problem(limits, new, T0 + 9) == problem
+    ledger.note(limits, new, everything, T0 + 99)
+    assert ledger.problem(limits, new, T0 + 99) == problem
     assert ledger.problem(limits, new, T0 + 999) == problem
     restarted = replica("new", restarts=1)
     ledger.keep([old, restarted])
-    ledger.note(limits, restarted, everything, T0 + 10)
-    assert ledger.problem(limits, restarted, T0 + 10) is None
+    ledger.note(limits, restarted, everything, T0 + 100)
+    assert ledger.problem(limits, restarted, T0 + 100) is None
+
+
+def test_models_that_come_one_by_one_are_waited_for() -> None:
+    """A server that gives no reasons shows those whose turn has not come as it shows those that failed."""
+    ledger, limits = Ledger(), rules(loadTimeout="5s")
+    old, new = replica("old", started=T0 - 500, ready=T0 - 400), replica("new")
+    ledger.note(limits, old, seen(a=LOADED, b=LOADED, c=LOADED, d=LOADED), T0)
+    for n, loaded in enumerate(["", "a", "ab", "abc", "abcd"]):
+        models = {name: LOADED if name in loaded else UNAVAILABLE for name in "abcd"}
+        for second in (0, 2, 4):
+            ledger.note(limits, new, seen(**models), T0 + 5 * n + second)
+    assert ledger.problem(limits, new, T0 + 25) is None
 
 
 def test_what_is_loading_is_waited_for() -> None:

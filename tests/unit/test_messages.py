@@ -23,7 +23,7 @@ from segue.messages import (
     receive,
 )  # fmt: skip
 from segue.observation import Cause, Foreign, Problem, Version
-from segue.spec import Change, Strategy, Waypoint
+from segue.spec import Approval, Change, Strategy, Waypoint
 from segue.state import Goal, Outcome, Phase, Reached, State, requested
 
 NOW = 1_000.0
@@ -126,6 +126,48 @@ def test_an_approval_passes_only_after_the_hold() -> None:
     approved = receive(Approve(by="her"), both, NOW)
     assert approved.passing(NOW + 59).waypoint is not None
     assert approved.passing(NOW + 60).waypoint is None
+
+
+def asking(default: str, hold_s: float = 0.0) -> State:
+    """A state that asks for an hour, with a default."""
+    approval = Approval.model_validate({"expires": "1h", "default": default})
+    return CLAIMED.after_verify((0, Waypoint(at="25%", approval=approval, hold=timedelta(seconds=hold_s))), NOW)
+
+
+def test_an_approval_that_expires_takes_its_default() -> None:
+    """Nobody answers: it is passed, or goes back, and the report says that nobody did."""
+    approved = asking("approve").passing(NOW + 3600)
+    assert approved.passed == (0,) and approved.log[-2].who == "nobody (default)"
+    rejected = asking("reject").passing(NOW + 3600)
+    assert (rejected.goal, rejected.ending) == (Goal.BACK, Outcome.ROLLED_BACK)
+    assert str(rejected.failure) == "Rejected: at waypoint 25%: nobody answered within 1h"
+    assert asking("reject").passing(NOW + 3599).waypoint is not None
+
+
+def test_what_an_expiring_approval_waits_for() -> None:
+    """It says what comes when nobody answers, and the timer is the nearest of what ends by itself."""
+    reached = asking("reject", hold_s=600).waypoint
+    assert reached is not None
+    assert reached.waits_for(NOW) == "the hold of waypoint 25% and approval at waypoint 25%, else reject in 1h"
+    assert reached.waits_for(NOW + 1080.4) == "approval at waypoint 25%, else reject in 42m"
+    assert reached.waits_for(NOW + 3000, kept=True).endswith("else reject at 1970-01-01 01:16:40 UTC")
+    assert [reached.next_at(NOW + s) for s in (0, 600, 3600)] == [NOW + 600, NOW + 3600, None]
+
+
+def test_an_answer_in_time_ends_the_waiting() -> None:
+    """Who said it and why is recorded; a hold that is not over is still waited for, and nothing expires any more."""
+    approved = receive(Approve(by="her", reason="looks good"), asking("reject", hold_s=7200), NOW + 5)
+    assert (approved.log[-1].detail, approved.log[-1].who) == ("waypoint 25%: looks good", "her")
+    assert approved.passing(NOW + 3601).goal is Goal.FORWARD
+    assert approved.waypoint is not None and approved.waypoint.next_at(NOW + 5) == NOW + 7200
+    assert approved.passing(NOW + 7200).passed == (0,)
+
+
+def test_a_pause_keeps_an_approval_from_expiring() -> None:
+    """A person who paused may still answer; nothing is taken for an answer meanwhile."""
+    paused = receive(Pause(by="her"), asking("reject"), NOW)
+    assert paused.passing(NOW + 9999).goal is Goal.FORWARD
+    assert receive(Approve(by="her"), paused, NOW + 9999).goal is Goal.FORWARD
 
 
 def test_a_promote_ends_holds_but_no_approval() -> None:

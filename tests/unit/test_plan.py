@@ -66,6 +66,13 @@ def test_of_two_waypoints_at_one_count_the_longer_and_the_asking_holds() -> None
     assert (shown["hold"], shown["approval"]) == ("30s", True)
 
 
+def test_an_approval_that_expires_is_in_the_plan() -> None:
+    """With how long it asks, and what is taken when nobody answers."""
+    plan = make_plan(Strategy(waypoints=[{"at": 2, "approval": {"expires": "1h"}}]), 4)
+    shown = next(s.waypoint for s in plan.stages if s.waypoint)
+    assert shown["approval"] == {"expires": "1h", "default": "reject"}
+
+
 def test_a_retarget_plans_away_the_surplus_first() -> None:
     """From five old ones of two versions, with R=4, the plan never has more than the ceiling of five."""
     plan = make_plan(Strategy(maxSurge=1, maxUnavailable=0), 4, old=5, parent="v1")

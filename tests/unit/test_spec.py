@@ -32,6 +32,14 @@ class Bad(NamedTuple):
 SUPERVISED = "target: {name: a, kind: Supervised, resource: ServingRuntime}"
 PAIR = "kind: DeploymentPair, old: a"
 S, W = "spec.strategy.", "spec.strategy.waypoints[0]"
+G = "spec.gates[0]."
+
+
+def gate(what: str) -> str:
+    """One gate of one's own; its name is `mine` unless it is said."""
+    said = what if "name: A_b" in what else "{name: mine, " + what.removeprefix("{")
+    return f"spec: {{gates: [{said}]}}"
+
 
 BAD = [
     # The file itself
@@ -140,6 +148,49 @@ BAD = [
         "write a longer deadline"),
     Bad("restarts-negative", "spec: {readiness: {maxRestarts: -1}}", "spec.readiness.maxRestarts", "-1",
         "write 0 or more"),
+    # Old replicas that are to be empty
+    Bad("until-none", "spec: {drain: {until: {}}}", "spec.drain.until", "give exactly one of preset", "and metrics"),
+    Bad("until-both", "spec: {drain: {until: {preset: vllm, metrics: [a]}}}", "spec.drain.until", "exactly one of", ""),
+    Bad("until-preset", "spec: {drain: {until: {preset: triton}}}", "spec.drain.until.preset", "'triton'", "'vllm'"),
+    Bad("until-name", "spec: {drain: {until: {metrics: ['a b']}}}", "spec.drain.until.metrics[0]", "'a b'",
+        "must match"),
+    Bad("until-path", "spec: {drain: {until: {preset: tgi, path: 'http://a/'}}}", "spec.drain.until.path", "'http://a/'",
+        "must match"),
+    Bad("until-kind", "spec: {target: {kind: StatefulSet, name: a}, drain: {until: {preset: tgi}}}", "spec.drain.until",
+        "is not for a StatefulSet", "preStop"),
+    # An approval that expires
+    Bad("expires-none", "spec: {strategy: {waypoints: [{at: 1, approval: {}}]}}", W + ".approval.expires",
+        "is missing", "add it"),
+    Bad("expires-long", "spec: {strategy: {waypoints: [{at: 1, approval: {expires: 999h}}]}}",
+        W + ".approval.expires", "'999h'", "write 1s to 720h"),
+    Bad("default", "spec: {strategy: {waypoints: [{at: 1, approval: {expires: 1h, default: no}}]}}",
+        W + ".approval.default", "False", "'reject' or 'approve'"),
+    # Gates of one's own
+    Bad("gate-none", gate("{}"), G + "name", "says not what is asked", "give exactly one of job, webhook, plugin"),
+    Bad("gate-two", gate("{webhook: {name: a}, plugin: {name: b}}"), G + "name", "gives webhook and plugin", "exactly"),
+    Bad("gate-name", gate("{name: A_b, webhook: {name: a}}"), G + "name", "'A_b'", "must match"),
+    Bad("gate-unknown", gate("{http: {url: 'http://a'}}"), G + "http", "check its spelling", "segue schema"),
+    Bad("gate-interval", gate("{webhook: {name: a}, interval: 0s}"), G + "interval", "'0s'", "write 1s to 1h"),
+    Bad("hook-url", gate("{webhook: {name: a, url: 'http://b/'}}"), G + "webhook.url", "'http://b/'", "its spelling"),
+    Bad("hook-address", gate("{webhook: {name: 'http://b/'}}"), G + "webhook.name", "'http://b/'", "must match"),
+    Bad("plugin-path", gate("{plugin: {name: '../a'}}"), G + "plugin.name", "'../a'", "must match"),
+    Bad("plugin-long", gate("{plugin: {name: a, timeout: 5m}}"), G + "plugin.timeout", "'5m'", "write 1s to 60s"),
+    Bad("plugin-secret", gate("{plugin: {name: a, with: {b: [{api_key: hunter2}]}}}"), G + "plugin.with.b[0].api_key",
+        "'***'", "read it in the plugin"),
+    Bad("plugin-large", gate(f"{{plugin: {{name: a, with: {{b: {'x' * 17_000}}}}}}}"), G + "plugin.with", "characters",
+        "keep it within"),
+    Bad("job-no-image", gate("{job: {command: [a]}}"), G + "job.image", "is missing", "add it"),
+    Bad("job-secret", gate("{job: {image: a, env: {TOKEN: hunter2}}}"), G + "job.env.TOKEN", "'***'", "use valueFrom"),
+    Bad("job-option", gate("{job: {image: a, args: [--api-key=hunter2]}}"), G + "job.args[0]", "'***'", "$(NAME)"),
+    Bad("job-reserved", gate("{job: {image: a, env: {SEGUE_TARGET: x}}}"), G + "job.env.SEGUE_TARGET", "'...'",
+        "take another name"),
+    Bad("job-label", gate("{job: {image: a, labels: {segue.dev/gate: x}}}"), G + "job.labels.segue.dev/gate", "'...'",
+        "leave it out"),
+    Bad("job-deadline", gate("{job: {image: a, activeDeadlineSeconds: 0}}"), G + "job.activeDeadlineSeconds", "0",
+        "write 1 or more"),
+    Bad("job-root", gate("{job: {image: a, runAsUser: 0}}"), G + "job.runAsUser", "0", "write 1 or more"),
+    Bad("job-privileged", gate("{job: {image: a, privileged: true}}"), G + "job.privileged", "True", "its spelling"),
+    Bad("job-text", gate("{job: a:1}"), G + "job", "'a:1'", "write `name: value` lines"),
     Bad("on-failure", "spec: {onFailure: ignore}", "spec.onFailure", "'ignore'", "write 'rollback' or 'pause'"),
 ]  # fmt: skip
 

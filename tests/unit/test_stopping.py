@@ -57,6 +57,16 @@ def test_without_a_hook_the_share_and_the_remedy_are_told() -> None:
     assert "on a way back" in back
 
 
+def test_with_evidence_only_the_way_back_cuts() -> None:
+    """Old replicas may be killed sooner than their streams end; of new ones that is told, for a way back."""
+    rules = Rules(drain=Drain.model_validate({"timeout": "10m", "until": {"preset": "vllm"}}))
+    hooked = Hook(container="server", has_pre_stop=True, sleep_s=5.0)
+    short, long = (Stopping(grace_s=grace_s, hooks=(hooked,)) for grace_s in (30.0, 700.0))
+    assert losses(short, long, rules, 4) == ()
+    (said,) = losses(short, short, rules, 4)
+    assert "streams may be cut on a way back" in said and "30 s later" in said
+
+
 def test_drain_leaves_only_the_way_back() -> None:
     bare = stopping_of(template(None, grace=60))
     (back,) = losses(bare, bare, DRAIN, 4)

@@ -55,6 +55,13 @@ BINARIES = (
 )
 # Part of a stack only where it is asked for.
 LWS = Binary("lws", "lws", "sigs.k8s.io/lws/cmd")
+# Debian's cannot find pods; of this one all discoveries but Kubernetes' (and files) are left out.
+PROMETHEUS = Binary(
+    "prometheus",
+    "prometheus",
+    "github.com/prometheus/prometheus/cmd/prometheus",
+    tags="remove_all_sd,enable_kubernetes_sd",
+)
 # Not part of a stack, and built only when asked for; its main package is ours, in the group's folder.
 K6 = Binary("k6", "k6", "segue.local/k6")
 

@@ -17,12 +17,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from segue_local.apply import apply
-from segue_local.build import K6, LWS, NODE_BINARIES, ensure_built
+from segue_local.build import K6, LWS, NODE_BINARIES, PROMETHEUS, ensure_built
 from segue_local.errors import LocalStackError, Refused, StackNotRunning
 from segue_local.gateway import ensure_definitions
 from segue_local.images import ensure_images
 from segue_local.lws import FILES
 from segue_local.node.machine import node_is_possible
+from segue_local.prometheus import SCRAPE_INTERVAL_S
 from segue_local.stack import PartStatus, Stack
 
 app = typer.Typer(
@@ -56,16 +57,32 @@ def up(
     node: Annotated[bool, typer.Option("--node", help="A real node that runs containers (Linux, root).")] = False,
     lws: Annotated[bool, typer.Option("--lws", help="With LeaderWorkerSet, its controller and its webhooks.")] = False,
     gateway: Annotated[bool, typer.Option("--gateway", help="With the kinds of the Gateway API.")] = False,
+    prometheus: Annotated[
+        bool, typer.Option("--prometheus", help="With a Prometheus, which scrapes annotated pods.")
+    ] = False,
+    scrape_interval_s: Annotated[
+        float, typer.Option("--scrape-interval", help="Of Prometheus, in seconds.")
+    ] = SCRAPE_INTERVAL_S,
 ) -> None:
     """Start the stack and return when all of it answers; the servers are built the first time (minutes)."""
     started = time.monotonic()
     with _errors():
-        stack = Stack.up(name, fake_nodes=nodes, node=node, lws=lws, on_progress=_say)
+        stack = Stack.up(
+            name,
+            fake_nodes=nodes,
+            node=node,
+            lws=lws,
+            prometheus=prometheus,
+            scrape_interval_s=scrape_interval_s,
+            on_progress=_say,
+        )
         if gateway:
             stack.add_gateway_api(_say)
     option = "" if name == "default" else f" --name {name}"
     print(f"Stack {name} is up ({time.monotonic() - started:.1f} s).")
     print(f"  Temporal UI   {stack.temporal_ui}")
+    if stack.prometheus is not None:
+        print(f"  Prometheus    {stack.prometheus}")
     if stack.node is not None:
         print(f"  run inside    {shlex.join(stack.node.command([]))} COMMAND")
     print(f'  use it        eval "$(segue local env{option})"')
@@ -128,7 +145,7 @@ def build(
         if not everything:
             return
         ensure_definitions(_say)
-        ensure_built(_say, [LWS])
+        ensure_built(_say, [LWS, PROMETHEUS])
         FILES.ensure(_say)
         hindrance = node_is_possible()
         if hindrance is not None:

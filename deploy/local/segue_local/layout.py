@@ -51,6 +51,16 @@ class Layout:
         """The configuration of LeaderWorkerSet's controller, when there is one."""
         return self.root / "lws.yaml"
 
+    @property
+    def prometheus_configuration(self) -> Path:
+        """What Prometheus scrapes, when there is one."""
+        return self.root / "prometheus.yaml"
+
+    @property
+    def prometheus_targets(self) -> Path:
+        """A folder of files that name more of what it scrapes."""
+        return self.root / "targets"
+
     def log(self, part: str) -> Path:
         """What a part said, all its starts in one file."""
         return self.root / "logs" / f"{part}.log"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segue_local import lws
+from segue_local import lws, prometheus
 from segue_local.kube import KubeClient, fetch, tls
 from segue_local.layout import Layout
 from segue_local.node.network import SERVICES, Network
@@ -31,9 +31,13 @@ PORTS: Mapping[str, tuple[str, ...]] = {
     "kube-scheduler": ("kube-scheduler",),
     "kwok": ("kwok",),
     "lws": lws.PORTS,
+    "prometheus": ("prometheus",),
 }
 LWS = "lws"
-PARTS = tuple(part for part in PORTS if part != LWS)
+PROMETHEUS = "prometheus"
+OPTIONAL = (LWS, PROMETHEUS)
+PARTS = tuple(part for part in PORTS if part not in OPTIONAL)
+"""What every stack has."""
 
 _STAGES = Path(__file__).parent / "kwok" / "stages.yaml"
 FEATURE_GATES: Mapping[str, bool] = {"MaxUnavailableStatefulSet": True}
@@ -82,6 +86,7 @@ class Blueprint:
             "kube-scheduler": self._scheduler,
             "kwok": lambda: self._kwok(start_number),
             "lws": self._lws,
+            "prometheus": self._prometheus,
         }
         return [str(self.binaries[part]), *arguments[part]()]
 
@@ -95,6 +100,7 @@ class Blueprint:
             "kube-scheduler": lambda: self._healthy("kube-scheduler"),
             "kwok": self._nodes_kept,
             "lws": self._lws_answers,
+            "prometheus": lambda: self._answers("prometheus", "/-/ready"),
         }
         probes[part]()
 
@@ -238,15 +244,23 @@ class Blueprint:
     def _lws(self) -> list[str]:
         return [f"--config={self.layout.lws_configuration}", f"--kubeconfig={self.layout.kubeconfig('lws')}"]
 
+    def _prometheus(self) -> list[str]:
+        layout = self.layout
+        return prometheus.arguments(
+            layout.prometheus_configuration, layout.data / "prometheus", self.ports["prometheus"]
+        )
+
+    def _answers(self, port: str, path: str) -> None:
+        fetch(f"http://127.0.0.1:{self.ports[port]}{path}")
+
     def _lws_answers(self) -> None:
-        fetch(f"http://127.0.0.1:{self.ports['lws-health']}/readyz")
+        self._answers("lws-health", "/readyz")
         lws.answers(self.ports["lws"])
 
     def _temporal_answers(self) -> None:
         # The frontend's HTTP port is the same service: no gRPC library is needed to ask.
-        url = f"http://127.0.0.1:{self.ports['temporal-http']}/api/v1/namespaces/{NAMESPACE}"
-        fetch(url)
-        fetch(f"http://127.0.0.1:{self.ports['temporal-ui']}/api/v1/cluster-info")
+        self._answers("temporal-http", f"/api/v1/namespaces/{NAMESPACE}")
+        self._answers("temporal-ui", "/api/v1/cluster-info")
 
     def _etcd_answers(self) -> None:
         cert, key = self.layout.pair("etcd")
@@ -268,7 +282,7 @@ class Blueprint:
         for name, ready in nodes.items():
             if not ready or name not in leases:
                 raise ValueError(f"node {name} is not Ready yet")
-        fetch(f"http://127.0.0.1:{self.ports['kwok']}/readyz")
+        self._answers("kwok", "/readyz")
 
     def fake_nodes(self) -> dict[str, bool]:
         """The names of the fake nodes, and whether each is Ready."""

@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from types import MappingProxyType
 
 from segue_local import lws, parts, ports, processes
 from segue_local import node as real_node
-from segue_local.build import BINARIES, LWS, NODE_BINARIES, Progress, ensure_built
+from segue_local.build import BINARIES, LWS, NODE_BINARIES, PROMETHEUS, Progress, ensure_built
 from segue_local.errors import LocalStackError, PartFailed, Refused, StackNotRunning
 from segue_local.gateway import add_definitions, ensure_definitions
 from segue_local.layout import MASTERS, Layout
@@ -30,6 +31,7 @@ from segue_local.node.handle import Node
 from segue_local.node.servers import NODE_PARTS, NodeServers
 from segue_local.parts import PARTS, PORTS, Blueprint
 from segue_local.paths import stacks_dir, state_dir
+from segue_local.prometheus import SCRAPE_INTERVAL_S, configuration, write_targets
 from segue_local.state import NodeRecord, PartRecord, State
 
 DEFAULT_NODE_RESOURCES: Mapping[str, str] = MappingProxyType(
@@ -72,7 +74,13 @@ class _Plan:
     node_resources: Mapping[str, str] | None
     feature_gates: Mapping[str, bool]
     lws: bool
+    prometheus: bool
+    scrape_interval_s: float
     say: Progress
+
+    def has(self, part: str) -> bool:
+        """Whether it is a part of the stack that was asked for."""
+        return {parts.LWS: self.lws, parts.PROMETHEUS: self.prometheus}.get(part, True)
 
     @property
     def fake_resources(self) -> Mapping[str, str]:
@@ -124,6 +132,8 @@ class Stack:
         node_resources: Mapping[str, str] | None = None,
         feature_gates: Mapping[str, bool] | None = None,
         lws: bool = False,
+        prometheus: bool = False,
+        scrape_interval_s: float = SCRAPE_INTERVAL_S,
         on_progress: Callable[[str], None] | None = None,
     ) -> Stack:
         """Start a stack and return when all of it answers; one that is up already is returned as it is.
@@ -132,7 +142,9 @@ class Stack:
         without one gets 3 fake nodes unless told otherwise, a stack with one none. ``node_resources`` are what each
         fake node has; the real node gets those among them that it cannot have by itself, as
         ``example.com/accelerator``. Fake nodes have label ``segue.dev/node=fake``. ``feature_gates`` are those of the
-        API server and the controller manager; ``lws`` adds LeaderWorkerSet with its controller and webhooks.
+        API server and the controller manager; ``lws`` adds LeaderWorkerSet with its controller and webhooks,
+        ``prometheus`` a Prometheus that scrapes pods annotated with ``prometheus.io/scrape``, every
+        ``scrape_interval_s``.
 
         Builds the servers when they are not there yet (minutes, once). What an earlier start of the same
         name left broken is removed first. ``on_progress`` takes one line at a time, from several threads.
@@ -143,24 +155,22 @@ class Stack:
         fake_nodes = (0 if node else 3) if fake_nodes is None else fake_nodes
         if fake_nodes < 1 and not node:
             raise Refused(f"{fake_nodes} fake nodes cannot run a pod: ask for 1 or more")
+        if not 0.1 <= scrape_interval_s <= 3600:
+            raise Refused(f"{scrape_interval_s:g} s between two scrapes: ask for 0.1 to 3600")
         say = on_progress or (lambda _line: None)
         if node:
             machine.prepare(say)
-        plan = _Plan(
-            ensure_built(on_progress, BINARIES + NODE_BINARIES * node + (LWS,) * lws),
-            fake_nodes,
-            node,
-            node_resources,
-            feature_gates or {},
-            lws,
-            say,
-        )
+        wanted = BINARIES + NODE_BINARIES * node + (LWS,) * lws + (PROMETHEUS,) * prometheus
+        binaries = ensure_built(on_progress, wanted)
+        gates = feature_gates or {}
+        plan = _Plan(binaries, fake_nodes, node, node_resources, gates, lws, prometheus, scrape_interval_s, say)
         with _locked(name):
             running = cls.find(name)
             if running is not None and all(part.alive for part in running.status()):
                 if node and running.node is None:
                     raise Refused(f"stack {name} is up without a real node: take it down first, or use another name")
-                if (lws and not running._state.lws) or (feature_gates or {}) != dict(running._state.feature_gates):
+                lacks = [part for part in parts.OPTIONAL if plan.has(part) and part not in running._parts]
+                if lacks or gates != dict(running._state.feature_gates):
                     raise Refused(f"stack {name} is up otherwise: take it down first, or use another name")
                 say(f"stack {name} is up already")
                 return running
@@ -234,9 +244,24 @@ class Stack:
         """The URL of Temporal's web UI."""
         return f"http://127.0.0.1:{self._state.ports['temporal-ui']}"
 
+    @property
+    def prometheus(self) -> str | None:
+        """The URL of its Prometheus; None for a stack without one."""
+        return f"http://127.0.0.1:{self._state.ports[parts.PROMETHEUS]}" if self._state.prometheus else None
+
+    def scrape(self, name: str, addresses: Sequence[str], labels: Mapping[str, str] | None = None) -> None:
+        """Let its Prometheus scrape servers on this machine (host:port) besides pods; the same name anew replaces them.
+
+        Raises ``Refused`` for a stack without a Prometheus.
+        """
+        self._check(parts.PROMETHEUS)
+        write_targets(self._layout.prometheus_targets / f"{name}.yaml", list(addresses), dict(labels or {}))
+
     def env(self) -> dict[str, str]:
         """The environment that points clients, workers and kubectl at this stack."""
+        providers = {"SEGUE_PROMETHEUS": json.dumps({"default": {"url": self.prometheus}})} if self.prometheus else {}
         return {
+            **providers,
             "KUBECONFIG": str(self.kubeconfig),
             "TEMPORAL_ADDRESS": self.temporal_address,
             "TEMPORAL_NAMESPACE": parts.NAMESPACE,
@@ -310,10 +335,11 @@ class Stack:
     def _start(cls, name: str, plan: _Plan) -> Stack:
         layout = Layout(state_dir(name))
         record = plan.node_record(layout.root)
-        names = [port for part, group in PORTS.items() if part != parts.LWS or plan.lws for port in group]
+        names = [port for part, group in PORTS.items() if plan.has(part) for port in group]
         chosen = ports.pick(names, _ports_of_all_stacks())
         binaries = {binary: str(path) for binary, path in plan.binaries.items()}
-        stack = cls(State(name, chosen, binaries, node=record, feature_gates=plan.feature_gates, lws=plan.lws))
+        state = State(name, chosen, binaries, node=record, feature_gates=plan.feature_gates, lws=plan.lws)
+        stack = cls(dataclasses.replace(state, prometheus=plan.prometheus))
         layout.create([] if record is None else [stack._blueprint.api_host])
         stack._save()
         stack._write_kubeconfigs()
@@ -332,7 +358,7 @@ class Stack:
         # All act as masters: a controller manager that is bound by roles needs a token for each controller.
         users = {"admin": "admin", "kwok": "kwok"}
         users |= {part: f"system:{part}" for part in ("kube-controller-manager", "kube-scheduler")}
-        users |= {parts.LWS: "lws"} if self._state.lws else {}
+        users |= {part: part for part in parts.OPTIONAL if part in self._parts}
         for stem, user in users.items():
             self._layout.write_kubeconfig(stem, self._blueprint.api_server, user, [MASTERS])
 
@@ -377,6 +403,9 @@ class Stack:
                 aside.append(pool.submit(guarded, lambda: begin("kube-scheduler")))
                 if plan.lws:
                     aside.append(pool.submit(guarded, groups))
+                if plan.prometheus:
+                    self._prepare_prometheus(plan.scrape_interval_s)
+                    aside.append(pool.submit(guarded, lambda: begin(parts.PROMETHEUS)))
                 if plan.node:
                     aside.append(pool.submit(guarded, lambda: agents(runtime)))
                 nodes()
@@ -395,6 +424,12 @@ class Stack:
         for pair, name in zip(self._layout.pair("components"), ("tls.crt", "tls.key"), strict=True):
             (certificates / name).symlink_to(pair)
         self._layout.lws_configuration.write_text(lws.configuration(self._state.ports, certificates))
+
+    def _prepare_prometheus(self, interval_s: float) -> None:
+        layout = self._layout
+        layout.prometheus_targets.mkdir(mode=0o700)
+        kubeconfig = layout.kubeconfig(parts.PROMETHEUS)
+        layout.prometheus_configuration.write_text(configuration(kubeconfig, layout.prometheus_targets, interval_s))
 
     def _add_lws_webhooks(self) -> None:
         manifests = lws.FILES.ensure()[-1]
@@ -464,7 +499,8 @@ class Stack:
 
     @property
     def _parts(self) -> tuple[str, ...]:
-        return PARTS + (parts.LWS,) * self._state.lws + NODE_PARTS * (self._node is not None)
+        optional = (parts.LWS,) * self._state.lws + (parts.PROMETHEUS,) * self._state.prometheus
+        return PARTS + optional + NODE_PARTS * (self._node is not None)
 
     @property
     def _init(self) -> int:

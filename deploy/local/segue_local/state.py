@@ -43,7 +43,7 @@ class NodeRecord:
 
 @dataclass(frozen=True)
 class State:
-    """A stack on disk: with the cluster's feature gates, and whether it has LeaderWorkerSet's controller.
+    """A stack on disk: with the cluster's feature gates, and whether it has the parts that not every stack has.
 
     ``complete`` is set once all of it answered.
     """
@@ -55,6 +55,7 @@ class State:
     node: NodeRecord | None = None
     feature_gates: Mapping[str, bool] = field(default_factory=dict)
     lws: bool = False
+    prometheus: bool = False
     complete: bool = False
 
     def with_part(self, part: str, record: PartRecord) -> State:

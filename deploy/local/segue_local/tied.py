@@ -24,6 +24,7 @@ def tied_stack(
     node_resources: Mapping[str, str] | None = None,
     feature_gates: Mapping[str, bool] | None = None,
     lws: bool = False,
+    prometheus: bool = False,
     on_progress: Callable[[str], None] | None = None,
 ) -> Iterator[Stack]:
     """Start a stack as ``Stack.up`` does, and remove it at the end of the block or of this process.
@@ -46,6 +47,7 @@ def tied_stack(
             node_resources=node_resources,
             feature_gates=feature_gates,
             lws=lws,
+            prometheus=prometheus,
             on_progress=on_progress,
         )
     finally:

@@ -1,0 +1,227 @@
+"""Asks by a Kubernetes Job in the target's namespace: Complete passes, Failed fails.
+
+A Job is named by its measurement, so that asking again finds it. It belongs to the target, and goes with it, when the
+rollout ends, or an hour after its own end. The last lines of its log come with its pod's status
+(``terminationMessagePolicy: FallbackToLogsOnError``): no right to read logs is needed, and no way to the node.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from activities.cluster import Cluster, Object
+from activities.gates.base import GateContext
+from segue.containerspec import EnvFrom
+from segue.errors import Conflict, NotAllowed, NotFound, Refused
+from segue.gates.own import JobGate, OwnGate
+from segue.gates.question import Question, measurement_key, question_of, rollout_key, unanswered
+from segue.gates.verdict import Evidence, Result, Verdict
+from segue.masking import masked, tail
+from segue.spec import SupervisedTarget, Target
+from segue.supervision import SUPERVISIONS, Supervision
+
+ROLLOUT_LABEL, GATE_LABEL = "segue.dev/gate-rollout", "segue.dev/gate"
+KEPT_S = 3600
+"""How long a Job is kept after its end, where the rollout does not end before: for a person to look at."""
+PATIENCE_S = 60.0
+"""How long one question waits for the end; then it is inconclusive so far, and asked again after the interval."""
+POLL_S = 1.0
+MAX_LINES, LAST_LINES = 20, 3
+VERBS = ("create", "get", "list", "delete")
+FIX = "grant it: kubectl apply -n {namespace} -f deploy/rbac-gates.yaml"
+_RESOURCES = {
+    "Deployment": "deployments",
+    "DeploymentPair": "deployments",
+    "StatefulSet": "statefulsets",
+    "LeaderWorkerSet": "leaderworkersets.leaderworkerset.x-k8s.io/v1",
+}
+
+
+class JobAsker:
+    """Makes Jobs, and reads how they ended."""
+
+    def __init__(self, cluster: Cluster, supervisions: Mapping[str, Supervision] = SUPERVISIONS) -> None:
+        self._cluster = cluster
+        self._supervisions = supervisions
+
+    async def refuse(self, asked: JobGate, target: Target, field: str) -> None:
+        """Refuse a Job that this worker may not make, or that the API server does not take.
+
+        Raises:
+            Refused: with the fix.
+        """
+        namespace = target.namespace
+        allowed = await asyncio.gather(*(self._cluster.may(verb, "batch", "jobs", namespace) for verb in VERBS))
+        missing = [verb for verb, may in zip(VERBS, allowed, strict=True) if not may]
+        if missing:
+            why = f"needs a Job, and the worker may not {', '.join(missing)} jobs in {namespace}"
+            raise NotAllowed(why, field=f"{field}.job", fix=FIX.format(namespace=namespace))
+        try:
+            made = job_of(asked, "segue-gate-tried", {}, {}, await self._owner(target))
+            await self._cluster.create_job(namespace, made, dry_run=True)
+        except Refused as error:
+            raise Refused(error.why, field=f"{field}.job", fix="correct it so that the API server takes it") from error
+
+    async def ask(self, gate: OwnGate, context: GateContext) -> Verdict:
+        """Make the Job, or find it, and judge its end.
+
+        Raises:
+            SegueError: when the cluster does not answer.
+        """
+        if gate.job is None:
+            raise ValueError("is no job")
+        target, rules, state, seen, tally, now = context
+        question = question_of(gate, target, rules, state, seen, tally, now)
+        name = f"segue-{gate.name[:32].rstrip('-')}-{measurement_key(gate, state, tally)}"
+        labels = {ROLLOUT_LABEL: rollout_key(state.owner), GATE_LABEL: gate.name}
+        await self._made(gate.job, name, labels, question, target)
+        ends_at = time.monotonic() + PATIENCE_S
+        while time.monotonic() < ends_at:
+            verdict = await self._end(gate, target.namespace, name)
+            if verdict is not None:
+                return verdict
+            await asyncio.sleep(POLL_S)
+        return await self._so_far(gate, target.namespace, name)
+
+    async def _made(
+        self, job: JobGate, name: str, labels: Mapping[str, str], question: Question, target: Target
+    ) -> None:
+        try:
+            await self._cluster.get("jobs", target.namespace, name)
+        except NotFound:
+            made = job_of(job, name, labels, question.environment, await self._owner(target))
+            try:
+                await self._cluster.create_job(target.namespace, made)
+            except Conflict:
+                return  # a worker that was thought to be lost has made it
+
+    async def _end(self, gate: OwnGate, namespace: str, name: str) -> Verdict | None:
+        """Return the verdict of a Job that has ended; none while it runs."""
+        job = await self._cluster.get("jobs", namespace, name)
+        conditions = {c["type"]: c for c in job.get("status", {}).get("conditions", []) if c["status"] == "True"}
+        if "Complete" in conditions:
+            return Verdict(gate=gate.name, result=Result.PASS, why=f"Job {name} completed")
+        if "Failed" not in conditions:
+            return None
+        pods = await self._pods(namespace, name)
+        ended = [state for pod in pods if (state := ended_of(pod)) is not None]
+        if pods and not ended:
+            return unanswered(gate.name, f"Job {name} failed, and its pod never ran: {waiting_of(pods[-1])}")
+        return failed(gate.name, name, ended[-1] if ended else {}, conditions["Failed"])
+
+    async def _so_far(self, gate: OwnGate, namespace: str, name: str) -> Verdict:
+        pods = await self._pods(namespace, name)
+        waiting = waiting_of(pods[-1]) if pods else "no pod is there yet"
+        if waiting:
+            return unanswered(gate.name, f"Job {name} does not run: {waiting}")
+        return Verdict(gate=gate.name, result=Result.INCONCLUSIVE, why=f"Job {name} still runs")
+
+    async def _pods(self, namespace: str, name: str) -> list[Object]:
+        found = await self._cluster.list("pods", namespace, f"batch.kubernetes.io/job-name={name}")
+        return sorted(found["items"], key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+
+    async def _owner(self, target: Target) -> Object:
+        """Return the reference by which a Job goes with its target."""
+        if isinstance(target, SupervisedTarget):
+            resource = self._supervisions[target.resource].resource
+        else:
+            resource = _RESOURCES[target.kind]
+        found = await self._cluster.get(resource, target.namespace, target.name)
+        return {
+            "apiVersion": found["apiVersion"],
+            "kind": found["kind"],
+            "name": target.name,
+            "uid": found["metadata"]["uid"],
+        }
+
+    async def clean(self, target: Target, owner: str) -> int:
+        """Delete all Jobs of a rollout; returns how many."""
+        found = await self._cluster.list("jobs", target.namespace, f"{ROLLOUT_LABEL}={rollout_key(owner)}")
+        for job in found["items"]:
+            metadata = job["metadata"]
+            await self._cluster.delete_job(target.namespace, metadata["name"], metadata["uid"])
+        return len(found["items"])
+
+
+def job_of(job: JobGate, name: str, labels: Mapping[str, str], environment: Mapping[str, str], owner: Object) -> Object:
+    """Return the Job as the API server takes it: one try, and nothing that the pod does not need."""
+    container: dict[str, Any] = {
+        "name": "gate",
+        "image": job.image,
+        "command": list(job.command),
+        "args": list(job.args),
+        "env": [
+            *({"name": name, "value": value} for name, value in environment.items()),
+            *(_variable(name, value) for name, value in job.env.items()),
+        ],
+        "resources": job.resources.model_dump(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+            **({"runAsUser": job.run_as_user, "runAsNonRoot": True} if job.run_as_user else {}),
+        },
+    }
+    pod: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "activeDeadlineSeconds": job.active_deadline_s,
+        "containers": [container],
+        "enableServiceLinks": False,
+        "automountServiceAccountToken": job.service_account is not None,
+        "nodeSelector": dict(job.node_selector),
+        "imagePullSecrets": [{"name": secret} for secret in job.image_pull_secrets],
+        **({"serviceAccountName": job.service_account} if job.service_account else {}),
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "labels": dict(labels), "ownerReferences": [owner]},
+        "spec": {
+            "backoffLimit": 0,
+            "ttlSecondsAfterFinished": KEPT_S,
+            # What evicts a pod says nothing of the version: then it is made once more.
+            "podFailurePolicy": {
+                "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+            },
+            "template": {"metadata": {"labels": {**job.labels, **labels}}, "spec": pod},
+        },
+    }
+
+
+def _variable(name: str, value: str | EnvFrom) -> Object:
+    if isinstance(value, str):
+        return {"name": name, "value": value}
+    return {"name": name, "valueFrom": value.valueFrom.model_dump(exclude_none=True)}
+
+
+def ended_of(pod: Object) -> Object | None:
+    """Return how the pod's container ended; none where it never ran, or runs."""
+    statuses = pod.get("status", {}).get("containerStatuses", [])
+    return next((s["state"]["terminated"] for s in statuses if "terminated" in s.get("state", {})), None)
+
+
+def waiting_of(pod: Object) -> str:
+    """Say what a pod that does not run waits for; empty for one that runs."""
+    status = pod.get("status", {})
+    if status.get("phase") == "Running":
+        return ""
+    for container in status.get("containerStatuses", []):
+        waiting = container.get("state", {}).get("waiting", {})
+        if waiting:
+            return str(waiting.get("message") or waiting.get("reason") or "its container is being made")
+    scheduled: Object = next((c for c in status.get("conditions", []) if c["type"] == "PodScheduled"), {})
+    return str(scheduled.get("message") or status.get("message") or f"it is {status.get('phase', 'Pending')}")
+
+
+def failed(gate: str, name: str, ended: Object, condition: Object) -> Verdict:
+    """Return the failure with the last lines of the log; what looks like a secret is masked."""
+    said = str(ended.get("message", ""))  # at most 80 lines, and 2048 bytes: what the kubelet takes of a log
+    lines = masked(said).strip().splitlines()[-MAX_LINES:]
+    code = f"exit code {ended['exitCode']}" if "exitCode" in ended else str(condition.get("message", "no pod is left"))
+    reason = str(ended.get("reason", ""))
+    told = f"{code}{', ' + reason if reason not in {'', 'Error'} else ''}"
+    # Not only the last line: what a program writes to its two outputs may come in another order.
+    why = f"Job {name} failed ({told}){': ' + tail(said, LAST_LINES) if lines else ''}"
+    return Verdict(gate=gate, result=Result.FAIL, why=why, evidence=Evidence(texts={"log": "\n".join(lines)}))

@@ -1,0 +1,67 @@
+"""Asks gates of one's own, by what each of them is: a Job, a webhook or a plugin."""
+
+import logging
+from collections.abc import Mapping
+
+from activities.cluster import Cluster
+from activities.gates.base import GateContext
+from activities.gates.jobs import JobAsker
+from activities.gates.plugins import PluginAsker
+from activities.gates.webhooks import WebhookAsker
+from segue.errors import SegueError
+from segue.gates.own import OwnGate
+from segue.gates.verdict import Verdict
+from segue.gates.webhook import Webhook
+from segue.spec import Rules, Target
+from segue.supervision import Supervision
+
+log = logging.getLogger(__name__)
+
+
+class OwnAsker:
+    """Asks all kinds of them."""
+
+    def __init__(
+        self, cluster: Cluster, supervisions: Mapping[str, Supervision], webhooks: Mapping[str, Webhook]
+    ) -> None:
+        self._jobs = JobAsker(cluster, supervisions)
+        self._webhooks = WebhookAsker(webhooks)
+        self._plugins = PluginAsker()
+
+    async def refuse(self, target: Target, rules: Rules) -> None:
+        """Refuse at the start what could not be asked later.
+
+        Raises:
+            Refused: with field, value and fix.
+        """
+        for index, gate in enumerate(rules.gates):
+            field = f"spec.gates[{index}]"
+            if gate.job is not None:
+                await self._jobs.refuse(gate.job, target, field)
+            if gate.webhook is not None:
+                self._webhooks.refuse(gate.webhook, field)
+            if gate.plugin is not None:
+                self._plugins.refuse(gate.plugin, field)
+
+    async def ask(self, gate: OwnGate, context: GateContext) -> Verdict:
+        """Ask it."""
+        if gate.job is not None:
+            return await self._jobs.ask(gate, context)
+        return await (self._webhooks if gate.webhook is not None else self._plugins).ask(gate, context)
+
+    async def clean(self, target: Target, rules: Rules, owner: str) -> int:
+        """Remove what was made to ask; returns how many objects.
+
+        Where that cannot be done the rollout ends all the same: what is left goes with its target, or after its time.
+        """
+        if not any(gate.job for gate in rules.gates):
+            return 0
+        try:
+            return await self._jobs.clean(target, owner)
+        except SegueError as error:
+            log.warning("Jobs of the gates of %s are left: %s", target, error)
+            return 0
+
+    def close(self) -> None:
+        """Wait for no plugin any more."""
+        self._plugins.close()

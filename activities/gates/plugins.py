@@ -1,0 +1,97 @@
+"""Asks plugins: Python functions of other distributions, found by entry points of the group ``segue.gates``.
+
+Each runs in a thread with an event loop of its own: one that blocks or hangs must not stop what the worker watches.
+"""
+
+import asyncio
+import importlib.metadata
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from activities.gates.base import GateContext
+from segue.errors import Refused
+from segue.gates.own import OwnGate, PluginGate
+from segue.gates.question import Answer, Question, question_of, unanswered
+from segue.gates.verdict import Verdict
+
+GROUP = "segue.gates"
+THREADS = 16
+GRACE_S = 1.0
+"""How long a plugin may need to end when its time is over; then its thread is left to itself."""
+
+Judge = Callable[[Question], Awaitable[Answer]]
+
+log = logging.getLogger(__name__)
+
+
+class PluginAsker:
+    """Asks the plugins that are installed where the worker runs."""
+
+    def __init__(self) -> None:
+        self._known = {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="gate")
+
+    def close(self) -> None:
+        """Begin none any more; one that hangs is left to the end of the process."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def refuse(self, asked: PluginGate, field: str) -> None:
+        """Refuse a plugin that is not installed, or that cannot be loaded.
+
+        Raises:
+            Refused: naming those that are.
+        """
+        where = f"{field}.plugin.name"
+        if asked.name not in self._known:
+            known = ", ".join(sorted(self._known)) or "none so far"
+            fix = f"use one that the worker has ({known}), or install it there as an entry point of {GROUP}"
+            raise Refused("is not installed on the worker", field=where, value=asked.name, fix=fix)
+        try:
+            judge = self._known[asked.name].load()
+        except Exception as error:
+            why = f"cannot be loaded: {type(error).__name__}: {error}"
+            raise Refused(why, field=where, value=asked.name, fix="correct it on the worker") from error
+        if not inspect.iscoroutinefunction(judge):
+            fix = "write `async def judge(question: Question) -> Answer`"
+            raise Refused("is no async function", field=where, value=asked.name, fix=fix)
+
+    async def ask(self, gate: OwnGate, context: GateContext) -> Verdict:
+        """Call the plugin; what it raises is no evidence."""
+        asked = gate.plugin
+        if asked is None or asked.name not in self._known:
+            return unanswered(gate.name, "the plugin is not installed on this worker any more")
+        target, rules, state, seen, tally, now = context
+        question = question_of(gate, target, rules, state, seen, tally, now)
+        timeout_s = asked.timeout.total_seconds()
+        running = asyncio.get_running_loop().run_in_executor(
+            self._threads, _judged, self._known[asked.name], question, timeout_s
+        )
+        try:
+            async with asyncio.timeout(timeout_s + GRACE_S):
+                answer = await running
+        except TimeoutError:
+            return unanswered(gate.name, f"the plugin {asked.name} did not answer within {timeout_s:g} s")
+        return answer if isinstance(answer, Verdict) else answer.judged(gate.name)
+
+
+def _judged(point: importlib.metadata.EntryPoint, question: Question, timeout_s: float) -> Answer | Verdict:
+    """Run one plugin to its end in this thread; whatever goes wrong in it becomes words."""
+    try:
+        judge: Judge = point.load()
+        answer = asyncio.run(_in_time(judge, question, timeout_s))
+    except TimeoutError:
+        return unanswered(question.gate, f"the plugin {point.name} did not answer within {timeout_s:g} s")
+    except BaseException as error:
+        log.exception("plugin %s", point.name)
+        return unanswered(question.gate, f"the plugin {point.name} raised {type(error).__name__}: {error}")
+    if not isinstance(answer, Answer):
+        what = type(answer).__name__
+        return unanswered(question.gate, f"the plugin {point.name} returned {what}, where an Answer is wanted")
+    return answer
+
+
+async def _in_time(judge: Judge, question: Question, timeout_s: float) -> Answer:
+    async with asyncio.timeout(timeout_s):
+        return await judge(question)

@@ -1,0 +1,197 @@
+"""The only Prometheus client, and the only place where its errors are translated.
+
+Where it is and how one proves who one is comes from the worker's settings; a spec names it, and no more. Whatever
+goes wrong is told in one sentence that has neither a token nor an address's secrets in it.
+"""
+
+import asyncio
+import json
+import math
+import os
+import socket
+import ssl
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+from urllib.parse import urlsplit
+
+import aiohttp
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from segue.errors import SegueError
+from segue.gates.asking import Grid
+
+MAX_ANSWER_BYTES = 16 * 2**20
+"""More than the largest that is asked for: 512 buckets over some hundred intervals, or 12 over ten thousand."""
+_SHOWN = 300
+_NO_REDIRECT = "it was moved, and the worker goes only where its settings say; put the new address there"
+
+
+class Unanswered(SegueError):
+    """Prometheus gave no answer that can be used: an outage, a refusal, too much, or another shape than asked for."""
+
+    retryable = True
+
+
+def _plain_address(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise PydanticCustomError("no_address", "is no address; write http://HOST:PORT or https://...")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        # Not shown again: it may have a password in it.
+        raise PydanticCustomError("secret_setting", "has more than an address in it; credentials go in files")
+    return url.rstrip("/")
+
+
+class PrometheusSettings(BaseModel):
+    """One Prometheus, or what answers like one (Thanos, Mimir, VictoriaMetrics)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: Annotated[str, Field(max_length=2048), AfterValidator(_plain_address)]
+    bearer_token_file: Path | None = None
+    """Read anew for each question: tokens of service accounts are renewed."""
+    ca_file: Path | None = None
+    """Of the authority that signed its certificate; the system's without it."""
+    timeout_s: float = Field(default=10.0, gt=0, le=60)
+    """Of one question."""
+
+
+class Matrix(NamedTuple):
+    """What a query answered: by labels (without the metric's name), one value an interval; NaN and gaps are none."""
+
+    series: dict[tuple[tuple[str, str], ...], tuple[float | None, ...]]
+    warnings: tuple[str, ...] = ()
+
+
+class Prometheus:
+    """One provider, by the name that specs give it."""
+
+    def __init__(self, name: str, settings: PrometheusSettings) -> None:
+        self._name, self._settings = name, settings
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close its connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def query_range(self, query: str, over: Grid, most_series: int) -> Matrix:
+        """Return what a query answers at each end of an interval.
+
+        Raises:
+            Unanswered: when it answers nothing that can be used.
+        """
+        limit_s = self._settings.timeout_s
+        form = {
+            "query": query,
+            "start": f"{over.first:.3f}",
+            "end": f"{over.last:.3f}",
+            "step": f"{over.interval_s:.3f}",
+            "timeout": f"{limit_s:.3f}",
+            # Thanos would leave out what does not answer, and the rest would look like all of it.
+            "partial_response": "false",
+        }
+        try:
+            async with asyncio.timeout(limit_s):
+                body = await self._post("/api/v1/query_range", form)
+        except TimeoutError:
+            raise Unanswered(f"provider {self._name}: no answer within {limit_s:g} s") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise Unanswered(f"provider {self._name} cannot be asked: {_reason(error)}") from error
+        return self._read(body, over, most_series)
+
+    async def _post(self, path: str, form: dict[str, str]) -> bytes:
+        session = self._open()
+        url, headers = self._settings.url + path, self._credentials()
+        async with session.post(url, data=form, headers=headers, allow_redirects=False) as response:
+            body = bytearray()
+            async for chunk in response.content.iter_chunked(2**16):
+                body += chunk
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise Unanswered(f"provider {self._name}: the answer has over {MAX_ANSWER_BYTES // 2**20} MiB")
+            if response.status != 200:
+                raise Unanswered(f"provider {self._name}: {_refusal(response.status, bytes(body))}")
+            return bytes(body)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            ca = self._settings.ca_file
+            context = ssl.create_default_context(cafile=str(ca) if ca else None)
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context, limit=32))
+        return self._session
+
+    def _credentials(self) -> dict[str, str]:
+        file = self._settings.bearer_token_file
+        if file is None:
+            return {}
+        try:
+            token = file.read_text().strip()
+        except (OSError, UnicodeError) as error:
+            raise Unanswered(f"provider {self._name}: its token file cannot be read: {_reason(error)}") from None
+        if not token.isascii() or not token.isprintable():
+            raise Unanswered(f"provider {self._name}: its token file has no token of one line in it")
+        return {"Authorization": f"Bearer {token}"}
+
+    def _read(self, body: bytes, over: Grid, most_series: int) -> Matrix:
+        try:
+            return read_matrix(json.loads(body), over, most_series)
+        except Unanswered as error:
+            raise Unanswered(f"provider {self._name}: {error}") from None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise Unanswered(f"provider {self._name}: its answer is none of Prometheus' API") from error
+
+
+def read_matrix(answer: Any, over: Grid, most_series: int) -> Matrix:
+    """Read the answer of a range query.
+
+    Raises:
+        Unanswered: for more series than asked for, and for what is no matrix.
+    """
+    data = answer["data"]
+    if answer["status"] != "success" or data["resultType"] != "matrix":
+        raise Unanswered(f"it answers with {str(data['resultType'])[:40]}, and a matrix was asked for")
+    found = data["result"]
+    if len(found) > most_series:
+        labels = ", ".join(sorted({name for each in found[:100] for name in each["metric"]})[:8]) or "no labels"
+        fix = "sum them up, or select one" if most_series == 1 else "select fewer"
+        raise Unanswered(f"the query answers {len(found)} series (by {labels}), and {most_series} can be judged; {fix}")
+    series = {_labels(each["metric"]): _on_grid(each.get("values", []), over) for each in found}
+    return Matrix(series, tuple(str(text)[:_SHOWN] for text in answer.get("warnings", [])[:5]))
+
+
+def _labels(metric: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, value) for name, value in metric.items() if name != "__name__"))
+
+
+def _on_grid(samples: list[tuple[float, str]], over: Grid) -> tuple[float | None, ...]:
+    values: list[float | None] = [None] * over.size
+    for at, text in samples:
+        index, value = round((float(at) - over.first) / over.interval_s), float(text)
+        if 0 <= index < over.size and math.isfinite(value):
+            values[index] = value
+    return tuple(values)
+
+
+def _refusal(status: int, body: bytes) -> str:
+    if 300 <= status < 400:
+        return f"HTTP {status}: {_NO_REDIRECT}"
+    try:
+        told = json.loads(body)["error"]
+    except (ValueError, TypeError, KeyError):
+        return f"HTTP {status}"
+    return f"HTTP {status}: {str(told)[:_SHOWN]}"
+
+
+def _reason(error: Exception) -> str:
+    """Say what happened without the address, which the settings have."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError | ssl.SSLError):
+        return "its certificate is not trusted; name its authority in ca_file"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"no connection ({_reason(error.os_error)})"
+    if isinstance(error, socket.gaierror):
+        return "its name is not known"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)  # its own text has the address
+    return type(error).__name__

@@ -1,0 +1,117 @@
+"""Asks webhooks. A spec names one of those in the worker's settings; nothing else is ever called."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Mapping
+
+import aiohttp
+from aiohttp_retry import ExponentialRetry, RetryClient
+from pydantic import ValidationError
+
+from activities.gates.base import GateContext
+from segue import __version__
+from segue.errors import Refused
+from segue.gates.own import OwnGate, WebhookGate
+from segue.gates.question import Answer, Question, question_of, unanswered
+from segue.gates.verdict import Verdict
+from segue.gates.webhook import KEY, SIGNATURE, Webhook, signature
+
+MAX_ANSWER_BYTES = 65_536
+TRIES = ExponentialRetry(attempts=3, start_timeout=0.2, exceptions={aiohttp.ClientConnectionError})
+"""Again after a connection error or a 5xx; the key tells the server that it is the same question."""
+
+
+class Unanswered(Exception):
+    """There is no answer; says why, for a person."""
+
+
+class WebhookAsker:
+    """Asks the webhooks of the worker's settings."""
+
+    def __init__(self, webhooks: Mapping[str, Webhook]) -> None:
+        self._webhooks = webhooks
+
+    def refuse(self, asked: WebhookGate, field: str) -> None:
+        """Refuse a webhook that the settings do not know, or that cannot be asked.
+
+        Raises:
+            Refused: naming the known ones.
+        """
+        webhook = self._webhooks.get(asked.name)
+        if webhook is None:
+            known = ", ".join(sorted(self._webhooks)) or "none so far"
+            fix = f"use one that the worker's settings know ({known}), or add it to SEGUE_WEBHOOKS"
+            raise Refused("is no webhook of the worker's", field=f"{field}.webhook.name", value=asked.name, fix=fix)
+        try:
+            webhook.secret_file.read_bytes()
+            _trust(webhook)
+        except (OSError, ssl.SSLError) as error:
+            fix = f"correct SEGUE_WEBHOOKS on the worker: {error}"
+            raise Refused("cannot be asked", field=f"{field}.webhook.name", value=asked.name, fix=fix) from error
+
+    async def ask(self, gate: OwnGate, context: GateContext) -> Verdict:
+        """Send the question, and judge the answer; anything but an answer is no evidence."""
+        webhook = self._webhooks.get(gate.webhook.name if gate.webhook else "")
+        if webhook is None:
+            return unanswered(gate.name, "this worker's settings do not know the webhook any more")
+        target, rules, state, seen, tally, now = context
+        question = question_of(gate, target, rules, state, seen, tally, now)
+        try:
+            async with asyncio.timeout(webhook.timeout_s):
+                answer = await _answer(webhook, question)
+        except TimeoutError:
+            return unanswered(gate.name, f"the webhook did not answer within {webhook.timeout_s:g} s")
+        except Unanswered as error:
+            return unanswered(gate.name, f"the webhook {error}")
+        except (aiohttp.ClientError, OSError) as error:
+            return unanswered(gate.name, f"the webhook cannot be reached: {type(error).__name__}")
+        return answer.judged(gate.name)
+
+
+def _trust(webhook: Webhook) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=webhook.ca_file)
+
+
+async def _answer(webhook: Webhook, question: Question) -> Answer:
+    """Ask once, or again where the server could not be reached or failed.
+
+    Raises:
+        Unanswered, aiohttp.ClientError, OSError.
+    """
+    secret, trust = await asyncio.gather(
+        asyncio.to_thread(webhook.secret_file.read_bytes), asyncio.to_thread(_trust, webhook)
+    )
+    body = question.model_dump_json(by_alias=True).encode()
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": f"segue/{__version__}",
+        KEY: question.key,
+        SIGNATURE: signature(secret.strip(), body, int(time.time())),
+    }
+    # What a proxy or a cookie says in the worker's environment is nothing to a webhook.
+    connector = aiohttp.TCPConnector(ssl=trust)
+    async with (
+        aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session,
+        RetryClient(session, retry_options=TRIES) as client,
+        client.post(webhook.url, data=body, headers=headers, allow_redirects=False) as response,
+    ):
+        return await _read(response)
+
+
+async def _read(response: aiohttp.ClientResponse) -> Answer:
+    if 300 <= response.status < 400:
+        raise Unanswered(f"redirects ({response.status}), which is not followed")
+    if response.status != 200:
+        raise Unanswered(f"answers {response.status}, where 200 is wanted")
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(8192):
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise Unanswered(f"answers with more than {MAX_ANSWER_BYTES} bytes")
+    try:
+        return Answer.model_validate_json(bytes(body))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Unanswered(f"answers otherwise than agreed: {where + ': ' if where else ''}{first['msg']}") from error

@@ -1,0 +1,181 @@
+"""What a metric's queries are for one side at one time. Pure: the same spec and the same pods give the same queries.
+
+Pods come and go, and what those that went have served is evidence too. A Deployment's pods are therefore selected by
+their ReplicaSet's name, and the old side as all of the Deployment's that are not new. Numbered replicas (StatefulSets,
+LeaderWorkerSets) keep their name when they become new: each counts as new from its own start on.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+from segue.gates.metrics import Metric, filled
+from segue.judging.evidence import MAX_INTERVALS
+from segue.replica import Pods, Replica
+from segue.spec import ByRoute, PairTarget, Rules, Target
+
+SideName = Literal["old", "new"]
+
+MAX_WINDOWS = 12
+"""Queries that one expression becomes at most, where new replicas came at different times."""
+
+_SAFE = "[b-df-hj-np-tv-xz24-9]"
+"""Kubernetes' alphabet of generated names: no vowel, nothing that looks like another (apimachinery, util/rand)."""
+_MADE = re.compile(rf"^(?P<set>.+-(?P<hash>{_SAFE}{{3,10}}))-{_SAFE}{{5}}$")
+_NOBODY = "-"
+"""Matches no pod, and no series without the label either."""
+
+
+class Grid(NamedTuple):
+    """Ends of intervals: seconds since the epoch, ``size`` of them, an ``interval_s`` apart."""
+
+    first: float
+    interval_s: float
+    size: int
+
+    @property
+    def last(self) -> float:
+        """The newest end."""
+        return self.at(self.size - 1)
+
+    def at(self, index: int) -> float:
+        """The end of the interval of this index."""
+        return self.first + index * self.interval_s
+
+
+class Window(NamedTuple):
+    """One query over some of the grid: from the interval of index ``start`` up to before ``end``."""
+
+    start: int
+    end: int
+    queries: tuple[str, ...]
+
+
+class Unanswerable(Exception):
+    """A query has a variable that this target gives no value for; the text says which and why."""
+
+
+def grid(metric: Metric, opened: float, now: float) -> Grid:
+    """Return the intervals that have ended since the gate's evidence begins, aligned to that beginning.
+
+    The same beginning gives the same ends at every measurement, so that what was judged before is judged again with
+    more. Of more than can be judged the newest are taken, and of ``lookback`` those that it reaches.
+    """
+    interval_s = metric.interval.total_seconds()
+    count = max(0, int((now - opened) / interval_s + 1e-6))
+    most = MAX_INTERVALS if metric.lookback is None else int(metric.lookback.total_seconds() / interval_s)
+    kept = min(count, most)
+    return Grid(opened + (count - kept + 1) * interval_s, interval_s, kept)
+
+
+def windows(metric: Metric, side: SideName, target: Target, rules: Rules, pods: Pods, over: Grid) -> list[Window]:
+    """Return what to ask of one side, window by window; nothing for intervals in which it had no (warm) replica.
+
+    Raises:
+        Unanswerable: for a variable without a value.
+    """
+    found = pods.new if side == "new" else pods.old
+    if not over.size or (side == "new" and not found):
+        return []
+    late = _late(metric, target, side, found, over)
+    return [
+        Window(start, end, _queries(metric, side, target, rules, pods, without, over.interval_s))
+        for start, end, without in late
+        if len(without) < len(found) or side == "old"
+    ]
+
+
+def _late(
+    metric: Metric, target: Target, side: SideName, found: Sequence[Replica], over: Grid
+) -> list[tuple[int, int, tuple[Replica, ...]]]:
+    """Cut the grid where a new replica begins to count: (start, end, those that do not count in it)."""
+    warmup_s = metric.warmup.total_seconds()
+    if side == "old" or not (target.numbered or warmup_s):
+        return [(0, over.size, ())]
+    joins = {replica: _joins(replica, warmup_s, over) for replica in found}
+    cuts = sorted({index for index in joins.values() if index < over.size})
+    # Where there are more cuts than queries may be asked, the earliest replicas count from a later one on.
+    cuts = cuts[-MAX_WINDOWS:]
+    return [
+        (start, end, tuple(r for r, index in joins.items() if index > start))
+        for start, end in pairwise([*cuts, over.size])
+    ]
+
+
+def _joins(replica: Replica, warmup_s: float, over: Grid) -> int:
+    """Return the first interval that begins when the replica is warm."""
+    if replica.started_at is None:
+        return over.size
+    wait = replica.started_at + warmup_s - (over.first - over.interval_s)
+    return max(0, -int(-wait // over.interval_s))
+
+
+def _queries(
+    metric: Metric, side: SideName, target: Target, rules: Rules, pods: Pods, without: Sequence[Replica],
+    interval_s: float,
+) -> tuple[str, ...]:  # fmt: skip
+    found = [replica.name for replica in (pods.new if side == "new" else pods.old) if replica not in without]
+    values = {
+        "namespace": target.namespace,
+        "target": target.name,
+        "interval": duration(interval_s),
+        "pods": either(found),
+        "side": _side(side, target, pods, [replica.name for replica in without]),
+    }
+    needs = metric.needs
+    if "revision" in needs:
+        values["revision"] = _revision(found)
+    if "service" in needs:
+        values["service"] = _service(side, rules)
+    return tuple(filled(query, values) for query in metric.templates)
+
+
+def _side(side: SideName, target: Target, pods: Pods, without: Sequence[str]) -> str:
+    """Return the label matchers that select one side's pods."""
+    labels = [f'namespace="{target.namespace}"']
+    names = [replica.name for replica in (pods.new if side == "new" else pods.old)]
+    if side == "old" and target.kind in {"Deployment", "DeploymentPair"}:
+        name = target.old if isinstance(target, PairTarget) else target.name
+        labels.append(f'pod=~"{plain(name)}-{_SAFE}{{3,10}}-{_SAFE}{{5}}"')
+        if target.kind == "Deployment" and pods.new:
+            labels.append(f'pod!~"{either([replica.name for replica in pods.new])}"')
+    else:
+        labels.append(f'pod=~"{either(names)}"')
+    if without:
+        labels.append(f'pod!~"{"|".join(plain(name) for name in sorted(without))}"')
+    return ", ".join(labels)
+
+
+def either(names: Iterable[str]) -> str:
+    """Return a regular expression of these pods: by their ReplicaSet where they have one, else by their names."""
+    return "|".join(sorted({_shape(name) for name in names})) or _NOBODY
+
+
+def _shape(name: str) -> str:
+    made = _MADE.match(name)
+    return f"{plain(made['set'])}-{_SAFE}{{5}}" if made else plain(name)
+
+
+def plain(name: str) -> str:
+    """Return a name as a regular expression that needs no backslash, which a quoted string would eat."""
+    return name.replace(".", "[.]")
+
+
+def duration(seconds: float) -> str:
+    """Write a duration for PromQL, which knows no fractions: ``30s``, ``1500ms``."""
+    return f"{seconds:.0f}s" if seconds == int(seconds) else f"{seconds * 1000:.0f}ms"
+
+
+def _revision(names: Sequence[str]) -> str:
+    found = sorted({made["hash"] for made in map(_MADE.match, names) if made})
+    if not found:
+        raise Unanswerable("{{revision}}: this target's pods have no ReplicaSet's hash in their names; use {{side}}")
+    return "|".join(found)
+
+
+def _service(side: SideName, rules: Rules) -> str:
+    traffic = rules.strategy.traffic
+    if not isinstance(traffic, ByRoute):
+        raise Unanswerable("{{service}}: strategy.traffic names no Service for each side; use {{side}}")
+    return traffic.services.new if side == "new" else traffic.services.old

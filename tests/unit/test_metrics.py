@@ -1,0 +1,340 @@
+"""Metrics in specs: what each wrong one is told, what each side is asked, and how answers are put together."""
+
+import re
+from typing import Any, NamedTuple
+
+import pytest
+
+from activities.gates.prometheus import Unanswered, read_matrix
+from segue.errors import Refused
+from segue.gates.asking import MAX_WINDOWS, Grid, Unanswerable, duration, grid, windows
+from segue.gates.measured import Answer, joined
+from segue.gates.metrics import VARIABLES, Metric, holes, is_series
+from segue.gates.presets import PRESETS, Preset
+from segue.judging import Count, CountSeries, HistogramSeries, ValueSeries
+from segue.replica import Pods, Replica
+from segue.spec import DeploymentTarget, PairTarget, Rules, Spec, StatefulSetTarget, Target, read_rollout
+from worker.settings import load_settings
+
+JUDGE: dict[str, Any] = {"compare": {}}
+OLD = Replica("chat-7d9f8b6c5d-x2x4z", "v1", started_at=0.0)
+NEW = Replica("chat-6b7c9d4f8-bcd24", "v2", started_at=1000.0)
+PODS = Pods(old=(OLD,), new=(NEW,))
+CHAT = DeploymentTarget(namespace="serving", name="chat")
+
+
+def metric(**fields: Any) -> Metric:
+    given = {"preset": "vllm/ttft"} if not {"preset", "counts", "histogram", "value"} & fields.keys() else {}
+    return Metric.model_validate({"name": "m", "judge": JUDGE, **given, **fields})
+
+
+def rollout(metrics: list[dict[str, Any]], **spec: Any) -> Spec:
+    body = {"target": {"name": "llm"}, "change": {"images": {"server": "x:2"}}, "metrics": metrics, **spec}
+    file = {"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "llm"}, "spec": body}
+    return read_rollout(file).spec
+
+
+class Bad(NamedTuple):
+    """One wrong metric: what it has, the field that is blamed, and part of what is said."""
+
+    id: str
+    fields: dict[str, Any]
+    field: str
+    said: str
+
+
+ROUTE = {"route": "r", "services": {"old": "a", "new": "b"}}
+BAD = [
+    Bad("nothing", {}, "", "give one of preset, counts, histogram and value"),
+    Bad("two", {"preset": "vllm/ttft", "value": "x"}, ".value", "stands beside preset"),
+    Bad("preset", {"preset": "vllm/speed"}, ".preset", "write one of: vllm/errors, vllm/ttft"),
+    Bad("server", {"preset": "tgl/ttft"}, ".preset", "vllm/..."),
+    Bad("unit-of-preset", {"preset": "vllm/ttft", "unit": "s"}, ".unit", "is known of a preset"),
+    Bad("unit-long", {"value": "x", "unit": "s" * 17}, ".unit", "16"),
+    Bad("variable", {"value": "x{ {{pod}} }"}, ".value", "unknown variable pod; write one of {{side}}"),
+    Bad("empty", {"value": "  "}, ".value", "is empty"),
+    Bad("long", {"value": "x" * 4097}, ".value", "4096"),
+    Bad("no-total", {"counts": {"bad": "x"}}, ".counts.total", "is missing"),
+    Bad("no-interval", {"counts": {"bad": "sum(rate(x[5m]))", "total": "y"}}, ".counts.bad", "[{{interval}}]"),
+    Bad("histogram-no-interval", {"histogram": "sum by (le) (x)"}, ".histogram", "[{{interval}}]"),
+    Bad("url", {"value": "x", "provider": "http://evil"}, ".provider", "must match"),
+    Bad("address", {"value": "x", "url": "http://evil"}, ".url", "check its spelling"),
+    Bad("no-judge", {"value": "x", "judge": None}, ".judge", "is missing"),
+    Bad("two-judges", {"value": "x", "judge": {"compare": {}, "threshold": {"max": 1}}}, ".judge.compare", "beside"),
+    Bad("judge-of-another-kind", {"value": "x", "judge": {"threshold": {"max": 1, "quantile": 0.5}}},
+        ".judge.threshold.quantile", "is of a histogram"),
+    Bad("warmup", {"value": "x", "warmup": "2h"}, ".warmup", "is over 1 hour"),
+    Bad("lookback-compare", {"value": "x", "lookback": "1h"}, ".lookback", "leave it out"),
+    Bad("lookback-short", {"value": "x", "lookback": "1s", "judge": {"threshold": {"max": 1}}}, ".lookback",
+        "write 30s to"),
+    Bad("interval", {"value": "x", "interval": "500ms"}, ".interval", "write 1s to 1h"),
+    Bad("service", {"preset": "nginx/errors"}, ".preset", "strategy.traffic names none"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD, ids=[b.id for b in BAD])
+def test_a_wrong_metric_is_refused_by_its_field(bad: Bad) -> None:
+    """The refusal names the metric's field, and what to write."""
+    fields = {"name": "m", "judge": JUDGE, **bad.fields}
+    with pytest.raises(Refused) as refusal:
+        rollout([{name: value for name, value in fields.items() if value is not None}])
+    assert refusal.value.field == f"spec.metrics[0]{bad.field}"
+    assert bad.said in str(refusal.value)
+
+
+def test_more_is_refused_than_one_metric_can_tell() -> None:
+    """Names differ, also from other gates'; there are at most 20; numbered pods have no revision in their names."""
+    each = {"judge": JUDGE, "preset": "vllm/ttft"}
+    with pytest.raises(Refused, match="is the name of two gates"):
+        rollout([{"name": "a", **each}, {"name": "a", **each}])
+    with pytest.raises(Refused, match=r"spec\.metrics"):
+        rollout([{"name": f"m{n}", **each} for n in range(21)])
+    with pytest.raises(Refused, match=r"select by \{\{side"):
+        query = 'x{pod_template_hash=~"{{revision}}"}'
+        numbered = {"target": {"kind": "StatefulSet", "name": "llm"}}
+        rollout([{"name": "a", "judge": JUDGE, "value": query}], **numbered)
+
+
+def test_a_spec_goes_through_a_history_as_it_is() -> None:
+    """What is written and read again is the same."""
+    spec = rollout([{"name": "a", "preset": "vllm/ttft", "judge": JUDGE, "interval": "10s", "warmup": "20s"}])
+    assert Spec.model_validate_json(spec.model_dump_json(by_alias=True)) == spec
+    assert [gate.name for gate in spec.asked_gates] == ["a"]
+
+
+# --- what is asked ---
+
+
+def test_a_series_is_summed_up_and_an_expression_stays() -> None:
+    """Counters become their growth in an interval, buckets by their edges; what is an expression is asked as it is."""
+    counts = metric(counts={"bad": 'x{ {{side}}, code="5" }', "total": "x{{{side}}}"})
+    assert counts.templates == (
+        'sum(increase(x{ {{side}}, code="5" }[{{interval}}]))',
+        "sum(increase(x{{{side}}}[{{interval}}]))",
+    )
+    assert metric(histogram="x_bucket").templates == ("sum by (le) (increase(x_bucket[{{interval}}]))",)
+    expression = "sum(rate(x{ {{side}} }[{{interval}}]))"
+    assert metric(counts={"bad": expression, "total": expression}).templates == (expression, expression)
+    assert metric(value="avg(x)").templates == ("avg(x)",)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [("x", True), (":a:b{c=~'d'}", False), ('x{a="b)[", {{side}}}', True), ("x[5m]", False), ("a + b", False)],
+)
+def test_a_series_is_told_from_an_expression(query: str, expected: bool) -> None:
+    """Only a name with labels is a series."""
+    assert is_series(query) is expected
+
+
+def asked(m: Metric, side: Any, target: Target = CHAT, pods: Pods = PODS, over: Grid | None = None) -> list[Any]:
+    return windows(m, side, target, Rules(), pods, over or grid(m, 1000, 1090))
+
+
+SAFE = "[b-df-hj-np-tv-xz24-9]"
+
+
+def test_each_side_of_a_deployment_is_selected_by_its_replicaset() -> None:
+    """New: that of the new pods, also of those that went. Old: all others of the Deployment, also when none is left."""
+    m = metric(value="avg(x{ {{side}} })")
+    [new], [old] = asked(m, "new"), asked(m, "old")
+    ours = f'pod=~"chat-6b7c9d4f8-{SAFE}{{5}}"'
+    assert new.queries == (f'avg(x{{ namespace="serving", {ours} }})',)
+    others = f'pod=~"chat-{SAFE}{{3,10}}-{SAFE}{{5}}", pod!~"chat-6b7c9d4f8-{SAFE}{{5}}"'
+    assert old.queries == (f'avg(x{{ namespace="serving", {others} }})',)
+    assert asked(m, "old", pods=Pods(new=(NEW,)))[0].queries == old.queries
+    assert asked(m, "new", pods=Pods(old=(OLD,))) == []
+
+
+@pytest.mark.parametrize(
+    ("pod", "is_ours"),
+    [
+        ("chat-7d9f8b6c5d-x2x4z", True),
+        ("chat-55c9-zzzzz", True),
+        ("chat-6b7c9d4f8-bcd24", False),  # new
+        ("chat-v2-7d9f8b6c5d-x2x4z", False),  # another Deployment's
+        ("chat-worker-x2x4z", False),  # a DaemonSet's
+        ("chat-0", False),
+        ("chat", False),
+    ],
+)
+def test_the_old_side_is_nobody_elses(pod: str, is_ours: bool) -> None:
+    """Pods of another workload whose name begins alike are not the old side's."""
+    found = asked(metric(value="avg(x{ {{side}} })"), "old")[0].queries[0]
+    yes, no = re.search(r'pod=~"(.*?)"', found), re.search(r'pod!~"(.*?)"', found)
+    assert yes and no
+    assert bool(re.fullmatch(yes[1], pod) and not re.fullmatch(no[1], pod)) is is_ours
+
+
+def test_all_variables_have_values() -> None:
+    """Each variable is filled, for both sides; dots of a name stand for themselves."""
+    query = "|".join("{{" + name + "}}" for name in VARIABLES if name not in {"side", "service"})
+    [new] = asked(metric(value=query), "new")
+    assert new.queries == (f"serving|chat|chat-6b7c9d4f8-{SAFE}{{5}}|6b7c9d4f8|30s",)
+    dotted = Pods(new=(Replica("a.b-0", "v", started_at=1.0),))
+    assert 'pod=~"a[.]b-0"' in asked(metric(value="x{ {{side}} }"), "new", pods=dotted)[0].queries[0]
+    with pytest.raises(Unanswerable, match="no ReplicaSet's hash"):
+        asked(metric(value="x{ {{revision}} }"), "new", pods=dotted)
+    with pytest.raises(Unanswerable, match="names no Service for each side"):
+        asked(metric(value="x{ {{service}} }"), "new")
+    routed = Rules.model_validate({"strategy": {"traffic": ROUTE}})
+    m = metric(preset="nginx/latency")
+    assert [windows(m, side, CHAT, routed, PODS, grid(m, 0, 90))[0].queries[0].count(f'service="{service}"')
+            for side, service in (("old", "a"), ("new", "b"))] == [1, 1]  # fmt: skip
+
+
+def test_the_old_side_of_a_pair_is_its_old_deployment() -> None:
+    """It is selected by its own name, whatever pods it has now."""
+    pair = PairTarget(kind="DeploymentPair", name="chat", old="chat", new="chat-v2")
+    [old] = asked(metric(value="x{ {{side}} }"), "old", pair)
+    assert old.queries == (f'x{{ namespace="default", pod=~"chat-{SAFE}{{3,10}}-{SAFE}{{5}}" }}',)
+
+
+def numbered(*starts: float) -> Pods:
+    return Pods(new=tuple(Replica(f"llm-{n}", "v", started_at=at) for n, at in enumerate(starts)))
+
+
+def test_a_numbered_replica_counts_as_new_from_its_own_start_on() -> None:
+    """Before it began, what has its name was old: windows are cut where each begins, at the next whole interval."""
+    target = StatefulSetTarget(kind="StatefulSet", name="llm")
+    found = asked(metric(value="x{ {{side}} }"), "new", target, numbered(1000, 1031, 9999), Grid(1030, 30, 4))
+    assert [(w.start, w.end) for w in found] == [(0, 2), (2, 4)]
+    assert [re.findall(r'pod!~"(.*)"', w.queries[0]) for w in found] == [["llm-1|llm-2"], ["llm-2"]]
+    assert asked(metric(value="x"), "new", target, numbered(9999), Grid(1030, 30, 4)) == []
+
+
+def test_warmup_leaves_out_each_new_replicas_beginning() -> None:
+    """A replica counts from the first interval on that begins when it is warm; the old side is left whole."""
+    m = metric(value="x{ {{side}} }", warmup="45s")
+    assert [(w.start, w.end) for w in asked(m, "new", over=Grid(1030, 30, 4))] == [(2, 4)]
+    assert [(w.start, w.end) for w in asked(m, "old", over=Grid(1030, 30, 4))] == [(0, 4)]
+    many = asked(m, "new", pods=numbered(*(1000 + 30 * n for n in range(40))), over=Grid(1030, 30, 60))
+    assert len(many) == MAX_WINDOWS
+    assert many[-1].end == 60
+
+
+def test_the_grid_is_aligned_to_where_evidence_begins() -> None:
+    """Each measurement asks for the same ends as the one before, and for more; of `lookback` only the newest."""
+    m = metric(interval="10s")
+    assert grid(m, 1000.5, 1000.5).size == 0
+    assert grid(m, 1000.5, 1031.0) == Grid(1010.5, 10.0, 3)
+    assert grid(m, 1000.5, 1041.0).first == 1010.5
+    back = metric(interval="10s", lookback="20s", judge={"threshold": {"max": 1}})
+    assert grid(back, 1000, 1100) == Grid(1090, 10.0, 2)
+    assert grid(m, 0, 10_000_000).size == 10_000
+    assert (duration(1.0), duration(1.5)) == ("1s", "1500ms")
+
+
+# --- presets ---
+
+_BALANCED = {")": "(", "}": "{", "]": "["}
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_a_preset_is_well_formed(preset: Preset) -> None:
+    """Its queries are balanced, have known variables only and select one side; its names are Prometheus'."""
+    assert re.fullmatch(r"[a-z-]+/[a-z-]+", preset.name) and preset.what and preset.source
+    assert len(preset.queries) == (2 if preset.kind == "counts" else 1)
+    for query in preset.queries:
+        assert set(holes(query)) == {preset.scope, "interval"}
+        stack: list[str] = []
+        for letter in re.sub(r'"[^"]*"', "", query):
+            if letter in _BALANCED.values():
+                stack.append(letter)
+            elif letter in _BALANCED:
+                assert stack.pop() == _BALANCED[letter]
+        assert not stack
+        names = re.findall(r"increase\(([^{]+)\{|avg_over_time\(([^{]+)\{", query)
+        assert names
+        for name in (a or b for a, b in names):
+            assert re.fullmatch(r"[a-zA-Z_:][a-zA-Z0-9_:]*", name)
+            assert name.endswith("_bucket") is (preset.kind == "histogram")
+    Metric.model_validate({"name": "m", "preset": preset.name, "judge": JUDGE})
+
+
+# --- what is answered ---
+
+OVER = Grid(100.0, 10.0, 3)
+
+
+def matrix(*series: tuple[dict[str, str], list[Any]], **more: Any) -> dict[str, Any]:
+    found = [{"metric": labels, "values": values} for labels, values in series]
+    return {"status": "success", "data": {"resultType": "matrix", "result": found}, **more}
+
+
+def test_an_answer_is_read_onto_the_grid() -> None:
+    """Values stand at their interval; NaN, infinity and gaps are none; what is outside is left out."""
+    values = [[100, "1"], [110.0004, "NaN"], [120, "+Inf"], [130, "4"]]
+    found = read_matrix(matrix(({"__name__": "x", "a": "b"}, values), warnings=["w" * 999]), OVER, 1)
+    assert found.series == {(("a", "b"),): (1.0, None, None)}
+    assert len(found.warnings[0]) == 300
+
+
+def test_many_series_are_told_and_not_guessed() -> None:
+    """More than one series for one number is refused with what tells them apart."""
+    two = matrix(({"pod": "a"}, []), ({"pod": "b"}, []))
+    with pytest.raises(Unanswered, match=r"2 series \(by pod\).*sum them up"):
+        read_matrix(two, OVER, 1)
+    with pytest.raises(Unanswered, match="a matrix was asked for"):
+        read_matrix({"status": "success", "data": {"resultType": "scalar", "result": []}}, OVER, 1)
+
+
+def test_counts_without_bad_events_are_good_and_without_any_unknown() -> None:
+    """A counter of errors often appears with the first error; without a total nothing is known."""
+    some = {(): (None, 2.0, 9.0)}
+    found = joined("counts", OVER, [Answer(0, 3, (some, {(): (10.0, 10.0, 5.0)}))])
+    assert found.series == CountSeries(intervals=tuple(Count(bad=b, total=t) for b, t in ((0, 10), (2, 10), (5, 5))))
+    assert "counted as none" in found.notes[0]
+    assert joined("counts", OVER, [Answer(0, 3, (some, {}))]).series is None
+    assert joined("counts", OVER, []).series is None
+
+
+def test_a_histogram_has_the_edges_of_all_windows() -> None:
+    """Cumulative counts stand by edge, all events last; an interval that lacks one of them is none."""
+
+    def le(edge: str) -> tuple[tuple[str, str], ...]:
+        return (("le", edge),)
+
+    early = {le("0.5"): (1.0,), le("1.0"): (2.0,), le("+Inf"): (3.0,), (("le", "x"),): (9.0,)}
+    late = {le("1"): (4.0, None), le("+Inf"): (5.0, 6.0)}
+    found = joined("histogram", OVER, [Answer(0, 1, (early,)), Answer(1, 3, (late,))])
+    assert found.series == HistogramSeries(edges=(1.0,), intervals=((2.0, 3.0), (4.0, 5.0), None))
+    assert joined("histogram", OVER, [Answer(0, 3, ({},))]).series is None
+
+
+def test_values_of_windows_follow_each_other() -> None:
+    """What no window covers is none."""
+    found = joined("values", OVER, [Answer(1, 3, ({(): (1.0, 2.0)},))])
+    assert found.series == ValueSeries(intervals=(None, 1.0, 2.0))
+
+
+# --- where Prometheus is ---
+
+
+@pytest.mark.parametrize(
+    ("setting", "field", "said"),
+    [
+        ('{"default": {}}', "SEGUE_PROMETHEUS_DEFAULT_URL", "Field required"),
+        ('{"default": {"url": "prometheus:9090"}}', "SEGUE_PROMETHEUS_DEFAULT_URL", "write http://HOST:PORT"),
+        ('{"default": {"url": "http://me:s3cret@p:1"}}', "SEGUE_PROMETHEUS_DEFAULT_URL", "credentials go in files"),
+        ('{"default": {"url": "http://p:1?token=s3cret"}}', "SEGUE_PROMETHEUS_DEFAULT_URL", "credentials go in files"),
+        ('{"default": {"url": "http://p:1", "timeout_s": 0}}', "SEGUE_PROMETHEUS_DEFAULT_TIMEOUT_S", "greater than 0"),
+        ('{"default": {"url": "http://p:1", "token": "s"}}', "SEGUE_PROMETHEUS_DEFAULT_TOKEN", "not permitted"),
+    ],
+)
+def test_a_wrong_setting_is_refused_without_its_secret(
+    setting: str, field: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker does not start; what may have a password in it is not shown."""
+    monkeypatch.setenv("SEGUE_PROMETHEUS", setting)
+    with pytest.raises(Refused, match=re.escape(said)) as refusal:
+        load_settings()
+    assert refusal.value.field == field
+    assert "s3cret" not in str(refusal.value)
+
+
+def test_the_setting_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By name, as JSON; a slash at the end of the address is nothing."""
+    monkeypatch.setenv("SEGUE_PROMETHEUS", '{"default": {"url": "https://p:9090/prefix/", "ca_file": "/ca.crt"}}')
+    found = load_settings().prometheus["default"]
+    assert (found.url, str(found.ca_file), found.timeout_s) == ("https://p:9090/prefix", "/ca.crt", 10)

@@ -1,0 +1,61 @@
+"""What an undo asks for: a revision, or a pair's sides exchanged."""
+
+from typing import Any
+
+import pytest
+
+from segue.errors import Refused
+from segue.lintrule import LintRule
+from segue.spec import KINDS, ByRoute, PairTarget, Rules, Spec, SupervisedTarget, Target, read_rollout
+from segue.undoing import exchanged, to_revision
+
+BY_ROUTE = {"route": "chat", "rule": 1, "services": {"old": "chat-v1", "new": "chat-v2"}}
+
+
+def pair(**spec: Any) -> Spec:
+    target = {"kind": "DeploymentPair", "namespace": "serving", "old": "chat", "new": "chat-next"}
+    body = {"target": target, "change": {"images": {"server": "example/chat:2"}}, **spec}
+    return read_rollout(
+        {"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "a"}, "spec": body}
+    ).spec
+
+
+def of(kind: str) -> Target:
+    return KINDS[kind].model_validate({"kind": kind, "namespace": "serving", "name": "chat"})
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "LeaderWorkerSet"])
+def test_by_the_defaults_of_its_kind(kind: str) -> None:
+    spec = to_revision(of(kind), 3, None)
+    assert spec.target.kind == kind and spec.change.goes_back and spec.change.revision == 3
+    assert (spec.strategy.max_surge == 0) is (kind == "StatefulSet")
+
+
+def test_rules_that_do_not_fit_are_refused() -> None:
+    """With field, value and fix, as in a spec file."""
+    with pytest.raises(
+        Refused, match=r"^strategy.maxSurge: '25%': is more than a StatefulSet can have; write maxSurge: 0"
+    ):
+        to_revision(of("StatefulSet"), 1, Rules())
+    supervised = SupervisedTarget(resource="ServingRuntime", namespace="serving", name="chat")
+    with pytest.raises(Refused, match="is not for a supervised target"):
+        to_revision(supervised, 1, None)
+
+
+def test_a_pairs_sides_are_exchanged() -> None:
+    """From the one that serves to the one from before, wholly, by the same rules; lint does not stand in the way."""
+    given = pair(strategy={"maxSurge": 1, "to": {"new": "50%"}, "waypoints": [{"at": 1}]}, readiness={"minReady": "7s"})
+    back = exchanged(given, None)
+    assert back.target == PairTarget(namespace="serving", old="chat-next", new="chat")
+    assert back.change.is_empty and set(back.accept) == set(LintRule)
+    assert back.strategy == given.strategy.model_copy(update={"to": None})
+    assert back.readiness == given.readiness
+    assert exchanged(given, Rules()).strategy == Rules().strategy
+
+
+def test_what_led_the_traffic_there_leads_it_back() -> None:
+    routed = exchanged(pair(strategy={"traffic": BY_ROUTE, "waypoints": [{"at": 1, "weight": 5}]}), None).strategy
+    assert isinstance(routed.traffic, ByRoute) and routed.traffic.rule == 1
+    assert (routed.traffic.services.old, routed.traffic.services.new) == ("chat-v2", "chat-v1")
+    switched = pair(strategy={"type": "blueGreen", "traffic": {"service": "chat"}})
+    assert exchanged(switched, None).strategy == switched.strategy
