@@ -97,7 +97,7 @@ def _question(file: str, metric: str | None) -> _Question:
     document = read_document(file)
     if isinstance(document, dict) and "judge" in document:
         return _alone(document, file, metric)
-    metrics = {each.name: each for each in getattr(read_rollout(document, file).spec, "metrics", ())}
+    metrics = {each.name: each for each in read_rollout(document, file).spec.metrics}
     if not metrics:
         fix = "write metrics in the spec, or a file such as {kind: counts, judge: {compare: {}}}"
         raise Refused("has no metrics to judge", field=file, fix=fix)

@@ -79,6 +79,22 @@ def test_what_prometheus_answered_is_taken(segue: Segue, files: Any, tmp_path: P
     assert ran.out == "fail: the value of the new side is 9.5 requests: over 8 requests\n"
 
 
+METRICS = """
+  metrics:
+    - {name: errors, counts: {bad: "errors{ {{side}} }", total: "requests{ {{side}} }"}, judge: {compare: {}}}
+    - {name: queue, value: "sum(queue{ {{side}} })", judge: {threshold: {max: 5}}}
+"""
+
+
+def test_a_metric_of_a_spec_is_judged_as_the_rollout_would(segue: Segue, files: Any) -> None:
+    """--metric chooses one; its name is needed where there are several."""
+    arguments = files((EXAMPLES / "rollout.yaml").read_text() + METRICS, GOOD, BAD)
+    ran = segue(*arguments, "--metric", "errors")
+    assert (ran.code, ran.out.split(":")[0]) == (3, "fail"), ran.err
+    assert "--metric: 'ttft': is no metric of the spec; use errors, queue" in segue(*arguments, "--metric", "ttft").err
+    assert segue(*arguments).code == 2
+
+
 @pytest.mark.parametrize(
     ("judgement", "more", "said"),
     [
