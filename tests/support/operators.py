@@ -24,7 +24,8 @@ def runtimes(lab: "Lab") -> "Operator":
     """Return an operator of ServingRuntimes, which works as long as the lab is open."""
     define(lab, *RUNTIME, "ServingRuntime")
     operator = Operator(lab, *RUNTIME, RUNTIME_LABELS)
-    lab.tasks.setdefault("operator", asyncio.create_task(operator.run()))
+    if "operator" not in lab.tasks:  # one is enough: each asks the API server all the time
+        lab.tasks["operator"] = asyncio.create_task(operator.run())
     return operator
 
 
