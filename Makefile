@@ -22,7 +22,7 @@ demo: setup ## a rollout, and a bad version that comes back by itself, on real s
 	$(BIN)/python examples/demo.py
 
 test: lint servers ## everything: lint, types, import rules, unit, workflow, replay, cluster and traffic tests
-	$(BIN)/pytest -n 3 --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --no-loadscope-reorder
 
 servers: setup ## build the servers that tests run on (minutes, once)
 	$(BIN)/segue local build --all

@@ -78,6 +78,32 @@ async def test_a_version_that_answers_wrong_is_taken_back(asking: Serving) -> No
     assert outcomes.by_version.keys() >= {"v1", "v2"}
 
 
+async def test_no_user_meets_a_bad_version(asking: Serving) -> None:
+    """By blue/green each replica is asked before any user comes: one that fails, one that is slow, one that lies."""
+    bad: list[tuple[str, dict[str, Any], str]] = [
+        ("errors", inference("v3-{tag}"), "answered 500"),
+        ("slow", inference("v3-{tag}", within="300ms"), "0.3 s are allowed"),
+        ("wrong-version", inference("{tag}"), "answered as version 'v2'"),
+    ]
+    await asking.deploy("chat", MLSERVER, labels={"side": "blue"})
+    asking.lab.worker()
+    target = {"kind": "DeploymentPair", "namespace": asking.lab.namespace, "old": "chat", "new": "chat-green"}
+    strategy = {"type": "blueGreen", "traffic": {"service": "chat"}}
+    with asking.traffic("chat") as load:
+        for tag, check, why in bad:
+            server = {"name": "server", "image": f"{MLSERVER.image}:{tag}"}
+            change = {"patch": {"metadata": {"labels": {"side": "green"}}, "spec": {"containers": [server]}}}
+            serving = {"checks": [check], "requests": 4, "tries": 1}
+            run = await asking.lab.start(
+                "chat", change, target=target, strategy=strategy, readiness=QUICK, serving=serving
+            )
+            report = await run.end()
+            assert report.status.outcome == "RolledBack" and why in report.status.reason, report.status.reason
+        outcomes = await asyncio.to_thread(load.stop)
+    assert_nothing_lost(outcomes)
+    assert outcomes.by_version.keys() == {"v1"}
+
+
 async def test_a_stream_is_believed(asking: Serving) -> None:
     """Asked at the pod's own address: one that fails, one whose first token is late; then one that streams."""
     chat = {"model": "words", "stream": True, "firstToken": "2s", "maxTokens": 2}
