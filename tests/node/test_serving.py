@@ -79,11 +79,12 @@ async def test_a_version_that_answers_wrong_is_taken_back(asking: Serving) -> No
 
 
 async def test_no_user_meets_a_bad_version(asking: Serving) -> None:
-    """By blue/green each replica is asked before any user comes: one that fails, one that is slow, one that lies."""
+    """By blue/green each replica is asked before any user comes: it fails, is slow, lies, or outgrows its memory."""
     bad: list[tuple[str, dict[str, Any], str]] = [
         ("errors", inference("v3-{tag}"), "answered 500"),
         ("slow", inference("v3-{tag}", within="300ms"), "0.3 s are allowed"),
         ("wrong-version", inference("{tag}"), "answered as version 'v2'"),
+        ("oom", inference("v3-{tag}"), "killed for lack of memory; its limit is 400Mi"),
     ]
     await asking.deploy("chat", MLSERVER, labels={"side": "blue"})
     asking.lab.worker()
@@ -93,7 +94,7 @@ async def test_no_user_meets_a_bad_version(asking: Serving) -> None:
         for tag, check, why in bad:
             server = {"name": "server", "image": f"{MLSERVER.image}:{tag}"}
             change = {"patch": {"metadata": {"labels": {"side": "green"}}, "spec": {"containers": [server]}}}
-            serving = {"checks": [check], "requests": 4, "tries": 1}
+            serving = {"checks": [check], "requests": 60, "tries": 1}
             run = await asking.lab.start(
                 "chat", change, target=target, strategy=strategy, readiness=QUICK, serving=serving
             )
