@@ -17,7 +17,7 @@ def version(mode: str = "ready", image: str = "example/chat:2", **annotations: s
 SHORT = {"minReady": "0s", "deadline": "3s"}
 
 FAILURES = {
-    "image-pull": (version("image-pull"), {}, "ImagePull: ", ["image example/chat:2: ", "failed to resolve reference", "not found"]),
+    "image-pull": (version("image-pull"), {}, "ImagePull: ", ["image example/chat:2: ", "failed to resolve reference"]),
     "crash-loop": (version("crash-loop"), {}, "CrashLoop: ", ["ended with exit code 1"]),
     "oom": (
         version("oom", **{"fail-after": "100ms"}),
