@@ -92,12 +92,10 @@ def objection(budget: Budget, seen: Observation, counts: Counts) -> str:
     grows = counts.new > seen.new.total or counts.old > seen.old.total
     if total > budget.ceiling and grows:  # what is over it already, after a drop of R, may only go
         return f"{counts} would be {total} replicas, over the ceiling of {budget.ceiling}"
-    ways = [(seen.old, seen.new, counts.old, seen.asked.old)]
+    ways = [(seen.old, seen.new, counts.old)]
     if seen.home is not None:  # otherwise the target's own controller chooses, and takes unready ones
-        ways.append((seen.new, seen.old, counts.new, seen.asked.new))
-    for leaving, coming, told, asked in ways:
-        if told > asked:
-            continue  # it takes back some of what is on its way already
+        ways.append((seen.new, seen.old, counts.new))
+    for leaving, coming, told in ways:
         taken = max(0, leaving.total - told)
         serving = leaving.ready + coming.proven - max(0, taken - leaving.spare)
         if taken > leaving.spare and serving < budget.floor:

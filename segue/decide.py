@@ -133,7 +133,9 @@ def next_counts(
     current = _held(budget, seen, max(0, min(seen.asked.old, old.total)), seen.asked.new)
     expendable = max(0, old.ready + new.proven - budget.floor) + old.spare
     if old.total - expendable > current.old:  # readiness was lost since it was asked: take back what is not gone yet
-        return _held(budget, seen, min(old.total - expendable, budget.replicas), current.new)
+        back = _held(budget, seen, min(old.total - expendable, budget.replicas), current.new)
+        # After a drop of R not all can be held that would have to stay: what a write must refuse is not asked for.
+        return seen.asked if objection(budget, seen, back) else back
     if barrier is not None and current.new >= barrier:
         return current
     if order is Order.SCALE_OUT_PRIORITY and budget.surge and not new.proven:
