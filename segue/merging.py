@@ -1,6 +1,6 @@
 """Merges of plain objects: JSON merge patches (RFC 7386), which custom resources take, and lists by name. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 Object = dict[str, Any]
@@ -32,6 +32,15 @@ def nested(path: Iterable[str], value: Any) -> Any:
     for name in reversed(tuple(path)):
         value = {name: value}
     return value
+
+
+def leaves(patch: Object, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the fields of a JSON merge patch that it sets, each with its path: lists as a whole, as it replaces them."""
+    for name, value in patch.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, (*above, name))
+        else:
+            yield (*above, name), value
 
 
 def at(found: Any, path: Iterable[str]) -> Any:

@@ -9,10 +9,10 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from activities.cluster import Cluster, Object
+from activities.cluster import FIELD_MANAGER, Cluster, Object
 from activities.levers.base import TargetFacts
 from activities.levers.judging import judged_resource
-from activities.levers.ownership import BASELINE, GONE, OWNER, annotations_of
+from activities.levers.ownership import BASELINE, GONE, OWNER, annotations_of, latest_of, writers_of
 from activities.levers.pods import is_active, read_replica
 from activities.levers.template import apply_change, differences, digest, stopping_of
 from activities.watching import NamespaceWatch
@@ -21,7 +21,7 @@ from segue.errors import Conflict, Fenced, Refused
 from segue.failures import diagnose, worst
 from segue.history import Revision
 from segue.lint.target import Judged
-from segue.merging import at, difference, merged, nested
+from segue.merging import at, difference, leaves, merged, nested
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.replica import Pods, Replica
 from segue.spec import Change, Rules, Target
@@ -271,10 +271,21 @@ class SupervisedLever:
         template = self._mark(found).template
         if template in {state.mark.template, state.wanted.template, state.baseline.template} or not state.mark.template:
             return None
-        saved = _saved(found)
-        before = {"spec": saved["version"] if saved else {}}
-        what = ", ".join(differences(before, {"spec": self._version_field(found)})) or self._kind.version
-        return Foreign(who=_latest_writer(found), what=what, template=template)
+        saved, now = _saved(found), self._version_field(found)
+        ours, writers = self._authors(found, saved["version"] if saved else {}, now)
+        what = ", ".join(differences({"spec": ours}, {"spec": now})) or self._kind.version
+        return Foreign(who=latest_of(writers), what=what, template=template)
+
+    def _authors(self, found: Object, baseline: Object, now: Object) -> tuple[Object, list[Object]]:
+        """Return the baseline with what we ourselves changed in the field, and who wrote what else differs from it."""
+        ours, writers = baseline, []
+        above = tuple(f"f:{name}" for name in self._kind.version.split(".")[1:])
+        for path, value in leaves(difference(baseline, now)):
+            authors = writers_of(found, (*above, *(f"f:{name}" for name in path)))
+            if {author["manager"] for author in authors} == {FIELD_MANAGER}:
+                ours = merged(ours, nested(path, value))
+            writers += authors
+        return ours, writers
 
     def _selector(self, target: Target) -> str:
         return self._kind.pods.format(name=target.name)
@@ -356,12 +367,6 @@ def _label_selector(listed: str) -> Object:
     exist = [{"key": name, "operator": "Exists"} for name, equal, _ in terms if not equal]
     equal = {name: value for name, equals, value in terms if equals}
     return {"matchLabels": equal, **({"matchExpressions": exist} if exist else {})}
-
-
-def _latest_writer(found: Object) -> str:
-    writers = [m for m in found["metadata"].get("managedFields", []) if not m.get("subresource")]
-    latest = max(writers, key=lambda m: m.get("time", ""), default={"manager": "somebody"})
-    return str(latest["manager"])
 
 
 def _at(found: Any, path: str) -> Any:

@@ -141,8 +141,8 @@ async def _roll(
                 await worker.until_gone()
                 worker.start()
             report = await run.end()
-        # The way back is the controller's own.
-        passing = 0 if report.status.outcome == "Completed" else 1
+        way = kind.ways[0]
+        passing = way.passing if report.status.outcome == "Completed" else way.passing_back
         watcher.assert_within(scenario.floor, scenario.ceiling, passing=passing)
         exactly = {
             "moves": report.status.moves,

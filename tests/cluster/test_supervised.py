@@ -70,7 +70,8 @@ async def test_somebody_elses_change_is_told_and_not_fought(served: Lab) -> None
     await until("a new replica", lambda: runs(served, "chat", "example/chat:2"))
     operator.patch("chat", {"spec": {"containers": [{"name": "server", "image": "example/chat:9"}]}})
     status = await run.until("it holds", lambda s: s.phase == "Held")
-    assert "a-person changed" in status.reason
+    assert status.reason.startswith("a-person (Update at ")
+    assert status.reason.endswith(" changed spec.containers[server].image example/chat:1 → example/chat:9")
     assert operator.get("chat")["spec"]["containers"][0]["image"] == "example/chat:9"
     await run.send("abort")
     await ends(run, "Aborted")

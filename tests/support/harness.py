@@ -204,11 +204,11 @@ class Lab:
     # --- rollouts ---
 
     def rollout(self, name: str, change: dict[str, Any] | None = None, **spec: Any) -> Rollout:
-        """Make a spec: image 2 and quick readiness, unless said otherwise."""
+        """Make a spec: image 2, and time for what a test does to its pods, unless said otherwise."""
         body = {
             "target": {"namespace": self.namespace, "name": name},
             "change": {"images": {"server": "example/chat:2"}} if change is None else change,
-            "readiness": {"minReady": "0s", "deadline": "20s"},
+            "readiness": {"minReady": "0s", "deadline": "5m"},
             "accept": ACCEPTED,
             **spec,
         }

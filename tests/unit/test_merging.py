@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.merging import at, difference, merged, merged_by_name, nested
+from segue.merging import at, difference, leaves, merged, merged_by_name, nested
 
 NAMES = st.sampled_from("abc")
 VALUES = st.recursive(
@@ -19,6 +19,14 @@ OBJECTS = st.dictionaries(NAMES, VALUES)
 @given(OBJECTS, OBJECTS)
 def test_a_difference_is_what_makes_the_one_the_other(before: dict[str, Any], after: dict[str, Any]) -> None:
     assert merged(before, difference(before, after)) == after
+
+
+@given(OBJECTS, OBJECTS)
+def test_a_difference_is_all_of_its_leaves(before: dict[str, Any], after: dict[str, Any]) -> None:
+    now = before
+    for path, value in leaves(difference(before, after)):
+        now = merged(now, nested(path, value))
+    assert now == after
 
 
 def test_lists_are_merged_by_name() -> None:
