@@ -35,7 +35,7 @@ def nested(path: Iterable[str], value: Any) -> Any:
 
 
 def leaves(patch: Object, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield the fields of a JSON merge patch that it sets, each with its path: lists as a whole, as it replaces them."""
+    """Yield what a JSON merge patch sets, each with its path: lists as a whole, as it replaces them."""
     for name, value in patch.items():
         if isinstance(value, dict) and value:
             yield from leaves(value, (*above, name))
