@@ -208,7 +208,7 @@ class Lab:
         body = {
             "target": {"namespace": self.namespace, "name": name},
             "change": {"images": {"server": "example/chat:2"}} if change is None else change,
-            "readiness": {"minReady": "0s", "deadline": "5m"},
+            "readiness": {"minReady": "0s", "deadline": "1m"},
             "accept": ACCEPTED,
             **spec,
         }

@@ -32,7 +32,7 @@ class Shell:
             "spec": {
                 "target": {"namespace": self.lab.namespace, "name": name},
                 "change": {"images": {"server": "example/chat:2"}},
-                "readiness": {"minReady": "0s", "deadline": "5m"},
+                "readiness": {"minReady": "0s", "deadline": "1m"},
                 "accept": ACCEPTED,
                 **spec,
             },
