@@ -26,6 +26,10 @@ MIDDLE = {"compare": {**COMPARED, "tails": False}}
 FIRST_TOKEN = {"name": "first-token", "preset": "vllm/ttft", **SLOWER, "judge": MIDDLE}
 
 
+TAIL = {"SLOW_ANSWER_S": "0.1", "SPREAD": "0.8", "TAIL_SHARE": "0.05", "TAIL_S": "0.48"}
+"""One answer of twenty is much slower than the others; MLServer's edges there are 0.25, 0.5, 0.75 and 1 s."""
+
+
 async def rolled(serving: Serving, name: str, change: dict[str, Any], *metrics: dict[str, Any]) -> Report:
     run = await serving.lab.start(name, change, strategy=STOPS, readiness=QUICK, metrics=list(metrics))
     report = await run.end(limit_s=400)
@@ -41,16 +45,21 @@ def assert_taken_back(report: Report, gate: str) -> None:
 
 @pytest.mark.timeout(900)
 async def test_what_gets_worse_is_taken_back_and_what_does_not_is_kept(serving: Serving) -> None:
-    """5 % errors, a doubled latency and a slower first token are taken back at the first replica; an equal is not."""
+    """5 % errors, a doubled latency or tail and a slower first token are taken back at the first; an equal is not."""
     await asyncio.gather(
         serving.deploy(
             "chat", MLSERVER, replicas=2, tag="slow", scraped=True, env={"SLOW_ANSWER_S": "0.5", "SPREAD": "0.8"}
         ),
+        serving.deploy("tailed", MLSERVER, replicas=2, tag="slow", scraped=True, env=TAIL),
         serving.deploy("words", STREAMS, replicas=2, scraped=True, env={"FIRST_TOKEN_S": "0.1", "SPREAD": "0.8"}),
     )
     serving.lab.worker()
-    with serving.traffic("chat", rate=25), serving.streams("words", count=6, tokens=8, interval_ms=40):
-        await asyncio.gather(_servers(serving), _streams(serving))
+    with (
+        serving.traffic("chat", rate=25),
+        serving.traffic("tailed", rate=25),
+        serving.streams("words", count=6, tokens=8, interval_ms=40),
+    ):
+        await asyncio.gather(_servers(serving), _tails(serving), _streams(serving))
 
 
 async def _servers(serving: Serving) -> None:
@@ -60,6 +69,17 @@ async def _servers(serving: Serving) -> None:
     assert_taken_back(await rolled(serving, "chat", slower, ERRORS, LATENCY), "latency")
     failing = MLSERVER.change("errors", env={"server": {"ERROR_SHARE": "0.05"}})
     assert_taken_back(await rolled(serving, "chat", failing, ERRORS, LATENCY), "errors")
+
+
+async def _tails(serving: Serving) -> None:
+    """Only the slowest few become twice as slow, and the median tells nothing of it."""
+    report = await rolled(serving, "tailed", {"env": {"server": {"TAIL_S": "0.96"}}}, LATENCY)
+    assert_taken_back(report, "latency")
+    [gate] = report.status.gates
+    assert gate.evidence is not None
+    numbers = gate.evidence.numbers
+    assert numbers["p50_new"] < 1.3 * numbers["p50_old"], gate.why
+    assert numbers["p99_new"] > 1.6 * numbers["p99_old"], gate.why
 
 
 async def _streams(serving: Serving) -> None:
