@@ -143,11 +143,12 @@ async def asked_now(case: Case) -> set[str]:
     """The replica that is being asked whether it serves, as the watch's latest heartbeat tells it."""
     description = await case.run.handle.describe()
     for pending in description.raw_description.pending_activities:
-        beats = await case.lab.temporal.data_converter.decode(pending.heartbeat_details.payloads, [Beat])
-        for beat in beats:
-            problem = beat.seen.problem if beat.seen else None
-            if problem is not None and problem.message == "is being asked whether it serves":
-                return {problem.replica}
+        if not pending.heartbeat_details.payloads:
+            continue
+        [beat] = await case.lab.temporal.data_converter.decode(pending.heartbeat_details.payloads, [Beat])
+        problem = beat.seen.problem if beat.seen else None
+        if problem is not None and problem.message == "is being asked whether it serves":
+            return {problem.replica}
     return set()
 
 
@@ -212,12 +213,15 @@ FEW = 8
 
 
 def since_symptom(serving: Serving, case: Case, name: str, report: Report) -> float:
-    """Seconds from a failure's first sign, by the pod's own status and events (whole seconds), to its being told."""
+    """Seconds from when a failure can be known, by the pod's own status and events, to its being told.
+
+    A registry that does not answer may do so the next time: the kubelet's first back-off says that it did not.
+    """
     told = went_back(report)
     if name == "crash-loop":
         return told - min(case.watcher.ended_at)
     listed = serving.lab.core.list_namespaced_event(serving.lab.namespace).items
-    reason = {"image-pull": "Failed", "never-ready": "Started"}[name]
+    reason = {"image-pull": "BackOff", "never-ready": "Started"}[name]
     mine = [e for e in listed if e.reason == reason and e.involved_object.name.startswith(f"{name}-")]
     times: list[datetime] = [e.first_timestamp or e.event_time for e in mine]
     # The old replica's own start is one of them.
@@ -238,8 +242,8 @@ async def test_causes_are_told(asking: Serving) -> None:
         none_was_taken(case, 1)
         assert_nothing_lost(await asyncio.to_thread(load.stop))
         after_s = since_symptom(asking, case, name, report)
-        print(f"{name}: told {after_s:.1f} s after its first sign: {report.status.reason}")
-        # What never becomes ready has until its deadline; the others are told at their first error.
+        print(f"{name}: told {after_s:.1f} s after it can be known: {report.status.reason}")
+        # What never becomes ready has until its deadline; Kubernetes' times are whole seconds.
         policy_s = DEADLINE_S if name == "never-ready" else 0.0
         assert policy_s - 1 < after_s < policy_s + SOON_S, report.status.reason
 
