@@ -4,7 +4,6 @@ import asyncio
 import re
 import time
 from contextlib import ExitStack
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -213,19 +212,18 @@ FEW = 8
 
 
 def since_symptom(serving: Serving, case: Case, name: str, report: Report) -> float:
-    """Seconds from when a failure can be known, by the pod's own status and events, to its being told.
+    """Seconds from when a failure can be known, by its pod's own status and events, to its being told.
 
     A registry that does not answer may do so the next time: the kubelet's first back-off says that it did not.
     """
     told = went_back(report)
+    if name == "never-ready":  # its deadline begins with the write
+        return told - next(entry.at for entry in report.entries if entry.what == "scaled")
     if name == "crash-loop":
         return told - min(case.watcher.ended_at)
     listed = serving.lab.core.list_namespaced_event(serving.lab.namespace).items
-    reason = {"image-pull": "BackOff", "never-ready": "Started"}[name]
-    mine = [e for e in listed if e.reason == reason and e.involved_object.name.startswith(f"{name}-")]
-    times: list[datetime] = [e.first_timestamp or e.event_time for e in mine]
-    # The old replica's own start is one of them.
-    return told - min(at.timestamp() for at in times if at.timestamp() >= int(report.status.started_at))
+    mine = [e for e in listed if e.reason == "BackOff" and e.involved_object.name.startswith(f"{name}-")]
+    return told - min((e.first_timestamp or e.event_time).timestamp() for e in mine)
 
 
 async def test_causes_are_told(asking: Serving) -> None:
