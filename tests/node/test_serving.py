@@ -206,7 +206,8 @@ FAILURES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         r"Unready: .*no progress for 12 s.*Readiness probe failed: ",
     ),
 }  # fmt: skip
-DEADLINE_S = 12.0
+POLICY_S = {"crash-loop": 0.0, "image-pull": 5.0, "never-ready": 12.0}
+"""How long each is waited for: not at all, until the pod's status tells the kubelet's back-off, until the deadline."""
 FEW = 8
 """Requests a second, where several targets have traffic at once."""
 
@@ -241,9 +242,7 @@ async def test_causes_are_told(asking: Serving) -> None:
         assert_nothing_lost(await asyncio.to_thread(load.stop))
         after_s = since_symptom(asking, case, name, report)
         print(f"{name}: told {after_s:.1f} s after it can be known: {report.status.reason}")
-        # What never becomes ready has until its deadline; Kubernetes' times are whole seconds.
-        policy_s = DEADLINE_S if name == "never-ready" else 0.0
-        assert policy_s - 1 < after_s < policy_s + SOON_S, report.status.reason
+        assert POLICY_S[name] - 1 < after_s < POLICY_S[name] + SOON_S, report.status.reason
 
     with ExitStack() as loads:
         await asyncio.gather(*(one(name, loads.enter_context(asking.traffic(name, FEW))) for name in FAILURES))
