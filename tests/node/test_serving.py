@@ -206,7 +206,7 @@ FAILURES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         r"Unready: .*no progress for 12 s.*Readiness probe failed: ",
     ),
 }  # fmt: skip
-POLICY_S = {"crash-loop": 0.0, "image-pull": 5.0, "never-ready": 12.0}
+POLICY_S = {"crash-loop": 0.0, "image-pull": 10.0, "never-ready": 12.0}
 """How long each is waited for: not at all, until the pod's status tells the kubelet's back-off, until the deadline."""
 FEW = 8
 """Requests a second, where several targets have traffic at once."""
