@@ -173,8 +173,9 @@ async def test_the_most_memory_that_was_seen(measured: Measured) -> None:
     """Of all that it keeps of a container the most, also when that is past; where nothing is kept it says so."""
     client = Prometheus("default", PrometheusSettings(url=measured.url))
     unknown = "its peak is not known: "
+    server = f"server-{time.time_ns()}"  # a stack that is used again keeps what the test before told
 
-    async def seen(pod: str, container: str = "server") -> str:
+    async def seen(pod: str, container: str = server) -> str:
         return await Peaks(client).seen(NAMESPACE, pod, container)
 
     async def says(text: str) -> bool:
@@ -182,9 +183,9 @@ async def test_the_most_memory_that_was_seen(measured: Measured) -> None:
 
     try:
         assert await seen(NEW) == f"{unknown}provider default has no container_memory_working_set_bytes of it"
-        measured.new.memory.labels("server").set(127 * 2**20)
+        measured.new.memory.labels(server).set(127 * 2**20)
         await until("it is scraped", lambda: says("127Mi is the most that was seen before"), poll_s=0.2)
-        measured.new.memory.labels("server").set(20 * 2**20)
+        measured.new.memory.labels(server).set(20 * 2**20)
         assert await seen(NEW) == "127Mi is the most that was seen before"
         assert "has no" in await seen(OLD) and "has no" in await seen(NEW, "other")
         measured.stack.kill("prometheus")
