@@ -190,7 +190,7 @@ async def test_the_most_memory_that_was_seen(measured: Measured) -> None:
         assert "has no" in await seen(OLD) and "has no" in await seen(NEW, "other")
         measured.stack.kill("prometheus")
         try:
-            assert await seen(NEW) == f"{unknown}provider default cannot be asked: no connection (Connection refused)"
+            assert (await seen(NEW)).startswith(f"{unknown}provider default cannot be asked: ")
         finally:
             measured.stack.restart("prometheus")
     finally:
