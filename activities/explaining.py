@@ -1,4 +1,4 @@
-"""Adds to a failure what explains it: a crash's last words, a probe's message.
+"""Adds to a failure what explains it: a crash's last words, a probe's message, how much memory was seen.
 
 It is asked for just before the failure is told, and not at each look.
 What may not be read (``deploy/rbac-serving.yaml``), or does not come in time, is left out: the failure is told anyway.
@@ -8,8 +8,9 @@ import asyncio
 import logging
 
 from activities.cluster import Cluster, Object
+from activities.peaks import Peaks
 from segue.errors import SegueError
-from segue.failures import with_log, with_probe
+from segue.failures import OOM_KILLED, with_log, with_peak, with_probe
 from segue.masking import tail
 from segue.observation import Cause, Observation, Problem
 from segue.replica import ContainerFacts, Replica
@@ -26,8 +27,10 @@ _KILLING = {"Liveness", "Startup"}
 log = logging.getLogger(__name__)
 
 
-async def explained(cluster: Cluster, namespace: str, problem: Problem, seen: Observation) -> Problem:
-    """Return the problem with what its replica's log and events say of it."""
+async def explained(
+    cluster: Cluster, peaks: Peaks, namespace: str, problem: Problem, seen: Observation
+) -> Problem:  # fmt: skip
+    """Return the problem with what its replica's log and events, and a Prometheus, say of it."""
     replica = next((r for r in seen.pods.new if r.name == problem.replica), None)
     if replica is None:
         return problem
@@ -36,11 +39,18 @@ async def explained(cluster: Cluster, namespace: str, problem: Problem, seen: Ob
             if problem.cause in _PROBED:
                 kinds = _KILLING if problem.cause is Cause.RESTARTED else _KILLING | {"Readiness"}
                 problem = with_probe(problem, await _probe_said(cluster, namespace, replica, kinds))
+            if problem.cause is Cause.OUT_OF_MEMORY:
+                problem = with_peak(problem, await _most_seen(peaks, namespace, replica))
             if problem.cause in _ENDED:
                 problem = with_log(problem, await _last_words(cluster, namespace, replica))
     except (SegueError, TimeoutError) as error:
         log.info("nothing more is known of %s/%s: %s", namespace, replica.name, error)
     return problem
+
+
+async def _most_seen(peaks: Peaks, namespace: str, replica: Replica) -> str:
+    killed = next((c for c in replica.containers if c.ended == OOM_KILLED), None)
+    return await peaks.seen(namespace, replica.name, killed.name) if killed else ""
 
 
 async def _last_words(cluster: Cluster, namespace: str, replica: Replica) -> str:

@@ -21,6 +21,7 @@ from activities.gates.prometheus import Prometheus, PrometheusSettings
 from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.linting import linted
+from activities.peaks import PROVIDER, Peaks
 from activities.reaching import Reach, reach_of
 from activities.room import Rooms
 from activities.routers import Routers
@@ -109,7 +110,8 @@ class Activities:
         self._routers = Routers(cluster)
         self._emptyings = Emptyings(cluster, reach or reach_of("auto", cluster))
         self._own = OwnAsker(cluster, supervisions, webhooks or {})
-        self._metrics = MetricAsker({name: Prometheus(name, settings) for name, settings in (prometheus or {}).items()})
+        providers = {name: Prometheus(name, settings) for name, settings in (prometheus or {}).items()}
+        self._metrics, self._peaks = MetricAsker(providers), Peaks(providers.get(PROVIDER))
         self._panel = Panel({OwnGate: self._own, Metric: self._metrics})
 
     @property
@@ -191,7 +193,7 @@ class Activities:
         """Return a failure with what explains it."""
         if decision.act is not Act.FAIL or decision.problem is None:
             return decision
-        problem = await explained(self._cluster, asked.target.namespace, decision.problem, seen)
+        problem = await explained(self._cluster, self._peaks, asked.target.namespace, decision.problem, seen)
         return decision.model_copy(update={"problem": problem, "why": str(problem)})
 
     async def _with_room(self, seen: Observation, asked: WatchInput) -> Observation | None:
@@ -307,7 +309,8 @@ def _seen(
 
 def _recorded(verdicts: tuple[Verdict, ...]) -> Decision:
     """Do nothing else before answers of gates are recorded: what they mean is decided on the next look."""
-    return Decision(act=Act.WAIT, why="; ".join(f"{each.gate}: {each.result}" for each in verdicts))
+    said = "; ".join(f"{each.gate}: {each.result}, {each.why}" for each in verdicts)
+    return Decision(act=Act.WAIT, why=f"evidence: {said}")
 
 
 def _counted(written: Written, action: str, more: int = 0) -> Written:

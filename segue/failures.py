@@ -23,6 +23,8 @@ _WRAPPING = re.compile(
     r'(?:Back-off pulling image "[^"]*": ErrImagePull: )?(?:rpc error: )?(?:code = \w+ desc = )?'
     r'(?:failed to pull and unpack image "[^"]*": )?(?:failed to resolve image: )?'
 )
+OOM_KILLED = "OOMKilled"
+"""A container's reason of having ended: for lack of memory."""
 _CONFIGURATION = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
 
@@ -47,7 +49,7 @@ def _container_problem(seen: ContainerFacts, max_restarts: int) -> Problem | Non
     unpulled = bounded(f"{seen.name}: image {seen.image or '?'}: {seen.waiting}: {_registrys(seen.waiting_message)}")
     too_often = seen.restarts > max_restarts
     cases = (
-        (seen.ended == "OOMKilled", Cause.OUT_OF_MEMORY, _outgrown(seen), too_often),
+        (seen.ended == OOM_KILLED, Cause.OUT_OF_MEMORY, _outgrown(seen), too_often),
         (seen.waiting in _IMAGE_HOPELESS, Cause.IMAGE_PULL, unpulled, True),
         (seen.waiting in _IMAGE_TRYING, Cause.IMAGE_PULL, unpulled, _is_final(seen.waiting_message)),
         (seen.waiting in _CONFIGURATION, Cause.CONFIGURATION, said, True),
@@ -78,6 +80,11 @@ def _is_final(message: str) -> bool:
 def with_log(problem: Problem, last_words: str) -> Problem:
     """Add a container's last lines."""
     return _with(problem, f"; its last words: {last_words}" if last_words else "")
+
+
+def with_peak(problem: Problem, said: str) -> Problem:
+    """Add how much memory was seen of it, or why that is not known."""
+    return _with(problem, f"; {bounded(said)}" if said else "")
 
 
 def with_probe(problem: Problem, said: str) -> Problem:

@@ -7,8 +7,6 @@ goes wrong is told in one sentence that has neither a token nor an address's sec
 import asyncio
 import json
 import math
-import os
-import socket
 import ssl
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -18,6 +16,7 @@ import aiohttp
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from activities.gates.unreached import reason_of
 from segue.errors import SegueError
 from segue.gates.asking import Grid
 
@@ -99,7 +98,7 @@ class Prometheus:
         except TimeoutError:
             raise Unanswered(f"provider {self._name}: no answer within {limit_s:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unanswered(f"provider {self._name} cannot be asked: {_reason(error)}") from error
+            raise Unanswered(f"provider {self._name} cannot be asked: {reason_of(error)}") from error
         return self._read(body, over, most_series)
 
     async def _post(self, path: str, form: dict[str, str]) -> bytes:
@@ -129,7 +128,7 @@ class Prometheus:
         try:
             token = file.read_text().strip()
         except (OSError, UnicodeError) as error:
-            raise Unanswered(f"provider {self._name}: its token file cannot be read: {_reason(error)}") from None
+            raise Unanswered(f"provider {self._name}: its token file cannot be read: {reason_of(error)}") from None
         if not token.isascii() or not token.isprintable():
             raise Unanswered(f"provider {self._name}: its token file has no token of one line in it")
         return {"Authorization": f"Bearer {token}"}
@@ -182,16 +181,3 @@ def _refusal(status: int, body: bytes) -> str:
     except (ValueError, TypeError, KeyError):
         return f"HTTP {status}"
     return f"HTTP {status}: {str(told)[:_SHOWN]}"
-
-
-def _reason(error: Exception) -> str:
-    """Say what happened without the address, which the settings have."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError | ssl.SSLError):
-        return "its certificate is not trusted; name its authority in ca_file"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return f"no connection ({_reason(error.os_error)})"
-    if isinstance(error, socket.gaierror):
-        return "its name is not known"
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)  # its own text has the address
-    return type(error).__name__

@@ -10,6 +10,7 @@ from aiohttp_retry import ExponentialRetry, RetryClient
 from pydantic import ValidationError
 
 from activities.gates.base import GateContext
+from activities.gates.unreached import reason_of
 from segue import __version__
 from segue.errors import Refused
 from segue.gates.own import OwnGate, WebhookGate
@@ -65,7 +66,7 @@ class WebhookAsker:
         except Unanswered as error:
             return unanswered(gate.name, f"the webhook {error}")
         except (aiohttp.ClientError, OSError) as error:
-            return unanswered(gate.name, f"the webhook cannot be reached: {type(error).__name__}")
+            return unanswered(gate.name, f"the webhook cannot be reached: {reason_of(error)}")
         return answer.judged(gate.name)
 
 

@@ -17,6 +17,7 @@ from segue_local import Stack
 from activities.gates.base import GateContext
 from activities.gates.metrics import MetricAsker
 from activities.gates.prometheus import MAX_ANSWER_BYTES, Prometheus, PrometheusSettings, Unanswered
+from activities.peaks import Peaks
 from segue.gates import Result, Verdict
 from segue.gates.asking import Grid
 from segue.gates.metrics import Metric
@@ -166,6 +167,35 @@ async def test_a_counter_that_begins_again_goes_on(measured: Measured) -> None:
     assert found.result is Result.FAIL, found.why
     assert found.evidence is not None
     assert all(number >= 0 for name, number in found.evidence.numbers.items() if "traffic" in name)
+
+
+async def test_the_most_memory_that_was_seen(measured: Measured) -> None:
+    """Of all that it keeps of a container the most, also when that is past; where nothing is kept it says so."""
+    client = Prometheus("default", PrometheusSettings(url=measured.url))
+    unknown = "its peak is not known: "
+    server = f"server-{time.time_ns()}"  # a stack that is used again keeps what the test before told
+
+    async def seen(pod: str, container: str = server) -> str:
+        return await Peaks(client).seen(NAMESPACE, pod, container)
+
+    async def says(text: str) -> bool:
+        return await seen(NEW) == text
+
+    try:
+        assert await seen(NEW) == f"{unknown}provider default has no container_memory_working_set_bytes of it"
+        measured.new.memory.labels(server).set(127 * 2**20)
+        await until("it is scraped", lambda: says("127Mi is the most that was seen before"), poll_s=0.2)
+        measured.new.memory.labels(server).set(20 * 2**20)
+        assert await seen(NEW) == "127Mi is the most that was seen before"
+        assert "has no" in await seen(OLD) and "has no" in await seen(NEW, "other")
+        measured.stack.kill("prometheus")
+        try:
+            assert (await seen(NEW)).startswith(f"{unknown}provider default cannot be asked: ")
+        finally:
+            measured.stack.restart("prometheus")
+    finally:
+        await client.close()
+    assert await Peaks(None).seen(NAMESPACE, NEW, "server") == f"{unknown}the worker has no Prometheus named default"
 
 
 async def test_while_it_does_not_answer_nobody_is_asked(measured: Measured) -> None:

@@ -18,8 +18,8 @@ ONCE = {"consecutiveErrorLimit": 0, "onInconclusive": "rollback"}
 
 
 @pytest.fixture(scope="module")
-async def hooks() -> AsyncIterator[Webhooks]:
-    async with webhook_server() as served:
+async def hooks(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Webhooks]:
+    async with webhook_server(tmp_path_factory.mktemp("certificates")) as served:
         yield served
 
 
@@ -82,8 +82,27 @@ async def test_what_is_no_answer_never_passes(lab: Lab, hooks: Webhooks, several
     assert "answers 404" in why["absent"]
     assert "did not answer within 2 s" in why["slow"]
     assert "more than 65536 bytes" in why["large"]
-    assert "cannot be reached: ClientConnectorError" in why["nobody"]
+    assert "cannot be reached: no connection (Connection refused)" in why["nobody"]
     assert len(hooks.questions["passing"]) == before
+
+
+async def test_a_webhook_by_tls(lab: Lab, hooks: Webhooks) -> None:
+    """Its authority's certificate is trusted, and nothing else: what cannot prove who it is is sent no question."""
+    good, *others = await asyncio.gather(
+        ends(lab, "tls-trusted", "Completed", webhook={"name": "trusted"}),
+        *(
+            ends(lab, f"tls-{name}", "RolledBack", webhook={"name": name}, **ONCE)
+            for name in ("distrusted", "misnamed", "unsecured")
+        ),
+    )
+    assert verdicts(good, "mine")[0] == "pass: 12 of 12 answers are the same"
+    why = [verdicts(report, "mine")[0] for report in others]
+    reached = "inconclusive: the webhook cannot be reached: "
+    assert why[0] == f"{reached}its certificate is not trusted; name its authority in ca_file"
+    assert why[1] == f"{reached}its certificate is for another name"
+    assert why[2].startswith(f"{reached}no TLS connection (")
+    assert not any(hooks.questions[name] for name in ("distrusted", "misnamed", "unsecured"))
+    assert len(hooks.questions["trusted"]) == 1 and not hooks.unsigned
 
 
 async def test_plugins(lab: Lab) -> None:
@@ -158,6 +177,9 @@ async def test_a_job_survives_its_worker(stack: Stack, lab: Lab) -> None:
 
 REFUSED = [
     pytest.param({"webhook": {"name": "unheard"}}, ("gates[0].webhook.name", "'unheard'", "passing"), id="webhook"),
+    pytest.param(
+        {"webhook": {"name": "no-authority"}}, ("gates[0].webhook.name", "cannot be asked", "SEGUE_WEBHOOKS"), id="ca"
+    ),
     pytest.param({"plugin": {"name": "other"}}, ("gates[0].plugin.name", "'other'", "acme"), id="plugin"),
     pytest.param({"plugin": {"name": "missing"}}, ("plugin.name", "cannot be loaded: AttributeError"), id="not-there"),
     pytest.param({"plugin": {"name": "blocking"}}, ("plugin.name", "no async function", "async def"), id="not-async"),

@@ -26,6 +26,10 @@ MIDDLE = {"compare": {**COMPARED, "tails": False}}
 FIRST_TOKEN = {"name": "first-token", "preset": "vllm/ttft", **SLOWER, "judge": MIDDLE}
 
 
+TAIL = {"SLOW_ANSWER_S": "0.1", "SPREAD": "0.8", "TAIL_SHARE": "0.05", "TAIL_S": "0.48"}
+"""One answer of twenty is much slower than the others; MLServer's edges there are 0.25, 0.5, 0.75 and 1 s."""
+
+
 async def rolled(serving: Serving, name: str, change: dict[str, Any], *metrics: dict[str, Any]) -> Report:
     run = await serving.lab.start(name, change, strategy=STOPS, readiness=QUICK, metrics=list(metrics))
     report = await run.end(limit_s=400)
@@ -67,3 +71,19 @@ async def _streams(serving: Serving) -> None:
     assert equal.status.outcome == "Completed", to_markdown(equal)
     later = {"env": {"server": {"FIRST_TOKEN_S": "0.3"}}}
     assert_taken_back(await rolled(serving, "words", later, FIRST_TOKEN), "first-token")
+
+
+@pytest.mark.timeout(600)
+async def test_a_slower_tail_alone_is_taken_back(serving: Serving) -> None:
+    """Only the slowest few become twice as slow, and the median tells nothing of it."""
+    await serving.deploy("tailed", MLSERVER, replicas=2, tag="slow", scraped=True, env=TAIL)
+    serving.lab.worker()
+    with serving.traffic("tailed", rate=25):
+        report = await rolled(serving, "tailed", {"env": {"server": {"TAIL_S": "0.96"}}}, LATENCY)
+    assert_taken_back(report, "latency")
+    [gate] = report.status.gates
+    assert gate.evidence is not None
+    print(gate.asked, gate.why)
+    numbers = gate.evidence.numbers
+    assert numbers["p50_new"] < 1.3 * numbers["p50_old"], gate.why
+    assert numbers["p99_new"] > 1.6 * numbers["p99_old"], gate.why

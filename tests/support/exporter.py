@@ -33,6 +33,7 @@ class Exporter:
         self._ttft = Histogram("vllm:time_to_first_token_seconds", "", registry=registry, buckets=BUCKETS)
         Gauge("broken", "", registry=registry).set(float("nan"))
         Gauge("level", "", registry=registry).set(7)
+        self.memory = Gauge("container_memory_working_set_bytes", "", ["container"], registry=registry)
         port = int(self.address.rpartition(":")[2] or 0)
         self._server, _ = start_http_server(port, "127.0.0.1", registry)
         self.address = f"127.0.0.1:{self._server.server_port}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from segue_local.certs import Authority
 
 from segue.gates.webhook import KEY, SIGNATURE, is_signed
 
@@ -18,6 +20,8 @@ SECRET = b"a secret that only both sides know"
 ANSWERS = (
     "passing", "failing", "undecided", "flaky", "garbage", "otherwise", "redirecting", "absent", "slow", "large",
 )  # fmt: skip
+SECURED = ("trusted", "distrusted", "misnamed", "unsecured")
+"""Asked by TLS: all of them would pass, and but the first none may be asked."""
 
 PLUGIN = """
 import asyncio, time
@@ -60,7 +64,10 @@ def install_plugin(folder: Path) -> Path:
 class Webhooks:
     """A server with one path for each way to answer; it remembers what it was asked."""
 
+    folder: Path
+    """Where the certificates of its two authorities are; one of them signed its own."""
     address: str = ""
+    secure_address: str = ""
     questions: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     keys: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     unsigned: Counter[str] = field(default_factory=Counter)
@@ -75,6 +82,8 @@ class Webhooks:
 
     async def _passing(self, request: web.Request) -> web.StreamResponse:
         return web.json_response({"verdict": "pass", "why": "12 of 12 answers are the same", "evidence": {"same": 12}})
+
+    _trusted = _distrusted = _misnamed = _unsecured = _passing
 
     async def _failing(self, request: web.Request) -> web.StreamResponse:
         evidence = {"different": 3, "first": "Paris, not Lyon", "apiToken": "hidden"}
@@ -117,25 +126,43 @@ class Webhooks:
     def settings(self, secret_file: Path) -> str:
         """What the worker is told of them, as SEGUE_WEBHOOKS."""
         urls = {name: f"{self.address}/{name}" for name in ANSWERS} | {"nobody": "http://127.0.0.1:9/"}
+        urls |= {name: f"{self.secure_address}/{name}" for name in SECURED}
+        urls["misnamed"] = urls["misnamed"].replace("127.0.0.1", "localhost")
+        urls["unsecured"] = f"{self.address}/unsecured".replace("http:", "https:")
         secret, patience_s = str(secret_file), {"slow": 2}
         found = {
             name: {"url": url, "secret_file": secret, "timeout_s": patience_s.get(name, 30)}
             for name, url in urls.items()
         }
+        for name in SECURED:
+            found[name]["ca_file"] = str(self.folder / ("other.crt" if name == "distrusted" else "own.crt"))
+        found["no-authority"] = {**found["trusted"], "ca_file": secret}
         return json.dumps(found)
 
 
 @asynccontextmanager
-async def webhook_server() -> AsyncIterator[Webhooks]:
-    """Serve on a free port of this machine."""
-    found = Webhooks()
+async def webhook_server(folder: Path) -> AsyncIterator[Webhooks]:
+    """Serve on two free ports of this machine, one of them by TLS with a certificate that is made in the folder."""
+    found = Webhooks(folder)
     app = web.Application()
     app.add_routes([web.post("/{name}", found.answer)])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        found.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=_certified(folder)).start()
+        plain, secure = (address[1] for address in runner.addresses)
+        found.address, found.secure_address = f"http://127.0.0.1:{plain}", f"https://127.0.0.1:{secure}"
         yield found
     finally:
         await runner.cleanup()
+
+
+def _certified(folder: Path) -> ssl.SSLContext:
+    """What a server at 127.0.0.1, and under no name, shows; another authority is made beside the one that signed it."""
+    own, _ = Authority.create(folder, "own"), Authority.create(folder, "other")
+    pair, together = own.server("webhooks", ["127.0.0.1"]), folder / "server.pem"
+    together.write_bytes(pair.cert_pem + pair.key_pem)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(together)
+    return context

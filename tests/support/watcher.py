@@ -127,6 +127,8 @@ class PodWatcher:
         """The pods that were Ready at the moment at which they were told to stop."""
         self.killed_at: set[float] = set()
         """When a container was killed for its memory: seconds since the epoch, whole ones."""
+        self.ended_at: set[float] = set()
+        """When a container of a pod that was not told to stop ended, of whatever: the same."""
         self._stopped: set[str] = set()
         self._pods = Stream(functools.partial(core.list_namespaced_pod, namespace), selector, self._sample)
         self._sets = Stream(functools.partial(apps.list_namespaced_replica_set, namespace), selector, self._ask)
@@ -160,7 +162,8 @@ class PodWatcher:
             self._stopped.add(name)
         by_image = tuple((v, c[0], c[1]) for v, c in sorted(versions.items()))
         ready, placed = sum(map(is_ready, live)), sum(map(_is_placed, self._pods.objects.values()))
-        self.killed_at |= {at for pod in self._pods.objects.values() for at in _kills(pod)}
+        self.killed_at |= {at for pod in self._pods.objects.values() for at in _ends(pod, "OOMKilled")}
+        self.ended_at |= {at for pod in live for at in _ends(pod)}
         self.samples.append(Sample(len(live), ready, by_image, event, time.monotonic(), len(leaving), placed))
 
     def mark(self) -> int:
@@ -229,11 +232,11 @@ def _is_placed(pod: Any) -> bool:
     return bool(pod["spec"].get("nodeName")) and pod.get("status", {}).get("phase") not in ("Failed", "Succeeded")
 
 
-def _kills(pod: Any) -> list[float]:
-    """When containers of a pod were killed for their memory, as far as its status still says it."""
-    states = [s for c in pod.get("status", {}).get("containerStatuses", []) for s in (c["state"], c["lastState"])]
-    ended = [s["terminated"] for s in states if s.get("terminated", {}).get("reason") == "OOMKilled"]
-    return [datetime.fromisoformat(e["finishedAt"]).timestamp() for e in ended]
+def _ends(pod: Any, reason: str = "") -> list[float]:
+    """When containers of a pod ended, for one reason or any, as far as its status still says it."""
+    statuses = pod.get("status", {}).get("containerStatuses", [])
+    ended = [s["terminated"] for c in statuses for s in (c["state"], c["lastState"]) if "terminated" in s]
+    return [datetime.fromisoformat(e["finishedAt"]).timestamp() for e in ended if reason in {"", e.get("reason")}]
 
 
 def _version(pod: Any) -> str:

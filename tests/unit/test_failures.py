@@ -2,7 +2,7 @@
 
 import pytest
 
-from segue.failures import diagnose, with_log, with_probe, worst
+from segue.failures import diagnose, with_log, with_peak, with_probe, worst
 from segue.masking import masked, tail
 from segue.observation import Cause, Problem
 from segue.replica import ContainerFacts, Replica
@@ -59,6 +59,8 @@ def test_what_explains_a_failure_is_added() -> None:
     problem = Problem(cause=Cause.CRASH_LOOP, message="ended", replica="llm-0")
     assert with_log(problem, "boom").message == "ended; its last words: boom"
     assert with_log(problem, "") == with_probe(problem, "") == with_probe(problem, "ended") == problem
+    assert with_peak(problem, "127Mi is the most").message == "ended; 127Mi is the most"
+    assert with_peak(problem, "") == problem
     assert with_probe(problem, "Readiness probe failed: 503").message == "ended; Readiness probe failed: 503"
 
 

@@ -1,15 +1,23 @@
-"""Prometheus: it scrapes annotated pods, and what tests put beside them on this machine."""
+"""Prometheus: it scrapes annotated pods, the kubelet of a real node, and what tests put beside them on this machine."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 SCRAPE_INTERVAL_S = 1.0
 _LABEL = "__meta_kubernetes_pod_"
 _WANTED = f"{_LABEL}annotation_prometheus_io_"
+
+
+class Access(NamedTuple):
+    """How a kubelet is asked: its authority's certificate, and a certificate and key that it takes."""
+
+    authority: Path
+    certificate: Path
+    key: Path
 
 
 def arguments(configuration: Path, data: Path, port: int) -> list[str]:
@@ -25,8 +33,10 @@ def arguments(configuration: Path, data: Path, port: int) -> list[str]:
     ]
 
 
-def configuration(kubeconfig: Path, targets: Path, interval_s: float = SCRAPE_INTERVAL_S) -> str:
-    """What it scrapes: pods with ``prometheus.io/scrape: "true"``, and the files in a folder (file_sd)."""
+def configuration(
+    kubeconfig: Path, targets: Path, interval_s: float = SCRAPE_INTERVAL_S, kubelets: Access | None = None
+) -> str:
+    """What it scrapes: pods with ``prometheus.io/scrape: "true"``, the files in a folder (file_sd), real kubelets."""
     interval = f"{round(interval_s * 1000)}ms"
     pods = {
         "job_name": "pods",
@@ -37,8 +47,26 @@ def configuration(kubeconfig: Path, targets: Path, interval_s: float = SCRAPE_IN
         "job_name": "files",
         "file_sd_configs": [{"files": [f"{targets}/*.json", f"{targets}/*.yaml"], "refresh_interval": "1s"}],
     }
-    body = {"global": {"scrape_interval": interval, "scrape_timeout": interval}, "scrape_configs": [pods, files]}
+    jobs = [pods, files, *([_kubelets(kubeconfig, kubelets)] if kubelets is not None else [])]
+    body = {"global": {"scrape_interval": interval, "scrape_timeout": interval}, "scrape_configs": jobs}
     return yaml.safe_dump(body, sort_keys=False)
+
+
+def _kubelets(kubeconfig: Path, access: Access) -> dict[str, Any]:
+    """Memory and processor time of each container, as a metrics server takes them."""
+    real = {"source_labels": ["__meta_kubernetes_node_label_segue_dev_node"], "regex": "real", "action": "keep"}
+    return {
+        "job_name": "kubelets",
+        "scheme": "https",
+        "metrics_path": "/metrics/resource",
+        "tls_config": {
+            "ca_file": str(access.authority),
+            "cert_file": str(access.certificate),
+            "key_file": str(access.key),
+        },
+        "kubernetes_sd_configs": [{"role": "node", "kubeconfig_file": str(kubeconfig)}],
+        "relabel_configs": [real],
+    }
 
 
 def write_targets(path: Path, addresses: list[str], labels: dict[str, str]) -> None:

@@ -31,7 +31,7 @@ from segue_local.node.handle import Node
 from segue_local.node.servers import NODE_PARTS, NodeServers
 from segue_local.parts import PARTS, PORTS, Blueprint
 from segue_local.paths import stacks_dir, state_dir
-from segue_local.prometheus import SCRAPE_INTERVAL_S, configuration, write_targets
+from segue_local.prometheus import SCRAPE_INTERVAL_S, Access, configuration, write_targets
 from segue_local.state import NodeRecord, PartRecord, State
 
 DEFAULT_NODE_RESOURCES: Mapping[str, str] = MappingProxyType(
@@ -429,7 +429,9 @@ class Stack:
         layout = self._layout
         layout.prometheus_targets.mkdir(mode=0o700)
         kubeconfig = layout.kubeconfig(parts.PROMETHEUS)
-        layout.prometheus_configuration.write_text(configuration(kubeconfig, layout.prometheus_targets, interval_s))
+        kubelets = Access(layout.cluster_ca.cert_path, *layout.pair("admin")) if self._node is not None else None
+        text = configuration(kubeconfig, layout.prometheus_targets, interval_s, kubelets)
+        layout.prometheus_configuration.write_text(text)
 
     def _add_lws_webhooks(self) -> None:
         manifests = lws.FILES.ensure()[-1]
