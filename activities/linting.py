@@ -18,7 +18,7 @@ from segue.lint import lint
 from segue.lint.facts import NEEDS, Facts
 from segue.lint.start import refuse_errors
 from segue.lint.target import Judged
-from segue.spec import Change, DeploymentTarget, Metadata, Rollout, Spec, Target
+from segue.spec import Change, DeploymentTarget, Metadata, PairTarget, Rollout, Spec, Target, Way
 
 _DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})$")
 
@@ -62,16 +62,19 @@ async def linted(cluster: Cluster, lever: Lever, asked: PrepareInput, prepared: 
     if not asked.change.goes_back and prepared.wanted.template != prepared.baseline.template:
         refuse_errors(found)
     counted = prepared.model_copy(update={"linted": found, "warnings": (*prepared.warnings, *_tight(facts, asked))})
-    # Only the lever of a Deployment is led by what is counted.
-    is_counted = isinstance(asked.target, DeploymentTarget)
-    return counted.model_copy(update={"demand": facts.pods[0].demand}) if is_counted else counted
+    return counted.model_copy(update={"demand": facts.pods[0].demand}) if _is_led(asked.target) else counted
+
+
+def _is_led(target: Target) -> bool:
+    """Whether a target goes by what is counted: each replica of its surge is asked for by us."""
+    return isinstance(target, DeploymentTarget | PairTarget)
 
 
 def _tight(facts: Facts, asked: PrepareInput) -> tuple[str, ...]:
     """Say how a rollout will move where its surge finds no room."""
     budget, room = facts.budget, facts.room
-    if budget is None or isinstance(asked.target, DeploymentTarget):
-        return foresee(room, budget) if budget else ()
+    if budget is None or _is_led(asked.target):
+        return foresee(room, budget, whole=asked.rules.strategy.type is Way.BLUE_GREEN) if budget else ()
     if room.more is None or room.more >= budget.surge:
         return ()
     return (

@@ -71,12 +71,13 @@ def _kept(end: End | None, replicas: int) -> int:
     return replicas - min(resolve(end.new or 0, replicas, round_up=True), replicas)
 
 
-def foresee(room: Room, budget: Budget) -> tuple[str, ...]:
-    """Say how a rollout will move where its surge finds no room."""
+def foresee(room: Room, budget: Budget, *, whole: bool) -> tuple[str, ...]:
+    """Say how a rollout will move where its surge finds no room; ``whole`` says that it needs all of it, to switch."""
     if room.more is None or room.more >= budget.surge:
         return ()
     if room.more:
-        return (f"there is room for {room.more} of the {budget.surge} replicas of the surge: {room.why}",)
+        said = f"there is room for {room.more} of the {budget.surge} replicas of the surge: {room.why}"
+        return (f"{said}; the new side must be whole: it will hold until there is room",) if whole else (said,)
     head = f"there is no room to add a replica ({room.why})"
     if budget.unavailable:
         return (f"{head}: old ones go first, up to {budget.unavailable} at once, as with scaleInPriority",)

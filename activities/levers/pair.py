@@ -90,10 +90,11 @@ class PairLever:
         pair = await self._fetch(target)
         found, old, untried = (pair.new or pair.old).deployment, pair.old.deployment["spec"]["template"], ""
         template = found["spec"]["template"]
-        try:
-            template = await self._wanted(change or Change(), pair, target)
-        except NotAllowed as error:
-            untried = f"template cannot be read: {error.why}"
+        if change is not None:
+            try:
+                template = await self._wanted(change, pair, target)
+            except NotAllowed as error:
+                untried = f"template cannot be read: {error.why}"
         return judged_deployment(found, template, old, replicas=pair.replicas, untried=untried)
 
     def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State, now: float) -> Observation | None:

@@ -92,6 +92,7 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
     rising = [] if not (back or written) else (old if back else new)
     counts, baseline = pair.counts, pair.baseline
     since = [p.ready_since for p in (*old, *new) if p.ready_since is not None]
+    unplaced = [p.unplaced_since for p in (*old, *new) if p.unplaced_since is not None]
     leaving = [at for pod in _pods(pair) if (at := told_to_stop_at(pod)) is not None]
     new_side = _side(pair.new, new, counts.new, min_ready_s, judged, now)
     return Observation(
@@ -107,6 +108,8 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
         foreign=_foreign(pair, state),
         problem=worst(diagnose(p, judged) for p in rising),
         progress_at=max((at for at in since if at + min_ready_s <= now), default=0.0),
+        unplaced=len(unplaced),
+        unplaced_since=min(unplaced, default=0.0),
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
         next_proven_at=min((at + min_ready_s for at in since if at + min_ready_s > now), default=None),

@@ -139,7 +139,7 @@ class Router(ABC):
         holder, content = annotations_of(found).get(OWNER), self.read(found, rules)
         if holder is not None and not is_same(holder, state.owner):
             return Sight(foreign=Foreign(who=holder or "somebody", what=self._what(rules)))
-        leading = self.leading(_saved(found, state, content), target, rules, new)
+        leading = self.leading(saved_of(found, state, content), target, rules, new)
         share = leading.share(content)
         seen = None if share is None else Routed(share=share, version=_version(found))
         mark = state.routed
@@ -160,7 +160,7 @@ class Router(ABC):
             holder, content = annotations_of(found).get(OWNER), self.read(found, rules)
             if holder is not None and not is_same(holder, state.owner):
                 raise Stale(f"{self.word} {self.name(rules)} leads the traffic of {holder}")
-            saved = _saved(found, state, content)
+            saved = saved_of(found, state, content)
             leading = self.leading(saved, target, rules, new)
             wanted, kept = leading.content(share), as_kept(saved, leading.content(ALL))
             routed = Routed(share=share, version=_version(found), saved=json.dumps(saved))
@@ -266,7 +266,7 @@ def _to_be_made(old: Object, asked: PrepareInput) -> Object:
     return {"metadata": {"name": name}, "spec": {"template": {"metadata": {"labels": labels}}}}
 
 
-def _saved(found: Object, state: State, content: Content) -> Content:
+def saved_of(found: Object, state: State, content: Content) -> Content:
     """Return what was there before the rollout: as recorded, as kept on the object, or what is there now."""
     if state.routed is not None and state.routed.saved:
         return json.loads(state.routed.saved)

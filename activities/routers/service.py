@@ -2,7 +2,7 @@
 
 from activities.cluster import Object
 from activities.levers.ownership import OWNER, Stale, annotations_of
-from activities.routers.base import SAVED, Content, Leading, Router, as_kept, is_same, labels_of
+from activities.routers.base import SAVED, Content, Leading, Router, as_kept, is_same, labels_of, saved_of
 from segue.contract import PrepareInput, WriteInput, Written
 from segue.errors import NotFound, Refused
 from segue.observation import Routed
@@ -91,8 +91,8 @@ class ServiceRouter(Router):
 
     async def _preview(self, asked: WriteInput) -> int:
         target, name, owner = asked.target, _by_service(asked.rules).preview, asked.state.owner
-        new = await self._side(target, "new")
-        if name is None or new is None:
+        wanted = await self._previewed(asked) if name is not None else None
+        if name is None or wanted is None:
             return 0
 
         def make(found: Object) -> tuple[Object | None, Routed | None]:
@@ -103,13 +103,26 @@ class ServiceRouter(Router):
                 raise Stale(f"service {name} is the preview of {holder}")
             before = self.read(found, asked.rules)
             kept = annotations_of(found).get(SAVED) or as_kept(before, before)
-            wanted = new["spec"]["selector"]["matchLabels"]
             return {
                 **self.patch(found, wanted),
                 "metadata": {"annotations": {OWNER: owner, SAVED: kept}},
             }, None
 
         return (await self._write(target.namespace, name, make)).writes
+
+    async def _previewed(self, asked: WriteInput) -> Selector | None:
+        """Return what selects the new side's pods and no others; none where there is no such side, or no such Service.
+
+        It is what users' Service is switched to. The selector of a Deployment from which the other side was made
+        selects the pods of both.
+        """
+        target, rules = asked.target, asked.rules
+        new = await self._side(target, "new")
+        try:
+            found = await self._cluster.get(self.kind, target.namespace, self.name(rules))
+        except NotFound:
+            return None
+        return new and self._switched(saved_of(found, asked.state, self.read(found, rules)), target, rules, new)
 
     async def finish(self, asked: WriteInput) -> int:
         """Give both Services free; the preview points again where it did."""
@@ -119,12 +132,12 @@ class ServiceRouter(Router):
         target, name = asked.target, _by_service(asked.rules).preview
         if name is None:
             return 0
-        new = await self._side(target, "new")
+        wanted = await self._previewed(asked)
         try:
             found = await self._cluster.get("services", target.namespace, name)
         except NotFound:
             return 0
-        as_left = new is None or self.read(found, asked.rules) == new["spec"]["selector"]["matchLabels"]
+        as_left = wanted is None or self.read(found, asked.rules) == wanted
         return await self._free(asked, name, "before" if as_left else None)  # what somebody else made of it stays
 
 

@@ -1,20 +1,21 @@
 """Where a surge finds no room: what is done instead, what is said, and that it never hangs in silence."""
 
 import asyncio
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
 from harness import ROOT, Case, Lab, until
 from kubernetes import client
-from segue_local import Stack, parts
+from segue_local import parts
+from subjects import SUBJECTS, Subject
 
 GPU = "nvidia.com/gpu"
 
 
 @pytest.fixture
-def counting(stack: Stack, served: Lab) -> Iterator[None]:
+def counting(served: Lab) -> Iterator[None]:
     """The worker may list nodes and all pods."""
     rbac = client.RbacAuthorizationV1Api(served.core.api_client)
     role, binding = yaml.safe_load_all((ROOT / "deploy/rbac-room.yaml").read_text())
@@ -62,28 +63,25 @@ async def held(case: Case) -> str:
     return status.waiting_for
 
 
-async def test_what_is_counted_is_told_and_done(served: Lab, counting: None, nodes: Any) -> None:
+async def told(case: Case) -> list[str]:
+    """What the plan says of room."""
+    return [w for w in (await case.run.plan()).warnings if "room" in w]
+
+
+Kind = type[Subject]
+LED = pytest.mark.parametrize("kind", [pytest.param(SUBJECTS[n], id=n) for n in ("Deployment", "DeploymentPair")])
+"""The kinds of which each replica of the surge is asked for one by one: what is counted leads them."""
+
+
+@LED
+async def test_what_is_counted_is_told_and_done(served: Lab, counting: None, nodes: Any, kind: Kind) -> None:
     """No accelerator is spare: with a budget for it old ones go first, else it holds until there is one."""
 
-    async def one_replica() -> None:
-        target = nodes("one", 1)
-        async with served.case("one", 1, target=target, strategy={"maxSurge": "25%", "maxUnavailable": "25%"}) as case:
-            (told,) = [w for w in (await case.run.plan()).warnings if "room" in w]
-            lacks = "0 of 1 nvidia.com/gpu free on the 1 node that may take it, and it asks nvidia.com/gpu 1"
-            holds = "and maxUnavailable 0 lets no old one go first: it will hold until there is room"
-            assert told == f"there is no room to add a replica ({lacks}), {holds}"
-            assert "room: 0 of 1 nvidia.com/gpu free" in await held(case)
-            assert len(served.pods("one")) == 1, "nothing is asked for that finds no place"
-            more(served, "one", 2)
-            report = await case.ends("Completed")
-        case.watcher.assert_within(1, 2)
-        assert [e.detail for e in report.entries if e.what == "goes on"] == ["room: there is some again"]
-
     async def old_first() -> None:
-        target = nodes("two", 2)
-        async with served.case("two", 2, target=target, strategy={"maxSurge": 1, "maxUnavailable": 1}) as case:
-            (told,) = [w for w in (await case.run.plan()).warnings if "room" in w]
-            assert told.endswith("old ones go first, up to 1 at once, as with scaleInPriority")
+        target, strategy = nodes("two", 2), {"maxSurge": 1, "maxUnavailable": 1}
+        async with served.case("two", 2, kind=kind, target=target, strategy=strategy) as case:
+            (said,) = await told(case)
+            assert said.endswith("old ones go first, up to 1 at once, as with scaleInPriority")
             report = await case.ends("Completed")
         case.watcher.assert_within(1, 2, passing=1)
         scaled = [e.detail for e in report.entries if e.what == "scaled"]
@@ -91,19 +89,33 @@ async def test_what_is_counted_is_told_and_done(served: Lab, counting: None, nod
 
     async def some() -> None:
         target = nodes("four", 5)
-        async with served.case("four", 4, target=target, strategy={"maxSurge": 2}) as case:
-            assert any("there is room for 1 of the 2 replicas" in w for w in (await case.run.plan()).warnings)
+        async with served.case("four", 4, kind=kind, target=target, strategy={"maxSurge": 2}) as case:
+            assert any("there is room for 1 of the 2 replicas" in said for said in await told(case))
             await case.ends("Completed")
         case.watcher.assert_within(4, 5)
 
-    await asyncio.gather(one_replica(), old_first(), some())
+    async def more_than_before() -> None:
+        """It is the new version's demand that counts: two for each where there was one."""
+        change = {"resources": {"server": {"limits": {GPU: "2"}}}}
+        target = nodes("twice", 3)
+        async with served.case("twice", 2, change, kind=kind, target=target, strategy={"maxSurge": 1}) as case:
+            (said,) = await told(case)
+            assert "1 of 3 nvidia.com/gpu free" in said and "it asks nvidia.com/gpu 2" in said
+            assert "room: 1 of 3 nvidia.com/gpu free" in await held(case)
+            assert len(served.pods("twice")) == 2, "nothing is asked for that finds no place"
+            more(served, "twice", 4)
+            await case.ends("Completed")
+        case.watcher.assert_within(2, 3)
+
+    await asyncio.gather(old_first(), some(), more_than_before())
 
 
-async def test_what_stays_pending_tells_it_too(served: Lab, nodes: Any) -> None:
+@LED
+async def test_what_stays_pending_tells_it_too(served: Lab, nodes: Any, kind: Kind) -> None:
     """A worker that may not count learns it from the scheduler, and does and says the same."""
 
     async def holds() -> None:
-        async with served.case("one", 1, target=nodes("one", 1), strategy={}) as case:
+        async with served.case("one", 1, kind=kind, target=nodes("one", 1), strategy={}) as case:
             said = await held(case)
             assert said.startswith("room: Unschedulable: one-") and "Insufficient nvidia.com/gpu" in said
             assert said.endswith("no old replica may go first (at least 1 must serve)")
@@ -112,15 +124,15 @@ async def test_what_stays_pending_tells_it_too(served: Lab, nodes: Any) -> None:
         case.watcher.assert_within(1, 2)
 
     async def back() -> None:
-        async with served.case("back", 1, target=nodes("back", 1), strategy={}) as case:
+        async with served.case("back", 1, kind=kind, target=nodes("back", 1), strategy={}) as case:
             await held(case)
             await case.run.send("abort")
             await case.ends("Aborted")
         case.watcher.assert_within(1, 2)
 
     async def old_first() -> None:
-        target = nodes("two", 2)
-        async with served.case("two", 2, target=target, strategy={"maxSurge": 1, "maxUnavailable": 1}) as case:
+        target, strategy = nodes("two", 2), {"maxSurge": 1, "maxUnavailable": 1}
+        async with served.case("two", 2, kind=kind, target=target, strategy=strategy) as case:
             report = await case.ends("Completed")
         case.watcher.assert_within(1, 3)
         first, second, *_ = [e.detail for e in report.entries if e.what == "scaled"]
@@ -132,9 +144,8 @@ async def test_what_stays_pending_tells_it_too(served: Lab, nodes: Any) -> None:
         # In the place of an old one it finds none either: that is the version, and it goes back.
         target = nodes("big", 2)
         change = {"resources": {"server": {"limits": {GPU: "3"}}}}
-        readiness = {"minReady": "0s", "deadline": "15s"}
-        budget = {"maxSurge": 1, "maxUnavailable": 1}
-        async with served.case("big", 2, change, target=target, strategy=budget, readiness=readiness) as case:
+        given = {"strategy": {"maxSurge": 1, "maxUnavailable": 1}, "readiness": {"minReady": "0s", "deadline": "15s"}}
+        async with served.case("big", 2, change, kind=kind, target=target, **given) as case:
             report = await case.ends("RolledBack")
         assert report.status.reason.startswith("Unschedulable: big-")
         case.watcher.assert_within(1, 3)
@@ -142,15 +153,84 @@ async def test_what_stays_pending_tells_it_too(served: Lab, nodes: Any) -> None:
     await asyncio.gather(holds(), back(), old_first(), never())
 
 
-async def test_a_quota_without_room(served: Lab) -> None:
+@LED
+async def test_a_quota_without_room(served: Lab, kind: Kind) -> None:
     """What a quota leaves is counted with a worker's ordinary rights; it goes on when there is more."""
-    await served.deploy("chat", 2)
+    await kind(served, "chat").create(2)
     quota = {"metadata": {"name": "full"}, "spec": {"hard": {"pods": "2"}}}
     served.core.create_namespaced_resource_quota(served.namespace, quota)
     await until("the quota counts", lambda: served.quota_used("full").get("pods") == "2")
-    async with served.rolled("chat") as case:
+    async with served.rolled("chat", kind=kind) as case:
         assert "room: the ResourceQuota full has room for 0 more" in await held(case)
         assert len(served.pods("chat")) == 2
         served.core.patch_namespaced_resource_quota("full", served.namespace, {"spec": {"hard": {"pods": "3"}}})
         await case.ends("Completed")
     case.watcher.assert_within(2, 3)
+
+
+# --- one replica, and nothing spare: what each kind does, and says ------------------------------------------
+
+
+async def _holds(case: Case) -> None:
+    """It takes nothing away, says so before it begins and while it waits, and goes on when there is room."""
+    lacks = "0 of 1 nvidia.com/gpu free on the 1 node that may take it, and it asks nvidia.com/gpu 1"
+    holds = "and maxUnavailable 0 lets no old one go first: it will hold until there is room"
+    assert await told(case) == [f"there is no room to add a replica ({lacks}), {holds}"]
+    assert "room: 0 of 1 nvidia.com/gpu free" in await held(case)
+    assert len(case.lab.pods(case.name)) == 1, "nothing is asked for that finds no place"
+    more(case.lab, case.name, 2)
+    report = await case.ends("Completed")
+    assert [e.detail for e in report.entries if e.what == "goes on"] == ["room: there is some again"]
+    case.watcher.assert_within(1, 2)
+
+
+async def _replaces(case: Case) -> None:
+    """It goes in the place of the one that serves, and the plan says that nothing does meanwhile."""
+    plan = await case.run.plan()
+    assert "the floor is 0: the budget allows that nothing serves for a while" in plan.warnings
+    assert (plan.floor, plan.ceiling) == (0, 1)
+    await case.ends("Completed")
+    case.watcher.assert_within(0, 1)
+
+
+async def _gives_up(case: Case) -> None:
+    """Its own controller asks for the surge, which stays pending: it is said before, and goes back at the deadline."""
+    (said,) = await told(case)
+    assert said.startswith("there is room for 0 of the 1 replicas of the surge (0 of 2 nvidia.com/gpu free")
+    assert said.endswith("; others stay pending")
+    report = await case.ends("RolledBack")
+    assert report.status.reason.startswith(f"Unschedulable: {case.name}-")
+    assert "Insufficient nvidia.com/gpu" in report.status.reason
+    case.watcher.assert_within(1, 2)
+
+
+class Alone(NamedTuple):
+    """What one replica of a kind asks for, and what comes of it where nothing is spare."""
+
+    kind: str
+    strategy: dict[str, Any]
+    comes: Callable[[Case], Awaitable[None]]
+    gpus: int = 1
+    """What its one replica has; that of a group is for two pods."""
+
+
+QUARTERS = {"maxSurge": "25%", "maxUnavailable": "25%"}
+ALONE = {
+    "Deployment": Alone("Deployment", QUARTERS, _holds),
+    "DeploymentPair": Alone("DeploymentPair", QUARTERS, _holds),
+    "StatefulSet": Alone("StatefulSet", {"maxUnavailable": "25%"}, _replaces),
+    "LeaderWorkerSet": Alone("LeaderWorkerSet", QUARTERS, _gives_up, 2),
+    "LeaderWorkerSet, held": Alone(
+        "LeaderWorkerSet", {"maxUnavailable": "25%", "waypoints": [{"at": "100%"}]}, _replaces, 2
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "alone"), [pytest.param(SUBJECTS[each.kind], each, id=name) for name, each in ALONE.items()]
+)
+async def test_one_replica_and_no_spare(served: Lab, counting: None, nodes: Any, kind: Kind, alone: Alone) -> None:
+    """By 25 %/25 % it does not hang: it holds, replaces, or goes back, and says which and why."""
+    target = nodes("one", alone.gpus)
+    async with served.case("one", 1, kind=kind, target=target, strategy=alone.strategy) as case:
+        await alone.comes(case)

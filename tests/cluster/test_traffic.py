@@ -17,6 +17,7 @@ from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
 from traffic_watcher import GROUP, PLURAL, VERSION, TrafficWatcher
 from watcher import PodWatcher
 
+from segue.history import Revision
 from segue.report import Report, to_markdown
 
 R = 4
@@ -44,19 +45,25 @@ class Sides:
             "new": f"{self.name}-green",
         }
 
-    async def create(self, *, mode: str = "ready", ready_after: str = "300ms") -> None:
-        """Blue with its replicas, green with none; a Service for users, a preview, one for each side."""
+    async def create(self, *, mode: str = "ready", ready_after: str = "300ms", made: bool = False) -> None:
+        """Blue with its replicas, green with none; a Service for users, a preview, one for each side.
+
+        ``made`` leaves green to be made by a rollout, with ``green_label``: then blue's selector says no side.
+        """
         for side, replicas, image in (("blue", R, 1), ("green", 0, 2)):
+            self.service(f"{self.name}-{side}", side)
+            if made and side == "green":
+                continue
             labels = {"app": self.name, "side": side}
             fake = {"segue.dev/fake": mode if side == "green" else "ready"}
             template = {
                 "metadata": {"labels": {**labels, **fake}, "annotations": {"segue.dev/ready-after": ready_after}},
                 "spec": {"containers": [{"name": "server", "image": f"example/chat:{image}"}]},
             }
-            spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
+            selected = {"app": self.name} if made else labels
+            spec = {"replicas": replicas, "selector": {"matchLabels": selected}, "template": template}
             body = {"metadata": {"name": f"{self.name}-{side}"}, "spec": spec}
             self.lab.apps.create_namespaced_deployment(self.lab.namespace, body)
-            self.service(f"{self.name}-{side}", side)
         for name in (self.name, f"{self.name}-preview"):
             self.service(name, "blue")
         blue = f"{self.name}-blue"
@@ -367,6 +374,74 @@ async def test_weights(served: Lab) -> None:
         assert case.sides.replicas() == (R, 0)
 
     await asyncio.gather(forward(), back())
+
+
+# --- undone later -----------------------------------------------------------------------------------------
+
+TO_GREEN = {
+    "metadata": {"labels": {"side": "green"}},
+    "spec": {"containers": [{"name": "server", "image": "example/chat:2"}]},
+}
+"""A change by which green can be made from blue, and told from it."""
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["there", "made"])
+async def test_undone_by_what_led_there(served: Lab, tmp_path: Path, *, made: bool) -> None:
+    """Users are led back as they were led there, to no side before it is proven; and a start goes on again."""
+    served.stack.add_gateway_api()
+    shell, change = Shell(served, tmp_path), {"patch": TO_GREEN} if made else {}
+
+    async def undone(sides: Sides, strategy: dict[str, Any], led: list[Any], floor: int, ceiling: int) -> list[Any]:
+        """Go there and back and there again; returns the moments at which it was led elsewhere on the way back."""
+        name = sides.name
+        leading = {"route": name} if "route" in strategy["traffic"] else {"service": name}
+        await sides.create(made=made)
+        sides.route()
+        file = shell.spec(name, target=sides.target, change=change, strategy=strategy)
+        await shell.run("start", file, "--wait", "--by", "someone")
+        assert sides.replicas() == (0, R)
+        with (
+            served.watch(name) as pods,
+            TrafficWatcher(served.core.api_client, served.namespace, f"app={name}", **leading) as traffic,
+            TrafficWatcher(served.core.api_client, served.namespace, f"app={name}", service=f"{name}-preview") as tried,
+        ):
+            told = await shell.json("undo", file, "--by", "another")
+            await shell.run("watch", told["id"])
+        pods.assert_within(R, ceiling)
+        traffic.assert_served(floor)
+        assert traffic.sequence() == led
+        assert tried.sequence() == [BLUE], "also while it is undone it leads to blue alone"
+        assert sides.replicas() == (R, 0)
+        await remembered(sides, file)
+        await shell.run("start", file, "--wait")
+        assert sides.replicas() == (0, R)
+        return traffic.at_switches()
+
+    async def remembered(sides: Sides, file: str) -> None:
+        """Each side's only revision is told with its Deployment, and with who brought it to serve at last."""
+        found = [Revision.model_validate(each) for each in await shell.json("history", file)]
+        told = [(r.of, r.revision, r.replicas, r.note and (r.note.by, r.note.outcome)) for r in found]
+        blue, green = (f"{sides.name}-{side}" for side in ("blue", "green"))
+        assert told == [(blue, 1, R, ("another", "Completed")), (green, 1, 0, ("someone", "Completed"))]
+
+    async def by_service() -> None:
+        sides = Sides(served, "by-service")
+        traffic = {**sides.blue_green["traffic"], "preview": f"{sides.name}-preview"}
+        strategy = {**sides.blue_green, "traffic": traffic, "retain": "1s"}
+        (switch,) = await undone(sides, strategy, [GREEN, BLUE], R, 2 * R)
+        assert switch.pods == (("blue", R), ("green", R))
+        assert sides.selector() == {"app": sides.name, "side": "green"}, "started again"
+
+    async def by_route() -> None:
+        sides = Sides(served, "by-route")
+        strategy = {**sides.weighed, "waypoints": [{"at": 1, "weight": 5}, {"at": "50%", "weight": 50}]}
+        blue, green = f"{sides.name}-blue", f"{sides.name}-green"
+        shares = [((green, 95), (blue, 5)), ((green, 50), (blue, 50)), ((blue, 100),)]
+        *_, last = await undone(sides, strategy, [((green, 100),), *shares], 1, R + 1)
+        assert last.pods == (("blue", R), ("green", 1))
+        assert {each["name"]: each["weight"] for each in sides.backends()} == {blue: 0, green: 100}, "started again"
+
+    await asyncio.gather(by_service(), by_route())
 
 
 # --- bad input --------------------------------------------------------------------------------------------

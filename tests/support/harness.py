@@ -116,8 +116,7 @@ class Lab:
         container: dict[str, Any] | None = None, pod: dict[str, Any] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
         """Make a Deployment of fake pods, and wait until it serves, where its pods can."""
-        template = pod_template(name, mode, ready_after, image, annotations, container)
-        template["spec"] |= pod or {}
+        template = pod_template(name, mode, ready_after, image, annotations, container, pod)
         body = {
             "metadata": {"name": name},
             "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template, **spec},
@@ -128,10 +127,11 @@ class Lab:
 
     async def deploy_set(
         self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
-        image: str = "example/chat:1", policy: str = "Parallel", container: dict[str, Any] | None = None, **spec: Any,
+        image: str = "example/chat:1", policy: str = "Parallel", container: dict[str, Any] | None = None,
+        pod: dict[str, Any] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
         """Make a StatefulSet of fake pods, and wait until it serves, where its pods can."""
-        template = pod_template(name, mode, ready_after, image, container=container)
+        template = pod_template(name, mode, ready_after, image, container=container, pod=pod)
         body = {
             "metadata": {"name": name},
             "spec": {
@@ -153,10 +153,10 @@ class Lab:
     async def deploy_groups(
         self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
         image: str = "example/chat:1", annotations: dict[str, str] | None = None, size: int = 2,
-        container: dict[str, Any] | None = None, **spec: Any,
+        container: dict[str, Any] | None = None, pod: dict[str, Any] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
         """Make a LeaderWorkerSet of fake pods, of which only leaders have the label ``app``; wait until it serves."""
-        leader, worker = (pod_template(name, mode, ready_after, image, annotations, container) for _ in range(2))
+        leader, worker = (pod_template(name, mode, ready_after, image, annotations, container, pod) for _ in range(2))
         del worker["metadata"]["labels"]["app"]
         template = {"size": size, "leaderTemplate": leader, "workerTemplate": worker}
         body = {
@@ -309,15 +309,15 @@ class Lab:
 
 def pod_template(
     name: str, mode: str, ready_after: str, image: str, annotations: dict[str, str] | None = None,
-    container: dict[str, Any] | None = None,
+    container: dict[str, Any] | None = None, pod: dict[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The template of fake pods."""
+    """The template of fake pods, with more fields of the container and of the pod's spec."""
     return {
         "metadata": {
             "labels": {"app": name, "segue.dev/fake": mode},
             "annotations": {"segue.dev/ready-after": ready_after, **(annotations or {})},
         },
-        "spec": {"containers": [{"name": "server", "image": image, **(container or {})}]},
+        "spec": {"containers": [{"name": "server", "image": image, **(container or {})}], **(pod or {})},
     }
 
 
