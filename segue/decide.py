@@ -323,17 +323,25 @@ def _resized(rules: Rules, state: State, seen: Observation, now: float) -> Decis
 def _settled(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if not state.settling or state.asleep or state.foreign is not None or seen.template != state.wanted.template:
         return None
-    return Decision(act=Act.SETTLE, why="the counts that are ready are kept", counts=_ready_counts(seen))
+    return Decision(act=Act.SETTLE, why="the counts that are ready are kept", counts=_ready_counts(rules, seen))
 
 
-def _ready_counts(seen: Observation) -> Counts:
+def _ready_counts(rules: Rules, seen: Observation) -> Counts:
     if seen.numbered:
         return Counts(seen.replicas - seen.new.ready, seen.new.ready)
     old = max(0, min(seen.asked.old, seen.old.total))
     if seen.home is not None:
-        return Counts(old, min(seen.new.ready, seen.replicas))
+        return _within(rules, seen, Counts(old, min(seen.new.ready, seen.replicas)), least=0)
     # A lever cannot hold the new template with no new replica, nor more new ones than there are replicas.
-    return Counts(old, min(max(seen.new.ready, seen.replicas - old, 1), seen.replicas))
+    new = min(max(seen.new.ready, seen.replicas - old, 1), seen.replicas)
+    return _within(rules, seen, Counts(old, new), least=1)
+
+
+def _within(rules: Rules, seen: Observation, counts: Counts, least: int) -> Counts:
+    """Keep to the ceiling, which a drop of R has left behind: else the next resize would count from there."""
+    over = counts.old + counts.new - resolve_budget(rules.strategy, seen.replicas).ceiling
+    old = max(min(counts.old, seen.old.ready), counts.old - max(0, over))
+    return Counts(old, max(least, counts.new - max(0, over - (counts.old - old))))
 
 
 def _routed(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:

@@ -321,8 +321,11 @@ class State(Frozen):
     def after_resize(self, replicas: int, now: float, mark: Mark | None = None) -> Self:
         """Record that the target has another number of replicas; a newer wish stays."""
         left = None if self.resize == replicas else self.resize
+        mark = mark or self.mark
+        if not self.claimed:
+            mark = mark.model_copy(update={"hold": ""})  # how its own controller rolls it is its owner's to change until then
         return self.but(
-            mark=mark or self.mark, resize=left, progress_at=now, verified=False, writes=self.writes + 1
+            mark=mark, resize=left, progress_at=now, verified=False, writes=self.writes + 1
         ).noted(now, "resized", f"{replicas} replicas")
 
     def after_verify(

@@ -69,6 +69,8 @@ class ReplicaSet:
     born: int
     replicas: int = 0
     held: bool = False
+    let_go: bool = False
+    """Whether its ready pods count at once, as undo writes it (minReadySeconds 0)."""
     desired: int = 0
     maximum: int = 0
     pods: list[Pod] = field(default_factory=list)
@@ -175,7 +177,8 @@ class Target:
         return NEVER
 
     def _available(self, replicaset: ReplicaSet) -> int:
-        return 0 if replicaset.held else replicaset.proven(self.now - self.min_ready_s, 1_000_000)
+        needed_s = 0.0 if replicaset.let_go else self.min_ready_s
+        return 0 if replicaset.held else replicaset.proven(self.now - needed_s, 1_000_000)
 
     # --- the Deployment controller
 
@@ -202,7 +205,7 @@ class Target:
         if newest is None:
             newest = self.sets[self.template] = ReplicaSet(self.template, self.births)
             self.births += 1
-        newest.held = self.held
+        newest.held, newest.let_go = self.held, False
         total, ready = self.total, self.ready
         done = self._grow(newest) or self._shrink(newest)
         self._check(total, ready)
@@ -454,7 +457,7 @@ class Target:
         for replicaset in self.sets.values():
             if replicaset.version not in {state.baseline.template, self.template}:
                 # Its ready pods count as available, so that unready ones of other versions go first; its own go now.
-                replicaset.held, replicaset.replicas = False, replicaset.ready
+                replicaset.held, replicaset.let_go, replicaset.replicas = False, True, replicaset.ready
         budget = resolve_budget(rules.strategy, self.replicas)
         self._write(state.baseline.template, budget.surge, budget.unavailable, held=False)
         return ""

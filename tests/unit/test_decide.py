@@ -13,7 +13,7 @@ from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side
 from segue.plan import settled
 from segue.room import Demand
 from segue.spec import Drain, Order, Rules, Strategy, Waypoint
-from segue.state import Goal, Outcome, Reached, State, requested
+from segue.state import Goal, Mark, Outcome, Reached, State, requested
 
 OUT, IN, BOTH = Order.SCALE_OUT_PRIORITY, Order.SCALE_IN_PRIORITY, Order.SCALE_SIMULTANEOUSLY
 NOW = 1_000.0
@@ -238,12 +238,21 @@ def test_a_wait_says_until_when() -> None:
         pytest.param(see(4, 2, proven=0), (4, 1), id="one-new-must-stay"),
         pytest.param(see(2, 2, proven=0), (2, 2), id="the-replicas-must-stay"),
         pytest.param(see(3, 2, proven=2, asked=(-1, 5)), (0, 4), id="fields-out-of-range-after-a-drop"),
+        pytest.param(see(4, 3), (4, 1), id="no-more-than-the-ceiling-after-a-drop"),
+        pytest.param(see(4, 3, ready=2), (2, 3), id="of-what-is-over-it-the-unready-goes-first"),
     ],
 )
 def test_a_settle_can_be_held(seen: Observation, counts: tuple[int, int]) -> None:
     """A settle asks for what is ready, as far as the lever can hold it."""
     decision = decide(RULES, MOVING.but(settling=True), seen, NOW)
     assert (decision.act, decision.counts) == (Act.SETTLE, counts)
+
+
+@pytest.mark.parametrize(("claimed", "hold"), [(False, ""), (True, "False 2 0")])
+def test_a_resize_marks_a_hold_only_where_it_is_ours(claimed: bool, hold: str) -> None:
+    """Before the claim the owner of the target may change how its own controller rolls it."""
+    state = State(owner="us", claimed=claimed).after_resize(5, NOW, Mark(template="v0", hold="False 2 0"))
+    assert state.mark == Mark(template="v0", hold=hold)
 
 
 def test_a_settled_rollout_goes_on_after_a_resume() -> None:
