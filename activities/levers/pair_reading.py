@@ -140,14 +140,15 @@ def _replicas(objects: Objects | None) -> list[Replica]:
 
 
 def _side(
-    objects: Objects | None, pods: list[Replica], total: int, min_ready_s: float, restarts: int, now: float
+    objects: Objects | None, pods: list[Replica], asked: int, min_ready_s: float, restarts: int, now: float
 ) -> Side:
-    ready = min(total, sum(p.ready_since is not None for p in pods))
+    total = max(asked, len(pods))  # those that are to go count until they do: else the other side would come too soon
+    ready = sum(p.ready_since is not None for p in pods)
     active = [rs for rs in objects.replicasets if rs["spec"].get("replicas")] if objects else []
     return Side(
         total=total,
         ready=ready,
-        proven=min(total, sum(p.proven(min_ready_s, restarts, now) for p in pods)),
+        proven=sum(p.proven(min_ready_s, restarts, now) for p in pods),
         # A ReplicaSet that must shrink removes its unready pods first; of several nobody knows.
         spare=total - ready if len(active) <= 1 or not ready else 0,
     )
