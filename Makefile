@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export UV_PROJECT_ENVIRONMENT := $(VENV)
+# Where it is set, each command line and worker would compile everything anew: seconds of each start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test servers lint unit format bench histories clean
 

@@ -12,7 +12,7 @@ from killing_worker import CRASHING, PHASES, Diary, KillingWorker, until_phase, 
 from segue_local import Stack
 from subjects import SUBJECTS, DeploymentSubject, Subject
 
-AT_ONCE = 10
+AT_ONCE = 5
 REPLICAS, SURGE = 3, 1
 ASKS = {"maxSurge": 2, "waypoints": [{"at": 2, "approval": True}]}
 
