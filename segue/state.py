@@ -323,10 +323,10 @@ class State(Frozen):
         left = None if self.resize == replicas else self.resize
         mark = mark or self.mark
         if not self.claimed:
-            mark = mark.model_copy(update={"hold": ""})  # how its own controller rolls it is its owner's to change until then
-        return self.but(
-            mark=mark, resize=left, progress_at=now, verified=False, writes=self.writes + 1
-        ).noted(now, "resized", f"{replicas} replicas")
+            mark = mark.model_copy(update={"hold": ""})  # until then its owner may change how it rolls
+        return self.but(mark=mark, resize=left, progress_at=now, verified=False, writes=self.writes + 1).noted(
+            now, "resized", f"{replicas} replicas"
+        )
 
     def after_verify(
         self, waypoint: tuple[int, Waypoint] | None, now: float, what: str = "every replica is new"
