@@ -103,7 +103,7 @@ async def test_what_is_counted_is_told_and_done(served: Lab, counting: None, nod
             assert "1 of 3 nvidia.com/gpu free" in said and "it asks nvidia.com/gpu 2" in said
             assert "room: 1 of 3 nvidia.com/gpu free" in await held(case)
             assert len(served.pods("twice")) == 2, "nothing is asked for that finds no place"
-            more(served, "twice", 4)
+            more(served, "twice", 5)
             await case.ends("Completed")
         case.watcher.assert_within(2, 3)
 

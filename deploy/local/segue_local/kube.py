@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_TIMEOUT_S = 5.0
+_HEALTH_S, _REQUEST_S = 5.0, 30.0
+"""A definition of half a megabyte takes a busy server seconds; one that does not say how it is in five is not well."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +73,21 @@ class KubeClient:
             data=body,
             headers={"Content-Type": kind, "Accept": "application/json"},
         )
-        answer: dict[str, Any] = json.loads(fetch(request, self._tls()))
+        answer: dict[str, Any] = json.loads(fetch(request, self._tls(), _REQUEST_S))
         return answer
 
     def _tls(self) -> ssl.SSLContext:
         return tls(self.ca, self.cert, self.key)
 
 
-def fetch(request: urllib.request.Request | str, context: ssl.SSLContext | None = None) -> bytes:
+def fetch(
+    request: urllib.request.Request | str, context: ssl.SSLContext | None = None, timeout_s: float = _HEALTH_S
+) -> bytes:
     """The body of an answer from this machine. Raises ``OSError``, also for a status of 400 and above."""
     # Proxies that the environment names are for the world outside.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     try:
-        with direct.open(request, timeout=_TIMEOUT_S) as response:
+        with direct.open(request, timeout=timeout_s) as response:
             body: bytes = response.read()
     except http.client.HTTPException as error:  # a server that is just going down
         raise ConnectionError(f"no proper answer: {error!r}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import signal
 import sys
 import time
@@ -36,21 +37,25 @@ class Client:
         connector = aiohttp.TCPConnector(force_close=True, limit=0)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
             self._say({"began": time.time()})
-            await asyncio.gather(*(self._one_after_another(session) for _ in range(self._config["count"])))
+            await asyncio.gather(*(self._one_after_another(session, user) for user in range(self._config["count"])))
         return self._sent
 
-    async def _one_after_another(self, session: aiohttp.ClientSession) -> None:
+    async def _one_after_another(self, session: aiohttp.ClientSession, user: int) -> None:
+        whole, count = self._config["body"]["max_tokens"], self._config["count"]
+        tokens = math.ceil(
+            whole * (user + 1) / count
+        )  # each user's first stream has another length: not all end at once
         while not self._stopping.is_set():
             self._sent += 1
-            stream = await self._stream(session)
+            stream, tokens = await self._stream(session, tokens), whole
             self._say(stream)
             if stream["error"] or stream["status"] != 200:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), _PAUSE_S)
 
-    async def _stream(self, session: aiohttp.ClientSession) -> dict[str, Any]:
-        body = self._config["body"]
-        stream: dict[str, Any] = {"at": time.time(), "status": 0, "expected": body["max_tokens"], "tokens": 0}
+    async def _stream(self, session: aiohttp.ClientSession, tokens: int) -> dict[str, Any]:
+        body = {**self._config["body"], "max_tokens": tokens}
+        stream: dict[str, Any] = {"at": time.time(), "status": 0, "expected": tokens, "tokens": 0}
         stream |= {"done": False, "error": "", "versions": []}
         try:
             async with session.post(self._config["url"], json=body) as reply:

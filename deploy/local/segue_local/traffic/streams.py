@@ -17,10 +17,10 @@ _CLIENT = Path(__file__).with_name("stream_client.py")
 class Streams(Load[StreamOutcomes]):
     """``count`` streaming requests at a time to ``{url}/v1/chat/completions``, each with a connection of its own.
 
-    When one ends the next is started. Each asks for ``max_tokens`` tokens and is whole when it brought them all
-    and ``[DONE]``; with the server's pace of tokens that says how long it lasts. ``body`` adds to or replaces
-    fields of the request. ``version_path`` is where each event names the version. A stream that brings nothing
-    for ``idle_s``, or lasts longer than ``timeout_s``, is cut.
+    When one ends the next is started. Each asks for ``max_tokens`` tokens (the very first ones for a part of them, so
+    that not all end at once) and is whole when it brought them all and ``[DONE]``; with the server's pace of tokens
+    that says how long it lasts. ``body`` adds to or replaces fields of the request. ``version_path`` is where each
+    event names the version. A stream that brings nothing for ``idle_s``, or lasts longer than ``timeout_s``, is cut.
     """
 
     name = "streams"
