@@ -12,8 +12,10 @@ from segue.stopping import PROXIES_S, Stopping, losses
 from segue.units import format_duration
 
 _LIVENESS_PATHS = {"/", "/live", "/livez", "/health/live", "/healthz/live", "/v2/health/live"}
-_READY_PATHS = {"vllm": "/health", "text-generation-inference": "/health"}
 _READY_PATH = "/v2/health/ready"
+_MLSERVER = "mlserver"
+_MODEL_READY_PATH = "/v2/models/MODEL/ready"
+_READY_PATHS = {"vllm": "/health", "text-generation-inference": "/health", _MLSERVER: _MODEL_READY_PATH}
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
 _PROBES = ("readinessProbe", "startupProbe", "livenessProbe")
 _LOAD_S = 60
@@ -69,7 +71,7 @@ def readiness_cannot_tell(facts: Facts) -> list[Found]:
         _weak(facts, pods, container, weakness)
         for pods in facts.pods
         for container in pods.containers()
-        if (weakness := _weakness(container.get("readinessProbe") or {}))
+        if (weakness := _weakness(container))
     ]
 
 
@@ -81,13 +83,18 @@ def _weak(facts: Facts, pods: PodTemplate, container: Object, weakness: str) -> 
     return Found(Severity.WARNING, facts.ref, pods.field(container["name"], field="readinessProbe"), weakness, mend)
 
 
-def _weakness(probe: Object) -> str:
+def _weakness(container: Object) -> str:
+    probe = container.get("readinessProbe") or {}
     if "tcpSocket" in probe:
         return "asks only whether the port is open (tcpSocket)"
     if "httpGet" not in probe:
         return ""
     path = str(probe["httpGet"].get("path", "/"))
     bare = path.partition("?")[0].rstrip("/") or "/"
+    if bare == _READY_PATH and _MLSERVER in container.get("image", ""):
+        # It is ready when each model that it has registered is: none is before the first is begun (mlserver 1.7,
+        # handlers/dataplane.py), and one that fails is taken out again.
+        return f"asks {path}, which MLServer passes also before it begins to load a model, and after that failed"
     return f"asks {path}, which tells only that the server lives" if bare in _LIVENESS_PATHS else ""
 
 
@@ -102,6 +109,8 @@ def _ready_path(container: Object) -> str:
 
 def _check_path(container: Object) -> str:
     path = _ready_path(container)
+    if path == _MODEL_READY_PATH:
+        return "MODEL is the name of its model"
     return f"{path} is a guess (Open Inference Protocol, or by the image); check what your server answers when loaded"
 
 

@@ -36,7 +36,8 @@ class Server:
         return {"images": {"server": f"{self.image}:{tag}"}, **more}
 
 
-MLSERVER = Server("segue.local/mlserver", "/v2/health/ready", metrics_port=8082)
+# Its /v2/health/ready is true also before it has begun to load its model.
+MLSERVER = Server("segue.local/mlserver", "/v2/models/iris/ready", metrics_port=8082)
 STREAMS = Server("segue.local/streams", "/health")
 MODELS = Server("segue.local/models", "/v2/models/m6/ready")
 
@@ -69,7 +70,12 @@ class Serving:
             "imagePullPolicy": "Never",
             "ports": [{"containerPort": 8080}],
             "env": [{"name": key, "value": value} for key, value in (env or {}).items()],
-            "readinessProbe": {"httpGet": {"path": server.ready_path, "port": 8080}, "periodSeconds": 1},
+            # A server that only starves (two cores have all tests to do) is not taken out of its Service at once.
+            "readinessProbe": {
+                "httpGet": {"path": server.ready_path, "port": 8080},
+                "periodSeconds": 1,
+                "timeoutSeconds": 5,
+            },
             "resources": {"requests": {"cpu": "1m", "memory": "10Mi"}, "limits": limits},
         }
         if pre_stop_s:

@@ -187,6 +187,9 @@ TRIPS: dict[str, tuple[str, str, World]] = {
     "liveness as readiness": (
         "readiness-cannot-tell-a-loaded-model", "warning", world(pod=server(readinessProbe=LIVENESS)),
     ),
+    "MLServer's health as readiness": (
+        "readiness-cannot-tell-a-loaded-model", "warning", world(pod=server(image="example/mlserver:1")),
+    ),
     "the root as readiness": (
         "readiness-cannot-tell-a-loaded-model", "warning", world(pod=server(readinessProbe={"httpGet": {"port": 80}})),
     ),
