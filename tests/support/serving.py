@@ -76,7 +76,7 @@ class Serving:
                 "periodSeconds": 1,
                 "timeoutSeconds": 5,
             },
-            "resources": {"requests": {"cpu": "1m", "memory": "10Mi"}, "limits": limits},
+            "resources": {"requests": {"cpu": "50m", "memory": "10Mi"}, "limits": limits},
         }
         if pre_stop_s:
             container["lifecycle"] = {"preStop": {"sleep": {"seconds": pre_stop_s}}}
