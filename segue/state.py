@@ -414,12 +414,10 @@ class State(Frozen):
         """Record that going back does not come on, or does again (``why`` empty)."""
         return self.but(needs_human=bool(why)).noted(now, "needs a person" if why else "goes on by itself", why)
 
-    def after_finish(self, writes: int, now: float, ending: Outcome | None = None) -> Self:
-        """Record the end. ``ending`` is that of when the write began: a wish to turn round may have come too late."""
-        ending = ending or self.ending
-        late = {"goal": Goal.FORWARD, "failure": None} if ending is Outcome.COMPLETED else {}
-        return self.but(outcome=ending, ending=ending, needs_human=False, writes=self.writes + writes, **late).noted(
-            now, str(ending)
+    def after_finish(self, writes: int, now: float) -> Self:
+        """Record the end."""
+        return self.but(outcome=self.ending, needs_human=False, writes=self.writes + writes).noted(
+            now, str(self.ending)
         )
 
     def after_fenced(self, why: str, now: float) -> Self:

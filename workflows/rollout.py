@@ -73,6 +73,7 @@ class RolloutWorkflow:
         self._seen: Observation | None = None
         self._waits = "the target to be read"
         self._refusal: ApplicationError | None = None
+        self._finishing = False  # the end is being written: whether it still can be turned round is not known
         self._heard = 0  # messages and cancels so far: what is being waited for is looked at anew
         self._retarget_answer: dict[int, str | ApplicationError] = {}
         self._retargets = 0
@@ -317,11 +318,24 @@ class RolloutWorkflow:
 
     async def _write(self, decision: Decision) -> None:
         """Do what was decided, and record it. What changed meanwhile is seen, and decided on, at the next step."""
-        act, ending = self._activity_of(decision), self._state.ending
-        unwritten = self._seen is None or self._seen.template != self._state.wanted.template
         try:
-            written = await self._do(
-                act,
+            written = await self._written(decision)
+        except ActivityError as error:
+            await self._stuck(error)
+            return
+        if not written.done:
+            self._state = self._state.noted(_now(), "not written", written.why)
+            await self._rest(f"looks again: {written.why}", seconds=1.0)
+            return
+        self._state = _after(self._state, decision, written, _now())
+        self._waits = f"{decision.counts} to be ready" if decision.counts else decision.why
+
+    async def _written(self, decision: Decision) -> Written:
+        unwritten = self._seen is None or self._seen.template != self._state.wanted.template
+        self._finishing = decision.act is Act.FINISH
+        try:
+            return await self._do(
+                self._activity_of(decision),
                 WriteInput(
                     target=self._spec.target,
                     rules=self._spec.rules,
@@ -331,30 +345,23 @@ class RolloutWorkflow:
                     generation=self._seen.generation if self._seen else 0,
                     routed=self._seen.routed if self._seen else None,
                     ready_at=self._proven_at(),
-                    note=self._note(decision, ending) if unwritten or decision.act is Act.FINISH else None,
+                    note=self._note(decision) if unwritten or self._finishing else None,
                 ),
                 f"{decision.why}",
                 limit=WRITE_LIMIT,
                 longer=self._spec.drain.longest if self._spec.drain else timedelta(0),
             )
-        except ActivityError as error:
-            await self._stuck(error)
-            return
-        if not written.done:
-            self._state = self._state.noted(_now(), "not written", written.why)
-            await self._rest(f"looks again: {written.why}", seconds=1.0)
-            return
-        self._state = _after(self._state, decision, written, _now(), ending)
-        self._waits = f"{decision.counts} to be ready" if decision.counts else decision.why
+        finally:
+            self._finishing = False
 
-    def _note(self, decision: Decision, ending: Outcome) -> Note:
+    def _note(self, decision: Decision) -> Note:
         failure = self._state.failure
         return Note(
             rollout=workflow.info().workflow_id,
             by=self._task.by,
             at=self._started_at,
             what=str(self._state.wanted),
-            outcome=str(ending) if decision.act is Act.FINISH else "",
+            outcome=str(self._state.ending) if decision.act is Act.FINISH else "",
             why=str(failure) if failure else "",
         )
 
@@ -508,8 +515,13 @@ class RolloutWorkflow:
             raise self._refusal
         return self._plans[-1]
 
-    def _receive(self, message: Message) -> str:
-        """Take a message, or raise what is wrong with it; touches the state without an await, so needs no lock."""
+    async def _receive(self, message: Message) -> str:
+        """Take a message, or raise what is wrong with it; touches the state without an await, so needs no lock.
+
+        While the end is being written nobody knows whether it comes in time: it waits for that, and is refused if not.
+        """
+        if self._finishing:
+            await workflow.wait_condition(lambda: not self._finishing)
         try:
             state = messages.receive(message, self._state, _now())
         except Refused as refused:
@@ -520,9 +532,9 @@ class RolloutWorkflow:
         self._heard += 1
         return f"{type(message).__name__.lower()}: now {state.phase}"
 
-    def _signalled(self, message: Message) -> None:
+    async def _signalled(self, message: Message) -> None:
         try:
-            self._receive(message)
+            await self._receive(message)
         except ApplicationError as refused:
             self._state = self._state.noted(_now(), "signal refused", str(refused.message), message.by)
 
@@ -534,64 +546,64 @@ class RolloutWorkflow:
             raise _application_error(refused) from refused
 
     @workflow.signal(name="pause")
-    def signal_pause(self, message: messages.Pause) -> None:
+    async def signal_pause(self, message: messages.Pause) -> None:
         """Hold progress."""
-        self._signalled(message)
+        await self._signalled(message)
 
     @workflow.signal(name="resume")
-    def signal_resume(self, message: messages.Resume) -> None:
+    async def signal_resume(self, message: messages.Resume) -> None:
         """Go on."""
-        self._signalled(message)
+        await self._signalled(message)
 
     @workflow.signal(name="retarget")
-    def signal_retarget(self, message: messages.RetargetTo) -> None:
+    async def signal_retarget(self, message: messages.RetargetTo) -> None:
         """Go to another version from here."""
-        self._signalled(message)
+        await self._signalled(message)
 
     @workflow.signal(name="abort")
-    def signal_abort(self, message: messages.Abort) -> None:
+    async def signal_abort(self, message: messages.Abort) -> None:
         """Go back to the baseline."""
-        self._signalled(message)
+        await self._signalled(message)
 
     @workflow.signal(name="scale")
-    def signal_scale(self, message: messages.Scale) -> None:
+    async def signal_scale(self, message: messages.Scale) -> None:
         """Set the replicas."""
-        self._signalled(message)
+        await self._signalled(message)
 
     @workflow.signal(name="settle")
-    def signal_settle(self, message: messages.Settle) -> None:
+    async def signal_settle(self, message: messages.Settle) -> None:
         """Keep what is ready, and pause."""
-        self._signalled(message)
+        await self._signalled(message)
 
     @workflow.signal(name="approve")
-    def signal_approve(self, message: messages.Approve) -> None:
+    async def signal_approve(self, message: messages.Approve) -> None:
         """Pass the waypoint."""
-        self._signalled(message)
+        await self._signalled(message)
 
     @workflow.signal(name="reject")
-    def signal_reject(self, message: messages.Reject) -> None:
+    async def signal_reject(self, message: messages.Reject) -> None:
         """Say no at the waypoint."""
-        self._signalled(message)
+        await self._signalled(message)
 
     @workflow.signal(name="promote")
-    def signal_promote(self, message: messages.Promote) -> None:
+    async def signal_promote(self, message: messages.Promote) -> None:
         """Skip the holds that remain."""
-        self._signalled(message)
+        await self._signalled(message)
 
     @workflow.update(name="pause")
     async def update_pause(self, message: messages.Pause) -> str:
         """Hold progress; answers with the phase."""
-        return self._receive(message)
+        return await self._receive(message)
 
     @workflow.update(name="resume")
     async def update_resume(self, message: messages.Resume) -> str:
         """Go on; answers with the phase."""
-        return self._receive(message)
+        return await self._receive(message)
 
     @workflow.update(name="retarget")
     async def update_retarget(self, message: messages.RetargetTo) -> str:
         """Go to another version from here; answers when the API server has tried it."""
-        said = self._receive(message)
+        said = await self._receive(message)
         if message.baseline:
             return said
         number = self._retargets
@@ -606,32 +618,32 @@ class RolloutWorkflow:
     @workflow.update(name="abort")
     async def update_abort(self, message: messages.Abort) -> str:
         """Go back to the baseline; answers with the phase."""
-        return self._receive(message)
+        return await self._receive(message)
 
     @workflow.update(name="scale")
     async def update_scale(self, message: messages.Scale) -> str:
         """Set the replicas; answers with the phase."""
-        return self._receive(message)
+        return await self._receive(message)
 
     @workflow.update(name="settle")
     async def update_settle(self, message: messages.Settle) -> str:
         """Keep what is ready, and pause; answers with the phase."""
-        return self._receive(message)
+        return await self._receive(message)
 
     @workflow.update(name="approve")
     async def update_approve(self, message: messages.Approve) -> str:
         """Pass the waypoint; answers with the phase."""
-        return self._receive(message)
+        return await self._receive(message)
 
     @workflow.update(name="reject")
     async def update_reject(self, message: messages.Reject) -> str:
         """Say no at the waypoint; answers with the phase."""
-        return self._receive(message)
+        return await self._receive(message)
 
     @workflow.update(name="promote")
     async def update_promote(self, message: messages.Promote) -> str:
         """Skip the holds that remain; answers with the phase."""
-        return self._receive(message)
+        return await self._receive(message)
 
     for _update in (
         update_pause, update_resume, update_retarget, update_abort, update_scale, update_settle, update_approve,
@@ -664,8 +676,8 @@ def _turned(state: State, decision: Decision, now: float) -> State:
             return state.after_alarm(decision.why if decision.act is Act.ALARM else "", now)
 
 
-def _after(state: State, decision: Decision, written: Written, now: float, ending: Outcome) -> State:
-    """Record what was written. ``ending`` is what it was when the write began."""
+def _after(state: State, decision: Decision, written: Written, now: float) -> State:
+    """Record what was written."""
     recorders: dict[Act, Callable[[], State]] = {
         Act.SCALE: lambda: state.after_scale(
             _counts_of(decision), decision.why, now, written.mark, written.writes, decision.fits
@@ -674,7 +686,7 @@ def _after(state: State, decision: Decision, written: Written, now: float, endin
         Act.ROUTE: lambda: state.after_route(_routed_by(decision, written), decision.why, written.writes, now),
         Act.RESIZE: lambda: state.after_resize(decision.replicas or 0, now, written.mark),
         Act.UNDO: lambda: state.after_undo(written.writes, now, written.mark, _step_of(decision)),
-        Act.FINISH: lambda: state.after_finish(written.writes, now, ending),
+        Act.FINISH: lambda: state.after_finish(written.writes, now),
     }
     return recorders[decision.act]()
 

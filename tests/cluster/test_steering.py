@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from harness import Lab, Run, until
+from killing_worker import KillingWorker
 from subjects import DeploymentSubject
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
@@ -47,6 +48,30 @@ async def test_a_pause_holds_progress_and_not_safety(served: Lab) -> None:
         served.relabel(served.pods("chat", "chat:2")[0].metadata.name, "crash-loop")
         await case.ends("RolledBack")
     case.watcher.assert_within(2, 3, passing=1)
+
+
+async def test_a_message_while_the_end_is_written(lab: Lab) -> None:
+    """It waits for what becomes of that, and is refused where it is too late: nobody is told what does not come."""
+
+    async def are_heard(run: Run) -> bool:
+        events = (await run.handle.fetch_history()).events
+        heard = ("workflow_execution_update_accepted", "workflow_execution_signaled")
+        return all(any(event.HasField(f"{each}_event_attributes") for event in events) for each in heard)
+
+    worker = KillingWorker(lab, "finish#1:sending:wait")
+    async with lab.case("chat", 2, tuning=contract.Tuning()) as case:
+        await worker.until_accident()
+        late = asyncio.create_task(refused(case.run, "abort"))
+        await case.run.signal("retarget", change=V3)
+        await until("both are heard", lambda: are_heard(case.run))
+        assert (await case.run.status()).phase != "RollingBack" and not late.done()
+        worker.go()
+        report = await case.ends("Completed")
+        assert await late == "abort: the rollout has ended (Completed); start a new one"
+        assert [e.detail for e in entries(report, "signal refused")] == [
+            "retarget: the rollout has ended (Completed); start a new one"
+        ]
+        assert not entries(report, "going back")
 
 
 # --- retarget -------------------------------------------------------------------------------------------

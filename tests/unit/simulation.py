@@ -753,11 +753,11 @@ class Driver:
             self._say(f"  wrote {decision.act} again: {problem or 'done'}")
         if problem:
             return
-        if luck > 0.95:
+        if luck > 0.95 and decision.act is not Act.FINISH:
             self._hear(self._any_message())  # in between the write and its record
-        self._record(decision, asked.ending)
+        self._record(decision)
 
-    def _record(self, decision: Decision, ending: Outcome) -> None:
+    def _record(self, decision: Decision) -> None:
         state, now, mark = self.state, self.target.now, self.target.mark
         match decision.act:
             case Act.SCALE:
@@ -772,7 +772,7 @@ class Driver:
             case Act.UNDO:
                 self.state = state.after_undo(1, now, mark)
             case Act.FINISH:
-                self.state = state.after_finish(1, now, ending)
+                self.state = state.after_finish(1, now)
 
     # --- what must hold
 

@@ -246,11 +246,3 @@ def test_a_long_log_keeps_its_beginning_and_its_end() -> None:
         state = state.noted(number, f"line {number}")
     assert len(state.log) <= 400
     assert (state.log[0].what, state.log[-1].what) == ("line 0", "line 999")
-
-
-def test_an_abort_that_came_after_the_end_was_written_does_not_change_it() -> None:
-    """When the target was given free before an abort was heard, the outcome says what is true on the target."""
-    aborted = receive(Abort(by="her"), CLAIMED, NOW)
-    ended = aborted.after_finish(1, NOW, CLAIMED.ending)
-    assert (ended.outcome, ended.ending, ended.goal) == (Outcome.COMPLETED, Outcome.COMPLETED, Goal.FORWARD)
-    assert ended.failure is None
