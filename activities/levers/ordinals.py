@@ -124,6 +124,8 @@ def read(
     pivot = state.baseline.template if back else state.wanted.template
     coming, others = [r for r in replicas if r.version == pivot], [r for r in replicas if r.version != pivot]
     old, new = (coming, others) if back else (others, coming)
+    # A controller that moves by itself adds its surge beside the numbers, and goes no further while that fails.
+    beside = [r for i, r in numbered.running.items() if i >= len(replicas) and r.version == pivot and not back]
     restarts = _ANY_RESTARTS if back else rules.readiness.max_restarts
     min_ready_s = rules.readiness.min_ready.total_seconds()
     since = [r.ready_since for r in coming if r.ready_since is not None]
@@ -145,7 +147,7 @@ def read(
         autonomous=autonomous,
         numbered=True,
         foreign=foreign,
-        problem=worst(diagnose(r, restarts) for r in coming if r.name),
+        problem=worst(diagnose(r, restarts) for r in (*coming, *beside) if r.name),
         progress_at=max(proven, default=0.0),
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),

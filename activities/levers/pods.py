@@ -85,7 +85,7 @@ def _container(status: dict[str, Any], written: dict[str, Any]) -> ContainerFact
     ended = state.get("terminated") or last.get("terminated") or {}
     return ContainerFacts(
         name=status["name"],
-        restarts=status.get("restartCount", 0),
+        restarts=_restarts(status, ended),
         waiting=waiting.get("reason", ""),
         waiting_message=waiting.get("message", ""),
         ended=ended.get("reason", ""),
@@ -93,6 +93,14 @@ def _container(status: dict[str, Any], written: dict[str, Any]) -> ContainerFact
         image=written.get("image", ""),
         memory_limit=str(written.get("resources", {}).get("limits", {}).get("memory", "")),
     )
+
+
+def _restarts(status: dict[str, Any], ended: dict[str, Any]) -> int:
+    """Return how often it was begun again after it had ended: a kubelet that died between making and starting it makes
+    another, and counts that; such a one has no end.
+    """
+    count: int = status.get("restartCount", 0)
+    return count if ended else max(count - 1, 0)
 
 
 def _seconds(timestamp: str | None) -> float:

@@ -232,5 +232,6 @@ ALONE = {
 async def test_one_replica_and_no_spare(served: Lab, counting: None, nodes: Any, kind: Kind, alone: Alone) -> None:
     """By 25 %/25 % it does not hang: it holds, replaces, or goes back, and says which and why."""
     target = nodes("one", alone.gpus)
-    async with served.case("one", 1, kind=kind, target=target, strategy=alone.strategy) as case:
+    soon = {"minReady": "0s", "deadline": "30s"}
+    async with served.case("one", 1, kind=kind, target=target, strategy=alone.strategy, readiness=soon) as case:
         await alone.comes(case)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from activities.levers.pods import read_replica
 from segue.failures import diagnose, with_log, with_peak, with_probe, worst
 from segue.masking import masked, tail
 from segue.observation import Cause, Problem
@@ -43,6 +44,19 @@ def test_containers(facts: ContainerFacts, cause: Cause, hopeless: bool, told: s
     assert problem is not None
     assert (problem.cause, problem.hopeless, problem.replica) == (cause, hopeless, "llm-0")
     assert told in problem.message
+
+
+ENDED = {"terminated": {"exitCode": 1, "reason": "Error"}}
+
+
+@pytest.mark.parametrize(
+    ("count", "last", "restarts"), [(0, {}, 0), (1, ENDED, 1), (1, {}, 0), (3, ENDED, 3), (3, {}, 2)]
+)
+def test_only_what_ended_was_restarted(count: int, last: dict[str, object], restarts: int) -> None:
+    """A container that was made and never ran, since the kubelet died in between, counts for no restart."""
+    status = {"name": "server", "restartCount": count, "state": {"running": {}}, "lastState": last}
+    pod = {"metadata": {"name": "llm-0", "uid": "u"}, "spec": {}, "status": {"containerStatuses": [status]}}
+    assert read_replica(pod, "v").restarts == restarts
 
 
 def test_the_worst_is_told() -> None:

@@ -1,13 +1,15 @@
-"""When the controller of a numbered target is let go back: never where it could go under the floor."""
+"""A numbered target: when its controller is let go back, never where it could go under the floor; and what fails."""
 
 from typing import Any
 
 import pytest
 
-from activities.levers.ordinals import HOLD, Numbered, may_go_back
+from activities.levers.ordinals import HOLD, Numbered, may_go_back, read
 from activities.levers.template import fingerprint
+from segue.observation import Version
 from segue.replica import Replica
 from segue.spec import Rules, Strategy
+from segue.state import State
 
 R = 4
 TEMPLATES: dict[str, Any] = {name: {"spec": {"containers": [{"name": name}]}} for name in ("old", "new")}
@@ -63,3 +65,11 @@ def rules(surge: int, unavailable: int) -> Rules:
 )
 def test_may_go_back(there: Numbered, budget: tuple[int, int], may: bool) -> None:
     assert may_go_back(there, rules(*budget), OLD) is may
+
+
+def test_a_surge_beside_the_numbers_can_fail() -> None:
+    """A controller that moves by itself goes no further while its surge is not ready, so that is what fails."""
+    state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW))
+    seen = read(numbered("OOOOn", 0), rules(1, 1), state, None, 0.0, autonomous=True)
+    assert seen.problem is not None
+    assert seen.problem.replica == "4"
