@@ -1,5 +1,6 @@
 """The activities of a rollout, by the names of the contract. Each is thin: a lever or the gates do the work."""
 
+import asyncio
 import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -44,6 +45,9 @@ from segue.traffic import objection, objection_to_counts
 
 BEAT_S = 2.0
 """A watch reports at least so often; it reports from its loop, so that one that hangs falls silent."""
+
+GAP_S = 0.1
+"""Between two looks at least: a change of any object wakes every watch of its namespace, and many come at once."""
 
 GATHER_S = 0.3
 """Replicas that began together become ready close together: a move for each would cost more time than this wait."""
@@ -158,7 +162,7 @@ class Activities:
         ends_at = time.monotonic() + asked.attempt_s
         gathers_until: float | None = None
         while True:
-            now = time.time()
+            looked, now = time.monotonic(), time.time()
             seen = _seen(watch, lever, router, asked, now)
             if seen is not None:
                 seen = self._believer.look(asked.target, asked.rules, asked.state, seen, now, watch.wake)
@@ -188,6 +192,7 @@ class Activities:
             else:
                 wake_s = BEAT_S
             await watch.changed(min(max(wake_s, 0.01), BEAT_S))
+            await asyncio.sleep(looked + GAP_S - time.monotonic())
 
     async def _explained(self, asked: WatchInput, decision: Decision, seen: Observation) -> Decision:
         """Return a failure with what explains it."""

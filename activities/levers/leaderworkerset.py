@@ -5,7 +5,6 @@ there are none. Without waypoints its own controller rolls by itself, with the b
 by which stages. Its status tells otherwise while it is held, so only pods are believed. Tried with v0.9.
 """
 
-import copy
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
@@ -258,15 +257,19 @@ def _template_of(revision: Object) -> Object:
 
 def _written_out(spec: Object) -> Object:
     """Return the template of a group with the fields that its controller always writes, and the API server does not."""
-    made = copy.deepcopy(spec)
-    for name in ("leaderTemplate", "workerTemplate"):
-        if name not in made:
-            continue
-        made[name].setdefault("metadata", {}).pop("creationTimestamp", None)
-        for kind in ("initContainers", "containers"):
-            for container in made[name]["spec"].get(kind, []):
-                container.setdefault("resources", {})
-    return made
+    made = {name: _pod_written_out(spec[name]) for name in ("leaderTemplate", "workerTemplate") if name in spec}
+    return {**spec, **made}
+
+
+def _pod_written_out(template: Object) -> Object:
+    metadata = {name: value for name, value in template.get("metadata", {}).items() if name != "creationTimestamp"}
+    spec = template["spec"]
+    containers = {
+        kind: [{**container, "resources": container.get("resources", {})} for container in spec[kind]]
+        for kind in ("initContainers", "containers")
+        if kind in spec
+    }
+    return {**template, "metadata": metadata, "spec": {**spec, **containers}}
 
 
 def _containers(template: Object) -> set[str]:

@@ -23,12 +23,12 @@ def fingerprint(template: Object) -> str:
 
     The API server has set every default in both; only the controller's own label differs.
     """
-    plain = copy.deepcopy(template)
-    labels = plain.get("metadata", {}).get("labels")
-    if labels:
-        labels.pop(HASH_LABEL, None)
-    plain.get("metadata", {}).pop("creationTimestamp", None)
-    return digest(plain)
+    if "metadata" not in template:
+        return digest(template)
+    metadata = {name: value for name, value in template["metadata"].items() if name != "creationTimestamp"}
+    if metadata.get("labels"):
+        metadata["labels"] = {name: value for name, value in metadata["labels"].items() if name != HASH_LABEL}
+    return digest({**template, "metadata": metadata})
 
 
 def digest(value: Object) -> str:
