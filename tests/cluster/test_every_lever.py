@@ -20,7 +20,7 @@ from segue.state import Entry
 SLOW = {"ready_after": "2s"}
 """Slow enough that a message comes while the stage that it is meant for lasts."""
 
-LAST = {"ready_after": "3s"}
+LAST = {"ready_after": "6s"}
 """The same for the last stage: a message that comes after it finds the rollout complete."""
 
 SCENARIOS = {"success", "failure", "abort", "pause", "retarget", "scale", "scale by hand", "settle", "release"}
@@ -51,8 +51,13 @@ async def each(*ways: Way, one: Callable[[Way], Awaitable[None]]) -> None:
 
 async def at_each_stage(kind: Kind, one: Callable[[Way, int], Awaitable[None]]) -> None:
     """Roll in each way of a kind, once for each stage that lasts."""
-    stages = [(way, moves) for way in kind.ways for moves in range(way.stages)]
-    await each(*(way._replace(stages=moves) for way, moves in stages), one=lambda way: one(way, way.stages))
+    side_by_side = asyncio.Semaphore(kind.at_once)
+
+    async def admitted(way: Way) -> None:
+        async with side_by_side:
+            await one(way, way.stages)
+
+    await each(*(way._replace(stages=moves) for way in kind.ways for moves in range(way.stages)), one=admitted)
 
 
 def slow(kind: Kind, way: Way, moves: int) -> dict[str, str]:

@@ -32,9 +32,12 @@ from segue.plan import Plan
 from segue.report import Report, to_markdown
 from segue.spec import Rollout, read_rollout
 from segue.status import Status
+from segue.status import to_markdown as status_to_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL_S = 0.05
+_TOLD = 40
+"""So many events of its pods are told where a rollout comes out wrong."""
 _NO_ANSWER = {RPCStatusCode.CANCELLED, RPCStatusCode.DEADLINE_EXCEEDED}
 """Of a query whose time was over, at the client or at the server."""
 ASK_S = 0.2
@@ -258,7 +261,11 @@ class Lab:
         given = {"target": subject.target, "strategy": kind.ways[0].strategy, **spec}
         with PodWatcher(self.core.api_client, self.namespace, subject.selector) as watcher:
             run = await self.start(name, subject.changed(2) if change is None else change, tuning=tuning, **given)
-            yield Case(self, name, subject, image, before, run, watcher)
+            try:
+                yield Case(self, name, subject, image, before, run, watcher)
+            except AssertionError as error:
+                error.add_note("\n".join((f"{name}, as a watcher saw its pods:", *map(str, watcher.samples[-_TOLD:]))))
+                raise
 
     def settings(self, name: str) -> dict[str, Any]:
         """All of a Deployment that a rollout must leave as it was, but for the template's change and the replicas."""
@@ -383,16 +390,23 @@ class Run:
     async def until(self, what: str, check: Callable[[Status], Any], limit_s: float = 120.0) -> Status:
         """Wait until the status is so."""
 
+        seen: list[Status] = []
+
         async def look() -> Status | None:
             try:
-                status = await self.status()
+                seen[:] = [await self.status()]
             except RPCError as error:
                 if error.status not in _NO_ANSWER:
                     raise
                 return None  # a busy worker did not answer in time: it is asked again
-            return status if check(status) else None
+            return seen[0] if check(seen[0]) else None
 
-        found: Status = await until(what, look, limit_s, ASK_S)
+        try:
+            found: Status = await until(what, look, limit_s, ASK_S)
+        except AssertionError as error:
+            for status in seen:
+                error.add_note(status_to_markdown(status))
+            raise
         return found
 
     async def end(self, limit_s: float = 180.0) -> Report:

@@ -56,6 +56,8 @@ class Subject:
 
     fleet: ClassVar[str] = "fleet"
     """The fixture of the worker, and the servers, that it needs."""
+    at_once: ClassVar[int] = 8
+    """So many rollouts of it go side by side on two cores without waiting for each other longer than their deadline."""
     first_move: ClassVar[str] = "scale_new"
     """The activity that makes it."""
     stuck: ClassVar[tuple[dict[str, Any], int, tuple[tuple[int, int], ...]]] = (
@@ -241,6 +243,7 @@ class LeaderWorkerSetSubject(Subject):
     )
     budgets = ()
     fleet = "group_fleet"
+    at_once = 4
     first_move = "scale_old"
     stuck = ({"maxUnavailable": 2, "waypoints": [{"at": "100%"}]}, 2, ((2, 2), (1, 3), (0, 4)))
 

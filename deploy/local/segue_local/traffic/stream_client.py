@@ -42,9 +42,7 @@ class Client:
 
     async def _one_after_another(self, session: aiohttp.ClientSession, user: int) -> None:
         whole, count = self._config["body"]["max_tokens"], self._config["count"]
-        tokens = math.ceil(
-            whole * (user + 1) / count
-        )  # each user's first stream has another length: not all end at once
+        tokens = math.ceil(whole * (user + 1) / count)  # first ones of different lengths: not all end at once
         while not self._stopping.is_set():
             self._sent += 1
             stream, tokens = await self._stream(session, tokens), whole
