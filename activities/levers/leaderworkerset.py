@@ -257,8 +257,8 @@ def _template_of(revision: Object) -> Object:
 
 def _written_out(spec: Object) -> Object:
     """Return the template of a group with the fields that its controller always writes, and the API server does not."""
-    made = {name: _pod_written_out(spec[name]) for name in ("leaderTemplate", "workerTemplate") if name in spec}
-    return {**spec, **made}
+    pods = ("leaderTemplate", "workerTemplate")
+    return {name: _pod_written_out(value) if name in pods else value for name, value in spec.items()}
 
 
 def _pod_written_out(template: Object) -> Object:
