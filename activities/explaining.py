@@ -15,7 +15,7 @@ from segue.masking import tail
 from segue.observation import Cause, Observation, Problem
 from segue.replica import ContainerFacts, Replica
 
-LIMIT_S = 2.5
+LIMIT_S = 3.5
 """A watch that is asked to tell must not fall silent meanwhile."""
 _LINES = 10
 _ENDED = {Cause.CRASH_LOOP, Cause.RESTARTED, Cause.OUT_OF_MEMORY}
