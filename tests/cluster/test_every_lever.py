@@ -246,8 +246,7 @@ async def test_settle_leaves_a_stage_that_cannot_complete(served: Lab, kind: Kin
         change = kind.changed(2, "never-ready")
         async with served.case(name, kind=kind, change=change, strategy=strategy) as case:
             await case.reaches(*none_ready, ready=False)
-            await case.mend(1)
-            await case.reaches(*one_ready, ready=False)
+            await case.mend(1, *one_ready)
             assert (await case.run.send("settle")).startswith("settle: now")
             await case.run.until("it settled", lambda s: s.phase == "Paused" and s.reason == "settled")
             assert await case.rests() == (3, 1)
@@ -257,9 +256,8 @@ async def test_settle_leaves_a_stage_that_cannot_complete(served: Lab, kind: Kin
                 await case.run.send("resume")
             if way == "resume":
                 await case.reaches(*one_ready, ready=False)
-                await case.mend(3)
-                await case.reaches(*three_ready, ready=False)
-                await case.mend(4)
+                await case.mend(3, *three_ready)
+                await case.mend(4, 0, 4)
             await case.ends(outcome)
         case.watcher.assert_within(floor, sum(none_ready), passing=1)
 

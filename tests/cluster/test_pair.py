@@ -155,8 +155,7 @@ async def test_another_strategy_on_the_way(served: Lab) -> None:
         change = PairSubject.changed(2, "never-ready")
         async with served.case("half", kind=PairSubject, change=change, strategy={"maxSurge": 2}) as case:
             await case.reaches(4, 2, ready=False)
-            await case.mend(1)
-            await case.reaches(3, 3, ready=False)
+            await case.mend(1, 3, 3)
             await case.run.send("settle")
             await case.run.until("it settled", lambda s: s.phase == "Paused" and s.reason == "settled")
             assert await case.rests() == (3, 1)

@@ -472,16 +472,21 @@ class Case:
         news = sum(v[1] for v in now) - olds
         return (olds, news) == (old, new) and (not ready or all(v[1] == v[2] for v in now))
 
-    async def mend(self, count: int) -> None:
-        """Let so many of the new pods become ready, and no more: of those with numbers the highest."""
+    async def mend(self, count: int, old: int, new: int) -> None:
+        """Let so many of the new pods become ready, and no more, until there are (old, new); of numbers the highest.
 
-        def others() -> list[Any]:
+        The group controller can replace a leader once more, for a worker of the group before that goes late.
+        """
+
+        def look() -> bool:
             found = [p for p in self.lab.pods(self.name) if p.spec.containers[0].image != self.image]
-            return sorted(found, key=lambda pod: pod.metadata.name, reverse=True)
+            found.sort(key=lambda pod: pod.metadata.name, reverse=True)
+            broken = [p for p in found if p.metadata.labels["segue.dev/fake"] != "ready"]
+            for pod in broken[: max(0, count - (len(found) - len(broken)))]:
+                self.lab.relabel(pod.metadata.name, "ready")
+            return self._are(old, new, ready=False)
 
-        await until(f"{count} new pods", lambda: len(others()) >= count)
-        for pod in others()[:count]:
-            self.lab.relabel(pod.metadata.name, "ready")
+        await until(f"{self.name} at ({old}, {new}) with {count} ready", look, poll_s=ASK_S)
 
 
 @asynccontextmanager
