@@ -319,7 +319,7 @@ class RolloutWorkflow:
     async def _write(self, decision: Decision) -> None:
         """Do what was decided, and record it. What changed meanwhile is seen, and decided on, at the next step."""
         try:
-            written = await self._written(decision)
+            written = await self._carry_out(decision)
         except ActivityError as error:
             await self._stuck(error)
             return
@@ -330,7 +330,7 @@ class RolloutWorkflow:
         self._state = _after(self._state, decision, written, _now())
         self._waits = f"{decision.counts} to be ready" if decision.counts else decision.why
 
-    async def _written(self, decision: Decision) -> Written:
+    async def _carry_out(self, decision: Decision) -> Written:
         unwritten = self._seen is None or self._seen.template != self._state.wanted.template
         self._finishing = decision.act is Act.FINISH
         try:
@@ -347,7 +347,7 @@ class RolloutWorkflow:
                     ready_at=self._proven_at(),
                     note=self._note(decision) if unwritten or self._finishing else None,
                 ),
-                f"{decision.why}",
+                decision.why,
                 limit=WRITE_LIMIT,
                 longer=self._spec.drain.longest if self._spec.drain else timedelta(0),
             )
@@ -516,9 +516,10 @@ class RolloutWorkflow:
         return self._plans[-1]
 
     async def _receive(self, message: Message) -> str:
-        """Take a message, or raise what is wrong with it; touches the state without an await, so needs no lock.
+        """Take a message, or raise what is wrong with it.
 
         While the end is being written nobody knows whether it comes in time: it waits for that, and is refused if not.
+        From there on the state is touched without an await, so it needs no lock.
         """
         if self._finishing:
             await workflow.wait_condition(lambda: not self._finishing)

@@ -125,7 +125,8 @@ def read(
     coming, others = [r for r in replicas if r.version == pivot], [r for r in replicas if r.version != pivot]
     old, new = (coming, others) if back else (others, coming)
     # A controller that moves by itself adds its surge beside the numbers, and goes no further while that fails.
-    beside = [r for i, r in numbered.running.items() if i >= len(replicas) and r.version == pivot and not back]
+    surge = [r for i, r in numbered.running.items() if i >= len(replicas) and r.version == pivot]
+    beside = surge if autonomous and not back else []
     restarts = _ANY_RESTARTS if back else rules.readiness.max_restarts
     min_ready_s = rules.readiness.min_ready.total_seconds()
     since = [r.ready_since for r in coming if r.ready_since is not None]

@@ -96,8 +96,10 @@ def _container(status: dict[str, Any], written: dict[str, Any]) -> ContainerFact
 
 
 def _restarts(status: dict[str, Any], ended: dict[str, Any]) -> int:
-    """Return how often it was begun again after it had ended: a kubelet that died between making and starting it makes
-    another, and counts that; such a one has no end.
+    """Return how often it was begun again after it had ended.
+
+    A container that was made and not started, since the kubelet died in between, is made again and counted (its
+    ``ShouldContainerBeRestarted``); it has no end, and tells nothing of its version.
     """
     count: int = status.get("restartCount", 0)
     return count if ended else max(count - 1, 0)

@@ -389,23 +389,22 @@ class Run:
 
     async def until(self, what: str, check: Callable[[Status], Any], limit_s: float = 120.0) -> Status:
         """Wait until the status is so."""
-
-        seen: list[Status] = []
+        seen: Status | None = None
 
         async def look() -> Status | None:
+            nonlocal seen
             try:
-                seen[:] = [await self.status()]
+                seen = await self.status()
             except RPCError as error:
                 if error.status not in _NO_ANSWER:
                     raise
                 return None  # a busy worker did not answer in time: it is asked again
-            return seen[0] if check(seen[0]) else None
+            return seen if check(seen) else None
 
         try:
             found: Status = await until(what, look, limit_s, ASK_S)
         except AssertionError as error:
-            for status in seen:
-                error.add_note(status_to_markdown(status))
+            error.add_note(status_to_markdown(seen) if seen else "its status was never told")
             raise
         return found
 

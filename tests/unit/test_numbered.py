@@ -67,9 +67,12 @@ def test_may_go_back(there: Numbered, budget: tuple[int, int], may: bool) -> Non
     assert may_go_back(there, rules(*budget), OLD) is may
 
 
-def test_a_surge_beside_the_numbers_can_fail() -> None:
-    """A controller that moves by itself goes no further while its surge is not ready, so that is what fails."""
+@pytest.mark.parametrize(("autonomous", "failing"), [(True, "4"), (False, None)])
+def test_a_surge_beside_the_numbers_can_fail(autonomous: bool, failing: str | None) -> None:
+    """A controller that moves by itself goes no further while its surge is not ready, so that is what fails.
+
+    Where it is held, what is beside the numbers is on its way out after a drop of R.
+    """
     state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW))
-    seen = read(numbered("OOOOn", 0), rules(1, 1), state, None, 0.0, autonomous=True)
-    assert seen.problem is not None
-    assert seen.problem.replica == "4"
+    seen = read(numbered("OOOOn", 0), rules(1, 1), state, None, 0.0, autonomous=autonomous)
+    assert (seen.problem and seen.problem.replica) == failing
