@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from kubernetes import client, config
+from kubernetes import client, config, watch
 from segue_local import Stack
 
 Eventually = Callable[[Callable[[], bool], str], None]
@@ -207,6 +207,31 @@ def test_stateful_sets_take_max_unavailable(cluster: Cluster) -> None:
     body = {"metadata": {"name": "set"}, "spec": spec | {"replicas": 0, "updateStrategy": strategy}}
     kept = cluster.apps.create_namespaced_stateful_set("default", body)
     assert kept.spec.update_strategy.rolling_update.max_unavailable == 2
+
+
+def test_a_deleted_pod_takes_no_other_with_it(cluster: Cluster, eventually: Eventually) -> None:
+    """What a StatefulSet makes anew under the name of a deleted pod stays."""
+    labels, replicas = {"app": "anew"}, 20
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "m", "image": "m"}]}}
+    spec = {"serviceName": "anew", "selector": {"matchLabels": labels}, "template": template, "replicas": replicas}
+    body = {"metadata": {"name": "anew"}, "spec": spec | {"podManagementPolicy": "Parallel"}}
+    cluster.apps.create_namespaced_stateful_set("default", body)
+
+    def all_ready(but: set[str]) -> bool:
+        pods = cluster.pods("anew")
+        conditions = [(c.type, c.status) for pod in pods for c in pod.status.conditions or []]
+        return conditions.count(("Ready", "True")) == replicas and not but & {pod.metadata.uid for pod in pods}
+
+    eventually(partial(all_ready, set()), "all Ready")
+    of_them = {"label_selector": "app=anew", "namespace": "default"}
+    found = cluster.core.list_namespaced_pod(**of_them)
+    first = {pod.metadata.uid for pod in found.items}
+    cluster.core.delete_collection_namespaced_pod(**of_them)
+    eventually(partial(all_ready, first), "others Ready")
+    events = watch.Watch().stream(
+        cluster.core.list_namespaced_pod, **of_them, resource_version=found.metadata.resource_version, timeout_seconds=2
+    )
+    assert sum(event["type"] == "ADDED" for event in events) == replicas
 
 
 def test_accelerators_are_counted(cluster: Cluster, eventually: Eventually) -> None:
