@@ -130,6 +130,7 @@ class PodWatcher:
         self.ended_at: set[float] = set()
         """When a container of a pod that was not told to stop ended, of whatever: the same."""
         self._stopped: set[str] = set()
+        self._events = functools.partial(core.list_namespaced_event, namespace)
         self._pods = Stream(functools.partial(core.list_namespaced_pod, namespace), selector, self._sample)
         self._sets = Stream(functools.partial(apps.list_namespaced_replica_set, namespace), selector, self._ask)
 
@@ -205,7 +206,15 @@ class PodWatcher:
             assert floor <= sample.ready and sample.total <= allowed, (
                 f"sample {number} of {len(self.samples)}: {sample} is outside floor {floor}, ceiling {ceiling};\n"
                 + "\n".join(map(str, self.samples[max(0, number - 6) : number + 3]))
+                + f"\nthe controllers: {self._told_by_controllers()}"
             )
+
+    def _told_by_controllers(self) -> str:
+        """What they say that they did: a pod that none of them deleted was deleted by somebody else."""
+        prefixes = tuple({sample.event.split()[-1].rpartition("-")[0] for sample in self.samples} - {""})
+        found = sorted(self._events().items, key=lambda e: int(e.metadata.resource_version))
+        mine = [e for e in found if e.involved_object.name.startswith(prefixes) and "controller" in str(e.source)]
+        return "; ".join(f"{e.last_timestamp:%H:%M:%S} {e.message}" for e in mine if e.last_timestamp)
 
 
 def _lines(response: Any) -> Any:
