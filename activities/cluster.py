@@ -160,7 +160,7 @@ class Cluster:
 
     async def list_everywhere(self, kind: str, fields: str = "") -> Object:
         """List objects of the whole cluster, by one of the kinds in ``_lists_everywhere`` and a field selector."""
-        with _translated(f"{kind} of the cluster"):
+        with _translated(f"{kind} of the cluster", role="deploy/rbac-room.yaml's role"):
             return await _json(
                 await self._lists_everywhere[kind](field_selector=fields or None, _request_timeout=REQUEST_TIMEOUT_S)
             )
@@ -426,24 +426,24 @@ def _message(body: str) -> str:
 
 
 @contextmanager
-def _translated(what: str) -> Iterator[None]:
-    """Turn every error of the client into one of ours, chained."""
+def _translated(what: str, role: str = "deploy/rbac.yaml's role in this namespace") -> Iterator[None]:
+    """Turn every error of the client into one of ours, chained; ``role`` is what gives the right to ask."""
     try:
         yield
     except ApiException as error:
-        raise _from_status(what, int(error.status or 0), str(error.reason)) from error
+        raise _from_status(what, int(error.status or 0), str(error.reason), role) from error
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
         raise Unreachable(
             f"the Kubernetes API server does not answer ({what}): {error or type(error).__name__}"
         ) from error
 
 
-def _from_status(what: str, status: int, why: str) -> SegueError:
+def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
     match status:
         case 404:
             return NotFound(why, field=what, fix="check its name and namespace, or create it first")
         case 401 | 403:
-            return NotAllowed(why, field=what, fix="grant the worker deploy/rbac.yaml's role in this namespace")
+            return NotAllowed(why, field=what, fix=f"grant the worker {role}")
         case 409:
             return Conflict(f"{what} changed in the meantime: {why}")
         case 410:

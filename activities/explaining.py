@@ -31,7 +31,7 @@ async def explained(
     cluster: Cluster, peaks: Peaks, namespace: str, problem: Problem, seen: Observation
 ) -> Problem:  # fmt: skip
     """Return the problem with what its replica's log and events, and a Prometheus, say of it."""
-    replica = next((r for r in seen.pods.new if r.name == problem.replica), None)
+    replica = next((r for r in (*seen.pods.new, *seen.pods.beside) if r.name == problem.replica), None)
     if replica is None:
         return problem
     try:

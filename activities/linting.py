@@ -149,7 +149,8 @@ class _Reading:
         try:
             return await request
         except (NotAllowed, NotFound) as error:
-            self.unknown[what] = f"{what} cannot be read: {error.why}"
+            fix = f"; {error.fix}" if isinstance(error, NotAllowed) else ""
+            self.unknown[what] = f"{what} cannot be read: {error.why}{fix}"
             return None
 
 

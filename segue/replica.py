@@ -65,3 +65,5 @@ class Pods(NamedTuple):
 
     old: tuple[Replica, ...] = ()
     new: tuple[Replica, ...] = ()
+    beside: tuple[Replica, ...] = ()
+    """New ones that a controller has added for its surge, and which are no replicas of the target."""

@@ -153,7 +153,7 @@ def read(
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
         next_proven_at=min((at + min_ready_s for at in since if at + min_ready_s > now), default=None),
-        pods=Pods(*(tuple(r for r in side if r.name) for side in (old, new))),
+        pods=Pods(*(tuple(r for r in side if r.name) for side in (old, new, beside))),
     )
 
 

@@ -227,7 +227,7 @@ async def test_a_missing_right_is_said(lab: Lab, shell: Shell) -> None:
     assert [f["rule"] for f in found["findings"]] == ["revision-history-too-low"]
     unasked = {u["rule"] for u in found["unasked"]}
     assert unasked == {"surge-does-not-fit"}
-    assert all("is forbidden" in u["why"] for u in found["unasked"])
+    assert all("is forbidden" in u["why"] and "deploy/rbac-room.yaml" in u["why"] for u in found["unasked"])
     table = (await shell.run("lint", f"{lab.namespace}/chat", expect=REFUSED, **rights)).stdout
     assert "surge-does-not-fit: nodes cannot be read: " in table
 

@@ -76,3 +76,5 @@ def test_a_surge_beside_the_numbers_can_fail(autonomous: bool, failing: str | No
     state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW))
     seen = read(numbered("OOOOn", 0), rules(1, 1), state, None, 0.0, autonomous=autonomous)
     assert (seen.problem and seen.problem.replica) == failing
+    looked_for = [replica.name for replica in seen.pods.beside]
+    assert looked_for == ([failing] if failing else []), "its log is looked for among these"
