@@ -37,4 +37,4 @@ def _gap(way: Compare, old: float, new: float, part: float, slack: float) -> flo
     bound = (1 + part) * better + slack
     if bound <= 0 or worse <= 0:
         return _FAR * ((worse > 0) - (bound > 0))
-    return max(-_FAR, min(_FAR, math.log(worse / bound)))
+    return max(-_FAR, min(_FAR, math.log(worse) - math.log(bound)))  # a quotient of what is far apart can be 0

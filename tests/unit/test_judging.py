@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from segue.gates import Result
@@ -241,6 +241,7 @@ def any_series() -> st.SearchStrategy[Any]:
 
 @pytest.mark.parametrize("way", WAYS)
 @given(old=any_series(), new=any_series())
+@example(old=ValueSeries(intervals=(1.5e308, 0.0, 0.0)), new=ValueSeries(intervals=(1.0, 0.0, 0.0)))
 def test_whatever_was_measured_is_judged(way: str, old: Any, new: Any) -> None:
     """No data raises, and every sentence and number can be written down."""
     found = judged(WAYS[way], old, new)
