@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -232,6 +236,35 @@ def test_a_deleted_pod_takes_no_other_with_it(cluster: Cluster, eventually: Even
         cluster.core.list_namespaced_pod, **of_them, resource_version=found.metadata.resource_version, timeout_seconds=2
     )
     assert sum(event["type"] == "ADDED" for event in events) == replicas
+
+
+def test_pods_go_on_after_an_outage(cluster: Cluster, stack: Stack, eventually: Eventually) -> None:
+    """A pod whose readiness was just being written when etcd was killed is Ready when it is back."""
+    replicas = 30
+    [etcd] = [part.pid for part in stack.status() if part.name == "etcd"]
+    assert etcd is not None
+
+    def ready() -> int:
+        statuses = [pod.status.conditions or [] for pod in cluster.pods("outage")]
+        return sum(("Ready", "True") in {(c.type, c.status) for c in conditions} for conditions in statuses)
+
+    cluster.deploy("outage", None, replicas=replicas, ready_after="1s")
+    eventually(lambda: ready() > 0, "the first of them Ready")
+    os.kill(etcd, signal.SIGSTOP)  # what is sent from here on is on its way until the end
+    eventually(lambda: unread(etcd) > 10_000, "the status of some pods, 3 kB each, that nobody reads")
+    stack.kill("etcd")
+    stack.restart("etcd")
+    eventually(lambda: ready() == replicas, "all Ready")
+
+
+def unread(server: int) -> int:
+    """How many bytes came to the sockets of a process and were not read, as the kernel counts them."""
+    owned = set()
+    for entry in Path(f"/proc/{server}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            owned.add(str(entry.readlink()))
+    rows = [row.split() for row in Path(f"/proc/{server}/net/tcp").read_text().splitlines()[1:]]
+    return sum(int(row[4].partition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in owned and row[3] == "01")
 
 
 def test_accelerators_are_counted(cluster: Cluster, eventually: Eventually) -> None:

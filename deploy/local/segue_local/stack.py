@@ -309,6 +309,7 @@ class Stack:
         """Kill a part if it runs, start it with the same ports and data, return when it answers.
 
         ``node`` starts with all of its parts, and its pods come back after a moment, as after a reboot.
+        After ``etcd`` the fake nodes start again too.
 
         Raises ``Refused`` for an unknown part, ``PartFailed`` when it does not come back, and
         ``LocalStackError`` when the API server is needed for it and does not answer, or its node is dead.
@@ -324,6 +325,7 @@ class Stack:
                 self._begin(each)
             if part == "etcd" and self._state.parts["kube-apiserver"].process.alive:
                 self._await("kube-apiserver")
+                self._renew_fake_nodes()
 
     def down(self) -> None:
         """End every process of the stack and remove its folder. Doing it again is harmless."""
@@ -494,6 +496,13 @@ class Stack:
             raise LocalStackError(
                 f"kwok cannot be restarted while the API server does not answer ({error}): restart kube-apiserver first"
             ) from error
+
+    def _renew_fake_nodes(self) -> None:
+        """A write that an outage of etcd broke off is lost to kwok, and the pod stuck; a kubelet would try it again."""
+        if self._state.parts["kwok"].process.alive:
+            self.kill("kwok")
+            self._drop_leases()
+            self._begin("kwok")
 
     def _failure(self, part: str, why: str) -> PartFailed:
         log = self._layout.log(part)
