@@ -36,6 +36,8 @@ class Measured:
     """One rollout under traffic."""
 
     took_s: float
+    idle_s: float
+    """Of it, the time in which no replica was waited for: what the one who rolls adds to the servers' own start."""
     recovered_s: float
     """From the beginning until all replicas of before served again, for the last time; 0 where they always did."""
     requests: int
@@ -75,7 +77,21 @@ async def under_traffic(serving: Serving, name: str, tag: str, roll: Callable[[]
         outcomes = await asyncio.to_thread(load.stop)
     assert not outcomes.dropped, "the load was not constant"
     short = [sample.at - began_s for sample in watcher.samples if sample.ready < REPLICAS]
-    return Measured(took_s, max([0.0, *short]), len(outcomes.requests), len(outcomes.failed), watcher.fewest_ready)
+    return Measured(
+        took_s,
+        idle_s(watcher, began_s, began_s + took_s),
+        max([0.0, *short]),
+        len(outcomes.requests),
+        len(outcomes.failed),
+        watcher.fewest_ready,
+    )
+
+
+def idle_s(watcher: PodWatcher, began_s: float, ended_s: float) -> float:
+    """Add up the time in which all replicas that were there were ready, in seconds."""
+    begins = [(max(sample.at, began_s), sample.ready == sample.total) for sample in watcher.samples]
+    ends = [*(at for at, _ in begins[1:]), ended_s]
+    return sum(max(0.0, min(end, ended_s) - at) for (at, idle), end in zip(begins, ends, strict=True) if idle)
 
 
 async def rollout(serving: Serving, name: str, tag: str, way: Way) -> Measured:
@@ -148,6 +164,7 @@ def _print(found: dict[tuple[str, str], list[Measured]], rounds: int, min_ready_
             measured = found[way, what]
             rows += [
                 (f"{title}: {way}, until one version runs alone", *seconds([m.took_s for m in measured], 1)),
+                ("    of it, no replica was waited for", *seconds([m.idle_s for m in measured], 2)),
                 ("    full capacity again after", *seconds([m.recovered_s for m in measured], 1)),
                 (
                     f"    failed requests of {sum(m.requests for m in measured)}",
