@@ -36,8 +36,8 @@ class Measured:
     """One rollout under traffic."""
 
     took_s: float
-    idle_s: float
-    """Of it, the time in which no replica was waited for: what the one who rolls adds to the servers' own start."""
+    all_ready_s: float
+    """Of it, the time in which every replica that was there was Ready: what is added to the servers' own start."""
     recovered_s: float
     """From the beginning until all replicas of before served again, for the last time; 0 where they always did."""
     requests: int
@@ -79,7 +79,7 @@ async def under_traffic(serving: Serving, name: str, tag: str, roll: Callable[[]
     short = [sample.at - began_s for sample in watcher.samples if sample.ready < REPLICAS]
     return Measured(
         took_s,
-        idle_s(watcher, began_s, began_s + took_s),
+        all_ready_s(watcher, began_s, began_s + took_s),
         max([0.0, *short]),
         len(outcomes.requests),
         len(outcomes.failed),
@@ -87,11 +87,11 @@ async def under_traffic(serving: Serving, name: str, tag: str, roll: Callable[[]
     )
 
 
-def idle_s(watcher: PodWatcher, began_s: float, ended_s: float) -> float:
-    """Add up the time in which all replicas that were there were ready, in seconds."""
+def all_ready_s(watcher: PodWatcher, began_s: float, ended_s: float) -> float:
+    """Add up the time between two moments, in seconds, in which every replica that was there was Ready."""
     begins = [(max(sample.at, began_s), sample.ready == sample.total) for sample in watcher.samples]
     ends = [*(at for at, _ in begins[1:]), ended_s]
-    return sum(max(0.0, min(end, ended_s) - at) for (at, idle), end in zip(begins, ends, strict=True) if idle)
+    return sum(max(0.0, min(end, ended_s) - at) for (at, ready), end in zip(begins, ends, strict=True) if ready)
 
 
 async def rollout(serving: Serving, name: str, tag: str, way: Way) -> Measured:
@@ -164,7 +164,7 @@ def _print(found: dict[tuple[str, str], list[Measured]], rounds: int, min_ready_
             measured = found[way, what]
             rows += [
                 (f"{title}: {way}, until one version runs alone", *seconds([m.took_s for m in measured], 1)),
-                ("    of it, no replica was waited for", *seconds([m.idle_s for m in measured], 2)),
+                ("    of it, every replica that was there was ready", *seconds([m.all_ready_s for m in measured], 2)),
                 ("    full capacity again after", *seconds([m.recovered_s for m in measured], 1)),
                 (
                     f"    failed requests of {sum(m.requests for m in measured)}",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -241,8 +240,8 @@ def test_a_deleted_pod_takes_no_other_with_it(cluster: Cluster, eventually: Even
 def test_pods_go_on_after_an_outage(cluster: Cluster, stack: Stack, eventually: Eventually) -> None:
     """A pod whose readiness was just being written when etcd was killed is Ready when it is back."""
     replicas = 30
-    [etcd] = [part.pid for part in stack.status() if part.name == "etcd"]
-    assert etcd is not None
+    [etcd] = [part for part in stack.status() if part.name == "etcd"]
+    assert etcd.pid is not None
 
     def ready() -> int:
         statuses = [pod.status.conditions or [] for pod in cluster.pods("outage")]
@@ -250,21 +249,21 @@ def test_pods_go_on_after_an_outage(cluster: Cluster, stack: Stack, eventually: 
 
     cluster.deploy("outage", None, replicas=replicas, ready_after="1s")
     eventually(lambda: ready() > 0, "the first of them Ready")
-    os.kill(etcd, signal.SIGSTOP)  # what is sent from here on is on its way until the end
-    eventually(lambda: unread(etcd) > 10_000, "the status of some pods, 3 kB each, that nobody reads")
-    stack.kill("etcd")
-    stack.restart("etcd")
+    os.kill(etcd.pid, signal.SIGSTOP)  # what is sent from here on is on its way until the end
+    try:
+        eventually(lambda: unread(etcd.ports) > 10_000, "the status of some pods, 3 kB each, that nobody reads")
+    finally:
+        stack.kill("etcd")
+        stack.restart("etcd")
     eventually(lambda: ready() == replicas, "all Ready")
 
 
-def unread(server: int) -> int:
-    """How many bytes came to the sockets of a process and were not read, as the kernel counts them."""
-    owned = set()
-    for entry in Path(f"/proc/{server}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            owned.add(str(entry.readlink()))
-    rows = [row.split() for row in Path(f"/proc/{server}/net/tcp").read_text().splitlines()[1:]]
-    return sum(int(row[4].partition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in owned and row[3] == "01")
+def unread(ports: Mapping[str, int]) -> int:
+    """How many bytes came to these ports and were not read, as the kernel counts them."""
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    # Of a row: its own address, its state (01 is connected), and what waits to be sent and to be read, all in hex.
+    open_to = [(int(own.rpartition(":")[2], 16), waits) for _, own, _, state, waits, *_ in rows if state == "01"]
+    return sum(int(waits.partition(":")[2], 16) for port, waits in open_to if port in ports.values())
 
 
 def test_accelerators_are_counted(cluster: Cluster, eventually: Eventually) -> None:

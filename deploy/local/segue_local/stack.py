@@ -316,22 +316,27 @@ class Stack:
         """
         self._check(part)
         with _locked(self.name):
-            self.kill(part)
-            if part == "kwok":
-                self._drop_leases()
-            if part in NODE_PARTS[1:] and not self._init:
-                raise LocalStackError(f"{part} cannot be restarted while the node is dead: restart node first")
-            for each in NODE_PARTS if part == "node" else [part]:
-                self._begin(each)
+            self._restart(part)
             if part == "etcd" and self._state.parts["kube-apiserver"].process.alive:
                 self._await("kube-apiserver")
-                self._renew_fake_nodes()
+                if self._state.parts["kwok"].process.alive:
+                    # A write that the outage broke off is lost to kwok, and the pod stuck; a kubelet tries it again.
+                    self._restart("kwok")
 
     def down(self) -> None:
         """End every process of the stack and remove its folder. Doing it again is harmless."""
         Stack.remove(self.name)
 
     # -- inside -----------------------------------------------------------------------------------------
+
+    def _restart(self, part: str) -> None:
+        self.kill(part)
+        if part == "kwok":
+            self._drop_leases()
+        if part in NODE_PARTS[1:] and not self._init:
+            raise LocalStackError(f"{part} cannot be restarted while the node is dead: restart node first")
+        for each in NODE_PARTS if part == "node" else [part]:
+            self._begin(each)
 
     @classmethod
     def _start(cls, name: str, plan: _Plan) -> Stack:
@@ -496,13 +501,6 @@ class Stack:
             raise LocalStackError(
                 f"kwok cannot be restarted while the API server does not answer ({error}): restart kube-apiserver first"
             ) from error
-
-    def _renew_fake_nodes(self) -> None:
-        """A write that an outage of etcd broke off is lost to kwok, and the pod stuck; a kubelet would try it again."""
-        if self._state.parts["kwok"].process.alive:
-            self.kill("kwok")
-            self._drop_leases()
-            self._begin("kwok")
 
     def _failure(self, part: str, why: str) -> PartFailed:
         log = self._layout.log(part)
