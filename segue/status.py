@@ -67,11 +67,12 @@ class Status(Frozen):
     moves: int = 0
     started_at: float = 0.0
     updated_at: float = 0.0
+    """When that was known: seconds since the epoch. What a watch has seen since then is newer."""
 
 
 def make_status(
     *, workflow_id: str, name: str, target: Target, rules: Rules, state: State,
-    seen: Observation | None, waits: str, started_at: float, now: float,
+    seen: Observation | None, waits: str, started_at: float, updated_at: float,
 ) -> Status:  # fmt: skip
     """Put together what a person asks first."""
     replicas = seen.replicas if seen else 0
@@ -89,7 +90,7 @@ def make_status(
         next_waypoint=f"{rules.strategy.waypoints[ahead[0]].at} ({ahead[1]} new)" if ahead else "",
         traffic=state.routed.share if state.routed else None, gates=gates_of(rules, state),
         needs_person=state.needs_person, can=possible(state), moves=state.moves,
-        started_at=started_at, updated_at=now,
+        started_at=started_at, updated_at=updated_at,
     )  # fmt: skip
 
 

@@ -71,6 +71,7 @@ class RolloutWorkflow:
         )
         self._plans: tuple[Plan, ...] = task.plans
         self._seen: Observation | None = None
+        self._shown_at = self._started_at
         self._waits = "the target to be read"
         self._refusal: ApplicationError | None = None
         self._finishing = False  # the end is being written: whether it still can be turned round is not known
@@ -458,10 +459,11 @@ class RolloutWorkflow:
         if seen is None:
             return "looks at the target"
         old, new = seen.old, seen.new
-        return f"old {old.ready}/{old.total}, new {new.ready}/{new.total} ready; waits for {self._waits}"
+        return f"old {old.ready}/{old.total}, new {new.ready}/{new.total} ready; waits for {self._waiting_for(_now())}"
 
     def _show(self) -> None:
         """Tell the UI: the table of current details, and the attributes that saved views filter on."""
+        self._shown_at = _now()
         status = self.status()
         workflow.set_current_details(to_markdown(status))
         shown = workflow.info().typed_search_attributes
@@ -480,15 +482,16 @@ class RolloutWorkflow:
     @workflow.query(name=contract.STATUS_QUERY)
     def status(self) -> Status:
         """Where is it, what does it wait for, what can I do?"""
-        now, waypoint = _now(), self._state.waypoint
-        waits = self._state.stopped or (
-            waypoint.waits_for(now, kept=True) if waypoint else self._retains(now) or self._waits
-        )
         return make_status(
             workflow_id=workflow.info().workflow_id, name=self._task.name, target=self._spec.target,
-            rules=self._spec.rules, state=self._state, seen=self._seen, waits=waits,
-            started_at=self._started_at, now=now,
+            rules=self._spec.rules, state=self._state, seen=self._seen, waits=self._waiting_for(_now()),
+            started_at=self._started_at, updated_at=self._shown_at,
         )  # fmt: skip
+
+    def _waiting_for(self, now: float) -> str:
+        waypoint = self._state.waypoint
+        here = waypoint.waits_for(now, kept=True) if waypoint else self._retains(now)
+        return self._state.stopped or here or self._waits
 
     def _retains(self, now: float) -> str:
         """Say that the old side is kept for a switch back; empty while it is not."""

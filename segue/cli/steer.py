@@ -45,9 +45,7 @@ _Like = Annotated[
     str | None,
     typer.Option("--like", metavar="FILE", help="From here on by this spec's strategy; alone or beside a version."),
 ]
-_Replicas = Annotated[
-    int, typer.Argument(metavar="N", help="The target's replicas from now on.", min=1, max=MAX_REPLICAS)
-]
+_Replicas = Annotated[int, typer.Argument(metavar="N", help=f"The target's replicas from now on, 1 to {MAX_REPLICAS}.")]
 
 _SIMPLE = {
     "pause": "Hold progress. Safety goes on: a bad version is still rolled back.",

@@ -96,7 +96,7 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "cluster": (("list", "--cluster", 'a"b'), ("--cluster: 'a\"b'", "use letters, digits")),
     "timeout": (("start", str(EXAMPLES / "rollout.yaml"), "--timeout", "soon"), ("--timeout: 'soon'", "30s, 5m")),
     "release timeout": (("release", "serving/chat", "--timeout", "5"), ("--timeout: '5'",)),
-    "scale to zero": (("scale", "serving/chat", "0"), ("N",)),
+    "scale to zero": (("scale", "serving/chat", "0"), ("replicas", "0", "write 1 or more")),
     "scale to a word": (("scale", "serving/chat", "many"), ("N", "integer")),
     "retarget to nothing": (("retarget", "serving/chat"), ("give --image/--env, or --baseline, or --file",)),
     "retarget two ways": (("retarget", "serving/chat", "--baseline", "--image", "a=b"), ("exactly one way",)),

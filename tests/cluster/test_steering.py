@@ -50,6 +50,25 @@ async def test_a_pause_holds_progress_and_not_safety(served: Lab) -> None:
     case.watcher.assert_within(2, 3, passing=1)
 
 
+async def test_what_is_told_is_not_newer_than_it_was_known(served: Lab) -> None:
+    """The end of a watch that a message called off brings nothing new: what the next one saw meanwhile counts."""
+
+    async def called_off() -> float | None:
+        events = (await case.run.handle.fetch_history()).events
+        ends = [e for e in events if e.HasField("activity_task_canceled_event_attributes")]
+        return ends[-1].event_time.ToNanoseconds() / 1e9 if ends else None
+
+    waypoints = [{"at": 1, "approval": True}]
+    async with served.case("chat", 2, strategy={"maxSurge": 1, "waypoints": waypoints}) as case:
+        await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+        await case.run.send("pause")
+        ended_at = await until("the watch to be called off", called_off)
+        status = await case.run.until("it is told", lambda s: s.phase == "Paused")
+        assert status.updated_at < ended_at
+        await case.run.send("abort")
+        await case.ends("Aborted")
+
+
 async def test_a_message_while_the_end_is_written(lab: Lab) -> None:
     """It waits for what becomes of that, and is refused where it is too late: nobody is told what does not come."""
 
