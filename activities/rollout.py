@@ -46,8 +46,8 @@ from segue.traffic import objection, objection_to_counts
 BEAT_S = 2.0
 """A watch reports at least so often; it reports from its loop, so that one that hangs falls silent."""
 
-GAP_S = 0.1
-"""Between two looks at least: a change of any object wakes every watch of its namespace, and many come at once."""
+GAP_S = 0.02
+"""Between two looks at least, for each rollout that shares a watch: any change wakes all, and many come at once."""
 
 GATHER_S = 0.3
 """Replicas that began together become ready close together: a move for each would cost more time than this wait."""
@@ -164,13 +164,15 @@ class Activities:
         while True:
             looked, now = time.monotonic(), time.time()
             seen = _seen(watch, lever, router, asked, now)
-            if seen is not None:
-                seen = self._believer.look(asked.target, asked.rules, asked.state, seen, now, watch.wake)
-                if seen is None:
-                    activity.heartbeat(Beat(why="the answers of new replicas", at=now))
-            else:
+            if seen is None:
                 _report_blindness(watch, now)
-            if seen is not None:
+                await watch.changed(BEAT_S)  # and then at once: a picture that is complete is what is waited for
+                continue
+            wake_s = BEAT_S
+            seen = self._believer.look(asked.target, asked.rules, asked.state, seen, now, watch.wake)
+            if seen is None:
+                activity.heartbeat(Beat(why="the answers of new replicas", at=now))
+            else:
                 seen = self._emptyings.look(asked, seen, watch.wake)
                 decision = decide(asked.rules, asked.state, seen, now)
                 if asks_for_room(asked.state, seen, decision):
@@ -189,10 +191,8 @@ class Activities:
                 if is_due or time.monotonic() >= ends_at:
                     return Watched(decision=await self._explained(asked, decision, seen), seen=seen)
                 wake_s = (gathers_until or decision.wake_at or now + BEAT_S) - now
-            else:
-                wake_s = BEAT_S
             await watch.changed(min(max(wake_s, 0.01), BEAT_S))
-            await asyncio.sleep(looked + GAP_S - time.monotonic())
+            await asyncio.sleep(looked + min(GAP_S * watch.users, BEAT_S) - time.monotonic())
 
     async def _explained(self, asked: WatchInput, decision: Decision, seen: Observation) -> Decision:
         """Return a failure with what explains it."""

@@ -11,6 +11,7 @@ Tried on Kubernetes 1.36; the arithmetic is that of ``pkg/controller/deployment/
 
 import asyncio
 from collections.abc import Callable
+from typing import NamedTuple
 
 from activities.cluster import Cluster, Object
 from activities.levers.base import TargetFacts
@@ -67,6 +68,14 @@ from segue.stopping import losses
 
 _AVAILABLE_S = 5.0
 _POLL_S = 0.01
+
+
+class _Listed(NamedTuple):
+    """What the target's selector matches, whoever owns it."""
+
+    selector: str
+    replicasets: list[Object]
+    pods: list[Object]
 
 
 class DeploymentLever:
@@ -137,19 +146,27 @@ class DeploymentLever:
 
         The Deployment comes last: the shorter the time between reading it and writing it, the fewer conflicts.
         """
+        return await self._completed(target, await self._listed(target))
+
+    async def _listed(self, target: Target) -> _Listed:
+        """Read the ReplicaSets and pods that its selector matches."""
         selector = await self._selector(target)
-        replicasets, pods = await asyncio.gather(
+        found = await asyncio.gather(
             self._cluster.list("replicasets", target.namespace, selector),
             self._cluster.list("pods", target.namespace, selector),
         )
+        return _Listed(selector, *(each["items"] for each in found))
+
+    async def _completed(self, target: Target, listed: _Listed) -> Objects:
+        """Read the Deployment too, and return what of the others is its own."""
         deployment = await self._cluster.get("deployments", target.namespace, target.name)
         uid = deployment["metadata"]["uid"]
-        if selector_of(deployment) != selector:  # it was deleted, and made anew with another one
+        if selector_of(deployment) != listed.selector:  # it was deleted, and made anew with another one
             del self._selectors[target]
             return await self._fetch(target)
-        own = [rs for rs in replicasets["items"] if controller_uid(rs) == uid]
+        own = [rs for rs in listed.replicasets if controller_uid(rs) == uid]
         owners = {rs["metadata"]["uid"] for rs in own}
-        return Objects(deployment, own, [p for p in pods["items"] if controller_uid(p) in owners])
+        return Objects(deployment, own, [p for p in listed.pods if controller_uid(p) in owners])
 
     async def _selector(self, target: Target) -> str:
         """Return the target's label selector, which never changes while it lives; read once a worker."""
@@ -221,14 +238,13 @@ class DeploymentLever:
         made = await self._copies_made(asked)
         written = await self._write(asked, now, make)
         written = written.model_copy(update={"writes": written.writes + made})
-        if (
-            not written.done
-            or step == goal
-            or written.mark is None
-            or not await self._gone(asked.target, old, step.old)
-        ):
+        if not written.done or step == goal or written.mark is None:
+            return written
+        gone = await self._gone(asked.target, old, step.old)
+        if gone is None:
             return written  # where they do not go now, the next decision asks again
-        last = await self._write(asked.model_copy(update={"generation": written.mark.generation}), now, make)
+        again = asked.model_copy(update={"generation": written.mark.generation})
+        last = await self._write(again, now, make, listed=gone)
         return last.model_copy(update={"writes": written.writes + last.writes, "mark": last.mark or written.mark})
 
     async def _copies_made(self, asked: WriteInput) -> int:
@@ -258,17 +274,17 @@ class DeploymentLever:
         if names:
             await leave_services(self._cluster, asked.target.namespace, names, drain)
 
-    async def _gone(self, target: Target, old: set[str], number: int) -> bool:
-        """Wait until no more than ``number`` pods of the old ReplicaSets are there; false when that takes too long."""
+    async def _gone(self, target: Target, old: set[str], number: int) -> _Listed | None:
+        """Wait until no more than ``number`` pods of the old ReplicaSets are there; none when that takes too long."""
         try:
             async with asyncio.timeout(_AVAILABLE_S):
                 while True:
-                    pods = await self._cluster.list("pods", target.namespace, await self._selector(target))
-                    if sum(controller_uid(p) in old and is_active(p) for p in pods["items"]) <= number:
-                        return True
+                    listed = await self._listed(target)
+                    if sum(controller_uid(p) in old and is_active(p) for p in listed.pods) <= number:
+                        return listed
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
-            return False
+            return None
 
     async def resize(self, asked: WriteInput, now: float) -> Written:
         """Set ``spec.replicas`` and what holds both sides at their share; the controller scales in proportion."""
@@ -394,10 +410,18 @@ class DeploymentLever:
 
     async def _write(
         self, asked: WriteInput, now: float, make: Callable[[Objects, Observation], Object | None], *,
-        finishing: bool = False,
+        finishing: bool = False, listed: _Listed | None = None,
     ) -> Written:  # fmt: skip
+        """Write on what was just ``listed``, or is now.
+
+        After a conflict only the Deployment is read again. Its controller wrote its status, most often; with another
+        generation nothing is written anyway. Lists are slow in that moment: they wait for the API server's cache.
+        """
+
         async def picture() -> Picture[Objects]:
-            objects = await self._fetch(asked.target)
+            nonlocal listed
+            listed = listed or await self._listed(asked.target)
+            objects = await self._completed(asked.target, listed)
             seen = read(objects, asked.rules, asked.state, now)
             return Picture(objects.deployment, objects, seen, is_held(objects.deployment))
 
