@@ -14,7 +14,7 @@ from segue.gates.asking import Grid
 
 PROVIDER = "default"
 """The Prometheus of the worker's settings that is asked."""
-LIMIT_S = 2.0
+LIMIT_S = 3.0
 LOOKBACK = "10m"
 SERIES = "container_memory_working_set_bytes"
 """Told by the kubelet's /metrics/resource and by cAdvisor alike."""
