@@ -190,6 +190,7 @@ class RolloutWorkflow:
                 if roll_back is None:
                     roll_back = self._spec.on_failure is OnFailure.ROLLBACK
                 self._state = self._state.failing(_problem(decision), now, roll_back=roll_back)
+                self._waits = "the way back"  # the failure is the reason, and nothing to wait for
             case Act.HOLD | Act.CONTINUE:
                 self._state = self._state.after_foreign(self._seen.foreign if self._seen else None, now)
             case Act.SLEEP | Act.WAKE | Act.CROWDED | Act.ROOMY | Act.ALARM | Act.CALM | Act.DRAIN:
