@@ -164,15 +164,13 @@ class Activities:
         while True:
             looked, now = time.monotonic(), time.time()
             seen = _seen(watch, lever, router, asked, now)
-            if seen is None:
-                _report_blindness(watch, now)
-                await watch.changed(BEAT_S)  # and then at once: a picture that is complete is what is waited for
-                continue
-            wake_s = BEAT_S
-            seen = self._believer.look(asked.target, asked.rules, asked.state, seen, now, watch.wake)
-            if seen is None:
-                activity.heartbeat(Beat(why="the answers of new replicas", at=now))
+            if seen is not None:
+                seen = self._believer.look(asked.target, asked.rules, asked.state, seen, now, watch.wake)
+                if seen is None:
+                    activity.heartbeat(Beat(why="the answers of new replicas", at=now))
             else:
+                _report_blindness(watch, now)
+            if seen is not None:
                 seen = self._emptyings.look(asked, seen, watch.wake)
                 decision = decide(asked.rules, asked.state, seen, now)
                 if asks_for_room(asked.state, seen, decision):
@@ -191,6 +189,8 @@ class Activities:
                 if is_due or time.monotonic() >= ends_at:
                     return Watched(decision=await self._explained(asked, decision, seen), seen=seen)
                 wake_s = (gathers_until or decision.wake_at or now + BEAT_S) - now
+            else:
+                wake_s = BEAT_S
             await watch.changed(min(max(wake_s, 0.01), BEAT_S))
             await asyncio.sleep(looked + min(GAP_S * watch.users, BEAT_S) - time.monotonic())
 

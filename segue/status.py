@@ -66,8 +66,7 @@ class Status(Frozen):
     can: tuple[str, ...] = Field(default=(), description="The messages that make sense now.")
     moves: int = 0
     started_at: float = 0.0
-    updated_at: float = 0.0
-    """When that was known: seconds since the epoch. What a watch has seen since then is newer."""
+    updated_at: float = Field(default=0.0, description="When that was known: seconds since the epoch.")
 
 
 def make_status(

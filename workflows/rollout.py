@@ -190,7 +190,8 @@ class RolloutWorkflow:
                 if roll_back is None:
                     roll_back = self._spec.on_failure is OnFailure.ROLLBACK
                 self._state = self._state.failing(_problem(decision), now, roll_back=roll_back)
-                self._waits = "the way back"  # the failure is the reason, and nothing to wait for
+                if roll_back:
+                    self._waits = "the way back"  # the failure is the reason, and nothing to wait for
             case Act.HOLD | Act.CONTINUE:
                 self._state = self._state.after_foreign(self._seen.foreign if self._seen else None, now)
             case Act.SLEEP | Act.WAKE | Act.CROWDED | Act.ROOMY | Act.ALARM | Act.CALM | Act.DRAIN:
@@ -460,7 +461,7 @@ class RolloutWorkflow:
         if seen is None:
             return "looks at the target"
         old, new = seen.old, seen.new
-        return f"old {old.ready}/{old.total}, new {new.ready}/{new.total} ready; waits for {self._waiting_for(_now())}"
+        return f"old {old.ready}/{old.total}, new {new.ready}/{new.total} ready; waits for {self._waiting_for()}"
 
     def _show(self) -> None:
         """Tell the UI: the table of current details, and the attributes that saved views filter on."""
@@ -485,12 +486,12 @@ class RolloutWorkflow:
         """Where is it, what does it wait for, what can I do?"""
         return make_status(
             workflow_id=workflow.info().workflow_id, name=self._task.name, target=self._spec.target,
-            rules=self._spec.rules, state=self._state, seen=self._seen, waits=self._waiting_for(_now()),
+            rules=self._spec.rules, state=self._state, seen=self._seen, waits=self._waiting_for(),
             started_at=self._started_at, updated_at=self._shown_at,
         )  # fmt: skip
 
-    def _waiting_for(self, now: float) -> str:
-        waypoint = self._state.waypoint
+    def _waiting_for(self) -> str:
+        now, waypoint = _now(), self._state.waypoint
         here = waypoint.waits_for(now, kept=True) if waypoint else self._retains(now)
         return self._state.stopped or here or self._waits
 

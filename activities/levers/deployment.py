@@ -244,7 +244,8 @@ class DeploymentLever:
         if gone is None:
             return written  # where they do not go now, the next decision asks again
         again = asked.model_copy(update={"generation": written.mark.generation})
-        last = await self._write(again, now, make, listed=gone)
+        takes_more = goal.old < step.old
+        last = await self._write(again, now, make, listed=None if takes_more else gone)
         return last.model_copy(update={"writes": written.writes + last.writes, "mark": last.mark or written.mark})
 
     async def _copies_made(self, asked: WriteInput) -> int:
@@ -412,16 +413,14 @@ class DeploymentLever:
         self, asked: WriteInput, now: float, make: Callable[[Objects, Observation], Object | None], *,
         finishing: bool = False, listed: _Listed | None = None,
     ) -> Written:  # fmt: skip
-        """Write on what was just ``listed``, or is now.
+        """Write on all that is there now; or on what was ``listed`` a moment ago, for a write that takes nothing away.
 
-        After a conflict only the Deployment is read again. Its controller wrote its status, most often; with another
-        generation nothing is written anyway. Lists are slow in that moment: they wait for the API server's cache.
+        It then meets conflicts, as its controller is writing its status, and lists are slow in that moment. Whatever
+        takes a replica lists anew after each conflict: the status may say that another one is not ready any more.
         """
 
         async def picture() -> Picture[Objects]:
-            nonlocal listed
-            listed = listed or await self._listed(asked.target)
-            objects = await self._completed(asked.target, listed)
+            objects = await (self._completed(asked.target, listed) if listed else self._fetch(asked.target))
             seen = read(objects, asked.rules, asked.state, now)
             return Picture(objects.deployment, objects, seen, is_held(objects.deployment))
 

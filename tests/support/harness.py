@@ -411,13 +411,8 @@ class Run:
     async def summaries(self) -> list[str]:
         """What the UI shows beside each watch, the first one first."""
         events = (await self.handle.fetch_history()).events
-        named = [e for e in events if e.HasField("activity_task_scheduled_event_attributes")]
-        watches = [
-            e
-            for e in named
-            if e.activity_task_scheduled_event_attributes.activity_type.name == contract.AWAIT_READY.name
-        ]
-        return [json.loads(e.user_metadata.summary.data) for e in watches]
+        named = [(e.activity_task_scheduled_event_attributes.activity_type.name, e.user_metadata) for e in events]
+        return [json.loads(told.summary.data) for name, told in named if name == contract.AWAIT_READY.name]
 
     async def end(self, limit_s: float = 180.0) -> Report:
         """Wait for the end, and return the report."""
