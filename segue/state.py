@@ -1,7 +1,8 @@
 """The one state of a rollout: everything that must survive a crash, a new release, or continue-as-new.
 
-It is changed by what people ask (``segue.messages``) and by what was done (the ``after_...`` methods here); both
-return a new state. What can be seen on the target is never recorded: it is looked at again.
+It is changed by what people ask (``segue.messages``) and by what was decided and done (``segue.transition``, with the
+``after_...`` methods here); both return a new state. What can be seen on the target is never recorded: it is looked at
+again.
 """
 
 from collections.abc import Sequence

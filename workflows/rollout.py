@@ -7,7 +7,6 @@ only does it, and records what was done in the one state. Messages touch the sam
 """
 
 import asyncio
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -20,18 +19,19 @@ with workflow.unsafe.imports_passed_through():
     from segue.contract import Activity, PrepareInput, Task, VerifyInput, Watched, WatchInput, WriteInput, Written
     from segue.decide import Act, Decision
     from segue.errors import Refused
-    from segue.gates import Result, combined, failure_of
+    from segue.gates import Result, combined
     from segue.gates.standing import foresee
     from segue.history import Note
     from segue.lint.start import told
     from segue.messages import Message
-    from segue.observation import Cause, Frozen, Observation, Problem, Routed
+    from segue.observation import Cause, Frozen, Observation
     from segue.plan import Plan, make_plan
     from segue.report import Report
-    from segue.spec import Change, OnFailure, Spec
-    from segue.state import Goal, Mark, Outcome, Retarget, State, requested
+    from segue.spec import Change, Spec
+    from segue.state import Goal, Outcome, Retarget, State, requested
     from segue.status import Status, make_status, to_markdown
     from segue.traffic import ALL, held_until
+    from segue.transition import applied, begun, is_wanted_already, is_written, judged, learned, retargeted, stuck
 
 PHASE = SearchAttributeKey.for_keyword(contract.PHASE_ATTRIBUTE)
 TARGET = SearchAttributeKey.for_keyword(contract.TARGET_ATTRIBUTE)
@@ -118,6 +118,13 @@ class RolloutWorkflow:
             if decision is not None:
                 await self._perform(decision)
 
+    @property
+    def _looked(self) -> Observation:
+        """What the decision was taken on."""
+        if self._seen is None:
+            raise AssertionError("nothing is decided before the target was seen")
+        return self._seen
+
     async def _decision(self) -> Decision | None:
         """Watch until something is to be done; none when a message came, or a hold or the time for an answer ended."""
         heard = self._heard
@@ -163,9 +170,7 @@ class RolloutWorkflow:
     def _learn(self, watched: Watched) -> None:
         self._seen = watched.seen
         self._waits = watched.decision.why
-        if not self._state.claimed and watched.seen.owner == self._state.owner:
-            # The first write was done and its answer was lost.
-            self._state = self._state.but(claimed=True, mark=Mark(template=watched.seen.template))
+        self._state = learned(self._state, watched.seen)
 
     def _hold_left_s(self) -> float | None:
         reached = self._state.waypoint
@@ -176,32 +181,14 @@ class RolloutWorkflow:
         return None if ends_at is None else ends_at - now
 
     async def _perform(self, decision: Decision) -> None:
-        now = _now()
-        match decision.act:
-            case Act.WAIT:
-                return
-            case Act.ASK:
-                gates = [gate for gate in self._spec.asked_gates if gate.name in decision.gates]
-                self._state = self._state.after_ask(gates, now, stops=decision.stops)
-            case Act.VERIFY:
-                await self._verify(decision)
-            case Act.FAIL:
-                roll_back = decision.rolls_back
-                if roll_back is None:
-                    roll_back = self._spec.on_failure is OnFailure.ROLLBACK
-                self._state = self._state.failing(_problem(decision), now, roll_back=roll_back)
-                if roll_back:
-                    self._waits = "the way back"  # the failure is the reason, and nothing to wait for
-            case Act.HOLD | Act.CONTINUE:
-                self._state = self._state.after_foreign(self._seen.foreign if self._seen else None, now)
-            case Act.SLEEP | Act.WAKE | Act.CROWDED | Act.ROOMY | Act.ALARM | Act.CALM | Act.DRAIN:
-                self._state = _turned(self._state, decision, now)
-            case Act.FENCED:
-                self._state = self._state.after_fenced(decision.why, now)
-            case Act.FINISH if not self._state.claimed:
-                self._state = self._state.after_finish(0, now)
-            case _:
-                await self._write(decision)
+        if decision.act is Act.VERIFY:
+            await self._verify(decision)
+        elif is_written(self._state, decision):
+            await self._write(decision)
+        else:
+            self._state = applied(self._spec.rules, self._state, self._looked, decision, _now())
+            if decision.act is Act.FAIL and self._state.goal is Goal.BACK:
+                self._waits = "the way back"  # the failure is the reason, and nothing to wait for
 
     # --- doing ------------------------------------------------------------------------------------------
 
@@ -227,12 +214,7 @@ class RolloutWorkflow:
             self._refusal = _refusal_of(error)
             await workflow.wait_condition(workflow.all_handlers_finished)
             raise self._refusal from error
-        self._state = self._state.but(owner=prepared.owner, claimed=prepared.claimed, mark=prepared.mark).after_prepare(
-            prepared.baseline, prepared.wanted, _now(), prepared.demand
-        )
-        for warning in prepared.warnings:
-            self._state = self._state.noted(_now(), "warning", warning)
-        self._state = self._state.after_lint(prepared.linted, _now(), self._task.by)
+        self._state = begun(self._state, prepared, _now(), self._task.by)
         self._plans = (_planned(self._spec, prepared, found=prepared.claimed or bool(prepared.new)),)
 
     async def _retarget(self, wish: Retarget) -> None:
@@ -267,24 +249,16 @@ class RolloutWorkflow:
         self._retarget_answer[number] = self._retargeted(wish, spec, prepared)
 
     def _retargeted(self, wish: Retarget, spec: Spec, prepared: contract.Prepared) -> str:
-        now, before = _now(), self._state.wanted
-        if prepared.wanted.template == self._state.baseline.template:
-            reason = requested(f"retargeted to the baseline by {wish.by}")
-            self._state = self._state.going_back(Outcome.ROLLED_BACK, reason, now, wish.by).but(
-                overrules=self._state.overrules
-            )
+        before = self._state
+        self._state = retargeted(before, wish, prepared, _now())
+        if self._state.goal is Goal.BACK:
             return "goes back to the baseline"
-        same = prepared.wanted.template == before.template
-        if same and wish.strategy is None and self._state.foreign is None:
-            self._state = self._state.but(retarget=None).noted(now, "retargeted", "to what is wanted already", wish.by)
-            return f"{before} is wanted already"
+        if is_wanted_already(before, wish, prepared):
+            return f"{before.wanted} is wanted already"
         self._spec = spec
-        if not self._state.claimed:
-            self._state = self._state.but(baseline=prepared.baseline, mark=prepared.mark, foreign=None, overrules=False)
-        self._state = self._state.after_retarget(prepared.wanted, now, prepared.demand)
-        self._state = self._state.after_lint(prepared.linted, now, wish.by)
-        self._plans = (*self._plans, _planned(spec, prepared, found=True, parent=str(before)))
-        return f"now wants {prepared.wanted}" if not same else f"{before} is wanted still, by another strategy"
+        self._plans = (*self._plans, _planned(spec, prepared, found=True, parent=str(before.wanted)))
+        same = prepared.wanted.template == before.wanted.template
+        return f"now wants {prepared.wanted}" if not same else f"{before.wanted} is wanted still, by another strategy"
 
     async def _verify(self, decision: Decision) -> None:
         index = decision.waypoint
@@ -300,24 +274,12 @@ class RolloutWorkflow:
         except ActivityError as error:
             await self._stuck(error)
             return
+        self._state = judged(self._spec.rules, self._state, self._looked, decision, verified.verdicts, _now())
         verdict = combined(verified.verdicts)
-        now = _now()
-        if self._state.goal is Goal.BACK:
-            return  # a message turned the rollout round in the meantime
-        for each in verified.verdicts:
-            self._state = self._state.noted(now, f"gate {each.gate}", f"{each.result}: {each.why}")
-        match verdict.result:
-            case Result.PASS:
-                reached = None if waypoint is None or index is None else (index, waypoint)
-                whole = "the new side is whole" if self._seen and self._seen.old.total else "every replica is new"
-                self._state = self._state.after_verify(reached, now, whole)
-            case Result.FAIL:
-                roll_back = self._spec.on_failure is OnFailure.ROLLBACK
-                self._state = self._state.failing(failure_of(verdict), now, roll_back=roll_back)
-            case Result.INCONCLUSIVE:
-                self._waits = f"evidence: {verdict.why}"
-                self._show()
-                await self._rest(f"asks the gates again: {verdict.why}")
+        if self._state.goal is Goal.FORWARD and verdict.result is Result.INCONCLUSIVE:
+            self._waits = f"evidence: {verdict.why}"
+            self._show()
+            await self._rest(f"asks the gates again: {verdict.why}")
 
     async def _write(self, decision: Decision) -> None:
         """Do what was decided, and record it. What changed meanwhile is seen, and decided on, at the next step."""
@@ -326,11 +288,10 @@ class RolloutWorkflow:
         except ActivityError as error:
             await self._stuck(error)
             return
+        self._state = applied(self._spec.rules, self._state, self._looked, decision, _now(), written)
         if not written.done:
-            self._state = self._state.noted(_now(), "not written", written.why)
             await self._rest(f"looks again: {written.why}", seconds=1.0)
             return
-        self._state = _after(self._state, decision, written, _now())
         self._waits = f"{decision.counts} to be ready" if decision.counts else decision.why
 
     async def _carry_out(self, decision: Decision) -> Written:
@@ -427,12 +388,8 @@ class RolloutWorkflow:
         if isinstance(cause, ApplicationError) and cause.type == "Fenced":
             self._state = self._state.after_fenced(message, now)
             return
-        problem = Problem(cause=Cause.CONFIGURATION, message=message)
-        if self._state.goal is Goal.BACK and not self._state.needs_human:
-            self._state = self._state.after_alarm(str(problem), now)
-        elif self._state.goal is Goal.FORWARD and self._state.held != problem:
-            self._state = self._state.failing(problem, now, roll_back=False)
-        self._waits = f"a person: {problem}"
+        self._state = stuck(self._state, message, now)
+        self._waits = f"a person: {Cause.CONFIGURATION}: {message}"
         self._show()
         await self._rest(f"tries again: {message}")
 
@@ -669,50 +626,10 @@ def _now() -> float:
     return workflow.now().timestamp()
 
 
-def _turned(state: State, decision: Decision, now: float) -> State:
-    """Record what begins or ends to be so, without anything written."""
-    match decision.act:
-        case Act.SLEEP | Act.WAKE:
-            return state.after_sleep(decision.act is Act.SLEEP, decision.why, now)
-        case Act.CROWDED | Act.ROOMY:
-            return state.after_crowded(decision.why if decision.act is Act.CROWDED else "", now)
-        case Act.DRAIN:
-            return state.after_drain(decision.counts, decision.why, now)
-        case _:
-            return state.after_alarm(decision.why if decision.act is Act.ALARM else "", now)
-
-
-def _after(state: State, decision: Decision, written: Written, now: float) -> State:
-    """Record what was written."""
-    recorders: dict[Act, Callable[[], State]] = {
-        Act.SCALE: lambda: state.after_scale(
-            _counts_of(decision), decision.why, now, written.mark, written.writes, decision.fits
-        ).after_emptied(decision.emptied, now, late=decision.cut),
-        Act.SETTLE: lambda: state.after_settle(_counts_of(decision), written.writes, now, written.mark),
-        Act.ROUTE: lambda: state.after_route(_routed_by(decision, written), decision.why, written.writes, now),
-        Act.RESIZE: lambda: state.after_resize(decision.replicas or 0, now, written.mark),
-        Act.UNDO: lambda: state.after_undo(written.writes, now, written.mark, _step_of(decision)),
-        Act.FINISH: lambda: state.after_finish(written.writes, now),
-    }
-    return recorders[decision.act]()
-
-
-def _routed_by(decision: Decision, written: Written) -> Routed:
-    return written.routed or Routed(share=decision.share or 0)
-
-
 def _warnings(prepared: contract.Prepared) -> tuple[str, ...]:
     """Return all that a person should read before anything moves."""
     found = told(prepared.linted) if prepared.linted else ()
     return (*prepared.warnings, *(f"{each.rule}: {each}" for each in found))
-
-
-def _counts_of(decision: Decision) -> Any:
-    return decision.counts
-
-
-def _step_of(decision: Decision) -> str:
-    return f"{decision.why} {decision.counts}" if decision.counts else ""
 
 
 def _respecified(spec: Spec, wish: Retarget) -> Spec:
@@ -741,10 +658,6 @@ def _planned(spec: Spec, prepared: contract.Prepared, *, found: bool, parent: st
         parent=parent, warnings=(*_warnings(prepared), *foresee(spec.rules)),
         target=spec.target, autonomous=spec.autonomous,
     )  # fmt: skip
-
-
-def _problem(decision: Decision) -> Problem:
-    return decision.problem or Problem(cause=Cause.DEADLINE, message=decision.why)
 
 
 def _nothing_to_do(change: Change) -> ApplicationError:
