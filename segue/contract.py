@@ -63,7 +63,6 @@ class Task(Frozen):
     tuning: Tuning = Tuning()
     state: State | None = None
     """After continue-as-new."""
-    plan: Plan | None = None
     plans: tuple[Plan, ...] = ()
     started_at: float = 0.0
 
