@@ -58,7 +58,7 @@ from segue.errors import (
     TimedOut,
     Unreachable,
 )
-from segue.messages import Message, RetargetTo
+from segue.messages import MESSAGES, Message, RetargetTo
 from segue.observation import Frozen
 from segue.plan import Plan
 from segue.report import Report
@@ -330,8 +330,11 @@ class Rollouts:
         """Send one of ``segue.messages.MESSAGES``; return what happens now, or nothing for a bare signal.
 
         Raises:
-            Refused: when it makes no sense now; says what does.
+            Refused: when it makes no sense now, or is not what its name says.
         """
+        if MESSAGES.get(name) is not type(message):
+            given, names = type(message).__name__, ", ".join(MESSAGES)
+            raise Refused("is not the message of that name", field=name, value=given, fix=f"send one of {names}")
         handle, what = self._handle(workflow_id), target_of(workflow_id)
         if answer:
             return str(await self._update(handle, what, name, message, str))
