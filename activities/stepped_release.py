@@ -6,7 +6,7 @@ What is needed to go back, or on, is read from the target itself; floor and ceil
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from activities.cluster import Cluster
 from activities.levers import Levers
@@ -18,10 +18,13 @@ from segue.errors import Conflict, Fenced, NotFound, TimedOut
 from segue.observation import Observation, Version
 from segue.spec import Change, Rules, Strategy, Target
 from segue.state import Goal, Outcome, State
+from segue.transition import applied
 
 POLL_S = 0.2
 _ATTEMPTS = 10
 _IN_PLACE = Strategy(max_surge=0, max_unavailable="25%")
+_ALWAYS: dict[str, Any] = {"verified": True, "overrules": True}
+"""No gate is asked, and what somebody else changed on the way is written over, however many writes it takes."""
 
 Way = Literal["baseline", "wanted"]
 
@@ -45,8 +48,8 @@ async def release_stepped(
         if decision.why != said:
             tell(decision.why)
             said = decision.why
-        state, is_done = await _step(lever, target, rules, state, seen, decision)
-        if is_done:
+        state = await _step(lever, target, rules, state, seen, decision)
+        if state.outcome is not None:
             return f"{target} runs the {to}; its strategy is what it was"
         if time.monotonic() >= ends_at:
             raise TimedOut(f"{target}: {decision.why} after {timeout_s:g} s; run the same command again to go on")
@@ -55,17 +58,17 @@ async def release_stepped(
 
 async def _step(
     lever: Lever, target: Target, rules: Rules, state: State, seen: Observation, decision: Decision
-) -> tuple[State, bool]:
-    """Do what was decided; return the state after it, and whether that was the last."""
+) -> State:
+    """Do what was decided; return the state after it."""
     if decision.act is Act.FENCED:
         raise Fenced(decision.why)
     writes = {Act.SCALE: lever.scale, Act.UNDO: lever.undo, Act.FINISH: lever.finish}
     write = writes.get(decision.act)
     if write is None:
-        return state, False  # it waits: for replicas, or for its controller
+        return state  # it waits: for replicas, or for its controller
     given = WriteInput(target=target, rules=rules, state=state, decision=decision, generation=seen.generation)
     written = await write(given, time.time())
-    return state.but(mark=written.mark or state.mark), written.done and decision.act is Act.FINISH
+    return applied(rules, state, seen, decision, time.time(), written).but(**_ALWAYS)
 
 
 async def _taken(cluster: Cluster, lever: Lever, target: Target, rules: Rules, owner: str) -> Prepared:
@@ -100,7 +103,6 @@ def _state(prepared: Prepared, to: Way) -> State:
         ending=Outcome.ABORTED if to == "baseline" else Outcome.COMPLETED,
         claimed=True,
         mark=prepared.mark,
-        verified=True,
-        overrules=True,
         progress_at=time.time(),
+        **_ALWAYS,
     )

@@ -1,7 +1,8 @@
 """The one state of a rollout: everything that must survive a crash, a new release, or continue-as-new.
 
-It is changed by what people ask (``segue.messages``) and by what was done (the ``after_...`` methods here); both
-return a new state. What can be seen on the target is never recorded: it is looked at again.
+It is changed by what people ask (``segue.messages``) and by what was decided and done (``segue.transition``, with the
+``after_...`` methods here); both return a new state. What can be seen on the target is never recorded: it is looked at
+again.
 """
 
 from collections.abc import Sequence
@@ -36,12 +37,11 @@ class Goal(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a rollout ends. *NeedsHuman* is said while it still tries: it never ends silently."""
+    """How a rollout ends. While it still tries it only has a phase, such as *NeedsHuman*."""
 
     COMPLETED = "Completed"
     ROLLED_BACK = "RolledBack"
     ABORTED = "Aborted"
-    NEEDS_HUMAN = "NeedsHuman"
 
 
 class Phase(StrEnum):

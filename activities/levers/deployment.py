@@ -43,7 +43,6 @@ from activities.levers.ownership import (
     BASELINE,
     GONE,
     OWNER,
-    Stale,
     annotations_of,
     check_owner,
     outcome_noted,
@@ -58,7 +57,7 @@ from activities.levers.writing import Picture, write
 from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
-from segue.errors import Conflict, NotAllowed, Refused
+from segue.errors import Conflict, NotAllowed, Refused, Stale
 from segue.history import Revision
 from segue.lint.target import Judged
 from segue.observation import Counts, Observation

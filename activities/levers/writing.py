@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, TypeVar
 
 from activities.cluster import Cluster, Object
-from activities.levers.ownership import Stale, check_owner, checked
+from activities.levers.ownership import check_owner, checked
 from segue.contract import WriteInput, Written
-from segue.errors import Conflict
+from segue.errors import Conflict, Stale
 from segue.observation import Observation
 from segue.state import Mark
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from segue.budget import Budget, objection, resolve_budget
+from segue.contract import Prepared, Written
 from segue.decide import Act, Decision, asks_for_room, decide, next_waypoint
 from segue.errors import Refused
 from segue.gates import Result, Verdict
@@ -34,7 +35,8 @@ from segue.messages import (
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.room import Demand
 from segue.spec import Change, OnFailure, Order, Readiness, Rules, Strategy, Waypoint
-from segue.state import Goal, Mark, Outcome, State, requested
+from segue.state import Goal, Mark, Outcome, Retarget, State
+from segue.transition import applied, is_written, judged, learned, retargeted
 
 FAULTS_END_S = 150.0
 LIMIT_S = 4_000.0
@@ -638,11 +640,10 @@ class Driver:
         target, dice = self.target, self.random
         self.state = self.state.passing(target.now)
         if self.state.retarget is not None and self.state.goal is Goal.FORWARD:
-            self._retarget(self.state.retarget.change.images["server"])
+            self._retarget(self.state.retarget)
             return
         seen = target.observe(self.rules, self.state)
-        if not self.state.claimed and seen.owner == self.state.owner:
-            self.state = self.state.but(claimed=True, mark=target.mark)
+        self.state = learned(self.state, seen)
         self._ask_gates(faulty=faulty)
         decision = decide(self.rules, self.state, seen, target.now)
         if target.counts_room and asks_for_room(self.state, seen, decision):
@@ -674,68 +675,37 @@ class Driver:
         result, counts = self.random.choices(results, weights)[0]
         return {"result": result, "counts": counts}
 
-    def _retarget(self, version: str) -> None:
-        target, state = self.target, self.state
-        if version == state.baseline.template:
-            self.state = state.going_back(Outcome.ROLLED_BACK, requested("retargeted"), target.now).but(
-                overrules=state.overrules
-            )
-        elif version == state.wanted.template and state.foreign is None:
-            self.state = state.but(retarget=None)
-        elif not state.claimed and target.mixed:
-            self.state = state.but(retarget=None, overrules=False)  # refused: in the middle of another's rollout
-        else:
-            if not state.claimed:
-                found = Version(template=target.template or state.baseline.template)
-                state = state.but(baseline=found, mark=Mark(template=target.template), foreign=None, overrules=False)
-                target.before_foreign = None  # they left it, and we take it for the baseline
-            self.state = state.after_retarget(Version(template=version), target.now, Demand())
+    def _retarget(self, wish: Retarget) -> None:
+        assert wish.change is not None
+        target, version = self.target, wish.change.images["server"]
+        if not self.state.claimed and target.mixed and version != self.state.baseline.template:
+            self.state = self.state.but(retarget=None, overrules=False)  # refused: in the middle of another's rollout
+            return
+        found = self.state.baseline if self.state.claimed or not target.template else Version(template=target.template)
+        prepared = Prepared(
+            baseline=found, wanted=Version(template=version), replicas=target.replicas, old=target.replicas,
+            owner=self.state.owner, mark=Mark(template=target.template), demand=Demand(),
+        )  # fmt: skip
+        before, self.state = self.state, retargeted(self.state, wish, prepared, target.now)
+        if before.foreign is not None and self.state.foreign is None:
+            target.before_foreign = None  # they left it, and we take it for the baseline
         self._say(f"retargeted to {version}")
 
     def _perform(self, decision: Decision, seen: Observation, *, faulty: bool) -> None:
-        state, now = self.state, self.target.now
-        match decision.act:
-            case Act.WAIT:
-                return
-            case Act.VERIFY:
-                self._verify(decision, faulty=faulty)
-            case Act.ASK:
-                asked = [gate for gate in self.rules.asked_gates if gate.name in decision.gates]
-                self.state = state.after_ask(asked, now, stops=decision.stops)
-            case Act.FAIL:
-                assert decision.problem is not None
-                roll_back = self.rules.on_failure is OnFailure.ROLLBACK
-                if decision.rolls_back is not None:
-                    roll_back = decision.rolls_back
-                self.state = state.failing(decision.problem, now, roll_back=roll_back)
-            case Act.HOLD | Act.CONTINUE:
-                self.state = state.after_foreign(seen.foreign, now)
-            case Act.CROWDED | Act.ROOMY:
-                self.state = state.after_crowded(decision.why if decision.act is Act.CROWDED else "", now)
-            case Act.ALARM | Act.CALM:
-                self.state = state.after_alarm(decision.why if decision.act is Act.ALARM else "", now)
-            case Act.FENCED:
-                self.state = state.after_fenced(decision.why, now)
-            case Act.FINISH if not state.claimed:
-                self.state = state.after_finish(0, now)
-            case _:
-                self._write(decision, faulty=faulty)
+        if decision.act is Act.VERIFY:
+            self._verify(decision, seen, faulty=faulty)
+        elif is_written(self.state, decision):
+            self._write(decision, seen, faulty=faulty)
+        else:
+            self.state = applied(self.rules, self.state, seen, decision, self.target.now)
 
-    def _verify(self, decision: Decision, *, faulty: bool) -> None:
-        state, now = self.state, self.target.now
-        if state.goal is Goal.BACK:
-            return
+    def _verify(self, decision: Decision, seen: Observation, *, faulty: bool) -> None:
         luck = self.random.random() if faulty else 1.0
-        if luck < 0.03:
-            roll_back = self.rules.on_failure is OnFailure.ROLLBACK
-            problem = Problem(cause=Cause.GATE, message="a gate says no")
-            self.state = state.failing(problem, now, roll_back=roll_back)
-        elif luck > 0.3:
-            index = decision.waypoint
-            reached = None if index is None else (index, self.rules.strategy.waypoints[index])
-            self.state = state.after_verify(reached, now)
+        result = Result.FAIL if luck < 0.03 else Result.PASS if luck > 0.3 else Result.INCONCLUSIVE
+        verdict = Verdict(gate="readiness", result=result, why="the dice say so")
+        self.state = judged(self.rules, self.state, seen, decision, [verdict], self.target.now)
 
-    def _write(self, decision: Decision, *, faulty: bool) -> None:
+    def _write(self, decision: Decision, seen: Observation, *, faulty: bool) -> None:
         target, asked = self.target, self.state
         write = {
             Act.SCALE: target.scale, Act.SETTLE: target.settle, Act.RESIZE: target.resize, Act.UNDO: target.undo,
@@ -751,28 +721,10 @@ class Driver:
             target.sync()
             problem = write(self.rules, asked, decision)
             self._say(f"  wrote {decision.act} again: {problem or 'done'}")
-        if problem:
-            return
-        if luck > 0.95 and decision.act is not Act.FINISH:
+        if not problem and luck > 0.95 and decision.act is not Act.FINISH:
             self._hear(self._any_message())  # in between the write and its record
-        self._record(decision)
-
-    def _record(self, decision: Decision) -> None:
-        state, now, mark = self.state, self.target.now, self.target.mark
-        match decision.act:
-            case Act.SCALE:
-                assert decision.counts is not None
-                self.state = state.after_scale(decision.counts, decision.why, now, mark, fits=decision.fits)
-            case Act.SETTLE:
-                assert decision.counts is not None
-                self.state = state.after_settle(decision.counts, 1, now, mark)
-            case Act.RESIZE:
-                assert decision.replicas is not None
-                self.state = state.after_resize(decision.replicas, now, mark)
-            case Act.UNDO:
-                self.state = state.after_undo(1, now, mark)
-            case Act.FINISH:
-                self.state = state.after_finish(1, now)
+        written = Written(done=not problem, why=problem, writes=1, mark=None if problem else target.mark)
+        self.state = applied(self.rules, self.state, seen, decision, target.now, written)
 
     # --- what must hold
 
