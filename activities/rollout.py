@@ -162,6 +162,7 @@ class Activities:
         ends_at = time.monotonic() + asked.attempt_s
         gathers_until: float | None = None
         while True:
+            watch.notice_gap()
             looked, now = time.monotonic(), time.time()
             seen = _seen(watch, lever, router, asked, now)
             if seen is not None:
