@@ -162,6 +162,8 @@ class Written(Frozen):
     mark: Mark | None = None
     routed: Routed | None = None
     """Where the traffic goes, after a write of that."""
+    altered: str = ""
+    """Which fields the API server made something else of than was sent: an admission policy or webhook does so."""
 
 
 class VerifyInput(Frozen):

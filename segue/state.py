@@ -20,6 +20,7 @@ from segue.lint.findings import Linted
 from segue.lint.start import told
 from segue.lintrule import LintRule
 from segue.observation import Cause, Counts, Foreign, Frozen, Problem, Routed, Version
+from segue.pacing import KEPT, Wrote
 from segue.room import Demand
 from segue.spec import Approval, Change, Default, Strategy, Waypoint
 from segue.units import format_duration
@@ -193,6 +194,12 @@ class State(Frozen):
     outcome: Outcome | None = None
     moves: int = 0
     writes: int = 0
+    wrote: tuple[Wrote, ...] = ()
+    """The latest writes that could be repeated: how often the rollout writes is bounded by them."""
+    altered: int = 0
+    """How many times the API server made another version of the wanted one than was sent."""
+    restored: str = ""
+    """Fingerprint of what the API server made of the template that a pair's new Deployment had before."""
     log: tuple[Entry, ...] = Field(default=())
 
     def but(self, **changes: Any) -> Self:
@@ -372,9 +379,13 @@ class State(Frozen):
         return state
 
     def after_retarget(self, wanted: Version, now: float, demand: Demand | None = None) -> Self:
-        """Record that another version is wanted: a new plan begins, with no waypoint passed."""
+        """Record that another version is wanted, also over a way back: a new plan begins, with no waypoint passed."""
         who = self.retarget.by if self.retarget else ""
         return self.but(
+            goal=Goal.FORWARD,
+            ending=Outcome.COMPLETED,
+            failure=None,
+            needs_human=False,
             retarget=None,
             wanted=wanted,
             demand=demand,
@@ -385,6 +396,7 @@ class State(Frozen):
             verified=False,
             tallies=(),
             held=None,
+            altered=0,
             settling=False,
             emptying=None,
             progress_at=now,
@@ -411,6 +423,25 @@ class State(Frozen):
             mark=mark or self.mark, overrules=False, foreign=None, writes=self.writes + writes, progress_at=now
         ).noted(now, "undone", step or f"back to {self.baseline}")
 
+    def after_answer(self, what: str, mark: Mark, altered: str, now: float, *, back: bool) -> Self:
+        """Record what the API server made of a write, on the state before that; ``back`` says of the baseline.
+
+        Where it answers with another template than was sent, that is the version from here on: what is written again
+        is changed again. A second time in the same rollout a person has to look.
+        """
+        wrote = (*self.wrote, Wrote(at=now, what=what, altered=altered))[-KEPT:] if what else self.wrote
+        state = self.but(wrote=wrote)
+        meant = self.baseline if back else self.wanted
+        if mark.template in {self.baseline.template, self.wanted.template, self.mark.template, ""}:
+            return state
+        said = f"an admission policy or webhook changes what is written: {altered or 'the pod template'}"
+        made = meant.model_copy(update={"template": mark.template})
+        state = state.but(**{"baseline" if back else "wanted": made}).noted(now, "warning", said)
+        if back:
+            return state
+        problem = Problem(cause=Cause.CONFIGURATION, message=f"{said}; it does so at each write")
+        return state.but(altered=self.altered + 1, held=problem if self.altered else self.held)
+
     def after_alarm(self, why: str, now: float) -> Self:
         """Record that going back does not come on, or does again (``why`` empty)."""
         return self.but(needs_human=bool(why)).noted(now, "needs a person" if why else "goes on by itself", why)
@@ -428,7 +459,7 @@ class State(Frozen):
     def failing(self, problem: Problem, now: float, *, roll_back: bool) -> Self:
         """Record a failure of the new version: go back, or wait for a person."""
         if not roll_back:
-            return self.but(held=problem, waypoint=None).noted(now, "failed", str(problem))
+            return self.but(held=problem, waypoint=None, wrote=()).noted(now, "failed", str(problem))
         return self.going_back(Outcome.ROLLED_BACK, problem, now)
 
     def going_back(self, ending: Outcome, problem: Problem, now: float, by: str = "") -> Self:

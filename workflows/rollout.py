@@ -111,7 +111,7 @@ class RolloutWorkflow:
         self._show()
         if not self._state.baseline.template:
             await self._prepare()
-        elif self._state.retarget is not None and self._state.goal is Goal.FORWARD:
+        elif self._state.retarget is not None:
             await self._retarget(self._state.retarget)
         else:
             decision = await self._decision()

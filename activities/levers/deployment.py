@@ -183,7 +183,9 @@ class DeploymentLever:
         objects = await self._fetch(asked.target)
         deployment = objects.deployment
         resolve_budget(asked.rules.strategy, replicas_of(deployment))
-        held, owner = is_held(deployment), annotations_of(deployment).get(OWNER, "")
+        # Over its own way back a rollout can go forward again.
+        is_back = asked.baseline is not None and BASELINE in annotations_of(deployment)
+        held, owner = is_held(deployment) or is_back, annotations_of(deployment).get(OWNER, "")
         if not held:
             refuse_unsettled(objects, asked.target)
         refuse_others(owner, asked, held=held)

@@ -192,9 +192,20 @@ def foreign_template(found: Object, template: Object, known: list[Object], path:
     now, mark = fingerprint(template), state.mark
     if now in {mark.template, state.baseline.template if state.goal is Goal.BACK else state.wanted.template}:
         return None
+    writers = writers_of(found, (path,))
+    if state.claimed and _wrote_last(writers):
+        return None  # our own write whose answer was lost, and of which the API server made something else
     before = next((each for each in known if fingerprint(each) == mark.template), None)
     what = ", ".join(differences(before, template)) if before else "the pod template"
-    return Foreign(who=latest_of(writers_of(found, (path,))), what=what or "the pod template", template=now)
+    return Foreign(who=latest_of(writers), what=what or "the pod template", template=now)
+
+
+def _wrote_last(writers: list[Object]) -> bool:
+    """Whether the latest of these writes is ours; one of somebody else in the same second is later."""
+    ours = [w.get("time", "") for w in writers if w["manager"] == FIELD_MANAGER]
+    return bool(ours) and max(ours) > max(
+        (w.get("time", "") for w in writers if w["manager"] != FIELD_MANAGER), default=""
+    )
 
 
 def foreign_hold(found: Object, template: str, hold: str, fields: Fields, state: State) -> Foreign | None:
