@@ -381,6 +381,7 @@ class RolloutWorkflow:
             )
             return contract.SCALE_OLD if taken else contract.SCALE_NEW
         return {
+            Act.PAUSE_CONTROLLER: contract.SCALE_NEW,
             Act.RESIZE: contract.RESIZE,
             Act.SETTLE: contract.SETTLE,
             Act.ROUTE: contract.ROUTE,
@@ -688,6 +689,7 @@ def _after(state: State, decision: Decision, written: Written, now: float) -> St
         Act.SCALE: lambda: state.after_scale(
             _counts_of(decision), decision.why, now, written.mark, written.writes, decision.fits
         ).after_emptied(decision.emptied, now, late=decision.cut),
+        Act.PAUSE_CONTROLLER: lambda: state.after_pause_controller(decision.why, written.writes, now, written.mark),
         Act.SETTLE: lambda: state.after_settle(_counts_of(decision), written.writes, now, written.mark),
         Act.ROUTE: lambda: state.after_route(_routed_by(decision, written), decision.why, written.writes, now),
         Act.RESIZE: lambda: state.after_resize(decision.replicas or 0, now, written.mark),
