@@ -37,6 +37,7 @@ class Act(StrEnum):
     DRAIN = "drain"
     RESIZE = "resize"
     SETTLE = "settle"
+    PAUSE_CONTROLLER = "pauseController"
     ASK = "ask"
     VERIFY = "verify"
     FAIL = "fail"
@@ -86,6 +87,9 @@ class Decision(Frozen):
 
 PENDING_S = 5.0
 """A replica that the scheduler finds no node for so long stays pending: nothing that goes makes place for it."""
+
+PAUSE_EVERY_S = 10.0
+"""Where somebody resumes the target's controller again and again, the rollout pauses it no more often than this."""
 
 Case = Callable[[Rules, State, Observation, float], Decision | None]
 
@@ -302,6 +306,14 @@ def _foreign(rules: Rules, state: State, seen: Observation, now: float) -> Decis
     if state.overrules or state.foreign == seen.foreign:
         return None
     return Decision(act=Act.HOLD, why=str(seen.foreign))
+
+
+def _unpaused(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Pause the controller of a target at rest: a worker died before it did, or somebody resumed it."""
+    if not seen.unpaused or now < state.controller_paused_at + PAUSE_EVERY_S:
+        return None
+    why = "the target's controller is not paused: it would remove ready replicas if somebody changed the template"
+    return Decision(act=Act.PAUSE_CONTROLLER, why=why)
 
 
 def _asleep(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -657,7 +669,9 @@ def _shortfall_back(seen: Observation) -> str:
 
 
 _FORWARD: tuple[Case, ...] = (
-    _fenced, _foreign, _asleep, _failed, _breached, _asking, _routed, _resized, _settled, _whole, _retaining, _crowded,
-    _draining, _all_new, _waypoint, _move, _late, _waiting,
+    _fenced, _unpaused, _foreign, _asleep, _failed, _breached, _asking, _routed, _resized, _settled, _whole, _retaining,
+    _crowded, _draining, _all_new, _waypoint, _move, _late, _waiting,
 )  # fmt: skip
-_BACK: tuple[Case, ...] = (_fenced, _foreign, _routed, _resized, _retaining, _return, _undo, _all_old, _alarm, _waiting)
+_BACK: tuple[Case, ...] = (
+    _fenced, _foreign, _routed, _resized, _retaining, _return, _undo, _unpaused, _all_old, _alarm, _waiting,
+)  # fmt: skip

@@ -180,6 +180,8 @@ class State(Frozen):
     """Why no new replica finds a place, while no old one may go first."""
     overrules: bool = False
     """A person told the rollout to write over the foreign change."""
+    controller_paused_at: float = 0.0
+    """When the rollout paused the target's controller outside of a move: seconds since the epoch."""
     needs_human: bool = False
     promoted: bool = False
     emptying: Emptying | None = None
@@ -318,6 +320,12 @@ class State(Frozen):
         )
         return (
             found.noted(now, "traffic", f"{routed.share} % to new: {why}") if changed or self.routed is None else found
+        )
+
+    def after_pause_controller(self, why: str, writes: int, now: float, mark: Mark | None = None) -> Self:
+        """Record that the target's controller was paused outside of a move."""
+        return self.but(mark=mark or self.mark, controller_paused_at=now, writes=self.writes + writes).noted(
+            now, "controller paused", why
         )
 
     def after_settle(self, counts: Counts, writes: int, now: float, mark: Mark | None = None) -> Self:

@@ -14,7 +14,7 @@ from segue.pacing import in_a_row
 from segue.spec import OnFailure, Rules
 from segue.state import Goal, Mark, Outcome, Retarget, State, requested
 
-WRITTEN = frozenset({Act.SCALE, Act.RESIZE, Act.SETTLE, Act.ROUTE, Act.UNDO, Act.FINISH})
+WRITTEN = frozenset({Act.SCALE, Act.PAUSE_CONTROLLER, Act.RESIZE, Act.SETTLE, Act.ROUTE, Act.UNDO, Act.FINISH})
 NOTHING = Written(done=True)
 SECOND = 2
 """A write that is done so often has had no effect the first time."""
@@ -180,6 +180,9 @@ _RECORDERS: dict[Act, Callable[[State, _Done], State]] = {
     Act.DRAIN: lambda state, done: state.after_drain(done.decision.counts, done.decision.why, done.now),
     Act.FENCED: lambda state, done: state.after_fenced(done.decision.why, done.now),
     Act.SCALE: _scaled,
+    Act.PAUSE_CONTROLLER: lambda state, done: state.after_pause_controller(
+        done.decision.why, done.written.writes, done.now, done.written.mark
+    ),
     Act.SETTLE: lambda state, done: state.after_settle(
         done.decision.counts or done.seen.asked, done.written.writes, done.now, done.written.mark
     ),

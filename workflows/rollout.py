@@ -342,6 +342,7 @@ class RolloutWorkflow:
             )
             return contract.SCALE_OLD if taken else contract.SCALE_NEW
         return {
+            Act.PAUSE_CONTROLLER: contract.SCALE_NEW,
             Act.RESIZE: contract.RESIZE,
             Act.SETTLE: contract.SETTLE,
             Act.ROUTE: contract.ROUTE,

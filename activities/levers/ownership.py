@@ -21,6 +21,9 @@ MAX_BASELINE_BYTES = 200_000  # the API server takes 262,144 for all annotations
 GONE = Observation(replicas=0, old=Side(), new=Side(), asked=Counts(0, 0), template="", gone=True)
 """What is seen of a target that was deleted."""
 
+ADMISSION = "an admission policy or webhook"
+"""Who changed what we wrote, before the API server stored it: it is stored under our own name."""
+
 Fields = dict[str, tuple[str, ...]]
 """The parts of a hold token, by where the API server records who wrote them."""
 
@@ -215,9 +218,14 @@ def foreign_hold(found: Object, template: str, hold: str, fields: Fields, state:
         return None
     changed = [after for was, after in zip(mark.hold.split(), hold.split(), strict=True) if was != after]
     writers = writers_of(found, *(fields[c.partition("=")[0]] for c in changed))
-    if not changed or {w["manager"] for w in writers} == {FIELD_MANAGER}:
-        return None  # as it was left, or our own write whose answer was lost
-    return Foreign(who=latest_of(writers), what=", ".join(changed), template=template)
+    if not changed:
+        return None
+    who = latest_of(writers)
+    if {w["manager"] for w in writers} == {FIELD_MANAGER}:
+        if found["metadata"].get("generation", 0) != mark.generation:
+            return None  # our own write whose answer was lost
+        who = ADMISSION
+    return Foreign(who=who, what=", ".join(changed), template=template)
 
 
 def writer_of(found: Object, *paths: tuple[str, ...]) -> str | None:

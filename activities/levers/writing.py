@@ -51,10 +51,14 @@ class Picture(NamedTuple, Generic[T]):
 async def write(
     cluster: Cluster, kind: str, asked: WriteInput, *, read: Callable[[], Awaitable[Picture[T]]],
     make: Callable[[T, Observation], Object | None], mark: Callable[[Object], Mark], finishing: bool = False,
+    check: Callable[[Object, Object, Object], None] | None = None,
 ) -> Written:  # fmt: skip
     """Write the patch that ``make`` returns for what is read; again when the target changed in between.
 
+    ``check`` judges beforehand what the API server would store: what was read, the patch, and the dry run's answer.
+
     Raises:
+        Refused: by ``check``.
         Fenced: when the target belongs to another now.
         Conflict: when it changes faster than it can be written.
     """
@@ -69,6 +73,8 @@ async def write(
             if patch is None:
                 return Written(done=True, mark=mark(found))
             patch.setdefault("metadata", {})["resourceVersion"] = found["metadata"]["resourceVersion"]
+            if check is not None:
+                check(found, patch, await cluster.patch(kind, target.namespace, target.name, patch, dry_run=True))
             after = await cluster.patch(kind, target.namespace, target.name, patch)
         except Conflict:
             continue
