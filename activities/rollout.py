@@ -174,6 +174,7 @@ class Activities:
         ends_at = time.monotonic() + asked.attempt_s
         gathers_until: float | None = None
         while True:
+            watch.notice_gap()
             looked, now = time.monotonic(), time.time()
             seen = _seen(watch, lever, router, asked, now)
             if seen is not None:
@@ -242,7 +243,7 @@ class Activities:
             return Written(done=False, why=problem)
         written = await self._levers.of(asked.target).scale(asked, time.time())
         if written.writes and asked.ready_at:
-            _ready_to_write.record(max(0.0, time.time() - asked.ready_at))
+            _ready_to_write.record(max(0.0, (written.moved_at or time.time()) - asked.ready_at))
         held = await self._hold_autoscaler(asked) if written.done else 0
         return _counted(written, action, held)
 

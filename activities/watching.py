@@ -10,15 +10,37 @@ import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from activities.cluster import Cluster, Object
 from segue.errors import Expired, SegueError
 
 LINGER_S = 60.0
+PULSE_S = 0.5
+"""So often a watch notes that this process runs."""
+GAP_S = 2.5
+"""A process that did not run for longer was frozen: what it knows is old, and news may wait unread in its streams."""
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 log = logging.getLogger(__name__)
+
+
+class Clocks(NamedTuple):
+    """The time by both clocks of this process, in seconds."""
+
+    monotonic: float
+    """It stands still while the machine is suspended."""
+    wall: float
+    """It can be set."""
+
+    @classmethod
+    def now(cls) -> Self:
+        """Return the present time."""
+        return cls(time.monotonic(), time.time())
+
+    def is_gap(self, before: "Clocks") -> bool:
+        """Whether one of the clocks moved much more than it does while this process runs."""
+        return self.monotonic - before.monotonic > GAP_S or abs(self.wall - before.wall) > GAP_S
 
 
 class NamespaceWatch:
@@ -33,20 +55,53 @@ class NamespaceWatch:
         self.current_since = 0.0
         """From when on the picture has been current without a gap: seconds since the epoch."""
         self._changed = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._streams: list[asyncio.Task[None]] = []
+        self._pulse: asyncio.Task[None] | None = None
+        self._pulsed = Clocks.now()
         self.users = 0
 
     def start(self) -> None:
         """Begin to list and watch."""
-        self._tasks = [
+        self._pulsed = Clocks.now()
+        self._pulse = asyncio.create_task(self._run(), name=f"watch-{self.namespace}-pulse")
+        self._follow_all()
+
+    def _follow_all(self) -> None:
+        self._streams = [
             asyncio.create_task(self._follow(kind), name=f"watch-{self.namespace}-{kind}") for kind in self._objects
         ]
 
     async def stop(self) -> None:
         """End all streams."""
-        for task in self._tasks:
+        tasks = [*self._streams, *([self._pulse] if self._pulse else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self) -> None:
+        """Note that this process runs."""
+        while True:
+            self.notice_gap()
+            await asyncio.sleep(PULSE_S)
+
+    def notice_gap(self) -> None:
+        """List everything anew when this process was frozen, or when its clock jumped.
+
+        Call this before a look: the picture is not current until it is read again.
+        """
+        now = Clocks.now()
+        before, self._pulsed = self._pulsed, now
+        if not now.is_gap(before):
+            return
+        log.warning(
+            "watch of %s: this process did not run for %.1f s, or its clock jumped",
+            self.namespace,
+            now.wall - before.wall,
+        )
+        for task in self._streams:
+            task.cancel()
+        self._current = dict.fromkeys(self._objects, False)
+        self._follow_all()
 
     @property
     def trouble(self) -> SegueError | None:

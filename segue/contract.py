@@ -159,8 +159,12 @@ class Written(Frozen):
     why: str = ""
     writes: int = 0
     mark: Mark | None = None
+    moved_at: float = 0.0
+    """When a move was written, where more was written after it: seconds since the epoch; 0 otherwise."""
     routed: Routed | None = None
     """Where the traffic goes, after a write of that."""
+    altered: str = ""
+    """Which fields the API server made something else of than was sent: an admission policy or webhook does so."""
 
 
 class VerifyInput(Frozen):

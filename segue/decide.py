@@ -12,6 +12,7 @@ from segue.budget import Budget, objection, resolve_budget
 from segue.gates.policy import Reaction
 from segue.gates.standing import breaches, lacking, unopened
 from segue.observation import Cause, Counts, Frozen, Observation, Problem
+from segue.pacing import is_futile, next_at
 from segue.spec import Order, Rules, Way, Waypoint
 from segue.state import Goal, State
 from segue.traffic import (
@@ -36,6 +37,7 @@ class Act(StrEnum):
     DRAIN = "drain"
     RESIZE = "resize"
     SETTLE = "settle"
+    PAUSE_CONTROLLER = "pauseController"
     ASK = "ask"
     VERIFY = "verify"
     FAIL = "fail"
@@ -86,6 +88,9 @@ class Decision(Frozen):
 PENDING_S = 5.0
 """A replica that the scheduler finds no node for so long stays pending: nothing that goes makes place for it."""
 
+PAUSE_EVERY_S = 10.0
+"""Where somebody resumes the target's controller again and again, the rollout pauses it no more often than this."""
+
 Case = Callable[[Rules, State, Observation, float], Decision | None]
 
 
@@ -98,8 +103,39 @@ def decide(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
     for case in cases:
         decision = case(rules, state, seen, now)
         if decision is not None:
-            return _spared(state, decision) or decision
+            return _paced(state, seen, _spared(state, decision) or decision, now)
     raise AssertionError("_waiting answers every state")
+
+
+# --- how often it writes ----------------------------------------------------------------------------------
+
+
+def repeatable(seen: Observation, decision: Decision) -> str:
+    """Return what a decision writes and on which counts; empty where it is no write that could be repeated."""
+    if decision.act not in {Act.SCALE, Act.UNDO, Act.ROUTE}:
+        return ""
+    goal = decision.share if decision.act is Act.ROUTE else decision.counts
+    old, new = seen.old, seen.new
+    return f"{decision.act} {goal}: {old.total} {old.ready} {new.total} {new.ready} {new.proven} {seen.template}"
+
+
+def _paced(state: State, seen: Observation, decision: Decision, now: float) -> Decision:
+    """Back off from a write that has no effect; after some of them a person has to look."""
+    what = repeatable(seen, decision)
+    may_at = next_at(state.wrote, what) if what else 0.0
+    if now >= may_at:
+        return decision
+    why = f"writes have no effect ({decision.why})"
+    altered = state.wrote[-1].altered
+    if is_futile(state.wrote, what):
+        answer = f"the API server answers with {altered}" if altered else "the API server keeps what is there"
+        fix = "look for an admission policy, a webhook or a controller that changes it back"
+        problem = Problem(cause=Cause.CONFIGURATION, message=f"{why}: {answer}; {fix}")
+        if state.goal is Goal.FORWARD:
+            return Decision(act=Act.FAIL, why=str(problem), problem=problem, rolls_back=False)
+        if not state.needs_human:
+            return Decision(act=Act.ALARM, why=f"the way back makes no progress: {problem}", problem=problem)
+    return Decision(act=Act.WAIT, why=f"the next try: {why}", problem=seen.problem, wake_at=may_at)
 
 
 # --- the arithmetic, shared with the plan ---------------------------------------------------------------
@@ -270,6 +306,14 @@ def _foreign(rules: Rules, state: State, seen: Observation, now: float) -> Decis
     if state.overrules or state.foreign == seen.foreign:
         return None
     return Decision(act=Act.HOLD, why=str(seen.foreign))
+
+
+def _unpaused(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Pause the controller of a target at rest: a worker died before it did, or somebody resumed it."""
+    if not seen.unpaused or now < state.controller_paused_at + PAUSE_EVERY_S:
+        return None
+    why = "the target's controller is not paused: it would remove ready replicas if somebody changed the template"
+    return Decision(act=Act.PAUSE_CONTROLLER, why=why)
 
 
 def _asleep(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -635,7 +679,9 @@ def _shortfall_back(seen: Observation) -> str:
 
 
 _FORWARD: tuple[Case, ...] = (
-    _fenced, _foreign, _asleep, _failed, _breached, _asking, _routed, _resized, _settled, _whole, _retaining, _crowded,
-    _draining, _all_new, _waypoint, _move, _late, _waiting,
+    _fenced, _unpaused, _foreign, _asleep, _failed, _breached, _asking, _routed, _resized, _settled, _whole, _retaining,
+    _crowded, _draining, _all_new, _waypoint, _move, _late, _waiting,
 )  # fmt: skip
-_BACK: tuple[Case, ...] = (_fenced, _foreign, _routed, _resized, _retaining, _return, _undo, _all_old, _alarm, _waiting)
+_BACK: tuple[Case, ...] = (
+    _fenced, _foreign, _routed, _resized, _retaining, _return, _undo, _unpaused, _all_old, _alarm, _waiting,
+)  # fmt: skip

@@ -157,7 +157,8 @@ def _(message: Resume, state: State, now: float) -> State:
 
 @_receive.register
 def _(message: RetargetTo, state: State, now: float) -> State:
-    _forward_only(message, state)
+    if message.baseline or not state.needs_human:  # over a way back that is stuck another version can be rolled
+        _forward_only(message, state)
     if message.baseline:
         return _turn_back(message, state, now, Outcome.ROLLED_BACK, "retargeted to the baseline")
     wish = Retarget(

@@ -137,6 +137,8 @@ class Observation(Frozen):
     """Whether the target was deleted."""
     held: bool = False
     """Whether the lever is engaged; left alone, the target's controller moves nothing."""
+    unpaused: bool = False
+    """Whether the target's controller should be paused and is not: a foreign template would remove ready replicas."""
     pinned: bool = False
     """Whether the lever holds it on its way back, until its controller can be let go on above the floor."""
     autonomous: bool = False

@@ -20,6 +20,7 @@ from segue.lint.findings import Linted
 from segue.lint.start import told
 from segue.lintrule import LintRule
 from segue.observation import Cause, Counts, Foreign, Frozen, Problem, Routed, Version
+from segue.pacing import KEPT, Wrote
 from segue.room import Demand
 from segue.spec import Approval, Change, Default, Strategy, Waypoint
 from segue.units import format_duration
@@ -178,6 +179,8 @@ class State(Frozen):
     """Why no new replica finds a place, while no old one may go first."""
     overrules: bool = False
     """A person told the rollout to write over the foreign change."""
+    controller_paused_at: float = 0.0
+    """When the rollout paused the target's controller outside of a move: seconds since the epoch."""
     needs_human: bool = False
     promoted: bool = False
     emptying: Emptying | None = None
@@ -192,6 +195,12 @@ class State(Frozen):
     outcome: Outcome | None = None
     moves: int = 0
     writes: int = 0
+    wrote: tuple[Wrote, ...] = ()
+    """The latest writes that could be repeated: how often the rollout writes is bounded by them."""
+    altered: int = 0
+    """How many times the API server made another version of the wanted one than was sent."""
+    restored: str = ""
+    """Fingerprint of what the API server made of the template that a pair's new Deployment had before."""
     log: tuple[Entry, ...] = Field(default=())
 
     def but(self, **changes: Any) -> Self:
@@ -312,6 +321,12 @@ class State(Frozen):
             found.noted(now, "traffic", f"{routed.share} % to new: {why}") if changed or self.routed is None else found
         )
 
+    def after_pause_controller(self, why: str, writes: int, now: float, mark: Mark | None = None) -> Self:
+        """Record that the target's controller was paused outside of a move."""
+        return self.but(mark=mark or self.mark, controller_paused_at=now, writes=self.writes + writes).noted(
+            now, "controller paused", why
+        )
+
     def after_settle(self, counts: Counts, writes: int, now: float, mark: Mark | None = None) -> Self:
         """Record that the counts that are ready are now those that are wanted; a person goes on from here."""
         return self.but(
@@ -371,9 +386,13 @@ class State(Frozen):
         return state
 
     def after_retarget(self, wanted: Version, now: float, demand: Demand | None = None) -> Self:
-        """Record that another version is wanted: a new plan begins, with no waypoint passed."""
+        """Record that another version is wanted, also over a way back: a new plan begins, with no waypoint passed."""
         who = self.retarget.by if self.retarget else ""
         return self.but(
+            goal=Goal.FORWARD,
+            ending=Outcome.COMPLETED,
+            failure=None,
+            needs_human=False,
             retarget=None,
             wanted=wanted,
             demand=demand,
@@ -384,6 +403,7 @@ class State(Frozen):
             verified=False,
             tallies=(),
             held=None,
+            altered=0,
             settling=False,
             emptying=None,
             progress_at=now,
@@ -410,6 +430,25 @@ class State(Frozen):
             mark=mark or self.mark, overrules=False, foreign=None, writes=self.writes + writes, progress_at=now
         ).noted(now, "undone", step or f"back to {self.baseline}")
 
+    def after_answer(self, what: str, mark: Mark, altered: str, now: float, *, back: bool) -> Self:
+        """Record what the API server made of a write, on the state before that; ``back`` says of the baseline.
+
+        Where it answers with another template than was sent, that is the version from here on: what is written again
+        is changed again. A second time in the same rollout a person has to look.
+        """
+        wrote = (*self.wrote, Wrote(at=now, what=what, altered=altered))[-KEPT:] if what else self.wrote
+        state = self.but(wrote=wrote)
+        meant = self.baseline if back else self.wanted
+        if mark.template in {self.baseline.template, self.wanted.template, self.mark.template, ""}:
+            return state
+        said = f"an admission policy or webhook changes what is written: {altered or 'the pod template'}"
+        made = meant.model_copy(update={"template": mark.template})
+        state = state.but(**{"baseline" if back else "wanted": made}).noted(now, "warning", said)
+        if back:
+            return state
+        problem = Problem(cause=Cause.CONFIGURATION, message=f"{said}; it does so at each write")
+        return state.but(altered=self.altered + 1, held=problem if self.altered else self.held)
+
     def after_alarm(self, why: str, now: float) -> Self:
         """Record that going back does not come on, or does again (``why`` empty)."""
         return self.but(needs_human=bool(why)).noted(now, "needs a person" if why else "goes on by itself", why)
@@ -427,7 +466,7 @@ class State(Frozen):
     def failing(self, problem: Problem, now: float, *, roll_back: bool) -> Self:
         """Record a failure of the new version: go back, or wait for a person."""
         if not roll_back:
-            return self.but(held=problem, waypoint=None).noted(now, "failed", str(problem))
+            return self.but(held=problem, waypoint=None, wrote=()).noted(now, "failed", str(problem))
         return self.going_back(Outcome.ROLLED_BACK, problem, now)
 
     def going_back(self, ending: Outcome, problem: Problem, now: float, by: str = "") -> Self:

@@ -7,14 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from segue.contract import Prepared, Written
-from segue.decide import Act, Decision
+from segue.decide import Act, Decision, repeatable
 from segue.gates import Result, Verdict, combined, failure_of
 from segue.observation import Cause, Observation, Problem, Routed
+from segue.pacing import in_a_row
 from segue.spec import OnFailure, Rules
 from segue.state import Goal, Mark, Outcome, Retarget, State, requested
 
-WRITTEN = frozenset({Act.SCALE, Act.RESIZE, Act.SETTLE, Act.ROUTE, Act.UNDO, Act.FINISH})
+WRITTEN = frozenset({Act.SCALE, Act.PAUSE_CONTROLLER, Act.RESIZE, Act.SETTLE, Act.ROUTE, Act.UNDO, Act.FINISH})
 NOTHING = Written(done=True)
+SECOND = 2
+"""A write that is done so often has had no effect the first time."""
 
 
 class _Done(NamedTuple):
@@ -41,7 +44,24 @@ def applied(
     """
     if not written.done:
         return state.noted(now, "not written", written.why)
+    if decision.act in WRITTEN - {Act.FINISH}:
+        state = _answered(state, seen, decision, written, now)
     return _RECORDERS[decision.act](state, _Done(rules, seen, decision, written, now))
+
+
+def _answered(state: State, seen: Observation, decision: Decision, written: Written, now: float) -> State:
+    """Return the state before a write with what the API server made of it."""
+    mark, what = written.mark or state.mark, repeatable(seen, decision)
+    if seen.home is not None and decision.act is Act.UNDO:  # the baseline of a pair is the old Deployment's template
+        is_new = mark.template not in {state.mark.template, state.wanted.template, ""}
+        state, mark = state.but(restored=mark.template if is_new else state.restored), state.mark
+    # By what was written, and not by the goal: a message may have turned the rollout round in the meantime.
+    back = decision.act is Act.UNDO or (decision.act is Act.RESIZE and state.mark.template == state.baseline.template)
+    state = state.after_answer(what, mark, written.altered, now, back=back)
+    if what and in_a_row(state.wrote, what) == SECOND:
+        answer = f"; the API server answers with {written.altered}" if written.altered else ""
+        return state.noted(now, "warning", f"the same write a second time: {decision.why}{answer}")
+    return state
 
 
 def judged(
@@ -81,12 +101,15 @@ def begun(state: State, prepared: Prepared, now: float, by: str) -> State:
 
 def is_wanted_already(state: State, wish: Retarget, prepared: Prepared) -> bool:
     """Whether a retarget asks for what the rollout goes to anyway."""
-    return prepared.wanted.template == state.wanted.template and wish.strategy is None and state.foreign is None
+    same = prepared.wanted.template == state.wanted.template and state.goal is Goal.FORWARD
+    return same and wish.strategy is None and state.foreign is None
 
 
 def retargeted(state: State, wish: Retarget, prepared: Prepared, now: float) -> State:
     """Return the state after a retarget was tried on the target: it goes there from here, or back."""
     if prepared.wanted.template == state.baseline.template:
+        if state.goal is Goal.BACK:
+            return state.but(retarget=None).noted(now, "retargeted", "to the baseline, where it goes already", wish.by)
         reason = requested(f"retargeted to the baseline by {wish.by}")
         return state.going_back(Outcome.ROLLED_BACK, reason, now, wish.by).but(overrules=state.overrules)
     if is_wanted_already(state, wish, prepared):
@@ -157,6 +180,9 @@ _RECORDERS: dict[Act, Callable[[State, _Done], State]] = {
     Act.DRAIN: lambda state, done: state.after_drain(done.decision.counts, done.decision.why, done.now),
     Act.FENCED: lambda state, done: state.after_fenced(done.decision.why, done.now),
     Act.SCALE: _scaled,
+    Act.PAUSE_CONTROLLER: lambda state, done: state.after_pause_controller(
+        done.decision.why, done.written.writes, done.now, done.written.mark
+    ),
     Act.SETTLE: lambda state, done: state.after_settle(
         done.decision.counts or done.seen.asked, done.written.writes, done.now, done.written.mark
     ),

@@ -142,7 +142,7 @@ class RolloutWorkflow:
         self._show()
         if not self._state.baseline.template:
             await self._prepare()
-        elif self._state.retarget is not None and self._state.goal is Goal.FORWARD:
+        elif self._state.retarget is not None:
             await self._retarget(self._state.retarget)
         else:
             decision = await self._decision()
@@ -371,6 +371,7 @@ class RolloutWorkflow:
             )
             return contract.SCALE_OLD if taken else contract.SCALE_NEW
         return {
+            Act.PAUSE_CONTROLLER: contract.SCALE_NEW,
             Act.RESIZE: contract.RESIZE,
             Act.SETTLE: contract.SETTLE,
             Act.ROUTE: contract.ROUTE,

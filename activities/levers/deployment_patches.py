@@ -73,6 +73,7 @@ def _own(deployment: Object, budget: Object) -> Object:
         "strategy": spec.get("strategy", {}),
         "minReadySeconds": spec.get("minReadySeconds", 0),
         "progressDeadlineSeconds": spec.get("progressDeadlineSeconds", 600),
+        "paused": bool(spec.get("paused")),
         "budget": budget,
         "revision": annotations_of(deployment).get(REVISION, ""),
     }
@@ -116,6 +117,14 @@ def resize_patch(seen: Observation, asked: WriteInput, replicas: int) -> Object:
     return patch
 
 
+def pause_patch(deployment: Object, *, paused: bool) -> Object:
+    """Return the patch that pauses the Deployment's controller or resumes it, unless somebody changed it meanwhile."""
+    return {
+        "metadata": {"resourceVersion": deployment["metadata"]["resourceVersion"]},
+        "spec": {"paused": paused or None},
+    }
+
+
 def unholdable(replicas: int, counts: Counts) -> str:
     """Say why a Deployment cannot be held at ``counts``; empty when it can."""
     if counts.old > replicas or counts.old + counts.new < replicas or counts == (replicas, 0):
@@ -133,7 +142,7 @@ def _resizing(objects: Objects) -> str:
 
 
 def hold_patch(deployment: Object, rules: Rules, surge: int, unavailable: int) -> Object:
-    """Return the patch that engages the lever with these two fields."""
+    """Return the patch that engages the lever with these two fields, and lets the controller move."""
     return {
         "spec": {
             "paused": None,
@@ -205,5 +214,6 @@ def finish_patch(deployment: Object, note: Note | None = None) -> Object:
             "minReadySeconds": saved["minReadySeconds"],
             "progressDeadlineSeconds": saved["progressDeadlineSeconds"],
             "strategy": strategy,
+            "paused": saved.get("paused") or None,
         },
     }

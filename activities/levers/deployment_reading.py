@@ -120,6 +120,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         generation=deployment["metadata"].get("generation", 0),
         owner=annotations_of(deployment).get(OWNER),
         held=is_held(deployment),
+        unpaused=_is_unpaused(objects, state),
         foreign=_foreign(objects, state),
         problem=worst(problem for s in coming for problem in (*s.problems, *(diagnose(p, restarts) for p in s.pods))),
         progress_at=max(proven_times, default=0.0),
@@ -176,6 +177,12 @@ def _asked(deployment: Object, state: State, counts: Counts) -> Counts:
     written = fingerprint(deployment["spec"]["template"]) == state.wanted.template
     if state.goal is Goal.BACK or not (is_held(deployment) and written):
         return Counts(counts.old, 0)
+    # Paused, the controller keeps the sizes that are there, and scales them in proportion: the fields move nothing.
+    return counts if is_paused(deployment) else _requested(deployment)
+
+
+def _requested(deployment: Object) -> Counts:
+    """Return the counts that the lever's fields request."""
     replicas, (surge, unavailable) = replicas_of(deployment), _budget_fields(deployment)
     down = resolve(unavailable, replicas, round_up=False)
     return Counts(replicas - down, resolve(surge, replicas, round_up=True) + down)
@@ -184,6 +191,32 @@ def _asked(deployment: Object, state: State, counts: Counts) -> Counts:
 def is_held(deployment: Object) -> bool:
     """Whether the lever is engaged: new pods never count as available."""
     return bool(deployment["spec"].get("minReadySeconds") == HOLD_MIN_READY_S)
+
+
+def is_paused(deployment: Object) -> bool:
+    """Whether its controller moves nothing, whoever changes the template."""
+    return bool(deployment["spec"].get("paused"))
+
+
+def can_be_paused(deployment: Object, replicasets: list[Object], wanted: str) -> bool:
+    """Whether to pause a held Deployment now: its ReplicaSets have the requested sizes, or its template is not wanted.
+
+    A paused controller still scales all ReplicaSets in proportion until they are R + maxSurge together. Paused in the
+    middle of a move it would therefore fill up what the move takes away.
+    """
+    if fingerprint(deployment["spec"]["template"]) != wanted:
+        return True
+    sizes = {True: 0, False: 0}
+    for replicaset in replicasets:
+        sizes[fingerprint(replicaset["spec"]["template"]) == wanted] += replicaset["spec"].get("replicas", 0)
+    requested = _requested(deployment)
+    return sizes[False] <= requested.old and sum(sizes.values()) == sum(requested)
+
+
+def _is_unpaused(objects: Objects, state: State) -> bool:
+    deployment, sets = objects.deployment, objects.replicasets
+    at_work = is_held(deployment) and not is_paused(deployment) and replicas_of(deployment) > 0
+    return at_work and can_be_paused(deployment, sets, state.wanted.template)
 
 
 def _budget_fields(deployment: Object) -> tuple[int | str, int | str]:
@@ -206,8 +239,13 @@ def hold_token(deployment: Object) -> str:
     surge, unavailable = _budget_fields(deployment)
     return (
         f"minReadySeconds={spec.get('minReadySeconds', 0)} maxSurge={surge} maxUnavailable={unavailable} "
-        f"type={spec.get('strategy', {}).get('type')} paused={spec.get('paused', False)}"
+        f"type={spec.get('strategy', {}).get('type')} paused={bool(spec.get('paused'))}"
     )
+
+
+def with_paused(mark: Mark, *, paused: bool) -> Mark:
+    """Return a mark for a Deployment that is to be paused, or not."""
+    return mark.model_copy(update={"hold": mark.hold.replace(f"paused={not paused}", f"paused={paused}")})
 
 
 def mark_of(deployment: Object) -> Mark:
@@ -218,6 +256,8 @@ def mark_of(deployment: Object) -> Mark:
 def _foreign(objects: Objects, state: State) -> Foreign | None:
     deployment, template = objects.deployment, objects.deployment["spec"]["template"]
     known = [rs["spec"]["template"] for rs in objects.replicasets]
+    if not is_paused(deployment):  # who resumes it is not held for: it is paused again
+        state = state.but(mark=with_paused(state.mark, paused=False))
     return foreign_template(deployment, template, known, "f:template", state) or foreign_hold(
         deployment, fingerprint(template), hold_token(deployment), _HELD_FIELDS, state
     )

@@ -21,6 +21,9 @@ MAX_BASELINE_BYTES = 200_000  # the API server takes 262,144 for all annotations
 GONE = Observation(replicas=0, old=Side(), new=Side(), asked=Counts(0, 0), template="", gone=True)
 """What is seen of a target that was deleted."""
 
+ADMISSION = "an admission policy or webhook"
+"""Who changed what we wrote, before the API server stored it: it is stored under our own name."""
+
 Fields = dict[str, tuple[str, ...]]
 """The parts of a hold token, by where the API server records who wrote them."""
 
@@ -188,9 +191,20 @@ def foreign_template(found: Object, template: Object, known: list[Object], path:
     now, mark = fingerprint(template), state.mark
     if now in {mark.template, state.baseline.template if state.goal is Goal.BACK else state.wanted.template}:
         return None
+    writers = writers_of(found, (path,))
+    if state.claimed and _wrote_last(writers):
+        return None  # our own write whose answer was lost, and of which the API server made something else
     before = next((each for each in known if fingerprint(each) == mark.template), None)
     what = ", ".join(differences(before, template)) if before else "the pod template"
-    return Foreign(who=latest_of(writers_of(found, (path,))), what=what or "the pod template", template=now)
+    return Foreign(who=latest_of(writers), what=what or "the pod template", template=now)
+
+
+def _wrote_last(writers: list[Object]) -> bool:
+    """Whether the latest of these writes is ours; one of somebody else in the same second is later."""
+    ours = [w.get("time", "") for w in writers if w["manager"] == FIELD_MANAGER]
+    return bool(ours) and max(ours) > max(
+        (w.get("time", "") for w in writers if w["manager"] != FIELD_MANAGER), default=""
+    )
 
 
 def foreign_hold(found: Object, template: str, hold: str, fields: Fields, state: State) -> Foreign | None:
@@ -200,9 +214,14 @@ def foreign_hold(found: Object, template: str, hold: str, fields: Fields, state:
         return None
     changed = [after for was, after in zip(mark.hold.split(), hold.split(), strict=True) if was != after]
     writers = writers_of(found, *(fields[c.partition("=")[0]] for c in changed))
-    if not changed or {w["manager"] for w in writers} == {FIELD_MANAGER}:
-        return None  # as it was left, or our own write whose answer was lost
-    return Foreign(who=latest_of(writers), what=", ".join(changed), template=template)
+    if not changed:
+        return None
+    who = latest_of(writers)
+    if {w["manager"] for w in writers} == {FIELD_MANAGER}:
+        if found["metadata"].get("generation", 0) != mark.generation:
+            return None  # our own write whose answer was lost
+        who = ADMISSION
+    return Foreign(who=who, what=", ".join(changed), template=template)
 
 
 def writer_of(found: Object, *paths: tuple[str, ...]) -> str | None:

@@ -70,14 +70,16 @@ class Baseline(Frozen):
     notes: dict[str, str | None] = Field(default_factory=dict)
     """What is noted on the new Deployment of the rollout that made its own version."""
 
-    def home(self, pair: Pair) -> Counts:
+    def home(self, pair: Pair, restored: str) -> Counts:
         """Return the counts to go back to, in proportion to R, one thing after the other.
 
-        While the new side runs what it did not run before, all of it goes first.
+        While the new side runs what it did not run before, all of it goes first; ``restored`` is what the API server
+        made of that.
         """
         replicas = pair.replicas
         new = self.new * replicas // (self.old + self.new)
-        if self.template and pair.template != fingerprint(json.loads(self.template)) and pair.counts.new:
+        own = {restored, fingerprint(json.loads(self.template))} if self.template else set[str]()
+        if own and pair.template not in own and pair.counts.new:
             new = 0
         return Counts(replicas - new, new)
 
@@ -100,7 +102,7 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
         old=_side(pair.old, old, counts.old, min_ready_s, _ANY_RESTARTS, now),
         new=new_side if back or written else new_side.model_copy(update={"proven": 0}),
         asked=counts,
-        home=baseline.home(pair) if baseline else counts,
+        home=baseline.home(pair, state.restored) if baseline else counts,
         template=pair.template,
         generation=pair.generation,
         owner=annotations_of(pair.old.deployment).get(OWNER),

@@ -250,7 +250,9 @@ class PartitionLever(ABC):
         numbered = await self._fetch(asked.target)
         found, replicas = numbered.found, replicas_of(numbered.found)
         budget = resolve_budget(asked.rules.strategy, replicas)
-        held, owner = numbered.engaged, annotations_of(found).get(OWNER, "")
+        # Over its own way back a rollout can go forward again.
+        is_back = asked.baseline is not None and BASELINE in annotations_of(found)
+        held, owner = numbered.engaged or is_back, annotations_of(found).get(OWNER, "")
         if not held:
             self._refuse_unsettled(numbered, asked.target)
         refuse_others(owner, asked, held=held)
@@ -325,7 +327,7 @@ class PartitionLever(ABC):
     async def _after(self, asked: WriteInput) -> int:
         """Delete what would block the wanted version, and note whose a version is now that was there before."""
         numbered, wanted = await self._fetch(asked.target), asked.state.wanted.template
-        writes = await self._unblock(numbered, {wanted}, numbered.partition)
+        writes = await self._unblock(numbered, {wanted, numbered.version}, numbered.partition)
         revision = None if self.forgets else numbered.revision(wanted)
         if revision is not None and asked.note is not None:
             note = note_of(revision)
@@ -436,8 +438,14 @@ class PartitionLever(ABC):
             return {"metadata": notes, "spec": self.pinning(asked.rules, seen.replicas, back)}
 
         written = await self._write(asked, now, make)
-        deleted = await self._unblock(await self._fetch(asked.target), {baseline}) if written.done else 0
+        deleted = await self._unblock_back(asked) if written.done else 0
         return written.model_copy(update={"writes": written.writes + kept + deleted})
+
+    async def _unblock_back(self, asked: WriteInput) -> int:
+        """Delete what is broken of other versions than the baseline, and than what the API server made of it."""
+        numbered, state = await self._fetch(asked.target), asked.state
+        made = {numbered.version} - {state.wanted.template, state.mark.template}
+        return await self._unblock(numbered, {state.baseline.template} | made)
 
     async def _kept_back(self, asked: WriteInput, baseline: str) -> int:
         """Keep the version that is taken back, so that its revision can tell why."""

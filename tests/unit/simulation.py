@@ -42,6 +42,9 @@ FAULTS_END_S = 150.0
 LIMIT_S = 4_000.0
 NEVER = float("inf")
 NO_SIDE = Side()
+MIRRORED = "+mirror"
+MOST_WRITES = 10
+"""So many writes a minute, at most, where nothing moves."""
 
 
 class Wrong(AssertionError):
@@ -106,7 +109,11 @@ class Target:
     def check_end(self, outcome: Outcome, state: State, rules: Rules) -> None:
         """Raise what is wrong with where a rollout left it."""
         expected = state.wanted.template if outcome is Outcome.COMPLETED else state.baseline.template
-        if self.mixed or self.template != expected or self.held or self.owner is not None:
+        if self.template == expected + MIRRORED:
+            expected = self.template  # the policy came with the last write: from here its own controller rolls
+        elif self.mixed:
+            raise Wrong(f"{outcome} should leave one version: {self}")
+        if self.template != expected or self.held or self.owner is not None:
             raise Wrong(f"{outcome} should leave {expected} alone: {self}")
 
     def __init__(self, strategy: Strategy, replicas: int, seed: random.Random) -> None:
@@ -114,7 +121,7 @@ class Target:
         self.now = 1_000.0
         self.replicas = replicas
         self.template = "v0"
-        self.quality: dict[str, str] = {"v0": "good"}
+        self.quality: dict[str, str] = {"v0": "good", "v5": "good"}
         self.min_ready_s = seed.choice((0.0, 0.0, 3.0))
         self.held = False
         self.surge, self.unavailable = 1, 0
@@ -136,6 +143,8 @@ class Target:
         self.counts_room = seed.random() < 0.5
         self.startup_s = seed.choice((2.0, 8.0, 20.0))
         self.calm = False
+        self.mirrored_from = seed.uniform(1_000, 1_100) if seed.random() < 0.12 else NEVER
+        """From when on an admission policy changes each template that is written."""
 
     # --- pods and ReplicaSets
 
@@ -426,10 +435,20 @@ class Target:
         return ""
 
     def _write(self, template: str, surge: int, unavailable: int, *, held: bool) -> None:
-        self.template, self.surge, self.unavailable, self.held = template, surge, unavailable, held
+        answered = self.admitted(template)
+        # A policy that arrives in the middle makes a third version; ready pods of the second are not available.
+        altered = answered != template
+        self.template, self.surge, self.unavailable, self.held = answered, surge, unavailable, held
         self.served = self.ready
-        self.lost, self.written_for, self.tampered, self.before_foreign = 0, self.replicas, False, None
+        self.lost, self.written_for, self.tampered, self.before_foreign = 0, self.replicas, altered, None
         self.signed = self.mark
+
+    def admitted(self, template: str) -> str:
+        """Return what the API server makes of a template that is written, or tried."""
+        if self.now < self.mirrored_from or template.endswith(MIRRORED):
+            return template
+        self.quality[template + MIRRORED] = self.quality[template]
+        return template + MIRRORED
 
     def settle(self, rules: Rules, state: State, decision: Decision) -> str:
         """Hold the decided counts, and take back new replicas over them."""
@@ -473,8 +492,9 @@ class Target:
             return str(seen.foreign)
         if seen.old.total if state.goal is Goal.FORWARD else seen.new.total:
             return "not every replica is there yet"
-        self._write(self.template, 1, 0, held=False)
-        self.owner = None
+        before = self.template
+        self._write(before, 1, 0, held=False)
+        self.owner, self.tampered = None, self.template != before  # it rolls by its own budget from here
         return ""
 
 
@@ -616,7 +636,9 @@ class Driver:
 
     def _help(self) -> None:
         state = self.state
-        if state.crowded or state.needs_human:
+        if state.needs_human and self.random.random() < 0.3:
+            self._hear(RetargetTo(by="she", change=Change(images={"server": "v5"})))
+        elif state.crowded or state.needs_human:
             if self.random.random() < 0.3:
                 self._hear(Abort(by="she"))
             self.target.spare_places = None
@@ -639,7 +661,7 @@ class Driver:
     def _step(self, *, faulty: bool) -> None:
         target, dice = self.target, self.random
         self.state = self.state.passing(target.now)
-        if self.state.retarget is not None and self.state.goal is Goal.FORWARD:
+        if self.state.retarget is not None:
             self._retarget(self.state.retarget)
             return
         seen = target.observe(self.rules, self.state)
@@ -682,8 +704,9 @@ class Driver:
             self.state = self.state.but(retarget=None, overrules=False)  # refused: in the middle of another's rollout
             return
         found = self.state.baseline if self.state.claimed or not target.template else Version(template=target.template)
+        wanted = Version(template=target.admitted(version))
         prepared = Prepared(
-            baseline=found, wanted=Version(template=version), replicas=target.replicas, old=target.replicas,
+            baseline=found, wanted=wanted, replicas=target.replicas, old=target.replicas,
             owner=self.state.owner, mark=Mark(template=target.template), demand=Demand(),
         )  # fmt: skip
         before, self.state = self.state, retargeted(self.state, wish, prepared, target.now)
@@ -725,6 +748,7 @@ class Driver:
             self._hear(self._any_message())  # in between the write and its record
         written = Written(done=not problem, why=problem, writes=1, mark=None if problem else target.mark)
         self.state = applied(self.rules, self.state, seen, decision, target.now, written)
+        self._check_writes()
 
     # --- what must hold
 
@@ -745,6 +769,12 @@ class Driver:
             ahead = next_waypoint(self.rules, state, seen.replicas)
             if ahead is not None or not state.verified:
                 raise Wrong(f"finishes before its waypoints and its verification; {self.target}")
+
+    def _check_writes(self) -> None:
+        """Of the writes of a minute few are on a picture that was there before."""
+        minute = [each.what for each in self.state.wrote if each.at > self.target.now - 60]
+        if len(minute) - len(set(minute)) > MOST_WRITES:
+            raise Wrong(f"writes the same again and again: {minute}; {self.target}")
 
     def _check_evidence(self) -> None:
         """Nothing passes by default: each critical gate was asked often enough here, and did not fail too often."""

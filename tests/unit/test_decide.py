@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.budget import Budget, objection, resolve_budget
-from segue.decide import Act, asks_for_room, barrier_at, decide, next_counts, toward
+from segue.decide import Act, asks_for_room, barrier_at, decide, next_counts, repeatable, toward
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.plan import settled
 from segue.room import Demand
@@ -222,6 +222,25 @@ def test_each_case_in_its_order(rules: Rules, state: State, seen: Observation, n
     assert decision.act is act
     assert decision.why
     assert decide(rules, state, seen, now) == decision
+
+
+def test_a_write_without_effect_ends_at_a_person() -> None:
+    """The same write backs off; after some a forward rollout holds, and a way back says that it needs a person."""
+    for begun, act, person in ((MOVING, Act.SCALE, Act.FAIL), (BACK, Act.UNDO, Act.ALARM)):
+        state, seen, now, acts = begun, see(3, 1, ready=3), NOW, list[Act]()
+        while now < NOW + 60:
+            decision = decide(RULES, state, seen, now)
+            acts.append(decision.act)
+            if decision.act is act:
+                state = state.after_answer(repeatable(seen, decision), Mark(), "", now, back=False)
+                continue
+            if decision.act is person:
+                break
+            assert decision.wake_at is not None and decision.wake_at > now
+            now = decision.wake_at
+        assert acts == [act, act, Act.WAIT, act, Act.WAIT, act, person]
+        assert "no effect" in decision.why
+        assert decision.rolls_back is (False if act is Act.SCALE else None)
 
 
 def test_a_wait_says_until_when() -> None:

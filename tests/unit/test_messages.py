@@ -246,3 +246,17 @@ def test_a_long_log_keeps_its_beginning_and_its_end() -> None:
         state = state.noted(number, f"line {number}")
     assert len(state.log) <= 400
     assert (state.log[0].what, state.log[-1].what) == ("line 0", "line 999")
+
+
+def test_another_version_can_be_rolled_over_a_way_back_that_is_stuck() -> None:
+    """A retarget is accepted while the way back needs a person, and refused while it goes on."""
+    back = State(owner="us", claimed=True).going_back(Outcome.ROLLED_BACK, requested("why"), 0.0)
+    wish = RetargetTo(by="she", change=Change(images={"server": "good"}))
+    with pytest.raises(Refused):
+        receive(wish, back, 0.0)
+    stuck = receive(wish, back.after_alarm("no progress", 0.0), 0.0)
+    assert stuck.retarget is not None
+    forward = stuck.after_retarget(Version(template="v2"), 0.0)
+    assert (forward.goal, forward.ending, forward.failure, forward.needs_human) == (
+        Goal.FORWARD, Outcome.COMPLETED, None, False,
+    )  # fmt: skip

@@ -193,7 +193,7 @@ def told(before: State, after: State) -> list[tuple[str, str]]:
 
 def assert_changed(before: State, after: State, fields: dict[str, Any], lines: list[tuple[str, str]]) -> None:
     """Of the whole state, these fields and no others changed."""
-    assert after.but(log=()) == before.but(log=(), **fields)
+    assert after.but(log=(), wrote=()) == before.but(log=(), **fields)
     assert told(before, after) == lines
     assert all(entry.at == NOW for entry in after.log[len(before.log) :])
 
@@ -203,6 +203,40 @@ def test_transition(name: str) -> None:
     before, decision, written, fields, lines = ROWS[name]
     seen = SEEN.model_copy(update={"foreign": FOREIGN if decision.act is Act.HOLD else None})
     assert_changed(before, applied(RULES, before, seen, decision, NOW, written), fields, lines)
+
+
+MIRRORED = Mark(template="v9", hold="3 1", generation=8)
+CHANGED = Written(done=True, writes=1, mark=MIRRORED, altered="spec.image a → mirror/a")
+
+
+def test_what_the_api_server_made_of_the_wanted_version_is_wanted() -> None:
+    """It is told with the field, and a second time a person has to look."""
+    decision = decided(Act.SCALE, counts=COUNTS)
+    once = applied(RULES, STATE, SEEN, decision, NOW, CHANGED)
+    assert (once.wanted.template, once.baseline.template, once.held) == ("v9", "v0", None)
+    assert "mirror/a" in told(STATE, once)[0][1]
+    same = applied(RULES, once, SEEN, decision, NOW, CHANGED)
+    assert same.held is None
+    other = Written(done=True, writes=1, mark=MIRRORED.model_copy(update={"template": "v10"}))
+    again = applied(RULES, once, SEEN, decision, NOW, other)
+    assert again.wanted.template == "v10"
+    assert again.held is not None
+
+
+def test_what_the_api_server_made_of_the_baseline_is_the_baseline() -> None:
+    """The way back ends with it; a message that turns the rollout round in between changes nothing about that."""
+    back = applied(RULES, BACK, SEEN, decided(Act.UNDO), NOW, CHANGED)
+    assert (back.wanted.template, back.baseline.template) == ("v1", "v9")
+    turned = applied(RULES, BACK, SEEN, decided(Act.SCALE, counts=COUNTS), NOW, CHANGED)
+    assert (turned.wanted.template, turned.baseline.template) == ("v9", "v0")
+    kept = applied(RULES, BACK, SEEN, decided(Act.UNDO), NOW, DONE)  # the answer still is the wanted version
+    assert kept.baseline.template == "v0"
+
+
+def test_a_write_without_effect_is_told_the_second_time() -> None:
+    once = applied(RULES, BACK, SEEN, decided(Act.UNDO), NOW, DONE)
+    twice = applied(RULES, once, SEEN, decided(Act.UNDO), NOW, DONE)
+    assert ("warning", "the same write a second time: why") in told(once, twice)
 
 
 def test_every_act_has_a_row() -> None:
