@@ -38,6 +38,11 @@ def annotations_of(found: Object) -> dict[str, str]:
     return annotations
 
 
+def left_of_us(found: Object) -> dict[str, str | None]:
+    """Return what takes our annotations off an object to which they were copied; empty where it has none."""
+    return dict.fromkeys({OWNER, BASELINE} & annotations_of(found).keys())
+
+
 def replicas_of(found: Object) -> int:
     """Return how many replicas a target is told to run."""
     return int(found["spec"].get("replicas", 1))
