@@ -350,9 +350,11 @@ def _ready_counts(rules: Rules, seen: Observation) -> Counts:
     old = _kept_old(seen)
     if seen.home is not None:
         return _within(rules, seen, Counts(old, min(seen.new.ready, seen.replicas)), least=0)
-    # A lever cannot hold the new template with no new replica, nor more new ones than there are replicas.
-    new = min(max(seen.new.ready, seen.replicas - old, 1), seen.replicas)
-    return _within(rules, seen, Counts(old, new), least=1)
+    # A lever cannot hold the new template with no new replica, nor more new ones than there are replicas; but a paused
+    # controller keeps it so where a drop of R left none.
+    least = min(1, seen.asked.new)
+    new = min(max(seen.new.ready, seen.replicas - old, least), seen.replicas)
+    return _within(rules, seen, Counts(old, new), least=least)
 
 
 def _within(rules: Rules, seen: Observation, counts: Counts, least: int) -> Counts:
