@@ -166,7 +166,7 @@ def next_counts(
     """
     old, new = seen.old, seen.new
     # After a change of R the fields on the target say other counts than were meant: they are brought into range.
-    current = _held(budget, seen, max(0, min(seen.asked.old, old.total)), seen.asked.new)
+    current = _held(budget, seen, _kept_old(seen), seen.asked.new)
     expendable = max(0, old.ready + new.proven - budget.floor) + old.spare
     if old.total - expendable > current.old:  # readiness was lost since it was asked: take back what is not gone yet
         back = _held(budget, seen, min(old.total - expendable, budget.replicas), current.new)
@@ -198,6 +198,12 @@ def toward(budget: Budget, order: Order, seen: Observation, barrier: int | None 
     )
     leaving, coming = next_counts(budget._replace(kept=budget.end.new), order, exchanged, keep=keep)
     return Counts(coming, leaving)
+
+
+def _kept_old(seen: Observation) -> int:
+    """Return how many old replicas the target is held at; without a home it cannot be held at more than R again."""
+    kept = max(0, min(seen.asked.old, seen.old.total))
+    return kept if seen.home is not None else min(kept, max(seen.replicas, 0))
 
 
 def _held(budget: Budget, seen: Observation, old: int, new: int) -> Counts:
@@ -373,12 +379,14 @@ def _settled(rules: Rules, state: State, seen: Observation, now: float) -> Decis
 def _ready_counts(rules: Rules, seen: Observation) -> Counts:
     if seen.numbered:
         return Counts(seen.replicas - seen.new.ready, seen.new.ready)
-    old = max(0, min(seen.asked.old, seen.old.total))
+    old = _kept_old(seen)
     if seen.home is not None:
         return _within(rules, seen, Counts(old, min(seen.new.ready, seen.replicas)), least=0)
-    # A lever cannot hold the new template with no new replica, nor more new ones than there are replicas.
-    new = min(max(seen.new.ready, seen.replicas - old, 1), seen.replicas)
-    return _within(rules, seen, Counts(old, new), least=1)
+    # A lever cannot hold the new template with no new replica, nor more new ones than there are replicas; but a paused
+    # controller keeps it so where a drop of R left none.
+    least = min(1, seen.asked.new)
+    new = min(max(seen.new.ready, seen.replicas - old, least), seen.replicas)
+    return _within(rules, seen, Counts(old, new), least=least)
 
 
 def _within(rules: Rules, seen: Observation, counts: Counts, least: int) -> Counts:
@@ -481,7 +489,7 @@ def _draining(rules: Rules, state: State, seen: Observation, now: float) -> Deci
 
 
 def _all_new(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    if state.stopped or not seen.held:
+    if state.stopped or not seen.held or seen.template != state.wanted.template:
         return None
     end = resolve_budget(rules.strategy, seen.replicas).end
     if seen.old.total != end.old or seen.new.proven < end.new or (seen.home is not None and seen.new.total > end.new):

@@ -49,11 +49,11 @@ from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
     ADMISSION,
-    BASELINE,
     GONE,
     OWNER,
     annotations_of,
     check_owner,
+    left_of_us,
     outcome_noted,
     refuse_others,
     replicas_of,
@@ -489,7 +489,7 @@ class DeploymentLever:
         """
         target, writes = asked.target, 0
         for replicaset in replicasets:
-            annotations: dict[str, str | None] = dict.fromkeys({OWNER, BASELINE} & annotations_of(replicaset).keys())
+            annotations = left_of_us(replicaset)
             annotations |= outcome_noted(replicaset, fingerprint(replicaset["spec"]["template"]), asked)
             if annotations:
                 name = replicaset["metadata"]["name"]

@@ -22,7 +22,7 @@ GONE = Observation(replicas=0, old=Side(), new=Side(), asked=Counts(0, 0), templ
 """What is seen of a target that was deleted."""
 
 ADMISSION = "an admission policy or webhook"
-"""Who changed what we wrote, before the API server stored it: it is stored under our own name."""
+"""Who changed what we wrote, before the API server stored it: it does not record who that is."""
 
 Fields = dict[str, tuple[str, ...]]
 """The parts of a hold token, by where the API server records who wrote them."""
@@ -32,6 +32,11 @@ def annotations_of(found: Object) -> dict[str, str]:
     """Return an object's annotations."""
     annotations: dict[str, str] = found["metadata"].get("annotations", {})
     return annotations
+
+
+def left_of_us(found: Object) -> dict[str, str | None]:
+    """Return what takes our annotations off an object to which they were copied; empty where it has none."""
+    return dict.fromkeys({OWNER, BASELINE} & annotations_of(found).keys())
 
 
 def replicas_of(found: Object) -> int:
@@ -216,11 +221,12 @@ def foreign_hold(found: Object, template: str, hold: str, fields: Fields, state:
     writers = writers_of(found, *(fields[c.partition("=")[0]] for c in changed))
     if not changed:
         return None
-    who = latest_of(writers)
-    if {w["manager"] for w in writers} == {FIELD_MANAGER}:
-        if found["metadata"].get("generation", 0) != mark.generation:
+    who, managers = latest_of(writers), {w["manager"] for w in writers}
+    if managers <= {FIELD_MANAGER}:
+        if found["metadata"].get("generation", 0) == mark.generation:
+            who = ADMISSION
+        elif managers:
             return None  # our own write whose answer was lost
-        who = ADMISSION
     return Foreign(who=who, what=", ".join(changed), template=template)
 
 

@@ -123,7 +123,7 @@ class Target:
         self.template = "v0"
         self.quality: dict[str, str] = {"v0": "good", "v5": "good"}
         self.min_ready_s = seed.choice((0.0, 0.0, 3.0))
-        self.held = False
+        self.held = self.paused = False
         self.surge, self.unavailable = 1, 0
         self.owner: str | None = None
         baseline = ReplicaSet("v0", 0, replicas, desired=replicas, maximum=replicas + 1)
@@ -136,7 +136,8 @@ class Target:
         self.served = replicas
         self.written_for = replicas
         self.before_foreign: tuple[Any, ...] | None = None
-        self.tampered = False
+        self.tampered = self.spoiled = False
+        """Whether somebody else changed it; and so that what follows is theirs: a paused controller moves nothing."""
         self.signed: Mark | None = None
         self.spare_places = seed.choice((None, None, 0, 0, 1, 2))
         """Nodes take so many more than R; any number where it is none."""
@@ -209,6 +210,8 @@ class Target:
     def sync(self) -> bool:
         """Do one pass of the Deployment controller; tell whether it did something."""
         self.reconcile_sets()
+        if self.paused:
+            return self._sync_paused()
         if self.resizing:
             self._scale_in_proportion()
             return True
@@ -221,6 +224,41 @@ class Target:
         done = self._grow(newest) or self._shrink(newest)
         self._check(total, ready)
         return done
+
+    def _sync_paused(self) -> bool:
+        """Keep all sizes, as long as they are R + maxSurge together; no set is made for a new template."""
+        newest, total, ready = self.sets.get(self.template), self.total, self.ready
+        if newest is not None:
+            newest.held, newest.let_go = self.held, False
+            if newest.replicas == newest.desired == self.replicas == self._available(newest):
+                for replicaset in self.sets.values():
+                    if replicaset is not newest and replicaset.replicas:
+                        self._resized(replicaset, 0)
+        if self.resizing or self.total != self.replicas + (self.surge if len(self._active) > 1 else 0):
+            self._scale_in_proportion()
+        self._check(total, ready)
+        return self.total != total
+
+    @property
+    def _active(self) -> list[ReplicaSet]:
+        return [s for s in self.sets.values() if s.replicas]
+
+    @property
+    def requested(self) -> Counts:
+        """What the lever's fields request."""
+        return Counts(self.replicas - self.unavailable, self.surge + self.unavailable)
+
+    def unpaused(self, wanted: str) -> bool:
+        """Whether it should be paused and is not."""
+        new = self.sets[wanted].replicas if wanted in self.sets else 0
+        rests = self.total - new <= self.requested.old and self.total == sum(self.requested)
+        return self.held and not self.paused and (rests or self.template != wanted)
+
+    def pause_controller(self, rules: Rules, state: State, decision: Decision) -> str:
+        """Pause the controller once it has taken up a move."""
+        if self.unpaused(state.wanted.template):
+            self.paused = True
+        return ""
 
     def _resized(self, replicaset: ReplicaSet, replicas: int) -> None:
         replicaset.replicas = replicas
@@ -261,7 +299,7 @@ class Target:
         return room < before
 
     def _scale_in_proportion(self) -> None:
-        active = [s for s in self.sets.values() if s.replicas]
+        active = self._active or [max(self.sets.values(), key=lambda s: s.born)]
         if len(active) == 1:
             self._resized(active[0], self.replicas)
             return
@@ -282,7 +320,7 @@ class Target:
             self._resized(replicaset, replicas)
 
     def _check(self, total: int, ready: int) -> None:
-        if self.tampered or self.written_for != self.replicas:
+        if self.spoiled or self.written_for != self.replicas:
             return  # what follows from another's write, or from the drop of R itself, is not ours
         budget = resolve_budget(self.strategy, self.replicas)
         if self.total > total and self.total > budget.ceiling:
@@ -293,8 +331,8 @@ class Target:
     def __str__(self) -> str:
         sets = ", ".join(f"{s.version}: {s.ready}/{s.replicas}{'h' if s.held else ''}" for s in self.sets.values())
         return (
-            f"t={self.now:.0f} R={self.replicas} {self.template} held={self.held} maxSurge={self.surge} "
-            f"maxUnavailable={self.unavailable} lost={self.lost} [{sets}]"
+            f"t={self.now:.0f} R={self.replicas} {self.template} held={self.held} paused={self.paused} "
+            f"maxSurge={self.surge} maxUnavailable={self.unavailable} lost={self.lost} [{sets}]"
         )
 
     # --- faults
@@ -317,6 +355,7 @@ class Target:
         elif luck < 0.15 and self.before_foreign is None:
             self.before_foreign = (self.template, self.surge, self.unavailable)
             self.tampered = True
+            self.spoiled = self.spoiled or not self.paused or luck >= 0.145
             if luck < 0.145:
                 self.template = "v9"
                 self.quality.setdefault("v9", self.random.choice(("good", "never")))
@@ -324,6 +363,8 @@ class Target:
                 self.surge += 1
         elif luck < 0.18:
             self.take_back()
+        elif luck < 0.19 and self.before_foreign is None:
+            self.paused = False  # somebody resumes it
         elif luck < 0.2:
             self.spare_places = self.random.choice((None, 0, 1, 2))
         for replicaset in self.sets.values():
@@ -362,9 +403,10 @@ class Target:
             replicas=self.replicas,
             old=old_side,
             new=new_side,
-            asked=Counts(self.replicas - self.unavailable, self.surge + self.unavailable)
+            asked=(Counts(old_side.total, new_side.total) if self.paused else self.requested)
             if ours
             else Counts(old_side.total, 0),
+            unpaused=self.unpaused(state.wanted.template),
             template=self.template,
             owner=self.owner,
             held=self.held,
@@ -432,7 +474,15 @@ class Target:
         surge, unavailable = counts.old + counts.new - self.replicas, self.replicas - counts.old
         self._write(state.wanted.template, surge, unavailable, held=True)
         self.owner = state.owner
+        if decision.act is Act.SCALE:
+            self._take_up(rules, state, decision)
         return ""
+
+    def _take_up(self, rules: Rules, state: State, decision: Decision) -> None:
+        """Let the controller take a move up, or some of it, and pause it where it has."""
+        for _ in range(self.random.choice((4, 4, 2, 0))):
+            self.sync()
+        self.pause_controller(rules, state, decision)
 
     def _write(self, template: str, surge: int, unavailable: int, *, held: bool) -> None:
         answered = self.admitted(template)
@@ -441,6 +491,7 @@ class Target:
         self.template, self.surge, self.unavailable, self.held = answered, surge, unavailable, held
         self.served = self.ready
         self.lost, self.written_for, self.tampered, self.before_foreign = 0, self.replicas, altered, None
+        self.paused = self.spoiled = False
         self.signed = self.mark
 
     def admitted(self, template: str) -> str:
@@ -457,6 +508,8 @@ class Target:
         assert decision.counts is not None
         if not problem and newest is not None and newest.replicas > decision.counts.new:
             newest.replicas = decision.counts.new  # not by the controller: its annotations stay
+        if not problem:
+            self._take_up(rules, state, decision)
         return problem
 
     def resize(self, rules: Rules, state: State, decision: Decision) -> str:
@@ -732,7 +785,7 @@ class Driver:
         target, asked = self.target, self.state
         write = {
             Act.SCALE: target.scale, Act.SETTLE: target.settle, Act.RESIZE: target.resize, Act.UNDO: target.undo,
-            Act.FINISH: target.finish,
+            Act.FINISH: target.finish, Act.PAUSE_CONTROLLER: target.pause_controller,
         }[decision.act]  # fmt: skip
         luck = self.random.random() if faulty else 1.0
         if luck < 0.05:
