@@ -8,14 +8,18 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from activities.cluster import Cluster, Expired, Object
+from activities.ended import Gone
 from segue.errors import SegueError
 
 LINGER_S = 60.0
+MAX_GONE = 500
+"""So many removed pods of a namespace are remembered."""
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 log = logging.getLogger(__name__)
@@ -35,6 +39,7 @@ class NamespaceWatch:
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.users = 0
+        self._gone: deque[Gone] = deque(maxlen=MAX_GONE)
 
     def start(self) -> None:
         """Begin to list and watch."""
@@ -66,14 +71,22 @@ class NamespaceWatch:
         """Return all objects of a kind as last seen."""
         return list(self._objects[kind].values())
 
+    @property
+    def gone(self) -> list[Gone]:
+        """Return the latest pods that were removed: some controllers remove one in the moment after it ended."""
+        return list(self._gone)
+
     def owned(self, kind: str, owners: set[str]) -> list[Object]:
         """Return the objects whose controller has one of these uids."""
         return [o for o in self._objects[kind].values() if controller_uid(o) in owners]
 
     def labelled(self, kind: str, selector: str) -> list[Object]:
         """Return the objects that a selector of ``name=value`` and ``name`` matches."""
-        wanted = [part.partition("=") for part in selector.split(",")]
-        return [o for o in self._objects[kind].values() if _matches(o["metadata"].get("labels", {}), wanted)]
+        return [found for found in self._objects[kind].values() if _matches(found, selector)]
+
+    def gone_labelled(self, selector: str) -> list[Gone]:
+        """Return the latest removed pods that such a selector matches."""
+        return [each for each in self._gone if _matches(each.pod, selector)]
 
     async def changed(self, timeout_s: float) -> None:
         """Return at the next change, or after ``timeout_s``."""
@@ -130,7 +143,9 @@ class NamespaceWatch:
         async for event, found in self._cluster.watch(kind, self.namespace, version):
             version = found["metadata"]["resourceVersion"]
             if event == "DELETED":
-                objects.pop(found["metadata"]["name"], None)
+                removed = objects.pop(found["metadata"]["name"], found)
+                if kind == "pods":
+                    self._gone.append(Gone(removed, time.time()))
             elif event != "BOOKMARK":
                 objects[found["metadata"]["name"]] = found
             self._up(kind)
@@ -182,7 +197,9 @@ class Watches:
         self._open.clear()
 
 
-def _matches(labels: dict[str, str], wanted: list[tuple[str, str, str]]) -> bool:
+def _matches(found: Object, selector: str) -> bool:
+    labels = found["metadata"].get("labels", {})
+    wanted = [part.partition("=") for part in selector.split(",")]
     return all(name in labels and (not equals or labels[name] == value) for name, equals, value in wanted)
 
 

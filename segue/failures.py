@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 
+from segue import hindrance
 from segue.gates.serving import bounded
 from segue.observation import Cause, Problem
 from segue.replica import ContainerFacts, Replica
@@ -26,6 +27,12 @@ _WRAPPING = re.compile(
 OOM_KILLED = "OOMKilled"
 """A container's reason of having ended: for lack of memory."""
 _CONFIGURATION = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_FINAL = re.compile(
+    r'(?:secret|configmap) "[^"]*" not found|couldn\'t find key|non-existent config key|runAsNonRoot|no command specified'
+    r"|executable file not found|no such file or directory|permission denied",
+    re.IGNORECASE,
+)
+"""What a kubelet says of a container that cannot be made as long as nobody changes anything; all else may pass."""
 
 
 def diagnose(replica: Replica, max_restarts: int) -> Problem | None:
@@ -37,6 +44,9 @@ def diagnose(replica: Replica, max_restarts: int) -> Problem | None:
         problem = _container_problem(container, max_restarts)
         if problem is not None:
             return problem.model_copy(update={"replica": replica.name})
+    if replica.ready_since is None and (hindered := hindrance.reason(replica)):
+        cause = Cause.UNSCHEDULABLE if replica.gates else Cause.NODE
+        return Problem(cause=cause, message=hindered, replica=replica.name)
     if replica.unschedulable:
         return Problem(cause=Cause.UNSCHEDULABLE, message=replica.unschedulable, replica=replica.name)
     if replica.ready_since is None:
@@ -52,7 +62,7 @@ def _container_problem(seen: ContainerFacts, max_restarts: int) -> Problem | Non
         (seen.ended == OOM_KILLED, Cause.OUT_OF_MEMORY, _outgrown(seen), too_often),
         (seen.waiting in _IMAGE_HOPELESS, Cause.IMAGE_PULL, unpulled, True),
         (seen.waiting in _IMAGE_TRYING, Cause.IMAGE_PULL, unpulled, _is_final(seen.waiting_message)),
-        (seen.waiting in _CONFIGURATION, Cause.CONFIGURATION, said, True),
+        (seen.waiting in _CONFIGURATION, Cause.CONFIGURATION, said, bool(_FINAL.search(seen.waiting_message))),
         (seen.waiting == "CrashLoopBackOff", Cause.CRASH_LOOP, f"{seen.name} {_exit(seen)}", too_often),
         (too_often, Cause.RESTARTED, f"{seen.name} {_exit(seen)}", True),
     )
@@ -99,6 +109,14 @@ def _with(problem: Problem, more: str) -> Problem:
 def _exit(seen: ContainerFacts) -> str:
     code = "" if seen.exit_code is None else f" with exit code {seen.exit_code}"
     return f"ended{code} and was restarted {seen.restarts} time{'s' if seen.restarts != 1 else ''}"
+
+
+def unplaced_why(replicas: Iterable[Replica]) -> str:
+    """Return the scheduler's word on the first replica that finds no node, with its name; empty without one."""
+    found = min((r for r in replicas if r.unschedulable), key=lambda r: r.name, default=None)
+    if found is None:
+        return ""
+    return str(Problem(cause=Cause.UNSCHEDULABLE, message=found.unschedulable, replica=found.name))
 
 
 def worst(problems: Iterable[Problem | None]) -> Problem | None:

@@ -30,12 +30,16 @@ class Cause(StrEnum):
     IMAGE_PULL = "ImagePull"
     CRASH_LOOP = "CrashLoop"
     OUT_OF_MEMORY = "OutOfMemory"
+    ENDED = "Ended"
+    """Its pods end: they are evicted, or rejected by the kubelet."""
     UNSCHEDULABLE = "Unschedulable"
     SERVING = "Serving"
     """It says that it is ready, and does not answer as it should."""
     LOADING = "Loading"
     """It loads its models, or cannot."""
     UNREADY = "Unready"
+    NODE = "Node"
+    """Its node does not answer."""
     RESTARTED = "Restarted"
     CONFIGURATION = "Configuration"
     DEADLINE = "Deadline"
@@ -156,6 +160,17 @@ class Observation(Frozen):
     """Replicas that are there and that the scheduler finds no node for."""
     unplaced_since: float = 0.0
     """When the first of them was tried: seconds since the epoch."""
+    unplaced_why: str = ""
+    """The scheduler's word on one of them, with its name."""
+    hindered: int = 0
+    """Replicas of the side that is brought up which cannot become ready for what is no matter of their version."""
+    hindrance: str = ""
+    """What is in the way of them, or of the other side: a scheduling gate, a lost node. Empty where nothing is."""
+    freed_by: float = 0.0
+    """When stopping replicas of the side that is left have set free what they hold: seconds since the epoch.
+
+    In the future while the other side waits for that.
+    """
     room: int | None = None
     """How many more replicas find a place; none where that is not known, or was not asked."""
     room_why: str = ""
