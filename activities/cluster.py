@@ -63,6 +63,7 @@ class Cluster:
             "horizontalpodautoscalers": autoscaling.list_namespaced_horizontal_pod_autoscaler_without_preload_content,
             "services": self._core.list_namespaced_service_without_preload_content,
             "resourcequotas": self._core.list_namespaced_resource_quota_without_preload_content,
+            "persistentvolumeclaims": self._core.list_namespaced_persistent_volume_claim_without_preload_content,
         }
         self._gets: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "services": self._core.read_namespaced_service_without_preload_content,
@@ -90,6 +91,7 @@ class Cluster:
         self._lists_everywhere: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "nodes": self._core.list_node_without_preload_content,
             "pods": self._core.list_pod_for_all_namespaces_without_preload_content,
+            "priorityclasses": client.SchedulingV1Api(api).list_priority_class_without_preload_content,
         }
 
     @classmethod

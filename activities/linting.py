@@ -16,6 +16,7 @@ from segue.contract import Prepared, PrepareInput
 from segue.errors import NotAllowed, NotFound, Unreachable
 from segue.lint import lint
 from segue.lint.facts import NEEDS, Facts
+from segue.lint.room import may_preempt
 from segue.lint.start import refuse_errors
 from segue.lint.target import Judged
 from segue.spec import Change, DeploymentTarget, Metadata, PairTarget, Rollout, Spec, Target, Way
@@ -32,6 +33,8 @@ class Around(NamedTuple):
     own_pods: Sequence[Object] = ()
     nodes: Sequence[Object] = ()
     all_pods: Sequence[Object] = ()
+    claims: Sequence[Object] = ()
+    priorities: Sequence[Object] = ()
 
 
 async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
@@ -62,7 +65,10 @@ async def linted(cluster: Cluster, lever: Lever, asked: PrepareInput, prepared: 
     if not asked.change.goes_back and prepared.wanted.template != prepared.baseline.template:
         refuse_errors(found)
     counted = prepared.model_copy(update={"linted": found, "warnings": (*prepared.warnings, *_tight(facts, asked))})
-    return counted.model_copy(update={"demand": facts.pods[0].demand}) if _is_led(asked.target) else counted
+    if not _is_led(asked.target):
+        return counted
+    preempts = any(may_preempt(facts, pods) for pods in facts.pods)
+    return counted.model_copy(update={"demand": facts.pods[0].demand.model_copy(update={"preempts": preempts})})
 
 
 def _is_led(target: Target) -> bool:
@@ -103,6 +109,8 @@ async def facts_in(
             reading.items("pods", selector_of({"spec": {"selector": judged.selector}})),
             reading.everywhere("nodes"),
             reading.everywhere("pods", ALIVE),
+            reading.items(NEEDS.claims) if _mounts_claims(judged) else _nothing(),
+            reading.everywhere(NEEDS.priorities, unknown=NEEDS.priorities),
         )
     )
     return facts_of(judged, rollout, around, reading.unknown)
@@ -118,8 +126,29 @@ def facts_of(judged: Judged, rollout: Rollout | None, around: Around, unknown: M
         autoscalers=[as_before(each) for each in around.autoscalers],
         nodes=nodes_of(around.nodes, around.all_pods),
         quotas=quotas_of(around.quotas),
+        priorities=_priorities(around, unknown),
+        claims=around.claims,
         unknown={**unknown, **({NEEDS.template: judged.untried} if judged.untried else {})},
     )
+
+
+def _mounts_claims(judged: Judged) -> bool:
+    return any("persistentVolumeClaim" in v for pods in judged.pods for v in pods.spec.get("volumes", []))
+
+
+async def _nothing() -> list[Object]:
+    return []
+
+
+def _priorities(around: Around, unknown: Mapping[str, str]) -> dict[str, int]:
+    """Return the values of priority classes by name: also those that only running pods tell."""
+    own = [pod["spec"] for pod in around.own_pods]
+    told = {spec.get("priorityClassName", ""): spec["priority"] for spec in own if "priority" in spec}
+    default = {} if NEEDS.priorities in unknown else {"": 0}
+    for each in around.priorities:
+        told[each["metadata"]["name"]] = each["value"]
+        default |= {"": each["value"]} if each.get("globalDefault") else {}
+    return {**told, **default}
 
 
 class _Reading:
@@ -134,13 +163,13 @@ class _Reading:
         found = await self.allowed(kind, self.cluster.list(kind, self.namespace, selector))
         return found["items"] if found else []
 
-    async def everywhere(self, kind: str, fields: str = "") -> list[Object]:
-        """List objects of the cluster; both kinds are needed to know the nodes."""
+    async def everywhere(self, kind: str, fields: str = "", unknown: str = NEEDS.nodes) -> list[Object]:
+        """List objects of the cluster; both nodes and pods are needed to know the nodes."""
         try:
             async with asyncio.timeout(READ_S):
-                found = await self.allowed(NEEDS.nodes, self.cluster.list_everywhere(kind, fields))
+                found = await self.allowed(unknown, self.cluster.list_everywhere(kind, fields))
         except (Unreachable, TimeoutError):
-            self.unknown[NEEDS.nodes] = f"{kind} of the cluster could not be read within {READ_S:g} s"
+            self.unknown[unknown] = f"{kind} of the cluster could not be read within {READ_S:g} s"
             return []
         return found["items"] if found else []
 

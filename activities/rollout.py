@@ -206,7 +206,9 @@ class Activities:
         if asked.state.demand is None:
             return seen
         room = await self._rooms.count(asked.target.namespace, asked.state.demand, BEAT_S)
-        return None if room is None else seen.model_copy(update={"room": room.more, "room_why": room.why})
+        if room is None:
+            return None
+        return seen.model_copy(update={"room": room.more, "room_why": room.why, "can_pend": room.can_pend})
 
     @_defined(contract.VERIFY)
     async def verify(self, asked: VerifyInput) -> Verified:

@@ -208,12 +208,23 @@ def _next_step(rules: Rules, state: State, seen: Observation, now: float) -> tup
     if fits is None or sum(counts) <= fits:
         return counts, None
     surge = max(0, min(budget.surge, fits - seen.replicas))
-    if not surge and not budget.unavailable and seen.room is None and not seen.unplaced:
-        return counts, None  # it is long ago that there was none: it is tried again
+    if not surge and not budget.unavailable and not seen.unplaced:
+        if seen.room is None:
+            return counts, None  # it is long ago that there was none: it is tried again
+        surge = min(budget.surge, _pending(state, seen))
     narrow = budget._replace(surge=surge, step=rules.strategy.step or max(1, surge + budget.unavailable))
     narrowed = toward(narrow, order if surge else Order.SCALE_IN_PRIORITY, seen, barrier, keep=keep)
     # Where readiness was lost, what is asked for cannot always be taken back: then it stays as it is.
     return (seen.asked if objection(budget, seen, narrowed) else narrowed), fits
+
+
+def _pending(state: State, seen: Observation) -> int:
+    """Return how many replicas to add though they find no place: an autoscaler of nodes acts on a pending pod.
+
+    None where the pod could not be made, or would push a ready replica from its node.
+    """
+    preempts = state.demand is not None and state.demand.preempts
+    return int(seen.can_pend and not preempts)
 
 
 def _is_superseded(state: State, seen: Observation) -> bool:
@@ -432,8 +443,13 @@ def _hindered(rules: Rules, state: State, seen: Observation, now: float) -> str:
     unproven = seen.new.total - seen.new.proven
     if not seen.hindrance or not seen.held or unproven > seen.unplaced + seen.hindered:
         return ""
-    moves = not seen.autonomous and _next_step(rules, state, seen, now)[0] != seen.asked
-    return "" if moves else seen.hindrance
+    if seen.autonomous:
+        return seen.hindrance
+    end, ahead = resolve_budget(rules.strategy, seen.replicas).end, next_waypoint(rules, state, seen.replicas)
+    arrived = unproven == 0 and seen.old.total <= (end.old if ahead is None else seen.asked.old)
+    goes_on = arrived and seen.new.total >= (end.new if ahead is None else ahead[1])
+    moves = _next_step(rules, state, seen, now)[0] != seen.asked
+    return "" if goes_on or moves else seen.hindrance
 
 
 def _lacking(seen: Observation) -> str:
@@ -628,9 +644,7 @@ def _blocked(state: State) -> bool:
 
 
 def _deadline_at(rules: Rules, state: State, seen: Observation) -> float:
-    began = max(
-        state.progress_at, seen.progress_at, seen.seen_since, seen.freed_by, held_until(rules.strategy, state)
-    )
+    began = max(state.progress_at, seen.progress_at, seen.seen_since, seen.freed_by, held_until(rules.strategy, state))
     return began + rules.readiness.deadline.total_seconds()
 
 

@@ -28,8 +28,8 @@ OOM_KILLED = "OOMKilled"
 """A container's reason of having ended: for lack of memory."""
 _CONFIGURATION = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _FINAL = re.compile(
-    r'(?:secret|configmap) "[^"]*" not found|couldn\'t find key|non-existent config key|runAsNonRoot|no command specified'
-    r"|executable file not found|no such file or directory|permission denied",
+    r'(?:secret|configmap) "[^"]*" not found|couldn\'t find key|non-existent config key|runAsNonRoot'
+    r"|no command specified|executable file not found|no such file or directory|permission denied",
     re.IGNORECASE,
 )
 """What a kubelet says of a container that cannot be made as long as nobody changes anything; all else may pass."""

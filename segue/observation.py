@@ -175,6 +175,8 @@ class Observation(Frozen):
     """How many more replicas find a place; none where that is not known, or was not asked."""
     room_why: str = ""
     """What the next one lacks."""
+    can_pend: bool = False
+    """Whether the room was counted, and a pod that finds no place can be made: no quota refuses it."""
     leaving: int = 0
     """Replicas that were told to stop, and have not ended."""
     leaving_since: float = 0.0

@@ -112,12 +112,14 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
         foreign=_foreign(pair, state),
         problem=judged(rising, _ended(pair, back=back), restarts, state.began_at),
         progress_at=max(
-            (*(at for at in since if at + min_ready_s <= now), *(p.placed_late_at for p in rising)), default=0
+            (*(at for at in since if at + min_ready_s <= now), *(p.placed_late_at for p in rising)), default=0.0
         ),
         unplaced=len(unplaced),
         unplaced_since=min(unplaced, default=0.0),
         unplaced_why=unplaced_why((*old, *new)),
-        freed_by=freed_by(_pods(pair), _removed(pair, back=back), waits=any(p.unschedulable for p in rising)),
+        freed_by=freed_by(
+            _pods(pair), _removed(pair, back=back), waits=any(p.unplaced_since is not None for p in rising)
+        ),
         **hindrance_of(new if back else old, rising)._asdict(),
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
