@@ -10,16 +10,17 @@ from activities.cluster import Cluster, Object, connected
 from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.levers.ownership import selector_of
+from activities.levers.pods import named_ports
 from activities.room import ALIVE, READ_S, nodes_of, quotas_of
 from segue.budget import foresee
 from segue.contract import Prepared, PrepareInput
-from segue.errors import NotAllowed, NotFound, Unreachable
+from segue.errors import NotAllowed, NotFound, Refused, Unreachable
 from segue.lint import lint
 from segue.lint.facts import NEEDS, Facts
 from segue.lint.room import may_preempt
 from segue.lint.start import refuse_errors
-from segue.lint.target import Judged
-from segue.spec import Change, DeploymentTarget, Metadata, PairTarget, Rollout, Spec, Target, Way
+from segue.lint.target import KINDS, Judged
+from segue.spec import Change, DeploymentTarget, Metadata, PairTarget, Rollout, Rules, Spec, Target, Way
 
 _DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})$")
 
@@ -61,6 +62,7 @@ async def linted(cluster: Cluster, lever: Lever, asked: PrepareInput, prepared: 
     # By another strategy the same version goes on: it is there, and a patch could not be tried on it again.
     change = asked.change if asked.wanted is None else None
     facts = await facts_in(cluster, lever, asked.target, _rollout_of(asked), change)
+    _refuse_ports(asked.rules, facts)
     found = lint(facts, asked.accept)
     if not asked.change.goes_back and prepared.wanted.template != prepared.baseline.template:
         refuse_errors(found)
@@ -69,6 +71,23 @@ async def linted(cluster: Cluster, lever: Lever, asked: PrepareInput, prepared: 
         return counted
     preempts = any(may_preempt(facts, pods) for pods in facts.pods)
     return counted.model_copy(update={"demand": facts.pods[0].demand.model_copy(update={"preempts": preempts})})
+
+
+def _refuse_ports(rules: Rules, facts: Facts) -> None:
+    """Refuse checks of a named port that no container of the wanted version has.
+
+    Raises:
+        Refused: naming the field. Not for the pods of an operator, which may add containers.
+    """
+    serving, loads = rules.serving, rules.load_failures
+    asked = {"spec.serving.port": serving and serving.port, "spec.loadFailures.port": loads and loads.port}
+    if facts.target.kind not in KINDS or NEEDS.template in facts.unknown:
+        return
+    named = dict(named_ports(facts.pods[0].spec))
+    for field, port in asked.items():
+        if isinstance(port, str) and port not in named:
+            fix = f"use one of: {', '.join(sorted(named)) or 'none has a name'}; or write its number"
+            raise Refused("is the name of no container's port", field=field, value=port, fix=fix)
 
 
 def _is_led(target: Target) -> bool:

@@ -27,6 +27,8 @@ _WRAPPING = re.compile(
 OOM_KILLED = "OOMKilled"
 """A container's reason of having ended: for lack of memory."""
 _CONFIGURATION = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_REFUSED_FOR_GOOD = re.compile(r"violates PodSecurity|(?:maximum|minimum) \S+ usage per")
+"""Pod Security and a LimitRange."""
 _FINAL = re.compile(
     r'(?:secret|configmap) "[^"]*" not found|couldn\'t find key|non-existent config key|runAsNonRoot'
     r"|no command specified|executable file not found|no such file or directory|permission denied",
@@ -97,6 +99,11 @@ def with_peak(problem: Problem, said: str) -> Problem:
     return _with(problem, f"; {bounded(said)}" if said else "")
 
 
+def with_event(problem: Problem, said: str) -> Problem:
+    """Add what an event says of a volume that the pod waits for."""
+    return _with(problem, f"; {bounded(said)}" if said else "")
+
+
 def with_probe(problem: Problem, said: str) -> Problem:
     """Add what a probe said: the kubelet names it (``Readiness probe failed: ...``)."""
     return _with(problem, f"; {bounded(said)}" if said and said not in problem.message else "")
@@ -109,6 +116,19 @@ def _with(problem: Problem, more: str) -> Problem:
 def _exit(seen: ContainerFacts) -> str:
     code = "" if seen.exit_code is None else f" with exit code {seen.exit_code}"
     return f"ended{code} and was restarted {seen.restarts} time{'s' if seen.restarts != 1 else ''}"
+
+
+def unmade(said: str) -> Problem | None:
+    """Return what it means that a controller cannot make a pod, by the API server's answer; None for an empty one.
+
+    What admission refuses by the pod's own fields is refused for ever; a quota, or a webhook that is away, may let it
+    pass later.
+    """
+    if not said:
+        return None
+    final = bool(_REFUSED_FOR_GOOD.search(said))
+    cause = Cause.CONFIGURATION if final else Cause.DEADLINE
+    return Problem(cause=cause, message=f"no pod can be made: {said}", hopeless=final)
 
 
 def unplaced_why(replicas: Iterable[Replica]) -> str:

@@ -25,14 +25,17 @@ class Counts(NamedTuple):
 
 
 class Cause(StrEnum):
-    """Why a new replica, or a rollout, fails."""
+    """Why a new replica, or a rollout, fails: the most telling first.
+
+    One that has a place and is not ready tells more of its version than one that has none.
+    """
 
     IMAGE_PULL = "ImagePull"
     CRASH_LOOP = "CrashLoop"
     OUT_OF_MEMORY = "OutOfMemory"
     ENDED = "Ended"
     """Its pods end: they are evicted, or rejected by the kubelet."""
-    UNSCHEDULABLE = "Unschedulable"
+    CONFIGURATION = "Configuration"
     SERVING = "Serving"
     """It says that it is ready, and does not answer as it should."""
     LOADING = "Loading"
@@ -40,8 +43,8 @@ class Cause(StrEnum):
     UNREADY = "Unready"
     NODE = "Node"
     """Its node does not answer."""
+    UNSCHEDULABLE = "Unschedulable"
     RESTARTED = "Restarted"
-    CONFIGURATION = "Configuration"
     DEADLINE = "Deadline"
     GATE = "Gate"
     REJECTED = "Rejected"
@@ -199,6 +202,8 @@ class Version(Frozen):
 
     template: str
     images: dict[str, str] = Field(default_factory=dict)
+    sidecars: dict[str, str] = Field(default_factory=dict)
+    """Images of the init containers that run as long as the pod."""
 
     def __str__(self) -> str:
-        return ", ".join(f"{c}={i}" for c, i in sorted(self.images.items())) or self.template
+        return ", ".join(f"{c}={i}" for c, i in sorted({**self.images, **self.sidecars}.items())) or self.template

@@ -20,10 +20,10 @@ from activities.levers.pods import freed_by, is_active, read_replica, told_to_st
 from activities.levers.template import fingerprint, version_of
 from activities.watching import NamespaceWatch, controller_uid
 from segue.ended import judged
-from segue.failures import unplaced_why
+from segue.failures import unmade, unplaced_why
 from segue.hindrance import hindrance_of
 from segue.history import Revision
-from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side
+from segue.observation import Counts, Foreign, Observation, Problem, Side
 from segue.replica import Ended, Pods, Replica
 from segue.spec import Rules
 from segue.state import Goal, Mark, State
@@ -58,8 +58,8 @@ class _Set(NamedTuple):
     """How many the controller counts as available; it removes others first, the oldest ReplicaSet's before all."""
 
     @property
-    def problems(self) -> list[Problem]:
-        return [Problem(cause=Cause.DEADLINE, message=f"no pod can be made: {self.unmade}")] if self.unmade else []
+    def problem(self) -> Problem | None:
+        return unmade(self.unmade)
 
     @property
     def ready(self) -> int:
@@ -137,7 +137,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         owner=annotations_of(deployment).get(OWNER),
         held=is_held(deployment),
         foreign=_foreign(objects, state),
-        problem=judged(rising, ended, restarts, state.began_at, *(problem for s in coming for problem in s.problems)),
+        problem=judged(rising, ended, restarts, state.began_at, *(s.problem for s in coming)),
         progress_at=max((*proven_times, *(p.placed_late_at for p in rising)), default=0.0),
         unplaced=len(unplaced),
         unplaced_since=min(unplaced, default=0.0),

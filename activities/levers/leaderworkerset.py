@@ -133,9 +133,11 @@ class LeaderWorkerSetLever(PartitionLever):
     def version(self, template: Object) -> Version:
         """Return the version: the images of leader and workers, the leader's where names are the same."""
         images: dict[str, str] = {}
+        sidecars: dict[str, str] = {}
         for each in reversed(self.pod_templates(template)):
             images |= version_of(each).images
-        return Version(template=fingerprint(template), images=images)
+            sidecars |= version_of(each).sidecars
+        return Version(template=fingerprint(template), images=images, sidecars=sidecars)
 
     def changed(self, start: Object, found: Object, change: Change) -> Object:
         """Return the wanted template: named changes wherever a container is called so, or a JSON merge patch."""

@@ -8,14 +8,14 @@ from pydantic import Field
 
 from activities.cluster import FIELD_MANAGER, Object
 from activities.ended import Gone
-from activities.levers.deployment_reading import Objects, ended_of
+from activities.levers.deployment_reading import Objects, ended_of, read_set
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, latest_of, replicas_of, writers_of
 from activities.levers.pods import freed_by, is_active, read_replica, told_to_stop_at
 from activities.levers.template import fingerprint
 from segue.ended import judged
 from segue.failures import unplaced_why
 from segue.hindrance import hindrance_of
-from segue.observation import Counts, Foreign, Frozen, Observation, Side
+from segue.observation import Counts, Foreign, Frozen, Observation, Problem, Side
 from segue.replica import Ended, Pods, Replica
 from segue.spec import Rules
 from segue.state import Goal, Mark, State
@@ -110,7 +110,7 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
         owner=annotations_of(pair.old.deployment).get(OWNER),
         held=baseline is not None,
         foreign=_foreign(pair, state),
-        problem=judged(rising, _ended(pair, back=back), restarts, state.began_at),
+        problem=judged(rising, _ended(pair, back=back), restarts, state.began_at, *_unmade(pair, back=back)),
         progress_at=max(
             (*(at for at in since if at + min_ready_s <= now), *(p.placed_late_at for p in rising)), default=0.0
         ),
@@ -150,6 +150,13 @@ def _removed(pair: Pair, *, back: bool) -> Sequence[Gone]:
     """Return the latest pods of the side that is left which were removed."""
     left = pair.new if back else pair.old
     return left.gone if left else ()
+
+
+def _unmade(pair: Pair, *, back: bool) -> list[Problem | None]:
+    """Return why no pod of the side that is brought up can be made."""
+    objects = pair.old if back else pair.new
+    sets = [rs for rs in objects.replicasets if rs["spec"].get("replicas")] if objects else []
+    return [read_set(rs, []).problem for rs in sets]
 
 
 def _ended(pair: Pair, *, back: bool) -> tuple[Ended, ...]:

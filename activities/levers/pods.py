@@ -5,6 +5,7 @@ from typing import Any
 
 from activities.cluster import Object
 from activities.ended import Gone, seconds_of
+from activities.levers.template import sidecars_of
 from segue.replica import ContainerFacts, Replica
 
 DRAINING = "Draining"
@@ -83,7 +84,7 @@ def read_replica(pod: Object, version: str) -> Replica:
         first=goes_first(pod),
         uid=pod["metadata"].get("uid", ""),
         address=pod.get("status", {}).get("podIP", ""),
-        ports=tuple(_ports(pod)),
+        ports=tuple(named_ports(pod.get("spec", {}))),
         started_at=seconds_of(started) if (started := pod.get("status", {}).get("startTime")) else None,
         gates=tuple(gate["name"] for gate in gates),
         node=pod.get("spec", {}).get("nodeName", ""),
@@ -109,17 +110,12 @@ def _placed_late_at(pod: Object, scheduled: Object) -> float:
     return placed_at if placed_at > seconds_of(pod["metadata"].get("creationTimestamp")) + _SCHEDULING_S else 0.0
 
 
-def _ports(pod: Object) -> Iterator[tuple[str, int]]:
-    for container in serving_containers(pod.get("spec", {})):
+def named_ports(spec: Object) -> Iterator[tuple[str, int]]:
+    """Yield the named ports of the containers that run as long as the pod: of native sidecars too."""
+    for container in (*spec.get("containers", []), *sidecars_of(spec)):
         for port in container.get("ports", []):
             if "name" in port:
                 yield port["name"], port["containerPort"]
-
-
-def serving_containers(spec: Object) -> list[Object]:
-    """Return the containers that run as long as the pod; native sidecars stand among the init containers."""
-    sidecars = [c for c in spec.get("initContainers", []) if c.get("restartPolicy") == "Always"]
-    return [*spec.get("containers", []), *sidecars]
 
 
 def _containers(pod: Object) -> Iterator[ContainerFacts]:
