@@ -4,8 +4,10 @@ import asyncio
 import builtins
 import json
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Self, cast
 from urllib.parse import quote
@@ -23,8 +25,12 @@ SILENCE_S = 150.0
 POD_CONNECTIONS = 32
 MAX_LOG_BYTES = 16_384
 _PATCHES: dict[str, Any] = {"field_manager": FIELD_MANAGER, "_request_timeout": REQUEST_TIMEOUT_S}
+POD_SECURITY = "would violate PodSecurity"
+"""In a warning of the API server: what a template makes, Pod Security refuses where it is enforced."""
 _STRATEGIC = "application/strategic-merge-patch+json"
 _MERGE = "application/merge-patch+json"
+_WARNING = re.compile(r'299 \S+ "(.*)"$', re.DOTALL)
+"""RFC 7234, 5.5: code, agent and text."""
 
 Object = dict[str, Any]
 
@@ -57,6 +63,7 @@ class Cluster:
             "horizontalpodautoscalers": autoscaling.list_namespaced_horizontal_pod_autoscaler_without_preload_content,
             "services": self._core.list_namespaced_service_without_preload_content,
             "resourcequotas": self._core.list_namespaced_resource_quota_without_preload_content,
+            "persistentvolumeclaims": self._core.list_namespaced_persistent_volume_claim_without_preload_content,
         }
         self._gets: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "services": self._core.read_namespaced_service_without_preload_content,
@@ -84,6 +91,7 @@ class Cluster:
         self._lists_everywhere: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "nodes": self._core.list_node_without_preload_content,
             "pods": self._core.list_pod_for_all_namespaces_without_preload_content,
+            "priorityclasses": client.SchedulingV1Api(api).list_priority_class_without_preload_content,
         }
 
     @classmethod
@@ -406,8 +414,31 @@ async def _raise_for(response: aiohttp.ClientResponse) -> None:
         raise ApiException(status=response.status, reason=_message(body) or response.reason)
 
 
+_warned: ContextVar[list[str] | None] = ContextVar("warned", default=None)
+
+
+@contextmanager
+def warnings() -> Iterator[list[str]]:
+    """Collect what the API server warns of in its answers (the header Warning) in a block, each once."""
+    collected: list[str] = []
+    token = _warned.set(collected)
+    try:
+        yield collected
+    finally:
+        _warned.reset(token)
+
+
+def _note_warnings(response: aiohttp.ClientResponse) -> None:
+    collected = _warned.get()
+    for header in response.headers.getall("Warning", []) if collected is not None else []:
+        said = _WARNING.match(header)
+        if collected is not None and said and (text := said[1].replace('\\"', '"')) not in collected:
+            collected.append(text)
+
+
 async def _json(response: aiohttp.ClientResponse) -> Object:
     await _raise_for(response)
+    _note_warnings(response)
     found: Object = await response.json()
     return found
 

@@ -10,7 +10,7 @@ import logging
 from activities.cluster import Cluster, Object
 from activities.peaks import Peaks
 from segue.errors import SegueError
-from segue.failures import OOM_KILLED, with_log, with_peak, with_probe
+from segue.failures import OOM_KILLED, with_event, with_log, with_peak, with_probe
 from segue.masking import tail
 from segue.observation import Cause, Observation, Problem
 from segue.replica import ContainerFacts, Replica
@@ -20,6 +20,10 @@ LIMIT_S = 3.5
 _LINES = 10
 _ENDED = {Cause.CRASH_LOOP, Cause.RESTARTED, Cause.OUT_OF_MEMORY}
 _PROBED = {Cause.UNREADY, Cause.RESTARTED, Cause.DEADLINE}
+
+_STARTING = {Cause.UNREADY, Cause.DEADLINE}
+_VOLUMES = ("FailedAttachVolume", "FailedMount")
+"""Reasons of events: a volume cannot be attached to the node, or mounted in the pod."""
 
 _KILLING = {"Liveness", "Startup"}
 """Probes whose failure ends a container."""
@@ -39,6 +43,8 @@ async def explained(
             if problem.cause in _PROBED:
                 kinds = _KILLING if problem.cause is Cause.RESTARTED else _KILLING | {"Readiness"}
                 problem = with_probe(problem, await _probe_said(cluster, namespace, replica, kinds))
+            if problem.cause in _STARTING and replica.ready_since is None:
+                problem = with_event(problem, await _volume_said(cluster, namespace, replica))
             if problem.cause is Cause.OUT_OF_MEMORY:
                 problem = with_peak(problem, await _most_seen(peaks, namespace, replica))
             if problem.cause in _ENDED:
@@ -69,10 +75,21 @@ def _runs_again(container: ContainerFacts) -> bool:
 
 async def _probe_said(cluster: Cluster, namespace: str, replica: Replica, kinds: set[str]) -> str:
     """The latest event of a probe of these kinds that failed: the kubelet's message begins with its kind."""
-    found = await cluster.events(namespace, replica.name, "Unhealthy")
-    own = [e for e in found if e.get("involvedObject", {}).get("uid") == replica.uid]
+    own = await _events(cluster, namespace, replica, "Unhealthy")
     mine = [e for e in own if str(e.get("message", "")).partition(" ")[0] in kinds]
     return str(max(mine, key=_happened)["message"]) if mine else ""
+
+
+async def _volume_said(cluster: Cluster, namespace: str, replica: Replica) -> str:
+    """The latest event of a volume that the pod does not get."""
+    found = [event for reason in _VOLUMES for event in await _events(cluster, namespace, replica, reason)]
+    latest = max(found, key=_happened, default=None)
+    return f"{latest['reason']}: {latest.get('message', '')}" if latest else ""
+
+
+async def _events(cluster: Cluster, namespace: str, replica: Replica, reason: str) -> list[Object]:
+    found = await cluster.events(namespace, replica.name, reason)
+    return [e for e in found if e.get("involvedObject", {}).get("uid") == replica.uid]
 
 
 def _happened(event: Object) -> str:

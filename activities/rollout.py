@@ -11,7 +11,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities import autoscaling
-from activities.cluster import Cluster
+from activities.cluster import POD_SECURITY, Cluster, warnings
 from activities.emptying import Emptyings
 from activities.explaining import explained
 from activities.gates.believing import Believer
@@ -152,14 +152,16 @@ class Activities:
     async def prepare(self, asked: PrepareInput) -> Prepared:
         """Look at the target, let the API server try the change, and lint what it makes."""
         lever = self._levers.of(asked.target)
-        prepared = await lever.prepare(asked)
+        with warnings() as said:
+            prepared = await lever.prepare(asked)
         router = self._routers.of(asked.rules.strategy)
         if router is not None:
             await router.prepare(asked, prepared.owner)
         self._believer.refuse(asked.rules, prepared.wanted)
         await self._own.refuse(asked.target, asked.rules)
         await self._emptyings.refuse(asked.target, asked.rules)
-        told = (*prepared.warnings, *await autoscaling.foretell(self._cluster, asked.target, asked.rules))
+        secure = [each for each in said if POD_SECURITY in each]
+        told = (*prepared.warnings, *secure, *await autoscaling.foretell(self._cluster, asked.target, asked.rules))
         return await linted(self._cluster, lever, asked, prepared.model_copy(update={"warnings": told}))
 
     @_defined(contract.AWAIT_READY)
@@ -219,7 +221,9 @@ class Activities:
         if asked.state.demand is None:
             return seen
         room = await self._rooms.count(asked.target.namespace, asked.state.demand, BEAT_S)
-        return None if room is None else seen.model_copy(update={"room": room.more, "room_why": room.why})
+        if room is None:
+            return None
+        return seen.model_copy(update={"room": room.more, "room_why": room.why, "can_pend": room.can_pend})
 
     @_defined(contract.VERIFY)
     async def verify(self, asked: VerifyInput) -> Verified:

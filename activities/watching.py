@@ -8,11 +8,13 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self
 
 from activities.cluster import Cluster, Object
+from activities.ended import Gone
 from segue.errors import Expired, SegueError
 
 LINGER_S = 60.0
@@ -20,6 +22,8 @@ PULSE_S = 0.5
 """So often a watch notes that this process runs."""
 GAP_S = 2.5
 """A process that did not run for longer was frozen: what it knows is old, and news may wait unread in its streams."""
+MAX_GONE = 500
+"""So many removed pods of a namespace are remembered."""
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 log = logging.getLogger(__name__)
@@ -59,6 +63,7 @@ class NamespaceWatch:
         self._pulse: asyncio.Task[None] | None = None
         self._pulsed = Clocks.now()
         self.users = 0
+        self._gone: deque[Gone] = deque(maxlen=MAX_GONE)
 
     def start(self) -> None:
         """Begin to list and watch."""
@@ -121,14 +126,22 @@ class NamespaceWatch:
         """Return all objects of a kind as last seen."""
         return list(self._objects[kind].values())
 
+    @property
+    def gone(self) -> list[Gone]:
+        """Return the latest pods that were removed: some controllers remove one in the moment after it ended."""
+        return list(self._gone)
+
     def owned(self, kind: str, owners: set[str]) -> list[Object]:
         """Return the objects whose controller has one of these uids."""
         return [o for o in self._objects[kind].values() if controller_uid(o) in owners]
 
     def labelled(self, kind: str, selector: str) -> list[Object]:
         """Return the objects that a selector of ``name=value`` and ``name`` matches."""
-        wanted = [part.partition("=") for part in selector.split(",")]
-        return [o for o in self._objects[kind].values() if _matches(o["metadata"].get("labels", {}), wanted)]
+        return [found for found in self._objects[kind].values() if _matches(found, selector)]
+
+    def gone_labelled(self, selector: str) -> list[Gone]:
+        """Return the latest removed pods that such a selector matches."""
+        return [each for each in self._gone if _matches(each.pod, selector)]
 
     async def changed(self, timeout_s: float) -> None:
         """Return at the next change, or after ``timeout_s``."""
@@ -185,7 +198,9 @@ class NamespaceWatch:
         async for event, found in self._cluster.watch(kind, self.namespace, version):
             version = found["metadata"]["resourceVersion"]
             if event == "DELETED":
-                objects.pop(found["metadata"]["name"], None)
+                removed = objects.pop(found["metadata"]["name"], found)
+                if kind == "pods":
+                    self._gone.append(Gone(removed, time.time()))
             elif event != "BOOKMARK":
                 objects[found["metadata"]["name"]] = found
             self._up(kind)
@@ -237,7 +252,9 @@ class Watches:
         self._open.clear()
 
 
-def _matches(labels: dict[str, str], wanted: list[tuple[str, str, str]]) -> bool:
+def _matches(found: Object, selector: str) -> bool:
+    labels = found["metadata"].get("labels", {})
+    wanted = [part.partition("=") for part in selector.split(",")]
     return all(name in labels and (not equals or labels[name] == value) for name, equals, value in wanted)
 
 

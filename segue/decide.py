@@ -250,12 +250,23 @@ def _next_step(rules: Rules, state: State, seen: Observation, now: float) -> tup
     if fits is None or sum(counts) <= fits:
         return counts, None
     surge = max(0, min(budget.surge, fits - seen.replicas))
-    if not surge and not budget.unavailable and seen.room is None and not seen.unplaced:
-        return counts, None  # it is long ago that there was none: it is tried again
+    if not surge and not budget.unavailable and not seen.unplaced:
+        if seen.room is None:
+            return counts, None  # it is long ago that there was none: it is tried again
+        surge = min(budget.surge, _pending(state, seen))
     narrow = budget._replace(surge=surge, step=rules.strategy.step or max(1, surge + budget.unavailable))
     narrowed = toward(narrow, order if surge else Order.SCALE_IN_PRIORITY, seen, barrier, keep=keep)
     # Where readiness was lost, what is asked for cannot always be taken back: then it stays as it is.
     return (seen.asked if objection(budget, seen, narrowed) else narrowed), fits
+
+
+def _pending(state: State, seen: Observation) -> int:
+    """Return how many replicas to add though they find no place: an autoscaler of nodes acts on a pending pod.
+
+    None where the pod could not be made, or would push a ready replica from its node.
+    """
+    preempts = state.demand is not None and state.demand.preempts
+    return int(seen.can_pend and not preempts)
 
 
 def _is_superseded(state: State, seen: Observation) -> bool:
@@ -455,23 +466,47 @@ def _retaining(rules: Rules, state: State, seen: Observation, now: float) -> Dec
 
 def _crowded(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     """Hold where the next move needs room that is not there; go on when it is. Nobody's version is at fault."""
-    if state.but(crowded="").stopped or state.waypoint is not None or seen.autonomous:
+    if state.but(crowded="").stopped or state.waypoint is not None:
         return None
+    why = _hindered(rules, state, seen, now) or _without_room(rules, state, seen, now)
+    if bool(why) == bool(state.crowded):
+        return None
+    if not why:
+        return Decision(act=Act.ROOMY, why="there is room again")
+    return Decision(act=Act.CROWDED, why=why, problem=seen.problem)
+
+
+def _without_room(rules: Rules, state: State, seen: Observation, now: float) -> str:
+    """Return what the next move lacks; empty while something else is waited for."""
+    if seen.autonomous:
+        return ""
     counts, fits = _next_step(rules, state, seen, now)
     unproven = seen.new.total - seen.new.proven
     rests = not seen.leaving and seen.old.total <= seen.asked.old and unproven <= seen.unplaced
     # With all of R placed it is the surge that waits. With fewer, the version asks for more than its place: it is late.
-    lacks = fits is not None and fits >= seen.replicas and counts == seen.asked and rests
-    if lacks == bool(state.crowded):
-        return None
-    if not lacks:
-        return Decision(act=Act.ROOMY, why="there is room again")
+    if fits is None or fits < seen.replicas or counts != seen.asked or not rests:
+        return ""
     floor = resolve_budget(rules.strategy, seen.replicas).floor
-    why = f"{_lacking(seen)}; no old replica may go first (at least {floor} must serve)"
-    return Decision(act=Act.CROWDED, why=why, problem=seen.problem)
+    return f"{_lacking(seen)}; no old replica may go first (at least {floor} must serve)"
+
+
+def _hindered(rules: Rules, state: State, seen: Observation, now: float) -> str:
+    """Return which gate or lost node is in the way; empty while the version itself has to show something."""
+    unproven = seen.new.total - seen.new.proven
+    if not seen.hindrance or not seen.held or unproven > seen.unplaced + seen.hindered:
+        return ""
+    if seen.autonomous:
+        return seen.hindrance
+    end, ahead = resolve_budget(rules.strategy, seen.replicas).end, next_waypoint(rules, state, seen.replicas)
+    arrived = unproven == 0 and seen.old.total <= (end.old if ahead is None else seen.asked.old)
+    goes_on = arrived and seen.new.total >= (end.new if ahead is None else ahead[1])
+    moves = _next_step(rules, state, seen, now)[0] != seen.asked
+    return "" if goes_on or moves else seen.hindrance
 
 
 def _lacking(seen: Observation) -> str:
+    if seen.unplaced_why:
+        return seen.unplaced_why
     if seen.room is not None:
         return seen.room_why
     return str(seen.problem) if seen.unplaced and seen.problem else "there was no place for another replica"
@@ -649,7 +684,7 @@ def _waiting(rules: Rules, state: State, seen: Observation, now: float) -> Decis
     elif state.stopped:
         why = state.stopped
     else:
-        why = _shortfall(seen)
+        why = _to_stop(seen, now) or _shortfall(seen)
     if not state.stopped and not (state.goal is Goal.BACK and state.needs_human):
         waits.append(_deadline_at(rules, state, seen))
     wake = [w for w in waits if w is not None and w > now]
@@ -661,7 +696,7 @@ def _blocked(state: State) -> bool:
 
 
 def _deadline_at(rules: Rules, state: State, seen: Observation) -> float:
-    began = max(state.progress_at, seen.progress_at, seen.seen_since, held_until(rules.strategy, state))
+    began = max(state.progress_at, seen.progress_at, seen.seen_since, seen.freed_by, held_until(rules.strategy, state))
     return began + rules.readiness.deadline.total_seconds()
 
 
@@ -673,6 +708,14 @@ def movable_since(rules: Rules, state: State, seen: Observation) -> float:
     if not seen.progress_at:
         return 0.0
     return max(seen.progress_at + rules.readiness.min_ready.total_seconds(), state.progress_at)
+
+
+def _to_stop(seen: Observation, now: float) -> str:
+    """Say that what stops still holds what the new side waits for; empty where it does not."""
+    if not seen.leaving or seen.freed_by <= now:
+        return ""
+    stops = f"{seen.leaving} replica{'s' if seen.leaving != 1 else ''} to stop and set free what new ones wait for"
+    return f"{stops}, at most {seen.freed_by - now:.0f} s more ({seen.unplaced_why or 'each is replaced in its place'})"
 
 
 def _shortfall(seen: Observation) -> str:

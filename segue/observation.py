@@ -25,19 +25,26 @@ class Counts(NamedTuple):
 
 
 class Cause(StrEnum):
-    """Why a new replica, or a rollout, fails."""
+    """Why a new replica, or a rollout, fails: the most telling first.
+
+    One that has a place and is not ready tells more of its version than one that has none.
+    """
 
     IMAGE_PULL = "ImagePull"
     CRASH_LOOP = "CrashLoop"
     OUT_OF_MEMORY = "OutOfMemory"
-    UNSCHEDULABLE = "Unschedulable"
+    ENDED = "Ended"
+    """Its pods end: they are evicted, or rejected by the kubelet."""
+    CONFIGURATION = "Configuration"
     SERVING = "Serving"
     """It says that it is ready, and does not answer as it should."""
     LOADING = "Loading"
     """It loads its models, or cannot."""
     UNREADY = "Unready"
+    NODE = "Node"
+    """Its node does not answer."""
+    UNSCHEDULABLE = "Unschedulable"
     RESTARTED = "Restarted"
-    CONFIGURATION = "Configuration"
     DEADLINE = "Deadline"
     GATE = "Gate"
     REJECTED = "Rejected"
@@ -158,10 +165,23 @@ class Observation(Frozen):
     """Replicas that are there and that the scheduler finds no node for."""
     unplaced_since: float = 0.0
     """When the first of them was tried: seconds since the epoch."""
+    unplaced_why: str = ""
+    """The scheduler's word on one of them, with its name."""
+    hindered: int = 0
+    """Replicas of the side that is brought up which cannot become ready for what is no matter of their version."""
+    hindrance: str = ""
+    """What is in the way of them, or of the other side: a scheduling gate, a lost node. Empty where nothing is."""
+    freed_by: float = 0.0
+    """When stopping replicas of the side that is left have set free what they hold: seconds since the epoch.
+
+    In the future while the other side waits for that.
+    """
     room: int | None = None
     """How many more replicas find a place; none where that is not known, or was not asked."""
     room_why: str = ""
     """What the next one lacks."""
+    can_pend: bool = False
+    """Whether the room was counted, and a pod that finds no place can be made: no quota refuses it."""
     leaving: int = 0
     """Replicas that were told to stop, and have not ended."""
     leaving_since: float = 0.0
@@ -184,6 +204,8 @@ class Version(Frozen):
 
     template: str
     images: dict[str, str] = Field(default_factory=dict)
+    sidecars: dict[str, str] = Field(default_factory=dict)
+    """Images of the init containers that run as long as the pod."""
 
     def __str__(self) -> str:
-        return ", ".join(f"{c}={i}" for c, i in sorted(self.images.items())) or self.template
+        return ", ".join(f"{c}={i}" for c, i in sorted({**self.images, **self.sidecars}.items())) or self.template

@@ -169,6 +169,8 @@ class State(Frozen):
     """A failure that waits for a person (``onFailure: pause``)."""
     foreign: Foreign | None = None
     """Somebody else's change that the rollout holds for."""
+    began_at: float = 0.0
+    """When the wanted version was prepared: seconds since the epoch. What ended before is not held against it."""
     asleep: bool = False
     """The target is scaled to 0: there is nothing to roll until it has replicas again."""
     demand: Demand | None = None
@@ -267,7 +269,7 @@ class State(Frozen):
 
     def after_prepare(self, baseline: Version, wanted: Version, now: float, demand: Demand | None = None) -> Self:
         """Record the versions at the start."""
-        return self.but(baseline=baseline, wanted=wanted, demand=demand, progress_at=now).noted(
+        return self.but(baseline=baseline, wanted=wanted, demand=demand, began_at=now, progress_at=now).noted(
             now, "prepared", f"from {baseline} to {wanted}"
         )
 
@@ -396,6 +398,7 @@ class State(Frozen):
             retarget=None,
             wanted=wanted,
             demand=demand,
+            began_at=now,
             fits=None,
             crowded="",
             passed=(),

@@ -44,11 +44,13 @@ from activities.levers.deployment_reading import (
     read_set,
     revisions,
     with_paused,
+    with_pods,
 )
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
     ADMISSION,
+    BASELINE,
     GONE,
     OWNER,
     annotations_of,
@@ -144,8 +146,7 @@ class DeploymentLever:
         if deployment["metadata"].get("generation", 0) < mark.generation:
             return None
         replicasets = watch.owned("replicasets", {deployment["metadata"]["uid"]})
-        pods = watch.owned("pods", {rs["metadata"]["uid"] for rs in replicasets})
-        seen = read(Objects(deployment, replicasets, pods), rules, state, now)
+        seen = read(with_pods(watch, deployment, replicasets), rules, state, now)
         return seen.model_copy(update={"seen_since": watch.current_since})
 
     async def observe(self, target: Target, rules: Rules, state: State, now: float) -> Observation:

@@ -5,18 +5,21 @@ are. A replica is replaced under its own number, so old and new ones are always 
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from activities.cluster import Object
+from activities.ended import Gone, read_ended
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, saved_baseline
-from activities.levers.pods import is_ready, told_to_stop_at
+from activities.levers.pods import freed_by, is_ready, told_to_stop_at
 from activities.levers.template import fingerprint
 from segue.budget import resolve_budget
+from segue.ended import judged
 from segue.errors import Refused
-from segue.failures import diagnose, worst
+from segue.hindrance import hindrance_of
 from segue.observation import Counts, Foreign, Observation, Side
-from segue.replica import Pods, Replica
+from segue.replica import Ended, Pods, Replica
 from segue.spec import Change, Rules
 from segue.state import Goal, State
 
@@ -47,6 +50,8 @@ class Numbered(NamedTuple):
     """Their templates, by the revision's name."""
     hold: str
     """What it is held by, in a form that can be compared."""
+    ended: Mapping[str, tuple[Ended, ...]] = MappingProxyType({})
+    """By version: its pods that ended, also those that are gone."""
 
     @property
     def version(self) -> str:
@@ -148,8 +153,13 @@ def read(
         autonomous=autonomous,
         numbered=True,
         foreign=foreign,
-        problem=worst(diagnose(r, restarts) for r in (*coming, *beside) if r.name),
-        progress_at=max(proven, default=0.0),
+        problem=judged(
+            [r for r in (*coming, *beside) if r.name], numbered.ended.get(pivot, ()), restarts, state.began_at
+        ),
+        progress_at=max((*proven, *(r.placed_late_at for r in coming)), default=0.0),
+        # A replica is replaced under its own number: the new one is made when the old one has ended.
+        freed_by=freed_by(numbered.pods, (), waits=bool(leaving)),
+        **hindrance_of(others, coming)._asdict(),
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
         next_proven_at=min((at + min_ready_s for at in since if at + min_ready_s > now), default=None),
@@ -189,6 +199,21 @@ def partition_for(numbered: Numbered, state: State, old: int) -> int:
     """Return the partition that keeps so many of the old replicas."""
     numbers = _old_numbers(numbered.replicas(state), state)
     return numbers[old] if old < len(numbers) else HOLD
+
+
+def ended_by_version(
+    pods: Iterable[Object], gone: Iterable[Gone], version_of: Callable[[Object], str]
+) -> dict[str, tuple[Ended, ...]]:
+    """Return the pods that ended, of all that are there and that were removed."""
+    there, removed = list(pods), list(gone)
+    versions = {version_of(pod) for pod in (*there, *(each.pod for each in removed))}
+    return {
+        version: read_ended(
+            [pod for pod in there if version_of(pod) == version],
+            [each for each in removed if version_of(each.pod) == version],
+        )
+        for version in versions
+    }
 
 
 def start_of(numbered: Numbered, change: Change | None, start: Object) -> Object:

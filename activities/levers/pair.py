@@ -15,7 +15,7 @@ from typing import Any
 from activities.cluster import Cluster, Object
 from activities.levers.base import TargetFacts
 from activities.levers.deployment import refuse_unsettled
-from activities.levers.deployment_reading import Objects, is_held, revisions
+from activities.levers.deployment_reading import Objects, is_held, revisions, with_pods
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
@@ -487,7 +487,7 @@ def _pair(target: Target) -> PairTarget:
 
 def _watched(watch: NamespaceWatch, deployment: Object) -> Objects:
     replicasets = watch.owned("replicasets", {deployment["metadata"]["uid"]})
-    return Objects(deployment, replicasets, watch.owned("pods", {rs["metadata"]["uid"] for rs in replicasets}))
+    return with_pods(watch, deployment, replicasets)
 
 
 def _own_template(pair: Pair) -> Object | None:

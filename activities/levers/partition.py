@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar
 
 from activities.cluster import Cluster, Object
+from activities.ended import Gone
 from activities.levers.base import TargetFacts
 from activities.levers.copies import make_copies, prune_copies
 from activities.levers.ordinals import HOLD, Numbered, may_go_back, partition_for, read, start_of
@@ -69,8 +70,9 @@ class PartitionLever(ABC):
 
     @abstractmethod
     def numbered(
-        self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = ()
-    ) -> Numbered:
+        self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = (),
+        gone: Iterable[Gone] = (),
+    ) -> Numbered:  # fmt: skip
         """Return what runs under each number, of the pods and StatefulSets that are the target's own."""
 
     @abstractmethod
@@ -203,7 +205,7 @@ class PartitionLever(ABC):
             return None
         revisions = watch.owned("controllerrevisions", {found["metadata"]["uid"]})
         sets = watch.all("statefulsets") if "statefulsets" in self.kinds else []
-        seen = self._read(self.numbered(found, revisions, watch.all("pods"), sets), rules, state, now)
+        seen = self._read(self.numbered(found, revisions, watch.all("pods"), sets, watch.gone), rules, state, now)
         return seen.model_copy(update={"seen_since": watch.current_since})
 
     async def observe(self, target: Target, rules: Rules, state: State, now: float) -> Observation:

@@ -6,10 +6,11 @@ the baseline, what was there before a retarget's write is superseded, and what c
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from activities.cluster import FIELD_MANAGER, Cluster, Object
+from activities.ended import Gone, read_ended
 from activities.levers.base import TargetFacts
 from activities.levers.judging import judged_resource
 from activities.levers.ownership import BASELINE, GONE, OWNER, annotations_of, latest_of, writers_of
@@ -17,13 +18,14 @@ from activities.levers.pods import is_active, read_replica
 from activities.levers.template import apply_change, differences, digest, stopping_of
 from activities.watching import NamespaceWatch
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
+from segue.ended import judged
 from segue.errors import Conflict, Fenced, Refused
-from segue.failures import diagnose, worst
+from segue.hindrance import hindrance_of
 from segue.history import Revision
 from segue.lint.target import Judged
 from segue.merging import at, difference, leaves, merged, nested
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
-from segue.replica import Pods, Replica
+from segue.replica import Ended, Pods, Replica
 from segue.spec import Change, Rules, Target
 from segue.state import Goal, Mark, State
 from segue.supervision import Supervision
@@ -37,6 +39,10 @@ class Supervised(NamedTuple):
 
     found: Object
     pods: list[Object]
+    ended: Sequence[Object] = ()
+    """Pods that are there, and are no replicas any more."""
+    gone: Sequence[Gone] = ()
+    """The latest pods that were removed, as far as a watch saw it."""
 
 
 class SupervisedLever:
@@ -84,8 +90,9 @@ class SupervisedLever:
             return GONE
         if found["metadata"].get("generation", 0) < mark.generation:
             return None
-        pods = [pod for pod in watch.labelled("pods", self._selector(target)) if is_active(pod)]
-        seen = self._read(Supervised(found, pods), rules, state, now)
+        selector = self._selector(target)
+        pods, gone = watch.labelled("pods", selector), watch.gone_labelled(selector)
+        seen = self._read(_supervised(found, pods, gone), rules, state, now)
         return seen.model_copy(update={"seen_since": watch.current_since})
 
     async def observe(self, target: Target, rules: Rules, state: State, now: float) -> Observation:
@@ -208,19 +215,20 @@ class SupervisedLever:
     async def _fetch(self, target: Target) -> Supervised:
         pods = await self._cluster.list("pods", target.namespace, self._selector(target))
         found = await self._cluster.get(self._kind.resource, target.namespace, target.name)
-        return Supervised(found, [pod for pod in pods["items"] if is_active(pod)])
+        return _supervised(found, pods["items"])
 
     def _read(self, seen: Supervised, rules: Rules, state: State, now: float) -> Observation:
         found, back = seen.found, state.goal is Goal.BACK
         saved, mark = _saved(found), self._mark(found)
-        old, new = self._sides(seen.pods, saved, undone=mark.template == state.baseline.template)
+        undone = mark.template == state.baseline.template
+        old, new = self._sides(seen.pods, saved, undone=undone)
         coming, restarts = (old, _ANY_RESTARTS) if back else (new, rules.readiness.max_restarts)
         replicas = self._replicas(seen)
         written = bool(saved) and mark.template == state.wanted.template
         min_ready_s = rules.readiness.min_ready.total_seconds()
         ready_times = [r.ready_since for r in coming if r.ready_since is not None]
         unfinished = self._unfinished(found)
-        judged = worst(diagnose(r, restarts) for r in coming) or unfinished
+        ended = self._ended(seen, saved, undone=undone, back=back)
         proven = [t for t in ready_times if now >= t + min_ready_s]
         return Observation(
             replicas=replicas,
@@ -232,8 +240,9 @@ class SupervisedLever:
             owner=annotations_of(found).get(OWNER),
             held=bool(saved) and mark.template != state.baseline.template,
             autonomous=True,
+            **hindrance_of(new if back else old, coming)._asdict(),
             foreign=self._foreign(found, state),
-            problem=judged,
+            problem=judged(coming, ended, restarts, state.began_at) or unfinished,
             progress_at=max(proven, default=0.0),
             next_proven_at=min((t + min_ready_s for t in ready_times if t + min_ready_s > now), default=None),
             pods=Pods(tuple(old), tuple(new)),
@@ -243,11 +252,20 @@ class SupervisedLever:
         """Tell old from new: forward what came after the write is new; once undone, what was there before it."""
         sides: tuple[list[Replica], list[Replica]] = [], []
         for pod in pods:
-            revision = self._revision(pod)
-            superseded = saved is not None and revision in saved["superseded"]
-            came_after = saved is not None and revision not in saved["revisions"] and not superseded
-            sides[superseded if undone else came_after].append(read_replica(pod, revision))
+            sides[self._is_new(pod, saved, undone=undone)].append(read_replica(pod, self._revision(pod)))
         return sides
+
+    def _is_new(self, pod: Object, saved: Object | None, *, undone: bool) -> bool:
+        revision = self._revision(pod)
+        superseded = saved is not None and revision in saved["superseded"]
+        return superseded if undone else saved is not None and revision not in saved["revisions"] and not superseded
+
+    def _ended(self, seen: Supervised, saved: Object | None, *, undone: bool, back: bool) -> tuple[Ended, ...]:
+        """Return the ended pods of the side that is brought up."""
+        return read_ended(
+            [pod for pod in seen.ended if self._is_new(pod, saved, undone=undone) is not back],
+            [each for each in seen.gone if self._is_new(each.pod, saved, undone=undone) is not back],
+        )
 
     def _superseded(self, seen: Supervised, saved: Object) -> list[str]:
         """Return the revisions that are there and are not the baseline's, with those that were before."""
@@ -354,6 +372,12 @@ def _side(replicas: list[Replica], min_ready_s: float, restarts: int, now: float
     total, proven = len(replicas), sum(r.proven(min_ready_s, restarts, now) for r in replicas)
     ready = sum(r.ready_since is not None for r in replicas)
     return Side(total=total, ready=ready, proven=min(proven, max(total - 1, 0)) if short else proven)
+
+
+def _supervised(found: Object, pods: Iterable[Object], gone: Sequence[Gone] = ()) -> Supervised:
+    there = list(pods)
+    ended = [pod for pod in there if not is_active(pod)]
+    return Supervised(found, [pod for pod in there if is_active(pod)], ended, gone)
 
 
 def _saved(found: Object) -> Object | None:

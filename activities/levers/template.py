@@ -38,8 +38,15 @@ def digest(value: Object) -> str:
 
 def version_of(template: Object) -> Version:
     """Return the version that a template is."""
-    containers = template["spec"].get("containers", [])
-    return Version(template=fingerprint(template), images={c["name"]: c.get("image", "") for c in containers})
+    spec = template["spec"]
+    images = {c["name"]: c.get("image", "") for c in spec.get("containers", [])}
+    sidecars = {c["name"]: c.get("image", "") for c in sidecars_of(spec)}
+    return Version(template=fingerprint(template), images=images, sidecars=sidecars)
+
+
+def sidecars_of(spec: Object) -> list[Object]:
+    """Return the init containers that run as long as the pod."""
+    return [c for c in spec.get("initContainers", []) if c.get("restartPolicy") == "Always"]
 
 
 def apply_change(template: Object, change: Change) -> Object:

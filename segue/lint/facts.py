@@ -20,6 +20,8 @@ class Needs(NamedTuple):
     autoscalers: str = "horizontalpodautoscalers"
     nodes: str = "nodes"
     quotas: str = "resourcequotas"
+    priorities: str = "priorityclasses"
+    claims: str = "persistentvolumeclaims"
 
 
 NEEDS = Needs()
@@ -37,6 +39,10 @@ class Facts:
     autoscalers: Sequence[Object] = ()
     nodes: Sequence[Node] = ()
     quotas: Sequence[Quota] = ()
+    priorities: Mapping[str, int] = field(default_factory=dict)
+    """The values of the PriorityClasses that are known; that of pods without a class by an empty name."""
+    claims: Sequence[Object] = ()
+    """The PersistentVolumeClaims of the namespace."""
     unknown: Mapping[str, str] = field(default_factory=dict)
     """By what could not be read (``NEEDS``): why."""
 

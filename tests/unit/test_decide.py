@@ -417,3 +417,67 @@ def test_room_is_only_counted_where_it_matters() -> None:
         assert asks_for_room(state, seen, decide(rules, state, seen, NOW)) is asks
     assert asks_for_room(state.after_crowded("full", NOW), see(4, 0), decide(rules, state, see(4, 1), NOW))
     assert not asks_for_room(MOVING, see(4, 0), decide(rules, MOVING, see(4, 0), NOW))
+
+
+@pytest.mark.parametrize(
+    ("demand", "room", "act", "counts"),
+    [
+        pytest.param(Demand(), {"can_pend": True}, Act.SCALE, (4, 1), id="one-is-left-pending"),
+        pytest.param(Demand(), {"can_pend": False}, Act.CROWDED, None, id="a-quota-refuses-it"),
+        pytest.param(Demand(preempts=True), {"can_pend": True}, Act.CROWDED, None, id="it-would-preempt"),
+    ],
+)
+def test_one_replica_waits_where_an_autoscaler_of_nodes_sees_it(
+    demand: Demand, room: dict[str, Any], act: Act, counts: Any
+) -> None:
+    """With no room counted one is added all the same, but where that is refused, or costs a ready replica."""
+    rules, state = Rules(strategy=Strategy(maxSurge=2)), MOVING.but(demand=demand)
+    found = decide(rules, state, see(4, 0, **FULL, **room), NOW + 0.5)
+    assert (found.act, found.counts) == (act, counts)
+    after = state.but(fits=4)
+    waits = decide(
+        rules, after, see(4, 1, proven=0, unplaced_since=NOW, unplaced_why="0/3 nodes", **PENDING), NOW + 0.5
+    )
+    assert waits.act is Act.CROWDED and waits.why.startswith("0/3 nodes"), "and then it holds at once"
+
+
+GATED: dict[str, Any] = {"hindered": 1, "hindrance": "chat-1: the scheduling gate q must be removed"}
+LOST: dict[str, Any] = {"hindered": 0, "hindrance": "chat-0: its node a does not answer"}
+
+
+@pytest.mark.parametrize(
+    ("seen", "holds"),
+    [
+        pytest.param(see(4, 1, proven=0, **GATED), True, id="the-only-one-is-gated"),
+        pytest.param(see(3, 2, proven=0, **GATED), False, id="another-has-to-show-itself"),
+        pytest.param(see(4, 1, proven=0, autonomous=True, **GATED), True, id="moved-by-its-own-operator"),
+        pytest.param(see(3, 2, ready=2, proven=1, **GATED), True, id="on-a-lost-node"),
+        pytest.param(see(4, 1, ready=3, **LOST), True, id="the-floor-allows-no-move"),
+        pytest.param(see(4, 1, **LOST), False, id="it-moves-on"),
+        pytest.param(see(0, 4, **LOST), False, id="all-is-done"),
+    ],
+)
+def test_what_is_no_matter_of_the_version_holds(seen: Observation, holds: bool) -> None:
+    """A gate and a lost node are named, and no deadline runs; else the version is asked as before."""
+    rules = Rules(strategy=Strategy(maxSurge=1))
+    found = decide(rules, MOVING, seen, LATE)
+    assert (found.act is Act.CROWDED) is holds
+    if holds:
+        assert found.why == seen.hindrance
+        held = MOVING.after_crowded(found.why, NOW)
+        assert decide(rules, held, seen, NOW + 1e6).act is Act.WAIT
+        lifted = seen.model_copy(update={"hindered": 0, "hindrance": ""})
+        assert decide(rules, held, lifted, NOW + 1e6).act is Act.ROOMY
+
+
+def test_no_deadline_runs_while_what_stops_holds_what_is_waited_for() -> None:
+    """Until the kubelet has killed it; then it counts from there, and from when the new one got its place."""
+    rules, deadline_s = Rules(strategy=Strategy(maxSurge=0, maxUnavailable=1)), 600.0
+    waits = see(3, 1, proven=0, leaving=1, freed_by=LATE + 9, unplaced_why="0/3 nodes", **PENDING)
+    found = decide(rules, MOVING, waits, LATE)
+    assert (found.act, found.wake_at) == (Act.WAIT, LATE + 9 + deadline_s)
+    assert found.why == "1 replica to stop and set free what new ones wait for, at most 9 s more (0/3 nodes)"
+    assert decide(rules, MOVING, waits, LATE + 9 + deadline_s).act is Act.FAIL, "nobody ends it"
+    freed = see(3, 1, proven=0, freed_by=LATE)
+    assert decide(rules, MOVING, freed, LATE + deadline_s - 1).act is Act.WAIT
+    assert decide(rules, MOVING, freed, LATE + deadline_s).act is Act.FAIL

@@ -125,6 +125,15 @@ def rollout(**spec: Any) -> Object:
     }
 
 
+CLAIMING = {"volumes": [{"name": "m", "persistentVolumeClaim": {"claimName": "models"}}]}
+TO_HIGH = {"patch": {"spec": {"priorityClassName": "high"}}}
+PRIORITIES = [{"metadata": {"name": name}, "value": value} for name, value in (("low", 100), ("high", 1000))]
+
+
+def claim(*modes: str) -> Object:
+    return {"metadata": {"name": "models", "namespace": "serving"}, "spec": {"accessModes": list(modes)}}
+
+
 def budget(name: str = "chat", labels: Object | None = None, **spec: Any) -> Object:
     selector = {"matchLabels": labels or {"app": "chat"}}
     return {"metadata": {"name": name, "namespace": "serving"}, "spec": {"selector": selector, **spec}}
@@ -254,6 +263,19 @@ TRIPS: dict[str, tuple[str, str, World]] = {
     ),
     "a quota of pods": ("surge-does-not-fit", "warning", world(quotas=[quota({"pods": "4"}, {"pods": "4"})])),
     "a quota of memory": ("surge-does-not-fit", "warning", world(pod=server(**GPU), quotas=[quota({"memory": "1Mi"})])),
+    "a higher priority": (
+        "preempts-old-replicas", "error",
+        world(pod={**server(), "priorityClassName": "low"}, rollout=rollout(change=TO_HIGH), priorities=PRIORITIES,
+              unknown={NEEDS.nodes: "no"}),
+    ),
+    "a volume of one node": (
+        "volume-cannot-be-shared", "warning",
+        world(pod={**server(), **CLAIMING}, claims=[claim("ReadWriteOnce")]),
+    ),
+    "a volume of one pod, by the spec": (
+        "volume-cannot-be-shared", "warning",
+        world(pod={**server(), **CLAIMING}, claims=[claim("ReadWriteOncePod")], rollout=rollout()),
+    ),
 }  # fmt: skip
 
 
@@ -262,7 +284,8 @@ NOT_FOR = {
     "StatefulSet": {
         "recreated", "one of two away by the spec", "no room on nodes", "room for some", "room for some, by the spec",
         "no room, by the spec", "a taint", "another node", "no place for pods", "a quota", "a quota of pods",
-        "a quota of memory", "a deadline of the target",
+        "a quota of memory", "a deadline of the target", "a higher priority", "a volume of one node",
+        "a volume of one pod, by the spec",
     },
     "LeaderWorkerSet": {"recreated", "no history", "a history of one", "a deadline of the target"},
 }  # fmt: skip
@@ -483,6 +506,40 @@ def test_accepted_errors_do_not_fail() -> None:
     bad = world(spec={"revisionHistoryLimit": 0})
     assert bad.lint().fails and not bad.lint("revision-history-too-low").fails
     assert not world(bare=True).lint().fails
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "known", "severity"),
+    [
+        pytest.param("low", "high", PRIORITIES, "warning", id="held while nodes are counted"),
+        pytest.param("low", "high", [], "warning", id="not known whether it is higher"),
+        pytest.param("high", "low", PRIORITIES, None, id="lower"),
+        pytest.param("low", "low", [], None, id="the same"),
+        pytest.param(None, "high", PRIORITIES, "warning", id="where there was none"),
+        pytest.param("low", None, PRIORITIES, None, id="none is below a positive one"),
+    ],
+)
+def test_only_a_higher_priority_preempts(old: str | None, new: str | None, known: list[Object], severity: str) -> None:
+    """A class whose value is not known may be higher; no class is 0, unless another one is the default."""
+    pod = server() if old is None else {**server(), "priorityClassName": old}
+    change = {"patch": {"spec": {"priorityClassName": new}}}
+    unknown = {} if known else {NEEDS.priorities: "forbidden"}
+    found = world(pod=pod, rollout=rollout(change=change), priorities=known, unknown=unknown).found(
+        "preempts-old-replicas"
+    )
+    assert [f.severity for f in found] == ([severity] if severity else [])
+
+
+def test_a_volume_that_is_shared_or_not_known_is_fine() -> None:
+    """Modes for many nodes, a claim that is not there yet, and a rollout that adds nothing."""
+    pod = {**server(), **CLAIMING}
+    none = rollout(strategy={"maxSurge": 0, "maxUnavailable": 1})
+    worlds = (
+        world(pod=pod, claims=[claim("ReadWriteMany")]),
+        world(pod=pod),
+        world(pod=pod, claims=[claim("ReadWriteOnce")], rollout=none),
+    )
+    assert [each.found("volume-cannot-be-shared") for each in worlds] == [[], [], []]
 
 
 def test_making_room_and_keeping_replicas_are_weighed() -> None:
