@@ -4,6 +4,7 @@ import asyncio
 import builtins
 import json
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -25,6 +26,14 @@ MAX_LOG_BYTES = 16_384
 _PATCHES: dict[str, Any] = {"field_manager": FIELD_MANAGER, "_request_timeout": REQUEST_TIMEOUT_S}
 _STRATEGIC = "application/strategic-merge-patch+json"
 _MERGE = "application/merge-patch+json"
+_ADMISSION = re.compile(
+    r"""admission\ webhook\ .*\ denied\ the\ request  # a webhook may answer with any code
+    | AdmissionPolicy\ .*\ denied\ request
+    | \ is\ forbidden:\ (?!User\ ".*"\ cannot\ )   # a plugin: quota, Pod Security, limits, a namespace that ends
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+"""What admission says. Only the authorizer's ``... is forbidden: User "..." cannot ...`` is a missing right."""
 
 Object = dict[str, Any]
 
@@ -439,16 +448,21 @@ def _translated(what: str, role: str = "deploy/rbac.yaml's role in this namespac
 
 
 def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
+    if 400 <= status < 500 and _ADMISSION.search(why):
+        status, correct = 422, "correct the change, or ask who runs that webhook, policy or quota"
+    else:
+        correct = "correct the change so that the API server takes it"
     match status:
         case 404:
             return NotFound(why, field=what, fix="check its name and namespace, or create it first")
         case 401 | 403:
-            return NotAllowed(why, field=what, fix=f"grant the worker {role}")
+            renew = "renew the worker's credentials: the API server does not know them"
+            return NotAllowed(why, field=what, fix=renew if status == 401 else f"grant the worker {role}")
         case 409:
             return Conflict(f"{what} changed in the meantime: {why}")
         case 410:
             return Expired(f"{what}: {why}")
         case 400 | 413 | 422:
-            return Refused(why, field=what, fix="correct the change so that the API server takes it")
+            return Refused(why, field=what, fix=correct)
         case _:
             return Unreachable(f"the Kubernetes API server answers {status} ({what}): {why}")

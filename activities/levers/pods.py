@@ -35,6 +35,11 @@ def told_to_stop_at(pod: Object) -> float | None:
     return _seconds(metadata["deletionTimestamp"]) - float(metadata.get("deletionGracePeriodSeconds", 0))
 
 
+def made_at(pod: Object) -> float:
+    """Return when a pod was made: seconds since the epoch."""
+    return _seconds(pod["metadata"].get("creationTimestamp"))
+
+
 def is_ready(pod: Object) -> bool:
     """Whether its Ready condition is true."""
     conditions = pod.get("status", {}).get("conditions", [])
