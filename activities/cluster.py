@@ -335,7 +335,13 @@ class Cluster:
 
     async def events(self, namespace: str, pod: str, reason: str) -> builtins.list[Object]:
         """Return the events of a pod with one reason, as many as the API server gives at once."""
-        fields = f"involvedObject.kind=Pod,involvedObject.name={pod},reason={reason}"
+        return await self._events(namespace, f"involvedObject.kind=Pod,involvedObject.name={pod},reason={reason}")
+
+    async def warnings(self, namespace: str, kind: str, name: str) -> builtins.list[Object]:
+        """Return the warning events of one object, as many as the API server gives at once."""
+        return await self._events(namespace, f"involvedObject.kind={kind},involvedObject.name={name},type=Warning")
+
+    async def _events(self, namespace: str, fields: str) -> builtins.list[Object]:
         call = self._core.list_namespaced_event_without_preload_content
         with _translated(f"events in {namespace}"):
             found = await _json(

@@ -6,17 +6,21 @@ What may not be read (``deploy/rbac-serving.yaml``), or does not come in time, i
 
 import asyncio
 import logging
+from datetime import datetime
 
 from activities.cluster import Cluster, Object
 from activities.peaks import Peaks
 from segue.errors import SegueError
-from segue.failures import OOM_KILLED, with_log, with_peak, with_probe
+from segue.failures import OOM_KILLED, with_log, with_peak, with_probe, with_warning
 from segue.masking import tail
 from segue.observation import Cause, Observation, Problem
 from segue.replica import ContainerFacts, Replica
+from segue.spec import SupervisedTarget
 
 LIMIT_S = 3.5
 """A watch that is asked to tell must not fall silent meanwhile."""
+_SKEW_S = 5.0
+"""Events have whole seconds, and another machine's clock."""
 _LINES = 10
 _ENDED = {Cause.CRASH_LOOP, Cause.RESTARTED, Cause.OUT_OF_MEMORY}
 _PROBED = {Cause.UNREADY, Cause.RESTARTED, Cause.DEADLINE}
@@ -48,6 +52,24 @@ async def explained(
     return problem
 
 
+async def warned(cluster: Cluster, target: SupervisedTarget, problem: Problem, since: float) -> Problem:
+    """Return the problem with the latest warning of the target's operator from ``since`` on (seconds since the epoch).
+
+    KServe tells only by one that it cannot carry out a change.
+    """
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            found = await cluster.warnings(target.namespace, target.resource, target.name)
+    except (SegueError, TimeoutError) as error:
+        log.info("no events of %s: %s", target, error)
+        return problem
+    recent = [e for e in found if _seconds(_happened(e)) >= since - _SKEW_S]
+    if not recent:
+        return problem
+    latest = max(recent, key=_happened)
+    return with_warning(problem, f"{latest.get('reason', '')}: {latest.get('message', '')}")
+
+
 async def _most_seen(peaks: Peaks, namespace: str, replica: Replica) -> str:
     killed = next((c for c in replica.containers if c.ended == OOM_KILLED), None)
     return await peaks.seen(namespace, replica.name, killed.name) if killed else ""
@@ -73,6 +95,10 @@ async def _probe_said(cluster: Cluster, namespace: str, replica: Replica, kinds:
     own = [e for e in found if e.get("involvedObject", {}).get("uid") == replica.uid]
     mine = [e for e in own if str(e.get("message", "")).partition(" ")[0] in kinds]
     return str(max(mine, key=_happened)["message"]) if mine else ""
+
+
+def _seconds(timestamp: str) -> float:
+    return datetime.fromisoformat(timestamp).timestamp() if timestamp else 0.0
 
 
 def _happened(event: Object) -> str:
