@@ -110,7 +110,7 @@ class SupervisedLever:
             raise Refused(why, field="target", value=str(asked.target), fix=fix)
         if not seen.pods and not saved:
             why = "runs no replica: nothing would tell whether the new version works"
-            fix = "let its operator start one (a request, minReplicas: 1, no stop annotation), or change it directly"
+            fix = "let its operator start one (by a request or a model, minReplicas: 1, no stop), or change it directly"
             raise Refused(why, field="target", value=str(asked.target), fix=fix)
         start = saved["version"] if saved else self._version_field(seen.found)
         wanted = self._changed(start, asked.change)
@@ -248,7 +248,9 @@ class SupervisedLever:
         coming, restarts = (old, _ANY_RESTARTS) if back else (new, rules.readiness.max_restarts)
         written = bool(saved) and template == state.wanted.template and not back
         # More than the resource asks for run where an autoscaler added some: all of them have to be proven.
-        replicas = max(self._least(seen), len(new if written else old), min(1, len(seen.pods)))
+        # Where none at least is asked for, some ran nevertheless: without one the wait for it has its deadline.
+        some = bool(seen.pods) or (saved is not None and not saved.get("least", 1))
+        replicas = max(self._least(seen), len(new if written else old), int(some))
         min_ready_s = rules.readiness.min_ready.total_seconds()
         ready_times = [r.ready_since for r in coming if r.ready_since is not None]
         steady_at = max([*ready_times, *map(made_at, seen.pods)], default=0.0) + STEADY_S
@@ -308,6 +310,7 @@ class SupervisedLever:
             "revisions": sorted({self._revision(pod) for pod in seen.pods}),
             "parts": sorted({self._part(pod) for pod in seen.pods}),
             "replicas": len(seen.pods),
+            "least": self._least(seen),
             "done": [name for name in self._kind.done if _condition(seen.found, name).get("status") == "True"],
         }
 

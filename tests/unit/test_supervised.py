@@ -142,10 +142,15 @@ def test_a_canary_is_not_the_target() -> None:
 
 
 def test_scaled_to_zero_by_its_bounds_while_pods_run_is_not_asleep() -> None:
+    before = isvc({"minReplicas": 0})
+    kept = LEVER._baseline(LEVER._supervised(before, [pod(HEAD, "a")]))
     seen, state = rolled([pod(HEAD, "a")], [pod(HEAD, "a")])
     seen.found["spec"]["predictor"]["minReplicas"] = 0
-    found, decision = read(seen, state, START + 1)
-    assert (found.replicas, decision.act) == (1, Act.WAIT)
+    seen.found["metadata"]["annotations"][BASELINE] = json.dumps({**kept, "superseded": [], "wrote": "new"})
+    state = state.but(mark=LEVER._mark(seen.found))
+    for pods, (now, act) in [(seen.pods, (START + 1, Act.WAIT)), ([], (LATER, Act.FAIL))]:
+        found, decision = read(Supervised(seen.found, pods), state, now)
+        assert (found.replicas, decision.act) == (1, act)
 
 
 def test_what_scales_is_no_version_and_is_not_written_back() -> None:
