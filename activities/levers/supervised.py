@@ -345,8 +345,9 @@ class SupervisedLever:
         What admission made of our latest write counts as what we wrote: written again, it would come out the same.
         """
         saved, actual = _saved(found), self._mark(found).template
-        wrote: str = saved.get("wrote", "") if saved else ""
-        return wrote if wrote and actual == state.mark.template else actual
+        if saved is None or actual in {state.wanted.template, state.baseline.template}:
+            return actual
+        return str(saved.get("wrote", actual)) if actual == state.mark.template else actual
 
     def _stands(self, found: Object, template: str, state: State) -> bool:
         """Whether a version needs no write: it stands there, or we wrote it and admission made something else of it."""
