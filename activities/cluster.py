@@ -31,6 +31,14 @@ _STRATEGIC = "application/strategic-merge-patch+json"
 _MERGE = "application/merge-patch+json"
 _WARNING = re.compile(r'299 \S+ "(.*)"$', re.DOTALL)
 """RFC 7234, 5.5: code, agent and text."""
+_ADMISSION = re.compile(
+    r"""admission\ webhook\ .*\ denied\ the\ request  # a webhook may answer with any code
+    | AdmissionPolicy\ .*\ denied\ request
+    | \ is\ forbidden:\ (?!User\ ".*"\ cannot\ )   # a plugin: quota, Pod Security, limits, a namespace that ends
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+"""What admission says. Only the authorizer's ``... is forbidden: User "..." cannot ...`` is a missing right."""
 
 Object = dict[str, Any]
 
@@ -328,7 +336,13 @@ class Cluster:
 
     async def events(self, namespace: str, pod: str, reason: str) -> builtins.list[Object]:
         """Return the events of a pod with one reason, as many as the API server gives at once."""
-        fields = f"involvedObject.kind=Pod,involvedObject.name={pod},reason={reason}"
+        return await self._events(namespace, f"involvedObject.kind=Pod,involvedObject.name={pod},reason={reason}")
+
+    async def warnings(self, namespace: str, kind: str, name: str) -> builtins.list[Object]:
+        """Return the warning events of one object, as many as the API server gives at once."""
+        return await self._events(namespace, f"involvedObject.kind={kind},involvedObject.name={name},type=Warning")
+
+    async def _events(self, namespace: str, fields: str) -> builtins.list[Object]:
         call = self._core.list_namespaced_event_without_preload_content
         with _translated(f"events in {namespace}"):
             found = await _json(
@@ -464,16 +478,21 @@ def _translated(what: str, role: str = "deploy/rbac.yaml's role in this namespac
 
 
 def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
+    if 400 <= status < 500 and _ADMISSION.search(why):
+        status, correct = 422, "correct the change, or ask who runs that webhook, policy or quota"
+    else:
+        correct = "correct the change so that the API server takes it"
     match status:
         case 404:
             return NotFound(why, field=what, fix="check its name and namespace, or create it first")
         case 401 | 403:
-            return NotAllowed(why, field=what, fix=f"grant the worker {role}")
+            renew = "renew the worker's credentials: the API server does not know them"
+            return NotAllowed(why, field=what, fix=renew if status == 401 else f"grant the worker {role}")
         case 409:
             return Conflict(f"{what} changed in the meantime: {why}")
         case 410:
             return Expired(f"{what}: {why}")
         case 400 | 413 | 422:
-            return Refused(why, field=what, fix="correct the change so that the API server takes it")
+            return Refused(why, field=what, fix=correct)
         case _:
             return Unreachable(f"the Kubernetes API server answers {status} ({what}): {why}")

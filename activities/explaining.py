@@ -8,15 +8,19 @@ import asyncio
 import logging
 
 from activities.cluster import Cluster, Object
+from activities.ended import seconds_of
 from activities.peaks import Peaks
 from segue.errors import SegueError
-from segue.failures import OOM_KILLED, with_event, with_log, with_peak, with_probe
+from segue.failures import OOM_KILLED, with_event, with_log, with_peak, with_probe, with_warning
 from segue.masking import tail
 from segue.observation import Cause, Observation, Problem
 from segue.replica import ContainerFacts, Replica
+from segue.spec import SupervisedTarget
 
 LIMIT_S = 3.5
 """A watch that is asked to tell must not fall silent meanwhile."""
+_SKEW_S = 5.0
+"""Events have whole seconds, and another machine's clock."""
 _LINES = 10
 _ENDED = {Cause.CRASH_LOOP, Cause.RESTARTED, Cause.OUT_OF_MEMORY}
 _PROBED = {Cause.UNREADY, Cause.RESTARTED, Cause.DEADLINE}
@@ -52,6 +56,24 @@ async def explained(
     except (SegueError, TimeoutError) as error:
         log.info("nothing more is known of %s/%s: %s", namespace, replica.name, error)
     return problem
+
+
+async def warned(cluster: Cluster, target: SupervisedTarget, problem: Problem, since: float) -> Problem:
+    """Return the problem with the latest warning of the target's operator from ``since`` on (seconds since the epoch).
+
+    KServe tells only by one that it cannot carry out a change.
+    """
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            found = await cluster.warnings(target.namespace, target.resource, target.name)
+    except (SegueError, TimeoutError) as error:
+        log.info("no events of %s: %s", target, error)
+        return problem
+    recent = [e for e in found if seconds_of(_happened(e)) >= since - _SKEW_S]
+    if not recent:
+        return problem
+    latest = max(recent, key=_happened)
+    return with_warning(problem, f"{latest.get('reason', '')}: {latest.get('message', '')}")
 
 
 async def _most_seen(peaks: Peaks, namespace: str, replica: Replica) -> str:

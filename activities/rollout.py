@@ -13,7 +13,7 @@ from temporalio.exceptions import ApplicationError
 from activities import autoscaling
 from activities.cluster import POD_SECURITY, Cluster, warnings
 from activities.emptying import Emptyings
-from activities.explaining import explained
+from activities.explaining import explained, warned
 from activities.gates.believing import Believer
 from activities.gates.metrics import MetricAsker
 from activities.gates.own import OwnAsker
@@ -39,7 +39,7 @@ from segue.gates.readiness import judge_readiness
 from segue.gates.standing import standings
 from segue.gates.webhook import Webhook
 from segue.observation import Observation
-from segue.spec import Autoscaler
+from segue.spec import Autoscaler, SupervisedTarget
 from segue.supervision import SUPERVISIONS, Supervision
 from segue.traffic import objection, objection_to_counts
 
@@ -214,6 +214,8 @@ class Activities:
         if decision.act is not Act.FAIL or decision.problem is None:
             return decision
         problem = await explained(self._cluster, self._peaks, asked.target.namespace, decision.problem, seen)
+        if isinstance(asked.target, SupervisedTarget) and not problem.replica:
+            problem = await warned(self._cluster, asked.target, problem, asked.state.progress_at)
         return decision.model_copy(update={"problem": problem, "why": str(problem)})
 
     async def _with_room(self, seen: Observation, asked: WatchInput) -> Observation | None:

@@ -260,5 +260,14 @@ def _matches(found: Object, selector: str) -> bool:
 
 def controller_uid(found: Object) -> str | None:
     """Return the uid of the controller that owns an object."""
+    return _controller(found).get("uid")
+
+
+def controller_name(found: Object) -> str:
+    """Return the name of the controller that owns an object; empty where none does."""
+    return str(_controller(found).get("name", ""))
+
+
+def _controller(found: Object) -> dict[str, Any]:
     owners: list[dict[str, Any]] = found["metadata"].get("ownerReferences", [])
-    return next((o["uid"] for o in owners if o.get("controller")), None)
+    return next((owner for owner in owners if owner.get("controller")), {})

@@ -109,6 +109,11 @@ def with_probe(problem: Problem, said: str) -> Problem:
     return _with(problem, f"; {bounded(said)}" if said and said not in problem.message else "")
 
 
+def with_warning(problem: Problem, said: str) -> Problem:
+    """Add what a resource's operator said: the reason and message of its event."""
+    return _with(problem, f"; its operator says: {bounded(said)}")
+
+
 def _with(problem: Problem, more: str) -> Problem:
     return problem.model_copy(update={"message": f"{problem.message}{more}"})
 

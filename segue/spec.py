@@ -657,6 +657,10 @@ class Spec(Rules):
 
     @model_validator(mode="after")
     def _drains_by_kind(self) -> Self:
+        if self.drain is not None and isinstance(self.target, SupervisedTarget):
+            why = "is not for a supervised target: its own operator stops the pods, and waits for nobody"
+            fix = "leave it out; a preStop hook and terminationGracePeriodSeconds let pods end their requests"
+            raise wrong("drain", "...", why, fix)
         kinds = ("Deployment", "DeploymentPair")
         if self.drain is not None and self.drain.until is not None and self.target.kind not in kinds:
             why = f"is not for a {self.target.kind}: its next replica cannot leave its Services before it stops"

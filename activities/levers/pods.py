@@ -59,6 +59,11 @@ def freed_by(stopping: Iterable[Object], removed: Iterable[Gone], *, waits: bool
     return max((*killed, *(each.at for each in removed)), default=0.0)
 
 
+def made_at(pod: Object) -> float:
+    """Return when a pod was made: seconds since the epoch."""
+    return seconds_of(pod["metadata"].get("creationTimestamp"))
+
+
 def is_ready(pod: Object) -> bool:
     """Whether its Ready condition is true."""
     conditions = pod.get("status", {}).get("conditions", [])

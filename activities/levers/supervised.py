@@ -2,6 +2,8 @@
 
 Old and new pods are told apart by the label that differs between versions: what was there before the first write runs
 the baseline, what was there before a retarget's write is superseded, and what comes after is new.
+
+The pods are believed, and the operator's status is a hint: KServe's ``observedGeneration`` is that of its Deployment.
 """
 
 import copy
@@ -14,9 +16,9 @@ from activities.ended import Gone, read_ended
 from activities.levers.base import TargetFacts
 from activities.levers.judging import judged_resource
 from activities.levers.ownership import BASELINE, GONE, OWNER, annotations_of, latest_of, writers_of
-from activities.levers.pods import is_active, read_replica
+from activities.levers.pods import is_active, made_at, read_replica
 from activities.levers.template import apply_change, differences, digest, stopping_of
-from activities.watching import NamespaceWatch
+from activities.watching import NamespaceWatch, controller_name
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.ended import judged
 from segue.errors import Conflict, Fenced, Refused
@@ -32,6 +34,8 @@ from segue.supervision import Supervision
 
 _ATTEMPTS = 5
 _ANY_RESTARTS = 1_000_000
+STEADY_S = 5.0
+"""For so long nothing may have changed, where pods or the operator's status leave open whether all of it is done."""
 
 
 class Supervised(NamedTuple):
@@ -91,8 +95,8 @@ class SupervisedLever:
         if found["metadata"].get("generation", 0) < mark.generation:
             return None
         selector = self._selector(target)
-        pods, gone = watch.labelled("pods", selector), watch.gone_labelled(selector)
-        seen = self._read(_supervised(found, pods, gone), rules, state, now)
+        supervised = self._supervised(found, watch.labelled("pods", selector), watch.gone_labelled(selector))
+        seen = self._read(supervised, rules, state, now)
         return seen.model_copy(update={"seen_since": watch.current_since})
 
     async def observe(self, target: Target, rules: Rules, state: State, now: float) -> Observation:
@@ -110,6 +114,10 @@ class SupervisedLever:
         if saved and not asked.baseline and owner.rpartition("@")[0] != asked.owner.rpartition("@")[0]:
             why = f"is being rolled by {owner or 'nobody who says so'}"
             fix = "let that end, or give the target free with `segue release`"
+            raise Refused(why, field="target", value=str(asked.target), fix=fix)
+        if not seen.pods and not saved:
+            why = "runs no replica: nothing would tell whether the new version works"
+            fix = "let its operator start one (by a request or a model, minReplicas: 1, no stop), or change it directly"
             raise Refused(why, field="target", value=str(asked.target), fix=fix)
         start = saved["version"] if saved else self._version_field(seen.found)
         wanted = self._changed(start, asked.change)
@@ -134,17 +142,19 @@ class SupervisedLever:
 
         def make(seen: Supervised) -> Object | None:
             found, saved = seen.found, _saved(seen.found)
-            if self._mark(found).template == asked.state.wanted.template:
+            if self._stands(found, asked.state.wanted.template, asked.state):
                 return None
             if asked.change is None:
                 raise ValueError("the change is needed while the version is not written")
-            start = saved or {
-                "version": self._version_field(found),
-                "revisions": sorted({self._revision(pod) for pod in seen.pods}),
-                "replicas": len(seen.pods),
+            start = saved or self._baseline(seen)
+            wanted = self._changed(start["version"], asked.change)
+            kept = {
+                **start,
+                "superseded": self._superseded(seen, start),
+                "wrote": asked.state.wanted.template,
+                "undo": difference(wanted, start["version"]),
             }
-            kept = {**start, "superseded": self._superseded(seen, start)}
-            patch = self._patch(found, self._changed(start["version"], asked.change))
+            patch = self._patch(found, wanted)
             patch["metadata"] = {"annotations": {OWNER: asked.state.owner, BASELINE: json.dumps(kept)}}
             return patch
 
@@ -159,14 +169,19 @@ class SupervisedLever:
         raise Refused("cannot be held in between", field="settle", fix="let it end, or abort")
 
     async def undo(self, asked: WriteInput, now: float) -> Written:
-        """Write the baseline back; the operator goes there."""
+        """Write back what the change touched; the operator goes there.
+
+        All of the version is written back only where a person has decided over somebody else's change.
+        """
 
         def make(seen: Supervised) -> Object | None:
-            saved = _saved(seen.found)
-            if saved is None or self._mark(seen.found).template == asked.state.baseline.template:
+            saved, baseline = _saved(seen.found), asked.state.baseline.template
+            if saved is None or self._stands(seen.found, baseline, asked.state):
                 return None
-            patch = self._patch(seen.found, saved["version"])
-            kept = {**saved, "superseded": self._superseded(seen, saved)}
+            whole = asked.state.overrules or "undo" not in saved
+            current = self._version_field(seen.found)
+            patch = self._patch(seen.found, saved["version"] if whole else merged(current, saved["undo"]))
+            kept = {**saved, "superseded": self._superseded(seen, saved), "wrote": baseline}
             patch["metadata"] = {"annotations": {BASELINE: json.dumps(kept)}}
             return patch
 
@@ -215,45 +230,99 @@ class SupervisedLever:
     async def _fetch(self, target: Target) -> Supervised:
         pods = await self._cluster.list("pods", target.namespace, self._selector(target))
         found = await self._cluster.get(self._kind.resource, target.namespace, target.name)
-        return _supervised(found, pods["items"])
+        return self._supervised(found, pods["items"])
+
+    def _supervised(self, found: Object, labelled: Iterable[Object], gone: Iterable[Gone] = ()) -> Supervised:
+        """Return the resource with those pods that count as its own."""
+        own = [pod for pod in labelled if self._owns(found, pod)]
+        removed = [each for each in gone if self._owns(found, each.pod)]
+        return Supervised(found, [p for p in own if is_active(p)], [p for p in own if not is_active(p)], removed)
+
+    def _owns(self, found: Object, pod: Object) -> bool:
+        """Whether a pod with the resource's labels is not that of something beside it, such as a canary."""
+        if self._kind.own is None:
+            return True
+        label, _, form = self._kind.own.partition("=")
+        subname = _at(found, self._kind.subname) if self._kind.subname else None
+        name = "-".join([found["metadata"]["name"], *([subname] if subname else [])])
+        value, own = str(pod["metadata"].get("labels", {}).get(label, "")), form.format(name=name)
+        scheme = form.partition("{name}")[0]
+        return value == own or value.startswith(f"{own}-") or not (scheme and value.startswith(scheme))
 
     def _read(self, seen: Supervised, rules: Rules, state: State, now: float) -> Observation:
         found, back = seen.found, state.goal is Goal.BACK
-        saved, mark = _saved(found), self._mark(found)
-        undone = mark.template == state.baseline.template
-        old, new = self._sides(seen.pods, saved, undone=undone)
+        saved, template = _saved(found), self._template(found, state)
+        undone = template == state.baseline.template
+        old, new, stay = self._sides(seen.pods, saved, undone=undone)
         coming, restarts = (old, _ANY_RESTARTS) if back else (new, rules.readiness.max_restarts)
-        replicas = self._replicas(seen)
-        written = bool(saved) and mark.template == state.wanted.template
+        written = bool(saved) and template == state.wanted.template and not back
+        # More than the resource asks for run where an autoscaler added some: all of them have to be proven.
+        # Where none at least is asked for, some ran nevertheless: without one the wait for it has its deadline.
+        some = bool(seen.pods) or (saved is not None and not saved.get("least", 1))
+        replicas = max(self._least(seen), len(new if written else old), int(some))
         min_ready_s = rules.readiness.min_ready.total_seconds()
         ready_times = [r.ready_since for r in coming if r.ready_since is not None]
-        unfinished = self._unfinished(found)
+        steady_at = max([*ready_times, *map(made_at, seen.pods)], default=0.0) + STEADY_S
+        unfinished = self._unfinished(found, saved) or self._unsteady(found, stay, now < steady_at)
         ended = self._ended(seen, saved, undone=undone, back=back)
-        proven = [t for t in ready_times if now >= t + min_ready_s]
+        proven_at = [t + min_ready_s for t in ready_times]
         return Observation(
             replicas=replicas,
             old=_side(old, min_ready_s, _ANY_RESTARTS, now),
             new=_side(new, min_ready_s, rules.readiness.max_restarts, now, short=unfinished is not None),
-            asked=Counts(0, replicas) if written and not back else Counts(replicas, 0),
-            template=mark.template,
-            generation=mark.generation,
+            asked=Counts(0, replicas) if written else Counts(replicas, 0),
+            template=template,
+            generation=found["metadata"].get("generation", 0),
             owner=annotations_of(found).get(OWNER),
-            held=bool(saved) and mark.template != state.baseline.template,
+            held=bool(saved) and not undone,
             autonomous=True,
             **hindrance_of(new if back else old, coming)._asdict(),
             foreign=self._foreign(found, state),
             problem=judged(coming, ended, restarts, state.began_at) or unfinished,
-            progress_at=max(proven, default=0.0),
-            next_proven_at=min((t + min_ready_s for t in ready_times if t + min_ready_s > now), default=None),
+            progress_at=max((at - min_ready_s for at in proven_at if at <= now), default=0.0),
+            next_proven_at=min((at for at in (*proven_at, steady_at) if at > now), default=None),
             pods=Pods(tuple(old), tuple(new)),
         )
 
-    def _sides(self, pods: list[Object], saved: Object | None, *, undone: bool) -> tuple[list[Replica], list[Replica]]:
-        """Tell old from new: forward what came after the write is new; once undone, what was there before it."""
-        sides: tuple[list[Replica], list[Replica]] = [], []
+    def _sides(
+        self, pods: list[Object], saved: Object | None, *, undone: bool
+    ) -> tuple[list[Replica], list[Replica], list[Replica]]:
+        """Return (old, new, those that stay): forward what came after the write is new; undone, what was before it.
+
+        A resource may have parts, such as a head and its workers. Where new pods came in some parts and not in others,
+        the change does not touch the others.
+        """
+        old: list[Replica] = []
+        new: list[Replica] = []
+        stay: list[Replica] = []
+        superseded, before = set(saved["superseded"]) if saved else set(), set(saved["revisions"]) if saved else set()
+        came = [p for p in pods if saved and self._revision(p) not in before | superseded]
+        parts = {self._part(pod) for pod in came} & set(saved.get("parts", []) if saved else [])
         for pod in pods:
-            sides[self._is_new(pod, saved, undone=undone)].append(read_replica(pod, self._revision(pod)))
-        return sides
+            revision = self._revision(pod)
+            if revision in superseded if undone else pod in came:
+                side = new
+            elif not undone and parts and revision in before and self._part(pod) not in parts:
+                side = stay
+            else:
+                side = old
+            side.append(read_replica(pod, revision))
+        return old, new, stay
+
+    def _part(self, pod: Object) -> str:
+        """Return the name of what makes a pod and others like it, whatever their version."""
+        return controller_name(pod).removesuffix(f"-{self._revision(pod)}")
+
+    def _baseline(self, seen: Supervised) -> Object:
+        """Return what is kept on the resource to return to, and to tell old from new."""
+        return {
+            "version": self._version_field(seen.found),
+            "revisions": sorted({self._revision(pod) for pod in seen.pods}),
+            "parts": sorted({self._part(pod) for pod in seen.pods}),
+            "replicas": len(seen.pods),
+            "least": self._least(seen),
+            "done": [name for name in self._kind.done if _condition(seen.found, name).get("status") == "True"],
+        }
 
     def _is_new(self, pod: Object, saved: Object | None, *, undone: bool) -> bool:
         revision = self._revision(pod)
@@ -272,24 +341,56 @@ class SupervisedLever:
         there = {self._revision(pod) for pod in seen.pods} | set(saved.get("superseded", []))
         return sorted(there - set(saved["revisions"]))
 
-    def _unfinished(self, found: Object) -> Problem | None:
-        """Say which condition of the resource is not met yet; none when its operator says that it is done."""
-        status = found.get("status", {})
-        if status.get("observedGeneration", found["metadata"]["generation"]) < found["metadata"]["generation"]:
-            return Problem(cause=Cause.UNREADY, message="its operator has not seen the change yet")
-        conditions = {c["type"]: c for c in status.get("conditions", [])}
-        for name in self._kind.done:
-            condition = conditions.get(name, {})
+    def _unfinished(self, found: Object, saved: Object | None) -> Problem | None:
+        """Return which condition is not true that was so before the rollout; None when the operator says it is done."""
+        for name in saved.get("done", self._kind.done) if saved else ():
+            condition = _condition(found, name)
             if condition.get("status") != "True":
                 said = condition.get("message") or condition.get("reason") or "is not met"
                 return Problem(cause=Cause.UNREADY, message=f"condition {name}: {said}")
         return None
+
+    def _unsteady(self, found: Object, stay: list[Replica], fresh: bool) -> Problem | None:
+        """Return what may still come, while the last pod is ``fresh``; None when nothing hints at more."""
+        status, generation = found.get("status", {}), found["metadata"].get("generation", 0)
+        if not fresh:
+            return None
+        if stay:
+            return Problem(cause=Cause.UNREADY, message=f"{len(stay)} pods of other parts may have to go as well")
+        if status.get("observedGeneration", generation) < generation:
+            return Problem(cause=Cause.UNREADY, message="its operator may not have observed all of the change")
+        return None
+
+    def _template(self, found: Object, state: State) -> str:
+        """Return the fingerprint of the version that stands there.
+
+        What admission made of our latest write counts as what we wrote: written again, it would come out the same.
+        """
+        saved, actual = _saved(found), self._mark(found).template
+        if saved is None or actual in {state.wanted.template, state.baseline.template}:
+            return actual
+        return str(saved.get("wrote", actual)) if actual == state.mark.template else actual
+
+    def _stands(self, found: Object, template: str, state: State) -> bool:
+        """Whether a version needs no write: it stands there, or we wrote it and admission made something else of it."""
+        saved, actual = _saved(found), self._mark(found).template
+        if saved is None or state.overrules or actual == template:
+            return saved is not None and actual == template
+        ours = actual == state.mark.template or self._is_ours(found, saved)
+        return ours and bool(saved.get("wrote") == template)
+
+    def _is_ours(self, found: Object, saved: Object) -> bool:
+        """Whether nobody else wrote what differs from the baseline: our own write, whose answer was lost."""
+        _, writers = self._authors(found, saved["version"], self._version_field(found))
+        return {writer["manager"] for writer in writers} == {FIELD_MANAGER}
 
     def _foreign(self, found: Object, state: State) -> Foreign | None:
         template = self._mark(found).template
         if template in {state.mark.template, state.wanted.template, state.baseline.template} or not state.mark.template:
             return None
         saved, now = _saved(found), self._version_field(found)
+        if saved and self._is_ours(found, saved):
+            return None
         ours, writers = self._authors(found, saved["version"] if saved else {}, now)
         what = ", ".join(differences({"spec": ours}, {"spec": now})) or self._kind.version
         return Foreign(who=latest_of(writers), what=what, template=template)
@@ -312,6 +413,10 @@ class SupervisedLever:
         return str(pod["metadata"].get("labels", {}).get(self._kind.revision, ""))
 
     def _replicas(self, seen: Supervised) -> int:
+        return max(self._least(seen), len(seen.pods))
+
+    def _least(self, seen: Supervised) -> int:
+        """Return how many replicas the resource asks for, or had before the rollout."""
         said = _at(seen.found, self._kind.replicas) if self._kind.replicas else None
         saved = _saved(seen.found)
         return int(said) if said is not None else int(saved["replicas"]) if saved else len(seen.pods)
@@ -319,14 +424,20 @@ class SupervisedLever:
     # --- the field that says the version -----------------------------------------------------------------
 
     def _version_field(self, found: Object) -> Object:
-        """Return the field's value, without the replicas: their change is no other version."""
+        """Return the field's value without what scales: that is no version, and others may change it at any time."""
         value: Object = copy.deepcopy(_at(found, self._kind.version) or {})
-        inside = f"{self._kind.version}."
-        if self._kind.replicas and self._kind.replicas.startswith(inside):
-            *above, last = self._kind.replicas.removeprefix(inside).split(".")
-            parent = _at(value, ".".join(above)) if above else value
-            (parent or {}).pop(last, None)
+        for *above, last in self._scaling:
+            parent = at(value, above)
+            if isinstance(parent, dict):
+                parent.pop(last, None)
         return value
+
+    @property
+    def _scaling(self) -> list[tuple[str, ...]]:
+        """What scales, as paths below the field that says the version."""
+        inside, replicas = f"{self._kind.version}.", self._kind.replicas or ""
+        paths = [*self._kind.scaling, *([replicas.removeprefix(inside)] if replicas.startswith(inside) else [])]
+        return [tuple(path.split(".")) for path in paths]
 
     def _version(self, field: Object) -> Version:
         images = {name: c["image"] for name, c in self._containers(field).items() if "image" in c}
@@ -337,7 +448,7 @@ class SupervisedLever:
         for path in self._kind.containers:
             value = _at(field, path)
             if isinstance(value, list):
-                found |= {c["name"]: c for c in value}
+                found |= {c["name"]: c for c in value if c.get("name")}
             elif value is not None:
                 found[path.rpartition(".")[2]] = value
         return found
@@ -345,6 +456,7 @@ class SupervisedLever:
     def _changed(self, field: Object, change: Change) -> Object:
         """Return the field with a change made: named changes by container, or a JSON merge patch."""
         if change.patch is not None:
+            self._refuse_scaling(change.patch)
             patched: Object = merged(field, change.patch)
             return patched
         changed = copy.deepcopy(field)
@@ -352,8 +464,16 @@ class SupervisedLever:
         named = [{**container, "name": name} for name, container in containers.items()]
         for made in apply_change({"spec": {"containers": named}}, change)["spec"]["containers"]:
             container = containers[made["name"]]
-            container.update({k: v for k, v in made.items() if k != "name" or "name" in container})
+            container.update({k: v for k, v in made.items() if k != "name"})  # its own may be empty, by defaulting
         return changed
+
+    def _refuse_scaling(self, patch: Object) -> None:
+        for path, _ in leaves(patch):
+            for scales in self._scaling:
+                if path[: len(scales)] == scales:
+                    why = "scales, and is no part of a version: a rollout would not take it back"
+                    fix = "change it in the resource itself, at any time"
+                    raise Refused(why, field="spec.change.patch", value=".".join(scales), fix=fix)
 
     def _patch(self, found: Object, wanted: Object) -> Object:
         """Return the merge patch that makes the field what is wanted."""
@@ -374,15 +494,15 @@ def _side(replicas: list[Replica], min_ready_s: float, restarts: int, now: float
     return Side(total=total, ready=ready, proven=min(proven, max(total - 1, 0)) if short else proven)
 
 
-def _supervised(found: Object, pods: Iterable[Object], gone: Sequence[Gone] = ()) -> Supervised:
-    there = list(pods)
-    ended = [pod for pod in there if not is_active(pod)]
-    return Supervised(found, [pod for pod in there if is_active(pod)], ended, gone)
-
-
 def _saved(found: Object) -> Object | None:
     saved = annotations_of(found).get(BASELINE)
     return json.loads(saved) if saved else None
+
+
+def _condition(found: Object, name: str) -> Object:
+    """Return one condition of a resource's status; an empty one where it has none of this type."""
+    conditions: list[Object] = found.get("status", {}).get("conditions", [])
+    return next((condition for condition in conditions if condition["type"] == name), {})
 
 
 def _label_selector(listed: str) -> Object:

@@ -241,7 +241,9 @@ def _planned(spec: Spec) -> Plan:
     from activities.looking import read_target  # noqa: PLC0415 - only this command needs a cluster
 
     found = asked(read_target(spec.target))
-    warnings = losses(found.stopping, found.stopping, spec.rules, found.replicas) if found.replicas else ()
+    drainable = spec.target.kind != "Supervised"
+    stops = losses(found.stopping, found.stopping, spec.rules, found.replicas, drainable=drainable)
+    warnings = stops if found.replicas else ()
     return make_plan(
         spec.strategy, found.replicas, old=found.old, new=found.new,
         superseded=not spec.change.is_empty, warnings=(*warnings, *foresee(spec.rules)),

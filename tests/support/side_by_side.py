@@ -9,7 +9,7 @@ from typing import Any
 
 from xdist.scheduler import LoadScopeScheduling
 
-ORDER = ("plain-1", "plain-2", "node", "groups", "local-test_node", "outages", "demo")
+ORDER = ("plain-1", "plain-2", "node", "groups", "local-test_node", "kserve", "outages", "demo")
 """What takes longest begins; all others follow."""
 
 _SECOND = frozenset(
@@ -41,8 +41,9 @@ def servers_of(nodeid: str) -> str:
         return "demo"
     if folder != "cluster":
         return str(path)
-    if file == "test_resilience_outages":
-        return "outages"
+    alone = {"test_resilience_outages": "outages", "test_kserve": "kserve"}
+    if file in alone:
+        return alone[file]
     if file == "test_numbered" or "[LeaderWorkerSet" in nodeid:
         return "groups"
     return "plain-2" if file in _SECOND else "plain-1"

@@ -38,6 +38,17 @@ def group_stack(kind: str, *, at_once: bool) -> Iterator[Stack]:
 
 
 @contextmanager
+def kserve_stack(kind: str) -> Iterator[Stack]:
+    """The same with KServe; SEGUE_TEST_KSERVE names one that is up."""
+    given = _given("SEGUE_TEST_KSERVE")
+    if given is not None:
+        yield given
+        return
+    with tied_stack(f"segue-{kind}-kserve-{os.getpid()}", kserve=True, on_progress=_say) as started:
+        yield started
+
+
+@contextmanager
 def node_stack(kind: str, *, prometheus: bool = False) -> Iterator[Stack]:
     """The same with a real node and the images of all model servers; SEGUE_TEST_NODE names one that is up."""
     given = _given("SEGUE_TEST_NODE")

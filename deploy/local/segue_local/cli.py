@@ -17,10 +17,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from segue_local.apply import apply
-from segue_local.build import K6, LWS, NODE_BINARIES, PROMETHEUS, ensure_built
+from segue_local.build import K6, KSERVE, LWS, NODE_BINARIES, PROMETHEUS, ensure_built
 from segue_local.errors import LocalStackError, Refused, StackNotRunning
 from segue_local.gateway import ensure_definitions
 from segue_local.images import ensure_images
+from segue_local.kserve import FILES as KSERVE_FILES
 from segue_local.lws import FILES
 from segue_local.node.machine import node_is_possible
 from segue_local.prometheus import SCRAPE_INTERVAL_S
@@ -56,6 +57,9 @@ def up(
     ] = None,
     node: Annotated[bool, typer.Option("--node", help="A real node that runs containers (Linux, root).")] = False,
     lws: Annotated[bool, typer.Option("--lws", help="With LeaderWorkerSet, its controller and its webhooks.")] = False,
+    kserve: Annotated[
+        bool, typer.Option("--kserve", help="With KServe, its controller and its webhooks (plain Deployments).")
+    ] = False,
     gateway: Annotated[bool, typer.Option("--gateway", help="With the kinds of the Gateway API.")] = False,
     prometheus: Annotated[
         bool, typer.Option("--prometheus", help="With a Prometheus, which scrapes annotated pods.")
@@ -72,6 +76,7 @@ def up(
             fake_nodes=nodes,
             node=node,
             lws=lws,
+            kserve=kserve,
             prometheus=prometheus,
             scrape_interval_s=scrape_interval_s,
             on_progress=_say,
@@ -145,8 +150,9 @@ def build(
         if not everything:
             return
         ensure_definitions(_say)
-        ensure_built(_say, [LWS, PROMETHEUS])
+        ensure_built(_say, [LWS, KSERVE, PROMETHEUS])
         FILES.ensure(_say)
+        KSERVE_FILES.ensure(_say)
         hindrance = node_is_possible()
         if hindrance is not None:
             _say(hindrance)
