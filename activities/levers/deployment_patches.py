@@ -11,6 +11,7 @@ from activities.levers.ownership import (
     annotations_of,
     baseline_of,
     noted,
+    rebudgeted,
     replicas_of,
     saved_baseline,
 )
@@ -99,8 +100,11 @@ def scale_patch(objects: Objects, seen: Observation, asked: WriteInput, counts: 
         saved = saved_baseline(deployment)["template"] if state.claimed else deployment["spec"]["template"]
         patch["spec"]["template"] = template_patch(asked, deployment, start_of(objects, asked.change, saved))
         annotations |= noted(asked.note) if asked.note else {}
+    own = own_budget(asked.rules, seen.replicas)
     if not state.claimed:
-        annotations[BASELINE] = baseline_of(deployment, _own(deployment, own_budget(asked.rules, seen.replicas)))
+        annotations[BASELINE] = baseline_of(deployment, _own(deployment, own))
+    else:
+        annotations |= rebudgeted(deployment, own)
     patch["metadata"] = {"annotations": annotations}
     return patch
 

@@ -8,6 +8,7 @@ from segue.contract import PrepareInput, WriteInput
 from segue.errors import Fenced, NotFound, Refused
 from segue.history import SUPERSEDED, Note, Revision
 from segue.observation import Counts, Foreign, Observation, Side, Version
+from segue.spec import Rules
 from segue.state import Goal, Mark, State
 
 OWNER = "segue.dev/rollout"
@@ -71,6 +72,18 @@ def baseline_of(found: Object, own: Object) -> str:
             fix=f"bring it under {MAX_BASELINE_BYTES} bytes",
         )
     return saved
+
+
+def budget_as_written(rules: Rules) -> dict[str, int | str]:
+    """Return the spec's budget as it is saved for a release: a percentage follows the replicas."""
+    return {"maxSurge": rules.strategy.max_surge, "maxUnavailable": rules.strategy.max_unavailable}
+
+
+def rebudgeted(found: Object, budget: Object) -> dict[str, str | None]:
+    """Return the annotation that saves another budget, which a retarget brought; empty when it is saved already."""
+    if BASELINE not in annotations_of(found) or saved_baseline(found)["budget"] == budget:
+        return {}
+    return {BASELINE: json.dumps({**saved_baseline(found), "budget": budget}, separators=(",", ":"))}
 
 
 def saved_baseline(found: Object) -> Object:

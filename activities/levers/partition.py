@@ -26,6 +26,7 @@ from activities.levers.ownership import (
     Stale,
     annotations_of,
     baseline_of,
+    budget_as_written,
     check_owner,
     foreign_hold,
     foreign_template,
@@ -33,6 +34,7 @@ from activities.levers.ownership import (
     note_of,
     noted,
     outcome_noted,
+    rebudgeted,
     refuse_others,
     replicas_of,
     revision_of,
@@ -345,10 +347,12 @@ class PartitionLever(ABC):
             saved = saved_baseline(found)["template"] if state.claimed else numbered.template
             spec |= self.changed(start_of(numbered, asked.change, saved), found, asked.change)
             annotations |= noted(asked.note) if asked.note else {}
+        budget = budget_as_written(asked.rules)
         if not state.claimed:
-            budget = self.holding(0, asked.rules, replicas_of(found))
             saved = {"template": numbered.template, "own": self._own(found), "budget": budget}
             annotations[BASELINE] = baseline_of(found, saved)
+        else:
+            annotations |= rebudgeted(found, budget)
         return {"metadata": {"annotations": annotations}, "spec": spec}
 
     def _own(self, found: Object) -> Object:
