@@ -109,6 +109,33 @@ def receive(message: Message, state: State, now: float) -> State:
     return _receive(message, state, now)
 
 
+_SAMPLES: dict[str, Message] = {
+    "approve": Approve(),
+    "reject": Reject(),
+    "resume": Resume(),
+    "promote": Promote(),
+    "pause": Pause(),
+    "settle": Settle(),
+    "retarget": RetargetTo(baseline=True),
+    "abort": Abort(),
+    "scale": Scale(replicas=1),
+}
+"""One message of each kind, in the order in which a person reads them: answers first."""
+
+
+def possible(state: State) -> tuple[str, ...]:
+    """Return the names of the messages that ``receive`` accepts in this state."""
+    return tuple(name for name, message in _SAMPLES.items() if _is_accepted(message, state))
+
+
+def _is_accepted(message: Message, state: State) -> bool:
+    try:
+        receive(message, state, state.progress_at)
+    except Refused:
+        return False
+    return True
+
+
 @singledispatch
 def _receive(message: Message, state: State, now: float) -> State:
     raise AssertionError(f"no rule for {type(message).__name__}")

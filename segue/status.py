@@ -7,10 +7,10 @@ from segue.budget import resolve_budget
 from segue.decide import next_waypoint
 from segue.gates import Evidence, Result
 from segue.gates.standing import stand
+from segue.messages import possible
 from segue.observation import Frozen, Observation, Version
 from segue.spec import Rules, Target
 from segue.state import Goal, Phase, State
-from segue.traffic import ALL
 
 
 class SideStatus(Frozen):
@@ -63,7 +63,7 @@ class Status(Frozen):
     traffic: int | None = Field(default=None, description="Percent to the new side; none where replicas lead it.")
     gates: tuple[GateStatus, ...] = Field(default=(), description="Those that were asked, in the order of the spec.")
     needs_person: bool = False
-    can: tuple[str, ...] = Field(default=(), description="The messages that make sense now.")
+    can: tuple[str, ...] = Field(default=(), description="The messages that are accepted now.")
     moves: int = 0
     started_at: float = 0.0
     updated_at: float = Field(default=0.0, description="When that was known: seconds since the epoch.")
@@ -113,24 +113,6 @@ def reason(state: State, seen: Observation | None) -> str:
     if state.paused:
         return state.paused
     return str(seen.problem) if seen is not None and seen.problem is not None else ""
-
-
-def possible(state: State) -> tuple[str, ...]:
-    """Return the messages that make sense now."""
-    if state.outcome is not None:
-        return ()
-    if state.goal is Goal.BACK:
-        return ("scale", "abort") if state.foreign else ("scale",)
-    always = ("retarget", "abort", "scale")
-    if state.foreign is not None and not state.overrules:
-        return always
-    if state.waypoint is not None and not state.waypoint.approved:
-        return ("approve", "reject", "pause", *always)
-    if state.paused or state.held is not None:
-        return ("resume", *always)
-    is_retained = state.routed is not None and state.routed.share == ALL and not state.promoted
-    holding = ("promote",) if state.waypoint is not None or is_retained else ()
-    return (*holding, "pause", *(("settle",) if state.claimed else ()), *always)
 
 
 def to_markdown(status: Status) -> str:
