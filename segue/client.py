@@ -59,7 +59,7 @@ from segue.messages import Message, RetargetTo
 from segue.observation import Frozen
 from segue.plan import Plan
 from segue.report import Report
-from segue.spec import Approval, Rollout, Spec, Strategy, Waypoint
+from segue.spec import Approval, Rollout, Strategy, Waypoint
 from segue.state import Phase
 from segue.status import SideStatus, Status
 from segue.units import format_duration
@@ -588,9 +588,7 @@ def target_of(workflow_id: str) -> str:
 
 def summary(rollout: Rollout) -> str:
     """One line for Temporal's list of workflows."""
-    change = rollout.spec.change
-    images = ", ".join(f"{c}={i}" for c, i in sorted(change.images.items()))
-    return f"{rollout.metadata.name}: {rollout.spec.target} → {images or _changes(rollout.spec)}"[:200]
+    return f"{rollout.metadata.name}: {rollout.spec.target} → {rollout.spec.change.described}"[:200]
 
 
 def details(rollout: Rollout, by: str) -> str:
@@ -599,7 +597,7 @@ def details(rollout: Rollout, by: str) -> str:
     strategy, readiness = spec.strategy, spec.readiness
     rows = {
         "Target": f"{spec.target.kind} {spec.target}",
-        "Change": _changes(spec),
+        "Change": spec.change.described,
         "Order": f"{strategy.order}, step {strategy.step or 'as the budget allows'}",
         "Budget": f"maxSurge {strategy.max_surge}, maxUnavailable {strategy.max_unavailable}",
         "Waypoints": ", ".join(_waypoint(w) for w in strategy.waypoints) or "—",
@@ -615,17 +613,6 @@ def _waypoint(waypoint: Waypoint) -> str:
     asked = waypoint.approval
     otherwise = f", else {asked.default} after {format_duration(asked.expires)}" if isinstance(asked, Approval) else ""
     return f"{waypoint.at}{hold}{' approval' if asked else ''}{otherwise}"
-
-
-def _changes(spec: Spec) -> str:
-    change = spec.change
-    if change.patch is not None:
-        return "a patch of the pod template"
-    parts = [f"{c}={i}" for c, i in sorted(change.images.items())]
-    parts += [f"env {c}.{name}" for c, variables in sorted(change.env.items()) for name in sorted(variables)]
-    for kind in ("args", "resources", "annotations"):
-        parts += [f"{kind} {name}" for name in sorted(getattr(change, kind))]
-    return ", ".join(parts)
 
 
 def _cell(text: str) -> str:

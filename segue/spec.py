@@ -43,6 +43,7 @@ MAX_LAG = timedelta(minutes=10)
 MAX_DEADLINE = timedelta(days=1)
 MAX_COPIED_NAME = 242  # with a dash and ten digits within Kubernetes' 253
 MAX_GATES = 20
+MAX_DESCRIBED = 12
 MAX_QUIET = timedelta(seconds=30)
 QUIET_BEGINS_IN = timedelta(seconds=10)
 
@@ -142,6 +143,21 @@ class Change(Model):
     def goes_back(self) -> bool:
         """Whether this is an earlier revision as it was, and nothing new."""
         return self.revision is not None and self == Change(revision=self.revision)
+
+    @property
+    def described(self) -> str:
+        """What changes, in a line for a person. No value of a variable or a configuration is in it."""
+        if self.patch is not None:
+            return "a patch of the pod template"
+        parts = [f"revision {self.revision}"] if self.revision is not None else []
+        parts += [f"{container}={image}" for container, image in sorted(self.images.items())]
+        parts += [f"env {c}.{name}" for c, variables in sorted(self.env.items()) for name in sorted(variables)]
+        for field in ("args", "resources", "annotations", "config_maps"):
+            kind = type(self).model_fields[field].alias or field
+            parts += [f"{kind} {name}" for name in sorted(getattr(self, field))]
+        parts += [f"secrets {name} → {other}" for name, other in sorted(self.secrets.items())]
+        more = [f"and {len(parts) - MAX_DESCRIBED} more"] * (len(parts) > MAX_DESCRIBED)
+        return ", ".join([*parts[:MAX_DESCRIBED], *more]) or "replicas only"
 
     @property
     def is_empty(self) -> bool:

@@ -9,7 +9,7 @@ from segue.gates import Evidence, Result
 from segue.gates.standing import stand
 from segue.messages import possible
 from segue.observation import Frozen, Observation, Version
-from segue.spec import Rules, Target
+from segue.spec import Change, Rules, Target
 from segue.state import Goal, Phase, State
 
 
@@ -48,6 +48,7 @@ class Status(Frozen):
     id: str
     name: str
     target: str
+    change: str = Field(default="", description="What changes, in a line for a person.")
     phase: Phase
     outcome: str | None = None
     replicas: int = 0
@@ -70,7 +71,7 @@ class Status(Frozen):
 
 
 def make_status(
-    *, workflow_id: str, name: str, target: Target, rules: Rules, state: State,
+    *, workflow_id: str, name: str, target: Target, change: Change, rules: Rules, state: State,
     seen: Observation | None, waits: str, started_at: float, updated_at: float,
 ) -> Status:  # fmt: skip
     """Put together what a person asks first."""
@@ -79,7 +80,8 @@ def make_status(
     ahead = next_waypoint(rules, state, replicas) if replicas and state.goal is Goal.FORWARD else None
     ended = state.outcome is not None
     return Status(
-        id=workflow_id, name=name, target=str(target), phase=state.phase, outcome=state.outcome,
+        id=workflow_id, name=name, target=str(target), change=change.described,
+        phase=state.phase, outcome=state.outcome,
         replicas=replicas, floor=budget.floor if budget else 0, ceiling=budget.ceiling if budget else 0,
         old=SideStatus(replicas=seen.old.total, ready=seen.old.ready) if seen else SideStatus(replicas=0, ready=0),
         new=SideStatus(replicas=seen.new.total, ready=seen.new.ready) if seen else SideStatus(replicas=0, ready=0),
@@ -119,6 +121,7 @@ def to_markdown(status: Status) -> str:
     """Render the status as the table that the Temporal UI shows as current details."""
     answers = {
         "Where": f"**{status.phase}** — {status.target}",
+        "Change": status.change or "—",
         "Waits for": status.waiting_for or "—",
         "Why": status.reason or "—",
         "Old": f"{status.old.ready} ready of {status.old.replicas} — {status.baseline or '?'}",

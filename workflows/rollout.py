@@ -22,7 +22,7 @@ with workflow.unsafe.imports_passed_through():
     from segue.errors import Refused
     from segue.gates import Result, combined, failure_of
     from segue.gates.standing import foresee
-    from segue.history import Note
+    from segue.history import Note, described
     from segue.lint.start import told
     from segue.messages import Message
     from segue.observation import Cause, Frozen, Observation, Problem, Routed
@@ -363,7 +363,7 @@ class RolloutWorkflow:
             rollout=workflow.info().workflow_id,
             by=self._task.by,
             at=self._started_at,
-            what=str(self._state.wanted),
+            what=described(self._spec.change, self._state.wanted),
             outcome=str(self._state.ending) if decision.act is Act.FINISH else "",
             why=str(failure) if failure else "",
         )
@@ -486,8 +486,8 @@ class RolloutWorkflow:
         """Where is it, what does it wait for, what can I do?"""
         return make_status(
             workflow_id=workflow.info().workflow_id, name=self._task.name, target=self._spec.target,
-            rules=self._spec.rules, state=self._state, seen=self._seen, waits=self._waiting_for(),
-            started_at=self._started_at, updated_at=self._shown_at,
+            change=self._spec.change, rules=self._spec.rules, state=self._state, seen=self._seen,
+            waits=self._waiting_for(), started_at=self._started_at, updated_at=self._shown_at,
         )  # fmt: skip
 
     def _waiting_for(self) -> str:

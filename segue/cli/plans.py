@@ -220,7 +220,8 @@ def _tell_started(rollout: Rollout, started: dict[str, Any], output: TextOrJson)
     else:
         stages = len(found["stages"]) - 1
         write(
-            f"{rollout.metadata.name}: the rollout of {target} is prepared and under way: {stages} stages, "
+            f"{rollout.metadata.name}: the rollout of {target} ({rollout.spec.change.described}) is prepared and under "
+            f"way: {stages} stages, "
             f"at least {found['floor']} ready, at most {found['ceiling']} replicas"
         )
         for warning in found.get("warnings", ()):

@@ -99,8 +99,8 @@ def test_what_is_offered_is_what_is_accepted() -> None:
     """In every state *You can* lists each message that is accepted, and none that is refused."""
     for state in generated():
         offered = make_status(
-            workflow_id="rollout/a/b/c/d", name="a", target=DeploymentTarget(name="chat"), rules=Rules(), state=state,
-            seen=None, waits="", started_at=NOW, updated_at=NOW,
+            workflow_id="rollout/a/b/c/d", name="a", target=DeploymentTarget(name="chat"), change=V2, rules=Rules(),
+            state=state, seen=None, waits="", started_at=NOW, updated_at=NOW,
         ).can  # fmt: skip
         assert set(offered) == {name for name, message in SAID.items() if accepts(message, state)}, state
 
