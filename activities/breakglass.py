@@ -13,7 +13,7 @@ from activities.levers.ownership import BASELINE, OWNER, note_of
 from activities.pair_release import release_pair
 from activities.patience import Waiting
 from activities.stepped_release import release_stepped
-from segue.errors import Conflict, NotAllowed, NotFound
+from segue.errors import Conflict, NotFound
 from segue.history import RELEASED
 from segue.spec import Target
 
@@ -38,19 +38,11 @@ async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Call
         if target.kind != "Deployment":
             return await release_stepped(cluster, target, to, by, timeout_s, tell)
         await _let_go(cluster, target, to, by)
-        await _free_autoscaler(cluster, target, tell)
+        await autoscaling.free(cluster, target, tell)
         tell(f"{target} is free of its rollout and goes to the {to} by its own controller")
         await Waiting(timeout_s, tell).until_complete(cluster, target.namespace, target.name)
         await _patch(cluster, target, _finish)
     return f"{target} runs the {to}; its strategy is what it was"
-
-
-async def _free_autoscaler(cluster: Cluster, target: Target, tell: Callable[[str], None]) -> None:
-    try:
-        if await autoscaling.give_back(cluster, target, owner=None):
-            tell(f"the autoscaler of {target} has its own bounds again")
-    except NotAllowed as error:
-        tell(f"whether an autoscaler of {target} is held cannot be seen: {error.why}")
 
 
 def _finish(deployment: Object) -> Object:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+from activities import autoscaling
 from activities.cluster import Cluster, Object
 from activities.levers import Levers
 from activities.levers.base import Lever
@@ -36,6 +37,7 @@ async def release_stepped(
     """
     lever, owner = Levers(cluster).of(target), f"released by {by}"
     rules = rules_of(target, await _taken(cluster, lever, target, owner))
+    await autoscaling.free(cluster, target, tell)
     prepared = await lever.prepare(PrepareInput(target=target, owner=owner, change=Change(), rules=rules))
     state = _state(prepared, to)
     tell(f"{target} is free of its rollout and goes to the {to}")

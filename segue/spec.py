@@ -683,6 +683,9 @@ class Spec(Rules):
     @model_validator(mode="after")
     def _fits_the_kind(self) -> Self:
         if self.target.kind == "DeploymentPair":
+            if self.autoscaler is Autoscaler.HOLD:
+                why = "is not for a DeploymentPair: an autoscaler scales one Deployment, and replicas move between two"
+                raise wrong("autoscaler", "hold", why, "leave it out, and delete the autoscaler for the rollout")
             return self
         if self.change.is_empty:
             given = "change" in self.model_fields_set
