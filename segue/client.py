@@ -17,6 +17,7 @@ from temporalio.api.failure.v1 import Failure
 from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.client import (
     Client,
+    Plugin,
     RPCTimeoutOrCancelledError,
     WorkflowExecution,
     WorkflowExecutionDescription,
@@ -113,12 +114,14 @@ class Listed(Frozen):
     ended_at: float | None
 
 
-async def connect(*, timeout_s: float = CONNECT_S, runtime: Runtime | None = None) -> Client:
+async def connect(
+    *, timeout_s: float = CONNECT_S, runtime: Runtime | None = None, plugins: Sequence[Plugin] = ()
+) -> Client:
     """Connect to the Temporal that ``TEMPORAL_*`` variables or the profile file name.
 
     Raises:
         Refused: when the profile cannot be read.
-        Unreachable: when nothing answers at its address within ``timeout_s``.
+        Unreachable: when nothing answers at its address within ``timeout_s``, or not as Temporal does.
     """
     config = _profile()
     address = config.setdefault("target_host", DEFAULT_ADDRESS)
@@ -127,41 +130,67 @@ async def connect(*, timeout_s: float = CONNECT_S, runtime: Runtime | None = Non
             return await Client.connect(
                 **config,
                 data_converter=pydantic_data_converter,
+                plugins=plugins,
                 connect_timeout=timedelta(seconds=timeout_s),
                 # The library's own warnings are for a worker's log, not for a person at a terminal.
                 runtime=runtime or Runtime(telemetry=TelemetryConfig(logging=None)),
             )
     except (RuntimeError, OSError, RPCError, ValueError) as error:
-        raise Unreachable(
-            f"Temporal does not answer at {address} ({_connect_reason(error)}); "
-            "start a local one with `segue local up`, or set TEMPORAL_ADDRESS to yours"
-        ) from error
+        why, fix = _connect_reason(error, by_tls=bool(config.get("tls")))
+        raise Unreachable(f"Temporal does not answer at {address} ({why}); {fix}") from error
 
 
 def _profile() -> ClientConnectConfig:
     try:
         return ClientConfig.load_client_connect_config()
     except (RuntimeError, ValueError, OSError) as error:
+        named = "TEMPORAL_PROFILE" if str(error).startswith("Profile ") else "TEMPORAL_CONFIG_FILE"
         raise Refused(
             f"Temporal's connection profile cannot be read: {error}",
-            field="TEMPORAL_CONFIG_FILE",
+            field=named,
             fix="correct the file, or unset TEMPORAL_PROFILE and TEMPORAL_CONFIG_FILE",
         ) from error
 
 
-def _connect_reason(error: Exception) -> str:
-    """Say what went wrong in a few words: the library's own text is a nested dump with response headers."""
-    known = {
-        "Connection refused": "connection refused",
-        "dns error": "its name is not known",
-        "certificate": "its certificate is not trusted",
-        "Unauthenticated": "the API key is not accepted",
-        "PermissionDenied": "the API key is not accepted",
-    }
+_START = "start a local one with `segue local up`, or set TEMPORAL_ADDRESS to yours"
+_KEY = "check TEMPORAL_API_KEY and TEMPORAL_NAMESPACE"
+_CERTIFICATE = "set TEMPORAL_TLS_CLIENT_CERT_PATH and TEMPORAL_TLS_CLIENT_KEY_PATH to one that it accepts"
+_CLOSED = ("ConnectionReset", "BrokenPipe", "connection closed", "UnexpectedEof")
+_CONNECT_REASONS = {
+    "Connection refused": ("connection refused", _START),
+    "dns error": ("its name is not known", _START),
+    "CertificateRequired": ("it requires a client certificate", _CERTIFICATE),
+    "fatal alert": ("it does not accept the client certificate", _CERTIFICATE),
+    "InvalidCertificate(NotValidForName": (
+        "its certificate is for another name",
+        "set TEMPORAL_TLS_SERVER_NAME to the name in its certificate",
+    ),
+    "InvalidCertificate": (
+        "its certificate is not trusted",
+        "set TEMPORAL_TLS_SERVER_CA_CERT_PATH to the certificate of its authority",
+    ),
+    "InvalidContentType": (
+        "it does not speak TLS",
+        "set TEMPORAL_TLS=false; an API key or a certificate turns TLS on",
+    ),
+    "Unauthenticated": ("the API key is not accepted", _KEY),
+    "PermissionDenied": ("the API key is not accepted", _KEY),
+}
+"""By what the library's text contains, the first that fits: why, and what to do."""
+
+
+def _connect_reason(error: Exception, *, by_tls: bool) -> tuple[str, str]:
+    """Say what went wrong and what to do: the library's own text is a nested dump with response headers."""
     text = str(error)
     if isinstance(error, TimeoutError) or "timed out" in text or "deadline" in text:
-        return "no answer in time"
-    return next((v for k, v in known.items() if k in text), "what answers is not Temporal")
+        return "no answer in time", _START
+    known = next((told for sign, told in _CONNECT_REASONS.items() if sign in text), None)
+    if known is not None:
+        return known
+    if any(sign in text for sign in _CLOSED):  # the reason of a TLS server can come too late to be read
+        why = "it closed the connection: perhaps it requires "
+        return (f"{why}a client certificate", _CERTIFICATE) if by_tls else (f"{why}TLS", "set TEMPORAL_TLS=true")
+    return "what answers is not Temporal", "set TEMPORAL_ADDRESS to a Temporal server, and TEMPORAL_TLS as it requires"
 
 
 # --- errors ---------------------------------------------------------------------------------------------
