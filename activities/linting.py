@@ -47,10 +47,13 @@ async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
         return await facts_in(cluster, Levers(cluster).of(target), target, rollout, change)
 
 
-async def linted(cluster: Cluster, lever: Lever, asked: PrepareInput, prepared: Prepared) -> Prepared:
+async def linted(
+    cluster: Cluster, lever: Lever, asked: PrepareInput, prepared: Prepared, *, refuses: bool = True
+) -> Prepared:
     """Lint what is about to be rolled, and count the room for it.
 
     What ran before may run again: a way back is never refused, only told what is wrong with it.
+    Without ``refuses`` nothing is refused: a plan shows what a start would say.
 
     Raises:
         Refused: naming each error that is not accepted, and what mends it.
@@ -59,7 +62,7 @@ async def linted(cluster: Cluster, lever: Lever, asked: PrepareInput, prepared: 
     change = asked.change if asked.wanted is None else None
     facts = await facts_in(cluster, lever, asked.target, _rollout_of(asked), change)
     found = lint(facts, asked.accept)
-    if not asked.change.goes_back and prepared.wanted.template != prepared.baseline.template:
+    if refuses and not asked.change.goes_back and prepared.wanted.template != prepared.baseline.template:
         refuse_errors(found)
     counted = prepared.model_copy(update={"linted": found, "warnings": (*prepared.warnings, *_tight(facts, asked))})
     return counted.model_copy(update={"demand": facts.pods[0].demand}) if _is_led(asked.target) else counted

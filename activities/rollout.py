@@ -23,6 +23,7 @@ from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.linting import linted
 from activities.peaks import PROVIDER, Peaks
+from activities.preparing import tried
 from activities.reaching import Reach, reach_of
 from activities.room import Rooms
 from activities.routers import Routers
@@ -140,15 +141,11 @@ class Activities:
     async def prepare(self, asked: PrepareInput) -> Prepared:
         """Look at the target, let the API server try the change, and lint what it makes."""
         lever = self._levers.of(asked.target)
-        prepared = await lever.prepare(asked)
-        router = self._routers.of(asked.rules.strategy)
-        if router is not None:
-            await router.prepare(asked, prepared.owner)
+        prepared = await tried(self._cluster, lever, self._routers.of(asked.rules.strategy), asked)
         self._believer.refuse(asked.rules, prepared.wanted)
         await self._own.refuse(asked.target, asked.rules)
         await self._emptyings.refuse(asked.target, asked.rules)
-        told = (*prepared.warnings, *await autoscaling.foretell(self._cluster, asked.target, asked.rules))
-        return await linted(self._cluster, lever, asked, prepared.model_copy(update={"warnings": told}))
+        return await linted(self._cluster, lever, asked, prepared)
 
     @_defined(contract.AWAIT_READY)
     async def await_ready(self, asked: WatchInput) -> Watched:

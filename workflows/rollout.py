@@ -21,14 +21,13 @@ with workflow.unsafe.imports_passed_through():
     from segue.decide import Act, Decision
     from segue.errors import Refused
     from segue.gates import Result, combined, failure_of
-    from segue.gates.standing import foresee
     from segue.history import Note, described
-    from segue.lint.start import told
     from segue.messages import Message
     from segue.observation import Cause, Frozen, Observation, Problem, Routed
-    from segue.plan import Plan, make_plan
+    from segue.plan import Plan
+    from segue.planning import first_plan, planned, unchanged
     from segue.report import Report
-    from segue.spec import Change, OnFailure, Spec
+    from segue.spec import OnFailure, Spec
     from segue.state import Goal, Mark, Outcome, Retarget, State, requested
     from segue.status import Status, make_status, to_markdown
     from segue.traffic import ALL, held_until
@@ -221,8 +220,9 @@ class RolloutWorkflow:
                 "read the target, try the change without doing it",
                 limit=PREPARE_LIMIT,
             )
-            if prepared.wanted.template == prepared.baseline.template:
-                raise _nothing_to_do(self._spec.change)
+            refused = unchanged(prepared)
+            if refused is not None:
+                raise _application_error(refused)
         except (ActivityError, ApplicationError) as error:
             self._refusal = _refusal_of(error)
             await workflow.wait_condition(workflow.all_handlers_finished)
@@ -233,7 +233,7 @@ class RolloutWorkflow:
         for warning in prepared.warnings:
             self._state = self._state.noted(_now(), "warning", warning)
         self._state = self._state.after_lint(prepared.linted, _now(), self._task.by)
-        self._plans = (_planned(self._spec, prepared, found=prepared.claimed or bool(prepared.new)),)
+        self._plans = (first_plan(self._spec, prepared),)
 
     async def _retarget(self, wish: Retarget) -> None:
         """Prepare another version; the rollout goes on with it, or as before when it is refused."""
@@ -283,7 +283,7 @@ class RolloutWorkflow:
             self._state = self._state.but(baseline=prepared.baseline, mark=prepared.mark, foreign=None, overrules=False)
         self._state = self._state.after_retarget(prepared.wanted, now, prepared.demand)
         self._state = self._state.after_lint(prepared.linted, now, wish.by)
-        self._plans = (*self._plans, _planned(spec, prepared, found=True, parent=str(before)))
+        self._plans = (*self._plans, planned(spec, prepared, found=True, parent=str(before)))
         return f"now wants {prepared.wanted}" if not same else f"{before} is wanted still, by another strategy"
 
     async def _verify(self, decision: Decision) -> None:
@@ -701,12 +701,6 @@ def _routed_by(decision: Decision, written: Written) -> Routed:
     return written.routed or Routed(share=decision.share or 0)
 
 
-def _warnings(prepared: contract.Prepared) -> tuple[str, ...]:
-    """Return all that a person should read before anything moves."""
-    found = told(prepared.linted) if prepared.linted else ()
-    return (*prepared.warnings, *(f"{each.rule}: {each}" for each in found))
-
-
 def _counts_of(decision: Decision) -> Any:
     return decision.counts
 
@@ -733,25 +727,8 @@ def _respecified(spec: Spec, wish: Retarget) -> Spec:
     return Spec(target=spec.target, change=change, accept=spec.accept, **dict(rules))
 
 
-def _planned(spec: Spec, prepared: contract.Prepared, *, found: bool, parent: str = "") -> Plan:
-    """Plan from what was found; from all old, where nothing has moved."""
-    old = prepared.old if found else None
-    return make_plan(
-        spec.strategy, prepared.replicas, old=old, new=prepared.new if found else 0, superseded=prepared.superseded,
-        parent=parent, warnings=(*_warnings(prepared), *foresee(spec.rules)),
-        target=spec.target, autonomous=spec.autonomous,
-    )  # fmt: skip
-
-
 def _problem(decision: Decision) -> Problem:
     return decision.problem or Problem(cause=Cause.DEADLINE, message=decision.why)
-
-
-def _nothing_to_do(change: Change) -> ApplicationError:
-    refused = Refused(
-        "is what the target runs already", field="spec.change", fix="name another image, or change nothing"
-    )
-    return _application_error(refused)
 
 
 def _application_error(refused: Refused) -> ApplicationError:

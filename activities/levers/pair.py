@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from activities.cluster import Cluster, Object
-from activities.levers.base import TargetFacts
 from activities.levers.deployment import refuse_unsettled
 from activities.levers.deployment_reading import Objects, is_held, revisions
 from activities.levers.draining import leave_services, next_to_stop
@@ -64,12 +63,6 @@ class PairLever:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-
-    async def look(self, target: Target) -> TargetFacts:
-        """Return how many replicas both run together, and how the old ones stop."""
-        pair = await self._fetch(_pair(target))
-        stopping = stopping_of(pair.old.deployment["spec"]["template"])
-        return TargetFacts(pair.replicas, stopping, old=pair.counts.old, new=pair.counts.new)
 
     async def history(self, target: Target) -> list[Revision]:
         """Return the revisions of the old Deployment, and then of the new one, the oldest first."""

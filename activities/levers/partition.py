@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar
 
 from activities.cluster import Cluster, Object
-from activities.levers.base import TargetFacts
 from activities.levers.copies import make_copies, prune_copies
 from activities.levers.ordinals import HOLD, Numbered, may_go_back, partition_for, read, start_of
 from activities.levers.ownership import (
@@ -137,11 +136,6 @@ class PartitionLever(ABC):
         return False
 
     # --- seeing -------------------------------------------------------------------------------------------
-
-    async def look(self, target: Target) -> TargetFacts:
-        """Return how many replicas the target is told to run, and how they stop."""
-        found = await self._cluster.get(self.plural, target.namespace, target.name)
-        return TargetFacts(replicas_of(found), self._stopping(self.template_of(found)))
 
     async def history(self, target: Target) -> list[Revision]:
         """Return the revisions that there are, the oldest first."""

@@ -30,15 +30,15 @@ from segue.cli.options import (
     seconds,
 )
 from segue.cli.stages import plan_json, plan_table
-from segue.errors import AlreadyRolling, Refused
+from segue.errors import AlreadyRolling, NotAllowed, Refused
 from segue.gates.standing import foresee
 from segue.history import revision_before
 from segue.lintrule import LintRule
 from segue.messages import MAX_REPLICAS
 from segue.plan import Plan, make_plan
+from segue.planning import first_plan, unchanged
 from segue.report import Report
 from segue.spec import API_VERSION, Metadata, Rollout, Rules, Spec
-from segue.stopping import losses
 
 _Replicas = Annotated[
     int | None,
@@ -69,14 +69,15 @@ def register(app: typer.Typer) -> None:
 def plan(file: File, replicas: _Replicas = None, output: AsTable = TableOrJson.TABLE) -> None:
     """Show every stage of a rollout before anything is touched.
 
-    Needs no Temporal, and with --replicas no cluster either.
+    It is the plan of `segue start`: the API server tries the change without doing it, for which you need the right to
+    patch the target. Needs no Temporal, and with --replicas no cluster either.
 
     Example: segue plan rollout.yaml --replicas 6
     """
     rollout = read_spec(file)
     spec = rollout.spec
     if replicas is None:
-        made = _planned(spec)
+        made = _planned(rollout)
     else:
         made = make_plan(
             spec.strategy,
@@ -237,14 +238,18 @@ def _checked(replicas: int) -> int:
     return replicas
 
 
-def _planned(spec: Spec) -> Plan:
-    """Plan for the target as it is in the cluster, with what will be lost."""
-    from activities.looking import read_target  # noqa: PLC0415 - only this command needs a cluster
+def _planned(rollout: Rollout) -> Plan:
+    """Plan for the target as it is in the cluster: what a start of the same file would return."""
+    from activities.looking import try_out  # noqa: PLC0415 - only this command needs a cluster
 
-    found = asked(read_target(spec.target))
-    warnings = losses(found.stopping, found.stopping, spec.rules, found.replicas) if found.replicas else ()
-    return make_plan(
-        spec.strategy, found.replicas, old=found.old, new=found.new,
-        superseded=not spec.change.is_empty, warnings=(*warnings, *foresee(spec.rules)),
-        target=spec.target, autonomous=spec.autonomous,
-    )  # fmt: skip
+    try:
+        prepared = asked(try_out(rollout, "segue plan"))
+    except NotAllowed as error:
+        error.args = (f"{error}; or plan with --replicas N, which needs no cluster",)
+        raise
+    refused = unchanged(prepared)
+    if refused is not None:
+        raise refused
+    if prepared.linted and prepared.linted.fails and not rollout.spec.change.goes_back:
+        say("`segue start` refuses this, for errors of lint: accept or mend what `segue lint` finds")
+    return first_plan(rollout.spec, prepared)
