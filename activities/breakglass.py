@@ -15,6 +15,7 @@ from activities.patience import Waiting
 from activities.stepped_release import release_stepped
 from segue.errors import Conflict, NotFound
 from segue.history import RELEASED
+from segue.observation import RELEASED_BY
 from segue.spec import Target
 
 _ATTEMPTS = 10
@@ -55,7 +56,7 @@ def _finish(deployment: Object) -> Object:
 async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
     def patch(deployment: Object) -> Object:
         made = unhold_patch(deployment, to_baseline=to == "baseline")
-        made["metadata"]["annotations"] = {**made["metadata"]["annotations"], OWNER: f"released by {by}"}
+        made["metadata"]["annotations"] = {**made["metadata"]["annotations"], OWNER: f"{RELEASED_BY}{by}"}
         return made
 
     await _patch(cluster, target, patch)

@@ -39,7 +39,7 @@ from segue.gates.own import OwnGate
 from segue.gates.readiness import judge_readiness
 from segue.gates.standing import standings
 from segue.gates.webhook import Webhook
-from segue.observation import Observation
+from segue.observation import Observation, belonging
 from segue.spec import Autoscaler
 from segue.supervision import SUPERVISIONS, Supervision
 from segue.traffic import objection, objection_to_counts
@@ -247,7 +247,7 @@ class Activities:
             raise Refused("has nothing to lead traffic by", field="spec.strategy.traffic")
         seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
         if seen.owner != asked.state.owner:
-            raise Fenced(f"the target belongs to {seen.owner or 'nobody'} now")
+            raise Fenced(belonging(seen.owner))
         share = asked.decision.share or 0
         problem = objection(asked.rules.strategy, seen, share) if share or asked.state.routed is not None else ""
         if problem:

@@ -16,7 +16,7 @@ from activities.levers.ownership import BASELINE, OWNER, annotations_of, saved_b
 from segue.contract import Prepared, PrepareInput, WriteInput
 from segue.decide import Act, Decision, decide
 from segue.errors import Conflict, Fenced, NotFound, TimedOut
-from segue.observation import Observation, Version
+from segue.observation import RELEASED_BY, Observation, Version
 from segue.spec import Change, Rules, Strategy, Target
 from segue.state import Goal, Outcome, State
 
@@ -35,7 +35,7 @@ async def release_stepped(
         NotFound: when the target carries no saved baseline, so that there is nothing to release.
         TimedOut: when it is not there in time; the same command goes on where it was.
     """
-    lever, owner = Levers(cluster).of(target), f"released by {by}"
+    lever, owner = Levers(cluster).of(target), f"{RELEASED_BY}{by}"
     rules = rules_of(target, await _taken(cluster, lever, target, owner))
     await autoscaling.free(cluster, target, tell)
     prepared = await lever.prepare(PrepareInput(target=target, owner=owner, change=Change(), rules=rules))

@@ -589,6 +589,10 @@ class Rollouts:
 # --- pure helpers ---------------------------------------------------------------------------------------
 
 
+_MOVING = {Phase.PREPARING, Phase.PROGRESSING, Phase.ROLLING_BACK}
+"""Elsewhere the rollout itself says what it waits for: a person, a hold, room. The watch only looks meanwhile."""
+
+
 def live(status: Status, beat: Beat | None, strategy: Strategy | None = None) -> Status:
     """Lay what the watch saw last over a status, where it is the newer of the two."""
     if status.outcome is not None or beat is None or beat.seen is None or beat.at <= status.updated_at:
@@ -598,7 +602,7 @@ def live(status: Status, beat: Beat | None, strategy: Strategy | None = None) ->
         "replicas": seen.replicas,
         "old": SideStatus(replicas=seen.old.total, ready=seen.old.ready),
         "new": SideStatus(replicas=seen.new.total, ready=seen.new.ready),
-        "waiting_for": beat.why or status.waiting_for,
+        "waiting_for": (status.phase in _MOVING and beat.why) or status.waiting_for,
         "updated_at": beat.at,
     }
     if not status.reason and seen.problem is not None:

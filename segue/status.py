@@ -8,9 +8,9 @@ from segue.decide import next_waypoint
 from segue.gates import Evidence, Result
 from segue.gates.standing import stand
 from segue.messages import possible
-from segue.observation import Frozen, Observation, Version
+from segue.observation import Cause, Frozen, Observation, Version
 from segue.spec import Change, Rules, Target
-from segue.state import Goal, Phase, State
+from segue.state import Goal, Outcome, Phase, State
 
 
 class SideStatus(Frozen):
@@ -60,6 +60,10 @@ class Status(Frozen):
     reason: str = ""
     baseline: Version | None = None
     wanted: Version | None = None
+    runs: Version | None = Field(
+        default=None,
+        description="What the target runs at the end; null before it, and where it was fenced off.",
+    )
     next_waypoint: str = ""
     traffic: int | None = Field(default=None, description="Percent to the new side; none where replicas lead it.")
     gates: tuple[GateStatus, ...] = Field(default=(), description="Those that were asked, in the order of the spec.")
@@ -88,11 +92,21 @@ def make_status(
         waiting_for="" if ended else waits, reason=reason(state, seen),
         baseline=state.baseline if state.baseline.template else None,
         wanted=state.wanted if state.wanted.template else None,
+        runs=_runs(state),
         next_waypoint=f"{rules.strategy.waypoints[ahead[0]].at} ({ahead[1]} new)" if ahead else "",
         traffic=state.routed.share if state.routed else None, gates=gates_of(rules, state),
         needs_person=state.needs_person, can=possible(state), moves=state.moves,
         started_at=started_at, updated_at=updated_at,
     )  # fmt: skip
+
+
+def _runs(state: State) -> Version | None:
+    """Return the version at the end; None where the target was deleted, released or taken: nobody looked since."""
+    fenced = state.failure is not None and state.failure.cause is Cause.FENCED
+    if state.outcome is None or fenced:
+        return None
+    found = state.wanted if state.outcome is Outcome.COMPLETED else state.baseline
+    return found if found.template else None
 
 
 def gates_of(rules: Rules, state: State) -> tuple[GateStatus, ...]:
@@ -108,12 +122,14 @@ def gates_of(rules: Rules, state: State) -> tuple[GateStatus, ...]:
 
 
 def reason(state: State, seen: Observation | None) -> str:
-    """Say why it is where it is: the failure, the foreign change, the pause, or what a replica lacks."""
+    """Say why it is where it is: the failure, the foreign change, the pause, no room, or what a replica lacks."""
+    if state.outcome is not None and state.failure is not None:
+        return str(state.failure)
     for known in (state.foreign, state.held, state.failure):
         if known is not None:
             return str(known)
-    if state.paused:
-        return state.paused
+    if state.paused or state.crowded:
+        return state.paused or state.crowded
     return str(seen.problem) if seen is not None and seen.problem is not None else ""
 
 

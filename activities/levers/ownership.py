@@ -7,7 +7,7 @@ from activities.levers.template import differences, fingerprint
 from segue.contract import PrepareInput, WriteInput
 from segue.errors import Fenced, NotFound, Refused
 from segue.history import SUPERSEDED, Note, Revision
-from segue.observation import Counts, Foreign, Observation, Side, Version
+from segue.observation import Counts, Foreign, Observation, Side, Version, belonging
 from segue.spec import Rules
 from segue.state import Goal, Mark, State
 
@@ -171,7 +171,7 @@ def check_owner(found: Object, state: State, *, held: bool) -> None:
     owner = annotations_of(found).get(OWNER)
     if owner == state.owner or (not state.claimed and not held):
         return
-    raise Fenced(f"the target belongs to {owner or 'nobody'} now")
+    raise Fenced(belonging(owner))
 
 
 def checked(asked: WriteInput, seen: Observation, patch: Object | None) -> Object | None:

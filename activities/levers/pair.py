@@ -41,7 +41,7 @@ from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.errors import Conflict, Fenced, NotAllowed, NotFound, Refused
 from segue.history import Revision
 from segue.lint.target import Judged
-from segue.observation import Counts, Observation
+from segue.observation import Counts, Observation, belonging
 from segue.spec import Change, PairTarget, Rules, Target
 from segue.state import Goal, Mark, State
 from segue.stopping import losses
@@ -549,7 +549,7 @@ def _shares(counts: Counts, before: int, replicas: int, rules: Rules) -> Counts:
 def _check_owner(pair: Pair, state: State) -> None:
     owner = annotations_of(pair.old.deployment).get(OWNER)
     if owner != state.owner and (state.claimed or owner is not None):
-        raise Fenced(f"the target belongs to {owner or 'nobody'} now")
+        raise Fenced(belonging(owner))
     other = annotations_of(pair.new.deployment).get(OWNER) if pair.new else None
     if other not in {None, state.owner}:
         raise Fenced(f"the new Deployment belongs to {other} now")

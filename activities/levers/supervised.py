@@ -21,7 +21,7 @@ from segue.failures import diagnose, worst
 from segue.history import Revision
 from segue.lint.target import Judged
 from segue.merging import at, difference, leaves, merged, nested
-from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
+from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version, belonging
 from segue.replica import Pods, Replica
 from segue.spec import Change, Rules, Target
 from segue.state import Goal, Mark, State
@@ -183,7 +183,7 @@ class SupervisedLever:
             if finishing and owner is None:
                 return Written(done=True, mark=self._mark(seen.found))  # done before, and the answer was lost
             if owner != state.owner and (state.claimed or owner is not None):
-                raise Fenced(f"the target belongs to {owner or 'nobody'} now")
+                raise Fenced(belonging(owner))
             foreign = self._foreign(seen.found, state)
             if foreign is not None and not state.overrules:
                 return Written(done=False, why=str(foreign))
