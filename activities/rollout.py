@@ -32,7 +32,7 @@ from activities.watching import NamespaceWatch, Watches
 from segue import contract
 from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, Watched, WatchInput, WriteInput, Written
 from segue.decide import Act, Decision, asks_for_room, decide
-from segue.errors import Fenced, NotAllowed, Refused, SegueError
+from segue.errors import Fenced, NotAllowed, Refused, SegueError, shown
 from segue.gates import Verdict
 from segue.gates.metrics import Metric
 from segue.gates.own import OwnGate
@@ -67,7 +67,9 @@ F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 
 def to_application_error(error: SegueError, *, retry: bool = False) -> ApplicationError:
     """Tell Temporal whether a retry helps, and keep field, value and fix for the person who reads it."""
-    details = {"field": error.field, "value": repr(error.value), "fix": error.fix} if isinstance(error, Refused) else {}
+    details = (
+        {"field": error.field, "value": shown(error.value), "fix": error.fix} if isinstance(error, Refused) else {}
+    )
     kind = "Refused" if isinstance(error, Refused) else type(error).__name__
     return ApplicationError(str(error), details, type=kind, non_retryable=not (error.retryable or retry))
 

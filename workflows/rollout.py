@@ -19,7 +19,7 @@ with workflow.unsafe.imports_passed_through():
     from segue import contract, messages
     from segue.contract import Activity, PrepareInput, Task, VerifyInput, Watched, WatchInput, WriteInput, Written
     from segue.decide import Act, Decision
-    from segue.errors import Refused
+    from segue.errors import Refused, shown
     from segue.gates import Result, combined, failure_of
     from segue.history import Note, described
     from segue.messages import Message
@@ -732,7 +732,7 @@ def _problem(decision: Decision) -> Problem:
 
 
 def _application_error(refused: Refused) -> ApplicationError:
-    details = {"field": refused.field, "value": repr(refused.value), "fix": refused.fix}
+    details = {"field": refused.field, "value": shown(refused.value), "fix": refused.fix}
     return ApplicationError(str(refused), details, type="Refused", non_retryable=True)
 
 
