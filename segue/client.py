@@ -5,16 +5,18 @@ works without one: a rollout that has ended is read from its result, a list from
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict
 from pydantic.alias_generators import to_camel
-from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.api.enums.v1 import PendingActivityState, TaskQueueType
 from temporalio.api.failure.v1 import Failure
+from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflow.v1 import PendingActivityInfo
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeTaskQueueResponse
 from temporalio.client import (
     Client,
     Plugin,
@@ -229,6 +231,19 @@ _JOIN_FIX = "watch it with `segue watch`, or give it this file's change with `se
 def no_worker(task_queue: str) -> Unreachable:
     """Nobody works on the task queue."""
     return Unreachable(f"no worker answers on task queue {task_queue}; start one with `segue worker`")
+
+
+def uncurrent(found: DescribeTaskQueueResponse, task_queue: str) -> Unreachable | None:
+    """Say that workers poll, and get no rollouts, for their deployment has no current version; None where it has."""
+    versions = [p.deployment_options for p in found.pollers if p.deployment_options.deployment_name]
+    if not versions or found.versioning_info.HasField("current_deployment_version"):
+        return None
+    name, build = versions[0].deployment_name, versions[0].build_id
+    return Unreachable(
+        f"a worker of deployment {name} polls task queue {task_queue}, but its deployment has no current version, so "
+        f"it gets no new rollouts; run `temporal worker deployment set-current-version --deployment-name {name} "
+        f"--build-id {build}`"
+    )
 
 
 def _from_status(error: RPCError, what: str, task_queue: str) -> SegueError:
@@ -451,6 +466,28 @@ class Rollouts:
             raise AssertionError("follow yields at least once")
         return status
 
+    @asynccontextmanager
+    async def _answered(self, what: str) -> AsyncIterator[None]:
+        """Translate errors of what a worker answers; where none does, say why if Temporal knows."""
+        try:
+            with translated(what, self.task_queue):
+                yield
+        except Unreachable as error:
+            found = uncurrent(await self._pollers(), self.task_queue)
+            raise found or error from error
+
+    async def _pollers(self) -> DescribeTaskQueueResponse:
+        """Ask who polls the task queue; nobody where Temporal does not answer that."""
+        queue, kind = TaskQueue(name=self.task_queue), TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
+        asked = DescribeTaskQueueRequest(
+            namespace=self.client.namespace, task_queue=queue, task_queue_type=kind, report_pollers=True
+        )
+        try:
+            timeout = timedelta(seconds=self._answer_s)
+            return await self.client.workflow_service.describe_task_queue(asked, timeout=timeout)
+        except RPCError:
+            return DescribeTaskQueueResponse()
+
     # --- one question to Temporal each --------------------------------------------------------------------
 
     def _handle(self, workflow_id: str, run_id: str | None = None) -> Handle:
@@ -499,7 +536,7 @@ class Rollouts:
 
     async def _update(self, handle: Handle, what: str, name: str, message: Message | None, result: type[R]) -> R:
         """Send an update. To be taken in needs a worker and is quick; to be answered may need the cluster."""
-        with translated(what, self.task_queue):
+        async with self._answered(what):
             async with asyncio.timeout(self._answer_s):
                 sent = await self._sent(handle, name, message, result)
         try:
@@ -556,7 +593,7 @@ class Rollouts:
 
     async def _query(self, description: WorkflowExecutionDescription, name: str, result: type[R]) -> R:
         handle = self._handle(description.id, description.run_id)
-        with translated(target_of(description.id), self.task_queue):
+        async with self._answered(target_of(description.id)):
             async with asyncio.timeout(self._answer_s):
                 return cast("R", await handle.query(name, result_type=result))
 

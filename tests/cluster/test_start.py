@@ -71,7 +71,7 @@ async def test_the_plan_is_that_of_the_start(served: Lab, tmp_path: Path) -> Non
         file = shell.spec(name, target=kind(served, name).target, change=change or kind.changed(2), strategy=strategy)
         planned, begun = await shell.json("plan", file), await shell.json("start", file)
         assert planned == begun["plan"], name
-        await shell.run("abort", file)
+        await shell.run("watch", file)
         return planned
 
     async def hooked() -> None:
