@@ -32,6 +32,7 @@ class Around(NamedTuple):
     own_pods: Sequence[Object] = ()
     nodes: Sequence[Object] = ()
     all_pods: Sequence[Object] = ()
+    deployments: Sequence[Object] = ()
 
 
 async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
@@ -106,6 +107,7 @@ async def facts_in(
             reading.items("pods", selector_of({"spec": {"selector": judged.selector}})),
             reading.everywhere("nodes"),
             reading.everywhere("pods", ALIVE),
+            reading.items(NEEDS.deployments),
         )
     )
     return facts_of(judged, rollout, around, reading.unknown)
@@ -119,6 +121,7 @@ def facts_of(judged: Judged, rollout: Rollout | None, around: Around, unknown: M
         digests=_digests(around.own_pods),
         budgets=around.budgets,
         autoscalers=[as_before(each) for each in around.autoscalers],
+        deployments=around.deployments,
         nodes=nodes_of(around.nodes, around.all_pods),
         quotas=quotas_of(around.quotas),
         unknown={**unknown, **({NEEDS.template: judged.untried} if judged.untried else {})},

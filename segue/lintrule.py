@@ -18,3 +18,4 @@ class LintRule(StrEnum):
     SLOW_LOAD_WITHOUT_STARTUP_PROBE = "slow-load-without-startup-probe"
     AUTOSCALER_FIGHTS = "autoscaler-fights"
     SURGE_DOES_NOT_FIT = "surge-does-not-fit"
+    OVERLAPPING_SELECTORS = "overlapping-selectors"

@@ -109,6 +109,15 @@ def receive(message: Message, state: State, now: float) -> State:
     return _receive(message, state, now)
 
 
+def answer(message: Message, state: State) -> str:
+    """Say what happens now; ``state`` is what ``receive`` returned."""
+    if isinstance(message, Settle):
+        return "settle: keeps the replicas that are ready now, and then pauses"
+    if isinstance(message, Scale):
+        return f"scale: to {message.replicas} replicas, now {state.phase}"
+    return f"{_name_of(message)}: now {state.phase}"
+
+
 _SAMPLES: dict[str, Message] = {
     "approve": Approve(),
     "reject": Reject(),
@@ -142,8 +151,11 @@ def _receive(message: Message, state: State, now: float) -> State:
 
 
 def _refused(message: Message, why: str, fix: str) -> Refused:
-    name = next(n for n, kind in MESSAGES.items() if isinstance(message, kind))
-    return Refused(why, field=name, fix=fix)
+    return Refused(why, field=_name_of(message), fix=fix)
+
+
+def _name_of(message: Message) -> str:
+    return next(name for name, kind in MESSAGES.items() if isinstance(message, kind))
 
 
 def _holdable_only(message: Message, state: State) -> None:

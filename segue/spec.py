@@ -314,6 +314,10 @@ class SupervisedTarget(Target):
         return self.resource, self.namespace, self.name
 
 
+MADE_LABEL = "segue.dev/deployment"
+"""On the pods of a new Deployment that was made, and in its selector: the old one's labels are kept beside it."""
+
+
 class PairTarget(Target):
     """Two Deployments: replicas go from the one to the other. It is named by the old one."""
 

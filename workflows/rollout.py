@@ -536,7 +536,7 @@ class RolloutWorkflow:
             self._retargets += 1
         self._state = state
         self._heard += 1
-        return f"{type(message).__name__.lower()}: now {state.phase}"
+        return messages.answer(message, state)
 
     async def _signalled(self, message: Message) -> None:
         try:

@@ -7,6 +7,7 @@ from activities.levers.deployment_reading import HOLD_MIN_READY_S, REVISION, Obj
 from activities.levers.ownership import (
     BASELINE,
     OWNER,
+    PATCH_FIX,
     Stale,
     annotations_of,
     baseline_of,
@@ -41,7 +42,7 @@ def template_patch(asked: PrepareInput | WriteInput, deployment: Object, start: 
         raise Refused(
             "can only be applied to the baseline itself",
             field="spec.change.patch",
-            fix="abort, and start again with the new patch",
+            fix=PATCH_FIX,
         )
     return change.patch
 

@@ -22,6 +22,9 @@ MAX_BASELINE_BYTES = 200_000  # the API server takes 262,144 for all annotations
 GONE = Observation(replicas=0, old=Side(), new=Side(), asked=Counts(0, 0), template="", gone=True)
 """What is seen of a target that was deleted."""
 
+_UNNAMED = "unknown"
+"""The field manager that the API server writes down for a change that no client names: that of a policy, say."""
+
 Fields = dict[str, tuple[str, ...]]
 """The parts of a hold token, by where the API server records who wrote them."""
 
@@ -141,6 +144,13 @@ def outcome_noted(revision: Object, version: str, asked: WriteInput) -> dict[str
     return noted(found.model_copy(update={"outcome": note.outcome, "why": note.why}))
 
 
+PATCH_FIX = (
+    "end the rollout that holds the target first: with `segue abort`, or with `segue release` where its workflow was "
+    "terminated; then start with the new patch"
+)
+"""What is done where a patch meets a template that is not the baseline."""
+
+
 # --- whose it is --------------------------------------------------------------------------------------------
 
 
@@ -251,4 +261,5 @@ def latest_of(writers: list[Object]) -> str:
     if not others:
         return "somebody"
     latest = max(others, key=lambda w: w.get("time", ""))
-    return f"{latest['manager']} ({latest.get('operation', 'Update')} at {latest.get('time', '?')})"
+    manager = latest["manager"] if latest["manager"] != _UNNAMED else "an admission policy, or a client without a name"
+    return f"{manager} ({latest.get('operation', 'Update')} at {latest.get('time', '?')})"

@@ -24,6 +24,7 @@ from activities.levers.ownership import (
     GONE,
     MAX_BASELINE_BYTES,
     OWNER,
+    PATCH_FIX,
     Stale,
     annotations_of,
     noted,
@@ -42,12 +43,10 @@ from segue.errors import Conflict, Fenced, NotAllowed, NotFound, Refused
 from segue.history import Revision
 from segue.lint.target import Judged
 from segue.observation import Counts, Observation, belonging
-from segue.spec import Change, PairTarget, Rules, Target
+from segue.spec import MADE_LABEL, Change, PairTarget, Rules, Target
 from segue.state import Goal, Mark, State
 from segue.stopping import losses
 
-LABEL = "segue.dev/deployment"
-"""On the pods of a new Deployment that was made, and in its selector: the old one's labels are kept beside it."""
 _ATTEMPTS = 5
 _GONE_S = 5.0
 _POLL_S = 0.01
@@ -192,7 +191,7 @@ class PairLever:
             raise Refused(
                 "can only be applied to the baseline itself",
                 field="spec.change.patch",
-                fix="abort, and start again with the new patch",
+                fix=PATCH_FIX,
             )
         patch = {"spec": {"template": change.patch}}
         merged = await self._cluster.patch("deployments", metadata["namespace"], metadata["name"], patch, dry_run=True)
@@ -499,7 +498,7 @@ def _labelled(template: Object, target: PairTarget) -> Object:
     """Return the template with the label that tells the new pods from the old ones."""
     made = copy.deepcopy(template)
     metadata = made.setdefault("metadata", {})
-    metadata["labels"] = {**metadata.get("labels", {}), LABEL: target.new}
+    metadata["labels"] = {**metadata.get("labels", {}), MADE_LABEL: target.new}
     return made
 
 
@@ -509,8 +508,11 @@ def _made(
     """Return the new Deployment, made from the old one; its selector is the old one's and one label more."""
     old = pair.old.deployment
     selector = copy.deepcopy(old["spec"]["selector"])
-    selector["matchLabels"] = {**selector.get("matchLabels", {}), LABEL: target.new}
-    metadata: dict[str, Any] = {"name": target.new, "labels": {**old["metadata"].get("labels", {}), LABEL: target.new}}
+    selector["matchLabels"] = {**selector.get("matchLabels", {}), MADE_LABEL: target.new}
+    metadata: dict[str, Any] = {
+        "name": target.new,
+        "labels": {**old["metadata"].get("labels", {}), MADE_LABEL: target.new},
+    }
     if annotations:
         metadata["annotations"] = annotations
     spec = {name: old["spec"][name] for name in _COPIED if name in old["spec"]}
@@ -589,7 +591,7 @@ def _was_made(pair: Pair, target: PairTarget) -> bool:
     The first one's selector cannot be changed; that of the made one has a label that tells them apart.
     """
     labels: Object = pair.old.deployment["spec"]["selector"].get("matchLabels", {})
-    return bool(labels.get(LABEL) == target.old)
+    return bool(labels.get(MADE_LABEL) == target.old)
 
 
 def _selects(deployment: Object, other: Object) -> bool:

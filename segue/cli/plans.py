@@ -139,8 +139,15 @@ def undo(
     timeout_s = seconds("--timeout", timeout)
     spec = _undoing(name, to_revision, read_spec(like).spec.rules if like else None)
     metadata = Metadata(name=spec.target.name)
-    rollout = Rollout(apiVersion="segue.dev/v1alpha1", kind="Rollout", metadata=metadata, spec=spec)
-    _begin(rollout, Where(cluster, task_queue), by=by, join=False, timeout_s=timeout_s if wait else None, output=output)
+    rollout, where = (
+        Rollout(apiVersion="segue.dev/v1alpha1", kind="Rollout", metadata=metadata, spec=spec),
+        Where(cluster, task_queue),
+    )
+    try:
+        _begin(rollout, where, by=by, join=False, timeout_s=timeout_s if wait else None, output=output)
+    except AlreadyRolling as error:
+        fix = "take it back with `segue abort`, or wait for its end with `segue watch`"
+        raise AlreadyRolling(error.why, fix=fix) from error
 
 
 def _undoing(name: str, revision: int | None, rules: Rules | None) -> Spec:

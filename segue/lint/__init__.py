@@ -97,6 +97,12 @@ RULES: tuple[Rule, ...] = (
         room.surge_does_not_fit,
         (NEEDS.nodes, NEEDS.quotas, NEEDS.template),
     ),
+    Rule(
+        LintRule.OVERLAPPING_SELECTORS,
+        "Whatever counts pods by the selector counts those of both: an autoscaler, a disruption budget, a query.",
+        around.overlapping_selectors,
+        (NEEDS.deployments,),
+    ),
 )
 
 _ORDER = list(Severity)

@@ -20,6 +20,7 @@ class Needs(NamedTuple):
     autoscalers: str = "horizontalpodautoscalers"
     nodes: str = "nodes"
     quotas: str = "resourcequotas"
+    deployments: str = "deployments"
 
 
 NEEDS = Needs()
@@ -35,6 +36,8 @@ class Facts:
     """By container and image: the digest that all its running replicas have."""
     budgets: Sequence[Object] = ()
     autoscalers: Sequence[Object] = ()
+    deployments: Sequence[Object] = ()
+    """All of the namespace."""
     nodes: Sequence[Node] = ()
     quotas: Sequence[Quota] = ()
     unknown: Mapping[str, str] = field(default_factory=dict)

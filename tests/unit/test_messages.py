@@ -21,6 +21,7 @@ from segue.messages import (
     RetargetTo,
     Scale,
     Settle,
+    answer,
     receive,
 )  # fmt: skip
 from segue.observation import Cause, Foreign, Problem, Version
@@ -111,6 +112,19 @@ def accepts(message: Message, state: State) -> bool:
     except Refused:
         return False
     return True
+
+
+@pytest.mark.parametrize(
+    ("message", "state", "said"),
+    [
+        (SAID["settle"], CLAIMED, "settle: keeps the replicas that are ready now, and then pauses"),
+        (SAID["scale"], CLAIMED, "scale: to 7 replicas, now Progressing"),
+        (RetargetTo(baseline=True), CLAIMED, "retarget: now RollingBack"),
+        (SAID["pause"], CLAIMED, "pause: now Paused"),
+    ],
+)
+def test_an_answer_says_what_happens_now(message: Message, state: State, said: str) -> None:
+    assert answer(message, receive(message, state, NOW)) == said
 
 
 def test_every_message_stands_in_the_table() -> None:

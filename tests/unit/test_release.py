@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from activities.levers.ownership import BASELINE, budget_as_written, rebudgeted
+from activities.levers.ownership import BASELINE, budget_as_written, latest_of, rebudgeted
 from activities.stepped_release import rules_of
 from segue.budget import resolve_budget
 from segue.spec import Rules, StatefulSetTarget, Strategy
@@ -39,3 +39,10 @@ def test_a_retarget_with_another_budget_saves_it_too() -> None:
     changed = rebudgeted(held(one), budget_as_written(Rules(strategy=two)))
     found = {"metadata": {"annotations": changed}}
     assert resolve_budget(rules_of(TARGET, found).strategy, 8).floor == 6
+
+
+def test_a_change_by_nobody_with_a_name_is_told_as_such() -> None:
+    """The API server writes *unknown* for what an admission policy changes."""
+    written = {"manager": "unknown", "operation": "Update", "time": "2026-11-21T10:55:00Z"}
+    assert latest_of([written]) == ("an admission policy, or a client without a name (Update at 2026-11-21T10:55:00Z)")
+    assert latest_of([{**written, "manager": "kubectl-edit"}]) == "kubectl-edit (Update at 2026-11-21T10:55:00Z)"
