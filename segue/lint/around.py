@@ -136,6 +136,8 @@ def _quarrel(low: int, high: int, replicas: int) -> str:
 
 def overlapping_selectors(facts: Facts) -> list[Found]:
     """Find other Deployments that select this target's pods, and whether it selects theirs. A pair's sides may."""
+    if not facts.target.own.rolling:
+        return []  # the Deployment that selects its pods is its operator's
     target = facts.rollout.spec.target if facts.rollout else None
     sides = {target.old, target.new} if isinstance(target, PairTarget) else {facts.ref.name}
     others = [each for each in facts.deployments if each["metadata"]["name"] not in sides and not _is_side(each)]
