@@ -24,12 +24,12 @@ from activities.pair_release import release_pair
 from activities.patience import Waiting
 from activities.stepped_release import release_stepped
 from activities.watching import controller_uid
-from segue.errors import Conflict, NotAllowed, NotFound
+from segue.errors import Conflict, NotFound
 from segue.history import RELEASED
+from segue.observation import RELEASED_BY
 from segue.spec import Target
 
 _ATTEMPTS = 10
-_RELEASED = "released by "
 
 Way = Literal["baseline", "wanted"]
 
@@ -50,19 +50,11 @@ async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Call
         if target.kind != "Deployment":
             return await release_stepped(cluster, target, to, by, timeout_s, tell)
         await _let_go(cluster, target, to, by)
-        await _free_autoscaler(cluster, target, tell)
+        await autoscaling.free(cluster, target, tell)
         tell(f"{target} is free of its rollout and goes to the {to} by its own controller")
         await Waiting(timeout_s, tell).until_complete(cluster, target.namespace, target.name)
         await _clean_revisions(cluster, await _patch(cluster, target, _finish))
     return f"{target} runs the {to}; its strategy is what it was"
-
-
-async def _free_autoscaler(cluster: Cluster, target: Target, tell: Callable[[str], None]) -> None:
-    try:
-        if await autoscaling.give_back(cluster, target, owner=None):
-            tell(f"the autoscaler of {target} has its own bounds again")
-    except NotAllowed as error:
-        tell(f"whether an autoscaler of {target} is held cannot be seen: {error.why}")
 
 
 def _finish(deployment: Object) -> Object:
@@ -82,7 +74,7 @@ async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
                 f"{BASELINE}-` takes it away",
             )
         made = unhold_patch(deployment, to_baseline=to == "baseline")
-        made["metadata"]["annotations"] = {**made["metadata"]["annotations"], OWNER: f"{_RELEASED}{by}"}
+        made["metadata"]["annotations"] = {**made["metadata"]["annotations"], OWNER: f"{RELEASED_BY}{by}"}
         return made
 
     let_go = await _patch(cluster, target, patch)
@@ -94,7 +86,7 @@ def _is_rolled(deployment: Object) -> bool:
     """Whether a rollout holds it, or is on its way back, or a release was begun."""
     owner, saved = annotations_of(deployment).get(OWNER, ""), saved_baseline(deployment)["template"]
     is_back = fingerprint(deployment["spec"]["template"]) == fingerprint(saved)
-    return is_held(deployment) or is_back or owner.startswith(_RELEASED)
+    return is_held(deployment) or is_back or owner.startswith(RELEASED_BY)
 
 
 async def _clean_revisions(cluster: Cluster, deployment: Object) -> None:

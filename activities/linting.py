@@ -36,6 +36,7 @@ class Around(NamedTuple):
     all_pods: Sequence[Object] = ()
     claims: Sequence[Object] = ()
     priorities: Sequence[Object] = ()
+    deployments: Sequence[Object] = ()
 
 
 async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
@@ -51,10 +52,13 @@ async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
         return await facts_in(cluster, Levers(cluster).of(target), target, rollout, change)
 
 
-async def linted(cluster: Cluster, lever: Lever, asked: PrepareInput, prepared: Prepared) -> Prepared:
+async def linted(
+    cluster: Cluster, lever: Lever, asked: PrepareInput, prepared: Prepared, *, refuses: bool = True
+) -> Prepared:
     """Lint what is about to be rolled, and count the room for it.
 
     What ran before may run again: a way back is never refused, only told what is wrong with it.
+    Without ``refuses`` nothing is refused: a plan shows what a start would say.
 
     Raises:
         Refused: naming each error that is not accepted, and what mends it.
@@ -64,7 +68,7 @@ async def linted(cluster: Cluster, lever: Lever, asked: PrepareInput, prepared: 
     facts = await facts_in(cluster, lever, asked.target, _rollout_of(asked), change)
     _refuse_ports(asked.rules, facts)
     found = lint(facts, asked.accept)
-    if not asked.change.goes_back and prepared.wanted.template != prepared.baseline.template:
+    if refuses and not asked.change.goes_back and prepared.wanted.template != prepared.baseline.template:
         refuse_errors(found)
     counted = prepared.model_copy(update={"linted": found, "warnings": (*prepared.warnings, *_tight(facts, asked))})
     if not _is_led(asked.target):
@@ -130,6 +134,7 @@ async def facts_in(
             reading.everywhere("pods", ALIVE),
             reading.items(NEEDS.claims) if _mounts_claims(judged) else _nothing(),
             reading.everywhere(NEEDS.priorities, unknown=NEEDS.priorities),
+            reading.items(NEEDS.deployments),
         )
     )
     return facts_of(judged, rollout, around, reading.unknown)
@@ -143,6 +148,7 @@ def facts_of(judged: Judged, rollout: Rollout | None, around: Around, unknown: M
         digests=_digests(around.own_pods),
         budgets=around.budgets,
         autoscalers=[as_before(each) for each in around.autoscalers],
+        deployments=around.deployments,
         nodes=nodes_of(around.nodes, around.all_pods),
         quotas=quotas_of(around.quotas),
         priorities=_priorities(around, unknown),

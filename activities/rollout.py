@@ -23,6 +23,7 @@ from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.linting import linted
 from activities.peaks import PROVIDER, Peaks
+from activities.preparing import tried
 from activities.reaching import Reach, reach_of
 from activities.room import Rooms
 from activities.routers import Routers
@@ -31,14 +32,14 @@ from activities.watching import NamespaceWatch, Watches
 from segue import contract
 from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, Watched, WatchInput, WriteInput, Written
 from segue.decide import Act, Decision, asks_for_room, decide
-from segue.errors import Fenced, NotAllowed, Refused, SegueError
+from segue.errors import Fenced, NotAllowed, Refused, SegueError, shown
 from segue.gates import Verdict
 from segue.gates.metrics import Metric
 from segue.gates.own import OwnGate
 from segue.gates.readiness import judge_readiness
 from segue.gates.standing import standings
 from segue.gates.webhook import Webhook
-from segue.observation import Observation
+from segue.observation import Observation, belonging
 from segue.spec import Autoscaler, SupervisedTarget
 from segue.supervision import SUPERVISIONS, Supervision
 from segue.traffic import objection, objection_to_counts
@@ -78,7 +79,9 @@ F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 
 def to_application_error(error: SegueError, *, retry: bool = False) -> ApplicationError:
     """Tell Temporal whether a retry helps, and keep field, value and fix for the person who reads it."""
-    details = {"field": error.field, "value": repr(error.value), "fix": error.fix} if isinstance(error, Refused) else {}
+    details = (
+        {"field": error.field, "value": shown(error.value), "fix": error.fix} if isinstance(error, Refused) else {}
+    )
     kind = "Refused" if isinstance(error, Refused) else type(error).__name__
     return ApplicationError(str(error), details, type=kind, non_retryable=not (error.retryable or retry))
 
@@ -153,16 +156,13 @@ class Activities:
         """Look at the target, let the API server try the change, and lint what it makes."""
         lever = self._levers.of(asked.target)
         with warnings() as said:
-            prepared = await lever.prepare(asked)
-        router = self._routers.of(asked.rules.strategy)
-        if router is not None:
-            await router.prepare(asked, prepared.owner)
+            prepared = await tried(self._cluster, lever, self._routers.of(asked.rules.strategy), asked)
         self._believer.refuse(asked.rules, prepared.wanted)
         await self._own.refuse(asked.target, asked.rules)
         await self._emptyings.refuse(asked.target, asked.rules)
-        secure = [each for each in said if POD_SECURITY in each]
-        told = (*prepared.warnings, *secure, *await autoscaling.foretell(self._cluster, asked.target, asked.rules))
-        return await linted(self._cluster, lever, asked, prepared.model_copy(update={"warnings": told}))
+        secure = (each for each in said if POD_SECURITY in each)
+        prepared = prepared.model_copy(update={"warnings": (*prepared.warnings, *secure)})
+        return await linted(self._cluster, lever, asked, prepared)
 
     @_defined(contract.AWAIT_READY)
     async def await_ready(self, asked: WatchInput) -> Watched:
@@ -269,7 +269,7 @@ class Activities:
             raise Refused("has nothing to lead traffic by", field="spec.strategy.traffic")
         seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
         if seen.owner != asked.state.owner:
-            raise Fenced(f"the target belongs to {seen.owner or 'nobody'} now")
+            raise Fenced(belonging(seen.owner))
         share = asked.decision.share or 0
         problem = objection(asked.rules.strategy, seen, share) if share or asked.state.routed is not None else ""
         if problem:

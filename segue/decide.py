@@ -11,7 +11,7 @@ from enum import StrEnum
 from segue.budget import Budget, objection, resolve_budget
 from segue.gates.policy import Reaction
 from segue.gates.standing import breaches, lacking, unopened
-from segue.observation import Cause, Counts, Frozen, Observation, Problem
+from segue.observation import Cause, Counts, Frozen, Observation, Problem, belonging
 from segue.pacing import is_futile, next_at
 from segue.spec import Order, Rules, Way, Waypoint
 from segue.state import Goal, State
@@ -313,7 +313,7 @@ def _fenced(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
     if seen.gone:
         return Decision(act=Act.FENCED, why="the target was deleted")
     if state.claimed and seen.owner != state.owner:
-        return Decision(act=Act.FENCED, why=f"the target belongs to {seen.owner or 'nobody'} now")
+        return Decision(act=Act.FENCED, why=belonging(seen.owner))
     return None
 
 

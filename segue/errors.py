@@ -35,6 +35,18 @@ class Exit(IntEnum):
     TIMED_OUT = 6
 
 
+_SHOWN_LENGTH = 200
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it: the beginning of a long one, and how long it is."""
+    text = repr(value)
+    if len(text) <= _SHOWN_LENGTH:
+        return text
+    length = len(value) if isinstance(value, str) else len(text)
+    return f"{text[:_SHOWN_LENGTH]}… ({length:,} characters)"
+
+
 class SegueError(Exception):
     """The root: catch this to catch all that is ours."""
 
@@ -50,9 +62,9 @@ class Refused(SegueError):
     def __init__(self, why: str, *, field: str = "", value: Any = None, fix: str = "") -> None:
         self.why, self.field, self.value, self.fix = why, field, value, fix
         head = f"{field}: " if field else ""
-        shown = f"{value!r}: " if value is not None else ""
+        said = f"{shown(value)}: " if value is not None else ""
         tail = f"; {fix}" if fix else ""
-        super().__init__(f"{head}{shown}{why}{tail}")
+        super().__init__(f"{head}{said}{why}{tail}")
 
 
 class NotFound(Refused):

@@ -20,3 +20,4 @@ class LintRule(StrEnum):
     SURGE_DOES_NOT_FIT = "surge-does-not-fit"
     PREEMPTS_OLD_REPLICAS = "preempts-old-replicas"
     VOLUME_NOT_SHARED = "volume-cannot-be-shared"
+    OVERLAPPING_SELECTORS = "overlapping-selectors"

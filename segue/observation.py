@@ -49,6 +49,8 @@ class Cause(StrEnum):
     GATE = "Gate"
     REJECTED = "Rejected"
     REQUESTED = "Requested"
+    FENCED = "Fenced"
+    """The target was deleted, released, or taken by another."""
 
 
 class Problem(Frozen):
@@ -74,6 +76,17 @@ class Foreign(Frozen):
 
     def __str__(self) -> str:
         return f"{self.who} changed {self.what}"
+
+
+RELEASED_BY = "released by "
+"""How the owner begins that a release writes on its target."""
+
+
+def belonging(owner: str | None) -> str:
+    """Say whose a target is that a rollout may not write any more."""
+    if owner and owner.startswith(RELEASED_BY):
+        return f"the target was {owner}"
+    return f"the target belongs to {owner or 'nobody'} now"
 
 
 class Routed(Frozen):

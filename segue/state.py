@@ -464,7 +464,8 @@ class State(Frozen):
 
     def after_fenced(self, why: str, now: float) -> Self:
         """Record the end by another's hand: nothing may be written any more."""
-        return self.but(outcome=Outcome.ABORTED).noted(now, "fenced off", why)
+        problem = Problem(cause=Cause.FENCED, message=why)
+        return self.but(outcome=Outcome.ABORTED, failure=problem).noted(now, "fenced off", why)
 
     def failing(self, problem: Problem, now: float, *, roll_back: bool) -> Self:
         """Record a failure of the new version: go back, or wait for a person."""

@@ -24,14 +24,13 @@ with workflow.unsafe.imports_passed_through():
     from segue import contract, messages
     from segue.contract import Activity, PrepareInput, Task, VerifyInput, Watched, WatchInput, WriteInput, Written
     from segue.decide import Act, Decision, movable_since
-    from segue.errors import Refused
+    from segue.errors import Refused, shown
     from segue.gates import Result, combined
-    from segue.gates.standing import foresee
-    from segue.history import Note
-    from segue.lint.start import told
+    from segue.history import Note, described
     from segue.messages import Message
     from segue.observation import Cause, Frozen, Observation
-    from segue.plan import Plan, make_plan
+    from segue.plan import Plan
+    from segue.planning import first_plan, planned, unchanged
     from segue.report import Report
     from segue.spec import Spec
     from segue.state import Goal, Outcome, Retarget, State, requested
@@ -238,9 +237,10 @@ class RolloutWorkflow:
             "read the target, try the change without doing it",
             limit=PREPARE_LIMIT,
         )
-        if prepared.wanted.template == prepared.baseline.template:
-            raise _nothing_to_do()
-        plan = _planned(self._spec, prepared, found=prepared.claimed or bool(prepared.new))
+        refused = unchanged(prepared)
+        if refused is not None:
+            raise refused
+        plan = first_plan(self._spec, prepared)
         self._state = begun(self._state, prepared, _now(), self._task.by)
         self._plans = (plan,)
 
@@ -290,7 +290,7 @@ class RolloutWorkflow:
         if is_wanted_already(before, wish, prepared):
             self._state = after
             return f"{before.wanted} is wanted already"
-        plan = _planned(spec, prepared, found=True, parent=str(before.wanted))  # what cannot be planned is refused
+        plan = planned(spec, prepared, found=True, parent=str(before.wanted))  # what cannot be planned is refused
         self._state, self._spec, self._plans = after, spec, (*self._plans, plan)
         same = prepared.wanted.template == before.wanted.template
         return f"now wants {prepared.wanted}" if not same else f"{before.wanted} is wanted still, by another strategy"
@@ -359,7 +359,7 @@ class RolloutWorkflow:
             rollout=workflow.info().workflow_id,
             by=self._task.by,
             at=self._started_at,
-            what=str(self._state.wanted),
+            what=described(self._spec.change, self._state.wanted),
             outcome=str(self._state.ending) if decision.act is Act.FINISH else "",
             why=str(failure) if failure else "",
         )
@@ -481,8 +481,8 @@ class RolloutWorkflow:
         """Where is it, what does it wait for, what can I do?"""
         return make_status(
             workflow_id=workflow.info().workflow_id, name=self._task.name, target=self._spec.target,
-            rules=self._spec.rules, state=self._state, seen=self._seen, waits=self._waiting_for(),
-            started_at=self._started_at, updated_at=self._shown_at,
+            change=self._spec.change, rules=self._spec.rules, state=self._state, seen=self._seen,
+            waits=self._waiting_for(), started_at=self._started_at, updated_at=self._shown_at,
         )  # fmt: skip
 
     def _waiting_for(self) -> str:
@@ -531,7 +531,7 @@ class RolloutWorkflow:
             self._retargets += 1
         self._state = state
         self._heard += 1
-        return f"{type(message).__name__.lower()}: now {state.phase}"
+        return messages.answer(message, state)
 
     async def _signalled(self, message: Message) -> None:
         try:
@@ -664,12 +664,6 @@ def _now() -> float:
     return workflow.now().timestamp()
 
 
-def _warnings(prepared: contract.Prepared) -> tuple[str, ...]:
-    """Return all that a person should read before anything moves."""
-    found = told(prepared.linted) if prepared.linted else ()
-    return (*prepared.warnings, *(f"{each.rule}: {each}" for each in found))
-
-
 def _respecified(spec: Spec, wish: Retarget) -> Spec:
     """Return the spec that a retarget asks for.
 
@@ -688,22 +682,8 @@ def _respecified(spec: Spec, wish: Retarget) -> Spec:
     return Spec(target=spec.target, change=change, accept=spec.accept, **dict(rules))
 
 
-def _planned(spec: Spec, prepared: contract.Prepared, *, found: bool, parent: str = "") -> Plan:
-    """Plan from what was found; from all old, where nothing has moved."""
-    old = prepared.old if found else None
-    return make_plan(
-        spec.strategy, prepared.replicas, old=old, new=prepared.new if found else 0, superseded=prepared.superseded,
-        parent=parent, warnings=(*_warnings(prepared), *foresee(spec.rules)),
-        target=spec.target, autonomous=spec.autonomous,
-    )  # fmt: skip
-
-
-def _nothing_to_do() -> Refused:
-    return Refused("is what the target runs already", field="spec.change", fix="name another image, or change nothing")
-
-
 def _application_error(refused: Refused) -> ApplicationError:
-    details = {"field": refused.field, "value": repr(refused.value), "fix": refused.fix}
+    details = {"field": refused.field, "value": shown(refused.value), "fix": refused.fix}
     return ApplicationError(str(refused), details, type="Refused", non_retryable=True)
 
 

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from activities.cluster import Cluster, Object
-from activities.levers.base import TargetFacts
 from activities.levers.copies import make_copies, prune_copies
 from activities.levers.deployment_patches import (
     finish_patch,
@@ -99,11 +98,6 @@ class DeploymentLever:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._selectors: dict[Target, str] = {}
-
-    async def look(self, target: Target) -> TargetFacts:
-        """Return how many replicas the Deployment is told to run, and how they stop."""
-        deployment = await self._cluster.get("deployments", target.namespace, target.name)
-        return TargetFacts(replicas_of(deployment), stopping_of(deployment["spec"]["template"]))
 
     async def history(self, target: Target) -> list[Revision]:
         """Return the revisions that its controller has, the oldest first."""

@@ -7,9 +7,11 @@ from activities.levers.deployment_reading import HOLD_MIN_READY_S, REVISION, Obj
 from activities.levers.ownership import (
     BASELINE,
     OWNER,
+    PATCH_FIX,
     annotations_of,
     baseline_of,
     noted,
+    rebudgeted,
     replicas_of,
     saved_baseline,
 )
@@ -39,7 +41,7 @@ def template_patch(asked: PrepareInput | WriteInput, deployment: Object, start: 
         raise Refused(
             "can only be applied to the baseline itself",
             field="spec.change.patch",
-            fix="abort, and start again with the new patch",
+            fix=PATCH_FIX,
         )
     return change.patch
 
@@ -99,8 +101,11 @@ def scale_patch(objects: Objects, seen: Observation, asked: WriteInput, counts: 
         saved = saved_baseline(deployment)["template"] if state.claimed else deployment["spec"]["template"]
         patch["spec"]["template"] = template_patch(asked, deployment, start_of(objects, asked.change, saved))
         annotations |= noted(asked.note) if asked.note else {}
+    own = own_budget(asked.rules, seen.replicas)
     if not state.claimed:
-        annotations[BASELINE] = baseline_of(deployment, _own(deployment, own_budget(asked.rules, seen.replicas)))
+        annotations[BASELINE] = baseline_of(deployment, _own(deployment, own))
+    else:
+        annotations |= rebudgeted(deployment, own)
     patch["metadata"] = {"annotations": annotations}
     return patch
 

@@ -7,7 +7,8 @@ from activities.levers.template import differences, fingerprint
 from segue.contract import PrepareInput, WriteInput
 from segue.errors import Fenced, NotFound, Refused, Stale
 from segue.history import SUPERSEDED, Note, Revision
-from segue.observation import Counts, Foreign, Observation, Side, Version
+from segue.observation import Counts, Foreign, Observation, Side, Version, belonging
+from segue.spec import Rules
 from segue.state import Goal, Mark, State
 
 OWNER = "segue.dev/rollout"
@@ -23,6 +24,8 @@ GONE = Observation(replicas=0, old=Side(), new=Side(), asked=Counts(0, 0), templ
 
 ADMISSION = "an admission policy or webhook"
 """Who changed what we wrote, before the API server stored it: it does not record who that is."""
+_UNNAMED = "unknown"
+"""The field manager that the API server writes down for a change that no client names: that of a policy, say."""
 
 Fields = dict[str, tuple[str, ...]]
 """The parts of a hold token, by where the API server records who wrote them."""
@@ -75,6 +78,18 @@ def baseline_of(found: Object, own: Object) -> str:
             fix=f"bring it under {MAX_BASELINE_BYTES} bytes",
         )
     return saved
+
+
+def budget_as_written(rules: Rules) -> dict[str, int | str]:
+    """Return the spec's budget as it is saved for a release: a percentage follows the replicas."""
+    return {"maxSurge": rules.strategy.max_surge, "maxUnavailable": rules.strategy.max_unavailable}
+
+
+def rebudgeted(found: Object, budget: Object) -> dict[str, str | None]:
+    """Return the annotation that saves another budget, which a retarget brought; empty when it is saved already."""
+    if BASELINE not in annotations_of(found) or saved_baseline(found)["budget"] == budget:
+        return {}
+    return {BASELINE: json.dumps({**saved_baseline(found), "budget": budget}, separators=(",", ":"))}
 
 
 def saved_baseline(found: Object) -> Object:
@@ -132,6 +147,13 @@ def outcome_noted(revision: Object, version: str, asked: WriteInput) -> dict[str
     return noted(found.model_copy(update={"outcome": note.outcome, "why": note.why}))
 
 
+PATCH_FIX = (
+    "end the rollout that holds the target first: with `segue abort`, or with `segue release` where its workflow was "
+    "terminated; then start with the new patch"
+)
+"""What is done where a patch meets a template that is not the baseline."""
+
+
 # --- whose it is --------------------------------------------------------------------------------------------
 
 
@@ -162,7 +184,7 @@ def check_owner(found: Object, state: State, *, held: bool) -> None:
     owner = annotations_of(found).get(OWNER)
     if owner == state.owner or (not state.claimed and not held):
         return
-    raise Fenced(f"the target belongs to {owner or 'nobody'} now")
+    raise Fenced(belonging(owner))
 
 
 def checked(asked: WriteInput, seen: Observation, patch: Object | None) -> Object | None:
@@ -259,4 +281,5 @@ def latest_of(writers: list[Object]) -> str:
     if not others:
         return "somebody"
     latest = max(others, key=lambda w: w.get("time", ""))
-    return f"{latest['manager']} ({latest.get('operation', 'Update')} at {latest.get('time', '?')})"
+    manager = latest["manager"] if latest["manager"] != _UNNAMED else "an admission policy, or a client without a name"
+    return f"{manager} ({latest.get('operation', 'Update')} at {latest.get('time', '?')})"

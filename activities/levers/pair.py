@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from activities.cluster import Cluster, Object
-from activities.levers.base import TargetFacts
 from activities.levers.deployment import refuse_unsettled
 from activities.levers.deployment_reading import Objects, is_held, revisions, with_pods
 from activities.levers.draining import leave_services, next_to_stop
@@ -25,6 +24,7 @@ from activities.levers.ownership import (
     GONE,
     MAX_BASELINE_BYTES,
     OWNER,
+    PATCH_FIX,
     annotations_of,
     noted,
     outcome_noted,
@@ -41,13 +41,11 @@ from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.errors import Conflict, Fenced, NotAllowed, NotFound, Refused, Stale
 from segue.history import Revision
 from segue.lint.target import Judged
-from segue.observation import Counts, Observation
-from segue.spec import Change, PairTarget, Rules, Target
+from segue.observation import Counts, Observation, belonging
+from segue.spec import MADE_LABEL, Change, PairTarget, Rules, Target
 from segue.state import Goal, Mark, State
 from segue.stopping import losses
 
-LABEL = "segue.dev/deployment"
-"""On the pods of a new Deployment that was made, and in its selector: the old one's labels are kept beside it."""
 _ATTEMPTS = 5
 _GONE_S = 5.0
 _POLL_S = 0.01
@@ -63,12 +61,6 @@ class PairLever:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-
-    async def look(self, target: Target) -> TargetFacts:
-        """Return how many replicas both run together, and how the old ones stop."""
-        pair = await self._fetch(_pair(target))
-        stopping = stopping_of(pair.old.deployment["spec"]["template"])
-        return TargetFacts(pair.replicas, stopping, old=pair.counts.old, new=pair.counts.new)
 
     async def history(self, target: Target) -> list[Revision]:
         """Return the revisions of the old Deployment, and then of the new one, the oldest first."""
@@ -198,7 +190,7 @@ class PairLever:
             raise Refused(
                 "can only be applied to the baseline itself",
                 field="spec.change.patch",
-                fix="abort, and start again with the new patch",
+                fix=PATCH_FIX,
             )
         patch = {"spec": {"template": change.patch}}
         merged = await self._cluster.patch("deployments", metadata["namespace"], metadata["name"], patch, dry_run=True)
@@ -505,7 +497,7 @@ def _labelled(template: Object, target: PairTarget) -> Object:
     """Return the template with the label that tells the new pods from the old ones."""
     made = copy.deepcopy(template)
     metadata = made.setdefault("metadata", {})
-    metadata["labels"] = {**metadata.get("labels", {}), LABEL: target.new}
+    metadata["labels"] = {**metadata.get("labels", {}), MADE_LABEL: target.new}
     return made
 
 
@@ -515,8 +507,11 @@ def _made(
     """Return the new Deployment, made from the old one; its selector is the old one's and one label more."""
     old = pair.old.deployment
     selector = copy.deepcopy(old["spec"]["selector"])
-    selector["matchLabels"] = {**selector.get("matchLabels", {}), LABEL: target.new}
-    metadata: dict[str, Any] = {"name": target.new, "labels": {**old["metadata"].get("labels", {}), LABEL: target.new}}
+    selector["matchLabels"] = {**selector.get("matchLabels", {}), MADE_LABEL: target.new}
+    metadata: dict[str, Any] = {
+        "name": target.new,
+        "labels": {**old["metadata"].get("labels", {}), MADE_LABEL: target.new},
+    }
     if annotations:
         metadata["annotations"] = annotations
     spec = {name: old["spec"][name] for name in _COPIED if name in old["spec"]}
@@ -555,7 +550,7 @@ def _shares(counts: Counts, before: int, replicas: int, rules: Rules) -> Counts:
 def _check_owner(pair: Pair, state: State) -> None:
     owner = annotations_of(pair.old.deployment).get(OWNER)
     if owner != state.owner and (state.claimed or owner is not None):
-        raise Fenced(f"the target belongs to {owner or 'nobody'} now")
+        raise Fenced(belonging(owner))
     other = annotations_of(pair.new.deployment).get(OWNER) if pair.new else None
     if other not in {None, state.owner}:
         raise Fenced(f"the new Deployment belongs to {other} now")
@@ -595,7 +590,7 @@ def _was_made(pair: Pair, target: PairTarget) -> bool:
     The first one's selector cannot be changed; that of the made one has a label that tells them apart.
     """
     labels: Object = pair.old.deployment["spec"]["selector"].get("matchLabels", {})
-    return bool(labels.get(LABEL) == target.old)
+    return bool(labels.get(MADE_LABEL) == target.old)
 
 
 def _selects(deployment: Object, other: Object) -> bool:

@@ -14,7 +14,6 @@ from typing import ClassVar
 
 from activities.cluster import Cluster, Object
 from activities.ended import Gone
-from activities.levers.base import TargetFacts
 from activities.levers.copies import make_copies, prune_copies
 from activities.levers.ordinals import HOLD, Numbered, may_go_back, partition_for, read, start_of
 from activities.levers.ownership import (
@@ -26,6 +25,7 @@ from activities.levers.ownership import (
     Fields,
     annotations_of,
     baseline_of,
+    budget_as_written,
     check_owner,
     foreign_hold,
     foreign_template,
@@ -33,6 +33,7 @@ from activities.levers.ownership import (
     note_of,
     noted,
     outcome_noted,
+    rebudgeted,
     refuse_others,
     replicas_of,
     revision_of,
@@ -136,11 +137,6 @@ class PartitionLever(ABC):
         return False
 
     # --- seeing -------------------------------------------------------------------------------------------
-
-    async def look(self, target: Target) -> TargetFacts:
-        """Return how many replicas the target is told to run, and how they stop."""
-        found = await self._cluster.get(self.plural, target.namespace, target.name)
-        return TargetFacts(replicas_of(found), self._stopping(self.template_of(found)))
 
     async def history(self, target: Target) -> list[Revision]:
         """Return the revisions that there are, the oldest first."""
@@ -348,10 +344,12 @@ class PartitionLever(ABC):
             saved = saved_baseline(found)["template"] if state.claimed else numbered.template
             spec |= self.changed(start_of(numbered, asked.change, saved), found, asked.change)
             annotations |= noted(asked.note) if asked.note else {}
+        budget = budget_as_written(asked.rules)
         if not state.claimed:
-            budget = self.holding(0, asked.rules, replicas_of(found))
             saved = {"template": numbered.template, "own": self._own(found), "budget": budget}
             annotations[BASELINE] = baseline_of(found, saved)
+        else:
+            annotations |= rebudgeted(found, budget)
         return {"metadata": {"annotations": annotations}, "spec": spec}
 
     def _own(self, found: Object) -> Object:

@@ -13,7 +13,7 @@ from activities.cluster import Object
 from activities.ended import Gone
 from activities.levers.judging import judged_set
 from activities.levers.ordinals import Numbered, ended_by_version, is_observed
-from activities.levers.ownership import Fields, selector_of
+from activities.levers.ownership import PATCH_FIX, Fields, selector_of
 from activities.levers.partition import PartitionLever
 from activities.levers.pods import is_active, read_replica
 from activities.levers.template import apply_change, fingerprint, version_of
@@ -98,7 +98,7 @@ class StatefulSetLever(PartitionLever):
             raise Refused(
                 "can only be applied to the baseline itself",
                 field="spec.change.patch",
-                fix="abort, and start again with the new patch",
+                fix=PATCH_FIX,
             )
         return {"template": change.patch}
 

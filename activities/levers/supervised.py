@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from activities.cluster import FIELD_MANAGER, Cluster, Object
 from activities.ended import Gone, read_ended
-from activities.levers.base import TargetFacts
 from activities.levers.judging import judged_resource
 from activities.levers.ownership import BASELINE, GONE, OWNER, annotations_of, latest_of, writers_of
 from activities.levers.pods import is_active, made_at, read_replica
@@ -26,10 +25,11 @@ from segue.hindrance import hindrance_of
 from segue.history import Revision
 from segue.lint.target import Judged
 from segue.merging import at, difference, leaves, merged, nested
-from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
+from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version, belonging
 from segue.replica import Ended, Pods, Replica
 from segue.spec import Change, Rules, Target
 from segue.state import Goal, Mark, State
+from segue.stopping import losses
 from segue.supervision import Supervision
 
 _ATTEMPTS = 5
@@ -55,12 +55,6 @@ class SupervisedLever:
     def __init__(self, cluster: Cluster, kind: Supervision) -> None:
         self._cluster, self._kind = cluster, kind
         self.kinds: tuple[str, ...] = (kind.resource, "pods")
-
-    async def look(self, target: Target) -> TargetFacts:
-        """Return how many replicas the resource has, and how they stop."""
-        seen = await self._fetch(target)
-        spec = seen.pods[0]["spec"] if seen.pods else {}
-        return TargetFacts(self._replicas(seen), stopping_of({"spec": spec}))
 
     async def history(self, target: Target) -> list[Revision]:
         """Not there: how its operator keeps versions, if at all, is its own."""
@@ -126,6 +120,8 @@ class SupervisedLever:
             self._kind.resource, asked.target.namespace, asked.target.name, patch, dry_run=True
         )
         before = self._version(start)
+        stops = stopping_of({"spec": seen.pods[0]["spec"]}) if seen.pods else None
+        lost = losses(stops, stops, asked.rules, len(seen.pods)) if stops else ()
         return Prepared(
             baseline=asked.baseline or before,
             wanted=self._version(self._version_field(tried)),
@@ -134,7 +130,10 @@ class SupervisedLever:
             owner=owner if saved else asked.owner,
             claimed=bool(saved),
             mark=self._mark(seen.found) if saved else Mark(template=before.template),
-            warnings=("the target's own operator moves, by its own budget; Segue writes, watches, and takes it back",),
+            warnings=(
+                *lost,
+                "the target's own operator moves, by its own budget; Segue writes, watches, and takes it back",
+            ),
         )
 
     async def scale(self, asked: WriteInput, now: float) -> Written:
@@ -206,7 +205,7 @@ class SupervisedLever:
             if finishing and owner is None:
                 return Written(done=True, mark=self._mark(seen.found))  # done before, and the answer was lost
             if owner != state.owner and (state.claimed or owner is not None):
-                raise Fenced(f"the target belongs to {owner or 'nobody'} now")
+                raise Fenced(belonging(owner))
             foreign = self._foreign(seen.found, state)
             if foreign is not None and not state.overrules:
                 return Written(done=False, why=str(foreign))

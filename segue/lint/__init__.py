@@ -109,6 +109,12 @@ RULES: tuple[Rule, ...] = (
         room.volume_not_shared,
         (NEEDS.claims,),
     ),
+    Rule(
+        LintRule.OVERLAPPING_SELECTORS,
+        "Whatever counts pods by the selector counts those of both: an autoscaler, a disruption budget, a query.",
+        around.overlapping_selectors,
+        (NEEDS.deployments,),
+    ),
 )
 
 _ORDER = list(Severity)

@@ -22,6 +22,7 @@ class Needs(NamedTuple):
     quotas: str = "resourcequotas"
     priorities: str = "priorityclasses"
     claims: str = "persistentvolumeclaims"
+    deployments: str = "deployments"
 
 
 NEEDS = Needs()
@@ -37,6 +38,8 @@ class Facts:
     """By container and image: the digest that all its running replicas have."""
     budgets: Sequence[Object] = ()
     autoscalers: Sequence[Object] = ()
+    deployments: Sequence[Object] = ()
+    """All of the namespace."""
     nodes: Sequence[Node] = ()
     quotas: Sequence[Quota] = ()
     priorities: Mapping[str, int] = field(default_factory=dict)

@@ -61,6 +61,8 @@ async def test_a_second_start_is_refused_or_joins(lab: Lab, shell: Shell) -> Non
     third = shell.spec("chat", change={"images": {"server": "example/chat:3"}}, strategy=HOLDS_AT_1)
     refused = await shell.run("start", third, expect=REFUSED)
     assert "under way" in refused.stderr and "--join" in refused.stderr
+    undone = await shell.run("undo", f"{lab.namespace}/chat", "--to-revision", "1", expect=REFUSED)
+    assert "under way" in undone.stderr and "segue abort" in undone.stderr and "--join" not in undone.stderr
     await shell.run("start", third, "--join")
     status = await shell.json("status", third)
     assert status["wanted"]["images"] == {"server": "example/chat:3"}

@@ -55,6 +55,12 @@ class World:
         lists = {"PodDisruptionBudget": "budgets", "HorizontalPodAutoscaler": "autoscalers"}
         if mend.how is How.SPEC:
             self.rollout = merged_by_name(self.rollout, mend.body)
+        elif mend.how is How.CREATE and mend.object.kind == "Deployment":
+            named = [each["metadata"]["name"] for each in self.around["deployments"]]
+            if mend.object.name in named:
+                self.around["deployments"][named.index(mend.object.name)] = mend.body
+            else:
+                self.target = {**mend.body, "kind": self.target["kind"]}
         elif mend.how is How.CREATE:
             self.around.setdefault("budgets", []).append(mend.body)
         elif mend.object.kind == self.target["kind"]:
@@ -137,6 +143,19 @@ def claim(*modes: str) -> Object:
 def budget(name: str = "chat", labels: Object | None = None, **spec: Any) -> Object:
     selector = {"matchLabels": labels or {"app": "chat"}}
     return {"metadata": {"name": name, "namespace": "serving"}, "spec": {"selector": selector, **spec}}
+
+
+def another(selector: Object, labels: Object, name: str = "other") -> Object:
+    """Another Deployment of the namespace."""
+    template = {"metadata": {"labels": labels}, "spec": {}}
+    return {
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "serving"},
+        "spec": {"selector": {"matchLabels": selector}, "template": template},
+    }
+
+
+APART = {"app": "chat", "track": "canary"}
 
 
 def autoscaler(low: int | None, high: int, aim: str = "chat") -> Object:
@@ -240,6 +259,10 @@ TRIPS: dict[str, tuple[str, str, World]] = {
     "wants more": ("autoscaler-fights", "warning", world(autoscalers=[autoscaler(6, 10)])),
     "wants less": ("autoscaler-fights", "warning", world(autoscalers=[autoscaler(None, 3)])),
     "can do nothing": ("autoscaler-fights", "warning", world(autoscalers=[autoscaler(4, 4)])),
+    "another selects its pods": (
+        "overlapping-selectors", "warning", world(deployments=[another({}, {"app": "other"})]),
+    ),
+    "it selects another's pods": ("overlapping-selectors", "warning", world(deployments=[another(APART, APART)])),
     "no room on nodes": ("surge-does-not-fit", "warning", world(pod=server(**GPU), all_pods=FULL)),
     "room for some": (
         "surge-does-not-fit", "warning",
@@ -287,7 +310,6 @@ NOT_FOR = {
         "a quota of memory", "a deadline of the target", "a higher priority", "a volume of one node",
         "a volume of one pod, by the spec",
     },
-    "LeaderWorkerSet": {"recreated", "no history", "a history of one", "a deadline of the target"},
 }  # fmt: skip
 """What the other kinds do not have: no surge, no history, no deadline of their own."""
 
@@ -347,6 +369,11 @@ def test_what_a_kind_does_not_have_is_not_found(kind: str) -> None:
 
 
 PASSES: dict[str, World] = {
+    "itself": world(deployments=[another({"app": "chat"}, {"app": "chat"}, name="chat")]),
+    "another that is apart": world(deployments=[another({"app": "other"}, {"app": "other"})]),
+    "a pair's new side": world(
+        deployments=[another({**APART, "segue.dev/deployment": "n"}, {**APART, "segue.dev/deployment": "n"})]
+    ),
     "as it should be": world(),
     "one replica": world(1, bare=True),
     "no replicas": world(0, autoscalers=[autoscaler(1, 3)]),
