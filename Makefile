@@ -29,8 +29,8 @@ demo: setup ## a rollout, and a bad version that comes back by itself, on real s
 test: lint servers ## everything: lint, types, import rules, unit, workflow, replay, cluster and traffic tests
 	$(PYTEST_SIDE_BY_SIDE)
 
-soak: servers ## the long campaigns: what `make test` tries by examples, they try at every point, and more often
-	SEGUE_ROLLOUTS=100000 $(PYTEST_SIDE_BY_SIDE) -m "soak or soaks" -o timeout=7200
+soak: servers ## long campaigns: every point at which a worker may be killed, 100,000 simulated rollouts
+	$(PYTEST_SIDE_BY_SIDE) -m soak
 
 times: setup ## write into docs/testing.md where the time of the last `make test` went
 	$(BIN)/python tests/support/times.py
