@@ -10,11 +10,14 @@ from typing import Any
 
 from xdist.scheduler import LoadScopeScheduling
 
-BY_TEST = {"test_every_lever", "test_resilience_killed", "test_demo"}
+BY_TEST = {"test_every_lever", "test_resilience_killed", "test_undo"}
 """Files of long tests that share nothing but servers: each test is a part."""
 TOGETHER = {"test_metrics_outage": "prometheus", "test_metrics_provider": "prometheus"}
 """Files of one part: the second stops the Prometheus that the first needs."""
-FIRST = ("test_nothing_is_lost", "test_resilience_killed", "test_serving", "test_every_lever", "test_metrics")
+FIRST = (
+    "test_nothing_is_lost", "test_resilience_killed", "test_serving", "test_every_lever", "test_metrics",
+    "test_drain_by_evidence", "test_undo", "test_demo",
+)  # fmt: skip
 """Files of the longest tests: they begin, so that no process has a long part at the end."""
 LAST = ("unit", "cli", "replay")
 """Folders of the shortest tests: they fill what is left at the end."""
