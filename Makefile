@@ -5,8 +5,11 @@ BIN := $(VENV)/bin
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 # Where it is set, each command line and worker would compile everything anew: seconds of each start.
 unexport PYTHONDONTWRITEBYTECODE
+# Most tests wait more than they compute: more processes than cores.
+PROCESSES ?= 3
+PYTEST_SIDE_BY_SIDE := $(BIN)/pytest -n $(PROCESSES) --no-loadscope-reorder
 
-.PHONY: help setup demo test servers lint unit format bench histories clean
+.PHONY: help setup demo test soak times servers lint unit format bench histories clean
 
 help: ## what each command does
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -24,7 +27,13 @@ demo: setup ## a rollout, and a bad version that comes back by itself, on real s
 	$(BIN)/python examples/demo.py
 
 test: lint servers ## everything: lint, types, import rules, unit, workflow, replay, cluster and traffic tests
-	$(BIN)/pytest -n 2 --no-loadscope-reorder
+	$(PYTEST_SIDE_BY_SIDE)
+
+soak: servers ## long campaigns: every point at which a worker may be killed, 100,000 simulated rollouts
+	$(PYTEST_SIDE_BY_SIDE) -m soak
+
+times: setup ## write into docs/testing.md where the time of the last `make test` went
+	$(BIN)/python tests/support/times.py
 
 servers: setup ## build the servers that tests run on (minutes, once)
 	$(BIN)/segue local build --all

@@ -1,13 +1,15 @@
-"""Shared by all tests: one local stack a session, a namespace and a task queue a test."""
+"""Shared by all tests: one local stack a run, a namespace and a task queue a test."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from harness import Lab, open_lab
 from segue_local import Stack
-from side_by_side import ByServers, in_order
-from stacks import plain_stack
+from side_by_side import Parts, in_order
+from stacks import plain_stack, shared_stacks
+from times import Times
 
 
 @pytest.fixture(scope="session")
@@ -24,13 +26,22 @@ async def lab(stack: Stack) -> AsyncIterator[Lab]:
         yield opened
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServers:
-    """``pytest -n``: tests that share servers are run by one process."""
-    return ByServers(config, log)
+def pytest_configure(config: pytest.Config) -> None:
+    """``pytest -n``: the processes share their servers, and the run leaves in ``out/`` where its time went."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        ends = ExitStack()
+        ends.enter_context(shared_stacks())
+        config.add_cleanup(ends.close)
+        config.pluginmanager.register(Times(config.rootpath / "out"))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Parts:
+    """The processes take the tests in parts."""
+    return Parts(config, log)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The same, in the order in which they are handed out."""
+    """The parts in the order in which they are handed out."""
     if hasattr(config, "workerinput"):
         in_order(items)

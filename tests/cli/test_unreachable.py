@@ -16,6 +16,8 @@ from segue_local.certs import Authority
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 Segue = Callable[..., Any]
+SOON_S = 60
+"""A slow machine needs seconds to start; without a limit the library tries for ever."""
 
 NEED_TEMPORAL: dict[str, tuple[str, ...]] = {
     "start": ("start", str(EXAMPLES / "rollout.yaml")),
@@ -38,7 +40,7 @@ def test_temporal_away(segue: Segue, closed_port: int, case: str) -> None:
     began = time.monotonic()
     ran = segue(*NEED_TEMPORAL[case])
     assert ran.code == 5, ran.err
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < SOON_S
     assert ran.out == ""
     for part in (f"127.0.0.1:{closed_port}", "connection refused", "segue local up", "TEMPORAL_ADDRESS"):
         assert part in ran.err
@@ -152,4 +154,4 @@ def test_what_never_answers_is_given_up_soon(segue: Segue, monkeypatch: pytest.M
         ran = segue("list")
     assert ran.code == 5
     assert "no answer in time" in ran.err
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < SOON_S

@@ -4,24 +4,23 @@ The rollouts of one kind go side by side. A watcher that only sees pods judges f
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Case, Lab, Run, open_lab, until
+from readiness import NEVER_READY, Readiness
 from shell import Shell
-from subjects import SUBJECTS, Subject, Way
+from subjects import IMAGE, SUBJECTS, Subject, Way
 from watcher import PodWatcher
 
 from segue.report import Report
 from segue.state import Entry
 
 SLOW = {"ready_after": "2s"}
-"""Slow enough that a message comes while the stage that it is meant for lasts."""
-
-LAST = {"ready_after": "6s"}
-"""The same for the last stage: a message that comes after it finds the rollout complete."""
+"""Slow enough that a message comes while the rollout is under way."""
 
 MORE = 4
 """Replicas beside the four: of four a quarter is 1, so that a fixed budget of 25% would look like maxUnavailable 1."""
@@ -63,10 +62,27 @@ async def at_each_stage(kind: Kind, one: Callable[[Way, int], Awaitable[None]]) 
     await each(*(way._replace(stages=moves) for way in kind.ways for moves in range(way.stages)), one=admitted)
 
 
-def slow(kind: Kind, way: Way, moves: int) -> dict[str, str]:
-    """Return how slowly replicas become ready, so that a message after so many moves comes in time."""
+@asynccontextmanager
+async def staged(served: Lab, kind: Kind, way: Way, name: str) -> AsyncIterator[tuple[Case, Readiness]]:
+    """A rollout that stays at its first stage until more replicas are let."""
+    async with Readiness(served, name, f"{IMAGE}:1") as readiness:
+        subject = kind(served, name)
+        await subject.create(4, **NEVER_READY)
+        await until(f"{name} ready", lambda: is_up(served, name))
+        async with served.rolled(name, kind=kind, strategy=way.strategy) as case:
+            yield case, readiness
+
+
+def is_up(served: Lab, name: str) -> bool:
+    """Whether its four replicas are ready."""
+    conditions = [c for pod in served.pods(name) for c in pod.status.conditions or []]
+    return sum(c.type == "Ready" and c.status == "True" for c in conditions) == 4
+
+
+def before_stage(kind: Kind, way: Way, moves: int) -> int:
+    """How many new replicas are ready after so many moves, while those of the last one are awaited."""
     last = next(each.stages for each in kind.ways if each.name == way.name) - 1
-    return LAST if moves == last else SLOW
+    return max(0, moves - 1) * 4 // last
 
 
 def moved(moves: int) -> Any:
@@ -113,10 +129,11 @@ async def test_abort_at_each_stage(served: Lab, kind: Kind) -> None:
     """Aborted at any stage, the baseline comes back within the budget, and the outcome says so."""
 
     async def one(way: Way, moves: int) -> None:
-        name, made = f"{way.name}-{moves}", slow(kind, way, moves)
-        async with served.case(name, kind=kind, strategy=way.strategy, target=made) as case:
+        async with staged(served, kind, way, f"{way.name}-{moves}") as (case, readiness):
+            readiness.let(before_stage(kind, way, moves))
             await case.run.until(f"{moves} moves", moved(moves))
             assert await case.run.send("abort", reason="no") == "abort: now RollingBack"
+            readiness.let()
             report = await case.ends("Aborted")
             assert report.status.reason == "Requested: aborted by test: no"
         case.watcher.assert_within(way.floor, way.ceiling, passing=way.passing_back)
@@ -129,10 +146,12 @@ async def test_pause_and_resume_at_each_stage(served: Lab, kind: Kind) -> None:
     """Paused at a stage, what was asked becomes ready and then nothing moves; resumed, it goes on within the budget."""
 
     async def one(way: Way) -> None:
-        async with served.case(way.name, kind=kind, strategy=way.strategy, target=SLOW) as case:
+        async with staged(served, kind, way, way.name) as (case, readiness):
             for moves in range(1, way.stages):
+                readiness.let(before_stage(kind, way, moves))
                 await case.run.until(f"{moves} moves", moved(moves))
                 assert await case.run.send("pause", reason="lunch") == "pause: now Paused"
+                readiness.let(before_stage(kind, way, moves + 1))
                 status = await case.run.status()
                 assert status.waiting_for == "resume: paused by test: lunch" and "resume" in status.can
                 rest, version = await case.rests(), case.subject.version()
@@ -151,10 +170,11 @@ async def test_retarget_at_each_stage(served: Lab, kind: Kind) -> None:
     """Retargeted to v3 at any stage, only v3 runs at the end, and nothing that serves goes before v3 is ready."""
 
     async def one(way: Way, moves: int) -> None:
-        name, made = f"{way.name}-{moves}", slow(kind, way, moves)
-        async with served.case(name, kind=kind, strategy=way.strategy, target=made) as case:
+        async with staged(served, kind, way, f"{way.name}-{moves}") as (case, readiness):
+            readiness.let(before_stage(kind, way, moves))
             await case.run.until(f"{moves} moves", moved(moves))
             assert await case.run.send("retarget", change=kind.changed(3)) == "now wants server=example/chat:3"
+            readiness.let()
             report = await case.ends("Completed")
             assert case.only("chat:3") and len(served.pods(case.name)) == 4
             assert len(report.plans) == 2

@@ -188,7 +188,7 @@ def test_deleted_pods_end_after_their_time(cluster: Cluster, eventually: Eventua
     started = time.monotonic()
     for app, pod in names.items():
         cluster.apps.delete_namespaced_deployment(app, "default", propagation_policy="Orphan")
-        cluster.core.delete_namespaced_pod(pod, "default", grace_period_seconds=4)
+        cluster.core.delete_namespaced_pod(pod, "default", grace_period_seconds=8)
 
     def all_gone() -> bool:
         for app, pod in names.items():
@@ -197,7 +197,7 @@ def test_deleted_pods_end_after_their_time(cluster: Cluster, eventually: Eventua
         return len(took) == 3
 
     eventually(all_gone, "three pods gone")
-    assert took["quick"] < took["drains"] < took["stuck"] < 30
+    assert took["quick"] < took["drains"] < took["stuck"] < 100
     assert took["drains"] >= 3
 
 

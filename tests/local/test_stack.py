@@ -166,7 +166,7 @@ def test_pods_live_on_after_a_restart_of_kwok(stack: Stack, eventually: Eventual
     started = time.monotonic()
     api.create_namespaced_pod("default", pod("two"))
     eventually(lambda: address("two") is not None, "the second pod Ready")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 35  # until its leases of 40 s run out, a new kwok would do nothing
     assert address("one") != address("two")
 
 

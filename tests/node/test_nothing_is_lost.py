@@ -13,7 +13,7 @@ from serving import ACCELERATOR, ACCELERATORS, MLSERVER, REPLICAS, STREAMS, Serv
 
 QUICK = {"minReady": "1s", "deadline": "3m"}
 HOPELESS = {"minReady": "1s", "deadline": "12s"}
-NOTICED_S = 4.0
+NOTICED_S = 12.0
 """How long the endpoint of a pod whose process was killed may still be known: what it was sent until then is lost."""
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
 

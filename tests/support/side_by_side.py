@@ -1,6 +1,7 @@
-"""Which tests share servers: ``pytest -n`` gives them to one process, which starts these servers once.
+"""``pytest -n``: in which parts the processes take the tests, and in which order. See docs/testing.md.
 
-Told from the test's id, since the process that hands out the tests has not collected them.
+All processes share the servers (``stacks.py``), so a part may go to any of them. A part is a file, unless its file is
+named here. The process that hands out the parts has not collected the tests: a part follows from a test's id.
 """
 
 import re
@@ -9,47 +10,45 @@ from typing import Any
 
 from xdist.scheduler import LoadScopeScheduling
 
-ORDER = ("plain-1", "plain-2", "node", "groups", "local-test_node", "kserve", "outages", "demo")
-"""What takes longest begins; all others follow."""
-
-_SECOND = frozenset(
-    f"test_{each}"
-    for each in (
-        "autoscaler", "cli", "lint", "pair", "resilience_cache_off", "resilience_connections", "resilience_killed",
-        "resilience_zombie", "traffic", "worker",
-    )
+BY_TEST = {"test_every_lever", "test_resilience_killed", "test_undo"}
+"""Files of long tests that share nothing but servers: each test is a part."""
+TOGETHER = {"test_metrics_outage": "prometheus", "test_metrics_provider": "prometheus"}
+"""Files of one part: the second stops the Prometheus that the first needs."""
+FIRST = (
+    "test_nothing_is_lost", "test_resilience_killed", "test_serving", "test_every_lever", "test_metrics",
+    "test_drain_by_evidence", "test_undo", "test_demo",
 )  # fmt: skip
-"""The files of ``tests/cluster`` that go to the second of two plain stacks, so that both take as long."""
+"""Files of the longest tests: they begin, so that no process has a long part at the end."""
+LAST = ("unit", "cli", "replay")
+"""Folders of the shortest tests: they fill what is left at the end."""
 
 
-class ByServers(LoadScopeScheduling):
-    """Hands out the tests by their servers."""
+class Parts(LoadScopeScheduling):
+    """Hands out the tests in parts."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return servers_of(nodeid)
+        return part_of(nodeid)
 
 
-def servers_of(nodeid: str) -> str:
-    """The servers that a test shares with others; its file, where it shares none."""
-    path = Path(re.split("::", nodeid, maxsplit=1)[0])
-    folder, file = path.parent.name, path.stem
-    if folder == "node":
-        return "node"
-    if folder == "local":
-        return f"local-{file}"
-    if file == "test_demo":
-        return "demo"
-    if folder != "cluster":
-        return str(path)
-    alone = {"test_resilience_outages": "outages", "test_kserve": "kserve"}
-    if file in alone:
-        return alone[file]
-    if file == "test_numbered" or "[LeaderWorkerSet" in nodeid:
-        return "groups"
-    return "plain-2" if file in _SECOND else "plain-1"
+def part_of(nodeid: str) -> str:
+    """The part that a test belongs to."""
+    path = _path(nodeid)
+    if path.stem in BY_TEST:
+        return nodeid
+    return TOGETHER.get(path.stem, str(path))
 
 
 def in_order(items: list[Any]) -> None:
-    """Let those begin that take longest."""
-    places = {group: place for place, group in enumerate(ORDER)}
-    items.sort(key=lambda item: places.get(servers_of(item.nodeid), len(places)))
+    """Sort the tests so that the longest parts begin, and the shortest end."""
+    items.sort(key=lambda item: _place(_path(item.nodeid)))
+
+
+def _path(nodeid: str) -> Path:
+    return Path(re.split("::", nodeid, maxsplit=1)[0])
+
+
+def _place(path: Path) -> int:
+    folder = path.parent.name
+    if folder in LAST:
+        return len(FIRST) + 1
+    return FIRST.index(path.stem) if path.stem in FIRST else len(FIRST)

@@ -1,23 +1,45 @@
-"""The stacks that tests, benches and recordings run on."""
+"""The stacks that tests, benches and recordings run on.
+
+A stack belongs to the process that starts it. In ``pytest -n`` it belongs to the run: the first process that needs it
+starts it, the others join, and it ends with the process that hands out the tests, however that ends.
+"""
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 from segue_local import Stack, tied_stack
 from segue_local.images import ensure_images
+from segue_local.once import locked
 from serving import ACCELERATOR, ACCELERATORS
+
+RUN = "SEGUE_TEST_RUN"
+"""The environment variable that names the run to its processes."""
+_SHARED = ("test", "test-node", "test-groups-on", "test-groups-off")
+
+
+@contextmanager
+def shared_stacks() -> Iterator[None]:
+    """Let all processes that are started in the block share their stacks, which end with the block or this process."""
+    os.environ[RUN] = str(os.getpid())
+    names = [_name(kind) for kind in _SHARED]
+    # It waits for the end of a pipe that only this process holds open: the kernel closes it also after SIGKILL.
+    code = "import sys; from segue_local import Stack; sys.stdin.read(); [*map(Stack.remove, sys.argv[1:])]"
+    guard = subprocess.Popen([sys.executable, "-c", code, *names], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        yield
+    finally:
+        guard.communicate()
+        del os.environ[RUN]
 
 
 @contextmanager
 def plain_stack(kind: str, *, prometheus: bool = False) -> Iterator[Stack]:
-    """A stack of this process's own; SEGUE_TEST_STACK names one that is up instead, for quick work."""
-    given = _given("SEGUE_TEST_STACK")
-    if given is not None:
-        yield given
-        return
-    with tied_stack(f"segue-{kind}-{os.getpid()}", prometheus=prometheus, on_progress=_say) as started:
+    """Servers without a real node; SEGUE_TEST_STACK names a stack that is up instead, for quick work."""
+    with _given("SEGUE_TEST_STACK") or _started(kind, prometheus=prometheus) as started:
         yield started
 
 
@@ -27,13 +49,9 @@ def group_stack(kind: str, *, at_once: bool) -> Iterator[Stack]:
 
     SEGUE_TEST_GROUPS_ON and SEGUE_TEST_GROUPS_OFF name ones that are up.
     """
-    gate = "ON" if at_once else "OFF"
-    given = _given(f"SEGUE_TEST_GROUPS_{gate}")
-    if given is not None:
-        yield given
-        return
-    name, gates = f"segue-{kind}-groups-{gate.lower()}-{os.getpid()}", {"MaxUnavailableStatefulSet": at_once}
-    with tied_stack(name, lws=True, feature_gates=gates, on_progress=_say) as started:
+    gate, gates = "on" if at_once else "off", {"MaxUnavailableStatefulSet": at_once}
+    asked = {"lws": True, "feature_gates": gates}
+    with _given(f"SEGUE_TEST_GROUPS_{gate.upper()}") or _started(f"{kind}-groups-{gate}", **asked) as started:
         yield started
 
 
@@ -51,25 +69,47 @@ def kserve_stack(kind: str) -> Iterator[Stack]:
 @contextmanager
 def node_stack(kind: str, *, prometheus: bool = False) -> Iterator[Stack]:
     """The same with a real node and the images of all model servers; SEGUE_TEST_NODE names one that is up."""
-    given = _given("SEGUE_TEST_NODE")
-    if given is not None:
-        yield given
+    given, resources = _given("SEGUE_TEST_NODE"), {ACCELERATOR: str(ACCELERATORS)}
+    started = _started(f"{kind}-node", node=True, node_resources=resources, prometheus=prometheus)
+    with given or started as found:
+        if given is None:
+            _load_images(found)
+        yield found
+
+
+@contextmanager
+def _started(kind: str, **asked: Any) -> Iterator[Stack]:
+    name = _name(kind)
+    if RUN in os.environ:
+        # One that is there is taken as it is: a test may have stopped a part of it for a moment.
+        yield Stack.find(name) or Stack.up(name, on_progress=_say, **asked)
         return
-    name, resources = f"segue-{kind}-node-{os.getpid()}", {ACCELERATOR: str(ACCELERATORS)}
-    with tied_stack(name, node=True, node_resources=resources, prometheus=prometheus, on_progress=_say) as started:
-        assert started.node is not None
-        started.node.load(ensure_images(_say))
+    with tied_stack(name, on_progress=_say, **asked) as started:
         yield started
 
 
-def _given(variable: str) -> Stack | None:
+def _name(kind: str) -> str:
+    return f"segue-{kind}-{os.environ.get(RUN, os.getpid())}"
+
+
+def _load_images(stack: Stack) -> None:
+    """Load the images of all model servers, once a stack."""
+    loaded = stack.state_dir / "images-are-loaded"
+    with locked(loaded, f"the images of {stack.name}", _say):
+        if not loaded.exists():
+            assert stack.node is not None
+            stack.node.load(ensure_images(_say))
+            loaded.touch()
+
+
+def _given(variable: str) -> AbstractContextManager[Stack] | None:
     name = os.environ.get(variable)
     if not name:
         return None
     found = Stack.find(name)
     if found is None:
         raise SystemExit(f"{variable}={name}: no such stack is up")
-    return found
+    return nullcontext(found)
 
 
 def _say(line: str) -> None:

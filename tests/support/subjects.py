@@ -390,8 +390,10 @@ class SupervisedSubject(Subject):
 
     async def create(self, replicas: int, **more: Any) -> None:
         spec = {"replicas": replicas, "containers": [{"name": "server", "image": f"{IMAGE}:1"}]}
-        delay = {"readyAfter": more["ready_after"]} if "ready_after" in more else {}
-        await runtimes(self.lab).make("ServingRuntime", self.name, {**spec, **delay})
+        given = {"ready_after": "readyAfter", "mode": "mode"}
+        await runtimes(self.lab).make(
+            "ServingRuntime", self.name, {**spec, **{given[name]: value for name, value in more.items()}}
+        )
 
     def image(self) -> str:
         return str(self.raw["spec"]["containers"][0]["image"])

@@ -1,7 +1,6 @@
 """Who is believed, and when, with a small real HTTP server in the place of a pod."""
 
 import asyncio
-import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -22,7 +21,7 @@ from segue.state import Goal, State
 TARGET = DeploymentTarget(name="chat")
 WANTED = Version(template="new", images={"server": "a:v2"})
 FORWARD = State(owner="us", wanted=WANTED)
-SOON_S = 5.0
+SOON_S = 60.0
 
 
 class Pod:
@@ -105,14 +104,14 @@ def proven(found: Observation | None) -> int:
 
 async def test_a_replica_is_believed_once(believer: Believer, pod: Pod) -> None:
     """It is unproven until it answered, proven after, and asked again only when it restarted."""
-    rules = pod.rules()
+    rules, began = pod.rules(), time.time()
     assert proven(look(believer, rules)) == 0
     first = look(believer, rules, pod.replica())
     assert first is not None and (first.new.proven, first.new.total, first.new.ready) == (0, 1, 1)
     assert first.problem is not None and (first.problem.cause, first.problem.hopeless) == (Cause.SERVING, False)
     believed = await until(lambda: (f := look(believer, rules, pod.replica())) and f.new.proven and f)
     assert (believed.problem, pod.asked) == (None, 1)
-    assert believed.progress_at > time.time() - SOON_S
+    assert believed.progress_at >= began
     assert proven(look(believer, rules, pod.replica(restarts=1))) == 0
     await until(lambda: proven(look(believer, rules, pod.replica(restarts=1))) == 1)
     assert pod.asked == 2
@@ -190,8 +189,8 @@ async def test_loading_models_are_progress(believer: Believer, pod: Pod) -> None
     await until(lambda: pod.asked)
     before = look(believer, rules, unready)
     assert before is not None and before.progress_at == 0
-    states[1] = "READY"
-    await until(lambda: (f := look(believer, rules, unready)) and f.progress_at > time.time() - SOON_S)
+    states[1], loaded = "READY", time.time()
+    await until(lambda: (f := look(believer, rules, unready)) and f.progress_at >= loaded)
     short = rules.model_copy(update={"readiness": Rules.model_validate({"readiness": {"loading": "30s"}}).readiness})
     late = look(believer, short, unready)
     assert late is not None and late.progress_at == 0
@@ -241,21 +240,21 @@ async def test_answers_lead_nowhere(pod: Pod) -> None:
     """A redirect is an answer; what is too long, too late or not there is told; so is a port without a name."""
 
     async def late(_: web.Request) -> web.Response:
-        await asyncio.sleep(1)
+        await asyncio.sleep(5)
         return web.Response()
 
     place = Place("default", pod.replica(), pod.port)
     async with closing(DirectReach()) as reach:
 
-        async def ask(**more: Any) -> Any:
-            return await reach.ask(place._replace(**more), Request("GET", "/"), {}, 0.5)
+        async def ask(within_s: float = 30, **more: Any) -> Any:
+            return await reach.ask(place._replace(**more), Request("GET", "/"), {}, within_s)
 
         pod.says = lambda _: web.Response(status=302, headers={"Location": "http://127.0.0.1:1/"})
         assert (await ask()).status == 302
         pod.says = lambda _: web.Response(text="x" * (MAX_ANSWER + 1))
         assert (await ask()).trouble == f"answers more than {MAX_ANSWER} bytes"
         pod.says = late
-        assert (await ask()).trouble == "did not answer within 0.5 s"
+        assert (await ask(0.5)).trouble == "did not answer within 0.5 s"
         assert "no container has a port named 'grpc'; its ports: none" in (await ask(port="grpc")).trouble
         assert "Cannot connect" in (await ask(port=1)).trouble
         assert (await ask(replica=Replica("a", "v"))).unasked
@@ -269,19 +268,18 @@ async def test_a_streams_first_event_is_timed(pod: Pod) -> None:
         await response.prepare(request)
         for event in ({"n": 1}, {"n": 2}):
             await response.write(f"data: {json.dumps(event)}\n\n".encode())
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.5)
         return response
 
     pod.says = stream
     async with closing(DirectReach()) as reach:
         reply = await reach.ask(Place("n", pod.replica(), pod.port), Request("GET", "/", stream=True), {}, 5)
-    assert reply.first_s is not None and reply.first_s + 0.3 < reply.took_s
+    assert reply.first_s is not None and reply.first_s + 0.5 < reply.took_s
     assert reply.text.count("data:") == 2
 
 
 async def test_the_proxy_keeps_authorization() -> None:
     """The API server takes that header for itself: it is not sent, and the way out is named."""
-    with contextlib.suppress(NotImplementedError):
-        place = Place("default", Replica("a", "v"), 80)
-        reply = await ProxyReach(None).ask(place, Request("GET", "/"), {"Authorization": "x"}, 1)  # type: ignore[arg-type]
-        assert "SEGUE_POD_ACCESS=direct" in reply.unasked
+    place = Place("default", Replica("a", "v"), 80)
+    reply = await ProxyReach(None).ask(place, Request("GET", "/"), {"Authorization": "x"}, 1)  # type: ignore[arg-type]
+    assert "SEGUE_POD_ACCESS=direct" in reply.unasked

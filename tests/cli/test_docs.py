@@ -1,0 +1,182 @@
+"""What README and docs show is so: each spec is one, each command line is understood, Python and TOML run."""
+
+import hashlib
+import hmac
+import json
+import re
+import shlex
+import subprocess
+import time
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import segue_local.cli
+import typer
+import yaml
+
+from segue.cli.app import app
+from segue.gates.question import Answer
+from segue.spec import read_rollout
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCED = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+INDENTED = re.compile(r"^ {4}(\S.*)$", re.MULTILINE)
+INLINE = re.compile(r"`(segue [^`]+)`")
+SEGUE = re.compile(r"(?:^|[$(;&]|\$\()\s*segue (.*?)(?:[;)&]|\s#|$)")
+SPEC: dict[str, Any] = {
+    "target": {"kind": "Deployment", "namespace": "serving", "name": "chat"},
+    "change": {"images": {"server": "example/chat:2"}},
+}
+METRIC = {"name": "m", "value": "x", "interval": "20s"}
+
+
+class Block(NamedTuple):
+    """A code block of a page."""
+
+    page: str
+    number: int
+    text: str
+
+
+def blocks(language: str) -> list[Any]:
+    """All blocks in one language, as parameters."""
+    found = []
+    for page in PAGES:
+        texts = [text for each, text in FENCED.findall(page.read_text()) if each == language]
+        name = str(page.relative_to(ROOT))
+        found += [pytest.param(Block(name, n, text), id=f"{name}-{n}") for n, text in enumerate(texts, 1)]
+    return found
+
+
+# --- YAML: whole specs, and parts of one -----------------------------------------------------------------
+
+
+def as_spec(part: Any) -> dict[str, Any]:
+    """The whole spec that a part belongs to: a ``spec``, or fields of it, or one level deeper."""
+    if isinstance(part, list):
+        return as_spec({"serving": {"checks": part}})
+    if "kind" in part:
+        return dict(part)
+    part = part.get("spec", part)
+    if "waypoints" in part:
+        part = {"strategy": part}
+    if "judge" in part:
+        part = {"strategy": {"waypoints": [{"at": 1}]}, "metrics": [{**METRIC, **part}]}
+    if part.keys() & {"gates", "metrics"} and "strategy" not in part:
+        part = {"strategy": {"waypoints": [{"at": 1}]}, **part}
+    return {"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "x"}, "spec": {**SPEC, **part}}
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_each_yaml_block_is_a_spec_or_a_part_of_one(block: Block) -> None:
+    alternatives = block.text.startswith("judge: ")  # one a line
+    for text in block.text.splitlines() if alternatives else [block.text]:
+        read_rollout(as_spec(yaml.safe_load(text)), block.page)
+
+
+# --- commands --------------------------------------------------------------------------------------------
+
+
+def shown_commands(page: Path) -> list[str]:
+    """The lines of shell that a page shows, without comments and continuations."""
+    text = page.read_text()
+    console = [line for each, block in FENCED.findall(text) if each == "console" for line in block.splitlines()]
+    shell = [line.removeprefix("$ ") for line in console if line.startswith("$ ")]
+    plain = INDENTED.findall(FENCED.sub("", text).replace("\\\n", " "))
+    return [line for line in [*shell, *plain] if re.match(r"(segue|make|eval|python|\$)", line)]
+
+
+def find(arguments: list[str]) -> tuple[Any, list[str]]:
+    """The command that is meant, and what is left for it."""
+    group: Any = typer.main.get_command(app)
+    name, *rest = arguments
+    if name == "local":
+        group, (name, *rest) = typer.main.get_command(segue_local.cli.app), rest
+    assert name in group.commands, f"there is no command {name!r}"
+    return group.commands[name], rest
+
+
+LINES = [
+    pytest.param(found.strip(), id=f"{page.relative_to(ROOT)}: segue {found.strip()}")
+    for page in PAGES for line in shown_commands(page) for found in SEGUE.findall(line)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_each_command_line_is_understood(line: str) -> None:
+    """The command is there, and takes the arguments and options that are shown; so are the example's files."""
+    command, rest = find(shlex.split(line))
+    command.make_context(command.name, rest)
+    files = [each for each in rest if each.startswith(("examples/", "deploy/"))]
+    assert all((ROOT / each).exists() for each in files), files
+
+
+MENTIONED = sorted({found for page in PAGES for found in INLINE.findall(page.read_text())})
+
+
+@pytest.mark.parametrize("line", MENTIONED)
+def test_each_command_that_is_mentioned_is_there(line: str) -> None:
+    """In a sentence arguments may be left out, but each option belongs to the command."""
+    for each in line.split(", "):
+        words = each.removeprefix("segue ").split()
+        if words[0].startswith(("-", "…")):
+            continue
+        command, rest = find(words if words != ["local"] else ["local", "up"])
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        used = {word.partition("=")[0] for word in rest if word.startswith("-")}
+        assert used <= known | {"--help"}, each
+
+
+def test_each_make_target_that_is_shown_is_there() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    targets = sorted(set(re.findall(r"(?:`|^    )make ([a-z]+)", text, re.MULTILINE)))
+    assert {"test", "demo", "setup"} <= set(targets)
+    there = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(targets) <= set(there)
+    shown = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {line.split()[0] for line in shown.splitlines()} >= set(targets)
+
+
+# --- other languages -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", blocks("json"))
+def test_each_json_block_parses(block: Block) -> None:
+    json.loads(block.text)
+
+
+@pytest.mark.parametrize("block", blocks("toml"))
+def test_each_toml_block_parses(block: Block) -> None:
+    tomllib.loads(block.text)
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_each_python_block_runs(block: Block) -> None:
+    exec(compile(block.text, f"{block.page}-{block.number}", "exec"), {})
+
+
+def defined(page: str, name: str) -> Any:
+    """What a page's Python blocks define by this name."""
+    [block] = [each for each in FENCED.findall((ROOT / page).read_text()) if f"def {name}(" in each[1]]
+    known: dict[str, Any] = {}
+    exec(block[1], known)
+    return known[name]
+
+
+def test_the_receiver_of_a_webhook_tells_who_signed() -> None:
+    check, body, now = defined("docs/gates.md", "is_from_segue"), b"{}", int(time.time())
+
+    def header(secret: bytes, at: int) -> str:
+        return f"t={at},v1={hmac.new(secret, f'{at}.'.encode() + body, hashlib.sha256).hexdigest()}"
+
+    assert check(b"ours", body, header(b"ours", now))
+    assert not check(b"ours", body, header(b"another", now))
+    assert not check(b"ours", body, header(b"ours", now - 3600))
+
+
+def test_the_example_of_a_plugin_answers() -> None:
+    judge = defined("docs/gates.md", "judge")
+    assert judge.__annotations__["return"] in (Answer, "Answer")

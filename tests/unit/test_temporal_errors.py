@@ -1,0 +1,68 @@
+"""What each error of Temporal's library becomes: which of ours, and what it says to do."""
+
+import pytest
+from temporalio.client import WorkflowQueryFailedError
+from temporalio.exceptions import TemporalError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from segue.client import translated
+from segue.errors import AlreadyRolling, NotAllowed, NotFound, Refused, SegueError, Unreachable
+
+QUEUE = "a-queue"
+STATUSES: dict[str, tuple[RPCStatusCode, str, type[SegueError], tuple[str, ...]]] = {
+    "ended": (
+        RPCStatusCode.NOT_FOUND, "workflow execution already completed", Refused, ("serving/chat", "segue report"),
+    ),
+    "no such namespace": (
+        RPCStatusCode.NOT_FOUND, "Namespace prod is not found.", NotFound, ("prod", "TEMPORAL_NAMESPACE"),
+    ),
+    "no such rollout": (RPCStatusCode.NOT_FOUND, "workflow not found for ID", NotFound, ("serving/chat", "segue list")),
+    "no key": (RPCStatusCode.UNAUTHENTICATED, "no key", NotAllowed, ("no key", "TEMPORAL_API_KEY")),
+    "no permission": (RPCStatusCode.PERMISSION_DENIED, "not yours", NotAllowed, ("not yours", "TEMPORAL_API_KEY")),
+    "search attribute": (
+        RPCStatusCode.INVALID_ARGUMENT, "Search attribute SeguePhase is not defined", Refused, ("SeguePhase", "create"),
+    ),
+    "invalid": (RPCStatusCode.INVALID_ARGUMENT, "too long", Refused, ("too long",)),
+    "no worker": (RPCStatusCode.FAILED_PRECONDITION, "no poller", Unreachable, (QUEUE, "segue worker")),
+    "no answer": (RPCStatusCode.DEADLINE_EXCEEDED, "late", Unreachable, (QUEUE, "segue worker")),
+    "cancelled": (RPCStatusCode.CANCELLED, "late", Unreachable, (QUEUE, "segue worker")),
+    **{
+        status.name: (status, "busy", Unreachable, (status.name, "busy", "try again"))
+        for status in RPCStatusCode
+        if status
+        not in {
+            RPCStatusCode.OK, RPCStatusCode.NOT_FOUND, RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.PERMISSION_DENIED,
+            RPCStatusCode.INVALID_ARGUMENT, RPCStatusCode.FAILED_PRECONDITION, RPCStatusCode.DEADLINE_EXCEEDED,
+            RPCStatusCode.CANCELLED,
+        }
+    },
+}  # fmt: skip
+
+
+def translation(error: Exception) -> SegueError:
+    """The error of ours that a caller meets."""
+    with pytest.raises(SegueError) as met, translated("serving/chat", QUEUE):
+        raise error
+    assert met.value.__cause__ is error
+    return met.value
+
+
+@pytest.mark.parametrize("case", STATUSES)
+def test_each_status_becomes_an_error_that_says_what_to_do(case: str) -> None:
+    status, message, ours, said = STATUSES[case]
+    error = translation(RPCError(message, status, b""))
+    assert type(error) is ours
+    for part in said:
+        assert part in str(error)
+
+
+def test_other_invalid_input_needs_no_search_attribute() -> None:
+    assert "search attribute" not in str(translation(RPCError("too long", RPCStatusCode.INVALID_ARGUMENT, b"")))
+
+
+def test_what_is_no_status_is_told_apart() -> None:
+    """A rollout that is there, one that cannot answer, nobody who does, and what nobody knows."""
+    assert type(translation(WorkflowAlreadyStartedError("id", "Rollout"))) is AlreadyRolling
+    assert "could not answer: broken" in str(translation(WorkflowQueryFailedError("broken")))
+    assert type(translation(TimeoutError())) is Unreachable
+    assert str(translation(TemporalError("strange"))) == "Temporal: strange"
