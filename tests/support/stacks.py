@@ -18,7 +18,7 @@ from serving import ACCELERATOR, ACCELERATORS
 
 RUN = "SEGUE_TEST_RUN"
 """The environment variable that names the run to its processes."""
-_SHARED = ("test", "test-node", "test-groups-on", "test-groups-off")
+_SHARED = ("test", "test-node", "test-groups-on", "test-groups-off", "test-kserve")
 
 
 @contextmanager
@@ -58,11 +58,7 @@ def group_stack(kind: str, *, at_once: bool) -> Iterator[Stack]:
 @contextmanager
 def kserve_stack(kind: str) -> Iterator[Stack]:
     """The same with KServe; SEGUE_TEST_KSERVE names one that is up."""
-    given = _given("SEGUE_TEST_KSERVE")
-    if given is not None:
-        yield given
-        return
-    with tied_stack(f"segue-{kind}-kserve-{os.getpid()}", kserve=True, on_progress=_say) as started:
+    with _given("SEGUE_TEST_KSERVE") or _started(f"{kind}-kserve", kserve=True) as started:
         yield started
 
 

@@ -25,6 +25,7 @@ from segue_local.kserve import FILES as KSERVE_FILES
 from segue_local.lws import FILES
 from segue_local.node.machine import node_is_possible
 from segue_local.prometheus import SCRAPE_INTERVAL_S
+from segue_local.real import ensure_real_servers, real_servers_are_possible
 from segue_local.stack import PartStatus, Stack
 
 app = typer.Typer(
@@ -141,7 +142,10 @@ def env(
 @app.command()
 def build(
     everything: Annotated[
-        bool, typer.Option("--all", help="Also what a real node, its images and traffic need, where they can be.")
+        bool,
+        typer.Option(
+            "--all", help="Also what a real node, its images, real model servers and traffic need, where they can be."
+        ),
     ] = False,
 ) -> None:
     """Build the servers now, and not at the first start (minutes, once)."""
@@ -153,6 +157,11 @@ def build(
         ensure_built(_say, [LWS, KSERVE, PROMETHEUS])
         FILES.ensure(_say)
         KSERVE_FILES.ensure(_say)
+        hindrance = real_servers_are_possible()
+        if hindrance is None:
+            ensure_real_servers(_say)
+        else:
+            _say(hindrance)
         hindrance = node_is_possible()
         if hindrance is not None:
             _say(hindrance)
