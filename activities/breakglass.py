@@ -66,7 +66,7 @@ def _finish(deployment: Object) -> Object:
 
 async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
     def patch(deployment: Object) -> Object:
-        if not _is_rolled(deployment):
+        if not is_rolled(deployment):
             raise NotFound(
                 "is held by no rollout: its annotations are of an earlier one (`kubectl rollout undo` copies them)",
                 field=f"deployment {target}",
@@ -82,7 +82,7 @@ async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
         await _patch(cluster, target, lambda deployment: pause_patch(deployment, paused=False))
 
 
-def _is_rolled(deployment: Object) -> bool:
+def is_rolled(deployment: Object) -> bool:
     """Whether a rollout holds it, or is on its way back, or a release was begun."""
     owner, saved = annotations_of(deployment).get(OWNER, ""), saved_baseline(deployment)["template"]
     is_back = fingerprint(deployment["spec"]["template"]) == fingerprint(saved)

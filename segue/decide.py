@@ -395,7 +395,7 @@ def _ready_counts(rules: Rules, seen: Observation) -> Counts:
         return _within(rules, seen, Counts(old, min(seen.new.ready, seen.replicas)), least=0)
     # A lever cannot hold the new template with no new replica, nor more new ones than there are replicas; but a paused
     # controller keeps it so where a drop of R left none.
-    least = min(1, seen.asked.new)
+    least = 0 if seen.asked.new == 0 and seen.old.total <= seen.replicas else 1
     new = min(max(seen.new.ready, seen.replicas - old, least), seen.replicas)
     return _within(rules, seen, Counts(old, new), least=least)
 

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
-from harness import Case, Lab, until
+import yaml
+from harness import ROOT, Case, Lab, until
+from kubernetes.client import ApiException
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from segue.contract import REPORT_QUERY
@@ -37,35 +39,34 @@ PAUSES = """object.spec.template == oldObject.spec.template ? [] :
 
 
 @asynccontextmanager
-async def policy(lab: Lab, name: str, expression: str) -> AsyncIterator[None]:
-    """A MutatingAdmissionPolicy for the updates of one Deployment."""
+async def admission(lab: Lab, kind: str, name: str, spec: dict[str, Any], **binding: Any) -> AsyncIterator[None]:
+    """An admission policy of a kind (Mutating, Validating), and its binding, for this lab's namespace only."""
     group, called = ("admissionregistration.k8s.io", "v1"), f"{lab.namespace}-{name}"
-    kinds = ("mutatingadmissionpolicies", "mutatingadmissionpolicybindings")
-    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["deployments"]}
-    selector = {"matchLabels": {"kubernetes.io/metadata.name": lab.namespace}}
-    specs: tuple[dict[str, Any], dict[str, Any]] = (
-        {
-            "matchConstraints": {
-                "namespaceSelector": selector, "resourceRules": [{**rule, "resourceNames": [name]}],
-            },
-            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
-            "reinvocationPolicy": "Never",
-        },
-        {"policyName": called},
-    )  # fmt: skip
-    for plural, kind, spec in zip(kinds, ("", "Binding"), specs, strict=True):
-        body = {
-            "apiVersion": "/".join(group),
-            "kind": f"MutatingAdmissionPolicy{kind}",
-            "metadata": {"name": called},
-            "spec": spec,
-        }
+    selector = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": lab.namespace}}}
+    specs = {
+        f"{kind}AdmissionPolicy": {**spec, "matchConstraints": {**spec["matchConstraints"], **selector}},
+        f"{kind}AdmissionPolicyBinding": {"policyName": called, **binding},
+    }
+    plurals = [f"{kind.lower()}admissionpolicies", f"{kind.lower()}admissionpolicybindings"]
+    for plural, (each, given) in zip(plurals, specs.items(), strict=True):
+        body = {"apiVersion": "/".join(group), "kind": each, "metadata": {"name": called}, "spec": given}
         lab.custom.create_cluster_custom_object(*group, plural, body)
     try:
         yield
     finally:
-        for plural in reversed(kinds):
+        for plural in reversed(plurals):
             lab.custom.delete_cluster_custom_object(*group, plural, called)
+
+
+def policy(lab: Lab, name: str, expression: str) -> AbstractAsyncContextManager[None]:
+    """A policy that changes each update of one Deployment."""
+    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["deployments"]}
+    spec = {
+        "matchConstraints": {"resourceRules": [{**rule, "resourceNames": [name]}]},
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
+        "reinvocationPolicy": "Never",
+    }
+    return admission(lab, "Mutating", name, spec)
 
 
 def tried(lab: Lab, name: str) -> Any:
@@ -282,6 +283,29 @@ async def test_a_policy_that_pauses(served: Lab) -> None:
         case.watcher.assert_within(2, 3, passing=1)
 
     await asyncio.gather(one("resumed", "resume"), one("aborted", "abort"))
+
+
+async def test_the_published_policy_refuses_others(served: Lab) -> None:
+    """It names the command to use, and refuses nobody who changes another field, nor the rollout itself."""
+    published, binding = yaml.safe_load_all((ROOT / "deploy/policies/protect-targets.yaml").read_text())
+    actions = binding["spec"]["validationActions"]
+    async with served.case("chat", 2, strategy={"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}) as case:
+        await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+        async with admission(served, "Validating", "protects", published["spec"], validationActions=actions):
+
+            def denied() -> str:
+                try:
+                    tried(served, "chat")
+                except ApiException as error:
+                    return str(error.body)
+                return ""
+
+            said = await until("it is denied", denied)
+            assert f"a Segue rollout holds it: run `segue retarget {served.namespace}/chat`" in said
+            served.patch("chat", {"metadata": {"labels": {"by": "somebody"}}})
+            await case.run.send("approve")
+            await case.ends("Completed")
+            assert not denied()
 
 
 @pytest.mark.parametrize("owner", [None, "rollout/else@42"], ids=["owner removed", "owner replaced"])

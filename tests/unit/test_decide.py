@@ -87,6 +87,7 @@ MIXED = Budget(replicas=4, surge=1, unavailable=1, step=2)
         pytest.param(ONE, OUT, see(5, 0, ready=4, spare=1, asked=(5, 0)), (4, 1), id="retarget-takes-unready-surplus"),
         pytest.param(TWO, OUT, see(3, 1, asked=(-2, 9)), (3, 3), id="fields-out-of-range-after-a-drop"),
         pytest.param(ONE, OUT, see(0, 4, proven=2), (0, 4), id="nothing-left-to-ask"),
+        pytest.param(TAKE, IN, see(6, 2, proven=2, replicas=4), (4, 2), id="paused-with-more-than-r-old-after-a-drop"),
     ],
 )
 def test_what_is_asked_next(budget: Budget, order: Order, seen: Observation, counts: tuple[int, int]) -> None:
@@ -200,6 +201,10 @@ LATE = NOW + 600
         pytest.param(STOPS, MOVING.but(passed=(0,)), see(4, 1), NOW, Act.SCALE, id="waypoint-passed"),
         pytest.param(RULES, MOVING, see(0, 4), NOW, Act.VERIFY, id="all-new"),
         pytest.param(RULES, MOVING.but(verified=True), see(0, 4), NOW, Act.FINISH, id="all-verified"),
+        pytest.param(
+            RULES, MOVING.but(verified=True), see(0, 4, template="v2", asked=(0, 0)), NOW, Act.SCALE,
+            id="all-are-there-and-the-template-is-not",
+        ),
         pytest.param(RULES, MOVING.but(verified=True), see(0, 4, proven=3), NOW, Act.WAIT, id="verified-but-lost-one"),
         pytest.param(RULES, TURNED, see(4, 0), NOW, Act.FINISH, id="abort-at-once"),
         pytest.param(RULES, BACK, see(1, 3), NOW, Act.UNDO, id="undo"),
@@ -259,6 +264,8 @@ def test_a_wait_says_until_when() -> None:
         pytest.param(see(3, 2, proven=2, asked=(-1, 5)), (0, 4), id="fields-out-of-range-after-a-drop"),
         pytest.param(see(4, 3), (4, 1), id="no-more-than-the-ceiling-after-a-drop"),
         pytest.param(see(4, 3, ready=2), (2, 3), id="of-what-is-over-it-the-unready-goes-first"),
+        pytest.param(see(4, 0), (4, 0), id="paused-with-none-new-after-a-drop"),
+        pytest.param(see(6, 1, replicas=4), (4, 1), id="paused-with-more-than-r-old-after-a-drop"),
     ],
 )
 def test_a_settle_can_be_held(seen: Observation, counts: tuple[int, int]) -> None:
