@@ -236,6 +236,8 @@ def _next_step(rules: Rules, state: State, seen: Observation, now: float) -> tup
     """
     budget, order = resolve_budget(rules.strategy, seen.replicas), rules.strategy.order
     keep = must_stay(rules.strategy, state, seen, now)
+    if _serving(seen) < _floor(rules, state, seen):
+        keep = max(keep, state.regained)
     if _is_superseded(state, seen):
         return toward(budget._replace(kept=seen.replicas), order, seen, keep=keep), None
     ahead = next_waypoint(rules, state, seen.replicas)
@@ -339,6 +341,65 @@ def _breached(rules: Rules, state: State, seen: Observation, now: float) -> Deci
         return None
     rolls_back = found.reaction is Reaction.ROLLBACK
     return Decision(act=Act.FAIL, why=str(found.problem), problem=found.problem, rolls_back=rolls_back)
+
+
+def _regained(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Bring old replicas back where fewer than the floor are ready, whatever the rollout waits for."""
+    if not state.claimed or not seen.held or seen.autonomous or seen.replicas < 1 or _blocked(state):
+        return None
+    if seen.template != state.wanted.template:
+        return None
+    counts = _with_old_back(rules, state, seen)
+    if counts is None:
+        return None
+    floor = _floor(rules, state, seen)
+    why = f"{_serving(seen)} of at least {floor} replicas are ready, old ones come back: {_why(seen, counts)}"
+    return Decision(act=Act.SCALE, why=why, counts=counts)
+
+
+def _serving(seen: Observation) -> int:
+    return seen.old.ready + seen.new.ready
+
+
+def _floor(rules: Rules, state: State, seen: Observation) -> int:
+    """Return how many must be ready: of the replicas at the latest move, as those that a resize adds still load."""
+    replicas = min(seen.replicas, state.sized or seen.replicas)
+    return resolve_budget(rules.strategy, replicas).floor
+
+
+def _with_old_back(rules: Rules, state: State, seen: Observation) -> Counts | None:
+    """Return the counts with the old replicas that the ceiling allows back; None where none is missing or allowed."""
+    budget, floor = resolve_budget(rules.strategy, seen.replicas), _floor(rules, state, seen)
+    if seen.numbered:
+        # An old one comes back only in the place of a new one: what is not ready is given up where it has failed.
+        back = Counts(seen.replicas - seen.new.ready, seen.new.ready)
+        lost = _serving(seen) < floor and seen.new.ready < seen.new.total
+        return back if lost and state.held is not None and seen.asked.old < back.old else None
+    old, new = max(seen.old.total, seen.asked.old), max(seen.new.total, seen.asked.new)
+    missing = floor - old - seen.new.ready  # old ones that are not ready yet are on their way
+    back = Counts(old + min(missing, budget.ceiling - old - new, seen.replicas - old), new)
+    if seen.home is None and back == (seen.replicas, seen.replicas - old):
+        back = Counts(back.old - 1, new)  # a Deployment's fields cannot say how this is reached
+    return back if back.old > old else None
+
+
+def _lost(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Fail where readiness is lost at a stop and does not come back within the deadline."""
+    stops = state.waypoint is not None or bool(state.stopped)
+    if not stops or not state.claimed or not seen.held or state.held is not None or state.asleep or _blocked(state):
+        return None
+    floor = _floor(rules, state, seen)
+    if _serving(seen) >= floor or seen.new.ready >= seen.new.total:
+        return None
+    deadline_s = rules.readiness.deadline.total_seconds()
+    if now < max(_deadline_at(rules, state, seen), seen.lost_since + deadline_s):
+        return None
+    what = f"{seen.new.ready} of {seen.new.total} new replicas are ready, at least {floor} replicas must be in all"
+    problem = seen.problem or Problem(cause=Cause.UNREADY, message=what)
+    lost = problem.model_copy(
+        update={"message": f"{problem.message} (readiness was lost {deadline_s:g} s ago; {what})"}
+    )
+    return Decision(act=Act.FAIL, why=str(lost), problem=lost)
 
 
 def _asking(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -669,8 +730,8 @@ def _shortfall_back(seen: Observation) -> str:
 
 
 _FORWARD: tuple[Case, ...] = (
-    _fenced, _unpaused, _foreign, _asleep, _failed, _breached, _asking, _routed, _resized, _settled, _whole, _retaining,
-    _crowded, _draining, _all_new, _waypoint, _move, _late, _waiting,
+    _fenced, _unpaused, _foreign, _asleep, _failed, _breached, _asking, _routed, _resized, _settled, _regained, _lost,
+    _whole, _retaining, _crowded, _draining, _all_new, _waypoint, _move, _late, _waiting,
 )  # fmt: skip
 _BACK: tuple[Case, ...] = (
     _fenced, _foreign, _routed, _resized, _retaining, _return, _undo, _unpaused, _all_old, _alarm, _waiting,

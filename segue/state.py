@@ -196,6 +196,10 @@ class State(Frozen):
     outcome: Outcome | None = None
     moves: int = 0
     writes: int = 0
+    regained: int = 0
+    """So many old replicas were asked for again when readiness was lost: they stay until enough are ready."""
+    sized: int = 0
+    """The target's replicas at the latest move; 0 before the first."""
     wrote: tuple[Wrote, ...] = ()
     """The latest writes that could be repeated: how often the rollout writes is bounded by them."""
     altered: int = 0

@@ -150,7 +150,10 @@ def _scaled(state: State, done: _Done) -> State:
     decision, written = done.decision, done.written
     counts = decision.counts or done.seen.asked
     state = state.after_scale(counts, decision.why, done.now, written.mark, written.writes, decision.fits)
-    return state.after_emptied(decision.emptied, done.now, late=decision.cut)
+    regained = counts.old if counts.old > done.seen.old.total else 0
+    return state.but(regained=regained, sized=done.seen.replicas).after_emptied(
+        decision.emptied, done.now, late=decision.cut
+    )
 
 
 def _routed(state: State, done: _Done) -> State:

@@ -20,7 +20,7 @@ from activities.watching import controller_uid
 from segue.failures import diagnose, worst
 from segue.history import Revision
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side
-from segue.replica import Pods, Replica
+from segue.replica import Pods, Replica, lost_since
 from segue.spec import Rules
 from segue.state import Goal, Mark, State
 from segue.units import resolve
@@ -124,6 +124,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         foreign=_foreign(objects, state),
         problem=worst(problem for s in coming for problem in (*s.problems, *(diagnose(p, restarts) for p in s.pods))),
         progress_at=max(proven_times, default=0.0),
+        lost_since=lost_since(p for s in new for p in s.pods),
         unplaced=len(unplaced),
         unplaced_since=min(unplaced, default=0.0),
         leaving=len(leaving),

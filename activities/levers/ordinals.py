@@ -16,7 +16,7 @@ from segue.budget import resolve_budget
 from segue.errors import Refused
 from segue.failures import diagnose, worst
 from segue.observation import Counts, Foreign, Observation, Side
-from segue.replica import Pods, Replica
+from segue.replica import Pods, Replica, lost_since
 from segue.spec import Change, Rules
 from segue.state import Goal, State
 
@@ -150,6 +150,7 @@ def read(
         foreign=foreign,
         problem=worst(diagnose(r, restarts) for r in (*coming, *beside) if r.name),
         progress_at=max(proven, default=0.0),
+        lost_since=lost_since(new),
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
         next_proven_at=min((at + min_ready_s for at in since if at + min_ready_s > now), default=None),

@@ -12,7 +12,7 @@ from activities.levers.pods import is_active, read_replica, told_to_stop_at
 from activities.levers.template import fingerprint
 from segue.failures import diagnose, worst
 from segue.observation import Counts, Foreign, Frozen, Observation, Side
-from segue.replica import Pods, Replica
+from segue.replica import Pods, Replica, lost_since
 from segue.spec import Rules
 from segue.state import Goal, Mark, State
 
@@ -110,6 +110,7 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
         foreign=_foreign(pair, state),
         problem=worst(diagnose(p, judged) for p in rising),
         progress_at=max((at for at in since if at + min_ready_s <= now), default=0.0),
+        lost_since=lost_since(new),
         unplaced=len(unplaced),
         unplaced_since=min(unplaced, default=0.0),
         leaving=len(leaving),

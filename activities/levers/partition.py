@@ -304,12 +304,14 @@ class PartitionLever(ABC):
 
         What is not ready of what goes would keep the target's own controller waiting: it is deleted.
         """
-        goal = asked.decision.counts
+        goal, gives_up = asked.decision.counts, False
         if goal is None:
             raise ValueError("a scale needs counts")
         made = await self._before(asked)
 
         def make(numbered: Numbered, seen: Observation) -> Object | None:
+            nonlocal gives_up
+            gives_up = goal.old > seen.old.total
             if seen.replicas < 1:
                 raise Stale("the target is scaled to 0")
             unwritten = seen.template != asked.state.wanted.template
@@ -323,6 +325,8 @@ class PartitionLever(ABC):
 
         written = await self._write(asked, now, make)
         after = await self._after(asked) if written.done else 0
+        if written.done and gives_up:  # what is not ready of the wanted version comes back as an old replica
+            after += await self._unblock(await self._fetch(asked.target), {asked.state.baseline.template})
         return written.model_copy(update={"writes": written.writes + made + after})
 
     async def _after(self, asked: WriteInput) -> int:

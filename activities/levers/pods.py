@@ -60,8 +60,13 @@ def read_replica(pod: Object, version: str) -> Replica:
         uid=pod["metadata"].get("uid", ""),
         address=pod.get("status", {}).get("podIP", ""),
         ports=tuple(_ports(pod)),
+        unready_since=_seconds(ready["lastTransitionTime"]) if _lost(ready) else None,
         started_at=_seconds(started) if (started := pod.get("status", {}).get("startTime")) else None,
     )
+
+
+def _lost(ready: Object) -> bool:
+    return ready.get("status") == "False" and bool(ready.get("lastTransitionTime"))
 
 
 def _ports(pod: Object) -> Iterator[tuple[str, int]]:

@@ -63,6 +63,7 @@ class Pod:
     """When it was made; the time that it needs to become ready counts from when it is placed."""
     placed: bool = True
     ready_since: float | None = None
+    unready_since: float | None = None
     restarts: int = 0
 
 
@@ -312,6 +313,8 @@ class Target:
                 pod.ready_since, pod.ready_at = None, self._ready_at(replicaset.version)
             else:
                 replicaset.pods.remove(pod)
+        elif luck < 0.13:
+            self._unready_all()
         elif luck < 0.14:
             self.replicas = self.random.randint(1, 12)
         elif luck < 0.15 and self.before_foreign is None:
@@ -333,6 +336,14 @@ class Target:
                         pod.ready_since, pod.restarts = None, pod.restarts + 1
                         pod.ready_at = self._ready_at(replicaset.version)
                         self.lost += 1
+
+    def _unready_all(self) -> None:
+        """Let all pods of one version lose their readiness."""
+        replicaset = self.random.choice(list(self.sets.values()))
+        for pod in replicaset.pods:
+            self.lost += pod.ready_since is not None
+            if pod.ready_since is not None:
+                pod.ready_since, pod.unready_since, pod.ready_at = None, self.now, self._ready_at(replicaset.version)
 
     def take_back(self) -> None:
         """Let the other take back what they wrote."""
@@ -371,6 +382,9 @@ class Target:
             foreign=self._foreign(state),
             problem=self._problem(pivot, coming, 1_000_000 if back else restarts),
             progress_at=max(proven, default=0.0),
+            lost_since=min(
+                (p.unready_since or p.born for s in new for p in s.pods if p.ready_since is None), default=0.0
+            ),
             unplaced=len(unplaced),
             unplaced_since=min(unplaced, default=0.0),
             next_proven_at=min(soon) + self.now - since if soon else None,
@@ -430,6 +444,9 @@ class Target:
         if problem:
             return problem
         surge, unavailable = counts.old + counts.new - self.replicas, self.replicas - counts.old
+        missing = counts.old - seen.old.total
+        if seen.held and seen.template == state.wanted.template and missing > 0:
+            self.sets[state.baseline.template].replicas += missing  # not by the controller: its annotations stay
         self._write(state.wanted.template, surge, unavailable, held=True)
         self.owner = state.owner
         return ""
@@ -763,12 +780,27 @@ class Driver:
                 raise Wrong(f"{decision.counts} passes the waypoint at {ahead[1]} new; {self.target}")
             budget = resolve_budget(self.rules.strategy, seen.replicas)
             self._check_counts(budget, seen, decision.counts)
+        if decision.act is Act.WAIT:
+            self._check_safety(seen, resolve_budget(self.rules.strategy, seen.replicas))
         if decision.act is Act.VERIFY:
             self._check_evidence()
         if decision.act is Act.FINISH and state.goal is Goal.FORWARD:
             ahead = next_waypoint(self.rules, state, seen.replicas)
             if ahead is not None or not state.verified:
                 raise Wrong(f"finishes before its waypoints and its verification; {self.target}")
+
+    def _check_safety(self, seen: Observation, budget: Budget) -> None:
+        """Nobody waits while old replicas could come back for ready ones that are missing."""
+        state = self.state
+        is_held = state.claimed and seen.held and seen.template == state.wanted.template and seen.counts == seen.asked
+        if not is_held or state.goal is Goal.BACK or (state.foreign is not None and not state.overrules):
+            return
+        old, total = seen.old.total, sum(seen.counts)
+        if seen.home is None and total == seen.replicas == old + 1:
+            return  # no fields of a Deployment lead there
+        floor = resolve_budget(self.rules.strategy, min(seen.replicas, state.sized)).floor
+        if old + seen.new.ready < floor and total < budget.ceiling and old < seen.replicas:
+            raise Wrong(f"waits with {seen.old.ready + seen.new.ready} ready, under {floor}; {self.target}")
 
     def _check_writes(self) -> None:
         """Of the writes of a minute few are on a picture that was there before."""
