@@ -8,6 +8,7 @@ same ``next_counts``, with every replica ready at once.
 from collections.abc import Callable
 from enum import StrEnum
 
+from segue.asbefore import as_before
 from segue.budget import Budget, objection, resolve_budget
 from segue.gates.policy import Reaction
 from segue.gates.standing import breaches, lacking, unopened
@@ -99,6 +100,7 @@ def decide(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
 
     The cases are asked in order; the first that applies answers. ``_waiting`` always applies.
     """
+    rules = as_before(rules, state, seen.replicas)
     cases = _FORWARD if state.goal is Goal.FORWARD else _BACK
     for case in cases:
         decision = case(rules, state, seen, now)
@@ -490,7 +492,11 @@ def _whole(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
     """Verify the new side of blueGreen when all of it is there, before it gets traffic."""
     if rules.strategy.type is not Way.BLUE_GREEN or state.stopped or state.verified or share_of(seen) == ALL:
         return None
-    if seen.new.proven < seen.replicas or not seen.held or next_waypoint(rules, state, seen.replicas) is not None:
+    if (
+        not _enough(rules, state, seen, now, seen.replicas)
+        or not seen.held
+        or next_waypoint(rules, state, seen.replicas) is not None
+    ):
         return None
     return _verified(rules, state, Decision(act=Act.VERIFY, why="the new side is whole and proven"))
 
@@ -514,7 +520,8 @@ def _crowded(rules: Rules, state: State, seen: Observation, now: float) -> Decis
     unproven = seen.new.total - seen.new.proven
     rests = not seen.leaving and seen.old.total <= seen.asked.old and unproven <= seen.unplaced
     # With all of R placed it is the surge that waits. With fewer, the version asks for more than its place: it is late.
-    lacks = fits is not None and fits >= seen.replicas and counts == seen.asked and rests
+    placed = seen.replicas - state.lacking(seen.replicas)
+    lacks = fits is not None and fits >= placed and bool(seen.old.total) and counts == seen.asked and rests
     if lacks == bool(state.crowded):
         return None
     if not lacks:
@@ -545,13 +552,29 @@ def _all_new(rules: Rules, state: State, seen: Observation, now: float) -> Decis
     if state.stopped or not seen.held:
         return None
     end = resolve_budget(rules.strategy, seen.replicas).end
-    if seen.old.total != end.old or seen.new.proven < end.new or (seen.home is not None and seen.new.total > end.new):
+    if (
+        seen.old.total != end.old
+        or not _enough(rules, state, seen, now, end.new)
+        or (seen.home is not None and seen.new.total > end.new)
+    ):
         return None
     if next_waypoint(rules, state, seen.replicas) is not None:
         return None
     if not state.verified:
         return _verified(rules, state, Decision(act=Act.VERIFY, why=f"{_all(end)} new and proven"))
     return Decision(act=Act.FINISH, why=f"{_all(end)} new and verified")
+
+
+def _enough(rules: Rules, state: State, seen: Observation, now: float, wanted: int) -> bool:
+    """Whether enough new replicas are proven: all, or after the deadline as many as were ready before the rollout.
+
+    For one that the scheduler finds no node for nobody waits so long.
+    """
+    lacking, missing = state.lacking(seen.replicas), wanted - seen.new.proven
+    if missing <= 0 or not lacking or missing > lacking or not seen.new.proven:
+        return missing <= 0
+    pending = _stays_pending(rules, seen, now) and missing <= seen.unplaced
+    return pending or now >= _deadline_at(rules, state, seen)
 
 
 def _all(end: Counts) -> str:
@@ -563,7 +586,7 @@ def _waypoint(rules: Rules, state: State, seen: Observation, now: float) -> Deci
     if state.stopped or ahead is None or not seen.held or seen.new.total < ahead[1]:
         return None
     index, barrier = ahead
-    settled = seen.new.proven >= seen.new.total and seen.old.total <= seen.asked.old
+    settled = _enough(rules, state, seen, now, seen.new.total) and seen.old.total <= seen.asked.old
     if state.waypoint is None and settled:
         reached = Decision(act=Act.VERIFY, why=f"waypoint at {barrier} new is reached", waypoint=index)
         return _verified(rules, state, reached)
@@ -657,7 +680,8 @@ def _late(rules: Rules, state: State, seen: Observation, now: float) -> Decision
 def _return(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if seen.home is None or not state.claimed or _blocked(state):
         return None
-    if seen.counts == seen.asked == seen.home and seen.old.proven >= seen.home.old and seen.new.ready >= seen.home.new:
+    ready = seen.old.proven >= seen.home.old - state.lacking(seen.replicas)
+    if seen.counts == seen.asked == seen.home and ready and seen.new.ready >= seen.home.new:
         return Decision(act=Act.FINISH, why="every replica runs the baseline again")
     # Proven long ago, so as fast as the budget allows.
     budget = resolve_budget(rules.strategy, seen.replicas)._replace(kept=seen.home.old, step=seen.replicas)
@@ -680,9 +704,11 @@ def _undo(rules: Rules, state: State, seen: Observation, now: float) -> Decision
 def _all_old(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if not state.claimed:
         return Decision(act=Act.FINISH, why="nothing was changed yet")
-    if seen.held or seen.new.total or seen.old.proven < seen.replicas or _blocked(state):
+    lacking = state.lacking(seen.replicas)
+    if seen.held or seen.new.total or seen.old.proven < seen.replicas - lacking or _blocked(state):
         return None
-    return Decision(act=Act.FINISH, why="every replica runs the baseline again")
+    ready = f" and {seen.old.proven} of {seen.replicas} are ready, as before" if lacking else ""
+    return Decision(act=Act.FINISH, why=f"every replica runs the baseline again{ready}")
 
 
 def _alarm(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:

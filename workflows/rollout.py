@@ -16,6 +16,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 
 with workflow.unsafe.imports_passed_through():
     from segue import contract, messages
+    from segue.asbefore import as_before
     from segue.contract import Activity, PrepareInput, Task, VerifyInput, Watched, WatchInput, WriteInput, Written
     from segue.decide import Act, Decision
     from segue.errors import Refused
@@ -302,7 +303,7 @@ class RolloutWorkflow:
                 self._activity_of(decision),
                 WriteInput(
                     target=self._spec.target,
-                    rules=self._spec.rules,
+                    rules=as_before(self._spec.rules, self._state, self._looked.replicas),
                     state=self._state.brief,
                     decision=decision,
                     change=self._spec.change if unwritten else None,

@@ -12,6 +12,7 @@ from activities.cluster import Object
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, saved_baseline
 from activities.levers.pods import is_ready, told_to_stop_at
 from activities.levers.template import fingerprint
+from segue.asbefore import as_before
 from segue.budget import resolve_budget
 from segue.errors import Refused
 from segue.failures import diagnose, worst
@@ -134,7 +135,8 @@ def read(
     leaving = [at for pod in numbered.pods if (at := told_to_stop_at(pod)) is not None]
     # What is broken of a bad version can keep its controller from going on: the lever has not let go yet.
     broken = back and bool(numbered.broken({pivot}))
-    pinned = back and not broken and numbered.partition >= HOLD and not may_go_back(numbered, rules, pivot)
+    relaxed = as_before(rules, state, len(replicas))
+    pinned = back and not broken and numbered.partition >= HOLD and not may_go_back(numbered, relaxed, pivot)
     return Observation(
         replicas=len(replicas),
         old=_side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old)),
