@@ -59,6 +59,7 @@ from activities.levers.ownership import (
     refuse_others,
     replicas_of,
     saved_baseline,
+    saved_ready,
     selector_of,
 )
 from activities.levers.pods import is_active
@@ -217,6 +218,7 @@ class DeploymentLever:
             new=new,
             owner=owner if held else asked.owner,
             claimed=held,
+            ready=saved_ready(deployment) if held else None,
             mark=mark_of(deployment) if held else Mark(template=fingerprint(deployment["spec"]["template"])),
             warnings=warnings,
         )

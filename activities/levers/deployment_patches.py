@@ -11,6 +11,7 @@ from activities.levers.ownership import (
     annotations_of,
     baseline_of,
     noted,
+    ready_before,
     replicas_of,
     saved_baseline,
 )
@@ -101,7 +102,8 @@ def scale_patch(objects: Objects, seen: Observation, asked: WriteInput, counts: 
         patch["spec"]["template"] = template_patch(asked, deployment, start_of(objects, asked.change, saved))
         annotations |= noted(asked.note) if asked.note else {}
     if not state.claimed:
-        annotations[BASELINE] = baseline_of(deployment, _own(deployment, own_budget(asked.rules, seen.replicas)))
+        own = _own(deployment, own_budget(asked.rules, seen.replicas))
+        annotations[BASELINE] = baseline_of(deployment, {**own, **ready_before(state)})
     patch["metadata"] = {"annotations": annotations}
     return patch
 

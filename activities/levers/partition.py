@@ -33,10 +33,12 @@ from activities.levers.ownership import (
     note_of,
     noted,
     outcome_noted,
+    ready_before,
     refuse_others,
     replicas_of,
     revision_of,
     saved_baseline,
+    saved_ready,
 )
 from activities.levers.template import fingerprint, stopping_of
 from activities.levers.writing import Picture, write
@@ -274,6 +276,7 @@ class PartitionLever(ABC):
             new=new,
             owner=owner if held else asked.owner,
             claimed=held,
+            ready=saved_ready(found) if held else None,
             mark=self._mark(found) if held else Mark(template=numbered.version),
             warnings=warnings,
         )
@@ -354,7 +357,7 @@ class PartitionLever(ABC):
         if not state.claimed:
             budget = self.holding(0, asked.rules, replicas_of(found))
             saved = {"template": numbered.template, "own": self._own(found), "budget": budget}
-            annotations[BASELINE] = baseline_of(found, saved)
+            annotations[BASELINE] = baseline_of(found, {**saved, **ready_before(state)})
         return {"metadata": {"annotations": annotations}, "spec": spec}
 
     def _own(self, found: Object) -> Object:
