@@ -41,6 +41,7 @@ from segue.gates.standing import standings
 from segue.gates.webhook import Webhook
 from segue.observation import Observation, belonging
 from segue.spec import Autoscaler, SupervisedTarget
+from segue.state import State
 from segue.supervision import SUPERVISIONS, Supervision
 from segue.traffic import objection, objection_to_counts
 
@@ -160,6 +161,7 @@ class Activities:
         self._believer.refuse(asked.rules, prepared.wanted)
         await self._own.refuse(asked.target, asked.rules)
         await self._emptyings.refuse(asked.target, asked.rules)
+        prepared = await _with_ready(lever, asked, prepared)
         secure = (each for each in said if POD_SECURITY in each)
         prepared = prepared.model_copy(update={"warnings": (*prepared.warnings, *secure)})
         return await linted(self._cluster, lever, asked, prepared)
@@ -231,7 +233,8 @@ class Activities:
     async def verify(self, asked: VerifyInput) -> Verified:
         """Judge readiness on the target as it is now, beside where all other gates stand."""
         seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
-        return Verified(verdicts=(judge_readiness(asked.rules, seen), *standings(asked.rules, asked.state)))
+        lacking = asked.state.lacking(seen.replicas)
+        return Verified(verdicts=(judge_readiness(asked.rules, seen, lacking), *standings(asked.rules, asked.state)))
 
     @_defined(contract.SCALE_NEW)
     async def scale_new(self, asked: WriteInput) -> Written:
@@ -329,6 +332,18 @@ def _seen(
     if sight is None:
         return None
     return seen.model_copy(update={"routed": sight.routed, "foreign": seen.foreign or sight.foreign})
+
+
+async def _with_ready(lever: Lever, asked: PrepareInput, prepared: Prepared) -> Prepared:
+    """Return what was prepared with how many replicas are Ready, and what follows where not all are."""
+    if prepared.claimed or asked.baseline is not None:
+        return prepared
+    start = State(owner=prepared.owner, baseline=prepared.baseline, wanted=prepared.wanted)
+    seen = await lever.observe(asked.target, asked.rules, start, time.time())
+    ready, replicas = seen.old.ready + seen.new.ready, prepared.replicas
+    told = f"{ready} of {replicas} replicas are ready now: the rollout asks for so many of the new version"
+    more = (f"{told}, at least 1, and so does the way back",) if ready < replicas else ()
+    return prepared.model_copy(update={"ready": ready, "warnings": (*prepared.warnings, *more)})
 
 
 def _recorded(verdicts: tuple[Verdict, ...]) -> Decision:

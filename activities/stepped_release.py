@@ -13,12 +13,13 @@ from activities.cluster import Cluster, Object
 from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, saved_baseline
+from segue.asbefore import as_before
 from segue.contract import Prepared, PrepareInput, WriteInput
 from segue.decide import Act, Decision, decide
 from segue.errors import Conflict, Fenced, NotFound, TimedOut
 from segue.observation import RELEASED_BY, Observation, Version
 from segue.spec import Change, Rules, Strategy, Target
-from segue.state import Goal, Outcome, State
+from segue.state import Before, Goal, Outcome, State
 from segue.transition import applied
 
 POLL_S = 0.2
@@ -69,7 +70,8 @@ async def _step(
     write = writes.get(decision.act)
     if write is None:
         return state  # it waits: for replicas, or for its controller
-    given = WriteInput(target=target, rules=rules, state=state, decision=decision, generation=seen.generation)
+    relaxed = as_before(rules, state, seen.replicas)
+    given = WriteInput(target=target, rules=relaxed, state=state, decision=decision, generation=seen.generation)
     written = await write(given, time.time())
     return applied(rules, state, seen, decision, time.time(), written).but(**_ALWAYS)
 
@@ -105,6 +107,7 @@ def _state(prepared: Prepared, to: Way) -> State:
         wanted=Version(template=prepared.mark.template),
         ending=Outcome.ABORTED if to == "baseline" else Outcome.COMPLETED,
         claimed=True,
+        before=None if prepared.ready is None else Before(replicas=prepared.replicas, ready=prepared.ready),
         mark=prepared.mark,
         progress_at=time.time(),
         **_ALWAYS,

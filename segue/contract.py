@@ -105,6 +105,8 @@ class Prepared(Frozen):
     linted: Linted | None = None
     demand: Demand | None = None
     """What a new replica asks of a node; none where that is not known."""
+    ready: int | None = None
+    """How many replicas are Ready; None where the target was found in the middle of a rollout."""
 
 
 class WatchInput(Frozen):

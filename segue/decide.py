@@ -8,6 +8,7 @@ same ``next_counts``, with every replica ready at once.
 from collections.abc import Callable
 from enum import StrEnum
 
+from segue.asbefore import as_before
 from segue.budget import Budget, objection, resolve_budget
 from segue.gates.policy import Reaction
 from segue.gates.standing import breaches, lacking, unopened
@@ -99,6 +100,7 @@ def decide(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
 
     The cases are asked in order; the first that applies answers. ``_waiting`` always applies.
     """
+    rules = as_before(rules, state, seen.replicas)
     cases = _FORWARD if state.goal is Goal.FORWARD else _BACK
     for case in cases:
         decision = case(rules, state, seen, now)
@@ -242,6 +244,8 @@ def _next_step(rules: Rules, state: State, seen: Observation, now: float) -> tup
     """
     budget, order = resolve_budget(rules.strategy, seen.replicas), rules.strategy.order
     keep = must_stay(rules.strategy, state, seen, now)
+    if _serving(seen) < _floor(rules, state, seen):
+        keep = max(keep, state.regained)
     if _is_superseded(state, seen):
         return toward(budget._replace(kept=seen.replicas), order, seen, keep=keep), None
     ahead = next_waypoint(rules, state, seen.replicas)
@@ -358,6 +362,65 @@ def _breached(rules: Rules, state: State, seen: Observation, now: float) -> Deci
     return Decision(act=Act.FAIL, why=str(found.problem), problem=found.problem, rolls_back=rolls_back)
 
 
+def _regained(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Bring old replicas back where fewer than the floor are ready, whatever the rollout waits for."""
+    if not state.claimed or not seen.held or seen.autonomous or seen.replicas < 1 or _blocked(state):
+        return None
+    if seen.template != state.wanted.template:
+        return None
+    counts = _with_old_back(rules, state, seen)
+    if counts is None:
+        return None
+    floor = _floor(rules, state, seen)
+    why = f"{_serving(seen)} of at least {floor} replicas are ready, old ones come back: {_why(seen, counts)}"
+    return Decision(act=Act.SCALE, why=why, counts=counts)
+
+
+def _serving(seen: Observation) -> int:
+    return seen.old.ready + seen.new.ready
+
+
+def _floor(rules: Rules, state: State, seen: Observation) -> int:
+    """Return how many must be ready: of the replicas at the latest move, as those that a resize adds still load."""
+    replicas = min(seen.replicas, state.sized or seen.replicas)
+    return resolve_budget(rules.strategy, replicas).floor
+
+
+def _with_old_back(rules: Rules, state: State, seen: Observation) -> Counts | None:
+    """Return the counts with the old replicas that the ceiling allows back; None where none is missing or allowed."""
+    budget, floor = resolve_budget(rules.strategy, seen.replicas), _floor(rules, state, seen)
+    if seen.numbered:
+        # An old one comes back only in the place of a new one: what is not ready is given up where it has failed.
+        back = Counts(seen.replicas - seen.new.ready, seen.new.ready)
+        lost = _serving(seen) < floor and seen.new.ready < seen.new.total
+        return back if lost and state.held is not None and seen.asked.old < back.old else None
+    old, new = max(seen.old.total, seen.asked.old), max(seen.new.total, seen.asked.new)
+    missing = floor - old - seen.new.ready  # old ones that are not ready yet are on their way
+    back = Counts(old + min(missing, budget.ceiling - old - new, seen.replicas - old), new)
+    if seen.home is None and back == (seen.replicas, seen.replicas - old):
+        back = Counts(back.old - 1, new)  # a Deployment's fields cannot say how this is reached
+    return back if back.old > old else None
+
+
+def _lost(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Fail where readiness is lost at a stop and does not come back within the deadline."""
+    stops = state.waypoint is not None or bool(state.stopped)
+    if not stops or not state.claimed or not seen.held or state.held is not None or state.asleep or _blocked(state):
+        return None
+    floor = _floor(rules, state, seen)
+    if _serving(seen) >= floor or seen.new.ready >= seen.new.total:
+        return None
+    deadline_s = rules.readiness.deadline.total_seconds()
+    if now < max(_deadline_at(rules, state, seen), seen.lost_since + deadline_s):
+        return None
+    what = f"{seen.new.ready} of {seen.new.total} new replicas are ready, at least {floor} replicas must be in all"
+    problem = seen.problem or Problem(cause=Cause.UNREADY, message=what)
+    lost = problem.model_copy(
+        update={"message": f"{problem.message} (readiness was lost {deadline_s:g} s ago; {what})"}
+    )
+    return Decision(act=Act.FAIL, why=str(lost), problem=lost)
+
+
 def _asking(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     """Open the gates as soon as there is something new to be asked about."""
     if state.stopped or not seen.new.proven or not seen.held:
@@ -448,7 +511,11 @@ def _whole(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
     """Verify the new side of blueGreen when all of it is there, before it gets traffic."""
     if rules.strategy.type is not Way.BLUE_GREEN or state.stopped or state.verified or share_of(seen) == ALL:
         return None
-    if seen.new.proven < seen.replicas or not seen.held or next_waypoint(rules, state, seen.replicas) is not None:
+    if (
+        not _enough(rules, state, seen, now, seen.replicas)
+        or not seen.held
+        or next_waypoint(rules, state, seen.replicas) is not None
+    ):
         return None
     return _verified(rules, state, Decision(act=Act.VERIFY, why="the new side is whole and proven"))
 
@@ -484,7 +551,8 @@ def _without_room(rules: Rules, state: State, seen: Observation, now: float) -> 
     unproven = seen.new.total - seen.new.proven
     rests = not seen.leaving and seen.old.total <= seen.asked.old and unproven <= seen.unplaced
     # With all of R placed it is the surge that waits. With fewer, the version asks for more than its place: it is late.
-    if fits is None or fits < seen.replicas or counts != seen.asked or not rests:
+    placed = seen.replicas - state.lacking(seen.replicas)
+    if fits is None or fits < placed or not seen.old.total or counts != seen.asked or not rests:
         return ""
     floor = resolve_budget(rules.strategy, seen.replicas).floor
     return f"{_lacking(seen)}; no old replica may go first (at least {floor} must serve)"
@@ -527,13 +595,29 @@ def _all_new(rules: Rules, state: State, seen: Observation, now: float) -> Decis
     if state.stopped or not seen.held or seen.template != state.wanted.template:
         return None
     end = resolve_budget(rules.strategy, seen.replicas).end
-    if seen.old.total != end.old or seen.new.proven < end.new or (seen.home is not None and seen.new.total > end.new):
+    if (
+        seen.old.total != end.old
+        or not _enough(rules, state, seen, now, end.new)
+        or (seen.home is not None and seen.new.total > end.new)
+    ):
         return None
     if next_waypoint(rules, state, seen.replicas) is not None:
         return None
     if not state.verified:
         return _verified(rules, state, Decision(act=Act.VERIFY, why=f"{_all(end)} new and proven"))
     return Decision(act=Act.FINISH, why=f"{_all(end)} new and verified")
+
+
+def _enough(rules: Rules, state: State, seen: Observation, now: float, wanted: int) -> bool:
+    """Whether enough new replicas are proven: all, or after the deadline as many as were ready before the rollout.
+
+    For one that the scheduler finds no node for nobody waits so long.
+    """
+    lacking, missing = state.lacking(seen.replicas), wanted - seen.new.proven
+    if missing <= 0 or not lacking or missing > lacking or not seen.new.proven:
+        return missing <= 0
+    pending = _stays_pending(rules, seen, now) and missing <= seen.unplaced
+    return pending or now >= _deadline_at(rules, state, seen)
 
 
 def _all(end: Counts) -> str:
@@ -545,7 +629,7 @@ def _waypoint(rules: Rules, state: State, seen: Observation, now: float) -> Deci
     if state.stopped or ahead is None or not seen.held or seen.new.total < ahead[1]:
         return None
     index, barrier = ahead
-    settled = seen.new.proven >= seen.new.total and seen.old.total <= seen.asked.old
+    settled = _enough(rules, state, seen, now, seen.new.total) and seen.old.total <= seen.asked.old
     if state.waypoint is None and settled:
         reached = Decision(act=Act.VERIFY, why=f"waypoint at {barrier} new is reached", waypoint=index)
         return _verified(rules, state, reached)
@@ -639,7 +723,8 @@ def _late(rules: Rules, state: State, seen: Observation, now: float) -> Decision
 def _return(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if seen.home is None or not state.claimed or _blocked(state):
         return None
-    if seen.counts == seen.asked == seen.home and seen.old.proven >= seen.home.old and seen.new.ready >= seen.home.new:
+    ready = seen.old.proven >= seen.home.old - state.lacking(seen.replicas)
+    if seen.counts == seen.asked == seen.home and ready and seen.new.ready >= seen.home.new:
         return Decision(act=Act.FINISH, why="every replica runs the baseline again")
     # Proven long ago, so as fast as the budget allows.
     budget = resolve_budget(rules.strategy, seen.replicas)._replace(kept=seen.home.old, step=seen.replicas)
@@ -662,9 +747,11 @@ def _undo(rules: Rules, state: State, seen: Observation, now: float) -> Decision
 def _all_old(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if not state.claimed:
         return Decision(act=Act.FINISH, why="nothing was changed yet")
-    if seen.held or seen.new.total or seen.old.proven < seen.replicas or _blocked(state):
+    lacking = state.lacking(seen.replicas)
+    if seen.held or seen.new.total or seen.old.proven < seen.replicas - lacking or _blocked(state):
         return None
-    return Decision(act=Act.FINISH, why="every replica runs the baseline again")
+    ready = f" and {seen.old.proven} of {seen.replicas} are ready, as before" if lacking else ""
+    return Decision(act=Act.FINISH, why=f"every replica runs the baseline again{ready}")
 
 
 def _alarm(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -730,8 +817,8 @@ def _shortfall_back(seen: Observation) -> str:
 
 
 _FORWARD: tuple[Case, ...] = (
-    _fenced, _unpaused, _foreign, _asleep, _failed, _breached, _asking, _routed, _resized, _settled, _whole, _retaining,
-    _crowded, _draining, _all_new, _waypoint, _move, _late, _waiting,
+    _fenced, _unpaused, _foreign, _asleep, _failed, _breached, _asking, _routed, _resized, _settled, _regained, _lost,
+    _whole, _retaining, _crowded, _draining, _all_new, _waypoint, _move, _late, _waiting,
 )  # fmt: skip
 _BACK: tuple[Case, ...] = (
     _fenced, _foreign, _routed, _resized, _retaining, _return, _undo, _unpaused, _all_old, _alarm, _waiting,

@@ -174,6 +174,8 @@ class Observation(Frozen):
     """Seconds since the epoch of the latest sign of progress that the target itself shows."""
     seen_since: float = 0.0
     """From when on the target has been seen without a gap: what it did while nobody saw it is not held against it."""
+    lost_since: float = 0.0
+    """Since when the first of the new replicas that are not Ready now is not: seconds since the epoch."""
     unplaced: int = 0
     """Replicas that are there and that the scheduler finds no node for."""
     unplaced_since: float = 0.0

@@ -1,5 +1,6 @@
 """A replica: what a pod, or the leader of a group of pods, tells of itself."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -42,6 +43,8 @@ class Replica(NamedTuple):
     """Whether it is not Ready because we say so: it is out of its Services, and serves what it has begun."""
     first: bool = False
     """Whether the controller takes it before others that are like it: it was marked, now or before."""
+    unready_since: float | None = None
+    """Seconds since the epoch; None while it is Ready, or while nothing says so."""
     started_at: float | None = None
     """When the pod was begun on its node: seconds since the epoch."""
     gates: tuple[str, ...] = ()
@@ -81,6 +84,11 @@ class Ended(NamedTuple):
     """Seconds since the epoch."""
     is_left: bool = False
     """Whether the Failed pod is still there."""
+
+
+def lost_since(replicas: Iterable[Replica]) -> float:
+    """Return since when the first of those that are not Ready is not: seconds since the epoch; 0 where all are."""
+    return min((r.unready_since for r in replicas if r.unready_since is not None), default=0.0)
 
 
 class Pods(NamedTuple):

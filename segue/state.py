@@ -139,6 +139,16 @@ class Mark(Frozen):
     """The target itself: another of the same name has another."""
 
 
+class Before(Frozen):
+    """How whole the target was before the first write."""
+
+    replicas: int
+    ready: int
+    """How many of them were Ready; more once more of the old side are."""
+    reached: int = 0
+    """How many of both sides have been Ready together since, at most ``replicas``."""
+
+
 class State(Frozen):
     """Everything recorded about one rollout."""
 
@@ -197,6 +207,12 @@ class State(Frozen):
     outcome: Outcome | None = None
     moves: int = 0
     writes: int = 0
+    regained: int = 0
+    """So many old replicas were asked for again when readiness was lost: they stay until enough are ready."""
+    sized: int = 0
+    """The target's replicas at the latest move; 0 before the first."""
+    before: Before | None = None
+    """None where that is not known: then all replicas are asked for."""
     wrote: tuple[Wrote, ...] = ()
     """The latest writes that could be repeated: how often the rollout writes is bounded by them."""
     altered: int = 0
@@ -252,6 +268,16 @@ class State(Frozen):
     def needs_person(self) -> bool:
         """Whether nothing goes on until a person acts."""
         return self.phase in {Phase.NEEDS_HUMAN, Phase.HELD, Phase.AWAITING_APPROVAL}
+
+    def lacking(self, replicas: int) -> int:
+        """Return how many of so many replicas nobody can ask for: they were not ready before the rollout."""
+        before = self.before
+        return 0 if before is None or before.ready >= before.replicas else max(0, replicas - before.ready)
+
+    def unreached(self, replicas: int) -> int:
+        """Return how many of them were not ready before, nor together since."""
+        reached = self.before.reached if self.before else 0
+        return min(self.lacking(replicas), max(0, replicas - reached))
 
     def tally(self, gate: str) -> Tally | None:
         """Return what a gate has answered so far; none before it is asked."""

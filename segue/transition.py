@@ -6,13 +6,14 @@ One place for the workflow, for a release without Temporal, and for the simulate
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from segue.asbefore import with_ready
 from segue.contract import Prepared, Written
 from segue.decide import Act, Decision, repeatable
 from segue.gates import Result, Verdict, combined, failure_of
 from segue.observation import Cause, Observation, Problem, Routed
 from segue.pacing import in_a_row
 from segue.spec import OnFailure, Rules
-from segue.state import Goal, Mark, Outcome, Retarget, State, requested
+from segue.state import Before, Goal, Mark, Outcome, Retarget, State, requested
 
 WRITTEN = frozenset({Act.SCALE, Act.PAUSE_CONTROLLER, Act.RESIZE, Act.SETTLE, Act.ROUTE, Act.UNDO, Act.FINISH})
 NOTHING = Written(done=True)
@@ -84,6 +85,7 @@ def judged(
 
 def learned(state: State, seen: Observation) -> State:
     """Return the state after a look: where the first write was done and its answer was lost, the target is ours."""
+    state = with_ready(state, seen)
     if state.claimed or seen.owner != state.owner:
         return state
     return state.but(claimed=True, mark=Mark(template=seen.template))
@@ -94,6 +96,8 @@ def begun(state: State, prepared: Prepared, now: float, by: str) -> State:
     state = state.but(owner=prepared.owner, claimed=prepared.claimed, mark=prepared.mark).after_prepare(
         prepared.baseline, prepared.wanted, now, prepared.demand
     )
+    if prepared.ready is not None:
+        state = state.but(before=Before(replicas=prepared.replicas, ready=min(prepared.ready, prepared.replicas)))
     for warning in prepared.warnings:
         state = state.noted(now, "warning", warning)
     return state.after_lint(prepared.linted, now, by)
@@ -150,7 +154,10 @@ def _scaled(state: State, done: _Done) -> State:
     decision, written = done.decision, done.written
     counts = decision.counts or done.seen.asked
     state = state.after_scale(counts, decision.why, done.now, written.mark, written.writes, decision.fits)
-    return state.after_emptied(decision.emptied, done.now, late=decision.cut)
+    regained = counts.old if counts.old > done.seen.old.total else 0
+    return state.but(regained=regained, sized=done.seen.replicas).after_emptied(
+        decision.emptied, done.now, late=decision.cut
+    )
 
 
 def _routed(state: State, done: _Done) -> State:

@@ -22,6 +22,7 @@ from temporalio.exceptions import (
 
 with workflow.unsafe.imports_passed_through():
     from segue import contract, messages
+    from segue.asbefore import as_before
     from segue.contract import Activity, PrepareInput, Task, VerifyInput, Watched, WatchInput, WriteInput, Written
     from segue.decide import Act, Decision, movable_since
     from segue.errors import Refused, shown
@@ -337,7 +338,7 @@ class RolloutWorkflow:
                 self._activity_of(decision),
                 WriteInput(
                     target=self._spec.target,
-                    rules=self._spec.rules,
+                    rules=as_before(self._spec.rules, self._state, self._looked.replicas),
                     state=self._state.brief,
                     decision=decision,
                     change=self._spec.change if unwritten else None,

@@ -59,6 +59,7 @@ from activities.levers.ownership import (
     refuse_others,
     replicas_of,
     saved_baseline,
+    saved_ready,
     selector_of,
 )
 from activities.levers.pods import is_active
@@ -211,6 +212,7 @@ class DeploymentLever:
             new=new,
             owner=owner if held else asked.owner,
             claimed=held,
+            ready=saved_ready(deployment) if held else None,
             mark=mark_of(deployment) if held else Mark(template=fingerprint(deployment["spec"]["template"])),
             warnings=warnings,
         )
@@ -257,6 +259,9 @@ class DeploymentLever:
                 _refuse(asked.target, f"{meant} to {stored}")
 
         await self._drain(asked, goal, now)
+        regained = await self._regained(asked, goal, now)
+        if regained is not None:
+            return regained
         made = await self._copies_made(asked)
         written = _stored(await self._write(asked, now, make, check=check))
         written = written.model_copy(update={"writes": written.writes + made})
@@ -270,6 +275,33 @@ class DeploymentLever:
         last = await self._write(again, now, make, listed=None if takes_more else gone, check=check)
         return _stored(
             last.model_copy(update={"writes": written.writes + last.writes, "mark": last.mark or written.mark})
+        )
+
+    async def _regained(self, asked: WriteInput, goal: Counts, now: float) -> Written | None:
+        """Bring old replicas back, which the controller never does by itself; None where there are enough.
+
+        Its fields first allow no fewer old ones, so that it takes none of those that the ReplicaSet is then told to
+        make; only at last they allow more in all, or it would add new ones.
+        """
+        objects, state = await self._fetch(asked.target), asked.state
+        seen = read(objects, asked.rules, state, now)
+        baseline = next((rs for rs in objects.replicasets if _is_of(rs, state.baseline.template)), None)
+        missing = goal.old - seen.old.total
+        if missing <= 0 or seen.template != state.wanted.template or not state.claimed:
+            return None
+        if baseline is None:
+            return Written(done=False, why="the target's controller has no ReplicaSet of the old version any more")
+        is_whole = seen.new.total >= seen.replicas  # then it adds no new one
+        floor = goal if is_whole else Counts(goal.old, goal.new - missing)
+        first = await self._write(asked, now, lambda objects, seen: scale_patch(objects, seen, asked, floor))
+        if not first.done or first.mark is None:
+            return first
+        told = _told(baseline) + missing
+        await self._patch_set(asked.target, baseline, {"spec": {"replicas": told}})
+        again = asked.model_copy(update={"generation": first.mark.generation})
+        last = await self._write(again, now, lambda objects, seen: scale_patch(objects, seen, again, goal))
+        return _stored(
+            last.model_copy(update={"writes": first.writes + 1 + last.writes, "mark": last.mark or first.mark})
         )
 
     async def _paused(self, asked: WriteInput, moved: Written) -> Written:
@@ -519,6 +551,10 @@ def _counts_as_available(replicaset: Object) -> bool:
     status = replicaset.get("status", {})
     seen = status.get("observedGeneration", 0) >= replicaset["metadata"]["generation"]
     return bool(seen and status.get("availableReplicas", 0) >= status.get("readyReplicas", 0))
+
+
+def _is_of(replicaset: Object, version: str) -> bool:
+    return fingerprint(replicaset["spec"]["template"]) == version
 
 
 def _told(replicaset: Object) -> int:

@@ -11,6 +11,7 @@ from activities.levers.ownership import (
     annotations_of,
     baseline_of,
     noted,
+    ready_before,
     rebudgeted,
     replicas_of,
     saved_baseline,
@@ -103,7 +104,7 @@ def scale_patch(objects: Objects, seen: Observation, asked: WriteInput, counts: 
         annotations |= noted(asked.note) if asked.note else {}
     own = own_budget(asked.rules, seen.replicas)
     if not state.claimed:
-        annotations[BASELINE] = baseline_of(deployment, _own(deployment, own))
+        annotations[BASELINE] = baseline_of(deployment, {**_own(deployment, own), **ready_before(state)})
     else:
         annotations |= rebudgeted(deployment, own)
     patch["metadata"] = {"annotations": annotations}

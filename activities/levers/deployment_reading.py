@@ -24,7 +24,7 @@ from segue.failures import unmade, unplaced_why
 from segue.hindrance import hindrance_of
 from segue.history import Revision
 from segue.observation import Counts, Foreign, Observation, Problem, Side
-from segue.replica import Ended, Pods, Replica
+from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Rules
 from segue.state import Goal, Mark, State
 from segue.units import resolve
@@ -140,6 +140,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         foreign=_foreign(objects, state),
         problem=judged(rising, ended, restarts, state.began_at, *(s.problem for s in coming)),
         progress_at=max((*proven_times, *(p.placed_late_at for p in rising)), default=0.0),
+        lost_since=lost_since(p for s in new for p in s.pods),
         unplaced=len(unplaced),
         unplaced_since=min(unplaced, default=0.0),
         unplaced_why=unplaced_why(rising),

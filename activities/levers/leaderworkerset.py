@@ -24,7 +24,7 @@ from segue.errors import NotFound, Refused
 from segue.lint.target import Judged
 from segue.merging import difference, merged
 from segue.observation import Version
-from segue.replica import Replica
+from segue.replica import Replica, lost_since
 from segue.spec import Change, Rules, Target
 from segue.units import resolve
 
@@ -230,6 +230,7 @@ def _group(leader: Object, pods: list[Object], size: int, versions: dict[str, st
         ready_since=max(t for t in times if t is not None) if whole and None not in times else None,
         unschedulable=next((part.unschedulable for part in parts if part.unschedulable), ""),
         unready=next((part.unready for part in parts if part.unready), ""),
+        unready_since=lost_since(parts) or None,
         containers=tuple(container for part in parts for container in part.containers),
         uid=head.uid,
         address=head.address,

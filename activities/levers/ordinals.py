@@ -14,12 +14,13 @@ from activities.ended import Gone, read_ended
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, saved_baseline
 from activities.levers.pods import freed_by, is_ready, told_to_stop_at
 from activities.levers.template import fingerprint
+from segue.asbefore import as_before
 from segue.budget import resolve_budget
 from segue.ended import judged
 from segue.errors import Refused
 from segue.hindrance import hindrance_of
 from segue.observation import Counts, Foreign, Observation, Side
-from segue.replica import Ended, Pods, Replica
+from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Change, Rules
 from segue.state import Goal, State
 
@@ -139,7 +140,8 @@ def read(
     leaving = [at for pod in numbered.pods if (at := told_to_stop_at(pod)) is not None]
     # What is broken of a bad version can keep its controller from going on: the lever has not let go yet.
     broken = back and bool(numbered.broken({pivot}))
-    pinned = back and not broken and numbered.partition >= HOLD and not may_go_back(numbered, rules, pivot)
+    relaxed = as_before(rules, state, len(replicas))
+    pinned = back and not broken and numbered.partition >= HOLD and not may_go_back(numbered, relaxed, pivot)
     return Observation(
         replicas=len(replicas),
         old=_side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old)),
@@ -160,6 +162,7 @@ def read(
         # A replica is replaced under its own number: the new one is made when the old one has ended.
         freed_by=freed_by(numbered.pods, (), waits=bool(leaving)),
         **hindrance_of(others, coming)._asdict(),
+        lost_since=lost_since(new),
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
         next_proven_at=min((at + min_ready_s for at in since if at + min_ready_s > now), default=None),

@@ -108,6 +108,17 @@ def saved_baseline(found: Object) -> Object:
     return baseline
 
 
+def ready_before(state: State) -> dict[str, int]:
+    """Return what is kept of how whole a target was, beside its baseline."""
+    return {"ready": state.before.ready} if state.before else {}
+
+
+def saved_ready(found: Object) -> int | None:
+    """Return how many replicas were Ready before the rollout; None where that was not kept."""
+    ready: int | None = saved_baseline(found).get("ready")
+    return ready
+
+
 def noted(note: Note) -> dict[str, str | None]:
     """Return the annotations that keep a note."""
     return {CAUSE: note.cause, CHANGE: note.model_dump_json(exclude_defaults=True)}

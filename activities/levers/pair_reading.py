@@ -16,7 +16,7 @@ from segue.ended import judged
 from segue.failures import unplaced_why
 from segue.hindrance import hindrance_of
 from segue.observation import Counts, Foreign, Frozen, Observation, Problem, Side
-from segue.replica import Ended, Pods, Replica
+from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Rules
 from segue.state import Goal, Mark, State
 
@@ -116,6 +116,7 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
         progress_at=max(
             (*(at for at in since if at + min_ready_s <= now), *(p.placed_late_at for p in rising)), default=0.0
         ),
+        lost_since=lost_since(new),
         unplaced=len(unplaced),
         unplaced_since=min(unplaced, default=0.0),
         unplaced_why=unplaced_why((*old, *new)),

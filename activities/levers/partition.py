@@ -33,11 +33,13 @@ from activities.levers.ownership import (
     note_of,
     noted,
     outcome_noted,
+    ready_before,
     rebudgeted,
     refuse_others,
     replicas_of,
     revision_of,
     saved_baseline,
+    saved_ready,
 )
 from activities.levers.template import fingerprint, stopping_of
 from activities.levers.writing import Picture, write
@@ -271,6 +273,7 @@ class PartitionLever(ABC):
             new=new,
             owner=owner if held else asked.owner,
             claimed=held,
+            ready=saved_ready(found) if held else None,
             mark=self._mark(found) if held else Mark(template=numbered.version),
             warnings=warnings,
         )
@@ -301,12 +304,14 @@ class PartitionLever(ABC):
 
         What is not ready of what goes would keep the target's own controller waiting: it is deleted.
         """
-        goal = asked.decision.counts
+        goal, gives_up = asked.decision.counts, False
         if goal is None:
             raise ValueError("a scale needs counts")
         made = await self._before(asked)
 
         def make(numbered: Numbered, seen: Observation) -> Object | None:
+            nonlocal gives_up
+            gives_up = goal.old > seen.old.total
             if seen.replicas < 1:
                 raise Stale("the target is scaled to 0")
             unwritten = seen.template != asked.state.wanted.template
@@ -320,6 +325,8 @@ class PartitionLever(ABC):
 
         written = await self._write(asked, now, make)
         after = await self._after(asked) if written.done else 0
+        if written.done and gives_up:  # what is not ready of the wanted version comes back as an old replica
+            after += await self._unblock(await self._fetch(asked.target), {asked.state.baseline.template})
         return written.model_copy(update={"writes": written.writes + made + after})
 
     async def _after(self, asked: WriteInput) -> int:
@@ -347,7 +354,7 @@ class PartitionLever(ABC):
         budget = budget_as_written(asked.rules)
         if not state.claimed:
             saved = {"template": numbered.template, "own": self._own(found), "budget": budget}
-            annotations[BASELINE] = baseline_of(found, saved)
+            annotations[BASELINE] = baseline_of(found, {**saved, **ready_before(state)})
         else:
             annotations |= rebudgeted(found, budget)
         return {"metadata": {"annotations": annotations}, "spec": spec}

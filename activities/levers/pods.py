@@ -90,6 +90,7 @@ def read_replica(pod: Object, version: str) -> Replica:
         uid=pod["metadata"].get("uid", ""),
         address=pod.get("status", {}).get("podIP", ""),
         ports=tuple(named_ports(pod.get("spec", {}))),
+        unready_since=seconds_of(ready["lastTransitionTime"]) if _is_unready(ready) else None,
         started_at=seconds_of(started) if (started := pod.get("status", {}).get("startTime")) else None,
         gates=tuple(gate["name"] for gate in gates),
         node=pod.get("spec", {}).get("nodeName", ""),
@@ -113,6 +114,10 @@ def _placed_late_at(pod: Object, scheduled: Object) -> float:
     """Return when a pod got its node, where it waited for one for longer than a scheduler needs; else 0."""
     placed_at = seconds_of(scheduled.get("lastTransitionTime")) if scheduled.get("status") == "True" else 0.0
     return placed_at if placed_at > seconds_of(pod["metadata"].get("creationTimestamp")) + _SCHEDULING_S else 0.0
+
+
+def _is_unready(ready: Object) -> bool:
+    return ready.get("status") == "False" and bool(ready.get("lastTransitionTime"))
 
 
 def named_ports(spec: Object) -> Iterator[tuple[str, int]]:

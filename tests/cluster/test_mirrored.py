@@ -69,7 +69,7 @@ async def test_what_admission_makes_of_a_write_is_the_version(served: Lab) -> No
         async with served.rolled(name, change, kind=kind, readiness=STUCK) as case:
             report = await case.run.end()
         assert report.status.outcome == "RolledBack"
-        await until("all ready", lambda: case.subject.ready() == 3)
+        await until("all run again", lambda: len(served.pods(name)) == 3)
         assert len(served.pods(name, "mirror.local/example/chat:1")) == 3 == len(served.pods(name))
         assert any("server].image example/chat:1 → mirror.local/example/chat:1" in e.detail for e in report.entries)
         assert_few_writes(report)
@@ -86,12 +86,12 @@ async def test_what_admission_makes_of_a_write_is_the_version(served: Lab) -> No
         DeploymentSubject(served, "bad").create(3),
         DeploymentSubject(served, "good").create(3),
         StatefulSetSubject(served, "set").create(3),
-        DeploymentSubject(served, "held").create(3),
+        StatefulSetSubject(served, "held").create(3),
         DeploymentSubject(served, "aborted").create(3),
     )
     asks = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
     async with (
-        served.rolled("held", strategy=asks) as held,
+        served.rolled("held", kind=StatefulSetSubject, strategy={**asks, "maxSurge": 0, "maxUnavailable": 1}) as held,
         served.rolled("aborted", strategy=asks) as aborted,
     ):
         for case in (held, aborted):

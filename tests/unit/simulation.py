@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from segue.asbefore import as_before
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, Written
 from segue.decide import Act, Decision, asks_for_room, decide, next_waypoint
@@ -35,7 +36,7 @@ from segue.messages import (
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.room import Demand
 from segue.spec import Change, OnFailure, Order, Readiness, Rules, Strategy, Waypoint
-from segue.state import Goal, Mark, Outcome, Retarget, State
+from segue.state import Before, Goal, Mark, Outcome, Retarget, State
 from segue.transition import applied, is_written, judged, learned, retargeted
 
 FAULTS_END_S = 150.0
@@ -63,6 +64,7 @@ class Pod:
     """When it was made; the time that it needs to become ready counts from when it is placed."""
     placed: bool = True
     ready_since: float | None = None
+    unready_since: float | None = None
     restarts: int = 0
 
 
@@ -128,12 +130,15 @@ class Target:
         self.owner: str | None = None
         baseline = ReplicaSet("v0", 0, replicas, desired=replicas, maximum=replicas + 1)
         baseline.pods = [Pod(0.0, 0.0, ready_since=0.0) for _ in range(replicas)]
+        if seed.random() < 0.12:  # some were not ready before
+            for pod in baseline.pods[: seed.randint(1, replicas)]:
+                pod.ready_since, pod.ready_at = None, NEVER
         self.sets = {"v0": baseline}
         self.births = 1
         if seed.random() < 0.1:  # a version that ran before the baseline
             self.sets["v1"] = ReplicaSet("v1", -1)
         self.lost = 0
-        self.served = replicas
+        self.served = baseline.ready
         self.written_for = replicas
         self.before_foreign: tuple[Any, ...] | None = None
         self.tampered = self.spoiled = False
@@ -350,6 +355,8 @@ class Target:
                 pod.ready_since, pod.ready_at = None, self._ready_at(replicaset.version)
             else:
                 replicaset.pods.remove(pod)
+        elif luck < 0.13:
+            self._unready_all()
         elif luck < 0.14:
             self.replicas = self.random.randint(1, 12)
         elif luck < 0.15 and self.before_foreign is None:
@@ -374,6 +381,14 @@ class Target:
                         pod.ready_since, pod.restarts = None, pod.restarts + 1
                         pod.ready_at = self._ready_at(replicaset.version)
                         self.lost += 1
+
+    def _unready_all(self) -> None:
+        """Let all pods of one version lose their readiness."""
+        replicaset = self.random.choice(list(self.sets.values()))
+        for pod in replicaset.pods:
+            self.lost += pod.ready_since is not None
+            if pod.ready_since is not None:
+                pod.ready_since, pod.unready_since, pod.ready_at = None, self.now, self._ready_at(replicaset.version)
 
     def take_back(self) -> None:
         """Let the other take back what they wrote."""
@@ -413,6 +428,9 @@ class Target:
             foreign=self._foreign(state),
             problem=self._problem(pivot, coming, 1_000_000 if back else restarts),
             progress_at=max(proven, default=0.0),
+            lost_since=min(
+                (p.unready_since or p.born for s in new for p in s.pods if p.ready_since is None), default=0.0
+            ),
             unplaced=len(unplaced),
             unplaced_since=min(unplaced, default=0.0),
             next_proven_at=min(soon) + self.now - since if soon else None,
@@ -456,6 +474,7 @@ class Target:
 
     def scale(self, rules: Rules, state: State, decision: Decision) -> str:
         """Hold exactly the decided counts."""
+        self.strategy = rules.strategy
         seen = self.observe(rules, state)
         counts = decision.counts
         assert counts is not None
@@ -472,6 +491,9 @@ class Target:
         if problem:
             return problem
         surge, unavailable = counts.old + counts.new - self.replicas, self.replicas - counts.old
+        missing = counts.old - seen.old.total
+        if seen.held and seen.template == state.wanted.template and missing > 0:
+            self.sets[state.baseline.template].replicas += missing  # not by the controller: its annotations stay
         self._write(state.wanted.template, surge, unavailable, held=True)
         self.owner = state.owner
         if decision.act is Act.SCALE:
@@ -523,6 +545,7 @@ class Target:
 
     def undo(self, rules: Rules, state: State, decision: Decision) -> str:
         """Put the baseline back in one write; the controller does the rest."""
+        self.strategy = rules.strategy
         seen = self.observe(rules, state)
         if seen.foreign is not None and not state.overrules:
             return str(seen.foreign)
@@ -626,7 +649,8 @@ class Driver:
         self.faulty = dice.random() < 0.85
         versions = Version(template="v0"), Version(template="v1")
         state = State(owner="us").after_prepare(*versions, self.target.now, Demand())
-        self.state = state.but(mark=Mark(template=kind.initial))
+        before = Before(replicas=replicas, ready=self.target.ready)
+        self.state = state.but(mark=Mark(template=kind.initial), before=before)
         self.ends_at = self.target.now + (FAULTS_END_S if self.faulty else 0)
         self.given_up_at = self.target.now + LIMIT_S
         self.resumes = 0
@@ -790,12 +814,13 @@ class Driver:
         luck = self.random.random() if faulty else 1.0
         if luck < 0.05:
             return  # lost
-        problem = write(self.rules, asked, decision)
+        rules = as_before(self.rules, self.state, seen.replicas)
+        problem = write(rules, asked, decision)
         self._say(f"  wrote {decision.act}: {problem or 'done'}")
         if luck < 0.12:  # the answer is lost: it is done again
             target.pass_time(self.random.uniform(0.2, 8))
             target.sync()
-            problem = write(self.rules, asked, decision)
+            problem = write(rules, asked, decision)
             self._say(f"  wrote {decision.act} again: {problem or 'done'}")
         if not problem and luck > 0.95 and decision.act is not Act.FINISH:
             self._hear(self._any_message())  # in between the write and its record
@@ -814,14 +839,30 @@ class Driver:
             ahead = next_waypoint(self.rules, state, seen.replicas)
             if ahead is not None and decision.counts.new > max(ahead[1], seen.asked.new, seen.new.total):
                 raise Wrong(f"{decision.counts} passes the waypoint at {ahead[1]} new; {self.target}")
-            budget = resolve_budget(self.rules.strategy, seen.replicas)
+            budget = resolve_budget(as_before(self.rules, state, seen.replicas).strategy, seen.replicas)
             self._check_counts(budget, seen, decision.counts)
+        if decision.act is Act.WAIT and seen.replicas:
+            self._check_safety(seen, as_before(self.rules, state, seen.replicas))
         if decision.act is Act.VERIFY:
             self._check_evidence()
         if decision.act is Act.FINISH and state.goal is Goal.FORWARD:
             ahead = next_waypoint(self.rules, state, seen.replicas)
             if ahead is not None or not state.verified:
                 raise Wrong(f"finishes before its waypoints and its verification; {self.target}")
+
+    def _check_safety(self, seen: Observation, rules: Rules) -> None:
+        """Nobody waits while old replicas could come back for ready ones that are missing."""
+        state = self.state
+        is_held = state.claimed and seen.held and seen.template == state.wanted.template and seen.counts == seen.asked
+        if not is_held or state.goal is Goal.BACK or (state.foreign is not None and not state.overrules):
+            return
+        old, total = seen.old.total, sum(seen.counts)
+        if seen.home is None and total == seen.replicas == old + 1:
+            return  # no fields of a Deployment lead there
+        budget = resolve_budget(rules.strategy, seen.replicas)
+        floor = resolve_budget(rules.strategy, min(seen.replicas, state.sized or seen.replicas)).floor
+        if old + seen.new.ready < floor and total < budget.ceiling and old < seen.replicas:
+            raise Wrong(f"waits with {seen.old.ready + seen.new.ready} ready, under {floor}; {self.target}")
 
     def _check_writes(self) -> None:
         """Of the writes of a minute few are on a picture that was there before."""

@@ -205,7 +205,7 @@ LATE = NOW + 600
             RULES, MOVING.but(verified=True), see(0, 4, template="v2", asked=(0, 0)), NOW, Act.SCALE,
             id="all-are-there-and-the-template-is-not",
         ),
-        pytest.param(RULES, MOVING.but(verified=True), see(0, 4, proven=3), NOW, Act.WAIT, id="verified-but-lost-one"),
+        pytest.param(RULES, MOVING.but(verified=True), see(0, 4, proven=3), NOW, Act.SCALE, id="verified-but-lost-one"),
         pytest.param(RULES, TURNED, see(4, 0), NOW, Act.FINISH, id="abort-at-once"),
         pytest.param(RULES, BACK, see(1, 3), NOW, Act.UNDO, id="undo"),
         pytest.param(RULES, BACK, see(1, 3, pinned=True), NOW, Act.WAIT, id="undo-waits-above-the-floor"),
@@ -246,6 +246,55 @@ def test_a_write_without_effect_ends_at_a_person() -> None:
         assert acts == [act, act, Act.WAIT, act, Act.WAIT, act, person]
         assert "no effect" in decision.why
         assert decision.rolls_back is (False if act is Act.SCALE else None)
+
+
+HALF = Rules(strategy=Strategy(maxSurge=3, maxUnavailable=0, waypoints=(Waypoint(at="50%", approval=True),)))
+ASKED = MOVING.but(waypoint=Reached(index=0, at="50%", hold_until=NOW, approved=False))
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        pytest.param(ASKED, id="approval"),
+        pytest.param(ASKED.but(paused="x"), id="pause"),
+        pytest.param(MOVING.but(held=Problem(cause=Cause.GATE, message="no")), id="held"),
+        pytest.param(MOVING.but(crowded="full"), id="no-room"),
+        pytest.param(MOVING, id="under-way"),
+    ],
+)
+def test_old_replicas_come_back_whatever_is_waited_for(state: State) -> None:
+    """Of five new ones four turn unready: as many old ones come back as the ceiling allows, and stay."""
+    lost = see(5, 5, proven=1, replicas=10, lost_since=NOW)
+    decision = decide(HALF, state, lost, NOW)
+    assert (decision.act, decision.counts) == (Act.SCALE, (8, 5))
+    assert "6 of at least 10" in decision.why
+    back = see(8, 5, ready=5, proven=1, spare=3, replicas=10, lost_since=NOW)
+    waits = decide(HALF, state.but(regained=8, sized=10), back, NOW)
+    assert waits.act in {Act.WAIT, Act.ROOMY}, waits
+
+
+def test_readiness_that_stays_lost_at_a_stop_is_a_failure() -> None:
+    """The deadline counts from the loss, and not from a stop that began long ago."""
+    lost = see(5, 5, proven=1, replicas=10, asked=(8, 5), lost_since=LATE)
+    assert decide(HALF, ASKED, lost, LATE + 599).act is Act.WAIT
+    assert decide(HALF, ASKED, lost, LATE + 600).act is Act.FAIL
+    unseen = lost.model_copy(update={"seen_since": LATE + 300})
+    assert decide(HALF, ASKED, unseen, LATE + 600).act is Act.WAIT
+
+
+def test_what_a_resize_adds_is_not_lost() -> None:
+    """Replicas that a resize adds may load: no old one is added for them."""
+    grown = see(5, 5, proven=2, replicas=10)
+    assert decide(HALF, ASKED.but(sized=7), grown, NOW).act is Act.WAIT
+
+
+def test_numbered_replicas_become_old_again_where_new_ones_failed() -> None:
+    """A new replica is given up for an old one only after the failure: before, it may become ready again."""
+    rules = Rules(strategy=Strategy(maxSurge=0, maxUnavailable=1, waypoints=(Waypoint(at=2, approval=True),)))
+    lost = see(2, 2, proven=0, numbered=True)
+    state = ASKED.but(held=Problem(cause=Cause.UNREADY, message="no"))
+    assert decide(rules, ASKED, lost, NOW).act is Act.WAIT
+    assert decide(rules, state, lost, NOW).counts == (4, 0)
 
 
 def test_a_wait_says_until_when() -> None:

@@ -125,6 +125,10 @@ ROWS: dict[str, Row] = {
     "scale not written": (
         STATE, decided(Act.SCALE, counts=COUNTS), Written(done=False, why="it moved"), {}, [("not written", "it moved")]
     ),
+    "pause the controller": (
+        STATE, decided(Act.PAUSE_CONTROLLER), DONE,
+        {"mark": MARK, "controller_paused_at": NOW, "writes": 7}, [("controller paused", "why")],
+    ),
     "settle": (
         STATE.but(settling=True, held=PROBLEM), decided(Act.SETTLE, counts=COUNTS), DONE,
         {"mark": MARK, "settling": False, "paused": "settled", "held": None, "writes": 7},
@@ -193,7 +197,7 @@ def told(before: State, after: State) -> list[tuple[str, str]]:
 
 def assert_changed(before: State, after: State, fields: dict[str, Any], lines: list[tuple[str, str]]) -> None:
     """Of the whole state, these fields and no others changed."""
-    assert after.but(log=(), wrote=()) == before.but(log=(), **fields)
+    assert after.but(log=(), wrote=(), sized=0) == before.but(log=(), **fields)
     assert told(before, after) == lines
     assert all(entry.at == NOW for entry in after.log[len(before.log) :])
 
