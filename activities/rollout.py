@@ -11,7 +11,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities import autoscaling
-from activities.cluster import POD_SECURITY, Cluster, warnings
+from activities.cluster import Cluster
 from activities.emptying import Emptyings
 from activities.explaining import explained, warned
 from activities.gates.believing import Believer
@@ -41,7 +41,6 @@ from segue.gates.standing import standings
 from segue.gates.webhook import Webhook
 from segue.observation import Observation, belonging
 from segue.spec import Autoscaler, SupervisedTarget
-from segue.state import State
 from segue.supervision import SUPERVISIONS, Supervision
 from segue.traffic import objection, objection_to_counts
 
@@ -156,14 +155,10 @@ class Activities:
     async def prepare(self, asked: PrepareInput) -> Prepared:
         """Look at the target, let the API server try the change, and lint what it makes."""
         lever = self._levers.of(asked.target)
-        with warnings() as said:
-            prepared = await tried(self._cluster, lever, self._routers.of(asked.rules.strategy), asked)
+        prepared = await tried(self._cluster, lever, self._routers.of(asked.rules.strategy), asked)
         self._believer.refuse(asked.rules, prepared.wanted)
         await self._own.refuse(asked.target, asked.rules)
         await self._emptyings.refuse(asked.target, asked.rules)
-        prepared = await _with_ready(lever, asked, prepared)
-        secure = (each for each in said if POD_SECURITY in each)
-        prepared = prepared.model_copy(update={"warnings": (*prepared.warnings, *secure)})
         return await linted(self._cluster, lever, asked, prepared)
 
     @_defined(contract.AWAIT_READY)
@@ -332,18 +327,6 @@ def _seen(
     if sight is None:
         return None
     return seen.model_copy(update={"routed": sight.routed, "foreign": seen.foreign or sight.foreign})
-
-
-async def _with_ready(lever: Lever, asked: PrepareInput, prepared: Prepared) -> Prepared:
-    """Return what was prepared with how many replicas are Ready, and what follows where not all are."""
-    if prepared.claimed or asked.baseline is not None:
-        return prepared
-    start = State(owner=prepared.owner, baseline=prepared.baseline, wanted=prepared.wanted)
-    seen = await lever.observe(asked.target, asked.rules, start, time.time())
-    ready, replicas = seen.old.ready + seen.new.ready, prepared.replicas
-    told = f"{ready} of {replicas} replicas are ready now: the rollout asks for so many of the new version"
-    more = (f"{told}, at least 1, and so does the way back",) if ready < replicas else ()
-    return prepared.model_copy(update={"ready": ready, "warnings": (*prepared.warnings, *more)})
 
 
 def _recorded(verdicts: tuple[Verdict, ...]) -> Decision:
