@@ -16,6 +16,7 @@ from typing import NamedTuple
 from activities.cluster import Cluster, Object
 from activities.levers.copies import make_copies, prune_copies
 from activities.levers.deployment_patches import (
+    claim,
     finish_patch,
     hold_patch,
     own_budget,
@@ -205,6 +206,9 @@ class DeploymentLever:
         template = template_patch(asked, deployment, start)
         patch = hold_patch(deployment, asked.rules, 1, 0)
         patch["spec"]["template"] = template
+        if not is_held(deployment):
+            annotations = claim(deployment, asked.rules, replicas_of(deployment), asked.owner)
+            patch["metadata"] = {"annotations": annotations}
         tried = await self._cluster.patch("deployments", asked.target.namespace, asked.target.name, patch, dry_run=True)
         wanted: Object = tried["spec"]["template"]
         return wanted

@@ -81,6 +81,15 @@ def _own(deployment: Object, budget: Object) -> Object:
     }
 
 
+def claim(deployment: Object, rules: Rules, replicas: int, owner: str) -> dict[str, str | None]:
+    """Return the annotations of the first write: whose the target is, and its baseline.
+
+    Raises:
+        Refused: when the baseline does not fit there.
+    """
+    return {OWNER: owner, BASELINE: baseline_of(deployment, _own(deployment, own_budget(rules, replicas)))}
+
+
 def scale_patch(objects: Objects, seen: Observation, asked: WriteInput, counts: Counts) -> Object | None:
     """Return the patch that holds ``counts``; none when they are held already.
 
@@ -101,11 +110,10 @@ def scale_patch(objects: Objects, seen: Observation, asked: WriteInput, counts: 
         saved = saved_baseline(deployment)["template"] if state.claimed else deployment["spec"]["template"]
         patch["spec"]["template"] = template_patch(asked, deployment, start_of(objects, asked.change, saved))
         annotations |= noted(asked.note) if asked.note else {}
-    own = own_budget(asked.rules, seen.replicas)
     if not state.claimed:
-        annotations[BASELINE] = baseline_of(deployment, _own(deployment, own))
+        annotations |= claim(deployment, asked.rules, seen.replicas, state.owner)
     else:
-        annotations |= rebudgeted(deployment, own)
+        annotations |= rebudgeted(deployment, own_budget(asked.rules, seen.replicas))
     patch["metadata"] = {"annotations": annotations}
     return patch
 

@@ -11,7 +11,17 @@ from typing import Any, NamedTuple
 
 from activities.cluster import FIELD_MANAGER, Cluster, Object
 from activities.levers.judging import judged_resource
-from activities.levers.ownership import BASELINE, GONE, OWNER, annotations_of, latest_of, writers_of
+from activities.levers.ownership import (
+    BASELINE,
+    GONE,
+    OWNER,
+    annotations_of,
+    latest_of,
+    packed,
+    refuse_overfull,
+    unpacked,
+    writers_of,
+)
 from activities.levers.pods import is_active, read_replica
 from activities.levers.template import apply_change, differences, digest, stopping_of
 from activities.watching import NamespaceWatch
@@ -101,6 +111,8 @@ class SupervisedLever:
         start = saved["version"] if saved else self._version_field(seen.found)
         wanted = self._changed(start, asked.change)
         patch = self._patch(seen.found, wanted)
+        if not saved:
+            patch["metadata"] = {"annotations": self._claim(seen, self._start(seen), asked.owner)}
         tried = await self._cluster.patch(
             self._kind.resource, asked.target.namespace, asked.target.name, patch, dry_run=True
         )
@@ -130,14 +142,9 @@ class SupervisedLever:
                 return None
             if asked.change is None:
                 raise ValueError("the change is needed while the version is not written")
-            start = saved or {
-                "version": self._version_field(found),
-                "revisions": sorted({self._revision(pod) for pod in seen.pods}),
-                "replicas": len(seen.pods),
-            }
-            kept = {**start, "superseded": self._superseded(seen, start)}
+            start = saved or self._start(seen)
             patch = self._patch(found, self._changed(start["version"], asked.change))
-            patch["metadata"] = {"annotations": {OWNER: asked.state.owner, BASELINE: json.dumps(kept)}}
+            patch["metadata"] = {"annotations": self._claim(seen, start, asked.state.owner)}
             return patch
 
         return await self._write(asked, make)
@@ -159,7 +166,7 @@ class SupervisedLever:
                 return None
             patch = self._patch(seen.found, saved["version"])
             kept = {**saved, "superseded": self._superseded(seen, saved)}
-            patch["metadata"] = {"annotations": {BASELINE: json.dumps(kept)}}
+            patch["metadata"] = {"annotations": {BASELINE: packed(json.dumps(kept))}}
             return patch
 
         return await self._write(asked, make)
@@ -247,6 +254,20 @@ class SupervisedLever:
             came_after = saved is not None and revision not in saved["revisions"] and not superseded
             sides[superseded if undone else came_after].append(read_replica(pod, revision))
         return sides
+
+    def _start(self, seen: Supervised) -> Object:
+        """Return what the first write keeps for the way back."""
+        return {
+            "version": self._version_field(seen.found),
+            "revisions": sorted({self._revision(pod) for pod in seen.pods}),
+            "replicas": len(seen.pods),
+        }
+
+    def _claim(self, seen: Supervised, start: Object, owner: str) -> Object:
+        """Return the annotations of a write forward: whose the resource is, and its baseline."""
+        saved = packed(json.dumps({**start, "superseded": self._superseded(seen, start)}))
+        refuse_overfull(seen.found, saved)
+        return {OWNER: owner, BASELINE: saved}
 
     def _superseded(self, seen: Supervised, saved: Object) -> list[str]:
         """Return the revisions that are there and are not the baseline's, with those that were before."""
@@ -357,7 +378,7 @@ def _side(replicas: list[Replica], min_ready_s: float, restarts: int, now: float
 
 def _saved(found: Object) -> Object | None:
     saved = annotations_of(found).get(BASELINE)
-    return json.loads(saved) if saved else None
+    return json.loads(unpacked(saved)) if saved else None
 
 
 def _label_selector(listed: str) -> Object:
