@@ -159,7 +159,7 @@ def revision_of(
     return Revision(
         revision=number,
         created=found["metadata"]["creationTimestamp"],
-        images=version.images,
+        images=version.all_images,
         replicas=replicas,
         current=current,
         cause=annotations_of(told).get(CAUSE, ""),

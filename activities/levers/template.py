@@ -38,8 +38,11 @@ def digest(value: Object) -> str:
 
 def version_of(template: Object) -> Version:
     """Return the version that a template is."""
-    containers = template["spec"].get("containers", [])
-    return Version(template=fingerprint(template), images={c["name"]: c.get("image", "") for c in containers})
+    images, more = (
+        {c["name"]: c.get("image", "") for c in template["spec"].get(kind, [])}
+        for kind in ("containers", "initContainers")
+    )
+    return Version(template=fingerprint(template), images=images, more_images=more)
 
 
 def apply_change(template: Object, change: Change) -> Object:
