@@ -219,8 +219,14 @@ class Version(Frozen):
 
     template: str
     images: dict[str, str] = Field(default_factory=dict)
-    sidecars: dict[str, str] = Field(default_factory=dict)
-    """Images of the init containers that run as long as the pod."""
+    """Of the containers that serve or stand beside one that does."""
+    more_images: dict[str, str] = Field(default_factory=dict)
+    """Of init containers, native sidecars among them, and of workers whose leader's container has another image."""
+
+    @property
+    def all_images(self) -> dict[str, str]:
+        """Every image of it, by the container's name."""
+        return {**self.more_images, **self.images}
 
     def __str__(self) -> str:
-        return ", ".join(f"{c}={i}" for c, i in sorted({**self.images, **self.sidecars}.items())) or self.template
+        return ", ".join(f"{c}={i}" for c, i in sorted(self.all_images.items())) or self.template

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from activities.cluster import Cluster, Object
 from activities.levers.copies import make_copies, prune_copies
 from activities.levers.deployment_patches import (
+    claim,
     finish_patch,
     hold_patch,
     own_budget,
@@ -222,6 +223,9 @@ class DeploymentLever:
         template = template_patch(asked, deployment, start)
         patch = hold_patch(deployment, asked.rules, 1, 0)
         patch["spec"]["template"] = template
+        if not is_held(deployment):
+            annotations = claim(deployment, asked.rules, replicas_of(deployment), asked.owner)
+            patch["metadata"] = {"annotations": annotations}
         return await self._cluster.patch("deployments", asked.target.namespace, asked.target.name, patch, dry_run=True)
 
     async def scale(self, asked: WriteInput, now: float) -> Written:

@@ -1,6 +1,8 @@
 """The patches that hold a Deployment, let it go and restore it. Pure; see ``deployment`` for the lever."""
 
 import copy
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from activities.cluster import Object
 from activities.levers.deployment_reading import HOLD_MIN_READY_S, REVISION, Objects
@@ -82,6 +84,18 @@ def _own(deployment: Object, budget: Object) -> Object:
     }
 
 
+def claim(
+    deployment: Object, rules: Rules, replicas: int, owner: str, ready: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, str | None]:
+    """Return the annotations of the first write: the owner, and the baseline with how many replicas were ready.
+
+    Raises:
+        Refused: when the baseline does not fit there.
+    """
+    own = {**_own(deployment, own_budget(rules, replicas)), **ready}
+    return {OWNER: owner, BASELINE: baseline_of(deployment, own)}
+
+
 def scale_patch(objects: Objects, seen: Observation, asked: WriteInput, counts: Counts) -> Object | None:
     """Return the patch that holds ``counts``; none when they are held already.
 
@@ -102,11 +116,10 @@ def scale_patch(objects: Objects, seen: Observation, asked: WriteInput, counts: 
         saved = saved_baseline(deployment)["template"] if state.claimed else deployment["spec"]["template"]
         patch["spec"]["template"] = template_patch(asked, deployment, start_of(objects, asked.change, saved))
         annotations |= noted(asked.note) if asked.note else {}
-    own = own_budget(asked.rules, seen.replicas)
     if not state.claimed:
-        annotations[BASELINE] = baseline_of(deployment, {**_own(deployment, own), **ready_before(state)})
+        annotations |= claim(deployment, asked.rules, seen.replicas, state.owner, ready_before(state))
     else:
-        annotations |= rebudgeted(deployment, own)
+        annotations |= rebudgeted(deployment, own_budget(asked.rules, seen.replicas))
     patch["metadata"] = {"annotations": annotations}
     return patch
 

@@ -131,13 +131,14 @@ class LeaderWorkerSetLever(PartitionLever):
         return [spec[name] for name in ("leaderTemplate", "workerTemplate") if name in spec]
 
     def version(self, template: Object) -> Version:
-        """Return the version: the images of leader and workers, the leader's where names are the same."""
+        """Return the version: the images of leader and workers, the leader's first where names are the same."""
         images: dict[str, str] = {}
-        sidecars: dict[str, str] = {}
-        for each in reversed(self.pod_templates(template)):
-            images |= version_of(each).images
-            sidecars |= version_of(each).sidecars
-        return Version(template=fingerprint(template), images=images, sidecars=sidecars)
+        more: dict[str, str] = {}
+        for each in map(version_of, self.pod_templates(template)):
+            named = each.images.items()
+            images |= {name: image for name, image in named if name not in images}
+            more |= {f"workers' {name}": image for name, image in named if images[name] != image} | each.more_images
+        return Version(template=fingerprint(template), images=images, more_images=more)
 
     def changed(self, start: Object, found: Object, change: Change) -> Object:
         """Return the wanted template: named changes wherever a container is called so, or a JSON merge patch."""

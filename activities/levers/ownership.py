@@ -1,6 +1,8 @@
 """What a rollout leaves on its target, of whatever kind: whose it is, what it was, and who else changed it. Pure."""
 
+import base64
 import json
+import zlib
 
 from activities.cluster import FIELD_MANAGER, Object
 from activities.levers.template import differences, fingerprint
@@ -17,7 +19,13 @@ CHANGE = "segue.dev/change"
 """What a revision keeps of its rollout; the controller copies it to the version's own object."""
 CAUSE = "kubernetes.io/change-cause"
 """The same in a line, where ``kubectl rollout history`` looks."""
-MAX_BASELINE_BYTES = 200_000  # the API server takes 262,144 for all annotations together
+MAX_ANNOTATION_BYTES = 262_144
+"""The API server takes so much for all annotations of an object, names and values."""
+_NOTES_BYTES = 8_192
+"""Kept free for what is noted on the target and on its revisions."""
+_PLAIN_BYTES = 8_192
+"""A baseline up to so long is kept as it is, so that a person can read it."""
+_PACKED = "zlib:"
 
 GONE = Observation(replicas=0, old=Side(), new=Side(), asked=Counts(0, 0), template="", gone=True)
 """What is seen of a target that was deleted."""
@@ -67,17 +75,43 @@ def baseline_of(found: Object, own: Object) -> str:
     """Return the baseline as it is kept on the target: ``own`` is what its kind needs to return to it.
 
     Raises:
-        Refused: when it is too large to be kept there.
+        Refused: when it does not fit beside the target's other annotations.
     """
     notes = {name: annotations_of(found).get(name) for name in (CAUSE, CHANGE)}
-    saved = json.dumps({**own, "replicas": replicas_of(found), "notes": notes}, separators=(",", ":"))
-    if len(saved) > MAX_BASELINE_BYTES:
-        raise Refused(
-            f"is {len(saved)} bytes large, too large to keep beside it for the way back",
-            field="target's pod template",
-            fix=f"bring it under {MAX_BASELINE_BYTES} bytes",
-        )
+    saved = packed(json.dumps({**own, "replicas": replicas_of(found), "notes": notes}, separators=(",", ":")))
+    refuse_overfull(found, saved)
     return saved
+
+
+def packed(baseline: str) -> str:
+    """Return a baseline as an annotation keeps it: a long one compressed."""
+    if len(baseline) <= _PLAIN_BYTES:
+        return baseline
+    return _PACKED + base64.b64encode(zlib.compress(baseline.encode(), 9)).decode()
+
+
+def unpacked(saved: str) -> str:
+    """Return the baseline that an annotation keeps, compressed or not."""
+    if not saved.startswith(_PACKED):
+        return saved
+    return zlib.decompress(base64.b64decode(saved.removeprefix(_PACKED))).decode()
+
+
+def refuse_overfull(found: Object, saved: str) -> None:
+    """Refuse a target whose annotations leave no place for the baseline.
+
+    Raises:
+        Refused: naming how much is too much.
+    """
+    others = sum(len((k + v).encode()) for k, v in annotations_of(found).items() if k != BASELINE)
+    excess = others + len(BASELINE) + len(saved) + _NOTES_BYTES - MAX_ANNOTATION_BYTES
+    if excess > 0:
+        raise Refused(
+            f"have {others:,} bytes, and Segue adds {len(saved):,} for the way back; Kubernetes takes "
+            f"{MAX_ANNOTATION_BYTES:,} in all",
+            field=f"annotations of {found['metadata']['name']}",
+            fix=f"remove {excess:,} bytes of annotations from it, or from its pod template",
+        )
 
 
 def budget_as_written(rules: Rules) -> dict[str, int | str]:
@@ -89,7 +123,7 @@ def rebudgeted(found: Object, budget: Object) -> dict[str, str | None]:
     """Return the annotation that saves another budget, which a retarget brought; empty when it is saved already."""
     if BASELINE not in annotations_of(found) or saved_baseline(found)["budget"] == budget:
         return {}
-    return {BASELINE: json.dumps({**saved_baseline(found), "budget": budget}, separators=(",", ":"))}
+    return {BASELINE: packed(json.dumps({**saved_baseline(found), "budget": budget}, separators=(",", ":")))}
 
 
 def saved_baseline(found: Object) -> Object:
@@ -104,7 +138,7 @@ def saved_baseline(found: Object) -> Object:
         raise NotFound(
             "carries no saved baseline", field=f"{kind} {found['metadata']['name']}", fix="use `kubectl rollout undo`"
         )
-    baseline: Object = json.loads(saved)
+    baseline: Object = json.loads(unpacked(saved))
     return baseline
 
 
@@ -139,7 +173,7 @@ def revision_of(
     return Revision(
         revision=number,
         created=found["metadata"]["creationTimestamp"],
-        images=version.images,
+        images=version.all_images,
         replicas=replicas,
         current=current,
         cause=annotations_of(told).get(CAUSE, ""),

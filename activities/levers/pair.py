@@ -22,13 +22,14 @@ from activities.levers.ownership import (
     CAUSE,
     CHANGE,
     GONE,
-    MAX_BASELINE_BYTES,
     OWNER,
     PATCH_FIX,
     annotations_of,
     noted,
     outcome_noted,
+    packed,
     refuse_others,
+    refuse_overfull,
     replicas_of,
     selector_of,
 )
@@ -139,6 +140,8 @@ class PairLever:
         start = pair.old.deployment["spec"]["template"]
         wanted = asked.wanted or version_of(await self._tried(asked.change, pair, target))
         superseded = pair.counts.new > 0 and wanted.template != pair.template
+        if baseline is None:
+            _baseline_of(pair, target, wanted.template)  # refused here where it does not fit
         if baseline is None and pair.counts == budget.end and not superseded:
             raise Refused(
                 f"is at {pair.counts} already, which is where it would end",
@@ -370,7 +373,7 @@ class _Writing:
         """Write on the old Deployment whose it is, and what both were before; the first time only."""
         if self.pair.baseline is not None:
             return
-        saved = _baseline_of(self.pair, self.target, self.asked)
+        saved = _baseline_of(self.pair, self.target, self.asked.state.wanted.template)
         annotations = {
             OWNER: self.asked.state.owner,
             BASELINE: saved,
@@ -523,19 +526,20 @@ def _made(
     }
 
 
-def _baseline_of(pair: Pair, target: PairTarget, asked: WriteInput) -> str:
-    changes = pair.new is not None and pair.template != asked.state.wanted.template
+def _baseline_of(pair: Pair, target: PairTarget, wanted: str) -> str:
+    """Return the baseline as the old Deployment keeps it; ``wanted`` is the new one's template, by fingerprint.
+
+    Raises:
+        Refused: when it does not fit there.
+    """
+    changes = pair.new is not None and pair.template != wanted
     notes = {name: annotations_of(pair.new.deployment).get(name) for name in (CAUSE, CHANGE)} if pair.new else {}
     template = json.dumps(pair.new.deployment["spec"]["template"]) if pair.new and changes else ""
-    saved = Baseline(
+    baseline = Baseline(
         old=pair.counts.old, new=pair.counts.new, name=target.new, made=pair.new is None, template=template, notes=notes
-    ).model_dump_json()
-    if len(saved) > MAX_BASELINE_BYTES:
-        raise Refused(
-            f"is {len(saved)} bytes large, too large to keep beside it for the way back",
-            field="the new Deployment's pod template",
-            fix=f"bring it under {MAX_BASELINE_BYTES} bytes",
-        )
+    )
+    saved = packed(baseline.model_dump_json())
+    refuse_overfull(pair.old.deployment, saved)
     return saved
 
 

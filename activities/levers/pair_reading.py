@@ -9,7 +9,7 @@ from pydantic import Field
 from activities.cluster import FIELD_MANAGER, Object
 from activities.ended import Gone
 from activities.levers.deployment_reading import Objects, ended_of, read_set
-from activities.levers.ownership import BASELINE, OWNER, annotations_of, latest_of, replicas_of, writers_of
+from activities.levers.ownership import BASELINE, OWNER, annotations_of, latest_of, replicas_of, unpacked, writers_of
 from activities.levers.pods import freed_by, is_active, read_replica, told_to_stop_at
 from activities.levers.template import fingerprint
 from segue.ended import judged
@@ -40,7 +40,7 @@ class Pair(NamedTuple):
     def baseline(self) -> "Baseline | None":
         """What was there before; none while no rollout holds it."""
         saved = annotations_of(self.old.deployment).get(BASELINE)
-        return Baseline.model_validate_json(saved) if saved else None
+        return Baseline.model_validate_json(unpacked(saved)) if saved else None
 
     @property
     def replicas(self) -> int:

@@ -10,6 +10,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 from activities.cluster import Cluster, Object
@@ -282,7 +283,9 @@ class PartitionLever(ABC):
         """Return the target as the first write would make it, tried by the API server; it stores nothing."""
         found, target = numbered.found, asked.target
         changed = self.changed(start_of(numbered, asked.change, start), found, asked.change)
-        patch = {"spec": {**self.holding(HOLD, asked.rules, replicas_of(found)), **changed}}
+        patch: Object = {"spec": {**self.holding(HOLD, asked.rules, replicas_of(found)), **changed}}
+        if not numbered.engaged:
+            patch["metadata"] = {"annotations": self._claim(numbered, asked.rules, asked.owner)}
         tried = await self._cluster.patch(self.plural, target.namespace, target.name, patch, dry_run=True)
         await make_copies(self._cluster, asked.change, found, dry_run=True)
         await self.keep(numbered, {}, dry_run=True)
@@ -351,13 +354,19 @@ class PartitionLever(ABC):
             saved = saved_baseline(found)["template"] if state.claimed else numbered.template
             spec |= self.changed(start_of(numbered, asked.change, saved), found, asked.change)
             annotations |= noted(asked.note) if asked.note else {}
-        budget = budget_as_written(asked.rules)
         if not state.claimed:
-            saved = {"template": numbered.template, "own": self._own(found), "budget": budget}
-            annotations[BASELINE] = baseline_of(found, {**saved, **ready_before(state)})
+            annotations |= self._claim(numbered, asked.rules, state.owner, ready_before(state))
         else:
-            annotations |= rebudgeted(found, budget)
+            annotations |= rebudgeted(found, budget_as_written(asked.rules))
         return {"metadata": {"annotations": annotations}, "spec": spec}
+
+    def _claim(
+        self, numbered: Numbered, rules: Rules, owner: str, ready: Mapping[str, int] = MappingProxyType({})
+    ) -> dict[str, str | None]:
+        """Return the annotations of the first write: the owner, and the baseline with how many replicas were ready."""
+        own, budget = self._own(numbered.found), budget_as_written(rules)
+        saved = {"template": numbered.template, "own": own, "budget": budget, **ready}
+        return {OWNER: owner, BASELINE: baseline_of(numbered.found, saved)}
 
     def _own(self, found: Object) -> Object:
         """Return the target's own settings, also where a former rollout that went back has not restored them."""

@@ -14,7 +14,17 @@ from typing import Any, NamedTuple
 from activities.cluster import FIELD_MANAGER, Cluster, Object
 from activities.ended import Gone, read_ended
 from activities.levers.judging import judged_resource
-from activities.levers.ownership import BASELINE, GONE, OWNER, annotations_of, latest_of, writers_of
+from activities.levers.ownership import (
+    BASELINE,
+    GONE,
+    OWNER,
+    annotations_of,
+    latest_of,
+    packed,
+    refuse_overfull,
+    unpacked,
+    writers_of,
+)
 from activities.levers.pods import is_active, made_at, read_replica
 from activities.levers.template import apply_change, differences, digest, stopping_of
 from activities.watching import NamespaceWatch, controller_name
@@ -116,6 +126,8 @@ class SupervisedLever:
         start = saved["version"] if saved else self._version_field(seen.found)
         wanted = self._changed(start, asked.change)
         patch = self._patch(seen.found, wanted)
+        if not saved:
+            patch["metadata"] = {"annotations": self._claim(seen, self._baseline(seen), asked.owner)}
         tried = await self._cluster.patch(
             self._kind.resource, asked.target.namespace, asked.target.name, patch, dry_run=True
         )
@@ -147,14 +159,10 @@ class SupervisedLever:
                 raise ValueError("the change is needed while the version is not written")
             start = saved or self._baseline(seen)
             wanted = self._changed(start["version"], asked.change)
-            kept = {
-                **start,
-                "superseded": self._superseded(seen, start),
-                "wrote": asked.state.wanted.template,
-                "undo": difference(wanted, start["version"]),
-            }
+            undo = difference(wanted, start["version"])
+            kept = {**start, "wrote": asked.state.wanted.template, "undo": undo}
             patch = self._patch(found, wanted)
-            patch["metadata"] = {"annotations": {OWNER: asked.state.owner, BASELINE: json.dumps(kept)}}
+            patch["metadata"] = {"annotations": self._claim(seen, kept, asked.state.owner)}
             return patch
 
         return await self._write(asked, make)
@@ -181,7 +189,7 @@ class SupervisedLever:
             current = self._version_field(seen.found)
             patch = self._patch(seen.found, saved["version"] if whole else merged(current, saved["undo"]))
             kept = {**saved, "superseded": self._superseded(seen, saved), "wrote": baseline}
-            patch["metadata"] = {"annotations": {BASELINE: json.dumps(kept)}}
+            patch["metadata"] = {"annotations": {BASELINE: packed(json.dumps(kept))}}
             return patch
 
         return await self._write(asked, make)
@@ -334,6 +342,12 @@ class SupervisedLever:
             [pod for pod in seen.ended if self._is_new(pod, saved, undone=undone) is not back],
             [each for each in seen.gone if self._is_new(each.pod, saved, undone=undone) is not back],
         )
+
+    def _claim(self, seen: Supervised, start: Object, owner: str) -> Object:
+        """Return the annotations of a write forward: whose the resource is, and its baseline."""
+        saved = packed(json.dumps({**start, "superseded": self._superseded(seen, start)}))
+        refuse_overfull(seen.found, saved)
+        return {OWNER: owner, BASELINE: saved}
 
     def _superseded(self, seen: Supervised, saved: Object) -> list[str]:
         """Return the revisions that are there and are not the baseline's, with those that were before."""
@@ -495,7 +509,7 @@ def _side(replicas: list[Replica], min_ready_s: float, restarts: int, now: float
 
 def _saved(found: Object) -> Object | None:
     saved = annotations_of(found).get(BASELINE)
-    return json.loads(saved) if saved else None
+    return json.loads(unpacked(saved)) if saved else None
 
 
 def _condition(found: Object, name: str) -> Object:

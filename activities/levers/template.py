@@ -38,10 +38,11 @@ def digest(value: Object) -> str:
 
 def version_of(template: Object) -> Version:
     """Return the version that a template is."""
-    spec = template["spec"]
-    images = {c["name"]: c.get("image", "") for c in spec.get("containers", [])}
-    sidecars = {c["name"]: c.get("image", "") for c in sidecars_of(spec)}
-    return Version(template=fingerprint(template), images=images, sidecars=sidecars)
+    images, more = (
+        {c["name"]: c.get("image", "") for c in template["spec"].get(kind, [])}
+        for kind in ("containers", "initContainers")
+    )
+    return Version(template=fingerprint(template), images=images, more_images=more)
 
 
 def sidecars_of(spec: Object) -> list[Object]:

@@ -66,7 +66,9 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=PLAN_AND_START)(schema)
 
 
-def plan(file: File, replicas: _Replicas = None, output: AsTable = TableOrJson.TABLE) -> None:
+def plan(
+    file: File, replicas: _Replicas = None, output: AsTable = TableOrJson.TABLE, cluster: Cluster = "default"
+) -> None:
     """Show every stage of a rollout before anything is touched.
 
     It is the plan of `segue start`: the API server tries the change without doing it, for which you need the right to
@@ -77,7 +79,7 @@ def plan(file: File, replicas: _Replicas = None, output: AsTable = TableOrJson.T
     rollout = read_spec(file)
     spec = rollout.spec
     if replicas is None:
-        made = _planned(rollout)
+        made = _planned(rollout, cluster)
     else:
         made = make_plan(
             spec.strategy,
@@ -245,12 +247,14 @@ def _checked(replicas: int) -> int:
     return replicas
 
 
-def _planned(rollout: Rollout) -> Plan:
+def _planned(rollout: Rollout, cluster: str) -> Plan:
     """Plan for the target as it is in the cluster: what a start of the same file would return."""
     from activities.looking import try_out  # noqa: PLC0415 - only this command needs a cluster
 
+    check_cluster(cluster)
+    owner = f"{contract.workflow_id(cluster, rollout.spec.target)}@plan"  # a start may take over what its run left
     try:
-        prepared = asked(try_out(rollout, "segue plan"))
+        prepared = asked(try_out(rollout, owner))
     except NotAllowed as error:
         error.args = (f"{error}; or plan with --replicas N, which needs no cluster",)
         raise

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from activities.levers.leaderworkerset import LeaderWorkerSetLever
+from activities.levers.template import version_of
 from segue.client import details, summary
 from segue.history import described
 from segue.observation import Version
@@ -30,6 +32,23 @@ EACH: dict[str, tuple[dict[str, Any], str]] = {
         f"{', '.join(f'annotations a{n:02}' for n in range(12))}, and 8 more",
     ),
 }
+
+
+def pod(server: str = "chat:1", sidecar: str = "proxy:1") -> dict[str, Any]:
+    native = {"name": "proxy", "image": sidecar, "restartPolicy": "Always"}
+    return {"spec": {"initContainers": [native], "containers": [{"name": "server", "image": server}]}}
+
+
+def test_a_version_names_every_image() -> None:
+    """A change of a native sidecar's image, or of a worker's, is seen in the report and in the history."""
+    assert str(version_of(pod())) == "proxy=proxy:1, server=chat:1"
+    assert str(version_of(pod(sidecar="proxy:2"))) == "proxy=proxy:2, server=chat:1"
+    assert version_of(pod()).images == {"server": "chat:1"}, "what serves has one tag"
+    groups = LeaderWorkerSetLever.__new__(LeaderWorkerSetLever)
+    same = {"spec": {"leaderTemplate": pod(), "workerTemplate": pod()}}
+    assert str(groups.version(same)) == "proxy=proxy:1, server=chat:1"
+    other = {"spec": {"leaderTemplate": pod(), "workerTemplate": pod("chat:2")}}
+    assert str(groups.version(other)) == "proxy=proxy:1, server=chat:1, workers' server=chat:2"
 
 
 def rollout(change: dict[str, Any]) -> Rollout:

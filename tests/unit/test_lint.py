@@ -11,9 +11,11 @@ from activities.levers.judging import judged_deployment, judged_groups, judged_r
 from activities.levers.leaderworkerset import NAME as LWS_NAME
 from activities.levers.template import apply_change
 from activities.linting import Around, facts_of
+from segue.errors import Refused
 from segue.lint import RULES, lint
 from segue.lint.facts import NEEDS
 from segue.lint.findings import Finding, How, Linted, Mend
+from segue.lint.start import refuse_errors
 from segue.lint.target import Judged
 from segue.merging import merged, merged_by_name
 from segue.spec import Change, Rollout, read_rollout
@@ -567,6 +569,20 @@ def test_a_volume_that_is_shared_or_not_known_is_fine() -> None:
         world(pod=pod, claims=[claim("ReadWriteOnce")], rollout=none),
     )
     assert [each.found("volume-cannot-be-shared") for each in worlds] == [[], [], []]
+
+
+def test_a_refusal_says_how_to_start_all_the_same() -> None:
+    """All errors at once, the one command that accepts them, and what each then means."""
+    bad = world(pod=server(image="example/chat:latest", readinessProbe=None))
+    with pytest.raises(Refused) as refused:
+        refuse_errors(bad.lint())
+    first, second, command, *means, last = str(refused.value).splitlines()
+    assert first.startswith("lint: ") and second.startswith("lint: ")
+    both = "--accept image-not-immutable --accept no-readiness-probe"
+    assert command == f"To start without mending: segue start FILE {both}"
+    assert [line.partition(":")[0].strip() for line in means] == ["image-not-immutable", "no-readiness-probe"]
+    assert last.startswith("The rollout then starts")
+    refuse_errors(bad.lint("image-not-immutable", "no-readiness-probe"))
 
 
 def test_making_room_and_keeping_replicas_are_weighed() -> None:
