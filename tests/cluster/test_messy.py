@@ -114,3 +114,17 @@ async def test_what_passes_or_is_not_the_versions_is_waited_for(played: Lab) -> 
         case.watcher.assert_within(1, 2)
 
     await asyncio.gather(cache(), gated(), lost(), volume())
+
+
+async def test_what_pod_security_refuses_is_told_at_once(served: Lab) -> None:
+    """The dry run's warning stands in the plan; the refusal ends the rollout long before its deadline."""
+    await served.deploy("chat", 2)
+    modes = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+    served.core.patch_namespace(served.namespace, {"metadata": {"labels": modes}})
+    async with served.rolled("chat", readiness={"minReady": "0s", "deadline": "10m"}) as case:
+        plan = await case.run.plan()
+        assert any("would violate PodSecurity" in warning for warning in plan.warnings), plan.warnings
+        report = await case.ends("RolledBack", 60.0)
+    assert report.status.reason.startswith("Configuration: no pod can be made: ")
+    assert "violates PodSecurity" in report.status.reason
+    case.watcher.assert_within(2, 2)
