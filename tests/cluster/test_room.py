@@ -11,6 +11,9 @@ from kubernetes import client
 from segue_local import parts
 from subjects import SUBJECTS, Subject
 from temporalio.client import WorkflowFailureError
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from segue.contract import Beat
 
 GPU = "nvidia.com/gpu"
 
@@ -165,10 +168,19 @@ async def test_what_stops_slowly_sets_its_place_free_late(served: Lab, nodes: An
         "target": {**target, "annotations": {"segue.dev/stop-after": "8s"}},
     }
     async with served.case("slow", 1, kind=kind, **given) as case:
-        status = await case.run.until("it waits for the place", lambda s: "to stop and set free" in s.waiting_for)
-        assert "Insufficient nvidia.com/gpu" in status.waiting_for
+        await until(
+            "it says what it waits for", lambda: _says(case, "to stop and set free", "Insufficient nvidia.com/gpu")
+        )
         await case.ends("Completed")
     case.watcher.assert_within(0, 1)
+
+
+async def _says(case: Case, *words: str) -> bool:
+    """Whether the watch's latest heartbeat has these words."""
+    description = await case.run.handle.describe()
+    payloads = [p.heartbeat_details.payloads for p in description.raw_description.pending_activities]
+    beats = [beat for each in payloads if each for beat in await pydantic_data_converter.decode(each, [Beat])]
+    return any(all(word in beat.why for word in words) for beat in beats)
 
 
 @pytest.fixture

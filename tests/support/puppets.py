@@ -71,12 +71,11 @@ class _Player:
                 self._once(pod, "ready", age_s > 0.3, _ready(pod))
             case "evict":
                 self._once(pod, "ready", age_s > 0.3, _ready(pod))
-                self._once(
-                    pod, "evicted", age_s > after_s, {"phase": "Failed", "reason": "Evicted", "message": EVICTED}
-                )
+                if age_s > after_s:
+                    self._write(pod, {"phase": "Failed", "reason": "Evicted", "message": EVICTED})
             case "reject":
-                rejected = {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": REJECTED}
-                self._once(pod, "rejected", age_s > 0.2, rejected)
+                if age_s > 0.2:
+                    self._write(pod, {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": REJECTED})
             case "config":
                 self._once(pod, "waits", True, _waiting(pod, "CreateContainerConfigError", CACHE))
                 self._once(pod, "ready", age_s > after_s, _ready(pod))
@@ -86,15 +85,19 @@ class _Player:
 
     def _once(self, pod: Any, stage: str, is_due: bool, status: Object) -> bool:
         key = (pod.metadata.uid, stage)
-        if not is_due or key in self._done:
+        if not is_due or key in self._done or not self._write(pod, status):
             return False
         self._done.add(key)
+        return True
+
+    def _write(self, pod: Any, status: Object) -> bool:
         body = {"metadata": {"uid": pod.metadata.uid}, "status": status}
         try:
             self._core.patch_namespaced_pod_status(pod.metadata.name, self._namespace, body)
         except client.ApiException as error:
             if error.status not in {404, 409}:  # it is gone, or another one has its name
                 raise
+            return False
         return True
 
     def _event(self, pod: Any, reason: str, message: str) -> None:
