@@ -66,7 +66,7 @@ async def linted(
     # By another strategy the same version goes on: it is there, and a patch could not be tried on it again.
     change = asked.change if asked.wanted is None else None
     facts = await facts_in(cluster, lever, asked.target, _rollout_of(asked), change)
-    _refuse_ports(asked.rules, facts)
+    refuse_ports(asked.rules, facts)
     found = lint(facts, asked.accept)
     if refuses and not asked.change.goes_back and prepared.wanted.template != prepared.baseline.template:
         refuse_errors(found)
@@ -77,7 +77,7 @@ async def linted(
     return counted.model_copy(update={"demand": facts.pods[0].demand.model_copy(update={"preempts": preempts})})
 
 
-def _refuse_ports(rules: Rules, facts: Facts) -> None:
+def refuse_ports(rules: Rules, facts: Facts) -> None:
     """Refuse checks of a named port that no container of the wanted version has.
 
     Raises:

@@ -12,6 +12,8 @@ DRAINING = "Draining"
 """The reason of a Ready condition that says False because we take the pod out of its Services."""
 DELETION_COST, FIRST = "controller.kubernetes.io/pod-deletion-cost", "-2147483648"
 """Of two pods that are alike a ReplicaSet's controller removes the one with this."""
+_NODE_REASONS = {"NodeNotReady", "NodeLost", "NodeStatusUnknown"}
+"""What other controllers of nodes give for a reason."""
 _SCHEDULING_S = 2.0
 """A pod that got its node later than this after it was made had to wait for a place."""
 
@@ -107,6 +109,8 @@ def _is_lost(conditions: Mapping[str, Object]) -> bool:
     """
     ready, containers = conditions.get("Ready", {}), conditions.get("ContainersReady", {})
     explained = ready.get("reason") or ready.get("message")
+    if ready.get("status") == "Unknown" or ready.get("reason") in _NODE_REASONS:
+        return True
     return ready.get("status") == "False" and not explained and containers.get("status") == "True"
 
 

@@ -131,11 +131,12 @@ BROKEN = [
     {"type": "Ready", "status": "False", "reason": "ContainersNotReady"},
     {"type": "ContainersReady", "status": "False"},
 ]
+UNKNOWN = [{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}]
 WAITS_FOR_A_GATE = [{**LOST[0], "reason": "ReadinessGatesNotReady", "message": "..."}, LOST[1]]
 
 
 @pytest.mark.parametrize(
-    ("conditions", "lost"), [(LOST, True), (BROKEN, False), (WAITS_FOR_A_GATE, False), ([], False)]
+    ("conditions", "lost"), [(LOST, True), (UNKNOWN, True), (BROKEN, False), (WAITS_FOR_A_GATE, False), ([], False)]
 )
 def test_a_lost_node_is_told_from_a_broken_replica(conditions: list[dict[str, str]], lost: bool) -> None:
     """Its controller turns Ready False and says nothing more; a kubelet gives a reason."""

@@ -10,7 +10,7 @@ import pytest
 from activities.levers.judging import judged_deployment, judged_groups, judged_resource, judged_set
 from activities.levers.leaderworkerset import NAME as LWS_NAME
 from activities.levers.template import apply_change
-from activities.linting import Around, facts_of
+from activities.linting import Around, facts_of, refuse_ports
 from segue.errors import Refused
 from segue.lint import RULES, lint
 from segue.lint.facts import NEEDS
@@ -557,6 +557,29 @@ def test_only_a_higher_priority_preempts(old: str | None, new: str | None, known
         "preempts-old-replicas"
     )
     assert [f.severity for f in found] == ([severity] if severity else [])
+
+
+@pytest.mark.parametrize(
+    ("port", "refused"), [("http", False), ("sidecar", False), (9999, False), ("setup", True), ("nowhere", True)]
+)
+@pytest.mark.parametrize("asks", ["serving", "loadFailures"])
+def test_a_checks_port_must_be_there(asks: str, port: int | str, refused: bool) -> None:
+    """A name is one of a container that serves, or of a native sidecar; a number is taken as it is."""
+    ports = [{"name": "sidecar", "containerPort": 8000}]
+    others = [
+        {"name": "proxy", "restartPolicy": "Always", "ports": ports},
+        {"name": "init", "ports": [{"name": "setup"}]},
+    ]
+    given = {"checks": [{"http": {"path": "/health"}}]} if asks == "serving" else {"protocol": "openInference"}
+    facts = world(
+        pod={**server(), "initContainers": others}, rollout=rollout(**{asks: {**given, "port": port}})
+    ).facts()
+    if not refused:
+        return refuse_ports(facts.rules, facts)
+    with pytest.raises(Refused) as found:
+        refuse_ports(facts.rules, facts)
+    assert found.value.field == f"spec.{asks}.port" and "http, sidecar" in found.value.fix
+    return None
 
 
 def test_a_volume_that_is_shared_or_not_known_is_fine() -> None:
