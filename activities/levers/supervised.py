@@ -300,8 +300,13 @@ class SupervisedLever:
         return old, new, stay
 
     def _part(self, pod: Object) -> str:
-        """Return the name of what makes a pod and others like it, whatever their version."""
-        return controller_name(pod).removesuffix(f"-{self._revision(pod)}")
+        """Return what a pod and others like it have in common, whatever their version: the name of what makes them.
+
+        Of pods that no controller owns these are their labels.
+        """
+        labels: dict[str, str] = pod["metadata"].get("labels", {})
+        like = ",".join(f"{name}={value}" for name, value in sorted(labels.items()) if name != self._kind.revision)
+        return controller_name(pod).removesuffix(f"-{self._revision(pod)}") or like
 
     def _baseline(self, seen: Supervised) -> Object:
         """Return what is kept on the resource to return to, and to tell old from new."""
