@@ -21,6 +21,8 @@ LIMIT_S = 3.5
 """A watch that is asked to tell must not fall silent meanwhile."""
 _SKEW_S = 5.0
 """Events have whole seconds, and another machine's clock."""
+_PASSES = "the object has been modified"
+"""In the message of an operator that lost a race with another writer, and tries again."""
 _LINES = 10
 _ENDED = {Cause.CRASH_LOOP, Cause.RESTARTED, Cause.OUT_OF_MEMORY}
 _PROBED = {Cause.UNREADY, Cause.RESTARTED, Cause.DEADLINE}
@@ -69,7 +71,7 @@ async def warned(cluster: Cluster, target: SupervisedTarget, problem: Problem, s
     except (SegueError, TimeoutError) as error:
         log.info("no events of %s: %s", target, error)
         return problem
-    recent = [e for e in found if seconds_of(_happened(e)) >= since - _SKEW_S]
+    recent = [e for e in found if seconds_of(_happened(e)) >= since - _SKEW_S and _PASSES not in str(e.get("message"))]
     if not recent:
         return problem
     latest = max(recent, key=_happened)

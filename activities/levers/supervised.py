@@ -159,8 +159,12 @@ class SupervisedLever:
                 raise ValueError("the change is needed while the version is not written")
             start = saved or self._baseline(seen)
             wanted = self._changed(start["version"], asked.change)
-            undo = difference(wanted, start["version"])
-            kept = {**start, "wrote": asked.state.wanted.template, "undo": undo}
+            kept = {
+                **start,
+                "wrote": asked.state.wanted.template,
+                "undo": difference(wanted, start["version"]),
+                "generation": _next_generation(found),
+            }
             patch = self._patch(found, wanted)
             patch["metadata"] = {"annotations": self._claim(seen, kept, asked.state.owner)}
             return patch
@@ -188,7 +192,12 @@ class SupervisedLever:
             whole = asked.state.overrules or "undo" not in saved
             current = self._version_field(seen.found)
             patch = self._patch(seen.found, saved["version"] if whole else merged(current, saved["undo"]))
-            kept = {**saved, "superseded": self._superseded(seen, saved), "wrote": baseline}
+            kept = {
+                **saved,
+                "superseded": self._superseded(seen, saved),
+                "wrote": baseline,
+                "generation": _next_generation(seen.found),
+            }
             patch["metadata"] = {"annotations": {BASELINE: packed(json.dumps(kept))}}
             return patch
 
@@ -266,7 +275,7 @@ class SupervisedLever:
         # More than the resource asks for run where an autoscaler added some: all of them have to be proven.
         # Where none at least is asked for, some ran nevertheless: without one the wait for it has its deadline.
         some = bool(seen.pods) or (saved is not None and not saved.get("least", 1))
-        replicas = max(self._least(seen), len(new if written else old), int(some))
+        replicas = max(self._least(seen, len(stay)), len(new if written else old), int(some))
         min_ready_s = rules.readiness.min_ready.total_seconds()
         ready_times = [r.ready_since for r in coming if r.ready_since is not None]
         steady_at = max([*ready_times, *map(made_at, seen.pods)], default=0.0) + STEADY_S
@@ -317,8 +326,13 @@ class SupervisedLever:
         return old, new, stay
 
     def _part(self, pod: Object) -> str:
-        """Return the name of what makes a pod and others like it, whatever their version."""
-        return controller_name(pod).removesuffix(f"-{self._revision(pod)}")
+        """Return what a pod and others like it have in common, whatever their version: the name of what makes them.
+
+        Of pods that no controller owns these are their labels.
+        """
+        labels: dict[str, str] = pod["metadata"].get("labels", {})
+        like = ",".join(f"{name}={value}" for name, value in sorted(labels.items()) if name != self._kind.revision)
+        return controller_name(pod).removesuffix(f"-{self._revision(pod)}") or like
 
     def _baseline(self, seen: Supervised) -> Object:
         """Return what is kept on the resource to return to, and to tell old from new."""
@@ -389,20 +403,15 @@ class SupervisedLever:
         saved, actual = _saved(found), self._mark(found).template
         if saved is None or state.overrules or actual == template:
             return saved is not None and actual == template
-        ours = actual == state.mark.template or self._is_ours(found, saved)
+        ours = actual == state.mark.template or _is_ours(found, saved)
         return ours and bool(saved.get("wrote") == template)
-
-    def _is_ours(self, found: Object, saved: Object) -> bool:
-        """Whether nobody else wrote what differs from the baseline: our own write, whose answer was lost."""
-        _, writers = self._authors(found, saved["version"], self._version_field(found))
-        return {writer["manager"] for writer in writers} == {FIELD_MANAGER}
 
     def _foreign(self, found: Object, state: State) -> Foreign | None:
         template = self._mark(found).template
         if template in {state.mark.template, state.wanted.template, state.baseline.template} or not state.mark.template:
             return None
         saved, now = _saved(found), self._version_field(found)
-        if saved and self._is_ours(found, saved):
+        if saved and _is_ours(found, saved):
             return None
         ours, writers = self._authors(found, saved["version"] if saved else {}, now)
         what = ", ".join(differences({"spec": ours}, {"spec": now})) or self._kind.version
@@ -428,11 +437,11 @@ class SupervisedLever:
     def _replicas(self, seen: Supervised) -> int:
         return max(self._least(seen), len(seen.pods))
 
-    def _least(self, seen: Supervised) -> int:
-        """Return how many replicas the resource asks for, or had before the rollout."""
+    def _least(self, seen: Supervised, staying: int = 0) -> int:
+        """Return how many replicas the resource asks for, or had before the rollout, less those that stay."""
         said = _at(seen.found, self._kind.replicas) if self._kind.replicas else None
         saved = _saved(seen.found)
-        return int(said) if said is not None else int(saved["replicas"]) if saved else len(seen.pods)
+        return int(said) if said is not None else int(saved["replicas"]) - staying if saved else len(seen.pods)
 
     # --- the field that says the version -----------------------------------------------------------------
 
@@ -505,6 +514,15 @@ def _side(replicas: list[Replica], min_ready_s: float, restarts: int, now: float
     total, proven = len(replicas), sum(r.proven(min_ready_s, restarts, now) for r in replicas)
     ready = sum(r.ready_since is not None for r in replicas)
     return Side(total=total, ready=ready, proven=min(proven, max(total - 1, 0)) if short else proven)
+
+
+def _next_generation(found: Object) -> int:
+    return int(found["metadata"].get("generation", 0)) + 1
+
+
+def _is_ours(found: Object, saved: Object) -> bool:
+    """Whether nobody changed the resource since our latest write, whose answer may be lost: it names its generation."""
+    return bool(saved.get("generation") == found["metadata"].get("generation"))
 
 
 def _saved(found: Object) -> Object | None:

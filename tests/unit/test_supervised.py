@@ -116,6 +116,10 @@ def test_pods_of_a_part_that_the_change_does_not_touch_stay(changed: tuple[str, 
     assert decision.act is Act.VERIFY
     if left:  # they may be next: not before nothing has happened for a while
         assert read(seen, state, LATER)[1].act is Act.WAIT
+    for each in [*before, *came]:
+        del each["metadata"]["ownerReferences"]  # made by hand: told apart by their labels
+    bare, state = rolled(before, [*left, *came])
+    assert read(bare, state, LATER + STEADY_S)[1].act is Act.VERIFY
     late = [*before, *came]  # and where a part is under way, its old pods have to go
     found, _ = read(rolled(before, late)[0], state)
     assert found.old.total == len(changed)
@@ -180,6 +184,25 @@ def test_what_admission_made_of_our_write_is_what_we_wrote() -> None:
     seen.found["metadata"]["annotations"][BASELINE] = json.dumps({**kept, "wrote": state.baseline.template})
     found, decision = read(seen, state.but(goal=Goal.BACK))
     assert not found.held and decision.act is Act.FINISH
+
+
+def test_a_lost_answer_is_our_write_and_a_change_after_it_is_not() -> None:
+    """Also where somebody takes a part of our change back: what is left of it is all ours, and not what we wrote."""
+    seen, state = rolled([pod(HEAD, "a")], [pod(HEAD, "a")])
+    seen.found["spec"]["predictor"]["model"]["image"] = "mirror/b:2"
+    kept = json.loads(seen.found["metadata"]["annotations"][BASELINE])
+    seen.found["metadata"]["annotations"][BASELINE] = json.dumps({**kept, "generation": 5})
+    state = state.but(mark=LEVER._mark(isvc()))
+    assert LEVER._foreign(seen.found, state) is None and LEVER._stands(seen.found, "new", state)
+    seen.found["metadata"]["generation"] = 6
+    assert LEVER._foreign(seen.found, state) is not None and not LEVER._stands(seen.found, "new", state)
+
+
+def test_where_pods_are_counted_those_that_stay_are_not() -> None:
+    before = [pod(HEAD, "a"), pod(WORKER, "w")]
+    seen, state = rolled(before, [pod(HEAD, "b"), pod(WORKER, "w")])
+    counted = SupervisedLever(Cluster.__new__(Cluster), KSERVE.model_copy(update={"replicas": None}))
+    assert counted._read(seen, RULES, state, LATER).replicas == 1
 
 
 def test_a_container_keeps_the_name_that_its_resource_gives_it() -> None:
