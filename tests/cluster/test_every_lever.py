@@ -65,18 +65,12 @@ async def at_each_stage(kind: Kind, one: Callable[[Way, int], Awaitable[None]]) 
 @asynccontextmanager
 async def staged(served: Lab, kind: Kind, way: Way, name: str) -> AsyncIterator[tuple[Case, Readiness]]:
     """A rollout that stays at its first stage until more replicas are let."""
-    async with Readiness(served, name, f"{IMAGE}:1") as readiness:
+    with Readiness(served, name, f"{IMAGE}:1") as readiness:
         subject = kind(served, name)
         await subject.create(4, **NEVER_READY)
-        await until(f"{name} ready", lambda: is_up(served, name))
+        await until(f"{name} ready", lambda: readiness.ready == 4)
         async with served.rolled(name, kind=kind, strategy=way.strategy) as case:
             yield case, readiness
-
-
-def is_up(served: Lab, name: str) -> bool:
-    """Whether its four replicas are ready."""
-    conditions = [c for pod in served.pods(name) for c in pod.status.conditions or []]
-    return sum(c.type == "Ready" and c.status == "True" for c in conditions) == 4
 
 
 def before_stage(kind: Kind, way: Way, moves: int) -> int:

@@ -244,7 +244,6 @@ async def nothing_told(metered: Metered, kind: str, level: float | None) -> None
     )
 
 
-@pytest.mark.timeout(300)
 async def test_an_outage_of_metrics_passes_nothing(metered: Metered) -> None:
     """Killed, slow, NaN and empty, by each policy: no old replica goes, and what is waited for is told."""
     await asyncio.gather(

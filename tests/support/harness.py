@@ -61,6 +61,8 @@ async def until(what: str, check: Callable[[], Any], limit_s: float = 120.0, pol
         if found:
             return found
         await asyncio.sleep(poll_s)
+        # What takes long is looked at less often: many tests wait on few cores.
+        poll_s = max(poll_s, min(poll_s * 1.1, ASK_S))
     raise AssertionError(f"{what}: not within {limit_s:g} s; last seen: {found!r}")
 
 

@@ -1,19 +1,17 @@
 """Fake pods that become ready when a test lets them: a stage lasts as long as the test needs it to last."""
 
-import asyncio
-import json
-from types import TracebackType
+import functools
+import threading
 from typing import TYPE_CHECKING, Any
 
 from kubernetes import client
-from watcher import is_live
+from watcher import Stream, is_live, is_ready
 
 if TYPE_CHECKING:
     from harness import Lab
 
 NEVER_READY = {"mode": "never-ready"}
-"""How the target is made; what is let is moved to the mode ``ready``."""
-_LOOK_S = 0.1
+"""How the target is made: a pod that may become ready is moved to the mode ``ready``."""
 _ALL = 1000
 
 
@@ -21,49 +19,50 @@ class Readiness:
     """Lets pods of one target become ready: of version 1 all, of other versions as many as the test says."""
 
     def __init__(self, lab: "Lab", name: str, old_image: str) -> None:
-        self._lab, self._name, self._old = lab, name, old_image
+        self._lab, self._old = lab, old_image
         self._new = 0
+        self._moved: set[str] = set()
+        """The uids of the pods that were moved to the mode ``ready``."""
+        self._lock = threading.Lock()
+        read = functools.partial(lab.core.list_namespaced_pod, lab.namespace)
+        self._pods = Stream(read, f"app={name}", lambda _: self._move())
+
+    def __enter__(self) -> "Readiness":
+        self._pods.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._pods.stop()
+        assert self._pods.error is None, self._pods.error
+
+    @property
+    def ready(self) -> int:
+        """How many pods are ready."""
+        return sum(map(is_ready, list(self._pods.objects.values())))
 
     def let(self, new: int = _ALL) -> None:
         """Let so many replicas of other versions be ready, without an argument all of them."""
         self._new = new
+        self._move()
 
-    async def __aenter__(self) -> "Readiness":
-        self._task = asyncio.create_task(self._keep())
-        return self
+    def _move(self) -> None:
+        with self._lock:
+            pods = [pod for pod in list(self._pods.objects.values()) if is_live(pod)]
+            old = [pod for pod in pods if pod["spec"]["containers"][0]["image"] == self._old]
+            # Of numbered replicas the highest go first.
+            new = sorted((p for p in pods if p not in old), key=lambda p: str(p["metadata"]["name"]), reverse=True)
+            waiting = [pod for pod in new if not self._was_moved(pod)]
+            places = max(0, self._new - (len(new) - len(waiting)))
+            for pod in [*(p for p in old if not self._was_moved(p)), *waiting[:places]]:
+                self._make_ready(pod["metadata"])
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        if error is None and not self._task.cancelled():
-            self._task.result()
+    def _was_moved(self, pod: Any) -> bool:
+        return pod["metadata"]["uid"] in self._moved
 
-    async def _keep(self) -> None:
-        while True:
-            await asyncio.to_thread(self._mend)
-            await asyncio.sleep(_LOOK_S)
-
-    def _mend(self) -> None:
-        read = self._lab.core.list_namespaced_pod
-        found = read(self._lab.namespace, label_selector=f"app={self._name}", _preload_content=False)
-        pods = [pod for pod in json.loads(found.data)["items"] if is_live(pod)]
-        old = [pod for pod in pods if pod["spec"]["containers"][0]["image"] == self._old]
-        # Of numbered replicas the highest go first.
-        new = sorted((p for p in pods if p not in old), key=lambda p: str(p["metadata"]["name"]), reverse=True)
-        may_be_ready = self._new - sum(map(_is_let, new))
-        for pod in [*filter(_waits, old), *list(filter(_waits, new))[: max(0, may_be_ready)]]:
-            try:
-                self._lab.relabel(pod["metadata"]["name"], "ready")
-            except client.ApiException as error:
-                if error.status != 404:  # it has gone meanwhile
-                    raise
-
-
-def _is_let(pod: Any) -> bool:
-    return bool(pod["metadata"]["labels"]["segue.dev/fake"] == "ready")
-
-
-def _waits(pod: Any) -> bool:
-    return not _is_let(pod)
+    def _make_ready(self, metadata: Any) -> None:
+        self._moved.add(metadata["uid"])
+        try:
+            self._lab.relabel(metadata["name"], "ready")
+        except client.ApiException as error:
+            if error.status != 404:  # it has gone meanwhile
+                raise
