@@ -246,7 +246,7 @@ class Activities:
         if problem:
             return Written(done=False, why=problem)
         written = await self._levers.of(asked.target).scale(asked, time.time())
-        if written.writes and asked.ready_at:
+        if written.writes and asked.ready_at and asked.decision.act is Act.SCALE:
             _ready_to_write.record(max(0.0, (written.moved_at or time.time()) - asked.ready_at))
         held = await self._hold_autoscaler(asked) if written.done else 0
         return _counted(written, action, held)

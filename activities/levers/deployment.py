@@ -235,7 +235,12 @@ class DeploymentLever:
         """
         if asked.decision.act is Act.PAUSE_CONTROLLER:
             return await self._paused(asked, Written(done=True, mark=asked.state.mark))
-        return await self._paused(asked, await self._moved(asked, now))
+        try:
+            moved = await self._moved(asked, now)
+        except Refused:
+            await self._paused(asked, Written(done=False))
+            raise
+        return await self._paused(asked, moved)
 
     async def _moved(self, asked: WriteInput, now: float) -> Written:
         """Write the decided counts, and let the controller move.
