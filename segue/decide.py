@@ -382,8 +382,8 @@ def _serving(seen: Observation) -> int:
 
 def _floor(rules: Rules, state: State, seen: Observation) -> int:
     """Return how many must be ready: of the replicas at the latest move, as those that a resize adds still load."""
-    replicas = min(seen.replicas, state.sized or seen.replicas)
-    return resolve_budget(rules.strategy, replicas).floor
+    replicas = seen.replicas if state.sized is None else min(seen.replicas, state.sized)
+    return resolve_budget(rules.strategy, replicas).floor if replicas else 0
 
 
 def _with_old_back(rules: Rules, state: State, seen: Observation) -> Counts | None:

@@ -209,8 +209,8 @@ class State(Frozen):
     writes: int = 0
     regained: int = 0
     """So many old replicas were asked for again when readiness was lost: they stay until enough are ready."""
-    sized: int = 0
-    """The target's replicas at the latest move; 0 before the first."""
+    sized: int | None = None
+    """The target's replicas at the latest move, or fewer since; None before the first."""
     before: Before | None = None
     """None where that is not known: then all replicas are asked for."""
     wrote: tuple[Wrote, ...] = ()
@@ -364,12 +364,12 @@ class State(Frozen):
     def after_resize(self, replicas: int, now: float, mark: Mark | None = None) -> Self:
         """Record that the target has another number of replicas; a newer wish stays."""
         left = None if self.resize == replicas else self.resize
-        mark = mark or self.mark
+        mark, sized = mark or self.mark, None if self.sized is None else min(self.sized, replicas)
         if not self.claimed:
             mark = mark.model_copy(update={"hold": ""})  # until then its owner may change how it rolls
-        return self.but(mark=mark, resize=left, progress_at=now, verified=False, writes=self.writes + 1).noted(
-            now, "resized", f"{replicas} replicas"
-        )
+        return self.but(
+            mark=mark, resize=left, sized=sized, progress_at=now, verified=False, writes=self.writes + 1
+        ).noted(now, "resized", f"{replicas} replicas")
 
     def after_verify(
         self, waypoint: tuple[int, Waypoint] | None, now: float, what: str = "every replica is new"
@@ -446,7 +446,9 @@ class State(Frozen):
 
     def after_sleep(self, asleep: bool, why: str, now: float) -> Self:
         """Record that the target was scaled to 0, or has replicas again."""
-        return self.but(asleep=asleep, progress_at=now).noted(now, "waits" if asleep else "goes on", why)
+        return self.but(asleep=asleep, sized=0 if asleep else self.sized, progress_at=now).noted(
+            now, "waits" if asleep else "goes on", why
+        )
 
     def after_crowded(self, why: str, now: float) -> Self:
         """Record that there is no room for a new replica, or room again (``why`` empty)."""

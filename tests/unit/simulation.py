@@ -860,7 +860,8 @@ class Driver:
         if seen.home is None and total == seen.replicas == old + 1:
             return  # no fields of a Deployment lead there
         budget = resolve_budget(rules.strategy, seen.replicas)
-        floor = resolve_budget(rules.strategy, min(seen.replicas, state.sized or seen.replicas)).floor
+        sized = seen.replicas if state.sized is None else min(seen.replicas, state.sized)
+        floor = resolve_budget(rules.strategy, sized).floor
         if old + seen.new.ready < floor and total < budget.ceiling and old < seen.replicas:
             raise Wrong(f"waits with {seen.old.ready + seen.new.ready} ready, under {floor}; {self.target}")
 

@@ -197,7 +197,7 @@ def told(before: State, after: State) -> list[tuple[str, str]]:
 
 def assert_changed(before: State, after: State, fields: dict[str, Any], lines: list[tuple[str, str]]) -> None:
     """Of the whole state, these fields and no others changed."""
-    assert after.but(log=(), wrote=(), sized=0) == before.but(log=(), **fields)
+    assert after.but(log=(), wrote=(), sized=None) == before.but(log=(), **fields)
     assert told(before, after) == lines
     assert all(entry.at == NOW for entry in after.log[len(before.log) :])
 
