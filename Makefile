@@ -6,7 +6,7 @@ export UV_PROJECT_ENVIRONMENT := $(VENV)
 # Where it is set, each command line and worker would compile everything anew: seconds of each start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test servers lint unit format bench histories clean
+.PHONY: help setup demo test servers lint unit format bench mutants histories clean
 
 help: ## what each command does
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -46,6 +46,9 @@ bench: setup ## how fast, against the plain Deployment controller on the same se
 	$(BIN)/python bench/run.py
 	$(BIN)/python bench/traffic.py
 	$(BIN)/python bench/judging.py
+
+mutants: setup ## change core and workflow in small ways, and list what no fast test notices (MUTANTS=40, minutes)
+	$(BIN)/python tests/mutants.py $(MUTANTS)
 
 histories: setup ## record tests/replay/histories anew; do it only for a deliberate change of the workflow
 	$(BIN)/python tests/replay/record.py

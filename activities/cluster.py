@@ -14,7 +14,7 @@ import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
-from segue.errors import Conflict, NotAllowed, NotFound, Refused, SegueError, Unreachable
+from segue.errors import Conflict, Expired, NotAllowed, NotFound, Refused, SegueError, Unreachable
 
 FIELD_MANAGER = "segue"
 REQUEST_TIMEOUT_S = 20.0
@@ -27,12 +27,6 @@ _STRATEGIC = "application/strategic-merge-patch+json"
 _MERGE = "application/merge-patch+json"
 
 Object = dict[str, Any]
-
-
-class Expired(SegueError):
-    """The watch's resource version is too old (HTTP 410): list again."""
-
-    retryable = True
 
 
 class Cluster:

@@ -56,11 +56,23 @@ GATHER_S = 0.3
 BELIEVED_AT = 6
 """The attempt at which a missing right is believed: an API server that just came up knows none for some seconds."""
 
+READY_TO_WRITE_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+
 _meter = metrics.get_meter("segue")
 _writes = _meter.create_counter("segue.writes", description="Writes to a target, by action")
-_ready_to_write = _meter.create_histogram(
-    "segue.ready_to_write", unit="s", description="From a new replica's latest proof of readiness to the next write"
-)
+
+
+def ready_to_write_of(meter: metrics.Meter) -> metrics.Histogram:
+    """Return the histogram of how long moves wait for their write. Time of people, holds and gates is not in it."""
+    return meter.create_histogram(
+        "segue.ready_to_write",
+        unit="s",
+        description="From when a move is possible (the latest proof of readiness, or a person's answer) to its write",
+        explicit_bucket_boundaries_advisory=READY_TO_WRITE_BUCKETS_S,
+    )
+
+
+_ready_to_write = ready_to_write_of(_meter)
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self
 
-from activities.cluster import Cluster, Expired, Object
-from segue.errors import SegueError
+from activities.cluster import Cluster, Object
+from segue.errors import Expired, SegueError
 
 LINGER_S = 60.0
 PULSE_S = 0.5

@@ -5,16 +5,18 @@ works without one: a rollout that has ended is read from its result, a list from
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict
 from pydantic.alias_generators import to_camel
-from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.api.enums.v1 import EventType, PendingActivityState
 from temporalio.api.failure.v1 import Failure
+from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.workflow.v1 import PendingActivityInfo
+from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryReverseRequest
 from temporalio.client import (
     Client,
     RPCTimeoutOrCancelledError,
@@ -47,7 +49,8 @@ from segue.budget import resolve_budget
 from segue.contract import Beat, Task
 from segue.errors import (
     AlreadyRolling,
-    Exit,
+    Cut,
+    Failing,
     NotAllowed,
     NotFound,
     Refused,
@@ -55,7 +58,7 @@ from segue.errors import (
     TimedOut,
     Unreachable,
 )
-from segue.messages import Message, RetargetTo
+from segue.messages import MESSAGES, Message, RetargetTo
 from segue.observation import Frozen
 from segue.plan import Plan
 from segue.report import Report
@@ -73,6 +76,8 @@ PREPARE_S = 30.0
 PATIENCE_S = 120.0
 """Following a rollout outlives Temporal being away for so long: a restart is no news to a pipeline."""
 POLL_S = 0.5
+LATEST_EVENTS = 50
+"""So many of the newest events tell whether the workflow's code fails."""
 
 TARGET = SearchAttributeKey.for_keyword(contract.TARGET_ATTRIBUTE)
 PHASE = SearchAttributeKey.for_keyword(contract.PHASE_ATTRIBUTE)
@@ -81,12 +86,6 @@ OUTCOME = SearchAttributeKey.for_keyword(contract.OUTCOME_ATTRIBUTE)
 Tell = Callable[[Report], None]
 Handle = WorkflowHandle[Any, Report]
 R = TypeVar("R")
-
-
-class Cut(SegueError):
-    """The workflow was terminated, cancelled or timed out in Temporal: it could not put anything back."""
-
-    exit_code = Exit.NEEDS_PERSON
 
 
 class Started(Frozen):
@@ -331,8 +330,11 @@ class Rollouts:
         """Send one of ``segue.messages.MESSAGES``; return what happens now, or nothing for a bare signal.
 
         Raises:
-            Refused: when it makes no sense now; says what does.
+            Refused: when it makes no sense now, or is not what its name says.
         """
+        if MESSAGES.get(name) is not type(message):
+            given, names = type(message).__name__, ", ".join(MESSAGES)
+            raise Refused("is not the message of that name", field=name, value=given, fix=f"send one of {names}")
         handle, what = self._handle(workflow_id), target_of(workflow_id)
         if answer:
             return str(await self._update(handle, what, name, message, str))
@@ -373,6 +375,7 @@ class Rollouts:
 
         Raises:
             Unreachable: when nothing answers at the start, or Temporal is away for ``PATIENCE_S``.
+            Failing: when the workflow's code fails at each try.
         """
         known: Report | None = None
         shown: Report | None = None
@@ -470,16 +473,45 @@ class Rollouts:
 
     async def _update(self, handle: Handle, what: str, name: str, message: Message | None, result: type[R]) -> R:
         """Send an update. To be taken in needs a worker and is quick; to be answered may need the cluster."""
-        with translated(what, self.task_queue):
-            async with asyncio.timeout(self._answer_s):
-                sent = await self._sent(handle, name, message, result)
+        async with self._answering(handle, what), asyncio.timeout(self._answer_s):
+            sent = await self._sent(handle, name, message, result)
         try:
-            with translated(what, self.task_queue):
-                async with asyncio.timeout(PREPARE_S):
-                    return await sent.result()
+            async with self._answering(handle, what), asyncio.timeout(PREPARE_S):
+                return await sent.result()
         except Unreachable as error:
             late = f"the rollout of {what} has taken in {name}, but does not answer yet"
             raise Unreachable(f"{late}; see `segue status {what}`") from error
+
+    @asynccontextmanager
+    async def _answering(self, handle: Handle, what: str) -> AsyncGenerator[None, None]:
+        """Translate errors of what needs a worker's answer, and tell a workflow that fails from a worker that is away.
+
+        Raises:
+            Failing: with what the workflow's code fails with.
+        """
+        try:
+            with translated(what, self.task_queue):
+                yield
+        except Unreachable as error:
+            failure = await self._task_failure(handle, what)
+            if failure:
+                raise Failing(failing_text(what, handle.id, failure)) from error
+            raise
+
+    async def _task_failure(self, handle: Handle, what: str) -> str:
+        """Return what the workflow's code fails with, where Temporal tries it again and again; else nothing."""
+        with translated(what, self.task_queue):
+            description = await handle.describe(rpc_timeout=timedelta(seconds=self._answer_s))
+            if description.raw_description.pending_workflow_task.attempt < 2:
+                return ""
+            execution = description.raw_description.workflow_execution_info.execution
+            found = await self.client.workflow_service.get_workflow_execution_history_reverse(
+                GetWorkflowExecutionHistoryReverseRequest(
+                    namespace=self.client.namespace, execution=execution, maximum_page_size=LATEST_EVENTS
+                ),
+                timeout=timedelta(seconds=self._answer_s),
+            )
+            return last_task_failure(found.history.events)
 
     async def _sent(
         self, handle: Handle, name: str, message: Message | None, result: type[R]
@@ -527,9 +559,8 @@ class Rollouts:
 
     async def _query(self, description: WorkflowExecutionDescription, name: str, result: type[R]) -> R:
         handle = self._handle(description.id, description.run_id)
-        with translated(target_of(description.id), self.task_queue):
-            async with asyncio.timeout(self._answer_s):
-                return cast("R", await handle.query(name, result_type=result))
+        async with self._answering(handle, target_of(description.id)), asyncio.timeout(self._answer_s):
+            return cast("R", await handle.query(name, result_type=result))
 
     async def _result(self, description: WorkflowExecutionDescription) -> Report:
         return await self._end(self._handle(description.id, description.run_id), target_of(description.id))
@@ -644,6 +675,32 @@ def _message(failure: Failure) -> str:
     """Return what went wrong; a long failure is wrapped by the server in one that says only that it is long."""
     wrapped = failure.HasField("server_failure_info") and failure.HasField("cause")
     return failure.cause.message if wrapped else failure.message
+
+
+def last_task_failure(newest_first: Iterable[HistoryEvent]) -> str:
+    """Return what the latest workflow task failed with; nothing where it was completed, or only took too long."""
+    for event in newest_first:
+        if event.event_type in _TASK_ENDS:
+            failure = event.workflow_task_failed_event_attributes.failure
+            return _message(failure) or "no reason given" if event.event_type == _TASK_FAILED else ""
+    return ""
+
+
+_TASK_FAILED = EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED
+_TASK_ENDS = {
+    _TASK_FAILED,
+    EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED,
+    EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT,
+}
+
+
+def failing_text(what: str, workflow_id: str, failure: str) -> str:
+    """Say that the workflow's code fails, and what a person can do."""
+    return (
+        f"the workflow of {what} fails each time a worker runs it ({failure}): it takes no message, and the target "
+        "stays as it is. Run workers of the release that started it, or of a newer one. Otherwise end it with "
+        f"`temporal workflow terminate --workflow-id {workflow_id}`, then go back with `segue release {what}`"
+    )
 
 
 def _with_status(report: Report, status: Status) -> Report:

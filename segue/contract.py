@@ -63,7 +63,6 @@ class Task(Frozen):
     tuning: Tuning = Tuning()
     state: State | None = None
     """After continue-as-new."""
-    plan: Plan | None = None
     plans: tuple[Plan, ...] = ()
     started_at: float = 0.0
 
@@ -152,7 +151,7 @@ class WriteInput(Frozen):
     routed: Routed | None = None
     """Where the traffic went when it was decided."""
     ready_at: float = 0.0
-    """When the readiness that allows this was proven: seconds since the epoch; 0 when it is not known."""
+    """Since when the move waits only for its write: seconds since the epoch; 0 when it is not known."""
 
 
 class Written(Frozen):

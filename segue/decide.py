@@ -744,6 +744,16 @@ def _deadline_at(rules: Rules, state: State, seen: Observation) -> float:
     return began + rules.readiness.deadline.total_seconds()
 
 
+def movable_since(rules: Rules, state: State, seen: Observation) -> float:
+    """Return since when a move waits only for us: seconds since the epoch; 0 while no replica is proven.
+
+    That is the latest proof of readiness, or later where a person, a hold or a gate let the rollout go on.
+    """
+    if not seen.progress_at:
+        return 0.0
+    return max(seen.progress_at + rules.readiness.min_ready.total_seconds(), state.progress_at)
+
+
 def _shortfall(seen: Observation) -> str:
     if seen.old.total > seen.asked.old:
         return f"{seen.old.total - seen.asked.old} old to go"

@@ -6,8 +6,14 @@ SegueError                  exit 1   something that should not happen
 │   ├── NotAllowed          exit 2   the cluster's access rules forbid it
 │   └── AlreadyRolling      exit 2   a rollout of this target is under way
 ├── Fenced                  exit 4   the target belongs to somebody else now; a person decides
+├── Cut                     exit 4   the workflow was ended in Temporal, and put nothing back
+├── Failing                 exit 4   the workflow's code fails at each try: it stands still, and takes no message
 ├── Conflict                exit 1   the object changed between reading and writing; read again (retry helps)
+├── Stale                   exit 1   what was decided does not fit what is there now; decide again (retry helps)
+├── Expired                 exit 1   the watch's version is too old; list again (retry helps)
 ├── Unreachable             exit 5   Temporal, the cluster or a worker does not answer (retry helps)
+├── Unanswered              exit 1   a gate was asked, and gives no answer that can be used (retry helps)
+├── Unanswerable            exit 1   a gate's question has a variable that the target gives no value for
 └── TimedOut                exit 6   waiting took longer than the caller allowed
 
 ``retryable`` says whether doing the same again can help.
@@ -67,10 +73,44 @@ class Fenced(SegueError):
     exit_code = Exit.NEEDS_PERSON
 
 
+class Cut(SegueError):
+    """The workflow was terminated, cancelled or timed out in Temporal: it could not put anything back."""
+
+    exit_code = Exit.NEEDS_PERSON
+
+
+class Failing(SegueError):
+    """The workflow's own code fails, at each try of Temporal's: until another release runs, nothing goes on."""
+
+    exit_code = Exit.NEEDS_PERSON
+
+
 class Conflict(SegueError):
     """The object changed between reading and writing (HTTP 409): read again, decide again."""
 
     retryable = True
+
+
+class Stale(SegueError):
+    """What was decided does not fit what is there now; nothing was written."""
+
+    retryable = True
+
+
+class Expired(SegueError):
+    """The watch's resource version is too old (HTTP 410): list again."""
+
+    retryable = True
+
+
+class Unanswered(SegueError):
+    """Who was asked gives no answer that can be used: an outage, a refusal, too much, or another shape."""
+
+    retryable = True
+
+
+class Unanswerable(SegueError):
+    """A question has a variable that the target gives no value for; says which and why."""
 
 
 class Unreachable(SegueError):

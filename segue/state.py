@@ -38,12 +38,11 @@ class Goal(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a rollout ends. *NeedsHuman* is said while it still tries: it never ends silently."""
+    """How a rollout ends. While it still tries it only has a phase, such as *NeedsHuman*."""
 
     COMPLETED = "Completed"
     ROLLED_BACK = "RolledBack"
     ABORTED = "Aborted"
-    NEEDS_HUMAN = "NeedsHuman"
 
 
 class Phase(StrEnum):

@@ -8,17 +8,23 @@ only does it, and records what was done in the one state. Messages touch the sam
 
 import asyncio
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy, SearchAttributeKey
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    FailureError,
+    TemporalError,
+    is_cancelled_exception,
+)
 
 with workflow.unsafe.imports_passed_through():
     from segue import contract, messages
     from segue.asbefore import as_before
     from segue.contract import Activity, PrepareInput, Task, VerifyInput, Watched, WatchInput, WriteInput, Written
-    from segue.decide import Act, Decision
+    from segue.decide import Act, Decision, movable_since
     from segue.errors import Refused
     from segue.gates import Result, combined
     from segue.gates.standing import foresee
@@ -28,7 +34,7 @@ with workflow.unsafe.imports_passed_through():
     from segue.observation import Cause, Frozen, Observation
     from segue.plan import Plan, make_plan
     from segue.report import Report
-    from segue.spec import Change, Spec
+    from segue.spec import Spec
     from segue.state import Goal, Outcome, Retarget, State, requested
     from segue.status import Status, make_status, to_markdown
     from segue.traffic import ALL, held_until
@@ -89,7 +95,7 @@ class RolloutWorkflow:
             await self._until_the_end()
         finally:
             self._show()
-        await workflow.wait_condition(workflow.all_handlers_finished)
+        await self._handlers_finished()
         return self.report()
 
     async def _until_the_end(self) -> None:
@@ -102,10 +108,35 @@ class RolloutWorkflow:
                     raise
                 self._abort_by_cancel()
             if self._state.outcome is None and self._history_is_long():
-                await workflow.wait_condition(workflow.all_handlers_finished)
+                await self._handlers_finished()
                 workflow.continue_as_new(self._continued())
 
+    async def _handlers_finished(self) -> None:
+        """Let every message have its answer; a cancel that comes meanwhile is an abort, as everywhere."""
+        while True:
+            try:
+                await workflow.wait_condition(workflow.all_handlers_finished)
+            except asyncio.CancelledError:
+                self._abort_by_cancel()
+            else:
+                return
+
     async def _step(self) -> None:
+        """Go one step. No error of it fails the workflow task: Temporal would try that for ever, and hear no message.
+
+        Before anything is changed the rollout is refused; afterwards it holds, and a person is needed.
+        """
+        try:
+            await self._go()
+        except Exception as error:
+            if is_cancelled_exception(error) or error is self._refusal or _is_temporals(error):
+                raise
+            if not self._state.baseline.template:
+                await self._refuse(error)
+            workflow.logger.exception("the rollout needs a person")
+            await self._block(str(_refusal_of(error).message))
+
+    async def _go(self) -> None:
         if workflow.cancellation_reason() is not None:
             self._abort_by_cancel()  # a cancel that came together with another event raises nothing
         self._state = self._state.passing(_now())
@@ -195,28 +226,30 @@ class RolloutWorkflow:
 
     async def _prepare(self) -> None:
         self._waits = "the target to be read"
-        try:
-            prepared = await self._do(
-                contract.PREPARE,
-                PrepareInput(
-                    target=self._spec.target,
-                    owner=self._state.owner,
-                    change=self._spec.change,
-                    rules=self._spec.rules,
-                    name=self._task.name,
-                    accept=self._spec.accept,
-                ),
-                "read the target, try the change without doing it",
-                limit=PREPARE_LIMIT,
-            )
-            if prepared.wanted.template == prepared.baseline.template:
-                raise _nothing_to_do(self._spec.change)
-        except (ActivityError, ApplicationError) as error:
-            self._refusal = _refusal_of(error)
-            await workflow.wait_condition(workflow.all_handlers_finished)
-            raise self._refusal from error
+        prepared = await self._do(
+            contract.PREPARE,
+            PrepareInput(
+                target=self._spec.target,
+                owner=self._state.owner,
+                change=self._spec.change,
+                rules=self._spec.rules,
+                name=self._task.name,
+                accept=self._spec.accept,
+            ),
+            "read the target, try the change without doing it",
+            limit=PREPARE_LIMIT,
+        )
+        if prepared.wanted.template == prepared.baseline.template:
+            raise _nothing_to_do()
+        plan = _planned(self._spec, prepared, found=prepared.claimed or bool(prepared.new))
         self._state = begun(self._state, prepared, _now(), self._task.by)
-        self._plans = (_planned(self._spec, prepared, found=prepared.claimed or bool(prepared.new)),)
+        self._plans = (plan,)
+
+    async def _refuse(self, error: Exception) -> NoReturn:
+        """End the workflow before it has changed anything; whoever waits for the plan gets the same answer."""
+        self._refusal = _refusal_of(error)
+        await self._handlers_finished()
+        raise self._refusal from error
 
     async def _retarget(self, wish: Retarget) -> None:
         """Prepare another version; the rollout goes on with it, or as before when it is refused."""
@@ -238,26 +271,28 @@ class RolloutWorkflow:
                 f"retarget by {wish.by}: try the change without doing it",
                 limit=PREPARE_LIMIT,
             )
-        except (ActivityError, ApplicationError, ValueError) as error:
-            refusal = _refusal_of(error)
+            if self._state.retarget is not wish:
+                return  # withdrawn by an abort, or replaced by a newer wish
+            self._retarget_answer[number] = self._retargeted(wish, spec, prepared)
+        except Exception as error:
+            if is_cancelled_exception(error) or _is_temporals(error):
+                raise
+            refusal = _refusal_of(Refused(str(error), field="change") if isinstance(error, ValueError) else error)
             self._retarget_answer[number] = refusal
             self._state = self._state.noted(_now(), "retarget refused", str(refusal.message), wish.by)
             if self._state.retarget is wish:
                 self._state = self._state.but(retarget=None, overrules=False)
-            return
-        if self._state.retarget is not wish:
-            return  # withdrawn by an abort, or replaced by a newer wish
-        self._retarget_answer[number] = self._retargeted(wish, spec, prepared)
 
     def _retargeted(self, wish: Retarget, spec: Spec, prepared: contract.Prepared) -> str:
-        before = self._state
-        self._state = retargeted(before, wish, prepared, _now())
-        if self._state.goal is Goal.BACK:
+        before, after = self._state, retargeted(self._state, wish, prepared, _now())
+        if after.goal is Goal.BACK:
+            self._state = after
             return "goes back to the baseline"
         if is_wanted_already(before, wish, prepared):
+            self._state = after
             return f"{before.wanted} is wanted already"
-        self._spec = spec
-        self._plans = (*self._plans, _planned(spec, prepared, found=True, parent=str(before.wanted)))
+        plan = _planned(spec, prepared, found=True, parent=str(before.wanted))  # what cannot be planned is refused
+        self._state, self._spec, self._plans = after, spec, (*self._plans, plan)
         same = prepared.wanted.template == before.wanted.template
         return f"now wants {prepared.wanted}" if not same else f"{before.wanted} is wanted still, by another strategy"
 
@@ -309,7 +344,7 @@ class RolloutWorkflow:
                     change=self._spec.change if unwritten else None,
                     generation=self._seen.generation if self._seen else 0,
                     routed=self._seen.routed if self._seen else None,
-                    ready_at=self._proven_at(),
+                    ready_at=movable_since(self._spec.rules, self._state, self._seen) if self._seen else 0.0,
                     note=self._note(decision) if unwritten or self._finishing else None,
                 ),
                 decision.why,
@@ -329,12 +364,6 @@ class RolloutWorkflow:
             outcome=str(self._state.ending) if decision.act is Act.FINISH else "",
             why=str(failure) if failure else "",
         )
-
-    def _proven_at(self) -> float:
-        """When the latest replica became proven; 0 when none did."""
-        if self._seen is None or not self._seen.progress_at:
-            return 0.0
-        return self._seen.progress_at + self._spec.readiness.min_ready.total_seconds()
 
     def _activity_of(self, decision: Decision) -> Activity[WriteInput, Written]:
         if decision.act is Act.SCALE:
@@ -385,12 +414,16 @@ class RolloutWorkflow:
         """An activity gave up for good (a missing right, say, or a target that is another's): a person is needed."""
         if is_cancelled_exception(error):
             raise error
-        cause, now = error.cause, _now()
+        cause = error.cause
         message = str(cause.message) if isinstance(cause, ApplicationError) else str(cause)
         if isinstance(cause, ApplicationError) and cause.type == "Fenced":
-            self._state = self._state.after_fenced(message, now)
+            self._state = self._state.after_fenced(message, _now())
             return
-        self._state = stuck(self._state, message, now)
+        await self._block(message)
+
+    async def _block(self, message: str) -> None:
+        """Need a person, and try again after a while: what was wrong may have been put right."""
+        self._state = stuck(self._state, message, _now())
         self._waits = f"a person: {Cause.CONFIGURATION}: {message}"
         self._show()
         await self._rest(f"tries again: {message}")
@@ -425,7 +458,11 @@ class RolloutWorkflow:
     def _show(self) -> None:
         """Tell the UI: the table of current details, and the attributes that saved views filter on."""
         self._shown_at = _now()
-        status = self.status()
+        try:
+            status = self.status()
+        except Exception:
+            workflow.logger.exception("the status cannot be shown")  # and nothing else of the rollout stops for it
+            return
         workflow.set_current_details(to_markdown(status))
         shown = workflow.info().typed_search_attributes
         updates: list[Any] = []
@@ -489,8 +526,8 @@ class RolloutWorkflow:
             await workflow.wait_condition(lambda: not self._finishing)
         try:
             state = messages.receive(message, self._state, _now())
-        except Refused as refused:
-            raise _application_error(refused) from refused
+        except Exception as refused:
+            raise _refusal_of(refused) from refused
         if state.retarget is not self._state.retarget:
             self._retargets += 1
         self._state = state
@@ -662,11 +699,8 @@ def _planned(spec: Spec, prepared: contract.Prepared, *, found: bool, parent: st
     )  # fmt: skip
 
 
-def _nothing_to_do(change: Change) -> ApplicationError:
-    refused = Refused(
-        "is what the target runs already", field="spec.change", fix="name another image, or change nothing"
-    )
-    return _application_error(refused)
+def _nothing_to_do() -> Refused:
+    return Refused("is what the target runs already", field="spec.change", fix="name another image, or change nothing")
 
 
 def _application_error(refused: Refused) -> ApplicationError:
@@ -674,13 +708,23 @@ def _application_error(refused: Refused) -> ApplicationError:
     return ApplicationError(str(refused), details, type="Refused", non_retryable=True)
 
 
-def _refusal_of(error: BaseException) -> ApplicationError:
-    """Return the refusal inside an activity's error; any other error as what it says."""
+def _is_temporals(error: Exception) -> bool:
+    """Whether an error is Temporal's way to fail a workflow task, as for steps that differ from the history's."""
+    return isinstance(error, TemporalError) and not isinstance(error, FailureError)
+
+
+def _refusal_of(error: Exception) -> ApplicationError:
+    """Return an error as the answer to whoever asked; that of an activity as what the activity says."""
     if is_cancelled_exception(error):
         raise error
-    if isinstance(error, ValueError):
-        return _application_error(Refused(str(error), field="change"))
+    if isinstance(error, Refused):
+        return _application_error(error)
     cause = error.cause if isinstance(error, ActivityError) else error
     if isinstance(cause, ApplicationError):
         return ApplicationError(str(cause.message), *cause.details, type=cause.type, non_retryable=True)
-    return ApplicationError(f"the target could not be read in time: {cause}", type="Unreachable", non_retryable=True)
+    if isinstance(error, ActivityError):
+        return ApplicationError(
+            f"the target could not be read in time: {cause}", type="Unreachable", non_retryable=True
+        )
+    said = f"Segue itself failed ({type(error).__name__}: {error}); please report it, with `segue report`"
+    return ApplicationError(said, type="SegueError", non_retryable=True)

@@ -52,7 +52,6 @@ from activities.levers.ownership import (
     BASELINE,
     GONE,
     OWNER,
-    Stale,
     annotations_of,
     check_owner,
     outcome_noted,
@@ -69,7 +68,7 @@ from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.decide import Act
-from segue.errors import Conflict, NotAllowed, Refused
+from segue.errors import Conflict, NotAllowed, Refused, Stale
 from segue.history import Revision
 from segue.lint.target import Judged
 from segue.observation import Counts, Observation

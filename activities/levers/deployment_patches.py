@@ -7,7 +7,6 @@ from activities.levers.deployment_reading import HOLD_MIN_READY_S, REVISION, Obj
 from activities.levers.ownership import (
     BASELINE,
     OWNER,
-    Stale,
     annotations_of,
     baseline_of,
     noted,
@@ -18,7 +17,7 @@ from activities.levers.ownership import (
 from activities.levers.template import HASH_LABEL, apply_change, fingerprint
 from segue.budget import objection, resolve_budget
 from segue.contract import PrepareInput, WriteInput
-from segue.errors import Refused
+from segue.errors import Refused, Stale
 from segue.history import Note
 from segue.observation import Counts, Observation
 from segue.spec import Change, Rules

@@ -5,7 +5,7 @@ import json
 from activities.cluster import FIELD_MANAGER, Object
 from activities.levers.template import differences, fingerprint
 from segue.contract import PrepareInput, WriteInput
-from segue.errors import Fenced, NotFound, Refused
+from segue.errors import Fenced, NotFound, Refused, Stale
 from segue.history import SUPERSEDED, Note, Revision
 from segue.observation import Counts, Foreign, Observation, Side, Version
 from segue.state import Goal, Mark, State
@@ -26,10 +26,6 @@ ADMISSION = "an admission policy or webhook"
 
 Fields = dict[str, tuple[str, ...]]
 """The parts of a hold token, by where the API server records who wrote them."""
-
-
-class Stale(Exception):
-    """What was decided does not fit what is there now; nothing was written."""
 
 
 def annotations_of(found: Object) -> dict[str, str]:

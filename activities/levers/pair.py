@@ -25,7 +25,6 @@ from activities.levers.ownership import (
     GONE,
     MAX_BASELINE_BYTES,
     OWNER,
-    Stale,
     annotations_of,
     noted,
     outcome_noted,
@@ -39,7 +38,7 @@ from activities.levers.template import apply_change, fingerprint, stopping_of, v
 from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
-from segue.errors import Conflict, Fenced, NotAllowed, NotFound, Refused
+from segue.errors import Conflict, Fenced, NotAllowed, NotFound, Refused, Stale
 from segue.history import Revision
 from segue.lint.target import Judged
 from segue.observation import Counts, Observation

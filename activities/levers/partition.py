@@ -23,7 +23,6 @@ from activities.levers.ownership import (
     GONE,
     OWNER,
     Fields,
-    Stale,
     annotations_of,
     baseline_of,
     check_owner,
@@ -45,7 +44,7 @@ from activities.levers.writing import Picture, write
 from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
-from segue.errors import NotAllowed, Refused
+from segue.errors import NotAllowed, Refused, Stale
 from segue.history import SUPERSEDED, Revision
 from segue.lint.target import Judged
 from segue.observation import Observation, Version

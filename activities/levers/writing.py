@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from activities.cluster import Cluster, Object
-from activities.levers.ownership import Stale, check_owner, checked
+from activities.levers.ownership import check_owner, checked
 from activities.levers.template import differing
 from segue.contract import WriteInput, Written
-from segue.errors import Conflict
+from segue.errors import Conflict, Stale
 from segue.observation import Observation
 from segue.state import Mark
 

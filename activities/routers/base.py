@@ -9,11 +9,11 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from activities.cluster import Cluster, Object
-from activities.levers.ownership import OWNER, Stale, annotations_of, writer_of
+from activities.levers.ownership import OWNER, annotations_of, writer_of
 from activities.levers.pair import LABEL
 from activities.watching import NamespaceWatch
 from segue.contract import PrepareInput, WriteInput, Written
-from segue.errors import Conflict, NotFound, Refused
+from segue.errors import Conflict, NotFound, Refused, Stale
 from segue.observation import Foreign, Routed
 from segue.spec import Rules, Target
 from segue.state import Goal, State
