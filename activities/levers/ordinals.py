@@ -140,6 +140,8 @@ def read(
     leaving = [at for pod in numbered.pods if (at := told_to_stop_at(pod)) is not None]
     # What is broken of a bad version can keep its controller from going on: the lever has not let go yet.
     broken = back and bool(numbered.broken({pivot}))
+    # What the API server made of the baseline is the baseline, though the saved one differs.
+    is_undone = back and numbered.partition == 0 and numbered.version == pivot
     relaxed = as_before(rules, state, len(replicas))
     pinned = back and not broken and numbered.partition >= HOLD and not may_go_back(numbered, relaxed, pivot)
     return Observation(
@@ -150,7 +152,7 @@ def read(
         template=numbered.version,
         generation=found["metadata"].get("generation", 0),
         owner=annotations_of(found).get(OWNER),
-        held=numbered.engaged or broken,
+        held=(numbered.engaged and not is_undone) or broken,
         pinned=pinned,
         autonomous=autonomous,
         numbered=True,

@@ -1,15 +1,17 @@
 """A numbered target: when its controller is let go back, never where it could go under the floor; and what fails."""
 
+import json
 from typing import Any
 
 import pytest
 
 from activities.levers.ordinals import HOLD, Numbered, may_go_back, read
+from activities.levers.ownership import BASELINE
 from activities.levers.template import fingerprint
 from segue.observation import Version
 from segue.replica import Replica
 from segue.spec import Rules, Strategy
-from segue.state import State
+from segue.state import Outcome, State, requested
 
 R = 4
 TEMPLATES: dict[str, Any] = {name: {"spec": {"containers": [{"name": name}]}} for name in ("old", "new")}
@@ -78,3 +80,16 @@ def test_a_surge_beside_the_numbers_can_fail(autonomous: bool, failing: str | No
     assert (seen.problem and seen.problem.replica) == failing
     looked_for = [replica.name for replica in seen.pods.beside]
     assert looked_for == ([failing] if failing else []), "its log is looked for among these"
+
+
+@pytest.mark.parametrize(("baseline", "held"), [("old", True), ("new", False)])
+def test_what_admission_made_of_the_baseline_is_undone(baseline: str, held: bool) -> None:
+    """The saved baseline is another template than the API server's answer: the way back is written all the same."""
+    there = numbered("NNNN", 0)
+    saved = json.dumps({"template": TEMPLATES["old"]})
+    ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+    found = {**there.found, "metadata": {"annotations": {BASELINE: saved}}}
+    there = there._replace(found=found, awaited=dict.fromkeys(range(R), ready))
+    state = State(owner="us", claimed=True, baseline=Version(template=fingerprint(TEMPLATES[baseline])))
+    back = state.going_back(Outcome.ROLLED_BACK, requested("why"), 0.0)
+    assert read(there, rules(0, 1), back, None, 10.0).held is held
