@@ -143,8 +143,8 @@ class SupervisedLever:
             claimed=bool(saved),
             mark=self._mark(seen.found) if saved else Mark(template=before.template),
             warnings=(
-                *lost,
                 "the target's own operator moves, by its own budget; Segue writes, watches, and takes it back",
+                *lost,
             ),
         )
 
