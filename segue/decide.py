@@ -563,8 +563,8 @@ def _hindered(rules: Rules, state: State, seen: Observation, now: float) -> str:
     unproven = seen.new.total - seen.new.proven
     if not seen.hindrance or not seen.held or unproven > seen.unplaced + seen.hindered:
         return ""
-    if seen.autonomous:
-        return seen.hindrance
+    if seen.autonomous:  # its own controller moves the others
+        return seen.hindrance if seen.hindered else ""
     end, ahead = resolve_budget(rules.strategy, seen.replicas).end, next_waypoint(rules, state, seen.replicas)
     arrived = unproven == 0 and seen.old.total <= (end.old if ahead is None else seen.asked.old)
     goes_on = arrived and seen.new.total >= (end.new if ahead is None else ahead[1])

@@ -507,6 +507,7 @@ LOST: dict[str, Any] = {"hindered": 0, "hindrance": "chat-0: its node a does not
         pytest.param(see(4, 1, proven=0, **GATED), True, id="the-only-one-is-gated"),
         pytest.param(see(3, 2, proven=0, **GATED), False, id="another-has-to-show-itself"),
         pytest.param(see(4, 1, proven=0, autonomous=True, **GATED), True, id="moved-by-its-own-operator"),
+        pytest.param(see(4, 0, asked=(0, 4), autonomous=True, **LOST), False, id="its-operator-replaces-an-old-one"),
         pytest.param(see(3, 2, ready=2, proven=1, **GATED), True, id="on-a-lost-node"),
         pytest.param(see(4, 1, ready=3, **LOST), True, id="the-floor-allows-no-move"),
         pytest.param(see(4, 1, **LOST), False, id="it-moves-on"),
