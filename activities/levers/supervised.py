@@ -157,7 +157,7 @@ class SupervisedLever:
                 return None
             if asked.change is None:
                 raise ValueError("the change is needed while the version is not written")
-            start = saved or self._baseline(seen)
+            start = saved or self._start(seen)
             wanted = self._changed(start["version"], asked.change)
             kept = {
                 **start,
@@ -311,19 +311,20 @@ class SupervisedLever:
         old: list[Replica] = []
         new: list[Replica] = []
         stay: list[Replica] = []
-        superseded, before = set(saved["superseded"]) if saved else set(), set(saved["revisions"]) if saved else set()
-        came = [p for p in pods if saved and self._revision(p) not in before | superseded]
-        parts = {self._part(pod) for pod in came} & set(saved.get("parts", []) if saved else [])
+        kept = saved or {"parts": [], "revisions": []}
+        came = {self._part(pod) for pod in pods if self._is_new(pod, saved, undone=False)}
+        changed = came & set(kept.get("parts", []))
         for pod in pods:
             revision = self._revision(pod)
-            if revision in superseded if undone else pod in came:
-                side = new
-            elif not undone and parts and revision in before and self._part(pod) not in parts:
-                side = stay
-            else:
-                side = old
+            stays = bool(changed) and revision in kept["revisions"] and self._part(pod) not in changed
+            side = new if self._is_new(pod, saved, undone=undone) else stay if stays and not undone else old
             side.append(read_replica(pod, revision))
         return old, new, stay
+
+    def _is_new(self, pod: Object, saved: Object | None, *, undone: bool) -> bool:
+        revision = self._revision(pod)
+        superseded = saved is not None and revision in saved["superseded"]
+        return superseded if undone else saved is not None and revision not in saved["revisions"] and not superseded
 
     def _part(self, pod: Object) -> str:
         """Return what a pod and others like it have in common, whatever their version: the name of what makes them.
@@ -334,8 +335,8 @@ class SupervisedLever:
         like = ",".join(f"{name}={value}" for name, value in sorted(labels.items()) if name != self._kind.revision)
         return controller_name(pod).removesuffix(f"-{self._revision(pod)}") or like
 
-    def _baseline(self, seen: Supervised) -> Object:
-        """Return what is kept on the resource to return to, and to tell old from new."""
+    def _start(self, seen: Supervised) -> Object:
+        """Return what the first write keeps for the way back, and to tell old from new."""
         return {
             "version": self._version_field(seen.found),
             "revisions": sorted({self._revision(pod) for pod in seen.pods}),

@@ -52,7 +52,7 @@ def isvc(predictor: dict[str, Any] | None = None, saved: dict[str, Any] | None =
 
 def rolled(before: list[dict[str, Any]], now: list[dict[str, Any]], **status: Any) -> tuple[Supervised, State]:
     """The resource after the change to image 2, with the pods of before and of now."""
-    kept = LEVER._baseline(LEVER._supervised(isvc(), before))
+    kept = LEVER._start(LEVER._supervised(isvc(), before))
     found = isvc({"model": {"image": "a/b:2", "name": ""}}, {**kept, "superseded": [], "wrote": "new"}, **status)
     state = State(
         owner="me", claimed=True, autonomous=True, progress_at=START, mark=LEVER._mark(found),
@@ -100,7 +100,7 @@ def test_more_pods_than_asked_for_have_all_to_be_proven_and_have_a_deadline() ->
 
 def test_a_condition_that_was_not_true_before_is_not_asked_for() -> None:
     unmet = {"conditions": [{"type": "Ready", "status": "False"}]}
-    kept = LEVER._baseline(LEVER._supervised(isvc(**unmet), [pod(HEAD, "a")]))
+    kept = LEVER._start(LEVER._supervised(isvc(**unmet), [pod(HEAD, "a")]))
     found = isvc(None, {**kept, "superseded": [], "wrote": "new"}, **unmet)
     assert LEVER._unfinished(found, json.loads(found["metadata"]["annotations"][BASELINE])) is None
 
@@ -147,7 +147,7 @@ def test_a_canary_is_not_the_target() -> None:
 
 def test_scaled_to_zero_by_its_bounds_while_pods_run_is_not_asleep() -> None:
     before = isvc({"minReplicas": 0})
-    kept = LEVER._baseline(LEVER._supervised(before, [pod(HEAD, "a")]))
+    kept = LEVER._start(LEVER._supervised(before, [pod(HEAD, "a")]))
     seen, state = rolled([pod(HEAD, "a")], [pod(HEAD, "a")])
     seen.found["spec"]["predictor"]["minReplicas"] = 0
     seen.found["metadata"]["annotations"][BASELINE] = json.dumps({**kept, "superseded": [], "wrote": "new"})
