@@ -15,47 +15,40 @@ GPU = "nvidia.com/gpu"
 
 
 @pytest.fixture
-async def served(request: pytest.FixtureRequest, fleet_of: Lab) -> AsyncIterator[Lab]:
-    """An empty namespace, served by the shared worker; a test that is ``counting`` has a worker of its own."""
-    task_queue = "" if "counting" in request.fixturenames else fleet_of.task_queue
-    async with open_lab(fleet_of.stack, task_queue) as opened:
-        yield opened
+async def counted(fleet_of: Lab) -> AsyncIterator[Lab]:
+    """An empty namespace, whose worker (and no other of the cluster) may list nodes and all pods."""
+    async with open_lab(fleet_of.stack) as lab:
+        rbac = client.RbacAuthorizationV1Api(lab.core.api_client)
+        role, binding = yaml.safe_load_all((ROOT / "deploy/rbac-room.yaml").read_text())
+        role["metadata"]["name"] = binding["metadata"]["name"] = binding["roleRef"]["name"] = lab.namespace
+        binding["subjects"] = [{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": lab.namespace}]
+        rbac.create_cluster_role(role)
+        rbac.create_cluster_role_binding(binding)
+        lab.worker(KUBECONFIG=str(lab.stack.kubeconfig_for("segue-worker", [lab.namespace])))
+        yield lab
+        rbac.delete_cluster_role_binding(lab.namespace)
+        rbac.delete_cluster_role(lab.namespace)
 
 
 @pytest.fixture
-def counting(served: Lab) -> Iterator[None]:
-    """The test's worker, and no other of the cluster, may list nodes and all pods."""
-    rbac, name = client.RbacAuthorizationV1Api(served.core.api_client), served.namespace
-    role, binding = yaml.safe_load_all((ROOT / "deploy/rbac-room.yaml").read_text())
-    role["metadata"]["name"] = binding["metadata"]["name"] = binding["roleRef"]["name"] = name
-    binding["subjects"] = [{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": name}]
-    rbac.create_cluster_role(role)
-    rbac.create_cluster_role_binding(binding)
-    served.worker(KUBECONFIG=str(served.stack.kubeconfig_for("segue-worker", [name])))
-    yield
-    rbac.delete_cluster_role_binding(name)
-    rbac.delete_cluster_role(name)
-
-
-@pytest.fixture
-def nodes(served: Lab) -> Iterator[Any]:
+def nodes() -> Iterator[Any]:
     """Makes a fake node with so many accelerators, for the replicas of one target only."""
-    made: list[str] = []
+    made: dict[str, Lab] = {}
 
-    def make(target: str, gpus: int) -> dict[str, Any]:
-        name = f"{served.namespace}-{target}"
+    def make(lab: Lab, target: str, gpus: int) -> dict[str, Any]:
+        name = f"{lab.namespace}-{target}"
         amounts = {"cpu": "8", "memory": "64Gi", "pods": "20", GPU: str(gpus)}
         body: Any = parts.node(name, 100 + len(made), amounts)
         body["metadata"]["labels"]["only"] = name
         body["spec"] = {**body.get("spec", {}), "taints": [{"key": "only", "value": name, "effect": "NoSchedule"}]}
-        served.core.create_node(body)
-        made.append(name)
+        lab.core.create_node(body)
+        made[name] = lab
         toleration = {"key": "only", "value": name, "operator": "Equal", "effect": "NoSchedule"}
         return {"pod": {"nodeSelector": {"only": name}, "tolerations": [toleration]}, "container": ONE_GPU}
 
     yield make
-    for name in made:
-        served.core.delete_node(name)
+    for name, lab in made.items():
+        lab.core.delete_node(name)
 
 
 ONE_GPU = {"resources": {"limits": {GPU: "1"}}}
@@ -85,12 +78,12 @@ LED = pytest.mark.parametrize("kind", [pytest.param(SUBJECTS[n], id=n) for n in 
 
 
 @LED
-async def test_what_is_counted_is_told_and_done(served: Lab, counting: None, nodes: Any, kind: Kind) -> None:
+async def test_what_is_counted_is_told_and_done(counted: Lab, nodes: Any, kind: Kind) -> None:
     """No accelerator is spare: with a budget for it old ones go first, else it holds until there is one."""
 
     async def old_first() -> None:
-        target, strategy = nodes("two", 2), {"maxSurge": 1, "maxUnavailable": 1}
-        async with served.case("two", 2, kind=kind, target=target, strategy=strategy) as case:
+        target, strategy = nodes(counted, "two", 2), {"maxSurge": 1, "maxUnavailable": 1}
+        async with counted.case("two", 2, kind=kind, target=target, strategy=strategy) as case:
             (said,) = await told(case)
             assert said.endswith("old ones go first, up to 1 at once, as with scaleInPriority")
             report = await case.ends("Completed")
@@ -99,8 +92,8 @@ async def test_what_is_counted_is_told_and_done(served: Lab, counting: None, nod
         assert "old 2→1, new 0→1; only 2 find a place: 0 of 2 nvidia.com/gpu free" in scaled[0]
 
     async def some() -> None:
-        target = nodes("four", 5)
-        async with served.case("four", 4, kind=kind, target=target, strategy={"maxSurge": 2}) as case:
+        target = nodes(counted, "four", 5)
+        async with counted.case("four", 4, kind=kind, target=target, strategy={"maxSurge": 2}) as case:
             assert any("there is room for 1 of the 2 replicas" in said for said in await told(case))
             await case.ends("Completed")
         case.watcher.assert_within(4, 5)
@@ -108,13 +101,13 @@ async def test_what_is_counted_is_told_and_done(served: Lab, counting: None, nod
     async def more_than_before() -> None:
         """It is the new version's demand that counts: two for each where there was one."""
         change = {"resources": {"server": {"limits": {GPU: "2"}}}}
-        target = nodes("twice", 3)
-        async with served.case("twice", 2, change, kind=kind, target=target, strategy={"maxSurge": 1}) as case:
+        target = nodes(counted, "twice", 3)
+        async with counted.case("twice", 2, change, kind=kind, target=target, strategy={"maxSurge": 1}) as case:
             (said,) = await told(case)
             assert "1 of 3 nvidia.com/gpu free" in said and "it asks nvidia.com/gpu 2" in said
             assert "room: 1 of 3 nvidia.com/gpu free" in await held(case)
-            assert len(served.pods("twice")) == 2, "nothing is asked for that finds no place"
-            more(served, "twice", 5)
+            assert len(counted.pods("twice")) == 2, "nothing is asked for that finds no place"
+            more(counted, "twice", 5)
             await case.ends("Completed")
         case.watcher.assert_within(2, 3)
 
@@ -126,7 +119,7 @@ async def test_what_stays_pending_tells_it_too(served: Lab, nodes: Any, kind: Ki
     """A worker that may not count learns it from the scheduler, and does and says the same."""
 
     async def holds() -> None:
-        async with served.case("one", 1, kind=kind, target=nodes("one", 1), strategy={}) as case:
+        async with served.case("one", 1, kind=kind, target=nodes(served, "one", 1), strategy={}) as case:
             said = await held(case)
             assert said.startswith("room: Unschedulable: one-") and "Insufficient nvidia.com/gpu" in said
             assert said.endswith("no old replica may go first (at least 1 must serve)")
@@ -135,14 +128,14 @@ async def test_what_stays_pending_tells_it_too(served: Lab, nodes: Any, kind: Ki
         case.watcher.assert_within(1, 2)
 
     async def back() -> None:
-        async with served.case("back", 1, kind=kind, target=nodes("back", 1), strategy={}) as case:
+        async with served.case("back", 1, kind=kind, target=nodes(served, "back", 1), strategy={}) as case:
             await held(case)
             await case.run.send("abort")
             await case.ends("Aborted")
         case.watcher.assert_within(1, 2)
 
     async def old_first() -> None:
-        target, strategy = nodes("two", 2), {"maxSurge": 1, "maxUnavailable": 1}
+        target, strategy = nodes(served, "two", 2), {"maxSurge": 1, "maxUnavailable": 1}
         async with served.case("two", 2, kind=kind, target=target, strategy=strategy) as case:
             report = await case.ends("Completed")
         case.watcher.assert_within(1, 3)
@@ -153,7 +146,7 @@ async def test_what_stays_pending_tells_it_too(served: Lab, nodes: Any, kind: Ki
 
     async def never() -> None:
         # In the place of an old one it finds none either: that is the version, and it goes back.
-        target = nodes("big", 2)
+        target = nodes(served, "big", 2)
         change = {"resources": {"server": {"limits": {GPU: "3"}}}}
         given = {"strategy": {"maxSurge": 1, "maxUnavailable": 1}, "readiness": {"minReady": "0s", "deadline": "15s"}}
         async with served.case("big", 2, change, kind=kind, target=target, **given) as case:
@@ -240,9 +233,9 @@ ALONE = {
 @pytest.mark.parametrize(
     ("kind", "alone"), [pytest.param(SUBJECTS[each.kind], each, id=name) for name, each in ALONE.items()]
 )
-async def test_one_replica_and_no_spare(served: Lab, counting: None, nodes: Any, kind: Kind, alone: Alone) -> None:
+async def test_one_replica_and_no_spare(counted: Lab, nodes: Any, kind: Kind, alone: Alone) -> None:
     """By 25 %/25 % it does not hang: it holds, replaces, or goes back, and says which and why."""
-    target = nodes("one", alone.gpus)
+    target = nodes(counted, "one", alone.gpus)
     soon = {"minReady": "0s", "deadline": "30s"}
-    async with served.case("one", 1, kind=kind, target=target, strategy=alone.strategy, readiness=soon) as case:
+    async with counted.case("one", 1, kind=kind, target=target, strategy=alone.strategy, readiness=soon) as case:
         await alone.comes(case)
