@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PROCESSES ?= 3
 PYTEST_SIDE_BY_SIDE := $(BIN)/pytest -n $(PROCESSES) --no-loadscope-reorder
 
-.PHONY: help setup demo test soak times servers lint unit format bench histories clean
+.PHONY: help setup demo test soak times servers lint unit format bench mutants histories clean
 
 help: ## what each command does
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -55,6 +55,9 @@ bench: setup ## how fast, against the plain Deployment controller on the same se
 	$(BIN)/python bench/run.py
 	$(BIN)/python bench/traffic.py
 	$(BIN)/python bench/judging.py
+
+mutants: setup ## change core and workflow in small ways, and list what no fast test notices (MUTANTS=40, minutes)
+	$(BIN)/python tests/mutants.py $(MUTANTS)
 
 histories: setup ## record tests/replay/histories anew; do it only for a deliberate change of the workflow
 	$(BIN)/python tests/replay/record.py

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from activities.cluster import Cluster, Object
 from segue.errors import Conflict, NotAllowed, NotFound
 from segue.observation import Frozen
-from segue.spec import Autoscaler, Rules, Target
+from segue.spec import Autoscaler, PairTarget, Rules, Target
 
 HELD = "segue.dev/autoscaler"
 KIND = "horizontalpodautoscalers"
@@ -54,6 +54,15 @@ async def give_back(cluster: Cluster, target: Target, owner: str | None) -> int:
     return await _each(cluster, target, patch)
 
 
+async def free(cluster: Cluster, target: Target, tell: Callable[[str], None]) -> None:
+    """Restore the bounds of what anybody holds, where the rights for that are there."""
+    try:
+        if await give_back(cluster, target, owner=None):
+            tell(f"the autoscaler of {target} has its own bounds again")
+    except NotAllowed as error:
+        tell(f"whether an autoscaler of {target} is held cannot be seen: {error.why}")
+
+
 async def foretell(cluster: Cluster, target: Target, rules: Rules) -> tuple[str, ...]:
     """Say what the target's autoscalers will do while it is rolled.
 
@@ -67,6 +76,8 @@ async def foretell(cluster: Cluster, target: Target, rules: Rules) -> tuple[str,
         if holds:
             raise
         return ()  # lint says that it could not be asked
+    if isinstance(target, PairTarget):
+        return tuple(_apart(each) for each in found)
     if not holds:
         return tuple(_adopted(each) for each in found)
     for each in found:
@@ -75,9 +86,17 @@ async def foretell(cluster: Cluster, target: Target, rules: Rules) -> tuple[str,
 
 
 async def of_target(cluster: Cluster, target: Target) -> list[Object]:
-    """Return the autoscalers that scale the target."""
+    """Return the autoscalers that scale the target, or one of its two Deployments."""
     items = (await cluster.list(KIND, target.namespace))["items"]
-    return [a for a in items if _aim(a) == (target.kind, target.name)]
+    return [a for a in items if _aim(a) in aims_of(target)]
+
+
+def aims_of(target: Target) -> set[tuple[str, str]]:
+    """Return the kind and name of each object of a target that an autoscaler can scale."""
+    if isinstance(target, PairTarget):
+        return {("Deployment", target.old), ("Deployment", target.new)}
+    kind, _, name = target.key
+    return {(kind, name)}
 
 
 def as_before(autoscaler: Object) -> Object:
@@ -112,6 +131,15 @@ def _adopted(autoscaler: Object) -> str:
     return (
         f"the HorizontalPodAutoscaler {name} may set {low} to {high} replicas meanwhile, and the rollout follows; "
         "`autoscaler: hold` in the spec holds it"
+    )
+
+
+def _apart(autoscaler: Object) -> str:
+    """Say what follows for a pair: an autoscaler knows only one of its Deployments."""
+    name, (_, scaled) = autoscaler["metadata"]["name"], _aim(autoscaler)
+    return (
+        f"the HorizontalPodAutoscaler {name} scales the Deployment {scaled}, whose replicas this rollout moves: "
+        "when it writes them, the rollout holds; delete it, and create it for the new Deployment at the end"
     )
 
 

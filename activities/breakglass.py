@@ -8,13 +8,25 @@ from typing import Literal
 
 from activities import autoscaling
 from activities.cluster import Cluster, Object, connected
-from activities.levers.deployment_patches import finish_patch, unhold_patch
-from activities.levers.ownership import BASELINE, OWNER, note_of
+from activities.levers.deployment_patches import finish_patch, pause_patch, unhold_patch
+from activities.levers.deployment_reading import is_held, is_paused
+from activities.levers.ownership import (
+    BASELINE,
+    OWNER,
+    annotations_of,
+    left_of_us,
+    note_of,
+    saved_baseline,
+    selector_of,
+)
+from activities.levers.template import fingerprint
 from activities.pair_release import release_pair
 from activities.patience import Waiting
 from activities.stepped_release import release_stepped
-from segue.errors import Conflict, NotAllowed, NotFound
+from activities.watching import controller_uid
+from segue.errors import Conflict, NotFound
 from segue.history import RELEASED
+from segue.observation import RELEASED_BY
 from segue.spec import Target
 
 _ATTEMPTS = 10
@@ -38,19 +50,11 @@ async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Call
         if target.kind != "Deployment":
             return await release_stepped(cluster, target, to, by, timeout_s, tell)
         await _let_go(cluster, target, to, by)
-        await _free_autoscaler(cluster, target, tell)
+        await autoscaling.free(cluster, target, tell)
         tell(f"{target} is free of its rollout and goes to the {to} by its own controller")
         await Waiting(timeout_s, tell).until_complete(cluster, target.namespace, target.name)
-        await _patch(cluster, target, _finish)
+        await _clean_revisions(cluster, await _patch(cluster, target, _finish))
     return f"{target} runs the {to}; its strategy is what it was"
-
-
-async def _free_autoscaler(cluster: Cluster, target: Target, tell: Callable[[str], None]) -> None:
-    try:
-        if await autoscaling.give_back(cluster, target, owner=None):
-            tell(f"the autoscaler of {target} has its own bounds again")
-    except NotAllowed as error:
-        tell(f"whether an autoscaler of {target} is held cannot be seen: {error.why}")
 
 
 def _finish(deployment: Object) -> Object:
@@ -62,14 +66,39 @@ def _finish(deployment: Object) -> Object:
 
 async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
     def patch(deployment: Object) -> Object:
+        if not is_rolled(deployment):
+            raise NotFound(
+                "is held by no rollout: its annotations are of an earlier one (`kubectl rollout undo` copies them)",
+                field=f"deployment {target}",
+                fix=f"nothing to release; `kubectl annotate deployment -n {target.namespace} {target.name} {OWNER}- "
+                f"{BASELINE}-` takes it away",
+            )
         made = unhold_patch(deployment, to_baseline=to == "baseline")
-        made["metadata"]["annotations"] = {**made["metadata"]["annotations"], OWNER: f"released by {by}"}
+        made["metadata"]["annotations"] = {**made["metadata"]["annotations"], OWNER: f"{RELEASED_BY}{by}"}
         return made
 
-    await _patch(cluster, target, patch)
+    let_go = await _patch(cluster, target, patch)
+    if is_paused(let_go):  # a policy pauses it whenever its template changes
+        await _patch(cluster, target, lambda deployment: pause_patch(deployment, paused=False))
 
 
-async def _patch(cluster: Cluster, target: Target, make: Callable[[Object], Object]) -> None:
+def is_rolled(deployment: Object) -> bool:
+    """Whether a rollout holds it, or is on its way back, or a release was begun."""
+    owner, saved = annotations_of(deployment).get(OWNER, ""), saved_baseline(deployment)["template"]
+    is_back = fingerprint(deployment["spec"]["template"]) == fingerprint(saved)
+    return is_held(deployment) or is_back or owner.startswith(RELEASED_BY)
+
+
+async def _clean_revisions(cluster: Cluster, deployment: Object) -> None:
+    """Take our annotations off its ReplicaSets, to which the controller copied them."""
+    namespace, uid = deployment["metadata"]["namespace"], deployment["metadata"]["uid"]
+    for replicaset in (await cluster.list("replicasets", namespace, selector_of(deployment)))["items"]:
+        if controller_uid(replicaset) == uid and (left := left_of_us(replicaset)):
+            patch = {"metadata": {"annotations": left}}
+            await cluster.patch("replicasets", namespace, replicaset["metadata"]["name"], patch)
+
+
+async def _patch(cluster: Cluster, target: Target, make: Callable[[Object], Object]) -> Object:
     for _ in range(_ATTEMPTS):
         deployment = await cluster.get("deployments", target.namespace, target.name)
         if BASELINE not in deployment["metadata"].get("annotations", {}):
@@ -79,8 +108,7 @@ async def _patch(cluster: Cluster, target: Target, make: Callable[[Object], Obje
         patch = make(deployment)
         patch.setdefault("metadata", {})["resourceVersion"] = deployment["metadata"]["resourceVersion"]
         try:
-            await cluster.patch("deployments", target.namespace, target.name, patch)
+            return await cluster.patch("deployments", target.namespace, target.name, patch)
         except Conflict:
             continue
-        return
     raise Conflict(f"deployment {target} changes faster than it can be written; try again")

@@ -4,8 +4,10 @@ import asyncio
 import builtins
 import json
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Self, cast
 from urllib.parse import quote
@@ -14,7 +16,7 @@ import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
-from segue.errors import Conflict, NotAllowed, NotFound, Refused, SegueError, Unreachable
+from segue.errors import Conflict, Expired, NotAllowed, NotFound, Refused, SegueError, Unreachable
 
 FIELD_MANAGER = "segue"
 REQUEST_TIMEOUT_S = 20.0
@@ -23,16 +25,22 @@ SILENCE_S = 150.0
 POD_CONNECTIONS = 32
 MAX_LOG_BYTES = 16_384
 _PATCHES: dict[str, Any] = {"field_manager": FIELD_MANAGER, "_request_timeout": REQUEST_TIMEOUT_S}
+POD_SECURITY = "would violate PodSecurity"
+"""In a warning of the API server: what a template makes, Pod Security refuses where it is enforced."""
 _STRATEGIC = "application/strategic-merge-patch+json"
 _MERGE = "application/merge-patch+json"
+_WARNING = re.compile(r'299 \S+ "(.*)"$', re.DOTALL)
+"""RFC 7234, 5.5: code, agent and text."""
+_ADMISSION = re.compile(
+    r"""admission\ webhook\ .*\ denied\ the\ request  # a webhook may answer with any code
+    | AdmissionPolicy\ .*\ denied\ request
+    | \ is\ forbidden:\ (?!User\ ".*"\ cannot\ )   # a plugin: quota, Pod Security, limits, a namespace that ends
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+"""What admission says. Only the authorizer's ``... is forbidden: User "..." cannot ...`` is a missing right."""
 
 Object = dict[str, Any]
-
-
-class Expired(SegueError):
-    """The watch's resource version is too old (HTTP 410): list again."""
-
-    retryable = True
 
 
 class Cluster:
@@ -63,6 +71,7 @@ class Cluster:
             "horizontalpodautoscalers": autoscaling.list_namespaced_horizontal_pod_autoscaler_without_preload_content,
             "services": self._core.list_namespaced_service_without_preload_content,
             "resourcequotas": self._core.list_namespaced_resource_quota_without_preload_content,
+            "persistentvolumeclaims": self._core.list_namespaced_persistent_volume_claim_without_preload_content,
         }
         self._gets: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "services": self._core.read_namespaced_service_without_preload_content,
@@ -90,6 +99,7 @@ class Cluster:
         self._lists_everywhere: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "nodes": self._core.list_node_without_preload_content,
             "pods": self._core.list_pod_for_all_namespaces_without_preload_content,
+            "priorityclasses": client.SchedulingV1Api(api).list_priority_class_without_preload_content,
         }
 
     @classmethod
@@ -326,7 +336,13 @@ class Cluster:
 
     async def events(self, namespace: str, pod: str, reason: str) -> builtins.list[Object]:
         """Return the events of a pod with one reason, as many as the API server gives at once."""
-        fields = f"involvedObject.kind=Pod,involvedObject.name={pod},reason={reason}"
+        return await self._events(namespace, f"involvedObject.kind=Pod,involvedObject.name={pod},reason={reason}")
+
+    async def warnings(self, namespace: str, kind: str, name: str) -> builtins.list[Object]:
+        """Return the warning events of one object, as many as the API server gives at once."""
+        return await self._events(namespace, f"involvedObject.kind={kind},involvedObject.name={name},type=Warning")
+
+    async def _events(self, namespace: str, fields: str) -> builtins.list[Object]:
         call = self._core.list_namespaced_event_without_preload_content
         with _translated(f"events in {namespace}"):
             found = await _json(
@@ -412,8 +428,31 @@ async def _raise_for(response: aiohttp.ClientResponse) -> None:
         raise ApiException(status=response.status, reason=_message(body) or response.reason)
 
 
+_warned: ContextVar[list[str] | None] = ContextVar("warned", default=None)
+
+
+@contextmanager
+def warnings() -> Iterator[list[str]]:
+    """Collect what the API server warns of in its answers (the header Warning) in a block, each once."""
+    collected: list[str] = []
+    token = _warned.set(collected)
+    try:
+        yield collected
+    finally:
+        _warned.reset(token)
+
+
+def _note_warnings(response: aiohttp.ClientResponse) -> None:
+    collected = _warned.get()
+    for header in response.headers.getall("Warning", []) if collected is not None else []:
+        said = _WARNING.match(header)
+        if collected is not None and said and (text := said[1].replace('\\"', '"')) not in collected:
+            collected.append(text)
+
+
 async def _json(response: aiohttp.ClientResponse) -> Object:
     await _raise_for(response)
+    _note_warnings(response)
     found: Object = await response.json()
     return found
 
@@ -439,16 +478,21 @@ def _translated(what: str, role: str = "deploy/rbac.yaml's role in this namespac
 
 
 def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
+    if 400 <= status < 500 and _ADMISSION.search(why):
+        status, correct = 422, "correct the change, or ask who runs that webhook, policy or quota"
+    else:
+        correct = "correct the change so that the API server takes it"
     match status:
         case 404:
             return NotFound(why, field=what, fix="check its name and namespace, or create it first")
         case 401 | 403:
-            return NotAllowed(why, field=what, fix=f"grant the worker {role}")
+            renew = "renew the worker's credentials: the API server does not know them"
+            return NotAllowed(why, field=what, fix=renew if status == 401 else f"grant the worker {role}")
         case 409:
             return Conflict(f"{what} changed in the meantime: {why}")
         case 410:
             return Expired(f"{what}: {why}")
         case 400 | 413 | 422:
-            return Refused(why, field=what, fix="correct the change so that the API server takes it")
+            return Refused(why, field=what, fix=correct)
         case _:
             return Unreachable(f"the Kubernetes API server answers {status} ({what}): {why}")

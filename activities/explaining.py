@@ -8,18 +8,28 @@ import asyncio
 import logging
 
 from activities.cluster import Cluster, Object
+from activities.ended import seconds_of
 from activities.peaks import Peaks
 from segue.errors import SegueError
-from segue.failures import OOM_KILLED, with_log, with_peak, with_probe
+from segue.failures import OOM_KILLED, with_event, with_log, with_peak, with_probe, with_warning
 from segue.masking import tail
 from segue.observation import Cause, Observation, Problem
 from segue.replica import ContainerFacts, Replica
+from segue.spec import SupervisedTarget
 
 LIMIT_S = 3.5
 """A watch that is asked to tell must not fall silent meanwhile."""
+_SKEW_S = 5.0
+"""Events have whole seconds, and another machine's clock."""
+_PASSES = "the object has been modified"
+"""In the message of an operator that lost a race with another writer, and tries again."""
 _LINES = 10
 _ENDED = {Cause.CRASH_LOOP, Cause.RESTARTED, Cause.OUT_OF_MEMORY}
 _PROBED = {Cause.UNREADY, Cause.RESTARTED, Cause.DEADLINE}
+
+_STARTING = {Cause.UNREADY, Cause.DEADLINE}
+_VOLUMES = ("FailedAttachVolume", "FailedMount")
+"""Reasons of events: a volume cannot be attached to the node, or mounted in the pod."""
 
 _KILLING = {"Liveness", "Startup"}
 """Probes whose failure ends a container."""
@@ -39,6 +49,8 @@ async def explained(
             if problem.cause in _PROBED:
                 kinds = _KILLING if problem.cause is Cause.RESTARTED else _KILLING | {"Readiness"}
                 problem = with_probe(problem, await _probe_said(cluster, namespace, replica, kinds))
+            if problem.cause in _STARTING and replica.ready_since is None:
+                problem = with_event(problem, await _volume_said(cluster, namespace, replica))
             if problem.cause is Cause.OUT_OF_MEMORY:
                 problem = with_peak(problem, await _most_seen(peaks, namespace, replica))
             if problem.cause in _ENDED:
@@ -46,6 +58,24 @@ async def explained(
     except (SegueError, TimeoutError) as error:
         log.info("nothing more is known of %s/%s: %s", namespace, replica.name, error)
     return problem
+
+
+async def warned(cluster: Cluster, target: SupervisedTarget, problem: Problem, since: float) -> Problem:
+    """Return the problem with the latest warning of the target's operator from ``since`` on (seconds since the epoch).
+
+    KServe tells only by one that it cannot carry out a change.
+    """
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            found = await cluster.warnings(target.namespace, target.resource, target.name)
+    except (SegueError, TimeoutError) as error:
+        log.info("no events of %s: %s", target, error)
+        return problem
+    recent = [e for e in found if seconds_of(_happened(e)) >= since - _SKEW_S and _PASSES not in str(e.get("message"))]
+    if not recent:
+        return problem
+    latest = max(recent, key=_happened)
+    return with_warning(problem, f"{latest.get('reason', '')}: {latest.get('message', '')}")
 
 
 async def _most_seen(peaks: Peaks, namespace: str, replica: Replica) -> str:
@@ -69,10 +99,21 @@ def _runs_again(container: ContainerFacts) -> bool:
 
 async def _probe_said(cluster: Cluster, namespace: str, replica: Replica, kinds: set[str]) -> str:
     """The latest event of a probe of these kinds that failed: the kubelet's message begins with its kind."""
-    found = await cluster.events(namespace, replica.name, "Unhealthy")
-    own = [e for e in found if e.get("involvedObject", {}).get("uid") == replica.uid]
+    own = await _events(cluster, namespace, replica, "Unhealthy")
     mine = [e for e in own if str(e.get("message", "")).partition(" ")[0] in kinds]
     return str(max(mine, key=_happened)["message"]) if mine else ""
+
+
+async def _volume_said(cluster: Cluster, namespace: str, replica: Replica) -> str:
+    """The latest event of a volume that the pod does not get."""
+    found = [event for reason in _VOLUMES for event in await _events(cluster, namespace, replica, reason)]
+    latest = max(found, key=_happened, default=None)
+    return f"{latest['reason']}: {latest.get('message', '')}" if latest else ""
+
+
+async def _events(cluster: Cluster, namespace: str, replica: Replica, reason: str) -> list[Object]:
+    found = await cluster.events(namespace, replica.name, reason)
+    return [e for e in found if e.get("involvedObject", {}).get("uid") == replica.uid]
 
 
 def _happened(event: Object) -> str:

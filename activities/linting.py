@@ -10,15 +10,17 @@ from activities.cluster import Cluster, Object, connected
 from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.levers.ownership import selector_of
+from activities.levers.pods import named_ports
 from activities.room import ALIVE, READ_S, nodes_of, quotas_of
 from segue.budget import foresee
 from segue.contract import Prepared, PrepareInput
-from segue.errors import NotAllowed, NotFound, Unreachable
+from segue.errors import NotAllowed, NotFound, Refused, Unreachable
 from segue.lint import lint
 from segue.lint.facts import NEEDS, Facts
+from segue.lint.room import may_preempt
 from segue.lint.start import refuse_errors
-from segue.lint.target import Judged
-from segue.spec import Change, DeploymentTarget, Metadata, PairTarget, Rollout, Spec, Target, Way
+from segue.lint.target import KINDS, Judged
+from segue.spec import Change, DeploymentTarget, Metadata, PairTarget, Rollout, Rules, Spec, Target, Way
 
 _DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})$")
 
@@ -32,6 +34,9 @@ class Around(NamedTuple):
     own_pods: Sequence[Object] = ()
     nodes: Sequence[Object] = ()
     all_pods: Sequence[Object] = ()
+    claims: Sequence[Object] = ()
+    priorities: Sequence[Object] = ()
+    deployments: Sequence[Object] = ()
 
 
 async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
@@ -47,10 +52,13 @@ async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
         return await facts_in(cluster, Levers(cluster).of(target), target, rollout, change)
 
 
-async def linted(cluster: Cluster, lever: Lever, asked: PrepareInput, prepared: Prepared) -> Prepared:
+async def linted(
+    cluster: Cluster, lever: Lever, asked: PrepareInput, prepared: Prepared, *, refuses: bool = True
+) -> Prepared:
     """Lint what is about to be rolled, and count the room for it.
 
     What ran before may run again: a way back is never refused, only told what is wrong with it.
+    Without ``refuses`` nothing is refused: a plan shows what a start would say.
 
     Raises:
         Refused: naming each error that is not accepted, and what mends it.
@@ -58,11 +66,32 @@ async def linted(cluster: Cluster, lever: Lever, asked: PrepareInput, prepared: 
     # By another strategy the same version goes on: it is there, and a patch could not be tried on it again.
     change = asked.change if asked.wanted is None else None
     facts = await facts_in(cluster, lever, asked.target, _rollout_of(asked), change)
+    refuse_ports(asked.rules, facts)
     found = lint(facts, asked.accept)
-    if not asked.change.goes_back and prepared.wanted.template != prepared.baseline.template:
+    if refuses and not asked.change.goes_back and prepared.wanted.template != prepared.baseline.template:
         refuse_errors(found)
     counted = prepared.model_copy(update={"linted": found, "warnings": (*prepared.warnings, *_tight(facts, asked))})
-    return counted.model_copy(update={"demand": facts.pods[0].demand}) if _is_led(asked.target) else counted
+    if not _is_led(asked.target):
+        return counted
+    preempts = any(may_preempt(facts, pods) for pods in facts.pods)
+    return counted.model_copy(update={"demand": facts.pods[0].demand.model_copy(update={"preempts": preempts})})
+
+
+def refuse_ports(rules: Rules, facts: Facts) -> None:
+    """Refuse checks of a named port that no container of the wanted version has.
+
+    Raises:
+        Refused: naming the field. Not for the pods of an operator, which may add containers.
+    """
+    serving, loads = rules.serving, rules.load_failures
+    asked = {"spec.serving.port": serving and serving.port, "spec.loadFailures.port": loads and loads.port}
+    if facts.target.kind not in KINDS or NEEDS.template in facts.unknown:
+        return
+    named = dict(named_ports(facts.pods[0].spec))
+    for field, port in asked.items():
+        if isinstance(port, str) and port not in named:
+            fix = f"use one of: {', '.join(sorted(named)) or 'none has a name'}; or write its number"
+            raise Refused("is the name of no container's port", field=field, value=port, fix=fix)
 
 
 def _is_led(target: Target) -> bool:
@@ -103,6 +132,9 @@ async def facts_in(
             reading.items("pods", selector_of({"spec": {"selector": judged.selector}})),
             reading.everywhere("nodes"),
             reading.everywhere("pods", ALIVE),
+            reading.items(NEEDS.claims) if _mounts_claims(judged) else _nothing(),
+            reading.everywhere(NEEDS.priorities, unknown=NEEDS.priorities),
+            reading.items(NEEDS.deployments),
         )
     )
     return facts_of(judged, rollout, around, reading.unknown)
@@ -116,10 +148,32 @@ def facts_of(judged: Judged, rollout: Rollout | None, around: Around, unknown: M
         digests=_digests(around.own_pods),
         budgets=around.budgets,
         autoscalers=[as_before(each) for each in around.autoscalers],
+        deployments=around.deployments,
         nodes=nodes_of(around.nodes, around.all_pods),
         quotas=quotas_of(around.quotas),
+        priorities=_priorities(around, unknown),
+        claims=around.claims,
         unknown={**unknown, **({NEEDS.template: judged.untried} if judged.untried else {})},
     )
+
+
+def _mounts_claims(judged: Judged) -> bool:
+    return any("persistentVolumeClaim" in v for pods in judged.pods for v in pods.spec.get("volumes", []))
+
+
+async def _nothing() -> list[Object]:
+    return []
+
+
+def _priorities(around: Around, unknown: Mapping[str, str]) -> dict[str, int]:
+    """Return the values of priority classes by name: also those that only running pods tell."""
+    own = [pod["spec"] for pod in around.own_pods]
+    told = {spec.get("priorityClassName", ""): spec["priority"] for spec in own if "priority" in spec}
+    default = {} if NEEDS.priorities in unknown else {"": 0}
+    for each in around.priorities:
+        told[each["metadata"]["name"]] = each["value"]
+        default |= {"": each["value"]} if each.get("globalDefault") else {}
+    return {**told, **default}
 
 
 class _Reading:
@@ -134,13 +188,13 @@ class _Reading:
         found = await self.allowed(kind, self.cluster.list(kind, self.namespace, selector))
         return found["items"] if found else []
 
-    async def everywhere(self, kind: str, fields: str = "") -> list[Object]:
-        """List objects of the cluster; both kinds are needed to know the nodes."""
+    async def everywhere(self, kind: str, fields: str = "", unknown: str = NEEDS.nodes) -> list[Object]:
+        """List objects of the cluster; both nodes and pods are needed to know the nodes."""
         try:
             async with asyncio.timeout(READ_S):
-                found = await self.allowed(NEEDS.nodes, self.cluster.list_everywhere(kind, fields))
+                found = await self.allowed(unknown, self.cluster.list_everywhere(kind, fields))
         except (Unreachable, TimeoutError):
-            self.unknown[NEEDS.nodes] = f"{kind} of the cluster could not be read within {READ_S:g} s"
+            self.unknown[unknown] = f"{kind} of the cluster could not be read within {READ_S:g} s"
             return []
         return found["items"] if found else []
 

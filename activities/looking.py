@@ -2,19 +2,30 @@
 
 from activities.cluster import connected
 from activities.levers import Levers
-from activities.levers.base import TargetFacts
+from activities.linting import linted
+from activities.preparing import tried
+from activities.routers import Routers
+from segue.contract import Prepared, PrepareInput
 from segue.history import Revision
-from segue.spec import Target
+from segue.spec import Rollout, Target
 
 
-async def read_target(target: Target) -> TargetFacts:
-    """Return what a plan needs to know of the target.
+async def try_out(rollout: Rollout, owner: str) -> Prepared:
+    """Prepare a rollout as a worker does at its start, and write nothing. What lint finds is told, and refuses nothing.
 
     Raises:
+        Refused: for a target that cannot be rolled so; ``owner`` stands for the one who would roll it.
         NotFound, NotAllowed, Unreachable.
     """
+    spec = rollout.spec
+    asked = PrepareInput(
+        target=spec.target, owner=owner, change=spec.change, rules=spec.rules, name=rollout.metadata.name,
+        accept=spec.accept,
+    )  # fmt: skip
     async with connected() as cluster:
-        return await Levers(cluster).of(target).look(target)
+        lever = Levers(cluster).of(spec.target)
+        prepared = await tried(cluster, lever, Routers(cluster).of(spec.strategy), asked)
+        return await linted(cluster, lever, asked, prepared, refuses=False)
 
 
 async def read_history(target: Target) -> list[Revision]:

@@ -8,11 +8,12 @@ import json
 from typing import Literal
 
 from activities.cluster import Cluster, Object
-from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of
+from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, unpacked
 from activities.levers.pair_reading import REPLICAS, Baseline
 from activities.patience import Waiting
 from activities.routers import Routers
 from segue.errors import Conflict, NotFound
+from segue.observation import RELEASED_BY
 from segue.spec import Target
 
 _ATTEMPTS = 10
@@ -33,10 +34,10 @@ async def release_pair(
         raise NotFound(
             "carries no saved baseline: no rollout holds it", field=f"deployment {target}", fix="nothing to release"
         )
-    baseline = Baseline.model_validate_json(saved)
+    baseline = Baseline.model_validate_json(unpacked(saved))
     replicas = int(annotations_of(old).get(REPLICAS) or baseline.old + baseline.new)
     # From here on a rollout that still runs ends without writing.
-    released: Object = {"metadata": {"annotations": {OWNER: f"released by {by}"}}}
+    released: Object = {"metadata": {"annotations": {OWNER: f"{RELEASED_BY}{by}"}}}
     await _patch(cluster, target.namespace, target.name, released)
     waiting.tell(f"{target} is free of its rollout and goes to the {to}")
     if to == "baseline":

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from activities.cluster import Cluster, Object
+from activities.levers.ownership import BASELINE, annotations_of, saved_baseline, saved_ready
 from segue.errors import TimedOut
 
 POLL_S = 0.5
@@ -47,4 +48,12 @@ def _left(deployment: Object) -> str:
     if status.get("replicas", 0) > updated:
         return f"{status['replicas'] - updated} other replicas to go"
     available = status.get("availableReplicas", 0)
-    return f"{available} of {replicas} available" if available < replicas else ""
+    return f"{available} of {replicas} available" if available < _asked_for(deployment, replicas) else ""
+
+
+def _asked_for(deployment: Object, replicas: int) -> int:
+    """Return how many must be available: no more than were ready before the rollout, where not all of them were."""
+    if BASELINE not in annotations_of(deployment):
+        return replicas
+    ready, before = saved_ready(deployment), saved_baseline(deployment)["replicas"]
+    return replicas if ready is None or ready >= before else min(ready, replicas)

@@ -9,7 +9,8 @@ What it saw last is not the peak: between two looks of the kubelet (10 s and mor
 import asyncio
 import time
 
-from activities.gates.prometheus import Prometheus, Unanswered
+from activities.gates.prometheus import Prometheus
+from segue.errors import Unanswered
 from segue.gates.asking import Grid
 
 PROVIDER = "default"

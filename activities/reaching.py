@@ -22,8 +22,6 @@ from segue.replica import Replica
 
 Access = Literal["auto", "direct", "proxy"]
 
-MAX_ANSWER = 1_048_576
-"""Bytes of an answer that are read."""
 _CONNECTIONS = 32
 _RIGHTS = "grant the worker deploy/rbac-serving.yaml's role in this namespace, or set SEGUE_POD_ACCESS=direct"
 
@@ -156,7 +154,7 @@ async def timed(send: Any, request: Request, timeout_s: float) -> Reply:
     began = time.monotonic()
     try:
         async with asyncio.timeout(timeout_s), send() as response:
-            text, first_s = await _read(response, began, streams=request.stream)
+            text, first_s = await _read(response, began, request)
             return Reply(response.status, text, time.monotonic() - began, first_s)
     except TimeoutError:
         return Reply(trouble=f"did not answer within {timeout_s:g} s", took_s=time.monotonic() - began)
@@ -164,15 +162,15 @@ async def timed(send: Any, request: Request, timeout_s: float) -> Reply:
         return Reply(trouble=bounded(str(error) or type(error).__name__), took_s=time.monotonic() - began)
 
 
-async def _read(response: aiohttp.ClientResponse, began: float, *, streams: bool) -> tuple[str, float | None]:
+async def _read(response: aiohttp.ClientResponse, began: float, request: Request) -> tuple[str, float | None]:
     """Read an answer up to a limit; of a stream, note when its first event with data came."""
     read, first_s = bytearray(), None
     async for chunk in response.content.iter_any():
         read += chunk
-        if first_s is None and streams and b"data:" in read:
+        if first_s is None and request.stream and b"data:" in read:
             first_s = time.monotonic() - began
-        if len(read) > MAX_ANSWER:
-            raise ValueError(f"answers more than {MAX_ANSWER} bytes")
+        if len(read) > request.limit:
+            raise ValueError(f"answers more than {request.limit} bytes")
     return read.decode(errors="replace"), first_s
 
 

@@ -13,7 +13,7 @@ from temporalio.exceptions import ApplicationError
 from activities import autoscaling
 from activities.cluster import Cluster
 from activities.emptying import Emptyings
-from activities.explaining import explained
+from activities.explaining import explained, warned
 from activities.gates.believing import Believer
 from activities.gates.metrics import MetricAsker
 from activities.gates.own import OwnAsker
@@ -23,6 +23,7 @@ from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.linting import linted
 from activities.peaks import PROVIDER, Peaks
+from activities.preparing import tried
 from activities.reaching import Reach, reach_of
 from activities.room import Rooms
 from activities.routers import Routers
@@ -31,15 +32,15 @@ from activities.watching import NamespaceWatch, Watches
 from segue import contract
 from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, Watched, WatchInput, WriteInput, Written
 from segue.decide import Act, Decision, asks_for_room, decide
-from segue.errors import Fenced, NotAllowed, Refused, SegueError
+from segue.errors import Fenced, NotAllowed, Refused, SegueError, shown
 from segue.gates import Verdict
 from segue.gates.metrics import Metric
 from segue.gates.own import OwnGate
 from segue.gates.readiness import judge_readiness
 from segue.gates.standing import standings
 from segue.gates.webhook import Webhook
-from segue.observation import Observation
-from segue.spec import Autoscaler
+from segue.observation import Observation, belonging
+from segue.spec import Autoscaler, SupervisedTarget
 from segue.supervision import SUPERVISIONS, Supervision
 from segue.traffic import objection, objection_to_counts
 
@@ -55,18 +56,32 @@ GATHER_S = 0.3
 BELIEVED_AT = 6
 """The attempt at which a missing right is believed: an API server that just came up knows none for some seconds."""
 
+READY_TO_WRITE_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+
 _meter = metrics.get_meter("segue")
 _writes = _meter.create_counter("segue.writes", description="Writes to a target, by action")
-_ready_to_write = _meter.create_histogram(
-    "segue.ready_to_write", unit="s", description="From a new replica's latest proof of readiness to the next write"
-)
+
+
+def ready_to_write_of(meter: metrics.Meter) -> metrics.Histogram:
+    """Return the histogram of how long moves wait for their write. Time of people, holds and gates is not in it."""
+    return meter.create_histogram(
+        "segue.ready_to_write",
+        unit="s",
+        description="From when a move is possible (the latest proof of readiness, or a person's answer) to its write",
+        explicit_bucket_boundaries_advisory=READY_TO_WRITE_BUCKETS_S,
+    )
+
+
+_ready_to_write = ready_to_write_of(_meter)
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 
 
 def to_application_error(error: SegueError, *, retry: bool = False) -> ApplicationError:
     """Tell Temporal whether a retry helps, and keep field, value and fix for the person who reads it."""
-    details = {"field": error.field, "value": repr(error.value), "fix": error.fix} if isinstance(error, Refused) else {}
+    details = (
+        {"field": error.field, "value": shown(error.value), "fix": error.fix} if isinstance(error, Refused) else {}
+    )
     kind = "Refused" if isinstance(error, Refused) else type(error).__name__
     return ApplicationError(str(error), details, type=kind, non_retryable=not (error.retryable or retry))
 
@@ -140,15 +155,11 @@ class Activities:
     async def prepare(self, asked: PrepareInput) -> Prepared:
         """Look at the target, let the API server try the change, and lint what it makes."""
         lever = self._levers.of(asked.target)
-        prepared = await lever.prepare(asked)
-        router = self._routers.of(asked.rules.strategy)
-        if router is not None:
-            await router.prepare(asked, prepared.owner)
+        prepared = await tried(self._cluster, lever, self._routers.of(asked.rules.strategy), asked)
         self._believer.refuse(asked.rules, prepared.wanted)
         await self._own.refuse(asked.target, asked.rules)
         await self._emptyings.refuse(asked.target, asked.rules)
-        told = (*prepared.warnings, *await autoscaling.foretell(self._cluster, asked.target, asked.rules))
-        return await linted(self._cluster, lever, asked, prepared.model_copy(update={"warnings": told}))
+        return await linted(self._cluster, lever, asked, prepared)
 
     @_defined(contract.AWAIT_READY)
     async def await_ready(self, asked: WatchInput) -> Watched:
@@ -162,6 +173,7 @@ class Activities:
         ends_at = time.monotonic() + asked.attempt_s
         gathers_until: float | None = None
         while True:
+            watch.notice_gap()
             looked, now = time.monotonic(), time.time()
             seen = _seen(watch, lever, router, asked, now)
             if seen is not None:
@@ -199,6 +211,8 @@ class Activities:
         if decision.act is not Act.FAIL or decision.problem is None:
             return decision
         problem = await explained(self._cluster, self._peaks, asked.target.namespace, decision.problem, seen)
+        if isinstance(asked.target, SupervisedTarget) and not problem.replica:
+            problem = await warned(self._cluster, asked.target, problem, asked.state.progress_at)
         return decision.model_copy(update={"problem": problem, "why": str(problem)})
 
     async def _with_room(self, seen: Observation, asked: WatchInput) -> Observation | None:
@@ -206,13 +220,16 @@ class Activities:
         if asked.state.demand is None:
             return seen
         room = await self._rooms.count(asked.target.namespace, asked.state.demand, BEAT_S)
-        return None if room is None else seen.model_copy(update={"room": room.more, "room_why": room.why})
+        if room is None:
+            return None
+        return seen.model_copy(update={"room": room.more, "room_why": room.why, "can_pend": room.can_pend})
 
     @_defined(contract.VERIFY)
     async def verify(self, asked: VerifyInput) -> Verified:
         """Judge readiness on the target as it is now, beside where all other gates stand."""
         seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
-        return Verified(verdicts=(judge_readiness(asked.rules, seen), *standings(asked.rules, asked.state)))
+        lacking = asked.state.lacking(seen.replicas)
+        return Verified(verdicts=(judge_readiness(asked.rules, seen, lacking), *standings(asked.rules, asked.state)))
 
     @_defined(contract.SCALE_NEW)
     async def scale_new(self, asked: WriteInput) -> Written:
@@ -229,8 +246,8 @@ class Activities:
         if problem:
             return Written(done=False, why=problem)
         written = await self._levers.of(asked.target).scale(asked, time.time())
-        if written.writes and asked.ready_at:
-            _ready_to_write.record(max(0.0, time.time() - asked.ready_at))
+        if written.writes and asked.ready_at and asked.decision.act is Act.SCALE:
+            _ready_to_write.record(max(0.0, (written.moved_at or time.time()) - asked.ready_at))
         held = await self._hold_autoscaler(asked) if written.done else 0
         return _counted(written, action, held)
 
@@ -250,7 +267,7 @@ class Activities:
             raise Refused("has nothing to lead traffic by", field="spec.strategy.traffic")
         seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
         if seen.owner != asked.state.owner:
-            raise Fenced(f"the target belongs to {seen.owner or 'nobody'} now")
+            raise Fenced(belonging(seen.owner))
         share = asked.decision.share or 0
         problem = objection(asked.rules.strategy, seen, share) if share or asked.state.routed is not None else ""
         if problem:

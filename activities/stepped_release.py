@@ -6,22 +6,26 @@ What is needed to go back, or on, is read from the target itself; floor and ceil
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
-from activities.cluster import Cluster
+from activities import autoscaling
+from activities.cluster import Cluster, Object
 from activities.levers import Levers
 from activities.levers.base import Lever
-from activities.levers.ownership import BASELINE, OWNER, annotations_of
+from activities.levers.ownership import BASELINE, OWNER, annotations_of, saved_baseline
+from segue.asbefore import as_before
 from segue.contract import Prepared, PrepareInput, WriteInput
 from segue.decide import Act, Decision, decide
 from segue.errors import Conflict, Fenced, NotFound, TimedOut
-from segue.observation import Observation, Version
+from segue.observation import RELEASED_BY, Observation, Version
 from segue.spec import Change, Rules, Strategy, Target
-from segue.state import Goal, Outcome, State
+from segue.state import Before, Goal, Outcome, State
+from segue.transition import applied
 
 POLL_S = 0.2
 _ATTEMPTS = 10
-_IN_PLACE = Strategy(max_surge=0, max_unavailable="25%")
+_ALWAYS: dict[str, Any] = {"verified": True, "overrules": True}
+"""No gate is asked, and what somebody else changed on the way is written over, however many writes it takes."""
 
 Way = Literal["baseline", "wanted"]
 
@@ -35,8 +39,11 @@ async def release_stepped(
         NotFound: when the target carries no saved baseline, so that there is nothing to release.
         TimedOut: when it is not there in time; the same command goes on where it was.
     """
-    lever, rules = Levers(cluster).of(target), _rules(target)
-    state = _state(await _taken(cluster, lever, target, rules, f"released by {by}"), to)
+    lever, owner = Levers(cluster).of(target), f"{RELEASED_BY}{by}"
+    rules = rules_of(target, await _taken(cluster, lever, target, owner))
+    await autoscaling.free(cluster, target, tell)
+    prepared = await lever.prepare(PrepareInput(target=target, owner=owner, change=Change(), rules=rules))
+    state = _state(prepared, to)
     tell(f"{target} is free of its rollout and goes to the {to}")
     ends_at, said = time.monotonic() + timeout_s, ""
     while True:
@@ -45,8 +52,8 @@ async def release_stepped(
         if decision.why != said:
             tell(decision.why)
             said = decision.why
-        state, is_done = await _step(lever, target, rules, state, seen, decision)
-        if is_done:
+        state = await _step(lever, target, rules, state, seen, decision)
+        if state.outcome is not None:
             return f"{target} runs the {to}; its strategy is what it was"
         if time.monotonic() >= ends_at:
             raise TimedOut(f"{target}: {decision.why} after {timeout_s:g} s; run the same command again to go on")
@@ -55,21 +62,22 @@ async def release_stepped(
 
 async def _step(
     lever: Lever, target: Target, rules: Rules, state: State, seen: Observation, decision: Decision
-) -> tuple[State, bool]:
-    """Do what was decided; return the state after it, and whether that was the last."""
+) -> State:
+    """Do what was decided; return the state after it."""
     if decision.act is Act.FENCED:
         raise Fenced(decision.why)
     writes = {Act.SCALE: lever.scale, Act.UNDO: lever.undo, Act.FINISH: lever.finish}
     write = writes.get(decision.act)
     if write is None:
-        return state, False  # it waits: for replicas, or for its controller
-    given = WriteInput(target=target, rules=rules, state=state, decision=decision, generation=seen.generation)
+        return state  # it waits: for replicas, or for its controller
+    relaxed = as_before(rules, state, seen.replicas)
+    given = WriteInput(target=target, rules=relaxed, state=state, decision=decision, generation=seen.generation)
     written = await write(given, time.time())
-    return state.but(mark=written.mark or state.mark), written.done and decision.act is Act.FINISH
+    return applied(rules, state, seen, decision, time.time(), written).but(**_ALWAYS)
 
 
-async def _taken(cluster: Cluster, lever: Lever, target: Target, rules: Rules, owner: str) -> Prepared:
-    """Take the target from whoever has it, and read what it came from."""
+async def _taken(cluster: Cluster, lever: Lever, target: Target, owner: str) -> Object:
+    """Take the target from whoever has it; return the target."""
     kind = lever.kinds[0]
     for _ in range(_ATTEMPTS):
         found = await cluster.get(kind, target.namespace, target.name)
@@ -79,15 +87,15 @@ async def _taken(cluster: Cluster, lever: Lever, target: Target, rules: Rules, o
         version = found["metadata"]["resourceVersion"]
         patch = {"metadata": {"resourceVersion": version, "annotations": {OWNER: owner}}}
         try:
-            await cluster.patch(kind, target.namespace, target.name, patch)
+            return await cluster.patch(kind, target.namespace, target.name, patch)
         except Conflict:
             continue
-        return await lever.prepare(PrepareInput(target=target, owner=owner, change=Change(), rules=rules))
     raise Conflict(f"{target} changes faster than it can be written; try again")
 
 
-def _rules(target: Target) -> Rules:
-    return Rules(strategy=_IN_PLACE) if target.numbered else Rules()
+def rules_of(target: Target, found: Object) -> Rules:
+    """Return rules with the budget that the rollout saved on the target; an operator moves by a budget of its own."""
+    return Rules(strategy=Strategy(**saved_baseline(found)["budget"])) if target.numbered else Rules()
 
 
 def _state(prepared: Prepared, to: Way) -> State:
@@ -99,8 +107,8 @@ def _state(prepared: Prepared, to: Way) -> State:
         wanted=Version(template=prepared.mark.template),
         ending=Outcome.ABORTED if to == "baseline" else Outcome.COMPLETED,
         claimed=True,
+        before=None if prepared.ready is None else Before(replicas=prepared.replicas, ready=prepared.ready),
         mark=prepared.mark,
-        verified=True,
-        overrules=True,
         progress_at=time.time(),
+        **_ALWAYS,
     )

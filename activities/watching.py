@@ -8,17 +8,43 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple, Self
 
-from activities.cluster import Cluster, Expired, Object
-from segue.errors import SegueError
+from activities.cluster import Cluster, Object
+from activities.ended import Gone
+from segue.errors import Expired, SegueError
 
 LINGER_S = 60.0
+PULSE_S = 0.5
+"""So often a watch notes that this process runs."""
+GAP_S = 2.5
+"""A process that did not run for longer was frozen: what it knows is old, and news may wait unread in its streams."""
+MAX_GONE = 500
+"""So many removed pods of a namespace are remembered."""
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 log = logging.getLogger(__name__)
+
+
+class Clocks(NamedTuple):
+    """The time by both clocks of this process, in seconds."""
+
+    monotonic: float
+    """It stands still while the machine is suspended."""
+    wall: float
+    """It can be set."""
+
+    @classmethod
+    def now(cls) -> Self:
+        """Return the present time."""
+        return cls(time.monotonic(), time.time())
+
+    def is_gap(self, before: "Clocks") -> bool:
+        """Whether one of the clocks moved much more than it does while this process runs."""
+        return self.monotonic - before.monotonic > GAP_S or abs(self.wall - before.wall) > GAP_S
 
 
 class NamespaceWatch:
@@ -33,20 +59,54 @@ class NamespaceWatch:
         self.current_since = 0.0
         """From when on the picture has been current without a gap: seconds since the epoch."""
         self._changed = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._streams: list[asyncio.Task[None]] = []
+        self._pulse: asyncio.Task[None] | None = None
+        self._pulsed = Clocks.now()
         self.users = 0
+        self._gone: deque[Gone] = deque(maxlen=MAX_GONE)
 
     def start(self) -> None:
         """Begin to list and watch."""
-        self._tasks = [
+        self._pulsed = Clocks.now()
+        self._pulse = asyncio.create_task(self._run(), name=f"watch-{self.namespace}-pulse")
+        self._follow_all()
+
+    def _follow_all(self) -> None:
+        self._streams = [
             asyncio.create_task(self._follow(kind), name=f"watch-{self.namespace}-{kind}") for kind in self._objects
         ]
 
     async def stop(self) -> None:
         """End all streams."""
-        for task in self._tasks:
+        tasks = [*self._streams, *([self._pulse] if self._pulse else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self) -> None:
+        """Note that this process runs."""
+        while True:
+            self.notice_gap()
+            await asyncio.sleep(PULSE_S)
+
+    def notice_gap(self) -> None:
+        """List everything anew when this process was frozen, or when its clock jumped.
+
+        Call this before a look: the picture is not current until it is read again.
+        """
+        now = Clocks.now()
+        before, self._pulsed = self._pulsed, now
+        if not now.is_gap(before):
+            return
+        log.warning(
+            "watch of %s: this process did not run for %.1f s, or its clock jumped",
+            self.namespace,
+            now.wall - before.wall,
+        )
+        for task in self._streams:
+            task.cancel()
+        self._current = dict.fromkeys(self._objects, False)
+        self._follow_all()
 
     @property
     def trouble(self) -> SegueError | None:
@@ -66,14 +126,22 @@ class NamespaceWatch:
         """Return all objects of a kind as last seen."""
         return list(self._objects[kind].values())
 
+    @property
+    def gone(self) -> list[Gone]:
+        """Return the latest pods that were removed: some controllers remove one in the moment after it ended."""
+        return list(self._gone)
+
     def owned(self, kind: str, owners: set[str]) -> list[Object]:
         """Return the objects whose controller has one of these uids."""
         return [o for o in self._objects[kind].values() if controller_uid(o) in owners]
 
     def labelled(self, kind: str, selector: str) -> list[Object]:
         """Return the objects that a selector of ``name=value`` and ``name`` matches."""
-        wanted = [part.partition("=") for part in selector.split(",")]
-        return [o for o in self._objects[kind].values() if _matches(o["metadata"].get("labels", {}), wanted)]
+        return [found for found in self._objects[kind].values() if _matches(found, selector)]
+
+    def gone_labelled(self, selector: str) -> list[Gone]:
+        """Return the latest removed pods that such a selector matches."""
+        return [each for each in self._gone if _matches(each.pod, selector)]
 
     async def changed(self, timeout_s: float) -> None:
         """Return at the next change, or after ``timeout_s``."""
@@ -130,7 +198,9 @@ class NamespaceWatch:
         async for event, found in self._cluster.watch(kind, self.namespace, version):
             version = found["metadata"]["resourceVersion"]
             if event == "DELETED":
-                objects.pop(found["metadata"]["name"], None)
+                removed = objects.pop(found["metadata"]["name"], found)
+                if kind == "pods":
+                    self._gone.append(Gone(removed, time.time()))
             elif event != "BOOKMARK":
                 objects[found["metadata"]["name"]] = found
             self._up(kind)
@@ -182,11 +252,22 @@ class Watches:
         self._open.clear()
 
 
-def _matches(labels: dict[str, str], wanted: list[tuple[str, str, str]]) -> bool:
+def _matches(found: Object, selector: str) -> bool:
+    labels = found["metadata"].get("labels", {})
+    wanted = [part.partition("=") for part in selector.split(",")]
     return all(name in labels and (not equals or labels[name] == value) for name, equals, value in wanted)
 
 
 def controller_uid(found: Object) -> str | None:
     """Return the uid of the controller that owns an object."""
+    return _controller(found).get("uid")
+
+
+def controller_name(found: Object) -> str:
+    """Return the name of the controller that owns an object; empty where none does."""
+    return str(_controller(found).get("name", ""))
+
+
+def _controller(found: Object) -> dict[str, Any]:
     owners: list[dict[str, Any]] = found["metadata"].get("ownerReferences", [])
-    return next((o["uid"] for o in owners if o.get("controller")), None)
+    return next((owner for owner in owners if owner.get("controller")), {})

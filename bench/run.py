@@ -86,7 +86,8 @@ class Timeline:
         generation = found["metadata"]["generation"]
         if generation > self._generation:
             self._generation = generation
-            self.writes.append(now)
+            if not found["spec"].get("paused"):  # a pause ends a move, and begins none
+                self.writes.append(now)
 
     @property
     def ready_to_write_s(self) -> list[float]:

@@ -23,6 +23,7 @@ from types import FrameType
 from kubernetes import client, config
 from onlooker import Onlooker
 from segue_local import Stack, node_is_possible, tied_stack
+from segue_local.build import K6, ensure_built
 from segue_local.images import ensure_images
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,6 +73,8 @@ def main() -> int:
         if hindrance:
             print(f"({hindrance})")
         ends.callback(lambda: print("\nThe stack is down; nothing is left running."))
+        if scene is REAL:
+            ensure_built(_say, [K6])  # minutes, the first time: not in the middle of the show
         stack = ends.enter_context(tied_stack(NAME, node=scene is REAL, on_progress=_say))
         os.environ.update(stack.env())
         config.load_kube_config(str(stack.kubeconfig))

@@ -5,18 +5,26 @@ works without one: a rollout that has ended is read from its result, a list from
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict
 from pydantic.alias_generators import to_camel
-from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.api.enums.v1 import EventType, PendingActivityState, TaskQueueType
 from temporalio.api.failure.v1 import Failure
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflow.v1 import PendingActivityInfo
+from temporalio.api.workflowservice.v1 import (
+    DescribeTaskQueueRequest,
+    DescribeTaskQueueResponse,
+    GetWorkflowExecutionHistoryReverseRequest,
+)
 from temporalio.client import (
     Client,
+    Plugin,
     RPCTimeoutOrCancelledError,
     WorkflowExecution,
     WorkflowExecutionDescription,
@@ -47,7 +55,8 @@ from segue.budget import resolve_budget
 from segue.contract import Beat, Task
 from segue.errors import (
     AlreadyRolling,
-    Exit,
+    Cut,
+    Failing,
     NotAllowed,
     NotFound,
     Refused,
@@ -55,11 +64,11 @@ from segue.errors import (
     TimedOut,
     Unreachable,
 )
-from segue.messages import Message, RetargetTo
+from segue.messages import MESSAGES, Message, RetargetTo
 from segue.observation import Frozen
 from segue.plan import Plan
 from segue.report import Report
-from segue.spec import Approval, Rollout, Spec, Strategy, Waypoint
+from segue.spec import Approval, Rollout, Strategy, Waypoint
 from segue.state import Phase
 from segue.status import SideStatus, Status
 from segue.units import format_duration
@@ -73,6 +82,8 @@ PREPARE_S = 30.0
 PATIENCE_S = 120.0
 """Following a rollout outlives Temporal being away for so long: a restart is no news to a pipeline."""
 POLL_S = 0.5
+LATEST_EVENTS = 50
+"""So many of the newest events tell whether the workflow's code fails."""
 
 TARGET = SearchAttributeKey.for_keyword(contract.TARGET_ATTRIBUTE)
 PHASE = SearchAttributeKey.for_keyword(contract.PHASE_ATTRIBUTE)
@@ -81,12 +92,6 @@ OUTCOME = SearchAttributeKey.for_keyword(contract.OUTCOME_ATTRIBUTE)
 Tell = Callable[[Report], None]
 Handle = WorkflowHandle[Any, Report]
 R = TypeVar("R")
-
-
-class Cut(SegueError):
-    """The workflow was terminated, cancelled or timed out in Temporal: it could not put anything back."""
-
-    exit_code = Exit.NEEDS_PERSON
 
 
 class Started(Frozen):
@@ -113,12 +118,14 @@ class Listed(Frozen):
     ended_at: float | None
 
 
-async def connect(*, timeout_s: float = CONNECT_S, runtime: Runtime | None = None) -> Client:
+async def connect(
+    *, timeout_s: float = CONNECT_S, runtime: Runtime | None = None, plugins: Sequence[Plugin] = ()
+) -> Client:
     """Connect to the Temporal that ``TEMPORAL_*`` variables or the profile file name.
 
     Raises:
         Refused: when the profile cannot be read.
-        Unreachable: when nothing answers at its address within ``timeout_s``.
+        Unreachable: when nothing answers at its address within ``timeout_s``, or not as Temporal does.
     """
     config = _profile()
     address = config.setdefault("target_host", DEFAULT_ADDRESS)
@@ -127,41 +134,67 @@ async def connect(*, timeout_s: float = CONNECT_S, runtime: Runtime | None = Non
             return await Client.connect(
                 **config,
                 data_converter=pydantic_data_converter,
+                plugins=plugins,
                 connect_timeout=timedelta(seconds=timeout_s),
                 # The library's own warnings are for a worker's log, not for a person at a terminal.
                 runtime=runtime or Runtime(telemetry=TelemetryConfig(logging=None)),
             )
     except (RuntimeError, OSError, RPCError, ValueError) as error:
-        raise Unreachable(
-            f"Temporal does not answer at {address} ({_connect_reason(error)}); "
-            "start a local one with `segue local up`, or set TEMPORAL_ADDRESS to yours"
-        ) from error
+        why, fix = _connect_reason(error, by_tls=bool(config.get("tls")))
+        raise Unreachable(f"Temporal does not answer at {address} ({why}); {fix}") from error
 
 
 def _profile() -> ClientConnectConfig:
     try:
         return ClientConfig.load_client_connect_config()
     except (RuntimeError, ValueError, OSError) as error:
+        named = "TEMPORAL_PROFILE" if str(error).startswith("Profile ") else "TEMPORAL_CONFIG_FILE"
         raise Refused(
             f"Temporal's connection profile cannot be read: {error}",
-            field="TEMPORAL_CONFIG_FILE",
+            field=named,
             fix="correct the file, or unset TEMPORAL_PROFILE and TEMPORAL_CONFIG_FILE",
         ) from error
 
 
-def _connect_reason(error: Exception) -> str:
-    """Say what went wrong in a few words: the library's own text is a nested dump with response headers."""
-    known = {
-        "Connection refused": "connection refused",
-        "dns error": "its name is not known",
-        "certificate": "its certificate is not trusted",
-        "Unauthenticated": "the API key is not accepted",
-        "PermissionDenied": "the API key is not accepted",
-    }
+_START = "start a local one with `segue local up`, or set TEMPORAL_ADDRESS to yours"
+_KEY = "check TEMPORAL_API_KEY and TEMPORAL_NAMESPACE"
+_CERTIFICATE = "set TEMPORAL_TLS_CLIENT_CERT_PATH and TEMPORAL_TLS_CLIENT_KEY_PATH to one that it accepts"
+_CLOSED = ("ConnectionReset", "BrokenPipe", "connection closed", "UnexpectedEof")
+_CONNECT_REASONS = {
+    "Connection refused": ("connection refused", _START),
+    "dns error": ("its name is not known", _START),
+    "CertificateRequired": ("it requires a client certificate", _CERTIFICATE),
+    "fatal alert": ("it does not accept the client certificate", _CERTIFICATE),
+    "InvalidCertificate(NotValidForName": (
+        "its certificate is for another name",
+        "set TEMPORAL_TLS_SERVER_NAME to the name in its certificate",
+    ),
+    "InvalidCertificate": (
+        "its certificate is not trusted",
+        "set TEMPORAL_TLS_SERVER_CA_CERT_PATH to the certificate of its authority",
+    ),
+    "InvalidContentType": (
+        "it does not speak TLS",
+        "set TEMPORAL_TLS=false; an API key or a certificate turns TLS on",
+    ),
+    "Unauthenticated": ("the API key is not accepted", _KEY),
+    "PermissionDenied": ("the API key is not accepted", _KEY),
+}
+"""By what the library's text contains, the first that fits: why, and what to do."""
+
+
+def _connect_reason(error: Exception, *, by_tls: bool) -> tuple[str, str]:
+    """Say what went wrong and what to do: the library's own text is a nested dump with response headers."""
     text = str(error)
     if isinstance(error, TimeoutError) or "timed out" in text or "deadline" in text:
-        return "no answer in time"
-    return next((v for k, v in known.items() if k in text), "what answers is not Temporal")
+        return "no answer in time", _START
+    known = next((told for sign, told in _CONNECT_REASONS.items() if sign in text), None)
+    if known is not None:
+        return known
+    if any(sign in text for sign in _CLOSED):  # the reason of a TLS server can come too late to be read
+        why = "it closed the connection: perhaps it requires "
+        return (f"{why}a client certificate", _CERTIFICATE) if by_tls else (f"{why}TLS", "set TEMPORAL_TLS=true")
+    return "what answers is not Temporal", "set TEMPORAL_ADDRESS to a Temporal server, and TEMPORAL_TLS as it requires"
 
 
 # --- errors ---------------------------------------------------------------------------------------------
@@ -200,6 +233,19 @@ _JOIN_FIX = "watch it with `segue watch`, or give it this file's change with `se
 def no_worker(task_queue: str) -> Unreachable:
     """Nobody works on the task queue."""
     return Unreachable(f"no worker answers on task queue {task_queue}; start one with `segue worker`")
+
+
+def uncurrent(found: DescribeTaskQueueResponse, task_queue: str) -> Unreachable | None:
+    """Say that workers poll, and get no rollouts, for their deployment has no current version; None where it has."""
+    versions = [p.deployment_options for p in found.pollers if p.deployment_options.deployment_name]
+    if not versions or found.versioning_info.HasField("current_deployment_version"):
+        return None
+    name, build = versions[0].deployment_name, versions[0].build_id
+    return Unreachable(
+        f"a worker of deployment {name} polls task queue {task_queue}, but its deployment has no current version, so "
+        f"it gets no new rollouts; run `temporal worker deployment set-current-version --deployment-name {name} "
+        f"--build-id {build}`"
+    )
 
 
 def _from_status(error: RPCError, what: str, task_queue: str) -> SegueError:
@@ -331,8 +377,11 @@ class Rollouts:
         """Send one of ``segue.messages.MESSAGES``; return what happens now, or nothing for a bare signal.
 
         Raises:
-            Refused: when it makes no sense now; says what does.
+            Refused: when it makes no sense now, or is not what its name says.
         """
+        if MESSAGES.get(name) is not type(message):
+            given, names = type(message).__name__, ", ".join(MESSAGES)
+            raise Refused("is not the message of that name", field=name, value=given, fix=f"send one of {names}")
         handle, what = self._handle(workflow_id), target_of(workflow_id)
         if answer:
             return str(await self._update(handle, what, name, message, str))
@@ -373,6 +422,7 @@ class Rollouts:
 
         Raises:
             Unreachable: when nothing answers at the start, or Temporal is away for ``PATIENCE_S``.
+            Failing: when the workflow's code fails at each try.
         """
         known: Report | None = None
         shown: Report | None = None
@@ -422,6 +472,18 @@ class Rollouts:
             raise AssertionError("follow yields at least once")
         return status
 
+    async def _pollers(self) -> DescribeTaskQueueResponse:
+        """Ask who polls the task queue; nobody where Temporal does not answer that."""
+        queue, kind = TaskQueue(name=self.task_queue), TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
+        asked = DescribeTaskQueueRequest(
+            namespace=self.client.namespace, task_queue=queue, task_queue_type=kind, report_pollers=True
+        )
+        try:
+            timeout = timedelta(seconds=self._answer_s)
+            return await self.client.workflow_service.describe_task_queue(asked, timeout=timeout)
+        except RPCError:
+            return DescribeTaskQueueResponse()
+
     # --- one question to Temporal each --------------------------------------------------------------------
 
     def _handle(self, workflow_id: str, run_id: str | None = None) -> Handle:
@@ -470,16 +532,45 @@ class Rollouts:
 
     async def _update(self, handle: Handle, what: str, name: str, message: Message | None, result: type[R]) -> R:
         """Send an update. To be taken in needs a worker and is quick; to be answered may need the cluster."""
-        with translated(what, self.task_queue):
-            async with asyncio.timeout(self._answer_s):
-                sent = await self._sent(handle, name, message, result)
+        async with self._answering(handle, what), asyncio.timeout(self._answer_s):
+            sent = await self._sent(handle, name, message, result)
         try:
-            with translated(what, self.task_queue):
-                async with asyncio.timeout(PREPARE_S):
-                    return await sent.result()
+            async with self._answering(handle, what), asyncio.timeout(PREPARE_S):
+                return await sent.result()
         except Unreachable as error:
             late = f"the rollout of {what} has taken in {name}, but does not answer yet"
             raise Unreachable(f"{late}; see `segue status {what}`") from error
+
+    @asynccontextmanager
+    async def _answering(self, handle: Handle, what: str) -> AsyncGenerator[None, None]:
+        """Translate errors of what needs a worker's answer, and tell a workflow that fails from a worker that is away.
+
+        Raises:
+            Failing: with what the workflow's code fails with.
+        """
+        try:
+            with translated(what, self.task_queue):
+                yield
+        except Unreachable as error:
+            failure = await self._task_failure(handle, what)
+            if failure:
+                raise Failing(failing_text(what, handle.id, failure)) from error
+            raise uncurrent(await self._pollers(), self.task_queue) or error from error
+
+    async def _task_failure(self, handle: Handle, what: str) -> str:
+        """Return what the workflow's code fails with, where Temporal tries it again and again; else nothing."""
+        with translated(what, self.task_queue):
+            description = await handle.describe(rpc_timeout=timedelta(seconds=self._answer_s))
+            if description.raw_description.pending_workflow_task.attempt < 2:
+                return ""
+            execution = description.raw_description.workflow_execution_info.execution
+            found = await self.client.workflow_service.get_workflow_execution_history_reverse(
+                GetWorkflowExecutionHistoryReverseRequest(
+                    namespace=self.client.namespace, execution=execution, maximum_page_size=LATEST_EVENTS
+                ),
+                timeout=timedelta(seconds=self._answer_s),
+            )
+            return last_task_failure(found.history.events)
 
     async def _sent(
         self, handle: Handle, name: str, message: Message | None, result: type[R]
@@ -527,9 +618,8 @@ class Rollouts:
 
     async def _query(self, description: WorkflowExecutionDescription, name: str, result: type[R]) -> R:
         handle = self._handle(description.id, description.run_id)
-        with translated(target_of(description.id), self.task_queue):
-            async with asyncio.timeout(self._answer_s):
-                return cast("R", await handle.query(name, result_type=result))
+        async with self._answering(handle, target_of(description.id)), asyncio.timeout(self._answer_s):
+            return cast("R", await handle.query(name, result_type=result))
 
     async def _result(self, description: WorkflowExecutionDescription) -> Report:
         return await self._end(self._handle(description.id, description.run_id), target_of(description.id))
@@ -560,6 +650,10 @@ class Rollouts:
 # --- pure helpers ---------------------------------------------------------------------------------------
 
 
+_MOVING = {Phase.PREPARING, Phase.PROGRESSING, Phase.ROLLING_BACK}
+"""Elsewhere the rollout itself says what it waits for: a person, a hold, room. The watch only looks meanwhile."""
+
+
 def live(status: Status, beat: Beat | None, strategy: Strategy | None = None) -> Status:
     """Lay what the watch saw last over a status, where it is the newer of the two."""
     if status.outcome is not None or beat is None or beat.seen is None or beat.at <= status.updated_at:
@@ -569,7 +663,7 @@ def live(status: Status, beat: Beat | None, strategy: Strategy | None = None) ->
         "replicas": seen.replicas,
         "old": SideStatus(replicas=seen.old.total, ready=seen.old.ready),
         "new": SideStatus(replicas=seen.new.total, ready=seen.new.ready),
-        "waiting_for": beat.why or status.waiting_for,
+        "waiting_for": (status.phase in _MOVING and beat.why) or status.waiting_for,
         "updated_at": beat.at,
     }
     if not status.reason and seen.problem is not None:
@@ -588,9 +682,7 @@ def target_of(workflow_id: str) -> str:
 
 def summary(rollout: Rollout) -> str:
     """One line for Temporal's list of workflows."""
-    change = rollout.spec.change
-    images = ", ".join(f"{c}={i}" for c, i in sorted(change.images.items()))
-    return f"{rollout.metadata.name}: {rollout.spec.target} → {images or _changes(rollout.spec)}"[:200]
+    return f"{rollout.metadata.name}: {rollout.spec.target} → {rollout.spec.change.described}"[:200]
 
 
 def details(rollout: Rollout, by: str) -> str:
@@ -599,7 +691,7 @@ def details(rollout: Rollout, by: str) -> str:
     strategy, readiness = spec.strategy, spec.readiness
     rows = {
         "Target": f"{spec.target.kind} {spec.target}",
-        "Change": _changes(spec),
+        "Change": spec.change.described,
         "Order": f"{strategy.order}, step {strategy.step or 'as the budget allows'}",
         "Budget": f"maxSurge {strategy.max_surge}, maxUnavailable {strategy.max_unavailable}",
         "Waypoints": ", ".join(_waypoint(w) for w in strategy.waypoints) or "—",
@@ -615,17 +707,6 @@ def _waypoint(waypoint: Waypoint) -> str:
     asked = waypoint.approval
     otherwise = f", else {asked.default} after {format_duration(asked.expires)}" if isinstance(asked, Approval) else ""
     return f"{waypoint.at}{hold}{' approval' if asked else ''}{otherwise}"
-
-
-def _changes(spec: Spec) -> str:
-    change = spec.change
-    if change.patch is not None:
-        return "a patch of the pod template"
-    parts = [f"{c}={i}" for c, i in sorted(change.images.items())]
-    parts += [f"env {c}.{name}" for c, variables in sorted(change.env.items()) for name in sorted(variables)]
-    for kind in ("args", "resources", "annotations"):
-        parts += [f"{kind} {name}" for name in sorted(getattr(change, kind))]
-    return ", ".join(parts)
 
 
 def _cell(text: str) -> str:
@@ -644,6 +725,32 @@ def _message(failure: Failure) -> str:
     """Return what went wrong; a long failure is wrapped by the server in one that says only that it is long."""
     wrapped = failure.HasField("server_failure_info") and failure.HasField("cause")
     return failure.cause.message if wrapped else failure.message
+
+
+def last_task_failure(newest_first: Iterable[HistoryEvent]) -> str:
+    """Return what the latest workflow task failed with; nothing where it was completed, or only took too long."""
+    for event in newest_first:
+        if event.event_type in _TASK_ENDS:
+            failure = event.workflow_task_failed_event_attributes.failure
+            return _message(failure) or "no reason given" if event.event_type == _TASK_FAILED else ""
+    return ""
+
+
+_TASK_FAILED = EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED
+_TASK_ENDS = {
+    _TASK_FAILED,
+    EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED,
+    EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT,
+}
+
+
+def failing_text(what: str, workflow_id: str, failure: str) -> str:
+    """Say that the workflow's code fails, and what a person can do."""
+    return (
+        f"the workflow of {what} fails each time a worker runs it ({failure}): it takes no message, and the target "
+        "stays as it is. Run workers of the release that started it, or of a newer one. Otherwise end it with "
+        f"`temporal workflow terminate --workflow-id {workflow_id}`, then go back with `segue release {what}`"
+    )
 
 
 def _with_status(report: Report, status: Status) -> Report:

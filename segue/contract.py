@@ -63,7 +63,6 @@ class Task(Frozen):
     tuning: Tuning = Tuning()
     state: State | None = None
     """After continue-as-new."""
-    plan: Plan | None = None
     plans: tuple[Plan, ...] = ()
     started_at: float = 0.0
 
@@ -106,6 +105,8 @@ class Prepared(Frozen):
     linted: Linted | None = None
     demand: Demand | None = None
     """What a new replica asks of a node; none where that is not known."""
+    ready: int | None = None
+    """How many replicas are Ready; None where the target was found in the middle of a rollout."""
 
 
 class WatchInput(Frozen):
@@ -150,7 +151,7 @@ class WriteInput(Frozen):
     routed: Routed | None = None
     """Where the traffic went when it was decided."""
     ready_at: float = 0.0
-    """When the readiness that allows this was proven: seconds since the epoch; 0 when it is not known."""
+    """Since when the move waits only for its write: seconds since the epoch; 0 when it is not known."""
 
 
 class Written(Frozen):
@@ -160,8 +161,12 @@ class Written(Frozen):
     why: str = ""
     writes: int = 0
     mark: Mark | None = None
+    moved_at: float = 0.0
+    """When a move was written, where more was written after it: seconds since the epoch; 0 otherwise."""
     routed: Routed | None = None
     """Where the traffic goes, after a write of that."""
+    altered: str = ""
+    """Which fields the API server made something else of than was sent: an admission policy or webhook does so."""
 
 
 class VerifyInput(Frozen):

@@ -8,10 +8,12 @@ same ``next_counts``, with every replica ready at once.
 from collections.abc import Callable
 from enum import StrEnum
 
+from segue.asbefore import as_before
 from segue.budget import Budget, objection, resolve_budget
 from segue.gates.policy import Reaction
 from segue.gates.standing import breaches, lacking, unopened
-from segue.observation import Cause, Counts, Frozen, Observation, Problem
+from segue.observation import Cause, Counts, Frozen, Observation, Problem, belonging
+from segue.pacing import is_futile, next_at
 from segue.spec import Order, Rules, Way, Waypoint
 from segue.state import Goal, State
 from segue.traffic import (
@@ -36,6 +38,7 @@ class Act(StrEnum):
     DRAIN = "drain"
     RESIZE = "resize"
     SETTLE = "settle"
+    PAUSE_CONTROLLER = "pauseController"
     ASK = "ask"
     VERIFY = "verify"
     FAIL = "fail"
@@ -86,6 +89,9 @@ class Decision(Frozen):
 PENDING_S = 5.0
 """A replica that the scheduler finds no node for so long stays pending: nothing that goes makes place for it."""
 
+PAUSE_EVERY_S = 10.0
+"""Where somebody resumes the target's controller again and again, the rollout pauses it no more often than this."""
+
 Case = Callable[[Rules, State, Observation, float], Decision | None]
 
 
@@ -94,12 +100,44 @@ def decide(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
 
     The cases are asked in order; the first that applies answers. ``_waiting`` always applies.
     """
+    rules = as_before(rules, state, seen.replicas)
     cases = _FORWARD if state.goal is Goal.FORWARD else _BACK
     for case in cases:
         decision = case(rules, state, seen, now)
         if decision is not None:
-            return _spared(state, decision) or decision
+            return _paced(state, seen, _spared(state, decision) or decision, now)
     raise AssertionError("_waiting answers every state")
+
+
+# --- how often it writes ----------------------------------------------------------------------------------
+
+
+def repeatable(seen: Observation, decision: Decision) -> str:
+    """Return what a decision writes and on which counts; empty where it is no write that could be repeated."""
+    if decision.act not in {Act.SCALE, Act.UNDO, Act.ROUTE}:
+        return ""
+    goal = decision.share if decision.act is Act.ROUTE else decision.counts
+    old, new = seen.old, seen.new
+    return f"{decision.act} {goal}: {old.total} {old.ready} {new.total} {new.ready} {new.proven} {seen.template}"
+
+
+def _paced(state: State, seen: Observation, decision: Decision, now: float) -> Decision:
+    """Back off from a write that has no effect; after some of them a person has to look."""
+    what = repeatable(seen, decision)
+    may_at = next_at(state.wrote, what) if what else 0.0
+    if now >= may_at:
+        return decision
+    why = f"writes have no effect ({decision.why})"
+    altered = state.wrote[-1].altered
+    if is_futile(state.wrote, what):
+        answer = f"the API server answers with {altered}" if altered else "the API server keeps what is there"
+        fix = "look for an admission policy, a webhook or a controller that changes it back"
+        problem = Problem(cause=Cause.CONFIGURATION, message=f"{why}: {answer}; {fix}")
+        if state.goal is Goal.FORWARD:
+            return Decision(act=Act.FAIL, why=str(problem), problem=problem, rolls_back=False)
+        if not state.needs_human:
+            return Decision(act=Act.ALARM, why=f"the way back makes no progress: {problem}", problem=problem)
+    return Decision(act=Act.WAIT, why=f"the next try: {why}", problem=seen.problem, wake_at=may_at)
 
 
 # --- the arithmetic, shared with the plan ---------------------------------------------------------------
@@ -130,7 +168,7 @@ def next_counts(
     """
     old, new = seen.old, seen.new
     # After a change of R the fields on the target say other counts than were meant: they are brought into range.
-    current = _held(budget, seen, max(0, min(seen.asked.old, old.total)), seen.asked.new)
+    current = _held(budget, seen, _kept_old(seen), seen.asked.new)
     expendable = max(0, old.ready + new.proven - budget.floor) + old.spare
     if old.total - expendable > current.old:  # readiness was lost since it was asked: take back what is not gone yet
         back = _held(budget, seen, min(old.total - expendable, budget.replicas), current.new)
@@ -162,6 +200,12 @@ def toward(budget: Budget, order: Order, seen: Observation, barrier: int | None 
     )
     leaving, coming = next_counts(budget._replace(kept=budget.end.new), order, exchanged, keep=keep)
     return Counts(coming, leaving)
+
+
+def _kept_old(seen: Observation) -> int:
+    """Return how many old replicas the target is held at; without a home it cannot be held at more than R again."""
+    kept = max(0, min(seen.asked.old, seen.old.total))
+    return kept if seen.home is not None else min(kept, max(seen.replicas, 0))
 
 
 def _held(budget: Budget, seen: Observation, old: int, new: int) -> Counts:
@@ -200,6 +244,8 @@ def _next_step(rules: Rules, state: State, seen: Observation, now: float) -> tup
     """
     budget, order = resolve_budget(rules.strategy, seen.replicas), rules.strategy.order
     keep = must_stay(rules.strategy, state, seen, now)
+    if _serving(seen) < _floor(rules, state, seen):
+        keep = max(keep, state.regained)
     if _is_superseded(state, seen):
         return toward(budget._replace(kept=seen.replicas), order, seen, keep=keep), None
     ahead = next_waypoint(rules, state, seen.replicas)
@@ -208,12 +254,23 @@ def _next_step(rules: Rules, state: State, seen: Observation, now: float) -> tup
     if fits is None or sum(counts) <= fits:
         return counts, None
     surge = max(0, min(budget.surge, fits - seen.replicas))
-    if not surge and not budget.unavailable and seen.room is None and not seen.unplaced:
-        return counts, None  # it is long ago that there was none: it is tried again
+    if not surge and not budget.unavailable and not seen.unplaced:
+        if seen.room is None:
+            return counts, None  # it is long ago that there was none: it is tried again
+        surge = min(budget.surge, _pending(state, seen))
     narrow = budget._replace(surge=surge, step=rules.strategy.step or max(1, surge + budget.unavailable))
     narrowed = toward(narrow, order if surge else Order.SCALE_IN_PRIORITY, seen, barrier, keep=keep)
     # Where readiness was lost, what is asked for cannot always be taken back: then it stays as it is.
     return (seen.asked if objection(budget, seen, narrowed) else narrowed), fits
+
+
+def _pending(state: State, seen: Observation) -> int:
+    """Return how many replicas to add though they find no place: an autoscaler of nodes acts on a pending pod.
+
+    None where the pod could not be made, or would push a ready replica from its node.
+    """
+    preempts = state.demand is not None and state.demand.preempts
+    return int(seen.can_pend and not preempts)
 
 
 def _is_superseded(state: State, seen: Observation) -> bool:
@@ -260,7 +317,7 @@ def _fenced(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
     if seen.gone:
         return Decision(act=Act.FENCED, why="the target was deleted")
     if state.claimed and seen.owner != state.owner:
-        return Decision(act=Act.FENCED, why=f"the target belongs to {seen.owner or 'nobody'} now")
+        return Decision(act=Act.FENCED, why=belonging(seen.owner))
     return None
 
 
@@ -270,6 +327,14 @@ def _foreign(rules: Rules, state: State, seen: Observation, now: float) -> Decis
     if state.overrules or state.foreign == seen.foreign:
         return None
     return Decision(act=Act.HOLD, why=str(seen.foreign))
+
+
+def _unpaused(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Pause the controller of a target at rest: a worker died before it did, or somebody resumed it."""
+    if not seen.unpaused or now < state.controller_paused_at + PAUSE_EVERY_S:
+        return None
+    why = "the target's controller is not paused: it would remove ready replicas if somebody changed the template"
+    return Decision(act=Act.PAUSE_CONTROLLER, why=why)
 
 
 def _asleep(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -295,6 +360,65 @@ def _breached(rules: Rules, state: State, seen: Observation, now: float) -> Deci
         return None
     rolls_back = found.reaction is Reaction.ROLLBACK
     return Decision(act=Act.FAIL, why=str(found.problem), problem=found.problem, rolls_back=rolls_back)
+
+
+def _regained(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Bring old replicas back where fewer than the floor are ready, whatever the rollout waits for."""
+    if not state.claimed or not seen.held or seen.autonomous or seen.replicas < 1 or _blocked(state):
+        return None
+    if seen.template != state.wanted.template:
+        return None
+    counts = _with_old_back(rules, state, seen)
+    if counts is None:
+        return None
+    floor = _floor(rules, state, seen)
+    why = f"{_serving(seen)} of at least {floor} replicas are ready, old ones come back: {_why(seen, counts)}"
+    return Decision(act=Act.SCALE, why=why, counts=counts)
+
+
+def _serving(seen: Observation) -> int:
+    return seen.old.ready + seen.new.ready
+
+
+def _floor(rules: Rules, state: State, seen: Observation) -> int:
+    """Return how many must be ready: of the replicas at the latest move, as those that a resize adds still load."""
+    replicas = seen.replicas if state.sized is None else min(seen.replicas, state.sized)
+    return resolve_budget(rules.strategy, replicas).floor if replicas else 0
+
+
+def _with_old_back(rules: Rules, state: State, seen: Observation) -> Counts | None:
+    """Return the counts with the old replicas that the ceiling allows back; None where none is missing or allowed."""
+    budget, floor = resolve_budget(rules.strategy, seen.replicas), _floor(rules, state, seen)
+    if seen.numbered:
+        # An old one comes back only in the place of a new one: what is not ready is given up where it has failed.
+        back = Counts(seen.replicas - seen.new.ready, seen.new.ready)
+        lost = _serving(seen) < floor and seen.new.ready < seen.new.total
+        return back if lost and state.held is not None and seen.asked.old < back.old else None
+    old, new = max(seen.old.total, seen.asked.old), max(seen.new.total, seen.asked.new)
+    missing = floor - old - seen.new.ready  # old ones that are not ready yet are on their way
+    back = Counts(old + min(missing, budget.ceiling - old - new, seen.replicas - old), new)
+    if seen.home is None and back == (seen.replicas, seen.replicas - old):
+        back = Counts(back.old - 1, new)  # a Deployment's fields cannot say how this is reached
+    return back if back.old > old else None
+
+
+def _lost(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Fail where readiness is lost at a stop and does not come back within the deadline."""
+    stops = state.waypoint is not None or bool(state.stopped)
+    if not stops or not state.claimed or not seen.held or state.held is not None or state.asleep or _blocked(state):
+        return None
+    floor = _floor(rules, state, seen)
+    if _serving(seen) >= floor or seen.new.ready >= seen.new.total:
+        return None
+    deadline_s = rules.readiness.deadline.total_seconds()
+    if now < max(_deadline_at(rules, state, seen), seen.lost_since + deadline_s):
+        return None
+    what = f"{seen.new.ready} of {seen.new.total} new replicas are ready, at least {floor} replicas must be in all"
+    problem = seen.problem or Problem(cause=Cause.UNREADY, message=what)
+    lost = problem.model_copy(
+        update={"message": f"{problem.message} (readiness was lost {deadline_s:g} s ago; {what})"}
+    )
+    return Decision(act=Act.FAIL, why=str(lost), problem=lost)
 
 
 def _asking(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -329,12 +453,14 @@ def _settled(rules: Rules, state: State, seen: Observation, now: float) -> Decis
 def _ready_counts(rules: Rules, seen: Observation) -> Counts:
     if seen.numbered:
         return Counts(seen.replicas - seen.new.ready, seen.new.ready)
-    old = max(0, min(seen.asked.old, seen.old.total))
+    old = _kept_old(seen)
     if seen.home is not None:
         return _within(rules, seen, Counts(old, min(seen.new.ready, seen.replicas)), least=0)
-    # A lever cannot hold the new template with no new replica, nor more new ones than there are replicas.
-    new = min(max(seen.new.ready, seen.replicas - old, 1), seen.replicas)
-    return _within(rules, seen, Counts(old, new), least=1)
+    # A lever cannot hold the new template with no new replica, nor more new ones than there are replicas; but a paused
+    # controller keeps it so where a drop of R left none.
+    least = 0 if seen.asked.new == 0 and seen.old.total <= seen.replicas else 1
+    new = min(max(seen.new.ready, seen.replicas - old, least), seen.replicas)
+    return _within(rules, seen, Counts(old, new), least=least)
 
 
 def _within(rules: Rules, seen: Observation, counts: Counts, least: int) -> Counts:
@@ -385,7 +511,11 @@ def _whole(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
     """Verify the new side of blueGreen when all of it is there, before it gets traffic."""
     if rules.strategy.type is not Way.BLUE_GREEN or state.stopped or state.verified or share_of(seen) == ALL:
         return None
-    if seen.new.proven < seen.replicas or not seen.held or next_waypoint(rules, state, seen.replicas) is not None:
+    if (
+        not _enough(rules, state, seen, now, seen.replicas)
+        or not seen.held
+        or next_waypoint(rules, state, seen.replicas) is not None
+    ):
         return None
     return _verified(rules, state, Decision(act=Act.VERIFY, why="the new side is whole and proven"))
 
@@ -403,23 +533,48 @@ def _retaining(rules: Rules, state: State, seen: Observation, now: float) -> Dec
 
 def _crowded(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     """Hold where the next move needs room that is not there; go on when it is. Nobody's version is at fault."""
-    if state.but(crowded="").stopped or state.waypoint is not None or seen.autonomous:
+    if state.but(crowded="").stopped or state.waypoint is not None:
         return None
+    why = _hindered(rules, state, seen, now) or _without_room(rules, state, seen, now)
+    if bool(why) == bool(state.crowded):
+        return None
+    if not why:
+        return Decision(act=Act.ROOMY, why="there is room again")
+    return Decision(act=Act.CROWDED, why=why, problem=seen.problem)
+
+
+def _without_room(rules: Rules, state: State, seen: Observation, now: float) -> str:
+    """Return what the next move lacks; empty while something else is waited for."""
+    if seen.autonomous:
+        return ""
     counts, fits = _next_step(rules, state, seen, now)
     unproven = seen.new.total - seen.new.proven
     rests = not seen.leaving and seen.old.total <= seen.asked.old and unproven <= seen.unplaced
     # With all of R placed it is the surge that waits. With fewer, the version asks for more than its place: it is late.
-    lacks = fits is not None and fits >= seen.replicas and counts == seen.asked and rests
-    if lacks == bool(state.crowded):
-        return None
-    if not lacks:
-        return Decision(act=Act.ROOMY, why="there is room again")
+    placed = seen.replicas - state.lacking(seen.replicas)
+    if fits is None or fits < placed or not seen.old.total or counts != seen.asked or not rests:
+        return ""
     floor = resolve_budget(rules.strategy, seen.replicas).floor
-    why = f"{_lacking(seen)}; no old replica may go first (at least {floor} must serve)"
-    return Decision(act=Act.CROWDED, why=why, problem=seen.problem)
+    return f"{_lacking(seen)}; no old replica may go first (at least {floor} must serve)"
+
+
+def _hindered(rules: Rules, state: State, seen: Observation, now: float) -> str:
+    """Return which gate or lost node is in the way; empty while the version itself has to show something."""
+    unproven = seen.new.total - seen.new.proven
+    if not seen.hindrance or not seen.held or unproven > seen.unplaced + seen.hindered:
+        return ""
+    if seen.autonomous:
+        return seen.hindrance
+    end, ahead = resolve_budget(rules.strategy, seen.replicas).end, next_waypoint(rules, state, seen.replicas)
+    arrived = unproven == 0 and seen.old.total <= (end.old if ahead is None else seen.asked.old)
+    goes_on = arrived and seen.new.total >= (end.new if ahead is None else ahead[1])
+    moves = _next_step(rules, state, seen, now)[0] != seen.asked
+    return "" if goes_on or moves else seen.hindrance
 
 
 def _lacking(seen: Observation) -> str:
+    if seen.unplaced_why:
+        return seen.unplaced_why
     if seen.room is not None:
         return seen.room_why
     return str(seen.problem) if seen.unplaced and seen.problem else "there was no place for another replica"
@@ -437,16 +592,32 @@ def _draining(rules: Rules, state: State, seen: Observation, now: float) -> Deci
 
 
 def _all_new(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    if state.stopped or not seen.held:
+    if state.stopped or not seen.held or seen.template != state.wanted.template:
         return None
     end = resolve_budget(rules.strategy, seen.replicas).end
-    if seen.old.total != end.old or seen.new.proven < end.new or (seen.home is not None and seen.new.total > end.new):
+    if (
+        seen.old.total != end.old
+        or not _enough(rules, state, seen, now, end.new)
+        or (seen.home is not None and seen.new.total > end.new)
+    ):
         return None
     if next_waypoint(rules, state, seen.replicas) is not None:
         return None
     if not state.verified:
         return _verified(rules, state, Decision(act=Act.VERIFY, why=f"{_all(end)} new and proven"))
     return Decision(act=Act.FINISH, why=f"{_all(end)} new and verified")
+
+
+def _enough(rules: Rules, state: State, seen: Observation, now: float, wanted: int) -> bool:
+    """Whether enough new replicas are proven: all, or after the deadline as many as were ready before the rollout.
+
+    For one that the scheduler finds no node for nobody waits so long.
+    """
+    lacking, missing = state.lacking(seen.replicas), wanted - seen.new.proven
+    if missing <= 0 or not lacking or missing > lacking or not seen.new.proven:
+        return missing <= 0
+    pending = _stays_pending(rules, seen, now) and missing <= seen.unplaced
+    return pending or now >= _deadline_at(rules, state, seen)
 
 
 def _all(end: Counts) -> str:
@@ -458,7 +629,7 @@ def _waypoint(rules: Rules, state: State, seen: Observation, now: float) -> Deci
     if state.stopped or ahead is None or not seen.held or seen.new.total < ahead[1]:
         return None
     index, barrier = ahead
-    settled = seen.new.proven >= seen.new.total and seen.old.total <= seen.asked.old
+    settled = _enough(rules, state, seen, now, seen.new.total) and seen.old.total <= seen.asked.old
     if state.waypoint is None and settled:
         reached = Decision(act=Act.VERIFY, why=f"waypoint at {barrier} new is reached", waypoint=index)
         return _verified(rules, state, reached)
@@ -552,7 +723,8 @@ def _late(rules: Rules, state: State, seen: Observation, now: float) -> Decision
 def _return(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if seen.home is None or not state.claimed or _blocked(state):
         return None
-    if seen.counts == seen.asked == seen.home and seen.old.proven >= seen.home.old and seen.new.ready >= seen.home.new:
+    ready = seen.old.proven >= seen.home.old - state.lacking(seen.replicas)
+    if seen.counts == seen.asked == seen.home and ready and seen.new.ready >= seen.home.new:
         return Decision(act=Act.FINISH, why="every replica runs the baseline again")
     # Proven long ago, so as fast as the budget allows.
     budget = resolve_budget(rules.strategy, seen.replicas)._replace(kept=seen.home.old, step=seen.replicas)
@@ -575,9 +747,11 @@ def _undo(rules: Rules, state: State, seen: Observation, now: float) -> Decision
 def _all_old(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if not state.claimed:
         return Decision(act=Act.FINISH, why="nothing was changed yet")
-    if seen.held or seen.new.total or seen.old.proven < seen.replicas or _blocked(state):
+    lacking = state.lacking(seen.replicas)
+    if seen.held or seen.new.total or seen.old.proven < seen.replicas - lacking or _blocked(state):
         return None
-    return Decision(act=Act.FINISH, why="every replica runs the baseline again")
+    ready = f" and {seen.old.proven} of {seen.replicas} are ready, as before" if lacking else ""
+    return Decision(act=Act.FINISH, why=f"every replica runs the baseline again{ready}")
 
 
 def _alarm(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -597,7 +771,7 @@ def _waiting(rules: Rules, state: State, seen: Observation, now: float) -> Decis
     elif state.stopped:
         why = state.stopped
     else:
-        why = _shortfall(seen)
+        why = _to_stop(seen, now) or _shortfall(seen)
     if not state.stopped and not (state.goal is Goal.BACK and state.needs_human):
         waits.append(_deadline_at(rules, state, seen))
     wake = [w for w in waits if w is not None and w > now]
@@ -609,8 +783,26 @@ def _blocked(state: State) -> bool:
 
 
 def _deadline_at(rules: Rules, state: State, seen: Observation) -> float:
-    began = max(state.progress_at, seen.progress_at, seen.seen_since, held_until(rules.strategy, state))
+    began = max(state.progress_at, seen.progress_at, seen.seen_since, seen.freed_by, held_until(rules.strategy, state))
     return began + rules.readiness.deadline.total_seconds()
+
+
+def movable_since(rules: Rules, state: State, seen: Observation) -> float:
+    """Return since when a move waits only for us: seconds since the epoch; 0 while no replica is proven.
+
+    That is the latest proof of readiness, or later where a person, a hold or a gate let the rollout go on.
+    """
+    if not seen.progress_at:
+        return 0.0
+    return max(seen.progress_at + rules.readiness.min_ready.total_seconds(), state.progress_at)
+
+
+def _to_stop(seen: Observation, now: float) -> str:
+    """Say that what stops still holds what the new side waits for; empty where it does not."""
+    if not seen.leaving or seen.freed_by <= now:
+        return ""
+    stops = f"{seen.leaving} replica{'s' if seen.leaving != 1 else ''} to stop and set free what new ones wait for"
+    return f"{stops}, at most {seen.freed_by - now:.0f} s more ({seen.unplaced_why or 'each is replaced in its place'})"
 
 
 def _shortfall(seen: Observation) -> str:
@@ -625,7 +817,9 @@ def _shortfall_back(seen: Observation) -> str:
 
 
 _FORWARD: tuple[Case, ...] = (
-    _fenced, _foreign, _asleep, _failed, _breached, _asking, _routed, _resized, _settled, _whole, _retaining, _crowded,
-    _draining, _all_new, _waypoint, _move, _late, _waiting,
+    _fenced, _unpaused, _foreign, _asleep, _failed, _breached, _asking, _routed, _resized, _settled, _regained, _lost,
+    _whole, _retaining, _crowded, _draining, _all_new, _waypoint, _move, _late, _waiting,
 )  # fmt: skip
-_BACK: tuple[Case, ...] = (_fenced, _foreign, _routed, _resized, _retaining, _return, _undo, _all_old, _alarm, _waiting)
+_BACK: tuple[Case, ...] = (
+    _fenced, _foreign, _routed, _resized, _retaining, _return, _undo, _unpaused, _all_old, _alarm, _waiting,
+)  # fmt: skip

@@ -6,8 +6,14 @@ SegueError                  exit 1   something that should not happen
 │   ├── NotAllowed          exit 2   the cluster's access rules forbid it
 │   └── AlreadyRolling      exit 2   a rollout of this target is under way
 ├── Fenced                  exit 4   the target belongs to somebody else now; a person decides
+├── Cut                     exit 4   the workflow was ended in Temporal, and put nothing back
+├── Failing                 exit 4   the workflow's code fails at each try: it stands still, and takes no message
 ├── Conflict                exit 1   the object changed between reading and writing; read again (retry helps)
+├── Stale                   exit 1   what was decided does not fit what is there now; decide again (retry helps)
+├── Expired                 exit 1   the watch's version is too old; list again (retry helps)
 ├── Unreachable             exit 5   Temporal, the cluster or a worker does not answer (retry helps)
+├── Unanswered              exit 1   a gate was asked, and gives no answer that can be used (retry helps)
+├── Unanswerable            exit 1   a gate's question has a variable that the target gives no value for
 └── TimedOut                exit 6   waiting took longer than the caller allowed
 
 ``retryable`` says whether doing the same again can help.
@@ -29,6 +35,18 @@ class Exit(IntEnum):
     TIMED_OUT = 6
 
 
+_SHOWN_LENGTH = 200
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it: the beginning of a long one, and how long it is."""
+    text = repr(value)
+    if len(text) <= _SHOWN_LENGTH:
+        return text
+    length = len(value) if isinstance(value, str) else len(text)
+    return f"{text[:_SHOWN_LENGTH]}… ({length:,} characters)"
+
+
 class SegueError(Exception):
     """The root: catch this to catch all that is ours."""
 
@@ -44,9 +62,9 @@ class Refused(SegueError):
     def __init__(self, why: str, *, field: str = "", value: Any = None, fix: str = "") -> None:
         self.why, self.field, self.value, self.fix = why, field, value, fix
         head = f"{field}: " if field else ""
-        shown = f"{value!r}: " if value is not None else ""
+        said = f"{shown(value)}: " if value is not None else ""
         tail = f"; {fix}" if fix else ""
-        super().__init__(f"{head}{shown}{why}{tail}")
+        super().__init__(f"{head}{said}{why}{tail}")
 
 
 class NotFound(Refused):
@@ -67,10 +85,44 @@ class Fenced(SegueError):
     exit_code = Exit.NEEDS_PERSON
 
 
+class Cut(SegueError):
+    """The workflow was terminated, cancelled or timed out in Temporal: it could not put anything back."""
+
+    exit_code = Exit.NEEDS_PERSON
+
+
+class Failing(SegueError):
+    """The workflow's own code fails, at each try of Temporal's: until another release runs, nothing goes on."""
+
+    exit_code = Exit.NEEDS_PERSON
+
+
 class Conflict(SegueError):
     """The object changed between reading and writing (HTTP 409): read again, decide again."""
 
     retryable = True
+
+
+class Stale(SegueError):
+    """What was decided does not fit what is there now; nothing was written."""
+
+    retryable = True
+
+
+class Expired(SegueError):
+    """The watch's resource version is too old (HTTP 410): list again."""
+
+    retryable = True
+
+
+class Unanswered(SegueError):
+    """Who was asked gives no answer that can be used: an outage, a refusal, too much, or another shape."""
+
+    retryable = True
+
+
+class Unanswerable(SegueError):
+    """A question has a variable that the target gives no value for; says which and why."""
 
 
 class Unreachable(SegueError):

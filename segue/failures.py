@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 
+from segue import hindrance
 from segue.gates.serving import bounded
 from segue.observation import Cause, Problem
 from segue.replica import ContainerFacts, Replica
@@ -26,6 +27,14 @@ _WRAPPING = re.compile(
 OOM_KILLED = "OOMKilled"
 """A container's reason of having ended: for lack of memory."""
 _CONFIGURATION = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_REFUSED_FOR_GOOD = re.compile(r"violates PodSecurity|(?:maximum|minimum) \S+ usage per")
+"""Pod Security and a LimitRange."""
+_FINAL = re.compile(
+    r'(?:secret|configmap) "[^"]*" not found|couldn\'t find key|non-existent config key|runAsNonRoot'
+    r"|no command specified|executable file not found|no such file or directory|permission denied",
+    re.IGNORECASE,
+)
+"""What a kubelet says of a container that cannot be made as long as nobody changes anything; all else may pass."""
 
 
 def diagnose(replica: Replica, max_restarts: int) -> Problem | None:
@@ -37,6 +46,9 @@ def diagnose(replica: Replica, max_restarts: int) -> Problem | None:
         problem = _container_problem(container, max_restarts)
         if problem is not None:
             return problem.model_copy(update={"replica": replica.name})
+    if replica.ready_since is None and (hindered := hindrance.reason(replica)):
+        cause = Cause.UNSCHEDULABLE if replica.gates else Cause.NODE
+        return Problem(cause=cause, message=hindered, replica=replica.name)
     if replica.unschedulable:
         return Problem(cause=Cause.UNSCHEDULABLE, message=replica.unschedulable, replica=replica.name)
     if replica.ready_since is None:
@@ -52,7 +64,7 @@ def _container_problem(seen: ContainerFacts, max_restarts: int) -> Problem | Non
         (seen.ended == OOM_KILLED, Cause.OUT_OF_MEMORY, _outgrown(seen), too_often),
         (seen.waiting in _IMAGE_HOPELESS, Cause.IMAGE_PULL, unpulled, True),
         (seen.waiting in _IMAGE_TRYING, Cause.IMAGE_PULL, unpulled, _is_final(seen.waiting_message)),
-        (seen.waiting in _CONFIGURATION, Cause.CONFIGURATION, said, True),
+        (seen.waiting in _CONFIGURATION, Cause.CONFIGURATION, said, bool(_FINAL.search(seen.waiting_message))),
         (seen.waiting == "CrashLoopBackOff", Cause.CRASH_LOOP, f"{seen.name} {_exit(seen)}", too_often),
         (too_often, Cause.RESTARTED, f"{seen.name} {_exit(seen)}", True),
     )
@@ -87,9 +99,19 @@ def with_peak(problem: Problem, said: str) -> Problem:
     return _with(problem, f"; {bounded(said)}" if said else "")
 
 
+def with_event(problem: Problem, said: str) -> Problem:
+    """Add what an event says of a volume that the pod waits for."""
+    return _with(problem, f"; {bounded(said)}" if said else "")
+
+
 def with_probe(problem: Problem, said: str) -> Problem:
     """Add what a probe said: the kubelet names it (``Readiness probe failed: ...``)."""
     return _with(problem, f"; {bounded(said)}" if said and said not in problem.message else "")
+
+
+def with_warning(problem: Problem, said: str) -> Problem:
+    """Add what a resource's operator said: the reason and message of its event."""
+    return _with(problem, f"; its operator says: {bounded(said)}")
 
 
 def _with(problem: Problem, more: str) -> Problem:
@@ -99,6 +121,27 @@ def _with(problem: Problem, more: str) -> Problem:
 def _exit(seen: ContainerFacts) -> str:
     code = "" if seen.exit_code is None else f" with exit code {seen.exit_code}"
     return f"ended{code} and was restarted {seen.restarts} time{'s' if seen.restarts != 1 else ''}"
+
+
+def unmade(said: str) -> Problem | None:
+    """Return what it means that a controller cannot make a pod, by the API server's answer; None for an empty one.
+
+    What admission refuses by the pod's own fields is refused for ever; a quota, or a webhook that is away, may let it
+    pass later.
+    """
+    if not said:
+        return None
+    final = bool(_REFUSED_FOR_GOOD.search(said))
+    cause = Cause.CONFIGURATION if final else Cause.DEADLINE
+    return Problem(cause=cause, message=f"no pod can be made: {said}", hopeless=final)
+
+
+def unplaced_why(replicas: Iterable[Replica]) -> str:
+    """Return the scheduler's word on the first replica that finds no node, with its name; empty without one."""
+    found = min((r for r in replicas if r.unschedulable), key=lambda r: r.name, default=None)
+    if found is None:
+        return ""
+    return str(Problem(cause=Cause.UNSCHEDULABLE, message=found.unschedulable, replica=found.name))
 
 
 def worst(problems: Iterable[Problem | None]) -> Problem | None:

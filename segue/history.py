@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from segue.errors import Refused
-from segue.observation import Frozen
+from segue.observation import Frozen, Version
+from segue.spec import Change
 from segue.state import Outcome
 
 SUPERSEDED = "Superseded"
@@ -58,6 +59,11 @@ class Revision(Frozen):
     def was_taken_back(self) -> bool:
         """Whether a rollout made it and did not stay with it."""
         return self.note is not None and self.note.outcome not in {"", Outcome.COMPLETED, RELEASED}
+
+
+def described(change: Change, version: Version) -> str:
+    """Describe a version by what changed; where that names no image, by its images too."""
+    return change.described if change.images else f"{change.described} ({version})"
 
 
 def revision_before(revisions: Sequence[Revision]) -> int:

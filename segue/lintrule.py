@@ -18,3 +18,6 @@ class LintRule(StrEnum):
     SLOW_LOAD_WITHOUT_STARTUP_PROBE = "slow-load-without-startup-probe"
     AUTOSCALER_FIGHTS = "autoscaler-fights"
     SURGE_DOES_NOT_FIT = "surge-does-not-fit"
+    PREEMPTS_OLD_REPLICAS = "preempts-old-replicas"
+    VOLUME_NOT_SHARED = "volume-cannot-be-shared"
+    OVERLAPPING_SELECTORS = "overlapping-selectors"

@@ -109,14 +109,53 @@ def receive(message: Message, state: State, now: float) -> State:
     return _receive(message, state, now)
 
 
+def answer(message: Message, state: State) -> str:
+    """Say what happens now; ``state`` is what ``receive`` returned."""
+    if isinstance(message, Settle):
+        return "settle: keeps the replicas that are ready now, and then pauses"
+    if isinstance(message, Scale):
+        return f"scale: to {message.replicas} replicas, now {state.phase}"
+    return f"{_name_of(message)}: now {state.phase}"
+
+
+_SAMPLES: dict[str, Message] = {
+    "approve": Approve(),
+    "reject": Reject(),
+    "resume": Resume(),
+    "promote": Promote(),
+    "pause": Pause(),
+    "settle": Settle(),
+    "retarget": RetargetTo(baseline=True),
+    "abort": Abort(),
+    "scale": Scale(replicas=1),
+}
+"""One message of each kind, in the order in which a person reads them: answers first."""
+
+
+def possible(state: State) -> tuple[str, ...]:
+    """Return the names of the messages that ``receive`` accepts in this state."""
+    return tuple(name for name, message in _SAMPLES.items() if _is_accepted(message, state))
+
+
+def _is_accepted(message: Message, state: State) -> bool:
+    try:
+        receive(message, state, state.progress_at)
+    except Refused:
+        return False
+    return True
+
+
 @singledispatch
 def _receive(message: Message, state: State, now: float) -> State:
     raise AssertionError(f"no rule for {type(message).__name__}")
 
 
 def _refused(message: Message, why: str, fix: str) -> Refused:
-    name = next(n for n, kind in MESSAGES.items() if isinstance(message, kind))
-    return Refused(why, field=name, fix=fix)
+    return Refused(why, field=_name_of(message), fix=fix)
+
+
+def _name_of(message: Message) -> str:
+    return next(name for name, kind in MESSAGES.items() if isinstance(message, kind))
 
 
 def _holdable_only(message: Message, state: State) -> None:
@@ -157,7 +196,8 @@ def _(message: Resume, state: State, now: float) -> State:
 
 @_receive.register
 def _(message: RetargetTo, state: State, now: float) -> State:
-    _forward_only(message, state)
+    if message.baseline or not state.needs_human:  # over a way back that is stuck another version can be rolled
+        _forward_only(message, state)
     if message.baseline:
         return _turn_back(message, state, now, Outcome.ROLLED_BACK, "retargeted to the baseline")
     wish = Retarget(

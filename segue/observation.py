@@ -25,23 +25,32 @@ class Counts(NamedTuple):
 
 
 class Cause(StrEnum):
-    """Why a new replica, or a rollout, fails."""
+    """Why a new replica, or a rollout, fails: the most telling first.
+
+    One that has a place and is not ready tells more of its version than one that has none.
+    """
 
     IMAGE_PULL = "ImagePull"
     CRASH_LOOP = "CrashLoop"
     OUT_OF_MEMORY = "OutOfMemory"
-    UNSCHEDULABLE = "Unschedulable"
+    ENDED = "Ended"
+    """Its pods end: they are evicted, or rejected by the kubelet."""
+    CONFIGURATION = "Configuration"
     SERVING = "Serving"
     """It says that it is ready, and does not answer as it should."""
     LOADING = "Loading"
     """It loads its models, or cannot."""
     UNREADY = "Unready"
+    NODE = "Node"
+    """Its node does not answer."""
+    UNSCHEDULABLE = "Unschedulable"
     RESTARTED = "Restarted"
-    CONFIGURATION = "Configuration"
     DEADLINE = "Deadline"
     GATE = "Gate"
     REJECTED = "Rejected"
     REQUESTED = "Requested"
+    FENCED = "Fenced"
+    """The target was deleted, released, or taken by another."""
 
 
 class Problem(Frozen):
@@ -67,6 +76,17 @@ class Foreign(Frozen):
 
     def __str__(self) -> str:
         return f"{self.who} changed {self.what}"
+
+
+RELEASED_BY = "released by "
+"""How the owner begins that a release writes on its target."""
+
+
+def belonging(owner: str | None) -> str:
+    """Say whose a target is that a rollout may not write any more."""
+    if owner and owner.startswith(RELEASED_BY):
+        return f"the target was {owner}"
+    return f"the target belongs to {owner or 'nobody'} now"
 
 
 class Routed(Frozen):
@@ -137,6 +157,8 @@ class Observation(Frozen):
     """Whether the target was deleted."""
     held: bool = False
     """Whether the lever is engaged; left alone, the target's controller moves nothing."""
+    unpaused: bool = False
+    """Whether the target's controller should be paused and is not: a foreign template would remove ready replicas."""
     pinned: bool = False
     """Whether the lever holds it on its way back, until its controller can be let go on above the floor."""
     autonomous: bool = False
@@ -152,14 +174,29 @@ class Observation(Frozen):
     """Seconds since the epoch of the latest sign of progress that the target itself shows."""
     seen_since: float = 0.0
     """From when on the target has been seen without a gap: what it did while nobody saw it is not held against it."""
+    lost_since: float = 0.0
+    """Since when the first of the new replicas that are not Ready now is not: seconds since the epoch."""
     unplaced: int = 0
     """Replicas that are there and that the scheduler finds no node for."""
     unplaced_since: float = 0.0
     """When the first of them was tried: seconds since the epoch."""
+    unplaced_why: str = ""
+    """The scheduler's word on one of them, with its name."""
+    hindered: int = 0
+    """Replicas of the side that is brought up which cannot become ready for what is no matter of their version."""
+    hindrance: str = ""
+    """What is in the way of them, or of the other side: a scheduling gate, a lost node. Empty where nothing is."""
+    freed_by: float = 0.0
+    """When stopping replicas of the side that is left have set free what they hold: seconds since the epoch.
+
+    In the future while the other side waits for that.
+    """
     room: int | None = None
     """How many more replicas find a place; none where that is not known, or was not asked."""
     room_why: str = ""
     """What the next one lacks."""
+    can_pend: bool = False
+    """Whether the room was counted, and a pod that finds no place can be made: no quota refuses it."""
     leaving: int = 0
     """Replicas that were told to stop, and have not ended."""
     leaving_since: float = 0.0
@@ -182,6 +219,14 @@ class Version(Frozen):
 
     template: str
     images: dict[str, str] = Field(default_factory=dict)
+    """Of the containers that serve or stand beside one that does."""
+    more_images: dict[str, str] = Field(default_factory=dict)
+    """Of init containers, native sidecars among them, and of workers whose leader's container has another image."""
+
+    @property
+    def all_images(self) -> dict[str, str]:
+        """Every image of it, by the container's name."""
+        return {**self.more_images, **self.images}
 
     def __str__(self) -> str:
-        return ", ".join(f"{c}={i}" for c, i in sorted(self.images.items())) or self.template
+        return ", ".join(f"{c}={i}" for c, i in sorted(self.all_images.items())) or self.template

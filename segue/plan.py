@@ -67,7 +67,7 @@ def make_plan(
     Of an ``autonomous`` target only the ends are known, but for a LeaderWorkerSet: its controller is predictable.
 
     Raises:
-        Refused: for no replicas.
+        Refused: for no replicas, and for counts from which the budget allows no move.
     """
     budget = resolve_budget(strategy, replicas)
     counts = Counts(replicas if old is None else old, new)
@@ -167,7 +167,11 @@ class _Leading:
 
 def _refuse_unmovable(strategy: Strategy, budget: Budget, counts: Counts) -> None:
     if strategy.traffic is None:
-        raise AssertionError(f"no move from {counts} within {budget}")
+        raise Refused(
+            f"allows no move from {counts} to {budget.end}",
+            field="spec.strategy",
+            fix="allow more by maxSurge or maxUnavailable, or scale the target first",
+        )
     raise Refused(
         f"leaves no room for a replica of each side at {budget.replicas} replicas, so no traffic can pass to the new",
         field="spec.strategy.maxSurge",

@@ -1,5 +1,6 @@
 """A replica: what a pod, or the leader of a group of pods, tells of itself."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -42,8 +43,18 @@ class Replica(NamedTuple):
     """Whether it is not Ready because we say so: it is out of its Services, and serves what it has begun."""
     first: bool = False
     """Whether the controller takes it before others that are like it: it was marked, now or before."""
+    unready_since: float | None = None
+    """Seconds since the epoch; None while it is Ready, or while nothing says so."""
     started_at: float | None = None
     """When the pod was begun on its node: seconds since the epoch."""
+    gates: tuple[str, ...] = ()
+    """Its scheduling gates: while it has one, the scheduler does not try to place it."""
+    node: str = ""
+    """The node that it stands on; empty while it has none."""
+    is_lost: bool = False
+    """Whether its node does not answer, so that nobody knows how it is."""
+    placed_late_at: float = 0.0
+    """When it got its node, where it had to wait for one: seconds since the epoch; else 0."""
 
     @property
     def incarnation(self) -> str:
@@ -58,6 +69,26 @@ class Replica(NamedTuple):
     def proven(self, min_ready_s: float, max_restarts: int, now: float) -> bool:
         """Whether it has been Ready for long enough without too many restarts."""
         return self.ready_since is not None and now >= self.ready_since + min_ready_s and self.restarts <= max_restarts
+
+
+class Ended(NamedTuple):
+    """A pod that has ended for good: nothing runs in it again."""
+
+    name: str
+    reason: str = ""
+    """Of its status, as the kubelet wrote it."""
+    message: str = ""
+    disruption: str = ""
+    """Reason of its condition DisruptionTarget: who took it; empty where nobody did."""
+    made_at: float = 0.0
+    """Seconds since the epoch."""
+    is_left: bool = False
+    """Whether the Failed pod is still there."""
+
+
+def lost_since(replicas: Iterable[Replica]) -> float:
+    """Return since when the first of those that are not Ready is not: seconds since the epoch; 0 where all are."""
+    return min((r.unready_since for r in replicas if r.unready_since is not None), default=0.0)
 
 
 class Pods(NamedTuple):

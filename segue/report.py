@@ -33,6 +33,7 @@ def to_markdown(report: Report) -> str:
         f"# {status.name}: {status.outcome or status.phase}",
         "",
         f"- Target: {status.target}",
+        f"- Change: {status.change or '?'}",
         f"- From: {status.baseline or '?'}",
         f"- To: {status.wanted or '?'}",
         f"- Started by {report.started_by} at {_utc(status.started_at)}; {took:.1f} s, {status.moves} moves, "

@@ -26,6 +26,8 @@ class Demand(Frozen):
     limits: dict[str, Decimal] = Field(default_factory=dict)
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: tuple[dict[str, Any], ...] = ()
+    preempts: bool = False
+    """Whether it may push replicas of the version before from their nodes: its priority is, or may be, higher."""
 
 
 class Node(NamedTuple):
@@ -51,11 +53,14 @@ class Room(Frozen):
     more: int | None = None
     why: str = ""
     """What the next one lacks, or why it is not known."""
+    can_pend: bool = True
+    """Whether one more can be made, and wait for a place: no quota refuses it."""
 
 
 def room_for(demand: Demand, nodes: Sequence[Node] | None, quotas: Sequence[Quota]) -> Room:
     """Return how many more replicas find a place, and what limits them; no nodes where they are not known."""
     limits: list[tuple[int, str]] = []
+    can_pend = all(left_in(quota, demand) != 0 for quota in quotas)
     for quota in quotas:
         left = left_in(quota, demand)
         if left is not None:
@@ -64,7 +69,7 @@ def room_for(demand: Demand, nodes: Sequence[Node] | None, quotas: Sequence[Quot
         open_nodes = nodes_for(demand, nodes)
         limits.append((sum(places_on(n, demand) for n in open_nodes), _shortage(demand, open_nodes, len(nodes))))
     more, why = min(limits, default=(None, ""), key=lambda limit: limit[0])
-    return Room(more=more, why=why)
+    return Room(more=more, why=why, can_pend=can_pend)
 
 
 def room_for_groups(pods: Sequence[tuple[Demand, int]], nodes: Sequence[Node] | None, quotas: Sequence[Quota]) -> Room:

@@ -30,7 +30,19 @@ from segue.gates.own import OwnGate
 from segue.gates.policy import GatePolicy
 from segue.gates.serving import Serving
 from segue.lintrule import LintRule
-from segue.specmodel import BELOW, ConfigKey, EnvName, Image, Model, Name, ObjectName, Text, wrong
+from segue.specmodel import (
+    BELOW,
+    MAX_CONFIG_BYTES,
+    ConfigKey,
+    ConfigText,
+    EnvName,
+    Image,
+    Model,
+    Name,
+    ObjectName,
+    Text,
+    wrong,
+)
 from segue.units import Amount, Duration, format_duration
 
 API_VERSION = "segue.dev/v1alpha1"
@@ -43,6 +55,9 @@ MAX_LAG = timedelta(minutes=10)
 MAX_DEADLINE = timedelta(days=1)
 MAX_COPIED_NAME = 242  # with a dash and ten digits within Kubernetes' 253
 MAX_GATES = 20
+MAX_DESCRIBED = 12
+MAX_PART = 253
+"""Of a field's path in a message; no name that is taken is longer, but for those of variables."""
 MAX_QUIET = timedelta(seconds=30)
 QUIET_BEGINS_IN = timedelta(seconds=10)
 
@@ -100,7 +115,7 @@ class Change(Model):
     annotations: dict[str, Text | None] = Field(
         default_factory=dict, max_length=128, description="Of the pod template; null removes one."
     )
-    config_maps: dict[ObjectName, dict[ConfigKey, Text]] = Field(
+    config_maps: dict[ObjectName, dict[ConfigKey, ConfigText]] = Field(
         default_factory=dict,
         alias="configMaps",
         max_length=16,
@@ -121,6 +136,10 @@ class Change(Model):
         for container, variables in self.env.items():
             for name, value in variables.items():
                 refuse_literal_secret(f"env.{container}.{name}", name, value)
+        size = sum(len((key + text).encode()) for data in self.config_maps.values() for key, text in data.items())
+        if size > MAX_CONFIG_BYTES:
+            fix = f"keep all of them within {MAX_CONFIG_BYTES:,} bytes together; larger files belong into a volume"
+            raise wrong("configMaps", "...", f"have {size:,} bytes", fix)
         for name, data in self.config_maps.items():
             if not data or len(name) > MAX_COPIED_NAME:
                 why = "has no data" if not data else "is too long a name for a copy of it"
@@ -142,6 +161,21 @@ class Change(Model):
     def goes_back(self) -> bool:
         """Whether this is an earlier revision as it was, and nothing new."""
         return self.revision is not None and self == Change(revision=self.revision)
+
+    @property
+    def described(self) -> str:
+        """What changes, in a line for a person. No value of a variable or a configuration is in it."""
+        if self.patch is not None:
+            return "a patch of the pod template"
+        parts = [f"revision {self.revision}"] if self.revision is not None else []
+        parts += [f"{container}={image}" for container, image in sorted(self.images.items())]
+        parts += [f"env {c}.{name}" for c, variables in sorted(self.env.items()) for name in sorted(variables)]
+        for field in ("args", "resources", "annotations", "config_maps"):
+            kind = type(self).model_fields[field].alias or field
+            parts += [f"{kind} {name}" for name in sorted(getattr(self, field))]
+        parts += [f"secrets {name} → {other}" for name, other in sorted(self.secrets.items())]
+        more = [f"and {len(parts) - MAX_DESCRIBED} more"] * (len(parts) > MAX_DESCRIBED)
+        return ", ".join([*parts[:MAX_DESCRIBED], *more]) or "replicas only"
 
     @property
     def is_empty(self) -> bool:
@@ -278,6 +312,10 @@ class SupervisedTarget(Target):
     def key(self) -> tuple[str, str, str]:
         """What names it: two resources may have objects of one name."""
         return self.resource, self.namespace, self.name
+
+
+MADE_LABEL = "segue.dev/deployment"
+"""On the pods of a new Deployment that was made, and in its selector: the old one's labels are kept beside it."""
 
 
 class PairTarget(Target):
@@ -657,6 +695,10 @@ class Spec(Rules):
 
     @model_validator(mode="after")
     def _drains_by_kind(self) -> Self:
+        if self.drain is not None and isinstance(self.target, SupervisedTarget):
+            why = "is not for a supervised target: its own operator stops the pods, and waits for nobody"
+            fix = "leave it out; a preStop hook and terminationGracePeriodSeconds let pods end their requests"
+            raise wrong("drain", "...", why, fix)
         kinds = ("Deployment", "DeploymentPair")
         if self.drain is not None and self.drain.until is not None and self.target.kind not in kinds:
             why = f"is not for a {self.target.kind}: its next replica cannot leave its Services before it stops"
@@ -667,6 +709,9 @@ class Spec(Rules):
     @model_validator(mode="after")
     def _fits_the_kind(self) -> Self:
         if self.target.kind == "DeploymentPair":
+            if self.autoscaler is Autoscaler.HOLD:
+                why = "is not for a DeploymentPair: an autoscaler scales one Deployment, and replicas move between two"
+                raise wrong("autoscaler", "hold", why, "leave it out, and delete the autoscaler for the rollout")
             return self
         if self.change.is_empty:
             given = "change" in self.model_fields_set
@@ -774,7 +819,8 @@ def _path(loc: tuple[int | str, ...]) -> str:
     branches = {"str", "int", "constrained-str", "EnvFrom", "[key]"}
     pairs = zip(("", *loc), loc, strict=False)
     parts = [p for before, p in pairs if p not in branches and p not in _TAGS.get(before, ())]
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).removeprefix(".")
+    named = (f"[{p}]" if isinstance(p, int) else f".{p if len(p) <= MAX_PART else p[:MAX_PART] + '…'}" for p in parts)
+    return "".join(named).removeprefix(".")
 
 
 _TAGS: dict[int | str, tuple[str, ...]] = {

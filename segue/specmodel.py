@@ -13,6 +13,9 @@ Image = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$", max_length=256)]
 ConfigKey = Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
 Text = Annotated[str, StringConstraints(max_length=32_768)]
+MAX_CONFIG_BYTES = 1_048_576
+"""So much Kubernetes takes in one ConfigMap; Temporal takes 2 MiB in one message, which holds all of a spec."""
+ConfigText = Annotated[str, StringConstraints(max_length=MAX_CONFIG_BYTES)]
 
 BELOW = "wrong_below"
 """The type of an error that a check of a whole model lays on one of its fields."""

@@ -1,7 +1,8 @@
 """The one state of a rollout: everything that must survive a crash, a new release, or continue-as-new.
 
-It is changed by what people ask (``segue.messages``) and by what was done (the ``after_...`` methods here); both
-return a new state. What can be seen on the target is never recorded: it is looked at again.
+It is changed by what people ask (``segue.messages``) and by what was decided and done (``segue.transition``, with the
+``after_...`` methods here); both return a new state. What can be seen on the target is never recorded: it is looked at
+again.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from segue.lint.findings import Linted
 from segue.lint.start import told
 from segue.lintrule import LintRule
 from segue.observation import Cause, Counts, Foreign, Frozen, Problem, Routed, Version
+from segue.pacing import KEPT, Wrote
 from segue.room import Demand
 from segue.spec import Approval, Change, Default, Strategy, Waypoint
 from segue.units import format_duration
@@ -36,12 +38,11 @@ class Goal(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a rollout ends. *NeedsHuman* is said while it still tries: it never ends silently."""
+    """How a rollout ends. While it still tries it only has a phase, such as *NeedsHuman*."""
 
     COMPLETED = "Completed"
     ROLLED_BACK = "RolledBack"
     ABORTED = "Aborted"
-    NEEDS_HUMAN = "NeedsHuman"
 
 
 class Phase(StrEnum):
@@ -138,6 +139,16 @@ class Mark(Frozen):
     """The target itself: another of the same name has another."""
 
 
+class Before(Frozen):
+    """How whole the target was before the first write."""
+
+    replicas: int
+    ready: int
+    """How many of them were Ready; more once more of the old side are."""
+    reached: int = 0
+    """How many of both sides have been Ready together since, at most ``replicas``."""
+
+
 class State(Frozen):
     """Everything recorded about one rollout."""
 
@@ -168,6 +179,8 @@ class State(Frozen):
     """A failure that waits for a person (``onFailure: pause``)."""
     foreign: Foreign | None = None
     """Somebody else's change that the rollout holds for."""
+    began_at: float = 0.0
+    """When the wanted version was prepared: seconds since the epoch. What ended before is not held against it."""
     asleep: bool = False
     """The target is scaled to 0: there is nothing to roll until it has replicas again."""
     demand: Demand | None = None
@@ -178,6 +191,8 @@ class State(Frozen):
     """Why no new replica finds a place, while no old one may go first."""
     overrules: bool = False
     """A person told the rollout to write over the foreign change."""
+    controller_paused_at: float = 0.0
+    """When the rollout paused the target's controller outside of a move: seconds since the epoch."""
     needs_human: bool = False
     promoted: bool = False
     emptying: Emptying | None = None
@@ -192,6 +207,18 @@ class State(Frozen):
     outcome: Outcome | None = None
     moves: int = 0
     writes: int = 0
+    regained: int = 0
+    """So many old replicas were asked for again when readiness was lost: they stay until enough are ready."""
+    sized: int | None = None
+    """The target's replicas at the latest move, or fewer since; None before the first."""
+    before: Before | None = None
+    """None where that is not known: then all replicas are asked for."""
+    wrote: tuple[Wrote, ...] = ()
+    """The latest writes that could be repeated: how often the rollout writes is bounded by them."""
+    altered: int = 0
+    """How many times the API server made another version of the wanted one than was sent."""
+    restored: str = ""
+    """Fingerprint of what the API server made of the template that a pair's new Deployment had before."""
     log: tuple[Entry, ...] = Field(default=())
 
     def but(self, **changes: Any) -> Self:
@@ -242,6 +269,16 @@ class State(Frozen):
         """Whether nothing goes on until a person acts."""
         return self.phase in {Phase.NEEDS_HUMAN, Phase.HELD, Phase.AWAITING_APPROVAL}
 
+    def lacking(self, replicas: int) -> int:
+        """Return how many of so many replicas nobody can ask for: they were not ready before the rollout."""
+        before = self.before
+        return 0 if before is None or before.ready >= before.replicas else max(0, replicas - before.ready)
+
+    def unreached(self, replicas: int) -> int:
+        """Return how many of them were not ready before, nor together since."""
+        reached = self.before.reached if self.before else 0
+        return min(self.lacking(replicas), max(0, replicas - reached))
+
     def tally(self, gate: str) -> Tally | None:
         """Return what a gate has answered so far; none before it is asked."""
         return next((tally for tally in self.tallies if tally.gate == gate), None)
@@ -258,7 +295,7 @@ class State(Frozen):
 
     def after_prepare(self, baseline: Version, wanted: Version, now: float, demand: Demand | None = None) -> Self:
         """Record the versions at the start."""
-        return self.but(baseline=baseline, wanted=wanted, demand=demand, progress_at=now).noted(
+        return self.but(baseline=baseline, wanted=wanted, demand=demand, began_at=now, progress_at=now).noted(
             now, "prepared", f"from {baseline} to {wanted}"
         )
 
@@ -312,6 +349,12 @@ class State(Frozen):
             found.noted(now, "traffic", f"{routed.share} % to new: {why}") if changed or self.routed is None else found
         )
 
+    def after_pause_controller(self, why: str, writes: int, now: float, mark: Mark | None = None) -> Self:
+        """Record that the target's controller was paused outside of a move."""
+        return self.but(mark=mark or self.mark, controller_paused_at=now, writes=self.writes + writes).noted(
+            now, "controller paused", why
+        )
+
     def after_settle(self, counts: Counts, writes: int, now: float, mark: Mark | None = None) -> Self:
         """Record that the counts that are ready are now those that are wanted; a person goes on from here."""
         return self.but(
@@ -321,12 +364,12 @@ class State(Frozen):
     def after_resize(self, replicas: int, now: float, mark: Mark | None = None) -> Self:
         """Record that the target has another number of replicas; a newer wish stays."""
         left = None if self.resize == replicas else self.resize
-        mark = mark or self.mark
+        mark, sized = mark or self.mark, None if self.sized is None else min(self.sized, replicas)
         if not self.claimed:
             mark = mark.model_copy(update={"hold": ""})  # until then its owner may change how it rolls
-        return self.but(mark=mark, resize=left, progress_at=now, verified=False, writes=self.writes + 1).noted(
-            now, "resized", f"{replicas} replicas"
-        )
+        return self.but(
+            mark=mark, resize=left, sized=sized, progress_at=now, verified=False, writes=self.writes + 1
+        ).noted(now, "resized", f"{replicas} replicas")
 
     def after_verify(
         self, waypoint: tuple[int, Waypoint] | None, now: float, what: str = "every replica is new"
@@ -371,12 +414,17 @@ class State(Frozen):
         return state
 
     def after_retarget(self, wanted: Version, now: float, demand: Demand | None = None) -> Self:
-        """Record that another version is wanted: a new plan begins, with no waypoint passed."""
+        """Record that another version is wanted, also over a way back: a new plan begins, with no waypoint passed."""
         who = self.retarget.by if self.retarget else ""
         return self.but(
+            goal=Goal.FORWARD,
+            ending=Outcome.COMPLETED,
+            failure=None,
+            needs_human=False,
             retarget=None,
             wanted=wanted,
             demand=demand,
+            began_at=now,
             fits=None,
             crowded="",
             passed=(),
@@ -384,6 +432,7 @@ class State(Frozen):
             verified=False,
             tallies=(),
             held=None,
+            altered=0,
             settling=False,
             emptying=None,
             progress_at=now,
@@ -397,7 +446,9 @@ class State(Frozen):
 
     def after_sleep(self, asleep: bool, why: str, now: float) -> Self:
         """Record that the target was scaled to 0, or has replicas again."""
-        return self.but(asleep=asleep, progress_at=now).noted(now, "waits" if asleep else "goes on", why)
+        return self.but(asleep=asleep, sized=0 if asleep else self.sized, progress_at=now).noted(
+            now, "waits" if asleep else "goes on", why
+        )
 
     def after_crowded(self, why: str, now: float) -> Self:
         """Record that there is no room for a new replica, or room again (``why`` empty)."""
@@ -409,6 +460,25 @@ class State(Frozen):
         return self.but(
             mark=mark or self.mark, overrules=False, foreign=None, writes=self.writes + writes, progress_at=now
         ).noted(now, "undone", step or f"back to {self.baseline}")
+
+    def after_answer(self, what: str, mark: Mark, altered: str, now: float, *, back: bool) -> Self:
+        """Record what the API server made of a write, on the state before that; ``back`` says of the baseline.
+
+        Where it answers with another template than was sent, that is the version from here on: what is written again
+        is changed again. A second time in the same rollout a person has to look.
+        """
+        wrote = (*self.wrote, Wrote(at=now, what=what, altered=altered))[-KEPT:] if what else self.wrote
+        state = self.but(wrote=wrote)
+        meant = self.baseline if back else self.wanted
+        if mark.template in {self.baseline.template, self.wanted.template, self.mark.template, ""}:
+            return state
+        said = f"an admission policy or webhook changes what is written: {altered or 'the pod template'}"
+        made = meant.model_copy(update={"template": mark.template})
+        state = state.but(**{"baseline" if back else "wanted": made}).noted(now, "warning", said)
+        if back:
+            return state
+        problem = Problem(cause=Cause.CONFIGURATION, message=f"{said}; it does so at each write")
+        return state.but(altered=self.altered + 1, held=problem if self.altered else self.held)
 
     def after_alarm(self, why: str, now: float) -> Self:
         """Record that going back does not come on, or does again (``why`` empty)."""
@@ -422,12 +492,13 @@ class State(Frozen):
 
     def after_fenced(self, why: str, now: float) -> Self:
         """Record the end by another's hand: nothing may be written any more."""
-        return self.but(outcome=Outcome.ABORTED).noted(now, "fenced off", why)
+        problem = Problem(cause=Cause.FENCED, message=why)
+        return self.but(outcome=Outcome.ABORTED, failure=problem).noted(now, "fenced off", why)
 
     def failing(self, problem: Problem, now: float, *, roll_back: bool) -> Self:
         """Record a failure of the new version: go back, or wait for a person."""
         if not roll_back:
-            return self.but(held=problem, waypoint=None).noted(now, "failed", str(problem))
+            return self.but(held=problem, waypoint=None, wrote=()).noted(now, "failed", str(problem))
         return self.going_back(Outcome.ROLLED_BACK, problem, now)
 
     def going_back(self, ending: Outcome, problem: Problem, now: float, by: str = "") -> Self:

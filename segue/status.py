@@ -7,10 +7,10 @@ from segue.budget import resolve_budget
 from segue.decide import next_waypoint
 from segue.gates import Evidence, Result
 from segue.gates.standing import stand
-from segue.observation import Frozen, Observation, Version
-from segue.spec import Rules, Target
-from segue.state import Goal, Phase, State
-from segue.traffic import ALL
+from segue.messages import possible
+from segue.observation import Cause, Frozen, Observation, Version
+from segue.spec import Change, Rules, Target
+from segue.state import Goal, Outcome, Phase, State
 
 
 class SideStatus(Frozen):
@@ -48,6 +48,7 @@ class Status(Frozen):
     id: str
     name: str
     target: str
+    change: str = Field(default="", description="What changes, in a line for a person.")
     phase: Phase
     outcome: str | None = None
     replicas: int = 0
@@ -59,18 +60,22 @@ class Status(Frozen):
     reason: str = ""
     baseline: Version | None = None
     wanted: Version | None = None
+    runs: Version | None = Field(
+        default=None,
+        description="What the target runs at the end; null before it, and where it was fenced off.",
+    )
     next_waypoint: str = ""
     traffic: int | None = Field(default=None, description="Percent to the new side; none where replicas lead it.")
     gates: tuple[GateStatus, ...] = Field(default=(), description="Those that were asked, in the order of the spec.")
     needs_person: bool = False
-    can: tuple[str, ...] = Field(default=(), description="The messages that make sense now.")
+    can: tuple[str, ...] = Field(default=(), description="The messages that are accepted now.")
     moves: int = 0
     started_at: float = 0.0
     updated_at: float = Field(default=0.0, description="When that was known: seconds since the epoch.")
 
 
 def make_status(
-    *, workflow_id: str, name: str, target: Target, rules: Rules, state: State,
+    *, workflow_id: str, name: str, target: Target, change: Change, rules: Rules, state: State,
     seen: Observation | None, waits: str, started_at: float, updated_at: float,
 ) -> Status:  # fmt: skip
     """Put together what a person asks first."""
@@ -79,18 +84,29 @@ def make_status(
     ahead = next_waypoint(rules, state, replicas) if replicas and state.goal is Goal.FORWARD else None
     ended = state.outcome is not None
     return Status(
-        id=workflow_id, name=name, target=str(target), phase=state.phase, outcome=state.outcome,
+        id=workflow_id, name=name, target=str(target), change=change.described,
+        phase=state.phase, outcome=state.outcome,
         replicas=replicas, floor=budget.floor if budget else 0, ceiling=budget.ceiling if budget else 0,
         old=SideStatus(replicas=seen.old.total, ready=seen.old.ready) if seen else SideStatus(replicas=0, ready=0),
         new=SideStatus(replicas=seen.new.total, ready=seen.new.ready) if seen else SideStatus(replicas=0, ready=0),
         waiting_for="" if ended else waits, reason=reason(state, seen),
         baseline=state.baseline if state.baseline.template else None,
         wanted=state.wanted if state.wanted.template else None,
+        runs=_runs(state),
         next_waypoint=f"{rules.strategy.waypoints[ahead[0]].at} ({ahead[1]} new)" if ahead else "",
         traffic=state.routed.share if state.routed else None, gates=gates_of(rules, state),
         needs_person=state.needs_person, can=possible(state), moves=state.moves,
         started_at=started_at, updated_at=updated_at,
     )  # fmt: skip
+
+
+def _runs(state: State) -> Version | None:
+    """Return the version at the end; None where the target was deleted, released or taken: nobody looked since."""
+    fenced = state.failure is not None and state.failure.cause is Cause.FENCED
+    if state.outcome is None or fenced:
+        return None
+    found = state.wanted if state.outcome is Outcome.COMPLETED else state.baseline
+    return found if found.template else None
 
 
 def gates_of(rules: Rules, state: State) -> tuple[GateStatus, ...]:
@@ -106,37 +122,22 @@ def gates_of(rules: Rules, state: State) -> tuple[GateStatus, ...]:
 
 
 def reason(state: State, seen: Observation | None) -> str:
-    """Say why it is where it is: the failure, the foreign change, the pause, or what a replica lacks."""
+    """Say why it is where it is: the failure, the foreign change, the pause, no room, or what a replica lacks."""
+    if state.outcome is not None and state.failure is not None:
+        return str(state.failure)
     for known in (state.foreign, state.held, state.failure):
         if known is not None:
             return str(known)
-    if state.paused:
-        return state.paused
+    if state.paused or state.crowded:
+        return state.paused or state.crowded
     return str(seen.problem) if seen is not None and seen.problem is not None else ""
-
-
-def possible(state: State) -> tuple[str, ...]:
-    """Return the messages that make sense now."""
-    if state.outcome is not None:
-        return ()
-    if state.goal is Goal.BACK:
-        return ("scale", "abort") if state.foreign else ("scale",)
-    always = ("retarget", "abort", "scale")
-    if state.foreign is not None and not state.overrules:
-        return always
-    if state.waypoint is not None and not state.waypoint.approved:
-        return ("approve", "reject", "pause", *always)
-    if state.paused or state.held is not None:
-        return ("resume", *always)
-    is_retained = state.routed is not None and state.routed.share == ALL and not state.promoted
-    holding = ("promote",) if state.waypoint is not None or is_retained else ()
-    return (*holding, "pause", *(("settle",) if state.claimed else ()), *always)
 
 
 def to_markdown(status: Status) -> str:
     """Render the status as the table that the Temporal UI shows as current details."""
     answers = {
         "Where": f"**{status.phase}** — {status.target}",
+        "Change": status.change or "—",
         "Waits for": status.waiting_for or "—",
         "Why": status.reason or "—",
         "Old": f"{status.old.ready} ready of {status.old.replicas} — {status.baseline or '?'}",

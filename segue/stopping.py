@@ -28,15 +28,18 @@ class Stopping(Frozen):
     hooks: tuple[Hook, ...] = ()
 
 
-def losses(old: Stopping, new: Stopping, rules: Rules, replicas: int) -> tuple[str, ...]:
+def losses(
+    old: Stopping, new: Stopping, rules: Rules, replicas: int, *, drainable: bool = True
+) -> tuple[str, ...]:  # fmt: skip
     """Say what a rollout, and its way back, will lose; nothing where every replica can stop without loss.
 
     With ``drain`` an old replica without a hook is taken out of its Services before it is told to stop.
+    ``drainable`` says whether a spec for this target may have it.
     """
     drain = rules.drain
     found = [lost for hook in old.hooks for lost in _ill_timed(hook, old.grace_s)]
     if drain is None:
-        found += [_unhooked(hook, replicas) for hook in old.hooks if not hook.has_pre_stop]
+        found += [_unhooked(hook, replicas, drainable=drainable) for hook in old.hooks if not hook.has_pre_stop]
     elif drain.until is None and old.grace_s < drain.timeout.total_seconds():
         found.append(_killed_early(old.grace_s, drain.timeout.total_seconds()))
     if drain is not None and drain.until is not None and new.grace_s < drain.timeout.total_seconds():
@@ -44,11 +47,12 @@ def losses(old: Stopping, new: Stopping, rules: Rules, replicas: int) -> tuple[s
     return (*found, *(_unhooked_back(hook) for hook in new.hooks if not hook.has_pre_stop))
 
 
-def _unhooked(hook: Hook, replicas: int) -> str:
+def _unhooked(hook: Hook, replicas: int, *, drainable: bool) -> str:
+    drain = ", or `drain: {}` to the spec" if drainable else ""
     return (
         f"requests will be lost: container {hook.container} has no preStop hook, so each of the {replicas} old "
         f"replicas refuses its share of new connections (1 of {replicas}) from SIGTERM until every proxy knows, up to "
-        f"{PROXIES_S:g} s; add `lifecycle: {{preStop: {{sleep: {{seconds: 5}}}}}}` to it, or `drain: {{}}` to the spec"
+        f"{PROXIES_S:g} s; add `lifecycle: {{preStop: {{sleep: {{seconds: 5}}}}}}` to it{drain}"
     )
 
 

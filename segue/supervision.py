@@ -27,25 +27,46 @@ class Supervision(Model):
         strict=False,
         description="Below that field: lists of containers, or single ones (named by the last part of the path).",
     )
-    replicas: Path | None = Field(default=None, description="The field that says how many; otherwise pods are counted.")
+    replicas: Path | None = Field(
+        default=None, description="The field with the least number of replicas; its pods are counted besides."
+    )
+    scaling: tuple[Path, ...] = Field(
+        default=(),
+        strict=False,
+        description="Below that field: what scales, and is no version. It is neither compared nor written back.",
+    )
     pods: str = Field(
         pattern=r"^[-._/a-zA-Z0-9]+(=[-._a-zA-Z0-9]*(\{name\})?[-._a-zA-Z0-9]*)?(,[-._/a-zA-Z0-9]+(=[-._a-zA-Z0-9]*(\{name\})?[-._a-zA-Z0-9]*)?)*$",
         description="Labels of its pods: name or name=value, {name} being the resource's own name; commas between.",
     )
+    own: str | None = Field(
+        default=None,
+        pattern=r"^[-._/a-zA-Z0-9]+=[-._a-zA-Z0-9]*\{name\}[-._a-zA-Z0-9]*$",
+        description="A label by which its pods differ from others with the same labels, such as a canary's: how its "
+        "value begins. Pods whose value does not even begin with what stands before {name} are its own too.",
+    )
+    subname: Path | None = Field(
+        default=None, description="The field that its operator appends to the name in that label, where it is set."
+    )
     revision: str = Field(default="pod-template-hash", description="The pods' label that differs between versions.")
     done: tuple[str, ...] = Field(
-        default=(), strict=False, description="Conditions that must be true before a rollout is complete."
+        default=(),
+        strict=False,
+        description="Conditions that must be true before a rollout is complete; of those that were true before it.",
     )
 
 
 SUPERVISIONS: dict[str, Supervision] = {
-    # https://github.com/kserve/kserve, in raw and serverless mode
+    # https://github.com/kserve/kserve, in standard and Knative mode: pkg/apis/serving/v1beta1/component.go
     "InferenceService": Supervision(
         resource="inferenceservices.serving.kserve.io/v1beta1",
         version="spec.predictor",
-        containers=("containers", "model"),
+        containers=("containers", "model", "workerSpec.containers"),
         replicas="spec.predictor.minReplicas",
+        scaling=("maxReplicas", "scaleTarget", "scaleMetric", "scaleMetricType", "autoScaling", "canaryTrafficPercent"),
         pods="serving.kserve.io/inferenceservice={name},component=predictor",
+        own="app=isvc.{name}-predictor",
+        subname="spec.predictor.name",
         done=("Ready",),
     ),
     # https://github.com/kserve/modelmesh-serving, config/internal/base/deployment.yaml.tmpl

@@ -27,6 +27,9 @@ def exchanged(spec: Spec, rules: Rules | None) -> Spec:
 
     It goes by the same rules: what led the traffic there leads it back, and it ends on the one side. What lint has
     against the version from before is told, and does not refuse it.
+
+    Raises:
+        Refused: where a pair cannot be rolled by these rules.
     """
     target = spec.target
     if not isinstance(target, PairTarget):
@@ -39,7 +42,10 @@ def exchanged(spec: Spec, rules: Rules | None) -> Spec:
         "strategy": _exchanged(kept.strategy),
         "accept": tuple(LintRule),
     }
-    return Spec.model_validate(given)
+    try:
+        return Spec.model_validate(given)
+    except ValidationError as error:
+        raise refusal(error) from error
 
 
 def _exchanged(strategy: Strategy) -> Strategy:

@@ -6,11 +6,11 @@ import signal
 import sys
 
 import temporalio.client
-from temporalio.envconfig import ClientConfig
-from temporalio.service import RPCError
+from temporalio.runtime import Runtime
 
 from activities.cluster import Cluster
-from segue.errors import Exit, SegueError, Unreachable
+from segue import client
+from segue.errors import Exit, SegueError
 from segue.leaving import leave
 from worker.compose import make_activities, make_plugin, make_worker, refuse_collisions
 from worker.health import serve_health
@@ -33,10 +33,10 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    client = await connect(settings)
+    temporal = await connect(settings)
     cluster = await Cluster.connect()
     activities = make_activities(cluster, settings)
-    worker = make_worker(client, settings, activities)
+    worker = make_worker(temporal, settings, activities)
     try:
         health = serve_health(settings.health_address, lambda: worker.is_running and not stop.is_set())
         async with health as address, worker:
@@ -49,24 +49,14 @@ async def serve(settings: Settings) -> None:
 
 
 async def connect(settings: Settings) -> temporalio.client.Client:
-    """Connect to Temporal by the SDK's own configuration.
+    """Connect to Temporal as every client does, with what a worker has beside.
 
     Raises:
         Unreachable: naming the address.
+        Refused: for a profile that cannot be read.
     """
-    configuration = ClientConfig.load_client_connect_config()
-    configuration.setdefault("target_host", "localhost:7233")
-    address = configuration["target_host"]
-    try:
-        async with asyncio.timeout(CONNECT_S):
-            return await temporalio.client.Client.connect(
-                **configuration, plugins=[make_plugin()], runtime=sdk_runtime(settings)
-            )
-    except (RuntimeError, RPCError, TimeoutError) as error:
-        raise Unreachable(
-            f"Temporal does not answer at {address}: {error or 'timed out'}; "
-            "set TEMPORAL_ADDRESS, or run `segue local up`"
-        ) from error
+    runtime = sdk_runtime(settings) or Runtime.default()
+    return await client.connect(timeout_s=CONNECT_S, runtime=runtime, plugins=[make_plugin()])
 
 
 def main() -> int:

@@ -60,7 +60,7 @@ class Settings(BaseSettings):
         description="How pods are asked: at their address, or by the API server; auto is direct in a cluster",
     )
     serving_credentials: dict[str, Credential] = Field(
-        default_factory=dict, description="What serving checks may send, by the name that specs give it"
+        default_factory=dict, description="What serving checks and load states may send, by the name that specs give it"
     )
     build_id: str = Field(default="", description="This build within the worker deployment")
 

@@ -7,31 +7,37 @@ only does it, and records what was done in the one state. Messages touch the sam
 """
 
 import asyncio
-from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy, SearchAttributeKey
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    FailureError,
+    TemporalError,
+    is_cancelled_exception,
+)
 
 with workflow.unsafe.imports_passed_through():
     from segue import contract, messages
+    from segue.asbefore import as_before
     from segue.contract import Activity, PrepareInput, Task, VerifyInput, Watched, WatchInput, WriteInput, Written
-    from segue.decide import Act, Decision
-    from segue.errors import Refused
-    from segue.gates import Result, combined, failure_of
-    from segue.gates.standing import foresee
-    from segue.history import Note
-    from segue.lint.start import told
+    from segue.decide import Act, Decision, movable_since
+    from segue.errors import Refused, shown
+    from segue.gates import Result, combined
+    from segue.history import Note, described
     from segue.messages import Message
-    from segue.observation import Cause, Frozen, Observation, Problem, Routed
-    from segue.plan import Plan, make_plan
+    from segue.observation import Cause, Frozen, Observation
+    from segue.plan import Plan
+    from segue.planning import first_plan, planned, unchanged
     from segue.report import Report
-    from segue.spec import Change, OnFailure, Spec
-    from segue.state import Goal, Mark, Outcome, Retarget, State, requested
+    from segue.spec import Spec
+    from segue.state import Goal, Outcome, Retarget, State, requested
     from segue.status import Status, make_status, to_markdown
     from segue.traffic import ALL, held_until
+    from segue.transition import applied, begun, is_wanted_already, is_written, judged, learned, retargeted, stuck
 
 PHASE = SearchAttributeKey.for_keyword(contract.PHASE_ATTRIBUTE)
 TARGET = SearchAttributeKey.for_keyword(contract.TARGET_ATTRIBUTE)
@@ -88,7 +94,7 @@ class RolloutWorkflow:
             await self._until_the_end()
         finally:
             self._show()
-        await workflow.wait_condition(workflow.all_handlers_finished)
+        await self._handlers_finished()
         return self.report()
 
     async def _until_the_end(self) -> None:
@@ -101,22 +107,54 @@ class RolloutWorkflow:
                     raise
                 self._abort_by_cancel()
             if self._state.outcome is None and self._history_is_long():
-                await workflow.wait_condition(workflow.all_handlers_finished)
+                await self._handlers_finished()
                 workflow.continue_as_new(self._continued())
 
+    async def _handlers_finished(self) -> None:
+        """Let every message have its answer; a cancel that comes meanwhile is an abort, as everywhere."""
+        while True:
+            try:
+                await workflow.wait_condition(workflow.all_handlers_finished)
+            except asyncio.CancelledError:
+                self._abort_by_cancel()
+            else:
+                return
+
     async def _step(self) -> None:
+        """Go one step. No error of it fails the workflow task: Temporal would try that for ever, and hear no message.
+
+        Before anything is changed the rollout is refused; afterwards it holds, and a person is needed.
+        """
+        try:
+            await self._go()
+        except Exception as error:
+            if is_cancelled_exception(error) or error is self._refusal or _is_temporals(error):
+                raise
+            if not self._state.baseline.template:
+                await self._refuse(error)
+            workflow.logger.exception("the rollout needs a person")
+            await self._block(str(_refusal_of(error).message))
+
+    async def _go(self) -> None:
         if workflow.cancellation_reason() is not None:
             self._abort_by_cancel()  # a cancel that came together with another event raises nothing
         self._state = self._state.passing(_now())
         self._show()
         if not self._state.baseline.template:
             await self._prepare()
-        elif self._state.retarget is not None and self._state.goal is Goal.FORWARD:
+        elif self._state.retarget is not None:
             await self._retarget(self._state.retarget)
         else:
             decision = await self._decision()
             if decision is not None:
                 await self._perform(decision)
+
+    @property
+    def _looked(self) -> Observation:
+        """What the decision was taken on."""
+        if self._seen is None:
+            raise AssertionError("nothing is decided before the target was seen")
+        return self._seen
 
     async def _decision(self) -> Decision | None:
         """Watch until something is to be done; none when a message came, or a hold or the time for an answer ended."""
@@ -163,9 +201,7 @@ class RolloutWorkflow:
     def _learn(self, watched: Watched) -> None:
         self._seen = watched.seen
         self._waits = watched.decision.why
-        if not self._state.claimed and watched.seen.owner == self._state.owner:
-            # The first write was done and its answer was lost.
-            self._state = self._state.but(claimed=True, mark=Mark(template=watched.seen.template))
+        self._state = learned(self._state, watched.seen)
 
     def _hold_left_s(self) -> float | None:
         reached = self._state.waypoint
@@ -176,64 +212,44 @@ class RolloutWorkflow:
         return None if ends_at is None else ends_at - now
 
     async def _perform(self, decision: Decision) -> None:
-        now = _now()
-        match decision.act:
-            case Act.WAIT:
-                return
-            case Act.ASK:
-                gates = [gate for gate in self._spec.asked_gates if gate.name in decision.gates]
-                self._state = self._state.after_ask(gates, now, stops=decision.stops)
-            case Act.VERIFY:
-                await self._verify(decision)
-            case Act.FAIL:
-                roll_back = decision.rolls_back
-                if roll_back is None:
-                    roll_back = self._spec.on_failure is OnFailure.ROLLBACK
-                self._state = self._state.failing(_problem(decision), now, roll_back=roll_back)
-                if roll_back:
-                    self._waits = "the way back"  # the failure is the reason, and nothing to wait for
-            case Act.HOLD | Act.CONTINUE:
-                self._state = self._state.after_foreign(self._seen.foreign if self._seen else None, now)
-            case Act.SLEEP | Act.WAKE | Act.CROWDED | Act.ROOMY | Act.ALARM | Act.CALM | Act.DRAIN:
-                self._state = _turned(self._state, decision, now)
-            case Act.FENCED:
-                self._state = self._state.after_fenced(decision.why, now)
-            case Act.FINISH if not self._state.claimed:
-                self._state = self._state.after_finish(0, now)
-            case _:
-                await self._write(decision)
+        if decision.act is Act.VERIFY:
+            await self._verify(decision)
+        elif is_written(self._state, decision):
+            await self._write(decision)
+        else:
+            self._state = applied(self._spec.rules, self._state, self._looked, decision, _now())
+            if decision.act is Act.FAIL and self._state.goal is Goal.BACK:
+                self._waits = "the way back"  # the failure is the reason, and nothing to wait for
 
     # --- doing ------------------------------------------------------------------------------------------
 
     async def _prepare(self) -> None:
         self._waits = "the target to be read"
-        try:
-            prepared = await self._do(
-                contract.PREPARE,
-                PrepareInput(
-                    target=self._spec.target,
-                    owner=self._state.owner,
-                    change=self._spec.change,
-                    rules=self._spec.rules,
-                    name=self._task.name,
-                    accept=self._spec.accept,
-                ),
-                "read the target, try the change without doing it",
-                limit=PREPARE_LIMIT,
-            )
-            if prepared.wanted.template == prepared.baseline.template:
-                raise _nothing_to_do(self._spec.change)
-        except (ActivityError, ApplicationError) as error:
-            self._refusal = _refusal_of(error)
-            await workflow.wait_condition(workflow.all_handlers_finished)
-            raise self._refusal from error
-        self._state = self._state.but(owner=prepared.owner, claimed=prepared.claimed, mark=prepared.mark).after_prepare(
-            prepared.baseline, prepared.wanted, _now(), prepared.demand
+        prepared = await self._do(
+            contract.PREPARE,
+            PrepareInput(
+                target=self._spec.target,
+                owner=self._state.owner,
+                change=self._spec.change,
+                rules=self._spec.rules,
+                name=self._task.name,
+                accept=self._spec.accept,
+            ),
+            "read the target, try the change without doing it",
+            limit=PREPARE_LIMIT,
         )
-        for warning in prepared.warnings:
-            self._state = self._state.noted(_now(), "warning", warning)
-        self._state = self._state.after_lint(prepared.linted, _now(), self._task.by)
-        self._plans = (_planned(self._spec, prepared, found=prepared.claimed or bool(prepared.new)),)
+        refused = unchanged(prepared)
+        if refused is not None:
+            raise refused
+        plan = first_plan(self._spec, prepared)
+        self._state = begun(self._state, prepared, _now(), self._task.by)
+        self._plans = (plan,)
+
+    async def _refuse(self, error: Exception) -> NoReturn:
+        """End the workflow before it has changed anything; whoever waits for the plan gets the same answer."""
+        self._refusal = _refusal_of(error)
+        await self._handlers_finished()
+        raise self._refusal from error
 
     async def _retarget(self, wish: Retarget) -> None:
         """Prepare another version; the rollout goes on with it, or as before when it is refused."""
@@ -255,36 +271,30 @@ class RolloutWorkflow:
                 f"retarget by {wish.by}: try the change without doing it",
                 limit=PREPARE_LIMIT,
             )
-        except (ActivityError, ApplicationError, ValueError) as error:
-            refusal = _refusal_of(error)
+            if self._state.retarget is not wish:
+                return  # withdrawn by an abort, or replaced by a newer wish
+            self._retarget_answer[number] = self._retargeted(wish, spec, prepared)
+        except Exception as error:
+            if is_cancelled_exception(error) or _is_temporals(error):
+                raise
+            refusal = _refusal_of(Refused(str(error), field="change") if isinstance(error, ValueError) else error)
             self._retarget_answer[number] = refusal
             self._state = self._state.noted(_now(), "retarget refused", str(refusal.message), wish.by)
             if self._state.retarget is wish:
                 self._state = self._state.but(retarget=None, overrules=False)
-            return
-        if self._state.retarget is not wish:
-            return  # withdrawn by an abort, or replaced by a newer wish
-        self._retarget_answer[number] = self._retargeted(wish, spec, prepared)
 
     def _retargeted(self, wish: Retarget, spec: Spec, prepared: contract.Prepared) -> str:
-        now, before = _now(), self._state.wanted
-        if prepared.wanted.template == self._state.baseline.template:
-            reason = requested(f"retargeted to the baseline by {wish.by}")
-            self._state = self._state.going_back(Outcome.ROLLED_BACK, reason, now, wish.by).but(
-                overrules=self._state.overrules
-            )
+        before, after = self._state, retargeted(self._state, wish, prepared, _now())
+        if after.goal is Goal.BACK:
+            self._state = after
             return "goes back to the baseline"
-        same = prepared.wanted.template == before.template
-        if same and wish.strategy is None and self._state.foreign is None:
-            self._state = self._state.but(retarget=None).noted(now, "retargeted", "to what is wanted already", wish.by)
-            return f"{before} is wanted already"
-        self._spec = spec
-        if not self._state.claimed:
-            self._state = self._state.but(baseline=prepared.baseline, mark=prepared.mark, foreign=None, overrules=False)
-        self._state = self._state.after_retarget(prepared.wanted, now, prepared.demand)
-        self._state = self._state.after_lint(prepared.linted, now, wish.by)
-        self._plans = (*self._plans, _planned(spec, prepared, found=True, parent=str(before)))
-        return f"now wants {prepared.wanted}" if not same else f"{before} is wanted still, by another strategy"
+        if is_wanted_already(before, wish, prepared):
+            self._state = after
+            return f"{before.wanted} is wanted already"
+        plan = planned(spec, prepared, found=True, parent=str(before.wanted))  # what cannot be planned is refused
+        self._state, self._spec, self._plans = after, spec, (*self._plans, plan)
+        same = prepared.wanted.template == before.wanted.template
+        return f"now wants {prepared.wanted}" if not same else f"{before.wanted} is wanted still, by another strategy"
 
     async def _verify(self, decision: Decision) -> None:
         index = decision.waypoint
@@ -300,24 +310,12 @@ class RolloutWorkflow:
         except ActivityError as error:
             await self._stuck(error)
             return
+        self._state = judged(self._spec.rules, self._state, self._looked, decision, verified.verdicts, _now())
         verdict = combined(verified.verdicts)
-        now = _now()
-        if self._state.goal is Goal.BACK:
-            return  # a message turned the rollout round in the meantime
-        for each in verified.verdicts:
-            self._state = self._state.noted(now, f"gate {each.gate}", f"{each.result}: {each.why}")
-        match verdict.result:
-            case Result.PASS:
-                reached = None if waypoint is None or index is None else (index, waypoint)
-                whole = "the new side is whole" if self._seen and self._seen.old.total else "every replica is new"
-                self._state = self._state.after_verify(reached, now, whole)
-            case Result.FAIL:
-                roll_back = self._spec.on_failure is OnFailure.ROLLBACK
-                self._state = self._state.failing(failure_of(verdict), now, roll_back=roll_back)
-            case Result.INCONCLUSIVE:
-                self._waits = f"evidence: {verdict.why}"
-                self._show()
-                await self._rest(f"asks the gates again: {verdict.why}")
+        if self._state.goal is Goal.FORWARD and verdict.result is Result.INCONCLUSIVE:
+            self._waits = f"evidence: {verdict.why}"
+            self._show()
+            await self._rest(f"asks the gates again: {verdict.why}")
 
     async def _write(self, decision: Decision) -> None:
         """Do what was decided, and record it. What changed meanwhile is seen, and decided on, at the next step."""
@@ -326,11 +324,10 @@ class RolloutWorkflow:
         except ActivityError as error:
             await self._stuck(error)
             return
+        self._state = applied(self._spec.rules, self._state, self._looked, decision, _now(), written)
         if not written.done:
-            self._state = self._state.noted(_now(), "not written", written.why)
             await self._rest(f"looks again: {written.why}", seconds=1.0)
             return
-        self._state = _after(self._state, decision, written, _now())
         self._waits = f"{decision.counts} to be ready" if decision.counts else decision.why
 
     async def _carry_out(self, decision: Decision) -> Written:
@@ -341,13 +338,13 @@ class RolloutWorkflow:
                 self._activity_of(decision),
                 WriteInput(
                     target=self._spec.target,
-                    rules=self._spec.rules,
+                    rules=as_before(self._spec.rules, self._state, self._looked.replicas),
                     state=self._state.brief,
                     decision=decision,
                     change=self._spec.change if unwritten else None,
                     generation=self._seen.generation if self._seen else 0,
                     routed=self._seen.routed if self._seen else None,
-                    ready_at=self._proven_at(),
+                    ready_at=movable_since(self._spec.rules, self._state, self._seen) if self._seen else 0.0,
                     note=self._note(decision) if unwritten or self._finishing else None,
                 ),
                 decision.why,
@@ -363,16 +360,10 @@ class RolloutWorkflow:
             rollout=workflow.info().workflow_id,
             by=self._task.by,
             at=self._started_at,
-            what=str(self._state.wanted),
+            what=described(self._spec.change, self._state.wanted),
             outcome=str(self._state.ending) if decision.act is Act.FINISH else "",
             why=str(failure) if failure else "",
         )
-
-    def _proven_at(self) -> float:
-        """When the latest replica became proven; 0 when none did."""
-        if self._seen is None or not self._seen.progress_at:
-            return 0.0
-        return self._seen.progress_at + self._spec.readiness.min_ready.total_seconds()
 
     def _activity_of(self, decision: Decision) -> Activity[WriteInput, Written]:
         if decision.act is Act.SCALE:
@@ -381,6 +372,7 @@ class RolloutWorkflow:
             )
             return contract.SCALE_OLD if taken else contract.SCALE_NEW
         return {
+            Act.PAUSE_CONTROLLER: contract.SCALE_NEW,
             Act.RESIZE: contract.RESIZE,
             Act.SETTLE: contract.SETTLE,
             Act.ROUTE: contract.ROUTE,
@@ -422,17 +414,17 @@ class RolloutWorkflow:
         """An activity gave up for good (a missing right, say, or a target that is another's): a person is needed."""
         if is_cancelled_exception(error):
             raise error
-        cause, now = error.cause, _now()
+        cause = error.cause
         message = str(cause.message) if isinstance(cause, ApplicationError) else str(cause)
         if isinstance(cause, ApplicationError) and cause.type == "Fenced":
-            self._state = self._state.after_fenced(message, now)
+            self._state = self._state.after_fenced(message, _now())
             return
-        problem = Problem(cause=Cause.CONFIGURATION, message=message)
-        if self._state.goal is Goal.BACK and not self._state.needs_human:
-            self._state = self._state.after_alarm(str(problem), now)
-        elif self._state.goal is Goal.FORWARD and self._state.held != problem:
-            self._state = self._state.failing(problem, now, roll_back=False)
-        self._waits = f"a person: {problem}"
+        await self._block(message)
+
+    async def _block(self, message: str) -> None:
+        """Need a person, and try again after a while: what was wrong may have been put right."""
+        self._state = stuck(self._state, message, _now())
+        self._waits = f"a person: {Cause.CONFIGURATION}: {message}"
         self._show()
         await self._rest(f"tries again: {message}")
 
@@ -466,7 +458,11 @@ class RolloutWorkflow:
     def _show(self) -> None:
         """Tell the UI: the table of current details, and the attributes that saved views filter on."""
         self._shown_at = _now()
-        status = self.status()
+        try:
+            status = self.status()
+        except Exception:
+            workflow.logger.exception("the status cannot be shown")  # and nothing else of the rollout stops for it
+            return
         workflow.set_current_details(to_markdown(status))
         shown = workflow.info().typed_search_attributes
         updates: list[Any] = []
@@ -486,8 +482,8 @@ class RolloutWorkflow:
         """Where is it, what does it wait for, what can I do?"""
         return make_status(
             workflow_id=workflow.info().workflow_id, name=self._task.name, target=self._spec.target,
-            rules=self._spec.rules, state=self._state, seen=self._seen, waits=self._waiting_for(),
-            started_at=self._started_at, updated_at=self._shown_at,
+            change=self._spec.change, rules=self._spec.rules, state=self._state, seen=self._seen,
+            waits=self._waiting_for(), started_at=self._started_at, updated_at=self._shown_at,
         )  # fmt: skip
 
     def _waiting_for(self) -> str:
@@ -530,13 +526,13 @@ class RolloutWorkflow:
             await workflow.wait_condition(lambda: not self._finishing)
         try:
             state = messages.receive(message, self._state, _now())
-        except Refused as refused:
-            raise _application_error(refused) from refused
+        except Exception as refused:
+            raise _refusal_of(refused) from refused
         if state.retarget is not self._state.retarget:
             self._retargets += 1
         self._state = state
         self._heard += 1
-        return f"{type(message).__name__.lower()}: now {state.phase}"
+        return messages.answer(message, state)
 
     async def _signalled(self, message: Message) -> None:
         try:
@@ -669,52 +665,6 @@ def _now() -> float:
     return workflow.now().timestamp()
 
 
-def _turned(state: State, decision: Decision, now: float) -> State:
-    """Record what begins or ends to be so, without anything written."""
-    match decision.act:
-        case Act.SLEEP | Act.WAKE:
-            return state.after_sleep(decision.act is Act.SLEEP, decision.why, now)
-        case Act.CROWDED | Act.ROOMY:
-            return state.after_crowded(decision.why if decision.act is Act.CROWDED else "", now)
-        case Act.DRAIN:
-            return state.after_drain(decision.counts, decision.why, now)
-        case _:
-            return state.after_alarm(decision.why if decision.act is Act.ALARM else "", now)
-
-
-def _after(state: State, decision: Decision, written: Written, now: float) -> State:
-    """Record what was written."""
-    recorders: dict[Act, Callable[[], State]] = {
-        Act.SCALE: lambda: state.after_scale(
-            _counts_of(decision), decision.why, now, written.mark, written.writes, decision.fits
-        ).after_emptied(decision.emptied, now, late=decision.cut),
-        Act.SETTLE: lambda: state.after_settle(_counts_of(decision), written.writes, now, written.mark),
-        Act.ROUTE: lambda: state.after_route(_routed_by(decision, written), decision.why, written.writes, now),
-        Act.RESIZE: lambda: state.after_resize(decision.replicas or 0, now, written.mark),
-        Act.UNDO: lambda: state.after_undo(written.writes, now, written.mark, _step_of(decision)),
-        Act.FINISH: lambda: state.after_finish(written.writes, now),
-    }
-    return recorders[decision.act]()
-
-
-def _routed_by(decision: Decision, written: Written) -> Routed:
-    return written.routed or Routed(share=decision.share or 0)
-
-
-def _warnings(prepared: contract.Prepared) -> tuple[str, ...]:
-    """Return all that a person should read before anything moves."""
-    found = told(prepared.linted) if prepared.linted else ()
-    return (*prepared.warnings, *(f"{each.rule}: {each}" for each in found))
-
-
-def _counts_of(decision: Decision) -> Any:
-    return decision.counts
-
-
-def _step_of(decision: Decision) -> str:
-    return f"{decision.why} {decision.counts}" if decision.counts else ""
-
-
 def _respecified(spec: Spec, wish: Retarget) -> Spec:
     """Return the spec that a retarget asks for.
 
@@ -733,39 +683,28 @@ def _respecified(spec: Spec, wish: Retarget) -> Spec:
     return Spec(target=spec.target, change=change, accept=spec.accept, **dict(rules))
 
 
-def _planned(spec: Spec, prepared: contract.Prepared, *, found: bool, parent: str = "") -> Plan:
-    """Plan from what was found; from all old, where nothing has moved."""
-    old = prepared.old if found else None
-    return make_plan(
-        spec.strategy, prepared.replicas, old=old, new=prepared.new if found else 0, superseded=prepared.superseded,
-        parent=parent, warnings=(*_warnings(prepared), *foresee(spec.rules)),
-        target=spec.target, autonomous=spec.autonomous,
-    )  # fmt: skip
-
-
-def _problem(decision: Decision) -> Problem:
-    return decision.problem or Problem(cause=Cause.DEADLINE, message=decision.why)
-
-
-def _nothing_to_do(change: Change) -> ApplicationError:
-    refused = Refused(
-        "is what the target runs already", field="spec.change", fix="name another image, or change nothing"
-    )
-    return _application_error(refused)
-
-
 def _application_error(refused: Refused) -> ApplicationError:
-    details = {"field": refused.field, "value": repr(refused.value), "fix": refused.fix}
+    details = {"field": refused.field, "value": shown(refused.value), "fix": refused.fix}
     return ApplicationError(str(refused), details, type="Refused", non_retryable=True)
 
 
-def _refusal_of(error: BaseException) -> ApplicationError:
-    """Return the refusal inside an activity's error; any other error as what it says."""
+def _is_temporals(error: Exception) -> bool:
+    """Whether an error is Temporal's way to fail a workflow task, as for steps that differ from the history's."""
+    return isinstance(error, TemporalError) and not isinstance(error, FailureError)
+
+
+def _refusal_of(error: Exception) -> ApplicationError:
+    """Return an error as the answer to whoever asked; that of an activity as what the activity says."""
     if is_cancelled_exception(error):
         raise error
-    if isinstance(error, ValueError):
-        return _application_error(Refused(str(error), field="change"))
+    if isinstance(error, Refused):
+        return _application_error(error)
     cause = error.cause if isinstance(error, ActivityError) else error
     if isinstance(cause, ApplicationError):
         return ApplicationError(str(cause.message), *cause.details, type=cause.type, non_retryable=True)
-    return ApplicationError(f"the target could not be read in time: {cause}", type="Unreachable", non_retryable=True)
+    if isinstance(error, ActivityError):
+        return ApplicationError(
+            f"the target could not be read in time: {cause}", type="Unreachable", non_retryable=True
+        )
+    said = f"Segue itself failed ({type(error).__name__}: {error}); please report it, with `segue report`"
+    return ApplicationError(said, type="SegueError", non_retryable=True)

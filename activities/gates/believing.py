@@ -87,20 +87,20 @@ class Believer:
         Raises:
             Refused: naming the field.
         """
-        serving = rules.serving
-        if serving is None:
-            return
-        try:
-            wanted_tag(serving, wanted)
-        except ValueError as error:
-            raise Refused(str(error)) from error
-        if serving.credential is not None and serving.credential not in self._credentials:
-            raise Refused(
-                "is none of the worker's credentials",
-                field="spec.serving.credential",
-                value=serving.credential,
-                fix=f"use one of: {', '.join(sorted(self._credentials)) or 'none'}; or set SEGUE_SERVING_CREDENTIALS",
-            )
+        if rules.serving is not None:
+            try:
+                wanted_tag(rules.serving, wanted)
+            except ValueError as error:
+                raise Refused(str(error)) from error
+        for where, name in _credentials_of(rules):
+            if name is not None and name not in self._credentials:
+                raise Refused(
+                    "is none of the worker's credentials",
+                    field=where,
+                    value=name,
+                    fix=f"use one of: {', '.join(sorted(self._credentials)) or 'none'}; "
+                    "or set SEGUE_SERVING_CREDENTIALS",
+                )
 
     def look(
         self, target: Target, rules: Rules, state: State, seen: Observation, now: float, wake: Callable[[], None]
@@ -127,7 +127,7 @@ class Believer:
             except ValueError as error:
                 return _failed(seen, Problem(cause=Cause.SERVING, message=str(error), hopeless=True))
             self._ask(room, target, rules, checks, ready)
-        unknown = {r.incarnation for r in ready if not self._is_known(room, rules, r, now)}
+        unknown = {r.incarnation for r in ready if not self._is_known(room, rules, r)}
         room.owed = unknown & (room.owed | (unknown if fresh else set()))
         return None if room.owed else self._told(room, rules, seen, ready, now)
 
@@ -137,7 +137,7 @@ class Believer:
         for other in [k for k, r in self._rooms.items() if k != key and now - r.looked_at > FORGOTTEN_S]:
             self._forget(other)
         if key not in self._rooms:
-            self._rooms[key] = _Room(Loads(self._reach, target.namespace, self._at_once))
+            self._rooms[key] = _Room(Loads(self._reach, target.namespace, self._at_once, self._credentials))
         return self._rooms[key]
 
     def _forget(self, key: tuple[str, ...]) -> None:
@@ -237,10 +237,11 @@ class Believer:
 
     async def _send(self, place: Place, request: Request, serving: Serving) -> Reply:
         headers = dict(request.headers)
-        if serving.credential is not None:
-            known = self._credentials.get(serving.credential)
+        name = request.credential or serving.credential
+        if name is not None:
+            known = self._credentials.get(name)
             if known is None:
-                return Reply(unasked=f"the worker has no credential {serving.credential!r}")
+                return Reply(unasked=f"the worker has no credential {name!r}")
             headers[known[0]] = known[1]
         async with self._at_once:
             return await self._reach.ask(place, request, headers, serving.timeout.total_seconds())
@@ -248,11 +249,10 @@ class Believer:
     # --- what follows --------------------------------------------------------------------------------------
 
     @staticmethod
-    def _is_known(room: _Room, rules: Rules, replica: Replica, now: float) -> bool:
+    def _is_known(room: _Room, rules: Rules, replica: Replica) -> bool:
         answers = room.answers.get(replica.incarnation)
         is_asked = rules.serving is None or (answers is not None and answers.finding is not None)
-        loading = rules.load_failures
-        return is_asked and (loading is None or room.loads.was_asked(loading, replica, now))
+        return is_asked and (rules.load_failures is None or room.loads.was_asked(replica))
 
     def _told(self, room: _Room, rules: Rules, seen: Observation, ready: list[Replica], now: float) -> Observation:
         against = {r.incarnation: self._problem(room, rules, r, now) for r in seen.pods.new}
@@ -287,6 +287,18 @@ class Believer:
                 "message": _with_tries(answers.finding, answers.failed),
             }
         )
+
+
+def _credentials_of(rules: Rules) -> Iterable[tuple[str, str | None]]:
+    """The credentials that a spec names, each with its field."""
+    if rules.serving is not None:
+        yield "spec.serving.credential", rules.serving.credential
+        for number, check in enumerate(rules.serving.checks):
+            if check.torch_serve is not None:
+                where = f"spec.serving.checks[{number}].torchServe.managementCredential"
+                yield where, check.torch_serve.management_credential
+    if rules.load_failures is not None:
+        yield "spec.loadFailures.credential", rules.load_failures.credential
 
 
 def _with_tries(finding: Finding, failed: int) -> str:

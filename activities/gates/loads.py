@@ -1,16 +1,20 @@
-"""Asks replicas for the states of their models, as long as what these do may count against a new one."""
+"""Asks replicas for the states of their models, as long as what these do may count against a new one.
+
+A replica that refuses to tell, or tells what is not understood, is not believed, and its own words say why.
+"""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from activities.probes import modelmesh, openinference, tfserving, torchserve
-from activities.probes.base import Request
+from activities.probes.base import Request, says_loading
 from activities.reaching import Place, Reach
-from segue.gates.loading import Ledger, LoadFailures, ModelSeen, in_bootstrap
-from segue.gates.serving import Reply
-from segue.observation import Problem
+from segue.gates.loading import Ledger, LoadFailures, ModelSeen
+from segue.gates.serving import Reply, bounded
+from segue.observation import Cause, Problem
 from segue.replica import Pods, Replica
 
 ANSWER_S = 5.0
@@ -19,15 +23,37 @@ MAX_OTHERS = 32
 FORGOTTEN_S = 10.0
 """A target that nobody looks at for so long is not asked any more."""
 
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 
-class Loads:
-    """What is known of one target's models; asks while a new replica is within its bootstrap period."""
+class _Untold(Exception):
+    """A replica did not tell its models' states."""
 
-    def __init__(self, reach: Reach, namespace: str, room: asyncio.Semaphore) -> None:
-        self._reach, self._namespace, self._room = reach, namespace, room
+    def __init__(self, request: Request, reply: Reply) -> None:
+        self.request, self.reply = request, reply
+
+    @property
+    def problem(self) -> Problem:
+        """What is wrong: a server that is not there yet loads, and one that refuses does not."""
+        reply = self.reply
+        if reply.unasked:
+            why = f"could not be asked: {reply.unasked}"
+        else:
+            why = reply.trouble or f"answered {reply.status}: {reply.text}"
+        loads = bool(reply.trouble) or bool(says_loading(reply))
+        message = bounded(f"has not told the states of its models: {self.request} {why}")
+        return Problem(cause=Cause.LOADING if loads else Cause.SERVING, message=message)
+
+
+class Loads:
+    """What is known of one target's models; asks while what a new replica's models do counts, or is waited for."""
+
+    def __init__(
+        self, reach: Reach, namespace: str, room: asyncio.Semaphore, credentials: Mapping[str, tuple[str, str]]
+    ) -> None:
+        self._reach, self._namespace, self._room, self._credentials = reach, namespace, room, credentials
         self._ledger = Ledger()
         self._pods = Pods()
         self._asked: set[str] = set()
@@ -39,14 +65,14 @@ class Loads:
     def look(self, rules: LoadFailures, pods: Pods, now: float, wake: Callable[[], None]) -> None:
         """Take note of who is there, and ask as long as it counts."""
         self._pods, self._looked_at, self._wake = pods, now, wake
-        self._ledger.keep((*pods.old, *pods.new))
+        self._ledger.keep(pods.old, pods.new)
         self._asked &= {r.incarnation for r in (*pods.old, *pods.new)}
         if self._counting(rules, now) and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._ask_on(rules), name=f"loads-{self._namespace}")
 
-    def was_asked(self, rules: LoadFailures, replica: Replica, now: float) -> bool:
+    def was_asked(self, replica: Replica) -> bool:
         """Whether this worker knows what there is to know of a replica."""
-        return replica.incarnation in self._asked or not in_bootstrap(rules, replica, now)
+        return replica.incarnation in self._asked or not replica.address
 
     def problem(self, rules: LoadFailures, replica: Replica, now: float) -> Problem | None:
         """Say what its models have against a replica."""
@@ -58,7 +84,7 @@ class Loads:
         return self._ledger.grew_at
 
     def _counting(self, rules: LoadFailures, now: float) -> list[Replica]:
-        return [r for r in self._pods.new if r.address and in_bootstrap(rules, r, now)]
+        return [r for r in self._pods.new if r.address and self._ledger.is_open(rules, r, now)]
 
     async def _ask_on(self, rules: LoadFailures) -> None:
         while True:
@@ -85,35 +111,61 @@ class Loads:
 
     async def _note_one(self, rules: LoadFailures, replica: Replica) -> None:
         async with self._room:
-            if rules.protocol == "modelMesh":
-                counts = modelmesh.counts(await self._ask(rules, replica, modelmesh.METRICS))
-                if counts is not None:
-                    self._ledger.note_counts(rules, replica, *counts, time.time())
-            else:
-                seen = await self._states(rules, replica)
-                if seen is not None:
-                    self._ledger.note(rules, replica, seen, time.time())
+            try:
+                if rules.protocol == "modelMesh":
+                    reply = await self._ask(rules, replica, modelmesh.METRICS)
+                    loaded, failed = _read(modelmesh.METRICS, reply, modelmesh.counts(reply))
+                    self._ledger.note_counts(rules, replica, loaded, failed, time.time())
+                else:
+                    states = await self._states(rules, replica)
+                    self._ledger.note(rules, replica, states, time.time())
+            except _Untold as untold:
+                self._ledger.note_untold(replica, untold.problem, time.time())
 
-    async def _states(self, rules: LoadFailures, replica: Replica) -> list[ModelSeen] | None:
+    async def _states(self, rules: LoadFailures, replica: Replica) -> list[ModelSeen]:
         match rules.protocol:
             case "openInference":
-                return openinference.states(await self._ask(rules, replica, openinference.INDEX))
+                reply = await self._ask(rules, replica, openinference.INDEX)
+                return _read(openinference.INDEX, reply, openinference.states(reply))
             case "torchServe":
-                names = torchserve.names(await self._ask(rules, replica, torchserve.LIST))
-                if names is None:
-                    return None
-                asked = [(n, await self._ask(rules, replica, torchserve.described(n))) for n in names]
-                return [seen for n, reply in asked if (seen := torchserve.state(n, reply)) is not None]
+                return await self._torchserve(rules, replica)
             case _:
-                asked = [(n, await self._ask(rules, replica, tfserving.status_of(n))) for n in rules.models]
-                found = [seen for n, reply in asked if (seen := tfserving.state(n, reply)) is not None]
-                return found or None
+                return [await self._tfserving(rules, replica, name) for name in rules.models]
+
+    async def _torchserve(self, rules: LoadFailures, replica: Replica) -> list[ModelSeen]:
+        found: list[ModelSeen] = []
+        page: Request | None = torchserve.LIST
+        while page is not None:
+            reply = await self._ask(rules, replica, page)
+            names, following = _read(page, reply, torchserve.names(reply))
+            for name in names:
+                request = torchserve.described(name)
+                answer = await self._ask(rules, replica, request)
+                found += _read(request, answer, torchserve.states(name, answer))
+            page = following
+        return found
+
+    async def _tfserving(self, rules: LoadFailures, replica: Replica, name: str) -> ModelSeen:
+        request = tfserving.status_of(name)
+        reply = await self._ask(rules, replica, request)
+        return _read(request, reply, tfserving.state(name, reply))
 
     async def _ask(self, rules: LoadFailures, replica: Replica, request: Request) -> Reply:
-        place = Place(self._namespace, replica, rules.port, rules.scheme)
-        return await self._reach.ask(place, request, {}, ANSWER_S)
+        headers = {}
+        if rules.credential is not None:
+            known = self._credentials.get(rules.credential)
+            if known is None:
+                return Reply(unasked=f"the worker has no credential {rules.credential!r}")
+            headers = dict([known])
+        return await self._reach.ask(Place(self._namespace, replica, *rules.place), request, headers, ANSWER_S)
 
     def stop(self) -> None:
         """Ask no more."""
         if self._task is not None:
             self._task.cancel()
+
+
+def _read(request: Request, reply: Reply, found: T | None) -> T:
+    if found is None:
+        raise _Untold(request, reply)
+    return found

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from activities.gates.base import GateContext
-from activities.gates.prometheus import Matrix, Prometheus, Unanswered
+from activities.gates.prometheus import Matrix, Prometheus
+from segue.errors import Unanswerable, Unanswered
 from segue.gates import Evidence, Result, Verdict
-from segue.gates.asking import Grid, SideName, Unanswerable, Window, grid, windows
+from segue.gates.asking import Grid, SideName, Window, grid, windows
 from segue.gates.measured import Answer, joined
 from segue.gates.metrics import Metric
 from segue.judging import Evidence as Measured

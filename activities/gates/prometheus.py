@@ -17,19 +17,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from activities.gates.unreached import reason_of
-from segue.errors import SegueError
+from segue.errors import Unanswered
 from segue.gates.asking import Grid
 
 MAX_ANSWER_BYTES = 16 * 2**20
 """More than the largest that is asked for: 512 buckets over some hundred intervals, or 12 over ten thousand."""
 _SHOWN = 300
 _NO_REDIRECT = "it was moved, and the worker goes only where its settings say; put the new address there"
-
-
-class Unanswered(SegueError):
-    """Prometheus gave no answer that can be used: an outage, a refusal, too much, or another shape than asked for."""
-
-    retryable = True
 
 
 def _plain_address(url: str) -> str:

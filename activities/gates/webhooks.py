@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from activities.gates.base import GateContext
 from activities.gates.unreached import reason_of
 from segue import __version__
-from segue.errors import Refused
+from segue.errors import Refused, Unanswered
 from segue.gates.own import OwnGate, WebhookGate
 from segue.gates.question import Answer, Question, question_of, unanswered
 from segue.gates.verdict import Verdict
@@ -21,10 +21,6 @@ from segue.gates.webhook import KEY, SIGNATURE, Webhook, signature
 MAX_ANSWER_BYTES = 65_536
 TRIES = ExponentialRetry(attempts=3, start_timeout=0.2, exceptions={aiohttp.ClientConnectionError})
 """Again after a connection error or a 5xx; the key tells the server that it is the same question."""
-
-
-class Unanswered(Exception):
-    """There is no answer; says why, for a person."""
 
 
 class WebhookAsker:

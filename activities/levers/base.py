@@ -1,6 +1,6 @@
 """What every lever does. The workflow knows no more of a kind of target than this."""
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from activities.watching import NamespaceWatch
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
@@ -9,17 +9,6 @@ from segue.lint.target import Judged
 from segue.observation import Observation
 from segue.spec import Change, Rules, Target
 from segue.state import State
-from segue.stopping import Stopping
-
-
-class TargetFacts(NamedTuple):
-    """What a plan needs to know of a target."""
-
-    replicas: int
-    stopping: Stopping
-    old: int | None = None
-    """Replicas of the old side; none for all of them."""
-    new: int = 0
 
 
 class Lever(Protocol):
@@ -31,10 +20,6 @@ class Lever(Protocol):
 
     kinds: tuple[str, ...]
     """What it must see of a namespace."""
-
-    async def look(self, target: Target) -> TargetFacts:
-        """Return what a plan needs to know of the target."""
-        ...
 
     async def history(self, target: Target) -> list[Revision]:
         """Return the revisions that there are of the target, the oldest first.

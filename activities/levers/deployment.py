@@ -4,22 +4,26 @@ New pods never count as *available* (``minReadySeconds`` at its maximum), so wit
 
     maxUnavailable = R - old        maxSurge = new + old - R
 
-hold the Deployment at exactly (old, new), and nothing moves on its own, whoever dies. Undo puts the baseline
-template and the ordinary ``minReadySeconds`` back in one patch: the controller then goes back alone.
+hold the Deployment at exactly (old, new), and nothing moves on its own, whoever dies. At rest the Deployment is paused
+as well: as soon as somebody else changes the template, an unpaused controller takes ready new pods for broken ones of
+an old version, and removes them at once. Undo puts the baseline template and the ordinary ``minReadySeconds`` back in
+one patch: the controller then goes back alone.
 Tried on Kubernetes 1.36; the arithmetic is that of ``pkg/controller/deployment/rolling.go``.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from activities.cluster import Cluster, Object
-from activities.levers.base import TargetFacts
 from activities.levers.copies import make_copies, prune_copies
 from activities.levers.deployment_patches import (
+    claim,
     finish_patch,
     hold_patch,
     own_budget,
+    pause_patch,
     resize_patch,
     scale_patch,
     start_of,
@@ -30,35 +34,43 @@ from activities.levers.deployment_patches import (
 from activities.levers.deployment_reading import (
     HOLD_MIN_READY_S,
     Objects,
+    can_be_paused,
+    hold_token,
     is_held,
+    is_paused,
     mark_of,
     ordinary,
     read,
     read_set,
     revisions,
+    with_paused,
+    with_pods,
 )
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
+    ADMISSION,
     BASELINE,
     GONE,
     OWNER,
-    Stale,
     annotations_of,
     check_owner,
+    left_of_us,
     outcome_noted,
     refuse_others,
     replicas_of,
     saved_baseline,
+    saved_ready,
     selector_of,
 )
 from activities.levers.pods import is_active
-from activities.levers.template import apply_change, fingerprint, stopping_of, version_of
+from activities.levers.template import apply_change, differences, fingerprint, stopping_of, version_of
 from activities.levers.writing import Picture, write
 from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
-from segue.errors import Conflict, NotAllowed, Refused
+from segue.decide import Act
+from segue.errors import Conflict, NotAllowed, Refused, Stale
 from segue.history import Revision
 from segue.lint.target import Judged
 from segue.observation import Counts, Observation
@@ -67,6 +79,8 @@ from segue.state import Goal, Mark, State
 from segue.stopping import losses
 
 _AVAILABLE_S = 5.0
+_TAKEN_UP_S = 2.0
+"""So long the controller has to take up a move; one that takes longer is paused after it by a decision of its own."""
 _POLL_S = 0.01
 
 
@@ -86,11 +100,6 @@ class DeploymentLever:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._selectors: dict[Target, str] = {}
-
-    async def look(self, target: Target) -> TargetFacts:
-        """Return how many replicas the Deployment is told to run, and how they stop."""
-        deployment = await self._cluster.get("deployments", target.namespace, target.name)
-        return TargetFacts(replicas_of(deployment), stopping_of(deployment["spec"]["template"]))
 
     async def history(self, target: Target) -> list[Revision]:
         """Return the revisions that its controller has, the oldest first."""
@@ -133,8 +142,7 @@ class DeploymentLever:
         if deployment["metadata"].get("generation", 0) < mark.generation:
             return None
         replicasets = watch.owned("replicasets", {deployment["metadata"]["uid"]})
-        pods = watch.owned("pods", {rs["metadata"]["uid"] for rs in replicasets})
-        seen = read(Objects(deployment, replicasets, pods), rules, state, now)
+        seen = read(with_pods(watch, deployment, replicasets), rules, state, now)
         return seen.model_copy(update={"seen_since": watch.current_since})
 
     async def observe(self, target: Target, rules: Rules, state: State, now: float) -> Observation:
@@ -183,7 +191,9 @@ class DeploymentLever:
         objects = await self._fetch(asked.target)
         deployment = objects.deployment
         resolve_budget(asked.rules.strategy, replicas_of(deployment))
-        held, owner = is_held(deployment), annotations_of(deployment).get(OWNER, "")
+        # Over its own way back a rollout can go forward again.
+        is_back = asked.baseline is not None and BASELINE in annotations_of(deployment)
+        held, owner = is_held(deployment) or is_back, annotations_of(deployment).get(OWNER, "")
         if not held:
             refuse_unsettled(objects, asked.target)
         refuse_others(owner, asked, held=held)
@@ -192,7 +202,8 @@ class DeploymentLever:
         if wanted is None:
             tried = await self._tried(asked, deployment, start_of(objects, asked.change, start))
             await make_copies(self._cluster, asked.change, deployment, dry_run=True)
-            wanted, warnings = version_of(tried), _warnings(deployment, start, tried, asked.rules)
+            template = tried["spec"]["template"]
+            wanted, warnings = version_of(template), _warnings(deployment, start, tried, asked.rules)
         new = sum(_told(rs) for rs in objects.replicasets if fingerprint(rs["spec"]["template"]) == wanted.template)
         return Prepared(
             baseline=asked.baseline or version_of(start),
@@ -202,21 +213,37 @@ class DeploymentLever:
             new=new,
             owner=owner if held else asked.owner,
             claimed=held,
+            ready=saved_ready(deployment) if held else None,
             mark=mark_of(deployment) if held else Mark(template=fingerprint(deployment["spec"]["template"])),
             warnings=warnings,
         )
 
     async def _tried(self, asked: PrepareInput, deployment: Object, start: Object) -> Object:
-        """Return the wanted template as the API server defaults and checks it; it stores nothing."""
+        """Return the Deployment with the wanted template as the API server would store it; it stores nothing."""
         template = template_patch(asked, deployment, start)
         patch = hold_patch(deployment, asked.rules, 1, 0)
         patch["spec"]["template"] = template
-        tried = await self._cluster.patch("deployments", asked.target.namespace, asked.target.name, patch, dry_run=True)
-        wanted: Object = tried["spec"]["template"]
-        return wanted
+        if not is_held(deployment):
+            annotations = claim(deployment, asked.rules, replicas_of(deployment), asked.owner)
+            patch["metadata"] = {"annotations": annotations}
+        return await self._cluster.patch("deployments", asked.target.namespace, asked.target.name, patch, dry_run=True)
 
     async def scale(self, asked: WriteInput, now: float) -> Written:
         """Hold the Deployment at the decided counts; the first time, claim it and write the wanted template.
+
+        Its controller is unpaused for as long as it takes the move up. Whatever became of the move, it is paused again.
+        """
+        if asked.decision.act is Act.PAUSE_CONTROLLER:
+            return await self._paused(asked, Written(done=True, mark=asked.state.mark))
+        try:
+            moved = await self._moved(asked, now)
+        except Refused:
+            await self._paused(asked, Written(done=False))
+            raise
+        return await self._paused(asked, moved)
+
+    async def _moved(self, asked: WriteInput, now: float) -> Written:
+        """Write the decided counts, and let the controller move.
 
         Old and new pods are made and removed by workers that do not wait for each other. Where both together could
         be over the ceiling for a moment, the old ones are therefore seen to go before the new ones are asked for.
@@ -234,9 +261,18 @@ class DeploymentLever:
             step = _first(resolve_budget(asked.rules.strategy, seen.replicas), asked.state, seen, goal)
             return scale_patch(objects, seen, asked, step)
 
+        def check(found: Object, patch: Object, tried: Object) -> None:
+            _refuse_rewritten(asked, found, patch, tried)
+            meant, stored = hold_token(patch), hold_token({"spec": {**tried["spec"], "paused": None}})
+            if meant != stored:
+                _refuse(asked.target, f"{meant} to {stored}")
+
         await self._drain(asked, goal, now)
+        regained = await self._regained(asked, goal, now)
+        if regained is not None:
+            return regained
         made = await self._copies_made(asked)
-        written = await self._write(asked, now, make)
+        written = _stored(await self._write(asked, now, make, check=check))
         written = written.model_copy(update={"writes": written.writes + made})
         if not written.done or step == goal or written.mark is None:
             return written
@@ -245,8 +281,70 @@ class DeploymentLever:
             return written  # where they do not go now, the next decision asks again
         again = asked.model_copy(update={"generation": written.mark.generation})
         takes_more = goal.old < step.old
-        last = await self._write(again, now, make, listed=None if takes_more else gone)
-        return last.model_copy(update={"writes": written.writes + last.writes, "mark": last.mark or written.mark})
+        last = await self._write(again, now, make, listed=None if takes_more else gone, check=check)
+        return _stored(
+            last.model_copy(update={"writes": written.writes + last.writes, "mark": last.mark or written.mark})
+        )
+
+    async def _regained(self, asked: WriteInput, goal: Counts, now: float) -> Written | None:
+        """Bring old replicas back, which the controller never does by itself; None where there are enough.
+
+        Its fields first allow no fewer old ones, so that it takes none of those that the ReplicaSet is then told to
+        make; only at last they allow more in all, or it would add new ones.
+        """
+        objects, state = await self._fetch(asked.target), asked.state
+        seen = read(objects, asked.rules, state, now)
+        baseline = next((rs for rs in objects.replicasets if _is_of(rs, state.baseline.template)), None)
+        missing = goal.old - seen.old.total
+        if missing <= 0 or seen.template != state.wanted.template or not state.claimed:
+            return None
+        if baseline is None:
+            return Written(done=False, why="the target's controller has no ReplicaSet of the old version any more")
+        is_whole = seen.new.total >= seen.replicas  # then it adds no new one
+        floor = goal if is_whole else Counts(goal.old, goal.new - missing)
+        first = await self._write(asked, now, lambda objects, seen: scale_patch(objects, seen, asked, floor))
+        if not first.done or first.mark is None:
+            return first
+        told = _told(baseline) + missing
+        await self._patch_set(asked.target, baseline, {"spec": {"replicas": told}})
+        again = asked.model_copy(update={"generation": first.mark.generation})
+        last = await self._write(again, now, lambda objects, seen: scale_patch(objects, seen, again, goal))
+        return _stored(
+            last.model_copy(update={"writes": first.writes + 1 + last.writes, "mark": last.mark or first.mark})
+        )
+
+    async def _paused(self, asked: WriteInput, moved: Written) -> Written:
+        """Pause the controller once it has taken up what was written, or at once where the template is not the wanted.
+
+        New pods may still load then: their ReplicaSet makes them all the same.
+        """
+        moved = moved.model_copy(update={"moved_at": time.time()})
+        target, wanted = asked.target, asked.state.wanted.template
+        try:
+            async with asyncio.timeout(_TAKEN_UP_S):
+                while True:
+                    deployment, replicasets = await self._sizes(target)
+                    owner = annotations_of(deployment).get(OWNER)
+                    if owner != asked.state.owner or not is_held(deployment) or is_paused(deployment):
+                        return moved
+                    if not can_be_paused(deployment, replicasets, wanted):
+                        await asyncio.sleep(_POLL_S)
+                        continue
+                    try:
+                        patch = pause_patch(deployment, paused=True)
+                        after = await self._cluster.patch("deployments", target.namespace, target.name, patch)
+                    except Conflict:
+                        continue
+                    return _paused_after(asked, moved, after)
+        except TimeoutError:
+            return moved  # where it does not take it up now, it is paused by the next decision
+
+    async def _sizes(self, target: Target) -> tuple[Object, list[Object]]:
+        """Read the Deployment, and before it its ReplicaSets."""
+        found = await self._cluster.list("replicasets", target.namespace, await self._selector(target))
+        deployment = await self._cluster.get("deployments", target.namespace, target.name)
+        uid = deployment["metadata"]["uid"]
+        return deployment, [each for each in found["items"] if controller_uid(each) == uid]
 
     async def _copies_made(self, asked: WriteInput) -> int:
         """Make the configuration that the wanted template points to, before it is written."""
@@ -303,7 +401,10 @@ class DeploymentLever:
 
         Lower fields alone do not remove new pods, so their ReplicaSet is scaled down; unready ones go first.
         """
-        written = await self.scale(asked, now)
+        return await self._paused(asked, await self._settled(asked, now))
+
+    async def _settled(self, asked: WriteInput, now: float) -> Written:
+        written = await self._moved(asked, now)
         if not written.done:
             return written
         objects = await self._fetch(asked.target)
@@ -318,12 +419,12 @@ class DeploymentLever:
         return written.model_copy(update={"writes": writes})
 
     async def undo(self, asked: WriteInput, now: float) -> Written:
-        """Put the baseline back in one patch.
+        """Put the baseline back in one patch, with the controller unpaused.
 
         After a retarget the ready pods of superseded versions are first let count as available: the controller
         would otherwise remove them before the newest version's unready ones, and go under the floor.
         """
-        spared = await self._spare_superseded(asked)
+        asked, spared = await self._spare_superseded(asked)
 
         def make(objects: Objects, seen: Observation) -> Object | None:
             deployment = objects.deployment
@@ -331,13 +432,23 @@ class DeploymentLever:
                 return None
             return unhold_patch(deployment, to_baseline=True, strategy=own_budget(asked.rules, seen.replicas))
 
-        written = await self._write(asked, now, make)
-        return written.model_copy(update={"writes": written.writes + spared})
+        def resume(objects: Objects, seen: Observation) -> Object | None:
+            return {"spec": {"paused": None}} if is_paused(objects.deployment) else None
 
-    async def _spare_superseded(self, asked: WriteInput) -> int:
+        written = await self._write(asked, now, make)
+        if written.mark is not None and written.mark != with_paused(written.mark, paused=False):
+            # A policy pauses it whenever its template changes: going back must not wait for a person.
+            again = asked.model_copy(update={"generation": written.mark.generation})
+            resumed = await self._write(again, now, resume)
+            mark = resumed.mark or written.mark
+            written = written.model_copy(update={"writes": written.writes + resumed.writes, "mark": mark})
+        return _stored(written.model_copy(update={"writes": written.writes + spared}))
+
+    async def _spare_superseded(self, asked: WriteInput) -> tuple[WriteInput, int]:
+        """Let ready pods of superseded versions count as available; return what is asked now, and the writes."""
         objects = await self._fetch(asked.target)
         if annotations_of(objects.deployment).get(OWNER) != asked.state.owner:
-            return 0  # the write itself will say so
+            return asked, 0  # the write itself will say so
         current = fingerprint(objects.deployment["spec"]["template"])
         spare = {asked.state.baseline.template, current}
         superseded = [
@@ -347,13 +458,24 @@ class DeploymentLever:
             and rs["spec"].get("minReadySeconds") == HOLD_MIN_READY_S
             and fingerprint(rs["spec"]["template"]) not in spare
         ]
+        resumes = bool(superseded) and is_paused(objects.deployment)
+        if resumes:  # paused, the controller would make up for what is taken here
+            asked = await self._resumed(asked, objects.deployment)
         for replicaset in superseded:
             # What is unready of it goes: the controller must not take that for its ready ones' turn.
             ready = read_set(replicaset, objects.pods).ready
             await self._patch_set(asked.target, replicaset, {"spec": {"minReadySeconds": 0, "replicas": ready}})
         if superseded:
             await self._await_available(asked.target, {rs["metadata"]["uid"] for rs in superseded})
-        return len(superseded)
+        return asked, len(superseded) + resumes
+
+    async def _resumed(self, asked: WriteInput, deployment: Object) -> WriteInput:
+        """Unpause the controller; return what is asked for the generation after it."""
+        target, patch = asked.target, pause_patch(deployment, paused=False)
+        after = await self._cluster.patch("deployments", target.namespace, target.name, patch)
+        if asked.generation != deployment["metadata"]["generation"]:
+            return asked  # decided on what is not there any more: the write itself will say so
+        return asked.model_copy(update={"generation": after["metadata"]["generation"]})
 
     async def _await_available(self, target: Target, uids: set[str]) -> None:
         """Wait until the controller counts the ready pods of these ReplicaSets as available."""
@@ -383,7 +505,11 @@ class DeploymentLever:
                 raise Stale("not every replica is there yet")
             return finish_patch(objects.deployment, asked.note if asked.state.goal is Goal.FORWARD else None)
 
-        written = await self._write(asked, now, make, finishing=True)
+        def check(found: Object, patch: Object, tried: Object) -> None:
+            if asked.state.goal is Goal.FORWARD:
+                _refuse_rewritten(asked, found, patch, tried)
+
+        written = await self._write(asked, now, make, finishing=True, check=check)
         if not written.done:
             return written
         objects = await self._fetch(asked.target)
@@ -399,7 +525,7 @@ class DeploymentLever:
         """
         target, writes = asked.target, 0
         for replicaset in replicasets:
-            annotations: dict[str, str | None] = dict.fromkeys({OWNER, BASELINE} & annotations_of(replicaset).keys())
+            annotations = left_of_us(replicaset)
             annotations |= outcome_noted(replicaset, fingerprint(replicaset["spec"]["template"]), asked)
             if annotations:
                 name = replicaset["metadata"]["name"]
@@ -412,6 +538,7 @@ class DeploymentLever:
     async def _write(
         self, asked: WriteInput, now: float, make: Callable[[Objects, Observation], Object | None], *,
         finishing: bool = False, listed: _Listed | None = None,
+        check: Callable[[Object, Object, Object], None] | None = None,
     ) -> Written:  # fmt: skip
         """Write on all that is there now; or on what was ``listed`` a moment ago, for a write that takes nothing away.
 
@@ -425,7 +552,7 @@ class DeploymentLever:
             return Picture(objects.deployment, objects, seen, is_held(objects.deployment))
 
         return await write(
-            self._cluster, "deployments", asked, read=picture, make=make, mark=mark_of, finishing=finishing
+            self._cluster, "deployments", asked, read=picture, make=make, mark=mark_of, finishing=finishing, check=check
         )
 
 
@@ -433,6 +560,10 @@ def _counts_as_available(replicaset: Object) -> bool:
     status = replicaset.get("status", {})
     seen = status.get("observedGeneration", 0) >= replicaset["metadata"]["generation"]
     return bool(seen and status.get("availableReplicas", 0) >= status.get("readyReplicas", 0))
+
+
+def _is_of(replicaset: Object, version: str) -> bool:
+    return fingerprint(replicaset["spec"]["template"]) == version
 
 
 def _told(replicaset: Object) -> int:
@@ -464,9 +595,48 @@ def refuse_unsettled(objects: Objects, target: Target) -> None:
         )
 
 
-def _warnings(deployment: Object, start: Object, wanted: Object, rules: Rules) -> tuple[str, ...]:
-    budget = resolve_budget(rules.strategy, replicas_of(deployment))
+def _stored(written: Written) -> Written:
+    """Return a move with the mark that was meant: a Deployment that it left paused was paused by somebody else."""
+    mark = with_paused(written.mark, paused=False) if written.writes and written.mark else written.mark
+    return written.model_copy(update={"mark": mark})
+
+
+def _paused_after(asked: WriteInput, moved: Written, after: Object) -> Written:
+    """Return a move with the mark after the pause: what somebody else changed meanwhile does not get into it."""
+    mark = with_paused(moved.mark or asked.state.mark, paused=True)
+    mark = mark.model_copy(update={"generation": after["metadata"]["generation"]})
+    return moved.model_copy(update={"writes": moved.writes + 1, "mark": mark})
+
+
+def _refuse_rewritten(asked: WriteInput, found: Object, patch: Object, tried: Object) -> None:
+    """Refuse a write that the API server would store with another template: that would be a third version.
+
+    Raises:
+        Refused: with what admission changes.
+    """
+    stored = tried["spec"]["template"]
+    if fingerprint(stored) != asked.state.wanted.template:
+        meant = patch["spec"].get("template") or found["spec"]["template"]
+        changed = ", ".join(differences(meant, stored)) if asked.change is None or not asked.change.patch else ""
+        _refuse(asked.target, changed or "the pod template")
+
+
+def _refuse(target: Target, changed: str) -> None:
+    raise Refused(
+        f"{ADMISSION} changes what the rollout is about to write: {changed}; nothing was written",
+        field=f"deployment {target}",
+        fix="change that policy and run `segue resume`, take its change over with `segue retarget`, or `segue abort`",
+    )
+
+
+def _warnings(deployment: Object, start: Object, tried: Object, rules: Rules) -> tuple[str, ...]:
+    budget, wanted = resolve_budget(rules.strategy, replicas_of(deployment)), tried["spec"]["template"]
     found = list(losses(stopping_of(start), stopping_of(wanted), rules, budget.replicas))
+    if is_paused(tried):
+        found.append(
+            f"{ADMISSION} pauses the Deployment when its template changes: the rollout holds until somebody runs "
+            f"`kubectl rollout resume deployment/{deployment['metadata']['name']}`"
+        )
     if deployment["spec"].get("strategy", {}).get("type") == "Recreate":
         found.append("strategy Recreate becomes RollingUpdate for the rollout, and Recreate again at its end")
     if budget.floor == 0:

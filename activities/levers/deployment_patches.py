@@ -1,23 +1,27 @@
 """The patches that hold a Deployment, let it go and restore it. Pure; see ``deployment`` for the lever."""
 
 import copy
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from activities.cluster import Object
 from activities.levers.deployment_reading import HOLD_MIN_READY_S, REVISION, Objects
 from activities.levers.ownership import (
     BASELINE,
     OWNER,
-    Stale,
+    PATCH_FIX,
     annotations_of,
     baseline_of,
     noted,
+    ready_before,
+    rebudgeted,
     replicas_of,
     saved_baseline,
 )
 from activities.levers.template import HASH_LABEL, apply_change, fingerprint
 from segue.budget import objection, resolve_budget
 from segue.contract import PrepareInput, WriteInput
-from segue.errors import Refused
+from segue.errors import Refused, Stale
 from segue.history import Note
 from segue.observation import Counts, Observation
 from segue.spec import Change, Rules
@@ -40,7 +44,7 @@ def template_patch(asked: PrepareInput | WriteInput, deployment: Object, start: 
         raise Refused(
             "can only be applied to the baseline itself",
             field="spec.change.patch",
-            fix="abort, and start again with the new patch",
+            fix=PATCH_FIX,
         )
     return change.patch
 
@@ -74,9 +78,22 @@ def _own(deployment: Object, budget: Object) -> Object:
         "strategy": spec.get("strategy", {}),
         "minReadySeconds": spec.get("minReadySeconds", 0),
         "progressDeadlineSeconds": spec.get("progressDeadlineSeconds", 600),
+        "paused": bool(spec.get("paused")),
         "budget": budget,
         "revision": annotations_of(deployment).get(REVISION, ""),
     }
+
+
+def claim(
+    deployment: Object, rules: Rules, replicas: int, owner: str, ready: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, str | None]:
+    """Return the annotations of the first write: the owner, and the baseline with how many replicas were ready.
+
+    Raises:
+        Refused: when the baseline does not fit there.
+    """
+    own = {**_own(deployment, own_budget(rules, replicas)), **ready}
+    return {OWNER: owner, BASELINE: baseline_of(deployment, own)}
 
 
 def scale_patch(objects: Objects, seen: Observation, asked: WriteInput, counts: Counts) -> Object | None:
@@ -100,7 +117,9 @@ def scale_patch(objects: Objects, seen: Observation, asked: WriteInput, counts: 
         patch["spec"]["template"] = template_patch(asked, deployment, start_of(objects, asked.change, saved))
         annotations |= noted(asked.note) if asked.note else {}
     if not state.claimed:
-        annotations[BASELINE] = baseline_of(deployment, _own(deployment, own_budget(asked.rules, seen.replicas)))
+        annotations |= claim(deployment, asked.rules, seen.replicas, state.owner, ready_before(state))
+    else:
+        annotations |= rebudgeted(deployment, own_budget(asked.rules, seen.replicas))
     patch["metadata"] = {"annotations": annotations}
     return patch
 
@@ -115,6 +134,14 @@ def resize_patch(seen: Observation, asked: WriteInput, replicas: int) -> Object:
         surge = total - replicas if total > replicas or old < replicas else 1
         patch["spec"]["strategy"] = _holding(replicas, surge, replicas - old, asked.rules)
     return patch
+
+
+def pause_patch(deployment: Object, *, paused: bool) -> Object:
+    """Return the patch that pauses the Deployment's controller or resumes it, unless somebody changed it meanwhile."""
+    return {
+        "metadata": {"resourceVersion": deployment["metadata"]["resourceVersion"]},
+        "spec": {"paused": paused or None},
+    }
 
 
 def unholdable(replicas: int, counts: Counts) -> str:
@@ -134,7 +161,7 @@ def _resizing(objects: Objects) -> str:
 
 
 def hold_patch(deployment: Object, rules: Rules, surge: int, unavailable: int) -> Object:
-    """Return the patch that engages the lever with these two fields."""
+    """Return the patch that engages the lever with these two fields, and lets the controller move."""
     return {
         "spec": {
             "paused": None,
@@ -206,5 +233,6 @@ def finish_patch(deployment: Object, note: Note | None = None) -> Object:
             "minReadySeconds": saved["minReadySeconds"],
             "progressDeadlineSeconds": saved["progressDeadlineSeconds"],
             "strategy": strategy,
+            "paused": saved.get("paused") or None,
         },
     }

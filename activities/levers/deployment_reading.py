@@ -1,8 +1,10 @@
 """Reads a Deployment with its ReplicaSets and pods. Pure; see ``deployment`` for the lever."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from activities.cluster import Object
+from activities.ended import Gone, read_ended
 from activities.levers import ownership
 from activities.levers.ownership import (
     OWNER,
@@ -14,13 +16,15 @@ from activities.levers.ownership import (
     revision_of,
     saved_baseline,
 )
-from activities.levers.pods import is_active, read_replica, told_to_stop_at
+from activities.levers.pods import freed_by, is_active, read_replica, told_to_stop_at
 from activities.levers.template import fingerprint, version_of
-from activities.watching import controller_uid
-from segue.failures import diagnose, worst
+from activities.watching import NamespaceWatch, controller_uid
+from segue.ended import judged
+from segue.failures import unmade, unplaced_why
+from segue.hindrance import hindrance_of
 from segue.history import Revision
-from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side
-from segue.replica import Pods, Replica
+from segue.observation import Counts, Foreign, Observation, Problem, Side
+from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Rules
 from segue.state import Goal, Mark, State
 from segue.units import resolve
@@ -37,6 +41,8 @@ class Objects(NamedTuple):
     deployment: Object
     replicasets: list[Object]
     pods: list[Object]
+    gone: Sequence[Gone] = ()
+    """The latest pods that were removed, as far as a watch saw it."""
 
 
 class _Set(NamedTuple):
@@ -52,8 +58,8 @@ class _Set(NamedTuple):
     """How many the controller counts as available; it removes others first, the oldest ReplicaSet's before all."""
 
     @property
-    def problems(self) -> list[Problem]:
-        return [Problem(cause=Cause.DEADLINE, message=f"no pod can be made: {self.unmade}")] if self.unmade else []
+    def problem(self) -> Problem | None:
+        return unmade(self.unmade)
 
     @property
     def ready(self) -> int:
@@ -62,6 +68,13 @@ class _Set(NamedTuple):
 
     def proven(self, min_ready_s: float, max_restarts: int, now: float) -> int:
         return min(self.replicas, sum(p.proven(min_ready_s, max_restarts, now) for p in self.pods))
+
+
+def with_pods(watch: NamespaceWatch, deployment: Object, replicasets: list[Object]) -> Objects:
+    """Return a Deployment with the pods of its ReplicaSets, also those that ended and are gone."""
+    owners = {rs["metadata"]["uid"] for rs in replicasets}
+    gone = [each for each in watch.gone if controller_uid(each.pod) in owners]
+    return Objects(deployment, replicasets, watch.owned("pods", owners), gone)
 
 
 def ordinary(deployment: Object) -> Object:
@@ -109,6 +122,9 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
     ]
     unplaced = [p.unplaced_since for s in sets for p in s.pods if p.unplaced_since is not None]
     leaving = [at for pod in objects.pods if (at := told_to_stop_at(pod)) is not None]
+    ended = ended_of(objects, pivot)
+    rising = [p for s in coming for p in s.pods]
+    falling = [p for s in sets if s.version != pivot for p in s.pods]
     old_side = _side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old))
     new_side = _side(new, min_ready_s, rules.readiness.max_restarts, now)
     return Observation(
@@ -120,11 +136,16 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         generation=deployment["metadata"].get("generation", 0),
         owner=annotations_of(deployment).get(OWNER),
         held=is_held(deployment),
+        unpaused=_is_unpaused(objects, state),
         foreign=_foreign(objects, state),
-        problem=worst(problem for s in coming for problem in (*s.problems, *(diagnose(p, restarts) for p in s.pods))),
-        progress_at=max(proven_times, default=0.0),
+        problem=judged(rising, ended, restarts, state.began_at, *(s.problem for s in coming)),
+        progress_at=max((*proven_times, *(p.placed_late_at for p in rising)), default=0.0),
+        lost_since=lost_since(p for s in new for p in s.pods),
         unplaced=len(unplaced),
         unplaced_since=min(unplaced, default=0.0),
+        unplaced_why=unplaced_why(rising),
+        freed_by=_freed_by(objects, pivot, waits=any(p.unplaced_since is not None for p in rising)),
+        **hindrance_of(falling, rising)._asdict(),
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
         next_proven_at=min(soon, default=None),
@@ -146,6 +167,25 @@ def read_set(replicaset: Object, pods: list[Object]) -> _Set:
         unmade,
         created=replicaset["metadata"].get("creationTimestamp", ""),
         available=replicaset.get("status", {}).get("availableReplicas", 0),
+    )
+
+
+def _of_version(objects: Objects, version: str) -> set[str]:
+    return {rs["metadata"]["uid"] for rs in objects.replicasets if fingerprint(rs["spec"]["template"]) == version}
+
+
+def _freed_by(objects: Objects, coming: str, *, waits: bool) -> float:
+    owners = _of_version(objects, coming)
+    removed = [each for each in objects.gone if controller_uid(each.pod) not in owners]
+    return freed_by(objects.pods, removed, waits=waits)
+
+
+def ended_of(objects: Objects, version: str) -> tuple[Ended, ...]:
+    """Return the ended pods of one version."""
+    owners = _of_version(objects, version)
+    return read_ended(
+        [pod for pod in objects.pods if controller_uid(pod) in owners],
+        [each for each in objects.gone if controller_uid(each.pod) in owners],
     )
 
 
@@ -176,6 +216,12 @@ def _asked(deployment: Object, state: State, counts: Counts) -> Counts:
     written = fingerprint(deployment["spec"]["template"]) == state.wanted.template
     if state.goal is Goal.BACK or not (is_held(deployment) and written):
         return Counts(counts.old, 0)
+    # Paused, the controller keeps the sizes that are there, and scales them in proportion: the fields move nothing.
+    return counts if is_paused(deployment) else _requested(deployment)
+
+
+def _requested(deployment: Object) -> Counts:
+    """Return the counts that the lever's fields request."""
     replicas, (surge, unavailable) = replicas_of(deployment), _budget_fields(deployment)
     down = resolve(unavailable, replicas, round_up=False)
     return Counts(replicas - down, resolve(surge, replicas, round_up=True) + down)
@@ -184,6 +230,32 @@ def _asked(deployment: Object, state: State, counts: Counts) -> Counts:
 def is_held(deployment: Object) -> bool:
     """Whether the lever is engaged: new pods never count as available."""
     return bool(deployment["spec"].get("minReadySeconds") == HOLD_MIN_READY_S)
+
+
+def is_paused(deployment: Object) -> bool:
+    """Whether its controller moves nothing, whoever changes the template."""
+    return bool(deployment["spec"].get("paused"))
+
+
+def can_be_paused(deployment: Object, replicasets: list[Object], wanted: str) -> bool:
+    """Whether to pause a held Deployment now: its ReplicaSets have the requested sizes, or its template is not wanted.
+
+    A paused controller still scales all ReplicaSets in proportion until they are R + maxSurge together. Paused in the
+    middle of a move it would therefore fill up what the move takes away.
+    """
+    if fingerprint(deployment["spec"]["template"]) != wanted:
+        return True
+    sizes = {True: 0, False: 0}
+    for replicaset in replicasets:
+        sizes[fingerprint(replicaset["spec"]["template"]) == wanted] += replicaset["spec"].get("replicas", 0)
+    requested = _requested(deployment)
+    return sizes[False] <= requested.old and sum(sizes.values()) == sum(requested)
+
+
+def _is_unpaused(objects: Objects, state: State) -> bool:
+    deployment, sets = objects.deployment, objects.replicasets
+    at_work = is_held(deployment) and not is_paused(deployment) and replicas_of(deployment) > 0
+    return at_work and can_be_paused(deployment, sets, state.wanted.template)
 
 
 def _budget_fields(deployment: Object) -> tuple[int | str, int | str]:
@@ -206,8 +278,13 @@ def hold_token(deployment: Object) -> str:
     surge, unavailable = _budget_fields(deployment)
     return (
         f"minReadySeconds={spec.get('minReadySeconds', 0)} maxSurge={surge} maxUnavailable={unavailable} "
-        f"type={spec.get('strategy', {}).get('type')} paused={spec.get('paused', False)}"
+        f"type={spec.get('strategy', {}).get('type')} paused={bool(spec.get('paused'))}"
     )
+
+
+def with_paused(mark: Mark, *, paused: bool) -> Mark:
+    """Return a mark for a Deployment that is to be paused, or not."""
+    return mark.model_copy(update={"hold": mark.hold.replace(f"paused={not paused}", f"paused={paused}")})
 
 
 def mark_of(deployment: Object) -> Mark:
@@ -218,6 +295,8 @@ def mark_of(deployment: Object) -> Mark:
 def _foreign(objects: Objects, state: State) -> Foreign | None:
     deployment, template = objects.deployment, objects.deployment["spec"]["template"]
     known = [rs["spec"]["template"] for rs in objects.replicasets]
+    if not is_paused(deployment):  # who resumes it is not held for: it is paused again
+        state = state.but(mark=with_paused(state.mark, paused=False))
     return foreign_template(deployment, template, known, "f:template", state) or foreign_hold(
         deployment, fingerprint(template), hold_token(deployment), _HELD_FIELDS, state
     )

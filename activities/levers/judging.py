@@ -83,4 +83,5 @@ def pod_template(
         new=new,
         demand=demand_of(spec),
         number=number,
+        old_class=before["spec"].get("priorityClassName", ""),
     )

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from activities.cluster import Object
+from activities.ended import Gone
 from activities.levers.configs import owned_by
 from activities.levers.judging import judged_groups
-from activities.levers.ordinals import HOLD, Numbered, is_observed
+from activities.levers.ordinals import HOLD, Numbered, ended_by_version, is_observed
 from activities.levers.ownership import Fields
 from activities.levers.partition import PartitionLever
 from activities.levers.pods import is_active, read_replica
@@ -23,7 +24,7 @@ from segue.errors import NotFound, Refused
 from segue.lint.target import Judged
 from segue.merging import difference, merged
 from segue.observation import Version
-from segue.replica import Replica
+from segue.replica import Replica, lost_since
 from segue.spec import Change, Rules, Target
 from segue.units import resolve
 
@@ -57,12 +58,13 @@ class LeaderWorkerSetLever(PartitionLever):
         return not rules.strategy.waypoints
 
     def numbered(
-        self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = ()
-    ) -> Numbered:
+        self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = (),
+        gone: Iterable[Gone] = (),
+    ) -> Numbered:  # fmt: skip
         """Return what runs of each group; of the StatefulSets only the leaders' counts."""
         templates = {each["metadata"]["name"]: _template_of(each) for each in revisions}
         versions = {each["metadata"]["labels"].get(REVISION, ""): each["metadata"]["name"] for each in revisions}
-        own = [pod for pod in pods if pod["metadata"].get("labels", {}).get(NAME) == found["metadata"]["name"]]
+        own = [pod for pod in pods if _label(pod, NAME) == found["metadata"]["name"]]
         groups: dict[int, list[Object]] = defaultdict(list)
         for pod in filter(is_active, own):
             groups[int(pod["metadata"]["labels"].get(GROUP, -1))].append(pod)
@@ -87,6 +89,11 @@ class LeaderWorkerSetLever(PartitionLever):
             revisions=revisions,
             templates=templates,
             hold=" ".join(f"{name}={rolling.get(name)}" for name in self.fields),
+            ended=ended_by_version(
+                own,
+                [g for g in gone if _label(g.pod, NAME) == found["metadata"]["name"]],
+                lambda pod: fingerprints.get(_label(pod, REVISION), ""),
+            ),
         )
 
     async def _sets(self, target: Target) -> list[Object]:
@@ -124,11 +131,14 @@ class LeaderWorkerSetLever(PartitionLever):
         return [spec[name] for name in ("leaderTemplate", "workerTemplate") if name in spec]
 
     def version(self, template: Object) -> Version:
-        """Return the version: the images of leader and workers, the leader's where names are the same."""
+        """Return the version: the images of leader and workers, the leader's first where names are the same."""
         images: dict[str, str] = {}
-        for each in reversed(self.pod_templates(template)):
-            images |= version_of(each).images
-        return Version(template=fingerprint(template), images=images)
+        more: dict[str, str] = {}
+        for each in map(version_of, self.pod_templates(template)):
+            named = each.images.items()
+            images |= {name: image for name, image in named if name not in images}
+            more |= {f"workers' {name}": image for name, image in named if images[name] != image} | each.more_images
+        return Version(template=fingerprint(template), images=images, more_images=more)
 
     def changed(self, start: Object, found: Object, change: Change) -> Object:
         """Return the wanted template: named changes wherever a container is called so, or a JSON merge patch."""
@@ -221,12 +231,21 @@ def _group(leader: Object, pods: list[Object], size: int, versions: dict[str, st
         ready_since=max(t for t in times if t is not None) if whole and None not in times else None,
         unschedulable=next((part.unschedulable for part in parts if part.unschedulable), ""),
         unready=next((part.unready for part in parts if part.unready), ""),
+        unready_since=lost_since(parts) or None,
         containers=tuple(container for part in parts for container in part.containers),
         uid=head.uid,
         address=head.address,
         ports=head.ports,
         started_at=head.started_at,
+        gates=next((part.gates for part in parts if part.gates), ()),
+        node=next((part.node for part in parts if part.is_lost), head.node),
+        is_lost=any(part.is_lost for part in parts),
+        placed_late_at=max(part.placed_late_at for part in parts),
     )
+
+
+def _label(pod: Object, name: str) -> str:
+    return str(pod["metadata"].get("labels", {}).get(name, ""))
 
 
 def _is_kept(revision: Object) -> bool:

@@ -5,18 +5,22 @@ are. A replica is replaced under its own number, so old and new ones are always 
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from activities.cluster import Object
+from activities.ended import Gone, read_ended
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, saved_baseline
-from activities.levers.pods import is_ready, told_to_stop_at
+from activities.levers.pods import freed_by, is_ready, told_to_stop_at
 from activities.levers.template import fingerprint
+from segue.asbefore import as_before
 from segue.budget import resolve_budget
+from segue.ended import judged
 from segue.errors import Refused
-from segue.failures import diagnose, worst
+from segue.hindrance import hindrance_of
 from segue.observation import Counts, Foreign, Observation, Side
-from segue.replica import Pods, Replica
+from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Change, Rules
 from segue.state import Goal, State
 
@@ -47,6 +51,8 @@ class Numbered(NamedTuple):
     """Their templates, by the revision's name."""
     hold: str
     """What it is held by, in a form that can be compared."""
+    ended: Mapping[str, tuple[Ended, ...]] = MappingProxyType({})
+    """By version: its pods that ended, also those that are gone."""
 
     @property
     def version(self) -> str:
@@ -134,7 +140,8 @@ def read(
     leaving = [at for pod in numbered.pods if (at := told_to_stop_at(pod)) is not None]
     # What is broken of a bad version can keep its controller from going on: the lever has not let go yet.
     broken = back and bool(numbered.broken({pivot}))
-    pinned = back and not broken and numbered.partition >= HOLD and not may_go_back(numbered, rules, pivot)
+    relaxed = as_before(rules, state, len(replicas))
+    pinned = back and not broken and numbered.partition >= HOLD and not may_go_back(numbered, relaxed, pivot)
     return Observation(
         replicas=len(replicas),
         old=_side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old)),
@@ -148,8 +155,14 @@ def read(
         autonomous=autonomous,
         numbered=True,
         foreign=foreign,
-        problem=worst(diagnose(r, restarts) for r in (*coming, *beside) if r.name),
-        progress_at=max(proven, default=0.0),
+        problem=judged(
+            [r for r in (*coming, *beside) if r.name], numbered.ended.get(pivot, ()), restarts, state.began_at
+        ),
+        progress_at=max((*proven, *(r.placed_late_at for r in coming)), default=0.0),
+        # A replica is replaced under its own number: the new one is made when the old one has ended.
+        freed_by=freed_by(numbered.pods, (), waits=bool(leaving)),
+        **hindrance_of(others, coming)._asdict(),
+        lost_since=lost_since(new),
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
         next_proven_at=min((at + min_ready_s for at in since if at + min_ready_s > now), default=None),
@@ -189,6 +202,21 @@ def partition_for(numbered: Numbered, state: State, old: int) -> int:
     """Return the partition that keeps so many of the old replicas."""
     numbers = _old_numbers(numbered.replicas(state), state)
     return numbers[old] if old < len(numbers) else HOLD
+
+
+def ended_by_version(
+    pods: Iterable[Object], gone: Iterable[Gone], version_of: Callable[[Object], str]
+) -> dict[str, tuple[Ended, ...]]:
+    """Return the pods that ended, of all that are there and that were removed."""
+    there, removed = list(pods), list(gone)
+    versions = {version_of(pod) for pod in (*there, *(each.pod for each in removed))}
+    return {
+        version: read_ended(
+            [pod for pod in there if version_of(pod) == version],
+            [each for each in removed if version_of(each.pod) == version],
+        )
+        for version in versions
+    }
 
 
 def start_of(numbered: Numbered, change: Change | None, start: Object) -> Object:

@@ -1,13 +1,16 @@
 """What a rollout leaves on its target, of whatever kind: whose it is, what it was, and who else changed it. Pure."""
 
+import base64
 import json
+import zlib
 
 from activities.cluster import FIELD_MANAGER, Object
 from activities.levers.template import differences, fingerprint
 from segue.contract import PrepareInput, WriteInput
-from segue.errors import Fenced, NotFound, Refused
+from segue.errors import Fenced, NotFound, Refused, Stale
 from segue.history import SUPERSEDED, Note, Revision
-from segue.observation import Counts, Foreign, Observation, Side, Version
+from segue.observation import Counts, Foreign, Observation, Side, Version, belonging
+from segue.spec import Rules
 from segue.state import Goal, Mark, State
 
 OWNER = "segue.dev/rollout"
@@ -16,23 +19,35 @@ CHANGE = "segue.dev/change"
 """What a revision keeps of its rollout; the controller copies it to the version's own object."""
 CAUSE = "kubernetes.io/change-cause"
 """The same in a line, where ``kubectl rollout history`` looks."""
-MAX_BASELINE_BYTES = 200_000  # the API server takes 262,144 for all annotations together
+MAX_ANNOTATION_BYTES = 262_144
+"""The API server takes so much for all annotations of an object, names and values."""
+_NOTES_BYTES = 8_192
+"""Kept free for what is noted on the target and on its revisions."""
+_PLAIN_BYTES = 8_192
+"""A baseline up to so long is kept as it is, so that a person can read it."""
+_PACKED = "zlib:"
 
 GONE = Observation(replicas=0, old=Side(), new=Side(), asked=Counts(0, 0), template="", gone=True)
 """What is seen of a target that was deleted."""
 
+ADMISSION = "an admission policy or webhook"
+"""Who changed what we wrote, before the API server stored it: it does not record who that is."""
+_UNNAMED = "unknown"
+"""The field manager that the API server writes down for a change that no client names: that of a policy, say."""
+
 Fields = dict[str, tuple[str, ...]]
 """The parts of a hold token, by where the API server records who wrote them."""
-
-
-class Stale(Exception):
-    """What was decided does not fit what is there now; nothing was written."""
 
 
 def annotations_of(found: Object) -> dict[str, str]:
     """Return an object's annotations."""
     annotations: dict[str, str] = found["metadata"].get("annotations", {})
     return annotations
+
+
+def left_of_us(found: Object) -> dict[str, str | None]:
+    """Return what takes our annotations off an object to which they were copied; empty where it has none."""
+    return dict.fromkeys({OWNER, BASELINE} & annotations_of(found).keys())
 
 
 def replicas_of(found: Object) -> int:
@@ -60,17 +75,55 @@ def baseline_of(found: Object, own: Object) -> str:
     """Return the baseline as it is kept on the target: ``own`` is what its kind needs to return to it.
 
     Raises:
-        Refused: when it is too large to be kept there.
+        Refused: when it does not fit beside the target's other annotations.
     """
     notes = {name: annotations_of(found).get(name) for name in (CAUSE, CHANGE)}
-    saved = json.dumps({**own, "replicas": replicas_of(found), "notes": notes}, separators=(",", ":"))
-    if len(saved) > MAX_BASELINE_BYTES:
-        raise Refused(
-            f"is {len(saved)} bytes large, too large to keep beside it for the way back",
-            field="target's pod template",
-            fix=f"bring it under {MAX_BASELINE_BYTES} bytes",
-        )
+    saved = packed(json.dumps({**own, "replicas": replicas_of(found), "notes": notes}, separators=(",", ":")))
+    refuse_overfull(found, saved)
     return saved
+
+
+def packed(baseline: str) -> str:
+    """Return a baseline as an annotation keeps it: a long one compressed."""
+    if len(baseline) <= _PLAIN_BYTES:
+        return baseline
+    return _PACKED + base64.b64encode(zlib.compress(baseline.encode(), 9)).decode()
+
+
+def unpacked(saved: str) -> str:
+    """Return the baseline that an annotation keeps, compressed or not."""
+    if not saved.startswith(_PACKED):
+        return saved
+    return zlib.decompress(base64.b64decode(saved.removeprefix(_PACKED))).decode()
+
+
+def refuse_overfull(found: Object, saved: str) -> None:
+    """Refuse a target whose annotations leave no place for the baseline.
+
+    Raises:
+        Refused: naming how much is too much.
+    """
+    others = sum(len((k + v).encode()) for k, v in annotations_of(found).items() if k != BASELINE)
+    excess = others + len(BASELINE) + len(saved) + _NOTES_BYTES - MAX_ANNOTATION_BYTES
+    if excess > 0:
+        raise Refused(
+            f"have {others:,} bytes, and Segue adds {len(saved):,} for the way back; Kubernetes takes "
+            f"{MAX_ANNOTATION_BYTES:,} in all",
+            field=f"annotations of {found['metadata']['name']}",
+            fix=f"remove {excess:,} bytes of annotations from it, or from its pod template",
+        )
+
+
+def budget_as_written(rules: Rules) -> dict[str, int | str]:
+    """Return the spec's budget as it is saved for a release: a percentage follows the replicas."""
+    return {"maxSurge": rules.strategy.max_surge, "maxUnavailable": rules.strategy.max_unavailable}
+
+
+def rebudgeted(found: Object, budget: Object) -> dict[str, str | None]:
+    """Return the annotation that saves another budget, which a retarget brought; empty when it is saved already."""
+    if BASELINE not in annotations_of(found) or saved_baseline(found)["budget"] == budget:
+        return {}
+    return {BASELINE: packed(json.dumps({**saved_baseline(found), "budget": budget}, separators=(",", ":")))}
 
 
 def saved_baseline(found: Object) -> Object:
@@ -85,8 +138,19 @@ def saved_baseline(found: Object) -> Object:
         raise NotFound(
             "carries no saved baseline", field=f"{kind} {found['metadata']['name']}", fix="use `kubectl rollout undo`"
         )
-    baseline: Object = json.loads(saved)
+    baseline: Object = json.loads(unpacked(saved))
     return baseline
+
+
+def ready_before(state: State) -> dict[str, int]:
+    """Return what is kept of how whole a target was, beside its baseline."""
+    return {"ready": state.before.ready} if state.before else {}
+
+
+def saved_ready(found: Object) -> int | None:
+    """Return how many replicas were Ready before the rollout; None where that was not kept."""
+    ready: int | None = saved_baseline(found).get("ready")
+    return ready
 
 
 def noted(note: Note) -> dict[str, str | None]:
@@ -109,7 +173,7 @@ def revision_of(
     return Revision(
         revision=number,
         created=found["metadata"]["creationTimestamp"],
-        images=version.images,
+        images=version.all_images,
         replicas=replicas,
         current=current,
         cause=annotations_of(told).get(CAUSE, ""),
@@ -126,6 +190,13 @@ def outcome_noted(revision: Object, version: str, asked: WriteInput) -> dict[str
     if version != state.wanted.template:
         return noted(found.model_copy(update={"outcome": SUPERSEDED}))
     return noted(found.model_copy(update={"outcome": note.outcome, "why": note.why}))
+
+
+PATCH_FIX = (
+    "end the rollout that holds the target first: with `segue abort`, or with `segue release` where its workflow was "
+    "terminated; then start with the new patch"
+)
+"""What is done where a patch meets a template that is not the baseline."""
 
 
 # --- whose it is --------------------------------------------------------------------------------------------
@@ -158,7 +229,7 @@ def check_owner(found: Object, state: State, *, held: bool) -> None:
     owner = annotations_of(found).get(OWNER)
     if owner == state.owner or (not state.claimed and not held):
         return
-    raise Fenced(f"the target belongs to {owner or 'nobody'} now")
+    raise Fenced(belonging(owner))
 
 
 def checked(asked: WriteInput, seen: Observation, patch: Object | None) -> Object | None:
@@ -192,9 +263,20 @@ def foreign_template(found: Object, template: Object, known: list[Object], path:
     now, mark = fingerprint(template), state.mark
     if now in {mark.template, state.baseline.template if state.goal is Goal.BACK else state.wanted.template}:
         return None
+    writers = writers_of(found, (path,))
+    if state.claimed and _wrote_last(writers):
+        return None  # our own write whose answer was lost, and of which the API server made something else
     before = next((each for each in known if fingerprint(each) == mark.template), None)
     what = ", ".join(differences(before, template)) if before else "the pod template"
-    return Foreign(who=latest_of(writers_of(found, (path,))), what=what or "the pod template", template=now)
+    return Foreign(who=latest_of(writers), what=what or "the pod template", template=now)
+
+
+def _wrote_last(writers: list[Object]) -> bool:
+    """Whether the latest of these writes is ours; one of somebody else in the same second is later."""
+    ours = [w.get("time", "") for w in writers if w["manager"] == FIELD_MANAGER]
+    return bool(ours) and max(ours) > max(
+        (w.get("time", "") for w in writers if w["manager"] != FIELD_MANAGER), default=""
+    )
 
 
 def foreign_hold(found: Object, template: str, hold: str, fields: Fields, state: State) -> Foreign | None:
@@ -204,9 +286,15 @@ def foreign_hold(found: Object, template: str, hold: str, fields: Fields, state:
         return None
     changed = [after for was, after in zip(mark.hold.split(), hold.split(), strict=True) if was != after]
     writers = writers_of(found, *(fields[c.partition("=")[0]] for c in changed))
-    if not changed or {w["manager"] for w in writers} == {FIELD_MANAGER}:
-        return None  # as it was left, or our own write whose answer was lost
-    return Foreign(who=latest_of(writers), what=", ".join(changed), template=template)
+    if not changed:
+        return None
+    who, managers = latest_of(writers), {w["manager"] for w in writers}
+    if managers <= {FIELD_MANAGER}:
+        if found["metadata"].get("generation", 0) == mark.generation:
+            who = ADMISSION
+        elif managers:
+            return None  # our own write whose answer was lost
+    return Foreign(who=who, what=", ".join(changed), template=template)
 
 
 def writer_of(found: Object, *paths: tuple[str, ...]) -> str | None:
@@ -238,4 +326,5 @@ def latest_of(writers: list[Object]) -> str:
     if not others:
         return "somebody"
     latest = max(others, key=lambda w: w.get("time", ""))
-    return f"{latest['manager']} ({latest.get('operation', 'Update')} at {latest.get('time', '?')})"
+    manager = latest["manager"] if latest["manager"] != _UNNAMED else "an admission policy, or a client without a name"
+    return f"{manager} ({latest.get('operation', 'Update')} at {latest.get('time', '?')})"

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from activities.cluster import Cluster, Object
-from activities.levers.base import TargetFacts
 from activities.levers.deployment import refuse_unsettled
-from activities.levers.deployment_reading import Objects, is_held, revisions
+from activities.levers.deployment_reading import Objects, is_held, revisions, with_pods
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
@@ -23,13 +22,14 @@ from activities.levers.ownership import (
     CAUSE,
     CHANGE,
     GONE,
-    MAX_BASELINE_BYTES,
     OWNER,
-    Stale,
+    PATCH_FIX,
     annotations_of,
     noted,
     outcome_noted,
+    packed,
     refuse_others,
+    refuse_overfull,
     replicas_of,
     selector_of,
 )
@@ -39,16 +39,14 @@ from activities.levers.template import apply_change, fingerprint, stopping_of, v
 from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
-from segue.errors import Conflict, Fenced, NotAllowed, NotFound, Refused
+from segue.errors import Conflict, Fenced, NotAllowed, NotFound, Refused, Stale
 from segue.history import Revision
 from segue.lint.target import Judged
-from segue.observation import Counts, Observation
-from segue.spec import Change, PairTarget, Rules, Target
+from segue.observation import Counts, Observation, belonging
+from segue.spec import MADE_LABEL, Change, PairTarget, Rules, Target
 from segue.state import Goal, Mark, State
 from segue.stopping import losses
 
-LABEL = "segue.dev/deployment"
-"""On the pods of a new Deployment that was made, and in its selector: the old one's labels are kept beside it."""
 _ATTEMPTS = 5
 _GONE_S = 5.0
 _POLL_S = 0.01
@@ -64,12 +62,6 @@ class PairLever:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-
-    async def look(self, target: Target) -> TargetFacts:
-        """Return how many replicas both run together, and how the old ones stop."""
-        pair = await self._fetch(_pair(target))
-        stopping = stopping_of(pair.old.deployment["spec"]["template"])
-        return TargetFacts(pair.replicas, stopping, old=pair.counts.old, new=pair.counts.new)
 
     async def history(self, target: Target) -> list[Revision]:
         """Return the revisions of the old Deployment, and then of the new one, the oldest first."""
@@ -148,6 +140,8 @@ class PairLever:
         start = pair.old.deployment["spec"]["template"]
         wanted = asked.wanted or version_of(await self._tried(asked.change, pair, target))
         superseded = pair.counts.new > 0 and wanted.template != pair.template
+        if baseline is None:
+            _baseline_of(pair, target, wanted.template)  # refused here where it does not fit
         if baseline is None and pair.counts == budget.end and not superseded:
             raise Refused(
                 f"is at {pair.counts} already, which is where it would end",
@@ -199,7 +193,7 @@ class PairLever:
             raise Refused(
                 "can only be applied to the baseline itself",
                 field="spec.change.patch",
-                fix="abort, and start again with the new patch",
+                fix=PATCH_FIX,
             )
         patch = {"spec": {"template": change.patch}}
         merged = await self._cluster.patch("deployments", metadata["namespace"], metadata["name"], patch, dry_run=True)
@@ -379,7 +373,7 @@ class _Writing:
         """Write on the old Deployment whose it is, and what both were before; the first time only."""
         if self.pair.baseline is not None:
             return
-        saved = _baseline_of(self.pair, self.target, self.asked)
+        saved = _baseline_of(self.pair, self.target, self.asked.state.wanted.template)
         annotations = {
             OWNER: self.asked.state.owner,
             BASELINE: saved,
@@ -488,7 +482,7 @@ def _pair(target: Target) -> PairTarget:
 
 def _watched(watch: NamespaceWatch, deployment: Object) -> Objects:
     replicasets = watch.owned("replicasets", {deployment["metadata"]["uid"]})
-    return Objects(deployment, replicasets, watch.owned("pods", {rs["metadata"]["uid"] for rs in replicasets}))
+    return with_pods(watch, deployment, replicasets)
 
 
 def _own_template(pair: Pair) -> Object | None:
@@ -506,7 +500,7 @@ def _labelled(template: Object, target: PairTarget) -> Object:
     """Return the template with the label that tells the new pods from the old ones."""
     made = copy.deepcopy(template)
     metadata = made.setdefault("metadata", {})
-    metadata["labels"] = {**metadata.get("labels", {}), LABEL: target.new}
+    metadata["labels"] = {**metadata.get("labels", {}), MADE_LABEL: target.new}
     return made
 
 
@@ -516,8 +510,11 @@ def _made(
     """Return the new Deployment, made from the old one; its selector is the old one's and one label more."""
     old = pair.old.deployment
     selector = copy.deepcopy(old["spec"]["selector"])
-    selector["matchLabels"] = {**selector.get("matchLabels", {}), LABEL: target.new}
-    metadata: dict[str, Any] = {"name": target.new, "labels": {**old["metadata"].get("labels", {}), LABEL: target.new}}
+    selector["matchLabels"] = {**selector.get("matchLabels", {}), MADE_LABEL: target.new}
+    metadata: dict[str, Any] = {
+        "name": target.new,
+        "labels": {**old["metadata"].get("labels", {}), MADE_LABEL: target.new},
+    }
     if annotations:
         metadata["annotations"] = annotations
     spec = {name: old["spec"][name] for name in _COPIED if name in old["spec"]}
@@ -529,19 +526,20 @@ def _made(
     }
 
 
-def _baseline_of(pair: Pair, target: PairTarget, asked: WriteInput) -> str:
-    changes = pair.new is not None and pair.template != asked.state.wanted.template
+def _baseline_of(pair: Pair, target: PairTarget, wanted: str) -> str:
+    """Return the baseline as the old Deployment keeps it; ``wanted`` is the new one's template, by fingerprint.
+
+    Raises:
+        Refused: when it does not fit there.
+    """
+    changes = pair.new is not None and pair.template != wanted
     notes = {name: annotations_of(pair.new.deployment).get(name) for name in (CAUSE, CHANGE)} if pair.new else {}
     template = json.dumps(pair.new.deployment["spec"]["template"]) if pair.new and changes else ""
-    saved = Baseline(
+    baseline = Baseline(
         old=pair.counts.old, new=pair.counts.new, name=target.new, made=pair.new is None, template=template, notes=notes
-    ).model_dump_json()
-    if len(saved) > MAX_BASELINE_BYTES:
-        raise Refused(
-            f"is {len(saved)} bytes large, too large to keep beside it for the way back",
-            field="the new Deployment's pod template",
-            fix=f"bring it under {MAX_BASELINE_BYTES} bytes",
-        )
+    )
+    saved = packed(baseline.model_dump_json())
+    refuse_overfull(pair.old.deployment, saved)
     return saved
 
 
@@ -556,7 +554,7 @@ def _shares(counts: Counts, before: int, replicas: int, rules: Rules) -> Counts:
 def _check_owner(pair: Pair, state: State) -> None:
     owner = annotations_of(pair.old.deployment).get(OWNER)
     if owner != state.owner and (state.claimed or owner is not None):
-        raise Fenced(f"the target belongs to {owner or 'nobody'} now")
+        raise Fenced(belonging(owner))
     other = annotations_of(pair.new.deployment).get(OWNER) if pair.new else None
     if other not in {None, state.owner}:
         raise Fenced(f"the new Deployment belongs to {other} now")
@@ -596,7 +594,7 @@ def _was_made(pair: Pair, target: PairTarget) -> bool:
     The first one's selector cannot be changed; that of the made one has a label that tells them apart.
     """
     labels: Object = pair.old.deployment["spec"]["selector"].get("matchLabels", {})
-    return bool(labels.get(LABEL) == target.old)
+    return bool(labels.get(MADE_LABEL) == target.old)
 
 
 def _selects(deployment: Object, other: Object) -> bool:

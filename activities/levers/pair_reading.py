@@ -1,18 +1,22 @@
 """Reads the two Deployments of a pair with their pods. Pure; see ``pair`` for the lever."""
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from pydantic import Field
 
 from activities.cluster import FIELD_MANAGER, Object
-from activities.levers.deployment_reading import Objects
-from activities.levers.ownership import BASELINE, OWNER, annotations_of, latest_of, replicas_of, writers_of
-from activities.levers.pods import is_active, read_replica, told_to_stop_at
+from activities.ended import Gone
+from activities.levers.deployment_reading import Objects, ended_of, read_set
+from activities.levers.ownership import BASELINE, OWNER, annotations_of, latest_of, replicas_of, unpacked, writers_of
+from activities.levers.pods import freed_by, is_active, read_replica, told_to_stop_at
 from activities.levers.template import fingerprint
-from segue.failures import diagnose, worst
-from segue.observation import Counts, Foreign, Frozen, Observation, Side
-from segue.replica import Pods, Replica
+from segue.ended import judged
+from segue.failures import unplaced_why
+from segue.hindrance import hindrance_of
+from segue.observation import Counts, Foreign, Frozen, Observation, Problem, Side
+from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Rules
 from segue.state import Goal, Mark, State
 
@@ -36,7 +40,7 @@ class Pair(NamedTuple):
     def baseline(self) -> "Baseline | None":
         """What was there before; none while no rollout holds it."""
         saved = annotations_of(self.old.deployment).get(BASELINE)
-        return Baseline.model_validate_json(saved) if saved else None
+        return Baseline.model_validate_json(unpacked(saved)) if saved else None
 
     @property
     def replicas(self) -> int:
@@ -70,14 +74,16 @@ class Baseline(Frozen):
     notes: dict[str, str | None] = Field(default_factory=dict)
     """What is noted on the new Deployment of the rollout that made its own version."""
 
-    def home(self, pair: Pair) -> Counts:
+    def home(self, pair: Pair, restored: str) -> Counts:
         """Return the counts to go back to, in proportion to R, one thing after the other.
 
-        While the new side runs what it did not run before, all of it goes first.
+        While the new side runs what it did not run before, all of it goes first; ``restored`` is what the API server
+        made of that.
         """
         replicas = pair.replicas
         new = self.new * replicas // (self.old + self.new)
-        if self.template and pair.template != fingerprint(json.loads(self.template)) and pair.counts.new:
+        own = {restored, fingerprint(json.loads(self.template))} if self.template else set[str]()
+        if own and pair.template not in own and pair.counts.new:
             new = 0
         return Counts(replicas - new, new)
 
@@ -87,29 +93,37 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
     back, written = state.goal is Goal.BACK, pair.template == state.wanted.template
     min_ready_s, restarts = rules.readiness.min_ready.total_seconds(), rules.readiness.max_restarts
     # Replicas of the baseline may have restarted long ago; only new ones are judged by it.
-    judged = _ANY_RESTARTS if back else restarts
+    restarts = _ANY_RESTARTS if back else restarts
     old, new = _replicas(pair.old), _replicas(pair.new)
     rising = [] if not (back or written) else (old if back else new)
     counts, baseline = pair.counts, pair.baseline
     since = [p.ready_since for p in (*old, *new) if p.ready_since is not None]
     unplaced = [p.unplaced_since for p in (*old, *new) if p.unplaced_since is not None]
     leaving = [at for pod in _pods(pair) if (at := told_to_stop_at(pod)) is not None]
-    new_side = _side(pair.new, new, counts.new, min_ready_s, judged, now)
+    new_side = _side(pair.new, new, counts.new, min_ready_s, restarts, now)
     return Observation(
         replicas=pair.replicas,
         old=_side(pair.old, old, counts.old, min_ready_s, _ANY_RESTARTS, now),
         new=new_side if back or written else new_side.model_copy(update={"proven": 0}),
         asked=counts,
-        home=baseline.home(pair) if baseline else counts,
+        home=baseline.home(pair, state.restored) if baseline else counts,
         template=pair.template,
         generation=pair.generation,
         owner=annotations_of(pair.old.deployment).get(OWNER),
         held=baseline is not None,
         foreign=_foreign(pair, state),
-        problem=worst(diagnose(p, judged) for p in rising),
-        progress_at=max((at for at in since if at + min_ready_s <= now), default=0.0),
+        problem=judged(rising, _ended(pair, back=back), restarts, state.began_at, *_unmade(pair, back=back)),
+        progress_at=max(
+            (*(at for at in since if at + min_ready_s <= now), *(p.placed_late_at for p in rising)), default=0.0
+        ),
+        lost_since=lost_since(new),
         unplaced=len(unplaced),
         unplaced_since=min(unplaced, default=0.0),
+        unplaced_why=unplaced_why((*old, *new)),
+        freed_by=freed_by(
+            _pods(pair), _removed(pair, back=back), waits=any(p.unplaced_since is not None for p in rising)
+        ),
+        **hindrance_of(new if back else old, rising)._asdict(),
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
         next_proven_at=min((at + min_ready_s for at in since if at + min_ready_s > now), default=None),
@@ -133,6 +147,25 @@ def _hold(counts: Counts) -> str:
 
 def _pods(pair: Pair) -> list[Object]:
     return [*pair.old.pods, *(pair.new.pods if pair.new else [])]
+
+
+def _removed(pair: Pair, *, back: bool) -> Sequence[Gone]:
+    """Return the latest pods of the side that is left which were removed."""
+    left = pair.new if back else pair.old
+    return left.gone if left else ()
+
+
+def _unmade(pair: Pair, *, back: bool) -> list[Problem | None]:
+    """Return why no pod of the side that is brought up can be made."""
+    objects = pair.old if back else pair.new
+    sets = [rs for rs in objects.replicasets if rs["spec"].get("replicas")] if objects else []
+    return [read_set(rs, []).problem for rs in sets]
+
+
+def _ended(pair: Pair, *, back: bool) -> tuple[Ended, ...]:
+    """Return the pods of the side that is brought up which ended."""
+    objects = pair.old if back else pair.new
+    return ended_of(objects, fingerprint(objects.deployment["spec"]["template"])) if objects else ()
 
 
 def _replicas(objects: Objects | None) -> list[Replica]:

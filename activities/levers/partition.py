@@ -10,10 +10,11 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 from activities.cluster import Cluster, Object
-from activities.levers.base import TargetFacts
+from activities.ended import Gone
 from activities.levers.copies import make_copies, prune_copies
 from activities.levers.ordinals import HOLD, Numbered, may_go_back, partition_for, read, start_of
 from activities.levers.ownership import (
@@ -23,9 +24,9 @@ from activities.levers.ownership import (
     GONE,
     OWNER,
     Fields,
-    Stale,
     annotations_of,
     baseline_of,
+    budget_as_written,
     check_owner,
     foreign_hold,
     foreign_template,
@@ -33,17 +34,20 @@ from activities.levers.ownership import (
     note_of,
     noted,
     outcome_noted,
+    ready_before,
+    rebudgeted,
     refuse_others,
     replicas_of,
     revision_of,
     saved_baseline,
+    saved_ready,
 )
 from activities.levers.template import fingerprint, stopping_of
 from activities.levers.writing import Picture, write
 from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
-from segue.errors import NotAllowed, Refused
+from segue.errors import NotAllowed, Refused, Stale
 from segue.history import SUPERSEDED, Revision
 from segue.lint.target import Judged
 from segue.observation import Observation, Version
@@ -70,8 +74,9 @@ class PartitionLever(ABC):
 
     @abstractmethod
     def numbered(
-        self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = ()
-    ) -> Numbered:
+        self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = (),
+        gone: Iterable[Gone] = (),
+    ) -> Numbered:  # fmt: skip
         """Return what runs under each number, of the pods and StatefulSets that are the target's own."""
 
     @abstractmethod
@@ -136,11 +141,6 @@ class PartitionLever(ABC):
 
     # --- seeing -------------------------------------------------------------------------------------------
 
-    async def look(self, target: Target) -> TargetFacts:
-        """Return how many replicas the target is told to run, and how they stop."""
-        found = await self._cluster.get(self.plural, target.namespace, target.name)
-        return TargetFacts(replicas_of(found), self._stopping(self.template_of(found)))
-
     async def history(self, target: Target) -> list[Revision]:
         """Return the revisions that there are, the oldest first."""
         return self._revisions(await self._fetch(target))
@@ -204,7 +204,7 @@ class PartitionLever(ABC):
             return None
         revisions = watch.owned("controllerrevisions", {found["metadata"]["uid"]})
         sets = watch.all("statefulsets") if "statefulsets" in self.kinds else []
-        seen = self._read(self.numbered(found, revisions, watch.all("pods"), sets), rules, state, now)
+        seen = self._read(self.numbered(found, revisions, watch.all("pods"), sets, watch.gone), rules, state, now)
         return seen.model_copy(update={"seen_since": watch.current_since})
 
     async def observe(self, target: Target, rules: Rules, state: State, now: float) -> Observation:
@@ -251,7 +251,9 @@ class PartitionLever(ABC):
         numbered = await self._fetch(asked.target)
         found, replicas = numbered.found, replicas_of(numbered.found)
         budget = resolve_budget(asked.rules.strategy, replicas)
-        held, owner = numbered.engaged, annotations_of(found).get(OWNER, "")
+        # Over its own way back a rollout can go forward again.
+        is_back = asked.baseline is not None and BASELINE in annotations_of(found)
+        held, owner = numbered.engaged or is_back, annotations_of(found).get(OWNER, "")
         if not held:
             self._refuse_unsettled(numbered, asked.target)
         refuse_others(owner, asked, held=held)
@@ -272,6 +274,7 @@ class PartitionLever(ABC):
             new=new,
             owner=owner if held else asked.owner,
             claimed=held,
+            ready=saved_ready(found) if held else None,
             mark=self._mark(found) if held else Mark(template=numbered.version),
             warnings=warnings,
         )
@@ -280,7 +283,9 @@ class PartitionLever(ABC):
         """Return the target as the first write would make it, tried by the API server; it stores nothing."""
         found, target = numbered.found, asked.target
         changed = self.changed(start_of(numbered, asked.change, start), found, asked.change)
-        patch = {"spec": {**self.holding(HOLD, asked.rules, replicas_of(found)), **changed}}
+        patch: Object = {"spec": {**self.holding(HOLD, asked.rules, replicas_of(found)), **changed}}
+        if not numbered.engaged:
+            patch["metadata"] = {"annotations": self._claim(numbered, asked.rules, asked.owner)}
         tried = await self._cluster.patch(self.plural, target.namespace, target.name, patch, dry_run=True)
         await make_copies(self._cluster, asked.change, found, dry_run=True)
         await self.keep(numbered, {}, dry_run=True)
@@ -302,12 +307,14 @@ class PartitionLever(ABC):
 
         What is not ready of what goes would keep the target's own controller waiting: it is deleted.
         """
-        goal = asked.decision.counts
+        goal, gives_up = asked.decision.counts, False
         if goal is None:
             raise ValueError("a scale needs counts")
         made = await self._before(asked)
 
         def make(numbered: Numbered, seen: Observation) -> Object | None:
+            nonlocal gives_up
+            gives_up = goal.old > seen.old.total
             if seen.replicas < 1:
                 raise Stale("the target is scaled to 0")
             unwritten = seen.template != asked.state.wanted.template
@@ -321,12 +328,14 @@ class PartitionLever(ABC):
 
         written = await self._write(asked, now, make)
         after = await self._after(asked) if written.done else 0
+        if written.done and gives_up:  # what is not ready of the wanted version comes back as an old replica
+            after += await self._unblock(await self._fetch(asked.target), {asked.state.baseline.template})
         return written.model_copy(update={"writes": written.writes + made + after})
 
     async def _after(self, asked: WriteInput) -> int:
         """Delete what would block the wanted version, and note whose a version is now that was there before."""
         numbered, wanted = await self._fetch(asked.target), asked.state.wanted.template
-        writes = await self._unblock(numbered, {wanted}, numbered.partition)
+        writes = await self._unblock(numbered, {wanted, numbered.version}, numbered.partition)
         revision = None if self.forgets else numbered.revision(wanted)
         if revision is not None and asked.note is not None:
             note = note_of(revision)
@@ -346,10 +355,18 @@ class PartitionLever(ABC):
             spec |= self.changed(start_of(numbered, asked.change, saved), found, asked.change)
             annotations |= noted(asked.note) if asked.note else {}
         if not state.claimed:
-            budget = self.holding(0, asked.rules, replicas_of(found))
-            saved = {"template": numbered.template, "own": self._own(found), "budget": budget}
-            annotations[BASELINE] = baseline_of(found, saved)
+            annotations |= self._claim(numbered, asked.rules, state.owner, ready_before(state))
+        else:
+            annotations |= rebudgeted(found, budget_as_written(asked.rules))
         return {"metadata": {"annotations": annotations}, "spec": spec}
+
+    def _claim(
+        self, numbered: Numbered, rules: Rules, owner: str, ready: Mapping[str, int] = MappingProxyType({})
+    ) -> dict[str, str | None]:
+        """Return the annotations of the first write: the owner, and the baseline with how many replicas were ready."""
+        own, budget = self._own(numbered.found), budget_as_written(rules)
+        saved = {"template": numbered.template, "own": own, "budget": budget, **ready}
+        return {OWNER: owner, BASELINE: baseline_of(numbered.found, saved)}
 
     def _own(self, found: Object) -> Object:
         """Return the target's own settings, also where a former rollout that went back has not restored them."""
@@ -437,8 +454,14 @@ class PartitionLever(ABC):
             return {"metadata": notes, "spec": self.pinning(asked.rules, seen.replicas, back)}
 
         written = await self._write(asked, now, make)
-        deleted = await self._unblock(await self._fetch(asked.target), {baseline}) if written.done else 0
+        deleted = await self._unblock_back(asked) if written.done else 0
         return written.model_copy(update={"writes": written.writes + kept + deleted})
+
+    async def _unblock_back(self, asked: WriteInput) -> int:
+        """Delete what is broken of other versions than the baseline, and than what the API server made of it."""
+        numbered, state = await self._fetch(asked.target), asked.state
+        made = {numbered.version} - {state.wanted.template, state.mark.template}
+        return await self._unblock(numbered, {state.baseline.template} | made)
 
     async def _kept_back(self, asked: WriteInput, baseline: str) -> int:
         """Keep the version that is taken back, so that its revision can tell why."""

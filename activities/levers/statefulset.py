@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from activities.cluster import Object
+from activities.ended import Gone
 from activities.levers.judging import judged_set
-from activities.levers.ordinals import Numbered, is_observed
-from activities.levers.ownership import Fields, selector_of
+from activities.levers.ordinals import Numbered, ended_by_version, is_observed
+from activities.levers.ownership import PATCH_FIX, Fields, selector_of
 from activities.levers.partition import PartitionLever
 from activities.levers.pods import is_active, read_replica
 from activities.levers.template import apply_change, fingerprint, version_of
@@ -41,8 +42,9 @@ class StatefulSetLever(PartitionLever):
     template_path = "f:template"
 
     def numbered(
-        self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = ()
-    ) -> Numbered:
+        self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = (),
+        gone: Iterable[Gone] = (),
+    ) -> Numbered:  # fmt: skip
         """Return what runs under each number."""
         templates = {each["metadata"]["name"]: _template_of(each) for each in revisions}
         versions = {name: fingerprint(template) for name, template in templates.items()}
@@ -64,6 +66,11 @@ class StatefulSetLever(PartitionLever):
             revisions=revisions,
             templates=templates,
             hold=_token(found),
+            ended=ended_by_version(
+                own,
+                [g for g in gone if controller_uid(g.pod) == found["metadata"]["uid"]],
+                lambda pod: _version(pod, versions),
+            ),
         )
 
     def selector(self, found: Object) -> str:
@@ -91,7 +98,7 @@ class StatefulSetLever(PartitionLever):
             raise Refused(
                 "can only be applied to the baseline itself",
                 field="spec.change.patch",
-                fix="abort, and start again with the new patch",
+                fix=PATCH_FIX,
             )
         return {"template": change.patch}
 

@@ -2,34 +2,50 @@
 
 Old and new pods are told apart by the label that differs between versions: what was there before the first write runs
 the baseline, what was there before a retarget's write is superseded, and what comes after is new.
+
+The pods are believed, and the operator's status is a hint: KServe's ``observedGeneration`` is that of its Deployment.
 """
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from activities.cluster import FIELD_MANAGER, Cluster, Object
-from activities.levers.base import TargetFacts
+from activities.ended import Gone, read_ended
 from activities.levers.judging import judged_resource
-from activities.levers.ownership import BASELINE, GONE, OWNER, annotations_of, latest_of, writers_of
-from activities.levers.pods import is_active, read_replica
+from activities.levers.ownership import (
+    BASELINE,
+    GONE,
+    OWNER,
+    annotations_of,
+    latest_of,
+    packed,
+    refuse_overfull,
+    unpacked,
+    writers_of,
+)
+from activities.levers.pods import is_active, made_at, read_replica
 from activities.levers.template import apply_change, differences, digest, stopping_of
-from activities.watching import NamespaceWatch
+from activities.watching import NamespaceWatch, controller_name
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
+from segue.ended import judged
 from segue.errors import Conflict, Fenced, Refused
-from segue.failures import diagnose, worst
+from segue.hindrance import hindrance_of
 from segue.history import Revision
 from segue.lint.target import Judged
 from segue.merging import at, difference, leaves, merged, nested
-from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
-from segue.replica import Pods, Replica
+from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version, belonging
+from segue.replica import Ended, Pods, Replica
 from segue.spec import Change, Rules, Target
 from segue.state import Goal, Mark, State
+from segue.stopping import losses
 from segue.supervision import Supervision
 
 _ATTEMPTS = 5
 _ANY_RESTARTS = 1_000_000
+STEADY_S = 5.0
+"""For so long nothing may have changed, where pods or the operator's status leave open whether all of it is done."""
 
 
 class Supervised(NamedTuple):
@@ -37,6 +53,10 @@ class Supervised(NamedTuple):
 
     found: Object
     pods: list[Object]
+    ended: Sequence[Object] = ()
+    """Pods that are there, and are no replicas any more."""
+    gone: Sequence[Gone] = ()
+    """The latest pods that were removed, as far as a watch saw it."""
 
 
 class SupervisedLever:
@@ -45,12 +65,6 @@ class SupervisedLever:
     def __init__(self, cluster: Cluster, kind: Supervision) -> None:
         self._cluster, self._kind = cluster, kind
         self.kinds: tuple[str, ...] = (kind.resource, "pods")
-
-    async def look(self, target: Target) -> TargetFacts:
-        """Return how many replicas the resource has, and how they stop."""
-        seen = await self._fetch(target)
-        spec = seen.pods[0]["spec"] if seen.pods else {}
-        return TargetFacts(self._replicas(seen), stopping_of({"spec": spec}))
 
     async def history(self, target: Target) -> list[Revision]:
         """Not there: how its operator keeps versions, if at all, is its own."""
@@ -84,8 +98,9 @@ class SupervisedLever:
             return GONE
         if found["metadata"].get("generation", 0) < mark.generation:
             return None
-        pods = [pod for pod in watch.labelled("pods", self._selector(target)) if is_active(pod)]
-        seen = self._read(Supervised(found, pods), rules, state, now)
+        selector = self._selector(target)
+        supervised = self._supervised(found, watch.labelled("pods", selector), watch.gone_labelled(selector))
+        seen = self._read(supervised, rules, state, now)
         return seen.model_copy(update={"seen_since": watch.current_since})
 
     async def observe(self, target: Target, rules: Rules, state: State, now: float) -> Observation:
@@ -104,13 +119,21 @@ class SupervisedLever:
             why = f"is being rolled by {owner or 'nobody who says so'}"
             fix = "let that end, or give the target free with `segue release`"
             raise Refused(why, field="target", value=str(asked.target), fix=fix)
+        if not seen.pods and not saved:
+            why = "runs no replica: nothing would tell whether the new version works"
+            fix = "let its operator start one (by a request or a model, minReplicas: 1, no stop), or change it directly"
+            raise Refused(why, field="target", value=str(asked.target), fix=fix)
         start = saved["version"] if saved else self._version_field(seen.found)
         wanted = self._changed(start, asked.change)
         patch = self._patch(seen.found, wanted)
+        if not saved:
+            patch["metadata"] = {"annotations": self._claim(seen, self._baseline(seen), asked.owner)}
         tried = await self._cluster.patch(
             self._kind.resource, asked.target.namespace, asked.target.name, patch, dry_run=True
         )
         before = self._version(start)
+        stops = stopping_of({"spec": seen.pods[0]["spec"]}) if seen.pods else None
+        lost = losses(stops, stops, asked.rules, len(seen.pods)) if stops else ()
         return Prepared(
             baseline=asked.baseline or before,
             wanted=self._version(self._version_field(tried)),
@@ -119,7 +142,10 @@ class SupervisedLever:
             owner=owner if saved else asked.owner,
             claimed=bool(saved),
             mark=self._mark(seen.found) if saved else Mark(template=before.template),
-            warnings=("the target's own operator moves, by its own budget; Segue writes, watches, and takes it back",),
+            warnings=(
+                *lost,
+                "the target's own operator moves, by its own budget; Segue writes, watches, and takes it back",
+            ),
         )
 
     async def scale(self, asked: WriteInput, now: float) -> Written:
@@ -127,18 +153,20 @@ class SupervisedLever:
 
         def make(seen: Supervised) -> Object | None:
             found, saved = seen.found, _saved(seen.found)
-            if self._mark(found).template == asked.state.wanted.template:
+            if self._stands(found, asked.state.wanted.template, asked.state):
                 return None
             if asked.change is None:
                 raise ValueError("the change is needed while the version is not written")
-            start = saved or {
-                "version": self._version_field(found),
-                "revisions": sorted({self._revision(pod) for pod in seen.pods}),
-                "replicas": len(seen.pods),
+            start = saved or self._baseline(seen)
+            wanted = self._changed(start["version"], asked.change)
+            kept = {
+                **start,
+                "wrote": asked.state.wanted.template,
+                "undo": difference(wanted, start["version"]),
+                "generation": _next_generation(found),
             }
-            kept = {**start, "superseded": self._superseded(seen, start)}
-            patch = self._patch(found, self._changed(start["version"], asked.change))
-            patch["metadata"] = {"annotations": {OWNER: asked.state.owner, BASELINE: json.dumps(kept)}}
+            patch = self._patch(found, wanted)
+            patch["metadata"] = {"annotations": self._claim(seen, kept, asked.state.owner)}
             return patch
 
         return await self._write(asked, make)
@@ -152,15 +180,25 @@ class SupervisedLever:
         raise Refused("cannot be held in between", field="settle", fix="let it end, or abort")
 
     async def undo(self, asked: WriteInput, now: float) -> Written:
-        """Write the baseline back; the operator goes there."""
+        """Write back what the change touched; the operator goes there.
+
+        All of the version is written back only where a person has decided over somebody else's change.
+        """
 
         def make(seen: Supervised) -> Object | None:
-            saved = _saved(seen.found)
-            if saved is None or self._mark(seen.found).template == asked.state.baseline.template:
+            saved, baseline = _saved(seen.found), asked.state.baseline.template
+            if saved is None or self._stands(seen.found, baseline, asked.state):
                 return None
-            patch = self._patch(seen.found, saved["version"])
-            kept = {**saved, "superseded": self._superseded(seen, saved)}
-            patch["metadata"] = {"annotations": {BASELINE: json.dumps(kept)}}
+            whole = asked.state.overrules or "undo" not in saved
+            current = self._version_field(seen.found)
+            patch = self._patch(seen.found, saved["version"] if whole else merged(current, saved["undo"]))
+            kept = {
+                **saved,
+                "superseded": self._superseded(seen, saved),
+                "wrote": baseline,
+                "generation": _next_generation(seen.found),
+            }
+            patch["metadata"] = {"annotations": {BASELINE: packed(json.dumps(kept))}}
             return patch
 
         return await self._write(asked, make)
@@ -184,7 +222,7 @@ class SupervisedLever:
             if finishing and owner is None:
                 return Written(done=True, mark=self._mark(seen.found))  # done before, and the answer was lost
             if owner != state.owner and (state.claimed or owner is not None):
-                raise Fenced(f"the target belongs to {owner or 'nobody'} now")
+                raise Fenced(belonging(owner))
             foreign = self._foreign(seen.found, state)
             if foreign is not None and not state.overrules:
                 return Written(done=False, why=str(foreign))
@@ -208,70 +246,173 @@ class SupervisedLever:
     async def _fetch(self, target: Target) -> Supervised:
         pods = await self._cluster.list("pods", target.namespace, self._selector(target))
         found = await self._cluster.get(self._kind.resource, target.namespace, target.name)
-        return Supervised(found, [pod for pod in pods["items"] if is_active(pod)])
+        return self._supervised(found, pods["items"])
+
+    def _supervised(self, found: Object, labelled: Iterable[Object], gone: Iterable[Gone] = ()) -> Supervised:
+        """Return the resource with those pods that count as its own."""
+        own = [pod for pod in labelled if self._owns(found, pod)]
+        removed = [each for each in gone if self._owns(found, each.pod)]
+        return Supervised(found, [p for p in own if is_active(p)], [p for p in own if not is_active(p)], removed)
+
+    def _owns(self, found: Object, pod: Object) -> bool:
+        """Whether a pod with the resource's labels is not that of something beside it, such as a canary."""
+        if self._kind.own is None:
+            return True
+        label, _, form = self._kind.own.partition("=")
+        subname = _at(found, self._kind.subname) if self._kind.subname else None
+        name = "-".join([found["metadata"]["name"], *([subname] if subname else [])])
+        value, own = str(pod["metadata"].get("labels", {}).get(label, "")), form.format(name=name)
+        scheme = form.partition("{name}")[0]
+        return value == own or value.startswith(f"{own}-") or not (scheme and value.startswith(scheme))
 
     def _read(self, seen: Supervised, rules: Rules, state: State, now: float) -> Observation:
         found, back = seen.found, state.goal is Goal.BACK
-        saved, mark = _saved(found), self._mark(found)
-        old, new = self._sides(seen.pods, saved, undone=mark.template == state.baseline.template)
+        saved, template = _saved(found), self._template(found, state)
+        undone = template == state.baseline.template
+        old, new, stay = self._sides(seen.pods, saved, undone=undone)
         coming, restarts = (old, _ANY_RESTARTS) if back else (new, rules.readiness.max_restarts)
-        replicas = self._replicas(seen)
-        written = bool(saved) and mark.template == state.wanted.template
+        written = bool(saved) and template == state.wanted.template and not back
+        # More than the resource asks for run where an autoscaler added some: all of them have to be proven.
+        # Where none at least is asked for, some ran nevertheless: without one the wait for it has its deadline.
+        some = bool(seen.pods) or (saved is not None and not saved.get("least", 1))
+        replicas = max(self._least(seen, len(stay)), len(new if written else old), int(some))
         min_ready_s = rules.readiness.min_ready.total_seconds()
         ready_times = [r.ready_since for r in coming if r.ready_since is not None]
-        unfinished = self._unfinished(found)
-        judged = worst(diagnose(r, restarts) for r in coming) or unfinished
-        proven = [t for t in ready_times if now >= t + min_ready_s]
+        steady_at = max([*ready_times, *map(made_at, seen.pods)], default=0.0) + STEADY_S
+        unfinished = self._unfinished(found, saved) or self._unsteady(found, stay, now < steady_at)
+        ended = self._ended(seen, saved, undone=undone, back=back)
+        proven_at = [t + min_ready_s for t in ready_times]
         return Observation(
             replicas=replicas,
             old=_side(old, min_ready_s, _ANY_RESTARTS, now),
             new=_side(new, min_ready_s, rules.readiness.max_restarts, now, short=unfinished is not None),
-            asked=Counts(0, replicas) if written and not back else Counts(replicas, 0),
-            template=mark.template,
-            generation=mark.generation,
+            asked=Counts(0, replicas) if written else Counts(replicas, 0),
+            template=template,
+            generation=found["metadata"].get("generation", 0),
             owner=annotations_of(found).get(OWNER),
-            held=bool(saved) and mark.template != state.baseline.template,
+            held=bool(saved) and not undone,
             autonomous=True,
+            **hindrance_of(new if back else old, coming)._asdict(),
             foreign=self._foreign(found, state),
-            problem=judged,
-            progress_at=max(proven, default=0.0),
-            next_proven_at=min((t + min_ready_s for t in ready_times if t + min_ready_s > now), default=None),
+            problem=judged(coming, ended, restarts, state.began_at) or unfinished,
+            progress_at=max((at - min_ready_s for at in proven_at if at <= now), default=0.0),
+            next_proven_at=min((at for at in (*proven_at, steady_at) if at > now), default=None),
             pods=Pods(tuple(old), tuple(new)),
         )
 
-    def _sides(self, pods: list[Object], saved: Object | None, *, undone: bool) -> tuple[list[Replica], list[Replica]]:
-        """Tell old from new: forward what came after the write is new; once undone, what was there before it."""
-        sides: tuple[list[Replica], list[Replica]] = [], []
+    def _sides(
+        self, pods: list[Object], saved: Object | None, *, undone: bool
+    ) -> tuple[list[Replica], list[Replica], list[Replica]]:
+        """Return (old, new, those that stay): forward what came after the write is new; undone, what was before it.
+
+        A resource may have parts, such as a head and its workers. Where new pods came in some parts and not in others,
+        the change does not touch the others.
+        """
+        old: list[Replica] = []
+        new: list[Replica] = []
+        stay: list[Replica] = []
+        superseded, before = set(saved["superseded"]) if saved else set(), set(saved["revisions"]) if saved else set()
+        came = [p for p in pods if saved and self._revision(p) not in before | superseded]
+        parts = {self._part(pod) for pod in came} & set(saved.get("parts", []) if saved else [])
         for pod in pods:
             revision = self._revision(pod)
-            superseded = saved is not None and revision in saved["superseded"]
-            came_after = saved is not None and revision not in saved["revisions"] and not superseded
-            sides[superseded if undone else came_after].append(read_replica(pod, revision))
-        return sides
+            if revision in superseded if undone else pod in came:
+                side = new
+            elif not undone and parts and revision in before and self._part(pod) not in parts:
+                side = stay
+            else:
+                side = old
+            side.append(read_replica(pod, revision))
+        return old, new, stay
+
+    def _part(self, pod: Object) -> str:
+        """Return what a pod and others like it have in common, whatever their version: the name of what makes them.
+
+        Of pods that no controller owns these are their labels.
+        """
+        labels: dict[str, str] = pod["metadata"].get("labels", {})
+        like = ",".join(f"{name}={value}" for name, value in sorted(labels.items()) if name != self._kind.revision)
+        return controller_name(pod).removesuffix(f"-{self._revision(pod)}") or like
+
+    def _baseline(self, seen: Supervised) -> Object:
+        """Return what is kept on the resource to return to, and to tell old from new."""
+        return {
+            "version": self._version_field(seen.found),
+            "revisions": sorted({self._revision(pod) for pod in seen.pods}),
+            "parts": sorted({self._part(pod) for pod in seen.pods}),
+            "replicas": len(seen.pods),
+            "least": self._least(seen),
+            "done": [name for name in self._kind.done if _condition(seen.found, name).get("status") == "True"],
+        }
+
+    def _is_new(self, pod: Object, saved: Object | None, *, undone: bool) -> bool:
+        revision = self._revision(pod)
+        superseded = saved is not None and revision in saved["superseded"]
+        return superseded if undone else saved is not None and revision not in saved["revisions"] and not superseded
+
+    def _ended(self, seen: Supervised, saved: Object | None, *, undone: bool, back: bool) -> tuple[Ended, ...]:
+        """Return the ended pods of the side that is brought up."""
+        return read_ended(
+            [pod for pod in seen.ended if self._is_new(pod, saved, undone=undone) is not back],
+            [each for each in seen.gone if self._is_new(each.pod, saved, undone=undone) is not back],
+        )
+
+    def _claim(self, seen: Supervised, start: Object, owner: str) -> Object:
+        """Return the annotations of a write forward: whose the resource is, and its baseline."""
+        saved = packed(json.dumps({**start, "superseded": self._superseded(seen, start)}))
+        refuse_overfull(seen.found, saved)
+        return {OWNER: owner, BASELINE: saved}
 
     def _superseded(self, seen: Supervised, saved: Object) -> list[str]:
         """Return the revisions that are there and are not the baseline's, with those that were before."""
         there = {self._revision(pod) for pod in seen.pods} | set(saved.get("superseded", []))
         return sorted(there - set(saved["revisions"]))
 
-    def _unfinished(self, found: Object) -> Problem | None:
-        """Say which condition of the resource is not met yet; none when its operator says that it is done."""
-        status = found.get("status", {})
-        if status.get("observedGeneration", found["metadata"]["generation"]) < found["metadata"]["generation"]:
-            return Problem(cause=Cause.UNREADY, message="its operator has not seen the change yet")
-        conditions = {c["type"]: c for c in status.get("conditions", [])}
-        for name in self._kind.done:
-            condition = conditions.get(name, {})
+    def _unfinished(self, found: Object, saved: Object | None) -> Problem | None:
+        """Return which condition is not true that was so before the rollout; None when the operator says it is done."""
+        for name in saved.get("done", self._kind.done) if saved else ():
+            condition = _condition(found, name)
             if condition.get("status") != "True":
                 said = condition.get("message") or condition.get("reason") or "is not met"
                 return Problem(cause=Cause.UNREADY, message=f"condition {name}: {said}")
         return None
+
+    def _unsteady(self, found: Object, stay: list[Replica], fresh: bool) -> Problem | None:
+        """Return what may still come, while the last pod is ``fresh``; None when nothing hints at more."""
+        status, generation = found.get("status", {}), found["metadata"].get("generation", 0)
+        if not fresh:
+            return None
+        if stay:
+            return Problem(cause=Cause.UNREADY, message=f"{len(stay)} pods of other parts may have to go as well")
+        if status.get("observedGeneration", generation) < generation:
+            return Problem(cause=Cause.UNREADY, message="its operator may not have observed all of the change")
+        return None
+
+    def _template(self, found: Object, state: State) -> str:
+        """Return the fingerprint of the version that stands there.
+
+        What admission made of our latest write counts as what we wrote: written again, it would come out the same.
+        """
+        saved, actual = _saved(found), self._mark(found).template
+        if saved is None or actual in {state.wanted.template, state.baseline.template}:
+            return actual
+        return str(saved.get("wrote", actual)) if actual == state.mark.template else actual
+
+    def _stands(self, found: Object, template: str, state: State) -> bool:
+        """Whether a version needs no write: it stands there, or we wrote it and admission made something else of it."""
+        saved, actual = _saved(found), self._mark(found).template
+        if saved is None or state.overrules or actual == template:
+            return saved is not None and actual == template
+        ours = actual == state.mark.template or _is_ours(found, saved)
+        return ours and bool(saved.get("wrote") == template)
 
     def _foreign(self, found: Object, state: State) -> Foreign | None:
         template = self._mark(found).template
         if template in {state.mark.template, state.wanted.template, state.baseline.template} or not state.mark.template:
             return None
         saved, now = _saved(found), self._version_field(found)
+        if saved and _is_ours(found, saved):
+            return None
         ours, writers = self._authors(found, saved["version"] if saved else {}, now)
         what = ", ".join(differences({"spec": ours}, {"spec": now})) or self._kind.version
         return Foreign(who=latest_of(writers), what=what, template=template)
@@ -294,21 +435,31 @@ class SupervisedLever:
         return str(pod["metadata"].get("labels", {}).get(self._kind.revision, ""))
 
     def _replicas(self, seen: Supervised) -> int:
+        return max(self._least(seen), len(seen.pods))
+
+    def _least(self, seen: Supervised, staying: int = 0) -> int:
+        """Return how many replicas the resource asks for, or had before the rollout, less those that stay."""
         said = _at(seen.found, self._kind.replicas) if self._kind.replicas else None
         saved = _saved(seen.found)
-        return int(said) if said is not None else int(saved["replicas"]) if saved else len(seen.pods)
+        return int(said) if said is not None else int(saved["replicas"]) - staying if saved else len(seen.pods)
 
     # --- the field that says the version -----------------------------------------------------------------
 
     def _version_field(self, found: Object) -> Object:
-        """Return the field's value, without the replicas: their change is no other version."""
+        """Return the field's value without what scales: that is no version, and others may change it at any time."""
         value: Object = copy.deepcopy(_at(found, self._kind.version) or {})
-        inside = f"{self._kind.version}."
-        if self._kind.replicas and self._kind.replicas.startswith(inside):
-            *above, last = self._kind.replicas.removeprefix(inside).split(".")
-            parent = _at(value, ".".join(above)) if above else value
-            (parent or {}).pop(last, None)
+        for *above, last in self._scaling:
+            parent = at(value, above)
+            if isinstance(parent, dict):
+                parent.pop(last, None)
         return value
+
+    @property
+    def _scaling(self) -> list[tuple[str, ...]]:
+        """What scales, as paths below the field that says the version."""
+        inside, replicas = f"{self._kind.version}.", self._kind.replicas or ""
+        paths = [*self._kind.scaling, *([replicas.removeprefix(inside)] if replicas.startswith(inside) else [])]
+        return [tuple(path.split(".")) for path in paths]
 
     def _version(self, field: Object) -> Version:
         images = {name: c["image"] for name, c in self._containers(field).items() if "image" in c}
@@ -319,7 +470,7 @@ class SupervisedLever:
         for path in self._kind.containers:
             value = _at(field, path)
             if isinstance(value, list):
-                found |= {c["name"]: c for c in value}
+                found |= {c["name"]: c for c in value if c.get("name")}
             elif value is not None:
                 found[path.rpartition(".")[2]] = value
         return found
@@ -327,6 +478,7 @@ class SupervisedLever:
     def _changed(self, field: Object, change: Change) -> Object:
         """Return the field with a change made: named changes by container, or a JSON merge patch."""
         if change.patch is not None:
+            self._refuse_scaling(change.patch)
             patched: Object = merged(field, change.patch)
             return patched
         changed = copy.deepcopy(field)
@@ -334,8 +486,16 @@ class SupervisedLever:
         named = [{**container, "name": name} for name, container in containers.items()]
         for made in apply_change({"spec": {"containers": named}}, change)["spec"]["containers"]:
             container = containers[made["name"]]
-            container.update({k: v for k, v in made.items() if k != "name" or "name" in container})
+            container.update({k: v for k, v in made.items() if k != "name"})  # its own may be empty, by defaulting
         return changed
+
+    def _refuse_scaling(self, patch: Object) -> None:
+        for path, _ in leaves(patch):
+            for scales in self._scaling:
+                if path[: len(scales)] == scales:
+                    why = "scales, and is no part of a version: a rollout would not take it back"
+                    fix = "change it in the resource itself, at any time"
+                    raise Refused(why, field="spec.change.patch", value=".".join(scales), fix=fix)
 
     def _patch(self, found: Object, wanted: Object) -> Object:
         """Return the merge patch that makes the field what is wanted."""
@@ -356,9 +516,24 @@ def _side(replicas: list[Replica], min_ready_s: float, restarts: int, now: float
     return Side(total=total, ready=ready, proven=min(proven, max(total - 1, 0)) if short else proven)
 
 
+def _next_generation(found: Object) -> int:
+    return int(found["metadata"].get("generation", 0)) + 1
+
+
+def _is_ours(found: Object, saved: Object) -> bool:
+    """Whether nobody changed the resource since our latest write, whose answer may be lost: it names its generation."""
+    return bool(saved.get("generation") == found["metadata"].get("generation"))
+
+
 def _saved(found: Object) -> Object | None:
     saved = annotations_of(found).get(BASELINE)
-    return json.loads(saved) if saved else None
+    return json.loads(unpacked(saved)) if saved else None
+
+
+def _condition(found: Object, name: str) -> Object:
+    """Return one condition of a resource's status; an empty one where it has none of this type."""
+    conditions: list[Object] = found.get("status", {}).get("conditions", [])
+    return next((condition for condition in conditions if condition["type"] == name), {})
 
 
 def _label_selector(listed: str) -> Object:

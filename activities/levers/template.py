@@ -38,8 +38,16 @@ def digest(value: Object) -> str:
 
 def version_of(template: Object) -> Version:
     """Return the version that a template is."""
-    containers = template["spec"].get("containers", [])
-    return Version(template=fingerprint(template), images={c["name"]: c.get("image", "") for c in containers})
+    images, more = (
+        {c["name"]: c.get("image", "") for c in template["spec"].get(kind, [])}
+        for kind in ("containers", "initContainers")
+    )
+    return Version(template=fingerprint(template), images=images, more_images=more)
+
+
+def sidecars_of(spec: Object) -> list[Object]:
+    """Return the init containers that run as long as the pod."""
+    return [c for c in spec.get("initContainers", []) if c.get("restartPolicy") == "Always"]
 
 
 def apply_change(template: Object, change: Change) -> Object:
@@ -130,8 +138,8 @@ def _sleep_s(pre_stop: Object) -> float | None:
 
 def differences(before: Object, after: Object) -> list[str]:
     """Name up to five fields that differ, images with their values: ``containers[server].image a → b``."""
-    found = list(_differing(before.get("spec", {}), after.get("spec", {}), "spec"))
-    found += list(_differing(_bare(before), _bare(after), "metadata"))
+    found = list(differing(before.get("spec", {}), after.get("spec", {}), "spec"))
+    found += list(differing(_bare(before), _bare(after), "metadata"))
     return found[:5] + ([f"and {len(found) - 5} more"] if len(found) > 5 else [])
 
 
@@ -141,16 +149,17 @@ def _bare(template: Object) -> Object:
     return {"labels": labels, "annotations": metadata.get("annotations", {})}
 
 
-def _differing(before: Any, after: Any, path: str) -> Iterator[str]:
+def differing(before: Any, after: Any, path: str) -> Iterator[str]:
+    """Yield the paths of fields that differ, images with their values."""
     if before == after:
         return
     if isinstance(before, dict) and isinstance(after, dict):
         for key in sorted(before.keys() | after.keys()):
-            yield from _differing(before.get(key), after.get(key), f"{path}.{key}")
+            yield from differing(before.get(key), after.get(key), f"{path}.{key}")
     elif _named(before) and _named(after):
         old, new = ({item["name"]: item for item in items} for items in (before, after))
         for name in sorted(old.keys() | new.keys()):
-            yield from _differing(old.get(name), new.get(name), f"{path}[{name}]")
+            yield from differing(old.get(name), new.get(name), f"{path}[{name}]")
     elif path.endswith(".image"):
         yield f"{path} {before} → {after}"
     else:

@@ -18,12 +18,19 @@ class Request(NamedTuple):
     stream: bool = False
     port: Port | None = None
     """Another than that of the whole check."""
+    credential: str | None = None
+    """Another than that of the whole check, by its name in the worker's settings."""
+    limit: int = 1_048_576
+    """Bytes of the answer that are read."""
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
 
 
 Read = Callable[[Reply], Told]
+
+REFUSALS = frozenset({401, 403})
+"""Statuses by which a server refuses who asks: they do not say that it loads."""
 
 
 class Step(NamedTuple):
@@ -62,9 +69,9 @@ def says_loading(reply: Reply) -> str:
 
 
 def told_ready(reply: Reply) -> Told:
-    """Read a question for readiness: anything but a plain yes says that it is not ready yet."""
-    ready = reply.status == 200
-    return Told(loading="" if ready else bounded(f"status {reply.status} {reply.text}"))
+    """Read a question for readiness: anything but a plain yes says that it is not ready yet; a refusal says nothing."""
+    says = reply.status == 200 or reply.status in REFUSALS
+    return Told(loading="" if says else bounded(f"status {reply.status} {reply.text}"))
 
 
 def text_or_none(value: Any) -> str | None:

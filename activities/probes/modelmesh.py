@@ -8,7 +8,8 @@ import re
 from activities.probes.base import Request
 from segue.gates.serving import Reply
 
-METRICS = Request("GET", "/metrics")
+METRICS = Request("GET", "/metrics", limit=16_777_216)
+"""With metrics for each model they are about 5 KB a model."""
 
 _LINE = re.compile(r"^(modelmesh_loadmodel\w*?)(\{[^}]*\})?\s+([0-9.eE+-]+)", re.MULTILINE)
 _LOADED = {"modelmesh_loadmodel_milliseconds_count", "modelmesh_loadmodel_count", "modelmesh_loadmodel"}

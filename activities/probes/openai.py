@@ -49,7 +49,7 @@ def whole(reply: Reply) -> Told:
     told = told_object(reply)
     if reply.status != 200 or not isinstance(told.document, dict):
         return told
-    text = "" if _texts(told.document) else "no choices with a text"
+    text = "" if _has_token(told.document) else "no choices with a text"
     return told._replace(model=text_or_none(told.document.get("model")), broken=told.broken or text)
 
 
@@ -65,7 +65,7 @@ def streamed(reply: Reply) -> Told:
     ended = _DONE in lines or any(c.get("finish_reason") for e in events for c in _choices(e))
     broken = (
         f"an error in its stream ({json.dumps(error)})" if error is not None
-        else "a stream without a token" if not any(_texts(event) for event in events)
+        else "a stream without a token" if not any(_has_token(event) for event in events)
         else "" if ended else "a stream that broke off"
     )  # fmt: skip
     return Told(document=events[0], model=text_or_none(events[0].get("model")), broken=broken)
@@ -81,6 +81,15 @@ def _event(line: str) -> Any:
 def _choices(document: dict[str, Any]) -> list[dict[str, Any]]:
     choices = document.get("choices")
     return [c for c in choices if isinstance(c, dict)] if isinstance(choices, list) else []
+
+
+def _has_token(document: dict[str, Any]) -> bool:
+    """Whether it shows that a token was made.
+
+    A token may have no text: bytes that are no whole character yet are held back, and so is a reasoning model's markup.
+    An answer that ended because it was long enough has its tokens; one that only stopped said nothing.
+    """
+    return bool(_texts(document)) or any(c.get("finish_reason") == "length" for c in _choices(document))
 
 
 def _texts(document: dict[str, Any]) -> list[str]:

@@ -68,8 +68,14 @@ def _versions(document: Any) -> list[dict[str, str]]:
 
 
 def state(name: str, reply: Reply) -> ModelSeen | None:
-    """Read one model's standing: the newest version's; none when it is not told."""
-    versions = _versions(document_of(reply))
+    """Read the standing of a model that the spec names: its newest version's; None when it is not told.
+
+    One that the server does not know, or has unloaded, is not loaded, and the reason is not told.
+    """
+    document = document_of(reply)
+    if reply.status == 404 and isinstance(document, dict) and document.get("error"):
+        return ModelSeen(name, Standing.UNAVAILABLE, bounded(str(document["error"])))
+    versions = _versions(document)
     if reply.status != 200 or not versions:
         return None
     newest = max(versions, key=lambda v: (v["version"].isdigit(), int(v["version"]) if v["version"].isdigit() else 0))
@@ -77,4 +83,4 @@ def state(name: str, reply: Reply) -> ModelSeen | None:
         return ModelSeen(name, Standing.LOADED)
     if newest["state"] in _LOADING:
         return ModelSeen(name, Standing.LOADING)
-    return ModelSeen(name, Standing.FAILED, newest["why"]) if newest["why"] else None
+    return ModelSeen(name, Standing.FAILED if newest["why"] else Standing.UNAVAILABLE, newest["why"])

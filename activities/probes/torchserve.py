@@ -14,14 +14,19 @@ LIST = Request("GET", "/models?limit=100")
 
 def steps(asks: TorchServe) -> list[Step]:
     """Healthy, the version where the management API may be asked, and a prediction where one is given."""
-    found = [Step(Request("GET", "/ping"), told_ready)]
+    found = [Step(Request("GET", "/ping"), _ping)]
     if asks.management is not None:
-        described = Request("GET", f"/models/{asks.model}", port=asks.management)
+        described = Request("GET", f"/models/{asks.model}", port=asks.management, credential=asks.management_credential)
         found.append(Step(described, description, Wanted(Expected(), asks.model, asks.version)))
     if asks.request is not None:
         predicts = Request("POST", f"/predictions/{asks.model}", asks.request)
         found.append(Step(predicts, told_document, Wanted(asks.expect), repeats=True))
     return found
+
+
+def _ping(reply: Reply) -> Told:
+    """Read whether it is healthy. By 400 it refuses a missing or wrong key (InvalidKeyException)."""
+    return Told() if reply.status == 400 else told_ready(reply)
 
 
 def description(reply: Reply) -> Told:
@@ -46,13 +51,15 @@ def _workers(model: dict[str, Any], status: str = "") -> list[dict[str, Any]]:
     return [w for w in found if not status or w.get("status") == status]
 
 
-def names(reply: Reply) -> list[str] | None:
-    """Read the list of models; none when it is none."""
+def names(reply: Reply) -> tuple[list[str], Request | None] | None:
+    """Read one page of the list of models, and what asks for the next one; None when it is no list."""
     document = document_of(reply)
     models = document.get("models") if isinstance(document, dict) and reply.status == 200 else None
     if not isinstance(models, list):
         return None
-    return [str(m["modelName"]) for m in models if isinstance(m, dict) and m.get("modelName")]
+    token = document.get("nextPageToken")
+    following = Request("GET", f"{LIST.path}&next_page_token={token}") if str(token or "").isdigit() else None
+    return [str(m["modelName"]) for m in models if isinstance(m, dict) and m.get("modelName")], following
 
 
 def described(name: str) -> Request:
@@ -60,16 +67,16 @@ def described(name: str) -> Request:
     return Request("GET", f"/models/{name}")
 
 
-def state(name: str, reply: Reply) -> ModelSeen | None:
-    """Read one model's standing; none when it is not told. A worker that ended is begun again, and so on."""
+def states(name: str, reply: Reply) -> list[ModelSeen] | None:
+    """Read one model's standing: nothing where no worker is wanted, None when it is not told.
+
+    A worker that loads, one that failed and one that is given up all have the status UNLOADING: the model counts as
+    loading, and the end of the bootstrap period tells them apart.
+    """
     model = _first(document_of(reply))
     if reply.status != 200 or model is None:
         return None
     if _workers(model, "READY"):
-        return ModelSeen(name, Standing.LOADED)
-    stopped = _workers(model, "WORKER_STOPPED") or _workers(model, "WORKER_ERROR")
-    if stopped:
-        return ModelSeen(name, Standing.FAILED, f"its worker is {stopped[0]['status']}")
-    wanted = model.get("minWorkers", 1)
+        return [ModelSeen(name, Standing.LOADED)]
     # With no worker wanted it is registered, and not loaded.
-    return ModelSeen(name, Standing.LOADING) if wanted else None
+    return [ModelSeen(name, Standing.LOADING)] if model.get("minWorkers", 1) else []

@@ -9,13 +9,12 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from activities.cluster import Cluster, Object
-from activities.levers.ownership import OWNER, Stale, annotations_of, writer_of
-from activities.levers.pair import LABEL
+from activities.levers.ownership import OWNER, annotations_of, writer_of
 from activities.watching import NamespaceWatch
 from segue.contract import PrepareInput, WriteInput, Written
-from segue.errors import Conflict, NotFound, Refused
+from segue.errors import Conflict, NotFound, Refused, Stale
 from segue.observation import Foreign, Routed
-from segue.spec import Rules, Target
+from segue.spec import MADE_LABEL, Rules, Target
 from segue.state import Goal, State
 from segue.traffic import ALL
 
@@ -262,7 +261,7 @@ def _to_be_made(old: Object, asked: PrepareInput) -> Object:
     """Return what is known of a new Deployment that the rollout makes from the old one: its name and its labels."""
     name = side_name(asked.target, "new")
     changed = ((asked.change.patch or {}).get("metadata") or {}).get("labels") or {}
-    labels = {**labels_of(old), **changed, LABEL: name}
+    labels = {**labels_of(old), **changed, MADE_LABEL: name}
     return {"metadata": {"name": name}, "spec": {"template": {"metadata": {"labels": labels}}}}
 
 

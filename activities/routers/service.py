@@ -1,10 +1,10 @@
 """Leads all traffic to one side by a Service's selector: one write, and every proxy follows."""
 
 from activities.cluster import Object
-from activities.levers.ownership import OWNER, Stale, annotations_of
+from activities.levers.ownership import OWNER, annotations_of
 from activities.routers.base import SAVED, Content, Leading, Router, as_kept, is_same, labels_of, saved_of
 from segue.contract import PrepareInput, WriteInput, Written
-from segue.errors import NotFound, Refused
+from segue.errors import NotFound, Refused, Stale
 from segue.observation import Routed
 from segue.spec import ByService, Rules, Target
 from segue.traffic import ALL, NONE

@@ -91,9 +91,9 @@ def ending(report: Report) -> str:
     if status.outcome is None:
         can = f" (you can: {', '.join(f'segue {c}' for c in status.can)})"
         return f"{status.phase}: {status.target} needs a person: {status.reason or status.waiting_for}{can}"
-    runs = status.wanted if status.outcome == "Completed" else status.baseline
     why = f"; {status.reason}" if status.reason else ""
-    return f"{status.outcome}: {status.target} runs {runs or 'what it ran before'} ({numbers}){why}"
+    left = f"runs {status.runs}" if status.runs else "is no longer rolled"
+    return f"{status.outcome}: {status.target} {left} ({numbers}){why}"
 
 
 def link(workflow_id: str) -> str:

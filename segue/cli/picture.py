@@ -89,6 +89,7 @@ def _health(status: Status, both: SideStatus) -> str:
 
 def _facts(status: Status) -> Table:
     facts = {
+        "change": status.change,
         "waits for": status.waiting_for,
         "why": status.reason,
         "traffic": "" if status.traffic is None else f"{status.traffic} % to new",

@@ -30,15 +30,15 @@ from segue.cli.options import (
     seconds,
 )
 from segue.cli.stages import plan_json, plan_table
-from segue.errors import AlreadyRolling, Refused
+from segue.errors import AlreadyRolling, NotAllowed, Refused
 from segue.gates.standing import foresee
 from segue.history import revision_before
 from segue.lintrule import LintRule
 from segue.messages import MAX_REPLICAS
 from segue.plan import Plan, make_plan
+from segue.planning import first_plan, unchanged
 from segue.report import Report
 from segue.spec import API_VERSION, Metadata, Rollout, Rules, Spec
-from segue.stopping import losses
 
 _Replicas = Annotated[
     int | None,
@@ -66,17 +66,20 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=PLAN_AND_START)(schema)
 
 
-def plan(file: File, replicas: _Replicas = None, output: AsTable = TableOrJson.TABLE) -> None:
+def plan(
+    file: File, replicas: _Replicas = None, output: AsTable = TableOrJson.TABLE, cluster: Cluster = "default"
+) -> None:
     """Show every stage of a rollout before anything is touched.
 
-    Needs no Temporal, and with --replicas no cluster either.
+    It is the plan of `segue start`: the API server tries the change without doing it, for which you need the right to
+    patch the target. Needs no Temporal, and with --replicas no cluster either.
 
     Example: segue plan rollout.yaml --replicas 6
     """
     rollout = read_spec(file)
     spec = rollout.spec
     if replicas is None:
-        made = _planned(spec)
+        made = _planned(rollout, cluster)
     else:
         made = make_plan(
             spec.strategy,
@@ -138,8 +141,15 @@ def undo(
     timeout_s = seconds("--timeout", timeout)
     spec = _undoing(name, to_revision, read_spec(like).spec.rules if like else None)
     metadata = Metadata(name=spec.target.name)
-    rollout = Rollout(apiVersion="segue.dev/v1alpha1", kind="Rollout", metadata=metadata, spec=spec)
-    _begin(rollout, Where(cluster, task_queue), by=by, join=False, timeout_s=timeout_s if wait else None, output=output)
+    rollout, where = (
+        Rollout(apiVersion="segue.dev/v1alpha1", kind="Rollout", metadata=metadata, spec=spec),
+        Where(cluster, task_queue),
+    )
+    try:
+        _begin(rollout, where, by=by, join=False, timeout_s=timeout_s if wait else None, output=output)
+    except AlreadyRolling as error:
+        fix = "take it back with `segue abort`, or wait for its end with `segue watch`"
+        raise AlreadyRolling(error.why, fix=fix) from error
 
 
 def _undoing(name: str, revision: int | None, rules: Rules | None) -> Spec:
@@ -220,7 +230,8 @@ def _tell_started(rollout: Rollout, started: dict[str, Any], output: TextOrJson)
     else:
         stages = len(found["stages"]) - 1
         write(
-            f"{rollout.metadata.name}: the rollout of {target} is prepared and under way: {stages} stages, "
+            f"{rollout.metadata.name}: the rollout of {target} ({rollout.spec.change.described}) is prepared and under "
+            f"way: {stages} stages, "
             f"at least {found['floor']} ready, at most {found['ceiling']} replicas"
         )
         for warning in found.get("warnings", ()):
@@ -236,14 +247,20 @@ def _checked(replicas: int) -> int:
     return replicas
 
 
-def _planned(spec: Spec) -> Plan:
-    """Plan for the target as it is in the cluster, with what will be lost."""
-    from activities.looking import read_target  # noqa: PLC0415 - only this command needs a cluster
+def _planned(rollout: Rollout, cluster: str) -> Plan:
+    """Plan for the target as it is in the cluster: what a start of the same file would return."""
+    from activities.looking import try_out  # noqa: PLC0415 - only this command needs a cluster
 
-    found = asked(read_target(spec.target))
-    warnings = losses(found.stopping, found.stopping, spec.rules, found.replicas) if found.replicas else ()
-    return make_plan(
-        spec.strategy, found.replicas, old=found.old, new=found.new,
-        superseded=not spec.change.is_empty, warnings=(*warnings, *foresee(spec.rules)),
-        target=spec.target, autonomous=spec.autonomous,
-    )  # fmt: skip
+    check_cluster(cluster)
+    owner = f"{contract.workflow_id(cluster, rollout.spec.target)}@plan"  # a start may take over what its run left
+    try:
+        prepared = asked(try_out(rollout, owner))
+    except NotAllowed as error:
+        error.args = (f"{error}; or plan with --replicas N, which needs no cluster",)
+        raise
+    refused = unchanged(prepared)
+    if refused is not None:
+        raise refused
+    if prepared.linted and prepared.linted.fails and not rollout.spec.change.goes_back:
+        say("`segue start` refuses this, for errors of lint: accept or mend what `segue lint` finds")
+    return first_plan(rollout.spec, prepared)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
+from segue.errors import Unanswerable
 from segue.gates.metrics import Metric, filled
 from segue.judging.evidence import MAX_INTERVALS
 from segue.replica import Pods, Replica
@@ -50,10 +51,6 @@ class Window(NamedTuple):
     start: int
     end: int
     queries: tuple[str, ...]
-
-
-class Unanswerable(Exception):
-    """A query has a variable that this target gives no value for; the text says which and why."""
 
 
 def grid(metric: Metric, opened: float, now: float) -> Grid:

@@ -1,12 +1,16 @@
 """Load failures: whether a new replica may be believed although some of its models did not load.
 
 The rules are those of ModelMesh's fail-fast of an upgrade, for every server that tells its models' states. Only what
-happens within the bootstrap period after a replica's start counts. Each failed load is
+happens within the bootstrap period after a replica's start counts. Each failed load is, in this order,
 
-- *known*, when the model has failed on other replicas for long already: not counted;
 - *critical*, when the model is loaded on another replica, for at least as long as a load may take: the new version is
   at fault, and more than ``criticalLimit`` of them fail it;
-- *general* otherwise: more than ``generalLimit`` outcomes, of which more than half failed, fail it.
+- *known*, when the model has failed on other replicas for long already: not counted;
+- *general* otherwise: more than ``generalLimit`` loads, ended or under way, of which more than half failed, fail it.
+
+A model that is not loaded when the period ends counts as a failed load, whatever its server says: some servers say
+*loading* of a load that failed. While the limits allow it, the replica is still not believed before the model is
+loaded, unless the old version does not load it either. A replica that did not tell its models' states is not believed.
 
 A verdict is final until the replica restarts. Pure: the states are asked for in ``activities/gates``.
 """
@@ -22,11 +26,14 @@ from pydantic import Field, model_validator
 from segue.gates.serving import Port, UrlName, bounded
 from segue.observation import Cause, Problem
 from segue.replica import Replica
-from segue.specmodel import Model, wrong
+from segue.specmodel import Model, Name, wrong
 from segue.units import Duration, format_duration
 
 MAX_PERIOD = timedelta(hours=1)
 FAILED_SHARE = 0.5
+
+_PORTS = {"openInference": 8080, "torchServe": 8081, "tfServing": 8501, "modelMesh": 2112}
+_TLS = {"modelMesh"}
 
 
 class LoadFailures(Model):
@@ -35,8 +42,17 @@ class LoadFailures(Model):
     protocol: Literal["openInference", "torchServe", "tfServing", "modelMesh"] = Field(
         description="Repository index, management API, model status, or ModelMesh's Prometheus metrics."
     )
-    port: Port = Field(default=8080, description="Of the pod: a number, or a container port's name.")
-    scheme: Literal["http", "https"] = "http"
+    port: Port | None = Field(
+        default=None,
+        description="Of the pod: a number, or a container port's name. By default the protocol's own: "
+        "openInference 8080, torchServe 8081, tfServing 8501, modelMesh 2112.",
+    )
+    scheme: Literal["http", "https"] | None = Field(
+        default=None, description="By default https for modelMesh, otherwise http. A certificate is not verified."
+    )
+    credential: Name | None = Field(
+        default=None, description="A credential in the worker's settings, by its name there."
+    )
     models: tuple[UrlName, ...] = Field(
         default=(), max_length=100, strict=False, description="tfServing: whose states are asked for."
     )
@@ -58,6 +74,12 @@ class LoadFailures(Model):
         default=timedelta(minutes=30), alias="knownAfter", description="How long a model must have failed elsewhere."
     )
     interval: Duration = Field(default=timedelta(seconds=3), description="Between two looks at a replica.")
+
+    @property
+    def place(self) -> tuple[Port, str]:
+        """The port and the scheme where the states are told."""
+        scheme = self.scheme or ("https" if self.protocol in _TLS else "http")
+        return self.port if self.port is not None else _PORTS[self.protocol], scheme
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
@@ -86,53 +108,75 @@ class Outcome(NamedTuple):
     failed: bool
     model: str = ""
     loaded_elsewhere_s: float | None = None
-    """For how long the model has been loaded on another replica; none where it is on none."""
+    """For how long the model has been loaded on another replica; None where it is on none."""
     failed_elsewhere_s: float | None = None
+    """For how long it has not been loaded on another replica that has it; None where there is none."""
     why: str = ""
+    under_way: int = 0
+    """Other loads of the replica that had not ended then."""
+    late: bool = False
+    """The model was not loaded when the period ended: that counts, whenever it is seen."""
 
 
 class Tally(NamedTuple):
     """The outcomes of one replica that count."""
 
     loaded: int = 0
-    failed: int = 0
+    general: int = 0
     critical: int = 0
+
+    @property
+    def failed(self) -> int:
+        """All failed loads."""
+        return self.general + self.critical
 
     @property
     def outcomes(self) -> int:
         """All of them."""
         return self.loaded + self.failed
 
+    def plus(self, kind: str) -> "Tally":
+        """Return it with one more of a kind: the name of a field."""
+        return self._replace(**{kind: getattr(self, kind) + 1})
 
-def tally_of(rules: LoadFailures, outcomes: Iterable[Outcome]) -> Tally:
-    """Count the outcomes that count: within the period, and not of a model that is known to fail."""
-    loaded = failed = critical = 0
-    for outcome in outcomes:
-        if outcome.at_s >= rules.bootstrap_period.total_seconds():
-            continue
-        if not outcome.failed:
-            loaded += 1
-            continue
-        elsewhere_s, known_s = outcome.loaded_elsewhere_s, outcome.failed_elsewhere_s
-        if known_s is not None and known_s >= rules.known_after.total_seconds():
-            continue
-        failed += 1
-        critical += elsewhere_s is not None and elsewhere_s >= rules.load_timeout.total_seconds()
-    return Tally(loaded, failed, critical)
+
+def kind_of(rules: LoadFailures, outcome: Outcome) -> str:
+    """Return as what an outcome counts: ``loaded``, ``general``, ``critical``; empty when it does not count."""
+    if outcome.at_s >= rules.bootstrap_period.total_seconds() and not outcome.late:
+        return ""
+    if not outcome.failed:
+        return "loaded"
+    elsewhere_s, known_s = outcome.loaded_elsewhere_s, outcome.failed_elsewhere_s
+    if elsewhere_s is not None and elsewhere_s >= rules.load_timeout.total_seconds():
+        return "critical"
+    return "" if known_s is not None and known_s >= rules.known_after.total_seconds() else "general"
 
 
 def judge_loads(rules: LoadFailures, outcomes: Sequence[Outcome]) -> str:
-    """Say why a replica fails by its loads so far; empty while it does not."""
-    tally = tally_of(rules, outcomes)
-    names = sorted(o.model for o in outcomes if o.failed and o.model)
-    told = f" ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})" if names else ""
-    why = next((f": {o.why}" for o in outcomes if o.failed and o.why), "")
-    if tally.critical > rules.critical_limit:
-        what = f"{tally.critical} models that are loaded on other replicas did not load{told}"
-        return bounded(f"{what}; {rules.critical_limit} may fail{why}")
-    if tally.outcomes > rules.general_limit and tally.failed > FAILED_SHARE * tally.outcomes:
-        return bounded(f"{tally.failed} of {tally.outcomes} models did not load{told}{why}")
+    """Say why a replica fails by its loads so far; empty while it does not. As ModelMesh, at each failure in turn."""
+    tally = Tally()
+    for number, outcome in enumerate(outcomes, 1):
+        kind = kind_of(rules, outcome)
+        if not kind:
+            continue
+        tally = tally.plus(kind)
+        loads = tally.outcomes + outcome.under_way
+        if kind == "critical" and tally.critical > rules.critical_limit:
+            what = f"{tally.critical} models that are loaded on other replicas did not load"
+            return _told(rules, outcomes[:number], {kind}, what, f"; {rules.critical_limit} may fail")
+        if kind == "general" and loads > rules.general_limit and tally.failed > FAILED_SHARE * loads:
+            what = f"{tally.failed} of {loads} models did not load"
+            return _told(rules, outcomes[:number], {"general", "critical"}, what)
     return ""
+
+
+def _told(rules: LoadFailures, outcomes: Sequence[Outcome], kinds: set[str], what: str, limit: str = "") -> str:
+    """The verdict in words, with the failed models' names and the first of their servers' reasons."""
+    failed = [o for o in outcomes if kind_of(rules, o) in kinds]
+    names = sorted(o.model for o in failed if o.model)
+    shown = f" ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})" if names else ""
+    why = next((f": {o.why}" for o in failed if o.why), "")
+    return bounded(f"{what}{shown}{limit}{why}")
 
 
 # --- what is seen of models, and what came of it since the latest look ----------------------------------------
@@ -164,6 +208,12 @@ class _Model:
     counted: bool = False
     """Whether its end is among the outcomes."""
 
+    @property
+    def pending(self) -> bool:
+        """Whether it is not known to be loaded, or to have failed."""
+        unknown = self.standing is Standing.UNAVAILABLE and not self.counted
+        return self.standing is Standing.LOADING or unknown
+
 
 @dataclass
 class _Loads:
@@ -173,9 +223,18 @@ class _Loads:
     models: dict[str, _Model] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     looked: bool = False
+    settled: bool = False
+    """Whether it was looked at after its period with no model to wait for: what it loads later is not judged."""
+    untold: Problem | None = None
+    """Why it did not tell its models' states."""
     changed_at: float = 0.0
     """When one of its models was last seen to come on, or to fail: seconds since the epoch."""
     verdict: str = ""
+
+    @property
+    def pending(self) -> list[str]:
+        """The models that are waited for."""
+        return sorted(name for name, model in self.models.items() if model.pending)
 
 
 class Ledger:
@@ -183,73 +242,124 @@ class Ledger:
 
     def __init__(self) -> None:
         self._replicas: dict[str, _Loads] = {}
+        self._old: set[str] = set()
         self.grew_at = 0.0
         """When a model was last seen to have been loaded on a replica that was looked at before."""
 
-    def keep(self, replicas: Iterable[Replica]) -> None:
+    def keep(self, old: Iterable[Replica], new: Iterable[Replica]) -> None:
         """Forget all others."""
-        known = {r.incarnation for r in replicas}
+        self._old = {r.incarnation for r in old}
+        known = self._old | {r.incarnation for r in new}
         self._replicas = {name: loads for name, loads in self._replicas.items() if name in known}
 
-    def note(self, rules: LoadFailures, replica: Replica, seen: Iterable[ModelSeen], now: float) -> None:
+    def note(self, rules: LoadFailures, replica: Replica, seen: Sequence[ModelSeen], now: float) -> None:
         """Take note of a look at one replica."""
-        loads = self._replicas.setdefault(replica.incarnation, _Loads(replica.started_at or now))
+        loads = self._of(replica, now)
+        is_over = not in_bootstrap(rules, replica, now)
         # What is there at the first look has been so since it became ready, or at the longest since its start.
         since = now if loads.looked else min(now, replica.ready_since or now)
         for model in seen:
-            self._note_model(rules, loads, model, since, now)
-        loads.looked = True
+            self._note_standing(loads, model, since, now)
+        under_way = sum(model.standing is Standing.LOADING for model in seen)
+        for model in seen:
+            under_way -= self._note_end(rules, loads, model, is_over, under_way, now)
+        loads.looked, loads.untold = True, None
+        loads.settled = loads.settled or (is_over and not self._awaited(rules, loads, now))
         loads.verdict = loads.verdict or judge_loads(rules, loads.outcomes)
 
     def note_counts(self, rules: LoadFailures, replica: Replica, loaded: int, failed: int, now: float) -> None:
         """Take note of a look at one that tells only how many loads ended well and how many did not."""
-        loads = self._replicas.setdefault(replica.incarnation, _Loads(replica.started_at or now))
+        loads = self._of(replica, now)
         before = [sum(o.failed is failed_ for o in loads.outcomes) for failed_ in (False, True)]
         for is_failed, count in ((False, loaded - before[0]), (True, failed - before[1])):
             loads.outcomes += [Outcome(now - loads.started_at, is_failed)] * min(max(count, 0), 1000)
         if loads.looked and loaded > before[0]:
             self.grew_at = now
-        loads.looked = True
+        loads.looked, loads.untold = True, None
+        loads.settled = not in_bootstrap(rules, replica, now)
         loads.verdict = loads.verdict or judge_loads(rules, loads.outcomes)
 
-    def _note_model(self, rules: LoadFailures, loads: _Loads, seen: ModelSeen, since: float, now: float) -> None:
+    def note_untold(self, replica: Replica, why: Problem, now: float) -> None:
+        """Take note of a look that did not tell the models' states."""
+        self._of(replica, now).untold = why
+
+    def _of(self, replica: Replica, now: float) -> _Loads:
+        return self._replicas.setdefault(replica.incarnation, _Loads(replica.started_at or now))
+
+    def _note_standing(self, loads: _Loads, seen: ModelSeen, since: float, now: float) -> None:
         before = loads.models.get(seen.name)
         if before is None or before.standing is not seen.standing:
-            loads.models[seen.name] = _Model(seen.standing, since)
+            # One that failed, and is tried again, is not counted again.
+            counted = before is not None and before.counted and Standing.LOADED not in {before.standing, seen.standing}
+            loads.models[seen.name] = _Model(seen.standing, since, counted)
             loads.changed_at = now
             if seen.standing is Standing.LOADED:
                 self.grew_at = max(self.grew_at, now if loads.looked else 0.0)
+
+    def _note_end(
+        self, rules: LoadFailures, loads: _Loads, seen: ModelSeen, is_over: bool, under_way: int, now: float
+    ) -> bool:
+        """Count a load that has ended; return whether it is one that its server tells as under way."""
         model = loads.models[seen.name]
-        if not model.counted and _has_ended(rules, loads, model, now):
-            model.counted = True
-            elsewhere = [r for r in self._replicas.values() if r is not loads]
-            failed = seen.standing is not Standing.LOADED
-            outcome = Outcome(
-                now - loads.started_at,
-                failed,
-                seen.name,
-                _longest(elsewhere, seen.name, {Standing.LOADED}, now) if failed else None,
-                _longest(elsewhere, seen.name, {Standing.FAILED, Standing.UNAVAILABLE}, now) if failed else None,
-                seen.why,
-            )
-            loads.outcomes.append(outcome)
+        timed_out = is_over and not loads.settled and model.standing is Standing.LOADING
+        if model.counted or not (timed_out or _has_ended(rules, loads, model, now)):
+            return False
+        model.counted = True
+        failed = model.standing is not Standing.LOADED
+        late = f"not loaded within its bootstrap period of {format_duration(rules.bootstrap_period)}"
+        outcome = Outcome(
+            now - loads.started_at,
+            failed,
+            seen.name,
+            self._longest(loads, seen.name, now, loaded=True) if failed else None,
+            self._longest(loads, seen.name, now, loaded=False) if failed else None,
+            seen.why or (late if timed_out else ""),
+            max(0, under_way - timed_out),
+            late=failed and is_over and not loads.settled,
+        )
+        loads.outcomes.append(outcome)
+        return timed_out
+
+    def _awaited(self, rules: LoadFailures, loads: _Loads, now: float) -> list[str]:
+        """The pending models without those that the old version does not load either."""
+        return [name for name in loads.pending if not self._failed_before(rules, name, now)]
+
+    def _failed_before(self, rules: LoadFailures, name: str, now: float) -> bool:
+        found = [(self._replicas[key].models[name], key in self._old) for key in self._replicas
+                 if name in self._replicas[key].models]  # fmt: skip
+        if any(model.standing is Standing.LOADED for model, _ in found):
+            return False
+        return any(is_old and now - model.since >= rules.load_timeout.total_seconds() for model, is_old in found)
+
+    def _longest(self, loads: _Loads, name: str, now: float, *, loaded: bool) -> float | None:
+        """For how long a model has been loaded, or not, on another replica, at the longest; None where on none."""
+        models = [r.models[name] for r in self._replicas.values() if r is not loads and name in r.models]
+        return max((now - m.since for m in models if (m.standing is Standing.LOADED) is loaded), default=None)
+
+    def is_open(self, rules: LoadFailures, replica: Replica, now: float) -> bool:
+        """Whether what its models do counts, or is waited for."""
+        loads = self._replicas.get(replica.incarnation)
+        return in_bootstrap(rules, replica, now) or loads is None or not (loads.settled or loads.verdict)
 
     def problem(self, rules: LoadFailures, replica: Replica, now: float) -> Problem | None:
-        """Say why a replica is not to be believed, or not yet; none when its models do not speak against it."""
+        """Say why a replica is not to be believed, or not yet; None when its models do not speak against it."""
         loads = self._replicas.get(replica.incarnation)
         if loads is not None and loads.verdict:
             return Problem(cause=Cause.LOADING, message=loads.verdict, replica=replica.name, hopeless=True)
-        if not in_bootstrap(rules, replica, now):
+        if loads is not None and loads.settled:
             return None
         if loads is None or not loads.looked:
-            why = "its models' states are not told yet"
-        else:
-            open_ = sorted(name for name, model in loads.models.items() if _is_pending(model))
-            if not open_:
-                return None
-            there = sum(m.standing is Standing.LOADED for m in loads.models.values())
-            why = f"{there} of {len(loads.models)} models loaded, waiting for {', '.join(open_[:5])}"
-        return Problem(cause=Cause.LOADING, message=bounded(why), replica=replica.name)
+            untold = loads.untold if loads is not None else None
+            not_yet = Problem(cause=Cause.LOADING, message="has not told the states of its models yet")
+            return (untold or not_yet).model_copy(update={"replica": replica.name})
+        is_over = not in_bootstrap(rules, replica, now)
+        awaited = self._awaited(rules, loads, now) if is_over else loads.pending
+        if not awaited:
+            return None
+        there = sum(m.standing is Standing.LOADED for m in loads.models.values())
+        over = f"; its bootstrap period of {format_duration(rules.bootstrap_period)} is over" if is_over else ""
+        why = bounded(f"{there} of {len(loads.models)} models loaded, waiting for {', '.join(awaited[:5])}{over}")
+        return Problem(cause=Cause.LOADING, message=why, replica=replica.name)
 
 
 def _has_ended(rules: LoadFailures, loads: _Loads, model: _Model, now: float) -> bool:
@@ -263,17 +373,7 @@ def _has_ended(rules: LoadFailures, loads: _Loads, model: _Model, now: float) ->
     return model.standing is not Standing.LOADING
 
 
-def _is_pending(model: _Model) -> bool:
-    return model.standing is Standing.LOADING or (model.standing is Standing.UNAVAILABLE and not model.counted)
-
-
-def _longest(replicas: Iterable[_Loads], name: str, standings: set[Standing], now: float) -> float | None:
-    """For how long a model has been so on another replica, at the longest; none where it is on none."""
-    models = [r.models[name] for r in replicas if name in r.models]
-    return max((now - m.since for m in models if m.standing in standings), default=None)
-
-
 def in_bootstrap(rules: LoadFailures, replica: Replica, now: float) -> bool:
-    """Whether what its models do counts."""
+    """Whether the replica's period goes on."""
     started_at = replica.started_at if replica.started_at is not None else now
     return now < started_at + rules.bootstrap_period.total_seconds()

@@ -5,12 +5,15 @@ from segue.observation import Observation
 from segue.spec import Rules
 
 
-def judge_readiness(rules: Rules, seen: Observation) -> Verdict:
-    """New replicas stay Ready for ``readiness.minReady`` and did not restart more than allowed."""
+def judge_readiness(rules: Rules, seen: Observation, lacking: int = 0) -> Verdict:
+    """New replicas stay Ready for ``readiness.minReady`` and did not restart more than allowed.
+
+    ``lacking`` is how many replicas were not ready before the rollout: of the new ones so many need not be.
+    """
     name = "readiness"
     if seen.problem is not None and seen.problem.hopeless:
         return Verdict(gate=name, result=Result.FAIL, why=str(seen.problem), problem=seen.problem)
-    if seen.new.proven < seen.new.total:
+    if seen.new.proven < seen.new.total - lacking:
         short = f"{seen.new.proven} of {seen.new.total} new replicas proven"
         return Verdict(gate=name, result=Result.INCONCLUSIVE, why=short)
     held = rules.readiness.min_ready.total_seconds()

@@ -139,11 +139,19 @@ class TorchServe(Asks):
     version: VersionText | None = Field(default=None, description="What `modelVersion` must be.")
     request: Any = Field(default=None, description="Body of a prediction: JSON, or text.")
     management: Port | None = Field(default=None, description="Port of the management API, where it may be asked.")
+    management_credential: Name | None = Field(
+        default=None,
+        alias="managementCredential",
+        description="What the management API needs, where that is another than `serving.credential`.",
+    )
 
     @model_validator(mode="after")
     def _tells(self) -> Self:
         if self.version is not None and self.management is None:
             raise wrong("version", self.version, "is told by the management API only", "write `management: 8081`")
+        if self.management_credential is not None and self.management is None:
+            why = "is for the management API, which is not asked"
+            raise wrong("managementCredential", self.management_credential, why, "write `management: 8081`")
         return self
 
 

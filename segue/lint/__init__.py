@@ -97,6 +97,24 @@ RULES: tuple[Rule, ...] = (
         room.surge_does_not_fit,
         (NEEDS.nodes, NEEDS.quotas, NEEDS.template),
     ),
+    Rule(
+        LintRule.PREEMPTS_OLD_REPLICAS,
+        "A new replica that finds no place pushes a ready old one of lower priority from its node, whatever the floor.",
+        room.preempts_old_replicas,
+        _POD,
+    ),
+    Rule(
+        LintRule.VOLUME_NOT_SHARED,
+        "A new replica on another node cannot attach a volume that an old one has: it never starts.",
+        room.volume_not_shared,
+        (NEEDS.claims,),
+    ),
+    Rule(
+        LintRule.OVERLAPPING_SELECTORS,
+        "Whatever counts pods by the selector counts those of both: an autoscaler, a disruption budget, a query.",
+        around.overlapping_selectors,
+        (NEEDS.deployments,),
+    ),
 )
 
 _ORDER = list(Severity)

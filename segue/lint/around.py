@@ -6,6 +6,7 @@ from segue.budget import Budget
 from segue.lint.facts import Facts
 from segue.lint.findings import Found, How, Mend, Object, Ref, Severity
 from segue.lint.room import fitting
+from segue.spec import MADE_LABEL, PairTarget
 from segue.units import resolve
 
 _FEW = 3
@@ -131,6 +132,51 @@ def _quarrel(low: int, high: int, replicas: int) -> str:
     if replicas and not low <= replicas <= high:  # with 0 replicas an autoscaler is off
         return f"wants {low} to {high} replicas, and the target is told to run {replicas}"
     return f"minReplicas and maxReplicas are both {low}" if low == high else ""
+
+
+def overlapping_selectors(facts: Facts) -> list[Found]:
+    """Find other Deployments that select this target's pods, and whether it selects theirs. A pair's sides may."""
+    if not facts.target.own.rolling:
+        return []  # the Deployment that selects its pods is its operator's
+    target = facts.rollout.spec.target if facts.rollout else None
+    sides = {target.old, target.new} if isinstance(target, PairTarget) else {facts.ref.name}
+    others = [each for each in facts.deployments if each["metadata"]["name"] not in sides and not _is_side(each)]
+    found = []
+    for other in others:
+        labels = other["spec"]["template"]["metadata"].get("labels", {})
+        if any(_selects(other["spec"]["selector"], pods.labels) for pods in facts.pods[:1]):
+            found.append(_overlap(other, f"selects the pods of {facts.ref} too"))
+        if facts.ref.kind == "Deployment" and _selects(facts.target.selector, labels):
+            found.append(_overlap(facts.target.found, f"selects the pods of {_ref(other, 'Deployment')} too"))
+    return found
+
+
+def _is_side(deployment: Object) -> bool:
+    """Whether a pair's new Deployment was made from the old one, whose selector also selects its pods."""
+    labels: Object = deployment["spec"]["selector"].get("matchLabels", {})
+    return MADE_LABEL in labels
+
+
+def _overlap(wide: Object, said: str) -> Found:
+    """Blame the Deployment whose selector is too wide: no patch can change it, so it is made anew."""
+    ref, spec = _ref(wide, "Deployment"), wide["spec"]
+    own = {"app.kubernetes.io/instance": ref.name}
+    selector, template = spec["selector"], spec["template"]
+    labels = {**template["metadata"].get("labels", {}), **own}
+    body = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": ref.name, "namespace": ref.namespace},
+        "spec": {
+            **spec,
+            "selector": {**selector, "matchLabels": {**selector.get("matchLabels", {}), **own}},
+            "template": {**template, "metadata": {**template["metadata"], "labels": labels}},
+        },
+    }
+    note = (
+        "a selector cannot be changed: delete the Deployment first with --cascade=orphan, and its old pods at the end"
+    )
+    return Found(Severity.WARNING, ref, "spec.selector", said, Mend(how=How.CREATE, object=ref, body=body, note=note))
 
 
 def _selects(selector: Object | None, labels: Mapping[str, str]) -> bool:

@@ -20,6 +20,9 @@ class Needs(NamedTuple):
     autoscalers: str = "horizontalpodautoscalers"
     nodes: str = "nodes"
     quotas: str = "resourcequotas"
+    priorities: str = "priorityclasses"
+    claims: str = "persistentvolumeclaims"
+    deployments: str = "deployments"
 
 
 NEEDS = Needs()
@@ -35,8 +38,14 @@ class Facts:
     """By container and image: the digest that all its running replicas have."""
     budgets: Sequence[Object] = ()
     autoscalers: Sequence[Object] = ()
+    deployments: Sequence[Object] = ()
+    """All of the namespace."""
     nodes: Sequence[Node] = ()
     quotas: Sequence[Quota] = ()
+    priorities: Mapping[str, int] = field(default_factory=dict)
+    """The values of the PriorityClasses that are known; that of pods without a class by an empty name."""
+    claims: Sequence[Object] = ()
+    """The PersistentVolumeClaims of the namespace."""
     unknown: Mapping[str, str] = field(default_factory=dict)
     """By what could not be read (``NEEDS``): why."""
 

@@ -1,9 +1,13 @@
-"""The rule about room: whether the replicas that a rollout adds find a place (``segue.room`` counts them)."""
+"""Rules about room: whether the replicas that a rollout adds find a place, and at whose cost."""
 
 from segue.budget import Budget
 from segue.lint.facts import NEEDS, Facts
 from segue.lint.findings import Found, Object, Severity
+from segue.lint.target import PodTemplate
 from segue.room import left_in, nodes_for, places_on, shown
+
+_UNSHARED = {"ReadWriteOnce", "ReadWriteOncePod"}
+_ONE_NODE = "an old one goes first then; or use a volume that is ReadWriteMany or ReadOnlyMany"
 
 
 def surge_does_not_fit(facts: Facts) -> list[Found]:
@@ -17,6 +21,69 @@ def surge_does_not_fit(facts: Facts) -> list[Found]:
         return [Found(Severity.WARNING, facts.spec_ref, "spec.strategy.maxSurge", said, mend)]
     mend = facts.patched(facts.rebudgeted(**_smaller(budget, fits)), _note(facts, fits))
     return [Found(Severity.WARNING, facts.ref, facts.rolling("maxSurge"), said, mend)]
+
+
+def preempts_old_replicas(facts: Facts) -> list[Found]:
+    """Find a change to a higher priority while replicas are added: the scheduler makes room by removing old ones."""
+    budget = facts.budget
+    if budget is None or not budget.surge or not facts.can_surge or facts.rollout is None:
+        return []
+    return [_preempting(facts, budget, pods) for pods in facts.pods if may_preempt(facts, pods)]
+
+
+def _preempting(facts: Facts, budget: Budget, pods: PodTemplate) -> Found:
+    new = pods.spec.get("priorityClassName", "")
+    said = f"is {_class(facts, new)}, and the pods that run have {_class(facts, pods.old_class)}"
+    # Where the room is counted, a replica is added only when it fits.
+    is_held = NEEDS.nodes not in facts.unknown and facts.target.kind == "Deployment"
+    note = "old ones go first then; or keep the priority class; or let the worker count nodes (deploy/rbac-room.yaml)"
+    mend = facts.respecified({"strategy": _respecified(budget, 0)}, note)
+    field = ".".join(("spec", *pods.path, "priorityClassName"))
+    return Found(Severity.WARNING if is_held else Severity.ERROR, facts.ref, field, said, mend)
+
+
+def may_preempt(facts: Facts, pods: PodTemplate) -> bool:
+    """Whether the new pods have, or may have, a higher priority than those that run."""
+    old, new = pods.old_class, pods.spec.get("priorityClassName", "")
+    if old == new or pods.spec.get("preemptionPolicy") == "Never":
+        return False
+    before, after = facts.priorities.get(old), facts.priorities.get(new)
+    if before is None or after is None:
+        return bool(new)
+    return after > before
+
+
+def _class(facts: Facts, name: str) -> str:
+    value = facts.priorities.get(name)
+    return f"{name or 'no class'} ({'of unknown value' if value is None else value})"
+
+
+def volume_not_shared(facts: Facts) -> list[Found]:
+    """Find claims that one node or one pod at a time can use, where a replica is added beside the one that has it."""
+    budget = facts.budget
+    if budget is None or not budget.surge or not facts.can_surge:
+        return []
+    modes = {claim["metadata"]["name"]: claim["spec"].get("accessModes", []) for claim in facts.claims}
+    return [
+        _unshared(facts, budget, pods, claim, modes[claim])
+        for pods in facts.pods
+        for claim in _claims(pods)
+        if modes.get(claim) and set(modes[claim]) <= _UNSHARED
+    ]
+
+
+def _claims(pods: PodTemplate) -> list[str]:
+    volumes = pods.spec.get("volumes", [])
+    return [v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v]
+
+
+def _unshared(facts: Facts, budget: Budget, pods: PodTemplate, claim: str, modes: list[str]) -> Found:
+    said = f"the claim {claim} is {', '.join(modes)}, and {budget.surge} more would need it beside those that have it"
+    if facts.rollout is not None:
+        mend = facts.respecified({"strategy": _respecified(budget, 0)}, _ONE_NODE)
+    else:
+        mend = facts.patched(facts.rebudgeted(**_smaller(budget, 0)), _ONE_NODE)
+    return Found(Severity.WARNING, facts.ref, ".".join(("spec", *pods.path, "volumes")), said, mend)
 
 
 def fitting(facts: Facts) -> int | None:

@@ -21,11 +21,23 @@ def refuse_errors(linted: Linted) -> None:
     Raises:
         Refused: naming the first; further ones follow in the same message.
     """
-    found = [_refused(finding) for finding in linted.findings if finding.fails]
-    if found:
+    failing = [finding for finding in linted.findings if finding.fails]
+    if failing:
+        found = [_refused(finding) for finding in failing]
         first = found[0]
-        first.args = ("\n".join(map(str, found)),)
+        first.args = ("\n".join([*map(str, found), *_way_on(failing)]),)
         raise first
+
+
+def _way_on(failing: list[Finding]) -> list[str]:
+    """Say how to start in spite of all errors, and what that means."""
+    rules = {finding.rule: finding.why for finding in failing}
+    accepting = " ".join(f"--accept {rule}" for rule in rules)
+    return [
+        f"To start without mending: segue start FILE {accepting}",
+        *(f"  {rule}: {why}" for rule, why in rules.items()),
+        "The rollout then starts, and its report keeps what was accepted, and by whom.",
+    ]
 
 
 def told(linted: Linted) -> tuple[Finding, ...]:

@@ -29,6 +29,8 @@ class PodTemplate(NamedTuple):
     demand: Demand
     number: int = 1
     """So many pods of it are one replica."""
+    old_class: str = ""
+    """The priority class of the pods that run; empty where they name none. That of the new ones is in ``spec``."""
 
     def containers(self) -> Iterator[Object]:
         """Yield the containers that serve."""

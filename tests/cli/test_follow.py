@@ -5,17 +5,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from segue.cli.follow import line, stages
+from segue.cli.follow import ending, line, stages
 from segue.cli.options import exit_code
 from segue.cli.picture import picture
 from segue.client import live
 from segue.contract import Beat
-from segue.observation import Counts, Observation, Side
+from segue.observation import Counts, Observation, Side, Version, belonging
 from segue.plan import make_plan
-from segue.report import Report
-from segue.spec import Strategy
-from segue.state import Phase
-from segue.status import SideStatus, Status
+from segue.report import Report, to_markdown
+from segue.spec import Change, Rules, StatefulSetTarget, Strategy
+from segue.state import Outcome, Phase, State, requested
+from segue.status import SideStatus, Status, make_status
 
 STRATEGY = Strategy.model_validate({"maxSurge": 1, "maxUnavailable": 0})
 
@@ -69,6 +69,55 @@ def test_a_newer_heartbeat_is_what_is_shown() -> None:
 def test_otherwise_the_status_stays(status: Status, beat: Beat | None) -> None:
     """Nothing older, and nothing after the end, changes what is shown."""
     assert live(status, beat, STRATEGY) == status
+
+
+@pytest.mark.parametrize("phase", [Phase.HELD, Phase.PAUSED, Phase.AWAITING_APPROVAL, Phase.HOLDING, Phase.NEEDS_HUMAN])
+def test_what_a_stopped_rollout_waits_for_stays(phase: Phase) -> None:
+    """What the watch does meanwhile, such as to count the room again, is not why a person is needed."""
+    beat = a_beat(101.0).model_copy(update={"why": "the room for new replicas to be counted"})
+    shown = live(a_status(phase=phase, waiting_for="room: no node has a free accelerator"), beat, STRATEGY)
+    assert (shown.waiting_for, shown.new.ready) == ("room: no node has a free accelerator", 1)
+    assert "the room for new replicas to be counted" not in ending(Report(status=shown))
+
+
+def status_of(state: State) -> Status:
+    target = StatefulSetTarget(kind="StatefulSet", name="chat")
+    return make_status(
+        workflow_id="rollout/a/b/c/d", name="chat", target=target, change=Change(revision=1), rules=Rules(),
+        state=state, seen=None, waits="", started_at=0, updated_at=1,
+    )  # fmt: skip
+
+
+V1, V2 = (Version(template=v, images={"server": f"chat:{v}"}) for v in ("1", "2"))
+BEGUN = State(owner="us", baseline=V1, wanted=V2, claimed=True)
+GOING_BACK = BEGUN.going_back(Outcome.ABORTED, requested("aborted by her"), 0)
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        pytest.param(BEGUN.but(outcome=Outcome.COMPLETED), "runs server=chat:2 (", id="completed"),
+        pytest.param(GOING_BACK.after_finish(1, 1), "runs server=chat:1 (", id="aborted"),
+        pytest.param(BEGUN.after_fenced("the target was deleted", 1), "is no longer rolled (", id="deleted"),
+        pytest.param(GOING_BACK.after_fenced(belonging("released by ann"), 1), "is no longer rolled (", id="released"),
+    ],
+)
+def test_the_end_says_what_runs_where_that_is_known(state: State, words: str) -> None:
+    """A target that was deleted, released or taken runs what nobody has looked at; the report's head says why."""
+    report = Report(status=status_of(state))
+    assert words in ending(report)
+    if state.failure is not None:
+        assert f"- Reason: {state.failure}" in to_markdown(report) and str(state.failure) in ending(report)
+
+
+def test_a_rollout_without_room_says_so_in_its_reason() -> None:
+    status = status_of(BEGUN.after_crowded("no node has a free accelerator", 1))
+    assert (status.phase, status.reason) == (Phase.HELD, "no node has a free accelerator")
+
+
+def test_whose_a_target_is() -> None:
+    assert belonging("released by ann") == "the target was released by ann"
+    assert belonging(None) == "the target belongs to nobody now"
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,18 @@
 """Without Temporal each command that needs it says so quickly, with exit code 5."""
 
 import socket
+import socketserver
+import ssl
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from segue_local.certs import Authority
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 Segue = Callable[..., Any]
@@ -49,15 +55,86 @@ def test_no_token_is_printed(segue: Segue, monkeypatch: pytest.MonkeyPatch) -> N
     assert "very-secret-key" not in ran.out + ran.err
 
 
-def test_an_unreadable_profile_is_refused(segue: Segue, monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    """A broken Temporal profile is the user's to correct: exit code 2."""
-    path = f"{tmp_path}/temporal.toml"
-    with open(path, "w") as file:  # noqa: PTH123
-        file.write("not = [toml")
-    monkeypatch.setenv("TEMPORAL_CONFIG_FILE", path)
+@pytest.mark.parametrize(
+    ("variable", "text", "why"),
+    [
+        pytest.param("TEMPORAL_CONFIG_FILE", "not = [toml", "unclosed array", id="file"),
+        pytest.param("TEMPORAL_PROFILE", "[profile.default]", "'nowhere' not found", id="profile"),
+    ],
+)
+def test_an_unreadable_profile_is_refused(
+    segue: Segue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, text: str, why: str
+) -> None:
+    """A broken Temporal profile is the user's to correct, for a command and for a worker alike: exit code 2."""
+    file = tmp_path / "temporal.toml"
+    file.write_text(text)
+    monkeypatch.setenv("TEMPORAL_CONFIG_FILE", str(file))
+    if variable == "TEMPORAL_PROFILE":
+        monkeypatch.setenv(variable, "nowhere")
     ran = segue("list")
-    assert ran.code == 2
-    assert "TEMPORAL_CONFIG_FILE" in ran.err
+    assert ran.code == 2 and f"{variable}: Temporal's connection profile cannot be read" in ran.err and why in ran.err
+    worker = subprocess.run([sys.executable, "-m", "worker"], capture_output=True, text=True, check=False)
+    assert (worker.returncode, worker.stderr) == (2, ran.err)
+
+
+class Answers(socketserver.ThreadingTCPServer):
+    """A server that takes connections over TLS, or answers as HTTP/1.1 without it."""
+
+    daemon_threads = True
+
+    def __init__(self, tls: ssl.SSLContext | None) -> None:
+        self.tls = tls
+        super().__init__(("127.0.0.1", 0), Answer)
+
+
+class Answer(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        assert isinstance(self.server, Answers)
+        try:
+            if self.server.tls is not None:
+                self.request = self.server.tls.wrap_socket(self.request, server_side=True)
+            self.request.recv(1000)
+            self.request.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            self.request.recv(1000)
+        except OSError:
+            return  # the client has gone, which is what it should do
+
+
+@pytest.mark.parametrize(
+    ("tls", "client", "why", "fix"),
+    [
+        pytest.param(True, "certificate", "it requires a client certificate", "TLS_CLIENT_CERT_PATH", id="mtls"),
+        pytest.param(True, "tls", "its certificate is not trusted", "TEMPORAL_TLS_SERVER_CA_CERT_PATH", id="untrusted"),
+        pytest.param(True, "name", "its certificate is for another name", "TEMPORAL_TLS_SERVER_NAME", id="name"),
+        pytest.param(True, "", "it requires TLS", "TEMPORAL_TLS=true", id="no-tls"),
+        pytest.param(False, "tls", "it does not speak TLS", "TEMPORAL_TLS=false", id="tls-to-plain"),
+        pytest.param(False, "", "what answers is not Temporal", "TEMPORAL_ADDRESS", id="another-server"),
+    ],
+)
+def test_what_keeps_a_connection_from_coming_about_is_named(
+    segue: Segue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tls: bool, client: str, why: str, fix: str
+) -> None:
+    authority = Authority.create(tmp_path, "ca")
+    pair = authority.server("temporal", ["127.0.0.1"])
+    for name, pem in (("cert", pair.cert_pem), ("key", pair.key_pem)):
+        (tmp_path / name).write_bytes(pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert", tmp_path / "key")
+    context.set_alpn_protocols(["h2"])
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(authority.cert_path)
+    if client:
+        monkeypatch.setenv("TEMPORAL_TLS", "true")
+    if client in {"certificate", "name"}:
+        monkeypatch.setenv("TEMPORAL_TLS_SERVER_CA_CERT_PATH", str(authority.cert_path))
+    if client == "name":
+        monkeypatch.setenv("TEMPORAL_TLS_SERVER_NAME", "another")
+    with Answers(context if tls else None) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("TEMPORAL_ADDRESS", f"127.0.0.1:{server.server_address[1]}")
+        ran = segue("list")
+        server.shutdown()
+    assert ran.code == 5 and why in ran.err and fix in ran.err and "segue local up" not in ran.err
 
 
 def test_debug_shows_where(segue: Segue, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,17 +10,19 @@ from killing_worker import CRASHING, KillingWorker
 from kubernetes import client
 from segue_local import Stack
 from shell import Shell
+from subjects import PairSubject, StatefulSetSubject
 
 HELD = "segue.dev/autoscaler"
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
+STOPS = {"maxUnavailable": 1, "waypoints": [{"at": 1, "approval": True}]}
 
 
 def scalers(lab: Lab) -> client.AutoscalingV2Api:
     return client.AutoscalingV2Api(lab.core.api_client)
 
 
-def autoscale(lab: Lab, name: str, low: int, high: int) -> None:
-    aim = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
+def autoscale(lab: Lab, name: str, low: int, high: int, kind: str = "Deployment") -> None:
+    aim = {"apiVersion": "apps/v1", "kind": kind, "name": name}
     spec = {"scaleTargetRef": aim, "minReplicas": low, "maxReplicas": high}
     body: Any = {"metadata": {"name": name}, "spec": spec}
     scalers(lab).create_namespaced_horizontal_pod_autoscaler(lab.namespace, body)
@@ -89,6 +91,29 @@ async def test_it_is_held_and_given_back(served: Lab, tmp_path: Path) -> None:
         assert bounds(served, name) == (2, 9, None)
 
     await asyncio.gather(*(one(way, way) for way in ("finish", "undo", "another", "release")))
+
+
+async def test_a_release_of_a_set_gives_it_back(served: Lab, tmp_path: Path) -> None:
+    subject, shell = StatefulSetSubject(served, "chat"), Shell(served, tmp_path)
+    await subject.create(2)
+    autoscale(served, "chat", 2, 9, "StatefulSet")
+    async with served.rolled("chat", kind=StatefulSetSubject, strategy=STOPS, autoscaler="hold") as case:
+        await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+        assert bounds(served, "chat")[:2] == (2, 2)
+        await shell.run("release", f"StatefulSet/{served.namespace}/chat")
+        await case.run.end()
+    assert bounds(served, "chat") == (2, 9, None)
+
+
+async def test_of_a_pair_it_is_named(served: Lab) -> None:
+    """Whichever of the two Deployments it scales: the plan says so before it fights with the rollout."""
+    subject = PairSubject(served, "chat")
+    await subject.create(2)
+    autoscale(served, "chat", 2, 9)
+    async with served.rolled("chat", kind=PairSubject, strategy={"maxSurge": 1}) as case:
+        (told,) = [w for w in (await case.run.plan()).warnings if "HorizontalPodAutoscaler" in w]
+        assert "scales the Deployment chat, whose replicas this rollout moves" in told
+        await case.run.send("abort")
 
 
 async def test_it_is_given_back_whatever_is_killed(stack: Stack) -> None:

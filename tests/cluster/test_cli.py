@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
-from harness import Lab, until
+from harness import Lab, pod_template, until
 from shell import NEEDS_PERSON, REFUSED, ROLLED_BACK, TIMED_OUT, UNREACHABLE, Shell
+
+from activities.levers.ownership import BASELINE, OWNER, left_of_us
 
 HOLDS_AT_1 = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
 
@@ -61,6 +63,8 @@ async def test_a_second_start_is_refused_or_joins(lab: Lab, shell: Shell) -> Non
     third = shell.spec("chat", change={"images": {"server": "example/chat:3"}}, strategy=HOLDS_AT_1)
     refused = await shell.run("start", third, expect=REFUSED)
     assert "under way" in refused.stderr and "--join" in refused.stderr
+    undone = await shell.run("undo", f"{lab.namespace}/chat", "--to-revision", "1", expect=REFUSED)
+    assert "under way" in undone.stderr and "segue abort" in undone.stderr and "--join" not in undone.stderr
     await shell.run("start", third, "--join")
     status = await shell.json("status", third)
     assert status["wanted"]["images"] == {"server": "example/chat:3"}
@@ -109,11 +113,23 @@ async def test_release_needs_no_temporal(lab: Lab, shell: Shell, way: str) -> No
     assert (after.spec.strategy, after.spec.min_ready_seconds) == (before.strategy, before.min_ready_seconds)
     left = {key for key in after.metadata.annotations if key.startswith("segue.dev/")}
     assert left == {"baseline": set(), "wanted": {"segue.dev/change"}}[way]
+    assert not any(left_of_us(each) for each in lab.replicasets("chat"))
+    assert not after.spec.paused
     assert ("Released: " in after.metadata.annotations.get("kubernetes.io/change-cause", "")) is (way == "wanted")
     lab.worker()  # a worker that comes back finds the target released, and writes nothing
     report = await run.end()
     assert report.status.outcome == "Aborted"
     assert lab.deployment("chat").metadata.generation == after.metadata.generation
+
+
+async def test_release_ignores_what_an_earlier_rollout_left(lab: Lab, shell: Shell) -> None:
+    """Where no rollout holds the target, annotations that `kubectl rollout undo` copied lead nowhere."""
+    await lab.deploy("chat", 1, image="example/chat:7")
+    saved = json.dumps({"template": pod_template("chat", "ready", "300ms", "example/chat:1")})
+    lab.patch("chat", {"metadata": {"annotations": {OWNER: "rollout/default/a/b@1", BASELINE: saved}}})
+    refused = await shell.run("release", f"{lab.namespace}/chat", expect=REFUSED)
+    assert "is held by no rollout" in refused.stderr and "kubectl annotate deployment" in refused.stderr
+    assert lab.deployment("chat").metadata.generation == 1
 
 
 async def test_what_is_away_is_named(lab: Lab, shell: Shell) -> None:

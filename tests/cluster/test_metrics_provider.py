@@ -16,8 +16,9 @@ from segue_local import Stack
 
 from activities.gates.base import GateContext
 from activities.gates.metrics import MetricAsker
-from activities.gates.prometheus import MAX_ANSWER_BYTES, Prometheus, PrometheusSettings, Unanswered
+from activities.gates.prometheus import MAX_ANSWER_BYTES, Prometheus, PrometheusSettings
 from activities.peaks import Peaks
+from segue.errors import Unanswered
 from segue.gates import Result, Verdict
 from segue.gates.asking import Grid
 from segue.gates.metrics import Metric

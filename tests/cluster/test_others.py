@@ -1,10 +1,14 @@
 """Somebody else acts on the target, or a former run left it in the middle: noticed, named, never fought."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
-from harness import Case, Lab, until
+import yaml
+from harness import ROOT, Case, Lab, until
+from kubernetes.client import ApiException
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from segue.contract import REPORT_QUERY
@@ -23,6 +27,59 @@ def ours(lab: Lab, name: str) -> list[dict[str, Any]]:
     return [m for m in lab.raw(name)["metadata"]["managedFields"] if m["manager"] == "segue"]
 
 
+def with_image(image: str) -> dict[str, Any]:
+    """A pod template's patch."""
+    return {"spec": {"containers": [{"name": "server", "image": image}]}}
+
+
+MIRRORS = """[JSONPatch{op: "replace", path: "/spec/template/spec/containers/0/image",
+    value: "mirror.local/" + object.spec.template.spec.containers[0].image.replace("mirror.local/", "")}]"""
+PAUSES = """object.spec.template == oldObject.spec.template ? [] :
+    [JSONPatch{op: "add", path: "/spec/paused", value: true}]"""
+
+
+@asynccontextmanager
+async def admission(lab: Lab, kind: str, name: str, spec: dict[str, Any], **binding: Any) -> AsyncIterator[None]:
+    """An admission policy of a kind (Mutating, Validating), and its binding, for this lab's namespace only."""
+    group, called = ("admissionregistration.k8s.io", "v1"), f"{lab.namespace}-{name}"
+    selector = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": lab.namespace}}}
+    specs = {
+        f"{kind}AdmissionPolicy": {**spec, "matchConstraints": {**spec["matchConstraints"], **selector}},
+        f"{kind}AdmissionPolicyBinding": {"policyName": called, **binding},
+    }
+    plurals = [f"{kind.lower()}admissionpolicies", f"{kind.lower()}admissionpolicybindings"]
+    for plural, (each, given) in zip(plurals, specs.items(), strict=True):
+        body = {"apiVersion": "/".join(group), "kind": each, "metadata": {"name": called}, "spec": given}
+        lab.custom.create_cluster_custom_object(*group, plural, body)
+    try:
+        yield
+    finally:
+        for plural in reversed(plurals):
+            lab.custom.delete_cluster_custom_object(*group, plural, called)
+
+
+def policy(lab: Lab, name: str, expression: str) -> AbstractAsyncContextManager[None]:
+    """A policy that changes each update of one Deployment."""
+    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["deployments"]}
+    spec = {
+        "matchConstraints": {"resourceRules": [{**rule, "resourceNames": [name]}]},
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
+        "reinvocationPolicy": "Never",
+    }
+    return admission(lab, "Mutating", name, spec)
+
+
+def tried(lab: Lab, name: str) -> Any:
+    """What the API server would store if somebody set another image now."""
+    patch = {"spec": {"template": with_image("example/chat:7")}}
+    return lab.apps.patch_namespaced_deployment(name, lab.namespace, patch, dry_run="All").spec
+
+
+def mirrored(lab: Lab, name: str) -> bool:
+    """Whether the policy that rewrites images is in force."""
+    return bool(tried(lab, name).template.spec.containers[0].image.startswith("mirror.local/"))
+
+
 IMAGE = "spec.containers[server].image example/chat:2 → example/chat:9"
 FOREIGN = {
     "image": ({"template": {"spec": {"containers": [{"name": "server", "image": "example/chat:9"}]}}}, IMAGE),
@@ -32,12 +89,10 @@ FOREIGN = {
     ),
     "max-surge": ({"strategy": {"rollingUpdate": {"maxSurge": 3}}}, "maxSurge=3"),
     "min-ready": ({"minReadySeconds": 7}, "minReadySeconds=7"),
-    "paused": ({"paused": True}, "paused=True"),
 }
 BACK: dict[str, dict[str, Any]] = {
     "image": {"template": {"spec": {"containers": [{"name": "server", "image": "example/chat:2"}]}}},
     "env": {"template": {"spec": {"containers": [{"name": "server", "env": [{"name": "A", "$patch": "delete"}]}]}}},
-    "paused": {"paused": None},
 }
 
 
@@ -96,9 +151,161 @@ async def test_a_foreign_change_is_overruled_deliberately(served: Lab) -> None:
     await asyncio.gather(
         one("image-abort", "abort", "Aborted", "chat:1"),
         one("image-retarget", "retarget", "Completed", "chat:3"),
-        one("paused-abort", "abort", "Aborted", "chat:1"),
-        one("paused-retarget", "retarget", "Completed", "chat:3"),
+        one("env-abort", "abort", "Aborted", "chat:1"),
+        one("env-retarget", "retarget", "Completed", "chat:3"),
     )
+
+
+# --- the floor, whatever somebody else writes ------------------------------------------------------------
+
+RESTARTED = "kubectl.kubernetes.io/restartedAt"
+WRITERS: dict[str, dict[str, Any]] = {
+    "kubectl-set": with_image("example/chat:9"),
+    "kubectl-rollout": {"metadata": {"annotations": {RESTARTED: "2026-01-01T00:00:00Z"}}},  # restart
+    "kubectl-rollout-undo": with_image("example/chat:1"),
+    "helm": with_image("example/chat:9"),  # server-side apply with force
+}
+STAGES: dict[str, tuple[dict[str, Any], int]] = {
+    "first": ({"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}, 4),
+    "half": ({"maxSurge": 1, "waypoints": [{"at": 2, "approval": True}]}, 4),
+    "last": ({"maxSurge": 2, "waypoints": [{"at": "100%", "approval": True}]}, 4),
+    "none-old": (
+        {"order": "scaleInPriority", "maxUnavailable": 2, "waypoints": [{"at": "100%", "approval": True}]},
+        2,
+    ),
+}
+"""Strategies that stop at (4, 1), (3, 2), (2, 4) and (0, 4), and their floors."""
+
+
+def apply(lab: Lab, name: str, template: dict[str, Any]) -> None:
+    """Write a template as Helm or an operator does: server-side apply with force."""
+    labels = {"app": name}
+    body = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, **template}},
+    }
+    lab.apps.patch_namespaced_deployment(
+        name, lab.namespace, body, field_manager="helm", force=True, _content_type="application/apply-patch+yaml"
+    )
+
+
+async def test_the_floor_holds_whatever_somebody_else_writes(served: Lab) -> None:
+    """At each stage, by each usual manager: a foreign template moves no pod, also where somebody resumes the target."""
+
+    async def one(name: str) -> None:
+        strategy, floor = STAGES[name]
+        async with served.case(name, strategy=strategy) as case:
+
+            async def asks() -> None:
+                await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+                await until("it is paused", lambda: served.raw(name)["spec"].get("paused"))
+
+            await asks()
+            for manager, template in WRITERS.items():
+                if manager == "helm":
+                    apply(served, name, template)
+                else:
+                    served.patch(name, {"spec": {"template": template}}, manager=manager)
+                status = await case.run.until("it holds", lambda s: s.phase == "Held")
+                assert " changed " in status.reason, status.reason
+                assert not served.pods(name, "chat:9")
+                annotation = {"metadata": {"annotations": {RESTARTED: None}}}
+                served.patch(name, {"spec": {"template": {**annotation, **with_image("example/chat:2")}}})
+                await asks()
+            served.patch(name, {"spec": {"paused": None}}, manager="kubectl-rollout")
+            await asks()
+            await case.run.send("approve")
+            report = await case.ends("Completed")
+            assert [e.detail for e in report.entries if e.what == "controller paused"] == [
+                "the target's controller is not paused: it would remove ready replicas if somebody changed the template"
+            ]
+        case.watcher.assert_within(floor, 6 if name == "last" else 5, passing=1)
+
+    await asyncio.gather(*map(one, STAGES))
+
+
+async def test_a_policy_that_rewrites_arrives_in_the_middle(served: Lab) -> None:
+    """What the API server would store is compared before each write: no third version comes into being."""
+
+    async def one(name: str, strategy: dict[str, Any], floor: int, way: str) -> None:
+        async with served.case(name, strategy=strategy) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            async with policy(served, name, MIRRORS):
+                await until("the policy is in force", lambda: mirrored(served, name))
+                await case.run.send("approve")
+                status = await case.run.until("it holds", lambda s: s.phase == "Held")
+                change = "image example/chat:2 → mirror.local/example/chat:2"
+                assert f"an admission policy or webhook changes what the rollout is about to write: {change}" in (
+                    status.reason.replace("spec.containers[server].", "")
+                ), status.reason
+                assert not served.pods(name, "mirror.local")
+                if way == "retarget":
+                    await case.run.send("retarget", change={"images": {"server": "example/chat:2"}})
+                    await case.run.until("it asks again", lambda s: s.phase == "AwaitingApproval")
+                    await case.run.send("approve")
+                    await case.ends("Completed")
+                    assert case.only("mirror.local/example/chat:2")
+                    return
+            await until("the policy is gone", lambda: not mirrored(served, name))
+            await case.run.send("resume")
+            if (await case.run.status()).phase == "AwaitingApproval":
+                await case.run.send("approve")
+            await case.ends("Completed")
+        case.watcher.assert_within(floor, 6 if name == "last" else 5, passing=1)
+
+    await asyncio.gather(
+        *(one(name, *STAGES[name], "resume") for name in STAGES), one("taken-over", *STAGES["half"], "retarget")
+    )
+
+
+async def test_a_policy_that_pauses(served: Lab) -> None:
+    """Where admission pauses the target when its template changes, that is told; a way back does not wait for it."""
+
+    async def one(name: str, way: str) -> None:
+        await served.deploy(name, 2)
+        async with policy(served, name, PAUSES):
+            await until("the policy is in force", lambda: tried(served, name).paused)
+            await rolled(name, way)
+
+    async def rolled(name: str, way: str) -> None:
+        async with served.rolled(name, strategy={"maxSurge": 1}) as case:
+            status = await case.run.until("it holds", lambda s: s.phase == "Held")
+            assert status.reason == "an admission policy or webhook changed paused=True"
+            if way == "abort":
+                await case.run.send("abort")
+                await case.ends("Aborted")
+            else:
+                served.patch(name, {"spec": {"paused": None}}, manager="kubectl-rollout")
+                report = await case.ends("Completed")
+                assert any("pauses the Deployment when its template changes" in e.detail for e in report.entries)
+        case.watcher.assert_within(2, 3, passing=1)
+
+    await asyncio.gather(one("resumed", "resume"), one("aborted", "abort"))
+
+
+async def test_the_published_policy_refuses_others(served: Lab) -> None:
+    """It names the command to use, and refuses nobody who changes another field, nor the rollout itself."""
+    published, binding = yaml.safe_load_all((ROOT / "deploy/policies/protect-targets.yaml").read_text())
+    actions = binding["spec"]["validationActions"]
+    async with served.case("chat", 2, strategy={"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}) as case:
+        await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+        async with admission(served, "Validating", "protects", published["spec"], validationActions=actions):
+
+            def denied() -> str:
+                try:
+                    tried(served, "chat")
+                except ApiException as error:
+                    return str(error.body)
+                return ""
+
+            said = await until("it is denied", denied)
+            assert f"a Segue rollout holds it: run `segue retarget {served.namespace}/chat`" in said
+            served.patch("chat", {"metadata": {"labels": {"by": "somebody"}}})
+            await case.run.send("approve")
+            await case.ends("Completed")
+            assert not denied()
 
 
 @pytest.mark.parametrize("owner", [None, "rollout/else@42"], ids=["owner removed", "owner replaced"])

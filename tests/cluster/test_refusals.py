@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from harness import Lab, until
+from subjects import SUBJECTS, DeploymentSubject
 from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
@@ -112,3 +113,32 @@ async def test_a_worker_without_rights(lab: Lab) -> None:
     assert "forbidden" in said
     assert "rbac.yaml" in said
     assert lab.raw("chat")["metadata"]["resourceVersion"] == before
+
+
+def settled(deployment: dict[str, Any]) -> bool:
+    status = deployment["status"]
+    counts = [status.get(name) for name in ("replicas", "updatedReplicas", "availableReplicas")]
+    return bool(status.get("observedGeneration") == deployment["metadata"]["generation"] and counts == [1, 1, 1])
+
+
+async def test_annotations_that_leave_no_place(served: Lab) -> None:
+    """Found before anything is written, and blamed on the annotations; a long template alone fits, compressed."""
+    full = {"metadata": {"annotations": {"full": "x" * 255_000}}}
+
+    async def refused(kind: str) -> None:
+        subject = SUBJECTS[kind](served, kind.lower())
+        await subject.create(1)
+        (DeploymentSubject(served, subject.name) if kind == "DeploymentPair" else subject).patch(full)
+        before = subject.version()
+        said = str(await refusal(served, subject.name, subject.changed(2), target=subject.target))
+        assert f"annotations of {subject.name}: have 255," in said and "remove " in said, said
+        assert subject.version() == before
+
+    async def fits() -> None:
+        await served.deploy("long", 1)
+        served.patch("long", {"spec": {"template": {"metadata": {"annotations": {"long": "y" * 220_000}}}}})
+        await until("its own rollout ends", lambda: settled(served.raw("long")))
+        report = await (await served.start("long")).end()
+        assert report.status.outcome == "Completed"
+
+    await asyncio.gather(fits(), *map(refused, ("Deployment", "DeploymentPair", "StatefulSet", "Supervised")))

@@ -9,10 +9,10 @@ from killing_worker import KillingWorker
 from proxy import proxied
 
 import activities.cluster
-from activities.cluster import Cluster, Expired, Object
+from activities.cluster import Cluster, Object
 from activities.levers.deployment import DeploymentLever
 from activities.watching import NamespaceWatch
-from segue.errors import Unreachable
+from segue.errors import Expired, Unreachable
 
 SILENCE_S = 2.0
 

@@ -10,6 +10,10 @@ from harness import ROOT, Case, Lab, open_lab, until
 from kubernetes import client
 from segue_local import parts
 from subjects import SUBJECTS, Subject
+from temporalio.client import WorkflowFailureError
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from segue.contract import Beat
 
 GPU = "nvidia.com/gpu"
 
@@ -105,8 +109,8 @@ async def test_what_is_counted_is_told_and_done(counted: Lab, nodes: Any, kind: 
         async with counted.case("twice", 2, change, kind=kind, target=target, strategy={"maxSurge": 1}) as case:
             (said,) = await told(case)
             assert "1 of 3 nvidia.com/gpu free" in said and "it asks nvidia.com/gpu 2" in said
-            assert "room: 1 of 3 nvidia.com/gpu free" in await held(case)
-            assert len(counted.pods("twice")) == 2, "nothing is asked for that finds no place"
+            assert "Insufficient nvidia.com/gpu" in await held(case)
+            assert len(counted.pods("twice")) == 3, "one stays pending, for an autoscaler of nodes"
             more(counted, "twice", 5)
             await case.ends("Completed")
         case.watcher.assert_within(2, 3)
@@ -158,6 +162,76 @@ async def test_what_stays_pending_tells_it_too(served: Lab, nodes: Any, kind: Ki
 
 
 @LED
+async def test_what_stops_slowly_sets_its_place_free_late(served: Lab, nodes: Any, kind: Kind) -> None:
+    """No deadline runs while an old replica that stops still has the accelerator; the text says what it waits for."""
+    target = nodes("slow", 1)
+    target["pod"] |= {"terminationGracePeriodSeconds": 20}
+    given: dict[str, Any] = {
+        "strategy": {"maxSurge": 0, "maxUnavailable": 1},
+        "readiness": {"minReady": "0s", "deadline": "3s"},
+        "target": {**target, "annotations": {"segue.dev/stop-after": "8s"}},
+    }
+    async with served.case("slow", 1, kind=kind, **given) as case:
+        await until(
+            "it says what it waits for", lambda: _says(case, "to stop and set free", "Insufficient nvidia.com/gpu")
+        )
+        await case.ends("Completed")
+    case.watcher.assert_within(0, 1)
+
+
+async def _says(case: Case, *words: str) -> bool:
+    """Whether the watch's latest heartbeat has these words."""
+    description = await case.run.handle.describe()
+    payloads = [p.heartbeat_details.payloads for p in description.raw_description.pending_activities]
+    beats = [beat for each in payloads if each for beat in await pydantic_data_converter.decode(each, [Beat])]
+    return any(all(word in beat.why for word in words) for beat in beats)
+
+
+@pytest.fixture
+def classes(served: Lab) -> Iterator[tuple[str, str]]:
+    """Two priority classes, the lower one first."""
+    scheduling = client.SchedulingV1Api(served.core.api_client)
+    names = (f"{served.namespace}-low", f"{served.namespace}-high")
+    for value, name in enumerate(names, 1):
+        scheduling.create_priority_class({"metadata": {"name": name}, "value": 100 * value})
+    yield names
+    for name in names:
+        scheduling.delete_priority_class(name)
+
+
+def preempting(target: dict[str, Any], classes: tuple[str, str]) -> dict[str, Any]:
+    """What is run in the lower class, and a change to the higher one."""
+    target["pod"] |= {"priorityClassName": classes[0]}
+    pod = {"priorityClassName": classes[1], "containers": [{"name": "server", "image": "example/chat:2"}]}
+    return {"target": target, "change": {"patch": {"spec": pod}}, "strategy": {"maxSurge": 1}}
+
+
+async def test_a_higher_priority_takes_no_ready_replica(
+    served: Lab, counting: None, nodes: Any, classes: tuple[str, str]
+) -> None:
+    """What would push an old replica from its node is not even pending; it is told, and goes on when there is room."""
+    async with served.case("high", 2, **preempting(nodes("high", 2), classes)) as case:
+        assert any("is pushed" in w or "priority" in w for w in (await case.run.plan()).warnings)
+        assert "room: 0 of 2 nvidia.com/gpu free" in await held(case)
+        assert len(served.pods("high")) == 2
+        more(served, "high", 3)
+        await case.ends("Completed")
+    case.watcher.assert_within(2, 3)
+
+
+async def test_without_a_count_a_higher_priority_is_refused(served: Lab, nodes: Any, classes: tuple[str, str]) -> None:
+    """Nothing could hold it where it would happen; nothing is touched."""
+    given = preempting(nodes("high", 2), classes)
+    await served.deploy("high", 2, **given.pop("target"))
+    with served.watch("high") as watcher:
+        run = await served.start("high", given.pop("change"), **given)
+        with pytest.raises(WorkflowFailureError) as refused:
+            await run.end()
+    assert "preempts-old-replicas" in str(refused.value.cause)
+    assert {s.ready for s in watcher.samples} == {2}
+
+
+@LED
 async def test_a_quota_without_room(served: Lab, kind: Kind) -> None:
     """What a quota leaves is counted with a worker's ordinary rights; it goes on when there is more."""
     await kind(served, "chat").create(2)
@@ -180,8 +254,8 @@ async def _holds(case: Case) -> None:
     lacks = "0 of 1 nvidia.com/gpu free on the 1 node that may take it, and it asks nvidia.com/gpu 1"
     holds = "and maxUnavailable 0 lets no old one go first: it will hold until there is room"
     assert await told(case) == [f"there is no room to add a replica ({lacks}), {holds}"]
-    assert "room: 0 of 1 nvidia.com/gpu free" in await held(case)
-    assert len(case.lab.pods(case.name)) == 1, "nothing is asked for that finds no place"
+    assert "Insufficient nvidia.com/gpu" in await held(case)
+    assert len(case.lab.pods(case.name)) == 2, "one stays pending, for an autoscaler of nodes"
     more(case.lab, case.name, 2)
     report = await case.ends("Completed")
     assert [e.detail for e in report.entries if e.what == "goes on"] == ["room: there is some again"]

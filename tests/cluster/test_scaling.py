@@ -49,6 +49,7 @@ async def test_deleted_in_the_middle(served: Lab) -> None:
         assert report.status.outcome == "Aborted"
         assert report.entries[-1].what == "fenced off"
         assert report.entries[-1].detail == "the target was deleted"
+        assert report.status.reason == "Fenced: the target was deleted" and report.status.runs is None
 
     async def after(name: str, *, again: bool) -> None:
         async with served.case(name, 2, strategy={"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}) as case:

@@ -1,12 +1,13 @@
 """Lint before every start: errors refuse it, unless somebody accepts them; a way back is never refused."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Lab, until
 from shell import REFUSED, Shell
-from subjects import SUBJECTS, Subject
+from subjects import SUBJECTS, PairSubject, Subject
 from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
 
 PROBED: dict[str, Any] = {"readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": 80}}}
@@ -60,6 +61,42 @@ async def test_every_kind_is_linted_before_its_start(served: Lab, kind: type[Sub
     assert report.status.outcome == "Completed"
     kept = {(entry.what, entry.detail.partition(":")[0]) for entry in report.entries}
     assert kept >= {("accepted", "image-not-immutable"), ("lint warning", "no-disruption-budget")}
+
+
+async def test_the_plan_is_that_of_the_start(served: Lab, tmp_path: Path) -> None:
+    """`segue plan` shows the stages and the warnings that the start of the same file returns."""
+    shell = Shell(served, tmp_path)
+
+    async def one(name: str, kind: type[Subject], change: dict[str, Any] | None = None, **strategy: Any) -> Any:
+        file = shell.spec(name, target=kind(served, name).target, change=change or kind.changed(2), strategy=strategy)
+        planned, begun = await shell.json("plan", file), await shell.json("start", file)
+        assert planned == begun["plan"], name
+        await shell.run("watch", file)
+        return planned
+
+    async def hooked() -> None:
+        await served.deploy("hooked", 2)
+        container = {"name": "server", "lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}
+        planned = await one("hooked", SUBJECTS["Deployment"], {"patch": {"spec": {"containers": [container]}}})
+        lost = [warning for warning in planned["warnings"] if "requests will be lost" in warning]
+        assert len(lost) == 1 and "on a way back" not in lost[0], "the new version has a hook"
+
+    async def half() -> None:
+        subject = PairSubject(served, "half")
+        await subject.create(4)
+        async with served.rolled("half", kind=PairSubject, strategy={"maxSurge": 1, "to": {"new": "50%"}}) as case:
+            await case.ends("Completed")
+        planned = await one("half", PairSubject, maxSurge=1)
+        stages = [(stage["old"], stage["new"]) for stage in planned["stages"]]
+        assert stages == [(2, 2), (2, 3), (1, 3), (1, 4), (0, 4)], "what runs the change already is not emptied first"
+
+    async def plain(kind: type[Subject], **strategy: Any) -> None:
+        await kind(served, kind.kind.lower()).create(2)
+        await one(kind.kind.lower(), kind, **strategy)
+
+    await asyncio.gather(
+        hooked(), half(), plain(SUBJECTS["StatefulSet"], maxUnavailable=1), plain(SUBJECTS["Supervised"])
+    )
 
 
 async def test_a_retarget_is_linted_too(served: Lab) -> None:

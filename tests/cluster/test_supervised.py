@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Lab, Run, open_lab, until
-from operators import Operator, define, runtimes
+from harness import Lab, Run, open_lab, pod_template, until
+from operators import RUNTIME_LABELS, Operator, define, runtimes
 from segue_local import Stack
 from shell import REFUSED, ROLLED_BACK, Shell
 from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
@@ -76,6 +76,22 @@ async def test_somebody_elses_change_is_told_and_not_fought(served: Lab) -> None
     await run.send("abort")
     await ends(run, "Aborted")
     assert left(operator, "chat") == {"spec": resource(), "annotations": {}}
+
+
+async def test_pods_that_the_change_does_not_touch_stay(served: Lab) -> None:
+    """A resource may have parts, such as a head and its worker, and a change may touch one of them only."""
+    operator = runtimes(served)
+    labels = {key: value.format(name="chat") for key, value in RUNTIME_LABELS.items()}
+    template = pod_template("worker", "ready", "0s", "example/chat:1")
+    template["metadata"]["labels"] |= labels
+    selector = {"matchLabels": {**labels, "app": "worker"}}
+    worker = {"metadata": {"name": "worker"}, "spec": {"selector": selector, "template": template}}
+    served.apps.create_namespaced_deployment(served.namespace, worker)
+    await operator.make("ServingRuntime", "chat", resource())
+    before = {pod.metadata.name for pod in served.pods("worker")}
+    await ends(await start(served, "chat"), "Completed")
+    assert len(served.pods("chat", "example/chat:2")) == REPLICAS
+    assert {pod.metadata.name for pod in served.pods("worker")} == before
 
 
 async def test_a_resource_of_ones_own_is_described_in_the_settings(stack: Stack) -> None:

@@ -2,8 +2,11 @@
 
 import json
 import urllib.request
+from pathlib import Path
 
 from harness import Lab, until
+from shell import UNREACHABLE, Shell
+from temporalio.api.workflowservice.v1 import SetWorkerDeploymentCurrentVersionRequest
 
 
 def get(address: str, path: str) -> tuple[int, str]:
@@ -44,3 +47,19 @@ async def test_graceful_end_and_another_goes_on(lab: Lab) -> None:
     about = [line for line in lines if line.get("rollout") == case.run.handle.id]
     assert about and all(line["run"] for line in about)
     assert [line["message"] for line in lines if line["logger"] == "segue.worker"] == ["worker serves", "worker stops"]
+
+
+async def test_a_deployment_without_a_current_version_is_named(lab: Lab, tmp_path: Path) -> None:
+    """A versioned worker polls and gets nothing until somebody makes its version the current one."""
+    shell, name = Shell(lab, tmp_path), f"segue-{lab.namespace}"
+    worker = lab.worker(SEGUE_DEPLOYMENT_NAME=name, SEGUE_BUILD_ID="7")
+    await lab.deploy("chat", 1)
+    await until("it serves", lambda: "worker serves" in worker.log.read_text())
+    file = shell.spec("chat")
+    said = (await shell.run("start", file, expect=UNREACHABLE)).stderr
+    command = f"temporal worker deployment set-current-version --deployment-name {name} --build-id 7"
+    assert f"deployment {name} polls" in said and command in said, said
+    await lab.temporal.workflow_service.set_worker_deployment_current_version(
+        SetWorkerDeploymentCurrentVersionRequest(namespace=lab.temporal.namespace, deployment_name=name, build_id="7")
+    )
+    assert "Completed: " in (await shell.run("watch", file)).stdout

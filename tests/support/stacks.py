@@ -18,7 +18,7 @@ from serving import ACCELERATOR, ACCELERATORS
 
 RUN = "SEGUE_TEST_RUN"
 """The environment variable that names the run to its processes."""
-_SHARED = ("test", "test-node", "test-groups-on", "test-groups-off")
+_SHARED = ("test", "test-node", "test-groups-on", "test-groups-off", "test-kserve")
 
 
 @contextmanager
@@ -52,6 +52,13 @@ def group_stack(kind: str, *, at_once: bool) -> Iterator[Stack]:
     gate, gates = "on" if at_once else "off", {"MaxUnavailableStatefulSet": at_once}
     asked = {"lws": True, "feature_gates": gates}
     with _given(f"SEGUE_TEST_GROUPS_{gate.upper()}") or _started(f"{kind}-groups-{gate}", **asked) as started:
+        yield started
+
+
+@contextmanager
+def kserve_stack(kind: str) -> Iterator[Stack]:
+    """The same with KServe; SEGUE_TEST_KSERVE names one that is up."""
+    with _given("SEGUE_TEST_KSERVE") or _started(f"{kind}-kserve", kserve=True) as started:
         yield started
 
 

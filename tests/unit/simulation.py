@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from segue.asbefore import as_before
 from segue.budget import Budget, objection, resolve_budget
+from segue.contract import Prepared, Written
 from segue.decide import Act, Decision, asks_for_room, decide, next_waypoint
 from segue.errors import Refused
 from segue.gates import Result, Verdict
@@ -34,12 +36,16 @@ from segue.messages import (
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.room import Demand
 from segue.spec import Change, OnFailure, Order, Readiness, Rules, Strategy, Waypoint
-from segue.state import Goal, Mark, Outcome, State, requested
+from segue.state import Before, Goal, Mark, Outcome, Retarget, State
+from segue.transition import applied, is_written, judged, learned, retargeted
 
 FAULTS_END_S = 150.0
 LIMIT_S = 4_000.0
 NEVER = float("inf")
 NO_SIDE = Side()
+MIRRORED = "+mirror"
+MOST_WRITES = 10
+"""So many writes a minute, at most, where nothing moves."""
 
 
 class Wrong(AssertionError):
@@ -58,6 +64,7 @@ class Pod:
     """When it was made; the time that it needs to become ready counts from when it is placed."""
     placed: bool = True
     ready_since: float | None = None
+    unready_since: float | None = None
     restarts: int = 0
 
 
@@ -104,7 +111,11 @@ class Target:
     def check_end(self, outcome: Outcome, state: State, rules: Rules) -> None:
         """Raise what is wrong with where a rollout left it."""
         expected = state.wanted.template if outcome is Outcome.COMPLETED else state.baseline.template
-        if self.mixed or self.template != expected or self.held or self.owner is not None:
+        if self.template == expected + MIRRORED:
+            expected = self.template  # the policy came with the last write: from here its own controller rolls
+        elif self.mixed:
+            raise Wrong(f"{outcome} should leave one version: {self}")
+        if self.template != expected or self.held or self.owner is not None:
             raise Wrong(f"{outcome} should leave {expected} alone: {self}")
 
     def __init__(self, strategy: Strategy, replicas: int, seed: random.Random) -> None:
@@ -112,28 +123,34 @@ class Target:
         self.now = 1_000.0
         self.replicas = replicas
         self.template = "v0"
-        self.quality: dict[str, str] = {"v0": "good"}
+        self.quality: dict[str, str] = {"v0": "good", "v5": "good"}
         self.min_ready_s = seed.choice((0.0, 0.0, 3.0))
-        self.held = False
+        self.held = self.paused = False
         self.surge, self.unavailable = 1, 0
         self.owner: str | None = None
         baseline = ReplicaSet("v0", 0, replicas, desired=replicas, maximum=replicas + 1)
         baseline.pods = [Pod(0.0, 0.0, ready_since=0.0) for _ in range(replicas)]
+        if seed.random() < 0.12:  # some were not ready before
+            for pod in baseline.pods[: seed.randint(1, replicas)]:
+                pod.ready_since, pod.ready_at = None, NEVER
         self.sets = {"v0": baseline}
         self.births = 1
         if seed.random() < 0.1:  # a version that ran before the baseline
             self.sets["v1"] = ReplicaSet("v1", -1)
         self.lost = 0
-        self.served = replicas
+        self.served = baseline.ready
         self.written_for = replicas
         self.before_foreign: tuple[Any, ...] | None = None
-        self.tampered = False
+        self.tampered = self.spoiled = False
+        """Whether somebody else changed it; and so that what follows is theirs: a paused controller moves nothing."""
         self.signed: Mark | None = None
         self.spare_places = seed.choice((None, None, 0, 0, 1, 2))
         """Nodes take so many more than R; any number where it is none."""
         self.counts_room = seed.random() < 0.5
         self.startup_s = seed.choice((2.0, 8.0, 20.0))
         self.calm = False
+        self.mirrored_from = seed.uniform(1_000, 1_100) if seed.random() < 0.12 else NEVER
+        """From when on an admission policy changes each template that is written."""
 
     # --- pods and ReplicaSets
 
@@ -198,6 +215,8 @@ class Target:
     def sync(self) -> bool:
         """Do one pass of the Deployment controller; tell whether it did something."""
         self.reconcile_sets()
+        if self.paused:
+            return self._sync_paused()
         if self.resizing:
             self._scale_in_proportion()
             return True
@@ -210,6 +229,41 @@ class Target:
         done = self._grow(newest) or self._shrink(newest)
         self._check(total, ready)
         return done
+
+    def _sync_paused(self) -> bool:
+        """Keep all sizes, as long as they are R + maxSurge together; no set is made for a new template."""
+        newest, total, ready = self.sets.get(self.template), self.total, self.ready
+        if newest is not None:
+            newest.held, newest.let_go = self.held, False
+            if newest.replicas == newest.desired == self.replicas == self._available(newest):
+                for replicaset in self.sets.values():
+                    if replicaset is not newest and replicaset.replicas:
+                        self._resized(replicaset, 0)
+        if self.resizing or self.total != self.replicas + (self.surge if len(self._active) > 1 else 0):
+            self._scale_in_proportion()
+        self._check(total, ready)
+        return self.total != total
+
+    @property
+    def _active(self) -> list[ReplicaSet]:
+        return [s for s in self.sets.values() if s.replicas]
+
+    @property
+    def requested(self) -> Counts:
+        """What the lever's fields request."""
+        return Counts(self.replicas - self.unavailable, self.surge + self.unavailable)
+
+    def unpaused(self, wanted: str) -> bool:
+        """Whether it should be paused and is not."""
+        new = self.sets[wanted].replicas if wanted in self.sets else 0
+        rests = self.total - new <= self.requested.old and self.total == sum(self.requested)
+        return self.held and not self.paused and (rests or self.template != wanted)
+
+    def pause_controller(self, rules: Rules, state: State, decision: Decision) -> str:
+        """Pause the controller once it has taken up a move."""
+        if self.unpaused(state.wanted.template):
+            self.paused = True
+        return ""
 
     def _resized(self, replicaset: ReplicaSet, replicas: int) -> None:
         replicaset.replicas = replicas
@@ -250,7 +304,7 @@ class Target:
         return room < before
 
     def _scale_in_proportion(self) -> None:
-        active = [s for s in self.sets.values() if s.replicas]
+        active = self._active or [max(self.sets.values(), key=lambda s: s.born)]
         if len(active) == 1:
             self._resized(active[0], self.replicas)
             return
@@ -271,7 +325,7 @@ class Target:
             self._resized(replicaset, replicas)
 
     def _check(self, total: int, ready: int) -> None:
-        if self.tampered or self.written_for != self.replicas:
+        if self.spoiled or self.written_for != self.replicas:
             return  # what follows from another's write, or from the drop of R itself, is not ours
         budget = resolve_budget(self.strategy, self.replicas)
         if self.total > total and self.total > budget.ceiling:
@@ -282,8 +336,8 @@ class Target:
     def __str__(self) -> str:
         sets = ", ".join(f"{s.version}: {s.ready}/{s.replicas}{'h' if s.held else ''}" for s in self.sets.values())
         return (
-            f"t={self.now:.0f} R={self.replicas} {self.template} held={self.held} maxSurge={self.surge} "
-            f"maxUnavailable={self.unavailable} lost={self.lost} [{sets}]"
+            f"t={self.now:.0f} R={self.replicas} {self.template} held={self.held} paused={self.paused} "
+            f"maxSurge={self.surge} maxUnavailable={self.unavailable} lost={self.lost} [{sets}]"
         )
 
     # --- faults
@@ -301,11 +355,14 @@ class Target:
                 pod.ready_since, pod.ready_at = None, self._ready_at(replicaset.version)
             else:
                 replicaset.pods.remove(pod)
+        elif luck < 0.13:
+            self._unready_all()
         elif luck < 0.14:
             self.replicas = self.random.randint(1, 12)
         elif luck < 0.15 and self.before_foreign is None:
             self.before_foreign = (self.template, self.surge, self.unavailable)
             self.tampered = True
+            self.spoiled = self.spoiled or not self.paused or luck >= 0.145
             if luck < 0.145:
                 self.template = "v9"
                 self.quality.setdefault("v9", self.random.choice(("good", "never")))
@@ -313,6 +370,8 @@ class Target:
                 self.surge += 1
         elif luck < 0.18:
             self.take_back()
+        elif luck < 0.19 and self.before_foreign is None:
+            self.paused = False  # somebody resumes it
         elif luck < 0.2:
             self.spare_places = self.random.choice((None, 0, 1, 2))
         for replicaset in self.sets.values():
@@ -322,6 +381,14 @@ class Target:
                         pod.ready_since, pod.restarts = None, pod.restarts + 1
                         pod.ready_at = self._ready_at(replicaset.version)
                         self.lost += 1
+
+    def _unready_all(self) -> None:
+        """Let all pods of one version lose their readiness."""
+        replicaset = self.random.choice(list(self.sets.values()))
+        for pod in replicaset.pods:
+            self.lost += pod.ready_since is not None
+            if pod.ready_since is not None:
+                pod.ready_since, pod.unready_since, pod.ready_at = None, self.now, self._ready_at(replicaset.version)
 
     def take_back(self) -> None:
         """Let the other take back what they wrote."""
@@ -351,15 +418,19 @@ class Target:
             replicas=self.replicas,
             old=old_side,
             new=new_side,
-            asked=Counts(self.replicas - self.unavailable, self.surge + self.unavailable)
+            asked=(Counts(old_side.total, new_side.total) if self.paused else self.requested)
             if ours
             else Counts(old_side.total, 0),
+            unpaused=self.unpaused(state.wanted.template),
             template=self.template,
             owner=self.owner,
             held=self.held,
             foreign=self._foreign(state),
             problem=self._problem(pivot, coming, 1_000_000 if back else restarts),
             progress_at=max(proven, default=0.0),
+            lost_since=min(
+                (p.unready_since or p.born for s in new for p in s.pods if p.ready_since is None), default=0.0
+            ),
             unplaced=len(unplaced),
             unplaced_since=min(unplaced, default=0.0),
             next_proven_at=min(soon) + self.now - since if soon else None,
@@ -403,6 +474,7 @@ class Target:
 
     def scale(self, rules: Rules, state: State, decision: Decision) -> str:
         """Hold exactly the decided counts."""
+        self.strategy = rules.strategy
         seen = self.observe(rules, state)
         counts = decision.counts
         assert counts is not None
@@ -419,15 +491,37 @@ class Target:
         if problem:
             return problem
         surge, unavailable = counts.old + counts.new - self.replicas, self.replicas - counts.old
+        missing = counts.old - seen.old.total
+        if seen.held and seen.template == state.wanted.template and missing > 0:
+            self.sets[state.baseline.template].replicas += missing  # not by the controller: its annotations stay
         self._write(state.wanted.template, surge, unavailable, held=True)
         self.owner = state.owner
+        if decision.act is Act.SCALE:
+            self._take_up(rules, state, decision)
         return ""
 
+    def _take_up(self, rules: Rules, state: State, decision: Decision) -> None:
+        """Let the controller take a move up, or some of it, and pause it where it has."""
+        for _ in range(self.random.choice((4, 4, 2, 0))):
+            self.sync()
+        self.pause_controller(rules, state, decision)
+
     def _write(self, template: str, surge: int, unavailable: int, *, held: bool) -> None:
-        self.template, self.surge, self.unavailable, self.held = template, surge, unavailable, held
+        answered = self.admitted(template)
+        # A policy that arrives in the middle makes a third version; ready pods of the second are not available.
+        altered = answered != template
+        self.template, self.surge, self.unavailable, self.held = answered, surge, unavailable, held
         self.served = self.ready
-        self.lost, self.written_for, self.tampered, self.before_foreign = 0, self.replicas, False, None
+        self.lost, self.written_for, self.tampered, self.before_foreign = 0, self.replicas, altered, None
+        self.paused = self.spoiled = False
         self.signed = self.mark
+
+    def admitted(self, template: str) -> str:
+        """Return what the API server makes of a template that is written, or tried."""
+        if self.now < self.mirrored_from or template.endswith(MIRRORED):
+            return template
+        self.quality[template + MIRRORED] = self.quality[template]
+        return template + MIRRORED
 
     def settle(self, rules: Rules, state: State, decision: Decision) -> str:
         """Hold the decided counts, and take back new replicas over them."""
@@ -436,6 +530,8 @@ class Target:
         assert decision.counts is not None
         if not problem and newest is not None and newest.replicas > decision.counts.new:
             newest.replicas = decision.counts.new  # not by the controller: its annotations stay
+        if not problem:
+            self._take_up(rules, state, decision)
         return problem
 
     def resize(self, rules: Rules, state: State, decision: Decision) -> str:
@@ -449,6 +545,7 @@ class Target:
 
     def undo(self, rules: Rules, state: State, decision: Decision) -> str:
         """Put the baseline back in one write; the controller does the rest."""
+        self.strategy = rules.strategy
         seen = self.observe(rules, state)
         if seen.foreign is not None and not state.overrules:
             return str(seen.foreign)
@@ -471,8 +568,9 @@ class Target:
             return str(seen.foreign)
         if seen.old.total if state.goal is Goal.FORWARD else seen.new.total:
             return "not every replica is there yet"
-        self._write(self.template, 1, 0, held=False)
-        self.owner = None
+        before = self.template
+        self._write(before, 1, 0, held=False)
+        self.owner, self.tampered = None, self.template != before  # it rolls by its own budget from here
         return ""
 
 
@@ -551,7 +649,8 @@ class Driver:
         self.faulty = dice.random() < 0.85
         versions = Version(template="v0"), Version(template="v1")
         state = State(owner="us").after_prepare(*versions, self.target.now, Demand())
-        self.state = state.but(mark=Mark(template=kind.initial))
+        before = Before(replicas=replicas, ready=self.target.ready)
+        self.state = state.but(mark=Mark(template=kind.initial), before=before)
         self.ends_at = self.target.now + (FAULTS_END_S if self.faulty else 0)
         self.given_up_at = self.target.now + LIMIT_S
         self.resumes = 0
@@ -614,7 +713,9 @@ class Driver:
 
     def _help(self) -> None:
         state = self.state
-        if state.crowded or state.needs_human:
+        if state.needs_human and self.random.random() < 0.3:
+            self._hear(RetargetTo(by="she", change=Change(images={"server": "v5"})))
+        elif state.crowded or state.needs_human:
             if self.random.random() < 0.3:
                 self._hear(Abort(by="she"))
             self.target.spare_places = None
@@ -637,12 +738,11 @@ class Driver:
     def _step(self, *, faulty: bool) -> None:
         target, dice = self.target, self.random
         self.state = self.state.passing(target.now)
-        if self.state.retarget is not None and self.state.goal is Goal.FORWARD:
-            self._retarget(self.state.retarget.change.images["server"])
+        if self.state.retarget is not None:
+            self._retarget(self.state.retarget)
             return
         seen = target.observe(self.rules, self.state)
-        if not self.state.claimed and seen.owner == self.state.owner:
-            self.state = self.state.but(claimed=True, mark=target.mark)
+        self.state = learned(self.state, seen)
         self._ask_gates(faulty=faulty)
         decision = decide(self.rules, self.state, seen, target.now)
         if target.counts_room and asks_for_room(self.state, seen, decision):
@@ -674,105 +774,59 @@ class Driver:
         result, counts = self.random.choices(results, weights)[0]
         return {"result": result, "counts": counts}
 
-    def _retarget(self, version: str) -> None:
-        target, state = self.target, self.state
-        if version == state.baseline.template:
-            self.state = state.going_back(Outcome.ROLLED_BACK, requested("retargeted"), target.now).but(
-                overrules=state.overrules
-            )
-        elif version == state.wanted.template and state.foreign is None:
-            self.state = state.but(retarget=None)
-        elif not state.claimed and target.mixed:
-            self.state = state.but(retarget=None, overrules=False)  # refused: in the middle of another's rollout
-        else:
-            if not state.claimed:
-                found = Version(template=target.template or state.baseline.template)
-                state = state.but(baseline=found, mark=Mark(template=target.template), foreign=None, overrules=False)
-                target.before_foreign = None  # they left it, and we take it for the baseline
-            self.state = state.after_retarget(Version(template=version), target.now, Demand())
+    def _retarget(self, wish: Retarget) -> None:
+        assert wish.change is not None
+        target, version = self.target, wish.change.images["server"]
+        if not self.state.claimed and target.mixed and version != self.state.baseline.template:
+            self.state = self.state.but(retarget=None, overrules=False)  # refused: in the middle of another's rollout
+            return
+        found = self.state.baseline if self.state.claimed or not target.template else Version(template=target.template)
+        wanted = Version(template=target.admitted(version))
+        prepared = Prepared(
+            baseline=found, wanted=wanted, replicas=target.replicas, old=target.replicas,
+            owner=self.state.owner, mark=Mark(template=target.template), demand=Demand(),
+        )  # fmt: skip
+        before, self.state = self.state, retargeted(self.state, wish, prepared, target.now)
+        if before.foreign is not None and self.state.foreign is None:
+            target.before_foreign = None  # they left it, and we take it for the baseline
         self._say(f"retargeted to {version}")
 
     def _perform(self, decision: Decision, seen: Observation, *, faulty: bool) -> None:
-        state, now = self.state, self.target.now
-        match decision.act:
-            case Act.WAIT:
-                return
-            case Act.VERIFY:
-                self._verify(decision, faulty=faulty)
-            case Act.ASK:
-                asked = [gate for gate in self.rules.asked_gates if gate.name in decision.gates]
-                self.state = state.after_ask(asked, now, stops=decision.stops)
-            case Act.FAIL:
-                assert decision.problem is not None
-                roll_back = self.rules.on_failure is OnFailure.ROLLBACK
-                if decision.rolls_back is not None:
-                    roll_back = decision.rolls_back
-                self.state = state.failing(decision.problem, now, roll_back=roll_back)
-            case Act.HOLD | Act.CONTINUE:
-                self.state = state.after_foreign(seen.foreign, now)
-            case Act.CROWDED | Act.ROOMY:
-                self.state = state.after_crowded(decision.why if decision.act is Act.CROWDED else "", now)
-            case Act.ALARM | Act.CALM:
-                self.state = state.after_alarm(decision.why if decision.act is Act.ALARM else "", now)
-            case Act.FENCED:
-                self.state = state.after_fenced(decision.why, now)
-            case Act.FINISH if not state.claimed:
-                self.state = state.after_finish(0, now)
-            case _:
-                self._write(decision, faulty=faulty)
+        if decision.act is Act.VERIFY:
+            self._verify(decision, seen, faulty=faulty)
+        elif is_written(self.state, decision):
+            self._write(decision, seen, faulty=faulty)
+        else:
+            self.state = applied(self.rules, self.state, seen, decision, self.target.now)
 
-    def _verify(self, decision: Decision, *, faulty: bool) -> None:
-        state, now = self.state, self.target.now
-        if state.goal is Goal.BACK:
-            return
+    def _verify(self, decision: Decision, seen: Observation, *, faulty: bool) -> None:
         luck = self.random.random() if faulty else 1.0
-        if luck < 0.03:
-            roll_back = self.rules.on_failure is OnFailure.ROLLBACK
-            problem = Problem(cause=Cause.GATE, message="a gate says no")
-            self.state = state.failing(problem, now, roll_back=roll_back)
-        elif luck > 0.3:
-            index = decision.waypoint
-            reached = None if index is None else (index, self.rules.strategy.waypoints[index])
-            self.state = state.after_verify(reached, now)
+        result = Result.FAIL if luck < 0.03 else Result.PASS if luck > 0.3 else Result.INCONCLUSIVE
+        verdict = Verdict(gate="readiness", result=result, why="the dice say so")
+        self.state = judged(self.rules, self.state, seen, decision, [verdict], self.target.now)
 
-    def _write(self, decision: Decision, *, faulty: bool) -> None:
+    def _write(self, decision: Decision, seen: Observation, *, faulty: bool) -> None:
         target, asked = self.target, self.state
         write = {
             Act.SCALE: target.scale, Act.SETTLE: target.settle, Act.RESIZE: target.resize, Act.UNDO: target.undo,
-            Act.FINISH: target.finish,
+            Act.FINISH: target.finish, Act.PAUSE_CONTROLLER: target.pause_controller,
         }[decision.act]  # fmt: skip
         luck = self.random.random() if faulty else 1.0
         if luck < 0.05:
             return  # lost
-        problem = write(self.rules, asked, decision)
+        rules = as_before(self.rules, self.state, seen.replicas)
+        problem = write(rules, asked, decision)
         self._say(f"  wrote {decision.act}: {problem or 'done'}")
         if luck < 0.12:  # the answer is lost: it is done again
             target.pass_time(self.random.uniform(0.2, 8))
             target.sync()
-            problem = write(self.rules, asked, decision)
+            problem = write(rules, asked, decision)
             self._say(f"  wrote {decision.act} again: {problem or 'done'}")
-        if problem:
-            return
-        if luck > 0.95 and decision.act is not Act.FINISH:
+        if not problem and luck > 0.95 and decision.act is not Act.FINISH:
             self._hear(self._any_message())  # in between the write and its record
-        self._record(decision)
-
-    def _record(self, decision: Decision) -> None:
-        state, now, mark = self.state, self.target.now, self.target.mark
-        match decision.act:
-            case Act.SCALE:
-                assert decision.counts is not None
-                self.state = state.after_scale(decision.counts, decision.why, now, mark, fits=decision.fits)
-            case Act.SETTLE:
-                assert decision.counts is not None
-                self.state = state.after_settle(decision.counts, 1, now, mark)
-            case Act.RESIZE:
-                assert decision.replicas is not None
-                self.state = state.after_resize(decision.replicas, now, mark)
-            case Act.UNDO:
-                self.state = state.after_undo(1, now, mark)
-            case Act.FINISH:
-                self.state = state.after_finish(1, now)
+        written = Written(done=not problem, why=problem, writes=1, mark=None if problem else target.mark)
+        self.state = applied(self.rules, self.state, seen, decision, target.now, written)
+        self._check_writes()
 
     # --- what must hold
 
@@ -785,14 +839,37 @@ class Driver:
             ahead = next_waypoint(self.rules, state, seen.replicas)
             if ahead is not None and decision.counts.new > max(ahead[1], seen.asked.new, seen.new.total):
                 raise Wrong(f"{decision.counts} passes the waypoint at {ahead[1]} new; {self.target}")
-            budget = resolve_budget(self.rules.strategy, seen.replicas)
+            budget = resolve_budget(as_before(self.rules, state, seen.replicas).strategy, seen.replicas)
             self._check_counts(budget, seen, decision.counts)
+        if decision.act is Act.WAIT and seen.replicas:
+            self._check_safety(seen, as_before(self.rules, state, seen.replicas))
         if decision.act is Act.VERIFY:
             self._check_evidence()
         if decision.act is Act.FINISH and state.goal is Goal.FORWARD:
             ahead = next_waypoint(self.rules, state, seen.replicas)
             if ahead is not None or not state.verified:
                 raise Wrong(f"finishes before its waypoints and its verification; {self.target}")
+
+    def _check_safety(self, seen: Observation, rules: Rules) -> None:
+        """Nobody waits while old replicas could come back for ready ones that are missing."""
+        state = self.state
+        is_held = state.claimed and seen.held and seen.template == state.wanted.template and seen.counts == seen.asked
+        if not is_held or state.goal is Goal.BACK or (state.foreign is not None and not state.overrules):
+            return
+        old, total = seen.old.total, sum(seen.counts)
+        if seen.home is None and total == seen.replicas == old + 1:
+            return  # no fields of a Deployment lead there
+        budget = resolve_budget(rules.strategy, seen.replicas)
+        sized = seen.replicas if state.sized is None else min(seen.replicas, state.sized)
+        floor = resolve_budget(rules.strategy, sized).floor
+        if old + seen.new.ready < floor and total < budget.ceiling and old < seen.replicas:
+            raise Wrong(f"waits with {seen.old.ready + seen.new.ready} ready, under {floor}; {self.target}")
+
+    def _check_writes(self) -> None:
+        """Of the writes of a minute few are on a picture that was there before."""
+        minute = [each.what for each in self.state.wrote if each.at > self.target.now - 60]
+        if len(minute) - len(set(minute)) > MOST_WRITES:
+            raise Wrong(f"writes the same again and again: {minute}; {self.target}")
 
     def _check_evidence(self) -> None:
         """Nothing passes by default: each critical gate was asked often enough here, and did not fail too often."""

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from activities.gates.believing import GAP_S, Believer
 from activities.probes.base import Request
-from activities.reaching import MAX_ANSWER, DirectReach, Place, ProxyReach, closing
+from activities.reaching import DirectReach, Place, ProxyReach, closing
 from segue.errors import Refused
 from segue.observation import Cause, Counts, Observation, Side, Version
 from segue.replica import ContainerFacts, Pods, Replica
@@ -236,6 +236,42 @@ async def test_a_credential_is_sent(pod: Pod) -> None:
     await believer.close()
 
 
+async def test_states_need_a_key_of_their_own(pod: Pod) -> None:
+    """A refusal is told with the server's words, never as loading; by the right key the states are told."""
+    keys: list[str | None] = []
+
+    def says(request: web.Request) -> web.Response:
+        keys.append(request.headers.get("X-Key"))
+        if keys[-1] != "manage":
+            return web.json_response({"code": 400, "type": "InvalidKeyException"}, status=400)
+        if request.path == "/models":
+            return web.json_response({"models": [{"modelName": "m"}]})
+        return web.json_response([{"modelName": "m", "workers": [{"status": "READY"}]}])
+
+    pod.says = says
+    loads = {"protocol": "torchServe", "port": pod.port, "interval": "1s"}
+    rules = Rules.model_validate({"loadFailures": {**loads, "credential": "wrong"}})
+    believer = Believer(DirectReach(), {"wrong": ("X-Key", "infer"), "right": ("X-Key", "manage")})
+    look(believer, rules)
+    refused = await until(
+        lambda: (f := look(believer, rules, pod.replica())) and f.problem.cause is Cause.SERVING and f
+    )
+    assert (refused.new.proven, refused.problem.hopeless) == (0, False)
+    assert "GET /models?limit=100 answered 400" in refused.problem.message
+    assert "InvalidKeyException" in refused.problem.message and keys == ["infer"]
+    await believer.close()
+    believer = Believer(DirectReach(), {"right": ("X-Key", "manage")})
+    rules = Rules.model_validate({"loadFailures": {**loads, "credential": "right"}})
+    look(believer, rules)
+    await until(lambda: proven(look(believer, rules, pod.replica())) == 1)
+    with pytest.raises(Refused, match=r"^spec\.loadFailures\.credential: 'other': .*use one of: right"):
+        believer.refuse(Rules.model_validate({"loadFailures": {**loads, "credential": "other"}}), WANTED)
+    manage = {"torchServe": {"model": "m", "management": 1, "managementCredential": "other"}}
+    with pytest.raises(Refused, match=r"^spec\.serving\.checks\[0\]\.torchServe\.managementCredential: 'other'"):
+        believer.refuse(pod.rules(checks=[manage]), WANTED)
+    await believer.close()
+
+
 async def test_answers_lead_nowhere(pod: Pod) -> None:
     """A redirect is an answer; what is too long, too late or not there is told; so is a port without a name."""
 
@@ -251,8 +287,8 @@ async def test_answers_lead_nowhere(pod: Pod) -> None:
 
         pod.says = lambda _: web.Response(status=302, headers={"Location": "http://127.0.0.1:1/"})
         assert (await ask()).status == 302
-        pod.says = lambda _: web.Response(text="x" * (MAX_ANSWER + 1))
-        assert (await ask()).trouble == f"answers more than {MAX_ANSWER} bytes"
+        pod.says = lambda _: web.Response(text="x" * (Request("GET", "/").limit + 1))
+        assert (await ask()).trouble == "answers more than 1048576 bytes"
         pod.says = late
         assert (await ask(0.5)).trouble == "did not answer within 0.5 s"
         assert "no container has a port named 'grpc'; its ports: none" in (await ask(port="grpc")).trouble

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.budget import Budget, objection, resolve_budget
-from segue.decide import Act, asks_for_room, barrier_at, decide, next_counts, toward
+from segue.decide import Act, asks_for_room, barrier_at, decide, next_counts, repeatable, toward
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.plan import settled
 from segue.room import Demand
@@ -87,6 +87,7 @@ MIXED = Budget(replicas=4, surge=1, unavailable=1, step=2)
         pytest.param(ONE, OUT, see(5, 0, ready=4, spare=1, asked=(5, 0)), (4, 1), id="retarget-takes-unready-surplus"),
         pytest.param(TWO, OUT, see(3, 1, asked=(-2, 9)), (3, 3), id="fields-out-of-range-after-a-drop"),
         pytest.param(ONE, OUT, see(0, 4, proven=2), (0, 4), id="nothing-left-to-ask"),
+        pytest.param(TAKE, IN, see(6, 2, proven=2, replicas=4), (4, 2), id="paused-with-more-than-r-old-after-a-drop"),
     ],
 )
 def test_what_is_asked_next(budget: Budget, order: Order, seen: Observation, counts: tuple[int, int]) -> None:
@@ -200,7 +201,11 @@ LATE = NOW + 600
         pytest.param(STOPS, MOVING.but(passed=(0,)), see(4, 1), NOW, Act.SCALE, id="waypoint-passed"),
         pytest.param(RULES, MOVING, see(0, 4), NOW, Act.VERIFY, id="all-new"),
         pytest.param(RULES, MOVING.but(verified=True), see(0, 4), NOW, Act.FINISH, id="all-verified"),
-        pytest.param(RULES, MOVING.but(verified=True), see(0, 4, proven=3), NOW, Act.WAIT, id="verified-but-lost-one"),
+        pytest.param(
+            RULES, MOVING.but(verified=True), see(0, 4, template="v2", asked=(0, 0)), NOW, Act.SCALE,
+            id="all-are-there-and-the-template-is-not",
+        ),
+        pytest.param(RULES, MOVING.but(verified=True), see(0, 4, proven=3), NOW, Act.SCALE, id="verified-but-lost-one"),
         pytest.param(RULES, TURNED, see(4, 0), NOW, Act.FINISH, id="abort-at-once"),
         pytest.param(RULES, BACK, see(1, 3), NOW, Act.UNDO, id="undo"),
         pytest.param(RULES, BACK, see(1, 3, pinned=True), NOW, Act.WAIT, id="undo-waits-above-the-floor"),
@@ -224,6 +229,74 @@ def test_each_case_in_its_order(rules: Rules, state: State, seen: Observation, n
     assert decide(rules, state, seen, now) == decision
 
 
+def test_a_write_without_effect_ends_at_a_person() -> None:
+    """The same write backs off; after some a forward rollout holds, and a way back says that it needs a person."""
+    for begun, act, person in ((MOVING, Act.SCALE, Act.FAIL), (BACK, Act.UNDO, Act.ALARM)):
+        state, seen, now, acts = begun, see(3, 1, ready=3), NOW, list[Act]()
+        while now < NOW + 60:
+            decision = decide(RULES, state, seen, now)
+            acts.append(decision.act)
+            if decision.act is act:
+                state = state.after_answer(repeatable(seen, decision), Mark(), "", now, back=False)
+                continue
+            if decision.act is person:
+                break
+            assert decision.wake_at is not None and decision.wake_at > now
+            now = decision.wake_at
+        assert acts == [act, act, Act.WAIT, act, Act.WAIT, act, person]
+        assert "no effect" in decision.why
+        assert decision.rolls_back is (False if act is Act.SCALE else None)
+
+
+HALF = Rules(strategy=Strategy(maxSurge=3, maxUnavailable=0, waypoints=(Waypoint(at="50%", approval=True),)))
+ASKED = MOVING.but(waypoint=Reached(index=0, at="50%", hold_until=NOW, approved=False))
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        pytest.param(ASKED, id="approval"),
+        pytest.param(ASKED.but(paused="x"), id="pause"),
+        pytest.param(MOVING.but(held=Problem(cause=Cause.GATE, message="no")), id="held"),
+        pytest.param(MOVING.but(crowded="full"), id="no-room"),
+        pytest.param(MOVING, id="under-way"),
+    ],
+)
+def test_old_replicas_come_back_whatever_is_waited_for(state: State) -> None:
+    """Of five new ones four turn unready: as many old ones come back as the ceiling allows, and stay."""
+    lost = see(5, 5, proven=1, replicas=10, lost_since=NOW)
+    decision = decide(HALF, state, lost, NOW)
+    assert (decision.act, decision.counts) == (Act.SCALE, (8, 5))
+    assert "6 of at least 10" in decision.why
+    back = see(8, 5, ready=5, proven=1, spare=3, replicas=10, lost_since=NOW)
+    waits = decide(HALF, state.but(regained=8, sized=10), back, NOW)
+    assert waits.act in {Act.WAIT, Act.ROOMY}, waits
+
+
+def test_readiness_that_stays_lost_at_a_stop_is_a_failure() -> None:
+    """The deadline counts from the loss, and not from a stop that began long ago."""
+    lost = see(5, 5, proven=1, replicas=10, asked=(8, 5), lost_since=LATE)
+    assert decide(HALF, ASKED, lost, LATE + 599).act is Act.WAIT
+    assert decide(HALF, ASKED, lost, LATE + 600).act is Act.FAIL
+    unseen = lost.model_copy(update={"seen_since": LATE + 300})
+    assert decide(HALF, ASKED, unseen, LATE + 600).act is Act.WAIT
+
+
+def test_what_a_resize_adds_is_not_lost() -> None:
+    """Replicas that a resize adds may load: no old one is added for them."""
+    grown = see(5, 5, proven=2, replicas=10)
+    assert decide(HALF, ASKED.but(sized=7), grown, NOW).act is Act.WAIT
+
+
+def test_numbered_replicas_become_old_again_where_new_ones_failed() -> None:
+    """A new replica is given up for an old one only after the failure: before, it may become ready again."""
+    rules = Rules(strategy=Strategy(maxSurge=0, maxUnavailable=1, waypoints=(Waypoint(at=2, approval=True),)))
+    lost = see(2, 2, proven=0, numbered=True)
+    state = ASKED.but(held=Problem(cause=Cause.UNREADY, message="no"))
+    assert decide(rules, ASKED, lost, NOW).act is Act.WAIT
+    assert decide(rules, state, lost, NOW).counts == (4, 0)
+
+
 def test_a_wait_says_until_when() -> None:
     """While it waits for proof, it looks again when the next replica is proven, or at the deadline."""
     seen = see(4, 1, proven=0, next_proven_at=NOW + 5)
@@ -240,6 +313,8 @@ def test_a_wait_says_until_when() -> None:
         pytest.param(see(3, 2, proven=2, asked=(-1, 5)), (0, 4), id="fields-out-of-range-after-a-drop"),
         pytest.param(see(4, 3), (4, 1), id="no-more-than-the-ceiling-after-a-drop"),
         pytest.param(see(4, 3, ready=2), (2, 3), id="of-what-is-over-it-the-unready-goes-first"),
+        pytest.param(see(4, 0), (4, 0), id="paused-with-none-new-after-a-drop"),
+        pytest.param(see(6, 1, replicas=4), (4, 1), id="paused-with-more-than-r-old-after-a-drop"),
     ],
 )
 def test_a_settle_can_be_held(seen: Observation, counts: tuple[int, int]) -> None:
@@ -398,3 +473,67 @@ def test_room_is_only_counted_where_it_matters() -> None:
         assert asks_for_room(state, seen, decide(rules, state, seen, NOW)) is asks
     assert asks_for_room(state.after_crowded("full", NOW), see(4, 0), decide(rules, state, see(4, 1), NOW))
     assert not asks_for_room(MOVING, see(4, 0), decide(rules, MOVING, see(4, 0), NOW))
+
+
+@pytest.mark.parametrize(
+    ("demand", "room", "act", "counts"),
+    [
+        pytest.param(Demand(), {"can_pend": True}, Act.SCALE, (4, 1), id="one-is-left-pending"),
+        pytest.param(Demand(), {"can_pend": False}, Act.CROWDED, None, id="a-quota-refuses-it"),
+        pytest.param(Demand(preempts=True), {"can_pend": True}, Act.CROWDED, None, id="it-would-preempt"),
+    ],
+)
+def test_one_replica_waits_where_an_autoscaler_of_nodes_sees_it(
+    demand: Demand, room: dict[str, Any], act: Act, counts: Any
+) -> None:
+    """With no room counted one is added all the same, but where that is refused, or costs a ready replica."""
+    rules, state = Rules(strategy=Strategy(maxSurge=2)), MOVING.but(demand=demand)
+    found = decide(rules, state, see(4, 0, **FULL, **room), NOW + 0.5)
+    assert (found.act, found.counts) == (act, counts)
+    after = state.but(fits=4)
+    waits = decide(
+        rules, after, see(4, 1, proven=0, unplaced_since=NOW, unplaced_why="0/3 nodes", **PENDING), NOW + 0.5
+    )
+    assert waits.act is Act.CROWDED and waits.why.startswith("0/3 nodes"), "and then it holds at once"
+
+
+GATED: dict[str, Any] = {"hindered": 1, "hindrance": "chat-1: the scheduling gate q must be removed"}
+LOST: dict[str, Any] = {"hindered": 0, "hindrance": "chat-0: its node a does not answer"}
+
+
+@pytest.mark.parametrize(
+    ("seen", "holds"),
+    [
+        pytest.param(see(4, 1, proven=0, **GATED), True, id="the-only-one-is-gated"),
+        pytest.param(see(3, 2, proven=0, **GATED), False, id="another-has-to-show-itself"),
+        pytest.param(see(4, 1, proven=0, autonomous=True, **GATED), True, id="moved-by-its-own-operator"),
+        pytest.param(see(3, 2, ready=2, proven=1, **GATED), True, id="on-a-lost-node"),
+        pytest.param(see(4, 1, ready=3, **LOST), True, id="the-floor-allows-no-move"),
+        pytest.param(see(4, 1, **LOST), False, id="it-moves-on"),
+        pytest.param(see(0, 4, **LOST), False, id="all-is-done"),
+    ],
+)
+def test_what_is_no_matter_of_the_version_holds(seen: Observation, holds: bool) -> None:
+    """A gate and a lost node are named, and no deadline runs; else the version is asked as before."""
+    rules = Rules(strategy=Strategy(maxSurge=1))
+    found = decide(rules, MOVING, seen, LATE)
+    assert (found.act is Act.CROWDED) is holds
+    if holds:
+        assert found.why == seen.hindrance
+        held = MOVING.after_crowded(found.why, NOW)
+        assert decide(rules, held, seen, NOW + 1e6).act is Act.WAIT
+        lifted = seen.model_copy(update={"hindered": 0, "hindrance": ""})
+        assert decide(rules, held, lifted, NOW + 1e6).act is Act.ROOMY
+
+
+def test_no_deadline_runs_while_what_stops_holds_what_is_waited_for() -> None:
+    """Until the kubelet has killed it; then it counts from there, and from when the new one got its place."""
+    rules, deadline_s = Rules(strategy=Strategy(maxSurge=0, maxUnavailable=1)), 600.0
+    waits = see(3, 1, proven=0, leaving=1, freed_by=LATE + 9, unplaced_why="0/3 nodes", **PENDING)
+    found = decide(rules, MOVING, waits, LATE)
+    assert (found.act, found.wake_at) == (Act.WAIT, LATE + 9 + deadline_s)
+    assert found.why == "1 replica to stop and set free what new ones wait for, at most 9 s more (0/3 nodes)"
+    assert decide(rules, MOVING, waits, LATE + 9 + deadline_s).act is Act.FAIL, "nobody ends it"
+    freed = see(3, 1, proven=0, freed_by=LATE)
+    assert decide(rules, MOVING, freed, LATE + deadline_s - 1).act is Act.WAIT
+    assert decide(rules, MOVING, freed, LATE + deadline_s).act is Act.FAIL

@@ -3,7 +3,8 @@
 import pytest
 
 from activities.levers.pods import read_replica
-from segue.failures import diagnose, with_log, with_peak, with_probe, worst
+from segue.failures import diagnose, unmade, unplaced_why, with_log, with_peak, with_probe, worst
+from segue.hindrance import hindrance_of
 from segue.masking import masked, tail
 from segue.observation import Cause, Problem
 from segue.replica import ContainerFacts, Replica
@@ -34,6 +35,18 @@ CASES: list[tuple[str, ContainerFacts, Cause, bool, str]] = [
     ("oom-once", container(ended="OOMKilled"), Cause.OUT_OF_MEMORY, False, "killed for lack of memory"),
     ("config", container(waiting="CreateContainerConfigError", waiting_message='secret "x" not found'),
      Cause.CONFIGURATION, True, 'server: secret "x" not found'),
+    ("config-key", container(waiting="CreateContainerConfigError", waiting_message="couldn't find key a in Secret n/x"),
+     Cause.CONFIGURATION, True, "couldn't find key a"),
+    ("config-cache", container(waiting="CreateContainerConfigError",
+     waiting_message="failed to sync secret cache: timed out waiting for the condition"),
+     Cause.CONFIGURATION, False, "failed to sync secret cache"),
+    ("create-late", container(waiting="CreateContainerError", waiting_message="context deadline exceeded"),
+     Cause.CONFIGURATION, False, "context deadline exceeded"),
+    ("create-reserved", container(waiting="CreateContainerError",
+     waiting_message='failed to reserve container name "server_x_0": name is reserved for "6678ab27"'),
+     Cause.CONFIGURATION, False, "name is reserved"),
+    ("run", container(waiting="RunContainerError", waiting_message='exec: "x": executable file not found in $PATH'),
+     Cause.CONFIGURATION, True, "executable file not found"),
 ]  # fmt: skip
 
 
@@ -66,6 +79,95 @@ def test_the_worst_is_told() -> None:
     assert worst([unready, serving]) is serving
     assert worst([Problem(cause=Cause.IMAGE_PULL, message="m"), wrong, None]) is wrong
     assert worst([]) is None
+
+
+def test_a_pod_that_has_a_place_tells_more_than_one_that_has_none() -> None:
+    """What is pending hides neither a pod that is never ready, nor one that cannot be made."""
+    pending, never = Replica("a", "v", unschedulable="0/3 nodes"), Replica("b", "v", unready="unready: [server]")
+    found = worst(diagnose(each, 0) for each in (pending, never))
+    assert str(found) == "Unready: b: unready: [server]"
+    assert unplaced_why([never, pending]) == "Unschedulable: a: 0/3 nodes"
+    waits = never._replace(containers=(container(waiting="CreateContainerError", waiting_message="late"),))
+    told = worst(diagnose(each, 0) for each in (pending, never._replace(name="c"), waits))
+    assert told and told.cause is Cause.CONFIGURATION
+
+
+REFUSED = 'pods "chat-x" is forbidden: '
+UNMADE = [
+    (REFUSED + 'violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false', True),
+    (REFUSED + "maximum cpu usage per Container is 1, but limit is 2", True),
+    (REFUSED + "exceeded quota: full", False),
+    ("Internal error occurred: failed calling webhook: connection refused", False),
+]
+
+
+@pytest.mark.parametrize(("said", "hopeless"), UNMADE)
+def test_a_pod_that_admission_refuses_for_good_fails_at_once(said: str, hopeless: bool) -> None:
+    """A quota may be raised and a webhook may come back; the pod's own fields stay what they are."""
+    found = unmade(said)
+    assert found and found.hopeless is hopeless and said in found.message
+    assert unmade("") is None
+
+
+STATUS = {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "gated"}]}
+
+
+def test_a_gate_is_named_and_is_no_lack_of_room() -> None:
+    """The scheduler does not try a pod that has one."""
+    gates = [{"name": "kueue.x-k8s.io/admission"}]
+    seen = read_replica(
+        {"metadata": {"name": "a", "uid": "u"}, "spec": {"schedulingGates": gates}, "status": STATUS}, "v"
+    )
+    assert (seen.gates, seen.unplaced_since) == (("kueue.x-k8s.io/admission",), None)
+    gated = hindrance_of([], [seen, Replica("b", "v")])
+    assert gated.hindered == 1
+    assert gated.hindrance.startswith("a: the scheduling gate kueue.x-k8s.io/admission must be removed")
+    problem = diagnose(seen, 0)
+    assert problem and not problem.hopeless and "kueue.x-k8s.io/admission" in problem.message
+
+
+LOST = [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]
+BROKEN = [
+    {"type": "Ready", "status": "False", "reason": "ContainersNotReady"},
+    {"type": "ContainersReady", "status": "False"},
+]
+UNKNOWN = [{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}]
+WAITS_FOR_A_GATE = [{**LOST[0], "reason": "ReadinessGatesNotReady", "message": "..."}, LOST[1]]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "lost"), [(LOST, True), (UNKNOWN, True), (BROKEN, False), (WAITS_FOR_A_GATE, False), ([], False)]
+)
+def test_a_lost_node_is_told_from_a_broken_replica(conditions: list[dict[str, str]], lost: bool) -> None:
+    """Its controller turns Ready False and says nothing more; a kubelet gives a reason."""
+    pod = {"metadata": {"name": "a"}, "spec": {"nodeName": "n1"}, "status": {"conditions": conditions}}
+    seen = read_replica(pod, "v")
+    assert seen.is_lost is lost
+    assert hindrance_of([seen], []) == ((0, "a: its node n1 does not answer") if lost else (0, ""))
+    problem = diagnose(seen, 0)
+    assert problem and (problem.cause is Cause.NODE) is lost
+
+
+def test_a_native_sidecars_port_is_found() -> None:
+    """It runs as long as the pod; other init containers are over when the pod serves."""
+    ports = [{"name": "sidecar", "containerPort": 8000}]
+    proxy = {"name": "proxy", "restartPolicy": "Always", "ports": ports}
+    setup = {"name": "setup", "ports": [{"name": "setup", "containerPort": 1}]}
+    own = {"name": "server", "ports": [{"name": "http", "containerPort": 8200}, {"containerPort": 9}]}
+    pod = {"metadata": {"name": "a"}, "spec": {"containers": [own], "initContainers": [setup, proxy]}, "status": {}}
+    assert read_replica(pod, "v").ports == (("http", 8200), ("sidecar", 8000))
+
+
+@pytest.mark.parametrize(("placed", "late"), [("2026-01-01T00:00:01Z", False), ("2026-01-01T00:00:20Z", True)])
+def test_getting_a_place_late_is_progress(placed: str, late: bool) -> None:
+    """A pod that had to wait for its node needs its time from then on; others do not put the deadline off."""
+    condition = {"type": "PodScheduled", "status": "True", "lastTransitionTime": placed}
+    pod = {
+        "metadata": {"name": "a", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {},
+        "status": {"conditions": [condition]},
+    }
+    assert (read_replica(pod, "v").placed_late_at > 0) is late
 
 
 def test_what_explains_a_failure_is_added() -> None:

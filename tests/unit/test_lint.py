@@ -10,10 +10,12 @@ import pytest
 from activities.levers.judging import judged_deployment, judged_groups, judged_resource, judged_set
 from activities.levers.leaderworkerset import NAME as LWS_NAME
 from activities.levers.template import apply_change
-from activities.linting import Around, facts_of
+from activities.linting import Around, facts_of, refuse_ports
+from segue.errors import Refused
 from segue.lint import RULES, lint
 from segue.lint.facts import NEEDS
 from segue.lint.findings import Finding, How, Linted, Mend
+from segue.lint.start import refuse_errors
 from segue.lint.target import Judged
 from segue.merging import merged, merged_by_name
 from segue.spec import Change, Rollout, read_rollout
@@ -55,6 +57,12 @@ class World:
         lists = {"PodDisruptionBudget": "budgets", "HorizontalPodAutoscaler": "autoscalers"}
         if mend.how is How.SPEC:
             self.rollout = merged_by_name(self.rollout, mend.body)
+        elif mend.how is How.CREATE and mend.object.kind == "Deployment":
+            named = [each["metadata"]["name"] for each in self.around["deployments"]]
+            if mend.object.name in named:
+                self.around["deployments"][named.index(mend.object.name)] = mend.body
+            else:
+                self.target = {**mend.body, "kind": self.target["kind"]}
         elif mend.how is How.CREATE:
             self.around.setdefault("budgets", []).append(mend.body)
         elif mend.object.kind == self.target["kind"]:
@@ -125,9 +133,31 @@ def rollout(**spec: Any) -> Object:
     }
 
 
+CLAIMING = {"volumes": [{"name": "m", "persistentVolumeClaim": {"claimName": "models"}}]}
+TO_HIGH = {"patch": {"spec": {"priorityClassName": "high"}}}
+PRIORITIES = [{"metadata": {"name": name}, "value": value} for name, value in (("low", 100), ("high", 1000))]
+
+
+def claim(*modes: str) -> Object:
+    return {"metadata": {"name": "models", "namespace": "serving"}, "spec": {"accessModes": list(modes)}}
+
+
 def budget(name: str = "chat", labels: Object | None = None, **spec: Any) -> Object:
     selector = {"matchLabels": labels or {"app": "chat"}}
     return {"metadata": {"name": name, "namespace": "serving"}, "spec": {"selector": selector, **spec}}
+
+
+def another(selector: Object, labels: Object, name: str = "other") -> Object:
+    """Another Deployment of the namespace."""
+    template = {"metadata": {"labels": labels}, "spec": {}}
+    return {
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "serving"},
+        "spec": {"selector": {"matchLabels": selector}, "template": template},
+    }
+
+
+APART = {"app": "chat", "track": "canary"}
 
 
 def autoscaler(low: int | None, high: int, aim: str = "chat") -> Object:
@@ -231,6 +261,10 @@ TRIPS: dict[str, tuple[str, str, World]] = {
     "wants more": ("autoscaler-fights", "warning", world(autoscalers=[autoscaler(6, 10)])),
     "wants less": ("autoscaler-fights", "warning", world(autoscalers=[autoscaler(None, 3)])),
     "can do nothing": ("autoscaler-fights", "warning", world(autoscalers=[autoscaler(4, 4)])),
+    "another selects its pods": (
+        "overlapping-selectors", "warning", world(deployments=[another({}, {"app": "other"})]),
+    ),
+    "it selects another's pods": ("overlapping-selectors", "warning", world(deployments=[another(APART, APART)])),
     "no room on nodes": ("surge-does-not-fit", "warning", world(pod=server(**GPU), all_pods=FULL)),
     "room for some": (
         "surge-does-not-fit", "warning",
@@ -254,6 +288,19 @@ TRIPS: dict[str, tuple[str, str, World]] = {
     ),
     "a quota of pods": ("surge-does-not-fit", "warning", world(quotas=[quota({"pods": "4"}, {"pods": "4"})])),
     "a quota of memory": ("surge-does-not-fit", "warning", world(pod=server(**GPU), quotas=[quota({"memory": "1Mi"})])),
+    "a higher priority": (
+        "preempts-old-replicas", "error",
+        world(pod={**server(), "priorityClassName": "low"}, rollout=rollout(change=TO_HIGH), priorities=PRIORITIES,
+              unknown={NEEDS.nodes: "no"}),
+    ),
+    "a volume of one node": (
+        "volume-cannot-be-shared", "warning",
+        world(pod={**server(), **CLAIMING}, claims=[claim("ReadWriteOnce")]),
+    ),
+    "a volume of one pod, by the spec": (
+        "volume-cannot-be-shared", "warning",
+        world(pod={**server(), **CLAIMING}, claims=[claim("ReadWriteOncePod")], rollout=rollout()),
+    ),
 }  # fmt: skip
 
 
@@ -262,9 +309,9 @@ NOT_FOR = {
     "StatefulSet": {
         "recreated", "one of two away by the spec", "no room on nodes", "room for some", "room for some, by the spec",
         "no room, by the spec", "a taint", "another node", "no place for pods", "a quota", "a quota of pods",
-        "a quota of memory", "a deadline of the target",
+        "a quota of memory", "a deadline of the target", "a higher priority", "a volume of one node",
+        "a volume of one pod, by the spec",
     },
-    "LeaderWorkerSet": {"recreated", "no history", "a history of one", "a deadline of the target"},
 }  # fmt: skip
 """What the other kinds do not have: no surge, no history, no deadline of their own."""
 
@@ -324,6 +371,11 @@ def test_what_a_kind_does_not_have_is_not_found(kind: str) -> None:
 
 
 PASSES: dict[str, World] = {
+    "itself": world(deployments=[another({"app": "chat"}, {"app": "chat"}, name="chat")]),
+    "another that is apart": world(deployments=[another({"app": "other"}, {"app": "other"})]),
+    "a pair's new side": world(
+        deployments=[another({**APART, "segue.dev/deployment": "n"}, {**APART, "segue.dev/deployment": "n"})]
+    ),
     "as it should be": world(),
     "one replica": world(1, bare=True),
     "no replicas": world(0, autoscalers=[autoscaler(1, 3)]),
@@ -483,6 +535,77 @@ def test_accepted_errors_do_not_fail() -> None:
     bad = world(spec={"revisionHistoryLimit": 0})
     assert bad.lint().fails and not bad.lint("revision-history-too-low").fails
     assert not world(bare=True).lint().fails
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "known", "severity"),
+    [
+        pytest.param("low", "high", PRIORITIES, "warning", id="held while nodes are counted"),
+        pytest.param("low", "high", [], "warning", id="not known whether it is higher"),
+        pytest.param("high", "low", PRIORITIES, None, id="lower"),
+        pytest.param("low", "low", [], None, id="the same"),
+        pytest.param(None, "high", PRIORITIES, "warning", id="where there was none"),
+        pytest.param("low", None, PRIORITIES, None, id="none is below a positive one"),
+    ],
+)
+def test_only_a_higher_priority_preempts(old: str | None, new: str | None, known: list[Object], severity: str) -> None:
+    """A class whose value is not known may be higher; no class is 0, unless another one is the default."""
+    pod = server() if old is None else {**server(), "priorityClassName": old}
+    change = {"patch": {"spec": {"priorityClassName": new}}}
+    unknown = {} if known else {NEEDS.priorities: "forbidden"}
+    found = world(pod=pod, rollout=rollout(change=change), priorities=known, unknown=unknown).found(
+        "preempts-old-replicas"
+    )
+    assert [f.severity for f in found] == ([severity] if severity else [])
+
+
+@pytest.mark.parametrize(
+    ("port", "refused"), [("http", False), ("sidecar", False), (9999, False), ("setup", True), ("nowhere", True)]
+)
+@pytest.mark.parametrize("asks", ["serving", "loadFailures"])
+def test_a_checks_port_must_be_there(asks: str, port: int | str, refused: bool) -> None:
+    """A name is one of a container that serves, or of a native sidecar; a number is taken as it is."""
+    ports = [{"name": "sidecar", "containerPort": 8000}]
+    others = [
+        {"name": "proxy", "restartPolicy": "Always", "ports": ports},
+        {"name": "init", "ports": [{"name": "setup"}]},
+    ]
+    given = {"checks": [{"http": {"path": "/health"}}]} if asks == "serving" else {"protocol": "openInference"}
+    facts = world(
+        pod={**server(), "initContainers": others}, rollout=rollout(**{asks: {**given, "port": port}})
+    ).facts()
+    if not refused:
+        return refuse_ports(facts.rules, facts)
+    with pytest.raises(Refused) as found:
+        refuse_ports(facts.rules, facts)
+    assert found.value.field == f"spec.{asks}.port" and "http, sidecar" in found.value.fix
+    return None
+
+
+def test_a_volume_that_is_shared_or_not_known_is_fine() -> None:
+    """Modes for many nodes, a claim that is not there yet, and a rollout that adds nothing."""
+    pod = {**server(), **CLAIMING}
+    none = rollout(strategy={"maxSurge": 0, "maxUnavailable": 1})
+    worlds = (
+        world(pod=pod, claims=[claim("ReadWriteMany")]),
+        world(pod=pod),
+        world(pod=pod, claims=[claim("ReadWriteOnce")], rollout=none),
+    )
+    assert [each.found("volume-cannot-be-shared") for each in worlds] == [[], [], []]
+
+
+def test_a_refusal_says_how_to_start_all_the_same() -> None:
+    """All errors at once, the one command that accepts them, and what each then means."""
+    bad = world(pod=server(image="example/chat:latest", readinessProbe=None))
+    with pytest.raises(Refused) as refused:
+        refuse_errors(bad.lint())
+    first, second, command, *means, last = str(refused.value).splitlines()
+    assert first.startswith("lint: ") and second.startswith("lint: ")
+    both = "--accept image-not-immutable --accept no-readiness-probe"
+    assert command == f"To start without mending: segue start FILE {both}"
+    assert [line.partition(":")[0].strip() for line in means] == ["image-not-immutable", "no-readiness-probe"]
+    assert last.startswith("The rollout then starts")
+    refuse_errors(bad.lint("image-not-immutable", "no-readiness-probe"))
 
 
 def test_making_room_and_keeping_replicas_are_weighed() -> None:

@@ -16,9 +16,9 @@ from segue.gates.loading import (
     Standing,
     in_bootstrap,
     judge_loads,
-    tally_of,
 )
 from segue.gates.serving import Reply
+from segue.observation import Cause, Problem
 from segue.replica import ContainerFacts, Replica
 
 FACTS = json.loads((Path(__file__).parents[1] / "facts/failfast_cases.json").read_text())
@@ -54,8 +54,13 @@ LIMITS: list[tuple[str, dict[str, Any], list[Outcome], bool]] = [
     ("critical-limit", {"criticalLimit": 0}, [Outcome(1, True, "a", 90.0)], True),
     ("general-limit", {"generalLimit": 1}, [Outcome(1, True), Outcome(2, True)], True),
     ("half-is-not-more", {"generalLimit": 1}, [Outcome(1, True), Outcome(2, False)], False),
-    ("known-elsewhere", {"criticalLimit": 0}, [Outcome(1, True, "a", 90.0, 1800.0)], False),
-    ("not-long-known", {"criticalLimit": 0}, [Outcome(1, True, "a", 90.0, 1799.0)], True),
+    ("loaded-elsewhere-before-known", {"criticalLimit": 0}, [Outcome(1, True, "a", 90.0, 1800.0)], True),
+    ("known-elsewhere", {"generalLimit": 0}, [Outcome(1, True, "a", 89.0, 1800.0)], False),
+    ("not-long-known", {"generalLimit": 0}, [Outcome(1, True, "a", None, 1799.0)], True),
+    ("under-way-reach-the-limit", {"generalLimit": 2}, [Outcome(1, True), Outcome(2, True, under_way=1)], True),
+    ("under-way-are-no-failures", {"generalLimit": 2}, [Outcome(1, True), Outcome(2, True, under_way=2)], False),
+    ("judged-at-a-failure", {"generalLimit": 2}, [Outcome(1, True), Outcome(2, True), Outcome(3, False)], False),
+    ("late", {"criticalLimit": 0}, [Outcome(190, True, "a", 90.0, late=True)], True),
     ("after-the-period", {"criticalLimit": 0}, [Outcome(180, True, "a", 90.0)], False),
     ("own-period", {"criticalLimit": 0, "bootstrapPeriod": "5m"}, [Outcome(180, True, "a", 90.0)], True),
 ]
@@ -71,7 +76,9 @@ def test_the_reason_names_models() -> None:
     """A person reads which models, how many may fail, and the server's own word; on one line."""
     why = judge_loads(rules(), [Outcome(1, True, n, 90.0, None, "no such\nfile") for n in "abc"])
     assert why == "3 models that are loaded on other replicas did not load (a, b, c); 2 may fail: no such file"
-    assert tally_of(rules(), [Outcome(1, False)] * 4).outcomes == 4
+    few = rules(generalLimit=1)
+    why = judge_loads(few, [Outcome(1, True, "known", None, 1800.0), Outcome(2, True, "a"), Outcome(3, True, "b")])
+    assert why == "2 of 2 models did not load (a, b)"
 
 
 def replica(name: str, *, started: float = T0, ready: float | None = None, restarts: int = 0) -> Replica:
@@ -104,7 +111,7 @@ def test_the_ledger_finds_what_is_loaded_elsewhere() -> None:
     assert ledger.problem(limits, new, T0 + 99) == problem
     assert ledger.problem(limits, new, T0 + 999) == problem
     restarted = replica("new", restarts=1)
-    ledger.keep([old, restarted])
+    ledger.keep([old], [restarted])
     ledger.note(limits, restarted, everything, T0 + 100)
     assert ledger.problem(limits, restarted, T0 + 100) is None
 
@@ -129,9 +136,114 @@ def test_what_is_loading_is_waited_for() -> None:
     assert (ledger.problem(limits, new, T0 + 1) is not None, ledger.grew_at) == (True, 0.0)
     ledger.note(limits, new, seen(a=LOADED, b=LOADED), T0 + 2)
     assert (ledger.problem(limits, new, T0 + 2), ledger.grew_at) == (None, T0 + 2)
+    ledger.note(limits, new, seen(a=LOADED, b=LOADED), T0 + 180)
+    ledger.note(limits, new, seen(a=LOADED, b=FAILED), T0 + 181)
+    assert (ledger.problem(limits, new, T0 + 181), ledger.is_open(limits, new, T0 + 181)) == (None, False)
     late = replica("late")
     assert (in_bootstrap(limits, late, T0 + 179.9), in_bootstrap(limits, late, T0 + 180)) == (True, False)
-    assert ledger.problem(limits, late, T0 + 180) is None
+
+
+def looks(ledger: Ledger, limits: LoadFailures, which: Replica, states: list[ModelSeen], *seconds: int) -> None:
+    for second in seconds:
+        ledger.note(limits, which, states, T0 + second)
+
+
+OLD, NEW = replica("old", started=T0 - 9000, ready=T0 - 8000), replica("new")
+
+
+@pytest.mark.parametrize("unknown", [LOADING, UNAVAILABLE])
+def test_not_known_is_not_passed(unknown: Standing) -> None:
+    """What still says *loading* when the period ends has failed to load: TorchServe says it of failed loads too."""
+    ledger, limits = Ledger(), rules(criticalLimit=1, loadTimeout="1s" if unknown is LOADING else "90s")
+    ledger.keep([OLD], [NEW])
+    looks(ledger, limits, OLD, seen(a=LOADED, b=LOADED, c=LOADED), 100)
+    looks(ledger, limits, NEW, seen(a=LOADED, b=unknown, c=unknown), 120, 179)
+    before = ledger.problem(limits, NEW, T0 + 179)
+    assert before is not None and not before.hopeless
+    looks(ledger, limits, NEW, seen(a=LOADED, b=unknown, c=unknown), 180, 211)
+    after = ledger.problem(limits, NEW, T0 + 211)
+    assert after is not None and after.hopeless
+    assert after.message.startswith("2 models that are loaded on other replicas did not load (b, c); 1 may fail")
+
+
+def test_within_the_limits_it_is_waited_for() -> None:
+    """The limits are for loads that are known to have failed: what only says *loading* is not believed until loaded."""
+    ledger, limits = Ledger(), rules()
+    ledger.keep([OLD], [NEW])
+    looks(ledger, limits, OLD, seen(a=LOADED, b=LOADED), 100)
+    looks(ledger, limits, NEW, seen(a=LOADED, b=LOADING), 100, 180, 999)
+    problem = ledger.problem(limits, NEW, T0 + 999)
+    assert problem is not None and not problem.hopeless and ledger.is_open(limits, NEW, T0 + 999)
+    assert problem.message == "1 of 2 models loaded, waiting for b; its bootstrap period of 3m is over"
+    looks(ledger, limits, NEW, seen(a=LOADED, b=FAILED), 1000)
+    assert ledger.problem(limits, NEW, T0 + 1000) is None, "known, and within the limits"
+    ledger.keep([OLD], [again := replica("again")])
+    looks(ledger, limits, again, seen(a=LOADED, b=LOADING), 180)
+    looks(ledger, limits, again, seen(a=LOADED, b=LOADED), 181)
+    assert (ledger.problem(limits, again, T0 + 181), ledger.grew_at) == (None, T0 + 181)
+
+
+def test_a_model_that_the_old_version_does_not_load_either() -> None:
+    """It is no fault of the new version; one that nobody had before is."""
+    ledger, limits = Ledger(), rules()
+    ledger.keep([OLD], [NEW])
+    looks(ledger, limits, OLD, seen(a=LOADED, b=LOADING), 100)
+    looks(ledger, limits, NEW, seen(a=LOADED, b=LOADING), 100, 180)
+    assert ledger.problem(limits, NEW, T0 + 180) is None
+    ledger.keep([OLD], [other := replica("other"), third := replica("third")])
+    for each in (other, third):
+        looks(ledger, limits, each, seen(a=LOADED, n=LOADING), 100, 180, 999)
+    problem = ledger.problem(limits, other, T0 + 999)
+    assert problem is not None and "waiting for n" in problem.message
+
+
+def test_a_replica_that_tells_nothing_is_not_believed() -> None:
+    """Not in its period, not after it, and not by a worker that begins after it; its own words say why."""
+    ledger, limits = Ledger(), rules()
+    silent = ledger.problem(limits, NEW, T0 + 999)
+    assert silent is not None and ledger.is_open(limits, NEW, T0 + 999)
+    ledger.note_untold(NEW, Problem(cause=Cause.SERVING, message="has not told"), T0 + 999)
+    told = ledger.problem(limits, NEW, T0 + 999)
+    assert str(told) == "Serving: new: has not told"
+    looks(ledger, limits, NEW, seen(a=LOADED), 1000)
+    assert ledger.problem(limits, NEW, T0 + 1000) is None
+
+
+def test_a_load_that_is_tried_again_counts_once() -> None:
+    """Failed, loading, failed: one failed load of one model."""
+    ledger, limits = Ledger(), rules(criticalLimit=1)
+    looks(ledger, limits, OLD, seen(a=LOADED), 0)
+    for second, standing in enumerate((FAILED, LOADING, FAILED, LOADING, FAILED)):
+        looks(ledger, limits, NEW, seen(a=standing), second)
+    assert ledger.problem(limits, NEW, T0 + 9) is None
+    looks(ledger, limits, NEW, seen(a=LOADED), 10)
+    looks(ledger, limits, NEW, seen(a=FAILED), 11)
+    assert ledger.problem(limits, NEW, T0 + 11) is not None, "a second load of it"
+
+
+def test_loads_under_way_are_in_the_share() -> None:
+    """As ModelMesh counts: two failures of two that ended, and three under way, are no more than half."""
+    ledger, limits = Ledger(), rules(generalLimit=1)
+    looks(ledger, limits, NEW, seen(a=FAILED, b=FAILED, c=LOADING, d=LOADING, e=LOADING), 1)
+    assert not (found := ledger.problem(limits, NEW, T0 + 1)) or not found.hopeless
+    looks(ledger, limits, NEW, seen(a=FAILED, b=FAILED, c=FAILED, d=LOADING, e=LOADING), 2)
+    found = ledger.problem(limits, NEW, T0 + 2)
+    assert found is not None and found.message == "3 of 5 models did not load (a, b, c)"
+
+
+PLACES: list[tuple[dict[str, Any], tuple[Any, str]]] = [
+    ({}, (8080, "http")),
+    ({"protocol": "torchServe"}, (8081, "http")),
+    ({"protocol": "tfServing", "models": ["a"]}, (8501, "http")),
+    ({"protocol": "modelMesh"}, (2112, "https")),
+    ({"protocol": "modelMesh", "scheme": "http", "port": "metrics"}, ("metrics", "http")),
+]
+
+
+@pytest.mark.parametrize(("given", "place"), PLACES, ids=[str(row[1]) for row in PLACES])
+def test_where_states_are_told(given: dict[str, Any], place: tuple[Any, str]) -> None:
+    """Each protocol has its usual port and scheme."""
+    assert rules(**given).place == place
 
 
 def test_counts_alone() -> None:
@@ -174,9 +286,8 @@ def test_repository_index() -> None:
 
 
 WORKERS: list[tuple[list[dict[str, str]], int, Standing | None]] = [
-    ([{"status": "READY"}, {"status": "WORKER_STARTED"}], 1, LOADED),
-    ([{"status": "WORKER_STOPPED"}], 1, FAILED),
-    ([{"status": "WORKER_STARTED"}], 1, LOADING),
+    ([{"status": "READY"}, {"status": "UNLOADING"}], 1, LOADED),
+    ([{"status": "UNLOADING"}], 1, LOADING),
     ([], 1, LOADING),
     ([], 0, None),
 ]
@@ -185,9 +296,13 @@ WORKERS: list[tuple[list[dict[str, str]], int, Standing | None]] = [
 @pytest.mark.parametrize(("workers", "wanted", "standing"), WORKERS)
 def test_torchserve_states(workers: list[dict[str, str]], wanted: int, standing: Standing | None) -> None:
     """A model stands where its workers do; without one that is wanted it is not loaded, and is not missed."""
-    found = torchserve.state("m", answer([{"modelName": "m", "minWorkers": wanted, "workers": workers}]))
-    assert (found.standing if found else None) is standing
-    assert torchserve.names(answer({"models": [{"modelName": "m"}, {"modelName": "n"}]})) == ["m", "n"]
+    found = torchserve.states("m", answer([{"modelName": "m", "minWorkers": wanted, "workers": workers}]))
+    assert found == ([ModelSeen("m", standing)] if standing else [])
+    assert torchserve.names(answer({"models": [{"modelName": "m"}, {"modelName": "n"}]})) == (["m", "n"], None)
+    more = torchserve.names(answer({"nextPageToken": "100", "models": [{"modelName": "m"}]}))
+    assert more is not None and str(more[1]) == "GET /models?limit=100&next_page_token=100"
+    refused = answer({"code": 400, "type": "InvalidKeyException"}, 400)
+    assert (torchserve.names(refused), torchserve.states("m", refused)) == (None, None)
 
 
 def test_tfserving_states() -> None:
@@ -202,7 +317,10 @@ def test_tfserving_states() -> None:
     assert read(version("9", "AVAILABLE"), version("10", "LOADING")) == ModelSeen("m", LOADING)
     assert read(version("10", "AVAILABLE")) == ModelSeen("m", LOADED)
     assert read(version("10", "END", "no such file")) == ModelSeen("m", FAILED, "no such file")
-    assert read(version("10", "END")) is None
+    assert read(version("10", "END")) == ModelSeen("m", UNAVAILABLE)
+    unknown = tfserving.state("m", answer({"error": "Could not find any versions of model m"}, 404))
+    assert unknown == ModelSeen("m", UNAVAILABLE, "Could not find any versions of model m")
+    assert tfserving.state("m", answer({"error": "no"}, 500)) is None
 
 
 METRICS = """# HELP modelmesh_loadmodel_milliseconds Time taken to load model
@@ -219,6 +337,7 @@ modelmesh_models_loaded_total 9
 def test_modelmesh_metrics() -> None:
     """Loads that ended well are counted by their histogram, failures by their counter."""
     assert modelmesh.counts(answer(METRICS)) == (9, 4)
+    assert modelmesh.counts(answer(METRICS.replace("_failure_total", "_failure"))) == (9, 4), "as the real one has it"
     assert modelmesh.counts(answer("modelmesh_instance_models_total 0\n")) == (0, 0)
     assert modelmesh.counts(answer("other 1\n")) is None
 

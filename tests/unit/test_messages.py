@@ -1,6 +1,7 @@
 """What a person or a pipeline can ask of a running rollout, and what it does to the state."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 
@@ -20,11 +21,13 @@ from segue.messages import (
     RetargetTo,
     Scale,
     Settle,
+    answer,
     receive,
 )  # fmt: skip
 from segue.observation import Cause, Foreign, Problem, Version
-from segue.spec import Approval, Change, Strategy, Waypoint
+from segue.spec import Approval, Change, DeploymentTarget, Rules, Strategy, Waypoint
 from segue.state import Goal, Outcome, Phase, Reached, State, requested
+from segue.status import make_status
 
 NOW = 1_000.0
 V2 = Change(images={"server": "v2"})
@@ -79,6 +82,49 @@ def test_a_message_is_taken_where_it_makes_sense(said: str, state: str, taken: b
         receive(SAID[said], STATES[state], NOW)
     assert caught.value.field == said
     assert caught.value.fix
+
+
+def generated() -> Iterator[State]:
+    """Every combination of what a message is accepted or refused for, and of what is shown beside it."""
+    problem, foreign = FAILED.held, FOREIGN.foreign
+    for claimed, autonomous, foreign_change, overrules, waypoint, paused, held, back, outcome in itertools.product(
+        (False, True), (False, True), (None, foreign), (False, True), (None, HERE, HOLDING.waypoint),
+        ("", "paused by her"), (None, problem), (False, True), (None, *Outcome),
+    ):  # fmt: skip
+        state = START.but(claimed=claimed, autonomous=autonomous, waypoint=waypoint, paused=paused, held=held)
+        state = state.going_back(Outcome.ROLLED_BACK, requested("why"), NOW) if back else state
+        yield state.but(foreign=foreign_change, overrules=overrules, outcome=outcome)
+
+
+def test_what_is_offered_is_what_is_accepted() -> None:
+    """In every state *You can* lists each message that is accepted, and none that is refused."""
+    for state in generated():
+        offered = make_status(
+            workflow_id="rollout/a/b/c/d", name="a", target=DeploymentTarget(name="chat"), change=V2, rules=Rules(),
+            state=state, seen=None, waits="", started_at=NOW, updated_at=NOW,
+        ).can  # fmt: skip
+        assert set(offered) == {name for name, message in SAID.items() if accepts(message, state)}, state
+
+
+def accepts(message: Message, state: State) -> bool:
+    try:
+        receive(message, state, NOW)
+    except Refused:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("message", "state", "said"),
+    [
+        (SAID["settle"], CLAIMED, "settle: keeps the replicas that are ready now, and then pauses"),
+        (SAID["scale"], CLAIMED, "scale: to 7 replicas, now Progressing"),
+        (RetargetTo(baseline=True), CLAIMED, "retarget: now RollingBack"),
+        (SAID["pause"], CLAIMED, "pause: now Paused"),
+    ],
+)
+def test_an_answer_says_what_happens_now(message: Message, state: State, said: str) -> None:
+    assert answer(message, receive(message, state, NOW)) == said
 
 
 def test_every_message_stands_in_the_table() -> None:
@@ -246,3 +292,17 @@ def test_a_long_log_keeps_its_beginning_and_its_end() -> None:
         state = state.noted(number, f"line {number}")
     assert len(state.log) <= 400
     assert (state.log[0].what, state.log[-1].what) == ("line 0", "line 999")
+
+
+def test_another_version_can_be_rolled_over_a_way_back_that_is_stuck() -> None:
+    """A retarget is accepted while the way back needs a person, and refused while it goes on."""
+    back = State(owner="us", claimed=True).going_back(Outcome.ROLLED_BACK, requested("why"), 0.0)
+    wish = RetargetTo(by="she", change=Change(images={"server": "good"}))
+    with pytest.raises(Refused):
+        receive(wish, back, 0.0)
+    stuck = receive(wish, back.after_alarm("no progress", 0.0), 0.0)
+    assert stuck.retarget is not None
+    forward = stuck.after_retarget(Version(template="v2"), 0.0)
+    assert (forward.goal, forward.ending, forward.failure, forward.needs_human) == (
+        Goal.FORWARD, Outcome.COMPLETED, None, False,
+    )  # fmt: skip

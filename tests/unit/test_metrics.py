@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from activities.gates.prometheus import Unanswered, read_matrix
-from segue.errors import Refused
-from segue.gates.asking import MAX_WINDOWS, Grid, Unanswerable, duration, grid, windows
+from activities.gates.prometheus import read_matrix
+from segue.errors import Refused, Unanswerable, Unanswered
+from segue.gates.asking import MAX_WINDOWS, Grid, duration, grid, windows
 from segue.gates.measured import Answer, joined
 from segue.gates.metrics import VARIABLES, Metric, holes, is_series
 from segue.gates.presets import PRESETS, Preset

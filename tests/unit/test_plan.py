@@ -232,3 +232,9 @@ def test_from_anywhere_to_anywhere(given_: tuple[Strategy, int], data: st.DataOb
     pace = min(budget.step, budget.surge + budget.unavailable)
     # Each direction may round its first and its last step.
     assert moves(plan) <= -(-way // pace) + len(strategy.waypoints) + 6
+
+
+def test_counts_from_which_nothing_may_move_are_refused() -> None:
+    """Such as a target that was left in the middle and then scaled down; there is no plan, and no endless search."""
+    with pytest.raises(Refused, match=r"spec\.strategy: allows no move from \(0 old, 3 new\) to \(1 old, 0 new\)"):
+        make_plan(Strategy(maxSurge=0, maxUnavailable=1, to={"old": 1}), 1, old=0, new=3)

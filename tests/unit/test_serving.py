@@ -112,6 +112,27 @@ def test_torchserve() -> None:
     assert found(asked, model("2.0", "LOADING"), step=1)[0] is LOADING
     assert found(asked, reply({"code": 404}, 404), step=1)[0] is WRONG
     assert found(asked, reply("tabby", 200))[0] is SERVES
+    assert found(asked, reply({"status": "Unhealthy"}, 500), step=0)[0] is LOADING
+
+
+REFUSED = {"code": 400, "type": "InvalidKeyException", "message": "Token Authorization failed."}
+
+
+@pytest.mark.parametrize("protocol", ["torchServe", "openInference", "tfServing", "openAI"])
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_a_refusal_is_not_loading(protocol: str, status: int) -> None:
+    """A server that refuses who asks is told with its own words, in every step of every protocol."""
+    asked = check(**{protocol: {"model": "m", **({"management": 8081} if protocol == "torchServe" else {})}})
+    ready = range(3) if protocol == "openInference" and status == 400 else ()  # Triton says by 400 that it is not ready
+    for step in set(range(len(steps_of(asked)))) - set(ready):
+        sort, why = found(asked, reply(REFUSED, status), step)
+        assert sort is WRONG and f"answered {status}, not 200" in why and "InvalidKeyException" in why, why
+
+
+def test_torchserve_keys() -> None:
+    """The management API has a key of its own."""
+    asked = check(torchServe={"model": "m", "management": 8081, "managementCredential": "manage", "request": "hello"})
+    assert [step.request.credential for step in steps_of(asked)] == [None, "manage", None]
 
 
 def test_tfserving() -> None:
@@ -146,6 +167,8 @@ STREAMS: list[tuple[str, Reply, Sort, str]] = [
     ("finished", reply(events(chunk("0 "), chunk("", "length"), done=False), first_s=0.1), SERVES, ""),
     ("broken-off", reply(events(chunk("0 "), done=False), first_s=0.1), WRONG, "a stream that broke off"),
     ("no-token", reply(events(chunk("", "stop")), first_s=0.1), WRONG, "a stream without a token"),
+    ("held-back", reply(events(chunk(""), chunk("", "length")), first_s=0.1), SERVES, ""),
+    ("held-back-and-late", reply(events(chunk("", "length")), first_s=3.0), WRONG, "the first token after 3.000 s"),
     ("no-event", reply("hello", first_s=None), WRONG, "answered no events"),
     ("late", reply(events(chunk("0 ")), first_s=3.0), WRONG, "gave the first token after 3.000 s; 1 s are allowed"),
     ("model", reply(events(chunk("0 ", model="x")), first_s=0.1), WRONG, "as model 'x', not 'words'"),
@@ -177,6 +200,9 @@ def test_openai() -> None:
     assert found(asked, reply(whole))[0] is SERVES
     assert '= "v1", not "v2"' in found(asked, reply({**whole, "system_fingerprint": "v1"}))[1]
     assert "no choices with a text" in found(asked, reply({**whole, "choices": []}))[1]
+    empty = {"message": {"content": ""}, "finish_reason": "stop"}
+    assert "no choices with a text" in found(asked, reply({**whole, "choices": [empty]}))[1]
+    assert found(asked, reply({**whole, "choices": [{**empty, "finish_reason": "length"}]}))[0] is SERVES
     completions = steps_of(check(openAI={"model": "w", "endpoint": "completions"}))[1]
     assert (completions.request.path, completions.request.body["prompt"]) == ("/v1/completions", "Hello")
 
@@ -281,6 +307,8 @@ BAD: list[tuple[str, str, str, str]] = [
     ("model-path", "{checks: [{tfServing: {model: a/b}}]}", f"{CHECK}.tfServing.model", "must match"),
     ("tells-no-version", "{checks: [{torchServe: {model: a, version: '1'}}]}", f"{CHECK}.torchServe.version",
      "write `management: 8081`"),
+    ("no-management", "{checks: [{torchServe: {model: a, managementCredential: k}}]}",
+     f"{CHECK}.torchServe.managementCredential", "write `management: 8081`"),
     ("no-stream", "{checks: [{openAI: {model: a, firstToken: 1s}}]}", f"{CHECK}.openAI.firstToken", "stream: true"),
     ("tokens", "{checks: [{openAI: {model: a, maxTokens: 1000}}]}", f"{CHECK}.openAI.maxTokens", "write 256 or less"),
     ("large", f"{{checks: [{{http: {{path: /, body: '{'x' * 17_000}'}}}}]}}", f"{CHECK}.http", "within 16384"),

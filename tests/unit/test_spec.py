@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from activities.rollout import to_application_error
 from segue.errors import Exit, Refused
 from segue.spec import Change, Order, Rollout, Strategy, read_rollout
 
@@ -65,6 +66,9 @@ BAD = [
         "target's own operator moves", "leave it out"),
     Bad("operators-change", f"spec: {{{SUPERVISED}, change: {{annotations: {{a: b}}}}}}", "spec.change.annotations",
         "is not for a supervised target", "use images"),
+    Bad("operators-drain", f"spec: {{{SUPERVISED}, drain: {{}}}}", "spec.drain", "'...'", "preStop hook"),
+    Bad("operators-drain-until", f"spec: {{{SUPERVISED}, drain: {{until: {{preset: vllm}}}}}}", "spec.drain",
+        "its own operator stops the pods", "leave it out"),
     Bad("pair-of-one", f"spec: {{target: {{{PAIR}, new: a}}}}", "spec.target.new", "'a'", "name another Deployment"),
     Bad("pair-no-new", f"spec: {{target: {{{PAIR}}}}}", "spec.target.new", "is missing", "add it"),
     Bad("pair-no-old", "spec: {target: {kind: DeploymentPair, new: b}}", "spec.target.old", "is missing", "add it"),
@@ -216,6 +220,32 @@ def test_a_wrong_input_is_refused_with_field_value_and_fix(bad: Bad) -> None:
     assert bad.fix in (caught.value.fix or caught.value.why)
     assert "hunter2" not in str(caught.value)
     assert caught.value.exit_code is Exit.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        pytest.param({"args": {"server": ["x" * 32_769]}}, "is too long; keep it within 32768 characters", id="value"),
+        pytest.param({"annotations": {"a": 3 * ("x" * 40_000,)}}, "", id="a-value-of-another-type"),
+        pytest.param({"images": {"x" * 40_000: "chat:2"}}, "", id="name"),
+        pytest.param({"configMaps": {"a": {"b": "x" * 1_048_577}}}, "keep it within 1048576", id="configuration"),
+        pytest.param({"configMaps": {n: {"b": "x" * 600_000} for n in "ac"}}, "have 1,200,002 bytes", id="together"),
+    ],
+)
+def test_a_refusal_of_what_is_long_stays_short(change: Any, why: str) -> None:
+    """The reason and the fix are read, and Temporal takes the message, however long the value is."""
+    found = document()
+    found["spec"]["change"] = change
+    with pytest.raises(Refused) as caught:
+        read_rollout(found)
+    assert why in str(caught.value) and all(len(line) < 800 for line in str(caught.value).splitlines())
+    assert len(repr(to_application_error(caught.value).details)) < 1_000
+
+
+def test_a_configuration_may_be_as_large_as_kubernetes_takes() -> None:
+    found = document()
+    found["spec"]["change"] = {"configMaps": {"model": {"b": "x" * 1_048_575}}}
+    assert not read_rollout(found).spec.change.is_empty
 
 
 def test_every_wrong_field_is_named_at_once() -> None:

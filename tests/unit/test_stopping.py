@@ -55,6 +55,8 @@ def test_without_a_hook_the_share_and_the_remedy_are_told() -> None:
     rollout, back = losses(bare, bare, Rules(), 4)
     assert "each of the 4 old replicas" in rollout and "(1 of 4)" in rollout and "drain: {}" in rollout
     assert "on a way back" in back
+    rollout, _ = losses(bare, bare, Rules(), 4, drainable=False)
+    assert "preStop" in rollout and "drain" not in rollout
 
 
 def test_with_evidence_only_the_way_back_cuts() -> None:

@@ -7,13 +7,16 @@ import pytest
 
 from segue.budget import objection as budget_objection
 from segue.budget import resolve_budget
+from segue.contract import Written
 from segue.decide import Act, decide
 from segue.errors import Refused
+from segue.gates import Result, Verdict
 from segue.observation import Counts, Observation, Routed, Side
 from segue.plan import make_plan
 from segue.spec import Rules, Strategy, read_rollout
 from segue.state import Goal, Outcome, Reached, State, requested
 from segue.traffic import must_stay, objection, objection_to_counts, wanted_share
+from segue.transition import applied, judged
 
 SERVICE: dict[str, Any] = {"service": "chat", "lag": "2s"}
 ROUTE: dict[str, Any] = {"route": "chat", "lag": "2s", "services": {"old": "chat-old", "new": "chat-new"}}
@@ -300,16 +303,14 @@ class Life:
                 assert not objection(strategy, seen, decision.share), (decision, seen)
             self.emptied_at = self.now if decision.share in (0, 100) and self.share != decision.share else 0.0
             self.share = decision.share
-            self.state = self.state.after_route(Routed(share=self.share), decision.why, 1, self.now)
         elif decision.act in {Act.SCALE, Act.UNDO}:
             self._scale(decision.counts, seen)
         elif decision.act is Act.VERIFY:
-            index = decision.waypoint
-            self.state = self.state.after_verify(
-                None if index is None else (index, strategy.waypoints[index]), self.now
-            )
+            passes = [Verdict(gate="readiness", result=Result.PASS, why="all are ready")]
+            self.state = judged(self.rules, self.state, seen, decision, passes, self.now)
         else:
             assert decision.act is Act.WAIT, decision
+        self.state = applied(self.rules, self.state, seen, decision, self.now, Written(done=True, writes=1))
 
     def _scale(self, counts: Counts, seen: Observation) -> None:
         strategy, (now_old, now_new) = self.rules.strategy, seen.counts
@@ -326,10 +327,6 @@ class Life:
         for side, count in zip(("old", "new"), counts, strict=True):
             kept = sorted(self.ready[side], reverse=True)[:count]
             self.ready[side] = kept + [False] * (count - len(kept))
-        if self.state.goal is Goal.BACK:
-            self.state = self.state.after_undo(1, self.now)
-        else:
-            self.state = self.state.after_scale(counts, str(counts), self.now)
 
 
 @pytest.mark.parametrize("first", range(0, 2_000, 250))

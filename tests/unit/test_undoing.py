@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from activities.autoscaling import aims_of
 from segue.errors import Refused
 from segue.lintrule import LintRule
-from segue.spec import KINDS, ByRoute, PairTarget, Rules, Spec, SupervisedTarget, Target, read_rollout
+from segue.spec import KINDS, Autoscaler, ByRoute, PairTarget, Rules, Spec, SupervisedTarget, Target, read_rollout
 from segue.undoing import exchanged, to_revision
 
 BY_ROUTE = {"route": "chat", "rule": 1, "services": {"old": "chat-v1", "new": "chat-v2"}}
@@ -59,3 +60,25 @@ def test_what_led_the_traffic_there_leads_it_back() -> None:
     assert (routed.traffic.services.old, routed.traffic.services.new) == ("chat-v2", "chat-v1")
     switched = pair(strategy={"type": "blueGreen", "traffic": {"service": "chat"}})
     assert exchanged(switched, None).strategy == switched.strategy
+
+
+def test_a_pair_that_holds_an_autoscaler_is_refused() -> None:
+    """An autoscaler knows one of two Deployments, so held at all replicas it would bring back what was moved away."""
+    with pytest.raises(Refused, match=r"spec.autoscaler: 'hold': is not for a DeploymentPair"):
+        pair(autoscaler="hold")
+    with pytest.raises(Refused, match=r"autoscaler: 'hold': is not for a DeploymentPair"):
+        exchanged(pair(), Rules(autoscaler=Autoscaler.HOLD))
+
+
+@pytest.mark.parametrize(
+    ("target", "aims"),
+    [
+        pytest.param(of("Deployment"), {("Deployment", "chat")}, id="deployment"),
+        pytest.param(pair().target, {("Deployment", "chat"), ("Deployment", "chat-next")}, id="pair"),
+        pytest.param(
+            SupervisedTarget(resource="ServingRuntime", name="chat"), {("ServingRuntime", "chat")}, id="supervised"
+        ),
+    ],
+)
+def test_what_an_autoscaler_of_a_target_scales(target: Target, aims: set[tuple[str, str]]) -> None:
+    assert aims_of(target) == aims

@@ -55,6 +55,7 @@ BINARIES = (
 )
 # Part of a stack only where it is asked for.
 LWS = Binary("lws", "lws", "sigs.k8s.io/lws/cmd")
+KSERVE = Binary("kserve-manager", "kserve", "github.com/kserve/kserve/cmd/manager")
 # Debian's cannot find pods; of this one all discoveries but Kubernetes' (and files) are left out.
 PROMETHEUS = Binary(
     "prometheus",

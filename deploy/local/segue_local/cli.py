@@ -17,13 +17,15 @@ from typing import Annotated, NoReturn
 import typer
 
 from segue_local.apply import apply
-from segue_local.build import K6, LWS, NODE_BINARIES, PROMETHEUS, ensure_built
+from segue_local.build import K6, KSERVE, LWS, NODE_BINARIES, PROMETHEUS, ensure_built
 from segue_local.errors import LocalStackError, Refused, StackNotRunning
 from segue_local.gateway import ensure_definitions
 from segue_local.images import ensure_images
+from segue_local.kserve import FILES as KSERVE_FILES
 from segue_local.lws import FILES
 from segue_local.node.machine import node_is_possible
 from segue_local.prometheus import SCRAPE_INTERVAL_S
+from segue_local.real import ensure_real_servers, real_servers_are_possible
 from segue_local.stack import PartStatus, Stack
 
 app = typer.Typer(
@@ -56,6 +58,9 @@ def up(
     ] = None,
     node: Annotated[bool, typer.Option("--node", help="A real node that runs containers (Linux, root).")] = False,
     lws: Annotated[bool, typer.Option("--lws", help="With LeaderWorkerSet, its controller and its webhooks.")] = False,
+    kserve: Annotated[
+        bool, typer.Option("--kserve", help="With KServe, its controller and its webhooks (plain Deployments).")
+    ] = False,
     gateway: Annotated[bool, typer.Option("--gateway", help="With the kinds of the Gateway API.")] = False,
     prometheus: Annotated[
         bool, typer.Option("--prometheus", help="With a Prometheus, which scrapes annotated pods.")
@@ -72,6 +77,7 @@ def up(
             fake_nodes=nodes,
             node=node,
             lws=lws,
+            kserve=kserve,
             prometheus=prometheus,
             scrape_interval_s=scrape_interval_s,
             on_progress=_say,
@@ -136,7 +142,10 @@ def env(
 @app.command()
 def build(
     everything: Annotated[
-        bool, typer.Option("--all", help="Also what a real node, its images and traffic need, where they can be.")
+        bool,
+        typer.Option(
+            "--all", help="Also what a real node, its images, real model servers and traffic need, where they can be."
+        ),
     ] = False,
 ) -> None:
     """Build the servers now, and not at the first start (minutes, once)."""
@@ -145,8 +154,14 @@ def build(
         if not everything:
             return
         ensure_definitions(_say)
-        ensure_built(_say, [LWS, PROMETHEUS])
+        ensure_built(_say, [LWS, KSERVE, PROMETHEUS])
         FILES.ensure(_say)
+        KSERVE_FILES.ensure(_say)
+        hindrance = real_servers_are_possible()
+        if hindrance is None:
+            ensure_real_servers(_say)
+        else:
+            _say(hindrance)
         hindrance = node_is_possible()
         if hindrance is not None:
             _say(hindrance)

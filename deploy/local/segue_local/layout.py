@@ -52,6 +52,11 @@ class Layout:
         return self.root / "lws.yaml"
 
     @property
+    def kserve_temporary(self) -> Path:
+        """The ``TMPDIR`` of KServe's controller, when there is one: it looks for its certificate there."""
+        return self.root / "kserve"
+
+    @property
     def prometheus_configuration(self) -> Path:
         """What Prometheus scrapes, when there is one."""
         return self.root / "prometheus.yaml"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segue_local import lws, prometheus
+from segue_local import kserve, lws, prometheus
 from segue_local.kube import KubeClient, fetch, tls
 from segue_local.layout import Layout
 from segue_local.node.network import SERVICES, Network
@@ -31,11 +31,13 @@ PORTS: Mapping[str, tuple[str, ...]] = {
     "kube-scheduler": ("kube-scheduler",),
     "kwok": ("kwok",),
     "lws": lws.PORTS,
+    "kserve": kserve.PORTS,
     "prometheus": ("prometheus",),
 }
 LWS = "lws"
+KSERVE = "kserve"
 PROMETHEUS = "prometheus"
-OPTIONAL = (LWS, PROMETHEUS)
+OPTIONAL = (LWS, KSERVE, PROMETHEUS)
 PARTS = tuple(part for part in PORTS if part not in OPTIONAL)
 """What every stack has."""
 
@@ -86,9 +88,15 @@ class Blueprint:
             "kube-scheduler": self._scheduler,
             "kwok": lambda: self._kwok(start_number),
             "lws": self._lws,
+            "kserve": self._kserve,
             "prometheus": self._prometheus,
         }
-        return [str(self.binaries[part]), *arguments[part]()]
+        binary = "kserve-manager" if part == KSERVE else part
+        return [str(self.binaries[binary]), *arguments[part]()]
+
+    def environment(self, part: str) -> dict[str, str]:
+        """What a part is told by its environment."""
+        return {"TMPDIR": str(self.layout.kserve_temporary)} if part == KSERVE else {}
 
     def probe(self, part: str) -> None:
         """Return when the part answers as it should, else raise ``OSError`` or ``ValueError``."""
@@ -100,6 +108,7 @@ class Blueprint:
             "kube-scheduler": lambda: self._healthy("kube-scheduler"),
             "kwok": self._nodes_kept,
             "lws": self._lws_answers,
+            "kserve": lambda: self._answers("kserve-health", "/readyz"),
             "prometheus": lambda: self._answers("prometheus", "/-/ready"),
         }
         probes[part]()
@@ -244,6 +253,9 @@ class Blueprint:
     def _lws(self) -> list[str]:
         return [f"--config={self.layout.lws_configuration}", f"--kubeconfig={self.layout.kubeconfig('lws')}"]
 
+    def _kserve(self) -> list[str]:
+        return kserve.arguments(self.layout.kubeconfig("kserve"), *(self.ports[name] for name in kserve.PORTS))
+
     def _prometheus(self) -> list[str]:
         layout = self.layout
         return prometheus.arguments(
@@ -320,6 +332,7 @@ def node(name: str, number: int, resources: Mapping[str, str]) -> dict[str, obje
             "name": name,
             "annotations": {FAKE_NODE: "fake"},
             "labels": {
+                "kubernetes.io/arch": "amd64",
                 "kubernetes.io/hostname": name,
                 "kubernetes.io/os": "linux",
                 "type": "kwok",

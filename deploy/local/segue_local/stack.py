@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -20,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from segue_local import lws, parts, ports, processes
+from segue_local import kserve, lws, parts, ports, processes
 from segue_local import node as real_node
-from segue_local.build import BINARIES, LWS, NODE_BINARIES, PROMETHEUS, Progress, ensure_built
+from segue_local.build import BINARIES, KSERVE, LWS, NODE_BINARIES, PROMETHEUS, Progress, ensure_built
 from segue_local.errors import LocalStackError, PartFailed, Refused, StackNotRunning
 from segue_local.gateway import add_definitions, ensure_definitions
 from segue_local.layout import MASTERS, Layout
@@ -74,13 +75,14 @@ class _Plan:
     node_resources: Mapping[str, str] | None
     feature_gates: Mapping[str, bool]
     lws: bool
+    kserve: bool
     prometheus: bool
     scrape_interval_s: float
     say: Progress
 
     def has(self, part: str) -> bool:
         """Whether it is a part of the stack that was asked for."""
-        return {parts.LWS: self.lws, parts.PROMETHEUS: self.prometheus}.get(part, True)
+        return {parts.LWS: self.lws, parts.KSERVE: self.kserve, parts.PROMETHEUS: self.prometheus}.get(part, True)
 
     @property
     def fake_resources(self) -> Mapping[str, str]:
@@ -132,6 +134,7 @@ class Stack:
         node_resources: Mapping[str, str] | None = None,
         feature_gates: Mapping[str, bool] | None = None,
         lws: bool = False,
+        kserve: bool = False,
         prometheus: bool = False,
         scrape_interval_s: float = SCRAPE_INTERVAL_S,
         on_progress: Callable[[str], None] | None = None,
@@ -143,6 +146,7 @@ class Stack:
         fake node has; the real node gets those among them that it cannot have by itself, as
         ``example.com/accelerator``. Fake nodes have label ``segue.dev/node=fake``. ``feature_gates`` are those of the
         API server and the controller manager; ``lws`` adds LeaderWorkerSet with its controller and webhooks,
+        ``kserve`` KServe with its own (in standard mode: plain Deployments and Services),
         ``prometheus`` a Prometheus that scrapes pods annotated with ``prometheus.io/scrape``, every
         ``scrape_interval_s``.
 
@@ -160,10 +164,11 @@ class Stack:
         say = on_progress or (lambda _line: None)
         if node:
             machine.prepare(say)
-        wanted = BINARIES + NODE_BINARIES * node + (LWS,) * lws + (PROMETHEUS,) * prometheus
+        wanted = BINARIES + NODE_BINARIES * node
+        wanted += (LWS,) * lws + (KSERVE,) * kserve + (PROMETHEUS,) * prometheus
         binaries = ensure_built(on_progress, wanted)
         gates = feature_gates or {}
-        plan = _Plan(binaries, fake_nodes, node, node_resources, gates, lws, prometheus, scrape_interval_s, say)
+        plan = _Plan(binaries, fake_nodes, node, node_resources, gates, lws, kserve, prometheus, scrape_interval_s, say)
         with _locked(name):
             running = cls.find(name)
             if running is not None and all(part.alive for part in running.status()):
@@ -346,7 +351,7 @@ class Stack:
         chosen = ports.pick(names, _ports_of_all_stacks())
         binaries = {binary: str(path) for binary, path in plan.binaries.items()}
         state = State(name, chosen, binaries, node=record, feature_gates=plan.feature_gates, lws=plan.lws)
-        stack = cls(dataclasses.replace(state, prometheus=plan.prometheus))
+        stack = cls(dataclasses.replace(state, kserve=plan.kserve, prometheus=plan.prometheus))
         layout.create([] if record is None else [stack._blueprint.api_host])
         stack._save()
         stack._write_kubeconfigs()
@@ -386,10 +391,14 @@ class Stack:
             runtime.result()
             begin("kubelet", "kube-proxy")
 
-        def groups() -> None:
-            self._prepare_lws(plan.say)
-            begin(parts.LWS)
-            self._add_lws_webhooks()
+        def operator(part: str) -> None:
+            prepare, add_webhooks = {
+                parts.LWS: (self._prepare_lws, self._add_lws_webhooks),
+                parts.KSERVE: (self._prepare_kserve, self._add_kserve_webhooks),
+            }[part]
+            prepare(plan.say)
+            begin(part)
+            add_webhooks()
 
         def guarded(task: Callable[[], None]) -> None:
             try:
@@ -408,8 +417,8 @@ class Stack:
                 begin("kube-apiserver")
                 aside.append(pool.submit(guarded, lambda: begin("kube-controller-manager")))
                 aside.append(pool.submit(guarded, lambda: begin("kube-scheduler")))
-                if plan.lws:
-                    aside.append(pool.submit(guarded, groups))
+                operators = [part for part in (parts.LWS, parts.KSERVE) if plan.has(part)]
+                aside += [pool.submit(guarded, functools.partial(operator, part)) for part in operators]
                 if plan.prometheus:
                     self._prepare_prometheus(plan.scrape_interval_s)
                     aside.append(pool.submit(guarded, lambda: begin(parts.PROMETHEUS)))
@@ -431,6 +440,15 @@ class Stack:
         for pair, name in zip(self._layout.pair("components"), ("tls.crt", "tls.key"), strict=True):
             (certificates / name).symlink_to(pair)
         self._layout.lws_configuration.write_text(lws.configuration(self._state.ports, certificates))
+
+    def _prepare_kserve(self, say: Progress) -> None:
+        kserve.add_kinds(self._blueprint.client, kserve.FILES.ensure(say))
+        kserve.add_certificate(self._layout.kserve_temporary, self._layout.pair("components"))
+
+    def _add_kserve_webhooks(self) -> None:
+        manifests = kserve.FILES.ensure()[-1]
+        port, authority = self._state.ports[parts.KSERVE], self._layout.cluster_ca.cert_path
+        kserve.add_webhooks(self._blueprint.client, manifests, port, authority)
 
     def _prepare_prometheus(self, interval_s: float) -> None:
         layout = self._layout
@@ -461,7 +479,10 @@ class Stack:
         if self._node is not None and part in NODE_PARTS:
             return self._node.start(part, self._init)
         command = self._blueprint.command(part, starts)
-        return processes.start(command, stack_dir=self._layout.root, log=self._layout.log(part))
+        environment = self._blueprint.environment(part)
+        return processes.start(
+            command, stack_dir=self._layout.root, log=self._layout.log(part), environment=environment
+        )
 
     def _probe(self, part: str) -> None:
         if self._node is not None and part in NODE_PARTS:
@@ -508,7 +529,8 @@ class Stack:
 
     @property
     def _parts(self) -> tuple[str, ...]:
-        optional = (parts.LWS,) * self._state.lws + (parts.PROMETHEUS,) * self._state.prometheus
+        has = {parts.LWS: self._state.lws, parts.KSERVE: self._state.kserve, parts.PROMETHEUS: self._state.prometheus}
+        optional = tuple(part for part in parts.OPTIONAL if has[part])
         return PARTS + optional + NODE_PARTS * (self._node is not None)
 
     @property

@@ -55,6 +55,7 @@ class State:
     node: NodeRecord | None = None
     feature_gates: Mapping[str, bool] = field(default_factory=dict)
     lws: bool = False
+    kserve: bool = False
     prometheus: bool = False
     complete: bool = False
 

@@ -24,6 +24,7 @@ def tied_stack(
     node_resources: Mapping[str, str] | None = None,
     feature_gates: Mapping[str, bool] | None = None,
     lws: bool = False,
+    kserve: bool = False,
     prometheus: bool = False,
     on_progress: Callable[[str], None] | None = None,
 ) -> Iterator[Stack]:
@@ -47,6 +48,7 @@ def tied_stack(
             node_resources=node_resources,
             feature_gates=feature_gates,
             lws=lws,
+            kserve=kserve,
             prometheus=prometheus,
             on_progress=on_progress,
         )

@@ -1,0 +1,55 @@
+"""Reads pods that ended, or are taken by somebody: some are gone in the next moment, so the watch keeps them too."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import NamedTuple
+
+from activities.cluster import Object
+from segue.replica import Ended
+
+
+class Gone(NamedTuple):
+    """A pod that was removed."""
+
+    pod: Object
+    """As it was seen last."""
+    at: float
+    """When it was seen to be removed: seconds since the epoch."""
+
+
+def has_ended(pod: Object) -> bool:
+    """Whether a pod ended, or was taken by somebody, that its controller did not tell to stop."""
+    is_failed = pod.get("status", {}).get("phase") == "Failed" and "deletionTimestamp" not in pod["metadata"]
+    return is_failed or bool(_disruption(pod))
+
+
+def _disruption(pod: Object) -> Object:
+    """Return the condition that somebody takes the pod: preemption, an eviction, a taint; empty where nobody does."""
+    conditions = pod.get("status", {}).get("conditions", [])
+    return next((c for c in conditions if c["type"] == "DisruptionTarget" and c["status"] == "True"), {})
+
+
+def read_ended(there: Iterable[Object], gone: Iterable[Gone]) -> tuple[Ended, ...]:
+    """Read those of one version's pods that ended, of all that are there and that were removed."""
+    left = [_ended(pod, is_left=True) for pod in there if has_ended(pod)]
+    return (*left, *(_ended(each.pod, is_left=False) for each in gone if has_ended(each.pod)))
+
+
+def _ended(pod: Object, *, is_left: bool) -> Ended:
+    metadata, status, disruption = pod["metadata"], pod["status"], _disruption(pod)
+    return Ended(
+        name=metadata["name"],
+        reason=status.get("reason", ""),
+        message=status.get("message") or disruption.get("message", ""),
+        disruption=disruption.get("reason", ""),
+        made_at=seconds_of(metadata.get("creationTimestamp")),
+        is_left=is_left and "deletionTimestamp" not in metadata,
+    )
+
+
+def seconds_of(timestamp: str | None) -> float:
+    """Return a time of the API server in seconds since the epoch; it writes whole seconds.
+
+    A condition without its time has always been so.
+    """
+    return datetime.fromisoformat(timestamp).timestamp() if timestamp else 0.0

@@ -1,0 +1,41 @@
+"""What is read and tried before a rollout, by a worker at its start and by `segue plan`. Nothing is written."""
+
+import time
+
+from activities import autoscaling
+from activities.cluster import POD_SECURITY, Cluster, warnings
+from activities.levers.base import Lever
+from activities.routers.base import Router
+from segue.contract import Prepared, PrepareInput
+from segue.state import State
+
+
+async def tried(cluster: Cluster, lever: Lever, router: Router | None, asked: PrepareInput) -> Prepared:
+    """Look at the target and at what leads its traffic, and let the API server try the change.
+
+    Raises:
+        Refused: for a target that cannot be rolled so.
+    """
+    with warnings() as told:
+        prepared = await lever.prepare(asked)
+        if router is not None:
+            await router.prepare(asked, prepared.owner)
+    secure = (each for each in told if POD_SECURITY in each)
+    foretold = await autoscaling.foretell(cluster, asked.target, asked.rules)
+    prepared = prepared.model_copy(update={"warnings": (*prepared.warnings, *secure, *foretold)})
+    return await _with_ready(lever, asked, prepared)
+
+
+async def _with_ready(lever: Lever, asked: PrepareInput, prepared: Prepared) -> Prepared:
+    """Return ``prepared`` with the number of ready replicas, and a warning if not all are ready."""
+    if prepared.claimed or asked.baseline is not None:
+        return prepared
+    start = State(owner=prepared.owner, baseline=prepared.baseline, wanted=prepared.wanted)
+    seen = await lever.observe(asked.target, asked.rules, start, time.time())
+    ready, replicas = seen.old.ready + seen.new.ready, prepared.replicas
+    warning = (
+        f"only {ready} of {replicas} replicas are ready now: the rollout, and a rollback, require as many ready ones "
+        "as now, at least 1"
+    )
+    more = (warning,) if ready < replicas else ()
+    return prepared.model_copy(update={"ready": ready, "warnings": (*prepared.warnings, *more)})

@@ -1,0 +1,63 @@
+"""How often a rollout writes: a write without effect is told, backed off, and ends at a person. Pure."""
+
+from collections.abc import Sequence
+
+from segue.observation import Frozen
+
+MINUTE_S = 60.0
+KEPT = 40
+"""So many of the latest writes are remembered."""
+REPEATS = 5
+"""So many writes a minute may repeat earlier ones; a rollout that moves repeats none."""
+FUTILE = 4
+"""The same write so many times in a row, on the same picture, has no effect."""
+
+
+class Wrote(Frozen):
+    """One write of a rollout."""
+
+    at: float
+    """Seconds since the epoch."""
+    what: str
+    """What was written, and on which counts: a repeated write has the same."""
+    altered: str = ""
+    """What the API server made of it, where that is not what was sent."""
+
+
+def in_a_row(wrote: Sequence[Wrote], what: str) -> int:
+    """Return how many of the latest writes in a row are this one."""
+    number = 0
+    for each in reversed(wrote):
+        if each.what != what:
+            break
+        number += 1
+    return number
+
+
+def is_futile(wrote: Sequence[Wrote], what: str) -> bool:
+    """Whether this write was done often enough to know that it has no effect."""
+    return in_a_row(wrote, what) >= FUTILE
+
+
+def next_at(wrote: Sequence[Wrote], what: str) -> float:
+    """Return when this write may be done: seconds since the epoch; 0 when it may be done at once.
+
+    ========================  =======================================
+    done in a row             may be done again
+    ========================  =======================================
+    0 or 1 times              at once
+    2, 3, 4, ... times        2, 4, 8, ... s after the latest, at most 60 s
+    ========================  =======================================
+
+    Whatever the order, no more than ``REPEATS`` writes a minute repeat earlier ones.
+    """
+    number = in_a_row(wrote, what)
+    backed_off = wrote[-1].at + min(2.0 ** (number - 1), MINUTE_S) if number > 1 else 0.0
+    known, repeated = set[str](), list[float]()
+    for each in wrote:
+        if each.what in known:
+            repeated.append(each.at)
+        known.add(each.what)
+    if what in known and len(repeated) >= REPEATS:
+        return max(backed_off, repeated[-REPEATS] + MINUTE_S)
+    return backed_off

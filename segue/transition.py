@@ -1,0 +1,200 @@
+"""What becomes of the state after a decision: pure.
+
+One place for the workflow, for a release without Temporal, and for the simulated rollouts of the tests.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from segue.asbefore import with_ready
+from segue.contract import Prepared, Written
+from segue.decide import Act, Decision, repeatable
+from segue.gates import Result, Verdict, combined, failure_of
+from segue.observation import Cause, Observation, Problem, Routed
+from segue.pacing import in_a_row
+from segue.spec import OnFailure, Rules
+from segue.state import Before, Goal, Mark, Outcome, Retarget, State, requested
+
+WRITTEN = frozenset({Act.SCALE, Act.PAUSE_CONTROLLER, Act.RESIZE, Act.SETTLE, Act.ROUTE, Act.UNDO, Act.FINISH})
+NOTHING = Written(done=True)
+SECOND = 2
+"""A write that is done so often has had no effect the first time."""
+
+
+class _Done(NamedTuple):
+    """A decision, and what it was taken on and led to."""
+
+    rules: Rules
+    seen: Observation
+    decision: Decision
+    written: Written
+    now: float
+
+
+def is_written(state: State, decision: Decision) -> bool:
+    """Whether a decision changes the target: it is recorded only after the write, with what the write answers."""
+    return decision.act in WRITTEN and (state.claimed or decision.act is not Act.FINISH)
+
+
+def applied(
+    rules: Rules, state: State, seen: Observation, decision: Decision, now: float, written: Written = NOTHING
+) -> State:
+    """Return the state after a decision that was taken on ``seen``, and after its write where it has one.
+
+    A verification changes nothing here: ``judged`` records its answers. ``now`` is in seconds since the epoch.
+    """
+    if not written.done:
+        return state.noted(now, "not written", written.why)
+    if decision.act in WRITTEN - {Act.FINISH}:
+        state = _answered(state, seen, decision, written, now)
+    return _RECORDERS[decision.act](state, _Done(rules, seen, decision, written, now))
+
+
+def _answered(state: State, seen: Observation, decision: Decision, written: Written, now: float) -> State:
+    """Return the state before a write with what the API server made of it."""
+    mark, what = written.mark or state.mark, repeatable(seen, decision)
+    if seen.home is not None and decision.act is Act.UNDO:  # the baseline of a pair is the old Deployment's template
+        is_new = mark.template not in {state.mark.template, state.wanted.template, ""}
+        state, mark = state.but(restored=mark.template if is_new else state.restored), state.mark
+    # By what was written, and not by the goal: a message may have turned the rollout round in the meantime.
+    back = decision.act is Act.UNDO or (decision.act is Act.RESIZE and state.mark.template == state.baseline.template)
+    state = state.after_answer(what, mark, written.altered, now, back=back)
+    if what and in_a_row(state.wrote, what) == SECOND:
+        answer = f"; the API server answers with {written.altered}" if written.altered else ""
+        return state.noted(now, "warning", f"the same write a second time: {decision.why}{answer}")
+    return state
+
+
+def judged(
+    rules: Rules, state: State, seen: Observation, decision: Decision, verdicts: Sequence[Verdict], now: float
+) -> State:
+    """Return the state after the answers to a verification; inconclusive ones are only noted, and asked for again."""
+    if state.goal is Goal.BACK:
+        return state  # a message turned the rollout round in the meantime
+    for each in verdicts:
+        state = state.noted(now, f"gate {each.gate}", f"{each.result}: {each.why}")
+    verdict = combined(verdicts)
+    if verdict.result is Result.FAIL:
+        return state.failing(failure_of(verdict), now, roll_back=rules.on_failure is OnFailure.ROLLBACK)
+    if verdict.result is Result.INCONCLUSIVE:
+        return state
+    index = decision.waypoint
+    reached = None if index is None else (index, rules.strategy.waypoints[index])
+    return state.after_verify(reached, now, "the new side is whole" if seen.old.total else "every replica is new")
+
+
+def learned(state: State, seen: Observation) -> State:
+    """Return the state after a look: where the first write was done and its answer was lost, the target is ours."""
+    state = with_ready(state, seen)
+    if state.claimed or seen.owner != state.owner:
+        return state
+    return state.but(claimed=True, mark=Mark(template=seen.template))
+
+
+def begun(state: State, prepared: Prepared, now: float, by: str) -> State:
+    """Return the state after the target was read for the first time."""
+    state = state.but(owner=prepared.owner, claimed=prepared.claimed, mark=prepared.mark).after_prepare(
+        prepared.baseline, prepared.wanted, now, prepared.demand
+    )
+    if prepared.ready is not None:
+        state = state.but(before=Before(replicas=prepared.replicas, ready=min(prepared.ready, prepared.replicas)))
+    for warning in prepared.warnings:
+        state = state.noted(now, "warning", warning)
+    return state.after_lint(prepared.linted, now, by)
+
+
+def is_wanted_already(state: State, wish: Retarget, prepared: Prepared) -> bool:
+    """Whether a retarget asks for what the rollout goes to anyway."""
+    same = prepared.wanted.template == state.wanted.template and state.goal is Goal.FORWARD
+    return same and wish.strategy is None and state.foreign is None
+
+
+def retargeted(state: State, wish: Retarget, prepared: Prepared, now: float) -> State:
+    """Return the state after a retarget was tried on the target: it goes there from here, or back."""
+    if prepared.wanted.template == state.baseline.template:
+        if state.goal is Goal.BACK:
+            return state.but(retarget=None).noted(now, "retargeted", "to the baseline, where it goes already", wish.by)
+        reason = requested(f"retargeted to the baseline by {wish.by}")
+        return state.going_back(Outcome.ROLLED_BACK, reason, now, wish.by).but(overrules=state.overrules)
+    if is_wanted_already(state, wish, prepared):
+        return state.but(retarget=None).noted(now, "retargeted", "to what is wanted already", wish.by)
+    if not state.claimed:  # whoever changed it left it to us: it is the baseline
+        state = state.but(baseline=prepared.baseline, mark=prepared.mark, foreign=None, overrules=False)
+    return state.after_retarget(prepared.wanted, now, prepared.demand).after_lint(prepared.linted, now, wish.by)
+
+
+def stuck(state: State, message: str, now: float) -> State:
+    """Return the state after an error that waiting does not mend: a person is needed, whichever way it goes."""
+    problem = Problem(cause=Cause.CONFIGURATION, message=message)
+    if state.goal is Goal.BACK and not state.needs_human:
+        return state.after_alarm(str(problem), now)
+    if state.goal is Goal.FORWARD and state.held != problem:
+        return state.failing(problem, now, roll_back=False)
+    return state
+
+
+# --- one line an act -------------------------------------------------------------------------------------
+
+
+def _ask(state: State, done: _Done) -> State:
+    gates = [gate for gate in done.rules.asked_gates if gate.name in done.decision.gates]
+    return state.after_ask(gates, done.now, stops=done.decision.stops)
+
+
+def _fail(state: State, done: _Done) -> State:
+    decision = done.decision
+    problem = decision.problem or Problem(cause=Cause.DEADLINE, message=decision.why)
+    roll_back = decision.rolls_back
+    if roll_back is None:
+        roll_back = done.rules.on_failure is OnFailure.ROLLBACK
+    return state.failing(problem, done.now, roll_back=roll_back)
+
+
+def _scaled(state: State, done: _Done) -> State:
+    decision, written = done.decision, done.written
+    counts = decision.counts or done.seen.asked
+    state = state.after_scale(counts, decision.why, done.now, written.mark, written.writes, decision.fits)
+    regained = counts.old if counts.old > done.seen.old.total else 0
+    return state.but(regained=regained, sized=done.seen.replicas).after_emptied(
+        decision.emptied, done.now, late=decision.cut
+    )
+
+
+def _routed(state: State, done: _Done) -> State:
+    routed = done.written.routed or Routed(share=done.decision.share or 0)
+    return state.after_route(routed, done.decision.why, done.written.writes, done.now)
+
+
+def _undone(state: State, done: _Done) -> State:
+    decision = done.decision
+    step = f"{decision.why} {decision.counts}" if decision.counts else ""
+    return state.after_undo(done.written.writes, done.now, done.written.mark, step)
+
+
+_RECORDERS: dict[Act, Callable[[State, _Done], State]] = {
+    Act.WAIT: lambda state, done: state,
+    Act.VERIFY: lambda state, done: state,
+    Act.ASK: _ask,
+    Act.FAIL: _fail,
+    Act.HOLD: lambda state, done: state.after_foreign(done.seen.foreign, done.now),
+    Act.CONTINUE: lambda state, done: state.after_foreign(None, done.now),
+    Act.SLEEP: lambda state, done: state.after_sleep(True, done.decision.why, done.now),
+    Act.WAKE: lambda state, done: state.after_sleep(False, done.decision.why, done.now),
+    Act.CROWDED: lambda state, done: state.after_crowded(done.decision.why, done.now),
+    Act.ROOMY: lambda state, done: state.after_crowded("", done.now),
+    Act.ALARM: lambda state, done: state.after_alarm(done.decision.why, done.now),
+    Act.CALM: lambda state, done: state.after_alarm("", done.now),
+    Act.DRAIN: lambda state, done: state.after_drain(done.decision.counts, done.decision.why, done.now),
+    Act.FENCED: lambda state, done: state.after_fenced(done.decision.why, done.now),
+    Act.SCALE: _scaled,
+    Act.PAUSE_CONTROLLER: lambda state, done: state.after_pause_controller(
+        done.decision.why, done.written.writes, done.now, done.written.mark
+    ),
+    Act.SETTLE: lambda state, done: state.after_settle(
+        done.decision.counts or done.seen.asked, done.written.writes, done.now, done.written.mark
+    ),
+    Act.ROUTE: _routed,
+    Act.RESIZE: lambda state, done: state.after_resize(done.decision.replicas or 0, done.now, done.written.mark),
+    Act.UNDO: _undone,
+    Act.FINISH: lambda state, done: state.after_finish(done.written.writes, done.now),
+}

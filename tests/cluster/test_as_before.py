@@ -1,0 +1,80 @@
+"""Targets that were not whole before, or lose readiness at a stop: safety goes on, and the end is as it was before."""
+
+import asyncio
+from typing import Any
+
+from harness import Lab, until
+from subjects import DeploymentSubject, PairSubject, StatefulSetSubject, Subject
+
+STUCK = {"minReady": "0s", "deadline": "4s"}
+BAD: dict[type[Subject], dict[str, Any]] = {
+    DeploymentSubject: {"maxSurge": 1},
+    PairSubject: {"maxSurge": 1},
+    StatefulSetSubject: {"maxUnavailable": 1},
+}
+
+
+def ready(lab: Lab, name: str, version: str = "") -> int:
+    """How many pods are Ready."""
+    pods = lab.pods(name, version)
+    return sum(any(c.type == "Ready" and c.status == "True" for c in p.status.conditions or []) for p in pods)
+
+
+async def broken_one(lab: Lab, name: str) -> str:
+    """Let one old pod lose its readiness for good; return its name."""
+    pod, before = lab.pods(name, "chat:1")[0].metadata.name, ready(lab, name)
+    lab.relabel(pod, "never-ready")
+    await until("one is not ready", lambda: ready(lab, name) == before - 1)
+    return str(pod)
+
+
+async def test_the_way_back_ends_as_it_was_before(served: Lab) -> None:
+    """With one old replica broken before, a bad version is rolled back to what was ready, and a good one follows."""
+
+    async def one(kind: type[Subject]) -> None:
+        name = kind.kind.lower()
+        await kind(served, name).create(3)
+        await broken_one(served, name)
+        change = kind.changed(2, "never-ready")
+        async with served.rolled(name, change, kind=kind, strategy=BAD[kind], readiness=STUCK) as case:
+            assert any("2 of 3 replicas are ready now" in warning for warning in (await case.run.plan()).warnings)
+            await case.ends("RolledBack")
+            assert ready(served, name, "chat:1") >= 2
+        async with served.rolled(name, kind=kind, strategy=BAD[kind]) as case:
+            await case.ends("Completed")
+            assert ready(served, name, "chat:2") == 3
+
+    await asyncio.gather(*map(one, BAD))
+
+
+async def test_a_good_version_goes_over_a_stuck_way_back(served: Lab) -> None:
+    """An old replica breaks in the middle of a bad version: the way back needs a person, and a retarget goes on."""
+    change = DeploymentSubject.changed(2, "never-ready")
+    async with served.case("chat", 3, change, readiness={"minReady": "0s", "deadline": "6s"}) as case:
+        await case.reaches(3, 1, ready=False)
+        broken = await broken_one(served, "chat")
+        status = await case.run.until("it needs a person", lambda s: s.phase == "NeedsHuman")
+        assert broken in status.reason, status.reason
+        good = {"images": {"server": "example/chat:3"}}
+        await case.run.send("retarget", change=good, onto_baseline=True)
+        await case.ends("Completed")
+        assert ready(served, "chat", "chat:3") == 3
+
+
+async def test_readiness_lost_at_a_stop_is_made_good(served: Lab) -> None:
+    """New replicas turn unready while a person is asked: old ones come back to the floor, and then it rolls back."""
+
+    async def one(kind: type[Subject]) -> None:
+        name = kind.kind.lower()
+        strategy = {"maxSurge": 4, "step": 2, "waypoints": [{"at": 3, "approval": True}]}
+        readiness = {"minReady": "0s", "deadline": "8s"}
+        async with served.case(name, 4, kind=kind, strategy=strategy, readiness=readiness) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            await case.reaches(2, 3)
+            for pod in served.pods(name, "chat:2"):
+                served.relabel(pod.metadata.name, "never-ready")
+            await until("the old ones serve again", lambda: ready(served, name, "chat:1") == 4)
+            assert (await case.run.status()).phase == "AwaitingApproval"
+            await case.ends("RolledBack")
+
+    await asyncio.gather(one(DeploymentSubject), one(PairSubject))

@@ -1,0 +1,130 @@
+"""A messy cluster: pods that end, wait or hang for what is, or is not, their version's fault."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from harness import Lab, until
+from puppets import ATTACHED, EVICTED, PUPPET, REJECTED, lose_node, puppets
+from subjects import SUBJECTS, Subject
+
+READ = {"minReady": "1s", "deadline": "40s"}
+SLOW = {"minReady": "3s", "deadline": "60s"}
+"""Each move takes so long that the first replica is evicted before the last one is proven."""
+
+
+@pytest.fixture
+async def played(served: Lab) -> AsyncIterator[Lab]:
+    """A namespace whose puppets play."""
+    with puppets(served.core, served.namespace):
+        yield served
+
+
+def image(mode: str) -> dict[str, Any]:
+    return {"images": {"server": f"example/chat:2-{mode}"}}
+
+
+KINDS = pytest.mark.parametrize(
+    "kind", [pytest.param(SUBJECTS[n], id=n) for n in ("Deployment", "DeploymentPair", "StatefulSet")]
+)
+
+
+@KINDS
+async def test_a_version_whose_pods_end_is_taken_back(played: Lab, kind: type[Subject]) -> None:
+    """Evicted for its own usage after it was Ready, or rejected by the kubelet: told, soon, and with little litter."""
+
+    async def ends(name: str, mode: str, said: str, litter: int) -> None:
+        await kind(played, name).create(3, mode=PUPPET)
+        await until(f"{name} ready", lambda: sum(map(ready, played.pods(name))) == 3)
+        async with played.rolled(name, image(mode), kind=kind, readiness=SLOW) as case:
+            report = await case.run.end()
+            assert report.status.outcome == "RolledBack", report
+            assert case.subject.settings() == case.subject.settled("RolledBack", case.before)
+        reason = report.status.reason
+        assert reason.startswith(f"Ended: {name}-") and said in reason, reason
+        left = [p for p in played.pods(name) if p.status.phase == "Failed"]
+        assert len(left) <= litter, f"{len(left)} Failed pods are left"
+
+    await asyncio.gather(
+        ends("evicted", "evict.6", f"Evicted: {EVICTED}", 3),
+        ends("rejected", "reject", f"UnexpectedAdmissionError: {REJECTED}", 6),
+    )
+
+
+def ready(pod: Any) -> bool:
+    return any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or [])
+
+
+async def test_what_passes_or_is_not_the_versions_is_waited_for(played: Lab) -> None:
+    """A cache that is late, a gate that a queue lifts, a node that is lost: it goes on; a volume is named."""
+
+    async def deployed(name: str, replicas: int = 2) -> None:
+        await played.deploy(name, replicas, mode=PUPPET)
+        await until(f"{name} ready", lambda: sum(map(ready, played.pods(name))) == replicas)
+
+    async def cache() -> None:
+        await deployed("cache")
+        async with played.rolled("cache", image("config.4"), readiness=READ) as case:
+            await case.ends("Completed")
+        case.watcher.assert_within(2, 3)
+
+    async def gated() -> None:
+        await deployed("gated")
+        spec = {
+            "schedulingGates": [{"name": "example.org/queue"}],
+            "containers": [{"name": "server", "image": "example/chat:2"}],
+        }
+        change = {"patch": {"spec": spec}}
+        async with played.rolled("gated", change, readiness={"minReady": "0s", "deadline": "2s"}) as case:
+            status = await case.run.until("it holds", lambda s: s.phase == "Held")
+            assert "gated-" in status.waiting_for and "example.org/queue" in status.waiting_for
+
+            def admit() -> bool:
+                for pod in played.pods("gated", "chat:2"):
+                    if pod.spec.scheduling_gates:
+                        body = {"spec": {"schedulingGates": None}}
+                        played.core.patch_namespaced_pod(pod.metadata.name, played.namespace, body)
+                return len([p for p in played.pods("gated", "chat:2") if ready(p)]) == 2
+
+            await until("the queue admits all", admit, poll_s=0.3)
+            await case.ends("Completed")
+        case.watcher.assert_within(2, 3)
+
+    async def lost() -> None:
+        await deployed("lost")
+        waypoints = [{"at": 1, "approval": True}]
+        given = {"readiness": {"minReady": "0s", "deadline": "3s"}, "strategy": {"maxSurge": 1, "waypoints": waypoints}}
+        async with played.rolled("lost", {"images": {"server": "example/chat:2"}}, **given) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            (new,) = played.pods("lost", "chat:2")
+            lose_node(played.core, new)
+            await case.run.send("approve")
+            status = await case.run.until("it holds", lambda s: s.phase == "Held")
+            assert f"its node {new.spec.node_name} does not answer" in status.waiting_for
+            # What the taint manager does in the end: another is made elsewhere.
+            played.core.delete_namespaced_pod(new.metadata.name, played.namespace, grace_period_seconds=0)
+            await case.ends("Completed")
+
+    async def volume() -> None:
+        await deployed("volume", 1)
+        async with played.rolled("volume", image("mount"), readiness={"minReady": "0s", "deadline": "5s"}) as case:
+            report = await case.ends("RolledBack")
+        assert f"FailedAttachVolume: {ATTACHED}" in report.status.reason
+        case.watcher.assert_within(1, 2)
+
+    await asyncio.gather(cache(), gated(), lost(), volume())
+
+
+async def test_what_pod_security_refuses_is_told_at_once(served: Lab) -> None:
+    """The dry run's warning stands in the plan; the refusal ends the rollout long before its deadline."""
+    await served.deploy("chat", 2)
+    modes = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+    served.core.patch_namespace(served.namespace, {"metadata": {"labels": modes}})
+    async with served.rolled("chat", readiness={"minReady": "0s", "deadline": "10m"}) as case:
+        plan = await case.run.plan()
+        assert any("would violate PodSecurity" in warning for warning in plan.warnings), plan.warnings
+        report = await case.ends("RolledBack", 60.0)
+    assert report.status.reason.startswith("Configuration: no pod can be made: ")
+    assert "violates PodSecurity" in report.status.reason
+    case.watcher.assert_within(2, 2)

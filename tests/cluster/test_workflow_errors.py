@@ -1,0 +1,119 @@
+"""An error in the workflow's own code: the rollout holds and says so; what Temporal itself fails is told as that."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Lab, Run, until
+from operators import define, runtimes
+from shell import NEEDS_PERSON, Shell
+from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
+
+from segue.client import Rollouts
+from segue.errors import Failing, SegueError
+
+SERVICES = ("serving.kserve.io", "v1beta1", "inferenceservices")
+NONE_TO_ROLL = "has no replicas, so there is nothing to roll; scale it to 1 or more first"
+RUNTIME = {"containers": [{"name": "server", "image": "example/chat:1"}], "supportedModelFormats": ["onnx"]}
+
+
+async def _an_error_of_ours_needs_a_person(lab: Lab) -> None:
+    change = {"images": {"server": "example/chat:error"}}
+    async with lab.case("held", 2, change, readiness={"minReady": "0s", "deadline": "10m"}) as case:
+        status = await case.run.until("it holds", lambda s: s.phase == "Held")
+        assert status.needs_person
+        assert "Segue itself failed (RuntimeError: the fault of this test)" in status.reason
+        assert status.waiting_for.startswith("a person: ")
+        await case.run.send("abort")
+        await case.ends("Aborted")
+
+
+async def _a_failing_task_is_told(lab: Lab, shell: Shell) -> None:
+    await lab.deploy("failing", 2)
+    before = lab.settings("failing")
+    change = {"images": {"server": "example/chat:other-steps"}}
+    name = f"{lab.namespace}/failing"
+    await shell.run("start", shell.spec("failing", change=change))
+    rollouts, workflow_id = Rollouts(lab.temporal, lab.namespace, lab.task_queue), (await shell.json("list"))[0]["id"]
+
+    async def is_told() -> bool:
+        try:
+            await rollouts.status(workflow_id)
+        except Failing as error:
+            return "other steps than the history's" in str(error)
+        except SegueError:
+            pass  # its task has failed once, or not yet
+        return False
+
+    await until("status to tell it", is_told)
+    for command in ("status", "abort", "watch"):
+        told = (await shell.run(command, name, expect=NEEDS_PERSON)).stderr
+        assert "fails each time a worker runs it" in told
+        assert "no worker answers" not in told
+    with pytest.raises(Failing, match=f"segue release {name}"):
+        await rollouts.report(workflow_id)
+    await lab.temporal.get_workflow_handle(workflow_id).terminate()
+    await shell.run("release", name)
+    assert lab.settings("failing") == before
+
+
+async def test_an_error_in_the_workflow(lab: Lab, tmp_path: Path) -> None:
+    """One of ours waits for a person, and abort works; one that fails the task is not taken for an absent worker."""
+    await lab.worker(module="failing_worker").serves()
+    await asyncio.gather(_an_error_of_ours_needs_a_person(lab), _a_failing_task_is_told(lab, Shell(lab, tmp_path)))
+
+
+async def _start(lab: Lab, kind: str, name: str, change: dict[str, Any]) -> Run:
+    target = {"kind": "Supervised", "resource": kind, "namespace": lab.namespace, "name": name}
+    return await lab.start(name, change, target=target, strategy={})
+
+
+async def _a_service_scaled_to_zero(lab: Lab) -> None:
+    define(lab, *SERVICES, "InferenceService")
+    group, version, plural = SERVICES
+    place = (group, version, lab.namespace, plural)
+    predictor = {"minReplicas": 0, "model": {"modelFormat": {"name": "onnx"}, "storageUri": "s3://models/a"}}
+    body = {
+        "apiVersion": f"{group}/{version}", "kind": "InferenceService", "metadata": {"name": "llm"},
+        "spec": {"predictor": predictor},
+    }  # fmt: skip
+
+    def made() -> bool:
+        try:
+            lab.custom.create_namespaced_custom_object(*place, body)
+        except Exception:  # the kind is not served yet
+            return False
+        return True
+
+    await until("the kind to be served", made)
+    run = await _start(lab, "InferenceService", "llm", {"patch": {"model": {"storageUri": "s3://models/b"}}})
+    with pytest.raises(WorkflowUpdateFailedError) as told:
+        await run.plan()
+    with pytest.raises(WorkflowFailureError) as ended:
+        await run.end()
+    assert NONE_TO_ROLL in str(told.value.cause)
+    assert NONE_TO_ROLL in str(ended.value.cause)
+    assert lab.custom.get_namespaced_custom_object(*place, "llm")["spec"]["predictor"] == predictor
+
+
+async def _a_runtime_scaled_to_zero_midway(lab: Lab) -> None:
+    operator = runtimes(lab)
+    await operator.make("ServingRuntime", "chat", {**RUNTIME, "replicas": 1})
+    never = {"patch": {"mode": "never-ready", "containers": [{"name": "server", "image": "example/chat:2"}]}}
+    run = await _start(lab, "ServingRuntime", "chat", never)
+    await until("a new replica", lambda: lab.pods("chat", "example/chat:2"))
+    operator.patch("chat", {"spec": {"replicas": 0}})
+    await run.until("it waits for a person", lambda s: s.phase == "Held")
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await run.send("retarget", change={"images": {"server": "example/chat:3"}})
+    assert NONE_TO_ROLL in str(refused.value.cause)
+    assert (await run.status()).phase == "Held"
+    await run.send("abort")
+    assert (await run.end()).status.outcome == "Aborted"
+    assert operator.get("chat")["spec"] == {**RUNTIME, "replicas": 1}
+
+
+async def test_a_target_of_no_replicas_is_refused(served: Lab) -> None:
+    """At the start, and at a retarget in the middle; the rollout goes on to take messages."""
+    await asyncio.gather(_a_service_scaled_to_zero(served), _a_runtime_scaled_to_zero_midway(served))

@@ -1,0 +1,30 @@
+"""Production's worker, with a fault in the workflow's own code: it records a move of some versions with an error.
+
+The image ``example/chat:error`` stands for a fault of ours, and ``example/chat:other-steps`` for a release whose steps
+are not those of the history: the SDK's own way to fail a workflow's task.
+"""
+
+from temporalio.workflow import NondeterminismError
+
+import segue.transition
+from segue.decide import Act
+from segue.leaving import leave
+from worker.__main__ import main
+
+ERRORS = {
+    "example/chat:error": RuntimeError("the fault of this test"),
+    "example/chat:other-steps": NondeterminismError("other steps than the history's"),
+}
+_scaled = segue.transition._RECORDERS[Act.SCALE]
+
+
+def _faulty(state: segue.transition.State, done: segue.transition._Done) -> segue.transition.State:
+    error = ERRORS.get(state.wanted.images.get("server", ""))
+    if error is not None:
+        raise error
+    return _scaled(state, done)
+
+
+if __name__ == "__main__":
+    segue.transition._RECORDERS[Act.SCALE] = _faulty
+    leave(main())

@@ -1,0 +1,60 @@
+"""What the API server made of a write is told by its fields, and known for our own when its answer is lost."""
+
+from typing import Any
+
+import pytest
+
+from activities.levers.ownership import foreign_template
+from activities.levers.template import fingerprint
+from activities.levers.writing import altered
+from segue.observation import Version
+from segue.state import Mark, State
+
+
+def template(image: str) -> dict[str, Any]:
+    return {"metadata": {"labels": {"app": "chat"}}, "spec": {"containers": [{"name": "server", "image": image}]}}
+
+
+BEFORE = {"replicas": 3, "template": template("a:2"), "strategy": {"type": "RollingUpdate"}, "minReadySeconds": 9}
+WHOLE = {"spec": {"template": {**template("a:1"), "$patch": "replace"}, "minReadySeconds": 0}}
+
+
+@pytest.mark.parametrize(
+    ("patch", "after", "told"),
+    [
+        pytest.param(WHOLE, {"template": template("a:1"), "minReadySeconds": 0}, "", id="as-sent"),
+        pytest.param(
+            WHOLE, {"template": template("mirror/a:1"), "minReadySeconds": 0},
+            "spec.template.spec.containers[server].image a:1 → mirror/a:1", id="another-image",
+        ),
+        pytest.param({"spec": {"minReadySeconds": 5}}, {"minReadySeconds": 7}, "spec.minReadySeconds", id="a-field"),
+        pytest.param(
+            {"spec": {"minReadySeconds": 5}}, {"template": template("b:2"), "minReadySeconds": 5},
+            "spec.template.spec.containers[server].image a:2 → b:2", id="what-was-not-sent",
+        ),
+        pytest.param({"metadata": {}}, {}, "", id="no-spec"),
+    ],
+)  # fmt: skip
+def test_the_fields_that_the_api_server_changed_are_named(patch: Any, after: dict[str, Any], told: str) -> None:
+    assert altered(BEFORE, patch, {**BEFORE, **after}) == told
+
+
+def entry(manager: str, time: str) -> dict[str, Any]:
+    return {"manager": manager, "time": time, "operation": "Update", "fieldsV1": {"f:spec": {"f:template": {}}}}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "who"),
+    [
+        pytest.param("2026-01-01T00:00:09Z", "2026-01-01T00:00:01Z", None, id="we-wrote-last"),
+        pytest.param("2026-01-01T00:00:01Z", "2026-01-01T00:00:09Z", "kubectl", id="they-wrote-last"),
+        pytest.param("2026-01-01T00:00:01Z", "2026-01-01T00:00:01Z", "kubectl", id="in-the-same-second"),
+    ],
+)
+def test_our_own_write_is_known_by_who_wrote_last(ours: str, theirs: str, who: str | None) -> None:
+    """Its answer was lost, and the API server made something else of it: nobody is blamed for that."""
+    found = {"metadata": {"managedFields": [entry("segue", ours), entry("kubectl", theirs)]}}
+    state = State(owner="us", claimed=True, mark=Mark(template="v1"), wanted=Version(template="v1"))
+    assert fingerprint(template("x")) != "v1"
+    foreign = foreign_template(found, template("x"), [], "f:template", state)
+    assert (foreign.who.partition(" ")[0] if foreign else None) == who

@@ -1,0 +1,93 @@
+"""What was not ready before a rollout: not asked of the new version, nor of the way back, and forgotten once it is."""
+
+from datetime import timedelta
+
+import pytest
+
+from segue.asbefore import as_before, with_ready
+from segue.budget import resolve_budget
+from segue.decide import Act, decide
+from segue.gates import Result
+from segue.gates.readiness import judge_readiness
+from segue.observation import Cause, Counts, Observation, Problem, Side, Version
+from segue.spec import Readiness, Rules, Strategy
+from segue.state import Before, Goal, Outcome, State, requested
+
+NOW, DEADLINE_S = 1_000.0, 60
+LATE = NOW + DEADLINE_S
+RULES = Rules(
+    strategy=Strategy(maxSurge=1, maxUnavailable=0), readiness=Readiness(deadline=timedelta(seconds=DEADLINE_S))
+)
+MOVING = State(
+    owner="us", baseline=Version(template="v0"), wanted=Version(template="v1"), claimed=True, progress_at=NOW,
+    before=Before(replicas=4, ready=3),
+)  # fmt: skip
+BACK = MOVING.going_back(Outcome.ROLLED_BACK, requested("why"), NOW)
+VERIFIED = MOVING.but(verified=True)
+
+
+def see(old: tuple[int, int], new: tuple[int, int], **more: object) -> Observation:
+    """Each side as (total, ready), held as it is; all ready ones are proven."""
+    sides = {name: Side(total=t, ready=r, proven=r) for name, (t, r) in (("old", old), ("new", new))}
+    given = {"replicas": 4, "template": "v1", "held": True, "owner": "us", "progress_at": NOW, **more}
+    return Observation.model_validate({**sides, "asked": Counts(old[0], new[0]), **given})
+
+
+@pytest.mark.parametrize(
+    ("before", "goal", "replicas", "floor"),
+    [
+        pytest.param(None, Goal.FORWARD, 4, 4, id="not-known"),
+        pytest.param(Before(replicas=4, ready=4), Goal.FORWARD, 4, 4, id="whole"),
+        pytest.param(Before(replicas=4, ready=3), Goal.FORWARD, 4, 3, id="three-of-four"),
+        pytest.param(Before(replicas=4, ready=3, reached=4), Goal.FORWARD, 4, 4, id="all-were-ready-since"),
+        pytest.param(Before(replicas=4, ready=3, reached=4), Goal.BACK, 4, 3, id="the-old-ones-never-were"),
+        pytest.param(Before(replicas=4, ready=3), Goal.FORWARD, 3, 3, id="fewer-replicas-now"),
+        pytest.param(Before(replicas=3, ready=1), Goal.BACK, 5, 1, id="more-replicas-now"),
+        pytest.param(Before(replicas=4, ready=0), Goal.FORWARD, 4, 0, id="nothing-was-ready"),
+    ],
+)
+def test_the_floor_counts_from_what_was_ready(before: Before | None, goal: Goal, replicas: int, floor: int) -> None:
+    """The surge and the step stay what they are."""
+    relaxed = as_before(RULES, MOVING.but(before=before, goal=goal), replicas)
+    budget = resolve_budget(relaxed.strategy, replicas)
+    assert (budget.floor, budget.surge, budget.step) == (floor, 1, 1)
+
+
+def test_what_becomes_ready_is_asked_for_from_then_on() -> None:
+    """The way back asks for old replicas that were ready once; the floor for what both sides had together."""
+    found = with_ready(MOVING, see((3, 3), (1, 1))).before
+    assert found == Before(replicas=4, ready=3, reached=4)
+    assert with_ready(MOVING, see((4, 4), (0, 0))).before == Before(replicas=4, ready=4, reached=4)
+    assert with_ready(MOVING, see((3, 2), (1, 0))).before == Before(replicas=4, ready=3, reached=2)
+
+
+LOST = Problem(cause=Cause.UNSCHEDULABLE, message="no place")
+
+
+@pytest.mark.parametrize(
+    ("state", "seen", "now", "act"),
+    [
+        pytest.param(BACK, see((4, 3), (0, 0), template="v0", held=False), NOW, Act.FINISH, id="back-as-before"),
+        pytest.param(BACK, see((4, 2), (0, 0), template="v0", held=False), NOW, Act.WAIT, id="back-with-less"),
+        pytest.param(BACK.but(before=None), see((4, 3), (0, 0), template="v0", held=False), LATE, Act.ALARM,
+                     id="back-not-known"),
+        pytest.param(BACK, see((4, 3), (0, 0), home=Counts(4, 0), template=""), NOW, Act.FINISH, id="a-pair-back"),
+        pytest.param(VERIFIED, see((0, 0), (4, 3)), NOW, Act.WAIT, id="the-fourth-has-time"),
+        pytest.param(VERIFIED, see((0, 0), (4, 3)), LATE, Act.FINISH, id="the-fourth-was-not-ready-before"),
+        pytest.param(VERIFIED, see((0, 0), (4, 3), unplaced=1, unplaced_since=NOW - 9), NOW, Act.FINISH,
+                     id="the-fourth-has-no-place"),
+        pytest.param(VERIFIED, see((0, 0), (4, 2)), LATE, Act.SCALE, id="old-ones-come-back-first"),
+        pytest.param(VERIFIED.but(before=Before(replicas=4, ready=0)), see((0, 0), (4, 0)), LATE, Act.FAIL,
+                     id="at-least-one"),
+        pytest.param(VERIFIED.but(before=Before(replicas=4, ready=1)), see((0, 0), (4, 1)), LATE, Act.FINISH,
+                     id="leader-election"),
+    ],
+)  # fmt: skip
+def test_the_end_is_as_it_was_before(state: State, seen: Observation, now: float, act: Act) -> None:
+    decision = decide(RULES, state, seen, now)
+    assert decision.act is act, decision
+
+
+def test_the_readiness_gate_asks_for_no_more() -> None:
+    assert judge_readiness(RULES, see((0, 0), (4, 3)), lacking=1).result is Result.PASS
+    assert judge_readiness(RULES, see((0, 0), (4, 3))).result is Result.INCONCLUSIVE

@@ -1,0 +1,62 @@
+"""The API server's refusals, told apart: what admission denies is not a missing right."""
+
+from typing import NamedTuple
+
+import pytest
+
+from activities.cluster import Expired, _from_status
+from segue.errors import Conflict, NotAllowed, NotFound, Refused, SegueError, Unreachable
+
+ISVC = 'inferenceservices.serving.kserve.io "llm"'
+
+
+class Row(NamedTuple):
+    """An answer of the API server, and what becomes of it."""
+
+    id: str
+    status: int
+    message: str
+    becomes: type[SegueError]
+    says: str
+
+
+ROWS = [
+    Row("absent", 404, f"{ISVC} not found", NotFound, "create it first"),
+    Row("unknown-user", 401, "Unauthorized", NotAllowed, "renew the worker's credentials"),
+    Row("no-right", 403, f'{ISVC} is forbidden: User "segue" cannot patch resource "inferenceservices" in API group '
+        '"serving.kserve.io" in the namespace "a"', NotAllowed, "grant the worker the role"),
+    Row("no-right-to-list", 403, 'pods is forbidden: User "segue" cannot list resource "pods" in API group "" in the '
+        'namespace "a": RBAC: clusterrole.rbac.authorization.k8s.io "x" not found', NotAllowed, "grant the worker"),
+    Row("no-right-to-a-path", 403, 'forbidden: User "system:anonymous" cannot get path "/apis"', NotAllowed, "grant"),
+    Row("proxy", 403, "Forbidden", NotAllowed, "grant the worker the role"),
+    Row("webhook", 403, 'admission webhook "isvc.kserve" denied the request: name must be empty', Refused,
+        "name must be empty; correct the change, or ask who runs that webhook"),
+    Row("webhook-by-its-own-code", 404, 'admission webhook "a.b" denied the request: no such tenant', Refused,
+        "no such tenant; correct the change"),
+    Row("webhook-that-says-conflict", 409, 'admission webhook "a.b" denied the request: in use', Refused, "in use;"),
+    Row("policy", 403, f"{ISVC} is forbidden: ValidatingAdmissionPolicy 'tags' with binding 'tags' denied request: "
+        "images need a digest", Refused, "images need a digest; correct the change"),
+    Row("policy-by-its-own-code", 422, "deployments.apps \"a\" is invalid: ValidatingAdmissionPolicy 'tags' with "
+        "binding 'tags' denied request: images need a digest", Refused, "or ask who runs that webhook, policy"),
+    Row("quota", 403, 'pods "a" is forbidden: exceeded quota: gpus, requested: 1, used: 8, limited: 8', Refused,
+        "exceeded quota: gpus"),
+    Row("pod-security", 403, 'pods "a" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true',
+        Refused, "violates PodSecurity"),
+    Row("namespace-ends", 403, 'jobs.batch "a" is forbidden: unable to create new content in namespace b because it is '
+        "being terminated", Refused, "being terminated"),
+    Row("conflict", 409, "the object has been modified", Conflict, "changed in the meantime"),
+    Row("too-old", 410, "too old resource version", Expired, "too old resource version"),
+    Row("malformed", 400, "unknown field", Refused, "so that the API server takes it"),
+    Row("too-large", 413, "request entity too large", Refused, "so that the API server takes it"),
+    Row("invalid", 422, "spec.replicas: Invalid value", Refused, "so that the API server takes it"),
+    Row("busy", 429, "too many requests", Unreachable, "answers 429"),
+    Row("webhook-is-down", 500, 'failed calling webhook "a.b": connection refused', Unreachable, "connection refused"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+def test_each_answer_becomes_the_error_that_says_what_to_do(row: Row) -> None:
+    error = _from_status("inferenceservice a/llm", row.status, row.message, "the role")
+    assert type(error) is row.becomes
+    assert row.says in str(error)
+    assert "grant the worker" not in str(error) or row.becomes is NotAllowed

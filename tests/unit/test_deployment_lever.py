@@ -1,0 +1,153 @@
+"""A Deployment's lever, as far as it is pure: when it is paused, and who changed what it is held by."""
+
+from typing import Any
+
+import pytest
+
+from activities.breakglass import is_rolled
+from activities.levers.deployment_patches import finish_patch, hold_patch, unhold_patch
+from activities.levers.deployment_reading import (
+    HOLD_MIN_READY_S,
+    Objects,
+    hold_token,
+    mark_of,
+    read,
+    with_paused,
+)
+from activities.levers.ownership import ADMISSION, BASELINE, OWNER, left_of_us
+from activities.levers.template import fingerprint
+from segue.decide import PAUSE_EVERY_S, Act, decide
+from segue.observation import Counts, Observation, Version
+from segue.spec import Rules, Strategy
+from segue.state import Goal, Mark, State
+
+RULES = Rules(strategy=Strategy(maxSurge=2))
+NOW = 1_000.0
+
+
+def template(version: int) -> dict[str, Any]:
+    return {
+        "metadata": {"labels": {"app": "chat"}},
+        "spec": {"containers": [{"name": "server", "image": f"c:{version}"}]},
+    }
+
+
+V1, V2, V3 = (Version(template=fingerprint(template(version))) for version in (1, 2, 3))
+
+
+def deployment(
+    version: int, old: int, new: int, *, paused: bool = False, replicas: int = 8, generation: int = 7,
+    writer: str = "segue", held: bool = True,
+) -> dict[str, Any]:  # fmt: skip
+    """A Deployment whose fields request (old, new)."""
+    rolling = {"maxSurge": old + new - replicas, "maxUnavailable": replicas - old}
+    spec = {
+        "replicas": replicas,
+        "selector": {"matchLabels": {"app": "chat"}},
+        "template": template(version),
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling},
+        "minReadySeconds": HOLD_MIN_READY_S if held else 0,
+        **({"paused": True} if paused else {}),
+    }
+    fields = {"f:spec": {"f:template": {}, "f:paused": {}, "f:strategy": {"f:rollingUpdate": {"f:maxSurge": {}}}}}
+    metadata = {
+        "name": "chat", "uid": "d", "generation": generation, "resourceVersion": "1", "annotations": {OWNER: "us"},
+        "managedFields": [{"manager": writer, "operation": "Update", "time": "t", "fieldsV1": fields}],
+    }  # fmt: skip
+    return {"kind": "Deployment", "metadata": metadata, "spec": spec}
+
+
+def sets(**sizes: int) -> list[dict[str, Any]]:
+    """ReplicaSets by version, such as ``v1=6``."""
+    return [
+        {
+            "metadata": {"uid": name, "name": name, "ownerReferences": [{"uid": "d", "controller": True}]},
+            "spec": {"replicas": size, "template": template(int(name[1:]))},
+        }
+        for name, size in sizes.items()
+    ]
+
+
+def state(**changes: Any) -> State:
+    return State(owner="us", claimed=True).after_prepare(V1, V2, NOW).but(**changes)
+
+
+def see(found: dict[str, Any], known: State | None = None, **sizes: int) -> Observation:
+    return read(Objects(found, sets(**sizes), []), RULES, known or state(), NOW)
+
+
+@pytest.mark.parametrize(
+    ("found", "sizes", "unpaused"),
+    [
+        pytest.param(deployment(2, 6, 4), {"v1": 6, "v2": 4}, True, id="at-rest"),
+        pytest.param(deployment(2, 6, 4, paused=True), {"v1": 6, "v2": 4}, False, id="paused"),
+        pytest.param(deployment(2, 4, 6), {"v1": 6, "v2": 4}, False, id="the-move-is-not-taken-up"),
+        pytest.param(deployment(2, 4, 6), {"v1": 4, "v2": 4}, False, id="it-is-half-taken-up"),
+        pytest.param(deployment(2, 4, 6), {"v1": 3, "v2": 7}, True, id="in-other-proportions-nothing-moves-either"),
+        pytest.param(deployment(3, 4, 6), {"v1": 6, "v2": 4}, True, id="another-template-in-the-middle-of-a-move"),
+        pytest.param(deployment(1, 4, 6), {"v1": 6, "v2": 4}, True, id="the-baseline-in-the-middle-of-a-move"),
+        pytest.param(deployment(3, 6, 4, paused=True), {"v1": 6, "v2": 4}, False, id="another-template-while-paused"),
+        pytest.param(deployment(1, 8, 2, held=False), {"v1": 6, "v2": 4}, False, id="on-its-way-back"),
+        pytest.param(deployment(2, 0, 0, replicas=0), {"v1": 0, "v2": 0}, False, id="scaled-to-0"),
+    ],
+)
+def test_when_it_should_be_paused(found: dict[str, Any], sizes: dict[str, int], unpaused: bool) -> None:
+    """At rest, or at once where the template is not the wanted one; never in the middle of a move of our own."""
+    assert see(found, **sizes).unpaused is unpaused
+
+
+def test_paused_it_is_held_at_the_sizes_that_are_there() -> None:
+    """The fields move nothing then: what they request is not what it is held at."""
+    assert see(deployment(2, 6, 4), v1=7, v2=3).asked == Counts(6, 4)
+    assert see(deployment(2, 6, 4, paused=True), v1=7, v2=3).asked == Counts(7, 3)
+
+
+@pytest.mark.parametrize("goal", list(Goal))
+def test_an_unpaused_one_is_paused_by_a_decision(goal: Goal) -> None:
+    """Whatever else is waited for, also while a foreign template is held for; but no more often than it says."""
+    seen = see(deployment(3, 6, 4, writer="kubectl"), v1=6, v2=4)
+    held = state(goal=goal, mark=Mark(template=V2.template, generation=6)).after_foreign(seen.foreign, NOW)
+    assert decide(RULES, held, seen, NOW).act is Act.PAUSE_CONTROLLER
+    paused = held.after_pause_controller("", 1, NOW)
+    assert decide(RULES, paused, seen, NOW + 1).act is Act.WAIT
+    assert decide(RULES, paused, seen, NOW + PAUSE_EVERY_S).act is Act.PAUSE_CONTROLLER
+
+
+def test_who_changed_what_it_is_held_by() -> None:
+    """What admission changes in our own write is told, a write whose answer was lost is ours, a resume is no reason."""
+    meant = mark_of(deployment(2, 6, 4))
+
+    def foreign(found: dict[str, Any], mark: Mark) -> str:
+        seen = see(found, state(mark=mark), v1=6, v2=4)
+        return str(seen.foreign or "")
+
+    assert foreign(deployment(2, 6, 4, paused=True), meant) == f"{ADMISSION} changed paused=True"
+    assert foreign(deployment(2, 6, 4, paused=True, generation=8), meant) == ""  # our pause, whose answer was lost
+    by_person = foreign(deployment(2, 6, 4, paused=True, generation=8, writer="kubectl"), meant)
+    assert by_person == "kubectl (Update at t) changed paused=True"
+    assert foreign(deployment(2, 6, 4, generation=8), with_paused(meant, paused=True)) == ""
+    by_another = foreign(deployment(3, 6, 4, generation=8, writer="kubectl"), meant)
+    assert by_another == "kubectl (Update at t) changed spec.containers[server].image c:2 → c:3"
+
+
+def test_paused_is_part_of_the_baseline() -> None:
+    """Moves and the way back unpause it; at the end it is as it was before."""
+    saved = '{"template":{},"strategy":{},"minReadySeconds":0,"progressDeadlineSeconds":600,"budget":{},"paused":%s}'
+    for before, after in (("true", True), ("false", None)):
+        found = deployment(2, 0, 8, paused=True)
+        found["metadata"]["annotations"][BASELINE] = saved % before
+        assert finish_patch(found)["spec"]["paused"] is after
+        assert unhold_patch(found, to_baseline=True)["spec"]["paused"] is None
+        held = hold_patch(found, RULES, 2, 2)
+        assert held["spec"]["paused"] is None and hold_token(held).endswith("paused=False")
+
+
+def test_annotations_of_an_earlier_rollout_hold_nothing() -> None:
+    """`kubectl rollout undo` copies them from a ReplicaSet: no release goes back to what they say."""
+    copied = deployment(7, 8, 0, held=False)
+    copied["metadata"]["annotations"] |= {OWNER: "rollout/a@1", BASELINE: '{"template":{"spec":{}}}'}
+    assert not is_rolled(copied)
+    assert is_rolled({**copied, "spec": {**copied["spec"], "minReadySeconds": HOLD_MIN_READY_S}})
+    begun = {**copied["metadata"], "annotations": {**copied["metadata"]["annotations"], OWNER: "released by her"}}
+    assert is_rolled({**copied, "metadata": begun})
+    assert left_of_us(copied) == {OWNER: None, BASELINE: None}

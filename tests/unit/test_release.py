@@ -1,0 +1,79 @@
+"""What `segue release` reads from the target: the budget of the rollout that held it, as it is written in the spec."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from activities.levers.ownership import (
+    BASELINE,
+    baseline_of,
+    budget_as_written,
+    latest_of,
+    packed,
+    rebudgeted,
+    unpacked,
+)
+from activities.stepped_release import rules_of
+from segue.budget import resolve_budget
+from segue.errors import Refused
+from segue.spec import Rules, StatefulSetTarget, Strategy
+
+TARGET = StatefulSetTarget(kind="StatefulSet", name="chat")
+
+
+def held(strategy: Strategy) -> Any:
+    saved = {"budget": budget_as_written(Rules(strategy=strategy))}
+    return {"metadata": {"annotations": {BASELINE: json.dumps(saved)}}}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "replicas", "floor", "ceiling"),
+    [
+        pytest.param(Strategy(max_surge=0, max_unavailable=1), 8, 7, 8, id="one-of-eight"),
+        pytest.param(Strategy(max_surge=0, max_unavailable=1), 40, 39, 40, id="one-of-forty"),
+        pytest.param(Strategy(max_surge=0, max_unavailable="50%"), 8, 4, 8, id="a-share"),
+        pytest.param(Strategy(max_surge=0, max_unavailable="25%"), 4, 3, 4, id="a-share-after-a-scale-from-8"),
+        pytest.param(Strategy(max_surge=2, max_unavailable=0), 8, 8, 10, id="groups-that-surge"),
+    ],
+)
+def test_a_release_keeps_the_budget_of_the_rollout(strategy: Strategy, replicas: int, floor: int, ceiling: int) -> None:
+    budget = resolve_budget(rules_of(TARGET, held(strategy)).strategy, replicas)
+    assert (budget.floor, budget.ceiling) == (floor, ceiling)
+
+
+def test_a_retarget_with_another_budget_saves_it_too() -> None:
+    one, two = (Strategy(max_surge=0, max_unavailable=n) for n in (1, 2))
+    assert rebudgeted(held(one), budget_as_written(Rules(strategy=one))) == {}
+    changed = rebudgeted(held(one), budget_as_written(Rules(strategy=two)))
+    found = {"metadata": {"annotations": changed}}
+    assert resolve_budget(rules_of(TARGET, found).strategy, 8).floor == 6
+
+
+def test_a_change_by_nobody_with_a_name_is_told_as_such() -> None:
+    """The API server writes *unknown* for what an admission policy changes."""
+    written = {"manager": "unknown", "operation": "Update", "time": "2026-11-21T10:55:00Z"}
+    assert latest_of([written]) == ("an admission policy, or a client without a name (Update at 2026-11-21T10:55:00Z)")
+    assert latest_of([{**written, "manager": "kubectl-edit"}]) == "kubectl-edit (Update at 2026-11-21T10:55:00Z)"
+
+
+@pytest.mark.parametrize("length", [10, 300_000])
+def test_a_baseline_is_read_back_as_it_was(length: int) -> None:
+    """A long one is compressed; one that an earlier release left is plain."""
+    text = json.dumps({"template": "ä" * length})
+    assert unpacked(packed(text)) == unpacked(text) == text
+    assert len(packed(text)) <= max(len(text), 10) and (length < 100 or len(packed(text)) < 5_000)
+
+
+def test_annotations_that_leave_no_place_for_the_baseline_are_refused() -> None:
+    """The message blames the annotations of the target, with what they have and what must go."""
+    found: Any = {"metadata": {"name": "chat", "annotations": {"big": "x" * 250_000}}, "spec": {"replicas": 2}}
+    assert len(baseline_of(found, {"template": {}})) < 200
+    found["metadata"]["annotations"]["big"] += "x" * 4_000
+    with pytest.raises(Refused) as refused:
+        baseline_of(found, {"template": {}})
+    assert str(refused.value).startswith("annotations of chat: have 254,003 bytes, and Segue adds ")
+    excess = int(re.search(r"remove ([\d,]+) bytes", str(refused.value))[1].replace(",", ""))  # type: ignore[index]
+    found["metadata"]["annotations"]["big"] = found["metadata"]["annotations"]["big"][excess:]
+    assert baseline_of(found, {"template": {}})

@@ -1,0 +1,211 @@
+"""A resource whose own operator rolls, as its lever reads it: which pods count, which of them change, what is done."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from activities.cluster import Cluster
+from activities.levers.ownership import BASELINE, OWNER
+from activities.levers.supervised import STEADY_S, Supervised, SupervisedLever
+from segue.decide import Act, Decision, decide
+from segue.errors import Refused
+from segue.observation import Observation, Version
+from segue.spec import Change, Rules
+from segue.state import Goal, State
+from segue.supervision import SUPERVISIONS
+
+START = 1_800_000_000.0
+LATER = START + 60.0
+KSERVE = SUPERVISIONS["InferenceService"]
+RULES = Rules.model_validate({"readiness": {"minReady": "0s", "deadline": "30s"}})
+LEVER = SupervisedLever(Cluster.__new__(Cluster), KSERVE)  # reading asks nobody
+
+
+def at(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def pod(part: str, version: str, number: int = 0, *, ready: bool = True, made: float = START) -> dict[str, Any]:
+    """A pod of one of the resource's Deployments."""
+    labels = {"app": f"isvc.{part}", "pod-template-hash": version}
+    owner = {"kind": "ReplicaSet", "name": f"{part}-{version}", "uid": "u", "controller": True}
+    condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": at(made)}
+    name = f"{part}-{version}-{number}"
+    return {
+        "metadata": {"name": name, "labels": labels, "ownerReferences": [owner], "creationTimestamp": at(made)},
+        "status": {"phase": "Running", "conditions": [condition]},
+    }
+
+
+def isvc(predictor: dict[str, Any] | None = None, saved: dict[str, Any] | None = None, **status: Any) -> dict[str, Any]:
+    """The resource at generation 5; ``saved`` is what a rollout keeps on it."""
+    spec = {
+        "predictor": {"minReplicas": 1, "maxReplicas": 3, "model": {"image": "a/b:1", "name": ""}, **(predictor or {})}
+    }
+    annotations = {OWNER: "me", BASELINE: json.dumps(saved)} if saved else {}
+    ready = [{"type": "Ready", "status": "True"}]
+    metadata = {"name": "llm", "uid": "u", "generation": 5, "annotations": annotations}
+    return {"kind": "InferenceService", "metadata": metadata, "spec": spec, "status": {"conditions": ready, **status}}
+
+
+def rolled(before: list[dict[str, Any]], now: list[dict[str, Any]], **status: Any) -> tuple[Supervised, State]:
+    """The resource after the change to image 2, with the pods of before and of now."""
+    kept = LEVER._baseline(LEVER._supervised(isvc(), before))
+    found = isvc({"model": {"image": "a/b:2", "name": ""}}, {**kept, "superseded": [], "wrote": "new"}, **status)
+    state = State(
+        owner="me", claimed=True, autonomous=True, progress_at=START, mark=LEVER._mark(found),
+        baseline=Version(template=kept_template()), wanted=Version(template="new"),
+    )  # fmt: skip
+    return LEVER._supervised(found, now), state
+
+
+def kept_template() -> str:
+    return LEVER._mark(isvc()).template
+
+
+def read(seen: Supervised, state: State, now: float = LATER) -> tuple[Observation, Decision]:
+    found = LEVER._read(seen, RULES, state, now)
+    return found, decide(RULES, state, found, now)
+
+
+HEAD, WORKER, CANARY = "llm-predictor", "llm-predictor-worker", "llm-next-predictor"
+
+
+def test_pods_are_believed_and_not_an_operators_observed_generation() -> None:
+    """KServe's is its Deployment's: behind for ever; it is waited for a little, and no longer."""
+    seen, state = rolled([pod(HEAD, "a")], [pod(HEAD, "b", made=LATER)], observedGeneration=1)
+    fresh, waits = read(seen, state, LATER)
+    assert waits.act is Act.WAIT and fresh.new.proven == 0 and fresh.next_proven_at == LATER + STEADY_S
+    _, done = read(seen, state, LATER + STEADY_S)
+    assert done.act is Act.VERIFY
+    seen, state = rolled([pod(HEAD, "a")], [pod(HEAD, "b", made=LATER)], observedGeneration=9)
+    assert read(seen, state, LATER)[1].act is Act.VERIFY
+
+
+def test_more_pods_than_asked_for_have_all_to_be_proven_and_have_a_deadline() -> None:
+    """An autoscaler runs 3 where minReplicas is 1: each wait for them ends."""
+    before = [pod(HEAD, "a", n) for n in range(3)]
+    now = [pod(HEAD, "b", n, ready=n < 2) for n in range(3)]
+    seen, state = rolled(before, now)
+    found, late = read(seen, state)
+    assert (found.replicas, found.new.total, found.new.proven) == (3, 3, 2)
+    assert late.act is Act.FAIL, late
+    unmet = {"conditions": [{"type": "Ready", "status": "False", "reason": "NoRoute"}]}
+    seen, state = rolled(before, [pod(HEAD, "b", n) for n in range(3)], **unmet)
+    _, late = read(seen, state)
+    assert late.act is Act.FAIL and "condition Ready: NoRoute" in late.why
+
+
+def test_a_condition_that_was_not_true_before_is_not_asked_for() -> None:
+    unmet = {"conditions": [{"type": "Ready", "status": "False"}]}
+    kept = LEVER._baseline(LEVER._supervised(isvc(**unmet), [pod(HEAD, "a")]))
+    found = isvc(None, {**kept, "superseded": [], "wrote": "new"}, **unmet)
+    assert LEVER._unfinished(found, json.loads(found["metadata"]["annotations"][BASELINE])) is None
+
+
+@pytest.mark.parametrize("changed", [(HEAD,), (WORKER,), (HEAD, WORKER)], ids=["head", "worker", "both"])
+def test_pods_of_a_part_that_the_change_does_not_touch_stay(changed: tuple[str, ...]) -> None:
+    before = [pod(HEAD, "a"), pod(WORKER, "w")]
+    came = [pod(part, "b", made=LATER) for part in changed]
+    left = [each for each in before if not any(LEVER._part(each) == part for part in changed)]
+    seen, state = rolled(before, [*left, *came])
+    found, decision = read(seen, state, LATER + STEADY_S)
+    assert (found.old.total, found.new.total) == (0, len(changed))
+    assert decision.act is Act.VERIFY
+    if left:  # they may be next: not before nothing has happened for a while
+        assert read(seen, state, LATER)[1].act is Act.WAIT
+    for each in [*before, *came]:
+        del each["metadata"]["ownerReferences"]  # made by hand: told apart by their labels
+    bare, state = rolled(before, [*left, *came])
+    assert read(bare, state, LATER + STEADY_S)[1].act is Act.VERIFY
+    late = [*before, *came]  # and where a part is under way, its old pods have to go
+    found, _ = read(rolled(before, late)[0], state)
+    assert found.old.total == len(changed)
+
+
+def test_where_every_revision_has_a_workload_of_its_own_all_old_pods_have_to_go() -> None:
+    """Knative's: its pods' label ``app`` names the revision."""
+    old, new = (pod(f"llm-predictor-0000{n}-deployment", hashed) for n, hashed in ((1, "a"), (2, "b")))
+    for each in (old, new):
+        each["metadata"]["labels"]["app"] = each["metadata"]["name"][:21]
+    found, _ = read(*rolled([old], [old, new]))
+    assert (found.old.total, found.new.total) == (1, 1)
+
+
+def test_a_canary_is_not_the_target() -> None:
+    canary = pod(CANARY, "c", ready=False)
+    seen, state = rolled([pod(HEAD, "a"), canary], [pod(HEAD, "b"), canary, pod(CANARY, "d", ready=False)])
+    found, decision = read(seen, state)
+    assert (found.old.total, found.new.total, found.problem) == (0, 1, None)
+    assert decision.act is Act.VERIFY
+    named = isvc({"name": "next"})  # once it is promoted, it is the other way round
+    pods = LEVER._supervised(named, [pod(HEAD, "a"), canary]).pods
+    assert [each["metadata"]["name"] for each in pods] == ["llm-next-predictor-c-0"]
+
+
+def test_scaled_to_zero_by_its_bounds_while_pods_run_is_not_asleep() -> None:
+    before = isvc({"minReplicas": 0})
+    kept = LEVER._baseline(LEVER._supervised(before, [pod(HEAD, "a")]))
+    seen, state = rolled([pod(HEAD, "a")], [pod(HEAD, "a")])
+    seen.found["spec"]["predictor"]["minReplicas"] = 0
+    seen.found["metadata"]["annotations"][BASELINE] = json.dumps({**kept, "superseded": [], "wrote": "new"})
+    state = state.but(mark=LEVER._mark(seen.found))
+    for pods, (now, act) in [(seen.pods, (START + 1, Act.WAIT)), ([], (LATER, Act.FAIL))]:
+        found, decision = read(Supervised(seen.found, pods), state, now)
+        assert (found.replicas, decision.act) == (1, act)
+
+
+def test_what_scales_is_no_version_and_is_not_written_back() -> None:
+    """A person raises the bounds in the middle: it is neither foreign, nor undone by an abort."""
+    seen, state = rolled([pod(HEAD, "a")], [pod(HEAD, "a")])
+    seen.found["spec"]["predictor"] |= {"minReplicas": 3, "maxReplicas": 20, "scaleTarget": 4}
+    found, _ = read(seen, state)
+    assert found.foreign is None and found.template == "new"
+    assert LEVER._patch(seen.found, LEVER._version_field(isvc())) == {
+        "spec": {"predictor": {"model": {"image": "a/b:1"}}}
+    }
+    for patch in ({"maxReplicas": 9}, {"minReplicas": None}, {"autoScaling": {"metrics": []}}):
+        with pytest.raises(Refused, match="is no part of a version"):
+            LEVER._changed(LEVER._version_field(isvc()), Change.model_validate({"patch": patch}))
+
+
+def test_what_admission_made_of_our_write_is_what_we_wrote() -> None:
+    """Both ways: written again it would come out the same, for ever."""
+    seen, state = rolled([pod(HEAD, "a")], [pod(HEAD, "a")])
+    seen.found["spec"]["predictor"]["model"]["image"] = "mirror/b:2"
+    state = state.but(mark=LEVER._mark(seen.found))
+    found, decision = read(seen, state)
+    assert found.template == "new" and decision.act is not Act.SCALE
+    released = state.but(wanted=Version(template=state.mark.template))  # by `segue release`: as it is, is wanted
+    assert read(seen, released)[0].asked.new == 1
+    kept = json.loads(seen.found["metadata"]["annotations"][BASELINE])
+    seen.found["metadata"]["annotations"][BASELINE] = json.dumps({**kept, "wrote": state.baseline.template})
+    found, decision = read(seen, state.but(goal=Goal.BACK))
+    assert not found.held and decision.act is Act.FINISH
+
+
+def test_a_lost_answer_is_our_write_and_a_change_after_it_is_not() -> None:
+    """Also where somebody takes a part of our change back: what is left of it is all ours, and not what we wrote."""
+    seen, state = rolled([pod(HEAD, "a")], [pod(HEAD, "a")])
+    seen.found["spec"]["predictor"]["model"]["image"] = "mirror/b:2"
+    kept = json.loads(seen.found["metadata"]["annotations"][BASELINE])
+    seen.found["metadata"]["annotations"][BASELINE] = json.dumps({**kept, "generation": 5})
+    state = state.but(mark=LEVER._mark(isvc()))
+    assert LEVER._foreign(seen.found, state) is None and LEVER._stands(seen.found, "new", state)
+    seen.found["metadata"]["generation"] = 6
+    assert LEVER._foreign(seen.found, state) is not None and not LEVER._stands(seen.found, "new", state)
+
+
+def test_where_pods_are_counted_those_that_stay_are_not() -> None:
+    before = [pod(HEAD, "a"), pod(WORKER, "w")]
+    seen, state = rolled(before, [pod(HEAD, "b"), pod(WORKER, "w")])
+    counted = SupervisedLever(Cluster.__new__(Cluster), KSERVE.model_copy(update={"replicas": None}))
+    assert counted._read(seen, RULES, state, LATER).replicas == 1
+
+
+def test_a_container_keeps_the_name_that_its_resource_gives_it() -> None:
+    """KServe's defaulting writes an empty one into ``model``, and its webhook takes no other."""
+    changed = LEVER._changed(LEVER._version_field(isvc()), Change.model_validate({"images": {"model": "a/b:2"}}))
+    assert changed["model"] == {"image": "a/b:2", "name": ""}
