@@ -164,7 +164,7 @@ async def test_what_stays_pending_tells_it_too(served: Lab, nodes: Any, kind: Ki
 @LED
 async def test_what_stops_slowly_sets_its_place_free_late(served: Lab, nodes: Any, kind: Kind) -> None:
     """No deadline runs while an old replica that stops still has the accelerator; the text says what it waits for."""
-    target = nodes("slow", 1)
+    target = nodes(served, "slow", 1)
     target["pod"] |= {"terminationGracePeriodSeconds": 20}
     given: dict[str, Any] = {
         "strategy": {"maxSurge": 0, "maxUnavailable": 1},
@@ -206,22 +206,20 @@ def preempting(target: dict[str, Any], classes: tuple[str, str]) -> dict[str, An
     return {"target": target, "change": {"patch": {"spec": pod}}, "strategy": {"maxSurge": 1}}
 
 
-async def test_a_higher_priority_takes_no_ready_replica(
-    served: Lab, counting: None, nodes: Any, classes: tuple[str, str]
-) -> None:
+async def test_a_higher_priority_takes_no_ready_replica(counted: Lab, nodes: Any, classes: tuple[str, str]) -> None:
     """What would push an old replica from its node is not even pending; it is told, and goes on when there is room."""
-    async with served.case("high", 2, **preempting(nodes("high", 2), classes)) as case:
+    async with counted.case("high", 2, **preempting(nodes(counted, "high", 2), classes)) as case:
         assert any("is pushed" in w or "priority" in w for w in (await case.run.plan()).warnings)
         assert "room: 0 of 2 nvidia.com/gpu free" in await held(case)
-        assert len(served.pods("high")) == 2
-        more(served, "high", 3)
+        assert len(counted.pods("high")) == 2
+        more(counted, "high", 3)
         await case.ends("Completed")
     case.watcher.assert_within(2, 3)
 
 
 async def test_without_a_count_a_higher_priority_is_refused(served: Lab, nodes: Any, classes: tuple[str, str]) -> None:
     """Nothing could hold it where it would happen; nothing is touched."""
-    given = preempting(nodes("high", 2), classes)
+    given = preempting(nodes(served, "high", 2), classes)
     await served.deploy("high", 2, **given.pop("target"))
     with served.watch("high") as watcher:
         run = await served.start("high", given.pop("change"), **given)

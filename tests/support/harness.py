@@ -158,10 +158,11 @@ class Lab:
     async def deploy_groups(
         self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
         image: str = "example/chat:1", annotations: dict[str, str] | None = None, size: int = 2,
-        container: dict[str, Any] | None = None, pod: dict[str, Any] | None = None, **spec: Any,
+        container: dict[str, Any] | None = None, pod: dict[str, Any] | None = None, worker_mode: str = "", **spec: Any,
     ) -> None:  # fmt: skip
         """Make a LeaderWorkerSet of fake pods, of which only leaders have the label ``app``; wait until it serves."""
-        leader, worker = (pod_template(name, mode, ready_after, image, annotations, container, pod) for _ in range(2))
+        modes = (mode, worker_mode or mode)
+        leader, worker = (pod_template(name, m, ready_after, image, annotations, container, pod) for m in modes)
         del worker["metadata"]["labels"]["app"]
         template = {"size": size, "leaderTemplate": leader, "workerTemplate": worker}
         body = {

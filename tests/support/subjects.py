@@ -259,7 +259,9 @@ class LeaderWorkerSetSubject(Subject):
         return {"patch": {"leaderTemplate": leader}}
 
     async def create(self, replicas: int, **more: Any) -> None:
-        await self.lab.deploy_groups(self.name, replicas, **more)
+        # Only leaders are counted, and only they are held back: a group is ready when its workers are, too.
+        workers = {"worker_mode": "ready"} if more.get("mode") == "never-ready" else {}
+        await self.lab.deploy_groups(self.name, replicas, **more, **workers)
 
     def image(self) -> str:
         return str(self.raw["spec"]["leaderWorkerTemplate"]["leaderTemplate"]["spec"]["containers"][0]["image"])
