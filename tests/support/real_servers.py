@@ -210,10 +210,11 @@ class Fleet:
         """llama.cpp's server with a model of random weights, of half a megabyte; or with half of that file."""
         folder, address = self.at(name), self.address(name)
         folder.mkdir()
-        model, python = folder / "tiny.gguf", str(self.servers.python)
-        subprocess.run([python, "-c", TINY, str(model)], check=True)
-        if broken:
-            model.write_bytes(model.read_bytes()[: model.stat().st_size // 2])
+        written, model, python = self.folder / "tiny.gguf", folder / "tiny.gguf", str(self.servers.python)
+        if not written.exists():
+            subprocess.run([python, "-c", TINY, str(written)], check=True)
+        whole = written.read_bytes()
+        model.write_bytes(whole[: len(whole) // 2] if broken else whole)
         self.start(name, [python, "-c", LLAMA, str(model), address, str(PORT), alias], {})
 
     async def answers(self, name: str, path: str, port: int = PORT) -> None:
