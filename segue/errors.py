@@ -121,6 +121,16 @@ class Unanswered(SegueError):
     retryable = True
 
 
+class StatesUnknown(SegueError):
+    """A replica did not report the states of its models. ``loads``: its server says that it still loads."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, loads: bool) -> None:
+        super().__init__(message)
+        self.loads = loads
+
+
 class Unanswerable(SegueError):
     """A question has a variable that the target gives no value for; says which and why."""
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 from activities.probes import modelmesh, openinference, tfserving, torchserve
 from activities.probes.base import Request, says_loading
 from activities.reaching import Place, Reach
+from segue.errors import StatesUnknown
 from segue.gates.loading import Ledger, LoadFailures, ModelSeen
 from segue.gates.serving import Reply, bounded
 from segue.observation import Cause, Problem
@@ -26,25 +27,6 @@ FORGOTTEN_S = 10.0
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-class _Untold(Exception):
-    """A replica did not tell its models' states."""
-
-    def __init__(self, request: Request, reply: Reply) -> None:
-        self.request, self.reply = request, reply
-
-    @property
-    def problem(self) -> Problem:
-        """What is wrong: a server that is not there yet loads, and one that refuses does not."""
-        reply = self.reply
-        if reply.unasked:
-            why = f"could not be asked: {reply.unasked}"
-        else:
-            why = reply.trouble or f"answered {reply.status}: {reply.text}"
-        loads = bool(reply.trouble) or bool(says_loading(reply))
-        message = bounded(f"has not told the states of its models: {self.request} {why}")
-        return Problem(cause=Cause.LOADING if loads else Cause.SERVING, message=message)
 
 
 class Loads:
@@ -119,8 +101,9 @@ class Loads:
                 else:
                     states = await self._states(rules, replica)
                     self._ledger.note(rules, replica, states, time.time())
-            except _Untold as untold:
-                self._ledger.note_untold(replica, untold.problem, time.time())
+            except StatesUnknown as error:
+                cause = Cause.LOADING if error.loads else Cause.SERVING
+                self._ledger.note_untold(replica, Problem(cause=cause, message=str(error)), time.time())
 
     async def _states(self, rules: LoadFailures, replica: Replica) -> list[ModelSeen]:
         match rules.protocol:
@@ -167,5 +150,15 @@ class Loads:
 
 def _read(request: Request, reply: Reply, found: T | None) -> T:
     if found is None:
-        raise _Untold(request, reply)
+        raise _states_unknown(request, reply)
     return found
+
+
+def _states_unknown(request: Request, reply: Reply) -> StatesUnknown:
+    """Return the error of a reply without states: a server that is not up yet loads, and one that refuses does not."""
+    if reply.unasked:
+        why = f"could not be asked: {reply.unasked}"
+    else:
+        why = reply.trouble or f"answered {reply.status}: {reply.text}"
+    loads = bool(reply.trouble) or bool(says_loading(reply))
+    return StatesUnknown(bounded(f"has not told the states of its models: {request} {why}"), loads=loads)

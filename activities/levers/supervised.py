@@ -127,7 +127,7 @@ class SupervisedLever:
         wanted = self._changed(start, asked.change)
         patch = self._patch(seen.found, wanted)
         if not saved:
-            patch["metadata"] = {"annotations": self._claim(seen, self._baseline(seen), asked.owner)}
+            patch["metadata"] = {"annotations": self._claim(seen, self._start(seen), asked.owner)}
         tried = await self._cluster.patch(
             self._kind.resource, asked.target.namespace, asked.target.name, patch, dry_run=True
         )
@@ -345,11 +345,6 @@ class SupervisedLever:
             "least": self._least(seen),
             "done": [name for name in self._kind.done if _condition(seen.found, name).get("status") == "True"],
         }
-
-    def _is_new(self, pod: Object, saved: Object | None, *, undone: bool) -> bool:
-        revision = self._revision(pod)
-        superseded = saved is not None and revision in saved["superseded"]
-        return superseded if undone else saved is not None and revision not in saved["revisions"] and not superseded
 
     def _ended(self, seen: Supervised, saved: Object | None, *, undone: bool, back: bool) -> tuple[Ended, ...]:
         """Return the ended pods of the side that is brought up."""

@@ -310,7 +310,10 @@ NOT_FOR = {
         "recreated", "one of two away by the spec", "no room on nodes", "room for some", "room for some, by the spec",
         "no room, by the spec", "a taint", "another node", "no place for pods", "a quota", "a quota of pods",
         "a quota of memory", "a deadline of the target", "a higher priority", "a volume of one node",
-        "a volume of one pod, by the spec",
+        "a volume of one pod, by the spec", "it selects another's pods",
+    },
+    "LeaderWorkerSet": {
+        "recreated", "no history", "a history of one", "a deadline of the target", "it selects another's pods",
     },
 }  # fmt: skip
 """What the other kinds do not have: no surge, no history, no deadline of their own."""

@@ -143,12 +143,14 @@ MESSAGES = st.one_of(
     st.just(RetargetTo(baseline=True)),
 )
 
+CHANGE = Change(images={"server": "v2"})
+
 
 def show(rules: Rules, state: State, seen: Observation | None, now: float) -> None:
     """All that the workflow shows of a state."""
     waits = state.stopped or (state.waypoint.waits_for(now, kept=True) if state.waypoint else "")
     status = make_status(
-        workflow_id="w", name="n", target=TARGET, rules=rules, state=state, seen=seen, waits=waits,
+        workflow_id="w", name="n", target=TARGET, change=CHANGE, rules=rules, state=state, seen=seen, waits=waits,
         started_at=now, updated_at=now,
     )  # fmt: skip
     assert to_markdown(status)

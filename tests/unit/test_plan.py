@@ -1,7 +1,7 @@
 """The plan: what is shown before anything is touched, and what the rollout keeps to."""
 
 import json
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -234,7 +234,12 @@ def test_from_anywhere_to_anywhere(given_: tuple[Strategy, int], data: st.DataOb
     assert moves(plan) <= -(-way // pace) + len(strategy.waypoints) + 6
 
 
-def test_counts_from_which_nothing_may_move_are_refused() -> None:
-    """Such as a target that was left in the middle and then scaled down; there is no plan, and no endless search."""
-    with pytest.raises(Refused, match=r"spec\.strategy: allows no move from \(0 old, 3 new\) to \(1 old, 0 new\)"):
-        make_plan(Strategy(maxSurge=0, maxUnavailable=1, to={"old": 1}), 1, old=0, new=3)
+@pytest.mark.parametrize("order", list(Order))
+@pytest.mark.parametrize(("surge", "unavailable"), [(0, 1), (1, 0), (2, 0), (1, 1), (0, 2)])
+@pytest.mark.parametrize("end", [None, {"old": 1}, {"new": 1}])
+def test_a_plan_ends_from_any_counts(order: Order, surge: int, unavailable: int, end: dict[str, int] | None) -> None:
+    """Such as those of a target that was left in the middle and then scaled down."""
+    strategy = Strategy(order=order, maxSurge=surge, maxUnavailable=unavailable, to=end)
+    for replicas, old, new in product(range(1, 4), range(6), range(6)):
+        last = make_plan(strategy, replicas, old=old, new=new).stages[-1]
+        assert (last.old, last.new) == resolve_budget(strategy, replicas).end

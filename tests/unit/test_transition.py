@@ -97,7 +97,10 @@ ROWS: dict[str, Row] = {
         STATE.but(emptying=EMPTYING), decided(Act.DRAIN), DONE,
         {"emptying": None, "progress_at": NOW}, [("stays", "why")],
     ),
-    "fenced": (STATE, decided(Act.FENCED), DONE, {"outcome": Outcome.ABORTED}, [("fenced off", "why")]),
+    "fenced": (
+        STATE, decided(Act.FENCED), DONE,
+        {"outcome": Outcome.ABORTED, "failure": Problem(cause=Cause.FENCED, message="why")}, [("fenced off", "why")],
+    ),
     "scale": (
         STATE.but(overrules=True, verified=True), decided(Act.SCALE, counts=COUNTS), DONE,
         {"mark": MARK, "progress_at": NOW, "moves": 3, "writes": 7, "overrules": False, "verified": False},
@@ -338,7 +341,7 @@ def test_the_start_is_recorded() -> None:
     after = begun(start, prepared("v1", claimed=True, warnings=("it costs",)), NOW, "she")
     fields = {
         "owner": "them", "claimed": True, "mark": MARK, "baseline": Version(template="v0"),
-        "wanted": Version(template="v1"), "demand": Demand(), "progress_at": NOW,
+        "wanted": Version(template="v1"), "demand": Demand(), "began_at": NOW, "progress_at": NOW,
     }  # fmt: skip
     assert_changed(start, after, fields, [("prepared", "from v0 to v1"), ("warning", "it costs")])
 
@@ -351,7 +354,7 @@ BUSY = STATE.but(
 ANEW: dict[str, Any] = {
     "retarget": None, "wanted": Version(template="v2"), "demand": Demand(), "fits": None, "crowded": "", "passed": (),
     "waypoint": None, "verified": False, "tallies": (), "held": None, "settling": False, "emptying": None,
-    "progress_at": NOW,
+    "began_at": NOW, "progress_at": NOW,
 }  # fmt: skip
 
 
