@@ -106,7 +106,7 @@ async def _a_runtime_scaled_to_zero_midway(lab: Lab) -> None:
     operator.patch("chat", {"spec": {"replicas": 0}})
     await run.until("it waits for replicas", lambda s: "scaled to 0" in s.waiting_for)
     with pytest.raises(WorkflowUpdateFailedError) as refused:
-        await run.send("retarget", change={"images": {"server": "example/chat:3"}})
+        await run.send("retarget", change={"images": {"server": "example/chat:3"}}, onto_baseline=True)
     assert NONE_TO_ROLL in str(refused.value.cause)
     assert "scaled to 0" in (await run.status()).waiting_for
     await run.send("abort")
