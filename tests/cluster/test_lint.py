@@ -101,7 +101,8 @@ WRONG = {
     "livenessProbe": LIVENESS,
 }
 BESIDE = {"name": "beside", "image": "example/beside:1", "ports": [{"containerPort": 90}]}
-ALL = {rule.name for rule in RULES} - {"no-disruption-budget", "surge-does-not-fit"}
+_AROUND = {"no-disruption-budget", "surge-does-not-fit", "preempts-old-replicas", "volume-cannot-be-shared"}
+ALL = {rule.name for rule in RULES} - _AROUND
 WORST: dict[str, tuple[int, dict[str, Any], set[str]]] = {
     "Deployment": (
         4, {"revisionHistoryLimit": 0, "progressDeadlineSeconds": 20, "strategy": {"type": "Recreate"}}, ALL
