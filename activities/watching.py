@@ -13,8 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self
 
-from activities.cluster import Cluster, Object
-from activities.ended import Gone
+from activities.ended import Gone, has_ended
 from segue.errors import Expired, SegueError
 
 LINGER_S = 60.0
@@ -64,6 +63,8 @@ class NamespaceWatch:
         self._pulsed = Clocks.now()
         self.users = 0
         self._gone: deque[Gone] = deque(maxlen=MAX_GONE)
+        self._ended: dict[str, Object] = {}
+        """Pods that ended, by uid, as they were then: the deletion that follows looks like any other."""
 
     def start(self) -> None:
         """Begin to list and watch."""
@@ -182,6 +183,8 @@ class NamespaceWatch:
     async def _list(self, kind: str) -> str:
         found = await self._cluster.list(kind, self.namespace)
         self._objects[kind] = {o["metadata"]["name"]: o for o in found["items"]}
+        if kind == "pods":
+            self._ended = {o["metadata"]["uid"]: o for o in found["items"] if has_ended(o)}
         self._up(kind)
         return str(found["metadata"]["resourceVersion"])
 
@@ -197,14 +200,21 @@ class NamespaceWatch:
         objects = self._objects[kind]
         async for event, found in self._cluster.watch(kind, self.namespace, version):
             version = found["metadata"]["resourceVersion"]
+            if kind == "pods":
+                self._remember(event, found)
             if event == "DELETED":
-                removed = objects.pop(found["metadata"]["name"], found)
-                if kind == "pods":
-                    self._gone.append(Gone(removed, time.time()))
+                objects.pop(found["metadata"]["name"], None)
             elif event != "BOOKMARK":
                 objects[found["metadata"]["name"]] = found
             self._up(kind)
         return version
+
+    def _remember(self, event: str, pod: Object) -> None:
+        uid = pod["metadata"].get("uid", "")
+        if event == "DELETED":
+            self._gone.append(Gone(self._ended.pop(uid, pod), time.time()))
+        elif event != "BOOKMARK" and has_ended(pod):
+            self._ended[uid] = pod
 
 
 def _pause_s(failures: int) -> float:

@@ -13,6 +13,7 @@ SegueError                  exit 1   something that should not happen
 ├── Expired                 exit 1   the watch's version is too old; list again (retry helps)
 ├── Unreachable             exit 5   Temporal, the cluster or a worker does not answer (retry helps)
 ├── Unanswered              exit 1   a gate was asked, and gives no answer that can be used (retry helps)
+├── StatesUnknown           exit 1   a replica did not report the states of its models (retry helps)
 ├── Unanswerable            exit 1   a gate's question has a variable that the target gives no value for
 └── TimedOut                exit 6   waiting took longer than the caller allowed
 

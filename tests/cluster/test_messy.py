@@ -127,4 +127,4 @@ async def test_what_pod_security_refuses_is_told_at_once(served: Lab) -> None:
         report = await case.ends("RolledBack", 60.0)
     assert report.status.reason.startswith("Configuration: no pod can be made: ")
     assert "violates PodSecurity" in report.status.reason
-    case.watcher.assert_within(2, 2)
+    case.watcher.assert_within(2, 3)
