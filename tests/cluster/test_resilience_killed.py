@@ -122,8 +122,18 @@ async def _same_ends(
             return (await _roll(stack, scenario, point, kind))[1]
 
     ends = await asyncio.gather(*map(run, points), return_exceptions=True)
-    failures = [f"{point}: {_told(end)}" for point, end in zip(points, ends, strict=True) if end != undisturbed]
+    failures = [
+        f"{point}: {_told(end)}"
+        for point, end in zip(points, ends, strict=True)
+        if end != undisturbed and not (":during:" in point and end == _paused_once_more(undisturbed))
+    ]
     assert not failures, f"{len(failures)} of {len(points)} points; undisturbed: {undisturbed}\n" + "\n".join(failures)
+
+
+def _paused_once_more(end: End) -> End:
+    """What is different where a worker dies between the two writes of a move: the target is paused in between."""
+    written = {what: end.exactly[what] + 1 for what in ("writes", "generation") if what in end.exactly}
+    return replace(end, exactly={**end.exactly, **written})
 
 
 async def _roll(
