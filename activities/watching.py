@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self
 
+from activities.cluster import Cluster, Object
 from activities.ended import Gone, has_ended
 from segue.errors import Expired, SegueError
 

@@ -218,9 +218,7 @@ async def test_the_floor_holds_whatever_somebody_else_writes(served: Lab) -> Non
             await asks()
             await case.run.send("approve")
             report = await case.ends("Completed")
-            assert [e.detail for e in report.entries if e.what == "controller paused"] == [
-                "the target's controller is not paused: it would remove ready replicas if somebody changed the template"
-            ]
+            assert any(e.what == "controller paused" for e in report.entries)
         case.watcher.assert_within(floor, 6 if name == "last" else 5, passing=1)
 
     await asyncio.gather(*map(one, STAGES))
