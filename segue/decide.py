@@ -404,7 +404,8 @@ def _with_old_back(rules: Rules, state: State, seen: Observation) -> Counts | No
 
 def _lost(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     """Fail where readiness is lost at a stop and does not come back within the deadline."""
-    stops = state.waypoint is not None or bool(state.stopped)
+    # A hold for room ends by itself when a replica that has its place is not ready.
+    stops = state.waypoint is not None or bool(state.but(crowded="").stopped)
     if not stops or not state.claimed or not seen.held or state.held is not None or state.asleep or _blocked(state):
         return None
     floor = _floor(rules, state, seen)
