@@ -749,7 +749,8 @@ def _all_old(rules: Rules, state: State, seen: Observation, now: float) -> Decis
     if not state.claimed:
         return Decision(act=Act.FINISH, why="nothing was changed yet")
     lacking = state.lacking(seen.replicas)
-    if seen.held or seen.new.total or seen.old.proven < seen.replicas - lacking or _blocked(state):
+    whole = seen.old.total >= seen.replicas and seen.old.proven >= seen.replicas - lacking
+    if seen.held or seen.new.total or not whole or _blocked(state):
         return None
     ready = f" and {seen.old.proven} of {seen.replicas} are ready, as before" if lacking else ""
     return Decision(act=Act.FINISH, why=f"every replica runs the baseline again{ready}")

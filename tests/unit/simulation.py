@@ -37,13 +37,20 @@ from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side
 from segue.room import Demand
 from segue.spec import Change, OnFailure, Order, Readiness, Rules, Strategy, Waypoint
 from segue.state import Before, Goal, Mark, Outcome, Retarget, State
-from segue.transition import applied, is_written, judged, learned, retargeted
+from segue.transition import applied, is_written, judged, learned, retargeted, stuck
 
 FAULTS_END_S = 150.0
 LIMIT_S = 4_000.0
 NEVER = float("inf")
 NO_SIDE = Side()
 MIRRORED = "+mirror"
+
+
+class Refusal(str):
+    """Why a write was refused for good: it needs a person."""
+
+
+_REWRITTEN = Refusal("an admission policy makes another version of it")
 MOST_WRITES = 10
 """So many writes a minute, at most, where nothing moves."""
 
@@ -490,6 +497,8 @@ class Target:
         problem = objection(resolve_budget(rules.strategy, self.replicas), seen, counts)
         if problem:
             return problem
+        if self.admitted(state.wanted.template) != state.wanted.template:
+            return _REWRITTEN
         surge, unavailable = counts.old + counts.new - self.replicas, self.replicas - counts.old
         missing = counts.old - seen.old.total
         if seen.held and seen.template == state.wanted.template and missing > 0:
@@ -513,7 +522,7 @@ class Target:
         self.template, self.surge, self.unavailable, self.held = answered, surge, unavailable, held
         self.served = self.ready
         self.lost, self.written_for, self.tampered, self.before_foreign = 0, self.replicas, altered, None
-        self.paused = self.spoiled = False
+        self.paused, self.spoiled = False, altered
         self.signed = self.mark
 
     def admitted(self, template: str) -> str:
@@ -569,6 +578,8 @@ class Target:
         if seen.old.total if state.goal is Goal.FORWARD else seen.new.total:
             return "not every replica is there yet"
         before = self.template
+        if state.goal is Goal.FORWARD and self.admitted(before) != before:
+            return _REWRITTEN
         self._write(before, 1, 0, held=False)
         self.owner, self.tampered = None, self.template != before  # it rolls by its own budget from here
         return ""
@@ -822,6 +833,9 @@ class Driver:
             target.sync()
             problem = write(rules, asked, decision)
             self._say(f"  wrote {decision.act} again: {problem or 'done'}")
+        if isinstance(problem, Refusal):
+            self.state = stuck(self.state, problem, target.now)
+            return
         if not problem and luck > 0.95 and decision.act is not Act.FINISH:
             self._hear(self._any_message())  # in between the write and its record
         written = Written(done=not problem, why=problem, writes=1, mark=None if problem else target.mark)
