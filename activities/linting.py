@@ -19,7 +19,7 @@ from segue.lint import lint
 from segue.lint.facts import NEEDS, Facts
 from segue.lint.room import may_preempt
 from segue.lint.start import refuse_errors
-from segue.lint.target import KINDS, Judged
+from segue.lint.target import KINDS, LintSubject
 from segue.spec import Change, DeploymentTarget, Metadata, PairTarget, Rollout, Rules, Spec, Target, Way
 
 _DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})$")
@@ -122,7 +122,7 @@ async def facts_in(
     cluster: Cluster, lever: Lever, target: Target, rollout: Rollout | None = None, change: Change | None = None
 ) -> Facts:
     """Read the same by a connection that is there; without a change the target's own version is judged."""
-    reading = _Reading(cluster, target.namespace)
+    reading = _FactsReader(cluster, target.namespace)
     judged = await lever.judged(target, change)
     around = Around(
         *await asyncio.gather(
@@ -140,7 +140,7 @@ async def facts_in(
     return facts_of(judged, rollout, around, reading.unknown)
 
 
-def facts_of(judged: Judged, rollout: Rollout | None, around: Around, unknown: Mapping[str, str]) -> Facts:
+def facts_of(judged: LintSubject, rollout: Rollout | None, around: Around, unknown: Mapping[str, str]) -> Facts:
     """Turn objects into what lint judges. Pure."""
     return Facts(
         target=judged,
@@ -157,7 +157,7 @@ def facts_of(judged: Judged, rollout: Rollout | None, around: Around, unknown: M
     )
 
 
-def _mounts_claims(judged: Judged) -> bool:
+def _mounts_claims(judged: LintSubject) -> bool:
     return any("persistentVolumeClaim" in v for pods in judged.pods for v in pods.spec.get("volumes", []))
 
 
@@ -176,7 +176,7 @@ def _priorities(around: Around, unknown: Mapping[str, str]) -> dict[str, int]:
     return {**told, **default}
 
 
-class _Reading:
+class _FactsReader:
     """Reads what it may, and keeps why it could not read the rest."""
 
     def __init__(self, cluster: Cluster, namespace: str) -> None:

@@ -12,19 +12,19 @@ from temporalio.exceptions import ApplicationError
 
 from activities import autoscaling
 from activities.cluster import Cluster
-from activities.emptying import Emptyings
-from activities.explaining import explained, warned
-from activities.gates.believing import Believer
+from activities.draining import Emptyings
+from activities.failure_details import explained, warned
 from activities.gates.metrics import MetricAsker
 from activities.gates.own import OwnAsker
 from activities.gates.panel import Panel
 from activities.gates.prometheus import Prometheus, PrometheusSettings
+from activities.gates.serving_checks import Believer
 from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.linting import linted
-from activities.peaks import PROVIDER, Peaks
+from activities.memory_peak import PROVIDER, Peaks
+from activities.pod_http import Reach, reach_of
 from activities.preparing import tried
-from activities.reaching import Reach, reach_of
 from activities.room import Rooms
 from activities.routers import Routers
 from activities.routers.base import Router
@@ -34,13 +34,13 @@ from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, 
 from segue.decide import Act, Decision, asks_for_room, decide
 from segue.errors import Fenced, NotAllowed, Refused, SegueError, shown
 from segue.gates import Verdict
-from segue.gates.metrics import Metric
-from segue.gates.own import OwnGate
 from segue.gates.readiness import judge_readiness
 from segue.gates.standing import standings
-from segue.gates.webhook import Webhook
+from segue.gates.webhook_settings import Webhook
 from segue.observation import Observation, belonging
 from segue.spec import Autoscaler, SupervisedTarget
+from segue.spec.metrics import Metric
+from segue.spec.own_gates import OwnGate
 from segue.supervision import SUPERVISIONS, Supervision
 from segue.traffic import objection, objection_to_counts
 

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self
 
 from activities.cluster import Cluster, Object
-from activities.ended import Gone, has_ended
+from activities.ended_pods import Gone, has_ended
 from segue.errors import Expired, SegueError
 
 LINGER_S = 60.0

@@ -13,11 +13,11 @@ from segue.decide import Decision
 from segue.gates import Verdict
 from segue.history import Note
 from segue.lint.findings import Linted
-from segue.lintrule import LintRule
 from segue.observation import Frozen, Observation, Routed, Version
 from segue.plan import Plan
 from segue.room import Demand
 from segue.spec import AnyTarget, Change, Rules, Spec, Target
+from segue.spec.lint_rule import LintRule
 from segue.state import Mark, State
 
 WORKFLOW = "Rollout"

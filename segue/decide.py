@@ -8,13 +8,13 @@ same ``next_counts``, with every replica ready at once.
 from collections.abc import Callable
 from enum import StrEnum
 
-from segue.asbefore import as_before
+from segue.as_before import as_before
 from segue.budget import Budget, objection, resolve_budget
-from segue.gates.policy import Reaction
 from segue.gates.standing import breaches, lacking, unopened
 from segue.observation import Cause, Counts, Frozen, Observation, Problem, belonging
 from segue.pacing import is_futile, next_at
 from segue.spec import Order, Rules, Way, Waypoint
+from segue.spec.gate_policy import Reaction
 from segue.state import Goal, State
 from segue.traffic import (
     ALL,

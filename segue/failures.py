@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 from segue import hindrance
-from segue.gates.serving import bounded
+from segue.gates.serving_answers import bounded
 from segue.observation import Cause, Problem
 from segue.replica import ContainerFacts, Replica
 

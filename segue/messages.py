@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from segue.errors import Refused
-from segue.lintrule import LintRule
 from segue.observation import Cause, Frozen, Problem
 from segue.spec import Change, Strategy
+from segue.spec.lint_rule import LintRule
 from segue.state import Goal, Outcome, Retarget, State, requested
 
 MAX_REPLICAS = 10_000

@@ -12,17 +12,17 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from segue.emptying import Emptying
-from segue.gates.policy import GatePolicy
+from segue.draining import Emptying
 from segue.gates.tally import ALONG, Tally
 from segue.gates.verdict import Result, Verdict
 from segue.lint.findings import Linted
 from segue.lint.start import told
-from segue.lintrule import LintRule
 from segue.observation import Cause, Counts, Foreign, Frozen, Problem, Routed, Version
 from segue.pacing import KEPT, Wrote
 from segue.room import Demand
 from segue.spec import Approval, Change, Default, Strategy, Waypoint
+from segue.spec.gate_policy import GatePolicy
+from segue.spec.lint_rule import LintRule
 from segue.units import format_duration
 
 MAX_LOG = 400

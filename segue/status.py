@@ -5,7 +5,7 @@ from pydantic.alias_generators import to_camel
 
 from segue.budget import resolve_budget
 from segue.decide import next_waypoint
-from segue.gates import Evidence, Result
+from segue.gates import Result, VerdictEvidence
 from segue.gates.standing import stand
 from segue.messages import possible
 from segue.observation import Cause, Frozen, Observation, Version
@@ -34,7 +34,7 @@ class GateStatus(Frozen):
     """At the present stop, or since it is asked all along."""
     failed: int
     dry_run: bool = False
-    evidence: Evidence | None = None
+    evidence: VerdictEvidence | None = None
 
     def __str__(self) -> str:
         return f"{self.name}: {self.result}{' (dry run)' * self.dry_run}, {self.why}"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from segue.specmodel import Model
+from segue.spec.base import Model
 
 Path = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z][a-zA-Z0-9]*(\.[a-zA-Z][a-zA-Z0-9]*)*$", max_length=256)]
 """Fields below each other, such as ``spec.predictor``."""

@@ -6,7 +6,7 @@ One place for the workflow, for a release without Temporal, and for the simulate
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from segue.asbefore import with_ready
+from segue.as_before import with_ready
 from segue.contract import Prepared, Written
 from segue.decide import Act, Decision, repeatable
 from segue.gates import Result, Verdict, combined, failure_of

@@ -5,8 +5,8 @@ from typing import NoReturn
 from pydantic import ValidationError
 
 from segue.errors import Refused
-from segue.lintrule import LintRule
 from segue.spec import ByRoute, Change, PairTarget, RouteServices, Rules, Spec, Strategy, Target, refusal
+from segue.spec.lint_rule import LintRule
 
 
 def to_revision(target: Target, revision: int, rules: Rules | None) -> Spec:

@@ -14,8 +14,8 @@ from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymen
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.cluster import Cluster
-from activities.gates.believing import Believer
-from activities.reaching import reach_of
+from activities.gates.serving_checks import Believer
+from activities.pod_http import reach_of
 from activities.rollout import Activities
 from segue import __version__
 from segue.errors import Refused

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from activities.gates.prometheus import PrometheusSettings
 from segue.contract import TASK_QUEUE
 from segue.errors import Refused
-from segue.gates.webhook import Webhook
+from segue.gates.webhook_settings import Webhook
 from segue.supervision import Supervision
 
 

@@ -22,7 +22,7 @@ from temporalio.exceptions import (
 
 with workflow.unsafe.imports_passed_through():
     from segue import contract, messages
-    from segue.asbefore import as_before
+    from segue.as_before import as_before
     from segue.contract import Activity, PrepareInput, Task, VerifyInput, Watched, WatchInput, WriteInput, Written
     from segue.decide import Act, Decision, movable_since
     from segue.errors import Refused, shown

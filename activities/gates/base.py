@@ -3,10 +3,10 @@
 from typing import NamedTuple, Protocol, TypeVar
 
 from segue.gates import Verdict
-from segue.gates.policy import GatePolicy
 from segue.gates.tally import Tally
 from segue.observation import Observation
 from segue.spec import Rules, Target
+from segue.spec.gate_policy import GatePolicy
 from segue.state import State
 
 G_contra = TypeVar("G_contra", bound=GatePolicy, contravariant=True)

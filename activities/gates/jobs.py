@@ -12,13 +12,13 @@ from typing import Any
 
 from activities.cluster import Cluster, Object
 from activities.gates.base import GateContext
-from segue.containerspec import EnvFrom
 from segue.errors import Conflict, NotAllowed, NotFound, Refused
-from segue.gates.own import JobGate, OwnGate
 from segue.gates.question import Question, measurement_key, question_of, rollout_key, unanswered
-from segue.gates.verdict import Evidence, Result, Verdict
+from segue.gates.verdict import Result, Verdict, VerdictEvidence
 from segue.masking import masked, tail
 from segue.spec import SupervisedTarget, Target
+from segue.spec.container import EnvFrom
+from segue.spec.own_gates import JobGate, OwnGate
 from segue.supervision import SUPERVISIONS, Supervision
 
 ROLLOUT_LABEL, GATE_LABEL = "segue.dev/gate-rollout", "segue.dev/gate"
@@ -224,4 +224,4 @@ def failed(gate: str, name: str, ended: Object, condition: Object) -> Verdict:
     told = f"{code}{', ' + reason if reason not in {'', 'Error'} else ''}"
     # Not only the last line: what a program writes to its two outputs may come in another order.
     why = f"Job {name} failed ({told}){': ' + tail(said, LAST_LINES) if lines else ''}"
-    return Verdict(gate=gate, result=Result.FAIL, why=why, evidence=Evidence(texts={"log": "\n".join(lines)}))
+    return Verdict(gate=gate, result=Result.FAIL, why=why, evidence=VerdictEvidence(texts={"log": "\n".join(lines)}))

@@ -11,13 +11,13 @@ from typing import NamedTuple
 from activities.gates.base import GateContext
 from activities.gates.prometheus import Matrix, Prometheus
 from segue.errors import Unanswerable, Unanswered
-from segue.gates import Evidence, Result, Verdict
+from segue.gates import Result, Verdict, VerdictEvidence
 from segue.gates.asking import Grid, SideName, Window, grid, windows
-from segue.gates.measured import Answer, joined
-from segue.gates.metrics import Metric
+from segue.gates.measured import MeasuredAnswer, joined
 from segue.judging import Evidence as Measured
 from segue.judging import Series, judge
 from segue.judging.evidence import MAX_EDGES
+from segue.spec.metrics import Metric
 
 STALE_INTERVALS = 3
 """A side that has replicas and no sample for so long is not measured any more (as ``judging`` has it)."""
@@ -78,14 +78,14 @@ class MetricAsker:
         joined_up = joined(gate.kind, over, answers)
         return _Side(joined_up.series, asked[-1].queries, joined_up.notes)
 
-    async def _answer(self, provider: Prometheus, gate: Metric, window: Window, over: Grid) -> Answer:
+    async def _answer(self, provider: Prometheus, gate: Metric, window: Window, over: Grid) -> MeasuredAnswer:
         part = Grid(over.at(window.start), over.interval_s, window.end - window.start)
         most = MAX_EDGES + 1 if gate.kind == "histogram" else 1
         found: list[Matrix] = await asyncio.gather(
             *(provider.query_range(query, part, most) for query in window.queries)
         )
         notes = tuple(text for matrix in found for text in matrix.warnings)
-        return Answer(window.start, window.end, tuple(matrix.series for matrix in found), notes)
+        return MeasuredAnswer(window.start, window.end, tuple(matrix.series for matrix in found), notes)
 
 
 def _measured(gate: Metric, sides: Mapping[SideName, _Side], over: Grid) -> Measured:
@@ -122,5 +122,5 @@ def _verdict(
     gate: Metric, result: Result, why: str, numbers: dict[str, float] | None = None,
     texts: dict[str, str] | None = None,
 ) -> Verdict:  # fmt: skip
-    evidence = Evidence(numbers=numbers or {}, texts=texts or {}) if numbers or texts else None
+    evidence = VerdictEvidence(numbers=numbers or {}, texts=texts or {}) if numbers or texts else None
     return Verdict(gate=gate.name, result=result, why=why, evidence=evidence)

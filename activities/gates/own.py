@@ -9,10 +9,10 @@ from activities.gates.jobs import JobAsker
 from activities.gates.plugins import PluginAsker
 from activities.gates.webhooks import WebhookAsker
 from segue.errors import SegueError
-from segue.gates.own import OwnGate
 from segue.gates.verdict import Verdict
-from segue.gates.webhook import Webhook
+from segue.gates.webhook_settings import Webhook
 from segue.spec import Rules, Target
+from segue.spec.own_gates import OwnGate
 from segue.supervision import Supervision
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from activities.gates.base import Asker, GateContext
 from segue.contract import WatchInput
 from segue.errors import SegueError
 from segue.gates import Result, Verdict
-from segue.gates.policy import GatePolicy
 from segue.gates.standing import due
 from segue.observation import Observation
+from segue.spec.gate_policy import GatePolicy
 
 LIMIT_S = 120.0
 """No single question takes longer: what takes longer (a Job, say) is asked about again."""

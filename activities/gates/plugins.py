@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from activities.gates.base import GateContext
 from segue.errors import Refused
-from segue.gates.own import OwnGate, PluginGate
 from segue.gates.question import Answer, Question, question_of, unanswered
 from segue.gates.verdict import Verdict
+from segue.spec.own_gates import OwnGate, PluginGate
 
 GROUP = "segue.gates"
 THREADS = 16

@@ -13,10 +13,10 @@ from activities.gates.base import GateContext
 from activities.gates.unreached import reason_of
 from segue import __version__
 from segue.errors import Refused, Unanswered
-from segue.gates.own import OwnGate, WebhookGate
 from segue.gates.question import Answer, Question, question_of, unanswered
 from segue.gates.verdict import Verdict
-from segue.gates.webhook import KEY, SIGNATURE, Webhook, signature
+from segue.gates.webhook_settings import KEY, SIGNATURE, Webhook, signature
+from segue.spec.own_gates import OwnGate, WebhookGate
 
 MAX_ANSWER_BYTES = 65_536
 TRIES = ExponentialRetry(attempts=3, start_timeout=0.2, exceptions={aiohttp.ClientConnectionError})

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from activities.cluster import Cluster
 from activities.levers.base import Lever
-from activities.levers.deployment import DeploymentLever
-from activities.levers.leaderworkerset import LeaderWorkerSetLever
-from activities.levers.pair import PairLever
-from activities.levers.statefulset import StatefulSetLever
+from activities.levers.deployment.lever import DeploymentLever
+from activities.levers.numbered.leaderworkerset import LeaderWorkerSetLever
+from activities.levers.numbered.statefulset import StatefulSetLever
+from activities.levers.pair.lever import PairLever
 from activities.levers.supervised import SupervisedLever
 from segue.errors import Refused
 from segue.spec import SupervisedTarget, Target

@@ -5,7 +5,7 @@ from typing import Protocol
 from activities.watching import NamespaceWatch
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.history import Revision
-from segue.lint.target import Judged
+from segue.lint.target import LintSubject
 from segue.observation import Observation
 from segue.spec import Change, Rules, Target
 from segue.state import State
@@ -29,7 +29,7 @@ class Lever(Protocol):
         """
         ...
 
-    async def judged(self, target: Target, change: Change | None) -> Judged:
+    async def judged(self, target: Target, change: Change | None) -> LintSubject:
         """Return what lint judges: the target as it is when no rollout holds it, and what a change makes of it.
 
         Raises:

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 
 from activities.cluster import Cluster, Object
-from activities.levers.deployment_reading import Objects
+from activities.levers.deployment.reading import Objects
 from activities.levers.pods import DELETION_COST, DRAINING, FIRST, goes_first, is_active, is_ready
 from activities.levers.template import fingerprint, stopping_of
 from activities.watching import controller_uid

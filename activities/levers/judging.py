@@ -6,29 +6,29 @@ from activities.cluster import Object
 from activities.levers.ownership import replicas_of
 from activities.levers.template import stopping_of
 from activities.room import demand_of
-from segue.lint.target import Judged, PodTemplate
+from segue.lint.target import LintSubject, PodTemplate
 from segue.merging import at
 
 
-def judged_deployment(found: Object, wanted: Object, old: Object, *, replicas: int, untried: str = "") -> Judged:
+def judged_deployment(found: Object, wanted: Object, old: Object, *, replicas: int, untried: str = "") -> LintSubject:
     """Return a Deployment; ``old`` is the template of what runs now, which need not be its own: that of a pair."""
     pods = pod_template(("template",), (), old, wanted)
-    return Judged(
+    return LintSubject(
         kind="Deployment", found=found, replicas=replicas, pods=(pods,), selector=found["spec"]["selector"],
         untried=untried,
     )  # fmt: skip
 
 
-def judged_set(found: Object, wanted: Object, *, untried: str = "") -> Judged:
+def judged_set(found: Object, wanted: Object, *, untried: str = "") -> LintSubject:
     """Return a StatefulSet."""
     pods = pod_template(("template",), (), found["spec"]["template"], wanted)
     selector = found["spec"]["selector"]
-    return Judged(
+    return LintSubject(
         kind="StatefulSet", found=found, replicas=replicas_of(found), pods=(pods,), selector=selector, untried=untried
     )
 
 
-def judged_groups(found: Object, wanted: Object, label: str) -> Judged:
+def judged_groups(found: Object, wanted: Object, label: str) -> LintSubject:
     """Return a LeaderWorkerSet; ``label`` is the one that its controller gives all pods, with the set's name."""
     name, size = found["metadata"]["name"], int(wanted["spec"].get("size", 1))
     before, labels = found["spec"]["leaderWorkerTemplate"], {label: name}
@@ -43,7 +43,7 @@ def judged_groups(found: Object, wanted: Object, label: str) -> Judged:
         parts = [part("leaderTemplate", 1, leads=True)]
         parts += [part("workerTemplate", size - 1, leads=False)] if size > 1 else []
     selector = {"matchLabels": labels}
-    return Judged(
+    return LintSubject(
         kind="LeaderWorkerSet", found=found, replicas=replicas_of(found), pods=tuple(parts), selector=selector
     )
 
@@ -51,7 +51,7 @@ def judged_groups(found: Object, wanted: Object, label: str) -> Judged:
 def judged_resource(
     found: Object, wanted: Object, version: tuple[str, ...], lists: Iterable[tuple[str, ...]], *,
     replicas: int, labels: Mapping[str, str], selector: Object,
-) -> Judged:  # fmt: skip
+) -> LintSubject:  # fmt: skip
     """Return a custom resource that an operator rolls: by the lists of containers in the field that says the version.
 
     What the operator adds to its pods is not in it, such as probes: nothing of it is known to serve.
@@ -63,7 +63,7 @@ def judged_resource(
             stops, where = stopping_of({"spec": {}}), (*version[1:], *path[:-1])
             part = PodTemplate(where, path[:-1], spec, labels, frozenset(), stops, stops, demand_of({}))
             pods.append(part)
-    return Judged(kind=found["kind"], found=found, replicas=replicas, pods=tuple(pods), selector=selector)
+    return LintSubject(kind=found["kind"], found=found, replicas=replicas, pods=tuple(pods), selector=selector)
 
 
 def pod_template(

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from activities.cluster import Object
-from activities.ended import Gone, seconds_of
+from activities.ended_pods import Gone, seconds_of
 from activities.levers.template import sidecars_of
 from segue.replica import ContainerFacts, Replica
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from activities.cluster import FIELD_MANAGER, Cluster, Object
-from activities.ended import Gone, read_ended
+from activities.ended_pods import Gone, read_ended
 from activities.levers.judging import judged_resource
 from activities.levers.ownership import (
     BASELINE,
@@ -29,11 +29,11 @@ from activities.levers.pods import is_active, made_at, read_replica
 from activities.levers.template import apply_change, differences, digest, stopping_of
 from activities.watching import NamespaceWatch, controller_name
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
-from segue.ended import judged
+from segue.ended_pods import judged
 from segue.errors import Conflict, Fenced, Refused
 from segue.hindrance import hindrance_of
 from segue.history import Revision
-from segue.lint.target import Judged
+from segue.lint.target import LintSubject
 from segue.merging import at, difference, leaves, merged, nested
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version, belonging
 from segue.replica import Ended, Pods, Replica
@@ -75,7 +75,7 @@ class SupervisedLever:
             fix="look at `segue report` for what former rollouts changed, and start one with the earlier values",
         )
 
-    async def judged(self, target: Target, change: Change | None) -> Judged:
+    async def judged(self, target: Target, change: Change | None) -> LintSubject:
         """Return the resource; a change is one of what it was before a rollout that holds it."""
         seen = await self._fetch(target)
         saved = _saved(seen.found)

@@ -9,10 +9,10 @@ from typing import Any
 
 from activities.cluster import Object
 from activities.levers.configs import point
-from segue.containerspec import EnvFrom, Resources
 from segue.errors import Refused
 from segue.observation import Version
 from segue.spec import Change
+from segue.spec.container import EnvFrom, Resources
 from segue.stopping import Hook, Stopping
 
 HASH_LABEL = "pod-template-hash"

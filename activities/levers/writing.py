@@ -39,7 +39,7 @@ def laid(before: Any, patch: Any) -> Any:
     return {name: value for name, value in {**kept, **made}.items() if value is not None}
 
 
-class Picture(NamedTuple, Generic[T]):
+class Snapshot(NamedTuple, Generic[T]):
     """A target as it was just read: the object that is written, all that was read, and what it means."""
 
     found: Object
@@ -49,7 +49,7 @@ class Picture(NamedTuple, Generic[T]):
 
 
 async def write(
-    cluster: Cluster, kind: str, asked: WriteInput, *, read: Callable[[], Awaitable[Picture[T]]],
+    cluster: Cluster, kind: str, asked: WriteInput, *, read: Callable[[], Awaitable[Snapshot[T]]],
     make: Callable[[T, Observation], Object | None], mark: Callable[[Object], Mark], finishing: bool = False,
     check: Callable[[Object, Object, Object], None] | None = None,
 ) -> Written:  # fmt: skip

@@ -2,7 +2,7 @@
 
 from activities.probes import http, openai, openinference, tfserving, torchserve
 from activities.probes.base import Request, Step
-from segue.gates.serving import Check, Http, OpenAI, OpenInference, TfServing, TorchServe
+from segue.spec.serving import Check, Http, OpenAI, OpenInference, TfServing, TorchServe
 
 __all__ = ["Request", "Step", "steps_of"]
 

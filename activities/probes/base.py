@@ -4,7 +4,8 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from segue.gates.serving import Port, Reply, Told, Wanted, bounded
+from segue.gates.serving_answers import Reply, Told, Wanted, bounded
+from segue.spec.serving import Port
 
 
 class Request(NamedTuple):

@@ -1,7 +1,8 @@
 """Any HTTP request."""
 
 from activities.probes.base import Request, Step, told_document
-from segue.gates.serving import Http, Wanted
+from segue.gates.serving_answers import Wanted
+from segue.spec.serving import Http
 
 
 def steps(asks: Http) -> list[Step]:

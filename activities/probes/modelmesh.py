@@ -6,7 +6,7 @@ https://github.com/kserve/modelmesh/blob/main/src/main/java/com/ibm/watson/model
 import re
 
 from activities.probes.base import Request
-from segue.gates.serving import Reply
+from segue.gates.serving_answers import Reply
 
 METRICS = Request("GET", "/metrics", limit=16_777_216)
 """With metrics for each model they are about 5 KB a model."""

@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 from activities.probes.base import Read, Request, Step, document_of, says_loading, text_or_none, told_object
-from segue.gates.serving import Expected, OpenAI, Reply, Told, Wanted
+from segue.gates.serving_answers import Reply, Told, Wanted
+from segue.spec.serving import Expected, OpenAI
 
 _DONE = "[DONE]"
 

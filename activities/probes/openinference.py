@@ -5,7 +5,8 @@ https://github.com/kserve/open-inference-protocol/blob/main/specification/protoc
 
 from activities.probes.base import Read, Request, Step, document_of, text_or_none, told_object, told_ready
 from segue.gates.loading import ModelSeen, Standing
-from segue.gates.serving import Expected, OpenInference, Reply, Told, Wanted, bounded
+from segue.gates.serving_answers import Reply, Told, Wanted, bounded
+from segue.spec.serving import Expected, OpenInference
 
 INDEX = Request("POST", "/v2/repository/index", {})
 """Of Triton's repository extension, which MLServer has too."""

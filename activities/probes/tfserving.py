@@ -7,7 +7,8 @@ from typing import Any
 
 from activities.probes.base import Read, Request, Step, document_of, told_object
 from segue.gates.loading import ModelSeen, Standing
-from segue.gates.serving import Expected, Reply, TfServing, Told, Wanted, bounded
+from segue.gates.serving_answers import Reply, Told, Wanted, bounded
+from segue.spec.serving import Expected, TfServing
 
 _LOADING = {"START", "LOADING"}
 

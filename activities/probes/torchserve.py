@@ -7,7 +7,8 @@ from typing import Any
 
 from activities.probes.base import Request, Step, document_of, text_or_none, told_document, told_ready
 from segue.gates.loading import ModelSeen, Standing
-from segue.gates.serving import Expected, Reply, Told, TorchServe, Wanted, bounded
+from segue.gates.serving_answers import Reply, Told, Wanted, bounded
+from segue.spec.serving import Expected, TorchServe
 
 LIST = Request("GET", "/models?limit=100")
 

@@ -18,7 +18,7 @@ from segue.gates import Result
 from segue.judging import Evidence, Judged, Judgement, Kind, judge
 from segue.judging.recorded import Recorded, aligned, read_recorded
 from segue.spec import read_rollout, refusal
-from segue.specmodel import Model, below
+from segue.spec.base import Model, below
 
 _File = Annotated[
     str,
@@ -47,7 +47,7 @@ class _Alone(Model):
         return self
 
 
-class _Question(NamedTuple):
+class _RecordedQuestion(NamedTuple):
     kind: Kind
     unit: str
     judgement: Judgement
@@ -93,7 +93,7 @@ def _first_decided(looks: list[Judged]) -> Judged:
     return next((each for each in looks if each.result is not Result.INCONCLUSIVE), looks[-1])
 
 
-def _question(file: str, metric: str | None) -> _Question:
+def _question(file: str, metric: str | None) -> _RecordedQuestion:
     document = read_document(file)
     if isinstance(document, dict) and "judge" in document:
         return _alone(document, file, metric)
@@ -106,20 +106,20 @@ def _question(file: str, metric: str | None) -> _Question:
     if metric not in metrics:
         raise Refused("is no metric of the spec", field="--metric", value=metric or "", fix=f"use {', '.join(metrics)}")
     chosen = metrics[metric]
-    return _Question(chosen.kind, chosen.shown_unit, chosen.judgement)
+    return _RecordedQuestion(chosen.kind, chosen.shown_unit, chosen.judgement)
 
 
-def _alone(document: dict[str, Any], file: str, metric: str | None) -> _Question:
+def _alone(document: dict[str, Any], file: str, metric: str | None) -> _RecordedQuestion:
     if metric is not None:
         raise Refused("is for a spec", field="--metric", value=metric, fix="leave it out: the file has one judgement")
     try:
         alone = _Alone.model_validate(document)
     except ValidationError as error:
         raise refusal(error, file) from error
-    return _Question(alone.kind, alone.unit, alone.judgement)
+    return _RecordedQuestion(alone.kind, alone.unit, alone.judgement)
 
 
-def _evidence(asked: _Question, old: str | None, new: str) -> Evidence:
+def _evidence(asked: _RecordedQuestion, old: str | None, new: str) -> Evidence:
     if old is None and asked.judgement.needs_old:
         raise Refused("is missing", field="--old", fix="name what was recorded of the old side: it is compared with")
     newer = _recorded(new, asked.kind)

@@ -47,10 +47,10 @@ def release(name: Name, to: _Where = _To.BASELINE, timeout: _Timeout = "10m", by
     Example: segue release serving/chat --to baseline
     """
     target, timeout_s = target_named(name), seconds("--timeout", timeout)
-    from activities import breakglass  # noqa: PLC0415 - only this command acts on a cluster
+    from activities.release import release as let_go  # noqa: PLC0415 - only this command acts on a cluster
 
     where: Literal["baseline", "wanted"] = "baseline" if to is _To.BASELINE else "wanted"
-    write(asked(breakglass.release(target, to=where, by=by or whoami(), timeout_s=timeout_s, tell=say)))
+    write(asked(let_go(target, to=where, by=by or whoami(), timeout_s=timeout_s, tell=say)))
 
 
 def worker(task_queue: _Serves = None) -> None:

@@ -9,8 +9,8 @@ import typer
 
 from segue.errors import Exit, Refused
 from segue.history import Revision
-from segue.lintrule import LintRule
 from segue.spec import Target
+from segue.spec.lint_rule import LintRule
 from segue.state import Phase
 from segue.status import Status
 from segue.units import parse_duration
@@ -56,7 +56,7 @@ By = Annotated[
 
 def history_of(target: Target) -> list[Revision]:
     """Read the revisions of a target from the cluster."""
-    from activities.looking import read_history  # noqa: PLC0415 - few commands need a cluster
+    from activities.target_facts import read_history  # noqa: PLC0415 - few commands need a cluster
 
     return asked(read_history(target))
 

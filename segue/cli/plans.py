@@ -33,12 +33,12 @@ from segue.cli.stages import plan_json, plan_table
 from segue.errors import AlreadyRolling, NotAllowed, Refused
 from segue.gates.standing import foresee
 from segue.history import revision_before
-from segue.lintrule import LintRule
 from segue.messages import MAX_REPLICAS
 from segue.plan import Plan, make_plan
 from segue.planning import first_plan, unchanged
 from segue.report import Report
 from segue.spec import API_VERSION, Metadata, Rollout, Rules, Spec
+from segue.spec.lint_rule import LintRule
 
 _Replicas = Annotated[
     int | None,
@@ -249,7 +249,7 @@ def _checked(replicas: int) -> int:
 
 def _planned(rollout: Rollout, cluster: str) -> Plan:
     """Plan for the target as it is in the cluster: what a start of the same file would return."""
-    from activities.looking import try_out  # noqa: PLC0415 - only this command needs a cluster
+    from activities.target_facts import try_out  # noqa: PLC0415 - only this command needs a cluster
 
     check_cluster(cluster)
     owner = f"{contract.workflow_id(cluster, rollout.spec.target)}@plan"  # a start may take over what its run left

@@ -6,9 +6,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from segue.gates.policy import GatePolicy
 from segue.plan import GROUPS, OPERATOR, ROUTE, SCALE_BOTH, SCALE_NEW, SCALE_OLD, Plan, Stage
 from segue.spec import Rollout
+from segue.spec.gate_policy import GatePolicy
 from segue.units import format_duration
 
 _BAR_CELLS = 40

@@ -4,6 +4,6 @@ Each question has a small file: its part of the spec, and its judgement. ``polic
 again have in common, ``standing`` says where one stands after all of its answers.
 """
 
-from segue.gates.verdict import Evidence, Result, Verdict, combined, failure_of
+from segue.gates.verdict import Result, Verdict, VerdictEvidence, combined, failure_of
 
-__all__ = ["Evidence", "Result", "Verdict", "combined", "failure_of"]
+__all__ = ["Result", "Verdict", "VerdictEvidence", "combined", "failure_of"]

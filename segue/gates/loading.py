@@ -12,95 +12,23 @@ A model that is not loaded when the period ends counts as a failed load, whateve
 *loading* of a load that failed. While the limits allow it, the replica is still not believed before the model is
 loaded, unless the old version does not load it either. A replica that did not tell its models' states is not believed.
 
-A verdict is final until the replica restarts. Pure: the states are asked for in ``activities/gates``.
-"""
+A verdict is final until the replica restarts. Pure: the states are asked for in ``activities/gates``."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from enum import StrEnum
-from typing import Literal, NamedTuple, Self
+from typing import NamedTuple
 
-from pydantic import Field, model_validator
-
-from segue.gates.serving import Port, UrlName, bounded
+from segue.gates.serving_answers import bounded
 from segue.observation import Cause, Problem
 from segue.replica import Replica
-from segue.specmodel import Model, Name, wrong
-from segue.units import Duration, format_duration
+from segue.spec.load_failures import LoadFailures
+from segue.units import format_duration
 
-MAX_PERIOD = timedelta(hours=1)
 FAILED_SHARE = 0.5
 
-_PORTS = {"openInference": 8080, "torchServe": 8081, "tfServing": 8501, "modelMesh": 2112}
-_TLS = {"modelMesh"}
 
-
-class LoadFailures(Model):
-    """Which models of new replicas may fail to load, and where they tell it."""
-
-    protocol: Literal["openInference", "torchServe", "tfServing", "modelMesh"] = Field(
-        description="Repository index, management API, model status, or ModelMesh's Prometheus metrics."
-    )
-    port: Port | None = Field(
-        default=None,
-        description="Of the pod: a number, or a container port's name. By default the protocol's own: "
-        "openInference 8080, torchServe 8081, tfServing 8501, modelMesh 2112.",
-    )
-    scheme: Literal["http", "https"] | None = Field(
-        default=None, description="By default https for modelMesh, otherwise http. A certificate is not verified."
-    )
-    credential: Name | None = Field(
-        default=None, description="A credential in the worker's settings, by its name there."
-    )
-    models: tuple[UrlName, ...] = Field(
-        default=(), max_length=100, strict=False, description="tfServing: whose states are asked for."
-    )
-    bootstrap_period: Duration = Field(
-        default=timedelta(seconds=180),
-        alias="bootstrapPeriod",
-        description="After a replica's start; later nothing counts.",
-    )
-    critical_limit: int = Field(
-        default=2, alias="criticalLimit", ge=0, le=10_000, description="Critical failures that a replica may have."
-    )
-    general_limit: int = Field(
-        default=20, alias="generalLimit", ge=0, le=100_000, description="Outcomes up to which no share is judged."
-    )
-    load_timeout: Duration = Field(
-        default=timedelta(seconds=90), alias="loadTimeout", description="How long a load may take."
-    )
-    known_after: Duration = Field(
-        default=timedelta(minutes=30), alias="knownAfter", description="How long a model must have failed elsewhere."
-    )
-    interval: Duration = Field(default=timedelta(seconds=3), description="Between two looks at a replica.")
-
-    @property
-    def place(self) -> tuple[Port, str]:
-        """The port and the scheme where the states are told."""
-        scheme = self.scheme or ("https" if self.protocol in _TLS else "http")
-        return self.port if self.port is not None else _PORTS[self.protocol], scheme
-
-    @model_validator(mode="after")
-    def _bounds(self) -> Self:
-        for name, shortest, longest, fix in (
-            ("bootstrap_period", timedelta(seconds=1), MAX_PERIOD, "write 1s to 1h"),
-            ("load_timeout", timedelta(0), MAX_PERIOD, "write 0s to 1h"),
-            ("known_after", timedelta(0), timedelta(days=1), "write 0s to 24h"),
-            ("interval", timedelta(seconds=1), timedelta(minutes=1), "write 1s to 1m"),
-        ):
-            value: timedelta = getattr(self, name)
-            if not shortest <= value <= longest:
-                field_name = LoadFailures.model_fields[name].alias or name
-                raise wrong(field_name, format_duration(value), "is out of range", fix)
-        if (self.protocol == "tfServing") != bool(self.models):
-            why, fix = ("are needed: it lists none", "name them") if not self.models else (
-                f"are not for {self.protocol}", "leave them out: it lists its own")  # fmt: skip
-            raise wrong("models", list(self.models) or None, why, fix)
-        return self
-
-
-class Outcome(NamedTuple):
+class LoadOutcome(NamedTuple):
     """One load that came to an end, on one replica."""
 
     at_s: float
@@ -118,7 +46,7 @@ class Outcome(NamedTuple):
     """The model was not loaded when the period ended: that counts, whenever it is seen."""
 
 
-class Tally(NamedTuple):
+class LoadTally(NamedTuple):
     """The outcomes of one replica that count."""
 
     loaded: int = 0
@@ -135,12 +63,12 @@ class Tally(NamedTuple):
         """All of them."""
         return self.loaded + self.failed
 
-    def plus(self, kind: str) -> "Tally":
+    def plus(self, kind: str) -> "LoadTally":
         """Return it with one more of a kind: the name of a field."""
         return self._replace(**{kind: getattr(self, kind) + 1})
 
 
-def kind_of(rules: LoadFailures, outcome: Outcome) -> str:
+def kind_of(rules: LoadFailures, outcome: LoadOutcome) -> str:
     """Return as what an outcome counts: ``loaded``, ``general``, ``critical``; empty when it does not count."""
     if outcome.at_s >= rules.bootstrap_period.total_seconds() and not outcome.late:
         return ""
@@ -152,9 +80,9 @@ def kind_of(rules: LoadFailures, outcome: Outcome) -> str:
     return "" if known_s is not None and known_s >= rules.known_after.total_seconds() else "general"
 
 
-def judge_loads(rules: LoadFailures, outcomes: Sequence[Outcome]) -> str:
+def judge_loads(rules: LoadFailures, outcomes: Sequence[LoadOutcome]) -> str:
     """Say why a replica fails by its loads so far; empty while it does not. As ModelMesh, at each failure in turn."""
-    tally = Tally()
+    tally = LoadTally()
     for number, outcome in enumerate(outcomes, 1):
         kind = kind_of(rules, outcome)
         if not kind:
@@ -170,7 +98,7 @@ def judge_loads(rules: LoadFailures, outcomes: Sequence[Outcome]) -> str:
     return ""
 
 
-def _told(rules: LoadFailures, outcomes: Sequence[Outcome], kinds: set[str], what: str, limit: str = "") -> str:
+def _told(rules: LoadFailures, outcomes: Sequence[LoadOutcome], kinds: set[str], what: str, limit: str = "") -> str:
     """The verdict in words, with the failed models' names and the first of their servers' reasons."""
     failed = [o for o in outcomes if kind_of(rules, o) in kinds]
     names = sorted(o.model for o in failed if o.model)
@@ -221,7 +149,7 @@ class _Loads:
 
     started_at: float
     models: dict[str, _Model] = field(default_factory=dict)
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[LoadOutcome] = field(default_factory=list)
     looked: bool = False
     settled: bool = False
     """Whether it was looked at after its period with no model to wait for: what it loads later is not judged."""
@@ -272,7 +200,7 @@ class Ledger:
         loads = self._of(replica, now)
         before = [sum(o.failed is failed_ for o in loads.outcomes) for failed_ in (False, True)]
         for is_failed, count in ((False, loaded - before[0]), (True, failed - before[1])):
-            loads.outcomes += [Outcome(now - loads.started_at, is_failed)] * min(max(count, 0), 1000)
+            loads.outcomes += [LoadOutcome(now - loads.started_at, is_failed)] * min(max(count, 0), 1000)
         if loads.looked and loaded > before[0]:
             self.grew_at = now
         loads.looked, loads.untold = True, None
@@ -307,7 +235,7 @@ class Ledger:
         model.counted = True
         failed = model.standing is not Standing.LOADED
         late = f"not loaded within its bootstrap period of {format_duration(rules.bootstrap_period)}"
-        outcome = Outcome(
+        outcome = LoadOutcome(
             now - loads.started_at,
             failed,
             seen.name,

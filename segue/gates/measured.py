@@ -11,7 +11,7 @@ Labels = tuple[tuple[str, str], ...]
 Values = Mapping[Labels, Sequence[float | None]]
 
 
-class Answer(NamedTuple):
+class MeasuredAnswer(NamedTuple):
     """What the queries of one window answered: by labels, a value an interval of the window."""
 
     start: int
@@ -27,7 +27,7 @@ class Joined(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def joined(kind: Kind, over: Grid, answers: Iterable[Answer]) -> Joined:
+def joined(kind: Kind, over: Grid, answers: Iterable[MeasuredAnswer]) -> Joined:
     """Return the series of a side; intervals that no window covers, or that have no data, are none."""
     given = list(answers)
     notes = tuple(note for answer in given for note in answer.notes)
@@ -36,7 +36,7 @@ def joined(kind: Kind, over: Grid, answers: Iterable[Answer]) -> Joined:
     return Joined(_histogram(over, given) if kind == "histogram" else _values(over, given), notes)
 
 
-def _counts(over: Grid, answers: list[Answer], notes: tuple[str, ...]) -> Joined:
+def _counts(over: Grid, answers: list[MeasuredAnswer], notes: tuple[str, ...]) -> Joined:
     """Where there are events and the counter of bad ones has no data, there were none: many appear with the first."""
     intervals: list[Count | None] = [None] * over.size
     lacking = False
@@ -51,7 +51,7 @@ def _counts(over: Grid, answers: list[Answer], notes: tuple[str, ...]) -> Joined
     return Joined(CountSeries(intervals=tuple(intervals)) if known else None, (*notes, *told))
 
 
-def _values(over: Grid, answers: list[Answer]) -> Series | None:
+def _values(over: Grid, answers: list[MeasuredAnswer]) -> Series | None:
     intervals: list[float | None] = [None] * over.size
     for answer in answers:
         intervals[answer.start : answer.end] = _only(answer.found[0], answer.end - answer.start)
@@ -62,7 +62,7 @@ def _only(values: Values, length: int) -> Sequence[float | None]:
     return next(iter(values.values()), [None] * length)
 
 
-def _histogram(over: Grid, answers: list[Answer]) -> Series | None:
+def _histogram(over: Grid, answers: list[MeasuredAnswer]) -> Series | None:
     """Cumulative counts by ``le``, over the edges that every window has; an interval without ``+Inf`` is none."""
     tables = [(answer, _by_edge(answer.found[0])) for answer in answers]
     filled = [set(table) for _, table in tables if table]

@@ -9,15 +9,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, JsonValue, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic.alias_generators import to_camel
 
-from segue.containerspec import SECRET_NAME
 from segue.decide import next_waypoint
-from segue.gates.own import OwnGate
 from segue.gates.tally import ALONG, Tally
-from segue.gates.verdict import Evidence, Result, Verdict
+from segue.gates.verdict import Result, Verdict, VerdictEvidence
 from segue.masking import MASK, masked
 from segue.observation import Observation, Side, Version
 from segue.replica import Replica
 from segue.spec import API_VERSION, Rules, Target
+from segue.spec.container import SECRET_NAME
+from segue.spec.own_gates import OwnGate
 from segue.state import State
 
 MAX_PODS = 1000
@@ -192,7 +192,7 @@ class Answer(BaseModel):
         numbers = {masked(k)[:64]: float(v) for k, v in shown if not isinstance(v, str)}
         texts = {masked(k)[:64]: _shown(k, v) for k, v in shown if isinstance(v, str)}
         why = masked(self.why)[:MAX_WHY] or f"says {self.verdict}, and not why"
-        return Verdict(gate=gate, result=self.verdict, why=why, evidence=Evidence(numbers=numbers, texts=texts))
+        return Verdict(gate=gate, result=self.verdict, why=why, evidence=VerdictEvidence(numbers=numbers, texts=texts))
 
 
 def _shown(name: str, text: str) -> str:

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from segue.gates.policy import GatePolicy, Reaction
 from segue.gates.tally import Tally
 from segue.gates.verdict import Result, Verdict
 from segue.observation import Cause, Problem
 from segue.spec import OnFailure, Rules, Way
+from segue.spec.gate_policy import GatePolicy, Reaction
 from segue.state import Goal, State
 
 SCORE = "score"

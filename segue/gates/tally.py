@@ -2,9 +2,9 @@
 
 from typing import Self
 
-from segue.gates.policy import GatePolicy
 from segue.gates.verdict import Result, Verdict
 from segue.observation import Frozen
+from segue.spec.gate_policy import GatePolicy
 
 ALONG = -1
 """The sitting of a gate that is asked all along, while the rollout is between two stops."""

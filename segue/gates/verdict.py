@@ -16,7 +16,7 @@ class Result(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
-class Evidence(Frozen):
+class VerdictEvidence(Frozen):
     """What a verdict rests on, small enough to be kept in a history."""
 
     numbers: dict[str, float] = Field(default_factory=dict)
@@ -32,7 +32,7 @@ class Verdict(Frozen):
     result: Result
     why: str
     problem: Problem | None = None
-    evidence: Evidence | None = None
+    evidence: VerdictEvidence | None = None
     at: float = 0.0
     """When it was given: seconds since the epoch."""
     counts: bool = True

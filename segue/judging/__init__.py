@@ -6,7 +6,7 @@
 from segue.judging.evidence import Count, CountSeries, Evidence, HistogramSeries, Kind, Series, ValueSeries
 from segue.judging.judge import judge
 from segue.judging.judged import Judged
-from segue.judging.spec import Compare, Judgement, Ratio, Threshold
+from segue.spec.judgement import Compare, Judgement, Ratio, Threshold
 
 __all__ = [
     "Compare",

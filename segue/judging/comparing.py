@@ -10,11 +10,11 @@ from segue.judging.counts import compare_counts
 from segue.judging.evidence import CountSeries, Evidence, HistogramSeries
 from segue.judging.histograms import Histograms
 from segue.judging.judged import Judged, evidence_of, finite, inconclusive, percent, said, times
-from segue.judging.sides import Found, Sides, requests
-from segue.judging.spec import Compare
+from segue.judging.sides import Sides, SidesFound, requests
 from segue.judging.values import compare_values
+from segue.spec.judgement import Compare
 
-_Look = Callable[[Compare, Sides], Found]
+_Look = Callable[[Compare, Sides], SidesFound]
 
 
 def compare(way: Compare, evidence: Evidence) -> Judged:
@@ -65,7 +65,7 @@ def _lacking(way: Compare, numbers: dict[str, float]) -> str:
     return ""
 
 
-def _decided(way: Compare, found: Found) -> tuple[Result, str]:
+def _decided(way: Compare, found: SidesFound) -> tuple[Result, str]:
     worse, fine = evidence_of(found.worse), evidence_of(found.fine)
     if found.worse >= -math.log(way.alpha):
         rule = f"worse by more than {percent(way.tolerance)} (evidence {times(worse)}, {1 / way.alpha:g} needed)"

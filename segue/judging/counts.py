@@ -7,8 +7,8 @@ from segue.judging import eprocess
 from segue.judging.eprocess import BETTER, WORSE
 from segue.judging.evidence import Count
 from segue.judging.judged import percent, said
-from segue.judging.sides import Found, Sides, slack_of
-from segue.judging.spec import Compare
+from segue.judging.sides import Sides, SidesFound, slack_of
+from segue.spec.judgement import Compare
 
 
 class Tilted(NamedTuple):
@@ -26,14 +26,14 @@ def tilted(totals: Sequence[tuple[float, float]], slack: float, worse: float, fi
     )
 
 
-def compare_counts(way: Compare, sides: Sides) -> Found:
+def compare_counts(way: Compare, sides: Sides) -> SidesFound:
     """Return the evidence, and the rates of both sides."""
     pairs = sides.pairs
     tilts = tilted([(o.total, n.total) for o, n in pairs], slack_of(way), 1 + way.tolerance, 1 + way.effect)
     inflation = eprocess.dispersion([o.bad for o in sides.history], [o.total for o in sides.history])
     bad = [o.bad for o, _ in pairs], [n.bad for _, n in pairs]
     old, new = (_summed([pair[side] for pair in pairs]) for side in (0, 1))
-    return Found(
+    return SidesFound(
         worse=eprocess.rates(*bad, tilts.worse, inflation),
         fine=eprocess.rates(*bad, tilts.fine, inflation),
         numbers={"old": old.bad / old.total, "new": new.bad / new.total, "inflation": inflation},

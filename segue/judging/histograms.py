@@ -7,8 +7,8 @@ from segue.judging import eprocess
 from segue.judging.buckets import above, place, pooled, quantile, superiority
 from segue.judging.counts import Tilted, tilted
 from segue.judging.judged import percent, said
-from segue.judging.sides import Found, Sides, slack_of
-from segue.judging.spec import Compare
+from segue.judging.sides import Sides, SidesFound, slack_of
+from segue.spec.judgement import Compare
 
 MIDDLE, TAIL = 0.5, 0.99
 _MIDDLE_SHARE = 0.2
@@ -28,7 +28,7 @@ class Histograms:
     def __init__(self, edges: tuple[float, ...]) -> None:
         self._edges = edges
 
-    def __call__(self, way: Compare, sides: Sides) -> Found:
+    def __call__(self, way: Compare, sides: Sides) -> SidesFound:
         """Return the evidence, and the quantiles of both sides."""
         tilts = tilted([(o[-1], n[-1]) for o, n in sides.pairs], slack_of(way), 1.0, 1.0)
         old, new = (pooled(side) for side in zip(*sides.pairs, strict=True))
@@ -42,7 +42,7 @@ class Histograms:
             parts.append(f"{name} new {self._said(now, sides)}, old {self._said(before, sides)}")
         coarse = self._coarse(old, way)
         lacks = coarse or self._endless(old, max(levels), sides)
-        return Found(
+        return SidesFound(
             worse=self._worse(way, sides, tilts, old, fine=not coarse),
             fine=-math.inf if lacks else self._fine(way, sides, tilts, old, levels),
             numbers=numbers | {"edges": len(self._edges)},

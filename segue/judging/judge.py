@@ -9,7 +9,7 @@ from segue.judging.clean import MAX_AGE, Clean, clean, edges_fault
 from segue.judging.comparing import compare
 from segue.judging.evidence import CountSeries, Evidence, HistogramSeries, Series
 from segue.judging.judged import Judged, finite, inconclusive, percent, said
-from segue.judging.spec import DEFAULT_QUANTILE, Compare, Judgement, Ratio, Threshold
+from segue.spec.judgement import DEFAULT_QUANTILE, Compare, Judgement, Ratio, Threshold
 
 
 def judge(judgement: Judgement, evidence: Evidence) -> Judged:

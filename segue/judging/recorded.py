@@ -21,7 +21,7 @@ _Column = dict[int, float]
 """Values by the number of their interval."""
 
 
-class Grid(NamedTuple):
+class RecordedGrid(NamedTuple):
     """The times that intervals end at: from the first one, every ``step_s`` seconds."""
 
     start: float
@@ -37,7 +37,7 @@ class Recorded(NamedTuple):
     """One side as it was recorded; with its times where it has some."""
 
     series: Series
-    grid: Grid | None = None
+    grid: RecordedGrid | None = None
 
 
 def read_recorded(document: Any, kind: Kind, source: str) -> Recorded:
@@ -126,7 +126,7 @@ def _refuse_many(found: list[Any], source: str) -> None:
         )
 
 
-def _histogram(found: list[Any], grid: Grid, source: str) -> HistogramSeries:
+def _histogram(found: list[Any], grid: RecordedGrid, source: str) -> HistogramSeries:
     columns: dict[float, _Column] = {}
     for each in found:
         edge = _edge(each, source)
@@ -150,18 +150,18 @@ def _edge(series: Any, source: str) -> float:
         raise Refused("is no bucket's edge", field=f"{source}: le", value=given or "", fix=fix) from None
 
 
-def _grid(found: list[Any], source: str) -> Grid:
+def _grid(found: list[Any], source: str) -> RecordedGrid:
     times = sorted({time for each in found for time, _ in _points(each, source)})
     if len(times) < 2:
-        return Grid(times[0] if times else 0.0, 1.0, len(times))
+        return RecordedGrid(times[0] if times else 0.0, 1.0, len(times))
     step = min(b - a for a, b in pairwise(times))
     size = round((times[-1] - times[0]) / step) + 1
     if size > MAX_INTERVALS:
         raise Refused(f"has over {MAX_INTERVALS} intervals", field=source, fix="record fewer, or with a longer step")
-    return Grid(times[0], step, size)
+    return RecordedGrid(times[0], step, size)
 
 
-def _column(series: Any, grid: Grid, source: str) -> _Column:
+def _column(series: Any, grid: RecordedGrid, source: str) -> _Column:
     values = ((grid.at(time), value) for time, value in _points(series, source))
     return {at: value for at, value in values if math.isfinite(value)}
 

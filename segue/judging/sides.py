@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from segue.judging.evidence import Count
-from segue.judging.spec import Compare
+from segue.spec.judgement import Compare
 
 DEFAULT_SLACK = 0.001
 """Of requests: one more of a thousand is never a reason to go back."""
@@ -18,7 +18,7 @@ class Sides(NamedTuple):
     unit: str
 
 
-class Found(NamedTuple):
+class SidesFound(NamedTuple):
     """The evidence of one comparison, as logarithms, and what it was found on."""
 
     worse: float

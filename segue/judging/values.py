@@ -4,11 +4,11 @@ import math
 
 from segue.judging import eprocess
 from segue.judging.judged import said
-from segue.judging.sides import Found, Sides
-from segue.judging.spec import Compare
+from segue.judging.sides import Sides, SidesFound
+from segue.spec.judgement import Compare
 
 
-def compare_values(way: Compare, sides: Sides) -> Found:
+def compare_values(way: Compare, sides: Sides) -> SidesFound:
     """By the logarithm of new over old, interval by interval: what both share cancels."""
     slack = way.slack or 0.0
     worse = [_gap(way, o, n, way.tolerance, slack) for o, n in sides.pairs]
@@ -18,7 +18,7 @@ def compare_values(way: Compare, sides: Sides) -> Found:
     inflation = min(eprocess.persistence(sides.history), eprocess.persistence(worse))
     old, new = (sorted(side)[len(sides.pairs) // 2] for side in zip(*sides.pairs, strict=True))
     idle = all(gap == 0 for gap in fine)
-    return Found(
+    return SidesFound(
         worse=eprocess.differences(worse, inflation),
         fine=eprocess.differences(fine, inflation),
         numbers={"old": old, "new": new, "inflation": inflation},

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from segue.lint import around, pods, room
 from segue.lint.facts import NEEDS, Facts
 from segue.lint.findings import Finding, Found, Linted, Severity, Unasked
-from segue.lintrule import LintRule
+from segue.spec.lint_rule import LintRule
 
 __all__ = ["RULES", "Rule", "lint"]
 

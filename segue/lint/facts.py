@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from segue.budget import Budget, resolve_budget
 from segue.lint.findings import How, Mend, Object, Ref
-from segue.lint.target import Judged, PodTemplate
+from segue.lint.target import LintSubject, PodTemplate
 from segue.merging import at, difference, merged_by_name, nested
 from segue.room import Node, Quota, Room, room_for_groups
 from segue.spec import Rollout, Rules, Strategy
@@ -32,7 +32,7 @@ NEEDS = Needs()
 class Facts:
     """A target, all that stands around it, and the spec where one is given."""
 
-    target: Judged
+    target: LintSubject
     rollout: Rollout | None = None
     digests: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """By container and image: the digest that all its running replicas have."""

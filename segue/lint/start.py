@@ -4,7 +4,7 @@ import json
 
 from segue.errors import Refused
 from segue.lint.findings import Finding, How, Linted, Severity
-from segue.lintrule import LintRule
+from segue.spec.lint_rule import LintRule
 
 _SAID_BY_THE_PLAN = {LintRule.STOPS_WITH_LOSS, LintRule.SURGE_DOES_NOT_FIT}
 _MENDS = {

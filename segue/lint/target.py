@@ -67,7 +67,7 @@ _OPERATED = Own(merges=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class LintSubject:
     """A target as it is when no rollout holds it, with the pod templates that are judged."""
 
     kind: str

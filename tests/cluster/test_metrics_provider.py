@@ -17,16 +17,16 @@ from segue_local import Stack
 from activities.gates.base import GateContext
 from activities.gates.metrics import MetricAsker
 from activities.gates.prometheus import MAX_ANSWER_BYTES, Prometheus, PrometheusSettings
-from activities.peaks import Peaks
+from activities.memory_peak import Peaks
 from segue.errors import Unanswered
 from segue.gates import Result, Verdict
 from segue.gates.asking import Grid
-from segue.gates.metrics import Metric
-from segue.gates.presets import PRESETS
 from segue.gates.tally import Tally
 from segue.observation import Counts, Observation, Side, Version
 from segue.replica import Pods, Replica
 from segue.spec import DeploymentTarget, Rules
+from segue.spec.metric_presets import PRESETS
+from segue.spec.metrics import Metric
 from segue.state import State
 
 NAMESPACE = "measured"

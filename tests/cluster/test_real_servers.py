@@ -16,8 +16,8 @@ from real_servers import PORT, Fleet, be_kubelet, fleet_of
 from segue_local import Stack
 from segue_local.real import ensure_real_servers, real_servers_are_possible
 
-from segue.gates.presets import PRESETS
 from segue.report import Report
+from segue.spec.metric_presets import PRESETS
 
 EXAMPLE = Path(__file__).parents[2] / "examples/torchserve"
 GOOD = {"a": "good", "b": "good", "c": "good"}

@@ -10,7 +10,7 @@ from proxy import proxied
 
 import activities.cluster
 from activities.cluster import Cluster, Object
-from activities.levers.deployment import DeploymentLever
+from activities.levers.deployment.lever import DeploymentLever
 from activities.watching import NamespaceWatch
 from segue.errors import Expired, Unreachable
 

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 from segue_local.certs import Authority
 
-from segue.gates.webhook import KEY, SIGNATURE, is_signed
+from segue.gates.webhook_settings import KEY, SIGNATURE, is_signed
 
 SECRET = b"a secret that only both sides know"
 ANSWERS = (

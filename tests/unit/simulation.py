@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from segue.asbefore import as_before
+from segue.as_before import as_before
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, Written
 from segue.decide import Act, Decision, asks_for_room, decide, next_waypoint
 from segue.errors import Refused
 from segue.gates import Result, Verdict
-from segue.gates.own import OwnGate, WebhookGate
-from segue.gates.policy import Reaction
 from segue.gates.standing import due
 from segue.messages import (
     Abort,
@@ -36,6 +34,8 @@ from segue.messages import (
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.room import Demand
 from segue.spec import Change, OnFailure, Order, Readiness, Rules, Strategy, Waypoint
+from segue.spec.gate_policy import Reaction
+from segue.spec.own_gates import OwnGate, WebhookGate
 from segue.state import Before, Goal, Mark, Outcome, Retarget, State
 from segue.transition import applied, is_written, judged, learned, retargeted, stuck
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from segue.asbefore import as_before, with_ready
+from segue.as_before import as_before, with_ready
 from segue.budget import resolve_budget
 from segue.decide import Act, decide
 from segue.gates import Result

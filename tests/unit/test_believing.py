@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from activities.gates.believing import GAP_S, Believer
+from activities.gates.serving_checks import GAP_S, Believer
+from activities.pod_http import DirectReach, PodEndpoint, ProxyReach, closing
 from activities.probes.base import Request
-from activities.reaching import DirectReach, Place, ProxyReach, closing
 from segue.errors import Refused
 from segue.observation import Cause, Counts, Observation, Side, Version
 from segue.replica import ContainerFacts, Pods, Replica
@@ -279,7 +279,7 @@ async def test_answers_lead_nowhere(pod: Pod) -> None:
         await asyncio.sleep(5)
         return web.Response()
 
-    place = Place("default", pod.replica(), pod.port)
+    place = PodEndpoint("default", pod.replica(), pod.port)
     async with closing(DirectReach()) as reach:
 
         async def ask(within_s: float = 30, **more: Any) -> Any:
@@ -309,13 +309,13 @@ async def test_a_streams_first_event_is_timed(pod: Pod) -> None:
 
     pod.says = stream
     async with closing(DirectReach()) as reach:
-        reply = await reach.ask(Place("n", pod.replica(), pod.port), Request("GET", "/", stream=True), {}, 5)
+        reply = await reach.ask(PodEndpoint("n", pod.replica(), pod.port), Request("GET", "/", stream=True), {}, 5)
     assert reply.first_s is not None and reply.first_s + 0.5 < reply.took_s
     assert reply.text.count("data:") == 2
 
 
 async def test_the_proxy_keeps_authorization() -> None:
     """The API server takes that header for itself: it is not sent, and the way out is named."""
-    place = Place("default", Replica("a", "v"), 80)
+    place = PodEndpoint("default", Replica("a", "v"), 80)
     reply = await ProxyReach(None).ask(place, Request("GET", "/"), {"Authorization": "x"}, 1)  # type: ignore[arg-type]
     assert "SEGUE_POD_ACCESS=direct" in reply.unasked

@@ -4,18 +4,11 @@ from typing import Any
 
 import pytest
 
-from activities.breakglass import is_rolled
-from activities.levers.deployment_patches import finish_patch, hold_patch, unhold_patch
-from activities.levers.deployment_reading import (
-    HOLD_MIN_READY_S,
-    Objects,
-    hold_token,
-    mark_of,
-    read,
-    with_paused,
-)
+from activities.levers.deployment.patches import finish_patch, hold_patch, unhold_patch
+from activities.levers.deployment.reading import HOLD_MIN_READY_S, Objects, hold_token, mark_of, read, with_paused
 from activities.levers.ownership import ADMISSION, BASELINE, OWNER, left_of_us
 from activities.levers.template import fingerprint
+from activities.release import is_rolled
 from segue.decide import PAUSE_EVERY_S, Act, decide
 from segue.observation import Counts, Observation, Version
 from segue.spec import Rules, Strategy

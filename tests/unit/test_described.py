@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from activities.levers.leaderworkerset import LeaderWorkerSetLever
+from activities.levers.numbered.leaderworkerset import LeaderWorkerSetLever
 from activities.levers.template import version_of
 from segue.client import details, summary
 from segue.history import described

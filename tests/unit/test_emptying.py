@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
-from activities.emptying import read_numbers
+from activities.draining import read_numbers
 from segue.decide import Act, Decision, decide
-from segue.emptying import PRESETS, Emptying, Preset, Until, added_up, next_to_empty
+from segue.draining import Emptying, added_up, next_to_empty
 from segue.observation import Counts, Emptiness, Observation, Side, Version
 from segue.replica import Pods, Replica
 from segue.spec import Drain, Rules, Strategy
+from segue.spec.drain_until import PRESETS, DrainPreset, Until
 from segue.state import Outcome, State, requested
 
 NOW = 1_000.0
@@ -154,13 +155,13 @@ vllm:num_requests_waiting{engine="0"} 4.0
 
 def test_numbers_are_added_up_over_labels() -> None:
     """Running and queued, of all engines."""
-    until = Until(preset=Preset.VLLM)
+    until = Until(preset=DrainPreset.VLLM)
     assert added_up(until, read_numbers(TEXT, until)) == (7.0, "")
 
 
 def test_a_missing_number_is_not_zero() -> None:
     """A server that does not tell is not empty."""
-    until = Until(preset=Preset.TGI)
+    until = Until(preset=DrainPreset.TGI)
     assert added_up(until, read_numbers(TEXT, until)) == (0, "no metric tgi_batch_current_size, tgi_queue_size")
 
 
@@ -168,11 +169,14 @@ def test_a_missing_number_is_not_zero() -> None:
 def test_what_is_no_number_is_refused(text: str) -> None:
     """Garbage is not zero either."""
     with pytest.raises(ValueError, match=r"."):
-        read_numbers(text, Until(preset=Preset.VLLM))
+        read_numbers(text, Until(preset=DrainPreset.VLLM))
 
 
 def test_presets() -> None:
     """Each knows its metrics and its port, which a spec may say otherwise."""
-    assert PRESETS.keys() == {*Preset}
-    assert Until(preset=Preset.SGLANG).where == 30000 and Until(preset=Preset.SGLANG, port="http").where == "http"
+    assert PRESETS.keys() == {*DrainPreset}
+    assert (
+        Until(preset=DrainPreset.SGLANG).where == 30000
+        and Until(preset=DrainPreset.SGLANG, port="http").where == "http"
+    )
     assert Until(metrics=("a",)).where == 8000 and Until(metrics=("a",)).names == ("a",)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from activities.ended import Gone, read_ended
-from segue.ended import ended_problem, is_own
+from activities.ended_pods import Gone, read_ended
+from segue.ended_pods import ended_problem, is_own
 from segue.replica import Ended, Replica
 
 SHORT = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 40Mi. "

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.gates import Result, Verdict
-from segue.gates.own import OwnGate, WebhookGate
-from segue.gates.policy import Reaction
 from segue.gates.standing import breaches, due, lacking, score, stand, standings, unopened
 from segue.gates.tally import ALONG, Tally
 from segue.observation import Version
 from segue.spec import Rules, read_rollout
+from segue.spec.gate_policy import Reaction
+from segue.spec.own_gates import OwnGate, WebhookGate
 from segue.state import Goal, Reached, State
 
 PASS, FAIL, UNSURE, AWAY = "pass", "fail", "inconclusive", "away"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from activities.levers.judging import judged_deployment, judged_groups, judged_resource, judged_set
-from activities.levers.leaderworkerset import NAME as LWS_NAME
+from activities.levers.numbered.leaderworkerset import NAME as LWS_NAME
 from activities.levers.template import apply_change
 from activities.linting import Around, facts_of, refuse_ports
 from segue.errors import Refused
@@ -16,7 +16,7 @@ from segue.lint import RULES, lint
 from segue.lint.facts import NEEDS
 from segue.lint.findings import Finding, How, Linted, Mend
 from segue.lint.start import refuse_errors
-from segue.lint.target import Judged
+from segue.lint.target import LintSubject
 from segue.merging import merged, merged_by_name
 from segue.spec import Change, Rollout, read_rollout
 
@@ -73,7 +73,7 @@ class World:
             items[:] = [merged_by_name(i, mend.body) if i["metadata"]["name"] == mend.object.name else i for i in items]
 
 
-def judged(target: Object, rollout: Rollout | None) -> Judged:
+def judged(target: Object, rollout: Rollout | None) -> LintSubject:
     """What the lever of its kind makes of it; the API server's part in it is done here."""
     change = rollout.spec.change if rollout else Change()
     spec = target["spec"]

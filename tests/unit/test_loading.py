@@ -8,18 +8,11 @@ import pytest
 from pydantic import ValidationError
 
 from activities.probes import modelmesh, openinference, tfserving, torchserve
-from segue.gates.loading import (
-    Ledger,
-    LoadFailures,
-    ModelSeen,
-    Outcome,
-    Standing,
-    in_bootstrap,
-    judge_loads,
-)
-from segue.gates.serving import Reply
+from segue.gates.loading import Ledger, LoadOutcome, ModelSeen, Standing, in_bootstrap, judge_loads
+from segue.gates.serving_answers import Reply
 from segue.observation import Cause, Problem
 from segue.replica import ContainerFacts, Replica
+from segue.spec.load_failures import LoadFailures
 
 FACTS = json.loads((Path(__file__).parents[1] / "facts/failfast_cases.json").read_text())
 T0 = 1_000_000.0
@@ -30,12 +23,12 @@ def rules(**given: Any) -> LoadFailures:
     return LoadFailures.model_validate({"protocol": "openInference", **given})
 
 
-def outcome(event: dict[str, Any]) -> Outcome:
+def outcome(event: dict[str, Any]) -> LoadOutcome:
     def seconds(name: str) -> float | None:
         return event[name] / 1000 if name in event else None
 
     elsewhere = seconds("loadedElsewhereAgeMs"), seconds("failedElsewhereAgeMs")
-    return Outcome(event["t"] / 1000, event["kind"] == "failure", "m", *elsewhere)
+    return LoadOutcome(event["t"] / 1000, event["kind"] == "failure", "m", *elsewhere)
 
 
 @pytest.mark.parametrize("case", FACTS["cases"], ids=lambda case: case["name"])
@@ -48,36 +41,48 @@ def test_fail_fast(case: dict[str, Any]) -> None:
     assert turned == case["atMs"]
 
 
-LIMITS: list[tuple[str, dict[str, Any], list[Outcome], bool]] = [
-    ("third-critical", {}, [Outcome(1, True, n, 90.0) for n in "abc"], True),
-    ("loaded-too-short", {}, [Outcome(1, True, n, 89.0) for n in "abc"], False),
-    ("critical-limit", {"criticalLimit": 0}, [Outcome(1, True, "a", 90.0)], True),
-    ("general-limit", {"generalLimit": 1}, [Outcome(1, True), Outcome(2, True)], True),
-    ("half-is-not-more", {"generalLimit": 1}, [Outcome(1, True), Outcome(2, False)], False),
-    ("loaded-elsewhere-before-known", {"criticalLimit": 0}, [Outcome(1, True, "a", 90.0, 1800.0)], True),
-    ("known-elsewhere", {"generalLimit": 0}, [Outcome(1, True, "a", 89.0, 1800.0)], False),
-    ("not-long-known", {"generalLimit": 0}, [Outcome(1, True, "a", None, 1799.0)], True),
-    ("under-way-reach-the-limit", {"generalLimit": 2}, [Outcome(1, True), Outcome(2, True, under_way=1)], True),
-    ("under-way-are-no-failures", {"generalLimit": 2}, [Outcome(1, True), Outcome(2, True, under_way=2)], False),
-    ("judged-at-a-failure", {"generalLimit": 2}, [Outcome(1, True), Outcome(2, True), Outcome(3, False)], False),
-    ("late", {"criticalLimit": 0}, [Outcome(190, True, "a", 90.0, late=True)], True),
-    ("after-the-period", {"criticalLimit": 0}, [Outcome(180, True, "a", 90.0)], False),
-    ("own-period", {"criticalLimit": 0, "bootstrapPeriod": "5m"}, [Outcome(180, True, "a", 90.0)], True),
+LIMITS: list[tuple[str, dict[str, Any], list[LoadOutcome], bool]] = [
+    ("third-critical", {}, [LoadOutcome(1, True, n, 90.0) for n in "abc"], True),
+    ("loaded-too-short", {}, [LoadOutcome(1, True, n, 89.0) for n in "abc"], False),
+    ("critical-limit", {"criticalLimit": 0}, [LoadOutcome(1, True, "a", 90.0)], True),
+    ("general-limit", {"generalLimit": 1}, [LoadOutcome(1, True), LoadOutcome(2, True)], True),
+    ("half-is-not-more", {"generalLimit": 1}, [LoadOutcome(1, True), LoadOutcome(2, False)], False),
+    ("loaded-elsewhere-before-known", {"criticalLimit": 0}, [LoadOutcome(1, True, "a", 90.0, 1800.0)], True),
+    ("known-elsewhere", {"generalLimit": 0}, [LoadOutcome(1, True, "a", 89.0, 1800.0)], False),
+    ("not-long-known", {"generalLimit": 0}, [LoadOutcome(1, True, "a", None, 1799.0)], True),
+    ("under-way-reach-the-limit", {"generalLimit": 2}, [LoadOutcome(1, True), LoadOutcome(2, True, under_way=1)], True),
+    (
+        "under-way-are-no-failures",
+        {"generalLimit": 2},
+        [LoadOutcome(1, True), LoadOutcome(2, True, under_way=2)],
+        False,
+    ),
+    (
+        "judged-at-a-failure",
+        {"generalLimit": 2},
+        [LoadOutcome(1, True), LoadOutcome(2, True), LoadOutcome(3, False)],
+        False,
+    ),
+    ("late", {"criticalLimit": 0}, [LoadOutcome(190, True, "a", 90.0, late=True)], True),
+    ("after-the-period", {"criticalLimit": 0}, [LoadOutcome(180, True, "a", 90.0)], False),
+    ("own-period", {"criticalLimit": 0, "bootstrapPeriod": "5m"}, [LoadOutcome(180, True, "a", 90.0)], True),
 ]
 
 
 @pytest.mark.parametrize(("limits", "outcomes", "fails"), [row[1:] for row in LIMITS], ids=[row[0] for row in LIMITS])
-def test_limits(limits: dict[str, Any], outcomes: list[Outcome], fails: bool) -> None:
+def test_limits(limits: dict[str, Any], outcomes: list[LoadOutcome], fails: bool) -> None:
     """Every threshold is a setting, and is exceeded by one more."""
     assert bool(judge_loads(rules(**limits), outcomes)) is fails
 
 
 def test_the_reason_names_models() -> None:
     """A person reads which models, how many may fail, and the server's own word; on one line."""
-    why = judge_loads(rules(), [Outcome(1, True, n, 90.0, None, "no such\nfile") for n in "abc"])
+    why = judge_loads(rules(), [LoadOutcome(1, True, n, 90.0, None, "no such\nfile") for n in "abc"])
     assert why == "3 models that are loaded on other replicas did not load (a, b, c); 2 may fail: no such file"
     few = rules(generalLimit=1)
-    why = judge_loads(few, [Outcome(1, True, "known", None, 1800.0), Outcome(2, True, "a"), Outcome(3, True, "b")])
+    why = judge_loads(
+        few, [LoadOutcome(1, True, "known", None, 1800.0), LoadOutcome(2, True, "a"), LoadOutcome(3, True, "b")]
+    )
     assert why == "2 of 2 models did not load (a, b)"
 
 

@@ -8,12 +8,12 @@ import pytest
 from activities.gates.prometheus import read_matrix
 from segue.errors import Refused, Unanswerable, Unanswered
 from segue.gates.asking import MAX_WINDOWS, Grid, duration, grid, windows
-from segue.gates.measured import Answer, joined
-from segue.gates.metrics import VARIABLES, Metric, holes, is_series
-from segue.gates.presets import PRESETS, Preset
+from segue.gates.measured import MeasuredAnswer, joined
 from segue.judging import Count, CountSeries, HistogramSeries, ValueSeries
 from segue.replica import Pods, Replica
 from segue.spec import DeploymentTarget, PairTarget, Rules, Spec, StatefulSetTarget, Target, read_rollout
+from segue.spec.metric_presets import PRESETS, Preset
+from segue.spec.metrics import VARIABLES, Metric, holes, is_series
 from worker.settings import load_settings
 
 JUDGE: dict[str, Any] = {"compare": {}}
@@ -282,10 +282,10 @@ def test_many_series_are_told_and_not_guessed() -> None:
 def test_counts_without_bad_events_are_good_and_without_any_unknown() -> None:
     """A counter of errors often appears with the first error; without a total nothing is known."""
     some = {(): (None, 2.0, 9.0)}
-    found = joined("counts", OVER, [Answer(0, 3, (some, {(): (10.0, 10.0, 5.0)}))])
+    found = joined("counts", OVER, [MeasuredAnswer(0, 3, (some, {(): (10.0, 10.0, 5.0)}))])
     assert found.series == CountSeries(intervals=tuple(Count(bad=b, total=t) for b, t in ((0, 10), (2, 10), (5, 5))))
     assert "counted as none" in found.notes[0]
-    assert joined("counts", OVER, [Answer(0, 3, (some, {}))]).series is None
+    assert joined("counts", OVER, [MeasuredAnswer(0, 3, (some, {}))]).series is None
     assert joined("counts", OVER, []).series is None
 
 
@@ -297,14 +297,14 @@ def test_a_histogram_has_the_edges_of_all_windows() -> None:
 
     early = {le("0.5"): (1.0,), le("1.0"): (2.0,), le("+Inf"): (3.0,), (("le", "x"),): (9.0,)}
     late = {le("1"): (4.0, None), le("+Inf"): (5.0, 6.0)}
-    found = joined("histogram", OVER, [Answer(0, 1, (early,)), Answer(1, 3, (late,))])
+    found = joined("histogram", OVER, [MeasuredAnswer(0, 1, (early,)), MeasuredAnswer(1, 3, (late,))])
     assert found.series == HistogramSeries(edges=(1.0,), intervals=((2.0, 3.0), (4.0, 5.0), None))
-    assert joined("histogram", OVER, [Answer(0, 3, ({},))]).series is None
+    assert joined("histogram", OVER, [MeasuredAnswer(0, 3, ({},))]).series is None
 
 
 def test_values_of_windows_follow_each_other() -> None:
     """What no window covers is none."""
-    found = joined("values", OVER, [Answer(1, 3, ({(): (1.0, 2.0)},))])
+    found = joined("values", OVER, [MeasuredAnswer(1, 3, ({(): (1.0, 2.0)},))])
     assert found.series == ValueSeries(intervals=(None, 1.0, 2.0))
 
 

@@ -12,11 +12,9 @@ from hypothesis import strategies as st
 
 from segue.contract import Prepared, Written
 from segue.decide import Act, Decision, decide, movable_since
-from segue.emptying import Emptying
+from segue.draining import Emptying
 from segue.errors import Refused
 from segue.gates import Result, Verdict
-from segue.gates.own import OwnGate, WebhookGate
-from segue.gates.policy import Reaction
 from segue.gates.tally import Tally
 from segue.messages import (
     Abort,
@@ -37,6 +35,8 @@ from segue.report import Report
 from segue.report import to_markdown as report_to_markdown
 from segue.room import Demand
 from segue.spec import Approval, Change, DeploymentTarget, Drain, OnFailure, Order, Readiness, Rules, Strategy, Waypoint
+from segue.spec.gate_policy import Reaction
+from segue.spec.own_gates import OwnGate, WebhookGate
 from segue.state import Goal, Mark, Outcome, Reached, Retarget, State
 from segue.status import make_status, to_markdown
 from segue.traffic import held_until

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from activities.levers.ordinals import HOLD, Numbered, may_go_back, read
+from activities.levers.numbered.ordinals import HOLD, Numbered, may_go_back, read
 from activities.levers.ownership import BASELINE
 from activities.levers.template import fingerprint
 from segue.observation import Version

@@ -9,15 +9,15 @@ import yaml
 from pydantic import ValidationError
 
 from activities.gates.jobs import ended_of, failed, job_of, waiting_of
-from segue.gates.own import JobGate, OwnGate
 from segue.gates.question import Answer, Question, measurement_key, question_of, unanswered
 from segue.gates.tally import ALONG, Tally
 from segue.gates.verdict import Result
-from segue.gates.webhook import Webhook, is_signed, signature
+from segue.gates.webhook_settings import Webhook, is_signed, signature
 from segue.masking import masked
 from segue.observation import Counts, Observation, Side, Version
 from segue.replica import Pods, Replica
 from segue.spec import DeploymentTarget, Rules, Strategy
+from segue.spec.own_gates import JobGate, OwnGate
 from segue.state import State
 
 NOW = 1_732_579_875.0

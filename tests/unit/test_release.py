@@ -15,7 +15,7 @@ from activities.levers.ownership import (
     rebudgeted,
     unpacked,
 )
-from activities.stepped_release import rules_of
+from activities.release.stepped import rules_of
 from segue.budget import resolve_budget
 from segue.errors import Refused
 from segue.spec import Rules, StatefulSetTarget, Strategy

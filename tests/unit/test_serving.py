@@ -9,9 +9,10 @@ import yaml
 
 from activities.probes import steps_of
 from segue.errors import Refused
-from segue.gates.serving import MAX_TOLD, Check, Reply, Serving, Sort, judge, resolved, tag_of, wanted_tag
+from segue.gates.serving_answers import MAX_TOLD, Reply, Sort, judge, resolved, tag_of, wanted_tag
 from segue.observation import Cause, Version
 from segue.spec import Rules, read_rollout
+from segue.spec.serving import Check, Serving
 
 SERVES, LOADING, WRONG, SILENT, UNASKED = Sort
 INFER = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1.0]}]}

@@ -6,7 +6,7 @@ import pytest
 
 from segue.contract import Prepared, Written
 from segue.decide import Act, Decision
-from segue.emptying import Emptying
+from segue.draining import Emptying
 from segue.gates import Result, Verdict
 from segue.gates.tally import ALONG, Tally
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Routed, Side, Version

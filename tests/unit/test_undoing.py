@@ -6,8 +6,8 @@ import pytest
 
 from activities.autoscaling import aims_of
 from segue.errors import Refused
-from segue.lintrule import LintRule
 from segue.spec import KINDS, Autoscaler, ByRoute, PairTarget, Rules, Spec, SupervisedTarget, Target, read_rollout
+from segue.spec.lint_rule import LintRule
 from segue.undoing import exchanged, to_revision
 
 BY_ROUTE = {"route": "chat", "rule": 1, "services": {"old": "chat-v1", "new": "chat-v2"}}

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from activities.cluster import Cluster
-from activities.ended import read_ended
+from activities.ended_pods import read_ended
 from activities.watching import GAP_S, PULSE_S, Clocks, NamespaceWatch
 
 BEFORE = Clocks(monotonic=100.0, wall=5_000.0)

@@ -1,0 +1,154 @@
+"""Takes the old replicas that go next out of their Services, and asks their servers until they have nothing to do.
+
+Beside the watch, because it may take minutes: whatever a person says meanwhile is heard at once. Nothing of it outlives
+its worker but what its kubelets put right within ten seconds.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from activities.cluster import Cluster
+from activities.levers.draining import are_out
+from activities.pod_http import PodEndpoint, Reach
+from activities.probes.base import Request
+from segue.contract import WatchInput
+from segue.draining import Emptying, added_up, next_to_empty
+from segue.errors import Refused, SegueError
+from segue.observation import Emptiness, Observation
+from segue.replica import Replica
+from segue.spec import Drain, Rules, Target
+from segue.spec.drain_until import Until
+
+ASK_S = 0.5
+ANSWER_S = 3.0
+LINGER_S = 5.0
+"""A rollout that nobody looks at for so long is watched elsewhere, or has ended."""
+AT_ONCE = 16
+
+
+class Emptyings:
+    """All rollouts of a worker whose old replicas are to become empty."""
+
+    def __init__(self, cluster: Cluster, reach: Reach) -> None:
+        self._cluster, self._reach = cluster, reach
+        self._open: dict[str, _Emptied] = {}
+
+    async def refuse(self, target: Target, rules: Rules) -> None:
+        """Refuse at the start what could not be done later.
+
+        Raises:
+            Refused: naming the right that is missing.
+        """
+        if rules.drain is None or rules.drain.until is None:
+            return
+        for verb, group, resource in (("patch", "", "pods/status"), ("list", "discovery.k8s.io", "endpointslices")):
+            if not await self._cluster.may(verb, group, resource, target.namespace):
+                raise Refused(
+                    f"needs the right to {verb} {resource} in {target.namespace}",
+                    field="spec.drain.until",
+                    fix=f"grant it: kubectl apply -n {target.namespace} -f deploy/rbac.yaml",
+                )
+
+    def look(self, asked: WatchInput, seen: Observation, wake: Callable[[], None]) -> Observation:
+        """Return what is seen with how far they are; ``wake`` is called when that changes."""
+        owner, drain, began = asked.state.owner, asked.rules.drain, asked.state.emptying
+        found = self._open.get(owner)
+        if found is not None and (began is None or found.began != began or found.is_over):
+            self._open.pop(owner).stop()
+            found = None
+        if drain is None or drain.until is None or began is None:
+            return seen
+        if found is None:
+            found = self._open[owner] = _Emptied(self._cluster, self._reach, asked, drain, drain.until, began)
+        return seen.model_copy(update={"emptiness": found.told(seen, wake)})
+
+    async def close(self) -> None:
+        """Stop all."""
+        for found in self._open.values():
+            found.stop()
+        self._open.clear()
+        await self._reach.close()
+
+
+class _Emptied:
+    """The replicas of one rollout that go next."""
+
+    def __init__(
+        self, cluster: Cluster, reach: Reach, asked: WatchInput, drain: Drain, until: Until, began: Emptying
+    ) -> None:
+        self.began = began
+        self._cluster, self._reach, self._drain, self._until = cluster, reach, drain, until
+        self._namespace, self._baseline = asked.target.namespace, asked.state.baseline.template
+        self._found: Emptiness | None = None
+        self._since: float | None = None
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._seen: Observation | None = None
+        self._looked_at = time.monotonic()
+        self._wake: Callable[[], None] = lambda: None
+        self._task = asyncio.create_task(self._ask_on(), name=f"emptying-{asked.target}")
+
+    @property
+    def is_over(self) -> bool:
+        return self._task.done()
+
+    def told(self, seen: Observation, wake: Callable[[], None]) -> Emptiness | None:
+        self._seen, self._wake, self._looked_at = seen, wake, time.monotonic()
+        return self._found
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+    async def _ask_on(self) -> None:
+        while time.monotonic() < self._looked_at + LINGER_S:
+            if self._seen is not None:
+                self._note(await self._ask_all(self._seen))
+            await asyncio.sleep(ASK_S)
+
+    def _note(self, found: Emptiness) -> None:
+        is_empty = found.out and not found.unknown and not found.running
+        self._since = (self._since or time.time()) if is_empty else None
+        self._found = found.model_copy(update={"since": self._since})
+        self._wake()
+
+    async def _ask_all(self, seen: Observation) -> Emptiness:
+        going = next_to_empty(seen.pods.old, self._baseline, seen.old.total - self.began.old)
+        try:
+            out = not going or await are_out(self._cluster, self._namespace, {replica.name for replica in going})
+        except SegueError as error:
+            return Emptiness(number=len(going), unknown=str(error))
+        told = await asyncio.gather(*(self._ask(replica) for replica in going))
+        unknown = [f"{replica.name}: {why}" for replica, (_, why) in zip(going, told, strict=True) if why]
+        running = sum(number for number, _ in told)
+        return Emptiness(number=len(going), out=out, running=running, unknown=unknown[0] if unknown else "")
+
+    async def _ask(self, replica: Replica) -> tuple[float, str]:
+        """Return what one server has to do, and why that is not known."""
+        place = PodEndpoint(self._namespace, replica, self._until.where)
+        async with self._at_once:
+            reply = await self._reach.ask(place, Request("GET", self._until.path), {}, ANSWER_S)
+        if reply.trouble or reply.unasked or reply.status != 200:
+            return 0.0, reply.trouble or reply.unasked or f"answers {reply.status} at {self._until.path}"
+        try:
+            return added_up(self._until, read_numbers(reply.text, self._until))
+        except ValueError as error:
+            return 0.0, f"its metrics cannot be read: {error}"
+
+
+def read_numbers(text: str, until: Until) -> dict[str, float]:
+    """Add up the samples of each wanted metric over all of its labels.
+
+    Raises:
+        ValueError: for what is no text exposition, or a number that is none.
+    """
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name in until.names:
+                found[sample.name] = found.get(sample.name, 0.0) + float(sample.value)
+    if any(math.isnan(value) for value in found.values()):
+        raise ValueError("a number is NaN")
+    return found

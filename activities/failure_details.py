@@ -1,0 +1,120 @@
+"""Adds to a failure what explains it: a crash's last words, a probe's message, how much memory was seen.
+
+It is asked for just before the failure is told, and not at each look.
+What may not be read (``deploy/rbac-serving.yaml``), or does not come in time, is left out: the failure is told anyway.
+"""
+
+import asyncio
+import logging
+
+from activities.cluster import Cluster, Object
+from activities.ended_pods import seconds_of
+from activities.memory_peak import Peaks
+from segue.errors import SegueError
+from segue.failures import OOM_KILLED, with_event, with_log, with_peak, with_probe, with_warning
+from segue.masking import tail
+from segue.observation import Cause, Observation, Problem
+from segue.replica import ContainerFacts, Replica
+from segue.spec import SupervisedTarget
+
+LIMIT_S = 3.5
+"""A watch that is asked to tell must not fall silent meanwhile."""
+_SKEW_S = 5.0
+"""Events have whole seconds, and another machine's clock."""
+_PASSES = "the object has been modified"
+"""In the message of an operator that lost a race with another writer, and tries again."""
+_LINES = 10
+_ENDED = {Cause.CRASH_LOOP, Cause.RESTARTED, Cause.OUT_OF_MEMORY}
+_PROBED = {Cause.UNREADY, Cause.RESTARTED, Cause.DEADLINE}
+
+_STARTING = {Cause.UNREADY, Cause.DEADLINE}
+_VOLUMES = ("FailedAttachVolume", "FailedMount")
+"""Reasons of events: a volume cannot be attached to the node, or mounted in the pod."""
+
+_KILLING = {"Liveness", "Startup"}
+"""Probes whose failure ends a container."""
+
+log = logging.getLogger(__name__)
+
+
+async def explained(
+    cluster: Cluster, peaks: Peaks, namespace: str, problem: Problem, seen: Observation
+) -> Problem:  # fmt: skip
+    """Return the problem with what its replica's log and events, and a Prometheus, say of it."""
+    replica = next((r for r in (*seen.pods.new, *seen.pods.beside) if r.name == problem.replica), None)
+    if replica is None:
+        return problem
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            if problem.cause in _PROBED:
+                kinds = _KILLING if problem.cause is Cause.RESTARTED else _KILLING | {"Readiness"}
+                problem = with_probe(problem, await _probe_said(cluster, namespace, replica, kinds))
+            if problem.cause in _STARTING and replica.ready_since is None:
+                problem = with_event(problem, await _volume_said(cluster, namespace, replica))
+            if problem.cause is Cause.OUT_OF_MEMORY:
+                problem = with_peak(problem, await _most_seen(peaks, namespace, replica))
+            if problem.cause in _ENDED:
+                problem = with_log(problem, await _last_words(cluster, namespace, replica))
+    except (SegueError, TimeoutError) as error:
+        log.info("nothing more is known of %s/%s: %s", namespace, replica.name, error)
+    return problem
+
+
+async def warned(cluster: Cluster, target: SupervisedTarget, problem: Problem, since: float) -> Problem:
+    """Return the problem with the latest warning of the target's operator from ``since`` on (seconds since the epoch).
+
+    KServe tells only by one that it cannot carry out a change.
+    """
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            found = await cluster.warnings(target.namespace, target.resource, target.name)
+    except (SegueError, TimeoutError) as error:
+        log.info("no events of %s: %s", target, error)
+        return problem
+    recent = [e for e in found if seconds_of(_happened(e)) >= since - _SKEW_S and _PASSES not in str(e.get("message"))]
+    if not recent:
+        return problem
+    latest = max(recent, key=_happened)
+    return with_warning(problem, f"{latest.get('reason', '')}: {latest.get('message', '')}")
+
+
+async def _most_seen(peaks: Peaks, namespace: str, replica: Replica) -> str:
+    killed = next((c for c in replica.containers if c.ended == OOM_KILLED), None)
+    return await peaks.seen(namespace, replica.name, killed.name) if killed else ""
+
+
+async def _last_words(cluster: Cluster, namespace: str, replica: Replica) -> str:
+    """The last lines of the container that ended."""
+    container = next((c for c in replica.containers if c.ended or c.restarts), None)
+    if container is None:
+        return ""
+    said = await cluster.pod_log(namespace, replica.name, container.name, previous=_runs_again(container), lines=_LINES)
+    return tail(said, _LINES)
+
+
+def _runs_again(container: ContainerFacts) -> bool:
+    """Whether the run that ended is the one before."""
+    return container.restarts > 0 and not container.waiting
+
+
+async def _probe_said(cluster: Cluster, namespace: str, replica: Replica, kinds: set[str]) -> str:
+    """The latest event of a probe of these kinds that failed: the kubelet's message begins with its kind."""
+    own = await _events(cluster, namespace, replica, "Unhealthy")
+    mine = [e for e in own if str(e.get("message", "")).partition(" ")[0] in kinds]
+    return str(max(mine, key=_happened)["message"]) if mine else ""
+
+
+async def _volume_said(cluster: Cluster, namespace: str, replica: Replica) -> str:
+    """The latest event of a volume that the pod does not get."""
+    found = [event for reason in _VOLUMES for event in await _events(cluster, namespace, replica, reason)]
+    latest = max(found, key=_happened, default=None)
+    return f"{latest['reason']}: {latest.get('message', '')}" if latest else ""
+
+
+async def _events(cluster: Cluster, namespace: str, replica: Replica, reason: str) -> list[Object]:
+    found = await cluster.events(namespace, replica.name, reason)
+    return [e for e in found if e.get("involvedObject", {}).get("uid") == replica.uid]
+
+
+def _happened(event: Object) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or "")

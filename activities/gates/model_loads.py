@@ -1,0 +1,165 @@
+"""Asks replicas for the states of their models, as long as what these do may count against a new one.
+
+A replica that refuses to tell, or tells what is not understood, is not believed, and its own words say why.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from activities.pod_http import PodEndpoint, Reach
+from activities.probes import modelmesh, openinference, tfserving, torchserve
+from activities.probes.base import Request, says_loading
+from segue.errors import StatesUnknown
+from segue.gates.loading import Ledger, ModelSeen
+from segue.gates.serving_answers import Reply, bounded
+from segue.observation import Cause, Problem
+from segue.replica import Pods, Replica
+from segue.spec.load_failures import LoadFailures
+
+ANSWER_S = 5.0
+MAX_OTHERS = 32
+"""Old replicas that are asked: some tell enough of what is loaded elsewhere."""
+FORGOTTEN_S = 10.0
+"""A target that nobody looks at for so long is not asked any more."""
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Loads:
+    """What is known of one target's models; asks while what a new replica's models do counts, or is waited for."""
+
+    def __init__(
+        self, reach: Reach, namespace: str, room: asyncio.Semaphore, credentials: Mapping[str, tuple[str, str]]
+    ) -> None:
+        self._reach, self._namespace, self._room, self._credentials = reach, namespace, room, credentials
+        self._ledger = Ledger()
+        self._pods = Pods()
+        self._asked: set[str] = set()
+        """The incarnations that were asked by this worker, whatever they answered."""
+        self._looked_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._wake: Callable[[], None] = lambda: None
+
+    def look(self, rules: LoadFailures, pods: Pods, now: float, wake: Callable[[], None]) -> None:
+        """Take note of who is there, and ask as long as it counts."""
+        self._pods, self._looked_at, self._wake = pods, now, wake
+        self._ledger.keep(pods.old, pods.new)
+        self._asked &= {r.incarnation for r in (*pods.old, *pods.new)}
+        if self._counting(rules, now) and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._ask_on(rules), name=f"loads-{self._namespace}")
+
+    def was_asked(self, replica: Replica) -> bool:
+        """Whether this worker knows what there is to know of a replica."""
+        return replica.incarnation in self._asked or not replica.address
+
+    def problem(self, rules: LoadFailures, replica: Replica, now: float) -> Problem | None:
+        """Say what its models have against a replica."""
+        return self._ledger.problem(rules, replica, now)
+
+    @property
+    def grew_at(self) -> float:
+        """When another model was loaded: seconds since the epoch."""
+        return self._ledger.grew_at
+
+    def _counting(self, rules: LoadFailures, now: float) -> list[Replica]:
+        return [r for r in self._pods.new if r.address and self._ledger.is_open(rules, r, now)]
+
+    async def _ask_on(self, rules: LoadFailures) -> None:
+        while True:
+            now = time.time()
+            counting = self._counting(rules, now)
+            if not counting or now > self._looked_at + FORGOTTEN_S:
+                return
+            # What is loaded elsewhere is known first: a failure is judged when it is seen.
+            others = [r for r in self._pods.old if r.ready_since is not None][:MAX_OTHERS]
+            await self._ask_all(rules, others)
+            await self._ask_all(rules, counting)
+            self._wake()
+            await asyncio.sleep(rules.interval.total_seconds())
+
+    async def _ask_all(self, rules: LoadFailures, replicas: Sequence[Replica]) -> None:
+        await asyncio.gather(*(self._ask_one(rules, replica) for replica in replicas))
+
+    async def _ask_one(self, rules: LoadFailures, replica: Replica) -> None:
+        try:
+            await self._note_one(rules, replica)
+        except Exception:  # as in believing: what is not told is not believed, within its period
+            log.exception("model states of %s/%s", self._namespace, replica.name)
+        self._asked.add(replica.incarnation)
+
+    async def _note_one(self, rules: LoadFailures, replica: Replica) -> None:
+        async with self._room:
+            try:
+                if rules.protocol == "modelMesh":
+                    reply = await self._ask(rules, replica, modelmesh.METRICS)
+                    loaded, failed = _read(modelmesh.METRICS, reply, modelmesh.counts(reply))
+                    self._ledger.note_counts(rules, replica, loaded, failed, time.time())
+                else:
+                    states = await self._states(rules, replica)
+                    self._ledger.note(rules, replica, states, time.time())
+            except StatesUnknown as error:
+                cause = Cause.LOADING if error.loads else Cause.SERVING
+                self._ledger.note_untold(replica, Problem(cause=cause, message=str(error)), time.time())
+
+    async def _states(self, rules: LoadFailures, replica: Replica) -> list[ModelSeen]:
+        match rules.protocol:
+            case "openInference":
+                reply = await self._ask(rules, replica, openinference.INDEX)
+                return _read(openinference.INDEX, reply, openinference.states(reply))
+            case "torchServe":
+                return await self._torchserve(rules, replica)
+            case _:
+                return [await self._tfserving(rules, replica, name) for name in rules.models]
+
+    async def _torchserve(self, rules: LoadFailures, replica: Replica) -> list[ModelSeen]:
+        found: list[ModelSeen] = []
+        page: Request | None = torchserve.LIST
+        while page is not None:
+            reply = await self._ask(rules, replica, page)
+            names, following = _read(page, reply, torchserve.names(reply))
+            for name in names:
+                request = torchserve.described(name)
+                answer = await self._ask(rules, replica, request)
+                found += _read(request, answer, torchserve.states(name, answer))
+            page = following
+        return found
+
+    async def _tfserving(self, rules: LoadFailures, replica: Replica, name: str) -> ModelSeen:
+        request = tfserving.status_of(name)
+        reply = await self._ask(rules, replica, request)
+        return _read(request, reply, tfserving.state(name, reply))
+
+    async def _ask(self, rules: LoadFailures, replica: Replica, request: Request) -> Reply:
+        headers = {}
+        if rules.credential is not None:
+            known = self._credentials.get(rules.credential)
+            if known is None:
+                return Reply(unasked=f"the worker has no credential {rules.credential!r}")
+            headers = dict([known])
+        return await self._reach.ask(PodEndpoint(self._namespace, replica, *rules.place), request, headers, ANSWER_S)
+
+    def stop(self) -> None:
+        """Ask no more."""
+        if self._task is not None:
+            self._task.cancel()
+
+
+def _read(request: Request, reply: Reply, found: T | None) -> T:
+    if found is None:
+        raise _states_unknown(request, reply)
+    return found
+
+
+def _states_unknown(request: Request, reply: Reply) -> StatesUnknown:
+    """Return the error of a reply without states: a server that is not up yet loads, and one that refuses does not."""
+    if reply.unasked:
+        why = f"could not be asked: {reply.unasked}"
+    else:
+        why = reply.trouble or f"answered {reply.status}: {reply.text}"
+    loads = bool(reply.trouble) or bool(says_loading(reply))
+    return StatesUnknown(bounded(f"has not told the states of its models: {request} {why}"), loads=loads)

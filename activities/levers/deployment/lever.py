@@ -1,0 +1,658 @@
+"""The lever of a Deployment, in place: its own controller is the actuator, held by fields that it obeys exactly.
+
+New pods never count as *available* (``minReadySeconds`` at its maximum), so with R replicas
+
+    maxUnavailable = R - old        maxSurge = new + old - R
+
+hold the Deployment at exactly (old, new), and nothing moves on its own, whoever dies. At rest the Deployment is paused
+as well: as soon as somebody else changes the template, an unpaused controller takes ready new pods for broken ones of
+an old version, and removes them at once. Undo puts the baseline template and the ordinary ``minReadySeconds`` back in
+one patch: the controller then goes back alone.
+Tried on Kubernetes 1.36; the arithmetic is that of ``pkg/controller/deployment/rolling.go``.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from activities.cluster import Cluster, Object
+from activities.levers.copies import make_copies, prune_copies
+from activities.levers.deployment.patches import (
+    claim,
+    finish_patch,
+    hold_patch,
+    own_budget,
+    pause_patch,
+    resize_patch,
+    scale_patch,
+    start_of,
+    template_patch,
+    unhold_patch,
+    unholdable,
+)
+from activities.levers.deployment.reading import (
+    HOLD_MIN_READY_S,
+    Objects,
+    can_be_paused,
+    hold_token,
+    is_held,
+    is_paused,
+    mark_of,
+    ordinary,
+    read,
+    read_set,
+    revisions,
+    with_paused,
+    with_pods,
+)
+from activities.levers.draining import leave_services, next_to_stop
+from activities.levers.judging import judged_deployment
+from activities.levers.ownership import (
+    ADMISSION,
+    BASELINE,
+    GONE,
+    OWNER,
+    annotations_of,
+    check_owner,
+    left_of_us,
+    outcome_noted,
+    refuse_others,
+    replicas_of,
+    saved_baseline,
+    saved_ready,
+    selector_of,
+)
+from activities.levers.pods import is_active
+from activities.levers.template import apply_change, differences, fingerprint, stopping_of, version_of
+from activities.levers.writing import Snapshot, write
+from activities.watching import NamespaceWatch, controller_uid
+from segue.budget import Budget, objection, resolve_budget
+from segue.contract import Prepared, PrepareInput, WriteInput, Written
+from segue.decide import Act
+from segue.errors import Conflict, NotAllowed, Refused, Stale
+from segue.history import Revision
+from segue.lint.target import LintSubject
+from segue.observation import Counts, Observation
+from segue.spec import Change, Rules, Target
+from segue.state import Goal, Mark, State
+from segue.stopping import losses
+
+_AVAILABLE_S = 5.0
+_TAKEN_UP_S = 2.0
+"""So long the controller has to take up a move; one that takes longer is paused after it by a decision of its own."""
+_POLL_S = 0.01
+
+
+class _Listed(NamedTuple):
+    """What the target's selector matches, whoever owns it."""
+
+    selector: str
+    replicasets: list[Object]
+    pods: list[Object]
+
+
+class DeploymentLever:
+    """Holds a Deployment at exactly (old, new) by its own controller."""
+
+    kinds: tuple[str, ...] = ("deployments", "replicasets", "pods")
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._selectors: dict[Target, str] = {}
+
+    async def history(self, target: Target) -> list[Revision]:
+        """Return the revisions that its controller has, the oldest first."""
+        return revisions(await self._fetch(target))
+
+    async def judged(self, target: Target, change: Change | None) -> LintSubject:
+        """Return it with its own settings; a change is one of what ran before a rollout that holds it."""
+        deployment, untried = await self._cluster.get("deployments", target.namespace, target.name), ""
+        template = old = deployment["spec"]["template"]
+        if change is not None:
+            start = saved_baseline(deployment)["template"] if is_held(deployment) else template
+            try:
+                template = await self._changed(deployment, change, start)
+            except NotAllowed as error:
+                untried = f"template cannot be read: {error.why}"
+        own = ordinary(deployment)
+        return judged_deployment(own, template, old, replicas=replicas_of(deployment), untried=untried)
+
+    async def _changed(self, deployment: Object, change: Change, start: Object) -> Object:
+        """Return the template that a change makes; a strategic-merge patch is only tried by the API server."""
+        namespace, name = deployment["metadata"]["namespace"], deployment["metadata"]["name"]
+        if change.patch is None:
+            sets = (
+                await self._cluster.list("replicasets", namespace, selector_of(deployment)) if change.revision else {}
+            )
+            return apply_change(start_of(Objects(deployment, sets.get("items", []), []), change, start), change)
+        patch = {"spec": {"template": change.patch}}
+        tried = await self._cluster.patch("deployments", namespace, name, patch, dry_run=True)
+        template: Object = tried["spec"]["template"]
+        return template
+
+    def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State, now: float) -> Observation | None:
+        """Return what the shared watch shows; none while it is older than the latest write, or not current."""
+        deployment = watch.get("deployments", target.name)
+        if not watch.current:
+            return None
+        mark = state.mark
+        if deployment is None or (mark.uid and deployment["metadata"]["uid"] != mark.uid):
+            return GONE
+        if deployment["metadata"].get("generation", 0) < mark.generation:
+            return None
+        replicasets = watch.owned("replicasets", {deployment["metadata"]["uid"]})
+        seen = read(with_pods(watch, deployment, replicasets), rules, state, now)
+        return seen.model_copy(update={"seen_since": watch.current_since})
+
+    async def observe(self, target: Target, rules: Rules, state: State, now: float) -> Observation:
+        """Read the target afresh."""
+        return read(await self._fetch(target), rules, state, now)
+
+    async def _fetch(self, target: Target) -> Objects:
+        """Read the Deployment with its ReplicaSets and pods.
+
+        The Deployment comes last: the shorter the time between reading it and writing it, the fewer conflicts.
+        """
+        return await self._completed(target, await self._listed(target))
+
+    async def _listed(self, target: Target) -> _Listed:
+        """Read the ReplicaSets and pods that its selector matches."""
+        selector = await self._selector(target)
+        found = await asyncio.gather(
+            self._cluster.list("replicasets", target.namespace, selector),
+            self._cluster.list("pods", target.namespace, selector),
+        )
+        return _Listed(selector, *(each["items"] for each in found))
+
+    async def _completed(self, target: Target, listed: _Listed) -> Objects:
+        """Read the Deployment too, and return what of the others is its own."""
+        deployment = await self._cluster.get("deployments", target.namespace, target.name)
+        uid = deployment["metadata"]["uid"]
+        if selector_of(deployment) != listed.selector:  # it was deleted, and made anew with another one
+            del self._selectors[target]
+            return await self._fetch(target)
+        own = [rs for rs in listed.replicasets if controller_uid(rs) == uid]
+        owners = {rs["metadata"]["uid"] for rs in own}
+        return Objects(deployment, own, [p for p in listed.pods if controller_uid(p) in owners])
+
+    async def _selector(self, target: Target) -> str:
+        """Return the target's label selector, which never changes while it lives; read once a worker."""
+        if target not in self._selectors:
+            self._selectors[target] = selector_of(await self._cluster.get("deployments", target.namespace, target.name))
+        return self._selectors[target]
+
+    async def prepare(self, asked: PrepareInput) -> Prepared:
+        """Look at the Deployment and let the API server try the change; nothing is written.
+
+        Raises:
+            Refused: for a target that cannot be rolled now, or a change that the API server does not take.
+        """
+        objects = await self._fetch(asked.target)
+        deployment = objects.deployment
+        resolve_budget(asked.rules.strategy, replicas_of(deployment))
+        # Over its own way back a rollout can go forward again.
+        is_back = asked.baseline is not None and BASELINE in annotations_of(deployment)
+        held, owner = is_held(deployment) or is_back, annotations_of(deployment).get(OWNER, "")
+        if not held:
+            refuse_unsettled(objects, asked.target)
+        refuse_others(owner, asked, held=held)
+        start = saved_baseline(deployment)["template"] if held else deployment["spec"]["template"]
+        wanted, warnings = asked.wanted, tuple[str, ...]()
+        if wanted is None:
+            tried = await self._tried(asked, deployment, start_of(objects, asked.change, start))
+            await make_copies(self._cluster, asked.change, deployment, dry_run=True)
+            template = tried["spec"]["template"]
+            wanted, warnings = version_of(template), _warnings(deployment, start, tried, asked.rules)
+        new = sum(_told(rs) for rs in objects.replicasets if fingerprint(rs["spec"]["template"]) == wanted.template)
+        return Prepared(
+            baseline=asked.baseline or version_of(start),
+            wanted=wanted,
+            replicas=replicas_of(deployment),
+            old=sum(map(_told, objects.replicasets)) - new,
+            new=new,
+            owner=owner if held else asked.owner,
+            claimed=held,
+            ready=saved_ready(deployment) if held else None,
+            mark=mark_of(deployment) if held else Mark(template=fingerprint(deployment["spec"]["template"])),
+            warnings=warnings,
+        )
+
+    async def _tried(self, asked: PrepareInput, deployment: Object, start: Object) -> Object:
+        """Return the Deployment with the wanted template as the API server would store it; it stores nothing."""
+        template = template_patch(asked, deployment, start)
+        patch = hold_patch(deployment, asked.rules, 1, 0)
+        patch["spec"]["template"] = template
+        if not is_held(deployment):
+            annotations = claim(deployment, asked.rules, replicas_of(deployment), asked.owner)
+            patch["metadata"] = {"annotations": annotations}
+        return await self._cluster.patch("deployments", asked.target.namespace, asked.target.name, patch, dry_run=True)
+
+    async def scale(self, asked: WriteInput, now: float) -> Written:
+        """Hold the Deployment at the decided counts; the first time, claim it and write the wanted template.
+
+        Its controller is unpaused for as long as it takes the move up. Whatever became of the move, it is paused again.
+        """
+        if asked.decision.act is Act.PAUSE_CONTROLLER:
+            return await self._paused(asked, Written(done=True, mark=asked.state.mark))
+        try:
+            moved = await self._moved(asked, now)
+        except Refused:
+            await self._paused(asked, Written(done=False))
+            raise
+        return await self._paused(asked, moved)
+
+    async def _moved(self, asked: WriteInput, now: float) -> Written:
+        """Write the decided counts, and let the controller move.
+
+        Old and new pods are made and removed by workers that do not wait for each other. Where both together could
+        be over the ceiling for a moment, the old ones are therefore seen to go before the new ones are asked for.
+        """
+        goal = asked.decision.counts
+        if goal is None:
+            raise ValueError("a scale needs counts")
+        step, old = goal, set[str]()
+
+        def make(objects: Objects, seen: Observation) -> Object | None:
+            nonlocal step, old
+            old = _old_sets(objects, asked.state)
+            if seen.replicas < 1:
+                raise Stale("the target is scaled to 0")
+            step = _first(resolve_budget(asked.rules.strategy, seen.replicas), asked.state, seen, goal)
+            return scale_patch(objects, seen, asked, step)
+
+        def check(found: Object, patch: Object, tried: Object) -> None:
+            _refuse_rewritten(asked, found, patch, tried)
+            meant, stored = hold_token(patch), hold_token({"spec": {**tried["spec"], "paused": None}})
+            if meant != stored:
+                _refuse(asked.target, f"{meant} to {stored}")
+
+        await self._drain(asked, goal, now)
+        regained = await self._regained(asked, goal, now)
+        if regained is not None:
+            return regained
+        made = await self._copies_made(asked)
+        written = _stored(await self._write(asked, now, make, check=check))
+        written = written.model_copy(update={"writes": written.writes + made})
+        if not written.done or step == goal or written.mark is None:
+            return written
+        gone = await self._gone(asked.target, old, step.old)
+        if gone is None:
+            return written  # where they do not go now, the next decision asks again
+        again = asked.model_copy(update={"generation": written.mark.generation})
+        takes_more = goal.old < step.old
+        last = await self._write(again, now, make, listed=None if takes_more else gone, check=check)
+        return _stored(
+            last.model_copy(update={"writes": written.writes + last.writes, "mark": last.mark or written.mark})
+        )
+
+    async def _regained(self, asked: WriteInput, goal: Counts, now: float) -> Written | None:
+        """Bring old replicas back, which the controller never does by itself; None where there are enough.
+
+        Its fields first allow no fewer old ones, so that it takes none of those that the ReplicaSet is then told to
+        make; only at last they allow more in all, or it would add new ones.
+        """
+        objects, state = await self._fetch(asked.target), asked.state
+        seen = read(objects, asked.rules, state, now)
+        baseline = next((rs for rs in objects.replicasets if _is_of(rs, state.baseline.template)), None)
+        missing = goal.old - seen.old.total
+        if missing <= 0 or seen.template != state.wanted.template or not state.claimed:
+            return None
+        if baseline is None:
+            return Written(done=False, why="the target's controller has no ReplicaSet of the old version any more")
+        is_whole = seen.new.total >= seen.replicas  # then it adds no new one
+        floor = goal if is_whole else Counts(goal.old, goal.new - missing)
+        first = await self._write(asked, now, lambda objects, seen: scale_patch(objects, seen, asked, floor))
+        if not first.done or first.mark is None:
+            return first
+        told = _told(baseline) + missing
+        await self._patch_set(asked.target, baseline, {"spec": {"replicas": told}})
+        again = asked.model_copy(update={"generation": first.mark.generation})
+        last = await self._write(again, now, lambda objects, seen: scale_patch(objects, seen, again, goal))
+        return _stored(
+            last.model_copy(update={"writes": first.writes + 1 + last.writes, "mark": last.mark or first.mark})
+        )
+
+    async def _paused(self, asked: WriteInput, moved: Written) -> Written:
+        """Pause the controller once it has taken up what was written, or at once where the template is not the wanted.
+
+        New pods may still load then: their ReplicaSet makes them all the same.
+        """
+        moved = moved.model_copy(update={"moved_at": time.time()})
+        target, wanted = asked.target, asked.state.wanted.template
+        try:
+            async with asyncio.timeout(_TAKEN_UP_S):
+                while True:
+                    deployment, replicasets = await self._sizes(target)
+                    owner = annotations_of(deployment).get(OWNER)
+                    if owner != asked.state.owner or not is_held(deployment) or is_paused(deployment):
+                        return moved
+                    if not can_be_paused(deployment, replicasets, wanted):
+                        await asyncio.sleep(_POLL_S)
+                        continue
+                    try:
+                        patch = pause_patch(deployment, paused=True)
+                        after = await self._cluster.patch("deployments", target.namespace, target.name, patch)
+                    except Conflict:
+                        continue
+                    return _paused_after(asked, moved, after)
+        except TimeoutError:
+            return moved  # where it does not take it up now, it is paused by the next decision
+
+    async def _sizes(self, target: Target) -> tuple[Object, list[Object]]:
+        """Read the Deployment, and before it its ReplicaSets."""
+        found = await self._cluster.list("replicasets", target.namespace, await self._selector(target))
+        deployment = await self._cluster.get("deployments", target.namespace, target.name)
+        uid = deployment["metadata"]["uid"]
+        return deployment, [each for each in found["items"] if controller_uid(each) == uid]
+
+    async def _copies_made(self, asked: WriteInput) -> int:
+        """Make the configuration that the wanted template points to, before it is written."""
+        if asked.change is None or not asked.change.config_maps:
+            return 0
+        deployment = await self._cluster.get("deployments", asked.target.namespace, asked.target.name)
+        check_owner(deployment, asked.state, held=is_held(deployment))
+        return await make_copies(self._cluster, asked.change, deployment)
+
+    async def _drain(self, asked: WriteInput, goal: Counts, now: float) -> None:
+        """Let the old replicas that go next leave their Services first, where the spec asks for it."""
+        drain = asked.rules.drain
+        if drain is None:
+            return
+        objects = await self._fetch(asked.target)
+        seen = read(objects, asked.rules, asked.state, now)
+        going = seen.old.total - goal.old
+        decided_on_this = seen.owner == asked.state.owner and seen.generation == asked.generation
+        if (
+            going <= 0
+            or not decided_on_this
+            or objection(resolve_budget(asked.rules.strategy, seen.replicas), seen, goal)
+        ):
+            return  # the write itself will say why
+        names = next_to_stop(objects, asked.state, going, hooked=drain.until is not None)
+        if names:
+            await leave_services(self._cluster, asked.target.namespace, names, drain)
+
+    async def _gone(self, target: Target, old: set[str], number: int) -> _Listed | None:
+        """Wait until no more than ``number`` pods of the old ReplicaSets are there; none when that takes too long."""
+        try:
+            async with asyncio.timeout(_AVAILABLE_S):
+                while True:
+                    listed = await self._listed(target)
+                    if sum(controller_uid(p) in old and is_active(p) for p in listed.pods) <= number:
+                        return listed
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            return None
+
+    async def resize(self, asked: WriteInput, now: float) -> Written:
+        """Set ``spec.replicas`` and what holds both sides at their share; the controller scales in proportion."""
+        replicas = asked.decision.replicas or 1
+
+        def make(objects: Objects, seen: Observation) -> Object | None:
+            if seen.replicas == replicas:
+                return None
+            return resize_patch(seen, asked, replicas)
+
+        return await self._write(asked, now, make)
+
+    async def settle(self, asked: WriteInput, now: float) -> Written:
+        """Hold the counts that are ready, then take back the new replicas that are not.
+
+        Lower fields alone do not remove new pods, so their ReplicaSet is scaled down; unready ones go first.
+        """
+        return await self._paused(asked, await self._settled(asked, now))
+
+    async def _settled(self, asked: WriteInput, now: float) -> Written:
+        written = await self._moved(asked, now)
+        if not written.done:
+            return written
+        objects = await self._fetch(asked.target)
+        counts = asked.decision.counts or Counts(0, 0)
+        wanted = asked.state.wanted.template
+        extra = [rs for rs in objects.replicasets if fingerprint(rs["spec"]["template"]) == wanted]
+        writes = written.writes
+        for replicaset in extra:
+            if replicaset["spec"]["replicas"] > counts.new:
+                await self._patch_set(asked.target, replicaset, {"spec": {"replicas": counts.new}})
+                writes += 1
+        return written.model_copy(update={"writes": writes})
+
+    async def undo(self, asked: WriteInput, now: float) -> Written:
+        """Put the baseline back in one patch, with the controller unpaused.
+
+        After a retarget the ready pods of superseded versions are first let count as available: the controller
+        would otherwise remove them before the newest version's unready ones, and go under the floor.
+        """
+        asked, spared = await self._spare_superseded(asked)
+
+        def make(objects: Objects, seen: Observation) -> Object | None:
+            deployment = objects.deployment
+            if not seen.held and seen.template == asked.state.baseline.template:
+                return None
+            return unhold_patch(deployment, to_baseline=True, strategy=own_budget(asked.rules, seen.replicas))
+
+        def resume(objects: Objects, seen: Observation) -> Object | None:
+            return {"spec": {"paused": None}} if is_paused(objects.deployment) else None
+
+        written = await self._write(asked, now, make)
+        if written.mark is not None and written.mark != with_paused(written.mark, paused=False):
+            # A policy pauses it whenever its template changes: going back must not wait for a person.
+            again = asked.model_copy(update={"generation": written.mark.generation})
+            resumed = await self._write(again, now, resume)
+            mark = resumed.mark or written.mark
+            written = written.model_copy(update={"writes": written.writes + resumed.writes, "mark": mark})
+        return _stored(written.model_copy(update={"writes": written.writes + spared}))
+
+    async def _spare_superseded(self, asked: WriteInput) -> tuple[WriteInput, int]:
+        """Let ready pods of superseded versions count as available; return what is asked now, and the writes."""
+        objects = await self._fetch(asked.target)
+        if annotations_of(objects.deployment).get(OWNER) != asked.state.owner:
+            return asked, 0  # the write itself will say so
+        current = fingerprint(objects.deployment["spec"]["template"])
+        spare = {asked.state.baseline.template, current}
+        superseded = [
+            rs
+            for rs in objects.replicasets
+            if rs["spec"].get("replicas")
+            and rs["spec"].get("minReadySeconds") == HOLD_MIN_READY_S
+            and fingerprint(rs["spec"]["template"]) not in spare
+        ]
+        resumes = bool(superseded) and is_paused(objects.deployment)
+        if resumes:  # paused, the controller would make up for what is taken here
+            asked = await self._resumed(asked, objects.deployment)
+        for replicaset in superseded:
+            # What is unready of it goes: the controller must not take that for its ready ones' turn.
+            ready = read_set(replicaset, objects.pods).ready
+            await self._patch_set(asked.target, replicaset, {"spec": {"minReadySeconds": 0, "replicas": ready}})
+        if superseded:
+            await self._await_available(asked.target, {rs["metadata"]["uid"] for rs in superseded})
+        return asked, len(superseded) + resumes
+
+    async def _resumed(self, asked: WriteInput, deployment: Object) -> WriteInput:
+        """Unpause the controller; return what is asked for the generation after it."""
+        target, patch = asked.target, pause_patch(deployment, paused=False)
+        after = await self._cluster.patch("deployments", target.namespace, target.name, patch)
+        if asked.generation != deployment["metadata"]["generation"]:
+            return asked  # decided on what is not there any more: the write itself will say so
+        return asked.model_copy(update={"generation": after["metadata"]["generation"]})
+
+    async def _await_available(self, target: Target, uids: set[str]) -> None:
+        """Wait until the controller counts the ready pods of these ReplicaSets as available."""
+        try:
+            async with asyncio.timeout(_AVAILABLE_S):
+                while True:
+                    found = await self._cluster.list("replicasets", target.namespace)
+                    sets = [rs for rs in found["items"] if rs["metadata"]["uid"] in uids]
+                    if all(_counts_as_available(rs) for rs in sets):
+                        return
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError as error:
+            raise Conflict("the ReplicaSet controller does not answer") from error
+
+    async def _patch_set(self, target: Target, replicaset: Object, patch: Object) -> None:
+        precondition = {"metadata": {"resourceVersion": replicaset["metadata"]["resourceVersion"]}}
+        await self._cluster.patch(
+            "replicasets", target.namespace, replicaset["metadata"]["name"], {**precondition, **patch}
+        )
+
+    async def finish(self, asked: WriteInput, now: float) -> Written:
+        """Restore strategy, minReadySeconds and deadline, and take our annotations away."""
+
+        def make(objects: Objects, seen: Observation) -> Object | None:
+            there = seen.old.total == 0 if asked.state.goal is Goal.FORWARD else seen.new.total == 0
+            if not there:
+                raise Stale("not every replica is there yet")
+            return finish_patch(objects.deployment, asked.note if asked.state.goal is Goal.FORWARD else None)
+
+        def check(found: Object, patch: Object, tried: Object) -> None:
+            if asked.state.goal is Goal.FORWARD:
+                _refuse_rewritten(asked, found, patch, tried)
+
+        written = await self._write(asked, now, make, finishing=True, check=check)
+        if not written.done:
+            return written
+        objects = await self._fetch(asked.target)
+        cleaned = await self._finish_replicasets(asked, objects.replicasets)
+        templates = [rs["spec"]["template"] for rs in objects.replicasets]
+        pruned = await prune_copies(self._cluster, objects.deployment, templates)
+        return written.model_copy(update={"writes": written.writes + cleaned + pruned})
+
+    async def _finish_replicasets(self, asked: WriteInput, replicasets: list[Object]) -> int:
+        """Take our annotations away where the controller copied them: `kubectl rollout undo` would copy them back.
+
+        What became of each version of this rollout stays noted.
+        """
+        target, writes = asked.target, 0
+        for replicaset in replicasets:
+            annotations = left_of_us(replicaset)
+            annotations |= outcome_noted(replicaset, fingerprint(replicaset["spec"]["template"]), asked)
+            if annotations:
+                name = replicaset["metadata"]["name"]
+                await self._cluster.patch(
+                    "replicasets", target.namespace, name, {"metadata": {"annotations": annotations}}
+                )
+                writes += 1
+        return writes
+
+    async def _write(
+        self, asked: WriteInput, now: float, make: Callable[[Objects, Observation], Object | None], *,
+        finishing: bool = False, listed: _Listed | None = None,
+        check: Callable[[Object, Object, Object], None] | None = None,
+    ) -> Written:  # fmt: skip
+        """Write on all that is there now; or on what was ``listed`` a moment ago, for a write that takes nothing away.
+
+        It then meets conflicts, as its controller is writing its status, and lists are slow in that moment. Whatever
+        takes a replica lists anew after each conflict: the status may say that another one is not ready any more.
+        """
+
+        async def picture() -> Snapshot[Objects]:
+            objects = await (self._completed(asked.target, listed) if listed else self._fetch(asked.target))
+            seen = read(objects, asked.rules, asked.state, now)
+            return Snapshot(objects.deployment, objects, seen, is_held(objects.deployment))
+
+        return await write(
+            self._cluster, "deployments", asked, read=picture, make=make, mark=mark_of, finishing=finishing, check=check
+        )
+
+
+def _counts_as_available(replicaset: Object) -> bool:
+    status = replicaset.get("status", {})
+    seen = status.get("observedGeneration", 0) >= replicaset["metadata"]["generation"]
+    return bool(seen and status.get("availableReplicas", 0) >= status.get("readyReplicas", 0))
+
+
+def _is_of(replicaset: Object, version: str) -> bool:
+    return fingerprint(replicaset["spec"]["template"]) == version
+
+
+def _told(replicaset: Object) -> int:
+    return int(replicaset["spec"].get("replicas", 0))
+
+
+def refuse_unsettled(objects: Objects, target: Target) -> None:
+    """Refuse a Deployment that is paused, or in the middle of a rollout of its own.
+
+    Raises:
+        Refused: with what brings it to rest.
+    """
+    deployment = objects.deployment
+    if deployment["spec"].get("paused"):
+        raise Refused(
+            "is paused",
+            field="target",
+            value=str(target),
+            fix=f"run `kubectl rollout resume deployment/{deployment['metadata']['name']}`",
+        )
+    running = [rs for rs in objects.replicasets if rs["spec"].get("replicas")]
+    current = fingerprint(deployment["spec"]["template"])
+    if [fingerprint(rs["spec"]["template"]) for rs in running] != [current]:
+        raise Refused(
+            "is in the middle of a rollout of its own, so there is no proven version to return to",
+            field="target",
+            value=str(target),
+            fix=f"let it end, or run `kubectl rollout undo deployment/{deployment['metadata']['name']}`",
+        )
+
+
+def _stored(written: Written) -> Written:
+    """Return a move with the mark that was meant: a Deployment that it left paused was paused by somebody else."""
+    mark = with_paused(written.mark, paused=False) if written.writes and written.mark else written.mark
+    return written.model_copy(update={"mark": mark})
+
+
+def _paused_after(asked: WriteInput, moved: Written, after: Object) -> Written:
+    """Return a move with the mark after the pause: what somebody else changed meanwhile does not get into it."""
+    mark = with_paused(moved.mark or asked.state.mark, paused=True)
+    mark = mark.model_copy(update={"generation": after["metadata"]["generation"]})
+    return moved.model_copy(update={"writes": moved.writes + 1, "mark": mark})
+
+
+def _refuse_rewritten(asked: WriteInput, found: Object, patch: Object, tried: Object) -> None:
+    """Refuse a write that the API server would store with another template: that would be a third version.
+
+    Raises:
+        Refused: with what admission changes.
+    """
+    stored = tried["spec"]["template"]
+    if fingerprint(stored) != asked.state.wanted.template:
+        meant = patch["spec"].get("template") or found["spec"]["template"]
+        changed = ", ".join(differences(meant, stored)) if asked.change is None or not asked.change.patch else ""
+        _refuse(asked.target, changed or "the pod template")
+
+
+def _refuse(target: Target, changed: str) -> None:
+    raise Refused(
+        f"{ADMISSION} changes what the rollout is about to write: {changed}; nothing was written",
+        field=f"deployment {target}",
+        fix="change that policy and run `segue resume`, take its change over with `segue retarget`, or `segue abort`",
+    )
+
+
+def _warnings(deployment: Object, start: Object, tried: Object, rules: Rules) -> tuple[str, ...]:
+    budget, wanted = resolve_budget(rules.strategy, replicas_of(deployment)), tried["spec"]["template"]
+    found = list(losses(stopping_of(start), stopping_of(wanted), rules, budget.replicas))
+    if is_paused(tried):
+        found.append(
+            f"{ADMISSION} pauses the Deployment when its template changes: the rollout holds until somebody runs "
+            f"`kubectl rollout resume deployment/{deployment['metadata']['name']}`"
+        )
+    if deployment["spec"].get("strategy", {}).get("type") == "Recreate":
+        found.append("strategy Recreate becomes RollingUpdate for the rollout, and Recreate again at its end")
+    if budget.floor == 0:
+        found.append("the floor is 0: the budget allows that nothing serves for a while")
+    return tuple(found)
+
+
+def _old_sets(objects: Objects, state: State) -> set[str]:
+    """Return the uids of the ReplicaSets that do not run the wanted version."""
+    found = objects.replicasets
+    return {rs["metadata"]["uid"] for rs in found if fingerprint(rs["spec"]["template"]) != state.wanted.template}
+
+
+def _first(budget: Budget, state: State, seen: Observation, goal: Counts) -> Counts:
+    """Return what to ask for first: the old ones to go, where the goal at once could be over the ceiling."""
+    between = Counts(max(goal.old, seen.replicas - seen.new.total), seen.new.total)
+    goes_first = seen.template == state.wanted.template and between.old < seen.old.total and goal.new > between.new
+    crowded = seen.old.total + goal.new > budget.ceiling
+    return between if goes_first and crowded and not unholdable(seen.replicas, between) else goal

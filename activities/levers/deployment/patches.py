@@ -1,0 +1,238 @@
+"""The patches that hold a Deployment, let it go and restore it. Pure; see ``deployment`` for the lever."""
+
+import copy
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from activities.cluster import Object
+from activities.levers.deployment.reading import HOLD_MIN_READY_S, REVISION, Objects
+from activities.levers.ownership import (
+    BASELINE,
+    OWNER,
+    PATCH_FIX,
+    annotations_of,
+    baseline_of,
+    noted,
+    ready_before,
+    rebudgeted,
+    replicas_of,
+    saved_baseline,
+)
+from activities.levers.template import HASH_LABEL, apply_change, fingerprint
+from segue.budget import objection, resolve_budget
+from segue.contract import PrepareInput, WriteInput
+from segue.errors import Refused, Stale
+from segue.history import Note
+from segue.observation import Counts, Observation
+from segue.spec import Change, Rules
+from segue.units import resolve
+
+HOLD_DEADLINE_S = 2_147_483_647
+"""Must exceed minReadySeconds; its maximum means no deadline."""
+DESIRED = "deployment.kubernetes.io/desired-replicas"
+"""Set by the Deployment controller on its ReplicaSets: the replicas it has scaled them for."""
+
+
+def template_patch(asked: PrepareInput | WriteInput, deployment: Object, start: Object) -> Object:
+    """Return the wanted template as a patch: the whole of it, or the spec's own strategic-merge patch."""
+    change = asked.change
+    if change is None:
+        raise ValueError("the change is needed while the template is not written")
+    if change.patch is None:
+        return {**apply_change(start, change), "$patch": "replace"}
+    if fingerprint(start) != fingerprint(deployment["spec"]["template"]):
+        raise Refused(
+            "can only be applied to the baseline itself",
+            field="spec.change.patch",
+            fix=PATCH_FIX,
+        )
+    return change.patch
+
+
+def start_of(objects: Objects, change: Change | None, start: Object) -> Object:
+    """Return the template that a change is applied to: ``start``, unless the change names a revision.
+
+    Raises:
+        Refused: for a revision that the target's controller does not have (any more).
+    """
+    if change is None or change.revision is None:
+        return start
+    sets = {annotations_of(rs).get(REVISION): rs for rs in objects.replicasets}
+    found = sets.get(str(change.revision))
+    if found is None:
+        known = ", ".join(sorted(filter(None, sets), key=int))
+        raise Refused(
+            "is no revision of the target", field="spec.change.revision", value=change.revision,
+            fix=f"use one of: {known} (see `segue history`)",
+        )  # fmt: skip
+    template: Object = copy.deepcopy(found["spec"]["template"])
+    template["metadata"].get("labels", {}).pop(HASH_LABEL, None)
+    return template
+
+
+def _own(deployment: Object, budget: Object) -> Object:
+    """Return what a Deployment needs to return to what it is now."""
+    spec = deployment["spec"]
+    return {
+        "template": spec["template"],
+        "strategy": spec.get("strategy", {}),
+        "minReadySeconds": spec.get("minReadySeconds", 0),
+        "progressDeadlineSeconds": spec.get("progressDeadlineSeconds", 600),
+        "paused": bool(spec.get("paused")),
+        "budget": budget,
+        "revision": annotations_of(deployment).get(REVISION, ""),
+    }
+
+
+def claim(
+    deployment: Object, rules: Rules, replicas: int, owner: str, ready: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, str | None]:
+    """Return the annotations of the first write: the owner, and the baseline with how many replicas were ready.
+
+    Raises:
+        Refused: when the baseline does not fit there.
+    """
+    own = {**_own(deployment, own_budget(rules, replicas)), **ready}
+    return {OWNER: owner, BASELINE: baseline_of(deployment, own)}
+
+
+def scale_patch(objects: Objects, seen: Observation, asked: WriteInput, counts: Counts) -> Object | None:
+    """Return the patch that holds ``counts``; none when they are held already.
+
+    Raises:
+        Stale: when what is there now does not allow them.
+    """
+    deployment, state = objects.deployment, asked.state
+    unwritten = seen.template != state.wanted.template
+    if not unwritten and seen.held and seen.asked == counts:
+        return None
+    budget = resolve_budget(asked.rules.strategy, seen.replicas)
+    problem = objection(budget, seen, counts) or unholdable(seen.replicas, counts) or _resizing(objects)
+    if problem:
+        raise Stale(problem)
+    patch = hold_patch(deployment, asked.rules, counts.old + counts.new - seen.replicas, seen.replicas - counts.old)
+    annotations: dict[str, str | None] = {OWNER: state.owner}
+    if unwritten:
+        saved = saved_baseline(deployment)["template"] if state.claimed else deployment["spec"]["template"]
+        patch["spec"]["template"] = template_patch(asked, deployment, start_of(objects, asked.change, saved))
+        annotations |= noted(asked.note) if asked.note else {}
+    if not state.claimed:
+        annotations |= claim(deployment, asked.rules, seen.replicas, state.owner, ready_before(state))
+    else:
+        annotations |= rebudgeted(deployment, own_budget(asked.rules, seen.replicas))
+    patch["metadata"] = {"annotations": annotations}
+    return patch
+
+
+def resize_patch(seen: Observation, asked: WriteInput, replicas: int) -> Object:
+    """Return the patch that sets the replicas, and keeps both sides at their share of them."""
+    patch: Object = {"spec": {"replicas": replicas}}
+    if seen.held and seen.replicas:
+        old = min(-(-seen.old.total * replicas // seen.replicas), replicas)
+        ceiling = resolve_budget(asked.rules.strategy, replicas).ceiling
+        total = max(min(-(-sum(seen.counts) * replicas // seen.replicas), ceiling), replicas)
+        surge = total - replicas if total > replicas or old < replicas else 1
+        patch["spec"]["strategy"] = _holding(replicas, surge, replicas - old, asked.rules)
+    return patch
+
+
+def pause_patch(deployment: Object, *, paused: bool) -> Object:
+    """Return the patch that pauses the Deployment's controller or resumes it, unless somebody changed it meanwhile."""
+    return {
+        "metadata": {"resourceVersion": deployment["metadata"]["resourceVersion"]},
+        "spec": {"paused": paused or None},
+    }
+
+
+def unholdable(replicas: int, counts: Counts) -> str:
+    """Say why a Deployment cannot be held at ``counts``; empty when it can."""
+    if counts.old > replicas or counts.old + counts.new < replicas or counts == (replicas, 0):
+        return f"a Deployment of {replicas} replicas cannot be held at {counts}"
+    return ""
+
+
+def _resizing(objects: Objects) -> str:
+    """Say that the controller still scales both sides to a new number of replicas: other fields would change how."""
+    replicas = str(replicas_of(objects.deployment))
+    active = [rs for rs in objects.replicasets if rs["spec"].get("replicas")]
+    if any(annotations_of(rs).get(DESIRED, replicas) != replicas for rs in active):
+        return f"the controller still scales to {replicas} replicas"
+    return ""
+
+
+def hold_patch(deployment: Object, rules: Rules, surge: int, unavailable: int) -> Object:
+    """Return the patch that engages the lever with these two fields, and lets the controller move."""
+    return {
+        "spec": {
+            "paused": None,
+            "minReadySeconds": HOLD_MIN_READY_S,
+            "progressDeadlineSeconds": HOLD_DEADLINE_S,
+            "strategy": _holding(replicas_of(deployment), surge, unavailable, rules),
+        }
+    }
+
+
+def _holding(replicas: int, surge: int, unavailable: int, rules: Rules) -> Object:
+    """Hold by percentages that are these numbers now, and follow when somebody changes the replicas.
+
+    An absolute maxUnavailable would not: at R=8 held at (3, 6), a drop to R=4 would take every old replica. What may
+    be added follows only where the spec says a percentage.
+    """
+    follows = isinstance(rules.strategy.max_surge, str)
+    added = _share(surge, replicas, round_up=True) if follows else surge
+    return _rolling(added, _share(unavailable, replicas, round_up=False))
+
+
+def _share(count: int, replicas: int, *, round_up: bool) -> int | str:
+    percent = 100 * count // replicas if round_up else -(-100 * count // replicas)
+    exact = resolve(f"{percent}%", replicas, round_up=round_up) == count
+    return f"{percent}%" if count and exact else count  # over 100 replicas not every number has its percentage
+
+
+def _rolling(surge: int | str, unavailable: int | str) -> Object:
+    return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}}
+
+
+def own_budget(rules: Rules, replicas: int) -> Object:
+    """Return the spec's budget for the controller: a percentage as written, so that it follows the replicas."""
+    # Scaled to zero there is nothing to hold, but the API server still wants one of the two above zero.
+    resolved = resolve_budget(rules.strategy, max(replicas, 1))
+    written = (rules.strategy.max_surge, rules.strategy.max_unavailable)
+    numbers = (resolved.surge, resolved.unavailable)
+    surge, unavailable = (w if isinstance(w, str) else n for w, n in zip(written, numbers, strict=True))
+    return _rolling(surge, unavailable)
+
+
+def unhold_patch(deployment: Object, *, to_baseline: bool, strategy: Object | None = None) -> Object:
+    """Return the patch that lets the controller move by itself: to the baseline, or on to what the template says.
+
+    It moves by ``strategy``; without one, by the budget that was saved at the start.
+    """
+    saved = saved_baseline(deployment)
+    spec = {
+        "paused": None,
+        "minReadySeconds": saved["minReadySeconds"],
+        "progressDeadlineSeconds": saved["progressDeadlineSeconds"],
+        "strategy": strategy or saved["budget"],
+    }
+    annotations: dict[str, str | None] = {}
+    if to_baseline:
+        spec["template"] = {**saved["template"], "$patch": "replace"}
+        annotations = saved.get("notes", {})
+    return {"metadata": {"annotations": annotations}, "spec": spec}
+
+
+def finish_patch(deployment: Object, note: Note | None = None) -> Object:
+    """Return the patch that restores what was changed only for the rollout, and notes its end."""
+    saved = saved_baseline(deployment)
+    strategy = dict(saved["strategy"])
+    strategy["$retainKeys"] = list(saved["strategy"])
+    return {
+        "metadata": {"annotations": {OWNER: None, BASELINE: None, **(noted(note) if note else {})}},
+        "spec": {
+            "minReadySeconds": saved["minReadySeconds"],
+            "progressDeadlineSeconds": saved["progressDeadlineSeconds"],
+            "strategy": strategy,
+            "paused": saved.get("paused") or None,
+        },
+    }

@@ -1,0 +1,302 @@
+"""Reads a Deployment with its ReplicaSets and pods. Pure; see ``deployment`` for the lever."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from activities.cluster import Object
+from activities.ended_pods import Gone, read_ended
+from activities.levers import ownership
+from activities.levers.ownership import (
+    OWNER,
+    Fields,
+    annotations_of,
+    foreign_hold,
+    foreign_template,
+    replicas_of,
+    revision_of,
+    saved_baseline,
+)
+from activities.levers.pods import freed_by, is_active, read_replica, told_to_stop_at
+from activities.levers.template import fingerprint, version_of
+from activities.watching import NamespaceWatch, controller_uid
+from segue.ended_pods import judged
+from segue.failures import unmade, unplaced_why
+from segue.hindrance import hindrance_of
+from segue.history import Revision
+from segue.observation import Counts, Foreign, Observation, Problem, Side
+from segue.replica import Ended, Pods, Replica, lost_since
+from segue.spec import Rules
+from segue.state import Goal, Mark, State
+from segue.units import resolve
+
+HOLD_MIN_READY_S = 2_147_483_646
+REVISION = "deployment.kubernetes.io/revision"
+_ANY_RESTARTS = 1_000_000
+_ORDINARY = ("strategy", "minReadySeconds", "progressDeadlineSeconds")
+
+
+class Objects(NamedTuple):
+    """A Deployment with its ReplicaSets and their pods."""
+
+    deployment: Object
+    replicasets: list[Object]
+    pods: list[Object]
+    gone: Sequence[Gone] = ()
+    """The latest pods that were removed, as far as a watch saw it."""
+
+
+class _Set(NamedTuple):
+    """One ReplicaSet: its version, what it is told to run, and what runs."""
+
+    version: str
+    replicas: int
+    pods: tuple[Replica, ...]
+    unmade: str = ""
+    """Why the controller cannot make pods: a quota, an admission webhook."""
+    created: str = ""
+    available: int = 0
+    """How many the controller counts as available; it removes others first, the oldest ReplicaSet's before all."""
+
+    @property
+    def problem(self) -> Problem | None:
+        return unmade(self.unmade)
+
+    @property
+    def ready(self) -> int:
+        # A ReplicaSet that must shrink removes its unready pods first.
+        return min(self.replicas, sum(p.ready_since is not None for p in self.pods))
+
+    def proven(self, min_ready_s: float, max_restarts: int, now: float) -> int:
+        return min(self.replicas, sum(p.proven(min_ready_s, max_restarts, now) for p in self.pods))
+
+
+def with_pods(watch: NamespaceWatch, deployment: Object, replicasets: list[Object]) -> Objects:
+    """Return a Deployment with the pods of its ReplicaSets, also those that ended and are gone."""
+    owners = {rs["metadata"]["uid"] for rs in replicasets}
+    gone = [each for each in watch.gone if controller_uid(each.pod) in owners]
+    return Objects(deployment, replicasets, watch.owned("pods", owners), gone)
+
+
+def ordinary(deployment: Object) -> Object:
+    """Return a Deployment with the settings of its own, also while a rollout holds it."""
+    if not is_held(deployment):
+        return deployment
+    own = {name: value for name, value in saved_baseline(deployment).items() if name in _ORDINARY}
+    return {**deployment, "spec": {**deployment["spec"], **own}}
+
+
+def revisions(objects: Objects) -> list[Revision]:
+    """Return the versions that its controller has, the oldest first."""
+    current = fingerprint(objects.deployment["spec"]["template"])
+    versions = [(each, version_of(each["spec"]["template"])) for each in objects.replicasets]
+    found = [
+        revision_of(
+            each, each, int(annotations_of(each).get(REVISION, "0")), version, each["spec"].get("replicas", 0),
+            current=version.template == current,
+        )
+        for each, version in versions
+    ]  # fmt: skip
+    return sorted(found, key=lambda revision: revision.revision)
+
+
+def read(objects: Objects, rules: Rules, state: State, now: float) -> Observation:
+    """Turn the objects into what the core decides on. Pure; ``now`` is in seconds since the epoch."""
+    deployment = objects.deployment
+    back = state.goal is Goal.BACK
+    sets = [read_set(rs, objects.pods) for rs in objects.replicasets]
+    pivot = state.baseline.template if back else state.wanted.template
+    named, others = [s for s in sets if s.version == pivot], [s for s in sets if s.version != pivot]
+    old, new = (named, others) if back else (others, named)
+    coming = named
+    # Replicas of the baseline may have restarted long ago; only new ones are judged by it.
+    restarts = _ANY_RESTARTS if back else rules.readiness.max_restarts
+    min_ready_s = rules.readiness.min_ready.total_seconds()
+    proven_times = [
+        p.ready_since for s in coming for p in s.pods if p.proven(min_ready_s, restarts, now) and p.ready_since
+    ]
+    soon = [
+        p.ready_since + min_ready_s
+        for s in coming
+        for p in s.pods
+        if p.ready_since is not None and p.ready_since + min_ready_s > now
+    ]
+    unplaced = [p.unplaced_since for s in sets for p in s.pods if p.unplaced_since is not None]
+    leaving = [at for pod in objects.pods if (at := told_to_stop_at(pod)) is not None]
+    ended = ended_of(objects, pivot)
+    rising = [p for s in coming for p in s.pods]
+    falling = [p for s in sets if s.version != pivot for p in s.pods]
+    old_side = _side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old))
+    new_side = _side(new, min_ready_s, rules.readiness.max_restarts, now)
+    return Observation(
+        replicas=replicas_of(deployment),
+        old=old_side,
+        new=new_side,
+        asked=_asked(deployment, state, Counts(old_side.total, new_side.total)),
+        template=fingerprint(deployment["spec"]["template"]),
+        generation=deployment["metadata"].get("generation", 0),
+        owner=annotations_of(deployment).get(OWNER),
+        held=is_held(deployment),
+        unpaused=_is_unpaused(objects, state),
+        foreign=_foreign(objects, state),
+        problem=judged(rising, ended, restarts, state.began_at, *(s.problem for s in coming)),
+        progress_at=max((*proven_times, *(p.placed_late_at for p in rising)), default=0.0),
+        lost_since=lost_since(p for s in new for p in s.pods),
+        unplaced=len(unplaced),
+        unplaced_since=min(unplaced, default=0.0),
+        unplaced_why=unplaced_why(rising),
+        freed_by=_freed_by(objects, pivot, waits=any(p.unplaced_since is not None for p in rising)),
+        **hindrance_of(falling, rising)._asdict(),
+        leaving=len(leaving),
+        leaving_since=min(leaving, default=0.0),
+        next_proven_at=min(soon, default=None),
+        pods=Pods(*(tuple(p for s in side for p in s.pods) for side in (old, new))),
+    )
+
+
+def read_set(replicaset: Object, pods: list[Object]) -> _Set:
+    """Read one ReplicaSet, with those of the pods that are its own."""
+    uid = replicaset["metadata"]["uid"]
+    version = fingerprint(replicaset["spec"]["template"])
+    own = tuple(read_replica(p, version) for p in pods if controller_uid(p) == uid and is_active(p))
+    conditions = {c["type"]: c for c in replicaset.get("status", {}).get("conditions", []) if c["status"] == "True"}
+    unmade = conditions.get("ReplicaFailure", {}).get("message", "")
+    return _Set(
+        version,
+        replicaset["spec"].get("replicas", 0),
+        own,
+        unmade,
+        created=replicaset["metadata"].get("creationTimestamp", ""),
+        available=replicaset.get("status", {}).get("availableReplicas", 0),
+    )
+
+
+def _of_version(objects: Objects, version: str) -> set[str]:
+    return {rs["metadata"]["uid"] for rs in objects.replicasets if fingerprint(rs["spec"]["template"]) == version}
+
+
+def _freed_by(objects: Objects, coming: str, *, waits: bool) -> float:
+    owners = _of_version(objects, coming)
+    removed = [each for each in objects.gone if controller_uid(each.pod) not in owners]
+    return freed_by(objects.pods, removed, waits=waits)
+
+
+def ended_of(objects: Objects, version: str) -> tuple[Ended, ...]:
+    """Return the ended pods of one version."""
+    owners = _of_version(objects, version)
+    return read_ended(
+        [pod for pod in objects.pods if controller_uid(pod) in owners],
+        [each for each in objects.gone if controller_uid(each.pod) in owners],
+    )
+
+
+def _side(sets: list[_Set], min_ready_s: float, max_restarts: int, now: float, spare: int = 0) -> Side:
+    return Side(
+        total=sum(s.replicas for s in sets),
+        ready=sum(s.ready for s in sets),
+        proven=sum(s.proven(min_ready_s, max_restarts, now) for s in sets),
+        spare=spare,
+    )
+
+
+def _spare(old: list[_Set]) -> int:
+    """Count unready old replicas that the controller is sure to remove before any ready one.
+
+    It cleans the ReplicaSets up from the oldest on, each of its unready pods and then of its ready ones that are not
+    available (those of a superseded version): only what comes before the first such one is sure.
+    """
+    spare = 0
+    for each in sorted(old, key=lambda s: s.created):
+        spare += each.replicas - each.ready
+        if each.ready > each.available:
+            break
+    return spare
+
+
+def _asked(deployment: Object, state: State, counts: Counts) -> Counts:
+    written = fingerprint(deployment["spec"]["template"]) == state.wanted.template
+    if state.goal is Goal.BACK or not (is_held(deployment) and written):
+        return Counts(counts.old, 0)
+    # Paused, the controller keeps the sizes that are there, and scales them in proportion: the fields move nothing.
+    return counts if is_paused(deployment) else _requested(deployment)
+
+
+def _requested(deployment: Object) -> Counts:
+    """Return the counts that the lever's fields request."""
+    replicas, (surge, unavailable) = replicas_of(deployment), _budget_fields(deployment)
+    down = resolve(unavailable, replicas, round_up=False)
+    return Counts(replicas - down, resolve(surge, replicas, round_up=True) + down)
+
+
+def is_held(deployment: Object) -> bool:
+    """Whether the lever is engaged: new pods never count as available."""
+    return bool(deployment["spec"].get("minReadySeconds") == HOLD_MIN_READY_S)
+
+
+def is_paused(deployment: Object) -> bool:
+    """Whether its controller moves nothing, whoever changes the template."""
+    return bool(deployment["spec"].get("paused"))
+
+
+def can_be_paused(deployment: Object, replicasets: list[Object], wanted: str) -> bool:
+    """Whether to pause a held Deployment now: its ReplicaSets have the requested sizes, or its template is not wanted.
+
+    A paused controller still scales all ReplicaSets in proportion until they are R + maxSurge together. Paused in the
+    middle of a move it would therefore fill up what the move takes away.
+    """
+    if fingerprint(deployment["spec"]["template"]) != wanted:
+        return True
+    sizes = {True: 0, False: 0}
+    for replicaset in replicasets:
+        sizes[fingerprint(replicaset["spec"]["template"]) == wanted] += replicaset["spec"].get("replicas", 0)
+    requested = _requested(deployment)
+    return sizes[False] <= requested.old and sum(sizes.values()) == sum(requested)
+
+
+def _is_unpaused(objects: Objects, state: State) -> bool:
+    deployment, sets = objects.deployment, objects.replicasets
+    at_work = is_held(deployment) and not is_paused(deployment) and replicas_of(deployment) > 0
+    return at_work and can_be_paused(deployment, sets, state.wanted.template)
+
+
+def _budget_fields(deployment: Object) -> tuple[int | str, int | str]:
+    rolling = deployment["spec"].get("strategy", {}).get("rollingUpdate", {})
+    return rolling.get("maxSurge", 0), rolling.get("maxUnavailable", 0)
+
+
+_HELD_FIELDS: Fields = {
+    "minReadySeconds": ("f:minReadySeconds",),
+    "maxSurge": ("f:strategy", "f:rollingUpdate", "f:maxSurge"),
+    "maxUnavailable": ("f:strategy", "f:rollingUpdate", "f:maxUnavailable"),
+    "type": ("f:strategy", "f:type"),
+    "paused": ("f:paused",),
+}
+
+
+def hold_token(deployment: Object) -> str:
+    """Return what the Deployment is held by, in a form that can be compared."""
+    spec = deployment["spec"]
+    surge, unavailable = _budget_fields(deployment)
+    return (
+        f"minReadySeconds={spec.get('minReadySeconds', 0)} maxSurge={surge} maxUnavailable={unavailable} "
+        f"type={spec.get('strategy', {}).get('type')} paused={bool(spec.get('paused'))}"
+    )
+
+
+def with_paused(mark: Mark, *, paused: bool) -> Mark:
+    """Return a mark for a Deployment that is to be paused, or not."""
+    return mark.model_copy(update={"hold": mark.hold.replace(f"paused={not paused}", f"paused={paused}")})
+
+
+def mark_of(deployment: Object) -> Mark:
+    """Return what tells this write from others."""
+    return ownership.mark_of(deployment, fingerprint(deployment["spec"]["template"]), hold_token(deployment))
+
+
+def _foreign(objects: Objects, state: State) -> Foreign | None:
+    deployment, template = objects.deployment, objects.deployment["spec"]["template"]
+    known = [rs["spec"]["template"] for rs in objects.replicasets]
+    if not is_paused(deployment):  # who resumes it is not held for: it is paused again
+        state = state.but(mark=with_paused(state.mark, paused=False))
+    return foreign_template(deployment, template, known, "f:template", state) or foreign_hold(
+        deployment, fingerprint(template), hold_token(deployment), _HELD_FIELDS, state
+    )

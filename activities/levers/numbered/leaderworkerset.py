@@ -1,0 +1,301 @@
+"""The lever of a LeaderWorkerSet: groups of pods, each a replica that is ready as a whole.
+
+With waypoints its partition holds, as that of a StatefulSet does: surge groups would come up new whatever it says, so
+there are none. Without waypoints its own controller rolls by itself, with the budget of the spec; ``segue.groups`` says
+by which stages. Its status tells otherwise while it is held, so only pods are believed. Tried with v0.9.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
+
+from activities.cluster import Object
+from activities.ended_pods import Gone
+from activities.levers.configs import owned_by
+from activities.levers.judging import judged_groups
+from activities.levers.numbered.ordinals import HOLD, Numbered, ended_by_version, is_observed
+from activities.levers.numbered.partition import PartitionLever
+from activities.levers.ownership import Fields
+from activities.levers.pods import is_active, read_replica
+from activities.levers.template import apply_change, fingerprint, version_of
+from activities.watching import controller_uid
+from segue.budget import resolve_budget
+from segue.errors import NotFound, Refused
+from segue.lint.target import LintSubject
+from segue.merging import difference, merged
+from segue.observation import Version
+from segue.replica import Replica, lost_since
+from segue.spec import Change, Rules, Target
+from segue.units import resolve
+
+NAME, GROUP, WORKER, REVISION = (
+    f"leaderworkerset.sigs.k8s.io/{each}" for each in ("name", "group-index", "worker-index", "template-revision-hash")
+)
+KEPT = "segue.dev/revision-of"
+"""The label of a revision that was kept: the LeaderWorkerSet's name. Without that of its controller, which would
+delete it."""
+HISTORY = 10
+"""So many are kept: as many as a StatefulSet keeps."""
+_ROLLING = ("f:rolloutStrategy", "f:rollingUpdateConfiguration")
+_BY_CONTAINER = ("images", "env", "args", "resources")
+
+
+class LeaderWorkerSetLever(PartitionLever):
+    """Holds a LeaderWorkerSet at exactly (old, new) groups, or lets its controller roll it within the budget."""
+
+    plural = "leaderworkersets.leaderworkerset.x-k8s.io/v1"
+    kinds: tuple[str, ...] = (plural, "controllerrevisions", "pods", "statefulsets")
+    fields: ClassVar[Fields] = {
+        "partition": (*_ROLLING, "f:partition"),
+        "maxSurge": (*_ROLLING, "f:maxSurge"),
+        "maxUnavailable": (*_ROLLING, "f:maxUnavailable"),
+    }
+    template_path = "f:leaderWorkerTemplate"
+    forgets = True
+
+    def autonomous(self, rules: Rules) -> bool:
+        """Without waypoints there is nothing to hold it for."""
+        return not rules.strategy.waypoints
+
+    def numbered(
+        self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = (),
+        gone: Iterable[Gone] = (),
+    ) -> Numbered:  # fmt: skip
+        """Return what runs of each group; of the StatefulSets only the leaders' counts."""
+        templates = {each["metadata"]["name"]: _template_of(each) for each in revisions}
+        versions = {each["metadata"]["labels"].get(REVISION, ""): each["metadata"]["name"] for each in revisions}
+        own = [pod for pod in pods if _label(pod, NAME) == found["metadata"]["name"]]
+        groups: dict[int, list[Object]] = defaultdict(list)
+        for pod in filter(is_active, own):
+            groups[int(pod["metadata"]["labels"].get(GROUP, -1))].append(pod)
+        leaders = {i: pod for i, each in groups.items() for pod in each if pod["metadata"]["labels"].get(WORKER) == "0"}
+        fingerprints = {key: fingerprint(templates[name]) for key, name in versions.items()}
+        if is_observed(found) and revisions:
+            # Its controller writes some values in a form of its own.
+            newest = max(revisions, key=lambda each: int(each["revision"]))
+            fingerprints[newest["metadata"]["labels"].get(REVISION, "")] = fingerprint(self.template_of(found))
+        size = found["spec"]["leaderWorkerTemplate"].get("size", 1)
+        rolling = found["spec"]["rolloutStrategy"]["rollingUpdateConfiguration"]
+        all_leaders = [pod for pod in own if pod["metadata"]["labels"].get(WORKER) == "0"]
+        return Numbered(
+            found=found,
+            template=self.template_of(found),
+            partition=rolling.get("partition", 0),
+            running={i: _group(leaders[i], groups[i], size, fingerprints) for i in leaders},
+            awaited=leaders,
+            pods=all_leaders,
+            trusted=sum(not is_active(pod) for pod in all_leaders),
+            heeded=is_observed(found) and _is_told(found, sets, rolling.get("partition", 0)),
+            revisions=revisions,
+            templates=templates,
+            hold=" ".join(f"{name}={rolling.get(name)}" for name in self.fields),
+            ended=ended_by_version(
+                own,
+                [g for g in gone if _label(g.pod, NAME) == found["metadata"]["name"]],
+                lambda pod: fingerprints.get(_label(pod, REVISION), ""),
+            ),
+        )
+
+    async def _sets(self, target: Target) -> list[Object]:
+        """Return that of the leaders; it has the target's name."""
+        try:
+            return [await self._cluster.get("statefulsets", target.namespace, target.name)]
+        except NotFound:
+            return []
+
+    async def keep(self, numbered: Numbered, notes: Mapping[str, str | None], *, dry_run: bool = False) -> int:
+        """Keep a copy of the newest revision: its controller deletes all but that as soon as every group runs it."""
+        found, newest, namespace = numbered.found, numbered.newest, numbered.found["metadata"]["namespace"]
+        if newest is None or not is_observed(found):
+            return 0
+        copy = _copied(newest, notes, found)
+        made = await self._cluster.create_absent("controllerrevisions", namespace, copy, dry_run=dry_run)
+        if dry_run or made is None:
+            return 0
+        kept = sorted((r for r in numbered.revisions if _is_kept(r)), key=lambda each: int(each["revision"]))
+        for each in kept[: max(0, len(kept) + 1 - HISTORY)]:
+            await self._cluster.delete("controllerrevisions", namespace, each["metadata"]["name"])
+        return 1
+
+    def selector(self, found: Object) -> str:
+        """Return the label that its controller gives all pods of its groups."""
+        return f"{NAME}={found['metadata']['name']}"
+
+    def template_of(self, found: Object) -> Object:
+        """Return the template of a group, as the spec of a template."""
+        return {"spec": _written_out(found["spec"]["leaderWorkerTemplate"])}
+
+    def pod_templates(self, template: Object) -> list[Object]:
+        """Return that of the leader, and that of the workers; they can be the same."""
+        spec = template["spec"]
+        return [spec[name] for name in ("leaderTemplate", "workerTemplate") if name in spec]
+
+    def version(self, template: Object) -> Version:
+        """Return the version: the images of leader and workers, the leader's first where names are the same."""
+        images: dict[str, str] = {}
+        more: dict[str, str] = {}
+        for each in map(version_of, self.pod_templates(template)):
+            named = each.images.items()
+            images |= {name: image for name, image in named if name not in images}
+            more |= {f"workers' {name}": image for name, image in named if images[name] != image} | each.more_images
+        return Version(template=fingerprint(template), images=images, more_images=more)
+
+    def changed(self, start: Object, found: Object, change: Change) -> Object:
+        """Return the wanted template: named changes wherever a container is called so, or a JSON merge patch."""
+        for field in ("config_maps", "secrets"):
+            if getattr(change, field):
+                name = Change.model_fields[field].alias or field
+                raise Refused("is not for a LeaderWorkerSet", field=f"spec.change.{name}", fix="use a patch")
+        if change.patch is not None:
+            return self.replaced({"spec": merged(start["spec"], change.patch)}, found)
+        templates = {name: each for name, each in start["spec"].items() if name in {"leaderTemplate", "workerTemplate"}}
+        known = {name: _containers(each) for name, each in templates.items()}
+        for name in sorted(change.containers - set().union(*known.values())):
+            field = next(f for f in _BY_CONTAINER if name in getattr(change, f))
+            names = ", ".join(sorted(set().union(*known.values())))
+            raise Refused(
+                "is no container of the target", field=f"spec.change.{field}", value=name, fix=f"use one of: {names}"
+            )
+        wanted = {name: apply_change(each, _only(change, known[name])) for name, each in templates.items()}
+        return self.replaced({"spec": {**start["spec"], **wanted}}, found)
+
+    def replaced(self, template: Object, found: Object) -> Object:
+        """Return the merge patch that makes the template what is wanted."""
+        return {"leaderWorkerTemplate": difference(found["spec"]["leaderWorkerTemplate"], template["spec"])}
+
+    def template_with(self, found: Object, fields: Object) -> Object:
+        """Return it merged."""
+        return self.template_of({**found, "spec": merged(found["spec"], fields)})
+
+    def judged_as(self, found: Object, wanted: Object, untried: str) -> LintSubject:
+        """Return the templates of the leader and of the workers."""
+        return judged_groups(found, wanted, NAME)
+
+    def holding(self, partition: int, rules: Rules, replicas: int) -> Object:
+        """Return a rolling update from this group on, with surge groups only where the controller moves by itself."""
+        budget = resolve_budget(rules.strategy, max(replicas, 1))
+        surge = budget.surge if self.autonomous(rules) else 0
+        rolling = {"partition": partition, "maxSurge": surge, "maxUnavailable": budget.unavailable}
+        return {"rolloutStrategy": {"type": "RollingUpdate", "rollingUpdateConfiguration": rolling}}
+
+    def pinning(self, rules: Rules, replicas: int, back: Object) -> Object:
+        """Return the partition only: with the baseline's template its controller would take for groups that serve it
+        also those whose leaders are on their way out, and would remove the ones beside them too early.
+        """
+        return {"rolloutStrategy": {"rollingUpdateConfiguration": {"partition": HOLD}}}
+
+    def own(self, found: Object) -> Object:
+        """Return the rollout strategy."""
+        strategy: Object = found["spec"]["rolloutStrategy"]
+        return strategy
+
+    def restored(self, saved: Object) -> Object:
+        """Return the rollout strategy; its controller has set every field of it."""
+        return {"rolloutStrategy": saved}
+
+    async def at_once(self, found: Object, tried: Object) -> int | str:
+        """Return how many leaders are replaced at once: the API server drops the field without the feature gate."""
+        metadata = found["metadata"]
+        leaders = await self._cluster.get("statefulsets", metadata["namespace"], metadata["name"])
+        if "maxUnavailable" not in leaders["spec"].get("updateStrategy", {}).get("rollingUpdate", {}):
+            return 1
+        rolling = tried["spec"]["rolloutStrategy"]["rollingUpdateConfiguration"]
+        amount: int | str = rolling["maxUnavailable"]
+        return max(resolve(amount, found["spec"].get("replicas", 1), round_up=False), 1)
+
+    def warnings(self, found: Object) -> list[str]:
+        """Nothing more."""
+        return []
+
+
+def _is_told(found: Object, sets: Iterable[Object], partition: int) -> bool:
+    """Whether the leaders' StatefulSet has the partition, and its controller has seen it."""
+    leaders = next((each for each in sets if controller_uid(each) == found["metadata"]["uid"]), None)
+    if leaders is None:
+        return False
+    told: int = leaders["spec"]["updateStrategy"]["rollingUpdate"].get("partition", 0)
+    return told >= partition and is_observed(leaders)
+
+
+def _group(leader: Object, pods: list[Object], size: int, versions: dict[str, str]) -> Replica:
+    """Return a group as one replica: it is ready when all its pods are there and ready."""
+    key = leader["metadata"]["labels"].get(REVISION, "")
+    version = versions.get(key, key)
+    parts = [read_replica(pod, version) for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))]
+    head = next(part for part in parts if part.name == leader["metadata"]["name"])
+    times = [part.ready_since for part in parts]
+    whole = len(parts) >= size and all(pod["metadata"]["labels"].get(REVISION, "") == key for pod in pods)
+    return Replica(
+        name=leader["metadata"]["name"],
+        version=version,
+        ready_since=max(t for t in times if t is not None) if whole and None not in times else None,
+        unschedulable=next((part.unschedulable for part in parts if part.unschedulable), ""),
+        unready=next((part.unready for part in parts if part.unready), ""),
+        unready_since=lost_since(parts) or None,
+        containers=tuple(container for part in parts for container in part.containers),
+        uid=head.uid,
+        address=head.address,
+        ports=head.ports,
+        started_at=head.started_at,
+        gates=next((part.gates for part in parts if part.gates), ()),
+        node=next((part.node for part in parts if part.is_lost), head.node),
+        is_lost=any(part.is_lost for part in parts),
+        placed_late_at=max(part.placed_late_at for part in parts),
+    )
+
+
+def _label(pod: Object, name: str) -> str:
+    return str(pod["metadata"].get("labels", {}).get(name, ""))
+
+
+def _is_kept(revision: Object) -> bool:
+    return KEPT in revision["metadata"].get("labels", {})
+
+
+def _copied(revision: Object, notes: Mapping[str, str | None], found: Object) -> Object:
+    """Return a copy of a revision with its notes. They never change: the API server would take that for other data."""
+    metadata = revision["metadata"]
+    copy = {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": {
+            "name": metadata["name"].removesuffix("-kept") + "-kept",
+            "labels": {KEPT: found["metadata"]["name"], REVISION: metadata["labels"].get(REVISION, "")},
+            "annotations": {name: value for name, value in notes.items() if value is not None},
+        },
+        "revision": revision["revision"],
+        "data": revision["data"],
+    }
+    return owned_by(copy, found, controlled=True)
+
+
+def _template_of(revision: Object) -> Object:
+    spec = revision["data"]["spec"]["leaderWorkerTemplate"]
+    return {"spec": _written_out({name: value for name, value in spec.items() if name != "$patch"})}
+
+
+def _written_out(spec: Object) -> Object:
+    """Return the template of a group with the fields that its controller always writes, and the API server does not."""
+    pods = ("leaderTemplate", "workerTemplate")
+    return {name: _pod_written_out(value) if name in pods else value for name, value in spec.items()}
+
+
+def _pod_written_out(template: Object) -> Object:
+    metadata = {name: value for name, value in template.get("metadata", {}).items() if name != "creationTimestamp"}
+    spec = template["spec"]
+    containers = {
+        kind: [{**container, "resources": container.get("resources", {})} for container in spec[kind]]
+        for kind in ("initContainers", "containers")
+        if kind in spec
+    }
+    return {**template, "metadata": metadata, "spec": {**spec, **containers}}
+
+
+def _containers(template: Object) -> set[str]:
+    return {c["name"] for kind in ("initContainers", "containers") for c in template["spec"].get(kind, [])}
+
+
+def _only(change: Change, containers: set[str]) -> Change:
+    """Return what a change says of these containers, and of all pods."""
+    kept = {field: {k: v for k, v in getattr(change, field).items() if k in containers} for field in _BY_CONTAINER}
+    return change.model_copy(update=kept)

@@ -1,0 +1,541 @@
+"""The lever of targets whose replicas have numbers: what a StatefulSet and a LeaderWorkerSet have in common.
+
+One patch carries the wanted template and the partition: replicas from that number on are brought to it, by the target's
+own controller, the highest first. With the partition far above the replicas nothing moves, whoever dies. Undo puts the
+baseline template back and the partition to 0: the controller then goes back alone, and where broken pods of the bad
+version would block it, they are deleted.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import ClassVar
+
+from activities.cluster import Cluster, Object
+from activities.ended_pods import Gone
+from activities.levers.copies import make_copies, prune_copies
+from activities.levers.numbered.ordinals import HOLD, Numbered, may_go_back, partition_for, read, start_of
+from activities.levers.ownership import (
+    BASELINE,
+    CAUSE,
+    CHANGE,
+    GONE,
+    OWNER,
+    Fields,
+    annotations_of,
+    baseline_of,
+    budget_as_written,
+    check_owner,
+    foreign_hold,
+    foreign_template,
+    mark_of,
+    note_of,
+    noted,
+    outcome_noted,
+    ready_before,
+    rebudgeted,
+    refuse_others,
+    replicas_of,
+    revision_of,
+    saved_baseline,
+    saved_ready,
+)
+from activities.levers.template import fingerprint, stopping_of
+from activities.levers.writing import Snapshot, write
+from activities.watching import NamespaceWatch, controller_uid
+from segue.budget import Budget, objection, resolve_budget
+from segue.contract import Prepared, PrepareInput, WriteInput, Written
+from segue.errors import NotAllowed, Refused, Stale
+from segue.history import SUPERSEDED, Revision
+from segue.lint.target import LintSubject
+from segue.observation import Observation, Version
+from segue.spec import Change, Rules, Target
+from segue.state import Goal, Mark, State
+from segue.stopping import Stopping, losses
+from segue.units import resolve
+
+
+class PartitionLever(ABC):
+    """Holds a target at exactly (old, new) by its partition."""
+
+    plural: ClassVar[str]
+    kinds: tuple[str, ...]
+    fields: ClassVar[Fields]
+    template_path: ClassVar[str]
+    forgets: ClassVar[bool] = False
+    """Whether its controller deletes the versions that run nowhere any more."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    # --- what differs from kind to kind -----------------------------------------------------------------
+
+    @abstractmethod
+    def numbered(
+        self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = (),
+        gone: Iterable[Gone] = (),
+    ) -> Numbered:  # fmt: skip
+        """Return what runs under each number, of the pods and StatefulSets that are the target's own."""
+
+    @abstractmethod
+    def selector(self, found: Object) -> str:
+        """Return the label selector of the target's pods."""
+
+    @abstractmethod
+    def template_of(self, found: Object) -> Object:
+        """Return the template that is rolled."""
+
+    @abstractmethod
+    def pod_templates(self, template: Object) -> list[Object]:
+        """Return the pod templates in it, that of the pods which serve first."""
+
+    @abstractmethod
+    def version(self, template: Object) -> Version:
+        """Return the version that a template is."""
+
+    @abstractmethod
+    def changed(self, start: Object, found: Object, change: Change) -> Object:
+        """Return the fields of the spec that make a change of a template."""
+
+    @abstractmethod
+    def replaced(self, template: Object, found: Object) -> Object:
+        """Return the fields of the spec that put a whole template in the place of that which is there."""
+
+    @abstractmethod
+    def template_with(self, found: Object, fields: Object) -> Object:
+        """Return the template that the target has with these fields, as ``changed`` and ``replaced`` return them."""
+
+    @abstractmethod
+    def judged_as(self, found: Object, wanted: Object, untried: str) -> LintSubject:
+        """Return what lint judges, given the template that is wanted."""
+
+    @abstractmethod
+    def holding(self, partition: int, rules: Rules, replicas: int) -> Object:
+        """Return the fields of the spec that hold the target by a partition."""
+
+    def pinning(self, rules: Rules, replicas: int, back: Object) -> Object:
+        """Return the fields of the spec that hold it on its way back; ``back`` are those of the baseline's template."""
+        return {**self.holding(HOLD, rules, replicas), **back}
+
+    @abstractmethod
+    def own(self, found: Object) -> Object:
+        """Return what is the target's own of the fields that hold it."""
+
+    @abstractmethod
+    def restored(self, saved: Object) -> Object:
+        """Return the fields of the spec that put back what ``own`` returned."""
+
+    @abstractmethod
+    async def at_once(self, found: Object, tried: Object) -> int | str:
+        """Return how many its controller replaces at once; ``tried`` is the target as the first write makes it."""
+
+    @abstractmethod
+    def warnings(self, found: Object) -> list[str]:
+        """Return what a person should know before, that is only so for this kind."""
+
+    def autonomous(self, rules: Rules) -> bool:
+        """Whether the target's own controller moves, within the budget."""
+        return False
+
+    # --- seeing -------------------------------------------------------------------------------------------
+
+    async def history(self, target: Target) -> list[Revision]:
+        """Return the revisions that there are, the oldest first."""
+        return self._revisions(await self._fetch(target))
+
+    def _revisions(self, numbered: Numbered) -> list[Revision]:
+        """Return each version once, under its newest number, and with what was noted of it."""
+        running = Counter(each.version for each in numbered.running.values())
+        newest: dict[str, Object] = {}
+        for each in sorted(numbered.revisions, key=lambda r: (int(r["revision"]), CHANGE in annotations_of(r))):
+            name = fingerprint(numbered.templates[each["metadata"]["name"]])
+            newest.pop(name, None)
+            newest[name] = each
+        found = []
+        for place, (runs, each) in enumerate(newest.items(), start=1):
+            current = place == len(newest)
+            version = self.version(numbered.templates[each["metadata"]["name"]])
+            told = numbered.found if current else each
+            replicas = running[numbered.version if current else runs]
+            found.append(revision_of(each, told, int(each["revision"]), version, replicas, current=current))
+        return found
+
+    async def judged(self, target: Target, change: Change | None) -> LintSubject:
+        """Return it with its own settings; a change is one of what ran before a rollout that holds it."""
+        numbered = await self._fetch(target)
+        found, template, untried = numbered.found, numbered.template, ""
+        if BASELINE in annotations_of(found):
+            found = {**found, "spec": {**found["spec"], **self.restored(saved_baseline(found)["own"])}}
+        if change is not None:
+            start = saved_baseline(found)["template"] if numbered.engaged else template
+            try:
+                template = await self._changed(found, change, start_of(numbered, change, start))
+            except NotAllowed as error:
+                untried = f"template cannot be read: {error.why}"
+        return self.judged_as(found, template, untried)
+
+    async def _changed(self, found: Object, change: Change, start: Object) -> Object:
+        """Return the template that a change makes; a strategic-merge patch is only tried by the API server."""
+        fields, metadata = self.changed(start, found, change), found["metadata"]
+        if change.patch is None or "." in self.plural:
+            return self.template_with(found, fields)
+        tried = await self._cluster.patch(
+            self.plural, metadata["namespace"], metadata["name"], {"spec": fields}, dry_run=True
+        )
+        return self.template_of(tried)
+
+    async def keep(self, numbered: Numbered, notes: Mapping[str, str | None], *, dry_run: bool = False) -> int:
+        """Keep the version that is there, with its notes, where its controller forgets it; return the writes."""
+        return 0
+
+    def _stopping(self, template: Object) -> Stopping:
+        return stopping_of(self.pod_templates(template)[0])
+
+    def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State, now: float) -> Observation | None:
+        """Return what the shared watch shows; none while it is older than the latest write, or not current."""
+        if not watch.current:
+            return None
+        found, mark = watch.get(self.plural, target.name), state.mark
+        if found is None or (mark.uid and found["metadata"]["uid"] != mark.uid):
+            return GONE
+        if found["metadata"].get("generation", 0) < mark.generation:
+            return None
+        revisions = watch.owned("controllerrevisions", {found["metadata"]["uid"]})
+        sets = watch.all("statefulsets") if "statefulsets" in self.kinds else []
+        seen = self._read(self.numbered(found, revisions, watch.all("pods"), sets, watch.gone), rules, state, now)
+        return seen.model_copy(update={"seen_since": watch.current_since})
+
+    async def observe(self, target: Target, rules: Rules, state: State, now: float) -> Observation:
+        """Read the target afresh."""
+        return self._read(await self._fetch(target), rules, state, now)
+
+    def _read(self, numbered: Numbered, rules: Rules, state: State, now: float) -> Observation:
+        found, template = numbered.found, numbered.template
+        foreign = foreign_template(
+            found, template, list(numbered.templates.values()), self.template_path, state
+        ) or foreign_hold(found, numbered.version, numbered.hold, self.fields, state)
+        return read(numbered, rules, state, foreign, now, autonomous=self.autonomous(rules))
+
+    async def _fetch(self, target: Target) -> Numbered:
+        """Read the target with its revisions, and then its pods: what is written is checked on the newest of these.
+
+        Whoever takes pods is read before them: what it took by what it was told before is seen so.
+        """
+        found, revisions, sets = await asyncio.gather(
+            self._cluster.get(self.plural, target.namespace, target.name),
+            self._cluster.list("controllerrevisions", target.namespace),
+            self._sets(target),
+        )
+        pods = await self._cluster.list("pods", target.namespace, self.selector(found))
+        own = [r for r in revisions["items"] if controller_uid(r) == found["metadata"]["uid"]]
+        return self.numbered(found, own, pods["items"], sets)
+
+    async def _sets(self, target: Target) -> list[Object]:
+        """Return the StatefulSet by which the target's controller works, where it is not the target."""
+        return []
+
+    def _mark(self, found: Object) -> Mark:
+        bare = self.numbered(found, [], [])
+        return mark_of(found, bare.version, bare.hold)
+
+    # --- before -------------------------------------------------------------------------------------------
+
+    async def prepare(self, asked: PrepareInput) -> Prepared:
+        """Look at the target and let the API server try the change; nothing is written.
+
+        Raises:
+            Refused: for a target that cannot be rolled now, or a change that the API server does not take.
+        """
+        numbered = await self._fetch(asked.target)
+        found, replicas = numbered.found, replicas_of(numbered.found)
+        budget = resolve_budget(asked.rules.strategy, replicas)
+        # Over its own way back a rollout can go forward again.
+        is_back = asked.baseline is not None and BASELINE in annotations_of(found)
+        held, owner = numbered.engaged or is_back, annotations_of(found).get(OWNER, "")
+        if not held:
+            self._refuse_unsettled(numbered, asked.target)
+        refuse_others(owner, asked, held=held)
+        start = saved_baseline(found)["template"] if held else numbered.template
+        wanted, warnings = asked.wanted, tuple[str, ...]()
+        if wanted is None:
+            tried = await self._tried(asked, numbered, start)
+            wanted = self.version(self.template_of(tried))
+            stops = losses(self._stopping(start), self._stopping(self.template_of(tried)), asked.rules, replicas)
+            told = _warnings(budget, await self.at_once(found, tried), asked.rules)
+            warnings = (*stops, *self.warnings(found), *told)
+        new = sum(numbered.running[i].version == wanted.template for i in range(replicas) if i in numbered.running)
+        return Prepared(
+            baseline=asked.baseline or self.version(start),
+            wanted=wanted,
+            replicas=replicas,
+            old=replicas - new,
+            new=new,
+            owner=owner if held else asked.owner,
+            claimed=held,
+            ready=saved_ready(found) if held else None,
+            mark=self._mark(found) if held else Mark(template=numbered.version),
+            warnings=warnings,
+        )
+
+    async def _tried(self, asked: PrepareInput, numbered: Numbered, start: Object) -> Object:
+        """Return the target as the first write would make it, tried by the API server; it stores nothing."""
+        found, target = numbered.found, asked.target
+        changed = self.changed(start_of(numbered, asked.change, start), found, asked.change)
+        patch: Object = {"spec": {**self.holding(HOLD, asked.rules, replicas_of(found)), **changed}}
+        if not numbered.engaged:
+            patch["metadata"] = {"annotations": self._claim(numbered, asked.rules, asked.owner)}
+        tried = await self._cluster.patch(self.plural, target.namespace, target.name, patch, dry_run=True)
+        await make_copies(self._cluster, asked.change, found, dry_run=True)
+        await self.keep(numbered, {}, dry_run=True)
+        return tried
+
+    def _refuse_unsettled(self, numbered: Numbered, target: Target) -> None:
+        if {each.version for each in numbered.running.values()} - {numbered.version}:
+            raise Refused(
+                "is in the middle of a rollout of its own, so there is no proven version to return to",
+                field="target",
+                value=str(target),
+                fix="let that end, or put its former template back",
+            )
+
+    # --- writing ------------------------------------------------------------------------------------------
+
+    async def scale(self, asked: WriteInput, now: float) -> Written:
+        """Set the partition that keeps the decided number of old replicas; the first time, with the template.
+
+        What is not ready of what goes would keep the target's own controller waiting: it is deleted.
+        """
+        goal, gives_up = asked.decision.counts, False
+        if goal is None:
+            raise ValueError("a scale needs counts")
+        made = await self._before(asked)
+
+        def make(numbered: Numbered, seen: Observation) -> Object | None:
+            nonlocal gives_up
+            gives_up = goal.old > seen.old.total
+            if seen.replicas < 1:
+                raise Stale("the target is scaled to 0")
+            unwritten = seen.template != asked.state.wanted.template
+            if not unwritten and seen.held and seen.asked == goal:
+                return None
+            budget = resolve_budget(asked.rules.strategy, seen.replicas)
+            problem = objection(budget, seen, goal) or _unholdable(seen, sum(goal))
+            if problem and not seen.autonomous:
+                raise Stale(problem)
+            return self._scaled(asked, numbered, goal.old)
+
+        written = await self._write(asked, now, make)
+        after = await self._after(asked) if written.done else 0
+        if written.done and gives_up:  # what is not ready of the wanted version comes back as an old replica
+            after += await self._unblock(await self._fetch(asked.target), {asked.state.baseline.template})
+        return written.model_copy(update={"writes": written.writes + made + after})
+
+    async def _after(self, asked: WriteInput) -> int:
+        """Delete what would block the wanted version, and note whose a version is now that was there before."""
+        numbered, wanted = await self._fetch(asked.target), asked.state.wanted.template
+        writes = await self._unblock(numbered, {wanted, numbered.version}, numbered.partition)
+        revision = None if self.forgets else numbered.revision(wanted)
+        if revision is not None and asked.note is not None:
+            note = note_of(revision)
+            if note is None or not note.of_same_rollout(asked.note):
+                writes += await self._annotate(revision, noted(asked.note))
+        return writes
+
+    def _scaled(self, asked: WriteInput, numbered: Numbered, old: int) -> Object:
+        state, found = asked.state, numbered.found
+        partition = 0 if self.autonomous(asked.rules) else partition_for(numbered, state, old)
+        spec = self.holding(partition, asked.rules, replicas_of(found))
+        annotations: dict[str, str | None] = {OWNER: state.owner}
+        if numbered.version != state.wanted.template:
+            if asked.change is None:
+                raise ValueError("the change is needed while the template is not written")
+            saved = saved_baseline(found)["template"] if state.claimed else numbered.template
+            spec |= self.changed(start_of(numbered, asked.change, saved), found, asked.change)
+            annotations |= noted(asked.note) if asked.note else {}
+        if not state.claimed:
+            annotations |= self._claim(numbered, asked.rules, state.owner, ready_before(state))
+        else:
+            annotations |= rebudgeted(found, budget_as_written(asked.rules))
+        return {"metadata": {"annotations": annotations}, "spec": spec}
+
+    def _claim(
+        self, numbered: Numbered, rules: Rules, owner: str, ready: Mapping[str, int] = MappingProxyType({})
+    ) -> dict[str, str | None]:
+        """Return the annotations of the first write: the owner, and the baseline with how many replicas were ready."""
+        own, budget = self._own(numbered.found), budget_as_written(rules)
+        saved = {"template": numbered.template, "own": own, "budget": budget, **ready}
+        return {OWNER: owner, BASELINE: baseline_of(numbered.found, saved)}
+
+    def _own(self, found: Object) -> Object:
+        """Return the target's own settings, also where a former rollout that went back has not restored them."""
+        if BASELINE not in annotations_of(found):
+            return self.own(found)
+        saved: Object = saved_baseline(found)["own"]
+        return saved
+
+    async def _before(self, asked: WriteInput) -> int:
+        """Before the wanted template is written: keep what it replaces, and make the configuration it points to."""
+        if asked.change is None or not (asked.change.config_maps or self.forgets):
+            return 0
+        numbered = await self._fetch(asked.target)
+        check_owner(numbered.found, asked.state, held=numbered.engaged)
+        made = await make_copies(self._cluster, asked.change, numbered.found)
+        return made + await self._kept(numbered, asked, asked.state.wanted.template, SUPERSEDED)
+
+    async def _kept(self, numbered: Numbered, asked: WriteInput, wanted: str, outcome: str, why: str = "") -> int:
+        """Keep what the wanted version replaces; ``outcome`` is what becomes of it where this rollout has made it."""
+        found = numbered.found
+        if numbered.version == wanted:
+            return 0
+        notes: dict[str, str | None] = {name: annotations_of(found).get(name) for name in (CAUSE, CHANGE)}
+        note = note_of(found)
+        if note and asked.state.claimed and not note.outcome:
+            notes = noted(note.model_copy(update={"outcome": outcome, "why": why}))
+        return await self.keep(numbered, notes)
+
+    async def _unblock(self, numbered: Numbered, versions: set[str], since: int = 0) -> int:
+        """Delete what is not ready and not of these versions, from a number on."""
+        return sum([await self._cluster.delete_pod(pod) for pod in numbered.broken(versions, since)])
+
+    async def _annotate(self, revision: Object, annotations: dict[str, str | None]) -> int:
+        metadata = revision["metadata"]
+        patch = {"metadata": {"annotations": annotations}}
+        await self._cluster.patch("controllerrevisions", metadata["namespace"], metadata["name"], patch)
+        return 1
+
+    async def resize(self, asked: WriteInput, now: float) -> Written:
+        """Set ``spec.replicas``; what is added while the target is held comes up old, and is then rolled as planned."""
+        replicas = asked.decision.replicas or 1
+
+        def make(numbered: Numbered, seen: Observation) -> Object | None:
+            if seen.replicas == replicas:
+                return None
+            spec: Object = {"replicas": replicas}
+            held = numbered.engaged and asked.state.goal is Goal.FORWARD and not seen.autonomous
+            if held and replicas > seen.replicas:
+                spec |= self.holding(HOLD, asked.rules, replicas)
+            return {"spec": spec}
+
+        return await self._write(asked, now, make)
+
+    async def settle(self, asked: WriteInput, now: float) -> Written:
+        """Hold everything, and delete the new replicas that are not ready: they come back old."""
+
+        def make(numbered: Numbered, seen: Observation) -> Object | None:
+            if numbered.partition == HOLD:
+                return None
+            return {"spec": self.holding(HOLD, asked.rules, seen.replicas)}
+
+        written = await self._write(asked, now, make)
+        others = {asked.state.baseline.template}
+        deleted = await self._unblock(await self._fetch(asked.target), others) if written.done else 0
+        return written.model_copy(update={"writes": written.writes + deleted})
+
+    async def undo(self, asked: WriteInput, now: float) -> Written:
+        """Put the baseline back in one patch, and delete what is broken of other versions: it could block the way.
+
+        At the floor everything is held at first, and let go by another patch as soon as one more is ready.
+        """
+        baseline = asked.state.baseline.template
+        kept = await self._kept_back(asked, baseline)
+
+        def make(numbered: Numbered, seen: Observation) -> Object | None:
+            saved = saved_baseline(numbered.found)
+            back = self.replaced(saved["template"], numbered.found)
+            notes = {"annotations": saved["notes"]}
+            if may_go_back(numbered, asked.rules, baseline):
+                is_there = seen.template == baseline and numbered.partition == 0
+                spec = {**self.holding(0, asked.rules, seen.replicas), **back}
+                return None if is_there else {"metadata": notes, "spec": spec}
+            if numbered.partition >= HOLD:
+                return None
+            return {"metadata": notes, "spec": self.pinning(asked.rules, seen.replicas, back)}
+
+        written = await self._write(asked, now, make)
+        deleted = await self._unblock_back(asked) if written.done else 0
+        return written.model_copy(update={"writes": written.writes + kept + deleted})
+
+    async def _unblock_back(self, asked: WriteInput) -> int:
+        """Delete what is broken of other versions than the baseline, and than what the API server made of it."""
+        numbered, state = await self._fetch(asked.target), asked.state
+        made = {numbered.version} - {state.wanted.template, state.mark.template}
+        return await self._unblock(numbered, {state.baseline.template} | made)
+
+    async def _kept_back(self, asked: WriteInput, baseline: str) -> int:
+        """Keep the version that is taken back, so that its revision can tell why."""
+        if not self.forgets:
+            return 0
+        numbered = await self._fetch(asked.target)
+        check_owner(numbered.found, asked.state, held=numbered.engaged)
+        state = asked.state
+        return await self._kept(numbered, asked, baseline, state.ending, str(state.failure or ""))
+
+    async def finish(self, asked: WriteInput, now: float) -> Written:
+        """Restore the target's own settings, and take our annotations away."""
+        forward = asked.state.goal is Goal.FORWARD
+
+        def make(numbered: Numbered, seen: Observation) -> Object | None:
+            if (seen.old if forward else seen.new).total:
+                raise Stale("not every replica is there yet")
+            annotations = {OWNER: None, BASELINE: None, **(noted(asked.note) if asked.note and forward else {})}
+            spec = self.restored(saved_baseline(numbered.found)["own"])
+            return {"metadata": {"annotations": annotations}, "spec": spec}
+
+        written = await self._write(asked, now, make, finishing=True)
+        if not written.done:
+            return written
+        numbered = await self._fetch(asked.target)
+        cleaned = await self._finish_revisions(asked, numbered)
+        templates = [each for template in numbered.templates.values() for each in self.pod_templates(template)]
+        pruned = await prune_copies(self._cluster, numbered.found, templates)
+        return written.model_copy(update={"writes": written.writes + cleaned + pruned})
+
+    async def _finish_revisions(self, asked: WriteInput, numbered: Numbered) -> int:
+        """Take our annotations away where the controller copied them; what became of each version stays noted."""
+        writes, newest = 0, numbered.newest
+        for revision in numbered.revisions:
+            there = annotations_of(revision)
+            annotations: dict[str, str | None] = dict.fromkeys({OWNER, BASELINE} & there.keys())
+            annotations |= outcome_noted(revision, fingerprint(numbered.templates[revision["metadata"]["name"]]), asked)
+            if asked.note and asked.state.goal is Goal.FORWARD and revision is newest:
+                annotations |= noted(asked.note)
+            if any(there.get(name) != value for name, value in annotations.items()):
+                writes += await self._annotate(revision, annotations)
+        return writes
+
+    async def _write(
+        self, asked: WriteInput, now: float, make: Callable[[Numbered, Observation], Object | None], *,
+        finishing: bool = False,
+    ) -> Written:  # fmt: skip
+        async def picture() -> Snapshot[Numbered]:
+            numbered = await self._fetch(asked.target)
+            seen = self._read(numbered, asked.rules, asked.state, now)
+            return Snapshot(numbered.found, numbered, seen, numbered.engaged)
+
+        return await write(
+            self._cluster, self.plural, asked, read=picture, make=make, mark=self._mark, finishing=finishing
+        )
+
+
+def _unholdable(seen: Observation, total: int) -> str:
+    return "" if total == seen.replicas else f"{seen.replicas} numbered replicas cannot be held as {total}"
+
+
+def _warnings(budget: Budget, at_once: int | str, rules: Rules) -> list[str]:
+    number = max(resolve(at_once, budget.replicas, round_up=False), 1)
+    cases = (
+        (
+            budget.unavailable > number,
+            f"{number} at a time is replaced, not {budget.unavailable}: the cluster's feature gate "
+            "MaxUnavailableStatefulSet is off",
+        ),
+        (
+            rules.drain is not None,
+            "drain.quiet is not used: a numbered target goes on only while its replicas are ready; "
+            "a preStop hook does the same",
+        ),
+        (budget.floor == 0, "the floor is 0: the budget allows that nothing serves for a while"),
+    )
+    return [said for applies, said in cases if applies]

@@ -1,0 +1,162 @@
+"""The lever of a StatefulSet: its partition. See ``partition`` for all that it has in common with others.
+
+Its controller brings one replica after the other to the new version, unless the cluster's feature gate
+``MaxUnavailableStatefulSet`` is on: then as many at once as ``maxUnavailable`` says. Without the gate the API server
+drops that field, so that it can be written in any case. Tried on Kubernetes 1.36; the order in which its controller
+works is that of ``pkg/controller/statefulset/stateful_set_control.go``.
+"""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from activities.cluster import Object
+from activities.ended_pods import Gone
+from activities.levers.judging import judged_set
+from activities.levers.numbered.ordinals import Numbered, ended_by_version, is_observed
+from activities.levers.numbered.partition import PartitionLever
+from activities.levers.ownership import PATCH_FIX, Fields, selector_of
+from activities.levers.pods import is_active, read_replica
+from activities.levers.template import apply_change, fingerprint, version_of
+from activities.watching import controller_uid
+from segue.budget import resolve_budget
+from segue.errors import Refused
+from segue.lint.target import LintSubject
+from segue.observation import Version
+from segue.spec import Change, Rules
+
+REVISION_LABEL = "controller-revision-hash"
+_ROLLING = ("f:updateStrategy", "f:rollingUpdate")
+_REPLACE = {"$patch": "replace"}
+
+
+class StatefulSetLever(PartitionLever):
+    """Holds a StatefulSet at exactly (old, new) by its partition."""
+
+    plural = "statefulsets"
+    kinds: tuple[str, ...] = ("statefulsets", "controllerrevisions", "pods")
+    fields: ClassVar[Fields] = {
+        "type": ("f:updateStrategy", "f:type"),
+        "partition": (*_ROLLING, "f:partition"),
+        "maxUnavailable": (*_ROLLING, "f:maxUnavailable"),
+    }
+    template_path = "f:template"
+
+    def numbered(
+        self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = (),
+        gone: Iterable[Gone] = (),
+    ) -> Numbered:  # fmt: skip
+        """Return what runs under each number."""
+        templates = {each["metadata"]["name"]: _template_of(each) for each in revisions}
+        versions = {name: fingerprint(template) for name, template in templates.items()}
+        if is_observed(found):
+            # A newer API server may have set defaults in the template that the kept revision does not have.
+            versions[found["status"].get("updateRevision", "")] = fingerprint(found["spec"]["template"])
+        first = found["spec"].get("ordinals", {}).get("start", 0)
+        own = [pod for pod in pods if controller_uid(pod) == found["metadata"]["uid"]]
+        awaited = {int(pod["metadata"]["name"].rpartition("-")[2]) - first: pod for pod in own if is_active(pod)}
+        return Numbered(
+            found=found,
+            template=self.template_of(found),
+            partition=_rolling(found).get("partition", 0),
+            running={i: read_replica(pod, _version(pod, versions)) for i, pod in awaited.items()},
+            awaited=awaited,
+            pods=own,
+            trusted=0,
+            heeded=is_observed(found),
+            revisions=revisions,
+            templates=templates,
+            hold=_token(found),
+            ended=ended_by_version(
+                own,
+                [g for g in gone if controller_uid(g.pod) == found["metadata"]["uid"]],
+                lambda pod: _version(pod, versions),
+            ),
+        )
+
+    def selector(self, found: Object) -> str:
+        """Return its own."""
+        return selector_of(found)
+
+    def template_of(self, found: Object) -> Object:
+        """Return the pod template."""
+        template: Object = found["spec"]["template"]
+        return template
+
+    def pod_templates(self, template: Object) -> list[Object]:
+        """Return the only one."""
+        return [template]
+
+    def version(self, template: Object) -> Version:
+        """Return the version that a template is."""
+        return version_of(template)
+
+    def changed(self, start: Object, found: Object, change: Change) -> Object:
+        """Return the wanted template as a patch: the whole of it, or the spec's own strategic-merge patch."""
+        if change.patch is None:
+            return self.replaced(apply_change(start, change), found)
+        if fingerprint(start) != fingerprint(found["spec"]["template"]):
+            raise Refused(
+                "can only be applied to the baseline itself",
+                field="spec.change.patch",
+                fix=PATCH_FIX,
+            )
+        return {"template": change.patch}
+
+    def replaced(self, template: Object, found: Object) -> Object:
+        """Return the template as the whole."""
+        return {"template": {**template, **_REPLACE}}
+
+    def template_with(self, found: Object, fields: Object) -> Object:
+        """Return it as it is there, whole."""
+        return {name: value for name, value in fields["template"].items() if name not in _REPLACE}
+
+    def judged_as(self, found: Object, wanted: Object, untried: str) -> LintSubject:
+        """Return its one template."""
+        return judged_set(found, wanted, untried=untried)
+
+    def holding(self, partition: int, rules: Rules, replicas: int) -> Object:
+        """Return a rolling update from this number on, of as many at once as the budget allows."""
+        unavailable = resolve_budget(rules.strategy, max(replicas, 1)).unavailable
+        rolling = {"partition": partition, "maxUnavailable": unavailable}
+        return {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": rolling}}
+
+    def own(self, found: Object) -> Object:
+        """Return the update strategy."""
+        strategy: Object = found["spec"].get("updateStrategy", {})
+        return strategy
+
+    def restored(self, saved: Object) -> Object:
+        """Return the update strategy as the whole."""
+        return {"updateStrategy": {**saved, **_REPLACE}}
+
+    async def at_once(self, found: Object, tried: Object) -> int | str:
+        """Return what is left of the field in the API server's answer: without the feature gate it drops it."""
+        amount: int | str = _rolling(tried).get("maxUnavailable", 1)
+        return amount
+
+    def warnings(self, found: Object) -> list[str]:
+        """Tell what is changed for the time of the rollout."""
+        if self.own(found).get("type") != "OnDelete":
+            return []
+        return ["updateStrategy OnDelete becomes RollingUpdate for the rollout, and OnDelete again at its end"]
+
+
+def _rolling(found: Object) -> Object:
+    rolling: Object = found["spec"].get("updateStrategy", {}).get("rollingUpdate", {})
+    return rolling
+
+
+def _token(found: Object) -> str:
+    rolling, kind = _rolling(found), found["spec"].get("updateStrategy", {}).get("type")
+    return f"type={kind} partition={rolling.get('partition', 0)} maxUnavailable={rolling.get('maxUnavailable')}"
+
+
+def _template_of(revision: Object) -> Object:
+    template: dict[str, Any] = dict(revision["data"]["spec"]["template"])
+    template.pop("$patch", None)
+    return template
+
+
+def _version(pod: Object, versions: dict[str, str]) -> str:
+    revision: str = pod["metadata"].get("labels", {}).get(REVISION_LABEL, "")
+    return versions.get(revision, revision)

@@ -1,0 +1,1 @@
+"""The lever of a pair of Deployments: what it reads, what it writes, and in which order."""

@@ -1,0 +1,621 @@
+"""The lever of a pair of Deployments: replicas go from the old one to the new one by ``spec.replicas`` of each.
+
+Neither controller knows of the other, so nothing moves by itself and nothing goes back by itself: the way back is
+stepped too. What is needed for it is kept on the old Deployment. The new one never runs two versions: where another
+one is wanted, it is emptied first.
+"""
+
+import asyncio
+import copy
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from activities.cluster import Cluster, Object
+from activities.levers.deployment.lever import refuse_unsettled
+from activities.levers.deployment.reading import Objects, is_held, revisions, with_pods
+from activities.levers.draining import leave_services, next_to_stop
+from activities.levers.judging import judged_deployment
+from activities.levers.ownership import (
+    BASELINE,
+    CAUSE,
+    CHANGE,
+    GONE,
+    OWNER,
+    PATCH_FIX,
+    annotations_of,
+    noted,
+    outcome_noted,
+    packed,
+    refuse_others,
+    refuse_overfull,
+    replicas_of,
+    selector_of,
+)
+from activities.levers.pair.reading import REPLICAS, Baseline, Pair, mark_of, read
+from activities.levers.pods import is_active
+from activities.levers.template import apply_change, fingerprint, stopping_of, version_of
+from activities.watching import NamespaceWatch, controller_uid
+from segue.budget import objection, resolve_budget
+from segue.contract import Prepared, PrepareInput, WriteInput, Written
+from segue.errors import Conflict, Fenced, NotAllowed, NotFound, Refused, Stale
+from segue.history import Revision
+from segue.lint.target import LintSubject
+from segue.observation import Counts, Observation, belonging
+from segue.spec import MADE_LABEL, Change, PairTarget, Rules, Target
+from segue.state import Goal, Mark, State
+from segue.stopping import losses
+
+_ATTEMPTS = 5
+_GONE_S = 5.0
+_POLL_S = 0.01
+_SEEN_S = 10.0
+"""A new Deployment that was just made may not be in the watch yet; later one that is not there was deleted."""
+_COPIED = ("strategy", "minReadySeconds", "progressDeadlineSeconds", "revisionHistoryLimit")
+
+
+class PairLever:
+    """Holds two Deployments at exactly (old, new) by what each is told to run."""
+
+    kinds: tuple[str, ...] = ("deployments", "replicasets", "pods")
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def history(self, target: Target) -> list[Revision]:
+        """Return the revisions of the old Deployment, and then of the new one, the oldest first."""
+        pair = await self._fetch(_pair(target))
+        sides = [pair.old, *([pair.new] if pair.new else [])]
+        named = [(side.deployment["metadata"]["name"], each) for side in sides for each in revisions(side)]
+        return [each.model_copy(update={"of": name}) for name, each in named]
+
+    async def judged(self, target: Target, change: Change | None) -> LintSubject:
+        """Return the new Deployment where it is there, and otherwise the old one, with the version that is wanted.
+
+        Of a pair that is named by its old Deployment alone, that one.
+        """
+        if not isinstance(target, PairTarget):
+            found = await self._cluster.get("deployments", target.namespace, target.name)
+            template = found["spec"]["template"]
+            return judged_deployment(found, template, template, replicas=replicas_of(found))
+        pair = await self._fetch(target)
+        found, old, untried = (pair.new or pair.old).deployment, pair.old.deployment["spec"]["template"], ""
+        template = found["spec"]["template"]
+        if change is not None:
+            try:
+                template = await self._wanted(change, pair, target)
+            except NotAllowed as error:
+                untried = f"template cannot be read: {error.why}"
+        return judged_deployment(found, template, old, replicas=pair.replicas, untried=untried)
+
+    def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State, now: float) -> Observation | None:
+        """Return what the shared watch shows; none while it is older than the latest write, or not current."""
+        target = _pair(target)
+        old, new = watch.get("deployments", target.old), watch.get("deployments", target.new)
+        if not watch.current:
+            return None
+        if old is None or (state.mark.uid and old["metadata"]["uid"] != state.mark.uid):
+            return GONE
+        pair = Pair(_watched(watch, old), _watched(watch, new) if new else None)
+        unseen = pair.new is None and state.mark.template and now < state.progress_at + _SEEN_S
+        if unseen or (pair.new is not None and pair.generation < state.mark.generation):
+            return None
+        return read(pair, rules, state, now).model_copy(update={"seen_since": watch.current_since})
+
+    async def observe(self, target: Target, rules: Rules, state: State, now: float) -> Observation:
+        """Read both afresh."""
+        return read(await self._fetch(_pair(target)), rules, state, now)
+
+    async def _fetch(self, target: PairTarget) -> Pair:
+        old = await self._cluster.get("deployments", target.namespace, target.old)
+        try:
+            new = await self._cluster.get("deployments", target.namespace, target.new)
+        except NotFound:
+            return Pair(await self._with_pods(old), None)
+        return Pair(*await asyncio.gather(self._with_pods(old), self._with_pods(new)))
+
+    async def _with_pods(self, deployment: Object) -> Objects:
+        namespace, selector = deployment["metadata"]["namespace"], selector_of(deployment)
+        replicasets, pods = await asyncio.gather(
+            self._cluster.list("replicasets", namespace, selector), self._cluster.list("pods", namespace, selector)
+        )
+        own = [rs for rs in replicasets["items"] if controller_uid(rs) == deployment["metadata"]["uid"]]
+        owners = {rs["metadata"]["uid"] for rs in own}
+        return Objects(deployment, own, [p for p in pods["items"] if controller_uid(p) in owners])
+
+    # --- looking before the start -------------------------------------------------------------------------
+
+    async def prepare(self, asked: PrepareInput) -> Prepared:
+        """Look at both Deployments and let the API server try the change; nothing is written.
+
+        Raises:
+            Refused: for a pair that cannot be rolled now, or a change that the API server does not take.
+        """
+        target = _pair(asked.target)
+        pair = await self._fetch(target)
+        baseline = pair.baseline
+        _refuse(pair, asked, target)
+        budget = resolve_budget(asked.rules.strategy, pair.replicas)
+        start = pair.old.deployment["spec"]["template"]
+        wanted = asked.wanted or version_of(await self._tried(asked.change, pair, target))
+        superseded = pair.counts.new > 0 and wanted.template != pair.template
+        if baseline is None:
+            _baseline_of(pair, target, wanted.template)  # refused here where it does not fit
+        if baseline is None and pair.counts == budget.end and not superseded:
+            raise Refused(
+                f"is at {pair.counts} already, which is where it would end",
+                field="target",
+                value=str(target),
+                fix="name other counts in spec.strategy.to, or exchange old and new",
+            )
+        return Prepared(
+            baseline=asked.baseline or version_of(start),
+            wanted=wanted,
+            replicas=pair.replicas,
+            old=pair.counts.old,
+            new=pair.counts.new,
+            superseded=superseded,
+            owner=annotations_of(pair.old.deployment).get(OWNER, "") if baseline else asked.owner,
+            claimed=baseline is not None,
+            mark=mark_of(pair) if baseline else Mark(template=pair.template),
+            warnings=_warnings(pair, asked.rules),
+        )
+
+    async def _tried(self, change: Change, pair: Pair, target: PairTarget) -> Object:
+        """Return the wanted template as the API server defaults and checks it; it stores nothing."""
+        template = await self._wanted(change, pair, target)
+        if fingerprint(template) == fingerprint(pair.old.deployment["spec"]["template"]):
+            return template
+        if pair.new is None:
+            tried = await self._cluster.create_deployment(target.namespace, _made(pair, target, template), dry_run=True)
+        else:
+            patch = {"spec": {"template": {**template, "$patch": "replace"}}}
+            tried = await self._cluster.patch("deployments", target.namespace, target.new, patch, dry_run=True)
+        found: Object = tried["spec"]["template"]
+        return found
+
+    async def _wanted(self, change: Change, pair: Pair, target: PairTarget) -> Object:
+        """Return the template that the new Deployment is to have: the old one's with the change, or its own."""
+        own = _own_template(pair)
+        if own is not None:
+            return await self._changed(change, pair.new, own) if pair.new and not change.is_empty else own
+        start = pair.old.deployment["spec"]["template"]
+        template = await self._changed(change, pair.old, start)
+        return template if fingerprint(template) == fingerprint(start) else _labelled(template, target)
+
+    async def _changed(self, change: Change, side: Objects, start: Object) -> Object:
+        """Return a template with the change made; a patch is merged by the API server, onto what is there."""
+        if change.patch is None:
+            return apply_change(start, change)
+        metadata = side.deployment["metadata"]
+        if fingerprint(side.deployment["spec"]["template"]) != fingerprint(start):
+            raise Refused(
+                "can only be applied to the baseline itself",
+                field="spec.change.patch",
+                fix=PATCH_FIX,
+            )
+        patch = {"spec": {"template": change.patch}}
+        merged = await self._cluster.patch("deployments", metadata["namespace"], metadata["name"], patch, dry_run=True)
+        found: Object = merged["spec"]["template"]
+        return found
+
+    # --- writing ------------------------------------------------------------------------------------------
+
+    async def scale(self, asked: WriteInput, now: float) -> Written:
+        """Tell both Deployments their counts; the first time, claim them, and make or change the new one."""
+        return await self._move(asked, now)
+
+    async def settle(self, asked: WriteInput, now: float) -> Written:
+        """Tell both Deployments the counts that are ready; unready ones go first."""
+        return await self._move(asked, now)
+
+    async def undo(self, asked: WriteInput, now: float) -> Written:
+        """Go one step of the way back."""
+        return await self._move(asked, now)
+
+    async def _move(self, asked: WriteInput, now: float) -> Written:
+        """What goes is seen to be gone before what comes is asked for: the ceiling holds at every moment."""
+        goal, target = asked.decision.counts, _pair(asked.target)
+        if goal is None:
+            raise ValueError("a move needs counts")
+        writing = _Writing(self._cluster, self._fetch, asked, now)
+        try:
+            first = await writing.checked(goal)
+            await self._drain(asked, first, goal)
+            await writing.claim()
+            crowded = goal.old > first.counts.old or goal.new > first.counts.new
+            if goal.old < first.counts.old:
+                await writing.tell_old(goal.old)
+                if crowded and not await self._gone(first.old, goal.old):
+                    return writing.written  # the next decision asks again
+            if goal.new < first.counts.new:
+                await writing.tell_new(goal.new)
+                if crowded and first.new and not await self._gone(first.new, goal.new):
+                    return writing.written
+            if goal.old > first.counts.old:
+                await writing.tell_old(goal.old)
+            if goal.new > first.counts.new:
+                await self._grow_new(writing, goal.new, target)
+        except Stale as stale:
+            return Written(done=False, why=str(stale), writes=writing.writes)
+        return writing.written
+
+    async def _grow_new(self, writing: "_Writing", replicas: int, target: PairTarget) -> None:
+        """Tell the new Deployment, with the version that it is to run where it does not: only while it is empty."""
+        asked, pair = writing.asked, writing.pair
+        template = await self._due(asked, pair, target)
+        if template is None:
+            await writing.tell_new(replicas)
+        elif pair.new is None:
+            await writing.make(_made(pair, target, template, replicas, {OWNER: asked.state.owner, **writing.notes}))
+        elif pair.counts.new or not await self._gone(pair.new, 0):
+            raise Stale("the new Deployment still runs another version")
+        else:
+            await writing.tell_new(replicas, template)
+
+    async def _due(self, asked: WriteInput, pair: Pair, target: PairTarget) -> Object | None:
+        """Return the template that the new Deployment must be given; none where it has it."""
+        if asked.state.goal is Goal.FORWARD:
+            if pair.template == asked.state.wanted.template:
+                return None
+            return await self._wanted(asked.change or Change(), pair, target)
+        own = _own_template(pair)
+        return own if own is not None and fingerprint(own) != pair.template else None
+
+    async def resize(self, asked: WriteInput, now: float) -> Written:
+        """Record the new R, and tell both Deployments their share of it."""
+        replicas, writing = asked.decision.replicas or 1, _Writing(self._cluster, self._fetch, asked, now)
+        try:
+            pair = await writing.checked()
+            if pair.replicas == replicas and pair.baseline:
+                return writing.written
+            if not asked.state.claimed:  # nothing has moved yet: all of them are old
+                replicas_of_old = max(replicas - pair.counts.new, 0)
+                await writing.patch(pair.old, {"spec": {"replicas": replicas_of_old}})
+                return writing.written
+            counts = _shares(pair.counts, pair.replicas, replicas, asked.rules)
+            await writing.patch(
+                pair.old,
+                {"metadata": {"annotations": {REPLICAS: str(replicas)}}, "spec": {"replicas": counts.old}},
+            )
+            if pair.new is not None and counts.new != pair.counts.new:
+                await writing.tell_new(counts.new)
+        except Stale as stale:
+            return Written(done=False, why=str(stale), writes=writing.writes)
+        return writing.written
+
+    async def finish(self, asked: WriteInput, now: float) -> Written:
+        """Take our annotations away, and a new Deployment that was made and is not wanted."""
+        writing = _Writing(self._cluster, self._fetch, asked, now)
+        try:
+            pair = await writing.checked(finishing=True)
+            baseline = pair.baseline
+            if baseline is None:
+                return writing.written  # done before, and the answer was lost
+            seen = read(pair, asked.rules, asked.state, now)
+            back = asked.state.goal is Goal.BACK
+            end = seen.home if back else resolve_budget(asked.rules.strategy, seen.replicas).end
+            if pair.counts != end:
+                raise Stale("not every replica is there yet")  # noqa: TRY301 - written the same as other staleness
+            await writing.free(baseline, back=back)
+        except Stale as stale:
+            return Written(done=False, why=str(stale), writes=writing.writes)
+        return writing.written
+
+    async def _drain(self, asked: WriteInput, pair: Pair, goal: Counts) -> None:
+        """Let the old replicas that go next leave their Services first, where the spec asks for it."""
+        going = pair.counts.old - goal.old
+        if asked.rules.drain is None or going <= 0 or asked.state.goal is Goal.BACK:
+            return
+        names = next_to_stop(pair.old, asked.state, going, hooked=asked.rules.drain.until is not None)
+        if names:
+            await leave_services(self._cluster, asked.target.namespace, names, asked.rules.drain)
+
+    async def _gone(self, side: Objects, number: int) -> bool:
+        """Wait until no more than ``number`` pods of a Deployment are there; false when that takes too long."""
+        try:
+            async with asyncio.timeout(_GONE_S):
+                while True:
+                    found = await self._with_pods(side.deployment)
+                    if sum(map(is_active, found.pods)) <= number:
+                        return True
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            return False
+
+
+@dataclass
+class _Writing:
+    """The writes of one activity: each on what was read right before, and none on what somebody else changed."""
+
+    cluster: Cluster
+    fetch: Callable[[PairTarget], Awaitable[Pair]]
+    asked: WriteInput
+    now: float
+    writes: int = 0
+
+    def __post_init__(self) -> None:
+        self.target = _pair(self.asked.target)
+        self.generation = self.asked.generation
+        self.pair: Pair
+
+    @property
+    def written(self) -> Written:
+        """What was done."""
+        return Written(done=True, writes=self.writes, mark=mark_of(self.pair))
+
+    async def checked(self, goal: Counts | None = None, *, finishing: bool = False) -> Pair:
+        """Read both, and check that they are ours and may be written.
+
+        Raises:
+            Fenced: when they belong to somebody else.
+            Stale: when what was decided does not fit any more.
+        """
+        pair = self.pair = await self.fetch(self.target)
+        state = self.asked.state
+        if finishing and pair.baseline is None and OWNER not in annotations_of(pair.old.deployment):
+            return pair
+        _check_owner(pair, state)
+        seen = read(pair, self.asked.rules, state, self.now)
+        if seen.foreign is not None and not state.overrules:
+            raise Stale(str(seen.foreign))
+        if goal == pair.counts and pair.baseline and pair.template in {state.wanted.template, ""}:
+            return pair
+        if pair.generation != self.generation and not finishing:  # an attempt that was cut off may have freed one
+            raise Stale(f"the target is at generation {pair.generation}, not {self.generation}")
+        problem = objection(resolve_budget(self.asked.rules.strategy, seen.replicas), seen, goal) if goal else ""
+        if problem:
+            raise Stale(problem)
+        return pair
+
+    async def claim(self) -> None:
+        """Write on the old Deployment whose it is, and what both were before; the first time only."""
+        if self.pair.baseline is not None:
+            return
+        saved = _baseline_of(self.pair, self.target, self.asked.state.wanted.template)
+        annotations = {
+            OWNER: self.asked.state.owner,
+            BASELINE: saved,
+            REPLICAS: str(self.pair.replicas),
+        }
+        await self.patch(self.pair.old, {"metadata": {"annotations": annotations}})
+
+    async def tell_old(self, replicas: int) -> None:
+        """Set the old Deployment's replicas."""
+        await self.patch(self.pair.old, {"spec": {"replicas": replicas}})
+
+    async def tell_new(self, replicas: int, template: Object | None = None) -> None:
+        """Set the new Deployment's replicas, and its template where one is given."""
+        if self.pair.new is None:
+            raise Stale("the new Deployment is gone")
+        patch: Object = {"metadata": {"annotations": {OWNER: self.asked.state.owner}}, "spec": {"replicas": replicas}}
+        if template is not None:
+            patch["spec"]["template"] = {**template, "$patch": "replace"}
+            patch["metadata"]["annotations"] |= self.notes
+        await self.patch(self.pair.new, patch)
+
+    @property
+    def notes(self) -> dict[str, str | None]:
+        """What is noted on the new Deployment of the version that it gets: of its own what was before."""
+        if self.asked.state.goal is Goal.BACK:
+            return dict(self.pair.baseline.notes) if self.pair.baseline else {}
+        return noted(self.asked.note) if self.asked.note else {}
+
+    async def make(self, deployment: Object) -> None:
+        """Create the new Deployment."""
+        try:
+            made = await self.cluster.create_deployment(self.target.namespace, deployment)
+        except Conflict as error:
+            raise Stale("a Deployment of the new one's name is there now") from error
+        self.writes += 1
+        self.generation += made["metadata"]["generation"]
+        self.pair = self.pair._replace(new=Objects(made, [], []))
+
+    async def patch(self, side: Objects, patch: Object) -> None:
+        """Patch one Deployment as it was read; read again where only its status changed since.
+
+        Raises:
+            Stale: when more than that changed.
+        """
+        is_old = side.deployment["metadata"]["uid"] == self.pair.old.deployment["metadata"]["uid"]
+        for _ in range(_ATTEMPTS):
+            found = self.pair.old if is_old or self.pair.new is None else self.pair.new
+            metadata = found.deployment["metadata"]
+            patch.setdefault("metadata", {})["resourceVersion"] = metadata["resourceVersion"]
+            try:
+                after = await self.cluster.patch("deployments", self.target.namespace, metadata["name"], patch)
+            except Conflict:
+                self.pair = await self.fetch(self.target)
+                if self.pair.generation != self.generation:
+                    raise Stale(f"the target is at generation {self.pair.generation}, not {self.generation}") from None
+                continue
+            self.writes += 1
+            self.generation += after["metadata"]["generation"] - metadata["generation"]
+            changed = found._replace(deployment=after)
+            self.pair = self.pair._replace(**{"old" if is_old else "new": changed})
+            return
+        raise Conflict(f"deployment {metadata['name']} changes faster than it can be written")
+
+    async def tell_outcome(self, new: Objects) -> None:
+        """Note on the new Deployment's revisions what became of those that it does not stay with."""
+        for each in new.replicasets:
+            annotations = outcome_noted(each, fingerprint(each["spec"]["template"]), self.asked)
+            if annotations:
+                metadata = each["metadata"]
+                patch = {"metadata": {"annotations": annotations}}
+                await self.cluster.patch("replicasets", metadata["namespace"], metadata["name"], patch)
+                self.writes += 1
+
+    async def free(self, baseline: Baseline, *, back: bool) -> None:
+        """Give both free; what tells of the rollout is taken away last, so that a lost worker's successor goes on."""
+        new = self.pair.new
+        if new is not None and back and baseline.made:
+            metadata = new.deployment["metadata"]
+            if annotations_of(new.deployment).get(OWNER) == self.asked.state.owner:
+                await self.cluster.delete_deployment(self.target.namespace, metadata["name"], metadata["uid"])
+                self.writes += 1
+                self.generation -= metadata["generation"]
+                self.pair = self.pair._replace(new=None)
+        elif new is not None and OWNER in annotations_of(new.deployment):
+            forward = self.notes if not back else {}
+            patch: Object = {"metadata": {"annotations": {OWNER: None, **forward}}}
+            own = _own_template(self.pair)
+            if back and own is not None and fingerprint(own) != self.pair.template:
+                patch["spec"] = {"template": {**own, "$patch": "replace"}}
+                patch["metadata"]["annotations"] |= self.notes
+            await self.tell_outcome(new)
+            await self.patch(new, patch)
+        await self.patch(self.pair.old, {"metadata": {"annotations": dict.fromkeys((OWNER, BASELINE, REPLICAS))}})
+
+
+# --- pure ---------------------------------------------------------------------------------------------------
+
+
+def _pair(target: Target) -> PairTarget:
+    if not isinstance(target, PairTarget):
+        raise Refused(
+            "names only the old Deployment", field="target", value=str(target), fix="give the spec file of the pair"
+        )
+    return target
+
+
+def _watched(watch: NamespaceWatch, deployment: Object) -> Objects:
+    replicasets = watch.owned("replicasets", {deployment["metadata"]["uid"]})
+    return with_pods(watch, deployment, replicasets)
+
+
+def _own_template(pair: Pair) -> Object | None:
+    """Return the template that the new Deployment had before the rollout; none where it was not there."""
+    baseline = pair.baseline
+    if baseline is not None:
+        if baseline.made:
+            return None
+        found: Object | None = json.loads(baseline.template) if baseline.template else None
+        return found or (pair.new.deployment["spec"]["template"] if pair.new else None)
+    return pair.new.deployment["spec"]["template"] if pair.new else None
+
+
+def _labelled(template: Object, target: PairTarget) -> Object:
+    """Return the template with the label that tells the new pods from the old ones."""
+    made = copy.deepcopy(template)
+    metadata = made.setdefault("metadata", {})
+    metadata["labels"] = {**metadata.get("labels", {}), MADE_LABEL: target.new}
+    return made
+
+
+def _made(
+    pair: Pair, target: PairTarget, template: Object, replicas: int = 0, annotations: Object | None = None
+) -> Object:
+    """Return the new Deployment, made from the old one; its selector is the old one's and one label more."""
+    old = pair.old.deployment
+    selector = copy.deepcopy(old["spec"]["selector"])
+    selector["matchLabels"] = {**selector.get("matchLabels", {}), MADE_LABEL: target.new}
+    metadata: dict[str, Any] = {
+        "name": target.new,
+        "labels": {**old["metadata"].get("labels", {}), MADE_LABEL: target.new},
+    }
+    if annotations:
+        metadata["annotations"] = annotations
+    spec = {name: old["spec"][name] for name in _COPIED if name in old["spec"]}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata,
+        "spec": {**spec, "replicas": replicas, "selector": selector, "template": template},
+    }
+
+
+def _baseline_of(pair: Pair, target: PairTarget, wanted: str) -> str:
+    """Return the baseline as the old Deployment keeps it; ``wanted`` is the new one's template, by fingerprint.
+
+    Raises:
+        Refused: when it does not fit there.
+    """
+    changes = pair.new is not None and pair.template != wanted
+    notes = {name: annotations_of(pair.new.deployment).get(name) for name in (CAUSE, CHANGE)} if pair.new else {}
+    template = json.dumps(pair.new.deployment["spec"]["template"]) if pair.new and changes else ""
+    baseline = Baseline(
+        old=pair.counts.old, new=pair.counts.new, name=target.new, made=pair.new is None, template=template, notes=notes
+    )
+    saved = packed(baseline.model_dump_json())
+    refuse_overfull(pair.old.deployment, saved)
+    return saved
+
+
+def _shares(counts: Counts, before: int, replicas: int, rules: Rules) -> Counts:
+    """Return the counts that keep both sides at their share of another R: up where both round, within the ceiling."""
+    old = min(-(-counts.old * replicas // before), replicas)
+    ceiling = resolve_budget(rules.strategy, replicas).ceiling
+    total = max(min(-(-sum(counts) * replicas // before), ceiling), replicas)
+    return Counts(old, total - old)
+
+
+def _check_owner(pair: Pair, state: State) -> None:
+    owner = annotations_of(pair.old.deployment).get(OWNER)
+    if owner != state.owner and (state.claimed or owner is not None):
+        raise Fenced(belonging(owner))
+    other = annotations_of(pair.new.deployment).get(OWNER) if pair.new else None
+    if other not in {None, state.owner}:
+        raise Fenced(f"the new Deployment belongs to {other} now")
+
+
+def _refuse(pair: Pair, asked: PrepareInput, target: PairTarget) -> None:
+    """Refuse what cannot be rolled as a pair."""
+    for side, counted in ((pair.old, pair.counts.old), (pair.new, pair.counts.new)):
+        if side is None:
+            continue
+        held = is_held(side.deployment) or (pair.baseline is not None and side is pair.old)
+        refuse_others(annotations_of(side.deployment).get(OWNER, ""), asked, held=held)
+        if pair.baseline is None and counted:
+            refuse_unsettled(side, target)
+    if pair.new is None and asked.change.is_empty:
+        raise Refused(
+            "is empty, and the new Deployment is not there",
+            field="spec.change",
+            fix=f"make the Deployment {target.new} (with 0 replicas), or say what is to differ from {target.old}",
+        )
+    for field, given in (("revision", asked.change.revision), ("configMaps", asked.change.config_maps)):
+        if given:
+            fix = "name images, env or a patch; configuration as an object of its own"
+            raise Refused("is not for a DeploymentPair", field=f"spec.change.{field}", fix=fix)
+    if pair.new is not None and _selects(pair.new.deployment, pair.old.deployment) and not _was_made(pair, target):
+        raise Refused(
+            f"has a selector that also selects the pods of {target.old}",
+            field="target.new",
+            value=target.new,
+            fix="give its pods and its selector a label that the old ones do not have",
+        )
+
+
+def _was_made(pair: Pair, target: PairTarget) -> bool:
+    """Whether the old one was made from the new one by an earlier rollout, which this one takes back.
+
+    The first one's selector cannot be changed; that of the made one has a label that tells them apart.
+    """
+    labels: Object = pair.old.deployment["spec"]["selector"].get("matchLabels", {})
+    return bool(labels.get(MADE_LABEL) == target.old)
+
+
+def _selects(deployment: Object, other: Object) -> bool:
+    """Whether a Deployment's selector selects the pods of another's template."""
+    labels, selector = other["spec"]["template"]["metadata"].get("labels", {}), deployment["spec"]["selector"]
+    kept = {
+        "In": lambda key, values: labels.get(key) in values,
+        "NotIn": lambda key, values: labels.get(key) not in values,
+        "Exists": lambda key, values: key in labels,
+        "DoesNotExist": lambda key, values: key not in labels,
+    }
+    expressions = selector.get("matchExpressions", [])
+    return all(labels.get(k) == v for k, v in selector.get("matchLabels", {}).items()) and all(
+        kept[e["operator"]](e["key"], e.get("values", [])) for e in expressions
+    )
+
+
+def _warnings(pair: Pair, rules: Rules) -> tuple[str, ...]:
+    budget = resolve_budget(rules.strategy, pair.replicas)
+    old = stopping_of(pair.old.deployment["spec"]["template"])
+    found = list(losses(old, old, rules, budget.replicas))
+    if budget.floor == 0:
+        found.append("the floor is 0: the budget allows that nothing serves for a while")
+    return tuple(found)

@@ -1,0 +1,222 @@
+"""Reads the two Deployments of a pair with their pods. Pure; see ``pair`` for the lever."""
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pydantic import Field
+
+from activities.cluster import FIELD_MANAGER, Object
+from activities.ended_pods import Gone
+from activities.levers.deployment.reading import Objects, ended_of, read_set
+from activities.levers.ownership import BASELINE, OWNER, annotations_of, latest_of, replicas_of, unpacked, writers_of
+from activities.levers.pods import freed_by, is_active, read_replica, told_to_stop_at
+from activities.levers.template import fingerprint
+from segue.ended_pods import judged
+from segue.failures import unplaced_why
+from segue.hindrance import hindrance_of
+from segue.observation import Counts, Foreign, Frozen, Observation, Problem, Side
+from segue.replica import Ended, Pods, Replica, lost_since
+from segue.spec import Rules
+from segue.state import Goal, Mark, State
+
+REPLICAS = "segue.dev/replicas"
+"""R, on the old Deployment: neither of the two has it as its own ``replicas``."""
+_ANY_RESTARTS = 1_000_000
+
+
+class Pair(NamedTuple):
+    """The old Deployment, and the new one where it is there."""
+
+    old: Objects
+    new: Objects | None
+
+    @property
+    def counts(self) -> Counts:
+        """What each is told to run."""
+        return Counts(replicas_of(self.old.deployment), replicas_of(self.new.deployment) if self.new else 0)
+
+    @property
+    def baseline(self) -> "Baseline | None":
+        """What was there before; none while no rollout holds it."""
+        saved = annotations_of(self.old.deployment).get(BASELINE)
+        return Baseline.model_validate_json(unpacked(saved)) if saved else None
+
+    @property
+    def replicas(self) -> int:
+        """R: as recorded, or of both together while nothing is."""
+        recorded = annotations_of(self.old.deployment).get(REPLICAS, "")
+        return int(recorded) if recorded.isdecimal() else sum(self.counts)
+
+    @property
+    def template(self) -> str:
+        """Fingerprint of the new Deployment's template; empty where there is none."""
+        return fingerprint(self.new.deployment["spec"]["template"]) if self.new else ""
+
+    @property
+    def generation(self) -> int:
+        """Grows with every change of what either is told."""
+        both = [self.old.deployment, *([self.new.deployment] if self.new else [])]
+        return sum(each["metadata"].get("generation", 0) for each in both)
+
+
+class Baseline(Frozen):
+    """What a pair was before the rollout; kept on the old Deployment."""
+
+    old: int
+    new: int
+    name: str
+    """Of the new Deployment."""
+    made: bool
+    """The new Deployment was not there: undo removes it."""
+    template: str = ""
+    """The new Deployment's own pod template as JSON, where the rollout changes it."""
+    notes: dict[str, str | None] = Field(default_factory=dict)
+    """What is noted on the new Deployment of the rollout that made its own version."""
+
+    def home(self, pair: Pair, restored: str) -> Counts:
+        """Return the counts to go back to, in proportion to R, one thing after the other.
+
+        While the new side runs what it did not run before, all of it goes first; ``restored`` is what the API server
+        made of that.
+        """
+        replicas = pair.replicas
+        new = self.new * replicas // (self.old + self.new)
+        own = {restored, fingerprint(json.loads(self.template))} if self.template else set[str]()
+        if own and pair.template not in own and pair.counts.new:
+            new = 0
+        return Counts(replicas - new, new)
+
+
+def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
+    """Turn the objects into what the core decides on. Pure; ``now`` is in seconds since the epoch."""
+    back, written = state.goal is Goal.BACK, pair.template == state.wanted.template
+    min_ready_s, restarts = rules.readiness.min_ready.total_seconds(), rules.readiness.max_restarts
+    # Replicas of the baseline may have restarted long ago; only new ones are judged by it.
+    restarts = _ANY_RESTARTS if back else restarts
+    old, new = _replicas(pair.old), _replicas(pair.new)
+    rising = [] if not (back or written) else (old if back else new)
+    counts, baseline = pair.counts, pair.baseline
+    since = [p.ready_since for p in (*old, *new) if p.ready_since is not None]
+    unplaced = [p.unplaced_since for p in (*old, *new) if p.unplaced_since is not None]
+    leaving = [at for pod in _pods(pair) if (at := told_to_stop_at(pod)) is not None]
+    new_side = _side(pair.new, new, counts.new, min_ready_s, restarts, now)
+    return Observation(
+        replicas=pair.replicas,
+        old=_side(pair.old, old, counts.old, min_ready_s, _ANY_RESTARTS, now),
+        new=new_side if back or written else new_side.model_copy(update={"proven": 0}),
+        asked=counts,
+        home=baseline.home(pair, state.restored) if baseline else counts,
+        template=pair.template,
+        generation=pair.generation,
+        owner=annotations_of(pair.old.deployment).get(OWNER),
+        held=baseline is not None,
+        foreign=_foreign(pair, state),
+        problem=judged(rising, _ended(pair, back=back), restarts, state.began_at, *_unmade(pair, back=back)),
+        progress_at=max(
+            (*(at for at in since if at + min_ready_s <= now), *(p.placed_late_at for p in rising)), default=0.0
+        ),
+        lost_since=lost_since(new),
+        unplaced=len(unplaced),
+        unplaced_since=min(unplaced, default=0.0),
+        unplaced_why=unplaced_why((*old, *new)),
+        freed_by=freed_by(
+            _pods(pair), _removed(pair, back=back), waits=any(p.unplaced_since is not None for p in rising)
+        ),
+        **hindrance_of(new if back else old, rising)._asdict(),
+        leaving=len(leaving),
+        leaving_since=min(leaving, default=0.0),
+        next_proven_at=min((at + min_ready_s for at in since if at + min_ready_s > now), default=None),
+        pods=Pods(tuple(old), tuple(new) if back or written else ()),
+    )
+
+
+def mark_of(pair: Pair) -> Mark:
+    """Return what tells this write from others."""
+    return Mark(
+        template=pair.template,
+        hold=_hold(pair.counts),
+        generation=pair.generation,
+        uid=pair.old.deployment["metadata"]["uid"],
+    )
+
+
+def _hold(counts: Counts) -> str:
+    return f"old={counts.old} new={counts.new}"
+
+
+def _pods(pair: Pair) -> list[Object]:
+    return [*pair.old.pods, *(pair.new.pods if pair.new else [])]
+
+
+def _removed(pair: Pair, *, back: bool) -> Sequence[Gone]:
+    """Return the latest pods of the side that is left which were removed."""
+    left = pair.new if back else pair.old
+    return left.gone if left else ()
+
+
+def _unmade(pair: Pair, *, back: bool) -> list[Problem | None]:
+    """Return why no pod of the side that is brought up can be made."""
+    objects = pair.old if back else pair.new
+    sets = [rs for rs in objects.replicasets if rs["spec"].get("replicas")] if objects else []
+    return [read_set(rs, []).problem for rs in sets]
+
+
+def _ended(pair: Pair, *, back: bool) -> tuple[Ended, ...]:
+    """Return the pods of the side that is brought up which ended."""
+    objects = pair.old if back else pair.new
+    return ended_of(objects, fingerprint(objects.deployment["spec"]["template"])) if objects else ()
+
+
+def _replicas(objects: Objects | None) -> list[Replica]:
+    return [read_replica(p, "") for p in objects.pods if is_active(p)] if objects else []
+
+
+def _side(
+    objects: Objects | None, pods: list[Replica], asked: int, min_ready_s: float, restarts: int, now: float
+) -> Side:
+    total = max(asked, len(pods))  # those that are to go count until they do: else the other side would come too soon
+    ready = sum(p.ready_since is not None for p in pods)
+    active = [rs for rs in objects.replicasets if rs["spec"].get("replicas")] if objects else []
+    return Side(
+        total=total,
+        ready=ready,
+        proven=sum(p.proven(min_ready_s, restarts, now) for p in pods),
+        # A ReplicaSet that must shrink removes its unready pods first; of several nobody knows.
+        spare=total - ready if len(active) <= 1 or not ready else 0,
+    )
+
+
+def _foreign(pair: Pair, state: State) -> Foreign | None:
+    mark, old = state.mark, pair.old.deployment
+    if state.baseline.template and fingerprint(old["spec"]["template"]) != state.baseline.template:
+        template = fingerprint(old["spec"]["template"])
+        return Foreign(
+            who=latest_of(writers_of(old, ("f:template",))), what="the old Deployment's pod template", template=template
+        )
+    baseline = pair.baseline
+    own = fingerprint(json.loads(baseline.template)) if baseline and baseline.template else ""
+    if pair.new is None:
+        if baseline and not baseline.made and state.goal is Goal.FORWARD:
+            return Foreign(who="somebody", what="the new Deployment: it is gone")
+        return None
+    if pair.template not in {mark.template, state.wanted.template, own}:
+        who = latest_of(writers_of(pair.new.deployment, ("f:template",)))
+        return Foreign(who=who, what="the new Deployment's pod template", template=pair.template)
+    return _foreign_counts(pair, mark)
+
+
+def _foreign_counts(pair: Pair, mark: Mark) -> Foreign | None:
+    if not mark.hold or mark.hold == _hold(pair.counts):
+        return None
+    before = dict(part.split("=") for part in mark.hold.split())
+    sides = {"old": pair.old, "new": pair.new}
+    for side, objects in sides.items():
+        told = str(getattr(pair.counts, side))
+        if objects is None or told == before[side]:
+            continue
+        writers = writers_of(objects.deployment, ("f:replicas",), scale=True)
+        if {w["manager"] for w in writers} - {FIELD_MANAGER}:  # else it is our own write whose answer was lost
+            what = f"the {side} Deployment's replicas to {told}"
+            return Foreign(who=latest_of(writers), what=what, template=pair.template)
+    return None

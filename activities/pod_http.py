@@ -1,0 +1,202 @@
+"""How a pod is reached: at its own address, or through the API server's proxy where there is no way to that.
+
+What comes back says whether the pod answered, gave no answer, or could not even be asked: a missing right or an API
+server that is away is no fault of the pod.
+"""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Literal, NamedTuple, Protocol
+
+import aiohttp
+
+from activities.cluster import Cluster
+from activities.probes.base import Request
+from segue.errors import NotAllowed, SegueError
+from segue.gates.serving_answers import Reply, bounded
+from segue.replica import Replica
+from segue.spec.serving import Port
+
+Access = Literal["auto", "direct", "proxy"]
+
+_CONNECTIONS = 32
+_RIGHTS = "grant the worker deploy/rbac-serving.yaml's role in this namespace, or set SEGUE_POD_ACCESS=direct"
+
+
+class PodEndpoint(NamedTuple):
+    """Where a request goes: a port of a pod, never another address."""
+
+    namespace: str
+    replica: Replica
+    port: Port
+    scheme: str = "http"
+
+    @property
+    def number(self) -> int:
+        """The port's number.
+
+        Raises:
+            LookupError: when no container has a port of that name.
+        """
+        if isinstance(self.port, int):
+            return self.port
+        named = dict(self.replica.ports)
+        if self.port not in named:
+            raise LookupError(f"no container has a port named {self.port!r}; its ports: {', '.join(named) or 'none'}")
+        return named[self.port]
+
+
+class Reach(Protocol):
+    """A way to pods."""
+
+    async def ask(self, place: PodEndpoint, request: Request, headers: dict[str, str], timeout_s: float) -> Reply:
+        """Send one request, and return what came back; nothing is raised for a pod that does not answer."""
+        ...
+
+    async def close(self) -> None:
+        """End all connections."""
+        ...
+
+
+def reach_of(access: Access, cluster: Cluster) -> Reach:
+    """Return the way to pods: ``auto`` is direct in a cluster, and through the API server from outside."""
+    in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ
+    return DirectReach() if access == "direct" or (access == "auto" and in_cluster) else ProxyReach(cluster)
+
+
+class DirectReach:
+    """To the pod's own address."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            # Each request opens its own connection: what is kept may lead to a pod that is gone. No environment's proxy
+            # stands between, and no answer leads elsewhere.
+            connector = aiohttp.TCPConnector(limit=_CONNECTIONS, force_close=True, ssl=False)
+            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        return self._session
+
+    async def ask(self, place: PodEndpoint, request: Request, headers: dict[str, str], timeout_s: float) -> Reply:
+        """Send one request to the pod's address."""
+        address = place.replica.address
+        if not address:
+            return Reply(unasked="the pod has no address yet")
+        try:
+            host = f"[{address}]" if ":" in address else address
+            url = f"{place.scheme}://{host}:{place.number}{request.path}"
+        except LookupError as error:
+            return Reply(trouble=str(error))
+        sent, body = {**headers, **content_type(request)}, encoded(request)
+
+        def send() -> Any:
+            return self._opened().request(request.method, url, headers=sent, data=body, allow_redirects=False)
+
+        return await timed(send, request, timeout_s)
+
+    async def close(self) -> None:
+        """End all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+
+class ProxyReach:
+    """Through the API server: slower, and without an ``Authorization`` of one's own, which the API server takes."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def ask(self, place: PodEndpoint, request: Request, headers: dict[str, str], timeout_s: float) -> Reply:
+        """Send one request through the API server's proxy of the pod."""
+        if any(name.lower() == "authorization" for name in headers):
+            return Reply(unasked="the API server's proxy keeps an Authorization header; set SEGUE_POD_ACCESS=direct")
+        try:
+            port = place.number
+        except LookupError as error:
+            return Reply(trouble=str(error))
+        name = f"{'https:' if place.scheme == 'https' else ''}{place.replica.name}:{port}"
+        sent = {**headers, **content_type(request)}
+
+        def send() -> Any:
+            return self._cluster.ask_pod(
+                place.namespace, name, request.method, request.path, encoded(request), sent, timeout_s
+            )
+
+        try:
+            return _proxied(await timed(send, request, timeout_s))
+        except NotAllowed as error:
+            return Reply(unasked=f"{error.why}; {_RIGHTS}")
+        except SegueError as error:
+            return Reply(unasked=str(error))
+
+    async def close(self) -> None:
+        """Nothing of its own is open."""
+
+
+def content_type(request: Request) -> dict[str, str]:
+    """The header that says what the body is."""
+    if request.body is None:
+        return {}
+    return {"Content-Type": "text/plain" if isinstance(request.body, str) else "application/json"}
+
+
+def encoded(request: Request) -> str | None:
+    """The body as it is sent."""
+    return request.body if request.body is None or isinstance(request.body, str) else json.dumps(request.body)
+
+
+async def timed(send: Any, request: Request, timeout_s: float) -> Reply:
+    """Send, and read the answer, both within the time."""
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(timeout_s), send() as response:
+            text, first_s = await _read(response, began, request)
+            return Reply(response.status, text, time.monotonic() - began, first_s)
+    except TimeoutError:
+        return Reply(trouble=f"did not answer within {timeout_s:g} s", took_s=time.monotonic() - began)
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        return Reply(trouble=bounded(str(error) or type(error).__name__), took_s=time.monotonic() - began)
+
+
+async def _read(response: aiohttp.ClientResponse, began: float, request: Request) -> tuple[str, float | None]:
+    """Read an answer up to a limit; of a stream, note when its first event with data came."""
+    read, first_s = bytearray(), None
+    async for chunk in response.content.iter_any():
+        read += chunk
+        if first_s is None and request.stream and b"data:" in read:
+            first_s = time.monotonic() - began
+        if len(read) > request.limit:
+            raise ValueError(f"answers more than {request.limit} bytes")
+    return read.decode(errors="replace"), first_s
+
+
+def _proxied(reply: Reply) -> Reply:
+    """Tell the API server's own word from the pod's."""
+    if reply.status < 400 or '"Status"' not in reply.text:
+        return reply
+    try:
+        said = json.loads(reply.text)
+    except ValueError:
+        return reply
+    if not isinstance(said, dict) or said.get("kind") != "Status" or said.get("apiVersion") != "v1":
+        return reply
+    why = bounded(str(said.get("message", "")))
+    if reply.status in {401, 403}:
+        return Reply(unasked=f"{why}; {_RIGHTS}")
+    if reply.status == 429:
+        return Reply(unasked=why)
+    return Reply(trouble=why.removeprefix("error trying to reach service: "), took_s=reply.took_s)
+
+
+@asynccontextmanager
+async def closing(reach: Reach) -> AsyncIterator[Reach]:
+    """Close a way to pods at the end of a block."""
+    try:
+        yield reach
+    finally:
+        await reach.close()

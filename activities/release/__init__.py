@@ -1,0 +1,114 @@
+"""What works without Temporal: giving a target free when a rollout's history is lost.
+
+Everything needed to return to the baseline, or to finish, is written on the target itself.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+from activities import autoscaling
+from activities.cluster import Cluster, Object, connected
+from activities.levers.deployment.patches import finish_patch, pause_patch, unhold_patch
+from activities.levers.deployment.reading import is_held, is_paused
+from activities.levers.ownership import (
+    BASELINE,
+    OWNER,
+    annotations_of,
+    left_of_us,
+    note_of,
+    saved_baseline,
+    selector_of,
+)
+from activities.levers.template import fingerprint
+from activities.release.pair import release_pair
+from activities.release.patience import Waiting
+from activities.release.stepped import release_stepped
+from activities.watching import controller_uid
+from segue.errors import Conflict, NotFound
+from segue.history import RELEASED
+from segue.observation import RELEASED_BY
+from segue.spec import Target
+
+_ATTEMPTS = 10
+
+Way = Literal["baseline", "wanted"]
+
+
+async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Callable[[str], None]) -> str:
+    """Give a target free: let its own controller go to the baseline, or on to the wanted version; then restore it.
+
+    A rollout that still runs sees that the target is not its own any more, and ends without writing. Killed half-way,
+    the same command goes on where it was.
+
+    Raises:
+        NotFound: when the target carries no saved baseline, so that there is nothing to release.
+        TimedOut: when the controller is not there in time; the target is safe, and goes on by itself.
+    """
+    async with connected() as cluster:
+        if target.kind == "DeploymentPair":
+            return await release_pair(cluster, target, to, by, Waiting(timeout_s, tell))
+        if target.kind != "Deployment":
+            return await release_stepped(cluster, target, to, by, timeout_s, tell)
+        await _let_go(cluster, target, to, by)
+        await autoscaling.free(cluster, target, tell)
+        tell(f"{target} is free of its rollout and goes to the {to} by its own controller")
+        await Waiting(timeout_s, tell).until_complete(cluster, target.namespace, target.name)
+        await _clean_revisions(cluster, await _patch(cluster, target, _finish))
+    return f"{target} runs the {to}; its strategy is what it was"
+
+
+def _finish(deployment: Object) -> Object:
+    """Restore everything, and note what became of a version whose rollout did not live to say it."""
+    note = note_of(deployment)
+    released = note.model_copy(update={"outcome": RELEASED}) if note and not note.outcome else None
+    return finish_patch(deployment, released)
+
+
+async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
+    def patch(deployment: Object) -> Object:
+        if not is_rolled(deployment):
+            raise NotFound(
+                "is held by no rollout: its annotations are of an earlier one (`kubectl rollout undo` copies them)",
+                field=f"deployment {target}",
+                fix=f"nothing to release; `kubectl annotate deployment -n {target.namespace} {target.name} {OWNER}- "
+                f"{BASELINE}-` takes it away",
+            )
+        made = unhold_patch(deployment, to_baseline=to == "baseline")
+        made["metadata"]["annotations"] = {**made["metadata"]["annotations"], OWNER: f"{RELEASED_BY}{by}"}
+        return made
+
+    let_go = await _patch(cluster, target, patch)
+    if is_paused(let_go):  # a policy pauses it whenever its template changes
+        await _patch(cluster, target, lambda deployment: pause_patch(deployment, paused=False))
+
+
+def is_rolled(deployment: Object) -> bool:
+    """Whether a rollout holds it, or is on its way back, or a release was begun."""
+    owner, saved = annotations_of(deployment).get(OWNER, ""), saved_baseline(deployment)["template"]
+    is_back = fingerprint(deployment["spec"]["template"]) == fingerprint(saved)
+    return is_held(deployment) or is_back or owner.startswith(RELEASED_BY)
+
+
+async def _clean_revisions(cluster: Cluster, deployment: Object) -> None:
+    """Take our annotations off its ReplicaSets, to which the controller copied them."""
+    namespace, uid = deployment["metadata"]["namespace"], deployment["metadata"]["uid"]
+    for replicaset in (await cluster.list("replicasets", namespace, selector_of(deployment)))["items"]:
+        if controller_uid(replicaset) == uid and (left := left_of_us(replicaset)):
+            patch = {"metadata": {"annotations": left}}
+            await cluster.patch("replicasets", namespace, replicaset["metadata"]["name"], patch)
+
+
+async def _patch(cluster: Cluster, target: Target, make: Callable[[Object], Object]) -> Object:
+    for _ in range(_ATTEMPTS):
+        deployment = await cluster.get("deployments", target.namespace, target.name)
+        if BASELINE not in deployment["metadata"].get("annotations", {}):
+            raise NotFound(
+                "carries no saved baseline: no rollout holds it", field=f"deployment {target}", fix="nothing to release"
+            )
+        patch = make(deployment)
+        patch.setdefault("metadata", {})["resourceVersion"] = deployment["metadata"]["resourceVersion"]
+        try:
+            return await cluster.patch("deployments", target.namespace, target.name, patch)
+        except Conflict:
+            continue
+    raise Conflict(f"deployment {target} changes faster than it can be written; try again")

@@ -1,0 +1,99 @@
+"""Gives a pair of Deployments free without Temporal.
+
+No controller goes back for both, so each side is told in turn: what is to serve is brought to its full size and waited
+for, then the other one goes. That never goes under the floor, and needs room for both while it lasts.
+"""
+
+import json
+from typing import Literal
+
+from activities.cluster import Cluster, Object
+from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, unpacked
+from activities.levers.pair.reading import REPLICAS, Baseline
+from activities.release.patience import Waiting
+from activities.routers import Routers
+from segue.errors import Conflict, NotFound
+from segue.observation import RELEASED_BY
+from segue.spec import Target
+
+_ATTEMPTS = 10
+
+
+async def release_pair(
+    cluster: Cluster, target: Target, to: Literal["baseline", "wanted"], by: str, waiting: Waiting
+) -> str:
+    """Bring the pair to its baseline, or on to the new side; the same command again goes on where it was.
+
+    Raises:
+        NotFound: when the old Deployment carries no saved baseline, so that there is nothing to release.
+        TimedOut: when a side is not there in time; what serves goes on to serve.
+    """
+    old = await cluster.get("deployments", target.namespace, target.name)
+    saved = annotations_of(old).get(BASELINE)
+    if not saved:
+        raise NotFound(
+            "carries no saved baseline: no rollout holds it", field=f"deployment {target}", fix="nothing to release"
+        )
+    baseline = Baseline.model_validate_json(unpacked(saved))
+    replicas = int(annotations_of(old).get(REPLICAS) or baseline.old + baseline.new)
+    # From here on a rollout that still runs ends without writing.
+    released: Object = {"metadata": {"annotations": {OWNER: f"{RELEASED_BY}{by}"}}}
+    await _patch(cluster, target.namespace, target.name, released)
+    waiting.tell(f"{target} is free of its rollout and goes to the {to}")
+    if to == "baseline":
+        await _back(cluster, target, baseline, replicas, waiting)
+    else:
+        await _tell(cluster, target.namespace, baseline.name, replicas, waiting)
+        await Routers(cluster).release(target, "after")
+        await _tell(cluster, target.namespace, target.name, 0, waiting)
+    await _free(cluster, target, baseline)
+    return f"{target} runs the {to}"
+
+
+async def _back(cluster: Cluster, target: Target, baseline: Baseline, replicas: int, waiting: Waiting) -> None:
+    new = baseline.new * replicas // (baseline.old + baseline.new)
+    await _tell(cluster, target.namespace, target.name, replicas, waiting)
+    await Routers(cluster).release(target, "before")
+    found = await _found(cluster, target.namespace, baseline.name)
+    if found is not None and baseline.made:
+        await cluster.delete_deployment(target.namespace, baseline.name, found["metadata"]["uid"])
+    elif found is not None:
+        template = {**json.loads(baseline.template), "$patch": "replace"} if baseline.template else None
+        await _tell(cluster, target.namespace, baseline.name, new, waiting, template)
+        await _tell(cluster, target.namespace, target.name, replicas - new, waiting)
+
+
+async def _free(cluster: Cluster, target: Target, baseline: Baseline) -> None:
+    nothing = dict.fromkeys((OWNER, BASELINE, REPLICAS))
+    for name in (baseline.name, target.name):
+        if await _found(cluster, target.namespace, name) is not None:
+            await _patch(cluster, target.namespace, name, {"metadata": {"annotations": nothing}})
+
+
+async def _tell(
+    cluster: Cluster, namespace: str, name: str, replicas: int, waiting: Waiting, template: Object | None = None
+) -> None:
+    """Set a Deployment's replicas, and wait until they are there."""
+    spec = {"replicas": replicas, **({"template": template} if template else {})}
+    if template or replicas_of(await cluster.get("deployments", namespace, name)) != replicas:
+        await _patch(cluster, namespace, name, {"spec": spec})
+    await waiting.until_complete(cluster, namespace, name)
+
+
+async def _found(cluster: Cluster, namespace: str, name: str) -> Object | None:
+    try:
+        return await cluster.get("deployments", namespace, name)
+    except NotFound:
+        return None
+
+
+async def _patch(cluster: Cluster, namespace: str, name: str, patch: Object) -> None:
+    for _ in range(_ATTEMPTS):
+        found = await cluster.get("deployments", namespace, name)
+        metadata = {**patch.get("metadata", {}), "resourceVersion": found["metadata"]["resourceVersion"]}
+        try:
+            await cluster.patch("deployments", namespace, name, {**patch, "metadata": metadata})
+        except Conflict:
+            continue
+        return
+    raise Conflict(f"deployment {namespace}/{name} changes faster than it can be written; try again")

@@ -1,0 +1,114 @@
+"""Break glass for the kinds that have no way of their own: the rollout's own decisions, taken here, without a workflow.
+
+What is needed to go back, or on, is read from the target itself; floor and ceiling hold as in a rollout.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+from activities import autoscaling
+from activities.cluster import Cluster, Object
+from activities.levers import Levers
+from activities.levers.base import Lever
+from activities.levers.ownership import BASELINE, OWNER, annotations_of, saved_baseline
+from segue.as_before import as_before
+from segue.contract import Prepared, PrepareInput, WriteInput
+from segue.decide import Act, Decision, decide
+from segue.errors import Conflict, Fenced, NotFound, TimedOut
+from segue.observation import RELEASED_BY, Observation, Version
+from segue.spec import Change, Rules, Strategy, Target
+from segue.state import Before, Goal, Outcome, State
+from segue.transition import applied
+
+POLL_S = 0.2
+_ATTEMPTS = 10
+_ALWAYS: dict[str, Any] = {"verified": True, "overrules": True}
+"""No gate is asked, and what somebody else changed on the way is written over, however many writes it takes."""
+
+Way = Literal["baseline", "wanted"]
+
+
+async def release_stepped(
+    cluster: Cluster, target: Target, to: Way, by: str, timeout_s: float, tell: Callable[[str], None]
+) -> str:
+    """Take the target from its rollout, and step it to an end.
+
+    Raises:
+        NotFound: when the target carries no saved baseline, so that there is nothing to release.
+        TimedOut: when it is not there in time; the same command goes on where it was.
+    """
+    lever, owner = Levers(cluster).of(target), f"{RELEASED_BY}{by}"
+    rules = rules_of(target, await _taken(cluster, lever, target, owner))
+    await autoscaling.free(cluster, target, tell)
+    prepared = await lever.prepare(PrepareInput(target=target, owner=owner, change=Change(), rules=rules))
+    state = _state(prepared, to)
+    tell(f"{target} is free of its rollout and goes to the {to}")
+    ends_at, said = time.monotonic() + timeout_s, ""
+    while True:
+        seen = await lever.observe(target, rules, state, time.time())
+        decision = decide(rules, state, seen, time.time())
+        if decision.why != said:
+            tell(decision.why)
+            said = decision.why
+        state = await _step(lever, target, rules, state, seen, decision)
+        if state.outcome is not None:
+            return f"{target} runs the {to}; its strategy is what it was"
+        if time.monotonic() >= ends_at:
+            raise TimedOut(f"{target}: {decision.why} after {timeout_s:g} s; run the same command again to go on")
+        await asyncio.sleep(POLL_S)
+
+
+async def _step(
+    lever: Lever, target: Target, rules: Rules, state: State, seen: Observation, decision: Decision
+) -> State:
+    """Do what was decided; return the state after it."""
+    if decision.act is Act.FENCED:
+        raise Fenced(decision.why)
+    writes = {Act.SCALE: lever.scale, Act.UNDO: lever.undo, Act.FINISH: lever.finish}
+    write = writes.get(decision.act)
+    if write is None:
+        return state  # it waits: for replicas, or for its controller
+    relaxed = as_before(rules, state, seen.replicas)
+    given = WriteInput(target=target, rules=relaxed, state=state, decision=decision, generation=seen.generation)
+    written = await write(given, time.time())
+    return applied(rules, state, seen, decision, time.time(), written).but(**_ALWAYS)
+
+
+async def _taken(cluster: Cluster, lever: Lever, target: Target, owner: str) -> Object:
+    """Take the target from whoever has it; return the target."""
+    kind = lever.kinds[0]
+    for _ in range(_ATTEMPTS):
+        found = await cluster.get(kind, target.namespace, target.name)
+        if BASELINE not in annotations_of(found):
+            why = "carries no saved baseline: no rollout holds it"
+            raise NotFound(why, field=f"{target.kind} {target}", fix="nothing to release")
+        version = found["metadata"]["resourceVersion"]
+        patch = {"metadata": {"resourceVersion": version, "annotations": {OWNER: owner}}}
+        try:
+            return await cluster.patch(kind, target.namespace, target.name, patch)
+        except Conflict:
+            continue
+    raise Conflict(f"{target} changes faster than it can be written; try again")
+
+
+def rules_of(target: Target, found: Object) -> Rules:
+    """Return rules with the budget that the rollout saved on the target; an operator moves by a budget of its own."""
+    return Rules(strategy=Strategy(**saved_baseline(found)["budget"])) if target.numbered else Rules()
+
+
+def _state(prepared: Prepared, to: Way) -> State:
+    """Return the state of a rollout that goes there, whatever somebody else changed on the way."""
+    return State(
+        owner=prepared.owner,
+        goal=Goal.BACK if to == "baseline" else Goal.FORWARD,
+        baseline=prepared.baseline,
+        wanted=Version(template=prepared.mark.template),
+        ending=Outcome.ABORTED if to == "baseline" else Outcome.COMPLETED,
+        claimed=True,
+        before=None if prepared.ready is None else Before(replicas=prepared.replicas, ready=prepared.ready),
+        mark=prepared.mark,
+        progress_at=time.time(),
+        **_ALWAYS,
+    )

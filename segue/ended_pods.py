@@ -1,0 +1,90 @@
+"""Pods that ended, as part of a version's record: whose fault each end is, and when they are too many. Pure.
+
+A replica's pod is never to end. A ReplicaSet makes another in its place at once, and leaves the ended one where it is.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from segue.failures import diagnose, worst
+from segue.gates.serving_answers import bounded
+from segue.observation import Cause, Problem
+from segue.replica import Ended, Replica
+
+MAX_REJECTED = 2
+"""So many pods in a row may be rejected before they run: the kubelet of a node that just began rejects some."""
+
+# Reasons of a pod's status: pkg/kubelet (nodeshutdown, preemption, lifecycle/predicate.go).
+_NODES_OWN = frozenset(
+    {"NodeShutdown", "Shutdown", "Terminated", "NodeLost", "Preempting", "Preempted", "NodeAffinity"}
+)
+# Reasons of a pod's condition DisruptionTarget: somebody else took it.
+_TAKEN = frozenset({"PreemptionByScheduler", "DeletionByTaintManager", "EvictionByEvictionAPI", "DeletionByPodGC"})
+# pkg/kubelet/eviction/helpers.go: a node is short of something, and which containers use more than they requested.
+_SHORT = re.compile(r"^The node (?:was low on resource|had condition)")
+_OUTGROWN = re.compile(r"was using \S+, request is (\S+), has larger consumption")
+_REJECTED = re.compile(r"^(?:OutOf|UnexpectedAdmissionError|TopologyAffinityError|NodePorts|NodeName|PodOS)")
+
+
+def is_own(ended: Ended) -> bool:
+    """Whether an end is held against the pod's version.
+
+    =============================================================  ===========
+    evicted for more than its own limit                            its own
+    evicted from a node that is short, above what it requested     its own
+    rejected by the kubelet, out of its activeDeadlineSeconds      its own
+    evicted from a node that is short, within what it requested    the node's
+    preempted, or its node is drained, lost or shut down           the node's
+    =============================================================  ===========
+    """
+    if ended.disruption in _TAKEN or ended.reason in _NODES_OWN:
+        return False
+    if ended.reason == "Evicted" and _SHORT.search(ended.message):
+        # What requests nothing of it is above that with its first byte: that tells nothing.
+        return any(requested != "0" for requested in _OUTGROWN.findall(ended.message))
+    return True
+
+
+def judged(
+    replicas: Sequence[Replica], ended: Iterable[Ended], max_restarts: int, began_at: float, *more: Problem | None
+) -> Problem | None:
+    """Return the worst problem of one version: of its replicas, of its pods that ended, or one of ``more``."""
+    problems = (diagnose(replica, max_restarts) for replica in replicas)
+    return worst((*more, *problems, ended_problem(ended, replicas, max_restarts, began_at)))
+
+
+def ended_problem(
+    ended: Iterable[Ended], replicas: Sequence[Replica], max_restarts: int, began_at: float
+) -> Problem | None:
+    """Return what the ends of one version's pods since ``began_at`` mean; None where there are none to tell.
+
+    An end counts like a restart. Pods that never ran fail the version when they are several in a row, with no replica
+    ready since.
+    """
+    # Kubernetes writes whole seconds, rounded down.
+    mine = sorted((e for e in ended if e.made_at + 1 > began_at), key=lambda e: (e.made_at, e.name))
+    own = [e for e in mine if is_own(e)]
+    ready_at = max((r.ready_since for r in replicas if r.ready_since is not None), default=0.0)
+    ran = [e for e in own if not _is_rejected(e)]
+    rejected = [e for e in own if _is_rejected(e) and e.made_at >= ready_at]
+    hopeless = len(ran) > max_restarts or len(rejected) > MAX_REJECTED
+    others = [e for e in mine if not is_own(e)]
+    if not hopeless and all(r.ready_since is not None for r in replicas):
+        return None
+    if ran or rejected:
+        return _told((ran or rejected)[-1], len(own), mine, hopeless=hopeless)
+    note = "; that is not held against the version"
+    return _told(others[-1], len(others), mine, hopeless=False, note=note) if others else None
+
+
+def _is_rejected(ended: Ended) -> bool:
+    return bool(_REJECTED.match(ended.reason)) or ended.message.startswith("Pod was rejected")
+
+
+def _told(latest: Ended, number: int, mine: Sequence[Ended], *, hopeless: bool, note: str = "") -> Problem:
+    said = bounded(": ".join(filter(None, (latest.reason or latest.disruption, latest.message))) or "it ended")
+    also = f"; {number} pods of this version ended so far" if number > 1 else ""
+    left = sum(e.is_left for e in mine)
+    litter = f"; {left} Failed pod{'s' if left != 1 else ''} of it remain{'s' if left == 1 else ''}" if left else ""
+    message = f"{said}{also}{litter}{note}"
+    return Problem(cause=Cause.ENDED, message=message, replica=latest.name, hopeless=hopeless)

@@ -1,0 +1,240 @@
+"""Judges the answers of serving checks: what a new replica answered, and what that is worth. Pure.
+
+Requests are made in ``activities/probes`` (a file a protocol) and sent by ``activities/gates``.
+"""
+
+import json
+from collections.abc import Iterable
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jsonpath_rfc9535
+import regex
+
+from segue.observation import Cause, Problem, Version
+from segue.spec.serving import TAG, Check, Expected, JsonValue, Serving
+
+MAX_TOLD = 300
+MATCH_S = 0.2
+"""How long an expression of a spec may look at an answer: some never end."""
+
+
+def tag_of(image: str) -> str:
+    """Return the tag of an image's name; empty for one that has none. A digest is no tag."""
+    name = image.partition("@")[0].rpartition("/")[2]
+    return name.partition(":")[2]
+
+
+def wanted_tag(serving: Serving, wanted: Version) -> str:
+    """Return what ``{tag}`` stands for: empty where nothing needs it.
+
+    Raises:
+        ValueError: naming the field, why it has no tag, and the fix.
+    """
+    if not serving.names_tag:
+        return ""
+    images, container = wanted.images, serving.container
+    if container is None and len(images) == 1:
+        [container] = images
+    if container is None or container not in images:
+        known = ", ".join(sorted(images)) or "none"
+        shown = f"{container!r}: is no container of the target" if container else "is missing, and {tag} needs it"
+        raise ValueError(f"spec.serving.container: {shown}; name one of: {known}")
+    tag = tag_of(images[container])
+    if not tag:
+        why = f"its image {images[container]} has no tag"
+        raise ValueError(f"spec.serving.container: {container!r}: {why}; write the version instead of {{tag}}")
+    return tag
+
+
+@lru_cache(maxsize=256)
+def _resolved(checks: str, tag: str) -> tuple[Check, ...]:
+    found = json.loads(checks)
+    return tuple(Check.model_validate_json(json.dumps(_replaced(check, tag))) for check in found)
+
+
+def resolved(serving: Serving, tag: str) -> tuple[Check, ...]:
+    """Return the checks with ``{tag}`` replaced, wherever it stands in a text."""
+    if not tag:
+        return serving.checks
+    dumped = [c.model_dump(mode="json", by_alias=True, exclude_unset=True) for c in serving.checks]
+    return _resolved(json.dumps(dumped), tag)
+
+
+def _replaced(value: Any, tag: str) -> Any:
+    if isinstance(value, str):
+        return value.replace(TAG, tag)
+    if isinstance(value, list):
+        return [_replaced(item, tag) for item in value]
+    if isinstance(value, dict):
+        return {key: _replaced(item, tag) for key, item in value.items()}
+    return value
+
+
+# --- what came back, and what it means ---------------------------------------------------------------------
+
+
+class Reply(NamedTuple):
+    """What came back of one request."""
+
+    status: int = 0
+    """HTTP status; 0 where none came."""
+    text: str = ""
+    took_s: float = 0.0
+    first_s: float | None = None
+    """Until the first event of a stream."""
+    trouble: str = ""
+    """Why the server gave no answer: refused, timed out, broken off."""
+    unasked: str = ""
+    """Why it could not even be asked: no right, no API server. It says nothing of the replica."""
+
+
+class Told(NamedTuple):
+    """What an answer says in its protocol."""
+
+    document: Any = None
+    model: str | None = None
+    version: str | None = None
+    loading: str = ""
+    """Why it cannot serve yet, in its own words."""
+    broken: str = ""
+    """What its protocol does not allow."""
+
+
+class Wanted(NamedTuple):
+    """What an answer must be."""
+
+    expect: Expected = Expected()
+    model: str | None = None
+    version: str | None = None
+    first_token_s: float | None = None
+
+
+class Sort(StrEnum):
+    """What an answer is worth."""
+
+    SERVES = "serves"
+    LOADING = "loading"
+    """It is not at fault: it says itself that it cannot serve yet."""
+    WRONG = "wrong"
+    SILENT = "silent"
+    """No answer at all: it may have just ended, and its pod will tell why."""
+    UNASKED = "unasked"
+    """Nobody could ask it."""
+
+
+class AnswerFinding(NamedTuple):
+    """What one answer, or all of them, are worth, with the reason for a person."""
+
+    sort: Sort
+    why: str = ""
+
+    @property
+    def problem(self) -> Problem:
+        """What is wrong, as far as it is known now: nobody is hopeless for one answer."""
+        cause = Cause.LOADING if self.sort is Sort.LOADING else Cause.SERVING
+        return Problem(cause=cause, message=self.why)
+
+
+SERVES = AnswerFinding(Sort.SERVES)
+
+
+def judge(asked: str, wanted: Wanted, reply: Reply, told: Told) -> AnswerFinding:
+    """Judge one answer; ``asked`` is what was asked, in a few words. The first thing that is wrong is told."""
+    if reply.unasked:
+        return AnswerFinding(Sort.UNASKED, bounded(f"{asked} could not be asked: {reply.unasked}"))
+    if reply.trouble:
+        return AnswerFinding(Sort.SILENT, bounded(f"{asked}: {reply.trouble}"))
+    if told.loading:
+        return AnswerFinding(Sort.LOADING, bounded(f"{asked} says that it loads: {told.loading}"))
+    why = next((why for why in _faults(wanted, reply, told) if why), "")
+    return AnswerFinding(Sort.WRONG, bounded(f"{asked} {why}")) if why else SERVES
+
+
+def _faults(wanted: Wanted, reply: Reply, told: Told) -> Iterable[str]:
+    """What is wrong, each with what was there: in the order in which a person would look."""
+    expect = wanted.expect
+    yield "" if reply.status == expect.status else f"answered {reply.status}, not {expect.status}: {reply.text}"
+    yield told.broken and f"answered {told.broken}: {reply.text}"
+    yield _differs("model", wanted.model, told.model)
+    yield _differs("version", wanted.version, told.version)
+    for value in expect.values:
+        yield _value_fault(value, told.document)
+    yield (
+        "" if _matches(expect.matches, reply.text) else f"answered what does not match {expect.matches!r}: {reply.text}"
+    )
+    yield _late("answered", expect.within.total_seconds() if expect.within else None, reply.took_s)
+    yield _late("gave the first token", wanted.first_token_s, reply.first_s)
+
+
+def _differs(what: str, wanted: str | None, told: str | None) -> str:
+    if wanted is None or wanted == told:
+        return ""
+    return f"answered as {what} {told!r}, not {wanted!r}" if told else f"tells no {what}; {wanted!r} is expected"
+
+
+def _late(what: str, allowed_s: float | None, took_s: float | None) -> str:
+    if allowed_s is None:
+        return ""
+    if took_s is None:
+        return "gave no token"
+    return f"{what} after {took_s:.3f} s; {allowed_s:g} s are allowed" if took_s > allowed_s else ""
+
+
+def _value_fault(wanted: JsonValue, document: Any) -> str:
+    """Say how one value differs; empty when it is as wanted."""
+    found = jsonpath_rfc9535.compile(wanted.path).find(document).values() if document is not None else []
+    if not found:
+        return f"answered without {wanted.path}: {shown(document)}"
+    [value] = found
+    head = f"answered {wanted.path} = {shown(value)}"
+    if wanted.matches is not None:
+        text = value if isinstance(value, str) else json.dumps(value)
+        return "" if _matches(wanted.matches, text) else f"{head}, which does not match {wanted.matches!r}"
+    if wanted.near is not None:
+        numbers = _numbers(value)
+        near = bool(numbers) and all(abs(n - wanted.near) <= wanted.tolerance for n in numbers)
+        return "" if near else f"{head}, not {wanted.near:g} ± {wanted.tolerance:g}"
+    if wanted.shape is not None:
+        shape = shape_of(value)
+        fits = len(shape) == len(wanted.shape) and all(w in (-1, s) for w, s in zip(wanted.shape, shape, strict=True))
+        return "" if fits else f"answered {wanted.path} of shape {shape}, not {wanted.shape}"
+    same = value == wanted.equals and isinstance(value, bool) == isinstance(wanted.equals, bool)
+    return "" if same else f"{head}, not {shown(wanted.equals)}"
+
+
+def _numbers(value: Any) -> list[float]:
+    """All numbers of a value or of a list, at any depth; none where anything else is among them."""
+    if isinstance(value, bool) or not isinstance(value, int | float | list):
+        return []
+    if not isinstance(value, list):
+        return [float(value)]
+    below = [_numbers(item) for item in value]
+    return [n for numbers in below for n in numbers] if all(below) else []
+
+
+def shape_of(value: Any) -> list[int]:
+    """The lengths of nested lists, by the first of each: ``[[1, 2], [3, 4], [5, 6]]`` is ``[3, 2]``."""
+    return [len(value), *(shape_of(value[0]) if value else [])] if isinstance(value, list) else []
+
+
+def _matches(pattern: str | None, text: str) -> bool:
+    if pattern is None:
+        return True
+    try:
+        return regex.search(pattern, text, timeout=MATCH_S) is not None
+    except TimeoutError:
+        return False
+
+
+def shown(value: Any) -> str:
+    """A value in so few characters that a person can read it at a glance."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def bounded(text: str) -> str:
+    """A text on one line, and not too long for a history."""
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_TOLD else f"{line[: MAX_TOLD - 3]}..."

@@ -1,0 +1,57 @@
+"""The spec: what a person or a pipeline requests, validated before anything is touched.
+
+Every model is strict and refuses unknown fields, and every value has a bound: a spec is input from outside.
+``segue schema`` publishes these models as JSON Schema. Each file holds one part; the package exports what others use.
+"""
+
+from segue.spec.change import Change
+from segue.spec.drain import Drain
+from segue.spec.readiness import MAX_DEADLINE, Readiness
+from segue.spec.refusals import read_rollout, refusal
+from segue.spec.rollout import API_VERSION, Autoscaler, Metadata, OnFailure, Rollout, Rules, Spec
+from segue.spec.strategy import Approval, Default, End, Order, Strategy, Way, Waypoint
+from segue.spec.target import (
+    KINDS,
+    MADE_LABEL,
+    AnyTarget,
+    DeploymentTarget,
+    PairTarget,
+    StatefulSetTarget,
+    SupervisedTarget,
+    Target,
+)
+from segue.spec.traffic import ByRoute, ByService, RouteServices
+
+__all__ = [
+    "API_VERSION",
+    "KINDS",
+    "MADE_LABEL",
+    "MAX_DEADLINE",
+    "AnyTarget",
+    "Approval",
+    "Autoscaler",
+    "ByRoute",
+    "ByService",
+    "Change",
+    "Default",
+    "DeploymentTarget",
+    "Drain",
+    "End",
+    "Metadata",
+    "OnFailure",
+    "Order",
+    "PairTarget",
+    "Readiness",
+    "Rollout",
+    "RouteServices",
+    "Rules",
+    "Spec",
+    "StatefulSetTarget",
+    "Strategy",
+    "SupervisedTarget",
+    "Target",
+    "Way",
+    "Waypoint",
+    "read_rollout",
+    "refusal",
+]

@@ -1,0 +1,162 @@
+"""What differs between the version that runs and the one that is wanted."""
+
+from typing import Any, Self
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from segue.spec.base import (
+    MAX_CONFIG_BYTES,
+    ConfigKey,
+    ConfigText,
+    EnvName,
+    Image,
+    Model,
+    Name,
+    ObjectName,
+    Text,
+    wrong,
+)
+from segue.spec.container import EnvFrom, Resources, refuse_literal_secret
+
+MAX_COPIED_NAME = 242  # with a dash and ten digits within Kubernetes' 253
+
+
+MAX_DESCRIBED = 12
+
+
+NAME_A_CHANGE = "name an image or what else changes (`segue schema` lists it), or give a patch"
+
+
+class Change(Model):
+    """What differs between the version that runs and the one that is wanted.
+
+    Either named changes by container, or a strategic-merge ``patch`` of the pod template.
+    """
+
+    images: dict[Name, Image] = Field(default_factory=dict, max_length=64)
+    env: dict[Name, dict[EnvName, Text | EnvFrom | None]] = Field(
+        default_factory=dict, max_length=64, description="By container and variable; null removes a variable."
+    )
+    args: dict[Name, list[Text]] = Field(default_factory=dict, max_length=64)
+    resources: dict[Name, Resources] = Field(default_factory=dict, max_length=64)
+    annotations: dict[str, Text | None] = Field(
+        default_factory=dict, max_length=128, description="Of the pod template; null removes one."
+    )
+    config_maps: dict[ObjectName, dict[ConfigKey, ConfigText]] = Field(
+        default_factory=dict,
+        alias="configMaps",
+        max_length=16,
+        description="By the name that the template refers to: the whole new data, as an immutable copy.",
+    )
+    secrets: dict[ObjectName, ObjectName] = Field(
+        default_factory=dict, max_length=16, description="References to the one Secret become references to the other."
+    )
+    patch: dict[str, Any] | None = Field(default=None, description="Strategic-merge patch of the pod template.")
+    revision: int | None = Field(
+        default=None, ge=1, description="An earlier revision of the target, to which the named changes are applied."
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.patch is not None and self.named:
+            raise wrong("patch", "...", "stands beside named changes", "give one or the other")
+        for container, variables in self.env.items():
+            for name, value in variables.items():
+                refuse_literal_secret(f"env.{container}.{name}", name, value)
+        size = sum(len((key + text).encode()) for data in self.config_maps.values() for key, text in data.items())
+        if size > MAX_CONFIG_BYTES:
+            fix = f"keep all of them within {MAX_CONFIG_BYTES:,} bytes together; larger files belong into a volume"
+            raise wrong("configMaps", "...", f"have {size:,} bytes", fix)
+        for name, data in self.config_maps.items():
+            if not data or len(name) > MAX_COPIED_NAME:
+                why = "has no data" if not data else "is too long a name for a copy of it"
+                fix = "write its data" if not data else f"keep it within {MAX_COPIED_NAME} characters"
+                raise wrong(f"configMaps.{name}", "...", why, fix)
+            for key, text in data.items():
+                refuse_literal_secret(f"configMaps.{name}.{key}", key, text)
+        for name, value in _env_literals(self.patch or {}):
+            refuse_literal_secret(f"patch: env {name}", name, value)
+        return self
+
+    @property
+    def named(self) -> bool:
+        """Whether any named change is given."""
+        named = (self.images, self.args, self.resources, self.annotations, self.config_maps, self.secrets)
+        return any((*named, any(self.env.values()), self.revision))
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether this is an earlier revision as it was, and nothing new."""
+        return self.revision is not None and self == Change(revision=self.revision)
+
+    @property
+    def described(self) -> str:
+        """What changes, in a line for a person. No value of a variable or a configuration is in it."""
+        if self.patch is not None:
+            return "a patch of the pod template"
+        parts = [f"revision {self.revision}"] if self.revision is not None else []
+        parts += [f"{container}={image}" for container, image in sorted(self.images.items())]
+        parts += [f"env {c}.{name}" for c, variables in sorted(self.env.items()) for name in sorted(variables)]
+        for field in ("args", "resources", "annotations", "config_maps"):
+            kind = type(self).model_fields[field].alias or field
+            parts += [f"{kind} {name}" for name in sorted(getattr(self, field))]
+        parts += [f"secrets {name} → {other}" for name, other in sorted(self.secrets.items())]
+        more = [f"and {len(parts) - MAX_DESCRIBED} more"] * (len(parts) > MAX_DESCRIBED)
+        return ", ".join([*parts[:MAX_DESCRIBED], *more]) or "replicas only"
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing changes: only a pair whose new Deployment is there already is rolled so."""
+        return not self.patch and not self.named
+
+    def refuse_empty(self) -> None:
+        """Refuse a change that changes nothing.
+
+        Raises:
+            ValueError: when it is empty.
+        """
+        if self.is_empty:
+            raise ValueError(f"is empty; {NAME_A_CHANGE}")
+
+    @property
+    def containers(self) -> set[str]:
+        """The names of all containers that the named changes speak of."""
+        return {*self.images, *self.env, *self.args, *self.resources}
+
+    def overlaid(self, newer: "Change") -> "Change":
+        """Return this change with ``newer`` laid over it, container by container and key by key.
+
+        Raises:
+            ValueError: when either is a patch: two patches have no well-defined sum.
+        """
+        if self.patch is not None or newer.patch is not None:
+            raise ValueError("a patch cannot be combined with another change; abort, and start with the new one")
+        if newer.revision is not None:
+            return newer  # that version as it was, and not with what was wanted since
+        names = {*self.env, *newer.env}
+        return Change(
+            revision=self.revision,
+            images={**self.images, **newer.images},
+            env={name: {**self.env.get(name, {}), **newer.env.get(name, {})} for name in sorted(names)},
+            args={**self.args, **newer.args},
+            resources={**self.resources, **newer.resources},
+            annotations={**self.annotations, **newer.annotations},
+            config_maps={**self.config_maps, **newer.config_maps},
+            secrets={**self.secrets, **newer.secrets},
+        )
+
+
+def _env_literals(node: Any) -> list[tuple[str, Any]]:
+    """Find every ``{name, value}`` pair of an ``env`` list, at any depth."""
+    if isinstance(node, list):
+        return [found for item in node for found in _env_literals(item)]
+    if not isinstance(node, dict):
+        return []
+    env = node.get("env")
+    own = (
+        [(str(e.get("name", "")), e.get("value")) for e in env if isinstance(e, dict)] if isinstance(env, list) else []
+    )
+    return own + [found for value in node.values() for found in _env_literals(value)]

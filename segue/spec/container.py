@@ -1,0 +1,59 @@
+"""What specs say of containers: environment, resources, and that no secret is written down in them."""
+
+import re
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from segue.spec.base import ConfigKey, Model, ObjectName, wrong
+
+SECRET_NAME = re.compile(
+    r"(PASSWORD|PASSWD|PASSPHRASE|TOKEN|SECRET|API_?KEY|ACCESS_KEY|PRIVATE_KEY|CREDENTIALS?)$", re.IGNORECASE
+)
+
+
+class KeyRef(Model):
+    """One key of a Secret or ConfigMap."""
+
+    name: ObjectName
+    key: ConfigKey
+    optional: bool | None = None
+
+
+class ValueFrom(Model):
+    """Where an environment variable's value comes from, so that it is never written down here."""
+
+    secretKeyRef: KeyRef | None = None  # noqa: N815 - Kubernetes' own name
+    configMapKeyRef: KeyRef | None = None  # noqa: N815
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.secretKeyRef is None) == (self.configMapKeyRef is None):
+            raise ValueError("give exactly one of secretKeyRef and configMapKeyRef")
+        return self
+
+
+class EnvFrom(Model):
+    """An environment variable that is read from a Secret or ConfigMap."""
+
+    valueFrom: ValueFrom  # noqa: N815
+
+
+class Resources(Model):
+    """A container's requests and limits, by resource name, as Kubernetes quantities."""
+
+    requests: dict[str, str] = Field(default_factory=dict, max_length=32)
+    limits: dict[str, str] = Field(default_factory=dict, max_length=32)
+
+
+def refuse_literal_secret(
+    where: str, name: str, value: Any, fix: str = "use valueFrom: {secretKeyRef: {name: ..., key: ...}}"
+) -> None:
+    """Refuse a value whose name says that it is a secret.
+
+    Raises:
+        PydanticCustomError: without the value, which is not shown again.
+    """
+    if isinstance(value, str) and value and SECRET_NAME.search(name):
+        # The spec becomes part of the workflow's history, which many can read.
+        raise wrong(where, "***", "looks like a secret written as plain text", fix)

@@ -1,0 +1,143 @@
+"""How a measured metric is judged, as a spec says it: exactly one of ``threshold``, ``ratio`` and ``compare``."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from segue.spec.base import Model, wrong
+
+MAX_NUMBER = 1e15
+DEFAULT_QUANTILE = 0.99
+_ONE = "threshold, ratio or compare"
+
+
+class _Latest(Model):
+    """What judgements of the latest interval have in common."""
+
+    max: float | None = Field(default=None, ge=-MAX_NUMBER, le=MAX_NUMBER, strict=False)
+    min: float | None = Field(default=None, ge=-MAX_NUMBER, le=MAX_NUMBER, strict=False)
+    quantile: float | None = Field(
+        default=None, ge=0.01, le=0.9999, strict=False, description="Of a histogram; 0.99 where it is not written."
+    )
+    min_traffic: int = Field(
+        default=20, alias="minTraffic", ge=1, le=10**9, description="Fewer requests in the interval decide nothing."
+    )
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.max is None and self.min is None:
+            raise wrong("max", None, "is missing", "write max or min, or both")
+        if self.max is not None and self.min is not None and self.min > self.max:
+            raise wrong("min", self.min, f"is over max ({self.max:g})", "exchange them")
+        return self
+
+
+class Threshold(_Latest):
+    """The new side's latest interval keeps to a fixed bound: a rate, a quantile, or the value itself."""
+
+
+class Ratio(_Latest):
+    """The new side's latest interval keeps to a multiple of the old side's."""
+
+    max: float | None = Field(default=None, gt=0, le=1e6, strict=False)
+    min: float | None = Field(default=None, gt=0, le=1e6, strict=False)
+    floor: float = Field(
+        default=0.0,
+        ge=0,
+        le=MAX_NUMBER,
+        strict=False,
+        description="An old side below this counts as this: a multiple of almost nothing is no bound.",
+    )
+
+
+class Compare(Model):
+    """Old and new side by side over all intervals, by a test that may look again and again.
+
+    It fails on evidence that the new side is worse by more than ``tolerance``, passes on evidence that it is not worse
+    by ``effect``, and is inconclusive until one of them is there.
+    """
+
+    tolerance: float = Field(default=0.1, ge=0, le=10, strict=False, description="Worse by this part is still fine.")
+    effect: float = Field(default=0.2, gt=0, le=100, strict=False, description="Worse by this part must not pass.")
+    slack: float | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_NUMBER,
+        strict=False,
+        description="Worse by this much is fine too, however little the old side has: a share of requests (0.001 where "
+        "it is not written), or for values in their own unit (0).",
+    )
+    alpha: float = Field(
+        default=0.01,
+        ge=1e-6,
+        le=0.2,
+        strict=False,
+        description="How probable a fail of a version that is within tolerance may be, over all looks together.",
+    )
+    beta: float = Field(
+        default=0.05,
+        ge=1e-6,
+        le=0.2,
+        strict=False,
+        description="How probable a pass of a version that is worse by effect may be, over all looks together.",
+    )
+    min_samples: int = Field(
+        default=3, alias="minSamples", ge=3, le=1000, description="Intervals with data of both sides."
+    )
+    min_traffic: int = Field(
+        default=100, alias="minTraffic", ge=1, le=10**9, description="Requests of each side; not for values."
+    )
+    warmup: int = Field(
+        default=0, ge=0, le=1000, description="The new side's first intervals, which are left out: caches fill."
+    )
+    tails: bool = Field(default=True, description="Whether a histogram's 99th percentile counts beside its middle.")
+    worse: Literal["higher", "lower"] = Field(default="higher", description="`lower` for values such as throughput.")
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.effect <= self.tolerance:
+            why = f"is not more than tolerance ({self.tolerance:g}), so that both pass and fail could be right"
+            raise wrong("effect", self.effect, why, f"write more, such as {2 * self.tolerance or 0.1:g}")
+        return self
+
+
+class Judgement(Model):
+    """How one metric is judged: exactly one way."""
+
+    threshold: Threshold | None = None
+    ratio: Ratio | None = None
+    compare: Compare | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        given = [name for name in ("threshold", "ratio", "compare") if getattr(self, name) is not None]
+        if len(given) == 1:
+            return self
+        if not given:
+            raise ValueError(f"says no way to judge; give one of {_ONE}")
+        raise wrong(given[1], "...", f"stands beside {given[0]}", "keep one; a second metric can have the other")
+
+    @property
+    def way(self) -> Threshold | Ratio | Compare:
+        """The one that is given."""
+        way = self.threshold or self.ratio or self.compare
+        assert way is not None, "a judgement without a way was validated"
+        return way
+
+    @property
+    def needs_old(self) -> bool:
+        """Whether the old side has to be measured too."""
+        return self.threshold is None
+
+    def refuse_for(self, kind: str) -> None:
+        """Refuse what does not go with the kind of what is measured.
+
+        Raises:
+            PydanticCustomError: naming the field; for a validator of the metric.
+        """
+        if isinstance(self.way, Threshold | Ratio) and self.way.quantile is not None and kind != "histogram":
+            name = "threshold" if self.threshold else "ratio"
+            raise wrong(f"{name}.quantile", self.way.quantile, f"is of a histogram, not of {kind}", "leave it out")
+        if self.compare and self.compare.worse == "lower" and kind != "values":
+            why = f"is for values, not for {kind}, of which more that are bad (or slow) is worse"
+            raise wrong("compare.worse", "lower", why, "leave it out; count the bad ones")

@@ -1,0 +1,94 @@
+"""Reads a spec file, and translates a validation error into field, value and fix."""
+
+from typing import Any
+
+from pydantic import (
+    BaseModel,
+    ValidationError,
+)
+
+from segue.errors import Refused
+from segue.spec.base import BELOW
+from segue.spec.rollout import Rollout
+from segue.spec.target import KINDS
+
+MAX_PART = 253
+"""Of a field's path in a message; no name that is taken is longer, but for those of variables."""
+
+
+def read_rollout(document: Any, source: str = "") -> Rollout:
+    """Validate one parsed YAML or JSON document.
+
+    Raises:
+        Refused: naming the first wrong field, its value and the fix; further ones follow in the same message.
+    """
+    if not isinstance(document, dict):
+        raise Refused("is not a mapping", field=source, fix="write apiVersion, kind, metadata and spec")
+    try:
+        return Rollout.model_validate(document)
+    except ValidationError as error:
+        raise refusal(error, source) from error
+
+
+def refusal(error: ValidationError, source: str = "") -> Refused:
+    """Translate pydantic's errors into one that names field, value and fix."""
+    found = [_refused(e) for e in error.errors(include_url=False) if not _is_noise(e)]
+    head = f"{source}: " if source else ""
+    first = found[0]
+    first.args = (head + "\n".join(str(refused) for refused in found),)
+    return first
+
+
+def _is_noise(error: Any) -> bool:
+    """Tell whether this is only the branch of a union that was not meant: text where a mapping was written, or back."""
+    branch, wrong_kind = str(error["loc"][-1:]), error["type"] in {"string_type", "model_type"}
+    return wrong_kind and ("constrained-str" in branch if isinstance(error["input"], dict) else "EnvFrom" in branch)
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    # Pydantic adds the names of a union's branches to the path; they are no fields of the file.
+    branches = {"str", "int", "constrained-str", "EnvFrom", "[key]"}
+    pairs = zip(("", *loc), loc, strict=False)
+    parts = [p for before, p in pairs if p not in branches and p not in _TAGS.get(before, ())]
+    named = (f"[{p}]" if isinstance(p, int) else f".{p if len(p) <= MAX_PART else p[:MAX_PART] + '…'}" for p in parts)
+    return "".join(named).removeprefix(".")
+
+
+_TAGS: dict[int | str, tuple[str, ...]] = {
+    "target": tuple(KINDS),
+    "traffic": ("service", "route"),
+    "approval": ("plain", "timed"),
+}
+"""The names of a union's branches, by the field that it stands in."""
+
+_WHY_AND_FIX = {
+    "extra_forbidden": "is not a field that Segue knows; check its spelling (`segue schema` lists all)",
+    "missing": "is missing; add it",
+    "string_pattern_mismatch": "is not allowed here; it must match {pattern}",
+    "string_too_long": "is too long; keep it within {max_length} characters",
+    "string_type": "is not text; put it in quotes",
+    "int_type": "is not a whole number; write one without quotes",
+    "int_from_float": "is not a whole number; write one without a fraction",
+    "bool_type": "is neither true nor false; write one of them without quotes",
+    "greater_than_equal": "is too small; write {ge} or more",
+    "less_than_equal": "is too large; write {le} or less",
+    "too_long": "has {actual_length} entries, which is too many; keep to {max_length}",
+    "enum": "is none of the choices; write {expected}",
+    "literal_error": "cannot be taken; write {expected}",
+    "dict_type": "is not a mapping; write `name: value` lines",
+    "model_type": "is not a mapping; write `name: value` lines",
+    "list_type": "is not a list; write `- value` lines",
+    "tuple_type": "is not a list; write `- value` lines",
+}
+
+
+def _refused(error: Any) -> Refused:
+    context, shown = error.get("ctx", {}), error["input"]
+    own = str(error["msg"]).removeprefix("Value error, ")
+    known = _WHY_AND_FIX.get(error["type"])
+    why, _, fix = (known.format(**context) if known else own).partition("; ")
+    field = _path(error["loc"])
+    if error["type"] == BELOW:
+        field, shown = f"{field}.{context['field']}" if field else context["field"], context["shown"]
+    value = None if error["type"] == "missing" or isinstance(shown, dict | list | BaseModel) else shown
+    return Refused(why.removeprefix(f"{value!r} "), field=field, value=value, fix=fix)

@@ -1,0 +1,203 @@
+"""A whole spec file: target, change, and the rules by which the rollout moves and judges."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from segue.spec.base import (
+    Model,
+    ObjectName,
+    wrong,
+)
+from segue.spec.change import NAME_A_CHANGE, Change
+from segue.spec.drain import Drain
+from segue.spec.gate_policy import GatePolicy
+from segue.spec.lint_rule import LintRule
+from segue.spec.load_failures import LoadFailures
+from segue.spec.metrics import MAX_METRICS, Metric
+from segue.spec.own_gates import OwnGate
+from segue.spec.readiness import Readiness
+from segue.spec.serving import Serving
+from segue.spec.strategy import ZERO, Strategy
+from segue.spec.target import KINDS, AnyTarget, LeaderWorkerSetTarget, SupervisedTarget, kind_of
+from segue.spec.traffic import ByRoute
+
+API_VERSION = "segue.dev/v1alpha1"
+
+
+MAX_GATES = 20
+
+
+class OnFailure(StrEnum):
+    """What happens when the new version fails."""
+
+    ROLLBACK = "rollback"
+    PAUSE = "pause"
+
+
+class Autoscaler(StrEnum):
+    """What becomes of a HorizontalPodAutoscaler of the target while it is rolled."""
+
+    ADOPT = "adopt"
+    """It scales the target, and the rollout follows."""
+    HOLD = "hold"
+    """It is held at the replicas of now, and has its bounds again at the end, and on a way back at once."""
+
+
+class Rules(Model):
+    """How the rollout moves and judges: all that a decision needs, and nothing of what changes."""
+
+    strategy: Strategy = Field(default_factory=Strategy)
+    readiness: Readiness = Field(default_factory=Readiness)
+    on_failure: OnFailure = Field(default=OnFailure.ROLLBACK, alias="onFailure", strict=False)
+    autoscaler: Autoscaler = Field(default=Autoscaler.ADOPT, strict=False)
+    drain: Drain | None = Field(default=None, description="Wait for old replicas to end what they have begun.")
+    serving: Serving | None = Field(default=None, description="What a new replica is asked before it is believed.")
+    load_failures: LoadFailures | None = Field(
+        default=None, alias="loadFailures", description="Which models of a new replica may fail to load."
+    )
+    gates: tuple[OwnGate, ...] = Field(
+        default=(), max_length=MAX_GATES, strict=False, description="Gates of one's own: a Job, a webhook or a plugin."
+    )
+    metrics: tuple[Metric, ...] = Field(default=(), max_length=MAX_METRICS, strict=False)
+    pass_score: int = Field(
+        default=75, alias="passScore", ge=1, le=100, description="Percent of the weights of gates that must pass."
+    )
+
+    @property
+    def asked_gates(self) -> tuple[GatePolicy, ...]:
+        """All gates that are asked again and again, in the order of the spec."""
+        return (*self.metrics, *self.gates)
+
+    @model_validator(mode="after")
+    def _gates_differ(self) -> Self:
+        names = [gate.name for gate in self.asked_gates]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            field = "metrics" if twice in {metric.name for metric in self.metrics} else "gates"
+            raise wrong(field, twice, "is the name of two gates", "give each a name of its own")
+        return self
+
+
+class Spec(Rules):
+    """What a rollout is asked to do."""
+
+    target: AnyTarget
+    change: Change = Field(
+        default_factory=Change, description="May be left out for a DeploymentPair whose new one is there."
+    )
+    accept: tuple[Annotated[LintRule, Field(strict=False)], ...] = Field(
+        default=(), max_length=len(LintRule), strict=False, description="Rules of lint whose errors do not refuse it."
+    )
+
+    def accepting(self, rules: Iterable[LintRule]) -> Self:
+        """Return the spec with these rules accepted too."""
+        return self.model_copy(update={"accept": tuple(dict.fromkeys((*self.accept, *rules)))})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_surge(cls, data: Any) -> Any:
+        """Let a target that cannot surge have the defaults of a strategy that does not."""
+        strategy = data.get("strategy", {}) if isinstance(data, dict) else None
+        if not isinstance(strategy, dict) or {"maxSurge", "max_surge"} & strategy.keys():
+            return data
+        kind = KINDS[kind_of(data.get("target"))]
+        if kind.surges(stops=bool(strategy.get("waypoints"))):
+            return data
+        return {**data, "strategy": {**strategy, "maxSurge": 0}}
+
+    @model_validator(mode="after")
+    def _drains_by_kind(self) -> Self:
+        if self.drain is not None and isinstance(self.target, SupervisedTarget):
+            why = "is not for a supervised target: its own operator stops the pods, and waits for nobody"
+            fix = "leave it out; a preStop hook and terminationGracePeriodSeconds let pods end their requests"
+            raise wrong("drain", "...", why, fix)
+        kinds = ("Deployment", "DeploymentPair")
+        if self.drain is not None and self.drain.until is not None and self.target.kind not in kinds:
+            why = f"is not for a {self.target.kind}: its next replica cannot leave its Services before it stops"
+            fix = "leave it out; a preStop hook and terminationGracePeriodSeconds let it end its streams"
+            raise wrong("drain.until", "...", why, fix)
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_kind(self) -> Self:
+        if self.target.kind == "DeploymentPair":
+            if self.autoscaler is Autoscaler.HOLD:
+                why = "is not for a DeploymentPair: an autoscaler scales one Deployment, and replicas move between two"
+                raise wrong("autoscaler", "hold", why, "leave it out, and delete the autoscaler for the rollout")
+            return self
+        if self.change.is_empty:
+            given = "change" in self.model_fields_set
+            raise wrong(
+                "change",
+                "..." if given else None,
+                "is empty" if given else "is missing",
+                NAME_A_CHANGE if given else "add it",
+            )
+        if self.strategy.to is not None:
+            raise wrong("strategy.to", "...", f"is not for a {self.target.kind}", "leave it out, or use a waypoint")
+        if self.strategy.traffic is not None:
+            why = f"needs a Deployment for each side, and a {self.target.kind} is one object"
+            raise wrong("strategy.traffic", "...", why, "leave it out, or write `kind: DeploymentPair`")
+        surge = self.strategy.max_surge
+        if surge not in ZERO and not self.target.surges(stops=bool(self.strategy.waypoints)):
+            what = f"is more than a {self.target.kind} can have" + " with waypoints" * self.target.surges(stops=False)
+            raise wrong("strategy.maxSurge", surge, what, "write maxSurge: 0, and maxUnavailable: 1 or more")
+        if isinstance(self.target, SupervisedTarget):
+            _refuse_for_supervised(self.strategy, self.change)
+        return self
+
+    @model_validator(mode="after")
+    def _measurable(self) -> Self:
+        for index, metric in enumerate(self.metrics):
+            field = next(f for f in ("preset", "counts", "histogram", "value") if getattr(metric, f) is not None)
+            shown = metric.preset or "..."
+            if "service" in metric.needs and not isinstance(self.strategy.traffic, ByRoute):
+                why = "selects by each side's Service, and strategy.traffic names none"
+                fix = "write `traffic: {route: NAME, services: {old: NAME, new: NAME}}`, or measure by {{side}}"
+                raise wrong(f"metrics[{index}].{field}", shown, why, fix)
+            if "revision" in metric.needs and self.target.numbered:
+                why = f"needs {{{{revision}}}}, which the pods of a {self.target.kind} have not in their names"
+                raise wrong(f"metrics[{index}].{field}", shown, why, "select by {{side}}")
+        return self
+
+    @property
+    def autonomous(self) -> bool:
+        """Whether the target's own controller or operator moves, so that it cannot be held in between."""
+        by_groups = isinstance(self.target, LeaderWorkerSetTarget) and not self.strategy.waypoints
+        return by_groups or isinstance(self.target, SupervisedTarget)
+
+    @property
+    def rules(self) -> Rules:
+        """The rules alone, without the change: a history should not repeat the change at every step."""
+        return Rules(**{name: getattr(self, name) for name in Rules.model_fields})
+
+
+def _refuse_for_supervised(strategy: Strategy, change: Change) -> None:
+    if strategy != Strategy():
+        why = "cannot be said: the target's own operator moves, by its own budget"
+        raise wrong("strategy", "...", why, "leave it out")
+    for field in ("annotations", "config_maps", "secrets", "revision"):
+        if getattr(change, field):
+            name = Change.model_fields[field].alias or field
+            raise wrong(f"change.{name}", "...", "is not for a supervised target", "use images, env, args or a patch")
+
+
+class Metadata(Model):
+    """The rollout's own name, for people."""
+
+    name: ObjectName
+
+
+class Rollout(Model):
+    """A spec file."""
+
+    apiVersion: Literal["segue.dev/v1alpha1"]  # noqa: N815
+    kind: Literal["Rollout"]
+    metadata: Metadata
+    spec: Spec

@@ -1,0 +1,149 @@
+"""The workload that is rolled: one class for each kind of target."""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from segue.spec.base import Model, Name, ObjectName, wrong
+
+
+class Target(Model):
+    """The workload that is rolled: what all kinds of targets have."""
+
+    numbered: ClassVar[bool] = False
+    """Whether its replicas have numbers, and a partition says from which on they are new."""
+
+    kind: str
+    namespace: Name = "default"
+    name: ObjectName
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if isinstance(value, str) and value not in KINDS:
+            raise PydanticCustomError(
+                "unknown_kind", "is no kind of target; write one of: {known}", {"known": ", ".join(KINDS)}
+            )
+        return value
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What names it: kind, namespace and name."""
+        return self.kind, self.namespace, self.name
+
+    @classmethod
+    def surges(cls, *, stops: bool) -> bool:
+        """Whether more replicas than before can run for a while; ``stops`` tells whether there are waypoints."""
+        return True
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class DeploymentTarget(Target):
+    """One Deployment, in place."""
+
+    kind: Literal["Deployment"] = "Deployment"
+
+
+class StatefulSetTarget(Target):
+    """One StatefulSet, in place: a replica is replaced under its own number, so that there is never one more."""
+
+    numbered: ClassVar[bool] = True
+
+    kind: Literal["StatefulSet"]
+
+    @classmethod
+    def surges(cls, *, stops: bool) -> bool:
+        """Never."""
+        return False
+
+
+class LeaderWorkerSetTarget(Target):
+    """One LeaderWorkerSet, in place: its replicas are groups of pods.
+
+    With waypoints it is held by its partition; without them its own controller rolls, within the spec's budget.
+    """
+
+    numbered: ClassVar[bool] = True
+
+    kind: Literal["LeaderWorkerSet"]
+
+    @classmethod
+    def surges(cls, *, stops: bool) -> bool:
+        """Only where it is not held: surge groups come up new whatever holds the others."""
+        return not stops
+
+
+class SupervisedTarget(Target):
+    """A custom resource whose own operator rolls."""
+
+    kind: Literal["Supervised"] = "Supervised"
+    resource: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z0-9]{0,62}$")] = Field(
+        description="InferenceService, ServingRuntime, or one that the worker's settings describe."
+    )
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What names it: two resources may have objects of one name."""
+        return self.resource, self.namespace, self.name
+
+
+MADE_LABEL = "segue.dev/deployment"
+"""On the pods of a new Deployment that was made, and in its selector: the old one's labels are kept beside it."""
+
+
+class PairTarget(Target):
+    """Two Deployments: replicas go from the one to the other. It is named by the old one."""
+
+    kind: Literal["DeploymentPair"] = "DeploymentPair"
+    name: ObjectName = Field(default="", description="That of `old`, which need not be said twice.")
+    old: ObjectName = Field(description="The Deployment that serves now.")
+    new: ObjectName = Field(description="The one that is to serve; made from the old one where it is not there.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_old(cls, data: Any) -> Any:
+        return {"name": data.get("old"), **data} if isinstance(data, dict) and "old" in data else data
+
+    @model_validator(mode="after")
+    def _two(self) -> Self:
+        if self.old == self.new:
+            raise wrong("new", self.new, "is the old one too", "name another Deployment, which need not be there")
+        if self.name != self.old:
+            raise wrong("name", self.name, f"is not that of old ({self.old})", "leave it out")
+        return self
+
+
+KINDS: dict[str, type[Target]] = {
+    "Deployment": DeploymentTarget,
+    "DeploymentPair": PairTarget,
+    "StatefulSet": StatefulSetTarget,
+    "LeaderWorkerSet": LeaderWorkerSetTarget,
+    "Supervised": SupervisedTarget,
+}
+"""Every kind of target, by the name that a spec gives it."""
+
+
+def kind_of(given: Any) -> str:
+    """Return the kind that a spec names; Deployment where it names none or an unknown one."""
+    kind = given.get("kind") if isinstance(given, dict) else getattr(given, "kind", None)
+    return kind if kind in KINDS else "Deployment"  # which then says what is wrong with it
+
+
+AnyTarget = Annotated[
+    Annotated[DeploymentTarget, Tag("Deployment")]
+    | Annotated[PairTarget, Tag("DeploymentPair")]
+    | Annotated[StatefulSetTarget, Tag("StatefulSet")]
+    | Annotated[LeaderWorkerSetTarget, Tag("LeaderWorkerSet")]
+    | Annotated[SupervisedTarget, Tag("Supervised")],
+    Discriminator(kind_of),
+]

@@ -1,0 +1,75 @@
+"""What sends users to a side: a Service or an HTTPRoute."""
+
+from datetime import timedelta
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+
+from segue.spec.base import Model, ObjectName, wrong
+from segue.units import Duration, format_duration
+
+MAX_LAG = timedelta(minutes=10)
+
+
+class _Leads(Model):
+    """What all ways to lead traffic have."""
+
+    lag: Duration = Field(
+        default=timedelta(seconds=10),
+        description="How long proxies may still send to a side that gets nothing any more; it stays whole.",
+    )
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.lag > MAX_LAG:
+            raise wrong("lag", format_duration(self.lag), "is over 10 minutes", "write a shorter time")
+        return self
+
+
+class ByService(_Leads):
+    """Traffic goes where a Service's selector points: to one side or to the other."""
+
+    service: ObjectName = Field(description="The Service that users reach; it selects the old side's pods.")
+    preview: ObjectName | None = Field(
+        default=None, description="A Service that points at the new side during the rollout, for trying it."
+    )
+
+    @model_validator(mode="after")
+    def _two(self) -> Self:
+        if self.preview == self.service:
+            raise wrong("preview", self.preview, "is the Service that users reach", "name another, or leave it out")
+        return self
+
+
+class RouteServices(Model):
+    """The Service of each side."""
+
+    old: ObjectName
+    new: ObjectName
+
+    @model_validator(mode="after")
+    def _two(self) -> Self:
+        if self.old == self.new:
+            raise wrong("new", self.new, "is the old side's Service too", "give each side a Service of its own")
+        return self
+
+
+class ByRoute(_Leads):
+    """Traffic is split by the weights of a Gateway API HTTPRoute's backends."""
+
+    route: ObjectName = Field(description="The HTTPRoute.")
+    rule: int = Field(default=0, ge=0, le=15, description="Index of the rule in it; the API allows 16.")
+    services: RouteServices
+
+
+def _traffic_of(given: Any) -> str:
+    by_route = "route" in given if isinstance(given, dict) else isinstance(given, ByRoute)
+    return "route" if by_route else "service"
+
+
+Traffic = Annotated[Annotated[ByService, Tag("service")] | Annotated[ByRoute, Tag("route")], Discriminator(_traffic_of)]
