@@ -11,9 +11,9 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from segue.errors import Unanswerable
-from segue.judging.evidence import MAX_INTERVALS
 from segue.replica import Pods, Replica
 from segue.spec import ByRoute, PairTarget, Rules, Target
+from segue.spec.judgement import MAX_INTERVALS
 from segue.spec.metrics import Metric, filled
 
 SideName = Literal["old", "new"]

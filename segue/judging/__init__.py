@@ -3,10 +3,10 @@
 ``compare`` is sound however often it looks (docs/judging.md); ``threshold`` and ``ratio`` are plain rules beside it.
 """
 
-from segue.judging.evidence import Count, CountSeries, Evidence, HistogramSeries, Kind, Series, ValueSeries
+from segue.judging.evidence import Count, CountSeries, Evidence, HistogramSeries, Series, ValueSeries
 from segue.judging.judge import judge
 from segue.judging.judged import Judged
-from segue.spec.judgement import Compare, Judgement, Ratio, Threshold
+from segue.spec.judgement import Compare, Judgement, Kind, Ratio, Threshold
 
 __all__ = [
     "Compare",

@@ -11,11 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, field_validator
 
 from segue.observation import Frozen
+from segue.spec.judgement import MAX_INTERVALS
 
-MAX_INTERVALS = 10_000
 MAX_EDGES = 512
-
-Kind = Literal["counts", "histogram", "values"]
 
 
 class Count(Frozen):

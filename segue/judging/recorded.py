@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from segue.errors import Refused
-from segue.judging.evidence import MAX_INTERVALS, Count, CountSeries, HistogramSeries, Kind, Series, ValueSeries
+from segue.judging.evidence import Count, CountSeries, HistogramSeries, Series, ValueSeries
 from segue.spec import refusal
+from segue.spec.judgement import MAX_INTERVALS, Kind
 
 _SERIES: TypeAdapter[Series] = TypeAdapter(Series)
 _HOW = "give a series that Segue recorded, or the JSON that Prometheus' /api/v1/query_range answers"

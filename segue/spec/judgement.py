@@ -7,7 +7,11 @@ from pydantic import Field, model_validator
 from segue.spec.base import Model, wrong
 
 MAX_NUMBER = 1e15
+MAX_INTERVALS = 10_000
+"""The most intervals of evidence that are judged."""
 DEFAULT_QUANTILE = 0.99
+Kind = Literal["counts", "histogram", "values"]
+"""What was measured: bad and all events, latencies by bucket, or one number for each side."""
 _ONE = "threshold, ratio or compare"
 
 

@@ -11,11 +11,10 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from segue.judging import Judgement
-from segue.judging import Kind as EvidenceKind
-from segue.judging.evidence import MAX_INTERVALS
 from segue.spec.base import Model, Name, wrong
 from segue.spec.gate_policy import GatePolicy
+from segue.spec.judgement import MAX_INTERVALS, Judgement
+from segue.spec.judgement import Kind as EvidenceKind
 from segue.spec.metric_presets import PRESETS, Preset
 from segue.units import Duration, format_duration
 
