@@ -180,3 +180,14 @@ def test_the_receiver_of_a_webhook_tells_who_signed() -> None:
 def test_the_example_of_a_plugin_answers() -> None:
     judge = defined("docs/gates.md", "judge")
     assert judge.__annotations__["return"] in (Answer, "Answer")
+
+
+# --- paths -----------------------------------------------------------------------------------------------
+
+PATHS = re.compile(r"`((?:segue|activities|workflows|worker|deploy|tests|examples|bench|docs)/[\w./-]*)`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_path_exists(page: Path) -> None:
+    missing = [path for path in PATHS.findall(page.read_text()) if not (ROOT / path).exists()]
+    assert not missing
