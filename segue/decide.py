@@ -13,7 +13,7 @@ from segue.budget import Budget, objection, resolve_budget
 from segue.gates.standing import breaches, lacking, unopened
 from segue.observation import Cause, Counts, Frozen, Observation, Problem, belonging
 from segue.pacing import is_futile, next_at
-from segue.spec import Order, Rules, Way, Waypoint
+from segue.spec import Order, Pace, Rules, Way, Waypoint
 from segue.spec.gate_policy import Reaction
 from segue.state import Goal, State
 from segue.traffic import (
@@ -647,10 +647,22 @@ def _move(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     counts, fits = (Counts(0, seen.replicas), None) if seen.autonomous else _next_step(rules, state, serving, now)
     if counts == seen.asked or (unwritten and counts.new == 0 and not superseded):
         return None
+    if rules.strategy.pace is Pace.EXACT and _is_under_way(seen) and not _takes_back(seen, counts):
+        return None
     late = f"; {seen.leaving} have not ended in time" if rules.drain and seen.leaving else ""
     tight = f"; only {fits} find a place: {_lacking(seen)}" if fits is not None else ""
     move = Decision(act=Act.SCALE, why=_why(seen, counts) + late + tight, counts=counts, fits=fits)
     return _emptied(rules, state, seen, move, now)
+
+
+def _is_under_way(seen: Observation) -> bool:
+    """Whether the latest step is not whole; a replica without a place does not count: it may need the next step."""
+    return seen.new.proven + seen.unplaced < seen.asked.new or seen.old.total > seen.asked.old
+
+
+def _takes_back(seen: Observation, counts: Counts) -> bool:
+    """Whether a move makes good what was lost, instead of going on."""
+    return counts.old > seen.asked.old or counts.new < seen.asked.new
 
 
 # --- old replicas become empty before they go --------------------------------------------------------------

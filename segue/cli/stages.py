@@ -1,5 +1,6 @@
 """How a plan is shown: as JSON for pipelines, as a table for people."""
 
+from itertools import pairwise
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -7,11 +8,12 @@ from rich.table import Table
 from rich.text import Text
 
 from segue.plan import GROUPS, OPERATOR, ROUTE, SCALE_BOTH, SCALE_NEW, SCALE_OLD, Plan, Stage
-from segue.spec import Rollout
+from segue.spec import Pace, Rollout
 from segue.spec.gate_policy import GatePolicy
 from segue.units import format_duration
 
 _BAR_CELLS = 40
+_PACED = "moves can be smaller than shown, as replicas become ready one by one; `pace: exact` waits for each whole step"
 
 
 def plan_json(made: Plan) -> dict[str, Any]:
@@ -42,7 +44,15 @@ def plan_table(rollout: Rollout, made: Plan) -> RenderableType:
     head = Text(f"{rollout.metadata.name}: {target.kind} {target}, {made.replicas} replicas", style="bold")
     warnings = [Text(f"warning: {warning}", style="yellow") for warning in made.warnings]
     gates = [Text(f"gate {gate.name}: {_asked(gate)}") for gate in rollout.spec.asked_gates]
-    return Group(head, Text(), table, Text(), Text(_needs(made)), *gates, *warnings)
+    paced = [Text(_PACED)] if _moves_as_ready(rollout, made) else []
+    return Group(head, Text(), table, Text(), Text(_needs(made)), *paced, *gates, *warnings)
+
+
+def _moves_as_ready(rollout: Rollout, made: Plan) -> bool:
+    """Whether a move of the rollout can be smaller than the plan shows it."""
+    counted = [stage for stage in made.stages if stage.action in {SCALE_NEW, SCALE_OLD, SCALE_BOTH}]
+    several = any(stage.new - before.new > 1 for before, stage in pairwise(made.stages) if stage in counted)
+    return several and rollout.spec.strategy.pace is Pace.AS_READY
 
 
 def _bar(stage: Stage, ceiling: int) -> Text:

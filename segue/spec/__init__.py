@@ -9,7 +9,7 @@ from segue.spec.drain import Drain
 from segue.spec.readiness import MAX_DEADLINE, Readiness
 from segue.spec.refusals import read_rollout, refusal
 from segue.spec.rollout import API_VERSION, Autoscaler, Metadata, OnFailure, Rollout, Rules, Spec
-from segue.spec.strategy import Approval, Default, End, Order, Strategy, Way, Waypoint
+from segue.spec.strategy import Approval, Default, End, Order, Pace, Strategy, Way, Waypoint
 from segue.spec.target import (
     KINDS,
     MADE_LABEL,
@@ -40,6 +40,7 @@ __all__ = [
     "Metadata",
     "OnFailure",
     "Order",
+    "Pace",
     "PairTarget",
     "Readiness",
     "Rollout",

@@ -23,7 +23,7 @@ from segue.spec.metrics import MAX_METRICS, Metric
 from segue.spec.own_gates import OwnGate
 from segue.spec.readiness import Readiness
 from segue.spec.serving import Serving
-from segue.spec.strategy import ZERO, Strategy
+from segue.spec.strategy import ZERO, Pace, Strategy
 from segue.spec.target import KINDS, AnyTarget, LeaderWorkerSetTarget, SupervisedTarget, kind_of
 from segue.spec.traffic import ByRoute
 
@@ -148,6 +148,9 @@ class Spec(Rules):
         if surge not in ZERO and not self.target.surges(stops=bool(self.strategy.waypoints)):
             what = f"is more than a {self.target.kind} can have" + " with waypoints" * self.target.surges(stops=False)
             raise wrong("strategy.maxSurge", surge, what, "write maxSurge: 0, and maxUnavailable: 1 or more")
+        if self.strategy.pace is Pace.EXACT and self.autonomous:
+            why = f"needs each step to be held, and the controller of this {self.target.kind} moves on its own"
+            raise wrong("strategy.pace", "exact", why, "add a waypoint, or leave it out")
         if isinstance(self.target, SupervisedTarget):
             _refuse_for_supervised(self.strategy, self.change)
         return self

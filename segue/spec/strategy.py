@@ -36,6 +36,15 @@ class Order(StrEnum):
     """Both at once."""
 
 
+class Pace(StrEnum):
+    """When the next move begins."""
+
+    AS_READY = "asReady"
+    """As soon as some replica that became ready allows it: fastest, with smaller moves than the plan's."""
+    EXACT = "exact"
+    """When the whole step is done: the moves are those of the plan, one after the other."""
+
+
 class Way(StrEnum):
     """How users get from the old side to the new."""
 
@@ -119,7 +128,12 @@ class Strategy(Model):
     order: Order = Field(default=Order.SCALE_OUT_PRIORITY, strict=False)
     max_surge: Amount = Field(default="25%", alias="maxSurge")
     max_unavailable: Amount = Field(default=0, alias="maxUnavailable")
-    step: int | None = Field(default=None, ge=1, le=100_000, description="Replicas that move at once.")
+    step: int | None = Field(default=None, ge=1, le=100_000, description="The most replicas that move at once.")
+    pace: Pace = Field(
+        default=Pace.AS_READY,
+        strict=False,
+        description="asReady moves on as soon as some new replica is proven; exact waits for the whole step.",
+    )
     waypoints: tuple[Waypoint, ...] = Field(default=(), max_length=50, strict=False)
     traffic: Traffic | None = Field(
         default=None, description="What sends users to a side; without it, one Service covers the replicas of both."

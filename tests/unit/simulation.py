@@ -33,7 +33,7 @@ from segue.messages import (
 )  # fmt: skip
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.room import Demand
-from segue.spec import Change, OnFailure, Order, Readiness, Rules, Strategy, Waypoint
+from segue.spec import Change, OnFailure, Order, Pace, Readiness, Rules, Strategy, Waypoint
 from segue.spec.gate_policy import Reaction
 from segue.spec.own_gates import OwnGate, WebhookGate
 from segue.state import Before, Goal, Mark, Outcome, Retarget, State
@@ -611,6 +611,7 @@ def random_rules(dice: random.Random, replicas: int) -> Rules:
             written |= {"maxSurge": dice.choice(amounts), "maxUnavailable": dice.choice(amounts)}
     if dice.random() < 0.4:
         written["step"] = dice.randint(1, 5)
+    written["pace"] = dice.choice((Pace.AS_READY, Pace.AS_READY, Pace.EXACT))
     written["waypoints"] = tuple(
         Waypoint(
             at=dice.choice((dice.randint(1, replicas + 1), f"{dice.randint(1, 100)}%")),

@@ -527,6 +527,30 @@ def test_what_is_no_matter_of_the_version_holds(seen: Observation, holds: bool) 
         assert decide(rules, held, lifted, NOW + 1e6).act is Act.ROOMY
 
 
+EXACT = Rules(strategy=Strategy(maxSurge=2, maxUnavailable=0, step=2, pace="exact"))
+
+
+@pytest.mark.parametrize(
+    ("seen", "moves"),
+    [
+        pytest.param(see(4, 2, proven=1), False, id="one-of-two-is-proven"),
+        pytest.param(see(4, 2), True, id="both-are"),
+        pytest.param(see(3, 4, asked=(2, 4)), False, id="an-old-one-has-not-gone"),
+        pytest.param(see(4, 2, proven=1, unplaced=1, unplaced_since=NOW - 60), True, id="the-other-has-no-place"),
+        pytest.param(see(2, 4, proven=3, ready=1), False, id="waits-for-readiness"),
+    ],
+)
+def test_an_exact_pace_waits_for_the_whole_step(seen: Observation, moves: bool) -> None:
+    """By default the first proven replica lets an old one go."""
+    found = decide(EXACT, MOVING, seen, NOW + 1)
+    assert (found.act is Act.SCALE) is moves
+    if seen.new.proven == 1 and not seen.unplaced:
+        assert (
+            decide(Rules(strategy=Strategy(maxSurge=2, maxUnavailable=0, step=2)), MOVING, seen, NOW + 1).act
+            is Act.SCALE
+        )
+
+
 def test_no_deadline_runs_while_what_stops_holds_what_is_waited_for() -> None:
     """Until the kubelet has killed it; then it counts from there, and from when the new one got its place."""
     rules, deadline_s = Rules(strategy=Strategy(maxSurge=0, maxUnavailable=1)), 600.0

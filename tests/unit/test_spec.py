@@ -8,7 +8,7 @@ import yaml
 
 from activities.rollout import to_application_error
 from segue.errors import Exit, Refused
-from segue.spec import Change, Order, Rollout, Strategy, read_rollout
+from segue.spec import Change, Order, Pace, Rollout, Strategy, read_rollout
 
 MINIMAL = """
 apiVersion: segue.dev/v1alpha1
@@ -353,3 +353,6 @@ def test_surge_that_cannot_be() -> None:
     ):
         with pytest.raises(Refused, match=r"spec.strategy.maxSurge: 1: .*write maxSurge: 0"):
             spec(kind, strategy)
+    with pytest.raises(Refused, match=r"spec.strategy.pace: 'exact': needs each step to be held.*add a waypoint"):
+        spec("LeaderWorkerSet", {"pace": "exact"})
+    assert spec("LeaderWorkerSet", {"pace": "exact", "waypoints": [{"at": 1}]}).pace is Pace.EXACT
