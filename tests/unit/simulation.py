@@ -611,7 +611,6 @@ def random_rules(dice: random.Random, replicas: int) -> Rules:
             written |= {"maxSurge": dice.choice(amounts), "maxUnavailable": dice.choice(amounts)}
     if dice.random() < 0.4:
         written["step"] = dice.randint(1, 5)
-    written["pace"] = dice.choice((Pace.AS_READY, Pace.AS_READY, Pace.EXACT))
     written["waypoints"] = tuple(
         Waypoint(
             at=dice.choice((dice.randint(1, replicas + 1), f"{dice.randint(1, 100)}%")),
@@ -627,6 +626,12 @@ def random_rules(dice: random.Random, replicas: int) -> Rules:
     )
     gates = tuple(random_gate(dice, name) for name in ("errors", "latency")[: dice.choice((0, 0, 1, 2))])
     return Rules(strategy=Strategy(**written), readiness=readiness, onFailure=dice.choice(list(OnFailure)), gates=gates)
+
+
+def _paced(rules: Rules, seed: int) -> Rules:
+    """Return the rules with an exact pace for every third seed."""
+    pace = Pace.EXACT if seed % 3 == 0 else Pace.AS_READY
+    return rules.model_copy(update={"strategy": rules.strategy.model_copy(update={"pace": pace})})
 
 
 def random_gate(dice: random.Random, name: str) -> OwnGate:
@@ -654,7 +659,7 @@ class Driver:
     def __init__(self, seed: int, kind: type[Target] = Target) -> None:
         self.random = dice = random.Random(seed)
         replicas = dice.randint(1, 12)
-        self.rules = kind.respecified(random_rules(dice, replicas), dice)
+        self.rules = _paced(kind.respecified(random_rules(dice, replicas), dice), seed)
         self.target = kind(self.rules.strategy, replicas, dice)
         for version in ("v1", "v2", "v3"):
             self.target.quality[version] = dice.choices(("good", "never", "hopeless", "flaky"), (70, 12, 9, 9))[0]
