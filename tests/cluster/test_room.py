@@ -251,13 +251,13 @@ async def test_a_quota_without_room(served: Lab, kind: Kind) -> None:
 async def _holds(case: Case) -> None:
     """It takes nothing away, says so before it begins and while it waits, and goes on when there is room."""
     lacks = "0 of 1 nvidia.com/gpu free on the 1 node that may take it, and it asks nvidia.com/gpu 1"
-    holds = "and maxUnavailable 0 lets no old one go first: it will hold until there is room"
+    holds = "and maxUnavailable 0 lets no old one go first: the rollout will hold until there is room"
     assert await told(case) == [f"there is no room to add a replica ({lacks}), {holds}"]
     assert "Insufficient nvidia.com/gpu" in await held(case)
     assert len(case.lab.pods(case.name)) == 2, "one stays pending, for an autoscaler of nodes"
     more(case.lab, case.name, 2)
     report = await case.ends("Completed")
-    assert [e.detail for e in report.entries if e.what == "goes on"] == ["room: there is some again"]
+    assert [e.detail for e in report.entries if e.what == "continues"] == ["there is room again"]
     case.watcher.assert_within(1, 2)
 
 
