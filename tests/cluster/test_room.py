@@ -108,7 +108,7 @@ async def test_what_is_counted_is_told_and_done(counted: Lab, nodes: Any, kind: 
         target = nodes(counted, "twice", 3)
         async with counted.case("twice", 2, change, kind=kind, target=target, strategy={"maxSurge": 1}) as case:
             (said,) = await told(case)
-            assert "1 of 3 nvidia.com/gpu free" in said and "it asks nvidia.com/gpu 2" in said
+            assert "1 of 3 nvidia.com/gpu free" in said and "it requests nvidia.com/gpu 2" in said
             assert "Insufficient nvidia.com/gpu" in await held(case)
             assert len(counted.pods("twice")) == 3, "one stays pending, for an autoscaler of nodes"
             more(counted, "twice", 5)
@@ -250,7 +250,7 @@ async def test_a_quota_without_room(served: Lab, kind: Kind) -> None:
 
 async def _holds(case: Case) -> None:
     """It takes nothing away, says so before it begins and while it waits, and goes on when there is room."""
-    lacks = "0 of 1 nvidia.com/gpu free on the 1 node that may take it, and it asks nvidia.com/gpu 1"
+    lacks = "0 of 1 nvidia.com/gpu free on the 1 node that may run it; it requests nvidia.com/gpu 1"
     holds = "and maxUnavailable 0 lets no old one go first: the rollout will hold until there is room"
     assert await told(case) == [f"there is no room to add a replica ({lacks}), {holds}"]
     assert "Insufficient nvidia.com/gpu" in await held(case)
