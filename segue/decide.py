@@ -434,7 +434,7 @@ def _verified(rules: Rules, state: State, verify: Decision) -> Decision:
     """Return ``verify`` once all gates pass here; until then evaluate them and wait for evidence."""
     gates = unopened(rules, state, stops=True)
     if gates:
-        return Decision(act=Act.ASK, why=f"evaluates {', '.join(gates)}: {verify.why}", gates=gates, stops=True)
+        return Decision(act=Act.ASK, why=f"evaluating {', '.join(gates)}: {verify.why}", gates=gates, stops=True)
     missing = lacking(rules, state)
     return Decision(act=Act.WAIT, why=f"evidence: {missing}") if missing else verify
 

@@ -132,7 +132,7 @@ def unmade(said: str) -> Problem | None:
         return None
     final = bool(_REFUSED_FOR_GOOD.search(said))
     cause = Cause.CONFIGURATION if final else Cause.DEADLINE
-    return Problem(cause=cause, message=f"no pod can be made: {said}", hopeless=final)
+    return Problem(cause=cause, message=f"no pod can be created: {said}", hopeless=final)
 
 
 def unplaced_why(replicas: Iterable[Replica]) -> str:

@@ -117,7 +117,7 @@ def retargeted(state: State, wish: Retarget, prepared: Prepared, now: float) -> 
         reason = requested(f"retargeted to the baseline by {wish.by}")
         return state.going_back(Outcome.ROLLED_BACK, reason, now, wish.by).but(overrules=state.overrules)
     if is_wanted_already(state, wish, prepared):
-        return state.but(retarget=None).noted(now, "retargeted", "to the present goal: nothing changes", wish.by)
+        return state.but(retarget=None).noted(now, "retargeted", "to the wanted version: nothing changes", wish.by)
     if not state.claimed:  # nothing is written yet: what somebody else changed is the baseline
         state = state.but(baseline=prepared.baseline, mark=prepared.mark, foreign=None, overrules=False)
     return state.after_retarget(prepared.wanted, now, prepared.demand).after_lint(prepared.linted, now, wish.by)

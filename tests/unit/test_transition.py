@@ -384,7 +384,7 @@ def test_a_retarget_to_what_is_wanted_changes_nothing() -> None:
     """Another strategy is another wish, and so is writing over somebody else's change."""
     before = BUSY.but(foreign=None)
     after = retargeted(before, WISH, prepared("v1"), NOW)
-    assert_changed(before, after, {"retarget": None}, [("retargeted", "to the present goal: nothing changes")])
+    assert_changed(before, after, {"retarget": None}, [("retargeted", "to the wanted version: nothing changes")])
     assert is_wanted_already(before, WISH, prepared("v1"))
     for state, wish, template in (
         (before, WISH, "v2"),
