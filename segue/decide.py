@@ -623,7 +623,7 @@ def _enough(rules: Rules, state: State, seen: Observation, now: float, wanted: i
 
 
 def _all(end: Counts) -> str:
-    return f"the {end.new} requested new replicas are" if end.old else "every replica is"
+    return f"the {end.new} requested replicas are" if end.old else "every replica is"
 
 
 def _waypoint(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
