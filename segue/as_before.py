@@ -1,4 +1,4 @@
-"""What was not ready before a rollout is not asked of it, forward or back. Pure."""
+"""A rollout need not make replicas ready that were not ready before it, forward or back. Pure."""
 
 from segue.budget import resolve_budget
 from segue.observation import Observation
@@ -7,9 +7,9 @@ from segue.state import Goal, State
 
 
 def as_before(rules: Rules, state: State, replicas: int) -> Rules:
-    """Return the rules with a floor that counts from the replicas that were ready, where not all of them were.
+    """Return the rules, with a lower floor if not all replicas were ready before the rollout.
 
-    The floor is never lower than what was ready before the rollout, or together since, less ``maxUnavailable``.
+    The floor is at least the number ready before the rollout, or at one time since, less ``maxUnavailable``.
     """
     lacking = state.lacking(replicas) if state.goal is Goal.BACK else state.unreached(replicas)
     if not lacking or replicas < 1:
@@ -21,7 +21,7 @@ def as_before(rules: Rules, state: State, replicas: int) -> Rules:
 
 
 def with_ready(state: State, seen: Observation) -> State:
-    """Return the state after a look: what was not ready before and is now is asked for from here on."""
+    """Return the state after an observation: replicas that became ready must be ready from here on."""
     before = state.before
     if before is None or before.ready >= before.replicas or seen.gone:
         return state

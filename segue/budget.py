@@ -1,4 +1,4 @@
-"""The budget: how many replicas there may be, and how many must serve."""
+"""The budget: the most replicas at one time, and the fewest that must be ready."""
 
 from typing import NamedTuple
 
@@ -21,17 +21,17 @@ class Budget(NamedTuple):
 
     @property
     def end(self) -> Counts:
-        """Where it goes."""
+        """The counts at the end of the rollout."""
         return Counts(self.kept, self.replicas - self.kept)
 
     @property
     def ceiling(self) -> int:
-        """Old and new replicas together are never more."""
+        """The most old and new replicas at one time."""
         return self.replicas + self.surge
 
     @property
     def floor(self) -> int:
-        """Ready old and ready new replicas together are never fewer, once they were there."""
+        """The fewest ready old and new replicas at one time, once that many were ready."""
         return self.replicas - self.unavailable
 
 
@@ -72,29 +72,29 @@ def _kept(end: End | None, replicas: int) -> int:
 
 
 def foresee(room: Room, budget: Budget, *, whole: bool) -> tuple[str, ...]:
-    """Say how a rollout will move where its surge finds no room; ``whole`` says that it needs all of it, to switch."""
+    """Return warnings if the surge does not fit; ``whole``: the new side must be complete before the switch."""
     if room.more is None or room.more >= budget.surge:
         return ()
     if room.more:
         said = f"there is room for {room.more} of the {budget.surge} replicas of the surge: {room.why}"
-        return (f"{said}; the new side must be whole: it will hold until there is room",) if whole else (said,)
+        return (f"{said}; the new side must be complete: it will hold until there is room",) if whole else (said,)
     head = f"there is no room to add a replica ({room.why})"
     if budget.unavailable:
         return (f"{head}: old ones go first, up to {budget.unavailable} at once, as with scaleInPriority",)
-    return (f"{head}, and maxUnavailable 0 lets no old one go first: it will hold until there is room",)
+    return (f"{head}, and maxUnavailable 0 lets no old one go first: the rollout will hold until there is room",)
 
 
 def objection(budget: Budget, seen: Observation, counts: Counts) -> str:
-    """Say why asking for ``counts`` would break the budget; empty when it does not.
+    """Return why ``counts`` would break the budget; empty if they would not.
 
-    This is the same property that ``decide`` keeps, asked again in other words on what is read right before a write.
+    An independent check of the property that ``decide`` keeps, on an observation made right before the write.
     """
     total = counts.old + counts.new
     grows = counts.new > seen.new.total or counts.old > seen.old.total
-    if total > budget.ceiling and grows:  # what is over it already, after a drop of R, may only go
+    if total > budget.ceiling and grows:  # replicas above it after a drop of R may only be removed
         return f"{counts} would be {total} replicas, over the ceiling of {budget.ceiling}"
     ways = [(seen.old, seen.new, counts.old)]
-    if seen.home is not None:  # otherwise the target's own controller chooses, and takes unready ones
+    if seen.home is not None:  # otherwise the target's own controller removes unready ones
         ways.append((seen.new, seen.old, counts.new))
     for leaving, coming, told in ways:
         taken = max(0, leaving.total - told)

@@ -1,7 +1,7 @@
 """The contract between workflow, activities and clients: names, inputs and results.
 
-Names are explicit, so that code can move without breaking running histories. Every message has one input and one
-result model, so that fields can be added later.
+Names are explicit, so that code can move without breaking running histories. Every message has one input model and one
+result model, so that later releases can add fields.
 """
 
 from dataclasses import dataclass
@@ -33,24 +33,24 @@ NEEDS_HUMAN_ATTRIBUTE = "SegueNeedsHuman"
 
 
 def workflow_id(cluster: str, target: Target) -> str:
-    """Return the one id that a rollout of this target can have, so that a second start collides."""
+    """Return the only workflow id for a rollout of this target, so that a second start is refused."""
     kind, namespace, name = target.key
     return f"rollout/{cluster}/{namespace}/{kind}/{name}"
 
 
 class Tuning(Frozen):
-    """Times and sizes that an operator may need to change; seconds and events."""
+    """Times (seconds) and sizes (events) that an operator may need to change."""
 
     heartbeat_s: float = Field(default=15.0, gt=0)
-    """A watch that does not report for so long is given to another worker."""
+    """After this time without a heartbeat, another worker takes over the watch."""
     attempt_s: float = Field(default=600.0, gt=0)
-    """One attempt of a watch."""
+    """The timeout of one attempt of a watch."""
     write_s: float = Field(default=30.0, gt=0)
-    """One attempt of a write."""
+    """The timeout of one attempt of a write."""
     recheck_s: float = Field(default=10.0, gt=0)
-    """How soon an inconclusive gate is asked again."""
+    """The time until an inconclusive gate is evaluated again."""
     history_events: int = Field(default=4_000, gt=0)
-    """Continue as new after so many events."""
+    """The workflow continues as new after so many events."""
 
 
 class Task(Frozen):
@@ -62,26 +62,26 @@ class Task(Frozen):
     by: str = "someone"
     tuning: Tuning = Tuning()
     state: State | None = None
-    """After continue-as-new."""
+    """The state after continue-as-new; None at the start."""
     plans: tuple[Plan, ...] = ()
     started_at: float = 0.0
 
 
 class PrepareInput(Frozen):
-    """Look at the target, and let the API server try the change without doing it."""
+    """Read the target, and let the API server check the change in a dry run."""
 
     target: AnyTarget
     owner: str
     change: Change
     rules: Rules
     name: str = ""
-    """The rollout's own, as its spec gives it."""
+    """The rollout's name, as in its spec."""
     accept: tuple[LintRule, ...] = ()
-    """Rules of lint whose errors do not refuse it."""
+    """Lint rules whose errors do not refuse the rollout."""
     baseline: Version | None = None
-    """Given on a retarget: the change is applied to this version, which the target carries."""
+    """Set on a retarget: the change applies to this version, which is saved on the target."""
     wanted: Version | None = None
-    """Given on a retarget to another strategy only: the version that stays the wanted one."""
+    """Set if a retarget only changes the strategy: the version that stays wanted."""
 
 
 class Prepared(Frozen):
@@ -91,26 +91,26 @@ class Prepared(Frozen):
     wanted: Version
     replicas: int
     old: int
-    """Replicas that do not run the wanted version; of a pair, those of the old side."""
+    """Replicas that do not run the wanted version; for a pair, those of the old side."""
     new: int = 0
-    """Replicas that run it; of a pair, those of the new side."""
+    """Replicas that run the wanted version; for a pair, those of the new side."""
     superseded: bool = False
-    """Whether those of the new side run another version than the wanted one, and must go before it comes."""
+    """Whether the new side runs a superseded version, which must go before the wanted one starts."""
     owner: str
-    """Whose writes the target takes: ours, or that of a former run which left it in the middle, taken over."""
+    """The owner whose writes the target accepts: this run, or a former run that this one takes over."""
     claimed: bool = False
-    """The target was left in the middle by a former run; its baseline is kept."""
+    """Whether a former run left the target partway; its baseline is kept."""
     mark: Mark = Mark()
     warnings: tuple[str, ...] = ()
     linted: Linted | None = None
     demand: Demand | None = None
-    """What a new replica asks of a node; none where that is not known."""
+    """What a new replica requests of a node; None if that is not known."""
     ready: int | None = None
-    """How many replicas are Ready; None where the target was found in the middle of a rollout."""
+    """How many replicas are Ready; None if a former run left the target partway."""
 
 
 class WatchInput(Frozen):
-    """Watch the target until something is to be done."""
+    """Watch the target until there is an action to carry out."""
 
     target: AnyTarget
     rules: Rules
@@ -119,16 +119,16 @@ class WatchInput(Frozen):
 
 
 class Watched(Frozen):
-    """What is to be done, and what was seen."""
+    """The next decision, and the observation that it was made on."""
 
     decision: Decision
     seen: Observation
     verdicts: tuple[Verdict, ...] = ()
-    """Answers of gates that are not recorded yet."""
+    """Verdicts of gates that are not recorded yet."""
 
 
 class Beat(Frozen):
-    """A heartbeat's details: where the watch is."""
+    """A heartbeat's details: what the watch observes and waits for."""
 
     seen: Observation | None = None
     why: str = ""
@@ -136,41 +136,41 @@ class Beat(Frozen):
 
 
 class WriteInput(Frozen):
-    """Do what was decided."""
+    """Carry out a decision."""
 
     target: AnyTarget
     rules: Rules
     state: State
     decision: Decision
     change: Change | None = None
-    """Only while the template is not written yet."""
+    """Set only while the template is not written yet."""
     generation: int = 0
-    """Of the target, when it was decided."""
+    """The target's generation at the decision."""
     note: Note | None = None
-    """What the version's revision shall keep of this rollout; only where that changes."""
+    """What the version's revision keeps of this rollout; None if that does not change."""
     routed: Routed | None = None
-    """Where the traffic went when it was decided."""
+    """Where the traffic went at the decision."""
     ready_at: float = 0.0
-    """Since when the move waits only for its write: seconds since the epoch; 0 when it is not known."""
+    """Since when the move waits only for its write: seconds since the epoch; 0 if that is not known."""
 
 
 class Written(Frozen):
-    """What a write did. ``done`` is false when the world had changed, and nothing was written."""
+    """The result of a write. ``done`` is false if the target had changed, and nothing was written."""
 
     done: bool
     why: str = ""
     writes: int = 0
     mark: Mark | None = None
     moved_at: float = 0.0
-    """When a move was written, where more was written after it: seconds since the epoch; 0 otherwise."""
+    """When the move was written, if other writes followed: seconds since the epoch; else 0."""
     routed: Routed | None = None
-    """Where the traffic goes, after a write of that."""
+    """Where the traffic goes after this write; None if the write did not change it."""
     altered: str = ""
-    """Which fields the API server made something else of than was sent: an admission policy or webhook does so."""
+    """The fields that the API server stored differently than sent, by an admission policy or webhook."""
 
 
 class VerifyInput(Frozen):
-    """Ask all gates."""
+    """Evaluate all gates."""
 
     target: AnyTarget
     rules: Rules
@@ -178,7 +178,7 @@ class VerifyInput(Frozen):
 
 
 class Verified(Frozen):
-    """All answers."""
+    """The verdicts of all gates."""
 
     verdicts: tuple[Verdict, ...]
 

@@ -1,8 +1,8 @@
 """What to do next: pure, level-triggered, and without a clock.
 
-``decide`` looks at the rules, what is recorded and what is seen, and returns one action with absolute counts.
-Asked again, it answers the same; what it asked and what was not done yet is asked again. The plan is made by the
-same ``next_counts``, with every replica ready at once.
+``decide`` takes the rules, the recorded state and an observation, and returns one action with absolute counts.
+The same input gives the same action, so an action that was not carried out is decided again. The plan uses the same
+``next_counts``, with every replica ready at once.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from segue.units import resolve
 
 
 class Act(StrEnum):
-    """What the workflow can be told to do."""
+    """The actions that the workflow can carry out."""
 
     WAIT = "wait"
     SCALE = "scale"
@@ -57,7 +57,7 @@ class Act(StrEnum):
 
 
 class Decision(Frozen):
-    """One action, with everything needed to do it and to tell a person why."""
+    """One action, with everything needed to carry it out, and its reason for a person."""
 
     act: Act
     why: str
@@ -66,31 +66,31 @@ class Decision(Frozen):
     share: int | None = None
     """Percent of the traffic for the new side."""
     waypoint: int | None = None
-    """Index of the waypoint that is reached; none when all of it is."""
+    """Index of the waypoint that is reached; None at the end of the rollout."""
     problem: Problem | None = None
     rolls_back: bool | None = None
-    """Whether a failure leads back; none where the spec's ``onFailure`` says so."""
+    """Whether a failure rolls back; None if the spec's ``onFailure`` decides."""
     gates: tuple[str, ...] = ()
-    """The gates that are asked from now on."""
+    """The gates to evaluate from now on."""
     stops: bool = False
-    """Whether they are asked because the rollout is at a waypoint, or at the end."""
+    """Whether they are evaluated because the rollout is at a waypoint, or at the end."""
     fits: int | None = None
-    """How many replicas find a place, where that made the move a smaller one."""
+    """How many replicas fit, if that made the move smaller."""
     empties: bool = False
-    """Whether this waits for old replicas to become empty, or comes after it."""
+    """Whether this decision waits for old replicas to become empty, or follows that wait."""
     emptied: str = ""
-    """What came of that."""
+    """The result of that wait, for the report."""
     cut: bool = False
-    """Whether some were not empty in time."""
+    """Whether some replicas were not empty in time."""
     wake_at: float | None = None
-    """Look again no later than this: seconds since the epoch."""
+    """Decide again no later than this: seconds since the epoch."""
 
 
 PENDING_S = 5.0
-"""A replica that the scheduler finds no node for so long stays pending: nothing that goes makes place for it."""
+"""A replica that is unschedulable for so long stays pending: no replica that stops makes room for it."""
 
 PAUSE_EVERY_S = 10.0
-"""Where somebody resumes the target's controller again and again, the rollout pauses it no more often than this."""
+"""The rollout pauses the controller at most this often, even if somebody keeps resuming it."""
 
 Case = Callable[[Rules, State, Observation, float], Decision | None]
 
@@ -98,7 +98,7 @@ Case = Callable[[Rules, State, Observation, float], Decision | None]
 def decide(rules: Rules, state: State, seen: Observation, now: float) -> Decision:
     """Return the next action. ``now`` is in seconds since the epoch.
 
-    The cases are asked in order; the first that applies answers. ``_waiting`` always applies.
+    The first case that applies decides. ``_waiting``, the last one, always applies.
     """
     rules = as_before(rules, state, seen.replicas)
     cases = _FORWARD if state.goal is Goal.FORWARD else _BACK
@@ -113,7 +113,7 @@ def decide(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
 
 
 def repeatable(seen: Observation, decision: Decision) -> str:
-    """Return what a decision writes and on which counts; empty where it is no write that could be repeated."""
+    """Return what a decision writes, and on which counts; empty if it is not a repeatable write."""
     if decision.act not in {Act.SCALE, Act.UNDO, Act.ROUTE}:
         return ""
     goal = decision.share if decision.act is Act.ROUTE else decision.counts
@@ -122,7 +122,7 @@ def repeatable(seen: Observation, decision: Decision) -> str:
 
 
 def _paced(state: State, seen: Observation, decision: Decision, now: float) -> Decision:
-    """Back off from a write that has no effect; after some of them a person has to look."""
+    """Back off from a write that has no effect; after several such writes, ask for a person."""
     what = repeatable(seen, decision)
     may_at = next_at(state.wrote, what) if what else 0.0
     if now >= may_at:
@@ -131,12 +131,12 @@ def _paced(state: State, seen: Observation, decision: Decision, now: float) -> D
     altered = state.wrote[-1].altered
     if is_futile(state.wrote, what):
         answer = f"the API server answers with {altered}" if altered else "the API server keeps what is there"
-        fix = "look for an admission policy, a webhook or a controller that changes it back"
+        fix = "find the admission policy, webhook or controller that reverts it"
         problem = Problem(cause=Cause.CONFIGURATION, message=f"{why}: {answer}; {fix}")
         if state.goal is Goal.FORWARD:
             return Decision(act=Act.FAIL, why=str(problem), problem=problem, rolls_back=False)
         if not state.needs_human:
-            return Decision(act=Act.ALARM, why=f"the way back makes no progress: {problem}", problem=problem)
+            return Decision(act=Act.ALARM, why=f"the rollback makes no progress: {problem}", problem=problem)
     return Decision(act=Act.WAIT, why=f"the next try: {why}", problem=seen.problem, wake_at=may_at)
 
 
@@ -146,15 +146,15 @@ def _paced(state: State, seen: Observation, decision: Decision, now: float) -> D
 def next_counts(
     budget: Budget, order: Order, seen: Observation, barrier: int | None = None, *, keep: int = 0
 ) -> Counts:
-    """Return the counts to ask for next; those that are asked already when nothing can move.
+    """Return the counts to request next; the counts already requested if nothing can move.
 
-    R=4, maxSurge 1, maxUnavailable 0, everything ready at once (a row that is passed stands in brackets):
+    R=4, maxSurge 1, maxUnavailable 0, everything ready at once (intermediate states are in brackets):
 
     ====================  =========================================================================
     scaleOutPriority      (4,0) (4,1) [3,1] (3,2) [2,2] (2,3) [1,3] (1,4) (0,4)
     ====================  =========================================================================
 
-    R=4, step 2, with the budget that the order takes by default:
+    R=4, step 2, with the default budget of each order:
 
     ====================  =========================================
     scaleOutPriority      (4,0) (4,2) [2,2] (2,4) (0,4)
@@ -162,33 +162,33 @@ def next_counts(
     scaleSimultaneously   (4,0) (2,2) (0,4)
     ====================  =========================================
 
-    ``barrier`` is the number of new replicas at the next waypoint: it is not passed, and it is reached with
-    everything before it proven, so that the rollout stops exactly where the plan says. ``keep`` replicas of the
-    side that is left stay: they have traffic.
+    ``barrier`` is the number of new replicas at the next waypoint. The counts never pass it, and they reach it only
+    when all earlier new replicas are proven, so that the rollout stops exactly where the plan says. ``keep`` replicas
+    of the side that is being removed stay, because they receive traffic.
     """
     old, new = seen.old, seen.new
-    # After a change of R the fields on the target say other counts than were meant: they are brought into range.
+    # After a change of R the fields on the target give other counts than intended: bring them into range.
     current = _held(budget, seen, _kept_old(seen), seen.asked.new)
     expendable = max(0, old.ready + new.proven - budget.floor) + old.spare
-    if old.total - expendable > current.old:  # readiness was lost since it was asked: take back what is not gone yet
+    if old.total - expendable > current.old:  # readiness was lost since the request: keep what still runs
         back = _held(budget, seen, min(old.total - expendable, budget.replicas), current.new)
-        # After a drop of R not all can be held that would have to stay: what a write must refuse is not asked for.
+        # After a drop of R the target cannot hold all that would have to stay: never request what a write refuses.
         return seen.asked if objection(budget, seen, back) else back
     if barrier is not None and current.new >= barrier:
         return current
     if order is Order.SCALE_OUT_PRIORITY and budget.surge and not new.proven:
-        # Nothing is taken before something new is proven, but for a superseded surplus.
+        # Remove no old replica before a new one is proven, except a superseded surplus.
         expendable = min(expendable, max(0, old.total - budget.replicas))
     lowest = max(old.total - min(expendable, budget.step), min(max(budget.kept, keep), old.total))
     kept, grown = _held(budget, seen, lowest, _grown(budget, current, new.proven, lowest, barrier))
     if kept > budget.replicas or kept > current.old:
-        # Without a home no target can be held at more old replicas than it should have in all: then nothing can move.
+        # A target without a home cannot be held at more than R old replicas: nothing can move.
         return seen.asked if seen.home is None and current.old > budget.replicas else current
     return Counts(kept, grown)
 
 
 def toward(budget: Budget, order: Order, seen: Observation, barrier: int | None = None, *, keep: int = 0) -> Counts:
-    """Return the next counts on the way to ``budget.end``, also where new replicas are the ones to go.
+    """Return the next counts toward ``budget.end``, also if new replicas have to be removed.
 
     Going back is the same as going forward with the sides exchanged, within the same floor and ceiling.
     """
@@ -203,16 +203,16 @@ def toward(budget: Budget, order: Order, seen: Observation, barrier: int | None 
 
 
 def _kept_old(seen: Observation) -> int:
-    """Return how many old replicas the target is held at; without a home it cannot be held at more than R again."""
+    """Return how many old replicas the lever holds; at most R for a target without a home."""
     kept = max(0, min(seen.asked.old, seen.old.total))
     return kept if seen.home is not None else min(kept, max(seen.replicas, 0))
 
 
 def _held(budget: Budget, seen: Observation, old: int, new: int) -> Counts:
-    """Bring counts into the budget: new replicas that are there stay, and what is taken is given back at once."""
+    """Bring counts into the budget: existing new replicas stay, and removed ones are replaced at once."""
     new = min(max(seen.new.total, min(new, budget.ceiling - old, budget.end.new)), budget.replicas)
     missing = budget.replicas - new
-    if seen.home is not None:  # fewer than R can be held: after a settle the side that goes is not what is added to
+    if seen.home is not None:  # it can hold fewer than R: after a settle, add nothing to the side being removed
         missing = min(missing, seen.old.total)
     return Counts(max(old, missing), new)
 
@@ -225,12 +225,12 @@ def _grown(budget: Budget, current: Counts, proven: int, old: int, barrier: int 
 
 
 def takes_the_last(budget: Budget, order: Order, seen: Observation, barrier: int | None = None) -> bool:
-    """Whether the next move would leave no old replica, if none had to stay."""
+    """Whether the next move would remove the last old replica, if none had to stay."""
     return next_counts(budget, order, seen, barrier).old == 0
 
 
 def asks_for_room(state: State, seen: Observation, decision: Decision) -> bool:
-    """Whether to count the room, and to decide again with it: before a replica is added, and while there was none."""
+    """Whether to count the room and decide again: before adding a replica, and while the rollout waits for room."""
     if state.demand is None or state.goal is Goal.BACK or seen.room is not None or seen.unplaced:
         return False
     adds = decision.act is Act.SCALE and decision.counts is not None and sum(decision.counts) > sum(seen.counts)
@@ -238,9 +238,9 @@ def asks_for_room(state: State, seen: Observation, decision: Decision) -> bool:
 
 
 def _next_step(rules: Rules, state: State, seen: Observation, now: float) -> tuple[Counts, int | None]:
-    """Return the counts to ask for next, and how many replicas find a place where that makes the move a smaller one.
+    """Return the counts to request next, and how many replicas fit if that makes the move smaller.
 
-    What does not fit is not asked for: with a smaller surge, and with none left, an old replica goes first.
+    The rollout requests only what fits: a smaller surge; and without any surge it removes an old replica first.
     """
     budget, order = resolve_budget(rules.strategy, seen.replicas), rules.strategy.order
     keep = must_stay(rules.strategy, state, seen, now)
@@ -256,30 +256,30 @@ def _next_step(rules: Rules, state: State, seen: Observation, now: float) -> tup
     surge = max(0, min(budget.surge, fits - seen.replicas))
     if not surge and not budget.unavailable and not seen.unplaced:
         if seen.room is None:
-            return counts, None  # it is long ago that there was none: it is tried again
+            return counts, None  # the latest count of the room is old: try again
         surge = min(budget.surge, _pending(state, seen))
     narrow = budget._replace(surge=surge, step=rules.strategy.step or max(1, surge + budget.unavailable))
     narrowed = toward(narrow, order if surge else Order.SCALE_IN_PRIORITY, seen, barrier, keep=keep)
-    # Where readiness was lost, what is asked for cannot always be taken back: then it stays as it is.
+    # After a loss of readiness the requested counts cannot always be reduced: then they stay.
     return (seen.asked if objection(budget, seen, narrowed) else narrowed), fits
 
 
 def _pending(state: State, seen: Observation) -> int:
-    """Return how many replicas to add though they find no place: an autoscaler of nodes acts on a pending pod.
+    """Return how many replicas to add although they do not fit: a node autoscaler acts on a pending pod.
 
-    None where the pod could not be made, or would push a ready replica from its node.
+    Returns 0 if the pod could not be created, or would preempt a ready replica.
     """
     preempts = state.demand is not None and state.demand.preempts
     return int(seen.can_pend and not preempts)
 
 
 def _is_superseded(state: State, seen: Observation) -> bool:
-    """Whether the new side runs a version that is not wanted any more, and has to go before the wanted one comes."""
+    """Whether the new side runs a superseded version, which has to go before the wanted one starts."""
     return seen.template != state.wanted.template and seen.home is not None and seen.new.total > 0
 
 
 def _fits(rules: Rules, state: State, seen: Observation, now: float) -> int | None:
-    """Return how many replicas find a place, as far as it is known: what stays pending tells it for sure."""
+    """Return how many replicas fit, or None if that is not known; a pod that stays pending is certain."""
     total = sum(seen.counts)
     if _stays_pending(rules, seen, now):
         return total - seen.unplaced
@@ -294,12 +294,12 @@ def _stays_pending(rules: Rules, seen: Observation, now: float) -> bool:
 
 
 def barrier_at(waypoint: Waypoint, replicas: int) -> int:
-    """Return the number of new replicas at which a waypoint lies; percentages round up, at most all."""
+    """Return the number of new replicas at a waypoint; percentages round up, at most all."""
     return max(1, min(resolve(waypoint.at, replicas, round_up=True), replicas))
 
 
 def next_waypoint(rules: Rules, state: State, replicas: int) -> tuple[int, int] | None:
-    """Return (index, new replicas) of the next waypoint that is not passed, nearest first."""
+    """Return (index, new replicas) of the nearest waypoint that is not passed; None after the last."""
     most = resolve_budget(rules.strategy, replicas).end.new if replicas else 0
     ahead = [
         (min(barrier_at(w, replicas), most), i) for i, w in enumerate(rules.strategy.waypoints) if i not in state.passed
@@ -310,7 +310,7 @@ def next_waypoint(rules: Rules, state: State, replicas: int) -> tuple[int, int] 
     return index, barrier
 
 
-# --- cases: done, abnormal, wished, up, down, wait ------------------------------------------------------
+# --- cases: done, abnormal, requested, up, down, wait ---------------------------------------------------
 
 
 def _fenced(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -330,7 +330,7 @@ def _foreign(rules: Rules, state: State, seen: Observation, now: float) -> Decis
 
 
 def _unpaused(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    """Pause the controller of a target at rest: a worker died before it did, or somebody resumed it."""
+    """Pause the controller of a target at rest if a worker died before doing so, or somebody resumed it."""
     if not seen.unpaused or now < state.controller_paused_at + PAUSE_EVERY_S:
         return None
     why = "the target's controller is not paused: it would remove ready replicas if somebody changed the template"
@@ -352,7 +352,7 @@ def _failed(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
 
 
 def _breached(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    """Act on a gate that failed or stays undecided, whatever else the rollout waits for."""
+    """Act on a gate that failed or stays inconclusive, whatever else the rollout waits for."""
     if state.held is not None or not rules.asked_gates:
         return None
     found = next((each for each in breaches(rules, state, now) if each.reaction is not Reaction.HOLD), None)
@@ -363,7 +363,7 @@ def _breached(rules: Rules, state: State, seen: Observation, now: float) -> Deci
 
 
 def _regained(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    """Bring old replicas back where fewer than the floor are ready, whatever the rollout waits for."""
+    """Bring old replicas back when fewer than the floor are ready, whatever the rollout waits for."""
     if not state.claimed or not seen.held or seen.autonomous or seen.replicas < 1 or _blocked(state):
         return None
     if seen.template != state.wanted.template:
@@ -372,7 +372,7 @@ def _regained(rules: Rules, state: State, seen: Observation, now: float) -> Deci
     if counts is None:
         return None
     floor = _floor(rules, state, seen)
-    why = f"{_serving(seen)} of at least {floor} replicas are ready, old ones come back: {_why(seen, counts)}"
+    why = f"only {_serving(seen)} of {floor} required replicas are ready, old ones come back: {_why(seen, counts)}"
     return Decision(act=Act.SCALE, why=why, counts=counts)
 
 
@@ -381,30 +381,30 @@ def _serving(seen: Observation) -> int:
 
 
 def _floor(rules: Rules, state: State, seen: Observation) -> int:
-    """Return how many must be ready: of the replicas at the latest move, as those that a resize adds still load."""
+    """Return how many must be ready, by R at the latest move: replicas that a resize adds still load."""
     replicas = seen.replicas if state.sized is None else min(seen.replicas, state.sized)
     return resolve_budget(rules.strategy, replicas).floor if replicas else 0
 
 
 def _with_old_back(rules: Rules, state: State, seen: Observation) -> Counts | None:
-    """Return the counts with the old replicas that the ceiling allows back; None where none is missing or allowed."""
+    """Return the counts with as many old replicas as the ceiling allows back; None if that adds none."""
     budget, floor = resolve_budget(rules.strategy, seen.replicas), _floor(rules, state, seen)
     if seen.numbered:
-        # An old one comes back only in the place of a new one: what is not ready is given up where it has failed.
+        # An old one comes back only in the place of a new one: give up unready new ones once the version failed.
         back = Counts(seen.replicas - seen.new.ready, seen.new.ready)
         lost = _serving(seen) < floor and seen.new.ready < seen.new.total
         return back if lost and state.held is not None and seen.asked.old < back.old else None
     old, new = max(seen.old.total, seen.asked.old), max(seen.new.total, seen.asked.new)
-    missing = floor - old - seen.new.ready  # old ones that are not ready yet are on their way
+    missing = floor - old - seen.new.ready  # old ones that are not ready yet are starting
     back = Counts(old + min(missing, budget.ceiling - old - new, seen.replicas - old), new)
     if seen.home is None and back == (seen.replicas, seen.replicas - old):
-        back = Counts(back.old - 1, new)  # a Deployment's fields cannot say how this is reached
+        back = Counts(back.old - 1, new)  # a Deployment's fields cannot express these counts
     return back if back.old > old else None
 
 
 def _lost(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    """Fail where readiness is lost at a stop and does not come back within the deadline."""
-    # A hold for room ends by itself when a replica that has its place is not ready.
+    """Fail when readiness is lost at a stop and does not return within the deadline."""
+    # A hold for room ends without a person when a replica that has a node is not ready.
     stops = state.waypoint is not None or bool(state.but(crowded="").stopped)
     if not stops or not state.claimed or not seen.held or state.held is not None or state.asleep or _blocked(state):
         return None
@@ -414,7 +414,7 @@ def _lost(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     deadline_s = rules.readiness.deadline.total_seconds()
     if now < max(_deadline_at(rules, state, seen), seen.lost_since + deadline_s):
         return None
-    what = f"{seen.new.ready} of {seen.new.total} new replicas are ready, at least {floor} replicas must be in all"
+    what = f"{seen.new.ready} of {seen.new.total} new replicas are ready; in total, at least {floor} must be"
     problem = seen.problem or Problem(cause=Cause.UNREADY, message=what)
     lost = problem.model_copy(
         update={"message": f"{problem.message} (readiness was lost {deadline_s:g} s ago; {what})"}
@@ -423,18 +423,18 @@ def _lost(rules: Rules, state: State, seen: Observation, now: float) -> Decision
 
 
 def _asking(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    """Open the gates as soon as there is something new to be asked about."""
+    """Open the gates as soon as a new replica is proven."""
     if state.stopped or not seen.new.proven or not seen.held:
         return None
     gates = unopened(rules, state, stops=False)
-    return Decision(act=Act.ASK, why=f"evidence begins: {', '.join(gates)}", gates=gates) if gates else None
+    return Decision(act=Act.ASK, why=f"collecting evidence for {', '.join(gates)}", gates=gates) if gates else None
 
 
 def _verified(rules: Rules, state: State, verify: Decision) -> Decision:
-    """Return ``verify`` once all gates pass here; until then ask them, and wait for evidence."""
+    """Return ``verify`` once all gates pass here; until then evaluate them and wait for evidence."""
     gates = unopened(rules, state, stops=True)
     if gates:
-        return Decision(act=Act.ASK, why=f"asks {', '.join(gates)}: {verify.why}", gates=gates, stops=True)
+        return Decision(act=Act.ASK, why=f"evaluating {', '.join(gates)}: {verify.why}", gates=gates, stops=True)
     missing = lacking(rules, state)
     return Decision(act=Act.WAIT, why=f"evidence: {missing}") if missing else verify
 
@@ -442,13 +442,14 @@ def _verified(rules: Rules, state: State, verify: Decision) -> Decision:
 def _resized(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if state.resize is None or state.foreign is not None:
         return None
-    return Decision(act=Act.RESIZE, why=f"{state.resize} replicas are wished", replicas=state.resize)
+    return Decision(act=Act.RESIZE, why=f"scaling to {state.resize} replicas, as requested", replicas=state.resize)
 
 
 def _settled(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if not state.settling or state.asleep or state.foreign is not None or seen.template != state.wanted.template:
         return None
-    return Decision(act=Act.SETTLE, why="the counts that are ready are kept", counts=_ready_counts(rules, seen))
+    why = "keeping the replicas that are ready now, as requested"
+    return Decision(act=Act.SETTLE, why=why, counts=_ready_counts(rules, seen))
 
 
 def _ready_counts(rules: Rules, seen: Observation) -> Counts:
@@ -457,22 +458,22 @@ def _ready_counts(rules: Rules, seen: Observation) -> Counts:
     old = _kept_old(seen)
     if seen.home is not None:
         return _within(rules, seen, Counts(old, min(seen.new.ready, seen.replicas)), least=0)
-    # A lever cannot hold the new template with no new replica, nor more new ones than there are replicas; but a paused
-    # controller keeps it so where a drop of R left none.
+    # A lever can hold the new template with 1 to R new replicas. After a drop of R that left no new replica, a paused
+    # controller holds 0.
     least = 0 if seen.asked.new == 0 and seen.old.total <= seen.replicas else 1
     new = min(max(seen.new.ready, seen.replicas - old, least), seen.replicas)
     return _within(rules, seen, Counts(old, new), least=least)
 
 
 def _within(rules: Rules, seen: Observation, counts: Counts, least: int) -> Counts:
-    """Keep to the ceiling, which a drop of R has left behind: else the next resize would count from there."""
+    """Bring counts that exceed the ceiling after a drop of R under it: the next resize counts from them."""
     over = counts.old + counts.new - resolve_budget(rules.strategy, seen.replicas).ceiling
     old = max(min(counts.old, seen.old.ready), counts.old - max(0, over))
     return Counts(old, max(least, counts.new - max(0, over - (counts.old - old))))
 
 
 def _routed(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    """Lead the traffic before replicas move: what is begun at (0 percent) is written too, so that it is claimed."""
+    """Route the traffic before replicas move; write the initial 0 percent too, to claim the route."""
     strategy = rules.strategy
     is_back = state.goal is Goal.BACK
     if strategy.traffic is None or not state.claimed or seen.replicas < 1 or _blocked(state):
@@ -498,18 +499,18 @@ def _share(rules: Rules, state: State, seen: Observation) -> int:
 
 def _why_share(state: State, seen: Observation, share: int) -> str:
     if state.routed is None:
-        return "the rollout takes it over as it is"
+        return "the rollout takes over the traffic unchanged"
     if is_stranded(seen):
         return f"the {'old' if share else 'new'} side has no ready replica"
     if leaves_new(state, seen):
-        return "it goes back first"
+        return "traffic leaves the new side before its replicas do"
     if state.waypoint is not None:
         return f"waypoint {state.waypoint.at} is verified"
-    return "the old side is about to go" if state.routed.share < share else "the new side is not verified"
+    return "the old side is about to be removed" if state.routed.share < share else "the new side is not verified"
 
 
 def _whole(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    """Verify the new side of blueGreen when all of it is there, before it gets traffic."""
+    """Verify the new side of blueGreen when it is complete, before it receives traffic."""
     if rules.strategy.type is not Way.BLUE_GREEN or state.stopped or state.verified or share_of(seen) == ALL:
         return None
     if (
@@ -518,22 +519,22 @@ def _whole(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
         or next_waypoint(rules, state, seen.replicas) is not None
     ):
         return None
-    return _verified(rules, state, Decision(act=Act.VERIFY, why="the new side is whole and proven"))
+    return _verified(rules, state, Decision(act=Act.VERIFY, why="the new side is complete and proven"))
 
 
 def _retaining(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    """Leave a side that gets nothing any more alone, until every proxy knows, or for as long as it is retained."""
+    """Keep a side that no longer receives traffic until every proxy has updated and ``retain`` is over."""
     until, leaves = held_until(rules.strategy, state), leaves_new(state, seen)
     left = seen.new.total if leaves else seen.old.total
     if state.stopped or now >= until or not left or share_of(seen) != (NONE if leaves else ALL):
         return None
     side = "new" if leaves else "old"
-    why = f"proxies to follow, or the end of retain: the {side} side stays whole for {until - now:.0f} s"
+    why = f"proxies to update, or retain to end: the {side} side keeps its replicas for {until - now:.0f} s"
     return Decision(act=Act.WAIT, why=why, problem=seen.problem, wake_at=until)
 
 
 def _crowded(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    """Hold where the next move needs room that is not there; go on when it is. Nobody's version is at fault."""
+    """Hold while the next move lacks room, and continue when there is room; the version is not at fault."""
     if state.but(crowded="").stopped or state.waypoint is not None:
         return None
     why = _hindered(rules, state, seen, now) or _without_room(rules, state, seen, now)
@@ -545,22 +546,22 @@ def _crowded(rules: Rules, state: State, seen: Observation, now: float) -> Decis
 
 
 def _without_room(rules: Rules, state: State, seen: Observation, now: float) -> str:
-    """Return what the next move lacks; empty while something else is waited for."""
+    """Return what the next move lacks; empty while the rollout waits for something else."""
     if seen.autonomous:
         return ""
     counts, fits = _next_step(rules, state, seen, now)
     unproven = seen.new.total - seen.new.proven
     rests = not seen.leaving and seen.old.total <= seen.asked.old and unproven <= seen.unplaced
-    # With all of R placed it is the surge that waits. With fewer, the version asks for more than its place: it is late.
+    # If all R replicas have a node, only the surge waits. Otherwise the version requests too much: it is late.
     placed = seen.replicas - state.lacking(seen.replicas)
     if fits is None or fits < placed or not seen.old.total or counts != seen.asked or not rests:
         return ""
     floor = resolve_budget(rules.strategy, seen.replicas).floor
-    return f"{_lacking(seen)}; no old replica may go first (at least {floor} must serve)"
+    return f"{_lacking(seen)}; cannot remove an old replica first: {floor} must stay ready"
 
 
 def _hindered(rules: Rules, state: State, seen: Observation, now: float) -> str:
-    """Return which gate or lost node is in the way; empty while the version itself has to show something."""
+    """Return which scheduling gate or lost node is in the way; empty while the version itself can make progress."""
     unproven = seen.new.total - seen.new.proven
     if not seen.hindrance or not seen.held or unproven > seen.unplaced + seen.hindered:
         return ""
@@ -578,11 +579,11 @@ def _lacking(seen: Observation) -> str:
         return seen.unplaced_why
     if seen.room is not None:
         return seen.room_why
-    return str(seen.problem) if seen.unplaced and seen.problem else "there was no place for another replica"
+    return str(seen.problem) if seen.unplaced and seen.problem else "there was no room for another replica"
 
 
 def _draining(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    """Let replicas that were told to stop end what they have begun, before the next ones are."""
+    """Let stopping replicas finish their requests before the next ones stop."""
     if rules.drain is None or state.stopped or not seen.leaving:
         return None
     timeout_s = rules.drain.timeout.total_seconds()
@@ -612,7 +613,7 @@ def _all_new(rules: Rules, state: State, seen: Observation, now: float) -> Decis
 def _enough(rules: Rules, state: State, seen: Observation, now: float, wanted: int) -> bool:
     """Whether enough new replicas are proven: all, or after the deadline as many as were ready before the rollout.
 
-    For one that the scheduler finds no node for nobody waits so long.
+    An unschedulable replica is not waited for until the deadline.
     """
     lacking, missing = state.lacking(seen.replicas), wanted - seen.new.proven
     if missing <= 0 or not lacking or missing > lacking or not seen.new.proven:
@@ -622,7 +623,7 @@ def _enough(rules: Rules, state: State, seen: Observation, now: float, wanted: i
 
 
 def _all(end: Counts) -> str:
-    return f"{end.new} replicas, as many as are wanted, are" if end.old else "every replica is"
+    return f"the {end.new} requested replicas are" if end.old else "every replica is"
 
 
 def _waypoint(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -632,7 +633,7 @@ def _waypoint(rules: Rules, state: State, seen: Observation, now: float) -> Deci
     index, barrier = ahead
     settled = _enough(rules, state, seen, now, seen.new.total) and seen.old.total <= seen.asked.old
     if state.waypoint is None and settled:
-        reached = Decision(act=Act.VERIFY, why=f"waypoint at {barrier} new is reached", waypoint=index)
+        reached = Decision(act=Act.VERIFY, why=f"waypoint at {barrier} new replicas is reached", waypoint=index)
         return _verified(rules, state, reached)
     if state.waypoint is not None:
         return Decision(act=Act.WAIT, why=state.waypoint.waits_for(now), wake_at=state.waypoint.next_at(now))
@@ -649,8 +650,8 @@ def _move(rules: Rules, state: State, seen: Observation, now: float) -> Decision
         return None
     if rules.strategy.pace is Pace.EXACT and _is_under_way(seen) and not _takes_back(seen, counts):
         return None
-    late = f"; {seen.leaving} have not ended in time" if rules.drain and seen.leaving else ""
-    tight = f"; only {fits} find a place: {_lacking(seen)}" if fits is not None else ""
+    late = f"; {seen.leaving} did not end in time" if rules.drain and seen.leaving else ""
+    tight = f"; room for only {fits} in total: {_lacking(seen)}" if fits is not None else ""
     move = Decision(act=Act.SCALE, why=_why(seen, counts) + late + tight, counts=counts, fits=fits)
     return _emptied(rules, state, seen, move, now)
 
@@ -665,11 +666,11 @@ def _takes_back(seen: Observation, counts: Counts) -> bool:
     return counts.old > seen.asked.old or counts.new < seen.asked.new
 
 
-# --- old replicas become empty before they go --------------------------------------------------------------
+# --- old replicas become empty before they stop ------------------------------------------------------------
 
 
 def _as_if_serving(rules: Rules, state: State, seen: Observation) -> Observation:
-    """Count old replicas that are not Ready only because they become empty: they serve again when they are to stay."""
+    """Count marked old replicas as ready: they serve again if they are to stay."""
     marked = sum(replica.marked for replica in seen.pods.old)
     if rules.drain is None or rules.drain.until is None or not marked:
         return seen
@@ -679,7 +680,7 @@ def _as_if_serving(rules: Rules, state: State, seen: Observation) -> Observation
 
 
 def _emptied(rules: Rules, state: State, seen: Observation, move: Decision, now: float) -> Decision:
-    """Return the move once the old replicas that it takes have ended what they had begun, or their time is over."""
+    """Return the move once the old replicas that it removes are empty, or ``drain.timeout`` is over."""
     drain, counts = rules.drain, move.counts
     if drain is None or drain.until is None or counts is None or counts.old >= seen.old.total:
         return move
@@ -688,7 +689,7 @@ def _emptied(rules: Rules, state: State, seen: Observation, move: Decision, now:
         going = seen.old.total - counts.old
         why = f"{_replicas(going)} to become empty before {_it(going)} told to stop (at most {timeout_s:g} s)"
         return Decision(act=Act.DRAIN, why=why, counts=counts, empties=True)
-    # Meanwhile more may have become ready: those that began go first, and the others after them.
+    # More replicas may be removable by now: those that began to empty go first, the others after them.
     most = move.fits or resolve_budget(rules.strategy, seen.replicas).ceiling
     kept = Counts(began.old, min(counts.new, max(seen.asked.new, most - began.old)))
     found, took = seen.emptiness, f"{now - began.since:.0f} s"
@@ -696,9 +697,9 @@ def _emptied(rules: Rules, state: State, seen: Observation, move: Decision, now:
     if found is not None and found.since is not None and now >= found.since + drain.quiet.total_seconds():
         return gone.model_copy(update={"emptied": f"{_replicas(found.number)} empty after {took}"})
     if now >= began.since + timeout_s:
-        left = f"drain.timeout is over after {took}: {found or 'nothing is known of the old replicas'}"
+        left = f"drain.timeout is over after {took}: {found or 'no old replica has answered'}"
         return gone.model_copy(update={"emptied": left, "cut": True})
-    why = f"old replicas to become empty: {found or 'they are being asked'} (at most {timeout_s:g} s)"
+    why = f"old replicas to become empty: {found or 'none has answered yet'} (at most {timeout_s:g} s)"
     wakes = [began.since + timeout_s, *([found.since + drain.quiet.total_seconds()] if found and found.since else [])]
     return Decision(act=Act.WAIT, why=why, empties=True, wake_at=min(at for at in wakes if at > now))
 
@@ -712,10 +713,10 @@ def _it(number: int) -> str:
 
 
 def _spared(state: State, decision: Decision) -> Decision | None:
-    """Let old replicas serve on that became empty, where something else is waited for now."""
+    """Let emptying old replicas serve again if the rollout now waits for something else."""
     if state.emptying is None or decision.empties or decision.act is not Act.WAIT:
         return None
-    return Decision(act=Act.DRAIN, why=f"old replicas serve on: waits for {decision.why}")
+    return Decision(act=Act.DRAIN, why=f"old replicas keep serving: the rollout waits for {decision.why}")
 
 
 def _why(seen: Observation, counts: Counts) -> str:
@@ -739,7 +740,7 @@ def _return(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
     ready = seen.old.proven >= seen.home.old - state.lacking(seen.replicas)
     if seen.counts == seen.asked == seen.home and ready and seen.new.ready >= seen.home.new:
         return Decision(act=Act.FINISH, why="every replica runs the baseline again")
-    # Proven long ago, so as fast as the budget allows.
+    # The baseline was proven before, so go back as fast as the budget allows.
     budget = resolve_budget(rules.strategy, seen.replicas)._replace(kept=seen.home.old, step=seen.replicas)
     counts = toward(budget, rules.strategy.order, seen, keep=must_stay(rules.strategy, state, seen, now))
     return None if counts == seen.asked else Decision(act=Act.UNDO, why=_why(seen, counts), counts=counts)
@@ -753,7 +754,7 @@ def _undo(rules: Rules, state: State, seen: Observation, now: float) -> Decision
         and not seen.pinned
         and not _blocked(state)
     ):
-        return Decision(act=Act.UNDO, why="the baseline is put back")
+        return Decision(act=Act.UNDO, why="restoring the baseline")
     return None
 
 
@@ -764,7 +765,7 @@ def _all_old(rules: Rules, state: State, seen: Observation, now: float) -> Decis
     whole = seen.old.total >= seen.replicas and seen.old.proven >= seen.replicas - lacking
     if seen.held or seen.new.total or not whole or _blocked(state):
         return None
-    ready = f" and {seen.old.proven} of {seen.replicas} are ready, as before" if lacking else ""
+    ready = f" and {seen.old.proven} of {seen.replicas} are ready, as before the rollout" if lacking else ""
     return Decision(act=Act.FINISH, why=f"every replica runs the baseline again{ready}")
 
 
@@ -773,9 +774,9 @@ def _alarm(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
     if late == state.needs_human or state.foreign is not None:
         return None
     if not late:
-        return Decision(act=Act.CALM, why="the way back makes progress again")
+        return Decision(act=Act.CALM, why="the rollback makes progress again")
     problem = seen.problem or Problem(cause=Cause.DEADLINE, message=_shortfall_back(seen))
-    return Decision(act=Act.ALARM, why=f"the way back makes no progress: {problem}", problem=problem)
+    return Decision(act=Act.ALARM, why=f"the rollback makes no progress: {problem}", problem=problem)
 
 
 def _waiting(rules: Rules, state: State, seen: Observation, now: float) -> Decision:
@@ -802,9 +803,9 @@ def _deadline_at(rules: Rules, state: State, seen: Observation) -> float:
 
 
 def movable_since(rules: Rules, state: State, seen: Observation) -> float:
-    """Return since when a move waits only for us: seconds since the epoch; 0 while no replica is proven.
+    """Return since when a move waits only for Segue: seconds since the epoch; 0 while no replica is proven.
 
-    That is the latest proof of readiness, or later where a person, a hold or a gate let the rollout go on.
+    That is the latest proof of readiness, or the later moment at which a person, a hold or a gate released the rollout.
     """
     if not seen.progress_at:
         return 0.0
@@ -812,22 +813,22 @@ def movable_since(rules: Rules, state: State, seen: Observation) -> float:
 
 
 def _to_stop(seen: Observation, now: float) -> str:
-    """Say that what stops still holds what the new side waits for; empty where it does not."""
+    """Return for which stopping replicas the new side waits; empty if it waits for none."""
     if not seen.leaving or seen.freed_by <= now:
         return ""
-    stops = f"{seen.leaving} replica{'s' if seen.leaving != 1 else ''} to stop and set free what new ones wait for"
-    return f"{stops}, at most {seen.freed_by - now:.0f} s more ({seen.unplaced_why or 'each is replaced in its place'})"
+    stops = f"{seen.leaving} replica{'s' if seen.leaving != 1 else ''} to stop and free the resources for new ones"
+    return f"{stops}, at most {seen.freed_by - now:.0f} s more ({seen.unplaced_why or 'each is replaced in place'})"
 
 
 def _shortfall(seen: Observation) -> str:
     if seen.old.total > seen.asked.old:
-        return f"{seen.old.total - seen.asked.old} old to go"
+        return f"{_replicas(seen.old.total - seen.asked.old)} to stop"
     missing = seen.asked.new - seen.new.proven
     return f"{seen.new.proven} of {seen.asked.new} new proven" if missing > 0 else "the target's controller to catch up"
 
 
 def _shortfall_back(seen: Observation) -> str:
-    return f"{seen.old.proven} of {seen.replicas} old proven, {seen.new.total} new to go"
+    return f"{seen.old.proven} of {seen.replicas} old proven, {seen.new.total} new to be removed"
 
 
 _FORWARD: tuple[Case, ...] = (

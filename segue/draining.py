@@ -1,4 +1,4 @@
-"""When an old replica has ended its requests: by its server's own numbers of running and queued requests. Pure."""
+"""When an old replica is empty, by its server's own counts of running and queued requests. Pure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,18 +8,18 @@ from segue.spec.drain_until import Until
 
 
 class Emptying(Frozen):
-    """Old replicas are out of their Services, and are to end what they have begun before they are told to stop."""
+    """Old replicas that left their Services and finish their requests before they stop."""
 
     old: int
-    """How many old replicas are to stay."""
+    """How many old replicas stay."""
     since: float
     """Seconds since the epoch."""
 
 
 def next_to_empty(old: Sequence[Replica], baseline: str, number: int) -> tuple[Replica, ...]:
-    """Return those of ``number`` old replicas that go next which serve, or did until they were marked.
+    """Return those of the next ``number`` old replicas to stop that serve, or served until they were marked.
 
-    As the controller goes: what is unready anyway, then what is marked, then superseded versions from the oldest on.
+    In the controller's order: unready replicas, then marked ones, then superseded versions from the oldest on.
     """
     began: dict[str, float] = {}
     for replica in old:
@@ -34,6 +34,6 @@ def next_to_empty(old: Sequence[Replica], baseline: str, number: int) -> tuple[R
 
 
 def added_up(until: Until, found: Mapping[str, float]) -> tuple[float, str]:
-    """Return what a server has to do, and which of its numbers are missing, in words."""
+    """Return the sum of a server's metrics, and a message that names the missing ones."""
     missing = [name for name in until.names if name not in found]
     return sum(found.get(name, 0.0) for name in until.names), f"no metric {', '.join(missing)}" if missing else ""

@@ -1,6 +1,6 @@
-"""Pods that ended, as part of a version's record: whose fault each end is, and when they are too many. Pure.
+"""Pods that ended: whether their version is the reason, and when there are too many. Pure.
 
-A replica's pod is never to end. A ReplicaSet makes another in its place at once, and leaves the ended one where it is.
+A replica's pod should never end. A ReplicaSet replaces it at once, and leaves the ended pod in place.
 """
 
 import re
@@ -12,22 +12,22 @@ from segue.observation import Cause, Problem
 from segue.replica import Ended, Replica
 
 MAX_REJECTED = 2
-"""So many pods in a row may be rejected before they run: the kubelet of a node that just began rejects some."""
+"""How many pods in a row may be rejected before they run: the kubelet of a new node rejects some."""
 
 # Reasons of a pod's status: pkg/kubelet (nodeshutdown, preemption, lifecycle/predicate.go).
 _NODES_OWN = frozenset(
     {"NodeShutdown", "Shutdown", "Terminated", "NodeLost", "Preempting", "Preempted", "NodeAffinity"}
 )
-# Reasons of a pod's condition DisruptionTarget: somebody else took it.
+# Reasons of a pod's condition DisruptionTarget: somebody else removed it.
 _TAKEN = frozenset({"PreemptionByScheduler", "DeletionByTaintManager", "EvictionByEvictionAPI", "DeletionByPodGC"})
-# pkg/kubelet/eviction/helpers.go: a node is short of something, and which containers use more than they requested.
+# pkg/kubelet/eviction/helpers.go: a node lacks a resource, and these containers use more than they requested.
 _SHORT = re.compile(r"^The node (?:was low on resource|had condition)")
 _OUTGROWN = re.compile(r"was using \S+, request is (\S+), has larger consumption")
 _REJECTED = re.compile(r"^(?:OutOf|UnexpectedAdmissionError|TopologyAffinityError|NodePorts|NodeName|PodOS)")
 
 
 def is_own(ended: Ended) -> bool:
-    """Whether an end is held against the pod's version.
+    """Whether an end counts against the pod's version.
 
     =============================================================  ===========
     evicted for more than its own limit                            its own
@@ -40,7 +40,7 @@ def is_own(ended: Ended) -> bool:
     if ended.disruption in _TAKEN or ended.reason in _NODES_OWN:
         return False
     if ended.reason == "Evicted" and _SHORT.search(ended.message):
-        # What requests nothing of it is above that with its first byte: that tells nothing.
+        # A container that requests none of it exceeds its request with the first byte: no evidence.
         return any(requested != "0" for requested in _OUTGROWN.findall(ended.message))
     return True
 
@@ -56,10 +56,10 @@ def judged(
 def ended_problem(
     ended: Iterable[Ended], replicas: Sequence[Replica], max_restarts: int, began_at: float
 ) -> Problem | None:
-    """Return what the ends of one version's pods since ``began_at`` mean; None where there are none to tell.
+    """Return the problem that one version's ended pods since ``began_at`` show; None if they show none.
 
-    An end counts like a restart. Pods that never ran fail the version when they are several in a row, with no replica
-    ready since.
+    An end counts like a restart. Pods that never ran fail the version if more than ``MAX_REJECTED`` are rejected, with
+    no replica ready since.
     """
     # Kubernetes writes whole seconds, rounded down.
     mine = sorted((e for e in ended if e.made_at + 1 > began_at), key=lambda e: (e.made_at, e.name))

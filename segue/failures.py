@@ -1,4 +1,4 @@
-"""Failures of replicas, told apart: what a person would read off ``kubectl describe pod``, in one word and a line."""
+"""The cause of a replica's failure, in one word and a line, as ``kubectl describe pod`` shows it."""
 
 import re
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ _WRAPPING = re.compile(
     r'(?:failed to pull and unpack image "[^"]*": )?(?:failed to resolve image: )?'
 )
 OOM_KILLED = "OOMKilled"
-"""A container's reason of having ended: for lack of memory."""
+"""The reason of a container that was killed for lack of memory."""
 _CONFIGURATION = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _REFUSED_FOR_GOOD = re.compile(r"violates PodSecurity|(?:maximum|minimum) \S+ usage per")
 """Pod Security and a LimitRange."""
@@ -34,13 +34,13 @@ _FINAL = re.compile(
     r"|no command specified|executable file not found|no such file or directory|permission denied",
     re.IGNORECASE,
 )
-"""What a kubelet says of a container that cannot be made as long as nobody changes anything; all else may pass."""
+"""Messages of a kubelet that cannot create a container until somebody changes something; others may pass."""
 
 
 def diagnose(replica: Replica, max_restarts: int) -> Problem | None:
-    """Tell what is wrong with one replica; none when it is Ready, or only not there yet without a reason.
+    """Return the problem of one replica; None if it is Ready and has no problem.
 
-    A version that is OOM-killed after some seconds is Ready in between: restarts count also while it is Ready.
+    A version that is OOM-killed after some seconds is Ready in between, so restarts count while it is Ready too.
     """
     for container in replica.containers:
         problem = _container_problem(container, max_restarts)
@@ -80,37 +80,37 @@ def _outgrown(seen: ContainerFacts) -> str:
 
 
 def _registrys(message: str) -> str:
-    """Return what the registry said: the kubelet wraps it in the image's name, twice and more, and its own retries."""
-    return _WRAPPING.sub("", message, count=1) or "no reason is told"
+    """Return the registry's own message: the kubelet wraps it in the image's name, and in its retries."""
+    return _WRAPPING.sub("", message, count=1) or "the registry gave no reason"
 
 
 def _is_final(message: str) -> bool:
-    """Whether a registry said no: what failed on the way may pass."""
+    """Whether the registry refused the image; other failures may pass."""
     return any(word in message.lower() for word in _REFUSALS)
 
 
 def with_log(problem: Problem, last_words: str) -> Problem:
-    """Add a container's last lines."""
+    """Return the problem with a container's last log lines."""
     return _with(problem, f"; its last words: {last_words}" if last_words else "")
 
 
 def with_peak(problem: Problem, said: str) -> Problem:
-    """Add how much memory was seen of it, or why that is not known."""
+    """Return the problem with the container's most memory, or why that is not known."""
     return _with(problem, f"; {bounded(said)}" if said else "")
 
 
 def with_event(problem: Problem, said: str) -> Problem:
-    """Add what an event says of a volume that the pod waits for."""
+    """Return the problem with the event of a volume that the pod waits for."""
     return _with(problem, f"; {bounded(said)}" if said else "")
 
 
 def with_probe(problem: Problem, said: str) -> Problem:
-    """Add what a probe said: the kubelet names it (``Readiness probe failed: ...``)."""
+    """Return the problem with a probe's event (``Readiness probe failed: ...``)."""
     return _with(problem, f"; {bounded(said)}" if said and said not in problem.message else "")
 
 
 def with_warning(problem: Problem, said: str) -> Problem:
-    """Add what a resource's operator said: the reason and message of its event."""
+    """Return the problem with the event of the resource's operator: its reason and message."""
     return _with(problem, f"; its operator says: {bounded(said)}")
 
 
@@ -124,20 +124,19 @@ def _exit(seen: ContainerFacts) -> str:
 
 
 def unmade(said: str) -> Problem | None:
-    """Return what it means that a controller cannot make a pod, by the API server's answer; None for an empty one.
+    """Return the problem of a controller that cannot create a pod, by the API server's answer; None without one.
 
-    What admission refuses by the pod's own fields is refused for ever; a quota, or a webhook that is away, may let it
-    pass later.
+    A refusal for the pod's own fields is final; a quota, or a webhook that is unavailable, may allow the pod later.
     """
     if not said:
         return None
     final = bool(_REFUSED_FOR_GOOD.search(said))
     cause = Cause.CONFIGURATION if final else Cause.DEADLINE
-    return Problem(cause=cause, message=f"no pod can be made: {said}", hopeless=final)
+    return Problem(cause=cause, message=f"no pod can be created: {said}", hopeless=final)
 
 
 def unplaced_why(replicas: Iterable[Replica]) -> str:
-    """Return the scheduler's word on the first replica that finds no node, with its name; empty without one."""
+    """Return the scheduler's message for the first unschedulable replica, with its name; empty without one."""
     found = min((r for r in replicas if r.unschedulable), key=lambda r: r.name, default=None)
     if found is None:
         return ""
@@ -145,7 +144,7 @@ def unplaced_why(replicas: Iterable[Replica]) -> str:
 
 
 def worst(problems: Iterable[Problem | None]) -> Problem | None:
-    """Return the most telling one: hopeless before others, a pod's own before the scheduler's, then by name."""
+    """Return the most specific problem: hopeless ones first, then in the order of ``Cause``, then by name."""
     order = list(Cause)
     found = [p for p in problems if p is not None]
     return min(found, key=lambda p: (not p.hopeless, order.index(p.cause), p.replica), default=None)

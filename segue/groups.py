@@ -1,6 +1,6 @@
 """How LeaderWorkerSet's own controller rolls: the partition and the replicas of its leaders' StatefulSet.
 
-The arithmetic is that of ``pkg/controllers/leaderworkerset_controller.go`` (v0.9). A group is *done* when all its pods
+The arithmetic follows ``pkg/controllers/leaderworkerset_controller.go`` (v0.9). A group is *done* when all its pods
 run the newest version and are ready.
 """
 
@@ -19,50 +19,50 @@ class GroupStage(NamedTuple):
 
 @dataclass(frozen=True)
 class Groups:
-    """The groups of one LeaderWorkerSet, and what its controller has told the leaders' StatefulSet."""
+    """The groups of one LeaderWorkerSet, and what its controller wrote to the leaders' StatefulSet."""
 
     wanted: int
     surge: int
     unavailable: int
     partition: int = 0
     running: int = 0
-    """Groups that there should be, with the surge."""
+    """The requested groups, with the surge."""
     scaled_for: int = 0
-    """The number of wanted groups at the latest look of the controller."""
+    """The number of wanted groups when the controller last reconciled."""
     ready: frozenset[int] = field(default_factory=frozenset)
     updated: frozenset[int] = field(default_factory=frozenset)
 
     @classmethod
     def at_rest(cls, budget: Budget) -> Self:
-        """Return the groups while nothing rolls: all of them ready."""
+        """Return the groups while no rollout runs: all of them ready."""
         wanted, everyone = budget.replicas, frozenset(range(budget.replicas))
         return cls(wanted, budget.surge, budget.unavailable, 0, wanted, wanted, everyone, everyone)
 
     @property
     def stage(self) -> GroupStage:
-        """What the leaders' StatefulSet is told."""
+        """The partition and the replicas that the controller wrote."""
         return GroupStage(self.partition, self.running)
 
     def changed(self) -> Self:
-        """Return what the controller makes of another template."""
+        """Return the groups after the controller reconciled another template."""
         partition = min(self.wanted, self.running)
         running = self.wanted if self.running < self.wanted else self._running_for(self.wanted)
         return replace(self, updated=frozenset(), partition=partition, running=running, scaled_for=self.wanted)
 
     def with_done(self, *groups: int) -> Self:
-        """Return the same with these groups made anew, and ready."""
+        """Return the same groups, with these recreated and ready."""
         return replace(self, ready=self.ready | {*groups}, updated=self.updated | {*groups})
 
     def without_ready(self, *groups: int) -> Self:
-        """Return the same with these groups not ready."""
+        """Return the same groups, with these not ready."""
         return replace(self, ready=self.ready - {*groups})
 
     def resized(self, wanted: int) -> Self:
-        """Return the same with another number of wanted groups."""
+        """Return the same groups, with another number of wanted ones."""
         return replace(self, wanted=wanted)
 
     def reconciled(self) -> Self:
-        """Return what the controller makes of it at its next look; the same when there is nothing to do."""
+        """Return the groups after the controller reconciles once; the same if there is nothing to do."""
         if self.running == self.wanted and self.partition == 0:
             return replace(self, scaled_for=self.wanted)
         if self.running < self.wanted:
@@ -73,7 +73,7 @@ class Groups:
         return replace(self, partition=partition, running=self._running_for(missing), scaled_for=self.wanted)
 
     def settled(self) -> Self:
-        """Return what it comes to when the groups stay as they are."""
+        """Return the groups after the controller reconciles until nothing changes."""
         after = self.reconciled()
         return self if after == self else after.settled()
 
@@ -81,7 +81,7 @@ class Groups:
         return group < self.running and group in self.ready and group in self.updated
 
     def _running_for(self, missing: int) -> int:
-        """Surge groups go as soon as those that are missing fit into what may be unavailable."""
+        """Return the replicas with the surge that is needed while more groups are missing than may be unavailable."""
         surge = min(self.surge, self.wanted)
         return self.wanted + (surge if missing > surge else max(0, missing - self.unavailable))
 
@@ -98,16 +98,17 @@ class Groups:
 
 
 def group_stages(budget: Budget, *, surge_together: bool = False) -> list[GroupStage]:
-    """Return the stages that a rollout passes: one group after the other gets ready, the highest first.
+    """Return the stages of a rollout in which one group after the other becomes ready, the highest first.
 
-    In LeaderWorkerSet's documentation the surge groups get ready together. R=4, maxSurge 2, maxUnavailable 2:
+    With ``surge_together``, as in LeaderWorkerSet's documentation, the surge groups become ready together.
+    R=4, maxSurge 2, maxUnavailable 2:
 
     ==============  ============================================
     one by one      (0,4) (4,6) (2,6) (1,6) (0,6) (0,5) (0,4)
     surge together  (0,4) (4,6) (2,6) (0,6) (0,5) (0,4)
     ==============  ============================================
 
-    Surge groups go one by one here; its controller can take them together.
+    Surge groups are removed one by one here; the controller can remove them together.
     """
     groups = Groups.at_rest(budget)
     stages = [groups.stage]

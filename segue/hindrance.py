@@ -1,4 +1,4 @@
-"""What keeps replicas from becoming ready that is no matter of their version: a scheduling gate, a lost node. Pure."""
+"""Why replicas cannot become ready although their version is not the reason: a scheduling gate, a lost node. Pure."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -7,16 +7,16 @@ from segue.replica import Replica
 
 
 class Hindrance(NamedTuple):
-    """What is in the way of a move."""
+    """What blocks a move."""
 
     hindered: int = 0
-    """How many replicas of the side that is brought up it keeps from becoming ready."""
+    """How many replicas of the side that is scaled up are blocked."""
     hindrance: str = ""
-    """In words for a person: which replica, and which gate or node; empty where nothing is in the way."""
+    """Which replica, and which gate or node, for a person; empty if nothing blocks the move."""
 
 
 def hindrance_of(leaving: Iterable[Replica], coming: Sequence[Replica]) -> Hindrance:
-    """Return what is in the way of both sides: a ready replica on a lost node is missing too, whatever it runs."""
+    """Return what blocks both sides: a replica on a lost node is missing too, on either side."""
     kept = [each for each in coming if reason(each)]
     lost = [each for each in leaving if each.is_lost]
     first = min((*kept, *lost), key=lambda each: each.name, default=None)
@@ -28,7 +28,7 @@ def hindrance_of(leaving: Iterable[Replica], coming: Sequence[Replica]) -> Hindr
 
 
 def reason(replica: Replica) -> str:
-    """Return what keeps one replica from becoming ready; empty where nothing does."""
+    """Return what keeps one replica from becoming ready; empty if nothing does."""
     if replica.gates:
         gates, plural = ", ".join(replica.gates), "s" if len(replica.gates) > 1 else ""
         return f"the scheduling gate{plural} {gates} must be removed before the scheduler places it"

@@ -1,7 +1,7 @@
-"""What a person or a pipeline can ask of a running rollout: one model a message, and what it does to the state.
+"""The messages to a running rollout: one model per message, and how it changes the state.
 
-Each is both a signal (for the Temporal UI and fire-and-forget pipelines) and an update (which answers with what
-happens now, or is refused). A refused signal leaves a line in the report and nothing else.
+Each is both a signal (for the Temporal UI and fire-and-forget pipelines) and an update (which answers what happens
+next, or is refused). A refused signal only adds a line to the report.
 """
 
 from functools import singledispatch
@@ -19,70 +19,70 @@ MAX_REPLICAS = 10_000
 
 
 class Message(Frozen):
-    """Common to all: who asks, and why."""
+    """The fields of all messages: who sends it, and why."""
 
     by: str = Field(default="someone", max_length=256)
     reason: str = Field(default="", max_length=1024)
 
     @property
     def said(self) -> str:
-        """Who and why, for a person."""
+        """Who sent the message, and why, for a person."""
         return f"{self.by}: {self.reason}" if self.reason else self.by
 
 
 class Pause(Message):
-    """Hold progress; gates go on and can still roll back."""
+    """Stop moving replicas. Gates still run and can still roll back."""
 
 
 class Resume(Message):
-    """Go on after a pause, a failure that waits for a person, or a settle."""
+    """Continue after a pause, a settle, or a failure that waits for a person."""
 
 
 class RetargetTo(Message):
-    """Go to another version from here, in another way, or both; or back to the baseline."""
+    """Change the wanted version, the strategy, or both; or go back to the baseline."""
 
     change: Change | None = None
-    """New images, or any named change; none keeps the version that is wanted."""
+    """New images, or any named change; None keeps the wanted version."""
     strategy: Strategy | None = None
-    """Another order, budget, step, waypoints and end, from here on; none keeps them."""
+    """Another order, budget, step, waypoints and end, from here on; None keeps them."""
     baseline: bool = False
     onto_baseline: bool = False
     accept: tuple[LintRule, ...] = Field(default=(), max_length=len(LintRule))
-    """Rules of lint whose errors do not refuse it."""
+    """Lint rules whose errors do not refuse the retarget."""
 
     @model_validator(mode="after")
     def _one(self) -> "RetargetTo":
         if (self.change is None and self.strategy is None) != self.baseline:
-            raise ValueError("give either a change, a strategy or both, or baseline: true")
+            raise ValueError("give a change, a strategy, or both; or give baseline: true")
         if self.change is not None and not (self.onto_baseline and self.strategy is not None):
             self.change.refuse_empty()
         return self
 
 
 class Abort(Message):
-    """Go back to the baseline and end."""
+    """Roll back to the baseline and end as Aborted."""
 
 
 class Scale(Message):
-    """Set the target's replicas, in the middle of the rollout."""
+    """Set the target's replicas during the rollout."""
 
     replicas: int = Field(ge=1, le=MAX_REPLICAS)
 
 
 class Settle(Message):
-    """Make the wanted counts equal what is ready now, and pause there."""
+    """Keep the replicas that are ready now, drop the rest, and pause. Use when a stage cannot complete."""
 
 
 class Approve(Message):
-    """Let the rollout pass the waypoint where it asks."""
+    """Approve the waypoint that the rollout waits at."""
 
 
 class Reject(Message):
-    """Say no at the waypoint where it asks: it rolls back."""
+    """Reject the waypoint that the rollout waits at, and roll back."""
 
 
 class Promote(Message):
-    """Skip the holds that remain; verification and approvals stay."""
+    """Skip the remaining holds; verification and approvals stay."""
 
 
 MESSAGES: dict[str, type[Message]] = {
@@ -102,7 +102,7 @@ def receive(message: Message, state: State, now: float) -> State:
     """Return the state after this message.
 
     Raises:
-        Refused: when it makes no sense now; says what does.
+        Refused: if the message is not possible now; the error names a fix.
     """
     if state.outcome is not None:
         raise _refused(message, f"the rollout has ended ({state.outcome})", "start a new one")
@@ -110,7 +110,7 @@ def receive(message: Message, state: State, now: float) -> State:
 
 
 def answer(message: Message, state: State) -> str:
-    """Say what happens now; ``state`` is what ``receive`` returned."""
+    """Return what happens next, for a person; ``state`` is the result of ``receive``."""
     if isinstance(message, Settle):
         return "settle: keeps the replicas that are ready now, and then pauses"
     if isinstance(message, Scale):
@@ -129,7 +129,7 @@ _SAMPLES: dict[str, Message] = {
     "abort": Abort(),
     "scale": Scale(replicas=1),
 }
-"""One message of each kind, in the order in which a person reads them: answers first."""
+"""One message of each kind, in the order shown to a person: answers first."""
 
 
 def possible(state: State) -> tuple[str, ...]:
@@ -160,8 +160,8 @@ def _name_of(message: Message) -> str:
 
 def _holdable_only(message: Message, state: State) -> None:
     if state.autonomous:
-        why = "the target's own operator moves, and cannot be held in between"
-        raise _refused(message, why, "let it end, or abort")
+        why = "the target's own operator moves the replicas, and the rollout cannot stop it partway"
+        raise _refused(message, why, "wait for the end of the rollout, or abort it")
 
 
 def _forward_only(message: Message, state: State) -> None:
@@ -183,11 +183,11 @@ def _(message: Resume, state: State, now: float) -> State:
     _forward_only(message, state)
     if state.foreign is not None and not state.overrules:
         raise _refused(
-            message, f"{state.foreign}", "take that change back, or retarget or abort to write over it deliberately"
+            message, f"{state.foreign}", "take that change back, or overwrite it with a retarget or an abort"
         )
     if not state.paused and state.held is None:
         raise _refused(message, "the rollout is not paused", "see `segue status` for what it waits for")
-    # Who resumes after a failed gate wants it to be asked anew.
+    # A resume after a failed gate evaluates that gate again.
     tallies = state.tallies if state.held is None else ()
     return state.but(paused="", held=None, tallies=tallies, progress_at=now).noted(
         now, "resumed", message.reason, message.by
@@ -196,7 +196,7 @@ def _(message: Resume, state: State, now: float) -> State:
 
 @_receive.register
 def _(message: RetargetTo, state: State, now: float) -> State:
-    if message.baseline or not state.needs_human:  # over a way back that is stuck another version can be rolled
+    if message.baseline or not state.needs_human:  # a retarget is possible during a rollback that is stuck
         _forward_only(message, state)
     if message.baseline:
         return _turn_back(message, state, now, Outcome.ROLLED_BACK, "retargeted to the baseline")
@@ -218,7 +218,7 @@ def _(message: Abort, state: State, now: float) -> State:
 @_receive.register
 def _(message: Scale, state: State, now: float) -> State:
     _holdable_only(message, state)
-    return state.but(resize=message.replicas).noted(now, "scale asked", str(message.replicas), message.by)
+    return state.but(resize=message.replicas).noted(now, "scale requested", str(message.replicas), message.by)
 
 
 @_receive.register
@@ -227,7 +227,7 @@ def _(message: Settle, state: State, now: float) -> State:
     _holdable_only(message, state)
     if not state.claimed:
         raise _refused(message, "nothing has moved yet", "pause or abort instead")
-    return state.but(settling=True).noted(now, "settle asked", message.reason, message.by)
+    return state.but(settling=True).noted(now, "settle requested", message.reason, message.by)
 
 
 @_receive.register
@@ -248,7 +248,7 @@ def _(message: Reject, state: State, now: float) -> State:
 def _asking(message: Message, state: State) -> Any:
     _forward_only(message, state)
     if state.waypoint is None or state.waypoint.approved:
-        raise _refused(message, "no approval is waited for now", "see `segue status` for what it waits for")
+        raise _refused(message, "no approval is pending", "see `segue status` for what it waits for")
     return state.waypoint
 
 

@@ -1,4 +1,4 @@
-"""What is seen of a target, in the rollout's own words. No Kubernetes object gets past this point."""
+"""What Segue observes of a target, in its own terms. No Kubernetes object passes this point."""
 
 from enum import StrEnum
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class Frozen(BaseModel):
 
 
 class Counts(NamedTuple):
-    """How many replicas of each side: ``Counts(old=2, new=2)``."""
+    """The number of replicas of each side: ``Counts(old=2, new=2)``."""
 
     old: int
     new: int
@@ -25,21 +25,21 @@ class Counts(NamedTuple):
 
 
 class Cause(StrEnum):
-    """Why a new replica, or a rollout, fails: the most telling first.
+    """Why a new replica, or a rollout, fails: the most specific first.
 
-    One that has a place and is not ready tells more of its version than one that has none.
+    An unready replica on a node says more about its version than one without a node.
     """
 
     IMAGE_PULL = "ImagePull"
     CRASH_LOOP = "CrashLoop"
     OUT_OF_MEMORY = "OutOfMemory"
     ENDED = "Ended"
-    """Its pods end: they are evicted, or rejected by the kubelet."""
+    """Its pods end: evicted, or rejected by the kubelet."""
     CONFIGURATION = "Configuration"
     SERVING = "Serving"
-    """It says that it is ready, and does not answer as it should."""
+    """It is Ready, but fails its serving checks."""
     LOADING = "Loading"
-    """It loads its models, or cannot."""
+    """It is still loading its models, or cannot load them."""
     UNREADY = "Unready"
     NODE = "Node"
     """Its node does not answer."""
@@ -54,7 +54,7 @@ class Cause(StrEnum):
 
 
 class Problem(Frozen):
-    """What is wrong, with which replica, in words for a person."""
+    """What is wrong with which replica, for a person."""
 
     cause: Cause
     message: str
@@ -67,7 +67,7 @@ class Problem(Frozen):
 
 
 class Foreign(Frozen):
-    """Somebody else's change of what this rollout holds."""
+    """Somebody else's change of a target that this rollout owns."""
 
     who: str
     what: str
@@ -79,55 +79,55 @@ class Foreign(Frozen):
 
 
 RELEASED_BY = "released by "
-"""How the owner begins that a release writes on its target."""
+"""The start of the owner that a release writes on its target."""
 
 
 def belonging(owner: str | None) -> str:
-    """Say whose a target is that a rollout may not write any more."""
+    """Return who owns a target that a rollout may no longer write."""
     if owner and owner.startswith(RELEASED_BY):
         return f"the target was {owner}"
     return f"the target belongs to {owner or 'nobody'} now"
 
 
 class Routed(Frozen):
-    """What the traffic is led by: where it goes, as written or as seen."""
+    """Where the traffic goes, as written or as observed."""
 
     share: int
-    """Percent that the new side gets."""
+    """Percent of the traffic to the new side."""
     version: int = 0
-    """The object's resource version: what is older was read before the write."""
+    """The object's resource version: an older one was read before the write."""
     since: float = 0.0
-    """When this share was written: seconds since the epoch; 0 where it is only seen."""
+    """When this share was written: seconds since the epoch; 0 if it is only observed."""
     saved: str = ""
-    """What led the traffic before the rollout, in the router's own words."""
+    """The routing before the rollout, in the router's own notation."""
 
 
 class Side(Frozen):
     """The replicas of one side."""
 
     total: int = 0
-    """Replicas that the target's controller is told to run."""
+    """Replicas that the target's controller is to run."""
     ready: int = 0
-    """Of those, how many will still be Ready when the controller has done what it was told."""
+    """Of those, how many will still be Ready when the controller has reconciled."""
     proven: int = 0
     """Of those, Ready for at least ``readiness.minReady`` without too many restarts."""
     spare: int = 0
-    """Unready ones which the controller is sure to remove before any ready one."""
+    """Unready ones that the controller will remove before any ready one."""
 
 
 class Emptiness(Frozen):
-    """How far the replicas that go next are with it."""
+    """How far the replicas that stop next have finished their requests."""
 
     number: int
-    """How many go next."""
+    """How many stop next."""
     out: bool = False
-    """Whether no Service knows any of them."""
+    """Whether no Service has any of them as an endpoint."""
     running: float = 0.0
-    """Requests that run or wait on those that tell it."""
+    """Running and queued requests of the replicas that report them."""
     unknown: str = ""
-    """Why it is not known of all of them."""
+    """Why the number is not known for all of them; empty if it is."""
     since: float | None = None
-    """Since when all of them have been out and empty: seconds since the epoch; none while they are not."""
+    """Since when all of them have been out and empty: seconds since the epoch; None while they are not."""
 
     def __str__(self) -> str:
         if self.unknown:
@@ -142,90 +142,90 @@ class Observation(Frozen):
     old: Side
     new: Side
     asked: Counts
-    """What the lever holds: (replicas, 0) while it holds nothing."""
+    """The requested counts, which the lever holds: (replicas, 0) while it holds nothing."""
     home: Counts | None = None
-    """Where the way back leads, for a target whose own controller does not go there: it is gone step by step.
+    """The counts of a rollback, for a target whose own controller does not go there: Segue moves it step by step.
 
-    Such a target can also be held at any counts, and its new side never runs two versions.
+    Such a target can be held at any counts, and its new side never runs two versions.
     """
     template: str
     """Fingerprint of the target's pod template."""
     generation: int = 0
-    """The target's ``metadata.generation``: what was decided on one may only be written on the same."""
+    """The target's ``metadata.generation``: a decision may only be written on the generation it was made on."""
     owner: str | None = None
     gone: bool = False
     """Whether the target was deleted."""
     held: bool = False
-    """Whether the lever is engaged; left alone, the target's controller moves nothing."""
+    """Whether the lever is engaged, so that the target's controller moves nothing."""
     unpaused: bool = False
-    """Whether the target's controller should be paused and is not: a foreign template would remove ready replicas."""
+    """Whether the target's controller should be paused but is not: a foreign template would remove ready replicas."""
     pinned: bool = False
-    """Whether the lever holds it on its way back, until its controller can be let go on above the floor."""
+    """Whether the lever holds it during a rollback, until its controller can continue above the floor."""
     autonomous: bool = False
-    """Whether the target's own controller or operator moves within the budget: begun once, there is nothing to ask."""
+    """Whether the target's own controller or operator moves within the budget; Segue only starts it."""
     numbered: bool = False
-    """Whether a new replica that is taken back becomes an old one again: there is never one more or less of both."""
+    """Whether a removed new replica becomes an old one again, so that the total never changes."""
     foreign: Foreign | None = None
     routed: Routed | None = None
-    """Where the traffic goes; none where replicas alone lead it, or while it cannot be told."""
+    """Where the traffic goes; None if only replicas determine it, or while it is unknown."""
     problem: Problem | None = None
-    """The worst problem of a replica of the side that is being brought up."""
+    """The worst problem of a replica on the side that is scaled up."""
     progress_at: float = 0.0
-    """Seconds since the epoch of the latest sign of progress that the target itself shows."""
+    """When the target last showed progress: seconds since the epoch."""
     seen_since: float = 0.0
-    """From when on the target has been seen without a gap: what it did while nobody saw it is not held against it."""
+    """Since when the target has been observed without a gap: seconds since the epoch. The deadline counts from here."""
     lost_since: float = 0.0
-    """Since when the first of the new replicas that are not Ready now is not: seconds since the epoch."""
+    """Since when the first of the unready new replicas is not Ready: seconds since the epoch."""
     unplaced: int = 0
-    """Replicas that are there and that the scheduler finds no node for."""
+    """Replicas that exist but are unschedulable."""
     unplaced_since: float = 0.0
-    """When the first of them was tried: seconds since the epoch."""
+    """When the scheduler first failed to place one: seconds since the epoch."""
     unplaced_why: str = ""
-    """The scheduler's word on one of them, with its name."""
+    """The scheduler's message for one of them, with its name."""
     hindered: int = 0
-    """Replicas of the side that is brought up which cannot become ready for what is no matter of their version."""
+    """Replicas on the side that is scaled up that a hindrance keeps from becoming ready."""
     hindrance: str = ""
-    """What is in the way of them, or of the other side: a scheduling gate, a lost node. Empty where nothing is."""
+    """What blocks them, or the other side: a scheduling gate, a lost node; empty if nothing does."""
     freed_by: float = 0.0
-    """When stopping replicas of the side that is left have set free what they hold: seconds since the epoch.
+    """When the stopping replicas have freed their resources at the latest: seconds since the epoch.
 
-    In the future while the other side waits for that.
+    In the future while the other side waits for these resources.
     """
     room: int | None = None
-    """How many more replicas find a place; none where that is not known, or was not asked."""
+    """How many more replicas fit; None if that is not known or was not counted."""
     room_why: str = ""
-    """What the next one lacks."""
+    """What the next replica lacks."""
     can_pend: bool = False
-    """Whether the room was counted, and a pod that finds no place can be made: no quota refuses it."""
+    """Whether the room was counted and a pod that does not fit can be created: no quota refuses it."""
     leaving: int = 0
-    """Replicas that were told to stop, and have not ended."""
+    """Replicas that are stopping and have not ended."""
     leaving_since: float = 0.0
-    """When the first of them was told: seconds since the epoch."""
+    """When the first of them began to stop: seconds since the epoch."""
     emptiness: Emptiness | None = None
-    """How far the old replicas that go next have ended what they had begun; none where that is not asked."""
+    """How far the old replicas that stop next have finished their requests; None if that was not observed."""
     next_proven_at: float | None = None
-    """When the next ready replica becomes proven, if it stays ready: seconds since the epoch."""
+    """When the next ready replica becomes proven if it stays ready: seconds since the epoch."""
     pods: SkipValidation[Pods] = Field(default=Pods(), exclude=True, repr=False)
-    """The replicas themselves, for what asks them; they are not recorded."""
+    """The replicas themselves, for the checks that call them; not recorded."""
 
     @property
     def counts(self) -> Counts:
-        """The replicas of each side, as the controller is told."""
+        """The replicas of each side that the controller is to run."""
         return Counts(self.old.total, self.new.total)
 
 
 class Version(Frozen):
-    """One version of the target: its pod template, by fingerprint, and what a person knows it by."""
+    """One version of the target: the fingerprint of its pod template, and its images for a person."""
 
     template: str
     images: dict[str, str] = Field(default_factory=dict)
-    """Of the containers that serve or stand beside one that does."""
+    """Images of the containers, by the container's name."""
     more_images: dict[str, str] = Field(default_factory=dict)
-    """Of init containers, native sidecars among them, and of workers whose leader's container has another image."""
+    """Images of init containers (also native sidecars), and of workers if the leader's container has another image."""
 
     @property
     def all_images(self) -> dict[str, str]:
-        """Every image of it, by the container's name."""
+        """Every image of the version, by the container's name."""
         return {**self.more_images, **self.images}
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""How often a rollout writes: a write without effect is told, backed off, and ends at a person. Pure."""
+"""How often a rollout writes: a write without effect is reported, backs off, and finally needs a person. Pure."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ from segue.observation import Frozen
 
 MINUTE_S = 60.0
 KEPT = 40
-"""So many of the latest writes are remembered."""
+"""How many of the latest writes the state keeps."""
 REPEATS = 5
-"""So many writes a minute may repeat earlier ones; a rollout that moves repeats none."""
+"""How many writes a minute may repeat earlier ones; a rollout that makes progress repeats none."""
 FUTILE = 4
-"""The same write so many times in a row, on the same picture, has no effect."""
+"""The same write, so many times in a row on the same observation, has no effect."""
 
 
 class Wrote(Frozen):
@@ -19,9 +19,9 @@ class Wrote(Frozen):
     at: float
     """Seconds since the epoch."""
     what: str
-    """What was written, and on which counts: a repeated write has the same."""
+    """What was written, and on which counts; equal for a repeated write."""
     altered: str = ""
-    """What the API server made of it, where that is not what was sent."""
+    """The fields that the API server stored differently than they were sent."""
 
 
 def in_a_row(wrote: Sequence[Wrote], what: str) -> int:
@@ -35,21 +35,21 @@ def in_a_row(wrote: Sequence[Wrote], what: str) -> int:
 
 
 def is_futile(wrote: Sequence[Wrote], what: str) -> bool:
-    """Whether this write was done often enough to know that it has no effect."""
+    """Whether this write was repeated often enough to know that it has no effect."""
     return in_a_row(wrote, what) >= FUTILE
 
 
 def next_at(wrote: Sequence[Wrote], what: str) -> float:
-    """Return when this write may be done: seconds since the epoch; 0 when it may be done at once.
+    """Return the earliest time of this write: seconds since the epoch; 0 for at once.
 
     ========================  =======================================
-    done in a row             may be done again
+    writes in a row           next write
     ========================  =======================================
     0 or 1 times              at once
     2, 3, 4, ... times        2, 4, 8, ... s after the latest, at most 60 s
     ========================  =======================================
 
-    Whatever the order, no more than ``REPEATS`` writes a minute repeat earlier ones.
+    In any order, at most ``REPEATS`` writes a minute repeat earlier ones.
     """
     number = in_a_row(wrote, what)
     backed_off = wrote[-1].at + min(2.0 ** (number - 1), MINUTE_S) if number > 1 else 0.0

@@ -1,6 +1,6 @@
-"""The plan: the stages a rollout passes, shown before anything is touched.
+"""The plan: the stages that a rollout passes, shown before it changes anything.
 
-It is made by the code that drives the rollout, with every replica ready the moment it is wanted.
+The code that drives the rollout makes it, with every replica ready as soon as it is requested.
 """
 
 from typing import Any
@@ -19,24 +19,24 @@ from segue.units import format_duration
 
 START, SCALE_NEW, SCALE_OLD, SCALE_BOTH, ROUTE = "start", "scaleNew", "scaleOld", "scaleBoth", "route"
 GROUPS = "groups"
-"""The group controller of a LeaderWorkerSet goes there, within the budget."""
+"""The controller of a LeaderWorkerSet makes this move, within the budget."""
 OPERATOR = "operator"
-"""The target's own operator goes there, by ways of its own."""
+"""The target's own operator makes this move, in its own steps."""
 
 
 class Stage(Frozen):
-    """A state in which everything that is wanted is ready, and the action that led there."""
+    """A state in which every requested replica is ready, and the action that led there."""
 
     old: int
     new: int
     action: str
     waypoint: dict[str, Any] | None = None
     traffic: int | None = None
-    """Percent of the traffic to the new side; none where replicas alone lead it."""
+    """Percent of the traffic to the new side; None if only replicas determine it."""
     retain: str | None = None
-    """How long the old side stays whole from here on."""
+    """How long the old side keeps all replicas from here on."""
     partition: int | None = None
-    """Of a target whose replicas have numbers: those from here on are new."""
+    """For a target with numbered replicas: replicas from this number on are new."""
 
 
 class Plan(Frozen):
@@ -46,12 +46,12 @@ class Plan(Frozen):
     floor: int
     ceiling: int
     stages: tuple[Stage, ...]
-    warnings: tuple[str, ...] = Field(default=(), description="What will be lost, or is unusual; for a person to read.")
-    parent: str = Field(default="", description="What was wanted before a retarget made this plan.")
+    warnings: tuple[str, ...] = Field(default=(), description="What will be lost, or is unusual.")
+    parent: str = Field(default="", description="The version wanted before the retarget that made this plan.")
 
     @property
     def extra(self) -> int:
-        """How many replicas more than before run at the worst moment."""
+        """The most replicas above R that run at one time."""
         return max(s.old + s.new for s in self.stages) - self.replicas
 
 
@@ -60,14 +60,15 @@ def make_plan(
     parent: str = "", warnings: tuple[str, ...] = (), target: Target | None = None,
     autonomous: bool = False,
 ) -> Plan:  # fmt: skip
-    """Return the plan for ``replicas``, from ``old`` old ones (all, unless more or fewer are found) and ``new`` new.
+    """Return the plan for ``replicas``, from ``old`` old ones (None for all) and ``new`` new ones.
 
-    ``superseded`` new ones are of a version that is not wanted: they go before the first of the wanted version comes.
+    ``superseded`` new replicas run a version that is not wanted: they go before the first wanted one starts.
 
-    Of an ``autonomous`` target only the ends are known, but for a LeaderWorkerSet: its controller is predictable.
+    For an ``autonomous`` target only the first and the last stage are known, except for a LeaderWorkerSet: its
+    controller is predictable.
 
     Raises:
-        Refused: for no replicas, and for counts from which the budget allows no move.
+        Refused: if there are no replicas, or the budget allows no move from these counts.
     """
     budget = resolve_budget(strategy, replicas)
     counts = Counts(replicas if old is None else old, new)
@@ -100,9 +101,9 @@ def _stages(
     strategy: Strategy, budget: Budget, counts: Counts, waypoints: dict[int, Waypoint],
     leading: "_Leading | None" = None, *, in_place: bool = False,
 ) -> list[Stage]:  # fmt: skip
-    """Return the stages from ``counts`` to the budget's end; those of the waypoints say so.
+    """Return the stages from ``counts`` to the budget's end, with their waypoints.
 
-    ``in_place``, replicas are replaced under their own numbers, by a partition.
+    ``in_place``: replicas are replaced under their own numbers, by a partition.
     """
     stages: list[Stage] = []
     waypoints = {barrier: waypoint for barrier, waypoint in waypoints.items() if barrier > counts.new}
@@ -125,7 +126,7 @@ def _stages(
 
 
 class _Leading:
-    """Where the traffic goes along the plan."""
+    """The traffic along the plan."""
 
     def __init__(self, strategy: Strategy, budget: Budget) -> None:
         self._strategy, self._budget = strategy, budget
@@ -133,11 +134,11 @@ class _Leading:
 
     @property
     def shown(self) -> int | None:
-        """The share for a stage; none where replicas alone lead it."""
+        """The share for a stage; None if only replicas determine it."""
         return None if self._strategy.traffic is None else self._share
 
     def reach(self, waypoint: Waypoint, counts: Counts, barrier: int) -> list[Stage]:
-        """Take the weight of a waypoint."""
+        """Apply the weight of a waypoint, and return the stages that follow from it."""
         self._weight = self._weight if waypoint.weight is None else waypoint.weight
         return self.stages(counts, barrier)
 
@@ -147,7 +148,7 @@ class _Leading:
         return must_stay(self._strategy, State(owner=""), self._seen(counts), after_retain)
 
     def stages(self, counts: Counts, barrier: int | None) -> list[Stage]:
-        """Return the stage in which the traffic changes before the next move; none when it does not."""
+        """Return the stage in which the traffic changes before the next move; empty if it does not change."""
         if self._strategy.traffic is None:
             return []
         strategy, seen = self._strategy, self._seen(counts)
@@ -170,10 +171,10 @@ def _refuse_unmovable(strategy: Strategy, budget: Budget, counts: Counts) -> Non
         raise Refused(
             f"allows no move from {counts} to {budget.end}",
             field="spec.strategy",
-            fix="allow more by maxSurge or maxUnavailable, or scale the target first",
+            fix="raise maxSurge or maxUnavailable, or scale the target first",
         )
     raise Refused(
-        f"leaves no room for a replica of each side at {budget.replicas} replicas, so no traffic can pass to the new",
+        f"leaves no room for a replica of each side at {budget.replicas} replicas, so traffic cannot shift",
         field="spec.strategy.maxSurge",
         value=strategy.max_surge,
         fix="write `maxSurge: 1` or more",
@@ -181,7 +182,7 @@ def _refuse_unmovable(strategy: Strategy, budget: Budget, counts: Counts) -> Non
 
 
 def _group_rows(budget: Budget) -> list[Stage]:
-    """Return the stages by which the controller of a LeaderWorkerSet goes."""
+    """Return the stages that the controller of a LeaderWorkerSet passes."""
     first, *passed = group_stages(budget)
     rows = [_row(Counts(first.replicas, 0), START, first.partition)]
     for partition, running in passed:
@@ -191,7 +192,7 @@ def _group_rows(budget: Budget) -> list[Stage]:
 
 
 def settled(budget: Budget, counts: Counts) -> Observation:
-    """Return what would be seen if everything that is asked for were ready."""
+    """Return the observation in which every requested replica is ready."""
     return Observation(
         replicas=budget.replicas,
         old=Side(total=counts.old, ready=counts.old, proven=counts.old),
@@ -202,14 +203,14 @@ def settled(budget: Budget, counts: Counts) -> Observation:
 
 
 def _rows(order: Order, before: Counts, after: Counts) -> list[Stage]:
-    """Split one move into the states that are passed: one side goes, then the other comes; at once in that order."""
+    """Split one move into its states: one side shrinks, then the other grows; both at once if simultaneous."""
     if before.old == after.old:
         return [_row(after, SCALE_NEW)]
     if before.new == after.new:
         return [_row(after, SCALE_OLD)]
     if order is Order.SCALE_SIMULTANEOUSLY:
         return [_row(after, SCALE_BOTH)]
-    if after.old > before.old:  # new ones are the ones to go
+    if after.old > before.old:  # the new side shrinks
         return [
             Stage(old=before.old, new=after.new, action=SCALE_NEW),
             Stage(old=after.old, new=after.new, action=SCALE_OLD),
@@ -221,7 +222,7 @@ def _rows(order: Order, before: Counts, after: Counts) -> list[Stage]:
 
 
 def _by_barrier(strategy: Strategy, budget: Budget) -> dict[int, Waypoint]:
-    """Key the waypoints by the number of new replicas; of two at the same number the longer, asking one holds."""
+    """Key the waypoints by their number of new replicas; at the same number, the longer hold and any approval apply."""
     found: dict[int, Waypoint] = {}
     for waypoint in strategy.waypoints:
         barrier = min(barrier_at(waypoint, budget.replicas), budget.end.new)

@@ -1,4 +1,4 @@
-"""The plan of a rollout by what was prepared: `segue plan` shows it, and a start returns the same. Pure."""
+"""The plan of a prepared rollout: `segue plan` shows it, and a start returns the same one. Pure."""
 
 from segue.contract import Prepared
 from segue.errors import Refused
@@ -9,12 +9,12 @@ from segue.spec import Spec
 
 
 def first_plan(spec: Spec, prepared: Prepared) -> Plan:
-    """Return the plan of a start: from all old, unless a former run, or an earlier end, left some new ones."""
+    """Return the plan of a start: from all old, unless an earlier rollout left new replicas."""
     return planned(spec, prepared, found=prepared.claimed or bool(prepared.new))
 
 
 def planned(spec: Spec, prepared: Prepared, *, found: bool, parent: str = "") -> Plan:
-    """Plan from what was found; from all old, where nothing has moved."""
+    """Return the plan from the prepared counts if ``found``, else from all old."""
     old = prepared.old if found else None
     return make_plan(
         spec.strategy, prepared.replicas, old=old, new=prepared.new if found else 0, superseded=prepared.superseded,
@@ -24,13 +24,13 @@ def planned(spec: Spec, prepared: Prepared, *, found: bool, parent: str = "") ->
 
 
 def unchanged(prepared: Prepared) -> Refused | None:
-    """Return why there is nothing to roll; None where the change makes another version."""
+    """Return why there is nothing to roll; None if the change makes another version."""
     if prepared.wanted.template != prepared.baseline.template:
         return None
-    return Refused("is what the target runs already", field="spec.change", fix="name another image, or change nothing")
+    return Refused("is what the target runs already", field="spec.change", fix="use another image or change")
 
 
 def _warnings(prepared: Prepared) -> tuple[str, ...]:
-    """Return all that a person should read before anything moves."""
+    """Return the warnings that a person should read before anything moves."""
     found = told(prepared.linted) if prepared.linted else ()
     return (*prepared.warnings, *(f"{each.rule}: {each}" for each in found))

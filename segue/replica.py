@@ -1,93 +1,93 @@
-"""A replica: what a pod, or the leader of a group of pods, tells of itself."""
+"""A replica: the facts of a pod, or of a group of pods by its leader."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
 
 class ContainerFacts(NamedTuple):
-    """What a container's status tells."""
+    """The facts of a container's status."""
 
     name: str
     restarts: int = 0
     waiting: str = ""
     waiting_message: str = ""
     ended: str = ""
-    """Reason of the present or latest termination."""
+    """Reason of the present or the latest termination."""
     exit_code: int | None = None
     image: str = ""
     memory_limit: str = ""
-    """What it may have, as a Kubernetes quantity."""
+    """Its memory limit, as a Kubernetes quantity."""
 
 
 class Replica(NamedTuple):
-    """What a pod tells of itself."""
+    """The facts of one replica."""
 
     name: str
     version: str
     """Fingerprint of the template it was made from."""
     ready_since: float | None = None
-    """Seconds since the epoch; none while it is not Ready."""
+    """Seconds since the epoch; None while it is not Ready."""
     unschedulable: str = ""
-    """The scheduler's word, when it finds no node."""
+    """The scheduler's message if it finds no node; else empty."""
     unplaced_since: float | None = None
-    """Since when it finds none: seconds since the epoch."""
+    """Since when the scheduler finds no node: seconds since the epoch."""
     unready: str = ""
-    """Why it is not Ready, in its own words."""
+    """Why it is not Ready, as its conditions state it."""
     containers: tuple[ContainerFacts, ...] = ()
     uid: str = ""
     address: str = ""
-    """The pod's own; of a group its leader's."""
+    """The pod's address; for a group, the leader's."""
     ports: tuple[tuple[str, int], ...] = ()
     """Named ports of its containers."""
     marked: bool = False
-    """Whether it is not Ready because we say so: it is out of its Services, and serves what it has begun."""
+    """Whether Segue set it to not Ready: it leaves its Services and finishes its requests."""
     first: bool = False
-    """Whether the controller takes it before others that are like it: it was marked, now or before."""
+    """Whether the controller removes it before equal others: it was marked, now or before."""
     unready_since: float | None = None
-    """Seconds since the epoch; None while it is Ready, or while nothing says so."""
+    """Seconds since the epoch; None while it is Ready, or if that is not known."""
     started_at: float | None = None
-    """When the pod was begun on its node: seconds since the epoch."""
+    """When the pod started on its node: seconds since the epoch."""
     gates: tuple[str, ...] = ()
-    """Its scheduling gates: while it has one, the scheduler does not try to place it."""
+    """Its scheduling gates: the scheduler does not place a pod that has one."""
     node: str = ""
-    """The node that it stands on; empty while it has none."""
+    """The node that it runs on; empty while it has none."""
     is_lost: bool = False
-    """Whether its node does not answer, so that nobody knows how it is."""
+    """Whether its node does not answer, so that its state is unknown."""
     placed_late_at: float = 0.0
-    """When it got its node, where it had to wait for one: seconds since the epoch; else 0."""
+    """When it got its node, if it had to wait for one: seconds since the epoch; else 0."""
 
     @property
     def incarnation(self) -> str:
-        """What names the pod as long as none of its containers is restarted: what it answered holds only so long."""
+        """The pod's identity until one of its containers restarts; results of serving checks apply to it only."""
         return f"{self.uid}/{self.restarts}"
 
     @property
     def restarts(self) -> int:
-        """Restarts of all its containers."""
+        """The restarts of all its containers."""
         return sum(c.restarts for c in self.containers)
 
     def proven(self, min_ready_s: float, max_restarts: int, now: float) -> bool:
-        """Whether it has been Ready for long enough without too many restarts."""
+        """Whether it has been Ready for ``min_ready_s`` seconds with at most ``max_restarts`` restarts."""
         return self.ready_since is not None and now >= self.ready_since + min_ready_s and self.restarts <= max_restarts
 
 
 class Ended(NamedTuple):
-    """A pod that has ended for good: nothing runs in it again."""
+    """A pod that has ended for good."""
 
     name: str
     reason: str = ""
-    """Of its status, as the kubelet wrote it."""
+    """The reason of its status, as the kubelet wrote it."""
     message: str = ""
     disruption: str = ""
-    """Reason of its condition DisruptionTarget: who took it; empty where nobody did."""
+    """The reason of its condition DisruptionTarget: who removed it; empty without one."""
     made_at: float = 0.0
     """Seconds since the epoch."""
     is_left: bool = False
-    """Whether the Failed pod is still there."""
+    """Whether the Failed pod still exists."""
 
 
 def lost_since(replicas: Iterable[Replica]) -> float:
-    """Return since when the first of those that are not Ready is not: seconds since the epoch; 0 where all are."""
+    """Return since when the first unready replica is not Ready: seconds since the epoch; 0 if all are Ready."""
     return min((r.unready_since for r in replicas if r.unready_since is not None), default=0.0)
 
 
@@ -97,4 +97,4 @@ class Pods(NamedTuple):
     old: tuple[Replica, ...] = ()
     new: tuple[Replica, ...] = ()
     beside: tuple[Replica, ...] = ()
-    """New ones that a controller has added for its surge, and which are no replicas of the target."""
+    """New ones that a controller added for its surge; they do not count as replicas of the target."""

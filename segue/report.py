@@ -1,4 +1,4 @@
-"""The report: every stage, verdict and write, and who asked for what. It is the workflow's result."""
+"""The report: every stage, verdict and write, and who requested what. It is the workflow's result."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from segue.status import Status
 
 
 class Report(Frozen):
-    """All that a rollout did."""
+    """Everything that a rollout did."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
@@ -26,7 +26,7 @@ class Report(Frozen):
 
 
 def to_markdown(report: Report) -> str:
-    """Render the report for people: for the terminal, a pull request, or the Temporal UI."""
+    """Render the report as Markdown: for the terminal, a pull request, or the Temporal UI."""
     status = report.status
     took = (report.ended_at or status.updated_at) - status.started_at
     lines = [
@@ -48,10 +48,10 @@ def to_markdown(report: Report) -> str:
 
 
 def _gates(status: Status) -> list[str]:
-    """Tell each gate with its latest evidence."""
+    """Return the table of the gates with their latest evidence."""
     if not status.gates:
         return []
-    rows = ["", "| gate | stands | asked | why | evidence |", "|---|---|---|---|---|"]
+    rows = ["", "| gate | result | evaluations | reason | evidence |", "|---|---|---|---|---|"]
     for gate in status.gates:
         numbers = gate.evidence.numbers.items() if gate.evidence else ()
         cells = (gate.name, str(gate.result), str(gate.asked), gate.why, ", ".join(f"{k} {v:.4g}" for k, v in numbers))

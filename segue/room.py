@@ -1,7 +1,7 @@
-"""Room: how many more replicas find a place, by what nodes and quotas have left. Pure.
+"""Room: how many more replicas fit, by the free resources of nodes and quotas. Pure.
 
-Node selectors, taints and what is requested are respected; affinities, spread and priorities are not, so that it may
-count a place that is none, but never miss one.
+The count respects node selectors, taints and requests, but not affinities, spread and priorities. So it may be too
+high, but never too low.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,18 +20,18 @@ _BYTES = {"memory", "ephemeral-storage"}
 
 
 class Demand(Frozen):
-    """What one replica asks for, and which nodes may take it."""
+    """What one replica requests, and which nodes may run it."""
 
     requests: dict[str, Decimal] = Field(default_factory=dict)
     limits: dict[str, Decimal] = Field(default_factory=dict)
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: tuple[dict[str, Any], ...] = ()
     preempts: bool = False
-    """Whether it may push replicas of the version before from their nodes: its priority is, or may be, higher."""
+    """Whether it may preempt replicas of the former version: its priority is, or may be, higher."""
 
 
 class Node(NamedTuple):
-    """One node, and what it has and has left; ``pods`` among it."""
+    """One node, with its total and free resources; ``pods`` is one of them."""
 
     name: str
     labels: Mapping[str, str]
@@ -41,24 +41,24 @@ class Node(NamedTuple):
 
 
 class Quota(NamedTuple):
-    """One quota of the target's namespace, and what it leaves, by its own names (``requests.cpu``, ``pods``)."""
+    """One quota of the target's namespace, and what is left of it, by its own names (``requests.cpu``, ``pods``)."""
 
     name: str
     left: Amounts
 
 
 class Room(Frozen):
-    """How many more replicas find a place; none where it is not known, or nothing limits it."""
+    """How many more replicas fit; None if that is not known, or nothing limits it."""
 
     more: int | None = None
     why: str = ""
-    """What the next one lacks, or why it is not known."""
+    """What the next replica lacks, or why the room is not known."""
     can_pend: bool = True
-    """Whether one more can be made, and wait for a place: no quota refuses it."""
+    """Whether one more replica can be created and stay pending: no quota refuses it."""
 
 
 def room_for(demand: Demand, nodes: Sequence[Node] | None, quotas: Sequence[Quota]) -> Room:
-    """Return how many more replicas find a place, and what limits them; no nodes where they are not known."""
+    """Return how many more replicas fit, and what limits them; ``nodes`` is None if they are not known."""
     limits: list[tuple[int, str]] = []
     can_pend = all(left_in(quota, demand) != 0 for quota in quotas)
     for quota in quotas:
@@ -73,9 +73,9 @@ def room_for(demand: Demand, nodes: Sequence[Node] | None, quotas: Sequence[Quot
 
 
 def room_for_groups(pods: Sequence[tuple[Demand, int]], nodes: Sequence[Node] | None, quotas: Sequence[Quota]) -> Room:
-    """Return the same where a replica is several pods, each by its demand and how many of it there are.
+    """Return the same for replicas of several pods, each given by its demand and its number.
 
-    Pods of a group may stand on different nodes: it may count a place that is none, but never miss one.
+    Pods of a group may run on different nodes: the count may be too high, but never too low.
     """
     alike: list[tuple[Demand, int]] = []
     for demand, count in pods:
@@ -92,7 +92,7 @@ def room_for_groups(pods: Sequence[tuple[Demand, int]], nodes: Sequence[Node] | 
 
 
 def _together(pods: Sequence[tuple[Demand, int]]) -> Demand:
-    """Return what they ask for in sum."""
+    """Return the sum of their requests and limits."""
 
     def total(kind: str) -> dict[str, Decimal]:
         names = {name for demand, _ in pods for name in getattr(demand, kind)}
@@ -102,7 +102,7 @@ def _together(pods: Sequence[tuple[Demand, int]]) -> Demand:
 
 
 def nodes_for(demand: Demand, nodes: Iterable[Node]) -> list[Node]:
-    """Return the nodes that may take the replica."""
+    """Return the nodes that may run the replica."""
     wanted = demand.node_selector.items()
     return [
         node
@@ -113,18 +113,18 @@ def nodes_for(demand: Demand, nodes: Iterable[Node]) -> list[Node]:
 
 
 def places_on(node: Node, demand: Demand) -> int:
-    """Return how many more replicas a node takes."""
+    """Return how many more replicas fit on a node."""
     return min(max(0, int(node.free.get(name, Decimal(0)) // need)) for name, need in _needed_on(demand).items())
 
 
 def left_in(quota: Quota, demand: Demand) -> int | None:
-    """Return how many more replicas a quota allows; none where it limits nothing that they ask for."""
+    """Return how many more replicas a quota allows; None if it limits nothing that they request."""
     allowed = [max(0, int(left // need)) for name, left in quota.left.items() if (need := _needed(name, demand)) > 0]
     return min(allowed, default=None)
 
 
 def shown(name: str, amount: Decimal) -> str:
-    """Show an amount of a resource."""
+    """Return an amount of a resource as text."""
     return f"{float(amount / _GIB):.3g}Gi" if name in _BYTES else f"{amount.normalize():f}"
 
 
@@ -133,15 +133,15 @@ def _needed_on(demand: Demand) -> Amounts:
 
 
 def _shortage(demand: Demand, nodes: Sequence[Node], of: int) -> str:
-    """Say what is free of the resources of which no node has enough; of all, where only the sum of them lacks."""
+    """Return what is free of the resources that no node has enough of; of all, if no single one is short."""
     if not nodes:
-        return f"none of {of} nodes may take it, by its node selector and tolerations"
+        return f"none of the {of} nodes matches its node selector and tolerations"
     needed = _needed_on(demand)
     short = [n for n, need in needed.items() if all(node.free.get(n, Decimal(0)) < need for node in nodes)]
     free = [f"{_sum(n, (x.free for x in nodes))} of {_sum(n, (x.total for x in nodes))} {n}" for n in short or needed]
-    where = f"the {len(nodes)} node{'s' if len(nodes) > 1 else ''} that may take it"
+    where = f"the {len(nodes)} node{'s' if len(nodes) > 1 else ''} that may run it"
     asks = ", ".join(f"{n} {shown(n, needed[n])}" for n in short or needed)
-    return f"{', '.join(free)} free on {where}, and it asks {asks}"
+    return f"{', '.join(free)} free on {where}; it requests {asks}"
 
 
 def _sum(name: str, amounts: Iterable[Amounts]) -> str:

@@ -1,8 +1,7 @@
 """The one state of a rollout: everything that must survive a crash, a new release, or continue-as-new.
 
-It is changed by what people ask (``segue.messages``) and by what was decided and done (``segue.transition``, with the
-``after_...`` methods here); both return a new state. What can be seen on the target is never recorded: it is looked at
-again.
+Messages from people (``segue.messages``) and completed decisions (``segue.transition``, with the ``after_...`` methods
+here) change it; both return a new state. What can be observed on the target is never recorded, but observed again.
 """
 
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from segue.units import format_duration
 
 MAX_LOG = 400
 NOBODY = "nobody (default)"
-"""Who answered, where the time for an answer was over."""
+"""Who answered, if the time for an answer was over."""
 
 
 class Goal(StrEnum):
@@ -38,7 +37,7 @@ class Goal(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a rollout ends. While it still tries it only has a phase, such as *NeedsHuman*."""
+    """How a rollout ended. A running rollout has only a phase, such as *NeedsHuman*."""
 
     COMPLETED = "Completed"
     ROLLED_BACK = "RolledBack"
@@ -62,7 +61,7 @@ class Phase(StrEnum):
 
 
 class Entry(Frozen):
-    """One line of the report: what happened, who asked for it, and what came of it."""
+    """One line of the report: what happened, who requested it, and the result."""
 
     at: float
     """Seconds since the epoch."""
@@ -72,7 +71,7 @@ class Entry(Frozen):
 
 
 class Reached(Frozen):
-    """A waypoint that is reached and verified, and what is still waited for there."""
+    """A waypoint that is reached and verified, and what the rollout still waits for there."""
 
     index: int
     at: str
@@ -80,14 +79,14 @@ class Reached(Frozen):
     hold_until: float
     """Seconds since the epoch."""
     approved: bool
-    """True from the start where no approval is asked for."""
+    """True from the start if the waypoint needs no approval."""
     asked_for: Approval | None = None
-    """How long a person is asked, and what is taken when nobody answers; none where it is asked without an end."""
+    """The time for an answer, and the default after it; None if the waypoint waits without a limit."""
     expires_at: float | None = None
-    """When that is: seconds since the epoch."""
+    """When the time for an answer is over: seconds since the epoch."""
 
     def waits_for(self, now: float, *, kept: bool = False) -> str:
-        """Say what this waypoint waits for at ``now``; ``kept``, it is read later, and names the time itself."""
+        """Return what this waypoint waits for at ``now``; ``kept`` gives an absolute time, for a later reader."""
         waits = []
         if self.hold_until > now:
             waits.append(f"the hold of waypoint {self.at}")
@@ -103,122 +102,122 @@ class Reached(Frozen):
         return f", else {self.asked_for.default} {at if kept else left}"
 
     def next_at(self, now: float) -> float | None:
-        """Return when something ends here by itself: the hold, or the time for an answer; none where nothing does."""
+        """Return when the hold or the time for an answer ends next; None if neither does."""
         ends = [self.hold_until] if self.approved or self.expires_at is None else [self.hold_until, self.expires_at]
         return min((end for end in ends if end > now), default=None)
 
     def is_expired(self, now: float) -> bool:
-        """Whether the time for an answer is over, and there was none."""
+        """Whether the time for an answer is over and nobody answered."""
         return not self.approved and self.expires_at is not None and self.expires_at <= now
 
 
 class Retarget(Frozen):
-    """A wish for another version, or another way, not prepared yet."""
+    """A requested change of the version or of the strategy, not prepared yet."""
 
     change: Change | None = None
-    """None for the version that is wanted."""
+    """None keeps the wanted version."""
     strategy: Strategy | None = None
-    """None for the one so far."""
+    """None keeps the present strategy."""
     by: str
     onto_baseline: bool = False
-    """The change is the whole difference from the baseline; otherwise it is laid over what is wanted now."""
+    """Whether the change applies to the baseline instead of the wanted version."""
     accept: tuple[LintRule, ...] = ()
-    """Rules of lint whose errors do not refuse it."""
+    """Lint rules whose errors do not refuse it."""
 
 
 class Mark(Frozen):
-    """What the rollout's latest write left on the target, so that somebody else's change can be told from its own."""
+    """What the rollout's latest write left on the target. Any difference is a foreign change."""
 
     template: str = ""
     """Fingerprint of the pod template."""
     hold: str = ""
-    """What the lever holds, in the lever's own words."""
+    """What the lever holds, in the lever's own notation."""
     generation: int = 0
-    """The target's ``metadata.generation``: what is older was read before the write."""
+    """The target's ``metadata.generation``: an older one was read before the write."""
     uid: str = ""
-    """The target itself: another of the same name has another."""
+    """The target's ``metadata.uid``: another object of the same name has another."""
 
 
 class Before(Frozen):
-    """How whole the target was before the first write."""
+    """How many replicas were ready before the first write."""
 
     replicas: int
     ready: int
-    """How many of them were Ready; more once more of the old side are."""
+    """How many of them were Ready; grows when more replicas of the old side become Ready."""
     reached: int = 0
-    """How many of both sides have been Ready together since, at most ``replicas``."""
+    """The most replicas of both sides that have been Ready at one time since, at most ``replicas``."""
 
 
 class State(Frozen):
     """Everything recorded about one rollout."""
 
     owner: str
-    """Written on the target: names this run, and fences off every other."""
+    """The owner written on the target: it names this run, and fences off every other."""
     goal: Goal = Goal.FORWARD
     baseline: Version = Version(template="")
     wanted: Version = Version(template="")
     autonomous: bool = False
-    """The target's own controller or operator moves: it cannot be held in between."""
+    """Whether the target's own controller or operator moves the replicas: the rollout cannot hold it partway."""
     claimed: bool = False
-    """The target was changed by this rollout, so that going back means writing."""
+    """Whether this rollout has changed the target, so that a rollback has to write."""
     mark: Mark = Mark()
     routed: Routed | None = None
-    """Where the traffic was led by the latest write; none before the first."""
+    """Where the latest write routed the traffic; None before the first."""
     passed: tuple[int, ...] = ()
-    """Indices of the waypoints that are passed, for the present plan."""
+    """Indices of the passed waypoints of the present plan."""
     waypoint: Reached | None = None
     verified: bool = False
-    """Every replica is new and all gates passed."""
+    """Whether every replica is new and all gates passed."""
     tallies: tuple[Tally, ...] = ()
-    """What each gate has answered so far, for the present plan."""
+    """The answers of each gate so far, for the present plan."""
     progress_at: float = 0.0
-    """Seconds since the epoch of the latest progress that the target itself does not show."""
+    """When the latest progress was that the target does not show: seconds since the epoch."""
     paused: str = ""
     """Who paused it, and why."""
     held: Problem | None = None
     """A failure that waits for a person (``onFailure: pause``)."""
     foreign: Foreign | None = None
-    """Somebody else's change that the rollout holds for."""
+    """The foreign change for which the rollout holds."""
     began_at: float = 0.0
-    """When the wanted version was prepared: seconds since the epoch. What ended before is not held against it."""
+    """When the wanted version was prepared: seconds since the epoch. Pods that ended before do not count against it."""
     asleep: bool = False
-    """The target is scaled to 0: there is nothing to roll until it has replicas again."""
+    """Whether the target is scaled to 0: there is nothing to roll until it has replicas again."""
     demand: Demand | None = None
-    """What a new replica asks of a node; none where that is not known."""
+    """What a new replica requests of a node; None if that is not known."""
     fits: int | None = None
-    """How many replicas found a place when the latest move had to do with fewer than its budget."""
+    """How many replicas fit at the latest move, if fewer than its budget allows."""
     crowded: str = ""
-    """Why no new replica finds a place, while no old one may go first."""
+    """Why no new replica fits, while no old one may be removed first; empty if there is room."""
     overrules: bool = False
-    """A person told the rollout to write over the foreign change."""
+    """Whether a person requested to overwrite the foreign change."""
     controller_paused_at: float = 0.0
     """When the rollout paused the target's controller outside of a move: seconds since the epoch."""
     needs_human: bool = False
     promoted: bool = False
     emptying: Emptying | None = None
-    """Old replicas are to end what they have begun before they are told to stop; none while no one is asked to."""
+    """The old replicas that finish their requests before they stop; None while there are none."""
     resize: int | None = None
     settling: bool = False
     retarget: Retarget | None = None
     failure: Problem | None = None
-    """Why it goes back."""
+    """Why it rolls back, or was fenced off."""
     ending: Outcome = Outcome.COMPLETED
     """The outcome when the goal is reached."""
     outcome: Outcome | None = None
     moves: int = 0
     writes: int = 0
     regained: int = 0
-    """So many old replicas were asked for again when readiness was lost: they stay until enough are ready."""
+    """The old replicas requested again after a loss of readiness: they stay until enough are ready."""
     sized: int | None = None
-    """The target's replicas at the latest move, or fewer since; None before the first."""
+    """R at the latest move, or a lower R since; None before the first move."""
     before: Before | None = None
-    """None where that is not known: then all replicas are asked for."""
+    """None if that is not known: then all replicas have to be ready."""
     wrote: tuple[Wrote, ...] = ()
-    """The latest writes that could be repeated: how often the rollout writes is bounded by them."""
+    """The latest repeatable writes: they limit how often the rollout writes."""
     altered: int = 0
-    """How many times the API server made another version of the wanted one than was sent."""
+    """How many times the API server stored another wanted version than was sent."""
     restored: str = ""
-    """Fingerprint of what the API server made of the template that a pair's new Deployment had before."""
+    """Fingerprint of what the API server stored for the former template of a pair's new Deployment."""
     log: tuple[Entry, ...] = Field(default=())
 
     def but(self, **changes: Any) -> Self:
@@ -227,7 +226,7 @@ class State(Frozen):
 
     @property
     def brief(self) -> Self:
-        """The state without its log: what an activity needs."""
+        """The state without its log, as an activity needs it."""
         return self.but(log=())
 
     @property
@@ -266,25 +265,25 @@ class State(Frozen):
 
     @property
     def needs_person(self) -> bool:
-        """Whether nothing goes on until a person acts."""
+        """Whether the rollout waits until a person acts."""
         return self.phase in {Phase.NEEDS_HUMAN, Phase.HELD, Phase.AWAITING_APPROVAL}
 
     def lacking(self, replicas: int) -> int:
-        """Return how many of so many replicas nobody can ask for: they were not ready before the rollout."""
+        """Return how many of ``replicas`` need not be ready: they were not ready before the rollout."""
         before = self.before
         return 0 if before is None or before.ready >= before.replicas else max(0, replicas - before.ready)
 
     def unreached(self, replicas: int) -> int:
-        """Return how many of them were not ready before, nor together since."""
+        """Return how many of ``replicas`` were not ready before the rollout, nor at one time since."""
         reached = self.before.reached if self.before else 0
         return min(self.lacking(replicas), max(0, replicas - reached))
 
     def tally(self, gate: str) -> Tally | None:
-        """Return what a gate has answered so far; none before it is asked."""
+        """Return the answers of a gate so far; None before it is opened."""
         return next((tally for tally in self.tallies if tally.gate == gate), None)
 
     def noted(self, now: float, what: str, detail: str = "", who: str = "") -> Self:
-        """Add a line to the report; of a very long one the first and the latest are kept."""
+        """Add a line to the report; a very long report keeps its first and its latest lines."""
         log = (*self.log, Entry(at=now, what=what, detail=detail, who=who))
         if len(log) > MAX_LOG:
             half = MAX_LOG // 2
@@ -300,7 +299,7 @@ class State(Frozen):
         )
 
     def after_lint(self, linted: Linted | None, now: float, by: str) -> Self:
-        """Record what lint found, and which errors were accepted by whom."""
+        """Record the findings of lint, and who accepted which errors."""
         state = self
         for finding in told(linted) if linted else ():
             what, who = ("accepted", by) if finding.accepted else (f"lint {finding.severity}", "")
@@ -326,16 +325,16 @@ class State(Frozen):
         ).noted(now, "scaled", f"{why} {counts}")
 
     def after_drain(self, counts: Counts | None, why: str, now: float) -> Self:
-        """Record that old replicas are to become empty before they go, or that they stay after all (no ``counts``)."""
+        """Record that old replicas become empty before they stop, or that they stay after all (no ``counts``)."""
         emptying = Emptying(old=counts.old, since=now) if counts else None
         return self.but(emptying=emptying, progress_at=now).noted(now, "drains" if counts else "stays", why)
 
     def after_emptied(self, emptied: str, now: float, *, late: bool) -> Self:
-        """Record what came of it, after the move: a warning where not all of them became empty in time."""
+        """Record the result after the move: a warning if not all of them became empty in time."""
         return self.noted(now, "warning" if late else "drained", emptied) if emptied else self
 
     def after_route(self, routed: Routed, why: str, writes: int, now: float) -> Self:
-        """Record where the traffic goes now; what was verified is asked again after a step back."""
+        """Record where the traffic goes now; a lower share requires a new verification."""
         before = self.routed or Routed(share=0)
         changed = routed.share != before.share
         found = self.but(
@@ -356,17 +355,17 @@ class State(Frozen):
         )
 
     def after_settle(self, counts: Counts, writes: int, now: float, mark: Mark | None = None) -> Self:
-        """Record that the counts that are ready are now those that are wanted; a person goes on from here."""
+        """Record that the rollout keeps the ready replicas and is paused, until a person resumes it."""
         return self.but(
             mark=mark or self.mark, settling=False, paused="settled", held=None, writes=self.writes + writes
         ).noted(now, "settled", str(counts))
 
     def after_resize(self, replicas: int, now: float, mark: Mark | None = None) -> Self:
-        """Record that the target has another number of replicas; a newer wish stays."""
+        """Record that the target has another number of replicas; a newer request stays."""
         left = None if self.resize == replicas else self.resize
         mark, sized = mark or self.mark, None if self.sized is None else min(self.sized, replicas)
         if not self.claimed:
-            mark = mark.model_copy(update={"hold": ""})  # until then its owner may change how it rolls
+            mark = mark.model_copy(update={"hold": ""})  # until it is claimed, its owner may change how it rolls
         return self.but(
             mark=mark, resize=left, sized=sized, progress_at=now, verified=False, writes=self.writes + 1
         ).noted(now, "resized", f"{replicas} replicas")
@@ -374,7 +373,7 @@ class State(Frozen):
     def after_verify(
         self, waypoint: tuple[int, Waypoint] | None, now: float, what: str = "every replica is new"
     ) -> Self:
-        """Record that all gates passed: at a waypoint, or for the whole of it."""
+        """Record that all gates passed: at a waypoint, or at the end."""
         if waypoint is None:
             return self.but(verified=True).noted(now, "verified", what)
         index, written = waypoint
@@ -391,7 +390,7 @@ class State(Frozen):
         return self.but(waypoint=reached).noted(now, "verified", f"waypoint {written.at}")
 
     def after_ask(self, gates: Sequence[GatePolicy], now: float, *, stops: bool) -> Self:
-        """Record that these gates are asked from now on: at the stop where the rollout is, or all along."""
+        """Record that these gates are open from now on: at the present stop, or continuously."""
         sitting = len(self.passed) if stops else ALONG
         known = {tally.gate: tally for tally in self.tallies}
         for gate in gates:
@@ -400,7 +399,7 @@ class State(Frozen):
         return self.but(tallies=tuple(known.values()), progress_at=now)
 
     def after_record(self, gates: Sequence[GatePolicy], verdicts: Sequence[Verdict], now: float) -> Self:
-        """Record answers of gates; the report tells those that differ from the one before, and each failure."""
+        """Record answers of gates; the report gets each failure, and each result that differs from the one before."""
         state, policies = self, {gate.name: gate for gate in gates}
         for verdict in verdicts:
             tally, gate = state.tally(verdict.gate), policies.get(verdict.gate)
@@ -414,7 +413,7 @@ class State(Frozen):
         return state
 
     def after_retarget(self, wanted: Version, now: float, demand: Demand | None = None) -> Self:
-        """Record that another version is wanted, also over a way back: a new plan begins, with no waypoint passed."""
+        """Record that another version is wanted, also during a rollback: a new plan begins, no waypoint is passed."""
         who = self.retarget.by if self.retarget else ""
         return self.but(
             goal=Goal.FORWARD,
@@ -439,7 +438,7 @@ class State(Frozen):
         ).noted(now, "retargeted", str(wanted), who)
 
     def after_foreign(self, foreign: Foreign | None, now: float) -> Self:
-        """Record that somebody else's change was seen, or is gone."""
+        """Record that a foreign change was observed, or is gone."""
         if foreign is None:
             return self.but(foreign=None, overrules=False, progress_at=now).noted(now, "foreign change gone")
         return self.but(foreign=foreign, overrules=False).noted(now, "held", str(foreign), foreign.who)
@@ -447,13 +446,13 @@ class State(Frozen):
     def after_sleep(self, asleep: bool, why: str, now: float) -> Self:
         """Record that the target was scaled to 0, or has replicas again."""
         return self.but(asleep=asleep, sized=0 if asleep else self.sized, progress_at=now).noted(
-            now, "waits" if asleep else "goes on", why
+            now, "waits" if asleep else "continues", why
         )
 
     def after_crowded(self, why: str, now: float) -> Self:
         """Record that there is no room for a new replica, or room again (``why`` empty)."""
-        what = "waits" if why else "goes on"
-        return self.but(crowded=why, progress_at=now).noted(now, what, f"room: {why or 'there is some again'}")
+        what = "waits" if why else "continues"
+        return self.but(crowded=why, progress_at=now).noted(now, what, f"room: {why}" if why else "there is room again")
 
     def after_undo(self, writes: int, now: float, mark: Mark | None = None, step: str = "") -> Self:
         """Record that the baseline was written back, or a step of the way there."""
@@ -462,10 +461,10 @@ class State(Frozen):
         ).noted(now, "undone", step or f"back to {self.baseline}")
 
     def after_answer(self, what: str, mark: Mark, altered: str, now: float, *, back: bool) -> Self:
-        """Record what the API server made of a write, on the state before that; ``back`` says of the baseline.
+        """Record what the API server stored for a write, on the state before it; ``back`` if it wrote the baseline.
 
-        Where it answers with another template than was sent, that is the version from here on: what is written again
-        is changed again. A second time in the same rollout a person has to look.
+        If the API server answers with another template than was sent, that is the version from here on: it would
+        change another write too. The second time in a rollout, the rollout holds for a person.
         """
         wrote = (*self.wrote, Wrote(at=now, what=what, altered=altered))[-KEPT:] if what else self.wrote
         state = self.but(wrote=wrote)
@@ -477,12 +476,13 @@ class State(Frozen):
         state = state.but(**{"baseline" if back else "wanted": made}).noted(now, "warning", said)
         if back:
             return state
-        problem = Problem(cause=Cause.CONFIGURATION, message=f"{said}; it does so at each write")
+        fix = "it does so at each write: change the policy or webhook, then resume"
+        problem = Problem(cause=Cause.CONFIGURATION, message=f"{said}; {fix}")
         return state.but(altered=self.altered + 1, held=problem if self.altered else self.held)
 
     def after_alarm(self, why: str, now: float) -> Self:
-        """Record that going back does not come on, or does again (``why`` empty)."""
-        return self.but(needs_human=bool(why)).noted(now, "needs a person" if why else "goes on by itself", why)
+        """Record that the rollback makes no progress, or makes progress again (``why`` empty)."""
+        return self.but(needs_human=bool(why)).noted(now, "needs a person" if why else "recovered", why)
 
     def after_finish(self, writes: int, now: float) -> Self:
         """Record the end."""
@@ -491,27 +491,27 @@ class State(Frozen):
         )
 
     def after_fenced(self, why: str, now: float) -> Self:
-        """Record the end by another's hand: nothing may be written any more."""
+        """Record that another owner ended the rollout: it writes nothing any more."""
         problem = Problem(cause=Cause.FENCED, message=why)
         return self.but(outcome=Outcome.ABORTED, failure=problem).noted(now, "fenced off", why)
 
     def failing(self, problem: Problem, now: float, *, roll_back: bool) -> Self:
-        """Record a failure of the new version: go back, or wait for a person."""
+        """Record a failure of the new version: roll back, or wait for a person."""
         if not roll_back:
             return self.but(held=problem, waypoint=None, wrote=()).noted(now, "failed", str(problem))
         return self.going_back(Outcome.ROLLED_BACK, problem, now)
 
     def going_back(self, ending: Outcome, problem: Problem, now: float, by: str = "") -> Self:
-        """Turn round: from here on the goal is the baseline."""
+        """Return the state whose goal is the baseline from here on."""
         return self.but(
             goal=Goal.BACK, ending=ending, failure=problem, waypoint=None, held=None, paused="", retarget=None,
             settling=False, verified=False, asleep=False, crowded="", emptying=None, progress_at=now,
         ).noted(now, "going back", str(problem), by)  # fmt: skip
 
     def passing(self, now: float) -> Self:
-        """Pass the waypoint when nothing is waited for there any more; a pause holds it.
+        """Pass the waypoint when the rollout waits for nothing there any more; a pause holds it.
 
-        Where nobody answered in time, the default of the approval is taken for an answer.
+        If nobody answered in time, the approval's default is the answer.
         """
         reached = self.waypoint
         if reached is None or self.stopped:
@@ -534,5 +534,5 @@ class State(Frozen):
 
 
 def requested(why: str) -> Problem:
-    """A person's wish to go back, in the place of a failure."""
+    """Return a person's request to roll back, in the form of a failure."""
     return Problem(cause=Cause.REQUESTED, message=why)

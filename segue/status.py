@@ -1,4 +1,4 @@
-"""The status: where is it, what does it wait for, what can I do. Also as Markdown, for the Temporal UI."""
+"""The status: where the rollout is, what it waits for, and what a person can do. Also as Markdown."""
 
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -14,14 +14,14 @@ from segue.state import Goal, Outcome, Phase, State
 
 
 class SideStatus(Frozen):
-    """One side, in numbers."""
+    """The replica counts of one side."""
 
     replicas: int
     ready: int
 
 
 class GateStatus(Frozen):
-    """Where one gate stands, and what its latest answer rests on."""
+    """The result of one gate so far, and the evidence of its latest answer."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
@@ -29,9 +29,9 @@ class GateStatus(Frozen):
     result: Result
     why: str
     asked: int
-    """How often it was asked in all."""
+    """How many times it was evaluated in total."""
     conclusive: int
-    """At the present stop, or since it is asked all along."""
+    """Conclusive evaluations at the present stop, or of a continuous gate since it opened."""
     failed: int
     dry_run: bool = False
     evidence: VerdictEvidence | None = None
@@ -41,14 +41,14 @@ class GateStatus(Frozen):
 
 
 class Status(Frozen):
-    """What ``segue status`` shows; its JSON keys are an interface for pipelines."""
+    """The output of ``segue status``; its JSON keys are an interface for pipelines."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
     id: str
     name: str
     target: str
-    change: str = Field(default="", description="What changes, in a line for a person.")
+    change: str = Field(default="", description="The change, in one line.")
     phase: Phase
     outcome: str | None = None
     replicas: int = 0
@@ -62,23 +62,23 @@ class Status(Frozen):
     wanted: Version | None = None
     runs: Version | None = Field(
         default=None,
-        description="What the target runs at the end; null before it, and where it was fenced off.",
+        description="The version of the target at the end. Null before the end, or if the rollout was fenced off.",
     )
     next_waypoint: str = ""
-    traffic: int | None = Field(default=None, description="Percent to the new side; none where replicas lead it.")
-    gates: tuple[GateStatus, ...] = Field(default=(), description="Those that were asked, in the order of the spec.")
+    traffic: int | None = Field(default=None, description="Percent to the new side. Null if replicas determine it.")
+    gates: tuple[GateStatus, ...] = Field(default=(), description="The gates opened so far, in the order of the spec.")
     needs_person: bool = False
-    can: tuple[str, ...] = Field(default=(), description="The messages that are accepted now.")
+    can: tuple[str, ...] = Field(default=(), description="The messages that the rollout accepts now.")
     moves: int = 0
     started_at: float = 0.0
-    updated_at: float = Field(default=0.0, description="When that was known: seconds since the epoch.")
+    updated_at: float = Field(default=0.0, description="When this status was current: seconds since the epoch.")
 
 
 def make_status(
     *, workflow_id: str, name: str, target: Target, change: Change, rules: Rules, state: State,
     seen: Observation | None, waits: str, started_at: float, updated_at: float,
 ) -> Status:  # fmt: skip
-    """Put together what a person asks first."""
+    """Return the status of a rollout from its state and its latest observation."""
     replicas = seen.replicas if seen else 0
     budget = resolve_budget(rules.strategy, replicas) if replicas else None
     ahead = next_waypoint(rules, state, replicas) if replicas and state.goal is Goal.FORWARD else None
@@ -101,7 +101,7 @@ def make_status(
 
 
 def _runs(state: State) -> Version | None:
-    """Return the version at the end; None where the target was deleted, released or taken: nobody looked since."""
+    """Return the version at the end; None before it, or if the target was deleted, released or taken."""
     fenced = state.failure is not None and state.failure.cause is Cause.FENCED
     if state.outcome is None or fenced:
         return None
@@ -110,7 +110,7 @@ def _runs(state: State) -> Version | None:
 
 
 def gates_of(rules: Rules, state: State) -> tuple[GateStatus, ...]:
-    """Say where each gate stands that was asked."""
+    """Return the status of each gate that was opened."""
     found = ((gate, stand(gate, tally), tally) for gate in rules.asked_gates if (tally := state.tally(gate.name)))
     return tuple(
         GateStatus(
@@ -122,7 +122,7 @@ def gates_of(rules: Rules, state: State) -> tuple[GateStatus, ...]:
 
 
 def reason(state: State, seen: Observation | None) -> str:
-    """Say why it is where it is: the failure, the foreign change, the pause, no room, or what a replica lacks."""
+    """Return the reason of the present phase: failure, foreign change, pause, lack of room, or a replica's problem."""
     if state.outcome is not None and state.failure is not None:
         return str(state.failure)
     for known in (state.foreign, state.held, state.failure):
@@ -142,7 +142,7 @@ def to_markdown(status: Status) -> str:
         "Why": status.reason or "—",
         "Old": f"{status.old.ready} ready of {status.old.replicas} — {status.baseline or '?'}",
         "New": f"{status.new.ready} ready of {status.new.replicas} — {status.wanted or '?'}",
-        "Budget": f"at least {status.floor} ready, at most {status.ceiling} in all ({status.replicas} wanted)",
+        "Budget": f"at least {status.floor} ready, at most {status.ceiling} in total ({status.replicas} requested)",
         **({} if status.traffic is None else {"Traffic": f"{status.traffic} % to new"}),
         **({"Gates": "<br>".join(map(str, status.gates))} if status.gates else {}),
         "Next waypoint": status.next_waypoint or "—",

@@ -1,7 +1,8 @@
-"""Which share of the traffic the new side should have, and what must stay of a side that has some. Pure.
+"""The new side's share of the traffic, and how many replicas must stay on a side that receives traffic. Pure.
 
-Traffic is separate from replicas: what a strategy without ``traffic`` leaves to one Service over both sides is written
-here, as percent to the new side. No side without a ready replica ever gets any, and no side that has some is emptied.
+Traffic is separate from replicas. Without ``traffic`` in the strategy, one Service spreads it over both sides; with it,
+Segue writes the percent to the new side. A side without a ready replica never receives traffic, and a side that
+receives traffic is never emptied.
 """
 
 from segue.observation import Observation
@@ -12,7 +13,7 @@ NONE, ALL = 0, 100
 
 
 def leaves_new(state: State, seen: Observation) -> bool:
-    """Whether the new side is left: on the way back, and for another version after a retarget."""
+    """Whether the new side is being removed: during a rollback, or for another version after a retarget."""
     return state.goal is Goal.BACK or (seen.template != state.wanted.template and seen.new.total > 0)
 
 
@@ -22,7 +23,7 @@ def share_of(seen: Observation) -> int:
 
 
 def reached_weight(strategy: Strategy, state: State) -> int:
-    """Return the weight of the latest waypoint that is reached and verified; one without a weight changes none."""
+    """Return the weight of the latest reached and verified waypoint that has a weight; 0 without one."""
     reached = (*state.passed, *((state.waypoint.index,) if state.waypoint else ()))
     weights = [strategy.waypoints[i].weight for i in reached]
     return next((w for w in reversed(weights) if w is not None), NONE)
@@ -33,9 +34,8 @@ def wanted_share(
 ) -> int:
     """Return the percent of the traffic that the new side should have.
 
-    ``back`` says that the new side is being left; ``weight`` is that of the latest waypoint; ``verified`` says that
-    every new replica is; ``ahead`` that a waypoint is still to come; ``last`` that the next move takes the last old
-    replicas.
+    ``back``: the new side is being removed. ``weight``: that of the latest waypoint. ``verified``: every new replica is
+    verified. ``ahead``: a waypoint is still to come. ``last``: the next move removes the last old replicas.
     """
     now = share_of(seen)
     if is_stranded(seen):
@@ -53,9 +53,9 @@ def wanted_share(
 
 
 def is_stranded(seen: Observation) -> bool:
-    """Whether traffic goes to a side without a ready replica, and the other has some.
+    """Whether traffic goes to a side without a ready replica while the other side has ready ones.
 
-    Nothing goes to a new side that had none before: it is not verified.
+    A new side that had no traffic before does not receive any for that: it is not verified.
     """
     now = share_of(seen)
     return now > NONE and bool(
@@ -64,12 +64,12 @@ def is_stranded(seen: Observation) -> bool:
 
 
 def _share_back(now: int, seen: Observation) -> int:
-    """Give all to the old side at once; where it has none it may be all but gone: when it is no weaker than the new."""
+    """Return all traffic to the old side; if it has none yet, wait until it has as many ready replicas as the new."""
     return NONE if now < ALL or seen.old.ready >= seen.new.ready else now
 
 
 def must_stay(strategy: Strategy, state: State, seen: Observation, now: float) -> int:
-    """Return how many replicas must stay of the side that is left: of the old one forward, else of the new one."""
+    """Return how many replicas must stay on the side being removed: the old one forward, else the new one."""
     if strategy.traffic is None:
         return 0
     share, is_blue_green = share_of(seen), strategy.type is Way.BLUE_GREEN
@@ -83,9 +83,9 @@ def must_stay(strategy: Strategy, state: State, seen: Observation, now: float) -
 
 
 def held_until(strategy: Strategy, state: State) -> float:
-    """Return until when a side that gets nothing any more stays whole: seconds since the epoch; 0 when none does.
+    """Return until when a side without traffic keeps all replicas: seconds since the epoch; 0 if none does.
 
-    Proxies learn of it a little later; after the switch of blueGreen it is retained besides.
+    Proxies need a moment to update; after the switch of blueGreen, ``retain`` applies too.
     """
     routed, traffic = state.routed, strategy.traffic
     if traffic is None or routed is None or not routed.since or NONE < routed.share < ALL:
@@ -96,21 +96,21 @@ def held_until(strategy: Strategy, state: State) -> float:
 
 
 def objection(strategy: Strategy, seen: Observation, share: int) -> str:
-    """Say why ``share`` would send traffic to a side that has nothing ready; empty when it does not.
+    """Return why ``share`` would send traffic to a side without a ready replica; empty if it would not.
 
-    Asked again on what is read right before a write, in other words than ``wanted_share``.
+    An independent check of ``wanted_share``, on an observation made right before the write.
     """
     if share > NONE and not seen.new.ready:
         return f"{share} % to the new side, which has no ready replica"
     if share < ALL and not seen.old.ready:
         return f"{ALL - share} % to the old side, which has no ready replica"
     if strategy.type is Way.BLUE_GREEN and share not in (NONE, ALL):
-        return f"{share} % of what can only be switched"
+        return f"{share} % to the new side, but blueGreen allows only 0 % or 100 %"
     return ""
 
 
 def objection_to_counts(share: int, old: int, new: int) -> str:
-    """Say why so many replicas would empty a side that has traffic; empty when they do not."""
+    """Return why these counts would empty a side that receives traffic; empty if they would not."""
     if share < ALL and not old and new:
         return f"{ALL - share} % of the traffic goes to the old side, which would have no replica"
     if share > NONE and not new and old:

@@ -1,6 +1,6 @@
-"""What becomes of the state after a decision: pure.
+"""How a decision changes the state: pure.
 
-One place for the workflow, for a release without Temporal, and for the simulated rollouts of the tests.
+The workflow, a release without Temporal, and the simulated rollouts of the tests all use it.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,11 +18,11 @@ from segue.state import Before, Goal, Mark, Outcome, Retarget, State, requested
 WRITTEN = frozenset({Act.SCALE, Act.PAUSE_CONTROLLER, Act.RESIZE, Act.SETTLE, Act.ROUTE, Act.UNDO, Act.FINISH})
 NOTHING = Written(done=True)
 SECOND = 2
-"""A write that is done so often has had no effect the first time."""
+"""A write that is repeated this often had no effect the first time."""
 
 
 class _Done(NamedTuple):
-    """A decision, and what it was taken on and led to."""
+    """A decision, its basis, and its result."""
 
     rules: Rules
     seen: Observation
@@ -32,14 +32,14 @@ class _Done(NamedTuple):
 
 
 def is_written(state: State, decision: Decision) -> bool:
-    """Whether a decision changes the target: it is recorded only after the write, with what the write answers."""
+    """Whether a decision changes the target: it is recorded only after the write, with the write's answer."""
     return decision.act in WRITTEN and (state.claimed or decision.act is not Act.FINISH)
 
 
 def applied(
     rules: Rules, state: State, seen: Observation, decision: Decision, now: float, written: Written = NOTHING
 ) -> State:
-    """Return the state after a decision that was taken on ``seen``, and after its write where it has one.
+    """Return the state after a decision that was made on ``seen``, and after its write if it has one.
 
     A verification changes nothing here: ``judged`` records its answers. ``now`` is in seconds since the epoch.
     """
@@ -51,12 +51,12 @@ def applied(
 
 
 def _answered(state: State, seen: Observation, decision: Decision, written: Written, now: float) -> State:
-    """Return the state before a write with what the API server made of it."""
+    """Return the state before a write, with the API server's answer to the write."""
     mark, what = written.mark or state.mark, repeatable(seen, decision)
     if seen.home is not None and decision.act is Act.UNDO:  # the baseline of a pair is the old Deployment's template
         is_new = mark.template not in {state.mark.template, state.wanted.template, ""}
         state, mark = state.but(restored=mark.template if is_new else state.restored), state.mark
-    # By what was written, and not by the goal: a message may have turned the rollout round in the meantime.
+    # By what was written, not by the goal: a message may have reversed the rollout in the meantime.
     back = decision.act is Act.UNDO or (decision.act is Act.RESIZE and state.mark.template == state.baseline.template)
     state = state.after_answer(what, mark, written.altered, now, back=back)
     if what and in_a_row(state.wrote, what) == SECOND:
@@ -68,9 +68,9 @@ def _answered(state: State, seen: Observation, decision: Decision, written: Writ
 def judged(
     rules: Rules, state: State, seen: Observation, decision: Decision, verdicts: Sequence[Verdict], now: float
 ) -> State:
-    """Return the state after the answers to a verification; inconclusive ones are only noted, and asked for again."""
+    """Return the state after a verification; an inconclusive one is only noted, and repeated."""
     if state.goal is Goal.BACK:
-        return state  # a message turned the rollout round in the meantime
+        return state  # a message reversed the rollout in the meantime
     for each in verdicts:
         state = state.noted(now, f"gate {each.gate}", f"{each.result}: {each.why}")
     verdict = combined(verdicts)
@@ -80,11 +80,11 @@ def judged(
         return state
     index = decision.waypoint
     reached = None if index is None else (index, rules.strategy.waypoints[index])
-    return state.after_verify(reached, now, "the new side is whole" if seen.old.total else "every replica is new")
+    return state.after_verify(reached, now, "the new side is complete" if seen.old.total else "every replica is new")
 
 
 def learned(state: State, seen: Observation) -> State:
-    """Return the state after a look: where the first write was done and its answer was lost, the target is ours."""
+    """Return the state after an observation: claimed if the first write succeeded but its answer was lost."""
     state = with_ready(state, seen)
     if state.claimed or seen.owner != state.owner:
         return state
@@ -104,27 +104,27 @@ def begun(state: State, prepared: Prepared, now: float, by: str) -> State:
 
 
 def is_wanted_already(state: State, wish: Retarget, prepared: Prepared) -> bool:
-    """Whether a retarget asks for what the rollout goes to anyway."""
+    """Whether a retarget requests the version that the rollout already goes to."""
     same = prepared.wanted.template == state.wanted.template and state.goal is Goal.FORWARD
     return same and wish.strategy is None and state.foreign is None
 
 
 def retargeted(state: State, wish: Retarget, prepared: Prepared, now: float) -> State:
-    """Return the state after a retarget was tried on the target: it goes there from here, or back."""
+    """Return the state after a retarget was prepared: the rollout goes to the new version, or back."""
     if prepared.wanted.template == state.baseline.template:
         if state.goal is Goal.BACK:
-            return state.but(retarget=None).noted(now, "retargeted", "to the baseline, where it goes already", wish.by)
+            return state.but(retarget=None).noted(now, "retargeted", "to the baseline: already on its way", wish.by)
         reason = requested(f"retargeted to the baseline by {wish.by}")
         return state.going_back(Outcome.ROLLED_BACK, reason, now, wish.by).but(overrules=state.overrules)
     if is_wanted_already(state, wish, prepared):
-        return state.but(retarget=None).noted(now, "retargeted", "to what is wanted already", wish.by)
-    if not state.claimed:  # whoever changed it left it to us: it is the baseline
+        return state.but(retarget=None).noted(now, "retargeted", "to the wanted version: nothing changes", wish.by)
+    if not state.claimed:  # nothing is written yet: what somebody else changed is the baseline
         state = state.but(baseline=prepared.baseline, mark=prepared.mark, foreign=None, overrules=False)
     return state.after_retarget(prepared.wanted, now, prepared.demand).after_lint(prepared.linted, now, wish.by)
 
 
 def stuck(state: State, message: str, now: float) -> State:
-    """Return the state after an error that waiting does not mend: a person is needed, whichever way it goes."""
+    """Return the state after an error that only a person can resolve, forward or back."""
     problem = Problem(cause=Cause.CONFIGURATION, message=message)
     if state.goal is Goal.BACK and not state.needs_human:
         return state.after_alarm(str(problem), now)
@@ -133,7 +133,7 @@ def stuck(state: State, message: str, now: float) -> State:
     return state
 
 
-# --- one line an act -------------------------------------------------------------------------------------
+# --- one line per act ------------------------------------------------------------------------------------
 
 
 def _ask(state: State, done: _Done) -> State:

@@ -1,5 +1,7 @@
 """Shared by all tests: one local stack a run, a namespace and a task queue a test."""
 
+import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -10,6 +12,9 @@ from segue_local import Stack
 from side_by_side import Parts, in_order
 from stacks import plain_stack, shared_stacks
 from times import Times
+
+_SHOWN = 12
+"""So many lines of a failure are printed at once; the others follow at the end."""
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +38,13 @@ def pytest_configure(config: pytest.Config) -> None:
         ends.enter_context(shared_stacks())
         config.add_cleanup(ends.close)
         config.pluginmanager.register(Times(config.rootpath / "out"))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Print each failure when it happens: a run takes many minutes, and its end may not come."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        last = report.longreprtext.strip().splitlines()[-_SHOWN:]
+        print(f"\nFAILED {report.nodeid} ({report.when})", *last, sep="\n", file=sys.stderr, flush=True)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Parts:

@@ -57,7 +57,7 @@ async def test_a_drain_that_takes_too_long_is_left(served: Lab) -> None:
     stuck = {"container": BRIDGED, "annotations": {"segue.dev/stop-after": "20s"}}
     async with served.case("chat", 2, target=stuck, drain={"timeout": "1s"}) as case:
         report = await case.ends("Completed")
-    assert any("have not ended in time" in entry.detail for entry in report.entries)
+    assert any("did not end in time" in entry.detail for entry in report.entries)
 
 
 async def test_what_cannot_be_asked_is_not_empty(served: Lab) -> None:

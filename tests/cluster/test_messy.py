@@ -125,6 +125,6 @@ async def test_what_pod_security_refuses_is_told_at_once(served: Lab) -> None:
         plan = await case.run.plan()
         assert any("would violate PodSecurity" in warning for warning in plan.warnings), plan.warnings
         report = await case.ends("RolledBack", 60.0)
-    assert report.status.reason.startswith("Configuration: no pod can be made: ")
+    assert report.status.reason.startswith("Configuration: no pod can be created: ")
     assert "violates PodSecurity" in report.status.reason
     case.watcher.assert_within(2, 3)

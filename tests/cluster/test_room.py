@@ -93,7 +93,7 @@ async def test_what_is_counted_is_told_and_done(counted: Lab, nodes: Any, kind: 
             report = await case.ends("Completed")
         case.watcher.assert_within(1, 2, passing=1)
         scaled = [e.detail for e in report.entries if e.what == "scaled"]
-        assert "old 2→1, new 0→1; only 2 find a place: 0 of 2 nvidia.com/gpu free" in scaled[0]
+        assert "old 2→1, new 0→1; room for only 2 in total: 0 of 2 nvidia.com/gpu free" in scaled[0]
 
     async def some() -> None:
         target = nodes(counted, "four", 5)
@@ -108,7 +108,7 @@ async def test_what_is_counted_is_told_and_done(counted: Lab, nodes: Any, kind: 
         target = nodes(counted, "twice", 3)
         async with counted.case("twice", 2, change, kind=kind, target=target, strategy={"maxSurge": 1}) as case:
             (said,) = await told(case)
-            assert "1 of 3 nvidia.com/gpu free" in said and "it asks nvidia.com/gpu 2" in said
+            assert "1 of 3 nvidia.com/gpu free" in said and "it requests nvidia.com/gpu 2" in said
             assert "Insufficient nvidia.com/gpu" in await held(case)
             assert len(counted.pods("twice")) == 3, "one stays pending, for an autoscaler of nodes"
             more(counted, "twice", 5)
@@ -126,7 +126,7 @@ async def test_what_stays_pending_tells_it_too(served: Lab, nodes: Any, kind: Ki
         async with served.case("one", 1, kind=kind, target=nodes(served, "one", 1), strategy={}) as case:
             said = await held(case)
             assert said.startswith("room: Unschedulable: one-") and "Insufficient nvidia.com/gpu" in said
-            assert said.endswith("no old replica may go first (at least 1 must serve)")
+            assert said.endswith("cannot remove an old replica first: 1 must stay ready")
             more(served, "one", 2)
             await case.ends("Completed")
         case.watcher.assert_within(1, 2)
@@ -144,7 +144,7 @@ async def test_what_stays_pending_tells_it_too(served: Lab, nodes: Any, kind: Ki
             report = await case.ends("Completed")
         case.watcher.assert_within(1, 3)
         first, second, *_ = [e.detail for e in report.entries if e.what == "scaled"]
-        assert first.startswith("new 0→1") and "old 2→1; only 2 find a place: Unschedulable: " in second
+        assert first.startswith("new 0→1") and "old 2→1; room for only 2 in total: Unschedulable: " in second
         assert not [e for e in report.entries if e.detail.startswith("room: ")], "it never had to hold"
         assert any(e.what == "lint not asked" and e.detail.startswith("surge-does-not-fit: ") for e in report.entries)
 
@@ -173,7 +173,8 @@ async def test_what_stops_slowly_sets_its_place_free_late(served: Lab, nodes: An
     }
     async with served.case("slow", 1, kind=kind, **given) as case:
         await until(
-            "it says what it waits for", lambda: _says(case, "to stop and set free", "Insufficient nvidia.com/gpu")
+            "it says what it waits for",
+            lambda: _says(case, "to stop and free the resources", "Insufficient nvidia.com/gpu"),
         )
         await case.ends("Completed")
     case.watcher.assert_within(0, 1)
@@ -249,14 +250,14 @@ async def test_a_quota_without_room(served: Lab, kind: Kind) -> None:
 
 async def _holds(case: Case) -> None:
     """It takes nothing away, says so before it begins and while it waits, and goes on when there is room."""
-    lacks = "0 of 1 nvidia.com/gpu free on the 1 node that may take it, and it asks nvidia.com/gpu 1"
-    holds = "and maxUnavailable 0 lets no old one go first: it will hold until there is room"
+    lacks = "0 of 1 nvidia.com/gpu free on the 1 node that may run it; it requests nvidia.com/gpu 1"
+    holds = "and maxUnavailable 0 lets no old one go first: the rollout will hold until there is room"
     assert await told(case) == [f"there is no room to add a replica ({lacks}), {holds}"]
     assert "Insufficient nvidia.com/gpu" in await held(case)
     assert len(case.lab.pods(case.name)) == 2, "one stays pending, for an autoscaler of nodes"
     more(case.lab, case.name, 2)
     report = await case.ends("Completed")
-    assert [e.detail for e in report.entries if e.what == "goes on"] == ["room: there is some again"]
+    assert [e.detail for e in report.entries if e.what == "continues"] == ["there is room again"]
     case.watcher.assert_within(1, 2)
 
 

@@ -200,7 +200,7 @@ async def test_early_late_and_repeated_messages(served: Lab) -> None:
         await run.send("pause")
         await run.signal("pause")  # twice is once
         await run.signal("approve")
-        assert "no approval is waited for" in await refused(run, "approve")
+        assert "no approval is pending" in await refused(run, "approve")
         await run.signal("approve")
         status = await run.until("both were heard", lambda s: "resume" in s.can)
         assert status.phase == "Paused"
@@ -209,7 +209,7 @@ async def test_early_late_and_repeated_messages(served: Lab) -> None:
         with pytest.raises(Exception, match=r"already completed|not found"):
             await run.send("abort")
     said = [e.detail for e in entries(report, "signal refused")]
-    assert len(said) == 2 and all("no approval is waited for now" in s for s in said)
+    assert len(said) == 2 and all("no approval is pending" in s for s in said)
     assert len(entries(report, "paused")) == len(entries(report, "approved")) == 1
     case.watcher.assert_within(2, 3)
 

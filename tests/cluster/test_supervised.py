@@ -57,7 +57,7 @@ async def test_the_plan_and_what_its_operator_cannot_do(served: Lab) -> None:
     for message, fields in asks.items():
         with pytest.raises(WorkflowUpdateFailedError) as refused:
             await run.send(message, **fields)
-        assert "cannot be held in between" in str(refused.value.cause)
+        assert "cannot stop it partway" in str(refused.value.cause)
     await run.send("abort")
     await ends(run, "Aborted")
     assert left(operator, "chat") == {"spec": resource(), "annotations": {}}

@@ -376,7 +376,7 @@ class SupervisedSubject(Subject):
     budgets = ()
     first_move = "scale_old"
     cannot: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("pause", "scale", "scale by hand", "settle"), "its operator cannot be held in between"
+        ("pause", "scale", "scale by hand", "settle"), "its operator cannot be stopped partway"
     )
 
     @property

@@ -267,7 +267,7 @@ def test_old_replicas_come_back_whatever_is_waited_for(state: State) -> None:
     lost = see(5, 5, proven=1, replicas=10, lost_since=NOW)
     decision = decide(HALF, state, lost, NOW)
     assert (decision.act, decision.counts) == (Act.SCALE, (8, 5))
-    assert "6 of at least 10" in decision.why
+    assert "6 of 10 required" in decision.why
     back = see(8, 5, ready=5, proven=1, spare=3, replicas=10, lost_since=NOW)
     waits = decide(HALF, state.but(regained=8, sized=10), back, NOW)
     assert waits.act in {Act.WAIT, Act.ROOMY}, waits
@@ -352,7 +352,7 @@ def test_the_next_step_waits_for_replicas_that_end_their_requests() -> None:
     assert (waits.act, waits.wake_at) == (Act.WAIT, NOW + 20)
     assert waits.why == "old replicas to end their requests, 1 left (at most 30 s)"
     late = decide(DRAINS, MOVING, seen, NOW + 20)
-    assert late.act is Act.SCALE and late.why.endswith("; 1 have not ended in time")
+    assert late.act is Act.SCALE and late.why.endswith("; 1 did not end in time")
 
 
 # --- a target that is stepped both ways -----------------------------------------------------------------
@@ -416,8 +416,8 @@ FULL: dict[str, Any] = {"room": 0, "room_why": "0 of 8 free"}
     [
         pytest.param(HOLDS, see(4, 0, **FULL), Act.CROWDED, None, "0 of 8 free", id="counted-and-none-may-go"),
         pytest.param(HOLDS, see(4, 0, room=1), Act.SCALE, (4, 1), "", id="counted-and-it-fits"),
-        pytest.param({"maxSurge": 2}, see(4, 0, room=1), Act.SCALE, (4, 1), "only 5 find", id="a-part-of-it-fits"),
-        pytest.param(MAY_GO, see(4, 0, **FULL), Act.SCALE, (3, 1), "only 4 find a place", id="an-old-one-goes-first"),
+        pytest.param({"maxSurge": 2}, see(4, 0, room=1), Act.SCALE, (4, 1), "room for only 5", id="a-part-of-it-fits"),
+        pytest.param(MAY_GO, see(4, 0, **FULL), Act.SCALE, (3, 1), "room for only 4", id="an-old-one-goes-first"),
         pytest.param(HOLDS, see(4, 0, leaving=1, **FULL), Act.SCALE, (4, 1), "", id="what-leaves-makes-room"),
         pytest.param(HOLDS, see(4, 1, proven=0, **PENDING), Act.CROWDED, None, "0/3 nodes", id="pending-none-may-go"),
         pytest.param(MAY_GO, see(4, 1, proven=0, **PENDING), Act.SCALE, (3, 1), "0/3 nodes", id="it-takes-the-place"),
@@ -557,7 +557,7 @@ def test_no_deadline_runs_while_what_stops_holds_what_is_waited_for() -> None:
     waits = see(3, 1, proven=0, leaving=1, freed_by=LATE + 9, unplaced_why="0/3 nodes", **PENDING)
     found = decide(rules, MOVING, waits, LATE)
     assert (found.act, found.wake_at) == (Act.WAIT, LATE + 9 + deadline_s)
-    assert found.why == "1 replica to stop and set free what new ones wait for, at most 9 s more (0/3 nodes)"
+    assert found.why == "1 replica to stop and free the resources for new ones, at most 9 s more (0/3 nodes)"
     assert decide(rules, MOVING, waits, LATE + 9 + deadline_s).act is Act.FAIL, "nobody ends it"
     freed = see(3, 1, proven=0, freed_by=LATE)
     assert decide(rules, MOVING, freed, LATE + deadline_s - 1).act is Act.WAIT

@@ -60,7 +60,7 @@ def test_it_begins_before_an_old_replica_goes() -> None:
 @pytest.mark.parametrize(
     ("found", "act", "why"),
     [
-        pytest.param(None, Act.WAIT, "they are being asked", id="not-asked-yet"),
+        pytest.param(None, Act.WAIT, "none has answered yet", id="not-asked-yet"),
         pytest.param(told(running=3), Act.WAIT, "3 requests running or queued (at most 600 s)", id="busy"),
         pytest.param(told(out=False), Act.WAIT, "still in their Services", id="not-out"),
         pytest.param(told(unknown="o0: refused"), Act.WAIT, "not known of all: o0: refused", id="unknown"),
@@ -104,7 +104,7 @@ def test_more_that_become_ready_wait_for_their_turn() -> None:
 def test_a_pause_lets_them_serve_on() -> None:
     """Whatever else is waited for, they are back in their Services; after it the time begins anew."""
     decision = next_of(BEGAN.but(paused="by her"), see(3, 1, marked=1, emptiness=told(since=NOW - 9)))
-    assert (decision.act, decision.counts) == (Act.DRAIN, None) and "serve on" in decision.why
+    assert (decision.act, decision.counts) == (Act.DRAIN, None) and "keep serving" in decision.why
 
 
 @pytest.mark.parametrize("turn", ["back", "retarget"])

@@ -207,7 +207,7 @@ def test_blue_green_is_verified_switched_retained_and_only_then_scaled() -> None
     switched = OURS.but(verified=True, routed=Routed(share=100, version=2, since=NOW))
     waits = decide(rules, switched, see(4, 4, 100), NOW + 1)
     assert (waits.act, waits.wake_at) == (Act.WAIT, NOW + 600)
-    assert "the old side stays whole for 599 s" in waits.why
+    assert "the old side keeps its replicas for 599 s" in waits.why
     after = decide(rules, switched, see(4, 4, 100), NOW + 600)
     assert (after.act, after.counts) == (Act.SCALE, (0, 4))
 

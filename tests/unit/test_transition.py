@@ -78,16 +78,16 @@ ROWS: dict[str, Row] = {
     ),
     "sleep": (STATE, decided(Act.SLEEP), DONE, {"asleep": True, "progress_at": NOW}, [("waits", "why")]),
     "wake": (
-        STATE.but(asleep=True), decided(Act.WAKE), DONE, {"asleep": False, "progress_at": NOW}, [("goes on", "why")]
+        STATE.but(asleep=True), decided(Act.WAKE), DONE, {"asleep": False, "progress_at": NOW}, [("continues", "why")]
     ),
     "crowded": (STATE, decided(Act.CROWDED), DONE, {"crowded": "why", "progress_at": NOW}, [("waits", "room: why")]),
     "roomy": (
         STATE.but(crowded="full"), decided(Act.ROOMY), DONE,
-        {"crowded": "", "progress_at": NOW}, [("goes on", "room: there is some again")],
+        {"crowded": "", "progress_at": NOW}, [("continues", "there is room again")],
     ),
     "alarm": (BACK, decided(Act.ALARM), DONE, {"needs_human": True}, [("needs a person", "why")]),
     "calm": (
-        BACK.but(needs_human=True), decided(Act.CALM), DONE, {"needs_human": False}, [("goes on by itself", "")]
+        BACK.but(needs_human=True), decided(Act.CALM), DONE, {"needs_human": False}, [("recovered", "")]
     ),
     "drain": (
         STATE, decided(Act.DRAIN, counts=COUNTS), DONE,
@@ -293,7 +293,7 @@ def test_a_waypoint_that_passes_is_held() -> None:
     assert_changed(STATE, after, {"waypoint": HERE}, [ANSWER, ("verified", "waypoint 1")])
 
 
-@pytest.mark.parametrize(("old", "said"), [(0, "every replica is new"), (3, "the new side is whole")])
+@pytest.mark.parametrize(("old", "said"), [(0, "every replica is new"), (3, "the new side is complete")])
 def test_the_end_that_passes_is_verified(old: int, said: str) -> None:
     seen = SEEN.model_copy(update={"old": Side(total=old)})
     after = judged(RULES, STATE, seen, decided(Act.VERIFY), [verdict(Result.PASS)], NOW)
@@ -384,7 +384,7 @@ def test_a_retarget_to_what_is_wanted_changes_nothing() -> None:
     """Another strategy is another wish, and so is writing over somebody else's change."""
     before = BUSY.but(foreign=None)
     after = retargeted(before, WISH, prepared("v1"), NOW)
-    assert_changed(before, after, {"retarget": None}, [("retargeted", "to what is wanted already")])
+    assert_changed(before, after, {"retarget": None}, [("retargeted", "to the wanted version: nothing changes")])
     assert is_wanted_already(before, WISH, prepared("v1"))
     for state, wish, template in (
         (before, WISH, "v2"),
