@@ -236,7 +236,7 @@ def no_worker(task_queue: str) -> Unreachable:
 
 
 def uncurrent(found: DescribeTaskQueueResponse, task_queue: str) -> Unreachable | None:
-    """Return the error for workers whose deployment has no current version, so that they get no rollouts.
+    """Return the error for workers whose deployment has no current version: they get no rollouts.
 
     Returns None when the deployment has a current version, or no worker is versioned.
     """
@@ -368,7 +368,7 @@ class Rollouts:
         return Started(id=workflow_id, run_id=run_id, plan=plan)
 
     async def join(self, rollout: Rollout, by: str) -> str:
-        """Retarget the rollout under way to this file's change, as the whole difference from its baseline."""
+        """Retarget the rollout under way to this file's change, as the difference from its baseline."""
         reason = f"joined by {rollout.metadata.name}"
         wish = RetargetTo(
             change=rollout.spec.change, onto_baseline=True, by=by, reason=reason, accept=rollout.spec.accept

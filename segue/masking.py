@@ -1,4 +1,4 @@
-"""Masks what looks like a secret in foreign text, before it is kept where many can read it.
+"""Masks what looks like a secret in foreign text, before many can read it.
 
 Each pattern is tried at only one place of a word, so that no text can keep a worker busy.
 """

@@ -11,7 +11,7 @@ from segue.errors import Refused
 
 @asynccontextmanager
 async def serve_health(address: str, is_ready: Callable[[], bool]) -> AsyncIterator[str]:
-    """Serve /healthz, /readyz and /metrics within this context, and yield the address (port 0 takes a free port).
+    """Serve /healthz, /readyz and /metrics within this context, and yield the address. Port 0 takes a free port.
 
     Raises:
         Refused: when the worker cannot listen on the address.
@@ -36,7 +36,7 @@ async def serve_health(address: str, is_ready: Callable[[], bool]) -> AsyncItera
     except (OSError, ValueError) as error:
         await runner.cleanup()
         raise Refused(
-            f"cannot be listened on: {error}",
+            f"cannot be used: {error}",
             field="SEGUE_HEALTH_ADDRESS",
             value=address,
             fix="write host:port of a free port",

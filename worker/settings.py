@@ -1,7 +1,7 @@
 """The worker's settings: ``SEGUE_...`` in the environment, over a TOML file named by ``SEGUE_SETTINGS``.
 
-They do not configure the connection to Temporal: the SDK reads ``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, TLS and
-API keys, and its own TOML profiles. Nor that to the cluster: ``KUBECONFIG``, or the pod's service account, does.
+Connections are not among them. The SDK reads ``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, TLS, API keys and its own
+TOML profiles itself. ``KUBECONFIG``, or the pod's service account, configures the connection to the cluster.
 """
 
 import os
@@ -18,7 +18,7 @@ from segue.supervision import Supervision
 
 
 class Credential(BaseModel):
-    """A header that authenticates the worker to the replicas of every target whose spec names it."""
+    """A header that authenticates the worker; sent to the replicas of every target whose spec names it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -59,7 +59,7 @@ def sdk_runtime(settings: Settings) -> Runtime | None:
 
 
 class _RolloutIdFilter(logging.Filter):
-    """Copies the rollout's id from the Temporal SDK's fields of a record, so that logs can be searched by it."""
+    """Adds the rollout's id to log records. It comes from the Temporal SDK's fields; logs can be searched by it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         context: Any = getattr(record, "temporal_workflow", None) or getattr(record, "temporal_activity", None)

@@ -522,8 +522,8 @@ class RolloutWorkflow:
     async def _receive(self, message: Message) -> str:
         """Apply a message and return the answer, or raise the refusal.
 
-        While the end is being written, nobody knows whether the message is in time. It waits for that write, and is
-        refused if it is late. After that, no await interrupts the change of the state, so it needs no lock.
+        While the end is being written, nobody knows whether the message is in time: it waits for that write, and is
+        refused if it is late. After that, no await interrupts the change of the state, which needs no lock.
         """
         if self._finishing:
             await workflow.wait_condition(lambda: not self._finishing)
@@ -615,7 +615,7 @@ class RolloutWorkflow:
         await workflow.wait_condition(
             lambda: number in self._retarget_answer or self._state.retarget is None or self._retargets != number
         )
-        answer = self._retarget_answer.pop(number, "replaced by a later message")
+        answer = self._retarget_answer.pop(number, "withdrawn by a later message")
         if isinstance(answer, ApplicationError):
             raise answer
         return answer
@@ -694,7 +694,7 @@ def _application_error(refused: Refused) -> ApplicationError:
 
 
 def _is_temporals(error: Exception) -> bool:
-    """Whether an error is one by which Temporal fails a workflow task, as for steps that differ from the history's."""
+    """Whether Temporal fails a workflow task by this error, as for steps that differ from the history's."""
     return isinstance(error, TemporalError) and not isinstance(error, FailureError)
 
 

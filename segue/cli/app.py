@@ -7,7 +7,7 @@ SEE = "See"
 STEER = "Steer"
 OPERATE = "Operate"
 
-_HELP = """Roll a model server on Kubernetes to another version without downtime; a bad version rolls back by itself.
+_HELP = """Roll a model server on Kubernetes to another version without downtime; roll back a bad version automatically.
 
 Name a rollout by its target (NAMESPACE/NAME, or NAME in namespace default), by its workflow id, or by its spec
 file.
