@@ -1,7 +1,7 @@
-"""The Temporal client: starts rollouts, steers them, and tells how they are.
+"""The Temporal client: starts rollouts, steers them, and returns their status.
 
-Every error of Temporal's library is translated by ``translated``, the one place for it. What needs no worker
-works without one: a rollout that has ended is read from its result, a list from Temporal's visibility store.
+``translated`` translates every error of Temporal's library. What needs no worker works without one: an ended rollout
+is read from its result, a list from Temporal's visibility store.
 """
 
 import asyncio
@@ -76,14 +76,14 @@ from segue.units import format_duration
 DEFAULT_ADDRESS = "localhost:7233"
 CONNECT_S = 5.0
 ANSWER_S = 10.0
-"""A worker that is there answers a query, or takes in an update, within this."""
+"""A running worker answers a query, or accepts an update, within this time."""
 PREPARE_S = 30.0
-"""The target was looked at, and the API server tried the change, within this."""
+"""The worker reads the target, and the API server tries the change, within this time."""
 PATIENCE_S = 120.0
-"""Following a rollout outlives Temporal being away for so long: a restart is no news to a pipeline."""
+"""Following a rollout survives an outage of Temporal for this long: a pipeline ignores a restart."""
 POLL_S = 0.5
 LATEST_EVENTS = 50
-"""So many of the newest events tell whether the workflow's code fails."""
+"""The number of newest events that show whether the workflow's code fails."""
 
 TARGET = SearchAttributeKey.for_keyword(contract.TARGET_ATTRIBUTE)
 PHASE = SearchAttributeKey.for_keyword(contract.PHASE_ATTRIBUTE)
@@ -105,7 +105,7 @@ class Started(Frozen):
 
 
 class Listed(Frozen):
-    """One line of the list."""
+    """One rollout in the list."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
 
@@ -121,11 +121,11 @@ class Listed(Frozen):
 async def connect(
     *, timeout_s: float = CONNECT_S, runtime: Runtime | None = None, plugins: Sequence[Plugin] = ()
 ) -> Client:
-    """Connect to the Temporal that ``TEMPORAL_*`` variables or the profile file name.
+    """Connect to the Temporal server that ``TEMPORAL_*`` variables or the profile file name.
 
     Raises:
         Refused: when the profile cannot be read.
-        Unreachable: when nothing answers at its address within ``timeout_s``, or not as Temporal does.
+        Unreachable: when no Temporal server answers at its address within ``timeout_s``.
     """
     config = _profile()
     address = config.setdefault("target_host", DEFAULT_ADDRESS)
@@ -136,7 +136,7 @@ async def connect(
                 data_converter=pydantic_data_converter,
                 plugins=plugins,
                 connect_timeout=timedelta(seconds=timeout_s),
-                # The library's own warnings are for a worker's log, not for a person at a terminal.
+                # The library's own warnings belong in a worker's log, not on a terminal.
                 runtime=runtime or Runtime(telemetry=TelemetryConfig(logging=None)),
             )
     except (RuntimeError, OSError, RPCError, ValueError) as error:
@@ -162,7 +162,7 @@ _CERTIFICATE = "set TEMPORAL_TLS_CLIENT_CERT_PATH and TEMPORAL_TLS_CLIENT_KEY_PA
 _CLOSED = ("ConnectionReset", "BrokenPipe", "connection closed", "UnexpectedEof")
 _CONNECT_REASONS = {
     "Connection refused": ("connection refused", _START),
-    "dns error": ("its name is not known", _START),
+    "dns error": ("its host name is not known", _START),
     "CertificateRequired": ("it requires a client certificate", _CERTIFICATE),
     "fatal alert": ("it does not accept the client certificate", _CERTIFICATE),
     "InvalidCertificate(NotValidForName": (
@@ -180,18 +180,18 @@ _CONNECT_REASONS = {
     "Unauthenticated": ("the API key is not accepted", _KEY),
     "PermissionDenied": ("the API key is not accepted", _KEY),
 }
-"""By what the library's text contains, the first that fits: why, and what to do."""
+"""The reason and the fix, by a fragment of the library's text; the first match counts."""
 
 
 def _connect_reason(error: Exception, *, by_tls: bool) -> tuple[str, str]:
-    """Say what went wrong and what to do: the library's own text is a nested dump with response headers."""
+    """Return the reason and the fix: the library's own text is a nested dump with response headers."""
     text = str(error)
     if isinstance(error, TimeoutError) or "timed out" in text or "deadline" in text:
         return "no answer in time", _START
     known = next((told for sign, told in _CONNECT_REASONS.items() if sign in text), None)
     if known is not None:
         return known
-    if any(sign in text for sign in _CLOSED):  # the reason of a TLS server can come too late to be read
+    if any(sign in text for sign in _CLOSED):  # a TLS server can send its reason too late to be read
         why = "it closed the connection: perhaps it requires "
         return (f"{why}a client certificate", _CERTIFICATE) if by_tls else (f"{why}TLS", "set TEMPORAL_TLS=true")
     return "what answers is not Temporal", "set TEMPORAL_ADDRESS to a Temporal server, and TEMPORAL_TLS as it requires"
@@ -202,7 +202,7 @@ def _connect_reason(error: Exception, *, by_tls: bool) -> tuple[str, str]:
 
 @contextmanager
 def translated(what: str, task_queue: str = contract.TASK_QUEUE) -> Iterator[None]:
-    """Turn every error of Temporal's library into one of ours, chained. ``what`` names the target."""
+    """Turn every error of Temporal's library into a chained ``SegueError``. ``what`` names the target."""
     try:
         yield
     except (TemporalError, TimeoutError) as error:
@@ -231,12 +231,15 @@ _JOIN_FIX = "watch it with `segue watch`, or give it this file's change with `se
 
 
 def no_worker(task_queue: str) -> Unreachable:
-    """Nobody works on the task queue."""
+    """Return the error for a task queue on which no worker answers."""
     return Unreachable(f"no worker answers on task queue {task_queue}; start one with `segue worker`")
 
 
 def uncurrent(found: DescribeTaskQueueResponse, task_queue: str) -> Unreachable | None:
-    """Say that workers poll, and get no rollouts, for their deployment has no current version; None where it has."""
+    """Return the error for workers whose deployment has no current version: they get no rollouts.
+
+    Returns None when the deployment has a current version, or no worker is versioned.
+    """
     versions = [p.deployment_options for p in found.pollers if p.deployment_options.deployment_name]
     if not versions or found.versioning_info.HasField("current_deployment_version"):
         return None
@@ -255,11 +258,11 @@ def _from_status(error: RPCError, what: str, task_queue: str) -> SegueError:
             ours = _not_found(error.message, what)
         case RPCStatusCode.UNAUTHENTICATED | RPCStatusCode.PERMISSION_DENIED:
             fix = "check TEMPORAL_API_KEY, TEMPORAL_NAMESPACE and the certificates"
-            ours = NotAllowed(f"Temporal does not allow it: {error.message}", fix=fix)
+            ours = NotAllowed(f"Temporal denies the request: {error.message}", fix=fix)
         case RPCStatusCode.INVALID_ARGUMENT:
             search = "search attribute" in error.message.lower()
-            fix = f"create {PHASE.name}, {TARGET.name} and the others as search attributes" if search else ""
-            ours = Refused(f"Temporal does not take it: {error.message}", fix=fix)
+            fix = f"create the search attributes {PHASE.name}, {TARGET.name} and the others" if search else ""
+            ours = Refused(f"Temporal rejects the request: {error.message}", fix=fix)
         case RPCStatusCode.FAILED_PRECONDITION | RPCStatusCode.DEADLINE_EXCEEDED | RPCStatusCode.CANCELLED:
             ours = no_worker(task_queue)
         case _:
@@ -272,11 +275,11 @@ def _not_found(text: str, what: str) -> Refused:
         return Refused(f"the rollout of {what} has ended", fix=f"see `segue report {what}`, or start a new one")
     if "amespace" in text:
         return NotFound(text, field="TEMPORAL_NAMESPACE", fix="set it to a namespace that your Temporal has")
-    return NotFound(f"no rollout of {what} is known", fix="`segue list` shows those that are")
+    return NotFound(f"no rollout of {what} exists", fix="`segue list` shows the existing ones")
 
 
 def _from_failure(cause: BaseException | None, what: str) -> SegueError:
-    """Find the error of ours that the workflow or its activity failed with."""
+    """Return the ``SegueError`` that the workflow or its activity failed with."""
     found: ApplicationError | None = None
     while cause is not None:
         if isinstance(cause, ApplicationError):
@@ -287,8 +290,8 @@ def _from_failure(cause: BaseException | None, what: str) -> SegueError:
     if found is not None:
         return SegueError(f"the rollout of {what} failed: {found.message}")
     return Cut(
-        f"the workflow of {what} was ended in Temporal, so it put nothing back; look at the target, "
-        f"then go on or back with `segue release {what}`, or start again"
+        f"the workflow of {what} was terminated in Temporal; nothing was rolled back: check the target, "
+        f"then finish or roll back with `segue release {what}`, or start again"
     )
 
 
@@ -298,7 +301,7 @@ def _class_of(error: ApplicationError) -> type[SegueError] | None:
 
 
 def _ours(error: ApplicationError) -> SegueError:
-    """Rebuild the error; its message is the whole sentence already."""
+    """Rebuild the error; its message is already the whole sentence."""
     rebuilt = (_class_of(error) or SegueError)(error.message)
     details = error.details[0] if error.details else None
     if isinstance(rebuilt, Refused) and isinstance(details, dict):
@@ -324,11 +327,11 @@ class Rollouts:
         self.client, self.cluster, self.task_queue, self._answer_s = client, cluster, task_queue, answer_s
 
     async def named(self, candidates: Sequence[str]) -> str:
-        """Return the one of these workflow ids that is meant: one that is under way, else the latest.
+        """Return one of these workflow ids: the rollout under way, else the latest.
 
         Raises:
             Refused: when several are under way.
-            NotFound: when there is none.
+            NotFound: when none of them exists.
         """
         if len(candidates) == 1:
             return candidates[0]
@@ -339,8 +342,8 @@ class Rollouts:
         found = [each for each in answers if isinstance(each, WorkflowExecutionDescription)]
         running = [each.id for each in found if each.status is WorkflowExecutionStatus.RUNNING]
         if len(running) > 1:
-            fix = f"say which: {', '.join('/'.join(i.split('/')[2:]) for i in running)}"
-            raise Refused("names several rollouts", field="NAME", value=target_of(candidates[0]), fix=fix)
+            fix = f"name one of them: {', '.join('/'.join(i.split('/')[2:]) for i in running)}"
+            raise Refused("matches several rollouts", field="NAME", value=target_of(candidates[0]), fix=fix)
         if not found:
             raise next(each for each in answers if isinstance(each, BaseException))
         return running[0] if running else max(found, key=lambda each: each.start_time).id
@@ -349,8 +352,8 @@ class Rollouts:
         """Start a rollout, and return when it is prepared: the API server has tried the change.
 
         Raises:
-            AlreadyRolling: naming the phase of the one under way.
-            Refused: when the target cannot be rolled; it is untouched, and the rollout has ended.
+            AlreadyRolling: naming the phase of the rollout under way.
+            Refused: when the target cannot be rolled; it is unchanged, and the rollout has ended.
             Unreachable: when no worker, or no cluster, answers; the rollout waits for it.
         """
         spec = rollout.spec
@@ -365,7 +368,7 @@ class Rollouts:
         return Started(id=workflow_id, run_id=run_id, plan=plan)
 
     async def join(self, rollout: Rollout, by: str) -> str:
-        """Give the rollout under way this file's change, as the whole difference from its baseline."""
+        """Retarget the rollout under way to this file's change, as the difference from its baseline."""
         reason = f"joined by {rollout.metadata.name}"
         wish = RetargetTo(
             change=rollout.spec.change, onto_baseline=True, by=by, reason=reason, accept=rollout.spec.accept
@@ -374,10 +377,10 @@ class Rollouts:
         return str(await self.send(workflow_id, "retarget", wish))
 
     async def send(self, workflow_id: str, name: str, message: Message, *, answer: bool = True) -> str | None:
-        """Send one of ``segue.messages.MESSAGES``; return what happens now, or nothing for a bare signal.
+        """Send one of ``segue.messages.MESSAGES``, and return what happens now; None for a signal.
 
         Raises:
-            Refused: when it makes no sense now, or is not what its name says.
+            Refused: when the rollout refuses the message now, or the message does not match its name.
         """
         if MESSAGES.get(name) is not type(message):
             given, names = type(message).__name__, ", ".join(MESSAGES)
@@ -390,7 +393,7 @@ class Rollouts:
         return None
 
     async def status(self, workflow_id: str) -> Status:
-        """Return where the rollout is; of one that has ended without a worker."""
+        """Return where the rollout is; once it has ended, this needs no worker."""
         description = await self._describe(workflow_id)
         if description.status is not WorkflowExecutionStatus.RUNNING:
             return (await self._result(description)).status
@@ -398,7 +401,7 @@ class Rollouts:
         return live(status, await self._beat(description), await self._strategy(description))
 
     async def report(self, workflow_id: str) -> Report:
-        """Return all that the rollout did so far; of one that has ended without a worker."""
+        """Return all that the rollout did so far; once it has ended, this needs no worker."""
         description = await self._describe(workflow_id)
         if description.status is not WorkflowExecutionStatus.RUNNING:
             return await self._result(description)
@@ -416,13 +419,13 @@ class Rollouts:
                 return [_listed(w) async for w in self.client.list_workflows(query, limit=limit)]
 
     async def follow(self, workflow_id: str, poll_s: float = POLL_S) -> AsyncGenerator[Report, None]:
-        """Yield the report whenever it changed, until the rollout has ended.
+        """Yield the report whenever it changes, until the rollout has ended.
 
-        Temporal is asked, not the worker, until the history grew; a worker that is away is waited for.
+        It polls Temporal, and queries the worker only when the history has grown. It waits for a worker that is away.
 
         Raises:
             Unreachable: when nothing answers at the start, or Temporal is away for ``PATIENCE_S``.
-            Failing: when the workflow's code fails at each try.
+            Failing: when the workflow's code fails at each attempt.
         """
         known: Report | None = None
         shown: Report | None = None
@@ -443,7 +446,7 @@ class Rollouts:
             except (Unreachable, NotFound) as error:
                 if known is None:
                     raise
-                # It may have ended between the two questions, or its worker is being replaced.
+                # The rollout may have ended between the two calls, or its worker is being replaced.
                 waits = {"waiting_for": f"a worker: {error}"}
                 report = _with_status(known, known.status.model_copy(update=waits))
             if report != shown:
@@ -455,8 +458,8 @@ class Rollouts:
         """Follow a rollout until it ends or needs a person (Held, NeedsHuman); ``tell`` gets each change.
 
         Raises:
-            TimedOut: after ``timeout_s``; the rollout goes on.
-            SegueError: what its workflow failed with.
+            TimedOut: after ``timeout_s``; the rollout continues.
+            SegueError: the error that its workflow failed with.
         """
         status: Status | None = None
         try:
@@ -473,7 +476,7 @@ class Rollouts:
         return status
 
     async def _pollers(self) -> DescribeTaskQueueResponse:
-        """Ask who polls the task queue; nobody where Temporal does not answer that."""
+        """Return who polls the task queue; an empty response when Temporal does not answer."""
         queue, kind = TaskQueue(name=self.task_queue), TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
         asked = DescribeTaskQueueRequest(
             namespace=self.client.namespace, task_queue=queue, task_queue_type=kind, report_pollers=True
@@ -484,7 +487,7 @@ class Rollouts:
         except RPCError:
             return DescribeTaskQueueResponse()
 
-    # --- one question to Temporal each --------------------------------------------------------------------
+    # --- one request to Temporal each ---------------------------------------------------------------------
 
     def _handle(self, workflow_id: str, run_id: str | None = None) -> Handle:
         return self.client.get_workflow_handle(workflow_id, run_id=run_id, result_type=Report)
@@ -510,7 +513,7 @@ class Rollouts:
 
     async def _under_way(self, workflow_id: str) -> AlreadyRolling:
         found = await self._describe(workflow_id)
-        phase = found.typed_search_attributes.get(PHASE) or "phase not known yet"
+        phase = found.typed_search_attributes.get(PHASE) or "phase not yet known"
         since = found.start_time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         what = target_of(workflow_id)
         return AlreadyRolling(f"a rollout of {what} is under way ({phase}, since {since})", fix=_JOIN_FIX)
@@ -521,7 +524,7 @@ class Rollouts:
         except Unreachable as error:
             raise await self._stuck(handle, what, error) from error
         except SegueError:
-            # A refused rollout ends at once, so its end may be there before its answer, and says more.
+            # A refused rollout ends at once: its result may arrive before its answer, and gives the reason.
             if await self._running(handle, what):
                 raise
         return (await self._end(handle, what)).plans[-1]
@@ -531,22 +534,22 @@ class Rollouts:
             return (await handle.describe()).status is WorkflowExecutionStatus.RUNNING
 
     async def _update(self, handle: Handle, what: str, name: str, message: Message | None, result: type[R]) -> R:
-        """Send an update. To be taken in needs a worker and is quick; to be answered may need the cluster."""
+        """Send an update. A worker accepts it quickly; the answer may need the cluster."""
         async with self._answering(handle, what), asyncio.timeout(self._answer_s):
             sent = await self._sent(handle, name, message, result)
         try:
             async with self._answering(handle, what), asyncio.timeout(PREPARE_S):
                 return await sent.result()
         except Unreachable as error:
-            late = f"the rollout of {what} has taken in {name}, but does not answer yet"
+            late = f"the rollout of {what} has accepted {name}, but has not answered yet"
             raise Unreachable(f"{late}; see `segue status {what}`") from error
 
     @asynccontextmanager
     async def _answering(self, handle: Handle, what: str) -> AsyncGenerator[None, None]:
-        """Translate errors of what needs a worker's answer, and tell a workflow that fails from a worker that is away.
+        """Translate the errors of a call that needs a worker's answer.
 
         Raises:
-            Failing: with what the workflow's code fails with.
+            Failing: when the worker is there, and the workflow's code fails; with its failure.
         """
         try:
             with translated(what, self.task_queue):
@@ -558,7 +561,7 @@ class Rollouts:
             raise uncurrent(await self._pollers(), self.task_queue) or error from error
 
     async def _task_failure(self, handle: Handle, what: str) -> str:
-        """Return what the workflow's code fails with, where Temporal tries it again and again; else nothing."""
+        """Return the failure of the workflow's code that Temporal keeps retrying; empty when there is none."""
         with translated(what, self.task_queue):
             description = await handle.describe(rpc_timeout=timedelta(seconds=self._answer_s))
             if description.raw_description.pending_workflow_task.attempt < 2:
@@ -575,7 +578,7 @@ class Rollouts:
     async def _sent(
         self, handle: Handle, name: str, message: Message | None, result: type[R]
     ) -> WorkflowUpdateHandle[R]:
-        """Have an update taken in; again where it met the moment in which the workflow continues as new."""
+        """Send an update until it is accepted; retry when the workflow just continues as new."""
         while True:
             try:
                 return await handle.start_update(
@@ -590,14 +593,14 @@ class Rollouts:
                 await asyncio.sleep(POLL_S)
 
     async def _stuck(self, handle: Handle, what: str, error: Unreachable) -> Unreachable:
-        """Say why a rollout that was started is not prepared."""
+        """Return the error for a started rollout that is not prepared, with the reason."""
         with translated(what, self.task_queue):
             pending = (await handle.describe()).raw_description.pending_activities
         failure = next((_message(p.last_failure) for p in pending if p.HasField("last_failure")), "")
-        why = f"its worker tries again and again: {failure}" if failure else str(error)
+        why = f"its worker keeps retrying: {failure}" if failure else str(error)
         return Unreachable(
-            f"the rollout of {what} was started and waits, its target untouched: {why} "
-            f"(`segue abort {what} --no-wait` takes it back)"
+            f"the rollout of {what} was started and waits; its target is unchanged: {why} "
+            f"(`segue abort {what} --no-wait` ends it)"
         )
 
     async def _describe(self, workflow_id: str) -> WorkflowExecutionDescription:
@@ -605,7 +608,7 @@ class Rollouts:
             return await self._handle(workflow_id).describe(rpc_timeout=timedelta(seconds=self._answer_s))
 
     async def _patient(self, workflow_id: str) -> WorkflowExecutionDescription:
-        """Describe, however often Temporal does not answer, for ``PATIENCE_S``."""
+        """Describe the workflow; retry for ``PATIENCE_S`` while Temporal does not answer."""
         loop = asyncio.get_running_loop()
         until = loop.time() + PATIENCE_S
         while True:
@@ -629,7 +632,7 @@ class Rollouts:
             return await handle.result(rpc_timeout=timedelta(seconds=self._answer_s))
 
     async def _beat(self, description: WorkflowExecutionDescription) -> Beat | None:
-        """Return the heartbeat of the watch that is under way."""
+        """Return the latest heartbeat of the running watch; None when there is none."""
         for pending in description.raw_description.pending_activities:
             if _watches(pending):
                 beats = await self.client.data_converter.decode(pending.heartbeat_details.payloads, [Beat])
@@ -637,7 +640,7 @@ class Rollouts:
         return None
 
     async def _strategy(self, description: WorkflowExecutionDescription) -> Strategy | None:
-        """Read the strategy from the run's first event: its input."""
+        """Return the strategy from the input in the run's first event; None when it has none."""
         handle = self._handle(description.id, description.run_id)
         with translated(target_of(description.id), self.task_queue):
             async for event in handle.fetch_history_events(page_size=1):
@@ -651,11 +654,11 @@ class Rollouts:
 
 
 _MOVING = {Phase.PREPARING, Phase.PROGRESSING, Phase.ROLLING_BACK}
-"""Elsewhere the rollout itself says what it waits for: a person, a hold, room. The watch only looks meanwhile."""
+"""In other phases the rollout itself knows what it waits for: a person, a hold, room. The watch only observes."""
 
 
 def live(status: Status, beat: Beat | None, strategy: Strategy | None = None) -> Status:
-    """Lay what the watch saw last over a status, where it is the newer of the two."""
+    """Return the status, updated by the watch's last observation when that is newer."""
     if status.outcome is not None or beat is None or beat.seen is None or beat.at <= status.updated_at:
         return status
     seen = beat.seen
@@ -675,18 +678,18 @@ def live(status: Status, beat: Beat | None, strategy: Strategy | None = None) ->
 
 
 def target_of(workflow_id: str) -> str:
-    """Return ``namespace/name`` of a rollout's id."""
+    """Return ``namespace/name`` from a rollout's workflow id."""
     parts = workflow_id.split("/")
     return f"{parts[2]}/{parts[4]}" if len(parts) == 5 else workflow_id
 
 
 def summary(rollout: Rollout) -> str:
-    """One line for Temporal's list of workflows."""
+    """Return one line for Temporal's list of workflows."""
     return f"{rollout.metadata.name}: {rollout.spec.target} → {rollout.spec.change.described}"[:200]
 
 
 def details(rollout: Rollout, by: str) -> str:
-    """The essentials of the spec as Markdown, for Temporal's page; no variable's value is in it."""
+    """Return the essentials of the spec as Markdown for Temporal's page, without values of variables."""
     spec = rollout.spec
     strategy, readiness = spec.strategy, spec.readiness
     rows = {
@@ -697,7 +700,7 @@ def details(rollout: Rollout, by: str) -> str:
         "Waypoints": ", ".join(_waypoint(w) for w in strategy.waypoints) or "—",
         "Readiness": f"minReady {format_duration(readiness.min_ready)}, deadline {format_duration(readiness.deadline)}",
         "On failure": str(spec.on_failure),
-        "Asked for by": by,
+        "Requested by": by,
     }
     return "| | |\n|---|---|\n" + "".join(f"| {k} | {_cell(v)} |\n" for k, v in rows.items())
 
@@ -722,13 +725,13 @@ def _watches(pending: PendingActivityInfo) -> bool:
 
 
 def _message(failure: Failure) -> str:
-    """Return what went wrong; a long failure is wrapped by the server in one that says only that it is long."""
+    """Return a failure's message. The server wraps a long failure in one that says only that it is long."""
     wrapped = failure.HasField("server_failure_info") and failure.HasField("cause")
     return failure.cause.message if wrapped else failure.message
 
 
 def last_task_failure(newest_first: Iterable[HistoryEvent]) -> str:
-    """Return what the latest workflow task failed with; nothing where it was completed, or only took too long."""
+    """Return the failure of the latest workflow task; empty when it completed or timed out."""
     for event in newest_first:
         if event.event_type in _TASK_ENDS:
             failure = event.workflow_task_failed_event_attributes.failure
@@ -745,11 +748,11 @@ _TASK_ENDS = {
 
 
 def failing_text(what: str, workflow_id: str, failure: str) -> str:
-    """Say that the workflow's code fails, and what a person can do."""
+    """Return the message for failing workflow code: what happens, and what to do."""
     return (
-        f"the workflow of {what} fails each time a worker runs it ({failure}): it takes no message, and the target "
-        "stays as it is. Run workers of the release that started it, or of a newer one. Otherwise end it with "
-        f"`temporal workflow terminate --workflow-id {workflow_id}`, then go back with `segue release {what}`"
+        f"the workflow of {what} fails each time a worker runs it ({failure}): it accepts no messages, and the target "
+        "does not change. Run workers of the release that started it, or of a newer one. Otherwise terminate it with "
+        f"`temporal workflow terminate --workflow-id {workflow_id}`, then roll back with `segue release {what}`"
     )
 
 
@@ -759,7 +762,7 @@ def _with_status(report: Report, status: Status) -> Report:
 
 _ENDS = {
     WorkflowExecutionStatus.COMPLETED: "Completed",
-    WorkflowExecutionStatus.FAILED: "Refused",  # in its preparation: nothing else fails a rollout's workflow
+    WorkflowExecutionStatus.FAILED: "Refused",  # only the preparation fails a rollout's workflow
     WorkflowExecutionStatus.TERMINATED: "Terminated",
     WorkflowExecutionStatus.CANCELED: "Canceled",
     WorkflowExecutionStatus.TIMED_OUT: "TimedOut",
@@ -788,4 +791,4 @@ def _seconds(moment: datetime) -> float:
 def _late(what: str, timeout_s: float, status: Status | None) -> TimedOut:
     waits = f", waiting for {status.waiting_for}" if status and status.waiting_for else ""
     where = f" ({status.phase}{waits})" if status else ""
-    return TimedOut(f"{what} has not ended within {timeout_s:g} s{where}; it goes on: `segue watch {what}`")
+    return TimedOut(f"{what} has not ended within {timeout_s:g} s{where}; it continues: `segue watch {what}`")

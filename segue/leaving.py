@@ -1,4 +1,4 @@
-"""How a process that used Temporal's client ends."""
+"""Ends a process that used Temporal's client."""
 
 import logging
 import os
@@ -7,16 +7,16 @@ from typing import NoReturn
 
 
 def leave(code: int) -> NoReturn:
-    """End now with ``code``, after everything written is flushed.
+    """Flush all output, and end the process now with ``code``.
 
-    The Temporal SDK's own threads may still hold Python objects while the interpreter is torn down, which now and then
-    ends in an abort ("PyGILState_Release") instead of the exit code; a pipeline would read that as a failure.
+    The Temporal SDK's own threads may still hold Python objects while the interpreter shuts down. Now and then this
+    ends in an abort ("PyGILState_Release") instead of the exit code, which a pipeline would read as a failure.
     """
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError):
-            # Nobody reads it any more: `segue list | head -1`.
+            # The reader has closed the pipe: `segue list | head -1`.
             continue
     os._exit(code)

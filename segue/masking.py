@@ -1,12 +1,12 @@
-"""Hides what looks like a secret in what others say, before it is kept where many can read it.
+"""Masks what looks like a secret in foreign text, before many can read it.
 
-Each pattern is tried at one place of a word only, so that no text, whoever wrote it, keeps a worker busy.
+Each pattern is tried at only one place of a word, so that no text can keep a worker busy.
 """
 
 import re
 
 LINE_END = " ⏎ "
-"""Between the lines of a log on one line."""
+"""Separates the lines of a log that are joined into one."""
 MASK = "***"
 _NAME = re.compile(r"(?<![\w.-])[\w.-]++(?=\"?\s*[=:])")
 _SECRET = re.compile(
@@ -23,7 +23,7 @@ _KEY_BLOCK = re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[^-]*(?:-----EN
 
 
 def masked(text: str) -> str:
-    """Return the text without what looks like a secret: by its name, its form, or as part of an address."""
+    """Return the text with what looks like a secret masked: by its name, its form, or as part of an address."""
     text = _without_named(_KEY_BLOCK.sub(MASK, text))
     text = _BEARER.sub(lambda m: f"{m[1]} {MASK}", text)
     return _KNOWN.sub(MASK, _IN_ADDRESS.sub(MASK, text))

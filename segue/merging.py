@@ -1,4 +1,4 @@
-"""Merges of plain objects: JSON merge patches (RFC 7386), which custom resources take, and lists by name. Pure."""
+"""Merges plain objects: by JSON merge patches (RFC 7386), as custom resources are patched, and lists by name. Pure."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -7,7 +7,7 @@ Object = dict[str, Any]
 
 
 def merged(value: Any, patch: Any) -> Any:
-    """Apply a JSON merge patch (RFC 7386)."""
+    """Return the value with a JSON merge patch (RFC 7386) applied."""
     if not isinstance(patch, dict):
         return patch
     base = value if isinstance(value, dict) else {}
@@ -16,7 +16,7 @@ def merged(value: Any, patch: Any) -> Any:
 
 
 def merged_by_name(value: Any, patch: Any) -> Any:
-    """Apply a patch as a strategic merge does to pods: lists of what has a name are merged by it, null removes."""
+    """Return the value patched as pods are by a strategic merge: lists are merged by ``name``, null removes."""
     if isinstance(patch, list) and all(isinstance(item, dict) and "name" in item for item in patch):
         there = {item["name"]: item for item in value or []}
         return list({**there, **{i["name"]: merged_by_name(there.get(i["name"]), i) for i in patch}}.values())
@@ -28,14 +28,14 @@ def merged_by_name(value: Any, patch: Any) -> Any:
 
 
 def nested(path: Iterable[str], value: Any) -> Any:
-    """Return a value below these fields."""
+    """Return nested objects with the value at this path."""
     for name in reversed(tuple(path)):
         value = {name: value}
     return value
 
 
 def leaves(patch: Object, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield what a JSON merge patch sets, each with its path: lists as a whole, as it replaces them."""
+    """Yield each path that a JSON merge patch sets, with its value; a list is one value."""
     for name, value in patch.items():
         if isinstance(value, dict) and value:
             yield from leaves(value, (*above, name))
@@ -44,14 +44,14 @@ def leaves(patch: Object, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
 
 
 def at(found: Any, path: Iterable[str]) -> Any:
-    """Return what stands below these fields; none where one of them is not there."""
+    """Return the value at this path; None when one of its fields does not exist."""
     for name in path:
         found = found.get(name) if isinstance(found, dict) else None
     return found
 
 
 def difference(before: Object, after: Object) -> Object:
-    """Return the JSON merge patch that makes the one the other."""
+    """Return the JSON merge patch that turns ``before`` into ``after``."""
     patch: Object = {name: None for name in before if name not in after}
     for name, value in after.items():
         old = before.get(name)

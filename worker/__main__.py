@@ -1,4 +1,4 @@
-"""``python -m worker``: connects, serves until it is told to stop, and lets activities end."""
+"""``python -m worker``: connects, serves until it must stop, and lets activities end."""
 
 import asyncio
 import logging
@@ -23,11 +23,11 @@ CONNECT_S = 10.0
 
 
 async def serve(settings: Settings) -> None:
-    """Run one worker until SIGTERM or SIGINT; then let what runs end, up to the graceful time.
+    """Run one worker until SIGTERM or SIGINT; then wait for running activities, up to ``graceful_shutdown_s``.
 
     Raises:
         Unreachable: when Temporal does not answer.
-        Refused: for settings that cannot be used.
+        Refused: for invalid settings.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -49,7 +49,7 @@ async def serve(settings: Settings) -> None:
 
 
 async def connect(settings: Settings) -> temporalio.client.Client:
-    """Connect to Temporal as every client does, with what a worker has beside.
+    """Connect to Temporal as every client does, with the worker's runtime and plugin.
 
     Raises:
         Unreachable: naming the address.
@@ -60,7 +60,7 @@ async def connect(settings: Settings) -> temporalio.client.Client:
 
 
 def main() -> int:
-    """Run the worker; returns an exit code."""
+    """Run the worker, and return its exit code."""
     try:
         settings = load_settings()
         set_up_logs(settings)

@@ -1,5 +1,5 @@
-"""Puts a worker together. The same plugin configures client, worker and replayer, so that replay tests run with
-production's converter and interceptors."""
+"""Composes a worker. One plugin configures client, worker and replayer, so that replay tests run with production's
+converter and interceptors."""
 
 import importlib.metadata
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ from workflows.rollout import RolloutWorkflow
 WORKFLOWS = [RolloutWorkflow]
 DISTRIBUTION = "segue-rollouts"
 PURE_MODULES = ("regex", "jsonpath_rfc9535")
-"""What specs are checked with, also where a workflow reads its own: it imports parts of itself only when used."""
+"""Libraries that validate specs, also inside a workflow; they import parts of themselves only on use."""
 STICKY_LIMIT = timedelta(seconds=3)
 
 
 def make_plugin(workflows: Sequence[type] = WORKFLOWS) -> SimplePlugin:
-    """Return the one plugin of client, worker and replayer. A test may replay another version of the workflows."""
+    """Return the plugin of client, worker and replayer. A test may replay another version of the workflows."""
     return SimplePlugin(
         "segue",
         data_converter=pydantic_data_converter,
@@ -45,7 +45,7 @@ def make_plugin(workflows: Sequence[type] = WORKFLOWS) -> SimplePlugin:
 
 
 def make_activities(cluster: Cluster, settings: Settings) -> Activities:
-    """Return all activities over a cluster, with what the settings name."""
+    """Return all activities for a cluster, configured by the settings."""
     reach = reach_of(settings.pod_access, cluster)
     credentials = {name: each.pair for name, each in settings.serving_credentials.items()}
     return Activities(
@@ -64,7 +64,7 @@ def make_worker(
     activities: Activities,
     interceptors: Sequence[temporalio.worker.Interceptor] = (),
 ) -> Worker:
-    """Return a worker for a client that was made with ``make_plugin``."""
+    """Return a worker for a client that has the plugin of ``make_plugin``."""
     deployment = _deployment(settings)
     return Worker(
         client,
@@ -73,15 +73,15 @@ def make_worker(
         interceptors=interceptors,
         max_cached_workflows=settings.max_cached_workflows,
         max_concurrent_activities=settings.max_concurrent_activities,
-        # A cancelled watch learns of it with its next heartbeat: soon enough for a person who waits for an answer.
+        # A cancelled watch learns of it at its next heartbeat: soon enough for a person who waits for an answer.
         max_heartbeat_throttle_interval=timedelta(seconds=2),
         default_heartbeat_throttle_interval=timedelta(seconds=2),
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_s),
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
         activity_task_poller_behavior=PollerBehaviorAutoscaling(),
-        # Tasks that wait for a worker which died go to any other after so long.
+        # After this time, tasks that wait for a dead worker go to any other.
         sticky_queue_schedule_to_start_timeout=STICKY_LIMIT,
-        # Without one, the SDK reads and hashes the code of every loaded module: seconds, at each start.
+        # Without an id, the SDK hashes the code of every loaded module, which takes seconds at each start.
         build_id=None if deployment else settings.build_id or __version__,
         deployment_config=deployment,
     )
@@ -93,16 +93,16 @@ def _deployment(settings: Settings) -> WorkerDeploymentConfig | None:
     return WorkerDeploymentConfig(
         version=WorkerDeploymentVersion(settings.deployment_name, settings.build_id or "dev"),
         use_worker_versioning=True,
-        # A rollout that runs is finished by the release that began it.
+        # The release that began a rollout also finishes it.
         default_versioning_behavior=VersioningBehavior.PINNED,
     )
 
 
 def refuse_collisions() -> None:
-    """Refuse to start when another distribution owns one of our top-level package names.
+    """Refuse to start when another distribution owns one of Segue's top-level package names.
 
     Raises:
-        Refused: ``workflows`` and ``activities`` are common names; the wrong code would run under ours.
+        Refused: ``workflows`` and ``activities`` are common names; the wrong code would run under them.
     """
     owners = importlib.metadata.packages_distributions()
     for name in ("segue", "workflows", "activities", "worker"):

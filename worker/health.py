@@ -11,10 +11,10 @@ from segue.errors import Refused
 
 @asynccontextmanager
 async def serve_health(address: str, is_ready: Callable[[], bool]) -> AsyncIterator[str]:
-    """Serve /healthz, /readyz and /metrics while in this context; yields the address (port 0 takes a free one).
+    """Serve /healthz, /readyz and /metrics within this context, and yield the address. Port 0 takes a free port.
 
     Raises:
-        Refused: for an address that cannot be listened on.
+        Refused: when the worker cannot listen on the address.
     """
     host, _, port = address.rpartition(":")
     app = web.Application()
@@ -36,7 +36,10 @@ async def serve_health(address: str, is_ready: Callable[[], bool]) -> AsyncItera
     except (OSError, ValueError) as error:
         await runner.cleanup()
         raise Refused(
-            f"cannot be listened on: {error}", field="SEGUE_HEALTH_ADDRESS", value=address, fix="write host:port, free"
+            f"cannot be used: {error}",
+            field="SEGUE_HEALTH_ADDRESS",
+            value=address,
+            fix="write host:port of a free port",
         ) from error
     try:
         found = runner.addresses[0]

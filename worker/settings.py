@@ -1,7 +1,7 @@
 """The worker's settings: ``SEGUE_...`` in the environment, over a TOML file named by ``SEGUE_SETTINGS``.
 
-How to reach Temporal is not among them: the SDK reads ``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, TLS and API keys
-and its own TOML profiles itself; nor how to reach the cluster (``KUBECONFIG``, or the pod's service account).
+Connections are not among them. The SDK reads ``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, TLS, API keys and its own
+TOML profiles itself. ``KUBECONFIG``, or the pod's service account, configures the connection to the cluster.
 """
 
 import os
@@ -18,7 +18,7 @@ from segue.supervision import Supervision
 
 
 class Credential(BaseModel):
-    """A header that says who asks: it goes to the replicas of every target whose spec names it."""
+    """A header that authenticates the worker; sent to the replicas of every target whose spec names it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -27,12 +27,12 @@ class Credential(BaseModel):
 
     @property
     def pair(self) -> tuple[str, str]:
-        """The header and its value."""
+        """The header's name and value."""
         return self.header, self.value.get_secret_value()
 
 
 class Settings(BaseSettings):
-    """Everything that an operator may set. Times are in seconds."""
+    """All settings of a worker. Times are in seconds."""
 
     model_config = SettingsConfigDict(env_prefix="SEGUE_", extra="forbid", frozen=True)
 
@@ -47,20 +47,21 @@ class Settings(BaseSettings):
     graceful_shutdown_s: float = Field(default=30.0, ge=0)
     deployment_name: str = Field(default="", description="Temporal worker deployment; empty for an unversioned worker")
     supervised: dict[str, Supervision] = Field(
-        default_factory=dict, description="Custom resources whose own operator rolls, by the name that specs give them"
+        default_factory=dict, description="Custom resources that their own operator rolls, by the name that specs use"
     )
     webhooks: dict[str, Webhook] = Field(
-        default_factory=dict, description="Webhooks that gates may ask, by the name that specs give them"
+        default_factory=dict, description="Webhooks that gates may call, by the name that specs use"
     )
     prometheus: dict[str, PrometheusSettings] = Field(
-        default_factory=dict, max_length=20, description="Where metrics are, by the name that specs give it"
+        default_factory=dict, max_length=20, description="Prometheus servers, by the name that specs use"
     )
     pod_access: Literal["auto", "direct", "proxy"] = Field(
         default="auto",
-        description="How pods are asked: at their address, or by the API server; auto is direct in a cluster",
+        description="How to reach pods: at their address, or through the API server; auto is direct inside a cluster",
     )
     serving_credentials: dict[str, Credential] = Field(
-        default_factory=dict, description="What serving checks and load states may send, by the name that specs give it"
+        default_factory=dict,
+        description="Headers that serving checks and load states may send, by the name that specs use",
     )
     build_id: str = Field(default="", description="This build within the worker deployment")
 
@@ -70,14 +71,14 @@ class Settings(BaseSettings):
         env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:  # fmt: skip
-        """Environment over file."""
+        """Read the environment first, then the file."""
         path = os.environ.get("SEGUE_SETTINGS")
         file = (TomlConfigSettingsSource(settings_cls, path),) if path else ()
         return (init_settings, env_settings, *file)
 
 
 def load_settings() -> Settings:
-    """Read the settings.
+    """Return the worker's settings.
 
     Raises:
         Refused: naming the setting, its value and the fix.

@@ -1,4 +1,4 @@
-"""Traces, metrics and logs of the worker, by OpenTelemetry and the standard logging module."""
+"""Sets up the worker's traces, metrics and logs, by OpenTelemetry and the standard logging module."""
 
 import logging
 import sys
@@ -25,7 +25,7 @@ _RESOURCE = Resource.create({"service.name": "segue", "service.version": __versi
 
 
 def set_up_telemetry(settings: Settings) -> None:
-    """Install tracer and meter providers: Prometheus always (served at /metrics), OTLP where a collector is named."""
+    """Install tracer and meter providers: always Prometheus (at /metrics), OTLP if a collector is set."""
     readers: list[MetricReader] = [PrometheusMetricReader()]
     if settings.otlp_endpoint:
         exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint)
@@ -37,19 +37,19 @@ def set_up_telemetry(settings: Settings) -> None:
 
 
 def flush_telemetry() -> None:
-    """Send what is still held back; for the end of the process."""
+    """Send all buffered telemetry; for the end of the process."""
     for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
         if isinstance(provider, TracerProvider | MeterProvider):
             provider.shutdown()
 
 
 def tracing() -> TracingInterceptor:
-    """Return the interceptor whose spans appear as things happen; a rollout lasts too long to wait for its end."""
+    """Return an interceptor that sends spans while a rollout runs: it lasts too long to wait for its end."""
     return TracingInterceptor(always_create_workflow_spans=True)
 
 
 def sdk_runtime(settings: Settings) -> Runtime | None:
-    """Return a runtime that serves the SDK's own metrics, where an address for them is set."""
+    """Return a runtime that serves the SDK's own metrics; None when no address is set."""
     if not settings.sdk_metrics_address:
         return None
     prometheus = PrometheusConfig(
@@ -59,7 +59,7 @@ def sdk_runtime(settings: Settings) -> Runtime | None:
 
 
 class _RolloutIdFilter(logging.Filter):
-    """Lifts the rollout's id out of what the Temporal SDK adds to its records, so that logs can be searched by it."""
+    """Adds the rollout's id to log records. It comes from the Temporal SDK's fields; logs can be searched by it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         context: Any = getattr(record, "temporal_workflow", None) or getattr(record, "temporal_activity", None)
@@ -70,7 +70,7 @@ class _RolloutIdFilter(logging.Filter):
 
 
 def set_up_logs(settings: Settings) -> None:
-    """Log to stderr: one JSON object a line, or text for people."""
+    """Log to stderr: one JSON object per line, or text."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_RolloutIdFilter())
     if settings.log_format == "json":

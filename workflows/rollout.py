@@ -1,9 +1,9 @@
-"""The rollout: one durable workflow a target.
+"""The rollout: one durable workflow per target.
 
     observe → decide → act → await → verify → record
 
-What to do is decided inside an activity (so that it is recorded, and a replay never depends on a release); this file
-only does it, and records what was done in the one state. Messages touch the same state between two awaits only.
+An activity decides what to do, so that the decision is recorded and a replay never depends on a release. This file only
+does it, and records it in the one state. Messages change the same state, only between two awaits.
 """
 
 import asyncio
@@ -46,14 +46,14 @@ NEEDS_HUMAN = SearchAttributeKey.for_bool(contract.NEEDS_HUMAN_ATTRIBUTE)
 
 PREPARE_LIMIT = timedelta(minutes=5)
 WRITE_LIMIT = timedelta(days=30)
-"""A write is tried for ever, in effect: an outage of the API server must not change where a rollout ends."""
+"""In effect, a write is retried for ever: an outage of the API server must not change where a rollout ends."""
 SUMMARY_LENGTH = 120  # the UI cuts longer ones
 
 R = TypeVar("R", bound=Frozen)
 
 
 def _validated(update: Any) -> None:
-    """Let ``RolloutWorkflow._check`` refuse this update; the SDK wants a validator with the update's own signature."""
+    """Make ``RolloutWorkflow._check`` the update's validator; the SDK requires the update's own signature."""
 
     def check(self: "RolloutWorkflow", message: Any) -> None:
         self._check(message)
@@ -80,8 +80,8 @@ class RolloutWorkflow:
         self._shown_at = self._started_at
         self._waits = "the target to be read"
         self._refusal: ApplicationError | None = None
-        self._finishing = False  # the end is being written: whether it still can be turned round is not known
-        self._heard = 0  # messages and cancels so far: what is being waited for is looked at anew
+        self._finishing = False  # the end is being written: whether the rollout can still turn back is unknown
+        self._heard = 0  # messages and cancels so far; a change ends the current wait
         self._retarget_answer: dict[int, str | ApplicationError] = {}
         self._retargets = 0
 
@@ -89,7 +89,7 @@ class RolloutWorkflow:
 
     @workflow.run
     async def run(self, task: Task) -> Report:
-        """Go from (R, 0) to (0, R), or back."""
+        """Roll from (R, 0) to (0, R), or back."""
         try:
             await self._until_the_end()
         finally:
@@ -102,7 +102,7 @@ class RolloutWorkflow:
             try:
                 await self._step()
             except BaseException as error:
-                # The one place for cancellation: it may come out of any await, and it means abort.
+                # The only place for cancellation: any await may raise it, and it means abort.
                 if not is_cancelled_exception(error):
                     raise
                 self._abort_by_cancel()
@@ -111,7 +111,7 @@ class RolloutWorkflow:
                 workflow.continue_as_new(self._continued())
 
     async def _handlers_finished(self) -> None:
-        """Let every message have its answer; a cancel that comes meanwhile is an abort, as everywhere."""
+        """Wait until every message has its answer; a cancel in this time is an abort, as everywhere."""
         while True:
             try:
                 await workflow.wait_condition(workflow.all_handlers_finished)
@@ -121,9 +121,9 @@ class RolloutWorkflow:
                 return
 
     async def _step(self) -> None:
-        """Go one step. No error of it fails the workflow task: Temporal would try that for ever, and hear no message.
+        """Take one step. No error in it fails the workflow task: Temporal would retry it for ever, without messages.
 
-        Before anything is changed the rollout is refused; afterwards it holds, and a person is needed.
+        Before the first change, an error refuses the rollout. After it, the rollout holds and needs a person.
         """
         try:
             await self._go()
@@ -137,7 +137,7 @@ class RolloutWorkflow:
 
     async def _go(self) -> None:
         if workflow.cancellation_reason() is not None:
-            self._abort_by_cancel()  # a cancel that came together with another event raises nothing
+            self._abort_by_cancel()  # a cancel that arrives with another event raises nothing
         self._state = self._state.passing(_now())
         self._show()
         if not self._state.baseline.template:
@@ -151,13 +151,16 @@ class RolloutWorkflow:
 
     @property
     def _looked(self) -> Observation:
-        """What the decision was taken on."""
+        """The observation that the decision is based on."""
         if self._seen is None:
-            raise AssertionError("nothing is decided before the target was seen")
+            raise AssertionError("the target must be observed before a decision")
         return self._seen
 
     async def _decision(self) -> Decision | None:
-        """Watch until something is to be done; none when a message came, or a hold or the time for an answer ended."""
+        """Watch until there is something to do, and return it.
+
+        Returns None when a message arrives, or a hold or the time for an answer ends.
+        """
         heard = self._heard
         state = self._state.brief
         hold_s = self._hold_left_s()
@@ -180,7 +183,7 @@ class RolloutWorkflow:
                 timeout_summary=state.waypoint.waits_for(_now(), kept=True) if state.waypoint and hold_s else None,
             )
         except TimeoutError:
-            pass  # the hold is over, or nobody answered in time: that is taken up at the next step
+            pass  # the hold is over, or nobody answered in time: the next step handles it
         finally:
             if not watch.done():
                 watch.cancel()
@@ -219,7 +222,7 @@ class RolloutWorkflow:
         else:
             self._state = applied(self._spec.rules, self._state, self._looked, decision, _now())
             if decision.act is Act.FAIL and self._state.goal is Goal.BACK:
-                self._waits = "the way back"  # the failure is the reason, and nothing to wait for
+                self._waits = "the rollback"  # the failure is the reason; it is not what the rollout waits for
 
     # --- doing ------------------------------------------------------------------------------------------
 
@@ -235,7 +238,7 @@ class RolloutWorkflow:
                 name=self._task.name,
                 accept=self._spec.accept,
             ),
-            "read the target, try the change without doing it",
+            "read the target, dry-run the change",
             limit=PREPARE_LIMIT,
         )
         refused = unchanged(prepared)
@@ -246,13 +249,13 @@ class RolloutWorkflow:
         self._plans = (plan,)
 
     async def _refuse(self, error: Exception) -> NoReturn:
-        """End the workflow before it has changed anything; whoever waits for the plan gets the same answer."""
+        """End the workflow before it has changed anything; a caller that waits for the plan gets the same error."""
         self._refusal = _refusal_of(error)
         await self._handlers_finished()
         raise self._refusal from error
 
     async def _retarget(self, wish: Retarget) -> None:
-        """Prepare another version; the rollout goes on with it, or as before when it is refused."""
+        """Prepare another version. The rollout continues with it, or as before when it is refused."""
         number = self._retargets
         try:
             spec = _respecified(self._spec, wish)
@@ -268,11 +271,11 @@ class RolloutWorkflow:
                     baseline=self._state.baseline if self._state.claimed else None,
                     wanted=self._state.wanted if wish.change is None and self._state.foreign is None else None,
                 ),
-                f"retarget by {wish.by}: try the change without doing it",
+                f"retarget by {wish.by}: dry-run the change",
                 limit=PREPARE_LIMIT,
             )
             if self._state.retarget is not wish:
-                return  # withdrawn by an abort, or replaced by a newer wish
+                return  # withdrawn by an abort, or replaced by a newer retarget
             self._retarget_answer[number] = self._retargeted(wish, spec, prepared)
         except Exception as error:
             if is_cancelled_exception(error) or _is_temporals(error):
@@ -287,14 +290,14 @@ class RolloutWorkflow:
         before, after = self._state, retargeted(self._state, wish, prepared, _now())
         if after.goal is Goal.BACK:
             self._state = after
-            return "goes back to the baseline"
+            return "rolls back to the baseline"
         if is_wanted_already(before, wish, prepared):
             self._state = after
-            return f"{before.wanted} is wanted already"
-        plan = planned(spec, prepared, found=True, parent=str(before.wanted))  # what cannot be planned is refused
+            return f"{before.wanted} is already the wanted version"
+        plan = planned(spec, prepared, found=True, parent=str(before.wanted))  # raises when there is no plan
         self._state, self._spec, self._plans = after, spec, (*self._plans, plan)
         same = prepared.wanted.template == before.wanted.template
-        return f"now wants {prepared.wanted}" if not same else f"{before.wanted} is wanted still, by another strategy"
+        return f"now wants {prepared.wanted}" if not same else f"still wants {before.wanted}, by another strategy"
 
     async def _verify(self, decision: Decision) -> None:
         index = decision.waypoint
@@ -315,10 +318,10 @@ class RolloutWorkflow:
         if self._state.goal is Goal.FORWARD and verdict.result is Result.INCONCLUSIVE:
             self._waits = f"evidence: {verdict.why}"
             self._show()
-            await self._rest(f"asks the gates again: {verdict.why}")
+            await self._rest(f"evaluate the gates again: {verdict.why}")
 
     async def _write(self, decision: Decision) -> None:
-        """Do what was decided, and record it. What changed meanwhile is seen, and decided on, at the next step."""
+        """Write what was decided, and record it. The next step observes what changed meanwhile, and decides on it."""
         try:
             written = await self._carry_out(decision)
         except ActivityError as error:
@@ -326,7 +329,7 @@ class RolloutWorkflow:
             return
         self._state = applied(self._spec.rules, self._state, self._looked, decision, _now(), written)
         if not written.done:
-            await self._rest(f"looks again: {written.why}", seconds=1.0)
+            await self._rest(f"observe again: {written.why}", seconds=1.0)
             return
         self._waits = f"{decision.counts} to be ready" if decision.counts else decision.why
 
@@ -383,7 +386,7 @@ class RolloutWorkflow:
     async def _do(
         self, act: Activity[Any, R], given: Frozen, summary: str, *, limit: timedelta, longer: timedelta = timedelta(0)
     ) -> R:
-        """Run an activity to its end, also when a cancel comes: what changes a cluster must be known to have ended."""
+        """Run an activity to its end, even on a cancel: a change of the cluster must be known to have ended."""
         result: R = await workflow.execute_activity(
             act.name,
             given,
@@ -399,7 +402,7 @@ class RolloutWorkflow:
         return result
 
     async def _rest(self, why: str, seconds: float = 0.0) -> None:
-        """Wait a little before the same question is asked again; a message ends it."""
+        """Wait a little before the next attempt; a message ends the wait."""
         heard = self._heard
         try:
             await workflow.wait_condition(
@@ -411,7 +414,7 @@ class RolloutWorkflow:
             return
 
     async def _stuck(self, error: ActivityError) -> None:
-        """An activity gave up for good (a missing right, say, or a target that is another's): a person is needed."""
+        """Need a person: an activity failed for good (a missing right, say, or a target with another owner)."""
         if is_cancelled_exception(error):
             raise error
         cause = error.cause
@@ -422,14 +425,14 @@ class RolloutWorkflow:
         await self._block(message)
 
     async def _block(self, message: str) -> None:
-        """Need a person, and try again after a while: what was wrong may have been put right."""
+        """Need a person, and try again after a while: the cause may have been removed."""
         self._state = stuck(self._state, message, _now())
         self._waits = f"a person: {Cause.CONFIGURATION}: {message}"
         self._show()
-        await self._rest(f"tries again: {message}")
+        await self._rest(f"try again: {message}")
 
     def _abort_by_cancel(self) -> None:
-        """Treat Temporal's own cancel as an abort: going back happens in the run, not in an exception handler."""
+        """Treat Temporal's own cancel as an abort: the rollback happens in the run, not in an exception handler."""
         if self._state.goal is Goal.FORWARD and self._state.outcome is None:
             why = workflow.cancellation_reason() or "in the Temporal UI or CLI"
             self._state = self._state.going_back(Outcome.ABORTED, requested(f"cancelled: {why}"), _now())
@@ -441,7 +444,7 @@ class RolloutWorkflow:
         long = info.is_continue_as_new_suggested() or (
             info.get_current_history_length() >= self._task.tuning.history_events
         )
-        return long and self._state.retarget is None  # whoever asked for it still waits for the answer
+        return long and self._state.retarget is None  # its requester still waits for the answer
 
     def _continued(self) -> Task:
         return self._task.model_copy(
@@ -451,17 +454,17 @@ class RolloutWorkflow:
     def _counts(self) -> str:
         seen = self._seen
         if seen is None:
-            return "looks at the target"
+            return "read the target"
         old, new = seen.old, seen.new
         return f"old {old.ready}/{old.total}, new {new.ready}/{new.total} ready; waits for {self._waiting_for()}"
 
     def _show(self) -> None:
-        """Tell the UI: the table of current details, and the attributes that saved views filter on."""
+        """Update the UI: the table of current details, and the attributes that saved views filter on."""
         self._shown_at = _now()
         try:
             status = self.status()
         except Exception:
-            workflow.logger.exception("the status cannot be shown")  # and nothing else of the rollout stops for it
+            workflow.logger.exception("the status cannot be shown")  # the rollout continues
             return
         workflow.set_current_details(to_markdown(status))
         shown = workflow.info().typed_search_attributes
@@ -479,7 +482,7 @@ class RolloutWorkflow:
 
     @workflow.query(name=contract.STATUS_QUERY)
     def status(self) -> Status:
-        """Where is it, what does it wait for, what can I do?"""
+        """Return where the rollout is, what it waits for, and which messages it accepts."""
         return make_status(
             workflow_id=workflow.info().workflow_id, name=self._task.name, target=self._spec.target,
             change=self._spec.change, rules=self._spec.rules, state=self._state, seen=self._seen,
@@ -492,7 +495,7 @@ class RolloutWorkflow:
         return self._state.stopped or here or self._waits
 
     def _retains(self, now: float) -> str:
-        """Say that the old side is kept for a switch back; empty while it is not."""
+        """Return that the old side is kept for a switch back; empty when it is not."""
         routed = self._state.routed
         is_led = self._state.goal is Goal.FORWARD and routed is not None and routed.share == ALL
         is_kept = is_led and now < held_until(self._spec.strategy, self._state)
@@ -500,7 +503,7 @@ class RolloutWorkflow:
 
     @workflow.query(name=contract.REPORT_QUERY)
     def report(self) -> Report:
-        """Everything that happened so far."""
+        """Return everything that happened so far."""
         return Report(
             status=self.status(), plans=self._plans, entries=self._state.log, writes=self._state.writes,
             started_by=self._task.by, ended_at=_now() if self._state.outcome is not None else None,
@@ -510,17 +513,17 @@ class RolloutWorkflow:
 
     @workflow.update(name=contract.PREPARED_UPDATE)
     async def prepared(self) -> Plan:
-        """Answer with the plan as soon as the target was read, or with the refusal."""
+        """Return the plan as soon as the rollout is prepared, or raise the refusal."""
         await workflow.wait_condition(lambda: bool(self._plans) or self._refusal is not None)
         if self._refusal is not None:
             raise self._refusal
         return self._plans[-1]
 
     async def _receive(self, message: Message) -> str:
-        """Take a message, or raise what is wrong with it.
+        """Apply a message and return the answer, or raise the refusal.
 
-        While the end is being written nobody knows whether it comes in time: it waits for that, and is refused if not.
-        From there on the state is touched without an await, so it needs no lock.
+        While the end is being written, nobody knows whether the message is in time: it waits for that write, and is
+        refused if it is late. After that, no await interrupts the change of the state, which needs no lock.
         """
         if self._finishing:
             await workflow.wait_condition(lambda: not self._finishing)
@@ -541,7 +544,7 @@ class RolloutWorkflow:
             self._state = self._state.noted(_now(), "signal refused", str(refused.message), message.by)
 
     def _check(self, message: Message) -> None:
-        """Refuse an update before it leaves a trace in the history."""
+        """Refuse an invalid update before it is recorded in the history."""
         try:
             messages.receive(message, self._state, _now())
         except Refused as refused:
@@ -549,22 +552,22 @@ class RolloutWorkflow:
 
     @workflow.signal(name="pause")
     async def signal_pause(self, message: messages.Pause) -> None:
-        """Hold progress."""
+        """Pause progress."""
         await self._signalled(message)
 
     @workflow.signal(name="resume")
     async def signal_resume(self, message: messages.Resume) -> None:
-        """Go on."""
+        """Continue."""
         await self._signalled(message)
 
     @workflow.signal(name="retarget")
     async def signal_retarget(self, message: messages.RetargetTo) -> None:
-        """Go to another version from here."""
+        """Roll to another version from here."""
         await self._signalled(message)
 
     @workflow.signal(name="abort")
     async def signal_abort(self, message: messages.Abort) -> None:
-        """Go back to the baseline."""
+        """Roll back to the baseline."""
         await self._signalled(message)
 
     @workflow.signal(name="scale")
@@ -579,32 +582,32 @@ class RolloutWorkflow:
 
     @workflow.signal(name="approve")
     async def signal_approve(self, message: messages.Approve) -> None:
-        """Pass the waypoint."""
+        """Approve the waypoint."""
         await self._signalled(message)
 
     @workflow.signal(name="reject")
     async def signal_reject(self, message: messages.Reject) -> None:
-        """Say no at the waypoint."""
+        """Reject the waypoint."""
         await self._signalled(message)
 
     @workflow.signal(name="promote")
     async def signal_promote(self, message: messages.Promote) -> None:
-        """Skip the holds that remain."""
+        """Skip the remaining holds."""
         await self._signalled(message)
 
     @workflow.update(name="pause")
     async def update_pause(self, message: messages.Pause) -> str:
-        """Hold progress; answers with the phase."""
+        """Pause progress; answers with the phase."""
         return await self._receive(message)
 
     @workflow.update(name="resume")
     async def update_resume(self, message: messages.Resume) -> str:
-        """Go on; answers with the phase."""
+        """Continue; answers with the phase."""
         return await self._receive(message)
 
     @workflow.update(name="retarget")
     async def update_retarget(self, message: messages.RetargetTo) -> str:
-        """Go to another version from here; answers when the API server has tried it."""
+        """Roll to another version from here; answers when the API server has tried it."""
         said = await self._receive(message)
         if message.baseline:
             return said
@@ -619,7 +622,7 @@ class RolloutWorkflow:
 
     @workflow.update(name="abort")
     async def update_abort(self, message: messages.Abort) -> str:
-        """Go back to the baseline; answers with the phase."""
+        """Roll back to the baseline; answers with the phase."""
         return await self._receive(message)
 
     @workflow.update(name="scale")
@@ -634,17 +637,17 @@ class RolloutWorkflow:
 
     @workflow.update(name="approve")
     async def update_approve(self, message: messages.Approve) -> str:
-        """Pass the waypoint; answers with the phase."""
+        """Approve the waypoint; answers with the phase."""
         return await self._receive(message)
 
     @workflow.update(name="reject")
     async def update_reject(self, message: messages.Reject) -> str:
-        """Say no at the waypoint; answers with the phase."""
+        """Reject the waypoint; answers with the phase."""
         return await self._receive(message)
 
     @workflow.update(name="promote")
     async def update_promote(self, message: messages.Promote) -> str:
-        """Skip the holds that remain; answers with the phase."""
+        """Skip the remaining holds; answers with the phase."""
         return await self._receive(message)
 
     for _update in (
@@ -656,7 +659,7 @@ class RolloutWorkflow:
 
 
 def _ended(watch: "asyncio.Task[Any]") -> None:
-    """Take note of how a watch ended that nobody waits for any more."""
+    """Retrieve the exception of a watch that nobody awaits any more."""
     if not watch.cancelled():
         watch.exception()
 
@@ -666,10 +669,10 @@ def _now() -> float:
 
 
 def _respecified(spec: Spec, wish: Retarget) -> Spec:
-    """Return the spec that a retarget asks for.
+    """Return the spec that a retarget requests.
 
     Raises:
-        ValueError: when the change cannot be laid over the one so far, or does not fit the kind of target.
+        ValueError: when the change cannot be added to the current one, or does not fit the kind of target.
     """
     spec = spec.accepting(wish.accept)
     change = spec.change
@@ -678,7 +681,9 @@ def _respecified(spec: Spec, wish: Retarget) -> Spec:
     if wish.strategy is None:
         return spec.model_copy(update={"change": change})
     if (wish.strategy.type, wish.strategy.traffic) != (spec.strategy.type, spec.strategy.traffic):
-        raise ValueError("a strategy's type and traffic stay what they were; abort, and start again with the others")
+        raise ValueError(
+            "a strategy's type and traffic cannot change during a rollout; abort, then start with the new ones"
+        )
     rules = spec.rules.model_copy(update={"strategy": wish.strategy})
     return Spec(target=spec.target, change=change, accept=spec.accept, **dict(rules))
 
@@ -689,12 +694,12 @@ def _application_error(refused: Refused) -> ApplicationError:
 
 
 def _is_temporals(error: Exception) -> bool:
-    """Whether an error is Temporal's way to fail a workflow task, as for steps that differ from the history's."""
+    """Whether Temporal fails a workflow task by this error, as for steps that differ from the history's."""
     return isinstance(error, TemporalError) and not isinstance(error, FailureError)
 
 
 def _refusal_of(error: Exception) -> ApplicationError:
-    """Return an error as the answer to whoever asked; that of an activity as what the activity says."""
+    """Return an error as the answer to the requester; an activity's error keeps the activity's message."""
     if is_cancelled_exception(error):
         raise error
     if isinstance(error, Refused):
@@ -706,5 +711,5 @@ def _refusal_of(error: Exception) -> ApplicationError:
         return ApplicationError(
             f"the target could not be read in time: {cause}", type="Unreachable", non_retryable=True
         )
-    said = f"Segue itself failed ({type(error).__name__}: {error}); please report it, with `segue report`"
+    said = f"Segue itself failed ({type(error).__name__}: {error}); please report it, with the output of `segue report`"
     return ApplicationError(said, type="SegueError", non_retryable=True)

@@ -1,4 +1,4 @@
-"""The command line ``segue``: data goes to stdout, talk to stderr; exit codes are ``segue.errors.Exit``."""
+"""The command line ``segue``: data goes to stdout, messages go to stderr; exit codes are ``segue.errors.Exit``."""
 
 import logging
 import os
@@ -17,15 +17,15 @@ for _group in (plans, lint, see, steer, operate, judging):
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; every error becomes one message on stderr."""
-    logging.getLogger().addHandler(logging.NullHandler())  # libraries' warnings are for a worker's log
+    logging.getLogger().addHandler(logging.NullHandler())  # libraries' warnings belong in a worker's log
     try:
         app(args=None if arguments is None else list(arguments), prog_name="segue")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except SegueError as error:
         return _told(str(error), error.exit_code)
-    except Exception as error:  # the outermost place: whatever it is, a person gets a message
-        text = f"unexpected {type(error).__name__}: {error} (SEGUE_DEBUG=1 shows where)"
+    except Exception as error:  # the outermost handler: a person gets a message for every error
+        text = f"unexpected {type(error).__name__}: {error}; set SEGUE_DEBUG=1 to see the traceback"
         return _told(text, Exit.UNEXPECTED)
     return Exit.COMPLETED
 

@@ -7,13 +7,13 @@ SEE = "See"
 STEER = "Steer"
 OPERATE = "Operate"
 
-_HELP = """Roll a model server on Kubernetes to another version with no downtime; a bad one comes back by itself.
+_HELP = """Roll a model server on Kubernetes to another version without downtime; roll back a bad version automatically.
 
-A rollout is named by NAMESPACE/NAME of its target, by NAME alone (namespace default), by its workflow id,
-or by its spec file.
+Name a rollout by its target (NAMESPACE/NAME, or NAME in namespace default), by its workflow id, or by its spec
+file.
 
-Exit codes: 0 completed · 1 unexpected · 2 refused input · 3 rolled back or aborted · 4 needs a person ·
-5 Temporal, a worker or the cluster does not answer · 6 timed out waiting.
+Exit codes: 0 completed · 1 unexpected error · 2 input refused · 3 rolled back or aborted ·
+4 needs a person · 5 Temporal, a worker or the cluster does not answer · 6 wait timed out.
 """
 
 app = typer.Typer(

@@ -1,4 +1,4 @@
-"""Where output goes: data to stdout, talk to stderr. Piped, it is plain and wide enough for any row."""
+"""Writes output: data to stdout, messages to stderr. In a pipe, it is plain and wide enough for any row."""
 
 import io
 import json
@@ -12,12 +12,12 @@ PIPED_WIDTH = 200
 
 
 def say(text: str) -> None:
-    """Talk to the person; never data."""
+    """Print a message for a person to stderr; never data."""
     print(text, file=sys.stderr, flush=True)
 
 
 def show(what: RenderableType) -> None:
-    """Print a table or a picture: in colour for a person, plainly for a pipe."""
+    """Print a table or a picture: in colour on a terminal, plain in a pipe."""
     if sys.stdout.isatty():
         stdout().print(what)
     else:
@@ -27,18 +27,18 @@ def show(what: RenderableType) -> None:
 
 
 def stdout() -> Console:
-    """Return a console on the terminal that stdout is."""
+    """Return a console that writes to stdout."""
     return Console(file=sys.stdout, highlight=False, markup=False)
 
 
 def write(text: str) -> None:
-    """Write data as it is."""
+    """Write data unchanged, with a line end."""
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
     sys.stdout.flush()
 
 
 def write_json(data: Any) -> None:
-    """Write data as JSON; of a model its aliases are the keys."""
+    """Write data as JSON; the keys of a model are its aliases."""
     if isinstance(data, BaseModel):
         data = data.model_dump(mode="json", by_alias=True)
     write(json.dumps(data, indent=2, ensure_ascii=False))

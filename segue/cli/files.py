@@ -1,4 +1,4 @@
-"""Reading spec files: whatever cannot be read is refused with the place and the fix."""
+"""Reads spec files. Refuses what cannot be read, with the place and the fix."""
 
 import sys
 from pathlib import Path
@@ -10,19 +10,21 @@ from segue.errors import NotFound, Refused
 from segue.spec import Rollout, read_rollout
 
 MAX_BYTES = 262_144
-"""More than any spec needs; Temporal takes 2 MB in one message."""
+"""More than any spec needs; Temporal accepts 2 MB in one message."""
 MAX_RECORDED_BYTES = 33_554_432
 """More than ten thousand intervals of a histogram need."""
 STDIN = "-"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as Kubernetes takes it: no key twice, and no aliases, which can blow up a small file."""
+    """YAML as Kubernetes accepts it: no duplicate keys, and no aliases, which can blow up a small file."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not taken; write it out", problem_mark=mark)
+            raise yaml.MarkedYAMLError(
+                problem="aliases (*name) are not supported; write the value out", problem_mark=mark
+            )
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -57,7 +59,7 @@ def read_recording(path: str) -> str:
     """Read the text of recorded series, which may be large.
 
     Raises:
-        Refused: when it cannot be read.
+        Refused: when the file cannot be read.
     """
     return _text(path, MAX_RECORDED_BYTES)
 
@@ -82,7 +84,7 @@ def parse(text: str, source: str) -> Any:
         raise Refused(
             f"holds {len(documents)} documents",
             field=source,
-            fix="keep one Rollout a file, without a --- between",
+            fix="keep one Rollout per file, and remove the ---",
         )
     return documents[0]
 
@@ -91,10 +93,10 @@ def _text(path: str, most: int = MAX_BYTES) -> str:
     try:
         raw = sys.stdin.buffer.read(most + 1) if path == STDIN else _bytes(Path(path), most)
         if len(raw) > most:
-            raise Refused(f"is over {most // 1024} KiB", field=path, fix="give a spec, which is far smaller")
+            raise Refused(f"is over {most // 1024} KiB", field=path, fix="check the path: a spec is far smaller")
         return raw.decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise NotFound("is not there", field=path, fix="check the path; examples/ holds some to start from") from error
+        raise NotFound("does not exist", field=path, fix="check the path; examples/ has specs to start from") from error
     except UnicodeDecodeError as error:
         raise Refused(f"is not UTF-8 text (byte {error.start})", field=path, fix="save it as UTF-8") from error
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Following a rollout: lines for a pipe or a log, and how its end is told."""
+"""Follows a rollout: writes lines for a pipe or a log, and the outcome."""
 
 import os
 import time
@@ -15,11 +15,11 @@ from segue.state import Phase
 from segue.status import Status
 
 INTERRUPTED = 130
-"""What shells report for Ctrl-C."""
+"""The exit code of shells for Ctrl-C."""
 
 
 class Progress:
-    """Tells one line per change; heartbeats that change nothing are no news."""
+    """Writes one line per change; a heartbeat without a change writes nothing."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self.report: Report | None = None
@@ -27,7 +27,7 @@ class Progress:
         self._told = ""
 
     def __call__(self, report: Report) -> None:
-        """Take the newest report."""
+        """Keep the newest report, and write its line if it changed."""
         self.report = report
         text = line(report)
         if text != self._told:
@@ -36,7 +36,7 @@ class Progress:
 
 
 def line(report: Report) -> str:
-    """Say in one line where a rollout is, and what it waits for and why."""
+    """Return one line: where a rollout is, what it waits for, and why."""
     status = report.status
     parts = [
         f"{status.outcome or status.phase:<17}",
@@ -54,7 +54,7 @@ def line(report: Report) -> str:
 
 
 def stage(report: Report) -> str:
-    """Say which stage of its plan a rollout has reached; nothing on its way back, which has no stages."""
+    """Return which stage of its plan a rollout has reached; empty on the way back, which has no stages."""
     if not report.plans or report.status.phase in {Phase.ROLLING_BACK, Phase.NEEDS_HUMAN, Phase.PREPARING}:
         return ""
     if report.status.outcome not in {None, "Completed"}:
@@ -64,7 +64,7 @@ def stage(report: Report) -> str:
 
 
 def stages(plan: Plan, status: Status) -> tuple[int, int]:
-    """Return the number of the furthest stage that is reached, and of the last one."""
+    """Return the numbers of the furthest stage reached and of the last stage."""
     reached = [
         number
         for number, s in enumerate(plan.stages)
@@ -74,7 +74,7 @@ def stages(plan: Plan, status: Status) -> tuple[int, int]:
 
 
 def finish(report: Report | None, *, as_json: bool) -> None:
-    """Tell the outcome: one line, or the whole status as JSON."""
+    """Write the outcome: one line, or the whole status as JSON."""
     if report is None:
         return
     if as_json:
@@ -84,7 +84,7 @@ def finish(report: Report | None, *, as_json: bool) -> None:
 
 
 def ending(report: Report) -> str:
-    """Say how it ended, or why it needs a person."""
+    """Return how the rollout ended, or why it needs a person."""
     status = report.status
     took = (report.ended_at or status.updated_at) - status.started_at
     numbers = f"{took:.1f} s, {status.moves} moves, {report.writes} writes"
@@ -92,12 +92,12 @@ def ending(report: Report) -> str:
         can = f" (you can: {', '.join(f'segue {c}' for c in status.can)})"
         return f"{status.phase}: {status.target} needs a person: {status.reason or status.waiting_for}{can}"
     why = f"; {status.reason}" if status.reason else ""
-    left = f"runs {status.runs}" if status.runs else "is no longer rolled"
+    left = f"runs {status.runs}" if status.runs else "is no longer held by this rollout"
     return f"{status.outcome}: {status.target} {left} ({numbers}){why}"
 
 
 def link(workflow_id: str) -> str:
-    """Return the Temporal UI's page of a rollout, where its address is known (SEGUE_TEMPORAL_UI)."""
+    """Return the address of a rollout's page in the Temporal UI; empty without SEGUE_TEMPORAL_UI."""
     ui = os.environ.get("SEGUE_TEMPORAL_UI", "").rstrip("/")
     namespace = os.environ.get("TEMPORAL_NAMESPACE", "default")
     return f"{ui}/namespaces/{quote(namespace)}/workflows/{quote(workflow_id, safe='')}" if ui else ""
@@ -105,9 +105,9 @@ def link(workflow_id: str) -> str:
 
 @contextmanager
 def left_running(target: str) -> Iterator[None]:
-    """On Ctrl-C say that only the watching has ended."""
+    """On Ctrl-C, print that the rollout continues, and exit."""
     try:
         yield
     except KeyboardInterrupt:
-        say(f"\nno longer watched; the rollout of {target} goes on: segue watch {target}, segue abort {target}")
+        say(f"\nstopped watching; the rollout of {target} continues: segue watch {target}, segue abort {target}")
         raise typer.Exit(INTERRUPTED) from None

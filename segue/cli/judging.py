@@ -1,4 +1,4 @@
-"""``judge``: what a gate would have said of recorded data."""
+"""``judge``: the verdict that a gate would have given on recorded data."""
 
 import json
 from typing import Annotated, Any, NamedTuple, Self
@@ -24,9 +24,9 @@ _File = Annotated[
     str,
     typer.Argument(metavar="FILE", help="A spec with metrics, or {kind: ..., judge: ...}; - reads standard input."),
 ]
-_Old = Annotated[str | None, typer.Option("--old", metavar="FILE", help="Recorded of the old side.")]
-_New = Annotated[str, typer.Option("--new", metavar="FILE", help="Recorded of the new side.")]
-_Metric = Annotated[str | None, typer.Option("--metric", metavar="NAME", help="Which metric of a spec.")]
+_Old = Annotated[str | None, typer.Option("--old", metavar="FILE", help="Recorded data of the old side.")]
+_New = Annotated[str, typer.Option("--new", metavar="FILE", help="Recorded data of the new side.")]
+_Metric = Annotated[str | None, typer.Option("--metric", metavar="NAME", help="The metric of the spec to judge.")]
 _Each = Annotated[bool, typer.Option("--each", help="Judge at every interval, as a rollout would.")]
 _EXIT = {Result.PASS: Exit.COMPLETED, Result.FAIL: Exit.ROLLED_BACK, Result.INCONCLUSIVE: Exit.NEEDS_PERSON}
 
@@ -67,10 +67,10 @@ def judge_(
     each: _Each = False,
     output: AsText = TextOrJson.TEXT,
 ) -> None:
-    """Judge recorded data as a gate would: try a threshold, or see why a rollout went back.
+    """Judge recorded data as a gate would: try a threshold, or see why a rollout was rolled back.
 
-    FILE says how: a spec's metric, or a small file such as {kind: histogram, unit: s, judge: {compare: {}}}.
-    Recorded are series of Segue's own, or what Prometheus' query_range answered (counts: {bad: ..., total: ...}).
+    FILE has the judgement: a spec with metrics, or a file such as {kind: histogram, unit: s, judge: {compare: {}}}.
+    The data is recorded by Segue, or is a response of Prometheus' query_range (counts: {bad: ..., total: ...}).
     Needs no Temporal, no cluster and no Prometheus. Exit code 0: pass, 3: fail, 4: inconclusive.
 
     Example: segue judge ttft.yaml --old old.json --new new.json --each
@@ -89,7 +89,7 @@ def judge_(
 
 
 def _first_decided(looks: list[Judged]) -> Judged:
-    """Return what a rollout would have acted on: the first that decides, else the last."""
+    """Return the judgement that a rollout would have acted on: the first that decides, else the last."""
     return next((each for each in looks if each.result is not Result.INCONCLUSIVE), looks[-1])
 
 
@@ -104,14 +104,18 @@ def _question(file: str, metric: str | None) -> _RecordedQuestion:
     if metric is None and len(metrics) == 1:
         metric = next(iter(metrics))
     if metric not in metrics:
-        raise Refused("is no metric of the spec", field="--metric", value=metric or "", fix=f"use {', '.join(metrics)}")
+        raise Refused(
+            "is not a metric of the spec", field="--metric", value=metric or "", fix=f"use {', '.join(metrics)}"
+        )
     chosen = metrics[metric]
     return _RecordedQuestion(chosen.kind, chosen.shown_unit, chosen.judgement)
 
 
 def _alone(document: dict[str, Any], file: str, metric: str | None) -> _RecordedQuestion:
     if metric is not None:
-        raise Refused("is for a spec", field="--metric", value=metric, fix="leave it out: the file has one judgement")
+        raise Refused(
+            "applies only to a spec", field="--metric", value=metric, fix="leave it out: the file has one judgement"
+        )
     try:
         alone = _Alone.model_validate(document)
     except ValidationError as error:
@@ -121,7 +125,8 @@ def _alone(document: dict[str, Any], file: str, metric: str | None) -> _Recorded
 
 def _evidence(asked: _RecordedQuestion, old: str | None, new: str) -> Evidence:
     if old is None and asked.judgement.needs_old:
-        raise Refused("is missing", field="--old", fix="name what was recorded of the old side: it is compared with")
+        fix = "give the recorded data of the old side: the judgement compares both"
+        raise Refused("is missing", field="--old", fix=fix)
     newer = _recorded(new, asked.kind)
     if old is None:
         return Evidence(new=newer.series, unit=asked.unit)
@@ -133,7 +138,7 @@ def _recorded(path: str, kind: Kind) -> Recorded:
     try:
         return read_recorded(json.loads(read_recording(path)), kind, path)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise Refused(f"is no JSON: {error}", field=path, fix="give recorded series as JSON") from error
+        raise Refused(f"is not JSON: {error}", field=path, fix="give recorded series as JSON") from error
 
 
 def _json(looks: list[Judged]) -> dict[str, Any]:

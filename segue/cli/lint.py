@@ -1,4 +1,4 @@
-"""``lint``: what of a target, and of a spec together with it, will hurt, and what mends it."""
+"""``lint``: checks a target (and spec) for settings that will cause trouble, and shows each fix."""
 
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ from segue.lint.findings import Finding, How, Linted, Severity, Unasked
 
 _What = Annotated[
     str,
-    typer.Argument(metavar="FILE|NAME", help="A spec file, or the target: NAMESPACE/NAME, NAME.", show_default=False),
+    typer.Argument(metavar="FILE|NAME", help="A spec file, or the target: NAMESPACE/NAME or NAME.", show_default=False),
 ]
 _TEMPLATES = {"template", "leaderWorkerTemplate"}
 _COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
@@ -30,8 +30,8 @@ _MENDS = {
     How.SPEC: "add to the spec of {}",
 }
 _FOOT = (
-    "A patch of spec.template (or leaderWorkerTemplate) makes new pods at once; to roll it instead, give what stands "
-    "under it as spec.change.patch of a spec."
+    "A patch of spec.template (or leaderWorkerTemplate) makes new pods at once. To roll it out instead, put what is "
+    "under it into spec.change.patch of a spec."
 )
 
 
@@ -41,10 +41,10 @@ def register(app: typer.Typer) -> None:
 
 
 def lint_(what: _What, accept: Accept = None, output: AsTable = TableOrJson.TABLE) -> None:
-    """Find what of a target, and of a spec with it, will hurt; each finding comes with what mends it.
+    """Check a target (and spec) for settings that will cause trouble; each finding has a fix.
 
-    Needs no Temporal, and touches nothing. Exit code 2: there is an error that is not accepted. What you may not
-    read in the cluster is said, and the rest is judged.
+    Needs no Temporal, and changes nothing. Exit code 2: there is an error that is not accepted. Rules that need what
+    you have no right to read in the cluster are listed as not checked; all others are checked.
 
     Example: segue lint rollout.yaml --accept image-not-immutable
     """
@@ -72,7 +72,7 @@ def _table(found: Linted) -> RenderableType:
     for finding in found.findings:
         parts += [Text(), *_shown(finding)]
     if found.unasked:
-        parts += [Text(), Text("not asked, or not of everything:", style="bold")]
+        parts += [Text(), Text("not checked, or only in part:", style="bold")]
         parts += [Text(f"  {', '.join(rules)}: {why}") for why, rules in _by_why(found.unasked).items()]
     if any(_TEMPLATES & finding.mend.body.get("spec", {}).keys() for finding in found.findings):
         parts += [Text(), Text(_FOOT, style="dim")]
@@ -89,7 +89,7 @@ def _by_why(unasked: tuple[Unasked, ...]) -> dict[str, list[str]]:
 def _counted(found: Linted) -> str:
     counts = {severity: sum(f.severity is severity for f in found.findings) for severity in Severity}
     said = [f"{n} {severity}{'s' if n > 1 else ''}" for severity, n in counts.items() if n]
-    return ", ".join(said) or "nothing to mend"
+    return ", ".join(said) or "no findings"
 
 
 def _shown(finding: Finding) -> list[RenderableType]:
@@ -100,7 +100,7 @@ def _shown(finding: Finding) -> list[RenderableType]:
     )
     mend = finding.mend
     lines = [f"{finding.object}  {finding.field}", *finding.found.splitlines(), f"why: {finding.why}"]
-    lines.append(f"mend: {_MENDS[mend.how].format(mend.object)}{f' ({mend.note})' if mend.note else ''}")
+    lines.append(f"fix: {_MENDS[mend.how].format(mend.object)}{f' ({mend.note})' if mend.note else ''}")
     body = yaml.safe_dump(mend.body, sort_keys=False, allow_unicode=True, width=10_000).rstrip()
     code = Text(body, style="green", no_wrap=True, overflow="ignore")
     return [head, *(Padding(Text(line), (0, 0, 0, 8)) for line in lines), Padding(code, (0, 0, 0, 12))]

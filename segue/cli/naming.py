@@ -1,4 +1,4 @@
-"""How a rollout is named on the command line."""
+"""Finds the rollout that an argument of the command line names."""
 
 import getpass
 import re
@@ -27,10 +27,10 @@ def names_file(text: str) -> bool:
 def target_named(text: str) -> Target:
     """Return the target that ``text`` names: [KIND/]NAMESPACE/NAME, NAME, a workflow id, or a spec file.
 
-    A Deployment is meant where no kind is said.
+    Without a kind, it is a Deployment.
 
     Raises:
-        Refused: when it is none of these.
+        Refused: when ``text`` is none of these.
     """
     if names_file(text):
         return read_spec(text).spec.target
@@ -43,12 +43,12 @@ def target_named(text: str) -> Target:
 
 
 def ids_named(text: str, cluster: str) -> list[str]:
-    """Return the workflow ids of the rollouts that ``text`` may name: several where it says no kind, Deployment first.
+    """Return the workflow ids of the rollouts that ``text`` may name.
 
-    They are in ``cluster``, unless ``text`` is an id itself.
+    Without a kind there are several, Deployment first. They are in ``cluster``, unless ``text`` is an id itself.
 
     Raises:
-        Refused: for a name, or a cluster, that cannot be one.
+        Refused: for an invalid name or cluster.
     """
     check_cluster(cluster)
     found, target = _ID.fullmatch(text), target_named(text)
@@ -60,13 +60,13 @@ def ids_named(text: str, cluster: str) -> list[str]:
 
 
 def check_cluster(cluster: str) -> None:
-    """Refuse what cannot be a cluster's name.
+    """Refuse a name that is not valid for a cluster.
 
     Raises:
         Refused: naming the option, the value and the fix.
     """
     if not _CLUSTER.fullmatch(cluster):
-        raise Refused("is no name of a cluster", field="--cluster", value=cluster, fix="use letters, digits, - . _")
+        raise Refused("is not a valid cluster name", field="--cluster", value=cluster, fix="use letters, digits, - . _")
 
 
 def _target(text: str, *, kind: str, namespace: str, name: str) -> Target:
@@ -75,16 +75,16 @@ def _target(text: str, *, kind: str, namespace: str, name: str) -> Target:
     try:
         if supervised:
             return SupervisedTarget(resource=kind, namespace=namespace, name=name)
-        # A pair's name says only the old one; whoever needs the other finds it there.
+        # A pair's name gives only the old Deployment; the new one is read from there.
         named = Target if issubclass(KINDS[kind], PairTarget) else KINDS[kind]
         return named(kind=kind, namespace=namespace, name=name)
     except ValidationError as error:
         fix = "name it NAMESPACE/NAME, such as serving/chat, KIND/NAMESPACE/NAME, or give its spec file"
-        raise Refused("names no rollout", field="NAME", value=text, fix=fix) from error
+        raise Refused("does not name a rollout", field="NAME", value=text, fix=fix) from error
 
 
 def whoami() -> str:
-    """Return user@host: who asks, when nothing else is said."""
+    """Return user@host: the requester, unless --by names another."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name

@@ -1,4 +1,4 @@
-"""``release``, ``worker``, ``local`` and ``version``: for who runs Segue."""
+"""``release``, ``worker``, ``local`` and ``version``: for the operators of Segue."""
 
 import os
 import platform
@@ -18,15 +18,15 @@ _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_int
 
 
 class _To(StrEnum):
-    """Which version a release leaves."""
+    """The version that a release leaves."""
 
     BASELINE = "baseline"
     WANTED = "wanted"
 
 
-_Where = Annotated[_To, typer.Option("--to", help="Back to the version before, or on to the wanted one.")]
-_Serves = Annotated[str | None, typer.Option("--task-queue", help="Over the settings' own.", show_default=False)]
-_Timeout = Annotated[str, typer.Option("--timeout", help="How long to wait for the replicas.")]
+_Where = Annotated[_To, typer.Option("--to", help="Roll back to the baseline, or complete the wanted version.")]
+_Serves = Annotated[str | None, typer.Option("--task-queue", help="Overrides the settings.", show_default=False)]
+_Timeout = Annotated[str, typer.Option("--timeout", help="Maximum time to wait for the replicas.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -40,9 +40,9 @@ def register(app: typer.Typer) -> None:
 
 
 def release(name: Name, to: _Where = _To.BASELINE, timeout: _Timeout = "10m", by: By = "") -> None:
-    """Break glass: let go of a target without Temporal, from what the rollout noted on the target itself.
+    """Break glass: finish or roll back without Temporal, from what is saved on the target.
 
-    A rollout that still runs is fenced off: it ends, and writes nothing any more.
+    A rollout that still runs is fenced off: it ends, and writes nothing more.
 
     Example: segue release serving/chat --to baseline
     """
@@ -54,22 +54,22 @@ def release(name: Name, to: _Where = _To.BASELINE, timeout: _Timeout = "10m", by
 
 
 def worker(task_queue: _Serves = None) -> None:
-    """Run a worker in the foreground, until SIGTERM or Ctrl-C; then what runs ends first.
+    """Run a worker in the foreground until SIGTERM or Ctrl-C; running activities may end first.
 
-    Its other settings are SEGUE_ variables or the TOML file named by SEGUE_SETTINGS; where Temporal and the
-    cluster are, TEMPORAL_ADDRESS and KUBECONFIG say.
+    Other settings are SEGUE_ variables, or are in the TOML file that SEGUE_SETTINGS names. TEMPORAL_ADDRESS and
+    KUBECONFIG give the addresses of Temporal and the cluster.
 
     Example: segue worker --task-queue segue
     """
     if task_queue is not None:
         os.environ["SEGUE_TASK_QUEUE"] = task_queue
-    from worker.__main__ import main  # noqa: PLC0415 - the worker's libraries take their time to load
+    from worker.__main__ import main  # noqa: PLC0415 - the libraries of the worker load slowly
 
     raise typer.Exit(main())
 
 
 def local(context: typer.Context) -> None:
-    """A real Temporal and Kubernetes on this machine: `segue local up`, `down`, `status`, `env`.
+    """Run a real Temporal and Kubernetes on this machine: `segue local up`, `down`, `status`, `env`.
 
     Example: segue local up && eval "$(segue local env)"
     """

@@ -24,7 +24,9 @@ _COMMON = "Common options"
 
 Cluster = Annotated[
     str,
-    typer.Option("--cluster", envvar="SEGUE_CLUSTER", rich_help_panel=_COMMON, help="The cluster's name in ids."),
+    typer.Option(
+        "--cluster", envvar="SEGUE_CLUSTER", rich_help_panel=_COMMON, help="The cluster's name in workflow ids."
+    ),
 ]
 Queue = Annotated[
     str,
@@ -42,13 +44,13 @@ Name = Annotated[
     ),
 ]
 File = Annotated[str, typer.Argument(metavar="FILE", help="A spec file; - reads standard input.", show_default=False)]
-Reason = Annotated[str, typer.Option("--reason", help="Why; it stands in the report.", show_default=False)]
+Reason = Annotated[str, typer.Option("--reason", help="The reason, for the report.", show_default=False)]
 By = Annotated[
     str,
     typer.Option(
         "--by",
         envvar="SEGUE_BY",
-        help="Who asks, for the report.",
+        help="The requester, for the report.",
         show_default="user@host",
     ),
 ]
@@ -64,20 +66,20 @@ def history_of(target: Target) -> list[Revision]:
 Accept = Annotated[
     list[str] | None,
     typer.Option(
-        "--accept", metavar="RULE", help="Do not stop at this rule's errors; can be repeated.", show_default=False
+        "--accept", metavar="RULE", help="Accept the errors of this lint rule; can be repeated.", show_default=False
     ),
 ]
 
 
 def accepted(names: list[str] | None) -> list[LintRule]:
-    """Return the rules that are named.
+    """Return the lint rules with these names.
 
     Raises:
-        Refused: for a name that no rule has.
+        Refused: for a name that is not a rule.
     """
     for name in names or []:
         if name not in list(LintRule):
-            raise Refused("is no rule", field="--accept", value=name, fix=f"use one of: {', '.join(LintRule)}")
+            raise Refused("is not a lint rule", field="--accept", value=name, fix=f"use one of: {', '.join(LintRule)}")
     return [LintRule(name) for name in names or []]
 
 
@@ -102,9 +104,9 @@ class MarkdownOrJson(StrEnum):
     JSON = "json"
 
 
-AsText = Annotated[TextOrJson, typer.Option("-o", "--output", help="How to print.")]
-AsTable = Annotated[TableOrJson, typer.Option("-o", "--output", help="How to print.")]
-AsMarkdown = Annotated[MarkdownOrJson, typer.Option("-o", "--output", help="How to print.")]
+AsText = Annotated[TextOrJson, typer.Option("-o", "--output", help="Output format.")]
+AsTable = Annotated[TableOrJson, typer.Option("-o", "--output", help="Output format.")]
+AsMarkdown = Annotated[MarkdownOrJson, typer.Option("-o", "--output", help="Output format.")]
 
 
 def seconds(option: str, text: str) -> float:
@@ -120,12 +122,12 @@ def seconds(option: str, text: str) -> float:
 
 
 def asked(question: Coroutine[Any, Any, T]) -> T:
-    """Run one command's questions to the end."""
+    """Run a coroutine to its end, and return its result."""
     return asyncio.run(question)
 
 
 class Where(NamedTuple):
-    """Whom a command speaks to."""
+    """The cluster and the task queue that a command addresses."""
 
     cluster: str
     task_queue: str
@@ -135,7 +137,7 @@ async def connected(where: Where) -> "Rollouts":
     """Connect to Temporal.
 
     Raises:
-        Unreachable: when it does not answer.
+        Unreachable: when Temporal does not answer.
     """
     from segue.client import Rollouts, connect  # noqa: PLC0415
 
@@ -143,7 +145,7 @@ async def connected(where: Where) -> "Rollouts":
 
 
 def exit_code(status: Status) -> Exit:
-    """Return what a status says to a pipeline."""
+    """Return the exit code of a status, for pipelines."""
     if status.phase in {Phase.HELD, Phase.NEEDS_HUMAN}:
         return Exit.NEEDS_PERSON
     return Exit.COMPLETED if status.outcome in {None, "Completed"} else Exit.ROLLED_BACK

@@ -1,4 +1,4 @@
-"""The live picture: old and new replicas against floor and ceiling, and what is waited for and why."""
+"""The live picture: old and new replicas against floor and ceiling, and what the rollout waits for and why."""
 
 from rich.console import Group, RenderableType
 from rich.table import Table

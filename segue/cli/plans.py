@@ -44,18 +44,22 @@ _Replicas = Annotated[
     int | None,
     typer.Option(
         "--replicas",
-        help="Plan for so many; otherwise the target in the cluster is asked.",
+        help="Plan for this many replicas; otherwise the count is read from the cluster.",
         show_default=False,
     ),
 ]
-_Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end; the exit code tells it.")]
-_Join = Annotated[bool, typer.Option("--join", help="Where a rollout is under way, give it this change.")]
-_Revision = Annotated[int | None, typer.Option("--to-revision", min=1, help="Which one.", show_default=False)]
+_Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end; the exit code gives the outcome.")]
+_Join = Annotated[bool, typer.Option("--join", help="If a rollout is under way, retarget it to this change.")]
+_Revision = Annotated[
+    int | None, typer.Option("--to-revision", min=1, help="The revision to return to.", show_default=False)
+]
 _Like = Annotated[
     str | None,
-    typer.Option("--like", metavar="FILE", help="Roll as this spec says (its change is not used).", show_default=False),
+    typer.Option(
+        "--like", metavar="FILE", help="Use the rules of this spec (its change is not used).", show_default=False
+    ),
 ]
-_Timeout = Annotated[str, typer.Option("--timeout", help="With --wait: how long at most, such as 90s or 1h.")]
+_Timeout = Annotated[str, typer.Option("--timeout", help="With --wait: the maximum time to wait, such as 90s or 1h.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -69,10 +73,10 @@ def register(app: typer.Typer) -> None:
 def plan(
     file: File, replicas: _Replicas = None, output: AsTable = TableOrJson.TABLE, cluster: Cluster = "default"
 ) -> None:
-    """Show every stage of a rollout before anything is touched.
+    """Show every stage of a rollout before anything is changed.
 
-    It is the plan of `segue start`: the API server tries the change without doing it, for which you need the right to
-    patch the target. Needs no Temporal, and with --replicas no cluster either.
+    It is the plan of `segue start`: the API server tries the change in a dry run, for which you need the right to
+    patch the target. Needs no Temporal; with --replicas, it needs no cluster either.
 
     Example: segue plan rollout.yaml --replicas 6
     """
@@ -106,10 +110,10 @@ def start(
     cluster: Cluster = "default",
     task_queue: Queue = "segue",
 ) -> None:
-    """Start a rollout; returns when it is prepared, or with --wait when it has ended.
+    """Start a rollout; returns when it is prepared or, with --wait, when it has ended.
 
-    Prepared means: the target was read, linted, and the API server has tried the change without doing it. An error of
-    lint refuses it, unless --accept (or accept: in the spec) names its rule.
+    Prepared means: Segue has read and linted the target, and the API server has tried the change in a dry run. A lint
+    error refuses the rollout, unless --accept (or accept: in the spec) names its rule.
     With --wait, exit code 0 is completed, 3 rolled back or aborted, 4 needs a person, 6 still under way.
 
     Example: segue start rollout.yaml --wait --timeout 30m
@@ -131,10 +135,10 @@ def undo(
     cluster: Cluster = "default",
     task_queue: Queue = "segue",
 ) -> None:
-    """Roll a target to an earlier revision, as safely as forward; `segue history` lists them.
+    """Roll a target to an earlier revision, as safely as forward; `segue history` lists the revisions.
 
-    Without --to-revision: to the newest one before this that was not taken back. A pair of Deployments, given by its
-    spec file, goes back from the new one to the old one. To leave a rollout that is under way, use `segue abort`.
+    Without --to-revision, it is the newest earlier revision that was not rolled back. Of a pair of Deployments, give
+    the spec file: it rolls from the new one to the old one. To end a rollout that is under way, use `segue abort`.
 
     Example: segue undo serving/chat --to-revision 3 --wait
     """
@@ -148,12 +152,12 @@ def undo(
     try:
         _begin(rollout, where, by=by, join=False, timeout_s=timeout_s if wait else None, output=output)
     except AlreadyRolling as error:
-        fix = "take it back with `segue abort`, or wait for its end with `segue watch`"
+        fix = "abort it with `segue abort`, or wait for its end with `segue watch`"
         raise AlreadyRolling(error.why, fix=fix) from error
 
 
 def _undoing(name: str, revision: int | None, rules: Rules | None) -> Spec:
-    """Return what undoes the latest rollout of a target."""
+    """Return the spec that undoes the latest rollout of a target."""
     named = read_spec(name).spec if names_file(name) else None
     target = named.target if named else target_named(name)
     if target.kind != "DeploymentPair":
@@ -186,7 +190,7 @@ def _accepting(rollout: Rollout, rules: list[LintRule]) -> Rollout:
 
 
 def _begin(rollout: Rollout, where: Where, *, by: str, join: bool, timeout_s: float | None, output: TextOrJson) -> None:
-    """Start a rollout and tell of it; with a timeout, of its end, and exit by that."""
+    """Start a rollout and report it; with a timeout, wait for its end and exit with its code."""
     check_cluster(where.cluster)
     with left_running(str(rollout.spec.target)):
         started, report = asked(_start(rollout, where, by=by or whoami(), join=join, timeout_s=timeout_s))
@@ -210,7 +214,7 @@ async def _start(
         if not join:
             raise
         answer = await rollouts.join(rollout, by)
-        say(f"joined the rollout of {target}; strategy and readiness stay those it was started with")
+        say(f"joined the rollout of {target}; its strategy and readiness rules stay the same")
         started = {"id": workflow_id, "joined": True, "answer": answer}
     if timeout_s is None:
         return started, None
@@ -238,7 +242,7 @@ def _tell_started(rollout: Rollout, started: dict[str, Any], output: TextOrJson)
             say(f"warning: {warning}")
     say(f"watch it: segue watch {target}")
     if link(started["id"]):
-        say(f"look at it: {link(started['id'])}")
+        say(f"open it in the Temporal UI: {link(started['id'])}")
 
 
 def _checked(replicas: int) -> int:
@@ -248,11 +252,11 @@ def _checked(replicas: int) -> int:
 
 
 def _planned(rollout: Rollout, cluster: str) -> Plan:
-    """Plan for the target as it is in the cluster: what a start of the same file would return."""
+    """Return the plan for the target as it is in the cluster: the plan that a start of the same file returns."""
     from activities.target_facts import try_out  # noqa: PLC0415 - only this command needs a cluster
 
     check_cluster(cluster)
-    owner = f"{contract.workflow_id(cluster, rollout.spec.target)}@plan"  # a start may take over what its run left
+    owner = f"{contract.workflow_id(cluster, rollout.spec.target)}@plan"  # a start may take over from it
     try:
         prepared = asked(try_out(rollout, owner))
     except NotAllowed as error:
@@ -262,5 +266,5 @@ def _planned(rollout: Rollout, cluster: str) -> Plan:
     if refused is not None:
         raise refused
     if prepared.linted and prepared.linted.fails and not rollout.spec.change.goes_back:
-        say("`segue start` refuses this, for errors of lint: accept or mend what `segue lint` finds")
+        say("`segue start` refuses this because of lint errors: see `segue lint`, then fix or accept each")
     return first_plan(rollout.spec, prepared)

@@ -1,4 +1,4 @@
-"""``list``, ``status``, ``watch``, ``report`` and ``history``: what a person looks at."""
+"""``list``, ``status``, ``watch``, ``report`` and ``history``: the commands that show rollouts."""
 
 import sys
 import time
@@ -34,8 +34,8 @@ from segue.report import Report, to_markdown
 if TYPE_CHECKING:
     from segue.client import Listed
 
-_Running = Annotated[bool, typer.Option("--running", help="Only those that are under way.")]
-_Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many at most, the newest first.")]
+_Running = Annotated[bool, typer.Option("--running", help="Only rollouts that are under way.")]
+_Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Maximum number of rollouts, the newest first.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -54,7 +54,7 @@ def list_(
     cluster: Cluster = "default",
     task_queue: Queue = "segue",
 ) -> None:
-    """List the rollouts of a cluster, also those that have ended.
+    """List the rollouts of a cluster, including those that have ended.
 
     Example: segue list --running
     """
@@ -87,9 +87,9 @@ def status(
 
 
 def watch(name: Name, cluster: Cluster = "default", task_queue: Queue = "segue") -> None:
-    """Watch a rollout live until it ends; piped, one line per change. Ctrl-C leaves the rollout running.
+    """Watch a rollout live until it ends; in a pipe, one line per change. Ctrl-C leaves the rollout running.
 
-    The exit code tells the outcome, as that of `segue start --wait`.
+    The exit code gives the outcome, as with `segue start --wait`.
 
     Example: segue watch serving/chat
     """
@@ -106,7 +106,7 @@ def report(
     cluster: Cluster = "default",
     task_queue: Queue = "segue",
 ) -> None:
-    """Print everything that a rollout did: stages, verdicts, writes, and who asked for what.
+    """Print everything that a rollout did: stages, verdicts, writes, and who requested what.
 
     Example: segue report serving/chat > report.md
     """
@@ -118,10 +118,10 @@ def report(
 
 
 def history(name: Name, output: AsTable = TableOrJson.TABLE) -> None:
-    """List the revisions that there are of a target: who made each, when, and what became of it.
+    """List the revisions of a target: who made each, when, and its outcome.
 
-    Needs no Temporal. `kubectl rollout history` shows the same in its CHANGE-CAUSE. Of a pair give the spec file: both
-    Deployments have their own.
+    Needs no Temporal. `kubectl rollout history` shows the same as CHANGE-CAUSE. Of a pair, give the spec file: each of
+    the two Deployments has its own revisions.
 
     Example: segue history serving/chat
     """

@@ -1,4 +1,4 @@
-"""How a plan is shown: as JSON for pipelines, as a table for people."""
+"""Shows a plan: as JSON for pipelines, as a table for people."""
 
 from itertools import pairwise
 from typing import Any
@@ -17,13 +17,13 @@ _PACED = "moves can be smaller than shown, as replicas become ready one by one; 
 
 
 def plan_json(made: Plan) -> dict[str, Any]:
-    """Return the plan as pipelines read it: no key without a value."""
+    """Return the plan as JSON for pipelines, without keys that have no value."""
     absent = {"parent"} if made.warnings else {"parent", "warnings"}
     return made.model_dump(mode="json", exclude=absent, exclude_none=True)
 
 
 def plan_table(rollout: Rollout, made: Plan) -> RenderableType:
-    """Return the stages as a table, and what they take."""
+    """Return the stages as a table, with the replicas that they need."""
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 2, 0, 0))
     numbered = any(stage.partition is not None for stage in made.stages)
     for title in ("stage", "old", "new", "total", *(["partition"] * numbered)):
@@ -83,7 +83,7 @@ def _action(before: Stage | None, stage: Stage) -> str:
 
 def _routed(stage: Stage) -> str:
     kept = f", keep the old for {stage.retain}" if stage.retain else ""
-    return f"lead {stage.traffic} % of the traffic to new{kept}"
+    return f"send {stage.traffic} % of the traffic to new{kept}"
 
 
 def _group_action(gone: int, surge: int) -> str:
@@ -106,17 +106,17 @@ def _waypoint(stage: Stage) -> str:
 
 
 def _asked(gate: GatePolicy) -> str:
-    """Say when a gate is asked, and what follows when it fails."""
+    """Return when a gate is evaluated, and what follows when it fails."""
     interval = format_duration(gate.interval)
-    times = f"{gate.count} times, {interval} apart" if gate.count > 1 else "until it knows"
-    along = f"; all along, every {interval}" if gate.continuous else ""
-    follows = "recorded only (dryRun)" if gate.dry_run else f"a failure: {gate.on_failure}"
-    return f"verifies at each waypoint and the end, {times}{along}; {follows}"
+    times = f"{gate.count} times, {interval} apart" if gate.count > 1 else "until it passes or fails"
+    along = f"; also continuously, every {interval}" if gate.continuous else ""
+    follows = "recorded only (dryRun)" if gate.dry_run else f"on failure: {gate.on_failure}"
+    return f"evaluated at each waypoint and at the end, {times}{along}; {follows}"
 
 
 def _needs(made: Plan) -> str:
     if any(stage.action == OPERATOR for stage in made.stages):
-        return "floor and ceiling are its operator's own"
+        return "floor and ceiling are set by its own operator"
     extra = f"needs no more replicas than now ({made.replicas})"
     if made.extra:
         more = f"{made.extra} replica{'s' if made.extra > 1 else ''} more than now"

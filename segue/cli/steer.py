@@ -1,4 +1,4 @@
-"""The messages to a rollout under way: each answers with what happens now, or is refused with what can be."""
+"""Sends messages to a rollout under way: the answer is what happens now, or a refusal with what is possible."""
 
 import re
 from collections.abc import Callable
@@ -29,32 +29,32 @@ from segue.errors import Refused
 from segue.messages import MAX_REPLICAS, MESSAGES, Message, RetargetTo, Scale
 from segue.spec import Change, refusal
 
-_NoWait = Annotated[bool, typer.Option("--no-wait", help="Send it as a signal: no answer, and no worker needed now.")]
-_Images = Annotated[
-    list[str] | None, typer.Option("--image", metavar="CONTAINER=IMAGE", help="May be given several times.")
+_NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="Send a signal: without an answer, and without a running worker.")
 ]
+_Images = Annotated[list[str] | None, typer.Option("--image", metavar="CONTAINER=IMAGE", help="Can be repeated.")]
 _Env = Annotated[
     list[str] | None,
-    typer.Option("--env", metavar="CONTAINER:KEY=VALUE", help="May be given several times; CONTAINER:KEY- removes."),
+    typer.Option("--env", metavar="CONTAINER:KEY=VALUE", help="Can be repeated; CONTAINER:KEY- removes the variable."),
 ]
-_Baseline = Annotated[bool, typer.Option("--baseline", help="Back to the version that ran before.")]
+_Baseline = Annotated[bool, typer.Option("--baseline", help="Roll back to the version that ran before.")]
 _SpecFile = Annotated[
-    str | None, typer.Option("-f", "--file", help="The change of this spec file, instead of the one so far.")
+    str | None, typer.Option("-f", "--file", help="Use the change of this spec file instead of the current one.")
 ]
 _Like = Annotated[
     str | None,
-    typer.Option("--like", metavar="FILE", help="From here on by this spec's strategy; alone or beside a version."),
+    typer.Option("--like", metavar="FILE", help="Use this spec's strategy from now on; alone or with a version."),
 ]
-_Replicas = Annotated[int, typer.Argument(metavar="N", help=f"The target's replicas from now on, 1 to {MAX_REPLICAS}.")]
+_Replicas = Annotated[int, typer.Argument(metavar="N", help=f"The replicas to request, 1 to {MAX_REPLICAS}.")]
 
 _SIMPLE = {
-    "pause": "Hold progress. Safety goes on: a bad version is still rolled back.",
-    "resume": "Go on after a pause, a settle, or a failure that waits for a person.",
-    "abort": "Go back to the version that ran before, and end.",
-    "settle": "Make the wanted counts equal what is ready now, and pause: leaves a stage that cannot complete.",
-    "approve": "Let the rollout pass the waypoint where it asks.",
-    "reject": "Say no at the waypoint where it asks: it rolls back.",
-    "promote": "Skip the holds that remain; verification and approvals stay.",
+    "pause": "Pause progress. A bad version is still rolled back.",
+    "resume": "Continue after a pause, a settle, or a failure that waits for a person.",
+    "abort": "Roll back to the version that ran before, and end.",
+    "settle": "Keep the replicas that are ready now, drop the rest, and pause. Use when a stage cannot complete.",
+    "approve": "Approve the waypoint that waits for approval: the rollout continues.",
+    "reject": "Reject the waypoint that waits for approval: the rollout rolls back.",
+    "promote": "Skip the remaining holds; verification and approvals still apply.",
 }
 _CONTAINER = r"(?P<container>[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)"
 _IMAGE = re.compile(_CONTAINER + r"=(?P<value>\S+)")
@@ -78,7 +78,7 @@ def _help(name: str) -> str:
 
 
 def _simple(kind: str) -> Callable[..., None]:
-    """Return the command for a message that has nothing but who and why."""
+    """Return the command for a message without fields of its own."""
 
     def command(
         name: Name,
@@ -112,10 +112,10 @@ def retarget(
     cluster: Cluster = "default",
     task_queue: Queue = "segue",
 ) -> None:
-    """Go to another version from where it is now; nothing that serves is taken before the newest is ready.
+    """Roll to another version from the present state; serving replicas stay until the newest version is ready.
 
-    --image and --env are laid over the change so far; --file replaces it; --baseline turns back. --like sets order,
-    budget, step, waypoints and end anew. As at a start, an error of lint refuses it, unless --accept names its rule.
+    --image and --env add to the current change; --file replaces it; --baseline rolls back. --like replaces order,
+    budget, step, waypoints and end. As at a start, a lint error refuses it, unless --accept names its rule.
 
     Example: segue retarget serving/chat --image server=example/chat:3
     """
@@ -138,7 +138,7 @@ def scale(
     cluster: Cluster = "default",
     task_queue: Queue = "segue",
 ) -> None:
-    """Set the target's replicas in the middle of the rollout; floor and ceiling follow.
+    """Set the target's replicas during the rollout; floor and ceiling follow.
 
     Example: segue scale serving/chat 8
     """
@@ -158,7 +158,7 @@ def _send(kind: str, name: str, message: Message, where: Where, *, no_wait: bool
     if output is TextOrJson.JSON:
         write_json({"id": workflow_id, "message": kind, "by": message.by, "answer": answer})
     elif answer is None:
-        say(f"{kind} is sent; `segue status {target_named(name)}` tells what came of it")
+        say(f"{kind} sent; `segue status {target_named(name)}` shows the result")
     else:
         write(answer)
 
@@ -171,10 +171,10 @@ def _made(kind: type[Message], **fields: Any) -> Message:
 
 
 def _wish(name: str, images: list[str], env: list[str], baseline: bool, file: str | None) -> dict[str, Any]:
-    """Return the fields of a retarget from exactly one of its ways."""
+    """Return the fields of a retarget from exactly one of its options."""
     if sum((bool(images or env), baseline, file is not None)) != 1:
         raise Refused(
-            "needs exactly one way to say the version",
+            "needs exactly one way to name the version",
             field="retarget",
             fix="give --image/--env, or --baseline, or --file",
         )
@@ -215,5 +215,5 @@ def _variable(text: str) -> tuple[str, str, str | None]:
     gone = _REMOVED.fullmatch(text)
     if gone:
         return gone["container"], gone["key"], None
-    # The value is not repeated: it may be what should have been a secret.
+    # The message does not repeat the value: it may be a secret.
     raise Refused("is not CONTAINER:KEY=VALUE", field="--env", fix="write server:MAX_BATCH=16, or server:MAX_BATCH-")

@@ -98,8 +98,14 @@ GOING_BACK = BEGUN.going_back(Outcome.ABORTED, requested("aborted by her"), 0)
     [
         pytest.param(BEGUN.but(outcome=Outcome.COMPLETED), "runs server=chat:2 (", id="completed"),
         pytest.param(GOING_BACK.after_finish(1, 1), "runs server=chat:1 (", id="aborted"),
-        pytest.param(BEGUN.after_fenced("the target was deleted", 1), "is no longer rolled (", id="deleted"),
-        pytest.param(GOING_BACK.after_fenced(belonging("released by ann"), 1), "is no longer rolled (", id="released"),
+        pytest.param(
+            BEGUN.after_fenced("the target was deleted", 1), "is no longer held by this rollout (", id="deleted"
+        ),
+        pytest.param(
+            GOING_BACK.after_fenced(belonging("released by ann"), 1),
+            "is no longer held by this rollout (",
+            id="released",
+        ),
     ],
 )
 def test_the_end_says_what_runs_where_that_is_known(state: State, words: str) -> None:

@@ -91,7 +91,9 @@ def test_a_metric_of_a_spec_is_judged_as_the_rollout_would(segue: Segue, files: 
     arguments = files((EXAMPLES / "rollout.yaml").read_text() + METRICS, GOOD, BAD)
     ran = segue(*arguments, "--metric", "errors")
     assert (ran.code, ran.out.split(":")[0]) == (3, "fail"), ran.err
-    assert "--metric: 'ttft': is no metric of the spec; use errors, queue" in segue(*arguments, "--metric", "ttft").err
+    assert (
+        "--metric: 'ttft': is not a metric of the spec; use errors, queue" in segue(*arguments, "--metric", "ttft").err
+    )
     assert segue(*arguments).code == 2
 
 
@@ -101,9 +103,9 @@ def test_a_metric_of_a_spec_is_judged_as_the_rollout_would(segue: Segue, files: 
         ("kind: counts\n", (), "apiVersion: is missing; add it"),
         ("kind: rates\njudge: {compare: {}}\n", (), "kind: 'rates': cannot be taken; write"),
         ("kind: counts\njudge: {compare: {alpha: 2}}\n", (), "judge.compare.alpha: 2: is too large; write 0.2 or less"),
-        (COMPARED, ("--metric", "ttft"), "--metric: 'ttft': is for a spec; leave it out"),
-        (COMPARED, ("--new", "absent.json"), "absent.json: is not there"),
-        (COMPARED, ("--new", str(EXAMPLES / "rollout.yaml")), "is no JSON"),
+        (COMPARED, ("--metric", "ttft"), "--metric: 'ttft': applies only to a spec; leave it out"),
+        (COMPARED, ("--new", "absent.json"), "absent.json: does not exist"),
+        (COMPARED, ("--new", str(EXAMPLES / "rollout.yaml")), "is not JSON"),
         ((EXAMPLES / "rollout.yaml").read_text(), (), "has no metrics to judge; write metrics in the spec"),
         (
             "kind: counts\njudge: {threshold: {max: 1, quantile: 0.5}}\n",
@@ -125,4 +127,4 @@ def test_a_comparison_needs_the_old_side(segue: Segue, files: Any) -> None:
     judge, file, _, _, *new = files(COMPARED, GOOD, GOOD)
     ran = segue(judge, file, *new)
     assert ran.code == 2
-    assert "--old: is missing; name what was recorded of the old side" in ran.err
+    assert "--old: is missing; give the recorded data of the old side" in ran.err

@@ -51,11 +51,11 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
     "a bare word": ("hello\n", ("is not a mapping",)),
     "empty": ("", ("is empty", "segue schema")),
     "only a comment": ("# nothing\n---\n", ("is empty",)),
-    "two documents": (GOOD + "---\n" + GOOD, ("holds 2 documents", "keep one Rollout a file")),
+    "two documents": (GOOD + "---\n" + GOOD, ("holds 2 documents", "keep one Rollout per file")),
     "broken yaml": ("a: [1,\nb: 2\n", (":3:1:", "does not parse")),
     "tab as indent": ("spec:\n\ttarget: x\n", (":2:1:", "does not parse")),
     "key given twice": (GOOD + "  onFailure: pause\n", (":19:3:", "'onFailure' is given twice; keep one")),
-    "alias": ("a: &a [1]\nb: *a\n", (":2:4:", "aliases (*name) are not taken; write it out")),
+    "alias": ("a: &a [1]\nb: *a\n", (":2:4:", "aliases (*name) are not supported; write the value out")),
     "nested too deeply": ("[" * 5000, ("is nested too deeply",)),
     "python object": ("!!python/object/apply:os.system ['true']\n", (":1:1:", "does not parse")),
     "control character": ("a: \x00\n", ("does not parse",)),
@@ -80,7 +80,7 @@ def test_a_bad_spec_is_refused(segue: Segue, spec_file: Callable[[str], str], ca
 
 # id: (arguments, what the message must say)
 ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "file absent": (("plan", "absent.yaml"), ("absent.yaml: is not there; check the path",)),
+    "file absent": (("plan", "absent.yaml"), ("absent.yaml: does not exist; check the path",)),
     "directory": (("plan", str(EXAMPLES)), ("is a directory; give one file in it",)),
     "replicas zero": (("plan", str(EXAMPLES / "rollout.yaml"), "--replicas", "0"), ("--replicas: 0: must be",)),
     "replicas huge": (("plan", str(EXAMPLES / "rollout.yaml"), "--replicas", "99999"), ("--replicas: 99999",)),
@@ -91,8 +91,8 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "name with three parts": (("status", "a/b/c"), ("NAME: 'a/b/c'", "name it NAMESPACE/NAME")),
     "name with capitals": (("status", "serving/Chat"), ("NAME: 'serving/Chat'", "serving/chat")),
     "name empty": (("status", ""), ("NAME: ''",)),
-    "name of another kind": (("status", "rollout/c/n/no-kind/x"), ("names no rollout",)),
-    "name as absent file": (("pause", "absent.yaml"), ("absent.yaml: is not there",)),
+    "name of another kind": (("status", "rollout/c/n/no-kind/x"), ("does not name a rollout",)),
+    "name as absent file": (("pause", "absent.yaml"), ("absent.yaml: does not exist",)),
     "cluster": (("list", "--cluster", 'a"b'), ("--cluster: 'a\"b'", "use letters, digits")),
     "timeout": (("start", str(EXAMPLES / "rollout.yaml"), "--timeout", "soon"), ("--timeout: 'soon'", "30s, 5m")),
     "release timeout": (("release", "serving/chat", "--timeout", "5"), ("--timeout: '5'",)),

@@ -197,7 +197,7 @@ async def test_retarget_back_or_to_the_same(served: Lab, kind: Kind) -> None:
         async with served.case("same", kind=kind, strategy=way.strategy, target=SLOW) as case:
             await case.run.until(f"{moves} moves", moved(moves))
             said = await case.run.send("retarget", change=kind.changed(2))
-            assert said == "server=example/chat:2 is wanted already"
+            assert said == "server=example/chat:2 is already the wanted version"
             report = await case.ends("Completed")
             assert len(report.plans) == 1
         case.watcher.assert_within(way.floor, way.ceiling, passing=1)

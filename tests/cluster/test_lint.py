@@ -212,13 +212,13 @@ async def test_the_command_for_people_and_pipelines(lab: Lab, shell: Shell) -> N
     lines = table.splitlines()
     assert lines[0] == f"{name}: 1 error, 1 warning"
     assert lines[2].split() == ["error", "revision-history-too-low"]
-    after = lines[lines.index(f"        mend: patch Deployment {name}") + 1 :]
+    after = lines[lines.index(f"        fix: patch Deployment {name}") + 1 :]
     patch = yaml.safe_load("\n".join(after[: after.index("")]))
     assert patch == {"spec": {"revisionHistoryLimit": 10}}
     accepted = await shell.run("lint", name, "--accept", "revision-history-too-low")
     assert "revision-history-too-low (accepted)" in accepted.stdout
     refused = (await shell.run("lint", name, "--accept", "history", expect=REFUSED)).stderr
-    assert "--accept: 'history': is no rule; use one of: image-not-immutable, " in refused
+    assert "--accept: 'history': is not a lint rule; use one of: image-not-immutable, " in refused
     assert "absent" in (await shell.run("lint", f"{lab.namespace}/absent", expect=REFUSED)).stderr
 
 

@@ -27,7 +27,7 @@ async def test_errors_refuse_a_start_unless_they_are_accepted(served: Lab, tmp_p
     assert "no-disruption-budget" not in refused, "a warning refuses nothing"
     assert served.raw("chat")["metadata"]["resourceVersion"] == before
     unknown = (await shell.run("start", file, "--accept", "probes", expect=REFUSED)).stderr
-    assert "--accept: 'probes': is no rule; use one of: image-not-immutable, " in unknown
+    assert "--accept: 'probes': is not a lint rule; use one of: image-not-immutable, " in unknown
 
     both = ("--accept", "image-not-immutable", "--accept", "no-readiness-probe")
     begun = await shell.run("start", file, *both, "--by", "ann")

@@ -47,7 +47,7 @@ async def test_a_pause_holds_progress_and_not_safety(served: Lab) -> None:
         await case.reaches(2, 1)
         served.relabel(served.pods("chat", "chat:2")[0].metadata.name, "crash-loop")
         await case.ends("RolledBack")
-        assert any(s.endswith("waits for the way back") for s in await case.run.summaries())
+        assert any(s.endswith("waits for the rollback") for s in await case.run.summaries())
     case.watcher.assert_within(2, 3, passing=1)
 
 

@@ -255,7 +255,7 @@ async def test_retargeted_while_the_old_side_is_retained(served: Lab) -> None:
         await case.shared(100)
         with pytest.raises(WorkflowUpdateFailedError) as refused:
             await case.run.send("retarget", strategy={"step": 1})
-        assert "type and traffic stay what they were; abort" in str(refused.value.cause)
+        assert "type and traffic cannot change during a rollout; abort" in str(refused.value.cause)
         said = await case.run.send("retarget", change={"images": {"server": "example/chat:3"}})
         assert said == "now wants server=example/chat:3"
         await case.ends("Completed")
