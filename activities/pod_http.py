@@ -114,7 +114,9 @@ class ProxyReach:
     async def ask(self, place: PodEndpoint, request: Request, headers: dict[str, str], timeout_s: float) -> Reply:
         """Send one request through the API server's proxy of the pod."""
         if any(name.lower() == "authorization" for name in headers):
-            return Reply(unasked="the API server's proxy keeps an Authorization header; set SEGUE_POD_ACCESS=direct")
+            return Reply(
+                unasked="the API server's proxy does not forward an Authorization header; set SEGUE_POD_ACCESS=direct"
+            )
         try:
             port = place.number
         except LookupError as error:

@@ -70,7 +70,7 @@ class JobAsker:
             SegueError: when the cluster does not answer.
         """
         if gate.job is None:
-            raise ValueError("is no job")
+            raise ValueError("is not a job")
         target, rules, state, seen, tally, now = context
         question = question_of(gate, target, rules, state, seen, tally, now)
         name = f"segue-{gate.name[:32].rstrip('-')}-{measurement_key(gate, state, tally)}"
@@ -112,10 +112,10 @@ class JobAsker:
 
     async def _so_far(self, gate: OwnGate, namespace: str, name: str) -> Verdict:
         pods = await self._pods(namespace, name)
-        waiting = waiting_of(pods[-1]) if pods else "no pod is there yet"
+        waiting = waiting_of(pods[-1]) if pods else "it has no pod yet"
         if waiting:
-            return unanswered(gate.name, f"Job {name} does not run: {waiting}")
-        return Verdict(gate=gate.name, result=Result.INCONCLUSIVE, why=f"Job {name} still runs")
+            return unanswered(gate.name, f"Job {name} is not running: {waiting}")
+        return Verdict(gate=gate.name, result=Result.INCONCLUSIVE, why=f"Job {name} is still running")
 
     async def _pods(self, namespace: str, name: str) -> list[Object]:
         found = await self._cluster.list("pods", namespace, f"batch.kubernetes.io/job-name={name}")
@@ -210,7 +210,7 @@ def waiting_of(pod: Object) -> str:
     for container in status.get("containerStatuses", []):
         waiting = container.get("state", {}).get("waiting", {})
         if waiting:
-            return str(waiting.get("message") or waiting.get("reason") or "its container is being made")
+            return str(waiting.get("message") or waiting.get("reason") or "its container is being created")
     scheduled: Object = next((c for c in status.get("conditions", []) if c["type"] == "PodScheduled"), {})
     return str(scheduled.get("message") or status.get("message") or f"it is {status.get('phase', 'Pending')}")
 
@@ -219,7 +219,7 @@ def failed(gate: str, name: str, ended: Object, condition: Object) -> Verdict:
     """Return the failure with the last lines of the log; what looks like a secret is masked."""
     said = str(ended.get("message", ""))  # at most 80 lines, and 2048 bytes: what the kubelet takes of a log
     lines = masked(said).strip().splitlines()[-MAX_LINES:]
-    code = f"exit code {ended['exitCode']}" if "exitCode" in ended else str(condition.get("message", "no pod is left"))
+    code = f"exit code {ended['exitCode']}" if "exitCode" in ended else str(condition.get("message", "its pod is gone"))
     reason = str(ended.get("reason", ""))
     told = f"{code}{', ' + reason if reason not in {'', 'Error'} else ''}"
     # Not only the last line: what a program writes to its two outputs may come in another order.

@@ -62,7 +62,7 @@ class MetricAsker:
     def _provider(self, name: str) -> Prometheus:
         if name not in self._providers:
             known = ", ".join(sorted(self._providers)) or "none"
-            raise Unanswered(f"provider {name} is not known here ({known} is); name it in SEGUE_PROMETHEUS")
+            raise Unanswered(f"provider {name} is unknown to this worker (known: {known}); add it to SEGUE_PROMETHEUS")
         return self._providers[name]
 
     async def _measure(

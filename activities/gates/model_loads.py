@@ -158,8 +158,8 @@ def _read(request: Request, reply: Reply, found: T | None) -> T:
 def _states_unknown(request: Request, reply: Reply) -> StatesUnknown:
     """Return the error of a reply without states: a server that is not up yet loads, and one that refuses does not."""
     if reply.unasked:
-        why = f"could not be asked: {reply.unasked}"
+        why = f"could not be sent: {reply.unasked}"
     else:
         why = reply.trouble or f"answered {reply.status}: {reply.text}"
     loads = bool(reply.trouble) or bool(says_loading(reply))
-    return StatesUnknown(bounded(f"has not told the states of its models: {request} {why}"), loads=loads)
+    return StatesUnknown(bounded(f"has not reported the states of its models: {request} {why}"), loads=loads)

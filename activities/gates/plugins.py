@@ -55,13 +55,13 @@ class PluginAsker:
             raise Refused(why, field=where, value=asked.name, fix="correct it on the worker") from error
         if not inspect.iscoroutinefunction(judge):
             fix = "write `async def judge(question: Question) -> Answer`"
-            raise Refused("is no async function", field=where, value=asked.name, fix=fix)
+            raise Refused("is not an async function", field=where, value=asked.name, fix=fix)
 
     async def ask(self, gate: OwnGate, context: GateContext) -> Verdict:
         """Call the plugin; what it raises is no evidence."""
         asked = gate.plugin
         if asked is None or asked.name not in self._known:
-            return unanswered(gate.name, "the plugin is not installed on this worker any more")
+            return unanswered(gate.name, "the plugin is no longer installed on this worker")
         target, rules, state, seen, tally, now = context
         question = question_of(gate, target, rules, state, seen, tally, now)
         timeout_s = asked.timeout.total_seconds()
@@ -88,7 +88,7 @@ def _judged(point: importlib.metadata.EntryPoint, question: Question, timeout_s:
         return unanswered(question.gate, f"the plugin {point.name} raised {type(error).__name__}: {error}")
     if not isinstance(answer, Answer):
         what = type(answer).__name__
-        return unanswered(question.gate, f"the plugin {point.name} returned {what}, where an Answer is wanted")
+        return unanswered(question.gate, f"the plugin {point.name} returned {what} instead of an Answer")
     return answer
 
 

@@ -23,16 +23,16 @@ from segue.gates.asking import Grid
 MAX_ANSWER_BYTES = 16 * 2**20
 """More than the largest that is asked for: 512 buckets over some hundred intervals, or 12 over ten thousand."""
 _SHOWN = 300
-_NO_REDIRECT = "it was moved, and the worker goes only where its settings say; put the new address there"
+_NO_REDIRECT = "it was moved, and the worker does not follow redirects; put the new address in its settings"
 
 
 def _plain_address(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise PydanticCustomError("no_address", "is no address; write http://HOST:PORT or https://...")
+        raise PydanticCustomError("no_address", "is not an address; write http://HOST:PORT or https://...")
     if parts.username or parts.password or parts.query or parts.fragment:
         # Not shown again: it may have a password in it.
-        raise PydanticCustomError("secret_setting", "has more than an address in it; credentials go in files")
+        raise PydanticCustomError("secret_setting", "contains more than an address; put credentials in files")
     return url.rstrip("/")
 
 
@@ -133,7 +133,7 @@ class Prometheus:
         except Unanswered as error:
             raise Unanswered(f"provider {self._name}: {error}") from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise Unanswered(f"provider {self._name}: its answer is none of Prometheus' API") from error
+            raise Unanswered(f"provider {self._name}: its answer is not of Prometheus' API") from error
 
 
 def read_matrix(answer: Any, over: Grid, most_series: int) -> Matrix:
@@ -144,12 +144,12 @@ def read_matrix(answer: Any, over: Grid, most_series: int) -> Matrix:
     """
     data = answer["data"]
     if answer["status"] != "success" or data["resultType"] != "matrix":
-        raise Unanswered(f"it answers with {str(data['resultType'])[:40]}, and a matrix was asked for")
+        raise Unanswered(f"it answers with {str(data['resultType'])[:40]} instead of a matrix")
     found = data["result"]
     if len(found) > most_series:
         labels = ", ".join(sorted({name for each in found[:100] for name in each["metric"]})[:8]) or "no labels"
         fix = "sum them up, or select one" if most_series == 1 else "select fewer"
-        raise Unanswered(f"the query answers {len(found)} series (by {labels}), and {most_series} can be judged; {fix}")
+        raise Unanswered(f"the query returns {len(found)} series (by {labels}), and {most_series} can be judged; {fix}")
     series = {_labels(each["metric"]): _on_grid(each.get("values", []), over) for each in found}
     return Matrix(series, tuple(str(text)[:_SHOWN] for text in answer.get("warnings", [])[:5]))
 

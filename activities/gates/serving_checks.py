@@ -96,7 +96,7 @@ class Believer:
         for where, name in _credentials_of(rules):
             if name is not None and name not in self._credentials:
                 raise Refused(
-                    "is none of the worker's credentials",
+                    "is not among the worker's credentials",
                     field=where,
                     value=name,
                     fix=f"use one of: {', '.join(sorted(self._credentials)) or 'none'}; "
@@ -277,7 +277,7 @@ class Believer:
             return loading
         answers = room.answers.get(replica.incarnation)
         if answers is None or answers.finding is None:
-            asked = Problem(cause=Cause.SERVING, message="is being asked whether it serves", replica=replica.name)
+            asked = Problem(cause=Cause.SERVING, message="serving checks are running", replica=replica.name)
             return loading or asked
         if answers.believed:
             return loading

@@ -39,7 +39,9 @@ class WebhookAsker:
         if webhook is None:
             known = ", ".join(sorted(self._webhooks)) or "none so far"
             fix = f"use one that the worker's settings know ({known}), or add it to SEGUE_WEBHOOKS"
-            raise Refused("is no webhook of the worker's", field=f"{field}.webhook.name", value=asked.name, fix=fix)
+            raise Refused(
+                "is not among the worker's webhooks", field=f"{field}.webhook.name", value=asked.name, fix=fix
+            )
         try:
             webhook.secret_file.read_bytes()
             _trust(webhook)
@@ -51,7 +53,7 @@ class WebhookAsker:
         """Send the question, and judge the answer; anything but an answer is no evidence."""
         webhook = self._webhooks.get(gate.webhook.name if gate.webhook else "")
         if webhook is None:
-            return unanswered(gate.name, "this worker's settings do not know the webhook any more")
+            return unanswered(gate.name, "the webhook is no longer in this worker's settings")
         target, rules, state, seen, tally, now = context
         question = question_of(gate, target, rules, state, seen, tally, now)
         try:
@@ -100,7 +102,7 @@ async def _read(response: aiohttp.ClientResponse) -> Answer:
     if 300 <= response.status < 400:
         raise Unanswered(f"redirects ({response.status}), which is not followed")
     if response.status != 200:
-        raise Unanswered(f"answers {response.status}, where 200 is wanted")
+        raise Unanswered(f"answers {response.status} instead of 200")
     body = bytearray()
     async for chunk in response.content.iter_chunked(8192):
         body += chunk
@@ -111,4 +113,4 @@ async def _read(response: aiohttp.ClientResponse) -> Answer:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise Unanswered(f"answers otherwise than agreed: {where + ': ' if where else ''}{first['msg']}") from error
+        raise Unanswered(f"sends an invalid answer: {where + ': ' if where else ''}{first['msg']}") from error

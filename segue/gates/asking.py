@@ -167,7 +167,7 @@ def duration(seconds: float) -> str:
 def _revision(names: Sequence[str]) -> str:
     found = sorted({made["hash"] for made in map(_MADE.match, names) if made})
     if not found:
-        raise Unanswerable("{{revision}}: this target's pods have no ReplicaSet's hash in their names; use {{side}}")
+        raise Unanswerable("{{revision}}: this target's pods have no ReplicaSet hash in their names; use {{side}}")
     return "|".join(found)
 
 

@@ -278,7 +278,7 @@ class Ledger:
             return None
         if loads is None or not loads.looked:
             untold = loads.untold if loads is not None else None
-            not_yet = Problem(cause=Cause.LOADING, message="has not told the states of its models yet")
+            not_yet = Problem(cause=Cause.LOADING, message="has not reported the states of its models yet")
             return (untold or not_yet).model_copy(update={"replica": replica.name})
         is_over = not in_bootstrap(rules, replica, now)
         awaited = self._awaited(rules, loads, now) if is_over else loads.pending

@@ -46,7 +46,7 @@ def _counts(over: Grid, answers: list[MeasuredAnswer], notes: tuple[str, ...]) -
             if of is not None:
                 lacking |= each is None
                 intervals[answer.start + offset] = Count(bad=max(0.0, min(each or 0.0, of)), total=of)
-    told = ("no series of bad events in some intervals: counted as none",) if lacking else ()
+    told = ("no series of bad events in some intervals; counted as none",) if lacking else ()
     known = any(each is not None for each in intervals)
     return Joined(CountSeries(intervals=tuple(intervals)) if known else None, (*notes, *told))
 

@@ -191,7 +191,7 @@ class Answer(BaseModel):
         shown = list(self.evidence.items())[:MAX_EVIDENCE]
         numbers = {masked(k)[:64]: float(v) for k, v in shown if not isinstance(v, str)}
         texts = {masked(k)[:64]: _shown(k, v) for k, v in shown if isinstance(v, str)}
-        why = masked(self.why)[:MAX_WHY] or f"says {self.verdict}, and not why"
+        why = masked(self.why)[:MAX_WHY] or f"{self.verdict}, without a reason"
         return Verdict(gate=gate, result=self.verdict, why=why, evidence=VerdictEvidence(numbers=numbers, texts=texts))
 
 

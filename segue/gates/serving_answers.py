@@ -39,7 +39,7 @@ def wanted_tag(serving: Serving, wanted: Version) -> str:
         [container] = images
     if container is None or container not in images:
         known = ", ".join(sorted(images)) or "none"
-        shown = f"{container!r}: is no container of the target" if container else "is missing, and {tag} needs it"
+        shown = f"{container!r}: is not a container of the target" if container else "is missing, and {tag} needs it"
         raise ValueError(f"spec.serving.container: {shown}; name one of: {known}")
     tag = tag_of(images[container])
     if not tag:
@@ -143,11 +143,11 @@ SERVES = AnswerFinding(Sort.SERVES)
 def judge(asked: str, wanted: Wanted, reply: Reply, told: Told) -> AnswerFinding:
     """Judge one answer; ``asked`` is what was asked, in a few words. The first thing that is wrong is told."""
     if reply.unasked:
-        return AnswerFinding(Sort.UNASKED, bounded(f"{asked} could not be asked: {reply.unasked}"))
+        return AnswerFinding(Sort.UNASKED, bounded(f"{asked} could not be sent: {reply.unasked}"))
     if reply.trouble:
         return AnswerFinding(Sort.SILENT, bounded(f"{asked}: {reply.trouble}"))
     if told.loading:
-        return AnswerFinding(Sort.LOADING, bounded(f"{asked} says that it loads: {told.loading}"))
+        return AnswerFinding(Sort.LOADING, bounded(f"{asked} reports that it is loading: {told.loading}"))
     why = next((why for why in _faults(wanted, reply, told) if why), "")
     return AnswerFinding(Sort.WRONG, bounded(f"{asked} {why}")) if why else SERVES
 
@@ -165,20 +165,20 @@ def _faults(wanted: Wanted, reply: Reply, told: Told) -> Iterable[str]:
         "" if _matches(expect.matches, reply.text) else f"answered what does not match {expect.matches!r}: {reply.text}"
     )
     yield _late("answered", expect.within.total_seconds() if expect.within else None, reply.took_s)
-    yield _late("gave the first token", wanted.first_token_s, reply.first_s)
+    yield _late("returned the first token", wanted.first_token_s, reply.first_s)
 
 
 def _differs(what: str, wanted: str | None, told: str | None) -> str:
     if wanted is None or wanted == told:
         return ""
-    return f"answered as {what} {told!r}, not {wanted!r}" if told else f"tells no {what}; {wanted!r} is expected"
+    return f"answered as {what} {told!r}, not {wanted!r}" if told else f"names no {what}; expected {wanted!r}"
 
 
 def _late(what: str, allowed_s: float | None, took_s: float | None) -> str:
     if allowed_s is None:
         return ""
     if took_s is None:
-        return "gave no token"
+        return "returned no token"
     return f"{what} after {took_s:.3f} s; {allowed_s:g} s are allowed" if took_s > allowed_s else ""
 
 

@@ -45,8 +45,8 @@ def foresee(rules: Rules) -> tuple[str, ...]:
     if rules.strategy.waypoints or rules.strategy.type is Way.BLUE_GREEN or not late:
         return ()
     return (
-        f"{', '.join(late)}: asked only when no old replica is left; add a waypoint such as `{{at: 1}}`, "
-        "or `continuous: true` to the gate",
+        f"{', '.join(late)}: evaluated only when no old replica is left; add a waypoint such as `{{at: 1}}`, "
+        "or set `continuous: true` on the gate",
     )
 
 
@@ -86,7 +86,7 @@ def stand(gate: GatePolicy, tally: Tally | None) -> Verdict:
     =============================================  =============
     """
     last = tally.last if tally else None
-    said = last.why if last else "not asked yet"
+    said = last.why if last else "not evaluated yet"
 
     def verdict(result: Result, why: str) -> Verdict:
         return Verdict(gate=gate.name, result=result, why=why, evidence=last.evidence if last else None)
@@ -128,7 +128,7 @@ def score(weighted: Sequence[tuple[int, Verdict]], at_least: int) -> Verdict:
         result = Result.PASS
     else:
         result = Result.INCONCLUSIVE
-    return Verdict(gate=SCORE, result=result, why=f"{share[Result.PASS]:.0f} of 100, at least {at_least}: {parts}")
+    return Verdict(gate=SCORE, result=result, why=f"{share[Result.PASS]:.0f} of 100, {at_least} required: {parts}")
 
 
 def lacking(rules: Rules, state: State) -> str:
@@ -158,9 +158,9 @@ def _undecided(gate: GatePolicy, tally: Tally, state: State, now: float) -> str:
     sits = tally.sitting == sitting_of(state) and state.waypoint is None
     if gate.dry_run or not (sits or gate.continuous) or (sits and _is_done(gate, tally) and not tally.errors):
         return ""
-    said = tally.last.why if tally.last else "not asked yet"
+    said = tally.last.why if tally.last else "not evaluated yet"
     if tally.errors > gate.consecutive_error_limit:
-        return f"nobody could be asked {tally.errors} times in a row: {said}"
+        return f"no answer {tally.errors} times in a row: {said}"
     if gate.inconclusive_limit is not None and tally.inconclusive > gate.inconclusive_limit:
         return f"{tally.inconclusive} measurements were inconclusive: {said}"
     if sits and now >= tally.since + gate.deadline.total_seconds():

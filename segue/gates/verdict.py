@@ -46,7 +46,7 @@ def combined(verdicts: Sequence[Verdict]) -> Verdict:
         ValueError: for no verdicts: nothing asked is nothing known.
     """
     if not verdicts:
-        raise ValueError("no gate was asked")
+        raise ValueError("no gate was evaluated")
     rank = [Result.FAIL, Result.INCONCLUSIVE, Result.PASS]
     return min(verdicts, key=lambda v: rank.index(v.result))
 

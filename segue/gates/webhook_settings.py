@@ -17,9 +17,9 @@ KEY = "Idempotency-Key"
 def _address(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in {"https", "http"} or not parts.hostname:
-        raise ValueError("is no address; write https://HOST/PATH")
+        raise ValueError("is not an address; write https://HOST/PATH")
     if parts.username or parts.password:
-        raise ValueError("has a password in it, which would be logged; requests are signed instead")
+        raise ValueError("contains a password, which would be logged; remove it: requests are signed")
     return url
 
 
@@ -27,10 +27,14 @@ class Webhook(Model):
     """Where a webhook is, and how it is asked."""
 
     url: Annotated[str, AfterValidator(_address)] = Field(max_length=2048)
-    secret_file: Path = Field(strict=False, description="What requests are signed with; read anew for each.")
-    timeout_s: float = Field(default=10.0, gt=0, le=60, strict=False, description="For all tries of one question.")
+    secret_file: Path = Field(
+        strict=False, description="Key that signs requests. The worker reads it for each request."
+    )
+    timeout_s: float = Field(
+        default=10.0, gt=0, le=60, strict=False, description="Seconds for one question, all tries together."
+    )
     ca_file: Path | None = Field(
-        default=None, strict=False, description="Authorities to trust instead of the system's, as PEM."
+        default=None, strict=False, description="PEM file of the authorities to trust instead of the system's."
     )
 
 

@@ -91,7 +91,7 @@ def _buckets(
 
 def _value(each: float | None, _: Series, signed: bool, blame: _Blame) -> float | None:
     if each is not None and each < 0 and not signed:
-        blame(["a negative value, of which no multiple can be a bound"])
+        blame(["a negative value, which cannot be compared by a ratio"])
         return None
     return each
 

@@ -25,7 +25,7 @@ def compare(way: Compare, evidence: Evidence) -> Judged:
     if isinstance(old, HistogramSeries) and isinstance(new, HistogramSeries):
         common = tuple(sorted(set(old.edges) & set(new.edges)))
         if not common:
-            return inconclusive("old and new have no bucket edge in common, so that nothing can be compared")
+            return inconclusive("old and new have no bucket edge in common, so they cannot be compared")
         pairs = [(on_edges(old.edges, o, common), on_edges(new.edges, n, common)) for o, n in sides.pairs]
         history = [on_edges(old.edges, each, common) for each in sides.history]
         return _judged(way, Histograms(common), sides._replace(pairs=pairs, history=history))
@@ -57,11 +57,11 @@ def _judged(way: Compare, look: _Look, sides: Sides) -> Judged:
 def _lacking(way: Compare, numbers: dict[str, float]) -> str:
     if numbers["samples"] < way.min_samples:
         samples = f"{numbers['samples']:g} intervals with data of both sides"
-        return f"{samples}, and {way.min_samples} are needed (minSamples)"
+        return f"{samples}; {way.min_samples} are needed (minSamples)"
     for name in ("old", "new"):
         traffic = numbers.get(f"traffic_{name}", math.inf)
         if traffic < way.min_traffic:
-            return f"{said(traffic)} requests of the {name} side, and {way.min_traffic} are needed (minTraffic)"
+            return f"{said(traffic)} requests of the {name} side; {way.min_traffic} are needed (minTraffic)"
     return ""
 
 
@@ -78,7 +78,7 @@ def _decided(way: Compare, found: SidesFound) -> tuple[Result, str]:
     undecided = f"evidence {times(worse)} of {1 / way.alpha:g} that it is worse by more than {percent(way.tolerance)}"
     return (
         Result.INCONCLUSIVE,
-        f"{found.shown}: {undecided}, {times(fine)} of {1 / way.beta:g} that it is not by {percent(way.effect)}",
+        f"{found.shown}: {undecided}, {times(fine)} of {1 / way.beta:g} that it is not worse by {percent(way.effect)}",
     )
 
 

@@ -59,7 +59,7 @@ class Histograms:
         if math.isfinite(quantile(self._edges, old, level)):
             return ""
         last = said(self._edges[-1], sides.unit)
-        return f"the old side goes over the last bucket edge ({last}); add edges to judge its tail"
+        return f"the old side exceeds the last bucket edge ({last}); add edges to judge its tail"
 
     def _coarse(self, old: Sequence[float], way: Compare) -> str:
         """Return which buckets hold too much to tell where in them it is; nothing where none does."""

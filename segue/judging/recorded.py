@@ -72,7 +72,7 @@ def aligned(old: Recorded, new: Recorded) -> tuple[Series, Series]:
         )
     late = new.grid.at(old.grid.start) + old.grid.size - new.grid.size
     if abs(late) > MAX_INTERVALS:
-        raise Refused("were recorded at quite different times", field="--old, --new", fix="record both side by side")
+        raise Refused("were recorded at different times", field="--old, --new", fix="record both over the same time")
     return _later(old.series, max(0, -late)), _later(new.series, max(0, late))
 
 
@@ -97,7 +97,7 @@ def _matrix(document: Any, source: str) -> list[Any]:
     if not isinstance(data, dict) or not isinstance(data.get("result"), list):
         raise Refused("has no data.result", field=source, fix=_HOW)
     if data.get("resultType", "matrix") != "matrix":
-        raise Refused("is no matrix", field=f"{source}: resultType", value=data["resultType"], fix="ask query_range")
+        raise Refused("is not a matrix", field=f"{source}: resultType", value=data["resultType"], fix="use query_range")
     return list(data["result"])
 
 
@@ -135,7 +135,7 @@ def _histogram(found: list[Any], grid: RecordedGrid, source: str) -> HistogramSe
             raise Refused("has several series of one le", field=source, value=edge, fix="sum by (le) in the query")
         columns[edge] = _column(each, grid, source)
     if found and math.inf not in columns:
-        raise Refused("has no series with le=+Inf", field=source, fix="ask for all buckets")
+        raise Refused("has no series with le=+Inf", field=source, fix="query all buckets")
     edges = sorted(columns)
     rows = [[columns[edge].get(i) for edge in edges] for i in range(grid.size)]
     whole = tuple(tuple(n for n in row if n is not None) if None not in row else None for row in rows)
@@ -147,8 +147,8 @@ def _edge(series: Any, source: str) -> float:
     try:
         return float(given)  # type: ignore[arg-type] # what is no number is refused below
     except (TypeError, ValueError):
-        fix = "ask for the buckets, summed by (le)"
-        raise Refused("is no bucket's edge", field=f"{source}: le", value=given or "", fix=fix) from None
+        fix = "query the buckets, summed by (le)"
+        raise Refused("is not a bucket edge", field=f"{source}: le", value=given or "", fix=fix) from None
 
 
 def _grid(found: list[Any], source: str) -> RecordedGrid:

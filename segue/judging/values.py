@@ -23,7 +23,7 @@ def compare_values(way: Compare, sides: Sides) -> SidesFound:
         fine=eprocess.differences(fine, inflation),
         numbers={"old": old, "new": new, "inflation": inflation},
         shown=f"median of new {said(new, sides.unit)}, of old {said(old, sides.unit)}",
-        lacks="both are always 0, of which nothing can be more or less; give `slack`" if idle else "",
+        lacks="both sides are always 0, so they have no ratio; give `slack`" if idle else "",
     )
 
 

@@ -76,8 +76,8 @@ async def test_what_is_no_answer_never_passes(lab: Lab, hooks: Webhooks, several
         *(ends(lab, f"no-{name}", "RolledBack", webhook={"name": name}, **ONCE) for name in several)
     )
     why = {name: report.status.reason for name, report in zip(several, found, strict=True)}
-    assert "answers otherwise than agreed: Invalid JSON" in why["garbage"]
-    assert "answers otherwise than agreed: verdict:" in why["otherwise"]
+    assert "sends an invalid answer: Invalid JSON" in why["garbage"]
+    assert "sends an invalid answer: verdict:" in why["otherwise"]
     assert "redirects (302), which is not followed" in why["redirecting"]
     assert "answers 404" in why["absent"]
     assert "did not answer within 2 s" in why["slow"]
@@ -182,7 +182,9 @@ REFUSED = [
     ),
     pytest.param({"plugin": {"name": "other"}}, ("gates[0].plugin.name", "'other'", "acme"), id="plugin"),
     pytest.param({"plugin": {"name": "missing"}}, ("plugin.name", "cannot be loaded: AttributeError"), id="not-there"),
-    pytest.param({"plugin": {"name": "blocking"}}, ("plugin.name", "no async function", "async def"), id="not-async"),
+    pytest.param(
+        {"plugin": {"name": "blocking"}}, ("plugin.name", "not an async function", "async def"), id="not-async"
+    ),
     pytest.param(
         {"job": {"image": "a:1", "resources": {"limits": {"cpu": "much"}}}}, ("gates[0].job", "quantities"), id="job"
     ),

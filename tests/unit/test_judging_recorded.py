@@ -68,10 +68,14 @@ def test_both_sides_are_laid_together_by_their_times(old_start: int, new_start: 
 REFUSED: dict[str, tuple[Any, str, str]] = {
     "a list": ([], "values", "a.json: is not a mapping; give a series that Segue recorded, or the JSON that"),
     "no result": ({"status": "error"}, "values", "a.json: has no data.result"),
-    "a vector": ({"data": {"resultType": "vector", "result": []}}, "values", "'vector': is no matrix; ask query_range"),
+    "a vector": (
+        {"data": {"resultType": "vector", "result": []}},
+        "values",
+        "'vector': is not a matrix; use query_range",
+    ),
     "two series": (prometheus(({"a": "1"}, []), ({"a": "2"}, [])), "values", "a.json: has 2 series; aggregate them"),
-    "no le": (prometheus(({}, [])), "histogram", "a.json: le: '': is no bucket's edge; ask for the buckets"),
-    "no +Inf": (prometheus(({"le": "1"}, [])), "histogram", "has no series with le=+Inf; ask for all buckets"),
+    "no le": (prometheus(({}, [])), "histogram", "a.json: le: '': is not a bucket edge; query the buckets"),
+    "no +Inf": (prometheus(({"le": "1"}, [])), "histogram", "has no series with le=+Inf; query all buckets"),
     "an le twice": (prometheus(({"le": "1"}, []), ({"le": "1.0"}, [])), "histogram", "several series of one le"),
     "no points": (prometheus(({}, [[1]])), "values", "has a series without [time, value] pairs"),
     "only bad": ({"bad": prometheus()}, "counts", "a.json: total: has no data.result"),
