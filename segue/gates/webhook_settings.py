@@ -1,4 +1,4 @@
-"""A webhook that gates may ask: a worker's setting, and how what is sent to it is signed. Pure."""
+"""The worker's setting of a webhook for gates, and the signature of its requests. Pure."""
 
 import hashlib
 import hmac
@@ -24,7 +24,7 @@ def _address(url: str) -> str:
 
 
 class Webhook(Model):
-    """Where a webhook is, and how it is asked."""
+    """The address of a webhook, and how the worker calls it."""
 
     url: Annotated[str, AfterValidator(_address)] = Field(max_length=2048)
     secret_file: Path = Field(
@@ -41,14 +41,14 @@ class Webhook(Model):
 def signature(secret: bytes, body: bytes, at_s: int) -> str:
     """Return the header's value: ``t=SECONDS,v1=HEX``, HMAC-SHA256 over ``SECONDS.BODY``.
 
-    The time is signed too, so that a receiver can refuse what was recorded and is sent again later.
+    The signature covers the time, so that a receiver can refuse a request that was recorded and sent again later.
     """
     digest = hmac.new(secret, b"%d." % at_s + body, hashlib.sha256).hexdigest()
     return f"t={at_s},v1={digest}"
 
 
 def is_signed(secret: bytes, body: bytes, header: str, now_s: float, tolerance_s: float = 300.0) -> bool:
-    """Whether a request was signed with this secret within the tolerance; for receivers written in Python."""
+    """Return whether a request was signed with this secret within the tolerance. For receivers written in Python."""
     parts = dict(part.split("=", 1) for part in header.split(",") if "=" in part)
     if not parts.get("t", "").isdecimal() or abs(now_s - int(parts["t"])) > tolerance_s:
         return False

@@ -1,4 +1,4 @@
-"""``compare``: two sides, interval by interval, by evidence for both "it is worse" and "it is not"."""
+"""``compare``: weighs the evidence that the new side is worse, and that it is not, interval by interval."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ _Look = Callable[[Compare, Sides], SidesFound]
 
 
 def compare(way: Compare, evidence: Evidence) -> Judged:
-    """Compare both sides; both have data of one kind."""
+    """Compare both sides, which have data of one kind."""
     old, new = evidence.old, evidence.new
     assert old is not None and new is not None, "checked before"
     sides = _aligned(clean(old), clean(new), way.warmup, evidence.unit)
@@ -83,7 +83,7 @@ def _decided(way: Compare, found: SidesFound) -> tuple[Result, str]:
 
 
 def _traffic(sides: Sides) -> dict[str, float]:
-    """Return the requests of each side; of values there are none to count."""
+    """Return the number of requests of each side; empty for values, which have no requests."""
     if not sides.pairs or isinstance(sides.pairs[0][0], float):
         return {}
     return {

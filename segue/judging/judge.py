@@ -1,4 +1,4 @@
-"""``judge``: one judgement of what was measured. It never raises for what can be measured, nor passes by default."""
+"""``judge``: one judgement of the evidence. It never raises for measurable data, and never passes by default."""
 
 import math
 from typing import Any, NamedTuple
@@ -13,10 +13,10 @@ from segue.spec.judgement import DEFAULT_QUANTILE, Compare, Judgement, Ratio, Th
 
 
 def judge(judgement: Judgement, evidence: Evidence) -> Judged:
-    """Return what the evidence says by this judgement.
+    """Return the result of this judgement on the evidence.
 
-    It is a function of the evidence alone: ask again with more. ``compare`` keeps its ``alpha`` however often it is
-    asked, as long as the evidence begins where the comparison began.
+    It depends on the evidence alone: call it again with more. ``compare`` keeps its ``alpha`` however often it is
+    called, as long as the evidence begins where the comparison began.
     """
     lacking = _lacking(judgement, evidence)
     if lacking:
@@ -28,7 +28,7 @@ def judge(judgement: Judgement, evidence: Evidence) -> Judged:
 
 
 def _lacking(judgement: Judgement, evidence: Evidence) -> str:
-    """Return why nothing can be judged at all; nothing when something can."""
+    """Return why the evidence cannot be judged; empty if it can."""
     sides = [("new", evidence.new)] + [("old", evidence.old)] * judgement.needs_old
     for name, series in sides:
         if series is None or not any(each is not None for each in series.intervals):

@@ -1,7 +1,7 @@
-"""Reads recorded series: those that Segue keeps, and what Prometheus' ``query_range`` answers.
+"""Reads recorded series: Segue's own, and answers of Prometheus' ``query_range``.
 
-Of counts, Prometheus answers two questions: ``{"bad": ..., "total": ...}`` holds one answer each. Values are those of
-each interval, as of ``increase(...[30s])`` at a step of 30 s; counters as they stand would all look like a rise.
+Counts need two queries: ``{"bad": ..., "total": ...}`` holds the answer to each. Each value is that of one interval, as
+of ``increase(...[30s])`` at a step of 30 s. Raw counters would look like a rise in every interval.
 """
 
 import math
@@ -19,23 +19,23 @@ from segue.spec.judgement import MAX_INTERVALS, Kind
 _SERIES: TypeAdapter[Series] = TypeAdapter(Series)
 _HOW = "give a series that Segue recorded, or the JSON that Prometheus' /api/v1/query_range answers"
 _Column = dict[int, float]
-"""Values by the number of their interval."""
+"""Values by the index of their interval."""
 
 
 class RecordedGrid(NamedTuple):
-    """The times that intervals end at: from the first one, every ``step_s`` seconds."""
+    """The ends of intervals: from ``start`` on, every ``step_s`` seconds."""
 
     start: float
     step_s: float
     size: int
 
     def at(self, time: float) -> int:
-        """Return the number of the interval that ends then."""
+        """Return the index of the interval that ends at this time."""
         return round((time - self.start) / self.step_s)
 
 
 class Recorded(NamedTuple):
-    """One side as it was recorded; with its times where it has some."""
+    """One side as recorded, with its times if it has any."""
 
     series: Series
     grid: RecordedGrid | None = None
@@ -45,7 +45,7 @@ def read_recorded(document: Any, kind: Kind, source: str) -> Recorded:
     """Read one side.
 
     Raises:
-        Refused: naming what cannot be read of it.
+        Refused: names what cannot be read.
     """
     if not isinstance(document, dict):
         raise Refused("is not a mapping", field=source, fix=_HOW)
@@ -58,10 +58,10 @@ def read_recorded(document: Any, kind: Kind, source: str) -> Recorded:
 
 
 def aligned(old: Recorded, new: Recorded) -> tuple[Series, Series]:
-    """Return both series so that their newest intervals belong together: by their times where both have some.
+    """Return both series with their newest intervals aligned, by their times if both have them.
 
     Raises:
-        Refused: when they were recorded at different steps.
+        Refused: if they were recorded at different steps, or at different times.
     """
     if old.grid is None or new.grid is None:
         return old.series, new.series
@@ -106,7 +106,7 @@ def _counts(parts: Mapping[str, list[Any]], source: str) -> Recorded:
         _refuse_many(found, f"{source}: {name}")
     grid = _grid([*parts["bad"], *parts["total"]], source)
     bad, total = (_column(found[0], grid, source) if found else {} for found in (parts["bad"], parts["total"]))
-    # A counter of bad events that never happened does not exist: no data beside some of all events is none bad.
+    # A counter of bad events does not exist before the first one: no data of it beside events counts as 0.
     intervals = tuple(Count(bad=bad.get(i, 0.0), total=total[i]) if i in total else None for i in range(grid.size))
     return Recorded(CountSeries(intervals=intervals, source=source), grid)
 
@@ -145,7 +145,7 @@ def _histogram(found: list[Any], grid: RecordedGrid, source: str) -> HistogramSe
 def _edge(series: Any, source: str) -> float:
     given = series.get("metric", {}).get("le") if isinstance(series, dict) else None
     try:
-        return float(given)  # type: ignore[arg-type] # what is no number is refused below
+        return float(given)  # type: ignore[arg-type] # anything but a number is refused below
     except (TypeError, ValueError):
         fix = "query the buckets, summed by (le)"
         raise Refused("is not a bucket edge", field=f"{source}: le", value=given or "", fix=fix) from None
