@@ -1,4 +1,4 @@
-"""Asks webhooks. A spec names one of those in the worker's settings; nothing else is ever called."""
+"""Asks webhooks. A spec names one from the worker's settings; the worker calls no other address."""
 
 import asyncio
 import ssl
@@ -20,7 +20,7 @@ from segue.spec.own_gates import OwnGate, WebhookGate
 
 MAX_ANSWER_BYTES = 65_536
 TRIES = ExponentialRetry(attempts=3, start_timeout=0.2, exceptions={aiohttp.ClientConnectionError})
-"""Again after a connection error or a 5xx; the key tells the server that it is the same question."""
+"""Tries again after a connection error or a 5xx. The key shows the server that it is the same question."""
 
 
 class WebhookAsker:
@@ -30,10 +30,10 @@ class WebhookAsker:
         self._webhooks = webhooks
 
     def refuse(self, asked: WebhookGate, field: str) -> None:
-        """Refuse a webhook that the settings do not know, or that cannot be asked.
+        """Refuse a webhook that is not in the settings, or whose settings are unusable.
 
         Raises:
-            Refused: naming the known ones.
+            Refused: names the known webhooks.
         """
         webhook = self._webhooks.get(asked.name)
         if webhook is None:
@@ -50,7 +50,7 @@ class WebhookAsker:
             raise Refused("cannot be asked", field=f"{field}.webhook.name", value=asked.name, fix=fix) from error
 
     async def ask(self, gate: OwnGate, context: GateContext) -> Verdict:
-        """Send the question, and judge the answer; anything but an answer is no evidence."""
+        """Send the question, and judge the answer. Anything but an answer is not evidence."""
         webhook = self._webhooks.get(gate.webhook.name if gate.webhook else "")
         if webhook is None:
             return unanswered(gate.name, "the webhook is no longer in this worker's settings")
@@ -73,7 +73,7 @@ def _trust(webhook: Webhook) -> ssl.SSLContext:
 
 
 async def _answer(webhook: Webhook, question: Question) -> Answer:
-    """Ask once, or again where the server could not be reached or failed.
+    """Ask once, and again if the server could not be reached or failed.
 
     Raises:
         Unanswered, aiohttp.ClientError, OSError.
@@ -88,7 +88,7 @@ async def _answer(webhook: Webhook, question: Question) -> Answer:
         KEY: question.key,
         SIGNATURE: signature(secret.strip(), body, int(time.time())),
     }
-    # What a proxy or a cookie says in the worker's environment is nothing to a webhook.
+    # Webhooks use no proxy of the worker's environment, and no cookies.
     connector = aiohttp.TCPConnector(ssl=trust)
     async with (
         aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session,

@@ -85,9 +85,7 @@ class Histograms:
             if way.tails or above(old, place(self._edges, before)) >= _MIDDLE_SHARE * old[-1]:
                 logs.append(self._at(sides, before, edge, tilts.worse))
             else:
-                logs.append(
-                    -math.inf
-                )  # left out, and yet counted in the mean: the data decides which edges are the tail
+                logs.append(-math.inf)  # left out, yet counted in the mean: the data decides which edges are the tail
         ranks = eprocess.bets(self._ranks(sides, way.tolerance)) if fine else -math.inf
         return eprocess.log_mean_exp([ranks, eprocess.log_mean_exp(logs)])
 
