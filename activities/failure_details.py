@@ -56,7 +56,7 @@ async def explained(
             if problem.cause in _ENDED:
                 problem = with_log(problem, await _last_words(cluster, namespace, replica))
     except (SegueError, TimeoutError) as error:
-        log.info("nothing more is known of %s/%s: %s", namespace, replica.name, error)
+        log.info("no further details of %s/%s: %s", namespace, replica.name, error)
     return problem
 
 

@@ -59,7 +59,7 @@ class OwnAsker:
         try:
             return await self._jobs.clean(target, owner)
         except SegueError as error:
-            log.warning("Jobs of the gates of %s are left: %s", target, error)
+            log.warning("cannot delete the gate Jobs of %s: %s", target, error)
             return 0
 
     def close(self) -> None:
