@@ -100,7 +100,7 @@ class Panel:
             return _unasked(gate, str(error))
         except Exception as error:  # a failing gate must not stop the watch of the target
             log.exception("gate %s", gate.name)
-            return _unasked(gate, f"{type(error).__name__} in the gate itself; see the worker's log")
+            return _unasked(gate, f"the gate raised {type(error).__name__}; see the worker's log")
 
 
 def _unasked(gate: GatePolicy, why: str) -> Verdict:

@@ -92,7 +92,7 @@ class Prometheus:
         except TimeoutError:
             raise Unanswered(f"provider {self._name}: no answer within {limit_s:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unanswered(f"provider {self._name} cannot be asked: {reason_of(error)}") from error
+            raise Unanswered(f"provider {self._name} cannot be queried: {reason_of(error)}") from error
         return self._read(body, over, most_series)
 
     async def _post(self, path: str, form: dict[str, str]) -> bytes:
@@ -124,7 +124,7 @@ class Prometheus:
         except (OSError, UnicodeError) as error:
             raise Unanswered(f"provider {self._name}: its token file cannot be read: {reason_of(error)}") from None
         if not token.isascii() or not token.isprintable():
-            raise Unanswered(f"provider {self._name}: its token file has no token of one line in it")
+            raise Unanswered(f"provider {self._name}: its token file has no token of one line")
         return {"Authorization": f"Bearer {token}"}
 
     def _read(self, body: bytes, over: Grid, most_series: int) -> Matrix:

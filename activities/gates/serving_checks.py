@@ -194,7 +194,7 @@ class Believer:
                 finding = await self._round(namespace, replica, serving, steps, warms_up=rounds == 0)
             except Exception as error:  # an error in Segue is not the replica's fault, and must be logged
                 log.exception("serving check of %s/%s", namespace, replica.name)
-                why = f"{type(error).__name__} in the check itself; see the worker's log"
+                why = f"the serving check raised {type(error).__name__}; see the worker's log"
                 finding = AnswerFinding(Sort.UNASKED, why)
             rounds += 1
             self._note(room, answers, finding, rules, late=time.time() >= loads_until)

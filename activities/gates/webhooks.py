@@ -38,7 +38,7 @@ class WebhookAsker:
         webhook = self._webhooks.get(asked.name)
         if webhook is None:
             known = ", ".join(sorted(self._webhooks)) or "none so far"
-            fix = f"use one that the worker's settings know ({known}), or add it to SEGUE_WEBHOOKS"
+            fix = f"use one from the worker's settings ({known}), or add it to SEGUE_WEBHOOKS"
             raise Refused(
                 "is not among the worker's webhooks", field=f"{field}.webhook.name", value=asked.name, fix=fix
             )
@@ -47,7 +47,7 @@ class WebhookAsker:
             _trust(webhook)
         except (OSError, ssl.SSLError) as error:
             fix = f"correct SEGUE_WEBHOOKS on the worker: {error}"
-            raise Refused("cannot be asked", field=f"{field}.webhook.name", value=asked.name, fix=fix) from error
+            raise Refused("has unusable settings", field=f"{field}.webhook.name", value=asked.name, fix=fix) from error
 
     async def ask(self, gate: OwnGate, context: GateContext) -> Verdict:
         """Send the question, and judge the answer. Anything but an answer is not evidence."""
@@ -100,7 +100,7 @@ async def _answer(webhook: Webhook, question: Question) -> Answer:
 
 async def _read(response: aiohttp.ClientResponse) -> Answer:
     if 300 <= response.status < 400:
-        raise Unanswered(f"redirects ({response.status}), which is not followed")
+        raise Unanswered(f"redirects ({response.status}), and the worker does not follow redirects")
     if response.status != 200:
         raise Unanswered(f"answers {response.status} instead of 200")
     body = bytearray()

@@ -96,7 +96,7 @@ def stand(gate: GatePolicy, tally: Tally | None) -> Verdict:
     if tally is None:
         return verdict(Result.INCONCLUSIVE, said)
     if _holds(gate, tally):
-        return verdict(Result.INCONCLUSIVE, f"holds: {said}")
+        return verdict(Result.INCONCLUSIVE, f"failed, so the rollout holds: {said}")
     if tally.failed > gate.failure_limit and gate.on_failure is not Reaction.HOLD:
         return verdict(Result.FAIL, said if not gate.failure_limit else f"{tally.failed} measurements failed; {said}")
     if tally.conclusive >= gate.count:

@@ -17,7 +17,7 @@ from segue.spec import refusal
 from segue.spec.judgement import MAX_INTERVALS, Kind
 
 _SERIES: TypeAdapter[Series] = TypeAdapter(Series)
-_HOW = "give a series that Segue recorded, or the JSON that Prometheus' /api/v1/query_range answers"
+_HOW = "give a series that Segue recorded, or the JSON answer of Prometheus' /api/v1/query_range"
 _Column = dict[int, float]
 """Values by the index of their interval."""
 
@@ -86,9 +86,7 @@ def _own(document: dict[str, Any], kind: Kind, source: str) -> Series:
     except ValidationError as error:
         raise refusal(error, source) from error
     if series.kind != kind:
-        raise Refused(
-            f"is not of {kind}", field=f"{source}: kind", value=series.kind, fix="name the file of this metric"
-        )
+        raise Refused(f"is not {kind}", field=f"{source}: kind", value=series.kind, fix="name the file of this metric")
     return series
 
 

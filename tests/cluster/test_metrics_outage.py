@@ -198,7 +198,7 @@ async def outage(
 
 
 async def killed(metered: Metered) -> None:
-    why = "provider killed cannot be asked: no connection (Connection refused)"
+    why = "provider killed cannot be queried: no connection (Connection refused)"
     await outage(metered, "killed", metered.killed.kill, metered.killed.start, why)
 
 

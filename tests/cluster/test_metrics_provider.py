@@ -193,7 +193,7 @@ async def test_the_most_memory_that_was_seen(measured: Measured) -> None:
         assert "has no" in await seen(OLD) and "has no" in await seen(NEW, "other")
         measured.stack.kill("prometheus")
         try:
-            assert (await seen(NEW)).startswith(f"{unknown}provider default cannot be asked: ")
+            assert (await seen(NEW)).startswith(f"{unknown}provider default cannot be queried: ")
         finally:
             measured.stack.restart("prometheus")
     finally:
@@ -215,7 +215,7 @@ async def test_while_it_does_not_answer_nobody_is_asked(measured: Measured) -> N
     assert time.monotonic() - started < 60  # it hangs as long as the test lets it
     measured.stack.kill("prometheus")
     try:
-        with pytest.raises(Unanswered, match=r"cannot be asked: no connection \(Connection refused\)"):
+        with pytest.raises(Unanswered, match=r"cannot be queried: no connection \(Connection refused\)"):
             await measured.ask(**BAD)
     finally:
         measured.stack.restart("prometheus")

@@ -80,7 +80,7 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
     "no points": (prometheus(({}, [[1]])), "values", "has a series without [time, value] pairs"),
     "only bad": ({"bad": prometheus()}, "counts", "a.json: total: has no data.result"),
     "too long": (prometheus(({}, [[0, "1"], [1, "1"], [99999, "1"]])), "values", "has over 10000 intervals"),
-    "other kind": ({"kind": "values", "intervals": []}, "counts", "a.json: kind: 'values': is not of counts"),
+    "other kind": ({"kind": "values", "intervals": []}, "counts", "a.json: kind: 'values': is not counts"),
     "no such kind": ({"kind": "x", "intervals": []}, "counts", "a.json"),
     "text": ({"intervals": ["many"]}, "values", "'many'"),
 }
