@@ -66,7 +66,7 @@ def test_both_sides_are_laid_together_by_their_times(old_start: int, new_start: 
 
 # id: (document, kind, what the message says)
 REFUSED: dict[str, tuple[Any, str, str]] = {
-    "a list": ([], "values", "a.json: is not a mapping; give a series that Segue recorded, or the JSON that"),
+    "a list": ([], "values", "a.json: is not a mapping; give a series that Segue recorded, or the JSON answer of"),
     "no result": ({"status": "error"}, "values", "a.json: has no data.result"),
     "a vector": (
         {"data": {"resultType": "vector", "result": []}},
