@@ -1,7 +1,7 @@
-"""Takes the old replicas that go next out of their Services, and asks their servers until they have nothing to do.
+"""Takes the next old replicas to remove out of their Services, and polls their servers until they are empty.
 
-Beside the watch, because it may take minutes: whatever a person says meanwhile is heard at once. Nothing of it outlives
-its worker but what its kubelets put right within ten seconds.
+It runs beside the watch because it may take minutes, and commands of a person must take effect at once. If the worker
+dies, only readiness conditions remain, which the kubelets restore within ten seconds.
 """
 
 import asyncio
@@ -26,22 +26,22 @@ from segue.spec.drain_until import Until
 ASK_S = 0.5
 ANSWER_S = 3.0
 LINGER_S = 5.0
-"""A rollout that nobody looks at for so long is watched elsewhere, or has ended."""
+"""A rollout not observed for this long is watched by another worker, or has ended."""
 AT_ONCE = 16
 
 
 class Emptyings:
-    """All rollouts of a worker whose old replicas are to become empty."""
+    """All rollouts of a worker that wait for old replicas to become empty."""
 
     def __init__(self, cluster: Cluster, reach: Reach) -> None:
         self._cluster, self._reach = cluster, reach
         self._open: dict[str, _Emptied] = {}
 
     async def refuse(self, target: Target, rules: Rules) -> None:
-        """Refuse at the start what could not be done later.
+        """Refuse a drain at the start if a right that it needs is missing.
 
         Raises:
-            Refused: naming the right that is missing.
+            Refused: names the missing right.
         """
         if rules.drain is None or rules.drain.until is None:
             return
@@ -54,7 +54,7 @@ class Emptyings:
                 )
 
     def look(self, asked: WatchInput, seen: Observation, wake: Callable[[], None]) -> Observation:
-        """Return what is seen with how far they are; ``wake`` is called when that changes."""
+        """Return the observation with the progress of emptying. Each change calls ``wake``."""
         owner, drain, began = asked.state.owner, asked.rules.drain, asked.state.emptying
         found = self._open.get(owner)
         if found is not None and (began is None or found.began != began or found.is_over):
@@ -67,7 +67,7 @@ class Emptyings:
         return seen.model_copy(update={"emptiness": found.told(seen, wake)})
 
     async def close(self) -> None:
-        """Stop all."""
+        """Stop polling, and close all connections."""
         for found in self._open.values():
             found.stop()
         self._open.clear()
@@ -75,7 +75,7 @@ class Emptyings:
 
 
 class _Emptied:
-    """The replicas of one rollout that go next."""
+    """The old replicas of one rollout that are removed next."""
 
     def __init__(
         self, cluster: Cluster, reach: Reach, asked: WatchInput, drain: Drain, until: Until, began: Emptying
@@ -126,7 +126,7 @@ class _Emptied:
         return Emptiness(number=len(going), out=out, running=running, unknown=unknown[0] if unknown else "")
 
     async def _ask(self, replica: Replica) -> tuple[float, str]:
-        """Return what one server has to do, and why that is not known."""
+        """Return how many requests one server has, and why the number is unknown."""
         place = PodEndpoint(self._namespace, replica, self._until.where)
         async with self._at_once:
             reply = await self._reach.ask(place, Request("GET", self._until.path), {}, ANSWER_S)
@@ -142,7 +142,7 @@ def read_numbers(text: str, until: Until) -> dict[str, float]:
     """Add up the samples of each wanted metric over all of its labels.
 
     Raises:
-        ValueError: for what is no text exposition, or a number that is none.
+        ValueError: if the text is not a text exposition, or a number is NaN.
     """
     found: dict[str, float] = {}
     for family in text_string_to_metric_families(text):

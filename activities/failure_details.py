@@ -1,7 +1,7 @@
-"""Adds to a failure what explains it: a crash's last words, a probe's message, how much memory was seen.
+"""Adds details to a failure: the last lines of a log, a probe's message, the memory observed.
 
-It is asked for just before the failure is told, and not at each look.
-What may not be read (``deploy/rbac-serving.yaml``), or does not come in time, is left out: the failure is told anyway.
+The worker requests them just before it reports the failure, not at each observation. Details that it may not read
+(``deploy/rbac-serving.yaml``), or that do not arrive in time, are left out: the failure is reported anyway.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from segue.replica import ContainerFacts, Replica
 from segue.spec import SupervisedTarget
 
 LIMIT_S = 3.5
-"""A watch that is asked to tell must not fall silent meanwhile."""
+"""A watch that has something to report must not be delayed for longer."""
 _SKEW_S = 5.0
-"""Events have whole seconds, and another machine's clock."""
+"""Events have whole seconds, and times from another machine's clock."""
 _PASSES = "the object has been modified"
-"""In the message of an operator that lost a race with another writer, and tries again."""
+"""Part of the message of an operator that lost a race with another writer, and will try again."""
 _LINES = 10
 _ENDED = {Cause.CRASH_LOOP, Cause.RESTARTED, Cause.OUT_OF_MEMORY}
 _PROBED = {Cause.UNREADY, Cause.RESTARTED, Cause.DEADLINE}
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 async def explained(
     cluster: Cluster, peaks: Peaks, namespace: str, problem: Problem, seen: Observation
 ) -> Problem:  # fmt: skip
-    """Return the problem with what its replica's log and events, and a Prometheus, say of it."""
+    """Return the problem with details from its replica's log and events, and from a Prometheus."""
     replica = next((r for r in (*seen.pods.new, *seen.pods.beside) if r.name == problem.replica), None)
     if replica is None:
         return problem
@@ -56,14 +56,14 @@ async def explained(
             if problem.cause in _ENDED:
                 problem = with_log(problem, await _last_words(cluster, namespace, replica))
     except (SegueError, TimeoutError) as error:
-        log.info("nothing more is known of %s/%s: %s", namespace, replica.name, error)
+        log.info("no further details of %s/%s: %s", namespace, replica.name, error)
     return problem
 
 
 async def warned(cluster: Cluster, target: SupervisedTarget, problem: Problem, since: float) -> Problem:
-    """Return the problem with the latest warning of the target's operator from ``since`` on (seconds since the epoch).
+    """Return the problem with the latest warning of the target's operator since ``since`` (seconds since the epoch).
 
-    KServe tells only by one that it cannot carry out a change.
+    Only such a warning shows that KServe cannot carry out a change.
     """
     try:
         async with asyncio.timeout(LIMIT_S):
@@ -84,7 +84,7 @@ async def _most_seen(peaks: Peaks, namespace: str, replica: Replica) -> str:
 
 
 async def _last_words(cluster: Cluster, namespace: str, replica: Replica) -> str:
-    """The last lines of the container that ended."""
+    """Return the last lines of the log of the container that ended."""
     container = next((c for c in replica.containers if c.ended or c.restarts), None)
     if container is None:
         return ""
@@ -93,19 +93,19 @@ async def _last_words(cluster: Cluster, namespace: str, replica: Replica) -> str
 
 
 def _runs_again(container: ContainerFacts) -> bool:
-    """Whether the run that ended is the one before."""
+    """Return whether the run that ended is the previous one."""
     return container.restarts > 0 and not container.waiting
 
 
 async def _probe_said(cluster: Cluster, namespace: str, replica: Replica, kinds: set[str]) -> str:
-    """The latest event of a probe of these kinds that failed: the kubelet's message begins with its kind."""
+    """Return the latest failure of a probe of these kinds. The kubelet's message begins with the kind."""
     own = await _events(cluster, namespace, replica, "Unhealthy")
     mine = [e for e in own if str(e.get("message", "")).partition(" ")[0] in kinds]
     return str(max(mine, key=_happened)["message"]) if mine else ""
 
 
 async def _volume_said(cluster: Cluster, namespace: str, replica: Replica) -> str:
-    """The latest event of a volume that the pod does not get."""
+    """Return the latest event of a volume that cannot be attached or mounted."""
     found = [event for reason in _VOLUMES for event in await _events(cluster, namespace, replica, reason)]
     latest = max(found, key=_happened, default=None)
     return f"{latest['reason']}: {latest.get('message', '')}" if latest else ""

@@ -1,9 +1,9 @@
-"""How much memory a container had before it was killed for it.
+"""Finds how much memory a container used before it was killed for it.
 
-The kubelet's own numbers (``/metrics/resource``, ``/stats/summary``, cAdvisor) are of containers that run: one that was
-killed has none any more, and to ask for them through the API server takes ``nodes/proxy``, with which one may run
-commands in every pod of a node. A Prometheus that scrapes the kubelets keeps them, and the worker needs no more rights.
-What it saw last is not the peak: between two looks of the kubelet (10 s and more) memory may have grown to the limit.
+The kubelet's own numbers (``/metrics/resource``, ``/stats/summary``, cAdvisor) cover running containers only, and
+reading them through the API server takes ``nodes/proxy``, a right that also allows commands in every pod of a node. A
+Prometheus that scrapes the kubelets keeps them, and the worker needs no more rights. The last sample is not the peak:
+between two samples of the kubelet (10 s and more) memory may have grown to the limit.
 """
 
 import asyncio
@@ -14,21 +14,21 @@ from segue.errors import Unanswered
 from segue.gates.asking import Grid
 
 PROVIDER = "default"
-"""The Prometheus of the worker's settings that is asked."""
+"""The name of the Prometheus to query, from the worker's settings."""
 LIMIT_S = 3.0
 LOOKBACK = "10m"
 SERIES = "container_memory_working_set_bytes"
-"""Told by the kubelet's /metrics/resource and by cAdvisor alike."""
+"""Exported by both the kubelet's /metrics/resource and cAdvisor."""
 
 
 class Peaks:
-    """Asks a Prometheus for the most memory that a container was seen with; none where the worker knows none."""
+    """Queries a Prometheus for the most memory observed of a container. None if the worker has no Prometheus."""
 
     def __init__(self, prometheus: Prometheus | None) -> None:
         self._prometheus = prometheus
 
     async def seen(self, namespace: str, pod: str, container: str) -> str:
-        """Return the most that was seen of all its runs of late, or that it is not known, and why: for a person."""
+        """Return a sentence with the most memory observed recently in all runs, or why it is not known."""
         if self._prometheus is None:
             return f"its peak is not known: the worker has no Prometheus named {PROVIDER}"
         labels = f'namespace="{namespace}", pod="{pod}", container="{container}"'

@@ -1,7 +1,7 @@
-"""How a pod is reached: at its own address, or through the API server's proxy where there is no way to that.
+"""Sends requests to pods: to the pod's own address, or through the API server's proxy if that is unreachable.
 
-What comes back says whether the pod answered, gave no answer, or could not even be asked: a missing right or an API
-server that is away is no fault of the pod.
+A reply distinguishes a pod that answers, a pod that does not, and a request that could not be sent: a missing right or
+an unavailable API server is not the pod's fault.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _RIGHTS = "grant the worker deploy/rbac-serving.yaml's role in this namespace, o
 
 
 class PodEndpoint(NamedTuple):
-    """Where a request goes: a port of a pod, never another address."""
+    """The destination of a request: always a port of a pod, never another address."""
 
     namespace: str
     replica: Replica
@@ -37,10 +37,10 @@ class PodEndpoint(NamedTuple):
 
     @property
     def number(self) -> int:
-        """The port's number.
+        """Return the port's number.
 
         Raises:
-            LookupError: when no container has a port of that name.
+            LookupError: if no container has a port of that name.
         """
         if isinstance(self.port, int):
             return self.port
@@ -51,33 +51,33 @@ class PodEndpoint(NamedTuple):
 
 
 class Reach(Protocol):
-    """A way to pods."""
+    """A way to send requests to pods."""
 
     async def ask(self, place: PodEndpoint, request: Request, headers: dict[str, str], timeout_s: float) -> Reply:
-        """Send one request, and return what came back; nothing is raised for a pod that does not answer."""
+        """Send one request, and return the reply. A pod that does not answer raises no error."""
         ...
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         ...
 
 
 def reach_of(access: Access, cluster: Cluster) -> Reach:
-    """Return the way to pods: ``auto`` is direct in a cluster, and through the API server from outside."""
+    """Return the way to pods: ``auto`` is direct inside a cluster, and through the API server from outside."""
     in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ
     return DirectReach() if access == "direct" or (access == "auto" and in_cluster) else ProxyReach(cluster)
 
 
 class DirectReach:
-    """To the pod's own address."""
+    """Sends requests to the pod's own address."""
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            # Each request opens its own connection: what is kept may lead to a pod that is gone. No environment's proxy
-            # stands between, and no answer leads elsewhere.
+            # Each request opens its own connection: a kept one may lead to a pod that is gone. No proxy from the
+            # environment is used, and no redirect is followed.
             connector = aiohttp.TCPConnector(limit=_CONNECTIONS, force_close=True, ssl=False)
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self._session
@@ -100,13 +100,13 @@ class DirectReach:
         return await timed(send, request, timeout_s)
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         if self._session is not None:
             await self._session.close()
 
 
 class ProxyReach:
-    """Through the API server: slower, and without an ``Authorization`` of one's own, which the API server takes."""
+    """Sends requests through the API server: slower, and without ``Authorization``, which it does not forward."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -114,7 +114,9 @@ class ProxyReach:
     async def ask(self, place: PodEndpoint, request: Request, headers: dict[str, str], timeout_s: float) -> Reply:
         """Send one request through the API server's proxy of the pod."""
         if any(name.lower() == "authorization" for name in headers):
-            return Reply(unasked="the API server's proxy keeps an Authorization header; set SEGUE_POD_ACCESS=direct")
+            return Reply(
+                unasked="the API server's proxy does not forward an Authorization header; set SEGUE_POD_ACCESS=direct"
+            )
         try:
             port = place.number
         except LookupError as error:
@@ -135,23 +137,23 @@ class ProxyReach:
             return Reply(unasked=str(error))
 
     async def close(self) -> None:
-        """Nothing of its own is open."""
+        """Do nothing: it has no connections of its own."""
 
 
 def content_type(request: Request) -> dict[str, str]:
-    """The header that says what the body is."""
+    """Return the Content-Type header of the body; empty without a body."""
     if request.body is None:
         return {}
     return {"Content-Type": "text/plain" if isinstance(request.body, str) else "application/json"}
 
 
 def encoded(request: Request) -> str | None:
-    """The body as it is sent."""
+    """Return the body as sent."""
     return request.body if request.body is None or isinstance(request.body, str) else json.dumps(request.body)
 
 
 async def timed(send: Any, request: Request, timeout_s: float) -> Reply:
-    """Send, and read the answer, both within the time."""
+    """Send a request and read the answer, both within the time limit."""
     began = time.monotonic()
     try:
         async with asyncio.timeout(timeout_s), send() as response:
@@ -164,7 +166,7 @@ async def timed(send: Any, request: Request, timeout_s: float) -> Reply:
 
 
 async def _read(response: aiohttp.ClientResponse, began: float, request: Request) -> tuple[str, float | None]:
-    """Read an answer up to a limit; of a stream, note when its first event with data came."""
+    """Read an answer up to the limit; for a stream, also return when its first data arrived."""
     read, first_s = bytearray(), None
     async for chunk in response.content.iter_any():
         read += chunk
@@ -176,7 +178,7 @@ async def _read(response: aiohttp.ClientResponse, began: float, request: Request
 
 
 def _proxied(reply: Reply) -> Reply:
-    """Tell the API server's own word from the pod's."""
+    """Separate errors of the API server from answers of the pod."""
     if reply.status < 400 or '"Status"' not in reply.text:
         return reply
     try:
@@ -195,7 +197,7 @@ def _proxied(reply: Reply) -> Reply:
 
 @asynccontextmanager
 async def closing(reach: Reach) -> AsyncIterator[Reach]:
-    """Close a way to pods at the end of a block."""
+    """Close the connections to pods at the end of a block."""
     try:
         yield reach
     finally:

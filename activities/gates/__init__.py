@@ -1,4 +1,4 @@
-"""Gates: each asks one question of the new version, and leaves the judgement to the core.
+"""Gates: each asks one question about the new version, and leaves the judgement to the core.
 
-A new kind is an ``Asker`` in a file here, its part of the spec and its judgement in ``segue/gates``.
+A new kind needs an ``Asker`` in a file here, a part of the spec, and a judgement in ``segue/gates``.
 """

@@ -1,4 +1,4 @@
-"""What every gate's asker does, and what it may know."""
+"""The interface of every gate's asker, and the context that it gets."""
 
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -13,7 +13,7 @@ G_contra = TypeVar("G_contra", bound=GatePolicy, contravariant=True)
 
 
 class GateContext(NamedTuple):
-    """What a gate may know of the rollout."""
+    """What a gate may know about the rollout."""
 
     target: Target
     rules: Rules
@@ -21,7 +21,7 @@ class GateContext(NamedTuple):
     seen: Observation
     """With the replicas of each side."""
     tally: Tally
-    """Its answers so far: since when there is evidence (``opened``), and the number of this measurement (``asked``)."""
+    """Its answers so far: when its evidence began (``opened``), and the number of this measurement (``asked``)."""
     now: float
     """Seconds since the epoch."""
 
@@ -29,13 +29,13 @@ class GateContext(NamedTuple):
 class Asker(Protocol[G_contra]):
     """Asks one kind of gate.
 
-    Asked again with the same tally it must not do again what cannot be done twice: a worker may die in between.
+    A worker may die and the gate be asked again with the same tally: it must not repeat what must happen only once.
     """
 
     async def ask(self, gate: G_contra, context: GateContext) -> Verdict:
-        """Return the verdict; not enough evidence is inconclusive, never a pass.
+        """Return the verdict. Without enough evidence it is inconclusive, never a pass.
 
         Raises:
-            SegueError: when nobody could be asked. It is no evidence (``counts`` is false), and asked again.
+            SegueError: if there is no answer. It is not evidence (``counts`` is false), and Segue asks again.
         """
         ...

@@ -1,8 +1,9 @@
 """Asks by a Kubernetes Job in the target's namespace: Complete passes, Failed fails.
 
-A Job is named by its measurement, so that asking again finds it. It belongs to the target, and goes with it, when the
-rollout ends, or an hour after its own end. The last lines of its log come with its pod's status
-(``terminationMessagePolicy: FallbackToLogsOnError``): no right to read logs is needed, and no way to the node.
+The measurement determines the Job's name, so that asking again finds the Job. The target owns the Job. It is deleted
+with the target, at the end of the rollout, or an hour after its own end. Its pod's status holds the last lines of its
+log (``terminationMessagePolicy: FallbackToLogsOnError``): the worker needs no right to read logs, and no access to the
+node.
 """
 
 import asyncio
@@ -23,9 +24,9 @@ from segue.supervision import SUPERVISIONS, Supervision
 
 ROLLOUT_LABEL, GATE_LABEL = "segue.dev/gate-rollout", "segue.dev/gate"
 KEPT_S = 3600
-"""How long a Job is kept after its end, where the rollout does not end before: for a person to look at."""
+"""How long a Job is kept after its end, unless the rollout ends first, so that a person can inspect it."""
 PATIENCE_S = 60.0
-"""How long one question waits for the end; then it is inconclusive so far, and asked again after the interval."""
+"""How long one question waits for the Job's end. Then it is inconclusive, and asked again after the interval."""
 POLL_S = 1.0
 MAX_LINES, LAST_LINES = 20, 3
 VERBS = ("create", "get", "list", "delete")
@@ -39,17 +40,17 @@ _RESOURCES = {
 
 
 class JobAsker:
-    """Makes Jobs, and reads how they ended."""
+    """Creates Jobs, and judges how they end."""
 
     def __init__(self, cluster: Cluster, supervisions: Mapping[str, Supervision] = SUPERVISIONS) -> None:
         self._cluster = cluster
         self._supervisions = supervisions
 
     async def refuse(self, asked: JobGate, target: Target, field: str) -> None:
-        """Refuse a Job that this worker may not make, or that the API server does not take.
+        """Refuse a Job that this worker may not create, or that the API server does not accept.
 
         Raises:
-            Refused: with the fix.
+            Refused: names the fix.
         """
         namespace = target.namespace
         allowed = await asyncio.gather(*(self._cluster.may(verb, "batch", "jobs", namespace) for verb in VERBS))
@@ -64,13 +65,13 @@ class JobAsker:
             raise Refused(error.why, field=f"{field}.job", fix="correct it so that the API server takes it") from error
 
     async def ask(self, gate: OwnGate, context: GateContext) -> Verdict:
-        """Make the Job, or find it, and judge its end.
+        """Create or find the Job, and judge its end.
 
         Raises:
-            SegueError: when the cluster does not answer.
+            SegueError: if the cluster does not answer.
         """
         if gate.job is None:
-            raise ValueError("is no job")
+            raise ValueError("is not a job")
         target, rules, state, seen, tally, now = context
         question = question_of(gate, target, rules, state, seen, tally, now)
         name = f"segue-{gate.name[:32].rstrip('-')}-{measurement_key(gate, state, tally)}"
@@ -94,10 +95,10 @@ class JobAsker:
             try:
                 await self._cluster.create_job(target.namespace, made)
             except Conflict:
-                return  # a worker that was thought to be lost has made it
+                return  # a worker that was presumed lost has created it
 
     async def _end(self, gate: OwnGate, namespace: str, name: str) -> Verdict | None:
-        """Return the verdict of a Job that has ended; none while it runs."""
+        """Return the verdict of a Job that has ended; None while it runs."""
         job = await self._cluster.get("jobs", namespace, name)
         conditions = {c["type"]: c for c in job.get("status", {}).get("conditions", []) if c["status"] == "True"}
         if "Complete" in conditions:
@@ -112,17 +113,17 @@ class JobAsker:
 
     async def _so_far(self, gate: OwnGate, namespace: str, name: str) -> Verdict:
         pods = await self._pods(namespace, name)
-        waiting = waiting_of(pods[-1]) if pods else "no pod is there yet"
+        waiting = waiting_of(pods[-1]) if pods else "it has no pod yet"
         if waiting:
-            return unanswered(gate.name, f"Job {name} does not run: {waiting}")
-        return Verdict(gate=gate.name, result=Result.INCONCLUSIVE, why=f"Job {name} still runs")
+            return unanswered(gate.name, f"Job {name} is not running: {waiting}")
+        return Verdict(gate=gate.name, result=Result.INCONCLUSIVE, why=f"Job {name} is still running")
 
     async def _pods(self, namespace: str, name: str) -> list[Object]:
         found = await self._cluster.list("pods", namespace, f"batch.kubernetes.io/job-name={name}")
         return sorted(found["items"], key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
 
     async def _owner(self, target: Target) -> Object:
-        """Return the reference by which a Job goes with its target."""
+        """Return the owner reference by which Kubernetes deletes a Job with its target."""
         if isinstance(target, SupervisedTarget):
             resource = self._supervisions[target.resource].resource
         else:
@@ -136,7 +137,7 @@ class JobAsker:
         }
 
     async def clean(self, target: Target, owner: str) -> int:
-        """Delete all Jobs of a rollout; returns how many."""
+        """Delete all Jobs of a rollout, and return their number."""
         found = await self._cluster.list("jobs", target.namespace, f"{ROLLOUT_LABEL}={rollout_key(owner)}")
         for job in found["items"]:
             metadata = job["metadata"]
@@ -145,7 +146,7 @@ class JobAsker:
 
 
 def job_of(job: JobGate, name: str, labels: Mapping[str, str], environment: Mapping[str, str], owner: Object) -> Object:
-    """Return the Job as the API server takes it: one try, and nothing that the pod does not need."""
+    """Return the Job's manifest: one try, and nothing that the pod does not need."""
     container: dict[str, Any] = {
         "name": "gate",
         "image": job.image,
@@ -181,7 +182,7 @@ def job_of(job: JobGate, name: str, labels: Mapping[str, str], environment: Mapp
         "spec": {
             "backoffLimit": 0,
             "ttlSecondsAfterFinished": KEPT_S,
-            # What evicts a pod says nothing of the version: then it is made once more.
+            # An eviction is not evidence about the version: Kubernetes then creates the pod again.
             "podFailurePolicy": {
                 "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
             },
@@ -197,31 +198,31 @@ def _variable(name: str, value: str | EnvFrom) -> Object:
 
 
 def ended_of(pod: Object) -> Object | None:
-    """Return how the pod's container ended; none where it never ran, or runs."""
+    """Return how the pod's container ended; None if it never ran, or still runs."""
     statuses = pod.get("status", {}).get("containerStatuses", [])
     return next((s["state"]["terminated"] for s in statuses if "terminated" in s.get("state", {})), None)
 
 
 def waiting_of(pod: Object) -> str:
-    """Say what a pod that does not run waits for; empty for one that runs."""
+    """Return what a pod is waiting for; empty if it is running."""
     status = pod.get("status", {})
     if status.get("phase") == "Running":
         return ""
     for container in status.get("containerStatuses", []):
         waiting = container.get("state", {}).get("waiting", {})
         if waiting:
-            return str(waiting.get("message") or waiting.get("reason") or "its container is being made")
+            return str(waiting.get("message") or waiting.get("reason") or "its container is being created")
     scheduled: Object = next((c for c in status.get("conditions", []) if c["type"] == "PodScheduled"), {})
     return str(scheduled.get("message") or status.get("message") or f"it is {status.get('phase', 'Pending')}")
 
 
 def failed(gate: str, name: str, ended: Object, condition: Object) -> Verdict:
-    """Return the failure with the last lines of the log; what looks like a secret is masked."""
-    said = str(ended.get("message", ""))  # at most 80 lines, and 2048 bytes: what the kubelet takes of a log
+    """Return the failure with the last lines of the log, in which secrets are masked."""
+    said = str(ended.get("message", ""))  # at most 80 lines and 2048 bytes: the kubelet keeps no more of a log
     lines = masked(said).strip().splitlines()[-MAX_LINES:]
-    code = f"exit code {ended['exitCode']}" if "exitCode" in ended else str(condition.get("message", "no pod is left"))
+    code = f"exit code {ended['exitCode']}" if "exitCode" in ended else str(condition.get("message", "its pod is gone"))
     reason = str(ended.get("reason", ""))
     told = f"{code}{', ' + reason if reason not in {'', 'Error'} else ''}"
-    # Not only the last line: what a program writes to its two outputs may come in another order.
+    # More than the last line, because the lines of stdout and stderr may be in another order.
     why = f"Job {name} failed ({told}){': ' + tail(said, LAST_LINES) if lines else ''}"
     return Verdict(gate=gate, result=Result.FAIL, why=why, evidence=VerdictEvidence(texts={"log": "\n".join(lines)}))

@@ -1,7 +1,7 @@
-"""Asks Prometheus about both sides, and lets the core judge what it answers.
+"""Queries Prometheus about both sides, and lets the core judge the answers.
 
-Nothing is gathered here: all intervals since the gate's evidence begins are asked for anew at each measurement.
-Prometheus keeps them, so that a worker that dies takes no evidence with it, and any other worker sees the same.
+The worker stores no evidence: each measurement queries all intervals since the gate's evidence began. Prometheus keeps
+them, so no evidence is lost when a worker dies, and any other worker gets the same.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from segue.judging.evidence import MAX_EDGES
 from segue.spec.metrics import Metric
 
 STALE_INTERVALS = 3
-"""A side that has replicas and no sample for so long is not measured any more (as ``judging`` has it)."""
+"""A side with replicas and no sample for this many intervals is no longer measured (as in ``judging``)."""
 _QUERY_SHOWN = 400
 
 
 class _Side(NamedTuple):
-    """What was asked of one side, and what is known of it."""
+    """The series of one side, with the queries and notes."""
 
     series: Series | None
     queries: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class _Side(NamedTuple):
 
 
 class MetricAsker:
-    """Asks the gates of ``metrics`` in a spec."""
+    """Measures the gates under ``metrics`` in a spec."""
 
     def __init__(self, providers: Mapping[str, Prometheus]) -> None:
         self._providers = providers
@@ -43,10 +43,10 @@ class MetricAsker:
         await asyncio.gather(*(provider.close() for provider in self._providers.values()))
 
     async def ask(self, gate: Metric, context: GateContext) -> Verdict:
-        """Measure both sides side by side, and judge all that was measured since the gate's evidence begins.
+        """Measure both sides at the same time, and judge everything since the gate's evidence began.
 
         Raises:
-            Unanswered: when Prometheus gives no answer that can be used, or has none any more.
+            Unanswered: if Prometheus gives no usable answer, or no longer has samples.
         """
         provider = self._provider(gate.provider)
         over = grid(gate, context.tally.opened, context.now)
@@ -62,7 +62,7 @@ class MetricAsker:
     def _provider(self, name: str) -> Prometheus:
         if name not in self._providers:
             known = ", ".join(sorted(self._providers)) or "none"
-            raise Unanswered(f"provider {name} is not known here ({known} is); name it in SEGUE_PROMETHEUS")
+            raise Unanswered(f"provider {name} is unknown to this worker (known: {known}); add it to SEGUE_PROMETHEUS")
         return self._providers[name]
 
     async def _measure(
@@ -95,7 +95,7 @@ def _measured(gate: Metric, sides: Mapping[SideName, _Side], over: Grid) -> Meas
 
 
 def _refuse_stale(sides: Mapping[SideName, _Side], context: GateContext) -> None:
-    """Refuse a side that is there, was measured, and is not any more: its scraping broke, and nobody can be asked."""
+    """Raise an error if a side with replicas is no longer measured: its scraping broke, so there is no answer."""
     there = {"old": context.seen.pods.old, "new": context.seen.pods.new}
     for name, side in sides.items():
         intervals: Sequence[object] = side.series.intervals if side.series is not None else ()

@@ -1,6 +1,6 @@
-"""Asks replicas for the states of their models, as long as what these do may count against a new one.
+"""Requests the states of models from replicas, as long as loads may count against a new replica.
 
-A replica that refuses to tell, or tells what is not understood, is not believed, and its own words say why.
+A replica that refuses, or whose answer cannot be read, is not believed; its own words are the reason.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from segue.spec.load_failures import LoadFailures
 
 ANSWER_S = 5.0
 MAX_OTHERS = 32
-"""Old replicas that are asked: some tell enough of what is loaded elsewhere."""
+"""The most old replicas to ask: some are enough to know what is loaded elsewhere."""
 FORGOTTEN_S = 10.0
-"""A target that nobody looks at for so long is not asked any more."""
+"""Segue stops asking about a target that no watch observes for this long."""
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Loads:
-    """What is known of one target's models; asks while what a new replica's models do counts, or is waited for."""
+    """Tracks one target's models. Asks while loads of a new replica still count, or are still pending."""
 
     def __init__(
         self, reach: Reach, namespace: str, room: asyncio.Semaphore, credentials: Mapping[str, tuple[str, str]]
@@ -40,13 +40,13 @@ class Loads:
         self._ledger = Ledger()
         self._pods = Pods()
         self._asked: set[str] = set()
-        """The incarnations that were asked by this worker, whatever they answered."""
+        """The incarnations that this worker asked, whatever they answered."""
         self._looked_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._wake: Callable[[], None] = lambda: None
 
     def look(self, rules: LoadFailures, pods: Pods, now: float, wake: Callable[[], None]) -> None:
-        """Take note of who is there, and ask as long as it counts."""
+        """Record the present replicas, and ask as long as their loads count."""
         self._pods, self._looked_at, self._wake = pods, now, wake
         self._ledger.keep(pods.old, pods.new)
         self._asked &= {r.incarnation for r in (*pods.old, *pods.new)}
@@ -54,16 +54,16 @@ class Loads:
             self._task = asyncio.create_task(self._ask_on(rules), name=f"loads-{self._namespace}")
 
     def was_asked(self, replica: Replica) -> bool:
-        """Whether this worker knows what there is to know of a replica."""
+        """Return whether this worker asked a replica, or cannot ask it."""
         return replica.incarnation in self._asked or not replica.address
 
     def problem(self, rules: LoadFailures, replica: Replica, now: float) -> Problem | None:
-        """Say what its models have against a replica."""
+        """Return why a replica's models keep it from being believed; None if they do not."""
         return self._ledger.problem(rules, replica, now)
 
     @property
     def grew_at(self) -> float:
-        """When another model was loaded: seconds since the epoch."""
+        """When a further model was loaded: seconds since the epoch."""
         return self._ledger.grew_at
 
     def _counting(self, rules: LoadFailures, now: float) -> list[Replica]:
@@ -75,7 +75,7 @@ class Loads:
             counting = self._counting(rules, now)
             if not counting or now > self._looked_at + FORGOTTEN_S:
                 return
-            # What is loaded elsewhere is known first: a failure is judged when it is seen.
+            # Ask the others first: a failure is judged when it is observed, by what is loaded elsewhere.
             others = [r for r in self._pods.old if r.ready_since is not None][:MAX_OTHERS]
             await self._ask_all(rules, others)
             await self._ask_all(rules, counting)
@@ -88,7 +88,7 @@ class Loads:
     async def _ask_one(self, rules: LoadFailures, replica: Replica) -> None:
         try:
             await self._note_one(rules, replica)
-        except Exception:  # as in believing: what is not told is not believed, within its period
+        except Exception:  # as for serving checks: a replica that reports nothing is not believed, within its period
             log.exception("model states of %s/%s", self._namespace, replica.name)
         self._asked.add(replica.incarnation)
 
@@ -144,7 +144,7 @@ class Loads:
         return await self._reach.ask(PodEndpoint(self._namespace, replica, *rules.place), request, headers, ANSWER_S)
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         if self._task is not None:
             self._task.cancel()
 
@@ -156,10 +156,10 @@ def _read(request: Request, reply: Reply, found: T | None) -> T:
 
 
 def _states_unknown(request: Request, reply: Reply) -> StatesUnknown:
-    """Return the error of a reply without states: a server that is not up yet loads, and one that refuses does not."""
+    """Return the error of a reply without states: a server that is not up yet is loading; one that refuses is not."""
     if reply.unasked:
-        why = f"could not be asked: {reply.unasked}"
+        why = f"could not be sent: {reply.unasked}"
     else:
         why = reply.trouble or f"answered {reply.status}: {reply.text}"
     loads = bool(reply.trouble) or bool(says_loading(reply))
-    return StatesUnknown(bounded(f"has not told the states of its models: {request} {why}"), loads=loads)
+    return StatesUnknown(bounded(f"has not reported the states of its models: {request} {why}"), loads=loads)

@@ -1,4 +1,4 @@
-"""Asks gates of one's own, by what each of them is: a Job, a webhook or a plugin."""
+"""Asks your own gates: each is a Job, a webhook or a plugin."""
 
 import logging
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class OwnAsker:
-    """Asks all kinds of them."""
+    """Asks Jobs, webhooks and plugins."""
 
     def __init__(
         self, cluster: Cluster, supervisions: Mapping[str, Supervision], webhooks: Mapping[str, Webhook]
@@ -29,10 +29,10 @@ class OwnAsker:
         self._plugins = PluginAsker()
 
     async def refuse(self, target: Target, rules: Rules) -> None:
-        """Refuse at the start what could not be asked later.
+        """Refuse at the start a gate that could not be asked later.
 
         Raises:
-            Refused: with field, value and fix.
+            Refused: names field, value and fix.
         """
         for index, gate in enumerate(rules.gates):
             field = f"spec.gates[{index}]"
@@ -44,24 +44,24 @@ class OwnAsker:
                 self._plugins.refuse(gate.plugin, field)
 
     async def ask(self, gate: OwnGate, context: GateContext) -> Verdict:
-        """Ask it."""
+        """Ask the gate, and return its verdict."""
         if gate.job is not None:
             return await self._jobs.ask(gate, context)
         return await (self._webhooks if gate.webhook is not None else self._plugins).ask(gate, context)
 
     async def clean(self, target: Target, rules: Rules, owner: str) -> int:
-        """Remove what was made to ask; returns how many objects.
+        """Delete the objects that asking created, and return their number.
 
-        Where that cannot be done the rollout ends all the same: what is left goes with its target, or after its time.
+        The rollout ends even if this fails: Kubernetes deletes the rest with the target, or when its time is over.
         """
         if not any(gate.job for gate in rules.gates):
             return 0
         try:
             return await self._jobs.clean(target, owner)
         except SegueError as error:
-            log.warning("Jobs of the gates of %s are left: %s", target, error)
+            log.warning("cannot delete the gate Jobs of %s: %s", target, error)
             return 0
 
     def close(self) -> None:
-        """Wait for no plugin any more."""
+        """Stop waiting for plugins."""
         self._plugins.close()

@@ -1,4 +1,4 @@
-"""Asks the gates that are due, beside the watch; an answer that is not fetched yet survives the end of a watch."""
+"""Asks the gates that are due, beside the watch. Answers not yet fetched survive the end of a watch."""
 
 import asyncio
 import logging
@@ -17,9 +17,9 @@ from segue.observation import Observation
 from segue.spec.gate_policy import GatePolicy
 
 LIMIT_S = 120.0
-"""No single question takes longer: what takes longer (a Job, say) is asked about again."""
+"""The time limit of one question. A gate that takes longer, such as a Job, is asked again."""
 FORGET_S = 600.0
-"""An answer that nobody fetched for so long belongs to a rollout that has ended, or is watched elsewhere."""
+"""An answer not fetched for this long belongs to a rollout that ended, or that another worker watches."""
 
 log = logging.getLogger(__name__)
 _tracer = trace.get_tracer("segue")
@@ -35,14 +35,14 @@ class _Question(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """A question on its way, or answered."""
+    """A question that is under way or answered."""
 
     task: asyncio.Task[Verdict]
     since: float
 
 
 class Panel:
-    """All questions of a worker that are being asked, or whose answers are not recorded yet."""
+    """All questions of a worker that are under way, or whose answers are not recorded yet."""
 
     def __init__(self, askers: Mapping[type[GatePolicy], Asker[Any]]) -> None:
         self._askers = askers
@@ -57,7 +57,7 @@ class Panel:
         await asyncio.gather(*asked, return_exceptions=True)
 
     def look(self, asked: WatchInput, seen: Observation, now: float, wake: Callable[[], None]) -> tuple[Verdict, ...]:
-        """Begin to ask what is due, and return the answers that are there; ``wake`` is called when one comes."""
+        """Start asking the gates that are due, and return the answers so far. Each new answer calls ``wake``."""
         rules, state = asked.rules, asked.state
         wanted = {
             _Question(state.owner, gate.name, tally.asked): (gate, tally) for gate, tally in due(rules, state, now)
@@ -73,7 +73,7 @@ class Panel:
         return tuple(task.result() for task in tasks if task.done() and not task.cancelled())
 
     def _forget(self, owner: str, wanted: Collection[_Question], now: float) -> None:
-        """Drop what is recorded or not wanted any more, and what belongs to a rollout that another worker watches."""
+        """Drop questions that are recorded or no longer due, and those of rollouts that another worker watches."""
         for question, asked in list(self._open.items()):
             is_old = now > asked.since + FORGET_S
             if (question.owner == owner and question not in wanted) or is_old:
@@ -98,9 +98,9 @@ class Panel:
         except SegueError as error:
             log.warning("gate %s: %s", gate.name, error, exc_info=error.__cause__)
             return _unasked(gate, str(error))
-        except Exception as error:  # a gate of one's own must not stop the watch of the target
+        except Exception as error:  # a failing gate must not stop the watch of the target
             log.exception("gate %s", gate.name)
-            return _unasked(gate, f"{type(error).__name__} in the gate itself; see the worker's log")
+            return _unasked(gate, f"the gate raised {type(error).__name__}; see the worker's log")
 
 
 def _unasked(gate: GatePolicy, why: str) -> Verdict:

@@ -1,6 +1,6 @@
-"""Asks plugins: Python functions of other distributions, found by entry points of the group ``segue.gates``.
+"""Asks plugins: Python functions of other distributions, by entry points of the group ``segue.gates``.
 
-Each runs in a thread with an event loop of its own: one that blocks or hangs must not stop what the worker watches.
+Each runs in a thread with its own event loop, so that a plugin that blocks or hangs does not stop the worker's watches.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from segue.spec.own_gates import OwnGate, PluginGate
 GROUP = "segue.gates"
 THREADS = 16
 GRACE_S = 1.0
-"""How long a plugin may need to end when its time is over; then its thread is left to itself."""
+"""How long a plugin may take to end after its timeout; then the worker abandons its thread."""
 
 Judge = Callable[[Question], Awaitable[Answer]]
 
@@ -34,14 +34,14 @@ class PluginAsker:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="gate")
 
     def close(self) -> None:
-        """Begin none any more; one that hangs is left to the end of the process."""
+        """Start no more plugins. One that hangs ends with the process."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def refuse(self, asked: PluginGate, field: str) -> None:
         """Refuse a plugin that is not installed, or that cannot be loaded.
 
         Raises:
-            Refused: naming those that are.
+            Refused: names the installed plugins.
         """
         where = f"{field}.plugin.name"
         if asked.name not in self._known:
@@ -55,13 +55,13 @@ class PluginAsker:
             raise Refused(why, field=where, value=asked.name, fix="correct it on the worker") from error
         if not inspect.iscoroutinefunction(judge):
             fix = "write `async def judge(question: Question) -> Answer`"
-            raise Refused("is no async function", field=where, value=asked.name, fix=fix)
+            raise Refused("is not an async function", field=where, value=asked.name, fix=fix)
 
     async def ask(self, gate: OwnGate, context: GateContext) -> Verdict:
-        """Call the plugin; what it raises is no evidence."""
+        """Call the plugin, and judge its answer. An exception is not evidence."""
         asked = gate.plugin
         if asked is None or asked.name not in self._known:
-            return unanswered(gate.name, "the plugin is not installed on this worker any more")
+            return unanswered(gate.name, "the plugin is no longer installed on this worker")
         target, rules, state, seen, tally, now = context
         question = question_of(gate, target, rules, state, seen, tally, now)
         timeout_s = asked.timeout.total_seconds()
@@ -77,7 +77,7 @@ class PluginAsker:
 
 
 def _judged(point: importlib.metadata.EntryPoint, question: Question, timeout_s: float) -> Answer | Verdict:
-    """Run one plugin to its end in this thread; whatever goes wrong in it becomes words."""
+    """Run one plugin in this thread, and return its answer, or a verdict that describes what went wrong."""
     try:
         judge: Judge = point.load()
         answer = asyncio.run(_in_time(judge, question, timeout_s))
@@ -88,7 +88,7 @@ def _judged(point: importlib.metadata.EntryPoint, question: Question, timeout_s:
         return unanswered(question.gate, f"the plugin {point.name} raised {type(error).__name__}: {error}")
     if not isinstance(answer, Answer):
         what = type(answer).__name__
-        return unanswered(question.gate, f"the plugin {point.name} returned {what}, where an Answer is wanted")
+        return unanswered(question.gate, f"the plugin {point.name} returned {what} instead of an Answer")
     return answer
 
 

@@ -1,7 +1,7 @@
-"""The only Prometheus client, and the only place where its errors are translated.
+"""The only Prometheus client, and the only place that translates its errors.
 
-Where it is and how one proves who one is comes from the worker's settings; a spec names it, and no more. Whatever
-goes wrong is told in one sentence that has neither a token nor an address's secrets in it.
+The worker's settings hold the address and the credentials; a spec only names a provider. Each error is one sentence
+that contains no token, and no secret of an address.
 """
 
 import asyncio
@@ -21,37 +21,37 @@ from segue.errors import Unanswered
 from segue.gates.asking import Grid
 
 MAX_ANSWER_BYTES = 16 * 2**20
-"""More than the largest that is asked for: 512 buckets over some hundred intervals, or 12 over ten thousand."""
+"""More than the largest expected answer: 512 buckets over some hundred intervals, or 12 over ten thousand."""
 _SHOWN = 300
-_NO_REDIRECT = "it was moved, and the worker goes only where its settings say; put the new address there"
+_NO_REDIRECT = "it was moved, and the worker does not follow redirects; put the new address in its settings"
 
 
 def _plain_address(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise PydanticCustomError("no_address", "is no address; write http://HOST:PORT or https://...")
+        raise PydanticCustomError("no_address", "is not an address; write http://HOST:PORT or https://...")
     if parts.username or parts.password or parts.query or parts.fragment:
-        # Not shown again: it may have a password in it.
-        raise PydanticCustomError("secret_setting", "has more than an address in it; credentials go in files")
+        # The message does not repeat the value, which may contain a password.
+        raise PydanticCustomError("secret_setting", "contains more than an address; put credentials in files")
     return url.rstrip("/")
 
 
 class PrometheusSettings(BaseModel):
-    """One Prometheus, or what answers like one (Thanos, Mimir, VictoriaMetrics)."""
+    """One Prometheus, or a server with its API (Thanos, Mimir, VictoriaMetrics)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: Annotated[str, Field(max_length=2048), AfterValidator(_plain_address)]
     bearer_token_file: Path | None = None
-    """Read anew for each question: tokens of service accounts are renewed."""
+    """Read again for each query, because service account tokens are renewed."""
     ca_file: Path | None = None
-    """Of the authority that signed its certificate; the system's without it."""
+    """The authority of the server's certificate; the system's authorities by default."""
     timeout_s: float = Field(default=10.0, gt=0, le=60)
-    """Of one question."""
+    """The time limit of one query, in seconds."""
 
 
 class Matrix(NamedTuple):
-    """What a query answered: by labels (without the metric's name), one value an interval; NaN and gaps are none."""
+    """A query's answer: by labels (without the metric's name), one value per interval. NaN and gaps are None."""
 
     series: dict[tuple[tuple[str, str], ...], tuple[float | None, ...]]
     warnings: tuple[str, ...] = ()
@@ -71,10 +71,10 @@ class Prometheus:
             self._session = None
 
     async def query_range(self, query: str, over: Grid, most_series: int) -> Matrix:
-        """Return what a query answers at each end of an interval.
+        """Return the answer to a query at the end of each interval.
 
         Raises:
-            Unanswered: when it answers nothing that can be used.
+            Unanswered: if there is no usable answer.
         """
         limit_s = self._settings.timeout_s
         form = {
@@ -83,7 +83,7 @@ class Prometheus:
             "end": f"{over.last:.3f}",
             "step": f"{over.interval_s:.3f}",
             "timeout": f"{limit_s:.3f}",
-            # Thanos would leave out what does not answer, and the rest would look like all of it.
+            # Thanos would leave out stores that do not answer, and the rest would look complete.
             "partial_response": "false",
         }
         try:
@@ -92,7 +92,7 @@ class Prometheus:
         except TimeoutError:
             raise Unanswered(f"provider {self._name}: no answer within {limit_s:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unanswered(f"provider {self._name} cannot be asked: {reason_of(error)}") from error
+            raise Unanswered(f"provider {self._name} cannot be queried: {reason_of(error)}") from error
         return self._read(body, over, most_series)
 
     async def _post(self, path: str, form: dict[str, str]) -> bytes:
@@ -124,7 +124,7 @@ class Prometheus:
         except (OSError, UnicodeError) as error:
             raise Unanswered(f"provider {self._name}: its token file cannot be read: {reason_of(error)}") from None
         if not token.isascii() or not token.isprintable():
-            raise Unanswered(f"provider {self._name}: its token file has no token of one line in it")
+            raise Unanswered(f"provider {self._name}: its token file has no token of one line")
         return {"Authorization": f"Bearer {token}"}
 
     def _read(self, body: bytes, over: Grid, most_series: int) -> Matrix:
@@ -133,23 +133,23 @@ class Prometheus:
         except Unanswered as error:
             raise Unanswered(f"provider {self._name}: {error}") from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise Unanswered(f"provider {self._name}: its answer is none of Prometheus' API") from error
+            raise Unanswered(f"provider {self._name}: its answer is not of Prometheus' API") from error
 
 
 def read_matrix(answer: Any, over: Grid, most_series: int) -> Matrix:
     """Read the answer of a range query.
 
     Raises:
-        Unanswered: for more series than asked for, and for what is no matrix.
+        Unanswered: for more series than expected, and for anything but a matrix.
     """
     data = answer["data"]
     if answer["status"] != "success" or data["resultType"] != "matrix":
-        raise Unanswered(f"it answers with {str(data['resultType'])[:40]}, and a matrix was asked for")
+        raise Unanswered(f"it answers with {str(data['resultType'])[:40]} instead of a matrix")
     found = data["result"]
     if len(found) > most_series:
         labels = ", ".join(sorted({name for each in found[:100] for name in each["metric"]})[:8]) or "no labels"
         fix = "sum them up, or select one" if most_series == 1 else "select fewer"
-        raise Unanswered(f"the query answers {len(found)} series (by {labels}), and {most_series} can be judged; {fix}")
+        raise Unanswered(f"the query returns {len(found)} series (by {labels}), and {most_series} can be judged; {fix}")
     series = {_labels(each["metric"]): _on_grid(each.get("values", []), over) for each in found}
     return Matrix(series, tuple(str(text)[:_SHOWN] for text in answer.get("warnings", [])[:5]))
 

@@ -1,8 +1,9 @@
-"""Believes new replicas: asks each that is Ready whether it serves, before anything old goes on its account.
+"""Believes new replicas: checks that each Ready one serves, before an old replica is removed on its account.
 
-What is believed lives in the worker's memory, by the pod's incarnation and what it was asked: a restart of either asks
-again. A worker that begins, or comes back to a target after others watched it, first asks what was ready before, and
-lets nothing be decided meanwhile: nobody's belief is taken back only because it is not known here.
+The worker keeps the results in memory, by the pod's incarnation and the checks: after a restart of the worker or a
+container it checks again. A worker that starts, or returns to a target that other workers watched, first checks the
+replicas that were ready before. Until then nothing is decided: no replica loses its belief only because this worker
+does not know of it.
 """
 
 import asyncio
@@ -24,12 +25,12 @@ from segue.spec.serving import Check, Serving
 from segue.state import Goal, State
 
 GAP_S = 6.0
-"""A target that was not looked at for so long may have gone on under another worker's eyes."""
+"""After this long without an observation, another worker may have moved the target on."""
 AT_ONCE = 16
-"""Requests that a worker has under way."""
+"""The most requests of a worker under way at one time."""
 LONGEST_BACKOFF_S = 10.0
 SILENT_S = 8.0
-"""So long a Ready replica may give no answer at all, whatever its tries: its pod's status follows within that."""
+"""How long a Ready replica may give no answer, whatever its tries: its pod's status changes within that time."""
 FORGOTTEN_S = 900.0
 
 
@@ -38,12 +39,12 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class _Answers:
-    """What one replica answered in its present incarnation, to the checks of one version."""
+    """The answers of one replica's present incarnation to the checks of one version."""
 
     finding: AnswerFinding | None = None
-    """The latest; none before the first."""
+    """The latest finding; None before the first."""
     failed: int = 0
-    """Failed tries in a row."""
+    """Consecutive failed tries."""
     failed_since: float = 0.0
     """When the first of them ended: seconds since the epoch."""
     believed: bool = False
@@ -59,7 +60,7 @@ class _Room:
     answers: dict[str, _Answers] = field(default_factory=dict)
     asked_for: tuple[Serving | None, tuple[Check, ...]] = (None, ())
     owed: set[str] = field(default_factory=set)
-    """Incarnations that were ready when this worker came, and have not been asked yet."""
+    """Incarnations that were ready when this worker started to watch, and are not checked yet."""
     progress_at: float = 0.0
     looked_at: float = 0.0
     was_held: bool = False
@@ -67,26 +68,26 @@ class _Room:
 
 
 class Believer:
-    """All targets of a worker."""
+    """Checks the replicas of all targets of a worker."""
 
     def __init__(self, reach: Reach, credentials: Mapping[str, tuple[str, str]] | None = None) -> None:
         self._reach = reach
         self._credentials = dict(credentials or {})
-        """(header, value) by the name that a spec gives it."""
+        """(header, value) by the name in the spec."""
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._rooms: dict[tuple[str, ...], _Room] = {}
 
     async def close(self) -> None:
-        """Ask nobody any more."""
+        """Stop all checks, and close all connections."""
         for key in list(self._rooms):
             self._forget(key)
         await self._reach.close()
 
     def refuse(self, rules: Rules, wanted: Version) -> None:
-        """Refuse checks that cannot be asked for the wanted version.
+        """Refuse checks that are impossible for the wanted version.
 
         Raises:
-            Refused: naming the field.
+            Refused: names the field.
         """
         if rules.serving is not None:
             try:
@@ -96,7 +97,7 @@ class Believer:
         for where, name in _credentials_of(rules):
             if name is not None and name not in self._credentials:
                 raise Refused(
-                    "is none of the worker's credentials",
+                    "is not among the worker's credentials",
                     field=where,
                     value=name,
                     fix=f"use one of: {', '.join(sorted(self._credentials)) or 'none'}; "
@@ -106,10 +107,10 @@ class Believer:
     def look(
         self, target: Target, rules: Rules, state: State, seen: Observation, now: float, wake: Callable[[], None]
     ) -> Observation | None:
-        """Return what is seen, with only those new replicas proven that are believed; ask the others.
+        """Return the observation with only believed replicas counted as proven, and check the others.
 
-        None while it is not known here yet which of those are believed that were ready before. ``wake`` is called when
-        an answer is in.
+        Returns None while this worker has not yet checked all replicas that were ready before. Each answer calls
+        ``wake``.
         """
         key = target.key
         if state.goal is Goal.BACK or seen.gone or (rules.serving is None and rules.load_failures is None):
@@ -132,7 +133,7 @@ class Believer:
         room.owed = unknown & (room.owed | (unknown if fresh else set()))
         return None if room.owed else self._told(room, rules, seen, ready, now)
 
-    # --- who is asked --------------------------------------------------------------------------------------
+    # --- which replicas are checked ------------------------------------------------------------------------
 
     def _room(self, key: tuple[str, ...], target: Target, now: float) -> _Room:
         for other in [k for k, r in self._rooms.items() if k != key and now - r.looked_at > FORGOTTEN_S]:
@@ -149,7 +150,7 @@ class Believer:
 
     @staticmethod
     def _keep(room: _Room, rules: Rules, state: State, new: tuple[Replica, ...]) -> None:
-        """Keep what is known of replicas that are there; what failed is asked again when a person lets it go on."""
+        """Keep what is known of present replicas. After a hold ends, failed replicas are checked again."""
         there = {r.incarnation for r in new}
         goes_on, room.was_held = room.was_held and state.held is None, state.held is not None
         _drop(room, [k for k, a in room.answers.items() if k not in there or (goes_on and a.hopeless)])
@@ -162,7 +163,7 @@ class Believer:
 
     @staticmethod
     def _checks(room: _Room, serving: Serving, state: State) -> tuple[Check, ...]:
-        """Return what is asked for the wanted version; when that changes, all are asked anew."""
+        """Return the checks for the wanted version. If they change, all replicas are checked again."""
         checks = resolved(serving, wanted_tag(serving, state.wanted))
         if room.asked_for != (serving, checks):
             _drop(room, list(room.answers))
@@ -179,21 +180,21 @@ class Believer:
                 coroutine = self._ask_on(room, answers, target.namespace, replica, rules, steps)
                 answers.task = asyncio.create_task(coroutine, name=f"serving-{replica.name}")
 
-    # --- asking one ----------------------------------------------------------------------------------------
+    # --- checks of one replica -----------------------------------------------------------------------------
 
     async def _ask_on(
         self, room: _Room, answers: _Answers, namespace: str, replica: Replica, rules: Rules, steps: list[Step]
     ) -> None:
-        """Ask one replica until it is believed, or has failed for good."""
+        """Check one replica until it is believed, or has failed for good."""
         assert rules.serving is not None
         serving, rounds = rules.serving, 0
         loads_until = _loads_until(rules.readiness, replica, time.time())
         while True:
             try:
                 finding = await self._round(namespace, replica, serving, steps, warms_up=rounds == 0)
-            except Exception as error:  # a fault of ours is no fault of the replica's, and must not go unseen
+            except Exception as error:  # an error in Segue is not the replica's fault, and must be logged
                 log.exception("serving check of %s/%s", namespace, replica.name)
-                why = f"{type(error).__name__} in the check itself; see the worker's log"
+                why = f"the serving check raised {type(error).__name__}; see the worker's log"
                 finding = AnswerFinding(Sort.UNASKED, why)
             rounds += 1
             self._note(room, answers, finding, rules, late=time.time() >= loads_until)
@@ -212,18 +213,18 @@ class Believer:
         elif finding.sort in {Sort.WRONG, Sort.SILENT}:
             answers.failed += 1
             answers.failed_since = answers.failed_since or time.time()
-            # One that ended a moment ago gives no answer, and why it ended is told by its pod: that is waited for.
+            # A container that just ended gives no answer. Wait until its pod reports why it ended.
             waits = finding.sort is Sort.SILENT and time.time() < answers.failed_since + SILENT_S
             answers.hopeless = answers.failed >= rules.serving.tries and not waits
         elif finding.sort is Sort.LOADING:
             answers.failed, answers.failed_since, answers.hopeless = 0, 0.0, late
-            if before != finding and not late:  # it comes on: it says something else than before
+            if before != finding and not late:  # it makes progress: its answer differs from the one before
                 room.progress_at = time.time()
 
     async def _round(
         self, namespace: str, replica: Replica, serving: Serving, steps: list[Step], *, warms_up: bool
     ) -> AnswerFinding:
-        """Ask everything once, in order; the first answer that is not right ends it."""
+        """Run all steps once, in order, until the first wrong answer."""
         for step in steps:
             place = PodEndpoint(namespace, replica, step.request.port or serving.port, serving.scheme)
             if step.repeats and warms_up:
@@ -247,7 +248,7 @@ class Believer:
         async with self._at_once:
             return await self._reach.ask(place, request, headers, serving.timeout.total_seconds())
 
-    # --- what follows --------------------------------------------------------------------------------------
+    # --- results -------------------------------------------------------------------------------------------
 
     @staticmethod
     def _is_known(room: _Room, rules: Rules, replica: Replica) -> bool:
@@ -271,13 +272,13 @@ class Believer:
 
     @staticmethod
     def _problem(room: _Room, rules: Rules, replica: Replica, now: float) -> Problem | None:
-        """Say why a replica is not believed; none when it is."""
+        """Return why a replica is not believed; None if it is."""
         loading = room.loads.problem(rules.load_failures, replica, now) if rules.load_failures is not None else None
         if rules.serving is None or (loading is not None and loading.hopeless):
             return loading
         answers = room.answers.get(replica.incarnation)
         if answers is None or answers.finding is None:
-            asked = Problem(cause=Cause.SERVING, message="is being asked whether it serves", replica=replica.name)
+            asked = Problem(cause=Cause.SERVING, message="serving checks are running", replica=replica.name)
             return loading or asked
         if answers.believed:
             return loading
@@ -291,7 +292,7 @@ class Believer:
 
 
 def _credentials_of(rules: Rules) -> Iterable[tuple[str, str | None]]:
-    """The credentials that a spec names, each with its field."""
+    """Yield the credentials that a spec names, each with its field."""
     if rules.serving is not None:
         yield "spec.serving.credential", rules.serving.credential
         for number, check in enumerate(rules.serving.checks):

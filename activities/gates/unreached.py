@@ -1,4 +1,4 @@
-"""Says why a server could not be reached: in a few words, and without its address, which the worker's settings have."""
+"""Describes why a server could not be reached: briefly, and without its address, which is a worker's setting."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ _CERTIFICATES = {
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what happened; the errors' own texts name the address."""
+    """Return what happened, without the errors' own texts, which contain the address."""
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError):
         found = reason_of(_cause(error))
         return found if isinstance(error, aiohttp.ClientSSLError) else f"no connection ({found})"

@@ -1,4 +1,4 @@
-"""Asks webhooks. A spec names one of those in the worker's settings; nothing else is ever called."""
+"""Asks webhooks. A spec names one from the worker's settings; the worker calls no other address."""
 
 import asyncio
 import ssl
@@ -20,7 +20,7 @@ from segue.spec.own_gates import OwnGate, WebhookGate
 
 MAX_ANSWER_BYTES = 65_536
 TRIES = ExponentialRetry(attempts=3, start_timeout=0.2, exceptions={aiohttp.ClientConnectionError})
-"""Again after a connection error or a 5xx; the key tells the server that it is the same question."""
+"""Tries again after a connection error or a 5xx. The key shows the server that it is the same question."""
 
 
 class WebhookAsker:
@@ -30,28 +30,30 @@ class WebhookAsker:
         self._webhooks = webhooks
 
     def refuse(self, asked: WebhookGate, field: str) -> None:
-        """Refuse a webhook that the settings do not know, or that cannot be asked.
+        """Refuse a webhook that is not in the settings, or whose settings are unusable.
 
         Raises:
-            Refused: naming the known ones.
+            Refused: names the known webhooks.
         """
         webhook = self._webhooks.get(asked.name)
         if webhook is None:
             known = ", ".join(sorted(self._webhooks)) or "none so far"
-            fix = f"use one that the worker's settings know ({known}), or add it to SEGUE_WEBHOOKS"
-            raise Refused("is no webhook of the worker's", field=f"{field}.webhook.name", value=asked.name, fix=fix)
+            fix = f"use one from the worker's settings ({known}), or add it to SEGUE_WEBHOOKS"
+            raise Refused(
+                "is not among the worker's webhooks", field=f"{field}.webhook.name", value=asked.name, fix=fix
+            )
         try:
             webhook.secret_file.read_bytes()
             _trust(webhook)
         except (OSError, ssl.SSLError) as error:
             fix = f"correct SEGUE_WEBHOOKS on the worker: {error}"
-            raise Refused("cannot be asked", field=f"{field}.webhook.name", value=asked.name, fix=fix) from error
+            raise Refused("has unusable settings", field=f"{field}.webhook.name", value=asked.name, fix=fix) from error
 
     async def ask(self, gate: OwnGate, context: GateContext) -> Verdict:
-        """Send the question, and judge the answer; anything but an answer is no evidence."""
+        """Send the question, and judge the answer. Anything but an answer is not evidence."""
         webhook = self._webhooks.get(gate.webhook.name if gate.webhook else "")
         if webhook is None:
-            return unanswered(gate.name, "this worker's settings do not know the webhook any more")
+            return unanswered(gate.name, "the webhook is no longer in this worker's settings")
         target, rules, state, seen, tally, now = context
         question = question_of(gate, target, rules, state, seen, tally, now)
         try:
@@ -71,7 +73,7 @@ def _trust(webhook: Webhook) -> ssl.SSLContext:
 
 
 async def _answer(webhook: Webhook, question: Question) -> Answer:
-    """Ask once, or again where the server could not be reached or failed.
+    """Ask once, and again if the server could not be reached or failed.
 
     Raises:
         Unanswered, aiohttp.ClientError, OSError.
@@ -86,7 +88,7 @@ async def _answer(webhook: Webhook, question: Question) -> Answer:
         KEY: question.key,
         SIGNATURE: signature(secret.strip(), body, int(time.time())),
     }
-    # What a proxy or a cookie says in the worker's environment is nothing to a webhook.
+    # Webhooks use no proxy of the worker's environment, and no cookies.
     connector = aiohttp.TCPConnector(ssl=trust)
     async with (
         aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session,
@@ -98,9 +100,9 @@ async def _answer(webhook: Webhook, question: Question) -> Answer:
 
 async def _read(response: aiohttp.ClientResponse) -> Answer:
     if 300 <= response.status < 400:
-        raise Unanswered(f"redirects ({response.status}), which is not followed")
+        raise Unanswered(f"redirects ({response.status}), and the worker does not follow redirects")
     if response.status != 200:
-        raise Unanswered(f"answers {response.status}, where 200 is wanted")
+        raise Unanswered(f"answers {response.status} instead of 200")
     body = bytearray()
     async for chunk in response.content.iter_chunked(8192):
         body += chunk
@@ -111,4 +113,4 @@ async def _read(response: aiohttp.ClientResponse) -> Answer:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise Unanswered(f"answers otherwise than agreed: {where + ': ' if where else ''}{first['msg']}") from error
+        raise Unanswered(f"sends an invalid answer: {where + ': ' if where else ''}{first['msg']}") from error

@@ -1,4 +1,4 @@
-"""What is asked of replicas: a file for each protocol, which builds requests and reads answers. The core judges."""
+"""Serving checks: one file for each protocol builds requests and reads answers. The core judges."""
 
 from activities.probes import http, openai, openinference, tfserving, torchserve
 from activities.probes.base import Request, Step
@@ -8,7 +8,7 @@ __all__ = ["Request", "Step", "steps_of"]
 
 
 def steps_of(check: Check) -> list[Step]:
-    """Return what is asked for one check, in order: the first that is not answered well ends it."""
+    """Return the steps of one check, in order. The first wrong answer ends the check."""
     match check.asks:
         case OpenInference() as asks:
             return openinference.steps(asks)

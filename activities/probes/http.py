@@ -6,6 +6,6 @@ from segue.spec.serving import Http
 
 
 def steps(asks: Http) -> list[Step]:
-    """The one request."""
+    """Return the one request."""
     request = Request(asks.method, asks.path, asks.body, tuple(asks.headers.items()))
     return [Step(request, told_document, Wanted(asks.expect), repeats=True)]

@@ -1,4 +1,4 @@
-"""ModelMesh's own Prometheus metrics: how many loads ended well on one instance, and how many failed.
+"""ModelMesh's own Prometheus metrics: how many loads of one instance succeeded, and how many failed.
 
 https://github.com/kserve/modelmesh/blob/main/src/main/java/com/ibm/watson/modelmesh/Metric.java
 """
@@ -9,7 +9,7 @@ from activities.probes.base import Request
 from segue.gates.serving_answers import Reply
 
 METRICS = Request("GET", "/metrics", limit=16_777_216)
-"""With metrics for each model they are about 5 KB a model."""
+"""With metrics for each model, the answer has about 5 KB for each."""
 
 _LINE = re.compile(r"^(modelmesh_loadmodel\w*?)(\{[^}]*\})?\s+([0-9.eE+-]+)", re.MULTILINE)
 _LOADED = {"modelmesh_loadmodel_milliseconds_count", "modelmesh_loadmodel_count", "modelmesh_loadmodel"}
@@ -17,9 +17,9 @@ _FAILED = {"modelmesh_loadmodel_failure", "modelmesh_loadmodel_failure_total"}
 
 
 def counts(reply: Reply) -> tuple[int, int] | None:
-    """Return (loaded, failed) since the instance's start; none when the metrics are not there.
+    """Return (loaded, failed) since the instance's start; None if the metrics are missing.
 
-    Of several names for the same count the largest is it; series of one name are added up.
+    Series of one name are added up. If several names stand for the same count, the largest one counts.
     """
     if reply.status != 200 or "modelmesh_" not in reply.text:
         return None

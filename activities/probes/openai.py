@@ -1,4 +1,4 @@
-"""What answers as OpenAI's API does: models, chat and completions, whole or streamed.
+"""Servers with OpenAI's API: models, chat and completions, whole or streamed.
 
 https://platform.openai.com/docs/api-reference/chat
 """
@@ -14,7 +14,7 @@ _DONE = "[DONE]"
 
 
 def steps(asks: OpenAI) -> list[Step]:
-    """The list of models, and one short answer."""
+    """Return the requests for the list of models and one short answer."""
     is_last = asks.endpoint == "models"
     listed = Wanted(asks.expect if is_last else Expected(), asks.model)
     models = Step(Request("GET", "/v1/models"), _models(asks.model), listed, repeats=is_last)
@@ -46,7 +46,7 @@ def _models(wanted: str) -> Read:
 
 
 def whole(reply: Reply) -> Told:
-    """Read an answer that came at once."""
+    """Read an answer that is not streamed."""
     told = told_object(reply)
     if reply.status != 200 or not isinstance(told.document, dict):
         return told
@@ -55,7 +55,7 @@ def whole(reply: Reply) -> Told:
 
 
 def streamed(reply: Reply) -> Told:
-    """Read a stream of server-sent events: it has a token, and comes to its end. Its first event is its document."""
+    """Read a stream of server-sent events, which must have a token and an end. Its first event is the document."""
     if reply.status != 200:
         return Told(document=document_of(reply), loading=says_loading(reply))
     lines = [line.removeprefix("data:").strip() for line in reply.text.splitlines() if line.startswith("data:")]
@@ -85,16 +85,16 @@ def _choices(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _has_token(document: dict[str, Any]) -> bool:
-    """Whether it shows that a token was made.
+    """Return whether the document shows that the model generated a token.
 
-    A token may have no text: bytes that are no whole character yet are held back, and so is a reasoning model's markup.
-    An answer that ended because it was long enough has its tokens; one that only stopped said nothing.
+    A token may have no text: servers hold back bytes that are no whole character yet, and a reasoning model's markup.
+    An answer that ended at its maximum length has tokens; one that only stopped has none.
     """
     return bool(_texts(document)) or any(c.get("finish_reason") == "length" for c in _choices(document))
 
 
 def _texts(document: dict[str, Any]) -> list[str]:
-    """What was said, also by a model that thinks first: a token of that is one too."""
+    """Return all texts of a document, including reasoning, whose tokens count too."""
     said = []
     for choice in _choices(document):
         part = choice.get("delta") or choice.get("message") or choice

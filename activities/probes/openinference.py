@@ -9,13 +9,13 @@ from segue.gates.serving_answers import Reply, Told, Wanted, bounded
 from segue.spec.serving import Expected, OpenInference
 
 INDEX = Request("POST", "/v2/repository/index", {})
-"""Of Triton's repository extension, which MLServer has too."""
+"""Part of Triton's repository extension, which MLServer also has."""
 
 _UNLOADED = {"unloaded", "unloading"}
 
 
 def steps(asks: OpenInference) -> list[Step]:
-    """Live, ready, model ready, and an inference, or the model's metadata where none is given."""
+    """Return the steps: live, ready, model ready, then an inference, or the model's metadata without one."""
     model = f"/v2/models/{asks.model}"
     wanted = Wanted(asks.expect, asks.model, asks.version)
     last = (
@@ -32,7 +32,7 @@ def steps(asks: OpenInference) -> list[Step]:
 
 
 def inference(reply: Reply) -> Told:
-    """Read an inference."""
+    """Read the answer to an inference."""
     told = told_object(reply)
     if not isinstance(told.document, dict):
         return told
@@ -43,7 +43,7 @@ def inference(reply: Reply) -> Told:
 
 
 def _metadata(asks: OpenInference) -> Read:
-    """Metadata name all versions: the one that is expected is among them, or it is not."""
+    """Return a reader of metadata, which lists all versions: the expected one must be among them."""
 
     def read(reply: Reply) -> Told:
         told = told_object(reply)
@@ -58,7 +58,7 @@ def _metadata(asks: OpenInference) -> Read:
 
 
 def states(reply: Reply) -> list[ModelSeen] | None:
-    """Read a repository index; none when it is none."""
+    """Read a repository index; returns None if the reply is not one."""
     document = document_of(reply)
     if reply.status != 200 or not isinstance(document, list):
         return None
@@ -71,5 +71,5 @@ def _state(item: dict[str, object]) -> ModelSeen | None:
     standing = {"READY": Standing.LOADED, "LOADING": Standing.LOADING, "UNKNOWN": Standing.LOADING}.get(state)
     if state == "UNAVAILABLE" and why not in _UNLOADED:
         standing = Standing.FAILED if why else Standing.UNAVAILABLE
-    # Without a state it was never asked to be loaded.
+    # A model without a state was never requested.
     return ModelSeen(name, standing, why) if standing is not None else None

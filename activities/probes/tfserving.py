@@ -14,7 +14,7 @@ _LOADING = {"START", "LOADING"}
 
 
 def steps(asks: TfServing) -> list[Step]:
-    """The status of the model's versions, and a prediction where one is given."""
+    """Return the steps: the status of the model's versions, and a prediction if there is one."""
     status = Step(status_of(asks.model), _status(asks.version), Wanted(Expected(), None, asks.version))
     if asks.request is None:
         return [status]
@@ -24,7 +24,7 @@ def steps(asks: TfServing) -> list[Step]:
 
 
 def status_of(model: str) -> Request:
-    """Ask for the states of a model's versions."""
+    """Return the request for the states of a model's versions."""
     return Request("GET", f"/v1/models/{model}")
 
 
@@ -69,9 +69,9 @@ def _versions(document: Any) -> list[dict[str, str]]:
 
 
 def state(name: str, reply: Reply) -> ModelSeen | None:
-    """Read the standing of a model that the spec names: its newest version's; None when it is not told.
+    """Read the state of a named model, which is that of its newest version; None if it is unknown.
 
-    One that the server does not know, or has unloaded, is not loaded, and the reason is not told.
+    A model that the server does not know, or has unloaded, is unavailable, without a reason.
     """
     document = document_of(reply)
     if reply.status == 404 and isinstance(document, dict) and document.get("error"):

@@ -14,7 +14,7 @@ LIST = Request("GET", "/models?limit=100")
 
 
 def steps(asks: TorchServe) -> list[Step]:
-    """Healthy, the version where the management API may be asked, and a prediction where one is given."""
+    """Return the steps: healthy, the version if there is a management port, a prediction if there is one."""
     found = [Step(Request("GET", "/ping"), _ping)]
     if asks.management is not None:
         described = Request("GET", f"/models/{asks.model}", port=asks.management, credential=asks.management_credential)
@@ -26,12 +26,12 @@ def steps(asks: TorchServe) -> list[Step]:
 
 
 def _ping(reply: Reply) -> Told:
-    """Read whether it is healthy. By 400 it refuses a missing or wrong key (InvalidKeyException)."""
+    """Read whether the server is healthy. With 400 it refuses a missing or wrong key (InvalidKeyException)."""
     return Told() if reply.status == 400 else told_ready(reply)
 
 
 def description(reply: Reply) -> Told:
-    """Read a model's description; without a worker that is ready it cannot serve yet."""
+    """Read a model's description. Without a ready worker, the model cannot serve yet."""
     told = told_document(reply)
     model = _first(told.document)
     if reply.status != 200 or model is None:
@@ -53,7 +53,7 @@ def _workers(model: dict[str, Any], status: str = "") -> list[dict[str, Any]]:
 
 
 def names(reply: Reply) -> tuple[list[str], Request | None] | None:
-    """Read one page of the list of models, and what asks for the next one; None when it is no list."""
+    """Return one page of model names and the request for the next page; None if the reply is not a list."""
     document = document_of(reply)
     models = document.get("models") if isinstance(document, dict) and reply.status == 200 else None
     if not isinstance(models, list):
@@ -64,20 +64,20 @@ def names(reply: Reply) -> tuple[list[str], Request | None] | None:
 
 
 def described(name: str) -> Request:
-    """Ask for one model's workers."""
+    """Return the request for one model's workers."""
     return Request("GET", f"/models/{name}")
 
 
 def states(name: str, reply: Reply) -> list[ModelSeen] | None:
-    """Read one model's standing: nothing where no worker is wanted, None when it is not told.
+    """Read one model's state: empty if it needs no worker, None if the state is unknown.
 
-    A worker that loads, one that failed and one that is given up all have the status UNLOADING: the model counts as
-    loading, and the end of the bootstrap period tells them apart.
+    A worker that is loading, one that failed and one that was given up all have the status UNLOADING: the model counts
+    as loading until the end of the bootstrap period.
     """
     model = _first(document_of(reply))
     if reply.status != 200 or model is None:
         return None
     if _workers(model, "READY"):
         return [ModelSeen(name, Standing.LOADED)]
-    # With no worker wanted it is registered, and not loaded.
+    # A model that needs no worker is registered, but not loaded.
     return [ModelSeen(name, Standing.LOADING)] if model.get("minWorkers", 1) else []

@@ -1,7 +1,7 @@
-"""Gates: what is asked of a new version, and how the answers are judged. Pure: asking is in ``activities/gates``.
+"""Gates: what Segue asks about a new version, and how it judges the answers. Pure: ``activities/gates`` asks.
 
-Each question has a small file: its part of the spec, and its judgement. ``policy`` is what all that are asked again and
-again have in common, ``standing`` says where one stands after all of its answers.
+Each kind of gate has a small file with its judgement. ``segue.spec.gate_policy`` holds what all repeated gates have in
+common. ``standing`` returns the result of a gate after all of its measurements.
 """
 
 from segue.gates.verdict import Result, Verdict, VerdictEvidence, combined, failure_of

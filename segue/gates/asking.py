@@ -1,8 +1,8 @@
-"""What a metric's queries are for one side at one time. Pure: the same spec and the same pods give the same queries.
+"""Builds a metric's queries for one side at one time. Pure: the same spec and pods give the same queries.
 
-Pods come and go, and what those that went have served is evidence too. A Deployment's pods are therefore selected by
-their ReplicaSet's name, and the old side as all of the Deployment's that are not new. Numbered replicas (StatefulSets,
-LeaderWorkerSets) keep their name when they become new: each counts as new from its own start on.
+Pods come and go, and what ended pods have served is evidence too. Queries therefore select a Deployment's new pods by
+the name of their ReplicaSet, and its old side as all other pods of the Deployment. Numbered replicas (StatefulSets,
+LeaderWorkerSets) keep their names when they become new: each counts as new from its own start.
 """
 
 import re
@@ -19,17 +19,17 @@ from segue.spec.metrics import Metric, filled
 SideName = Literal["old", "new"]
 
 MAX_WINDOWS = 12
-"""Queries that one expression becomes at most, where new replicas came at different times."""
+"""The most queries for one expression when new replicas started at different times."""
 
 _SAFE = "[b-df-hj-np-tv-xz24-9]"
-"""Kubernetes' alphabet of generated names: no vowel, nothing that looks like another (apimachinery, util/rand)."""
+"""Kubernetes' alphabet for generated names: no vowels, no characters that look alike (apimachinery, util/rand)."""
 _MADE = re.compile(rf"^(?P<set>.+-(?P<hash>{_SAFE}{{3,10}}))-{_SAFE}{{5}}$")
 _NOBODY = "-"
-"""Matches no pod, and no series without the label either."""
+"""Matches no pod, and no series that lacks the label."""
 
 
 class Grid(NamedTuple):
-    """Ends of intervals: seconds since the epoch, ``size`` of them, an ``interval_s`` apart."""
+    """The ends of ``size`` intervals, ``interval_s`` apart, in seconds since the epoch."""
 
     first: float
     interval_s: float
@@ -37,16 +37,16 @@ class Grid(NamedTuple):
 
     @property
     def last(self) -> float:
-        """The newest end."""
+        """The end of the newest interval."""
         return self.at(self.size - 1)
 
     def at(self, index: int) -> float:
-        """The end of the interval of this index."""
+        """Return the end of the interval with this index."""
         return self.first + index * self.interval_s
 
 
 class Window(NamedTuple):
-    """One query over some of the grid: from the interval of index ``start`` up to before ``end``."""
+    """The queries for one part of the grid: from interval ``start`` up to, not including, ``end``."""
 
     start: int
     end: int
@@ -54,10 +54,10 @@ class Window(NamedTuple):
 
 
 def grid(metric: Metric, opened: float, now: float) -> Grid:
-    """Return the intervals that have ended since the gate's evidence begins, aligned to that beginning.
+    """Return the intervals that have ended since the gate's evidence began, aligned to that beginning.
 
-    The same beginning gives the same ends at every measurement, so that what was judged before is judged again with
-    more. Of more than can be judged the newest are taken, and of ``lookback`` those that it reaches.
+    The same beginning gives the same ends at every measurement, so each judgement includes all earlier intervals. Only
+    the newest intervals are kept: as many as ``lookback`` covers, or else as many as can be judged.
     """
     interval_s = metric.interval.total_seconds()
     count = max(0, int((now - opened) / interval_s + 1e-6))
@@ -67,10 +67,10 @@ def grid(metric: Metric, opened: float, now: float) -> Grid:
 
 
 def windows(metric: Metric, side: SideName, target: Target, rules: Rules, pods: Pods, over: Grid) -> list[Window]:
-    """Return what to ask of one side, window by window; nothing for intervals in which it had no (warm) replica.
+    """Return one side's queries by window. Intervals in which it had no (warm) replica have none.
 
     Raises:
-        Unanswerable: for a variable without a value.
+        Unanswerable: if a variable has no value.
     """
     found = pods.new if side == "new" else pods.old
     if not over.size or (side == "new" and not found):
@@ -86,13 +86,13 @@ def windows(metric: Metric, side: SideName, target: Target, rules: Rules, pods: 
 def _late(
     metric: Metric, target: Target, side: SideName, found: Sequence[Replica], over: Grid
 ) -> list[tuple[int, int, tuple[Replica, ...]]]:
-    """Cut the grid where a new replica begins to count: (start, end, those that do not count in it)."""
+    """Cut the grid where a new replica begins to count: (start, end, replicas that do not count in it)."""
     warmup_s = metric.warmup.total_seconds()
     if side == "old" or not (target.numbered or warmup_s):
         return [(0, over.size, ())]
     joins = {replica: _joins(replica, warmup_s, over) for replica in found}
     cuts = sorted({index for index in joins.values() if index < over.size})
-    # Where there are more cuts than queries may be asked, the earliest replicas count from a later one on.
+    # With more cuts than allowed queries, the earliest replicas count from a later cut on.
     cuts = cuts[-MAX_WINDOWS:]
     return [
         (start, end, tuple(r for r, index in joins.items() if index > start))
@@ -101,7 +101,7 @@ def _late(
 
 
 def _joins(replica: Replica, warmup_s: float, over: Grid) -> int:
-    """Return the first interval that begins when the replica is warm."""
+    """Return the first interval that begins after the replica is warm."""
     if replica.started_at is None:
         return over.size
     wait = replica.started_at + warmup_s - (over.first - over.interval_s)
@@ -145,7 +145,7 @@ def _side(side: SideName, target: Target, pods: Pods, without: Sequence[str]) ->
 
 
 def either(names: Iterable[str]) -> str:
-    """Return a regular expression of these pods: by their ReplicaSet where they have one, else by their names."""
+    """Return a regular expression that matches these pods: by ReplicaSet if they have one, else by name."""
     return "|".join(sorted({_shape(name) for name in names})) or _NOBODY
 
 
@@ -155,19 +155,19 @@ def _shape(name: str) -> str:
 
 
 def plain(name: str) -> str:
-    """Return a name as a regular expression that needs no backslash, which a quoted string would eat."""
+    """Return a name as a regular expression without backslashes, which a quoted PromQL string would unescape."""
     return name.replace(".", "[.]")
 
 
 def duration(seconds: float) -> str:
-    """Write a duration for PromQL, which knows no fractions: ``30s``, ``1500ms``."""
+    """Format a duration for PromQL, which allows no fractions: ``30s``, ``1500ms``."""
     return f"{seconds:.0f}s" if seconds == int(seconds) else f"{seconds * 1000:.0f}ms"
 
 
 def _revision(names: Sequence[str]) -> str:
     found = sorted({made["hash"] for made in map(_MADE.match, names) if made})
     if not found:
-        raise Unanswerable("{{revision}}: this target's pods have no ReplicaSet's hash in their names; use {{side}}")
+        raise Unanswerable("{{revision}}: this target's pods have no ReplicaSet hash in their names; use {{side}}")
     return "|".join(found)
 
 

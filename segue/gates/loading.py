@@ -1,18 +1,20 @@
-"""Load failures: whether a new replica may be believed although some of its models did not load.
+"""Load failures: decides whether to believe a new replica although some of its models did not load.
 
-The rules are those of ModelMesh's fail-fast of an upgrade, for every server that tells its models' states. Only what
-happens within the bootstrap period after a replica's start counts. Each failed load is, in this order,
+The rules are those of ModelMesh's fail-fast of an upgrade, for every server that reports the states of its models. Only
+what happens within the bootstrap period after a replica's start counts. Each failed load is, in this order,
 
-- *critical*, when the model is loaded on another replica, for at least as long as a load may take: the new version is
-  at fault, and more than ``criticalLimit`` of them fail it;
-- *known*, when the model has failed on other replicas for long already: not counted;
-- *general* otherwise: more than ``generalLimit`` loads, ended or under way, of which more than half failed, fail it.
+- *critical* if the model has been loaded on another replica for at least as long as a load may take: the new version
+  is at fault, and more than ``criticalLimit`` critical failures fail it;
+- *known* if the model has already failed on other replicas for ``knownAfter``: it does not count;
+- *general* otherwise: the version fails if more than ``generalLimit`` loads ended or are under way, and more than half
+  of them failed.
 
-A model that is not loaded when the period ends counts as a failed load, whatever its server says: some servers say
-*loading* of a load that failed. While the limits allow it, the replica is still not believed before the model is
-loaded, unless the old version does not load it either. A replica that did not tell its models' states is not believed.
+A model that is not loaded when the period ends counts as a failed load, whatever its server reports: some servers
+report a failed load as *loading*. Within the limits, Segue still does not believe the replica before the model is
+loaded, unless the old version does not load it either. Segue does not believe a replica that did not report its models'
+states.
 
-A verdict is final until the replica restarts. Pure: the states are asked for in ``activities/gates``."""
+A verdict is final until the replica restarts. Pure: ``activities/gates`` requests the states."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -29,25 +31,25 @@ FAILED_SHARE = 0.5
 
 
 class LoadOutcome(NamedTuple):
-    """One load that came to an end, on one replica."""
+    """One load that ended on one replica."""
 
     at_s: float
     """Seconds since the replica's start."""
     failed: bool
     model: str = ""
     loaded_elsewhere_s: float | None = None
-    """For how long the model has been loaded on another replica; None where it is on none."""
+    """How long the model has been loaded on another replica; None if no other replica has it loaded."""
     failed_elsewhere_s: float | None = None
-    """For how long it has not been loaded on another replica that has it; None where there is none."""
+    """How long it has been unloaded on another replica that has it; None if no such replica exists."""
     why: str = ""
     under_way: int = 0
-    """Other loads of the replica that had not ended then."""
+    """Other loads of the replica that were still under way then."""
     late: bool = False
-    """The model was not loaded when the period ended: that counts, whenever it is seen."""
+    """The model was not loaded when the period ended. This counts whenever it is observed."""
 
 
 class LoadTally(NamedTuple):
-    """The outcomes of one replica that count."""
+    """The counted outcomes of one replica."""
 
     loaded: int = 0
     general: int = 0
@@ -60,16 +62,16 @@ class LoadTally(NamedTuple):
 
     @property
     def outcomes(self) -> int:
-        """All of them."""
+        """All counted outcomes."""
         return self.loaded + self.failed
 
     def plus(self, kind: str) -> "LoadTally":
-        """Return it with one more of a kind: the name of a field."""
+        """Return the tally with one more of a kind, given as the name of a field."""
         return self._replace(**{kind: getattr(self, kind) + 1})
 
 
 def kind_of(rules: LoadFailures, outcome: LoadOutcome) -> str:
-    """Return as what an outcome counts: ``loaded``, ``general``, ``critical``; empty when it does not count."""
+    """Return how an outcome counts: ``loaded``, ``general`` or ``critical``; empty if it does not count."""
     if outcome.at_s >= rules.bootstrap_period.total_seconds() and not outcome.late:
         return ""
     if not outcome.failed:
@@ -81,7 +83,7 @@ def kind_of(rules: LoadFailures, outcome: LoadOutcome) -> str:
 
 
 def judge_loads(rules: LoadFailures, outcomes: Sequence[LoadOutcome]) -> str:
-    """Say why a replica fails by its loads so far; empty while it does not. As ModelMesh, at each failure in turn."""
+    """Return why a replica fails by its loads so far, checked at each failure in turn as in ModelMesh; empty if not."""
     tally = LoadTally()
     for number, outcome in enumerate(outcomes, 1):
         kind = kind_of(rules, outcome)
@@ -99,7 +101,7 @@ def judge_loads(rules: LoadFailures, outcomes: Sequence[LoadOutcome]) -> str:
 
 
 def _told(rules: LoadFailures, outcomes: Sequence[LoadOutcome], kinds: set[str], what: str, limit: str = "") -> str:
-    """The verdict in words, with the failed models' names and the first of their servers' reasons."""
+    """Return the verdict in words, with the names of the failed models and the first reason that a server gave."""
     failed = [o for o in outcomes if kind_of(rules, o) in kinds]
     names = sorted(o.model for o in failed if o.model)
     shown = f" ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})" if names else ""
@@ -107,21 +109,21 @@ def _told(rules: LoadFailures, outcomes: Sequence[LoadOutcome], kinds: set[str],
     return bounded(f"{what}{shown}{limit}{why}")
 
 
-# --- what is seen of models, and what came of it since the latest look ----------------------------------------
+# --- observed models, and what changed since the latest observation --------------------------------------------
 
 
 class Standing(StrEnum):
-    """Where one model on one replica stands."""
+    """The load state of one model on one replica."""
 
     LOADED = "loaded"
     LOADING = "loading"
     FAILED = "failed"
     UNAVAILABLE = "unavailable"
-    """Not loaded, and its server does not say why: failed, or not begun."""
+    """Not loaded, without a reason from its server: the load failed, or has not begun."""
 
 
 class ModelSeen(NamedTuple):
-    """One model, as its server tells it."""
+    """One model, as its server reports it."""
 
     name: str
     standing: Standing
@@ -134,57 +136,57 @@ class _Model:
     since: float
     """Seconds since the epoch."""
     counted: bool = False
-    """Whether its end is among the outcomes."""
+    """Whether the outcomes include its end."""
 
     @property
     def pending(self) -> bool:
-        """Whether it is not known to be loaded, or to have failed."""
+        """Whether it is unknown if the model is loaded or has failed."""
         unknown = self.standing is Standing.UNAVAILABLE and not self.counted
         return self.standing is Standing.LOADING or unknown
 
 
 @dataclass
 class _Loads:
-    """What is known of one replica's present incarnation."""
+    """What is known about one replica's present incarnation."""
 
     started_at: float
     models: dict[str, _Model] = field(default_factory=dict)
     outcomes: list[LoadOutcome] = field(default_factory=list)
     looked: bool = False
     settled: bool = False
-    """Whether it was looked at after its period with no model to wait for: what it loads later is not judged."""
+    """Whether no model was pending at an observation after the period. Later loads are not judged."""
     untold: Problem | None = None
-    """Why it did not tell its models' states."""
+    """Why it did not report its models' states."""
     changed_at: float = 0.0
-    """When one of its models was last seen to come on, or to fail: seconds since the epoch."""
+    """When a model's load state was last observed to change: seconds since the epoch."""
     verdict: str = ""
 
     @property
     def pending(self) -> list[str]:
-        """The models that are waited for."""
+        """The models that are not loaded and have not failed yet."""
         return sorted(name for name, model in self.models.items() if model.pending)
 
 
 class Ledger:
-    """What the replicas of a target told of their models; times are given, in seconds since the epoch."""
+    """Records what the replicas of a target report about their models. Times are in seconds since the epoch."""
 
     def __init__(self) -> None:
         self._replicas: dict[str, _Loads] = {}
         self._old: set[str] = set()
         self.grew_at = 0.0
-        """When a model was last seen to have been loaded on a replica that was looked at before."""
+        """When a known replica was last observed to have loaded a model."""
 
     def keep(self, old: Iterable[Replica], new: Iterable[Replica]) -> None:
-        """Forget all others."""
+        """Forget all other replicas."""
         self._old = {r.incarnation for r in old}
         known = self._old | {r.incarnation for r in new}
         self._replicas = {name: loads for name, loads in self._replicas.items() if name in known}
 
     def note(self, rules: LoadFailures, replica: Replica, seen: Sequence[ModelSeen], now: float) -> None:
-        """Take note of a look at one replica."""
+        """Record the models of one replica, as observed now."""
         loads = self._of(replica, now)
         is_over = not in_bootstrap(rules, replica, now)
-        # What is there at the first look has been so since it became ready, or at the longest since its start.
+        # States of the first observation have held since the replica became ready, or at the longest since its start.
         since = now if loads.looked else min(now, replica.ready_since or now)
         for model in seen:
             self._note_standing(loads, model, since, now)
@@ -196,7 +198,7 @@ class Ledger:
         loads.verdict = loads.verdict or judge_loads(rules, loads.outcomes)
 
     def note_counts(self, rules: LoadFailures, replica: Replica, loaded: int, failed: int, now: float) -> None:
-        """Take note of a look at one that tells only how many loads ended well and how many did not."""
+        """Record the counts of a replica that reports only how many loads succeeded and how many failed."""
         loads = self._of(replica, now)
         before = [sum(o.failed is failed_ for o in loads.outcomes) for failed_ in (False, True)]
         for is_failed, count in ((False, loaded - before[0]), (True, failed - before[1])):
@@ -208,7 +210,7 @@ class Ledger:
         loads.verdict = loads.verdict or judge_loads(rules, loads.outcomes)
 
     def note_untold(self, replica: Replica, why: Problem, now: float) -> None:
-        """Take note of a look that did not tell the models' states."""
+        """Record why a replica did not report its models' states."""
         self._of(replica, now).untold = why
 
     def _of(self, replica: Replica, now: float) -> _Loads:
@@ -217,7 +219,7 @@ class Ledger:
     def _note_standing(self, loads: _Loads, seen: ModelSeen, since: float, now: float) -> None:
         before = loads.models.get(seen.name)
         if before is None or before.standing is not seen.standing:
-            # One that failed, and is tried again, is not counted again.
+            # A failed load that is tried again is not counted again.
             counted = before is not None and before.counted and Standing.LOADED not in {before.standing, seen.standing}
             loads.models[seen.name] = _Model(seen.standing, since, counted)
             loads.changed_at = now
@@ -227,7 +229,7 @@ class Ledger:
     def _note_end(
         self, rules: LoadFailures, loads: _Loads, seen: ModelSeen, is_over: bool, under_way: int, now: float
     ) -> bool:
-        """Count a load that has ended; return whether it is one that its server tells as under way."""
+        """Count a load that has ended; return whether its server still reports it as under way."""
         model = loads.models[seen.name]
         timed_out = is_over and not loads.settled and model.standing is Standing.LOADING
         if model.counted or not (timed_out or _has_ended(rules, loads, model, now)):
@@ -249,7 +251,7 @@ class Ledger:
         return timed_out
 
     def _awaited(self, rules: LoadFailures, loads: _Loads, now: float) -> list[str]:
-        """The pending models without those that the old version does not load either."""
+        """Return the pending models, except those that the old version does not load either."""
         return [name for name in loads.pending if not self._failed_before(rules, name, now)]
 
     def _failed_before(self, rules: LoadFailures, name: str, now: float) -> bool:
@@ -260,17 +262,17 @@ class Ledger:
         return any(is_old and now - model.since >= rules.load_timeout.total_seconds() for model, is_old in found)
 
     def _longest(self, loads: _Loads, name: str, now: float, *, loaded: bool) -> float | None:
-        """For how long a model has been loaded, or not, on another replica, at the longest; None where on none."""
+        """Return the longest time a model has been loaded (or not) on another replica; None if no replica matches."""
         models = [r.models[name] for r in self._replicas.values() if r is not loads and name in r.models]
         return max((now - m.since for m in models if (m.standing is Standing.LOADED) is loaded), default=None)
 
     def is_open(self, rules: LoadFailures, replica: Replica, now: float) -> bool:
-        """Whether what its models do counts, or is waited for."""
+        """Return whether loads of this replica still count, or are still pending."""
         loads = self._replicas.get(replica.incarnation)
         return in_bootstrap(rules, replica, now) or loads is None or not (loads.settled or loads.verdict)
 
     def problem(self, rules: LoadFailures, replica: Replica, now: float) -> Problem | None:
-        """Say why a replica is not to be believed, or not yet; None when its models do not speak against it."""
+        """Return why a replica is not believed, or not yet; None if its models are no reason against it."""
         loads = self._replicas.get(replica.incarnation)
         if loads is not None and loads.verdict:
             return Problem(cause=Cause.LOADING, message=loads.verdict, replica=replica.name, hopeless=True)
@@ -278,7 +280,7 @@ class Ledger:
             return None
         if loads is None or not loads.looked:
             untold = loads.untold if loads is not None else None
-            not_yet = Problem(cause=Cause.LOADING, message="has not told the states of its models yet")
+            not_yet = Problem(cause=Cause.LOADING, message="has not reported the states of its models yet")
             return (untold or not_yet).model_copy(update={"replica": replica.name})
         is_over = not in_bootstrap(rules, replica, now)
         awaited = self._awaited(rules, loads, now) if is_over else loads.pending
@@ -291,10 +293,10 @@ class Ledger:
 
 
 def _has_ended(rules: LoadFailures, loads: _Loads, model: _Model, now: float) -> bool:
-    """Whether a load has ended, well or not.
+    """Return whether a load has ended, successfully or not.
 
-    A server that gives no reason does not tell a model that failed from one whose turn has not come: it is taken for
-    failed when nothing has come on at its replica for as long as a load may take.
+    A server that gives no reason does not distinguish a failed model from one that is not loading yet. The model counts
+    as failed when no model of its replica changed its state for as long as a load may take.
     """
     if model.standing is Standing.UNAVAILABLE:
         return now >= loads.changed_at + rules.load_timeout.total_seconds()
@@ -302,6 +304,6 @@ def _has_ended(rules: LoadFailures, loads: _Loads, model: _Model, now: float) ->
 
 
 def in_bootstrap(rules: LoadFailures, replica: Replica, now: float) -> bool:
-    """Whether the replica's period goes on."""
+    """Return whether the replica is still in its bootstrap period."""
     started_at = replica.started_at if replica.started_at is not None else now
     return now < started_at + rules.bootstrap_period.total_seconds()

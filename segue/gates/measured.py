@@ -1,4 +1,4 @@
-"""Puts what was answered, window by window, into the one series of a side that can be judged. Pure."""
+"""Joins the answers of all windows into one series of a side, which can be judged. Pure."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ Values = Mapping[Labels, Sequence[float | None]]
 
 
 class MeasuredAnswer(NamedTuple):
-    """What the queries of one window answered: by labels, a value an interval of the window."""
+    """The answers to the queries of one window: by labels, one value for each interval of the window."""
 
     start: int
     end: int
@@ -21,14 +21,14 @@ class MeasuredAnswer(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """A side's series; none where nothing was found at all."""
+    """A side's series; None if no window has data."""
 
     series: Series | None
     notes: tuple[str, ...] = ()
 
 
 def joined(kind: Kind, over: Grid, answers: Iterable[MeasuredAnswer]) -> Joined:
-    """Return the series of a side; intervals that no window covers, or that have no data, are none."""
+    """Return the series of a side. Intervals that no window covers, or that have no data, are None."""
     given = list(answers)
     notes = tuple(note for answer in given for note in answer.notes)
     if kind == "counts":
@@ -37,7 +37,7 @@ def joined(kind: Kind, over: Grid, answers: Iterable[MeasuredAnswer]) -> Joined:
 
 
 def _counts(over: Grid, answers: list[MeasuredAnswer], notes: tuple[str, ...]) -> Joined:
-    """Where there are events and the counter of bad ones has no data, there were none: many appear with the first."""
+    """Count no data of bad events as 0 if there are events: many counters appear with the first bad event."""
     intervals: list[Count | None] = [None] * over.size
     lacking = False
     for answer in answers:
@@ -46,7 +46,7 @@ def _counts(over: Grid, answers: list[MeasuredAnswer], notes: tuple[str, ...]) -
             if of is not None:
                 lacking |= each is None
                 intervals[answer.start + offset] = Count(bad=max(0.0, min(each or 0.0, of)), total=of)
-    told = ("no series of bad events in some intervals: counted as none",) if lacking else ()
+    told = ("no series of bad events in some intervals; counted as none",) if lacking else ()
     known = any(each is not None for each in intervals)
     return Joined(CountSeries(intervals=tuple(intervals)) if known else None, (*notes, *told))
 
@@ -63,7 +63,7 @@ def _only(values: Values, length: int) -> Sequence[float | None]:
 
 
 def _histogram(over: Grid, answers: list[MeasuredAnswer]) -> Series | None:
-    """Cumulative counts by ``le``, over the edges that every window has; an interval without ``+Inf`` is none."""
+    """Return cumulative counts by ``le``, over the edges that every window has. Intervals without ``+Inf`` are None."""
     tables = [(answer, _by_edge(answer.found[0])) for answer in answers]
     filled = [set(table) for _, table in tables if table]
     if not filled:

@@ -1,6 +1,6 @@
-"""What a gate of one's own is told, and what it may answer. These two models are an interface: fields are only added.
+"""The question to your own gate, and its answer. These two models are an interface: fields are only added.
 
-A webhook gets the question as JSON, a Job as environment variables, a plugin as it is.
+A webhook receives the question as JSON, a Job as environment variables, a plugin as an object.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ MAX_EVIDENCE = 32
 MAX_EVIDENCE_TEXT = 500
 
 END, BETWEEN = "end", "along"
-"""In the place of a waypoint: every replica is new; and somewhere between two stops, for a continuous gate."""
+"""Values for the waypoint: every replica is new; or the rollout is between two stops (continuous gates only)."""
 
 
 class _Told(BaseModel):
@@ -50,7 +50,7 @@ class Pod(_Told):
 
 
 class Replicas(_Told):
-    """One side, in numbers."""
+    """The numbers of replicas of one side."""
 
     total: int
     ready: int
@@ -58,12 +58,12 @@ class Replicas(_Told):
 
 
 class Question(_Told):
-    """What is asked of one gate, at one moment of one rollout."""
+    """What Segue asks one gate, at one moment of one rollout."""
 
     api_version: str = API_VERSION
     kind: Literal["GateQuestion"] = "GateQuestion"
     key: str
-    """The same for a question that is asked again because nobody knows whether it was answered."""
+    """Stays the same if Segue repeats a question because it does not know whether it was answered."""
     rollout: str
     """The workflow's id."""
     gate: str
@@ -72,22 +72,22 @@ class Question(_Told):
     """Images by container."""
     wanted: dict[str, str]
     waypoint: str
-    """As the spec writes it; ``end``, or ``along`` for a continuous gate between two stops."""
+    """As in the spec; ``end`` at the end; ``along`` for a continuous gate between two stops."""
     sitting: int
-    """How many waypoints were passed before this stop; -1 between two stops."""
+    """The number of waypoints passed before this stop; -1 between two stops."""
     number: int
-    """Of the measurement, from 0 on over the whole rollout."""
+    """The number of the measurement in the whole rollout, from 0."""
     replicas: int
     old: Replicas
     new: Replicas
     old_pods: tuple[Pod, ...]
     new_pods: tuple[Pod, ...]
     opened: float
-    """Since when this gate has been asked: seconds since the epoch."""
+    """When the evidence of this gate began: seconds since the epoch."""
     at: float
     """Now: seconds since the epoch."""
     given: dict[str, JsonValue] = Field(default_factory=dict)
-    """What the spec gives a plugin by ``with``."""
+    """The plugin's arguments, from ``with`` in the spec."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -117,7 +117,7 @@ def _addresses(pods: tuple[Pod, ...]) -> str:
 def question_of(
     gate: OwnGate, target: Target, rules: Rules, state: State, seen: Observation, tally: Tally, now: float
 ) -> Question:
-    """Return what the gate is asked now."""
+    """Return the question to the gate at this moment."""
     return Question(
         key=_key(state.owner, gate.name, tally.opened, tally.asked),
         rollout=state.owner.partition("@")[0],
@@ -140,12 +140,15 @@ def question_of(
 
 
 def measurement_key(gate: OwnGate, state: State, tally: Tally) -> str:
-    """Name a measurement that may take longer than one question: it stays the same until it is conclusive."""
+    """Return a key of a measurement that stays the same until the measurement is conclusive.
+
+    One measurement may take longer than one question.
+    """
     return _key(state.owner, gate.name, tally.opened, tally.sitting, tally.since, tally.conclusive)
 
 
 def rollout_key(owner: str) -> str:
-    """Name a rollout in a label's 63 characters."""
+    """Return a key of a rollout that fits into the 63 characters of a label."""
     return _key(owner)
 
 
@@ -174,7 +177,7 @@ def _pods(replicas: tuple[Replica, ...]) -> tuple[Pod, ...]:
 
 # --- the answer ------------------------------------------------------------------------------------------
 
-_Number = StrictInt | Annotated[StrictFloat, AllowInfNan(False)]  # others have no JSON
+_Number = StrictInt | Annotated[StrictFloat, AllowInfNan(False)]  # JSON has no NaN and no infinity
 
 
 class Answer(BaseModel):
@@ -187,11 +190,11 @@ class Answer(BaseModel):
     evidence: dict[StrictStr, StrictBool | _Number | StrictStr] = Field(default_factory=dict)
 
     def judged(self, gate: str) -> Verdict:
-        """Return it as a verdict: shortened, and without what looks like a secret."""
+        """Return the answer as a verdict: shortened, and with everything masked that looks like a secret."""
         shown = list(self.evidence.items())[:MAX_EVIDENCE]
         numbers = {masked(k)[:64]: float(v) for k, v in shown if not isinstance(v, str)}
         texts = {masked(k)[:64]: _shown(k, v) for k, v in shown if isinstance(v, str)}
-        why = masked(self.why)[:MAX_WHY] or f"says {self.verdict}, and not why"
+        why = masked(self.why)[:MAX_WHY] or f"{self.verdict}, without a reason"
         return Verdict(gate=gate, result=self.verdict, why=why, evidence=VerdictEvidence(numbers=numbers, texts=texts))
 
 
@@ -200,5 +203,5 @@ def _shown(name: str, text: str) -> str:
 
 
 def unanswered(gate: str, why: str) -> Verdict:
-    """Return that nobody could be asked, which is no evidence at all."""
+    """Return a verdict without an answer. It is not evidence."""
     return Verdict(gate=gate, result=Result.INCONCLUSIVE, why=masked(why)[:MAX_WHY], counts=False)

@@ -1,4 +1,4 @@
-"""The gate that every rollout has: new replicas stay ready."""
+"""The gate of every rollout: new replicas stay ready."""
 
 from segue.gates.verdict import Result, Verdict
 from segue.observation import Observation
@@ -6,9 +6,9 @@ from segue.spec import Rules
 
 
 def judge_readiness(rules: Rules, seen: Observation, lacking: int = 0) -> Verdict:
-    """New replicas stay Ready for ``readiness.minReady`` and did not restart more than allowed.
+    """Return whether new replicas stay Ready for ``readiness.minReady``, within the allowed restarts.
 
-    ``lacking`` is how many replicas were not ready before the rollout: of the new ones so many need not be.
+    ``lacking`` is the number of replicas that were not ready before the rollout. As many new ones may be unready.
     """
     name = "readiness"
     if seen.problem is not None and seen.problem.hopeless:

@@ -1,6 +1,6 @@
-"""Judges the answers of serving checks: what a new replica answered, and what that is worth. Pure.
+"""Judges what a new replica answers to serving checks. Pure.
 
-Requests are made in ``activities/probes`` (a file a protocol) and sent by ``activities/gates``.
+``activities/probes`` builds the requests (one file for each protocol); ``activities/gates`` sends them.
 """
 
 import json
@@ -17,17 +17,17 @@ from segue.spec.serving import TAG, Check, Expected, JsonValue, Serving
 
 MAX_TOLD = 300
 MATCH_S = 0.2
-"""How long an expression of a spec may look at an answer: some never end."""
+"""Time limit for matching an answer: some regular expressions practically never end."""
 
 
 def tag_of(image: str) -> str:
-    """Return the tag of an image's name; empty for one that has none. A digest is no tag."""
+    """Return the tag of an image's name; empty if it has none. A digest is not a tag."""
     name = image.partition("@")[0].rpartition("/")[2]
     return name.partition(":")[2]
 
 
 def wanted_tag(serving: Serving, wanted: Version) -> str:
-    """Return what ``{tag}`` stands for: empty where nothing needs it.
+    """Return the value of ``{tag}``; empty if no check uses it.
 
     Raises:
         ValueError: naming the field, why it has no tag, and the fix.
@@ -39,7 +39,7 @@ def wanted_tag(serving: Serving, wanted: Version) -> str:
         [container] = images
     if container is None or container not in images:
         known = ", ".join(sorted(images)) or "none"
-        shown = f"{container!r}: is no container of the target" if container else "is missing, and {tag} needs it"
+        shown = f"{container!r}: is not a container of the target" if container else "is missing, and {tag} needs it"
         raise ValueError(f"spec.serving.container: {shown}; name one of: {known}")
     tag = tag_of(images[container])
     if not tag:
@@ -55,7 +55,7 @@ def _resolved(checks: str, tag: str) -> tuple[Check, ...]:
 
 
 def resolved(serving: Serving, tag: str) -> tuple[Check, ...]:
-    """Return the checks with ``{tag}`` replaced, wherever it stands in a text."""
+    """Return the checks with ``{tag}`` replaced in all texts."""
     if not tag:
         return serving.checks
     dumped = [c.model_dump(mode="json", by_alias=True, exclude_unset=True) for c in serving.checks]
@@ -72,38 +72,38 @@ def _replaced(value: Any, tag: str) -> Any:
     return value
 
 
-# --- what came back, and what it means ---------------------------------------------------------------------
+# --- replies, and what they mean ---------------------------------------------------------------------------
 
 
 class Reply(NamedTuple):
-    """What came back of one request."""
+    """The reply to one request."""
 
     status: int = 0
-    """HTTP status; 0 where none came."""
+    """HTTP status; 0 if no response arrived."""
     text: str = ""
     took_s: float = 0.0
     first_s: float | None = None
-    """Until the first event of a stream."""
+    """Seconds until the first event of a stream."""
     trouble: str = ""
-    """Why the server gave no answer: refused, timed out, broken off."""
+    """Why the server sent no answer: refused, timed out, broken off."""
     unasked: str = ""
-    """Why it could not even be asked: no right, no API server. It says nothing of the replica."""
+    """Why the request could not be sent: no right, no API server. It is not evidence about the replica."""
 
 
 class Told(NamedTuple):
-    """What an answer says in its protocol."""
+    """The content of an answer, read by its protocol."""
 
     document: Any = None
     model: str | None = None
     version: str | None = None
     loading: str = ""
-    """Why it cannot serve yet, in its own words."""
+    """Why the server cannot serve yet, in its own words."""
     broken: str = ""
-    """What its protocol does not allow."""
+    """How the answer violates its protocol."""
 
 
 class Wanted(NamedTuple):
-    """What an answer must be."""
+    """The expected answer."""
 
     expect: Expected = Expected()
     model: str | None = None
@@ -112,27 +112,27 @@ class Wanted(NamedTuple):
 
 
 class Sort(StrEnum):
-    """What an answer is worth."""
+    """The result of one answer."""
 
     SERVES = "serves"
     LOADING = "loading"
-    """It is not at fault: it says itself that it cannot serve yet."""
+    """Not a fault: the server reports that it cannot serve yet."""
     WRONG = "wrong"
     SILENT = "silent"
-    """No answer at all: it may have just ended, and its pod will tell why."""
+    """No answer: the container may have just ended, and its pod will report why."""
     UNASKED = "unasked"
-    """Nobody could ask it."""
+    """The request could not be sent."""
 
 
 class AnswerFinding(NamedTuple):
-    """What one answer, or all of them, are worth, with the reason for a person."""
+    """The result of one answer, or of all, with the reason for a person."""
 
     sort: Sort
     why: str = ""
 
     @property
     def problem(self) -> Problem:
-        """What is wrong, as far as it is known now: nobody is hopeless for one answer."""
+        """The problem as known so far. One answer alone never makes a replica hopeless."""
         cause = Cause.LOADING if self.sort is Sort.LOADING else Cause.SERVING
         return Problem(cause=cause, message=self.why)
 
@@ -141,19 +141,19 @@ SERVES = AnswerFinding(Sort.SERVES)
 
 
 def judge(asked: str, wanted: Wanted, reply: Reply, told: Told) -> AnswerFinding:
-    """Judge one answer; ``asked`` is what was asked, in a few words. The first thing that is wrong is told."""
+    """Judge one answer, and return the first fault. ``asked`` names the request in a few words."""
     if reply.unasked:
-        return AnswerFinding(Sort.UNASKED, bounded(f"{asked} could not be asked: {reply.unasked}"))
+        return AnswerFinding(Sort.UNASKED, bounded(f"{asked} could not be sent: {reply.unasked}"))
     if reply.trouble:
         return AnswerFinding(Sort.SILENT, bounded(f"{asked}: {reply.trouble}"))
     if told.loading:
-        return AnswerFinding(Sort.LOADING, bounded(f"{asked} says that it loads: {told.loading}"))
+        return AnswerFinding(Sort.LOADING, bounded(f"{asked} reports that it is loading: {told.loading}"))
     why = next((why for why in _faults(wanted, reply, told) if why), "")
     return AnswerFinding(Sort.WRONG, bounded(f"{asked} {why}")) if why else SERVES
 
 
 def _faults(wanted: Wanted, reply: Reply, told: Told) -> Iterable[str]:
-    """What is wrong, each with what was there: in the order in which a person would look."""
+    """Yield each fault with the actual value, in the order in which a person would check."""
     expect = wanted.expect
     yield "" if reply.status == expect.status else f"answered {reply.status}, not {expect.status}: {reply.text}"
     yield told.broken and f"answered {told.broken}: {reply.text}"
@@ -165,25 +165,25 @@ def _faults(wanted: Wanted, reply: Reply, told: Told) -> Iterable[str]:
         "" if _matches(expect.matches, reply.text) else f"answered what does not match {expect.matches!r}: {reply.text}"
     )
     yield _late("answered", expect.within.total_seconds() if expect.within else None, reply.took_s)
-    yield _late("gave the first token", wanted.first_token_s, reply.first_s)
+    yield _late("returned the first token", wanted.first_token_s, reply.first_s)
 
 
 def _differs(what: str, wanted: str | None, told: str | None) -> str:
     if wanted is None or wanted == told:
         return ""
-    return f"answered as {what} {told!r}, not {wanted!r}" if told else f"tells no {what}; {wanted!r} is expected"
+    return f"answered as {what} {told!r}, not {wanted!r}" if told else f"names no {what}; expected {wanted!r}"
 
 
 def _late(what: str, allowed_s: float | None, took_s: float | None) -> str:
     if allowed_s is None:
         return ""
     if took_s is None:
-        return "gave no token"
+        return "returned no token"
     return f"{what} after {took_s:.3f} s; {allowed_s:g} s are allowed" if took_s > allowed_s else ""
 
 
 def _value_fault(wanted: JsonValue, document: Any) -> str:
-    """Say how one value differs; empty when it is as wanted."""
+    """Return how one value differs from the expected one; empty if it does not."""
     found = jsonpath_rfc9535.compile(wanted.path).find(document).values() if document is not None else []
     if not found:
         return f"answered without {wanted.path}: {shown(document)}"
@@ -205,7 +205,7 @@ def _value_fault(wanted: JsonValue, document: Any) -> str:
 
 
 def _numbers(value: Any) -> list[float]:
-    """All numbers of a value or of a list, at any depth; none where anything else is among them."""
+    """Return all numbers of a value or a list, at any depth; an empty list if anything else is in it."""
     if isinstance(value, bool) or not isinstance(value, int | float | list):
         return []
     if not isinstance(value, list):
@@ -215,7 +215,7 @@ def _numbers(value: Any) -> list[float]:
 
 
 def shape_of(value: Any) -> list[int]:
-    """The lengths of nested lists, by the first of each: ``[[1, 2], [3, 4], [5, 6]]`` is ``[3, 2]``."""
+    """Return the lengths of nested lists, by the first item of each: ``[[1, 2], [3, 4], [5, 6]]`` is ``[3, 2]``."""
     return [len(value), *(shape_of(value[0]) if value else [])] if isinstance(value, list) else []
 
 
@@ -229,12 +229,12 @@ def _matches(pattern: str | None, text: str) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value in so few characters that a person can read it at a glance."""
+    """Return a value as JSON, shortened to 120 characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def bounded(text: str) -> str:
-    """A text on one line, and not too long for a history."""
+    """Return a text on one line, shortened to at most ``MAX_TOLD`` characters for the history."""
     line = " ".join(text.split())
     return line if len(line) <= MAX_TOLD else f"{line[: MAX_TOLD - 3]}..."

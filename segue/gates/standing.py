@@ -1,4 +1,4 @@
-"""Where a gate stands after all of its answers, and what follows. Pure; ``now`` is in seconds since the epoch."""
+"""The result of a gate after all measurements, and what follows. Pure; ``now`` is in seconds since the epoch."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -11,27 +11,27 @@ from segue.spec.gate_policy import GatePolicy, Reaction
 from segue.state import Goal, State
 
 SCORE = "score"
-"""What the weighted gates are called together."""
+"""The name of the weighted gates together."""
 
 
 class Breach(NamedTuple):
-    """A gate that failed, or that stays undecided: what is wrong, and what follows."""
+    """A gate that failed or stays undecided: the problem, and the reaction to it."""
 
     problem: Problem
     reaction: Reaction
 
 
 def sitting_of(state: State) -> int:
-    """Name the stop that the rollout is at, or goes to."""
+    """Return the number of the stop that the rollout is at, or moves to."""
     return len(state.passed)
 
 
 def unopened(rules: Rules, state: State, *, stops: bool) -> tuple[str, ...]:
-    """Name the gates that are to be opened.
+    """Return the names of the gates to open.
 
-    ``stops`` says that the rollout is at a waypoint, or at the end, where all are asked. Between them only continuous
-    ones are, but from the first new replica on there is evidence for all: at the end no old one is left to compare
-    with.
+    ``stops`` is true at a waypoint and at the end, where all gates are evaluated. Between stops only continuous gates
+    are. The evidence of all gates begins with the first new replica, because at the end no old replica is left to
+    compare with.
     """
     tallies = {gate.name: state.tally(gate.name) for gate in rules.asked_gates}
     if stops:
@@ -40,18 +40,18 @@ def unopened(rules: Rules, state: State, *, stops: bool) -> tuple[str, ...]:
 
 
 def foresee(rules: Rules) -> tuple[str, ...]:
-    """Say which gates come too late to save anything: a person should read it before anything moves."""
+    """Return a warning about gates that are evaluated too late, for a person to read before the rollout starts."""
     late = [gate.name for gate in rules.asked_gates if not gate.continuous and not gate.dry_run]
     if rules.strategy.waypoints or rules.strategy.type is Way.BLUE_GREEN or not late:
         return ()
     return (
-        f"{', '.join(late)}: asked only when no old replica is left; add a waypoint such as `{{at: 1}}`, "
-        "or `continuous: true` to the gate",
+        f"{', '.join(late)}: evaluated only when no old replica is left; add a waypoint such as `{{at: 1}}`, "
+        "or set `continuous: true` on the gate",
     )
 
 
 def due(rules: Rules, state: State, now: float) -> tuple[tuple[GatePolicy, Tally], ...]:
-    """Return the gates that are to be asked now, with what they have answered so far."""
+    """Return the gates that are due now, with their tallies."""
     if state.goal is Goal.BACK or state.outcome is not None or state.held is not None:
         return ()
     found = []
@@ -75,7 +75,7 @@ def _holds(gate: GatePolicy, tally: Tally) -> bool:
 
 
 def stand(gate: GatePolicy, tally: Tally | None) -> Verdict:
-    """Return what all answers of a gate add up to.
+    """Return the verdict on all answers of a gate.
 
     =============================================  =============
     more failed than ``failureLimit``              fail
@@ -86,7 +86,7 @@ def stand(gate: GatePolicy, tally: Tally | None) -> Verdict:
     =============================================  =============
     """
     last = tally.last if tally else None
-    said = last.why if last else "not asked yet"
+    said = last.why if last else "not evaluated yet"
 
     def verdict(result: Result, why: str) -> Verdict:
         return Verdict(gate=gate.name, result=result, why=why, evidence=last.evidence if last else None)
@@ -96,7 +96,7 @@ def stand(gate: GatePolicy, tally: Tally | None) -> Verdict:
     if tally is None:
         return verdict(Result.INCONCLUSIVE, said)
     if _holds(gate, tally):
-        return verdict(Result.INCONCLUSIVE, f"holds: {said}")
+        return verdict(Result.INCONCLUSIVE, f"failed, so the rollout holds: {said}")
     if tally.failed > gate.failure_limit and gate.on_failure is not Reaction.HOLD:
         return verdict(Result.FAIL, said if not gate.failure_limit else f"{tally.failed} measurements failed; {said}")
     if tally.conclusive >= gate.count:
@@ -106,7 +106,7 @@ def stand(gate: GatePolicy, tally: Tally | None) -> Verdict:
 
 
 def standings(rules: Rules, state: State) -> tuple[Verdict, ...]:
-    """Return where each gate stands, and the score of the weighted ones where there are any."""
+    """Return the verdict on each gate, and the score of the weighted gates if there are any."""
     found = [(gate, stand(gate, state.tally(gate.name))) for gate in rules.asked_gates]
     weighted = [(gate.weight, verdict) for gate, verdict in found if gate.weight is not None]
     each = tuple(verdict for gate, verdict in found if gate.weight is None)
@@ -114,9 +114,9 @@ def standings(rules: Rules, state: State) -> tuple[Verdict, ...]:
 
 
 def score(weighted: Sequence[tuple[int, Verdict]], at_least: int) -> Verdict:
-    """Add weighted verdicts up: their share of passes, in percent, must be ``at_least`` so much.
+    """Return the score of weighted verdicts: the share of passes, in percent, must be at least ``at_least``.
 
-    It fails as soon as what is undecided could not change it any more.
+    It fails as soon as the undecided gates cannot raise it to ``at_least``.
     """
     total = sum(weight for weight, _ in weighted)
     share = {result: 100 * sum(w for w, v in weighted if v.result is result) / total for result in Result}
@@ -128,17 +128,17 @@ def score(weighted: Sequence[tuple[int, Verdict]], at_least: int) -> Verdict:
         result = Result.PASS
     else:
         result = Result.INCONCLUSIVE
-    return Verdict(gate=SCORE, result=result, why=f"{share[Result.PASS]:.0f} of 100, at least {at_least}: {parts}")
+    return Verdict(gate=SCORE, result=result, why=f"{share[Result.PASS]:.0f} of 100, {at_least} required: {parts}")
 
 
 def lacking(rules: Rules, state: State) -> str:
-    """Say what evidence is missing before the rollout may pass; empty when all gates pass."""
+    """Return which evidence is missing before the rollout may pass; empty if all gates pass."""
     missing = [v for v in standings(rules, state) if v.result is not Result.PASS]
     return "; ".join(f"{v.gate}: {v.why}" for v in missing)
 
 
 def breaches(rules: Rules, state: State, now: float) -> Iterator[Breach]:
-    """Yield each gate that failed or stays undecided for too long, and what follows."""
+    """Yield each gate that failed or stays undecided for too long, with the reaction."""
     gates = {gate.name: gate for gate in rules.asked_gates}
     default = Reaction.ROLLBACK if rules.on_failure is OnFailure.ROLLBACK else Reaction.PAUSE
     for verdict in standings(rules, state):
@@ -154,13 +154,13 @@ def breaches(rules: Rules, state: State, now: float) -> Iterator[Breach]:
 
 
 def _undecided(gate: GatePolicy, tally: Tally, state: State, now: float) -> str:
-    """Say why a gate is undecided for too long; empty when it is not."""
+    """Return why a gate is undecided for too long; empty if it is not."""
     sits = tally.sitting == sitting_of(state) and state.waypoint is None
     if gate.dry_run or not (sits or gate.continuous) or (sits and _is_done(gate, tally) and not tally.errors):
         return ""
-    said = tally.last.why if tally.last else "not asked yet"
+    said = tally.last.why if tally.last else "not evaluated yet"
     if tally.errors > gate.consecutive_error_limit:
-        return f"nobody could be asked {tally.errors} times in a row: {said}"
+        return f"no answer {tally.errors} times in a row: {said}"
     if gate.inconclusive_limit is not None and tally.inconclusive > gate.inconclusive_limit:
         return f"{tally.inconclusive} measurements were inconclusive: {said}"
     if sits and now >= tally.since + gate.deadline.total_seconds():

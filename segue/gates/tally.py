@@ -1,4 +1,4 @@
-"""A tally: what a gate that is asked again and again has answered so far. It is part of the rollout's state."""
+"""A tally counts the answers of a gate so far. It is part of the rollout's state."""
 
 from typing import Self
 
@@ -7,35 +7,35 @@ from segue.observation import Frozen
 from segue.spec.gate_policy import GatePolicy
 
 ALONG = -1
-"""The sitting of a gate that is asked all along, while the rollout is between two stops."""
+"""The sitting of a continuous gate while the rollout is between two stops."""
 
 
 class Tally(Frozen):
-    """One gate's answers. A *sitting* is a stop at which it is asked: a waypoint, or the end."""
+    """One gate's answers. A *sitting* is one stop (a waypoint or the end) at which the gate is evaluated."""
 
     gate: str
     opened: float
-    """From when on there is evidence: seconds since the epoch."""
+    """When the gate's evidence began: seconds since the epoch."""
     sitting: int = ALONG
-    """Which stop: as many waypoints as were passed before it."""
+    """The stop, as the number of waypoints passed before it."""
     since: float = 0.0
     """When this sitting began: seconds since the epoch."""
     next_at: float = 0.0
-    """When it is asked next: seconds since the epoch."""
+    """When the next measurement is due: seconds since the epoch."""
     asked: int = 0
-    """How often it was asked in all: the number of the next measurement."""
+    """How many measurements were made in all; the number of the next one."""
     conclusive: int = 0
     """Measurements of this sitting that passed or failed."""
     failed: int = 0
-    """Of this sitting; of a continuous gate, of all of them."""
+    """Failed measurements of this sitting; of all sittings for a continuous gate."""
     inconclusive: int = 0
-    """Of this sitting."""
+    """Inconclusive measurements of this sitting."""
     errors: int = 0
-    """How often in a row nobody could be asked."""
+    """Consecutive measurements without an answer."""
     last: Verdict | None = None
 
     def reopened(self, gate: GatePolicy, sitting: int, now: float) -> Self:
-        """Return the tally at the beginning of another sitting."""
+        """Return the tally at the beginning of the next sitting."""
         begins = now + gate.initial_delay.total_seconds()
         return self.model_copy(
             update={

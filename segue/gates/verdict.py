@@ -1,4 +1,4 @@
-"""A verdict: the answer to one question, with the reason and the evidence for a person."""
+"""Verdicts: a gate's answer, with the reason and the evidence for a person."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -9,7 +9,7 @@ from segue.observation import Cause, Frozen, Problem
 
 
 class Result(StrEnum):
-    """A gate's answer. Not enough evidence is inconclusive: the rollout holds, it never passes."""
+    """A gate's answer. Without enough evidence it is inconclusive: the rollout holds and never passes."""
 
     PASS = "pass"  # noqa: S105 - not a password
     FAIL = "fail"
@@ -17,10 +17,10 @@ class Result(StrEnum):
 
 
 class VerdictEvidence(Frozen):
-    """What a verdict rests on, small enough to be kept in a history."""
+    """The evidence of a verdict, small enough for a workflow history."""
 
     numbers: dict[str, float] = Field(default_factory=dict)
-    """Estimates, sample sizes and bounds, by what they are."""
+    """Estimates, sample sizes and bounds, by name."""
     texts: dict[str, str] = Field(default_factory=dict)
     """Queries, addresses, excerpts of answers."""
 
@@ -34,23 +34,23 @@ class Verdict(Frozen):
     problem: Problem | None = None
     evidence: VerdictEvidence | None = None
     at: float = 0.0
-    """When it was given: seconds since the epoch."""
+    """When the gate gave it: seconds since the epoch."""
     counts: bool = True
-    """Whether it is an answer. False where nobody could be asked (an outage), which is no evidence at all."""
+    """Whether it is evidence. False if there was no answer, as in an outage."""
 
 
 def combined(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return the one that counts: the first failure, else the first inconclusive one, else a pass.
+    """Return the decisive verdict: the first failure, else the first inconclusive one, else a pass.
 
     Raises:
-        ValueError: for no verdicts: nothing asked is nothing known.
+        ValueError: if there are no verdicts.
     """
     if not verdicts:
-        raise ValueError("no gate was asked")
+        raise ValueError("no gate was evaluated")
     rank = [Result.FAIL, Result.INCONCLUSIVE, Result.PASS]
     return min(verdicts, key=lambda v: rank.index(v.result))
 
 
 def failure_of(verdict: Verdict) -> Problem:
-    """Return what a failed verdict says went wrong."""
+    """Return the problem of a failed verdict."""
     return verdict.problem or Problem(cause=Cause.GATE, message=f"{verdict.gate}: {verdict.why}")

@@ -1,4 +1,4 @@
-"""A webhook that gates may ask: a worker's setting, and how what is sent to it is signed. Pure."""
+"""The worker's setting of a webhook for gates, and the signature of its requests. Pure."""
 
 import hashlib
 import hmac
@@ -17,34 +17,38 @@ KEY = "Idempotency-Key"
 def _address(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in {"https", "http"} or not parts.hostname:
-        raise ValueError("is no address; write https://HOST/PATH")
+        raise ValueError("is not an address; write https://HOST/PATH")
     if parts.username or parts.password:
-        raise ValueError("has a password in it, which would be logged; requests are signed instead")
+        raise ValueError("contains a password, which would be logged; remove it: requests are signed")
     return url
 
 
 class Webhook(Model):
-    """Where a webhook is, and how it is asked."""
+    """The address of a webhook, and how the worker calls it."""
 
     url: Annotated[str, AfterValidator(_address)] = Field(max_length=2048)
-    secret_file: Path = Field(strict=False, description="What requests are signed with; read anew for each.")
-    timeout_s: float = Field(default=10.0, gt=0, le=60, strict=False, description="For all tries of one question.")
+    secret_file: Path = Field(
+        strict=False, description="Key that signs requests. The worker reads it for each request."
+    )
+    timeout_s: float = Field(
+        default=10.0, gt=0, le=60, strict=False, description="Seconds for one question, all tries together."
+    )
     ca_file: Path | None = Field(
-        default=None, strict=False, description="Authorities to trust instead of the system's, as PEM."
+        default=None, strict=False, description="PEM file of the authorities to trust instead of the system's."
     )
 
 
 def signature(secret: bytes, body: bytes, at_s: int) -> str:
     """Return the header's value: ``t=SECONDS,v1=HEX``, HMAC-SHA256 over ``SECONDS.BODY``.
 
-    The time is signed too, so that a receiver can refuse what was recorded and is sent again later.
+    The signature covers the time, so that a receiver can refuse a request that was recorded and sent again later.
     """
     digest = hmac.new(secret, b"%d." % at_s + body, hashlib.sha256).hexdigest()
     return f"t={at_s},v1={digest}"
 
 
 def is_signed(secret: bytes, body: bytes, header: str, now_s: float, tolerance_s: float = 300.0) -> bool:
-    """Whether a request was signed with this secret within the tolerance; for receivers written in Python."""
+    """Return whether a request was signed with this secret within the tolerance. For receivers written in Python."""
     parts = dict(part.split("=", 1) for part in header.split(",") if "=" in part)
     if not parts.get("t", "").isdecimal() or abs(now_s - int(parts["t"])) > tolerance_s:
         return False

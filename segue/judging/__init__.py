@@ -1,6 +1,6 @@
-"""Judging what was measured: evidence of both sides in, one of pass, fail and inconclusive out, with the reason. Pure.
+"""Judges measured evidence of both sides: pass, fail or inconclusive, with the reason. Pure.
 
-``compare`` is sound however often it looks (docs/judging.md); ``threshold`` and ``ratio`` are plain rules beside it.
+``compare`` stays valid however often it is evaluated (docs/judging.md). ``threshold`` and ``ratio`` are plain rules.
 """
 
 from segue.judging.evidence import Count, CountSeries, Evidence, HistogramSeries, Series, ValueSeries

@@ -1,7 +1,7 @@
-"""Arithmetic of classic histograms: cumulative counts by ``le``, the last one of ``+Inf``.
+"""Arithmetic of classic histograms: cumulative counts by ``le``, of which the last is ``+Inf``.
 
-Inside a bucket events are taken as spread evenly, and the lowest one begins at 0, as Prometheus' ``histogram_quantile``
-does it (prometheus.io/docs/prometheus/latest/querying/functions). It cannot be known better; finer buckets help.
+Events are assumed to be spread evenly within a bucket, and the lowest bucket to begin at 0, as in Prometheus'
+``histogram_quantile`` (prometheus.io/docs/prometheus/latest/querying/functions). Finer buckets are more precise.
 """
 
 import math
@@ -15,14 +15,14 @@ Cumulative = Sequence[float]
 
 
 class Place(NamedTuple):
-    """Where a bound lies among the edges: in which bucket, and how much of that bucket is under it."""
+    """The place of a bound among the edges: its bucket, and the part of that bucket under the bound."""
 
     bucket: int
     part: float
 
 
 def place(edges: Edges, bound: float) -> Place:
-    """Find a bound's place; what is over the last finite edge is all in one bucket, of which nothing is under it."""
+    """Return a bound's place. Over the last finite edge, no part of the last bucket is under the bound."""
     at = bisect_left(edges, bound)
     if at == len(edges):
         return Place(at, 0.0)
@@ -32,13 +32,13 @@ def place(edges: Edges, bound: float) -> Place:
 
 
 def above(cumulative: Cumulative, where: Place) -> float:
-    """Return how many events were over the bound at this place."""
+    """Return the number of events over the bound at this place."""
     under = cumulative[where.bucket - 1] if where.bucket else 0.0
     return cumulative[-1] - under - (cumulative[where.bucket] - under) * where.part
 
 
 def quantile(edges: Edges, cumulative: Cumulative, level: float) -> float:
-    """Return the quantile; NaN without events, infinity where it is over the last finite edge."""
+    """Return the quantile; NaN without events, infinity if it is over the last finite edge."""
     total = cumulative[-1]
     if total <= 0:
         return math.nan
@@ -57,7 +57,7 @@ def pooled(intervals: Sequence[Cumulative]) -> tuple[float, ...]:
 
 
 def on_edges(edges: Edges, cumulative: Cumulative, common: Edges) -> tuple[float, ...]:
-    """Return the same counts by the ``common`` edges only."""
+    """Return the counts at the ``common`` edges only."""
     if len(common) == len(edges):
         return tuple(cumulative)
     places = {edge: place for place, edge in enumerate(edges)}
@@ -65,10 +65,10 @@ def on_edges(edges: Edges, cumulative: Cumulative, common: Edges) -> tuple[float
 
 
 def superiority(over_old: Sequence[float], over_new: Sequence[float]) -> float:
-    """Return how probable it is that an event of the new side is over one of the old side, from -1/2 to 1/2.
+    """Return the probability that a new event exceeds an old one, less 1/2: from -1/2 to 1/2.
 
-    Both are counts of events over ascending bounds, the first one that of all events. Two events between the same
-    bounds count half: the statistic of Mann and Whitney, less 1/2.
+    Both arguments count the events over ascending bounds; the first count is that of all events. Two events between the
+    same bounds count half: the statistic of Mann and Whitney, less 1/2.
     """
     found, pairs_old, pairs_new = 0.0, (*over_old, 0.0), (*over_new, 0.0)
     for (old, next_old), (new, next_new) in zip(pairwise(pairs_old), pairwise(pairs_new), strict=True):

@@ -1,4 +1,4 @@
-"""What of a series can be used: an interval that cannot be true is left out, and said; it never decides anything."""
+"""Removes invalid intervals from a series, and reports them. They never decide anything."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -8,41 +8,41 @@ from typing import Any, NamedTuple
 from segue.judging.evidence import Count, HistogramSeries, Series
 
 MAX_AGE = 3
-"""A side whose newest data is older than so many intervals is not measured any more."""
+"""A side counts as no longer measured if its newest data is older than this many intervals."""
 
 _NOISE = 0.01
-"""Buckets of one interval are scraped and extrapolated apart: what contradicts by less is mended, not refused."""
+"""Prometheus extrapolates each bucket separately: smaller contradictions are corrected, not left out."""
 
 
 class Clean(NamedTuple):
-    """One side's usable intervals (others are none), newest last, and why some were left out."""
+    """One side's usable intervals (others are None), newest last, and why some were left out."""
 
     intervals: tuple[Any, ...]
     faults: Counter[str]
 
     @property
     def usable(self) -> list[Any]:
-        """Those with data."""
+        """The intervals with data."""
         return [each for each in self.intervals if each is not None]
 
     @property
     def latest(self) -> Any:
-        """The newest one with data; none when there is none, or when it is too old."""
+        """The newest interval with data; None if there is no such interval, or if it is too old."""
         return next((each for each in reversed(self.intervals[-MAX_AGE:]) if each is not None), None)
 
     @property
     def said(self) -> str:
-        """What was left out, for a person; nothing when nothing was."""
+        """What was left out, for a person; empty if nothing was."""
         return ", ".join(f"{count} interval{'s' * (count > 1)} with {why}" for why, count in self.faults.items())
 
     @property
     def mostly_faulty(self) -> bool:
-        """Whether more cannot be true than can."""
+        """Whether more intervals are invalid than valid."""
         return self.faults.total() > len(self.usable)
 
 
 def clean(series: Series, *, signed: bool = False) -> Clean:
-    """Return what of a series can be used. ``signed`` values may be negative."""
+    """Return the usable part of a series. ``signed`` values may be negative."""
     faults: Counter[str] = Counter()
     check = _CHECKS[series.kind]
     kept = tuple(check(each, series, signed, faults.update) for each in series.intervals)
@@ -50,7 +50,7 @@ def clean(series: Series, *, signed: bool = False) -> Clean:
 
 
 def edges_fault(series: HistogramSeries) -> str:
-    """Return what is wrong with a histogram's edges; nothing when nothing is."""
+    """Return what is wrong with a histogram's edges; empty if they are valid."""
     if not series.edges:
         return "no finite bucket edge"
     return "" if all(a < b for a, b in pairwise(series.edges)) else "bucket edges that do not ascend"
@@ -91,7 +91,7 @@ def _buckets(
 
 def _value(each: float | None, _: Series, signed: bool, blame: _Blame) -> float | None:
     if each is not None and each < 0 and not signed:
-        blame(["a negative value, of which no multiple can be a bound"])
+        blame(["a negative value, which cannot be compared by a ratio"])
         return None
     return each
 

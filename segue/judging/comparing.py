@@ -1,4 +1,4 @@
-"""``compare``: two sides, interval by interval, by evidence for both "it is worse" and "it is not"."""
+"""``compare``: weighs the evidence that the new side is worse, and that it is not, interval by interval."""
 
 import math
 from collections.abc import Callable
@@ -18,14 +18,14 @@ _Look = Callable[[Compare, Sides], SidesFound]
 
 
 def compare(way: Compare, evidence: Evidence) -> Judged:
-    """Compare both sides; both have data of one kind."""
+    """Compare both sides, which have data of one kind."""
     old, new = evidence.old, evidence.new
     assert old is not None and new is not None, "checked before"
     sides = _aligned(clean(old), clean(new), way.warmup, evidence.unit)
     if isinstance(old, HistogramSeries) and isinstance(new, HistogramSeries):
         common = tuple(sorted(set(old.edges) & set(new.edges)))
         if not common:
-            return inconclusive("old and new have no bucket edge in common, so that nothing can be compared")
+            return inconclusive("old and new have no bucket edge in common, so they cannot be compared")
         pairs = [(on_edges(old.edges, o, common), on_edges(new.edges, n, common)) for o, n in sides.pairs]
         history = [on_edges(old.edges, each, common) for each in sides.history]
         return _judged(way, Histograms(common), sides._replace(pairs=pairs, history=history))
@@ -57,11 +57,11 @@ def _judged(way: Compare, look: _Look, sides: Sides) -> Judged:
 def _lacking(way: Compare, numbers: dict[str, float]) -> str:
     if numbers["samples"] < way.min_samples:
         samples = f"{numbers['samples']:g} intervals with data of both sides"
-        return f"{samples}, and {way.min_samples} are needed (minSamples)"
+        return f"{samples}; {way.min_samples} are needed (minSamples)"
     for name in ("old", "new"):
         traffic = numbers.get(f"traffic_{name}", math.inf)
         if traffic < way.min_traffic:
-            return f"{said(traffic)} requests of the {name} side, and {way.min_traffic} are needed (minTraffic)"
+            return f"{said(traffic)} requests of the {name} side; {way.min_traffic} are needed (minTraffic)"
     return ""
 
 
@@ -78,12 +78,12 @@ def _decided(way: Compare, found: SidesFound) -> tuple[Result, str]:
     undecided = f"evidence {times(worse)} of {1 / way.alpha:g} that it is worse by more than {percent(way.tolerance)}"
     return (
         Result.INCONCLUSIVE,
-        f"{found.shown}: {undecided}, {times(fine)} of {1 / way.beta:g} that it is not by {percent(way.effect)}",
+        f"{found.shown}: {undecided}, {times(fine)} of {1 / way.beta:g} that it is not worse by {percent(way.effect)}",
     )
 
 
 def _traffic(sides: Sides) -> dict[str, float]:
-    """Return the requests of each side; of values there are none to count."""
+    """Return the number of requests of each side; empty for values, which have no requests."""
     if not sides.pairs or isinstance(sides.pairs[0][0], float):
         return {}
     return {

@@ -1,4 +1,4 @@
-"""Compares rates: bad events of all events."""
+"""Compares rates: the share of bad events in all events."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from segue.spec.judgement import Compare
 
 
 class Tilted(NamedTuple):
-    """What can be shared by all edges of a histogram: they have the same requests."""
+    """Tilts that all edges of a histogram share, because they have the same requests."""
 
     worse: list[eprocess.Tilts]
     fine: list[eprocess.Tilts]

@@ -1,18 +1,19 @@
-"""Evidence that may be looked at again and again: e-processes, in their closed forms.
+"""E-processes in closed form: evidence that stays valid however often it is evaluated.
 
-An e-process is never negative and expected to be at most 1 while its null hypothesis holds, at any time, however that
-time is chosen. By Ville's inequality it then ever reaches 1/alpha with a probability of at most alpha (J. Ville, 1939;
-A. Ramdas et al., "Game-theoretic statistics and safe anytime-valid inference", Statistical Science, 2023). All
+An e-process is never negative. While its null hypothesis holds, its expectation is at most 1 at any time, however that
+time is chosen. By Ville's inequality, the probability that it ever reaches 1/alpha is then at most alpha (J. Ville,
+1939; A. Ramdas et al., "Game-theoretic statistics and safe anytime-valid inference", Statistical Science, 2023). All
 functions return natural logarithms.
 
-Three things make it robust against what the formulas do not know. None can make it less valid, as each only takes
-evidence away:
+Three measures make it robust against what the formulas do not model. None can make it less valid, because each only
+reduces the evidence:
 
 - mixtures: no effect is assumed; evidence is the mean over a grid of effects,
-- no two intervals decide alone: of each effect's evidence the two intervals that say most count only as much as the
-  third, so that a burst, a pause of a garbage collector, a scrape gone wrong is never enough,
-- tempering: with events in bursts, so that counts vary ``inflation`` times as much as independent events would, the
-  logarithm is divided by it, as of so many fewer independent events. (If (E e^x) <= 1, then E e^(x/c) <= 1 for c >= 1.)
+- no two intervals decide alone: in each effect's evidence, the two strongest intervals count only as much as the third,
+  so that one burst, one pause of a garbage collector or one failed scrape is never enough,
+- tempering: if events come in bursts, and counts vary ``inflation`` times as much as those of independent events, the
+  logarithm is divided by ``inflation``, as for that many fewer independent events. (If (E e^x) <= 1, then
+  E e^(x/c) <= 1 for c >= 1.)
 """
 
 import math
@@ -21,16 +22,16 @@ from itertools import pairwise
 from typing import NamedTuple
 
 WORSE = (1.08, 1.2, 1.5, 2.2, 4.0, 15.0)
-"""How many times the rate at the null's boundary: what "worse" may look like."""
+"""Assumed effects of a worse version, as multiples of the rate at the null's boundary."""
 BETTER = (0.95, 0.85, 0.65, 0.4, 0.1)
-"""The same for "not so much worse"."""
+"""The same for a version that is not that much worse."""
 UNSEEN = 2.0
 SHARPNESS = (2.0, 6.0, 20.0, 60.0)
 STAKES = (0.3, 0.6, 0.95)
 
 
 class Tilts(NamedTuple):
-    """For one effect, interval by interval: what a bad event of either side, and the requests, add to the logarithm."""
+    """What each bad event and the requests add to the logarithm: for one effect, interval by interval."""
 
     old: list[float]
     new: list[float]
@@ -111,12 +112,13 @@ def log_mean_exp(logs: Sequence[float]) -> float:
 
 
 def dispersion(bad: Sequence[float], total: Sequence[float]) -> float:
-    """Return how many times the variance of independent events one side's counts show, at least 1.
+    """Return the variance of one side's counts as a multiple of that of independent events, at least 1.
 
-    By successive differences of its rates (J. von Neumann et al., "The mean square successive difference", Annals of
-    Mathematical Statistics 1941), so that a slow drift does not count. Of the old side: what its noise is like is
-    known, and a new side that is worse cannot hide in its own. A few differences may have missed the bursts: they count
-    as if they had shown some, and what is over 1 counts more (both by simulation, see docs/judging.md).
+    It is estimated by successive differences of the rates (J. von Neumann et al., "The mean square successive
+    difference", Annals of Mathematical Statistics 1941), so that a slow drift does not count. It is taken from the old
+    side, whose noise is known: a new side that is worse cannot hide in its own noise. A few differences may have missed
+    the bursts: they count as if they had shown some, and the excess over 1 counts more (both by simulation, see
+    docs/judging.md).
     """
     counted = [(b, n) for b, n in zip(bad, total, strict=True) if n > 0]
     differences = max(1, len(counted) - 1)
@@ -130,7 +132,7 @@ def dispersion(bad: Sequence[float], total: Sequence[float]) -> float:
 
 
 def persistence(values: Sequence[float]) -> float:
-    """Return how many times fewer independent values there are than values, at least 1: (1+r)/(1-r).
+    """Return the ratio of all values to independent values, at least 1: (1+r)/(1-r).
 
     r is the autocorrelation of neighbours about a straight line, corrected for its bias in a short series (F. Marriott
     and J. Pope, "Bias in the estimation of autocorrelations", Biometrika 1954).

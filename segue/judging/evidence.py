@@ -1,8 +1,8 @@
-"""What was measured of both sides, in intervals: what a judgement is given, and what a verdict can be replayed from.
+"""The measurements of both sides, in intervals: the input of a judgement, from which its verdict can be repeated.
 
-Intervals of the two sides belong together from the newest backwards; the last one is the newest. An interval without
-data (nothing scraped, NaN, stale) is none. All intervals since the comparison began belong in it: a judgement that may
-be repeated at any time rests on all that was seen, not on a window that slides.
+The last interval is the newest. The sides' intervals are paired from the newest backwards. An interval without data
+(nothing scraped, NaN, stale) is None. Evidence holds all intervals since the comparison began: a judgement that may be
+repeated at any time needs everything that was observed, not a sliding window.
 """
 
 import math
@@ -17,7 +17,7 @@ MAX_EDGES = 512
 
 
 class Count(Frozen):
-    """Events of one interval: how many were bad, of how many. Fractions are what Prometheus' ``increase`` gives."""
+    """The bad events and all events of one interval. Prometheus' ``increase`` also returns fractions."""
 
     bad: float
     total: float
@@ -25,9 +25,9 @@ class Count(Frozen):
 
 class _Series(Frozen):
     query: str = ""
-    """What was asked, in the words of whoever answered."""
+    """The query, in the language of its source."""
     source: str = ""
-    """Who answered: a server's address, a file."""
+    """Where the data is from: a server's address or a file."""
 
 
 class CountSeries(_Series):
@@ -49,7 +49,7 @@ class HistogramSeries(_Series):
     edges: tuple[float, ...] = Field(default=(), max_length=MAX_EDGES)
     """The finite upper bounds ``le``, ascending."""
     intervals: tuple[tuple[float, ...] | None, ...] = Field(default=(), max_length=MAX_INTERVALS)
-    """Cumulative counts, one an edge, and last that of ``+Inf``: all events."""
+    """Cumulative counts, one for each edge; the last one is ``+Inf``: all events."""
 
     @field_validator("intervals", mode="after")
     @classmethod
@@ -58,7 +58,7 @@ class HistogramSeries(_Series):
 
 
 class ValueSeries(_Series):
-    """One number an interval: a gauge, a quantile, a mean."""
+    """One number for each interval: a gauge, a quantile, a mean."""
 
     kind: Literal["values"] = "values"
     intervals: tuple[float | None, ...] = Field(default=(), max_length=MAX_INTERVALS)
@@ -73,23 +73,23 @@ Series = Annotated[CountSeries | HistogramSeries | ValueSeries, Discriminator("k
 
 
 class Evidence(Frozen):
-    """What was measured of both sides since the comparison began."""
+    """The measurements of both sides since the comparison began."""
 
     old: Series | None = None
     new: Series | None = None
     unit: str = ""
-    """What the values (or a histogram's edges) are in, such as ``s``; for a person."""
+    """The unit of the values (or of a histogram's edges), such as ``s``; for a person."""
     interval_s: float = Field(default=30.0, gt=0)
 
     def until(self, count: int) -> "Evidence":
-        """Return what was known ``count`` intervals after the beginning, as both sides' newest belong together."""
+        """Return the evidence as it was ``count`` intervals after the beginning."""
         late = self.length - count
         kept = {name: _without_newest(series, late) for name, series in (("old", self.old), ("new", self.new))}
         return self.model_copy(update=kept)
 
     @property
     def length(self) -> int:
-        """How many intervals the longer side has."""
+        """The number of intervals of the longer side."""
         return max((len(side.intervals) for side in (self.old, self.new) if side is not None), default=0)
 
 

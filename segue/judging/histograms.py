@@ -1,4 +1,4 @@
-"""Compares histograms, by how many events were over an edge and by ranks."""
+"""Compares histograms, by the number of events over each edge and by ranks."""
 
 import math
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from segue.spec.judgement import Compare
 
 MIDDLE, TAIL = 0.5, 0.99
 _MIDDLE_SHARE = 0.2
-"""Without tails, edges that fewer of the old side's events were over are left out."""
+"""Without tails, edges that a smaller share of the old side's events exceeds are left out."""
 MAX_IN_ONE, MAX_IN_TWO = 0.7, 0.9
-"""With more of all events in one bucket, or in two neighbours, it is not known where in them they are: if all lie
+"""With a larger share of events in one bucket, or in two neighbours, their position in it is too uncertain: if all are
 close to an edge, 2 % slower moves most of them over it."""
 
 
 class Histograms:
-    """Compares by how many events were over an edge, at all edges: the middle and the tail in one.
+    """Compares the number of events over each edge, at all edges: the middle and the tail together.
 
     Worse: new over ``le`` against old over ``le / (1 + tolerance)``, the mean over all edges. Not worse: new over
-    ``(1 + effect) x`` against old over x, at the old side's median and its 99th percentile; both have to say so.
+    ``(1 + effect) x`` against old over x, at the old side's median and its 99th percentile; both must show it.
     """
 
     def __init__(self, edges: tuple[float, ...]) -> None:
@@ -59,10 +59,10 @@ class Histograms:
         if math.isfinite(quantile(self._edges, old, level)):
             return ""
         last = said(self._edges[-1], sides.unit)
-        return f"the old side goes over the last bucket edge ({last}); add edges to judge its tail"
+        return f"the old side exceeds the last bucket edge ({last}); add edges to judge its tail"
 
     def _coarse(self, old: Sequence[float], way: Compare) -> str:
-        """Return which buckets hold too much to tell where in them it is; nothing where none does."""
+        """Return which buckets are too coarse to compare; empty if none is."""
         bounds = (min(0.0, self._edges[0]), *self._edges)
         for most, width in ((MAX_IN_ONE, 1), (MAX_IN_TWO, 2)):
             for at in range(width, len(bounds)):
@@ -76,7 +76,7 @@ class Histograms:
         return ""
 
     def _worse(self, way: Compare, sides: Sides, tilts: Tilted, old: Sequence[float], *, fine: bool) -> float:
-        """Return the mean over all edges; without ``fine`` buckets by the edges alone, which is never too much."""
+        """Return the mean evidence over all edges; without ``fine`` buckets, conservatively by the edges alone."""
         logs = []
         for edge in self._edges:
             before = edge / (1 + way.tolerance) if edge > 0 else edge
@@ -85,7 +85,7 @@ class Histograms:
             if way.tails or above(old, place(self._edges, before)) >= _MIDDLE_SHARE * old[-1]:
                 logs.append(self._at(sides, before, edge, tilts.worse))
             else:
-                logs.append(-math.inf)  # left out, and yet counted: which edges are the tail is known from the data
+                logs.append(-math.inf)  # left out, yet counted in the mean: the data decides which edges are the tail
         ranks = eprocess.bets(self._ranks(sides, way.tolerance)) if fine else -math.inf
         return eprocess.log_mean_exp([ranks, eprocess.log_mean_exp(logs)])
 
@@ -98,7 +98,7 @@ class Histograms:
         return min([eprocess.log_mean_exp([found[0], ranks]), *found[1:]])
 
     def _ranks(self, sides: Sides, part: float) -> list[float]:
-        """Return, interval by interval, how probable it is that a new event is over ``1 + part`` times an old one."""
+        """Return by interval the probability, less 1/2, that a new event is over ``1 + part`` times an old one."""
         befores = [place(self._edges, edge / (1 + part) if edge > 0 else edge) for edge in self._edges]
         nows = [place(self._edges, edge) for edge in self._edges]
         return [
@@ -107,7 +107,7 @@ class Histograms:
         ]
 
     def _at(self, sides: Sides, before: float, now: float, effects: list[eprocess.Tilts]) -> float:
-        """Compare new events over ``now`` with old ones over ``before``."""
+        """Compare new events over ``now`` with old events over ``before``."""
         at_old, at_new = place(self._edges, before), place(self._edges, now)
         bad_old = [above(o, at_old) for o, _ in sides.pairs]
         bad_new = [above(n, at_new) for _, n in sides.pairs]

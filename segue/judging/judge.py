@@ -1,4 +1,4 @@
-"""``judge``: one judgement of what was measured. It never raises for what can be measured, nor passes by default."""
+"""``judge``: one judgement of the evidence. It never raises for measurable data, and never passes by default."""
 
 import math
 from typing import Any, NamedTuple
@@ -13,10 +13,10 @@ from segue.spec.judgement import DEFAULT_QUANTILE, Compare, Judgement, Ratio, Th
 
 
 def judge(judgement: Judgement, evidence: Evidence) -> Judged:
-    """Return what the evidence says by this judgement.
+    """Return the result of this judgement on the evidence.
 
-    It is a function of the evidence alone: ask again with more. ``compare`` keeps its ``alpha`` however often it is
-    asked, as long as the evidence begins where the comparison began.
+    It depends on the evidence alone: call it again with more. ``compare`` keeps its ``alpha`` however often it is
+    called, as long as the evidence begins where the comparison began.
     """
     lacking = _lacking(judgement, evidence)
     if lacking:
@@ -28,7 +28,7 @@ def judge(judgement: Judgement, evidence: Evidence) -> Judged:
 
 
 def _lacking(judgement: Judgement, evidence: Evidence) -> str:
-    """Return why nothing can be judged at all; nothing when something can."""
+    """Return why the evidence cannot be judged; empty if it can."""
     sides = [("new", evidence.new)] + [("old", evidence.old)] * judgement.needs_old
     for name, series in sides:
         if series is None or not any(each is not None for each in series.intervals):
@@ -37,11 +37,11 @@ def _lacking(judgement: Judgement, evidence: Evidence) -> str:
             return f"the {name} side's histogram has {edges_fault(series)}"
         side = clean(series, signed=judgement.threshold is not None)
         if side.mostly_faulty:
-            return f"most of the {name} side's data cannot be true: {side.said}"
+            return f"most of the {name} side's data is invalid: {side.said}"
         if side.latest is None:
             return f"no usable data of the {name} side in the last {MAX_AGE} intervals{_left_out(side)}"
     if judgement.needs_old and len({series.kind for _, series in sides if series is not None}) > 1:
-        return "the two sides' data are of different kinds"
+        return "the two sides have data of different kinds"
     return ""
 
 
@@ -75,7 +75,7 @@ def _ratio(way: Ratio, evidence: Evidence) -> Judged:
     numbers = {"new": new.value, "old": old.value, "traffic_new": new.traffic, "traffic_old": old.traffic}
     unknown = _unknown(way, {"new": new, "old": old})
     if not unknown and base <= 0:
-        unknown = "the old side is 0, of which no multiple can be a bound; give `floor`"
+        unknown = "the old side is 0, so `ratio` has no bound; give `floor`"
     if unknown:
         return inconclusive(unknown, numbers)
     least, most = (None if factor is None else factor * base for factor in (way.min, way.max))
@@ -99,9 +99,11 @@ def _unknown(way: Threshold | Ratio, readings: dict[str, _Reading]) -> str:
     for side, reading in readings.items():
         if reading.traffic < way.min_traffic:
             few = f"{said(reading.traffic)} requests in the latest interval"
-            return f"the {side} side has {few}, and {way.min_traffic} are needed (minTraffic)"
+            return f"the {side} side has {few}; {way.min_traffic} are needed (minTraffic)"
         if math.isinf(reading.value):
-            return f"{reading.what} of the {side} side is over its last edge ({said(reading.last_edge)}); add edges"
+            return (
+                f"{reading.what} of the {side} side is over the last bucket edge ({said(reading.last_edge)}); add edges"
+            )
     return ""
 
 

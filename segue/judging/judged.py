@@ -1,4 +1,4 @@
-"""The answer of one judging, and how its numbers are said to a person."""
+"""The result of one judgement, and the format of its numbers for a person."""
 
 import math
 
@@ -8,7 +8,7 @@ from segue.gates.verdict import Result
 from segue.observation import Frozen
 
 _LARGEST = 1e12
-"""Evidence beyond this says nothing more, and is no number that JSON can carry when it overflows."""
+"""Larger evidence means nothing more, and JSON has no number for it when it overflows."""
 
 
 class Judged(Frozen):
@@ -21,31 +21,31 @@ class Judged(Frozen):
 
 
 def inconclusive(why: str, numbers: dict[str, float] | None = None) -> Judged:
-    """Return that the evidence does not decide."""
+    """Return the result that the evidence does not decide."""
     return Judged(result=Result.INCONCLUSIVE, why=why, numbers=finite(numbers or {}))
 
 
 def finite(numbers: dict[str, float]) -> dict[str, float]:
-    """Return only what JSON can carry."""
+    """Return only the finite numbers, which JSON can represent."""
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
 
 
 def evidence_of(log_evidence: float) -> float:
-    """Return an e-value of its natural logarithm, within what can be carried and read."""
+    """Return the e-value of a natural logarithm, at most 1e12."""
     return _LARGEST if log_evidence > math.log(_LARGEST) else math.exp(log_evidence)
 
 
 def said(value: float, unit: str = "") -> str:
-    """Write a number for a person: three digits, with its unit."""
+    """Format a number for a person: three digits, with its unit."""
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return f"{text} {unit}".rstrip()
 
 
 def percent(share: float) -> str:
-    """Write a share as a percentage with as many digits as tell it from others: ``0.12 %``."""
+    """Format a share as a percentage with three digits: ``0.12 %``."""
     return f"{share * 100:.3g} %"
 
 
 def times(evidence: float) -> str:
-    """Write an e-value: ``63.2`` or ``over 1e12``."""
+    """Format an e-value: ``63.2`` or ``over 1e12``."""
     return f"over {_LARGEST:.0e}".replace("e+", "e") if evidence >= _LARGEST else f"{evidence:,.3g}"

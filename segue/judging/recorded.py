@@ -1,7 +1,7 @@
-"""Reads recorded series: those that Segue keeps, and what Prometheus' ``query_range`` answers.
+"""Reads recorded series: Segue's own, and answers of Prometheus' ``query_range``.
 
-Of counts, Prometheus answers two questions: ``{"bad": ..., "total": ...}`` holds one answer each. Values are those of
-each interval, as of ``increase(...[30s])`` at a step of 30 s; counters as they stand would all look like a rise.
+Counts need two queries: ``{"bad": ..., "total": ...}`` holds the answer to each. Each value is that of one interval, as
+of ``increase(...[30s])`` at a step of 30 s. Raw counters would look like a rise in every interval.
 """
 
 import math
@@ -17,25 +17,25 @@ from segue.spec import refusal
 from segue.spec.judgement import MAX_INTERVALS, Kind
 
 _SERIES: TypeAdapter[Series] = TypeAdapter(Series)
-_HOW = "give a series that Segue recorded, or the JSON that Prometheus' /api/v1/query_range answers"
+_HOW = "give a series that Segue recorded, or the JSON answer of Prometheus' /api/v1/query_range"
 _Column = dict[int, float]
-"""Values by the number of their interval."""
+"""Values by the index of their interval."""
 
 
 class RecordedGrid(NamedTuple):
-    """The times that intervals end at: from the first one, every ``step_s`` seconds."""
+    """The ends of intervals: from ``start`` on, every ``step_s`` seconds."""
 
     start: float
     step_s: float
     size: int
 
     def at(self, time: float) -> int:
-        """Return the number of the interval that ends then."""
+        """Return the index of the interval that ends at this time."""
         return round((time - self.start) / self.step_s)
 
 
 class Recorded(NamedTuple):
-    """One side as it was recorded; with its times where it has some."""
+    """One side as recorded, with its times if it has any."""
 
     series: Series
     grid: RecordedGrid | None = None
@@ -45,7 +45,7 @@ def read_recorded(document: Any, kind: Kind, source: str) -> Recorded:
     """Read one side.
 
     Raises:
-        Refused: naming what cannot be read of it.
+        Refused: names what cannot be read.
     """
     if not isinstance(document, dict):
         raise Refused("is not a mapping", field=source, fix=_HOW)
@@ -58,10 +58,10 @@ def read_recorded(document: Any, kind: Kind, source: str) -> Recorded:
 
 
 def aligned(old: Recorded, new: Recorded) -> tuple[Series, Series]:
-    """Return both series so that their newest intervals belong together: by their times where both have some.
+    """Return both series with their newest intervals aligned, by their times if both have them.
 
     Raises:
-        Refused: when they were recorded at different steps.
+        Refused: if they were recorded at different steps, or at different times.
     """
     if old.grid is None or new.grid is None:
         return old.series, new.series
@@ -72,7 +72,7 @@ def aligned(old: Recorded, new: Recorded) -> tuple[Series, Series]:
         )
     late = new.grid.at(old.grid.start) + old.grid.size - new.grid.size
     if abs(late) > MAX_INTERVALS:
-        raise Refused("were recorded at quite different times", field="--old, --new", fix="record both side by side")
+        raise Refused("were recorded at different times", field="--old, --new", fix="record both over the same time")
     return _later(old.series, max(0, -late)), _later(new.series, max(0, late))
 
 
@@ -86,9 +86,7 @@ def _own(document: dict[str, Any], kind: Kind, source: str) -> Series:
     except ValidationError as error:
         raise refusal(error, source) from error
     if series.kind != kind:
-        raise Refused(
-            f"is not of {kind}", field=f"{source}: kind", value=series.kind, fix="name the file of this metric"
-        )
+        raise Refused(f"is not {kind}", field=f"{source}: kind", value=series.kind, fix="name the file of this metric")
     return series
 
 
@@ -97,7 +95,7 @@ def _matrix(document: Any, source: str) -> list[Any]:
     if not isinstance(data, dict) or not isinstance(data.get("result"), list):
         raise Refused("has no data.result", field=source, fix=_HOW)
     if data.get("resultType", "matrix") != "matrix":
-        raise Refused("is no matrix", field=f"{source}: resultType", value=data["resultType"], fix="ask query_range")
+        raise Refused("is not a matrix", field=f"{source}: resultType", value=data["resultType"], fix="use query_range")
     return list(data["result"])
 
 
@@ -106,7 +104,7 @@ def _counts(parts: Mapping[str, list[Any]], source: str) -> Recorded:
         _refuse_many(found, f"{source}: {name}")
     grid = _grid([*parts["bad"], *parts["total"]], source)
     bad, total = (_column(found[0], grid, source) if found else {} for found in (parts["bad"], parts["total"]))
-    # A counter of bad events that never happened does not exist: no data beside some of all events is none bad.
+    # A counter of bad events does not exist before the first one: no data of it beside events counts as 0.
     intervals = tuple(Count(bad=bad.get(i, 0.0), total=total[i]) if i in total else None for i in range(grid.size))
     return Recorded(CountSeries(intervals=intervals, source=source), grid)
 
@@ -135,7 +133,7 @@ def _histogram(found: list[Any], grid: RecordedGrid, source: str) -> HistogramSe
             raise Refused("has several series of one le", field=source, value=edge, fix="sum by (le) in the query")
         columns[edge] = _column(each, grid, source)
     if found and math.inf not in columns:
-        raise Refused("has no series with le=+Inf", field=source, fix="ask for all buckets")
+        raise Refused("has no series with le=+Inf", field=source, fix="query all buckets")
     edges = sorted(columns)
     rows = [[columns[edge].get(i) for edge in edges] for i in range(grid.size)]
     whole = tuple(tuple(n for n in row if n is not None) if None not in row else None for row in rows)
@@ -145,10 +143,10 @@ def _histogram(found: list[Any], grid: RecordedGrid, source: str) -> HistogramSe
 def _edge(series: Any, source: str) -> float:
     given = series.get("metric", {}).get("le") if isinstance(series, dict) else None
     try:
-        return float(given)  # type: ignore[arg-type] # what is no number is refused below
+        return float(given)  # type: ignore[arg-type] # anything but a number is refused below
     except (TypeError, ValueError):
-        fix = "ask for the buckets, summed by (le)"
-        raise Refused("is no bucket's edge", field=f"{source}: le", value=given or "", fix=fix) from None
+        fix = "query the buckets, summed by (le)"
+        raise Refused("is not a bucket edge", field=f"{source}: le", value=given or "", fix=fix) from None
 
 
 def _grid(found: list[Any], source: str) -> RecordedGrid:

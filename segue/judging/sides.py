@@ -1,4 +1,4 @@
-"""What a comparison is given, and what it finds."""
+"""The input of a comparison, and its result."""
 
 from typing import Any, NamedTuple
 
@@ -6,11 +6,11 @@ from segue.judging.evidence import Count
 from segue.spec.judgement import Compare
 
 DEFAULT_SLACK = 0.001
-"""Of requests: one more of a thousand is never a reason to go back."""
+"""As a share of requests: one more in a thousand is never a reason to roll back."""
 
 
 class Sides(NamedTuple):
-    """The usable intervals that both sides have, aligned; and all of the old side's, which show its noise."""
+    """The aligned usable intervals of both sides, and all intervals of the old side, which show its noise."""
 
     pairs: list[tuple[Any, Any]]
     history: list[Any]
@@ -19,7 +19,7 @@ class Sides(NamedTuple):
 
 
 class SidesFound(NamedTuple):
-    """The evidence of one comparison, as logarithms, and what it was found on."""
+    """The evidence of one comparison, as logarithms, and the numbers it is based on."""
 
     worse: float
     fine: float
@@ -30,7 +30,7 @@ class SidesFound(NamedTuple):
 
 
 def requests(interval: Any) -> float:
-    """Return how many requests an interval of counts or of a histogram has; a value has none, and counts."""
+    """Return the number of requests in an interval of counts or a histogram; 1 for a value, which has none."""
     if isinstance(interval, Count):
         return interval.total
     return float(interval[-1]) if isinstance(interval, tuple) else 1.0

@@ -173,7 +173,7 @@ async def outage(
 ) -> None:
     """One Prometheus goes in the middle of three rollouts, one for each policy."""
     mended = asyncio.get_running_loop().create_future()
-    asked = f"nobody could be asked {LIMIT + 1} times in a row: {why}"
+    asked = f"no answer {LIMIT + 1} times in a row: {why}"
 
     def mend() -> None:
         mends()
@@ -198,7 +198,7 @@ async def outage(
 
 
 async def killed(metered: Metered) -> None:
-    why = "provider killed cannot be asked: no connection (Connection refused)"
+    why = "provider killed cannot be queried: no connection (Connection refused)"
     await outage(metered, "killed", metered.killed.kill, metered.killed.start, why)
 
 

@@ -145,7 +145,9 @@ async def test_what_cannot_be_judged_is_told(measured: Measured) -> None:
         await measured.ask(value='level{namespace="measured"}')
     with pytest.raises(Unanswered, match=r"provider default: HTTP 400: .*parse error"):
         await measured.ask(value="sum(level{ {{side}} }")
-    with pytest.raises(Unanswered, match=r"other is not known here \(default is\); name it in SEGUE_PROMETHEUS"):
+    with pytest.raises(
+        Unanswered, match=r"other is unknown to this worker \(known: default\); add it to SEGUE_PROMETHEUS"
+    ):
         await measured.ask(value="1", provider="other")
 
 
@@ -191,7 +193,7 @@ async def test_the_most_memory_that_was_seen(measured: Measured) -> None:
         assert "has no" in await seen(OLD) and "has no" in await seen(NEW, "other")
         measured.stack.kill("prometheus")
         try:
-            assert (await seen(NEW)).startswith(f"{unknown}provider default cannot be asked: ")
+            assert (await seen(NEW)).startswith(f"{unknown}provider default cannot be queried: ")
         finally:
             measured.stack.restart("prometheus")
     finally:
@@ -213,7 +215,7 @@ async def test_while_it_does_not_answer_nobody_is_asked(measured: Measured) -> N
     assert time.monotonic() - started < 60  # it hangs as long as the test lets it
     measured.stack.kill("prometheus")
     try:
-        with pytest.raises(Unanswered, match=r"cannot be asked: no connection \(Connection refused\)"):
+        with pytest.raises(Unanswered, match=r"cannot be queried: no connection \(Connection refused\)"):
             await measured.ask(**BAD)
     finally:
         measured.stack.restart("prometheus")
@@ -267,8 +269,8 @@ async def test_an_answer_of_another_kind_is_told(proxy: tuple[str, list[web.Requ
     token.write_text("s3cret-1\n")
     client = Prometheus("default", PrometheusSettings(url=url, bearer_token_file=token))
     for query, said in {
-        "moved": "HTTP 302: it was moved", "large": "over 16 MiB", "page": "none of Prometheus' API",
-        "list": "none of Prometheus' API", "down": "HTTP 503",
+        "moved": "HTTP 302: it was moved", "large": "over 16 MiB", "page": "not of Prometheus' API",
+        "list": "not of Prometheus' API", "down": "HTTP 503",
     }.items():  # fmt: skip
         with pytest.raises(Unanswered, match=said) as told:
             await client.query_range(query, Grid(0, 1, 1), 1)

@@ -76,9 +76,9 @@ async def test_what_is_no_answer_never_passes(lab: Lab, hooks: Webhooks, several
         *(ends(lab, f"no-{name}", "RolledBack", webhook={"name": name}, **ONCE) for name in several)
     )
     why = {name: report.status.reason for name, report in zip(several, found, strict=True)}
-    assert "answers otherwise than agreed: Invalid JSON" in why["garbage"]
-    assert "answers otherwise than agreed: verdict:" in why["otherwise"]
-    assert "redirects (302), which is not followed" in why["redirecting"]
+    assert "sends an invalid answer: Invalid JSON" in why["garbage"]
+    assert "sends an invalid answer: verdict:" in why["otherwise"]
+    assert "redirects (302), and the worker does not follow redirects" in why["redirecting"]
     assert "answers 404" in why["absent"]
     assert "did not answer within 2 s" in why["slow"]
     assert "more than 65536 bytes" in why["large"]
@@ -178,11 +178,13 @@ async def test_a_job_survives_its_worker(stack: Stack, lab: Lab) -> None:
 REFUSED = [
     pytest.param({"webhook": {"name": "unheard"}}, ("gates[0].webhook.name", "'unheard'", "passing"), id="webhook"),
     pytest.param(
-        {"webhook": {"name": "no-authority"}}, ("gates[0].webhook.name", "cannot be asked", "SEGUE_WEBHOOKS"), id="ca"
+        {"webhook": {"name": "no-authority"}}, ("gates[0].webhook.name", "unusable settings", "SEGUE_WEBHOOKS"), id="ca"
     ),
     pytest.param({"plugin": {"name": "other"}}, ("gates[0].plugin.name", "'other'", "acme"), id="plugin"),
     pytest.param({"plugin": {"name": "missing"}}, ("plugin.name", "cannot be loaded: AttributeError"), id="not-there"),
-    pytest.param({"plugin": {"name": "blocking"}}, ("plugin.name", "no async function", "async def"), id="not-async"),
+    pytest.param(
+        {"plugin": {"name": "blocking"}}, ("plugin.name", "not an async function", "async def"), id="not-async"
+    ),
     pytest.param(
         {"job": {"image": "a:1", "resources": {"limits": {"cpu": "much"}}}}, ("gates[0].job", "quantities"), id="job"
     ),

@@ -146,7 +146,7 @@ async def asked_now(case: Case) -> set[str]:
             continue
         [beat] = await case.lab.temporal.data_converter.decode(pending.heartbeat_details.payloads, [Beat])
         problem = beat.seen.problem if beat.seen else None
-        if problem is not None and problem.message == "is being asked whether it serves":
+        if problem is not None and problem.message == "serving checks are running":
             return {problem.replica}
     return set()
 

@@ -66,17 +66,21 @@ def test_both_sides_are_laid_together_by_their_times(old_start: int, new_start: 
 
 # id: (document, kind, what the message says)
 REFUSED: dict[str, tuple[Any, str, str]] = {
-    "a list": ([], "values", "a.json: is not a mapping; give a series that Segue recorded, or the JSON that"),
+    "a list": ([], "values", "a.json: is not a mapping; give a series that Segue recorded, or the JSON answer of"),
     "no result": ({"status": "error"}, "values", "a.json: has no data.result"),
-    "a vector": ({"data": {"resultType": "vector", "result": []}}, "values", "'vector': is no matrix; ask query_range"),
+    "a vector": (
+        {"data": {"resultType": "vector", "result": []}},
+        "values",
+        "'vector': is not a matrix; use query_range",
+    ),
     "two series": (prometheus(({"a": "1"}, []), ({"a": "2"}, [])), "values", "a.json: has 2 series; aggregate them"),
-    "no le": (prometheus(({}, [])), "histogram", "a.json: le: '': is no bucket's edge; ask for the buckets"),
-    "no +Inf": (prometheus(({"le": "1"}, [])), "histogram", "has no series with le=+Inf; ask for all buckets"),
+    "no le": (prometheus(({}, [])), "histogram", "a.json: le: '': is not a bucket edge; query the buckets"),
+    "no +Inf": (prometheus(({"le": "1"}, [])), "histogram", "has no series with le=+Inf; query all buckets"),
     "an le twice": (prometheus(({"le": "1"}, []), ({"le": "1.0"}, [])), "histogram", "several series of one le"),
     "no points": (prometheus(({}, [[1]])), "values", "has a series without [time, value] pairs"),
     "only bad": ({"bad": prometheus()}, "counts", "a.json: total: has no data.result"),
     "too long": (prometheus(({}, [[0, "1"], [1, "1"], [99999, "1"]])), "values", "has over 10000 intervals"),
-    "other kind": ({"kind": "values", "intervals": []}, "counts", "a.json: kind: 'values': is not of counts"),
+    "other kind": ({"kind": "values", "intervals": []}, "counts", "a.json: kind: 'values': is not counts"),
     "no such kind": ({"kind": "x", "intervals": []}, "counts", "a.json"),
     "text": ({"intervals": ["many"]}, "values", "'many'"),
 }

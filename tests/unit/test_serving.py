@@ -50,15 +50,15 @@ def expecting(**value: Any) -> dict[str, Any]:
 OPEN_INFERENCE: list[tuple[str, dict[str, Any], Reply, Sort, str]] = [
     ("right", asks(), reply(inferred()), SERVES, ""),
     ("version", asks(), reply(inferred("v1")), WRONG, "answered as version 'v1', not 'v2'"),
-    ("no-version", asks(), reply(inferred(None)), WRONG, "tells no version; 'v2' is expected"),
+    ("no-version", asks(), reply(inferred(None)), WRONG, "names no version; expected 'v2'"),
     ("version-number", asks(version="3"), reply(inferred(3)), SERVES, ""),
     ("model", asks(), reply(inferred(model="other")), WRONG, "answered as model 'other', not 'iris'"),
     ("error", asks(), reply({"error": "no"}, 500), WRONG, 'answered 500, not 200: {"error": "no"}'),
     ("no-json", asks(), reply("<html>"), WRONG, "answered no JSON object: <html>"),
     ("no-outputs", asks(), reply({"model_name": "iris"}), WRONG, "answered no outputs"),
     ("refused", asks(), Reply(trouble="connection refused"), SILENT, "infer: connection refused"),
-    ("no-right", asks(), Reply(unasked="forbidden"), UNASKED, "could not be asked: forbidden"),
-    ("loading", asks(), reply("Loading model", 503), LOADING, "says that it loads: Loading model"),
+    ("no-right", asks(), Reply(unasked="forbidden"), UNASKED, "could not be sent: forbidden"),
+    ("loading", asks(), reply("Loading model", 503), LOADING, "reports that it is loading: Loading model"),
     ("equals", expecting(equals=[0]), reply(inferred()), SERVES, ""),
     ("not-equal", expecting(equals=[1]), reply(inferred()), WRONG, "answered $.outputs[0].data = [0], not [1]"),
     ("near", expecting(near=0.5, tolerance=0.1), reply(inferred(data=[0.45, 0.6])), SERVES, ""),
@@ -171,7 +171,7 @@ STREAMS: list[tuple[str, Reply, Sort, str]] = [
     ("held-back", reply(events(chunk(""), chunk("", "length")), first_s=0.1), SERVES, ""),
     ("held-back-and-late", reply(events(chunk("", "length")), first_s=3.0), WRONG, "the first token after 3.000 s"),
     ("no-event", reply("hello", first_s=None), WRONG, "answered no events"),
-    ("late", reply(events(chunk("0 ")), first_s=3.0), WRONG, "gave the first token after 3.000 s; 1 s are allowed"),
+    ("late", reply(events(chunk("0 ")), first_s=3.0), WRONG, "returned the first token after 3.000 s; 1 s are allowed"),
     ("model", reply(events(chunk("0 ", model="x")), first_s=0.1), WRONG, "as model 'x', not 'words'"),
     ("error-inside", reply(events({"error": {"message": "OOM"}}), first_s=0.1), WRONG, "an error in its stream"),
     ("error", reply({"error": "no"}, 500), WRONG, "answered 500"),
@@ -266,7 +266,7 @@ def test_the_wanted_tag_is_expected() -> None:
 
 NO_TAG: list[tuple[dict[str, str], dict[str, Any], str]] = [
     ({"a": "x:1", "b": "y:1"}, {}, "is missing, and {tag} needs it; name one of: a, b"),
-    ({"a": "x:1"}, {"container": "c"}, "'c': is no container of the target; name one of: a"),
+    ({"a": "x:1"}, {"container": "c"}, "'c': is not a container of the target; name one of: a"),
     ({"a": "x"}, {}, "its image x has no tag; write the version"),
 ]
 
