@@ -58,9 +58,9 @@ async def free(cluster: Cluster, target: Target, tell: Callable[[str], None]) ->
     """Restore the bounds of what anybody holds, where the rights for that are there."""
     try:
         if await give_back(cluster, target, owner=None):
-            tell(f"the autoscaler of {target} has its own bounds again")
+            tell(f"the autoscaler of {target}: original min/max restored")
     except NotAllowed as error:
-        tell(f"whether an autoscaler of {target} is held cannot be seen: {error.why}")
+        tell(f"cannot check whether an autoscaler of {target} is held: {error.why}")
 
 
 async def foretell(cluster: Cluster, target: Target, rules: Rules) -> tuple[str, ...]:
@@ -82,7 +82,7 @@ async def foretell(cluster: Cluster, target: Target, rules: Rules) -> tuple[str,
         return tuple(_adopted(each) for each in found)
     for each in found:
         await cluster.patch(KIND, target.namespace, each["metadata"]["name"], _patch(None, 1, 1), dry_run=True)
-    return () if found else ("autoscaler: hold is asked for, and no HorizontalPodAutoscaler scales the target",)
+    return () if found else ("`autoscaler: hold` has no effect: no HorizontalPodAutoscaler scales the target",)
 
 
 async def of_target(cluster: Cluster, target: Target) -> list[Object]:
@@ -129,8 +129,8 @@ def _adopted(autoscaler: Object) -> str:
     if _held(autoscaler) is not None:
         return f"the HorizontalPodAutoscaler {name} is still held by a former rollout at {low} to {high} replicas"
     return (
-        f"the HorizontalPodAutoscaler {name} may set {low} to {high} replicas meanwhile, and the rollout follows; "
-        "`autoscaler: hold` in the spec holds it"
+        f"the HorizontalPodAutoscaler {name} may set {low} to {high} replicas meanwhile, and the rollout follows it; "
+        "set `autoscaler: hold` in the spec to prevent that"
     )
 
 
@@ -139,7 +139,7 @@ def _apart(autoscaler: Object) -> str:
     name, (_, scaled) = autoscaler["metadata"]["name"], _aim(autoscaler)
     return (
         f"the HorizontalPodAutoscaler {name} scales the Deployment {scaled}, whose replicas this rollout moves: "
-        "when it writes them, the rollout holds; delete it, and create it for the new Deployment at the end"
+        "when it changes them, the rollout holds; delete it, and create it for the new Deployment at the end"
     )
 
 

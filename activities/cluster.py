@@ -118,7 +118,7 @@ class Cluster:
                 await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except (config.ConfigException, OSError) as error:
             raise Refused(
-                f"no way to a cluster: {error}", field="KUBECONFIG", fix="set KUBECONFIG, or run `segue local up`"
+                f"gives no way to a cluster: {error}", field="KUBECONFIG", fix="set KUBECONFIG, or run `segue local up`"
             ) from error
         return cls(client.ApiClient(configuration))
 
@@ -406,7 +406,7 @@ async def connected() -> AsyncIterator[Cluster]:
 
 def _refuse_absent(given: str | None) -> None:
     if given and not any(Path(path).is_file() for path in given.split(os.pathsep)):
-        raise Refused("is no file", field="KUBECONFIG", value=given, fix="correct it, or run `segue local up`")
+        raise Refused("is not a file", field="KUBECONFIG", value=given, fix="correct it, or run `segue local up`")
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
@@ -481,12 +481,12 @@ def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
     if 400 <= status < 500 and _ADMISSION.search(why):
         status, correct = 422, "correct the change, or ask who runs that webhook, policy or quota"
     else:
-        correct = "correct the change so that the API server takes it"
+        correct = "correct the change so that the API server accepts it"
     match status:
         case 404:
             return NotFound(why, field=what, fix="check its name and namespace, or create it first")
         case 401 | 403:
-            renew = "renew the worker's credentials: the API server does not know them"
+            renew = "renew the worker's credentials: the API server does not accept them"
             return NotAllowed(why, field=what, fix=renew if status == 401 else f"grant the worker {role}")
         case 409:
             return Conflict(f"{what} changed in the meantime: {why}")

@@ -90,8 +90,8 @@ def refuse_ports(rules: Rules, facts: Facts) -> None:
     named = dict(named_ports(facts.pods[0].spec))
     for field, port in asked.items():
         if isinstance(port, str) and port not in named:
-            fix = f"use one of: {', '.join(sorted(named)) or 'none has a name'}; or write its number"
-            raise Refused("is the name of no container's port", field=field, value=port, fix=fix)
+            fix = f"use one of: {', '.join(sorted(named)) or 'none has a name'}; or give its number"
+            raise Refused("does not name a port of any container", field=field, value=port, fix=fix)
 
 
 def _is_led(target: Target) -> bool:

@@ -34,8 +34,8 @@ async def _with_ready(lever: Lever, asked: PrepareInput, prepared: Prepared) -> 
     seen = await lever.observe(asked.target, asked.rules, start, time.time())
     ready, replicas = seen.old.ready + seen.new.ready, prepared.replicas
     warning = (
-        f"only {ready} of {replicas} replicas are ready now: the rollout, and a rollback, require as many ready ones "
-        "as now, at least 1"
+        f"only {ready} of {replicas} replicas are ready now: the rollout and a rollback require that many ready "
+        "replicas, and at least 1"
     )
     more = (warning,) if ready < replicas else ()
     return prepared.model_copy(update={"ready": ready, "warnings": (*prepared.warnings, *more)})

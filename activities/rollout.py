@@ -67,7 +67,7 @@ def ready_to_write_of(meter: metrics.Meter) -> metrics.Histogram:
     return meter.create_histogram(
         "segue.ready_to_write",
         unit="s",
-        description="From when a move is possible (the latest proof of readiness, or a person's answer) to its write",
+        description="Time from when a move is possible (latest proof of readiness, or a person's answer) to its write",
         explicit_bucket_boundaries_advisory=READY_TO_WRITE_BUCKETS_S,
     )
 
@@ -179,7 +179,7 @@ class Activities:
             if seen is not None:
                 seen = self._believer.look(asked.target, asked.rules, asked.state, seen, now, watch.wake)
                 if seen is None:
-                    activity.heartbeat(Beat(why="the answers of new replicas", at=now))
+                    activity.heartbeat(Beat(why="the answers of new replicas to serving checks", at=now))
             else:
                 _report_blindness(watch, now)
             if seen is not None:
@@ -264,7 +264,7 @@ class Activities:
         """Lead the traffic, unless the side that would get some has nothing ready now."""
         router = self._routers.of(asked.rules.strategy)
         if router is None:
-            raise Refused("has nothing to lead traffic by", field="spec.strategy.traffic")
+            raise Refused("is not set, so the rollout cannot route traffic", field="spec.strategy.traffic")
         seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
         if seen.owner != asked.state.owner:
             raise Fenced(belonging(seen.owner))

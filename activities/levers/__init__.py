@@ -37,6 +37,7 @@ class Levers:
         found = self._by_resource.get(target.resource)
         if found is None:
             known = ", ".join(sorted(self._by_resource))
-            fix = f"use one of {known}, or describe it in the worker's settings (docs/targets/supervised.md)"
-            raise Refused("is described nowhere", field="spec.target.resource", value=target.resource, fix=fix)
+            fix = f"use one of {known}, or describe it there (docs/targets/supervised.md)"
+            why = "is not described in the worker's settings"
+            raise Refused(why, field="spec.target.resource", value=target.resource, fix=fix)
         return found

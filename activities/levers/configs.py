@@ -80,7 +80,7 @@ def config_maps_of(template: Object) -> set[str]:
 def _rename(places: list[Place], called: re.Pattern[str], name: str, field: str) -> None:
     meant = [(place, key) for place, key in places if called.fullmatch(place[key])]
     if not meant:
-        known = ", ".join(sorted({str(place[key]) for place, key in places})) or "none: it refers to no such object"
+        known = ", ".join(sorted({str(place[key]) for place, key in places})) or "none (it refers to no such object)"
         raise Refused(
             "is not referred to by the target's pod template", field=f"spec.change.{field}", fix=f"use one of: {known}"
         )

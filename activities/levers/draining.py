@@ -75,7 +75,7 @@ async def _mark(cluster: Cluster, namespace: str, name: str) -> None:
         "type": "Ready",
         "status": "False",
         "reason": DRAINING,
-        "message": "leaves its Services before Segue stops it",
+        "message": "Segue takes the pod out of its Services before it stops the pod",
         "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     # Of two that are Ready the controller takes this one, too: where its kubelet puts Ready right at the last moment.

@@ -107,8 +107,8 @@ def refuse_overfull(found: Object, saved: str) -> None:
     excess = others + len(BASELINE) + len(saved) + _NOTES_BYTES - MAX_ANNOTATION_BYTES
     if excess > 0:
         raise Refused(
-            f"have {others:,} bytes, and Segue adds {len(saved):,} for the way back; Kubernetes takes "
-            f"{MAX_ANNOTATION_BYTES:,} in all",
+            f"have {others:,} bytes, and Segue adds {len(saved):,} for the rollback; Kubernetes accepts "
+            f"at most {MAX_ANNOTATION_BYTES:,}",
             field=f"annotations of {found['metadata']['name']}",
             fix=f"remove {excess:,} bytes of annotations from it, or from its pod template",
         )
@@ -136,7 +136,7 @@ def saved_baseline(found: Object) -> Object:
     if not saved:
         kind = str(found.get("kind", "target")).lower()
         raise NotFound(
-            "carries no saved baseline", field=f"{kind} {found['metadata']['name']}", fix="use `kubectl rollout undo`"
+            "has no saved baseline", field=f"{kind} {found['metadata']['name']}", fix="use `kubectl rollout undo`"
         )
     baseline: Object = json.loads(unpacked(saved))
     return baseline
@@ -193,10 +193,10 @@ def outcome_noted(revision: Object, version: str, asked: WriteInput) -> dict[str
 
 
 PATCH_FIX = (
-    "end the rollout that holds the target first: with `segue abort`, or with `segue release` where its workflow was "
-    "terminated; then start with the new patch"
+    "first end the rollout that holds the target: `segue abort`, or `segue release` if its workflow was terminated; "
+    "then start with the new patch"
 )
-"""What is done where a patch meets a template that is not the baseline."""
+"""What to do when a patch meets a template that is not the baseline."""
 
 
 # --- whose it is --------------------------------------------------------------------------------------------
@@ -213,10 +213,10 @@ def refuse_others(owner: str, asked: PrepareInput, *, held: bool) -> None:
     same = owner.rpartition("@")[0] == asked.owner.rpartition("@")[0]
     if not asked.baseline and not same and (held or owner.startswith("rollout/")):
         raise Refused(
-            f"is being rolled by {owner or 'nobody who says so'}",
+            f"is held by {owner or 'a rollout that left no owner'}",
             field="target",
             value=str(asked.target),
-            fix="let that end, or give the target free with `segue release`",
+            fix="wait until that rollout ends, or release the target with `segue release`",
         )
 
 
@@ -242,7 +242,7 @@ def checked(asked: WriteInput, seen: Observation, patch: Object | None) -> Objec
         raise Stale(str(seen.foreign))
     if patch is not None and seen.generation != asked.generation:
         # Decided on what is not there any more: somebody wrote since, or this attempt was lost long ago.
-        raise Stale(f"the target is at generation {seen.generation}, not {asked.generation}")
+        raise Stale(f"the target changed since the decision: generation {seen.generation}, not {asked.generation}")
     return patch
 
 

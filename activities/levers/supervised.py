@@ -69,10 +69,10 @@ class SupervisedLever:
     async def history(self, target: Target) -> list[Revision]:
         """Not there: how its operator keeps versions, if at all, is its own."""
         raise Refused(
-            "has no revisions that Segue knows of: its own operator keeps its versions, if anybody does",
+            "has no revisions that Segue knows of: only its own operator may keep its versions",
             field="target",
             value=str(target),
-            fix="look at `segue report` for what former rollouts changed, and start one with the earlier values",
+            fix="see in `segue report` what former rollouts changed, and start one with the earlier values",
         )
 
     async def judged(self, target: Target, change: Change | None) -> LintSubject:
@@ -116,12 +116,12 @@ class SupervisedLever:
         seen = await self._fetch(asked.target)
         saved, owner = _saved(seen.found), annotations_of(seen.found).get(OWNER, "")
         if saved and not asked.baseline and owner.rpartition("@")[0] != asked.owner.rpartition("@")[0]:
-            why = f"is being rolled by {owner or 'nobody who says so'}"
-            fix = "let that end, or give the target free with `segue release`"
+            why = f"is held by {owner or 'a rollout that left no owner'}"
+            fix = "wait until that rollout ends, or release the target with `segue release`"
             raise Refused(why, field="target", value=str(asked.target), fix=fix)
         if not seen.pods and not saved:
-            why = "runs no replica: nothing would tell whether the new version works"
-            fix = "let its operator start one (by a request or a model, minReplicas: 1, no stop), or change it directly"
+            why = "runs no replica: nothing would show whether the new version works"
+            fix = "let its operator start one (send a request, set minReplicas: 1, end its stop), or change it directly"
             raise Refused(why, field="target", value=str(asked.target), fix=fix)
         start = saved["version"] if saved else self._version_field(seen.found)
         wanted = self._changed(start, asked.change)
@@ -143,7 +143,7 @@ class SupervisedLever:
             claimed=bool(saved),
             mark=self._mark(seen.found) if saved else Mark(template=before.template),
             warnings=(
-                "the target's own operator moves, by its own budget; Segue writes, watches, and takes it back",
+                "the target's own operator moves, by its own budget; Segue writes, watches and takes back the change",
                 *lost,
             ),
         )
@@ -173,7 +173,7 @@ class SupervisedLever:
 
     async def resize(self, asked: WriteInput, now: float) -> Written:
         """Not done: the number of replicas is the operator's matter."""
-        raise Refused("is for its own operator to change", field="replicas", fix="change it in the resource itself")
+        raise Refused("can only be set by its own operator", field="replicas", fix="change it in the resource itself")
 
     async def settle(self, asked: WriteInput, now: float) -> Written:
         """Not done: the operator cannot be held in between."""
@@ -230,7 +230,7 @@ class SupervisedLever:
             if patch is None:
                 return Written(done=True, mark=self._mark(seen.found))
             if "spec" in patch and seen.found["metadata"]["generation"] != asked.generation:
-                return Written(done=False, why="the target was changed since this was decided")
+                return Written(done=False, why="the target changed since the decision")
             metadata = {**patch.get("metadata", {}), "resourceVersion": seen.found["metadata"]["resourceVersion"]}
             try:
                 after = await self._cluster.patch(
@@ -379,9 +379,9 @@ class SupervisedLever:
         if not fresh:
             return None
         if stay:
-            return Problem(cause=Cause.UNREADY, message=f"{len(stay)} pods of other parts may have to go as well")
+            return Problem(cause=Cause.UNREADY, message=f"{len(stay)} pods of other parts may be replaced too")
         if status.get("observedGeneration", generation) < generation:
-            return Problem(cause=Cause.UNREADY, message="its operator may not have observed all of the change")
+            return Problem(cause=Cause.UNREADY, message="its operator may not have observed the whole change")
         return None
 
     def _template(self, found: Object, state: State) -> str:
@@ -489,7 +489,7 @@ class SupervisedLever:
         for path, _ in leaves(patch):
             for scales in self._scaling:
                 if path[: len(scales)] == scales:
-                    why = "scales, and is no part of a version: a rollout would not take it back"
+                    why = "scales, and is not part of a version: a rollback would not restore it"
                     fix = "change it in the resource itself, at any time"
                     raise Refused(why, field="spec.change.patch", value=".".join(scales), fix=fix)
 

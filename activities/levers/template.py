@@ -61,7 +61,7 @@ def apply_change(template: Object, change: Change) -> Object:
     for name in sorted(change.containers - containers.keys()):
         field = next(f for f in ("images", "env", "args", "resources") if name in getattr(change, f))
         raise Refused(
-            "is no container of the target",
+            "is not a container of the target",
             field=f"spec.change.{field}",
             value=name,
             fix=f"use one of: {', '.join(sorted(containers))}",

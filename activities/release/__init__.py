@@ -51,10 +51,10 @@ async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Call
             return await release_stepped(cluster, target, to, by, timeout_s, tell)
         await _let_go(cluster, target, to, by)
         await autoscaling.free(cluster, target, tell)
-        tell(f"{target} is free of its rollout and goes to the {to} by its own controller")
+        tell(f"{target} is released from its rollout; its own controller moves it to the {to} version")
         await Waiting(timeout_s, tell).until_complete(cluster, target.namespace, target.name)
         await _clean_revisions(cluster, await _patch(cluster, target, _finish))
-    return f"{target} runs the {to}; its strategy is what it was"
+    return f"{target} runs the {to} version; its strategy is restored"
 
 
 def _finish(deployment: Object) -> Object:
@@ -68,10 +68,9 @@ async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
     def patch(deployment: Object) -> Object:
         if not is_rolled(deployment):
             raise NotFound(
-                "is held by no rollout: its annotations are of an earlier one (`kubectl rollout undo` copies them)",
+                "is not held by a rollout: its annotations are from an earlier one (`kubectl rollout undo` copies them)",
                 field=f"deployment {target}",
-                fix=f"nothing to release; `kubectl annotate deployment -n {target.namespace} {target.name} {OWNER}- "
-                f"{BASELINE}-` takes it away",
+                fix=f"run `kubectl annotate deployment -n {target.namespace} {target.name} {OWNER}- {BASELINE}-`",
             )
         made = unhold_patch(deployment, to_baseline=to == "baseline")
         made["metadata"]["annotations"] = {**made["metadata"]["annotations"], OWNER: f"{RELEASED_BY}{by}"}
@@ -103,7 +102,7 @@ async def _patch(cluster: Cluster, target: Target, make: Callable[[Object], Obje
         deployment = await cluster.get("deployments", target.namespace, target.name)
         if BASELINE not in deployment["metadata"].get("annotations", {}):
             raise NotFound(
-                "carries no saved baseline: no rollout holds it", field=f"deployment {target}", fix="nothing to release"
+                "has no saved baseline: no rollout holds it", field=f"deployment {target}", fix="nothing to release"
             )
         patch = make(deployment)
         patch.setdefault("metadata", {})["resourceVersion"] = deployment["metadata"]["resourceVersion"]

@@ -32,14 +32,14 @@ async def release_pair(
     saved = annotations_of(old).get(BASELINE)
     if not saved:
         raise NotFound(
-            "carries no saved baseline: no rollout holds it", field=f"deployment {target}", fix="nothing to release"
+            "has no saved baseline: no rollout holds it", field=f"deployment {target}", fix="nothing to release"
         )
     baseline = Baseline.model_validate_json(unpacked(saved))
     replicas = int(annotations_of(old).get(REPLICAS) or baseline.old + baseline.new)
     # From here on a rollout that still runs ends without writing.
     released: Object = {"metadata": {"annotations": {OWNER: f"{RELEASED_BY}{by}"}}}
     await _patch(cluster, target.namespace, target.name, released)
-    waiting.tell(f"{target} is free of its rollout and goes to the {to}")
+    waiting.tell(f"{target} is released from its rollout, and moves to the {to} version")
     if to == "baseline":
         await _back(cluster, target, baseline, replicas, waiting)
     else:
@@ -47,7 +47,7 @@ async def release_pair(
         await Routers(cluster).release(target, "after")
         await _tell(cluster, target.namespace, target.name, 0, waiting)
     await _free(cluster, target, baseline)
-    return f"{target} runs the {to}"
+    return f"{target} runs the {to} version"
 
 
 async def _back(cluster: Cluster, target: Target, baseline: Baseline, replicas: int, waiting: Waiting) -> None:

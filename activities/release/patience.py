@@ -34,7 +34,7 @@ class Waiting:
                 said = left
             if time.monotonic() >= self._ends_at:
                 why = f"{namespace}/{name}: {left} after {self._timeout_s:g} s"
-                raise TimedOut(f"{why}; run the same command again to wait on and restore it")
+                raise TimedOut(f"{why}; run the same command again to continue")
             await asyncio.sleep(POLL_S)
 
 
@@ -42,13 +42,13 @@ def _left(deployment: Object) -> str:
     spec, status = deployment["spec"], deployment.get("status", {})
     replicas, updated = spec.get("replicas", 1), status.get("updatedReplicas", 0)
     if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
-        return "the Deployment controller has not seen it yet"
+        return "the Deployment controller has not observed the change yet"
     if updated < replicas:
         return f"{updated} of {replicas} replicas updated"
     if status.get("replicas", 0) > updated:
-        return f"{status['replicas'] - updated} other replicas to go"
+        return f"{status['replicas'] - updated} other replicas still to be removed"
     available = status.get("availableReplicas", 0)
-    return f"{available} of {replicas} available" if available < _asked_for(deployment, replicas) else ""
+    return f"{available} of {replicas} replicas available" if available < _asked_for(deployment, replicas) else ""
 
 
 def _asked_for(deployment: Object, replicas: int) -> int:

@@ -44,7 +44,7 @@ async def release_stepped(
     await autoscaling.free(cluster, target, tell)
     prepared = await lever.prepare(PrepareInput(target=target, owner=owner, change=Change(), rules=rules))
     state = _state(prepared, to)
-    tell(f"{target} is free of its rollout and goes to the {to}")
+    tell(f"{target} is released from its rollout, and moves to the {to} version")
     ends_at, said = time.monotonic() + timeout_s, ""
     while True:
         seen = await lever.observe(target, rules, state, time.time())
@@ -54,9 +54,9 @@ async def release_stepped(
             said = decision.why
         state = await _step(lever, target, rules, state, seen, decision)
         if state.outcome is not None:
-            return f"{target} runs the {to}; its strategy is what it was"
+            return f"{target} runs the {to} version; its strategy is restored"
         if time.monotonic() >= ends_at:
-            raise TimedOut(f"{target}: {decision.why} after {timeout_s:g} s; run the same command again to go on")
+            raise TimedOut(f"{target}: {decision.why} after {timeout_s:g} s; run the same command again to continue")
         await asyncio.sleep(POLL_S)
 
 
@@ -82,7 +82,7 @@ async def _taken(cluster: Cluster, lever: Lever, target: Target, owner: str) -> 
     for _ in range(_ATTEMPTS):
         found = await cluster.get(kind, target.namespace, target.name)
         if BASELINE not in annotations_of(found):
-            why = "carries no saved baseline: no rollout holds it"
+            why = "has no saved baseline: no rollout holds it"
             raise NotFound(why, field=f"{target.kind} {target}", fix="nothing to release")
         version = found["metadata"]["resourceVersion"]
         patch = {"metadata": {"resourceVersion": version, "annotations": {OWNER: owner}}}

@@ -109,8 +109,8 @@ class Router(ABC):
             return  # under way, or left by a former run of ours
         if holder is not None:
             raise Refused(
-                f"leads the traffic of {holder}", field=f"{self.word} {target.namespace}/{self.name(rules)}",
-                fix=f"let that end; if it has, take the annotations {OWNER} and {SAVED} away",
+                f"routes the traffic of {holder}", field=f"{self.word} {target.namespace}/{self.name(rules)}",
+                fix=f"wait until that rollout ends; if it has ended, remove the annotations {OWNER} and {SAVED}",
             )  # fmt: skip
         saved = self.read(found, rules)
         old, new = await self._side(target, "old"), await self._side(target, "new")
@@ -124,7 +124,7 @@ class Router(ABC):
         """Return what the shared watch shows; none while it is older than the latest write."""
         found = watch.get(self.kind, self.name(rules))
         if found is None:
-            return Sight(foreign=Foreign(who="somebody", what=f"{self.word} {self.name(rules)}: it is gone"))
+            return Sight(foreign=Foreign(who="somebody", what=f"{self.word} {self.name(rules)}: it was deleted"))
         if state.routed is not None and _version(found) < state.routed.version:
             return None
         return self._sight(found, target, rules, state, watch.get("deployments", side_name(target, "new")))
@@ -158,7 +158,7 @@ class Router(ABC):
         def make(found: Object) -> tuple[Object | None, Routed]:
             holder, content = annotations_of(found).get(OWNER), self.read(found, rules)
             if holder is not None and not is_same(holder, state.owner):
-                raise Stale(f"{self.word} {self.name(rules)} leads the traffic of {holder}")
+                raise Stale(f"{self.word} {self.name(rules)} routes the traffic of {holder}")
             saved = saved_of(found, state, content)
             leading = self.leading(saved, target, rules, new)
             wanted, kept = leading.content(share), as_kept(saved, leading.content(ALL))
@@ -166,7 +166,7 @@ class Router(ABC):
             if content == wanted and holder == state.owner and SAVED in annotations_of(found):
                 return None, routed
             if asked.routed is not None and asked.routed.version != _version(found):
-                raise Stale(f"{self.word} {self.name(rules)} was changed since it was decided")
+                raise Stale(f"{self.word} {self.name(rules)} changed since the decision")
             patch = self.patch(found, wanted) if content != wanted else {}
             return {**patch, "metadata": {"annotations": {OWNER: state.owner, SAVED: kept}}}, routed
 

@@ -65,11 +65,11 @@ class HttpRouteRouter(Router):
         others = weights.keys() - {by.services.old, by.services.new}
         wrong = (
             (not refs, f"has no rule {by.rule} with backends", "name the rule by its index"),
-            (not weights.get(by.services.old), f"leads nothing to the old side's service {by.services.old}",
-             "name the Service that it leads to now as services.old"),
-            (weights.get(by.services.new), f"leads traffic to the new side's service {by.services.new} already",
+            (not weights.get(by.services.old), f"sends no traffic to the old side's service {by.services.old}",
+             "set services.old to the Service that gets the traffic now"),
+            (weights.get(by.services.new), f"already sends traffic to the new side's service {by.services.new}",
              "set its weight to 0"),
-            (others, f"leads to {', '.join(sorted(others))} too", "give the two sides a rule of their own"),
+            (others, f"also sends traffic to {', '.join(sorted(others))}", "give the two sides a rule of their own"),
         )  # fmt: skip
         for applies, why, fix in wrong:
             if applies:
@@ -90,14 +90,14 @@ class HttpRouteRouter(Router):
                     raise Refused(
                         f"{verb} the pods of the {other} side, deployment {deployment['metadata']['name']}",
                         field=f"service {target.namespace}/{name}", value=_shown_selector(selector),
-                        fix=f"let it select exactly the {side} side's pods",
+                        fix=f"make it select exactly the {side} side's pods",
                     )  # fmt: skip
 
 
 def _by_route(rules: Rules) -> ByRoute:
     traffic = rules.strategy.traffic
     if not isinstance(traffic, ByRoute):
-        raise TypeError("the strategy leads no HTTPRoute")
+        raise TypeError("the strategy uses no HTTPRoute")
     return traffic
 
 

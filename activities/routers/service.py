@@ -52,13 +52,13 @@ class ServiceRouter(Router):
         if lacking:
             raise Refused(
                 f"selects by {', '.join(lacking)}, which the pods of deployment {new['metadata']['name']} do not have",
-                field=field, value=shown, fix=f"give the new side's pod template the label {lacking[0]}",
+                field=field, value=shown, fix=f"add the label {lacking[0]} to the new side's pod template",
             )  # fmt: skip
         switched = {key: labels[key] for key in saved}
         if switched == saved:
             raise Refused(
                 "selects the pods of both sides, so it cannot be switched",
-                field=field, value=shown, fix="let it select by a label in which they differ (see `change.patch`)",
+                field=field, value=shown, fix="make it select by a label in which they differ (see `change.patch`)",
             )  # fmt: skip
         return switched
 
@@ -69,7 +69,7 @@ class ServiceRouter(Router):
         if not saved or not saved.items() <= labels_of(old).items():
             raise Refused(
                 f"does not select the pods of deployment {old['metadata']['name']}", field=field, value=_shown(saved),
-                fix="name the Service that users reach the old side by",
+                fix="name the Service through which users reach the old side",
             )  # fmt: skip
         if by.preview is not None:
             preview = await self._cluster.get("services", target.namespace, by.preview)
@@ -77,7 +77,8 @@ class ServiceRouter(Router):
             if holder is not None and not is_same(holder, asked.owner):
                 raise Refused(
                     f"is the preview of {holder}", field=f"service {target.namespace}/{by.preview}",
-                    fix=f"let that end, or name another; if it has, take the annotations {OWNER} and {SAVED} away",
+                    fix=f"wait until that rollout ends, or name another; if it has ended, remove the annotations "
+                    f"{OWNER} and {SAVED}",
                 )  # fmt: skip
 
     async def route(self, asked: WriteInput) -> Written:
@@ -144,7 +145,7 @@ class ServiceRouter(Router):
 def _by_service(rules: Rules) -> ByService:
     traffic = rules.strategy.traffic
     if not isinstance(traffic, ByService):
-        raise TypeError("the strategy leads no Service")
+        raise TypeError("the strategy uses no Service")
     return traffic
 
 

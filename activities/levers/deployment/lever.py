@@ -299,7 +299,7 @@ class DeploymentLever:
         if missing <= 0 or seen.template != state.wanted.template or not state.claimed:
             return None
         if baseline is None:
-            return Written(done=False, why="the target's controller has no ReplicaSet of the old version any more")
+            return Written(done=False, why="the old version no longer has a ReplicaSet, so no old replica can be added")
         is_whole = seen.new.total >= seen.replicas  # then it adds no new one
         floor = goal if is_whole else Counts(goal.old, goal.new - missing)
         first = await self._write(asked, now, lambda objects, seen: scale_patch(objects, seen, asked, floor))
@@ -488,7 +488,7 @@ class DeploymentLever:
                         return
                     await asyncio.sleep(_POLL_S)
         except TimeoutError as error:
-            raise Conflict("the ReplicaSet controller does not answer") from error
+            raise Conflict(f"the ReplicaSet controller did not react within {_AVAILABLE_S:g} s") from error
 
     async def _patch_set(self, target: Target, replicaset: Object, patch: Object) -> None:
         precondition = {"metadata": {"resourceVersion": replicaset["metadata"]["resourceVersion"]}}
@@ -502,7 +502,7 @@ class DeploymentLever:
         def make(objects: Objects, seen: Observation) -> Object | None:
             there = seen.old.total == 0 if asked.state.goal is Goal.FORWARD else seen.new.total == 0
             if not there:
-                raise Stale("not every replica is there yet")
+                raise Stale("the replicas have not reached their final counts yet")
             return finish_patch(objects.deployment, asked.note if asked.state.goal is Goal.FORWARD else None)
 
         def check(found: Object, patch: Object, tried: Object) -> None:
@@ -591,7 +591,7 @@ def refuse_unsettled(objects: Objects, target: Target) -> None:
             "is in the middle of a rollout of its own, so there is no proven version to return to",
             field="target",
             value=str(target),
-            fix=f"let it end, or run `kubectl rollout undo deployment/{deployment['metadata']['name']}`",
+            fix=f"wait until it ends, or run `kubectl rollout undo deployment/{deployment['metadata']['name']}`",
         )
 
 
@@ -625,7 +625,7 @@ def _refuse(target: Target, changed: str) -> None:
     raise Refused(
         f"{ADMISSION} changes what the rollout is about to write: {changed}; nothing was written",
         field=f"deployment {target}",
-        fix="change that policy and run `segue resume`, take its change over with `segue retarget`, or `segue abort`",
+        fix="change that policy and run `segue resume`, accept its change with `segue retarget`, or run `segue abort`",
     )
 
 
@@ -634,13 +634,13 @@ def _warnings(deployment: Object, start: Object, tried: Object, rules: Rules) ->
     found = list(losses(stopping_of(start), stopping_of(wanted), rules, budget.replicas))
     if is_paused(tried):
         found.append(
-            f"{ADMISSION} pauses the Deployment when its template changes: the rollout holds until somebody runs "
+            f"{ADMISSION} pauses the Deployment when its template changes: the rollout holds until you run "
             f"`kubectl rollout resume deployment/{deployment['metadata']['name']}`"
         )
     if deployment["spec"].get("strategy", {}).get("type") == "Recreate":
-        found.append("strategy Recreate becomes RollingUpdate for the rollout, and Recreate again at its end")
+        found.append("strategy Recreate becomes RollingUpdate during the rollout, and is restored at its end")
     if budget.floor == 0:
-        found.append("the floor is 0: the budget allows that nothing serves for a while")
+        found.append("the floor is 0: the budget allows a time without any ready replica")
     return tuple(found)
 
 

@@ -42,7 +42,7 @@ def template_patch(asked: PrepareInput | WriteInput, deployment: Object, start: 
         return {**apply_change(start, change), "$patch": "replace"}
     if fingerprint(start) != fingerprint(deployment["spec"]["template"]):
         raise Refused(
-            "can only be applied to the baseline itself",
+            "can only be applied while the target runs its baseline",
             field="spec.change.patch",
             fix=PATCH_FIX,
         )
@@ -62,7 +62,7 @@ def start_of(objects: Objects, change: Change | None, start: Object) -> Object:
     if found is None:
         known = ", ".join(sorted(filter(None, sets), key=int))
         raise Refused(
-            "is no revision of the target", field="spec.change.revision", value=change.revision,
+            "is not a revision of the target", field="spec.change.revision", value=change.revision,
             fix=f"use one of: {known} (see `segue history`)",
         )  # fmt: skip
     template: Object = copy.deepcopy(found["spec"]["template"])
@@ -156,7 +156,7 @@ def _resizing(objects: Objects) -> str:
     replicas = str(replicas_of(objects.deployment))
     active = [rs for rs in objects.replicasets if rs["spec"].get("replicas")]
     if any(annotations_of(rs).get(DESIRED, replicas) != replicas for rs in active):
-        return f"the controller still scales to {replicas} replicas"
+        return f"the controller is still scaling to {replicas} replicas"
     return ""
 
 

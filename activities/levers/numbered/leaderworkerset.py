@@ -154,7 +154,7 @@ class LeaderWorkerSetLever(PartitionLever):
             field = next(f for f in _BY_CONTAINER if name in getattr(change, f))
             names = ", ".join(sorted(set().union(*known.values())))
             raise Refused(
-                "is no container of the target", field=f"spec.change.{field}", value=name, fix=f"use one of: {names}"
+                "is not a container of the target", field=f"spec.change.{field}", value=name, fix=f"use one of: {names}"
             )
         wanted = {name: apply_change(each, _only(change, known[name])) for name, each in templates.items()}
         return self.replaced({"spec": {**start["spec"], **wanted}}, found)

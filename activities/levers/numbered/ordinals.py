@@ -232,7 +232,7 @@ def start_of(numbered: Numbered, change: Change | None, start: Object) -> Object
     known = {each["revision"]: numbered.templates[each["metadata"]["name"]] for each in numbered.revisions}
     if change.revision not in known:
         raise Refused(
-            "is no revision of the target",
+            "is not a revision of the target",
             field="spec.change.revision",
             value=change.revision,
             fix=f"use one of: {', '.join(map(str, sorted(known)))} (see `segue history`)",

@@ -297,7 +297,7 @@ class PartitionLever(ABC):
                 "is in the middle of a rollout of its own, so there is no proven version to return to",
                 field="target",
                 value=str(target),
-                fix="let that end, or put its former template back",
+                fix="wait until it ends, or restore its former template",
             )
 
     # --- writing ------------------------------------------------------------------------------------------
@@ -478,7 +478,7 @@ class PartitionLever(ABC):
 
         def make(numbered: Numbered, seen: Observation) -> Object | None:
             if (seen.old if forward else seen.new).total:
-                raise Stale("not every replica is there yet")
+                raise Stale("the replicas have not reached their final counts yet")
             annotations = {OWNER: None, BASELINE: None, **(noted(asked.note) if asked.note and forward else {})}
             spec = self.restored(saved_baseline(numbered.found)["own"])
             return {"metadata": {"annotations": annotations}, "spec": spec}
@@ -528,14 +528,14 @@ def _warnings(budget: Budget, at_once: int | str, rules: Rules) -> list[str]:
     cases = (
         (
             budget.unavailable > number,
-            f"{number} at a time is replaced, not {budget.unavailable}: the cluster's feature gate "
+            f"the controller replaces {number} at a time, not {budget.unavailable}: the cluster's feature gate "
             "MaxUnavailableStatefulSet is off",
         ),
         (
             rules.drain is not None,
-            "drain.quiet is not used: a numbered target goes on only while its replicas are ready; "
-            "a preStop hook does the same",
+            "drain.quiet has no effect: the controller of a numbered target moves only while its replicas are ready; "
+            "use a preStop hook instead",
         ),
-        (budget.floor == 0, "the floor is 0: the budget allows that nothing serves for a while"),
+        (budget.floor == 0, "the floor is 0: the budget allows a time without any ready replica"),
     )
     return [said for applies, said in cases if applies]

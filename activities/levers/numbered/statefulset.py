@@ -96,7 +96,7 @@ class StatefulSetLever(PartitionLever):
             return self.replaced(apply_change(start, change), found)
         if fingerprint(start) != fingerprint(found["spec"]["template"]):
             raise Refused(
-                "can only be applied to the baseline itself",
+                "can only be applied while the target runs its baseline",
                 field="spec.change.patch",
                 fix=PATCH_FIX,
             )
@@ -138,7 +138,7 @@ class StatefulSetLever(PartitionLever):
         """Tell what is changed for the time of the rollout."""
         if self.own(found).get("type") != "OnDelete":
             return []
-        return ["updateStrategy OnDelete becomes RollingUpdate for the rollout, and OnDelete again at its end"]
+        return ["updateStrategy OnDelete becomes RollingUpdate during the rollout, and is restored at its end"]
 
 
 def _rolling(found: Object) -> Object:

@@ -144,10 +144,10 @@ class PairLever:
             _baseline_of(pair, target, wanted.template)  # refused here where it does not fit
         if baseline is None and pair.counts == budget.end and not superseded:
             raise Refused(
-                f"is at {pair.counts} already, which is where it would end",
+                f"is already at {pair.counts}, where this rollout would end",
                 field="target",
                 value=str(target),
-                fix="name other counts in spec.strategy.to, or exchange old and new",
+                fix="set other counts in spec.strategy.to, or swap old and new",
             )
         return Prepared(
             baseline=asked.baseline or version_of(start),
@@ -191,7 +191,7 @@ class PairLever:
         metadata = side.deployment["metadata"]
         if fingerprint(side.deployment["spec"]["template"]) != fingerprint(start):
             raise Refused(
-                "can only be applied to the baseline itself",
+                "can only be applied while the target runs its baseline",
                 field="spec.change.patch",
                 fix=PATCH_FIX,
             )
@@ -297,7 +297,7 @@ class PairLever:
             back = asked.state.goal is Goal.BACK
             end = seen.home if back else resolve_budget(asked.rules.strategy, seen.replicas).end
             if pair.counts != end:
-                raise Stale("not every replica is there yet")  # noqa: TRY301 - written the same as other staleness
+                raise Stale("the replicas have not reached their final counts yet")  # noqa: TRY301 - as other staleness
             await writing.free(baseline, back=back)
         except Stale as stale:
             return Written(done=False, why=str(stale), writes=writing.writes)
@@ -363,7 +363,7 @@ class _Writing:
         if goal == pair.counts and pair.baseline and pair.template in {state.wanted.template, ""}:
             return pair
         if pair.generation != self.generation and not finishing:  # an attempt that was cut off may have freed one
-            raise Stale(f"the target is at generation {pair.generation}, not {self.generation}")
+            raise Stale(f"the target changed since the decision: generation {pair.generation}, not {self.generation}")
         problem = objection(resolve_budget(self.asked.rules.strategy, seen.replicas), seen, goal) if goal else ""
         if problem:
             raise Stale(problem)
@@ -407,7 +407,7 @@ class _Writing:
         try:
             made = await self.cluster.create_deployment(self.target.namespace, deployment)
         except Conflict as error:
-            raise Stale("a Deployment of the new one's name is there now") from error
+            raise Stale("a Deployment with the new one's name exists now") from error
         self.writes += 1
         self.generation += made["metadata"]["generation"]
         self.pair = self.pair._replace(new=Objects(made, [], []))
@@ -428,7 +428,9 @@ class _Writing:
             except Conflict:
                 self.pair = await self.fetch(self.target)
                 if self.pair.generation != self.generation:
-                    raise Stale(f"the target is at generation {self.pair.generation}, not {self.generation}") from None
+                    now = self.pair.generation
+                    why = f"the target changed since the decision: generation {now}, not {self.generation}"
+                    raise Stale(why) from None
                 continue
             self.writes += 1
             self.generation += after["metadata"]["generation"] - metadata["generation"]
@@ -571,13 +573,13 @@ def _refuse(pair: Pair, asked: PrepareInput, target: PairTarget) -> None:
             refuse_unsettled(side, target)
     if pair.new is None and asked.change.is_empty:
         raise Refused(
-            "is empty, and the new Deployment is not there",
+            "is empty, and the new Deployment does not exist",
             field="spec.change",
-            fix=f"make the Deployment {target.new} (with 0 replicas), or say what is to differ from {target.old}",
+            fix=f"create the Deployment {target.new} (with 0 replicas), or set what differs from {target.old}",
         )
     for field, given in (("revision", asked.change.revision), ("configMaps", asked.change.config_maps)):
         if given:
-            fix = "name images, env or a patch; configuration as an object of its own"
+            fix = "change images, env or a patch; create configuration as an object of its own"
             raise Refused("is not for a DeploymentPair", field=f"spec.change.{field}", fix=fix)
     if pair.new is not None and _selects(pair.new.deployment, pair.old.deployment) and not _was_made(pair, target):
         raise Refused(
@@ -617,5 +619,5 @@ def _warnings(pair: Pair, rules: Rules) -> tuple[str, ...]:
     old = stopping_of(pair.old.deployment["spec"]["template"])
     found = list(losses(old, old, rules, budget.replicas))
     if budget.floor == 0:
-        found.append("the floor is 0: the budget allows that nothing serves for a while")
+        found.append("the floor is 0: the budget allows a time without any ready replica")
     return tuple(found)

@@ -198,7 +198,7 @@ def _foreign(pair: Pair, state: State) -> Foreign | None:
     own = fingerprint(json.loads(baseline.template)) if baseline and baseline.template else ""
     if pair.new is None:
         if baseline and not baseline.made and state.goal is Goal.FORWARD:
-            return Foreign(who="somebody", what="the new Deployment: it is gone")
+            return Foreign(who="somebody", what="the new Deployment: it was deleted")
         return None
     if pair.template not in {mark.template, state.wanted.template, own}:
         who = latest_of(writers_of(pair.new.deployment, ("f:template",)))
