@@ -1,4 +1,4 @@
-"""Levers: how one kind of target is held at exactly (old, new). One file a kind; ``base`` says what each must do."""
+"""Levers: each holds one kind of target at exactly (old, new). ``base`` defines what a lever does."""
 
 from collections.abc import Mapping
 
@@ -30,7 +30,7 @@ class Levers:
         """Return the lever of a target.
 
         Raises:
-            Refused: for a resource that nobody described.
+            Refused: for a resource that the worker's settings do not describe.
         """
         if not isinstance(target, SupervisedTarget):
             return self._by_kind[target.kind]

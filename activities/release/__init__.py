@@ -68,7 +68,7 @@ async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
     def patch(deployment: Object) -> Object:
         if not is_rolled(deployment):
             raise NotFound(
-                "is not held by a rollout: its annotations are from an earlier one (`kubectl rollout undo` copies them)",
+                "is not held by a rollout: its annotations are of an earlier one (`kubectl rollout undo` copies them)",
                 field=f"deployment {target}",
                 fix=f"run `kubectl annotate deployment -n {target.namespace} {target.name} {OWNER}- {BASELINE}-`",
             )
