@@ -1,6 +1,6 @@
-"""What works without Temporal: giving a target free when a rollout's history is lost.
+"""Releases a target without Temporal, when a rollout's history is lost.
 
-Everything needed to return to the baseline, or to finish, is written on the target itself.
+The target itself keeps everything that is needed to return to the baseline, or to finish.
 """
 
 from collections.abc import Callable
@@ -35,14 +35,14 @@ Way = Literal["baseline", "wanted"]
 
 
 async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Callable[[str], None]) -> str:
-    """Give a target free: let its own controller go to the baseline, or on to the wanted version; then restore it.
+    """Release a target: its own controller moves to the baseline or the wanted version; then restore its settings.
 
-    A rollout that still runs sees that the target is not its own any more, and ends without writing. Killed half-way,
-    the same command goes on where it was.
+    A rollout that still runs observes that it no longer owns the target, and ends without writing. If the command is
+    killed half-way, the same command continues.
 
     Raises:
-        NotFound: when the target carries no saved baseline, so that there is nothing to release.
-        TimedOut: when the controller is not there in time; the target is safe, and goes on by itself.
+        NotFound: when the target has no saved baseline, so there is nothing to release.
+        TimedOut: when the controller needs longer; the target is safe, and the controller continues.
     """
     async with connected() as cluster:
         if target.kind == "DeploymentPair":
@@ -58,7 +58,7 @@ async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Call
 
 
 def _finish(deployment: Object) -> Object:
-    """Restore everything, and note what became of a version whose rollout did not live to say it."""
+    """Restore everything, and note the outcome of a version whose rollout was lost."""
     note = note_of(deployment)
     released = note.model_copy(update={"outcome": RELEASED}) if note and not note.outcome else None
     return finish_patch(deployment, released)
@@ -82,14 +82,14 @@ async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
 
 
 def is_rolled(deployment: Object) -> bool:
-    """Whether a rollout holds it, or is on its way back, or a release was begun."""
+    """Whether a rollout holds the target or is rolling it back, or a release has begun."""
     owner, saved = annotations_of(deployment).get(OWNER, ""), saved_baseline(deployment)["template"]
     is_back = fingerprint(deployment["spec"]["template"]) == fingerprint(saved)
     return is_held(deployment) or is_back or owner.startswith(RELEASED_BY)
 
 
 async def _clean_revisions(cluster: Cluster, deployment: Object) -> None:
-    """Take our annotations off its ReplicaSets, to which the controller copied them."""
+    """Remove Segue's annotations from its ReplicaSets, to which the controller copied them."""
     namespace, uid = deployment["metadata"]["namespace"], deployment["metadata"]["uid"]
     for replicaset in (await cluster.list("replicasets", namespace, selector_of(deployment)))["items"]:
         if controller_uid(replicaset) == uid and (left := left_of_us(replicaset)):

@@ -1,4 +1,4 @@
-"""Waits for a Deployment's own controller, and tells of it."""
+"""Waits for a Deployment's own controller, and reports its progress."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ POLL_S = 0.5
 
 
 class Waiting:
-    """Waits in the words of ``kubectl rollout status``, for so long in all."""
+    """Waits for at most ``timeout_s`` in all, and reports like ``kubectl rollout status``."""
 
     def __init__(self, timeout_s: float, tell: Callable[[str], None]) -> None:
         self._ends_at, self._timeout_s = time.monotonic() + timeout_s, timeout_s
@@ -22,7 +22,7 @@ class Waiting:
         """Wait until the controller is done.
 
         Raises:
-            TimedOut: when it is not in time.
+            TimedOut: when the controller is not done in time.
         """
         said = ""
         while True:
@@ -52,7 +52,7 @@ def _left(deployment: Object) -> str:
 
 
 def _asked_for(deployment: Object, replicas: int) -> int:
-    """Return how many must be available: no more than were ready before the rollout, where not all of them were."""
+    """Return how many must be available: at most as many as were ready before the rollout."""
     if BASELINE not in annotations_of(deployment):
         return replicas
     ready, before = saved_ready(deployment), saved_baseline(deployment)["replicas"]

@@ -1,6 +1,6 @@
 """Splits traffic by the weights of a Gateway API HTTPRoute's backends.
 
-An HTTPRoute is a custom resource: a merge patch replaces lists whole, so all rules are written, with one changed.
+An HTTPRoute is a custom resource: a merge patch replaces lists whole, so the router writes all rules, with one changed.
 """
 
 import copy
@@ -47,7 +47,7 @@ class HttpRouteRouter(Router):
         return _by_route(rules).route
 
     def read(self, found: Object, rules: Rules) -> Content:
-        """Return the rule's index and its backends: none where there is no such rule."""
+        """Return the rule's index and its backends; no backends if there is no such rule."""
         number, there = _by_route(rules).rule, found["spec"].get("rules", [])
         return {"rule": number, "backendRefs": there[number].get("backendRefs", []) if number < len(there) else []}
 
