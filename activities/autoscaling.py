@@ -1,4 +1,4 @@
-"""Observes the autoscalers of a target, and holds them at the present replicas if the spec sets `autoscaler: hold`.
+"""Observes a target's autoscalers. If the spec sets `autoscaler: hold`, holds them at the present replicas.
 
 Held means min = max = R. An annotation of the autoscaler itself keeps the original bounds, so that they can be restored
 without Temporal. Every write has the read version as its precondition, and is idempotent.

@@ -238,7 +238,7 @@ class Activities:
 
     @_defined(contract.SCALE_OLD)
     async def scale_old(self, asked: WriteInput) -> Written:
-        """Remove old replicas that proven new ones replace, and request the next new ones in the same write."""
+        """Remove old replicas that proven new ones replace; request the next new ones in the same write."""
         return await self._scale(asked, "scale_old")
 
     async def _scale(self, asked: WriteInput, action: str) -> Written:
@@ -302,7 +302,7 @@ class Activities:
         return _counted(written, "finish", freed + await self._give_autoscaler_back(asked, written))
 
     async def _hold_autoscaler(self, asked: WriteInput, replicas: int | None = None) -> int:
-        """Hold the autoscaler if the spec sets that, once this rollout owns the target, so that it is restored."""
+        """Hold the autoscaler if the spec sets that. The rollout must own the target first, so that it is restored."""
         if asked.rules.autoscaler is not Autoscaler.HOLD:
             return 0
         seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())

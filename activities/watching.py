@@ -235,7 +235,7 @@ class Watches:
 
     @asynccontextmanager
     async def use(self, namespace: str, kinds: tuple[str, ...]) -> AsyncIterator[NamespaceWatch]:
-        """Yield the watch of a namespace: it starts for the first user, and stops ``LINGER_S`` after the last.
+        """Yield the watch of a namespace. It starts for the first user, and stops ``LINGER_S`` after the last.
 
         Between two steps of a rollout it has no user for some milliseconds; listing again each time would cost more.
         """

@@ -62,7 +62,7 @@ class Lever(Protocol):
         ...
 
     async def undo(self, asked: WriteInput, now: float) -> Written:
-        """Write the baseline back, so that the target's own controller returns to it and keeps the floor alone."""
+        """Write the baseline back. The target's own controller then returns to it, and keeps the floor alone."""
         ...
 
     async def finish(self, asked: WriteInput, now: float) -> Written:

@@ -1,4 +1,4 @@
-"""What a rollout writes on its target, of any kind: the owner and the baseline; and who else changed it. Pure."""
+"""Reads and makes what a rollout writes on its target: the owner and the baseline. Finds who else changed it. Pure."""
 
 import base64
 import json
@@ -182,7 +182,7 @@ def revision_of(
 
 
 def outcome_noted(revision: Object, version: str, asked: WriteInput) -> dict[str, str | None]:
-    """Return what is to be noted on the revision of a version that this rollout did not stay with."""
+    """Return the note of the outcome for a revision that this rollout did not keep running."""
     found, note, state = note_of(revision), asked.note, asked.state
     stays = state.wanted if state.goal is Goal.FORWARD else state.baseline
     if found is None or note is None or found.outcome or version == stays.template or not found.of_same_rollout(note):
@@ -199,7 +199,7 @@ PATCH_FIX = (
 """What to do when a patch meets a template that is not the baseline."""
 
 
-# --- whose it is --------------------------------------------------------------------------------------------
+# --- the owner ----------------------------------------------------------------------------------------------
 
 
 def refuse_others(owner: str, asked: PrepareInput, *, held: bool) -> None:
@@ -272,7 +272,7 @@ def foreign_template(found: Object, template: Object, known: list[Object], path:
 
 
 def _wrote_last(writers: list[Object]) -> bool:
-    """Whether the latest of these writes is ours; of two in the same second, the other one is later."""
+    """Whether the latest of these writes is ours. Of two in the same second, the other one is later."""
     ours = [w.get("time", "") for w in writers if w["manager"] == FIELD_MANAGER]
     return bool(ours) and max(ours) > max(
         (w.get("time", "") for w in writers if w["manager"] != FIELD_MANAGER), default=""

@@ -53,7 +53,7 @@ def killed_at(pod: Object) -> float | None:
 
 
 def freed_by(stopping: Iterable[Object], removed: Iterable[Gone], *, waits: bool) -> float:
-    """Return when stopping pods have freed their resources at the latest, in seconds since the epoch; 0 without any.
+    """Return when stopping pods free their resources at the latest: seconds since the epoch, or 0 without any.
 
     Without ``waits`` (nothing waits for that) only removed pods count.
     """

@@ -1,4 +1,4 @@
-"""The lever of a custom resource whose own operator rolls: write the change, watch its pods, write the old value back.
+"""The lever of a custom resource whose own operator rolls. It writes the change, watches the pods, and undoes it.
 
 A label that differs between versions distinguishes old and new pods: pods from before the first write run the
 baseline, pods from before a retarget's write are superseded, and later pods are new.
@@ -315,7 +315,7 @@ class SupervisedLever:
     def _sides(
         self, pods: list[Object], saved: Object | None, *, undone: bool
     ) -> tuple[list[Replica], list[Replica], list[Replica]]:
-        """Return (old, new, those that stay): pods from after the write are new; after an undo, superseded ones are.
+        """Return (old, new, those that stay). Pods from after the write are new; after an undo, superseded ones are.
 
         A resource may have parts, such as a head and its workers. If new pods come in only some parts, the change does
         not touch the others.
@@ -451,7 +451,7 @@ class SupervisedLever:
         saved = _saved(seen.found)
         return int(said) if said is not None else int(saved["replicas"]) - staying if saved else len(seen.pods)
 
-    # --- the field that says the version -----------------------------------------------------------------
+    # --- the version field -------------------------------------------------------------------------------
 
     def _version_field(self, found: Object) -> Object:
         """Return the field's value without its scaling fields, which others may change at any time."""

@@ -35,7 +35,7 @@ Way = Literal["baseline", "wanted"]
 
 
 async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Callable[[str], None]) -> str:
-    """Release a target: its own controller moves to the baseline or the wanted version; then restore its settings.
+    """Release a target to the baseline or the wanted version, by its own controller; then restore its settings.
 
     A rollout that still runs observes that it no longer owns the target, and ends without writing. If the command is
     killed half-way, the same command continues.
@@ -70,7 +70,8 @@ async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
             raise NotFound(
                 "is not held by a rollout: its annotations are of an earlier one (`kubectl rollout undo` copies them)",
                 field=f"deployment {target}",
-                fix=f"run `kubectl annotate deployment -n {target.namespace} {target.name} {OWNER}- {BASELINE}-`",
+                fix="nothing to release; remove them with "
+                f"`kubectl annotate deployment -n {target.namespace} {target.name} {OWNER}- {BASELINE}-`",
             )
         made = unhold_patch(deployment, to_baseline=to == "baseline")
         made["metadata"]["annotations"] = {**made["metadata"]["annotations"], OWNER: f"{RELEASED_BY}{by}"}

@@ -1,4 +1,4 @@
-"""Releases the kinds without a way of their own: takes the rollout's own decisions here, without a workflow.
+"""Releases all other kinds, by the rollout's own decisions, without a workflow.
 
 It reads what it needs from the target itself; floor and ceiling hold as in a rollout.
 """

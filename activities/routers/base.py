@@ -1,4 +1,4 @@
-"""The base of every router: it routes traffic by one field of one object, and restores that field.
+"""The base of every router. A router routes traffic by one field of one object, and restores that field.
 
 An annotation on the object keeps the former value, so that a rollback needs neither Temporal nor its history. Every
 write is idempotent. Only the owner named there writes, with the version that it decided on as the precondition.

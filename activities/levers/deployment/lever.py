@@ -106,7 +106,7 @@ class DeploymentLever:
         return revisions(await self._fetch(target))
 
     async def judged(self, target: Target, change: Change | None) -> LintSubject:
-        """Return the Deployment with its own settings; a change applies to the baseline while a rollout holds it."""
+        """Return the Deployment with its own settings. A change applies to the baseline while a rollout holds it."""
         deployment, untried = await self._cluster.get("deployments", target.namespace, target.name), ""
         template = old = deployment["spec"]["template"]
         if change is not None:
@@ -314,7 +314,7 @@ class DeploymentLever:
         )
 
     async def _paused(self, asked: WriteInput, moved: Written) -> Written:
-        """Pause the controller once it has started the move, or at once if the template is not the wanted one.
+        """Pause the controller once it has started the move; at once if the template is not the wanted one.
 
         New pods may still be loading then; their ReplicaSet creates them all the same.
         """
@@ -540,10 +540,11 @@ class DeploymentLever:
         finishing: bool = False, listed: _Listed | None = None,
         check: Callable[[Object, Object, Object], None] | None = None,
     ) -> Written:  # fmt: skip
-        """Write on what is read now; or on what was ``listed`` a moment ago, for a write that removes no replica.
+        """Write on a fresh read, or on what was ``listed`` a moment ago.
 
-        Such a write meets conflicts, because the controller is writing the status, and lists are slow at that moment.
-        A write that removes a replica lists again after each conflict: another replica may no longer be ready.
+        Only a write that removes no replica uses ``listed``. It meets conflicts, because the controller is writing the
+        status, and lists are slow at that moment. A write that removes a replica lists again after each conflict:
+        another replica may no longer be ready.
         """
 
         async def picture() -> Snapshot[Objects]:
@@ -596,7 +597,7 @@ def refuse_unsettled(objects: Objects, target: Target) -> None:
 
 
 def _stored(written: Written) -> Written:
-    """Return a move with the intended mark: if the Deployment is paused after it, somebody else paused it."""
+    """Return a move with the intended mark, unpaused. If the Deployment is paused then, somebody else paused it."""
     mark = with_paused(written.mark, paused=False) if written.writes and written.mark else written.mark
     return written.model_copy(update={"mark": mark})
 
@@ -651,7 +652,7 @@ def _old_sets(objects: Objects, state: State) -> set[str]:
 
 
 def _first(budget: Budget, state: State, seen: Observation, goal: Counts) -> Counts:
-    """Return the counts to request first: only fewer old ones, if the goal at once could exceed the ceiling."""
+    """Return the counts to request first. If the goal at once could exceed the ceiling, only old ones go first."""
     between = Counts(max(goal.old, seen.replicas - seen.new.total), seen.new.total)
     goes_first = seen.template == state.wanted.template and between.old < seen.old.total and goal.new > between.new
     crowded = seen.old.total + goal.new > budget.ceiling

@@ -104,7 +104,7 @@ class LeaderWorkerSetLever(PartitionLever):
             return []
 
     async def keep(self, numbered: Numbered, notes: Mapping[str, str | None], *, dry_run: bool = False) -> int:
-        """Keep a copy of the newest revision: once every group runs a version, the controller deletes all others."""
+        """Keep a copy of the newest revision. Once every group runs a version, the controller deletes all others."""
         found, newest, namespace = numbered.found, numbered.newest, numbered.found["metadata"]["namespace"]
         if newest is None or not is_observed(found):
             return 0
@@ -196,7 +196,7 @@ class LeaderWorkerSetLever(PartitionLever):
         return {"rolloutStrategy": saved}
 
     async def at_once(self, found: Object, tried: Object) -> int | str:
-        """Return how many leaders are replaced at a time: without the feature gate the API server drops the field."""
+        """Return how many leaders are replaced at a time. Without the feature gate the API server drops the field."""
         metadata = found["metadata"]
         leaders = await self._cluster.get("statefulsets", metadata["namespace"], metadata["name"])
         if "maxUnavailable" not in leaders["spec"].get("updateStrategy", {}).get("rollingUpdate", {}):

@@ -182,7 +182,7 @@ def _side(replicas: list[Replica], min_ready_s: float, max_restarts: int, now: f
 
 
 def _spare(old: list[Replica]) -> int:
-    """Count the unready old replicas that stop before any ready one: the highest numbers stop first, ready or not."""
+    """Count the unready old replicas that stop before any ready one. The highest numbers stop first, ready or not."""
     ready = [i for i, r in enumerate(reversed(old)) if r.ready_since is not None]
     return ready[0] if ready else len(old)
 

@@ -163,7 +163,7 @@ class PartitionLever(ABC):
         return found
 
     async def judged(self, target: Target, change: Change | None) -> LintSubject:
-        """Return the target with its own settings; a change applies to the baseline while a rollout holds it."""
+        """Return the target with its own settings. A change applies to the baseline while a rollout holds it."""
         numbered = await self._fetch(target)
         found, template, untried = numbered.found, numbered.template, ""
         if BASELINE in annotations_of(found):

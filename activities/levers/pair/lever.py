@@ -1,4 +1,4 @@
-"""The lever of a pair of Deployments: replicas move from the old one to the new one by ``spec.replicas`` of each.
+"""The lever of a pair of Deployments. Replicas move from the old one to the new one by ``spec.replicas`` of each.
 
 Neither controller knows of the other, so nothing moves or rolls back by itself: the rollback is stepped too. The old
 Deployment keeps what the rollback needs. The new one never runs two versions: if another one is wanted, it is emptied
@@ -124,7 +124,7 @@ class PairLever:
         owners = {rs["metadata"]["uid"] for rs in own}
         return Objects(deployment, own, [p for p in pods["items"] if controller_uid(p) in owners])
 
-    # --- looking before the start -------------------------------------------------------------------------
+    # --- before the start ---------------------------------------------------------------------------------
 
     async def prepare(self, asked: PrepareInput) -> Prepared:
         """Read both Deployments and try the change by a dry run; write nothing.
@@ -203,7 +203,7 @@ class PairLever:
     # --- writing ------------------------------------------------------------------------------------------
 
     async def scale(self, asked: WriteInput, now: float) -> Written:
-        """Set the counts of both Deployments; the first time, claim them, and create or change the new one."""
+        """Set the counts of both Deployments. The first time, claim them, and create or change the new one."""
         return await self._move(asked, now)
 
     async def settle(self, asked: WriteInput, now: float) -> Written:
@@ -327,7 +327,7 @@ class PairLever:
 
 @dataclass
 class _Writing:
-    """The writes of one activity: each is based on a fresh read, and none overwrites somebody else's change."""
+    """The writes of one activity. Each follows a fresh read, and none overwrites somebody else's change."""
 
     cluster: Cluster
     fetch: Callable[[PairTarget], Awaitable[Pair]]
@@ -397,7 +397,7 @@ class _Writing:
 
     @property
     def notes(self) -> dict[str, str | None]:
-        """The notes on the new Deployment for the version that it gets; for its own version, the former notes."""
+        """The notes on the new Deployment for the version that it gets. Its own version gets its former notes."""
         if self.asked.state.goal is Goal.BACK:
             return dict(self.pair.baseline.notes) if self.pair.baseline else {}
         return noted(self.asked.note) if self.asked.note else {}
@@ -450,7 +450,7 @@ class _Writing:
                 self.writes += 1
 
     async def free(self, baseline: Baseline, *, back: bool) -> None:
-        """Release both; the old one's annotations go last, so that the successor of a lost worker can continue."""
+        """Release both. The old one's annotations go last, so that the successor of a lost worker can continue."""
         new = self.pair.new
         if new is not None and back and baseline.made:
             metadata = new.deployment["metadata"]
