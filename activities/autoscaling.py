@@ -1,7 +1,7 @@
-"""Autoscalers of a target: seen, and where a spec asks for it held at the replicas of now while it is rolled.
+"""Observes a target's autoscalers. If the spec sets `autoscaler: hold`, holds them at the present replicas.
 
-Held means min = max = R; the bounds of before stand in an annotation of the autoscaler itself, so that they come back
-without Temporal too. Every write has what was read as its precondition, and done again it changes nothing.
+Held means min = max = R. An annotation of the autoscaler itself keeps the original bounds, so that they can be restored
+without Temporal. Every write has the read version as its precondition, and is idempotent.
 """
 
 from collections.abc import Callable
@@ -17,23 +17,23 @@ _ATTEMPTS = 5
 
 
 class Held(Frozen):
-    """What is noted on an autoscaler that is held."""
+    """The annotation of an autoscaler that is held."""
 
     owner: str
     at: int
-    """The replicas that it is held at: other bounds are somebody else's wish, and stay."""
+    """The replicas that it is held at: somebody else set other bounds, and they stay."""
     low: int
     high: int
 
 
 async def hold(cluster: Cluster, target: Target, owner: str, replicas: int) -> int:
-    """Hold the target's autoscalers at so many replicas; return the number of writes."""
+    """Hold the target's autoscalers at ``replicas``; return the number of writes."""
 
     def patch(found: Object) -> Object | None:
         held = _held(found)
         low, high = _bounds(found)
         if replicas < 1 or (held and held.owner == owner and (low, high) != (held.at, held.at)):
-            return None  # with 0 replicas it is off; and what somebody else wrote meanwhile is theirs
+            return None  # at 0 replicas it is off; and somebody else's bounds stay
         low, high = (held.low, held.high) if held and (low, high) == (held.at, held.at) else (low, high)
         wanted = Held(owner=owner, at=replicas, low=low, high=high)
         return None if wanted == held else _patch(wanted.model_dump_json(), replicas, replicas)
@@ -42,7 +42,7 @@ async def hold(cluster: Cluster, target: Target, owner: str, replicas: int) -> i
 
 
 async def give_back(cluster: Cluster, target: Target, owner: str | None) -> int:
-    """Restore the bounds of what this owner (or anybody) holds; return the number of writes."""
+    """Restore the bounds of autoscalers that this owner (or anybody) holds; return the number of writes."""
 
     def patch(found: Object) -> Object | None:
         held = _held(found)
@@ -55,19 +55,19 @@ async def give_back(cluster: Cluster, target: Target, owner: str | None) -> int:
 
 
 async def free(cluster: Cluster, target: Target, tell: Callable[[str], None]) -> None:
-    """Restore the bounds of what anybody holds, where the rights for that are there."""
+    """Restore the bounds of all held autoscalers of the target, if the rights allow it."""
     try:
         if await give_back(cluster, target, owner=None):
-            tell(f"the autoscaler of {target} has its own bounds again")
+            tell(f"the autoscaler of {target}: original min/max restored")
     except NotAllowed as error:
-        tell(f"whether an autoscaler of {target} is held cannot be seen: {error.why}")
+        tell(f"cannot check whether an autoscaler of {target} is held: {error.why}")
 
 
 async def foretell(cluster: Cluster, target: Target, rules: Rules) -> tuple[str, ...]:
-    """Say what the target's autoscalers will do while it is rolled.
+    """Return warnings of what the target's autoscalers will do during the rollout.
 
     Raises:
-        NotAllowed: when they are to be held, and the rights for that are not there.
+        NotAllowed: when the spec holds them, and the rights for that are missing.
     """
     holds = rules.autoscaler is Autoscaler.HOLD
     try:
@@ -75,14 +75,14 @@ async def foretell(cluster: Cluster, target: Target, rules: Rules) -> tuple[str,
     except NotAllowed:
         if holds:
             raise
-        return ()  # lint says that it could not be asked
+        return ()  # lint reports that they could not be read
     if isinstance(target, PairTarget):
         return tuple(_apart(each) for each in found)
     if not holds:
         return tuple(_adopted(each) for each in found)
     for each in found:
         await cluster.patch(KIND, target.namespace, each["metadata"]["name"], _patch(None, 1, 1), dry_run=True)
-    return () if found else ("autoscaler: hold is asked for, and no HorizontalPodAutoscaler scales the target",)
+    return () if found else ("`autoscaler: hold` has no effect: no HorizontalPodAutoscaler scales the target",)
 
 
 async def of_target(cluster: Cluster, target: Target) -> list[Object]:
@@ -108,7 +108,7 @@ def as_before(autoscaler: Object) -> Object:
 
 
 async def _each(cluster: Cluster, target: Target, make: Callable[[Object], Object | None]) -> int:
-    """Patch each of the target's autoscalers on what was just read of it."""
+    """Patch each of the target's autoscalers as just read; return the number of writes."""
     for _ in range(_ATTEMPTS):
         writes = 0
         try:
@@ -129,17 +129,17 @@ def _adopted(autoscaler: Object) -> str:
     if _held(autoscaler) is not None:
         return f"the HorizontalPodAutoscaler {name} is still held by a former rollout at {low} to {high} replicas"
     return (
-        f"the HorizontalPodAutoscaler {name} may set {low} to {high} replicas meanwhile, and the rollout follows; "
-        "`autoscaler: hold` in the spec holds it"
+        f"the HorizontalPodAutoscaler {name} may set {low} to {high} replicas meanwhile, and the rollout follows it; "
+        "set `autoscaler: hold` in the spec to prevent that"
     )
 
 
 def _apart(autoscaler: Object) -> str:
-    """Say what follows for a pair: an autoscaler knows only one of its Deployments."""
+    """Return the warning for a pair, of which an autoscaler scales only one Deployment."""
     name, (_, scaled) = autoscaler["metadata"]["name"], _aim(autoscaler)
     return (
         f"the HorizontalPodAutoscaler {name} scales the Deployment {scaled}, whose replicas this rollout moves: "
-        "when it writes them, the rollout holds; delete it, and create it for the new Deployment at the end"
+        "when it changes them, the rollout holds; delete it, and create it for the new Deployment at the end"
     )
 
 

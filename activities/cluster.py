@@ -26,7 +26,7 @@ POD_CONNECTIONS = 32
 MAX_LOG_BYTES = 16_384
 _PATCHES: dict[str, Any] = {"field_manager": FIELD_MANAGER, "_request_timeout": REQUEST_TIMEOUT_S}
 POD_SECURITY = "would violate PodSecurity"
-"""In a warning of the API server: what a template makes, Pod Security refuses where it is enforced."""
+"""Part of an API server's warning that enforced Pod Security would refuse the template's pods."""
 _STRATEGIC = "application/strategic-merge-patch+json"
 _MERGE = "application/merge-patch+json"
 _WARNING = re.compile(r'299 \S+ "(.*)"$', re.DOTALL)
@@ -38,13 +38,13 @@ _ADMISSION = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-"""What admission says. Only the authorizer's ``... is forbidden: User "..." cannot ...`` is a missing right."""
+"""Messages of admission. Only the authorizer's ``... is forbidden: User "..." cannot ...`` is a missing right."""
 
 Object = dict[str, Any]
 
 
 class Cluster:
-    """The few calls that Segue makes, on plain JSON objects: what is not read is not parsed.
+    """The few API calls that Segue makes, on plain JSON objects: it parses only what it reads.
 
     A kind is the plural name of a built-in one, such as ``deployments``, or ``PLURAL.GROUP/VERSION`` of a custom one.
     """
@@ -104,10 +104,10 @@ class Cluster:
 
     @classmethod
     async def connect(cls) -> Self:
-        """Read the service account's or the user's own configuration (``KUBECONFIG``); nothing is sent yet.
+        """Read the service account's or the user's own configuration (``KUBECONFIG``); send nothing yet.
 
         Raises:
-            Refused: when neither is there.
+            Refused: when neither exists.
         """
         configuration = client.Configuration()
         _refuse_absent(os.environ.get("KUBECONFIG"))
@@ -118,12 +118,12 @@ class Cluster:
                 await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except (config.ConfigException, OSError) as error:
             raise Refused(
-                f"no way to a cluster: {error}", field="KUBECONFIG", fix="set KUBECONFIG, or run `segue local up`"
+                f"gives no way to a cluster: {error}", field="KUBECONFIG", fix="set KUBECONFIG, or run `segue local up`"
             ) from error
         return cls(client.ApiClient(configuration))
 
     def _pod_session(self) -> aiohttp.ClientSession:
-        """Connections of their own: what pods take long to answer keeps no watch and no write waiting."""
+        """Return a separate session for pods, so that slow answers of pods delay no watch and no write."""
         if self._pods is None:
             connector = aiohttp.TCPConnector(limit=POD_CONNECTIONS, ssl=self._api.rest_client.ssl_context)
             jar = aiohttp.DummyCookieJar()
@@ -132,7 +132,7 @@ class Cluster:
 
     @property
     def _detour(self) -> dict[str, Any]:
-        """What the user's own configuration says of the way to the API server."""
+        """The proxy settings of the user's own configuration."""
         found: Any = self._api.configuration
         given = {"proxy": found.proxy, "proxy_headers": found.proxy_headers, "server_hostname": found.tls_server_name}
         return {name: value for name, value in given.items() if value}
@@ -144,7 +144,7 @@ class Cluster:
         await self._api.close()  # type: ignore[no-untyped-call]
 
     async def get(self, kind: str, namespace: str, name: str) -> Object:
-        """Read one object, of a custom kind or one of those in ``_gets``.
+        """Read one object of a custom kind, or of a kind in ``_gets``.
 
         Raises:
             NotFound, NotAllowed, Unreachable.
@@ -157,7 +157,7 @@ class Cluster:
             return await _json(await call(*_place(kind, namespace), name, **options))
 
     async def list(self, kind: str, namespace: str, selector: str = "") -> Object:
-        """List objects of a namespace, of a custom kind or one of those in ``_lists``, from the newest state."""
+        """List a namespace's objects of a custom kind, or of a kind in ``_lists``, from the newest state."""
         with _translated(f"{kind} in {namespace}"):
             options: dict[str, Any] = {"label_selector": selector or None, "_request_timeout": REQUEST_TIMEOUT_S}
             return await _json(await self._listed(kind, namespace, **options))
@@ -169,14 +169,14 @@ class Cluster:
         return await call(*_place(kind, namespace), **options)
 
     async def list_everywhere(self, kind: str, fields: str = "") -> Object:
-        """List objects of the whole cluster, by one of the kinds in ``_lists_everywhere`` and a field selector."""
+        """List a kind's objects in the whole cluster, by a field selector; the kind is in ``_lists_everywhere``."""
         with _translated(f"{kind} of the cluster", role="deploy/rbac-room.yaml's role"):
             return await _json(
                 await self._lists_everywhere[kind](field_selector=fields or None, _request_timeout=REQUEST_TIMEOUT_S)
             )
 
     async def patch(self, kind: str, namespace: str, name: str, patch: Object, *, dry_run: bool = False) -> Object:
-        """Patch one object: one of the kinds in ``_patches`` by strategic merge, one of a custom kind by JSON merge.
+        """Patch one object: a kind in ``_patches`` by strategic merge, a custom kind by JSON merge.
 
         ``metadata.resourceVersion`` in the patch is a precondition.
 
@@ -194,7 +194,7 @@ class Cluster:
             return await _json(await call(*place, name, patch, _content_type=_MERGE, **options))
 
     async def create_absent(self, kind: str, namespace: str, made: Object, *, dry_run: bool = False) -> Object | None:
-        """Create one object of a kind in ``_creates``; none where one of that name is there.
+        """Create one object of a kind in ``_creates``. Returns None if one of that name exists.
 
         Raises:
             Refused: when the API server does not take it.
@@ -209,7 +209,7 @@ class Cluster:
             return None
 
     async def delete(self, kind: str, namespace: str, name: str) -> None:
-        """Delete one object of a kind in ``_deletes``; one that is gone is fine."""
+        """Delete one object of a kind in ``_deletes``; succeed if it is deleted already."""
         try:
             with _translated(_one(kind, namespace, name)):
                 await _json(await self._deletes[kind](name, namespace, _request_timeout=REQUEST_TIMEOUT_S))
@@ -217,7 +217,7 @@ class Cluster:
             return
 
     async def delete_pod(self, pod: Object) -> bool:
-        """Delete one pod as it was read; false when it is gone, is another, or has changed since."""
+        """Delete one pod as it was read; return False if it is deleted, another pod, or changed."""
         metadata = pod["metadata"]
         same = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
         call = self._core.delete_namespaced_pod_without_preload_content
@@ -267,12 +267,12 @@ class Cluster:
             )
 
     async def delete_deployment(self, namespace: str, name: str, uid: str) -> None:
-        """Delete the one Deployment with this uid, and then its pods; one that is gone is fine."""
+        """Delete the Deployment with this uid, and then its pods; succeed if it is deleted already."""
         call = self._apps.delete_namespaced_deployment_without_preload_content
         await self._deleted("deployment", call, namespace, name, uid)
 
     async def delete_job(self, namespace: str, name: str, uid: str) -> None:
-        """Delete the one Job with this uid, and then its pods; one that is gone is fine."""
+        """Delete the Job with this uid, and then its pods; succeed if it is deleted already."""
         await self._deleted("job", self._batch.delete_namespaced_job_without_preload_content, namespace, name, uid)
 
     async def _deleted(
@@ -286,7 +286,7 @@ class Cluster:
             return
 
     async def may(self, verb: str, group: str, resource: str, namespace: str) -> bool:
-        """Whether the access rules let us do this."""
+        """Whether the access rules let Segue use this verb."""
         resource, _, part = resource.partition("/")
         asked = {"namespace": namespace, "verb": verb, "group": group, "resource": resource, "subresource": part}
         call = self._authorization.create_self_subject_access_review_without_preload_content
@@ -300,9 +300,9 @@ class Cluster:
         self, namespace: str, name: str, method: str, path: str, body: str | None, headers: dict[str, str],
         timeout_s: float,
     ) -> AsyncIterator[aiohttp.ClientResponse]:  # fmt: skip
-        """Send a request through the API server's proxy of a pod (``NAME:PORT``), and give its answer to a block.
+        """Send a request through the API server's proxy to a pod (``NAME:PORT``), and yield the answer.
 
-        The block tells the API server's own answers from the pod's. Nothing is read before it: an answer may stream.
+        The block distinguishes the API server's own answers from the pod's. Nothing is read here: an answer may stream.
 
         Raises:
             Unreachable: when the API server does not answer.
@@ -313,7 +313,7 @@ class Cluster:
                 method, where, header_params=headers, auth_settings=["BearerToken"]
             )
             _, url, with_rights, *_ = sent
-            # A pod's answer leads nowhere: who follows it does so with our rights.
+            # A pod's redirects are not followed: that would use our rights.
             answer = await self._pod_session().request(
                 method, url, data=body, headers=with_rights, allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=timeout_s), **self._detour,
@@ -324,7 +324,7 @@ class Cluster:
             answer.close()
 
     async def pod_log(self, namespace: str, name: str, container: str, *, previous: bool, lines: int) -> str:
-        """Return the last lines of a container's log: of its present run, or of the one before."""
+        """Return the last lines of a container's log, of its present or its previous run."""
         call = self._core.read_namespaced_pod_log_without_preload_content
         with _translated(_one("pods", namespace, name)):
             response = await call(
@@ -335,11 +335,11 @@ class Cluster:
             return str(await response.text())
 
     async def events(self, namespace: str, pod: str, reason: str) -> builtins.list[Object]:
-        """Return the events of a pod with one reason, as many as the API server gives at once."""
+        """Return the events of a pod with one reason, at most one page."""
         return await self._events(namespace, f"involvedObject.kind=Pod,involvedObject.name={pod},reason={reason}")
 
     async def warnings(self, namespace: str, kind: str, name: str) -> builtins.list[Object]:
-        """Return the warning events of one object, as many as the API server gives at once."""
+        """Return the warning events of one object, at most one page."""
         return await self._events(namespace, f"involvedObject.kind={kind},involvedObject.name={name},type=Warning")
 
     async def _events(self, namespace: str, fields: str) -> builtins.list[Object]:
@@ -352,13 +352,13 @@ class Cluster:
         return items
 
     async def watch(self, kind: str, namespace: str, resource_version: str) -> AsyncIterator[tuple[str, Object]]:
-        """Yield (event type, object) from ``resource_version`` on; ends after some minutes, as the server wants.
+        """Yield (event type, object) from ``resource_version`` on; the server ends it after some minutes.
 
         Raises:
             Expired: when the version is too old.
         """
         with _translated(f"{kind} in {namespace}"):
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):  # an idle connection that hangs is only noticed so
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):  # notices an idle connection that hangs
                 response = await self._listed(
                     kind,
                     namespace,
@@ -396,7 +396,7 @@ def _one(kind: str, namespace: str, name: str) -> str:
 
 @asynccontextmanager
 async def connected() -> AsyncIterator[Cluster]:
-    """Connect for the length of a block."""
+    """Yield a connection, and close it after the block."""
     cluster = await Cluster.connect()
     try:
         yield cluster
@@ -406,13 +406,13 @@ async def connected() -> AsyncIterator[Cluster]:
 
 def _refuse_absent(given: str | None) -> None:
     if given and not any(Path(path).is_file() for path in given.split(os.pathsep)):
-        raise Refused("is no file", field="KUBECONFIG", value=given, fix="correct it, or run `segue local up`")
+        raise Refused("is not a file", field="KUBECONFIG", value=given, fix="correct it, or run `segue local up`")
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
     try:
         while True:
-            # The server sends a bookmark about every minute: longer silence is a connection that hangs.
+            # The server sends a bookmark about every minute: after longer silence the connection hangs.
             async with asyncio.timeout(SILENCE_S):
                 line = await response.content.readline()
             if not line:
@@ -433,7 +433,7 @@ _warned: ContextVar[list[str] | None] = ContextVar("warned", default=None)
 
 @contextmanager
 def warnings() -> Iterator[list[str]]:
-    """Collect what the API server warns of in its answers (the header Warning) in a block, each once."""
+    """Yield a list that collects the API server's warnings (the header Warning) in a block, each once."""
     collected: list[str] = []
     token = _warned.set(collected)
     try:
@@ -466,7 +466,7 @@ def _message(body: str) -> str:
 
 @contextmanager
 def _translated(what: str, role: str = "deploy/rbac.yaml's role in this namespace") -> Iterator[None]:
-    """Turn every error of the client into one of ours, chained; ``role`` is what gives the right to ask."""
+    """Turn every error of the client into one of Segue's, chained; ``role`` is what grants the right."""
     try:
         yield
     except ApiException as error:
@@ -481,12 +481,12 @@ def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
     if 400 <= status < 500 and _ADMISSION.search(why):
         status, correct = 422, "correct the change, or ask who runs that webhook, policy or quota"
     else:
-        correct = "correct the change so that the API server takes it"
+        correct = "correct the change so that the API server accepts it"
     match status:
         case 404:
             return NotFound(why, field=what, fix="check its name and namespace, or create it first")
         case 401 | 403:
-            renew = "renew the worker's credentials: the API server does not know them"
+            renew = "renew the worker's credentials: the API server does not accept them"
             return NotAllowed(why, field=what, fix=renew if status == 401 else f"grant the worker {role}")
         case 409:
             return Conflict(f"{what} changed in the meantime: {why}")

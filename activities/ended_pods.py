@@ -1,4 +1,4 @@
-"""Reads pods that ended, or are taken by somebody: some are gone in the next moment, so the watch keeps them too."""
+"""Reads pods that ended or were disrupted. Some are removed at once, so the watch keeps them too."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -12,25 +12,25 @@ class Gone(NamedTuple):
     """A pod that was removed."""
 
     pod: Object
-    """As it was seen last."""
+    """The pod as last observed."""
     at: float
-    """When it was seen to be removed: seconds since the epoch."""
+    """When the removal was observed: seconds since the epoch."""
 
 
 def has_ended(pod: Object) -> bool:
-    """Whether a pod ended, or was taken by somebody, that its controller did not tell to stop."""
+    """Whether a pod failed or was disrupted without its controller stopping it."""
     is_failed = pod.get("status", {}).get("phase") == "Failed" and "deletionTimestamp" not in pod["metadata"]
     return is_failed or bool(_disruption(pod))
 
 
 def _disruption(pod: Object) -> Object:
-    """Return the condition that somebody takes the pod: preemption, an eviction, a taint; empty where nobody does."""
+    """Return the condition that the pod is disrupted (preemption, eviction, taint); empty if it is not."""
     conditions = pod.get("status", {}).get("conditions", [])
     return next((c for c in conditions if c["type"] == "DisruptionTarget" and c["status"] == "True"), {})
 
 
 def read_ended(there: Iterable[Object], gone: Iterable[Gone]) -> tuple[Ended, ...]:
-    """Read those of one version's pods that ended, of all that are there and that were removed."""
+    """Return the ended pods of one version, of its present and removed pods."""
     left = [_ended(pod, is_left=True) for pod in there if has_ended(pod)]
     return (*left, *(_ended(each.pod, is_left=False) for each in gone if has_ended(each.pod)))
 
@@ -48,8 +48,8 @@ def _ended(pod: Object, *, is_left: bool) -> Ended:
 
 
 def seconds_of(timestamp: str | None) -> float:
-    """Return a time of the API server in seconds since the epoch; it writes whole seconds.
+    """Return an API server's timestamp (whole seconds) in seconds since the epoch; 0 without one.
 
-    A condition without its time has always been so.
+    A condition without its time has always had its status.
     """
     return datetime.fromisoformat(timestamp).timestamp() if timestamp else 0.0

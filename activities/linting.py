@@ -1,4 +1,4 @@
-"""Collects what lint judges. What the caller may not read is told, and does not stop the rest."""
+"""Collects what lint checks. It reports what the caller may not read, and continues without it."""
 
 import asyncio
 import re
@@ -26,7 +26,7 @@ _DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})$")
 
 
 class Around(NamedTuple):
-    """What stands around a target, as the API server gives it."""
+    """The objects around a target, as the API server returns them."""
 
     budgets: Sequence[Object] = ()
     autoscalers: Sequence[Object] = ()
@@ -40,7 +40,7 @@ class Around(NamedTuple):
 
 
 async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
-    """Read a target and all that stands around it.
+    """Return the facts about a target and the objects around it.
 
     Raises:
         NotFound, NotAllowed: for the target itself.
@@ -55,15 +55,15 @@ async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
 async def linted(
     cluster: Cluster, lever: Lever, asked: PrepareInput, prepared: Prepared, *, refuses: bool = True
 ) -> Prepared:
-    """Lint what is about to be rolled, and count the room for it.
+    """Lint the wanted version, and count the room for it.
 
-    What ran before may run again: a way back is never refused, only told what is wrong with it.
-    Without ``refuses`` nothing is refused: a plan shows what a start would say.
+    A version that ran before may run again: a rollback is never refused, and only gets the findings.
+    Without ``refuses`` nothing is refused: a plan shows what a start would report.
 
     Raises:
-        Refused: naming each error that is not accepted, and what mends it.
+        Refused: naming each error that is not accepted, and its fix.
     """
-    # By another strategy the same version goes on: it is there, and a patch could not be tried on it again.
+    # With another strategy the same version continues: it is written, and a patch could not be tried on it again.
     change = asked.change if asked.wanted is None else None
     facts = await facts_in(cluster, lever, asked.target, _rollout_of(asked), change)
     refuse_ports(asked.rules, facts)
@@ -78,10 +78,12 @@ async def linted(
 
 
 def refuse_ports(rules: Rules, facts: Facts) -> None:
-    """Refuse checks of a named port that no container of the wanted version has.
+    """Refuse checks of a port name that no container of the wanted version has.
+
+    Accepts any name for the pods of an operator, which may add containers.
 
     Raises:
-        Refused: naming the field. Not for the pods of an operator, which may add containers.
+        Refused: naming the field.
     """
     serving, loads = rules.serving, rules.load_failures
     asked = {"spec.serving.port": serving and serving.port, "spec.loadFailures.port": loads and loads.port}
@@ -90,17 +92,17 @@ def refuse_ports(rules: Rules, facts: Facts) -> None:
     named = dict(named_ports(facts.pods[0].spec))
     for field, port in asked.items():
         if isinstance(port, str) and port not in named:
-            fix = f"use one of: {', '.join(sorted(named)) or 'none has a name'}; or write its number"
-            raise Refused("is the name of no container's port", field=field, value=port, fix=fix)
+            fix = f"use one of: {', '.join(sorted(named)) or 'none has a name'}; or give its number"
+            raise Refused("does not name a port of any container", field=field, value=port, fix=fix)
 
 
 def _is_led(target: Target) -> bool:
-    """Whether a target goes by what is counted: each replica of its surge is asked for by us."""
+    """Whether the count of room limits a target: Segue itself requests each replica of its surge."""
     return isinstance(target, DeploymentTarget | PairTarget)
 
 
 def _tight(facts: Facts, asked: PrepareInput) -> tuple[str, ...]:
-    """Say how a rollout will move where its surge finds no room."""
+    """Return warnings of how a rollout will move if its surge finds no room."""
     budget, room = facts.budget, facts.room
     if budget is None or _is_led(asked.target):
         return foresee(room, budget, whole=asked.rules.strategy.type is Way.BLUE_GREEN) if budget else ()
@@ -121,7 +123,7 @@ def _rollout_of(asked: PrepareInput) -> Rollout:
 async def facts_in(
     cluster: Cluster, lever: Lever, target: Target, rollout: Rollout | None = None, change: Change | None = None
 ) -> Facts:
-    """Read the same by a connection that is there; without a change the target's own version is judged."""
+    """Return the facts, read by an open connection; without a change lint checks the present version."""
     reading = _FactsReader(cluster, target.namespace)
     judged = await lever.judged(target, change)
     around = Around(
@@ -141,7 +143,7 @@ async def facts_in(
 
 
 def facts_of(judged: LintSubject, rollout: Rollout | None, around: Around, unknown: Mapping[str, str]) -> Facts:
-    """Turn objects into what lint judges. Pure."""
+    """Return the facts that lint checks, from the objects. Pure."""
     return Facts(
         target=judged,
         rollout=rollout,
@@ -166,7 +168,7 @@ async def _nothing() -> list[Object]:
 
 
 def _priorities(around: Around, unknown: Mapping[str, str]) -> dict[str, int]:
-    """Return the values of priority classes by name: also those that only running pods tell."""
+    """Return the values of priority classes by name, including those that only running pods show."""
     own = [pod["spec"] for pod in around.own_pods]
     told = {spec.get("priorityClassName", ""): spec["priority"] for spec in own if "priority" in spec}
     default = {} if NEEDS.priorities in unknown else {"": 0}
@@ -177,19 +179,19 @@ def _priorities(around: Around, unknown: Mapping[str, str]) -> dict[str, int]:
 
 
 class _FactsReader:
-    """Reads what it may, and keeps why it could not read the rest."""
+    """Reads what the caller may read, and records why it could not read the rest."""
 
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         self.cluster, self.namespace = cluster, namespace
         self.unknown: dict[str, str] = {}
 
     async def items(self, kind: str, selector: str = "") -> list[Object]:
-        """List objects of the namespace; nothing where that is not allowed."""
+        """Return the namespace's objects of a kind; an empty list if that is not allowed."""
         found = await self.allowed(kind, self.cluster.list(kind, self.namespace, selector))
         return found["items"] if found else []
 
     async def everywhere(self, kind: str, fields: str = "", unknown: str = NEEDS.nodes) -> list[Object]:
-        """List objects of the cluster; both nodes and pods are needed to know the nodes."""
+        """Return the cluster's objects of a kind; the room of nodes needs both nodes and pods."""
         try:
             async with asyncio.timeout(READ_S):
                 found = await self.allowed(unknown, self.cluster.list_everywhere(kind, fields))
@@ -199,7 +201,7 @@ class _FactsReader:
         return found["items"] if found else []
 
     async def allowed(self, what: str, request: Awaitable[Object]) -> Object | None:
-        """Return the answer; where the caller may not ask, or the cluster has no such kind, note why."""
+        """Return the answer. Returns None, and records why, if the right or the kind is missing."""
         try:
             return await request
         except (NotAllowed, NotFound) as error:
@@ -209,7 +211,7 @@ class _FactsReader:
 
 
 def _digests(pods: Sequence[Object]) -> dict[tuple[str, str], str]:
-    """Return the digest of each container's image, where all replicas agree on it."""
+    """Return the digest of each container's image, if all replicas agree on it."""
     seen: dict[tuple[str, str], set[str]] = {}
     for pod in pods:
         containers = (*pod["spec"].get("initContainers", []), *pod["spec"].get("containers", []))

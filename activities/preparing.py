@@ -1,4 +1,4 @@
-"""What is read and tried before a rollout, by a worker at its start and by `segue plan`. Nothing is written."""
+"""Checks a rollout before its start, for workers and for `segue plan`. It writes nothing."""
 
 import time
 
@@ -11,10 +11,10 @@ from segue.state import State
 
 
 async def tried(cluster: Cluster, lever: Lever, router: Router | None, asked: PrepareInput) -> Prepared:
-    """Look at the target and at what leads its traffic, and let the API server try the change.
+    """Check the target and what routes its traffic, and try the change by a dry run.
 
     Raises:
-        Refused: for a target that cannot be rolled so.
+        Refused: for a target that cannot be rolled by this spec.
     """
     with warnings() as told:
         prepared = await lever.prepare(asked)
@@ -34,8 +34,8 @@ async def _with_ready(lever: Lever, asked: PrepareInput, prepared: Prepared) -> 
     seen = await lever.observe(asked.target, asked.rules, start, time.time())
     ready, replicas = seen.old.ready + seen.new.ready, prepared.replicas
     warning = (
-        f"only {ready} of {replicas} replicas are ready now: the rollout, and a rollback, require as many ready ones "
-        "as now, at least 1"
+        f"only {ready} of {replicas} replicas are ready now: the rollout and a rollback require that many ready "
+        "replicas, and at least 1"
     )
     more = (warning,) if ready < replicas else ()
     return prepared.model_copy(update={"ready": ready, "warnings": (*prepared.warnings, *more)})

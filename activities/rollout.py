@@ -1,4 +1,4 @@
-"""The activities of a rollout, by the names of the contract. Each is thin: a lever or the gates do the work."""
+"""The activities of a rollout, by their names in the contract. Each is thin: levers and gates do the work."""
 
 import asyncio
 import functools
@@ -45,16 +45,16 @@ from segue.supervision import SUPERVISIONS, Supervision
 from segue.traffic import objection, objection_to_counts
 
 BEAT_S = 2.0
-"""A watch reports at least so often; it reports from its loop, so that one that hangs falls silent."""
+"""The longest interval between heartbeats; the watch's loop sends them, so a hanging loop sends none."""
 
 GAP_S = 0.02
-"""Between two looks at least, for each rollout that shares a watch: any change wakes all, and many come at once."""
+"""The least interval between two observations, times the rollouts that share a watch: any change wakes all."""
 
 GATHER_S = 0.3
-"""Replicas that began together become ready close together: a move for each would cost more time than this wait."""
+"""The wait for more replicas: those that start together become ready close together, and share one move."""
 
 BELIEVED_AT = 6
-"""The attempt at which a missing right is believed: an API server that just came up knows none for some seconds."""
+"""The attempt from which a missing right is final: a just started API server grants none for some seconds."""
 
 READY_TO_WRITE_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
@@ -63,11 +63,11 @@ _writes = _meter.create_counter("segue.writes", description="Writes to a target,
 
 
 def ready_to_write_of(meter: metrics.Meter) -> metrics.Histogram:
-    """Return the histogram of how long moves wait for their write. Time of people, holds and gates is not in it."""
+    """Return the histogram of how long moves wait for their write, without the time of people, holds and gates."""
     return meter.create_histogram(
         "segue.ready_to_write",
         unit="s",
-        description="From when a move is possible (the latest proof of readiness, or a person's answer) to its write",
+        description="Time from when a move is possible (latest proof of readiness, or a person's answer) to its write",
         explicit_bucket_boundaries_advisory=READY_TO_WRITE_BUCKETS_S,
     )
 
@@ -78,7 +78,7 @@ F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 
 
 def to_application_error(error: SegueError, *, retry: bool = False) -> ApplicationError:
-    """Tell Temporal whether a retry helps, and keep field, value and fix for the person who reads it."""
+    """Return the error for Temporal: whether a retry helps, with field, value and fix for the reader."""
     details = (
         {"field": error.field, "value": shown(error.value), "fix": error.fix} if isinstance(error, Refused) else {}
     )
@@ -87,7 +87,7 @@ def to_application_error(error: SegueError, *, retry: bool = False) -> Applicati
 
 
 def _may_pass(error: SegueError, defined: contract.Activity[Any, Any]) -> bool:
-    """Whether a refusal is not believed yet: a rollout that is under way must not stop for an API server's start."""
+    """Whether to retry a missing right: an API server's start must not stop a rollout in progress."""
     return isinstance(error, NotAllowed) and defined is not contract.PREPARE and activity.info().attempt < BELIEVED_AT
 
 
@@ -100,7 +100,7 @@ def _defined(defined: contract.Activity[Any, Any]) -> Callable[[F], F]:
             try:
                 return await method(*args)
             except SegueError as error:
-                # The chain of causes goes to the log, not into the history: it can be larger than Temporal takes.
+                # The chain of causes goes to the log, not into the history: it can exceed Temporal's limit.
                 activity.logger.warning("%s: %s", defined.name, error, exc_info=error.__cause__)
                 raise to_application_error(error, retry=_may_pass(error, defined)) from None
 
@@ -135,7 +135,7 @@ class Activities:
 
     @property
     def all(self) -> list[Callable[..., Any]]:
-        """Every activity, for the worker."""
+        """All activities, for the worker."""
         return [
             self.prepare, self.await_ready, self.verify, self.scale_new, self.scale_old, self.resize, self.settle,
             self.route, self.undo, self.finish,
@@ -153,7 +153,7 @@ class Activities:
 
     @_defined(contract.PREPARE)
     async def prepare(self, asked: PrepareInput) -> Prepared:
-        """Look at the target, let the API server try the change, and lint what it makes."""
+        """Check the target, try the change by a dry run, and lint the result."""
         lever = self._levers.of(asked.target)
         prepared = await tried(self._cluster, lever, self._routers.of(asked.rules.strategy), asked)
         self._believer.refuse(asked.rules, prepared.wanted)
@@ -163,7 +163,7 @@ class Activities:
 
     @_defined(contract.AWAIT_READY)
     async def await_ready(self, asked: WatchInput) -> Watched:
-        """Watch the target until something is to be done, or the attempt's time is over."""
+        """Watch the target until a decision requires an action, or the attempt's time is over."""
         lever, router = self._levers.of(asked.target), self._routers.of(asked.rules.strategy)
         kinds = lever.kinds if router is None else (*lever.kinds, *router.kinds)
         async with self._watches.use(asked.target.namespace, kinds) as watch:
@@ -179,7 +179,7 @@ class Activities:
             if seen is not None:
                 seen = self._believer.look(asked.target, asked.rules, asked.state, seen, now, watch.wake)
                 if seen is None:
-                    activity.heartbeat(Beat(why="the answers of new replicas", at=now))
+                    activity.heartbeat(Beat(why="the answers of new replicas to serving checks", at=now))
             else:
                 _report_blindness(watch, now)
             if seen is not None:
@@ -207,7 +207,7 @@ class Activities:
             await asyncio.sleep(looked + min(GAP_S * watch.users, BEAT_S) - time.monotonic())
 
     async def _explained(self, asked: WatchInput, decision: Decision, seen: Observation) -> Decision:
-        """Return a failure with what explains it."""
+        """Return a failed decision with its explanation; any other decision unchanged."""
         if decision.act is not Act.FAIL or decision.problem is None:
             return decision
         problem = await explained(self._cluster, self._peaks, asked.target.namespace, decision.problem, seen)
@@ -216,7 +216,7 @@ class Activities:
         return decision.model_copy(update={"problem": problem, "why": str(problem)})
 
     async def _with_room(self, seen: Observation, asked: WatchInput) -> Observation | None:
-        """Return what was seen with the room for more; none while that is being counted."""
+        """Return the observation with the room for more replicas. Returns None while it is being counted."""
         if asked.state.demand is None:
             return seen
         room = await self._rooms.count(asked.target.namespace, asked.state.demand, BEAT_S)
@@ -226,7 +226,7 @@ class Activities:
 
     @_defined(contract.VERIFY)
     async def verify(self, asked: VerifyInput) -> Verified:
-        """Judge readiness on the target as it is now, beside where all other gates stand."""
+        """Judge readiness on the present target, and return it with the state of all other gates."""
         seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
         lacking = asked.state.lacking(seen.replicas)
         return Verified(verdicts=(judge_readiness(asked.rules, seen, lacking), *standings(asked.rules, asked.state)))
@@ -238,7 +238,7 @@ class Activities:
 
     @_defined(contract.SCALE_OLD)
     async def scale_old(self, asked: WriteInput) -> Written:
-        """Take old replicas that proven new ones cover, and begin the next new ones in the same write."""
+        """Remove old replicas that proven new ones replace; request the next new ones in the same write."""
         return await self._scale(asked, "scale_old")
 
     async def _scale(self, asked: WriteInput, action: str) -> Written:
@@ -252,7 +252,7 @@ class Activities:
         return _counted(written, action, held)
 
     async def _emptied(self, asked: WriteInput) -> str:
-        """Say that a move would empty a side that has traffic, on what leads it now."""
+        """Return why a move would empty a side that has traffic now; empty if it would not."""
         router, counts = self._routers.of(asked.rules.strategy), asked.decision.counts
         if router is None or counts is None or asked.state.routed is None:
             return ""
@@ -261,10 +261,10 @@ class Activities:
 
     @_defined(contract.ROUTE)
     async def route(self, asked: WriteInput) -> Written:
-        """Lead the traffic, unless the side that would get some has nothing ready now."""
+        """Route the traffic, unless a side that would get some has no ready replica now."""
         router = self._routers.of(asked.rules.strategy)
         if router is None:
-            raise Refused("has nothing to lead traffic by", field="spec.strategy.traffic")
+            raise Refused("is not set, so the rollout cannot route traffic", field="spec.strategy.traffic")
         seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
         if seen.owner != asked.state.owner:
             raise Fenced(belonging(seen.owner))
@@ -282,18 +282,18 @@ class Activities:
 
     @_defined(contract.SETTLE)
     async def settle(self, asked: WriteInput) -> Written:
-        """Take back new replicas that are not ready."""
+        """Remove new replicas that are not ready."""
         return _counted(await self._levers.of(asked.target).settle(asked, time.time()), "settle")
 
     @_defined(contract.UNDO)
     async def undo(self, asked: WriteInput) -> Written:
-        """Put the baseline back; the autoscaler scales it again from here on."""
+        """Write the baseline back, and restore the autoscaler."""
         written = await self._levers.of(asked.target).undo(asked, time.time())
         return _counted(written, "undo", await self._give_autoscaler_back(asked, written))
 
     @_defined(contract.FINISH)
     async def finish(self, asked: WriteInput) -> Written:
-        """Give the target free, and first what leads the traffic."""
+        """Release what routes the traffic, and then the target."""
         router = self._routers.of(asked.rules.strategy)
         freed = await router.finish(asked) if router is not None and asked.state.routed is not None else 0
         written = await self._levers.of(asked.target).finish(asked, time.time())
@@ -302,7 +302,7 @@ class Activities:
         return _counted(written, "finish", freed + await self._give_autoscaler_back(asked, written))
 
     async def _hold_autoscaler(self, asked: WriteInput, replicas: int | None = None) -> int:
-        """Hold the autoscaler where the spec asks for it, once the target is ours: what is claimed is given free."""
+        """Hold the autoscaler if the spec sets that. The rollout must own the target first, so that it is restored."""
         if asked.rules.autoscaler is not Autoscaler.HOLD:
             return 0
         seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
@@ -319,7 +319,7 @@ class Activities:
 def _seen(
     watch: NamespaceWatch, lever: Lever, router: Router | None, asked: WatchInput, now: float
 ) -> Observation | None:
-    """Return what the watch shows of the target and of what leads its traffic."""
+    """Return the observation of the target and of what routes its traffic."""
     seen = lever.seen(watch, asked.target, asked.rules, asked.state, now)
     if seen is None or seen.gone or router is None:
         return seen
@@ -330,22 +330,22 @@ def _seen(
 
 
 def _recorded(verdicts: tuple[Verdict, ...]) -> Decision:
-    """Do nothing else before answers of gates are recorded: what they mean is decided on the next look."""
+    """Return a decision that only records the gates' verdicts; the next observation decides on them."""
     said = "; ".join(f"{each.gate}: {each.result}, {each.why}" for each in verdicts)
     return Decision(act=Act.WAIT, why=f"evidence: {said}")
 
 
 def _counted(written: Written, action: str, more: int = 0) -> Written:
-    """Count what was written, with what was written beside the target."""
+    """Return the result with ``more`` writes beside the target, and count all writes in the metric."""
     _writes.add(written.writes + more, {"action": action})
     return written.model_copy(update={"writes": written.writes + more})
 
 
 def _report_blindness(watch: NamespaceWatch, now: float) -> None:
-    """Say why nothing can be decided now; a missing right ends the attempt, anything else may pass.
+    """Send a heartbeat with why nothing can be decided now.
 
     Raises:
-        NotAllowed: waiting does not give a right.
+        NotAllowed: for a missing right, which waiting does not grant; other trouble may pass.
     """
     trouble = watch.trouble
     if isinstance(trouble, NotAllowed):

@@ -1,4 +1,4 @@
-"""Reads what nodes and quotas have left, and what a pod asks of them."""
+"""Reads what nodes and quotas have left, and what a pod requests of them."""
 
 import asyncio
 import time
@@ -13,16 +13,16 @@ from segue.room import Demand, Node, Quota, Room, room_for
 
 ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
 READ_S = 10.0
-"""A cluster too large to be read in this time is one whose room is not known."""
+"""The time limit for reading nodes and pods; beyond it the room is unknown."""
 FRESH_S = 3.0
-"""What was counted is believed for so long, and for 20 times as long as it took."""
+"""How long a count is used, or 20 times as long as the counting took if that is longer."""
 _SCOPES_OF_SERVERS = {"NotTerminating"}
 
 Numbers = dict[str, Decimal]
 
 
 class Rooms:
-    """Counts room for the rollouts of a worker; many of them can wait for it at once."""
+    """Counts room for the rollouts of a worker; many rollouts share one count."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -30,7 +30,7 @@ class Rooms:
         self._stale_at: dict[tuple[str, str], float] = {}
 
     async def count(self, namespace: str, demand: Demand, patience_s: float) -> Room | None:
-        """Return the room for more replicas in a namespace; none while it is still being counted."""
+        """Return the room for more replicas in a namespace. Returns None while it is being counted."""
         key = (namespace, demand.model_dump_json())
         task = self._counting.get(key)
         if task is None or (task.done() and time.monotonic() >= self._stale_at[key]):
@@ -40,7 +40,7 @@ class Rooms:
         return task.result() if done else None
 
     async def close(self) -> None:
-        """End what is still being counted."""
+        """Cancel all counts in progress."""
         for task in self._counting.values():
             task.cancel()
         await asyncio.gather(*self._counting.values(), return_exceptions=True)
@@ -76,7 +76,7 @@ class Rooms:
 
 
 def demand_of(pod: Object) -> Demand:
-    """Return what a pod asks for, and which nodes may take it."""
+    """Return what a pod requests, and which nodes may take it."""
     return Demand(
         requests=_asked(pod, "requests"),
         limits=_asked(pod, "limits"),
@@ -86,7 +86,7 @@ def demand_of(pod: Object) -> Demand:
 
 
 def nodes_of(nodes: Sequence[Object], pods: Sequence[Object]) -> list[Node]:
-    """Return every node that takes pods, with what it has left."""
+    """Return every schedulable node, with what it has left."""
     taken: dict[str, Numbers] = {}
     for pod in pods:
         asked = {**_asked(pod["spec"], "requests"), "pods": Decimal(1)}
@@ -104,12 +104,12 @@ def _node(node: Object, taken: Numbers) -> Node:
 
 
 def quotas_of(quotas: Sequence[Object]) -> list[Quota]:
-    """Return what each quota leaves to pods that serve."""
+    """Return what each quota leaves for serving pods."""
     return [_quota(quota) for quota in quotas if _counts_servers(quota)]
 
 
 def _counts_servers(quota: Object) -> bool:
-    """Whether a quota counts every pod that serves, and not only those of some priority or class."""
+    """Whether a quota counts every serving pod, and not only those of some priority or class."""
     spec = quota["spec"]
     return set(spec.get("scopes", [])) <= _SCOPES_OF_SERVERS and not spec.get("scopeSelector")
 
@@ -121,7 +121,7 @@ def _quota(quota: Object) -> Quota:
 
 
 def _asked(pod: Object, kind: str) -> Numbers:
-    """Return what the scheduler counts for a pod: its containers, or the largest of what runs before them."""
+    """Return what the scheduler counts for a pod: its containers, or the largest init container."""
     total: Numbers = {}
     peak: Numbers = {}
     for container in pod.get("initContainers", []):
@@ -134,13 +134,13 @@ def _asked(pod: Object, kind: str) -> Numbers:
     for container in pod.get("containers", []):
         _add(total, _of(container, kind))
     asked = {name: max(total.get(name, Decimal(0)), peak.get(name, Decimal(0))) for name in {*total, *peak}}
-    asked |= _of(pod, kind)  # said for the pod as a whole
+    asked |= _of(pod, kind)  # set for the pod as a whole
     _add(asked, _numbers(pod.get("overhead", {})))
     return asked
 
 
 def _of(found: Object, kind: str) -> Numbers:
-    """Return a container's requests or limits; what is limited and not requested is requested so."""
+    """Return a container's requests or limits; a limit without a request counts as the request."""
     resources = found.get("resources") or {}
     limits = resources.get("limits") or {}
     return _numbers(limits if kind == "limits" else {**limits, **(resources.get("requests") or {})})

@@ -1,4 +1,4 @@
-"""What the command line reads of a target, without Temporal."""
+"""Reads a target for the command line, without Temporal."""
 
 from activities.cluster import connected
 from activities.levers import Levers
@@ -11,10 +11,12 @@ from segue.spec import Rollout, Target
 
 
 async def try_out(rollout: Rollout, owner: str) -> Prepared:
-    """Prepare a rollout as a worker does at its start, and write nothing. What lint finds is told, and refuses nothing.
+    """Prepare a rollout as a worker does at its start, and write nothing. Lint's findings refuse nothing here.
+
+    ``owner`` is the owner that the rollout would have.
 
     Raises:
-        Refused: for a target that cannot be rolled so; ``owner`` stands for the one who would roll it.
+        Refused: for a target that cannot be rolled by this spec.
         NotFound, NotAllowed, Unreachable.
     """
     spec = rollout.spec
@@ -29,10 +31,10 @@ async def try_out(rollout: Rollout, owner: str) -> Prepared:
 
 
 async def read_history(target: Target) -> list[Revision]:
-    """Return the revisions that there are of the target, the oldest first.
+    """Return the target's revisions, the oldest first.
 
     Raises:
-        Refused: for a target that has none.
+        Refused: for a target without revisions.
         NotFound, NotAllowed, Unreachable.
     """
     async with connected() as cluster:

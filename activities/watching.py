@@ -1,7 +1,7 @@
-"""One watch a namespace and set of kinds, shared by all rollouts of a worker that need the same.
+"""One watch per namespace and set of kinds, shared by all rollouts of a worker that need the same.
 
-List, then watch from the list's resource version; list again when it expired. Whoever waits is woken on each change
-of an object. While a stream is down nothing may be decided, so the reader is told that the picture is not current.
+A watch lists the objects, then watches from the list's resource version. It lists again when that version expires.
+Each change of an object wakes all waiters. While a stream is down nothing may be decided: the watch is not current.
 """
 
 import asyncio
@@ -19,23 +19,23 @@ from segue.errors import Expired, SegueError
 
 LINGER_S = 60.0
 PULSE_S = 0.5
-"""So often a watch notes that this process runs."""
+"""The interval at which a watch records that this process runs."""
 GAP_S = 2.5
-"""A process that did not run for longer was frozen: what it knows is old, and news may wait unread in its streams."""
+"""A process that did not run for longer was frozen: its objects are old, and its streams may hold unread events."""
 MAX_GONE = 500
-"""So many removed pods of a namespace are remembered."""
+"""How many removed pods of a namespace a watch remembers."""
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 log = logging.getLogger(__name__)
 
 
 class Clocks(NamedTuple):
-    """The time by both clocks of this process, in seconds."""
+    """The time of both clocks of this process, in seconds."""
 
     monotonic: float
-    """It stands still while the machine is suspended."""
+    """This clock stops while the machine is suspended."""
     wall: float
-    """It can be set."""
+    """This clock can be set."""
 
     @classmethod
     def now(cls) -> Self:
@@ -43,7 +43,7 @@ class Clocks(NamedTuple):
         return cls(time.monotonic(), time.time())
 
     def is_gap(self, before: "Clocks") -> bool:
-        """Whether one of the clocks moved much more than it does while this process runs."""
+        """Whether one of the clocks moved further than it does while this process runs."""
         return self.monotonic - before.monotonic > GAP_S or abs(self.wall - before.wall) > GAP_S
 
 
@@ -57,7 +57,7 @@ class NamespaceWatch:
         self._current: dict[str, bool] = dict.fromkeys(kinds, False)
         self._errors: dict[str, SegueError] = {}
         self.current_since = 0.0
-        """From when on the picture has been current without a gap: seconds since the epoch."""
+        """Since when the watch has been current without a gap: seconds since the epoch."""
         self._changed = asyncio.Event()
         self._streams: list[asyncio.Task[None]] = []
         self._pulse: asyncio.Task[None] | None = None
@@ -65,10 +65,10 @@ class NamespaceWatch:
         self.users = 0
         self._gone: deque[Gone] = deque(maxlen=MAX_GONE)
         self._ended: dict[str, Object] = {}
-        """Pods that ended, by uid, as they were then: the deletion that follows looks like any other."""
+        """Ended pods by uid, as they were then: their later deletion looks like any other."""
 
     def start(self) -> None:
-        """Begin to list and watch."""
+        """Start listing and watching."""
         self._pulsed = Clocks.now()
         self._pulse = asyncio.create_task(self._run(), name=f"watch-{self.namespace}-pulse")
         self._follow_all()
@@ -86,15 +86,15 @@ class NamespaceWatch:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self) -> None:
-        """Note that this process runs."""
+        """Record that this process runs."""
         while True:
             self.notice_gap()
             await asyncio.sleep(PULSE_S)
 
     def notice_gap(self) -> None:
-        """List everything anew when this process was frozen, or when its clock jumped.
+        """List everything again if this process was frozen, or if its clock jumped.
 
-        Call this before a look: the picture is not current until it is read again.
+        Call this before you read the watch, which is then not current until the lists are complete.
         """
         now = Clocks.now()
         before, self._pulsed = self._pulsed, now
@@ -112,7 +112,7 @@ class NamespaceWatch:
 
     @property
     def trouble(self) -> SegueError | None:
-        """Why the picture is not current; none when it is, or when it is being made."""
+        """Why the watch is not current. None while it is, or while it is starting."""
         return next(iter(self._errors.values()), None)
 
     @property
@@ -130,7 +130,7 @@ class NamespaceWatch:
 
     @property
     def gone(self) -> list[Gone]:
-        """Return the latest pods that were removed: some controllers remove one in the moment after it ended."""
+        """Return the latest removed pods: some controllers remove a pod right after it ended."""
         return list(self._gone)
 
     def owned(self, kind: str, owners: set[str]) -> list[Object]:
@@ -155,7 +155,7 @@ class NamespaceWatch:
             return
 
     def wake(self) -> None:
-        """Let whoever waits look again: something beside the objects has changed."""
+        """Wake all waiters: something other than the objects has changed."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -171,12 +171,12 @@ class NamespaceWatch:
             except Expired:
                 continue
             except SegueError as error:
-                # Listed anew in any case: where nothing happens, no event would say that the picture is current again.
+                # Listed again in any case: without events nothing would show that the watch is current again.
                 self._current[kind] = False
                 self._errors[kind] = error
                 self.wake()
                 if time.monotonic() - listed_at >= _pause_s(failures):
-                    failures = 0  # it stood for a while: streams that break from time to time must not add up
+                    failures = 0  # it was up for a while: occasional broken streams must not add up
                 await asyncio.sleep(_pause_s(failures))
                 failures, listed_at = failures + 1, math.inf
                 log.warning("watch of %s in %s: %s", kind, self.namespace, error)
@@ -226,7 +226,7 @@ _Key = tuple[str, tuple[str, ...]]
 
 
 class Watches:
-    """All watches of a worker, by namespace and kinds; a watch lives a while longer than its last user."""
+    """All watches of a worker, by namespace and kinds; a watch outlives its last user by ``LINGER_S``."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -235,9 +235,9 @@ class Watches:
 
     @asynccontextmanager
     async def use(self, namespace: str, kinds: tuple[str, ...]) -> AsyncIterator[NamespaceWatch]:
-        """Use the watch of a namespace: started for the first user, stopped a while after the last.
+        """Yield the watch of a namespace. It starts for the first user, and stops ``LINGER_S`` after the last.
 
-        Between two steps of a rollout nobody uses it for some milliseconds; listing anew each time would cost more.
+        Between two steps of a rollout it has no user for some milliseconds; listing again each time would cost more.
         """
         key = (namespace, kinds)
         watch = self._open.get(key)
@@ -275,7 +275,7 @@ def controller_uid(found: Object) -> str | None:
 
 
 def controller_name(found: Object) -> str:
-    """Return the name of the controller that owns an object; empty where none does."""
+    """Return the name of the controller that owns an object; empty if none does."""
     return str(_controller(found).get("name", ""))
 
 

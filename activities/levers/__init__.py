@@ -1,4 +1,4 @@
-"""Levers: how one kind of target is held at exactly (old, new). One file a kind; ``base`` says what each must do."""
+"""Levers: each holds one kind of target at exactly (old, new). ``base`` defines what a lever does."""
 
 from collections.abc import Mapping
 
@@ -30,13 +30,14 @@ class Levers:
         """Return the lever of a target.
 
         Raises:
-            Refused: for a resource that nobody described.
+            Refused: for a resource that the worker's settings do not describe.
         """
         if not isinstance(target, SupervisedTarget):
             return self._by_kind[target.kind]
         found = self._by_resource.get(target.resource)
         if found is None:
             known = ", ".join(sorted(self._by_resource))
-            fix = f"use one of {known}, or describe it in the worker's settings (docs/targets/supervised.md)"
-            raise Refused("is described nowhere", field="spec.target.resource", value=target.resource, fix=fix)
+            fix = f"use one of {known}, or describe it there (docs/targets/supervised.md)"
+            why = "is not described in the worker's settings"
+            raise Refused(why, field="spec.target.resource", value=target.resource, fix=fix)
         return found

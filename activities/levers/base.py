@@ -1,4 +1,4 @@
-"""What every lever does. The workflow knows no more of a kind of target than this."""
+"""The interface of every lever: all that the workflow knows of a kind of target."""
 
 from typing import Protocol
 
@@ -12,25 +12,25 @@ from segue.state import State
 
 
 class Lever(Protocol):
-    """Holds one kind of target at exactly (old, new), and puts it back.
+    """Holds one kind of target at exactly (old, new), and restores it.
 
-    Every write is idempotent, is made only by the target's owner, has the read object's resource version as its
-    precondition, and is checked against floor and ceiling on what is read in the same breath.
+    Every write is idempotent. Only the target's owner writes, with the resource version that it read as the
+    precondition. Right before the write the lever checks floor and ceiling on what it read.
     """
 
     kinds: tuple[str, ...]
-    """What it must see of a namespace."""
+    """The kinds of objects that the lever watches in a namespace."""
 
     async def history(self, target: Target) -> list[Revision]:
-        """Return the revisions that there are of the target, the oldest first.
+        """Return the target's revisions, the oldest first.
 
         Raises:
-            Refused: for a target that has none.
+            Refused: for a target without revisions.
         """
         ...
 
     async def judged(self, target: Target, change: Change | None) -> LintSubject:
-        """Return what lint judges: the target as it is when no rollout holds it, and what a change makes of it.
+        """Return what lint checks: the target with its own settings, and the version that a change makes.
 
         Raises:
             Refused: when the change does not fit the target.
@@ -38,11 +38,11 @@ class Lever(Protocol):
         ...
 
     async def prepare(self, asked: PrepareInput) -> Prepared:
-        """Look at the target and let the API server try the change; write nothing."""
+        """Read the target and try the change by a dry run; write nothing."""
         ...
 
     def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State, now: float) -> Observation | None:
-        """Return what the shared watch shows; none while it is older than the latest write."""
+        """Return what the shared watch observes. Returns None while it is older than the latest write."""
         ...
 
     async def observe(self, target: Target, rules: Rules, state: State, now: float) -> Observation:
@@ -58,13 +58,13 @@ class Lever(Protocol):
         ...
 
     async def settle(self, asked: WriteInput, now: float) -> Written:
-        """Take back new replicas that were asked for and are not ready."""
+        """Remove the new replicas that are requested and not ready."""
         ...
 
     async def undo(self, asked: WriteInput, now: float) -> Written:
-        """Put the baseline back, such that the target's own controller goes there and holds the floor alone."""
+        """Write the baseline back. The target's own controller then returns to it, and keeps the floor alone."""
         ...
 
     async def finish(self, asked: WriteInput, now: float) -> Written:
-        """Restore everything that was changed only for the rollout, and give the target free."""
+        """Restore everything that was changed only for the rollout, and release the target."""
         ...

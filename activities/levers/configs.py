@@ -1,7 +1,7 @@
-"""Configuration that a pod template refers to: immutable copies named by their content, and what points to them.
+"""Configuration that a pod template refers to, as immutable copies that are named by their content.
 
-A ConfigMap that is changed in place reaches some pods and not others, and cannot be taken back with the version. So a
-change of one is a new object under a new name, the template points to it, and the old one stays for the way back.
+A ConfigMap that is changed in place reaches some pods and not others, and is not rolled back with the version. So a
+change makes a new object under a new name, and the template refers to it. The old object stays for the rollback.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from segue.errors import Refused
 from segue.spec import Change
 
 COPY_OF = "segue.dev/copy-of"
-"""The label of a copy: the name that the spec calls it by."""
+"""The label of a copy; its value is the name in the spec."""
 _DIGITS = 10
 _SUFFIX = f"-[0-9a-f]{{{_DIGITS}}}"
 
@@ -24,7 +24,7 @@ Place = tuple[dict[str, Any], str]
 
 
 def copies_of(change: Change) -> dict[str, Object]:
-    """Return the copies that a change needs, by the name that the spec calls each by."""
+    """Return the copies that a change needs, by their names in the spec."""
     return {name: _copy(name, data) for name, data in change.config_maps.items()}
 
 
@@ -35,7 +35,7 @@ def _copy(name: str, data: Mapping[str, str]) -> Object:
 
 
 def owned_by(copy: Object, target: Object, *, controlled: bool = False) -> Object:
-    """Return the copy with the target as its owner, or as its controller too: it goes with it."""
+    """Return the copy with the target as its owner (or controller): Kubernetes deletes both together."""
     metadata = target["metadata"]
     owner = {
         "apiVersion": target["apiVersion"],
@@ -48,21 +48,21 @@ def owned_by(copy: Object, target: Object, *, controlled: bool = False) -> Objec
 
 
 def owner_uid(found: Object) -> str | None:
-    """Return the uid of the one object that owns another; none where it has no owner, or several."""
+    """Return the uid of an object's only owner. Returns None for no owner, or several."""
     owners = found["metadata"].get("ownerReferences", [])
     return str(owners[0]["uid"]) if len(owners) == 1 else None
 
 
 def is_copy(name: str) -> bool:
-    """Whether a ConfigMap is called as copies are."""
+    """Whether a ConfigMap has the name of a copy."""
     return re.fullmatch(rf".+{_SUFFIX}", name) is not None
 
 
 def point(template: Object, change: Change) -> None:
-    """Make a template point to the copies and the other Secrets of a change, in place.
+    """Make a template refer to the copies and Secrets of a change, in place.
 
     Raises:
-        Refused: for one that the template does not refer to.
+        Refused: for a name that the template does not refer to.
     """
     for name, copy in copies_of(change).items():
         # The template may refer to the copy of an earlier change.
@@ -80,7 +80,7 @@ def config_maps_of(template: Object) -> set[str]:
 def _rename(places: list[Place], called: re.Pattern[str], name: str, field: str) -> None:
     meant = [(place, key) for place, key in places if called.fullmatch(place[key])]
     if not meant:
-        known = ", ".join(sorted({str(place[key]) for place, key in places})) or "none: it refers to no such object"
+        known = ", ".join(sorted({str(place[key]) for place, key in places})) or "none (it refers to no such object)"
         raise Refused(
             "is not referred to by the target's pod template", field=f"spec.change.{field}", fix=f"use one of: {known}"
         )
@@ -98,7 +98,7 @@ def _secrets(template: Object) -> Iterator[Place]:
 
 
 def _references(template: Object, volume: str, name: str, whole: str, key: str) -> Iterator[Place]:
-    """Every place of a template that names an object of one kind, as (mapping, key)."""
+    """Yield each place of a template that names an object of one kind, as (mapping, key)."""
     spec = template["spec"]
     for each in spec.get("volumes", []):
         if volume in each:

@@ -1,7 +1,7 @@
-"""Takes replicas out of their Services before they are told to stop, where no ``preStop`` hook bridges that time.
+"""Takes replicas out of their Services before they stop, if no ``preStop`` hook bridges that time.
 
-A pod whose status says that it is not Ready leaves every Service at once, and goes on serving what still reaches it.
-Its kubelet reports the truth again within about ten seconds, so that what is begun here and not ended undoes itself.
+A pod whose Ready condition is False leaves every Service at once, and still serves the requests that reach it. Its
+kubelet reports the true condition again within about ten seconds, so an unfinished drain undoes itself.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 
 
 def next_to_stop(objects: Objects, state: State, number: int, *, hooked: bool = False) -> list[str]:
-    """Name the pods, of ``number`` that go next, which serve and have no hook of their own, or any with ``hooked``.
+    """Return the ready pods without hooks among the next ``number`` to stop; with ``hooked``, all ready ones.
 
-    The controller takes unready ones first, then those of superseded versions; of two that are alike it takes the one
-    that is marked here.
+    The controller removes unready pods first, then those of superseded versions; of two equal pods it removes the one
+    that Segue marked.
     """
     old = [rs for rs in objects.replicasets if fingerprint(rs["spec"]["template"]) != state.wanted.template]
     rank = {
@@ -45,13 +45,13 @@ def _has_hooks(pod: Object) -> bool:
 
 
 async def leave_services(cluster: Cluster, namespace: str, names: Collection[str], drain: Drain) -> None:
-    """Take pods out of all Services, and return when none has known them for the quiet time, or it took too long."""
+    """Take pods out of all Services; return when they are out for the quiet time, or at the deadline."""
     ends_at = time.monotonic() + drain.longest.total_seconds()
     out_since: float | None = None
     while time.monotonic() < ends_at:
         if await are_out(cluster, namespace, names):
             out_since = out_since or time.monotonic()
-            # With ``until`` they have been out and empty for that time already: they only must be so still.
+            # With ``until`` they were out and empty for that time already: here they only must still be out.
             if drain.until is not None or time.monotonic() - out_since >= drain.quiet.total_seconds():
                 return
         else:
@@ -61,7 +61,7 @@ async def leave_services(cluster: Cluster, namespace: str, names: Collection[str
 
 
 async def are_out(cluster: Cluster, namespace: str, names: Collection[str]) -> bool:
-    """Whether no Service knows them as ready; what their kubelets have put right is said again."""
+    """Whether no Service has them as ready endpoints; marks again the pods that their kubelets reset."""
     pods, slices = await asyncio.gather(cluster.list("pods", namespace), cluster.list("endpointslices", namespace))
     back = [p["metadata"]["name"] for p in pods["items"] if p["metadata"]["name"] in names and is_ready(p)]
     await asyncio.gather(*(_mark(cluster, namespace, name) for name in back))
@@ -75,12 +75,12 @@ async def _mark(cluster: Cluster, namespace: str, name: str) -> None:
         "type": "Ready",
         "status": "False",
         "reason": DRAINING,
-        "message": "leaves its Services before Segue stops it",
+        "message": "Segue takes the pod out of its Services before it stops the pod",
         "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
-    # Of two that are Ready the controller takes this one, too: where its kubelet puts Ready right at the last moment.
+    # Of two Ready pods the controller also removes this one, if the kubelet resets Ready at the last moment.
     first = {"metadata": {"annotations": {DELETION_COST: FIRST}}}
     try:
         await cluster.patch("pods/status", namespace, name, {**first, "status": {"conditions": [condition]}})
     except NotFound:
-        return  # it went by itself
+        return  # it is deleted already

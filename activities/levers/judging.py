@@ -1,4 +1,4 @@
-"""Turns targets of each kind into what lint judges. Pure; each lever reads its own."""
+"""Turns targets of each kind into what lint checks. Pure; each lever reads its own."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,7 +11,7 @@ from segue.merging import at
 
 
 def judged_deployment(found: Object, wanted: Object, old: Object, *, replicas: int, untried: str = "") -> LintSubject:
-    """Return a Deployment; ``old`` is the template of what runs now, which need not be its own: that of a pair."""
+    """Return a Deployment; ``old`` is the template that runs now, which in a pair is the other Deployment's."""
     pods = pod_template(("template",), (), old, wanted)
     return LintSubject(
         kind="Deployment", found=found, replicas=replicas, pods=(pods,), selector=found["spec"]["selector"],
@@ -29,7 +29,7 @@ def judged_set(found: Object, wanted: Object, *, untried: str = "") -> LintSubje
 
 
 def judged_groups(found: Object, wanted: Object, label: str) -> LintSubject:
-    """Return a LeaderWorkerSet; ``label`` is the one that its controller gives all pods, with the set's name."""
+    """Return a LeaderWorkerSet; ``label`` is the label with the set's name that its controller gives all pods."""
     name, size = found["metadata"]["name"], int(wanted["spec"].get("size", 1))
     before, labels = found["spec"]["leaderWorkerTemplate"], {label: name}
 
@@ -52,9 +52,9 @@ def judged_resource(
     found: Object, wanted: Object, version: tuple[str, ...], lists: Iterable[tuple[str, ...]], *,
     replicas: int, labels: Mapping[str, str], selector: Object,
 ) -> LintSubject:  # fmt: skip
-    """Return a custom resource that an operator rolls: by the lists of containers in the field that says the version.
+    """Return a custom resource that an operator rolls, with the containers in its version field.
 
-    What the operator adds to its pods is not in it, such as probes: nothing of it is known to serve.
+    What the operator adds to its pods, such as probes, is not in that field: no container is known to serve.
     """
     pods = []
     for path in lists:
@@ -70,7 +70,7 @@ def pod_template(
     path: tuple[str, ...], patch: tuple[str, ...], before: Object, wanted: Object, *,
     labels: Mapping[str, str] | None = None, number: int = 1, leads: bool = True,
 ) -> PodTemplate:  # fmt: skip
-    """Return one pod template; of pods that do not lead only containers with ports serve anybody."""
+    """Return one pod template; in pods that do not lead, only containers with ports serve."""
     spec, new = wanted["spec"], stopping_of(wanted)
     ported = {c["name"] for c in spec.get("containers", []) if c.get("ports")}
     return PodTemplate(

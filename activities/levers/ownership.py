@@ -1,4 +1,4 @@
-"""What a rollout leaves on its target, of whatever kind: whose it is, what it was, and who else changed it. Pure."""
+"""Reads and makes what a rollout writes on its target: the owner and the baseline. Finds who else changed it. Pure."""
 
 import base64
 import json
@@ -16,27 +16,27 @@ from segue.state import Goal, Mark, State
 OWNER = "segue.dev/rollout"
 BASELINE = "segue.dev/baseline"
 CHANGE = "segue.dev/change"
-"""What a revision keeps of its rollout; the controller copies it to the version's own object."""
+"""The rollout's note on a revision; the controller copies it to the version's own object."""
 CAUSE = "kubernetes.io/change-cause"
-"""The same in a line, where ``kubectl rollout history`` looks."""
+"""The same in one line, which ``kubectl rollout history`` shows."""
 MAX_ANNOTATION_BYTES = 262_144
-"""The API server takes so much for all annotations of an object, names and values."""
+"""The API server's limit for all annotations of an object, names and values."""
 _NOTES_BYTES = 8_192
-"""Kept free for what is noted on the target and on its revisions."""
+"""Kept free for the notes on the target and on its revisions."""
 _PLAIN_BYTES = 8_192
-"""A baseline up to so long is kept as it is, so that a person can read it."""
+"""A baseline up to this length is saved uncompressed, so that a person can read it."""
 _PACKED = "zlib:"
 
 GONE = Observation(replicas=0, old=Side(), new=Side(), asked=Counts(0, 0), template="", gone=True)
-"""What is seen of a target that was deleted."""
+"""The observation of a target that was deleted."""
 
 ADMISSION = "an admission policy or webhook"
-"""Who changed what we wrote, before the API server stored it: it does not record who that is."""
+"""Who changed a write before the API server stored it; the API server does not record the name."""
 _UNNAMED = "unknown"
-"""The field manager that the API server writes down for a change that no client names: that of a policy, say."""
+"""The field manager that the API server records for a change that names none, such as a policy's."""
 
 Fields = dict[str, tuple[str, ...]]
-"""The parts of a hold token, by where the API server records who wrote them."""
+"""The parts of a hold token, each with the path of its field in ``managedFields``."""
 
 
 def annotations_of(found: Object) -> dict[str, str]:
@@ -46,12 +46,12 @@ def annotations_of(found: Object) -> dict[str, str]:
 
 
 def left_of_us(found: Object) -> dict[str, str | None]:
-    """Return what takes our annotations off an object to which they were copied; empty where it has none."""
+    """Return the patch that removes copied annotations of Segue from an object; empty if it has none."""
     return dict.fromkeys({OWNER, BASELINE} & annotations_of(found).keys())
 
 
 def replicas_of(found: Object) -> int:
-    """Return how many replicas a target is told to run."""
+    """Return how many replicas a target requests."""
     return int(found["spec"].get("replicas", 1))
 
 
@@ -72,7 +72,7 @@ def _requirement(expression: Object) -> str:
 
 
 def baseline_of(found: Object, own: Object) -> str:
-    """Return the baseline as it is kept on the target: ``own`` is what its kind needs to return to it.
+    """Return the baseline as the target keeps it; ``own`` is what its kind needs to return to it.
 
     Raises:
         Refused: when it does not fit beside the target's other annotations.
@@ -84,7 +84,7 @@ def baseline_of(found: Object, own: Object) -> str:
 
 
 def packed(baseline: str) -> str:
-    """Return a baseline as an annotation keeps it: a long one compressed."""
+    """Return a baseline as an annotation keeps it; a long one is compressed."""
     if len(baseline) <= _PLAIN_BYTES:
         return baseline
     return _PACKED + base64.b64encode(zlib.compress(baseline.encode(), 9)).decode()
@@ -98,17 +98,17 @@ def unpacked(saved: str) -> str:
 
 
 def refuse_overfull(found: Object, saved: str) -> None:
-    """Refuse a target whose annotations leave no place for the baseline.
+    """Refuse a target whose annotations leave too little space for the baseline.
 
     Raises:
-        Refused: naming how much is too much.
+        Refused: naming how many bytes to remove.
     """
     others = sum(len((k + v).encode()) for k, v in annotations_of(found).items() if k != BASELINE)
     excess = others + len(BASELINE) + len(saved) + _NOTES_BYTES - MAX_ANNOTATION_BYTES
     if excess > 0:
         raise Refused(
-            f"have {others:,} bytes, and Segue adds {len(saved):,} for the way back; Kubernetes takes "
-            f"{MAX_ANNOTATION_BYTES:,} in all",
+            f"have {others:,} bytes, and Segue adds {len(saved):,} for the rollback; Kubernetes accepts "
+            f"at most {MAX_ANNOTATION_BYTES:,}",
             field=f"annotations of {found['metadata']['name']}",
             fix=f"remove {excess:,} bytes of annotations from it, or from its pod template",
         )
@@ -120,7 +120,7 @@ def budget_as_written(rules: Rules) -> dict[str, int | str]:
 
 
 def rebudgeted(found: Object, budget: Object) -> dict[str, str | None]:
-    """Return the annotation that saves another budget, which a retarget brought; empty when it is saved already."""
+    """Return the annotation that saves the budget of a retarget; empty if it is saved already."""
     if BASELINE not in annotations_of(found) or saved_baseline(found)["budget"] == budget:
         return {}
     return {BASELINE: packed(json.dumps({**saved_baseline(found), "budget": budget}, separators=(",", ":")))}
@@ -130,25 +130,25 @@ def saved_baseline(found: Object) -> Object:
     """Return the baseline that was saved on the target.
 
     Raises:
-        NotFound: when there is none.
+        NotFound: when the target has none.
     """
     saved = annotations_of(found).get(BASELINE)
     if not saved:
         kind = str(found.get("kind", "target")).lower()
         raise NotFound(
-            "carries no saved baseline", field=f"{kind} {found['metadata']['name']}", fix="use `kubectl rollout undo`"
+            "has no saved baseline", field=f"{kind} {found['metadata']['name']}", fix="use `kubectl rollout undo`"
         )
     baseline: Object = json.loads(unpacked(saved))
     return baseline
 
 
 def ready_before(state: State) -> dict[str, int]:
-    """Return what is kept of how whole a target was, beside its baseline."""
+    """Return how many replicas were ready before, to save beside the baseline."""
     return {"ready": state.before.ready} if state.before else {}
 
 
 def saved_ready(found: Object) -> int | None:
-    """Return how many replicas were Ready before the rollout; None where that was not kept."""
+    """Return how many replicas were Ready before the rollout. Returns None if that was not saved."""
     ready: int | None = saved_baseline(found).get("ready")
     return ready
 
@@ -159,7 +159,7 @@ def noted(note: Note) -> dict[str, str | None]:
 
 
 def note_of(found: Object) -> Note | None:
-    """Return the note that an object keeps; none where it has none that can be read."""
+    """Return the note that an object keeps. Returns None if it has no readable note."""
     try:
         return Note.model_validate_json(annotations_of(found).get(CHANGE, ""))
     except ValueError:
@@ -169,7 +169,7 @@ def note_of(found: Object) -> Note | None:
 def revision_of(
     found: Object, told: Object, number: int, version: Version, replicas: int, *, current: bool
 ) -> Revision:
-    """Return a revision by its own object; ``told`` is the object on which is noted what became of it."""
+    """Return a revision by its own object; ``told`` is the object that keeps the note of its outcome."""
     return Revision(
         revision=number,
         created=found["metadata"]["creationTimestamp"],
@@ -182,7 +182,7 @@ def revision_of(
 
 
 def outcome_noted(revision: Object, version: str, asked: WriteInput) -> dict[str, str | None]:
-    """Return what is to be noted on the revision of a version that this rollout did not stay with."""
+    """Return the note of the outcome for a revision that this rollout did not keep running."""
     found, note, state = note_of(revision), asked.note, asked.state
     stays = state.wanted if state.goal is Goal.FORWARD else state.baseline
     if found is None or note is None or found.outcome or version == stays.template or not found.of_same_rollout(note):
@@ -193,19 +193,19 @@ def outcome_noted(revision: Object, version: str, asked: WriteInput) -> dict[str
 
 
 PATCH_FIX = (
-    "end the rollout that holds the target first: with `segue abort`, or with `segue release` where its workflow was "
-    "terminated; then start with the new patch"
+    "first end the rollout that holds the target: `segue abort`, or `segue release` if its workflow was terminated; "
+    "then start with the new patch"
 )
-"""What is done where a patch meets a template that is not the baseline."""
+"""What to do when a patch meets a template that is not the baseline."""
 
 
-# --- whose it is --------------------------------------------------------------------------------------------
+# --- the owner ----------------------------------------------------------------------------------------------
 
 
 def refuse_others(owner: str, asked: PrepareInput, *, held: bool) -> None:
-    """Refuse a target that another rollout holds, on its own or as a side of a pair.
+    """Refuse a target that another rollout holds, alone or as a side of a pair.
 
-    That of a former run of the same workflow may be taken over: Temporal runs one at a time, so it has ended.
+    A target of a former run of the same workflow may be taken over: Temporal runs one at a time, so that run ended.
 
     Raises:
         Refused: naming the other rollout.
@@ -213,10 +213,10 @@ def refuse_others(owner: str, asked: PrepareInput, *, held: bool) -> None:
     same = owner.rpartition("@")[0] == asked.owner.rpartition("@")[0]
     if not asked.baseline and not same and (held or owner.startswith("rollout/")):
         raise Refused(
-            f"is being rolled by {owner or 'nobody who says so'}",
+            f"is held by {owner or 'a rollout that left no owner'}",
             field="target",
             value=str(asked.target),
-            fix="let that end, or give the target free with `segue release`",
+            fix="wait until that rollout ends, or release the target with `segue release`",
         )
 
 
@@ -224,7 +224,7 @@ def check_owner(found: Object, state: State, *, held: bool) -> None:
     """Let only the target's owner write.
 
     Raises:
-        Fenced: when it belongs to another now.
+        Fenced: when another rollout owns it now.
     """
     owner = annotations_of(found).get(OWNER)
     if owner == state.owner or (not state.claimed and not held):
@@ -233,7 +233,7 @@ def check_owner(found: Object, state: State, *, held: bool) -> None:
 
 
 def checked(asked: WriteInput, seen: Observation, patch: Object | None) -> Object | None:
-    """Return the patch when it may be written: nobody else changed the target since it was decided.
+    """Return the patch if nobody else changed the target since the decision.
 
     Raises:
         Stale: when somebody did.
@@ -241,13 +241,13 @@ def checked(asked: WriteInput, seen: Observation, patch: Object | None) -> Objec
     if seen.foreign is not None and not asked.state.overrules:
         raise Stale(str(seen.foreign))
     if patch is not None and seen.generation != asked.generation:
-        # Decided on what is not there any more: somebody wrote since, or this attempt was lost long ago.
-        raise Stale(f"the target is at generation {seen.generation}, not {asked.generation}")
+        # The decision is stale: somebody wrote since, or this attempt was lost long ago.
+        raise Stale(f"the target changed since the decision: generation {seen.generation}, not {asked.generation}")
     return patch
 
 
 def mark_of(found: Object, template: str, hold: str) -> Mark:
-    """Return what tells this write from others."""
+    """Return the mark of this write."""
     metadata = found["metadata"]
     return Mark(template=template, hold=hold, generation=metadata.get("generation", 0), uid=metadata["uid"])
 
@@ -256,23 +256,23 @@ def mark_of(found: Object, template: str, hold: str) -> Mark:
 
 
 def foreign_template(found: Object, template: Object, known: list[Object], path: str, state: State) -> Foreign | None:
-    """Return somebody else's change of the pod template, which is the field ``path`` of the spec.
+    """Return somebody else's change of the pod template. Returns None if nobody changed it.
 
-    ``known`` are the templates of the versions that there are: to say what differs.
+    ``path`` is the template's field of the spec. ``known`` are the known templates, to name what differs.
     """
     now, mark = fingerprint(template), state.mark
     if now in {mark.template, state.baseline.template if state.goal is Goal.BACK else state.wanted.template}:
         return None
     writers = writers_of(found, (path,))
     if state.claimed and _wrote_last(writers):
-        return None  # our own write whose answer was lost, and of which the API server made something else
+        return None  # our own write: its answer was lost, and admission changed it
     before = next((each for each in known if fingerprint(each) == mark.template), None)
     what = ", ".join(differences(before, template)) if before else "the pod template"
     return Foreign(who=latest_of(writers), what=what or "the pod template", template=now)
 
 
 def _wrote_last(writers: list[Object]) -> bool:
-    """Whether the latest of these writes is ours; one of somebody else in the same second is later."""
+    """Whether the latest of these writes is ours. Of two in the same second, the other one is later."""
     ours = [w.get("time", "") for w in writers if w["manager"] == FIELD_MANAGER]
     return bool(ours) and max(ours) > max(
         (w.get("time", "") for w in writers if w["manager"] != FIELD_MANAGER), default=""
@@ -280,7 +280,7 @@ def _wrote_last(writers: list[Object]) -> bool:
 
 
 def foreign_hold(found: Object, template: str, hold: str, fields: Fields, state: State) -> Foreign | None:
-    """Return somebody else's change of what the lever holds the target by: ``name=value`` words, as in the mark."""
+    """Return somebody else's change of the fields that hold the target: ``name=value`` words, as in the mark."""
     mark = state.mark
     if not mark.hold or mark.template != template:
         return None
@@ -298,15 +298,15 @@ def foreign_hold(found: Object, template: str, hold: str, fields: Fields, state:
 
 
 def writer_of(found: Object, *paths: tuple[str, ...]) -> str | None:
-    """Return who else wrote one of these fields of the spec; none where only we did."""
+    """Return who else wrote one of these fields of the spec. Returns None if only Segue did."""
     writers = writers_of(found, *paths)
     return None if {w["manager"] for w in writers} == {FIELD_MANAGER} else latest_of(writers)
 
 
 def writers_of(found: Object, *paths: tuple[str, ...], scale: bool = False) -> list[Object]:
-    """Return who wrote one of these fields of the spec, from the object's own record of who owns which field.
+    """Return who wrote one of these fields of the spec, from the object's ``managedFields``.
 
-    ``scale`` says that it can be written by that subresource too.
+    ``scale`` includes writes through that subresource.
     """
     through = {None, "", "scale"} if scale else {None, ""}
     entries: list[Object] = [m for m in found["metadata"].get("managedFields", []) if m.get("subresource") in through]
@@ -321,7 +321,7 @@ def _owns(entry: Object, path: tuple[str, ...]) -> bool:
 
 
 def latest_of(writers: list[Object]) -> str:
-    """Say who of them, but ourselves, wrote last, and when."""
+    """Return which of them, other than Segue, wrote last, and when."""
     others = [w for w in writers if w["manager"] != FIELD_MANAGER]
     if not others:
         return "somebody"

@@ -1,4 +1,4 @@
-"""Reads a pod, as the API server shows it, into the facts that the core judges."""
+"""Reads a pod from the API server into the facts that the core decides on."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -9,17 +9,17 @@ from activities.levers.template import sidecars_of
 from segue.replica import ContainerFacts, Replica
 
 DRAINING = "Draining"
-"""The reason of a Ready condition that says False because we take the pod out of its Services."""
+"""The reason of a Ready condition that is False because Segue takes the pod out of its Services."""
 DELETION_COST, FIRST = "controller.kubernetes.io/pod-deletion-cost", "-2147483648"
-"""Of two pods that are alike a ReplicaSet's controller removes the one with this."""
+"""Of two equal pods a ReplicaSet's controller removes the one with this annotation."""
 _NODE_REASONS = {"NodeNotReady", "NodeLost", "NodeStatusUnknown"}
-"""What other controllers of nodes give for a reason."""
+"""The reasons that other node controllers give."""
 _SCHEDULING_S = 2.0
-"""A pod that got its node later than this after it was made had to wait for a place."""
+"""A pod that got its node later than this after its creation had to wait for a place."""
 
 
 def is_active(pod: Object) -> bool:
-    """Whether the pod counts as a replica: neither being deleted nor ended."""
+    """Whether the pod counts as a replica: it is neither being deleted nor ended."""
     return "deletionTimestamp" not in pod["metadata"] and pod.get("status", {}).get("phase") not in {
         "Failed",
         "Succeeded",
@@ -27,53 +27,53 @@ def is_active(pod: Object) -> bool:
 
 
 def goes_first(pod: Object) -> bool:
-    """Whether it was marked to be removed before others that are like it."""
+    """Whether the pod is marked to be removed before equal ones."""
     return bool(pod["metadata"].get("annotations", {}).get(DELETION_COST) == FIRST)
 
 
 def told_to_stop_at(pod: Object) -> float | None:
-    """When a pod that has not ended was told to stop: seconds since the epoch; none for one that was not."""
+    """Return when a running pod was told to stop, in seconds since the epoch. Returns None if it was not."""
     metadata = pod["metadata"]
     has_ended = pod.get("status", {}).get("phase") in {"Failed", "Succeeded"}
     if "deletionTimestamp" not in metadata or has_ended or _is_abandoned(pod):
         return None
-    # The API server writes when the pod will be killed.
+    # The deletion timestamp is the time at which the pod will be killed.
     return seconds_of(metadata["deletionTimestamp"]) - float(metadata.get("deletionGracePeriodSeconds", 0))
 
 
 def _is_abandoned(pod: Object) -> bool:
-    """Whether the pod's node was lost: it is told to stop, nobody ends it, and nobody gets what it has."""
+    """Whether the pod's node is lost: nothing ends the pod, and nothing gets its resources."""
     conditions = pod.get("status", {}).get("conditions", [])
     return any(c["type"] == "DisruptionTarget" and c.get("reason") == "DeletionByTaintManager" for c in conditions)
 
 
 def killed_at(pod: Object) -> float | None:
-    """When a pod that was told to stop is killed at the latest: seconds since the epoch; None for one that was not."""
+    """Return when a stopping pod is killed at the latest, in seconds since the epoch. Returns None for other pods."""
     return None if told_to_stop_at(pod) is None else seconds_of(pod["metadata"]["deletionTimestamp"])
 
 
 def freed_by(stopping: Iterable[Object], removed: Iterable[Gone], *, waits: bool) -> float:
-    """Return when pods that stop have set free what they hold, at the latest: seconds since the epoch; 0 without any.
+    """Return when stopping pods free their resources at the latest: seconds since the epoch, or 0 without any.
 
-    ``waits`` says whether something waits for that: else only those count that are removed.
+    Without ``waits`` (nothing waits for that) only removed pods count.
     """
     killed = [at for pod in stopping if (at := killed_at(pod)) is not None] if waits else []
     return max((*killed, *(each.at for each in removed)), default=0.0)
 
 
 def made_at(pod: Object) -> float:
-    """Return when a pod was made: seconds since the epoch."""
+    """Return when a pod was created, in seconds since the epoch."""
     return seconds_of(pod["metadata"].get("creationTimestamp"))
 
 
 def is_ready(pod: Object) -> bool:
-    """Whether its Ready condition is true."""
+    """Whether the pod's Ready condition is True."""
     conditions = pod.get("status", {}).get("conditions", [])
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
 def read_replica(pod: Object, version: str) -> Replica:
-    """Read one pod that was made from the template with fingerprint ``version``."""
+    """Read one pod of the template with fingerprint ``version``."""
     conditions = {c["type"]: c for c in pod.get("status", {}).get("conditions", [])}
     ready = conditions.get("Ready", {})
     scheduled = conditions.get("PodScheduled", {})
@@ -104,8 +104,8 @@ def read_replica(pod: Object, version: str) -> Replica:
 def _is_lost(conditions: Mapping[str, Object]) -> bool:
     """Whether the pod's node does not answer.
 
-    The node lifecycle controller then turns the condition Ready False, and nothing else: the kubelet, which gives a
-    reason and turns ContainersReady too, says nothing any more (``pkg/controller/util/node``, MarkPodsNotReady).
+    The node lifecycle controller then sets only the condition Ready to False. The kubelet, which would give a reason
+    and also set ContainersReady, no longer reports (``pkg/controller/util/node``, MarkPodsNotReady).
     """
     ready, containers = conditions.get("Ready", {}), conditions.get("ContainersReady", {})
     explained = ready.get("reason") or ready.get("message")
@@ -115,7 +115,7 @@ def _is_lost(conditions: Mapping[str, Object]) -> bool:
 
 
 def _placed_late_at(pod: Object, scheduled: Object) -> float:
-    """Return when a pod got its node, where it waited for one for longer than a scheduler needs; else 0."""
+    """Return when a pod got its node, if it waited longer than a scheduler needs; else 0."""
     placed_at = seconds_of(scheduled.get("lastTransitionTime")) if scheduled.get("status") == "True" else 0.0
     return placed_at if placed_at > seconds_of(pod["metadata"].get("creationTimestamp")) + _SCHEDULING_S else 0.0
 
@@ -125,7 +125,7 @@ def _is_unready(ready: Object) -> bool:
 
 
 def named_ports(spec: Object) -> Iterator[tuple[str, int]]:
-    """Yield the named ports of the containers that run as long as the pod: of native sidecars too."""
+    """Yield the named ports of the containers that run as long as the pod, including native sidecars."""
     for container in (*spec.get("containers", []), *sidecars_of(spec)):
         for port in container.get("ports", []):
             if "name" in port:
@@ -133,7 +133,7 @@ def named_ports(spec: Object) -> Iterator[tuple[str, int]]:
 
 
 def _containers(pod: Object) -> Iterator[ContainerFacts]:
-    """Read all containers; those that only prepare the others first, where they keep them from beginning."""
+    """Read all containers, init containers first: they can keep the others from starting."""
     written = {c["name"]: c for kind in ("initContainers", "containers") for c in pod.get("spec", {}).get(kind, [])}
     for kind in ("initContainerStatuses", "containerStatuses"):
         for status in pod.get("status", {}).get(kind, []):
@@ -157,10 +157,10 @@ def _container(status: dict[str, Any], written: dict[str, Any]) -> ContainerFact
 
 
 def _restarts(status: dict[str, Any], ended: dict[str, Any]) -> int:
-    """Return how often it was begun again after it had ended.
+    """Return how often a container restarted after it had ended.
 
-    A container that was made and not started, since the kubelet died in between, is made again and counted (its
-    ``ShouldContainerBeRestarted``); it has no end, and tells nothing of its version.
+    If the kubelet dies between a container's creation and its start, it creates the container again and counts that
+    (its ``ShouldContainerBeRestarted``). Such a container has no end, and is no evidence about its version.
     """
     count: int = status.get("restartCount", 0)
     return count if ended else max(count - 1, 0)

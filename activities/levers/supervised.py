@@ -1,9 +1,9 @@
-"""The lever of a custom resource whose own operator rolls: write the change, watch its pods, write the old value back.
+"""The lever of a custom resource whose own operator rolls. It writes the change, watches the pods, and undoes it.
 
-Old and new pods are told apart by the label that differs between versions: what was there before the first write runs
-the baseline, what was there before a retarget's write is superseded, and what comes after is new.
+A label that differs between versions distinguishes old and new pods: pods from before the first write run the
+baseline, pods from before a retarget's write are superseded, and later pods are new.
 
-The pods are believed, and the operator's status is a hint: KServe's ``observedGeneration`` is that of its Deployment.
+The pods decide, and the operator's status is a hint: KServe's ``observedGeneration`` is that of its Deployment.
 """
 
 import copy
@@ -45,38 +45,42 @@ from segue.supervision import Supervision
 _ATTEMPTS = 5
 _ANY_RESTARTS = 1_000_000
 STEADY_S = 5.0
-"""For so long nothing may have changed, where pods or the operator's status leave open whether all of it is done."""
+"""How long nothing may change, if pods or the operator's status leave open whether the change is complete."""
 
 
 class Supervised(NamedTuple):
-    """A resource, as the API server has it, and its pods."""
+    """A resource as the API server stores it, and its pods."""
 
     found: Object
     pods: list[Object]
     ended: Sequence[Object] = ()
-    """Pods that are there, and are no replicas any more."""
+    """Pods that exist, and no longer count as replicas."""
     gone: Sequence[Gone] = ()
-    """The latest pods that were removed, as far as a watch saw it."""
+    """The latest removed pods, if a watch observed the removal."""
 
 
 class SupervisedLever:
-    """Writes one kind of custom resource, and watches what its operator makes of it."""
+    """Writes one kind of custom resource, and watches the pods that its operator creates."""
 
     def __init__(self, cluster: Cluster, kind: Supervision) -> None:
         self._cluster, self._kind = cluster, kind
         self.kinds: tuple[str, ...] = (kind.resource, "pods")
 
     async def history(self, target: Target) -> list[Revision]:
-        """Not there: how its operator keeps versions, if at all, is its own."""
+        """Refuse: whether and how the operator keeps versions is unknown.
+
+        Raises:
+            Refused: always.
+        """
         raise Refused(
-            "has no revisions that Segue knows of: its own operator keeps its versions, if anybody does",
+            "has no revisions that Segue knows of: only its own operator may keep its versions",
             field="target",
             value=str(target),
-            fix="look at `segue report` for what former rollouts changed, and start one with the earlier values",
+            fix="see in `segue report` what former rollouts changed, and start one with the earlier values",
         )
 
     async def judged(self, target: Target, change: Change | None) -> LintSubject:
-        """Return the resource; a change is one of what it was before a rollout that holds it."""
+        """Return the resource; a change applies to the baseline while a rollout holds it."""
         seen = await self._fetch(target)
         saved = _saved(seen.found)
         start = saved["version"] if saved and change else self._version_field(seen.found)
@@ -90,7 +94,7 @@ class SupervisedLever:
         )  # fmt: skip
 
     def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State, now: float) -> Observation | None:
-        """Return what the shared watch shows; none while it is older than the latest write, or not current."""
+        """Return what the shared watch observes. Returns None while it lags behind the latest write."""
         if not watch.current:
             return None
         found, mark = watch.get(self._kind.resource, target.name), state.mark
@@ -108,7 +112,7 @@ class SupervisedLever:
         return self._read(await self._fetch(target), rules, state, now)
 
     async def prepare(self, asked: PrepareInput) -> Prepared:
-        """Look at the resource and let the API server try the change; nothing is written.
+        """Read the resource and try the change by a dry run; write nothing.
 
         Raises:
             Refused: for one that another rollout holds, or a change that does not fit it.
@@ -116,12 +120,12 @@ class SupervisedLever:
         seen = await self._fetch(asked.target)
         saved, owner = _saved(seen.found), annotations_of(seen.found).get(OWNER, "")
         if saved and not asked.baseline and owner.rpartition("@")[0] != asked.owner.rpartition("@")[0]:
-            why = f"is being rolled by {owner or 'nobody who says so'}"
-            fix = "let that end, or give the target free with `segue release`"
+            why = f"is held by {owner or 'a rollout that left no owner'}"
+            fix = "wait until that rollout ends, or release the target with `segue release`"
             raise Refused(why, field="target", value=str(asked.target), fix=fix)
         if not seen.pods and not saved:
-            why = "runs no replica: nothing would tell whether the new version works"
-            fix = "let its operator start one (by a request or a model, minReplicas: 1, no stop), or change it directly"
+            why = "runs no replica: nothing would show whether the new version works"
+            fix = "let its operator start one (send a request, set minReplicas: 1, end its stop), or change it directly"
             raise Refused(why, field="target", value=str(asked.target), fix=fix)
         start = saved["version"] if saved else self._version_field(seen.found)
         wanted = self._changed(start, asked.change)
@@ -143,7 +147,7 @@ class SupervisedLever:
             claimed=bool(saved),
             mark=self._mark(seen.found) if saved else Mark(template=before.template),
             warnings=(
-                "the target's own operator moves, by its own budget; Segue writes, watches, and takes it back",
+                "the target's own operator moves, by its own budget; Segue writes, watches and takes back the change",
                 *lost,
             ),
         )
@@ -172,17 +176,25 @@ class SupervisedLever:
         return await self._write(asked, make)
 
     async def resize(self, asked: WriteInput, now: float) -> Written:
-        """Not done: the number of replicas is the operator's matter."""
-        raise Refused("is for its own operator to change", field="replicas", fix="change it in the resource itself")
+        """Refuse: the operator sets the number of replicas.
+
+        Raises:
+            Refused: always.
+        """
+        raise Refused("can only be set by its own operator", field="replicas", fix="change it in the resource itself")
 
     async def settle(self, asked: WriteInput, now: float) -> Written:
-        """Not done: the operator cannot be held in between."""
+        """Refuse: the operator cannot be held in between.
+
+        Raises:
+            Refused: always.
+        """
         raise Refused("cannot be held in between", field="settle", fix="let it end, or abort")
 
     async def undo(self, asked: WriteInput, now: float) -> Written:
-        """Write back what the change touched; the operator goes there.
+        """Write back the fields that the change touched; the operator rolls back.
 
-        All of the version is written back only where a person has decided over somebody else's change.
+        Writes the whole version back only if a person has decided to overrule somebody else's change.
         """
 
         def make(seen: Supervised) -> Object | None:
@@ -204,7 +216,7 @@ class SupervisedLever:
         return await self._write(asked, make)
 
     async def finish(self, asked: WriteInput, now: float) -> Written:
-        """Take our annotations away."""
+        """Remove Segue's annotations."""
 
         def make(seen: Supervised) -> Object | None:
             return {"metadata": {"annotations": {OWNER: None, BASELINE: None}}} if _saved(seen.found) else None
@@ -214,7 +226,7 @@ class SupervisedLever:
     async def _write(
         self, asked: WriteInput, make: Callable[[Supervised], Object | None], *, finishing: bool = False
     ) -> Written:
-        """Read, check, and write with what was read as the precondition; again when it changed in between."""
+        """Read, check, and write with the read version as the precondition; retry if it changed in between."""
         target, state = asked.target, asked.state
         for _ in range(_ATTEMPTS):
             seen = await self._fetch(target)
@@ -230,7 +242,7 @@ class SupervisedLever:
             if patch is None:
                 return Written(done=True, mark=self._mark(seen.found))
             if "spec" in patch and seen.found["metadata"]["generation"] != asked.generation:
-                return Written(done=False, why="the target was changed since this was decided")
+                return Written(done=False, why="the target changed since the decision")
             metadata = {**patch.get("metadata", {}), "resourceVersion": seen.found["metadata"]["resourceVersion"]}
             try:
                 after = await self._cluster.patch(
@@ -249,13 +261,13 @@ class SupervisedLever:
         return self._supervised(found, pods["items"])
 
     def _supervised(self, found: Object, labelled: Iterable[Object], gone: Iterable[Gone] = ()) -> Supervised:
-        """Return the resource with those pods that count as its own."""
+        """Return the resource with the pods that it owns."""
         own = [pod for pod in labelled if self._owns(found, pod)]
         removed = [each for each in gone if self._owns(found, each.pod)]
         return Supervised(found, [p for p in own if is_active(p)], [p for p in own if not is_active(p)], removed)
 
     def _owns(self, found: Object, pod: Object) -> bool:
-        """Whether a pod with the resource's labels is not that of something beside it, such as a canary."""
+        """Whether a pod with the resource's labels is its own, and not, for example, a canary's."""
         if self._kind.own is None:
             return True
         label, _, form = self._kind.own.partition("=")
@@ -272,8 +284,8 @@ class SupervisedLever:
         old, new, stay = self._sides(seen.pods, saved, undone=undone)
         coming, restarts = (old, _ANY_RESTARTS) if back else (new, rules.readiness.max_restarts)
         written = bool(saved) and template == state.wanted.template and not back
-        # More than the resource asks for run where an autoscaler added some: all of them have to be proven.
-        # Where none at least is asked for, some ran nevertheless: without one the wait for it has its deadline.
+        # An autoscaler may run more than the resource requests: all of them must be proven.
+        # If the minimum is 0, replicas ran nevertheless: the wait for one has its deadline.
         some = bool(seen.pods) or (saved is not None and not saved.get("least", 1))
         replicas = max(self._least(seen, len(stay)), len(new if written else old), int(some))
         min_ready_s = rules.readiness.min_ready.total_seconds()
@@ -303,10 +315,10 @@ class SupervisedLever:
     def _sides(
         self, pods: list[Object], saved: Object | None, *, undone: bool
     ) -> tuple[list[Replica], list[Replica], list[Replica]]:
-        """Return (old, new, those that stay): forward what came after the write is new; undone, what was before it.
+        """Return (old, new, those that stay). Pods from after the write are new; after an undo, superseded ones are.
 
-        A resource may have parts, such as a head and its workers. Where new pods came in some parts and not in others,
-        the change does not touch the others.
+        A resource may have parts, such as a head and its workers. If new pods come in only some parts, the change does
+        not touch the others.
         """
         old: list[Replica] = []
         new: list[Replica] = []
@@ -327,16 +339,16 @@ class SupervisedLever:
         return superseded if undone else saved is not None and revision not in saved["revisions"] and not superseded
 
     def _part(self, pod: Object) -> str:
-        """Return what a pod and others like it have in common, whatever their version: the name of what makes them.
+        """Return the name of what creates a pod, without its version.
 
-        Of pods that no controller owns these are their labels.
+        For pods without a controller, returns their labels.
         """
         labels: dict[str, str] = pod["metadata"].get("labels", {})
         like = ",".join(f"{name}={value}" for name, value in sorted(labels.items()) if name != self._kind.revision)
         return controller_name(pod).removesuffix(f"-{self._revision(pod)}") or like
 
     def _start(self, seen: Supervised) -> Object:
-        """Return what the first write keeps for the way back, and to tell old from new."""
+        """Return what the first write saves for the rollback, and to distinguish old from new."""
         return {
             "version": self._version_field(seen.found),
             "revisions": sorted({self._revision(pod) for pod in seen.pods}),
@@ -347,25 +359,25 @@ class SupervisedLever:
         }
 
     def _ended(self, seen: Supervised, saved: Object | None, *, undone: bool, back: bool) -> tuple[Ended, ...]:
-        """Return the ended pods of the side that is brought up."""
+        """Return the ended pods of the growing side."""
         return read_ended(
             [pod for pod in seen.ended if self._is_new(pod, saved, undone=undone) is not back],
             [each for each in seen.gone if self._is_new(each.pod, saved, undone=undone) is not back],
         )
 
     def _claim(self, seen: Supervised, start: Object, owner: str) -> Object:
-        """Return the annotations of a write forward: whose the resource is, and its baseline."""
+        """Return the annotations of a write forward: the owner and the baseline."""
         saved = packed(json.dumps({**start, "superseded": self._superseded(seen, start)}))
         refuse_overfull(seen.found, saved)
         return {OWNER: owner, BASELINE: saved}
 
     def _superseded(self, seen: Supervised, saved: Object) -> list[str]:
-        """Return the revisions that are there and are not the baseline's, with those that were before."""
+        """Return the present and earlier superseded revisions, without the baseline's."""
         there = {self._revision(pod) for pod in seen.pods} | set(saved.get("superseded", []))
         return sorted(there - set(saved["revisions"]))
 
     def _unfinished(self, found: Object, saved: Object | None) -> Problem | None:
-        """Return which condition is not true that was so before the rollout; None when the operator says it is done."""
+        """Return the condition that was True before the rollout and is not now. Returns None if all are True."""
         for name in saved.get("done", self._kind.done) if saved else ():
             condition = _condition(found, name)
             if condition.get("status") != "True":
@@ -374,20 +386,20 @@ class SupervisedLever:
         return None
 
     def _unsteady(self, found: Object, stay: list[Replica], fresh: bool) -> Problem | None:
-        """Return what may still come, while the last pod is ``fresh``; None when nothing hints at more."""
+        """Return what may still change, while the last pod is ``fresh``. Returns None without such a hint."""
         status, generation = found.get("status", {}), found["metadata"].get("generation", 0)
         if not fresh:
             return None
         if stay:
-            return Problem(cause=Cause.UNREADY, message=f"{len(stay)} pods of other parts may have to go as well")
+            return Problem(cause=Cause.UNREADY, message=f"{len(stay)} pods of other parts may be replaced too")
         if status.get("observedGeneration", generation) < generation:
-            return Problem(cause=Cause.UNREADY, message="its operator may not have observed all of the change")
+            return Problem(cause=Cause.UNREADY, message="its operator may not have observed the whole change")
         return None
 
     def _template(self, found: Object, state: State) -> str:
-        """Return the fingerprint of the version that stands there.
+        """Return the fingerprint of the present version.
 
-        What admission made of our latest write counts as what we wrote: written again, it would come out the same.
+        Our latest write as admission changed it counts as written: written again, it would come out the same.
         """
         saved, actual = _saved(found), self._mark(found).template
         if saved is None or actual in {state.wanted.template, state.baseline.template}:
@@ -395,7 +407,7 @@ class SupervisedLever:
         return str(saved.get("wrote", actual)) if actual == state.mark.template else actual
 
     def _stands(self, found: Object, template: str, state: State) -> bool:
-        """Whether a version needs no write: it stands there, or we wrote it and admission made something else of it."""
+        """Whether a version needs no write: it is present, or we wrote it and admission changed it."""
         saved, actual = _saved(found), self._mark(found).template
         if saved is None or state.overrules or actual == template:
             return saved is not None and actual == template
@@ -414,7 +426,7 @@ class SupervisedLever:
         return Foreign(who=latest_of(writers), what=what, template=template)
 
     def _authors(self, found: Object, baseline: Object, now: Object) -> tuple[Object, list[Object]]:
-        """Return the baseline with what we ourselves changed in the field, and who wrote what else differs from it."""
+        """Return the baseline with our own changes of the field, and the writers of all other differences."""
         ours, writers = baseline, []
         above = tuple(f"f:{name}" for name in self._kind.version.split(".")[1:])
         for path, value in leaves(difference(baseline, now)):
@@ -434,15 +446,15 @@ class SupervisedLever:
         return max(self._least(seen), len(seen.pods))
 
     def _least(self, seen: Supervised, staying: int = 0) -> int:
-        """Return how many replicas the resource asks for, or had before the rollout, less those that stay."""
+        """Return how many replicas the resource requests, or had before the rollout, less those that stay."""
         said = _at(seen.found, self._kind.replicas) if self._kind.replicas else None
         saved = _saved(seen.found)
         return int(said) if said is not None else int(saved["replicas"]) - staying if saved else len(seen.pods)
 
-    # --- the field that says the version -----------------------------------------------------------------
+    # --- the version field -------------------------------------------------------------------------------
 
     def _version_field(self, found: Object) -> Object:
-        """Return the field's value without what scales: that is no version, and others may change it at any time."""
+        """Return the field's value without its scaling fields, which others may change at any time."""
         value: Object = copy.deepcopy(_at(found, self._kind.version) or {})
         for *above, last in self._scaling:
             parent = at(value, above)
@@ -452,7 +464,7 @@ class SupervisedLever:
 
     @property
     def _scaling(self) -> list[tuple[str, ...]]:
-        """What scales, as paths below the field that says the version."""
+        """The scaling fields, as paths below the version field."""
         inside, replicas = f"{self._kind.version}.", self._kind.replicas or ""
         paths = [*self._kind.scaling, *([replicas.removeprefix(inside)] if replicas.startswith(inside) else [])]
         return [tuple(path.split(".")) for path in paths]
@@ -472,7 +484,7 @@ class SupervisedLever:
         return found
 
     def _changed(self, field: Object, change: Change) -> Object:
-        """Return the field with a change made: named changes by container, or a JSON merge patch."""
+        """Return the version field with a change made: named changes by container, or a JSON merge patch."""
         if change.patch is not None:
             self._refuse_scaling(change.patch)
             patched: Object = merged(field, change.patch)
@@ -482,19 +494,19 @@ class SupervisedLever:
         named = [{**container, "name": name} for name, container in containers.items()]
         for made in apply_change({"spec": {"containers": named}}, change)["spec"]["containers"]:
             container = containers[made["name"]]
-            container.update({k: v for k, v in made.items() if k != "name"})  # its own may be empty, by defaulting
+            container.update({k: v for k, v in made.items() if k != "name"})  # its own name may be empty, by defaulting
         return changed
 
     def _refuse_scaling(self, patch: Object) -> None:
         for path, _ in leaves(patch):
             for scales in self._scaling:
                 if path[: len(scales)] == scales:
-                    why = "scales, and is no part of a version: a rollout would not take it back"
+                    why = "scales, and is not part of a version: a rollback would not restore it"
                     fix = "change it in the resource itself, at any time"
                     raise Refused(why, field="spec.change.patch", value=".".join(scales), fix=fix)
 
     def _patch(self, found: Object, wanted: Object) -> Object:
-        """Return the merge patch that makes the field what is wanted."""
+        """Return the merge patch that produces the wanted field."""
         patch: Object = nested(self._kind.version.split("."), difference(self._version_field(found), wanted))
         return patch
 
@@ -506,7 +518,7 @@ class SupervisedLever:
 
 
 def _side(replicas: list[Replica], min_ready_s: float, restarts: int, now: float, *, short: bool = False) -> Side:
-    """Count a side. ``short``: its operator is not done, so that not all of it can be proven."""
+    """Count a side; ``short`` means that the operator is not done, so not all of it can be proven."""
     total, proven = len(replicas), sum(r.proven(min_ready_s, restarts, now) for r in replicas)
     ready = sum(r.ready_since is not None for r in replicas)
     return Side(total=total, ready=ready, proven=min(proven, max(total - 1, 0)) if short else proven)
@@ -517,7 +529,7 @@ def _next_generation(found: Object) -> int:
 
 
 def _is_ours(found: Object, saved: Object) -> bool:
-    """Whether nobody changed the resource since our latest write, whose answer may be lost: it names its generation."""
+    """Whether nobody changed the resource since our latest write, which saved its generation."""
     return bool(saved.get("generation") == found["metadata"].get("generation"))
 
 
@@ -527,13 +539,13 @@ def _saved(found: Object) -> Object | None:
 
 
 def _condition(found: Object, name: str) -> Object:
-    """Return one condition of a resource's status; an empty one where it has none of this type."""
+    """Return one condition of a resource's status; an empty one if it has none of this type."""
     conditions: list[Object] = found.get("status", {}).get("conditions", [])
     return next((condition for condition in conditions if condition["type"] == name), {})
 
 
 def _label_selector(listed: str) -> Object:
-    """Return a selector of ``name`` and ``name=value`` terms as objects have it."""
+    """Return a selector of ``name`` and ``name=value`` terms in the form that objects use."""
     terms = [term.partition("=") for term in listed.split(",")]
     exist = [{"key": name, "operator": "Exists"} for name, equal, _ in terms if not equal]
     equal = {name: value for name, equals, value in terms if equals}

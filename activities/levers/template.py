@@ -19,7 +19,7 @@ HASH_LABEL = "pod-template-hash"
 
 
 def fingerprint(template: Object) -> str:
-    """Return a short name of a pod template: the same for a Deployment's and for its ReplicaSet's.
+    """Return a hash of a pod template: the same for a Deployment's and its ReplicaSet's.
 
     The API server has set every default in both; only the controller's own label differs.
     """
@@ -32,12 +32,12 @@ def fingerprint(template: Object) -> str:
 
 
 def digest(value: Object) -> str:
-    """Return a short name of a value, by its content."""
+    """Return a short hash of a value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
 
 
 def version_of(template: Object) -> Version:
-    """Return the version that a template is."""
+    """Return the version of a template."""
     images, more = (
         {c["name"]: c.get("image", "") for c in template["spec"].get(kind, [])}
         for kind in ("containers", "initContainers")
@@ -54,14 +54,14 @@ def apply_change(template: Object, change: Change) -> Object:
     """Return a copy of ``template`` with the named changes made.
 
     Raises:
-        Refused: when the change names a container that the template has not.
+        Refused: when the change names a container that the template does not have.
     """
     changed = copy.deepcopy(template)
     containers = {c["name"]: c for kind in ("initContainers", "containers") for c in changed["spec"].get(kind, [])}
     for name in sorted(change.containers - containers.keys()):
         field = next(f for f in ("images", "env", "args", "resources") if name in getattr(change, f))
         raise Refused(
-            "is no container of the target",
+            "is not a container of the target",
             field=f"spec.change.{field}",
             value=name,
             fix=f"use one of: {', '.join(sorted(containers))}",
@@ -87,7 +87,7 @@ def _change_container(container: Object, name: str, change: Change) -> None:
 
 
 def _changed_env(env: list[Object], changes: dict[str, str | EnvFrom | None]) -> list[Object]:
-    """Change variables where they stand (order matters: later ones can refer to earlier ones); new ones come last."""
+    """Change variables in place (later ones can refer to earlier ones); append new ones."""
     wanted = {name: _variable(name, value) for name, value in changes.items()}
     kept = [wanted.get(e["name"], e) for e in env]
     known = {e["name"] for e in env}
@@ -116,7 +116,7 @@ def _overlaid(old: dict[str, str], changes: dict[str, str | None]) -> dict[str, 
 
 
 def stopping_of(template: Object) -> Stopping:
-    """Read how the replicas of a template stop: those of its containers that serve."""
+    """Return how the serving containers of a template stop."""
     spec = template["spec"]
     containers = spec.get("containers", [])
     serving = [c for c in containers if c.get("ports")] or containers
@@ -137,7 +137,7 @@ def _sleep_s(pre_stop: Object) -> float | None:
 
 
 def differences(before: Object, after: Object) -> list[str]:
-    """Name up to five fields that differ, images with their values: ``containers[server].image a → b``."""
+    """Return up to five fields that differ, images with their values: ``containers[server].image a → b``."""
     found = list(differing(before.get("spec", {}), after.get("spec", {}), "spec"))
     found += list(differing(_bare(before), _bare(after), "metadata"))
     return found[:5] + ([f"and {len(found) - 5} more"] if len(found) > 5 else [])

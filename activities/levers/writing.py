@@ -1,4 +1,4 @@
-"""How every lever writes: read, check, and write with what was read as the precondition."""
+"""How every lever writes: read, check, and write with the read version as the precondition."""
 
 import itertools
 from collections.abc import Awaitable, Callable
@@ -14,22 +14,22 @@ from segue.state import Mark
 
 _ATTEMPTS = 5
 _NAMED = 5
-"""So many fields are named."""
+"""The most fields that a message names."""
 
 T = TypeVar("T")
 
 
 def altered(before: Object, patch: Object, after: Object) -> str:
-    """Name the fields of a spec that the API server made something else of than was sent; empty where none.
+    """Return the names of the spec's fields that admission changed; empty if none.
 
-    A list that is merged by keys is compared only where it was sent as a whole, inside a template that is replaced.
+    A list that is merged by keys is compared only if it was sent whole, inside a template that is replaced.
     """
     found = differing(laid(before, patch.get("spec", {})), after, "spec")
     return ", ".join(itertools.islice(found, _NAMED))
 
 
 def laid(before: Any, patch: Any) -> Any:
-    """Return a value with a patch laid over it, as far as that needs no keys of lists."""
+    """Return a value with a patch applied, without merging lists by keys."""
     if not isinstance(patch, dict):
         return patch
     if patch.get("$patch") == "replace":
@@ -40,7 +40,7 @@ def laid(before: Any, patch: Any) -> Any:
 
 
 class Snapshot(NamedTuple, Generic[T]):
-    """A target as it was just read: the object that is written, all that was read, and what it means."""
+    """A target as just read: the object to write, all objects read, and their observation."""
 
     found: Object
     objects: T
@@ -53,14 +53,14 @@ async def write(
     make: Callable[[T, Observation], Object | None], mark: Callable[[Object], Mark], finishing: bool = False,
     check: Callable[[Object, Object, Object], None] | None = None,
 ) -> Written:  # fmt: skip
-    """Write the patch that ``make`` returns for what is read; again when the target changed in between.
+    """Write the patch that ``make`` returns for the read state; retry if the target changed in between.
 
-    ``check`` judges beforehand what the API server would store: what was read, the patch, and the dry run's answer.
+    ``check`` gets the read object, the patch and the dry run's answer, before the write.
 
     Raises:
         Refused: by ``check``.
-        Fenced: when the target belongs to another now.
-        Conflict: when it changes faster than it can be written.
+        Fenced: when another rollout owns the target now.
+        Conflict: when the target changed during every attempt.
     """
     target = asked.target
     for _ in range(_ATTEMPTS):

@@ -1,6 +1,6 @@
-"""What works without Temporal: giving a target free when a rollout's history is lost.
+"""Releases a target without Temporal, when a rollout's history is lost.
 
-Everything needed to return to the baseline, or to finish, is written on the target itself.
+The target itself keeps everything that is needed to return to the baseline, or to finish.
 """
 
 from collections.abc import Callable
@@ -35,14 +35,14 @@ Way = Literal["baseline", "wanted"]
 
 
 async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Callable[[str], None]) -> str:
-    """Give a target free: let its own controller go to the baseline, or on to the wanted version; then restore it.
+    """Release a target to the baseline or the wanted version, by its own controller; then restore its settings.
 
-    A rollout that still runs sees that the target is not its own any more, and ends without writing. Killed half-way,
-    the same command goes on where it was.
+    A rollout that still runs observes that it no longer owns the target, and ends without writing. If the command is
+    killed half-way, the same command continues.
 
     Raises:
-        NotFound: when the target carries no saved baseline, so that there is nothing to release.
-        TimedOut: when the controller is not there in time; the target is safe, and goes on by itself.
+        NotFound: when the target has no saved baseline, so there is nothing to release.
+        TimedOut: when the controller needs longer; the target is safe, and the controller continues.
     """
     async with connected() as cluster:
         if target.kind == "DeploymentPair":
@@ -51,14 +51,14 @@ async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Call
             return await release_stepped(cluster, target, to, by, timeout_s, tell)
         await _let_go(cluster, target, to, by)
         await autoscaling.free(cluster, target, tell)
-        tell(f"{target} is free of its rollout and goes to the {to} by its own controller")
+        tell(f"{target} is released from its rollout; its own controller moves it to the {to} version")
         await Waiting(timeout_s, tell).until_complete(cluster, target.namespace, target.name)
         await _clean_revisions(cluster, await _patch(cluster, target, _finish))
-    return f"{target} runs the {to}; its strategy is what it was"
+    return f"{target} runs the {to} version; its strategy is restored"
 
 
 def _finish(deployment: Object) -> Object:
-    """Restore everything, and note what became of a version whose rollout did not live to say it."""
+    """Restore everything, and note the outcome of a version whose rollout was lost."""
     note = note_of(deployment)
     released = note.model_copy(update={"outcome": RELEASED}) if note and not note.outcome else None
     return finish_patch(deployment, released)
@@ -68,10 +68,10 @@ async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
     def patch(deployment: Object) -> Object:
         if not is_rolled(deployment):
             raise NotFound(
-                "is held by no rollout: its annotations are of an earlier one (`kubectl rollout undo` copies them)",
+                "is not held by a rollout: its annotations are of an earlier one (`kubectl rollout undo` copies them)",
                 field=f"deployment {target}",
-                fix=f"nothing to release; `kubectl annotate deployment -n {target.namespace} {target.name} {OWNER}- "
-                f"{BASELINE}-` takes it away",
+                fix="nothing to release; remove them with "
+                f"`kubectl annotate deployment -n {target.namespace} {target.name} {OWNER}- {BASELINE}-`",
             )
         made = unhold_patch(deployment, to_baseline=to == "baseline")
         made["metadata"]["annotations"] = {**made["metadata"]["annotations"], OWNER: f"{RELEASED_BY}{by}"}
@@ -83,14 +83,14 @@ async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
 
 
 def is_rolled(deployment: Object) -> bool:
-    """Whether a rollout holds it, or is on its way back, or a release was begun."""
+    """Whether a rollout holds the target or is rolling it back, or a release has begun."""
     owner, saved = annotations_of(deployment).get(OWNER, ""), saved_baseline(deployment)["template"]
     is_back = fingerprint(deployment["spec"]["template"]) == fingerprint(saved)
     return is_held(deployment) or is_back or owner.startswith(RELEASED_BY)
 
 
 async def _clean_revisions(cluster: Cluster, deployment: Object) -> None:
-    """Take our annotations off its ReplicaSets, to which the controller copied them."""
+    """Remove Segue's annotations from its ReplicaSets, to which the controller copied them."""
     namespace, uid = deployment["metadata"]["namespace"], deployment["metadata"]["uid"]
     for replicaset in (await cluster.list("replicasets", namespace, selector_of(deployment)))["items"]:
         if controller_uid(replicaset) == uid and (left := left_of_us(replicaset)):
@@ -103,7 +103,7 @@ async def _patch(cluster: Cluster, target: Target, make: Callable[[Object], Obje
         deployment = await cluster.get("deployments", target.namespace, target.name)
         if BASELINE not in deployment["metadata"].get("annotations", {}):
             raise NotFound(
-                "carries no saved baseline: no rollout holds it", field=f"deployment {target}", fix="nothing to release"
+                "has no saved baseline: no rollout holds it", field=f"deployment {target}", fix="nothing to release"
             )
         patch = make(deployment)
         patch.setdefault("metadata", {})["resourceVersion"] = deployment["metadata"]["resourceVersion"]

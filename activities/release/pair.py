@@ -1,7 +1,7 @@
-"""Gives a pair of Deployments free without Temporal.
+"""Releases a pair of Deployments without Temporal.
 
-No controller goes back for both, so each side is told in turn: what is to serve is brought to its full size and waited
-for, then the other one goes. That never goes under the floor, and needs room for both while it lasts.
+No controller rolls back both, so this scales each side in turn: it brings the side that will serve to its full size,
+waits for it, and then scales the other one down. That never goes under the floor, and needs room for both meanwhile.
 """
 
 import json
@@ -22,24 +22,24 @@ _ATTEMPTS = 10
 async def release_pair(
     cluster: Cluster, target: Target, to: Literal["baseline", "wanted"], by: str, waiting: Waiting
 ) -> str:
-    """Bring the pair to its baseline, or on to the new side; the same command again goes on where it was.
+    """Bring the pair to its baseline, or on to the new side; the same command again continues.
 
     Raises:
-        NotFound: when the old Deployment carries no saved baseline, so that there is nothing to release.
-        TimedOut: when a side is not there in time; what serves goes on to serve.
+        NotFound: when the old Deployment has no saved baseline, so there is nothing to release.
+        TimedOut: when a side is not available in time; the serving side keeps serving.
     """
     old = await cluster.get("deployments", target.namespace, target.name)
     saved = annotations_of(old).get(BASELINE)
     if not saved:
         raise NotFound(
-            "carries no saved baseline: no rollout holds it", field=f"deployment {target}", fix="nothing to release"
+            "has no saved baseline: no rollout holds it", field=f"deployment {target}", fix="nothing to release"
         )
     baseline = Baseline.model_validate_json(unpacked(saved))
     replicas = int(annotations_of(old).get(REPLICAS) or baseline.old + baseline.new)
     # From here on a rollout that still runs ends without writing.
     released: Object = {"metadata": {"annotations": {OWNER: f"{RELEASED_BY}{by}"}}}
     await _patch(cluster, target.namespace, target.name, released)
-    waiting.tell(f"{target} is free of its rollout and goes to the {to}")
+    waiting.tell(f"{target} is released from its rollout, and moves to the {to} version")
     if to == "baseline":
         await _back(cluster, target, baseline, replicas, waiting)
     else:
@@ -47,7 +47,7 @@ async def release_pair(
         await Routers(cluster).release(target, "after")
         await _tell(cluster, target.namespace, target.name, 0, waiting)
     await _free(cluster, target, baseline)
-    return f"{target} runs the {to}"
+    return f"{target} runs the {to} version"
 
 
 async def _back(cluster: Cluster, target: Target, baseline: Baseline, replicas: int, waiting: Waiting) -> None:
@@ -73,7 +73,7 @@ async def _free(cluster: Cluster, target: Target, baseline: Baseline) -> None:
 async def _tell(
     cluster: Cluster, namespace: str, name: str, replicas: int, waiting: Waiting, template: Object | None = None
 ) -> None:
-    """Set a Deployment's replicas, and wait until they are there."""
+    """Set a Deployment's replicas, and wait until they are available."""
     spec = {"replicas": replicas, **({"template": template} if template else {})}
     if template or replicas_of(await cluster.get("deployments", namespace, name)) != replicas:
         await _patch(cluster, namespace, name, {"spec": spec})

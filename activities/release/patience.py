@@ -1,4 +1,4 @@
-"""Waits for a Deployment's own controller, and tells of it."""
+"""Waits for a Deployment's own controller, and reports its progress."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ POLL_S = 0.5
 
 
 class Waiting:
-    """Waits in the words of ``kubectl rollout status``, for so long in all."""
+    """Waits for at most ``timeout_s`` in all, and reports like ``kubectl rollout status``."""
 
     def __init__(self, timeout_s: float, tell: Callable[[str], None]) -> None:
         self._ends_at, self._timeout_s = time.monotonic() + timeout_s, timeout_s
@@ -22,7 +22,7 @@ class Waiting:
         """Wait until the controller is done.
 
         Raises:
-            TimedOut: when it is not in time.
+            TimedOut: when the controller is not done in time.
         """
         said = ""
         while True:
@@ -34,7 +34,7 @@ class Waiting:
                 said = left
             if time.monotonic() >= self._ends_at:
                 why = f"{namespace}/{name}: {left} after {self._timeout_s:g} s"
-                raise TimedOut(f"{why}; run the same command again to wait on and restore it")
+                raise TimedOut(f"{why}; run the same command again to continue")
             await asyncio.sleep(POLL_S)
 
 
@@ -42,17 +42,17 @@ def _left(deployment: Object) -> str:
     spec, status = deployment["spec"], deployment.get("status", {})
     replicas, updated = spec.get("replicas", 1), status.get("updatedReplicas", 0)
     if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
-        return "the Deployment controller has not seen it yet"
+        return "the Deployment controller has not observed the change yet"
     if updated < replicas:
         return f"{updated} of {replicas} replicas updated"
     if status.get("replicas", 0) > updated:
-        return f"{status['replicas'] - updated} other replicas to go"
+        return f"{status['replicas'] - updated} other replicas still to be removed"
     available = status.get("availableReplicas", 0)
-    return f"{available} of {replicas} available" if available < _asked_for(deployment, replicas) else ""
+    return f"{available} of {replicas} replicas available" if available < _asked_for(deployment, replicas) else ""
 
 
 def _asked_for(deployment: Object, replicas: int) -> int:
-    """Return how many must be available: no more than were ready before the rollout, where not all of them were."""
+    """Return how many must be available: at most as many as were ready before the rollout."""
     if BASELINE not in annotations_of(deployment):
         return replicas
     ready, before = saved_ready(deployment), saved_baseline(deployment)["replicas"]

@@ -1,6 +1,6 @@
-"""Break glass for the kinds that have no way of their own: the rollout's own decisions, taken here, without a workflow.
+"""Releases all other kinds, by the rollout's own decisions, without a workflow.
 
-What is needed to go back, or on, is read from the target itself; floor and ceiling hold as in a rollout.
+It reads what it needs from the target itself; floor and ceiling hold as in a rollout.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from segue.transition import applied
 POLL_S = 0.2
 _ATTEMPTS = 10
 _ALWAYS: dict[str, Any] = {"verified": True, "overrules": True}
-"""No gate is asked, and what somebody else changed on the way is written over, however many writes it takes."""
+"""No gate is evaluated, and other writers' changes are overwritten, however many writes that takes."""
 
 Way = Literal["baseline", "wanted"]
 
@@ -33,18 +33,18 @@ Way = Literal["baseline", "wanted"]
 async def release_stepped(
     cluster: Cluster, target: Target, to: Way, by: str, timeout_s: float, tell: Callable[[str], None]
 ) -> str:
-    """Take the target from its rollout, and step it to an end.
+    """Take the target over from its rollout, and step it to an end.
 
     Raises:
-        NotFound: when the target carries no saved baseline, so that there is nothing to release.
-        TimedOut: when it is not there in time; the same command goes on where it was.
+        NotFound: when the target has no saved baseline, so there is nothing to release.
+        TimedOut: when it does not end in time; the same command continues.
     """
     lever, owner = Levers(cluster).of(target), f"{RELEASED_BY}{by}"
     rules = rules_of(target, await _taken(cluster, lever, target, owner))
     await autoscaling.free(cluster, target, tell)
     prepared = await lever.prepare(PrepareInput(target=target, owner=owner, change=Change(), rules=rules))
     state = _state(prepared, to)
-    tell(f"{target} is free of its rollout and goes to the {to}")
+    tell(f"{target} is released from its rollout, and moves to the {to} version")
     ends_at, said = time.monotonic() + timeout_s, ""
     while True:
         seen = await lever.observe(target, rules, state, time.time())
@@ -54,16 +54,16 @@ async def release_stepped(
             said = decision.why
         state = await _step(lever, target, rules, state, seen, decision)
         if state.outcome is not None:
-            return f"{target} runs the {to}; its strategy is what it was"
+            return f"{target} runs the {to} version; its strategy is restored"
         if time.monotonic() >= ends_at:
-            raise TimedOut(f"{target}: {decision.why} after {timeout_s:g} s; run the same command again to go on")
+            raise TimedOut(f"{target}: {decision.why} after {timeout_s:g} s; run the same command again to continue")
         await asyncio.sleep(POLL_S)
 
 
 async def _step(
     lever: Lever, target: Target, rules: Rules, state: State, seen: Observation, decision: Decision
 ) -> State:
-    """Do what was decided; return the state after it."""
+    """Execute the decision; return the state after it."""
     if decision.act is Act.FENCED:
         raise Fenced(decision.why)
     writes = {Act.SCALE: lever.scale, Act.UNDO: lever.undo, Act.FINISH: lever.finish}
@@ -77,12 +77,12 @@ async def _step(
 
 
 async def _taken(cluster: Cluster, lever: Lever, target: Target, owner: str) -> Object:
-    """Take the target from whoever has it; return the target."""
+    """Claim the target from its present owner; return the target."""
     kind = lever.kinds[0]
     for _ in range(_ATTEMPTS):
         found = await cluster.get(kind, target.namespace, target.name)
         if BASELINE not in annotations_of(found):
-            why = "carries no saved baseline: no rollout holds it"
+            why = "has no saved baseline: no rollout holds it"
             raise NotFound(why, field=f"{target.kind} {target}", fix="nothing to release")
         version = found["metadata"]["resourceVersion"]
         patch = {"metadata": {"resourceVersion": version, "annotations": {OWNER: owner}}}
@@ -94,12 +94,12 @@ async def _taken(cluster: Cluster, lever: Lever, target: Target, owner: str) -> 
 
 
 def rules_of(target: Target, found: Object) -> Rules:
-    """Return rules with the budget that the rollout saved on the target; an operator moves by a budget of its own."""
+    """Return rules with the budget that the rollout saved on the target; an operator has its own budget."""
     return Rules(strategy=Strategy(**saved_baseline(found)["budget"])) if target.numbered else Rules()
 
 
 def _state(prepared: Prepared, to: Way) -> State:
-    """Return the state of a rollout that goes there, whatever somebody else changed on the way."""
+    """Return the state of a rollout in that direction, which overrules other writers' changes."""
     return State(
         owner=prepared.owner,
         goal=Goal.BACK if to == "baseline" else Goal.FORWARD,

@@ -1,7 +1,7 @@
-"""What every router does: it leads the traffic by one field of one object, and puts back what was there before.
+"""The base of every router. A router routes traffic by one field of one object, and restores that field.
 
-What was there is kept as an annotation beside it, so that the way back needs neither Temporal nor its history. Every
-write is idempotent, is made only by the owner named there, and has what was decided on as its precondition.
+An annotation on the object keeps the former value, so that a rollback needs neither Temporal nor its history. Every
+write is idempotent. Only the owner named there writes, with the version that it decided on as the precondition.
 """
 
 import json
@@ -19,49 +19,49 @@ from segue.state import Goal, State
 from segue.traffic import ALL
 
 SAVED = "segue.dev/traffic"
-"""What led the traffic before the rollout, and what leads all of it to the new side, as JSON."""
+"""The field's value before the rollout, and the value that routes all traffic to the new side, as JSON."""
 _ATTEMPTS = 5
 
 Lead = Literal["before", "after"]
 Content = Any
-"""The field that leads the traffic, as the API server's JSON."""
+"""The field that routes the traffic, as the API server's JSON."""
 
 
 class Sight(NamedTuple):
-    """What is seen of the object that leads the traffic."""
+    """The observation of the object that routes the traffic."""
 
     routed: Routed | None = None
     foreign: Foreign | None = None
 
 
 class Leading(ABC):
-    """What leads the traffic, as it was before: what it says for each share, and which share it says."""
+    """Maps between shares of traffic and values of the field, from the value before the rollout."""
 
     @abstractmethod
     def content(self, share: int) -> Content:
-        """Return what leads ``share`` percent to the new side; at 0 exactly what was there before."""
+        """Return the value that routes ``share`` percent to the new side; at 0 exactly the former value."""
 
     @abstractmethod
     def share(self, content: Content) -> int | None:
-        """Return the percent that goes to the new side; none where it is none of those that a rollout writes."""
+        """Return the percent that goes to the new side. Returns None if a rollout never writes this value."""
 
 
 class Router(ABC):
-    """Leads the traffic by one kind of object."""
+    """Routes the traffic by one kind of object."""
 
     kind: ClassVar[str]
-    """As the client names it."""
+    """The kind's name for the client."""
     word: ClassVar[str]
-    """As a person names it."""
+    """The kind's name in messages."""
     field: ClassVar[str]
-    """The field of its spec that leads the traffic."""
+    """The field of its spec that routes the traffic."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What it must see of a namespace, beside the target."""
+        """The kinds of objects that the router watches, beside the target."""
         return (self.kind,)
 
     # --- what each kind does in its own way -----------------------------------------------------------------
@@ -72,59 +72,59 @@ class Router(ABC):
 
     @abstractmethod
     def read(self, found: Object, rules: Rules) -> Content:
-        """Return what leads the traffic now."""
+        """Return the present value of the field."""
 
     @abstractmethod
     def patch(self, found: Object, content: Content) -> Object:
-        """Return the spec's patch that writes it."""
+        """Return the patch that writes this value."""
 
     @abstractmethod
     def leading(self, saved: Content, target: Target, rules: Rules, new: Object | None) -> Leading:
-        """Return what is written for each share; ``new`` is the new side's Deployment.
+        """Return the values for each share; ``new`` is the new side's Deployment.
 
         Raises:
-            Refused: when what was there cannot be led.
+            Refused: when the former value cannot be split.
         """
 
     @abstractmethod
     async def check(self, asked: PrepareInput, saved: Content, old: Object, new: Object) -> None:
-        """Check that it leads to the old side, and what else must be there.
+        """Check that the traffic goes to the old side, and what else is required.
 
         Raises:
-            Refused: when it does not.
+            Refused: when a check fails.
         """
 
     # --- what all do ------------------------------------------------------------------------------------------
 
     async def prepare(self, asked: PrepareInput, owner: str) -> None:
-        """Look at the object; nothing is written.
+        """Check the object; write nothing.
 
         Raises:
-            Refused: when it cannot lead the traffic from the old side to the new.
+            Refused: when it cannot move the traffic from the old side to the new.
         """
         target, rules = asked.target, asked.rules
         found = await self._cluster.get(self.kind, target.namespace, self.name(rules))
         holder = annotations_of(found).get(OWNER)
         if holder is not None and is_same(holder, owner):
-            return  # under way, or left by a former run of ours
+            return  # in progress, or left by a former run of ours
         if holder is not None:
             raise Refused(
-                f"leads the traffic of {holder}", field=f"{self.word} {target.namespace}/{self.name(rules)}",
-                fix=f"let that end; if it has, take the annotations {OWNER} and {SAVED} away",
+                f"routes the traffic of {holder}", field=f"{self.word} {target.namespace}/{self.name(rules)}",
+                fix=f"wait until that rollout ends; if it has ended, remove the annotations {OWNER} and {SAVED}",
             )  # fmt: skip
         saved = self.read(found, rules)
         old, new = await self._side(target, "old"), await self._side(target, "new")
         if old is None:
-            return  # the lever says so
+            return  # the lever reports it
         new = new or _to_be_made(old, asked)
         self.leading(saved, target, rules, new)
         await self.check(asked, saved, old, new)
 
     def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State) -> Sight | None:
-        """Return what the shared watch shows; none while it is older than the latest write."""
+        """Return what the shared watch observes. Returns None while it is older than the latest write."""
         found = watch.get(self.kind, self.name(rules))
         if found is None:
-            return Sight(foreign=Foreign(who="somebody", what=f"{self.word} {self.name(rules)}: it is gone"))
+            return Sight(foreign=Foreign(who="somebody", what=f"{self.word} {self.name(rules)}: it was deleted"))
         if state.routed is not None and _version(found) < state.routed.version:
             return None
         return self._sight(found, target, rules, state, watch.get("deployments", side_name(target, "new")))
@@ -152,13 +152,13 @@ class Router(ABC):
         return f"spec.{self.field} of {self.word} {self.name(rules)}"
 
     async def route(self, asked: WriteInput) -> Written:
-        """Lead ``asked.decision.share`` percent to the new side; the first time, claim the object as it is."""
+        """Route ``asked.decision.share`` percent to the new side; the first time, claim the object."""
         target, rules, state, share = asked.target, asked.rules, asked.state, asked.decision.share or 0
 
         def make(found: Object) -> tuple[Object | None, Routed]:
             holder, content = annotations_of(found).get(OWNER), self.read(found, rules)
             if holder is not None and not is_same(holder, state.owner):
-                raise Stale(f"{self.word} {self.name(rules)} leads the traffic of {holder}")
+                raise Stale(f"{self.word} {self.name(rules)} routes the traffic of {holder}")
             saved = saved_of(found, state, content)
             leading = self.leading(saved, target, rules, new)
             wanted, kept = leading.content(share), as_kept(saved, leading.content(ALL))
@@ -166,7 +166,7 @@ class Router(ABC):
             if content == wanted and holder == state.owner and SAVED in annotations_of(found):
                 return None, routed
             if asked.routed is not None and asked.routed.version != _version(found):
-                raise Stale(f"{self.word} {self.name(rules)} was changed since it was decided")
+                raise Stale(f"{self.word} {self.name(rules)} changed since the decision")
             patch = self.patch(found, wanted) if content != wanted else {}
             return {**patch, "metadata": {"annotations": {OWNER: state.owner, SAVED: kept}}}, routed
 
@@ -177,13 +177,13 @@ class Router(ABC):
             return Written(done=False, why=str(stale))
 
     async def finish(self, asked: WriteInput) -> int:
-        """Give the object free: forward as it is led now, on the way back exactly as it was."""
+        """Release the object: forward as it is now, after a rollback exactly as it was."""
         return await self._free(asked, self.name(asked.rules), "before" if asked.state.goal is Goal.BACK else None)
 
     async def _free(self, asked: WriteInput, name: str, lead: Lead | None) -> int:
         def make(found: Object) -> tuple[Object | None, None]:
             if annotations_of(found).get(OWNER) != asked.state.owner:
-                return None, None  # done before, or another's by now
+                return None, None  # done before, or owned by another rollout now
             return self.free(found, lead), None
 
         try:
@@ -192,13 +192,13 @@ class Router(ABC):
             return 0
 
     def free(self, found: Object, lead: Lead | None = None) -> Object:
-        """Return the patch that takes our annotations away, and with ``lead`` writes what is kept there."""
+        """Return the patch that removes Segue's annotations, and with ``lead`` writes the saved value."""
         kept = annotations_of(found).get(SAVED)
         patch = self.patch(found, json.loads(kept)[lead]) if lead and kept else {}
         return {**patch, "metadata": {"annotations": {OWNER: None, SAVED: None}}}
 
     async def release(self, target: Target, lead: Lead) -> int:
-        """Give all objects free that lead the target's traffic, without its rollout."""
+        """Release all objects that route the target's traffic, without its rollout."""
         try:
             found = (await self._cluster.list(self.kind, target.namespace))["items"]
         except NotFound:
@@ -242,12 +242,12 @@ def side_name(target: Target, side: str) -> str:
 
 
 def is_same(holder: str, owner: str) -> bool:
-    """Whether a holder is the owner, or a former run of the same workflow: that one has ended."""
+    """Whether a holder is the owner, or a former run of the same workflow, which has ended."""
     return holder.rpartition("@")[0] == owner.rpartition("@")[0]
 
 
 def as_kept(before: Content, after: Content) -> str:
-    """Return what led the traffic, and what leads all of it to the new side, as the object keeps it."""
+    """Return the annotation with the former value, and the value that routes all traffic to the new side."""
     return json.dumps({"before": before, "after": after}, separators=(",", ":"))
 
 
@@ -258,7 +258,7 @@ def labels_of(deployment: Object) -> dict[str, str]:
 
 
 def _to_be_made(old: Object, asked: PrepareInput) -> Object:
-    """Return what is known of a new Deployment that the rollout makes from the old one: its name and its labels."""
+    """Return the name and labels of a new Deployment that the rollout will make from the old one."""
     name = side_name(asked.target, "new")
     changed = ((asked.change.patch or {}).get("metadata") or {}).get("labels") or {}
     labels = {**labels_of(old), **changed, MADE_LABEL: name}
@@ -266,7 +266,7 @@ def _to_be_made(old: Object, asked: PrepareInput) -> Object:
 
 
 def saved_of(found: Object, state: State, content: Content) -> Content:
-    """Return what was there before the rollout: as recorded, as kept on the object, or what is there now."""
+    """Return the value before the rollout: as recorded, as saved on the object, or the present one."""
     if state.routed is not None and state.routed.saved:
         return json.loads(state.routed.saved)
     kept = annotations_of(found).get(SAVED)
@@ -274,5 +274,5 @@ def saved_of(found: Object, state: State, content: Content) -> Content:
 
 
 def _version(found: Object) -> int:
-    """Return the resource version, which can be compared (since Kubernetes 1.35 that is promised)."""
+    """Return the resource version, which is comparable (guaranteed since Kubernetes 1.35)."""
     return int(found["metadata"]["resourceVersion"])

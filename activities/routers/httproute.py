@@ -1,6 +1,6 @@
 """Splits traffic by the weights of a Gateway API HTTPRoute's backends.
 
-An HTTPRoute is a custom resource: a merge patch replaces lists whole, so all rules are written, with one changed.
+An HTTPRoute is a custom resource: a merge patch replaces lists whole, so the router writes all rules, with one changed.
 """
 
 import copy
@@ -47,7 +47,7 @@ class HttpRouteRouter(Router):
         return _by_route(rules).route
 
     def read(self, found: Object, rules: Rules) -> Content:
-        """Return the rule's index and its backends: none where there is no such rule."""
+        """Return the rule's index and its backends; no backends if there is no such rule."""
         number, there = _by_route(rules).rule, found["spec"].get("rules", [])
         return {"rule": number, "backendRefs": there[number].get("backendRefs", []) if number < len(there) else []}
 
@@ -65,11 +65,11 @@ class HttpRouteRouter(Router):
         others = weights.keys() - {by.services.old, by.services.new}
         wrong = (
             (not refs, f"has no rule {by.rule} with backends", "name the rule by its index"),
-            (not weights.get(by.services.old), f"leads nothing to the old side's service {by.services.old}",
-             "name the Service that it leads to now as services.old"),
-            (weights.get(by.services.new), f"leads traffic to the new side's service {by.services.new} already",
+            (not weights.get(by.services.old), f"sends no traffic to the old side's service {by.services.old}",
+             "set services.old to the Service that gets the traffic now"),
+            (weights.get(by.services.new), f"already sends traffic to the new side's service {by.services.new}",
              "set its weight to 0"),
-            (others, f"leads to {', '.join(sorted(others))} too", "give the two sides a rule of their own"),
+            (others, f"also sends traffic to {', '.join(sorted(others))}", "give the two sides a rule of their own"),
         )  # fmt: skip
         for applies, why, fix in wrong:
             if applies:
@@ -90,14 +90,14 @@ class HttpRouteRouter(Router):
                     raise Refused(
                         f"{verb} the pods of the {other} side, deployment {deployment['metadata']['name']}",
                         field=f"service {target.namespace}/{name}", value=_shown_selector(selector),
-                        fix=f"let it select exactly the {side} side's pods",
+                        fix=f"make it select exactly the {side} side's pods",
                     )  # fmt: skip
 
 
 def _by_route(rules: Rules) -> ByRoute:
     traffic = rules.strategy.traffic
     if not isinstance(traffic, ByRoute):
-        raise TypeError("the strategy leads no HTTPRoute")
+        raise TypeError("the strategy uses no HTTPRoute")
     return traffic
 
 

@@ -1,4 +1,4 @@
-"""Leads all traffic to one side by a Service's selector: one write, and every proxy follows."""
+"""Routes all traffic to one side by a Service's selector: one write, and every proxy follows."""
 
 from activities.cluster import Object
 from activities.levers.ownership import OWNER, annotations_of
@@ -37,12 +37,12 @@ class ServiceRouter(Router):
         return found["spec"].get("selector") or {}
 
     def patch(self, found: Object, content: Content) -> Object:
-        """Return the patch of the selector: what is not in it goes."""
+        """Return the patch of the selector, which removes keys that are not in it."""
         gone: dict[str, str | None] = dict.fromkeys(found["spec"].get("selector") or {})
         return {"spec": {"selector": {**gone, **content}}}
 
     def leading(self, saved: Content, target: Target, rules: Rules, new: Object | None) -> Leading:
-        """Return the selectors of both sides; the new one's has the same keys."""
+        """Return the selectors of both sides, with the same keys."""
         return _Selecting(saved, new and self._switched(saved, target, rules, new))
 
     def _switched(self, saved: Selector, target: Target, rules: Rules, new: Object) -> Selector:
@@ -52,24 +52,24 @@ class ServiceRouter(Router):
         if lacking:
             raise Refused(
                 f"selects by {', '.join(lacking)}, which the pods of deployment {new['metadata']['name']} do not have",
-                field=field, value=shown, fix=f"give the new side's pod template the label {lacking[0]}",
+                field=field, value=shown, fix=f"add the label {lacking[0]} to the new side's pod template",
             )  # fmt: skip
         switched = {key: labels[key] for key in saved}
         if switched == saved:
             raise Refused(
                 "selects the pods of both sides, so it cannot be switched",
-                field=field, value=shown, fix="let it select by a label in which they differ (see `change.patch`)",
+                field=field, value=shown, fix="make it select by a label in which they differ (see `change.patch`)",
             )  # fmt: skip
         return switched
 
     async def check(self, asked: PrepareInput, saved: Content, old: Object, new: Object) -> None:
-        """Check that the Service selects the old side, and that the preview Service is there."""
+        """Check that the Service selects the old side, and that the preview Service exists."""
         target, by = asked.target, _by_service(asked.rules)
         field = f"service {target.namespace}/{by.service}"
         if not saved or not saved.items() <= labels_of(old).items():
             raise Refused(
                 f"does not select the pods of deployment {old['metadata']['name']}", field=field, value=_shown(saved),
-                fix="name the Service that users reach the old side by",
+                fix="name the Service through which users reach the old side",
             )  # fmt: skip
         if by.preview is not None:
             preview = await self._cluster.get("services", target.namespace, by.preview)
@@ -77,7 +77,8 @@ class ServiceRouter(Router):
             if holder is not None and not is_same(holder, asked.owner):
                 raise Refused(
                     f"is the preview of {holder}", field=f"service {target.namespace}/{by.preview}",
-                    fix=f"let that end, or name another; if it has, take the annotations {OWNER} and {SAVED} away",
+                    fix=f"wait until that rollout ends, or name another; if it has ended, remove the annotations "
+                    f"{OWNER} and {SAVED}",
                 )  # fmt: skip
 
     async def route(self, asked: WriteInput) -> Written:
@@ -111,10 +112,10 @@ class ServiceRouter(Router):
         return (await self._write(target.namespace, name, make)).writes
 
     async def _previewed(self, asked: WriteInput) -> Selector | None:
-        """Return what selects the new side's pods and no others; none where there is no such side, or no such Service.
+        """Return the selector of only the new side's pods. Returns None without that side or that Service.
 
-        It is what users' Service is switched to. The selector of a Deployment from which the other side was made
-        selects the pods of both.
+        It is the selector that the users' Service will get. A Deployment's own selector would not do: that of the
+        Deployment from which the other side was made selects the pods of both.
         """
         target, rules = asked.target, asked.rules
         new = await self._side(target, "new")
@@ -125,7 +126,7 @@ class ServiceRouter(Router):
         return new and self._switched(saved_of(found, asked.state, self.read(found, rules)), target, rules, new)
 
     async def finish(self, asked: WriteInput) -> int:
-        """Give both Services free; the preview points again where it did."""
+        """Release both Services, and restore the preview's selector."""
         return await self._finish_preview(asked) + await super().finish(asked)
 
     async def _finish_preview(self, asked: WriteInput) -> int:
@@ -138,13 +139,13 @@ class ServiceRouter(Router):
         except NotFound:
             return 0
         as_left = wanted is None or self.read(found, asked.rules) == wanted
-        return await self._free(asked, name, "before" if as_left else None)  # what somebody else made of it stays
+        return await self._free(asked, name, "before" if as_left else None)  # somebody else's change stays
 
 
 def _by_service(rules: Rules) -> ByService:
     traffic = rules.strategy.traffic
     if not isinstance(traffic, ByService):
-        raise TypeError("the strategy leads no Service")
+        raise TypeError("the strategy uses no Service")
     return traffic
 
 

@@ -86,7 +86,7 @@ async def test_it_is_held_and_given_back(served: Lab, tmp_path: Path) -> None:
                 return
             else:
                 said = (await shell.run("release", f"{served.namespace}/{name}")).stderr
-                assert "has its own bounds again" in said
+                assert "original min/max restored" in said
                 await case.run.end()
         assert bounds(served, name) == (2, 9, None)
 

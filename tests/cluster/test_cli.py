@@ -129,7 +129,7 @@ async def test_release_ignores_what_an_earlier_rollout_left(lab: Lab, shell: She
     lab.patch("chat", {"metadata": {"annotations": {OWNER: "rollout/default/a/b@1", BASELINE: saved}}})
     before = lab.deployment("chat").metadata.generation
     refused = await shell.run("release", f"{lab.namespace}/chat", expect=REFUSED)
-    assert "is held by no rollout" in refused.stderr and "kubectl annotate deployment" in refused.stderr
+    assert "is not held by a rollout" in refused.stderr and "kubectl annotate deployment" in refused.stderr
     assert lab.deployment("chat").metadata.generation == before
 
 
@@ -140,9 +140,9 @@ async def test_what_is_away_is_named(lab: Lab, shell: Shell) -> None:
     no_cluster = {"KUBECONFIG": "/nonexistent"}
     cases = [
         (("start", file), {"TEMPORAL_ADDRESS": "127.0.0.1:1"}, UNREACHABLE, "Temporal does not answer at 127.0.0.1:1"),
-        (("plan", file), no_cluster, REFUSED, "KUBECONFIG: '/nonexistent': is no file"),
+        (("plan", file), no_cluster, REFUSED, "KUBECONFIG: '/nonexistent': is not a file"),
         (("status", name), {}, REFUSED, "no rollout of"),
-        (("release", name), {}, REFUSED, "carries no saved baseline"),
+        (("release", name), {}, REFUSED, "has no saved baseline"),
         (("plan", shell.spec("absent")), {}, REFUSED, "absent"),
         (("start", file), {}, UNREACHABLE, "no worker answers"),
     ]

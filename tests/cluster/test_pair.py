@@ -224,7 +224,7 @@ async def test_what_is_no_pair_is_refused(served: Lab) -> None:
     said = await refused(served, "a", **spec_of(subject, target=gone, change=PairSubject.changed(2)))
     assert '"nothing" not found' in said
     said = await refused(served, "b", **spec_of(subject))
-    assert said.startswith("spec.change: is empty, and the new Deployment is not there; make the Deployment chat-next")
+    assert said.startswith("spec.change: is empty, and the new Deployment does not exist; create the Deployment")
     said = await refused(served, "c", **spec_of(subject, change=PairSubject.changed(1)))
     assert "is what the target runs already" in said
     said = await refused(served, "d", **spec_of(subject, change={"revision": 1}))
@@ -250,11 +250,11 @@ async def test_a_side_of_another_rollout_is_refused(served: Lab) -> None:
         for name in ("chat", "chat-next"):
             alone = DeploymentSubject(served, name)
             said = await refused(served, name, target=alone.target, change={"images": {"server": "example/chat:9"}})
-            assert f"is being rolled by rollout/{served.namespace}" in said
+            assert f"is held by rollout/{served.namespace}" in said
         await served.deploy("other", 1)
         other = {**case.subject.target, "old": "other"}
         said = await refused(served, "other", target=other, change={"images": {"server": "example/chat:9"}})
-        assert f"is being rolled by rollout/{served.namespace}" in said
+        assert f"is held by rollout/{served.namespace}" in said
         await case.run.send("abort")
         await case.ends("Aborted")
     names = {d.metadata.name for d in served.apps.list_namespaced_deployment(served.namespace).items}

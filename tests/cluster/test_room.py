@@ -264,7 +264,7 @@ async def _holds(case: Case) -> None:
 async def _replaces(case: Case) -> None:
     """It goes in the place of the one that serves, and the plan says that nothing does meanwhile."""
     plan = await case.run.plan()
-    assert "the floor is 0: the budget allows that nothing serves for a while" in plan.warnings
+    assert "the floor is 0: the budget allows a time without any ready replica" in plan.warnings
     assert (plan.floor, plan.ceiling) == (0, 1)
     await case.ends("Completed")
     case.watcher.assert_within(0, 1)

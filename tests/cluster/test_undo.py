@@ -120,7 +120,7 @@ async def test_a_version_that_was_taken_back_says_so(served: Lab, tmp_path: Path
         nothing = await shell.run("undo", named(subject), expect=REFUSED)
         assert "has no earlier revision to go back to" in nothing.stderr
         unknown = await shell.run("undo", named(subject), "--to-revision", "7", expect=REFUSED)
-        assert "spec.change.revision: 7: is no revision of the target; use one of: " in unknown.stderr
+        assert "spec.change.revision: 7: is not a revision of the target; use one of: " in unknown.stderr
         assert "2, 3 (see `segue history`)" in unknown.stderr
         assert subject.raw["metadata"]["annotations"] == annotations, "nothing is touched"
 

@@ -167,7 +167,7 @@ class PairTarget(Target):
             return str(seen.foreign)
         back = state.goal is Goal.BACK
         if self.counts != (seen.home if back else resolve_budget(rules.strategy, self.replicas).end):
-            return "not every replica is there yet"
+            return "the replicas have not reached their final counts yet"
         self.held, self.owner = False, None
         if back:
             self.template = self.new.version = ""

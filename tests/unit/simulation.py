@@ -576,7 +576,7 @@ class Target:
         if seen.foreign is not None and not state.overrules:
             return str(seen.foreign)
         if seen.old.total if state.goal is Goal.FORWARD else seen.new.total:
-            return "not every replica is there yet"
+            return "the replicas have not reached their final counts yet"
         before = self.template
         if state.goal is Goal.FORWARD and self.admitted(before) != before:
             return _REWRITTEN

@@ -46,9 +46,9 @@ ROWS = [
         "being terminated", Refused, "being terminated"),
     Row("conflict", 409, "the object has been modified", Conflict, "changed in the meantime"),
     Row("too-old", 410, "too old resource version", Expired, "too old resource version"),
-    Row("malformed", 400, "unknown field", Refused, "so that the API server takes it"),
-    Row("too-large", 413, "request entity too large", Refused, "so that the API server takes it"),
-    Row("invalid", 422, "spec.replicas: Invalid value", Refused, "so that the API server takes it"),
+    Row("malformed", 400, "unknown field", Refused, "so that the API server accepts it"),
+    Row("too-large", 413, "request entity too large", Refused, "so that the API server accepts it"),
+    Row("invalid", 422, "spec.replicas: Invalid value", Refused, "so that the API server accepts it"),
     Row("busy", 429, "too many requests", Unreachable, "answers 429"),
     Row("webhook-is-down", 500, 'failed calling webhook "a.b": connection refused', Unreachable, "connection refused"),
 ]  # fmt: skip

@@ -167,7 +167,7 @@ def test_what_scales_is_no_version_and_is_not_written_back() -> None:
         "spec": {"predictor": {"model": {"image": "a/b:1"}}}
     }
     for patch in ({"maxReplicas": 9}, {"minReplicas": None}, {"autoScaling": {"metrics": []}}):
-        with pytest.raises(Refused, match="is no part of a version"):
+        with pytest.raises(Refused, match="is not part of a version"):
             LEVER._changed(LEVER._version_field(isvc()), Change.model_validate({"patch": patch}))
 
 

@@ -1,13 +1,13 @@
-"""The lever of a Deployment, in place: its own controller is the actuator, held by fields that it obeys exactly.
+"""The lever of a Deployment, in place: fields that its own controller obeys exactly hold it.
 
 New pods never count as *available* (``minReadySeconds`` at its maximum), so with R replicas
 
     maxUnavailable = R - old        maxSurge = new + old - R
 
-hold the Deployment at exactly (old, new), and nothing moves on its own, whoever dies. At rest the Deployment is paused
-as well: as soon as somebody else changes the template, an unpaused controller takes ready new pods for broken ones of
-an old version, and removes them at once. Undo puts the baseline template and the ordinary ``minReadySeconds`` back in
-one patch: the controller then goes back alone.
+hold the Deployment at exactly (old, new). Nothing moves on its own, even if Segue dies. At rest the Deployment is also
+paused: if somebody else changed the template, an unpaused controller would treat ready new pods as broken pods of an
+old version, and remove them at once. Undo restores the baseline template and the ordinary ``minReadySeconds`` in one
+patch; the controller then returns to the baseline alone.
 Tried on Kubernetes 1.36; the arithmetic is that of ``pkg/controller/deployment/rolling.go``.
 """
 
@@ -80,12 +80,12 @@ from segue.stopping import losses
 
 _AVAILABLE_S = 5.0
 _TAKEN_UP_S = 2.0
-"""So long the controller has to take up a move; one that takes longer is paused after it by a decision of its own."""
+"""Time for the controller to start a move. If it takes longer, a later decision pauses the Deployment."""
 _POLL_S = 0.01
 
 
 class _Listed(NamedTuple):
-    """What the target's selector matches, whoever owns it."""
+    """The objects that the target's selector matches, whoever owns them."""
 
     selector: str
     replicasets: list[Object]
@@ -102,11 +102,11 @@ class DeploymentLever:
         self._selectors: dict[Target, str] = {}
 
     async def history(self, target: Target) -> list[Revision]:
-        """Return the revisions that its controller has, the oldest first."""
+        """Return the revisions that the controller keeps, the oldest first."""
         return revisions(await self._fetch(target))
 
     async def judged(self, target: Target, change: Change | None) -> LintSubject:
-        """Return it with its own settings; a change is one of what ran before a rollout that holds it."""
+        """Return the Deployment with its own settings. A change applies to the baseline while a rollout holds it."""
         deployment, untried = await self._cluster.get("deployments", target.namespace, target.name), ""
         template = old = deployment["spec"]["template"]
         if change is not None:
@@ -119,7 +119,7 @@ class DeploymentLever:
         return judged_deployment(own, template, old, replicas=replicas_of(deployment), untried=untried)
 
     async def _changed(self, deployment: Object, change: Change, start: Object) -> Object:
-        """Return the template that a change makes; a strategic-merge patch is only tried by the API server."""
+        """Return the template that a change makes; the API server merges a patch, by a dry run."""
         namespace, name = deployment["metadata"]["namespace"], deployment["metadata"]["name"]
         if change.patch is None:
             sets = (
@@ -132,7 +132,7 @@ class DeploymentLever:
         return template
 
     def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State, now: float) -> Observation | None:
-        """Return what the shared watch shows; none while it is older than the latest write, or not current."""
+        """Return what the shared watch observes. Returns None while it lags behind the latest write."""
         deployment = watch.get("deployments", target.name)
         if not watch.current:
             return None
@@ -152,7 +152,7 @@ class DeploymentLever:
     async def _fetch(self, target: Target) -> Objects:
         """Read the Deployment with its ReplicaSets and pods.
 
-        The Deployment comes last: the shorter the time between reading it and writing it, the fewer conflicts.
+        Reads the Deployment last: the shorter the time between reading and writing it, the fewer conflicts.
         """
         return await self._completed(target, await self._listed(target))
 
@@ -166,10 +166,10 @@ class DeploymentLever:
         return _Listed(selector, *(each["items"] for each in found))
 
     async def _completed(self, target: Target, listed: _Listed) -> Objects:
-        """Read the Deployment too, and return what of the others is its own."""
+        """Read the Deployment too, and return it with the listed objects that it owns."""
         deployment = await self._cluster.get("deployments", target.namespace, target.name)
         uid = deployment["metadata"]["uid"]
-        if selector_of(deployment) != listed.selector:  # it was deleted, and made anew with another one
+        if selector_of(deployment) != listed.selector:  # it was deleted, and created again with another selector
             del self._selectors[target]
             return await self._fetch(target)
         own = [rs for rs in listed.replicasets if controller_uid(rs) == uid]
@@ -177,21 +177,21 @@ class DeploymentLever:
         return Objects(deployment, own, [p for p in listed.pods if controller_uid(p) in owners])
 
     async def _selector(self, target: Target) -> str:
-        """Return the target's label selector, which never changes while it lives; read once a worker."""
+        """Return the target's label selector, which is immutable; each worker reads it once."""
         if target not in self._selectors:
             self._selectors[target] = selector_of(await self._cluster.get("deployments", target.namespace, target.name))
         return self._selectors[target]
 
     async def prepare(self, asked: PrepareInput) -> Prepared:
-        """Look at the Deployment and let the API server try the change; nothing is written.
+        """Read the Deployment and try the change by a dry run; write nothing.
 
         Raises:
-            Refused: for a target that cannot be rolled now, or a change that the API server does not take.
+            Refused: for a target that cannot be rolled now, or a change that the API server rejects.
         """
         objects = await self._fetch(asked.target)
         deployment = objects.deployment
         resolve_budget(asked.rules.strategy, replicas_of(deployment))
-        # Over its own way back a rollout can go forward again.
+        # A rollout can go forward again during its own rollback.
         is_back = asked.baseline is not None and BASELINE in annotations_of(deployment)
         held, owner = is_held(deployment) or is_back, annotations_of(deployment).get(OWNER, "")
         if not held:
@@ -219,7 +219,7 @@ class DeploymentLever:
         )
 
     async def _tried(self, asked: PrepareInput, deployment: Object, start: Object) -> Object:
-        """Return the Deployment with the wanted template as the API server would store it; it stores nothing."""
+        """Return the Deployment with the wanted template as the API server would store it (a dry run)."""
         template = template_patch(asked, deployment, start)
         patch = hold_patch(deployment, asked.rules, 1, 0)
         patch["spec"]["template"] = template
@@ -231,7 +231,7 @@ class DeploymentLever:
     async def scale(self, asked: WriteInput, now: float) -> Written:
         """Hold the Deployment at the decided counts; the first time, claim it and write the wanted template.
 
-        Its controller is unpaused for as long as it takes the move up. Whatever became of the move, it is paused again.
+        Unpauses the controller until it has started the move, and pauses it again whatever the move's result.
         """
         if asked.decision.act is Act.PAUSE_CONTROLLER:
             return await self._paused(asked, Written(done=True, mark=asked.state.mark))
@@ -245,8 +245,8 @@ class DeploymentLever:
     async def _moved(self, asked: WriteInput, now: float) -> Written:
         """Write the decided counts, and let the controller move.
 
-        Old and new pods are made and removed by workers that do not wait for each other. Where both together could
-        be over the ceiling for a moment, the old ones are therefore seen to go before the new ones are asked for.
+        The controller creates and removes pods in parallel. If both together could exceed the ceiling for a moment,
+        this waits until the old ones are gone before it requests the new ones.
         """
         goal = asked.decision.counts
         if goal is None:
@@ -278,7 +278,7 @@ class DeploymentLever:
             return written
         gone = await self._gone(asked.target, old, step.old)
         if gone is None:
-            return written  # where they do not go now, the next decision asks again
+            return written  # if they are not gone yet, the next decision requests the new ones
         again = asked.model_copy(update={"generation": written.mark.generation})
         takes_more = goal.old < step.old
         last = await self._write(again, now, make, listed=None if takes_more else gone, check=check)
@@ -287,10 +287,10 @@ class DeploymentLever:
         )
 
     async def _regained(self, asked: WriteInput, goal: Counts, now: float) -> Written | None:
-        """Bring old replicas back, which the controller never does by itself; None where there are enough.
+        """Bring old replicas back, which the controller never does by itself. Returns None if there are enough.
 
-        Its fields first allow no fewer old ones, so that it takes none of those that the ReplicaSet is then told to
-        make; only at last they allow more in all, or it would add new ones.
+        First writes fields that protect the old replicas, then scales their ReplicaSet up, so that the controller
+        removes none of them. Allows more replicas in all only at the end, or the controller would add new ones.
         """
         objects, state = await self._fetch(asked.target), asked.state
         seen = read(objects, asked.rules, state, now)
@@ -299,8 +299,8 @@ class DeploymentLever:
         if missing <= 0 or seen.template != state.wanted.template or not state.claimed:
             return None
         if baseline is None:
-            return Written(done=False, why="the target's controller has no ReplicaSet of the old version any more")
-        is_whole = seen.new.total >= seen.replicas  # then it adds no new one
+            return Written(done=False, why="the old version no longer has a ReplicaSet, so no old replica can be added")
+        is_whole = seen.new.total >= seen.replicas  # then the controller adds no new replica
         floor = goal if is_whole else Counts(goal.old, goal.new - missing)
         first = await self._write(asked, now, lambda objects, seen: scale_patch(objects, seen, asked, floor))
         if not first.done or first.mark is None:
@@ -314,9 +314,9 @@ class DeploymentLever:
         )
 
     async def _paused(self, asked: WriteInput, moved: Written) -> Written:
-        """Pause the controller once it has taken up what was written, or at once where the template is not the wanted.
+        """Pause the controller once it has started the move; at once if the template is not the wanted one.
 
-        New pods may still load then: their ReplicaSet makes them all the same.
+        New pods may still be loading then; their ReplicaSet creates them all the same.
         """
         moved = moved.model_copy(update={"moved_at": time.time()})
         target, wanted = asked.target, asked.state.wanted.template
@@ -337,17 +337,17 @@ class DeploymentLever:
                         continue
                     return _paused_after(asked, moved, after)
         except TimeoutError:
-            return moved  # where it does not take it up now, it is paused by the next decision
+            return moved  # not started in time: the next decision pauses it
 
     async def _sizes(self, target: Target) -> tuple[Object, list[Object]]:
-        """Read the Deployment, and before it its ReplicaSets."""
+        """Read the ReplicaSets, and then the Deployment."""
         found = await self._cluster.list("replicasets", target.namespace, await self._selector(target))
         deployment = await self._cluster.get("deployments", target.namespace, target.name)
         uid = deployment["metadata"]["uid"]
         return deployment, [each for each in found["items"] if controller_uid(each) == uid]
 
     async def _copies_made(self, asked: WriteInput) -> int:
-        """Make the configuration that the wanted template points to, before it is written."""
+        """Create the configuration that the wanted template refers to, before the template is written."""
         if asked.change is None or not asked.change.config_maps:
             return 0
         deployment = await self._cluster.get("deployments", asked.target.namespace, asked.target.name)
@@ -355,7 +355,7 @@ class DeploymentLever:
         return await make_copies(self._cluster, asked.change, deployment)
 
     async def _drain(self, asked: WriteInput, goal: Counts, now: float) -> None:
-        """Let the old replicas that go next leave their Services first, where the spec asks for it."""
+        """Take the old replicas that stop next out of their Services, if the spec sets ``drain``."""
         drain = asked.rules.drain
         if drain is None:
             return
@@ -368,13 +368,13 @@ class DeploymentLever:
             or not decided_on_this
             or objection(resolve_budget(asked.rules.strategy, seen.replicas), seen, goal)
         ):
-            return  # the write itself will say why
+            return  # the write itself reports why
         names = next_to_stop(objects, asked.state, going, hooked=drain.until is not None)
         if names:
             await leave_services(self._cluster, asked.target.namespace, names, drain)
 
     async def _gone(self, target: Target, old: set[str], number: int) -> _Listed | None:
-        """Wait until no more than ``number`` pods of the old ReplicaSets are there; none when that takes too long."""
+        """Wait until at most ``number`` pods of the old ReplicaSets remain. Returns None on a timeout."""
         try:
             async with asyncio.timeout(_AVAILABLE_S):
                 while True:
@@ -386,7 +386,7 @@ class DeploymentLever:
             return None
 
     async def resize(self, asked: WriteInput, now: float) -> Written:
-        """Set ``spec.replicas`` and what holds both sides at their share; the controller scales in proportion."""
+        """Set ``spec.replicas``, and the fields that keep both sides' shares; the controller scales in proportion."""
         replicas = asked.decision.replicas or 1
 
         def make(objects: Objects, seen: Observation) -> Object | None:
@@ -397,9 +397,9 @@ class DeploymentLever:
         return await self._write(asked, now, make)
 
     async def settle(self, asked: WriteInput, now: float) -> Written:
-        """Hold the counts that are ready, then take back the new replicas that are not.
+        """Hold the counts that are ready, then remove the new replicas that are not.
 
-        Lower fields alone do not remove new pods, so their ReplicaSet is scaled down; unready ones go first.
+        Lower fields alone do not remove new pods, so this scales their ReplicaSet down: unready pods go first.
         """
         return await self._paused(asked, await self._settled(asked, now))
 
@@ -419,10 +419,10 @@ class DeploymentLever:
         return written.model_copy(update={"writes": writes})
 
     async def undo(self, asked: WriteInput, now: float) -> Written:
-        """Put the baseline back in one patch, with the controller unpaused.
+        """Restore the baseline in one patch, with the controller unpaused.
 
-        After a retarget the ready pods of superseded versions are first let count as available: the controller
-        would otherwise remove them before the newest version's unready ones, and go under the floor.
+        After a retarget, ready pods of superseded versions are first made to count as available. Otherwise the
+        controller would remove them before the newest version's unready pods, and go under the floor.
         """
         asked, spared = await self._spare_superseded(asked)
 
@@ -437,7 +437,7 @@ class DeploymentLever:
 
         written = await self._write(asked, now, make)
         if written.mark is not None and written.mark != with_paused(written.mark, paused=False):
-            # A policy pauses it whenever its template changes: going back must not wait for a person.
+            # A policy pauses it whenever its template changes: a rollback must not wait for a person.
             again = asked.model_copy(update={"generation": written.mark.generation})
             resumed = await self._write(again, now, resume)
             mark = resumed.mark or written.mark
@@ -445,10 +445,10 @@ class DeploymentLever:
         return _stored(written.model_copy(update={"writes": written.writes + spared}))
 
     async def _spare_superseded(self, asked: WriteInput) -> tuple[WriteInput, int]:
-        """Let ready pods of superseded versions count as available; return what is asked now, and the writes."""
+        """Make ready pods of superseded versions count as available; return the updated input, and the writes."""
         objects = await self._fetch(asked.target)
         if annotations_of(objects.deployment).get(OWNER) != asked.state.owner:
-            return asked, 0  # the write itself will say so
+            return asked, 0  # the write itself reports it
         current = fingerprint(objects.deployment["spec"]["template"])
         spare = {asked.state.baseline.template, current}
         superseded = [
@@ -459,10 +459,10 @@ class DeploymentLever:
             and fingerprint(rs["spec"]["template"]) not in spare
         ]
         resumes = bool(superseded) and is_paused(objects.deployment)
-        if resumes:  # paused, the controller would make up for what is taken here
+        if resumes:  # while paused, the controller would replace what is removed here
             asked = await self._resumed(asked, objects.deployment)
         for replicaset in superseded:
-            # What is unready of it goes: the controller must not take that for its ready ones' turn.
+            # Its unready pods are removed here, or the controller would remove ready ones in their place.
             ready = read_set(replicaset, objects.pods).ready
             await self._patch_set(asked.target, replicaset, {"spec": {"minReadySeconds": 0, "replicas": ready}})
         if superseded:
@@ -470,11 +470,11 @@ class DeploymentLever:
         return asked, len(superseded) + resumes
 
     async def _resumed(self, asked: WriteInput, deployment: Object) -> WriteInput:
-        """Unpause the controller; return what is asked for the generation after it."""
+        """Unpause the controller; return the input with the generation after it."""
         target, patch = asked.target, pause_patch(deployment, paused=False)
         after = await self._cluster.patch("deployments", target.namespace, target.name, patch)
         if asked.generation != deployment["metadata"]["generation"]:
-            return asked  # decided on what is not there any more: the write itself will say so
+            return asked  # the decision is stale: the write itself reports it
         return asked.model_copy(update={"generation": after["metadata"]["generation"]})
 
     async def _await_available(self, target: Target, uids: set[str]) -> None:
@@ -488,7 +488,7 @@ class DeploymentLever:
                         return
                     await asyncio.sleep(_POLL_S)
         except TimeoutError as error:
-            raise Conflict("the ReplicaSet controller does not answer") from error
+            raise Conflict(f"the ReplicaSet controller did not react within {_AVAILABLE_S:g} s") from error
 
     async def _patch_set(self, target: Target, replicaset: Object, patch: Object) -> None:
         precondition = {"metadata": {"resourceVersion": replicaset["metadata"]["resourceVersion"]}}
@@ -497,12 +497,12 @@ class DeploymentLever:
         )
 
     async def finish(self, asked: WriteInput, now: float) -> Written:
-        """Restore strategy, minReadySeconds and deadline, and take our annotations away."""
+        """Restore strategy, minReadySeconds and deadline, and remove Segue's annotations."""
 
         def make(objects: Objects, seen: Observation) -> Object | None:
             there = seen.old.total == 0 if asked.state.goal is Goal.FORWARD else seen.new.total == 0
             if not there:
-                raise Stale("not every replica is there yet")
+                raise Stale("the replicas have not reached their final counts yet")
             return finish_patch(objects.deployment, asked.note if asked.state.goal is Goal.FORWARD else None)
 
         def check(found: Object, patch: Object, tried: Object) -> None:
@@ -519,9 +519,9 @@ class DeploymentLever:
         return written.model_copy(update={"writes": written.writes + cleaned + pruned})
 
     async def _finish_replicasets(self, asked: WriteInput, replicasets: list[Object]) -> int:
-        """Take our annotations away where the controller copied them: `kubectl rollout undo` would copy them back.
+        """Remove Segue's annotations from the ReplicaSets: `kubectl rollout undo` would copy them back.
 
-        What became of each version of this rollout stays noted.
+        The note of each version's outcome stays.
         """
         target, writes = asked.target, 0
         for replicaset in replicasets:
@@ -540,10 +540,11 @@ class DeploymentLever:
         finishing: bool = False, listed: _Listed | None = None,
         check: Callable[[Object, Object, Object], None] | None = None,
     ) -> Written:  # fmt: skip
-        """Write on all that is there now; or on what was ``listed`` a moment ago, for a write that takes nothing away.
+        """Write on a fresh read, or on what was ``listed`` a moment ago.
 
-        It then meets conflicts, as its controller is writing its status, and lists are slow in that moment. Whatever
-        takes a replica lists anew after each conflict: the status may say that another one is not ready any more.
+        Only a write that removes no replica uses ``listed``. It meets conflicts, because the controller is writing the
+        status, and lists are slow at that moment. A write that removes a replica lists again after each conflict:
+        another replica may no longer be ready.
         """
 
         async def picture() -> Snapshot[Objects]:
@@ -574,7 +575,7 @@ def refuse_unsettled(objects: Objects, target: Target) -> None:
     """Refuse a Deployment that is paused, or in the middle of a rollout of its own.
 
     Raises:
-        Refused: with what brings it to rest.
+        Refused: with the command that settles it.
     """
     deployment = objects.deployment
     if deployment["spec"].get("paused"):
@@ -591,28 +592,28 @@ def refuse_unsettled(objects: Objects, target: Target) -> None:
             "is in the middle of a rollout of its own, so there is no proven version to return to",
             field="target",
             value=str(target),
-            fix=f"let it end, or run `kubectl rollout undo deployment/{deployment['metadata']['name']}`",
+            fix=f"wait until it ends, or run `kubectl rollout undo deployment/{deployment['metadata']['name']}`",
         )
 
 
 def _stored(written: Written) -> Written:
-    """Return a move with the mark that was meant: a Deployment that it left paused was paused by somebody else."""
+    """Return a move with the intended mark, unpaused. If the Deployment is paused then, somebody else paused it."""
     mark = with_paused(written.mark, paused=False) if written.writes and written.mark else written.mark
     return written.model_copy(update={"mark": mark})
 
 
 def _paused_after(asked: WriteInput, moved: Written, after: Object) -> Written:
-    """Return a move with the mark after the pause: what somebody else changed meanwhile does not get into it."""
+    """Return a move with the mark after the pause, without what somebody else changed meanwhile."""
     mark = with_paused(moved.mark or asked.state.mark, paused=True)
     mark = mark.model_copy(update={"generation": after["metadata"]["generation"]})
     return moved.model_copy(update={"writes": moved.writes + 1, "mark": mark})
 
 
 def _refuse_rewritten(asked: WriteInput, found: Object, patch: Object, tried: Object) -> None:
-    """Refuse a write that the API server would store with another template: that would be a third version.
+    """Refuse a write if admission changes its template: that would be a third version.
 
     Raises:
-        Refused: with what admission changes.
+        Refused: naming what admission changes.
     """
     stored = tried["spec"]["template"]
     if fingerprint(stored) != asked.state.wanted.template:
@@ -625,7 +626,7 @@ def _refuse(target: Target, changed: str) -> None:
     raise Refused(
         f"{ADMISSION} changes what the rollout is about to write: {changed}; nothing was written",
         field=f"deployment {target}",
-        fix="change that policy and run `segue resume`, take its change over with `segue retarget`, or `segue abort`",
+        fix="change that policy and run `segue resume`, accept its change with `segue retarget`, or run `segue abort`",
     )
 
 
@@ -634,13 +635,13 @@ def _warnings(deployment: Object, start: Object, tried: Object, rules: Rules) ->
     found = list(losses(stopping_of(start), stopping_of(wanted), rules, budget.replicas))
     if is_paused(tried):
         found.append(
-            f"{ADMISSION} pauses the Deployment when its template changes: the rollout holds until somebody runs "
+            f"{ADMISSION} pauses the Deployment when its template changes: the rollout holds until you run "
             f"`kubectl rollout resume deployment/{deployment['metadata']['name']}`"
         )
     if deployment["spec"].get("strategy", {}).get("type") == "Recreate":
-        found.append("strategy Recreate becomes RollingUpdate for the rollout, and Recreate again at its end")
+        found.append("strategy Recreate becomes RollingUpdate during the rollout, and is restored at its end")
     if budget.floor == 0:
-        found.append("the floor is 0: the budget allows that nothing serves for a while")
+        found.append("the floor is 0: the budget allows a time without any ready replica")
     return tuple(found)
 
 
@@ -651,7 +652,7 @@ def _old_sets(objects: Objects, state: State) -> set[str]:
 
 
 def _first(budget: Budget, state: State, seen: Observation, goal: Counts) -> Counts:
-    """Return what to ask for first: the old ones to go, where the goal at once could be over the ceiling."""
+    """Return the counts to request first. If the goal at once could exceed the ceiling, only old ones go first."""
     between = Counts(max(goal.old, seen.replicas - seen.new.total), seen.new.total)
     goes_first = seen.template == state.wanted.template and between.old < seen.old.total and goal.new > between.new
     crowded = seen.old.total + goal.new > budget.ceiling

@@ -1,4 +1,4 @@
-"""The patches that hold a Deployment, let it go and restore it. Pure; see ``deployment`` for the lever."""
+"""The patches that hold, release and restore a Deployment. Pure; see ``lever`` for the lever."""
 
 import copy
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ def template_patch(asked: PrepareInput | WriteInput, deployment: Object, start: 
         return {**apply_change(start, change), "$patch": "replace"}
     if fingerprint(start) != fingerprint(deployment["spec"]["template"]):
         raise Refused(
-            "can only be applied to the baseline itself",
+            "can only be applied while the target runs its baseline",
             field="spec.change.patch",
             fix=PATCH_FIX,
         )
@@ -53,7 +53,7 @@ def start_of(objects: Objects, change: Change | None, start: Object) -> Object:
     """Return the template that a change is applied to: ``start``, unless the change names a revision.
 
     Raises:
-        Refused: for a revision that the target's controller does not have (any more).
+        Refused: for a revision that the target's controller does not keep.
     """
     if change is None or change.revision is None:
         return start
@@ -62,7 +62,7 @@ def start_of(objects: Objects, change: Change | None, start: Object) -> Object:
     if found is None:
         known = ", ".join(sorted(filter(None, sets), key=int))
         raise Refused(
-            "is no revision of the target", field="spec.change.revision", value=change.revision,
+            "is not a revision of the target", field="spec.change.revision", value=change.revision,
             fix=f"use one of: {known} (see `segue history`)",
         )  # fmt: skip
     template: Object = copy.deepcopy(found["spec"]["template"])
@@ -71,7 +71,7 @@ def start_of(objects: Objects, change: Change | None, start: Object) -> Object:
 
 
 def _own(deployment: Object, budget: Object) -> Object:
-    """Return what a Deployment needs to return to what it is now."""
+    """Return what a Deployment needs to return to its present state."""
     spec = deployment["spec"]
     return {
         "template": spec["template"],
@@ -90,17 +90,17 @@ def claim(
     """Return the annotations of the first write: the owner, and the baseline with how many replicas were ready.
 
     Raises:
-        Refused: when the baseline does not fit there.
+        Refused: when the baseline does not fit in the annotations.
     """
     own = {**_own(deployment, own_budget(rules, replicas)), **ready}
     return {OWNER: owner, BASELINE: baseline_of(deployment, own)}
 
 
 def scale_patch(objects: Objects, seen: Observation, asked: WriteInput, counts: Counts) -> Object | None:
-    """Return the patch that holds ``counts``; none when they are held already.
+    """Return the patch that holds ``counts``. Returns None if they are held already.
 
     Raises:
-        Stale: when what is there now does not allow them.
+        Stale: when the observed state does not allow them.
     """
     deployment, state = objects.deployment, asked.state
     unwritten = seen.template != state.wanted.template
@@ -137,7 +137,7 @@ def resize_patch(seen: Observation, asked: WriteInput, replicas: int) -> Object:
 
 
 def pause_patch(deployment: Object, *, paused: bool) -> Object:
-    """Return the patch that pauses the Deployment's controller or resumes it, unless somebody changed it meanwhile."""
+    """Return the patch that pauses or resumes the Deployment, with the read version as its precondition."""
     return {
         "metadata": {"resourceVersion": deployment["metadata"]["resourceVersion"]},
         "spec": {"paused": paused or None},
@@ -145,18 +145,18 @@ def pause_patch(deployment: Object, *, paused: bool) -> Object:
 
 
 def unholdable(replicas: int, counts: Counts) -> str:
-    """Say why a Deployment cannot be held at ``counts``; empty when it can."""
+    """Return why a Deployment cannot be held at ``counts``; empty if it can."""
     if counts.old > replicas or counts.old + counts.new < replicas or counts == (replicas, 0):
         return f"a Deployment of {replicas} replicas cannot be held at {counts}"
     return ""
 
 
 def _resizing(objects: Objects) -> str:
-    """Say that the controller still scales both sides to a new number of replicas: other fields would change how."""
+    """Return why to wait while the controller scales both sides: other fields would change the proportion."""
     replicas = str(replicas_of(objects.deployment))
     active = [rs for rs in objects.replicasets if rs["spec"].get("replicas")]
     if any(annotations_of(rs).get(DESIRED, replicas) != replicas for rs in active):
-        return f"the controller still scales to {replicas} replicas"
+        return f"the controller is still scaling to {replicas} replicas"
     return ""
 
 
@@ -173,10 +173,10 @@ def hold_patch(deployment: Object, rules: Rules, surge: int, unavailable: int) -
 
 
 def _holding(replicas: int, surge: int, unavailable: int, rules: Rules) -> Object:
-    """Hold by percentages that are these numbers now, and follow when somebody changes the replicas.
+    """Return the strategy in percentages that equal these numbers now, and follow a change of the replicas.
 
-    An absolute maxUnavailable would not: at R=8 held at (3, 6), a drop to R=4 would take every old replica. What may
-    be added follows only where the spec says a percentage.
+    An absolute maxUnavailable would not: at R=8 held at (3, 6), a drop to R=4 would take every old replica. maxSurge
+    follows only if the spec gives a percentage.
     """
     follows = isinstance(rules.strategy.max_surge, str)
     added = _share(surge, replicas, round_up=True) if follows else surge
@@ -186,7 +186,7 @@ def _holding(replicas: int, surge: int, unavailable: int, rules: Rules) -> Objec
 def _share(count: int, replicas: int, *, round_up: bool) -> int | str:
     percent = 100 * count // replicas if round_up else -(-100 * count // replicas)
     exact = resolve(f"{percent}%", replicas, round_up=round_up) == count
-    return f"{percent}%" if count and exact else count  # over 100 replicas not every number has its percentage
+    return f"{percent}%" if count and exact else count  # above 100 replicas some numbers have no percentage
 
 
 def _rolling(surge: int | str, unavailable: int | str) -> Object:
@@ -195,7 +195,7 @@ def _rolling(surge: int | str, unavailable: int | str) -> Object:
 
 def own_budget(rules: Rules, replicas: int) -> Object:
     """Return the spec's budget for the controller: a percentage as written, so that it follows the replicas."""
-    # Scaled to zero there is nothing to hold, but the API server still wants one of the two above zero.
+    # At zero replicas there is nothing to hold, but the API server requires one of the two above zero.
     resolved = resolve_budget(rules.strategy, max(replicas, 1))
     written = (rules.strategy.max_surge, rules.strategy.max_unavailable)
     numbers = (resolved.surge, resolved.unavailable)
@@ -204,9 +204,9 @@ def own_budget(rules: Rules, replicas: int) -> Object:
 
 
 def unhold_patch(deployment: Object, *, to_baseline: bool, strategy: Object | None = None) -> Object:
-    """Return the patch that lets the controller move by itself: to the baseline, or on to what the template says.
+    """Return the patch that lets the controller move by itself: to the baseline, or on to the present template.
 
-    It moves by ``strategy``; without one, by the budget that was saved at the start.
+    The controller moves by ``strategy``; without one, by the budget that was saved at the start.
     """
     saved = saved_baseline(deployment)
     spec = {
@@ -223,7 +223,7 @@ def unhold_patch(deployment: Object, *, to_baseline: bool, strategy: Object | No
 
 
 def finish_patch(deployment: Object, note: Note | None = None) -> Object:
-    """Return the patch that restores what was changed only for the rollout, and notes its end."""
+    """Return the patch that restores what the rollout changed, and notes its end."""
     saved = saved_baseline(deployment)
     strategy = dict(saved["strategy"])
     strategy["$retainKeys"] = list(saved["strategy"])

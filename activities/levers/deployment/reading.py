@@ -1,4 +1,4 @@
-"""Reads a Deployment with its ReplicaSets and pods. Pure; see ``deployment`` for the lever."""
+"""Reads a Deployment with its ReplicaSets and pods. Pure; see ``lever`` for the lever."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -42,20 +42,20 @@ class Objects(NamedTuple):
     replicasets: list[Object]
     pods: list[Object]
     gone: Sequence[Gone] = ()
-    """The latest pods that were removed, as far as a watch saw it."""
+    """The latest removed pods, if a watch observed the removal."""
 
 
 class _Set(NamedTuple):
-    """One ReplicaSet: its version, what it is told to run, and what runs."""
+    """One ReplicaSet: its version, its requested replicas, and its pods."""
 
     version: str
     replicas: int
     pods: tuple[Replica, ...]
     unmade: str = ""
-    """Why the controller cannot make pods: a quota, an admission webhook."""
+    """Why the controller cannot create pods: a quota, an admission webhook."""
     created: str = ""
     available: int = 0
-    """How many the controller counts as available; it removes others first, the oldest ReplicaSet's before all."""
+    """How many the controller counts as available. It removes others first, starting at the oldest ReplicaSet."""
 
     @property
     def problem(self) -> Problem | None:
@@ -71,14 +71,14 @@ class _Set(NamedTuple):
 
 
 def with_pods(watch: NamespaceWatch, deployment: Object, replicasets: list[Object]) -> Objects:
-    """Return a Deployment with the pods of its ReplicaSets, also those that ended and are gone."""
+    """Return a Deployment with the pods of its ReplicaSets, including ended and removed ones."""
     owners = {rs["metadata"]["uid"] for rs in replicasets}
     gone = [each for each in watch.gone if controller_uid(each.pod) in owners]
     return Objects(deployment, replicasets, watch.owned("pods", owners), gone)
 
 
 def ordinary(deployment: Object) -> Object:
-    """Return a Deployment with the settings of its own, also while a rollout holds it."""
+    """Return a Deployment with its own settings, also while a rollout holds it."""
     if not is_held(deployment):
         return deployment
     own = {name: value for name, value in saved_baseline(deployment).items() if name in _ORDINARY}
@@ -86,7 +86,7 @@ def ordinary(deployment: Object) -> Object:
 
 
 def revisions(objects: Objects) -> list[Revision]:
-    """Return the versions that its controller has, the oldest first."""
+    """Return the versions that the controller keeps, the oldest first."""
     current = fingerprint(objects.deployment["spec"]["template"])
     versions = [(each, version_of(each["spec"]["template"])) for each in objects.replicasets]
     found = [
@@ -100,7 +100,7 @@ def revisions(objects: Objects) -> list[Revision]:
 
 
 def read(objects: Objects, rules: Rules, state: State, now: float) -> Observation:
-    """Turn the objects into what the core decides on. Pure; ``now`` is in seconds since the epoch."""
+    """Return the observation that the core decides on. Pure; ``now`` is in seconds since the epoch."""
     deployment = objects.deployment
     back = state.goal is Goal.BACK
     sets = [read_set(rs, objects.pods) for rs in objects.replicasets]
@@ -108,7 +108,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
     named, others = [s for s in sets if s.version == pivot], [s for s in sets if s.version != pivot]
     old, new = (named, others) if back else (others, named)
     coming = named
-    # Replicas of the baseline may have restarted long ago; only new ones are judged by it.
+    # Replicas of the baseline may have restarted long ago; the limit applies to new ones only.
     restarts = _ANY_RESTARTS if back else rules.readiness.max_restarts
     min_ready_s = rules.readiness.min_ready.total_seconds()
     proven_times = [
@@ -154,7 +154,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
 
 
 def read_set(replicaset: Object, pods: list[Object]) -> _Set:
-    """Read one ReplicaSet, with those of the pods that are its own."""
+    """Read one ReplicaSet, with the pods that it owns."""
     uid = replicaset["metadata"]["uid"]
     version = fingerprint(replicaset["spec"]["template"])
     own = tuple(read_replica(p, version) for p in pods if controller_uid(p) == uid and is_active(p))
@@ -201,8 +201,8 @@ def _side(sets: list[_Set], min_ready_s: float, max_restarts: int, now: float, s
 def _spare(old: list[_Set]) -> int:
     """Count unready old replicas that the controller is sure to remove before any ready one.
 
-    It cleans the ReplicaSets up from the oldest on, each of its unready pods and then of its ready ones that are not
-    available (those of a superseded version): only what comes before the first such one is sure.
+    The controller cleans up from the oldest ReplicaSet on: first its unready pods, then its ready pods that are not
+    available (those of a superseded version). Only the pods before the first such ready pod are sure.
     """
     spare = 0
     for each in sorted(old, key=lambda s: s.created):
@@ -216,7 +216,7 @@ def _asked(deployment: Object, state: State, counts: Counts) -> Counts:
     written = fingerprint(deployment["spec"]["template"]) == state.wanted.template
     if state.goal is Goal.BACK or not (is_held(deployment) and written):
         return Counts(counts.old, 0)
-    # Paused, the controller keeps the sizes that are there, and scales them in proportion: the fields move nothing.
+    # While paused, the controller keeps the present sizes, and scales them in proportion: the fields move nothing.
     return counts if is_paused(deployment) else _requested(deployment)
 
 
@@ -233,15 +233,15 @@ def is_held(deployment: Object) -> bool:
 
 
 def is_paused(deployment: Object) -> bool:
-    """Whether its controller moves nothing, whoever changes the template."""
+    """Whether the Deployment is paused: its controller then moves nothing, whoever changes the template."""
     return bool(deployment["spec"].get("paused"))
 
 
 def can_be_paused(deployment: Object, replicasets: list[Object], wanted: str) -> bool:
     """Whether to pause a held Deployment now: its ReplicaSets have the requested sizes, or its template is not wanted.
 
-    A paused controller still scales all ReplicaSets in proportion until they are R + maxSurge together. Paused in the
-    middle of a move it would therefore fill up what the move takes away.
+    A paused controller still scales all ReplicaSets in proportion, up to R + maxSurge together. If it were paused
+    during a move, it would replace the replicas that the move removes.
     """
     if fingerprint(deployment["spec"]["template"]) != wanted:
         return True
@@ -273,7 +273,7 @@ _HELD_FIELDS: Fields = {
 
 
 def hold_token(deployment: Object) -> str:
-    """Return what the Deployment is held by, in a form that can be compared."""
+    """Return the fields that hold the Deployment, in a form that can be compared."""
     spec = deployment["spec"]
     surge, unavailable = _budget_fields(deployment)
     return (
@@ -283,19 +283,19 @@ def hold_token(deployment: Object) -> str:
 
 
 def with_paused(mark: Mark, *, paused: bool) -> Mark:
-    """Return a mark for a Deployment that is to be paused, or not."""
+    """Return the mark with the field ``paused`` set."""
     return mark.model_copy(update={"hold": mark.hold.replace(f"paused={not paused}", f"paused={paused}")})
 
 
 def mark_of(deployment: Object) -> Mark:
-    """Return what tells this write from others."""
+    """Return the mark of this write."""
     return ownership.mark_of(deployment, fingerprint(deployment["spec"]["template"]), hold_token(deployment))
 
 
 def _foreign(objects: Objects, state: State) -> Foreign | None:
     deployment, template = objects.deployment, objects.deployment["spec"]["template"]
     known = [rs["spec"]["template"] for rs in objects.replicasets]
-    if not is_paused(deployment):  # who resumes it is not held for: it is paused again
+    if not is_paused(deployment):  # the rollout does not hold when somebody resumes it: it is paused again
         state = state.but(mark=with_paused(state.mark, paused=False))
     return foreign_template(deployment, template, known, "f:template", state) or foreign_hold(
         deployment, fingerprint(template), hold_token(deployment), _HELD_FIELDS, state

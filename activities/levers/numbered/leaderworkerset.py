@@ -1,8 +1,8 @@
 """The lever of a LeaderWorkerSet: groups of pods, each a replica that is ready as a whole.
 
-With waypoints its partition holds, as that of a StatefulSet does: surge groups would come up new whatever it says, so
-there are none. Without waypoints its own controller rolls by itself, with the budget of the spec; ``segue.groups`` says
-by which stages. Its status tells otherwise while it is held, so only pods are believed. Tried with v0.9.
+With waypoints its partition holds it, like a StatefulSet. Surge groups would come up new whatever the partition, so
+there are none. Without waypoints its own controller rolls by itself, with the budget of the spec; ``segue.groups``
+gives the stages. Its status is wrong while it is held, so only pods count. Tried with v0.9.
 """
 
 from collections import defaultdict
@@ -32,10 +32,10 @@ NAME, GROUP, WORKER, REVISION = (
     f"leaderworkerset.sigs.k8s.io/{each}" for each in ("name", "group-index", "worker-index", "template-revision-hash")
 )
 KEPT = "segue.dev/revision-of"
-"""The label of a revision that was kept: the LeaderWorkerSet's name. Without that of its controller, which would
-delete it."""
+"""The label of a kept revision: the LeaderWorkerSet's name. It lacks the controller's label, so that the controller
+does not delete it."""
 HISTORY = 10
-"""So many are kept: as many as a StatefulSet keeps."""
+"""How many revisions are kept: as many as a StatefulSet keeps."""
 _ROLLING = ("f:rolloutStrategy", "f:rollingUpdateConfiguration")
 _BY_CONTAINER = ("images", "env", "args", "resources")
 
@@ -54,14 +54,14 @@ class LeaderWorkerSetLever(PartitionLever):
     forgets = True
 
     def autonomous(self, rules: Rules) -> bool:
-        """Without waypoints there is nothing to hold it for."""
+        """Whether its own controller moves: without waypoints nothing has to hold it."""
         return not rules.strategy.waypoints
 
     def numbered(
         self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = (),
         gone: Iterable[Gone] = (),
     ) -> Numbered:  # fmt: skip
-        """Return what runs of each group; of the StatefulSets only the leaders' counts."""
+        """Return the replica of each group; of the StatefulSets it reads only the leaders'."""
         templates = {each["metadata"]["name"]: _template_of(each) for each in revisions}
         versions = {each["metadata"]["labels"].get(REVISION, ""): each["metadata"]["name"] for each in revisions}
         own = [pod for pod in pods if _label(pod, NAME) == found["metadata"]["name"]]
@@ -71,7 +71,7 @@ class LeaderWorkerSetLever(PartitionLever):
         leaders = {i: pod for i, each in groups.items() for pod in each if pod["metadata"]["labels"].get(WORKER) == "0"}
         fingerprints = {key: fingerprint(templates[name]) for key, name in versions.items()}
         if is_observed(found) and revisions:
-            # Its controller writes some values in a form of its own.
+            # Its controller writes some values in its own form.
             newest = max(revisions, key=lambda each: int(each["revision"]))
             fingerprints[newest["metadata"]["labels"].get(REVISION, "")] = fingerprint(self.template_of(found))
         size = found["spec"]["leaderWorkerTemplate"].get("size", 1)
@@ -97,14 +97,14 @@ class LeaderWorkerSetLever(PartitionLever):
         )
 
     async def _sets(self, target: Target) -> list[Object]:
-        """Return that of the leaders; it has the target's name."""
+        """Return the leaders' StatefulSet, which has the target's name."""
         try:
             return [await self._cluster.get("statefulsets", target.namespace, target.name)]
         except NotFound:
             return []
 
     async def keep(self, numbered: Numbered, notes: Mapping[str, str | None], *, dry_run: bool = False) -> int:
-        """Keep a copy of the newest revision: its controller deletes all but that as soon as every group runs it."""
+        """Keep a copy of the newest revision. Once every group runs a version, the controller deletes all others."""
         found, newest, namespace = numbered.found, numbered.newest, numbered.found["metadata"]["namespace"]
         if newest is None or not is_observed(found):
             return 0
@@ -122,11 +122,11 @@ class LeaderWorkerSetLever(PartitionLever):
         return f"{NAME}={found['metadata']['name']}"
 
     def template_of(self, found: Object) -> Object:
-        """Return the template of a group, as the spec of a template."""
+        """Return a group's template, as the spec of a template."""
         return {"spec": _written_out(found["spec"]["leaderWorkerTemplate"])}
 
     def pod_templates(self, template: Object) -> list[Object]:
-        """Return that of the leader, and that of the workers; they can be the same."""
+        """Return the pod templates of the leader and of the workers; they can be the same."""
         spec = template["spec"]
         return [spec[name] for name in ("leaderTemplate", "workerTemplate") if name in spec]
 
@@ -141,7 +141,7 @@ class LeaderWorkerSetLever(PartitionLever):
         return Version(template=fingerprint(template), images=images, more_images=more)
 
     def changed(self, start: Object, found: Object, change: Change) -> Object:
-        """Return the wanted template: named changes wherever a container is called so, or a JSON merge patch."""
+        """Return the wanted template: named changes in every container of that name, or a JSON merge patch."""
         for field in ("config_maps", "secrets"):
             if getattr(change, field):
                 name = Change.model_fields[field].alias or field
@@ -154,33 +154,35 @@ class LeaderWorkerSetLever(PartitionLever):
             field = next(f for f in _BY_CONTAINER if name in getattr(change, f))
             names = ", ".join(sorted(set().union(*known.values())))
             raise Refused(
-                "is no container of the target", field=f"spec.change.{field}", value=name, fix=f"use one of: {names}"
+                "is not a container of the target", field=f"spec.change.{field}", value=name, fix=f"use one of: {names}"
             )
         wanted = {name: apply_change(each, _only(change, known[name])) for name, each in templates.items()}
         return self.replaced({"spec": {**start["spec"], **wanted}}, found)
 
     def replaced(self, template: Object, found: Object) -> Object:
-        """Return the merge patch that makes the template what is wanted."""
+        """Return the merge patch that produces the wanted template."""
         return {"leaderWorkerTemplate": difference(found["spec"]["leaderWorkerTemplate"], template["spec"])}
 
     def template_with(self, found: Object, fields: Object) -> Object:
-        """Return it merged."""
+        """Return the template with these fields merged."""
         return self.template_of({**found, "spec": merged(found["spec"], fields)})
 
     def judged_as(self, found: Object, wanted: Object, untried: str) -> LintSubject:
-        """Return the templates of the leader and of the workers."""
+        """Return the LeaderWorkerSet with the templates of leader and workers."""
         return judged_groups(found, wanted, NAME)
 
     def holding(self, partition: int, rules: Rules, replicas: int) -> Object:
-        """Return a rolling update from this group on, with surge groups only where the controller moves by itself."""
+        """Return a rolling update from this group on, with surge groups only if the controller moves by itself."""
         budget = resolve_budget(rules.strategy, max(replicas, 1))
         surge = budget.surge if self.autonomous(rules) else 0
         rolling = {"partition": partition, "maxSurge": surge, "maxUnavailable": budget.unavailable}
         return {"rolloutStrategy": {"type": "RollingUpdate", "rollingUpdateConfiguration": rolling}}
 
     def pinning(self, rules: Rules, replicas: int, back: Object) -> Object:
-        """Return the partition only: with the baseline's template its controller would take for groups that serve it
-        also those whose leaders are on their way out, and would remove the ones beside them too early.
+        """Return the partition only, without the baseline's template.
+
+        With the template its controller would also count groups with stopping leaders as serving it, and would remove
+        the surge groups too early.
         """
         return {"rolloutStrategy": {"rollingUpdateConfiguration": {"partition": HOLD}}}
 
@@ -190,11 +192,11 @@ class LeaderWorkerSetLever(PartitionLever):
         return strategy
 
     def restored(self, saved: Object) -> Object:
-        """Return the rollout strategy; its controller has set every field of it."""
+        """Return the rollout strategy, of which its controller has set every field."""
         return {"rolloutStrategy": saved}
 
     async def at_once(self, found: Object, tried: Object) -> int | str:
-        """Return how many leaders are replaced at once: the API server drops the field without the feature gate."""
+        """Return how many leaders are replaced at a time. Without the feature gate the API server drops the field."""
         metadata = found["metadata"]
         leaders = await self._cluster.get("statefulsets", metadata["namespace"], metadata["name"])
         if "maxUnavailable" not in leaders["spec"].get("updateStrategy", {}).get("rollingUpdate", {}):
@@ -204,12 +206,12 @@ class LeaderWorkerSetLever(PartitionLever):
         return max(resolve(amount, found["spec"].get("replicas", 1), round_up=False), 1)
 
     def warnings(self, found: Object) -> list[str]:
-        """Nothing more."""
+        """Return no warnings: nothing else changes."""
         return []
 
 
 def _is_told(found: Object, sets: Iterable[Object], partition: int) -> bool:
-    """Whether the leaders' StatefulSet has the partition, and its controller has seen it."""
+    """Whether the leaders' StatefulSet has the partition, and its controller has observed it."""
     leaders = next((each for each in sets if controller_uid(each) == found["metadata"]["uid"]), None)
     if leaders is None:
         return False
@@ -218,7 +220,7 @@ def _is_told(found: Object, sets: Iterable[Object], partition: int) -> bool:
 
 
 def _group(leader: Object, pods: list[Object], size: int, versions: dict[str, str]) -> Replica:
-    """Return a group as one replica: it is ready when all its pods are there and ready."""
+    """Return a group as one replica, which is ready when all its pods exist and are ready."""
     key = leader["metadata"]["labels"].get(REVISION, "")
     version = versions.get(key, key)
     parts = [read_replica(pod, version) for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))]
@@ -275,7 +277,7 @@ def _template_of(revision: Object) -> Object:
 
 
 def _written_out(spec: Object) -> Object:
-    """Return the template of a group with the fields that its controller always writes, and the API server does not."""
+    """Return a group's template with the fields that only its controller writes by default."""
     pods = ("leaderTemplate", "workerTemplate")
     return {name: _pod_written_out(value) if name in pods else value for name, value in spec.items()}
 
@@ -296,6 +298,6 @@ def _containers(template: Object) -> set[str]:
 
 
 def _only(change: Change, containers: set[str]) -> Change:
-    """Return what a change says of these containers, and of all pods."""
+    """Return the part of a change for these containers and for all pods."""
     kept = {field: {k: v for k, v in getattr(change, field).items() if k in containers} for field in _BY_CONTAINER}
     return change.model_copy(update=kept)

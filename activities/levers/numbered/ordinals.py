@@ -1,7 +1,7 @@
 """Reads a target whose replicas have numbers, and which a partition holds. Pure; see ``partition`` for the lever.
 
-Replicas from the partition on are brought to the newest version, the highest number first; those below stay what they
-are. A replica is replaced under its own number, so old and new ones are always as many as there are replicas.
+The controller moves replicas from the partition on to the newest version, the highest number first; those below keep
+their version. A replica is replaced under its own number, so old and new replicas always add up to R.
 """
 
 import copy
@@ -25,7 +25,7 @@ from segue.spec import Change, Rules
 from segue.state import Goal, State
 
 HOLD = 1_000_000
-"""A partition far above any number of replicas: one of as many as there are would let added replicas come up new."""
+"""A partition far above any number of replicas: with a partition of R, added replicas would come up new."""
 _ANY_RESTARTS = 1_000_000
 
 
@@ -36,23 +36,23 @@ class Numbered(NamedTuple):
     template: Object
     partition: int
     running: Mapping[int, Replica]
-    """By number from 0; not those that are on their way out or in."""
+    """By number from 0, without those that are stopping or not created yet."""
     awaited: Mapping[int, Object]
-    """Of each, the pod whose readiness the controller waits for."""
+    """By number, the pod whose readiness the controller waits for."""
     pods: list[Object]
-    """All of them, also those that are told to stop."""
+    """All pods, including those that are stopping."""
     trusted: int
-    """How many on their way out its controller still takes for ready."""
+    """How many stopping ones its controller still counts as ready."""
     heeded: bool
-    """Whether its controllers have seen what it is told: none goes any more by what it was told before."""
+    """Whether its controllers have observed the present spec, so that none acts on an earlier one."""
     revisions: list[Object]
-    """The versions that the target's controller keeps."""
+    """The revisions that the target's controller keeps."""
     templates: Mapping[str, Object]
     """Their templates, by the revision's name."""
     hold: str
-    """What it is held by, in a form that can be compared."""
+    """The fields that hold it, in a form that can be compared."""
     ended: Mapping[str, tuple[Ended, ...]] = MappingProxyType({})
-    """By version: its pods that ended, also those that are gone."""
+    """By version: its pods that ended, including removed ones."""
 
     @property
     def version(self) -> str:
@@ -61,51 +61,51 @@ class Numbered(NamedTuple):
 
     @property
     def engaged(self) -> bool:
-        """Whether a rollout holds the target: it has begun, and the way back is not written."""
+        """Whether a rollout holds the target: it has begun, and its rollback is not written."""
         if BASELINE not in annotations_of(self.found):
             return False
         return self.partition > 0 or self.version != fingerprint(saved_baseline(self.found)["template"])
 
     @property
     def newest(self) -> Object | None:
-        """The newest revision: that of the template, once its controller has taken it up."""
+        """The newest revision: that of the template, once its controller has observed it."""
         return max(self.revisions, key=lambda each: int(each["revision"]), default=None)
 
     def revision(self, version: str) -> Object | None:
-        """Return the revision of a version; none where there is none yet."""
+        """Return the revision of a version. Returns None if it does not exist yet."""
         names = {fingerprint(template): name for name, template in self.templates.items()}
         return next((r for r in self.revisions if r["metadata"]["name"] == names.get(version)), None)
 
     def replicas(self, state: State) -> list[Replica]:
-        """Return what each number runs; where nothing does, what its controller will make there."""
+        """Return the replica of each number; for a missing one, what its controller will create."""
         told = (self.version, state.baseline.template)
         numbers = range(replicas_of(self.found))
         return [self.running.get(i) or Replica("", told[i < self.partition]) for i in numbers]
 
     def going(self, baseline: str) -> set[int]:
-        """Return the numbers that its controller was let take on the way forward, and has not taken yet."""
+        """Return the old numbers that its controller may replace, and has not replaced yet."""
         if self.version == baseline:
             return set()
         return {i for i, each in self.running.items() if i >= self.partition and each.version != self.version}
 
     def broken(self, versions: set[str], since: int = 0) -> list[Object]:
-        """Return the pods that are waited for, not of these versions and not ready, from a number on."""
+        """Return the awaited pods from a number on that are unready, and not of these versions."""
         numbers = [i for i, each in self.running.items() if i >= since and each.version not in versions]
         return [self.awaited[i] for i in numbers if not is_ready(self.awaited[i])]
 
 
 def is_observed(found: Object) -> bool:
-    """Whether an object's controller has seen what it is told."""
+    """Whether an object's controller has observed its present spec."""
     seen: int = found.get("status", {}).get("observedGeneration", 0)
     return bool(seen >= found["metadata"].get("generation", 0))
 
 
 def may_go_back(numbered: Numbered, rules: Rules, baseline: str) -> bool:
-    """Whether its controller can be let go back without going under the floor.
+    """Whether the controller can roll back without going under the floor.
 
-    What is released forward and not replaced yet can go at any moment, so it does not count; nor does what is there
-    beside the replicas, which its controller takes first. Alone it takes the first ready one whatever else is not
-    ready. Until then everything is held, and what is broken comes back as the baseline.
+    Replicas that the partition releases and that are not replaced yet can stop at any moment, so they do not count.
+    Neither do those beyond R, which the controller removes first. The controller replaces the first ready replica
+    whatever else is not ready. Until then everything is held, and broken replicas come back as the baseline.
     """
     if numbered.partition >= HOLD and not numbered.heeded:
         return False
@@ -124,13 +124,13 @@ def may_go_back(numbered: Numbered, rules: Rules, baseline: str) -> bool:
 def read(
     numbered: Numbered, rules: Rules, state: State, foreign: Foreign | None, now: float, *, autonomous: bool = False
 ) -> Observation:
-    """Turn what is there into what the core decides on. Pure; ``now`` is in seconds since the epoch."""
+    """Return the observation that the core decides on. Pure; ``now`` is in seconds since the epoch."""
     back, found = state.goal is Goal.BACK, numbered.found
     replicas = numbered.replicas(state)
     pivot = state.baseline.template if back else state.wanted.template
     coming, others = [r for r in replicas if r.version == pivot], [r for r in replicas if r.version != pivot]
     old, new = (coming, others) if back else (others, coming)
-    # A controller that moves by itself adds its surge beside the numbers, and goes no further while that fails.
+    # A controller that moves by itself adds its surge above R, and does not continue while that fails.
     surge = [r for i, r in numbered.running.items() if i >= len(replicas) and r.version == pivot]
     beside = surge if autonomous and not back else []
     restarts = _ANY_RESTARTS if back else rules.readiness.max_restarts
@@ -138,9 +138,9 @@ def read(
     since = [r.ready_since for r in coming if r.ready_since is not None]
     proven = [r.ready_since for r in coming if r.proven(min_ready_s, restarts, now) and r.ready_since]
     leaving = [at for pod in numbered.pods if (at := told_to_stop_at(pod)) is not None]
-    # What is broken of a bad version can keep its controller from going on: the lever has not let go yet.
+    # Broken replicas of a bad version can block its controller: the lever still holds.
     broken = back and bool(numbered.broken({pivot}))
-    # What the API server made of the baseline is the baseline, though the saved one differs.
+    # The baseline as admission stored it counts as the baseline, though the saved one differs.
     is_undone = back and numbered.partition == 0 and numbered.version == pivot
     relaxed = as_before(rules, state, len(replicas))
     pinned = back and not broken and numbered.partition >= HOLD and not may_go_back(numbered, relaxed, pivot)
@@ -161,7 +161,7 @@ def read(
             [r for r in (*coming, *beside) if r.name], numbered.ended.get(pivot, ()), restarts, state.began_at
         ),
         progress_at=max((*proven, *(r.placed_late_at for r in coming)), default=0.0),
-        # A replica is replaced under its own number: the new one is made when the old one has ended.
+        # A replica is replaced under its own number: the new one is created when the old one has ended.
         freed_by=freed_by(numbered.pods, (), waits=bool(leaving)),
         **hindrance_of(others, coming)._asdict(),
         lost_since=lost_since(new),
@@ -182,7 +182,7 @@ def _side(replicas: list[Replica], min_ready_s: float, max_restarts: int, now: f
 
 
 def _spare(old: list[Replica]) -> int:
-    """Count the unready old replicas that go before any ready one: the highest numbers go first, ready or not."""
+    """Count the unready old replicas that stop before any ready one. The highest numbers stop first, ready or not."""
     ready = [i for i, r in enumerate(reversed(old)) if r.ready_since is not None]
     return ready[0] if ready else len(old)
 
@@ -201,7 +201,7 @@ def _old_numbers(replicas: list[Replica], state: State) -> list[int]:
 
 
 def partition_for(numbered: Numbered, state: State, old: int) -> int:
-    """Return the partition that keeps so many of the old replicas."""
+    """Return the partition that keeps ``old`` old replicas."""
     numbers = _old_numbers(numbered.replicas(state), state)
     return numbers[old] if old < len(numbers) else HOLD
 
@@ -209,7 +209,7 @@ def partition_for(numbered: Numbered, state: State, old: int) -> int:
 def ended_by_version(
     pods: Iterable[Object], gone: Iterable[Gone], version_of: Callable[[Object], str]
 ) -> dict[str, tuple[Ended, ...]]:
-    """Return the pods that ended, of all that are there and that were removed."""
+    """Return the ended pods by version, of the present and the removed ones."""
     there, removed = list(pods), list(gone)
     versions = {version_of(pod) for pod in (*there, *(each.pod for each in removed))}
     return {
@@ -225,14 +225,14 @@ def start_of(numbered: Numbered, change: Change | None, start: Object) -> Object
     """Return the template that a change is applied to: ``start``, unless the change names a revision.
 
     Raises:
-        Refused: for a revision that the target's controller does not have (any more).
+        Refused: for a revision that the target's controller does not keep.
     """
     if change is None or change.revision is None:
         return start
     known = {each["revision"]: numbered.templates[each["metadata"]["name"]] for each in numbered.revisions}
     if change.revision not in known:
         raise Refused(
-            "is no revision of the target",
+            "is not a revision of the target",
             field="spec.change.revision",
             value=change.revision,
             fix=f"use one of: {', '.join(map(str, sorted(known)))} (see `segue history`)",

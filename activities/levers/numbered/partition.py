@@ -1,9 +1,9 @@
 """The lever of targets whose replicas have numbers: what a StatefulSet and a LeaderWorkerSet have in common.
 
-One patch carries the wanted template and the partition: replicas from that number on are brought to it, by the target's
-own controller, the highest first. With the partition far above the replicas nothing moves, whoever dies. Undo puts the
-baseline template back and the partition to 0: the controller then goes back alone, and where broken pods of the bad
-version would block it, they are deleted.
+One patch carries the wanted template and the partition. The target's own controller moves replicas from that number on
+to the template, the highest first. With the partition far above R nothing moves, even if Segue dies. Undo restores the
+baseline template and sets the partition to 0: the controller then returns to the baseline alone. If broken pods of the
+bad version would block it, the lever deletes them.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class PartitionLever(ABC):
     fields: ClassVar[Fields]
     template_path: ClassVar[str]
     forgets: ClassVar[bool] = False
-    """Whether its controller deletes the versions that run nowhere any more."""
+    """Whether its controller deletes the versions that no replica runs."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -77,7 +77,7 @@ class PartitionLever(ABC):
         self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = (),
         gone: Iterable[Gone] = (),
     ) -> Numbered:  # fmt: skip
-        """Return what runs under each number, of the pods and StatefulSets that are the target's own."""
+        """Return the replica of each number, from the pods and StatefulSets that the target owns."""
 
     @abstractmethod
     def selector(self, found: Object) -> str:
@@ -89,19 +89,19 @@ class PartitionLever(ABC):
 
     @abstractmethod
     def pod_templates(self, template: Object) -> list[Object]:
-        """Return the pod templates in it, that of the pods which serve first."""
+        """Return the pod templates in it, the one of the serving pods first."""
 
     @abstractmethod
     def version(self, template: Object) -> Version:
-        """Return the version that a template is."""
+        """Return the version of a template."""
 
     @abstractmethod
     def changed(self, start: Object, found: Object, change: Change) -> Object:
-        """Return the fields of the spec that make a change of a template."""
+        """Return the fields of the spec that apply a change to a template."""
 
     @abstractmethod
     def replaced(self, template: Object, found: Object) -> Object:
-        """Return the fields of the spec that put a whole template in the place of that which is there."""
+        """Return the fields of the spec that replace the present template by another."""
 
     @abstractmethod
     def template_with(self, found: Object, fields: Object) -> Object:
@@ -109,44 +109,44 @@ class PartitionLever(ABC):
 
     @abstractmethod
     def judged_as(self, found: Object, wanted: Object, untried: str) -> LintSubject:
-        """Return what lint judges, given the template that is wanted."""
+        """Return what lint checks, given the wanted template."""
 
     @abstractmethod
     def holding(self, partition: int, rules: Rules, replicas: int) -> Object:
         """Return the fields of the spec that hold the target by a partition."""
 
     def pinning(self, rules: Rules, replicas: int, back: Object) -> Object:
-        """Return the fields of the spec that hold it on its way back; ``back`` are those of the baseline's template."""
+        """Return the fields that hold it during a rollback; ``back`` are those of the baseline's template."""
         return {**self.holding(HOLD, rules, replicas), **back}
 
     @abstractmethod
     def own(self, found: Object) -> Object:
-        """Return what is the target's own of the fields that hold it."""
+        """Return the target's own values of the fields that hold it."""
 
     @abstractmethod
     def restored(self, saved: Object) -> Object:
-        """Return the fields of the spec that put back what ``own`` returned."""
+        """Return the fields of the spec that restore what ``own`` returned."""
 
     @abstractmethod
     async def at_once(self, found: Object, tried: Object) -> int | str:
-        """Return how many its controller replaces at once; ``tried`` is the target as the first write makes it."""
+        """Return how many its controller replaces at a time; ``tried`` is the target after the first write."""
 
     @abstractmethod
     def warnings(self, found: Object) -> list[str]:
-        """Return what a person should know before, that is only so for this kind."""
+        """Return the warnings that are specific to this kind."""
 
     def autonomous(self, rules: Rules) -> bool:
-        """Whether the target's own controller moves, within the budget."""
+        """Whether the target's own controller moves by itself, within the budget."""
         return False
 
     # --- seeing -------------------------------------------------------------------------------------------
 
     async def history(self, target: Target) -> list[Revision]:
-        """Return the revisions that there are, the oldest first."""
+        """Return the target's revisions, the oldest first."""
         return self._revisions(await self._fetch(target))
 
     def _revisions(self, numbered: Numbered) -> list[Revision]:
-        """Return each version once, under its newest number, and with what was noted of it."""
+        """Return each version once, with its newest number and its note."""
         running = Counter(each.version for each in numbered.running.values())
         newest: dict[str, Object] = {}
         for each in sorted(numbered.revisions, key=lambda r: (int(r["revision"]), CHANGE in annotations_of(r))):
@@ -163,7 +163,7 @@ class PartitionLever(ABC):
         return found
 
     async def judged(self, target: Target, change: Change | None) -> LintSubject:
-        """Return it with its own settings; a change is one of what ran before a rollout that holds it."""
+        """Return the target with its own settings. A change applies to the baseline while a rollout holds it."""
         numbered = await self._fetch(target)
         found, template, untried = numbered.found, numbered.template, ""
         if BASELINE in annotations_of(found):
@@ -177,7 +177,7 @@ class PartitionLever(ABC):
         return self.judged_as(found, template, untried)
 
     async def _changed(self, found: Object, change: Change, start: Object) -> Object:
-        """Return the template that a change makes; a strategic-merge patch is only tried by the API server."""
+        """Return the template that a change makes; the API server merges a patch, by a dry run."""
         fields, metadata = self.changed(start, found, change), found["metadata"]
         if change.patch is None or "." in self.plural:
             return self.template_with(found, fields)
@@ -187,14 +187,14 @@ class PartitionLever(ABC):
         return self.template_of(tried)
 
     async def keep(self, numbered: Numbered, notes: Mapping[str, str | None], *, dry_run: bool = False) -> int:
-        """Keep the version that is there, with its notes, where its controller forgets it; return the writes."""
+        """Keep the present version with its notes, if its controller would delete it; return the number of writes."""
         return 0
 
     def _stopping(self, template: Object) -> Stopping:
         return stopping_of(self.pod_templates(template)[0])
 
     def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State, now: float) -> Observation | None:
-        """Return what the shared watch shows; none while it is older than the latest write, or not current."""
+        """Return what the shared watch observes. Returns None while it lags behind the latest write."""
         if not watch.current:
             return None
         found, mark = watch.get(self.plural, target.name), state.mark
@@ -219,9 +219,9 @@ class PartitionLever(ABC):
         return read(numbered, rules, state, foreign, now, autonomous=self.autonomous(rules))
 
     async def _fetch(self, target: Target) -> Numbered:
-        """Read the target with its revisions, and then its pods: what is written is checked on the newest of these.
+        """Read the target with its revisions, and then its pods, so that a write is checked on the newest pods.
 
-        Whoever takes pods is read before them: what it took by what it was told before is seen so.
+        The controllers that remove pods are read before the pods, so that earlier removals are observed.
         """
         found, revisions, sets = await asyncio.gather(
             self._cluster.get(self.plural, target.namespace, target.name),
@@ -233,7 +233,7 @@ class PartitionLever(ABC):
         return self.numbered(found, own, pods["items"], sets)
 
     async def _sets(self, target: Target) -> list[Object]:
-        """Return the StatefulSet by which the target's controller works, where it is not the target."""
+        """Return the StatefulSet that the target's controller manages, if it is not the target."""
         return []
 
     def _mark(self, found: Object) -> Mark:
@@ -243,15 +243,15 @@ class PartitionLever(ABC):
     # --- before -------------------------------------------------------------------------------------------
 
     async def prepare(self, asked: PrepareInput) -> Prepared:
-        """Look at the target and let the API server try the change; nothing is written.
+        """Read the target and try the change by a dry run; write nothing.
 
         Raises:
-            Refused: for a target that cannot be rolled now, or a change that the API server does not take.
+            Refused: for a target that cannot be rolled now, or a change that the API server rejects.
         """
         numbered = await self._fetch(asked.target)
         found, replicas = numbered.found, replicas_of(numbered.found)
         budget = resolve_budget(asked.rules.strategy, replicas)
-        # Over its own way back a rollout can go forward again.
+        # A rollout can go forward again during its own rollback.
         is_back = asked.baseline is not None and BASELINE in annotations_of(found)
         held, owner = numbered.engaged or is_back, annotations_of(found).get(OWNER, "")
         if not held:
@@ -280,7 +280,7 @@ class PartitionLever(ABC):
         )
 
     async def _tried(self, asked: PrepareInput, numbered: Numbered, start: Object) -> Object:
-        """Return the target as the first write would make it, tried by the API server; it stores nothing."""
+        """Return the target as the API server would store the first write (a dry run)."""
         found, target = numbered.found, asked.target
         changed = self.changed(start_of(numbered, asked.change, start), found, asked.change)
         patch: Object = {"spec": {**self.holding(HOLD, asked.rules, replicas_of(found)), **changed}}
@@ -297,7 +297,7 @@ class PartitionLever(ABC):
                 "is in the middle of a rollout of its own, so there is no proven version to return to",
                 field="target",
                 value=str(target),
-                fix="let that end, or put its former template back",
+                fix="wait until it ends, or restore its former template",
             )
 
     # --- writing ------------------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ class PartitionLever(ABC):
     async def scale(self, asked: WriteInput, now: float) -> Written:
         """Set the partition that keeps the decided number of old replicas; the first time, with the template.
 
-        What is not ready of what goes would keep the target's own controller waiting: it is deleted.
+        Deletes unready replicas among those to be replaced: the target's own controller would wait for them.
         """
         goal, gives_up = asked.decision.counts, False
         if goal is None:
@@ -328,12 +328,12 @@ class PartitionLever(ABC):
 
         written = await self._write(asked, now, make)
         after = await self._after(asked) if written.done else 0
-        if written.done and gives_up:  # what is not ready of the wanted version comes back as an old replica
+        if written.done and gives_up:  # unready replicas of the wanted version come back as old ones
             after += await self._unblock(await self._fetch(asked.target), {asked.state.baseline.template})
         return written.model_copy(update={"writes": written.writes + made + after})
 
     async def _after(self, asked: WriteInput) -> int:
-        """Delete what would block the wanted version, and note whose a version is now that was there before."""
+        """Delete what would block the wanted version, and note the rollout on a revision that existed before."""
         numbered, wanted = await self._fetch(asked.target), asked.state.wanted.template
         writes = await self._unblock(numbered, {wanted, numbered.version}, numbered.partition)
         revision = None if self.forgets else numbered.revision(wanted)
@@ -369,14 +369,14 @@ class PartitionLever(ABC):
         return {OWNER: owner, BASELINE: baseline_of(numbered.found, saved)}
 
     def _own(self, found: Object) -> Object:
-        """Return the target's own settings, also where a former rollout that went back has not restored them."""
+        """Return the target's own settings, also if a former rollback has not restored them."""
         if BASELINE not in annotations_of(found):
             return self.own(found)
         saved: Object = saved_baseline(found)["own"]
         return saved
 
     async def _before(self, asked: WriteInput) -> int:
-        """Before the wanted template is written: keep what it replaces, and make the configuration it points to."""
+        """Keep the version that the wanted template replaces, and create the configuration that it refers to."""
         if asked.change is None or not (asked.change.config_maps or self.forgets):
             return 0
         numbered = await self._fetch(asked.target)
@@ -385,7 +385,7 @@ class PartitionLever(ABC):
         return made + await self._kept(numbered, asked, asked.state.wanted.template, SUPERSEDED)
 
     async def _kept(self, numbered: Numbered, asked: WriteInput, wanted: str, outcome: str, why: str = "") -> int:
-        """Keep what the wanted version replaces; ``outcome`` is what becomes of it where this rollout has made it."""
+        """Keep the version that is replaced; ``outcome`` is its outcome if this rollout made it."""
         found = numbered.found
         if numbered.version == wanted:
             return 0
@@ -396,7 +396,7 @@ class PartitionLever(ABC):
         return await self.keep(numbered, notes)
 
     async def _unblock(self, numbered: Numbered, versions: set[str], since: int = 0) -> int:
-        """Delete what is not ready and not of these versions, from a number on."""
+        """Delete the replicas from a number on that are unready, and not of these versions."""
         return sum([await self._cluster.delete_pod(pod) for pod in numbered.broken(versions, since)])
 
     async def _annotate(self, revision: Object, annotations: dict[str, str | None]) -> int:
@@ -406,7 +406,7 @@ class PartitionLever(ABC):
         return 1
 
     async def resize(self, asked: WriteInput, now: float) -> Written:
-        """Set ``spec.replicas``; what is added while the target is held comes up old, and is then rolled as planned."""
+        """Set ``spec.replicas``; replicas added while the target is held come up old, and are rolled as planned."""
         replicas = asked.decision.replicas or 1
 
         def make(numbered: Numbered, seen: Observation) -> Object | None:
@@ -421,7 +421,7 @@ class PartitionLever(ABC):
         return await self._write(asked, now, make)
 
     async def settle(self, asked: WriteInput, now: float) -> Written:
-        """Hold everything, and delete the new replicas that are not ready: they come back old."""
+        """Hold everything, and delete the unready new replicas, which come back old."""
 
         def make(numbered: Numbered, seen: Observation) -> Object | None:
             if numbered.partition == HOLD:
@@ -434,9 +434,9 @@ class PartitionLever(ABC):
         return written.model_copy(update={"writes": written.writes + deleted})
 
     async def undo(self, asked: WriteInput, now: float) -> Written:
-        """Put the baseline back in one patch, and delete what is broken of other versions: it could block the way.
+        """Restore the baseline in one patch, and delete broken replicas of other versions, which could block it.
 
-        At the floor everything is held at first, and let go by another patch as soon as one more is ready.
+        At the floor everything is held at first; another patch releases it as soon as one more replica is ready.
         """
         baseline = asked.state.baseline.template
         kept = await self._kept_back(asked, baseline)
@@ -458,13 +458,13 @@ class PartitionLever(ABC):
         return written.model_copy(update={"writes": written.writes + kept + deleted})
 
     async def _unblock_back(self, asked: WriteInput) -> int:
-        """Delete what is broken of other versions than the baseline, and than what the API server made of it."""
+        """Delete broken replicas, except of the baseline and of the baseline as admission stored it."""
         numbered, state = await self._fetch(asked.target), asked.state
         made = {numbered.version} - {state.wanted.template, state.mark.template}
         return await self._unblock(numbered, {state.baseline.template} | made)
 
     async def _kept_back(self, asked: WriteInput, baseline: str) -> int:
-        """Keep the version that is taken back, so that its revision can tell why."""
+        """Keep the version that is rolled back, so that its revision shows why."""
         if not self.forgets:
             return 0
         numbered = await self._fetch(asked.target)
@@ -473,12 +473,12 @@ class PartitionLever(ABC):
         return await self._kept(numbered, asked, baseline, state.ending, str(state.failure or ""))
 
     async def finish(self, asked: WriteInput, now: float) -> Written:
-        """Restore the target's own settings, and take our annotations away."""
+        """Restore the target's own settings, and remove Segue's annotations."""
         forward = asked.state.goal is Goal.FORWARD
 
         def make(numbered: Numbered, seen: Observation) -> Object | None:
             if (seen.old if forward else seen.new).total:
-                raise Stale("not every replica is there yet")
+                raise Stale("the replicas have not reached their final counts yet")
             annotations = {OWNER: None, BASELINE: None, **(noted(asked.note) if asked.note and forward else {})}
             spec = self.restored(saved_baseline(numbered.found)["own"])
             return {"metadata": {"annotations": annotations}, "spec": spec}
@@ -493,7 +493,7 @@ class PartitionLever(ABC):
         return written.model_copy(update={"writes": written.writes + cleaned + pruned})
 
     async def _finish_revisions(self, asked: WriteInput, numbered: Numbered) -> int:
-        """Take our annotations away where the controller copied them; what became of each version stays noted."""
+        """Remove the annotations that the controller copied; the note of each version's outcome stays."""
         writes, newest = 0, numbered.newest
         for revision in numbered.revisions:
             there = annotations_of(revision)
@@ -528,14 +528,14 @@ def _warnings(budget: Budget, at_once: int | str, rules: Rules) -> list[str]:
     cases = (
         (
             budget.unavailable > number,
-            f"{number} at a time is replaced, not {budget.unavailable}: the cluster's feature gate "
+            f"the controller replaces {number} at a time, not {budget.unavailable}: the cluster's feature gate "
             "MaxUnavailableStatefulSet is off",
         ),
         (
             rules.drain is not None,
-            "drain.quiet is not used: a numbered target goes on only while its replicas are ready; "
-            "a preStop hook does the same",
+            "drain.quiet has no effect: the controller of a numbered target moves only while its replicas are ready; "
+            "use a preStop hook instead",
         ),
-        (budget.floor == 0, "the floor is 0: the budget allows that nothing serves for a while"),
+        (budget.floor == 0, "the floor is 0: the budget allows a time without any ready replica"),
     )
     return [said for applies, said in cases if applies]

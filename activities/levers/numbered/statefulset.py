@@ -1,9 +1,8 @@
-"""The lever of a StatefulSet: its partition. See ``partition`` for all that it has in common with others.
+"""The lever of a StatefulSet: its partition. See ``partition`` for what all numbered targets share.
 
-Its controller brings one replica after the other to the new version, unless the cluster's feature gate
-``MaxUnavailableStatefulSet`` is on: then as many at once as ``maxUnavailable`` says. Without the gate the API server
-drops that field, so that it can be written in any case. Tried on Kubernetes 1.36; the order in which its controller
-works is that of ``pkg/controller/statefulset/stateful_set_control.go``.
+The controller replaces one replica at a time, unless the cluster's feature gate ``MaxUnavailableStatefulSet`` is on:
+then ``maxUnavailable`` at a time. Without the gate the API server drops that field, so it can always be written.
+Tried on Kubernetes 1.36; the controller's order is that of ``pkg/controller/statefulset/stateful_set_control.go``.
 """
 
 from collections.abc import Iterable
@@ -45,7 +44,7 @@ class StatefulSetLever(PartitionLever):
         self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = (),
         gone: Iterable[Gone] = (),
     ) -> Numbered:  # fmt: skip
-        """Return what runs under each number."""
+        """Return the replica of each number."""
         templates = {each["metadata"]["name"]: _template_of(each) for each in revisions}
         versions = {name: fingerprint(template) for name, template in templates.items()}
         if is_observed(found):
@@ -74,7 +73,7 @@ class StatefulSetLever(PartitionLever):
         )
 
     def selector(self, found: Object) -> str:
-        """Return its own."""
+        """Return the StatefulSet's label selector."""
         return selector_of(found)
 
     def template_of(self, found: Object) -> Object:
@@ -83,11 +82,11 @@ class StatefulSetLever(PartitionLever):
         return template
 
     def pod_templates(self, template: Object) -> list[Object]:
-        """Return the only one."""
+        """Return the only pod template."""
         return [template]
 
     def version(self, template: Object) -> Version:
-        """Return the version that a template is."""
+        """Return the version of a template."""
         return version_of(template)
 
     def changed(self, start: Object, found: Object, change: Change) -> Object:
@@ -96,26 +95,26 @@ class StatefulSetLever(PartitionLever):
             return self.replaced(apply_change(start, change), found)
         if fingerprint(start) != fingerprint(found["spec"]["template"]):
             raise Refused(
-                "can only be applied to the baseline itself",
+                "can only be applied while the target runs its baseline",
                 field="spec.change.patch",
                 fix=PATCH_FIX,
             )
         return {"template": change.patch}
 
     def replaced(self, template: Object, found: Object) -> Object:
-        """Return the template as the whole."""
+        """Return the patch that replaces the whole template."""
         return {"template": {**template, **_REPLACE}}
 
     def template_with(self, found: Object, fields: Object) -> Object:
-        """Return it as it is there, whole."""
+        """Return the whole template of these fields."""
         return {name: value for name, value in fields["template"].items() if name not in _REPLACE}
 
     def judged_as(self, found: Object, wanted: Object, untried: str) -> LintSubject:
-        """Return its one template."""
+        """Return the StatefulSet with its pod template."""
         return judged_set(found, wanted, untried=untried)
 
     def holding(self, partition: int, rules: Rules, replicas: int) -> Object:
-        """Return a rolling update from this number on, of as many at once as the budget allows."""
+        """Return a rolling update from this number on, as many at a time as the budget allows."""
         unavailable = resolve_budget(rules.strategy, max(replicas, 1)).unavailable
         rolling = {"partition": partition, "maxUnavailable": unavailable}
         return {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": rolling}}
@@ -126,19 +125,19 @@ class StatefulSetLever(PartitionLever):
         return strategy
 
     def restored(self, saved: Object) -> Object:
-        """Return the update strategy as the whole."""
+        """Return the patch that replaces the whole update strategy."""
         return {"updateStrategy": {**saved, **_REPLACE}}
 
     async def at_once(self, found: Object, tried: Object) -> int | str:
-        """Return what is left of the field in the API server's answer: without the feature gate it drops it."""
+        """Return the field in the API server's answer: without the feature gate the API server drops it."""
         amount: int | str = _rolling(tried).get("maxUnavailable", 1)
         return amount
 
     def warnings(self, found: Object) -> list[str]:
-        """Tell what is changed for the time of the rollout."""
+        """Return what changes during the rollout."""
         if self.own(found).get("type") != "OnDelete":
             return []
-        return ["updateStrategy OnDelete becomes RollingUpdate for the rollout, and OnDelete again at its end"]
+        return ["updateStrategy OnDelete becomes RollingUpdate during the rollout, and is restored at its end"]
 
 
 def _rolling(found: Object) -> Object:

@@ -1,8 +1,8 @@
-"""The lever of a pair of Deployments: replicas go from the old one to the new one by ``spec.replicas`` of each.
+"""The lever of a pair of Deployments. Replicas move from the old one to the new one by ``spec.replicas`` of each.
 
-Neither controller knows of the other, so nothing moves by itself and nothing goes back by itself: the way back is
-stepped too. What is needed for it is kept on the old Deployment. The new one never runs two versions: where another
-one is wanted, it is emptied first.
+Neither controller knows of the other, so nothing moves or rolls back by itself: the rollback is stepped too. The old
+Deployment keeps what the rollback needs. The new one never runs two versions: if another one is wanted, it is emptied
+first.
 """
 
 import asyncio
@@ -51,12 +51,12 @@ _ATTEMPTS = 5
 _GONE_S = 5.0
 _POLL_S = 0.01
 _SEEN_S = 10.0
-"""A new Deployment that was just made may not be in the watch yet; later one that is not there was deleted."""
+"""A just created Deployment may be missing in the watch for this time; after it, a missing one was deleted."""
 _COPIED = ("strategy", "minReadySeconds", "progressDeadlineSeconds", "revisionHistoryLimit")
 
 
 class PairLever:
-    """Holds two Deployments at exactly (old, new) by what each is told to run."""
+    """Holds two Deployments at exactly (old, new) by the replicas that each requests."""
 
     kinds: tuple[str, ...] = ("deployments", "replicasets", "pods")
 
@@ -71,9 +71,9 @@ class PairLever:
         return [each.model_copy(update={"of": name}) for name, each in named]
 
     async def judged(self, target: Target, change: Change | None) -> LintSubject:
-        """Return the new Deployment where it is there, and otherwise the old one, with the version that is wanted.
+        """Return the new Deployment, or the old one if there is no new one, with the wanted version.
 
-        Of a pair that is named by its old Deployment alone, that one.
+        Returns the old Deployment for a pair that is named by it alone.
         """
         if not isinstance(target, PairTarget):
             found = await self._cluster.get("deployments", target.namespace, target.name)
@@ -90,7 +90,7 @@ class PairLever:
         return judged_deployment(found, template, old, replicas=pair.replicas, untried=untried)
 
     def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State, now: float) -> Observation | None:
-        """Return what the shared watch shows; none while it is older than the latest write, or not current."""
+        """Return what the shared watch observes. Returns None while it lags behind the latest write."""
         target = _pair(target)
         old, new = watch.get("deployments", target.old), watch.get("deployments", target.new)
         if not watch.current:
@@ -104,7 +104,7 @@ class PairLever:
         return read(pair, rules, state, now).model_copy(update={"seen_since": watch.current_since})
 
     async def observe(self, target: Target, rules: Rules, state: State, now: float) -> Observation:
-        """Read both afresh."""
+        """Read both Deployments afresh."""
         return read(await self._fetch(_pair(target)), rules, state, now)
 
     async def _fetch(self, target: PairTarget) -> Pair:
@@ -124,13 +124,13 @@ class PairLever:
         owners = {rs["metadata"]["uid"] for rs in own}
         return Objects(deployment, own, [p for p in pods["items"] if controller_uid(p) in owners])
 
-    # --- looking before the start -------------------------------------------------------------------------
+    # --- before the start ---------------------------------------------------------------------------------
 
     async def prepare(self, asked: PrepareInput) -> Prepared:
-        """Look at both Deployments and let the API server try the change; nothing is written.
+        """Read both Deployments and try the change by a dry run; write nothing.
 
         Raises:
-            Refused: for a pair that cannot be rolled now, or a change that the API server does not take.
+            Refused: for a pair that cannot be rolled now, or a change that the API server rejects.
         """
         target = _pair(asked.target)
         pair = await self._fetch(target)
@@ -141,13 +141,13 @@ class PairLever:
         wanted = asked.wanted or version_of(await self._tried(asked.change, pair, target))
         superseded = pair.counts.new > 0 and wanted.template != pair.template
         if baseline is None:
-            _baseline_of(pair, target, wanted.template)  # refused here where it does not fit
+            _baseline_of(pair, target, wanted.template)  # refuses a baseline that does not fit
         if baseline is None and pair.counts == budget.end and not superseded:
             raise Refused(
-                f"is at {pair.counts} already, which is where it would end",
+                f"is already at {pair.counts}, where this rollout would end",
                 field="target",
                 value=str(target),
-                fix="name other counts in spec.strategy.to, or exchange old and new",
+                fix="set other counts in spec.strategy.to, or swap old and new",
             )
         return Prepared(
             baseline=asked.baseline or version_of(start),
@@ -163,7 +163,7 @@ class PairLever:
         )
 
     async def _tried(self, change: Change, pair: Pair, target: PairTarget) -> Object:
-        """Return the wanted template as the API server defaults and checks it; it stores nothing."""
+        """Return the wanted template as the API server would store it (a dry run)."""
         template = await self._wanted(change, pair, target)
         if fingerprint(template) == fingerprint(pair.old.deployment["spec"]["template"]):
             return template
@@ -176,7 +176,7 @@ class PairLever:
         return found
 
     async def _wanted(self, change: Change, pair: Pair, target: PairTarget) -> Object:
-        """Return the template that the new Deployment is to have: the old one's with the change, or its own."""
+        """Return the template that the new Deployment should have: the old one's with the change, or its own."""
         own = _own_template(pair)
         if own is not None:
             return await self._changed(change, pair.new, own) if pair.new and not change.is_empty else own
@@ -185,13 +185,13 @@ class PairLever:
         return template if fingerprint(template) == fingerprint(start) else _labelled(template, target)
 
     async def _changed(self, change: Change, side: Objects, start: Object) -> Object:
-        """Return a template with the change made; a patch is merged by the API server, onto what is there."""
+        """Return a template with the change made; the API server merges a patch onto the present template."""
         if change.patch is None:
             return apply_change(start, change)
         metadata = side.deployment["metadata"]
         if fingerprint(side.deployment["spec"]["template"]) != fingerprint(start):
             raise Refused(
-                "can only be applied to the baseline itself",
+                "can only be applied while the target runs its baseline",
                 field="spec.change.patch",
                 fix=PATCH_FIX,
             )
@@ -203,19 +203,19 @@ class PairLever:
     # --- writing ------------------------------------------------------------------------------------------
 
     async def scale(self, asked: WriteInput, now: float) -> Written:
-        """Tell both Deployments their counts; the first time, claim them, and make or change the new one."""
+        """Set the counts of both Deployments. The first time, claim them, and create or change the new one."""
         return await self._move(asked, now)
 
     async def settle(self, asked: WriteInput, now: float) -> Written:
-        """Tell both Deployments the counts that are ready; unready ones go first."""
+        """Set both Deployments to the counts that are ready; unready replicas go first."""
         return await self._move(asked, now)
 
     async def undo(self, asked: WriteInput, now: float) -> Written:
-        """Go one step of the way back."""
+        """Take one step of the rollback."""
         return await self._move(asked, now)
 
     async def _move(self, asked: WriteInput, now: float) -> Written:
-        """What goes is seen to be gone before what comes is asked for: the ceiling holds at every moment."""
+        """Wait until removed replicas are gone before requesting new ones: the ceiling holds at every moment."""
         goal, target = asked.decision.counts, _pair(asked.target)
         if goal is None:
             raise ValueError("a move needs counts")
@@ -228,7 +228,7 @@ class PairLever:
             if goal.old < first.counts.old:
                 await writing.tell_old(goal.old)
                 if crowded and not await self._gone(first.old, goal.old):
-                    return writing.written  # the next decision asks again
+                    return writing.written  # the next decision requests the rest
             if goal.new < first.counts.new:
                 await writing.tell_new(goal.new)
                 if crowded and first.new and not await self._gone(first.new, goal.new):
@@ -242,7 +242,7 @@ class PairLever:
         return writing.written
 
     async def _grow_new(self, writing: "_Writing", replicas: int, target: PairTarget) -> None:
-        """Tell the new Deployment, with the version that it is to run where it does not: only while it is empty."""
+        """Scale the new Deployment up; if it runs another version, change its template while it is empty."""
         asked, pair = writing.asked, writing.pair
         template = await self._due(asked, pair, target)
         if template is None:
@@ -255,7 +255,7 @@ class PairLever:
             await writing.tell_new(replicas, template)
 
     async def _due(self, asked: WriteInput, pair: Pair, target: PairTarget) -> Object | None:
-        """Return the template that the new Deployment must be given; none where it has it."""
+        """Return the template that the new Deployment needs. Returns None if it has it already."""
         if asked.state.goal is Goal.FORWARD:
             if pair.template == asked.state.wanted.template:
                 return None
@@ -264,7 +264,7 @@ class PairLever:
         return own if own is not None and fingerprint(own) != pair.template else None
 
     async def resize(self, asked: WriteInput, now: float) -> Written:
-        """Record the new R, and tell both Deployments their share of it."""
+        """Record the new R, and set both Deployments to their share of it."""
         replicas, writing = asked.decision.replicas or 1, _Writing(self._cluster, self._fetch, asked, now)
         try:
             pair = await writing.checked()
@@ -286,7 +286,7 @@ class PairLever:
         return writing.written
 
     async def finish(self, asked: WriteInput, now: float) -> Written:
-        """Take our annotations away, and a new Deployment that was made and is not wanted."""
+        """Remove Segue's annotations, and after a rollback a new Deployment that the rollout made."""
         writing = _Writing(self._cluster, self._fetch, asked, now)
         try:
             pair = await writing.checked(finishing=True)
@@ -297,14 +297,14 @@ class PairLever:
             back = asked.state.goal is Goal.BACK
             end = seen.home if back else resolve_budget(asked.rules.strategy, seen.replicas).end
             if pair.counts != end:
-                raise Stale("not every replica is there yet")  # noqa: TRY301 - written the same as other staleness
+                raise Stale("the replicas have not reached their final counts yet")  # noqa: TRY301 - as other staleness
             await writing.free(baseline, back=back)
         except Stale as stale:
             return Written(done=False, why=str(stale), writes=writing.writes)
         return writing.written
 
     async def _drain(self, asked: WriteInput, pair: Pair, goal: Counts) -> None:
-        """Let the old replicas that go next leave their Services first, where the spec asks for it."""
+        """Take the old replicas that stop next out of their Services, if the spec sets ``drain``."""
         going = pair.counts.old - goal.old
         if asked.rules.drain is None or going <= 0 or asked.state.goal is Goal.BACK:
             return
@@ -313,7 +313,7 @@ class PairLever:
             await leave_services(self._cluster, asked.target.namespace, names, asked.rules.drain)
 
     async def _gone(self, side: Objects, number: int) -> bool:
-        """Wait until no more than ``number`` pods of a Deployment are there; false when that takes too long."""
+        """Wait until at most ``number`` pods of a Deployment remain; return False on a timeout."""
         try:
             async with asyncio.timeout(_GONE_S):
                 while True:
@@ -327,7 +327,7 @@ class PairLever:
 
 @dataclass
 class _Writing:
-    """The writes of one activity: each on what was read right before, and none on what somebody else changed."""
+    """The writes of one activity. Each follows a fresh read, and none overwrites somebody else's change."""
 
     cluster: Cluster
     fetch: Callable[[PairTarget], Awaitable[Pair]]
@@ -342,15 +342,15 @@ class _Writing:
 
     @property
     def written(self) -> Written:
-        """What was done."""
+        """The result of the writes so far."""
         return Written(done=True, writes=self.writes, mark=mark_of(self.pair))
 
     async def checked(self, goal: Counts | None = None, *, finishing: bool = False) -> Pair:
-        """Read both, and check that they are ours and may be written.
+        """Read both, and check that this rollout owns them and may write.
 
         Raises:
-            Fenced: when they belong to somebody else.
-            Stale: when what was decided does not fit any more.
+            Fenced: when another rollout owns them.
+            Stale: when the decision no longer fits.
         """
         pair = self.pair = await self.fetch(self.target)
         state = self.asked.state
@@ -362,15 +362,15 @@ class _Writing:
             raise Stale(str(seen.foreign))
         if goal == pair.counts and pair.baseline and pair.template in {state.wanted.template, ""}:
             return pair
-        if pair.generation != self.generation and not finishing:  # an attempt that was cut off may have freed one
-            raise Stale(f"the target is at generation {pair.generation}, not {self.generation}")
+        if pair.generation != self.generation and not finishing:  # an earlier attempt may have released one
+            raise Stale(f"the target changed since the decision: generation {pair.generation}, not {self.generation}")
         problem = objection(resolve_budget(self.asked.rules.strategy, seen.replicas), seen, goal) if goal else ""
         if problem:
             raise Stale(problem)
         return pair
 
     async def claim(self) -> None:
-        """Write on the old Deployment whose it is, and what both were before; the first time only."""
+        """Write the owner and the baseline of both on the old Deployment; the first time only."""
         if self.pair.baseline is not None:
             return
         saved = _baseline_of(self.pair, self.target, self.asked.state.wanted.template)
@@ -386,7 +386,7 @@ class _Writing:
         await self.patch(self.pair.old, {"spec": {"replicas": replicas}})
 
     async def tell_new(self, replicas: int, template: Object | None = None) -> None:
-        """Set the new Deployment's replicas, and its template where one is given."""
+        """Set the new Deployment's replicas, and its template if one is given."""
         if self.pair.new is None:
             raise Stale("the new Deployment is gone")
         patch: Object = {"metadata": {"annotations": {OWNER: self.asked.state.owner}}, "spec": {"replicas": replicas}}
@@ -397,7 +397,7 @@ class _Writing:
 
     @property
     def notes(self) -> dict[str, str | None]:
-        """What is noted on the new Deployment of the version that it gets: of its own what was before."""
+        """The notes on the new Deployment for the version that it gets. Its own version gets its former notes."""
         if self.asked.state.goal is Goal.BACK:
             return dict(self.pair.baseline.notes) if self.pair.baseline else {}
         return noted(self.asked.note) if self.asked.note else {}
@@ -407,13 +407,13 @@ class _Writing:
         try:
             made = await self.cluster.create_deployment(self.target.namespace, deployment)
         except Conflict as error:
-            raise Stale("a Deployment of the new one's name is there now") from error
+            raise Stale("a Deployment with the new one's name exists now") from error
         self.writes += 1
         self.generation += made["metadata"]["generation"]
         self.pair = self.pair._replace(new=Objects(made, [], []))
 
     async def patch(self, side: Objects, patch: Object) -> None:
-        """Patch one Deployment as it was read; read again where only its status changed since.
+        """Patch one Deployment as it was read; read it again if only its status changed.
 
         Raises:
             Stale: when more than that changed.
@@ -428,7 +428,9 @@ class _Writing:
             except Conflict:
                 self.pair = await self.fetch(self.target)
                 if self.pair.generation != self.generation:
-                    raise Stale(f"the target is at generation {self.pair.generation}, not {self.generation}") from None
+                    now = self.pair.generation
+                    why = f"the target changed since the decision: generation {now}, not {self.generation}"
+                    raise Stale(why) from None
                 continue
             self.writes += 1
             self.generation += after["metadata"]["generation"] - metadata["generation"]
@@ -438,7 +440,7 @@ class _Writing:
         raise Conflict(f"deployment {metadata['name']} changes faster than it can be written")
 
     async def tell_outcome(self, new: Objects) -> None:
-        """Note on the new Deployment's revisions what became of those that it does not stay with."""
+        """Note the outcome on the new Deployment's revisions that it does not keep running."""
         for each in new.replicasets:
             annotations = outcome_noted(each, fingerprint(each["spec"]["template"]), self.asked)
             if annotations:
@@ -448,7 +450,7 @@ class _Writing:
                 self.writes += 1
 
     async def free(self, baseline: Baseline, *, back: bool) -> None:
-        """Give both free; what tells of the rollout is taken away last, so that a lost worker's successor goes on."""
+        """Release both. The old one's annotations go last, so that the successor of a lost worker can continue."""
         new = self.pair.new
         if new is not None and back and baseline.made:
             metadata = new.deployment["metadata"]
@@ -486,7 +488,7 @@ def _watched(watch: NamespaceWatch, deployment: Object) -> Objects:
 
 
 def _own_template(pair: Pair) -> Object | None:
-    """Return the template that the new Deployment had before the rollout; none where it was not there."""
+    """Return the new Deployment's template before the rollout. Returns None if it did not exist."""
     baseline = pair.baseline
     if baseline is not None:
         if baseline.made:
@@ -497,7 +499,7 @@ def _own_template(pair: Pair) -> Object | None:
 
 
 def _labelled(template: Object, target: PairTarget) -> Object:
-    """Return the template with the label that tells the new pods from the old ones."""
+    """Return the template with the label that distinguishes new pods from old ones."""
     made = copy.deepcopy(template)
     metadata = made.setdefault("metadata", {})
     metadata["labels"] = {**metadata.get("labels", {}), MADE_LABEL: target.new}
@@ -507,7 +509,7 @@ def _labelled(template: Object, target: PairTarget) -> Object:
 def _made(
     pair: Pair, target: PairTarget, template: Object, replicas: int = 0, annotations: Object | None = None
 ) -> Object:
-    """Return the new Deployment, made from the old one; its selector is the old one's and one label more."""
+    """Return the new Deployment, made from the old one; its selector has one more label."""
     old = pair.old.deployment
     selector = copy.deepcopy(old["spec"]["selector"])
     selector["matchLabels"] = {**selector.get("matchLabels", {}), MADE_LABEL: target.new}
@@ -530,7 +532,7 @@ def _baseline_of(pair: Pair, target: PairTarget, wanted: str) -> str:
     """Return the baseline as the old Deployment keeps it; ``wanted`` is the new one's template, by fingerprint.
 
     Raises:
-        Refused: when it does not fit there.
+        Refused: when it does not fit in the annotations.
     """
     changes = pair.new is not None and pair.template != wanted
     notes = {name: annotations_of(pair.new.deployment).get(name) for name in (CAUSE, CHANGE)} if pair.new else {}
@@ -544,7 +546,7 @@ def _baseline_of(pair: Pair, target: PairTarget, wanted: str) -> str:
 
 
 def _shares(counts: Counts, before: int, replicas: int, rules: Rules) -> Counts:
-    """Return the counts that keep both sides at their share of another R: up where both round, within the ceiling."""
+    """Return the counts that keep both sides' shares at another R: both rounded up, within the ceiling."""
     old = min(-(-counts.old * replicas // before), replicas)
     ceiling = resolve_budget(rules.strategy, replicas).ceiling
     total = max(min(-(-sum(counts) * replicas // before), ceiling), replicas)
@@ -561,7 +563,7 @@ def _check_owner(pair: Pair, state: State) -> None:
 
 
 def _refuse(pair: Pair, asked: PrepareInput, target: PairTarget) -> None:
-    """Refuse what cannot be rolled as a pair."""
+    """Refuse a target or change that cannot be rolled as a pair."""
     for side, counted in ((pair.old, pair.counts.old), (pair.new, pair.counts.new)):
         if side is None:
             continue
@@ -571,13 +573,13 @@ def _refuse(pair: Pair, asked: PrepareInput, target: PairTarget) -> None:
             refuse_unsettled(side, target)
     if pair.new is None and asked.change.is_empty:
         raise Refused(
-            "is empty, and the new Deployment is not there",
+            "is empty, and the new Deployment does not exist",
             field="spec.change",
-            fix=f"make the Deployment {target.new} (with 0 replicas), or say what is to differ from {target.old}",
+            fix=f"create the Deployment {target.new} (with 0 replicas), or set what differs from {target.old}",
         )
     for field, given in (("revision", asked.change.revision), ("configMaps", asked.change.config_maps)):
         if given:
-            fix = "name images, env or a patch; configuration as an object of its own"
+            fix = "change images, env or a patch; create configuration as an object of its own"
             raise Refused("is not for a DeploymentPair", field=f"spec.change.{field}", fix=fix)
     if pair.new is not None and _selects(pair.new.deployment, pair.old.deployment) and not _was_made(pair, target):
         raise Refused(
@@ -589,9 +591,9 @@ def _refuse(pair: Pair, asked: PrepareInput, target: PairTarget) -> None:
 
 
 def _was_made(pair: Pair, target: PairTarget) -> bool:
-    """Whether the old one was made from the new one by an earlier rollout, which this one takes back.
+    """Whether an earlier rollout made the old one from the new one, which this rollout reverses.
 
-    The first one's selector cannot be changed; that of the made one has a label that tells them apart.
+    The first one's selector is immutable; the selector of the made one has a label that distinguishes them.
     """
     labels: Object = pair.old.deployment["spec"]["selector"].get("matchLabels", {})
     return bool(labels.get(MADE_LABEL) == target.old)
@@ -617,5 +619,5 @@ def _warnings(pair: Pair, rules: Rules) -> tuple[str, ...]:
     old = stopping_of(pair.old.deployment["spec"]["template"])
     found = list(losses(old, old, rules, budget.replicas))
     if budget.floor == 0:
-        found.append("the floor is 0: the budget allows that nothing serves for a while")
+        found.append("the floor is 0: the budget allows a time without any ready replica")
     return tuple(found)

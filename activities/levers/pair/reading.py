@@ -1,4 +1,4 @@
-"""Reads the two Deployments of a pair with their pods. Pure; see ``pair`` for the lever."""
+"""Reads the two Deployments of a pair with their pods. Pure; see ``lever`` for the lever."""
 
 import json
 from collections.abc import Sequence
@@ -21,64 +21,64 @@ from segue.spec import Rules
 from segue.state import Goal, Mark, State
 
 REPLICAS = "segue.dev/replicas"
-"""R, on the old Deployment: neither of the two has it as its own ``replicas``."""
+"""R, saved on the old Deployment: neither of the two requests R replicas itself."""
 _ANY_RESTARTS = 1_000_000
 
 
 class Pair(NamedTuple):
-    """The old Deployment, and the new one where it is there."""
+    """The old Deployment, and the new one if it exists."""
 
     old: Objects
     new: Objects | None
 
     @property
     def counts(self) -> Counts:
-        """What each is told to run."""
+        """The replicas that each requests."""
         return Counts(replicas_of(self.old.deployment), replicas_of(self.new.deployment) if self.new else 0)
 
     @property
     def baseline(self) -> "Baseline | None":
-        """What was there before; none while no rollout holds it."""
+        """The state before the rollout. None while no rollout holds the pair."""
         saved = annotations_of(self.old.deployment).get(BASELINE)
         return Baseline.model_validate_json(unpacked(saved)) if saved else None
 
     @property
     def replicas(self) -> int:
-        """R: as recorded, or of both together while nothing is."""
+        """R: as recorded, or the sum of both if nothing is recorded."""
         recorded = annotations_of(self.old.deployment).get(REPLICAS, "")
         return int(recorded) if recorded.isdecimal() else sum(self.counts)
 
     @property
     def template(self) -> str:
-        """Fingerprint of the new Deployment's template; empty where there is none."""
+        """Fingerprint of the new Deployment's template; empty if there is no new Deployment."""
         return fingerprint(self.new.deployment["spec"]["template"]) if self.new else ""
 
     @property
     def generation(self) -> int:
-        """Grows with every change of what either is told."""
+        """Grows with every change of either spec."""
         both = [self.old.deployment, *([self.new.deployment] if self.new else [])]
         return sum(each["metadata"].get("generation", 0) for each in both)
 
 
 class Baseline(Frozen):
-    """What a pair was before the rollout; kept on the old Deployment."""
+    """A pair before the rollout; saved on the old Deployment."""
 
     old: int
     new: int
     name: str
-    """Of the new Deployment."""
+    """The new Deployment's name."""
     made: bool
-    """The new Deployment was not there: undo removes it."""
+    """The rollout made the new Deployment, so undo removes it."""
     template: str = ""
-    """The new Deployment's own pod template as JSON, where the rollout changes it."""
+    """The new Deployment's own pod template as JSON, if the rollout changes it."""
     notes: dict[str, str | None] = Field(default_factory=dict)
-    """What is noted on the new Deployment of the rollout that made its own version."""
+    """The new Deployment's notes of the rollout that made its own version."""
 
     def home(self, pair: Pair, restored: str) -> Counts:
-        """Return the counts to go back to, in proportion to R, one thing after the other.
+        """Return the counts to roll back to next, in proportion to R.
 
-        While the new side runs what it did not run before, all of it goes first; ``restored`` is what the API server
-        made of that.
+        While the new side runs another version than before, all of it stops first. ``restored`` is the restored version
+        as admission stored it.
         """
         replicas = pair.replicas
         new = self.new * replicas // (self.old + self.new)
@@ -89,10 +89,10 @@ class Baseline(Frozen):
 
 
 def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
-    """Turn the objects into what the core decides on. Pure; ``now`` is in seconds since the epoch."""
+    """Return the observation that the core decides on. Pure; ``now`` is in seconds since the epoch."""
     back, written = state.goal is Goal.BACK, pair.template == state.wanted.template
     min_ready_s, restarts = rules.readiness.min_ready.total_seconds(), rules.readiness.max_restarts
-    # Replicas of the baseline may have restarted long ago; only new ones are judged by it.
+    # Replicas of the baseline may have restarted long ago; the limit applies to new ones only.
     restarts = _ANY_RESTARTS if back else restarts
     old, new = _replicas(pair.old), _replicas(pair.new)
     rising = [] if not (back or written) else (old if back else new)
@@ -132,7 +132,7 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
 
 
 def mark_of(pair: Pair) -> Mark:
-    """Return what tells this write from others."""
+    """Return the mark of this write."""
     return Mark(
         template=pair.template,
         hold=_hold(pair.counts),
@@ -150,20 +150,20 @@ def _pods(pair: Pair) -> list[Object]:
 
 
 def _removed(pair: Pair, *, back: bool) -> Sequence[Gone]:
-    """Return the latest pods of the side that is left which were removed."""
+    """Return the latest removed pods of the side that shrinks."""
     left = pair.new if back else pair.old
     return left.gone if left else ()
 
 
 def _unmade(pair: Pair, *, back: bool) -> list[Problem | None]:
-    """Return why no pod of the side that is brought up can be made."""
+    """Return why no pod of the growing side can be created."""
     objects = pair.old if back else pair.new
     sets = [rs for rs in objects.replicasets if rs["spec"].get("replicas")] if objects else []
     return [read_set(rs, []).problem for rs in sets]
 
 
 def _ended(pair: Pair, *, back: bool) -> tuple[Ended, ...]:
-    """Return the pods of the side that is brought up which ended."""
+    """Return the ended pods of the growing side."""
     objects = pair.old if back else pair.new
     return ended_of(objects, fingerprint(objects.deployment["spec"]["template"])) if objects else ()
 
@@ -175,14 +175,14 @@ def _replicas(objects: Objects | None) -> list[Replica]:
 def _side(
     objects: Objects | None, pods: list[Replica], asked: int, min_ready_s: float, restarts: int, now: float
 ) -> Side:
-    total = max(asked, len(pods))  # those that are to go count until they do: else the other side would come too soon
+    total = max(asked, len(pods))  # stopping pods count until they are gone, or the other side would come too soon
     ready = sum(p.ready_since is not None for p in pods)
     active = [rs for rs in objects.replicasets if rs["spec"].get("replicas")] if objects else []
     return Side(
         total=total,
         ready=ready,
         proven=sum(p.proven(min_ready_s, restarts, now) for p in pods),
-        # A ReplicaSet that must shrink removes its unready pods first; of several nobody knows.
+        # A ReplicaSet that must shrink removes its unready pods first; with several the order is unknown.
         spare=total - ready if len(active) <= 1 or not ready else 0,
     )
 
@@ -198,7 +198,7 @@ def _foreign(pair: Pair, state: State) -> Foreign | None:
     own = fingerprint(json.loads(baseline.template)) if baseline and baseline.template else ""
     if pair.new is None:
         if baseline and not baseline.made and state.goal is Goal.FORWARD:
-            return Foreign(who="somebody", what="the new Deployment: it is gone")
+            return Foreign(who="somebody", what="the new Deployment: it was deleted")
         return None
     if pair.template not in {mark.template, state.wanted.template, own}:
         who = latest_of(writers_of(pair.new.deployment, ("f:template",)))
@@ -216,7 +216,7 @@ def _foreign_counts(pair: Pair, mark: Mark) -> Foreign | None:
         if objects is None or told == before[side]:
             continue
         writers = writers_of(objects.deployment, ("f:replicas",), scale=True)
-        if {w["manager"] for w in writers} - {FIELD_MANAGER}:  # else it is our own write whose answer was lost
+        if {w["manager"] for w in writers} - {FIELD_MANAGER}:  # otherwise it is our own write whose answer was lost
             what = f"the {side} Deployment's replicas to {told}"
             return Foreign(who=latest_of(writers), what=what, template=pair.template)
     return None
