@@ -112,7 +112,9 @@ class Metric(GatePolicy):
     def _one_source(self) -> Self:
         given = [name for name in ("preset", "counts", "histogram", "value") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise wrong(given[1], "...", f"stands beside {given[0]}", "keep one; a second metric can have the other")
+            raise wrong(
+                given[1], "...", f"cannot be combined with {given[0]}", "keep one; a second metric can have the other"
+            )
         if not given:
             raise ValueError("says nothing to measure; give one of preset, counts, histogram and value")
         if self.preset is not None and self.preset not in PRESETS:

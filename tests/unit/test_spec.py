@@ -86,7 +86,7 @@ BAD = [
     Bad("empty-patch", "spec: {change: {patch: {}}}", "spec.change", "is empty", "give a patch"),
     Bad("list-patch", "spec: {change: {patch: [1]}}", "spec.change.patch", "is not a mapping", "write `name: value`"),
     Bad("change-and-patch", "spec: {change: {images: {a: b}, patch: {spec: {}}}}", "spec.change.patch",
-        "stands beside named changes", "give one or the other"),
+        "cannot be combined with named changes", "give one or the other"),
     Bad("unknown-change", "spec: {change: {image: x}}", "spec.change.image", "'x'", "check its spelling"),
     Bad("image-space", "spec: {change: {images: {a: 'x y'}}}", "spec.change.images.a", "'x y'", "must match"),
     Bad("image-empty", "spec: {change: {images: {a: ''}}}", "spec.change.images.a", "''", "must match"),
