@@ -46,7 +46,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "warmup as duration": ({"compare": {"warmup": "30s"}}, "compare.warmup: '30s': is not a whole number"),
     "tails as text": ({"compare": {"tails": "yes"}}, "compare.tails: 'yes': is neither true nor false"),
     "worse sideways": (
-        {"compare": {"worse": "left"}}, "compare.worse: 'left': cannot be taken; write 'higher' or 'lower'",
+        {"compare": {"worse": "left"}}, "compare.worse: 'left': is not allowed; write 'higher' or 'lower'",
     ),
 }  # fmt: skip
 

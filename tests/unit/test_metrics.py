@@ -49,7 +49,7 @@ BAD = [
     Bad("two", {"preset": "vllm/ttft", "value": "x"}, ".value", "cannot be combined with preset"),
     Bad("preset", {"preset": "vllm/speed"}, ".preset", "write one of: vllm/errors, vllm/ttft"),
     Bad("server", {"preset": "tgl/ttft"}, ".preset", "vllm/..."),
-    Bad("unit-of-preset", {"preset": "vllm/ttft", "unit": "s"}, ".unit", "is known of a preset"),
+    Bad("unit-of-preset", {"preset": "vllm/ttft", "unit": "s"}, ".unit", "is already part of the preset"),
     Bad("unit-long", {"value": "x", "unit": "s" * 17}, ".unit", "16"),
     Bad("variable", {"value": "x{ {{pod}} }"}, ".value", "unknown variable pod; write one of {{side}}"),
     Bad("empty", {"value": "  "}, ".value", "is empty"),

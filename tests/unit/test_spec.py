@@ -170,7 +170,7 @@ BAD = [
     Bad("default", "spec: {strategy: {waypoints: [{at: 1, approval: {expires: 1h, default: no}}]}}",
         W + ".approval.default", "False", "'reject' or 'approve'"),
     # Gates of one's own
-    Bad("gate-none", gate("{}"), G + "name", "says not what is asked", "give exactly one of job, webhook, plugin"),
+    Bad("gate-none", gate("{}"), G + "name", "has no job, webhook or plugin", "give exactly one of job, webhook"),
     Bad("gate-two", gate("{webhook: {name: a}, plugin: {name: b}}"), G + "name", "gives webhook and plugin", "exactly"),
     Bad("gate-name", gate("{name: A_b, webhook: {name: a}}"), G + "name", "'A_b'", "must match"),
     Bad("gate-unknown", gate("{http: {url: 'http://a'}}"), G + "http", "check its spelling", "segue schema"),
