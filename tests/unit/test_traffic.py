@@ -72,7 +72,7 @@ def see(old: int, new: int, share: int | None, *, ready: tuple[int, int] | None 
             "retain: '721h': is over 30 days; write a shorter",
         ),
         ({"type": "blueGreen", "traffic": SERVICE, "maxSurge": 1}, "strategy.maxSurge: 1: does not fit blueGreen"),
-        ({"type": "blueGreen", "traffic": SERVICE, "order": "scaleInPriority"}, "order: 'scaleInPriority': does not fit"),
+        ({"type": "blueGreen", "traffic": SERVICE, "order": "scaleInPriority"}, "'scaleInPriority': does not fit"),
         ({"waypoints": [{"at": 1, "weight": 5}]}, "waypoints[0].weight: 5: needs something that splits traffic"),
         (
             {"type": "blueGreen", "traffic": SERVICE, "waypoints": [{"at": 1}, {"at": 2, "weight": 5}]},
