@@ -58,7 +58,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         LintRule.REVISION_HISTORY_TOO_LOW,
-        "Kubernetes keeps no earlier version, so `kubectl rollout undo` has nothing to return to.",
+        "Kubernetes forgets earlier versions, so `kubectl rollout undo` has nothing to return to.",
         around.revision_history_too_low,
     ),
     Rule(
@@ -111,7 +111,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         LintRule.OVERLAPPING_SELECTORS,
-        "All that counts pods by the selector counts the pods of both: an autoscaler, a disruption budget, a query.",
+        "Whatever counts pods by the selector counts the pods of both: an autoscaler, a disruption budget, a query.",
         around.overlapping_selectors,
         (NEEDS.deployments,),
     ),

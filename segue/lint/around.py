@@ -137,7 +137,8 @@ def _quarrel(low: int, high: int, replicas: int) -> str:
 def overlapping_selectors(facts: Facts) -> list[Found]:
     """Find other Deployments that select this target's pods, or whose pods it selects.
 
-    The sides of a pair may overlap."""
+    The sides of a pair may overlap.
+    """
     if not facts.target.own.rolling:
         return []  # its operator owns the Deployment that selects its pods
     target = facts.rollout.spec.target if facts.rollout else None

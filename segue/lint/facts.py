@@ -92,7 +92,7 @@ class Facts:
 
     @property
     def is_recreated(self) -> bool:
-        """Whether the target's own controller removes all replicas before it makes any, without a spec."""
+        """Whether there is no spec, and the target's own controller removes all replicas before it makes any."""
         return self.rollout is None and at(self.target.spec, ("strategy", "type")) == "Recreate"
 
     @property

@@ -34,7 +34,7 @@ class GatePolicy(Model):
     interval: Duration = Field(default=timedelta(seconds=30), description="Time between two measurements.")
     count: int = Field(default=1, ge=1, le=1000, description="Conclusive measurements at each waypoint.")
     initial_delay: Duration = Field(
-        default=timedelta(0), alias="initialDelay", description="Before the first measurement."
+        default=timedelta(0), alias="initialDelay", description="Time before the first measurement."
     )
     failure_limit: int = Field(
         default=0,
@@ -57,7 +57,9 @@ class GatePolicy(Model):
         le=100_000,
         description="Measurements in a row that may get no answer; one more triggers onInconclusive.",
     )
-    deadline: Duration = Field(default=timedelta(minutes=30), description="How long the gate may stay undecided.")
+    deadline: Duration = Field(
+        default=timedelta(minutes=30), description="How long the gate may stay undecided at a waypoint."
+    )
     on_failure: Reaction = Field(default=Reaction.ROLLBACK, alias="onFailure", strict=False)
     on_inconclusive: Reaction = Field(default=Reaction.PAUSE, alias="onInconclusive", strict=False)
     continuous: bool = Field(
@@ -66,7 +68,7 @@ class GatePolicy(Model):
     weight: int | None = Field(
         default=None, ge=1, le=100, description="Share in the common score; a gate without a weight is critical."
     )
-    dry_run: bool = Field(default=False, alias="dryRun", description="Only record the verdict.")
+    dry_run: bool = Field(default=False, alias="dryRun", description="Record the verdict, without any consequence.")
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:

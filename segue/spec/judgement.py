@@ -50,7 +50,7 @@ class Ratio(_Latest):
         ge=0,
         le=MAX_NUMBER,
         strict=False,
-        description="A smaller value of the old side counts as this: a multiple of almost 0 is no useful bound.",
+        description="A smaller value of the old side counts as this: a multiple of almost 0 is not a useful bound.",
     )
 
 

@@ -21,7 +21,7 @@ class Preset(NamedTuple):
     """PromQL templates: bad and total events of an interval, or the one of a histogram (by ``le``) or value."""
     unit: str = ""
     note: str = ""
-    """What the server must have for the metric to exist."""
+    """What the metric needs to exist, or what to know about it."""
     source: str = ""
 
     @property

@@ -35,7 +35,7 @@ class JobGate(Model):
         alias="activeDeadlineSeconds",
         ge=1,
         le=86_400,
-        description="Of the Job's pod, from its start on a node.",
+        description="Time limit of the Job's pod, from its start on a node.",
     )
     service_account: ObjectName | None = Field(
         default=None, alias="serviceAccountName", description="Without one, the pod gets no service account token."
