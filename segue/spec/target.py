@@ -98,7 +98,7 @@ class SupervisedTarget(Target):
 
 
 MADE_LABEL = "segue.dev/deployment"
-"""On the pods and in the selector of a new Deployment that Segue made, in addition to the old one's labels."""
+"""The label on the pods and in the selector of a new Deployment that Segue made; the old one's labels stay too."""
 
 
 class PairTarget(Target):
