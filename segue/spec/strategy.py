@@ -115,9 +115,9 @@ class End(Model):
 class Strategy(Model):
     """How the rollout moves. The defaults are safe for a model server.
 
-    When neither ``maxSurge`` nor ``maxUnavailable`` is set, scaleOutPriority adds first and never goes below the replicas
-    that ran before (maxSurge = step, or 25%; maxUnavailable 0). The other orders need no extra capacity (maxSurge 0;
-    maxUnavailable = step, or 25%), nor does any order when the target cannot surge: a StatefulSet.
+    When neither ``maxSurge`` nor ``maxUnavailable`` is set, scaleOutPriority adds first and never goes below the
+    replicas that ran before (maxSurge = step, or 25%; maxUnavailable 0). The other orders need no extra capacity
+    (maxSurge 0; maxUnavailable = step, or 25%), nor does any order when the target cannot surge: a StatefulSet.
     ``type: blueGreen`` needs room for both sides (maxSurge 100%).
     """
 
