@@ -1,23 +1,23 @@
 """Every error that Segue raises on purpose.
 
 SegueError                  exit 1   something that should not happen
-├── Refused                 exit 2   the input cannot be taken; names the field, the value and the fix
-│   ├── NotFound            exit 2   the target (or the rollout) is not there
+├── Refused                 exit 2   the input is refused; the message names field, value and fix
+│   ├── NotFound            exit 2   the target (or the rollout) does not exist
 │   ├── NotAllowed          exit 2   the cluster's access rules forbid it
 │   └── AlreadyRolling      exit 2   a rollout of this target is under way
-├── Fenced                  exit 4   the target belongs to somebody else now; a person decides
-├── Cut                     exit 4   the workflow was ended in Temporal, and put nothing back
-├── Failing                 exit 4   the workflow's code fails at each try: it stands still, and takes no message
+├── Fenced                  exit 4   the target now belongs to somebody else; a person decides
+├── Cut                     exit 4   the workflow was ended in Temporal; nothing was rolled back
+├── Failing                 exit 4   the workflow's code fails at each attempt: no progress, and no message is handled
 ├── Conflict                exit 1   the object changed between reading and writing; read again (retry helps)
-├── Stale                   exit 1   what was decided does not fit what is there now; decide again (retry helps)
+├── Stale                   exit 1   the decision does not fit the current state; decide again (retry helps)
 ├── Expired                 exit 1   the watch's version is too old; list again (retry helps)
 ├── Unreachable             exit 5   Temporal, the cluster or a worker does not answer (retry helps)
-├── Unanswered              exit 1   a gate was asked, and gives no answer that can be used (retry helps)
+├── Unanswered              exit 1   a gate gave no usable answer (retry helps)
 ├── StatesUnknown           exit 1   a replica did not report the states of its models (retry helps)
-├── Unanswerable            exit 1   a gate's question has a variable that the target gives no value for
+├── Unanswerable            exit 1   a gate's question has a variable without a value for this target
 └── TimedOut                exit 6   waiting took longer than the caller allowed
 
-``retryable`` says whether doing the same again can help.
+``retryable`` tells whether a retry can help.
 """
 
 from enum import IntEnum
@@ -40,7 +40,7 @@ _SHOWN_LENGTH = 200
 
 
 def shown(value: Any) -> str:
-    """Return a value as a message shows it: the beginning of a long one, and how long it is."""
+    """Return a value as a message shows it: of a long one, its beginning and its length."""
     text = repr(value)
     if len(text) <= _SHOWN_LENGTH:
         return text
@@ -49,14 +49,14 @@ def shown(value: Any) -> str:
 
 
 class SegueError(Exception):
-    """The root: catch this to catch all that is ours."""
+    """The root: catch it to catch every error of Segue."""
 
     exit_code: ClassVar[Exit] = Exit.UNEXPECTED
     retryable: ClassVar[bool] = False
 
 
 class Refused(SegueError):
-    """The input cannot be taken. ``str()`` of it reads ``field: value: why; fix``."""
+    """The input is refused. ``str()`` of it reads ``field: value: why; fix``."""
 
     exit_code = Exit.REFUSED
 
@@ -69,7 +69,7 @@ class Refused(SegueError):
 
 
 class NotFound(Refused):
-    """What was named is not there."""
+    """The named object does not exist."""
 
 
 class NotAllowed(Refused):
@@ -81,19 +81,19 @@ class AlreadyRolling(Refused):
 
 
 class Fenced(SegueError):
-    """The target belongs to another rollout, or was released: nothing may be written any more."""
+    """The target belongs to another rollout, or was released: this rollout must not write any more."""
 
     exit_code = Exit.NEEDS_PERSON
 
 
 class Cut(SegueError):
-    """The workflow was terminated, cancelled or timed out in Temporal: it could not put anything back."""
+    """The workflow was terminated, cancelled or timed out in Temporal; nothing was rolled back."""
 
     exit_code = Exit.NEEDS_PERSON
 
 
 class Failing(SegueError):
-    """The workflow's own code fails, at each try of Temporal's: until another release runs, nothing goes on."""
+    """The workflow's own code fails at each attempt: it makes no progress until another release runs."""
 
     exit_code = Exit.NEEDS_PERSON
 
@@ -105,7 +105,7 @@ class Conflict(SegueError):
 
 
 class Stale(SegueError):
-    """What was decided does not fit what is there now; nothing was written."""
+    """The decision does not fit the current state; nothing was written."""
 
     retryable = True
 
@@ -117,13 +117,13 @@ class Expired(SegueError):
 
 
 class Unanswered(SegueError):
-    """Who was asked gives no answer that can be used: an outage, a refusal, too much, or another shape."""
+    """There is no usable answer: an outage, a refusal, too much data, or the wrong shape."""
 
     retryable = True
 
 
 class StatesUnknown(SegueError):
-    """A replica did not report the states of its models. ``loads``: its server says that it still loads."""
+    """A replica did not report the states of its models. ``loads``: its server reports that it still loads."""
 
     retryable = True
 
@@ -133,7 +133,7 @@ class StatesUnknown(SegueError):
 
 
 class Unanswerable(SegueError):
-    """A question has a variable that the target gives no value for; says which and why."""
+    """A question has a variable without a value for this target; the message names it and why."""
 
 
 class Unreachable(SegueError):
@@ -144,6 +144,6 @@ class Unreachable(SegueError):
 
 
 class TimedOut(SegueError):
-    """Waiting took longer than the caller allowed; what was waited for goes on."""
+    """Waiting took longer than the caller allowed; the operation itself continues."""
 
     exit_code = Exit.TIMED_OUT

@@ -1,4 +1,4 @@
-"""What a revision of a target keeps of the rollout that made it, and which one is gone back to."""
+"""What a revision records of the rollout that made it, and which revision an undo returns to."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -9,10 +9,10 @@ from segue.spec import Change
 from segue.state import Outcome
 
 SUPERSEDED = "Superseded"
-"""A version that was left behind by a retarget."""
+"""A version that a retarget replaced."""
 
 RELEASED = "Released"
-"""A version that was left to the target's own controller by hand."""
+"""A version that a person left to the target's own controller."""
 
 
 class Note(Frozen):
@@ -28,7 +28,7 @@ class Note(Frozen):
     outcome: str = ""
     """Empty while the rollout is under way."""
     why: str = ""
-    """Why it was taken back."""
+    """Why the rollout did not keep it."""
 
     @property
     def cause(self) -> str:
@@ -38,12 +38,12 @@ class Note(Frozen):
         return f"{self.outcome or 'under way'}: {self.what}, by {self.by} at {began} with segue{why}"
 
     def of_same_rollout(self, other: "Note") -> bool:
-        """Whether both were left by one rollout."""
+        """Whether one rollout left both notes."""
         return (self.rollout, self.at) == (other.rollout, other.at)
 
 
 class Revision(Frozen):
-    """One revision that the target's controller still has."""
+    """One revision that the target's controller still keeps."""
 
     revision: int
     created: str
@@ -51,32 +51,32 @@ class Revision(Frozen):
     replicas: int
     current: bool
     of: str = ""
-    """The object whose revision it is, where the target is more than one."""
+    """The object whose revision it is, when the target is more than one object."""
     cause: str = ""
     note: Note | None = None
 
     @property
     def was_taken_back(self) -> bool:
-        """Whether a rollout made it and did not stay with it."""
+        """Whether a rollout made it and did not keep it."""
         return self.note is not None and self.note.outcome not in {"", Outcome.COMPLETED, RELEASED}
 
 
 def described(change: Change, version: Version) -> str:
-    """Describe a version by what changed; where that names no image, by its images too."""
+    """Describe a version by its change, and also by its images when the change names none."""
     return change.described if change.images else f"{change.described} ({version})"
 
 
 def revision_before(revisions: Sequence[Revision]) -> int:
-    """Return the newest revision that is neither the current one nor one that was taken back.
+    """Return the newest revision that is neither current nor taken back.
 
     Raises:
-        Refused: when there is none.
+        Refused: when there is no such revision.
     """
     earlier = [r.revision for r in revisions if not r.current and not r.was_taken_back]
     if not earlier:
         raise Refused(
             "has no earlier revision to go back to",
             field="target",
-            fix="look at `segue history`; name one with --to-revision, or start a rollout with a spec",
+            fix="see `segue history` and name one with --to-revision, or start a rollout with a spec",
         )
     return max(earlier)

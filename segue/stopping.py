@@ -1,40 +1,40 @@
-"""What is lost when a replica stops: predicted from how its pod template says that it stops.
+"""Predicts what is lost when a replica stops, from its pod template.
 
-A pod that is deleted leaves its Services and is told to stop (SIGTERM) at the same moment, but every proxy learns of it
-a little later: what they still send in between is refused, unless a ``preStop`` hook keeps the server up meanwhile.
+A deleted pod leaves its Services and receives SIGTERM at the same moment, but every proxy learns of it a little later.
+The pod refuses what they still send in between, unless a ``preStop`` hook keeps the server up meanwhile.
 """
 
 from segue.observation import Frozen
 from segue.spec import Rules
 
 PROXIES_S = 2.0
-"""How long proxies may need to learn that an endpoint is gone; kube-proxy writes its rules once a second at most."""
+"""How long proxies may need to learn that an endpoint is gone; kube-proxy writes its rules at most once a second."""
 
 
 class Hook(Frozen):
-    """How one container that serves is told to stop."""
+    """How one container that serves stops."""
 
     container: str
     has_pre_stop: bool = False
     sleep_s: float | None = None
-    """Seconds that its ``preStop`` hook sleeps; none where that cannot be read from it."""
+    """Seconds that its ``preStop`` hook sleeps; None when the hook does not show it."""
 
 
 class Stopping(Frozen):
     """How the replicas of one version stop."""
 
     grace_s: float
-    """Seconds from the deletion to SIGKILL, the hook's time included."""
+    """Seconds from the deletion to SIGKILL, including the hook's time."""
     hooks: tuple[Hook, ...] = ()
 
 
 def losses(
     old: Stopping, new: Stopping, rules: Rules, replicas: int, *, drainable: bool = True
 ) -> tuple[str, ...]:  # fmt: skip
-    """Say what a rollout, and its way back, will lose; nothing where every replica can stop without loss.
+    """Return what a rollout and its rollback will lose; empty when every replica stops without loss.
 
-    With ``drain`` an old replica without a hook is taken out of its Services before it is told to stop.
-    ``drainable`` says whether a spec for this target may have it.
+    With ``drain`` an old replica without a hook leaves its Services before it receives SIGTERM.
+    ``drainable`` tells whether a spec for this target may have ``drain``.
     """
     drain = rules.drain
     found = [lost for hook in old.hooks for lost in _ill_timed(hook, old.grace_s)]
@@ -58,8 +58,8 @@ def _unhooked(hook: Hook, replicas: int, *, drainable: bool) -> str:
 
 def _unhooked_back(hook: Hook) -> str:
     return (
-        f"requests will be lost on a way back: container {hook.container} of the new version has no preStop hook, and "
-        "there the target's own controller removes replicas; add `lifecycle: {preStop: {sleep: {seconds: 5}}}`"
+        f"requests will be lost in a rollback: container {hook.container} of the new version has no preStop hook, and "
+        "the target's own controller removes the replicas; add `lifecycle: {preStop: {sleep: {seconds: 5}}}`"
     )
 
 
@@ -69,21 +69,21 @@ def _ill_timed(hook: Hook, grace_s: float) -> list[str]:
     found = []
     if hook.sleep_s < PROXIES_S:
         found.append(
-            f"requests may be lost: the preStop hook of container {hook.container} sleeps {hook.sleep_s:g} s, and "
-            f"proxies may need {PROXIES_S:g} s to learn that it goes; let it sleep 5 s"
+            f"requests may be lost: the preStop hook of container {hook.container} sleeps {hook.sleep_s:g} s, but "
+            f"proxies may need {PROXIES_S:g} s to learn that the pod stops; let it sleep 5 s"
         )
     if hook.sleep_s >= grace_s:
         found.append(
-            f"requests will be cut: container {hook.container} is killed after {grace_s:g} s "
-            f"(terminationGracePeriodSeconds), before its preStop hook has slept {hook.sleep_s:g} s and it could end "
-            "them; raise terminationGracePeriodSeconds"
+            f"requests will be cut: Kubernetes kills container {hook.container} after {grace_s:g} s "
+            f"(terminationGracePeriodSeconds), before its preStop hook has slept {hook.sleep_s:g} s and the server has "
+            "finished them; raise terminationGracePeriodSeconds"
         )
     return found
 
 
 def _killed_early_back(grace_s: float) -> str:
     return (
-        "streams may be cut on a way back: there the target's own controller removes replicas of the new version "
+        "streams may be cut in a rollback: the target's own controller removes replicas of the new version "
         f"without waiting until they are empty, and kills them {grace_s:g} s later; raise "
         "terminationGracePeriodSeconds"
     )
@@ -91,6 +91,6 @@ def _killed_early_back(grace_s: float) -> str:
 
 def _killed_early(grace_s: float, timeout_s: float) -> str:
     return (
-        f"streams may be cut: an old replica is killed {grace_s:g} s after it is told to stop "
-        f"(terminationGracePeriodSeconds), though drain.timeout allows {timeout_s:g} s; raise the former"
+        f"streams may be cut: Kubernetes kills an old replica {grace_s:g} s after its deletion "
+        f"(terminationGracePeriodSeconds), but drain.timeout allows {timeout_s:g} s; raise the grace period"
     )

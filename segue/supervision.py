@@ -1,7 +1,7 @@
-"""Custom resources whose own operator rolls: what must be known of one, as configuration.
+"""Custom resources that their own operator rolls: what Segue must know of each, as configuration.
 
-Segue writes the change into the resource, watches the pods that the operator makes, and writes the old value back when
-the new version is bad. How fast and within which budget is the operator's own.
+Segue writes the change into the resource, watches the pods that the operator creates, and restores the old value when
+the new version is bad. The operator decides the speed and the budget.
 """
 
 from typing import Annotated
@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints
 from segue.spec.base import Model
 
 Path = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z][a-zA-Z0-9]*(\.[a-zA-Z][a-zA-Z0-9]*)*$", max_length=256)]
-"""Fields below each other, such as ``spec.predictor``."""
+"""A path of fields, such as ``spec.predictor``."""
 
 
 class Supervision(Model):
@@ -20,39 +20,41 @@ class Supervision(Model):
     resource: str = Field(
         pattern=r"^[a-z0-9]+(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+/v[0-9][a-z0-9]*$", description="PLURAL.GROUP/VERSION"
     )
-    version: Path = Field(default="spec", description="The field that says the version: changed, kept, and put back.")
+    version: Path = Field(
+        default="spec", description="The field that holds the version: Segue changes, keeps and restores it."
+    )
     containers: tuple[Path, ...] = Field(
         default=("containers",),
         min_length=1,
         strict=False,
-        description="Below that field: lists of containers, or single ones (named by the last part of the path).",
+        description="Paths below `version`: lists of containers, or single ones (named by the last part of the path).",
     )
     replicas: Path | None = Field(
-        default=None, description="The field with the least number of replicas; its pods are counted besides."
+        default=None, description="The field with the minimum number of replicas; Segue also counts the pods."
     )
     scaling: tuple[Path, ...] = Field(
         default=(),
         strict=False,
-        description="Below that field: what scales, and is no version. It is neither compared nor written back.",
+        description="Paths below `version` that only scale. Segue neither compares nor restores them.",
     )
     pods: str = Field(
         pattern=r"^[-._/a-zA-Z0-9]+(=[-._a-zA-Z0-9]*(\{name\})?[-._a-zA-Z0-9]*)?(,[-._/a-zA-Z0-9]+(=[-._a-zA-Z0-9]*(\{name\})?[-._a-zA-Z0-9]*)?)*$",
-        description="Labels of its pods: name or name=value, {name} being the resource's own name; commas between.",
+        description="Labels of its pods: name or name=value, separated by commas; {name} is the resource's own name.",
     )
     own: str | None = Field(
         default=None,
         pattern=r"^[-._/a-zA-Z0-9]+=[-._a-zA-Z0-9]*\{name\}[-._a-zA-Z0-9]*$",
-        description="A label by which its pods differ from others with the same labels, such as a canary's: how its "
-        "value begins. Pods whose value does not even begin with what stands before {name} are its own too.",
+        description="A label that tells its pods from others with the same labels, such as a canary's: the start of "
+        "the label's value. Pods whose value does not begin with the part before {name} are its own too.",
     )
     subname: Path | None = Field(
-        default=None, description="The field that its operator appends to the name in that label, where it is set."
+        default=None, description="The field whose value the operator appends to the name in that label, if it is set."
     )
-    revision: str = Field(default="pod-template-hash", description="The pods' label that differs between versions.")
+    revision: str = Field(default="pod-template-hash", description="The pod label that differs between versions.")
     done: tuple[str, ...] = Field(
         default=(),
         strict=False,
-        description="Conditions that must be true before a rollout is complete; of those that were true before it.",
+        description="Conditions that must be true before a rollout is complete, if they were true before it started.",
     )
 
 
@@ -76,4 +78,4 @@ SUPERVISIONS: dict[str, Supervision] = {
         pods="modelmesh-service,name=modelmesh-serving-{name}",
     ),
 }
-"""What is known without configuration; a worker's settings may add to it, and replace."""
+"""The kinds that Segue knows without configuration; a worker's settings may add or replace some."""

@@ -1,4 +1,4 @@
-"""What an undo is: for one object a rollout to an earlier revision, for a pair one with its sides exchanged. Pure."""
+"""Builds the spec of an undo: to an earlier revision, or for a pair with its sides exchanged. Pure."""
 
 from typing import NoReturn
 
@@ -10,10 +10,12 @@ from segue.spec.lint_rule import LintRule
 
 
 def to_revision(target: Target, revision: int, rules: Rules | None) -> Spec:
-    """Return the spec of a rollout to an earlier revision; without rules, by the defaults of the target's kind.
+    """Return the spec of a rollout to an earlier revision.
+
+    Without rules, the defaults of the target's kind apply.
 
     Raises:
-        Refused: where such a target has no revisions, or cannot be rolled by these rules.
+        Refused: when the target has no revisions, or the rules do not fit it.
     """
     given = {"target": target.model_dump(), "change": Change(revision=revision)}
     try:
@@ -23,13 +25,13 @@ def to_revision(target: Target, revision: int, rules: Rules | None) -> Spec:
 
 
 def exchanged(spec: Spec, rules: Rules | None) -> Spec:
-    """Return the spec that goes from a pair's new Deployment back to its old one, which still has its version.
+    """Return the spec that moves a pair back to its old Deployment, which still has its version.
 
-    It goes by the same rules: what led the traffic there leads it back, and it ends on the one side. What lint has
-    against the version from before is told, and does not refuse it.
+    The same rules apply: the same route or Service moves the traffic back, and the rollout ends on one side. Lint
+    reports its findings on the earlier version, but does not refuse it.
 
     Raises:
-        Refused: where a pair cannot be rolled by these rules.
+        Refused: when the rules do not fit a pair.
     """
     target = spec.target
     if not isinstance(target, PairTarget):
@@ -57,20 +59,20 @@ def _exchanged(strategy: Strategy) -> Strategy:
 
 
 def refuse_revision(target: Target) -> NoReturn:
-    """Refuse to bring a pair to a revision.
+    """Refuse to return a pair to a revision.
 
     Raises:
-        Refused: naming what is done instead.
+        Refused: naming what to do instead.
     """
     raise Refused(
-        f"is for one object, and {target} is a pair: its other Deployment still has the version of before",
+        f"is for one object, but {target} is a pair: its other Deployment still has the earlier version",
         field="--to-revision",
-        fix="leave it out: replicas go back to that one; or undo one of the two by its own name",
+        fix="leave it out to move the replicas back to that one; or undo one of the two by its own name",
     )
 
 
 def refuse_unnamed(target: Target) -> NoReturn:
-    """Refuse a pair of which only the old Deployment is named.
+    """Refuse a pair when only its old Deployment is named.
 
     Raises:
         Refused: naming the fix.

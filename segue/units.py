@@ -15,7 +15,7 @@ def parse_duration(value: Any) -> timedelta:
     """Read a Go-style duration such as ``30s``, ``500ms`` or ``1h30m``.
 
     Raises:
-        ValueError: when it is anything else; a bare number has no unit, and a negative one no meaning.
+        ValueError: for anything else, such as a number without a unit or a negative duration.
     """
     if isinstance(value, timedelta):
         return value
@@ -25,7 +25,7 @@ def parse_duration(value: Any) -> timedelta:
 
 
 def format_duration(value: timedelta) -> str:
-    """Write a duration the way it is read: ``timedelta(seconds=90)`` is ``1m30s``."""
+    """Write a duration as ``parse_duration`` reads it: ``timedelta(seconds=90)`` is ``1m30s``."""
     return durationpy.to_str(value) if value else "0s"
 
 
@@ -36,7 +36,7 @@ def parse_amount(value: Any) -> int | str:
         ValueError: for a negative count, a fraction, a percentage over 100, or a percentage without its sign.
     """
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(  # noqa: TRY004 - pydantic makes a refusal of a ValueError only
+        raise ValueError(  # noqa: TRY004 - pydantic turns only a ValueError into a refusal
             f"{value!r} is neither a count nor a percentage; write 2 or 25%"
         )
     if isinstance(value, int):
@@ -49,7 +49,7 @@ def parse_amount(value: Any) -> int | str:
 
 
 def resolve(amount: int | str, replicas: int, *, round_up: bool) -> int:
-    """Turn a count or percentage into a count of ``replicas``, rounded as told (Kubernetes' intstr rule)."""
+    """Return an amount as a count of ``replicas``; percentages round up or down (Kubernetes' intstr rule)."""
     if isinstance(amount, int):
         return amount
     share = int(amount[:-1]) * replicas

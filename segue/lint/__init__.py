@@ -1,4 +1,4 @@
-"""Lint: what of a target, and of a spec together with it, will hurt; each finding with the change that mends it.
+"""Lint: settings of a target (and spec) that will cause trouble; each finding has a fix.
 
 Pure: ``Facts`` in, ``Linted`` out. A rule is one small function, and its line in ``RULES``.
 """
@@ -15,13 +15,13 @@ __all__ = ["RULES", "Rule", "lint"]
 
 
 class Rule(NamedTuple):
-    """One rule: its name, why it matters, how it looks, and what it must be able to see."""
+    """One rule: its name, why it matters, its check, and what the check must be able to read."""
 
     name: LintRule
     why: str
     find: Callable[[Facts], list[Found]]
     needs: tuple[str, ...] = ()
-    """Of ``NEEDS``; the rule is asked where at least one of them is known."""
+    """Of ``NEEDS``; the rule is checked when at least one of them is known."""
 
 
 _POD = (NEEDS.template,)
@@ -29,25 +29,25 @@ _POD = (NEEDS.template,)
 RULES: tuple[Rule, ...] = (
     Rule(
         LintRule.IMAGE_NOT_IMMUTABLE,
-        "A tag can be moved: replicas that start tomorrow may run other code or weights, also on a way back.",
+        "A tag can move: replicas that start later may run other code or weights, also in a rollback.",
         pods.image_not_immutable,
         _POD,
     ),
     Rule(
         LintRule.NO_READINESS_PROBE,
-        "Requests are sent to a replica from its start, long before it has loaded its model, and they fail.",
+        "A replica gets requests from its start, long before it has loaded its model, and they fail.",
         pods.no_readiness_probe,
         _POD,
     ),
     Rule(
         LintRule.READINESS_CANNOT_TELL,
-        "A server that answers is no model that answers: a replica counts as ready, and gets requests, while it loads.",
+        "The server answers before its model does: a replica counts as ready, and gets requests, while it loads.",
         pods.readiness_cannot_tell,
         _POD,
     ),
     Rule(
         LintRule.UNAVAILABLE_ON_FEW_REPLICAS,
-        "With few replicas each one away is a large part of the capacity, and those that remain may not bear the load.",
+        "With few replicas, each unavailable one is a large part of the capacity; the rest may not carry the load.",
         around.unavailable_on_few_replicas,
     ),
     Rule(
@@ -58,60 +58,60 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         LintRule.REVISION_HISTORY_TOO_LOW,
-        "The versions before are forgotten, so that `kubectl rollout undo` has nothing to go back to.",
+        "Kubernetes forgets earlier versions, so `kubectl rollout undo` has nothing to return to.",
         around.revision_history_too_low,
     ),
     Rule(
         LintRule.NO_DISRUPTION_BUDGET,
-        "A drain of nodes, for an upgrade say, may take all replicas at once, and also in the middle of a rollout.",
+        "A drain of nodes, such as for an upgrade, may remove all replicas at once, even during a rollout.",
         around.no_disruption_budget,
         (NEEDS.budgets,),
     ),
     Rule(
         LintRule.BLOCKING_DISRUPTION_BUDGET,
-        "No node with a replica of it can ever be drained: upgrades of the cluster hang, or somebody forces them.",
+        "No node with one of its replicas can ever be drained: cluster upgrades hang, or somebody forces them.",
         around.blocking_disruption_budget,
         (NEEDS.budgets,),
     ),
     Rule(
         LintRule.DEADLINE_SHORTER_THAN_LOAD,
-        "A good version that takes as long to load as its probes allow is taken for a bad one, and is rolled back.",
+        "A good version that loads for as long as its probes allow counts as bad, and is rolled back.",
         pods.deadline_shorter_than_load,
         _POD,
     ),
     Rule(
         LintRule.SLOW_LOAD_WITHOUT_STARTUP_PROBE,
-        "A server that loads its model for a minute is killed while it loads, and again, for ever.",
+        "A server that needs a minute to load its model is killed while it loads, again and again.",
         pods.slow_load_without_startup_probe,
         _POD,
     ),
     Rule(
         LintRule.AUTOSCALER_FIGHTS,
-        "The autoscaler changes the replicas while they are rolled, or is there and can change nothing.",
+        "The autoscaler changes the replicas during a rollout, or it exists but can change nothing.",
         around.autoscaler_fights,
         (NEEDS.autoscalers,),
     ),
     Rule(
         LintRule.SURGE_DOES_NOT_FIT,
-        "New replicas that find no accelerator stay pending until the deadline, and the rollout fails.",
+        "New replicas without a free accelerator stay pending until the deadline, and the rollout fails.",
         room.surge_does_not_fit,
         (NEEDS.nodes, NEEDS.quotas, NEEDS.template),
     ),
     Rule(
         LintRule.PREEMPTS_OLD_REPLICAS,
-        "A new replica that finds no place pushes a ready old one of lower priority from its node, whatever the floor.",
+        "A new replica without room preempts a ready old one of lower priority, whatever the floor.",
         room.preempts_old_replicas,
         _POD,
     ),
     Rule(
         LintRule.VOLUME_NOT_SHARED,
-        "A new replica on another node cannot attach a volume that an old one has: it never starts.",
+        "A new replica on another node cannot attach a volume that an old one uses, so it never starts.",
         room.volume_not_shared,
         (NEEDS.claims,),
     ),
     Rule(
         LintRule.OVERLAPPING_SELECTORS,
-        "Whatever counts pods by the selector counts those of both: an autoscaler, a disruption budget, a query.",
+        "Whatever counts pods by the selector counts the pods of both: an autoscaler, a disruption budget, a query.",
         around.overlapping_selectors,
         (NEEDS.deployments,),
     ),
@@ -121,7 +121,7 @@ _ORDER = list(Severity)
 
 
 def lint(facts: Facts, accepted: Collection[str] = ()) -> Linted:
-    """Ask every rule that can be asked; the worst findings come first."""
+    """Return the findings of every rule that can be checked, the worst first."""
     found = [
         Finding(rule=rule.name, why=rule.why, accepted=rule.name in accepted, **one._asdict())
         for rule in RULES

@@ -1,4 +1,4 @@
-"""Rules about how replicas are moved, and about what else moves them."""
+"""Rules about how a rollout moves replicas, and about what else moves them."""
 
 from collections.abc import Mapping
 
@@ -15,13 +15,13 @@ _HISTORY = 10
 
 
 def unavailable_on_few_replicas(facts: Facts) -> list[Found]:
-    """Find a rollout that takes away what few replicas cannot spare."""
+    """Find a budget that makes unavailable what few replicas cannot spare."""
     budget, replicas = facts.budget, facts.replicas
     if budget is None or budget.unavailable == 0 or (replicas > _FEW and budget.unavailable < replicas):
         return []
     taken = budget.unavailable
     severity = Severity.ERROR if taken >= replicas else Severity.WARNING
-    said = f"up to {taken} of {replicas} replicas may be away at once"
+    said = f"up to {taken} of {replicas} replicas may be unavailable at once"
     mend = _spared(facts, budget) if facts.can_surge else _unsurged(facts, budget)
     if facts.rollout is not None:
         return [Found(severity, facts.spec_ref, "spec.strategy.maxUnavailable", said, mend)]
@@ -30,7 +30,7 @@ def unavailable_on_few_replicas(facts: Facts) -> list[Found]:
 
 
 def _spared(facts: Facts, budget: Budget) -> Mend:
-    """Add one first, and take none away."""
+    """Return the fix that adds a replica first and removes none."""
     note = "one more replica does not fit now: make room for it first" if fitting(facts) == 0 else ""
     surge = {"maxSurge": max(1, budget.surge), "maxUnavailable": 0}
     if facts.rollout is not None:
@@ -39,8 +39,8 @@ def _spared(facts: Facts, budget: Budget) -> Mend:
 
 
 def _unsurged(facts: Facts, budget: Budget) -> Mend:
-    """Where there is never one more: take one away at a time, of so many that it can be spared."""
-    note = "a replica is replaced under its own number, so one is always away: run more of them, or accept it"
+    """Return the fix without surge: one unavailable at a time, of enough replicas."""
+    note = "a replica is replaced under its own number, so one is always unavailable: run more replicas, or accept this"
     if facts.rollout is None:
         own = facts.rebudgeted(maxUnavailable=1) if budget.unavailable > 1 else {}
         more = {"replicas": _FEW + 1} if facts.replicas <= _FEW else {}
@@ -51,7 +51,7 @@ def _unsurged(facts: Facts, budget: Budget) -> Mend:
 
 
 def revision_history_too_low(facts: Facts) -> list[Found]:
-    """Find targets whose former versions are forgotten."""
+    """Find targets that do not keep their earlier versions."""
     limit = facts.target.spec.get("revisionHistoryLimit", _HISTORY)
     if limit >= 2 or not facts.target.own.history:
         return []
@@ -61,7 +61,7 @@ def revision_history_too_low(facts: Facts) -> list[Found]:
 
 
 def no_disruption_budget(facts: Facts) -> list[Found]:
-    """Find targets of which a node's drain may take every replica at once."""
+    """Find targets that may lose every replica at once to a drain of nodes."""
     if facts.replicas <= 1 or any(
         _selects(budget["spec"].get("selector"), pods.labels) for budget in facts.budgets for pods in facts.pods[:1]
     ):
@@ -80,7 +80,7 @@ def no_disruption_budget(facts: Facts) -> list[Found]:
 
 
 def blocking_disruption_budget(facts: Facts) -> list[Found]:
-    """Find budgets that let no replica go, ever."""
+    """Find disruption budgets that never allow an eviction."""
     found = []
     for budget in facts.budgets if facts.replicas else ():
         counts = [p.number for p in facts.pods if _selects(budget["spec"].get("selector"), p.labels)]
@@ -101,7 +101,7 @@ def _blocking(facts: Facts, budget: Object, own: int) -> list[Found]:
         return []
     ref = _ref(budget, "PodDisruptionBudget")
     body: Object = {"spec": {"minAvailable": None, "maxUnavailable": 1}}
-    note = "with one replica that is an outage at each drain: run two" if facts.replicas == 1 else ""
+    note = "with one replica, each drain is an outage: run two" if facts.replicas == 1 else ""
     mend = Mend(how=How.PATCH, object=ref, body=body, note=note)
     what = "replicas" if own == facts.replicas else "pods"
     said = f"is {spec[field]} of {pods} {what}, so none may be evicted"
@@ -109,7 +109,7 @@ def _blocking(facts: Facts, budget: Object, own: int) -> list[Found]:
 
 
 def autoscaler_fights(facts: Facts) -> list[Found]:
-    """Find autoscalers that change the replicas while they are rolled, or can change nothing."""
+    """Find autoscalers that change the replicas during a rollout, or can change nothing."""
     found = []
     for autoscaler in facts.autoscalers:
         spec = autoscaler["spec"]
@@ -130,14 +130,17 @@ def autoscaler_fights(facts: Facts) -> list[Found]:
 
 def _quarrel(low: int, high: int, replicas: int) -> str:
     if replicas and not low <= replicas <= high:  # with 0 replicas an autoscaler is off
-        return f"wants {low} to {high} replicas, and the target is told to run {replicas}"
+        return f"allows {low} to {high} replicas, but the target requests {replicas}"
     return f"minReplicas and maxReplicas are both {low}" if low == high else ""
 
 
 def overlapping_selectors(facts: Facts) -> list[Found]:
-    """Find other Deployments that select this target's pods, and whether it selects theirs. A pair's sides may."""
+    """Find other Deployments that select this target's pods, or whose pods it selects.
+
+    The sides of a pair may overlap.
+    """
     if not facts.target.own.rolling:
-        return []  # the Deployment that selects its pods is its operator's
+        return []  # its operator owns the Deployment that selects its pods
     target = facts.rollout.spec.target if facts.rollout else None
     sides = {target.old, target.new} if isinstance(target, PairTarget) else {facts.ref.name}
     others = [each for each in facts.deployments if each["metadata"]["name"] not in sides and not _is_side(each)]
@@ -152,13 +155,13 @@ def overlapping_selectors(facts: Facts) -> list[Found]:
 
 
 def _is_side(deployment: Object) -> bool:
-    """Whether a pair's new Deployment was made from the old one, whose selector also selects its pods."""
+    """Whether Segue made this Deployment from a pair's old one, whose selector also selects its pods."""
     labels: Object = deployment["spec"]["selector"].get("matchLabels", {})
     return MADE_LABEL in labels
 
 
 def _overlap(wide: Object, said: str) -> Found:
-    """Blame the Deployment whose selector is too wide: no patch can change it, so it is made anew."""
+    """Blame the Deployment whose selector is too wide; no patch can change it, so the fix recreates it."""
     ref, spec = _ref(wide, "Deployment"), wide["spec"]
     own = {"app.kubernetes.io/instance": ref.name}
     selector, template = spec["selector"], spec["template"]
@@ -180,7 +183,7 @@ def _overlap(wide: Object, said: str) -> Found:
 
 
 def _selects(selector: Object | None, labels: Mapping[str, str]) -> bool:
-    """Whether a label selector takes these labels; an empty one takes all, none takes nothing."""
+    """Whether a label selector matches these labels; an empty one matches all, None matches nothing."""
     if selector is None:
         return False
     equal = all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())

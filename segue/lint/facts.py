@@ -1,4 +1,4 @@
-"""What lint is told: plain objects as the API server gives them, and amounts that are parsed already."""
+"""The input of lint: plain objects from the API server, and parsed amounts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from segue.spec import Rollout, Rules, Strategy
 
 
 class Needs(NamedTuple):
-    """The names of what a caller's rights may not reach; ``Facts.unknown`` says why."""
+    """The names of what a caller may have no right to read; ``Facts.unknown`` has the reason."""
 
     template: str = "template"
     budgets: str = "poddisruptionbudgets"
@@ -30,7 +30,7 @@ NEEDS = Needs()
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """A target, all that stands around it, and the spec where one is given."""
+    """A target, the objects around it, and the spec if one is given."""
 
     target: LintSubject
     rollout: Rollout | None = None
@@ -43,11 +43,11 @@ class Facts:
     nodes: Sequence[Node] = ()
     quotas: Sequence[Quota] = ()
     priorities: Mapping[str, int] = field(default_factory=dict)
-    """The values of the PriorityClasses that are known; that of pods without a class by an empty name."""
+    """The values of the known PriorityClasses; the empty name has that of pods without a class."""
     claims: Sequence[Object] = ()
     """The PersistentVolumeClaims of the namespace."""
     unknown: Mapping[str, str] = field(default_factory=dict)
-    """By what could not be read (``NEEDS``): why."""
+    """Why something could not be read, by its name in ``NEEDS``."""
 
     @property
     def ref(self) -> Ref:
@@ -64,12 +64,12 @@ class Facts:
 
     @property
     def rules(self) -> Rules | None:
-        """How the spec rolls."""
+        """The rules of the spec; None without a spec."""
         return self.rollout.spec.rules if self.rollout else None
 
     @property
     def replicas(self) -> int:
-        """How many the target is told to run."""
+        """The number of replicas that the target requests."""
         return self.target.replicas
 
     @property
@@ -85,26 +85,26 @@ class Facts:
 
     @property
     def deadline_s(self) -> float | None:
-        """How long a rollout may make no progress; none where nothing says it."""
+        """How long a rollout may make no progress; None when neither spec nor target sets it."""
         if self.rules:
             return self.rules.readiness.deadline.total_seconds()
         return float(self.target.spec.get("progressDeadlineSeconds", 600)) if self.target.own.deadline else None
 
     @property
     def is_recreated(self) -> bool:
-        """Whether the target's own controller removes all before it makes any, and no spec says otherwise."""
+        """Whether there is no spec, and the target's own controller removes all replicas before it makes any."""
         return self.rollout is None and at(self.target.spec, ("strategy", "type")) == "Recreate"
 
     @property
     def can_surge(self) -> bool:
-        """Whether there can be one replica more for a while."""
+        """Whether an extra replica can run for a while."""
         if self.rollout is not None:
             return self.rollout.spec.target.surges(stops=bool(self.rollout.spec.strategy.waypoints))
         return self.target.own.surge is not None
 
     @property
     def budget(self) -> Budget | None:
-        """The spec's budget, or else that of the target's own strategy; none where neither says one."""
+        """The spec's budget, or else that of the target's own strategy; None when neither has one."""
         own = self.target.own
         if not own.rolling or not self.replicas:
             return None
@@ -116,7 +116,7 @@ class Facts:
             return None
         rolling = at(self.target.spec, own.rolling) or {}
         surge, unavailable = rolling.get("maxSurge", own.surge or 0), rolling.get("maxUnavailable", own.unavailable)
-        # Not validated: the API server took it, and it takes more than a spec may say.
+        # Not validated: the API server accepts more than a spec may have.
         written = Strategy.model_construct(max_surge=surge, max_unavailable=unavailable, step=None)
         return resolve_budget(written, self.replicas)
 
@@ -134,7 +134,7 @@ class Facts:
         if not self.target.own.merges:
             return Mend(how=How.PATCH, object=self.ref, body={"spec": spec}, note=note)
         whole = difference(self.target.spec, merged_by_name(self.target.spec, spec))
-        notes = (note, "it has whole lists: lint again before the next one" if _has_list(whole) else "")
+        notes = (note, "it replaces whole lists: lint again before the next fix" if _has_list(whole) else "")
         return Mend(how=How.MERGE, object=self.ref, body={"spec": whole}, note="; ".join(filter(None, notes)))
 
     def respecified(self, spec: Object, note: str = "") -> Mend:
@@ -142,7 +142,7 @@ class Facts:
         return Mend(how=How.SPEC, object=self.spec_ref, body={"spec": spec}, note=note)
 
     def repodded(self, pods: PodTemplate, pod: Object, note: str = "") -> Mend:
-        """Return a change of the pod: in the spec where that patches the template, or else of the target."""
+        """Return a change of the pod: in the spec if that patches the template, or else of the target."""
         if self.rollout is None or self.rollout.spec.change.patch is None:
             return self.patched(nested(pods.path, pod), note)
         if self.target.own.merges:

@@ -1,4 +1,4 @@
-"""What lint says: findings, each with the exact change that mends it."""
+"""The output of lint: findings, each with the exact change that fixes it."""
 
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ Object = dict[str, Any]
 
 
 class Severity(StrEnum):
-    """How bad a finding is; an error that is not accepted fails a pipeline."""
+    """How severe a finding is; an error that is not accepted fails a pipeline."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -17,14 +17,14 @@ class Severity(StrEnum):
 
 
 class How(StrEnum):
-    """What is done with the body of a mend."""
+    """How to apply the body of a fix."""
 
     PATCH = "patch"
     """A strategic-merge patch of the object."""
     MERGE = "merge"
-    """A JSON merge patch of the object, which is a custom resource: lists in it are whole."""
+    """A JSON merge patch of the object, a custom resource: it replaces whole lists."""
     CREATE = "create"
-    """The whole object; it is not there yet."""
+    """The whole object, which does not exist yet."""
     SPEC = "spec"
     """Merged into the spec file, lists by ``name``."""
 
@@ -41,17 +41,17 @@ class Ref(Frozen):
 
 
 class Mend(Frozen):
-    """The change after which the rule finds nothing any more."""
+    """The fix: a change after which the rule finds nothing any more."""
 
     how: How
     object: Ref
     body: Object
     note: str = ""
-    """What a person must know or fill in before it is applied."""
+    """What a person must know or fill in before applying it."""
 
 
 class Finding(Frozen):
-    """One thing that should be otherwise."""
+    """One setting that will cause trouble."""
 
     rule: str
     severity: Severity
@@ -60,7 +60,7 @@ class Finding(Frozen):
     found: str
     """What is there now."""
     why: str
-    """What happens to whom because of it."""
+    """The trouble that it causes."""
     mend: Mend
     accepted: bool = False
 
@@ -74,14 +74,14 @@ class Finding(Frozen):
 
 
 class Unasked(Frozen):
-    """A rule that could not be asked, or not of everything."""
+    """A rule that could not be checked, or only in part."""
 
     rule: str
     why: str
 
 
 class Linted(Frozen):
-    """Everything that was found of one target, and what could not be asked."""
+    """All findings of one target, and the rules that could not be checked."""
 
     target: str
     findings: tuple[Finding, ...]
@@ -94,7 +94,7 @@ class Linted(Frozen):
 
 
 class Found(NamedTuple):
-    """What one rule finds; its name and why it matters stand with the rule."""
+    """What one rule finds; the rule holds its name and why it matters."""
 
     severity: Severity
     object: Ref

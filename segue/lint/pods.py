@@ -1,4 +1,4 @@
-"""Rules about the pod template: what runs, when it is believed, how it is killed and how it stops."""
+"""Rules about the pod template: what runs, when it is ready, how it is killed and how it stops."""
 
 from datetime import timedelta
 from math import ceil
@@ -27,7 +27,7 @@ _PLACEHOLDER = "DIGEST"
 
 
 def image_not_immutable(facts: Facts) -> list[Found]:
-    """Find images that may be another one tomorrow."""
+    """Find images that may change under the same name."""
     found = [
         _mutable(facts, pods, kind, container)
         for pods in facts.pods
@@ -35,7 +35,7 @@ def image_not_immutable(facts: Facts) -> list[Found]:
         for container in pods.spec.get(kind, [])
         if container.get("image") and "@" not in container["image"]
     ]
-    # A spec's image is that of every container which is called so.
+    # A spec's image applies to every container of that name.
     return [each for number, each in enumerate(found) if each not in found[:number]]
 
 
@@ -57,7 +57,7 @@ def _mutable(facts: Facts, pods: PodTemplate, kind: str, container: Object) -> F
 def no_readiness_probe(facts: Facts) -> list[Found]:
     """Find containers that count as ready from their start."""
     return [
-        Found(Severity.ERROR, facts.ref, pods.field(c["name"], field="readinessProbe"), "is not there",
+        Found(Severity.ERROR, facts.ref, pods.field(c["name"], field="readinessProbe"), "is missing",
               facts.recontained(pods, c, {"readinessProbe": {**_asks_ready(c), "periodSeconds": 5}}, _check_path(c)))
         for pods in facts.pods
         for c in pods.containers()
@@ -66,7 +66,7 @@ def no_readiness_probe(facts: Facts) -> list[Found]:
 
 
 def readiness_cannot_tell(facts: Facts) -> list[Found]:
-    """Find readiness probes that pass before the model is there."""
+    """Find readiness probes that pass before the model is loaded."""
     return [
         _weak(facts, pods, container, weakness)
         for pods in facts.pods
@@ -86,16 +86,16 @@ def _weak(facts: Facts, pods: PodTemplate, container: Object, weakness: str) -> 
 def _weakness(container: Object) -> str:
     probe = container.get("readinessProbe") or {}
     if "tcpSocket" in probe:
-        return "asks only whether the port is open (tcpSocket)"
+        return "checks only whether the port is open (tcpSocket)"
     if "httpGet" not in probe:
         return ""
     path = str(probe["httpGet"].get("path", "/"))
     bare = path.partition("?")[0].rstrip("/") or "/"
     if bare == _READY_PATH and _MLSERVER in container.get("image", ""):
-        # It is ready when each model that it has registered is: none is before the first is begun (mlserver 1.7,
-        # handlers/dataplane.py), and one that fails is taken out again.
-        return f"asks {path}, which MLServer passes also before it begins to load a model, and after that failed"
-    return f"asks {path}, which tells only that the server lives" if bare in _LIVENESS_PATHS else ""
+        # It is ready when every registered model is. None is registered before the first load begins (mlserver 1.7,
+        # handlers/dataplane.py), and one that fails is removed again.
+        return f"requests {path}, which MLServer passes before it begins to load a model, and after a load failed"
+    return f"requests {path}, which shows only that the server is alive" if bare in _LIVENESS_PATHS else ""
 
 
 def _asks_ready(container: Object) -> Object:
@@ -111,7 +111,7 @@ def _check_path(container: Object) -> str:
     path = _ready_path(container)
     if path == _MODEL_READY_PATH:
         return "MODEL is the name of its model"
-    return f"{path} is a guess (Open Inference Protocol, or by the image); check what your server answers when loaded"
+    return f"{path} is a guess (Open Inference Protocol, or by the image); check it against your server"
 
 
 def _port(container: Object) -> int | str:
@@ -127,7 +127,7 @@ def _port(container: Object) -> int | str:
 
 
 def deadline_shorter_than_load(facts: Facts) -> list[Found]:
-    """Find a deadline that passes while the model may still load."""
+    """Find a deadline that ends while the model may still load."""
     rules, deadline_s = facts.rules, facts.deadline_s
     containers = [container for pods in facts.pods for container in pods.spec.get("containers", [])]
     slowest = max(containers, key=_load_s, default=None)
@@ -137,7 +137,7 @@ def deadline_shorter_than_load(facts: Facts) -> list[Found]:
     own_s = facts.target.spec.get("minReadySeconds", 0)
     min_ready_s = rules.readiness.min_ready.total_seconds() if rules else own_s
     enough_s = min(ceil((load_s + min_ready_s + _MARGIN_S) / 60) * 60, int(MAX_DEADLINE.total_seconds()))
-    said = f"is {deadline_s:g} s, and the probes of container {slowest['name']} allow {load_s:g} s to load"
+    said = f"is {deadline_s:g} s, but the probes of container {slowest['name']} allow {load_s:g} s to load"
     if rules:
         mend = facts.respecified({"readiness": {"deadline": format_duration(timedelta(seconds=enough_s))}})
         return [Found(Severity.WARNING, facts.spec_ref, "spec.readiness.deadline", said, mend)]
@@ -146,7 +146,7 @@ def deadline_shorter_than_load(facts: Facts) -> list[Found]:
 
 
 def _load_s(container: Object) -> int:
-    """Return how long its probes let a container load before it is given up."""
+    """Return how long a container's probes let it load, in seconds."""
     startup = container.get("startupProbe")
     return _given_up_s(startup) if startup else _delay_s(container.get("readinessProbe") or {})
 
@@ -182,14 +182,14 @@ def _killed(facts: Facts, pods: PodTemplate, container: Object) -> Found:
 
 
 def _startup(facts: Facts, liveness: Object) -> Object:
-    """Ask the same as ``liveness``, for as long as the deadline allows, but for 1 to 10 minutes."""
+    """Return a startup probe like ``liveness``, for as long as the deadline, within 1 to 10 minutes."""
     deadline_s = int(facts.deadline_s or _LONGEST_S)
     handler = {key: liveness[key] for key in _HANDLERS if key in liveness}
     return {**handler, "periodSeconds": 10, "failureThreshold": max(_LOAD_S, min(_LONGEST_S, deadline_s)) // 10}
 
 
 def stops_with_loss(facts: Facts) -> list[Found]:
-    """Find what ``segue.stopping`` says is lost when replicas stop: by the pods that serve users."""
+    """Find what ``segue.stopping`` predicts is lost when the pods that serve users stop."""
     if not facts.replicas or not facts.pods or not facts.pods[0].serving:
         return []
     pods = facts.pods[0]
@@ -205,7 +205,7 @@ def _unlosing(facts: Facts, pods: PodTemplate) -> Mend:
     if facts.rollout is not None and facts.rollout.spec.change.patch is not None:
         pod = _bridged(pods.new, drain_s)
         bare = drain_s == 0 and any(not hook.has_pre_stop for hook in pods.old.hooks)
-        # Old replicas cannot be patched by it: drained within their own grace period they lose nothing either.
+        # The spec's patch cannot reach old replicas; drained within their own grace period, they lose nothing either.
         drain = {"timeout": format_duration(timedelta(seconds=max(1, pods.old.grace_s)))}
         change = facts.repodded(pods, pod).body["spec"] if pod else {}
         spec = {**change, **({"drain": drain} if bare else {})}

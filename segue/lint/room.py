@@ -1,4 +1,4 @@
-"""Rules about room: whether the replicas that a rollout adds find a place, and at whose cost."""
+"""Rules about room: whether the replicas that a rollout adds fit, and at whose cost."""
 
 from segue.budget import Budget
 from segue.lint.facts import NEEDS, Facts
@@ -7,7 +7,7 @@ from segue.lint.target import PodTemplate
 from segue.room import left_in, nodes_for, places_on, shown
 
 _UNSHARED = {"ReadWriteOnce", "ReadWriteOncePod"}
-_ONE_NODE = "an old one goes first then; or use a volume that is ReadWriteMany or ReadOnlyMany"
+_ONE_NODE = "removes an old replica first; or use a volume that is ReadWriteMany or ReadOnlyMany"
 
 
 def surge_does_not_fit(facts: Facts) -> list[Found]:
@@ -15,7 +15,7 @@ def surge_does_not_fit(facts: Facts) -> list[Found]:
     budget, fits = facts.budget, fitting(facts)
     if budget is None or fits is None or fits >= budget.surge:
         return []
-    said = f"{fits or 'none'} of {budget.surge} more would fit: {_because(facts, budget.surge)}"
+    said = f"{fits or 'none'} of {budget.surge} extra replicas would fit: {_because(facts, budget.surge)}"
     if facts.rollout is not None:
         mend = facts.respecified({"strategy": _respecified(budget, fits)}, _note(facts, fits))
         return [Found(Severity.WARNING, facts.spec_ref, "spec.strategy.maxSurge", said, mend)]
@@ -24,7 +24,7 @@ def surge_does_not_fit(facts: Facts) -> list[Found]:
 
 
 def preempts_old_replicas(facts: Facts) -> list[Found]:
-    """Find a change to a higher priority while replicas are added: the scheduler makes room by removing old ones."""
+    """Find a change to a higher priority in a surge: the scheduler makes room by removing old replicas."""
     budget = facts.budget
     if budget is None or not budget.surge or not facts.can_surge or facts.rollout is None:
         return []
@@ -33,10 +33,12 @@ def preempts_old_replicas(facts: Facts) -> list[Found]:
 
 def _preempting(facts: Facts, budget: Budget, pods: PodTemplate) -> Found:
     new = pods.spec.get("priorityClassName", "")
-    said = f"is {_class(facts, new)}, and the pods that run have {_class(facts, pods.old_class)}"
-    # Where the room is counted, a replica is added only when it fits.
+    said = f"is {_class(facts, new)}, but the running pods have {_class(facts, pods.old_class)}"
+    # When the worker counts room, it adds a replica only when it fits.
     is_held = NEEDS.nodes not in facts.unknown and facts.target.kind == "Deployment"
-    note = "old ones go first then; or keep the priority class; or let the worker count nodes (deploy/rbac-room.yaml)"
+    note = (
+        "removes old replicas first; or keep the priority class; or let the worker count nodes (deploy/rbac-room.yaml)"
+    )
     mend = facts.respecified({"strategy": _respecified(budget, 0)}, note)
     field = ".".join(("spec", *pods.path, "priorityClassName"))
     return Found(Severity.WARNING if is_held else Severity.ERROR, facts.ref, field, said, mend)
@@ -59,7 +61,7 @@ def _class(facts: Facts, name: str) -> str:
 
 
 def volume_not_shared(facts: Facts) -> list[Found]:
-    """Find claims that one node or one pod at a time can use, where a replica is added beside the one that has it."""
+    """Find claims that one node or pod at a time can use, when a surge needs them twice."""
     budget = facts.budget
     if budget is None or not budget.surge or not facts.can_surge:
         return []
@@ -78,7 +80,7 @@ def _claims(pods: PodTemplate) -> list[str]:
 
 
 def _unshared(facts: Facts, budget: Budget, pods: PodTemplate, claim: str, modes: list[str]) -> Found:
-    said = f"the claim {claim} is {', '.join(modes)}, and {budget.surge} more would need it beside those that have it"
+    said = f"the claim {claim} is {', '.join(modes)}, but a surge of {budget.surge} would need it at the same time"
     if facts.rollout is not None:
         mend = facts.respecified({"strategy": _respecified(budget, 0)}, _ONE_NODE)
     else:
@@ -87,7 +89,7 @@ def _unshared(facts: Facts, budget: Budget, pods: PodTemplate, claim: str, modes
 
 
 def fitting(facts: Facts) -> int | None:
-    """Return how many more replicas fit; none where neither nodes nor quotas could be asked, or nothing limits."""
+    """Return how many more replicas fit; None when nothing limits them or nothing could be read."""
     return facts.room.more
 
 
@@ -113,8 +115,8 @@ def _because(facts: Facts, surge: int) -> str:
 def _note(facts: Facts, fits: int) -> str:
     if fits:
         return ""
-    away = "nothing serves meanwhile" if facts.replicas == 1 else "one replica is away meanwhile"
-    return f"nothing is added, and {away}; or make room, where no autoscaler of nodes does"
+    away = "nothing serves meanwhile" if facts.replicas == 1 else "one replica is unavailable meanwhile"
+    return f"no replica is added, and {away}; or make room, unless a node autoscaler does"
 
 
 def _respecified(budget: Budget, fits: int) -> Object:

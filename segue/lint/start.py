@@ -1,4 +1,4 @@
-"""What lint says to a start: errors that nobody accepted refuse it, the rest is told and kept."""
+"""Lint at a start: errors that nobody accepted refuse it; other findings are reported and kept."""
 
 import json
 
@@ -16,7 +16,7 @@ _MENDS = {
 
 
 def refuse_errors(linted: Linted) -> None:
-    """Raise the errors that are not accepted, each with the change that mends it.
+    """Raise the errors that are not accepted, each with its fix.
 
     Raises:
         Refused: naming the first; further ones follow in the same message.
@@ -30,18 +30,18 @@ def refuse_errors(linted: Linted) -> None:
 
 
 def _way_on(failing: list[Finding]) -> list[str]:
-    """Say how to start in spite of all errors, and what that means."""
+    """Return lines on how to start despite all errors, and what that means."""
     rules = {finding.rule: finding.why for finding in failing}
     accepting = " ".join(f"--accept {rule}" for rule in rules)
     return [
-        f"To start without mending: segue start FILE {accepting}",
+        f"To start without the fixes: segue start FILE {accepting}",
         *(f"  {rule}: {why}" for rule, why in rules.items()),
-        "The rollout then starts, and its report keeps what was accepted, and by whom.",
+        "The rollout then starts, and its report records what was accepted, and by whom.",
     ]
 
 
 def told(linted: Linted) -> tuple[Finding, ...]:
-    """Return the findings that a person should read at the start: hints are for ``segue lint``."""
+    """Return the findings to show at the start; hints are only for ``segue lint``."""
     return tuple(f for f in linted.findings if f.severity is not Severity.INFO and f.rule not in _SAID_BY_THE_PLAN)
 
 

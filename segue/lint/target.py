@@ -1,4 +1,4 @@
-"""A target of whatever kind, in what rules ask of it; and how the kinds differ."""
+"""A target of any kind, as the rules read it, and how the kinds differ."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ class PodTemplate(NamedTuple):
     """One of a target's pod templates."""
 
     path: tuple[str, ...]
-    """Where the pod's spec stands in the target's spec."""
+    """The path of the pod's spec in the target's spec."""
     patch: tuple[str, ...]
-    """Where it stands in a spec's ``change.patch``."""
+    """Its path in a spec's ``change.patch``."""
     spec: Object
-    """The pod's spec that is judged: with a spec, the one that its change makes."""
+    """The pod's spec to check: with a spec, the one that its change makes."""
     labels: Mapping[str, str]
-    """Of the pods; those that the target's controller gives them too."""
+    """The labels of the pods, including those that the target's controller adds."""
     serving: frozenset[str]
     """The names of its containers that serve users."""
     old: Stopping
     new: Stopping
     demand: Demand
     number: int = 1
-    """So many pods of it are one replica."""
+    """How many of its pods one replica has."""
     old_class: str = ""
-    """The priority class of the pods that run; empty where they name none. That of the new ones is in ``spec``."""
+    """The priority class of the running pods; empty when they name none. ``spec`` has that of the new ones."""
 
     def containers(self) -> Iterator[Object]:
         """Yield the containers that serve."""
@@ -45,16 +45,16 @@ class Own(NamedTuple):
     """How the controller of a kind rolls by itself, by fields of the target's spec."""
 
     rolling: tuple[str, ...] = ()
-    """Where its budget stands; empty where it has none of its own."""
+    """The path of its budget; empty when it has none of its own."""
     surge: Amount | None = None
-    """Its default; none where there is never one more."""
+    """Its default; None when the kind never surges."""
     unavailable: Amount = 1
     deadline: bool = False
     """Whether it has ``progressDeadlineSeconds``."""
     history: bool = False
     """Whether it has ``revisionHistoryLimit``."""
     merges: bool = False
-    """Whether it is a custom resource: it is patched by JSON merge, which replaces lists whole."""
+    """Whether it is a custom resource: a JSON merge patch changes it, which replaces whole lists."""
 
 
 KINDS: Mapping[str, Own] = {
@@ -62,23 +62,23 @@ KINDS: Mapping[str, Own] = {
     "StatefulSet": Own(("updateStrategy", "rollingUpdate"), history=True),
     "LeaderWorkerSet": Own(("rolloutStrategy", "rollingUpdateConfiguration"), 0, merges=True),
 }
-"""The kinds that are rolled by a budget; a custom resource of any other is its operator's."""
+"""The kinds that roll by a budget; the operator rolls a custom resource of any other kind."""
 _OPERATED = Own(merges=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LintSubject:
-    """A target as it is when no rollout holds it, with the pod templates that are judged."""
+    """A target as it is when no rollout holds it, with the pod templates to check."""
 
     kind: str
     found: Object
     replicas: int
     pods: tuple[PodTemplate, ...]
-    """The one whose pods serve first."""
+    """The template whose pods serve comes first."""
     selector: Object
-    """What selects all of them."""
+    """The selector of all its pods."""
     untried: str = ""
-    """Why the template that the change makes is not known; empty where it is."""
+    """Why the template that the change makes is not known; empty when it is known."""
 
     @property
     def own(self) -> Own:

@@ -1,4 +1,4 @@
-"""What all pieces of a spec are made of: the strict model, names with their bounds, and how a field is blamed."""
+"""The base of every part of a spec: the strict model, bounded names, and errors that name a field."""
 
 from typing import Annotated, Any
 
@@ -14,21 +14,21 @@ EnvName = Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*
 ConfigKey = Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
 Text = Annotated[str, StringConstraints(max_length=32_768)]
 MAX_CONFIG_BYTES = 1_048_576
-"""So much Kubernetes takes in one ConfigMap; Temporal takes 2 MiB in one message, which holds all of a spec."""
+"""Kubernetes' limit for one ConfigMap. Temporal's limit for one message, which holds the whole spec, is 2 MiB."""
 ConfigText = Annotated[str, StringConstraints(max_length=MAX_CONFIG_BYTES)]
 
 BELOW = "wrong_below"
-"""The type of an error that a check of a whole model lays on one of its fields."""
+"""The type of an error by which a check of a whole model blames one of its fields."""
 
 
 def wrong(field: str, shown: Any, why: str, fix: str) -> PydanticCustomError:
-    """Blame one field from a check of the whole model, so that the message names it."""
+    """Return an error of a whole-model check that blames one field."""
     context = {"field": field, "shown": shown, "why": why, "fix": fix}
     return PydanticCustomError(BELOW, "{why}; {fix}", context)
 
 
 def below(field: str, error: PydanticCustomError) -> PydanticCustomError:
-    """Blame a field of a field: ``error``, as ``wrong`` made it, lies below ``field``."""
+    """Return ``error``, as ``wrong`` made it, with its field placed below ``field``."""
     context: dict[str, Any] = dict(error.context or {})
     return wrong(f"{field}.{context['field']}", context["shown"], context["why"], context["fix"])
 

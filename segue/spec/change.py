@@ -1,4 +1,4 @@
-"""What differs between the version that runs and the one that is wanted."""
+"""The change: what differs between the running version and the wanted one."""
 
 from typing import Any, Self
 
@@ -31,28 +31,30 @@ NAME_A_CHANGE = "name an image or what else changes (`segue schema` lists it), o
 
 
 class Change(Model):
-    """What differs between the version that runs and the one that is wanted.
+    """What differs between the running version and the wanted one.
 
     Either named changes by container, or a strategic-merge ``patch`` of the pod template.
     """
 
     images: dict[Name, Image] = Field(default_factory=dict, max_length=64)
     env: dict[Name, dict[EnvName, Text | EnvFrom | None]] = Field(
-        default_factory=dict, max_length=64, description="By container and variable; null removes a variable."
+        default_factory=dict, max_length=64, description="By container, then by variable; null removes a variable."
     )
     args: dict[Name, list[Text]] = Field(default_factory=dict, max_length=64)
     resources: dict[Name, Resources] = Field(default_factory=dict, max_length=64)
     annotations: dict[str, Text | None] = Field(
-        default_factory=dict, max_length=128, description="Of the pod template; null removes one."
+        default_factory=dict, max_length=128, description="Annotations of the pod template; null removes one."
     )
     config_maps: dict[ObjectName, dict[ConfigKey, ConfigText]] = Field(
         default_factory=dict,
         alias="configMaps",
         max_length=16,
-        description="By the name that the template refers to: the whole new data, as an immutable copy.",
+        description="New data by ConfigMap name in the template: all of it, written to an immutable copy.",
     )
     secrets: dict[ObjectName, ObjectName] = Field(
-        default_factory=dict, max_length=16, description="References to the one Secret become references to the other."
+        default_factory=dict,
+        max_length=16,
+        description="Replaces references to one Secret (key) by references to another (value).",
     )
     patch: dict[str, Any] | None = Field(default=None, description="Strategic-merge patch of the pod template.")
     revision: int | None = Field(
@@ -62,17 +64,17 @@ class Change(Model):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.patch is not None and self.named:
-            raise wrong("patch", "...", "stands beside named changes", "give one or the other")
+            raise wrong("patch", "...", "cannot be combined with named changes", "give one or the other")
         for container, variables in self.env.items():
             for name, value in variables.items():
                 refuse_literal_secret(f"env.{container}.{name}", name, value)
         size = sum(len((key + text).encode()) for data in self.config_maps.values() for key, text in data.items())
         if size > MAX_CONFIG_BYTES:
-            fix = f"keep all of them within {MAX_CONFIG_BYTES:,} bytes together; larger files belong into a volume"
+            fix = f"keep them within {MAX_CONFIG_BYTES:,} bytes in total; put larger files in a volume"
             raise wrong("configMaps", "...", f"have {size:,} bytes", fix)
         for name, data in self.config_maps.items():
             if not data or len(name) > MAX_COPIED_NAME:
-                why = "has no data" if not data else "is too long a name for a copy of it"
+                why = "has no data" if not data else "has a name that is too long for its copy"
                 fix = "write its data" if not data else f"keep it within {MAX_COPIED_NAME} characters"
                 raise wrong(f"configMaps.{name}", "...", why, fix)
             for key, text in data.items():
@@ -89,12 +91,12 @@ class Change(Model):
 
     @property
     def goes_back(self) -> bool:
-        """Whether this is an earlier revision as it was, and nothing new."""
+        """Whether this is an earlier revision without any new change."""
         return self.revision is not None and self == Change(revision=self.revision)
 
     @property
     def described(self) -> str:
-        """What changes, in a line for a person. No value of a variable or a configuration is in it."""
+        """One line on what changes, for a person, without any value of a variable or a configuration."""
         if self.patch is not None:
             return "a patch of the pod template"
         parts = [f"revision {self.revision}"] if self.revision is not None else []
@@ -109,7 +111,7 @@ class Change(Model):
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing changes: only a pair whose new Deployment is there already is rolled so."""
+        """Whether nothing changes; valid only for a pair whose new Deployment already exists."""
         return not self.patch and not self.named
 
     def refuse_empty(self) -> None:
@@ -123,11 +125,11 @@ class Change(Model):
 
     @property
     def containers(self) -> set[str]:
-        """The names of all containers that the named changes speak of."""
+        """The names of all containers in the named changes."""
         return {*self.images, *self.env, *self.args, *self.resources}
 
     def overlaid(self, newer: "Change") -> "Change":
-        """Return this change with ``newer`` laid over it, container by container and key by key.
+        """Return this change overlaid with ``newer``, by container and by key.
 
         Raises:
             ValueError: when either is a patch: two patches have no well-defined sum.
@@ -135,7 +137,7 @@ class Change(Model):
         if self.patch is not None or newer.patch is not None:
             raise ValueError("a patch cannot be combined with another change; abort, and start with the new one")
         if newer.revision is not None:
-            return newer  # that version as it was, and not with what was wanted since
+            return newer  # that version as it was, without the changes since
         names = {*self.env, *newer.env}
         return Change(
             revision=self.revision,
@@ -150,7 +152,7 @@ class Change(Model):
 
 
 def _env_literals(node: Any) -> list[tuple[str, Any]]:
-    """Find every ``{name, value}`` pair of an ``env`` list, at any depth."""
+    """Return every name and value in an ``env`` list, at any depth."""
     if isinstance(node, list):
         return [found for item in node for found in _env_literals(item)]
     if not isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""What specs say of containers: environment, resources, and that no secret is written down in them."""
+"""Containers in a spec: environment and resources, and the check that no secret is in plain text."""
 
 import re
 from typing import Any, Self
@@ -21,7 +21,7 @@ class KeyRef(Model):
 
 
 class ValueFrom(Model):
-    """Where an environment variable's value comes from, so that it is never written down here."""
+    """The source of an environment variable's value, so that the spec never contains the value."""
 
     secretKeyRef: KeyRef | None = None  # noqa: N815 - Kubernetes' own name
     configMapKeyRef: KeyRef | None = None  # noqa: N815
@@ -34,7 +34,7 @@ class ValueFrom(Model):
 
 
 class EnvFrom(Model):
-    """An environment variable that is read from a Secret or ConfigMap."""
+    """An environment variable whose value comes from a Secret or ConfigMap."""
 
     valueFrom: ValueFrom  # noqa: N815
 
@@ -49,10 +49,10 @@ class Resources(Model):
 def refuse_literal_secret(
     where: str, name: str, value: Any, fix: str = "use valueFrom: {secretKeyRef: {name: ..., key: ...}}"
 ) -> None:
-    """Refuse a value whose name says that it is a secret.
+    """Refuse a plain-text value whose name is that of a secret.
 
     Raises:
-        PydanticCustomError: without the value, which is not shown again.
+        PydanticCustomError: without the value, which the message never shows.
     """
     if isinstance(value, str) and value and SECRET_NAME.search(name):
         # The spec becomes part of the workflow's history, which many can read.

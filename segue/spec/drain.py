@@ -1,4 +1,4 @@
-"""How old replicas end their requests before the next step."""
+"""How old replicas finish their requests before the next step."""
 
 from datetime import timedelta
 from typing import Self
@@ -21,24 +21,24 @@ QUIET_BEGINS_IN = timedelta(seconds=10)
 
 
 class Drain(Model):
-    """How old replicas end what they have begun."""
+    """How old replicas finish the requests that they have begun."""
 
     quiet: Duration = Field(
         default=timedelta(seconds=3),
-        description="How long an old replica without a preStop hook is out of its Services before it is told to stop.",
+        description="How long an old replica without a preStop hook is out of its Services before it gets SIGTERM.",
     )
     timeout: Duration = Field(
         default=timedelta(seconds=60),
-        description="How long the next step waits for replicas that were told to stop: their requests and streams.",
+        description="How long the next step waits for stopping replicas to finish their requests and streams.",
     )
     until: Until | None = Field(
         default=None,
-        description="Old replicas are told to stop when their servers have nothing to do, or after `timeout`.",
+        description="Stop an old replica when its server reports that it is empty, or after `timeout`.",
     )
 
     @property
     def longest(self) -> timedelta:
-        """The longest that a write is put off by it: the quiet time, and as long as it may take until it begins."""
+        """The longest delay of a write: the quiet time, and the time until it begins."""
         return self.quiet + QUIET_BEGINS_IN
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Which metrics of a server must be 0 before an old replica is told to stop."""
+"""The metrics of a server that must be 0 before an old replica is stopped."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -13,7 +13,7 @@ MetricName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]
 
 
 class DrainPreset(StrEnum):
-    """Servers whose numbers are known."""
+    """Servers whose metrics are known."""
 
     VLLM = "vllm"
     SGLANG = "sglang"
@@ -22,7 +22,7 @@ class DrainPreset(StrEnum):
 
 
 class Numbers(NamedTuple):
-    """Where a server tells what it has to do: gauges that are all 0 when it is empty."""
+    """Where a server reports its work: gauges that are all 0 when it is empty."""
 
     metrics: tuple[str, ...]
     port: int
@@ -38,18 +38,18 @@ PRESETS: Mapping[DrainPreset, Numbers] = {
     # https://github.com/ggml-org/llama.cpp/tree/master/tools/server, with --metrics
     DrainPreset.LLAMA_CPP: Numbers(("llamacpp:requests_processing", "llamacpp:requests_deferred"), 8080),
 }
-"""Triton and TorchServe have no gauge of what is running (Triton's ``nv_inference_pending_request_count`` counts only
-what waits), so that they cannot be told to be empty by their metrics."""
+"""Triton and TorchServe have no gauge of running requests (Triton's ``nv_inference_pending_request_count`` counts only
+queued ones), so their metrics cannot show that they are empty."""
 
 
 class Until(Model):
-    """What must be 0 before an old replica is told to stop."""
+    """What must be 0 before an old replica is stopped."""
 
     preset: DrainPreset | None = Field(default=None, strict=False)
     metrics: tuple[MetricName, ...] = Field(
-        default=(), max_length=16, strict=False, description="Gauges whose sum is what the server has to do."
+        default=(), max_length=16, strict=False, description="Gauges whose sum is the server's remaining work."
     )
-    port: Port | None = Field(default=None, description="A number or a name; otherwise the preset's, or 8000.")
+    port: Port | None = Field(default=None, description="A port number or name. Default: the preset's port, or 8000.")
     path: str = Field(default="/metrics", pattern=r"^/[-A-Za-z0-9._~/]*$", max_length=256)
 
     @model_validator(mode="after")
@@ -62,10 +62,10 @@ class Until(Model):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The metrics that are added up."""
+        """The metrics to add up."""
         return PRESETS[self.preset].metrics if self.preset else self.metrics
 
     @property
     def where(self) -> int | str:
-        """The port that tells them."""
+        """The port that serves the metrics."""
         return self.port if self.port is not None else PRESETS[self.preset or DrainPreset.VLLM].port

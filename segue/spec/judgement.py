@@ -1,4 +1,4 @@
-"""How a measured metric is judged, as a spec says it: exactly one of ``threshold``, ``ratio`` and ``compare``."""
+"""How a measured metric becomes a verdict: exactly one of ``threshold``, ``ratio`` and ``compare``."""
 
 from typing import Literal, Self
 
@@ -11,20 +11,20 @@ MAX_INTERVALS = 10_000
 """The most intervals of evidence that are judged."""
 DEFAULT_QUANTILE = 0.99
 Kind = Literal["counts", "histogram", "values"]
-"""What was measured: bad and all events, latencies by bucket, or one number for each side."""
+"""The kind of measurement: bad and all events, latencies by bucket, or one number for each side."""
 _ONE = "threshold, ratio or compare"
 
 
 class _Latest(Model):
-    """What judgements of the latest interval have in common."""
+    """What the judgements of the latest interval have in common."""
 
     max: float | None = Field(default=None, ge=-MAX_NUMBER, le=MAX_NUMBER, strict=False)
     min: float | None = Field(default=None, ge=-MAX_NUMBER, le=MAX_NUMBER, strict=False)
     quantile: float | None = Field(
-        default=None, ge=0.01, le=0.9999, strict=False, description="Of a histogram; 0.99 where it is not written."
+        default=None, ge=0.01, le=0.9999, strict=False, description="Quantile of a histogram. Default: 0.99."
     )
     min_traffic: int = Field(
-        default=20, alias="minTraffic", ge=1, le=10**9, description="Fewer requests in the interval decide nothing."
+        default=20, alias="minTraffic", ge=1, le=10**9, description="Requests in the interval that a verdict needs."
     )
 
     @model_validator(mode="after")
@@ -32,16 +32,16 @@ class _Latest(Model):
         if self.max is None and self.min is None:
             raise wrong("max", None, "is missing", "write max or min, or both")
         if self.max is not None and self.min is not None and self.min > self.max:
-            raise wrong("min", self.min, f"is over max ({self.max:g})", "exchange them")
+            raise wrong("min", self.min, f"is greater than max ({self.max:g})", "swap them")
         return self
 
 
 class Threshold(_Latest):
-    """The new side's latest interval keeps to a fixed bound: a rate, a quantile, or the value itself."""
+    """The new side's latest interval is within a fixed bound: a rate, a quantile, or the value itself."""
 
 
 class Ratio(_Latest):
-    """The new side's latest interval keeps to a multiple of the old side's."""
+    """The new side's latest interval is within a multiple of the old side's."""
 
     max: float | None = Field(default=None, gt=0, le=1e6, strict=False)
     min: float | None = Field(default=None, gt=0, le=1e6, strict=False)
@@ -50,57 +50,71 @@ class Ratio(_Latest):
         ge=0,
         le=MAX_NUMBER,
         strict=False,
-        description="An old side below this counts as this: a multiple of almost nothing is no bound.",
+        description="A smaller value of the old side counts as this: a multiple of almost 0 is not a useful bound.",
     )
 
 
 class Compare(Model):
-    """Old and new side by side over all intervals, by a test that may look again and again.
+    """Compares old and new over all intervals, by a test that may be repeated at any time.
 
     It fails on evidence that the new side is worse by more than ``tolerance``, passes on evidence that it is not worse
-    by ``effect``, and is inconclusive until one of them is there.
+    by ``effect``, and is inconclusive until it has one or the other.
     """
 
-    tolerance: float = Field(default=0.1, ge=0, le=10, strict=False, description="Worse by this part is still fine.")
-    effect: float = Field(default=0.2, gt=0, le=100, strict=False, description="Worse by this part must not pass.")
+    tolerance: float = Field(
+        default=0.1, ge=0, le=10, strict=False, description="How much worse, as a fraction, is acceptable."
+    )
+    effect: float = Field(
+        default=0.2, gt=0, le=100, strict=False, description="How much worse, as a fraction, must not pass."
+    )
     slack: float | None = Field(
         default=None,
         ge=0,
         le=MAX_NUMBER,
         strict=False,
-        description="Worse by this much is fine too, however little the old side has: a share of requests (0.001 where "
-        "it is not written), or for values in their own unit (0).",
+        description="How much worse is acceptable in absolute terms, however small the old side's value is: a share of "
+        "requests (default 0.001), or for values a number in their own unit (default 0).",
     )
     alpha: float = Field(
         default=0.01,
         ge=1e-6,
         le=0.2,
         strict=False,
-        description="How probable a fail of a version that is within tolerance may be, over all looks together.",
+        description="Highest probability that a version within tolerance fails, over all measurements together.",
     )
     beta: float = Field(
         default=0.05,
         ge=1e-6,
         le=0.2,
         strict=False,
-        description="How probable a pass of a version that is worse by effect may be, over all looks together.",
+        description="Highest probability that a version worse by effect passes, over all measurements together.",
     )
     min_samples: int = Field(
-        default=3, alias="minSamples", ge=3, le=1000, description="Intervals with data of both sides."
+        default=3,
+        alias="minSamples",
+        ge=3,
+        le=1000,
+        description="Intervals with data of both sides that a verdict needs.",
     )
     min_traffic: int = Field(
-        default=100, alias="minTraffic", ge=1, le=10**9, description="Requests of each side; not for values."
+        default=100,
+        alias="minTraffic",
+        ge=1,
+        le=10**9,
+        description="Requests of each side that a verdict needs; not for values.",
     )
     warmup: int = Field(
-        default=0, ge=0, le=1000, description="The new side's first intervals, which are left out: caches fill."
+        default=0, ge=0, le=1000, description="First intervals of the new side to leave out, while caches fill."
     )
-    tails: bool = Field(default=True, description="Whether a histogram's 99th percentile counts beside its middle.")
+    tails: bool = Field(
+        default=True, description="Whether to judge a histogram's 99th percentile as well as its middle."
+    )
     worse: Literal["higher", "lower"] = Field(default="higher", description="`lower` for values such as throughput.")
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
         if self.effect <= self.tolerance:
-            why = f"is not more than tolerance ({self.tolerance:g}), so that both pass and fail could be right"
+            why = f"is not greater than tolerance ({self.tolerance:g}), so both pass and fail could be right"
             raise wrong("effect", self.effect, why, f"write more, such as {2 * self.tolerance or 0.1:g}")
         return self
 
@@ -118,30 +132,32 @@ class Judgement(Model):
         if len(given) == 1:
             return self
         if not given:
-            raise ValueError(f"says no way to judge; give one of {_ONE}")
-        raise wrong(given[1], "...", f"stands beside {given[0]}", "keep one; a second metric can have the other")
+            raise ValueError(f"has no way to judge; give one of {_ONE}")
+        raise wrong(
+            given[1], "...", f"cannot be combined with {given[0]}", "keep one; a second metric can have the other"
+        )
 
     @property
     def way(self) -> Threshold | Ratio | Compare:
-        """The one that is given."""
+        """The one given way to judge."""
         way = self.threshold or self.ratio or self.compare
         assert way is not None, "a judgement without a way was validated"
         return way
 
     @property
     def needs_old(self) -> bool:
-        """Whether the old side has to be measured too."""
+        """Whether the old side must be measured too."""
         return self.threshold is None
 
     def refuse_for(self, kind: str) -> None:
-        """Refuse what does not go with the kind of what is measured.
+        """Refuse a judgement that does not fit the kind of measurement.
 
         Raises:
             PydanticCustomError: naming the field; for a validator of the metric.
         """
         if isinstance(self.way, Threshold | Ratio) and self.way.quantile is not None and kind != "histogram":
             name = "threshold" if self.threshold else "ratio"
-            raise wrong(f"{name}.quantile", self.way.quantile, f"is of a histogram, not of {kind}", "leave it out")
+            raise wrong(f"{name}.quantile", self.way.quantile, f"is for a histogram, not for {kind}", "leave it out")
         if self.compare and self.compare.worse == "lower" and kind != "values":
-            why = f"is for values, not for {kind}, of which more that are bad (or slow) is worse"
+            why = f"is for values, not for {kind}: more bad (or slow) ones are worse"
             raise wrong("compare.worse", "lower", why, "leave it out; count the bad ones")

@@ -1,4 +1,4 @@
-"""The names of lint's rules: a spec accepts a finding by them."""
+"""The names of lint's rules, by which a spec accepts findings."""
 
 from enum import StrEnum
 

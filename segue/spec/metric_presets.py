@@ -1,9 +1,9 @@
-"""What servers and gateways tell of themselves, by the names that their own sources give it.
+"""Known queries for the metrics of servers and gateways, by the names in their own sources.
 
-A preset is a query with two holes: ``{{side}}`` (or ``{{service}}``, for what stands before the pods) and
-``{{interval}}``. Where a metric was renamed, the newer name is asked first, and the older one where that has no data.
-Where each name comes from stands beside it (``source``): a path in the project's repository, as looked up in November
-2026. ``docs/metrics.md`` shows them as a table.
+A preset is a query with two variables: ``{{side}}`` (or ``{{service}}``, for a gateway before the pods) and
+``{{interval}}``. For a renamed metric the query uses the newer name, and the older one when the newer has no data.
+``source`` gives the origin of each name: a path in the project's repository, as of November 2026.
+``docs/metrics.md`` shows the presets as a table.
 """
 
 from typing import Literal, NamedTuple
@@ -12,7 +12,7 @@ Kind = Literal["counts", "histogram", "value"]
 
 
 class Preset(NamedTuple):
-    """One question that can be asked of one kind of server."""
+    """One known query for one kind of server."""
 
     name: str
     what: str
@@ -21,7 +21,7 @@ class Preset(NamedTuple):
     """PromQL templates: bad and total events of an interval, or the one of a histogram (by ``le``) or value."""
     unit: str = ""
     note: str = ""
-    """What has to be so for it to be told at all."""
+    """What the metric needs to exist, or what to know about it."""
     source: str = ""
 
     @property
@@ -37,7 +37,7 @@ def grew(series: str, *labels: str, scope: str = "{{side}}") -> str:
 
 
 def buckets(series: str, *labels: str, scope: str = "{{side}}", formerly: str = "") -> str:
-    """Return the increase of a histogram's buckets; of its former name where the newer one has none at all."""
+    """Return the increase of a histogram's buckets; of its former name when the newer has no data."""
     matchers = ", ".join((scope, *labels))
     newer, older = (
         f"sum by (le) (increase({name}_bucket{{{matchers}}}[{{{{interval}}}}]))" for name in (series, formerly)
@@ -46,7 +46,7 @@ def buckets(series: str, *labels: str, scope: str = "{{side}}", formerly: str = 
 
 
 def either(newer: str, older: str) -> str:
-    """Return the newer one, or the older one where that has no data."""
+    """Return the newer query, or the older one when the newer has no data."""
     return f"{newer} or {older}"
 
 
@@ -56,7 +56,7 @@ def both(good: str, bad: str) -> str:
 
 
 def mean(total: str, count: str) -> str:
-    """Return the mean of an interval, of two counters; nothing where nothing was counted."""
+    """Return an interval's mean from two counters; no value when nothing was counted."""
     return f"{grew(total)} / ({grew(count)} > 0)"
 
 
@@ -87,7 +87,7 @@ _OPENAI = 'handler=~"/v1/.*"'
 _ROWS = (
     Preset("vllm/errors", "answers with a 5xx", "counts",
            (grew("http_requests_total", _OPENAI, 'status=~"5.."'), grew("http_requests_total", _OPENAI)),
-           note="status is a class, such as 5xx: so it is told by default",
+           note="by default, status is a class such as 5xx",
            source="vllm/entrypoints (its HTTP instrumentation)"),
     Preset("vllm/ttft", "time to the first token", "histogram",
            (buckets("vllm:time_to_first_token_seconds"),), "s", source=_VLLM),
@@ -102,7 +102,7 @@ _ROWS = (
            source=_VLLM),
     Preset("sglang/errors", "answers with a 5xx", "counts",
            (grew("sglang:http_responses_total", 'status_code=~"5.."'), grew("sglang:http_responses_total")),
-           note="with --enable-metrics, as all of SGLang's", source="python/sglang/srt/utils (sgl-project/sglang)"),
+           note="needs --enable-metrics, as do all of SGLang's", source="python/sglang/srt/utils (sgl-project/sglang)"),
     Preset("sglang/aborts", "aborted requests", "counts",
            (grew("sglang:num_aborted_requests_total"), grew("sglang:num_requests_total")), source=_SGLANG),
     Preset("sglang/ttft", "time to the first token", "histogram",
@@ -120,7 +120,7 @@ _ROWS = (
            source=_TGI),
     Preset("tgi/tpot", "time a token, mean of each request", "histogram",
            (buckets("tgi_request_mean_time_per_token_duration"),), "s",
-           note="TGI tells no time to the first token", source=_TGI),
+           note="TGI does not report the time to the first token", source=_TGI),
     Preset("tgi/latency", "whole requests", "histogram", (buckets("tgi_request_duration"),), "s", source=_TGI),
     Preset("tgi/queue-time", "time in the queue", "histogram", (buckets("tgi_request_queue_duration"),), "s",
            source=_TGI),
@@ -134,7 +134,7 @@ _ROWS = (
            note="decoupled models, with --metrics-config histogram_latencies=true", source=_TRITON),
     Preset("triton/latency", "whole requests, their mean", "value",
            (mean("nv_inference_request_duration_us", "nv_inference_request_success"),), "us",
-           note="Triton tells sums only: a mean hides a slow tail", source=_TRITON),
+           note="Triton reports only sums: a mean hides a slow tail", source=_TRITON),
     Preset("triton/queue-time", "time in the queue, its mean", "value",
            (mean("nv_inference_queue_duration_us", "nv_inference_request_success"),), "us", source=_TRITON),
     Preset("triton/queue", "requests that wait, a model and replica", "value",
@@ -147,7 +147,7 @@ _ROWS = (
            (mean("ts_queue_latency_microseconds", "ts_inference_requests_total"),), "us", source=_TORCHSERVE),
     Preset("tfserving/errors", "requests that were not OK", "counts",
            (grew(":tensorflow:serving:request_count", 'status!="OK"'), grew(":tensorflow:serving:request_count")),
-           note="with a monitoring_config_file, as all of TF Serving's", source=_TFSERVING),
+           note="needs a monitoring_config_file, as do all of TF Serving's", source=_TFSERVING),
     Preset("tfserving/latency", "whole requests", "histogram", (buckets(":tensorflow:serving:request_latency"),), "us",
            source=_TFSERVING),
     Preset("mlserver/errors", "inferences answered with a 5xx", "counts",
@@ -160,7 +160,7 @@ _ROWS = (
             both("model_infer_request_success_total", "model_infer_request_failure_total")),
            source=_MLSERVER),
     Preset("kserve/latency", "the model's predict", "histogram", (buckets("request_predict_seconds"),), "s",
-           note="KServe's Python servers; they count no errors: ask the gateway", source=_KSERVE),
+           note="KServe's Python servers; they count no errors: measure at the gateway", source=_KSERVE),
     Preset("modelmesh/errors", "requests that were not OK", "counts",
            (grew("modelmesh_api_request_milliseconds_count", 'code!="OK"'),
             grew("modelmesh_api_request_milliseconds_count")), source=_MODELMESH),
@@ -177,7 +177,7 @@ _ROWS = (
     Preset("envoy/errors", "answers with a 5xx, at a gateway on Envoy", "counts",
            (grew("envoy_cluster_upstream_rq_xx", 'envoy_response_code_class="5"', scope=_CLUSTER),
             grew("envoy_cluster_upstream_rq_xx", scope=_CLUSTER)),
-           note="where the gateway names its clusters by Service, and each has its own", source=_ENVOY),
+           note="the gateway must name its clusters by Service, one for each", source=_ENVOY),
     Preset("envoy/latency", "whole requests, at a gateway on Envoy", "histogram",
            (buckets("envoy_cluster_upstream_rq_time", scope=_CLUSTER),), "ms", note="as envoy/errors", source=_ENVOY),
     Preset("inference-extension/errors", "requests that failed, at the endpoint picker", "counts",
@@ -185,7 +185,7 @@ _ROWS = (
                    grew("inference_model_request_error_total", scope=_EPP)),
             either(grew("inference_objective_request_total", scope=_EPP),
                    grew("inference_model_request_total", scope=_EPP))),
-           note="a pool for each side, and its picker NAME-epp; renamed in 1.0", source=_GAIE),
+           note="needs a pool for each side, with the picker NAME-epp; renamed in 1.0", source=_GAIE),
     Preset("inference-extension/latency", "whole requests, at the endpoint picker", "histogram",
            (buckets("inference_objective_request_duration_seconds", scope=_EPP,
                     formerly="inference_model_request_duration_seconds"),), "s",

@@ -1,7 +1,6 @@
-"""Metrics as gates, as a spec says them: what is asked of Prometheus, and how the answer is judged.
+"""Metrics as gates in a spec: what Prometheus is queried for, and how the answer is judged.
 
-A spec names its provider and cannot say where that is: an address in a spec would let whoever writes specs send the
-worker anywhere.
+A spec names its provider but cannot give its address: otherwise whoever writes specs could send the worker anywhere.
 """
 
 import re
@@ -21,7 +20,7 @@ from segue.units import Duration, format_duration
 MAX_WARMUP = timedelta(hours=1)
 MAX_METRICS = 20
 VARIABLES = ("namespace", "target", "side", "pods", "revision", "service", "interval")
-"""What a query may have between double braces; ``docs/metrics.md`` says what each is."""
+"""The variables that a query may have between double braces; ``docs/metrics.md`` explains each."""
 
 _HOLE = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 _SELECTOR = re.compile(
@@ -61,7 +60,7 @@ def filled(query: str, values: dict[str, str]) -> str:
 
 
 def is_series(query: str) -> bool:
-    """Whether the query is a series (a name, labels) and no expression."""
+    """Whether the query is a series (a name, labels) and not an expression."""
     return bool(query.strip()) and _SELECTOR.match(query) is not None
 
 
@@ -81,11 +80,11 @@ class EventCounts(Model):
 def _refuse_without_interval(field: str, query: str) -> None:
     if not is_series(query) and "interval" not in holes(query):
         fix = "write a series, which is summed for you, or an expression such as sum(increase(x[{{interval}}]))"
-        raise wrong(field, query, "is an expression that says nothing of an interval", fix)
+        raise wrong(field, query, "is an expression without an interval", fix)
 
 
 class Metric(GatePolicy):
-    """One metric, asked of both sides side by side: a preset, or queries of one's own, and how they are judged."""
+    """One metric, measured on both sides: a preset or your own queries, and how they are judged."""
 
     provider: Name = Field(default="default", description="A Prometheus that the worker's settings know by this name.")
     preset: str | None = Field(
@@ -94,34 +93,37 @@ class Metric(GatePolicy):
         description="Such as vllm/ttft; docs/metrics.md lists them.",
         examples=["vllm/ttft"],
     )
-    counts: EventCounts | None = Field(default=None, description="Bad events of all events: a rate.")
+    counts: EventCounts | None = Field(default=None, description="Bad events as a share of all events: a rate.")
     histogram: Query | None = Field(
         default=None, description="A histogram's `_bucket` series, or an expression by le over [{{interval}}]."
     )
     value: Query | None = Field(default=None, description="An expression with one number for each side.")
-    unit: str = Field(default="", max_length=16, description="Of a value or a histogram's edges, for people.")
+    unit: str = Field(default="", max_length=16, description="Unit of a value or of a histogram's edges, for people.")
     judgement: Judgement = Field(alias="judge")
     warmup: Duration = Field(
-        default=timedelta(0), description="Left out of each new replica's beginning: caches fill, code is compiled."
+        default=timedelta(0),
+        description="Time to leave out after each new replica's start: caches fill, code is compiled.",
     )
     lookback: Duration | None = Field(
-        default=None, description="How far back evidence reaches; to where the gate began without it. Not for compare."
+        default=None, description="How far back evidence reaches. Default: to the gate's beginning. Not for compare."
     )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         given = [name for name in ("preset", "counts", "histogram", "value") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise wrong(given[1], "...", f"stands beside {given[0]}", "keep one; a second metric can have the other")
+            raise wrong(
+                given[1], "...", f"cannot be combined with {given[0]}", "keep one; a second metric can have the other"
+            )
         if not given:
-            raise ValueError("says nothing to measure; give one of preset, counts, histogram and value")
+            raise ValueError("has nothing to measure; give one of preset, counts, histogram and value")
         if self.preset is not None and self.preset not in PRESETS:
             near = [name for name in PRESETS if name.split("/")[0] == self.preset.split("/")[0]] or sorted(
                 {name.split("/")[0] + "/..." for name in PRESETS}
             )
-            raise wrong("preset", self.preset, "is no preset", f"write one of: {', '.join(near)}")
+            raise wrong("preset", self.preset, "is not a preset", f"write one of: {', '.join(near)}")
         if self.preset is not None and self.unit:
-            raise wrong("unit", self.unit, "is known of a preset", "leave it out")
+            raise wrong("unit", self.unit, "is already part of the preset", "leave it out")
         if self.histogram is not None:
             _refuse_without_interval("histogram", self.histogram)
         return self
@@ -142,7 +144,7 @@ class Metric(GatePolicy):
             return self
         shown = format_duration(self.lookback)
         if self.judgement.compare is not None:
-            why = "would let its evidence slide, and it is sound only for all that was seen"
+            why = "would drop evidence, and compare is sound only over all evidence"
             raise wrong("lookback", shown, why, "leave it out")
         if not self.interval <= self.lookback <= self.interval * MAX_INTERVALS:
             longest = format_duration(self.interval * MAX_INTERVALS)
@@ -151,19 +153,19 @@ class Metric(GatePolicy):
 
     @property
     def known(self) -> Preset | None:
-        """The preset, where one is named."""
+        """The named preset. None when the spec gives queries."""
         return None if self.preset is None else PRESETS[self.preset]
 
     @property
     def kind(self) -> EvidenceKind:
-        """Which kind of evidence the answers are."""
+        """The kind of evidence that the answers are."""
         if self.known is not None:
             return "values" if self.known.kind == "value" else self.known.kind
         return "counts" if self.counts is not None else "histogram" if self.histogram is not None else "values"
 
     @property
     def templates(self) -> tuple[str, ...]:
-        """What is asked, with its variables: bad and total events, or one expression."""
+        """The queries with their variables: bad and total events, or one expression."""
         if self.known is not None:
             return self.known.queries
         if self.counts is not None:
@@ -175,12 +177,12 @@ class Metric(GatePolicy):
 
     @property
     def shown_unit(self) -> str:
-        """What its values are in."""
+        """The unit of its values."""
         return self.known.unit if self.known is not None else self.unit
 
     @property
     def needs(self) -> set[str]:
-        """The variables that its queries have."""
+        """The variables in its queries."""
         return {name for query in self.templates for name in holes(query)}
 
 

@@ -1,6 +1,6 @@
-"""Gates of one's own: a Job, a webhook or a Python plugin that is asked, and gives the same three verdicts.
+"""Own gates in a spec: a Job, a webhook or a Python plugin that gives the same three verdicts.
 
-The spec's part; ``question`` is what all three are told and may answer.
+``question`` defines what all three receive and may answer.
 """
 
 import json
@@ -19,7 +19,7 @@ MAX_GIVEN = 16_384
 MAX_PLUGIN_TIME = timedelta(seconds=60)
 RESERVED_ENV = "SEGUE_"
 _OPTION = re.compile(r"-{0,2}(?P<name>[\w.-]+)=(?P<value>(?!\$\().+)")
-"""``--name=value``, where the value is no reference to a variable."""
+"""``--name=value``, when the value is not a reference to a variable."""
 
 
 class JobGate(Model):
@@ -31,16 +31,20 @@ class JobGate(Model):
     env: dict[EnvName, Text | EnvFrom] = Field(default_factory=dict, max_length=64)
     resources: Resources = Field(default_factory=Resources)
     active_deadline_s: int = Field(
-        default=600, alias="activeDeadlineSeconds", ge=1, le=86_400, description="Of its pod, from its start on a node."
+        default=600,
+        alias="activeDeadlineSeconds",
+        ge=1,
+        le=86_400,
+        description="Time limit of the Job's pod, from its start on a node.",
     )
     service_account: ObjectName | None = Field(
-        default=None, alias="serviceAccountName", description="Without one, the pod gets no token of any."
+        default=None, alias="serviceAccountName", description="Without one, the pod gets no service account token."
     )
     run_as_user: int | None = Field(default=None, alias="runAsUser", ge=1, le=2**31 - 1)
     image_pull_secrets: tuple[ObjectName, ...] = Field(
         default=(), alias="imagePullSecrets", max_length=8, strict=False, description="Names of Secrets."
     )
-    labels: dict[str, str] = Field(default_factory=dict, max_length=32, description="Of its pod.")
+    labels: dict[str, str] = Field(default_factory=dict, max_length=32, description="Labels of the Job's pod.")
     node_selector: dict[str, str] = Field(default_factory=dict, alias="nodeSelector", max_length=32)
 
     @model_validator(mode="after")
@@ -62,7 +66,7 @@ class JobGate(Model):
 
 
 class WebhookGate(Model):
-    """An address that the worker's settings know by this name; a spec cannot make the worker call another one."""
+    """An address in the worker's settings, by name; a spec cannot make the worker call another."""
 
     name: Name
 
@@ -72,7 +76,7 @@ class PluginGate(Model):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_][-.A-Za-z0-9_]*$", max_length=128)
     given: dict[str, JsonValue] = Field(
-        default_factory=dict, alias="with", max_length=64, description="Handed to it as it is."
+        default_factory=dict, alias="with", max_length=64, description="Passed to the plugin unchanged."
     )
     timeout: Duration = timedelta(seconds=10)
 
@@ -99,7 +103,7 @@ def _refuse_secrets(where: str, node: Any) -> None:
 
 
 class OwnGate(GatePolicy):
-    """One gate of one's own: exactly one of ``job``, ``webhook`` and ``plugin``."""
+    """One gate that you supply: exactly one of ``job``, ``webhook`` and ``plugin``."""
 
     job: JobGate | None = None
     webhook: WebhookGate | None = None
@@ -110,6 +114,6 @@ class OwnGate(GatePolicy):
         kinds = {"job": self.job, "webhook": self.webhook, "plugin": self.plugin}
         given = [name for name, value in kinds.items() if value is not None]
         if len(given) != 1:
-            why = f"gives {' and '.join(given)}" if given else "says not what is asked"
+            why = f"gives {' and '.join(given)}" if given else "has no job, webhook or plugin"
             raise wrong("name", self.name, why, f"give exactly one of {', '.join(kinds)}")
         return self

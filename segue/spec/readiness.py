@@ -15,13 +15,15 @@ MAX_DEADLINE = timedelta(days=1)
 
 
 class Readiness(Model):
-    """When a new replica is believed."""
+    """When a new replica is proven."""
 
-    min_ready: Duration = Field(default=timedelta(seconds=5), alias="minReady", description="How long Ready must hold.")
-    deadline: Duration = Field(default=timedelta(minutes=10), description="How long there may be no progress.")
+    min_ready: Duration = Field(
+        default=timedelta(seconds=5), alias="minReady", description="How long a new pod must stay Ready."
+    )
+    deadline: Duration = Field(default=timedelta(minutes=10), description="How long the rollout may make no progress.")
     max_restarts: int = Field(default=0, alias="maxRestarts", ge=0, le=100, description="Restarts a new pod may have.")
     loading: Duration = Field(
-        default=timedelta(minutes=30), description="How long a new pod may load, as long as it comes on with it."
+        default=timedelta(minutes=30), description="Maximum load time of a new pod while it makes progress."
     )
 
     @model_validator(mode="after")
@@ -31,6 +33,6 @@ class Readiness(Model):
         if not timedelta(seconds=1) <= self.loading <= MAX_DEADLINE:
             raise wrong("loading", format_duration(self.loading), "is out of range", "write 1s to 24h")
         if self.min_ready >= self.deadline:
-            why = f"is not under the deadline of {format_duration(self.deadline)}"
+            why = f"is not shorter than the deadline of {format_duration(self.deadline)}"
             raise wrong("minReady", format_duration(self.min_ready), why, "shorten it, or write a longer deadline")
         return self

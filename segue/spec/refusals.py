@@ -1,4 +1,4 @@
-"""Reads a spec file, and translates a validation error into field, value and fix."""
+"""Reads a spec file, and turns a validation error into field, value and fix."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from segue.spec.rollout import Rollout
 from segue.spec.target import KINDS
 
 MAX_PART = 253
-"""Of a field's path in a message; no name that is taken is longer, but for those of variables."""
+"""The most characters of one part of a field's path; of valid names, only those of variables may be longer."""
 
 
 def read_rollout(document: Any, source: str = "") -> Rollout:
-    """Validate one parsed YAML or JSON document.
+    """Return the rollout of one parsed YAML or JSON document, validated.
 
     Raises:
         Refused: naming the first wrong field, its value and the fix; further ones follow in the same message.
@@ -31,7 +31,7 @@ def read_rollout(document: Any, source: str = "") -> Rollout:
 
 
 def refusal(error: ValidationError, source: str = "") -> Refused:
-    """Translate pydantic's errors into one that names field, value and fix."""
+    """Return pydantic's errors as one that names field, value and fix."""
     found = [_refused(e) for e in error.errors(include_url=False) if not _is_noise(e)]
     head = f"{source}: " if source else ""
     first = found[0]
@@ -40,13 +40,13 @@ def refusal(error: ValidationError, source: str = "") -> Refused:
 
 
 def _is_noise(error: Any) -> bool:
-    """Tell whether this is only the branch of a union that was not meant: text where a mapping was written, or back."""
+    """Whether the error is of a union's branch that was not meant: text for a mapping, or the reverse."""
     branch, wrong_kind = str(error["loc"][-1:]), error["type"] in {"string_type", "model_type"}
     return wrong_kind and ("constrained-str" in branch if isinstance(error["input"], dict) else "EnvFrom" in branch)
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
-    # Pydantic adds the names of a union's branches to the path; they are no fields of the file.
+    # Pydantic adds the names of a union's branches to the path; they are not fields of the file.
     branches = {"str", "int", "constrained-str", "EnvFrom", "[key]"}
     pairs = zip(("", *loc), loc, strict=False)
     parts = [p for before, p in pairs if p not in branches and p not in _TAGS.get(before, ())]
@@ -59,7 +59,7 @@ _TAGS: dict[int | str, tuple[str, ...]] = {
     "traffic": ("service", "route"),
     "approval": ("plain", "timed"),
 }
-"""The names of a union's branches, by the field that it stands in."""
+"""The names of a union's branches, by the field that holds the union."""
 
 _WHY_AND_FIX = {
     "extra_forbidden": "is not a field that Segue knows; check its spelling (`segue schema` lists all)",
@@ -73,8 +73,8 @@ _WHY_AND_FIX = {
     "greater_than_equal": "is too small; write {ge} or more",
     "less_than_equal": "is too large; write {le} or less",
     "too_long": "has {actual_length} entries, which is too many; keep to {max_length}",
-    "enum": "is none of the choices; write {expected}",
-    "literal_error": "cannot be taken; write {expected}",
+    "enum": "is not one of the choices; write {expected}",
+    "literal_error": "is not allowed; write {expected}",
     "dict_type": "is not a mapping; write `name: value` lines",
     "model_type": "is not a mapping; write `name: value` lines",
     "list_type": "is not a list; write `- value` lines",

@@ -41,37 +41,44 @@ class OnFailure(StrEnum):
 
 
 class Autoscaler(StrEnum):
-    """What becomes of a HorizontalPodAutoscaler of the target while it is rolled."""
+    """What happens to the target's HorizontalPodAutoscaler during a rollout."""
 
     ADOPT = "adopt"
     """It scales the target, and the rollout follows."""
     HOLD = "hold"
-    """It is held at the replicas of now, and has its bounds again at the end, and on a way back at once."""
+    """It stays at the current replicas. Its original min and max are restored at the end, and in a rollback at once."""
 
 
 class Rules(Model):
-    """How the rollout moves and judges: all that a decision needs, and nothing of what changes."""
+    """How the rollout moves and judges: all that a decision needs, without the change."""
 
     strategy: Strategy = Field(default_factory=Strategy)
     readiness: Readiness = Field(default_factory=Readiness)
     on_failure: OnFailure = Field(default=OnFailure.ROLLBACK, alias="onFailure", strict=False)
     autoscaler: Autoscaler = Field(default=Autoscaler.ADOPT, strict=False)
-    drain: Drain | None = Field(default=None, description="Wait for old replicas to end what they have begun.")
-    serving: Serving | None = Field(default=None, description="What a new replica is asked before it is believed.")
+    drain: Drain | None = Field(
+        default=None, description="Wait for old replicas to finish the requests that they have begun."
+    )
+    serving: Serving | None = Field(
+        default=None, description="Serving checks that a new replica must pass to be proven."
+    )
     load_failures: LoadFailures | None = Field(
         default=None, alias="loadFailures", description="Which models of a new replica may fail to load."
     )
     gates: tuple[OwnGate, ...] = Field(
-        default=(), max_length=MAX_GATES, strict=False, description="Gates of one's own: a Job, a webhook or a plugin."
+        default=(),
+        max_length=MAX_GATES,
+        strict=False,
+        description="Gates that you supply: a Job, a webhook or a plugin.",
     )
     metrics: tuple[Metric, ...] = Field(default=(), max_length=MAX_METRICS, strict=False)
     pass_score: int = Field(
-        default=75, alias="passScore", ge=1, le=100, description="Percent of the weights of gates that must pass."
+        default=75, alias="passScore", ge=1, le=100, description="Percentage of the gates' weights that must pass."
     )
 
     @property
     def asked_gates(self) -> tuple[GatePolicy, ...]:
-        """All gates that are asked again and again, in the order of the spec."""
+        """All repeated gates, in the order of the spec."""
         return (*self.metrics, *self.gates)
 
     @model_validator(mode="after")
@@ -80,29 +87,32 @@ class Rules(Model):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             field = "metrics" if twice in {metric.name for metric in self.metrics} else "gates"
-            raise wrong(field, twice, "is the name of two gates", "give each a name of its own")
+            raise wrong(field, twice, "is the name of two gates", "give each its own name")
         return self
 
 
 class Spec(Rules):
-    """What a rollout is asked to do."""
+    """What a rollout does: target, change and rules."""
 
     target: AnyTarget
     change: Change = Field(
-        default_factory=Change, description="May be left out for a DeploymentPair whose new one is there."
+        default_factory=Change, description="Optional for a DeploymentPair whose new Deployment exists."
     )
     accept: tuple[Annotated[LintRule, Field(strict=False)], ...] = Field(
-        default=(), max_length=len(LintRule), strict=False, description="Rules of lint whose errors do not refuse it."
+        default=(),
+        max_length=len(LintRule),
+        strict=False,
+        description="Lint rules whose errors do not refuse the rollout.",
     )
 
     def accepting(self, rules: Iterable[LintRule]) -> Self:
-        """Return the spec with these rules accepted too."""
+        """Return the spec with these rules also accepted."""
         return self.model_copy(update={"accept": tuple(dict.fromkeys((*self.accept, *rules)))})
 
     @model_validator(mode="before")
     @classmethod
     def _without_surge(cls, data: Any) -> Any:
-        """Let a target that cannot surge have the defaults of a strategy that does not."""
+        """Give a target that cannot surge the defaults of a strategy without surge."""
         strategy = data.get("strategy", {}) if isinstance(data, dict) else None
         if not isinstance(strategy, dict) or {"maxSurge", "max_surge"} & strategy.keys():
             return data
@@ -114,13 +124,13 @@ class Spec(Rules):
     @model_validator(mode="after")
     def _drains_by_kind(self) -> Self:
         if self.drain is not None and isinstance(self.target, SupervisedTarget):
-            why = "is not for a supervised target: its own operator stops the pods, and waits for nobody"
-            fix = "leave it out; a preStop hook and terminationGracePeriodSeconds let pods end their requests"
+            why = "is not for a supervised target: its own operator stops the pods without waiting"
+            fix = "leave it out; a preStop hook and terminationGracePeriodSeconds let pods finish their requests"
             raise wrong("drain", "...", why, fix)
         kinds = ("Deployment", "DeploymentPair")
         if self.drain is not None and self.drain.until is not None and self.target.kind not in kinds:
             why = f"is not for a {self.target.kind}: its next replica cannot leave its Services before it stops"
-            fix = "leave it out; a preStop hook and terminationGracePeriodSeconds let it end its streams"
+            fix = "leave it out; a preStop hook and terminationGracePeriodSeconds let it finish its streams"
             raise wrong("drain.until", "...", why, fix)
         return self
 
@@ -128,7 +138,7 @@ class Spec(Rules):
     def _fits_the_kind(self) -> Self:
         if self.target.kind == "DeploymentPair":
             if self.autoscaler is Autoscaler.HOLD:
-                why = "is not for a DeploymentPair: an autoscaler scales one Deployment, and replicas move between two"
+                why = "is not for a DeploymentPair: an autoscaler scales one Deployment, but replicas move between two"
                 raise wrong("autoscaler", "hold", why, "leave it out, and delete the autoscaler for the rollout")
             return self
         if self.change.is_empty:
@@ -142,7 +152,7 @@ class Spec(Rules):
         if self.strategy.to is not None:
             raise wrong("strategy.to", "...", f"is not for a {self.target.kind}", "leave it out, or use a waypoint")
         if self.strategy.traffic is not None:
-            why = f"needs a Deployment for each side, and a {self.target.kind} is one object"
+            why = f"needs a Deployment for each side, but a {self.target.kind} is one object"
             raise wrong("strategy.traffic", "...", why, "leave it out, or write `kind: DeploymentPair`")
         surge = self.strategy.max_surge
         if surge not in ZERO and not self.target.surges(stops=bool(self.strategy.waypoints)):
@@ -161,17 +171,17 @@ class Spec(Rules):
             field = next(f for f in ("preset", "counts", "histogram", "value") if getattr(metric, f) is not None)
             shown = metric.preset or "..."
             if "service" in metric.needs and not isinstance(self.strategy.traffic, ByRoute):
-                why = "selects by each side's Service, and strategy.traffic names none"
+                why = "selects by each side's Service, but strategy.traffic names none"
                 fix = "write `traffic: {route: NAME, services: {old: NAME, new: NAME}}`, or measure by {{side}}"
                 raise wrong(f"metrics[{index}].{field}", shown, why, fix)
             if "revision" in metric.needs and self.target.numbered:
-                why = f"needs {{{{revision}}}}, which the pods of a {self.target.kind} have not in their names"
+                why = f"needs {{{{revision}}}}, which is not in the pod names of a {self.target.kind}"
                 raise wrong(f"metrics[{index}].{field}", shown, why, "select by {{side}}")
         return self
 
     @property
     def autonomous(self) -> bool:
-        """Whether the target's own controller or operator moves, so that it cannot be held in between."""
+        """Whether the target's own controller or operator moves the replicas, so Segue cannot hold it."""
         by_groups = isinstance(self.target, LeaderWorkerSetTarget) and not self.strategy.waypoints
         return by_groups or isinstance(self.target, SupervisedTarget)
 
@@ -183,7 +193,7 @@ class Spec(Rules):
 
 def _refuse_for_supervised(strategy: Strategy, change: Change) -> None:
     if strategy != Strategy():
-        why = "cannot be said: the target's own operator moves, by its own budget"
+        why = "cannot be set: the target's own operator moves the replicas, by its own budget"
         raise wrong("strategy", "...", why, "leave it out")
     for field in ("annotations", "config_maps", "secrets", "revision"):
         if getattr(change, field):

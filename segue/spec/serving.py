@@ -1,4 +1,4 @@
-"""Serving checks, as a spec writes them: the requests to a new replica and the answers that it must give."""
+"""Serving checks in a spec: the requests to a new replica and the answers that it must give."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from segue.units import Duration, format_duration
 TAG = "{tag}"
 MAX_TIMEOUT, MAX_BACKOFF = timedelta(minutes=5), timedelta(minutes=1)
 MAX_BODY = 16_384
-"""Characters of a request's body: a spec is repeated in a workflow's history."""
+"""The most characters of a request's body: a workflow's history repeats the spec."""
 
 
 _OUTSIDE = re.compile(r"(^|/)\.\.?(/|$)|%2e|%2f", re.IGNORECASE)
@@ -25,7 +25,7 @@ _OUTSIDE = re.compile(r"(^|/)\.\.?(/|$)|%2e|%2f", re.IGNORECASE)
 
 def _port(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and not 1 <= value <= 65_535:
-        raise PydanticCustomError("port", "is no port; write 1 to 65535, or a container port's name")
+        raise PydanticCustomError("port", "is not a port; write 1 to 65535, or a container port's name")
     return value
 
 
@@ -39,17 +39,17 @@ Pattern = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 
 
 class JsonValue(Model):
-    """What one value of an answer in JSON must be."""
+    """What one value of a JSON answer must be."""
 
     path: Annotated[str, StringConstraints(max_length=256)] = Field(
         description="JSONPath (RFC 9535) of one value, such as $.outputs[0].data[0]."
     )
-    equals: Any = Field(default=None, description="The value itself; null is written `matches: ^null$`.")
+    equals: Any = Field(default=None, description="The exact value; for null, write `matches: ^null$`.")
     matches: Pattern | None = Field(default=None, description="A regular expression for the value as text.")
-    near: float | None = Field(default=None, description="A number, or of a list all of its numbers.")
+    near: float | None = Field(default=None, description="The expected number; for a list, of all its numbers.")
     tolerance: float = Field(default=0.0, ge=0, description="How far it may be from `near`.")
     shape: list[int] | None = Field(
-        default=None, max_length=16, description="The lengths of nested lists; -1 for any length."
+        default=None, max_length=16, description="The lengths of nested lists; -1 is any length."
     )
 
     @model_validator(mode="after")
@@ -57,11 +57,11 @@ class JsonValue(Model):
         _refuse_path(self.path)
         given = [v for v in (self.equals, self.matches, self.near, self.shape) if v is not None]
         if len(given) != 1:
-            raise ValueError("is not one question; give exactly one of equals, matches, near and shape")
+            raise ValueError("is not one condition; give exactly one of equals, matches, near and shape")
         _refuse_pattern("matches", self.matches)
         for field, number in (("near", self.near), ("tolerance", self.tolerance)):
             if number is not None and not math.isfinite(number):
-                raise wrong(field, number, "is no number to compare with", "write a finite one")
+                raise wrong(field, number, "is not finite", "write a finite number")
         return self
 
 
@@ -69,7 +69,7 @@ def _refuse_path(path: str) -> None:
     try:
         query = jsonpath_rfc9535.compile(path)
     except (jsonpath_rfc9535.JSONPathError, ValueError) as error:
-        raise wrong("path", path, f"is no JSONPath ({str(error)[:80]})", "write one such as $.model_name") from error
+        raise wrong("path", path, f"is not a JSONPath ({str(error)[:80]})", "write one such as $.model_name") from error
     if not query.singular_query():
         raise wrong("path", path, "can name several values", "name one, such as $.data[0].id")
 
@@ -80,11 +80,11 @@ def _refuse_pattern(field: str, pattern: str | None) -> None:
     try:
         regex.compile(pattern)
     except regex.error as error:
-        raise wrong(field, pattern, f"is no regular expression ({error})", "correct it") from error
+        raise wrong(field, pattern, f"is not a regular expression ({error})", "correct it") from error
 
 
 class Expected(Model):
-    """What an answer must be, beside what its protocol says already."""
+    """What an answer must be, in addition to what its protocol requires."""
 
     status: int = Field(default=200, ge=100, le=599)
     values: tuple[JsonValue, ...] = Field(default=(), alias="json", max_length=20, strict=False)
@@ -100,7 +100,7 @@ class Expected(Model):
 
 
 class Asks(Model):
-    """What all protocols have."""
+    """What all protocols have in common."""
 
     expect: Expected = Field(default_factory=Expected)
 
@@ -108,7 +108,7 @@ class Asks(Model):
     def _small(self) -> Self:
         size = len(json.dumps(self.model_dump(mode="json")))
         if size > MAX_BODY:
-            raise ValueError(f"is {size} characters long; keep the whole of it within {MAX_BODY}")
+            raise ValueError(f"is {size} characters long; keep all of it within {MAX_BODY}")
         return self
 
 
@@ -116,31 +116,33 @@ class OpenInference(Asks):
     """The Open Inference Protocol v2 over HTTP: KServe, MLServer, Triton, OpenVINO."""
 
     model: UrlName
-    version: VersionText | None = Field(default=None, description="What `model_version` must be.")
+    version: VersionText | None = Field(default=None, description="Required value of `model_version`.")
     request: dict[str, Any] | None = Field(
-        default=None, description="Body of an inference; without it, the model's metadata are asked for."
+        default=None, description="Body of an inference; without it, the check requests the model's metadata."
     )
 
 
 class TorchServe(Asks):
-    """TorchServe: a prediction, and by its management API the version that serves it."""
+    """TorchServe: a prediction, and the version that its management API reports."""
 
     model: UrlName
-    version: VersionText | None = Field(default=None, description="What `modelVersion` must be.")
-    request: Any = Field(default=None, description="Body of a prediction: JSON, or text.")
-    management: Port | None = Field(default=None, description="Port of the management API, where it may be asked.")
+    version: VersionText | None = Field(default=None, description="Required value of `modelVersion`.")
+    request: Any = Field(default=None, description="Body of a prediction: JSON or text.")
+    management: Port | None = Field(
+        default=None, description="Port of the management API. Without it, Segue does not use that API."
+    )
     management_credential: Name | None = Field(
         default=None,
         alias="managementCredential",
-        description="What the management API needs, where that is another than `serving.credential`.",
+        description="Credential for the management API, if it differs from `serving.credential`.",
     )
 
     @model_validator(mode="after")
     def _tells(self) -> Self:
         if self.version is not None and self.management is None:
-            raise wrong("version", self.version, "is told by the management API only", "write `management: 8081`")
+            raise wrong("version", self.version, "is reported only by the management API", "write `management: 8081`")
         if self.management_credential is not None and self.management is None:
-            why = "is for the management API, which is not asked"
+            why = "is for the management API, which has no port here"
             raise wrong("managementCredential", self.management_credential, why, "write `management: 8081`")
         return self
 
@@ -154,7 +156,7 @@ class TfServing(Asks):
 
 
 class OpenAI(Asks):
-    """What answers as OpenAI's API does: vLLM, TGI, SGLang, llama.cpp."""
+    """Servers with OpenAI's API: vLLM, TGI, SGLang, llama.cpp."""
 
     model: ModelName
     endpoint: Literal["chat", "completions", "models"] = "chat"
@@ -170,7 +172,7 @@ class OpenAI(Asks):
         if self.first_token is None:
             return self
         if not self.stream:
-            raise wrong("firstToken", format_duration(self.first_token), "is of a stream", "write `stream: true`")
+            raise wrong("firstToken", format_duration(self.first_token), "is for a stream", "write `stream: true`")
         if not timedelta(0) < self.first_token <= MAX_TIMEOUT:
             raise wrong("firstToken", format_duration(self.first_token), "is out of range", "write 1ms to 5m")
         return self
@@ -189,7 +191,7 @@ class Http(Asks):
                   Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]*$", max_length=1024)]] = Field(
         default_factory=dict, max_length=16
     )  # fmt: skip
-    body: Any = Field(default=None, description="JSON, or text.")
+    body: Any = Field(default=None, description="JSON or text.")
 
     @field_validator("path")
     @classmethod
@@ -202,8 +204,10 @@ class Http(Asks):
     def _open(self) -> Self:
         for name in self.headers:
             if _NOT_HERE.search(name):
-                why = "may carry a secret, or lead elsewhere"
-                raise wrong(f"headers.{name}", "***", why, "use `serving.credential`, by the worker's settings")
+                why = "may carry a secret or redirect the request"
+                raise wrong(
+                    f"headers.{name}", "***", why, "use `serving.credential`, which the worker's settings define"
+                )
         return self
 
 
@@ -211,7 +215,7 @@ _PROTOCOLS = ("openInference", "torchServe", "tfServing", "openAI", "http")
 
 
 class Check(Model):
-    """One question, in one protocol."""
+    """One request, in one protocol."""
 
     name: Name | None = None
     open_inference: OpenInference | None = Field(default=None, alias="openInference")
@@ -223,7 +227,7 @@ class Check(Model):
     @model_validator(mode="after")
     def _one(self) -> Self:
         if len(self.given) != 1:
-            raise ValueError(f"is not one question; give exactly one of {', '.join(_PROTOCOLS)}")
+            raise ValueError(f"is not one request; give exactly one of {', '.join(_PROTOCOLS)}")
         return self
 
     @property
@@ -234,29 +238,27 @@ class Check(Model):
 
     @property
     def asks(self) -> Asks:
-        """The one question."""
+        """The one request."""
         return self.given[0]
 
 
 class Serving(Model):
-    """What a new replica is asked before it is believed, at the pod itself."""
+    """The serving checks of a new replica, sent to the pod itself."""
 
     checks: tuple[Check, ...] = Field(min_length=1, max_length=10, strict=False)
-    port: Port = Field(default=8080, description="Of the pod: a number, or a container port's name.")
+    port: Port = Field(default=8080, description="Port of the pod: a number, or a container port's name.")
     scheme: Literal["http", "https"] = Field(
-        default="http", description="https: encrypted, and not verified, as pods have no names of their own."
+        default="http", description="https is encrypted but not verified, because pods have no names of their own."
     )
     container: Name | None = Field(
-        default=None, description="Whose image's tag `{tag}` is; may be left out where there is only one."
+        default=None, description="The container whose image tag is `{tag}`; optional when there is only one."
     )
-    warmup: int = Field(default=0, ge=0, le=1000, description="Requests to begin with whose answers do not count.")
-    requests: int = Field(default=1, ge=1, le=100, description="Requests that count; every answer must be right.")
-    tries: int = Field(default=3, ge=1, le=20, description="So many failed tries in a row fail the version.")
-    backoff: Duration = Field(default=timedelta(seconds=1), description="Between two tries; it doubles each time.")
-    timeout: Duration = Field(default=timedelta(seconds=10), description="Of each request.")
-    credential: Name | None = Field(
-        default=None, description="A credential in the worker's settings, by its name there."
-    )
+    warmup: int = Field(default=0, ge=0, le=1000, description="First requests, whose answers do not count.")
+    requests: int = Field(default=1, ge=1, le=100, description="Requests that count; every answer must be correct.")
+    tries: int = Field(default=3, ge=1, le=20, description="Failed tries in a row that fail the version.")
+    backoff: Duration = Field(default=timedelta(seconds=1), description="Time between two tries; it doubles each time.")
+    timeout: Duration = Field(default=timedelta(seconds=10), description="Timeout of each request.")
+    credential: Name | None = Field(default=None, description="Name of a credential in the worker's settings.")
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:

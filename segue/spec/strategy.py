@@ -29,7 +29,7 @@ class Order(StrEnum):
     """Which side moves first."""
 
     SCALE_OUT_PRIORITY = "scaleOutPriority"
-    """New first: nothing old is taken before a new replica is proven."""
+    """New first: no old replica is removed before a new one is proven."""
     SCALE_IN_PRIORITY = "scaleInPriority"
     """Old first: no extra accelerator is needed."""
     SCALE_SIMULTANEOUSLY = "scaleSimultaneously"
@@ -49,23 +49,25 @@ class Way(StrEnum):
     """How users get from the old side to the new."""
 
     ROLLING = "rolling"
-    """Little by little, as replicas are replaced."""
+    """Gradually, as replicas are replaced."""
     BLUE_GREEN = "blueGreen"
     """All at once: the new side is brought to full size without traffic, verified, and then gets all of it."""
 
 
 class Default(StrEnum):
-    """What is taken for a person's answer where nobody gives one."""
+    """The answer that applies when no person gives one."""
 
     REJECT = "reject"
     APPROVE = "approve"
 
 
 class Approval(Model):
-    """A person is asked, for so long; then the default is taken."""
+    """An approval that expires; then the default applies."""
 
-    expires: Duration = Field(description="How long is waited for an answer, from when the waypoint is reached.")
-    default: Default = Field(default=Default.REJECT, strict=False, description="Taken when nobody answered.")
+    expires: Duration = Field(description="How long the rollout waits for an answer after it reaches the waypoint.")
+    default: Default = Field(
+        default=Default.REJECT, strict=False, description="The answer that applies when nobody answered."
+    )
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
@@ -79,13 +81,13 @@ def _approval_of(given: Any) -> str:
 
 
 class Waypoint(Model):
-    """A number of new replicas at which the rollout stops: to verify, to wait, or to ask a person."""
+    """A number of new replicas at which the rollout stops: to verify, to wait, or to request an approval."""
 
     at: Amount = Field(description="Count or percentage of new replicas; a percentage rounds up.")
     hold: Duration = timedelta(0)
     approval: Annotated[
         Annotated[bool, Tag("plain")] | Annotated[Approval, Tag("timed")], Discriminator(_approval_of)
-    ] = Field(default=False, description="Ask a person; true asks without an end.")
+    ] = Field(default=False, description="Request an approval; true waits without a limit.")
     weight: int | None = Field(
         default=None, ge=0, le=100, description="Percent of the traffic that the new side gets from here on."
     )
@@ -101,10 +103,14 @@ class Waypoint(Model):
 
 
 class End(Model):
-    """Where a rollout of a pair ends: with so many replicas of one side, and the rest of the other."""
+    """Where a rollout of a pair ends: with this many replicas of one side, and the rest of the other."""
 
-    old: Amount | None = Field(default=None, description="Count or percentage that stays; a percentage rounds down.")
-    new: Amount | None = Field(default=None, description="Count or percentage that comes; a percentage rounds up.")
+    old: Amount | None = Field(
+        default=None, description="Count or percentage of replicas that stay old; a percentage rounds down."
+    )
+    new: Amount | None = Field(
+        default=None, description="Count or percentage of replicas that become new; a percentage rounds up."
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -116,11 +122,11 @@ class End(Model):
 
 
 class Strategy(Model):
-    """How the rollout moves. What is not written is chosen to be safe for a model server.
+    """How the rollout moves. The defaults are safe for a model server.
 
-    When neither ``maxSurge`` nor ``maxUnavailable`` is written: scaleOutPriority adds first and never goes below
-    the replicas of before (maxSurge = step, or 25%; maxUnavailable 0); the other orders need no extra capacity
-    (maxSurge 0; maxUnavailable = step, or 25%). So does every order where the target cannot surge: a StatefulSet.
+    When neither ``maxSurge`` nor ``maxUnavailable`` is set, scaleOutPriority adds first and never goes below the
+    replicas that ran before (maxSurge = step, or 25%; maxUnavailable 0). The other orders need no extra capacity
+    (maxSurge 0; maxUnavailable = step, or 25%), nor does any order when the target cannot surge: a StatefulSet.
     ``type: blueGreen`` needs room for both sides (maxSurge 100%).
     """
 
@@ -136,13 +142,13 @@ class Strategy(Model):
     )
     waypoints: tuple[Waypoint, ...] = Field(default=(), max_length=50, strict=False)
     traffic: Traffic | None = Field(
-        default=None, description="What sends users to a side; without it, one Service covers the replicas of both."
+        default=None, description="What sends users to a side; without it, one Service covers both sides."
     )
     retain: Duration | None = Field(
-        default=None, description="blueGreen: how long the old side stays whole after the switch; 10m by default."
+        default=None, description="blueGreen: how long the old side stays whole after the switch. Default: 10m."
     )
     to: End | None = Field(
-        default=None, description="Where it ends, when not with new replicas only: for a DeploymentPair."
+        default=None, description="For a DeploymentPair: where the rollout ends, if not with new replicas only."
     )
 
     @model_validator(mode="before")
@@ -161,7 +167,7 @@ class Strategy(Model):
         if surge is None and unavailable is None:
             out_first = data.get("order", Order.SCALE_OUT_PRIORITY) == Order.SCALE_OUT_PRIORITY
             surge, unavailable = (share, 0) if out_first else (0, share)
-        # One bound alone: the other is what keeps the rollout movable, and otherwise nothing that was not asked for.
+        # One bound alone: the other is what keeps the rollout movable, and otherwise 0.
         surge = (share if unavailable in ZERO else 0) if surge is None else surge
         unavailable = (share if surge in ZERO else 0) if unavailable is None else unavailable
         rest = {k: v for k, v in data.items() if k not in {"max_surge", "max_unavailable"}}
@@ -185,10 +191,10 @@ class Strategy(Model):
         given = {"order": self.order.value, "maxSurge": self.max_surge, "maxUnavailable": self.max_unavailable}
         for field, value in given.items():
             if value != _BOTH_WHOLE[field]:
-                why = f"is not how blueGreen goes: both sides are whole at the switch, so it takes {_BOTH_WHOLE[field]}"
+                why = f"does not fit blueGreen: both sides are whole at the switch, so it needs {_BOTH_WHOLE[field]}"
                 return wrong(field, value, why, "leave it out")
         if self.to is not None:
-            return wrong("to", "...", "ends between the sides, and blueGreen has all on one", "leave it out")
+            return wrong("to", "...", "ends between the sides, but blueGreen ends with all on one", "leave it out")
         if self.traffic is None:
             return wrong("traffic", None, "is missing: blueGreen has to switch it", "write `traffic: {service: NAME}`")
         if self.retain is not None and self.retain > MAX_HOLD:

@@ -1,4 +1,4 @@
-"""The workload that is rolled: one class for each kind of target."""
+"""The target that a rollout changes: one class for each kind."""
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -16,10 +16,10 @@ from segue.spec.base import Model, Name, ObjectName, wrong
 
 
 class Target(Model):
-    """The workload that is rolled: what all kinds of targets have."""
+    """The target that a rollout changes: what all kinds have in common."""
 
     numbered: ClassVar[bool] = False
-    """Whether its replicas have numbers, and a partition says from which on they are new."""
+    """Whether its replicas have numbers, and a partition sets from which number on they are new."""
 
     kind: str
     namespace: Name = "default"
@@ -30,18 +30,18 @@ class Target(Model):
     def _known(cls, value: Any) -> Any:
         if isinstance(value, str) and value not in KINDS:
             raise PydanticCustomError(
-                "unknown_kind", "is no kind of target; write one of: {known}", {"known": ", ".join(KINDS)}
+                "unknown_kind", "is not a kind of target; write one of: {known}", {"known": ", ".join(KINDS)}
             )
         return value
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What names it: kind, namespace and name."""
+        """What identifies it: kind, namespace and name."""
         return self.kind, self.namespace, self.name
 
     @classmethod
     def surges(cls, *, stops: bool) -> bool:
-        """Whether more replicas than before can run for a while; ``stops`` tells whether there are waypoints."""
+        """Whether extra replicas can run for a while; ``stops`` tells whether there are waypoints."""
         return True
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ class DeploymentTarget(Target):
 
 
 class StatefulSetTarget(Target):
-    """One StatefulSet, in place: a replica is replaced under its own number, so that there is never one more."""
+    """One StatefulSet, in place: a replica is replaced under its own number, so it cannot surge."""
 
     numbered: ClassVar[bool] = True
 
@@ -79,7 +79,7 @@ class LeaderWorkerSetTarget(Target):
 
     @classmethod
     def surges(cls, *, stops: bool) -> bool:
-        """Only where it is not held: surge groups come up new whatever holds the others."""
+        """Only without waypoints: surge groups start new, whatever the partition is."""
         return not stops
 
 
@@ -88,26 +88,28 @@ class SupervisedTarget(Target):
 
     kind: Literal["Supervised"] = "Supervised"
     resource: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z0-9]{0,62}$")] = Field(
-        description="InferenceService, ServingRuntime, or one that the worker's settings describe."
+        description="InferenceService, ServingRuntime, or a kind that the worker's settings describe."
     )
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What names it: two resources may have objects of one name."""
+        """What identifies it: two resources may have objects of the same name."""
         return self.resource, self.namespace, self.name
 
 
 MADE_LABEL = "segue.dev/deployment"
-"""On the pods of a new Deployment that was made, and in its selector: the old one's labels are kept beside it."""
+"""The label on the pods and in the selector of a new Deployment that Segue made; the old one's labels stay too."""
 
 
 class PairTarget(Target):
-    """Two Deployments: replicas go from the one to the other. It is named by the old one."""
+    """Two Deployments: replicas move from one to the other. The old one gives the name."""
 
     kind: Literal["DeploymentPair"] = "DeploymentPair"
-    name: ObjectName = Field(default="", description="That of `old`, which need not be said twice.")
+    name: ObjectName = Field(default="", description="The name of `old`; may be left out.")
     old: ObjectName = Field(description="The Deployment that serves now.")
-    new: ObjectName = Field(description="The one that is to serve; made from the old one where it is not there.")
+    new: ObjectName = Field(
+        description="The Deployment that is to serve. Segue makes it from the old one if it does not exist."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -117,9 +119,9 @@ class PairTarget(Target):
     @model_validator(mode="after")
     def _two(self) -> Self:
         if self.old == self.new:
-            raise wrong("new", self.new, "is the old one too", "name another Deployment, which need not be there")
+            raise wrong("new", self.new, "is the old one too", "name another Deployment, which need not exist")
         if self.name != self.old:
-            raise wrong("name", self.name, f"is not that of old ({self.old})", "leave it out")
+            raise wrong("name", self.name, f"is not the name of old ({self.old})", "leave it out")
         return self
 
 
@@ -134,9 +136,9 @@ KINDS: dict[str, type[Target]] = {
 
 
 def kind_of(given: Any) -> str:
-    """Return the kind that a spec names; Deployment where it names none or an unknown one."""
+    """Return the kind that a spec names; Deployment when it names none or an unknown one."""
     kind = given.get("kind") if isinstance(given, dict) else getattr(given, "kind", None)
-    return kind if kind in KINDS else "Deployment"  # which then says what is wrong with it
+    return kind if kind in KINDS else "Deployment"  # whose validation then reports the error
 
 
 AnyTarget = Annotated[

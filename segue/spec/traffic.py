@@ -17,11 +17,11 @@ MAX_LAG = timedelta(minutes=10)
 
 
 class _Leads(Model):
-    """What all ways to lead traffic have."""
+    """What all ways to route traffic have in common."""
 
     lag: Duration = Field(
         default=timedelta(seconds=10),
-        description="How long proxies may still send to a side that gets nothing any more; it stays whole.",
+        description="How long a side stays whole after its traffic ends, because proxies may still send to it.",
     )
 
     @model_validator(mode="after")
@@ -36,7 +36,7 @@ class ByService(_Leads):
 
     service: ObjectName = Field(description="The Service that users reach; it selects the old side's pods.")
     preview: ObjectName | None = Field(
-        default=None, description="A Service that points at the new side during the rollout, for trying it."
+        default=None, description="A Service that points at the new side during the rollout, to try it."
     )
 
     @model_validator(mode="after")

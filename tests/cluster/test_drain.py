@@ -21,7 +21,7 @@ async def test_without_a_hook_each_leaves_its_services_first(served: Lab) -> Non
     assert case.watcher.stopped_ready == []
     case.watcher.assert_within(3, 4)
     warnings = [entry.detail for entry in report.entries if entry.what == "warning"]
-    assert any("on a way back" in warning for warning in warnings)
+    assert any("in a rollback" in warning for warning in warnings)
 
 
 async def test_without_drain_the_loss_is_told(served: Lab) -> None:

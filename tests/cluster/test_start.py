@@ -79,7 +79,7 @@ async def test_the_plan_is_that_of_the_start(served: Lab, tmp_path: Path) -> Non
         container = {"name": "server", "lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}
         planned = await one("hooked", SUBJECTS["Deployment"], {"patch": {"spec": {"containers": [container]}}})
         lost = [warning for warning in planned["warnings"] if "requests will be lost" in warning]
-        assert len(lost) == 1 and "on a way back" not in lost[0], "the new version has a hook"
+        assert len(lost) == 1 and "in a rollback" not in lost[0], "the new version has a hook"
 
     async def half() -> None:
         subject = PairSubject(served, "half")

@@ -40,7 +40,7 @@ async def test_no_stream_is_cut(serving: Serving) -> None:
     assert not outcomes.cut, [stream.why for stream in outcomes.cut][:5]
     drained = details(report, "drained")
     assert len(drained) == REPLICAS and all("1 old replica empty after" in each for each in drained), drained
-    assert any("cut on a way back" in each for each in details(report, "warning"))
+    assert any("cut in a rollback" in each for each in details(report, "warning"))
 
 
 async def test_without_evidence_they_are_cut(serving: Serving) -> None:

@@ -11,13 +11,15 @@ from segue.spec import refusal
 
 # id: (judgement as written, what the message says)
 REFUSED: dict[str, tuple[Any, str]] = {
-    "no way": ({}, "says no way to judge; give one of threshold, ratio or compare"),
-    "two ways": ({"threshold": {"max": 1}, "compare": {}}, "compare: '...': stands beside threshold; keep one"),
+    "no way": ({}, "has no way to judge; give one of threshold, ratio or compare"),
+    "two ways": (
+        {"threshold": {"max": 1}, "compare": {}}, "compare: '...': cannot be combined with threshold; keep one",
+    ),
     "unknown way": ({"mean": {}}, "mean: is not a field that Segue knows"),
     "no bound": ({"threshold": {}}, "threshold.max: is missing; write max or min, or both"),
     "no ratio": ({"ratio": {"floor": 1}}, "ratio.max: is missing; write max or min"),
-    "bounds exchanged": ({"threshold": {"min": 2, "max": 1}}, "threshold.min: 2.0: is over max (1); exchange them"),
-    "ratios exchanged": ({"ratio": {"min": 2, "max": 1}}, "ratio.min: 2.0: is over max (1); exchange them"),
+    "bounds exchanged": ({"threshold": {"min": 2, "max": 1}}, "threshold.min: 2.0: is greater than max (1); swap them"),
+    "ratios exchanged": ({"ratio": {"min": 2, "max": 1}}, "ratio.min: 2.0: is greater than max (1); swap them"),
     "bound as text": ({"threshold": {"max": "many"}}, "threshold.max: 'many'"),
     "bound is NaN": ({"threshold": {"max": float("nan")}}, "threshold.max: nan"),
     "quantile in percent": (
@@ -35,8 +37,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
         {"compare": {"tolerance": -0.1}}, "compare.tolerance: -0.1: is too small; write 0.0 or more",
     ),
     "effect within tolerance": (
-        {"compare": {"tolerance": 0.3}}, "compare.effect: 0.2: is not more than tolerance (0.3), "
-        "so that both pass and fail "
+        {"compare": {"tolerance": 0.3}}, "compare.effect: 0.2: is not greater than tolerance (0.3), "
+        "so both pass and fail "
         "could be right; write more, such as 0.6",
     ),
     "two samples": ({"compare": {"minSamples": 2}}, "compare.minSamples: 2: is too small; write 3 or more"),
@@ -44,7 +46,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "warmup as duration": ({"compare": {"warmup": "30s"}}, "compare.warmup: '30s': is not a whole number"),
     "tails as text": ({"compare": {"tails": "yes"}}, "compare.tails: 'yes': is neither true nor false"),
     "worse sideways": (
-        {"compare": {"worse": "left"}}, "compare.worse: 'left': cannot be taken; write 'higher' or 'lower'",
+        {"compare": {"worse": "left"}}, "compare.worse: 'left': is not allowed; write 'higher' or 'lower'",
     ),
 }  # fmt: skip
 

@@ -437,7 +437,7 @@ def test_a_worker_is_judged_by_what_it_serves() -> None:
     mend = found[0].mend
     (mended,) = mend.body["spec"]["leaderWorkerTemplate"]["workerTemplate"]["spec"]["containers"]
     assert mend.how is How.MERGE and mended.keys() >= worker.keys(), "a merge patch has the whole list"
-    assert mend.note.endswith("it has whole lists: lint again before the next one")
+    assert mend.note.endswith("it replaces whole lists: lint again before the next fix")
 
 
 def test_a_group_finds_room_on_several_nodes() -> None:
@@ -605,7 +605,7 @@ def test_a_refusal_says_how_to_start_all_the_same() -> None:
     first, second, command, *means, last = str(refused.value).splitlines()
     assert first.startswith("lint: ") and second.startswith("lint: ")
     both = "--accept image-not-immutable --accept no-readiness-probe"
-    assert command == f"To start without mending: segue start FILE {both}"
+    assert command == f"To start without the fixes: segue start FILE {both}"
     assert [line.partition(":")[0].strip() for line in means] == ["image-not-immutable", "no-readiness-probe"]
     assert last.startswith("The rollout then starts")
     refuse_errors(bad.lint("image-not-immutable", "no-readiness-probe"))

@@ -46,10 +46,10 @@ class Bad(NamedTuple):
 ROUTE = {"route": "r", "services": {"old": "a", "new": "b"}}
 BAD = [
     Bad("nothing", {}, "", "give one of preset, counts, histogram and value"),
-    Bad("two", {"preset": "vllm/ttft", "value": "x"}, ".value", "stands beside preset"),
+    Bad("two", {"preset": "vllm/ttft", "value": "x"}, ".value", "cannot be combined with preset"),
     Bad("preset", {"preset": "vllm/speed"}, ".preset", "write one of: vllm/errors, vllm/ttft"),
     Bad("server", {"preset": "tgl/ttft"}, ".preset", "vllm/..."),
-    Bad("unit-of-preset", {"preset": "vllm/ttft", "unit": "s"}, ".unit", "is known of a preset"),
+    Bad("unit-of-preset", {"preset": "vllm/ttft", "unit": "s"}, ".unit", "is already part of the preset"),
     Bad("unit-long", {"value": "x", "unit": "s" * 17}, ".unit", "16"),
     Bad("variable", {"value": "x{ {{pod}} }"}, ".value", "unknown variable pod; write one of {{side}}"),
     Bad("empty", {"value": "  "}, ".value", "is empty"),
@@ -62,7 +62,7 @@ BAD = [
     Bad("no-judge", {"value": "x", "judge": None}, ".judge", "is missing"),
     Bad("two-judges", {"value": "x", "judge": {"compare": {}, "threshold": {"max": 1}}}, ".judge.compare", "beside"),
     Bad("judge-of-another-kind", {"value": "x", "judge": {"threshold": {"max": 1, "quantile": 0.5}}},
-        ".judge.threshold.quantile", "is of a histogram"),
+        ".judge.threshold.quantile", "is for a histogram"),
     Bad("warmup", {"value": "x", "warmup": "2h"}, ".warmup", "is over 1 hour"),
     Bad("lookback-compare", {"value": "x", "lookback": "1h"}, ".lookback", "leave it out"),
     Bad("lookback-short", {"value": "x", "lookback": "1s", "judge": {"threshold": {"max": 1}}}, ".lookback",

@@ -86,7 +86,7 @@ BAD = [
     Bad("empty-patch", "spec: {change: {patch: {}}}", "spec.change", "is empty", "give a patch"),
     Bad("list-patch", "spec: {change: {patch: [1]}}", "spec.change.patch", "is not a mapping", "write `name: value`"),
     Bad("change-and-patch", "spec: {change: {images: {a: b}, patch: {spec: {}}}}", "spec.change.patch",
-        "stands beside named changes", "give one or the other"),
+        "cannot be combined with named changes", "give one or the other"),
     Bad("unknown-change", "spec: {change: {image: x}}", "spec.change.image", "'x'", "check its spelling"),
     Bad("image-space", "spec: {change: {images: {a: 'x y'}}}", "spec.change.images.a", "'x y'", "must match"),
     Bad("image-empty", "spec: {change: {images: {a: ''}}}", "spec.change.images.a", "''", "must match"),
@@ -170,7 +170,7 @@ BAD = [
     Bad("default", "spec: {strategy: {waypoints: [{at: 1, approval: {expires: 1h, default: no}}]}}",
         W + ".approval.default", "False", "'reject' or 'approve'"),
     # Gates of one's own
-    Bad("gate-none", gate("{}"), G + "name", "says not what is asked", "give exactly one of job, webhook, plugin"),
+    Bad("gate-none", gate("{}"), G + "name", "has no job, webhook or plugin", "give exactly one of job, webhook"),
     Bad("gate-two", gate("{webhook: {name: a}, plugin: {name: b}}"), G + "name", "gives webhook and plugin", "exactly"),
     Bad("gate-name", gate("{name: A_b, webhook: {name: a}}"), G + "name", "'A_b'", "must match"),
     Bad("gate-unknown", gate("{http: {url: 'http://a'}}"), G + "http", "check its spelling", "segue schema"),

@@ -54,7 +54,7 @@ def test_without_a_hook_the_share_and_the_remedy_are_told() -> None:
     bare = stopping_of(template(None, grace=60))
     rollout, back = losses(bare, bare, Rules(), 4)
     assert "each of the 4 old replicas" in rollout and "(1 of 4)" in rollout and "drain: {}" in rollout
-    assert "on a way back" in back
+    assert "in a rollback" in back
     rollout, _ = losses(bare, bare, Rules(), 4, drainable=False)
     assert "preStop" in rollout and "drain" not in rollout
 
@@ -66,13 +66,13 @@ def test_with_evidence_only_the_way_back_cuts() -> None:
     short, long = (Stopping(grace_s=grace_s, hooks=(hooked,)) for grace_s in (30.0, 700.0))
     assert losses(short, long, rules, 4) == ()
     (said,) = losses(short, short, rules, 4)
-    assert "streams may be cut on a way back" in said and "30 s later" in said
+    assert "streams may be cut in a rollback" in said and "30 s later" in said
 
 
 def test_drain_leaves_only_the_way_back() -> None:
     bare = stopping_of(template(None, grace=60))
     (back,) = losses(bare, bare, DRAIN, 4)
-    assert "on a way back" in back
+    assert "in a rollback" in back
 
 
 def test_a_new_version_that_brings_its_hook_loses_nothing_on_the_way_back() -> None:

@@ -48,7 +48,10 @@ def see(old: int, new: int, share: int | None, *, ready: tuple[int, int] | None 
     ("strategy", "said"),
     [
         ({"type": "blueGreen"}, "strategy.traffic: is missing: blueGreen has to switch it; write"),
-        ({"type": "bluegreen"}, "strategy.type: 'bluegreen': is none of the choices; write 'rolling' or 'blueGreen'"),
+        (
+            {"type": "bluegreen"},
+            "strategy.type: 'bluegreen': is not one of the choices; write 'rolling' or 'blueGreen'",
+        ),
         ({"traffic": SERVICE}, "traffic.service: 'chat': can only be switched at once; write `type: blueGreen`"),
         ({"traffic": {"route": "chat"}}, "strategy.traffic.services: is missing; add it"),
         ({"traffic": {}}, "strategy.traffic.service: is missing; add it"),
@@ -68,8 +71,8 @@ def see(old: int, new: int, share: int | None, *, ready: tuple[int, int] | None 
             {"type": "blueGreen", "traffic": SERVICE, "retain": "721h"},
             "retain: '721h': is over 30 days; write a shorter",
         ),
-        ({"type": "blueGreen", "traffic": SERVICE, "maxSurge": 1}, "strategy.maxSurge: 1: is not how blueGreen goes"),
-        ({"type": "blueGreen", "traffic": SERVICE, "order": "scaleInPriority"}, "order: 'scaleInPriority': is not how"),
+        ({"type": "blueGreen", "traffic": SERVICE, "maxSurge": 1}, "strategy.maxSurge: 1: does not fit blueGreen"),
+        ({"type": "blueGreen", "traffic": SERVICE, "order": "scaleInPriority"}, "'scaleInPriority': does not fit"),
         ({"waypoints": [{"at": 1, "weight": 5}]}, "waypoints[0].weight: 5: needs something that splits traffic"),
         (
             {"type": "blueGreen", "traffic": SERVICE, "waypoints": [{"at": 1}, {"at": 2, "weight": 5}]},
@@ -79,7 +82,7 @@ def see(old: int, new: int, share: int | None, *, ready: tuple[int, int] | None 
         ({"traffic": ROUTE, "waypoints": [{"at": 1, "weight": 101}]}, "waypoints[0].weight: 101: is too large"),
         (
             {"traffic": ROUTE},
-            "strategy.traffic: '...': needs a Deployment for each side, and a Deployment is one object",
+            "strategy.traffic: '...': needs a Deployment for each side, but a Deployment is one object",
         ),
     ],
 )
