@@ -18,7 +18,7 @@ class PackagesMissing(LocalStackError):
     def __init__(self, packages: Sequence[str], why: str) -> None:
         self.packages = tuple(packages)
         super().__init__(
-            f"these Debian packages are needed and missing: {', '.join(packages)} ({why}). "
+            f"Debian packages are missing: {', '.join(packages)} ({why}). "
             f"Install them: `sudo apt-get install {shlex.join(packages)}`"
         )
 
@@ -26,7 +26,7 @@ class PackagesMissing(LocalStackError):
 def install_packages(missing: Sequence[str], say: Progress) -> None:
     """Install packages that are missing. Raises ``PackagesMissing``."""
     if shutil.which("apt-get") is None:
-        raise PackagesMissing(missing, "there is no apt-get here")
+        raise PackagesMissing(missing, "this machine has no apt-get")
     if os.geteuid() != 0:
         raise PackagesMissing(missing, "only root may install them")
     say(f"installing {', '.join(missing)} …")

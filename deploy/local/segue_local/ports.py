@@ -28,7 +28,7 @@ def pick(names: Sequence[str], taken: Collection[int] = ()) -> dict[str, int]:
         port = random.randint(low, highest)  # noqa: S311 (no secret)
         if port not in taken and port not in chosen.values() and is_free(port):
             chosen[names[len(chosen)]] = port
-    raise LocalStackError(f"no {len(names)} free ports were found on 127.0.0.1 between {low} and {highest}")
+    raise LocalStackError(f"fewer than {len(names)} ports are free on 127.0.0.1 between {low} and {highest}")
 
 
 def is_free(port: int) -> bool:

@@ -1,4 +1,4 @@
-"""One local stack: start it, find it, look at it, break a part of it, take it away."""
+"""One local stack: starts, finds and inspects it, kills and restarts its parts, and removes it."""
 
 from __future__ import annotations
 
@@ -158,9 +158,9 @@ class Stack:
         state_dir(name)
         fake_nodes = (0 if node else 3) if fake_nodes is None else fake_nodes
         if fake_nodes < 1 and not node:
-            raise Refused(f"{fake_nodes} fake nodes cannot run a pod: ask for 1 or more")
+            raise Refused(f"{fake_nodes} fake nodes cannot run a pod: use 1 or more, or add a real node")
         if not 0.1 <= scrape_interval_s <= 3600:
-            raise Refused(f"{scrape_interval_s:g} s between two scrapes: ask for 0.1 to 3600")
+            raise Refused(f"the scrape interval cannot be {scrape_interval_s:g} s: use 0.1 to 3600 s")
         say = on_progress or (lambda _line: None)
         if node:
             machine.prepare(say)
@@ -176,7 +176,7 @@ class Stack:
                     raise Refused(f"stack {name} is up without a real node: take it down first, or use another name")
                 lacks = [part for part in parts.OPTIONAL if plan.has(part) and part not in running._parts]
                 if lacks or gates != dict(running._state.feature_gates):
-                    raise Refused(f"stack {name} is up otherwise: take it down first, or use another name")
+                    raise Refused(f"stack {name} is up with other options: take it down first, or use another name")
                 say(f"stack {name} is up already")
                 return running
             for tries_left in reversed(range(_PORT_TRIES)):
@@ -187,7 +187,7 @@ class Stack:
                 except PartFailed as failure:
                     if not tries_left or not _PORT_TAKEN.search(failure.log_end):
                         raise
-                    say(f"{failure.part} found a port taken in the meantime: starting over with other ports")
+                    say(f"another program took a port of {failure.part}: starting over with other ports")
         raise AssertionError("unreachable")
 
     @classmethod
@@ -544,7 +544,7 @@ class Stack:
 
     def _check(self, part: str) -> None:
         if part not in self._parts:
-            raise Refused(f"{part!r} is no part of the stack: use one of {', '.join(self._parts)}")
+            raise Refused(f"{part!r} is not a part of the stack: use one of {', '.join(self._parts)}")
 
     def _status_of(self, part: str) -> PartStatus:
         record = self._state.parts.get(part)
@@ -606,7 +606,7 @@ def _ports_of_all_stacks() -> Collection[int]:
 
 def _ending(status: int | None) -> str:
     if status is None:
-        return "ended; how is not known here, since another process started it"
+        return "ended; its exit status is not known, because another process started it"
     if status < 0:
         return f"was killed by {signal.Signals(-status).name}"
     return f"ended with exit status {status}"

@@ -39,12 +39,12 @@ class Node:
         Takes about 10 s for each 500 MB. Raises ``Refused`` for a file that is none, and ``LocalStackError``.
         """
         if not archive.is_file():
-            raise Refused(f"{archive} is no file: a docker-archive is wanted, as `docker save` writes it")
+            raise Refused(f"{archive} is not a file: give a docker-archive, as `docker save` writes it")
         self._run("images", "import", "--local", str(archive.resolve()))
         deadline = time.monotonic() + _KNOWN_WITHIN_S
         while not all(known for _, known in self._listed()):
             if time.monotonic() > deadline:
-                raise LocalStackError(f"containerd took no note of {archive} within {_KNOWN_WITHIN_S:g} s")
+                raise LocalStackError(f"containerd did not list the images of {archive} within {_KNOWN_WITHIN_S:g} s")
             time.sleep(0.02)
 
     def images(self) -> list[str]:

@@ -35,13 +35,13 @@ def node_is_possible() -> str | None:
         return "a real node needs Linux and root; without --node the stack uses fake nodes"
     lacking = [name for name, bit in _CAPABILITIES.items() if not _capabilities() >> bit & 1]
     if lacking:
-        return f"a real node needs {' and '.join(lacking)}, which this root lacks (a container?)"
+        return f"a real node needs {' and '.join(lacking)}, which this root user lacks (perhaps in a container)"
     hindrance = cgroups.hindrance()
     if hindrance is not None:
         return hindrance
     packages = missing_packages()
     if packages and shutil.which("apt-get") is None:
-        return f"a real node needs what Debian packages as {' '.join(packages)}: install that first"
+        return f"a real node needs the programs of the Debian packages {' '.join(packages)}: install them first"
     return None
 
 

@@ -131,7 +131,7 @@ def choose(stack_dir: Path) -> Network:
                 return Network(name_of(stack_dir), str(subnet))
             if any(pool.subnet_of(route) for route in taken):
                 break
-    raise LocalStackError(f"the host has routes for all of {_listed(_POOLS)}: a real node needs a /{_BLOCK} of these")
+    raise LocalStackError(f"the host has routes for all of {_listed(_POOLS)}: a real node needs a free /{_BLOCK}")
 
 
 def remove(stack_dir: Path) -> bool:
