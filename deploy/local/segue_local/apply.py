@@ -15,10 +15,10 @@ FIELD_MANAGER = "segue-local"
 
 
 def apply(kubeconfig: Path, manifest: Path) -> list[str]:
-    """Apply every document of a file by server-side apply; return what was applied, as ``kind/name``.
+    """Apply every document of a file by server-side apply; return the objects as ``kind/name``.
 
     Raises:
-        Refused: for a file that cannot be read, or an object that the API server does not take.
+        Refused: for a file that cannot be read, or an object that the API server refuses.
     """
     documents = _read(manifest)
     client = dynamic.DynamicClient(config.new_client_from_config(str(kubeconfig)))  # type: ignore[no-untyped-call]
