@@ -324,7 +324,7 @@ class Stack:
             if part == "etcd" and self._state.parts["kube-apiserver"].process.alive:
                 self._await("kube-apiserver")
                 if self._state.parts["kwok"].process.alive:
-                    # kwok does not retry a write that the outage interrupted (a kubelet does), so the pod would be stuck.
+                    # kwok, unlike a kubelet, does not retry a write that the outage interrupted: the pod would hang.
                     self._restart("kwok")
 
     def down(self) -> None:
