@@ -61,7 +61,7 @@ async def until(what: str, check: Callable[[], Any], limit_s: float = 120.0, pol
         if found:
             return found
         await asyncio.sleep(poll_s)
-        # What takes long is looked at less often: many tests wait on few cores.
+        # Poll a slow state less often: many tests wait on few cores.
         poll_s = max(poll_s, min(poll_s * 1.1, ASK_S))
     raise AssertionError(f"{what}: not within {limit_s:g} s; last seen: {found!r}")
 
@@ -241,7 +241,7 @@ class Lab:
         self.workers.append(worker)
         return worker
 
-    # --- a target that is rolled, and what must be so of it at the end ---
+    # --- a target that is rolled, and its expected end ---
 
     @asynccontextmanager
     async def case(
@@ -383,7 +383,7 @@ class Run:
             try:
                 return str(await self.handle.execute_update(name, message, result_type=str))
             except RPCError as error:
-                # It came while the workflow continued as new, and was not taken: a client asks again.
+                # It arrived while the workflow continued as new, and was not accepted: a client sends it again.
                 if "unexpected workflow task failure" not in str(error):
                     raise
 
@@ -401,7 +401,7 @@ class Run:
             except RPCError as error:
                 if error.status not in _NO_ANSWER:
                     raise
-                return None  # a busy worker did not answer in time: it is asked again
+                return None  # a busy worker did not answer in time: query again
             return seen if check(seen) else None
 
         try:

@@ -24,7 +24,7 @@ def runtimes(lab: "Lab") -> "Operator":
     """Return an operator of ServingRuntimes, which runs while the lab is open."""
     define(lab, *RUNTIME, "ServingRuntime")
     operator = Operator(lab, *RUNTIME, RUNTIME_LABELS)
-    if "operator" not in lab.tasks:  # one is enough: each asks the API server all the time
+    if "operator" not in lab.tasks:  # one is enough: each polls the API server
         lab.tasks["operator"] = asyncio.create_task(operator.run())
     return operator
 
@@ -55,7 +55,7 @@ def define(lab: "Lab", group: str, version: str, plural: str, kind: str) -> None
             ],
         },
     }
-    with contextlib.suppress(client.ApiException):  # it is there
+    with contextlib.suppress(client.ApiException):  # it exists
         client.ApiextensionsV1Api(lab.core.api_client).create_custom_resource_definition(body)
 
 

@@ -95,7 +95,7 @@ class _Player:
         try:
             self._core.patch_namespaced_pod_status(pod.metadata.name, self._namespace, body)
         except client.ApiException as error:
-            if error.status not in {404, 409}:  # it is gone, or another one has its name
+            if error.status not in {404, 409}:  # deleted, or another pod has its name
                 raise
             return False
         return True

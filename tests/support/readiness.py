@@ -49,7 +49,7 @@ class Readiness:
         with self._lock:
             pods = [pod for pod in list(self._pods.objects.values()) if is_live(pod)]
             old = [pod for pod in pods if pod["spec"]["containers"][0]["image"] == self._old]
-            # Of numbered replicas the highest go first.
+            # Numbered replicas: the highest first.
             new = sorted((p for p in pods if p not in old), key=lambda p: str(p["metadata"]["name"]), reverse=True)
             waiting = [pod for pod in new if not self._was_moved(pod)]
             places = max(0, self._new - (len(new) - len(waiting)))
@@ -64,5 +64,5 @@ class Readiness:
         try:
             self._lab.relabel(metadata["name"], "ready")
         except client.ApiException as error:
-            if error.status != 404:  # it has gone meanwhile
+            if error.status != 404:  # deleted meanwhile
                 raise

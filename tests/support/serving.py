@@ -70,7 +70,7 @@ class Serving:
             "imagePullPolicy": "Never",
             "ports": [{"containerPort": 8080}],
             "env": [{"name": key, "value": value} for key, value in (env or {}).items()],
-            # A server that only starves (two cores have all tests to do) is not taken out of its Service at once.
+            # Do not remove a server from its Service at once when it only starves (all tests run on two cores).
             "readinessProbe": {
                 "httpGet": {"path": server.ready_path, "port": 8080},
                 "periodSeconds": 1,
@@ -99,7 +99,7 @@ class Serving:
         self.lab.core.create_namespaced_service(self.lab.namespace, {"metadata": {"name": name}, "spec": service})
         self.lab.apps.create_namespaced_deployment(self.lab.namespace, body)
         await self.serves(name)
-        # The node's kube-proxy learns of the first endpoints a moment after they are there.
+        # The node's kube-proxy learns of the first endpoints a moment after they exist.
         await until(f"{name} to be reached", lambda: self._is_reached(name, server.ready_path))
 
     def _is_reached(self, name: str, path: str) -> bool:

@@ -26,7 +26,7 @@ def shared_stacks() -> Iterator[None]:
     """Let all processes that start in the block share stacks, which end with the block or this process."""
     os.environ[RUN] = str(os.getpid())
     names = [_name(kind) for kind in _SHARED]
-    # It waits for the end of a pipe that only this process holds open: the kernel closes it also after SIGKILL.
+    # It waits for the end of a pipe that only this process holds open. The kernel closes it even after SIGKILL.
     code = "import sys; from segue_local import Stack; sys.stdin.read(); [*map(Stack.remove, sys.argv[1:])]"
     guard = subprocess.Popen([sys.executable, "-c", code, *names], stdin=subprocess.PIPE, start_new_session=True)
     try:
@@ -77,7 +77,7 @@ def node_stack(kind: str, *, prometheus: bool = False) -> Iterator[Stack]:
 def _started(kind: str, **asked: Any) -> Iterator[Stack]:
     name = _name(kind)
     if RUN in os.environ:
-        # One that is there is taken as it is: a test may have stopped a part of it for a moment.
+        # Use a running stack as it is: a test may have stopped one of its parts for a moment.
         yield Stack.find(name) or Stack.up(name, on_progress=_say, **asked)
         return
     with tied_stack(name, on_progress=_say, **asked) as started:

@@ -38,7 +38,7 @@ BOTH = Way("both", {"order": "scaleSimultaneously", "maxSurge": 1, "maxUnavailab
 
 BUDGETS = (
     Way("step", {"step": 2}, 4, 6, 0),
-    Way("percentages", {"maxSurge": "30%", "maxUnavailable": "30%"}, 3, 6, 0),  # of 4 it is 2 up and 1 down
+    Way("percentages", {"maxSurge": "30%", "maxUnavailable": "30%"}, 3, 6, 0),  # of 4: surge 2, unavailable 1
     Way("at-once", {"maxSurge": "100%"}, 4, 8, 0),
 )
 
@@ -259,7 +259,7 @@ class LeaderWorkerSetSubject(Subject):
         return {"patch": {"leaderTemplate": leader}}
 
     async def create(self, replicas: int, **more: Any) -> None:
-        # Only leaders are counted, and only they are held back: a group is ready when its workers are, too.
+        # Only leaders count, and only they are held back: a group is ready when its workers are ready too.
         workers = {"worker_mode": "ready"} if more.get("mode") == "never-ready" else {}
         await self.lab.deploy_groups(self.name, replicas, **more, **workers)
 
@@ -305,7 +305,7 @@ class PairSubject(Subject):
     """A Deployment, and one that is created from it."""
 
     kind = "DeploymentPair"
-    # One Deployment after the other is told, what goes before what comes: nothing is passing.
+    # Segue writes one Deployment after the other, removals before additions: no pod exceeds the ceiling.
     ways = tuple(way._replace(passing=0, passing_back=0) for way in Subject.ways)
     budgets = tuple(way._replace(passing=0) for way in Subject.budgets)
     cannot: ClassVar[Mapping[str, str]] = {

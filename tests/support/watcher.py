@@ -95,10 +95,10 @@ class Stream:
                 if self._last_outage is None:
                     self.error = error
                     return
-                # An API server that was started again forgot the past (410), or knows no rights yet (403).
+                # A restarted API server has lost the past (410), or has not loaded the rights yet (403).
                 time.sleep(0.05)
                 version = self._list_anew("list after an outage") if error.status == 410 else version
-            except Exception as error:  # the API server is restarted in some tests: go on from the same version
+            except Exception as error:  # some tests restart the API server: continue from the same version
                 self._last_outage = error
                 time.sleep(0.05)
 

@@ -34,7 +34,7 @@ def locked(target: Path, label: str, say: Progress) -> Iterator[int]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"waiting for another process, which builds {label}")
+            say(f"waiting for another process that builds {label}")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()
 
