@@ -1,7 +1,7 @@
-"""``make demo``: the main job, on real servers on this machine, by the same commands that a person types.
+"""``make demo``: a rollout and a rollback on real servers on this machine, with the commands that a person types.
 
-Where the machine allows a real node (Linux and root), real model servers are rolled under traffic; elsewhere, or with
-``--fake``, fake pods. It starts a local stack of its own, and leaves nothing running, also when it fails or is
+Where the machine allows a real node (Linux and root), the demo rolls real model servers under traffic; elsewhere, or
+with ``--fake``, it rolls fake pods. It starts its own local stack and leaves nothing running, also when it fails or is
 interrupted.
 """
 
@@ -37,12 +37,12 @@ READY_LIMIT_S = 120.0
 PICTURE_LIMIT_S = 40.0
 POLL_S = 0.2
 READS_S = 3.0
-"""So long a person reads what they are asked, and who watches sees that it waits for them."""
+"""The time that a person takes to read the request for approval; a viewer sees the rollout wait for it."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is rolled."""
+    """What the demo rolls."""
 
     folder: str
     deployment: str
@@ -54,19 +54,19 @@ REAL = Scene(
     "examples/mlserver",
     "examples/mlserver/deployment.yaml",
     "with a real node and real model servers",
-    "A version that is Ready, but answers as another: it is asked, not believed, and comes back by itself",
+    "A bad version: its pods are Ready, but they answer as another version. A serving check fails; Segue rolls back",
 )
 FAKE = Scene(
     "examples/fake",
     "examples/deployment.yaml",
     "with fake nodes",
-    "A version that never becomes ready: it comes back by itself",
+    "A bad version: its pods never become ready, so Segue rolls back",
 )
 
 
 def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
-    hindrance = "as asked" if "--fake" in sys.argv[1:] else node_is_possible()
+    hindrance = "with fake nodes, as requested by --fake" if "--fake" in sys.argv[1:] else node_is_possible()
     scene = FAKE if hindrance else REAL
     with ExitStack() as ends:
         title(f"The stack: a real Temporal and a real Kubernetes control plane, {scene.stack}")
@@ -84,26 +84,26 @@ def main() -> int:
         await_serving()
         ends.enter_context(worker(stack))
 
-        title("The plan: shown before anything is touched")
+        title("The plan: Segue shows every stage before it changes anything")
         segue("plan", f"{scene.folder}/rollout.yaml")
         with traffic(stack) as onlooker:
             onlooker.mark("v2 begins")
             good(stack, scene, onlooker)
-            onlooker.mark("a bad v3 begins")
+            onlooker.mark("bad v3 begins")
             bad(stack, scene)
-            onlooker.mark("v3 is taken back")
+            onlooker.mark("v3 rolled back")
 
         title("The report")
         segue("report", TARGET)
         segue("list")
-        print("\nWhile the stack is up, the Temporal UI shows all of this at")
+        print("\nWhile the stack is up, the Temporal UI shows both rollouts:")
         print(f"  {stack.temporal_ui}/namespaces/default/workflows")
-        print("Try it yourself: segue local up, and the README's first rollout.")
+        print("Next: start a stack with `segue local up`, and follow the first rollout in the README.")
     return 0
 
 
 def good(stack: Stack, scene: Scene, onlooker: Onlooker) -> None:
-    title("The rollout: 6 replicas through two waypoints; at the second it asks a person")
+    title("The rollout: 6 replicas, two waypoints; at the second one it waits for approval")
     segue("start", f"{scene.folder}/rollout.yaml")
     approver = threading.Thread(target=approve_when_asked, args=[onlooker], daemon=True)
     approver.start()
@@ -120,7 +120,7 @@ def bad(stack: Stack, scene: Scene) -> None:
 
 @contextmanager
 def traffic(stack: Stack) -> Iterator[Onlooker]:
-    """Send requests all the while where there are real servers, and tell at the end what became of them."""
+    """Send requests during the rollouts, and print their outcomes; without a real node, send none."""
     onlooker = Onlooker(*TARGET.split("/"))
     if stack.node is None:
         yield onlooker
@@ -139,7 +139,7 @@ def title(text: str) -> None:
 
 
 def segue(*arguments: str, expect: int = 0) -> None:
-    """Run the command line as a person would, and show it."""
+    """Print a segue command and run it."""
     print(f"\n$ segue {' '.join(arguments)}", flush=True)
     ended = subprocess.run([SEGUE, *arguments], cwd=ROOT, check=False)
     if ended.returncode != expect:
@@ -149,7 +149,7 @@ def segue(*arguments: str, expect: int = 0) -> None:
 
 
 def await_serving() -> None:
-    """Wait until the Deployment that was applied serves."""
+    """Wait until all replicas of the Deployment are available."""
     apps = client.AppsV1Api()
     ends_at = time.monotonic() + READY_LIMIT_S
     namespace, name = TARGET.split("/")
@@ -158,12 +158,12 @@ def await_serving() -> None:
         if found.status.available_replicas == found.spec.replicas:
             return
         time.sleep(POLL_S)
-    raise SystemExit(f"{TARGET} does not serve after {READY_LIMIT_S:g} s")
+    raise SystemExit(f"{TARGET}: not all replicas are available after {READY_LIMIT_S:g} s")
 
 
 @contextmanager
 def worker(stack: Stack) -> Iterator[None]:
-    """Run a worker with the published rights, and no more."""
+    """Run a worker that has only the published rights."""
     subprocess.run(
         [SEGUE, "local", "apply", "--name", NAME, _rights()], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
     )
@@ -184,9 +184,9 @@ def worker(stack: Stack) -> Iterator[None]:
 
 
 def _rights() -> str:
-    """Write the worker's rights for the demo's namespace, as ``kubectl apply -n serving`` would.
+    """Write a manifest of the worker's rights in the demo's namespace, and return its path.
 
-    It runs outside of the cluster, so that it asks pods through the API server.
+    The worker runs outside the cluster, so it calls pods through the API server.
     """
     namespace = TARGET.split("/")[0]
     roles = "---\n".join((ROOT / "deploy" / name).read_text() for name in ("rbac.yaml", "rbac-serving.yaml"))
@@ -197,7 +197,7 @@ def _rights() -> str:
 
 
 def approve_when_asked(onlooker: Onlooker) -> None:
-    """Be the person who is asked: approve once the rollout waits for it; where it ended before, nobody is asked."""
+    """Approve the rollout when it waits for approval; return when it has ended."""
     while True:
         answer = asked("status", TARGET, "-o", "json")
         status = json.loads(answer.stdout or "{}")
@@ -206,18 +206,18 @@ def approve_when_asked(onlooker: Onlooker) -> None:
         if status.get("phase") == "AwaitingApproval":
             time.sleep(READS_S)
             if asked("approve", TARGET, "--by", "the demo", "--reason", "looks good").returncode == 0:
-                onlooker.mark("a person approves")
+                onlooker.mark("approved")
                 return
         time.sleep(1)
 
 
 def asked(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a segue command whose answer is not shown."""
+    """Run a segue command without showing its output."""
     return subprocess.run([SEGUE, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def picture(stack: Stack, name: str) -> None:
-    """Take a picture of the workflow in the Temporal UI, where a browser is installed."""
+    """Save a screenshot of the workflow in the Temporal UI, if a browser is installed."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         return
@@ -231,7 +231,7 @@ def picture(stack: Stack, name: str) -> None:
             f"--user-data-dir={profile}", "--window-size=1500,1400", "--virtual-time-budget=8000",
             f"--screenshot={path}", address,
         ]  # fmt: skip
-        # In a session of its own, so that all of its processes can be ended.
+        # In its own session, so that the demo can end all its processes.
         shot = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         try:
             shot.wait(timeout=PICTURE_LIMIT_S)

@@ -1,4 +1,4 @@
-"""What the demo shows of the traffic: sent all the while, counted and drawn at the end."""
+"""The demo's traffic: sends requests during the rollouts, then counts and draws them."""
 
 import tempfile
 import threading
@@ -19,7 +19,7 @@ LOOK_S = 0.2
 
 
 class Onlooker:
-    """Sees which replicas are ready, while requests come from inside the node's network."""
+    """Records which replicas are ready while requests come from inside the node's network."""
 
     def __init__(self, namespace: str, name: str) -> None:
         self._core = client.CoreV1Api()
@@ -29,12 +29,12 @@ class Onlooker:
         self._ended = threading.Event()
 
     def mark(self, text: str) -> None:
-        """Note a moment that is worth a word."""
+        """Add a labelled mark to the picture at this moment."""
         self._marks.append((time.time(), text))
 
     @contextmanager
     def watching(self, node: Node, floor: int, ceiling: int, out: Path) -> Iterator[None]:
-        """Send traffic until the end, then print what became of it and draw it."""
+        """Send traffic until the block ends, then print the outcomes and draw the picture."""
         service = self._core.read_namespaced_service(self._name, self._namespace)
         url = f"http://{service.spec.cluster_ip}/v2/models/iris/infer"
         looking = threading.Thread(target=self._look, daemon=True)
@@ -52,11 +52,11 @@ class Onlooker:
         picture = Picture("MLServer v1 to v2, then a bad v3", outcomes, self._ready, floor, ceiling, marks=self._marks)
         html, png = picture.write(out, "demo")
         answers = ", ".join(f"{count} by {version}" for version, count in sorted(outcomes.by_version.items()))
-        print(f"{RATE} requests a second, each with a connection of its own: {answers}")
+        print(f"{RATE} requests a second, each on its own connection; answered: {answers}")
         print(picture.summary)
         print(f"the picture: {html} and {png}")
         if picture.bad:
-            raise SystemExit("requests were lost, or the floor was broken: this must not be")
+            raise SystemExit("requests were lost, or fewer replicas than the floor were ready: this is a bug of Segue")
 
     def _look(self) -> None:
         while not self._ended.wait(LOOK_S):

@@ -326,7 +326,7 @@ def test_stack_without_a_node_does_not_get_one_later(stacks_home: Path, name: st
     assert plain.node is None
     with pytest.raises(Refused, match="is up without a real node: take it down first"):
         Stack.up(name, node=True)
-    with pytest.raises(Refused, match="'kubelet' is no part of the stack"):
+    with pytest.raises(Refused, match="'kubelet' is not a part of the stack"):
         plain.kill("kubelet")
 
 

@@ -106,11 +106,11 @@ def test_its_absence_is_told(stack: Stack) -> None:
     """A stack without it has no address of it, and refuses what needs it."""
     assert stack.prometheus is None
     assert "SEGUE_PROMETHEUS" not in stack.env()
-    with pytest.raises(Refused, match="'prometheus' is no part of the stack"):
+    with pytest.raises(Refused, match="'prometheus' is not a part of the stack"):
         stack.scrape("own", [])
-    with pytest.raises(Refused, match="is up otherwise"):
+    with pytest.raises(Refused, match="is up with other options"):
         Stack.up(stack.name, prometheus=True)
-    with pytest.raises(Refused, match=r"ask for 0\.1 to 3600"):
+    with pytest.raises(Refused, match=r"use 0\.1 to 3600"):
         Stack.up("none", prometheus=True, scrape_interval_s=0)
 
 

@@ -176,7 +176,7 @@ def test_unknown_names_are_refused(stack: Stack) -> None:
         stack.kill("dns")
     with pytest.raises(Refused, match="lower-case letters, digits and dashes"):
         Stack.up("../etc")
-    with pytest.raises(Refused, match="ask for 1 or more"):
+    with pytest.raises(Refused, match="use 1 or more"):
         Stack.up("none", fake_nodes=0)
 
 
@@ -231,7 +231,7 @@ def test_taken_port_is_replaced(name: str, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(ports, "pick", pick)
         said: list[str] = []
         stack = Stack.up(name, fake_nodes=1, on_progress=said.append)
-    assert "etcd found a port taken in the meantime: starting over with other ports" in said
+    assert "another program took a port of etcd: starting over with other ports" in said
     assert all(part.alive for part in stack.status())
 
 

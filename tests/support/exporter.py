@@ -1,4 +1,4 @@
-"""Servers' metrics without servers: real exporters on this machine, which a stack's Prometheus scrapes."""
+"""Metrics without model servers: real exporters on this machine, which a stack's Prometheus scrapes."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
 class Exporter:
-    """One pod's metrics: requests, some of them bad, times to the first token as vLLM tells them, and a gauge."""
+    """One pod's metrics: requests, some of them bad; times to the first token as vLLM reports them; a gauge."""
 
     def __init__(self, *, errors: float = 0.0, first_token_s: float = 0.04, rate: float = 200.0) -> None:
         self.errors, self.first_token_s, self._rate = errors, first_token_s, rate
@@ -26,7 +26,7 @@ class Exporter:
         self._ticker.start()
 
     def restart(self) -> None:
-        """Begin again with all counters at 0, at the same address."""
+        """Restart at the same address, with all counters at 0."""
         self.stop_serving()
         registry = CollectorRegistry()
         self._requests = Counter("http_requests_total", "", ["handler", "status"], registry=registry)
@@ -39,7 +39,7 @@ class Exporter:
         self.address = f"127.0.0.1:{self._server.server_port}"
 
     def stop_serving(self) -> None:
-        """Answer no scrape any more."""
+        """Stop answering scrapes."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()

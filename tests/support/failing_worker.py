@@ -1,7 +1,7 @@
-"""Production's worker, with a fault in the workflow's own code: it records a move of some versions with an error.
+"""Production's worker with a fault in workflow code: recording a move fails for some versions.
 
-The image ``example/chat:error`` stands for a fault of ours, and ``example/chat:other-steps`` for a release whose steps
-are not those of the history: the SDK's own way to fail a workflow's task.
+The image ``example/chat:error`` causes an ordinary error. ``example/chat:other-steps`` acts as a release whose steps
+differ from the history: the SDK's own way to fail a workflow task.
 """
 
 from temporalio.workflow import NondeterminismError

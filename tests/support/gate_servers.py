@@ -1,4 +1,4 @@
-"""What gates of one's own ask in tests: a real webhook server, and a plugin that is really installed."""
+"""Servers for own gates in tests: a real webhook server, and an installed plugin."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ ANSWERS = (
     "passing", "failing", "undecided", "flaky", "garbage", "otherwise", "redirecting", "absent", "slow", "large",
 )  # fmt: skip
 SECURED = ("trusted", "distrusted", "misnamed", "unsecured")
-"""Asked by TLS: all of them would pass, and but the first none may be asked."""
+"""Called by TLS: all would pass, but only the first may be called."""
 
 PLUGIN = """
 import asyncio, time
@@ -49,7 +49,7 @@ def blocking(question):
 
 
 def install_plugin(folder: Path) -> Path:
-    """Put a distribution with entry points into a folder, as pip does; returns the folder, for PYTHONPATH."""
+    """Install a distribution with entry points into a folder, as pip does; return the folder, for PYTHONPATH."""
     (folder / "acme_gates.py").write_text(PLUGIN)
     info = folder / "acme_gates-1.0.dist-info"
     info.mkdir()
@@ -62,10 +62,10 @@ def install_plugin(folder: Path) -> Path:
 
 @dataclass
 class Webhooks:
-    """A server with one path for each way to answer; it remembers what it was asked."""
+    """A server with one path for each way to answer; it records the requests."""
 
     folder: Path
-    """Where the certificates of its two authorities are; one of them signed its own."""
+    """The folder of its two authorities' certificates; one of them signed the server's."""
     address: str = ""
     secure_address: str = ""
     questions: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
@@ -124,7 +124,7 @@ class Webhooks:
         return web.json_response({"verdict": "pass", "why": "x" * 100_000})
 
     def settings(self, secret_file: Path) -> str:
-        """What the worker is told of them, as SEGUE_WEBHOOKS."""
+        """The worker's setting SEGUE_WEBHOOKS for this server."""
         urls = {name: f"{self.address}/{name}" for name in ANSWERS} | {"nobody": "http://127.0.0.1:9/"}
         urls |= {name: f"{self.secure_address}/{name}" for name in SECURED}
         urls["misnamed"] = urls["misnamed"].replace("127.0.0.1", "localhost")
@@ -142,7 +142,7 @@ class Webhooks:
 
 @asynccontextmanager
 async def webhook_server(folder: Path) -> AsyncIterator[Webhooks]:
-    """Serve on two free ports of this machine, one of them by TLS with a certificate that is made in the folder."""
+    """Serve on two free ports of this machine, one by TLS with a certificate created in the folder."""
     found = Webhooks(folder)
     app = web.Application()
     app.add_routes([web.post("/{name}", found.answer)])
@@ -159,7 +159,7 @@ async def webhook_server(folder: Path) -> AsyncIterator[Webhooks]:
 
 
 def _certified(folder: Path) -> ssl.SSLContext:
-    """What a server at 127.0.0.1, and under no name, shows; another authority is made beside the one that signed it."""
+    """Return a certificate for 127.0.0.1 without a DNS name; also create a second authority that did not sign it."""
     own, _ = Authority.create(folder, "own"), Authority.create(folder, "other")
     pair, together = own.server("webhooks", ["127.0.0.1"]), folder / "server.pem"
     together.write_bytes(pair.cert_pem + pair.key_pem)

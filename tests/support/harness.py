@@ -1,4 +1,4 @@
-"""What tests of the real thing share: targets, workers as processes, rollouts. Real servers only."""
+"""Shared code of tests on real servers: targets, workers as processes, rollouts."""
 
 import asyncio
 import json
@@ -37,21 +37,21 @@ from segue.status import to_markdown as status_to_markdown
 ROOT = Path(__file__).resolve().parents[2]
 POLL_S = 0.05
 _TOLD = 40
-"""So many events of its pods are told where a rollout comes out wrong."""
+"""The number of pod events that a failed assertion about an outcome shows."""
 _NO_ANSWER = {RPCStatusCode.CANCELLED, RPCStatusCode.DEADLINE_EXCEEDED}
-"""Of a query whose time was over, at the client or at the server."""
+"""The status codes of a query that timed out, at the client or at the server."""
 ASK_S = 0.2
-"""How often a workflow is asked: each time its worker answers, and many rollouts go side by side on few cores."""
+"""The interval between queries of a workflow. Its worker answers each, and many rollouts share few cores."""
 ACCEPTED = ["no-readiness-probe", "unavailable-on-few-replicas"]
-"""Fake pods have no probe, and many tests want the bounds of what a budget allows."""
+"""Fake pods have no probe, and many tests use the limits of a budget."""
 GROUPS = ("leaderworkerset.x-k8s.io", "v1", "leaderworkersets")
 
 FAST = contract.Tuning(heartbeat_s=4.0, write_s=4.0, recheck_s=1.0)
-"""A lost worker is noticed soon: for tests that kill it."""
+"""For tests that kill a worker: a lost worker is detected soon."""
 
 
 async def until(what: str, check: Callable[[], Any], limit_s: float = 120.0, poll_s: float = POLL_S) -> Any:
-    """Wait until ``check`` (plain or async) returns something true, and return that; else say what was waited for."""
+    """Wait until ``check`` (plain or async) returns a true value, and return it; the failure names the state."""
     ends = time.monotonic() + limit_s
     found: Any = None
     while time.monotonic() < ends:
@@ -61,14 +61,14 @@ async def until(what: str, check: Callable[[], Any], limit_s: float = 120.0, pol
         if found:
             return found
         await asyncio.sleep(poll_s)
-        # What takes long is looked at less often: many tests wait on few cores.
+        # Poll a slow state less often: many tests wait on few cores.
         poll_s = max(poll_s, min(poll_s * 1.1, ASK_S))
     raise AssertionError(f"{what}: not within {limit_s:g} s; last seen: {found!r}")
 
 
 @dataclass
 class Lab:
-    """One namespace of a real cluster, one task queue of a real Temporal, and what a test puts there."""
+    """One namespace of a real cluster and one task queue of a real Temporal, with a test's objects."""
 
     stack: Stack
     temporal: temporalio.client.Client
@@ -76,7 +76,7 @@ class Lab:
     task_queue: str
     workers: list[Any] = field(default_factory=list)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    """What a test needs to go on beside it, by name; it ends with the lab."""
+    """Background tasks of a test, by name; they end with the lab."""
 
     def __post_init__(self) -> None:
         api = kubeconfig.new_client_from_config(str(self.stack.kubeconfig))
@@ -89,23 +89,23 @@ class Lab:
         self._rbac.create_namespaced_role_binding(self.namespace, binding)
 
     def grant(self, *, writes: bool = True) -> None:
-        """Give the worker's user the published role in this namespace, as it has from the start, or only to read."""
+        """Give the worker's user the published role in this namespace (as at the start), or only read rights."""
         role, _ = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
         rules = role["rules"] if writes else [{**rule, "verbs": ["get", "list", "watch"]} for rule in role["rules"]]
         self._rbac.patch_namespaced_role(role["metadata"]["name"], self.namespace, {"rules": rules})
 
     def grant_more(self, group: str, resource: str) -> None:
-        """Let the worker's user roll a kind of custom resource as well."""
+        """Allow the worker's user to roll a kind of custom resource as well."""
         role, _ = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
         rule = {"apiGroups": [group], "resources": [resource], "verbs": ["get", "list", "watch", "patch"]}
         self._rbac.patch_namespaced_role(role["metadata"]["name"], self.namespace, {"rules": [*role["rules"], rule]})
 
     def let_make_jobs(self) -> None:
-        """Give the worker's user the optional rights to ask by Jobs."""
+        """Give the worker's user the optional rights for gates of kind Job."""
         self._grant_optional("rbac-gates.yaml")
 
     def let_ask_pods(self) -> None:
-        """Give the worker's user the optional rights to ask pods by the API server, and to read logs and events."""
+        """Give the worker's user the optional rights to call pods by the API server, and to read logs and events."""
         self._grant_optional("rbac-serving.yaml")
 
     def _grant_optional(self, published: str) -> None:
@@ -120,7 +120,7 @@ class Lab:
         image: str = "example/chat:1", annotations: dict[str, str] | None = None,
         container: dict[str, Any] | None = None, pod: dict[str, Any] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
-        """Make a Deployment of fake pods, and wait until it serves, where its pods can."""
+        """Create a Deployment of fake pods, and wait until it serves if its pods can."""
         template = pod_template(name, mode, ready_after, image, annotations, container, pod)
         body = {
             "metadata": {"name": name},
@@ -135,7 +135,7 @@ class Lab:
         image: str = "example/chat:1", policy: str = "Parallel", container: dict[str, Any] | None = None,
         pod: dict[str, Any] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
-        """Make a StatefulSet of fake pods, and wait until it serves, where its pods can."""
+        """Create a StatefulSet of fake pods, and wait until it serves if its pods can."""
         template = pod_template(name, mode, ready_after, image, container=container, pod=pod)
         body = {
             "metadata": {"name": name},
@@ -160,7 +160,7 @@ class Lab:
         image: str = "example/chat:1", annotations: dict[str, str] | None = None, size: int = 2,
         container: dict[str, Any] | None = None, pod: dict[str, Any] | None = None, worker_mode: str = "", **spec: Any,
     ) -> None:  # fmt: skip
-        """Make a LeaderWorkerSet of fake pods, of which only leaders have the label ``app``; wait until it serves."""
+        """Create a LeaderWorkerSet of fake pods, and wait until it serves; only leaders have the label ``app``."""
         modes = (mode, worker_mode or mode)
         leader, worker = (pod_template(name, m, ready_after, image, annotations, container, pod) for m in modes)
         del worker["metadata"]["labels"]["app"]
@@ -178,13 +178,13 @@ class Lab:
             await until(f"{name} ready", lambda: self.groups(name).get("status", {}).get(status, 0) == replicas)
 
     def groups(self, name: str) -> dict[str, Any]:
-        """A LeaderWorkerSet as the API server's JSON."""
+        """Return a LeaderWorkerSet as the API server's JSON."""
         group, version, plural = GROUPS
         found: dict[str, Any] = self.custom.get_namespaced_custom_object(group, version, self.namespace, plural, name)
         return found
 
     def patch_groups(self, name: str, patch: dict[str, Any], manager: str = "an-autoscaler") -> None:
-        """Change one as somebody else would."""
+        """Change a LeaderWorkerSet as another writer."""
         group, version, plural = GROUPS
         self.custom.patch_namespaced_custom_object(
             group, version, self.namespace, plural, name, patch, field_manager=manager
@@ -194,7 +194,7 @@ class Lab:
         return self.apps.read_namespaced_deployment(name, self.namespace)
 
     def pods(self, name: str, version: str = "") -> list[Any]:
-        """The pods of a target that are not being deleted, of one version (part of the image or mode) or all."""
+        """Return a target's pods that are not terminating, of one version (part of the image or mode) or all."""
         found = self.core.list_namespaced_pod(self.namespace, label_selector=f"app={name}").items
         live = [p for p in found if p.metadata.deletion_timestamp is None]
         return [p for p in live if version in f"{p.spec.containers[0].image} {p.metadata.labels.get('segue.dev/fake')}"]
@@ -204,13 +204,13 @@ class Lab:
         return PodWatcher(self.core.api_client, self.namespace, f"app={name}")
 
     def patch(self, name: str, patch: dict[str, Any], manager: str = "a-person") -> None:
-        """Change a target as somebody else would."""
+        """Change a target as another writer."""
         self.apps.patch_namespaced_deployment(name, self.namespace, patch, field_manager=manager)
 
     # --- rollouts ---
 
     def rollout(self, name: str, change: dict[str, Any] | None = None, **spec: Any) -> Rollout:
-        """Make a spec: image 2, and time for what a test does to its pods, unless said otherwise."""
+        """Return a spec; by default with image 2, and with enough time for a test to act on the pods."""
         body = {
             "target": {"namespace": self.namespace, "name": name},
             "change": {"images": {"server": "example/chat:2"}} if change is None else change,
@@ -241,14 +241,14 @@ class Lab:
         self.workers.append(worker)
         return worker
 
-    # --- a target that is rolled, and what must be so of it at the end ---
+    # --- a target that is rolled, and its expected end ---
 
     @asynccontextmanager
     async def case(
         self, name: str, replicas: int = 4, change: dict[str, Any] | None = None, *,
         kind: type[Subject] = DeploymentSubject, target: dict[str, Any] | None = None, **spec: Any,
     ) -> AsyncIterator["Case"]:  # fmt: skip
-        """A target, its watcher and its rollout: surge 1 unless said otherwise; ``target`` is how it is made."""
+        """Yield a target with its watcher and its rollout (surge 1 by default); ``target`` are its settings."""
         await kind(self, name).create(replicas, **(target or {}))
         async with self.rolled(name, change, kind=kind, **spec) as case:
             yield case
@@ -258,7 +258,7 @@ class Lab:
         self, name: str, change: dict[str, Any] | None = None, *, kind: type[Subject] = DeploymentSubject,
         tuning: contract.Tuning = FAST, **spec: Any,
     ) -> AsyncIterator["Case"]:  # fmt: skip
-        """The same for a target that is there already."""
+        """Yield the same for an existing target."""
         subject = kind(self, name)
         before, image = subject.settings(), subject.image()
         given = {"target": subject.target, "strategy": kind.ways[0].strategy, **spec}
@@ -271,7 +271,7 @@ class Lab:
                 raise
 
     def settings(self, name: str) -> dict[str, Any]:
-        """All of a Deployment that a rollout must leave as it was, but for the template's change and the replicas."""
+        """Return the fields of a Deployment that a rollout must not change, without the change and the replicas."""
         return DeploymentSubject(self, name).settings()
 
     def replicasets(self, name: str) -> list[dict[str, Any]]:
@@ -282,22 +282,22 @@ class Lab:
         return items
 
     def raw(self, name: str) -> dict[str, Any]:
-        """A Deployment as the API server's JSON."""
+        """Return a Deployment as the API server's JSON."""
         found: dict[str, Any] = json.loads(
             self.apps.read_namespaced_deployment(name, self.namespace, _preload_content=False).data
         )
         return found
 
     def quota_used(self, name: str) -> dict[str, str]:
-        """What counts towards a quota."""
+        """Return the usage that counts towards a quota."""
         return self.core.read_namespaced_resource_quota(name, self.namespace).status.used or {}
 
     def relabel(self, pod: str, mode: str) -> None:
-        """Move a live pod to another mode: break it, or mend it."""
+        """Move a live pod to another mode, to break or repair it."""
         self.core.patch_namespaced_pod(pod, self.namespace, {"metadata": {"labels": {"segue.dev/fake": mode}}})
 
     def worker_environment(self, env: dict[str, str]) -> dict[str, str]:
-        """What a worker of this lab is told: where everything is, with the rights of a worker and no more."""
+        """Return the environment of a worker of this lab, with only a worker's rights."""
         settings = {"SEGUE_TASK_QUEUE": self.task_queue, "SEGUE_LOG_FORMAT": "text", "SEGUE_GRACEFUL_SHUTDOWN_S": "5"}
         rights = {"KUBECONFIG": str(self.stack.kubeconfig_for("segue-worker"))}
         return {
@@ -321,7 +321,7 @@ def pod_template(
     name: str, mode: str, ready_after: str, image: str, annotations: dict[str, str] | None = None,
     container: dict[str, Any] | None = None, pod: dict[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The template of fake pods, with more fields of the container and of the pod's spec."""
+    """Return a template of fake pods, with more fields of the container and of the pod's spec."""
     return {
         "metadata": {
             "labels": {"app": name, "segue.dev/fake": mode},
@@ -332,7 +332,7 @@ def pod_template(
 
 
 class WorkerProcess:
-    """``python -m worker`` as a process of its own."""
+    """``python -m worker`` as its own process."""
 
     def __init__(self, lab: Lab, module: str, env: dict[str, str]) -> None:
         self.log = lab.stack.state_dir / "logs" / f"worker-{lab.task_queue}-{len(lab.workers)}.log"
@@ -347,17 +347,17 @@ class WorkerProcess:
             )
 
     async def serves(self) -> None:
-        """Wait until it does: a client that starts a rollout does not wait for a worker's start."""
+        """Wait until the worker serves, because a client that starts a rollout does not."""
         await until(f"the worker to serve: {self.log}", lambda: "worker serves" in self.log.read_text())
 
     def kill(self) -> None:
-        """SIGKILL: nothing is said, nothing is ended."""
+        """Send SIGKILL: no clean-up, no messages."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
         self.process.wait(timeout=10)
 
     def stop(self) -> int:
-        """SIGTERM, as Kubernetes does."""
+        """Send SIGTERM, as Kubernetes does."""
         self.process.terminate()
         return self.process.wait(timeout=20)
 
@@ -383,7 +383,7 @@ class Run:
             try:
                 return str(await self.handle.execute_update(name, message, result_type=str))
             except RPCError as error:
-                # It came while the workflow continued as new, and was not taken: a client asks again.
+                # It arrived while the workflow continued as new, and was not accepted: a client sends it again.
                 if "unexpected workflow task failure" not in str(error):
                     raise
 
@@ -391,7 +391,7 @@ class Run:
         await self.handle.signal(name, messages.MESSAGES[name](by="test", **fields))
 
     async def until(self, what: str, check: Callable[[Status], Any], limit_s: float = 120.0) -> Status:
-        """Wait until the status is so."""
+        """Wait until ``check`` holds for the status."""
         seen: Status | None = None
 
         async def look() -> Status | None:
@@ -401,7 +401,7 @@ class Run:
             except RPCError as error:
                 if error.status not in _NO_ANSWER:
                     raise
-                return None  # a busy worker did not answer in time: it is asked again
+                return None  # a busy worker did not answer in time: query again
             return seen if check(seen) else None
 
         try:
@@ -412,7 +412,7 @@ class Run:
         return found
 
     async def summaries(self) -> list[str]:
-        """What the UI shows beside each watch, the first one first."""
+        """Return the UI's summaries of the watches, in order."""
         events = (await self.handle.fetch_history()).events
         named = [(e.activity_task_scheduled_event_attributes.activity_type.name, e.user_metadata) for e in events]
         return [json.loads(told.summary.data) for name, told in named if name == contract.AWAIT_READY.name]
@@ -424,19 +424,19 @@ class Run:
 
 @dataclass
 class Case:
-    """One target that is rolled, and watched all the while."""
+    """One target that is rolled and watched."""
 
     lab: Lab
     name: str
     subject: Subject
     image: str
-    """Of the version that ran before."""
+    """The image of the version that ran before."""
     before: dict[str, Any]
     run: Run
     watcher: PodWatcher
 
     async def ends(self, outcome: str, limit_s: float = 180.0) -> Report:
-        """Wait for the end, assert how it ends, and that the target is free and has its own settings again."""
+        """Wait for the end; assert the outcome, and that the target is free with its original settings."""
         report = await self.run.end(limit_s)
         assert report.status.outcome == outcome, to_markdown(report)
         assert self.subject.settings() == self.subject.settled(outcome, self.before), to_markdown(report)
@@ -445,16 +445,16 @@ class Case:
         return report
 
     def only_baseline(self) -> bool:
-        """Whether every pod is there and of the version that ran before."""
+        """Return whether all replicas exist and run the version that ran before."""
         return self.only(self.image)
 
     def only(self, image: str) -> bool:
-        """Whether every replica that there should be is there, and of this version."""
+        """Return whether all requested replicas exist and run this version."""
         pods = self.lab.pods(self.name)
         return len(pods) == self.subject.replicas() == len(self.lab.pods(self.name, image))
 
     async def rests(self) -> tuple[int, int]:
-        """Wait until all that is asked is there and ready and nobody is writing; returns (old, new) as asked."""
+        """Wait until all requested replicas are ready and nobody writes; return the requested (old, new)."""
         await until("nothing but the watch is under way", self.only_watches)
 
         def look() -> tuple[int, int] | None:
@@ -470,7 +470,7 @@ class Case:
         return pending == ["await_ready"]
 
     async def reaches(self, old: int, new: int, *, ready: bool = True) -> None:
-        """Wait until there are so many pods of the old image and of others, by default all of them ready."""
+        """Wait for these numbers of pods of the old image and of others, by default all of them ready."""
 
         await until(f"{self.name} at ({old}, {new})", lambda: self._are(old, new, ready=ready))
 
@@ -481,9 +481,9 @@ class Case:
         return (olds, news) == (old, new) and (not ready or all(v[1] == v[2] for v in now))
 
     async def mend(self, count: int, old: int, new: int) -> None:
-        """Let so many of the new pods become ready, and no more, until there are (old, new); of numbers the highest.
+        """Let only this many new pods become ready until (old, new) is reached; numbered ones from the highest.
 
-        The group controller can replace a leader once more, for a worker of the group before that goes late.
+        The group controller can replace a leader again, when a worker of the former group is removed late.
         """
 
         def look() -> bool:
@@ -499,7 +499,7 @@ class Case:
 
 @asynccontextmanager
 async def reaching(lab: Lab) -> AsyncIterator[Cluster]:
-    """The client of Segue's own, in this process."""
+    """Return Segue's client, in this process."""
     cluster = Cluster(await aioconfig.new_client_from_config(str(lab.stack.kubeconfig)))
     try:
         yield cluster
@@ -509,7 +509,7 @@ async def reaching(lab: Lab) -> AsyncIterator[Cluster]:
 
 @asynccontextmanager
 async def open_lab(stack: Stack, task_queue: str = "") -> AsyncIterator[Lab]:
-    """A namespace and a task queue of one's own, or somebody's; all own workers are killed at the end."""
+    """Yield a lab with a new or given namespace and task queue; its workers are killed at the end."""
     temporal = await temporalio.client.Client.connect(stack.temporal_address, data_converter=pydantic_data_converter)
     name = f"t-{uuid.uuid4().hex[:8]}"
     lab = Lab(stack, temporal, name, task_queue=task_queue or name)

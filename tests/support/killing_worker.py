@@ -1,14 +1,14 @@
-"""Production's worker, with an accident at one point: for tests of what a rollout survives.
+"""Production's worker with an accident at one point, for tests of what a rollout survives.
 
 An accident is written ``scale_old#2:during:kill``: at the second ``scale_old`` of the rollout, right after its first
-effect, the process kills itself. The diary is a file, so that the restarted worker knows that the accident is past.
+effect, the process kills itself. The diary is a file, so the restarted worker knows that the accident has happened.
 
 =========  ======================================================================================
-``before``   the activity was given to this worker, and nothing of it ran
-``sending``  its first PATCH is about to be sent: everything before it was read and checked
-``during``   its first effect is there: the API server answered a PATCH (an activity that writes), a read
+``before``   the worker received the activity, and nothing of it ran
+``sending``  it is about to send its first PATCH: it has read and checked everything before that
+``during``   its first effect happened: the API server answered a PATCH (an activity that writes), a read
              (one that reads), or it reported for the first time (one that watches)
-``after``    it returned, and Temporal does not know yet
+``after``    it returned, and Temporal has not received the result
 =========  ======================================================================================
 
 ``kill`` is SIGKILL; ``stop`` is SIGSTOP, for a test that continues it later; ``wait`` waits for ``go`` in the diary.
@@ -46,7 +46,7 @@ from worker.settings import Settings, load_settings
 from worker.telemetry import set_up_logs
 
 CRASHING = {"patch": {"metadata": {"labels": {"segue.dev/fake": "crash-loop"}}}}
-"""A change to a version that fails, for sure and soon."""
+"""A change to a version that fails reliably and soon."""
 
 PHASES = ("before", "during", "after")
 WRITES = {a.name for a in (
@@ -56,7 +56,7 @@ WRITES = {a.name for a in (
 WATCHES = {contract.AWAIT_READY.name}
 
 _running: contextvars.ContextVar[str] = contextvars.ContextVar("running")
-"""The activity that runs, such as ``scale_old#2``."""
+"""The running activity, such as ``scale_old#2``."""
 
 
 W = TypeVar("W")
@@ -64,7 +64,7 @@ W = TypeVar("W")
 
 @dataclass(frozen=True)
 class Diary:
-    """What a lab's workers did, one line an event; survives them."""
+    """The record of a lab's workers, one line for each event; it survives them."""
 
     path: Path
 
@@ -78,12 +78,12 @@ class Diary:
 
     @property
     def activities(self) -> list[str]:
-        """Every activity that was begun, such as ``scale_old#2``, in order; another attempt is the same."""
+        """Return every started activity, such as ``scale_old#2``, in order; attempts count once."""
         return list(dict.fromkeys(line.split()[1] for line in self.lines if line.startswith("begin ")))
 
     @property
     def patches(self) -> list[str]:
-        """The activities whose PATCH the API server took, one for each PATCH."""
+        """Return the activity of each PATCH that the API server accepted."""
         return [line.split()[1] for line in self.lines if line.startswith("patched ")]
 
     @property
@@ -91,7 +91,7 @@ class Diary:
         return self.says("accident")
 
     def says(self, beginning: str) -> bool:
-        """Whether a line begins so, such as ``end resize#1 attempt 1``."""
+        """Return whether a line starts with this text, such as ``end resize#1 attempt 1``."""
         return any(line.startswith(f"{beginning} ") for line in self.lines)
 
     @property
@@ -99,14 +99,14 @@ class Diary:
         return self.says("go")
 
     def number(self, name: str, activity_id: str) -> str:
-        """Count the activities of one name; attempts of the same activity are one."""
+        """Count the activities of one name; attempts of one activity count once."""
         ids = [line.split()[2] for line in self.lines if line.startswith(f"begin {name}#")]
         known = list(dict.fromkeys(ids))
         return f"{name}#{known.index(activity_id) + 1 if activity_id in known else len(known) + 1}"
 
 
 class Accident(Interceptor):
-    """Counts activities in the diary, and has the accident at its point."""
+    """Counts activities in the diary, and causes the accident at its point."""
 
     def __init__(self, diary: Diary, point: str) -> None:
         self.diary = diary
@@ -116,7 +116,7 @@ class Accident(Interceptor):
         return _Inbound(inner, self)
 
     async def reach(self, phase: str) -> None:
-        """Have the accident if this is its point, once."""
+        """Cause the accident once, if this is its point."""
         if not self._is_here(phase):
             return
         if self._what == "wait":
@@ -126,7 +126,7 @@ class Accident(Interceptor):
         os.kill(os.getpid(), signal.SIGKILL if self._what == "kill" else signal.SIGSTOP)
 
     def reach_now(self, phase: str) -> None:
-        """The same where nothing can be awaited: a heartbeat."""
+        """Do the same in code that cannot await: a heartbeat."""
         if self._is_here(phase):
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -170,7 +170,7 @@ class _Outbound(ActivityOutboundInterceptor):
 
 
 class AccidentalCluster(Cluster):
-    """The real client, which tells when the API server answered."""
+    """The real client, which reports each answer of the API server."""
 
     accident: Accident
 
@@ -239,9 +239,9 @@ _context = multiprocessing.get_context("forkserver")
 
 
 def _start_fork_server(mark: dict[str, str]) -> None:
-    """Start the server, where it does not run, with everything imported; it finds modules by PYTHONPATH only.
+    """Start the fork server with everything imported, unless it runs; it finds modules by PYTHONPATH only.
 
-    It and all that it forks carry a stack's mark: they end with that, also when the tests are killed.
+    The server and its forks carry a stack's mark: they end with the stack, also when the tests are killed.
     """
     _context.set_forkserver_preload(["killing_worker", "pytest"])
     with pytest.MonkeyPatch.context() as patch:
@@ -251,7 +251,7 @@ def _start_fork_server(mark: dict[str, str]) -> None:
 
 
 class KillingWorker:
-    """A worker process that has an accident. It is forked off a server that has imported everything: quick to start."""
+    """A worker process with an accident, forked from a server that has imported everything, so it starts fast."""
 
     def __init__(
         self, lab: Lab, accident: str = "", *, environment: dict[str, str] | None = None, silence_s: float | None = None
@@ -265,26 +265,26 @@ class KillingWorker:
         self.start()
 
     def start(self) -> None:
-        """Start it, or start it again after its accident."""
+        """Start the worker, also again after its accident."""
         _start_fork_server(self._mark)
         self.process = _context.Process(target=_main, args=self._given, daemon=True)
         self.process.start()
 
     async def until_gone(self) -> None:
-        """Wait for the accident that ends it."""
+        """Wait until the accident has ended the worker."""
         await until("the worker to be killed", lambda: self.process.exitcode is not None)
         assert self.process.exitcode == -signal.SIGKILL, self.log.read_text()[-4000:]
 
     async def until_accident(self) -> None:
-        """Wait until it is at its point."""
+        """Wait until the worker reaches its point."""
         await until("the accident", lambda: self.diary.had_accident)
 
     def go(self) -> None:
-        """Let it go on where it waits."""
+        """Let a waiting worker continue."""
         self.diary.write("go")
 
     def resume(self) -> None:
-        """Continue it after SIGSTOP."""
+        """Continue the worker after SIGSTOP."""
         assert self.process.pid is not None
         os.kill(self.process.pid, signal.SIGCONT)
 
@@ -295,7 +295,7 @@ class KillingWorker:
 
 @asynccontextmanager
 async def watched(lab: Lab, name: str) -> AsyncIterator[PodWatcher]:
-    """Watch pods, without keeping other runs waiting that go on side by side."""
+    """Watch pods without blocking other runs in this process."""
     watcher = await asyncio.to_thread(lab.watch(name).__enter__)
     try:
         yield watcher
@@ -306,9 +306,9 @@ async def watched(lab: Lab, name: str) -> AsyncIterator[PodWatcher]:
 
 
 async def until_phase(run: Run, phase: str) -> None:
-    """Wait by a search attribute: a query could be given to a worker that hangs, and not be answered.
+    """Wait for a phase by its search attribute: a hanging worker might receive a query and never answer.
 
-    Long enough for a stopped worker's open polls to run out: what they are given meanwhile is lost, one timeout each.
+    The limit covers a stopped worker's open polls: each task that they receive is lost until its timeout.
     """
     attribute = SearchAttributeKey.for_keyword(contract.PHASE_ATTRIBUTE)
 

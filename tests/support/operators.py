@@ -1,4 +1,4 @@
-"""A stand-in operator: it makes a Deployment of fake pods from each custom resource, and tells how it stands.
+"""A stand-in operator: it creates a Deployment of fake pods for each custom resource, and reports its status.
 
 The resource's definition is real, the Deployment and its controller are real; only the operator is small.
 """
@@ -17,20 +17,20 @@ Object = dict[str, Any]
 RESYNC_S = 0.1
 RUNTIME = ("serving.kserve.io", "v1alpha1", "servingruntimes")
 RUNTIME_LABELS = {"modelmesh-service": "modelmesh-serving", "name": "modelmesh-serving-{name}"}
-"""What ModelMesh's own operator labels the pods of a ServingRuntime with."""
+"""The labels that ModelMesh's operator puts on the pods of a ServingRuntime."""
 
 
 def runtimes(lab: "Lab") -> "Operator":
-    """Return an operator of ServingRuntimes, which works as long as the lab is open."""
+    """Return an operator of ServingRuntimes, which runs while the lab is open."""
     define(lab, *RUNTIME, "ServingRuntime")
     operator = Operator(lab, *RUNTIME, RUNTIME_LABELS)
-    if "operator" not in lab.tasks:  # one is enough: each asks the API server all the time
+    if "operator" not in lab.tasks:  # one is enough: each polls the API server
         lab.tasks["operator"] = asyncio.create_task(operator.run())
     return operator
 
 
 def define(lab: "Lab", group: str, version: str, plural: str, kind: str) -> None:
-    """Define a kind of custom resource with any spec and a status of its own, once a cluster."""
+    """Define a kind of custom resource with any spec and a status subresource, once for each cluster."""
     schema = {
         "type": "object",
         "properties": {
@@ -55,7 +55,7 @@ def define(lab: "Lab", group: str, version: str, plural: str, kind: str) -> None
             ],
         },
     }
-    with contextlib.suppress(client.ApiException):  # it is there
+    with contextlib.suppress(client.ApiException):  # it exists
         client.ApiextensionsV1Api(lab.core.api_client).create_custom_resource_definition(body)
 
 
@@ -69,7 +69,7 @@ class Operator:
         self._kind = ""
 
     async def make(self, kind: str, name: str, spec: Object) -> None:
-        """Make a resource, and wait until its Deployment serves."""
+        """Create a resource, and wait until its Deployment serves."""
         body = {"apiVersion": "/".join(self._place[:2]), "kind": kind, "metadata": {"name": name}, "spec": spec}
         from harness import until
 
@@ -87,7 +87,7 @@ class Operator:
         return found
 
     def patch(self, name: str, patch: Object) -> None:
-        """Change a resource as somebody else would."""
+        """Change a resource as another writer."""
         self._api.patch_namespaced_custom_object(*self._place, name, patch, field_manager="a-person")
 
     def is_ready(self, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""A Prometheus of a test's own, to be killed and stopped; and numbers for it that a test sets, or takes away."""
+"""A test's own Prometheus, which it can kill and stall, with values that the test sets or removes."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from segue_local.prometheus import arguments
 
 
 class Levels:
-    """An exporter of one gauge, ``level``, with a series for each name that was told."""
+    """An exporter of one gauge, ``level``, with a series for each set name."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
@@ -25,7 +25,7 @@ class Levels:
         self.address = f"127.0.0.1:{self._server.server_port}"
 
     def tell(self, name: str, level: float | None) -> None:
-        """Set what a name's series says; None takes the series away."""
+        """Set the value of a name's series; None removes the series."""
         if level is None:
             self._gauge.remove(name)
         else:
@@ -37,7 +37,7 @@ class Levels:
 
 
 class OwnPrometheus:
-    """One process, which ends with the stack at the latest; it begins again with the data that it had."""
+    """One process, which ends with the stack at the latest; a restart keeps its data."""
 
     def __init__(self, stack: Stack, folder: Path, scraped: str) -> None:
         self._stack, self._folder = stack, folder
@@ -58,7 +58,7 @@ class OwnPrometheus:
         self._process = processes.start([program, *options], stack_dir=self._stack.state_dir, log=log)
 
     def answers(self) -> bool:
-        """Whether it can be asked."""
+        """Return whether it answers."""
         try:
             fetch(f"{self.url}/-/ready")
         except (OSError, ValueError):
@@ -66,11 +66,11 @@ class OwnPrometheus:
         return True
 
     def kill(self) -> None:
-        """SIGKILL: its port refuses connections."""
+        """Send SIGKILL: its port then refuses connections."""
         self._process.kill()
 
     def stall(self) -> None:
-        """Let it hang: connections are taken, and never answered."""
+        """Stop the process: it accepts connections and never answers."""
         os.kill(self._process.pid, signal.SIGSTOP)
 
     def go_on(self) -> None:
@@ -79,7 +79,7 @@ class OwnPrometheus:
 
 @contextmanager
 def own_prometheus(stack: Stack, folder: Path, scraped: str) -> Iterator[OwnPrometheus]:
-    """Start one that scrapes an address; it is killed at the end."""
+    """Yield a Prometheus that scrapes an address; it is killed at the end."""
     found = OwnPrometheus(stack, folder, scraped)
     found.start()
     try:

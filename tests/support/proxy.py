@@ -1,4 +1,4 @@
-"""A TCP proxy that can fall silent: between a worker and the API server, for tests of connections that hang."""
+"""A TCP proxy that can stall, between a worker and the API server: for tests of hanging connections."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ _CHUNK = 65_536
 
 
 class Proxy:
-    """Forwards to one address. Connections that are open when it is stalled never carry a byte again, nor end."""
+    """Forwards to one address. After a stall, open connections carry no more bytes, and do not end."""
 
     def __init__(self, host: str, port: int) -> None:
         self._to = (host, port)
@@ -22,7 +22,7 @@ class Proxy:
         self.port = 0
 
     def stall(self) -> None:
-        """Let all present connections hang; new ones work."""
+        """Stall all open connections; new ones work."""
         self._open.clear()
         self._open = asyncio.Event()
         self._open.set()
@@ -66,7 +66,7 @@ async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, g
 
 @asynccontextmanager
 async def proxied(kubeconfig: Path, folder: Path) -> AsyncIterator[tuple[Proxy, Path]]:
-    """Yield a proxy to a kubeconfig's API server, and a copy of the kubeconfig that goes through it."""
+    """Yield a proxy to a kubeconfig's API server, and a copy of the kubeconfig that uses it."""
     content = yaml.safe_load(kubeconfig.read_text())
     cluster = content["clusters"][0]["cluster"]
     server = urlsplit(cluster["server"])

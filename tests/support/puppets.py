@@ -1,6 +1,6 @@
-"""Plays pods with the label ``segue.dev/fake: puppet``, as a kubelet writes their status, in ways that KWOK cannot.
+"""Writes the status of pods with the label ``segue.dev/fake: puppet`` as a kubelet does, in ways that KWOK cannot.
 
-What a pod does stands after the dash of its first container's tag: ``chat:2-evict.4`` is Ready and evicted 4 s later.
+The text after the dash in the first container's tag is the behaviour: ``chat:2-evict.4`` is evicted 4 s after Ready.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ Object = dict[str, Any]
 
 @contextlib.contextmanager
 def puppets(core: client.CoreV1Api, namespace: str) -> Iterator[None]:
-    """Play all puppets of a namespace for the length of a block."""
+    """Run all puppets of a namespace during the block."""
     player = _Player(core, namespace)
     thread = threading.Thread(target=player.play, daemon=True)
     thread.start()
@@ -38,7 +38,7 @@ def puppets(core: client.CoreV1Api, namespace: str) -> Iterator[None]:
 
 
 def lose_node(core: client.CoreV1Api, pod: Any) -> None:
-    """Write what the node lifecycle controller writes of a pod whose node does not answer, and nothing else."""
+    """Write only what the node lifecycle controller writes for a pod on a node that does not answer."""
     ready = {"type": "Ready", "status": "False", "lastTransitionTime": _now(), "reason": None, "message": None}
     core.patch_namespaced_pod_status(pod.metadata.name, pod.metadata.namespace, {"status": {"conditions": [ready]}})
 
@@ -95,7 +95,7 @@ class _Player:
         try:
             self._core.patch_namespaced_pod_status(pod.metadata.name, self._namespace, body)
         except client.ApiException as error:
-            if error.status not in {404, 409}:  # it is gone, or another one has its name
+            if error.status not in {404, 409}:  # deleted, or another pod has its name
                 raise
             return False
         return True
@@ -111,7 +111,7 @@ class _Player:
 
 
 def _is_alive(pod: Any) -> bool:
-    """Whether KWOK has begun the pod, and nothing has ended it."""
+    """Return whether KWOK has started the pod, and nothing has ended it."""
     begun = any(c.type == "segue.dev/Fake" for c in pod.status.conditions or [])
     return begun and pod.metadata.deletion_timestamp is None and pod.status.phase not in {"Failed", "Succeeded"}
 

@@ -1,4 +1,4 @@
-"""Fake pods that become ready when a test lets them: a stage lasts as long as the test needs it to last."""
+"""Fake pods that become ready only when a test allows it, so that a stage lasts as long as the test needs."""
 
 import functools
 import threading
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from harness import Lab
 
 NEVER_READY = {"mode": "never-ready"}
-"""How the target is made: a pod that may become ready is moved to the mode ``ready``."""
+"""The settings of the target: a pod that may become ready is moved to the mode ``ready``."""
 _ALL = 1000
 
 
 class Readiness:
-    """Lets pods of one target become ready: of version 1 all, of other versions as many as the test says."""
+    """Lets pods of one target become ready: all of version 1, and the number that the test sets of others."""
 
     def __init__(self, lab: "Lab", name: str, old_image: str) -> None:
         self._lab, self._old = lab, old_image
@@ -37,11 +37,11 @@ class Readiness:
 
     @property
     def ready(self) -> int:
-        """How many pods are ready."""
+        """Return the number of ready pods."""
         return sum(map(is_ready, list(self._pods.objects.values())))
 
     def let(self, new: int = _ALL) -> None:
-        """Let so many replicas of other versions be ready, without an argument all of them."""
+        """Set how many replicas of other versions may be ready; by default all."""
         self._new = new
         self._move()
 
@@ -49,7 +49,7 @@ class Readiness:
         with self._lock:
             pods = [pod for pod in list(self._pods.objects.values()) if is_live(pod)]
             old = [pod for pod in pods if pod["spec"]["containers"][0]["image"] == self._old]
-            # Of numbered replicas the highest go first.
+            # Numbered replicas: the highest first.
             new = sorted((p for p in pods if p not in old), key=lambda p: str(p["metadata"]["name"]), reverse=True)
             waiting = [pod for pod in new if not self._was_moved(pod)]
             places = max(0, self._new - (len(new) - len(waiting)))
@@ -64,5 +64,5 @@ class Readiness:
         try:
             self._lab.relabel(metadata["name"], "ready")
         except client.ApiException as error:
-            if error.status != 404:  # it has gone meanwhile
+            if error.status != 404:  # deleted meanwhile
                 raise

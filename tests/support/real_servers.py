@@ -1,4 +1,4 @@
-"""Real TorchServe, Triton and llama.cpp on loopback, and the kubelet's part for the fake pods before them."""
+"""Real TorchServe, Triton and llama.cpp on loopback, and a stand-in kubelet for their fake pods."""
 
 import asyncio
 import json
@@ -19,9 +19,9 @@ from segue_local import Stack, processes
 from segue_local.real import RealServers
 
 PORT = 8080
-"""Of what answers users, on an address of its own for each server."""
+"""The port for users; each server has its own address."""
 SLOW_S = 6.0
-"""How long a slow model loads."""
+"""The load time of a slow model."""
 
 HANDLER = """
 import pathlib, time
@@ -119,7 +119,7 @@ writer.close()
 
 @dataclass
 class Fleet:
-    """The servers of one session. The name of each is the image whose pods it answers for: ``KIND:TAG``."""
+    """The servers of one session. A server's name is the image of the pods that it serves: ``KIND:TAG``."""
 
     servers: RealServers
     stack: Stack
@@ -129,7 +129,7 @@ class Fleet:
     _next: int = 0
 
     def address(self, name: str) -> str:
-        """A loopback address of this process's own, on which no port is taken."""
+        """Return a loopback address of this process with all ports free."""
         self._next += 1
         found = f"127.{10 + os.getpid() % 200}.{os.getpid() // 200 % 250 + 1}.{self._next}"
         with socket.socket() as probe:
@@ -138,17 +138,17 @@ class Fleet:
         return found
 
     def at(self, name: str) -> Path:
-        """The folder of a server."""
+        """Return the folder of a server."""
         return self.folder / name.replace(":", "-")
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start a server; it ends with the stack at the latest."""
+        """Start a server, which ends with the stack at the latest."""
         folder = self.at(name)
         env = {**environment, **self.stack.mark}
         self.running.append(processes.start(command, stack_dir=folder, log=folder / "log", environment=env))
 
     def end(self) -> None:
-        """End every server with all of its session."""
+        """End every server with its whole session."""
         for process in self.running:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -157,7 +157,7 @@ class Fleet:
     # --- the three kinds ---
 
     def torchserve(self, name: str, version: str, models: Mapping[str, str], *, tokens: bool = False) -> None:
-        """TorchServe with models in a mode each: good, slow, broken, or ``later`` (slow, and not loaded yet)."""
+        """Start TorchServe with models, each in a mode: good, slow, broken, or ``later`` (slow, not loaded yet)."""
         folder, address = self.at(name), self.address(name)
         store = folder / "store"
         store.mkdir(parents=True)
@@ -181,7 +181,7 @@ class Fleet:
         self.start(name, *self.servers.torchserve(config))
 
     def _archive(self, store: Path, model: str, version: str, mode: str) -> None:
-        """Make what ``torch-model-archiver`` makes, which takes it a second of processor time each."""
+        """Create an archive as ``torch-model-archiver`` does, which would take a second of processor time."""
         inside = store / model
         (inside / "MAR-INF").mkdir(parents=True)
         manifest = {"createdOn": "", "runtime": "python", "archiverVersion": "0.12.0",
@@ -194,7 +194,7 @@ class Fleet:
         shutil.rmtree(inside)
 
     def triton(self, name: str, version: str, models: Mapping[str, str]) -> None:
-        """Triton with the Python backend, and models in a mode each."""
+        """Start Triton with the Python backend and models, each in a mode."""
         folder, address = self.at(name), self.address(name)
         for model, mode in models.items():
             inside = folder / "models" / model / version
@@ -207,7 +207,7 @@ class Fleet:
         self.start(name, *self.servers.triton(folder / "models", address, PORT, *options))
 
     def llama(self, name: str, alias: str, *, broken: bool = False) -> None:
-        """llama.cpp's server with a model of random weights, of half a megabyte; or with half of that file."""
+        """Start llama.cpp's server with a model of random weights (half a megabyte), or with half of that file."""
         folder, address = self.at(name), self.address(name)
         folder.mkdir()
         written, model, python = self.folder / "tiny.gguf", folder / "tiny.gguf", str(self.servers.python)
@@ -231,7 +231,7 @@ class Fleet:
         self, name: str, path: str, port: int = PORT, *, data: bytes | None = None,
         headers: dict[str, str] | None = None,
     ) -> Any:  # fmt: skip
-        """The server's answer as JSON, or text; of a status that is an error too. With ``data`` it is a POST."""
+        """Return the server's answer as JSON or text, also for an error status. With ``data`` it is a POST."""
         url = f"http://{self.addresses[name]}:{port}{path}"
         request = urllib.request.Request(url, data=data, headers=headers or {})
         try:
@@ -247,7 +247,7 @@ class Fleet:
 
 @contextmanager
 def fleet_of(servers: RealServers, stack: Stack, folder: Path) -> Iterator[Fleet]:
-    """An empty fleet, whose servers end with the block."""
+    """Yield an empty fleet, whose servers end with the block."""
     fleet = Fleet(servers, stack, folder)
     try:
         yield fleet
@@ -256,7 +256,7 @@ def fleet_of(servers: RealServers, stack: Stack, folder: Path) -> Iterator[Fleet
 
 
 async def be_kubelet(lab: Lab, fleet: Fleet) -> None:
-    """Give each fake pod that never gets Ready by itself the address of its image's server, and make it Ready."""
+    """Give each ``never-ready`` fake pod the address of its image's server, and make it Ready."""
     given: set[str] = set()
     while True:
         for pod in (await asyncio.to_thread(lab.core.list_namespaced_pod, lab.namespace)).items:

@@ -1,4 +1,4 @@
-"""Real model servers on a real node: Deployments, their Services, and the traffic that must not be lost."""
+"""Real model servers on a real node: Deployments, Services, and traffic that must not be lost."""
 
 import subprocess
 import sys
@@ -16,15 +16,15 @@ REPLICAS = 3
 RATE = 25
 ACCELERATOR = "example.com/accelerator"
 ACCELERATORS = 3
-"""How many of them the node has."""
+"""The number of accelerators on the node."""
 BRIDGE_S = 3
-"""How long a pod goes on serving after it was told to stop: kube-proxy learns of it within a second or two."""
+"""How long a terminating pod keeps serving; kube-proxy learns of the removal within a second or two."""
 INFER = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}]}
 
 
 @dataclass(frozen=True)
 class Server:
-    """A kind of model server: where it says that it is ready, and what it is asked."""
+    """A kind of model server: its readiness path and its requests."""
 
     image: str
     ready_path: str
@@ -32,7 +32,7 @@ class Server:
     metrics_port: int = 8080
 
     def change(self, tag: str, **more: Any) -> dict[str, Any]:
-        """The change of a rollout to another of its versions."""
+        """Return the change of a rollout to another of its versions."""
         return {"images": {"server": f"{self.image}:{tag}"}, **more}
 
 
@@ -43,7 +43,7 @@ MODELS = Server("segue.local/models", "/v2/models/m6/ready")
 
 
 def scraping(server: Server) -> dict[str, str]:
-    """The annotations by which a stack's Prometheus finds its pods."""
+    """Return the annotations by which a stack's Prometheus discovers its pods."""
     return {"prometheus.io/scrape": "true", "prometheus.io/port": str(server.metrics_port)}
 
 
@@ -61,7 +61,7 @@ class Serving:
         grace_s: int = 40, accelerator: str = "", labels: dict[str, str] | None = None, scraped: bool = False,
         env: dict[str, str] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
-        """Make a Deployment of real servers and its Service, and wait until it serves; both with the labels."""
+        """Create a Deployment of real servers and its Service with these labels, and wait until it serves."""
         labels = {"app": name, **(labels or {})}
         limits = {"memory": server.memory, **({accelerator: "1"} if accelerator else {})}
         container: dict[str, Any] = {
@@ -70,7 +70,7 @@ class Serving:
             "imagePullPolicy": "Never",
             "ports": [{"containerPort": 8080}],
             "env": [{"name": key, "value": value} for key, value in (env or {}).items()],
-            # A server that only starves (two cores have all tests to do) is not taken out of its Service at once.
+            # Do not remove a server from its Service at once when it only starves (all tests run on two cores).
             "readinessProbe": {
                 "httpGet": {"path": server.ready_path, "port": 8080},
                 "periodSeconds": 1,
@@ -99,7 +99,7 @@ class Serving:
         self.lab.core.create_namespaced_service(self.lab.namespace, {"metadata": {"name": name}, "spec": service})
         self.lab.apps.create_namespaced_deployment(self.lab.namespace, body)
         await self.serves(name)
-        # The node's kube-proxy learns of the first endpoints a moment after they are there.
+        # The node's kube-proxy learns of the first endpoints a moment after they exist.
         await until(f"{name} to be reached", lambda: self._is_reached(name, server.ready_path))
 
     def _is_reached(self, name: str, path: str) -> bool:
@@ -108,7 +108,7 @@ class Serving:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     async def serves(self, name: str) -> None:
-        """Wait until all that is asked of it is available, and nothing else is there."""
+        """Wait until exactly the requested replicas exist, and all are available."""
 
         def is_there() -> bool:
             found = self.lab.deployment(name)
@@ -117,19 +117,19 @@ class Serving:
         await until(f"{name} to serve", is_there, limit_s=120)
 
     def address(self, name: str) -> str:
-        """Its Service, by ClusterIP: there is no DNS on the node."""
+        """Return its Service's ClusterIP, because the node has no DNS."""
         return f"http://{self.lab.core.read_namespaced_service(name, self.lab.namespace).spec.cluster_ip}"
 
     @contextmanager
     def traffic(self, name: str, rate: int = RATE) -> Iterator[Traffic]:
-        """Inferences at a constant rate, with a new connection each, from inside the node's network."""
+        """Yield a load of inferences at a constant rate, each on a new connection, inside the node's network."""
         url = f"{self.address(name)}/v2/models/iris/infer"
         with Traffic(url, self._next_folder(), rate=rate, body=INFER, wrap=self.node.command) as load:
             yield load
 
     @contextmanager
     def streams(self, name: str, *, count: int = 4, tokens: int = 60, interval_ms: int = 100) -> Iterator[Streams]:
-        """Streams that follow each other, each longer than a step."""
+        """Yield a load of consecutive streams, each longer than a step."""
         body: dict[str, object] = {"token_interval_ms": interval_ms}
         with Streams(
             self.address(name), self._next_folder(), count=count, max_tokens=tokens, body=body, wrap=self.node.command
@@ -142,7 +142,7 @@ class Serving:
 
 
 def assert_nothing_lost(outcomes: Outcomes) -> None:
-    """Every request was sent when it should have been, and served."""
+    """Assert that every request was sent when due, and served."""
     reasons = sorted({request.why for request in outcomes.failed})
     assert not outcomes.failed, f"{len(outcomes.failed)} of {len(outcomes.requests)} failed: {reasons[:5]}"
     assert outcomes.requests and not outcomes.dropped

@@ -1,4 +1,4 @@
-"""The command line as a process, as a pipeline and a person use it."""
+"""The command line as a process, as pipelines and people use it."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ COMPLETED, REFUSED, ROLLED_BACK, NEEDS_PERSON, UNREACHABLE, TIMED_OUT = 0, 2, 3,
 
 
 class Shell:
-    """Runs ``segue`` as a process, pointed at one lab."""
+    """Runs ``segue`` as a process against one lab."""
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab, self.folder = lab, folder

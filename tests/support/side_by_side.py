@@ -1,7 +1,7 @@
-"""``pytest -n``: in which parts the processes take the tests, and in which order. See docs/testing.md.
+"""``pytest -n``: the parts in which processes take the tests, and their order. See docs/testing.md.
 
 All processes share the servers (``stacks.py``), so a part may go to any of them. A part is a file, unless its file is
-named here. The process that hands out the parts has not collected the tests: a part follows from a test's id.
+named here. The process that distributes the parts has not collected the tests: a test's id determines its part.
 """
 
 import re
@@ -11,27 +11,27 @@ from typing import Any
 from xdist.scheduler import LoadScopeScheduling
 
 BY_TEST = {"test_every_lever", "test_resilience_killed", "test_undo"}
-"""Files of long tests that share nothing but servers: each test is a part."""
+"""Files of long tests that share only servers: each test is a part."""
 TOGETHER = {"test_metrics_outage": "prometheus", "test_metrics_provider": "prometheus"}
 """Files of one part: the second stops the Prometheus that the first needs."""
 FIRST = (
     "test_nothing_is_lost", "test_resilience_killed", "test_serving", "test_every_lever", "test_metrics",
     "test_drain_by_evidence", "test_undo", "test_demo",
 )  # fmt: skip
-"""Files of the longest tests: they begin, so that no process has a long part at the end."""
+"""Files of the longest tests: they run first, so that no process has a long part at the end."""
 LAST = ("unit", "cli", "replay")
-"""Folders of the shortest tests: they fill what is left at the end."""
+"""Folders of the shortest tests: they fill the time at the end."""
 
 
 class Parts(LoadScopeScheduling):
-    """Hands out the tests in parts."""
+    """Distributes the tests in parts."""
 
     def _split_scope(self, nodeid: str) -> str:
         return part_of(nodeid)
 
 
 def part_of(nodeid: str) -> str:
-    """The part that a test belongs to."""
+    """Return the part that a test belongs to."""
     path = _path(nodeid)
     if path.stem in BY_TEST:
         return nodeid
@@ -39,7 +39,7 @@ def part_of(nodeid: str) -> str:
 
 
 def in_order(items: list[Any]) -> None:
-    """Sort the tests so that the longest parts begin, and the shortest end."""
+    """Sort the tests: the longest parts first, the shortest last."""
     items.sort(key=lambda item: _place(_path(item.nodeid)))
 
 

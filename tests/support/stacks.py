@@ -1,7 +1,7 @@
 """The stacks that tests, benches and recordings run on.
 
 A stack belongs to the process that starts it. In ``pytest -n`` it belongs to the run: the first process that needs it
-starts it, the others join, and it ends with the process that hands out the tests, however that ends.
+starts it, the others join, and it ends with the process that distributes the tests, however that ends.
 """
 
 import os
@@ -23,10 +23,10 @@ _SHARED = ("test", "test-node", "test-groups-on", "test-groups-off", "test-kserv
 
 @contextmanager
 def shared_stacks() -> Iterator[None]:
-    """Let all processes that are started in the block share their stacks, which end with the block or this process."""
+    """Let all processes that start in the block share stacks, which end with the block or this process."""
     os.environ[RUN] = str(os.getpid())
     names = [_name(kind) for kind in _SHARED]
-    # It waits for the end of a pipe that only this process holds open: the kernel closes it also after SIGKILL.
+    # It waits for the end of a pipe that only this process holds open. The kernel closes it even after SIGKILL.
     code = "import sys; from segue_local import Stack; sys.stdin.read(); [*map(Stack.remove, sys.argv[1:])]"
     guard = subprocess.Popen([sys.executable, "-c", code, *names], stdin=subprocess.PIPE, start_new_session=True)
     try:
@@ -38,16 +38,16 @@ def shared_stacks() -> Iterator[None]:
 
 @contextmanager
 def plain_stack(kind: str, *, prometheus: bool = False) -> Iterator[Stack]:
-    """Servers without a real node; SEGUE_TEST_STACK names a stack that is up instead, for quick work."""
+    """Yield servers without a real node; SEGUE_TEST_STACK names a running stack to use instead."""
     with _given("SEGUE_TEST_STACK") or _started(kind, prometheus=prometheus) as started:
         yield started
 
 
 @contextmanager
 def group_stack(kind: str, *, at_once: bool) -> Iterator[Stack]:
-    """The same with LeaderWorkerSet, and with or without the feature gate by which a StatefulSet moves several at once.
+    """Yield the same with LeaderWorkerSet, with or without the feature gate MaxUnavailableStatefulSet.
 
-    SEGUE_TEST_GROUPS_ON and SEGUE_TEST_GROUPS_OFF name ones that are up.
+    SEGUE_TEST_GROUPS_ON and SEGUE_TEST_GROUPS_OFF name running stacks to use instead.
     """
     gate, gates = "on" if at_once else "off", {"MaxUnavailableStatefulSet": at_once}
     asked = {"lws": True, "feature_gates": gates}
@@ -57,14 +57,14 @@ def group_stack(kind: str, *, at_once: bool) -> Iterator[Stack]:
 
 @contextmanager
 def kserve_stack(kind: str) -> Iterator[Stack]:
-    """The same with KServe; SEGUE_TEST_KSERVE names one that is up."""
+    """Yield the same with KServe; SEGUE_TEST_KSERVE names a running stack to use instead."""
     with _given("SEGUE_TEST_KSERVE") or _started(f"{kind}-kserve", kserve=True) as started:
         yield started
 
 
 @contextmanager
 def node_stack(kind: str, *, prometheus: bool = False) -> Iterator[Stack]:
-    """The same with a real node and the images of all model servers; SEGUE_TEST_NODE names one that is up."""
+    """Yield the same with a real node and all images; SEGUE_TEST_NODE names a running stack to use instead."""
     given, resources = _given("SEGUE_TEST_NODE"), {ACCELERATOR: str(ACCELERATORS)}
     started = _started(f"{kind}-node", node=True, node_resources=resources, prometheus=prometheus)
     with given or started as found:
@@ -77,7 +77,7 @@ def node_stack(kind: str, *, prometheus: bool = False) -> Iterator[Stack]:
 def _started(kind: str, **asked: Any) -> Iterator[Stack]:
     name = _name(kind)
     if RUN in os.environ:
-        # One that is there is taken as it is: a test may have stopped a part of it for a moment.
+        # Use a running stack as it is: a test may have stopped one of its parts for a moment.
         yield Stack.find(name) or Stack.up(name, on_progress=_say, **asked)
         return
     with tied_stack(name, on_progress=_say, **asked) as started:
@@ -89,7 +89,7 @@ def _name(kind: str) -> str:
 
 
 def _load_images(stack: Stack) -> None:
-    """Load the images of all model servers, once a stack."""
+    """Load the images of all model servers, once for each stack."""
     loaded = stack.state_dir / "images-are-loaded"
     with locked(loaded, f"the images of {stack.name}", _say):
         if not loaded.exists():

@@ -1,4 +1,4 @@
-"""Kinds of targets under test: what the suite for every lever must know of one, beside what the API server says.
+"""Kinds of targets under test: what the suite for every lever needs to know about each.
 
 A new kind is a subclass here and a line in ``SUBJECTS``; the tests of ``test_every_lever`` stay as they are.
 """
@@ -17,18 +17,18 @@ IMAGE = "example/chat"
 
 
 class Way(NamedTuple):
-    """How four replicas are rolled, and what a watcher of pods may see of it."""
+    """How four replicas are rolled, and what a pod watcher may observe."""
 
     name: str
     strategy: dict[str, Any]
     floor: int
     ceiling: int
     stages: int
-    """After so many moves new replicas are waited for; one less is the last after which a message comes in time."""
+    """The moves after which the rollout waits for new replicas. After one less, a message still arrives in time."""
     passing: int = 0
-    """So many pods more than the ceiling may be there for a moment: see ``PodWatcher.assert_within``."""
+    """The number of pods that may exceed the ceiling for a moment: see ``PodWatcher.assert_within``."""
     passing_back: int = 1
-    """The same for the way back, and for what a retarget leaves behind."""
+    """The same for a rollback, and for what a retarget leaves behind."""
 
 
 OUT = Way("out", {"maxSurge": 1}, 4, 5, 5)
@@ -38,34 +38,34 @@ BOTH = Way("both", {"order": "scaleSimultaneously", "maxSurge": 1, "maxUnavailab
 
 BUDGETS = (
     Way("step", {"step": 2}, 4, 6, 0),
-    Way("percentages", {"maxSurge": "30%", "maxUnavailable": "30%"}, 3, 6, 0),  # of 4 it is 2 up and 1 down
+    Way("percentages", {"maxSurge": "30%", "maxUnavailable": "30%"}, 3, 6, 0),  # of 4: surge 2, unavailable 1
     Way("at-once", {"maxSurge": "100%"}, 4, 8, 0),
 )
 
 
 class Subject:
-    """A target of one kind, by its name in a lab. Its replicas are pods with the label ``app``, version 1 at first."""
+    """A target of one kind, by its name in a lab. Its replicas are pods with label ``app``, at first version 1."""
 
     kind: ClassVar[str]
     ways: ClassVar[tuple[Way, ...]] = (OUT, IN, BOTH)
-    """One for each order that the kind has."""
+    """One for each order that the kind supports."""
     budgets: ClassVar[tuple[Way, ...]] = BUDGETS
-    """More ways, in which it is only rolled without an accident."""
+    """More ways, tested only without an accident."""
     cannot: ClassVar[Mapping[str, str]] = {}
-    """The scenarios of the suite that make no sense for the kind, and why."""
+    """The scenarios of the suite that do not apply to the kind, with the reason."""
 
     fleet: ClassVar[str] = "fleet"
-    """The fixture of the worker, and the servers, that it needs."""
+    """The fixture of the worker and servers that it needs."""
     at_once: ClassVar[int] = 8
-    """So many rollouts of it go side by side on two cores without waiting for each other longer than their deadline."""
+    """The number of its rollouts that two cores can run together without missing their deadlines."""
     first_move: ClassVar[str] = "scale_new"
-    """The activity that makes it."""
+    """The activity that makes its first move."""
     stuck: ClassVar[tuple[dict[str, Any], int, tuple[tuple[int, int], ...]]] = (
         {"maxSurge": 2},
         4,
         ((4, 2), (3, 3), (1, 4)),
     )
-    """A strategy and its floor, and the (old, new) where it waits with none, with one and with three new ones ready."""
+    """A strategy, its floor, and the (old, new) at which it waits with zero, one and three new replicas ready."""
 
     def __init__(self, lab: "Lab", name: str) -> None:
         self.lab, self.name = lab, name
@@ -77,12 +77,12 @@ class Subject:
 
     @property
     def selector(self) -> str:
-        """What selects its pods of both sides, and no others."""
+        """The selector of its pods of both sides, and no others."""
         return f"app={self.name}"
 
     @staticmethod
     def changed(version: int, mode: str = "") -> dict[str, Any]:
-        """A change to another version; with a mode, to one whose pods behave so."""
+        """Return a change to another version; with a mode, to one whose pods have this mode."""
         image = f"{IMAGE}:{version}"
         if not mode:
             return {"images": {"server": image}}
@@ -90,23 +90,23 @@ class Subject:
         return {"patch": {"metadata": {"labels": {"segue.dev/fake": mode}}, "spec": {"containers": containers}}}
 
     async def create(self, replicas: int, **more: Any) -> None:
-        """Make it, and wait until it serves; ``more`` is ``ready_after`` and what else the kind takes."""
+        """Create it, and wait until it serves; ``more`` is ``ready_after`` and other settings of the kind."""
         raise NotImplementedError
 
     def image(self) -> str:
-        """The image of the version that it runs, while no rollout does anything to it."""
+        """Return the image of the version that it runs, while no rollout changes it."""
         raise NotImplementedError
 
     def replicas(self) -> int:
-        """How many it is told to run, both sides together when it rests."""
+        """Return its requested replicas, both sides together when it rests."""
         raise NotImplementedError
 
     def resize(self, replicas: int) -> None:
-        """Set that as somebody else would."""
+        """Set the replicas as another writer."""
         self.patch({"spec": {"replicas": replicas}})
 
     def patch(self, patch: dict[str, Any]) -> None:
-        """Change it as somebody else would."""
+        """Change it as another writer."""
         raise NotImplementedError
 
     @property
@@ -115,19 +115,19 @@ class Subject:
         raise NotImplementedError
 
     def asked(self) -> tuple[int, int]:
-        """The (old, new) that it is held at."""
+        """Return the (old, new) at which it is held."""
         raise NotImplementedError
 
     def version(self) -> Any:
-        """What changes with each write of a rollout, and not by itself."""
+        """Return a value that changes with each write of a rollout, and only then."""
         raise NotImplementedError
 
     def settings(self) -> dict[str, Any]:
-        """All that a rollout must leave as it was."""
+        """Return the settings that a rollout must not change."""
         raise NotImplementedError
 
     def settled(self, outcome: str, before: dict[str, Any]) -> dict[str, Any]:
-        """What the settings must be after an outcome, given those from before."""
+        """Return the expected settings after an outcome, given those from before."""
         raise NotImplementedError
 
 
@@ -178,7 +178,7 @@ class DeploymentSubject(Subject):
 
 
 class StatefulSetSubject(Subject):
-    """One StatefulSet whose replicas need not wait for each other, with the feature gate MaxUnavailableStatefulSet."""
+    """One StatefulSet with parallel replicas and the feature gate MaxUnavailableStatefulSet."""
 
     kind = "StatefulSet"
     ways = (
@@ -234,7 +234,7 @@ class StatefulSetSubject(Subject):
 
 
 class LeaderWorkerSetSubject(Subject):
-    """One LeaderWorkerSet of groups of two, held at every stage: by a waypoint at the end. Only leaders are counted."""
+    """One LeaderWorkerSet of groups of two, held at every stage by a waypoint at the end. Only leaders count."""
 
     kind = "LeaderWorkerSet"
     ways = (
@@ -259,7 +259,7 @@ class LeaderWorkerSetSubject(Subject):
         return {"patch": {"leaderTemplate": leader}}
 
     async def create(self, replicas: int, **more: Any) -> None:
-        # Only leaders are counted, and only they are held back: a group is ready when its workers are, too.
+        # Only leaders count, and only they are held back: a group is ready when its workers are ready too.
         workers = {"worker_mode": "ready"} if more.get("mode") == "never-ready" else {}
         await self.lab.deploy_groups(self.name, replicas, **more, **workers)
 
@@ -302,10 +302,10 @@ class LeaderWorkerSetSubject(Subject):
 
 
 class PairSubject(Subject):
-    """A Deployment, and one that is made from it."""
+    """A Deployment, and one that is created from it."""
 
     kind = "DeploymentPair"
-    # One Deployment after the other is told, what goes before what comes: nothing is passing.
+    # Segue writes one Deployment after the other, removals before additions: no pod exceeds the ceiling.
     ways = tuple(way._replace(passing=0, passing_back=0) for way in Subject.ways)
     budgets = tuple(way._replace(passing=0) for way in Subject.budgets)
     cannot: ClassVar[Mapping[str, str]] = {
@@ -338,11 +338,11 @@ class PairSubject(Subject):
         return {d.metadata.name: d.metadata.generation for d in self._both()}
 
     def settings(self) -> dict[str, Any]:
-        """Of both; by name."""
+        """Return the settings of both, by name."""
         return {name: DeploymentSubject(self.lab, name).settings() for name in self._told()}
 
     def settled(self, outcome: str, before: dict[str, Any]) -> dict[str, Any]:
-        """The old one is as it was; the new one is there only when it serves, and differs in what tells it apart."""
+        """Expect the old one unchanged; the new one exists only if it serves, and differs in its own labels."""
         if outcome != "Completed":
             return before
         new = self.settings()[self.new]
@@ -361,7 +361,7 @@ class PairSubject(Subject):
 
 
 def _resolved(amount: int | str, replicas: int, *, up: bool) -> int:
-    """A count or percentage, as the Deployment controller reads it."""
+    """Resolve a count or percentage as the Deployment controller does."""
     if isinstance(amount, int):
         return amount
     share = int(amount.rstrip("%")) * replicas / 100
@@ -369,7 +369,7 @@ def _resolved(amount: int | str, replicas: int, *, up: bool) -> int:
 
 
 class SupervisedSubject(Subject):
-    """A custom resource, rolled by an operator of its own with surge 1."""
+    """A custom resource, rolled by its own operator with surge 1."""
 
     kind = "Supervised"
     ways = (Way("operator", {}, 4, 5, 2, 1),)
@@ -425,4 +425,4 @@ SUBJECTS: dict[str, type[Subject]] = {
     each.kind: each
     for each in (DeploymentSubject, PairSubject, StatefulSetSubject, LeaderWorkerSetSubject, SupervisedSubject)
 }
-"""Every kind that the suite for every lever rolls."""
+"""All kinds that the suite for every lever rolls."""

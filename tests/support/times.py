@@ -1,4 +1,4 @@
-"""Where the time of ``make test`` goes: a run leaves ``out/times.json``, and ``make times`` writes it into the docs."""
+"""The time tables of ``make test``: a run writes ``out/times.json``, and ``make times`` writes it into the docs."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/testing.md"
 BEGIN, END = "<!-- times: made by `make times` -->\n", "<!-- end of times -->"
 SHORTEST_S = 10
-"""Files and tests that take less are not listed."""
+"""Files and tests that take less time are not listed."""
 LONGEST = 25
 
 
@@ -27,7 +27,7 @@ class Took(NamedTuple):
 
 
 class Times:
-    """A plugin of the process that hands out the tests: it adds up what the others report."""
+    """A plugin of the process that distributes the tests: it adds up what the others report."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -45,7 +45,7 @@ class Times:
 
 
 def tables(wall_s: float, took: Iterable[Took]) -> str:
-    """By process, by file, and the longest tests, as Markdown."""
+    """Return the times by process and by file, and the longest tests, as Markdown."""
     took = list(took)
     all_s = sum(each.seconds for each in took)
     files, processes = (
@@ -70,7 +70,7 @@ def _table(title: str, rows: Iterable[tuple[str, float]]) -> list[str]:
 
 
 def _added(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """The sums by name, the largest first."""
+    """Return the sums by name, the largest first."""
     sums: dict[str, float] = defaultdict(float)
     for name, seconds in pairs:
         sums[name] += seconds

@@ -1,7 +1,7 @@
-"""A watcher of where traffic is led, which shares no code with Segue.
+"""A watcher of traffic routing, which shares no code with Segue.
 
-It sees every event of pods, Services and HTTPRoutes of a namespace. Streams of different kinds overtake each other, so
-the events are put into the order of their resource versions first: they count all writes of the one store behind them.
+It receives every event of pods, Services and HTTPRoutes of a namespace. Streams of different kinds can overtake each
+other, so it sorts the events by resource version, which counts all writes of the common store.
 """
 
 import functools
@@ -15,12 +15,12 @@ GROUP, VERSION, PLURAL = "gateway.networking.k8s.io", "v1", "httproutes"
 
 
 class Moment(NamedTuple):
-    """What was so after one event."""
+    """The state after one event."""
 
     led: tuple[tuple[str, int], ...]
-    """(what leads there, percent): a Service's selector, or the backends of a route."""
+    """(destination, percent): from a Service's selector, or the backends of a route."""
     ready: tuple[int, ...]
-    """How many ready pods each of those has."""
+    """The number of ready pods of each destination."""
     pods: tuple[tuple[str, int], ...]
     """(side, live pods), by their label ``side``."""
     event: str
@@ -46,7 +46,7 @@ class _Record(Stream):
 
 
 class TrafficWatcher:
-    """Watches one Service or HTTPRoute, and a target's pods, from the moment it is entered to the moment it is left."""
+    """Watches one Service or HTTPRoute and a target's pods, from entry to exit of its context."""
 
     def __init__(self, api: client.ApiClient, namespace: str, pods: str, *, service: str = "", route: str = "") -> None:
         core = client.CoreV1Api(api)
@@ -71,7 +71,7 @@ class TrafficWatcher:
             stream.stop()
 
     def moments(self) -> list[Moment]:
-        """What was so after each event, in the order of the store; those before everything was listed are left out."""
+        """Return the state after each event, in the store's order, without those before everything was listed."""
         for stream in self._streams:
             assert stream.error is None, stream.error
         events = sorted((e for s in self._streams for e in s.events), key=lambda event: event[0])
@@ -107,14 +107,14 @@ class TrafficWatcher:
         return Moment(led, ready, tuple(sorted(sides.items())), event)
 
     def assert_served(self, floor: int = 1) -> None:
-        """Assert that nothing is ever led to where fewer than ``floor`` pods are ready."""
+        """Assert that traffic never goes to a destination with fewer than ``floor`` ready pods."""
         moments = self.moments()
         for number, moment in enumerate(moments):
             told = "\n".join(map(str, moments[max(0, number - 6) : number + 2]))
             assert all(ready >= floor for ready in moment.ready), f"under {floor} at {number}:\n{told}"
 
     def sequence(self) -> list[tuple[tuple[str, int], ...]]:
-        """Where it was led, one after the other."""
+        """Return the successive destinations."""
         found: list[tuple[tuple[str, int], ...]] = []
         for moment in self.moments():
             if not found or found[-1] != moment.led:
@@ -122,6 +122,6 @@ class TrafficWatcher:
         return found
 
     def at_switches(self) -> list[Moment]:
-        """The moments at which it was led elsewhere."""
+        """Return the moments at which the destination changed."""
         moments = self.moments()
         return [after for before, after in itertools.pairwise(moments) if before.led != after.led]

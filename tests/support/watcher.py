@@ -1,7 +1,7 @@
-"""A watcher that only watches, and shares no code with Segue: it judges floor and ceiling on its own.
+"""A watcher of pods that shares no code with Segue, and judges floor and ceiling independently.
 
-It sees every event of the API server's watch of pods, in order, and counts after each: how many pods are there (not
-being deleted), and how many of them are Ready. Beside it, it adds up what the ReplicaSets are asked for.
+It receives every event of the API server's watch of pods, in order. After each event it counts the pods that are not
+terminating, and how many of them are Ready. It also adds up the requested replicas of the ReplicaSets.
 """
 
 import contextlib
@@ -28,15 +28,15 @@ class Sample(NamedTuple):
     """(image and mode, total, ready) of each version."""
     event: str
     at: float = 0.0
-    """When it was seen: monotonic seconds."""
+    """The time of the event, in monotonic seconds."""
     leaving: int = 0
-    """Pods that were told to stop and are still there."""
+    """Terminating pods that still exist."""
     placed: int = 0
-    """Pods that have a node, and with it what they request there, until the last of them has ended."""
+    """Pods that have a node, and so use their requests there, until the last of them has ended."""
 
 
 class Stream:
-    """One list and watch of one kind with one label: every object as it is now, and a call for each event, in order."""
+    """One list and watch of one kind with one label: all current objects, and a call for each event, in order."""
 
     def __init__(self, read: Callable[..., Any], selector: str, told: Callable[[str], None]) -> None:
         self._read = functools.partial(read, label_selector=selector, _preload_content=False)
@@ -59,7 +59,7 @@ class Stream:
         self._thread.join(timeout=15)
 
     def catch_up(self) -> None:
-        """Wait until everything that the API server has now was seen, so that nothing late goes unjudged."""
+        """Wait until all current objects of the API server were observed, so that no late event is missed."""
         ends = time.monotonic() + _CATCH_UP_S
         while self.error is None and time.monotonic() < ends:
             there = {p["metadata"]["name"]: p["metadata"]["resourceVersion"] for p in self._list()["items"]}
@@ -95,10 +95,10 @@ class Stream:
                 if self._last_outage is None:
                     self.error = error
                     return
-                # An API server that was started again forgot the past (410), or knows no rights yet (403).
+                # A restarted API server has lost the past (410), or has not loaded the rights yet (403).
                 time.sleep(0.05)
                 version = self._list_anew("list after an outage") if error.status == 410 else version
-            except Exception as error:  # the API server is restarted in some tests: go on from the same version
+            except Exception as error:  # some tests restart the API server: continue from the same version
                 self._last_outage = error
                 time.sleep(0.05)
 
@@ -113,22 +113,22 @@ class Stream:
 
 
 class PodWatcher:
-    """Watches the pods with one label from the moment it is entered to the moment it is left.
+    """Watches the pods with one label, from entry to exit of its context.
 
-    It also watches what their ReplicaSets are asked for: the API's own measure of ``maxSurge``.
+    It also watches the requested replicas of their ReplicaSets: the API's own measure of ``maxSurge``.
     """
 
     def __init__(self, api: client.ApiClient, namespace: str, selector: str) -> None:
         core, apps = client.CoreV1Api(api), client.AppsV1Api(api)
         self.samples: list[Sample] = []
         self.asked: list[int] = []
-        """The replicas that all ReplicaSets together are asked for, after each event."""
+        """The requested replicas of all ReplicaSets together, after each event."""
         self.stopped_ready: list[str] = []
-        """The pods that were Ready at the moment at which they were told to stop."""
+        """The pods that were Ready when their deletion began."""
         self.killed_at: set[float] = set()
-        """When a container was killed for its memory: seconds since the epoch, whole ones."""
+        """The times at which a container was OOM-killed, in whole seconds since the epoch."""
         self.ended_at: set[float] = set()
-        """When a container of a pod that was not told to stop ended, of whatever: the same."""
+        """The times at which any container of a pod that was not terminating ended, in the same unit."""
         self._stopped: set[str] = set()
         self._events = functools.partial(core.list_namespaced_event, namespace)
         self._pods = Stream(functools.partial(core.list_namespaced_pod, namespace), selector, self._sample)
@@ -168,22 +168,22 @@ class PodWatcher:
         self.samples.append(Sample(len(live), ready, by_image, event, time.monotonic(), len(leaving), placed))
 
     def mark(self) -> int:
-        """The number of the next sample: to judge only from here on, or up to here."""
+        """Return the number of the next sample, to judge only samples from here on or up to here."""
         return len(self.samples)
 
     @property
     def fewest_ready(self) -> int:
-        """The fewest pods that were Ready at once."""
+        """Return the fewest pods that were Ready at once."""
         return min(s.ready for s in self.samples)
 
     @property
     def most_placed(self) -> int:
-        """The most pods that had a node at once."""
+        """Return the most pods that had a node at once."""
         return max(s.placed for s in self.samples)
 
     @property
     def most(self) -> int:
-        """The most pods that were there at once."""
+        """Return the most pods that existed at once."""
         return max(s.total for s in self.samples)
 
     def assert_within(
@@ -191,9 +191,9 @@ class PodWatcher:
     ) -> None:
         """Assert that no sample is under the floor or over the ceiling.
 
-        Where one write makes the target's own controller both add and remove (always on the way back), its workers do
-        not wait for each other: ``passing`` so many more may then be there, for less than a second. What is asked for
-        is never over the ceiling, not even then.
+        If one write makes the target's own controller both add and remove pods (always in a rollback), its workers do
+        not wait for each other: then up to ``passing`` extra pods may exist for less than a second. Even then, the
+        requested replicas never exceed the ceiling.
         """
         for stream in (self._pods, self._sets):
             assert stream.error is None, stream.error
@@ -210,7 +210,7 @@ class PodWatcher:
             )
 
     def _told_by_controllers(self) -> str:
-        """What they say that they did: a pod that none of them deleted was deleted by somebody else."""
+        """Return the controllers' events: a pod that none of them deleted was deleted by another writer."""
         prefixes = tuple({sample.event.split()[-1].rpartition("-")[0] for sample in self.samples} - {""})
         found = sorted(self._events().items, key=lambda e: int(e.metadata.resource_version))
         mine = [e for e in found if e.involved_object.name.startswith(prefixes) and "controller" in str(e.source)]
@@ -225,7 +225,7 @@ def _lines(response: Any) -> Any:
 
 
 def is_live(pod: Any) -> bool:
-    """Whether a pod is neither ended nor told to."""
+    """Return whether a pod has neither ended nor begun to terminate."""
     return "deletionTimestamp" not in pod["metadata"] and pod.get("status", {}).get("phase") not in (
         "Failed",
         "Succeeded",
@@ -233,7 +233,7 @@ def is_live(pod: Any) -> bool:
 
 
 def is_ready(pod: Any) -> bool:
-    """Whether its Ready condition is true."""
+    """Return whether its Ready condition is true."""
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
 
 
@@ -242,7 +242,7 @@ def _is_placed(pod: Any) -> bool:
 
 
 def _ends(pod: Any, reason: str = "") -> list[float]:
-    """When containers of a pod ended, for one reason or any, as far as its status still says it."""
+    """Return when containers of a pod ended, for one reason or any, as far as its status shows it."""
     statuses = pod.get("status", {}).get("containerStatuses", [])
     ended = [s["terminated"] for c in statuses for s in (c["state"], c["lastState"]) if "terminated" in s]
     return [datetime.fromisoformat(e["finishedAt"]).timestamp() for e in ended if reason in {"", e.get("reason")}]

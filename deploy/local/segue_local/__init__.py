@@ -1,9 +1,8 @@
 """A real Temporal server and a real Kubernetes control plane, as plain processes on this machine.
 
-The servers are built once from pinned Go modules, the nodes and pods are played by KWOK, and everything
-else (API server, controllers, scheduler, etcd, Temporal) is the real thing. Where the machine allows it,
-``node=True`` adds a real node that runs real containers. ``Stack.up()`` starts it, ``Stack.down()`` leaves
-nothing behind.
+The servers are built once from pinned Go modules. KWOK simulates the nodes and pods; everything else (API
+server, controllers, scheduler, etcd, Temporal) is real. Where the machine allows it, ``node=True`` adds a
+real node that runs real containers. ``Stack.up()`` starts a stack, and ``Stack.down()`` leaves nothing behind.
 """
 
 from segue_local.errors import (

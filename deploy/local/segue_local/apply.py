@@ -15,10 +15,10 @@ FIELD_MANAGER = "segue-local"
 
 
 def apply(kubeconfig: Path, manifest: Path) -> list[str]:
-    """Apply every document of a file by server-side apply; return what was applied, as ``kind/name``.
+    """Apply every document of a file by server-side apply; return the objects as ``kind/name``.
 
     Raises:
-        Refused: for a file that cannot be read, or an object that the API server does not take.
+        Refused: for a file that cannot be read, or an object that the API server refuses.
     """
     documents = _read(manifest)
     client = dynamic.DynamicClient(config.new_client_from_config(str(kubeconfig)))  # type: ignore[no-untyped-call]
@@ -32,7 +32,7 @@ def _read(manifest: Path) -> list[dict[str, Any]]:
         raise Refused(f"{manifest} cannot be read: {error}") from error
     for number, document in enumerate(documents, 1):
         if not isinstance(document, dict) or not {"apiVersion", "kind", "metadata"} <= document.keys():
-            raise Refused(f"{manifest}: document {number} is no Kubernetes object; it needs apiVersion, kind, metadata")
+            raise Refused(f"{manifest}: document {number} is not a Kubernetes object: add apiVersion, kind, metadata")
     return documents
 
 
@@ -45,7 +45,7 @@ def _apply(client: Any, document: dict[str, Any], manifest: Path) -> str:
             resource, document, namespace=namespace if resource.namespaced else None, field_manager=FIELD_MANAGER
         )
     except ResourceNotFoundError as error:
-        raise Refused(f"{manifest}: {what}: the API server knows no such kind ({error})") from error
+        raise Refused(f"{manifest}: {what}: the API server does not serve this kind ({error})") from error
     except DynamicApiError as error:
         raise Refused(f"{manifest}: {what}: {error.summary()}") from error  # type: ignore[no-untyped-call]
     return what

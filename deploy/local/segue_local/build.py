@@ -1,4 +1,4 @@
-"""Builds the servers from pinned Go modules, once per user and per change of what is pinned."""
+"""Builds the servers from pinned Go modules, once for each user and each change of the pins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from segue_local.paths import binaries_dir
 __all__ = ["BINARIES", "MODULES", "Binary", "Go", "Progress", "ensure_built", "find_go"]
 
 MODULES = Path(__file__).parent / "servers"
-"""Where the pins are: a folder a group."""
+"""The folder of the pins, with one folder for each group."""
 _KUBERNETES = "v1.36.3"
 _GO_NEEDED = (1, 26)
 _FALLBACK_GO = "/usr/local/go/bin/go"
@@ -53,24 +53,24 @@ BINARIES = (
     Binary("kube-scheduler", "kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler", _KUBERNETES_LDFLAGS),
     Binary("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),
 )
-# Part of a stack only where it is asked for.
+# Part of a stack only on request.
 LWS = Binary("lws", "lws", "sigs.k8s.io/lws/cmd")
 KSERVE = Binary("kserve-manager", "kserve", "github.com/kserve/kserve/cmd/manager")
-# Debian's cannot find pods; of this one all discoveries but Kubernetes' (and files) are left out.
+# Debian's build cannot discover pods. This build leaves out all discoveries except Kubernetes' and files.
 PROMETHEUS = Binary(
     "prometheus",
     "prometheus",
     "github.com/prometheus/prometheus/cmd/prometheus",
     tags="remove_all_sd,enable_kubernetes_sd",
 )
-# Not part of a stack, and built only when asked for; its main package is ours, in the group's folder.
+# Not part of a stack, and built only on request; its main package is ours, in the group's folder.
 K6 = Binary("k6", "k6", "segue.local/k6")
 
 _CONTAINERD = "github.com/containerd/containerd/v2/cmd"
 _CONTAINERD_TAGS = "no_btrfs,no_devmapper,no_zfs"
 
-# What only a real node needs. kubelet and kube-proxy have a group of their own: what they pin besides must not
-# cause the control plane to be built anew.
+# What only a real node needs. kubelet and kube-proxy have their own group, so that a change of their other pins
+# does not rebuild the control plane.
 NODE_BINARIES = (
     Binary("containerd", "containerd", f"{_CONTAINERD}/containerd", tags=_CONTAINERD_TAGS),
     Binary("containerd-shim-runc-v2", "containerd", f"{_CONTAINERD}/containerd-shim-runc-v2", tags=_CONTAINERD_TAGS),
@@ -89,13 +89,13 @@ class Go:
 
 
 def find_go() -> Go:
-    """The Go toolchain on PATH, else in /usr/local/go. Raises ``GoMissing`` or ``GoTooOld``."""
+    """Return the Go toolchain on PATH, else the one in /usr/local/go. Raises ``GoMissing`` or ``GoTooOld``."""
     needed = ".".join(map(str, _GO_NEEDED))
     path = shutil.which("go") or shutil.which(_FALLBACK_GO)
     if path is None:
         raise GoMissing(f"looked on PATH and for {_FALLBACK_GO}", needed)
     try:
-        # `local`: Go must not fetch another toolchain only to tell its version.
+        # `local`: Go must not download another toolchain only to print its version.
         answer = subprocess.run(
             [path, "env", "GOVERSION"],
             env={**os.environ, "GOTOOLCHAIN": "local"},
@@ -108,16 +108,17 @@ def find_go() -> Go:
         raise GoMissing(f"{path} is there and does not run: {error}", needed) from error
     version = answer.stdout.strip()
     found = re.search(r"go(\d+)\.(\d+)", version)
-    # A development version ("devel +abc") has no number: it is newer than any release.
+    # A development version ("devel +abc") has no number; it counts as newer than any release.
     if found and (int(found[1]), int(found[2])) < _GO_NEEDED:
         raise GoTooOld(path, version.removeprefix("go"), needed)
     return Go(path, version)
 
 
 def ensure_built(on_progress: Progress | None = None, binaries: Sequence[Binary] = BINARIES) -> Mapping[str, Path]:
-    """Build what is missing of ``binaries`` and return the path of each by name.
+    """Build the missing ``binaries`` and return the path of each by name.
 
-    A stack's take minutes the first time (about 8 of processor time, and 4 for a node), milliseconds afterwards.
+    The first build takes minutes (about 8 of processor time for a stack, 4 more for a node); later calls take
+    milliseconds.
     Raises ``GoMissing``, ``GoTooOld`` or ``BuildFailed``.
     """
     say = on_progress or to_stderr
@@ -136,7 +137,7 @@ def _flags(binary: Binary) -> list[str]:
 
 
 def _target(binary: Binary, go: Go) -> Path:
-    """Where the binary lies; the folder's name changes with everything that could change the binary."""
+    """Return the binary's path; the folder's name changes with everything that could change the binary."""
     digest = hashlib.sha256()
     for file in sorted((MODULES / binary.group).iterdir()):
         digest.update(file.read_bytes())
@@ -146,7 +147,7 @@ def _target(binary: Binary, go: Go) -> Path:
 
 @dataclass(frozen=True)
 class _Build:
-    """One binary that is wanted at ``target``; ``label`` is its name for people."""
+    """One binary to build at ``target``; ``label`` is its name in messages."""
 
     binary: Binary
     go: Go
@@ -157,16 +158,16 @@ class _Build:
     def once(self) -> None:
         """Build it unless another process does so first. Raises ``BuildFailed``."""
         with locked(self.target, self.label, self.say) as lock:
-            # Whoever held the lock before may have built it.
+            # The former holder of the lock may have built it.
             if not self.target.exists():
                 self._build(lock)
 
     def _build(self, lock: int) -> None:
-        # One name for all: the lock admits one builder, and what a killed one left is overwritten.
+        # The same name for all builders: the lock admits one at a time, and it overwrites what a killed one left.
         temporary = self.target.with_name(f".{self.target.name}.new")
         temporary.unlink(missing_ok=True)
         command = [self.go.path, "build", *_flags(self.binary), "-o", str(temporary), self.binary.package]
-        # GOFLAGS and a workspace of the caller's would change what is built.
+        # The caller's GOFLAGS and workspace would change the build.
         env = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local"}
         try:
             with told(self.label, self.say):

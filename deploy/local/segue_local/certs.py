@@ -1,4 +1,4 @@
-"""Certificates and keys of one stack: made when it starts, gone when it ends."""
+"""Certificates and keys of one stack: created when it starts, removed when it ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _LIFE = dt.timedelta(days=3650)
-# A clock that is set back a little must not make a fresh certificate "not yet valid".
+# If the clock is set back a little, a fresh certificate must still be valid.
 _BACKDATE = dt.timedelta(minutes=10)
 
 
@@ -46,7 +46,7 @@ class Authority:
 
     @classmethod
     def create(cls, folder: Path, stem: str) -> Authority:
-        """Make a new authority and write its two files (0600)."""
+        """Create an authority and write its two files (0600)."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"segue-local-{stem}")])
         cert = (
@@ -62,13 +62,13 @@ class Authority:
         return authority
 
     def client(self, user: str, groups: Sequence[str] = ()) -> KeyPair:
-        """A client certificate that Kubernetes reads as this user in these groups."""
+        """Return a client certificate for this user in these groups."""
         names = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
         names.append(x509.NameAttribute(NameOID.COMMON_NAME, user))
         return self._issue(x509.Name(names), [ExtendedKeyUsageOID.CLIENT_AUTH], ())
 
     def server(self, common_name: str, hosts: Sequence[str], *, also_client: bool = False) -> KeyPair:
-        """A server certificate for these DNS names and addresses."""
+        """Return a server certificate for these DNS names and addresses."""
         usages = [ExtendedKeyUsageOID.SERVER_AUTH]
         if also_client:
             usages.append(ExtendedKeyUsageOID.CLIENT_AUTH)
@@ -96,14 +96,14 @@ class Authority:
 
 
 def service_account_key() -> KeyPair:
-    """The key that signs service account tokens: ``cert_pem`` holds the bare public key."""
+    """Return the key that signs service account tokens; ``cert_pem`` holds the bare public key."""
     key = ec.generate_private_key(ec.SECP256R1())
     public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return KeyPair(public, _pem(key))
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner can read, all of it or nothing."""
+    """Write a file atomically; only its owner can read it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:

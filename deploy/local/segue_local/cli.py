@@ -33,18 +33,18 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Name = Annotated[str, typer.Option("--name", help="Which stack; several run side by side.")]
+Name = Annotated[str, typer.Option("--name", help="The stack's name; several stacks can run at the same time.")]
 
 
 class StatusFormat(StrEnum):
-    """How ``status`` prints."""
+    """The output format of ``status``."""
 
     TABLE = "table"
     JSON = "json"
 
 
 class EnvFormat(StrEnum):
-    """How ``env`` prints."""
+    """The output format of ``env``."""
 
     SHELL = "shell"
     JSON = "json"
@@ -54,22 +54,22 @@ class EnvFormat(StrEnum):
 def up(
     name: Name = "default",
     nodes: Annotated[
-        int | None, typer.Option("--nodes", help="How many fake nodes, each with 8 GPUs: 3, or 0 with --node.")
+        int | None, typer.Option("--nodes", help="Number of fake nodes with 8 GPUs each (3 by default, 0 with --node).")
     ] = None,
-    node: Annotated[bool, typer.Option("--node", help="A real node that runs containers (Linux, root).")] = False,
-    lws: Annotated[bool, typer.Option("--lws", help="With LeaderWorkerSet, its controller and its webhooks.")] = False,
+    node: Annotated[bool, typer.Option("--node", help="Add a real node that runs containers (Linux, root).")] = False,
+    lws: Annotated[bool, typer.Option("--lws", help="Install LeaderWorkerSet with controller and webhooks.")] = False,
     kserve: Annotated[
-        bool, typer.Option("--kserve", help="With KServe, its controller and its webhooks (plain Deployments).")
+        bool, typer.Option("--kserve", help="Install KServe with controller and webhooks (plain Deployments).")
     ] = False,
-    gateway: Annotated[bool, typer.Option("--gateway", help="With the kinds of the Gateway API.")] = False,
+    gateway: Annotated[bool, typer.Option("--gateway", help="Install the kinds of the Gateway API.")] = False,
     prometheus: Annotated[
-        bool, typer.Option("--prometheus", help="With a Prometheus, which scrapes annotated pods.")
+        bool, typer.Option("--prometheus", help="Run a Prometheus that scrapes annotated pods.")
     ] = False,
     scrape_interval_s: Annotated[
-        float, typer.Option("--scrape-interval", help="Of Prometheus, in seconds.")
+        float, typer.Option("--scrape-interval", help="Prometheus' scrape interval, in seconds.")
     ] = SCRAPE_INTERVAL_S,
 ) -> None:
-    """Start the stack and return when all of it answers; the servers are built the first time (minutes)."""
+    """Start a stack and return when every server answers. The first start builds the servers (minutes)."""
     started = time.monotonic()
     with _errors():
         stack = Stack.up(
@@ -92,16 +92,16 @@ def up(
     if stack.node is not None:
         print(f"  run inside    {shlex.join(stack.node.command([]))} COMMAND")
     print(f'  use it        eval "$(segue local env{option})"')
-    print(f"  look at it    segue local status{option}")
+    print(f"  its parts     segue local status{option}")
     print(f"  stop it       segue local down{option}")
 
 
 @app.command()
 def down(
     name: Name = "default",
-    every: Annotated[bool, typer.Option("--all", help="Every stack of this user.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Remove all stacks of this user.")] = False,
 ) -> None:
-    """End the stack and remove all of it; fine when there is none."""
+    """Stop the stack and remove all its files. Succeeds also when no such stack exists."""
     with _errors():
         for each in Stack.names() if every else [name]:
             gone = Stack.remove(each)
@@ -113,7 +113,7 @@ def status(
     name: Name = "default",
     output: Annotated[StatusFormat, typer.Option("-o", "--output")] = StatusFormat.TABLE,
 ) -> None:
-    """Tell each part's state; exit 1 when a part is dead, with the end of its log."""
+    """Show each part's state. Exits with 1 when a part is dead, and shows the end of its log."""
     with _errors():
         found = _stack(name).status()
     if output is StatusFormat.JSON:
@@ -144,11 +144,11 @@ def build(
     everything: Annotated[
         bool,
         typer.Option(
-            "--all", help="Also what a real node, its images, real model servers and traffic need, where they can be."
+            "--all", help="Also build what a real node, its images, real model servers and traffic need, if possible."
         ),
     ] = False,
 ) -> None:
-    """Build the servers now, and not at the first start (minutes, once)."""
+    """Build the servers now instead of at the first start (minutes, once)."""
     with _errors():
         ensure_built(_say)
         if not everything:
@@ -172,9 +172,9 @@ def build(
 
 @app.command()
 def images(name: Name = "default") -> None:
-    """Make images of real model servers, and give them to the stack's real node (a minute the first time).
+    """Build images of real model servers and load them into the stack's real node (a minute the first time).
 
-    MLServer v1 and v2, bad versions of it in six known ways, and a fixture that streams tokens.
+    They are MLServer v1 and v2, bad versions of it in six known ways, and a fixture that streams tokens.
     """
     with _errors():
         node = _stack(name).node
@@ -189,7 +189,7 @@ def apply_manifest(
     file: Annotated[Path, typer.Argument(help="A YAML file with one or more objects.")],
     name: Name = "default",
 ) -> None:
-    """Apply a manifest to the stack, for machines without kubectl."""
+    """Apply a manifest to the stack (for machines without kubectl)."""
     with _errors():
         for what in apply(_stack(name).kubeconfig, file):
             print(f"{what} applied")
@@ -208,7 +208,7 @@ def _say(line: str) -> None:
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """An error of the stack becomes one message and its exit code."""
+    """Turn an error of the stack into one message and its exit code."""
     try:
         yield
     except LocalStackError as error:

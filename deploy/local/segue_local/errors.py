@@ -1,12 +1,12 @@
-"""What can go wrong with the local stack.
+"""The errors of the local stack.
 
 LocalStackError
-├── Refused            the input cannot be used; the message names the value and the fix
+├── Refused            an input is invalid; the message names the value and the fix
 ├── StackNotRunning    no stack of that name is up
-├── GoMissing          no Go toolchain to build the servers with
-├── GoTooOld           a Go toolchain that cannot build them
-├── BuildFailed        ``go build`` ended with an error; its last lines are in the message
-└── PartFailed         a server died, or did not answer in time; the end of its log is in the message
+├── GoMissing          no Go toolchain is installed, and the servers need one
+├── GoTooOld           the installed Go toolchain is too old to build the servers
+├── BuildFailed        ``go build`` failed; its last lines are in the message
+└── PartFailed         a server died or did not answer in time; the end of its log is in the message
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import ClassVar
 
 
 class LocalStackError(Exception):
-    """Base of every error of this package; ``exit_code`` is what the command line ends with."""
+    """Base of every error of this package; the command line exits with ``exit_code``."""
 
     exit_code: ClassVar[int] = 1
 
 
 class Refused(LocalStackError):
-    """An input that cannot be used."""
+    """An input is invalid."""
 
     exit_code = 2
 
@@ -44,7 +44,7 @@ class GoMissing(LocalStackError):
 
     def __init__(self, searched: str, needed: str) -> None:
         super().__init__(
-            f"no `go` command was found ({searched}), and Go {needed} or newer is needed to build the "
+            f"no `go` command was found ({searched}). Go {needed} or newer is needed to build the "
             f"servers of the local stack: install it from https://go.dev/dl/ and put its bin folder on PATH"
         )
 
@@ -65,8 +65,8 @@ class BuildFailed(LocalStackError):
     def __init__(self, binary: str, command: str, output_end: str) -> None:
         self.binary = binary
         super().__init__(
-            f"building {binary} failed: `{command}` ended with an error. Its last words:\n{output_end}\n"
-            f"A missing module means that the Go module proxy (`go env GOPROXY`) cannot be reached."
+            f"building {binary} failed: `{command}` ended with an error. The end of its output:\n{output_end}\n"
+            f"If a module is missing, check that the Go module proxy (`go env GOPROXY`) can be reached."
         )
 
 

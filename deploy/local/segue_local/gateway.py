@@ -1,4 +1,4 @@
-"""The kinds of the Gateway API, as its pinned Go module defines them. No gateway: only the objects."""
+"""The kinds of the Gateway API, from its pinned Go module. Only the kinds: no gateway runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _POLL_S = 0.02
 
 
 def ensure_definitions(on_progress: Progress | None = None) -> list[Path]:
-    """Take the definitions out of the module when they are not there yet; return their files.
+    """Extract the definitions from the module unless that is done; return their files.
 
     Raises ``GoMissing``, ``GoTooOld`` or ``BuildFailed``.
     """
@@ -30,7 +30,7 @@ def ensure_definitions(on_progress: Progress | None = None) -> list[Path]:
 
 
 def add_definitions(client: KubeClient, files: list[Path]) -> None:
-    """Give the kinds to an API server, and return when it serves them; doing it again is harmless.
+    """Create the kinds in an API server, and return when it serves them. Idempotent.
 
     Raises ``LocalStackError``.
     """

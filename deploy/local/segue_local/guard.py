@@ -1,4 +1,4 @@
-"""``python -m segue_local.guard NAME``: remove a stack when the other end of standard input is closed, see ``tied``."""
+"""``python -m segue_local.guard NAME``: removes a stack when standard input closes, see ``tied``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""KServe: its kinds, its controller and its webhooks, as the pinned module has them. No Knative, Istio or gateway."""
+"""KServe: its kinds, controller and webhooks, from the pinned module. Without Knative, Istio and gateway."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _POLL_S = 0.05
 
 
 def arguments(kubeconfig: Path, port: int, health_port: int) -> list[str]:
-    """The controller's arguments; it has none for its certificate, see ``add_certificate``."""
+    """Return the controller's arguments. No argument sets its certificate: see ``add_certificate``."""
     return [
         f"--kubeconfig={kubeconfig}",
         "--leader-elect=false",
@@ -47,7 +47,7 @@ def arguments(kubeconfig: Path, port: int, health_port: int) -> list[str]:
 
 
 def add_certificate(temporary: Path, pair: tuple[Path, Path]) -> None:
-    """Lay a certificate and its key where the controller looks for them: below its ``TMPDIR``."""
+    """Link a certificate and its key where the controller reads them: below its ``TMPDIR``."""
     folder = temporary / "k8s-webhook-server" / "serving-certs"
     folder.mkdir(mode=0o700, parents=True)
     for path, name in zip(pair, ("tls.crt", "tls.key"), strict=True):
@@ -55,9 +55,9 @@ def add_certificate(temporary: Path, pair: tuple[Path, Path]) -> None:
 
 
 def add_kinds(client: KubeClient, files: list[Path]) -> None:
-    """Give its kinds and its configuration to an API server, and return when it serves them: it looks for them once.
+    """Create its kinds and configuration in an API server, and return when it serves them.
 
-    Raises ``LocalStackError``.
+    The controller looks for them only once, when it starts. Raises ``LocalStackError``.
     """
     *definitions, configuration, _ = files
     try:
@@ -75,7 +75,7 @@ def add_kinds(client: KubeClient, files: list[Path]) -> None:
 
 
 def add_webhooks(client: KubeClient, file: Path, port: int, authority: Path) -> None:
-    """Let the API server ask the controller's webhooks on this machine. Raises ``LocalStackError``."""
+    """Let the API server call the controller's webhooks on this machine. Raises ``LocalStackError``."""
     bundle = base64.b64encode(authority.read_bytes()).decode()
     try:
         for found in yaml.safe_load_all(file.read_text()):
@@ -86,7 +86,7 @@ def add_webhooks(client: KubeClient, file: Path, port: int, authority: Path) -> 
 
 
 def _standard(file: Path) -> dict[str, Any]:
-    """Its configuration for plain Deployments and Services."""
+    """Return its configuration for plain Deployments and Services."""
     found: dict[str, Any] = yaml.safe_load(file.read_text())
     data = {name: value for name, value in found["data"].items() if not name.startswith("_")}
     no_ingress = {"disableIngressCreation": True, "disableIstioVirtualHost": True}
@@ -98,7 +98,7 @@ def _standard(file: Path) -> dict[str, Any]:
 def _local(webhook: dict[str, Any], port: int, bundle: str) -> dict[str, Any]:
     path = webhook["clientConfig"]["service"]["path"]
     here = {"url": f"https://127.0.0.1:{port}{path}", "caBundle": bundle}
-    # Its manifests still name v1beta1, which no API server of today speaks.
+    # Its manifests still name v1beta1, which current API servers do not serve.
     return {**webhook, "clientConfig": here, "admissionReviewVersions": ["v1"]}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _HEALTH_S, _REQUEST_S = 5.0, 30.0
-"""A definition of half a megabyte takes a busy server seconds; one that does not say how it is in five is not well."""
+"""A busy server takes seconds for a definition of half a megabyte. A healthy one answers a probe within 5 s."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class KubeClient:
     key: Path
 
     def get(self, path: str) -> dict[str, Any]:
-        """An object or a list of them."""
+        """Return an object or a list of objects."""
         return self._call("GET", path)
 
     def create(self, path: str, body: Mapping[str, Any]) -> None:
-        """Create an object; one that exists already is left as it is."""
+        """Create an object; an existing one stays as it is."""
         try:
             self._call("POST", path, body)
         except urllib.error.HTTPError as error:
@@ -38,7 +38,7 @@ class KubeClient:
                 raise
 
     def create_yaml(self, path: str, body: bytes) -> None:
-        """Create an object from a manifest as it is; one that exists already is left as it is."""
+        """Create an object from a manifest, unchanged; an existing object stays as it is."""
         try:
             self._send("POST", path, body, "application/yaml")
         except urllib.error.HTTPError as error:
@@ -50,7 +50,7 @@ class KubeClient:
         self._call("PATCH", path, body, "application/strategic-merge-patch+json")
 
     def delete(self, path: str) -> None:
-        """Delete an object; one that is gone already is fine."""
+        """Delete an object; do nothing when it does not exist."""
         try:
             self._call("DELETE", path)
         except urllib.error.HTTPError as error:
@@ -58,7 +58,7 @@ class KubeClient:
                 raise
 
     def ready(self) -> None:
-        """Return when the API server says it is ready, else raise ``OSError``."""
+        """Return if the API server reports that it is ready, else raise ``OSError``."""
         fetch(f"{self.server}/readyz", self._tls())
 
     def _call(
@@ -83,19 +83,19 @@ class KubeClient:
 def fetch(
     request: urllib.request.Request | str, context: ssl.SSLContext | None = None, timeout_s: float = _HEALTH_S
 ) -> bytes:
-    """The body of an answer from this machine. Raises ``OSError``, also for a status of 400 and above."""
-    # Proxies that the environment names are for the world outside.
+    """Return the body of an answer from this machine. Raises ``OSError``, also for status 400 and above."""
+    # The proxies of the environment are for other machines.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     try:
         with direct.open(request, timeout=timeout_s) as response:
             body: bytes = response.read()
-    except http.client.HTTPException as error:  # a server that is just going down
+    except http.client.HTTPException as error:  # a server that is shutting down
         raise ConnectionError(f"no proper answer: {error!r}") from error
     return body
 
 
 def tls(ca: Path, cert: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
-    """A context that trusts this authority only, and shows this client certificate."""
+    """Return a context that trusts only this authority and presents this client certificate."""
     context = ssl.create_default_context(cafile=str(ca))
     if cert is not None:
         context.load_cert_chain(cert, key)

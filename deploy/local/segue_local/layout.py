@@ -17,13 +17,13 @@ MASTERS = "system:masters"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each file of a stack lies, below its state folder."""
+    """The paths of a stack's files, below its state folder."""
 
     root: Path
 
     @property
     def state(self) -> Path:
-        """What is written down about the stack."""
+        """The recorded state of the stack."""
         return self.root / "state.json"
 
     @property
@@ -38,50 +38,50 @@ class Layout:
 
     @property
     def kubeconfigs(self) -> Path:
-        """One kubeconfig a user."""
+        """One kubeconfig for each user."""
         return self.root / "kubeconfigs"
 
     @property
     def node(self) -> Path:
-        """Configurations and data of the real node, when there is one."""
+        """Configurations and data of the real node, if the stack has one."""
         return self.root / "node"
 
     @property
     def lws_configuration(self) -> Path:
-        """The configuration of LeaderWorkerSet's controller, when there is one."""
+        """The configuration of LeaderWorkerSet's controller, if the stack has one."""
         return self.root / "lws.yaml"
 
     @property
     def kserve_temporary(self) -> Path:
-        """The ``TMPDIR`` of KServe's controller, when there is one: it looks for its certificate there."""
+        """The ``TMPDIR`` of KServe's controller, if the stack has one: it reads its certificate there."""
         return self.root / "kserve"
 
     @property
     def prometheus_configuration(self) -> Path:
-        """What Prometheus scrapes, when there is one."""
+        """The configuration of Prometheus, if the stack has one."""
         return self.root / "prometheus.yaml"
 
     @property
     def prometheus_targets(self) -> Path:
-        """A folder of files that name more of what it scrapes."""
+        """A folder of files with more scrape targets."""
         return self.root / "targets"
 
     def log(self, part: str) -> Path:
-        """What a part said, all its starts in one file."""
+        """The log of a part, with all its starts in one file."""
         return self.root / "logs" / f"{part}.log"
 
     def kubeconfig(self, user: str) -> Path:
-        """The kubeconfig of this file name."""
+        """The kubeconfig with this file name."""
         return self.kubeconfigs / f"{user}.yaml"
 
     @property
     def cluster_ca(self) -> Authority:
-        """Signs the API server, the components and all users."""
+        """The authority that signs the API server, the components and all users."""
         return Authority(self.pki, "ca")
 
     @property
     def etcd_ca(self) -> Authority:
-        """An authority of etcd's own: a client certificate of the cluster must not open its store."""
+        """etcd's own authority: a client certificate of the cluster must not give access to its store."""
         return Authority(self.pki, "etcd-ca")
 
     def pair(self, stem: str) -> tuple[Path, Path]:
@@ -89,7 +89,7 @@ class Layout:
         return self.pki / f"{stem}.crt", self.pki / f"{stem}.key"
 
     def create(self, api_hosts: Sequence[str] = ()) -> None:
-        """Make the folders (0700), authorities, certificates and keys; ``api_hosts``: more names of the API server."""
+        """Create folders (0700), authorities, certificates and keys; ``api_hosts`` adds names of the API server."""
         self.root.mkdir(mode=0o700, parents=True)
         for folder in (self.pki, self.data, self.kubeconfigs, self.root / "logs"):
             folder.mkdir(mode=0o700)

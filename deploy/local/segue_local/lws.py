@@ -1,4 +1,4 @@
-"""LeaderWorkerSet: its kind, its controller and its webhooks, as the pinned module has them."""
+"""LeaderWorkerSet: its kind, controller and webhooks, from the pinned module."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _KINDS = ("leaderworkerset.x-k8s.io/v1/leaderworkersets", "disaggregatedset.x-k8
 _SERVED_WITHIN_S = 30.0
 _POLL_S = 0.05
 _OF_GROUPS = {"matchExpressions": [{"key": "leaderworkerset.sigs.k8s.io/name", "operator": "Exists"}]}
-"""As the project's own patch has it: without it every pod of the cluster would go through its webhooks."""
+"""The selector of the project's own patch: without it, the webhooks would get every pod of the cluster."""
 
 
 def configuration(ports: Mapping[str, int], certificates: Path) -> str:
-    """The controller's configuration file; its certificate lies in a folder as ``tls.crt`` and ``tls.key``."""
+    """Return the controller's configuration; the folder holds its certificate (``tls.crt``, ``tls.key``)."""
     return yaml.safe_dump(
         {
             "apiVersion": "config.lws.x-k8s.io/v1alpha1",
@@ -51,7 +51,7 @@ def configuration(ports: Mapping[str, int], certificates: Path) -> str:
 
 
 def add_kinds(client: KubeClient, files: list[Path]) -> None:
-    """Give its kinds to an API server, and return when it serves them. Raises ``LocalStackError``."""
+    """Create its kinds in an API server, and return when it serves them. Raises ``LocalStackError``."""
     try:
         for file in files[:2]:
             client.create_yaml(_DEFINITIONS, file.read_bytes())
@@ -65,7 +65,7 @@ def add_kinds(client: KubeClient, files: list[Path]) -> None:
 
 
 def add_webhooks(client: KubeClient, file: Path, port: int, authority: Path) -> None:
-    """Let the API server ask the controller's webhooks on this machine. Raises ``LocalStackError``."""
+    """Let the API server call the controller's webhooks on this machine. Raises ``LocalStackError``."""
     bundle = base64.b64encode(authority.read_bytes()).decode()
     try:
         for found in yaml.safe_load_all(file.read_text()):
@@ -78,7 +78,7 @@ def add_webhooks(client: KubeClient, file: Path, port: int, authority: Path) -> 
 
 
 def answers(port: int) -> None:
-    """Return when the webhooks' port is open, else raise ``OSError``."""
+    """Return if the webhooks' port is open, else raise ``OSError``."""
     with socket.create_connection(("127.0.0.1", port), timeout=1):
         return
 

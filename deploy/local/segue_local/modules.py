@@ -1,4 +1,4 @@
-"""Files that lie in a pinned Go module beside its code: definitions of kinds, and manifests."""
+"""Files in a pinned Go module besides its code: definitions of kinds, and manifests."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from segue_local.paths import binaries_dir
 
 @dataclass(frozen=True)
 class ModuleFiles:
-    """Some files of one module: the group whose go.mod pins it, and their paths in it."""
+    """Files of one module: the group whose go.mod pins it, and their paths in the module."""
 
     group: str
     module: str
     paths: Sequence[str]
 
     def ensure(self, on_progress: Progress | None = None) -> list[Path]:
-        """Take the files out of the module when they are not there yet; return them in order.
+        """Extract the files from the module unless that is done; return them in order.
 
         Raises ``GoMissing``, ``GoTooOld`` or ``BuildFailed``.
         """

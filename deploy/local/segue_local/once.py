@@ -1,4 +1,4 @@
-"""Something slow is made once, by one process at a time, and whoever waits for it is told how it goes."""
+"""Builds something slow once, by one process at a time, with progress for those who wait."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _OUTPUT_LINES = 30
 
 
 def to_stderr(line: str) -> None:
-    """The progress of a caller who names none."""
+    """Print a line to standard error: the default progress."""
     print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def locked(target: Path, label: str, say: Progress) -> Iterator[int]:
-    """Hold the right to make ``target``, as a descriptor; the kernel frees it when its holders are dead.
+    """Hold the lock to build ``target``, as a descriptor; the kernel frees it when its holders are dead.
 
-    The folder of ``target`` is made; ``label`` is its name for people.
+    Creates the folder of ``target``; ``label`` is its name in messages.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_name(f".{target.name}.lock").open("w") as file:
@@ -41,7 +41,7 @@ def locked(target: Path, label: str, say: Progress) -> Iterator[int]:
 
 @contextmanager
 def told(label: str, say: Progress) -> Iterator[None]:
-    """Say when the building begins, every ten seconds that it goes on, and how long it took."""
+    """Report when a build begins, every ten seconds while it runs, and how long it took."""
     started = time.monotonic()
     done = threading.Event()
 
@@ -61,7 +61,7 @@ def told(label: str, say: Progress) -> Iterator[None]:
 
 
 def run(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], lock: int) -> tuple[str, int]:
-    """Run a command to its end; the last lines of its output and its status."""
+    """Run a command to its end; return the last lines of its output, and its status."""
     with subprocess.Popen(
         command,
         cwd=cwd,
@@ -70,7 +70,7 @@ def run(command: Sequence[str], *, cwd: Path, env: Mapping[str, str], lock: int)
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # When we are killed, it builds on: it keeps the lock, and no second one writes to the same file.
+        # If this process is killed, the build continues: it keeps the lock, so no second build writes the same file.
         pass_fds=[lock],
     ) as process:
         try:

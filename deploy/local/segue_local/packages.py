@@ -1,4 +1,4 @@
-"""Installs the Debian packages that a part of the local stack needs, where that may be done."""
+"""Installs the Debian packages that a part of the local stack needs, where that is allowed."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from segue_local.once import Progress
 
 
 class PackagesMissing(LocalStackError):
-    """Debian packages that are needed are not there, and could not be installed."""
+    """Required Debian packages are missing, and could not be installed."""
 
     def __init__(self, packages: Sequence[str], why: str) -> None:
         self.packages = tuple(packages)
         super().__init__(
-            f"these Debian packages are needed and missing: {', '.join(packages)} ({why}). "
+            f"Debian packages are missing: {', '.join(packages)} ({why}). "
             f"Install them: `sudo apt-get install {shlex.join(packages)}`"
         )
 
 
 def install_packages(missing: Sequence[str], say: Progress) -> None:
-    """Install packages that are missing. Raises ``PackagesMissing``."""
+    """Install missing packages. Raises ``PackagesMissing``."""
     if shutil.which("apt-get") is None:
-        raise PackagesMissing(missing, "there is no apt-get here")
+        raise PackagesMissing(missing, "this machine has no apt-get")
     if os.geteuid() != 0:
         raise PackagesMissing(missing, "only root may install them")
     say(f"installing {', '.join(missing)} …")
     install = ["install", "--yes", "--no-install-recommends", *missing]
-    # A fresh machine has no lists of packages yet; one that has them need not wait for new ones.
+    # A fresh machine has no package lists yet; a machine that has them need not wait for new ones.
     if _apt_get(install).returncode != 0:
         _apt_get(["update"])
         answer = _apt_get(install)

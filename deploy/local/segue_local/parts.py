@@ -1,4 +1,4 @@
-"""The servers of a stack: how each is started, and how one asks whether it answers."""
+"""The servers of a stack: the command line and the probe of each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SEARCH_ATTRIBUTES = {
 NAMESPACE = "default"
 FAKE_NODE = "kwok.x-k8s.io/node"
 
-# The first name of a part is the port its clients use.
+# The first name of each part is the port that its clients use.
 PORTS: Mapping[str, tuple[str, ...]] = {
     "temporal": ("temporal", "temporal-ui", "temporal-http", "temporal-metrics"),
     "etcd": ("etcd", "etcd-peer"),
@@ -39,22 +39,22 @@ KSERVE = "kserve"
 PROMETHEUS = "prometheus"
 OPTIONAL = (LWS, KSERVE, PROMETHEUS)
 PARTS = tuple(part for part in PORTS if part not in OPTIONAL)
-"""What every stack has."""
+"""The parts of every stack."""
 
 _STAGES = Path(__file__).parent / "kwok" / "stages.yaml"
 FEATURE_GATES: Mapping[str, bool] = {"MaxUnavailableStatefulSet": True}
-"""Of the API server and the controller manager, unless told otherwise."""
+"""The default gates of the API server and the controller manager."""
 _NODE_LEASE_S = 40
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What the parts of one stack are started from."""
+    """The settings from which the parts of one stack start."""
 
     layout: Layout
     ports: Mapping[str, int]
     binaries: Mapping[str, Path] = field(default_factory=dict)
-    # The network of the real node, if there is one.
+    # The network of the real node, if the stack has one.
     kubelet_network: Network | None = None
     feature_gates: Mapping[str, bool] = field(default_factory=dict)
 
@@ -65,7 +65,7 @@ class Blueprint:
 
     @property
     def api_host(self) -> str:
-        """Where the API server listens: a real node cannot reach the host's loopback address."""
+        """The address of the API server: a real node cannot reach the host's loopback address."""
         return self.kubelet_network.host if self.kubelet_network is not None else "127.0.0.1"
 
     @property
@@ -79,7 +79,7 @@ class Blueprint:
         return self.layout.client(self.api_server)
 
     def command(self, part: str, start_number: int) -> list[str]:
-        """The command line of a part; ``start_number`` counts its starts, from 0."""
+        """Return the command line of a part; ``start_number`` counts its starts, from 0."""
         arguments: Mapping[str, Callable[[], list[str]]] = {
             "temporal": self._temporal,
             "etcd": self._etcd,
@@ -95,11 +95,11 @@ class Blueprint:
         return [str(self.binaries[binary]), *arguments[part]()]
 
     def environment(self, part: str) -> dict[str, str]:
-        """What a part is told by its environment."""
+        """Return the environment variables of a part."""
         return {"TMPDIR": str(self.layout.kserve_temporary)} if part == KSERVE else {}
 
     def probe(self, part: str) -> None:
-        """Return when the part answers as it should, else raise ``OSError`` or ``ValueError``."""
+        """Return if the part answers as expected, else raise ``OSError`` or ``ValueError``."""
         probes: Mapping[str, Callable[[], None]] = {
             "temporal": self._temporal_answers,
             "etcd": self._etcd_answers,
@@ -157,7 +157,7 @@ class Blueprint:
             f"--peer-key-file={key}",
             f"--peer-trusted-ca-file={ca}",
             "--peer-client-cert-auth",
-            # A power cut may cost the stack; what a killed process wrote stays in the page cache.
+            # A power cut may destroy the stack; what a killed process wrote stays in the page cache.
             "--unsafe-no-fsync",
             "--log-level=warn",
         ]
@@ -183,7 +183,7 @@ class Blueprint:
             f"--service-account-key-file={public}",
             f"--service-account-signing-key-file={private}",
             f"--service-cluster-ip-range={SERVICES}",
-            # The Service `kubernetes` cannot have a loopback address as its endpoint, and pods have no way to another.
+            # The endpoint of Service `kubernetes` cannot be a loopback address, and pods cannot reach another.
             "--endpoint-reconciler-type=none",
             "--event-ttl=1h",
             "--profiling=false",
@@ -192,7 +192,7 @@ class Blueprint:
         ]
 
     def _kubelet_access(self) -> list[str]:
-        """How the API server calls the kubelet, for logs and exec."""
+        """Return the arguments by which the API server calls the kubelet, for logs and exec."""
         if self.kubelet_network is None:
             return []
         cert, key = self.layout.pair("admin")
@@ -223,7 +223,7 @@ class Blueprint:
         kubeconfig = self.layout.kubeconfig(part)
         return [
             f"--kubeconfig={kubeconfig}",
-            # Nobody logs in here; the lookup would only fill the log with what the API server lacks.
+            # No client authenticates here; the lookup would only fill the log with errors.
             "--authentication-skip-lookup=true",
             f"--authorization-kubeconfig={kubeconfig}",
             "--bind-address=127.0.0.1",
@@ -237,7 +237,7 @@ class Blueprint:
         ]
 
     def _kwok(self, start_number: int) -> list[str]:
-        # kwok forgets which addresses it gave out: each start draws from a range of its own.
+        # kwok does not remember which addresses it assigned, so each start uses its own range.
         second_octet = 128 + start_number % 100
         return [
             f"--config={_STAGES}",
@@ -270,7 +270,7 @@ class Blueprint:
         lws.answers(self.ports["lws"])
 
     def _temporal_answers(self) -> None:
-        # The frontend's HTTP port is the same service: no gRPC library is needed to ask.
+        # The frontend's HTTP port serves the same API, so the probe needs no gRPC library.
         self._answers("temporal-http", f"/api/v1/namespaces/{NAMESPACE}")
         self._answers("temporal-ui", "/api/v1/cluster-info")
 
@@ -284,11 +284,11 @@ class Blueprint:
     def _healthy(self, part: str) -> None:
         fetch(f"https://127.0.0.1:{self.ports[part]}/healthz", tls(self.layout.cluster_ca.cert_path))
         if part == "kube-controller-manager":
-            # Pods are refused until it has made their service account.
+            # The API server refuses pods until the controller manager has created their service account.
             self.client.get("/api/v1/namespaces/default/serviceaccounts/default")
 
     def _nodes_kept(self) -> None:
-        """Every fake node is Ready and has a lease, which kwok takes before it plays the node's pods."""
+        """Return if every fake node is Ready and has a lease, else raise; kwok runs pods only with the lease."""
         nodes = self.fake_nodes()
         leases = {item["metadata"]["name"] for item in self.client.get(LEASES)["items"]}
         for name, ready in nodes.items():
@@ -297,7 +297,7 @@ class Blueprint:
         self._answers("kwok", "/readyz")
 
     def fake_nodes(self) -> dict[str, bool]:
-        """The names of the fake nodes, and whether each is Ready."""
+        """Return the names of the fake nodes, and whether each is Ready."""
         found = {}
         for node in self.client.get("/api/v1/nodes")["items"]:
             if node["metadata"].get("annotations", {}).get(FAKE_NODE) == "fake":
@@ -312,7 +312,7 @@ LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 
 
 def node(name: str, number: int, resources: Mapping[str, str]) -> dict[str, object]:
-    """A fake node that comes with its resources: the real scheduler counts them."""
+    """Return a fake node with its resources, which the real scheduler counts."""
     info = {
         "architecture": "amd64",
         "operatingSystem": "linux",

@@ -14,10 +14,9 @@ _TRIES = 2000
 
 
 def pick(names: Sequence[str], taken: Collection[int] = ()) -> dict[str, int]:
-    """A free port for each name, none of them in ``taken``. Raises ``LocalStackError`` when there are none.
+    """Return a free port for each name, none of them in ``taken``. Raises ``LocalStackError`` when too few are free.
 
-    They lie below the range that the kernel hands to outgoing connections: a server that is restarted must
-    find its port as it left it.
+    The ports are below the range of outgoing connections, so that a restarted server finds its port free.
     """
     highest = _ephemeral_start() - 1
     low = _LOWEST if highest > _LOWEST + 1000 else 1025
@@ -28,13 +27,13 @@ def pick(names: Sequence[str], taken: Collection[int] = ()) -> dict[str, int]:
         port = random.randint(low, highest)  # noqa: S311 (no secret)
         if port not in taken and port not in chosen.values() and is_free(port):
             chosen[names[len(chosen)]] = port
-    raise LocalStackError(f"no {len(names)} free ports were found on 127.0.0.1 between {low} and {highest}")
+    raise LocalStackError(f"fewer than {len(names)} ports are free on 127.0.0.1 between {low} and {highest}")
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen there now."""
+    """Return whether a server could listen on this port now."""
     with socket.socket() as probe:
-        # As Go's servers do: connections of a server that ended must not hold its port.
+        # As Go's servers do: connections of an ended server must not block its port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))

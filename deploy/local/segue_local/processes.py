@@ -1,8 +1,7 @@
-"""Processes that outlive the one that started them, and are found again.
+"""Processes that outlive the one that started them, and can be found again.
 
-A process is known by its pid *and* its start time, since a pid alone may belong to someone else by now.
-All processes of a stack also carry the stack's folder in their environment: that finds the ones which
-were started by a launcher that died before it could write them down.
+Pid *and* start time identify a process, since the kernel reuses pids. All processes of a stack also carry
+the stack's folder in their environment. This finds those whose launcher died before it could record them.
 """
 
 from __future__ import annotations
@@ -22,25 +21,25 @@ from segue_local.errors import LocalStackError
 
 MARKER = "SEGUE_LOCAL_STACK"
 
-# Our own children must be reaped, and only a Popen object can tell how they ended.
+# Child processes must be reaped, and only a Popen object knows their exit status.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process by pid and start time (clock ticks since boot)."""
+    """A process, identified by pid and start time (clock ticks since boot)."""
 
     pid: int
     start_ticks: int
 
     @property
     def alive(self) -> bool:
-        """Whether it runs; a zombie does not."""
+        """Whether it runs; a zombie counts as ended."""
         self.exit_status()
         return _start_ticks(self.pid) == self.start_ticks
 
     def exit_status(self) -> int | None:
-        """How it ended (negative: by that signal), known only to the process that started it."""
+        """Return its exit status (negative: the signal), or None in a process that did not start it."""
         child = _children.get(self.pid)
         if child is None:
             return None
@@ -75,15 +74,15 @@ def start(
     environment: Mapping[str, str] | None = None,
     wrapped: bool = False,
 ) -> Process:
-    """Start a marked process in a session of its own; what it says is appended to ``log``.
+    """Start a marked process in its own session, and append its output to ``log``.
 
-    ``wrapped``: the command forks once and ends as its child does (``nsenter --pid``); the child is returned.
+    ``wrapped``: the command forks once and ends as its child does (``nsenter --pid``); returns the child.
     """
     with log.open("ab") as output:
         child = subprocess.Popen(
             command,
             cwd=stack_dir,
-            # A short environment: settings of the caller's (proxies, TEMPORAL_*, KUBECONFIG) stay out.
+            # A short environment, without the caller's settings (proxies, TEMPORAL_*, KUBECONFIG).
             env={**_own_environment(stack_dir), **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -98,7 +97,7 @@ def start(
 
 
 def run(command: Sequence[str], *, stack_dir: Path, stdin: str = "") -> None:
-    """Run a marked command to its end. Raises ``LocalStackError`` with its last words when it fails."""
+    """Run a marked command to its end. Raises ``LocalStackError`` with its output when it fails."""
     done = subprocess.run(
         command, env=_own_environment(stack_dir), input=stdin, capture_output=True, text=True, check=False
     )
@@ -107,30 +106,30 @@ def run(command: Sequence[str], *, stack_dir: Path, stdin: str = "") -> None:
 
 
 def marked(stack_dir: Path) -> list[Process]:
-    """All running processes that carry this stack's mark."""
+    """Return all running processes that carry this stack's mark."""
     mark = f"{MARKER}={stack_dir}".encode()
     return [process for process in _all() if mark in _environment(process.pid)]
 
 
 def kill_marked(stack_dir: Path) -> None:
-    """SIGKILL all processes of a stack, until a look finds none. Raises ``TimeoutError``."""
+    """SIGKILL all processes of a stack until none is left. Raises ``TimeoutError``."""
     while found := marked(stack_dir):
         for process in found:
             process.kill()
 
 
 def mark_of(stack_dir: Path) -> dict[str, str]:
-    """The variable that a process carries which shall end with the stack."""
+    """Return the environment variable that makes a process end with the stack."""
     return {MARKER: str(stack_dir)}
 
 
 def _own_environment(stack_dir: Path) -> dict[str, str]:
-    # Memory is there and cores are few: collecting garbage half as often spares 4 % of a rollout's processor time.
+    # Memory is plentiful and cores are few: half as many garbage collections save 4 % of a rollout's processor time.
     return {"PATH": os.defpath, "HOME": str(stack_dir), "GOGC": "200", **mark_of(stack_dir)}
 
 
 def _child_of(wrapper: subprocess.Popen[bytes]) -> Process | None:
-    """The process that a wrapper forks; None when the wrapper ends without one."""
+    """Return the process that a wrapper forks, or None when the wrapper ends without one."""
     while wrapper.poll() is None:
         for process in _all():
             if _stat(process.pid)[1:2] == [str(wrapper.pid).encode()]:
@@ -155,16 +154,16 @@ def _environment(pid: int) -> list[bytes]:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """The start time (clock ticks since boot); None when there is none such, or only its zombie."""
+    """Return the start time (clock ticks since boot), or None when no such process runs."""
     fields = _stat(pid)
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 def _stat(pid: int) -> list[bytes]:
-    """What /proc tells of a process from its state on (field 3 of stat); ``[b"X"]`` when it is gone."""
+    """Return the fields of /proc's stat from the state (field 3) on; ``[b"X"]`` for no process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return [b"X"]
-    # The command's name stands in parentheses and may hold anything: read on behind the last one.
+    # The command's name is in parentheses and may hold any characters: read behind the last parenthesis.
     return text.rpartition(b")")[2].split()

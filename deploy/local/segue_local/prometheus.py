@@ -1,4 +1,4 @@
-"""Prometheus: it scrapes annotated pods, the kubelet of a real node, and what tests put beside them on this machine."""
+"""Prometheus: it scrapes annotated pods, a real node's kubelet, and tests' servers on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WANTED = f"{_LABEL}annotation_prometheus_io_"
 
 
 class Access(NamedTuple):
-    """How a kubelet is asked: its authority's certificate, and a certificate and key that it takes."""
+    """Access to a kubelet: its authority's certificate, and an accepted client certificate with its key."""
 
     authority: Path
     certificate: Path
@@ -21,13 +21,13 @@ class Access(NamedTuple):
 
 
 def arguments(configuration: Path, data: Path, port: int) -> list[str]:
-    """How it is started: on the loopback only, small, and quick to see new pods."""
+    """Return its arguments: only on the loopback, small, and quick to discover new pods."""
     return [
         f"--config.file={configuration}",
         f"--storage.tsdb.path={data}",
         "--storage.tsdb.retention.time=6h",
         f"--web.listen-address=127.0.0.1:{port}",
-        # Five seconds otherwise, on top of five that its discovery takes.
+        # The default is five seconds, in addition to five that its discovery takes.
         "--scrape.discovery-reload-interval=1s",
         "--log.level=warn",
     ]
@@ -36,7 +36,7 @@ def arguments(configuration: Path, data: Path, port: int) -> list[str]:
 def configuration(
     kubeconfig: Path, targets: Path, interval_s: float = SCRAPE_INTERVAL_S, kubelets: Access | None = None
 ) -> str:
-    """What it scrapes: pods with ``prometheus.io/scrape: "true"``, the files in a folder (file_sd), real kubelets."""
+    """Return the jobs: pods with ``prometheus.io/scrape: "true"``, the files in a folder (file_sd), real kubelets."""
     interval = f"{round(interval_s * 1000)}ms"
     pods = {
         "job_name": "pods",
@@ -53,7 +53,7 @@ def configuration(
 
 
 def _kubelets(kubeconfig: Path, access: Access) -> dict[str, Any]:
-    """Memory and processor time of each container, as a metrics server takes them."""
+    """Return the job for each container's memory and processor time, as a metrics server scrapes them."""
     real = {"source_labels": ["__meta_kubernetes_node_label_segue_dev_node"], "regex": "real", "action": "keep"}
     return {
         "job_name": "kubelets",
@@ -70,14 +70,14 @@ def _kubelets(kubeconfig: Path, access: Access) -> dict[str, Any]:
 
 
 def write_targets(path: Path, addresses: list[str], labels: dict[str, str]) -> None:
-    """Name servers on this machine that it shall scrape, as host:port; all or nothing, and within about a second."""
+    """Let it scrape servers on this machine (host:port) within about a second; written atomically."""
     new = path.with_suffix(".new")
     new.write_text(yaml.safe_dump([{"targets": addresses, "labels": labels}]))
     new.replace(path)
 
 
 def _relabelled() -> list[dict[str, Any]]:
-    """Each pod once (it is found once a container port), at its annotated port and path, with who it is."""
+    """Return rules that keep each pod once (not once for each port), with annotated port and path, and labels."""
     return [
         {"source_labels": [f"{_WANTED}scrape"], "regex": "true", "action": "keep"},
         {"source_labels": [f"{_LABEL}phase"], "regex": "Running", "action": "keep"},

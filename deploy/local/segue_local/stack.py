@@ -1,4 +1,4 @@
-"""One local stack: start it, find it, look at it, break a part of it, take it away."""
+"""One local stack: starts, finds and inspects it, kills and restarts its parts, and removes it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DEFAULT_NODE_RESOURCES: Mapping[str, str] = MappingProxyType(
     {"cpu": "256", "memory": "2Ti", "pods": "1000", "nvidia.com/gpu": "8"}
 )
 
-# Long enough for a busy machine: a part that dies is told at once, not at this deadline.
+# Long enough for a busy machine; a part that dies is reported at once, not at this deadline.
 _HEALTHY_WITHIN_S = 90.0
 _POLL_S = 0.05
 _PORT_TRIES = 3
@@ -49,10 +49,10 @@ _PORT_TAKEN = re.compile(r"address already in use|can't set \w+ (\w+ )?port|can'
 
 @dataclass(frozen=True)
 class PartStatus:
-    """One server as it is now.
+    """The current state of one server.
 
-    ``why`` and ``log_end`` are None while it is alive; ``since`` is when it was last started, and None for a
-    part that never was.
+    ``why`` and ``log_end`` are None while it is alive. ``since`` is the time of its last start, or None if it
+    never started.
     """
 
     name: str
@@ -67,7 +67,7 @@ class PartStatus:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What was asked of ``Stack.up``."""
+    """The arguments of ``Stack.up``."""
 
     binaries: Mapping[str, Path]
     fake_nodes: int
@@ -81,7 +81,7 @@ class _Plan:
     say: Progress
 
     def has(self, part: str) -> bool:
-        """Whether it is a part of the stack that was asked for."""
+        """Return whether the requested stack has this part."""
         return {parts.LWS: self.lws, parts.KSERVE: self.kserve, parts.PROMETHEUS: self.prometheus}.get(part, True)
 
     @property
@@ -89,17 +89,17 @@ class _Plan:
         return DEFAULT_NODE_RESOURCES if self.node_resources is None else self.node_resources
 
     def node_record(self, stack_dir: Path) -> NodeRecord | None:
-        """What the real node is; None without one. Raises ``LocalStackError``."""
+        """Return the record of the real node, or None without one. Raises ``LocalStackError``."""
         if not self.node:
             return None
         chosen = network.choose(stack_dir)
-        # Extended resources have a domain; all others the kubelet finds out by itself.
+        # Extended resources have a domain; the kubelet detects all others itself.
         extended = {name: amount for name, amount in (self.node_resources or {}).items() if "/" in name}
         return NodeRecord(chosen.name, chosen.subnet, extended)
 
 
 class _CancelledError(Exception):
-    """Another part failed: stop waiting."""
+    """Another part failed, so the wait ends."""
 
 
 class Stack:
@@ -139,28 +139,27 @@ class Stack:
         scrape_interval_s: float = SCRAPE_INTERVAL_S,
         on_progress: Callable[[str], None] | None = None,
     ) -> Stack:
-        """Start a stack and return when all of it answers; one that is up already is returned as it is.
+        """Start a stack and return when every part answers; a stack that is up is returned unchanged.
 
-        ``node`` adds a real node, with label ``segue.dev/node=real`` (``node_is_possible`` tells where); a stack
-        without one gets 3 fake nodes unless told otherwise, a stack with one none. ``node_resources`` are what each
-        fake node has; the real node gets those among them that it cannot have by itself, as
-        ``example.com/accelerator``. Fake nodes have label ``segue.dev/node=fake``. ``feature_gates`` are those of the
-        API server and the controller manager; ``lws`` adds LeaderWorkerSet with its controller and webhooks,
-        ``kserve`` KServe with its own (in standard mode: plain Deployments and Services),
-        ``prometheus`` a Prometheus that scrapes pods annotated with ``prometheus.io/scrape``, every
-        ``scrape_interval_s``.
+        ``node`` adds a real node with label ``segue.dev/node=real`` (``node_is_possible`` checks the machine).
+        ``fake_nodes`` defaults to 3, or to 0 with a real node. Fake nodes have label ``segue.dev/node=fake``.
+        ``node_resources`` are the resources of each fake node; the real node gets only the extended ones, such as
+        ``example.com/accelerator``. ``feature_gates`` are those of the API server and the controller manager.
+        ``lws`` adds LeaderWorkerSet, and ``kserve`` KServe (in standard mode: plain Deployments and Services), each
+        with controller and webhooks. ``prometheus`` adds a Prometheus that scrapes pods annotated with
+        ``prometheus.io/scrape``, every ``scrape_interval_s``.
 
-        Builds the servers when they are not there yet (minutes, once). What an earlier start of the same
-        name left broken is removed first. ``on_progress`` takes one line at a time, from several threads.
+        Builds the servers if they are missing (minutes, once). First removes a broken stack of the same name.
+        ``on_progress`` takes one line at a time, from several threads.
         Raises ``Refused``, ``GoMissing``, ``GoTooOld``, ``BuildFailed``, ``PartFailed`` or ``LocalStackError``;
         after a failure nothing runs, and the logs stay until the next ``up`` or ``down``.
         """
         state_dir(name)
         fake_nodes = (0 if node else 3) if fake_nodes is None else fake_nodes
         if fake_nodes < 1 and not node:
-            raise Refused(f"{fake_nodes} fake nodes cannot run a pod: ask for 1 or more")
+            raise Refused(f"{fake_nodes} fake nodes cannot run a pod: use 1 or more, or add a real node")
         if not 0.1 <= scrape_interval_s <= 3600:
-            raise Refused(f"{scrape_interval_s:g} s between two scrapes: ask for 0.1 to 3600")
+            raise Refused(f"the scrape interval cannot be {scrape_interval_s:g} s: use 0.1 to 3600 s")
         say = on_progress or (lambda _line: None)
         if node:
             machine.prepare(say)
@@ -176,7 +175,7 @@ class Stack:
                     raise Refused(f"stack {name} is up without a real node: take it down first, or use another name")
                 lacks = [part for part in parts.OPTIONAL if plan.has(part) and part not in running._parts]
                 if lacks or gates != dict(running._state.feature_gates):
-                    raise Refused(f"stack {name} is up otherwise: take it down first, or use another name")
+                    raise Refused(f"stack {name} is up with other options: take it down first, or use another name")
                 say(f"stack {name} is up already")
                 return running
             for tries_left in reversed(range(_PORT_TRIES)):
@@ -187,24 +186,24 @@ class Stack:
                 except PartFailed as failure:
                     if not tries_left or not _PORT_TAKEN.search(failure.log_end):
                         raise
-                    say(f"{failure.part} found a port taken in the meantime: starting over with other ports")
+                    say(f"another program took a port of {failure.part}: starting over with other ports")
         raise AssertionError("unreachable")
 
     @classmethod
     def find(cls, name: str = "default") -> Stack | None:
-        """The stack of this name that came up, even when parts of it have died since; else None."""
+        """Return the stack of this name, even if parts have died; None when none came up."""
         state = State.load(Layout(state_dir(name)).state)
         return cls(state) if state is not None and state.complete else None
 
     @classmethod
     def all(cls) -> list[Stack]:
-        """All stacks that came up, by name."""
+        """Return all stacks that came up, by name."""
         found = (cls.find(name) for name in cls.names())
         return [stack for stack in found if stack is not None]
 
     @classmethod
     def names(cls) -> list[str]:
-        """The names of all stacks that left a state folder, also broken ones."""
+        """Return the names of all stacks with a state folder, also of broken ones."""
         try:
             folders = sorted(path.name for path in stacks_dir().iterdir() if path.is_dir())
         except FileNotFoundError:
@@ -213,7 +212,7 @@ class Stack:
 
     @classmethod
     def remove(cls, name: str = "default") -> bool:
-        """End the stack of this name, in whatever state it is; False when there was nothing."""
+        """Stop and remove the stack of this name, whatever its state; return False when there was none."""
         with _locked(name):
             return _remove(name)
 
@@ -221,17 +220,17 @@ class Stack:
 
     @property
     def name(self) -> str:
-        """What it was started as."""
+        """Its name."""
         return self._state.name
 
     @property
     def state_dir(self) -> Path:
-        """Its folder, 0700: all its files are in there."""
+        """Its folder (0700), which contains all its files."""
         return self._layout.root
 
     @property
     def node(self) -> Node | None:
-        """Its real node as it was last started; None for a stack without one."""
+        """Its real node as last started, or None without one."""
         return self._node.handle(self._init) if self._node is not None else None
 
     @property
@@ -251,19 +250,19 @@ class Stack:
 
     @property
     def prometheus(self) -> str | None:
-        """The URL of its Prometheus; None for a stack without one."""
+        """The URL of its Prometheus, or None without one."""
         return f"http://127.0.0.1:{self._state.ports[parts.PROMETHEUS]}" if self._state.prometheus else None
 
     def scrape(self, name: str, addresses: Sequence[str], labels: Mapping[str, str] | None = None) -> None:
-        """Let its Prometheus scrape servers on this machine (host:port) besides pods; the same name anew replaces them.
+        """Let its Prometheus also scrape servers on this machine (host:port).
 
-        Raises ``Refused`` for a stack without a Prometheus.
+        A second call with the same name replaces them. Raises ``Refused`` for a stack without a Prometheus.
         """
         self._check(parts.PROMETHEUS)
         write_targets(self._layout.prometheus_targets / f"{name}.yaml", list(addresses), dict(labels or {}))
 
     def env(self) -> dict[str, str]:
-        """The environment that points clients, workers and kubectl at this stack."""
+        """Return the environment that points clients, workers and kubectl at this stack."""
         providers = {"SEGUE_PROMETHEUS": json.dumps({"default": {"url": self.prometheus}})} if self.prometheus else {}
         return {
             **providers,
@@ -275,22 +274,22 @@ class Stack:
 
     @property
     def mark(self) -> dict[str, str]:
-        """An environment variable: a process that carries it ends with the stack."""
+        """An environment variable that makes a process end with the stack."""
         return processes.mark_of(self._layout.root)
 
     def kubeconfig_for(self, user: str, groups: Sequence[str] = ()) -> Path:
-        """A kubeconfig (0600) with a client certificate of that user in those groups."""
+        """Write a kubeconfig (0600) with a client certificate for this user in these groups; return its path."""
         digest = hashlib.sha256("\0".join([user, *groups]).encode()).hexdigest()[:8]
         stem = f"user-{re.sub(r'[^A-Za-z0-9.-]+', '_', user)[:60]}-{digest}"
         return self._layout.write_kubeconfig(stem, self._blueprint.api_server, user, groups)
 
     def status(self) -> list[PartStatus]:
-        """Every part as it is now; a dead one comes with the reason and the end of its log."""
+        """Return the current state of every part; for a dead one, with the reason and the end of its log."""
         self._reload()
         return [self._status_of(part) for part in self._parts]
 
     def add_gateway_api(self, on_progress: Progress | None = None) -> None:
-        """Give it the kinds of the Gateway API (no gateway); doing it again is harmless.
+        """Create the kinds of the Gateway API (no gateway). Idempotent.
 
         Raises ``BuildFailed`` or ``LocalStackError``.
         """
@@ -301,7 +300,7 @@ class Stack:
     def kill(self, part: str) -> None:
         """SIGKILL one part and wait until it is gone. Raises ``Refused`` for an unknown part.
 
-        Pods go on running without containerd, kubelet and kube-proxy; killing ``node`` ends all of the node.
+        Pods keep running without containerd, kubelet and kube-proxy; killing ``node`` ends the whole node.
         """
         self._check(part)
         self._reload()
@@ -311,13 +310,13 @@ class Stack:
             self._record(part, dataclasses.replace(record, note="was killed on request"))
 
     def restart(self, part: str) -> None:
-        """Kill a part if it runs, start it with the same ports and data, return when it answers.
+        """Kill a part if it runs, start it with the same ports and data, and return when it answers.
 
-        ``node`` starts with all of its parts, and its pods come back after a moment, as after a reboot.
-        After ``etcd`` the fake nodes start again too.
+        ``node`` starts with all its parts; its pods restart after a moment, as after a reboot.
+        A restart of ``etcd`` also restarts the fake nodes.
 
-        Raises ``Refused`` for an unknown part, ``PartFailed`` when it does not come back, and
-        ``LocalStackError`` when the API server is needed for it and does not answer, or its node is dead.
+        Raises ``Refused`` for an unknown part, ``PartFailed`` when the part does not answer, and
+        ``LocalStackError`` when the restart needs the API server and that does not answer, or its node is dead.
         """
         self._check(part)
         with _locked(self.name):
@@ -325,11 +324,11 @@ class Stack:
             if part == "etcd" and self._state.parts["kube-apiserver"].process.alive:
                 self._await("kube-apiserver")
                 if self._state.parts["kwok"].process.alive:
-                    # A write that the outage broke off is lost to kwok, and the pod stuck; a kubelet tries it again.
+                    # kwok, unlike a kubelet, does not retry a write that the outage interrupted: the pod would hang.
                     self._restart("kwok")
 
     def down(self) -> None:
-        """End every process of the stack and remove its folder. Doing it again is harmless."""
+        """End every process of the stack and remove its folder. Idempotent."""
         Stack.remove(self.name)
 
     # -- inside -----------------------------------------------------------------------------------------
@@ -367,7 +366,7 @@ class Stack:
         return stack
 
     def _write_kubeconfigs(self) -> None:
-        # All act as masters: a controller manager that is bound by roles needs a token for each controller.
+        # All act as masters: with roles, a controller manager would need a token for each controller.
         users = {"admin": "admin", "kwok": "kwok"}
         users |= {part: f"system:{part}" for part in ("kube-controller-manager", "kube-scheduler")}
         users |= {part: part for part in parts.OPTIONAL if part in self._parts}
@@ -375,7 +374,7 @@ class Stack:
             self._layout.write_kubeconfig(stem, self._blueprint.api_server, user, [MASTERS])
 
     def _start_all(self, plan: _Plan) -> None:
-        """Temporal and the node's runtime beside etcd → API server → the rest; the first failure stops all waiting."""
+        """Start Temporal and the node's runtime beside etcd → API server → the rest; stop at the first failure."""
 
         def begin(*parts: str) -> None:
             for part in parts:
@@ -427,7 +426,7 @@ class Stack:
                 nodes()
                 wait(aside)
             except _CancelledError:
-                pass  # the one that failed is among those aside
+                pass  # the failed part is among ``aside``
             except BaseException:
                 self._cancelled.set()
                 raise
@@ -514,7 +513,7 @@ class Stack:
                 raise self._failure("kube-apiserver", f"refused fake node {number} ({error})") from error
 
     def _drop_leases(self) -> None:
-        """A new kwok leaves a node alone until the lease of the old one has run out, up to 40 s."""
+        """Delete the fake nodes' leases: otherwise a new kwok waits for their expiry, up to 40 s."""
         try:
             for node in self._blueprint.fake_nodes():
                 self._blueprint.client.delete(f"{parts.LEASES}/{node}")
@@ -535,16 +534,16 @@ class Stack:
 
     @property
     def _init(self) -> int:
-        """The pid of the node's first process; 0, which is no process, while there is none.
+        """The pid of the node's first process, or 0 while it is dead.
 
-        The pid of a dead one may be another's by now, and what is to run in the node would run in that one's place.
+        Another process may have the pid of a dead one, and commands for the node would run there.
         """
         record = self._state.parts.get(NODE_PARTS[0])
         return record.pid if record is not None and record.process.alive else 0
 
     def _check(self, part: str) -> None:
         if part not in self._parts:
-            raise Refused(f"{part!r} is no part of the stack: use one of {', '.join(self._parts)}")
+            raise Refused(f"{part!r} is not a part of the stack: use one of {', '.join(self._parts)}")
 
     def _status_of(self, part: str) -> PartStatus:
         record = self._state.parts.get(part)
@@ -568,7 +567,7 @@ class Stack:
             self._state.save(self._layout.state)
 
     def _reload(self) -> None:
-        """Another process may have restarted a part. Raises ``StackNotRunning`` when it took all away."""
+        """Read the state again, since others may have changed it. Raises ``StackNotRunning`` after a removal."""
         state = State.load(self._layout.state)
         if state is None:
             raise StackNotRunning(self.name)
@@ -576,7 +575,7 @@ class Stack:
 
 
 def _raise_first(futures: Sequence[Future[None]]) -> None:
-    """Raise what the first of them failed of; those that were only stopped do not count."""
+    """Raise the first failure; cancelled ones do not count."""
     failures = [future.exception() for future in futures]
     for failure in failures:
         if failure is not None and not isinstance(failure, _CancelledError):
@@ -593,27 +592,27 @@ def _remove(name: str) -> bool:
 
 
 def _end(root: Path) -> bool:
-    """End all that runs of a stack and remove what lies outside its folder; False when nothing lay there."""
+    """End a stack's processes and remove what it has outside its folder; return False when that was nothing."""
     processes.kill_marked(root)
     return real_node.remove(root)
 
 
 def _ports_of_all_stacks() -> Collection[int]:
-    """Ports of other stacks, also of parts that are down at the moment and will want theirs back."""
+    """Return the ports of all stacks, also of parts that are down and will use them again."""
     states = (State.load(Layout(state_dir(name)).state) for name in Stack.names())
     return {port for state in states if state is not None for port in state.ports.values()}
 
 
 def _ending(status: int | None) -> str:
     if status is None:
-        return "ended; how is not known here, since another process started it"
+        return "ended; its exit status is not known, because another process started it"
     if status < 0:
         return f"was killed by {signal.Signals(-status).name}"
     return f"ended with exit status {status}"
 
 
 def _end_of(log: Path) -> str:
-    """The last lines of a log."""
+    """Return the last lines of a log."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 32_768))
@@ -625,14 +624,14 @@ def _end_of(log: Path) -> str:
 
 @contextmanager
 def _locked(name: str) -> Iterator[None]:
-    """One process at a time changes a stack; the kernel frees the lock of one that died."""
+    """Hold the lock by which one process at a time changes a stack; the kernel frees it on death."""
     folder = stacks_dir()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f".{name}.lock"
     while True:
         with path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            # Its last holder removed it: what we hold is a lock that nobody else will find.
+            # Its last holder removed the file, so no other process can find this lock.
             if not _is_same_file(path, file.fileno()):
                 continue
             try:

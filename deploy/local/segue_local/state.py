@@ -1,4 +1,4 @@
-"""What is written down about a stack, so that another process finds and understands it."""
+"""The recorded state of a stack, for other processes to find it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from segue_local.processes import Process
 
 @dataclass(frozen=True)
 class PartRecord:
-    """One server as it was last started.
+    """The last start of one server.
 
-    ``started_at`` is in seconds since the epoch; ``starts`` counts earlier starts; ``note`` says what was
-    done to it since.
+    ``started_at`` is in seconds since the epoch; ``starts`` counts earlier starts; ``note`` records what
+    happened to it since.
     """
 
     pid: int
@@ -28,7 +28,7 @@ class PartRecord:
 
     @property
     def process(self) -> Process:
-        """The process it was started as, alive or not."""
+        """Its process, alive or not."""
         return Process(self.pid, self.start_ticks)
 
 
@@ -43,9 +43,9 @@ class NodeRecord:
 
 @dataclass(frozen=True)
 class State:
-    """A stack on disk: with the cluster's feature gates, and whether it has the parts that not every stack has.
+    """A stack on disk, with the cluster's feature gates and its optional parts.
 
-    ``complete`` is set once all of it answered.
+    ``complete`` is set after every part has answered.
     """
 
     name: str
@@ -60,16 +60,16 @@ class State:
     complete: bool = False
 
     def with_part(self, part: str, record: PartRecord) -> State:
-        """The same with one part started anew."""
+        """Return this state with a new start of one part."""
         return dataclasses.replace(self, parts={**self.parts, part: record})
 
     def save(self, path: Path) -> None:
-        """Write it, all or nothing."""
+        """Write the state atomically."""
         write_private(path, json.dumps(dataclasses.asdict(self), indent=1).encode())
 
     @classmethod
     def load(cls, path: Path) -> State | None:
-        """Read it; None when there is none, or none that this version understands."""
+        """Read the state; return None when there is none, or this version cannot read it."""
         try:
             raw = json.loads(path.read_bytes())
             parts = {name: PartRecord(**record) for name, record in raw.pop("parts").items()}

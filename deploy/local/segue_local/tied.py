@@ -1,6 +1,6 @@
-"""A stack that ends with the process that asked for it, however that process ends.
+"""A stack that ends with the process that started it, however that process ends.
 
-A guard waits for the end of a pipe that only this process holds open: the kernel closes it also after SIGKILL.
+A guard waits for the end of a pipe that only this process holds open. The kernel closes it even after SIGKILL.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def tied_stack(
 ) -> Iterator[Stack]:
     """Start a stack as ``Stack.up`` does, and remove it at the end of the block or of this process.
 
-    With it go all processes that carry its mark, see ``Stack.mark``.
+    All processes that carry its mark end with it, see ``Stack.mark``.
     """
     guard = subprocess.Popen(
         [sys.executable, "-m", "segue_local.guard", name],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        # Of its own: a ^C that ends us must not end it.
+        # In its own session, so that a ^C does not end it.
         start_new_session=True,
     )
     try:

@@ -1,4 +1,4 @@
-"""The control groups of one node: all its pods run below a group of the node's own."""
+"""The control groups of one node: all its pods run below the node's own group."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from segue_local.errors import LocalStackError
 _ROOT = Path("/sys/fs/cgroup")
 _NEEDED = ("cpu", "cpuacct", "cpuset", "memory", "pids")
 _NEEDED_V2 = ("cpu", "cpuset", "memory", "pids")
-# The kubelet insists on it where the machine has it.
+# The kubelet requires it where the machine has it.
 _WELCOME_V2 = "hugetlb"
-# Before all else here, as if the node had this machine to itself: or the servers of all its pods together count as
-# much as one process more, and starve where tests run beside them. In v1 1024 is one, in v2 100.
+# The node has priority over all else on this machine. Otherwise the servers of all its pods together would get the
+# share of one process, and starve beside running tests. One share is 1024 in v1 and 100 in v2.
 _SHARE = {"cpu.shares": "16384", "cpu.weight": "1600"}
 _GONE_WITHIN_S = 10.0
 
 
 def hindrance() -> str | None:
-    """Why the kubelet could not use this machine's control groups; None when it can."""
+    """Return why the kubelet cannot use this machine's control groups, or None when it can."""
     if _is_v2():
         missing = [name for name in _NEEDED_V2 if name not in _controllers_v2()]
     else:
@@ -30,7 +30,7 @@ def hindrance() -> str | None:
 
 
 def create(name: str) -> None:
-    """Make the node's group in every hierarchy. Raises ``LocalStackError``."""
+    """Create the node's group in every hierarchy. Raises ``LocalStackError``."""
     try:
         if _is_v2():
             wanted = [f"+{name}" for name in (*_NEEDED_V2, _WELCOME_V2) if name in _controllers_v2()]
@@ -49,9 +49,9 @@ def create(name: str) -> None:
 
 
 def remove(name: str) -> bool:
-    """Remove the group with all below it, once its processes are dead; False when there was none.
+    """Remove the group and all groups below it; return False when there was none.
 
-    Raises ``LocalStackError`` when one stays busy.
+    Its processes must be dead. Raises ``LocalStackError`` when a group stays busy.
     """
     groups = [hierarchy / name for hierarchy in _hierarchies() if (hierarchy / name).is_dir()]
     deadline = time.monotonic() + _GONE_WITHIN_S
@@ -62,7 +62,7 @@ def remove(name: str) -> bool:
 
 
 def _remove(folder: Path, deadline: float) -> None:
-    """A group lets go a moment after its last process."""
+    """Remove a group; it can be busy for a moment after its last process has ended."""
     while True:
         try:
             with suppress(FileNotFoundError):
@@ -76,7 +76,7 @@ def _remove(folder: Path, deadline: float) -> None:
 
 
 def _below(group: Path) -> Iterator[Path]:
-    """All groups below one, the deepest first."""
+    """Yield all groups below one, the deepest first."""
     for child in group.iterdir():
         if child.is_dir():
             yield from _below(child)

@@ -1,4 +1,4 @@
-"""What one does with a running node: run programs beside its pods, and give it images."""
+"""The operations on a running node: run programs beside its pods, and load images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segue_local.errors import LocalStackError, Refused
 
 _COMMAND_TIMEOUT_S = 300.0
 _KNOWN_WITHIN_S = 30.0
-# The label that containerd's Kubernetes side puts on an image when it has taken note of it.
+# The label that containerd's Kubernetes plugin puts on an image that it knows.
 _KNOWN = "io.cri-containerd.image=managed"
 
 
@@ -27,32 +27,32 @@ class Node:
     socket: Path
 
     def command(self, argv: Sequence[str]) -> list[str]:
-        """The command line that runs a program in the node's network, with the host's files and processes.
+        """Return the command line that runs a program in the node's network, with the host's files and processes.
 
-        That program carries the stack's mark, and so ends with it.
+        The program carries the stack's mark, so it ends with the stack.
         """
         return [*self._enter, *argv]
 
     def load(self, archive: Path) -> None:
         """Import a docker-archive; when this returns, pods can use its images (``imagePullPolicy: Never``).
 
-        Takes about 10 s for each 500 MB. Raises ``Refused`` for a file that is none, and ``LocalStackError``.
+        Takes about 10 s for each 500 MB. Raises ``Refused`` if there is no such file, and ``LocalStackError``.
         """
         if not archive.is_file():
-            raise Refused(f"{archive} is no file: a docker-archive is wanted, as `docker save` writes it")
+            raise Refused(f"{archive} is not a file: give a docker-archive, as `docker save` writes it")
         self._run("images", "import", "--local", str(archive.resolve()))
         deadline = time.monotonic() + _KNOWN_WITHIN_S
         while not all(known for _, known in self._listed()):
             if time.monotonic() > deadline:
-                raise LocalStackError(f"containerd took no note of {archive} within {_KNOWN_WITHIN_S:g} s")
+                raise LocalStackError(f"containerd did not list the images of {archive} within {_KNOWN_WITHIN_S:g} s")
             time.sleep(0.02)
 
     def images(self) -> list[str]:
-        """The names of all images that pods can use, such as ``docker.io/library/tool:v1``; sorted."""
+        """Return the names of all images that pods can use, such as ``docker.io/library/tool:v1``; sorted."""
         return sorted(name for name, known in self._listed() if known and not name.startswith("sha256:"))
 
     def _listed(self) -> list[tuple[str, bool]]:
-        """All names of images, and whether Kubernetes' side of containerd knows them."""
+        """Return all names of images, and whether containerd's Kubernetes plugin knows each."""
         lines = self._run("images", "list").splitlines()[1:]
         return [(line.split()[0], _KNOWN in line) for line in lines]
 

@@ -1,4 +1,4 @@
-"""What a real node needs of the machine."""
+"""What a real node requires of the machine."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 
 
 def node_is_possible() -> str | None:
-    """Why no real node can be started on this machine; None when one can.
+    """Return why this machine cannot run a real node, or None when it can.
 
-    Packages that `up` would install by itself are no hindrance.
+    Packages that `up` installs by itself do not matter.
     """
     if sys.platform != "linux" or os.geteuid() != 0:
         return "a real node needs Linux and root; without --node the stack uses fake nodes"
     lacking = [name for name, bit in _CAPABILITIES.items() if not _capabilities() >> bit & 1]
     if lacking:
-        return f"a real node needs {' and '.join(lacking)}, which this root lacks (a container?)"
+        return f"a real node needs {' and '.join(lacking)}, which this root user lacks (perhaps in a container)"
     hindrance = cgroups.hindrance()
     if hindrance is not None:
         return hindrance
     packages = missing_packages()
     if packages and shutil.which("apt-get") is None:
-        return f"a real node needs what Debian packages as {' '.join(packages)}: install that first"
+        return f"a real node needs the programs of the Debian packages {' '.join(packages)}: install them first"
     return None
 
 
 def prepare(say: Callable[[str], None]) -> None:
-    """Install the packages that are missing. Raises ``Refused`` where no node can be, ``PackagesMissing``."""
+    """Install missing packages. Raises ``Refused`` if the machine cannot run a node, and ``PackagesMissing``."""
     hindrance = node_is_possible()
     if hindrance is not None:
         raise Refused(hindrance)
@@ -56,7 +56,7 @@ def prepare(say: Callable[[str], None]) -> None:
 
 
 def missing_packages() -> list[str]:
-    """The Debian packages whose programs are not there."""
+    """Return the Debian packages whose programs are missing."""
     missing = {package for program, package in _PROGRAMS.items() if which(program) is None}
     if not any((folder / "ptp").exists() for folder in CNI_PLUGINS):
         missing.add("containernetworking-plugins")
@@ -66,12 +66,12 @@ def missing_packages() -> list[str]:
 
 
 def which(program: str) -> str | None:
-    """The path of a system program, also when the caller's PATH has no sbin."""
+    """Return the path of a system program, also when the caller's PATH has no sbin."""
     return shutil.which(program, path=_SYSTEM_PATH)
 
 
 def path_with(folder: Path) -> str:
-    """A PATH of this folder and the system's."""
+    """Return a PATH of this folder and the system's folders."""
     return f"{folder}:{_SYSTEM_PATH}"
 
 
@@ -81,7 +81,7 @@ def _capabilities() -> int:
 
 
 def _is_static(program: Path) -> bool:
-    """Whether it runs where there is nothing else: a dynamic one names its loader (near its beginning)."""
+    """Return whether a program is static: a dynamic one names its loader near its beginning."""
     try:
         with program.open("rb") as file:
             return b"/ld-" not in file.read(4096)

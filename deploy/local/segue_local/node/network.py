@@ -21,11 +21,11 @@ _POOLS = (IPv4Network("198.18.0.0/15"), IPv4Network("100.64.0.0/10"))
 _NAMESPACES = Path("/run/netns")
 _LINKS = Path("/sys/class/net")
 _INSIDE_LINK = "eth0"
-# Of one block of addresses the first four are the link's, and the upper half (126, the kubelet runs 110) the pods'.
+# In a block of addresses, the first four are the link's; the upper half (126; the kubelet runs 110) is the pods'.
 _BLOCK, _LINK = 24, 30
 
-# Replies to the host may leave (it calls the kubelet, and asks pods), and the node's calls of the API server; nothing
-# else may. A pod can answer the host, and begin nothing with it.
+# Only replies to the host (which calls the kubelet and pods) and the node's calls to the API server may leave.
+# A pod can answer the host, but cannot open a connection.
 _GATE = """
 table inet segue {{
   chain output {{
@@ -46,9 +46,9 @@ table inet segue {{
 
 @dataclass(frozen=True)
 class Network:
-    """One node's network. ``name`` names the namespace and the host's end of the link (both 14 letters long).
+    """One node's network. ``name`` is the name of the namespace and of the host's end of the link (14 letters).
 
-    ``subnet`` is the node's own block of addresses: its link's and its pods'.
+    ``subnet`` is the node's own block of addresses, for its link and its pods.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Network:
 
     @property
     def pods(self) -> str:
-        """The addresses of its pods; the host's route to them leads through the link."""
+        """The addresses of its pods; the host routes them through the link."""
         return str(list(IPv4Network(self.subnet).subnets())[1])
 
     @property
@@ -71,11 +71,11 @@ class Network:
 
     @property
     def enter(self) -> list[str]:
-        """The command line that runs what is appended to it in the network namespace."""
+        """The start of a command line that runs in the network namespace."""
         return [which("nsenter") or "nsenter", f"--net={_NAMESPACES / self.name}", "--"]
 
     def create(self, stack_dir: Path, api_port: int) -> None:
-        """Make the namespace and its link; only this port of the host can be reached through it.
+        """Create the namespace and its link, through which only this port of the host can be reached.
 
         Raises ``LocalStackError``.
         """
@@ -95,15 +95,15 @@ class Network:
         run(*inside, "link", "set", "lo", "up")
         run(*inside, "address", "add", f"{self.address}/{_LINK}", "dev", _INSIDE_LINK)
         run(*inside, "link", "set", _INSIDE_LINK, "up")
-        # It goes with the link, however that goes.
+        # The kernel removes it with the link.
         run(ip, "route", "add", self.pods, "via", self.address, "dev", self.name, "src", self.host)
-        # connect() to a ClusterIP needs some route: what kube-proxy does not redirect ends in an empty bridge.
+        # connect() to a ClusterIP needs a route; traffic that kube-proxy does not redirect ends in an empty bridge.
         run(*inside, "link", "add", "services", "type", "bridge")
         run(*inside, "link", "set", "services", "up")
         run(*inside, "route", "add", SERVICES, "dev", "services", "src", self.address)
 
     def _create_namespace(self, stack_dir: Path) -> None:
-        """As `ip netns add` does, which however would leave a mount of the whole folder."""
+        """Create the namespace as `ip netns add` does, but without a mount of the whole folder."""
         _NAMESPACES.mkdir(mode=0o755, exist_ok=True)
         file = _NAMESPACES / self.name
         file.touch(mode=0o444)
@@ -111,14 +111,14 @@ class Network:
 
 
 def name_of(stack_dir: Path) -> str:
-    """The name of what the node of this stack makes outside its folder."""
+    """Return the name of what this stack's node creates outside its folder."""
     return f"segue-{_digest(stack_dir)[:8]}"
 
 
 def choose(stack_dir: Path) -> Network:
-    """A network that collides with no route of the host. Raises ``LocalStackError`` when there is none.
+    """Return a network that overlaps no route of the host. Raises ``LocalStackError`` when none is free.
 
-    The search starts at a place of the stack's own: two stacks that start at once do not meet.
+    Each stack searches from its own position, so two stacks that start at once do not collide.
     """
     taken = list(_routes())
     for pool in _POOLS:
@@ -131,15 +131,15 @@ def choose(stack_dir: Path) -> Network:
                 return Network(name_of(stack_dir), str(subnet))
             if any(pool.subnet_of(route) for route in taken):
                 break
-    raise LocalStackError(f"the host has routes for all of {_listed(_POOLS)}: a real node needs a /{_BLOCK} of these")
+    raise LocalStackError(f"the host has routes for all of {_listed(_POOLS)}: a real node needs a free /{_BLOCK}")
 
 
 def remove(stack_dir: Path) -> bool:
-    """Remove the link and the namespace, once its processes are dead; False when there was neither."""
+    """Remove the link and the namespace after its processes are dead; return False when there was neither."""
     name = name_of(stack_dir)
     link, namespace = _LINKS / name, _NAMESPACES / name
     found = link.exists() or namespace.exists()
-    # The kernel would remove the link with the namespace, at a time of its choosing.
+    # The kernel would remove the link with the namespace, but at an unknown time.
     if link.exists():
         processes.run([which("ip") or "ip", "link", "delete", name], stack_dir=stack_dir)
     if os.path.ismount(namespace):
@@ -153,7 +153,7 @@ def _digest(stack_dir: Path) -> str:
 
 
 def _routes() -> Iterator[IPv4Network]:
-    """The host's routes but for the default one."""
+    """Yield the host's routes except the default one."""
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:
         fields = line.split()
         target, mask = (int.from_bytes(bytes.fromhex(field), "little") for field in (fields[1], fields[7]))

@@ -1,4 +1,4 @@
-"""The servers of a node: what they are started with, and how one asks whether each answers."""
+"""The servers of a node: their configurations, and the probe of each."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from segue_local.node.machine import BUSYBOX, CNI_PLUGINS, path_with, which
 from segue_local.node.network import Network
 from segue_local.processes import Process
 
-# The first is the namespace's own process: what the others run in, and what they all die with.
+# The first is the namespace's own process: the others run in it and die with it.
 NODE_PARTS = ("node", "containerd", "kubelet", "kube-proxy")
 NODE_NAME = "real-0"
 NODE_LABEL = "segue.dev/node"
 
 _INIT = Path(__file__).with_name("init.sh")
-# The stack's folder as it is seen inside, see init.sh.
+# The path of the stack's folder inside the node, see init.sh.
 _HERE = "/run/segue"
 _SOCKET = "/run/containerd/containerd.sock"
 _PAUSE = "segue.local/pause:1"
@@ -38,7 +38,7 @@ _KUBELET_HEALTH, _PROXY_HEALTH, _PROXY_METRICS = 10248, 10256, 10249
 
 @dataclass(frozen=True)
 class NodeServers:
-    """What the servers of one node are started from; ``resources`` are extended ones that it shall have."""
+    """The servers of one node; ``resources`` are the extended resources that it gets."""
 
     layout: Layout
     network: Network
@@ -47,34 +47,34 @@ class NodeServers:
     resources: Mapping[str, str]
 
     def handle(self, init: int) -> Node:
-        """What others do with the node; ``init`` is the pid of its first process."""
+        """Return the handle of the node; ``init`` is the pid of its first process."""
         socket = Path(f"/proc/{init}/root{_SOCKET}")
         marks = [f"{name}={value}" for name, value in processes.mark_of(self.layout.root).items()]
         enter = [*self.network.enter, which("env") or "env", *marks]
         return Node(self.network.name, self.network.address, enter, self.binaries["ctr"], socket)
 
     def prepare(self, api_port: int) -> None:
-        """Make the network, and write all that the servers read. Raises ``LocalStackError``."""
+        """Create the network, and write all that the servers read. Raises ``LocalStackError``."""
         self.network.create(self.layout.root, api_port)
         self._write()
 
     def start(self, part: str, init: int) -> Process:
         """Start a part; ``init`` is the pid of the node's first process. Raises ``LocalStackError``."""
         if part == "node":
-            # As after a reboot: the kubelet takes long over groups whose containers are no more.
+            # As after a reboot: the kubelet takes long to clean up groups without containers.
             cgroups.remove(self.network.name)
             cgroups.create(self.network.name)
         return processes.start(
             self._command(part, init),
             stack_dir=self.layout.root,
             log=self.layout.log(part),
-            # containerd looks for runc and its shim on PATH.
+            # containerd searches for runc and its shim on PATH.
             environment={"PATH": path_with(self.binaries["containerd"].parent)},
             wrapped=True,
         )
 
     def _write(self) -> None:
-        """Write configurations, certificates and the image of the sandbox."""
+        """Write the configurations, the certificates and the sandbox image."""
         folder = self.layout.node
         (folder / "cni").mkdir(mode=0o700, parents=True)
         pair = self.layout.cluster_ca.server(NODE_NAME, [NODE_NAME, self.network.address])
@@ -111,7 +111,7 @@ class NodeServers:
         return [*enter, str(self.binaries[part]), *arguments[part]]
 
     def probe(self, part: str, init: int, started_at: float, client: KubeClient) -> None:
-        """Return when the part answers as it should, else raise ``OSError`` or ``ValueError``."""
+        """Return if the part answers as expected, else raise ``OSError`` or ``ValueError``."""
         probes: Mapping[str, Callable[[], None]] = {
             "node": lambda: _must_exist(Path(f"/proc/{init}/root/run/node-is-ready")),
             "containerd": lambda: self._containerd_answers(self.handle(init)),
@@ -140,7 +140,7 @@ class NodeServers:
             "tlsPrivateKeyFile": f"{_HERE}/pki/{key.name}",
             "containerRuntimeEndpoint": f"unix://{_SOCKET}",
             "resolvConf": f"{_HERE}/node/resolv.conf",
-            # Else it makes this folder in the host's /usr.
+            # By default it creates this folder in the host's /usr.
             "volumePluginDir": f"{_HERE}/node/lib/volume-plugins",
             "cgroupDriver": "cgroupfs",
             "cgroupRoot": f"/{self.network.name}",
@@ -152,7 +152,7 @@ class NodeServers:
             "makeIPTablesUtilChains": False,
             # A container may lack the right to lower it.
             "oomScoreAdj": 0,
-            # No pod is evicted on a machine that does other things too; an image that is collected could not be pulled.
+            # Evict no pod: the machine does other work too. Collect no image: it could not be pulled again.
             "evictionHard": {},
             "imageGCHighThresholdPercent": 100,
         }
@@ -178,7 +178,7 @@ class NodeServers:
         }
 
     def _containerd_answers(self, node: Node) -> None:
-        """It tells its images, the sandbox's among them: without that no pod can be started."""
+        """Return if it lists its images with the sandbox's, without which no pod can start; else raise."""
         _must_exist(node.socket)
         try:
             if not node.images():
@@ -187,14 +187,14 @@ class NodeServers:
             raise ValueError(str(error)) from error
 
     def _kubelet_answers(self, client: KubeClient, started_at: float) -> None:
-        """It has said that the node is Ready *since it was started*, and the node has its resources."""
+        """Return if it has reported the node Ready since *this* start, and the node has its resources; else raise."""
         self._healthy(_KUBELET_HEALTH)
         path = f"/api/v1/nodes/{NODE_NAME}"
         status = client.get(path)["status"]
         [ready] = [c for c in status.get("conditions", []) if c["type"] == "Ready"] or [None]
         if ready is None or ready["status"] != "True" or _moment(ready["lastHeartbeatTime"]) < int(started_at):
             raise ValueError(f"node {NODE_NAME} is not Ready yet: {ready and ready['message']}")
-        # A kubelet that starts sets to 0 what no device plugin vouches for.
+        # When a kubelet starts, it sets resources without a device plugin to 0.
         if any(status["allocatable"].get(name) != amount for name, amount in self.resources.items()):
             both = {"capacity": dict(self.resources), "allocatable": dict(self.resources)}
             client.patch(f"{path}/status", {"status": both})
@@ -252,5 +252,5 @@ def _must_exist(path: Path) -> None:
 
 
 def _moment(text: str) -> float:
-    """Seconds since the epoch of a time as Kubernetes writes it."""
+    """Convert a time in Kubernetes' format to seconds since the epoch."""
     return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(UTC).timestamp()

@@ -1,4 +1,4 @@
-"""Traffic against a Service while its model server is rolled, what became of it, and the picture of it."""
+"""Traffic to a Service during a rollout, its outcomes, and a picture of them."""
 
 from segue_local.traffic.k6 import Traffic
 from segue_local.traffic.load import Load, Wrap

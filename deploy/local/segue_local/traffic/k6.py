@@ -1,4 +1,4 @@
-"""Single requests at a constant rate, made by k6."""
+"""Single requests at a constant rate, sent by k6."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _SCRIPT = Path(__file__).with_name("k6.js")
 
 
 class Traffic(Load[Outcomes]):
-    """``rate`` requests a second to ``url``, whether or not the former ones were answered.
+    """Sends ``rate`` requests a second to ``url``, whether or not earlier ones were answered.
 
-    Each has a connection of its own unless ``keep_alive``; ``body`` makes it a POST, else it is a GET.
-    ``version_path`` is where the JSON answer names the server's version, such as ``model_version``;
-    after ``timeout_s`` a request has failed. Building k6 takes two minutes the first time.
+    Each uses its own connection unless ``keep_alive``. With ``body`` it is a POST, else a GET.
+    ``version_path`` is the path of the server's version in the JSON answer, such as ``model_version``.
+    A request fails after ``timeout_s``. Building k6 takes two minutes the first time.
     """
 
     name = "k6"
@@ -43,9 +43,9 @@ class Traffic(Load[Outcomes]):
         """Raises ``Refused`` for values that cannot be used."""
         super().__init__(folder, timeout_s=timeout_s, longest_s=longest_s, wrap=wrap)
         if not url.startswith(("http://", "https://")):
-            raise Refused(f"url: {url!r} is no http:// or https:// address")
+            raise Refused(f"url: {url!r} is not an http:// or https:// address")
         if rate < 1:
-            raise Refused(f"rate: {rate} requests a second is none: take 1 or more")
+            raise Refused(f"rate: {rate} requests a second is too low: use 1 or more")
         self._config = {
             "url": url,
             "method": "GET" if body is None else "POST",
@@ -56,7 +56,7 @@ class Traffic(Load[Outcomes]):
             "keep_alive": keep_alive,
             "timeout_s": timeout_s,
             "longest_s": longest_s,
-            # So many are on their way at most when no request is answered: the rate holds even then.
+            # The maximum in flight when no request is answered, so that the rate stays constant even then.
             "users": math.ceil(rate * timeout_s) + rate,
             "summary": str(self._summary),
         }
@@ -69,7 +69,7 @@ class Traffic(Load[Outcomes]):
             "--no-usage-report",
             "--quiet",
             "--no-color",
-            "--address=",  # no control API: two loads at once would fight for its port
+            "--address=",  # no control API: two loads at once would compete for its port
             "--log-format=raw",
             f"--console-output={self._lines}",
             f"--env=SEGUE_LOAD={json.dumps(self._config)}",

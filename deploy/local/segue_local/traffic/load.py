@@ -1,4 +1,4 @@
-"""A process that makes requests and writes down what becomes of each."""
+"""A process that sends requests and records the outcome of each."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _LOG_END = 2000
 class Load(ABC, Generic[T]):
     """A load that runs from ``start()`` to ``stop()``, or as a context manager that leaves no process behind.
 
-    ``folder`` takes its files: ``lines.jsonl`` (a line for its beginning and one for each outcome),
-    ``summary.json`` (its own count of what it sent) and ``log.txt``. ``wrap`` turns its argv into the one that
+    ``folder`` receives its files: ``lines.jsonl`` (a line for its start and one for each outcome),
+    ``summary.json`` (its own count of requests sent) and ``log.txt``. ``wrap`` turns its argv into one that
     runs elsewhere, for example in a network namespace; that program must exec the argv, so that signals arrive.
-    A load whose launcher was killed ends by itself after ``longest_s``.
+    If its launcher is killed, the load ends after ``longest_s``.
     """
 
     name: ClassVar[str]
@@ -47,15 +47,15 @@ class Load(ABC, Generic[T]):
 
     @abstractmethod
     def _command(self) -> list[str]:
-        """The argv; it writes lines and summary, and ends in good order on SIGUSR1."""
+        """Return the argv. The process writes lines and summary, and ends gracefully on SIGUSR1."""
 
     @abstractmethod
     def _outcomes(self, lines: Lines, dropped: int) -> T:
-        """What the lines say."""
+        """Return the outcomes in the lines."""
 
     @property
     def pid(self) -> int | None:
-        """The process, while there is one."""
+        """The pid of the process, or None while none runs."""
         return self._process.pid if self._process else None
 
     @property
@@ -71,19 +71,19 @@ class Load(ABC, Generic[T]):
         return self.folder / "log.txt"
 
     def start(self) -> Self:
-        """Start it and return once it makes requests. Raises ``PartFailed``, and ``Refused`` for a used folder."""
+        """Start it and return when it sends requests. Raises ``PartFailed``, and ``Refused`` for a used folder."""
         if self._lines.exists():
-            raise Refused(f"{self.folder} holds the outcomes of another load: take an empty folder")
+            raise Refused(f"{self.folder} holds the outcomes of another load: use an empty folder")
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 self._wrap(self._command()),
-                # No settings of the caller's: K6_* and proxies would change what is sent.
+                # Without the caller's settings: K6_* and proxies would change the requests.
                 env={"PATH": os.defpath, "HOME": str(self.folder), "K6_AUTO_EXTENSION_RESOLUTION": "false"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # Of its own: a ^C must not end it before its outcomes are asked for.
+                # In its own session: a ^C must not end it before its outcomes are read.
                 start_new_session=True,
             )
         atexit.register(self.kill)
@@ -95,14 +95,14 @@ class Load(ABC, Generic[T]):
         return self
 
     def so_far(self) -> T:
-        """What has become of the requests that ended until now; unchecked, as the load still runs."""
+        """Return the outcomes so far; unchecked, because the load still runs."""
         return self._outcomes(self._read(), 0)
 
     def stop(self) -> T:
-        """Send no more, wait for what is on its way, and return all outcomes.
+        """Stop sending, wait for the requests in flight, and return all outcomes.
 
-        Takes up to the time limit of a request. Raises ``PartFailed`` when the load ended before it was told to,
-        or when its lines are not as many as it counted: something is missing that nobody may take for a success.
+        Takes up to the time limit of a request. Raises ``PartFailed`` when the load ended early, or when its lines
+        are not as many as it counted: a missing outcome must not pass for a success.
         """
         process = self._process
         if process is None:
@@ -117,7 +117,7 @@ class Load(ABC, Generic[T]):
         return self._checked()
 
     def kill(self) -> None:
-        """End it and all that it started at once; its outcomes are not to be trusted."""
+        """Kill it and all that it started; its outcomes are then unreliable."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -164,7 +164,7 @@ class Load(ABC, Generic[T]):
         return self._outcomes(lines, summary["dropped"])
 
     def _read(self) -> Lines:
-        # The last line may be half written; the first one tells the beginning.
+        # The last line may be incomplete; the first one records the start.
         whole = self._lines.read_text().rpartition("\n")[0]
         return [json.loads(line) for line in whole.splitlines()[1:]]
 

@@ -1,4 +1,4 @@
-"""What became of each request and each stream."""
+"""The outcome of each request and each stream."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Request:
-    """One request: start (seconds since the epoch), latency, and what came of it.
+    """One request: start (seconds since the epoch), latency and outcome.
 
-    ``status`` is 0 when there was no answer; then ``error`` says why. ``version`` is the server's own word.
+    ``status`` is 0 when there was no answer; ``error`` is the reason. The answer names the ``version``.
     """
 
     at: float
@@ -23,7 +23,7 @@ class Request:
 
     @property
     def failed(self) -> bool:
-        """Whether it was not served: an error, another status than 2xx, or an answer that names no version."""
+        """Whether it failed: an error, a status other than 2xx, or an answer that names no version."""
         return bool(self.why)
 
     @property
@@ -40,7 +40,7 @@ class Request:
 class Outcomes:
     """All requests of a load in order of their start.
 
-    ``dropped`` is how many more the load should have sent and did not: unless it is 0 the rate was not constant.
+    ``dropped`` counts requests that were due and not sent; unless it is 0, the rate was not constant.
     """
 
     requests: tuple[Request, ...] = ()
@@ -48,24 +48,24 @@ class Outcomes:
 
     @property
     def failed(self) -> tuple[Request, ...]:
-        """Those that failed."""
+        """The failed requests."""
         return tuple(request for request in self.requests if request.failed)
 
     @property
     def by_version(self) -> Counter[str]:
-        """How many each version served."""
+        """The number of requests that each version served."""
         return Counter(request.version for request in self.requests if not request.failed)
 
     def percentile(self, percent: float) -> float:
-        """The latency in seconds that this share of the served requests did not exceed; nan when none was served."""
+        """Return this percentile of the served requests' latency in seconds; nan when none was served."""
         return percentile((request.latency_s for request in self.requests if not request.failed), percent)
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One streamed completion: start and end (seconds since the epoch), and what came of it.
+    """One streamed completion: start and end (seconds since the epoch) and outcome.
 
-    ``expected`` is the number of tokens asked for; ``versions`` are all that its events named, in order.
+    ``expected`` is the number of requested tokens; ``versions`` are all that its events named, in order.
     """
 
     at: float
@@ -79,7 +79,7 @@ class Stream:
 
     @property
     def cut(self) -> bool:
-        """Whether it is not the whole answer of one version."""
+        """Whether it is not the complete answer of one version."""
         return bool(self.why)
 
     @property
@@ -104,17 +104,17 @@ class StreamOutcomes:
 
     @property
     def cut(self) -> tuple[Stream, ...]:
-        """Those that are not whole."""
+        """The cut streams."""
         return tuple(stream for stream in self.streams if stream.cut)
 
     @property
     def by_version(self) -> Counter[str]:
-        """How many each version served whole."""
+        """The number of complete streams that each version served."""
         return Counter(stream.versions[0] for stream in self.streams if not stream.cut)
 
 
 def percentile(values: Iterable[float], percent: float) -> float:
-    """The smallest of ``values`` that ``percent`` of them do not exceed (nearest rank); nan when there are none."""
+    """Return the percentile of ``values`` by nearest rank; nan when there are none."""
     ordered = sorted(values)
     if not ordered:
         return math.nan

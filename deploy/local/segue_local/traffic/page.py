@@ -1,4 +1,4 @@
-"""The picture as a page that needs no other file."""
+"""The picture as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ caption { text-align: left; font-weight: 600; padding-bottom: .3rem }
 
 
 def page(title: str, summary: str, svg: str, outcomes: Outcomes, streams: StreamOutcomes | None) -> str:
-    """HTML with the figure and its numbers."""
-    figure = svg[svg.index("<svg") :]  # a page has no XML head in its middle
+    """Return HTML with the figure and its numbers."""
+    figure = svg[svg.index("<svg") :]  # without the XML head, which is not valid inside a page
     tables = [_requests(outcomes), _reasons("Failed requests", (request.why for request in outcomes.failed))]
     if streams is not None:
         tables += [_streams(streams), _reasons("Cut streams", (stream.why for stream in streams.cut))]

@@ -23,7 +23,7 @@ from segue_local.traffic.page import page
 Ready = tuple[float, Mapping[str, int]]
 Mark = tuple[float, str]
 
-# Told apart by all kinds of eyes, in print too; red is kept for failures, which also have a shape of their own.
+# Safe for colour-blind readers and in print. Red is reserved for failures, which also have their own marker shape.
 _COLOURS = ("#a3adb8", "#0072b2", "#e69f00", "#56b4e9", "#5d3a9b", "#009e73")
 _RED = "#c1121f"
 _INK = "#1f2933"
@@ -58,9 +58,9 @@ _MOST_BINS = 600
 
 @dataclass(frozen=True)
 class Picture:
-    """What is shown. All times are in seconds since the epoch.
+    """The data of the picture. All times are in seconds since the epoch.
 
-    ``ready`` are samples of the ready replicas by version, ``marks`` are moments worth a word. A version has the
+    ``ready`` are samples of the ready replicas by version; ``marks`` are labelled moments. A version has the
     same name here as in the answers of its servers.
     """
 
@@ -73,7 +73,7 @@ class Picture:
     streams: StreamOutcomes | None = None
 
     def write(self, folder: Path, stem: str) -> tuple[Path, Path]:
-        """Write ``stem.html`` (complete in itself) and ``stem.png``, and return both paths."""
+        """Write ``stem.html`` (self-contained) and ``stem.png``, and return both paths."""
         folder.mkdir(parents=True, exist_ok=True)
         html, png = folder / f"{stem}.html", folder / f"{stem}.png"
         with mpl.rc_context(_STYLE):
@@ -86,7 +86,7 @@ class Picture:
 
     @property
     def summary(self) -> str:
-        """The total counts in a line."""
+        """The total counts in one line."""
         outcomes, total = self.outcomes, len(self.outcomes.requests)
         parts = [f"{len(outcomes.failed):,} failed of {total:,} requests"]
         if outcomes.dropped:
@@ -100,7 +100,7 @@ class Picture:
 
     @property
     def bad(self) -> bool:
-        """Whether anything failed, was cut or never sent, or fewer were ready than the floor."""
+        """Whether anything failed, was cut or was not sent, or fewer replicas than the floor were ready."""
         cut = self.streams.cut if self.streams is not None else ()
         return bool(self.outcomes.failed or self.outcomes.dropped or cut) or self._fewest < self.floor
 
@@ -110,7 +110,7 @@ class Picture:
 
 
 class _Drawing:
-    """One figure, being drawn."""
+    """The drawing of one figure."""
 
     def __init__(self, picture: Picture) -> None:
         self._picture = picture
@@ -160,7 +160,7 @@ class _Drawing:
 
     @cached_property
     def _colours(self) -> dict[str, str]:
-        """A colour for each version, in order of appearance."""
+        """Return a colour for each version, in order of appearance."""
         samples = [version for _, by in self._picture.ready for version in by]
         answers = [request.version for request in self._requests]
         streamed = [version for stream in self._streams for version in stream.versions]
@@ -169,7 +169,7 @@ class _Drawing:
 
     @cached_property
     def _bins(self) -> list[list[Request]]:
-        """Requests by the moment they started: equal bins of about a second, all of them full."""
+        """Return requests by their start: equal bins of about a second, all of them full."""
         if not self._requests:
             return [[]]
         first, last = self._requests[0].at, self._requests[-1].at
@@ -224,7 +224,7 @@ class _Drawing:
         top = max(sum(column) for column in zip(*good, bad, strict=True)) or 1.0
         axes.set_ylim(0, top * 1.3)
         failed = self._picture.outcomes.failed
-        # The bars alone would hide one failure among thousands.
+        # In the bars alone, one failure among thousands would be invisible.
         axes.plot([request.at - self._start for request in failed], [top * 1.12] * len(failed), "x", color=_RED, ms=6)
         axes.set_ylabel("requests/s")
         _note(axes, f"{len(failed):,} failed of {len(self._requests):,}", _RED if failed else _INK)
@@ -260,7 +260,7 @@ class _Drawing:
 
     @cached_property
     def _lanes(self) -> list[int]:
-        """A lane for each mark, so that no two labels overlap; lane 0 is the lowest."""
+        """Return a lane for each mark, so that no two labels overlap; lane 0 is the lowest."""
         lanes: list[int] = []
         reaches = [self._reach(at, text) for at, text in sorted(self._picture.marks)]
         # From the last to the first, each above all later ones that it touches: their lines end below its label.
@@ -271,7 +271,7 @@ class _Drawing:
         return lanes
 
     def _reach(self, at: float, text: str) -> tuple[float, float]:
-        """From where to where a label reaches, in seconds: right of its line, or left of it near the end."""
+        """Return a label's extent in seconds: right of its line, or left of it near the end."""
         wide = (_width_in(text) + 0.2) / (_WIDTH_IN * (_RIGHT - _LEFT)) * self._length
         offset = at - self._start
         return (offset - wide, offset) if self._leans_left(at, wide) else (offset, offset + wide)
@@ -315,7 +315,7 @@ class _Drawing:
 
 
 def _beside(axes: Axes, words: Iterable[tuple[float, str]]) -> None:
-    """Write each word right of the panel at its height, or a little higher where the one below needs the room."""
+    """Write each label right of the panel at its height, or higher if the label below needs the space."""
     line = _LANE_IN * 0.7 / _tall_in(axes) * axes.get_ylim()[1]
     free_from = -math.inf
     for height, text in sorted(words):
@@ -339,7 +339,7 @@ def _note(axes: Axes, text: str, colour: str) -> None:
 
 
 def _rows(streams: Iterable[Stream]) -> Iterable[tuple[int, Stream]]:
-    """Each with the lowest row that is free when it begins."""
+    """Return each stream with the lowest row that is free at its start."""
     free_from: list[float] = []
     for stream in streams:
         row = next((number for number, free in enumerate(free_from) if free <= stream.at), len(free_from))
@@ -352,7 +352,7 @@ def _overlap(one: tuple[float, float], other: tuple[float, float]) -> bool:
 
 
 def _width_in(text: str) -> float:
-    """How wide a label is, in inches."""
+    """Return the width of a label in inches."""
     return float(TextPath((0, 0), text, size=_MARK_SIZE).get_extents().width) / 72
 
 

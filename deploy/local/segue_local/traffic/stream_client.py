@@ -15,12 +15,12 @@ from typing import Any, TextIO
 
 import aiohttp
 
-# Between two streams that failed at once: a server that is down is not asked ten thousand times a second.
+# The pause after a stream that failed at once, to avoid ten thousand requests a second to a dead server.
 _PAUSE_S = 0.1
 
 
 class Client:
-    """Makes the streams that its configuration asks for, and writes a line for each."""
+    """Opens the configured streams, and writes a line for each."""
 
     def __init__(self, config: dict[str, Any], lines: TextIO) -> None:
         self._config = config
@@ -29,7 +29,7 @@ class Client:
         self._sent = 0
 
     async def run(self) -> int:
-        """Stream until SIGUSR1 or ``longest_s``, finish what runs, and return how many streams there were."""
+        """Stream until SIGUSR1 or ``longest_s``, finish running streams, and return the number of streams."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGUSR1, self._stopping.set)
         loop.call_later(self._config["longest_s"], self._stopping.set)
@@ -42,7 +42,7 @@ class Client:
 
     async def _one_after_another(self, session: aiohttp.ClientSession, user: int) -> None:
         whole, count = self._config["body"]["max_tokens"], self._config["count"]
-        tokens = math.ceil(whole * (user + 1) / count)  # first ones of different lengths: not all end at once
+        tokens = math.ceil(whole * (user + 1) / count)  # different lengths at first, so that not all end at once
         while not self._stopping.is_set():
             self._sent += 1
             stream, tokens = await self._stream(session, tokens), whole
@@ -70,7 +70,7 @@ class Client:
             return
         event = json.loads(data)
         if "error" in event:
-            raise ValueError(f"the server told an error: {json.dumps(event['error'])}")
+            raise ValueError(f"the server sent an error: {json.dumps(event['error'])}")
         stream["tokens"] += sum(bool(choice.get("delta", {}).get("content")) for choice in event.get("choices", []))
         version = _at(event, self._config["version_path"])
         if version and version not in stream["versions"]:
@@ -81,7 +81,7 @@ class Client:
 
 
 async def _events(reply: aiohttp.ClientResponse) -> AsyncIterator[str]:
-    """The data of each server-sent event; one line each, as all servers of this API send them."""
+    """Yield the data of each server-sent event: one line each, as all servers of this API send them."""
     async for line in reply.content:
         if line.startswith(b"data:"):
             yield line[5:].decode().strip()

@@ -15,12 +15,12 @@ _CLIENT = Path(__file__).with_name("stream_client.py")
 
 
 class Streams(Load[StreamOutcomes]):
-    """``count`` streaming requests at a time to ``{url}/v1/chat/completions``, each with a connection of its own.
+    """Keeps ``count`` streaming requests open to ``{url}/v1/chat/completions``, each on its own connection.
 
-    When one ends the next is started. Each asks for ``max_tokens`` tokens (the very first ones for a part of them, so
-    that not all end at once) and is whole when it brought them all and ``[DONE]``; with the server's pace of tokens
-    that says how long it lasts. ``body`` adds to or replaces fields of the request. ``version_path`` is where each
-    event names the version. A stream that brings nothing for ``idle_s``, or lasts longer than ``timeout_s``, is cut.
+    When one ends, the next starts. Each requests ``max_tokens`` tokens (the very first ones fewer, so that not all end
+    at once); with the server's token rate, this sets its duration. A stream is complete when it received all tokens and
+    ``[DONE]``. ``body`` adds or replaces fields of the request. ``version_path`` is the path of the version in each
+    event. A stream that receives nothing for ``idle_s``, or lasts longer than ``timeout_s``, is cut.
     """
 
     name = "streams"
@@ -43,9 +43,9 @@ class Streams(Load[StreamOutcomes]):
         """Raises ``Refused`` for values that cannot be used."""
         super().__init__(folder, timeout_s=timeout_s, longest_s=longest_s, wrap=wrap)
         if not url.startswith(("http://", "https://")):
-            raise Refused(f"url: {url!r} is no http:// or https:// address")
+            raise Refused(f"url: {url!r} is not an http:// or https:// address")
         if count < 1 or max_tokens < 1:
-            raise Refused(f"count: {count} streams of max_tokens: {max_tokens} are none: take 1 or more of each")
+            raise Refused(f"count: {count} streams of max_tokens: {max_tokens} are too few: use 1 or more of each")
         messages = [{"role": "user", "content": "Count."}]
         self._config = {
             "url": f"{url.rstrip('/')}/v1/chat/completions",
@@ -60,8 +60,8 @@ class Streams(Load[StreamOutcomes]):
         }
 
     def _command(self) -> list[str]:
-        # -P: the folder of the script must not hide modules of the library. It is run by its path, not as a
-        # module, since it needs nothing of this package and begins five times sooner without it.
+        # -P: the folder of the script must not hide library modules. The script runs by its path, not as a
+        # module, because it needs nothing of this package and starts five times faster without it.
         return [sys.executable, "-P", os.fspath(_CLIENT), json.dumps(self._config)]
 
     def _outcomes(self, lines: Lines, dropped: int) -> StreamOutcomes:
