@@ -1,6 +1,5 @@
 """Shared by all tests: one local stack a run, a namespace and a task queue a test."""
 
-import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -42,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Print each failure when it happens: a run takes many minutes, and its end may not come."""
-    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+    if report.failed and hasattr(report, "node"):  # it came from one of several processes
         last = report.longreprtext.strip().splitlines()[-_SHOWN:]
         print(f"\nFAILED {report.nodeid} ({report.when})", *last, sep="\n", file=sys.stderr, flush=True)
 

@@ -110,7 +110,7 @@ def test_a_metric_of_a_spec_is_judged_as_the_rollout_would(segue: Segue, files: 
         (
             "kind: counts\njudge: {threshold: {max: 1, quantile: 0.5}}\n",
             (),
-            "judge.threshold.quantile: 0.5: is of a hist",
+            "judge.threshold.quantile: 0.5: is for a hist",
         ),
     ],
     ids=["no judgement", "kind", "field", "metric", "absent", "no json", "no metrics", "kind of metric"],

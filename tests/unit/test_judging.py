@@ -69,7 +69,7 @@ CASES: dict[str, tuple[Judgement, Series | None, Series | None, Result, str]] = 
         AT_MOST_1_PERCENT, None, counts((2, 100)), FAIL, "the share of the new side is 2 % (2 of 100): over 1 %",
     ),
     "rate of too few": (
-        AT_MOST_1_PERCENT, None, counts((2, 19)), OPEN, "19 requests in the latest interval, and 20 are",
+        AT_MOST_1_PERCENT, None, counts((2, 19)), OPEN, "19 requests in the latest interval; 20 are",
     ),
     "rate of none": (AT_MOST_1_PERCENT, None, counts((0, 0)), OPEN, "0 requests"),
     "latest is missing": (AT_MOST_1_PERCENT, None, counts((2, 100), None, None), FAIL, "2 %"),

@@ -349,7 +349,7 @@ def test_modelmesh_metrics() -> None:
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"protocol": "triton"}, "Input should be"),
-    ({"protocol": "tfServing"}, "are needed"),
+    ({"protocol": "tfServing"}, "are required"),
     ({"models": ["a"]}, "are not for openInference"),
     ({"bootstrapPeriod": "2h"}, "write 1s to 1h"),
     ({"loadTimeout": "61m"}, "write 0s to 1h"),

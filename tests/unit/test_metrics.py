@@ -60,7 +60,7 @@ BAD = [
     Bad("url", {"value": "x", "provider": "http://evil"}, ".provider", "must match"),
     Bad("address", {"value": "x", "url": "http://evil"}, ".url", "check its spelling"),
     Bad("no-judge", {"value": "x", "judge": None}, ".judge", "is missing"),
-    Bad("two-judges", {"value": "x", "judge": {"compare": {}, "threshold": {"max": 1}}}, ".judge.compare", "beside"),
+    Bad("two-judges", {"value": "x", "judge": {"compare": {}, "threshold": {"max": 1}}}, ".judge.compare", "cannot be combined"),
     Bad("judge-of-another-kind", {"value": "x", "judge": {"threshold": {"max": 1, "quantile": 0.5}}},
         ".judge.threshold.quantile", "is for a histogram"),
     Bad("warmup", {"value": "x", "warmup": "2h"}, ".warmup", "is over 1 hour"),
