@@ -409,7 +409,9 @@ def _lost(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     if not stops or not state.claimed or not seen.held or state.held is not None or state.asleep or _blocked(state):
         return None
     floor = _floor(rules, state, seen)
-    if _serving(seen) >= floor or seen.new.ready >= seen.new.total - seen.unplaced - seen.hindered:
+    # A waypoint is reached with every new replica proven; at another stop some may still load.
+    is_fine = state.waypoint is None and _serving(seen) >= floor
+    if is_fine or seen.new.ready >= seen.new.total - seen.unplaced - seen.hindered:
         return None
     deadline_s = rules.readiness.deadline.total_seconds()
     if now < max(_deadline_at(rules, state, seen), seen.lost_since + deadline_s):

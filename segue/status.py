@@ -125,6 +125,9 @@ def reason(state: State, seen: Observation | None) -> str:
     """Return the reason of the present phase: failure, foreign change, pause, lack of room, or a replica's problem."""
     if state.outcome is not None and state.failure is not None:
         return str(state.failure)
+    blocks = seen.problem if seen is not None and state.needs_human and state.goal is Goal.BACK else None
+    if blocks is not None and state.foreign is None:
+        return f"the rollback makes no progress: {blocks}. It rolls back because of {state.failure}"
     for known in (state.foreign, state.held, state.failure):
         if known is not None:
             return str(known)

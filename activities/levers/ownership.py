@@ -264,7 +264,8 @@ def foreign_template(found: Object, template: Object, known: list[Object], path:
     if now in {mark.template, state.baseline.template if state.goal is Goal.BACK else state.wanted.template}:
         return None
     writers = writers_of(found, (path,))
-    if state.claimed and _wrote_last(writers):
+    is_next = found["metadata"].get("generation", 0) == mark.generation + 1
+    if state.claimed and is_next and _wrote_last(writers):
         return None  # our own write: its answer was lost, and admission changed it
     before = next((each for each in known if fingerprint(each) == mark.template), None)
     what = ", ".join(differences(before, template)) if before else "the pod template"

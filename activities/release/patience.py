@@ -55,5 +55,5 @@ def _asked_for(deployment: Object, replicas: int) -> int:
     """Return how many must be available: at most as many as were ready before the rollout."""
     if BASELINE not in annotations_of(deployment):
         return replicas
-    ready, before = saved_ready(deployment), saved_baseline(deployment)["replicas"]
-    return replicas if ready is None or ready >= before else min(ready, replicas)
+    ready, before = saved_ready(deployment), saved_baseline(deployment).get("replicas")  # a pair saves no such number
+    return replicas if ready is None or before is None or ready >= before else min(ready, replicas)

@@ -264,7 +264,7 @@ async def test_settle_leaves_a_stage_that_cannot_complete(served: Lab, kind: Kin
         async with served.case(name, kind=kind, change=change, strategy=strategy) as case:
             await case.reaches(*none_ready, ready=False)
             await case.mend(1, *one_ready)
-            assert (await case.run.send("settle")).startswith("settle: now")
+            assert (await case.run.send("settle")).startswith("settle: keeps")
             await case.run.until("it settled", lambda s: s.phase == "Paused" and s.reason == "settled")
             assert await case.rests() == (3, 1)
             fields = {"change": kind.changed(3), "onto_baseline": True} if way == "retarget" else {}

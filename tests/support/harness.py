@@ -87,6 +87,16 @@ class Lab:
         role, binding = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
         self._rbac.create_namespaced_role(self.namespace, role)
         self._rbac.create_namespaced_role_binding(self.namespace, binding)
+        self._await_rights(client.AuthorizationV1Api(api))
+
+    def _await_rights(self, authorization: Any) -> None:
+        """Wait until the API server knows the role: it learns of it a moment later."""
+        asked = {"verb": "get", "group": "apps", "resource": "deployments", "namespace": self.namespace}
+        review = {"spec": {"user": "segue-worker", "resourceAttributes": asked}}
+        ends = time.monotonic() + 60
+        while not authorization.create_subject_access_review(review).status.allowed:
+            assert time.monotonic() < ends, "the API server does not know the worker's role"
+            time.sleep(POLL_S)
 
     def grant(self, *, writes: bool = True) -> None:
         """Give the worker's user the published role in this namespace (as at the start), or only read rights."""

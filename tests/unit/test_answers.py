@@ -44,17 +44,19 @@ def entry(manager: str, time: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "who"),
+    ("ours", "theirs", "generation", "who"),
     [
-        pytest.param("2026-01-01T00:00:09Z", "2026-01-01T00:00:01Z", None, id="we-wrote-last"),
-        pytest.param("2026-01-01T00:00:01Z", "2026-01-01T00:00:09Z", "kubectl", id="they-wrote-last"),
-        pytest.param("2026-01-01T00:00:01Z", "2026-01-01T00:00:01Z", "kubectl", id="in-the-same-second"),
+        pytest.param("2026-01-01T00:00:09Z", "2026-01-01T00:00:01Z", 5, None, id="we-wrote-last"),
+        pytest.param("2026-01-01T00:00:01Z", "2026-01-01T00:00:09Z", 5, "kubectl", id="they-wrote-last"),
+        pytest.param("2026-01-01T00:00:01Z", "2026-01-01T00:00:01Z", 5, "kubectl", id="in-the-same-second"),
+        pytest.param("2026-01-01T00:00:09Z", "2026-01-01T00:00:01Z", 4, "kubectl", id="we-only-paused-it-afterwards"),
+        pytest.param("2026-01-01T00:00:09Z", "2026-01-01T00:00:01Z", 6, "kubectl", id="and-the-answer-was-lost"),
     ],
 )
-def test_our_own_write_is_known_by_who_wrote_last(ours: str, theirs: str, who: str | None) -> None:
+def test_our_own_write_is_known_by_who_wrote_last(ours: str, theirs: str, generation: int, who: str | None) -> None:
     """Its answer was lost, and the API server made something else of it: nobody is blamed for that."""
-    found = {"metadata": {"managedFields": [entry("segue", ours), entry("kubectl", theirs)]}}
-    state = State(owner="us", claimed=True, mark=Mark(template="v1"), wanted=Version(template="v1"))
+    found = {"metadata": {"generation": generation, "managedFields": [entry("segue", ours), entry("kubectl", theirs)]}}
+    state = State(owner="us", claimed=True, mark=Mark(template="v1", generation=4), wanted=Version(template="v1"))
     assert fingerprint(template("x")) != "v1"
     foreign = foreign_template(found, template("x"), [], "f:template", state)
     assert (foreign.who.partition(" ")[0] if foreign else None) == who
