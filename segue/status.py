@@ -127,7 +127,7 @@ def reason(state: State, seen: Observation | None) -> str:
         return str(state.failure)
     blocks = seen.problem if seen is not None and state.needs_human and state.goal is Goal.BACK else None
     if blocks is not None and state.foreign is None:
-        return f"the rollback makes no progress: {blocks}. It rolls back because of {state.failure}"
+        return f"{state.failure}; the rollback makes no progress: {blocks}"
     for known in (state.foreign, state.held, state.failure):
         if known is not None:
             return str(known)

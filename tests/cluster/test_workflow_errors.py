@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from harness import Lab, Run, until
-from operators import define, runtimes
+from operators import define
 from shell import NEEDS_PERSON, Shell
 from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
 
@@ -97,13 +97,12 @@ async def _a_service_scaled_to_zero(lab: Lab) -> None:
     assert lab.custom.get_namespaced_custom_object(*place, "llm")["spec"]["predictor"] == predictor
 
 
-async def _a_runtime_scaled_to_zero_midway(lab: Lab) -> None:
-    operator = runtimes(lab)
-    await operator.make("ServingRuntime", "chat", {**RUNTIME, "replicas": 1})
-    never = {"patch": {"mode": "never-ready", "containers": [{"name": "server", "image": "example/chat:2"}]}}
-    run = await _start(lab, "ServingRuntime", "chat", never)
-    await until("a new replica", lambda: lab.pods("chat", "example/chat:2"))
-    operator.patch("chat", {"spec": {"replicas": 0}})
+async def _scaled_to_zero_midway(lab: Lab) -> None:
+    await lab.deploy("zero", 2)
+    strategy = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
+    run = await lab.start("zero", {"images": {"server": "example/chat:2"}}, strategy=strategy)
+    await run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+    lab.patch("zero", {"spec": {"replicas": 0}})
     await run.until("it waits for replicas", lambda s: "scaled to 0" in s.waiting_for)
     with pytest.raises(WorkflowUpdateFailedError) as refused:
         await run.send("retarget", change={"images": {"server": "example/chat:3"}}, onto_baseline=True)
@@ -111,9 +110,9 @@ async def _a_runtime_scaled_to_zero_midway(lab: Lab) -> None:
     assert "scaled to 0" in (await run.status()).waiting_for
     await run.send("abort")
     assert (await run.end()).status.outcome == "Aborted"
-    assert operator.get("chat")["spec"]["containers"] == RUNTIME["containers"]
+    assert lab.deployment("zero").spec.template.spec.containers[0].image == "example/chat:1"
 
 
 async def test_a_target_of_no_replicas_is_refused(served: Lab) -> None:
     """At the start, and at a retarget in the middle; the rollout goes on to take messages."""
-    await asyncio.gather(_a_service_scaled_to_zero(served), _a_runtime_scaled_to_zero_midway(served))
+    await asyncio.gather(_a_service_scaled_to_zero(served), _scaled_to_zero_midway(served))
