@@ -103,6 +103,15 @@ def _defined(defined: contract.Activity[Any, Any]) -> Callable[[F], F]:
                 # The chain of causes goes to the log, not into the history: it can exceed Temporal's limit.
                 activity.logger.warning("%s: %s", defined.name, error, exc_info=error.__cause__)
                 raise to_application_error(error, retry=_may_pass(error, defined)) from None
+            except Exception as error:
+                if activity.info().attempt < BELIEVED_AT:
+                    raise
+                # A fault of ours does not pass by itself: a person learns of it, instead of retries without end.
+                activity.logger.exception("%s", defined.name)
+                message = (
+                    f"{defined.name} failed {BELIEVED_AT} times with an unexpected {type(error).__name__}: {error}"
+                )
+                raise ApplicationError(message, type="Unexpected", non_retryable=True) from None
 
         return activity.defn(name=defined.name)(run)  # type: ignore[return-value]
 

@@ -27,6 +27,9 @@ _PLAIN_BYTES = 8_192
 """A baseline up to this length is saved uncompressed, so that a person can read it."""
 _PACKED = "zlib:"
 
+CHANGED = "the template was changed since this was decided"
+"""Why a write without a change cannot write the template: it was there when the write was decided."""
+
 GONE = Observation(replicas=0, old=Side(), new=Side(), asked=Counts(0, 0), template="", gone=True)
 """The observation of a target that was deleted."""
 

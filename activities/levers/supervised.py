@@ -16,6 +16,7 @@ from activities.ended_pods import Gone, read_ended
 from activities.levers.judging import judged_resource
 from activities.levers.ownership import (
     BASELINE,
+    CHANGED,
     GONE,
     OWNER,
     annotations_of,
@@ -30,7 +31,7 @@ from activities.levers.template import apply_change, differences, digest, stoppi
 from activities.watching import NamespaceWatch, controller_name
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.ended_pods import judged
-from segue.errors import Conflict, Fenced, Refused
+from segue.errors import Conflict, Fenced, Refused, Stale
 from segue.hindrance import hindrance_of
 from segue.history import Revision
 from segue.lint.target import LintSubject
@@ -160,7 +161,7 @@ class SupervisedLever:
             if self._stands(found, asked.state.wanted.template, asked.state):
                 return None
             if asked.change is None:
-                raise ValueError("the change is needed while the version is not written")
+                raise Stale(CHANGED)
             start = saved or self._start(seen)
             wanted = self._changed(start["version"], asked.change)
             kept = {
@@ -238,7 +239,10 @@ class SupervisedLever:
             foreign = self._foreign(seen.found, state)
             if foreign is not None and not state.overrules:
                 return Written(done=False, why=str(foreign))
-            patch = make(seen)
+            try:
+                patch = make(seen)
+            except Stale as stale:
+                return Written(done=False, why=str(stale))
             if patch is None:
                 return Written(done=True, mark=self._mark(seen.found))
             if "spec" in patch and seen.found["metadata"]["generation"] != asked.generation:

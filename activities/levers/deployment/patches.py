@@ -8,6 +8,7 @@ from activities.cluster import Object
 from activities.levers.deployment.reading import HOLD_MIN_READY_S, REVISION, Objects
 from activities.levers.ownership import (
     BASELINE,
+    CHANGED,
     OWNER,
     PATCH_FIX,
     annotations_of,
@@ -37,7 +38,7 @@ def template_patch(asked: PrepareInput | WriteInput, deployment: Object, start: 
     """Return the wanted template as a patch: the whole of it, or the spec's own strategic-merge patch."""
     change = asked.change
     if change is None:
-        raise ValueError("the change is needed while the template is not written")
+        raise Stale(CHANGED)
     if change.patch is None:
         return {**apply_change(start, change), "$patch": "replace"}
     if fingerprint(start) != fingerprint(deployment["spec"]["template"]):

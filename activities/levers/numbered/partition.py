@@ -21,6 +21,7 @@ from activities.levers.ownership import (
     BASELINE,
     CAUSE,
     CHANGE,
+    CHANGED,
     GONE,
     OWNER,
     Fields,
@@ -350,7 +351,7 @@ class PartitionLever(ABC):
         annotations: dict[str, str | None] = {OWNER: state.owner}
         if numbered.version != state.wanted.template:
             if asked.change is None:
-                raise ValueError("the change is needed while the template is not written")
+                raise Stale(CHANGED)
             saved = saved_baseline(found)["template"] if state.claimed else numbered.template
             spec |= self.changed(start_of(numbered, asked.change, saved), found, asked.change)
             annotations |= noted(asked.note) if asked.note else {}
