@@ -217,8 +217,7 @@ async def test_the_floor_holds_whatever_somebody_else_writes(served: Lab) -> Non
             served.patch(name, {"spec": {"paused": None}}, manager="kubectl-rollout")
             await asks()
             await case.run.send("approve")
-            report = await case.ends("Completed")
-            assert any(e.what == "controller paused" for e in report.entries)
+            await case.ends("Completed")
         case.watcher.assert_within(floor, 6 if name == "last" else 5, passing=1)
 
     await asyncio.gather(*map(one, STAGES))
