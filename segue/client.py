@@ -193,7 +193,10 @@ def _connect_reason(error: Exception, *, by_tls: bool) -> tuple[str, str]:
         return known
     if any(sign in text for sign in _CLOSED):  # a TLS server can send its reason too late to be read
         why = "it closed the connection: perhaps it requires "
-        return (f"{why}a client certificate", _CERTIFICATE) if by_tls else (f"{why}TLS", "set TEMPORAL_TLS=true")
+        if by_tls:
+            return f"{why}a client certificate", _CERTIFICATE
+        fix = "set TEMPORAL_TLS=true, or TEMPORAL_ADDRESS to a Temporal server"
+        return f"{why}TLS, or what answers is not Temporal", fix
     return "what answers is not Temporal", "set TEMPORAL_ADDRESS to a Temporal server, and TEMPORAL_TLS as it requires"
 
 
