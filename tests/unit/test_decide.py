@@ -13,7 +13,7 @@ from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side
 from segue.plan import settled
 from segue.room import Demand
 from segue.spec import Drain, Order, Rules, Strategy, Waypoint
-from segue.state import Goal, Mark, Outcome, Reached, State, requested
+from segue.state import Before, Goal, Mark, Outcome, Reached, State, requested
 
 OUT, IN, BOTH = Order.SCALE_OUT_PRIORITY, Order.SCALE_IN_PRIORITY, Order.SCALE_SIMULTANEOUSLY
 NOW = 1_000.0
@@ -549,6 +549,14 @@ def test_an_exact_pace_waits_for_the_whole_step(seen: Observation, moves: bool) 
             decide(Rules(strategy=Strategy(maxSurge=2, maxUnavailable=0, step=2)), MOVING, seen, NOW + 1).act
             is Act.SCALE
         )
+
+
+def test_a_rollback_ends_only_when_all_replicas_are_requested() -> None:
+    """Where nothing was ready before, the controller may still have to scale the baseline up."""
+    state = BACK.but(before=Before(replicas=4, ready=0))
+    for old, ends in ((0, False), (3, False), (4, True)):
+        seen = see(old, 0, ready=0, template="v0", held=False, asked=(old, 0))
+        assert (decide(RULES, state, seen, NOW + 1).act is Act.FINISH) is ends, old
 
 
 def test_no_deadline_runs_while_what_stops_holds_what_is_waited_for() -> None:
