@@ -217,7 +217,9 @@ async def test_the_floor_holds_whatever_somebody_else_writes(served: Lab) -> Non
             served.patch(name, {"spec": {"paused": None}}, manager="kubectl-rollout")
             await asks()
             await case.run.send("approve")
-            await case.ends("Completed")
+            report = await case.ends("Completed")
+            # At the first stage the old template can remove the one new pod; the move that brings it back then pauses.
+            assert name == "first" or any(e.what == "controller paused" for e in report.entries)
         case.watcher.assert_within(floor, 6 if name == "last" else 5, passing=1)
 
     await asyncio.gather(*map(one, STAGES))
