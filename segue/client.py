@@ -219,6 +219,11 @@ def _translation(error: TemporalError | TimeoutError, what: str, task_queue: str
             ours = AlreadyRolling(f"a rollout of {what} is under way", fix=_JOIN_FIX)
         case WorkflowUpdateFailedError() | WorkflowFailureError():
             ours = _from_failure(error.cause, what)
+        case WorkflowQueryFailedError() if _STARVED in str(error):
+            ours = Unreachable(
+                f"the worker on task queue {task_queue} is too busy to answer for the rollout of {what}; try again, "
+                "and give the worker more CPU if it stays so"
+            )
         case WorkflowQueryFailedError() | WorkflowQueryRejectedError():
             ours = SegueError(f"the rollout of {what} could not answer: {error}")
         case RPCError():
@@ -229,6 +234,9 @@ def _translation(error: TemporalError | TimeoutError, what: str, task_queue: str
             ours = SegueError(f"Temporal: {error}")
     return ours
 
+
+_STARVED = "TMPRL1101"
+"""The SDK's code for workflow code that did not yield for two seconds: Segue's never blocks, but may get no CPU."""
 
 _JOIN_FIX = "watch it with `segue watch`, or give it this file's change with `segue start --join`"
 
