@@ -192,6 +192,8 @@ class State(Frozen):
     """Whether a person requested to overwrite the foreign change."""
     controller_paused_at: float = 0.0
     """When the rollout paused the target's controller outside of a move: seconds since the epoch."""
+    finishing: bool = False
+    """Whether the end was being written at the latest write: then a released target is the end, not another's."""
     needs_human: bool = False
     promoted: bool = False
     emptying: Emptying | None = None
@@ -421,6 +423,7 @@ class State(Frozen):
             failure=None,
             needs_human=False,
             retarget=None,
+            finishing=False,
             wanted=wanted,
             demand=demand,
             began_at=now,
@@ -505,7 +508,7 @@ class State(Frozen):
         """Return the state whose goal is the baseline from here on."""
         return self.but(
             goal=Goal.BACK, ending=ending, failure=problem, waypoint=None, held=None, paused="", retarget=None,
-            settling=False, verified=False, asleep=False, crowded="", emptying=None, progress_at=now,
+            settling=False, finishing=False, verified=False, asleep=False, crowded="", emptying=None, progress_at=now,
         ).noted(now, "going back", str(problem), by)  # fmt: skip
 
     def passing(self, now: float) -> Self:

@@ -36,6 +36,11 @@ def is_written(state: State, decision: Decision) -> bool:
     return decision.act in WRITTEN and (state.claimed or decision.act is not Act.FINISH)
 
 
+def attempted(state: State, decision: Decision) -> State:
+    """Return the state while a decision is written. If the answer is lost, the target shows whether it is written."""
+    return state.but(finishing=decision.act is Act.FINISH)
+
+
 def applied(
     rules: Rules, state: State, seen: Observation, decision: Decision, now: float, written: Written = NOTHING
 ) -> State:
