@@ -49,7 +49,8 @@ def applied(
     A verification changes nothing here: ``judged`` records its answers. ``now`` is in seconds since the epoch.
     """
     if not written.done:
-        return state.noted(now, "not written", written.why)
+        state = state.noted(now, "not written", written.why)
+        return state.after_made(written.made, written.why, now) if written.made else state
     if decision.act in WRITTEN - {Act.FINISH}:
         state = _answered(state, seen, decision, written, now)
     return _RECORDERS[decision.act](state, _Done(rules, seen, decision, written, now))
