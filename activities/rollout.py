@@ -28,6 +28,7 @@ from activities.preparing import tried
 from activities.room import Rooms
 from activities.routers import Routers
 from activities.routers.base import Router
+from activities.unmade import Unmade
 from activities.watching import NamespaceWatch, Watches
 from segue import contract
 from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, Watched, WatchInput, WriteInput, Written
@@ -137,6 +138,7 @@ class Activities:
         self._levers = Levers(cluster, supervisions)
         self._routers = Routers(cluster)
         self._emptyings = Emptyings(cluster, reach or reach_of("auto", cluster))
+        self._unmade = Unmade(cluster)
         self._own = OwnAsker(cluster, supervisions, webhooks or {})
         providers = {name: Prometheus(name, settings) for name, settings in (prometheus or {}).items()}
         self._metrics, self._peaks = MetricAsker(providers), Peaks(providers.get(PROVIDER))
@@ -156,6 +158,7 @@ class Activities:
         await self._metrics.close()
         await self._believer.close()
         await self._emptyings.close()
+        self._unmade.close()
         self._own.close()
         await self._rooms.close()
         await self._watches.close()
@@ -192,7 +195,7 @@ class Activities:
             else:
                 _report_blindness(watch, now)
             if seen is not None:
-                seen = self._emptyings.look(asked, seen, watch.wake)
+                seen = self._unmade.look(asked, self._emptyings.look(asked, seen, watch.wake), watch.wake)
                 decision = decide(asked.rules, asked.state, seen, now)
                 if asks_for_room(asked.state, seen, decision):
                     activity.heartbeat(Beat(seen=seen, why="the room for new replicas to be counted", at=now))

@@ -64,7 +64,7 @@ from segue.errors import (
     TimedOut,
     Unreachable,
 )
-from segue.messages import MESSAGES, Message, RetargetTo
+from segue.messages import Message, RetargetTo, name_of
 from segue.observation import Frozen
 from segue.plan import Plan
 from segue.report import Report
@@ -385,18 +385,15 @@ class Rollouts:
             change=rollout.spec.change, onto_baseline=True, by=by, reason=reason, accept=rollout.spec.accept
         )
         workflow_id = contract.workflow_id(self.cluster, rollout.spec.target)
-        return str(await self.send(workflow_id, "retarget", wish))
+        return str(await self.send(workflow_id, wish))
 
-    async def send(self, workflow_id: str, name: str, message: Message, *, answer: bool = True) -> str | None:
+    async def send(self, workflow_id: str, message: Message, *, answer: bool = True) -> str | None:
         """Send one of ``segue.messages.MESSAGES``, and return what happens now; None for a signal.
 
         Raises:
-            Refused: when the rollout refuses the message now, or the message does not match its name.
+            Refused: when the rollout refuses the message now.
         """
-        if MESSAGES.get(name) is not type(message):
-            given, names = type(message).__name__, ", ".join(MESSAGES)
-            raise Refused("is not the message of that name", field=name, value=given, fix=f"send one of {names}")
-        handle, what = self._handle(workflow_id), target_of(workflow_id)
+        handle, what, name = self._handle(workflow_id), target_of(workflow_id), name_of(message)
         if answer:
             return str(await self._update(handle, what, name, message, str))
         with translated(what, self.task_queue):
