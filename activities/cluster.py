@@ -17,6 +17,7 @@ from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
 from segue.errors import Conflict, Expired, NotAllowed, NotFound, Refused, SegueError, Unreachable
+from segue.rights import command_for
 
 FIELD_MANAGER = "segue"
 REQUEST_TIMEOUT_S = 20.0
@@ -487,7 +488,9 @@ def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
             return NotFound(why, field=what, fix="check its name and namespace, or create it first")
         case 401 | 403:
             renew = "renew the worker's credentials: the API server does not accept them"
-            return NotAllowed(why, field=what, fix=renew if status == 401 else f"grant the worker {role}")
+            command = command_for(why)
+            grant = f"grant the worker {role}{f': {command}' if command else ''}"
+            return NotAllowed(why, field=what, fix=renew if status == 401 else grant)
         case 409:
             return Conflict(f"{what} changed in the meantime: {why}")
         case 410:
