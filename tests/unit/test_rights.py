@@ -58,8 +58,9 @@ def test_each_right_is_one_that_the_client_can_use() -> None:
         "list": {**cluster._lists, **cluster._lists_everywhere, "events": None}, "watch": cluster._lists,
     }  # fmt: skip
     own = {
-        ("delete", "pods"), ("create", "deployments"), ("delete", "deployments"), ("create", "jobs"), ("delete", "jobs"),
-        ("get", "pods/log"), ("get", "pods/proxy"), ("create", "pods/proxy"), ("update", "pods/proxy"),
+        ("delete", "pods"), ("create", "deployments"), ("delete", "deployments"), ("create", "jobs"),
+        ("delete", "jobs"), ("get", "pods/log"), ("get", "pods/proxy"),
+        ("create", "pods/proxy"), ("update", "pods/proxy"),
     }  # fmt: skip
     for right in LISTED:
         is_custom = ("." in right.group and not right.group.endswith("k8s.io")) or right.group in {
