@@ -110,7 +110,7 @@ def _use_check(use: Use, namespace: str, missing: Sequence[Right]) -> Check:
 def _optional_check(role: Role, namespace: str, missing: Sequence[Right]) -> Check:
     verdict = Verdict.WARNING if role.key == "base" else Verdict.OK
     found = f"not granted, which is optional: {described(missing)}"
-    return _check(f"optional rights in {namespace}", verdict, found, role.command(namespace))
+    return _check(f"optional rights in {namespace} by {role.name}", verdict, found, role.command(namespace))
 
 
 async def _room_check(may: May) -> Check:

@@ -195,9 +195,9 @@ async def set_up(client: Client, *, create_namespace: bool, retention: timedelta
 
 
 async def _set_up_namespace(client: Client, *, create: bool, retention: timedelta) -> str:
-    name, described = client.namespace, DescribeNamespaceRequest(namespace=client.namespace)
+    name = client.namespace
     try:
-        await client.workflow_service.describe_namespace(described, timeout=ANSWER)
+        await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=name), timeout=ANSWER)
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:
             raise
@@ -209,7 +209,7 @@ async def _set_up_namespace(client: Client, *, create: bool, retention: timedelt
         await client.workflow_service.register_namespace(
             RegisterNamespaceRequest(namespace=name, workflow_execution_retention_period=kept), timeout=ANSWER
         )
-        await _until_known(lambda: client.workflow_service.describe_namespace(described, timeout=ANSWER))
+        await _until_known(lambda: _registered(client))
         return f"namespace {name}: created"
     return f"namespace {name}: exists"
 
@@ -240,7 +240,7 @@ async def _until_registered(client: Client) -> None:
 
 
 async def _until_known(describe: Callable[[], Awaitable[Any]]) -> None:
-    """Wait until Temporal's cache knows a new namespace."""
+    """Wait until all of Temporal knows a new namespace: its services learn of it from time to time."""
     ends = asyncio.get_running_loop().time() + READ_BACK_S
     while True:
         try:
