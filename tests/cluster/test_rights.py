@@ -89,7 +89,8 @@ async def deployment(lab: Lab) -> set[Use]:
     await run.send("settle")
     await run.until("it has settled", lambda s: s.phase == "Paused" and s.reason == "settled")
     await run.send("resume")
-    await run.send("promote")
+    await run.until("it asks again", lambda s: s.phase == "AwaitingApproval")
+    await run.send("approve")
     await ends(run, "Completed")
     # The second rollout drops the copy of the first, once no revision refers to it.
     lab.patch("chat", {"spec": {"revisionHistoryLimit": 0}})
