@@ -116,7 +116,9 @@ class Cluster:
             try:
                 config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             except config.ConfigException:
-                await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+                # The library reads KUBECONFIG only when it is imported.
+                path = os.environ.get("KUBECONFIG") or None
+                await config.load_kube_config(path, client_configuration=configuration)  # type: ignore[no-untyped-call]
         except (config.ConfigException, OSError) as error:
             raise Refused(
                 f"gives no way to a cluster: {error}", field="KUBECONFIG", fix="set KUBECONFIG, or run `segue local up`"

@@ -24,12 +24,11 @@ async def examine(settings: Settings, namespaces: Sequence[str] = (), service_ac
 async def _gathered(
     settings: Settings, namespaces: Sequence[str], service_account: str, *, workers: bool
 ) -> list[Check]:
-    parts = await asyncio.gather(
-        check_temporal(client.connect, settings.task_queue, workers=workers),
-        check_cluster(Cluster.connect, namespaces, service_account),
-        *(check_prometheus(name, each) for name, each in settings.prometheus.items()),
-    )
-    found = [check for part in parts for check in part]
+    # One after the other: the cluster's library loads slowly, and would use up the time of the others' answers.
+    found = await check_temporal(client.connect, settings.task_queue, workers=workers)
+    found += await check_cluster(Cluster.connect, namespaces, service_account)
+    for name, each in settings.prometheus.items():
+        found += await check_prometheus(name, each)
     if not settings.prometheus:
         none = "SEGUE_PROMETHEUS names none; only specs with metrics need one"
         found.append(Check(area="Prometheus", name="providers", verdict=Verdict.NOT_CHECKED, found=none))

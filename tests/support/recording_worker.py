@@ -20,10 +20,12 @@ _VERBS = {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete
 _send = rest.RESTClientObject.request
 
 
-def asked(method: str, url: str) -> tuple[str, Right]:
-    """Return the namespace (empty for the cluster) and the right that a request needs."""
+def asked(method: str, url: str) -> tuple[str, Right] | None:
+    """Return the namespace (empty for the cluster) and the right that a request needs; None for no resource."""
     parts = urlsplit(url)
     path = parts.path.strip("/").split("/")
+    if len(path) < 3:
+        return None  # such as /version, which every user may read
     group, rest_of_path = ("", path[2:]) if path[0] == "api" else (path[1], path[3:])
     namespace = ""
     if rest_of_path[0] == "namespaces" and len(rest_of_path) > 2:
@@ -43,9 +45,11 @@ def recorded(path: Path) -> dict[str, set[Right]]:
 
 
 async def _recording(self: Any, method: str, url: str, *rest_of: Any, **named: Any) -> Any:
-    namespace, right = asked(method, url)
-    with Path(os.environ[RECORDED]).open("a") as file:
-        file.write(json.dumps([namespace, *right]) + "\n")
+    found = asked(method, url)
+    if found is not None:
+        namespace, right = found
+        with Path(os.environ[RECORDED]).open("a") as file:
+            file.write(json.dumps([namespace, *right]) + "\n")
     return await _send(self, method, url, *rest_of, **named)
 
 
