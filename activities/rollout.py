@@ -24,7 +24,7 @@ from activities.levers.base import Lever
 from activities.linting import linted
 from activities.memory_peak import PROVIDER, Peaks
 from activities.pod_http import Reach, reach_of
-from activities.preparing import tried
+from activities.preparing import refuse_missing_rights, tried
 from activities.room import Rooms
 from activities.routers import Routers
 from activities.routers.base import Router
@@ -167,10 +167,10 @@ class Activities:
     async def prepare(self, asked: PrepareInput) -> Prepared:
         """Check the target, try the change by a dry run, and lint the result."""
         lever = self._levers.of(asked.target)
+        await refuse_missing_rights(self._cluster, lever, asked)
         prepared = await tried(self._cluster, lever, self._routers.of(asked.rules.strategy), asked)
         self._believer.refuse(asked.rules, prepared.wanted)
         await self._own.refuse(asked.target, asked.rules)
-        await self._emptyings.refuse(asked.target, asked.rules)
         return await linted(self._cluster, lever, asked, prepared)
 
     @_defined(contract.AWAIT_READY)
