@@ -70,6 +70,12 @@ def test_lint_finds_nothing(helm: Helm, values: Values) -> None:
     assert "[WARNING]" not in ran.stdout
 
 
+def test_the_package_is_whole(helm: Helm, tmp_path: Path) -> None:
+    """The archive renders what the folder does: the links to the published rights are files in it."""
+    helm.run("package", str(CHART), "--destination", str(tmp_path))
+    assert helm.render(FULL, tmp_path / "segue-0.1.0.tgz") == helm.render(FULL)
+
+
 def environment(objects: list[Any]) -> dict[str, str]:
     """Return the variables of the worker's container; those from Secrets have the Secret's name and key."""
     [container] = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]

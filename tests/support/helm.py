@@ -35,9 +35,9 @@ class Helm:
         assert ran.returncode == expect, f"{command}: {ran.returncode}\n{ran.stdout}\n{ran.stderr}"
         return ran
 
-    def render(self, values: Values, release: str = "segue", namespace: str = "segue") -> list[Any]:
+    def render(self, values: Values, chart: Path = CHART) -> list[Any]:
         """Return the objects of the chart with these values."""
-        ran = self.run("template", release, str(CHART), "-n", namespace, "--kube-version", KUBERNETES, values=values)
+        ran = self.run("template", "segue", str(chart), "-n", "segue", "--kube-version", KUBERNETES, values=values)
         return [each for each in yaml.safe_load_all(ran.stdout) if each]
 
     def refusal(self, values: Values) -> str:
