@@ -1,5 +1,7 @@
 """The help is enough to operate Segue."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +49,12 @@ def test_the_version_is_data(segue: Segue) -> None:
     ran = segue("version")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith("segue 0.")
+
+
+def test_it_runs_as_a_module() -> None:
+    """``python -m segue`` is the command line: an image needs no script."""
+    ran = subprocess.run([sys.executable, "-m", "segue", "version"], capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("segue 0.")
 
 
 def test_without_a_command_the_help_is_shown(segue: Segue) -> None:

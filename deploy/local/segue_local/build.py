@@ -65,6 +65,8 @@ PROMETHEUS = Binary(
 )
 # Not part of a stack, and built only on request; its main package is ours, in the group's folder.
 K6 = Binary("k6", "k6", "segue.local/k6")
+# Not part of a stack either: installs Segue's chart.
+HELM = Binary("helm", "helm", "helm.sh/helm/v4/cmd/helm")
 
 _CONTAINERD = "github.com/containerd/containerd/v2/cmd"
 _CONTAINERD_TAGS = "no_btrfs,no_devmapper,no_zfs"

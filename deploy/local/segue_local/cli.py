@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from segue_local.apply import apply
-from segue_local.build import K6, KSERVE, LWS, NODE_BINARIES, PROMETHEUS, ensure_built
+from segue_local.build import HELM, K6, KSERVE, LWS, NODE_BINARIES, PROMETHEUS, ensure_built
 from segue_local.errors import LocalStackError, Refused, StackNotRunning
 from segue_local.gateway import ensure_definitions
 from segue_local.images import ensure_images
@@ -26,6 +26,7 @@ from segue_local.lws import FILES
 from segue_local.node.machine import node_is_possible
 from segue_local.prometheus import SCRAPE_INTERVAL_S
 from segue_local.real import ensure_real_servers, real_servers_are_possible
+from segue_local.segue_image import NAME, Origin, ensure_segue_image, version
 from segue_local.stack import PartStatus, Stack
 
 app = typer.Typer(
@@ -154,7 +155,7 @@ def build(
         if not everything:
             return
         ensure_definitions(_say)
-        ensure_built(_say, [LWS, KSERVE, PROMETHEUS])
+        ensure_built(_say, [LWS, KSERVE, PROMETHEUS, HELM])
         FILES.ensure(_say)
         KSERVE_FILES.ensure(_say)
         hindrance = real_servers_are_possible()
@@ -168,6 +169,18 @@ def build(
             return
         ensure_built(_say, [*NODE_BINARIES, K6])
         ensure_images(_say)
+
+
+@app.command()
+def segue_image(
+    revision: Annotated[str, typer.Option("--revision", help="The commit, for the image's labels.")] = "",
+    source: Annotated[str, typer.Option("--source", help="The repository's address, for the image's labels.")] = "",
+) -> None:
+    """Build Segue's own image from this checkout, without a container engine, and print the archive's path."""
+    with _errors():
+        path = ensure_segue_image(Origin(source, revision), _say)
+        _say(f"{NAME}:{version()} has {path.stat().st_size / 2**20:.0f} MiB. To push it, run skopeo or docker load.")
+    print(path)
 
 
 @app.command()

@@ -94,21 +94,21 @@ def stage(root: Path, python: Interpreter, busybox: Path, run: Run) -> None:
     """Fill ``root`` with the files of the base layer. Raises ``ImagesFailed`` or ``UvMissing``."""
     _install(root / SITE, python, run)
     # At its own path: it finds its library and its standard library from there.
-    _copy(python.executable, root)
-    _copy_stdlib(python.stdlib, root)
-    _link(root / PYTHON, python.executable)
-    _copy(busybox, root)
+    copy(python.executable, root)
+    copy_stdlib(python.stdlib, root)
+    link(root / PYTHON, python.executable)
+    copy(busybox, root)
     for name in _SHELL:
-        _link(root / "bin" / name, busybox)
+        link(root / "bin" / name, busybox)
     for library in libraries([python.executable, busybox, *sorted(root.rglob("*.so"))]):
         if not library.is_relative_to(root):
-            _copy(library, root)
+            copy(library, root)
     for folder in _FOLDERS:
         (root / folder).mkdir(parents=True, exist_ok=True)
     for name, text in _FILES.items():
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(text)
-    _compile(root, python, run)
+    compile_tree(root, python, run)
 
 
 def libraries(files: Iterable[Path]) -> list[Path]:
@@ -124,49 +124,58 @@ def checked(command: Sequence[str], output: str, status: int) -> None:
         raise ImagesFailed(shlex.join(command), output)
 
 
-def _install(site: Path, python: Interpreter, run: Run) -> None:
+def install(requirements: Path, site: Path, python: Interpreter, run: Run) -> None:
+    """Install these packages with hashes from wheels into ``site``. Raises ``ImagesFailed`` or ``UvMissing``."""
     run(
         [
             *(find_uv(), "pip", "install", "--quiet", "--python", str(python.executable), "--target", str(site)),
-            *("--require-hashes", "--no-deps", "--only-binary", ":all:", "--requirement", str(REQUIREMENTS)),
+            *("--require-hashes", "--no-deps", "--only-binary", ":all:", "--requirement", str(requirements)),
         ],
         {},
     )
+
+
+def _install(site: Path, python: Interpreter, run: Run) -> None:
+    install(REQUIREMENTS, site, python, run)
     for pattern in _NOT_OF_SITE:
         for path in list(site.rglob(pattern) if "*" in pattern else site.glob(pattern)):
-            _remove(path)
+            remove(path)
     for path in [path for path in site.rglob("tests") if path.is_dir()]:
         # numpy's own code imports from one of its folders of tests.
         if not path.is_relative_to(site / "numpy"):
-            _remove(path)
+            remove(path)
 
 
-def _copy_stdlib(stdlib: Path, root: Path) -> None:
+def copy_stdlib(stdlib: Path, root: Path) -> None:
+    """Copy the standard library to the same path below ``root``, without what no server needs."""
     ignored = shutil.ignore_patterns(*_NOT_OF_STDLIB, "site-packages", "dist-packages", "__pycache__")
     target = root / stdlib.relative_to("/")
     shutil.copytree(stdlib, target, ignore=ignored, ignore_dangling_symlinks=True)
 
 
-def _compile(root: Path, python: Interpreter, run: Run) -> None:
+def compile_tree(root: Path, python: Interpreter, run: Run) -> None:
     """Compile all there is, so that a server's imports take it two seconds of processor time instead of five."""
     # Not checked against the sources' times: all of an image's files have one time.
     options = ("-qq", "-j", "0", "--invalidation-mode", "unchecked-hash", "-s", str(root), "-p", "/")
     run([str(python.executable), "-I", "-m", "compileall", *options, str(root)], {})
 
 
-def _copy(path: Path, root: Path) -> None:
+def copy(path: Path, root: Path) -> None:
+    """Copy a file of this machine to the same path below ``root``."""
     target = root / path.relative_to("/")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(path, target)
 
 
-def _link(link: Path, to: Path) -> None:
-    link.parent.mkdir(parents=True, exist_ok=True)
-    if not os.path.lexists(link):
-        link.symlink_to(to)
+def link(path: Path, to: Path) -> None:
+    """Make ``path`` a link, unless something is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.path.lexists(path):
+        path.symlink_to(to)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

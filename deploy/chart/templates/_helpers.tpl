@@ -1,0 +1,135 @@
+{{- define "segue.fullname" -}}
+{{- default .Release.Name .Values.nameOverride | trunc 50 | trimSuffix "-" }}-worker
+{{- end }}
+
+{{- define "segue.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (ternary (include "segue.fullname" .) "default" .Values.serviceAccount.create) }}
+{{- end }}
+
+{{- define "segue.selector" -}}
+app.kubernetes.io/name: segue
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: worker
+{{- end }}
+
+{{- define "segue.labels" -}}
+{{ include "segue.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "segue.image" -}}
+{{- with .Values.image -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{- /* How a client of Temporal connects: environment variables of the SDK. */ -}}
+{{- define "segue.temporalEnv" -}}
+{{- with .Values.temporal }}
+- {name: TEMPORAL_ADDRESS, value: {{ .address | quote }}}
+- {name: TEMPORAL_NAMESPACE, value: {{ .namespace | quote }}}
+- {name: SEGUE_TASK_QUEUE, value: {{ .taskQueue | quote }}}
+{{- if or .tls.enabled .tls.caSecret .tls.clientCertificateSecret .tls.serverName }}
+- {name: TEMPORAL_TLS, value: "true"}
+{{- end }}
+{{- with .tls.serverName }}
+- {name: TEMPORAL_TLS_SERVER_NAME, value: {{ . | quote }}}
+{{- end }}
+{{- if .tls.caSecret }}
+- {name: TEMPORAL_TLS_SERVER_CA_CERT_PATH, value: /etc/segue/temporal/ca.crt}
+{{- end }}
+{{- if .tls.clientCertificateSecret }}
+- {name: TEMPORAL_TLS_CLIENT_CERT_PATH, value: /etc/segue/temporal/tls.crt}
+- {name: TEMPORAL_TLS_CLIENT_KEY_PATH, value: /etc/segue/temporal/tls.key}
+{{- end }}
+{{- if .apiKey.secret }}
+- name: TEMPORAL_API_KEY
+  valueFrom: {secretKeyRef: {name: {{ .apiKey.secret }}, key: {{ .apiKey.key | quote }}}}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* The settings of a worker: docs/operating.md. */ -}}
+{{- define "segue.workerEnv" -}}
+{{- with .Values.worker }}
+- {name: SEGUE_HEALTH_ADDRESS, value: "0.0.0.0:{{ .healthPort }}"}
+- {name: SEGUE_LOG_LEVEL, value: {{ .logLevel }}}
+- {name: SEGUE_LOG_FORMAT, value: {{ .logFormat }}}
+- {name: SEGUE_MAX_CACHED_WORKFLOWS, value: "{{ int .maxCachedWorkflows }}"}
+- {name: SEGUE_MAX_CONCURRENT_ACTIVITIES, value: "{{ int .maxConcurrentActivities }}"}
+- {name: SEGUE_GRACEFUL_SHUTDOWN_S, value: "{{ int .gracefulShutdownSeconds }}"}
+- {name: SEGUE_POD_ACCESS, value: {{ .podAccess }}}
+{{- with .otlpEndpoint }}
+- {name: SEGUE_OTLP_ENDPOINT, value: {{ . | quote }}}
+{{- end }}
+{{- end }}
+{{- if .Values.metrics.sdk }}
+- {name: SEGUE_SDK_METRICS_ADDRESS, value: "0.0.0.0:8081"}
+{{- end }}
+{{- $providers := dict }}
+{{- range $name, $given := .Values.prometheus }}
+{{- $provider := dict "url" $given.url }}
+{{- with $given.timeoutSeconds }}{{ $_ := set $provider "timeout_s" . }}{{ end }}
+{{- if $given.bearerTokenSecret }}{{ $_ := set $provider "bearer_token_file" (printf "/etc/segue/prometheus/%s/token" $name) }}{{ end }}
+{{- if $given.caSecret }}{{ $_ := set $provider "ca_file" (printf "/etc/segue/prometheus/%s/ca.crt" $name) }}{{ end }}
+{{- $_ := set $providers $name $provider }}
+{{- end }}
+{{- with $providers }}
+- {name: SEGUE_PROMETHEUS, value: {{ toJson . | quote }}}
+{{- end }}
+{{- $webhooks := dict }}
+{{- range $name, $given := .Values.webhooks }}
+{{- $webhook := dict "url" $given.url "secret_file" (printf "/etc/segue/webhooks/%s/secret" $name) }}
+{{- with $given.timeoutSeconds }}{{ $_ := set $webhook "timeout_s" . }}{{ end }}
+{{- if $given.caSecret }}{{ $_ := set $webhook "ca_file" (printf "/etc/segue/webhooks/%s/ca.crt" $name) }}{{ end }}
+{{- $_ := set $webhooks $name $webhook }}
+{{- end }}
+{{- with $webhooks }}
+- {name: SEGUE_WEBHOOKS, value: {{ toJson . | quote }}}
+{{- end }}
+{{- with .Values.supervised }}
+- {name: SEGUE_SUPERVISED, value: {{ toJson . | quote }}}
+{{- end }}
+{{- with .Values.servingCredentials }}
+{{- if .secret }}
+- name: SEGUE_SERVING_CREDENTIALS
+  valueFrom: {secretKeyRef: {name: {{ .secret }}, key: {{ .key | quote }}}}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* The sources of the volume /etc/segue: every key that a setting names as a file. */ -}}
+{{- define "segue.files" -}}
+{{- with .Values.temporal.tls }}
+{{- with .caSecret }}
+- secret: {name: {{ . }}, items: [{key: ca.crt, path: temporal/ca.crt}]}
+{{- end }}
+{{- with .clientCertificateSecret }}
+- secret: {name: {{ . }}, items: [{key: tls.crt, path: temporal/tls.crt}, {key: tls.key, path: temporal/tls.key}]}
+{{- end }}
+{{- end }}
+{{- range $name, $given := .Values.prometheus }}
+{{- with $given.bearerTokenSecret }}
+- secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: prometheus/{{ $name }}/token}]}
+{{- end }}
+{{- with $given.caSecret }}
+- secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: prometheus/{{ $name }}/ca.crt}]}
+{{- end }}
+{{- end }}
+{{- range $name, $given := .Values.webhooks }}
+- secret: {name: {{ $given.secret.name }}, items: [{key: {{ $given.secret.key | quote }}, path: webhooks/{{ $name }}/secret}]}
+{{- with $given.caSecret }}
+- secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: webhooks/{{ $name }}/ca.crt}]}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* The rules of one published file of rights, as a list. */ -}}
+{{- define "segue.rules" -}}
+{{- (index (splitList "\n---" (.root.Files.Get (printf "rights/%s.yaml" .file))) 0 | fromYaml).rules | toYaml }}
+{{- end }}

@@ -1,0 +1,26 @@
+{{- /* What a schema cannot say, or not readably: each refusal names the value and the fix. */ -}}
+{{- define "segue.refuse" -}}
+{{- if not .Values.image.repository }}
+{{- fail "image.repository is empty: name the image that you pushed, such as --set image.repository=registry.example.com/segue" }}
+{{- end }}
+{{- if not .Values.temporal.address }}
+{{- fail "temporal.address is empty: set HOST:PORT of Temporal's frontend, such as --set temporal.address=temporal-frontend.temporal.svc:7233" }}
+{{- end }}
+{{- with .Values.rbac }}
+{{- if and .create (not .clusterWide) (not .namespaces) }}
+{{- fail "rbac.namespaces is empty: the workers may then roll nothing. List the namespaces of your model servers, such as --set rbac.namespaces={serving}, or set rbac.clusterWide=true" }}
+{{- end }}
+{{- if and .clusterWide .namespaces }}
+{{- fail (printf "rbac.clusterWide is true, and rbac.namespaces lists %s: set only one of them" (join ", " .namespaces)) }}
+{{- end }}
+{{- if and .create (not $.Values.serviceAccount.create) (not $.Values.serviceAccount.name) }}
+{{- fail "serviceAccount.create is false, and serviceAccount.name is empty: name the ServiceAccount to use; the namespace's default one must not get these rights" }}
+{{- end }}
+{{- end }}
+{{- if and (eq .Values.worker.podAccess "proxy") .Values.rbac.create (not .Values.rbac.serving) }}
+{{- fail "worker.podAccess is proxy, and rbac.serving is false: set rbac.serving=true, which allows requests to pods through the API server" }}
+{{- end }}
+{{- if and (eq (int .Values.worker.healthPort) 8081) .Values.metrics.sdk }}
+{{- fail "worker.healthPort is 8081, which metrics.sdk uses: choose another port" }}
+{{- end }}
+{{- end }}

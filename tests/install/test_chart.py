@@ -1,0 +1,247 @@
+"""The chart as files: what it renders, what it refuses, and that README, schema and rights agree with their sources."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import chart_values
+import pytest
+import yaml
+from helm import CHART, Helm, Values, merged, only
+
+from worker.settings import Settings, load_settings
+
+ROOT = CHART.parents[1]
+MINIMAL: Values = {
+    "image": {"repository": "registry.example.com:5000/segue"},
+    "temporal": {"address": "temporal.example.com:7233"},
+    "rbac": {"namespaces": ["serving", "batch"]},
+}
+SECRET = {"name": "monitoring", "key": "x"}
+FULL: Values = {
+    **merged(MINIMAL, {"image": {"digest": "sha256:" + "0" * 64}, "rbac": {"gates": True, "room": True}}),
+    "nameOverride": "rollouts",
+    "commonLabels": {"team": "serving"},
+    "imagePullSecrets": [{"name": "registry"}],
+    "temporal": {
+        "address": "acme.tmprl.cloud:7233",
+        "namespace": "acme",
+        "taskQueue": "segue-eu",
+        "tls": {"enabled": True, "serverName": "acme", "caSecret": "temporal-ca", "clientCertificateSecret": "mtls"},
+        "apiKey": {"secret": "temporal-key", "key": "api-key"},
+    },
+    "serviceAccount": {"name": "roller", "annotations": {"example.com/role": "segue"}},
+    "prometheus": {
+        "default": {"url": "http://prometheus.monitoring:9090"},
+        "far": {"url": "https://far/p", "timeoutSeconds": 5, "bearerTokenSecret": SECRET, "caSecret": SECRET},
+    },
+    "webhooks": {"smoke": {"url": "https://ci:8443/q", "secret": SECRET, "timeoutSeconds": 20, "caSecret": SECRET}},
+    "supervised": {"Server": {"resource": "servers.example.com/v1", "pods": "app={name}"}},
+    "servingCredentials": {"secret": "credentials"},
+    "worker": {
+        "logLevel": "DEBUG", "logFormat": "text", "maxCachedWorkflows": 20000, "maxConcurrentActivities": 3000000,
+        "gracefulShutdownSeconds": 60, "podAccess": "direct", "healthPort": 9000, "otlpEndpoint": "http://collector:4317",
+    },
+    "metrics": {"sdk": True, "serviceMonitor": {"enabled": True, "labels": {"release": "prom"}, "interval": "15s"}},
+    "networkPolicy": {"enabled": True, "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]},
+    "nodeSelector": {"kubernetes.io/os": "linux"},
+    "tolerations": [{"operator": "Exists"}],
+    "affinity": {"nodeAffinity": {}},
+    "priorityClassName": "system-cluster-critical",
+    "podLabels": {"sidecar.istio.io/inject": "false"},
+    "podAnnotations": {"a": "b"},
+    "extraEnv": [{"name": "SEGUE_BY", "value": "chart"}],
+    "extraVolumes": [{"name": "more", "emptyDir": {}}],
+    "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+}  # fmt: skip
+
+
+@pytest.fixture
+def helm(tmp_path: Path) -> Helm:
+    return Helm(tmp_path)
+
+
+@pytest.mark.parametrize("values", [MINIMAL, FULL], ids=["minimal", "full"])
+def test_lint_finds_nothing(helm: Helm, values: Values) -> None:
+    ran = helm.run("lint", "--strict", str(CHART), values=values)
+    assert "0 chart(s) failed" in ran.stdout
+    assert "[WARNING]" not in ran.stdout
+
+
+def test_the_package_is_whole(helm: Helm, tmp_path: Path) -> None:
+    """The archive renders what the folder does: the links to the published rights are files in it."""
+    helm.run("package", str(CHART), "--destination", str(tmp_path))
+    assert helm.render(FULL, tmp_path / "segue-0.1.0.tgz") == helm.render(FULL)
+
+
+def environment(objects: list[Any]) -> dict[str, str]:
+    """Return the variables of the worker's container; those from Secrets have the Secret's name and key."""
+    [container] = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    found = {}
+    for each in container["env"]:
+        secret = each.get("valueFrom", {}).get("secretKeyRef")
+        found[each["name"]] = each["value"] if secret is None else f"{secret['name']}/{secret['key']}"
+    return found
+
+
+def test_the_worker_reads_what_the_values_say(helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each variable is a setting of the worker or of Temporal's SDK, and the worker accepts its value."""
+    env = environment(helm.render(FULL))
+    assert env.pop("SEGUE_SERVING_CREDENTIALS") == "credentials/credentials.json"
+    assert env.pop("SEGUE_BY") == "chart"
+    settings = {name: value for name, value in env.items() if name.startswith("SEGUE_")}
+    assert {name.removeprefix("SEGUE_").lower() for name in settings} <= Settings.model_fields.keys()
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    read = load_settings()
+    assert (read.task_queue, read.health_address, read.sdk_metrics_address) == (
+        "segue-eu",
+        "0.0.0.0:9000",
+        "0.0.0.0:8081",
+    )
+    assert (read.log_level, read.log_format, read.pod_access) == ("DEBUG", "text", "direct")
+    assert (read.max_cached_workflows, read.max_concurrent_activities, read.graceful_shutdown_s) == (20000, 3000000, 60)
+    assert read.otlp_endpoint == "http://collector:4317"
+    assert read.supervised["Server"].resource == "servers.example.com/v1"
+    assert (read.prometheus["default"].url, read.prometheus["far"].timeout_s) == (
+        "http://prometheus.monitoring:9090",
+        5,
+    )
+    assert (read.webhooks["smoke"].url, read.webhooks["smoke"].timeout_s) == ("https://ci:8443/q", 20)
+    assert env["TEMPORAL_ADDRESS"] == "acme.tmprl.cloud:7233"
+    assert (env["TEMPORAL_NAMESPACE"], env["TEMPORAL_TLS"], env["TEMPORAL_TLS_SERVER_NAME"]) == ("acme", "true", "acme")
+    assert env["TEMPORAL_API_KEY"] == "temporal-key/api-key"
+
+
+def test_each_file_that_a_setting_names_is_mounted(helm: Helm) -> None:
+    """Neither a file is missing, nor is a key of a Secret mounted that no setting names."""
+    objects = helm.render(FULL)
+    pod = only(objects, "Deployment")["spec"]["template"]["spec"]
+    [volume] = [each for each in pod["volumes"] if each["name"] == "files"]
+    paths = [item["path"] for source in volume["projected"]["sources"] for item in source["secret"]["items"]]
+    named = re.findall(r"/etc/segue/([^\"\s]+)", json.dumps(environment(objects)).replace("\\", ""))
+    assert sorted(named) == sorted(paths)
+    assert len(paths) == 7
+    assert {"name": "files", "mountPath": "/etc/segue", "readOnly": True} in pod["containers"][0]["volumeMounts"]
+
+
+def test_two_workers_spread_and_restricted(helm: Helm) -> None:
+    """By default there are two workers; Service, budget and policy select exactly their pods."""
+    objects = helm.render(FULL)
+    deployment = only(helm.render(MINIMAL), "Deployment")
+    assert deployment["spec"]["replicas"] == 2
+    pod = deployment["spec"]["template"]["spec"]
+    assert pod["topologySpreadConstraints"][0]["labelSelector"] == deployment["spec"]["selector"]
+    assert pod["containers"][0]["image"] == "registry.example.com:5000/segue:0.1.0"
+    assert pod["terminationGracePeriodSeconds"] == 45
+    selector = only(objects, "Deployment")["spec"]["selector"]
+    assert only(objects, "PodDisruptionBudget")["spec"] == {"maxUnavailable": 1, "selector": selector}
+    assert only(objects, "NetworkPolicy")["spec"]["podSelector"] == selector
+    assert only(objects, "ServiceMonitor")["spec"]["selector"] == selector
+    assert only(objects, "Service")["spec"]["selector"] == selector["matchLabels"]
+    assert selector["matchLabels"].items() <= only(objects, "Service")["metadata"]["labels"].items()
+
+
+def published(name: str) -> list[Any]:
+    role, _ = yaml.safe_load_all((ROOT / f"deploy/{name}.yaml").read_text())
+    rules: list[Any] = role["rules"]
+    return rules
+
+
+def rules(objects: list[Any]) -> dict[str, list[Any]]:
+    """Return the rules by kind, namespace and name of their role."""
+    roles = [each for each in objects if each["kind"] in {"Role", "ClusterRole"}]
+    for role in roles:
+        bound = [e for e in objects if e["kind"] == f"{role['kind']}Binding" and e["metadata"] == role["metadata"]]
+        assert [(e["roleRef"]["kind"], e["roleRef"]["name"]) for e in bound] == [
+            (role["kind"], role["metadata"]["name"])
+        ]
+        account = only(objects, "ServiceAccount")["metadata"]
+        subject = {"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}
+        assert bound[0]["subjects"] == [subject]
+    return {"/".join([e["kind"], e["metadata"].get("namespace", ""), e["metadata"]["name"]]): e["rules"] for e in roles}
+
+
+def test_rights_are_the_published_ones(helm: Helm) -> None:
+    """Each switch adds exactly the rules of its published file, in each namespace or in the whole cluster."""
+    base, gates, serving = published("rbac"), published("rbac-gates"), published("rbac-serving")
+    name = "segue-worker"
+    assert rules(helm.render(MINIMAL)) == {f"Role/{place}/{name}": base for place in ("serving", "batch")}
+    more = [{"apiGroups": ["example.com"], "resources": ["servers"], "verbs": ["get"]}]
+    wide = {"namespaces": [], "clusterWide": True, "gates": True, "serving": True, "room": True, "extraRules": more}
+    assert rules(helm.render(merged(MINIMAL, {"rbac": wide}))) == {
+        f"ClusterRole//{name}": [*base, *gates, *serving, *more],
+        f"ClusterRole//{name}-room": published("rbac-room"),
+    }
+    own = merged(MINIMAL, {"rbac": {"create": False}})
+    assert rules(helm.render(own)) == {}
+
+
+def test_the_network_policy_opens_what_the_settings_name(helm: Helm) -> None:
+    """Out go DNS, the API server, every address of the settings, and requests to the targets' pods."""
+    _, ports, pods, more = only(helm.render(FULL), "NetworkPolicy")["spec"]["egress"]
+    assert sorted(each["port"] for each in ports["ports"]) == [443, 4317, 6443, 7233, 8443, 9090]
+    [expression] = pods["to"][0]["namespaceSelector"]["matchExpressions"]
+    assert expression["values"] == ["serving", "batch"]
+    assert more == FULL["networkPolicy"]["extraEgress"][0]
+
+
+REFUSED: dict[str, tuple[Values, list[str]]] = {
+    "no image": ({"image": {"repository": ""}}, ["image.repository is empty", "--set image.repository="]),
+    "tag in the repository": ({"image": {"repository": "acme/segue:1"}}, ["/image/repository", "acme/segue:1"]),
+    "no address": ({"temporal": {"address": ""}}, ["temporal.address is empty", "--set temporal.address="]),
+    "address without a port": ({"temporal": {"address": "temporal"}}, ["/temporal/address", ":[0-9]+"]),
+    "misspelt": ({"replicas": 3}, ["additional properties 'replicas' not allowed"]),
+    "misspelt below": ({"rbac": {"namespace": "x"}}, ["/rbac", "additional properties 'namespace' not allowed"]),
+    "wrong type": ({"replicaCount": "two"}, ["/replicaCount", "got string, want integer"]),
+    "wrong choice": ({"worker": {"logLevel": "info"}}, ["/worker/logLevel", "'INFO'"]),
+    "no namespace": ({"rbac": {"namespaces": []}}, ["rbac.namespaces is empty", "rbac.clusterWide=true"]),
+    "both": ({"rbac": {"clusterWide": True}}, ["rbac.clusterWide is true", "set only one of them"]),
+    "no account": ({"serviceAccount": {"create": False}}, ["serviceAccount.name is empty", "name the ServiceAccount"]),
+    "proxy": ({"worker": {"podAccess": "proxy"}}, ["worker.podAccess is proxy", "set rbac.serving=true"]),
+    "a password in an address": ({"prometheus": {"x": {"url": "http://u:p@x"}}}, ["/prometheus/x/url"]),
+    "a webhook without a secret": ({"webhooks": {"x": {"url": "http://x"}}}, ["/webhooks/x", "missing property"]),
+    "one port": ({"metrics": {"sdk": True}, "worker": {"healthPort": 8081}}, ["healthPort is 8081", "another port"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_mistakes_are_refused(helm: Helm, name: str) -> None:
+    """The message names the value, and what to write instead."""
+    values, said = REFUSED[name]
+    message = helm.refusal(merged(MINIMAL, values))
+    assert [text for text in said if text not in message] == [], message
+
+
+# --- no Helm needed --------------------------------------------------------------------------------------
+
+
+def test_readme_shows_the_values() -> None:
+    page = chart_values.README.read_text()
+    assert page == chart_values.with_table(page), "run: .venv/bin/python tests/support/chart_values.py"
+
+
+def test_each_value_is_described_and_in_the_schema() -> None:
+    """A value without description, or one that the schema does not know or knows alone, is a mistake of ours."""
+    text = (CHART / "values.yaml").read_text()
+    values, schema = yaml.safe_load(text), json.loads((CHART / "values.schema.json").read_text())
+    known = {each.path for each in chart_values.described(text)}
+    assert list(chart_values.leaves(values, known)) == []
+
+    def compare(given: Any, wanted: Any, path: str) -> None:
+        wanted = schema["$defs"][wanted["$ref"].split("/")[-1]] if "$ref" in wanted else wanted
+        if "properties" in wanted:
+            assert given.keys() == wanted["properties"].keys() - {"global"}, path
+            assert wanted["additionalProperties"] is False
+            for key, value in given.items():
+                compare(value, wanted["properties"][key], f"{path}.{key}")
+
+    compare(values, schema, "values")
+
+
+def test_the_chart_has_the_version_of_the_project() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (version, version)
