@@ -136,7 +136,7 @@ async def ends(run: Run, outcome: str) -> None:
 
 
 async def groups(lab: Lab) -> None:
-    """A broken version is deleted from its groups; the next one completes, and the version before it is kept."""
+    """A broken version is rolled back; the next one completes, and the version before it is kept."""
     subject = LeaderWorkerSetSubject(lab, "chat")
     await subject.create(2)
     strategy = {"maxUnavailable": 1, "waypoints": [{"at": "100%"}]}
@@ -163,7 +163,7 @@ async def routed(lab: Lab, strategy: dict[str, Any]) -> None:
 
 
 async def by_service(lab: Lab) -> None:
-    await routed(lab, {"type": "blueGreen", "traffic": {"service": "chat", "lag": "1s"}})
+    await routed(lab, {"type": "blueGreen", "retain": "1s", "traffic": {"service": "chat", "lag": "1s"}})
 
 
 async def by_route(lab: Lab) -> None:
@@ -197,8 +197,13 @@ ROUTED = [
     Scenario(by_route, {Use.PAIR, Use.ROUTE}, {Use.ROUTE}),
 ]
 GROUPED = [
-    # Copies of versions are deleted from the eleventh on.
-    Scenario(groups, {Use.LEADER_WORKER_SET}, set(Use), frozenset({Right("delete", "apps", "controllerrevisions")})),
+    Scenario(
+        groups,
+        {Use.LEADER_WORKER_SET},
+        set(Use),
+        # Copies of versions are deleted from the eleventh on, and pods only where they block the rollback.
+        frozenset({Right("delete", "apps", "controllerrevisions"), Right("delete", "", "pods")}),
+    ),
 ]
 RUNTIMES = "servingruntimes.serving.kserve.io/v1alpha1"
 
