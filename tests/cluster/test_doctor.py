@@ -15,7 +15,7 @@ from front import front
 from harness import Lab, until
 from kubernetes import client
 from segue_local import certs
-from shell import COMPLETED, NEEDS_PERSON, REFUSED, UNREACHABLE
+from shell import COMPLETED, NEEDS_PERSON, REFUSED, UNREACHABLE, Shell
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.service import RPCError
@@ -32,7 +32,8 @@ class Segue:
 
     def __init__(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         self.lab, self._monkeypatch = lab, monkeypatch
-        self.env = {**lab.stack.env(), "SEGUE_TASK_QUEUE": lab.task_queue, "TERM": "dumb"}
+        settings = {"SEGUE_TASK_QUEUE": lab.task_queue, "SEGUE_CLUSTER": lab.namespace, "TERM": "dumb"}
+        self.env = {**lab.stack.env(), **settings}
 
     async def __call__(self, *arguments: str, expect: int = 0, **env: str) -> str:
         """Return what one command printed."""
@@ -201,12 +202,32 @@ async def test_faults_of_the_cluster_and_of_prometheus(segue: Segue, tmp_path: P
     assert_fault(checks, "Kubernetes: connection", "KUBECONFIG: is not a file", "correct it")
 
 
-async def test_the_worker_reports_faults_at_its_start(lab: Lab) -> None:
-    """It serves all the same: an outage may pass."""
-    away = json.dumps({"default": {"url": "http://127.0.0.1:9", "timeout_s": 2}})
-    worker = lab.worker(SEGUE_PROMETHEUS=away)
+async def test_a_deployment_without_a_current_version(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A versioned worker polls and gets no rollout until its version is the current one: start and doctor say so.
+
+    Its version has the names that temporal-worker-controller sets. At its start, the worker logs what is wrong, and
+    serves all the same: an outage may pass.
+    """
+    segue, name = Segue(lab, monkeypatch), f"segue-{lab.namespace}"
+    version = {"TEMPORAL_DEPLOYMENT_NAME": name, "TEMPORAL_WORKER_BUILD_ID": "7"}
+    worker = lab.worker(**version, SEGUE_PROMETHEUS=json.dumps({"default": {"url": "http://127.0.0.1:9"}}))
+    await lab.deploy("chat", 1)
     await worker.serves()
-    said = "failed: Prometheus default: connection: http://127.0.0.1:9"
-    await until("it logs the fault", lambda: said in worker.log.read_text())
+    file = Shell(lab, tmp_path).spec("chat")
+    said = await segue("start", file, expect=UNREACHABLE)
+    command = f"segue setup --make-current --deployment-name {name} --build-id 7"
+    assert f"deployment {name} polls" in said and command in said, said
+    checks = await segue.doctor(expect=NEEDS_PERSON)
+    assert_fault(checks, "Temporal: current version", "its deployment has no current version", command)
+    refused = await segue("setup", "--make-current", expect=REFUSED, **{**version, "TEMPORAL_WORKER_BUILD_ID": "8"})
+    assert f"version 8 of deployment {name}: cannot be made the current one" in refused
+    assert f"version 7 of deployment {name}: is now the current one" in await segue(
+        "setup", "--make-current", **version
+    )
+    assert f"version 7 of deployment {name}: is the current one" in await segue("setup", "--make-current", **version)
+    assert "Completed: " in await segue("watch", file)
+    fault = "failed: Prometheus default: connection: http://127.0.0.1:9"
+    await until("the worker has logged the fault", lambda: fault in worker.log.read_text())
     assert "Temporal: " not in worker.log.read_text(), "what is well is not logged"
-    assert worker.stop() == COMPLETED

@@ -1,18 +1,19 @@
 """The list of rights on the real API server: the worker uses these rights, needs each, and needs no other."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from harness import ACCEPTED, Lab, Run, open_lab, until
+from harness import ACCEPTED, Lab, Run, open_lab, pod_template, until
 from kubernetes import client
 from recording_worker import RECORDED, recorded
 from segue_local import Stack
-from subjects import PairSubject, StatefulSetSubject, SupervisedSubject
+from subjects import LeaderWorkerSetSubject, PairSubject, StatefulSetSubject, SupervisedSubject
 from temporalio.client import WorkflowFailureError
+from traffic_watcher import GROUP, PLURAL, VERSION
 
 from segue.report import to_markdown
 from segue.rights import ROLES, Right, Use, described, needed
@@ -79,7 +80,7 @@ CHANGED = {"configMaps": {"model": {"a": "2"}}, "images": {"server": "example/ch
 # --- exactly what is needed ------------------------------------------------------------------------------
 
 
-async def deployment(lab: Lab) -> set[Use]:
+async def deployment(lab: Lab) -> None:
     """In place, with configuration, drain and a held autoscaler; settled on the way, and completed afterwards."""
     await lab.deploy("chat", 2, pod=configured(lab))
     autoscale(lab, "chat", 2)
@@ -96,10 +97,9 @@ async def deployment(lab: Lab) -> set[Use]:
     lab.patch("chat", {"spec": {"revisionHistoryLimit": 0}})
     accepted = [*ACCEPTED, "revision-history-too-low"]
     await ends(await lab.start("chat", CHANGED_AGAIN, accept=accepted, **PARTS), "Completed")
-    return {Use.DEPLOYMENT, Use.HOLD, Use.CONFIG_MAPS, Use.DRAIN}
 
 
-async def pair(lab: Lab) -> set[Use]:
+async def pair(lab: Lab) -> None:
     """Segue makes the new Deployment, and removes it again; the next one is retargeted, and stays."""
     subject = PairSubject(lab, "chat")
     await subject.create(2)
@@ -112,25 +112,22 @@ async def pair(lab: Lab) -> set[Use]:
     await run.until("it asks again", lambda s: s.phase == "AwaitingApproval" and ":3" in str(s.wanted))
     await run.send("approve")
     await ends(run, "Completed")
-    return {Use.PAIR}
 
 
-async def numbered(lab: Lab) -> set[Use]:
+async def numbered(lab: Lab) -> None:
     """A broken version blocks the rollback of its ordered StatefulSet, until Segue deletes its pod."""
     subject = StatefulSetSubject(lab, "chat")
     await subject.create(3, policy="OrderedReady")
     strategy = {"maxUnavailable": 1}
     run = await lab.start("chat", subject.changed(2, "crash-loop"), target=subject.target, strategy=strategy)
     await ends(run, "RolledBack")
-    return {Use.STATEFUL_SET}
 
 
-async def supervised(lab: Lab) -> set[Use]:
+async def supervised(lab: Lab) -> None:
     """A ServingRuntime, rolled by its own operator."""
     subject = SupervisedSubject(lab, "chat")
     await subject.create(1)
     await ends(await lab.start("chat", subject.changed(2), target=subject.target, strategy={}), "Completed")
-    return {Use.SUPERVISED}
 
 
 async def ends(run: Run, outcome: str) -> None:
@@ -138,12 +135,77 @@ async def ends(run: Run, outcome: str) -> None:
     assert report.status.outcome == outcome, to_markdown(report)
 
 
-SCENARIOS: dict[str, tuple[Any, set[Use]]] = {
-    "Deployment": (deployment, {Use.DEPLOYMENT, Use.HOLD, Use.CONFIG_MAPS, Use.DRAIN}),
-    "DeploymentPair": (pair, {Use.PAIR}),
-    "StatefulSet": (numbered, {Use.STATEFUL_SET}),
-    "Supervised": (supervised, {Use.SUPERVISED}),
-}
+async def groups(lab: Lab) -> None:
+    """A broken version is rolled back; the next one completes, and the version before it is kept."""
+    subject = LeaderWorkerSetSubject(lab, "chat")
+    await subject.create(2)
+    strategy = {"maxUnavailable": 1, "waypoints": [{"at": "100%"}]}
+    bad = await lab.start("chat", subject.changed(2, "crash-loop"), target=subject.target, strategy=strategy)
+    await ends(bad, "RolledBack")
+    await ends(await lab.start("chat", subject.changed(3), target=subject.target, strategy=strategy), "Completed")
+
+
+async def routed(lab: Lab, strategy: dict[str, Any]) -> None:
+    """From one Deployment to the other, with a Service for users and one for each side."""
+    for side, replicas in (("blue", 1), ("green", 0)):
+        labels = {"app": "chat", "side": side}
+        template = pod_template("chat", "ready", "300ms", f"example/chat:{1 if replicas else 2}")
+        template["metadata"]["labels"] |= labels
+        spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
+        lab.apps.create_namespaced_deployment(lab.namespace, {"metadata": {"name": f"chat-{side}"}, "spec": spec})
+    for name, side in (("chat", "blue"), ("blue", "blue"), ("green", "green")):
+        ports = {"selector": {"app": "chat", "side": side}, "ports": [{"port": 80}]}
+        lab.core.create_namespaced_service(lab.namespace, {"metadata": {"name": name}, "spec": ports})
+    blue = "chat-blue"
+    await until("blue serves", lambda: lab.deployment(blue).status.available_replicas)
+    target = {"kind": "DeploymentPair", "namespace": lab.namespace, "old": blue, "new": "chat-green"}
+    await ends(await lab.start(blue, target=target, strategy=strategy), "Completed")
+
+
+async def by_service(lab: Lab) -> None:
+    await routed(lab, {"type": "blueGreen", "retain": "1s", "traffic": {"service": "chat", "lag": "1s"}})
+
+
+async def by_route(lab: Lab) -> None:
+    lab.stack.add_gateway_api()
+    refs = [{"name": "blue", "port": 80, "weight": 1}]
+    spec = {"parentRefs": [{"name": "gateway"}], "rules": [{"backendRefs": refs}]}
+    route = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "HTTPRoute", "metadata": {"name": "chat"}, "spec": spec}
+    lab.custom.create_namespaced_custom_object(GROUP, VERSION, lab.namespace, PLURAL, route)
+    services = {"old": "blue", "new": "green"}
+    await routed(lab, {"maxSurge": 1, "traffic": {"route": "chat", "services": services, "lag": "1s"}})
+
+
+class Scenario(NamedTuple):
+    """What is played, what it has rights for, and whose rights it must use up."""
+
+    play: Callable[[Lab], Awaitable[None]]
+    uses: set[Use]
+    all_of: set[Use]
+    besides: frozenset[Right] = frozenset()
+    """Needed rights that it takes more to use."""
+
+
+OWN = [
+    Scenario(deployment, {Use.DEPLOYMENT, Use.HOLD, Use.CONFIG_MAPS, Use.DRAIN}, set(Use)),
+    Scenario(pair, {Use.PAIR}, set(Use)),
+    Scenario(numbered, {Use.STATEFUL_SET}, set(Use)),
+    Scenario(supervised, {Use.SUPERVISED}, set(Use)),
+]
+ROUTED = [
+    Scenario(by_service, {Use.PAIR, Use.SERVICE}, {Use.SERVICE}),
+    Scenario(by_route, {Use.PAIR, Use.ROUTE}, {Use.ROUTE}),
+]
+GROUPED = [
+    Scenario(
+        groups,
+        {Use.LEADER_WORKER_SET},
+        set(Use),
+        # Copies of versions are deleted from the eleventh on, and pods only where they block the rollback.
+        frozenset({Right("delete", "apps", "controllerrevisions"), Right("delete", "", "pods")}),
+    ),
+]
+RUNTIMES = "servingruntimes.serving.kserve.io/v1alpha1"
 
 
 @asynccontextmanager
@@ -155,36 +217,51 @@ async def recording(stack: Stack, path: Path) -> AsyncIterator[str]:
         yield lab.task_queue
 
 
-async def test_the_worker_uses_exactly_the_rights_that_are_needed(stack: Stack, tmp_path: Path) -> None:
-    """With only the needed rights, each kind completes or comes back; it uses each of them, and no right beside."""
-    path = tmp_path / "recorded"
+async def play(stack: Stack, path: Path, scenarios: Sequence[Scenario]) -> None:
+    """Play scenarios side by side, each with only its rights; compare them with those that the worker used."""
     async with recording(stack, path) as queue:
 
-        async def one(name: str) -> None:
-            play, uses = SCENARIOS[name]
-            only = set(needed(uses, "servingruntimes.serving.kserve.io/v1alpha1"))
+        async def one(scenario: Scenario) -> None:
+            only = set(needed(scenario.uses, RUNTIMES))
             async with open_lab(stack, queue) as lab:
                 await grant(lab, only)
-                await play(lab)
+                await scenario.play(lab)
                 used = recorded(path)[lab.namespace]
-            assert used <= only | OPTIONAL, f"{name} uses more: {described(sorted(used - only - OPTIONAL))}"
-            assert only <= used, f"{name} does not use: {described(sorted(only - used))}"
+            name, more = scenario.play.__name__, used - only - OPTIONAL
+            less = set(needed(scenario.uses & scenario.all_of, RUNTIMES)) - used - scenario.besides
+            assert not more, f"{name} uses more: {described(sorted(more))}"
+            assert not less, f"{name} does not use: {described(sorted(less))}"
 
-        problems = await asyncio.gather(*map(one, SCENARIOS), return_exceptions=True)
+        problems = await asyncio.gather(*map(one, scenarios), return_exceptions=True)
         beside = recorded(path).get("", set()) - OPTIONAL - {REVIEW}
         assert not any(problems) and not beside, "\n".join(map(str, [*filter(None, problems), *beside]))
+
+
+async def test_the_worker_uses_exactly_the_rights_that_are_needed(stack: Stack, tmp_path: Path) -> None:
+    """With only the needed rights, each kind completes or comes back; it uses each of them, and no right beside."""
+    await play(stack, tmp_path / "recorded", OWN)
+
+
+@pytest.mark.soak
+async def test_traffic_uses_exactly_the_rights_that_are_needed(stack: Stack, tmp_path: Path) -> None:
+    await play(stack, tmp_path / "recorded", ROUTED)
+
+
+@pytest.mark.soak
+async def test_groups_use_exactly_the_rights_that_are_needed(groups_stack: Stack, tmp_path: Path) -> None:
+    await play(groups_stack, tmp_path / "recorded", GROUPED)
 
 
 # --- each right removed in turn --------------------------------------------------------------------------
 
 JOB = {"gates": [{"name": "smoke", "job": {"image": "example/smoke:1"}}], "strategy": {"waypoints": [{"at": 1}]}}
-ROUTED = {"service": "chat", "lag": "1s"}
+SWITCHED = {"service": "chat", "lag": "1s"}
 WEIGHED = {"route": "chat", "services": {"old": "a", "new": "b"}}
 
 
 async def lacks(lab: Lab, uses: set[Use], change: dict[str, Any], **spec: Any) -> None:
     """Start the rollout with each needed right removed in turn: refused before anything is read or written."""
-    rights = needed(uses, "servingruntimes.serving.kserve.io/v1alpha1")
+    rights = needed(uses, RUNTIMES)
     for right in rights:
         await grant(lab, set(rights) - {right})
         with pytest.raises(WorkflowFailureError) as refused:
@@ -214,7 +291,7 @@ async def test_each_right_that_is_missing_is_named(served: Lab) -> None:
         (
             {Use.PAIR, Use.SERVICE},
             {"kind": "DeploymentPair", "old": "chat", "new": "b"},
-            {"type": "blueGreen", "traffic": ROUTED},
+            {"type": "blueGreen", "traffic": SWITCHED},
         ),
         ({Use.PAIR, Use.ROUTE}, {"kind": "DeploymentPair", "old": "chat", "new": "b"}, {"traffic": WEIGHED}),
         ({Use.STATEFUL_SET}, {"kind": "StatefulSet", "name": "chat"}, {"maxUnavailable": 1}),
