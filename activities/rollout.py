@@ -168,7 +168,7 @@ class Activities:
         self._believer.refuse(asked.rules, prepared.wanted)
         await self._own.refuse(asked.target, asked.rules)
         await self._emptyings.refuse(asked.target, asked.rules)
-        return await linted(self._cluster, lever, asked, prepared)
+        return await linted(self._cluster, self._rooms.capacity, lever, asked, prepared)
 
     @_defined(contract.AWAIT_READY)
     async def await_ready(self, asked: WatchInput) -> Watched:
