@@ -16,6 +16,7 @@ import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
+from activities.limits import LimitedClient
 from segue.errors import Conflict, Expired, NotAllowed, NotFound, Refused, SegueError, Unreachable
 
 FIELD_MANAGER = "segue"
@@ -54,6 +55,7 @@ class Cluster:
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
+        api.rest_client = LimitedClient(api.configuration)
         self._pods: aiohttp.ClientSession | None = None
         self._apps = client.AppsV1Api(api)
         self._core = client.CoreV1Api(api)

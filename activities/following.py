@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
 from activities.cluster import Cluster, Object
+from activities.limits import Urgency, urgent
 from segue.errors import Expired, SegueError
 
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -76,6 +77,10 @@ class Followed(ABC, Generic[Kept]):
         await asyncio.sleep(pause_s(failures) * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
 
     async def _run(self) -> None:
+        with urgent(Urgency.PROGRESS):  # not that of the activity which happened to start it
+            await self._follow()
+
+    async def _follow(self) -> None:
         failures, listed_at = 0, math.inf
         while True:
             try:
