@@ -17,6 +17,7 @@ from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
 from activities.limits import LimitedClient
+from activities.sharing import Shared
 from segue.errors import Conflict, Expired, NotAllowed, NotFound, Refused, SegueError, Unreachable
 
 FIELD_MANAGER = "segue"
@@ -57,6 +58,7 @@ class Cluster:
         self._api = api
         api.rest_client = LimitedClient(api.configuration)
         self._pods: aiohttp.ClientSession | None = None
+        self._lists_shared = Shared[Object]()
         self._apps = client.AppsV1Api(api)
         self._core = client.CoreV1Api(api)
         self._custom = client.CustomObjectsApi(api)
@@ -164,8 +166,12 @@ class Cluster:
     async def list(self, kind: str, namespace: str, selector: str = "") -> Object:
         """List the objects of a custom kind, or of a kind in ``_lists``, from the newest state.
 
-        Without a namespace it lists those of the cluster, of a kind in ``_lists_everywhere``.
+        Without a namespace it lists those of the cluster, of a kind in ``_lists_everywhere``. Callers that list the
+        same at the same time share the answer, and must not change it.
         """
+        return await self._lists_shared.ask((kind, namespace, selector), lambda: self._list(kind, namespace, selector))
+
+    async def _list(self, kind: str, namespace: str, selector: str) -> Object:
         with _translated(*_listing(kind, namespace)):
             options: dict[str, Any] = {"label_selector": selector or None, "_request_timeout": REQUEST_TIMEOUT_S}
             return await _json(await self._listed(kind, namespace, **options))
