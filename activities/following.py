@@ -6,7 +6,7 @@ import math
 import random
 import time
 from abc import ABC, abstractmethod
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from activities.cluster import Cluster, Object
 from activities.limits import Urgency, urgent
@@ -24,6 +24,9 @@ class Followed(ABC, Generic[Kept]):
 
     It lists again when the version of the watch expires, and after every error.
     """
+
+    level: ClassVar[int] = logging.WARNING
+    """The level at which errors are logged."""
 
     def __init__(self, cluster: Cluster, kind: str, namespace: str = "", fields: str = "") -> None:
         self.kind, self.namespace = kind, namespace
@@ -104,7 +107,7 @@ class Followed(ABC, Generic[Kept]):
     def _log(self, error: SegueError) -> None:
         """Log an error once, and not each time that it repeats: a missing right may stay for ever."""
         if str(error) != self._logged:
-            log.warning("watch of %s in %s: %s", self.kind, self.namespace or "the cluster", error)
+            log.log(self.level, "watch of %s in %s: %s", self.kind, self.namespace or "the cluster", error)
         self._logged = str(error)
 
     async def _list(self) -> str:
