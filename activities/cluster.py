@@ -16,7 +16,7 @@ import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
-from activities.limits import LimitedClient
+from activities.limits import LimitedClient, urgency
 from activities.sharing import Shared
 from segue.errors import Conflict, Expired, NotAllowed, NotFound, Refused, SegueError, Unreachable
 
@@ -167,9 +167,11 @@ class Cluster:
         """List the objects of a custom kind, or of a kind in ``_lists``, from the newest state.
 
         Without a namespace it lists those of the cluster, of a kind in ``_lists_everywhere``. Callers that list the
-        same at the same time share the answer, and must not change it.
+        same at the same time, equally urgent, share the answer, and must not change it.
         """
-        return await self._lists_shared.ask((kind, namespace, selector), lambda: self._list(kind, namespace, selector))
+        return await self._lists_shared.ask(
+            (urgency(), kind, namespace, selector), lambda: self._list(kind, namespace, selector)
+        )
 
     async def _list(self, kind: str, namespace: str, selector: str) -> Object:
         with _translated(*_listing(kind, namespace)):

@@ -52,13 +52,18 @@ _numbers = itertools.count(1)
 
 
 @contextmanager
-def urgent(urgency: Urgency) -> Iterator[None]:
+def urgent(of: Urgency) -> Iterator[None]:
     """Give all requests in the block this urgency, after those of earlier blocks."""
-    token = _rank.set(Rank(urgency, next(_numbers)))
+    token = _rank.set(Rank(of, next(_numbers)))
     try:
         yield
     finally:
         _rank.reset(token)
+
+
+def urgency() -> Urgency:
+    """Return the urgency of this context's requests."""
+    return _rank.get().urgency
 
 
 class Places:
@@ -66,7 +71,7 @@ class Places:
 
     def __init__(self) -> None:
         self._taken: Counter[Urgency] = Counter()
-        self._waiting: list[tuple[Rank, int, asyncio.Future[None]]] = []
+        self._waiting: dict[Urgency, list[tuple[Rank, int, asyncio.Future[None]]]] = {each: [] for each in Urgency}
         self._arrivals = itertools.count()
 
     @asynccontextmanager
@@ -81,7 +86,7 @@ class Places:
 
     async def _enter(self, rank: Rank) -> None:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (rank, next(self._arrivals), place))
+        heapq.heappush(self._waiting[rank.urgency], (rank, next(self._arrivals), place))
         self._admit()
         try:
             await place
@@ -90,29 +95,23 @@ class Places:
                 self._leave(rank.urgency)
             raise
 
-    def _leave(self, urgency: Urgency) -> None:
-        self._taken[urgency] -= 1
+    def _leave(self, of: Urgency) -> None:
+        self._taken[of] -= 1
         self._admit()
 
     def _admit(self) -> None:
         """Give free places to those that wait, in order; a class that has its most does not delay the next."""
-        stay = []
-        while self._waiting and self._taken.total() < AT_ONCE:
-            waiting = heapq.heappop(self._waiting)
-            urgency, place = waiting[0].urgency, waiting[2]
-            if place.cancelled():
-                continue
-            if not self._has_room(urgency):
-                stay.append(waiting)
-                continue
-            self._taken[urgency] += 1
-            place.set_result(None)
-        for waiting in stay:
-            heapq.heappush(self._waiting, waiting)
+        for each, waiting in self._waiting.items():
+            while waiting and self._has_room(each):
+                *_, place = heapq.heappop(waiting)
+                if not place.cancelled():
+                    self._taken[each] += 1
+                    place.set_result(None)
 
-    def _has_room(self, urgency: Urgency) -> bool:
-        others = self._taken[Urgency.PROGRESS] + self._taken[Urgency.START]
-        return self._taken[urgency] < MOST[urgency] and (urgency is Urgency.UNDO or others < WITHOUT_UNDO)
+    def _has_room(self, of: Urgency) -> bool:
+        if self._taken.total() >= AT_ONCE or self._taken[of] >= MOST[of]:
+            return False
+        return of is Urgency.UNDO or self._taken.total() - self._taken[Urgency.UNDO] < WITHOUT_UNDO
 
 
 class LimitedClient(rest.RESTClientObject):
