@@ -97,7 +97,8 @@ def _urgency(defined: contract.Activity[Any, Any], asked: Any) -> Urgency:
     """Return which of the worker's requests to the API server go first: those of rollbacks, those of starts last."""
     if defined is contract.PREPARE:
         return Urgency.START
-    return Urgency.UNDO if defined is contract.UNDO or asked.state.goal is Goal.BACK else Urgency.PROGRESS
+    back = isinstance(asked, WatchInput | WriteInput | VerifyInput) and asked.state.goal is Goal.BACK
+    return Urgency.UNDO if defined is contract.UNDO or back else Urgency.PROGRESS
 
 
 def _defined(defined: contract.Activity[Any, Any]) -> Callable[[F], F]:
