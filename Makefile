@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PROCESSES ?= 3
 PYTEST_SIDE_BY_SIDE := $(BIN)/pytest -n $(PROCESSES) --no-loadscope-reorder
 
-.PHONY: help setup demo test soak times servers lint unit format bench mutants histories clean
+.PHONY: help setup demo test soak times servers lint unit format bench mutants histories rights clean
 
 help: ## what each command does
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -61,6 +61,10 @@ mutants: setup ## change core and workflow in small ways, and list what no fast 
 
 histories: setup ## record tests/replay/histories anew; do it only for a deliberate change of the workflow
 	$(BIN)/python tests/replay/record.py
+
+rights: setup ## write deploy/rbac*.yaml from the list in segue/rights.py
+	$(BIN)/segue rights base > deploy/rbac.yaml
+	for role in serving gates room; do $(BIN)/segue rights $$role > deploy/rbac-$$role.yaml || exit 1; done
 
 clean: ## remove what setup made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

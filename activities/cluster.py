@@ -19,6 +19,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from activities.limits import LimitedClient, urgency
 from activities.sharing import Shared
 from segue.errors import Conflict, Expired, NotAllowed, NotFound, Refused, SegueError, Unreachable
+from segue.rights import command_for
 
 FIELD_MANAGER = "segue"
 REQUEST_TIMEOUT_S = 20.0
@@ -122,7 +123,9 @@ class Cluster:
             try:
                 config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             except config.ConfigException:
-                await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+                # The library reads KUBECONFIG only when it is imported.
+                path = os.environ.get("KUBECONFIG") or None
+                await config.load_kube_config(path, client_configuration=configuration)  # type: ignore[no-untyped-call]
         except (config.ConfigException, OSError) as error:
             raise Refused(
                 f"gives no way to a cluster: {error}", field="KUBECONFIG", fix="set KUBECONFIG, or run `segue local up`"
@@ -318,15 +321,40 @@ class Cluster:
         except NotFound:
             return
 
-    async def may(self, verb: str, group: str, resource: str, namespace: str) -> bool:
-        """Whether the access rules let Segue use this verb."""
+    async def may(self, verb: str, group: str, resource: str, namespace: str, *, service_account: str = "") -> bool:
+        """Whether the access rules let Segue, or a service account by its user name, use this verb."""
         resource, _, part = resource.partition("/")
         asked = {"namespace": namespace, "verb": verb, "group": group, "resource": resource, "subresource": part}
-        call = self._authorization.create_self_subject_access_review_without_preload_content
+        spec: Object = {"resourceAttributes": asked}
+        reviews = self._authorization
+        call: Callable[..., Awaitable[Any]] = reviews.create_self_subject_access_review_without_preload_content
+        if service_account:
+            spec |= {"user": service_account, "groups": _groups_of(service_account)}
+            call = reviews.create_subject_access_review_without_preload_content
         with _translated(f"the right to {verb} {resource} in {namespace}"):
-            body = cast("Any", {"spec": {"resourceAttributes": asked}})
+            body = cast("Any", {"spec": spec})
             found = await _json(await call(body, _request_timeout=REQUEST_TIMEOUT_S))
         return bool(found.get("status", {}).get("allowed"))
+
+    @property
+    def address(self) -> str:
+        """The API server's address."""
+        return str(self._api.configuration.host)
+
+    async def version(self) -> tuple[str, str]:
+        """Return the API server's version, such as ``v1.36.3``, and the Date header of its answer."""
+        call = client.VersionApi(self._api).get_code_without_preload_content
+        with _translated("its version"):
+            response = await call(_request_timeout=REQUEST_TIMEOUT_S)
+            found = await _json(response)
+        return str(found["gitVersion"]), response.headers["Date"]
+
+    async def api_groups(self) -> set[str]:
+        """Return the names of the API groups that the API server serves."""
+        call = client.ApisApi(self._api).get_api_versions_without_preload_content
+        with _translated("its API groups"):
+            found = await _json(await call(_request_timeout=REQUEST_TIMEOUT_S))
+        return {group["name"] for group in found["groups"]}
 
     @asynccontextmanager
     async def ask_pod(
@@ -415,6 +443,12 @@ class Cluster:
                             status=event["object"].get("code", 500), reason=event["object"].get("message", "")
                         )
                     yield event["type"], event["object"]
+
+
+def _groups_of(service_account: str) -> list[str]:
+    """Return the groups that the API server gives ``system:serviceaccount:NAMESPACE:NAME``."""
+    namespace = service_account.split(":")[2]
+    return ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
 
 
 def _is_custom(kind: str) -> bool:
@@ -532,7 +566,9 @@ def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
             return NotFound(why, field=what, fix="check its name and namespace, or create it first")
         case 401 | 403:
             renew = "renew the worker's credentials: the API server does not accept them"
-            return NotAllowed(why, field=what, fix=renew if status == 401 else f"grant the worker {role}")
+            command = command_for(why)
+            grant = f"grant the worker {role}{f': {command}' if command else ''}"
+            return NotAllowed(why, field=what, fix=renew if status == 401 else grant)
         case 409:
             return Conflict(f"{what} changed in the meantime: {why}")
         case 410:

@@ -17,10 +17,10 @@ from activities.pod_http import PodEndpoint, Reach
 from activities.probes.base import Request
 from segue.contract import WatchInput
 from segue.draining import Emptying, added_up, next_to_empty
-from segue.errors import Refused, SegueError
+from segue.errors import SegueError
 from segue.observation import Emptiness, Observation
 from segue.replica import Replica
-from segue.spec import Drain, Rules, Target
+from segue.spec import Drain
 from segue.spec.drain_until import Until
 
 ASK_S = 0.5
@@ -36,22 +36,6 @@ class Emptyings:
     def __init__(self, cluster: Cluster, reach: Reach) -> None:
         self._cluster, self._reach = cluster, reach
         self._open: dict[str, _Emptied] = {}
-
-    async def refuse(self, target: Target, rules: Rules) -> None:
-        """Refuse a drain at the start if a right that it needs is missing.
-
-        Raises:
-            Refused: names the missing right.
-        """
-        if rules.drain is None or rules.drain.until is None:
-            return
-        for verb, group, resource in (("patch", "", "pods/status"), ("list", "discovery.k8s.io", "endpointslices")):
-            if not await self._cluster.may(verb, group, resource, target.namespace):
-                raise Refused(
-                    f"needs the right to {verb} {resource} in {target.namespace}",
-                    field="spec.drain.until",
-                    fix=f"grant it: kubectl apply -n {target.namespace} -f deploy/rbac.yaml",
-                )
 
     def look(self, asked: WatchInput, seen: Observation, wake: Callable[[], None]) -> Observation:
         """Return the observation with the progress of emptying. Each change calls ``wake``."""

@@ -19,7 +19,7 @@ from segue.spec import SupervisedTarget
 
 LIMIT_S = 3.5
 """A watch that has something to report must not be delayed for longer."""
-_SKEW_S = 5.0
+SKEW_S = 5.0
 """Events have whole seconds, and times from another machine's clock."""
 _PASSES = "the object has been modified"
 """Part of the message of an operator that lost a race with another writer, and will try again."""
@@ -71,10 +71,10 @@ async def warned(cluster: Cluster, target: SupervisedTarget, problem: Problem, s
     except (SegueError, TimeoutError) as error:
         log.info("no events of %s: %s", target, error)
         return problem
-    recent = [e for e in found if seconds_of(_happened(e)) >= since - _SKEW_S and _PASSES not in str(e.get("message"))]
+    recent = [e for e in found if seconds_of(happened(e)) >= since - SKEW_S and _PASSES not in str(e.get("message"))]
     if not recent:
         return problem
-    latest = max(recent, key=_happened)
+    latest = max(recent, key=happened)
     return with_warning(problem, f"{latest.get('reason', '')}: {latest.get('message', '')}")
 
 
@@ -101,13 +101,13 @@ async def _probe_said(cluster: Cluster, namespace: str, replica: Replica, kinds:
     """Return the latest failure of a probe of these kinds. The kubelet's message begins with the kind."""
     own = await _events(cluster, namespace, replica, "Unhealthy")
     mine = [e for e in own if str(e.get("message", "")).partition(" ")[0] in kinds]
-    return str(max(mine, key=_happened)["message"]) if mine else ""
+    return str(max(mine, key=happened)["message"]) if mine else ""
 
 
 async def _volume_said(cluster: Cluster, namespace: str, replica: Replica) -> str:
     """Return the latest event of a volume that cannot be attached or mounted."""
     found = [event for reason in _VOLUMES for event in await _events(cluster, namespace, replica, reason)]
-    latest = max(found, key=_happened, default=None)
+    latest = max(found, key=happened, default=None)
     return f"{latest['reason']}: {latest.get('message', '')}" if latest else ""
 
 
@@ -116,5 +116,6 @@ async def _events(cluster: Cluster, namespace: str, replica: Replica, reason: st
     return [e for e in found if e.get("involvedObject", {}).get("uid") == replica.uid]
 
 
-def _happened(event: Object) -> str:
+def happened(event: Object) -> str:
+    """Return when an event happened last, as the API server writes times."""
     return str(event.get("lastTimestamp") or event.get("eventTime") or "")

@@ -1,5 +1,6 @@
 """Checks a rollout before its start, for workers and for `segue plan`. It writes nothing."""
 
+import asyncio
 import time
 
 from activities import autoscaling
@@ -7,7 +8,38 @@ from activities.cluster import POD_SECURITY, Cluster, warnings
 from activities.levers.base import Lever
 from activities.routers.base import Router
 from segue.contract import Prepared, PrepareInput
+from segue.errors import NotAllowed
+from segue.rights import commands, described, needed, uses_of
+from segue.spec import SupervisedTarget
 from segue.state import State
+
+_REVIEWS = "selfsubjectaccessreviews"
+
+
+async def refuse_missing_rights(cluster: Cluster, lever: Lever, asked: PrepareInput) -> None:
+    """Refuse a rollout that would lack a right later, partway.
+
+    A cluster may deny the reviews themselves; the requests then show what is missing.
+
+    Raises:
+        NotAllowed: names all missing rights, and the command that grants them.
+    """
+    namespace = asked.target.namespace
+    resource = lever.kinds[0] if isinstance(asked.target, SupervisedTarget) else ""
+    rights = needed(uses_of(asked.target, asked.rules, asked.change), resource)
+    try:
+        allowed = await asyncio.gather(*(cluster.may(r.verb, r.group, r.resource, namespace) for r in rights))
+    except NotAllowed as error:
+        if _REVIEWS in error.why:
+            return
+        raise
+    missing = [right for right, may in zip(rights, allowed, strict=True) if not may]
+    if missing:
+        raise NotAllowed(
+            f"the worker may not {described(missing)}",
+            field=f"rights in namespace {namespace}",
+            fix=f"grant it: {commands(missing, namespace)}",
+        )
 
 
 async def tried(cluster: Cluster, lever: Lever, router: Router | None, asked: PrepareInput) -> Prepared:

@@ -25,10 +25,11 @@ from activities.limits import Urgency, urgent
 from activities.linting import linted
 from activities.memory_peak import PROVIDER, Peaks
 from activities.pod_http import Reach, reach_of
-from activities.preparing import tried
+from activities.preparing import refuse_missing_rights, tried
 from activities.room import Rooms
 from activities.routers import Routers
 from activities.routers.base import Router
+from activities.unmade import Unmade
 from activities.watching import NamespaceWatch, Watches
 from segue import contract
 from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, Watched, WatchInput, WriteInput, Written
@@ -148,6 +149,7 @@ class Activities:
         self._levers = Levers(cluster, supervisions)
         self._routers = Routers(cluster)
         self._emptyings = Emptyings(cluster, reach or reach_of("auto", cluster))
+        self._unmade = Unmade(cluster)
         self._own = OwnAsker(cluster, supervisions, webhooks or {})
         providers = {name: Prometheus(name, settings) for name, settings in (prometheus or {}).items()}
         self._metrics, self._peaks = MetricAsker(providers), Peaks(providers.get(PROVIDER))
@@ -167,6 +169,7 @@ class Activities:
         await self._metrics.close()
         await self._believer.close()
         await self._emptyings.close()
+        self._unmade.close()
         self._own.close()
         await self._rooms.close()
         await self._watches.close()
@@ -175,10 +178,10 @@ class Activities:
     async def prepare(self, asked: PrepareInput) -> Prepared:
         """Check the target, try the change by a dry run, and lint the result."""
         lever = self._levers.of(asked.target)
+        await refuse_missing_rights(self._cluster, lever, asked)
         prepared = await tried(self._cluster, lever, self._routers.of(asked.rules.strategy), asked)
         self._believer.refuse(asked.rules, prepared.wanted)
         await self._own.refuse(asked.target, asked.rules)
-        await self._emptyings.refuse(asked.target, asked.rules)
         return await linted(self._cluster, self._rooms.capacity, lever, asked, prepared)
 
     @_defined(contract.AWAIT_READY)
@@ -203,7 +206,7 @@ class Activities:
             else:
                 _report_blindness(watch, now)
             if seen is not None:
-                seen = self._emptyings.look(asked, seen, watch.wake)
+                seen = self._unmade.look(asked, self._emptyings.look(asked, seen, watch.wake), watch.wake)
                 decision = decide(asked.rules, asked.state, seen, now)
                 if asks_for_room(asked.state, seen, decision):
                     activity.heartbeat(Beat(seen=seen, why="the room for new replicas to be counted", at=now))

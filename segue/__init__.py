@@ -1,3 +1,18 @@
 """Segue: takes a model server on Kubernetes from one version to the next with no downtime, and back by itself."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segue.library import Client
+
+__all__ = ["Client", "__version__"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Load the client when it is used: workflow code imports this package too, and must not load Temporal's client."""
+    if name == "Client":
+        from segue.library import Client  # noqa: PLC0415
+
+        return Client
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

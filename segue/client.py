@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict
@@ -48,7 +49,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.exceptions import ApplicationError, TemporalError, WorkflowAlreadyStartedError
 from temporalio.runtime import Runtime, TelemetryConfig
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
 from segue import contract, errors
 from segue.budget import resolve_budget
@@ -64,7 +65,7 @@ from segue.errors import (
     TimedOut,
     Unreachable,
 )
-from segue.messages import MESSAGES, Message, RetargetTo
+from segue.messages import Message, RetargetTo, name_of
 from segue.observation import Frozen
 from segue.plan import Plan
 from segue.report import Report
@@ -140,8 +141,24 @@ async def connect(
                 runtime=runtime or Runtime(telemetry=TelemetryConfig(logging=None)),
             )
     except (RuntimeError, OSError, RPCError, ValueError) as error:
-        why, fix = _connect_reason(error, by_tls=bool(config.get("tls")))
-        raise Unreachable(f"Temporal does not answer at {address} ({why}); {fix}") from error
+        why, fix = _connect_reason(error, _shown_by(config))
+        raise Unreachable(f"Temporal does not answer at {address} ({why})", fix=fix) from error
+
+
+class _Shown(StrEnum):
+    """How a client shows who it is, as far as it matters for what goes wrong."""
+
+    PLAIN = "no TLS"
+    TLS = "TLS without a client certificate"
+    CERTIFICATE = "TLS with a client certificate"
+
+
+def _shown_by(config: ClientConnectConfig) -> _Shown:
+    tls = config.get("tls")
+    if isinstance(tls, TLSConfig) and tls.client_cert:
+        return _Shown.CERTIFICATE
+    # An API key turns TLS on, unless the configuration turns it off.
+    return _Shown.TLS if tls or (tls is None and config.get("api_key")) else _Shown.PLAIN
 
 
 def _profile() -> ClientConnectConfig:
@@ -159,15 +176,28 @@ def _profile() -> ClientConnectConfig:
 _START = "start a local one with `segue local up`, or set TEMPORAL_ADDRESS to yours"
 _KEY = "check TEMPORAL_API_KEY and TEMPORAL_NAMESPACE"
 _CERTIFICATE = "set TEMPORAL_TLS_CLIENT_CERT_PATH and TEMPORAL_TLS_CLIENT_KEY_PATH to one that it accepts"
-_CLOSED = ("ConnectionReset", "BrokenPipe", "connection closed", "UnexpectedEof")
+_RENEW = "renew the certificate of TEMPORAL_TLS_CLIENT_CERT_PATH"
+_CLOSED = (
+    "ConnectionReset", "BrokenPipe", "connection closed", "connection was not ready", "UnexpectedEof",
+    "operation was canceled",
+)  # fmt: skip
 _CONNECT_REASONS = {
     "Connection refused": ("connection refused", _START),
     "dns error": ("its host name is not known", _START),
     "CertificateRequired": ("it requires a client certificate", _CERTIFICATE),
+    "alert: CertificateExpired": ("the client certificate has expired", _RENEW),
     "fatal alert": ("it does not accept the client certificate", _CERTIFICATE),
     "InvalidCertificate(NotValidForName": (
         "its certificate is for another name",
         "set TEMPORAL_TLS_SERVER_NAME to the name in its certificate",
+    ),
+    "InvalidCertificate(Expired": (
+        "its certificate has expired",
+        "renew the server's certificate; if it is still valid, correct this machine's clock",
+    ),
+    "InvalidCertificate(NotValidYet": (
+        "its certificate is not valid yet",
+        "correct this machine's clock, or the server's certificate",
     ),
     "InvalidCertificate": (
         "its certificate is not trusted",
@@ -183,7 +213,21 @@ _CONNECT_REASONS = {
 """The reason and the fix, by a fragment of the library's text; the first match counts."""
 
 
-def _connect_reason(error: Exception, *, by_tls: bool) -> tuple[str, str]:
+_CLOSE_REASONS = {
+    _Shown.PLAIN: (
+        "it closed the connection: perhaps it requires TLS, or what answers is not Temporal",
+        "set TEMPORAL_TLS=true, or TEMPORAL_ADDRESS to a Temporal server",
+    ),
+    _Shown.TLS: ("it closed the connection: perhaps it requires a client certificate", _CERTIFICATE),
+    _Shown.CERTIFICATE: (
+        "it closed the connection: perhaps it does not accept the client certificate",
+        "check that the certificate of TEMPORAL_TLS_CLIENT_CERT_PATH has not expired, and that the server trusts its "
+        "authority",
+    ),
+}
+
+
+def _connect_reason(error: Exception, shown_by: _Shown) -> tuple[str, str]:
     """Return the reason and the fix: the library's own text is a nested dump with response headers."""
     text = str(error)
     if isinstance(error, TimeoutError) or "timed out" in text or "deadline" in text:
@@ -192,11 +236,7 @@ def _connect_reason(error: Exception, *, by_tls: bool) -> tuple[str, str]:
     if known is not None:
         return known
     if any(sign in text for sign in _CLOSED):  # a TLS server can send its reason too late to be read
-        why = "it closed the connection: perhaps it requires "
-        if by_tls:
-            return f"{why}a client certificate", _CERTIFICATE
-        fix = "set TEMPORAL_TLS=true, or TEMPORAL_ADDRESS to a Temporal server"
-        return f"{why}TLS, or what answers is not Temporal", fix
+        return _CLOSE_REASONS[shown_by]
     return "what answers is not Temporal", "set TEMPORAL_ADDRESS to a Temporal server, and TEMPORAL_TLS as it requires"
 
 
@@ -219,6 +259,11 @@ def _translation(error: TemporalError | TimeoutError, what: str, task_queue: str
             ours = AlreadyRolling(f"a rollout of {what} is under way", fix=_JOIN_FIX)
         case WorkflowUpdateFailedError() | WorkflowFailureError():
             ours = _from_failure(error.cause, what)
+        case WorkflowQueryFailedError() if _STARVED in str(error):
+            ours = Unreachable(
+                f"the worker on task queue {task_queue} is too busy to answer for the rollout of {what}; try again, "
+                "and give the worker more CPU if it stays so"
+            )
         case WorkflowQueryFailedError() | WorkflowQueryRejectedError():
             ours = SegueError(f"the rollout of {what} could not answer: {error}")
         case RPCError():
@@ -230,12 +275,15 @@ def _translation(error: TemporalError | TimeoutError, what: str, task_queue: str
     return ours
 
 
+_STARVED = "TMPRL1101"
+"""The SDK's code for workflow code that did not yield for two seconds: Segue's never blocks, but may get no CPU."""
+
 _JOIN_FIX = "watch it with `segue watch`, or give it this file's change with `segue start --join`"
 
 
 def no_worker(task_queue: str) -> Unreachable:
     """Return the error for a task queue on which no worker answers."""
-    return Unreachable(f"no worker answers on task queue {task_queue}; start one with `segue worker`")
+    return Unreachable(f"no worker answers on task queue {task_queue}", fix="start one with `segue worker`")
 
 
 def uncurrent(found: DescribeTaskQueueResponse, task_queue: str) -> Unreachable | None:
@@ -244,14 +292,45 @@ def uncurrent(found: DescribeTaskQueueResponse, task_queue: str) -> Unreachable 
     Returns None when the deployment has a current version, or no worker is versioned.
     """
     versions = [p.deployment_options for p in found.pollers if p.deployment_options.deployment_name]
-    if not versions or found.versioning_info.HasField("current_deployment_version"):
+    current = found.versioning_info.current_deployment_version
+    newest = max(found.pollers, key=lambda p: p.last_access_time.ToNanoseconds(), default=None)
+    if current.deployment_name:
+        polls = {(each.deployment_name, each.build_id) for each in versions}
+        if newest is None or (current.deployment_name, current.build_id) in polls:
+            return None
+        name, build = current.deployment_name, newest.deployment_options.build_id
+        why = (
+            f"no worker on task queue {task_queue} runs the current version of deployment {name}, build "
+            f"{current.build_id}, so new rollouts wait"
+        )
+        if newest.deployment_options.deployment_name != name:
+            return Unreachable(why, fix=f"start a worker of deployment {name}, build {current.build_id}")
+        return Unreachable(why, fix=f"start one of build {current.build_id}, or run {_make_current(name, build)}")
+    if not versions:
         return None
     name, build = versions[0].deployment_name, versions[0].build_id
     return Unreachable(
         f"a worker of deployment {name} polls task queue {task_queue}, but its deployment has no current version, so "
-        f"it gets no new rollouts; run `temporal worker deployment set-current-version --deployment-name {name} "
-        f"--build-id {build}`"
+        "it gets no new rollouts",
+        fix=f"run {_make_current(name, build)}",
     )
+
+
+def _make_current(deployment: str, build: str) -> str:
+    return f"`segue setup --make-current --deployment-name {deployment} --build-id {build}`"
+
+
+async def pollers_of(client: Client, task_queue: str, answer_s: float = ANSWER_S) -> DescribeTaskQueueResponse:
+    """Return who polls a task queue for workflows, and the current version of their deployment.
+
+    Raises:
+        RPCError: when Temporal does not answer, or denies it.
+    """
+    queue, kind = TaskQueue(name=task_queue), TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
+    asked = DescribeTaskQueueRequest(
+        namespace=client.namespace, task_queue=queue, task_queue_type=kind, report_pollers=True
+    )
+    return await client.workflow_service.describe_task_queue(asked, timeout=timedelta(seconds=answer_s))
 
 
 def _from_status(error: RPCError, what: str, task_queue: str) -> SegueError:
@@ -377,18 +456,15 @@ class Rollouts:
             change=rollout.spec.change, onto_baseline=True, by=by, reason=reason, accept=rollout.spec.accept
         )
         workflow_id = contract.workflow_id(self.cluster, rollout.spec.target)
-        return str(await self.send(workflow_id, "retarget", wish))
+        return str(await self.send(workflow_id, wish))
 
-    async def send(self, workflow_id: str, name: str, message: Message, *, answer: bool = True) -> str | None:
+    async def send(self, workflow_id: str, message: Message, *, answer: bool = True) -> str | None:
         """Send one of ``segue.messages.MESSAGES``, and return what happens now; None for a signal.
 
         Raises:
-            Refused: when the rollout refuses the message now, or the message does not match its name.
+            Refused: when the rollout refuses the message now.
         """
-        if MESSAGES.get(name) is not type(message):
-            given, names = type(message).__name__, ", ".join(MESSAGES)
-            raise Refused("is not the message of that name", field=name, value=given, fix=f"send one of {names}")
-        handle, what = self._handle(workflow_id), target_of(workflow_id)
+        handle, what, name = self._handle(workflow_id), target_of(workflow_id), name_of(message)
         if answer:
             return str(await self._update(handle, what, name, message, str))
         with translated(what, self.task_queue):
@@ -480,13 +556,8 @@ class Rollouts:
 
     async def _pollers(self) -> DescribeTaskQueueResponse:
         """Return who polls the task queue; an empty response when Temporal does not answer."""
-        queue, kind = TaskQueue(name=self.task_queue), TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
-        asked = DescribeTaskQueueRequest(
-            namespace=self.client.namespace, task_queue=queue, task_queue_type=kind, report_pollers=True
-        )
         try:
-            timeout = timedelta(seconds=self._answer_s)
-            return await self.client.workflow_service.describe_task_queue(asked, timeout=timeout)
+            return await pollers_of(self.client, self.task_queue, self._answer_s)
         except RPCError:
             return DescribeTaskQueueResponse()
 

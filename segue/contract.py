@@ -167,6 +167,8 @@ class Written(Frozen):
     """Where the traffic goes after this write; None if the write did not change it."""
     altered: str = ""
     """The fields that the API server stored differently than sent, by an admission policy or webhook."""
+    made: Version | None = None
+    """What admission would make of the wanted version by now; then nothing was written."""
 
 
 class VerifyInput(Frozen):

@@ -317,6 +317,8 @@ def _fenced(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
     if seen.gone:
         return Decision(act=Act.FENCED, why="the target was deleted")
     if state.claimed and seen.owner != state.owner:
+        if state.finishing and seen.owner is None and not seen.held:  # its answer was lost, or what follows it failed
+            return Decision(act=Act.FINISH, why="an earlier attempt released the target")
         return Decision(act=Act.FENCED, why=belonging(seen.owner))
     return None
 

@@ -137,10 +137,14 @@ class Unanswerable(SegueError):
 
 
 class Unreachable(SegueError):
-    """Temporal, the cluster or a worker does not answer."""
+    """Temporal, the cluster or a worker does not answer. ``str()`` of it reads ``why; fix``."""
 
     exit_code = Exit.UNREACHABLE
     retryable = True
+
+    def __init__(self, why: str, *, fix: str = "") -> None:
+        self.why, self.fix = why, fix
+        super().__init__(f"{why}; {fix}" if fix else why)
 
 
 class TimedOut(SegueError):

@@ -7,11 +7,11 @@ next, or is refused). A refused signal only adds a line to the report.
 from functools import singledispatch
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from segue.errors import Refused
 from segue.observation import Cause, Frozen, Problem
-from segue.spec import Change, Strategy
+from segue.spec import Change, Strategy, refusal
 from segue.spec.lint_rule import LintRule
 from segue.state import Goal, Outcome, Retarget, State, requested
 
@@ -98,6 +98,18 @@ MESSAGES: dict[str, type[Message]] = {
 }
 
 
+def message_of(kind: type[Message], **fields: Any) -> Message:
+    """Return a message with these fields.
+
+    Raises:
+        Refused: naming field, value and fix.
+    """
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise refusal(error, "the message") from error
+
+
 def receive(message: Message, state: State, now: float) -> State:
     """Return the state after this message.
 
@@ -115,7 +127,7 @@ def answer(message: Message, state: State) -> str:
         return "settle: keeps the replicas that are ready now, and then pauses"
     if isinstance(message, Scale):
         return f"scale: to {message.replicas} replicas, now {state.phase}"
-    return f"{_name_of(message)}: now {state.phase}"
+    return f"{name_of(message)}: now {state.phase}"
 
 
 _SAMPLES: dict[str, Message] = {
@@ -151,10 +163,11 @@ def _receive(message: Message, state: State, now: float) -> State:
 
 
 def _refused(message: Message, why: str, fix: str) -> Refused:
-    return Refused(why, field=_name_of(message), fix=fix)
+    return Refused(why, field=name_of(message), fix=fix)
 
 
-def _name_of(message: Message) -> str:
+def name_of(message: Message) -> str:
+    """Return the name of a message, as in ``MESSAGES``."""
     return next(name for name, kind in MESSAGES.items() if isinstance(message, kind))
 
 
@@ -189,7 +202,7 @@ def _(message: Resume, state: State, now: float) -> State:
         raise _refused(message, "the rollout is not paused", "see `segue status` for what it waits for")
     # A resume after a failed gate evaluates that gate again.
     tallies = state.tallies if state.held is None else ()
-    return state.but(paused="", held=None, tallies=tallies, progress_at=now).noted(
+    return state.but(paused="", held=None, altered=0, tallies=tallies, progress_at=now).noted(
         now, "resumed", message.reason, message.by
     )
 

@@ -192,6 +192,8 @@ class State(Frozen):
     """Whether a person requested to overwrite the foreign change."""
     controller_paused_at: float = 0.0
     """When the rollout paused the target's controller outside of a move: seconds since the epoch."""
+    finishing: bool = False
+    """Whether the end was being written at the latest write: then a released target is the end, not another's."""
     needs_human: bool = False
     promoted: bool = False
     emptying: Emptying | None = None
@@ -421,6 +423,7 @@ class State(Frozen):
             failure=None,
             needs_human=False,
             retarget=None,
+            finishing=False,
             wanted=wanted,
             demand=demand,
             began_at=now,
@@ -480,6 +483,20 @@ class State(Frozen):
         problem = Problem(cause=Cause.CONFIGURATION, message=f"{said}; {fix}")
         return state.but(altered=self.altered + 1, held=problem if self.altered else self.held)
 
+    def after_made(self, made: Version, why: str, now: float) -> Self:
+        """Record what admission would make of the wanted version: that is the version, as at the start.
+
+        The second time in a rollout, or if it is the baseline, the rollout holds for a person.
+        """
+        if self.goal is Goal.BACK:
+            return self  # a message reversed the rollout in the meantime
+        if not self.altered and made.template != self.baseline.template:
+            return self.but(
+                wanted=made, altered=1, verified=False, began_at=now, fits=None, crowded="", progress_at=now
+            ).noted(now, "warning", f"the rollout goes on to what admission makes of the change: {made}")
+        fix = "change that policy and run `segue resume`, accept its change with `segue retarget`, or run `segue abort`"
+        return self.failing(Problem(cause=Cause.CONFIGURATION, message=f"{why}; {fix}"), now, roll_back=False)
+
     def after_alarm(self, why: str, now: float) -> Self:
         """Record that the rollback makes no progress, or makes progress again (``why`` empty)."""
         return self.but(needs_human=bool(why)).noted(now, "needs a person" if why else "recovered", why)
@@ -505,7 +522,7 @@ class State(Frozen):
         """Return the state whose goal is the baseline from here on."""
         return self.but(
             goal=Goal.BACK, ending=ending, failure=problem, waypoint=None, held=None, paused="", retarget=None,
-            settling=False, verified=False, asleep=False, crowded="", emptying=None, progress_at=now,
+            settling=False, finishing=False, verified=False, asleep=False, crowded="", emptying=None, progress_at=now,
         ).noted(now, "going back", str(problem), by)  # fmt: skip
 
     def passing(self, now: float) -> Self:

@@ -36,6 +36,11 @@ def is_written(state: State, decision: Decision) -> bool:
     return decision.act in WRITTEN and (state.claimed or decision.act is not Act.FINISH)
 
 
+def attempted(state: State, decision: Decision) -> State:
+    """Return the state while a decision is written. If the answer is lost, the target shows whether it is written."""
+    return state.but(finishing=decision.act is Act.FINISH)
+
+
 def applied(
     rules: Rules, state: State, seen: Observation, decision: Decision, now: float, written: Written = NOTHING
 ) -> State:
@@ -44,7 +49,8 @@ def applied(
     A verification changes nothing here: ``judged`` records its answers. ``now`` is in seconds since the epoch.
     """
     if not written.done:
-        return state.noted(now, "not written", written.why)
+        state = state.noted(now, "not written", written.why)
+        return state.after_made(written.made, written.why, now) if written.made else state
     if decision.act in WRITTEN - {Act.FINISH}:
         state = _answered(state, seen, decision, written, now)
     return _RECORDERS[decision.act](state, _Done(rules, seen, decision, written, now))

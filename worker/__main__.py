@@ -13,6 +13,7 @@ from segue import client
 from segue.errors import Exit, SegueError
 from segue.leaving import leave
 from worker.compose import make_activities, make_plugin, make_worker, refuse_collisions
+from worker.doctor import report_at_start
 from worker.health import serve_health
 from worker.settings import Settings, load_settings
 from worker.telemetry import flush_telemetry, sdk_runtime, set_up_logs, set_up_telemetry
@@ -41,8 +42,11 @@ async def serve(settings: Settings) -> None:
         health = serve_health(settings.health_address, lambda: worker.is_running and not stop.is_set())
         async with health as address, worker:
             log.info("worker serves", extra={"task_queue": settings.task_queue, "health": address})
+            checks = asyncio.create_task(report_at_start(settings), name="checks-at-the-start")
             await stop.wait()
             log.info("worker stops")
+            checks.cancel()
+            await asyncio.gather(checks, return_exceptions=True)
     finally:
         await activities.close()
         await cluster.close()

@@ -29,6 +29,9 @@ DISTRIBUTION = "segue-rollouts"
 PURE_MODULES = ("regex", "jsonpath_rfc9535")
 """Libraries that validate specs, also inside a workflow; they import parts of themselves only on use."""
 STICKY_LIMIT = timedelta(seconds=3)
+WORKFLOW_TASKS_AT_ONCE = 4
+"""They share one interpreter lock. More at once are not faster, and on a busy machine each would exceed the two seconds
+after which the SDK takes a workflow task for a deadlock; starting a workflow costs about 20 ms of CPU."""
 
 
 def make_plugin(workflows: Sequence[type] = WORKFLOWS) -> SimplePlugin:
@@ -72,6 +75,7 @@ def make_worker(
         activities=activities.all,
         interceptors=interceptors,
         max_cached_workflows=settings.max_cached_workflows,
+        max_concurrent_workflow_tasks=WORKFLOW_TASKS_AT_ONCE,
         max_concurrent_activities=settings.max_concurrent_activities,
         # A cancelled watch learns of it at its next heartbeat: soon enough for a person who waits for an answer.
         max_heartbeat_throttle_interval=timedelta(seconds=2),

@@ -8,13 +8,22 @@ import os
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from activities.gates.prometheus import PrometheusSettings
 from segue.contract import TASK_QUEUE
 from segue.errors import Refused
 from segue.gates.webhook_settings import Webhook
 from segue.supervision import Supervision
+
+_VERSION = {"deployment_name": "TEMPORAL_DEPLOYMENT_NAME", "build_id": "TEMPORAL_WORKER_BUILD_ID"}
+"""The variables that temporal-worker-controller sets on the workers that it runs."""
 
 
 class Credential(BaseModel):
@@ -71,10 +80,11 @@ class Settings(BaseSettings):
         env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:  # fmt: skip
-        """Read the environment first, then the file."""
+        """Read the environment first, then what temporal-worker-controller sets, then the file."""
         path = os.environ.get("SEGUE_SETTINGS")
         file = (TomlConfigSettingsSource(settings_cls, path),) if path else ()
-        return (init_settings, env_settings, *file)
+        given = {name: os.environ[variable] for name, variable in _VERSION.items() if os.environ.get(variable)}
+        return (init_settings, env_settings, InitSettingsSource(settings_cls, given), *file)
 
 
 def load_settings() -> Settings:

@@ -37,7 +37,17 @@ with workflow.unsafe.imports_passed_through():
     from segue.state import Goal, Outcome, Retarget, State, requested
     from segue.status import Status, make_status, to_markdown
     from segue.traffic import ALL, held_until
-    from segue.transition import applied, begun, is_wanted_already, is_written, judged, learned, retargeted, stuck
+    from segue.transition import (
+        applied,
+        attempted,
+        begun,
+        is_wanted_already,
+        is_written,
+        judged,
+        learned,
+        retargeted,
+        stuck,
+    )
 
 PHASE = SearchAttributeKey.for_keyword(contract.PHASE_ATTRIBUTE)
 TARGET = SearchAttributeKey.for_keyword(contract.TARGET_ATTRIBUTE)
@@ -322,6 +332,7 @@ class RolloutWorkflow:
 
     async def _write(self, decision: Decision) -> None:
         """Write what was decided, and record it. The next step observes what changed meanwhile, and decides on it."""
+        self._state = attempted(self._state, decision)
         try:
             written = await self._carry_out(decision)
         except ActivityError as error:

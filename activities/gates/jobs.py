@@ -13,7 +13,7 @@ from typing import Any
 
 from activities.cluster import Cluster, Object
 from activities.gates.base import GateContext
-from segue.errors import Conflict, NotAllowed, NotFound, Refused
+from segue.errors import Conflict, NotFound, Refused
 from segue.gates.question import Question, measurement_key, question_of, rollout_key, unanswered
 from segue.gates.verdict import Result, Verdict, VerdictEvidence
 from segue.masking import masked, tail
@@ -29,8 +29,6 @@ PATIENCE_S = 60.0
 """How long one question waits for the Job's end. Then it is inconclusive, and asked again after the interval."""
 POLL_S = 1.0
 MAX_LINES, LAST_LINES = 20, 3
-VERBS = ("create", "get", "list", "delete")
-FIX = "grant it: kubectl apply -n {namespace} -f deploy/rbac-gates.yaml"
 _RESOURCES = {
     "Deployment": "deployments",
     "DeploymentPair": "deployments",
@@ -47,17 +45,12 @@ class JobAsker:
         self._supervisions = supervisions
 
     async def refuse(self, asked: JobGate, target: Target, field: str) -> None:
-        """Refuse a Job that this worker may not create, or that the API server does not accept.
+        """Refuse a Job that the API server does not accept.
 
         Raises:
             Refused: names the fix.
         """
         namespace = target.namespace
-        allowed = await asyncio.gather(*(self._cluster.may(verb, "batch", "jobs", namespace) for verb in VERBS))
-        missing = [verb for verb, may in zip(VERBS, allowed, strict=True) if not may]
-        if missing:
-            why = f"needs a Job, and the worker may not {', '.join(missing)} jobs in {namespace}"
-            raise NotAllowed(why, field=f"{field}.job", fix=FIX.format(namespace=namespace))
         try:
             made = job_of(asked, "segue-gate-tried", {}, {}, await self._owner(target))
             await self._cluster.create_job(namespace, made, dry_run=True)

@@ -86,14 +86,30 @@ class Prometheus:
             # Thanos would leave out stores that do not answer, and the rest would look complete.
             "partial_response": "false",
         }
+        body = await self._within("/api/v1/query_range", form)
+        return self._read(body, over, most_series)
+
+    async def clock(self) -> float:
+        """Return its present time, in seconds since the epoch: the simplest query that shows that it answers.
+
+        Raises:
+            Unanswered: if there is no usable answer.
+        """
+        body = await self._within("/api/v1/query", {"query": "time()"})
+        try:
+            return float(json.loads(body)["data"]["result"][1])
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise Unanswered(f"provider {self._name}: its answer is not of Prometheus' API") from error
+
+    async def _within(self, path: str, form: dict[str, str]) -> bytes:
+        limit_s = self._settings.timeout_s
         try:
             async with asyncio.timeout(limit_s):
-                body = await self._post("/api/v1/query_range", form)
+                return await self._post(path, form)
         except TimeoutError:
             raise Unanswered(f"provider {self._name}: no answer within {limit_s:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise Unanswered(f"provider {self._name} cannot be queried: {reason_of(error)}") from error
-        return self._read(body, over, most_series)
 
     async def _post(self, path: str, form: dict[str, str]) -> bytes:
         session = self._open()

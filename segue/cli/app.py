@@ -6,6 +6,7 @@ PLAN_AND_START = "Plan and start"
 SEE = "See"
 STEER = "Steer"
 OPERATE = "Operate"
+INSTALL = "Install"
 
 _HELP = """Roll a model server on Kubernetes to another version without downtime; roll back a bad version automatically.
 

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from segue.cli.app import OPERATE
 from segue.cli.console import show, write, write_json
-from segue.cli.files import read_document, read_recording
 from segue.cli.options import AsText, TextOrJson
 from segue.errors import Exit, Refused
+from segue.files import read_document, read_recording
 from segue.gates import Result
 from segue.judging import Evidence, Judged, Judgement, Kind, judge
 from segue.judging.recorded import Recorded, aligned, read_recorded

@@ -10,12 +10,12 @@ from rich.text import Text
 
 from segue.cli.app import PLAN_AND_START
 from segue.cli.console import show, write_json
-from segue.cli.files import read_spec
-from segue.cli.naming import names_file, target_named
 from segue.cli.options import Accept, AsTable, TableOrJson, accepted, asked
 from segue.errors import Exit
+from segue.files import read_spec
 from segue.lint import lint
 from segue.lint.findings import Finding, How, Linted, Severity, Unasked
+from segue.naming import names_file, target_named
 
 _What = Annotated[
     str,

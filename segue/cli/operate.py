@@ -10,9 +10,9 @@ import typer
 from segue import __version__
 from segue.cli.app import OPERATE
 from segue.cli.console import say, write
-from segue.cli.naming import target_named, whoami
 from segue.cli.options import By, Name, asked, seconds
 from segue.errors import Refused
+from segue.naming import target_named, whoami
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
 

@@ -16,7 +16,7 @@ from segue.status import Status
 from segue.units import parse_duration
 
 if TYPE_CHECKING:  # Temporal's library takes a second to load, and not every command needs it
-    from segue.client import Rollouts
+    from segue.library import Client
 
 T = TypeVar("T")
 
@@ -133,15 +133,15 @@ class Where(NamedTuple):
     task_queue: str
 
 
-async def connected(where: Where) -> "Rollouts":
+async def connected(where: Where) -> "Client":
     """Connect to Temporal.
 
     Raises:
         Unreachable: when Temporal does not answer.
     """
-    from segue.client import Rollouts, connect  # noqa: PLC0415
+    from segue.library import Client  # noqa: PLC0415
 
-    return Rollouts(await connect(), where.cluster, where.task_queue)
+    return await Client.connect(cluster=where.cluster, task_queue=where.task_queue)
 
 
 def exit_code(status: Status) -> Exit:

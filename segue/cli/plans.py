@@ -7,9 +7,7 @@ import typer
 from segue import contract, undoing
 from segue.cli.app import PLAN_AND_START
 from segue.cli.console import say, show, write, write_json
-from segue.cli.files import read_spec
 from segue.cli.follow import Progress, finish, left_running, link
-from segue.cli.naming import check_cluster, names_file, target_named, whoami
 from segue.cli.options import (
     Accept,
     AsTable,
@@ -31,9 +29,11 @@ from segue.cli.options import (
 )
 from segue.cli.stages import plan_json, plan_table
 from segue.errors import AlreadyRolling, NotAllowed, Refused
+from segue.files import read_spec
 from segue.gates.standing import foresee
 from segue.history import revision_before
 from segue.messages import MAX_REPLICAS
+from segue.naming import check_cluster, names_file, target_named, whoami
 from segue.plan import Plan, make_plan
 from segue.planning import first_plan, unchanged
 from segue.report import Report

@@ -13,7 +13,6 @@ from rich.table import Table
 from segue.cli.app import SEE
 from segue.cli.console import say, show, stdout, write, write_json
 from segue.cli.follow import Progress, ending, left_running
-from segue.cli.naming import check_cluster, ids_named, target_named
 from segue.cli.options import (
     AsMarkdown,
     AsTable,
@@ -29,6 +28,7 @@ from segue.cli.options import (
     history_of,
 )
 from segue.cli.picture import picture
+from segue.naming import check_cluster, ids_named, target_named
 from segue.report import Report, to_markdown
 
 if TYPE_CHECKING:

@@ -9,8 +9,6 @@ from pydantic import ValidationError
 
 from segue.cli.app import STEER
 from segue.cli.console import say, write, write_json
-from segue.cli.files import read_spec
-from segue.cli.naming import ids_named, target_named, whoami
 from segue.cli.options import (
     Accept,
     AsText,
@@ -26,7 +24,9 @@ from segue.cli.options import (
     connected,
 )
 from segue.errors import Refused
-from segue.messages import MAX_REPLICAS, MESSAGES, Message, RetargetTo, Scale
+from segue.files import read_spec
+from segue.messages import MAX_REPLICAS, MESSAGES, Message, RetargetTo, Scale, message_of, name_of
+from segue.naming import ids_named, target_named, whoami
 from segue.spec import Change, refusal
 
 _NoWait = Annotated[
@@ -91,7 +91,7 @@ def _simple(kind: str) -> Callable[..., None]:
         task_queue: Queue = "segue",
     ) -> None:
         message = _made(MESSAGES[kind], by=by, reason=reason)
-        _send(kind, name, message, Where(cluster, task_queue), no_wait=no_wait, output=output)
+        _send(name, message, Where(cluster, task_queue), no_wait=no_wait, output=output)
 
     return command
 
@@ -124,7 +124,7 @@ def retarget(
     wish = {**(_wish(name, image or [], env or [], baseline, file) if named or not like else {}), **strategy}
     rules = [*accepted(accept), *wish.pop("accept", ())]
     message = _made(RetargetTo, by=by, reason=reason, accept=rules, **wish)
-    _send("retarget", name, message, Where(cluster, task_queue), no_wait=no_wait, output=output)
+    _send(name, message, Where(cluster, task_queue), no_wait=no_wait, output=output)
 
 
 def scale(
@@ -143,31 +143,28 @@ def scale(
     Example: segue scale serving/chat 8
     """
     message = _made(Scale, by=by, reason=reason, replicas=replicas)
-    _send("scale", name, message, Where(cluster, task_queue), no_wait=no_wait, output=output)
+    _send(name, message, Where(cluster, task_queue), no_wait=no_wait, output=output)
 
 
-def _send(kind: str, name: str, message: Message, where: Where, *, no_wait: bool, output: TextOrJson) -> None:
+def _send(name: str, message: Message, where: Where, *, no_wait: bool, output: TextOrJson) -> None:
     candidates = ids_named(name, where.cluster)
 
     async def ask() -> tuple[str, str | None]:
         rollouts = await connected(where)
         workflow_id = await rollouts.named(candidates)
-        return workflow_id, await rollouts.send(workflow_id, kind, message, answer=not no_wait)
+        return workflow_id, await rollouts.send(workflow_id, message, answer=not no_wait)
 
     workflow_id, answer = asked(ask())
     if output is TextOrJson.JSON:
-        write_json({"id": workflow_id, "message": kind, "by": message.by, "answer": answer})
+        write_json({"id": workflow_id, "message": name_of(message), "by": message.by, "answer": answer})
     elif answer is None:
-        say(f"{kind} sent; `segue status {target_named(name)}` shows the result")
+        say(f"{name_of(message)} sent; `segue status {target_named(name)}` shows the result")
     else:
         write(answer)
 
 
-def _made(kind: type[Message], **fields: Any) -> Message:
-    try:
-        return kind.model_validate({**fields, "by": fields["by"] or whoami()})
-    except ValidationError as error:
-        raise refusal(error, "the message") from error
+def _made(kind: type[Message], *, by: str, **fields: Any) -> Message:
+    return message_of(kind, by=by or whoami(), **fields)
 
 
 def _wish(name: str, images: list[str], env: list[str], baseline: bool, file: str | None) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def test_the_overview_lists_every_command_by_what_it_is_for(segue: Segue) -> Non
     """``segue --help`` groups all commands, and says what exit codes mean."""
     ran = segue("--help")
     assert ran.code == 0
-    for title in ("Plan and start", "See", "Steer", "Operate", "Exit codes"):
+    for title in ("Plan and start", "See", "Steer", "Operate", "Install", "Exit codes"):
         assert title in ran.out
     for command in [*COMMANDS, "local"]:
         assert f" {command} " in ran.out

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from segue.cli.naming import ids_named, target_named
 from segue.errors import Refused
+from segue.naming import ids_named, target_named
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -10,10 +10,10 @@ from segue_local import Stack
 from stacks import group_stack
 from subjects import DeploymentSubject, Subject
 
-# TMPRL1104 tells of a workflow task that took long, which is the machine's: two cores run all of this.
-_MUST_NOT_BE_LOGGED = re.compile(
-    r"nondeterminism|TMPRL(?!1104)\d+|unfinished| ERROR |was never retrieved", re.IGNORECASE
-)
+_MUST_NOT_BE_LOGGED = re.compile(r"nondeterminism|TMPRL\d+|unfinished| ERROR |was never retrieved", re.IGNORECASE)
+# They report a workflow task that took long, which is the machine's: two cores run all of this. It is tried again.
+_MACHINES = re.compile(r"TMPRL110[14]")
+_RECORD = re.compile(r"^(?=\d{4}-\d\d-\d\d )", re.MULTILINE)
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +59,8 @@ async def _manned(stack: Stack) -> AsyncIterator[Lab]:
         yield opened
         assert worker.process.poll() is None, f"the shared worker died: see {worker.log}"
         assert worker.stop() == 0
-        alarming = [line for line in worker.log.read_text().splitlines() if _MUST_NOT_BE_LOGGED.search(line)]
+        records = _RECORD.split(worker.log.read_text())  # each with its traceback
+        alarming = [each for each in records if _MUST_NOT_BE_LOGGED.search(each) and not _MACHINES.search(each)]
         assert not alarming, f"{worker.log}: {alarming[:5]}"
 
 

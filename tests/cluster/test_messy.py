@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from harness import Lab, until
 from puppets import ATTACHED, EVICTED, PUPPET, REJECTED, lose_node, puppets
-from subjects import SUBJECTS, Subject
+from subjects import SUBJECTS, LeaderWorkerSetSubject, StatefulSetSubject, Subject
 
 READ = {"minReady": "1s", "deadline": "40s"}
 SLOW = {"minReady": "3s", "deadline": "60s"}
@@ -128,3 +128,28 @@ async def test_what_pod_security_refuses_is_told_at_once(served: Lab) -> None:
     assert report.status.reason.startswith("Configuration: no pod can be created: ")
     assert "violates PodSecurity" in report.status.reason
     case.watcher.assert_within(2, 3)
+
+
+PRIVILEGED = {"containers": [{"name": "server", "image": "example/chat:2", "securityContext": {"privileged": True}}]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "patch"),
+    [
+        pytest.param(StatefulSetSubject, {"spec": PRIVILEGED}, id="StatefulSet"),
+        pytest.param(LeaderWorkerSetSubject, {"leaderTemplate": {"spec": PRIVILEGED}}, id="LeaderWorkerSet"),
+    ],
+)
+async def test_why_no_numbered_pod_is_made_is_told_at_once(
+    served: Lab, kind: type[Subject], patch: dict[str, Any]
+) -> None:
+    """Only events tell it. The refusal ends the rollout long before its deadline."""
+    await kind(served, "chat").create(2)
+    enforces = {"pod-security.kubernetes.io/enforce": "baseline"}
+    served.core.patch_namespace(served.namespace, {"metadata": {"labels": enforces}})
+    long = {"minReady": "0s", "deadline": "10m"}
+    async with served.rolled("chat", {"patch": patch}, kind=kind, readiness=long) as case:
+        report = await case.ends("RolledBack")
+    assert report.status.reason.startswith("Configuration: no pod can be created: "), report.status.reason
+    assert "violates PodSecurity" in report.status.reason
+    case.watcher.assert_within(1, 2)

@@ -2,48 +2,31 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NamedTuple
 
-from harness import Lab, until
+import pytest
+from harness import GROUPS, Lab, until
 from kubernetes import client
-from subjects import DeploymentSubject, StatefulSetSubject
+from subjects import DeploymentSubject, LeaderWorkerSetSubject, StatefulSetSubject, Subject
 
 from segue.report import Report
 
 MOST_WRITES = 12
 STUCK = {"minReady": "0s", "deadline": "5s"}
-IMAGE = "object.spec.template.spec.containers[0].image"
-MIRROR = f'{IMAGE}.startsWith("mirror.local/") ? {IMAGE} : "mirror.local/" + {IMAGE}'
 
 
-@contextlib.asynccontextmanager
-async def mirrored(lab: Lab) -> AsyncIterator[None]:
-    """Rewrite the images of this namespace's targets at each write; wait until the API server does so."""
-    api, name = client.AdmissionregistrationV1Api(lab.core.api_client), f"mirror-{lab.namespace}"
-    path = "/spec/template/spec/containers/0/image"
-    patch = f'[JSONPatch{{op: "replace", path: "{path}", value: {MIRROR}}}]'
-    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"]}
-    spec = {
-        "failurePolicy": "Fail",
-        "reinvocationPolicy": "Never",
-        "matchConstraints": {
-            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": lab.namespace}},
-            "resourceRules": [{**rule, "resources": ["deployments", "statefulsets"]}],
-        },
-        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}],
-    }
-    api.create_mutating_admission_policy({"metadata": {"name": name}, "spec": spec})
-    api.create_mutating_admission_policy_binding({"metadata": {"name": name}, "spec": {"policyName": name}})
-    try:
-        await until("the policy to change what is written", lambda: _is_mirrored(lab))
-        yield
-    finally:
-        api.delete_mutating_admission_policy_binding(name)
-        api.delete_mutating_admission_policy(name)
+class Kinds(NamedTuple):
+    """What a policy rewrites: resources of a group, and where their pod template is."""
+
+    group: str
+    resources: tuple[str, ...]
+    template: str
+    shows: Callable[[Lab], str]
+    """Return the image that the API server would store, by a dry run."""
 
 
-def _is_mirrored(lab: Lab) -> bool:
+def _tried(lab: Lab) -> str:
     container = {"name": "server", "image": "example/chat:1"}
     labels = {"app": "probe"}
     template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
@@ -52,7 +35,47 @@ def _is_mirrored(lab: Lab) -> bool:
         "spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": template},
     }
     made = lab.apps.create_namespaced_deployment(lab.namespace, body, dry_run="All")
-    return bool(made.spec.template.spec.containers[0].image.startswith("mirror.local/"))
+    return str(made.spec.template.spec.containers[0].image)
+
+
+def _tried_groups(lab: Lab) -> str:
+    group, version, plural = GROUPS
+    found = lab.custom.patch_namespaced_custom_object(
+        group, version, lab.namespace, plural, "good", {"metadata": {"labels": {"probe": "yes"}}}, dry_run="All"
+    )
+    return str(found["spec"]["leaderWorkerTemplate"]["leaderTemplate"]["spec"]["containers"][0]["image"])
+
+
+PLAIN = Kinds("apps", ("deployments", "statefulsets"), "template", _tried)
+OF_GROUPS = Kinds(GROUPS[0], (GROUPS[2],), "leaderWorkerTemplate.leaderTemplate", _tried_groups)
+
+
+@contextlib.asynccontextmanager
+async def mirrored(lab: Lab, kinds: Kinds = PLAIN) -> AsyncIterator[None]:
+    """Rewrite the images of this namespace's targets at each write; wait until the API server does so."""
+    api, name = client.AdmissionregistrationV1Api(lab.core.api_client), f"mirror-{lab.namespace}"
+    path = f"/spec/{kinds.template.replace('.', '/')}/spec/containers/0/image"
+    image = f"object.spec.{kinds.template}.spec.containers[0].image"
+    mirror = f'{image}.startsWith("mirror.local/") ? {image} : "mirror.local/" + {image}'
+    patch = f'[JSONPatch{{op: "replace", path: "{path}", value: {mirror}}}]'
+    rule = {"apiGroups": [kinds.group], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"]}
+    spec = {
+        "failurePolicy": "Fail",
+        "reinvocationPolicy": "Never",
+        "matchConstraints": {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": lab.namespace}},
+            "resourceRules": [{**rule, "resources": list(kinds.resources)}],
+        },
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}],
+    }
+    api.create_mutating_admission_policy({"metadata": {"name": name}, "spec": spec})
+    api.create_mutating_admission_policy_binding({"metadata": {"name": name}, "spec": {"policyName": name}})
+    try:
+        await until("the policy to change what is written", lambda: kinds.shows(lab).startswith("mirror.local/"))
+        yield
+    finally:
+        api.delete_mutating_admission_policy_binding(name)
+        api.delete_mutating_admission_policy(name)
 
 
 def assert_few_writes(report: Report) -> None:
@@ -111,3 +134,32 @@ async def test_what_admission_makes_of_a_write_is_the_version(served: Lab) -> No
                 assert report.status.outcome == outcome
                 assert len(served.pods(case.name, f"mirror.local/example/{image}")) == 3
                 assert_few_writes(report)
+
+
+@pytest.mark.parametrize("kind", [LeaderWorkerSetSubject])
+async def test_what_admission_makes_of_groups(served: Lab, kind: type[Subject]) -> None:
+    """The policy arrives while both wait for an approval; forward and back end with what it makes of them."""
+    asks = {"maxUnavailable": 1, "waypoints": [{"at": 1, "approval": True}]}
+
+    async def one(name: str, message: str, outcome: str, image: str) -> None:
+        async with served.rolled(name, kind=kind, strategy=asks) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            waiting.release()
+            await in_force.wait()
+            await case.run.send(message)
+            report = await case.run.end()
+            assert report.status.outcome == outcome
+            await until("it runs", lambda: case.only(f"mirror.local/example/{image}"))
+            assert_few_writes(report)
+        case.watcher.assert_within(1, 2)
+
+    waiting, in_force = asyncio.Semaphore(0), asyncio.Event()
+    await asyncio.gather(*(kind(served, name).create(2) for name in ("good", "aborted")))
+    rollouts = asyncio.gather(
+        one("good", "approve", "Completed", "chat:2"), one("aborted", "abort", "Aborted", "chat:1")
+    )
+    for _ in range(2):
+        await waiting.acquire()
+    async with mirrored(served, OF_GROUPS):
+        in_force.set()
+        await rollouts

@@ -3,15 +3,17 @@
 import asyncio
 import traceback
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from harness import Lab, Run, open_lab, until
 from killing_worker import CRASHING, PHASES, Diary, KillingWorker, until_phase, watched
+from readiness import NEVER_READY, Readiness
 from segue_local import Stack
-from subjects import SUBJECTS, DeploymentSubject, Subject
+from subjects import IMAGE, SUBJECTS, DeploymentSubject, Subject
 
 from segue.report import to_markdown
 
@@ -20,16 +22,17 @@ REPLICAS, SURGE = 3, 1
 ASKS = {"maxSurge": 2, "waypoints": [{"at": 2, "approval": True}]}
 
 
-async def _leave_alone(subject: Subject, run: Run) -> None:
+async def _leave_alone(subject: Subject, run: Run, readiness: Readiness) -> None:
     """Most rollouts need nobody."""
 
 
-async def _steer(subject: Subject, run: Run) -> None:
+async def _steer(subject: Subject, run: Run, readiness: Readiness) -> None:
     """Resize and settle by signals, which wait for a worker that is not there."""
     # Not by the pods: a settle that comes before the first write is recorded is refused, as nothing has moved.
     await run.until("new ones that are not ready", lambda status: status.moves == 1)
     await run.signal("settle")
     await until_phase(run, "Paused")
+    readiness.let()
     await run.signal("resume")
     await until_phase(run, "AwaitingApproval")
     await run.signal("scale", replicas=REPLICAS + 1)
@@ -45,8 +48,9 @@ class Scenario:
     spec: dict[str, Any]
     at: tuple[str, ...] = ()
     """The activities; none for all of them."""
-    steer: Callable[[Subject, Run], Coroutine[Any, Any, None]] = _leave_alone
-    ready_after: str = "300ms"
+    steer: Callable[[Subject, Run, Readiness], Coroutine[Any, Any, None]] = _leave_alone
+    is_held: bool = False
+    """Whether new replicas become ready only when ``steer`` lets them: a machine of any speed meets the same stage."""
     floor: int = REPLICAS
     ceiling: int = REPLICAS + SURGE
     is_straight: bool = True
@@ -57,7 +61,13 @@ SCENARIOS = {
     "success": Scenario("Completed", {"strategy": {"maxSurge": SURGE, "waypoints": [{"at": 1}]}}),
     "rollback": Scenario("RolledBack", {"strategy": {"maxSurge": SURGE}, "change": CRASHING}),
     "steered": Scenario(
-        "Completed", {"strategy": ASKS}, ("resize", "settle"), _steer, "3s", ceiling=REPLICAS + 1 + 2, is_straight=False
+        "Completed",
+        {"strategy": ASKS},
+        ("resize", "settle"),
+        _steer,
+        is_held=True,
+        ceiling=REPLICAS + 1 + 2,
+        is_straight=False,
     ),
 }
 
@@ -153,14 +163,12 @@ async def _same_ends(
 async def _roll(
     stack: Stack, scenario: Scenario, point: str = "", kind: type[Subject] = DeploymentSubject
 ) -> tuple[Diary, End]:
-    async with open_lab(stack) as lab:
-        subject = kind(lab, "chat")
-        await subject.create(REPLICAS, ready_after=scenario.ready_after)
+    async with open_lab(stack) as lab, _target(lab, scenario, kind) as (subject, readiness):
         before = subject.settings()
         worker = KillingWorker(lab, point)
-        async with watched(lab, "chat") as watcher, asyncio.TaskGroup() as group:
+        async with watched(lab, "chat") as watcher, worker.explained(), asyncio.TaskGroup() as group:
             run = await lab.start("chat", **{"target": subject.target, "change": subject.changed(2), **scenario.spec})
-            group.create_task(scenario.steer(subject, run))
+            group.create_task(scenario.steer(subject, run, readiness))
             if point:
                 await worker.until_gone()
                 worker.start()
@@ -177,6 +185,20 @@ async def _roll(
             most_writes=max(Counter(worker.diary.patches).values()),
         )
         return worker.diary, end
+
+
+@asynccontextmanager
+async def _target(lab: Lab, scenario: Scenario, kind: type[Subject]) -> AsyncIterator[tuple[Subject, Readiness]]:
+    """Create the target, and yield it when it serves."""
+    subject, readiness = kind(lab, "chat"), Readiness(lab, "chat", f"{IMAGE}:1")
+    if not scenario.is_held:
+        await subject.create(REPLICAS, ready_after="300ms")
+        yield subject, readiness
+        return
+    with readiness:
+        await subject.create(REPLICAS, **NEVER_READY)
+        await until("all replicas ready", lambda: readiness.ready == REPLICAS)
+        yield subject, readiness
 
 
 def _is_as(end: End | BaseException, undisturbed: End) -> bool:

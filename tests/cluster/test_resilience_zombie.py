@@ -1,9 +1,22 @@
 """A worker hangs in the middle of a write, its work is done by another, and it goes on: it must change nothing."""
 
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
-from harness import Lab, until
+from harness import Lab, Run, open_lab, until
 from killing_worker import KillingWorker, until_phase
+from kubernetes.aio import config as aioconfig
+from segue_local import Stack
+from subjects import DeploymentSubject, PairSubject, StatefulSetSubject, Subject, SupervisedSubject
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from activities.cluster import Cluster, Object
+from activities.levers import Levers
+from segue import contract
+from segue.contract import WriteInput
 
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 3, "approval": True}]}
 
@@ -57,6 +70,70 @@ async def test_late_undo(lab: Lab) -> None:
     await _wakes_harmlessly(lab, zombie, "undo#1")
     await second.send("approve")
     assert (await second.end()).status.outcome == "Completed"
+
+
+END = contract.Tuning(heartbeat_s=4.0, write_s=60.0, recheck_s=1.0)
+"""The worker's own attempt waits longer than the two attempts of the test need."""
+
+
+class Slow(Cluster):
+    """A client whose first patch waits until the test lets it."""
+
+    def __init__(self, api: Any) -> None:
+        super().__init__(api)
+        self.arrived, self.go = asyncio.Event(), asyncio.Event()
+
+    async def patch(self, *where: Any, **options: Any) -> Object:
+        self.arrived.set()
+        await self.go.wait()
+        return await super().patch(*where, **options)
+
+
+@asynccontextmanager
+async def slow(lab: Lab) -> AsyncIterator[Slow]:
+    client = Slow(await aioconfig.new_client_from_config(str(lab.stack.kubeconfig)))
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def test_two_attempts_write_the_end(stack: Stack) -> None:
+    """Of every kind: who comes late finds the target released, and ends as the other. Nobody is fenced off."""
+
+    async def one(kind: type[Subject]) -> None:
+        async with open_lab(stack) as lab, slow(lab) as zombie, slow(lab) as retry:
+            worker = KillingWorker(lab, "finish#1:before:wait")
+            await kind(lab, "chat").create(2)
+            async with lab.rolled("chat", kind.changed(2, "never-ready"), kind=kind, tuning=END) as case:
+                await case.run.until("it moves", lambda status: status.moves > 0)
+                await case.run.send("abort")
+                await worker.until_accident()
+                await _overtaken(case.run, zombie, retry)
+                worker.go()
+                await case.ends("Aborted")
+
+    await asyncio.gather(*map(one, (DeploymentSubject, PairSubject, StatefulSetSubject, SupervisedSubject)))
+
+
+async def _overtaken(run: Run, zombie: Slow, retry: Slow) -> None:
+    """Two attempts of ``finish``; each has read everything before the first one writes."""
+    history = (await run.handle.fetch_history()).events
+    given = [e.activity_task_scheduled_event_attributes for e in history if e.HasField(_SCHEDULED)]
+    payloads = next(each.input.payloads for each in given if each.activity_type.name == contract.FINISH.name)
+    (asked,) = await pydantic_data_converter.decode(payloads, [WriteInput])
+    attempts = []
+    for client in (zombie, retry):
+        lever = Levers(client).of(asked.target)
+        attempts.append(asyncio.create_task(lever.finish(asked, time.time())))
+        await asyncio.wait_for(client.arrived.wait(), 60)
+    for client, attempt in zip((zombie, retry), attempts, strict=True):
+        client.go.set()
+        written = await attempt
+        assert written.done, written.why
+
+
+_SCHEDULED = "activity_task_scheduled_event_attributes"
 
 
 async def _wakes_harmlessly(lab: Lab, zombie: KillingWorker, activity: str) -> None:

@@ -5,8 +5,7 @@ import urllib.request
 from pathlib import Path
 
 from harness import Lab, until
-from shell import UNREACHABLE, Shell
-from temporalio.api.workflowservice.v1 import SetWorkerDeploymentCurrentVersionRequest
+from shell import NEEDS_PERSON, REFUSED, UNREACHABLE, Shell
 
 
 def get(address: str, path: str) -> tuple[int, str]:
@@ -50,16 +49,27 @@ async def test_graceful_end_and_another_goes_on(lab: Lab) -> None:
 
 
 async def test_a_deployment_without_a_current_version_is_named(lab: Lab, tmp_path: Path) -> None:
-    """A versioned worker polls and gets nothing until somebody makes its version the current one."""
+    """A versioned worker polls and gets nothing until somebody makes its version the current one.
+
+    Its version has the names that temporal-worker-controller sets.
+    """
     shell, name = Shell(lab, tmp_path), f"segue-{lab.namespace}"
-    worker = lab.worker(SEGUE_DEPLOYMENT_NAME=name, SEGUE_BUILD_ID="7")
+    version = {"TEMPORAL_DEPLOYMENT_NAME": name, "TEMPORAL_WORKER_BUILD_ID": "7"}
+    worker = lab.worker(**version)
     await lab.deploy("chat", 1)
-    await until("it serves", lambda: "worker serves" in worker.log.read_text())
+    await worker.serves()
     file = shell.spec("chat")
     said = (await shell.run("start", file, expect=UNREACHABLE)).stderr
-    command = f"temporal worker deployment set-current-version --deployment-name {name} --build-id 7"
+    command = f"segue setup --make-current --deployment-name {name} --build-id 7"
     assert f"deployment {name} polls" in said and command in said, said
-    await lab.temporal.workflow_service.set_worker_deployment_current_version(
-        SetWorkerDeploymentCurrentVersionRequest(namespace=lab.temporal.namespace, deployment_name=name, build_id="7")
+    doctor = (await shell.run("doctor", expect=NEEDS_PERSON)).stdout
+    assert "failed       Temporal: current version: a worker of deployment" in doctor and command in doctor, doctor
+    other = await shell.run("setup", "--make-current", expect=REFUSED, **{**version, "TEMPORAL_WORKER_BUILD_ID": "8"})
+    assert f"version 8 of deployment {name}: cannot be made the current one" in other.stderr
+    assert (
+        f"version 7 of deployment {name}: is now the current one"
+        in (await shell.run("setup", "--make-current", **version)).stdout
     )
     assert "Completed: " in (await shell.run("watch", file)).stdout
+    again = (await shell.run("setup", "--make-current", **version)).stdout
+    assert f"version 7 of deployment {name}: is the current one" in again

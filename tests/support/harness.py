@@ -21,6 +21,7 @@ from kubernetes import config as kubeconfig
 from kubernetes.aio import config as aioconfig
 from segue_local import Stack
 from subjects import DeploymentSubject, Subject
+from temporalio.client import WorkflowQueryFailedError
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError, RPCStatusCode
 from watcher import PodWatcher
@@ -412,6 +413,10 @@ class Run:
                 if error.status not in _NO_ANSWER:
                     raise
                 return None  # a busy worker did not answer in time: query again
+            except WorkflowQueryFailedError as error:
+                if "TMPRL1101" not in str(error):
+                    raise
+                return None  # the same, told by the worker
             return seen if check(seen) else None
 
         try:

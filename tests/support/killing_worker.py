@@ -273,7 +273,18 @@ class KillingWorker:
     async def until_gone(self) -> None:
         """Wait until the accident has ended the worker."""
         await until("the worker to be killed", lambda: self.process.exitcode is not None)
-        assert self.process.exitcode == -signal.SIGKILL, self.log.read_text()[-4000:]
+        assert self.process.exitcode == -signal.SIGKILL
+
+    @asynccontextmanager
+    async def explained(self) -> AsyncIterator[None]:
+        """Add to a failure of the block what this worker did and logged."""
+        try:
+            yield
+        except BaseException as error:
+            lived = "lives" if self.process.exitcode is None else f"ended with {self.process.exitcode}"
+            log = self.log.read_text()[-4000:] if self.log.exists() else ""
+            error.add_note("\n".join((f"The worker {lived}. Its diary:", *self.diary.lines[-40:], "Its log:", log)))
+            raise
 
     async def until_accident(self) -> None:
         """Wait until the worker reaches its point."""

@@ -1,31 +1,59 @@
 """The client's own part: what it refuses to send, and what it makes of what Temporal tells."""
 
+import subprocess
+import sys
 from typing import Any, cast
 
 import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 
+import segue
+from segue import Client
 from segue.client import Rollouts, last_task_failure
 from segue.errors import Refused
-from segue.messages import MESSAGES, Abort, Message, Pause
+from segue.library import rollout_of
+from segue.messages import MESSAGES, name_of
 
-NOWHERE = Rollouts(cast("Any", None))
+NOWHERE, NAMED = Rollouts(cast("Any", None)), Client(cast("Any", None))
 """It has no client: what it sends would be an error of another kind."""
-
-
-@pytest.mark.parametrize("answer", [True, False], ids=["update", "signal"])
-@pytest.mark.parametrize(("name", "message"), [("pause", Abort()), ("abort", Pause()), ("stop", Abort())])
-async def test_a_message_under_another_name_is_not_sent(name: str, message: Message, answer: bool) -> None:
-    with pytest.raises(Refused, match=f"^{name}: '{type(message).__name__}': is not the message of that name; send"):
-        await NOWHERE.send("rollout/a/b/c/d", name, message, answer=answer)
 
 
 async def test_each_message_goes_under_its_own_name() -> None:
     """It gets as far as the client, which is not there."""
     for name, kind in MESSAGES.items():
+        message = kind.model_construct()
+        assert name_of(message) == name
         with pytest.raises(AttributeError):
-            await NOWHERE.send("rollout/a/b/c/d", name, kind.model_construct())
+            await NOWHERE.send("rollout/a/b/c/d", message)
+
+
+def test_the_package_loads_no_client_until_it_is_used() -> None:
+    """Workflow code imports it, and Temporal's sandbox would load a client again for each run."""
+    code = (
+        "import sys, segue, segue.contract; assert 'temporalio.client' not in sys.modules; "
+        "from segue import Client; assert Client.__module__ == 'segue.library'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="has no attribute 'Clients'"):
+        segue.Clients  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        pytest.param({"kind": "Rollout"}, "apiVersion", id="not a rollout"),
+        pytest.param("no-such.yaml", "no-such.yaml", id="no such file"),
+    ],
+)
+def test_what_is_no_rollout_is_refused(given: Any, why: str) -> None:
+    with pytest.raises(Refused, match=why):
+        rollout_of(given)
+
+
+async def test_an_invalid_message_is_refused_with_its_field() -> None:
+    with pytest.raises(Refused, match="replicas"):
+        await NAMED.scale("serving/chat", 0)
 
 
 SCHEDULED = HistoryEvent(event_type=EventType.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED)

@@ -162,6 +162,8 @@ START = State(owner="us", baseline=Version(template="v0"), wanted=Version(templa
 MOVING = START.but(claimed=True)
 TURNED = START.going_back(Outcome.ABORTED, requested("why"), NOW)
 BACK = MOVING.going_back(Outcome.ROLLED_BACK, requested("why"), NOW)
+ENDING = MOVING.but(finishing=True)
+TURNED_AT_END = ENDING.going_back(Outcome.ABORTED, requested("why"), NOW)
 ATE = Foreign(who="him", what="the image", template="v9")
 OVERRULED = BACK.but(foreign=ATE, overrules=True)
 GONE = Problem(cause=Cause.IMAGE_PULL, message="no such image", hopeless=True)
@@ -176,6 +178,12 @@ LATE = NOW + 600
         pytest.param(RULES, MOVING, see(4, 1, proven=0), NOW, Act.WAIT, id="waits-for-proof"),
         pytest.param(RULES, MOVING, see(4, 1), NOW, Act.SCALE, id="moves"),
         pytest.param(RULES, MOVING, see(4, 1, owner="them"), NOW, Act.FENCED, id="another-owns-it"),
+        pytest.param(RULES, BACK.but(finishing=True), see(4, 0, owner=None, held=False), NOW, Act.FINISH,
+                     id="released-by-an-earlier-attempt"),
+        pytest.param(RULES, ENDING, see(0, 4, owner=None, held=False), NOW, Act.FINISH, id="completed-by-one"),
+        pytest.param(RULES, ENDING, see(0, 4, owner="them"), NOW, Act.FENCED, id="another-came-at-the-end"),
+        pytest.param(RULES, ENDING, see(0, 4, owner=None), NOW, Act.FENCED, id="owner-removed-at-the-end"),
+        pytest.param(RULES, TURNED_AT_END, see(0, 4, owner=None, held=False), NOW, Act.FENCED, id="released-elsewhere"),
         pytest.param(RULES, START, see(4, 0, template="v0", owner="x", held=False), NOW, Act.SCALE, id="not-ours-yet"),
         pytest.param(RULES, MOVING, see(4, 1, foreign=ATE), NOW, Act.HOLD, id="foreign-appears"),
         pytest.param(RULES, MOVING.but(foreign=ATE), see(4, 1, foreign=ATE), NOW, Act.WAIT, id="foreign-stays"),

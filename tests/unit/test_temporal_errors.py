@@ -64,5 +64,7 @@ def test_what_is_no_status_is_told_apart() -> None:
     """A rollout that is there, one that cannot answer, nobody who does, and what nobody knows."""
     assert type(translation(WorkflowAlreadyStartedError("id", "Rollout"))) is AlreadyRolling
     assert "could not answer: broken" in str(translation(WorkflowQueryFailedError("broken")))
+    starved = translation(WorkflowQueryFailedError("[TMPRL1101] Potential deadlock detected"))
+    assert type(starved) is Unreachable and "too busy to answer" in str(starved)
     assert type(translation(TimeoutError())) is Unreachable
     assert str(translation(TemporalError("strange"))) == "Temporal: strange"

@@ -9,6 +9,7 @@ from segue.decide import Act, Decision
 from segue.draining import Emptying
 from segue.gates import Result, Verdict
 from segue.gates.tally import ALONG, Tally
+from segue.messages import Resume, receive
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Routed, Side, Version
 from segue.room import Demand
 from segue.spec import Change, Rules, Strategy, Waypoint
@@ -228,6 +229,22 @@ def test_what_the_api_server_made_of_the_wanted_version_is_wanted() -> None:
     again = applied(RULES, once, SEEN, decision, NOW, other)
     assert again.wanted.template == "v10"
     assert again.held is not None
+
+
+def test_what_admission_would_make_of_the_wanted_version_is_wanted() -> None:
+    """Once. Then a person has to look, as for the baseline; a rollback is not touched."""
+    made, decision = Version(template="v9", images={"server": "mirror/a"}), decided(Act.SCALE, counts=COUNTS)
+    answer = Written(done=False, why="a policy changes it", made=made)
+    once = applied(RULES, STATE.but(verified=True, passed=(0,)), SEEN, decision, NOW, answer)
+    assert (once.wanted, once.held, once.verified, once.passed) == (made, None, False, (0,))
+    assert told(STATE, once)[-1] == ("warning", f"the rollout goes on to what admission makes of the change: {made}")
+    other = answer.model_copy(update={"made": Version(template="v10")})
+    for before, written in ((once, other), (STATE, answer.model_copy(update={"made": STATE.baseline}))):
+        held = applied(RULES, before, SEEN, decision, NOW, written)
+        assert (held.wanted, str(held.held).partition(";")[0]) == (before.wanted, "Configuration: a policy changes it")
+    assert applied(RULES, BACK, SEEN, decision, NOW, answer).wanted == BACK.wanted
+    resumed = receive(Resume(), applied(RULES, once, SEEN, decision, NOW, other), NOW)
+    assert applied(RULES, resumed, SEEN, decision, NOW, other).wanted.template == "v10"
 
 
 def test_what_the_api_server_made_of_the_baseline_is_the_baseline() -> None:

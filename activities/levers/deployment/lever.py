@@ -73,7 +73,7 @@ from segue.decide import Act
 from segue.errors import Conflict, NotAllowed, Refused, Stale
 from segue.history import Revision
 from segue.lint.target import LintSubject
-from segue.observation import Counts, Observation
+from segue.observation import Counts, Observation, Version
 from segue.spec import Change, Rules, Target
 from segue.state import Goal, Mark, State
 from segue.stopping import losses
@@ -82,6 +82,7 @@ _AVAILABLE_S = 5.0
 _TAKEN_UP_S = 2.0
 """Time for the controller to start a move. If it takes longer, a later decision pauses the Deployment."""
 _POLL_S = 0.01
+_CHANGES = f"{ADMISSION} changes what the rollout is about to write"
 
 
 class _Listed(NamedTuple):
@@ -262,7 +263,7 @@ class DeploymentLever:
             return scale_patch(objects, seen, asked, step)
 
         def check(found: Object, patch: Object, tried: Object) -> None:
-            _refuse_rewritten(asked, found, patch, tried)
+            _check_unchanged(asked, found, patch, tried)
             meant, stored = hold_token(patch), hold_token({"spec": {**tried["spec"], "paused": None}})
             if meant != stored:
                 _refuse(asked.target, f"{meant} to {stored}")
@@ -507,7 +508,7 @@ class DeploymentLever:
 
         def check(found: Object, patch: Object, tried: Object) -> None:
             if asked.state.goal is Goal.FORWARD:
-                _refuse_rewritten(asked, found, patch, tried)
+                _check_unchanged(asked, found, patch, tried)
 
         written = await self._write(asked, now, make, finishing=True, check=check)
         if not written.done:
@@ -552,9 +553,21 @@ class DeploymentLever:
             seen = read(objects, asked.rules, asked.state, now)
             return Snapshot(objects.deployment, objects, seen, is_held(objects.deployment))
 
-        return await write(
-            self._cluster, "deployments", asked, read=picture, make=make, mark=mark_of, finishing=finishing, check=check
-        )
+        try:
+            return await write(
+                self._cluster, "deployments", asked, read=picture, make=make, mark=mark_of, finishing=finishing,
+                check=check,
+            )  # fmt: skip
+        except _Rewritten as rewritten:
+            return Written(done=False, why=str(rewritten), made=rewritten.made)
+
+
+class _Rewritten(Exception):
+    """Admission would store another version than the wanted one; nothing was written."""
+
+    def __init__(self, changed: str, made: Version) -> None:
+        super().__init__(f"{_CHANGES}: {changed}; nothing was written")
+        self.made = made
 
 
 def _counts_as_available(replicaset: Object) -> bool:
@@ -609,22 +622,22 @@ def _paused_after(asked: WriteInput, moved: Written, after: Object) -> Written:
     return moved.model_copy(update={"writes": moved.writes + 1, "mark": mark})
 
 
-def _refuse_rewritten(asked: WriteInput, found: Object, patch: Object, tried: Object) -> None:
-    """Refuse a write if admission changes its template: that would be a third version.
+def _check_unchanged(asked: WriteInput, found: Object, patch: Object, tried: Object) -> None:
+    """Stop a write if admission changes its template: the controller would make room for it at once.
 
     Raises:
-        Refused: naming what admission changes.
+        _Rewritten: naming what admission changes, with the version that it makes.
     """
     stored = tried["spec"]["template"]
     if fingerprint(stored) != asked.state.wanted.template:
         meant = patch["spec"].get("template") or found["spec"]["template"]
         changed = ", ".join(differences(meant, stored)) if asked.change is None or not asked.change.patch else ""
-        _refuse(asked.target, changed or "the pod template")
+        raise _Rewritten(changed or "the pod template", version_of(stored))
 
 
 def _refuse(target: Target, changed: str) -> None:
     raise Refused(
-        f"{ADMISSION} changes what the rollout is about to write: {changed}; nothing was written",
+        f"{_CHANGES}: {changed}; nothing was written",
         field=f"deployment {target}",
         fix="change that policy and run `segue resume`, accept its change with `segue retarget`, or run `segue abort`",
     )

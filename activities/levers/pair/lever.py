@@ -300,6 +300,8 @@ class PairLever:
                 raise Stale("the replicas have not reached their final counts yet")  # noqa: TRY301 - as other staleness
             await writing.free(baseline, back=back)
         except Stale as stale:
+            if await writing.is_free():
+                return writing.written  # another attempt was faster
             return Written(done=False, why=str(stale), writes=writing.writes)
         return writing.written
 
@@ -354,20 +356,27 @@ class _Writing:
         """
         pair = self.pair = await self.fetch(self.target)
         state = self.asked.state
-        if finishing and pair.baseline is None and OWNER not in annotations_of(pair.old.deployment):
-            return pair
+        if finishing:
+            self.generation = pair.generation  # an earlier attempt may have released one
+            if _is_free(pair):
+                return pair
         _check_owner(pair, state)
         seen = read(pair, self.asked.rules, state, self.now)
         if seen.foreign is not None and not state.overrules:
             raise Stale(str(seen.foreign))
         if goal == pair.counts and pair.baseline and pair.template in {state.wanted.template, ""}:
             return pair
-        if pair.generation != self.generation and not finishing:  # an earlier attempt may have released one
+        if pair.generation != self.generation:
             raise Stale(f"the target changed since the decision: generation {pair.generation}, not {self.generation}")
         problem = objection(resolve_budget(self.asked.rules.strategy, seen.replicas), seen, goal) if goal else ""
         if problem:
             raise Stale(problem)
         return pair
+
+    async def is_free(self) -> bool:
+        """Read both again, and return whether they are released."""
+        self.pair = await self.fetch(self.target)
+        return _is_free(self.pair)
 
     async def claim(self) -> None:
         """Write the owner and the baseline of both on the old Deployment; the first time only."""
@@ -551,6 +560,10 @@ def _shares(counts: Counts, before: int, replicas: int, rules: Rules) -> Counts:
     ceiling = resolve_budget(rules.strategy, replicas).ceiling
     total = max(min(-(-sum(counts) * replicas // before), ceiling), replicas)
     return Counts(old, total - old)
+
+
+def _is_free(pair: Pair) -> bool:
+    return pair.baseline is None and OWNER not in annotations_of(pair.old.deployment)
 
 
 def _check_owner(pair: Pair, state: State) -> None:

@@ -8,8 +8,8 @@ from pathlib import PurePath
 from pydantic import ValidationError
 
 from segue import contract
-from segue.cli.files import STDIN, read_spec
 from segue.errors import Refused
+from segue.files import STDIN, read_spec
 from segue.spec import KINDS, PairTarget, SupervisedTarget, Target
 from segue.supervision import SUPERVISIONS
 

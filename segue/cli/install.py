@@ -1,0 +1,185 @@
+"""``doctor``, ``setup`` and ``rights``: what an installation of Segue needs, what it lacks, and how to mend it."""
+
+from collections import Counter
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from segue.checks import Check, Verdict, exit_of
+from segue.cli.app import INSTALL
+from segue.cli.console import show, write, write_json
+from segue.cli.options import AsTable, AsText, Queue, TableOrJson, TextOrJson, asked, seconds
+from segue.contract import TASK_QUEUE
+from segue.errors import Exit, Refused
+from segue.rights import ROLES, SERVICE_ACCOUNT, manifest
+
+
+class _Role(StrEnum):
+    """The published roles, by the names of ``segue.rights.ROLES``."""
+
+    BASE = "base"
+    SERVING = "serving"
+    GATES = "gates"
+    ROOM = "room"
+
+
+_SERVICE_ACCOUNT = "/".join(SERVICE_ACCOUNT)
+_Which = Annotated[
+    _Role, typer.Argument(help="base: always; serving, gates, room: optional, as their comments explain.")
+]
+_Account = Annotated[
+    str, typer.Option("--service-account", metavar="NAMESPACE/NAME", help="The worker's ServiceAccount.")
+]
+
+
+_Namespaces = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-n", "--namespace", metavar="NAMESPACE", help="Check the worker's rights there; can be repeated.",
+        show_default=False,
+    ),
+]  # fmt: skip
+_As = Annotated[
+    str,
+    typer.Option(
+        "--as", metavar="NAMESPACE/NAME", help="Check the rights of this ServiceAccount instead of your own.",
+        show_default=False,
+    ),
+]  # fmt: skip
+_Create = Annotated[bool, typer.Option("--create-namespace", help="Create Temporal's namespace if it does not exist.")]
+_Retention = Annotated[str, typer.Option("--retention", help="How long a new namespace keeps ended rollouts.")]
+_Current = Annotated[
+    bool,
+    typer.Option("--make-current", help="Make the worker version below the current one, so that it gets rollouts."),
+]
+_Deployment = Annotated[
+    str,
+    typer.Option(
+        "--deployment-name", envvar=["SEGUE_DEPLOYMENT_NAME", "TEMPORAL_DEPLOYMENT_NAME"], show_default=False,
+        help="The Temporal worker deployment.",
+    ),
+]  # fmt: skip
+_Build = Annotated[
+    str,
+    typer.Option(
+        "--build-id", envvar=["SEGUE_BUILD_ID", "TEMPORAL_WORKER_BUILD_ID"], show_default=False,
+        help="The build within the deployment.",
+    ),
+]  # fmt: skip
+_COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "bold red", Verdict.NOT_CHECKED: "dim"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command(rich_help_panel=INSTALL)(doctor)
+    app.command(rich_help_panel=INSTALL)(setup)
+    app.command("rights", rich_help_panel=INSTALL)(rights_)
+
+
+def doctor(
+    namespace: _Namespaces = None, service_account: _As = "", task_queue: Queue = TASK_QUEUE,
+    output: AsTable = TableOrJson.TABLE,
+) -> None:  # fmt: skip
+    """Check all that Segue depends on: Temporal, the workers, the cluster and the rights in it, Prometheus.
+
+    Each failure shows the command that mends it. It changes nothing. Exit code 5: something does not answer; 4: another
+    check failed. Warnings and optional rights do not count.
+
+    Example: segue doctor -n serving --as segue/segue-worker
+    """
+    user = "system:serviceaccount:{}:{}".format(*account_named(service_account, "--as")) if service_account else ""
+    from worker.doctor import examine  # noqa: PLC0415 - the libraries of the worker load slowly
+    from worker.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings().model_copy(update={"task_queue": task_queue})
+    found = asked(examine(settings, namespace or (), user))
+    if output is TableOrJson.JSON:
+        write_json([check.model_dump(mode="json") for check in found])
+    else:
+        show(_checked(found))
+    code = exit_of(found)
+    if code is not Exit.COMPLETED:
+        raise typer.Exit(code)
+
+
+def _checked(found: list[Check]) -> RenderableType:
+    width = max(len(verdict) for verdict in Verdict)
+    lines = []
+    for check in found:
+        lines.append(
+            Text.assemble(
+                (f"{check.verdict:<{width}}  ", _COLOURS[check.verdict]),
+                (f"{check.area}: {check.name}", "bold"),
+                f": {check.found}",
+            )
+        )
+        if check.fix:
+            lines.append(Text(f"{'':<{width}}  → {check.fix}"))
+    counts = Counter(check.verdict for check in found)
+    lines.append(
+        Text(", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]), style="bold")
+    )
+    return Group(*lines)
+
+
+def setup(
+    *,
+    create_namespace: _Create = False,
+    retention: _Retention = "168h",
+    make_current: _Current = False,
+    deployment_name: _Deployment = "",
+    build_id: _Build = "",
+    task_queue: Queue = TASK_QUEUE,
+    output: AsText = TextOrJson.TEXT,
+) -> None:
+    """Set up Temporal for Segue: register the search attributes, and what else is missing. Safe to repeat.
+
+    Prints what it did, and what was there already. With --make-current, it also makes a worker version the current one.
+
+    Example: segue setup --create-namespace
+    """
+    kept_s = seconds("--retention", retention)
+    if make_current and not (deployment_name and build_id):
+        fix = "set --deployment-name and --build-id (or the worker's SEGUE_DEPLOYMENT_NAME and SEGUE_BUILD_ID)"
+        raise Refused("needs a worker version", field="--make-current", fix=fix)
+    version = (deployment_name, build_id) if make_current else None
+    lines = asked(_set_up(task_queue, kept_s, version, create_namespace=create_namespace))
+    if output is TextOrJson.JSON:
+        write_json(lines)
+    else:
+        write("\n".join(lines))
+
+
+async def _set_up(
+    task_queue: str, retention_s: float, version: tuple[str, str] | None, *, create_namespace: bool
+) -> list[str]:
+    from segue.client import connect  # noqa: PLC0415 - Temporal's library loads slowly
+    from segue.temporal_setup import make_current, set_up  # noqa: PLC0415
+
+    client = await connect()
+    lines = await set_up(client, create_namespace=create_namespace, retention=timedelta(seconds=retention_s))
+    return [*lines, await make_current(client, task_queue, *version)] if version else lines
+
+
+def rights_(role: _Which = _Role.BASE, service_account: _Account = _SERVICE_ACCOUNT) -> None:
+    """Print the role that a worker needs, with its binding, as YAML for kubectl.
+
+    Example: segue rights base --service-account segue/segue-worker | kubectl apply -n serving -f -
+    """
+    write(manifest(ROLES[role], account_named(service_account)))
+
+
+def account_named(text: str, option: str = "--service-account") -> tuple[str, str]:
+    """Return namespace and name of a service account.
+
+    Raises:
+        Refused: when the text is not NAMESPACE/NAME.
+    """
+    namespace, _, name = text.removeprefix("system:serviceaccount:").replace(":", "/").partition("/")
+    if not namespace or not name or "/" in name:
+        raise Refused("is not NAMESPACE/NAME", field=option, value=text, fix="write segue/segue-worker")
+    return namespace, name

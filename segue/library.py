@@ -1,0 +1,157 @@
+"""The library: start and steer rollouts from your own program, by the names that the command line takes.
+
+``from segue import Client`` gives ``Client``. The command line uses it too.
+"""
+
+from collections.abc import AsyncGenerator, Mapping
+from os import PathLike, fspath
+from typing import Any, Self
+
+from segue import contract, messages
+from segue.client import CONNECT_S, Rollouts, Started, Tell, connect
+from segue.files import read_spec
+from segue.messages import Message, message_of
+from segue.naming import check_cluster, ids_named, whoami
+from segue.report import Report
+from segue.spec import Change, Rollout, Strategy, read_rollout
+from segue.spec.lint_rule import LintRule
+from segue.status import Status
+
+Given = Rollout | Mapping[str, Any] | str | PathLike[str]
+"""A rollout: its model, its document as a mapping, or the path of its file."""
+
+
+class Client(Rollouts):
+    """The rollouts of one cluster. A ``name`` is [KIND/]NAMESPACE/NAME, NAME, a workflow id, or a spec file.
+
+    ``by`` names the requester in reports; by default user@host. Each method that sends a message returns what happens
+    now. All raise errors of ``segue.errors``: Refused with field, value and fix, or Unreachable.
+    """
+
+    by: str = ""
+
+    @classmethod
+    async def connect(
+        cls, *, cluster: str = "default", task_queue: str = contract.TASK_QUEUE, by: str = "",
+        timeout_s: float = CONNECT_S,
+    ) -> Self:  # fmt: skip
+        """Connect to the Temporal server that ``TEMPORAL_*`` variables or the profile file name.
+
+        Raises:
+            Refused: for an invalid cluster's name, or a profile that cannot be read.
+            Unreachable: when no Temporal server answers within ``timeout_s``.
+        """
+        check_cluster(cluster)
+        client = cls(await connect(timeout_s=timeout_s), cluster, task_queue)
+        client.by = by
+        return client
+
+    async def find(self, name: str) -> str:
+        """Return the workflow id of the rollout that a name means: the one under way, else the latest.
+
+        Raises:
+            NotFound: when no such rollout exists.
+        """
+        return await self.named(ids_named(name, self.cluster))
+
+    # --- start ----------------------------------------------------------------------------------------------
+
+    async def start(self, rollout: Given, by: str = "") -> Started:
+        """Start a rollout; see ``Rollouts.start``."""
+        return await super().start(rollout_of(rollout), by or self.requester)
+
+    async def join(self, rollout: Given, by: str = "") -> str:
+        """Retarget the rollout under way to this one's change, as the difference from its baseline."""
+        return await super().join(rollout_of(rollout), by or self.requester)
+
+    # --- see ------------------------------------------------------------------------------------------------
+
+    async def status(self, name: str) -> Status:
+        """Return where the rollout is; once it has ended, this needs no worker."""
+        return await super().status(await self.find(name))
+
+    async def report(self, name: str) -> Report:
+        """Return all that the rollout did so far; once it has ended, this needs no worker."""
+        return await super().report(await self.find(name))
+
+    async def follow(self, name: str, poll_s: float = 0.5) -> AsyncGenerator[Report, None]:
+        """Yield the report whenever it changes, until the rollout has ended."""
+        async for report in super().follow(await self.find(name), poll_s):
+            yield report
+
+    async def wait(self, name: str, timeout_s: float, tell: Tell = lambda _report: None) -> Status:
+        """Wait until the rollout has ended or needs a person; ``tell`` gets each change.
+
+        Raises:
+            TimedOut: after ``timeout_s``; the rollout continues.
+        """
+        return await super().wait(await self.find(name), timeout_s, tell)
+
+    # --- steer ----------------------------------------------------------------------------------------------
+
+    async def pause(self, name: str, *, reason: str = "") -> str:
+        """Stop progress; gates still run, and can still roll back."""
+        return await self.tell(name, messages.Pause, reason=reason)
+
+    async def resume(self, name: str, *, reason: str = "") -> str:
+        """Continue after a pause, a settle, or a failure that waits for a person."""
+        return await self.tell(name, messages.Resume, reason=reason)
+
+    async def retarget(
+        self, name: str, *, change: Change | Mapping[str, Any] | None = None, images: Mapping[str, str] | None = None,
+        strategy: Strategy | Mapping[str, Any] | None = None, baseline: bool = False, onto_baseline: bool = False,
+        accept: tuple[LintRule, ...] = (), reason: str = "",
+    ) -> str:  # fmt: skip
+        """Change the wanted version (``change``, or only ``images``), the strategy, or both; or return to the baseline.
+
+        The change is added to the current one, or with ``onto_baseline`` to the baseline. ``accept`` names lint rules
+        whose errors do not refuse it.
+        """
+        wanted = {"images": images} if change is None and images is not None else change
+        fields = {"change": wanted, "strategy": strategy, "baseline": baseline, "onto_baseline": onto_baseline}
+        return await self.tell(name, messages.RetargetTo, **fields, accept=accept, reason=reason)
+
+    async def scale(self, name: str, replicas: int, *, reason: str = "") -> str:
+        """Set the target's replicas during the rollout; floor and ceiling follow."""
+        return await self.tell(name, messages.Scale, replicas=replicas, reason=reason)
+
+    async def settle(self, name: str, *, reason: str = "") -> str:
+        """Keep the replicas that are ready now, drop the rest, and pause."""
+        return await self.tell(name, messages.Settle, reason=reason)
+
+    async def abort(self, name: str, *, reason: str = "") -> str:
+        """Roll back to the version that ran before, and end."""
+        return await self.tell(name, messages.Abort, reason=reason)
+
+    async def approve(self, name: str, *, reason: str = "") -> str:
+        """Approve the waypoint that waits for approval."""
+        return await self.tell(name, messages.Approve, reason=reason)
+
+    async def reject(self, name: str, *, reason: str = "") -> str:
+        """Reject the waypoint that waits for approval: the rollout rolls back."""
+        return await self.tell(name, messages.Reject, reason=reason)
+
+    async def promote(self, name: str, *, reason: str = "") -> str:
+        """Skip the remaining holds; verification and approvals still apply."""
+        return await self.tell(name, messages.Promote, reason=reason)
+
+    async def tell(self, name: str, kind: type[Message], **fields: Any) -> str:
+        """Send a message of a kind with these fields, and return what happens now."""
+        message = message_of(kind, **{"by": self.requester, **fields})
+        return str(await self.send(await self.find(name), message))
+
+    @property
+    def requester(self) -> str:
+        """Who requests, for the report."""
+        return self.by or whoami()
+
+
+def rollout_of(given: Given) -> Rollout:
+    """Return a rollout, validated.
+
+    Raises:
+        Refused: naming field, value and fix.
+    """
+    if isinstance(given, Rollout):
+        return given
+    return read_rollout(dict(given)) if isinstance(given, Mapping) else read_spec(fspath(given))

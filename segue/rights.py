@@ -1,0 +1,323 @@
+"""Every right that a worker uses on the API server, and what needs it.
+
+This list makes ``deploy/rbac*.yaml`` (``make rights``), the check before each start, and those of ``segue doctor``.
+A right that no use needs is optional: without it, Segue reports what it could not check or explain.
+"""
+
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from segue.spec import Autoscaler, Change, PairTarget, Rules, Target
+from segue.spec.traffic import ByRoute
+
+SERVICE_ACCOUNT = ("segue", "segue-worker")
+"""Namespace and name of the worker's ServiceAccount."""
+LOCAL_USER = "segue-worker"
+
+
+class Use(StrEnum):
+    """What needs a right: a kind of target, or a part of the spec."""
+
+    DEPLOYMENT = "Deployment"
+    PAIR = "DeploymentPair"
+    STATEFUL_SET = "StatefulSet"
+    LEADER_WORKER_SET = "LeaderWorkerSet"
+    SUPERVISED = "Supervised"
+    HOLD = "autoscaler: hold"
+    CONFIG_MAPS = "change.configMaps"
+    DRAIN = "drain"
+    SERVICE = "strategy.traffic.service"
+    ROUTE = "strategy.traffic.route"
+    JOB = "gates.job"
+
+
+KINDS = (Use.DEPLOYMENT, Use.PAIR, Use.STATEFUL_SET, Use.LEADER_WORKER_SET, Use.SUPERVISED)
+_ROLLED_BY_REPLICASETS = (Use.DEPLOYMENT, Use.PAIR)
+_NUMBERED = (Use.STATEFUL_SET, Use.LEADER_WORKER_SET)
+_HELD = ("get", "list", "watch", "patch")
+
+
+class Right(NamedTuple):
+    """One verb on one resource; a subresource is written ``pods/status``."""
+
+    verb: str
+    group: str
+    resource: str
+
+    def __str__(self) -> str:
+        return f"{self.verb} {named(self.group, self.resource)}"
+
+
+class Rule(NamedTuple):
+    """One rule of a role. ``uses`` need it; with none, it is optional. ``note`` explains it in the manifest."""
+
+    group: str
+    resources: tuple[str, ...]
+    verbs: tuple[str, ...]
+    uses: tuple[Use, ...] = ()
+    note: str = ""
+
+    @property
+    def rights(self) -> tuple[Right, ...]:
+        """Its rights, one for each resource and verb."""
+        return tuple(Right(verb, self.group, resource) for resource in self.resources for verb in self.verbs)
+
+
+class Role(NamedTuple):
+    """One manifest of ``deploy/``. The rights hold in a namespace, or in the whole cluster."""
+
+    key: str
+    file: str
+    name: str
+    head: str
+    rules: tuple[Rule, ...]
+    cluster_wide: bool = False
+
+    def command(self, namespace: str) -> str:
+        """Return the command that grants it."""
+        where = "" if self.cluster_wide else f" -n {namespace}"
+        return f"kubectl apply{where} -f {self.file}"
+
+
+BASE = Role(
+    "base",
+    "deploy/rbac.yaml",
+    "segue-worker",
+    """\
+The minimum rights of a worker in each namespace whose targets it may roll.
+  kubectl apply -n serving -f deploy/rbac.yaml
+The worker's ServiceAccount is `segue-worker` in namespace `segue`; if yours differs, change the subject.""",
+    (
+        Rule("", ("pods",), ("list", "watch"), KINDS),
+        Rule("apps", ("deployments",), _HELD, _ROLLED_BY_REPLICASETS,
+             "For targets of kind Deployment and DeploymentPair."),
+        Rule("apps", ("replicasets",), ("list", "watch", "patch"), _ROLLED_BY_REPLICASETS,
+             "Patched by settle, and by undo after a retarget."),
+        Rule("apps", ("deployments",), ("create", "delete"), (Use.PAIR,),
+             "Only for targets of kind DeploymentPair: Segue creates the new Deployment, and undo removes it."),
+        Rule("", ("events",), ("list",), (),
+             "For failure messages: a probe's message, a volume that cannot be attached, a StatefulSet's pod that "
+             "cannot be created."),
+        Rule("policy", ("poddisruptionbudgets",), ("list",), (),
+             "What lint reads before a start, besides the target. Without these rights it reports which rules it "
+             "could not check."),
+        Rule("autoscaling", ("horizontalpodautoscalers",), ("list",), (Use.HOLD,)),
+        Rule("", ("resourcequotas", "persistentvolumeclaims"), ("list",)),
+        Rule("leaderworkerset.x-k8s.io", ("leaderworkersets",), _HELD, (Use.LEADER_WORKER_SET,),
+             "The next rules only for StatefulSets and LeaderWorkerSets: to read their versions, and to delete pods of "
+             "a bad version that would block the rollback."),
+        Rule("apps", ("statefulsets",), ("get", "list", "watch"), _NUMBERED),
+        Rule("apps", ("statefulsets",), ("patch",), (Use.STATEFUL_SET,)),
+        Rule("apps", ("controllerrevisions",), ("list", "watch", "patch"), _NUMBERED),
+        Rule("", ("pods",), ("delete",), _NUMBERED),
+        Rule("apps", ("controllerrevisions",), ("create", "delete"), (Use.LEADER_WORKER_SET,),
+             "Only for LeaderWorkerSets: their controller drops versions without replicas. Segue keeps them for "
+             "history and undo."),
+        Rule("serving.kserve.io", ("inferenceservices", "servingruntimes"), _HELD, (Use.SUPERVISED,),
+             "Only for targets of kind Supervised: list the resources that Segue rolls this way."),
+        Rule("autoscaling", ("horizontalpodautoscalers",), ("patch",), (Use.HOLD,),
+             "Only for specs with `autoscaler: hold`."),
+        Rule("", ("configmaps",), ("list", "create", "delete"), (Use.CONFIG_MAPS,),
+             "Only for specs with `change.configMaps`: Segue creates copies and prunes old ones."),
+        Rule("", ("pods/status",), ("patch",), (Use.DRAIN,),
+             "The next two only for specs with `drain`: replicas without a preStop hook leave their Services before "
+             "they stop."),
+        Rule("discovery.k8s.io", ("endpointslices",), ("list",), (Use.DRAIN,)),
+        Rule("", ("services",), ("get",), (Use.SERVICE, Use.ROUTE),
+             "Only for specs with `traffic`: Segue switches a Service or writes the weights of an HTTPRoute."),
+        Rule("", ("services",), ("list", "watch", "patch"), (Use.SERVICE,)),
+        Rule("gateway.networking.k8s.io", ("httproutes",), _HELD, (Use.ROUTE,)),
+    ),
+)  # fmt: skip
+
+SERVING = Role(
+    "serving",
+    "deploy/rbac-serving.yaml",
+    "segue-worker-serving",
+    """\
+Optional, in addition to rbac.yaml, in namespaces whose rollouts use `serving` or `loadFailures`.
+  kubectl apply -n serving -f deploy/rbac-serving.yaml""",
+    (
+        Rule("", ("pods/proxy",), ("get", "create", "update"), (),
+             "By the request's method: GET, POST, PUT. Needed only where the worker calls pods through the API server "
+             "(SEGUE_POD_ACCESS=proxy, for a worker outside the cluster). It lets the worker send requests to every "
+             "port of every pod in the namespace."),
+        Rule("", ("pods/log",), ("get",), (), "Adds the last log lines of a crash to failure messages."),
+    ),
+)  # fmt: skip
+
+GATES = Role(
+    "gates",
+    "deploy/rbac-gates.yaml",
+    "segue-worker-gates",
+    """\
+Optional: only for specs with gates of the kind `job`. The worker then creates the pods that a spec defines, in this
+namespace, with any of its service accounts. So whoever may start rollouts can run any program there.
+  kubectl apply -n serving -f deploy/rbac-gates.yaml""",
+    (Rule("batch", ("jobs",), ("create", "get", "list", "delete"), (Use.JOB,)),),
+)
+
+ROOM = Role(
+    "room",
+    "deploy/rbac-room.yaml",
+    "segue-worker-room",
+    """\
+Optional: lets the worker count the free room on the nodes before it adds a replica. It grants reading the nodes and
+pods of the whole cluster. Without it, the worker learns from a pending replica that there is no room.
+  kubectl apply -f deploy/rbac-room.yaml""",
+    (
+        Rule("", ("nodes", "pods"), ("list", "watch"), (),
+             "The worker keeps one summary of them. Without `watch` it lists all of them every few seconds, while it is "
+             "used."),
+        Rule("scheduling.k8s.io", ("priorityclasses",), ("list",), (),
+             "To see whether the new version has a higher priority than the old one. If so, a replica is added only "
+             "when it fits."),
+    ),
+    cluster_wide=True,
+)  # fmt: skip
+
+ROLES = {role.key: role for role in (BASE, SERVING, GATES, ROOM)}
+
+
+# --- what a rollout needs --------------------------------------------------------------------------------
+
+
+def uses_of(target: Target, rules: Rules, change: Change) -> frozenset[Use]:
+    """Return what needs rights in a rollout."""
+    traffic = rules.strategy.traffic
+    parts = {
+        Use.HOLD: rules.autoscaler is Autoscaler.HOLD and not isinstance(target, PairTarget),
+        Use.CONFIG_MAPS: bool(change.config_maps),
+        Use.DRAIN: rules.drain is not None,
+        Use.SERVICE: traffic is not None and not isinstance(traffic, ByRoute),
+        Use.ROUTE: isinstance(traffic, ByRoute),
+        Use.JOB: any(gate.job is not None for gate in rules.gates),
+    }
+    return frozenset({Use(target.kind), *(use for use, needs in parts.items() if needs)})
+
+
+def needed(uses: Iterable[Use], supervised: str = "") -> tuple[Right, ...]:
+    """Return the rights that these uses need, each once, in the list's order.
+
+    ``supervised`` is the ``PLURAL.GROUP/VERSION`` of the one custom resource that is rolled; empty for all known ones.
+    """
+    wanted = set(uses)
+    found: dict[Right, None] = {}
+    for role in ROLES.values():
+        for rule in role.rules:
+            if wanted.intersection(rule.uses):
+                found |= dict.fromkeys(_only(rule, supervised).rights)
+    return tuple(found)
+
+
+def _only(rule: Rule, supervised: str) -> Rule:
+    """Return the rule of custom resources for just the one that is rolled, which settings may have added."""
+    if Use.SUPERVISED not in rule.uses or rule.uses == KINDS or not supervised:
+        return rule
+    plural, _, rest = supervised.partition(".")
+    return rule._replace(group=rest.partition("/")[0], resources=(plural,))
+
+
+# --- what a person reads ---------------------------------------------------------------------------------
+
+_DENIED = re.compile(
+    r'cannot (?P<verb>\S+) resource "(?P<resource>[^"]+)" in API group "(?P<group>[^"]*)"'
+    r'(?: in the namespace "(?P<namespace>[^"]+)")?'
+)
+
+
+def named(group: str, resource: str) -> str:
+    """Return a resource as kubectl names it, such as ``deployments.apps`` or ``pods/status``."""
+    plural, slash, part = resource.partition("/")
+    return f"{plural}{'.' if group else ''}{group}{slash}{part}"
+
+
+def described(rights: Sequence[Right]) -> str:
+    """Return rights in one line, such as ``get, patch deployments.apps; list pods``."""
+    verbs: dict[str, list[str]] = {}
+    for right in rights:
+        verbs.setdefault(named(right.group, right.resource), []).append(right.verb)
+    return "; ".join(f"{', '.join(each)} {resource}" for resource, each in verbs.items())
+
+
+def role_of(right: Right, *, cluster_wide: bool = False) -> Role | None:
+    """Return the role that grants a right; None if no published role does."""
+    for role in ROLES.values():
+        if role.cluster_wide is cluster_wide and any(right in rule.rights for rule in role.rules):
+            return role
+    return None
+
+
+def commands(rights: Sequence[Right], namespace: str) -> str:
+    """Return the commands that grant rights; the base role's where no published role has one."""
+    roles = dict.fromkeys(role_of(right) or BASE for right in rights)
+    extra = [right for right in rights if role_of(right) is None]
+    more = f" (after you add to it: {described(extra)})" if extra else ""
+    return " && ".join(role.command(namespace) for role in roles) + more
+
+
+def command_for(denial: str) -> str | None:
+    """Return the command that grants what the API server denied, by its message; None if no published role does."""
+    found = _DENIED.search(denial)
+    if found is None:
+        return None
+    namespace = found["namespace"]
+    role = role_of(Right(found["verb"], found["group"], found["resource"]), cluster_wide=namespace is None)
+    return role.command(namespace or "") if role else None
+
+
+# --- manifests -------------------------------------------------------------------------------------------
+
+
+def manifest(role: Role, service_account: tuple[str, str] = SERVICE_ACCOUNT) -> str:
+    """Return the YAML of a role and its binding."""
+    prefix = "Cluster" if role.cluster_wide else ""
+    rules = "\n".join(_rule(rule) for rule in role.rules)
+    return f"""\
+{_comment(role.head)}
+# Made from segue/rights.py by `make rights`.
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {prefix}Role
+metadata:
+  name: {role.name}
+rules:
+{rules}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {prefix}RoleBinding
+metadata:
+  name: {role.name}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: {prefix}Role
+  name: {role.name}
+subjects:
+  - kind: ServiceAccount
+    name: {service_account[1]}
+    namespace: {service_account[0]}
+  - kind: User            # the local stack's worker, by client certificate
+    apiGroup: rbac.authorization.k8s.io
+    name: {LOCAL_USER}
+"""
+
+
+def _rule(rule: Rule) -> str:
+    note = _comment(rule.note, "  ") + "\n" if rule.note else ""
+    group = rule.group or '""'
+    return (
+        f"{note}  - apiGroups: [{group}]\n"
+        f"    resources: [{', '.join(rule.resources)}]\n"
+        f"    verbs: [{', '.join(rule.verbs)}]"
+    )
+
+
+def _comment(text: str, indent: str = "") -> str:
+    width = 118 - len(indent)
+    return "\n".join(f"{indent}# {line}" for written in text.splitlines() for line in _lines(written, width))
+
+
+def _lines(text: str, width: int) -> list[str]:
+    return [text] if text.startswith(" ") else textwrap.wrap(text, width)

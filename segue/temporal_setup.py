@@ -1,0 +1,302 @@
+"""Checks whether a Temporal namespace is ready for Segue, and sets up what it lacks."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.api.taskqueue.v1 import PollerInfo
+from temporalio.api.workflowservice.v1 import (
+    DescribeNamespaceRequest,
+    DescribeTaskQueueResponse,
+    GetSystemInfoRequest,
+    RegisterNamespaceRequest,
+    SetWorkerDeploymentCurrentVersionRequest,
+)
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+from segue import __version__, contract
+from segue.checks import CONNECTION, OLDEST_TEMPORAL, Check, Verdict, retention_check, version_check
+from segue.client import pollers_of, translated, uncurrent
+from segue.errors import NotFound, Refused, Unreachable
+
+AREA = "Temporal"
+ANSWER = timedelta(seconds=10)
+READ_BACK_S = 60.0
+"""Temporal's own caches show a new namespace or search attribute within this time."""
+RETENTION = timedelta(days=7)
+ATTRIBUTES: dict[str, IndexedValueType.ValueType] = {
+    contract.PHASE_ATTRIBUTE: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    contract.TARGET_ATTRIBUTE: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    contract.OUTCOME_ATTRIBUTE: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    contract.NEEDS_HUMAN_ATTRIBUTE: IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
+}
+_DENIED = {RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED}
+_NOBODY = "segue-doctor/nobody"
+"""A workflow id that does not exist: a signal to it shows whether the caller may write, and changes nothing."""
+
+
+# --- checks ----------------------------------------------------------------------------------------------
+
+
+async def check_temporal(connect: Callable[[], Awaitable[Client]], task_queue: str, *, workers: bool) -> list[Check]:
+    """Return the checks of Temporal; those of its workers only with ``workers``."""
+    try:
+        client = await connect()
+    except Unreachable as error:
+        return [_failed(CONNECTION, error.why, error.fix)]
+    except Refused as error:
+        return [_failed("settings", f"{error.field}: {error.why}", error.fix)]
+    address = client.service_client.config.target_host
+    found = [_ok(CONNECTION, f"{address} answers{_secured(client)}"), await _version(client)]
+    namespace = await _namespace(client)
+    found += namespace
+    if any(check.verdict is Verdict.FAILED for check in namespace):
+        return found
+    more = [_attributes(client), _permission(client), *([_workers(client, task_queue)] if workers else [])]
+    return found + [check for checks in await asyncio.gather(*more) for check in checks]
+
+
+def _secured(client: Client) -> str:
+    return " by TLS" if client.service_client.config.tls else ""
+
+
+async def _version(client: Client) -> Check:
+    try:
+        info = await client.workflow_service.get_system_info(GetSystemInfoRequest(), timeout=ANSWER)
+    except RPCError as error:
+        return _not_checked("version", error.message)
+    return version_check(AREA, info.server_version, OLDEST_TEMPORAL, "upgrade the Temporal server")
+
+
+async def _namespace(client: Client) -> list[Check]:
+    name = client.namespace
+    try:
+        found = await client.workflow_service.describe_namespace(
+            DescribeNamespaceRequest(namespace=name), timeout=ANSWER
+        )
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            fix = "`segue setup --create-namespace`, or set TEMPORAL_NAMESPACE to an existing one"
+            return [_failed("namespace", f"{name} does not exist", fix)]
+        return [_denied("namespace", f"{name} cannot be read", error)]
+    retention = found.config.workflow_execution_retention_ttl.ToTimedelta()
+    return [_ok("namespace", f"{name} exists"), retention_check(name, retention)]
+
+
+async def _attributes(client: Client) -> list[Check]:
+    name = "search attributes"
+    try:
+        missing, wrong = _compared(await _registered(client))
+    except RPCError as error:
+        if error.status is RPCStatusCode.UNIMPLEMENTED or error.status in _DENIED:
+            return [_not_checked(name, f"this client may not list them ({error.message})", f"create {_listed()}")]
+        return [_denied(name, "they cannot be listed", error)]
+    if wrong:
+        fix = "remove them (`temporal operator search-attribute remove --name NAME`), then run `segue setup`"
+        return [_failed(name, f"of another type than {_listed()}: {', '.join(wrong)}", fix)]
+    if missing:
+        return [_failed(name, f"missing: {', '.join(missing)}", "run `segue setup`")]
+    return [_ok(name, f"all {len(ATTRIBUTES)} are registered")]
+
+
+def _listed() -> str:
+    return ", ".join(f"{name} ({_kind(kind)})" for name, kind in ATTRIBUTES.items())
+
+
+def _kind(kind: IndexedValueType.ValueType) -> str:
+    return IndexedValueType.Name(kind).removeprefix("INDEXED_VALUE_TYPE_").capitalize()
+
+
+async def _registered(client: Client) -> dict[str, int]:
+    found = await client.operator_service.list_search_attributes(
+        ListSearchAttributesRequest(namespace=client.namespace), timeout=ANSWER
+    )
+    return dict(found.custom_attributes)
+
+
+def _compared(registered: dict[str, int]) -> tuple[list[str], list[str]]:
+    """Return the names of missing attributes, and of those with another type."""
+    missing = [name for name in ATTRIBUTES if name not in registered]
+    wrong = [name for name, kind in ATTRIBUTES.items() if registered.get(name, kind) != kind]
+    return missing, wrong
+
+
+async def _permission(client: Client) -> list[Check]:
+    """Check reading and writing by requests that change nothing."""
+    found = []
+    rollouts = f'WorkflowType = "{contract.WORKFLOW}"'
+    tries: dict[str, Callable[[], Awaitable[Any]]] = {
+        "read": lambda: client.count_workflows(rollouts, rpc_timeout=ANSWER),
+        "write": lambda: client.get_workflow_handle(_NOBODY).signal("nothing", rpc_timeout=ANSWER),
+    }
+    for what, request in tries.items():
+        name = f"permission to {what}"
+        try:
+            await request()
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                found.append(_denied(name, f"the request fails in namespace {client.namespace}", error))
+                continue
+        found.append(_ok(name, "granted"))
+    return found
+
+
+async def _workers(client: Client, task_queue: str) -> list[Check]:
+    try:
+        polled = await pollers_of(client, task_queue)
+    except RPCError as error:
+        return [_denied("workers", f"task queue {task_queue} cannot be described", error)]
+    return worker_checks(polled, task_queue)
+
+
+def worker_checks(polled: DescribeTaskQueueResponse, task_queue: str) -> list[Check]:
+    """Judge who polls the task queue: whether anybody does, in the current version, of this release."""
+    if not polled.pollers:
+        fix = f"start one with `segue worker --task-queue {task_queue}`"
+        return [_failed("workers", f"none polls task queue {task_queue}", fix)]
+    count = f"{len(polled.pollers)} poll{'s' if len(polled.pollers) == 1 else ''} task queue {task_queue}"
+    found = [_ok("workers", count)]
+    problem = uncurrent(polled, task_queue)
+    if problem is not None:
+        found.append(_failed("current version", problem.why, problem.fix))
+    elif any(poller.deployment_options.deployment_name for poller in polled.pollers):
+        version = polled.versioning_info.current_deployment_version
+        found.append(_ok("current version", f"{version.build_id} of deployment {version.deployment_name}"))
+    others = {release for poller in polled.pollers if (release := _release(poller)) not in {"", __version__}}
+    if others:
+        why = f"workers run {', '.join(sorted(others))}, and this command is {__version__}"
+        found.append(_warning("release", why, "use the same release of both"))
+    return found
+
+
+def _release(poller: PollerInfo) -> str:
+    """Return the release of an unversioned worker; empty for a versioned one, whose build id is its owner's."""
+    return "" if poller.deployment_options.deployment_name else poller.worker_version_capabilities.build_id
+
+
+# --- set-up ----------------------------------------------------------------------------------------------
+
+
+async def set_up(client: Client, *, create_namespace: bool, retention: timedelta = RETENTION) -> list[str]:
+    """Create what the namespace lacks, read it back, and return a line for each part.
+
+    Raises:
+        Refused: when the namespace does not exist, or an attribute exists with another type.
+        NotAllowed, Unreachable.
+    """
+    with translated("any target"):
+        lines = [await _set_up_namespace(client, create=create_namespace, retention=retention)]
+        return [*lines, *await _set_up_attributes(client)]
+
+
+async def _set_up_namespace(client: Client, *, create: bool, retention: timedelta) -> str:
+    name = client.namespace
+    try:
+        await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=name), timeout=ANSWER)
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+        if not create:
+            fix = "create it with --create-namespace, or set it to a namespace that your Temporal has"
+            raise NotFound("does not exist", field="TEMPORAL_NAMESPACE", value=name, fix=fix) from error
+        kept = Duration()
+        kept.FromTimedelta(retention)
+        await client.workflow_service.register_namespace(
+            RegisterNamespaceRequest(namespace=name, workflow_execution_retention_period=kept), timeout=ANSWER
+        )
+        await _until_known(lambda: _registered(client))
+        return f"namespace {name}: created"
+    return f"namespace {name}: exists"
+
+
+async def _set_up_attributes(client: Client) -> list[str]:
+    missing, wrong = _compared(await _registered(client))
+    if wrong:
+        fix = f"remove them in Temporal first; Segue needs {_listed()}"
+        raise Refused("have another type", field="search attributes", value=", ".join(wrong), fix=fix)
+    if missing:
+        added = {name: ATTRIBUTES[name] for name in missing}
+        await client.operator_service.add_search_attributes(
+            AddSearchAttributesRequest(namespace=client.namespace, search_attributes=added), timeout=ANSWER
+        )
+        await _until_registered(client)
+    return [
+        f"search attribute {name}: {f'created ({_kind(kind)})' if name in missing else 'exists'}"
+        for name, kind in ATTRIBUTES.items()
+    ]
+
+
+async def _until_registered(client: Client) -> None:
+    ends = asyncio.get_running_loop().time() + READ_BACK_S
+    while any(_compared(await _registered(client))):
+        if asyncio.get_running_loop().time() > ends:
+            raise Unreachable(f"Temporal does not show the new search attributes within {READ_BACK_S:g} s")
+        await asyncio.sleep(0.2)
+
+
+async def _until_known(describe: Callable[[], Awaitable[Any]]) -> None:
+    """Wait until all of Temporal knows a new namespace: its services learn of it from time to time."""
+    ends = asyncio.get_running_loop().time() + READ_BACK_S
+    while True:
+        try:
+            await describe()
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND or asyncio.get_running_loop().time() > ends:
+                raise
+            await asyncio.sleep(0.2)
+        else:
+            return
+
+
+async def make_current(client: Client, task_queue: str, deployment: str, build: str) -> str:
+    """Make a version the current one of its deployment, so that it gets new rollouts; return what was done.
+
+    Raises:
+        Refused: when no worker of that version has polled yet.
+        NotAllowed, Unreachable.
+    """
+    what = f"version {build} of deployment {deployment}"
+    request = SetWorkerDeploymentCurrentVersionRequest(
+        namespace=client.namespace, deployment_name=deployment, build_id=build
+    )
+    with translated("any target", task_queue):
+        before = (await pollers_of(client, task_queue)).versioning_info.current_deployment_version
+        if (before.deployment_name, before.build_id) == (deployment, build):
+            return f"{what}: is the current one"
+        try:
+            await client.workflow_service.set_worker_deployment_current_version(request, timeout=ANSWER)
+        except RPCError as error:
+            if error.status not in {RPCStatusCode.NOT_FOUND, RPCStatusCode.FAILED_PRECONDITION}:
+                raise
+            fix = f"start a worker with SEGUE_DEPLOYMENT_NAME={deployment} and SEGUE_BUILD_ID={build} first"
+            raise Refused(f"cannot be made the current one: {error.message}", field=what, fix=fix) from error
+    return f"{what}: is now the current one"
+
+
+# --- one line each ---------------------------------------------------------------------------------------
+
+
+def _ok(name: str, found: str) -> Check:
+    return Check(area=AREA, name=name, verdict=Verdict.OK, found=found)
+
+
+def _warning(name: str, found: str, fix: str) -> Check:
+    return Check(area=AREA, name=name, verdict=Verdict.WARNING, found=found, fix=fix)
+
+
+def _failed(name: str, found: str, fix: str) -> Check:
+    return Check(area=AREA, name=name, verdict=Verdict.FAILED, found=found, fix=fix)
+
+
+def _not_checked(name: str, found: str, fix: str = "") -> Check:
+    return Check(area=AREA, name=name, verdict=Verdict.NOT_CHECKED, found=found, fix=fix)
+
+
+def _denied(name: str, found: str, error: RPCError) -> Check:
+    fix = "check TEMPORAL_API_KEY, TEMPORAL_NAMESPACE and the certificates" if error.status in _DENIED else "try again"
+    return _failed(name, f"{found}: {error.message}", fix)

@@ -1,0 +1,150 @@
+"""What `segue doctor` makes of what it reads: versions, clocks, retention, workers, and the exit code."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from temporalio.api.taskqueue.v1 import PollerInfo
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueResponse
+
+from activities.cluster_checks import rights_checks
+from segue import __version__
+from segue.checks import (
+    OLDEST_KUBERNETES,
+    Check,
+    Verdict,
+    clock_check,
+    exit_of,
+    retention_check,
+    version_check,
+)
+from segue.errors import Exit, NotAllowed
+from segue.rights import Right, Use
+from segue.temporal_setup import worker_checks
+
+
+@pytest.mark.parametrize(
+    ("version", "verdict"),
+    [
+        ("v1.36.3", Verdict.OK), ("v1.27.0", Verdict.OK), ("v1.26.9", Verdict.FAILED), ("v1.9.2+k3s1", Verdict.FAILED),
+        ("2.0", Verdict.OK), ("unknown", Verdict.WARNING),
+    ],
+)  # fmt: skip
+def test_an_old_cluster_is_named(version: str, verdict: Verdict) -> None:
+    check = version_check("Kubernetes", version, OLDEST_KUBERNETES, "upgrade the cluster")
+    assert check.verdict is verdict
+    if verdict is Verdict.FAILED:
+        assert check.found == f"{version} is older than 1.27" and check.fix == "upgrade the cluster"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "verdict", "words"),
+    [
+        (1000.0, Verdict.OK, "within 2 s"),
+        (1001.9, Verdict.OK, "within 2 s"),
+        (998.0, Verdict.OK, "within 2 s"),  # whole seconds: it may be 998.99
+        (1005.0, Verdict.WARNING, "at least 4.5 s ahead of"),
+        (960.0, Verdict.FAILED, "at least 39.0 s behind"),
+        (4600.0, Verdict.FAILED, "at least 3599.5 s ahead of"),
+    ],
+)
+def test_a_skewed_clock_is_named(theirs: float, verdict: Verdict, words: str) -> None:
+    """The request takes half a second, and the answer has whole seconds: only what both leave over counts."""
+    check = clock_check("Kubernetes", theirs, before=1000.0, after=1000.5, resolution_s=1.0)
+    assert check.verdict is verdict and words in check.found
+    assert ("NTP" in check.fix) is (verdict is not Verdict.OK)
+
+
+def test_a_short_retention_is_a_warning() -> None:
+    assert retention_check("prod", timedelta(days=1)).verdict is Verdict.OK
+    check = retention_check("prod", timedelta(hours=1))
+    assert check.verdict is Verdict.WARNING and "namespace update --namespace prod --retention" in check.fix
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "code"),
+    [
+        ([], Exit.COMPLETED),
+        ([("clock", Verdict.WARNING), ("x", Verdict.NOT_CHECKED)], Exit.COMPLETED),
+        ([("clock", Verdict.WARNING), ("workers", Verdict.FAILED)], Exit.NEEDS_PERSON),
+        ([("workers", Verdict.FAILED), ("connection", Verdict.FAILED)], Exit.UNREACHABLE),
+    ],
+)
+def test_the_exit_code_tells_what_is_away_from_what_is_wrong(verdicts: Any, code: Exit) -> None:
+    assert exit_of(Check(area="a", name=name, verdict=verdict, found="") for name, verdict in verdicts) is code
+
+
+def poller(build: str = "", deployment: str = "", at: int = 1) -> PollerInfo:
+    found = PollerInfo()
+    found.last_access_time.FromSeconds(at)
+    if deployment:
+        found.deployment_options.deployment_name, found.deployment_options.build_id = deployment, build
+    else:
+        found.worker_version_capabilities.build_id = build
+    return found
+
+
+def polled(*pollers: PollerInfo, current: tuple[str, str] | None = None) -> DescribeTaskQueueResponse:
+    found = DescribeTaskQueueResponse(pollers=pollers)
+    if current:
+        version = found.versioning_info.current_deployment_version
+        version.deployment_name, version.build_id = current
+    return found
+
+
+@pytest.mark.parametrize(
+    ("found", "name", "words", "fix"),
+    [
+        pytest.param(polled(), "workers", "none polls task queue q", "segue worker --task-queue q", id="none"),
+        pytest.param(
+            polled(poller("7", "segue")), "current version", "its deployment has no current version",
+            "segue setup --make-current --deployment-name segue --build-id 7", id="no-current",
+        ),
+        pytest.param(
+            polled(poller("7", "segue"), poller("8", "segue", at=2), current=("segue", "6")), "current version",
+            "build 6, so new rollouts wait",
+            "start one of build 6, or run `segue setup --make-current --deployment-name segue --build-id 8`",
+            id="current-is-away",
+        ),
+        pytest.param(
+            polled(poller(__version__), current=("segue", "6")), "current version", "build 6, so new rollouts wait",
+            "start a worker of deployment segue, build 6", id="only-unversioned",
+        ),
+        pytest.param(polled(poller("0.0.1")), "release", "workers run 0.0.1", "use the same release", id="release"),
+    ],
+)  # fmt: skip
+def test_workers_that_get_no_rollouts_are_named(
+    found: DescribeTaskQueueResponse, name: str, words: str, fix: str
+) -> None:
+    faults = [check for check in worker_checks(found, "q") if check.verdict is not Verdict.OK]
+    assert [check.name for check in faults] == [name]
+    assert words in faults[0].found and fix in faults[0].fix
+
+
+def test_workers_of_the_current_version_are_well() -> None:
+    found = worker_checks(polled(poller("7", "segue"), poller("6", "segue"), current=("segue", "7")), "q")
+    assert [(check.name, check.verdict) for check in found] == [
+        ("workers", Verdict.OK), ("current version", Verdict.OK),
+    ]  # fmt: skip
+
+
+async def test_rights_of_what_the_cluster_does_not_serve_are_not_checked() -> None:
+    """A missing right fails, an optional one does not, and a cluster that denies reviews is not checked."""
+    asked: list[Right] = []
+
+    async def may(right: Right, _: str) -> bool:
+        asked.append(right)
+        return right.resource not in {"pods/status", "jobs", "pods/log"}
+
+    found = {check.name: check for check in await rights_checks(may, "ml", {Use.ROUTE, Use.SUPERVISED})}
+    assert not {right.group for right in asked} & {"gateway.networking.k8s.io", "serving.kserve.io"}
+    failed = [name for name, check in found.items() if check.verdict is Verdict.FAILED]
+    assert failed == ["rights in ml for drain"]
+    assert found["rights in ml for gates.job"].fix == "kubectl apply -n ml -f deploy/rbac-gates.yaml"
+    assert "get pods/log" in found["optional rights in ml by segue-worker-serving"].found
+
+    async def denied(_: Right, __: str) -> bool:
+        raise NotAllowed("cannot create resource subjectaccessreviews")
+
+    (check,) = await rights_checks(denied, "ml", set())
+    assert check.verdict is Verdict.NOT_CHECKED and "subjectaccessreviews" in check.found

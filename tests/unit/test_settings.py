@@ -1,0 +1,34 @@
+"""The worker's version comes from Segue's variables, from temporal-worker-controller's, or from the file."""
+
+from pathlib import Path
+
+import pytest
+
+from worker.settings import load_settings
+
+FILE = 'deployment_name = "of-file"\nbuild_id = "f"\n'
+TEMPORAL = {"TEMPORAL_DEPLOYMENT_NAME": "of-controller", "TEMPORAL_WORKER_BUILD_ID": "c"}
+SEGUE = {"SEGUE_DEPLOYMENT_NAME": "of-segue", "SEGUE_BUILD_ID": "s"}
+
+
+@pytest.mark.parametrize(
+    ("env", "found"),
+    [
+        ({}, ("of-file", "f")),
+        (TEMPORAL, ("of-controller", "c")),
+        ({**TEMPORAL, **SEGUE}, ("of-segue", "s")),
+        ({"TEMPORAL_DEPLOYMENT_NAME": ""}, ("of-file", "f")),
+    ],
+    ids=["file", "controller", "segue-first", "empty-is-unset"],
+)
+def test_the_version_of_the_worker(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, env: dict[str, str], found: tuple[str, str]
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(FILE)
+    for name in (*TEMPORAL, *SEGUE):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"SEGUE_SETTINGS": str(file), **env}.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert (settings.deployment_name, settings.build_id) == found

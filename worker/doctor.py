@@ -1,0 +1,48 @@
+"""Checks all that a worker depends on, for `segue doctor` and at the worker's start."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from activities.cluster import Cluster
+from activities.cluster_checks import check_cluster, check_prometheus
+from segue import client
+from segue.checks import Check, Verdict
+from segue.temporal_setup import check_temporal
+from worker.settings import Settings
+
+log = logging.getLogger("segue.doctor")
+
+LIMIT_S = 60.0
+
+
+async def examine(settings: Settings, namespaces: Sequence[str] = (), service_account: str = "") -> list[Check]:
+    """Return all checks: Temporal and its workers, the cluster and the rights in these namespaces, Prometheus."""
+    return await _gathered(settings, namespaces, service_account, workers=True)
+
+
+async def _gathered(
+    settings: Settings, namespaces: Sequence[str], service_account: str, *, workers: bool
+) -> list[Check]:
+    # One after the other: the cluster's library loads slowly, and would use up the time of the others' answers.
+    found = await check_temporal(client.connect, settings.task_queue, workers=workers)
+    found += await check_cluster(Cluster.connect, namespaces, service_account)
+    for name, each in settings.prometheus.items():
+        found += await check_prometheus(name, each)
+    if not settings.prometheus:
+        none = "SEGUE_PROMETHEUS names none; only specs with metrics need one"
+        found.append(Check(area="Prometheus", name="providers", verdict=Verdict.NOT_CHECKED, found=none))
+    return found
+
+
+async def report_at_start(settings: Settings) -> None:
+    """Log what `segue doctor` would warn of. It never stops the worker: an outage may pass."""
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            found = await _gathered(settings, (), "", workers=False)
+    except Exception as error:
+        log.warning("the checks at the start failed: %s", error or type(error).__name__)
+        return
+    for check in found:
+        if check.verdict in {Verdict.WARNING, Verdict.FAILED}:
+            log.warning("%s: %s", check.verdict, check)
