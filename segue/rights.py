@@ -170,8 +170,7 @@ pods of the whole cluster. Without it, the worker learns from a pending replica 
   kubectl apply -f deploy/rbac-room.yaml""",
     (
         Rule("", ("nodes", "pods"), ("list", "watch"), (),
-             "The worker keeps one summary of them. Without `watch` it lists all of them every few seconds, while it is "
-             "used."),
+             "The worker keeps one summary of them. Without `watch` it lists all of them every few seconds."),
         Rule("scheduling.k8s.io", ("priorityclasses",), ("list",), (),
              "To see whether the new version has a higher priority than the old one. If so, a replica is added only "
              "when it fits."),
