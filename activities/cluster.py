@@ -16,18 +16,23 @@ import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
+from activities.limits import LimitedClient, urgency
+from activities.sharing import Shared
 from segue.errors import Conflict, Expired, NotAllowed, NotFound, Refused, SegueError, Unreachable
 from segue.rights import command_for
 
 FIELD_MANAGER = "segue"
 REQUEST_TIMEOUT_S = 20.0
 WATCH_S = 300
+PAGE = 250
+"""How many objects a page of a list has."""
 SILENCE_S = 150.0
 POD_CONNECTIONS = 32
 MAX_LOG_BYTES = 16_384
 _PATCHES: dict[str, Any] = {"field_manager": FIELD_MANAGER, "_request_timeout": REQUEST_TIMEOUT_S}
 POD_SECURITY = "would violate PodSecurity"
 """Part of an API server's warning that enforced Pod Security would refuse the template's pods."""
+_ROLE = "deploy/rbac.yaml's role in this namespace"
 _STRATEGIC = "application/strategic-merge-patch+json"
 _MERGE = "application/merge-patch+json"
 _WARNING = re.compile(r'299 \S+ "(.*)"$', re.DOTALL)
@@ -52,7 +57,9 @@ class Cluster:
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
+        api.rest_client = LimitedClient(api.configuration)
         self._pods: aiohttp.ClientSession | None = None
+        self._lists_shared = Shared[Object]()
         self._apps = client.AppsV1Api(api)
         self._core = client.CoreV1Api(api)
         self._custom = client.CustomObjectsApi(api)
@@ -160,23 +167,49 @@ class Cluster:
             return await _json(await call(*_place(kind, namespace), name, **options))
 
     async def list(self, kind: str, namespace: str, selector: str = "") -> Object:
-        """List a namespace's objects of a custom kind, or of a kind in ``_lists``, from the newest state."""
-        with _translated(f"{kind} in {namespace}"):
+        """List the objects of a custom kind, or of a kind in ``_lists``, from the newest state.
+
+        Without a namespace it lists those of the cluster, of a kind in ``_lists_everywhere``. Callers that list the
+        same at the same time, equally urgent, share the answer, and must not change it.
+        """
+        return await self._lists_shared.ask(
+            (urgency(), kind, namespace, selector), lambda: self._list(kind, namespace, selector)
+        )
+
+    async def _list(self, kind: str, namespace: str, selector: str) -> Object:
+        with _translated(*_listing(kind, namespace)):
             options: dict[str, Any] = {"label_selector": selector or None, "_request_timeout": REQUEST_TIMEOUT_S}
             return await _json(await self._listed(kind, namespace, **options))
 
     async def _listed(self, kind: str, namespace: str, **options: Any) -> Any:
+        if not namespace:
+            return await self._lists_everywhere[kind](**options)
         if not _is_custom(kind):
             return await self._lists[kind](namespace, **options)
         call = self._custom.list_namespaced_custom_object_without_preload_content
         return await call(*_place(kind, namespace), **options)
 
-    async def list_everywhere(self, kind: str, fields: str = "") -> Object:
-        """List a kind's objects in the whole cluster, by a field selector; the kind is in ``_lists_everywhere``."""
-        with _translated(f"{kind} of the cluster", role="deploy/rbac-room.yaml's role"):
-            return await _json(
-                await self._lists_everywhere[kind](field_selector=fields or None, _request_timeout=REQUEST_TIMEOUT_S)
-            )
+    async def pages(self, kind: str, namespace: str = "", fields: str = "") -> AsyncIterator[Object]:
+        """List the objects of a kind in pages, all of one state; without a namespace those of the whole cluster.
+
+        Decoding one page holds the event loop for some milliseconds, not for seconds.
+
+        Raises:
+            Expired: when the state is too old for the next page.
+        """
+        rest = ""
+        while True:
+            with _translated(*_listing(kind, namespace)):
+                page = await _json(
+                    await self._listed(
+                        kind, namespace, field_selector=fields or None, limit=PAGE, _continue=rest or None,
+                        _request_timeout=REQUEST_TIMEOUT_S,
+                    )
+                )  # fmt: skip
+            yield page
+            rest = page["metadata"].get("continue", "")
+            if not rest:
+                return
 
     async def patch(self, kind: str, namespace: str, name: str, patch: Object, *, dry_run: bool = False) -> Object:
         """Patch one object: a kind in ``_patches`` by strategic merge, a custom kind by JSON merge.
@@ -379,17 +412,22 @@ class Cluster:
         items: builtins.list[Object] = found["items"]
         return items
 
-    async def watch(self, kind: str, namespace: str, resource_version: str) -> AsyncIterator[tuple[str, Object]]:
+    async def watch(
+        self, kind: str, namespace: str, resource_version: str, fields: str = ""
+    ) -> AsyncIterator[tuple[str, Object]]:
         """Yield (event type, object) from ``resource_version`` on; the server ends it after some minutes.
+
+        Without a namespace it watches the whole cluster.
 
         Raises:
             Expired: when the version is too old.
         """
-        with _translated(f"{kind} in {namespace}"):
+        with _translated(*_listing(kind, namespace)):
             async with asyncio.timeout(REQUEST_TIMEOUT_S):  # notices an idle connection that hangs
                 response = await self._listed(
                     kind,
                     namespace,
+                    field_selector=fields or None,
                     resource_version=resource_version,
                     watch=True,
                     allow_watch_bookmarks=True,
@@ -422,6 +460,13 @@ def _place(kind: str, namespace: str) -> tuple[str, str, str, str]:
     plural, _, rest = kind.partition(".")
     group, _, version = rest.partition("/")
     return group, version, namespace, plural
+
+
+def _listing(kind: str, namespace: str) -> tuple[str, str]:
+    """Return what is listed, and what grants the right."""
+    if namespace:
+        return f"{kind} in {namespace}", _ROLE
+    return f"{kind} of the cluster", "deploy/rbac-room.yaml's role"
 
 
 def _one(kind: str, namespace: str, name: str) -> str:
@@ -499,7 +544,7 @@ def _message(body: str) -> str:
 
 
 @contextmanager
-def _translated(what: str, role: str = "deploy/rbac.yaml's role in this namespace") -> Iterator[None]:
+def _translated(what: str, role: str = _ROLE) -> Iterator[None]:
     """Turn every error of the client into one of Segue's, chained; ``role`` is what grants the right."""
     try:
         yield

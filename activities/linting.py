@@ -3,15 +3,16 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from activities.autoscaling import as_before
+from activities.capacity import Capacity, counting
 from activities.cluster import Cluster, Object, connected
 from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.levers.ownership import selector_of
 from activities.levers.pods import named_ports
-from activities.room import ALIVE, READ_S, nodes_of, quotas_of
+from activities.room import quotas_of
 from segue.budget import foresee
 from segue.contract import Prepared, PrepareInput
 from segue.errors import NotAllowed, NotFound, Refused, Unreachable
@@ -20,7 +21,10 @@ from segue.lint.facts import NEEDS, Facts
 from segue.lint.room import may_preempt
 from segue.lint.start import refuse_errors
 from segue.lint.target import KINDS, LintSubject
+from segue.room import Node
 from segue.spec import Change, DeploymentTarget, Metadata, PairTarget, Rollout, Rules, Spec, Target, Way
+
+Read = TypeVar("Read")
 
 _DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})$")
 
@@ -32,8 +36,6 @@ class Around(NamedTuple):
     autoscalers: Sequence[Object] = ()
     quotas: Sequence[Object] = ()
     own_pods: Sequence[Object] = ()
-    nodes: Sequence[Object] = ()
-    all_pods: Sequence[Object] = ()
     claims: Sequence[Object] = ()
     priorities: Sequence[Object] = ()
     deployments: Sequence[Object] = ()
@@ -47,14 +49,15 @@ async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
         Refused: when the spec's change does not fit the target.
         Unreachable: when the API server does not answer.
     """
-    async with connected() as cluster:
+    async with connected() as cluster, counting(cluster) as capacity:
         change = rollout.spec.change if rollout else None
-        return await facts_in(cluster, Levers(cluster).of(target), target, rollout, change)
+        return await facts_in(cluster, capacity, Levers(cluster).of(target), target, rollout, change)
 
 
 async def linted(
-    cluster: Cluster, lever: Lever, asked: PrepareInput, prepared: Prepared, *, refuses: bool = True
-) -> Prepared:
+    cluster: Cluster, capacity: Capacity, lever: Lever, asked: PrepareInput, prepared: Prepared, *,
+    refuses: bool = True,
+) -> Prepared:  # fmt: skip
     """Lint the wanted version, and count the room for it.
 
     A version that ran before may run again: a rollback is never refused, and only gets the findings.
@@ -65,7 +68,7 @@ async def linted(
     """
     # With another strategy the same version continues: it is written, and a patch could not be tried on it again.
     change = asked.change if asked.wanted is None else None
-    facts = await facts_in(cluster, lever, asked.target, _rollout_of(asked), change)
+    facts = await facts_in(cluster, capacity, lever, asked.target, _rollout_of(asked), change)
     refuse_ports(asked.rules, facts)
     found = lint(facts, asked.accept)
     if refuses and not asked.change.goes_back and prepared.wanted.template != prepared.baseline.template:
@@ -121,28 +124,31 @@ def _rollout_of(asked: PrepareInput) -> Rollout:
 
 
 async def facts_in(
-    cluster: Cluster, lever: Lever, target: Target, rollout: Rollout | None = None, change: Change | None = None
-) -> Facts:
+    cluster: Cluster, capacity: Capacity, lever: Lever, target: Target, rollout: Rollout | None = None,
+    change: Change | None = None,
+) -> Facts:  # fmt: skip
     """Return the facts, read by an open connection; without a change lint checks the present version."""
     reading = _FactsReader(cluster, target.namespace)
     judged = await lever.judged(target, change)
-    around = Around(
-        *await asyncio.gather(
+    objects, nodes = await asyncio.gather(
+        asyncio.gather(
             reading.items(NEEDS.budgets),
             reading.items(NEEDS.autoscalers),
             reading.items(NEEDS.quotas),
             reading.items("pods", selector_of({"spec": {"selector": judged.selector}})),
-            reading.everywhere("nodes"),
-            reading.everywhere("pods", ALIVE),
             reading.items(NEEDS.claims) if _mounts_claims(judged) else _nothing(),
-            reading.everywhere(NEEDS.priorities, unknown=NEEDS.priorities),
+            reading.priorities(),
             reading.items(NEEDS.deployments),
-        )
+        ),
+        reading.nodes(capacity),
     )
-    return facts_of(judged, rollout, around, reading.unknown)
+    return facts_of(judged, rollout, Around(*objects), reading.unknown, nodes)
 
 
-def facts_of(judged: LintSubject, rollout: Rollout | None, around: Around, unknown: Mapping[str, str]) -> Facts:
+def facts_of(
+    judged: LintSubject, rollout: Rollout | None, around: Around, unknown: Mapping[str, str],
+    nodes: Sequence[Node] = (),
+) -> Facts:  # fmt: skip
     """Return the facts that lint checks, from the objects. Pure."""
     return Facts(
         target=judged,
@@ -151,7 +157,7 @@ def facts_of(judged: LintSubject, rollout: Rollout | None, around: Around, unkno
         budgets=around.budgets,
         autoscalers=[as_before(each) for each in around.autoscalers],
         deployments=around.deployments,
-        nodes=nodes_of(around.nodes, around.all_pods),
+        nodes=nodes,
         quotas=quotas_of(around.quotas),
         priorities=_priorities(around, unknown),
         claims=around.claims,
@@ -190,17 +196,20 @@ class _FactsReader:
         found = await self.allowed(kind, self.cluster.list(kind, self.namespace, selector))
         return found["items"] if found else []
 
-    async def everywhere(self, kind: str, fields: str = "", unknown: str = NEEDS.nodes) -> list[Object]:
-        """Return the cluster's objects of a kind; the room of nodes needs both nodes and pods."""
+    async def nodes(self, capacity: Capacity) -> list[Node]:
+        """Return the schedulable nodes with what they have left; an empty list if that cannot be read."""
         try:
-            async with asyncio.timeout(READ_S):
-                found = await self.allowed(unknown, self.cluster.list_everywhere(kind, fields))
-        except (Unreachable, TimeoutError):
-            self.unknown[unknown] = f"{kind} of the cluster could not be read within {READ_S:g} s"
+            return await self.allowed(NEEDS.nodes, capacity.nodes()) or []
+        except Unreachable as error:
+            self.unknown[NEEDS.nodes] = str(error)
             return []
+
+    async def priorities(self) -> list[Object]:
+        """Return the cluster's priority classes; an empty list if that is not allowed."""
+        found = await self.allowed(NEEDS.priorities, self.cluster.list(NEEDS.priorities, ""))
         return found["items"] if found else []
 
-    async def allowed(self, what: str, request: Awaitable[Object]) -> Object | None:
+    async def allowed(self, what: str, request: Awaitable[Read]) -> Read | None:
         """Return the answer. Returns None, and records why, if the right or the kind is missing."""
         try:
             return await request

@@ -21,6 +21,7 @@ from activities.gates.prometheus import Prometheus, PrometheusSettings
 from activities.gates.serving_checks import Believer
 from activities.levers import Levers
 from activities.levers.base import Lever
+from activities.limits import Urgency, urgent
 from activities.linting import linted
 from activities.memory_peak import PROVIDER, Peaks
 from activities.pod_http import Reach, reach_of
@@ -42,6 +43,7 @@ from segue.observation import Observation, belonging
 from segue.spec import Autoscaler, SupervisedTarget
 from segue.spec.metrics import Metric
 from segue.spec.own_gates import OwnGate
+from segue.state import Goal
 from segue.supervision import SUPERVISIONS, Supervision
 from segue.traffic import objection, objection_to_counts
 
@@ -49,7 +51,7 @@ BEAT_S = 2.0
 """The longest interval between heartbeats; the watch's loop sends them, so a hanging loop sends none."""
 
 GAP_S = 0.02
-"""The least interval between two observations, times the rollouts that share a watch: any change wakes all."""
+"""The least interval between two observations of a rollout: pods that change together are observed together."""
 
 GATHER_S = 0.3
 """The wait for more replicas: those that start together become ready close together, and share one move."""
@@ -92,6 +94,14 @@ def _may_pass(error: SegueError, defined: contract.Activity[Any, Any]) -> bool:
     return isinstance(error, NotAllowed) and defined is not contract.PREPARE and activity.info().attempt < BELIEVED_AT
 
 
+def _urgency(defined: contract.Activity[Any, Any], asked: Any) -> Urgency:
+    """Return which of the worker's requests to the API server go first: those of rollbacks, those of starts last."""
+    if defined is contract.PREPARE:
+        return Urgency.START
+    back = isinstance(asked, WatchInput | WriteInput | VerifyInput) and asked.state.goal is Goal.BACK
+    return Urgency.UNDO if defined is contract.UNDO or back else Urgency.PROGRESS
+
+
 def _defined(defined: contract.Activity[Any, Any]) -> Callable[[F], F]:
     """Register a method under its contract's name, and translate our errors into Temporal's."""
 
@@ -99,7 +109,8 @@ def _defined(defined: contract.Activity[Any, Any]) -> Callable[[F], F]:
         @functools.wraps(method)
         async def run(*args: Any) -> Any:
             try:
-                return await method(*args)
+                with urgent(_urgency(defined, args[-1])):
+                    return await method(*args)
             except SegueError as error:
                 # The chain of causes goes to the log, not into the history: it can exceed Temporal's limit.
                 activity.logger.warning("%s: %s", defined.name, error, exc_info=error.__cause__)
@@ -171,7 +182,7 @@ class Activities:
         prepared = await tried(self._cluster, lever, self._routers.of(asked.rules.strategy), asked)
         self._believer.refuse(asked.rules, prepared.wanted)
         await self._own.refuse(asked.target, asked.rules)
-        return await linted(self._cluster, lever, asked, prepared)
+        return await linted(self._cluster, self._rooms.capacity, lever, asked, prepared)
 
     @_defined(contract.AWAIT_READY)
     async def await_ready(self, asked: WatchInput) -> Watched:
@@ -216,7 +227,7 @@ class Activities:
             else:
                 wake_s = BEAT_S
             await watch.changed(min(max(wake_s, 0.01), BEAT_S))
-            await asyncio.sleep(looked + min(GAP_S * watch.users, BEAT_S) - time.monotonic())
+            await asyncio.sleep(looked + GAP_S - time.monotonic())
 
     async def _explained(self, asked: WatchInput, decision: Decision, seen: Observation) -> Decision:
         """Return a failed decision with its explanation; any other decision unchanged."""

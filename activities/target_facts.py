@@ -1,5 +1,6 @@
 """Reads a target for the command line, without Temporal."""
 
+from activities.capacity import counting
 from activities.cluster import connected
 from activities.levers import Levers
 from activities.linting import linted
@@ -24,10 +25,10 @@ async def try_out(rollout: Rollout, owner: str) -> Prepared:
         target=spec.target, owner=owner, change=spec.change, rules=spec.rules, name=rollout.metadata.name,
         accept=spec.accept,
     )  # fmt: skip
-    async with connected() as cluster:
+    async with connected() as cluster, counting(cluster) as capacity:
         lever = Levers(cluster).of(spec.target)
         prepared = await tried(cluster, lever, Routers(cluster).of(spec.strategy), asked)
-        return await linted(cluster, lever, asked, prepared, refuses=False)
+        return await linted(cluster, capacity, lever, asked, prepared, refuses=False)
 
 
 async def read_history(target: Target) -> list[Revision]:

@@ -169,7 +169,8 @@ Optional: lets the worker count the free room on the nodes before it adds a repl
 pods of the whole cluster. Without it, the worker learns from a pending replica that there is no room.
   kubectl apply -f deploy/rbac-room.yaml""",
     (
-        Rule("", ("nodes", "pods"), ("list",)),
+        Rule("", ("nodes", "pods"), ("list", "watch"), (),
+             "The worker keeps one summary of them. Without `watch` it lists all of them every few seconds."),
         Rule("scheduling.k8s.io", ("priorityclasses",), ("list",), (),
              "To see whether the new version has a higher priority than the old one. If so, a replica is added only "
              "when it fits."),

@@ -11,6 +11,7 @@ from kubernetes import client
 from shell import Shell
 from subjects import SUBJECTS, DeploymentSubject, LeaderWorkerSetSubject, Subject, SupervisedSubject
 
+from activities.capacity import counting
 from activities.levers import Levers
 from activities.linting import facts_in
 from segue.lint import RULES, lint
@@ -72,8 +73,8 @@ def autoscale(subject: Subject, low: int, high: int) -> None:
 
 async def findings_of(subject: Subject) -> tuple[Finding, ...]:
     target = subject.lab.rollout(subject.name, target=subject.target, strategy=subject.ways[0].strategy).spec.target
-    async with reaching(subject.lab) as cluster:
-        return lint(await facts_in(cluster, Levers(cluster).of(target), target)).findings
+    async with reaching(subject.lab) as cluster, counting(cluster) as capacity:
+        return lint(await facts_in(cluster, capacity, Levers(cluster).of(target), target)).findings
 
 
 async def mended(subject: Subject, limit: int = 24) -> set[str]:

@@ -1,5 +1,8 @@
 """Connections that hang, and watches whose place in the stream is gone: noticed, and begun anew."""
 
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from proxy import proxied
 import activities.cluster
 from activities.cluster import Cluster, Object
 from activities.levers.deployment.lever import DeploymentLever
-from activities.watching import NamespaceWatch
+from activities.watching import NamespaceWatch, Watches
 from segue.errors import Expired, Unreachable
 
 SILENCE_S = 2.0
@@ -54,27 +57,19 @@ async def test_silent_watch_is_begun_anew(lab: Lab, tmp_path: Path, monkeypatch:
     async with proxied(lab.stack.kubeconfig, tmp_path) as (proxy, through):
         monkeypatch.setattr("kubernetes.aio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(through))
         cluster = await Cluster.connect()
-        watch = NamespaceWatch(cluster, lab.namespace, DeploymentLever.kinds)
-        watch.start()
-        try:
+        async with _watched(cluster, lab) as watch:
             await until("the first picture", lambda: watch.current)
             proxy.stall()
             await lab.deploy("chat", 1)
             await until("the new picture", lambda: watch.current and watch.get("deployments", "chat"), limit_s=10)
-        finally:
-            await watch.stop()
-            await cluster.close()
+        await cluster.close()
 
 
 async def test_quiet_namespace_is_current_after_an_outage(lab: Lab, cluster: Cluster) -> None:
     """Where nothing happens no event comes: the watch must not wait for one to call its picture current again."""
-    watch = NamespaceWatch(_FailsOnce(cluster), lab.namespace, DeploymentLever.kinds)  # type: ignore[arg-type]
-    watch.start()
-    try:
+    async with _watched(_FailsOnce(cluster), lab) as watch:
         await until("the outage", lambda: watch.trouble)
         await until("the picture", lambda: watch.current and not watch.trouble, limit_s=10)
-    finally:
-        await watch.stop()
 
 
 async def test_expired_version_is_told(lab: Lab, cluster: Cluster) -> None:
@@ -84,29 +79,46 @@ async def test_expired_version_is_told(lab: Lab, cluster: Cluster) -> None:
             pass
 
 
+async def test_more_streams_than_a_pool_has_connections(lab: Lab, cluster: Cluster) -> None:
+    """A worker follows several kinds of many namespaces, each by a stream that holds a connection for minutes."""
+    version = (await cluster.list("pods", lab.namespace))["metadata"]["resourceVersion"]
+    streams = [cluster.watch("pods", lab.namespace, version) for _ in range(120)]
+    events = asyncio.gather(*(anext(aiter(each)) for each in streams))
+    await lab.deploy("chat", 1)
+    assert {event for event, _ in await events} == {"ADDED"}
+    assert (await cluster.get("deployments", lab.namespace, "chat"))["status"]["replicas"] == 1
+    await asyncio.gather(*(each.aclose() for each in streams if isinstance(each, AsyncGenerator)))
+
+
 async def test_lists_anew_after_410(lab: Lab, cluster: Cluster) -> None:
     """A watch whose resource version has expired lists again, and follows from there."""
     await lab.deploy("chat", 1)
     aged = _ListsOldVersions(cluster)
-    watch = NamespaceWatch(aged, lab.namespace, DeploymentLever.kinds)  # type: ignore[arg-type]
-    watch.start()
-    try:
+    async with _watched(aged, lab) as watch:
         await until("the second lists", lambda: aged.lists["deployments"] >= 2)
         await lab.deploy("chat-2", 1)
         await until("the new one", lambda: watch.current and watch.get("deployments", "chat-2"))
+
+
+@asynccontextmanager
+async def _watched(cluster: Any, lab: Lab) -> AsyncIterator[NamespaceWatch]:
+    watches = Watches(cluster)
+    try:
+        async with watches.use(lab.namespace, DeploymentLever.kinds) as watch:
+            yield watch
     finally:
-        await watch.stop()
+        await watches.close()
 
 
 class _Wrapped:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
-    async def list(self, kind: str, namespace: str) -> Object:
-        return await self._cluster.list(kind, namespace)
+    def pages(self, kind: str, namespace: str, fields: str) -> AsyncIterator[Object]:
+        return self._cluster.pages(kind, namespace, fields)
 
-    def watch(self, kind: str, namespace: str, version: str) -> Any:
-        return self._cluster.watch(kind, namespace, version)
+    def watch(self, kind: str, namespace: str, version: str, fields: str) -> AsyncIterator[tuple[str, Object]]:
+        return self._cluster.watch(kind, namespace, version, fields)
 
 
 class _FailsOnce(_Wrapped):
@@ -116,11 +128,11 @@ class _FailsOnce(_Wrapped):
         super().__init__(cluster)
         self._failed: set[str] = set()
 
-    async def watch(self, kind: str, namespace: str, version: str) -> Any:
+    async def watch(self, kind: str, namespace: str, version: str, fields: str) -> AsyncIterator[tuple[str, Object]]:
         if kind not in self._failed:
             self._failed.add(kind)
             raise Unreachable("broken off")
-        async for event in super().watch(kind, namespace, version):
+        async for event in super().watch(kind, namespace, version, fields):
             yield event
 
 
@@ -131,9 +143,9 @@ class _ListsOldVersions(_Wrapped):
         super().__init__(cluster)
         self.lists = {"deployments": 0, "replicasets": 0, "pods": 0}
 
-    async def list(self, kind: str, namespace: str) -> Object:
-        found = await super().list(kind, namespace)
+    async def pages(self, kind: str, namespace: str, fields: str) -> AsyncIterator[Object]:
         self.lists[kind] += 1
-        if self.lists[kind] == 1:
-            found["metadata"]["resourceVersion"] = "1"
-        return found
+        async for page in super().pages(kind, namespace, fields):
+            if self.lists[kind] == 1:
+                page["metadata"]["resourceVersion"] = "1"
+            yield page

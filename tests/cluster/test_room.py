@@ -2,18 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import yaml
 from harness import ROOT, Case, Lab, open_lab, until
 from kubernetes import client
+from kubernetes.aio import config as aioconfig
 from segue_local import parts
 from subjects import SUBJECTS, Subject
 from temporalio.client import WorkflowFailureError
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from segue.contract import Beat
+from activities.cluster import Cluster
+from activities.rollout import Activities
+from segue.contract import Beat, PrepareInput
 
 GPU = "nvidia.com/gpu"
 
@@ -79,6 +82,51 @@ async def told(case: Case) -> list[str]:
 Kind = type[Subject]
 LED = pytest.mark.parametrize("kind", [pytest.param(SUBJECTS[n], id=n) for n in ("Deployment", "DeploymentPair")])
 """The kinds of which each replica of the surge is asked for one by one: what is counted leads them."""
+
+
+class _CountsLists(Cluster):
+    """Records what is listed, in which namespace."""
+
+    listed: ClassVar[list[tuple[str, str]]] = []
+
+    async def list(self, kind: str, namespace: str, selector: str = "") -> dict[str, Any]:
+        self.listed.append((kind, namespace))
+        return await super().list(kind, namespace, selector)
+
+    async def pages(self, kind: str, namespace: str = "", fields: str = "") -> AsyncIterator[dict[str, Any]]:
+        self.listed.append((kind, namespace))
+        async for page in super().pages(kind, namespace, fields):
+            yield page
+
+
+async def test_a_start_lists_no_pods_of_the_cluster_once_the_summary_stands(lab: Lab, nodes: Any) -> None:
+    """One list serves all starts. The watch then follows the pods, and each start counts what is free at that time."""
+    settings = nodes(lab, "chat", 4)
+    await lab.deploy("chat", 2, **settings)
+    spec = lab.rollout("chat", strategy={"maxSurge": 2}).spec
+    start = PrepareInput(target=spec.target, owner="a@1", change=spec.change, rules=spec.rules, accept=spec.accept)
+    cluster = _CountsLists(await aioconfig.new_client_from_config(str(lab.stack.kubeconfig)))
+    activities = Activities(cluster)
+
+    async def warned(part: str) -> bool:
+        return any(part in said for said in (await activities.prepare(start)).warnings)
+
+    try:
+        await asyncio.gather(*(activities.prepare(start) for _ in range(10)))
+        assert not await warned("room")
+        await lab.deploy("other", 1, **settings)
+        await until("one place is left", lambda: warned("there is room for 1 of the 2 replicas"))
+        lab.apps.delete_namespaced_deployment("other", lab.namespace)
+        await until("both are free again", lambda: _not(warned("room")))
+        cluster_wide = [kind for kind, namespace in cluster.listed if not namespace and kind != "priorityclasses"]
+        assert sorted(cluster_wide) == ["nodes", "pods"]
+    finally:
+        await activities.close()
+        await cluster.close()
+
+
+async def _not(answer: Awaitable[bool]) -> bool:
+    return not await answer
 
 
 @LED

@@ -1,4 +1,4 @@
-"""What an activity's errors become for Temporal."""
+"""What an activity's errors become for Temporal, and how urgent its requests are."""
 
 from dataclasses import replace
 
@@ -6,9 +6,13 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.rollout import BELIEVED_AT, _defined
+from activities.limits import Urgency
+from activities.rollout import BELIEVED_AT, _defined, _urgency
 from segue import contract
+from segue.contract import VerifyInput
 from segue.errors import Conflict, Refused
+from segue.spec import DeploymentTarget, Rules
+from segue.state import Outcome, State, requested
 
 
 class Faulty:
@@ -44,3 +48,16 @@ async def test_an_error_is_retried_or_ends_at_a_person(error: Exception, attempt
 async def test_an_unexpected_error_may_pass() -> None:
     with pytest.raises(ValueError, match="odd"):
         await act(ValueError("odd"), 1)
+
+
+def test_requests_of_rollbacks_go_first_and_those_of_starts_last() -> None:
+    """A rollback of a pair is made of ordinary moves: the state shows the direction."""
+    state = State(owner="us")
+    target = DeploymentTarget(namespace="n", name="chat")
+    ahead, back = (
+        VerifyInput(target=target, rules=Rules(), state=each)
+        for each in (state, state.going_back(Outcome.ROLLED_BACK, requested("why"), 0.0))
+    )
+    assert _urgency(contract.PREPARE, None) is Urgency.START
+    assert _urgency(contract.UNDO, ahead) is _urgency(contract.SCALE_NEW, back) is Urgency.UNDO
+    assert _urgency(contract.AWAIT_READY, ahead) is _urgency(contract.FINISH, ahead) is Urgency.PROGRESS

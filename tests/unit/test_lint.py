@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from activities.capacity import Sums, taken_by
 from activities.levers.judging import judged_deployment, judged_groups, judged_resource, judged_set
 from activities.levers.numbered.leaderworkerset import NAME as LWS_NAME
 from activities.levers.template import apply_change
@@ -44,7 +45,10 @@ class World:
 
     def facts(self) -> Any:
         rollout = read_rollout(self.rollout) if self.rollout else None
-        return facts_of(judged(self.target, rollout), rollout, Around(**self.around), self.unknown)
+        around, sums = dict(self.around), Sums()
+        sums.replace_nodes(around.pop("nodes", []))
+        sums.replace_pods([taken_by(pod) for pod in around.pop("all_pods", [])])
+        return facts_of(judged(self.target, rollout), rollout, Around(**around), self.unknown, sums.nodes())
 
     def lint(self, *accepted: str) -> Linted:
         return lint(self.facts(), accepted)
@@ -177,7 +181,8 @@ def node(name: str, *, labels: Object | None = None, taints: list[Object] | None
 
 
 def running(on: str, **requests: str) -> Object:
-    return {"spec": {"nodeName": on, "containers": [{"name": "c", "resources": {"requests": requests}}]}}
+    spec = {"nodeName": on, "containers": [{"name": "c", "resources": {"requests": requests}}]}
+    return {"metadata": {"uid": f"{on} {requests}"}, "spec": spec}
 
 
 def quota(hard: Object, used: Object | None = None, **spec: Any) -> Object:

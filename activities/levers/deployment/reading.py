@@ -73,8 +73,7 @@ class _Set(NamedTuple):
 def with_pods(watch: NamespaceWatch, deployment: Object, replicasets: list[Object]) -> Objects:
     """Return a Deployment with the pods of its ReplicaSets, including ended and removed ones."""
     owners = {rs["metadata"]["uid"] for rs in replicasets}
-    gone = [each for each in watch.gone if controller_uid(each.pod) in owners]
-    return Objects(deployment, replicasets, watch.owned("pods", owners), gone)
+    return Objects(deployment, replicasets, watch.owned("pods", owners), watch.gone_owned(owners))
 
 
 def ordinary(deployment: Object) -> Object:

@@ -18,7 +18,7 @@ from activities.levers.numbered.partition import PartitionLever
 from activities.levers.ownership import Fields
 from activities.levers.pods import is_active, read_replica
 from activities.levers.template import apply_change, fingerprint, version_of
-from activities.watching import controller_uid
+from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import resolve_budget
 from segue.errors import NotFound, Refused
 from segue.lint.target import LintSubject
@@ -120,6 +120,11 @@ class LeaderWorkerSetLever(PartitionLever):
     def selector(self, found: Object) -> str:
         """Return the label that its controller gives all pods of its groups."""
         return f"{NAME}={found['metadata']['name']}"
+
+    def watched(self, watch: NamespaceWatch, found: Object) -> tuple[list[Object], list[Gone]]:
+        """Return the pods of all groups: leaders and workers have different owners, and the same label."""
+        selector = self.selector(found)
+        return watch.labelled("pods", selector), watch.gone_labelled(selector)
 
     def template_of(self, found: Object) -> Object:
         """Return a group's template, as the spec of a template."""

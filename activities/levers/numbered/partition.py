@@ -85,6 +85,10 @@ class PartitionLever(ABC):
         """Return the label selector of the target's pods."""
 
     @abstractmethod
+    def watched(self, watch: NamespaceWatch, found: Object) -> tuple[list[Object], list[Gone]]:
+        """Return the target's pods, and the latest removed ones."""
+
+    @abstractmethod
     def template_of(self, found: Object) -> Object:
         """Return the template that is rolled."""
 
@@ -203,9 +207,10 @@ class PartitionLever(ABC):
             return GONE
         if found["metadata"].get("generation", 0) < mark.generation:
             return None
-        revisions = watch.owned("controllerrevisions", {found["metadata"]["uid"]})
-        sets = watch.all("statefulsets") if "statefulsets" in self.kinds else []
-        seen = self._read(self.numbered(found, revisions, watch.all("pods"), sets, watch.gone), rules, state, now)
+        uid = {found["metadata"]["uid"]}
+        revisions, sets = watch.owned("controllerrevisions", uid), watch.owned("statefulsets", uid)
+        pods, gone = self.watched(watch, found)
+        seen = self._read(self.numbered(found, revisions, pods, sets, gone), rules, state, now)
         return seen.model_copy(update={"seen_since": watch.current_since})
 
     async def observe(self, target: Target, rules: Rules, state: State, now: float) -> Observation:

@@ -16,7 +16,7 @@ from activities.levers.numbered.partition import PartitionLever
 from activities.levers.ownership import PATCH_FIX, Fields, selector_of
 from activities.levers.pods import is_active, read_replica
 from activities.levers.template import apply_change, fingerprint, version_of
-from activities.watching import controller_uid
+from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import resolve_budget
 from segue.errors import Refused
 from segue.lint.target import LintSubject
@@ -75,6 +75,11 @@ class StatefulSetLever(PartitionLever):
     def selector(self, found: Object) -> str:
         """Return the StatefulSet's label selector."""
         return selector_of(found)
+
+    def watched(self, watch: NamespaceWatch, found: Object) -> tuple[list[Object], list[Gone]]:
+        """Return the pods that the StatefulSet owns."""
+        uid = {found["metadata"]["uid"]}
+        return watch.owned("pods", uid), watch.gone_owned(uid)
 
     def template_of(self, found: Object) -> Object:
         """Return the pod template."""

@@ -1,0 +1,153 @@
+"""How many requests of one worker are under way at the API server, which of them go first, and how it obeys 429.
+
+Undo goes before progress, and progress before new starts. In one class the activity that began first goes first, so
+that many rollouts started at once become ready one after the other, and not all of them late.
+"""
+
+import asyncio
+import heapq
+import itertools
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from kubernetes.aio.client import rest
+
+AT_ONCE = 32
+"""How many requests are under way at one time. Streams do not count."""
+WITHOUT_UNDO = 28
+"""How many of them may be progress and starts: a rollback finds a free place at once."""
+PATIENCE_S = 20.0
+"""How long a request that the API server throttles is repeated."""
+
+
+class Urgency(IntEnum):
+    """What a request is for; the lowest goes first."""
+
+    UNDO = 0
+    PROGRESS = 1
+    START = 2
+
+
+MOST = {Urgency.UNDO: AT_ONCE, Urgency.PROGRESS: 24, Urgency.START: 14}
+"""How many of a class may be under way. Progress leaves places for starts, so that none waits for ever."""
+
+
+class Rank(NamedTuple):
+    """The order among waiting requests."""
+
+    urgency: Urgency = Urgency.PROGRESS
+    began: int = 0
+    """The number of the activity, counted from the worker's start."""
+
+
+_UNRANKED = Rank()
+_rank: ContextVar[Rank] = ContextVar("rank", default=_UNRANKED)
+_numbers = itertools.count(1)
+
+
+@contextmanager
+def urgent(of: Urgency) -> Iterator[None]:
+    """Give all requests in the block this urgency, after those of earlier blocks."""
+    token = _rank.set(Rank(of, next(_numbers)))
+    try:
+        yield
+    finally:
+        _rank.reset(token)
+
+
+def urgency() -> Urgency:
+    """Return the urgency of this context's requests."""
+    return _rank.get().urgency
+
+
+class Places:
+    """The places of the requests that are under way."""
+
+    def __init__(self) -> None:
+        self._taken: Counter[Urgency] = Counter()
+        self._waiting: dict[Urgency, list[tuple[Rank, int, asyncio.Future[None]]]] = {each: [] for each in Urgency}
+        self._arrivals = itertools.count()
+
+    @asynccontextmanager
+    async def take(self) -> AsyncIterator[None]:
+        """Hold a place in this block; wait for it in the order of the context's rank."""
+        rank = _rank.get()
+        await self._enter(rank)
+        try:
+            yield
+        finally:
+            self._leave(rank.urgency)
+
+    async def _enter(self, rank: Rank) -> None:
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting[rank.urgency], (rank, next(self._arrivals), place))
+        self._admit()
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self._leave(rank.urgency)
+            raise
+
+    def _leave(self, of: Urgency) -> None:
+        self._taken[of] -= 1
+        self._admit()
+
+    def _admit(self) -> None:
+        """Give free places to those that wait, in order; a class that has its most does not delay the next."""
+        for each, waiting in self._waiting.items():
+            while waiting and self._has_room(each):
+                *_, place = heapq.heappop(waiting)
+                if not place.cancelled():
+                    self._taken[each] += 1
+                    place.set_result(None)
+
+    def _has_room(self, of: Urgency) -> bool:
+        if self._taken.total() >= AT_ONCE or self._taken[of] >= MOST[of]:
+            return False
+        return of is Urgency.UNDO or self._taken.total() - self._taken[Urgency.UNDO] < WITHOUT_UNDO
+
+
+class LimitedClient(rest.RESTClientObject):
+    """The client's connections, with places for its requests."""
+
+    def __init__(self, configuration: Any) -> None:
+        # Each stream holds a connection for minutes: with a limit of connections, enough streams stop all requests.
+        configuration.connection_pool_maxsize = 0
+        super().__init__(configuration)
+        self._places = Places()
+
+    async def request(self, method: str, url: str, **options: Any) -> Any:  # type: ignore[override]
+        """Send a request in its turn. A stream takes no place: it would hold it for minutes."""
+        if "watch=" in url.partition("?")[2]:
+            return await self._patiently(method, url, options)
+        async with self._places.take():
+            return await self._patiently(method, url, options)
+
+    async def _patiently(self, method: str, url: str, options: dict[str, Any]) -> Any:
+        """Repeat a request that the API server throttled: it did not run, and says after how many seconds to repeat it.
+
+        The request keeps its place meanwhile, so a throttled worker sends less.
+        """
+        gives_up_at = time.monotonic() + PATIENCE_S
+        while True:
+            found: Any = await super().request(method, url, **options)  # type: ignore[no-untyped-call]
+            pause_s = _pause_s(found)
+            if pause_s is None or time.monotonic() + pause_s > gives_up_at:
+                return found
+            found.response.release()
+            await asyncio.sleep(pause_s)
+
+
+def _pause_s(found: Any) -> float | None:
+    """Return how long to wait before the request is repeated, with a random part. Returns None for other answers."""
+    after = found.headers.get("Retry-After", "")
+    if found.status != 429 or not after.isdigit():
+        return None
+    return max(float(after), 0.1) * random.uniform(1.0, 1.5)  # noqa: S311 - no secret

@@ -1,0 +1,175 @@
+"""Requests to the API server: how many at once, which first, and how long after a 429."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiohttp import web
+from kubernetes.aio import client
+
+from activities import limits
+from activities.cluster import Cluster
+from activities.limits import AT_ONCE, MOST, WITHOUT_UNDO, Places, Urgency, urgent
+from segue.errors import Unreachable
+
+UNDO, PROGRESS, START = Urgency
+
+
+class Crowd:
+    """Requests that end when a test says so."""
+
+    def __init__(self) -> None:
+        self.places = Places()
+        self.running: list[str] = []
+        self._ends: dict[str, asyncio.Event] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    def start(self, name: str) -> None:
+        """Send a request of the activity whose block this is."""
+        self._ends[name] = asyncio.Event()
+        self.tasks[name] = asyncio.create_task(self._request(name))
+
+    async def send(self, name: str, urgency: Urgency = PROGRESS, number: int = 1) -> None:
+        """Let one activity send so many requests, and wait until each has a place or waits for one."""
+        with urgent(urgency):
+            for n in range(number):
+                self.start(f"{name}{n}" if number > 1 else name)
+        await settled()
+
+    async def _request(self, name: str) -> None:
+        async with self.places.take():
+            self.running.append(name)
+            try:
+                await self._ends[name].wait()
+            finally:
+                self.running.remove(name)
+
+    async def end(self, name: str) -> None:
+        self._ends[name].set()
+        await settled()
+
+    async def close(self) -> None:
+        for task in self.tasks.values():
+            task.cancel()
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_undo_goes_before_progress_and_progress_before_starts() -> None:
+    crowd = Crowd()
+    await crowd.send("undo", UNDO, AT_ONCE)
+    for name, urgency in (("s", START), ("p", PROGRESS), ("u", UNDO)):
+        await crowd.send(name, urgency)
+    for n, expected in enumerate(("u", "p", "s")):
+        await crowd.end(f"undo{n}")
+        assert crowd.running[-1] == expected
+    await crowd.close()
+
+
+async def test_a_rollback_finds_a_place_among_any_number_of_others() -> None:
+    """Progress and starts never take all places; each of the two leaves some to the other."""
+    crowd = Crowd()
+    await crowd.send("s", START, 100)
+    assert len(crowd.running) == MOST[START]
+    await crowd.send("p", PROGRESS, 100)
+    assert len(crowd.running) == WITHOUT_UNDO
+    await crowd.send("u", UNDO)
+    assert crowd.running[-1] == "u"
+    await crowd.close()
+    crowd = Crowd()
+    await crowd.send("p", PROGRESS, 100)
+    assert len(crowd.running) == MOST[PROGRESS]
+    await crowd.send("s", START)
+    assert crowd.running[-1] == "s", "progress without end delays no start for ever"
+    await crowd.close()
+
+
+async def test_the_activity_that_began_first_goes_first() -> None:
+    """Its later requests go before those of activities that began after it, so that starts end one after the other."""
+    crowd = Crowd()
+    await crowd.send("x", START, MOST[START])
+    with urgent(START):
+        crowd.start("first")
+        await crowd.send("second", START)
+        crowd.start("again")
+    await settled()
+    for n, expected in enumerate(("first", "again", "second")):
+        await crowd.end(f"x{n}")
+        assert crowd.running[-1] == expected
+    await crowd.close()
+
+
+async def test_cancelled_requests_keep_no_place() -> None:
+    """While it waits, when it has just got its place, and while it runs."""
+    crowd = Crowd()
+    await crowd.send("u", UNDO, AT_ONCE)
+    await crowd.send("waits", UNDO)
+    await crowd.send("next", UNDO)
+    crowd.tasks["waits"].cancel()
+    crowd.tasks["u0"].cancel()
+    await settled()
+    assert crowd.running[-1] == "next"
+    await crowd.send("late", UNDO)
+    await crowd.end("next")
+    crowd.tasks["late"].cancel()
+    await settled()
+    await crowd.send("last", UNDO)
+    assert crowd.running[-1] == "last" and len(crowd.running) == AT_ONCE
+    await crowd.close()
+
+
+class Throttling:
+    """An HTTP server that answers 429 so many times, and counts the requests that it gets at one time."""
+
+    def __init__(self, times: int, headers: dict[str, str]) -> None:
+        self.times, self.headers, self.requests = times, headers, 0
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.requests += 1
+        if self.requests <= self.times:
+            return web.json_response({"message": "slow down"}, status=429, headers=self.headers)
+        return web.json_response({"items": [], "metadata": {"resourceVersion": "1"}})
+
+
+@pytest.mark.parametrize(
+    ("times", "headers", "requests"),
+    [
+        pytest.param(2, {"Retry-After": "0"}, 3, id="throttled"),
+        pytest.param(9, {}, 1, id="a-webhook's-own-429"),
+        pytest.param(9, {"Retry-After": "3600"}, 1, id="too-long"),
+    ],
+)
+async def test_a_throttled_request_is_repeated_when_the_api_server_says(
+    times: int, headers: dict[str, str], requests: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """API Priority and Fairness answers 429 with Retry-After before anything ran, so also a write may be repeated."""
+    pauses: list[float] = []
+    monkeypatch.setattr(limits.asyncio, "sleep", lambda s: pauses.append(s) or _nothing())
+    server = Throttling(times, headers)
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", server.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host: Any = runner.addresses[0]
+    cluster = Cluster(client.ApiClient(client.Configuration(host=f"http://{host[0]}:{host[1]}")))
+    try:
+        if requests > times:
+            assert (await cluster.list("pods", "n"))["items"] == []
+            assert len(pauses) == times and all(0.1 <= pause <= 0.15 for pause in pauses)
+        else:
+            with pytest.raises(Unreachable, match="answers 429"):
+                await cluster.list("pods", "n")
+        assert server.requests == requests
+    finally:
+        await cluster.close()
+        await runner.cleanup()
+
+
+async def _nothing() -> None:
+    return None
