@@ -20,7 +20,8 @@ from segue.observation import Observation
 from segue.replica import Replica
 from segue.state import Goal
 
-ASK_S = 2.0
+ASK_S, MOST_S = 2.0, 30.0
+"""The first and the longest wait between two lists of events; each wait is twice as long as the one before."""
 LINGER_S = 10.0
 """A rollout not observed for this long is watched by another worker, or has ended."""
 MAX_GROUPS = 3
@@ -84,8 +85,10 @@ class _Missing:
         self._task.cancel()
 
     async def _ask_on(self) -> None:
-        while time.monotonic() < self._looked_at + LINGER_S:
-            await asyncio.sleep(ASK_S)  # a replica is also missing while its controller replaces it
+        wait_s = ASK_S  # a replica is also missing while its controller replaces it
+        while time.monotonic() < self._looked_at + LINGER_S + wait_s:
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, MOST_S)
             try:
                 said = await self._latest()
             except NotAllowed as error:

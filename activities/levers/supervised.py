@@ -28,22 +28,22 @@ from activities.levers.ownership import (
 )
 from activities.levers.pods import is_active, made_at, read_replica
 from activities.levers.template import apply_change, differences, digest, stopping_of
+from activities.levers.writing import Snapshot, write
 from activities.watching import NamespaceWatch, controller_name
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.ended_pods import judged
-from segue.errors import Conflict, Fenced, Refused, Stale
+from segue.errors import Refused, Stale
 from segue.hindrance import hindrance_of
 from segue.history import Revision
 from segue.lint.target import LintSubject
 from segue.merging import at, difference, leaves, merged, nested
-from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version, belonging
+from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.replica import Ended, Pods, Replica
 from segue.spec import Change, Rules, Target
 from segue.state import Goal, Mark, State
 from segue.stopping import losses
 from segue.supervision import Supervision
 
-_ATTEMPTS = 5
 _ANY_RESTARTS = 1_000_000
 STEADY_S = 5.0
 """How long nothing may change, if pods or the operator's status leave open whether the change is complete."""
@@ -174,7 +174,7 @@ class SupervisedLever:
             patch["metadata"] = {"annotations": self._claim(seen, kept, asked.state.owner)}
             return patch
 
-        return await self._write(asked, make)
+        return await self._write(asked, now, make)
 
     async def resize(self, asked: WriteInput, now: float) -> Written:
         """Refuse: the operator sets the number of replicas.
@@ -214,7 +214,7 @@ class SupervisedLever:
             patch["metadata"] = {"annotations": {BASELINE: packed(json.dumps(kept))}}
             return patch
 
-        return await self._write(asked, make)
+        return await self._write(asked, now, make)
 
     async def finish(self, asked: WriteInput, now: float) -> Written:
         """Remove Segue's annotations."""
@@ -222,40 +222,20 @@ class SupervisedLever:
         def make(seen: Supervised) -> Object | None:
             return {"metadata": {"annotations": {OWNER: None, BASELINE: None}}} if _saved(seen.found) else None
 
-        return await self._write(asked, make, finishing=True)
+        return await self._write(asked, now, make, finishing=True)
 
     async def _write(
-        self, asked: WriteInput, make: Callable[[Supervised], Object | None], *, finishing: bool = False
+        self, asked: WriteInput, now: float, make: Callable[[Supervised], Object | None], *, finishing: bool = False
     ) -> Written:
-        """Read, check, and write with the read version as the precondition; retry if it changed in between."""
-        target, state = asked.target, asked.state
-        for _ in range(_ATTEMPTS):
-            seen = await self._fetch(target)
-            owner = annotations_of(seen.found).get(OWNER)
-            if finishing and owner is None:
-                return Written(done=True, mark=self._mark(seen.found))  # done before, and the answer was lost
-            if owner != state.owner and (state.claimed or owner is not None):
-                raise Fenced(belonging(owner))
-            foreign = self._foreign(seen.found, state)
-            if foreign is not None and not state.overrules:
-                return Written(done=False, why=str(foreign))
-            try:
-                patch = make(seen)
-            except Stale as stale:
-                return Written(done=False, why=str(stale))
-            if patch is None:
-                return Written(done=True, mark=self._mark(seen.found))
-            if "spec" in patch and seen.found["metadata"]["generation"] != asked.generation:
-                return Written(done=False, why="the target changed since the decision")
-            metadata = {**patch.get("metadata", {}), "resourceVersion": seen.found["metadata"]["resourceVersion"]}
-            try:
-                after = await self._cluster.patch(
-                    self._kind.resource, target.namespace, target.name, {**patch, "metadata": metadata}
-                )
-            except Conflict:
-                continue
-            return Written(done=True, writes=1, mark=self._mark(after))
-        raise Conflict(f"{target} changes faster than it can be written")
+        async def picture() -> Snapshot[Supervised]:
+            seen = await self._fetch(asked.target)
+            observed = self._read(seen, asked.rules, asked.state, now)
+            return Snapshot(seen.found, seen, observed, held=observed.owner is not None)
+
+        return await write(
+            self._cluster, self._kind.resource, asked, read=picture, make=lambda seen, _: make(seen), mark=self._mark,
+            finishing=finishing,
+        )  # fmt: skip
 
     # --- reading ----------------------------------------------------------------------------------------
 

@@ -130,14 +130,15 @@ async def test_what_pod_security_refuses_is_told_at_once(served: Lab) -> None:
     case.watcher.assert_within(2, 3)
 
 
-PRIVILEGED = {"containers": [{"name": "server", "image": "example/chat:2", "securityContext": {"privileged": True}}]}
+CAPABLE = {"securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}
+REFUSED = {"containers": [{"name": "server", "image": "example/chat:2", **CAPABLE}]}
 
 
 @pytest.mark.parametrize(
     ("kind", "patch"),
     [
-        pytest.param(StatefulSetSubject, {"spec": PRIVILEGED}, id="StatefulSet"),
-        pytest.param(LeaderWorkerSetSubject, {"leaderTemplate": {"spec": PRIVILEGED}}, id="LeaderWorkerSet"),
+        pytest.param(StatefulSetSubject, {"spec": REFUSED}, id="StatefulSet"),
+        pytest.param(LeaderWorkerSetSubject, {"leaderTemplate": {"spec": REFUSED}}, id="LeaderWorkerSet"),
     ],
 )
 async def test_why_no_numbered_pod_is_made_is_told_at_once(

@@ -34,6 +34,8 @@ def with_image(image: str) -> dict[str, Any]:
 
 MIRRORS = """[JSONPatch{op: "replace", path: "/spec/template/spec/containers/0/image",
     value: "mirror.local/" + object.spec.template.spec.containers[0].image.replace("mirror.local/", "")}]"""
+OTHER = """[JSONPatch{op: "replace", path: "/spec/template/spec/containers/0/image", value: "other.local/" +
+    object.spec.template.spec.containers[0].image.replace("mirror.local/", "").replace("other.local/", "")}]"""
 PAUSES = """object.spec.template == oldObject.spec.template ? [] :
     [JSONPatch{op: "add", path: "/spec/paused", value: true}]"""
 
@@ -258,7 +260,7 @@ async def test_a_second_policy_that_rewrites_is_held_for(served: Lab) -> None:
                 await until("the policy is in force", lambda: mirrored(served, name))
                 await approve()
                 await case.run.until("both are new", lambda s: s.phase == "AwaitingApproval" and s.new.replicas == 2)
-            async with policy(served, name, MIRRORS.replace('"mirror.local/" +', '"other.local/" +')):
+            async with policy(served, name, OTHER):
                 await until("the next is in force", lambda: mirrored(served, name, "other.local/"))
                 await approve()
                 status = await case.run.until("it holds", lambda s: s.phase == "Held")
