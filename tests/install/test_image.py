@@ -54,6 +54,7 @@ class Image:
             [layer] = manifest["Layers"]
             with tarfile.open(fileobj=tar.extractfile(layer)) as files:
                 files.extractall(folder, filter="fully_trusted")
+        folder.chmod(0o755)  # pytest's folders are closed to other users
         self.root = folder
 
     def start(self, arguments: list[str], env: list[str], log: Path) -> subprocess.Popen[bytes]:
