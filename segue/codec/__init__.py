@@ -35,6 +35,11 @@ class Codec(PayloadCodec):
     def __init__(self, file: "KeyFile | None") -> None:
         self._file = file
 
+    @property
+    def encrypts(self) -> bool:
+        """Whether it has keys."""
+        return self._file is not None
+
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
         """Encrypt the payloads with the current key."""
         if self._file is None:
@@ -77,8 +82,9 @@ def data_converter() -> DataConverter:
     Raises:
         Refused: when the key file cannot be used.
     """
-    converter = replace(pydantic_data_converter, payload_codec=configured())
-    if not os.environ.get(SETTING):
+    codec = configured()
+    converter = replace(pydantic_data_converter, payload_codec=codec)
+    if not codec.encrypts:
         return converter
     return replace(converter, failure_converter_class=DefaultFailureConverterWithEncodedAttributes)
 
