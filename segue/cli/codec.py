@@ -61,7 +61,7 @@ def codec(
         raise Refused("is not set", field=SETTING, fix="set it to the file of the keys: see docs/encryption.md")
     refuse_origin(origin)
     tls = _tls(tls_cert, tls_key)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
     if tls is None and not is_loopback(listen.rpartition(":")[0].strip("[]")):
         say(f"warning: {listen}: decrypted data leaves this machine without TLS; set --tls-cert and --tls-key")
     verifier = Verifier(loader(jwks), issuer=issuer, audience=audience)

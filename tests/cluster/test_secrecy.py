@@ -5,6 +5,10 @@ import base64
 import json
 import mmap
 import os
+import re
+import subprocess
+import sys
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import jwt
 import pytest
-from harness import Lab, WorkerProcess, open_lab
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from harness import Lab, WorkerProcess, open_lab, until
+from jwt.algorithms import OKPAlgorithm
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as metrics_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as traces_grpc
+from segue_local.build import ensure_built
 from shell import REFUSED, Shell
 from temporalio.client import WorkflowUpdateFailedError
 
@@ -116,3 +124,32 @@ async def test_nothing_planted_is_stored_or_shown(
     assert sealed[REASON] in (await shell.run("report", workflow_id, **{SETTING: str(file)})).stdout
     said = (await shell.run("report", workflow_id, expect=REFUSED)).stderr
     assert f"error: {SETTING}: is not set, and the data is encrypted with key 2026-11; set it to the file" in said
+    await the_temporal_command_decodes(lab, workflow_id, sealed[REASON], file, tmp_path)
+
+
+async def the_temporal_command_decodes(lab: Lab, workflow_id: str, planted: str, keys: Path, folder: Path) -> None:
+    """With a token, by ``segue codec``; without one it is denied."""
+    issuer, public, log = ed25519.Ed25519PrivateKey.generate(), folder / "jwks.json", folder / "codec.log"
+    known = {**OKPAlgorithm.to_jwk(issuer.public_key(), as_dict=True), "kid": "one"}
+    public.write_text(json.dumps({"keys": [known]}))
+    claims = {"iss": "https://login.example.com", "aud": "codec", "sub": "ann", "exp": time.time() + 600}
+    token = jwt.encode(claims, issuer, "EdDSA", headers={"kid": "one"})
+    options = ("--origin", lab.stack.temporal_ui, "--issuer", claims["iss"], "--audience", "codec", "--jwks", public)
+    command = [Path(sys.executable).with_name("segue"), "codec", *map(str, options), "--listen", "127.0.0.1:0"]
+    with log.open("wb") as output:
+        codec = subprocess.Popen(command, env={**os.environ, SETTING: str(keys)}, stderr=output)
+    try:
+        await until(f"it serves: {log}", lambda: "decodes at " in log.read_text())
+        endpoint = log.read_text().split("decodes at ")[1].split()[0]
+        show = ["workflow", "show", "--workflow-id", workflow_id, "-o", "json", "--address", lab.stack.temporal_address]
+        for header, found in ((f"Bearer {token}", True), ("Bearer x.y.z", False)):
+            asked = [ensure_built()["temporal"], *show, "--codec-endpoint", endpoint, "--codec-auth", header]
+            answer = await asyncio.to_thread(subprocess.run, asked, capture_output=True, text=True, check=False)
+            data = b"".join(map(base64.b64decode, re.findall(r'"data": "([^"]*)"', answer.stdout)))
+            assert (planted.encode() in data, answer.returncode == 0) == (found, found), answer.stderr
+        said = log.read_text()
+        assert "/decode: 1 payloads for 'ann'" in said and "/decode: denied: the token is not accepted" in said
+        assert planted not in said
+    finally:
+        codec.terminate()
+    assert codec.wait(timeout=20) == 0
