@@ -45,7 +45,6 @@ from temporalio.common import (
     WorkflowIDConflictPolicy,
     WorkflowIDReusePolicy,
 )
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.exceptions import ApplicationError, TemporalError, WorkflowAlreadyStartedError
 from temporalio.runtime import Runtime, TelemetryConfig
@@ -53,6 +52,7 @@ from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
 from segue import contract, errors
 from segue.budget import resolve_budget
+from segue.codec import data_converter, reveal
 from segue.contract import Beat, Task
 from segue.errors import (
     AlreadyRolling,
@@ -125,16 +125,16 @@ async def connect(
     """Connect to the Temporal server that ``TEMPORAL_*`` variables or the profile file name.
 
     Raises:
-        Refused: when the profile cannot be read.
+        Refused: when the profile or the file of the encryption keys cannot be read.
         Unreachable: when no Temporal server answers at its address within ``timeout_s``.
     """
-    config = _profile()
+    config, converter = _profile(), data_converter()
     address = config.setdefault("target_host", DEFAULT_ADDRESS)
     try:
         async with asyncio.timeout(timeout_s):
             return await Client.connect(
                 **config,
-                data_converter=pydantic_data_converter,
+                data_converter=converter,
                 plugins=plugins,
                 connect_timeout=timedelta(seconds=timeout_s),
                 # The library's own warnings belong in a worker's log, not on a terminal.
@@ -647,6 +647,9 @@ class Rollouts:
                 ),
                 timeout=timedelta(seconds=self._answer_s),
             )
+            for event in found.history.events:
+                if event.event_type == _TASK_FAILED:
+                    await reveal(event.workflow_task_failed_event_attributes.failure, self.client.data_converter)
             return last_task_failure(found.history.events)
 
     async def _sent(
@@ -670,7 +673,10 @@ class Rollouts:
         """Return the error for a started rollout that is not prepared, with the reason."""
         with translated(what, self.task_queue):
             pending = (await handle.describe()).raw_description.pending_activities
-        failure = next((_message(p.last_failure) for p in pending if p.HasField("last_failure")), "")
+        failures = [p.last_failure for p in pending if p.HasField("last_failure")]
+        for each in failures[:1]:
+            await reveal(each, self.client.data_converter)
+        failure = _message(failures[0]) if failures else ""
         why = f"its worker keeps retrying: {failure}" if failure else str(error)
         return Unreachable(
             f"the rollout of {what} was started and waits; its target is unchanged: {why} "

@@ -8,7 +8,6 @@ from datetime import timedelta
 import temporalio.client
 import temporalio.worker
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.plugin import SimplePlugin
 from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
@@ -18,6 +17,7 @@ from activities.gates.serving_checks import Believer
 from activities.pod_http import reach_of
 from activities.rollout import Activities
 from segue import __version__
+from segue.codec import data_converter
 from segue.errors import Refused
 from segue.supervision import SUPERVISIONS
 from worker.settings import Settings
@@ -35,10 +35,14 @@ after which the SDK takes a workflow task for a deadlock; starting a workflow co
 
 
 def make_plugin(workflows: Sequence[type] = WORKFLOWS) -> SimplePlugin:
-    """Return the plugin of client, worker and replayer. A test may replay another version of the workflows."""
+    """Return the plugin of client, worker and replayer. A test may replay another version of the workflows.
+
+    Raises:
+        Refused: when the file of the encryption keys cannot be used.
+    """
     return SimplePlugin(
         "segue",
-        data_converter=pydantic_data_converter,
+        data_converter=data_converter(),
         interceptors=[tracing()],
         workflows=workflows,
         workflow_runner=SandboxedWorkflowRunner(

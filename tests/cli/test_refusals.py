@@ -137,3 +137,12 @@ def test_an_unreadable_file_is_refused(segue: Segue, tmp_path: Path) -> None:
     ran = segue("plan", str(path), "--replicas", "4")
     assert ran.code == 2
     assert "is not UTF-8 text" in ran.err
+
+
+def test_the_codec_server_needs_keys(segue: Segue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the keys it would answer, and decrypt nothing."""
+    monkeypatch.delenv("SEGUE_ENCRYPTION_KEYS", raising=False)
+    asked = ("--origin", "https://ui", "--issuer", "https://login", "--audience", "codec", "--jwks", "jwks.json")
+    ran = segue("codec", *asked)
+    assert ran.code == 2
+    assert "SEGUE_ENCRYPTION_KEYS: is not set; set it to the file of the keys" in ran.err
