@@ -3,7 +3,7 @@
 from segue.budget import resolve_budget
 from segue.observation import Observation
 from segue.spec import Rules
-from segue.state import Goal, State
+from segue.state import Before, Goal, State
 
 
 def as_before(rules: Rules, state: State, replicas: int) -> Rules:
@@ -23,10 +23,24 @@ def as_before(rules: Rules, state: State, replicas: int) -> Rules:
 def with_ready(state: State, seen: Observation) -> State:
     """Return the state after an observation: replicas that became ready must be ready from here on."""
     before = state.before
-    if before is None or before.ready >= before.replicas or seen.gone:
+    if before is None or before.ready >= before.replicas or seen.gone or seen.replicas < 1:
         return state
-    ready = min(before.replicas, max(before.ready, seen.old.ready))
+    before = _resized(before, seen)
+    is_baseline = state.goal is Goal.BACK or seen.home is not None or not before.mixed
+    ready = min(before.replicas, max(before.ready, seen.old.ready if is_baseline else 0))
     reached = min(before.replicas, max(before.reached, seen.old.ready + seen.new.ready))
-    if (ready, reached) == (before.ready, before.reached):
-        return state
-    return state.but(before=before.model_copy(update={"ready": ready, "reached": reached}))
+    found = before.model_copy(update={"ready": ready, "reached": reached})
+    return state if found == state.before else state.but(before=found)
+
+
+def _resized(before: Before, seen: Observation) -> Before:
+    """Return the same for another R.
+
+    Added replicas may become ready, while those that were not ready before still are not. A smaller R removes unready
+    replicas first, except if the replicas have numbers: then the highest numbers go, and these may be the ready ones.
+    """
+    if seen.numbered and seen.replicas < before.replicas:
+        gone = before.replicas - seen.replicas
+        fewer = {"ready": max(0, before.ready - gone), "reached": max(0, before.reached - gone)}
+        return before.model_copy(update={"replicas": seen.replicas, **fewer})
+    return before.model_copy(update={"replicas": max(before.replicas, seen.replicas)})

@@ -746,7 +746,10 @@ def _return(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
         return Decision(act=Act.FINISH, why="every replica runs the baseline again")
     # The baseline was proven before, so go back as fast as the budget allows.
     budget = resolve_budget(rules.strategy, seen.replicas)._replace(kept=seen.home.old, step=seen.replicas)
-    counts = toward(budget, rules.strategy.order, seen, keep=must_stay(rules.strategy, state, seen, now))
+    # If no baseline replica was ready before, none may ever be proven: wait for none.
+    was_ready = state.lacking(seen.replicas) < seen.home.old
+    order = rules.strategy.order if was_ready else Order.SCALE_IN_PRIORITY
+    counts = toward(budget, order, seen, keep=must_stay(rules.strategy, state, seen, now))
     return None if counts == seen.asked else Decision(act=Act.UNDO, why=_why(seen, counts), counts=counts)
 
 

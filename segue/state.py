@@ -146,6 +146,8 @@ class Before(Frozen):
     """How many of them were Ready; grows when more replicas of the old side become Ready."""
     reached: int = 0
     """The most replicas of both sides that have been Ready at one time since, at most ``replicas``."""
+    mixed: bool = False
+    """Whether the old side may hold superseded versions, which say nothing about the baseline."""
 
 
 class State(Frozen):
@@ -417,7 +419,9 @@ class State(Frozen):
     def after_retarget(self, wanted: Version, now: float, demand: Demand | None = None) -> Self:
         """Record that another version is wanted, also during a rollback: a new plan begins, no waypoint is passed."""
         who = self.retarget.by if self.retarget else ""
+        before = self.before and self.before.model_copy(update={"mixed": self.before.mixed or self.claimed})
         return self.but(
+            before=before,
             goal=Goal.FORWARD,
             ending=Outcome.COMPLETED,
             failure=None,

@@ -3,7 +3,7 @@
 import random
 from typing import Any
 
-from simulation import NEVER, ReplicaSet, Target, Wrong
+from simulation import NEVER, ReplicaSet, Target, Wrong, observed
 
 from segue.budget import objection, resolve_budget
 from segue.decide import Decision
@@ -90,7 +90,7 @@ class PairTarget(Target):
         soon = [at for at in ready if at > since]
         rising = self.old if back else self.new
         judged = back or written
-        return Observation.model_construct(
+        return observed(
             replicas=self.replicas,
             old=old,
             new=new if judged else new.model_copy(update={"proven": 0}),

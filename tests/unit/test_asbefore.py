@@ -61,6 +61,41 @@ def test_what_becomes_ready_is_asked_for_from_then_on() -> None:
     assert with_ready(MOVING, see((3, 2), (1, 0))).before == Before(replicas=4, ready=3, reached=2)
 
 
+def test_added_replicas_do_not_stand_for_those_that_were_not_ready() -> None:
+    """Of 4, 2 were not ready; at R=8 the other 6 are ready, and the 2 still need not be."""
+    state = with_ready(MOVING.but(before=Before(replicas=4, ready=2)), see((8, 6), (0, 0), replicas=8))
+    assert state.before == Before(replicas=8, ready=6, reached=6)
+    assert state.lacking(8) == 2
+
+
+def test_numbered_replicas_that_a_smaller_r_removes_may_be_the_ready_ones() -> None:
+    """Of 4, the lowest 2 were not ready; R=3 removes a ready one. Others remove unready ones first."""
+    state, fewer = MOVING.but(before=Before(replicas=4, ready=2)), see((3, 1), (0, 0), replicas=3)
+    assert with_ready(state, fewer.model_copy(update={"numbered": True})).lacking(3) == 2
+    assert with_ready(state, fewer).lacking(3) == 1
+    assert with_ready(state, see((0, 0), (0, 0), replicas=0)) == state, "asleep"
+
+
+def test_superseded_replicas_do_not_stand_for_the_baseline() -> None:
+    """After a retarget the old side holds v1 too: only a rollback shows how much of the baseline is ready."""
+    state = MOVING.but(before=Before(replicas=4, ready=1)).after_retarget(Version(template="v2"), NOW)
+    forward = with_ready(state, see((4, 4), (0, 0)))
+    assert forward.before == Before(replicas=4, ready=1, reached=4, mixed=True)
+    back = forward.going_back(Outcome.ROLLED_BACK, requested("why"), NOW)
+    assert with_ready(back, see((4, 2), (2, 2))).lacking(4) == 2
+    pair = with_ready(state, see((4, 4), (0, 0), home=Counts(4, 0)))
+    assert pair.lacking(4) == 0, "the old side of a pair is only the baseline"
+
+
+def test_a_pair_goes_back_to_a_baseline_that_never_was_ready() -> None:
+    """Nothing is waited for: the new replicas go at once."""
+    state = BACK.but(before=Before(replicas=4, ready=0))
+    decision = decide(RULES, state, see((4, 0), (1, 1), home=Counts(4, 0)), NOW)
+    assert (decision.act, decision.counts) == (Act.UNDO, Counts(4, 0))
+    some = decide(RULES, BACK, see((4, 0), (1, 1), home=Counts(4, 0)), NOW)
+    assert some.act is Act.WAIT, "an old one that was ready comes first"
+
+
 LOST = Problem(cause=Cause.UNSCHEDULABLE, message="no place")
 
 

@@ -14,7 +14,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import simulation
+from simulated_numbered import NumberedTarget
 from simulated_pair import PairTarget
+from simulated_supervised import SupervisedTarget
 
 from segue.decide import Act
 from segue.state import Outcome
@@ -23,8 +25,9 @@ BATCH = 250
 
 
 def kind_of(seed: int) -> type[simulation.Target]:
-    """Every fourth target is a pair of Deployments."""
-    return PairTarget if seed % 4 == 0 else simulation.Target
+    """Of eight targets four are Deployments, two are pairs of them, one is numbered, and one has its own operator."""
+    kinds = {0: PairTarget, 3: SupervisedTarget, 4: PairTarget, 6: NumberedTarget}
+    return kinds.get(seed % 8, simulation.Target)
 
 
 def _play_batch(first: int) -> tuple[collections.Counter[str], set[str], list[str]]:
