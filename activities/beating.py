@@ -27,10 +27,10 @@ class Heart:
     """The heartbeats of one watch. Its loop sends them, so a loop that hangs sends none."""
 
     def __init__(
-        self, interval: float, send: Callable[[Beat], None] = activity.heartbeat,
+        self, interval_s: Callable[[], float], send: Callable[[Beat], None] = activity.heartbeat,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self._interval_s, self._send, self._clock = interval, send, clock
+        self._interval_s, self._send, self._clock = interval_s, send, clock
         self._latest: Beat | None = None
         self._due_at = 0.0
 
@@ -46,5 +46,5 @@ class Heart:
         if changed or at_once or self.due_in_s <= 0:
             self._latest = beat
             spread = SPREAD * random.random()  # noqa: S311 - no secret
-            self._due_at = self._clock() + self._interval_s * (1 - spread)
+            self._due_at = self._clock() + self._interval_s() * (1 - spread)
             self._send(beat)

@@ -135,11 +135,12 @@ class Activities:
         reach: Reach | None = None,
         webhooks: Mapping[str, Webhook] | None = None,
         prometheus: Mapping[str, PrometheusSettings] | None = None,
+        slots: int = 100,
     ) -> None:
         self._cluster = cluster
         self._believer = believer or Believer(reach_of("auto", cluster))
         self._watches, self._rooms = Watches(cluster), Rooms(cluster)
-        self._turns = Turns()
+        self._turns = Turns(slots)
         self._levers = Levers(cluster, supervisions)
         self._routers = Routers(cluster)
         self._emptyings = Emptyings(cluster, reach or reach_of("auto", cluster))
@@ -189,8 +190,7 @@ class Activities:
         self, watch: NamespaceWatch, turn: Turn, lever: Lever, router: Router | None, asked: WatchInput
     ) -> Watched:
         ends_at = time.monotonic() + asked.attempt_s
-        timeout = activity.info().heartbeat_timeout
-        heart = Heart(interval_s(timeout.total_seconds() if timeout else None, rests=rests(asked.state)))
+        heart = Heart(functools.partial(self._interval_s, asked))
         gathers_until: float | None = None
         rested_s = 0.0
         while True:
@@ -231,6 +231,12 @@ class Activities:
             await _changed(watch, turn, max(waits_s, 0.01))
             rested_s = time.monotonic() - began
             await asyncio.sleep(looked + min(GAP_S * watch.users, BEAT_S) - time.monotonic())
+
+    def _interval_s(self, asked: WatchInput) -> float:
+        """Return the interval between heartbeats that report no change, in seconds."""
+        timeout = activity.info().heartbeat_timeout
+        rare = rests(asked.state) and not self._turns.are_tight
+        return interval_s(timeout.total_seconds() if timeout else None, rests=rare)
 
     def _look_at(self, asked: WatchInput, seen: Observation, decision: Decision, now: float) -> float:
         """Return when to observe again if nothing changes: seconds since the epoch, or infinity."""

@@ -8,6 +8,9 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+TIGHT = 0.8
+"""The share of a worker's slots from which on its waiting watches send heartbeats as often as the others."""
+
 
 class Turn:
     """The turn of one watch."""
@@ -32,8 +35,14 @@ class Turn:
 class Turns:
     """The watches of a worker, by the workflow that each belongs to."""
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
         self._open: dict[str, Turn] = {}
+
+    @property
+    def are_tight(self) -> bool:
+        """Whether watches take so many of the slots that a cancelled one must leave its slot soon."""
+        return len(self._open) >= self._slots * TIGHT
 
     def end(self, workflow_id: str) -> None:
         """End the watch of a rollout, if this worker has one."""

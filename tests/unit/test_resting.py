@@ -119,7 +119,7 @@ def test_heartbeats_by_phase(timeout_s: float | None, resting: bool, expected: f
 def test_a_heartbeat_is_sent_for_a_change_or_when_due() -> None:
     sent: list[Beat] = []
     now = 0.0
-    heart = Heart(20.0, sent.append, lambda: now)
+    heart = Heart(lambda: 20.0, sent.append, lambda: now)
     heart.beat(Beat(why="approval", at=1))
     heart.beat(Beat(why="approval", at=2))
     assert [beat.at for beat in sent] == [1]
@@ -133,7 +133,7 @@ def test_a_heartbeat_is_sent_for_a_change_or_when_due() -> None:
 
 def test_the_next_activity_ends_the_former_watch() -> None:
     """Only that of the same rollout; a watch that ends late leaves the next one's turn alone."""
-    turns = Turns()
+    turns = Turns(slots=10)
     with turns.take("a") as first, turns.take("b") as other:
         with turns.take("a") as second:
             assert (first.is_over, second.is_over, other.is_over) == (True, False, False)
@@ -142,3 +142,12 @@ def test_the_next_activity_ends_the_former_watch() -> None:
         with turns.take("a") as third:
             pass
     assert not third.is_over and not turns._open
+
+
+def test_a_full_worker_frees_slots_soon() -> None:
+    """From 80 % of the slots on, a cancelled watch must not keep its slot until a rare heartbeat."""
+    turns = Turns(slots=5)
+    with turns.take("a"), turns.take("b"), turns.take("c"):
+        assert not turns.are_tight
+        with turns.take("d"):
+            assert turns.are_tight
