@@ -30,7 +30,7 @@ with workflow.unsafe.imports_passed_through():
     from segue.history import Note, described
     from segue.messages import Message
     from segue.observation import Cause, Frozen, Observation
-    from segue.plan import Plan
+    from segue.plan import Plan, kept
     from segue.planning import first_plan, planned, unchanged
     from segue.report import Report
     from segue.resting import rests
@@ -297,7 +297,7 @@ class RolloutWorkflow:
             self._state = after
             return f"{before.wanted} is already the wanted version"
         plan = planned(spec, prepared, found=True, parent=str(before.wanted))  # raises when there is no plan
-        self._state, self._spec, self._plans = after, spec, (*self._plans, plan)
+        self._state, self._spec, self._plans = after, spec, kept((*self._plans, plan))
         same = prepared.wanted.template == before.wanted.template
         return f"now wants {prepared.wanted}" if not same else f"still wants {before.wanted}, by another strategy"
 
@@ -507,7 +507,8 @@ class RolloutWorkflow:
     def report(self) -> Report:
         """Return everything that happened so far."""
         return Report(
-            status=self.status(), plans=self._plans, entries=self._state.log, writes=self._state.writes,
+            status=self.status(), plans=self._plans, entries=self._state.log, dropped=self._state.dropped,
+            writes=self._state.writes,
             started_by=self._task.by, ended_at=_now() if self._state.outcome is not None else None,
         )  # fmt: skip
 
