@@ -43,6 +43,7 @@ AT_ONCE = 40
 PER_NAMESPACE = 12
 LIMIT_S = 1800.0
 HEARTBEATS = 'operation="RecordActivityTaskHeartbeat"'
+HELD = "ExecutionStatus = 'Running' AND SeguePhase = 'Held'"
 READS, WRITES = ("get", "list", "watch"), ("create", "update", "patch", "delete")
 
 
@@ -65,6 +66,8 @@ class Figures:
     looks_per_s: float = 0.0
     abort_to_write_s: list[float] = field(default_factory=list)
     all_done_s: float = 0.0
+    held: int = 0
+    """Rollouts that needed a person after the approval: there must be none."""
     bound_s: float = WAVES * READY_AFTER_S
     roll_worker_cpu_s: float = 0.0
     ready_to_write_s: list[float] = field(default_factory=list)
@@ -281,7 +284,7 @@ class Bench:
         began = time.monotonic()
         await all_of((lambda lab=lab, name=name: self._start(lab, name)) for lab, name in self.cluster.targets)  # type: ignore[misc]
         self.found.starts_per_s = len(self.cluster.targets) / (time.monotonic() - began)
-        await self._until_count("SeguePhase = 'AwaitingApproval'", len(self.cluster.targets))
+        await self._until_count(len(self.cluster.targets), "SeguePhase = 'AwaitingApproval'")
         self.found.all_at_approval_s = time.monotonic() - began
         self.found.start_worker_cpu_s = self.worker_now.cpu_s - before.cpu_s
 
@@ -293,13 +296,15 @@ class Bench:
             name, change, tuning=contract.Tuning(), strategy=strategy, readiness=readiness
         )
 
-    async def _until_count(self, query: str, wanted: int) -> None:
+    async def _count(self, query: str) -> int:
         mine = f"TaskQueue = '{self.lab.task_queue}' AND {query}"
+        return (await self.lab.temporal.count_workflows(mine)).count
 
+    async def _until_count(self, wanted: int, *queries: str) -> None:
         async def are_there() -> bool:
-            return (await self.lab.temporal.count_workflows(mine)).count >= wanted
+            return sum([await self._count(query) for query in queries]) >= wanted
 
-        await until(f"{wanted} of {query}", are_there, LIMIT_S, 0.5)
+        await until(f"{wanted} of {' or '.join(queries)}", are_there, LIMIT_S, 0.5)
 
     async def rest(self, seconds: float, settle_s: float) -> None:
         """Measure what rollouts cost that wait for a person."""
@@ -332,8 +337,9 @@ class Bench:
         began, cpu = time.monotonic(), self.worker_now.cpu_s
         keys = set(self.runs)
         await all_of((lambda run=run: run.signal("approve")) for run in self.runs.values())  # type: ignore[misc]
-        await self._until_count("SegueOutcome = 'Completed'", len(keys))
+        await self._until_count(len(keys), "SegueOutcome = 'Completed'", HELD)
         self.found.all_done_s = time.monotonic() - began
+        self.found.held = await self._count(HELD)
         self.found.roll_worker_cpu_s = self.worker_now.cpu_s - cpu
         self.found.ready_to_write_s = self.cluster.ready_to_write_s(began, keys)
 
@@ -405,6 +411,7 @@ def print_table(found: Figures) -> None:
         ("all wait: heartbeats, looks", f"{found.heartbeats_per_s:.1f}, {found.looks_per_s:.1f} a second"),
         ("abort to first write back, beside the others", _quantiles(found.abort_to_write_s)),
         (f"{done} approved at once, to all done", f"{found.all_done_s:.1f} s (bound {found.bound_s:g} s)"),
+        ("  of them held for a person (must be 0)", str(found.held)),
         ("  worker's CPU for it, a rollout", f"{found.roll_worker_cpu_s / max(1, done):.3f} s"),
         ("  Ready to next write", _quantiles(found.ready_to_write_s)),
         ("plain Deployment controller, all done", f"{found.plain_all_done_s:.1f} s"),
