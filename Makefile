@@ -55,6 +55,7 @@ bench: setup ## how fast, against the plain Deployment controller on the same se
 	$(BIN)/python bench/run.py
 	$(BIN)/python bench/traffic.py
 	$(BIN)/python bench/judging.py
+	$(BIN)/python bench/scale.py
 
 mutants: setup ## change core and workflow in small ways, and list what no fast test notices (MUTANTS=40, minutes)
 	$(BIN)/python tests/mutants.py $(MUTANTS)

@@ -2,15 +2,17 @@
 
 import asyncio
 import functools
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from opentelemetry import metrics
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities import autoscaling
+from activities.beating import BEAT_S, Heart, interval_s
 from activities.cluster import Cluster
 from activities.draining import Emptyings
 from activities.failure_details import explained, warned
@@ -29,6 +31,7 @@ from activities.preparing import refuse_missing_rights, tried
 from activities.room import Rooms
 from activities.routers import Routers
 from activities.routers.base import Router
+from activities.turns import Turn, Turns
 from activities.unmade import Unmade
 from activities.watching import NamespaceWatch, Watches
 from segue import contract
@@ -40,6 +43,7 @@ from segue.gates.readiness import judge_readiness
 from segue.gates.standing import standings
 from segue.gates.webhook_settings import Webhook
 from segue.observation import Observation, belonging
+from segue.resting import next_look_at, rests
 from segue.spec import Autoscaler, SupervisedTarget
 from segue.spec.metrics import Metric
 from segue.spec.own_gates import OwnGate
@@ -47,14 +51,14 @@ from segue.state import Goal
 from segue.supervision import SUPERVISIONS, Supervision
 from segue.traffic import objection, objection_to_counts
 
-BEAT_S = 2.0
-"""The longest interval between heartbeats; the watch's loop sends them, so a hanging loop sends none."""
-
 GAP_S = 0.02
 """The least interval between two observations of a rollout: pods that change together are observed together."""
 
 GATHER_S = 0.3
 """The wait for more replicas: those that start together become ready close together, and share one move."""
+
+LEAVES_AFTER = 4
+"""How many heartbeats a watch sends to learn that it is cancelled."""
 
 BELIEVED_AT = 6
 """The attempt from which a missing right is final: a just started API server grants none for some seconds."""
@@ -63,6 +67,7 @@ READY_TO_WRITE_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 
 
 _meter = metrics.get_meter("segue")
 _writes = _meter.create_counter("segue.writes", description="Writes to a target, by action")
+_looks = _meter.create_counter("segue.looks", description="Observations of a target by a watch")
 
 
 def ready_to_write_of(meter: metrics.Meter) -> metrics.Histogram:
@@ -142,10 +147,12 @@ class Activities:
         reach: Reach | None = None,
         webhooks: Mapping[str, Webhook] | None = None,
         prometheus: Mapping[str, PrometheusSettings] | None = None,
+        slots: int = 100,
     ) -> None:
         self._cluster = cluster
         self._believer = believer or Believer(reach_of("auto", cluster))
         self._watches, self._rooms = Watches(cluster), Rooms(cluster)
+        self._turns = Turns(slots)
         self._levers = Levers(cluster, supervisions)
         self._routers = Routers(cluster)
         self._emptyings = Emptyings(cluster, reach or reach_of("auto", cluster))
@@ -190,31 +197,40 @@ class Activities:
         lever, router = self._levers.of(asked.target), self._routers.of(asked.rules.strategy)
         kinds = lever.kinds if router is None else (*lever.kinds, *router.kinds)
         async with self._watches.use(asked.target.namespace, kinds) as watch:
-            return await self._watch(watch, lever, router, asked)
+            with self._turns.take(activity.info().workflow_id or "") as turn:
+                return await self._watch(watch, turn, lever, router, asked)
 
-    async def _watch(self, watch: NamespaceWatch, lever: Lever, router: Router | None, asked: WatchInput) -> Watched:
+    async def _watch(
+        self, watch: NamespaceWatch, turn: Turn, lever: Lever, router: Router | None, asked: WatchInput
+    ) -> Watched:
         ends_at = time.monotonic() + asked.attempt_s
+        heart = Heart(functools.partial(self._interval_s, asked))
         gathers_until: float | None = None
+        rested_s = 0.0
         while True:
+            if turn.is_over:
+                await _leave(heart)
             watch.notice_gap()
             looked, now = time.monotonic(), time.time()
+            look_at = now + BEAT_S
             seen = _seen(watch, lever, router, asked, now)
+            _looks.add(1)
             if seen is not None:
-                seen = self._believer.look(asked.target, asked.rules, asked.state, seen, now, watch.wake)
+                seen = self._believer.look(asked.target, asked.rules, asked.state, seen, now, watch.wake, rested_s)
                 if seen is None:
-                    activity.heartbeat(Beat(why="the answers of new replicas to serving checks", at=now))
+                    heart.beat(Beat(why="the answers of new replicas to serving checks", at=now))
             else:
-                _report_blindness(watch, now)
+                _report_blindness(watch, heart, now)
             if seen is not None:
                 seen = self._unmade.look(asked, self._emptyings.look(asked, seen, watch.wake), watch.wake)
                 decision = decide(asked.rules, asked.state, seen, now)
                 if asks_for_room(asked.state, seen, decision):
-                    activity.heartbeat(Beat(seen=seen, why="the room for new replicas to be counted", at=now))
+                    heart.beat(Beat(seen=seen, why="the room for new replicas to be counted", at=now))
                     seen = await self._with_room(seen, asked)
                     if seen is None:
                         continue
                     decision = decide(asked.rules, asked.state, seen, now)
-                activity.heartbeat(Beat(seen=seen, why=decision.why, at=now))
+                heart.beat(Beat(seen=seen, why=decision.why, at=now))
                 verdicts = self._panel.look(asked, seen, now, watch.wake)
                 if verdicts and decision.act is not Act.FENCED:
                     return Watched(decision=_recorded(verdicts), seen=seen, verdicts=verdicts)
@@ -223,11 +239,25 @@ class Activities:
                 is_due = decision.act is not Act.WAIT and now >= (gathers_until or now)
                 if is_due or time.monotonic() >= ends_at:
                     return Watched(decision=await self._explained(asked, decision, seen), seen=seen)
-                wake_s = (gathers_until or decision.wake_at or now + BEAT_S) - now
-            else:
-                wake_s = BEAT_S
-            await watch.changed(min(max(wake_s, 0.01), BEAT_S))
+                look_at = min(gathers_until or math.inf, self._look_at(asked, seen, decision, now))
+            waits_s = min(look_at - now, heart.due_in_s, ends_at - looked)
+            began = time.monotonic()
+            await _changed(watch, turn, max(waits_s, 0.01))
+            rested_s = time.monotonic() - began
             await asyncio.sleep(looked + GAP_S - time.monotonic())
+
+    def _interval_s(self, asked: WatchInput) -> float:
+        """Return the interval between heartbeats that report no change, in seconds."""
+        timeout = activity.info().heartbeat_timeout
+        rare = rests(asked.state) and not self._turns.are_tight
+        return interval_s(timeout.total_seconds() if timeout else None, rests=rare)
+
+    def _look_at(self, asked: WatchInput, seen: Observation, decision: Decision, now: float) -> float:
+        """Return when to observe again if nothing changes: seconds since the epoch, or infinity."""
+        look_at = next_look_at(asked.rules, asked.state, seen, decision.wake_at, now)
+        if look_at == now or self._believer.is_asking(asked.target):
+            return min(decision.wake_at or math.inf, now + BEAT_S)
+        return math.inf if look_at is None else look_at
 
     async def _explained(self, asked: WatchInput, decision: Decision, seen: Observation) -> Decision:
         """Return a failed decision with its explanation; any other decision unchanged."""
@@ -317,6 +347,7 @@ class Activities:
     @_defined(contract.FINISH)
     async def finish(self, asked: WriteInput) -> Written:
         """Release what routes the traffic, and then the target."""
+        self._turns.end(activity.info().workflow_id or "")  # no next watch ends the former one
         router = self._routers.of(asked.rules.strategy)
         freed = await router.finish(asked) if router is not None and asked.state.routed is not None else 0
         written = await self._levers.of(asked.target).finish(asked, time.time())
@@ -364,7 +395,31 @@ def _counted(written: Written, action: str, more: int = 0) -> Written:
     return written.model_copy(update={"writes": written.writes + more})
 
 
-def _report_blindness(watch: NamespaceWatch, now: float) -> None:
+async def _changed(watch: NamespaceWatch, turn: Turn, timeout_s: float) -> None:
+    """Return at the watch's next change, at the end of the turn, or after ``timeout_s``."""
+    waits = [asyncio.ensure_future(watch.changed(timeout_s)), asyncio.ensure_future(turn.wait())]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in waits:
+            each.cancel()
+
+
+async def _leave(heart: Heart) -> NoReturn:
+    """Learn from Temporal that this watch is cancelled: the answer to a heartbeat cancels it here.
+
+    Raises:
+        ApplicationError: when Temporal still wants this watch. It then begins anew, by a retry.
+    """
+    for _ in range(LEAVES_AFTER):
+        heart.beat(
+            Beat(why="the end of this watch: the rollout continues in another activity", at=time.time()), at_once=True
+        )
+        await asyncio.sleep(BEAT_S)
+    raise ApplicationError("another activity of this rollout began on this worker, and this watch was not cancelled")
+
+
+def _report_blindness(watch: NamespaceWatch, heart: Heart, now: float) -> None:
     """Send a heartbeat with why nothing can be decided now.
 
     Raises:
@@ -373,4 +428,4 @@ def _report_blindness(watch: NamespaceWatch, now: float) -> None:
     trouble = watch.trouble
     if isinstance(trouble, NotAllowed):
         raise trouble
-    activity.heartbeat(Beat(why=str(trouble) if trouble else "reading the cluster", at=now))
+    heart.beat(Beat(why=str(trouble) if trouble else "reading the cluster", at=now))

@@ -45,6 +45,10 @@ class Tuning(Frozen):
     """After this time without a heartbeat, another worker takes over the watch."""
     attempt_s: float = Field(default=600.0, gt=0)
     """The timeout of one attempt of a watch."""
+    rest_heartbeat_s: float = Field(default=60.0, gt=0)
+    """The same as ``heartbeat_s`` while the rollout waits for a person or for the end of a hold."""
+    rest_attempt_s: float = Field(default=3600.0, gt=0)
+    """The same as ``attempt_s`` while it waits so."""
     write_s: float = Field(default=30.0, gt=0)
     """The timeout of one attempt of a write."""
     recheck_s: float = Field(default=10.0, gt=0)

@@ -3,6 +3,7 @@
 The code that drives the rollout makes it, with every replica ready as soon as it is requested.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field
@@ -22,6 +23,10 @@ GROUPS = "groups"
 """The controller of a LeaderWorkerSet makes this move, within the budget."""
 OPERATOR = "operator"
 """The target's own operator makes this move, in its own steps."""
+
+
+MAX_PLANS, MAX_STAGES = 20, 4_000
+"""How many plans a rollout keeps, and how many stages they have together: about half a megabyte."""
 
 
 class Stage(Frozen):
@@ -53,6 +58,17 @@ class Plan(Frozen):
     def extra(self) -> int:
         """The most replicas above R that run at one time."""
         return max(s.old + s.new for s in self.stages) - self.replicas
+
+
+def kept(plans: Sequence[Plan]) -> tuple[Plan, ...]:
+    """Return the first plan and the latest ones, as many as a rollout keeps; always the first and the last."""
+    latest, stages = [plans[-1]], len(plans[0].stages) + len(plans[-1].stages)
+    for plan in reversed(plans[1:-1]):
+        stages += len(plan.stages)
+        if stages > MAX_STAGES or len(latest) + 1 >= MAX_PLANS:
+            break
+        latest.append(plan)
+    return (*plans[:1], *reversed(latest)) if len(plans) > 1 else tuple(plans)
 
 
 def make_plan(

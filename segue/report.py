@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from segue.observation import Frozen
 from segue.plan import Plan
-from segue.state import Entry
+from segue.state import FIRST_KEPT, Entry
 from segue.status import Status
 
 
@@ -20,6 +20,7 @@ class Report(Frozen):
     status: Status
     plans: tuple[Plan, ...] = ()
     entries: tuple[Entry, ...] = ()
+    dropped: int = Field(default=0, description="How many entries were left out after the first ones.")
     writes: int = 0
     started_by: str = ""
     ended_at: float | None = None
@@ -43,7 +44,7 @@ def to_markdown(report: Report) -> str:
         lines.append(f"- Reason: {status.reason}")
     lines += _gates(status)
     lines += ["", "| time | what | detail | who |", "|---|---|---|---|"]
-    lines += [_row(e, status.started_at) for e in report.entries]
+    lines += _rows(report)
     return "\n".join(lines) + "\n"
 
 
@@ -61,6 +62,14 @@ def _gates(status: Status) -> list[str]:
 
 def _cells(cells: Iterable[str]) -> str:
     return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+
+
+def _rows(report: Report) -> list[str]:
+    rows = [_row(entry, report.status.started_at) for entry in report.entries]
+    if report.dropped:
+        left_out = _cells(("...", "left out", f"{report.dropped} lines: the report keeps the first and the latest", ""))
+        rows.insert(FIRST_KEPT, left_out)
+    return rows
 
 
 def _row(entry: Entry, started_at: float) -> str:

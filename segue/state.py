@@ -25,6 +25,10 @@ from segue.spec.lint_rule import LintRule
 from segue.units import format_duration
 
 MAX_LOG = 400
+"""How many lines of the report the state keeps: the first half and the latest half of them."""
+FIRST_KEPT = MAX_LOG // 2
+MAX_DETAIL = 1_000
+"""The most characters of a line's detail, so that the state stays far below Temporal's limit of 2 MB."""
 NOBODY = "nobody (default)"
 """Who answered, if the time for an answer was over."""
 
@@ -223,6 +227,8 @@ class State(Frozen):
     restored: str = ""
     """Fingerprint of what the API server stored for the former template of a pair's new Deployment."""
     log: tuple[Entry, ...] = Field(default=())
+    dropped: int = 0
+    """How many lines of the report were left out, between the first ``FIRST_KEPT`` and the others."""
 
     def but(self, **changes: Any) -> Self:
         """Return a copy with these fields changed."""
@@ -287,12 +293,11 @@ class State(Frozen):
         return next((tally for tally in self.tallies if tally.gate == gate), None)
 
     def noted(self, now: float, what: str, detail: str = "", who: str = "") -> Self:
-        """Add a line to the report; a very long report keeps its first and its latest lines."""
-        log = (*self.log, Entry(at=now, what=what, detail=detail, who=who))
-        if len(log) > MAX_LOG:
-            half = MAX_LOG // 2
-            log = (*log[:half], *log[-half:])
-        return self.but(log=log)
+        """Add a line to the report; a very long report keeps its first and its latest lines, and counts the others."""
+        shown = detail if len(detail) <= MAX_DETAIL else f"{detail[: MAX_DETAIL - 3]}..."
+        log = (*self.log, Entry(at=now, what=what, detail=shown, who=who))
+        over = max(0, len(log) - MAX_LOG)
+        return self.but(log=(*log[:FIRST_KEPT], *log[FIRST_KEPT + over :]), dropped=self.dropped + over)
 
     # --- what was done ----------------------------------------------------------------------------------
 

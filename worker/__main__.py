@@ -15,6 +15,8 @@ from segue.leaving import leave
 from worker.compose import make_activities, make_plugin, make_worker, refuse_collisions
 from worker.doctor import report_at_start
 from worker.health import serve_health
+from worker.limits import memory_limit_mib
+from worker.load import Load
 from worker.settings import Settings, load_settings
 from worker.telemetry import flush_telemetry, sdk_runtime, set_up_logs, set_up_telemetry
 
@@ -37,17 +39,21 @@ async def serve(settings: Settings) -> None:
     temporal = await connect(settings)
     cluster = await Cluster.connect()
     activities = make_activities(cluster, settings)
-    worker = make_worker(temporal, settings, activities)
+    load = Load(settings.slots, memory_limit_mib())
+    worker = make_worker(temporal, settings, activities, [load])
+    measuring = asyncio.create_task(load.measure(), name="load")
     try:
         health = serve_health(settings.health_address, lambda: worker.is_running and not stop.is_set())
         async with health as address, worker:
-            log.info("worker serves", extra={"task_queue": settings.task_queue, "health": address})
+            about = {"task_queue": settings.task_queue, "health": address, "slots": settings.slots}
+            log.info("worker serves", extra=about)
             checks = asyncio.create_task(report_at_start(settings), name="checks-at-the-start")
             await stop.wait()
             log.info("worker stops")
             checks.cancel()
             await asyncio.gather(checks, return_exceptions=True)
     finally:
+        measuring.cancel()
         await activities.close()
         await cluster.close()
 

@@ -62,6 +62,7 @@ def make_activities(cluster: Cluster, settings: Settings) -> Activities:
         reach=reach,
         webhooks=settings.webhooks,
         prometheus=settings.prometheus,
+        slots=settings.slots,
     )
 
 
@@ -78,10 +79,10 @@ def make_worker(
         task_queue=settings.task_queue,
         activities=activities.all,
         interceptors=interceptors,
-        max_cached_workflows=settings.max_cached_workflows,
+        max_cached_workflows=settings.slots if settings.max_cached_workflows is None else settings.max_cached_workflows,
         max_concurrent_workflow_tasks=WORKFLOW_TASKS_AT_ONCE,
-        max_concurrent_activities=settings.max_concurrent_activities,
-        # A cancelled watch learns of it at its next heartbeat: soon enough for a person who waits for an answer.
+        max_concurrent_activities=settings.slots,
+        # A watch that moves sends a heartbeat this often: a cancelled one learns of it by the answer.
         max_heartbeat_throttle_interval=timedelta(seconds=2),
         default_heartbeat_throttle_interval=timedelta(seconds=2),
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_s),

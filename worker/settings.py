@@ -5,6 +5,7 @@ TOML profiles itself. ``KUBECONFIG``, or the pod's service account, configures t
 """
 
 import os
+from functools import cached_property
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -21,6 +22,7 @@ from segue.contract import TASK_QUEUE
 from segue.errors import Refused
 from segue.gates.webhook_settings import Webhook
 from segue.supervision import Supervision
+from worker.limits import memory_limit_mib, slots
 
 _VERSION = {"deployment_name": "TEMPORAL_DEPLOYMENT_NAME", "build_id": "TEMPORAL_WORKER_BUILD_ID"}
 """The variables that temporal-worker-controller sets on the workers that it runs."""
@@ -51,8 +53,12 @@ class Settings(BaseSettings):
     otlp_endpoint: str = Field(default="", description="OTLP/gRPC collector for traces and metrics; empty for none")
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     log_format: str = Field(default="json", pattern="^(json|text)$")
-    max_cached_workflows: int = Field(default=1000, ge=0)
-    max_concurrent_activities: int = Field(default=200, ge=1)
+    max_cached_workflows: int | None = Field(
+        default=None, ge=0, le=10_000, description="Workflows kept in memory; by default one for each slot"
+    )
+    max_concurrent_activities: int | None = Field(
+        default=None, ge=10, le=10_000, description="Slots: each rollout uses one. By default as many as fit in memory"
+    )
     graceful_shutdown_s: float = Field(default=30.0, ge=0)
     deployment_name: str = Field(default="", description="Temporal worker deployment; empty for an unversioned worker")
     supervised: dict[str, Supervision] = Field(
@@ -73,6 +79,15 @@ class Settings(BaseSettings):
         description="Headers that serving checks and load states may send, by the name that specs use",
     )
     build_id: str = Field(default="", description="This build within the worker deployment")
+
+    @cached_property
+    def slots(self) -> int:
+        """How many activities run at one time.
+
+        Raises:
+            Refused: when the setting does not fit into the worker's memory.
+        """
+        return slots(self.max_concurrent_activities, memory_limit_mib())
 
     @classmethod
     def settings_customise_sources(
@@ -97,7 +112,8 @@ def load_settings() -> Settings:
     if path and not os.path.isfile(path):  # noqa: PTH113 - a string from the environment
         raise Refused("is not a file", field="SEGUE_SETTINGS", value=path, fix="name a TOML file, or unset it")
     try:
-        return Settings()
+        settings = Settings()
+        _ = settings.slots  # refused now, not when the worker is full
     except ValidationError as error:
         first = error.errors()[0]
         name = "SEGUE_" + "_".join(str(p) for p in first["loc"]).upper()
@@ -107,3 +123,4 @@ def load_settings() -> Settings:
         ) from error
     except ValueError as error:
         raise Refused(f"cannot be read: {error}", field="SEGUE_SETTINGS", value=path, fix="write valid TOML") from error
+    return settings

@@ -30,9 +30,10 @@ with workflow.unsafe.imports_passed_through():
     from segue.history import Note, described
     from segue.messages import Message
     from segue.observation import Cause, Frozen, Observation
-    from segue.plan import Plan
+    from segue.plan import Plan, kept
     from segue.planning import first_plan, planned, unchanged
     from segue.report import Report
+    from segue.resting import rests
     from segue.spec import Spec
     from segue.state import Goal, Outcome, Retarget, State, requested
     from segue.status import Status, make_status, to_markdown
@@ -172,16 +173,17 @@ class RolloutWorkflow:
         Returns None when a message arrives, or a hold or the time for an answer ends.
         """
         heard = self._heard
-        state = self._state.brief
+        state, tuning = self._state.brief, self._task.tuning
+        # A waiting rollout costs little, because it is observed and taken over less often.
+        resting = rests(state)
+        attempt_s = tuning.rest_attempt_s if resting else tuning.attempt_s
         hold_s = self._hold_left_s()
         watch: workflow.ActivityHandle[Watched] = workflow.start_activity(
             contract.AWAIT_READY.name,
-            WatchInput(
-                target=self._spec.target, rules=self._spec.rules, state=state, attempt_s=self._task.tuning.attempt_s
-            ),
+            WatchInput(target=self._spec.target, rules=self._spec.rules, state=state, attempt_s=attempt_s),
             result_type=Watched,
-            start_to_close_timeout=timedelta(seconds=self._task.tuning.attempt_s + 60),
-            heartbeat_timeout=timedelta(seconds=self._task.tuning.heartbeat_s),
+            start_to_close_timeout=timedelta(seconds=attempt_s + 60),
+            heartbeat_timeout=timedelta(seconds=tuning.rest_heartbeat_s if resting else tuning.heartbeat_s),
             cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
             retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=5)),
             summary=f"{state.phase}: {self._counts()}"[:SUMMARY_LENGTH],
@@ -305,7 +307,7 @@ class RolloutWorkflow:
             self._state = after
             return f"{before.wanted} is already the wanted version"
         plan = planned(spec, prepared, found=True, parent=str(before.wanted))  # raises when there is no plan
-        self._state, self._spec, self._plans = after, spec, (*self._plans, plan)
+        self._state, self._spec, self._plans = after, spec, kept((*self._plans, plan))
         same = prepared.wanted.template == before.wanted.template
         return f"now wants {prepared.wanted}" if not same else f"still wants {before.wanted}, by another strategy"
 
@@ -516,7 +518,8 @@ class RolloutWorkflow:
     def report(self) -> Report:
         """Return everything that happened so far."""
         return Report(
-            status=self.status(), plans=self._plans, entries=self._state.log, writes=self._state.writes,
+            status=self.status(), plans=self._plans, entries=self._state.log, dropped=self._state.dropped,
+            writes=self._state.writes,
             started_by=self._task.by, ended_at=_now() if self._state.outcome is not None else None,
         )  # fmt: skip
 

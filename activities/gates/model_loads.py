@@ -62,6 +62,11 @@ class Loads:
         return self._ledger.problem(rules, replica, now)
 
     @property
+    def is_asking(self) -> bool:
+        """Whether loads of a new replica still count."""
+        return self._task is not None and not self._task.done()
+
+    @property
     def grew_at(self) -> float:
         """When a further model was loaded: seconds since the epoch."""
         return self._ledger.grew_at

@@ -105,12 +105,13 @@ class Believer:
                 )
 
     def look(
-        self, target: Target, rules: Rules, state: State, seen: Observation, now: float, wake: Callable[[], None]
-    ) -> Observation | None:
+        self, target: Target, rules: Rules, state: State, seen: Observation, now: float, wake: Callable[[], None],
+        rested_s: float = 0.0,
+    ) -> Observation | None:  # fmt: skip
         """Return the observation with only believed replicas counted as proven, and check the others.
 
         Returns None while this worker has not yet checked all replicas that were ready before. Each answer calls
-        ``wake``.
+        ``wake``. The same watch made its latest observation ``rested_s`` ago, because nothing changed since.
         """
         key = target.key
         if state.goal is Goal.BACK or seen.gone or (rules.serving is None and rules.load_failures is None):
@@ -120,7 +121,7 @@ class Believer:
         room.wake = wake
         self._keep(room, rules, state, seen.pods.new)
         ready = self._ready(rules, seen, now)
-        fresh, room.looked_at = now - room.looked_at > GAP_S, now
+        fresh, room.looked_at = now - room.looked_at > GAP_S + rested_s, now
         if rules.load_failures is not None:
             room.loads.look(rules.load_failures, seen.pods, now, wake)
         if rules.serving is not None:
@@ -132,6 +133,11 @@ class Believer:
         unknown = {r.incarnation for r in ready if not self._is_known(room, rules, r)}
         room.owed = unknown & (room.owed | (unknown if fresh else set()))
         return None if room.owed else self._told(room, rules, seen, ready, now)
+
+    def is_asking(self, target: Target) -> bool:
+        """Whether a check of one of the target's replicas is under way, or is to be repeated."""
+        room = self._rooms.get(target.key)
+        return room is not None and (room.loads.is_asking or any(map(_is_under_way, room.answers.values())))
 
     # --- which replicas are checked ------------------------------------------------------------------------
 
@@ -314,6 +320,10 @@ def _is_final(problem: Problem | None) -> bool:
 def _loads_until(readiness: Readiness, replica: Replica, now: float) -> float:
     began = replica.started_at if replica.started_at is not None else now
     return began + readiness.loading.total_seconds()
+
+
+def _is_under_way(answers: _Answers) -> bool:
+    return answers.task is not None and not answers.task.done()
 
 
 def _drop(room: _Room, incarnations: Iterable[str]) -> None:

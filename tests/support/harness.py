@@ -47,7 +47,7 @@ ACCEPTED = ["no-readiness-probe", "unavailable-on-few-replicas"]
 """Fake pods have no probe, and many tests use the limits of a budget."""
 GROUPS = ("leaderworkerset.x-k8s.io", "v1", "leaderworkersets")
 
-FAST = contract.Tuning(heartbeat_s=4.0, write_s=4.0, recheck_s=1.0)
+FAST = contract.Tuning(heartbeat_s=4.0, rest_heartbeat_s=4.0, write_s=4.0, recheck_s=1.0)
 """For tests that kill a worker: a lost worker is detected soon."""
 
 

@@ -5,7 +5,15 @@ from typing import Any
 import pytest
 
 from activities.levers.deployment.patches import finish_patch, hold_patch, unhold_patch
-from activities.levers.deployment.reading import HOLD_MIN_READY_S, Objects, hold_token, mark_of, read, with_paused
+from activities.levers.deployment.reading import (
+    HOLD_MIN_READY_S,
+    Objects,
+    hold_token,
+    mark_after_pause,
+    mark_of,
+    read,
+    with_paused,
+)  # fmt: skip
 from activities.levers.ownership import ADMISSION, BASELINE, OWNER, left_of_us
 from activities.levers.template import fingerprint
 from activities.release import is_rolled
@@ -121,6 +129,20 @@ def test_who_changed_what_it_is_held_by() -> None:
     assert foreign(deployment(2, 6, 4, generation=8), with_paused(meant, paused=True)) == ""
     by_another = foreign(deployment(3, 6, 4, generation=8, writer="kubectl"), meant)
     assert by_another == "kubectl (Update at t) changed spec.containers[server].image c:2 → c:3"
+
+
+def test_a_pause_after_a_move_whose_answer_was_lost() -> None:
+    """The move is ours, whoever records it; a person's change in between is still a person's."""
+    meant = mark_of(deployment(2, 6, 4))
+
+    def foreign(mark: Mark, writer: str = "segue") -> str:
+        # Generation 8 was the move to (5, 4), and 9 is the pause.
+        found = deployment(2, 5, 4, paused=True, generation=9, writer=writer)
+        return str(see(found, state(mark=mark), v1=5, v2=4).foreign or "")
+
+    assert foreign(mark_after_pause(meant, 9)) == ""
+    assert foreign(mark_after_pause(meant, 9), "kubectl").startswith("kubectl (Update at t) changed maxSurge=1")
+    assert mark_after_pause(meant, 8).generation == 8  # nobody wrote in between
 
 
 def test_paused_is_part_of_the_baseline() -> None:

@@ -38,6 +38,7 @@ from activities.levers.deployment.reading import (
     hold_token,
     is_held,
     is_paused,
+    mark_after_pause,
     mark_of,
     ordinary,
     read,
@@ -617,8 +618,7 @@ def _stored(written: Written) -> Written:
 
 def _paused_after(asked: WriteInput, moved: Written, after: Object) -> Written:
     """Return a move with the mark after the pause, without what somebody else changed meanwhile."""
-    mark = with_paused(moved.mark or asked.state.mark, paused=True)
-    mark = mark.model_copy(update={"generation": after["metadata"]["generation"]})
+    mark = mark_after_pause(moved.mark or asked.state.mark, after["metadata"]["generation"])
     return moved.model_copy(update={"writes": moved.writes + 1, "mark": mark})
 
 

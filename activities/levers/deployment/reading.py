@@ -286,6 +286,16 @@ def with_paused(mark: Mark, *, paused: bool) -> Mark:
     return mark.model_copy(update={"hold": mark.hold.replace(f"paused={not paused}", f"paused={paused}")})
 
 
+def mark_after_pause(mark: Mark, generation: int) -> Mark:
+    """Return the mark after the controller was paused, which stored the target as this generation.
+
+    If another write came between the mark and the pause, the mark keeps its generation: that write may be our own move
+    whose answer was lost, and at the new generation its counts would look like a change by an admission policy.
+    """
+    paused = with_paused(mark, paused=True)
+    return paused.model_copy(update={"generation": generation}) if generation <= mark.generation + 1 else paused
+
+
 def mark_of(deployment: Object) -> Mark:
     """Return the mark of this write."""
     return ownership.mark_of(deployment, fingerprint(deployment["spec"]["template"]), hold_token(deployment))

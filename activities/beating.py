@@ -1,0 +1,50 @@
+"""When a watch sends heartbeats: at each change of what it reports, and otherwise as rarely as their timeout allows."""
+
+import random
+import time
+from collections.abc import Callable
+
+from temporalio import activity
+
+from segue.contract import Beat
+
+BEAT_S = 2.0
+"""The longest interval between two observations of a rollout that moves, and between its heartbeats."""
+OF_TIMEOUT = 0.4
+"""The share of the heartbeat timeout after which a waiting rollout sends the next heartbeat: one may be lost."""
+SPREAD = 0.25
+"""Rollouts that started together send heartbeats up to this share of the interval earlier, so not all at once."""
+
+
+def interval_s(timeout_s: float | None, *, rests: bool) -> float:
+    """Return the interval between heartbeats that report no change, in seconds; at least a tenth of a second."""
+    if not rests or timeout_s is None:
+        return BEAT_S
+    return max(0.1, timeout_s * OF_TIMEOUT)
+
+
+class Heart:
+    """The heartbeats of one watch. Its loop sends them, so a loop that hangs sends none."""
+
+    def __init__(
+        self, interval_s: Callable[[], float], send: Callable[[Beat], None] = activity.heartbeat,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._interval_s, self._send, self._clock = interval_s, send, clock
+        self._latest: Beat | None = None
+        self._due_at = 0.0
+
+    @property
+    def due_in_s(self) -> float:
+        """The seconds until a heartbeat is due even if nothing changes."""
+        return self._due_at - self._clock()
+
+    def beat(self, beat: Beat, *, at_once: bool = False) -> None:
+        """Send a heartbeat if it reports a change, if one is due, or ``at_once``."""
+        latest = self._latest
+        changed = latest is None or (beat.seen, beat.why) != (latest.seen, latest.why)
+        if changed or at_once or self.due_in_s <= 0:
+            self._latest = beat
+            spread = SPREAD * random.random()  # noqa: S311 - no secret
+            self._due_at = self._clock() + self._interval_s() * (1 - spread)
+            self._send(beat)

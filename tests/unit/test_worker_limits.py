@@ -1,0 +1,74 @@
+"""A worker's slots follow its memory; it reports that it is near a limit before it is at it."""
+
+import asyncio
+import logging
+import time
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from pydantic import ValidationError
+
+from segue.errors import Refused
+from worker.limits import FEWEST, MOST, memory_limit_mib, memory_used_mib, slots
+from worker.load import BLOCKED_S, Level, Load
+from worker.settings import Settings, load_settings
+
+
+@pytest.mark.parametrize(
+    ("wanted", "memory_mib", "expected"),
+    [
+        pytest.param(None, 256.0, FEWEST, id="small"),
+        pytest.param(None, 1_024.0, 624, id="fits"),
+        pytest.param(None, 65_536.0, MOST, id="large"),
+        pytest.param(100, 1_024.0, 100, id="set"),
+        pytest.param(5_000, 65_536.0, 5_000, id="set-beyond-the-default"),
+    ],
+)
+def test_slots_follow_memory(wanted: int | None, memory_mib: float, expected: int) -> None:
+    assert slots(wanted, memory_mib) == expected
+
+
+def test_slots_beyond_memory_are_refused() -> None:
+    with pytest.raises(Refused, match=r"needs about 5,400 MiB of memory, and this worker may use 1,024 MiB") as caught:
+        slots(5_000, 1_024.0)
+    assert caught.value.fix.startswith("set at most 624")
+
+
+@pytest.mark.parametrize("number", [0, 9, 10_001])
+def test_slots_out_of_bounds_are_refused(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValidationError):
+        Settings(max_concurrent_activities=number)
+    monkeypatch.setenv("SEGUE_MAX_CONCURRENT_ACTIVITIES", str(number))
+    with pytest.raises(Refused, match="SEGUE_MAX_CONCURRENT_ACTIVITIES"):
+        load_settings()
+
+
+def test_the_machine_has_a_limit() -> None:
+    assert 0 < memory_used_mib() < memory_limit_mib()
+
+
+def test_near_a_limit_is_reported_once() -> None:
+    """Before it is reached, and again only after it was away from it."""
+    level = Level("slots are in use", 100, "start another worker")
+    said = [level.report(used) for used in (10, 79, 80, 99, 75, 69, 85)]
+    near = "this worker is near its limit: 80 of 100 slots are in use; start another worker"
+    away = "this worker is no longer near its limit: 69 of 100 slots are in use"
+    assert said == ["", "", near, "", "", away, near.replace("80", "85")]
+
+
+async def test_a_blocked_event_loop_is_measured_and_reported(caplog: pytest.LogCaptureFixture) -> None:
+    reader = InMemoryMetricReader()
+    load = Load(10, 1e6, MeterProvider(metric_readers=[reader]).get_meter("test"))
+    with caplog.at_level(logging.WARNING):
+        measuring = asyncio.create_task(load.measure())
+        await asyncio.sleep(0)
+        time.sleep(BLOCKED_S + 0.8)
+        while "the event loop was blocked" not in caplog.text:
+            await asyncio.sleep(0.01)
+        measuring.cancel()
+    data = reader.get_metrics_data()
+    assert data is not None
+    found = {m.name: m.data.data_points[0] for s in data.resource_metrics[0].scope_metrics for m in s.metrics}
+    assert found["segue.event_loop.late"].max >= BLOCKED_S  # type: ignore[union-attr]
+    assert found["segue.slots.limit"].value == 10  # type: ignore[union-attr]
