@@ -10,11 +10,13 @@ SegueError                  exit 1   something that should not happen
 ├── Failing                 exit 4   the workflow's code fails at each attempt: no progress, and no message is handled
 ├── Conflict                exit 1   the object changed between reading and writing; read again (retry helps)
 ├── Stale                   exit 1   the decision does not fit the current state; decide again (retry helps)
+├── Rewritten               exit 1   admission would store another version than the wanted one; decide again
 ├── Expired                 exit 1   the watch's version is too old; list again (retry helps)
 ├── Unreachable             exit 5   Temporal, the cluster or a worker does not answer (retry helps)
 ├── Unanswered              exit 1   a gate gave no usable answer (retry helps)
 ├── StatesUnknown           exit 1   a replica did not report the states of its models (retry helps)
 ├── Unanswerable            exit 1   a gate's question has a variable without a value for this target
+├── Denied                  exit 1   a request to the codec server has no accepted token
 └── TimedOut                exit 6   waiting took longer than the caller allowed
 
 ``retryable`` tells whether a retry can help.
@@ -110,6 +112,14 @@ class Stale(SegueError):
     retryable = True
 
 
+class Rewritten(SegueError):
+    """Admission would store another version than the wanted one; nothing was written. ``made`` is that version."""
+
+    def __init__(self, why: str, made: Any) -> None:
+        super().__init__(why)
+        self.made = made
+
+
 class Expired(SegueError):
     """The watch's resource version is too old (HTTP 410): list again."""
 
@@ -145,6 +155,10 @@ class Unreachable(SegueError):
     def __init__(self, why: str, *, fix: str = "") -> None:
         self.why, self.fix = why, fix
         super().__init__(f"{why}; {fix}" if fix else why)
+
+
+class Denied(SegueError):
+    """A token is not accepted; the message has the reason, and nothing of the token."""
 
 
 class TimedOut(SegueError):

@@ -16,8 +16,8 @@ from google.protobuf import json_format
 from temporalio.api.common.v1 import Payload, Payloads
 
 from segue.codec import Codec
-from segue.codec.tokens import Denied, Verifier
-from segue.errors import Refused
+from segue.codec.tokens import Verifier
+from segue.errors import Denied, Refused
 
 log = logging.getLogger("segue.codec")
 

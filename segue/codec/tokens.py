@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import jwt
 
-from segue.errors import Refused, SegueError
+from segue.errors import Denied, Refused
 
 log = logging.getLogger("segue.codec")
 
@@ -26,10 +26,6 @@ MIN_REFRESH_S = 30.0
 """A token with an unknown key causes at most one load in this time."""
 FETCH_S = 5.0
 MAX_JWKS_BYTES = 1 << 20
-
-
-class Denied(SegueError):
-    """The token is not accepted; the message has the reason, and nothing of the token."""
 
 
 Load = Callable[[], Awaitable[bytes]]

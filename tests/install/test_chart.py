@@ -41,7 +41,7 @@ FULL: Values = {
     "supervised": {"Server": {"resource": "servers.example.com/v1", "pods": "app={name}"}},
     "servingCredentials": {"secret": "credentials"},
     "worker": {
-        "logLevel": "DEBUG", "logFormat": "text", "maxCachedWorkflows": 20000, "maxConcurrentActivities": 3000000,
+        "logLevel": "DEBUG", "logFormat": "text", "maxConcurrentActivities": 60,
         "gracefulShutdownSeconds": 60, "podAccess": "direct", "healthPort": 9000, "otlpEndpoint": "http://collector:4317",
     },
     "metrics": {"sdk": True, "serviceMonitor": {"enabled": True, "labels": {"release": "prom"}, "interval": "15s"}},
@@ -102,7 +102,7 @@ def test_the_worker_reads_what_the_values_say(helm: Helm, monkeypatch: pytest.Mo
         "0.0.0.0:8081",
     )
     assert (read.log_level, read.log_format, read.pod_access) == ("DEBUG", "text", "direct")
-    assert (read.max_cached_workflows, read.max_concurrent_activities, read.graceful_shutdown_s) == (20000, 3000000, 60)
+    assert (read.max_concurrent_activities, read.graceful_shutdown_s) == (60, 60)
     assert read.otlp_endpoint == "http://collector:4317"
     assert read.supervised["Server"].resource == "servers.example.com/v1"
     assert (read.prometheus["default"].url, read.prometheus["far"].timeout_s) == (

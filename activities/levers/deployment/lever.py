@@ -71,10 +71,10 @@ from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.decide import Act
-from segue.errors import Conflict, NotAllowed, Refused, Stale
+from segue.errors import Conflict, NotAllowed, Refused, Rewritten, Stale
 from segue.history import Revision
 from segue.lint.target import LintSubject
-from segue.observation import Counts, Observation, Version
+from segue.observation import Counts, Observation
 from segue.spec import Change, Rules, Target
 from segue.state import Goal, Mark, State
 from segue.stopping import losses
@@ -559,16 +559,8 @@ class DeploymentLever:
                 self._cluster, "deployments", asked, read=picture, make=make, mark=mark_of, finishing=finishing,
                 check=check,
             )  # fmt: skip
-        except _Rewritten as rewritten:
+        except Rewritten as rewritten:
             return Written(done=False, why=str(rewritten), made=rewritten.made)
-
-
-class _Rewritten(Exception):
-    """Admission would store another version than the wanted one; nothing was written."""
-
-    def __init__(self, changed: str, made: Version) -> None:
-        super().__init__(f"{_CHANGES}: {changed}; nothing was written")
-        self.made = made
 
 
 def _counts_as_available(replicaset: Object) -> bool:
@@ -626,13 +618,13 @@ def _check_unchanged(asked: WriteInput, found: Object, patch: Object, tried: Obj
     """Stop a write if admission changes its template: the controller would make room for it at once.
 
     Raises:
-        _Rewritten: naming what admission changes, with the version that it makes.
+        Rewritten: naming what admission changes, with the version that it makes.
     """
     stored = tried["spec"]["template"]
     if fingerprint(stored) != asked.state.wanted.template:
         meant = patch["spec"].get("template") or found["spec"]["template"]
         changed = ", ".join(differences(meant, stored)) if asked.change is None or not asked.change.patch else ""
-        raise _Rewritten(changed or "the pod template", version_of(stored))
+        raise Rewritten(f"{_CHANGES}: {changed or 'the pod template'}; nothing was written", version_of(stored))
 
 
 def _refuse(target: Target, changed: str) -> None:

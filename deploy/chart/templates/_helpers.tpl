@@ -60,8 +60,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 - {name: SEGUE_HEALTH_ADDRESS, value: "0.0.0.0:{{ .healthPort }}"}
 - {name: SEGUE_LOG_LEVEL, value: {{ .logLevel }}}
 - {name: SEGUE_LOG_FORMAT, value: {{ .logFormat }}}
-- {name: SEGUE_MAX_CACHED_WORKFLOWS, value: "{{ int .maxCachedWorkflows }}"}
-- {name: SEGUE_MAX_CONCURRENT_ACTIVITIES, value: "{{ int .maxConcurrentActivities }}"}
+{{- with int .maxConcurrentActivities }}
+- {name: SEGUE_MAX_CONCURRENT_ACTIVITIES, value: "{{ . }}"}
+{{- end }}
 - {name: SEGUE_GRACEFUL_SHUTDOWN_S, value: "{{ int .gracefulShutdownSeconds }}"}
 - {name: SEGUE_POD_ACCESS, value: {{ .podAccess }}}
 {{- with .otlpEndpoint }}
