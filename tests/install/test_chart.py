@@ -40,6 +40,7 @@ FULL: Values = {
     "webhooks": {"smoke": {"url": "https://ci:8443/q", "secret": SECRET, "timeoutSeconds": 20, "caSecret": SECRET}},
     "supervised": {"Server": {"resource": "servers.example.com/v1", "pods": "app={name}"}},
     "servingCredentials": {"secret": "credentials"},
+    "encryption": {"secret": "keys", "key": "current.toml"},
     "worker": {
         "logLevel": "DEBUG", "logFormat": "text", "maxConcurrentActivities": 60,
         "gracefulShutdownSeconds": 60, "podAccess": "direct", "healthPort": 9000, "otlpEndpoint": "http://collector:4317",
@@ -91,6 +92,7 @@ def test_the_worker_reads_what_the_values_say(helm: Helm, monkeypatch: pytest.Mo
     env = environment(helm.render(FULL))
     assert env.pop("SEGUE_SERVING_CREDENTIALS") == "credentials/credentials.json"
     assert env.pop("SEGUE_BY") == "chart"
+    assert env.pop("SEGUE_ENCRYPTION_KEYS") == "/etc/segue/encryption/keys.toml"  # also a client's: no setting
     settings = {name: value for name, value in env.items() if name.startswith("SEGUE_")}
     assert {name.removeprefix("SEGUE_").lower() for name in settings} <= Settings.model_fields.keys()
     for name, value in settings.items():
@@ -123,7 +125,7 @@ def test_each_file_that_a_setting_names_is_mounted(helm: Helm) -> None:
     paths = [item["path"] for source in volume["projected"]["sources"] for item in source["secret"]["items"]]
     named = re.findall(r"/etc/segue/([^\"\s]+)", json.dumps(environment(objects)).replace("\\", ""))
     assert sorted(named) == sorted(paths)
-    assert len(paths) == 7
+    assert len(paths) == 8
     assert {"name": "files", "mountPath": "/etc/segue", "readOnly": True} in pod["containers"][0]["volumeMounts"]
 
 

@@ -102,6 +102,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
   valueFrom: {secretKeyRef: {name: {{ .secret }}, key: {{ .key | quote }}}}
 {{- end }}
 {{- end }}
+{{- if .Values.encryption.secret }}
+- {name: SEGUE_ENCRYPTION_KEYS, value: /etc/segue/encryption/keys.toml}
+{{- end }}
 {{- end }}
 
 {{- /* The sources of the volume /etc/segue: every key that a setting names as a file. */ -}}
@@ -126,6 +129,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 - secret: {name: {{ $given.secret.name }}, items: [{key: {{ $given.secret.key | quote }}, path: webhooks/{{ $name }}/secret}]}
 {{- with $given.caSecret }}
 - secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: webhooks/{{ $name }}/ca.crt}]}
+{{- end }}
+{{- end }}
+{{- with .Values.encryption }}
+{{- if .secret }}
+- secret: {name: {{ .secret }}, items: [{key: {{ .key | quote }}, path: encryption/keys.toml}]}
 {{- end }}
 {{- end }}
 {{- end }}
