@@ -197,7 +197,7 @@ class Activities:
         lever, router = self._levers.of(asked.target), self._routers.of(asked.rules.strategy)
         kinds = lever.kinds if router is None else (*lever.kinds, *router.kinds)
         async with self._watches.use(asked.target.namespace, kinds) as watch:
-            with self._turns.take(activity.info().workflow_id or "") as turn:
+            with self._turns.take(activity.info().workflow_id or "", watch.wake) as turn:
                 return await self._watch(watch, turn, lever, router, asked)
 
     async def _watch(
@@ -242,7 +242,7 @@ class Activities:
                 look_at = min(gathers_until or math.inf, self._look_at(asked, seen, decision, now))
             waits_s = min(look_at - now, heart.due_in_s, ends_at - looked)
             began = time.monotonic()
-            await _changed(watch, turn, max(waits_s, 0.01))
+            await watch.changed(max(waits_s, 0.01))
             rested_s = time.monotonic() - began
             await asyncio.sleep(looked + GAP_S - time.monotonic())
 
@@ -393,16 +393,6 @@ def _counted(written: Written, action: str, more: int = 0) -> Written:
     """Return the result with ``more`` writes beside the target, and count all writes in the metric."""
     _writes.add(written.writes + more, {"action": action})
     return written.model_copy(update={"writes": written.writes + more})
-
-
-async def _changed(watch: NamespaceWatch, turn: Turn, timeout_s: float) -> None:
-    """Return at the watch's next change, at the end of the turn, or after ``timeout_s``."""
-    waits = [asyncio.ensure_future(watch.changed(timeout_s)), asyncio.ensure_future(turn.wait())]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for each in waits:
-            each.cancel()
 
 
 async def _leave(heart: Heart) -> NoReturn:

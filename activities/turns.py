@@ -4,8 +4,7 @@ Temporal tells a cancelled watch of it only in the answer to its next heartbeat.
 until then its former watch would decide on an old state, beside the present one.
 """
 
-import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 TIGHT = 0.8
@@ -15,21 +14,15 @@ TIGHT = 0.8
 class Turn:
     """The turn of one watch."""
 
-    def __init__(self) -> None:
-        self._over = asyncio.Event()
-
-    @property
-    def is_over(self) -> bool:
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self.is_over = False
         """Whether another activity of the same rollout began: this watch is cancelled, and must ask Temporal."""
-        return self._over.is_set()
 
     def end(self) -> None:
-        """End the turn."""
-        self._over.set()
-
-    async def wait(self) -> None:
-        """Return when the turn is over."""
-        await self._over.wait()
+        """End the turn, and wake its watch."""
+        self.is_over = True
+        self._wake()
 
 
 class Turns:
@@ -51,10 +44,10 @@ class Turns:
             turn.end()
 
     @contextmanager
-    def take(self, workflow_id: str) -> Iterator[Turn]:
-        """Yield the turn of a rollout's watch; the former one is over."""
+    def take(self, workflow_id: str, wake: Callable[[], None]) -> Iterator[Turn]:
+        """Yield the turn of a rollout's watch, which ``wake`` wakes at the turn's end; the former one is over."""
         self.end(workflow_id)
-        turn = self._open[workflow_id] = Turn()
+        turn = self._open[workflow_id] = Turn(wake)
         try:
             yield turn
         finally:

@@ -1,11 +1,12 @@
 """A rollout that waits is observed again only when time alone can change its decision; its heartbeats are rare."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
 from activities.beating import BEAT_S, OF_TIMEOUT, SPREAD, Heart, interval_s
-from activities.turns import Turns
+from activities.turns import Turn, Turns
 from segue.contract import Beat
 from segue.decide import Act, decide
 from segue.gates.tally import Tally
@@ -132,14 +133,15 @@ def test_a_heartbeat_is_sent_for_a_change_or_when_due() -> None:
 
 
 def test_the_next_activity_ends_the_former_watch() -> None:
-    """Only that of the same rollout; a watch that ends late leaves the next one's turn alone."""
-    turns = Turns(slots=10)
-    with turns.take("a") as first, turns.take("b") as other:
-        with turns.take("a") as second:
+    """Only that of the same rollout, and wakes it; a watch that ends late leaves the next one's turn alone."""
+    turns, woken = Turns(slots=10), list[str]()
+    with turns.take("a", lambda: woken.append("first")) as first, turns.take("b", lambda: None) as other:
+        with turns.take("a", lambda: None) as second:
+            assert woken == ["first"]
             assert (first.is_over, second.is_over, other.is_over) == (True, False, False)
             turns.end("a")
             assert second.is_over
-        with turns.take("a") as third:
+        with turns.take("a", lambda: None) as third:
             pass
     assert not third.is_over and not turns._open
 
@@ -147,7 +149,11 @@ def test_the_next_activity_ends_the_former_watch() -> None:
 def test_a_full_worker_frees_slots_soon() -> None:
     """From 80 % of the slots on, a cancelled watch must not keep its slot until a rare heartbeat."""
     turns = Turns(slots=5)
-    with turns.take("a"), turns.take("b"), turns.take("c"):
+
+    def take(workflow_id: str) -> AbstractContextManager[Turn]:
+        return turns.take(workflow_id, lambda: None)
+
+    with take("a"), take("b"), take("c"):
         assert not turns.are_tight
-        with turns.take("d"):
+        with take("d"):
             assert turns.are_tight
