@@ -179,7 +179,9 @@ def next_counts(
     if order is Order.SCALE_OUT_PRIORITY and budget.surge and not new.proven:
         # Remove no old replica before a new one is proven, except a superseded surplus.
         expendable = min(expendable, max(0, old.total - budget.replicas))
-    lowest = max(old.total - min(expendable, budget.step), min(max(budget.kept, keep), old.total))
+    # What is above R after a drop of R goes in one step: a target without a home cannot be held in between.
+    surplus = old.total - budget.replicas if seen.home is None else 0
+    lowest = max(old.total - min(expendable, max(budget.step, surplus)), min(max(budget.kept, keep), old.total))
     kept, grown = _held(budget, seen, lowest, _grown(budget, current, new.proven, lowest, barrier))
     if kept > budget.replicas or kept > current.old:
         # A target without a home cannot be held at more than R old replicas: nothing can move.

@@ -75,12 +75,21 @@ async def staged(served: Lab, kind: Kind, way: Way, name: str) -> AsyncIterator[
 
 def before_stage(kind: Kind, way: Way, moves: int) -> int:
     """How many new replicas are ready after so many moves, while those of the last one are awaited."""
-    last = next(each.stages for each in kind.ways if each.name == way.name) - 1
-    return max(0, moves - 1) * 4 // last
+    return max(0, moves - 1) * 4 // _last(kind, way)
+
+
+def _last(kind: Kind, way: Way) -> int:
+    return next(each.stages for each in kind.ways if each.name == way.name) - 1
 
 
 def moved(moves: int) -> Any:
     return lambda status: status.moves >= moves
+
+
+def is_at(case: Case, kind: Kind, way: Way, moves: int) -> Any:
+    """Whether a stage has begun: so many moves, or its pods. A move whose answer was lost is not counted as one."""
+    awaited = moves * 4 // _last(kind, way)
+    return lambda status: status.moves >= moves or case.new >= awaited
 
 
 def entries(report: Report, what: str) -> list[Entry]:
@@ -125,7 +134,7 @@ async def test_abort_at_each_stage(served: Lab, kind: Kind) -> None:
     async def one(way: Way, moves: int) -> None:
         async with staged(served, kind, way, f"{way.name}-{moves}") as (case, readiness):
             readiness.let(before_stage(kind, way, moves))
-            await case.run.until(f"{moves} moves", moved(moves))
+            await case.run.until(f"stage {moves}", is_at(case, kind, way, moves))
             assert await case.run.send("abort", reason="no") == "abort: now RollingBack"
             readiness.let()
             report = await case.ends("Aborted")
@@ -143,7 +152,7 @@ async def test_pause_and_resume_at_each_stage(served: Lab, kind: Kind) -> None:
         async with staged(served, kind, way, way.name) as (case, readiness):
             for moves in range(1, way.stages):
                 readiness.let(before_stage(kind, way, moves))
-                await case.run.until(f"{moves} moves", moved(moves))
+                await case.run.until(f"stage {moves}", is_at(case, kind, way, moves))
                 assert await case.run.send("pause", reason="lunch") == "pause: now Paused"
                 readiness.let(before_stage(kind, way, moves + 1))
                 status = await case.run.status()
@@ -166,7 +175,7 @@ async def test_retarget_at_each_stage(served: Lab, kind: Kind) -> None:
     async def one(way: Way, moves: int) -> None:
         async with staged(served, kind, way, f"{way.name}-{moves}") as (case, readiness):
             readiness.let(before_stage(kind, way, moves))
-            await case.run.until(f"{moves} moves", moved(moves))
+            await case.run.until(f"stage {moves}", is_at(case, kind, way, moves))
             assert await case.run.send("retarget", change=kind.changed(3)) == "now wants server=example/chat:3"
             readiness.let()
             report = await case.ends("Completed")

@@ -492,8 +492,13 @@ class Case:
     def _are(self, old: int, new: int, *, ready: bool) -> bool:
         now = self.watcher.samples[-1].by_image
         olds = sum(v[1] for v in now if v[0].startswith(f"{self.image} "))
-        news = sum(v[1] for v in now) - olds
-        return (olds, news) == (old, new) and (not ready or all(v[1] == v[2] for v in now))
+        return (olds, self.new) == (old, new) and (not ready or all(v[1] == v[2] for v in now))
+
+    @property
+    def new(self) -> int:
+        """The number of pods of other images than the old one."""
+        now = self.watcher.samples[-1].by_image if self.watcher.samples else ()
+        return sum(v[1] for v in now if not v[0].startswith(f"{self.image} "))
 
     async def mend(self, count: int, old: int, new: int) -> None:
         """Let only this many new pods become ready until (old, new) is reached; numbered ones from the highest.

@@ -411,6 +411,12 @@ def test_superseded_replicas_go_before_the_wanted_version_comes() -> None:
     assert (filled.act, filled.counts) == (Act.SCALE, (4, 1))
 
 
+def test_a_surplus_after_a_drop_of_r_goes_in_one_step() -> None:
+    """A Deployment of 1 replica can be held neither at (2, 0) nor at (1, 0): nothing would ever move."""
+    budget = Budget(replicas=1, surge=1, unavailable=0, step=1, kept=0)
+    assert next_counts(budget, Order.SCALE_OUT_PRIORITY, see(3, 0, replicas=1), 1) == (1, 1)
+
+
 # --- room -----------------------------------------------------------------------------------------------
 
 HOLDS, MAY_GO = {"maxSurge": 1}, {"maxSurge": 1, "maxUnavailable": 1}
