@@ -68,7 +68,7 @@ async def test_targets_that_cannot_be_rolled(served: Lab) -> None:
         run = await served.start("elsewhere", target={"namespace": "no-such-namespace", "name": "elsewhere"})
         with pytest.raises(WorkflowFailureError) as ended:
             await run.end()
-        assert "deployment no-such-namespace/elsewhere" in str(ended.value.cause)
+        assert "rights in namespace no-such-namespace" in str(ended.value.cause)
 
     async def untouched(name: str, *words: str) -> None:
         generation = served.raw(name)["metadata"]["generation"]
