@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from segue.errors import Refused
-from segue.spec import Rollout, Rules, Spec, read_rollout
+from segue.spec import Rollout, Rules, Spec, Strategy, read_rollout
 from segue.spec.profile import Profile, ProfileName
 from segue.spec.resolving import fields_of, laid_over, origins, profile_text
+from segue.state import Retarget
+from workflows.rollout import _respecified
 
 NAMES = pytest.mark.parametrize("name", list(ProfileName))
 
@@ -118,6 +120,13 @@ def test_a_resolved_spec_is_read_again_unchanged() -> None:
     assert Rollout.model_validate(dumped).spec == read_rollout(dumped).spec == spec
     assert Spec.model_validate({**dumped["spec"], "serving": None}).serving is None
     assert Spec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_a_retarget_by_another_strategy_keeps_the_profile() -> None:
+    spec = read("vllm")
+    retargeted = _respecified(spec, Retarget(by="a", strategy=Strategy(maxSurge=1)))  # type: ignore[call-arg]
+    assert retargeted.strategy != spec.strategy
+    assert (retargeted.profile, retargeted.serving) == (spec.profile, spec.serving)
 
 
 def test_a_refusal_names_the_profile_that_gives_fields() -> None:
