@@ -699,7 +699,7 @@ def _respecified(spec: Spec, wish: Retarget) -> Spec:
             "a strategy's type and traffic cannot change during a rollout; abort, then start with the new ones"
         )
     rules = spec.rules.model_copy(update={"strategy": wish.strategy})
-    return Spec(target=spec.target, change=change, accept=spec.accept, **dict(rules))
+    return Spec(target=spec.target, change=change, accept=spec.accept, profile=spec.profile, **dict(rules))
 
 
 def _application_error(refused: Refused) -> ApplicationError:

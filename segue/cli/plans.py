@@ -1,4 +1,4 @@
-"""``plan``, ``start``, ``undo`` and ``schema``: from a file, or a revision, to a rollout."""
+"""``plan``, ``start``, ``undo``, ``schema`` and ``profiles``: from a file, or a revision, to a rollout."""
 
 from typing import Annotated, Any
 
@@ -27,7 +27,7 @@ from segue.cli.options import (
     history_of,
     seconds,
 )
-from segue.cli.stages import plan_json, plan_table
+from segue.cli.stages import plan_json, plan_table, profile_json
 from segue.errors import AlreadyRolling, NotAllowed, Refused
 from segue.files import read_spec
 from segue.gates.standing import foresee
@@ -39,6 +39,8 @@ from segue.planning import first_plan, unchanged
 from segue.report import Report
 from segue.spec import API_VERSION, Metadata, Rollout, Rules, Spec
 from segue.spec.lint_rule import LintRule
+from segue.spec.profile import Profile, ProfileName
+from segue.spec.resolving import fields_of, profile_text
 
 _Replicas = Annotated[
     int | None,
@@ -59,6 +61,9 @@ _Like = Annotated[
         "--like", metavar="FILE", help="Use the rules of this spec (its change is not used).", show_default=False
     ),
 ]
+_Profile = Annotated[
+    ProfileName | None, typer.Argument(metavar="[NAME]", help="The profile to print.", show_default=False)
+]
 _Timeout = Annotated[str, typer.Option("--timeout", help="With --wait: the maximum time to wait, such as 90s or 1h.")]
 
 
@@ -68,6 +73,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=PLAN_AND_START)(start)
     app.command(rich_help_panel=PLAN_AND_START)(undo)
     app.command(rich_help_panel=PLAN_AND_START)(schema)
+    app.command(rich_help_panel=PLAN_AND_START)(profiles)
 
 
 def plan(
@@ -93,7 +99,7 @@ def plan(
             autonomous=spec.autonomous,
         )
     if output is TableOrJson.JSON:
-        write_json(plan_json(made))
+        write_json({**plan_json(made), **profile_json(rollout)})
     else:
         show(plan_table(rollout, made))
 
@@ -183,6 +189,20 @@ def schema() -> None:
             **found,
         }
     )
+
+
+def profiles(name: _Profile = None) -> None:
+    """List the built-in profiles of model servers, or print as YAML the fields of a spec that one gives.
+
+    To use one, write `profile: {name: vllm, model: llama-3}` into a spec, and the fields that differ beside it.
+
+    Example: segue profiles vllm
+    """
+    if name is not None:
+        write(profile_text(name, "MODEL"))
+        return
+    for each in ProfileName:
+        write(f"{each:<11} {', '.join(fields_of(Profile(name=each, model='MODEL')))}")
 
 
 def _accepting(rollout: Rollout, rules: list[LintRule]) -> Rollout:

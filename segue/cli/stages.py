@@ -10,6 +10,7 @@ from rich.text import Text
 from segue.plan import GROUPS, OPERATOR, ROUTE, SCALE_BOTH, SCALE_NEW, SCALE_OLD, Plan, Stage
 from segue.spec import Pace, Rollout
 from segue.spec.gate_policy import GatePolicy
+from segue.spec.resolving import origins
 from segue.units import format_duration
 
 _BAR_CELLS = 40
@@ -45,7 +46,24 @@ def plan_table(rollout: Rollout, made: Plan) -> RenderableType:
     warnings = [Text(f"warning: {warning}", style="yellow") for warning in made.warnings]
     gates = [Text(f"gate {gate.name}: {_asked(gate)}") for gate in rollout.spec.asked_gates]
     paced = [Text(_PACED)] if _moves_as_ready(rollout, made) else []
-    return Group(head, Text(), table, Text(), Text(_needs(made)), *paced, *gates, *warnings)
+    from_profile = [Text(line) for line in _from_profile(rollout)]
+    return Group(head, Text(), table, Text(), Text(_needs(made)), *paced, *gates, *from_profile, *warnings)
+
+
+def profile_json(rollout: Rollout) -> dict[str, Any]:
+    """Return what the rollout's profile gives, and what the spec overrides; empty without a profile."""
+    profile, found = rollout.spec.profile, origins(rollout.spec)
+    if profile is None or found is None:
+        return {}
+    return {"profile": {**profile.model_dump(mode="json"), **found._asdict()}}
+
+
+def _from_profile(rollout: Rollout) -> list[str]:
+    profile, found = rollout.spec.profile, origins(rollout.spec)
+    if profile is None or found is None:
+        return []
+    lines = [f"from profile {profile.name}, for the model {profile.model}: {', '.join(found.given) or 'nothing'}"]
+    return lines + [f"overridden in the spec: {', '.join(found.overridden)}"] * bool(found.overridden)
 
 
 def _moves_as_ready(rollout: Rollout, made: Plan) -> bool:

@@ -9,6 +9,8 @@ from pydantic import (
 
 from segue.errors import Refused
 from segue.spec.base import BELOW
+from segue.spec.profile import Profile
+from segue.spec.resolving import resolved
 from segue.spec.rollout import Rollout
 from segue.spec.target import KINDS
 
@@ -17,25 +19,49 @@ MAX_PART = 253
 
 
 def read_rollout(document: Any, source: str = "") -> Rollout:
-    """Return the rollout of one parsed YAML or JSON document, validated.
+    """Return the rollout of one parsed YAML or JSON document, with its profile resolved, and validated.
 
     Raises:
         Refused: naming the first wrong field, its value and the fix; further ones follow in the same message.
     """
     if not isinstance(document, dict):
         raise Refused("is not a mapping", field=source, fix="write apiVersion, kind, metadata and spec")
+    profile = _profile_of(document, source)
+    if profile is not None:
+        document = {**document, "spec": resolved(document["spec"], profile)}
     try:
         return Rollout.model_validate(document)
     except ValidationError as error:
-        raise refusal(error, source) from error
+        raise refusal(error, source, _under(profile) if profile else "") from error
 
 
-def refusal(error: ValidationError, source: str = "") -> Refused:
-    """Return pydantic's errors as one that names field, value and fix."""
-    found = [_refused(e) for e in error.errors(include_url=False) if not _is_noise(e)]
+def _profile_of(document: dict[Any, Any], source: str) -> Profile | None:
+    """Return the profile that the document names; None without one."""
+    spec = document.get("spec")
+    named = spec.get("profile") if isinstance(spec, dict) else None
+    try:
+        return None if named is None else Profile.model_validate(named)
+    except ValidationError as error:
+        raise refusal(error, source, above=("spec", "profile")) from error
+
+
+def _under(profile: Profile) -> str:
+    return (
+        f"spec.profile: {str(profile.name)!r}: gives fields of this spec; `segue profiles {profile.name}` prints them, "
+        "and null leaves one out"
+    )
+
+
+def refusal(error: ValidationError, source: str = "", note: str = "", above: tuple[str, ...] = ()) -> Refused:
+    """Return pydantic's errors as one that names field, value and fix.
+
+    ``note`` is a further line; ``above`` is where in the file the validated part is.
+    """
+    errors = [{**e, "loc": (*above, *e["loc"])} for e in error.errors(include_url=False)]
+    found = [_refused(e) for e in errors if not _is_noise(e)]
     head = f"{source}: " if source else ""
     first = found[0]
-    first.args = (head + "\n".join(str(refused) for refused in found),)
+    first.args = (head + "\n".join([*(str(refused) for refused in found), *([note] if note else [])]),)
     return first
 
 

@@ -21,6 +21,7 @@ from segue.spec.lint_rule import LintRule
 from segue.spec.load_failures import LoadFailures
 from segue.spec.metrics import MAX_METRICS, Metric
 from segue.spec.own_gates import OwnGate
+from segue.spec.profile import Profile
 from segue.spec.readiness import Readiness
 from segue.spec.serving import Serving
 from segue.spec.strategy import ZERO, Pace, Strategy
@@ -103,6 +104,10 @@ class Spec(Rules):
         max_length=len(LintRule),
         strict=False,
         description="Lint rules whose errors do not refuse the rollout.",
+    )
+    profile: Profile | None = Field(
+        default=None,
+        description="The model server, whose profile gives fields of this spec. It is resolved when the file is read.",
     )
 
     def accepting(self, rules: Iterable[LintRule]) -> Self:

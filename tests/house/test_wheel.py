@@ -21,7 +21,12 @@ def test_wheel_holds_everything_and_works_alone(tmp_path: Path) -> None:
         archive.extractall(tmp_path / "alone")
     tops = {n.split("/")[0] for n in names if ".dist-info" not in n}
     assert tops == {"segue", "workflows", "activities", "worker", "segue_local"}
-    for data in ("segue/py.typed", "segue_local/kwok/stages.yaml", "segue_local/servers/kubernetes/go.sum"):
+    for data in (
+        "segue/py.typed",
+        "segue/profiles/vllm.yaml",
+        "segue_local/kwok/stages.yaml",
+        "segue_local/servers/kubernetes/go.sum",
+    ):
         assert data in names
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'alone')!r}); import segue, segue.cli; " + (
         "assert 'alone' in segue.__file__, segue.__file__; sys.exit(segue.cli.run(['plan', 'examples/rollout.yaml', "

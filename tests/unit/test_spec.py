@@ -195,6 +195,22 @@ BAD = [
     Bad("job-root", gate("{job: {image: a, runAsUser: 0}}"), G + "job.runAsUser", "0", "write 1 or more"),
     Bad("job-privileged", gate("{job: {image: a, privileged: true}}"), G + "job.privileged", "True", "its spelling"),
     Bad("job-text", gate("{job: a:1}"), G + "job", "'a:1'", "write `name: value` lines"),
+    # The profile
+    Bad("profile-text", "spec: {profile: vllm}", "spec.profile.model", "is missing", "{name: vllm, model: NAME}"),
+    Bad("profile-no-model", "spec: {profile: {name: tgi}}", "spec.profile.model", "is missing", "{name: tgi, model"),
+    Bad("profile-name", "spec: {profile: {name: vlm, model: a}}", "spec.profile.name", "'vlm'", "write 'vllm', 'sg"),
+    Bad("profile-other-text", "spec: {profile: fast}", "spec.profile", "'fast'", "write `name: value` lines"),
+    Bad("profile-list", "spec: {profile: [vllm]}", "spec.profile", "", "write `name: value` lines"),
+    Bad("profile-no-name", "spec: {profile: {model: a}}", "spec.profile.name", "is missing", "add it"),
+    Bad("profile-unknown", "spec: {profile: {name: tgi, model: a, x: 1}}", "spec.profile.x", "1", "its spelling"),
+    Bad("profile-model", "spec: {profile: {name: tgi, model: a b}}", "spec.profile.model", "'a b'", "must match"),
+    Bad("profile-number", "spec: {profile: {name: tgi, model: 7}}", "spec.profile.model", "7", "put it in quotes"),
+    Bad("profile-check", "spec: {profile: {name: triton, model: a/b}}", "spec.serving.checks[0].openInference.model",
+        "'a/b'", "must match"),
+    Bad("profile-two-sources", "spec: {profile: {name: tgi, model: a}, metrics: [{name: errors, value: x}]}",
+        "spec.metrics[0].value", "'...'", "keep one"),
+    Bad("profile-of-a-kind", "spec: {target: {name: a, kind: StatefulSet}, profile: {name: tgi, model: a}}",
+        "spec.drain.until", "'...'", "leave it out"),
     Bad("on-failure", "spec: {onFailure: ignore}", "spec.onFailure", "'ignore'", "write 'rollback' or 'pause'"),
 ]  # fmt: skip
 
