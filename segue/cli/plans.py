@@ -326,15 +326,14 @@ async def _start_and_wait(
             return
         try:
             say(f"{why}; the rollout of {target} is aborted")
-            await cancelling.until_cancelled(_abort(rollouts, started["id"], by, why, waiting, progress))
+            await _abort(rollouts, started["id"], by, why)  # another signal waits until the abort is sent
+            await cancelling.until_cancelled(rollouts.wait(started["id"], waiting.cancel_timeout_s, progress))
         except Cancelled as cancelled:
-            raise _Left(cancelled, f"the rollout of {target} was aborted and may still go back: {follow}") from None
+            raise _Left(cancelled, f"the rollout of {target} was aborted and still goes back: {follow}") from None
 
 
-async def _abort(
-    rollouts: "Client", workflow_id: str, by: str, why: str, waiting: _Waiting, progress: Progress
-) -> None:
-    """Abort a rollout, and wait for the way back; without a worker, leave the message for the next one."""
+async def _abort(rollouts: "Client", workflow_id: str, by: str, why: str) -> None:
+    """Abort a rollout; without a worker, leave the message for the next one."""
     message = message_of(Abort, by=by, reason=f"the pipeline was {why}")
     try:
         await rollouts.send(workflow_id, message)
@@ -342,7 +341,6 @@ async def _abort(
         await rollouts.send(workflow_id, message, answer=False)
     except Refused as refused:  # it goes back already, or has just ended
         say(str(refused))
-    await rollouts.wait(workflow_id, waiting.cancel_timeout_s, progress)
 
 
 def _tell_started(rollout: Rollout, started: dict[str, Any], output: TextOrJson) -> None:

@@ -5,11 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from harness import Lab, pod_template, until
+from kubernetes.client import ApiException
 from shell import NEEDS_PERSON, REFUSED, ROLLED_BACK, TIMED_OUT, UNREACHABLE, Shell
 
 from activities.levers.ownership import BASELINE, OWNER, left_of_us
 
+ROOT = Path(__file__).parents[2]
 HOLDS_AT_1 = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
 
 
@@ -101,6 +104,21 @@ async def test_a_cancelled_pipeline_aborts_and_a_second_run_joins(lab: Lab, shel
     assert joined.startswith(b"Aborted: ")
     assert '<failure type="Aborted"' in results.read_text()
     assert len(lab.pods("chat", "chat:1")) == 2 == len(lab.pods("chat"))
+
+
+async def test_the_job_of_the_ci_templates_is_accepted(lab: Lab) -> None:
+    """The API server knows each of its fields, and a restricted namespace admits its pod."""
+    lab.core.patch_namespace(
+        lab.namespace, {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+    )
+    job = yaml.safe_load((ROOT / "deploy/ci/kubernetes/job.yaml").read_text())
+    pod = {"metadata": {"generateName": "segue-"}, "spec": job["spec"]["template"]["spec"]}
+    strictly = {"dry_run": "All", "field_validation": "Strict"}
+    lab.batch.create_namespaced_job(lab.namespace, job, **strictly)
+    lab.core.create_namespaced_pod(lab.namespace, pod, **strictly)
+    del pod["spec"]["containers"][0]["securityContext"]
+    with pytest.raises(ApiException, match="violates PodSecurity"):
+        lab.core.create_namespaced_pod(lab.namespace, pod, **strictly)
 
 
 async def test_steering_by_name(lab: Lab, shell: Shell) -> None:
