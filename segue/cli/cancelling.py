@@ -5,7 +5,7 @@ import signal
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -18,17 +18,18 @@ class OnCancel(StrEnum):
     DETACH = "detach"
 
 
-class Cancelled(Exception):
-    """A signal came before the end."""
+class Cancelled(NamedTuple):
+    """A signal that came before the end."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        super().__init__(f"cancelled by {signal.Signals(number).name}")
+    number: int
 
     @property
     def exit_code(self) -> int:
         """The exit code of shells for this signal."""
         return 128 + self.number
+
+    def __str__(self) -> str:
+        return f"cancelled by {signal.Signals(self.number).name}"
 
 
 class Cancelling:
@@ -43,19 +44,15 @@ class Cancelling:
         self._number = number
         self._came.set()
 
-    async def until_cancelled(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return the result of ``work``.
-
-        Raises:
-            Cancelled: when a signal comes first; ``work`` is cancelled.
-        """
+    async def until_cancelled(self, work: Coroutine[Any, Any, T]) -> T | Cancelled:
+        """Return the result of ``work``, or the signal when one comes first: ``work`` is cancelled then."""
         task, came = asyncio.create_task(work), asyncio.create_task(self._came.wait())
         try:
             await asyncio.wait({task, came}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
             self._came.clear()
-            raise Cancelled(self._number)
+            return Cancelled(self._number)
         finally:
             for each in (task, came):
                 each.cancel()

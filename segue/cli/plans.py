@@ -274,13 +274,14 @@ def _end(rollout: Rollout, where: Where, *, by: str, join: bool, waiting: _Waiti
     """Start a rollout, wait for its end, tell it to the pipeline, and exit with its code."""
     progress, name, target = Progress(say), rollout.metadata.name, str(rollout.spec.target)
     try:
-        asked(_start_and_wait(rollout, where, by=by, join=join, waiting=waiting, progress=progress))
-    except (SegueError, _Left) as error:
+        left = asked(_start_and_wait(rollout, where, by=by, join=join, waiting=waiting, progress=progress))
+    except SegueError as error:
         deliver(Ended(name, target, error.exit_code, progress.report, str(error)), waiting.files)
-        if isinstance(error, SegueError):
-            raise
-        say(str(error))
-        raise typer.Exit(error.exit_code) from None
+        raise
+    if left is not None:
+        deliver(Ended(name, target, left.cancelled.exit_code, progress.report, str(left)), waiting.files)
+        say(str(left))
+        raise typer.Exit(left.cancelled.exit_code)
     report = progress.report
     if report is None:
         raise AssertionError("wait tells at least one report")
@@ -290,46 +291,42 @@ def _end(rollout: Rollout, where: Where, *, by: str, join: bool, waiting: _Waiti
     raise typer.Exit(code)
 
 
-class _Left(Exception):
-    """The command was cancelled before the rollout's end; the text tells where that leaves the rollout."""
+class _Left(NamedTuple):
+    """A command that was cancelled before the rollout's end, and where that leaves the rollout."""
 
-    def __init__(self, cancelled: Cancelled, where: str) -> None:
-        self.exit_code = cancelled.exit_code
-        super().__init__(f"{cancelled}; {where}")
+    cancelled: Cancelled
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.cancelled}; {self.where}"
 
 
 async def _start_and_wait(
     rollout: Rollout, where: Where, *, by: str, join: bool, waiting: _Waiting, progress: Progress
-) -> None:
+) -> _Left | None:
     """Start or join a rollout, and wait for its end; after a signal, leave it running or take it back.
 
-    Raises:
-        _Left: when a signal ends the wait before the rollout's end.
+    Returns None at the rollout's end.
     """
     target = rollout.spec.target
     follow = f"`segue watch {target}` follows it"
     with signals_taken() as cancelling:
-        try:
-            rollouts = await cancelling.until_cancelled(connected(where))
-        except Cancelled as cancelled:
-            raise _Left(cancelled, f"the rollout of {target} was not started") from None
+        rollouts = await cancelling.until_cancelled(connected(where))
+        if isinstance(rollouts, Cancelled):
+            return _Left(rollouts, f"the rollout of {target} was not started")
         # A signal waits here: only a start that has answered tells whether this command started a rollout.
         started = await _started(rollouts, rollout, by=by, join=join)
-        try:
-            await cancelling.until_cancelled(rollouts.wait(started["id"], waiting.timeout_s, progress))
-        except Cancelled as cancelled:
-            if waiting.on_cancel is OnCancel.DETACH:
-                left = f"the rollout of {target} continues: {follow}, `segue abort {target}` takes it back"
-                raise _Left(cancelled, left) from None
-            why = str(cancelled)
-        else:
-            return
-        try:
-            say(f"{why}; the rollout of {target} is aborted")
-            await _abort(rollouts, started["id"], by, why)  # another signal waits until the abort is sent
-            await cancelling.until_cancelled(rollouts.wait(started["id"], waiting.cancel_timeout_s, progress))
-        except Cancelled as cancelled:
-            raise _Left(cancelled, f"the rollout of {target} was aborted and still goes back: {follow}") from None
+        found = await cancelling.until_cancelled(rollouts.wait(started["id"], waiting.timeout_s, progress))
+        if not isinstance(found, Cancelled):
+            return None
+        if waiting.on_cancel is OnCancel.DETACH:
+            return _Left(found, f"the rollout of {target} continues: {follow}, `segue abort {target}` takes it back")
+        say(f"{found}; the rollout of {target} is aborted")
+        await _abort(rollouts, started["id"], by, str(found))  # another signal waits until the abort is sent
+        again = await cancelling.until_cancelled(rollouts.wait(started["id"], waiting.cancel_timeout_s, progress))
+        if isinstance(again, Cancelled):
+            return _Left(again, f"the rollout of {target} was aborted and still goes back: {follow}")
+        return None
 
 
 async def _abort(rollouts: "Client", workflow_id: str, by: str, why: str) -> None:
