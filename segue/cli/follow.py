@@ -50,7 +50,12 @@ def line(report: Report) -> str:
         parts.append(f"because {status.reason}")
     if status.phase is Phase.AWAITING_APPROVAL:
         parts.append(f"(segue approve {status.target})")
-    return "  ".join(p for p in parts if p)
+    return one_line("  ".join(p for p in parts if p))
+
+
+def one_line(text: str) -> str:
+    """Return text without line ends: a line of its own in a pipeline's log could be a command to its runner."""
+    return " ".join(text.splitlines())
 
 
 def stage(report: Report) -> str:
@@ -90,10 +95,10 @@ def ending(report: Report) -> str:
     numbers = f"{took:.1f} s, {status.moves} moves, {report.writes} writes"
     if status.outcome is None:
         can = f" (you can: {', '.join(f'segue {c}' for c in status.can)})"
-        return f"{status.phase}: {status.target} needs a person: {status.reason or status.waiting_for}{can}"
+        return one_line(f"{status.phase}: {status.target} needs a person: {status.reason or status.waiting_for}{can}")
     why = f"; {status.reason}" if status.reason else ""
     left = f"runs {status.runs}" if status.runs else "is no longer held by this rollout"
-    return f"{status.outcome}: {status.target} {left} ({numbers}){why}"
+    return one_line(f"{status.outcome}: {status.target} {left} ({numbers}){why}")
 
 
 def link(workflow_id: str) -> str:

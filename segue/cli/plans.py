@@ -1,11 +1,13 @@
 """``plan``, ``start``, ``undo``, ``schema`` and ``profiles``: from a file, or a revision, to a rollout."""
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
 import typer
 
 from segue import contract, undoing
 from segue.cli.app import PLAN_AND_START
+from segue.cli.cancelling import Cancelled, OnCancel, signals_taken
 from segue.cli.console import say, show, write, write_json
 from segue.cli.follow import Progress, finish, left_running, link
 from segue.cli.options import (
@@ -27,20 +29,23 @@ from segue.cli.options import (
     history_of,
     seconds,
 )
+from segue.cli.outcome_files import Ended, Files, deliver
 from segue.cli.stages import plan_json, plan_table, profile_json
-from segue.errors import AlreadyRolling, NotAllowed, Refused
+from segue.errors import AlreadyRolling, NotAllowed, Refused, SegueError, Unreachable
 from segue.files import read_spec
 from segue.gates.standing import foresee
 from segue.history import revision_before
-from segue.messages import MAX_REPLICAS
+from segue.messages import MAX_REPLICAS, Abort, message_of
 from segue.naming import check_cluster, names_file, target_named, whoami
 from segue.plan import Plan, make_plan
 from segue.planning import first_plan, unchanged
-from segue.report import Report
 from segue.spec import API_VERSION, Metadata, Rollout, Rules, Spec
 from segue.spec.lint_rule import LintRule
 from segue.spec.profile import Profile, ProfileName
 from segue.spec.resolving import fields_of, profile_text
+
+if TYPE_CHECKING:  # Temporal's library takes a second to load
+    from segue.library import Client
 
 _Replicas = Annotated[
     int | None,
@@ -65,6 +70,34 @@ _Profile = Annotated[
     ProfileName | None, typer.Argument(metavar="[NAME]", help="The profile to print.", show_default=False)
 ]
 _Timeout = Annotated[str, typer.Option("--timeout", help="With --wait: the maximum time to wait, such as 90s or 1h.")]
+_OnCancel = Annotated[
+    OnCancel | None,
+    typer.Option(
+        "--on-cancel",
+        help="With --wait: on SIGTERM or Ctrl-C, abort the rollout and wait for the way back, or leave it running.",
+        show_default="detach",
+    ),
+]
+_CancelTimeout = Annotated[
+    str, typer.Option("--cancel-timeout", help="With --on-cancel abort: the maximum time to wait for the way back.")
+]
+_Summary = Annotated[
+    Path | None,
+    typer.Option("--summary", metavar="FILE", help="With --wait: append the outcome as Markdown.", show_default=False),
+]
+_JUnit = Annotated[
+    Path | None,
+    typer.Option("--junit", metavar="FILE", help="With --wait: write the outcome as JUnit XML.", show_default=False),
+]
+
+
+class _Waiting(NamedTuple):
+    """How a command waits for the end of the rollout. Times are in seconds."""
+
+    timeout_s: float
+    on_cancel: OnCancel = OnCancel.DETACH
+    cancel_timeout_s: float = 0.0
+    files: Files = Files()
 
 
 def register(app: typer.Typer) -> None:
@@ -111,6 +144,10 @@ def start(
     join: _Join = False,
     accept: Accept = None,
     timeout: _Timeout = "1h",
+    on_cancel: _OnCancel = None,
+    cancel_timeout: _CancelTimeout = "5m",
+    summary: _Summary = None,
+    junit: _JUnit = None,
     by: By = "",
     output: AsText = TextOrJson.TEXT,
     cluster: Cluster = "default",
@@ -120,13 +157,20 @@ def start(
 
     Prepared means: Segue has read and linted the target, and the API server has tried the change in a dry run. A lint
     error refuses the rollout, unless --accept (or accept: in the spec) names its rule.
-    With --wait, exit code 0 is completed, 3 rolled back or aborted, 4 needs a person, 6 still under way.
+    With --wait, exit code 0 is completed, 3 rolled back or aborted, 4 needs a person, 6 still under way; a cancelled
+    command that leaves the rollout running exits with 143 (SIGTERM) or 130 (Ctrl-C).
 
     Example: segue start rollout.yaml --wait --timeout 30m
     """
     rollout, where = _accepting(read_spec(file), accepted(accept)), Where(cluster, task_queue)
-    timeout_s = seconds("--timeout", timeout)
-    _begin(rollout, where, by=by, join=join, timeout_s=timeout_s if wait else None, output=output)
+    files = Files(summary, junit)
+    waiting = _Waiting(
+        seconds("--timeout", timeout), on_cancel or OnCancel.DETACH, seconds("--cancel-timeout", cancel_timeout), files
+    )
+    if not wait:
+        _refuse_without_wait({"--on-cancel": on_cancel, "--summary": summary, "--junit": junit})
+    files.check()
+    _begin(rollout, where, by=by, join=join, waiting=waiting if wait else None, output=output)
 
 
 def undo(
@@ -156,7 +200,7 @@ def undo(
         Where(cluster, task_queue),
     )
     try:
-        _begin(rollout, where, by=by, join=False, timeout_s=timeout_s if wait else None, output=output)
+        _begin(rollout, where, by=by, join=False, waiting=_Waiting(timeout_s) if wait else None, output=output)
     except AlreadyRolling as error:
         fix = "abort it with `segue abort`, or wait for its end with `segue watch`"
         raise AlreadyRolling(error.why, fix=fix) from error
@@ -209,38 +253,111 @@ def _accepting(rollout: Rollout, rules: list[LintRule]) -> Rollout:
     return rollout.model_copy(update={"spec": rollout.spec.accepting(rules)})
 
 
-def _begin(rollout: Rollout, where: Where, *, by: str, join: bool, timeout_s: float | None, output: TextOrJson) -> None:
-    """Start a rollout and report it; with a timeout, wait for its end and exit with its code."""
+def _refuse_without_wait(options: dict[str, Any]) -> None:
+    for option, value in options.items():
+        if value is not None:
+            raise Refused("needs --wait", field=option, value=str(value), fix="add --wait")
+
+
+def _begin(
+    rollout: Rollout, where: Where, *, by: str, join: bool, waiting: _Waiting | None, output: TextOrJson
+) -> None:
+    """Start a rollout and report it, or wait for its end and exit with its code."""
     check_cluster(where.cluster)
+    by = by or whoami()
+    if waiting is not None:
+        _end(rollout, where, by=by, join=join, waiting=waiting, output=output)
     with left_running(str(rollout.spec.target)):
-        started, report = asked(_start(rollout, where, by=by or whoami(), join=join, timeout_s=timeout_s))
-    if report is None:
-        _tell_started(rollout, started, output)
-        return
-    finish(report, as_json=output is TextOrJson.JSON)
-    raise typer.Exit(exit_code(report.status))
+        started = asked(_start(rollout, where, by=by, join=join))
+    _tell_started(rollout, started, output)
 
 
-async def _start(
-    rollout: Rollout, where: Where, *, by: str, join: bool, timeout_s: float | None
-) -> tuple[dict[str, Any], Report | None]:
-    """Start or join, and follow to the end when there is a timeout."""
-    rollouts, target = await connected(where), rollout.spec.target
-    workflow_id = contract.workflow_id(where.cluster, target)
+async def _start(rollout: Rollout, where: Where, *, by: str, join: bool) -> dict[str, Any]:
+    return await _started(await connected(where), rollout, by=by, join=join)
+
+
+async def _started(rollouts: "Client", rollout: Rollout, *, by: str, join: bool) -> dict[str, Any]:
+    """Start a rollout, or join the one under way; return what a pipeline reads."""
     try:
         begun = await rollouts.start(rollout, by)
-        started = {"id": begun.id, "runId": begun.run_id, "joined": False, "plan": plan_json(begun.plan)}
+        return {"id": begun.id, "runId": begun.run_id, "joined": False, "plan": plan_json(begun.plan)}
     except AlreadyRolling:
         if not join:
             raise
         answer = await rollouts.join(rollout, by)
-        say(f"joined the rollout of {target}; its strategy and readiness rules stay the same")
-        started = {"id": workflow_id, "joined": True, "answer": answer}
-    if timeout_s is None:
-        return started, None
-    progress = Progress(say)
-    await rollouts.wait(workflow_id, timeout_s, progress)
-    return started, progress.report
+        say(f"joined the rollout of {rollout.spec.target}; its strategy and readiness rules stay the same")
+        workflow_id = contract.workflow_id(rollouts.cluster, rollout.spec.target)
+        return {"id": workflow_id, "joined": True, "answer": answer}
+
+
+def _end(rollout: Rollout, where: Where, *, by: str, join: bool, waiting: _Waiting, output: TextOrJson) -> NoReturn:
+    """Start a rollout, wait for its end, tell it to the pipeline, and exit with its code."""
+    progress, name, target = Progress(say), rollout.metadata.name, str(rollout.spec.target)
+    try:
+        left = asked(_start_and_wait(rollout, where, by=by, join=join, waiting=waiting, progress=progress))
+    except SegueError as error:
+        deliver(Ended(name, target, error.exit_code, progress.report, str(error)), waiting.files)
+        raise
+    if left is not None:
+        deliver(Ended(name, target, left.cancelled.exit_code, progress.report, str(left)), waiting.files)
+        say(str(left))
+        raise typer.Exit(left.cancelled.exit_code)
+    report = progress.report
+    if report is None:
+        raise AssertionError("wait tells at least one report")
+    code = exit_code(report.status)
+    deliver(Ended(name, target, code, report), waiting.files)
+    finish(report, as_json=output is TextOrJson.JSON)
+    raise typer.Exit(code)
+
+
+class _Left(NamedTuple):
+    """A command that was cancelled before the rollout's end, and where that leaves the rollout."""
+
+    cancelled: Cancelled
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.cancelled}; {self.where}"
+
+
+async def _start_and_wait(
+    rollout: Rollout, where: Where, *, by: str, join: bool, waiting: _Waiting, progress: Progress
+) -> _Left | None:
+    """Start or join a rollout, and wait for its end; after a signal, leave it running or take it back.
+
+    Returns None at the rollout's end.
+    """
+    target = rollout.spec.target
+    follow = f"`segue watch {target}` follows it"
+    with signals_taken() as cancelling:
+        rollouts = await cancelling.until_cancelled(connected(where))
+        if isinstance(rollouts, Cancelled):
+            return _Left(rollouts, f"the rollout of {target} was not started")
+        # A signal waits here: only a start that has answered tells whether this command started a rollout.
+        started = await _started(rollouts, rollout, by=by, join=join)
+        found = await cancelling.until_cancelled(rollouts.wait(started["id"], waiting.timeout_s, progress))
+        if not isinstance(found, Cancelled):
+            return None
+        if waiting.on_cancel is OnCancel.DETACH:
+            return _Left(found, f"the rollout of {target} continues: {follow}, `segue abort {target}` takes it back")
+        say(f"{found}; the rollout of {target} is aborted")
+        await _abort(rollouts, started["id"], by, str(found))  # another signal waits until the abort is sent
+        again = await cancelling.until_cancelled(rollouts.wait(started["id"], waiting.cancel_timeout_s, progress))
+        if isinstance(again, Cancelled):
+            return _Left(again, f"the rollout of {target} was aborted and still goes back: {follow}")
+        return None
+
+
+async def _abort(rollouts: "Client", workflow_id: str, by: str, why: str) -> None:
+    """Abort a rollout; without a worker, leave the message for the next one."""
+    message = message_of(Abort, by=by, reason=f"the pipeline was {why}")
+    try:
+        await rollouts.send(workflow_id, message)
+    except Unreachable:
+        await rollouts.send(workflow_id, message, answer=False)
+    except Refused as refused:  # it goes back already, or has just ended
+        say(str(refused))
 
 
 def _tell_started(rollout: Rollout, started: dict[str, Any], output: TextOrJson) -> None:

@@ -5,11 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from harness import Lab, pod_template, until
+from kubernetes.client import ApiException
 from shell import NEEDS_PERSON, REFUSED, ROLLED_BACK, TIMED_OUT, UNREACHABLE, Shell
 
 from activities.levers.ownership import BASELINE, OWNER, left_of_us
 
+ROOT = Path(__file__).parents[2]
 HOLDS_AT_1 = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
 
 
@@ -69,6 +72,53 @@ async def test_a_second_start_is_refused_or_joins(lab: Lab, shell: Shell) -> Non
     status = await shell.json("status", third)
     assert status["wanted"]["images"] == {"server": "example/chat:3"}
     await shell.run("abort", third)
+
+
+async def test_a_cancelled_pipeline_aborts_and_a_second_run_joins(lab: Lab, shell: Shell, tmp_path: Path) -> None:
+    """A run joins the rollout under way and takes its outcome; SIGTERM aborts it, or leaves it running."""
+    await lab.deploy("chat", 2)
+    await lab.worker().serves()
+    file, results = shell.spec("chat", strategy=HOLDS_AT_1), tmp_path / "junit.xml"
+    options = ("start", file, "--wait", "--join")
+
+    async def told(run: asyncio.subprocess.Process, words: str) -> None:
+        assert run.stderr is not None
+        async for line in run.stderr:
+            if words.encode() in line:
+                return
+        raise AssertionError(f"it ended without {words}")
+
+    left = await shell.begin(*options)
+    await told(left, "AwaitingApproval")
+    left.terminate()
+    _, said = await asyncio.wait_for(left.communicate(), 60)
+    assert left.returncode == 143 and b"continues: `segue watch" in said
+    assert (await shell.json("status", file))["phase"] == "AwaitingApproval"
+
+    first, second = [await shell.begin(*options, *more) for more in (("--on-cancel", "abort"), ("--junit", results))]
+    await asyncio.gather(told(first, "AwaitingApproval"), told(second, "AwaitingApproval"))
+    first.terminate()
+    (out, said), (joined, _) = await asyncio.wait_for(asyncio.gather(first.communicate(), second.communicate()), 120)
+    assert (first.returncode, second.returncode) == (ROLLED_BACK, ROLLED_BACK), said
+    assert out.startswith(b"Aborted: ") and b"the pipeline was cancelled by SIGTERM" in out
+    assert joined.startswith(b"Aborted: ")
+    assert '<failure type="Aborted"' in results.read_text()
+    assert len(lab.pods("chat", "chat:1")) == 2 == len(lab.pods("chat"))
+
+
+async def test_the_job_of_the_ci_templates_is_accepted(lab: Lab) -> None:
+    """The API server knows each of its fields, and a restricted namespace admits its pod."""
+    lab.core.patch_namespace(
+        lab.namespace, {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+    )
+    job = yaml.safe_load((ROOT / "deploy/ci/kubernetes/job.yaml").read_text())
+    pod = {"metadata": {"generateName": "segue-"}, "spec": job["spec"]["template"]["spec"]}
+    strictly = {"dry_run": "All", "field_validation": "Strict"}
+    lab.batch.create_namespaced_job(lab.namespace, job, **strictly)
+    lab.core.create_namespaced_pod(lab.namespace, pod, **strictly)
+    del pod["spec"]["containers"][0]["securityContext"]
+    with pytest.raises(ApiException, match="violates PodSecurity"):
+        lab.core.create_namespaced_pod(lab.namespace, pod, **strictly)
 
 
 async def test_steering_by_name(lab: Lab, shell: Shell) -> None:

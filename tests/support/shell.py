@@ -51,5 +51,11 @@ class Shell:
         assert "Traceback" not in ended.stderr
         return ended
 
+    async def begin(self, *arguments: str | Path) -> asyncio.subprocess.Process:
+        """Begin one command, whose output the test reads."""
+        return await asyncio.create_subprocess_exec(
+            SEGUE, *arguments, env=self.env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+
     async def json(self, *arguments: str) -> Any:
         return json.loads((await self.run(*arguments, "-o", "json")).stdout)
