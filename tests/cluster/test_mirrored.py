@@ -96,7 +96,7 @@ async def test_what_admission_makes_of_a_write_is_the_version(served: Lab) -> No
         assert len(served.pods(name, "mirror.local/example/chat:1")) == 3 == len(served.pods(name))
         assert any("server].image example/chat:1 → mirror.local/example/chat:1" in e.detail for e in report.entries)
         assert_few_writes(report)
-        case.watcher.assert_within(2, 4)
+        case.watcher.assert_within(2, 4, passing=kind.ways[0].passing_back)
 
     async def good(name: str) -> None:
         async with served.rolled(name) as case:
