@@ -94,9 +94,10 @@ class Followed(ABC, Generic[Kept]):
                     failures = 0
             except Expired:
                 continue
-            except SegueError as error:
+            except Exception as error:
+                # Any error, also a fault of ours: if the task ended, its old objects would look current.
                 # Listed again in any case: without events nothing would show that the watch is current again.
-                self.current, self.error = False, error
+                self.current, self.error = False, _as_ours(error)
                 self.moved()
                 self._log(error)
                 if time.monotonic() - listed_at >= pause_s(failures):
@@ -104,11 +105,14 @@ class Followed(ABC, Generic[Kept]):
                 await self.pause(failures)
                 failures, listed_at = failures + 1, math.inf
 
-    def _log(self, error: SegueError) -> None:
+    def _log(self, error: Exception) -> None:
         """Log an error once, and not each time that it repeats: a missing right may stay for ever."""
-        if str(error) != self._logged:
-            log.log(self.level, "watch of %s in %s: %s", self.kind, self.namespace or "the cluster", error)
-        self._logged = str(error)
+        ours = _as_ours(error)
+        if str(ours) != self._logged:
+            trace = None if ours is error else error
+            where = self.namespace or "the cluster"
+            log.log(self.level, "watch of %s in %s: %s", self.kind, where, ours, exc_info=trace)
+        self._logged = str(ours)
 
     async def _list(self) -> str:
         kept: list[Kept] = []
@@ -132,6 +136,12 @@ class Followed(ABC, Generic[Kept]):
             if event != "BOOKMARK":
                 self.apply(event, found)
         return version
+
+
+def _as_ours(error: Exception) -> SegueError:
+    if isinstance(error, SegueError):
+        return error
+    return SegueError(f"unexpected {type(error).__name__}: {error}")
 
 
 def pause_s(failures: int) -> float:

@@ -158,6 +158,20 @@ async def test_a_change_wakes_the_rollouts_that_read_the_object(served: Served) 
     assert served.woken() == [0] and a.owned("pods", {"uid of a-1"}) == []
 
 
+async def test_an_unexpected_error_never_leaves_old_objects_that_look_current(served: Served) -> None:
+    """The watch says so, wakes its readers, and lists again."""
+    view, before = served.views[0], len(served.server.lists)
+    view.all("pods")
+    view.notice_gap()
+    await served.server.send("pods", ("MODIFIED", {"metadata": {"resourceVersion": "2"}}))
+    assert not view.current and "unexpected KeyError" in str(view.trouble)
+    assert view.is_changed
+    async with asyncio.timeout(30):
+        while not view.current:
+            await asyncio.sleep(0.01)
+    assert len(served.server.lists) == before + 1 and view.trouble is None
+
+
 async def test_who_reads_all_of_a_kind_is_woken_by_all_of_it(served: Served) -> None:
     assert served.views[1].all("pods") == []
     await served.server.send("pods", ("ADDED", made("p", "unknown")))

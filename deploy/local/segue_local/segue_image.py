@@ -67,7 +67,7 @@ class ProjectMissing(LocalStackError):
     """The image is built from a checkout, and this is an installed package."""
 
     def __init__(self, looked: Path) -> None:
-        super().__init__(f"{looked} is no checkout of Segue, and its image is built from one: run this in a checkout")
+        super().__init__(f"{looked} is not a checkout of Segue. The image needs one: run this in a checkout")
 
 
 @dataclass(frozen=True)
