@@ -433,8 +433,18 @@ class Run:
         return [json.loads(told.summary.data) for name, told in named if name == contract.AWAIT_READY.name]
 
     async def end(self, limit_s: float = 180.0) -> Report:
-        """Wait for the end, and return the report."""
-        return await asyncio.wait_for(self.handle.result(), limit_s)
+        """Wait for the end, and return the report. A failure says how far the rollout came."""
+        try:
+            return await asyncio.wait_for(self.handle.result(), limit_s)
+        except TimeoutError as error:
+            error.add_note(await self._so_far())
+            raise
+
+    async def _so_far(self) -> str:
+        """Return the report until now, and the activities that run."""
+        report: Report = await self.handle.query(contract.REPORT_QUERY, result_type=Report)
+        pending = (await self.handle.describe()).raw_description.pending_activities
+        return "\n".join((to_markdown(report), *map(str, pending)))
 
 
 @dataclass
