@@ -57,7 +57,7 @@ async def _manned(stack: Stack) -> AsyncIterator[Lab]:
         worker = opened.worker()
         await worker.serves()
         yield opened
-        assert worker.process.poll() is None, f"the shared worker died: see {worker.log}"
+        assert worker.lives, f"the shared worker died: see {worker.log}"
         assert worker.stop() == 0
         records = _RECORD.split(worker.log.read_text())  # each with its traceback
         alarming = [each for each in records if _MUST_NOT_BE_LOGGED.search(each) and not _MACHINES.search(each)]
