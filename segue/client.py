@@ -5,6 +5,7 @@ is read from its result, a list from Temporal's visibility store.
 """
 
 import asyncio
+import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -69,6 +70,7 @@ from segue.messages import Message, RetargetTo, name_of
 from segue.observation import Frozen
 from segue.plan import Plan
 from segue.report import Report
+from segue.requests import Requests, principal_of
 from segue.spec import Approval, Rollout, Strategy, Waypoint
 from segue.state import Phase
 from segue.status import SideStatus, Status
@@ -466,7 +468,8 @@ class Rollouts:
         """
         handle, what, name = self._handle(workflow_id), target_of(workflow_id), name_of(message)
         if answer:
-            return str(await self._update(handle, what, name, message, str))
+            update_id = await self._announced(handle, what, name, message)
+            return str(await self._update(handle, what, name, message, str, update_id))
         with translated(what, self.task_queue):
             await handle.signal(name, message)
         return None
@@ -483,10 +486,11 @@ class Rollouts:
         """Return all that the rollout did so far; once it has ended, this needs no worker."""
         description = await self._describe(workflow_id)
         if description.status is not WorkflowExecutionStatus.RUNNING:
-            return await self._result(description)
+            return await self._with_requests(await self._result(description), description)
         report = await self._query(description, contract.REPORT_QUERY, Report)
         strategy = await self._strategy(description)
-        return _with_status(report, live(report.status, await self._beat(description), strategy))
+        shown = _with_status(report, live(report.status, await self._beat(description), strategy))
+        return await self._with_requests(shown, description)
 
     async def list(self, *, running: bool = False, limit: int = 50) -> list[Listed]:
         """List this cluster's rollouts, the newest first, from Temporal's visibility store."""
@@ -607,10 +611,22 @@ class Rollouts:
         with translated(what, self.task_queue):
             return (await handle.describe()).status is WorkflowExecutionStatus.RUNNING
 
-    async def _update(self, handle: Handle, what: str, name: str, message: Message | None, result: type[R]) -> R:
+    async def _announced(self, handle: Handle, what: str, name: str, message: Message) -> str:
+        """Let Temporal record who sends the next update, if it authenticates; return the update's id."""
+        update_id = uuid.uuid4().hex
+        with translated(what, self.task_queue):
+            first = await _first_event(handle)
+            if first is not None and principal_of(first):
+                sent = contract.Sent(update_id=update_id, name=name, message=message)
+                await handle.signal(contract.SENDER_SIGNAL, sent, rpc_timeout=timedelta(seconds=self._answer_s))
+        return update_id
+
+    async def _update(
+        self, handle: Handle, what: str, name: str, message: Message | None, result: type[R], update_id: str = ""
+    ) -> R:
         """Send an update. A worker accepts it quickly; the answer may need the cluster."""
         async with self._answering(handle, what), asyncio.timeout(self._answer_s):
-            sent = await self._sent(handle, name, message, result)
+            sent = await self._sent(handle, name, message, result, update_id)
         try:
             async with self._answering(handle, what), asyncio.timeout(PREPARE_S):
                 return await sent.result()
@@ -653,13 +669,14 @@ class Rollouts:
             return last_task_failure(found.history.events)
 
     async def _sent(
-        self, handle: Handle, name: str, message: Message | None, result: type[R]
+        self, handle: Handle, name: str, message: Message | None, result: type[R], update_id: str
     ) -> WorkflowUpdateHandle[R]:
         """Send an update until it is accepted; retry when the workflow just continues as new."""
         while True:
             try:
                 return await handle.start_update(
                     name,
+                    id=update_id or None,
                     args=[] if message is None else [message],
                     wait_for_stage=WorkflowUpdateStage.ACCEPTED,
                     result_type=result,
@@ -723,11 +740,31 @@ class Rollouts:
         """Return the strategy from the input in the run's first event; None when it has none."""
         handle = self._handle(description.id, description.run_id)
         with translated(target_of(description.id), self.task_queue):
-            async for event in handle.fetch_history_events(page_size=1):
-                payloads = event.workflow_execution_started_event_attributes.input.payloads
-                found = await self.client.data_converter.decode(payloads, [Task])
-                return found[0].spec.strategy if isinstance(found[0], Task) else None
-        return None
+            event = await _first_event(handle)
+            if event is None:
+                return None
+            payloads = event.workflow_execution_started_event_attributes.input.payloads
+            found = await self.client.data_converter.decode(payloads, [Task])
+            return found[0].spec.strategy if isinstance(found[0], Task) else None
+
+    async def _with_requests(self, report: Report, description: WorkflowExecutionDescription) -> Report:
+        """Add who made each request, as far as Temporal authenticates and still keeps the runs."""
+        handle, runs = self._handle(description.id, description.run_id), list[Handle]()
+        with translated(target_of(description.id), self.task_queue):
+            first = await _first_event(handle)
+            if first is None or not principal_of(first):
+                return report
+            while first is not None:
+                runs.insert(0, handle)
+                started = first.workflow_execution_started_event_attributes
+                if not started.continued_execution_run_id:
+                    break
+                handle = self._handle(description.id, started.continued_execution_run_id)
+                first = await _first_event(handle)
+            requests = Requests(self.client.data_converter)
+            for run in runs:
+                await requests.read(run.fetch_history_events())
+        return report.model_copy(update={"requests": requests.found})
 
 
 # --- pure helpers ---------------------------------------------------------------------------------------
@@ -755,6 +792,17 @@ def live(status: Status, beat: Beat | None, strategy: Strategy | None = None) ->
         budget = resolve_budget(strategy, seen.replicas)
         changes |= {"floor": budget.floor, "ceiling": budget.ceiling}
     return status.model_copy(update=changes)
+
+
+async def _first_event(handle: Handle) -> HistoryEvent | None:
+    """Return the first event of a run; None when Temporal no longer keeps the run."""
+    try:
+        async for event in handle.fetch_history_events(page_size=1, rpc_timeout=timedelta(seconds=ANSWER_S)):
+            return event
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+    return None
 
 
 def target_of(workflow_id: str) -> str:
