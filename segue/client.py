@@ -5,12 +5,14 @@ is read from its result, a list from Temporal's visibility store.
 """
 
 import asyncio
+import os
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, TypeVar, cast
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
 
 from pydantic import ConfigDict
 from pydantic.alias_generators import to_camel
@@ -127,7 +129,7 @@ async def connect(
     """Connect to the Temporal server that ``TEMPORAL_*`` variables or the profile file name.
 
     Raises:
-        Refused: when the profile or the file of the encryption keys cannot be read.
+        Refused: when the profile, a certificate, a key or the file of the encryption keys cannot be read or used.
         Unreachable: when no Temporal server answers at its address within ``timeout_s``.
     """
     config, converter = _profile(), data_converter()
@@ -143,6 +145,9 @@ async def connect(
                 runtime=runtime or Runtime(telemetry=TelemetryConfig(logging=None)),
             )
     except (RuntimeError, OSError, RPCError, ValueError) as error:
+        unusable = next((field for sign, field in _UNUSABLE.items() if sign in str(error)), None)
+        if unusable is not None:
+            raise Refused(unusable.why, field=unusable.name, fix=unusable.fix) from error
         why, fix = _connect_reason(error, _shown_by(config))
         raise Unreachable(f"Temporal does not answer at {address} ({why})", fix=fix) from error
 
@@ -165,19 +170,61 @@ def _shown_by(config: ClientConnectConfig) -> _Shown:
 
 def _profile() -> ClientConnectConfig:
     try:
-        return ClientConfig.load_client_connect_config()
+        config = ClientConfig.load_client_connect_config()
     except (RuntimeError, ValueError, OSError) as error:
+        for name in _FILES:
+            _check_readable(name)
         named = "TEMPORAL_PROFILE" if str(error).startswith("Profile ") else "TEMPORAL_CONFIG_FILE"
         raise Refused(
             f"Temporal's connection profile cannot be read: {error}",
             field=named,
             fix="correct the file, or unset TEMPORAL_PROFILE and TEMPORAL_CONFIG_FILE",
         ) from error
+    if not config.get("api_key"):
+        config.pop("api_key", None)  # an empty variable is no key
+    return config
+
+
+_CERT, _KEY_FILE = "TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_CLIENT_KEY_PATH"
+_FILES = ("TEMPORAL_TLS_SERVER_CA_CERT_PATH", _CERT, _KEY_FILE)
+
+
+def _check_readable(name: str) -> None:
+    """Raise ``Refused`` if a variable names a file that cannot be read: the library's error does not name it."""
+    path = os.environ.get(name)
+    if path is None:
+        return
+    try:
+        Path(path).read_bytes()
+    except OSError as error:
+        fix = "set it to the path of a PEM file, or unset it"
+        raise Refused(f"cannot be read: {error.strerror}", field=name, value=path, fix=fix) from error
+
+
+class _Field(NamedTuple):
+    """A setting that cannot be used: its name, why, and the fix."""
+
+    name: str
+    why: str
+    fix: str
+
+
+_UNUSABLE = {
+    "Must have both client cert": _Field(f"{_CERT} and {_KEY_FILE}", "only one of them is set", "set both, or neither"),
+    "NoCertificatesPresented": _Field(_CERT, "holds no certificate", "set it to a certificate in a PEM file"),
+    "PrivateKeyParseError": _Field(_KEY_FILE, "holds no private key", "set it to the certificate's key in a PEM file"),
+    "InconsistentKeys": _Field(
+        _KEY_FILE, f"holds another key than that of the certificate in {_CERT}", "set both to files of one pair"
+    ),
+}
+"""The setting that cannot be used, by a fragment of the library's text."""
 
 
 _START = "start a local one with `segue local up`, or set TEMPORAL_ADDRESS to yours"
-_KEY = "check TEMPORAL_API_KEY and TEMPORAL_NAMESPACE"
-_CERTIFICATE = "set TEMPORAL_TLS_CLIENT_CERT_PATH and TEMPORAL_TLS_CLIENT_KEY_PATH to one that it accepts"
+_KEY = "check TEMPORAL_API_KEY and TEMPORAL_NAMESPACE: the key may have expired, or be for another namespace"
+DENIED = "check that TEMPORAL_API_KEY is set, has not expired, and permits this in the namespace of TEMPORAL_NAMESPACE"
+"""The fix of a request that Temporal denies."""
+_CERTIFICATE = f"set {_CERT} and {_KEY_FILE} to one that it accepts"
 _RENEW = "renew the certificate of TEMPORAL_TLS_CLIENT_CERT_PATH"
 _CLOSED = (
     "ConnectionReset", "BrokenPipe", "connection closed", "connection was not ready", "UnexpectedEof",
@@ -341,8 +388,7 @@ def _from_status(error: RPCError, what: str, task_queue: str) -> SegueError:
         case RPCStatusCode.NOT_FOUND:
             ours = _not_found(error.message, what)
         case RPCStatusCode.UNAUTHENTICATED | RPCStatusCode.PERMISSION_DENIED:
-            fix = "check TEMPORAL_API_KEY, TEMPORAL_NAMESPACE and the certificates"
-            ours = NotAllowed(f"Temporal denies the request: {error.message}", fix=fix)
+            ours = NotAllowed(f"Temporal denies the request: {error.message.rstrip('.')}", fix=DENIED)
         case RPCStatusCode.INVALID_ARGUMENT:
             search = "search attribute" in error.message.lower()
             fix = f"create the search attributes {PHASE.name}, {TARGET.name} and the others" if search else ""

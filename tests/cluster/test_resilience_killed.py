@@ -97,6 +97,13 @@ async def test_killed_at_every_point(stack: Stack, name: str) -> None:
     await _killed_at(stack, SCENARIOS[name], list)
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_killed_with_whole_temporal_servers(postgres_stack: Stack, name: str) -> None:
+    """The same with Temporal as in production."""
+    await _killed_at(postgres_stack, SCENARIOS[name], _first_and_last)
+
+
 async def _killed_at(stack: Stack, scenario: Scenario, chosen: Callable[[list[str]], list[str]]) -> None:
     diary, undisturbed = await _roll(stack, scenario)
     assert undisturbed.outcome == scenario.outcome and undisturbed.is_restored

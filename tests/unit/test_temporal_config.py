@@ -58,13 +58,13 @@ def test_tokens_are_checked_by_the_published_key() -> None:
     pair, other = service_account_key(), service_account_key()
     [jwk] = json.loads(config.public_keys(pair.cert_pem))["keys"]
     key = jwt.PyJWK(jwk).key
-    token = config.token(pair.key_pem, "alice@acme", ["default:write"])
+    token = config.token(pair.key_pem, "alice@acme", ["default:write"], 60)
     claims = jwt.decode(token, key, algorithms=["ES256"])
     assert (claims["sub"], claims["permissions"]) == ("alice@acme", ["default:write"])
     assert jwt.get_unverified_header(token)["kid"] == jwk["kid"]
     head, _body, signature = token.split(".")
     changed = base64.urlsafe_b64encode(json.dumps({**claims, "sub": "admin"}).encode()).rstrip(b"=").decode()
-    for forged in (f"{head}.{changed}.{signature}", config.token(other.key_pem, "alice@acme", ["default:write"])):
+    for forged in (f"{head}.{changed}.{signature}", config.token(other.key_pem, "alice@acme", ["default:write"], 60)):
         with pytest.raises(jwt.InvalidSignatureError):
             jwt.decode(forged, key, algorithms=["ES256"])
 

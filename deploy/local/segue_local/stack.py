@@ -280,11 +280,13 @@ class Stack:
         """The URL of Temporal's web UI, or None with whole servers."""
         return None if self._state.postgres else f"http://127.0.0.1:{self._state.ports['temporal-ui']}"
 
-    def temporal_token(self, subject: str, permissions: Sequence[str]) -> str:
+    def temporal_token(
+        self, subject: str, permissions: Sequence[str], life_s: float = temporal_config.TOKEN_LIFE_S
+    ) -> str:
         """Return a token (JWT) with permissions such as ``default:write``. Raises ``Refused`` without whole servers."""
         if not self._state.postgres:
             raise Refused(f"stack {self.name} needs no tokens: start one with `segue local up --postgres`")
-        return self._blueprint.temporal_servers.token(subject, permissions)
+        return self._blueprint.temporal_servers.token(subject, permissions, life_s)
 
     @property
     def prometheus(self) -> str | None:

@@ -35,7 +35,7 @@ ADMIN = "admin@segue.local"
 ADMIN_PERMISSIONS = ("temporal-system:admin", "default:admin")
 KEY_ID = "segue-local"
 _SHARDS = 4
-_TOKEN_LIFE_S = 10 * 365 * 86_400
+TOKEN_LIFE_S = 10 * 365 * 86_400
 
 
 def ports_of(server: str) -> tuple[str, ...]:
@@ -167,7 +167,7 @@ def public_keys(public_pem: bytes) -> str:
     return json.dumps({"keys": [{"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": KEY_ID, **point}]})
 
 
-def token(private_pem: bytes, subject: str, permissions: Sequence[str], life_s: float = _TOKEN_LIFE_S) -> str:
+def token(private_pem: bytes, subject: str, permissions: Sequence[str], life_s: float) -> str:
     """Return a signed token (JWT) for this subject, with permissions such as ``default:write``."""
     private = serialization.load_pem_private_key(private_pem, password=None)
     assert isinstance(private, ec.EllipticCurvePrivateKey)

@@ -122,9 +122,14 @@ class TemporalServers:
 
     # -- access -----------------------------------------------------------------------------------------
 
-    def token(self, subject: str = config.ADMIN, permissions: Sequence[str] = config.ADMIN_PERMISSIONS) -> str:
+    def token(
+        self,
+        subject: str = config.ADMIN,
+        permissions: Sequence[str] = config.ADMIN_PERMISSIONS,
+        life_s: float = config.TOKEN_LIFE_S,
+    ) -> str:
         """Return a token (JWT) for this subject; by default one that may do everything."""
-        return config.token(self.layout.pair("temporal-tokens")[1].read_bytes(), subject, permissions)
+        return config.token(self.layout.pair("temporal-tokens")[1].read_bytes(), subject, permissions, life_s)
 
     def access(self) -> dict[str, str]:
         """Return the environment variables by which a client reaches the servers, with the token of ``ADMIN``."""
