@@ -97,29 +97,29 @@ async def test_the_report_tells_who_is_authenticated_from_who_is_claimed(lab: La
 async def test_each_fault_of_the_credentials_names_its_fix(lab: Lab, tmp_path: Path) -> None:
     """On real servers with mutual TLS and authorization, for any command and for `segue doctor`."""
     shell = Shell(lab, tmp_path)
-    await lab.deploy("chat", 1)
     stranger = certs.Authority.create(tmp_path, "stranger")
-    for suffix, pem in zip(("crt", "key"), _pems(stranger.client("segue")), strict=True):
-        (tmp_path / f"client.{suffix}").write_bytes(pem)
-    paths = ("TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_CLIENT_KEY_PATH")
+    pair = stranger.client("segue")
+    for name, pem in (("crt", pair.cert_pem), ("key", pair.key_pem)):
+        (tmp_path / name).write_bytes(pem)
+    shown = ("TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_CLIENT_KEY_PATH")
+    authority, key = "TEMPORAL_TLS_SERVER_CA_CERT_PATH", "TEMPORAL_API_KEY"
     expired = lab.stack.temporal_token("late@acme", WRITER, life_s=-60)
-    faults = {
-        "requires a client certificate": (dict.fromkeys(paths, ""), paths[0]),
-        "does not accept the client certificate": (
-            dict(zip(paths, (str(tmp_path / "client.crt"), str(tmp_path / "client.key")), strict=True)), paths[0],
-        ),
-        "its certificate is not trusted": (
-            {"TEMPORAL_TLS_SERVER_CA_CERT_PATH": str(stranger.cert_path)}, "TEMPORAL_TLS_SERVER_CA_CERT_PATH",
-        ),
-        "it requires an API key": ({"TEMPORAL_API_KEY": ""}, "set TEMPORAL_API_KEY"),
-        "the API key is not accepted": ({"TEMPORAL_API_KEY": "wrong"}, "TEMPORAL_API_KEY"),
-        "the API key is not accepted ": ({"TEMPORAL_API_KEY": expired}, "has not expired"),
-    }  # fmt: skip
-    for why, (env, fix) in faults.items():
-        for command in ("list", "doctor"):
-            ended = await shell.run(command, expect=UNREACHABLE, **env)
+    strange = dict(zip(shown, (str(tmp_path / "crt"), str(tmp_path / "key")), strict=True))
+    away, denied = (UNREACHABLE, UNREACHABLE), (REFUSED, NEEDS_PERSON)
+    for env, why, fix, codes in (
+        (dict.fromkeys(shown), "requires a client certificate", shown[0], away),
+        (strange, "does not accept the client certificate", shown[0], away),
+        ({authority: str(stranger.cert_path)}, "its certificate is not trusted", authority, away),
+        ({key: "wrong"}, "the API key is not accepted", key, away),
+        ({key: expired}, "the API key is not accepted", "may have expired", away),
+        ({key: None}, "Request unauthorized", f"check that {key} is set", denied),
+    ):
+        shell.env = {**os.environ, **lab.stack.env(), **env}
+        shell.env = {name: value for name, value in shell.env.items() if value is not None}
+        for command, expect in zip(("list", "doctor"), codes, strict=True):
+            ended = await shell.run(command, expect=expect)
             said = ended.stdout + ended.stderr
-            assert why.strip() in said and fix in said and "segue local up" not in said, (why, said)
+            assert why in said and fix in said and "segue local up" not in said, (why, said)
 
 
 async def test_a_token_that_may_only_read(lab: Lab, tmp_path: Path) -> None:
@@ -131,10 +131,7 @@ async def test_a_token_that_may_only_read(lab: Lab, tmp_path: Path) -> None:
     assert "Temporal denies the request" in denied.stderr and "TEMPORAL_API_KEY" in denied.stderr
     checked = await shell.run("doctor", expect=NEEDS_PERSON, TEMPORAL_API_KEY=reader)
     assert "permission to write" in checked.stdout
-    for permissions, expect in ((WRITER, REFUSED), (["default:admin"], COMPLETED)):
-        key = lab.stack.temporal_token("someone@acme", permissions)
-        await shell.run("setup", expect=expect, TEMPORAL_API_KEY=key)
-
-
-def _pems(pair: certs.KeyPair) -> tuple[bytes, bytes]:
-    return pair.cert_pem, pair.key_pem
+    for role, expect in (("write", REFUSED), ("admin", COMPLETED)):
+        key = lab.stack.temporal_token("someone@acme", [f"{lab.namespace}:{role}"])
+        arguments = ("setup", "--create-namespace", "--retention", "72h")
+        await shell.run(*arguments, expect=expect, TEMPORAL_NAMESPACE=lab.namespace, TEMPORAL_API_KEY=key)
