@@ -59,7 +59,8 @@ def to_markdown(report: Report) -> str:
         lines.append(f"- Reason: {status.reason}")
     lines += _gates(status)
     lines += _requests(report)
-    lines += ["", "| time | what | detail | who |", "|---|---|---|---|"]
+    who = "who (claimed)" if report.requests else "who"
+    lines += ["", f"| time | what | detail | {who} |", "|---|---|---|---|"]
     lines += _rows(report)
     return "\n".join(lines) + "\n"
 

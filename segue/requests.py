@@ -95,8 +95,11 @@ class Requests:
         return _made(event, name, principal if is_same else "", message)
 
     async def _first(self, payloads: Payloads) -> dict[str, Any]:
-        """Return the first argument as JSON; empty when it is not an object."""
-        found: Sequence[Any] = await self._converter.decode(payloads.payloads[:1])
+        """Return the first argument as JSON; empty when it is not an object, or nobody can read it."""
+        try:
+            found: Sequence[Any] = await self._converter.decode(payloads.payloads[:1])
+        except Exception:  # anybody may send a signal with any content: it must not hide the report
+            return {}
         return found[0] if found and isinstance(found[0], dict) else {}
 
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
-from temporalio.api.common.v1 import Payloads, Principal
+from temporalio.api.common.v1 import Payload, Payloads, Principal
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -113,6 +113,22 @@ async def test_nobody_takes_over_an_announced_update() -> None:
     assert await read([*taken, await update("1", "pause", pause)]) == [("pause", "alice@acme (jwt)", "carol")]
 
 
+async def test_a_content_that_nobody_can_read_hides_no_report() -> None:
+    """Unknown encodings, broken JSON, and what is no message."""
+    unreadable = [
+        Payload(metadata={"encoding": b"unknown"}, data=b"x"),
+        Payload(metadata={"encoding": b"json/plain"}, data=b"{"),
+        Payload(metadata={"encoding": b"json/plain"}, data=b'{"by": 3}'),
+        Payload(metadata={"encoding": b"json/plain"}, data=b"[]"),
+    ]
+    for name, expected in (("pause", [("pause", "bob@acme (jwt)", "")]), (SENDER_SIGNAL, [])):
+        for payload in unreadable:
+            sent = event("SIGNALED", BOB)
+            sent.workflow_execution_signaled_event_attributes.signal_name = name
+            sent.workflow_execution_signaled_event_attributes.input.payloads.append(payload)
+            assert await read([sent]) == expected
+
+
 async def test_the_first_and_the_latest_requests_are_kept() -> None:
     many = [await signal(BOB, "pause", Pause(by=str(number))) for number in range(KEPT + 5)]
     found = await read([await start(ALICE), *many])
@@ -134,4 +150,4 @@ def test_the_report_tells_authenticated_from_claimed() -> None:
     )
     text = to_markdown(report)
     assert "- Started by alice@acme (jwt) (authenticated), carol (claimed) at" in text
-    assert "| +1.0 s | approve | — | bob |" in text
+    assert "| +1.0 s | approve | — | bob |" in text and "| detail | who (claimed) |" in text

@@ -35,6 +35,8 @@ def ensure_postgres(say: Progress) -> Path:
         found = _found()
     if found is None:
         raise PackagesMissing([_PACKAGE], f"no PostgreSQL is in {_PROGRAMS} or on PATH")
+    if shutil.which("unshare") is None:
+        raise PackagesMissing(["util-linux"], "there is no command `unshare`")
     return found
 
 
