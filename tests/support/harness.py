@@ -528,16 +528,11 @@ async def reaching(lab: Lab) -> AsyncIterator[Cluster]:
         await cluster.close()
 
 
-async def temporal_client(stack: Stack, **env: str) -> temporalio.client.Client:
-    """Connect to a stack's Temporal as its environment says, with other variables on request."""
-    config = ClientConfig.load_client_connect_config(disable_file=True, override_env_vars={**stack.env(), **env})
-    return await temporalio.client.Client.connect(**config, data_converter=pydantic_data_converter)
-
-
 @asynccontextmanager
 async def open_lab(stack: Stack, task_queue: str = "") -> AsyncIterator[Lab]:
     """Yield a lab with a new or given namespace and task queue; its workers are killed at the end."""
-    temporal = await temporal_client(stack)
+    config = ClientConfig.load_client_connect_config(disable_file=True, override_env_vars=stack.env())
+    temporal = await temporalio.client.Client.connect(**config, data_converter=pydantic_data_converter)
     name = f"t-{uuid.uuid4().hex[:8]}"
     lab = Lab(stack, temporal, name, task_queue=task_queue or name)
     try:
