@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from harness import Lab, open_lab
 from segue_local import Stack
-from stacks import group_stack
+from stacks import group_stack, postgres_stack
 from subjects import DeploymentSubject, Subject
 
 _MUST_NOT_BE_LOGGED = re.compile(r"nondeterminism|TMPRL\d+|unfinished| ERROR |was never retrieved", re.IGNORECASE)
@@ -49,6 +49,13 @@ async def one_by_one_fleet(one_by_one_stack: Stack) -> AsyncIterator[Lab]:
     """Their worker."""
     async with _manned(one_by_one_stack) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session", name="postgres_stack")
+def _postgres_stack() -> Iterator[Stack]:
+    """Servers with Temporal as in production: two whole servers on PostgreSQL, mutual TLS, and tokens."""
+    with postgres_stack("test") as started:
+        yield started
 
 
 @asynccontextmanager

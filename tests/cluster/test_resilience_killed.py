@@ -97,6 +97,13 @@ async def test_killed_at_every_point(stack: Stack, name: str) -> None:
     await _killed_at(stack, SCENARIOS[name], _all_points)
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_killed_with_whole_temporal_servers(postgres_stack: Stack, name: str) -> None:
+    """The same with Temporal as in production."""
+    await _killed_at(postgres_stack, SCENARIOS[name], _some_points)
+
+
 async def _killed_at(stack: Stack, scenario: Scenario, points_of: Callable[[list[str]], list[str]]) -> None:
     diary, undisturbed = await _roll(stack, scenario)
     assert undisturbed.outcome == scenario.outcome and undisturbed.is_restored

@@ -22,6 +22,7 @@ from segue_local import Stack
 from subjects import DeploymentSubject, Subject
 from temporalio.client import WorkflowQueryFailedError
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError, RPCStatusCode
 from watcher import PodWatcher
 
@@ -546,7 +547,8 @@ async def reaching(lab: Lab) -> AsyncIterator[Cluster]:
 @asynccontextmanager
 async def open_lab(stack: Stack, task_queue: str = "") -> AsyncIterator[Lab]:
     """Yield a lab with a new or given namespace and task queue; its workers are killed at the end."""
-    temporal = await temporalio.client.Client.connect(stack.temporal_address, data_converter=pydantic_data_converter)
+    config = ClientConfig.load_client_connect_config(disable_file=True, override_env_vars=stack.env())
+    temporal = await temporalio.client.Client.connect(**config, data_converter=pydantic_data_converter)
     name = f"t-{uuid.uuid4().hex[:8]}"
     lab = Lab(stack, temporal, name, task_queue=task_queue or name)
     try:
