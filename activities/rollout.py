@@ -26,6 +26,7 @@ from activities.levers.base import Lever
 from activities.limits import Urgency, urgent
 from activities.linting import linted
 from activities.memory_peak import PROVIDER, Peaks
+from activities.notifying import Notifier
 from activities.pod_http import Reach, reach_of
 from activities.preparing import refuse_missing_rights, tried
 from activities.room import Rooms
@@ -35,7 +36,19 @@ from activities.turns import Turn, Turns
 from activities.unmade import Unmade
 from activities.watching import NamespaceWatch, Watches
 from segue import contract
-from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, Watched, WatchInput, WriteInput, Written
+from segue.contract import (
+    Beat,
+    Notified,
+    NotifyInput,
+    Prepared,
+    PrepareInput,
+    Verified,
+    VerifyInput,
+    Watched,
+    WatchInput,
+    WriteInput,
+    Written,
+)
 from segue.decide import Act, Decision, asks_for_room, decide
 from segue.errors import Fenced, NotAllowed, Refused, SegueError, shown
 from segue.gates import Verdict
@@ -147,6 +160,7 @@ class Activities:
         reach: Reach | None = None,
         webhooks: Mapping[str, Webhook] | None = None,
         prometheus: Mapping[str, PrometheusSettings] | None = None,
+        notifier: Notifier | None = None,
         slots: int = 100,
     ) -> None:
         self._cluster = cluster
@@ -157,6 +171,7 @@ class Activities:
         self._routers = Routers(cluster)
         self._emptyings = Emptyings(cluster, reach or reach_of("auto", cluster))
         self._unmade = Unmade(cluster)
+        self._notifier = notifier or Notifier({})
         self._own = OwnAsker(cluster, supervisions, webhooks or {})
         providers = {name: Prometheus(name, settings) for name, settings in (prometheus or {}).items()}
         self._metrics, self._peaks = MetricAsker(providers), Peaks(providers.get(PROVIDER))
@@ -167,7 +182,7 @@ class Activities:
         """All activities, for the worker."""
         return [
             self.prepare, self.await_ready, self.verify, self.scale_new, self.scale_old, self.resize, self.settle,
-            self.route, self.undo, self.finish,
+            self.route, self.undo, self.finish, self.notify,
         ]  # fmt: skip
 
     async def close(self) -> None:
@@ -178,6 +193,7 @@ class Activities:
         await self._emptyings.close()
         self._unmade.close()
         self._own.close()
+        self._notifier.close()
         await self._rooms.close()
         await self._watches.close()
 
@@ -185,6 +201,7 @@ class Activities:
     async def prepare(self, asked: PrepareInput) -> Prepared:
         """Check the target, try the change by a dry run, and lint the result."""
         lever = self._levers.of(asked.target)
+        await self._notifier.refuse(asked.notifications)
         await refuse_missing_rights(self._cluster, lever, asked)
         prepared = await tried(self._cluster, lever, self._routers.of(asked.rules.strategy), asked)
         self._believer.refuse(asked.rules, prepared.wanted)
@@ -354,6 +371,18 @@ class Activities:
         if written.done:
             await self._own.clean(asked.target, asked.rules, asked.state.owner)
         return _counted(written, "finish", freed + await self._give_autoscaler_back(asked, written))
+
+    @_defined(contract.NOTIFY)
+    async def notify(self, asked: NotifyInput) -> Notified:
+        """Send a notice to one receiver; a worker that is killed in it may send it twice, with the same key."""
+        sending = asyncio.ensure_future(self._notifier.send(asked.receiver, asked.notice))
+        try:
+            while not (await asyncio.wait({sending}, timeout=BEAT_S))[0]:
+                activity.heartbeat()
+        finally:
+            sending.cancel()
+        sending.result()
+        return Notified(attempts=activity.info().attempt)
 
     async def _hold_autoscaler(self, asked: WriteInput, replicas: int | None = None) -> int:
         """Hold the autoscaler if the spec sets that. The rollout must own the target first, so that it is restored."""

@@ -13,14 +13,17 @@ from segue.decide import Decision
 from segue.gates import Verdict
 from segue.history import Note
 from segue.lint.findings import Linted
+from segue.notices import Notice, Noticed
 from segue.observation import Frozen, Observation, Routed, Version
 from segue.plan import Plan
 from segue.room import Demand
 from segue.spec import AnyTarget, Change, Rules, Spec, Target
 from segue.spec.lint_rule import LintRule
+from segue.spec.notifications import Notification
 from segue.state import Mark, State
 
 WORKFLOW = "Rollout"
+NOTIFICATION_WORKFLOW = "Notification"
 TASK_QUEUE = "segue"
 STATUS_QUERY = "status"
 REPORT_QUERY = "report"
@@ -36,6 +39,11 @@ def workflow_id(cluster: str, target: Target) -> str:
     """Return the only workflow id for a rollout of this target, so that a second start is refused."""
     kind, namespace, name = target.key
     return f"rollout/{cluster}/{namespace}/{kind}/{name}"
+
+
+def notification_id(notice: Notice, receiver: str) -> str:
+    """Return the only workflow id for this notice to this receiver, so that it is sent by one workflow."""
+    return f"notification/{notice.workflow_id.removeprefix('rollout/')}/{notice.key}-{notice.event}/{receiver}"
 
 
 class Tuning(Frozen):
@@ -69,6 +77,7 @@ class Task(Frozen):
     """The state after continue-as-new; None at the start."""
     plans: tuple[Plan, ...] = ()
     started_at: float = 0.0
+    noticed: Noticed = Noticed()
 
 
 class PrepareInput(Frozen):
@@ -86,6 +95,8 @@ class PrepareInput(Frozen):
     """Set on a retarget: the change applies to this version, which is saved on the target."""
     wanted: Version | None = None
     """Set if a retarget only changes the strategy: the version that stays wanted."""
+    notifications: tuple[Notification, ...] = ()
+    """The receivers that the worker must know."""
 
 
 class Prepared(Frozen):
@@ -189,6 +200,21 @@ class Verified(Frozen):
     verdicts: tuple[Verdict, ...]
 
 
+class NotifyInput(Frozen):
+    """Send a notice to one receiver. It is also the input of the workflow that sends it."""
+
+    receiver: str
+    notice: Notice
+    heartbeat_s: float = 15.0
+    """After this time without a heartbeat, another worker sends it."""
+
+
+class Notified(Frozen):
+    """The receiver has accepted the notice."""
+
+    attempts: int = 1
+
+
 I = TypeVar("I", bound=Frozen)  # noqa: E741
 R = TypeVar("R", bound=Frozen)
 
@@ -212,3 +238,4 @@ SETTLE = Activity("settle", WriteInput, Written)
 ROUTE = Activity("route", WriteInput, Written)
 UNDO = Activity("undo", WriteInput, Written)
 FINISH = Activity("finish", WriteInput, Written)
+NOTIFY = Activity("notify", NotifyInput, Notified)

@@ -21,6 +21,7 @@ from activities.gates.prometheus import PrometheusSettings
 from segue.contract import TASK_QUEUE
 from segue.errors import Refused
 from segue.gates.webhook_settings import Webhook
+from segue.notices import Receiver
 from segue.supervision import Supervision
 from worker.limits import memory_limit_mib, slots
 
@@ -67,6 +68,10 @@ class Settings(BaseSettings):
     webhooks: dict[str, Webhook] = Field(
         default_factory=dict, description="Webhooks that gates may call, by the name that specs use"
     )
+    notifications: dict[str, Receiver] = Field(
+        default_factory=dict, max_length=50, description="Receivers of notifications, by the name that specs use"
+    )
+    temporal_ui: str = Field(default="", description="Address of the Temporal UI, for links in notifications")
     prometheus: dict[str, PrometheusSettings] = Field(
         default_factory=dict, max_length=20, description="Prometheus servers, by the name that specs use"
     )
