@@ -17,7 +17,7 @@ from segue.notices import Notice, Noticed
 from segue.observation import Frozen, Observation, Routed, Version
 from segue.plan import Plan
 from segue.room import Demand
-from segue.spec import AnyTarget, Change, Rules, Spec, Target
+from segue.spec import AnyTarget, Change, Rules, Spec, Strategy, Target
 from segue.spec.lint_rule import LintRule
 from segue.spec.notifications import Notification
 from segue.state import Mark, State
@@ -78,6 +78,8 @@ class Task(Frozen):
     plans: tuple[Plan, ...] = ()
     started_at: float = 0.0
     noticed: Noticed = Noticed()
+    break_glass: str = ""
+    """Why a freeze of the policy is overruled; empty if it is not."""
 
 
 class PrepareInput(Frozen):
@@ -97,6 +99,12 @@ class PrepareInput(Frozen):
     """Set if a retarget only changes the strategy: the version that stays wanted."""
     notifications: tuple[Notification, ...] = ()
     """The receivers that the worker must know."""
+    by: str = ""
+    """Who requests it, for the policy."""
+    retargets: bool = False
+    """Whether the rollout is under way."""
+    broke_glass: str = ""
+    """Why a freeze of the policy is overruled; empty if it is not."""
 
 
 class Prepared(Frozen):
@@ -122,6 +130,8 @@ class Prepared(Frozen):
     """What a new replica requests of a node; None if that is not known."""
     ready: int | None = None
     """How many replicas are Ready; None if a former run left the target partway."""
+    governed: bool = False
+    """Whether a rule of the worker's policy holds for the target."""
 
 
 class WatchInput(Frozen):
@@ -131,6 +141,8 @@ class WatchInput(Frozen):
     rules: Rules
     state: State
     attempt_s: float = 600.0
+    goes_back: bool = False
+    """Whether it rolls to an earlier revision, without any new change: then no freeze holds it."""
 
 
 class Watched(Frozen):
@@ -140,6 +152,8 @@ class Watched(Frozen):
     seen: Observation
     verdicts: tuple[Verdict, ...] = ()
     """Verdicts of gates that are not recorded yet."""
+    governed: bool = False
+    """Whether a rule of the worker's policy holds for the target."""
 
 
 class Beat(Frozen):
@@ -200,6 +214,23 @@ class Verified(Frozen):
     verdicts: tuple[Verdict, ...]
 
 
+class PermitInput(Frozen):
+    """Check a message against the worker's policy."""
+
+    target: AnyTarget
+    strategy: Strategy
+    message: str
+    """The message's name."""
+    by: str
+    replicas: int | None = None
+    """The replicas that a scale requests."""
+    breaks_glass: bool = False
+
+
+class Permitted(Frozen):
+    """The policy allows the message."""
+
+
 class NotifyInput(Frozen):
     """Send a notice to one receiver. It is also the input of the workflow that sends it."""
 
@@ -238,4 +269,5 @@ SETTLE = Activity("settle", WriteInput, Written)
 ROUTE = Activity("route", WriteInput, Written)
 UNDO = Activity("undo", WriteInput, Written)
 FINISH = Activity("finish", WriteInput, Written)
+PERMIT = Activity("permit", PermitInput, Permitted)
 NOTIFY = Activity("notify", NotifyInput, Notified)

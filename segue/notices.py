@@ -114,18 +114,20 @@ def notice_of(
 
 def _advice(status: Status, event: Event) -> str:
     target = status.target
-    if event is Event.AWAITING_APPROVAL:
-        return f"Run `segue approve {target}`, or `segue reject {target}` to roll back."
-    if event is Event.PAUSED:
-        return f"Run `segue resume {target}` to continue, or `segue abort {target}` to roll back."
-    if event is Event.NEEDS_PERSON:
-        can = ", ".join(f"`segue {each} {target}`" for each in status.can)
-        return f"Remove the cause, then run one of {can}." if can else "Remove the cause."
-    if event is Event.ROLLED_BACK:
-        return f"The target runs the version from before. `segue report {target}` shows why."
-    if event is Event.REFUSED:
-        return "The target is unchanged. Correct the spec, then start again."
-    return f"Nothing to do. `segue watch {target}` follows the rollout." if event is not Event.COMPLETED else ""
+    can = ", ".join(f"`segue {each} {target}`" for each in status.can)
+    back = f"run `segue abort {target}` to roll back"
+    return {
+        Event.STARTED: f"Nothing to do. `segue watch {target}` follows the rollout.",
+        Event.AWAITING_APPROVAL: f"Run `segue approve {target}`, or `segue reject {target}` to roll back.",
+        Event.PAUSED: f"Run `segue resume {target}` to continue, or {back}."
+        if "resume" in status.can
+        else f"It continues at the end of the freeze. To end it, {back}.",
+        Event.NEEDS_PERSON: f"Remove the cause, then run one of {can}." if can else "Remove the cause.",
+        Event.ROLLING_BACK: f"Nothing to do. `segue watch {target}` follows the way back.",
+        Event.COMPLETED: "",
+        Event.ROLLED_BACK: f"The target runs the version from before. `segue report {target}` shows why.",
+        Event.REFUSED: "The target is unchanged. Correct the spec, then start again.",
+    }[event]
 
 
 _SAYS = {

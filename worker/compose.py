@@ -65,6 +65,7 @@ def make_activities(cluster: Cluster, settings: Settings) -> Activities:
         webhooks=settings.webhooks,
         prometheus=settings.prometheus,
         notifier=Notifier(settings.notifications, settings.temporal_ui),
+        policy=settings.the_policy,
         slots=settings.slots,
     )
 

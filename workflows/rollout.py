@@ -27,6 +27,7 @@ with workflow.unsafe.imports_passed_through():
     from segue.contract import (
         Activity,
         NotifyInput,
+        PermitInput,
         PrepareInput,
         Task,
         VerifyInput,
@@ -110,6 +111,7 @@ class RolloutWorkflow:
         self._retargets = 0
         self._noticed = task.noticed
         self._sends: set[asyncio.Task[None]] = set()
+        self._permits = asyncio.Lock()  # messages wait for their permit, and must keep their order
 
     # --- the loop ---------------------------------------------------------------------------------------
 
@@ -200,7 +202,13 @@ class RolloutWorkflow:
         hold_s = self._hold_left_s()
         watch: workflow.ActivityHandle[Watched] = workflow.start_activity(
             contract.AWAIT_READY.name,
-            WatchInput(target=self._spec.target, rules=self._spec.rules, state=state, attempt_s=attempt_s),
+            WatchInput(
+                target=self._spec.target,
+                rules=self._spec.rules,
+                state=state,
+                attempt_s=attempt_s,
+                goes_back=self._spec.change.goes_back,
+            ),
             result_type=Watched,
             start_to_close_timeout=timedelta(seconds=attempt_s + 60),
             heartbeat_timeout=timedelta(seconds=tuning.rest_heartbeat_s if resting else tuning.heartbeat_s),
@@ -236,7 +244,7 @@ class RolloutWorkflow:
     def _learn(self, watched: Watched) -> None:
         self._seen = watched.seen
         self._waits = watched.decision.why
-        self._state = learned(self._state, watched.seen)
+        self._state = learned(self._state.but(governed=watched.governed), watched.seen)
 
     def _hold_left_s(self) -> float | None:
         reached = self._state.waypoint
@@ -270,6 +278,8 @@ class RolloutWorkflow:
                 name=self._task.name,
                 accept=self._spec.accept,
                 notifications=self._spec.notifications,
+                by=self._task.by,
+                broke_glass=self._task.break_glass,
             ),
             "read the target, dry-run the change",
             limit=PREPARE_LIMIT,
@@ -279,6 +289,11 @@ class RolloutWorkflow:
             raise refused
         plan = first_plan(self._spec, prepared)
         self._state = begun(self._state, prepared, _now(), self._task.by)
+        if self._task.break_glass:
+            said = f"{self._task.by}: {self._task.break_glass}"
+            self._state = self._state.but(broke_glass=said).noted(
+                _now(), "glass broken", self._task.break_glass, self._task.by
+            )
         self._plans = (plan,)
 
     async def _refuse(self, error: Exception) -> NoReturn:
@@ -304,6 +319,9 @@ class RolloutWorkflow:
                     accept=spec.accept,
                     baseline=self._state.baseline if self._state.claimed else None,
                     wanted=self._state.wanted if wish.change is None and self._state.foreign is None else None,
+                    by=wish.by,
+                    retargets=True,
+                    broke_glass=self._state.broke_glass,
                 ),
                 f"retarget by {wish.by}: dry-run the change",
                 limit=PREPARE_LIMIT,
@@ -589,6 +607,27 @@ class RolloutWorkflow:
         return self._plans[-1]
 
     async def _receive(self, message: Message) -> str:
+        """Apply a message that the policy permits; nothing delays one that goes back."""
+        if messages.goes_back(message):
+            return await self._apply(message)
+        async with self._permits:
+            if self._state.governed and not isinstance(message, messages.Pause):
+                await self._permit(message)
+            return await self._apply(message)
+
+    async def _permit(self, message: Message) -> None:
+        """Ask a worker's policy, or raise its refusal."""
+        asked = PermitInput(
+            target=self._spec.target, strategy=self._spec.strategy, message=messages.name_of(message), by=message.by,
+            replicas=message.replicas if isinstance(message, messages.Scale) else None,
+            breaks_glass=isinstance(message, messages.Resume) and message.break_glass,
+        )  # fmt: skip
+        try:
+            await self._do(contract.PERMIT, asked, f"{asked.message} by {asked.by}: policy", limit=PREPARE_LIMIT)
+        except ActivityError as error:
+            raise _refusal_of(error) from error
+
+    async def _apply(self, message: Message) -> str:
         """Apply a message and return the answer, or raise the refusal.
 
         While the end is being written, nobody knows whether the message is in time: it waits for that write, and is

@@ -38,6 +38,7 @@ FULL: Values = {
         "far": {"url": "https://far/p", "timeoutSeconds": 5, "bearerTokenSecret": SECRET, "caSecret": SECRET},
     },
     "webhooks": {"smoke": {"url": "https://ci:8443/q", "secret": SECRET, "timeoutSeconds": 20, "caSecret": SECRET}},
+    "policy": {"configMap": "rollout-policy", "key": "rules.yaml"},
     "notifications": {
         "ci": {"url": "https://ci:8444/n", "secret": SECRET, "timeoutSeconds": 7, "caSecret": SECRET},
         "team": {"addressSecret": {"name": "slack", "key": "url"}},
@@ -97,6 +98,7 @@ def test_the_worker_reads_what_the_values_say(helm: Helm, monkeypatch: pytest.Mo
     env = environment(helm.render(FULL))
     assert env.pop("SEGUE_SERVING_CREDENTIALS") == "credentials/credentials.json"
     assert env.pop("SEGUE_BY") == "chart"
+    assert env.pop("SEGUE_POLICY") == "/etc/segue/policy/policy.yaml"  # a file of the pod
     assert env.pop("SEGUE_ENCRYPTION_KEYS") == "/etc/segue/encryption/keys.toml"  # also a client's: no setting
     settings = {name: value for name, value in env.items() if name.startswith("SEGUE_")}
     assert {name.removeprefix("SEGUE_").lower() for name in settings} <= Settings.model_fields.keys()
@@ -130,10 +132,12 @@ def test_each_file_that_a_setting_names_is_mounted(helm: Helm) -> None:
     objects = helm.render(FULL)
     pod = only(objects, "Deployment")["spec"]["template"]["spec"]
     [volume] = [each for each in pod["volumes"] if each["name"] == "files"]
-    paths = [item["path"] for source in volume["projected"]["sources"] for item in source["secret"]["items"]]
+    paths = [
+        item["path"] for source in volume["projected"]["sources"] for kind in source.values() for item in kind["items"]
+    ]
     named = re.findall(r"/etc/segue/([^\"\s]+)", json.dumps(environment(objects)).replace("\\", ""))
     assert sorted(named) == sorted(paths)
-    assert len(paths) == 11
+    assert len(paths) == 12
     assert {"name": "files", "mountPath": "/etc/segue", "readOnly": True} in pod["containers"][0]["volumeMounts"]
 
 

@@ -106,6 +106,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- with $receivers }}
 - {name: SEGUE_NOTIFICATIONS, value: {{ toJson . | quote }}}
 {{- end }}
+{{- if .Values.policy.configMap }}
+- {name: SEGUE_POLICY, value: /etc/segue/policy/policy.yaml}
+{{- end }}
 {{- with .Values.worker.temporalUi }}
 - {name: SEGUE_TEMPORAL_UI, value: {{ . | quote }}}
 {{- end }}
@@ -152,6 +155,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- with $secret }}
 - secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: notifications/{{ $name }}/{{ $file }}}]}
 {{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.policy }}
+{{- if .configMap }}
+- configMap: {name: {{ .configMap }}, items: [{key: {{ .key | quote }}, path: policy/policy.yaml}]}
 {{- end }}
 {{- end }}
 {{- with .Values.encryption }}
