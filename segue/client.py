@@ -72,6 +72,7 @@ from segue.report import Report
 from segue.spec import Approval, Rollout, Strategy, Waypoint
 from segue.state import Phase
 from segue.status import SideStatus, Status
+from segue.tracing import Traced
 from segue.units import format_duration
 
 DEFAULT_ADDRESS = "localhost:7233"
@@ -136,6 +137,7 @@ async def connect(
                 **config,
                 data_converter=converter,
                 plugins=plugins,
+                interceptors=[Traced()],
                 connect_timeout=timedelta(seconds=timeout_s),
                 # The library's own warnings belong in a worker's log, not on a terminal.
                 runtime=runtime or Runtime(telemetry=TelemetryConfig(logging=None)),
