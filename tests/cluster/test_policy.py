@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from harness import Case, Lab, open_lab, until
-from killing_worker import until_phase
+from killing_worker import KillingWorker, until_phase
 from segue_local import Stack
 from temporalio.client import WorkflowUpdateFailedError
 
@@ -42,7 +42,7 @@ async def refused(case: Case, message: messages.Message) -> str:
 async def test_a_frozen_namespace(stack: Stack, tmp_path: Path) -> None:
     """A policy that arrives while rollouts run holds them; glass is broken by whom it names, and approved by others."""
     async with open_lab(stack) as lab:
-        worker = lab.worker()
+        worker = KillingWorker(lab)
         await lab.deploy("undone", 2)
         lab.patch(
             "undone", {"spec": {"template": {"spec": {"containers": [{"name": "server", "image": "example/chat:9"}]}}}}
@@ -50,11 +50,11 @@ async def test_a_frozen_namespace(stack: Stack, tmp_path: Path) -> None:
         async with lab.case("held", 2, strategy=ASKS) as held, lab.case("urgent", 2, strategy=ASKS) as urgent:
             for case in (held, urgent):
                 await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
-            assert worker.stop() == 0
-            await lab.worker(SEGUE_POLICY=policy(lab, tmp_path)).serves()
+            worker.kill()
+            KillingWorker(lab, environment={"SEGUE_POLICY": policy(lab, tmp_path)})
             for case in (held, urgent):
                 await until_phase(case.run, "Paused")
-                frozen = await case.run.status()
+                frozen = await case.run.until("it says so", lambda s: s.phase == "Paused")
                 assert "freeze release-day of rule frozen, until " in frozen.reason and "freeze" in frozen.waiting_for
             await asyncio.gather(_held(held), _urgent(urgent), _starts(lab))
 

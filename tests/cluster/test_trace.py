@@ -1,21 +1,20 @@
 """One rollout is one trace: from the pipeline's own span to each request to the API server, over continue-as-new."""
 
-from pathlib import Path
-
+import pytest
 import temporalio.client
 from collector import collecting
 from harness import FAST, open_lab, until
 from segue_local import Stack
-from shell import Shell
 from temporalio.contrib.pydantic import pydantic_data_converter
 
+from segue import Client
 from segue.tracing import Traced
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
-async def test_one_rollout_is_one_trace(stack: Stack, tmp_path: Path) -> None:
-    """`segue start` hands TRACEPARENT on; a rollout that continues as new keeps the trace that its start began."""
+async def test_one_rollout_is_one_trace(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start hands TRACEPARENT on; a rollout that continues as new keeps the trace that its start began."""
     with collecting() as collector:
         async with open_lab(stack) as lab:
             worker = lab.worker(SEGUE_OTLP_ENDPOINT=collector.endpoint)
@@ -24,8 +23,12 @@ async def test_one_rollout_is_one_trace(stack: Stack, tmp_path: Path) -> None:
                 stack.temporal_address, data_converter=pydantic_data_converter, interceptors=[Traced()]
             )
             await lab.deploy("piped", 2)
-            shell = Shell(lab, tmp_path)
-            await shell.run("start", shell.spec("piped"), "--wait", TRACEPARENT=f"00-{TRACE}-{SPAN}-01")
+            with monkeypatch.context() as pipeline:
+                for name, value in {**stack.env(), "TRACEPARENT": f"00-{TRACE}-{SPAN}-01"}.items():
+                    pipeline.setenv(name, value)
+                rollouts = await Client.connect(cluster=lab.namespace, task_queue=lab.task_queue)
+                await rollouts.start(lab.rollout("piped"))
+                assert (await rollouts.wait(f"{lab.namespace}/piped", 180)).outcome == "Completed"
             tuning = FAST.model_copy(update={"history_events": 30})
             async with lab.case("long", 2, tuning=tuning) as case:
                 await case.ends("Completed")
