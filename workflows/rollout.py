@@ -29,6 +29,7 @@ with workflow.unsafe.imports_passed_through():
         NotifyInput,
         PermitInput,
         PrepareInput,
+        Sent,
         Task,
         VerifyInput,
         Watched,
@@ -597,6 +598,10 @@ class RolloutWorkflow:
         )  # fmt: skip
 
     # --- messages: each as a signal, and as an update that answers ------------------------------------------
+
+    @workflow.signal(name=contract.SENDER_SIGNAL)
+    def sender(self, sent: Sent) -> None:
+        """Do nothing: the event in the history shows who sends the update that follows."""
 
     @workflow.update(name=contract.PREPARED_UPDATE)
     async def prepared(self) -> Plan:

@@ -26,6 +26,7 @@ def tied_stack(
     lws: bool = False,
     kserve: bool = False,
     prometheus: bool = False,
+    postgres: bool = False,
     on_progress: Callable[[str], None] | None = None,
 ) -> Iterator[Stack]:
     """Start a stack as ``Stack.up`` does, and remove it at the end of the block or of this process.
@@ -50,6 +51,7 @@ def tied_stack(
             lws=lws,
             kserve=kserve,
             prometheus=prometheus,
+            postgres=postgres,
             on_progress=on_progress,
         )
     finally:
