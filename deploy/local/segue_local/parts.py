@@ -57,6 +57,8 @@ class Blueprint:
     # The network of the real node, if the stack has one.
     kubelet_network: Network | None = None
     feature_gates: Mapping[str, bool] = field(default_factory=dict)
+    # Whether some pods of the real node reach the API server and Temporal.
+    is_open: bool = False
 
     @property
     def _features(self) -> str:
@@ -67,6 +69,11 @@ class Blueprint:
     def api_host(self) -> str:
         """The address of the API server: a real node cannot reach the host's loopback address."""
         return self.kubelet_network.host if self.kubelet_network is not None else "127.0.0.1"
+
+    @property
+    def temporal_host(self) -> str:
+        """The address of Temporal's frontend: the host's end of the link only when pods reach it."""
+        return self.api_host if self.is_open else "127.0.0.1"
 
     @property
     def api_server(self) -> str:
@@ -123,7 +130,7 @@ class Blueprint:
         return [
             "server",
             "start-dev",
-            "--ip=127.0.0.1",
+            f"--ip={self.temporal_host}",
             "--ui-ip=127.0.0.1",
             f"--port={ports['temporal']}",
             f"--ui-port={ports['temporal-ui']}",
@@ -183,8 +190,8 @@ class Blueprint:
             f"--service-account-key-file={public}",
             f"--service-account-signing-key-file={private}",
             f"--service-cluster-ip-range={SERVICES}",
-            # The endpoint of Service `kubernetes` cannot be a loopback address, and pods cannot reach another.
-            "--endpoint-reconciler-type=none",
+            # The endpoint of Service `kubernetes` cannot be a loopback address, and only admitted pods reach another.
+            f"--endpoint-reconciler-type={'lease' if self.is_open else 'none'}",
             "--event-ttl=1h",
             "--profiling=false",
             self._features,
@@ -271,7 +278,7 @@ class Blueprint:
 
     def _temporal_answers(self) -> None:
         # The frontend's HTTP port serves the same API, so the probe needs no gRPC library.
-        self._answers("temporal-http", f"/api/v1/namespaces/{NAMESPACE}")
+        fetch(f"http://{self.temporal_host}:{self.ports['temporal-http']}/api/v1/namespaces/{NAMESPACE}")
         self._answers("temporal-ui", "/api/v1/cluster-info")
 
     def _etcd_answers(self) -> None:

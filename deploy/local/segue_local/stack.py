@@ -78,6 +78,7 @@ class _Plan:
     kserve: bool
     prometheus: bool
     scrape_interval_s: float
+    admits: Sequence[str]
     say: Progress
 
     def has(self, part: str) -> bool:
@@ -95,7 +96,7 @@ class _Plan:
         chosen = network.choose(stack_dir)
         # Extended resources have a domain; the kubelet detects all others itself.
         extended = {name: amount for name, amount in (self.node_resources or {}).items() if "/" in name}
-        return NodeRecord(chosen.name, chosen.subnet, extended)
+        return NodeRecord(chosen.name, chosen.subnet, extended, [*self.admits])
 
 
 class _CancelledError(Exception):
@@ -120,7 +121,9 @@ class Stack:
             joined = network.Network(state.node.network, state.node.subnet)
             self._blueprint = dataclasses.replace(self._blueprint, kubelet_network=joined)
             api_server = self._blueprint.api_server
-            self._node = NodeServers(self._layout, joined, binaries, api_server, state.node.resources)
+            admits = state.node.admits
+            self._blueprint = dataclasses.replace(self._blueprint, is_open=bool(admits))
+            self._node = NodeServers(self._layout, joined, binaries, api_server, state.node.resources, admits)
 
     # -- start and find ---------------------------------------------------------------------------------
 
@@ -137,6 +140,7 @@ class Stack:
         kserve: bool = False,
         prometheus: bool = False,
         scrape_interval_s: float = SCRAPE_INTERVAL_S,
+        admits: Sequence[str] = (),
         on_progress: Callable[[str], None] | None = None,
     ) -> Stack:
         """Start a stack and return when every part answers; a stack that is up is returned unchanged.
@@ -147,7 +151,8 @@ class Stack:
         ``example.com/accelerator``. ``feature_gates`` are those of the API server and the controller manager.
         ``lws`` adds LeaderWorkerSet, and ``kserve`` KServe (in standard mode: plain Deployments and Services), each
         with controller and webhooks. ``prometheus`` adds a Prometheus that scrapes pods annotated with
-        ``prometheus.io/scrape``, every ``scrape_interval_s``.
+        ``prometheus.io/scrape``, every ``scrape_interval_s``. ``admits`` are namespaces whose pods on the real node may
+        open connections to the API server (by Service ``kubernetes``) and to Temporal; all other pods reach nothing.
 
         Builds the servers if they are missing (minutes, once). First removes a broken stack of the same name.
         ``on_progress`` takes one line at a time, from several threads.
@@ -160,6 +165,8 @@ class Stack:
             raise Refused(f"{fake_nodes} fake nodes cannot run a pod: use 1 or more, or add a real node")
         if not 0.1 <= scrape_interval_s <= 3600:
             raise Refused(f"the scrape interval cannot be {scrape_interval_s:g} s: use 0.1 to 3600 s")
+        if admits and not node:
+            raise Refused(f"pods of {', '.join(admits)} can be admitted only on a real node: add one")
         say = on_progress or (lambda _line: None)
         if node:
             machine.prepare(say)
@@ -167,14 +174,17 @@ class Stack:
         wanted += (LWS,) * lws + (KSERVE,) * kserve + (PROMETHEUS,) * prometheus
         binaries = ensure_built(on_progress, wanted)
         gates = feature_gates or {}
-        plan = _Plan(binaries, fake_nodes, node, node_resources, gates, lws, kserve, prometheus, scrape_interval_s, say)
+        plan = _Plan(
+            binaries, fake_nodes, node, node_resources, gates, lws, kserve, prometheus, scrape_interval_s, admits, say
+        )  # fmt: skip
         with _locked(name):
             running = cls.find(name)
             if running is not None and all(part.alive for part in running.status()):
                 if node and running.node is None:
                     raise Refused(f"stack {name} is up without a real node: take it down first, or use another name")
                 lacks = [part for part in parts.OPTIONAL if plan.has(part) and part not in running._parts]
-                if lacks or gates != dict(running._state.feature_gates):
+                others = running._state.node is not None and {*admits} != {*running._state.node.admits}
+                if lacks or others or gates != dict(running._state.feature_gates):
                     raise Refused(f"stack {name} is up with other options: take it down first, or use another name")
                 say(f"stack {name} is up already")
                 return running
@@ -241,7 +251,7 @@ class Stack:
     @property
     def temporal_address(self) -> str:
         """Host and port of Temporal's gRPC frontend."""
-        return f"127.0.0.1:{self._state.ports['temporal']}"
+        return f"{self._blueprint.temporal_host}:{self._state.ports['temporal']}"
 
     @property
     def temporal_ui(self) -> str:
@@ -356,7 +366,7 @@ class Stack:
         stack._write_kubeconfigs()
         try:
             if stack._node is not None:
-                stack._node.prepare(chosen["kube-apiserver"])
+                stack._node.prepare(chosen["kube-apiserver"], chosen["temporal"])
             stack._start_all(plan)
         except BaseException:
             _end(layout.root)

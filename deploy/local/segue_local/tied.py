@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from segue_local.stack import Stack
@@ -26,6 +26,7 @@ def tied_stack(
     lws: bool = False,
     kserve: bool = False,
     prometheus: bool = False,
+    admits: Sequence[str] = (),
     on_progress: Callable[[str], None] | None = None,
 ) -> Iterator[Stack]:
     """Start a stack as ``Stack.up`` does, and remove it at the end of the block or of this process.
@@ -50,6 +51,7 @@ def tied_stack(
             lws=lws,
             kserve=kserve,
             prometheus=prometheus,
+            admits=admits,
             on_progress=on_progress,
         )
     finally:
