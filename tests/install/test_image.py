@@ -239,8 +239,8 @@ def test_the_page_word_for_word(own: Stack, image: Image, tmp_path: Path) -> Non
         (tmp_path / "target.yaml").write_text(target.replace("serving", "elsewhere"))
         reader.run("kubectl apply -f target.yaml", COMPLETED)
         refused = reader.run("segue start elsewhere.yaml --wait", REFUSED)
-        assert "system:serviceaccount:segue:segue-worker" in refused, refused
-        assert "forbidden" in refused
+        assert "rights in namespace elsewhere: the worker may not" in refused, refused
+        assert "grant it: kubectl apply -n elsewhere" in refused
         assert '"level": "ERROR"' not in log.read_text()
     reader.follow("6")
     assert "chat" in reader.run("kubectl get deployments -n serving", COMPLETED)
