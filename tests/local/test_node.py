@@ -20,7 +20,7 @@ from segue_local import LocalStackError, Node, Refused, Stack, node_is_possible,
 from segue_local.archive import write_programs
 from segue_local.node import cgroups, machine, network
 from segue_local.node.servers import NODE_PARTS
-from segue_local.parts import PARTS
+from segue_local.parts import PARTS, RELAY
 from segue_local.paths import state_dir
 
 Eventually = Callable[[Callable[[], bool], str], None]
@@ -146,7 +146,9 @@ def web(stack: Stack) -> str:
 @needs_node
 def test_real_and_fake_node_are_told_apart(stack: Stack) -> None:
     """Both nodes are Ready, each has its label, and the real one the extended resource and its own processors."""
-    assert [(part.name, part.alive) for part in stack.status()] == [(part, True) for part in PARTS + NODE_PARTS]
+    assert [(part.name, part.alive) for part in stack.status()] == [
+        (part, True) for part in (*PARTS, RELAY, *NODE_PARTS)
+    ]
     nodes = {node.metadata.labels["segue.dev/node"]: node for node in core(stack).list_node().items}
     assert nodes.keys() == {"real", "fake"}
     for node in nodes.values():
@@ -218,8 +220,11 @@ def test_pods_of_an_admitted_namespace_reach_two_ports(stack: Stack, web: str, e
     eventually(lambda: connects(pod_in["admitted"], *ways[0]), "the API server's Service")
     assert [connects(pod_in["admitted"], *way) for way in ways] == [True] * 3
     assert [connects(pod_in["default"], *way) for way in ways] == [False] * 3
-    with socket.create_connection((host, ports["temporal-http"]), timeout=2):
-        assert not connects(pod_in["admitted"], host, ports["temporal-http"])
+    with socket.socket() as listener:
+        listener.bind((host, 0))
+        listener.listen()
+        with socket.create_connection((host, listener.getsockname()[1]), timeout=2):
+            assert not connects(pod_in["admitted"], host, listener.getsockname()[1])
     assert not connects(pod_in["admitted"], "192.0.2.1", 443)
 
     gone = address()

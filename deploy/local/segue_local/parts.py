@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +42,9 @@ PROMETHEUS = "prometheus"
 OPTIONAL = (LWS, KSERVE, PROMETHEUS)
 PARTS = tuple(part for part in PORTS if part not in OPTIONAL)
 """The parts of every stack."""
+RELAY = "temporal-relay"
+"""The part of a stack whose pods reach Temporal."""
+_RELAY = Path(__file__).with_name("relay.py")
 
 _STAGES = Path(__file__).parent / "kwok" / "stages.yaml"
 FEATURE_GATES: Mapping[str, bool] = {"MaxUnavailableStatefulSet": True}
@@ -72,7 +77,7 @@ class Blueprint:
 
     @property
     def temporal_host(self) -> str:
-        """The address of Temporal's frontend: the host's end of the link only when pods reach it."""
+        """The address of Temporal's frontend: the host's end of the link if pods reach it."""
         return self.api_host if self.is_open else "127.0.0.1"
 
     @property
@@ -87,6 +92,8 @@ class Blueprint:
 
     def command(self, part: str, start_number: int) -> list[str]:
         """Return the command line of a part; ``start_number`` counts its starts, from 0."""
+        if part == RELAY:
+            return [sys.executable, "-I", str(_RELAY), self.temporal_host, str(self.ports["temporal"])]
         arguments: Mapping[str, Callable[[], list[str]]] = {
             "temporal": self._temporal,
             "etcd": self._etcd,
@@ -117,6 +124,7 @@ class Blueprint:
             "lws": self._lws_answers,
             "kserve": lambda: self._answers("kserve-health", "/readyz"),
             "prometheus": lambda: self._answers("prometheus", "/-/ready"),
+            RELAY: lambda: _must_listen(self.temporal_host, self.ports["temporal"]),
         }
         probes[part]()
 
@@ -130,7 +138,7 @@ class Blueprint:
         return [
             "server",
             "start-dev",
-            f"--ip={self.temporal_host}",
+            "--ip=127.0.0.1",
             "--ui-ip=127.0.0.1",
             f"--port={ports['temporal']}",
             f"--ui-port={ports['temporal-ui']}",
@@ -278,7 +286,7 @@ class Blueprint:
 
     def _temporal_answers(self) -> None:
         # The frontend's HTTP port serves the same API, so the probe needs no gRPC library.
-        fetch(f"http://{self.temporal_host}:{self.ports['temporal-http']}/api/v1/namespaces/{NAMESPACE}")
+        self._answers("temporal-http", f"/api/v1/namespaces/{NAMESPACE}")
         self._answers("temporal-ui", "/api/v1/cluster-info")
 
     def _etcd_answers(self) -> None:
@@ -313,6 +321,11 @@ class Blueprint:
                     c["type"] == "Ready" and c["status"] == "True" for c in conditions
                 )
         return found
+
+
+def _must_listen(host: str, port: int) -> None:
+    with socket.create_connection((host, port), timeout=1):
+        pass
 
 
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"

@@ -417,7 +417,8 @@ class Stack:
                 raise
 
         with ThreadPoolExecutor(max_workers=len(self._parts)) as pool:
-            aside = [pool.submit(guarded, lambda: begin("temporal"))]
+            temporal = ("temporal", parts.RELAY) if plan.admits else ("temporal",)
+            aside = [pool.submit(guarded, lambda: begin(*temporal))]
             if plan.node:
                 runtime = pool.submit(guarded, lambda: begin("node", "containerd"))
                 aside.append(runtime)
@@ -540,7 +541,7 @@ class Stack:
     def _parts(self) -> tuple[str, ...]:
         has = {parts.LWS: self._state.lws, parts.KSERVE: self._state.kserve, parts.PROMETHEUS: self._state.prometheus}
         optional = tuple(part for part in parts.OPTIONAL if has[part])
-        return PARTS + optional + NODE_PARTS * (self._node is not None)
+        return PARTS + optional + (parts.RELAY,) * self._blueprint.is_open + NODE_PARTS * (self._node is not None)
 
     @property
     def _init(self) -> int:
