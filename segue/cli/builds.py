@@ -28,6 +28,13 @@ _Build = Annotated[
         help="The build within the deployment.",
     ),
 ]  # fmt: skip
+_Own = Annotated[
+    str,
+    typer.Option(
+        "--build-id", envvar=["SEGUE_BUILD_ID", "TEMPORAL_WORKER_BUILD_ID"], show_default=False,
+        help="The build of the release, which stays.",
+    ),
+]  # fmt: skip
 _Wait = Annotated[str, typer.Option("--wait", help="Maximum time to wait for a first worker of the build.")]
 _Namespace = Annotated[
     str, typer.Option("-n", "--namespace", metavar="NAMESPACE", help="The workers' namespace.", show_default=False)
@@ -84,17 +91,18 @@ def current(
 
 @_group.command()
 def retire(
-    *, namespace: _Namespace, selector: _Selector = SELECTOR, deployment_name: _Deployment = "", every: _All = False
-) -> None:
+    *, namespace: _Namespace, selector: _Selector = SELECTOR, deployment_name: _Deployment = "", build_id: _Own = "",
+    every: _All = False,
+) -> None:  # fmt: skip
     """Delete the Deployments of drained builds, which no rollout needs any more. The chart runs this as a CronJob.
 
     Only Deployments with the annotation `segue.dev/build-id` count. A build that is current, draining or unknown to
-    Temporal stays.
+    Temporal stays, and so does the build of --build-id: a rollback may be about to make it the current one.
 
     Example: segue builds retire -n segue --deployment-name segue
     """
     name = "" if every else _named(deployment_name)
-    lines = asked(_retired(namespace, selector, name))
+    lines = asked(_retired(namespace, selector, name, build_id))
     write("\n".join(lines or [f"no Deployment of a build in namespace {namespace}"]))
 
 
@@ -118,14 +126,16 @@ async def _made_current(task_queue: str, deployment: str, build: str, wait_s: fl
     return await make_current(await connect(), task_queue, deployment, build, wait_s)
 
 
-async def _still_needed(deployment: str) -> "KeptBecause":
-    """Return the question why a build must stay."""
+async def _still_needed(deployment: str, own: str) -> "KeptBecause":
+    """Return the question why a build must stay; ``own`` is the build of the release."""
     from segue.builds import BuildState, builds_of  # noqa: PLC0415
     from segue.client import connect  # noqa: PLC0415
 
     client = await connect()
 
     async def kept_because(build: str) -> str:
+        if build == own:
+            return "it is the build of this release"
         states = {each.build_id: each.state for each in await builds_of(client, deployment)}
         state = states.get(build, "not known to Temporal")
         return "" if state == BuildState.DRAINED else f"it is {state}"
@@ -133,13 +143,13 @@ async def _still_needed(deployment: str) -> "KeptBecause":
     return kept_because
 
 
-async def _retired(namespace: str, selector: str, deployment: str) -> list[str]:
+async def _retired(namespace: str, selector: str, deployment: str, own: str) -> list[str]:
     from activities.cluster import connected  # noqa: PLC0415 - only this command acts on a cluster
     from activities.retiring import retire as remove  # noqa: PLC0415
 
     async def removable(_build: str) -> str:
         return ""
 
-    kept = await _still_needed(deployment) if deployment else removable
+    kept = await _still_needed(deployment, own) if deployment else removable
     async with connected() as cluster:
         return await remove(cluster, namespace, selector, kept)

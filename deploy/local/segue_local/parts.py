@@ -134,6 +134,9 @@ class Blueprint:
             "system.enableActivityEagerExecution": True,
             "frontend.enableExecuteMultiOperation": True,
             "system.enableDeploymentVersions": True,
+            # By default, it takes minutes until a build of a worker without rollouts is known to be drained.
+            "matching.wv.VersionDrainageStatusVisibilityGracePeriod": "2s",
+            "matching.wv.VersionDrainageStatusRefreshInterval": "2s",
         }
         return [
             "server",
