@@ -249,10 +249,11 @@ def _cni(pods: str, admits: Sequence[str]) -> dict[str, Any]:
         "ranges": [[{"subnet": pods}]],
         "routes": [{"dst": "0.0.0.0/0"}],
     }
+    admit = {"type": ADMIT.stem, "namespaces": [*admits]}
     return {
         "cniVersion": "1.0.0",
         "name": "segue",
-        "plugins": [{"type": "ptp", "ipMasq": False, "ipam": ipam}, {"type": ADMIT.stem, "namespaces": [*admits]}],
+        "plugins": [{"type": "ptp", "ipMasq": False, "ipam": ipam}, *([admit] if admits else [])],
     }
 
 
