@@ -21,7 +21,11 @@ from segue_local.build import BINARIES, ensure_built
 from segue_local.segue_image import BILL_OF_MATERIALS, USER, Origin, build, ensure_segue_image
 from shell import COMPLETED, REFUSED, SEGUE
 
-pytestmark = [pytest.mark.soak, pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter the image's root")]
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter the image's root"),
+]
 
 PAGE = (ROOT / "docs/install.md").read_text()
 SECTIONS = dict(re.findall(r"^## (\d)\. .*?\n(.*?)(?=^## )", PAGE, re.MULTILINE | re.DOTALL))

@@ -21,7 +21,8 @@ from segue_local.segue_image import NAME, Origin, ensure_segue_image, version
 from serving import MLSERVER, Serving, assert_nothing_lost
 from temporalio.api.enums.v1 import EventType
 
-pytestmark = pytest.mark.soak
+# With the builds of two images, and a stack with a real node.
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 ON_THE_NODE = {"segue.dev/node": "real"}
 NEW = version()
