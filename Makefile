@@ -27,9 +27,10 @@ demo: setup ## a rollout, and a bad version that comes back by itself, on real s
 	$(BIN)/python examples/demo.py
 
 test: lint servers ## everything: lint, types, import rules, unit, workflow, replay, cluster and traffic tests
-	$(PYTEST_SIDE_BY_SIDE)
+	$(PYTEST_SIDE_BY_SIDE) || $(BIN)/python tests/support/again.py
 
 soak: servers ## long campaigns: every point at which a worker may be killed, 100,000 simulated rollouts
+	$(BIN)/segue local build --postgres
 	$(PYTEST_SIDE_BY_SIDE) -m soak
 
 times: setup ## write into docs/testing.md where the time of the last `make test` went

@@ -5,19 +5,18 @@ These machines are shared and noisy: compare ratios and medians of one run, neve
 
 import argparse
 import asyncio
-import json
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import urllib3
 from figures import numbers, percentile, print_rows, seconds
 from segue_local import Stack
+from watches import watched
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/support"))
 
@@ -38,43 +37,14 @@ class Timeline:
         self._lab = lab
         self._known = {p.metadata.name for p in lab.pods(name)}
         self._generation = lab.raw(name)["metadata"]["generation"]
-        self._responses: list[Any] = []
 
     @contextmanager
     def recording(self) -> Iterator["Timeline"]:
-        watches = (
-            (self._lab.core.list_namespaced_pod, self._pod),
-            (self._lab.apps.list_namespaced_deployment, self._write),
-        )
-        threads = [threading.Thread(target=self._follow, args=each, daemon=True) for each in watches]
-        for thread in threads:
-            thread.start()
-        try:
+        namespace = self._lab.namespace
+        pods = partial(self._lab.core.list_namespaced_pod, namespace), self._pod
+        deployments = partial(self._lab.apps.list_namespaced_deployment, namespace), self._write
+        with watched(pods, deployments, limit_s=LIMIT_S):
             yield self
-        finally:
-            for response in self._responses:
-                response.shutdown()
-            for thread in threads:
-                thread.join(timeout=10)
-
-    def _follow(self, listing: Any, take: Any) -> None:
-        """Read one watch, without turning its objects into models: that would take longer than what is measured."""
-        version = json.loads(listing(self._lab.namespace, _preload_content=False).data)["metadata"]["resourceVersion"]
-        response = listing(
-            self._lab.namespace,
-            resource_version=version,
-            watch=True,
-            timeout_seconds=int(LIMIT_S),
-            _preload_content=False,
-        )
-        self._responses.append(response)
-        rest = b""
-        with suppress(urllib3.exceptions.HTTPError, OSError, ValueError):  # it was shut down
-            for chunk in response.stream(amt=None, decode_content=False):
-                now = time.monotonic()
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    take(json.loads(line)["object"], now)
 
     def _pod(self, found: Any, now: float) -> None:
         name, conditions = found["metadata"]["name"], found.get("status", {}).get("conditions", [])

@@ -10,21 +10,20 @@ import json
 import math
 import os
 import sys
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import urllib3
 import yaml
 from figures import percentile
 from kubernetes import client
 from kubernetes import config as kubeconfig
 from procs import Taken, taken
 from segue_local import Stack
+from watches import watched
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/support"))
 
@@ -93,41 +92,11 @@ class Cluster:
         self._known: set[str] = set()
         self._generations: dict[tuple[str, str], int] = {}
         self.deployments: dict[tuple[str, str], Any] = {}
-        self._responses: list[Any] = []
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        watches = (
-            (self._core.list_pod_for_all_namespaces, self._pod),
-            (self._apps.list_deployment_for_all_namespaces, self._deployment),
-        )
-        threads = [threading.Thread(target=self._follow, args=each, daemon=True) for each in watches]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            for response in self._responses:
-                response.shutdown()
-            for thread in threads:
-                thread.join(timeout=10)
-
-    def _follow(self, listing: Any, take: Callable[[Any, float], None]) -> None:
-        found = json.loads(listing(_preload_content=False).data)
-        for each in found["items"]:
-            take(each, 0.0)
-        response = listing(
-            resource_version=found["metadata"]["resourceVersion"], watch=True, timeout_seconds=3600,
-            _preload_content=False,
-        )  # fmt: skip
-        self._responses.append(response)
-        rest = b""
-        with suppress(urllib3.exceptions.HTTPError, OSError, ValueError):  # it was shut down
-            for chunk in response.stream(amt=None, decode_content=False):
-                now = time.monotonic()
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    take(json.loads(line)["object"], now)
+    def watched(self) -> AbstractContextManager[None]:
+        pods = self._core.list_pod_for_all_namespaces, self._pod
+        deployments = self._apps.list_deployment_for_all_namespaces, self._deployment
+        return watched(pods, deployments, limit_s=3600)
 
     def _pod(self, found: Any, now: float) -> None:
         metadata = found["metadata"]

@@ -5,11 +5,14 @@ is read from its result, a list from Temporal's visibility store.
 """
 
 import asyncio
+import os
+import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, TypeVar, cast
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
 
 from pydantic import ConfigDict
 from pydantic.alias_generators import to_camel
@@ -69,6 +72,7 @@ from segue.messages import Message, RetargetTo, name_of
 from segue.observation import Frozen
 from segue.plan import Plan
 from segue.report import Report
+from segue.requests import Requests, principal_of
 from segue.spec import Approval, Rollout, Strategy, Waypoint
 from segue.state import Phase
 from segue.status import SideStatus, Status
@@ -125,7 +129,7 @@ async def connect(
     """Connect to the Temporal server that ``TEMPORAL_*`` variables or the profile file name.
 
     Raises:
-        Refused: when the profile or the file of the encryption keys cannot be read.
+        Refused: when the profile, a certificate, a key or the file of the encryption keys cannot be read or used.
         Unreachable: when no Temporal server answers at its address within ``timeout_s``.
     """
     config, converter = _profile(), data_converter()
@@ -141,6 +145,9 @@ async def connect(
                 runtime=runtime or Runtime(telemetry=TelemetryConfig(logging=None)),
             )
     except (RuntimeError, OSError, RPCError, ValueError) as error:
+        unusable = next((field for sign, field in _UNUSABLE.items() if sign in str(error)), None)
+        if unusable is not None:
+            raise Refused(unusable.why, field=unusable.name, fix=unusable.fix) from error
         why, fix = _connect_reason(error, _shown_by(config))
         raise Unreachable(f"Temporal does not answer at {address} ({why})", fix=fix) from error
 
@@ -163,19 +170,61 @@ def _shown_by(config: ClientConnectConfig) -> _Shown:
 
 def _profile() -> ClientConnectConfig:
     try:
-        return ClientConfig.load_client_connect_config()
+        config = ClientConfig.load_client_connect_config()
     except (RuntimeError, ValueError, OSError) as error:
+        for name in _FILES:
+            _check_readable(name)
         named = "TEMPORAL_PROFILE" if str(error).startswith("Profile ") else "TEMPORAL_CONFIG_FILE"
         raise Refused(
             f"Temporal's connection profile cannot be read: {error}",
             field=named,
             fix="correct the file, or unset TEMPORAL_PROFILE and TEMPORAL_CONFIG_FILE",
         ) from error
+    if not config.get("api_key"):
+        config.pop("api_key", None)  # an empty variable is no key
+    return config
+
+
+_CERT, _KEY_FILE = "TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_CLIENT_KEY_PATH"
+_FILES = ("TEMPORAL_TLS_SERVER_CA_CERT_PATH", _CERT, _KEY_FILE)
+
+
+def _check_readable(name: str) -> None:
+    """Raise ``Refused`` if a variable names a file that cannot be read: the library's error does not name it."""
+    path = os.environ.get(name)
+    if path is None:
+        return
+    try:
+        Path(path).read_bytes()
+    except OSError as error:
+        fix = "set it to the path of a PEM file, or unset it"
+        raise Refused(f"cannot be read: {error.strerror}", field=name, value=path, fix=fix) from error
+
+
+class _Field(NamedTuple):
+    """A setting that cannot be used: its name, why, and the fix."""
+
+    name: str
+    why: str
+    fix: str
+
+
+_UNUSABLE = {
+    "Must have both client cert": _Field(f"{_CERT} and {_KEY_FILE}", "only one of them is set", "set both, or neither"),
+    "NoCertificatesPresented": _Field(_CERT, "holds no certificate", "set it to a certificate in a PEM file"),
+    "PrivateKeyParseError": _Field(_KEY_FILE, "holds no private key", "set it to the certificate's key in a PEM file"),
+    "InconsistentKeys": _Field(
+        _KEY_FILE, f"holds another key than that of the certificate in {_CERT}", "set both to files of one pair"
+    ),
+}
+"""The setting that cannot be used, by a fragment of the library's text."""
 
 
 _START = "start a local one with `segue local up`, or set TEMPORAL_ADDRESS to yours"
-_KEY = "check TEMPORAL_API_KEY and TEMPORAL_NAMESPACE"
-_CERTIFICATE = "set TEMPORAL_TLS_CLIENT_CERT_PATH and TEMPORAL_TLS_CLIENT_KEY_PATH to one that it accepts"
+_KEY = "check TEMPORAL_API_KEY and TEMPORAL_NAMESPACE: the key may have expired, or be for another namespace"
+DENIED = "check that TEMPORAL_API_KEY is set, has not expired, and permits this in the namespace of TEMPORAL_NAMESPACE"
+"""The fix of a request that Temporal denies."""
+_CERTIFICATE = f"set {_CERT} and {_KEY_FILE} to one that it accepts"
 _RENEW = "renew the certificate of TEMPORAL_TLS_CLIENT_CERT_PATH"
 _CLOSED = (
     "ConnectionReset", "BrokenPipe", "connection closed", "connection was not ready", "UnexpectedEof",
@@ -339,8 +388,7 @@ def _from_status(error: RPCError, what: str, task_queue: str) -> SegueError:
         case RPCStatusCode.NOT_FOUND:
             ours = _not_found(error.message, what)
         case RPCStatusCode.UNAUTHENTICATED | RPCStatusCode.PERMISSION_DENIED:
-            fix = "check TEMPORAL_API_KEY, TEMPORAL_NAMESPACE and the certificates"
-            ours = NotAllowed(f"Temporal denies the request: {error.message}", fix=fix)
+            ours = NotAllowed(f"Temporal denies the request: {error.message.rstrip('.')}", fix=DENIED)
         case RPCStatusCode.INVALID_ARGUMENT:
             search = "search attribute" in error.message.lower()
             fix = f"create the search attributes {PHASE.name}, {TARGET.name} and the others" if search else ""
@@ -466,7 +514,8 @@ class Rollouts:
         """
         handle, what, name = self._handle(workflow_id), target_of(workflow_id), name_of(message)
         if answer:
-            return str(await self._update(handle, what, name, message, str))
+            update_id = await self._announced(handle, what, name, message)
+            return str(await self._update(handle, what, name, message, str, update_id))
         with translated(what, self.task_queue):
             await handle.signal(name, message)
         return None
@@ -483,10 +532,11 @@ class Rollouts:
         """Return all that the rollout did so far; once it has ended, this needs no worker."""
         description = await self._describe(workflow_id)
         if description.status is not WorkflowExecutionStatus.RUNNING:
-            return await self._result(description)
+            return await self._with_requests(await self._result(description), description)
         report = await self._query(description, contract.REPORT_QUERY, Report)
         strategy = await self._strategy(description)
-        return _with_status(report, live(report.status, await self._beat(description), strategy))
+        shown = _with_status(report, live(report.status, await self._beat(description), strategy))
+        return await self._with_requests(shown, description)
 
     async def list(self, *, running: bool = False, limit: int = 50) -> list[Listed]:
         """List this cluster's rollouts, the newest first, from Temporal's visibility store."""
@@ -607,10 +657,22 @@ class Rollouts:
         with translated(what, self.task_queue):
             return (await handle.describe()).status is WorkflowExecutionStatus.RUNNING
 
-    async def _update(self, handle: Handle, what: str, name: str, message: Message | None, result: type[R]) -> R:
+    async def _announced(self, handle: Handle, what: str, name: str, message: Message) -> str:
+        """Let Temporal record who sends the next update, if it authenticates; return the update's id."""
+        update_id = uuid.uuid4().hex
+        with translated(what, self.task_queue):
+            first = await _first_event(handle)
+            if first is not None and principal_of(first):
+                sent = contract.Sent(update_id=update_id, name=name, message=message)
+                await handle.signal(contract.SENDER_SIGNAL, sent, rpc_timeout=timedelta(seconds=self._answer_s))
+        return update_id
+
+    async def _update(
+        self, handle: Handle, what: str, name: str, message: Message | None, result: type[R], update_id: str = ""
+    ) -> R:
         """Send an update. A worker accepts it quickly; the answer may need the cluster."""
         async with self._answering(handle, what), asyncio.timeout(self._answer_s):
-            sent = await self._sent(handle, name, message, result)
+            sent = await self._sent(handle, name, message, result, update_id)
         try:
             async with self._answering(handle, what), asyncio.timeout(PREPARE_S):
                 return await sent.result()
@@ -653,13 +715,14 @@ class Rollouts:
             return last_task_failure(found.history.events)
 
     async def _sent(
-        self, handle: Handle, name: str, message: Message | None, result: type[R]
+        self, handle: Handle, name: str, message: Message | None, result: type[R], update_id: str
     ) -> WorkflowUpdateHandle[R]:
         """Send an update until it is accepted; retry when the workflow just continues as new."""
         while True:
             try:
                 return await handle.start_update(
                     name,
+                    id=update_id or None,
                     args=[] if message is None else [message],
                     wait_for_stage=WorkflowUpdateStage.ACCEPTED,
                     result_type=result,
@@ -723,11 +786,31 @@ class Rollouts:
         """Return the strategy from the input in the run's first event; None when it has none."""
         handle = self._handle(description.id, description.run_id)
         with translated(target_of(description.id), self.task_queue):
-            async for event in handle.fetch_history_events(page_size=1):
-                payloads = event.workflow_execution_started_event_attributes.input.payloads
-                found = await self.client.data_converter.decode(payloads, [Task])
-                return found[0].spec.strategy if isinstance(found[0], Task) else None
-        return None
+            event = await _first_event(handle)
+            if event is None:
+                return None
+            payloads = event.workflow_execution_started_event_attributes.input.payloads
+            found = await self.client.data_converter.decode(payloads, [Task])
+            return found[0].spec.strategy if isinstance(found[0], Task) else None
+
+    async def _with_requests(self, report: Report, description: WorkflowExecutionDescription) -> Report:
+        """Add who made each request, as far as Temporal authenticates and still keeps the runs."""
+        handle, runs = self._handle(description.id, description.run_id), list[Handle]()
+        with translated(target_of(description.id), self.task_queue):
+            first = await _first_event(handle)
+            if first is None or not principal_of(first):
+                return report
+            while first is not None:
+                runs.insert(0, handle)
+                started = first.workflow_execution_started_event_attributes
+                if not started.continued_execution_run_id:
+                    break
+                handle = self._handle(description.id, started.continued_execution_run_id)
+                first = await _first_event(handle)
+            requests = Requests(self.client.data_converter)
+            for run in runs:
+                await requests.read(run.fetch_history_events())
+        return report.model_copy(update={"requests": requests.found})
 
 
 # --- pure helpers ---------------------------------------------------------------------------------------
@@ -755,6 +838,17 @@ def live(status: Status, beat: Beat | None, strategy: Strategy | None = None) ->
         budget = resolve_budget(strategy, seen.replicas)
         changes |= {"floor": budget.floor, "ceiling": budget.ceiling}
     return status.model_copy(update=changes)
+
+
+async def _first_event(handle: Handle) -> HistoryEvent | None:
+    """Return the first event of a run; None when Temporal no longer keeps the run."""
+    try:
+        async for event in handle.fetch_history_events(page_size=1, rpc_timeout=timedelta(seconds=ANSWER_S)):
+            return event
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+    return None
 
 
 def target_of(workflow_id: str) -> str:

@@ -5,7 +5,7 @@ result model, so that later releases can add fields.
 """
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ TASK_QUEUE = "segue"
 STATUS_QUERY = "status"
 REPORT_QUERY = "report"
 PREPARED_UPDATE = "prepared"
+SENDER_SIGNAL = "sender"
 
 PHASE_ATTRIBUTE = "SeguePhase"
 TARGET_ATTRIBUTE = "SegueTarget"
@@ -69,6 +70,14 @@ class Task(Frozen):
     """The state after continue-as-new; None at the start."""
     plans: tuple[Plan, ...] = ()
     started_at: float = 0.0
+
+
+class Sent(Frozen):
+    """The content of an update that its sender is about to send, as a signal: Temporal records a signal's sender."""
+
+    update_id: str
+    name: str
+    message: Any
 
 
 class PrepareInput(Frozen):

@@ -12,6 +12,18 @@ from segue.state import FIRST_KEPT, Entry
 from segue.status import Status
 
 
+class Request(Frozen):
+    """Who made one request of a rollout: as Temporal authenticated it, and as the request itself claims."""
+
+    at: float
+    what: str
+    """``start``, the name of a message, ``cancel`` or ``terminate``."""
+    authenticated: str = ""
+    """The principal and its kind, such as ``alice@acme (jwt)``; empty if Temporal recorded none for it."""
+    claimed: str = ""
+    """From ``--by``, SEGUE_BY or user@host, which nobody checks."""
+
+
 class Report(Frozen):
     """Everything that a rollout did."""
 
@@ -24,6 +36,9 @@ class Report(Frozen):
     writes: int = 0
     started_by: str = ""
     ended_at: float | None = None
+    requests: tuple[Request, ...] = Field(
+        default=(), description="Who made each request. Empty if Temporal records no authenticated principals."
+    )
 
 
 def to_markdown(report: Report) -> str:
@@ -37,15 +52,39 @@ def to_markdown(report: Report) -> str:
         f"- Change: {status.change or '?'}",
         f"- From: {status.baseline or '?'}",
         f"- To: {status.wanted or '?'}",
-        f"- Started by {report.started_by} at {_utc(status.started_at)}; {took:.1f} s, {status.moves} moves, "
+        f"- Started by {starter(report)} at {_utc(status.started_at)}; {took:.1f} s, {status.moves} moves, "
         f"{report.writes} writes",
     ]
     if status.reason:
         lines.append(f"- Reason: {status.reason}")
     lines += _gates(status)
-    lines += ["", "| time | what | detail | who |", "|---|---|---|---|"]
+    lines += _requests(report)
+    who = "who (claimed)" if report.requests else "who"
+    lines += ["", f"| time | what | detail | {who} |", "|---|---|---|---|"]
     lines += _rows(report)
     return "\n".join(lines) + "\n"
+
+
+def starter(report: Report) -> str:
+    """Return who started the rollout. Where Temporal authenticates, tell what it knows from what is only claimed."""
+    start = next((each for each in report.requests if each.what == "start"), None)
+    return said(start) if start is not None else report.started_by
+
+
+def said(request: Request) -> str:
+    """Return who made a request, in one line."""
+    claimed = f"{request.claimed} (claimed)" if request.claimed else ""
+    authenticated = f"{request.authenticated} (authenticated)" if request.authenticated else ""
+    return ", ".join(each for each in (authenticated, claimed) if each) or "unknown"
+
+
+def _requests(report: Report) -> list[str]:
+    """Return the table of who requested what, where Temporal authenticates."""
+    if not report.requests:
+        return []
+    began = report.status.started_at
+    rows = [_cells((f"+{r.at - began:.1f} s", r.what, r.authenticated or "—", r.claimed)) for r in report.requests]
+    return ["", "| time | request | authenticated | claimed |", "|---|---|---|---|", *rows]
 
 
 def _gates(status: Status) -> list[str]:

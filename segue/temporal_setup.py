@@ -20,7 +20,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from segue import __version__, contract
 from segue.checks import CONNECTION, OLDEST_TEMPORAL, Check, Verdict, retention_check, version_check
-from segue.client import pollers_of, translated, uncurrent
+from segue.client import DENIED, pollers_of, translated, uncurrent
 from segue.errors import NotFound, Refused, Unreachable
 
 AREA = "Temporal"
@@ -272,5 +272,5 @@ def _not_checked(name: str, found: str, fix: str = "") -> Check:
 
 
 def _denied(name: str, found: str, error: RPCError) -> Check:
-    fix = "check TEMPORAL_API_KEY, TEMPORAL_NAMESPACE and the certificates" if error.status in _DENIED else "try again"
-    return _failed(name, f"{found}: {error.message}", fix)
+    fix = DENIED if error.status in _DENIED else "try again"
+    return _failed(name, f"{found}: {error.message.rstrip('.')}", fix)

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from again import Failures
 from harness import Lab, open_lab
 from segue_local import Stack
 from side_by_side import Parts, in_order
@@ -31,12 +32,13 @@ async def lab(stack: Stack) -> AsyncIterator[Lab]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """``pytest -n``: the processes share their servers, and the run leaves in ``out/`` where its time went."""
+    """``pytest -n``: processes share their servers; the run leaves in ``out/`` where its time went and what failed."""
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         ends = ExitStack()
         ends.enter_context(shared_stacks())
         config.add_cleanup(ends.close)
         config.pluginmanager.register(Times(config.rootpath / "out"))
+        config.pluginmanager.register(Failures(config.rootpath / "out"))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

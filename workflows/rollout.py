@@ -23,7 +23,7 @@ from temporalio.exceptions import (
 with workflow.unsafe.imports_passed_through():
     from segue import contract, messages
     from segue.as_before import as_before
-    from segue.contract import Activity, PrepareInput, Task, VerifyInput, Watched, WatchInput, WriteInput, Written
+    from segue.contract import Activity, PrepareInput, Sent, Task, VerifyInput, Watched, WatchInput, WriteInput, Written
     from segue.decide import Act, Decision, movable_since
     from segue.errors import Refused, shown
     from segue.gates import Result, combined
@@ -524,6 +524,10 @@ class RolloutWorkflow:
         )  # fmt: skip
 
     # --- messages: each as a signal, and as an update that answers ------------------------------------------
+
+    @workflow.signal(name=contract.SENDER_SIGNAL)
+    def sender(self, sent: Sent) -> None:
+        """Do nothing: the event in the history shows who sends the update that follows."""
 
     @workflow.update(name=contract.PREPARED_UPDATE)
     async def prepared(self) -> Plan:

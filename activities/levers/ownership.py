@@ -289,22 +289,30 @@ def foreign_hold(found: Object, template: str, hold: str, fields: Fields, state:
     if not mark.hold or mark.template != template:
         return None
     changed = [after for was, after in zip(mark.hold.split(), hold.split(), strict=True) if was != after]
-    writers = writers_of(found, *(fields[c.partition("=")[0]] for c in changed))
     if not changed:
         return None
-    who, managers = latest_of(writers), {w["manager"] for w in writers}
-    if managers <= {FIELD_MANAGER}:
-        if found["metadata"].get("generation", 0) == mark.generation:
-            who = ADMISSION
-        elif managers:
-            return None  # our own write whose answer was lost
+    paths = [fields[each.partition("=")[0]] for each in changed]
+    writers, ours = writers_of(found, *paths), is_written_by_us(found, *paths)
+    is_written = found["metadata"].get("generation", 0) == mark.generation
+    if ours and not is_written:
+        return None  # our own write whose answer was lost
+    who = ADMISSION if is_written and (ours or not writers) else latest_of(writers)
     return Foreign(who=who, what=", ".join(changed), template=template)
 
 
 def writer_of(found: Object, *paths: tuple[str, ...]) -> str | None:
-    """Return who else wrote one of these fields of the spec. Returns None if only Segue did."""
-    writers = writers_of(found, *paths)
-    return None if {w["manager"] for w in writers} == {FIELD_MANAGER} else latest_of(writers)
+    """Return who else wrote the values of these fields of the spec. Returns None if Segue did."""
+    return None if is_written_by_us(found, *paths) else latest_of(writers_of(found, *paths))
+
+
+def is_written_by_us(found: Object, *paths: tuple[str, ...]) -> bool:
+    """Return whether Segue wrote the values of these fields of the spec.
+
+    A manager that changes a field takes it from its other owners. One that applies the value that is there becomes one
+    more owner: a GitOps tool that keeps Segue's values does so at each sync.
+    """
+    owners = [{writer["manager"] for writer in writers_of(found, path)} for path in paths]
+    return any(owners) and all(FIELD_MANAGER in each for each in owners if each)
 
 
 def writers_of(found: Object, *paths: tuple[str, ...], scale: bool = False) -> list[Object]:

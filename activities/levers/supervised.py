@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from activities.cluster import FIELD_MANAGER, Cluster, Object
+from activities.cluster import Cluster, Object
 from activities.ended_pods import Gone, read_ended
 from activities.levers.judging import judged_resource
 from activities.levers.ownership import (
@@ -20,6 +20,7 @@ from activities.levers.ownership import (
     GONE,
     OWNER,
     annotations_of,
+    is_written_by_us,
     latest_of,
     packed,
     refuse_overfull,
@@ -414,10 +415,11 @@ class SupervisedLever:
         ours, writers = baseline, []
         above = tuple(f"f:{name}" for name in self._kind.version.split(".")[1:])
         for path, value in leaves(difference(baseline, now)):
-            authors = writers_of(found, (*above, *(f"f:{name}" for name in path)))
-            if {author["manager"] for author in authors} == {FIELD_MANAGER}:
+            field = (*above, *(f"f:{name}" for name in path))
+            if is_written_by_us(found, field):
                 ours = merged(ours, nested(path, value))
-            writers += authors
+            else:
+                writers += writers_of(found, field)
         return ours, writers
 
     def _selector(self, target: Target) -> str:

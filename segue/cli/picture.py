@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from segue.cli.follow import stage
-from segue.report import Report
+from segue.report import Report, said, starter
 from segue.state import Phase
 from segue.status import SideStatus, Status
 
@@ -27,7 +27,7 @@ def picture(report: Report, now: float) -> RenderableType:
     """Draw a rollout. ``now`` is in seconds since the epoch."""
     status = report.status
     rows: list[RenderableType] = [_head(report, now)]
-    for table in (_bars(status), _facts(status), _entries(report)):
+    for table in (_bars(status), _facts(report), _entries(report)):
         if table.row_count:
             rows += [Text(), table]
     return Group(*rows)
@@ -87,7 +87,8 @@ def _health(status: Status, both: SideStatus) -> str:
     return "under the floor" if both.ready < status.floor else ""
 
 
-def _facts(status: Status) -> Table:
+def _facts(report: Report) -> Table:
+    status, latest = report.status, report.requests[-1:]
     facts = {
         "change": status.change,
         "waits for": status.waiting_for,
@@ -95,6 +96,8 @@ def _facts(status: Status) -> Table:
         "traffic": "" if status.traffic is None else f"{status.traffic} % to new",
         **{f"gate {gate.name}": f"{gate.result}{' (dry run)' * gate.dry_run}: {gate.why}" for gate in status.gates},
         "next waypoint": status.next_waypoint,
+        "started by": starter(report) if report.requests else "",
+        "latest request": "".join(f"{each.what} by {said(each)}" for each in latest if each.what != "start"),
         "you can": ", ".join(status.can),
     }
     grid = Table.grid(padding=(0, 2, 0, 0))

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from harness import Lab, open_lab
 from segue_local import Stack
-from stacks import group_stack
+from stacks import group_stack, postgres_stack
 from subjects import DeploymentSubject, Subject
 
 _MUST_NOT_BE_LOGGED = re.compile(r"nondeterminism|TMPRL\d+|unfinished| ERROR |was never retrieved", re.IGNORECASE)
@@ -51,13 +51,20 @@ async def one_by_one_fleet(one_by_one_stack: Stack) -> AsyncIterator[Lab]:
         yield opened
 
 
+@pytest.fixture(scope="session", name="postgres_stack")
+def _postgres_stack() -> Iterator[Stack]:
+    """Servers with Temporal as in production: two whole servers on PostgreSQL, mutual TLS, and tokens."""
+    with postgres_stack("test") as started:
+        yield started
+
+
 @asynccontextmanager
 async def _manned(stack: Stack) -> AsyncIterator[Lab]:
     async with open_lab(stack) as opened:
         worker = opened.worker()
         await worker.serves()
         yield opened
-        assert worker.process.poll() is None, f"the shared worker died: see {worker.log}"
+        assert worker.lives, f"the shared worker died: see {worker.log}"
         assert worker.stop() == 0
         records = _RECORD.split(worker.log.read_text())  # each with its traceback
         alarming = [each for each in records if _MUST_NOT_BE_LOGGED.search(each) and not _MACHINES.search(each)]

@@ -51,15 +51,36 @@ async def each(*ways: Way, one: Callable[[Way], Awaitable[None]]) -> None:
     await asyncio.gather(*map(named, ways))
 
 
-async def at_each_stage(kind: Kind, one: Callable[[Way, int], Awaitable[None]]) -> None:
-    """Roll in each way of a kind, once for each stage that lasts."""
+Stages = Callable[[Kind], list[Way]]
+
+
+def every_stage(kind: Kind) -> list[Way]:
+    """Return each way of a kind, once for each stage that lasts: ``stages`` is the number of moves before it."""
+    return [way._replace(stages=moves) for way in kind.ways for moves in range(way.stages)]
+
+
+def every_other_stage(kind: Kind) -> list[Way]:
+    return every_stage(kind)[::2]
+
+
+of_stages = pytest.mark.parametrize(
+    "stages",
+    [
+        pytest.param(every_other_stage, id="every other stage"),
+        pytest.param(every_stage, id="every stage", marks=pytest.mark.soak),
+    ],
+)
+
+
+async def at_each(stages: list[Way], kind: Kind, one: Callable[[Way, int], Awaitable[None]]) -> None:
+    """Roll once for each of these stages."""
     side_by_side = asyncio.Semaphore(kind.at_once)
 
     async def admitted(way: Way) -> None:
         async with side_by_side:
             await one(way, way.stages)
 
-    await each(*(way._replace(stages=moves) for way in kind.ways for moves in range(way.stages)), one=admitted)
+    await each(*stages, one=admitted)
 
 
 @asynccontextmanager
@@ -127,8 +148,9 @@ async def test_failure(served: Lab, kind: Kind) -> None:
     await each(*kind.ways, one=one)
 
 
+@of_stages
 @every("abort")
-async def test_abort_at_each_stage(served: Lab, kind: Kind) -> None:
+async def test_abort_at_each_stage(served: Lab, kind: Kind, stages: Stages) -> None:
     """Aborted at any stage, the baseline comes back within the budget, and the outcome says so."""
 
     async def one(way: Way, moves: int) -> None:
@@ -141,7 +163,7 @@ async def test_abort_at_each_stage(served: Lab, kind: Kind) -> None:
             assert report.status.reason == "Requested: aborted by test: no"
         case.watcher.assert_within(way.floor, way.ceiling, passing=way.passing_back)
 
-    await at_each_stage(kind, one)
+    await at_each(stages(kind), kind, one)
 
 
 @every("pause")
@@ -168,8 +190,9 @@ async def test_pause_and_resume_at_each_stage(served: Lab, kind: Kind) -> None:
     await each(*kind.ways, one=one)
 
 
+@of_stages
 @every("retarget")
-async def test_retarget_at_each_stage(served: Lab, kind: Kind) -> None:
+async def test_retarget_at_each_stage(served: Lab, kind: Kind, stages: Stages) -> None:
     """Retargeted to v3 at any stage, only v3 runs at the end, and nothing that serves goes before v3 is ready."""
 
     async def one(way: Way, moves: int) -> None:
@@ -184,7 +207,7 @@ async def test_retarget_at_each_stage(served: Lab, kind: Kind) -> None:
             assert report.plans[1].parent == "server=example/chat:2"
         case.watcher.assert_within(way.floor, way.ceiling, passing=way.passing_back)
 
-    await at_each_stage(kind, one)
+    await at_each(stages(kind), kind, one)
 
 
 @every("retarget")

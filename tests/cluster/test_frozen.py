@@ -15,11 +15,11 @@ async def test_a_frozen_worker_does_not_blame_the_version(lab: Lab) -> None:
     readiness = {"minReady": "0s", "deadline": f"{DEADLINE_S}s"}
     async with lab.case("chat", 2, target={"ready_after": "3s"}, readiness=readiness) as case:
         await until("the first new pod", lambda: lab.pods("chat", "chat:2"))
-        worker.process.send_signal(signal.SIGSTOP)
+        worker.send(signal.SIGSTOP)
         try:
             frozen = time.monotonic()
             await case.reaches(2, 1)
             await until("the deadline to pass", lambda: time.monotonic() > frozen + DEADLINE_S + 2)
         finally:
-            worker.process.send_signal(signal.SIGCONT)
+            worker.send(signal.SIGCONT)
         await case.ends("Completed")

@@ -150,11 +150,10 @@ async def test_jobs(lab: Lab) -> None:
     await until("no Job is left", lambda: not lab.batch.list_namespaced_job(lab.namespace).items)
 
 
-def running_pods(lab: Lab, selector: str) -> list[Any]:
-    """The pods with a label that run."""
-    listed = lab.core.list_namespaced_pod(lab.namespace, label_selector=selector, field_selector="status.phase=Running")
-    found: list[Any] = listed.items
-    return found
+def ready_pods(lab: Lab, selector: str) -> list[Any]:
+    """Return the pods with a label that are Ready: nothing but the test changes them from then on."""
+    found = lab.core.list_namespaced_pod(lab.namespace, label_selector=selector).items
+    return [pod for pod in found if any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or [])]
 
 
 async def test_a_job_survives_its_worker(stack: Stack, lab: Lab) -> None:
@@ -164,7 +163,7 @@ async def test_a_job_survives_its_worker(stack: Stack, lab: Lab) -> None:
         worker = own.worker()
         gate = {"name": "mine", "interval": "1s", "job": {"image": "example/check:1"}}
         async with own.case("chat", 2, gates=[gate]) as case:
-            running = await until("the Job's pod", lambda: running_pods(own, "segue.dev/gate=mine"))
+            running = await until("the Job's pod", lambda: ready_pods(own, "segue.dev/gate=mine"))
             worker.kill()
             worker.start()
             own.relabel(running[0].metadata.name, "completes")

@@ -85,8 +85,8 @@ class End:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_killed_at_the_points_of_each_activity(stack: Stack, name: str) -> None:
-    """At the first and the last activity of each name; see the next test."""
-    await _killed_at(stack, SCENARIOS[name], _first_and_last)
+    """At the first and the last activity of each name, each in another phase; see the next test."""
+    await _killed_at(stack, SCENARIOS[name], _some_points)
 
 
 @pytest.mark.soak
@@ -94,21 +94,37 @@ async def test_killed_at_the_points_of_each_activity(stack: Stack, name: str) ->
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_killed_at_every_point(stack: Stack, name: str) -> None:
     """One run for each point; each ends as the undisturbed one, writes nothing twice, and keeps floor and ceiling."""
-    await _killed_at(stack, SCENARIOS[name], list)
+    await _killed_at(stack, SCENARIOS[name], _all_points)
 
 
-async def _killed_at(stack: Stack, scenario: Scenario, chosen: Callable[[list[str]], list[str]]) -> None:
+@pytest.mark.soak
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_killed_with_whole_temporal_servers(postgres_stack: Stack, name: str) -> None:
+    """The same with Temporal as in production."""
+    await _killed_at(postgres_stack, SCENARIOS[name], _some_points)
+
+
+async def _killed_at(stack: Stack, scenario: Scenario, points_of: Callable[[list[str]], list[str]]) -> None:
     diary, undisturbed = await _roll(stack, scenario)
     assert undisturbed.outcome == scenario.outcome and undisturbed.is_restored
     killed = [a for a in diary.activities if not scenario.at or _name(a) in scenario.at]
     assert {_name(a) for a in killed} >= set(scenario.at or ("prepare", "await_ready", "scale_new", "finish"))
-    points = [f"{each}:{phase}:kill" for each in chosen(killed) for phase in PHASES]
-    await _same_ends(stack, scenario, undisturbed, points)
+    await _same_ends(stack, scenario, undisturbed, points_of(killed))
 
 
-def _first_and_last(activities: list[str]) -> list[str]:
+def _all_points(activities: list[str]) -> list[str]:
+    return [f"{each}:{phase}:kill" for each in activities for phase in PHASES]
+
+
+def _some_points(activities: list[str]) -> list[str]:
+    """Return two points for each name, in two phases. Of three names in a row, each phase has two points."""
     by_name = {_name(each): [a for a in activities if _name(a) == _name(each)] for each in activities}
-    return list(dict.fromkeys(each for same in by_name.values() for each in (same[0], same[-1])))
+    ends = [(same[0], same[-1]) for same in by_name.values()]
+    return [
+        f"{each}:{PHASES[(number + place) % len(PHASES)]}:kill"
+        for number, pair in enumerate(ends)
+        for place, each in enumerate(pair)
+    ]
 
 
 def _name(one: str) -> str:

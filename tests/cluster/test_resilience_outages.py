@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from harness import Lab, Run, open_lab, until
 from killing_worker import CRASHING, KillingWorker, watched
-from segue_local import Stack, tied_stack
+from segue_local import Stack, temporal_config, tied_stack
 from temporalio.service import RPCError
 
 from segue.report import to_markdown
@@ -31,9 +31,27 @@ def own_stack() -> Iterator[Stack]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def own_postgres_stack() -> Iterator[Stack]:
+    """The same with Temporal as in production."""
+    with tied_stack(f"segue-outages-postgres-{os.getpid()}", postgres=True) as started:
+        yield started
+
+
 @pytest.mark.parametrize("part", ["temporal", "kube-apiserver", "etcd", "kube-controller-manager"])
 async def test_outage(own_stack: Stack, part: str) -> None:
     """Whatever a rollout does when the server is lost, it ends as if nothing had happened."""
+    await _outage(own_stack, part)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("part", temporal_config.PARTS)
+async def test_outage_of_whole_temporal_servers(own_postgres_stack: Stack, part: str) -> None:
+    """The same when the database, one of two servers, or the balancer in front of them is lost."""
+    await _outage(own_postgres_stack, part)
+
+
+async def _outage(own_stack: Stack, part: str) -> None:
     gate = Gate()
     rollouts = [
         _meets(own_stack, gate, accident="scale_old#1:sending:wait"),

@@ -100,7 +100,7 @@ def test_two_builds_at_once_do_not_clash(cache: Path) -> None:
 
 def test_modules_are_pinned() -> None:
     """Every group has a go.mod that names its tool, and a go.sum."""
-    for binary in (*build.BINARIES, *build.NODE_BINARIES, build.LWS, build.HELM):
+    for binary in (*build.BINARIES, *build.NODE_BINARIES, *build.TEMPORAL_SERVER, build.LWS, build.HELM):
         folder = build.MODULES / binary.group
         assert binary.package in (folder / "go.mod").read_text()
         assert (folder / "go.sum").stat().st_size > 0

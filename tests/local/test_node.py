@@ -383,6 +383,8 @@ def test_stack_without_a_node_does_not_get_one_later(stacks_home: Path, name: st
     """Asking for a node of a stack that is up without one is refused with what to do; so are pods to admit."""
     with pytest.raises(Refused, match="pods of serving can be admitted only on a real node"):
         Stack.up(name, admits=["serving"])
+    with pytest.raises(Refused, match="pods reach only Temporal's dev server"):
+        Stack.up(name, node=True, postgres=True, admits=["serving"])
     plain = Stack.up(name, fake_nodes=1)
     assert plain.node is None
     with pytest.raises(Refused, match="is up without a real node: take it down first"):

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 from kubernetes import client, config
-from segue_local import PartFailed, Refused, Stack, StackNotRunning, ports, processes
+from segue_local import PartFailed, Refused, Stack, StackNotRunning, kube, ports, processes, temporal_config
 from segue_local.parts import PARTS, SEARCH_ATTRIBUTES, Blueprint
 from segue_local.paths import state_dir
 
@@ -168,6 +169,43 @@ def test_pods_live_on_after_a_restart_of_kwok(stack: Stack, eventually: Eventual
     eventually(lambda: address("two") is not None, "the second pod Ready")
     assert time.monotonic() - started < 35  # until its leases of 40 s run out, a new kwok would do nothing
     assert address("one") != address("two")
+
+
+@pytest.mark.soak
+def test_whole_temporal_servers(stack: Stack, name: str, nothing_left: NothingLeft) -> None:
+    """They keep their data when all of them and the database are killed, and nothing is left of them."""
+    with pytest.raises(Refused, match="with other options"):
+        Stack.up(stack.name, postgres=True)
+    stack = Stack.up(name, fake_nodes=1, postgres=True)
+    parts = [*(part for part in PARTS if part != "temporal"), *temporal_config.PARTS]
+    assert sorted(part.name for part in stack.status() if part.alive) == sorted(parts)
+    assert [part.pid for part in Stack.up(name, postgres=True).status()] == [part.pid for part in stack.status()]
+    assert {address for part in stack.status() for address, _ in listening(part.pid)} == {"0100007F"}
+    assert stack.state_dir.stat().st_mode & 0o777 == 0o700
+    for part in temporal_config.PARTS:
+        stack.kill(part)
+    for part in temporal_config.PARTS:
+        stack.restart(part)
+
+    env = stack.env()
+    access = [Path(env[f"TEMPORAL_TLS_{file}_PATH"]) for file in ("SERVER_CA_CERT", "CLIENT_CERT", "CLIENT_KEY")]
+    for server in temporal_config.SERVERS:
+        port = next(part for part in stack.status() if part.name == server).ports[f"{server}-http"]
+        request = urllib.request.Request(f"https://127.0.0.1:{port}/api/v1/namespaces/default/search-attributes")
+        with pytest.raises(urllib.error.HTTPError):
+            kube.fetch(request, kube.tls(*access))
+        request.add_header("Authorization", f"Bearer {env['TEMPORAL_API_KEY']}")
+        found = json.loads(kube.fetch(request, kube.tls(*access)))
+        assert found["customAttributes"].keys() >= SEARCH_ATTRIBUTES.keys()
+    stack.down()
+    nothing_left(stack.state_dir)
+
+
+def test_a_stack_with_the_dev_server_needs_no_tokens(stack: Stack) -> None:
+    """Its environment has none, and a request for one names the option."""
+    assert "TEMPORAL_API_KEY" not in stack.env()
+    with pytest.raises(Refused, match="local up --postgres"):
+        stack.temporal_token("somebody", ["default:read"])
 
 
 def test_unknown_names_are_refused(stack: Stack) -> None:

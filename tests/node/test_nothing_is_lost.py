@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import pytest
 from harness import Case, until
 from killing_worker import KillingWorker
 from segue_local import Stack
@@ -160,8 +159,11 @@ async def test_steered(serving: Serving) -> None:
     assert len(serving.lab.pods("chat")) == REPLICAS + 1
 
 
-async def test_the_worker_is_killed(serving: Serving) -> None:
-    """Killed in the middle of a write and started again, the rollout ends the same, and nothing is lost."""
+async def test_the_worker_is_killed_and_then_the_kubelet(serving: Serving, node_stack: Stack) -> None:
+    """The worker in the middle of a write, the kubelet on the way: each rollout ends the same, and nothing is lost.
+
+    While the kubelet is away nothing starts and nothing stops.
+    """
     await serving.deploy("chat", MLSERVER)
     worker = KillingWorker(serving.lab, "scale_old#1:during:kill")
     with serving.traffic("chat") as load:
@@ -170,15 +172,8 @@ async def test_the_worker_is_killed(serving: Serving) -> None:
             worker.start()
             await case.ends("Completed")
         case.watcher.assert_within(REPLICAS, REPLICAS + 1)
-        assert_nothing_lost(await outcomes_of(serving, load, "v1", "v2"))
-
-
-async def test_the_kubelet_is_killed(serving: Serving, node_stack: Stack) -> None:
-    """While the kubelet is away nothing starts and nothing stops; with it the rollout goes on, and nothing is lost."""
-    await serving.deploy("chat", MLSERVER)
-    serving.lab.worker()
-    with serving.traffic("chat") as load:
-        async with serving.lab.rolled("chat", MLSERVER.change("v2"), readiness=QUICK) as case:
+        await serving.serves("chat")
+        async with serving.lab.rolled("chat", MLSERVER.change("v1"), readiness=QUICK) as case:
             await case.run.until("a move", lambda status: status.moves >= 2)
             await asyncio.to_thread(node_stack.kill, "kubelet")
             answered = len(load.so_far().requests)
@@ -206,21 +201,21 @@ async def test_no_stream_is_cut(serving: Serving) -> None:
     assert outcomes.by_version.keys() >= {"v1", "v2"}
 
 
-@pytest.mark.parametrize("drain", [False, True], ids=["lost", "drained"])
-async def test_without_a_hook(serving: Serving, drain: bool) -> None:
+async def test_without_a_hook(serving: Serving) -> None:
     """Without preStop the plan predicts a loss, and it is measured; Segue's own drain avoids it."""
     await serving.deploy("chat", MLSERVER, pre_stop_s=0)
     serving.lab.worker()
-    asked: dict[str, Any] = {"drain": {}} if drain else {}
-    with serving.traffic("chat", rate=50) as load:
-        async with serving.lab.rolled("chat", MLSERVER.change("v2"), readiness=QUICK, **asked) as case:
-            plan = await case.run.plan()
-            await case.ends("Completed")
-        outcomes = await outcomes_of(serving, load, "v1", "v2")
-    predicted = [warning for warning in plan.warnings if warning.startswith("requests will be lost: ")]
-    print(f"lost {len(outcomes.failed)} of {len(outcomes.requests)}")
-    assert bool(predicted) is bool(outcomes.failed) is not drain
-    case.watcher.assert_within(REPLICAS, REPLICAS + 1)
+    drains: list[tuple[str, dict[str, Any]]] = [("v2", {"drain": {}}), ("v1", {})]
+    for tag, drain in drains:
+        with serving.traffic("chat", rate=50) as load:
+            async with serving.lab.rolled("chat", MLSERVER.change(tag), readiness=QUICK, **drain) as case:
+                plan = await case.run.plan()
+                await case.ends("Completed")
+            outcomes = await outcomes_of(serving, load, "v1", "v2")
+        predicted = [warning for warning in plan.warnings if warning.startswith("requests will be lost: ")]
+        print(f"lost {len(outcomes.failed)} of {len(outcomes.requests)}")
+        assert bool(predicted) is bool(outcomes.failed) is (not drain), tag
+        case.watcher.assert_within(REPLICAS, REPLICAS + 1)
 
 
 async def test_all_accelerators_are_taken(serving: Serving) -> None:

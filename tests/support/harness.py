@@ -4,8 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import forked
 import temporalio.client
 import yaml
 from kubernetes import client
@@ -23,6 +22,7 @@ from segue_local import Stack
 from subjects import DeploymentSubject, Subject
 from temporalio.client import WorkflowQueryFailedError
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError, RPCStatusCode
 from watcher import PodWatcher
 
@@ -343,34 +343,41 @@ def pod_template(
 
 
 class WorkerProcess:
-    """``python -m worker`` as its own process."""
+    """A process that runs ``python -m worker``."""
 
     def __init__(self, lab: Lab, module: str, env: dict[str, str]) -> None:
         self.log = lab.stack.state_dir / "logs" / f"worker-{lab.task_queue}-{len(lab.workers)}.log"
+        self._mark = lab.stack.mark
         self._environment = {**os.environ, **lab.worker_environment(env)}
         self._module = module
         self.start()
 
     def start(self) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", self._module], env=self._environment, stdout=log, stderr=log, cwd=ROOT
-            )
+        self.process = forked.start(self._mark, self._environment, self.log, forked.run_module, self._module)
 
     async def serves(self) -> None:
         """Wait until the worker serves, because a client that starts a rollout does not."""
         await until(f"the worker to serve: {self.log}", lambda: "worker serves" in self.log.read_text())
 
+    @property
+    def lives(self) -> bool:
+        return self.process.is_alive()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        os.kill(self.process.pid, number)
+
     def kill(self) -> None:
         """Send SIGKILL: no clean-up, no messages."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
-        self.process.wait(timeout=10)
+        self.process.kill()
+        self.process.join(timeout=10)
 
     def stop(self) -> int:
-        """Send SIGTERM, as Kubernetes does."""
+        """Send SIGTERM, as Kubernetes does, and return the exit code."""
         self.process.terminate()
-        return self.process.wait(timeout=20)
+        self.process.join(timeout=20)
+        assert not self.lives, f"the worker does not stop: see {self.log}"
+        return int(self.process.exitcode)
 
 
 @dataclass
@@ -433,8 +440,18 @@ class Run:
         return [json.loads(told.summary.data) for name, told in named if name == contract.AWAIT_READY.name]
 
     async def end(self, limit_s: float = 180.0) -> Report:
-        """Wait for the end, and return the report."""
-        return await asyncio.wait_for(self.handle.result(), limit_s)
+        """Wait for the end, and return the report. A failure says how far the rollout came."""
+        try:
+            return await asyncio.wait_for(self.handle.result(), limit_s)
+        except TimeoutError as error:
+            error.add_note(await self._so_far())
+            raise
+
+    async def _so_far(self) -> str:
+        """Return the report until now, and the activities that run."""
+        report: Report = await self.handle.query(contract.REPORT_QUERY, result_type=Report)
+        pending = (await self.handle.describe()).raw_description.pending_activities
+        return "\n".join((to_markdown(report), *map(str, pending)))
 
 
 @dataclass
@@ -530,7 +547,8 @@ async def reaching(lab: Lab) -> AsyncIterator[Cluster]:
 @asynccontextmanager
 async def open_lab(stack: Stack, task_queue: str = "") -> AsyncIterator[Lab]:
     """Yield a lab with a new or given namespace and task queue; its workers are killed at the end."""
-    temporal = await temporalio.client.Client.connect(stack.temporal_address, data_converter=pydantic_data_converter)
+    config = ClientConfig.load_client_connect_config(disable_file=True, override_env_vars=stack.env())
+    temporal = await temporalio.client.Client.connect(**config, data_converter=pydantic_data_converter)
     name = f"t-{uuid.uuid4().hex[:8]}"
     lab = Lab(stack, temporal, name, task_queue=task_queue or name)
     try:

@@ -16,22 +16,18 @@ effect, the process kills itself. The diary is a file, so the restarted worker k
 
 import asyncio
 import contextvars
-import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pytest
+import forked
 from harness import POLL_S, Lab, Run, until
 from kubernetes.aio.client import AppsV1Api, CoreV1Api  # noqa: F401 - they load late, and slowly: before the fork
-from kubernetes.aio.config import kube_config
 from temporalio import activity
 from temporalio.common import SearchAttributeKey
 from temporalio.worker import ActivityInboundInterceptor, ActivityOutboundInterceptor, ExecuteActivityInput, Interceptor
@@ -221,13 +217,7 @@ async def _serve(settings: Settings, accident: Accident) -> None:
     await worker.run()
 
 
-def _main(environment: dict[str, str], diary: Path, point: str, log: Path, silence_s: float | None) -> None:
-    with log.open("a") as file:
-        os.dup2(file.fileno(), sys.stdout.fileno())
-        os.dup2(file.fileno(), sys.stderr.fileno())
-    os.environ.update(environment)
-    # The client reads KUBECONFIG when it is imported, which was before the fork.
-    kube_config.KUBE_CONFIG_DEFAULT_LOCATION = environment["KUBECONFIG"]
+def _main(diary: Path, point: str, silence_s: float | None) -> None:
     if silence_s is not None:
         activities.cluster.SILENCE_S = silence_s
     settings = load_settings()
@@ -235,23 +225,8 @@ def _main(environment: dict[str, str], diary: Path, point: str, log: Path, silen
     asyncio.run(_serve(settings, Accident(Diary(diary), point)))
 
 
-_context = multiprocessing.get_context("forkserver")
-
-
-def _start_fork_server(mark: dict[str, str]) -> None:
-    """Start the fork server with everything imported, unless it runs; it finds modules by PYTHONPATH only.
-
-    The server and its forks carry a stack's mark: they end with the stack, also when the tests are killed.
-    """
-    _context.set_forkserver_preload(["killing_worker", "pytest"])
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**mark, "PYTHONPATH": os.pathsep.join(sys.path)}.items():
-            patch.setenv(name, value)
-        forkserver.ensure_running()
-
-
 class KillingWorker:
-    """A worker process with an accident, forked from a server that has imported everything, so it starts fast."""
+    """A worker process with an accident."""
 
     def __init__(
         self, lab: Lab, accident: str = "", *, environment: dict[str, str] | None = None, silence_s: float | None = None
@@ -259,16 +234,15 @@ class KillingWorker:
         number = len(lab.workers)
         self.log = lab.stack.state_dir / "logs" / f"worker-{lab.task_queue}-{number}.log"
         self.diary = Diary(self.log.with_suffix(".diary"))
+        self._environment = {**os.environ, **lab.worker_environment(environment or {})}
         self._mark = lab.stack.mark
-        self._given = (lab.worker_environment(environment or {}), self.diary.path, accident, self.log, silence_s)
+        self._given = (self.diary.path, accident, silence_s)
         lab.workers.append(self)
         self.start()
 
     def start(self) -> None:
         """Start the worker, also again after its accident."""
-        _start_fork_server(self._mark)
-        self.process = _context.Process(target=_main, args=self._given, daemon=True)
-        self.process.start()
+        self.process = forked.start(self._mark, self._environment, self.log, _main, *self._given)
 
     async def until_gone(self) -> None:
         """Wait until the accident has ended the worker."""

@@ -20,7 +20,7 @@ RUN = "SEGUE_TEST_RUN"
 """The environment variable that names the run to its processes."""
 ADMITTED = ("segue", "segue-traffic", "segue-upgrade")
 """The namespaces of installed workers: pods there reach the API server and Temporal."""
-_SHARED = ("test", "test-node", "test-open", "test-groups-on", "test-groups-off", "test-kserve")
+_SHARED = ("test", "test-node", "test-open", "test-groups-on", "test-groups-off", "test-kserve", "test-postgres")
 
 
 @contextmanager
@@ -61,6 +61,13 @@ def group_stack(kind: str, *, at_once: bool) -> Iterator[Stack]:
 def kserve_stack(kind: str) -> Iterator[Stack]:
     """Yield the same with KServe; SEGUE_TEST_KSERVE names a running stack to use instead."""
     with _given("SEGUE_TEST_KSERVE") or _started(f"{kind}-kserve", kserve=True) as started:
+        yield started
+
+
+@contextmanager
+def postgres_stack(kind: str) -> Iterator[Stack]:
+    """Yield the same with whole Temporal servers; SEGUE_TEST_POSTGRES names a running stack to use instead."""
+    with _given("SEGUE_TEST_POSTGRES") or _started(f"{kind}-postgres", postgres=True) as started:
         yield started
 
 

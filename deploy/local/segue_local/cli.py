@@ -17,13 +17,14 @@ from typing import Annotated, NoReturn
 import typer
 
 from segue_local.apply import apply
-from segue_local.build import HELM, K6, KSERVE, LWS, NODE_BINARIES, PROMETHEUS, ensure_built
+from segue_local.build import HELM, K6, KSERVE, LWS, NODE_BINARIES, PROMETHEUS, TEMPORAL_SERVER, ensure_built
 from segue_local.errors import LocalStackError, Refused, StackNotRunning
 from segue_local.gateway import ensure_definitions
 from segue_local.images import ensure_images
 from segue_local.kserve import FILES as KSERVE_FILES
 from segue_local.lws import FILES
 from segue_local.node.machine import node_is_possible
+from segue_local.postgres import ensure_postgres
 from segue_local.prometheus import SCRAPE_INTERVAL_S
 from segue_local.real import ensure_real_servers, real_servers_are_possible
 from segue_local.segue_image import NAME, Origin, ensure_segue_image, version
@@ -66,6 +67,13 @@ def up(
     prometheus: Annotated[
         bool, typer.Option("--prometheus", help="Run a Prometheus that scrapes annotated pods.")
     ] = False,
+    postgres: Annotated[
+        bool,
+        typer.Option(
+            "--postgres",
+            help="Run Temporal as in production: two servers on PostgreSQL, with mutual TLS and JWT authorization.",
+        ),
+    ] = False,
     scrape_interval_s: Annotated[
         float, typer.Option("--scrape-interval", help="Prometheus' scrape interval, in seconds.")
     ] = SCRAPE_INTERVAL_S,
@@ -88,6 +96,7 @@ def up(
             lws=lws,
             kserve=kserve,
             prometheus=prometheus,
+            postgres=postgres,
             scrape_interval_s=scrape_interval_s,
             admits=admit or (),
             on_progress=_say,
@@ -96,7 +105,10 @@ def up(
             stack.add_gateway_api(_say)
     option = "" if name == "default" else f" --name {name}"
     print(f"Stack {name} is up ({time.monotonic() - started:.1f} s).")
-    print(f"  Temporal UI   {stack.temporal_ui}")
+    if stack.temporal_ui is not None:
+        print(f"  Temporal UI   {stack.temporal_ui}")
+    else:
+        print(f"  Temporal      {stack.temporal_address} (mutual TLS and tokens)")
     if stack.prometheus is not None:
         print(f"  Prometheus    {stack.prometheus}")
     if stack.node is not None:
@@ -150,6 +162,20 @@ def env(
 
 
 @app.command()
+def token(
+    subject: Annotated[str, typer.Argument(help="Who it is for; Temporal records it with each request.")],
+    permissions: Annotated[
+        list[str] | None,
+        typer.Option("--permission", help="NAMESPACE:ROLE; the roles are read, write, worker and admin. Repeatable."),
+    ] = None,
+    name: Name = "default",
+) -> None:
+    """Print a token for a stack with --postgres, to set as TEMPORAL_API_KEY."""
+    with _errors():
+        print(_stack(name).temporal_token(subject, permissions or ["default:write"]))
+
+
+@app.command()
 def build(
     everything: Annotated[
         bool,
@@ -157,10 +183,17 @@ def build(
             "--all", help="Also build what a real node, its images, real model servers and traffic need, if possible."
         ),
     ] = False,
+    postgres: Annotated[
+        bool,
+        typer.Option("--postgres", help="Also build the whole Temporal servers of `up --postgres` (6 minutes of CPU)."),
+    ] = False,
 ) -> None:
     """Build the servers now instead of at the first start (minutes, once)."""
     with _errors():
         ensure_built(_say)
+        if postgres:
+            ensure_postgres(_say)
+            ensure_built(_say, TEMPORAL_SERVER)
         if not everything:
             return
         ensure_definitions(_say)

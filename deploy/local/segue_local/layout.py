@@ -66,6 +66,16 @@ class Layout:
         """A folder of files with more scrape targets."""
         return self.root / "targets"
 
+    @property
+    def temporal(self) -> Path:
+        """Configurations of whole Temporal servers, if the stack has them."""
+        return self.root / "temporal"
+
+    @property
+    def postgres(self) -> Path:
+        """The data of PostgreSQL, if the stack has it."""
+        return self.data / "postgres"
+
     def log(self, part: str) -> Path:
         """The log of a part, with all its starts in one file."""
         return self.root / "logs" / f"{part}.log"

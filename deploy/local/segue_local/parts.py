@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segue_local import kserve, lws, prometheus
+from segue_local import kserve, lws, prometheus, temporal_config
 from segue_local.kube import KubeClient, fetch, tls
 from segue_local.layout import Layout
 from segue_local.node.network import SERVICES, Network
 from segue_local.node.servers import NODE_LABEL
+from segue_local.temporal_servers import TemporalServers
 
 SEARCH_ATTRIBUTES = {
     "SeguePhase": "Keyword",
@@ -35,13 +36,16 @@ PORTS: Mapping[str, tuple[str, ...]] = {
     "lws": lws.PORTS,
     "kserve": kserve.PORTS,
     "prometheus": ("prometheus",),
+    **temporal_config.PORTS,
 }
 LWS = "lws"
 KSERVE = "kserve"
 PROMETHEUS = "prometheus"
 OPTIONAL = (LWS, KSERVE, PROMETHEUS)
-PARTS = tuple(part for part in PORTS if part not in OPTIONAL)
-"""The parts of every stack."""
+PARTS = tuple(part for part in PORTS if part not in (*OPTIONAL, *temporal_config.PARTS))
+"""The parts of a stack without options."""
+DEV_SERVER = "temporal"
+"""The part that whole Temporal servers replace."""
 RELAY = "temporal-relay"
 """The part of a stack whose pods reach Temporal."""
 _RELAY = Path(__file__).with_name("relay.py")
@@ -90,6 +94,11 @@ class Blueprint:
         """A client with the rights of an administrator."""
         return self.layout.client(self.api_server)
 
+    @property
+    def temporal_servers(self) -> TemporalServers:
+        """The whole Temporal servers, if the stack has them."""
+        return TemporalServers(self.layout, self.ports, self.binaries, NAMESPACE, SEARCH_ATTRIBUTES)
+
     def command(self, part: str, start_number: int) -> list[str]:
         """Return the command line of a part; ``start_number`` counts its starts, from 0."""
         if part == RELAY:
@@ -105,6 +114,8 @@ class Blueprint:
             "kserve": self._kserve,
             "prometheus": self._prometheus,
         }
+        if part in temporal_config.PARTS:
+            return self.temporal_servers.command(part)
         binary = "kserve-manager" if part == KSERVE else part
         return [str(self.binaries[binary]), *arguments[part]()]
 
@@ -125,19 +136,12 @@ class Blueprint:
             "kserve": lambda: self._answers("kserve-health", "/readyz"),
             "prometheus": lambda: self._answers("prometheus", "/-/ready"),
             RELAY: lambda: _must_listen(self.temporal_host, self.ports["temporal"]),
+            **self.temporal_servers.probes,
         }
         probes[part]()
 
     def _temporal(self) -> list[str]:
         ports = self.ports
-        dynamic = {
-            "system.enableActivityEagerExecution": True,
-            "frontend.enableExecuteMultiOperation": True,
-            "system.enableDeploymentVersions": True,
-            # By default, it takes minutes until a build of a worker without rollouts is known to be drained.
-            "matching.wv.VersionDrainageStatusVisibilityGracePeriod": "2s",
-            "matching.wv.VersionDrainageStatusRefreshInterval": "2s",
-        }
         return [
             "server",
             "start-dev",
@@ -151,7 +155,7 @@ class Blueprint:
             "--sqlite-pragma=journal_mode=WAL",
             "--sqlite-pragma=synchronous=NORMAL",
             "--log-level=error",
-            *(f"--dynamic-config-value={key}={json.dumps(value)}" for key, value in dynamic.items()),
+            *(f"--dynamic-config-value={key}={json.dumps(value)}" for key, value in temporal_config.DYNAMIC.items()),
             *(f"--search-attribute={name}={kind}" for name, kind in SEARCH_ATTRIBUTES.items()),
         ]
 

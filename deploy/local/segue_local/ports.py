@@ -10,15 +10,17 @@ from pathlib import Path
 from segue_local.errors import LocalStackError
 
 _LOWEST = 15000
+_SIGNED = 2**15
 _TRIES = 2000
 
 
 def pick(names: Sequence[str], taken: Collection[int] = ()) -> dict[str, int]:
     """Return a free port for each name, none of them in ``taken``. Raises ``LocalStackError`` when too few are free.
 
-    The ports are below the range of outgoing connections, so that a restarted server finds its port free.
+    The ports are below the range of outgoing connections, so that a restarted server finds its port free, and below
+    32768: Temporal stores the ports of its members as signed numbers of 16 bits in PostgreSQL.
     """
-    highest = _ephemeral_start() - 1
+    highest = min(_ephemeral_start(), _SIGNED) - 1
     low = _LOWEST if highest > _LOWEST + 1000 else 1025
     chosen: dict[str, int] = {}
     for _ in range(_TRIES):

@@ -96,10 +96,17 @@ def start(
     return process
 
 
-def run(command: Sequence[str], *, stack_dir: Path, stdin: str = "") -> None:
+def run(
+    command: Sequence[str], *, stack_dir: Path, stdin: str = "", environment: Mapping[str, str] | None = None
+) -> None:
     """Run a marked command to its end. Raises ``LocalStackError`` with its output when it fails."""
     done = subprocess.run(
-        command, env=_own_environment(stack_dir), input=stdin, capture_output=True, text=True, check=False
+        command,
+        env={**_own_environment(stack_dir), **(environment or {})},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         raise LocalStackError(f"`{shlex.join(command)}` failed: {(done.stderr or done.stdout).strip()}")

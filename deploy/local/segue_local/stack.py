@@ -21,9 +21,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from segue_local import kserve, lws, parts, ports, processes
+from segue_local import kserve, lws, parts, ports, processes, temporal_config
 from segue_local import node as real_node
-from segue_local.build import BINARIES, KSERVE, LWS, NODE_BINARIES, PROMETHEUS, Progress, ensure_built
+from segue_local.build import (
+    BINARIES,
+    KSERVE,
+    LWS,
+    NODE_BINARIES,
+    PROMETHEUS,
+    TEMPORAL_SERVER,
+    Progress,
+    ensure_built,
+)
 from segue_local.errors import LocalStackError, PartFailed, Refused, StackNotRunning
 from segue_local.gateway import add_definitions, ensure_definitions
 from segue_local.layout import MASTERS, Layout
@@ -32,6 +41,7 @@ from segue_local.node.handle import Node
 from segue_local.node.servers import NODE_PARTS, NodeServers
 from segue_local.parts import PARTS, PORTS, Blueprint
 from segue_local.paths import stacks_dir, state_dir
+from segue_local.postgres import ensure_postgres
 from segue_local.prometheus import SCRAPE_INTERVAL_S, Access, configuration, write_targets
 from segue_local.state import NodeRecord, PartRecord, State
 
@@ -77,13 +87,16 @@ class _Plan:
     lws: bool
     kserve: bool
     prometheus: bool
+    postgres: bool
     scrape_interval_s: float
     admits: Sequence[str]
     say: Progress
 
     def has(self, part: str) -> bool:
         """Return whether the requested stack has this part."""
-        return {parts.LWS: self.lws, parts.KSERVE: self.kserve, parts.PROMETHEUS: self.prometheus}.get(part, True)
+        optional = {parts.LWS: self.lws, parts.KSERVE: self.kserve, parts.PROMETHEUS: self.prometheus}
+        optional |= dict.fromkeys(temporal_config.PARTS, self.postgres)
+        return optional.get(part, not (part == parts.DEV_SERVER and self.postgres))
 
     @property
     def fake_resources(self) -> Mapping[str, str]:
@@ -139,6 +152,7 @@ class Stack:
         lws: bool = False,
         kserve: bool = False,
         prometheus: bool = False,
+        postgres: bool = False,
         scrape_interval_s: float = SCRAPE_INTERVAL_S,
         admits: Sequence[str] = (),
         on_progress: Callable[[str], None] | None = None,
@@ -151,8 +165,10 @@ class Stack:
         ``example.com/accelerator``. ``feature_gates`` are those of the API server and the controller manager.
         ``lws`` adds LeaderWorkerSet, and ``kserve`` KServe (in standard mode: plain Deployments and Services), each
         with controller and webhooks. ``prometheus`` adds a Prometheus that scrapes pods annotated with
-        ``prometheus.io/scrape``, every ``scrape_interval_s``. ``admits`` are namespaces whose pods on the real node may
-        open connections to the API server (by Service ``kubernetes``) and to Temporal; all other pods reach nothing.
+        ``prometheus.io/scrape``, every ``scrape_interval_s``. ``postgres`` replaces Temporal's dev server by two whole
+        servers on PostgreSQL, with mutual TLS and JWT authorization; this installs Debian's package if it is missing.
+        ``admits`` are namespaces whose pods on the real node may open connections to the API server (by Service
+        ``kubernetes``) and to Temporal's dev server; all other pods reach nothing.
 
         Builds the servers if they are missing (minutes, once). First removes a broken stack of the same name.
         ``on_progress`` takes one line at a time, from several threads.
@@ -165,24 +181,41 @@ class Stack:
             raise Refused(f"{fake_nodes} fake nodes cannot run a pod: use 1 or more, or add a real node")
         if not 0.1 <= scrape_interval_s <= 3600:
             raise Refused(f"the scrape interval cannot be {scrape_interval_s:g} s: use 0.1 to 3600 s")
+        if admits and postgres:
+            raise Refused("pods reach only Temporal's dev server: admit none, or leave out postgres")
         if admits and not node:
             raise Refused(f"pods of {', '.join(admits)} can be admitted only on a real node: add one")
         say = on_progress or (lambda _line: None)
         if node:
             machine.prepare(say)
         wanted = BINARIES + NODE_BINARIES * node
-        wanted += (LWS,) * lws + (KSERVE,) * kserve + (PROMETHEUS,) * prometheus
-        binaries = ensure_built(on_progress, wanted)
+        wanted += (LWS,) * lws + (KSERVE,) * kserve + (PROMETHEUS,) * prometheus + TEMPORAL_SERVER * postgres
+        programs = {temporal_config.POSTGRES: ensure_postgres(say) / "postgres"} if postgres else {}
         gates = feature_gates or {}
         plan = _Plan(
-            binaries, fake_nodes, node, node_resources, gates, lws, kserve, prometheus, scrape_interval_s, admits, say
-        )  # fmt: skip
+            binaries={**ensure_built(on_progress, wanted), **programs},
+            fake_nodes=fake_nodes,
+            node=node,
+            node_resources=node_resources,
+            feature_gates=gates,
+            lws=lws,
+            kserve=kserve,
+            prometheus=prometheus,
+            postgres=postgres,
+            scrape_interval_s=scrape_interval_s,
+            admits=admits,
+            say=say,
+        )
         with _locked(name):
             running = cls.find(name)
             if running is not None and all(part.alive for part in running.status()):
                 if node and running.node is None:
                     raise Refused(f"stack {name} is up without a real node: take it down first, or use another name")
-                lacks = [part for part in parts.OPTIONAL if plan.has(part) and part not in running._parts]
+                lacks = [
+                    part
+                    for part in (*parts.OPTIONAL, *temporal_config.PARTS)
+                    if plan.has(part) and part not in running._parts
+                ]
                 others = running._state.node is not None and {*admits} != {*running._state.node.admits}
                 if lacks or others or gates != dict(running._state.feature_gates):
                     raise Refused(f"stack {name} is up with other options: take it down first, or use another name")
@@ -250,13 +283,21 @@ class Stack:
 
     @property
     def temporal_address(self) -> str:
-        """Host and port of Temporal's gRPC frontend."""
-        return f"{self._blueprint.temporal_host}:{self._state.ports['temporal']}"
+        """Host and port of Temporal's gRPC frontend, or of the balancer in front of several."""
+        return f"{self._blueprint.temporal_host}:{self._temporal_port}"
 
     @property
-    def temporal_ui(self) -> str:
-        """The URL of Temporal's web UI."""
-        return f"http://127.0.0.1:{self._state.ports['temporal-ui']}"
+    def temporal_ui(self) -> str | None:
+        """The URL of Temporal's web UI, or None with whole servers."""
+        return None if self._state.postgres else f"http://127.0.0.1:{self._state.ports['temporal-ui']}"
+
+    def temporal_token(
+        self, subject: str, permissions: Sequence[str], life_s: float = temporal_config.TOKEN_LIFE_S
+    ) -> str:
+        """Return a token (JWT) with permissions such as ``default:write``. Raises ``Refused`` without whole servers."""
+        if not self._state.postgres:
+            raise Refused(f"stack {self.name} needs no tokens: start one with `segue local up --postgres`")
+        return self._blueprint.temporal_servers.token(subject, permissions, life_s)
 
     @property
     def prometheus(self) -> str | None:
@@ -274,12 +315,15 @@ class Stack:
     def env(self) -> dict[str, str]:
         """Return the environment that points clients, workers and kubectl at this stack."""
         providers = {"SEGUE_PROMETHEUS": json.dumps({"default": {"url": self.prometheus}})} if self.prometheus else {}
+        ui = {"SEGUE_TEMPORAL_UI": self.temporal_ui} if self.temporal_ui else {}
+        access = self._blueprint.temporal_servers.access() if self._state.postgres else {}
         return {
             **providers,
             "KUBECONFIG": str(self.kubeconfig),
             "TEMPORAL_ADDRESS": self.temporal_address,
             "TEMPORAL_NAMESPACE": parts.NAMESPACE,
-            "SEGUE_TEMPORAL_UI": self.temporal_ui,
+            **access,
+            **ui,
         }
 
     @property
@@ -360,13 +404,13 @@ class Stack:
         chosen = ports.pick(names, _ports_of_all_stacks())
         binaries = {binary: str(path) for binary, path in plan.binaries.items()}
         state = State(name, chosen, binaries, node=record, feature_gates=plan.feature_gates, lws=plan.lws)
-        stack = cls(dataclasses.replace(state, kserve=plan.kserve, prometheus=plan.prometheus))
+        stack = cls(dataclasses.replace(state, kserve=plan.kserve, prometheus=plan.prometheus, postgres=plan.postgres))
         layout.create([] if record is None else [stack._blueprint.api_host])
         stack._save()
         stack._write_kubeconfigs()
         try:
             if stack._node is not None:
-                stack._node.prepare(chosen["kube-apiserver"], chosen["temporal"])
+                stack._node.prepare(chosen["kube-apiserver"], stack._temporal_port)
             stack._start_all(plan)
         except BaseException:
             _end(layout.root)
@@ -417,8 +461,7 @@ class Stack:
                 raise
 
         with ThreadPoolExecutor(max_workers=len(self._parts)) as pool:
-            temporal = ("temporal", parts.RELAY) if plan.admits else ("temporal",)
-            aside = [pool.submit(guarded, lambda: begin(*temporal))]
+            aside = [pool.submit(guarded, lambda: self._start_temporal(begin))]
             if plan.node:
                 runtime = pool.submit(guarded, lambda: begin("node", "containerd"))
                 aside.append(runtime)
@@ -442,6 +485,20 @@ class Stack:
                 self._cancelled.set()
                 raise
         _raise_first(aside)
+
+    def _start_temporal(self, begin: Callable[..., None]) -> None:
+        if not self._state.postgres:
+            begin(parts.DEV_SERVER)
+            if self._blueprint.is_open:
+                begin(parts.RELAY)
+            return
+        servers = self._blueprint.temporal_servers
+        servers.prepare()
+        begin(temporal_config.POSTGRES)
+        servers.create_schemas()
+        # One after the other: two new servers at once race for the cluster's metadata, and one of them ends.
+        begin(*temporal_config.SERVERS, temporal_config.FRONT)
+        servers.create_namespace()
 
     def _prepare_lws(self, say: Progress) -> None:
         lws.add_kinds(self._blueprint.client, lws.FILES.ensure(say))
@@ -491,7 +548,11 @@ class Stack:
         command = self._blueprint.command(part, starts)
         environment = self._blueprint.environment(part)
         return processes.start(
-            command, stack_dir=self._layout.root, log=self._layout.log(part), environment=environment
+            command,
+            stack_dir=self._layout.root,
+            log=self._layout.log(part),
+            environment=environment,
+            wrapped=part == temporal_config.POSTGRES,
         )
 
     def _probe(self, part: str) -> None:
@@ -541,7 +602,13 @@ class Stack:
     def _parts(self) -> tuple[str, ...]:
         has = {parts.LWS: self._state.lws, parts.KSERVE: self._state.kserve, parts.PROMETHEUS: self._state.prometheus}
         optional = tuple(part for part in parts.OPTIONAL if has[part])
-        return PARTS + optional + (parts.RELAY,) * self._blueprint.is_open + NODE_PARTS * (self._node is not None)
+        always = tuple(part for part in PARTS if not (part == parts.DEV_SERVER and self._state.postgres))
+        always += temporal_config.PARTS * self._state.postgres
+        return always + optional + (parts.RELAY,) * self._blueprint.is_open + NODE_PARTS * (self._node is not None)
+
+    @property
+    def _temporal_port(self) -> int:
+        return self._state.ports[temporal_config.FRONT if self._state.postgres else parts.DEV_SERVER]
 
     @property
     def _init(self) -> int:

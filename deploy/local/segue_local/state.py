@@ -61,6 +61,7 @@ class State:
     lws: bool = False
     kserve: bool = False
     prometheus: bool = False
+    postgres: bool = False
     complete: bool = False
 
     def with_part(self, part: str, record: PartRecord) -> State:

@@ -26,6 +26,7 @@ def tied_stack(
     lws: bool = False,
     kserve: bool = False,
     prometheus: bool = False,
+    postgres: bool = False,
     admits: Sequence[str] = (),
     on_progress: Callable[[str], None] | None = None,
 ) -> Iterator[Stack]:
@@ -51,6 +52,7 @@ def tied_stack(
             lws=lws,
             kserve=kserve,
             prometheus=prometheus,
+            postgres=postgres,
             admits=admits,
             on_progress=on_progress,
         )

@@ -1,0 +1,137 @@
+"""Temporal as in production: two whole servers on PostgreSQL, mutual TLS, tokens, and who made each request."""
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from harness import Lab, open_lab, until
+from killing_worker import CRASHING
+from segue_local import Stack, certs, tied_stack
+from segue_local.temporal_config import PARTS, SERVERS
+from shell import COMPLETED, NEEDS_PERSON, REFUSED, ROLLED_BACK, UNREACHABLE, Shell
+
+pytestmark = pytest.mark.soak
+WRITER = ["default:write"]
+ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
+
+
+@pytest.fixture(scope="module")
+def own_stack() -> Iterator[Stack]:
+    """Servers that may be killed without disturbing other tests."""
+    with tied_stack(f"segue-production-{os.getpid()}", postgres=True) as started:
+        yield started
+
+
+@pytest.fixture
+async def lab(own_stack: Stack) -> AsyncIterator[Lab]:
+    """A namespace with a worker that may only write, and is no administrator of Temporal."""
+    async with open_lab(own_stack) as opened:
+        await opened.worker(TEMPORAL_API_KEY=own_stack.temporal_token("segue-worker", WRITER)).serves()
+        yield opened
+
+
+async def test_a_rollout_completes_and_a_bad_one_comes_back(lab: Lab, tmp_path: Path) -> None:
+    """With the stack as it comes up: its namespace and its search attributes are there."""
+    assert [part.name for part in lab.stack.status() if part.name in PARTS] == list(PARTS)
+    shell = Shell(lab, tmp_path)
+    await asyncio.gather(lab.deploy("good", 3), lab.deploy("bad", 3))
+    good, bad = shell.spec("good"), shell.spec("bad", change=CRASHING)
+    await asyncio.gather(
+        shell.run("start", good, "--wait", expect=COMPLETED), shell.run("start", bad, "--wait", expect=ROLLED_BACK)
+    )
+    listed = {each["target"]: each["outcome"] for each in await shell.json("list")}
+    assert listed == {f"{lab.namespace}/good": "Completed", f"{lab.namespace}/bad": "RolledBack"}
+
+
+async def test_nobody_notices_that_each_server_is_killed_in_turn(lab: Lab, tmp_path: Path) -> None:
+    """In the middle of a rollout of slow pods. A pipeline follows it, and the worker stays the same process."""
+    await lab.deploy("chat", 4, ready_after="2s")
+    shell = Shell(lab, tmp_path)
+    with lab.watch("chat") as watcher:
+        pipeline = asyncio.create_task(shell.run("start", shell.spec("chat"), "--wait", expect=COMPLETED))
+        for moved, server in zip(itertools.count(1), SERVERS):
+            await until(f"{moved} new pods", lambda moved=moved: len(lab.pods("chat", "chat:2")) >= moved)
+            await asyncio.to_thread(lab.stack.kill, server)
+            await asyncio.to_thread(lab.stack.restart, server)
+            assert not pipeline.done(), "the rollout has ended before each server was killed"
+        await pipeline
+    watcher.assert_within(4, 5)
+
+
+async def test_the_report_tells_who_is_authenticated_from_who_is_claimed(lab: Lab, tmp_path: Path) -> None:
+    """A start, an update, a signal and an update of somebody who claims another name."""
+    await lab.deploy("chat", 2)
+    shell = Shell(lab, tmp_path)
+
+    def key(subject: str) -> str:
+        return lab.stack.temporal_token(subject, WRITER)
+
+    name = f"{lab.namespace}/chat"
+    await shell.run("start", shell.spec("chat", strategy=ASKS), TEMPORAL_API_KEY=key("pipeline@acme"), SEGUE_BY="carol")
+
+    async def asks() -> bool:
+        return bool((await shell.json("status", name))["phase"] == "AwaitingApproval")
+
+    await until("it asks", asks, poll_s=1)
+    await shell.run("pause", name, "--by", "dave", TEMPORAL_API_KEY=key("alice@acme"))
+    await shell.run("resume", name, "--by", "dave", "--no-wait", TEMPORAL_API_KEY=key("bob@acme"))
+    await until("it asks again", asks, poll_s=1)
+    await shell.run("approve", name, "--by", "alice@acme", TEMPORAL_API_KEY=key("mallory@acme"))
+    shown = (await shell.run("status", name)).stdout
+    assert "approve by mallory@acme (jwt) (authenticated), alice@acme (claimed)" in " ".join(shown.split())
+    await shell.run("watch", name, expect=COMPLETED)
+    report = await shell.json("report", name)
+    assert [(each["what"], each["authenticated"], each["claimed"]) for each in report["requests"]] == [
+        ("start", "pipeline@acme (jwt)", "carol"),
+        ("pause", "alice@acme (jwt)", "dave"),
+        ("resume", "bob@acme (jwt)", "dave"),
+        ("approve", "mallory@acme (jwt)", "alice@acme"),
+    ]
+    text = (await shell.run("report", name)).stdout
+    assert "Started by pipeline@acme (jwt) (authenticated), carol (claimed) at" in text
+
+
+async def test_each_fault_of_the_credentials_names_its_fix(lab: Lab, tmp_path: Path) -> None:
+    """On real servers with mutual TLS and authorization, for any command and for `segue doctor`."""
+    shell = Shell(lab, tmp_path)
+    stranger = certs.Authority.create(tmp_path, "stranger")
+    pair = stranger.client("segue")
+    for name, pem in (("crt", pair.cert_pem), ("key", pair.key_pem)):
+        (tmp_path / name).write_bytes(pem)
+    shown = ("TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_CLIENT_KEY_PATH")
+    authority, key = "TEMPORAL_TLS_SERVER_CA_CERT_PATH", "TEMPORAL_API_KEY"
+    expired = lab.stack.temporal_token("late@acme", WRITER, life_s=-60)
+    strange = dict(zip(shown, (str(tmp_path / "crt"), str(tmp_path / "key")), strict=True))
+    away, denied = (UNREACHABLE, UNREACHABLE), (REFUSED, NEEDS_PERSON)
+    for env, why, fix, codes in (
+        (dict.fromkeys(shown), "requires a client certificate", shown[0], away),
+        (strange, "does not accept the client certificate", shown[0], away),
+        ({authority: str(stranger.cert_path)}, "its certificate is not trusted", authority, away),
+        ({key: "wrong"}, "the API key is not accepted", key, away),
+        ({key: expired}, "the API key is not accepted", "may have expired", away),
+        ({key: None}, "Request unauthorized", f"check that {key} is set", denied),
+    ):
+        shell.env = {**os.environ, **lab.stack.env(), **env}
+        shell.env = {name: value for name, value in shell.env.items() if value is not None}
+        for command, expect in zip(("list", "doctor"), codes, strict=True):
+            ended = await shell.run(command, expect=expect)
+            said = ended.stdout + ended.stderr
+            assert why in said and fix in said and "segue local up" not in said, (why, said)
+
+
+async def test_a_token_that_may_only_read(lab: Lab, tmp_path: Path) -> None:
+    """It sees rollouts and starts none; the doctor names what it lacks, and setup what it needs."""
+    shell, reader = Shell(lab, tmp_path), lab.stack.temporal_token("reader@acme", ["default:read"])
+    await lab.deploy("chat", 1)
+    await shell.run("list", TEMPORAL_API_KEY=reader)
+    denied = await shell.run("start", shell.spec("chat"), expect=REFUSED, TEMPORAL_API_KEY=reader)
+    assert "Temporal denies the request" in denied.stderr and "TEMPORAL_API_KEY" in denied.stderr
+    checked = await shell.run("doctor", expect=NEEDS_PERSON, TEMPORAL_API_KEY=reader)
+    assert "permission to write" in checked.stdout
+    for role, expect in (("write", REFUSED), ("admin", COMPLETED)):
+        key = lab.stack.temporal_token("someone@acme", [f"{lab.namespace}:{role}"])
+        arguments = ("setup", "--create-namespace", "--retention", "72h")
+        await shell.run(*arguments, expect=expect, TEMPORAL_NAMESPACE=lab.namespace, TEMPORAL_API_KEY=key)

@@ -1,0 +1,46 @@
+"""Who wrote a field, as the API server records it."""
+
+from typing import Any
+
+import pytest
+
+from activities.levers.ownership import is_written_by_us, writer_of
+
+SURGE = ("f:strategy", "f:rollingUpdate", "f:maxSurge")
+PAUSED = ("f:paused",)
+
+
+def entry(manager: str, *paths: tuple[str, ...], operation: str = "Update", at: str = "2026-01-01T00:00:00Z") -> Any:
+    """Return a manager's entry, which owns these fields of the spec."""
+    fields: dict[str, Any] = {}
+    for path in paths:
+        here = fields
+        for step in path:
+            here = here.setdefault(step, {})
+    return {"manager": manager, "operation": operation, "time": at, "fieldsV1": {"f:spec": fields}}
+
+
+OURS = entry("segue", SURGE, PAUSED)
+CO_OWNER = entry("argocd-controller", SURGE, operation="Apply", at="2026-01-01T00:00:09Z")
+
+
+@pytest.mark.parametrize(
+    ("entries", "ours"),
+    [
+        pytest.param([OURS], True, id="only we"),
+        pytest.param([OURS, CO_OWNER], True, id="another applied our value"),
+        pytest.param([entry("segue", SURGE), entry("kubectl", PAUSED)], False, id="another wrote one of them"),
+        pytest.param([entry("segue", SURGE)], True, id="we removed one of them"),
+        pytest.param([CO_OWNER], False, id="another took it"),
+        pytest.param([], False, id="nobody"),
+    ],
+)
+def test_a_value_is_ours_while_we_own_its_field(entries: list[Any], ours: bool) -> None:
+    found = {"metadata": {"managedFields": entries}, "spec": {}}
+    assert is_written_by_us(found, SURGE, PAUSED) is ours
+    assert (writer_of(found, SURGE, PAUSED) is None) is ours
+
+
+def test_the_other_writer_has_a_name() -> None:
+    found = {"metadata": {"managedFields": [entry("segue", PAUSED), CO_OWNER]}, "spec": {}}
+    assert writer_of(found, SURGE) == "argocd-controller (Apply at 2026-01-01T00:00:09Z)"
