@@ -15,8 +15,10 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from enum import IntEnum
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from kubernetes.aio.client import rest
+from opentelemetry import trace
 
 AT_ONCE = 32
 """How many requests are under way at one time. Streams do not count."""
@@ -46,6 +48,8 @@ class Rank(NamedTuple):
     """The number of the activity, counted from the worker's start."""
 
 
+_tracer = trace.get_tracer("segue")
+_CLIENT = trace.SpanKind.CLIENT
 _UNRANKED = Rank()
 _rank: ContextVar[Rank] = ContextVar("rank", default=_UNRANKED)
 _numbers = itertools.count(1)
@@ -128,7 +132,15 @@ class LimitedClient(rest.RESTClientObject):
         if "watch=" in url.partition("?")[2]:
             return await self._patiently(method, url, options)
         async with self._places.take():
-            return await self._patiently(method, url, options)
+            # A request outside of a recorded activity, such as one of a shared watch, belongs to no rollout.
+            if not trace.get_current_span().is_recording():
+                return await self._patiently(method, url, options)
+            path = urlsplit(url).path
+            about = {"http.request.method": method, "url.path": path}
+            with _tracer.start_as_current_span(f"{method} {resource_of(path)}", kind=_CLIENT, attributes=about) as span:
+                found = await self._patiently(method, url, options)
+                span.set_attribute("http.response.status_code", found.status)
+                return found
 
     async def _patiently(self, method: str, url: str, options: dict[str, Any]) -> Any:
         """Repeat a request that the API server throttled: it did not run, and says after how many seconds to repeat it.
@@ -143,6 +155,16 @@ class LimitedClient(rest.RESTClientObject):
                 return found
             found.response.release()
             await asyncio.sleep(pause_s)
+
+
+def resource_of(path: str) -> str:
+    """Return the kind of object that a path of the API server names, such as ``deployments`` or ``pods/log``."""
+    parts = path.strip("/").split("/")
+    # /api/VERSION/… or /apis/GROUP/VERSION/…, then [namespaces/NAMESPACE/]RESOURCE[/NAME[/SUBRESOURCE]]
+    rest = parts[2 if parts[0] == "api" else 3 :]
+    if rest[:1] == ["namespaces"] and len(rest) > 2:
+        rest = rest[2:]
+    return "/".join(rest[::2]) or path
 
 
 def _pause_s(found: Any) -> float | None:

@@ -26,6 +26,7 @@ from activities.levers.base import Lever
 from activities.limits import Urgency, urgent
 from activities.linting import linted
 from activities.memory_peak import PROVIDER, Peaks
+from activities.notifying import Notifier
 from activities.pod_http import Reach, reach_of
 from activities.preparing import refuse_missing_rights, tried
 from activities.room import Rooms
@@ -35,7 +36,21 @@ from activities.turns import Turn, Turns
 from activities.unmade import Unmade
 from activities.watching import NamespaceWatch, Watches
 from segue import contract
-from segue.contract import Beat, Prepared, PrepareInput, Verified, VerifyInput, Watched, WatchInput, WriteInput, Written
+from segue.contract import (
+    Beat,
+    Notified,
+    NotifyInput,
+    PermitInput,
+    Permitted,
+    Prepared,
+    PrepareInput,
+    Verified,
+    VerifyInput,
+    Watched,
+    WatchInput,
+    WriteInput,
+    Written,
+)
 from segue.decide import Act, Decision, asks_for_room, decide
 from segue.errors import Fenced, NotAllowed, Refused, SegueError, shown
 from segue.gates import Verdict
@@ -43,6 +58,7 @@ from segue.gates.readiness import judge_readiness
 from segue.gates.standing import standings
 from segue.gates.webhook_settings import Webhook
 from segue.observation import Observation, belonging
+from segue.policy import NO_POLICY, Policy, Request, foretold, holding, refuse, refuse_message
 from segue.resting import next_look_at, rests
 from segue.spec import Autoscaler, SupervisedTarget
 from segue.spec.metrics import Metric
@@ -147,6 +163,8 @@ class Activities:
         reach: Reach | None = None,
         webhooks: Mapping[str, Webhook] | None = None,
         prometheus: Mapping[str, PrometheusSettings] | None = None,
+        notifier: Notifier | None = None,
+        policy: Policy = NO_POLICY,
         slots: int = 100,
     ) -> None:
         self._cluster = cluster
@@ -157,6 +175,7 @@ class Activities:
         self._routers = Routers(cluster)
         self._emptyings = Emptyings(cluster, reach or reach_of("auto", cluster))
         self._unmade = Unmade(cluster)
+        self._notifier, self._policy = notifier or Notifier({}), policy
         self._own = OwnAsker(cluster, supervisions, webhooks or {})
         providers = {name: Prometheus(name, settings) for name, settings in (prometheus or {}).items()}
         self._metrics, self._peaks = MetricAsker(providers), Peaks(providers.get(PROVIDER))
@@ -167,7 +186,7 @@ class Activities:
         """All activities, for the worker."""
         return [
             self.prepare, self.await_ready, self.verify, self.scale_new, self.scale_old, self.resize, self.settle,
-            self.route, self.undo, self.finish,
+            self.route, self.undo, self.finish, self.notify, self.permit,
         ]  # fmt: skip
 
     async def close(self) -> None:
@@ -178,6 +197,7 @@ class Activities:
         await self._emptyings.close()
         self._unmade.close()
         self._own.close()
+        self._notifier.close()
         await self._rooms.close()
         await self._watches.close()
 
@@ -185,11 +205,37 @@ class Activities:
     async def prepare(self, asked: PrepareInput) -> Prepared:
         """Check the target, try the change by a dry run, and lint the result."""
         lever = self._levers.of(asked.target)
+        await self._notifier.refuse(asked.notifications)
         await refuse_missing_rights(self._cluster, lever, asked)
         prepared = await tried(self._cluster, lever, self._routers.of(asked.rules.strategy), asked)
+        prepared = self._governed(asked, prepared)
         self._believer.refuse(asked.rules, prepared.wanted)
         await self._own.refuse(asked.target, asked.rules)
         return await linted(self._cluster, self._rooms.capacity, lever, asked, prepared)
+
+    def _governed(self, asked: PrepareInput, prepared: Prepared) -> Prepared:
+        """Return what was prepared, with what the policy says of it.
+
+        Raises:
+            Refused: when the policy does not allow it.
+        """
+        request, now = request_of(asked, prepared.replicas), time.time()
+        refuse(self._policy, request, now)
+        return prepared.model_copy(
+            update={
+                "governed": bool(self._policy.of(asked.target)),
+                "warnings": (*prepared.warnings, *foretold(self._policy, request, now)),
+            }
+        )
+
+    @_defined(contract.PERMIT)
+    async def permit(self, asked: PermitInput) -> Permitted:
+        """Check a message against the policy."""
+        refuse_message(
+            self._policy, asked.target, asked.strategy, message=asked.message, by=asked.by, replicas=asked.replicas,
+            breaks_glass=asked.breaks_glass,
+        )  # fmt: skip
+        return Permitted()
 
     @_defined(contract.AWAIT_READY)
     async def await_ready(self, asked: WatchInput) -> Watched:
@@ -213,7 +259,7 @@ class Activities:
             watch.notice_gap()
             looked, now = time.monotonic(), time.time()
             look_at = now + BEAT_S
-            seen = _seen(watch, lever, router, asked, now)
+            seen = self._with_freeze(_seen(watch, lever, router, asked, now), asked, now)
             _looks.add(1)
             if seen is not None:
                 seen = self._believer.look(asked.target, asked.rules, asked.state, seen, now, watch.wake, rested_s)
@@ -233,18 +279,32 @@ class Activities:
                 heart.beat(Beat(seen=seen, why=decision.why, at=now))
                 verdicts = self._panel.look(asked, seen, now, watch.wake)
                 if verdicts and decision.act is not Act.FENCED:
-                    return Watched(decision=_recorded(verdicts), seen=seen, verdicts=verdicts)
+                    return self._watched(asked, _recorded(verdicts), seen, verdicts)
                 gathers = decision.act is Act.SCALE and seen.new.proven < seen.new.total
                 gathers_until = (gathers_until or now + GATHER_S) if gathers else None
                 is_due = decision.act is not Act.WAIT and now >= (gathers_until or now)
                 if is_due or time.monotonic() >= ends_at:
-                    return Watched(decision=await self._explained(asked, decision, seen), seen=seen)
+                    return self._watched(asked, await self._explained(asked, decision, seen), seen)
                 look_at = min(gathers_until or math.inf, self._look_at(asked, seen, decision, now))
             waits_s = min(look_at - now, heart.due_in_s, ends_at - looked)
             began = time.monotonic()
             await watch.changed(max(waits_s, 0.01))
             rested_s = time.monotonic() - began
             await asyncio.sleep(looked + GAP_S - time.monotonic())
+
+    def _watched(
+        self, asked: WatchInput, decision: Decision, seen: Observation, verdicts: tuple[Verdict, ...] = ()
+    ) -> Watched:
+        governed = bool(self._policy.of(asked.target))
+        return Watched(decision=decision, seen=seen, verdicts=verdicts, governed=governed)
+
+    def _with_freeze(self, seen: Observation | None, asked: WatchInput, now: float) -> Observation | None:
+        """Return the observation with the freeze that holds the rollout; one that its operator moves cannot be held."""
+        state = asked.state
+        if seen is None or state.broke_glass or asked.goes_back or (state.autonomous and state.claimed):
+            return seen
+        held = holding(self._policy, asked.target, now, moved=state.claimed)
+        return seen.model_copy(update={"frozen": held}) if held else seen
 
     def _interval_s(self, asked: WatchInput) -> float:
         """Return the interval between heartbeats that report no change, in seconds."""
@@ -355,6 +415,18 @@ class Activities:
             await self._own.clean(asked.target, asked.rules, asked.state.owner)
         return _counted(written, "finish", freed + await self._give_autoscaler_back(asked, written))
 
+    @_defined(contract.NOTIFY)
+    async def notify(self, asked: NotifyInput) -> Notified:
+        """Send a notice to one receiver; a worker that is killed in it may send it twice, with the same key."""
+        sending = asyncio.ensure_future(self._notifier.send(asked.receiver, asked.notice))
+        try:
+            while not (await asyncio.wait({sending}, timeout=BEAT_S))[0]:
+                activity.heartbeat()
+        finally:
+            sending.cancel()
+        sending.result()
+        return Notified(attempts=activity.info().attempt)
+
     async def _hold_autoscaler(self, asked: WriteInput, replicas: int | None = None) -> int:
         """Hold the autoscaler if the spec sets that. The rollout must own the target first, so that it is restored."""
         if asked.rules.autoscaler is not Autoscaler.HOLD:
@@ -368,6 +440,14 @@ class Activities:
         if asked.rules.autoscaler is not Autoscaler.HOLD or not written.done:
             return 0
         return await autoscaling.give_back(self._cluster, asked.target, asked.state.owner)
+
+
+def request_of(asked: PrepareInput, replicas: int) -> Request:
+    """Return a start or a retarget as the policy sees it."""
+    return Request(
+        target=asked.target, rules=asked.rules, by=asked.by, replicas=replicas, accept=asked.accept,
+        retargets=asked.retargets, goes_back=asked.change.goes_back, broke_glass=asked.broke_glass,
+    )  # fmt: skip
 
 
 def _seen(

@@ -76,6 +76,7 @@ from segue.requests import Requests, principal_of
 from segue.spec import Approval, Rollout, Strategy, Waypoint
 from segue.state import Phase
 from segue.status import SideStatus, Status
+from segue.tracing import Traced
 from segue.units import format_duration
 
 DEFAULT_ADDRESS = "localhost:7233"
@@ -140,6 +141,7 @@ async def connect(
                 **config,
                 data_converter=converter,
                 plugins=plugins,
+                interceptors=[Traced()],
                 connect_timeout=timedelta(seconds=timeout_s),
                 # The library's own warnings belong in a worker's log, not on a terminal.
                 runtime=runtime or Runtime(telemetry=TelemetryConfig(logging=None)),
@@ -478,8 +480,10 @@ class Rollouts:
             raise next(each for each in answers if isinstance(each, BaseException))
         return running[0] if running else max(found, key=lambda each: each.start_time).id
 
-    async def start(self, rollout: Rollout, by: str) -> Started:
+    async def start(self, rollout: Rollout, by: str, break_glass: str = "") -> Started:
         """Start a rollout, and return when it is prepared: the API server has tried the change.
+
+        ``break_glass`` is the reason to overrule a freeze of the policy; empty for none.
 
         Raises:
             AlreadyRolling: naming the phase of the rollout under way.
@@ -490,7 +494,7 @@ class Rollouts:
         workflow_id, what = contract.workflow_id(self.cluster, spec.target), str(spec.target)
         with translated(what, self.task_queue):
             try:
-                handle = await self._start(rollout, workflow_id, by)
+                handle = await self._start(rollout, workflow_id, by, break_glass)
             except WorkflowAlreadyStartedError as error:
                 raise await self._under_way(workflow_id) from error
         run_id = handle.result_run_id or ""
@@ -616,8 +620,8 @@ class Rollouts:
     def _handle(self, workflow_id: str, run_id: str | None = None) -> Handle:
         return self.client.get_workflow_handle(workflow_id, run_id=run_id, result_type=Report)
 
-    async def _start(self, rollout: Rollout, workflow_id: str, by: str) -> WorkflowHandle[Any, Any]:
-        task = Task(spec=rollout.spec, name=rollout.metadata.name, cluster=self.cluster, by=by)
+    async def _start(self, rollout: Rollout, workflow_id: str, by: str, break_glass: str) -> WorkflowHandle[Any, Any]:
+        task = Task(spec=rollout.spec, name=rollout.metadata.name, cluster=self.cluster, by=by, break_glass=break_glass)
         attributes = [
             SearchAttributePair(TARGET, str(rollout.spec.target)),
             SearchAttributePair(PHASE, str(Phase.PREPARING)),

@@ -13,14 +13,17 @@ from segue.decide import Decision
 from segue.gates import Verdict
 from segue.history import Note
 from segue.lint.findings import Linted
+from segue.notices import Notice, Noticed
 from segue.observation import Frozen, Observation, Routed, Version
 from segue.plan import Plan
 from segue.room import Demand
-from segue.spec import AnyTarget, Change, Rules, Spec, Target
+from segue.spec import AnyTarget, Change, Rules, Spec, Strategy, Target
 from segue.spec.lint_rule import LintRule
+from segue.spec.notifications import Notification
 from segue.state import Mark, State
 
 WORKFLOW = "Rollout"
+NOTIFICATION_WORKFLOW = "Notification"
 TASK_QUEUE = "segue"
 STATUS_QUERY = "status"
 REPORT_QUERY = "report"
@@ -37,6 +40,11 @@ def workflow_id(cluster: str, target: Target) -> str:
     """Return the only workflow id for a rollout of this target, so that a second start is refused."""
     kind, namespace, name = target.key
     return f"rollout/{cluster}/{namespace}/{kind}/{name}"
+
+
+def notification_id(notice: Notice, receiver: str) -> str:
+    """Return the only workflow id for this notice to this receiver, so that it is sent by one workflow."""
+    return f"notification/{notice.workflow_id.removeprefix('rollout/')}/{notice.key}-{notice.event}/{receiver}"
 
 
 class Tuning(Frozen):
@@ -70,6 +78,9 @@ class Task(Frozen):
     """The state after continue-as-new; None at the start."""
     plans: tuple[Plan, ...] = ()
     started_at: float = 0.0
+    noticed: Noticed = Noticed()
+    break_glass: str = ""
+    """Why a freeze of the policy is overruled; empty if it is not."""
 
 
 class Sent(Frozen):
@@ -95,6 +106,14 @@ class PrepareInput(Frozen):
     """Set on a retarget: the change applies to this version, which is saved on the target."""
     wanted: Version | None = None
     """Set if a retarget only changes the strategy: the version that stays wanted."""
+    notifications: tuple[Notification, ...] = ()
+    """The receivers that the worker must know."""
+    by: str = ""
+    """Who requests it, for the policy."""
+    retargets: bool = False
+    """Whether the rollout is under way."""
+    broke_glass: str = ""
+    """Why a freeze of the policy is overruled; empty if it is not."""
 
 
 class Prepared(Frozen):
@@ -120,6 +139,8 @@ class Prepared(Frozen):
     """What a new replica requests of a node; None if that is not known."""
     ready: int | None = None
     """How many replicas are Ready; None if a former run left the target partway."""
+    governed: bool = False
+    """Whether a rule of the worker's policy holds for the target."""
 
 
 class WatchInput(Frozen):
@@ -129,6 +150,8 @@ class WatchInput(Frozen):
     rules: Rules
     state: State
     attempt_s: float = 600.0
+    goes_back: bool = False
+    """Whether it rolls to an earlier revision, without any new change: then no freeze holds it."""
 
 
 class Watched(Frozen):
@@ -138,6 +161,8 @@ class Watched(Frozen):
     seen: Observation
     verdicts: tuple[Verdict, ...] = ()
     """Verdicts of gates that are not recorded yet."""
+    governed: bool = False
+    """Whether a rule of the worker's policy holds for the target."""
 
 
 class Beat(Frozen):
@@ -198,6 +223,38 @@ class Verified(Frozen):
     verdicts: tuple[Verdict, ...]
 
 
+class PermitInput(Frozen):
+    """Check a message against the worker's policy."""
+
+    target: AnyTarget
+    strategy: Strategy
+    message: str
+    """The message's name."""
+    by: str
+    replicas: int | None = None
+    """The replicas that a scale requests."""
+    breaks_glass: bool = False
+
+
+class Permitted(Frozen):
+    """The policy allows the message."""
+
+
+class NotifyInput(Frozen):
+    """Send a notice to one receiver. It is also the input of the workflow that sends it."""
+
+    receiver: str
+    notice: Notice
+    heartbeat_s: float = 15.0
+    """After this time without a heartbeat, another worker sends it."""
+
+
+class Notified(Frozen):
+    """The receiver has accepted the notice."""
+
+    attempts: int = 1
+
+
 I = TypeVar("I", bound=Frozen)  # noqa: E741
 R = TypeVar("R", bound=Frozen)
 
@@ -221,3 +278,5 @@ SETTLE = Activity("settle", WriteInput, Written)
 ROUTE = Activity("route", WriteInput, Written)
 UNDO = Activity("undo", WriteInput, Written)
 FINISH = Activity("finish", WriteInput, Written)
+PERMIT = Activity("permit", PermitInput, Permitted)
+NOTIFY = Activity("notify", NotifyInput, Notified)

@@ -46,6 +46,8 @@ class Act(StrEnum):
     CONTINUE = "continue"
     CROWDED = "crowded"
     ROOMY = "roomy"
+    FREEZE = "freeze"
+    THAW = "thaw"
     SLEEP = "sleep"
     WAKE = "wake"
     ROUTE = "route"
@@ -347,6 +349,13 @@ def _asleep(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
     if state.asleep:
         return Decision(act=Act.WAKE, why="the target has replicas again")
     return Decision(act=Act.SLEEP, why="the target is scaled to 0")
+
+
+def _frozen(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Stop on the way forward while a freeze of the policy holds; gates and failures still act."""
+    if seen.frozen == state.frozen:
+        return None
+    return Decision(act=Act.FREEZE if seen.frozen else Act.THAW, why=seen.frozen or "no freeze is in effect")
 
 
 def _failed(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -841,8 +850,8 @@ def _shortfall_back(seen: Observation) -> str:
 
 
 _FORWARD: tuple[Case, ...] = (
-    _fenced, _unpaused, _foreign, _asleep, _failed, _breached, _asking, _routed, _resized, _settled, _regained, _lost,
-    _whole, _retaining, _crowded, _draining, _all_new, _waypoint, _move, _late, _waiting,
+    _fenced, _unpaused, _foreign, _asleep, _frozen, _failed, _breached, _asking, _routed, _resized, _settled,
+    _regained, _lost, _whole, _retaining, _crowded, _draining, _all_new, _waypoint, _move, _late, _waiting,
 )  # fmt: skip
 _BACK: tuple[Case, ...] = (
     _fenced, _foreign, _routed, _resized, _retaining, _return, _undo, _unpaused, _all_old, _alarm, _waiting,

@@ -56,9 +56,9 @@ class Client(Rollouts):
 
     # --- start ----------------------------------------------------------------------------------------------
 
-    async def start(self, rollout: Given, by: str = "") -> Started:
+    async def start(self, rollout: Given, by: str = "", break_glass: str = "") -> Started:
         """Start a rollout; see ``Rollouts.start``."""
-        return await super().start(rollout_of(rollout), by or self.requester)
+        return await super().start(rollout_of(rollout), by or self.requester, break_glass)
 
     async def join(self, rollout: Given, by: str = "") -> str:
         """Retarget the rollout under way to this one's change, as the difference from its baseline."""
@@ -93,9 +93,9 @@ class Client(Rollouts):
         """Stop progress; gates still run, and can still roll back."""
         return await self.tell(name, messages.Pause, reason=reason)
 
-    async def resume(self, name: str, *, reason: str = "") -> str:
-        """Continue after a pause, a settle, or a failure that waits for a person."""
-        return await self.tell(name, messages.Resume, reason=reason)
+    async def resume(self, name: str, *, reason: str = "", break_glass: bool = False) -> str:
+        """Continue after a pause, a settle, or a failure that waits for a person; or overrule a freeze."""
+        return await self.tell(name, messages.Resume, reason=reason, break_glass=break_glass)
 
     async def retarget(
         self, name: str, *, change: Change | Mapping[str, Any] | None = None, images: Mapping[str, str] | None = None,

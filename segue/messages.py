@@ -35,7 +35,16 @@ class Pause(Message):
 
 
 class Resume(Message):
-    """Continue after a pause, a settle, or a failure that waits for a person."""
+    """Continue after a pause, a settle, or a failure that waits for a person; or overrule a freeze of the policy."""
+
+    break_glass: bool = False
+    """Overrule the policy's freezes for the rest of this rollout; needs a reason."""
+
+    @model_validator(mode="after")
+    def _says_why(self) -> "Resume":
+        if self.break_glass and not self.reason:
+            raise ValueError("breaks the glass without a reason; give the reason, for the report")
+        return self
 
 
 class RetargetTo(Message):
@@ -121,6 +130,11 @@ def receive(message: Message, state: State, now: float) -> State:
     return _receive(message, state, now)
 
 
+def goes_back(message: Message) -> bool:
+    """Whether a message takes the rollout back: everybody may send it at any time, and nothing delays it."""
+    return isinstance(message, Abort | Reject) or (isinstance(message, RetargetTo) and message.baseline)
+
+
 def answer(message: Message, state: State) -> str:
     """Return what happens next, for a person; ``state`` is the result of ``receive``."""
     if isinstance(message, Settle):
@@ -198,7 +212,17 @@ def _(message: Resume, state: State, now: float) -> State:
         raise _refused(
             message, f"{state.foreign}", "take that change back, or overwrite it with a retarget or an abort"
         )
+    if message.break_glass:
+        state = state.but(broke_glass=message.said, frozen="", progress_at=now).noted(
+            now, "glass broken", message.reason, message.by
+        )
+    elif state.frozen and not state.paused and state.held is None:
+        raise _refused(
+            message, f"the rollout is frozen: {state.frozen}", "wait for its end, or give --break-glass and a reason"
+        )
     if not state.paused and state.held is None:
+        if message.break_glass:
+            return state
         raise _refused(message, "the rollout is not paused", "see `segue status` for what it waits for")
     # A resume after a failed gate evaluates that gate again.
     tallies = state.tallies if state.held is None else ()

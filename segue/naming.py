@@ -4,6 +4,7 @@ import getpass
 import re
 import socket
 from pathlib import PurePath
+from urllib.parse import quote
 
 from pydantic import ValidationError
 
@@ -81,6 +82,12 @@ def _target(text: str, *, kind: str, namespace: str, name: str) -> Target:
     except ValidationError as error:
         fix = "name it NAMESPACE/NAME, such as serving/chat, KIND/NAMESPACE/NAME, or give its spec file"
         raise Refused("does not name a rollout", field="NAME", value=text, fix=fix) from error
+
+
+def page_of(ui: str, namespace: str, workflow_id: str) -> str:
+    """Return the address of a rollout's page in the Temporal UI; empty without the UI's own address."""
+    root = ui.rstrip("/")
+    return f"{root}/namespaces/{quote(namespace)}/workflows/{quote(workflow_id, safe='')}" if root else ""
 
 
 def whoami() -> str:

@@ -141,6 +141,8 @@ class Observation(Frozen):
     replicas: int
     old: Side
     new: Side
+    frozen: str = ""
+    """Which freeze of the policy holds the rollout, and until when; empty if none does."""
     asked: Counts
     """The requested counts, which the lever holds: (replicas, 0) while it holds nothing."""
     home: Counts | None = None

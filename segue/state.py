@@ -194,6 +194,12 @@ class State(Frozen):
     """How many replicas fit at the latest move, if fewer than its budget allows."""
     crowded: str = ""
     """Why no new replica fits, while no old one may be removed first; empty if there is room."""
+    governed: bool = False
+    """Whether a rule of the worker's policy holds for the target, so that the worker checks each message."""
+    frozen: str = ""
+    """Which freeze of the policy holds the rollout, and until when; empty if none does."""
+    broke_glass: str = ""
+    """Who overruled the policy's freezes for this rollout, and why; empty if nobody did."""
     overrules: bool = False
     """Whether a person requested to overwrite the foreign change."""
     controller_paused_at: float = 0.0
@@ -250,6 +256,8 @@ class State(Frozen):
             return "replicas: the target is scaled to 0"
         if self.paused:
             return f"resume: {self.paused}"
+        if self.frozen:
+            return f"the end of a freeze: {self.frozen}"
         return f"room: {self.crowded}" if self.crowded else ""
 
     @property
@@ -261,7 +269,7 @@ class State(Frozen):
             (self.foreign is not None and not self.overrules, Phase.HELD),
             (self.goal is Goal.BACK, Phase.ROLLING_BACK),
             (self.held is not None, Phase.HELD),
-            (bool(self.paused), Phase.PAUSED),
+            (bool(self.paused or self.frozen), Phase.PAUSED),
             (bool(self.crowded), Phase.HELD),
             (not self.baseline.template, Phase.PREPARING),
             (self.waypoint is not None, self._waypoint_phase()),
@@ -466,6 +474,11 @@ class State(Frozen):
         what = "waits" if why else "continues"
         return self.but(crowded=why, progress_at=now).noted(now, what, f"room: {why}" if why else "there is room again")
 
+    def after_freeze(self, why: str, now: float) -> Self:
+        """Record that a freeze of the policy holds the rollout, or no longer does (``why`` empty)."""
+        what = "frozen" if why else "continues"
+        return self.but(frozen=why, progress_at=now).noted(now, what, why or "no freeze is in effect")
+
     def after_undo(self, writes: int, now: float, mark: Mark | None = None, step: str = "") -> Self:
         """Record that the baseline was written back, or a step of the way there."""
         return self.but(
@@ -531,7 +544,8 @@ class State(Frozen):
         """Return the state whose goal is the baseline from here on."""
         return self.but(
             goal=Goal.BACK, ending=ending, failure=problem, waypoint=None, held=None, paused="", retarget=None,
-            settling=False, finishing=False, verified=False, asleep=False, crowded="", emptying=None, progress_at=now,
+            settling=False, finishing=False, verified=False, asleep=False, crowded="", frozen="", emptying=None,
+            progress_at=now,
         ).noted(now, "going back", str(problem), by)  # fmt: skip
 
     def passing(self, now: float) -> Self:

@@ -131,8 +131,9 @@ def reason(state: State, seen: Observation | None) -> str:
     for known in (state.foreign, state.held, state.failure):
         if known is not None:
             return str(known)
-    if state.paused or state.crowded:
-        return state.paused or state.crowded
+    stops = state.paused or state.frozen or state.crowded
+    if stops:
+        return stops
     return str(seen.problem) if seen is not None and seen.problem is not None else ""
 
 

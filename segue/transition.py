@@ -102,6 +102,7 @@ def begun(state: State, prepared: Prepared, now: float, by: str) -> State:
     state = state.but(owner=prepared.owner, claimed=prepared.claimed, mark=prepared.mark).after_prepare(
         prepared.baseline, prepared.wanted, now, prepared.demand
     )
+    state = state.but(governed=prepared.governed)
     if prepared.ready is not None:
         state = state.but(before=Before(replicas=prepared.replicas, ready=min(prepared.ready, prepared.replicas)))
     for warning in prepared.warnings:
@@ -188,6 +189,8 @@ _RECORDERS: dict[Act, Callable[[State, _Done], State]] = {
     Act.WAKE: lambda state, done: state.after_sleep(False, done.decision.why, done.now),
     Act.CROWDED: lambda state, done: state.after_crowded(done.decision.why, done.now),
     Act.ROOMY: lambda state, done: state.after_crowded("", done.now),
+    Act.FREEZE: lambda state, done: state.after_freeze(done.decision.why, done.now),
+    Act.THAW: lambda state, done: state.after_freeze("", done.now),
     Act.ALARM: lambda state, done: state.after_alarm(done.decision.why, done.now),
     Act.CALM: lambda state, done: state.after_alarm("", done.now),
     Act.DRAIN: lambda state, done: state.after_drain(done.decision.counts, done.decision.why, done.now),

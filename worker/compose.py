@@ -14,6 +14,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 from activities.cluster import Cluster
 from activities.gates.serving_checks import Believer
+from activities.notifying import Notifier
 from activities.pod_http import reach_of
 from activities.rollout import Activities
 from segue import __version__
@@ -22,9 +23,10 @@ from segue.errors import Refused
 from segue.supervision import SUPERVISIONS
 from worker.settings import Settings
 from worker.telemetry import tracing
+from workflows.notification import NotificationWorkflow
 from workflows.rollout import RolloutWorkflow
 
-WORKFLOWS = [RolloutWorkflow]
+WORKFLOWS = [RolloutWorkflow, NotificationWorkflow]
 DISTRIBUTION = "segue-rollouts"
 PURE_MODULES = ("regex", "jsonpath_rfc9535")
 """Libraries that validate specs, also inside a workflow; they import parts of themselves only on use."""
@@ -62,6 +64,8 @@ def make_activities(cluster: Cluster, settings: Settings) -> Activities:
         reach=reach,
         webhooks=settings.webhooks,
         prometheus=settings.prometheus,
+        notifier=Notifier(settings.notifications, settings.temporal_ui),
+        policy=settings.the_policy,
         slots=settings.slots,
     )
 

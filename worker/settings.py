@@ -20,7 +20,10 @@ from pydantic_settings import (
 from activities.gates.prometheus import PrometheusSettings
 from segue.contract import TASK_QUEUE
 from segue.errors import Refused
+from segue.files import read_document
 from segue.gates.webhook_settings import Webhook
+from segue.notices import Receiver
+from segue.policy import NO_POLICY, Policy, policy_of
 from segue.supervision import Supervision
 from worker.limits import memory_limit_mib, slots
 
@@ -67,6 +70,10 @@ class Settings(BaseSettings):
     webhooks: dict[str, Webhook] = Field(
         default_factory=dict, description="Webhooks that gates may call, by the name that specs use"
     )
+    notifications: dict[str, Receiver] = Field(
+        default_factory=dict, max_length=50, description="Receivers of notifications, by the name that specs use"
+    )
+    temporal_ui: str = Field(default="", description="Address of the Temporal UI, for links in notifications")
     prometheus: dict[str, PrometheusSettings] = Field(
         default_factory=dict, max_length=20, description="Prometheus servers, by the name that specs use"
     )
@@ -78,6 +85,7 @@ class Settings(BaseSettings):
         default_factory=dict,
         description="Headers that serving checks and load states may send, by the name that specs use",
     )
+    policy: str = Field(default="", description="File of the policy (YAML); empty for none")
     build_id: str = Field(default="", description="This build within the worker deployment")
 
     @cached_property
@@ -88,6 +96,15 @@ class Settings(BaseSettings):
             Refused: when the setting does not fit into the worker's memory.
         """
         return slots(self.max_concurrent_activities, memory_limit_mib())
+
+    @cached_property
+    def the_policy(self) -> Policy:
+        """The policy in the file that ``policy`` names.
+
+        Raises:
+            Refused: naming file, field, value and fix.
+        """
+        return policy_of(read_document(self.policy), self.policy) if self.policy else NO_POLICY
 
     @classmethod
     def settings_customise_sources(
@@ -114,6 +131,7 @@ def load_settings() -> Settings:
     try:
         settings = Settings()
         _ = settings.slots  # refused now, not when the worker is full
+        _ = settings.the_policy
     except ValidationError as error:
         first = error.errors()[0]
         name = "SEGUE_" + "_".join(str(p) for p in first["loc"]).upper()

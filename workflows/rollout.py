@@ -11,30 +11,45 @@ from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy, SearchAttributeKey
+from temporalio.common import RetryPolicy, SearchAttributeKey, WorkflowIDReusePolicy
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
     FailureError,
     TemporalError,
+    WorkflowAlreadyStartedError,
     is_cancelled_exception,
 )
 
 with workflow.unsafe.imports_passed_through():
     from segue import contract, messages
     from segue.as_before import as_before
-    from segue.contract import Activity, PrepareInput, Sent, Task, VerifyInput, Watched, WatchInput, WriteInput, Written
+    from segue.contract import (
+        Activity,
+        NotifyInput,
+        PermitInput,
+        PrepareInput,
+        Sent,
+        Task,
+        VerifyInput,
+        Watched,
+        WatchInput,
+        WriteInput,
+        Written,
+    )
     from segue.decide import Act, Decision, movable_since
     from segue.errors import Refused, shown
     from segue.gates import Result, combined
     from segue.history import Note, described
     from segue.messages import Message
+    from segue.notices import notice_of
     from segue.observation import Cause, Frozen, Observation
     from segue.plan import Plan, kept
     from segue.planning import first_plan, planned, unchanged
     from segue.report import Report
     from segue.resting import rests
     from segue.spec import Spec
+    from segue.spec.notifications import Event
     from segue.state import Goal, Outcome, Retarget, State, requested
     from segue.status import Status, make_status, to_markdown
     from segue.traffic import ALL, held_until
@@ -95,6 +110,9 @@ class RolloutWorkflow:
         self._heard = 0  # messages and cancels so far; a change ends the current wait
         self._retarget_answer: dict[int, str | ApplicationError] = {}
         self._retargets = 0
+        self._noticed = task.noticed
+        self._sends: set[asyncio.Task[None]] = set()
+        self._permits = asyncio.Lock()  # messages wait for their permit, and must keep their order
 
     # --- the loop ---------------------------------------------------------------------------------------
 
@@ -105,6 +123,7 @@ class RolloutWorkflow:
             await self._until_the_end()
         finally:
             self._show()
+        self._notice()
         await self._handlers_finished()
         return self.report()
 
@@ -122,10 +141,13 @@ class RolloutWorkflow:
                 workflow.continue_as_new(self._continued())
 
     async def _handlers_finished(self) -> None:
-        """Wait until every message has its answer; a cancel in this time is an abort, as everywhere."""
+        """Wait until every message has its answer, and the workflow of each notification has started.
+
+        A cancel in this time is an abort, as everywhere.
+        """
         while True:
             try:
-                await workflow.wait_condition(workflow.all_handlers_finished)
+                await workflow.wait_condition(lambda: workflow.all_handlers_finished() and not self._sends)
             except asyncio.CancelledError:
                 self._abort_by_cancel()
             else:
@@ -150,6 +172,7 @@ class RolloutWorkflow:
         if workflow.cancellation_reason() is not None:
             self._abort_by_cancel()  # a cancel that arrives with another event raises nothing
         self._state = self._state.passing(_now())
+        self._notice()
         self._show()
         if not self._state.baseline.template:
             await self._prepare()
@@ -180,7 +203,13 @@ class RolloutWorkflow:
         hold_s = self._hold_left_s()
         watch: workflow.ActivityHandle[Watched] = workflow.start_activity(
             contract.AWAIT_READY.name,
-            WatchInput(target=self._spec.target, rules=self._spec.rules, state=state, attempt_s=attempt_s),
+            WatchInput(
+                target=self._spec.target,
+                rules=self._spec.rules,
+                state=state,
+                attempt_s=attempt_s,
+                goes_back=self._spec.change.goes_back,
+            ),
             result_type=Watched,
             start_to_close_timeout=timedelta(seconds=attempt_s + 60),
             heartbeat_timeout=timedelta(seconds=tuning.rest_heartbeat_s if resting else tuning.heartbeat_s),
@@ -216,7 +245,7 @@ class RolloutWorkflow:
     def _learn(self, watched: Watched) -> None:
         self._seen = watched.seen
         self._waits = watched.decision.why
-        self._state = learned(self._state, watched.seen)
+        self._state = learned(self._state.but(governed=watched.governed), watched.seen)
 
     def _hold_left_s(self) -> float | None:
         reached = self._state.waypoint
@@ -249,6 +278,9 @@ class RolloutWorkflow:
                 rules=self._spec.rules,
                 name=self._task.name,
                 accept=self._spec.accept,
+                notifications=self._spec.notifications,
+                by=self._task.by,
+                broke_glass=self._task.break_glass,
             ),
             "read the target, dry-run the change",
             limit=PREPARE_LIMIT,
@@ -258,11 +290,17 @@ class RolloutWorkflow:
             raise refused
         plan = first_plan(self._spec, prepared)
         self._state = begun(self._state, prepared, _now(), self._task.by)
+        if self._task.break_glass:
+            said = f"{self._task.by}: {self._task.break_glass}"
+            self._state = self._state.but(broke_glass=said).noted(
+                _now(), "glass broken", self._task.break_glass, self._task.by
+            )
         self._plans = (plan,)
 
     async def _refuse(self, error: Exception) -> NoReturn:
         """End the workflow before it has changed anything; a caller that waits for the plan gets the same error."""
         self._refusal = _refusal_of(error)
+        self._send(Event.REFUSED, self._noticed.number + 1, str(self._refusal.message))
         await self._handlers_finished()
         raise self._refusal from error
 
@@ -282,6 +320,9 @@ class RolloutWorkflow:
                     accept=spec.accept,
                     baseline=self._state.baseline if self._state.claimed else None,
                     wanted=self._state.wanted if wish.change is None and self._state.foreign is None else None,
+                    by=wish.by,
+                    retargets=True,
+                    broke_glass=self._state.broke_glass,
                 ),
                 f"retarget by {wish.by}: dry-run the change",
                 limit=PREPARE_LIMIT,
@@ -442,6 +483,7 @@ class RolloutWorkflow:
         self._state = stuck(self._state, message, _now())
         self._waits = f"a person: {Cause.CONFIGURATION}: {message}"
         self._show()
+        self._notice()
         await self._rest(f"try again: {message}")
 
     def _abort_by_cancel(self) -> None:
@@ -461,8 +503,40 @@ class RolloutWorkflow:
 
     def _continued(self) -> Task:
         return self._task.model_copy(
-            update={"spec": self._spec, "state": self._state, "plans": self._plans, "started_at": self._started_at}
-        )
+            update={
+                "spec": self._spec, "state": self._state, "plans": self._plans, "started_at": self._started_at,
+                "noticed": self._noticed,
+            }
+        )  # fmt: skip
+
+    def _notice(self) -> None:
+        """Send what the present phase has to tell; the rollout does not wait for it."""
+        if not self._spec.notifications:
+            return
+        noticed, before = self._noticed.after(self._state.phase), self._noticed
+        self._noticed = noticed
+        if noticed.event is not None and noticed.number > before.number:
+            self._send(noticed.event, noticed.number)
+
+    def _send(self, event: Event, number: int, refusal: str = "") -> None:
+        receivers = [each.name for each in self._spec.notifications if event in each.events]
+        if not receivers:
+            return
+        try:
+            notice = notice_of(
+                self.status(), event, number=number, at=_now(), kind=self._spec.target.kind,
+                cluster=self._task.cluster, run_id=workflow.info().first_execution_run_id, refusal=refusal,
+            )  # fmt: skip
+        except Exception:
+            workflow.logger.exception("the notification cannot be made")  # the rollout continues
+            return
+        heartbeat_s = self._task.tuning.heartbeat_s
+        for receiver in receivers:
+            task = asyncio.create_task(
+                _start_notification(NotifyInput(receiver=receiver, notice=notice, heartbeat_s=heartbeat_s))
+            )
+            self._sends.add(task)
+            task.add_done_callback(self._sends.discard)
 
     def _counts(self) -> str:
         seen = self._seen
@@ -538,6 +612,27 @@ class RolloutWorkflow:
         return self._plans[-1]
 
     async def _receive(self, message: Message) -> str:
+        """Apply a message that the policy permits; nothing delays one that goes back."""
+        if messages.goes_back(message):
+            return await self._apply(message)
+        async with self._permits:
+            if self._state.governed and not isinstance(message, messages.Pause):
+                await self._permit(message)
+            return await self._apply(message)
+
+    async def _permit(self, message: Message) -> None:
+        """Ask a worker's policy, or raise its refusal."""
+        asked = PermitInput(
+            target=self._spec.target, strategy=self._spec.strategy, message=messages.name_of(message), by=message.by,
+            replicas=message.replicas if isinstance(message, messages.Scale) else None,
+            breaks_glass=isinstance(message, messages.Resume) and message.break_glass,
+        )  # fmt: skip
+        try:
+            await self._do(contract.PERMIT, asked, f"{asked.message} by {asked.by}: policy", limit=PREPARE_LIMIT)
+        except ActivityError as error:
+            raise _refusal_of(error) from error
+
+    async def _apply(self, message: Message) -> str:
         """Apply a message and return the answer, or raise the refusal.
 
         While the end is being written, nobody knows whether the message is in time: it waits for that write, and is
@@ -676,8 +771,25 @@ class RolloutWorkflow:
     del _update
 
 
+async def _start_notification(asked: NotifyInput) -> None:
+    """Start the workflow that sends one message. It outlives the rollout, so no receiver can hold up a rollout."""
+    try:
+        sending = await workflow.start_child_workflow(
+            contract.NOTIFICATION_WORKFLOW,
+            asked,
+            id=contract.notification_id(asked.notice, asked.receiver),
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+            cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
+            static_summary=f"{asked.notice.event} of {asked.notice.target} to {asked.receiver}"[:SUMMARY_LENGTH],
+        )
+    except WorkflowAlreadyStartedError:
+        return  # sent before a reset of this workflow
+    sending.add_done_callback(_ended)
+
+
 def _ended(watch: "asyncio.Task[Any]") -> None:
-    """Retrieve the exception of a watch that nobody awaits any more."""
+    """Retrieve the exception of a task that nobody awaits any more."""
     if not watch.cancelled():
         watch.exception()
 
@@ -703,7 +815,10 @@ def _respecified(spec: Spec, wish: Retarget) -> Spec:
             "a strategy's type and traffic cannot change during a rollout; abort, then start with the new ones"
         )
     rules = spec.rules.model_copy(update={"strategy": wish.strategy})
-    return Spec(target=spec.target, change=change, accept=spec.accept, profile=spec.profile, **dict(rules))
+    return Spec(
+        target=spec.target, change=change, accept=spec.accept, profile=spec.profile, notifications=spec.notifications,
+        **dict(rules),
+    )  # fmt: skip
 
 
 def _application_error(refused: Refused) -> ApplicationError:

@@ -2,25 +2,21 @@
 
 import asyncio
 import ssl
-import time
 from collections.abc import Mapping
 
 import aiohttp
-from aiohttp_retry import ExponentialRetry, RetryClient
 from pydantic import ValidationError
 
 from activities.gates.base import GateContext
 from activities.gates.unreached import reason_of
-from segue import __version__
+from activities.webhook_http import posted, trust
 from segue.errors import Refused, Unanswered
 from segue.gates.question import Answer, Question, question_of, unanswered
 from segue.gates.verdict import Verdict
-from segue.gates.webhook_settings import KEY, SIGNATURE, Webhook, signature
+from segue.gates.webhook_settings import Webhook
 from segue.spec.own_gates import OwnGate, WebhookGate
 
 MAX_ANSWER_BYTES = 65_536
-TRIES = ExponentialRetry(attempts=3, start_timeout=0.2, exceptions={aiohttp.ClientConnectionError})
-"""Tries again after a connection error or a 5xx. The key shows the server that it is the same question."""
 
 
 class WebhookAsker:
@@ -44,7 +40,7 @@ class WebhookAsker:
             )
         try:
             webhook.secret_file.read_bytes()
-            _trust(webhook)
+            trust(webhook)
         except (OSError, ssl.SSLError) as error:
             fix = f"correct SEGUE_WEBHOOKS on the worker: {error}"
             raise Refused("has unusable settings", field=f"{field}.webhook.name", value=asked.name, fix=fix) from error
@@ -68,33 +64,13 @@ class WebhookAsker:
         return answer.judged(gate.name)
 
 
-def _trust(webhook: Webhook) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=webhook.ca_file)
-
-
 async def _answer(webhook: Webhook, question: Question) -> Answer:
     """Ask once, and again if the server could not be reached or failed.
 
     Raises:
         Unanswered, aiohttp.ClientError, OSError.
     """
-    secret, trust = await asyncio.gather(
-        asyncio.to_thread(webhook.secret_file.read_bytes), asyncio.to_thread(_trust, webhook)
-    )
-    body = question.model_dump_json(by_alias=True).encode()
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": f"segue/{__version__}",
-        KEY: question.key,
-        SIGNATURE: signature(secret.strip(), body, int(time.time())),
-    }
-    # Webhooks use no proxy of the worker's environment, and no cookies.
-    connector = aiohttp.TCPConnector(ssl=trust)
-    async with (
-        aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session,
-        RetryClient(session, retry_options=TRIES) as client,
-        client.post(webhook.url, data=body, headers=headers, allow_redirects=False) as response,
-    ):
+    async with posted(webhook, question.model_dump_json(by_alias=True).encode(), question.key) as response:
         return await _read(response)
 
 

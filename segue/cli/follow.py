@@ -4,11 +4,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from urllib.parse import quote
 
 import typer
 
 from segue.cli.console import say, write, write_json
+from segue.naming import page_of
 from segue.plan import Plan
 from segue.report import Report
 from segue.state import Phase
@@ -103,9 +103,8 @@ def ending(report: Report) -> str:
 
 def link(workflow_id: str) -> str:
     """Return the address of a rollout's page in the Temporal UI; empty without SEGUE_TEMPORAL_UI."""
-    ui = os.environ.get("SEGUE_TEMPORAL_UI", "").rstrip("/")
     namespace = os.environ.get("TEMPORAL_NAMESPACE", "default")
-    return f"{ui}/namespaces/{quote(namespace)}/workflows/{quote(workflow_id, safe='')}" if ui else ""
+    return page_of(os.environ.get("SEGUE_TEMPORAL_UI", ""), namespace, workflow_id)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """``plan``, ``start``, ``undo``, ``schema`` and ``profiles``: from a file, or a revision, to a rollout."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
@@ -32,13 +33,14 @@ from segue.cli.options import (
 from segue.cli.outcome_files import Ended, Files, deliver
 from segue.cli.stages import plan_json, plan_table, profile_json
 from segue.errors import AlreadyRolling, NotAllowed, Refused, SegueError, Unreachable
-from segue.files import read_spec
+from segue.files import read_document, read_spec
 from segue.gates.standing import foresee
 from segue.history import revision_before
 from segue.messages import MAX_REPLICAS, Abort, message_of
 from segue.naming import check_cluster, names_file, target_named, whoami
 from segue.plan import Plan, make_plan
 from segue.planning import first_plan, unchanged
+from segue.policy import Request, objections, policy_of
 from segue.spec import API_VERSION, Metadata, Rollout, Rules, Spec
 from segue.spec.lint_rule import LintRule
 from segue.spec.profile import Profile, ProfileName
@@ -70,6 +72,18 @@ _Profile = Annotated[
     ProfileName | None, typer.Argument(metavar="[NAME]", help="The profile to print.", show_default=False)
 ]
 _Timeout = Annotated[str, typer.Option("--timeout", help="With --wait: the maximum time to wait, such as 90s or 1h.")]
+_BreakGlass = Annotated[
+    str,
+    typer.Option(
+        "--break-glass", metavar="REASON", help="Overrule a freeze of the policy, for this reason.", show_default=False
+    ),
+]
+_PolicyFile = Annotated[
+    str,
+    typer.Option(
+        "--policy", envvar="SEGUE_POLICY", metavar="FILE", help="Show what this policy refuses.", show_default=False
+    ),
+]
 _OnCancel = Annotated[
     OnCancel | None,
     typer.Option(
@@ -91,6 +105,13 @@ _JUnit = Annotated[
 ]
 
 
+class _Asker(NamedTuple):
+    """Who starts a rollout, and why a freeze of the policy is overruled."""
+
+    by: str
+    break_glass: str = ""
+
+
 class _Waiting(NamedTuple):
     """How a command waits for the end of the rollout. Times are in seconds."""
 
@@ -110,12 +131,18 @@ def register(app: typer.Typer) -> None:
 
 
 def plan(
-    file: File, replicas: _Replicas = None, output: AsTable = TableOrJson.TABLE, cluster: Cluster = "default"
+    file: File,
+    replicas: _Replicas = None,
+    policy: _PolicyFile = "",
+    by: By = "",
+    output: AsTable = TableOrJson.TABLE,
+    cluster: Cluster = "default",
 ) -> None:
     """Show every stage of a rollout before anything is changed.
 
     It is the plan of `segue start`: the API server tries the change in a dry run, for which you need the right to
-    patch the target. Needs no Temporal; with --replicas, it needs no cluster either.
+    patch the target. Needs no Temporal; with --replicas, it needs no cluster either. With --policy, it also shows what
+    the worker's policy refuses now; the worker itself checks its own policy at the start.
 
     Example: segue plan rollout.yaml --replicas 6
     """
@@ -131,10 +158,25 @@ def plan(
             target=spec.target,
             autonomous=spec.autonomous,
         )
+    refusals = _refusals(rollout, made.replicas, policy, by or whoami()) if policy else None
+    for each in refusals or ():
+        say(f"`segue start` refuses this because of the policy: {each}")
     if output is TableOrJson.JSON:
-        write_json({**plan_json(made), **profile_json(rollout)})
+        told = {} if refusals is None else {"policy": refusals}
+        write_json({**plan_json(made), **profile_json(rollout), **told})
     else:
         show(plan_table(rollout, made))
+
+
+def _refusals(rollout: Rollout, replicas: int, file: str, by: str) -> list[str]:
+    """Return what the policy in a file refuses in a start now."""
+    spec = rollout.spec
+    request = Request(
+        target=spec.target, rules=spec.rules, by=by, replicas=replicas, accept=spec.accept,
+        goes_back=spec.change.goes_back,
+    )  # fmt: skip
+    found = policy_of(read_document(file), file)
+    return [str(each) for each in objections(found, request, time.time())]
 
 
 def start(
@@ -143,6 +185,7 @@ def start(
     wait: _Wait = False,
     join: _Join = False,
     accept: Accept = None,
+    break_glass: _BreakGlass = "",
     timeout: _Timeout = "1h",
     on_cancel: _OnCancel = None,
     cancel_timeout: _CancelTimeout = "5m",
@@ -170,7 +213,8 @@ def start(
     if not wait:
         _refuse_without_wait({"--on-cancel": on_cancel, "--summary": summary, "--junit": junit})
     files.check()
-    _begin(rollout, where, by=by, join=join, waiting=waiting if wait else None, output=output)
+    asker = _Asker(by, break_glass)
+    _begin(rollout, where, asker, join=join, waiting=waiting if wait else None, output=output)
 
 
 def undo(
@@ -200,7 +244,7 @@ def undo(
         Where(cluster, task_queue),
     )
     try:
-        _begin(rollout, where, by=by, join=False, waiting=_Waiting(timeout_s) if wait else None, output=output)
+        _begin(rollout, where, _Asker(by), join=False, waiting=_Waiting(timeout_s) if wait else None, output=output)
     except AlreadyRolling as error:
         fix = "abort it with `segue abort`, or wait for its end with `segue watch`"
         raise AlreadyRolling(error.why, fix=fix) from error
@@ -260,41 +304,43 @@ def _refuse_without_wait(options: dict[str, Any]) -> None:
 
 
 def _begin(
-    rollout: Rollout, where: Where, *, by: str, join: bool, waiting: _Waiting | None, output: TextOrJson
+    rollout: Rollout, where: Where, asker: "_Asker", *, join: bool, waiting: _Waiting | None, output: TextOrJson
 ) -> None:
     """Start a rollout and report it, or wait for its end and exit with its code."""
     check_cluster(where.cluster)
-    by = by or whoami()
+    asker = asker._replace(by=asker.by or whoami())
     if waiting is not None:
-        _end(rollout, where, by=by, join=join, waiting=waiting, output=output)
+        _end(rollout, where, asker, join=join, waiting=waiting, output=output)
     with left_running(str(rollout.spec.target)):
-        started = asked(_start(rollout, where, by=by, join=join))
+        started = asked(_start(rollout, where, asker, join=join))
     _tell_started(rollout, started, output)
 
 
-async def _start(rollout: Rollout, where: Where, *, by: str, join: bool) -> dict[str, Any]:
-    return await _started(await connected(where), rollout, by=by, join=join)
+async def _start(rollout: Rollout, where: Where, asker: "_Asker", *, join: bool) -> dict[str, Any]:
+    return await _started(await connected(where), rollout, asker, join=join)
 
 
-async def _started(rollouts: "Client", rollout: Rollout, *, by: str, join: bool) -> dict[str, Any]:
+async def _started(rollouts: "Client", rollout: Rollout, asker: "_Asker", *, join: bool) -> dict[str, Any]:
     """Start a rollout, or join the one under way; return what a pipeline reads."""
     try:
-        begun = await rollouts.start(rollout, by)
+        begun = await rollouts.start(rollout, asker.by, asker.break_glass)
         return {"id": begun.id, "runId": begun.run_id, "joined": False, "plan": plan_json(begun.plan)}
     except AlreadyRolling:
         if not join:
             raise
-        answer = await rollouts.join(rollout, by)
+        answer = await rollouts.join(rollout, asker.by)
         say(f"joined the rollout of {rollout.spec.target}; its strategy and readiness rules stay the same")
         workflow_id = contract.workflow_id(rollouts.cluster, rollout.spec.target)
         return {"id": workflow_id, "joined": True, "answer": answer}
 
 
-def _end(rollout: Rollout, where: Where, *, by: str, join: bool, waiting: _Waiting, output: TextOrJson) -> NoReturn:
+def _end(
+    rollout: Rollout, where: Where, asker: "_Asker", *, join: bool, waiting: _Waiting, output: TextOrJson
+) -> NoReturn:
     """Start a rollout, wait for its end, tell it to the pipeline, and exit with its code."""
     progress, name, target = Progress(say), rollout.metadata.name, str(rollout.spec.target)
     try:
-        left = asked(_start_and_wait(rollout, where, by=by, join=join, waiting=waiting, progress=progress))
+        left = asked(_start_and_wait(rollout, where, asker, join=join, waiting=waiting, progress=progress))
     except SegueError as error:
         deliver(Ended(name, target, error.exit_code, progress.report, str(error)), waiting.files)
         raise
@@ -322,7 +368,7 @@ class _Left(NamedTuple):
 
 
 async def _start_and_wait(
-    rollout: Rollout, where: Where, *, by: str, join: bool, waiting: _Waiting, progress: Progress
+    rollout: Rollout, where: Where, asker: "_Asker", *, join: bool, waiting: _Waiting, progress: Progress
 ) -> _Left | None:
     """Start or join a rollout, and wait for its end; after a signal, leave it running or take it back.
 
@@ -335,14 +381,14 @@ async def _start_and_wait(
         if isinstance(rollouts, Cancelled):
             return _Left(rollouts, f"the rollout of {target} was not started")
         # A signal waits here: only a start that has answered tells whether this command started a rollout.
-        started = await _started(rollouts, rollout, by=by, join=join)
+        started = await _started(rollouts, rollout, asker, join=join)
         found = await cancelling.until_cancelled(rollouts.wait(started["id"], waiting.timeout_s, progress))
         if not isinstance(found, Cancelled):
             return None
         if waiting.on_cancel is OnCancel.DETACH:
             return _Left(found, f"the rollout of {target} continues: {follow}, `segue abort {target}` takes it back")
         say(f"{found}; the rollout of {target} is aborted")
-        await _abort(rollouts, started["id"], by, str(found))  # another signal waits until the abort is sent
+        await _abort(rollouts, started["id"], asker.by, str(found))  # another signal waits until the abort is sent
         again = await cancelling.until_cancelled(rollouts.wait(started["id"], waiting.cancel_timeout_s, progress))
         if isinstance(again, Cancelled):
             return _Left(again, f"the rollout of {target} was aborted and still goes back: {follow}")

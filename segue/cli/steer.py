@@ -25,13 +25,14 @@ from segue.cli.options import (
 )
 from segue.errors import Refused
 from segue.files import read_spec
-from segue.messages import MAX_REPLICAS, MESSAGES, Message, RetargetTo, Scale, message_of, name_of
+from segue.messages import MAX_REPLICAS, MESSAGES, Message, Resume, RetargetTo, Scale, message_of, name_of
 from segue.naming import ids_named, target_named, whoami
 from segue.spec import Change, refusal
 
 _NoWait = Annotated[
     bool, typer.Option("--no-wait", help="Send a signal: without an answer, and without a running worker.")
 ]
+_BreakGlass = Annotated[bool, typer.Option("--break-glass", help="Overrule a freeze of the policy; needs --reason.")]
 _Images = Annotated[list[str] | None, typer.Option("--image", metavar="CONTAINER=IMAGE", help="Can be repeated.")]
 _Env = Annotated[
     list[str] | None,
@@ -49,7 +50,6 @@ _Replicas = Annotated[int, typer.Argument(metavar="N", help=f"The replicas to re
 
 _SIMPLE = {
     "pause": "Pause progress. A bad version is still rolled back.",
-    "resume": "Continue after a pause, a settle, or a failure that waits for a person.",
     "abort": "Roll back to the version that ran before, and end.",
     "settle": "Keep the replicas that are ready now, drop the rest, and pause. Use when a stage cannot complete.",
     "approve": "Approve the waypoint that waits for approval: the rollout continues.",
@@ -64,8 +64,8 @@ _REMOVED = re.compile(_CONTAINER + r":(?P<key>[^=]+)-")
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands, in the order of a rollout's life."""
-    for name in ("pause", "resume"):
-        app.command(name, rich_help_panel=STEER, help=_help(name))(_simple(name))
+    app.command("pause", rich_help_panel=STEER, help=_help("pause"))(_simple("pause"))
+    app.command(rich_help_panel=STEER)(resume)
     app.command(rich_help_panel=STEER)(retarget)
     app.command("abort", rich_help_panel=STEER, help=_help("abort"))(_simple("abort"))
     app.command(rich_help_panel=STEER)(scale)
@@ -94,6 +94,27 @@ def _simple(kind: str) -> Callable[..., None]:
         _send(name, message, Where(cluster, task_queue), no_wait=no_wait, output=output)
 
     return command
+
+
+def resume(
+    name: Name,
+    *,
+    break_glass: _BreakGlass = False,
+    reason: Reason = "",
+    by: By = "",
+    no_wait: _NoWait = False,
+    output: AsText = TextOrJson.TEXT,
+    cluster: Cluster = "default",
+    task_queue: Queue = "segue",
+) -> None:
+    """Continue after a pause, a settle, or a failure that waits for a person.
+
+    With --break-glass and a reason, also in a freeze of the policy, if the policy lets you.
+
+    Example: segue resume serving/chat --reason "latency is fine again"
+    """
+    message = _made(Resume, by=by, reason=reason, break_glass=break_glass)
+    _send(name, message, Where(cluster, task_queue), no_wait=no_wait, output=output)
 
 
 def retarget(

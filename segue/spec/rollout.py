@@ -20,6 +20,7 @@ from segue.spec.gate_policy import GatePolicy
 from segue.spec.lint_rule import LintRule
 from segue.spec.load_failures import LoadFailures
 from segue.spec.metrics import MAX_METRICS, Metric
+from segue.spec.notifications import MAX_RECEIVERS, Notification
 from segue.spec.own_gates import OwnGate
 from segue.spec.profile import Profile
 from segue.spec.readiness import Readiness
@@ -110,6 +111,13 @@ class Spec(Rules):
         description="The model server, whose profile gives fields of this spec. It is resolved when the file is read.",
     )
 
+    notifications: tuple[Notification, ...] = Field(
+        default=(),
+        max_length=MAX_RECEIVERS,
+        strict=False,
+        description="Receivers in the worker's settings that get a message at each transition.",
+    )
+
     def accepting(self, rules: Iterable[LintRule]) -> Self:
         """Return the spec with these rules also accepted."""
         return self.model_copy(update={"accept": tuple(dict.fromkeys((*self.accept, *rules)))})
@@ -125,6 +133,14 @@ class Spec(Rules):
         if kind.surges(stops=bool(strategy.get("waypoints"))):
             return data
         return {**data, "strategy": {**strategy, "maxSurge": 0}}
+
+    @model_validator(mode="after")
+    def _notifies_once(self) -> Self:
+        names = [each.name for each in self.notifications]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise wrong("notifications", twice, "is given twice", "list all its events under one entry")
+        return self
 
     @model_validator(mode="after")
     def _drains_by_kind(self) -> Self:

@@ -40,12 +40,18 @@ FULL: Values = {
         "far": {"url": "https://far/p", "timeoutSeconds": 5, "bearerTokenSecret": SECRET, "caSecret": SECRET},
     },
     "webhooks": {"smoke": {"url": "https://ci:8443/q", "secret": SECRET, "timeoutSeconds": 20, "caSecret": SECRET}},
+    "policy": {"configMap": "rollout-policy", "key": "rules.yaml"},
+    "notifications": {
+        "ci": {"url": "https://ci:8444/n", "secret": SECRET, "timeoutSeconds": 7, "caSecret": SECRET},
+        "team": {"addressSecret": {"name": "slack", "key": "url"}},
+    },
     "supervised": {"Server": {"resource": "servers.example.com/v1", "pods": "app={name}"}},
     "servingCredentials": {"secret": "credentials"},
     "encryption": {"secret": "keys", "key": "current.toml"},
     "worker": {
         "logLevel": "DEBUG", "logFormat": "text", "maxConcurrentActivities": 60,
         "gracefulShutdownSeconds": 60, "podAccess": "direct", "healthPort": 9000, "otlpEndpoint": "http://collector:4317",
+        "temporalUi": "https://temporal.example",
     },
     "metrics": {"sdk": True, "serviceMonitor": {"enabled": True, "labels": {"release": "prom"}, "interval": "15s"}},
     "networkPolicy": {"enabled": True, "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]},
@@ -94,6 +100,7 @@ def test_the_worker_reads_what_the_values_say(helm: Helm, monkeypatch: pytest.Mo
     env = environment(helm.render(FULL))
     assert env.pop("SEGUE_SERVING_CREDENTIALS") == "credentials/credentials.json"
     assert env.pop("SEGUE_BY") == "chart"
+    assert env.pop("SEGUE_POLICY") == "/etc/segue/policy/policy.yaml"  # a file of the pod
     assert env.pop("SEGUE_ENCRYPTION_KEYS") == "/etc/segue/encryption/keys.toml"  # also a client's: no setting
     settings = {name: value for name, value in env.items() if name.startswith("SEGUE_")}
     assert {name.removeprefix("SEGUE_").lower() for name in settings} <= Settings.model_fields.keys()
@@ -114,6 +121,9 @@ def test_the_worker_reads_what_the_values_say(helm: Helm, monkeypatch: pytest.Mo
         5,
     )
     assert (read.webhooks["smoke"].url, read.webhooks["smoke"].timeout_s) == ("https://ci:8443/q", 20)
+    assert str(read.notifications["team"]).endswith("address_file=PosixPath('/etc/segue/notifications/team/address')")
+    assert read.notifications["ci"].model_dump()["timeout_s"] == 7
+    assert read.temporal_ui == "https://temporal.example"
     assert env["TEMPORAL_ADDRESS"] == "acme.tmprl.cloud:7233"
     assert (env["TEMPORAL_NAMESPACE"], env["TEMPORAL_TLS"], env["TEMPORAL_TLS_SERVER_NAME"]) == ("acme", "true", "acme")
     assert env["TEMPORAL_API_KEY"] == "temporal-key/api-key"
@@ -124,10 +134,12 @@ def test_each_file_that_a_setting_names_is_mounted(helm: Helm) -> None:
     objects = helm.render(FULL)
     pod = only(objects, "Deployment")["spec"]["template"]["spec"]
     [volume] = [each for each in pod["volumes"] if each["name"] == "files"]
-    paths = [item["path"] for source in volume["projected"]["sources"] for item in source["secret"]["items"]]
+    paths = [
+        item["path"] for source in volume["projected"]["sources"] for kind in source.values() for item in kind["items"]
+    ]
     named = re.findall(r"/etc/segue/([^\"\s]+)", json.dumps(environment(objects)).replace("\\", ""))
     assert sorted(named) == sorted(paths)
-    assert len(paths) == 8
+    assert len(paths) == 12
     assert {"name": "files", "mountPath": "/etc/segue", "readOnly": True} in pod["containers"][0]["volumeMounts"]
 
 
@@ -213,7 +225,8 @@ def test_hooks_make_the_build_current_and_leave_nothing(helm: Helm) -> None:
         assert pod["metadata"]["labels"]["app.kubernetes.io/component"] == "helper"
         mounted = re.findall(r"/etc/segue/([^\"\s,}]+)", json.dumps(container["env"]).replace("\\", ""))
         [volume] = [each for each in pod["spec"]["volumes"] if each["name"] == "files"]
-        paths = [item["path"] for source in volume["projected"]["sources"] for item in source["secret"]["items"]]
+        sources = [kind for source in volume["projected"]["sources"] for kind in source.values()]
+        paths = [item["path"] for kind in sources for item in kind["items"]]
         assert sorted(mounted) == sorted(paths), name
     account = pods["rollouts-worker-builds-current"]["spec"]["serviceAccountName"]
     assert account == "rollouts-worker-builds" != worker["serviceAccountName"]
@@ -264,7 +277,7 @@ def test_rights_are_the_published_ones(helm: Helm) -> None:
 def test_the_network_policy_opens_what_the_settings_name(helm: Helm) -> None:
     """Out go DNS, the API server, every address of the settings, and requests to the targets' pods."""
     _, ports, pods, more = only(helm.render(FULL), "NetworkPolicy")["spec"]["egress"]
-    assert sorted(each["port"] for each in ports["ports"]) == [443, 4317, 6443, 7233, 8443, 9090]
+    assert sorted(each["port"] for each in ports["ports"]) == [443, 4317, 6443, 7233, 8443, 8444, 9090]
     [expression] = pods["to"][0]["namespaceSelector"]["matchExpressions"]
     assert expression["values"] == ["serving", "batch"]
     assert more == FULL["networkPolicy"]["extraEgress"][0]
@@ -291,6 +304,11 @@ REFUSED: dict[str, tuple[Values, list[str]]] = {
     ),
     "a name with a dot": ({"versioning": {"deploymentName": "a.b"}}, ["/versioning/deploymentName", "'a.b'"]),
     "a schedule": ({"versioning": {"retireSchedule": "hourly"}}, ["/versioning/retireSchedule", "'hourly'"]),
+    "a receiver of nothing": ({"notifications": {"x": {}}}, ["notifications.x", "addressSecret"]),
+    "a receiver of both": (
+        {"notifications": {"x": {"url": "http://x", "addressSecret": SECRET}}},
+        ["notifications.x", "addressSecret alone"],
+    ),
     "one port": ({"metrics": {"sdk": True}, "worker": {"healthPort": 8081}}, ["healthPort is 8081", "another port"]),
 }  # fmt: skip
 

@@ -86,6 +86,11 @@ ROWS: dict[str, Row] = {
         STATE.but(crowded="full"), decided(Act.ROOMY), DONE,
         {"crowded": "", "progress_at": NOW}, [("continues", "there is room again")],
     ),
+    "frozen": (STATE, decided(Act.FREEZE), DONE, {"frozen": "why", "progress_at": NOW}, [("frozen", "why")]),
+    "thawed": (
+        STATE.but(frozen="weekend"), decided(Act.THAW), DONE,
+        {"frozen": "", "progress_at": NOW}, [("continues", "no freeze is in effect")],
+    ),
     "alarm": (BACK, decided(Act.ALARM), DONE, {"needs_human": True}, [("needs a person", "why")]),
     "calm": (
         BACK.but(needs_human=True), decided(Act.CALM), DONE, {"needs_human": False}, [("recovered", "")]

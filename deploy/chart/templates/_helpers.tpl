@@ -133,6 +133,25 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- with $webhooks }}
 - {name: SEGUE_WEBHOOKS, value: {{ toJson . | quote }}}
 {{- end }}
+{{- $receivers := dict }}
+{{- range $name, $given := .Values.notifications }}
+{{- $receiver := dict "address_file" (printf "/etc/segue/notifications/%s/address" $name) }}
+{{- if $given.url }}
+{{- $receiver = dict "url" $given.url "secret_file" (printf "/etc/segue/notifications/%s/secret" $name) }}
+{{- with $given.timeoutSeconds }}{{ $_ := set $receiver "timeout_s" . }}{{ end }}
+{{- if $given.caSecret }}{{ $_ := set $receiver "ca_file" (printf "/etc/segue/notifications/%s/ca.crt" $name) }}{{ end }}
+{{- end }}
+{{- $_ := set $receivers $name $receiver }}
+{{- end }}
+{{- with $receivers }}
+- {name: SEGUE_NOTIFICATIONS, value: {{ toJson . | quote }}}
+{{- end }}
+{{- if .Values.policy.configMap }}
+- {name: SEGUE_POLICY, value: /etc/segue/policy/policy.yaml}
+{{- end }}
+{{- with .Values.worker.temporalUi }}
+- {name: SEGUE_TEMPORAL_UI, value: {{ . | quote }}}
+{{- end }}
 {{- with .Values.supervised }}
 - {name: SEGUE_SUPERVISED, value: {{ toJson . | quote }}}
 {{- end }}
@@ -173,6 +192,18 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 - secret: {name: {{ $given.secret.name }}, items: [{key: {{ $given.secret.key | quote }}, path: webhooks/{{ $name }}/secret}]}
 {{- with $given.caSecret }}
 - secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: webhooks/{{ $name }}/ca.crt}]}
+{{- end }}
+{{- end }}
+{{- range $name, $given := .Values.notifications }}
+{{- range $file, $secret := dict "secret" $given.secret "ca.crt" $given.caSecret "address" $given.addressSecret }}
+{{- with $secret }}
+- secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: notifications/{{ $name }}/{{ $file }}}]}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.policy }}
+{{- if .configMap }}
+- configMap: {name: {{ .configMap }}, items: [{key: {{ .key | quote }}, path: policy/policy.yaml}]}
 {{- end }}
 {{- end }}
 {{- with .Values.encryption }}

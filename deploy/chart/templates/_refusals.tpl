@@ -17,6 +17,15 @@
 {{- fail "serviceAccount.create is false, and serviceAccount.name is empty: name the ServiceAccount to use; the namespace's default one must not get these rights" }}
 {{- end }}
 {{- end }}
+{{- range $name, $given := .Values.notifications }}
+{{- if $given.addressSecret }}
+{{- if or $given.url $given.secret $given.caSecret $given.timeoutSeconds }}
+{{- fail (printf "notifications.%s has an addressSecret and fields of a webhook: give addressSecret alone, or url and secret" $name) }}
+{{- end }}
+{{- else if not (and $given.url $given.secret) }}
+{{- fail (printf "notifications.%s has no receiver: give url and secret of a webhook, or addressSecret of a service" $name) }}
+{{- end }}
+{{- end }}
 {{- if and (eq .Values.worker.podAccess "proxy") .Values.rbac.create (not .Values.rbac.serving) }}
 {{- fail "worker.podAccess is proxy, and rbac.serving is false: set rbac.serving=true, which allows requests to pods through the API server" }}
 {{- end }}

@@ -1,0 +1,301 @@
+"""Policy: who may do what in which namespace, what each spec must have, and when nothing may start. Pure.
+
+The worker's settings hold it. The worker checks it at each start and each message, so that no client can avoid it.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+
+from segue.budget import resolve_budget
+from segue.errors import Refused
+from segue.freezes import Freeze, Running, Starts
+from segue.spec import Approval, Default, Rules, Strategy, Target, refusal
+from segue.spec.base import Model, Name, wrong
+from segue.spec.lint_rule import LintRule
+from segue.units import Amount, resolve
+
+Pattern = Annotated[str, StringConstraints(pattern=r"^[-a-z0-9.*]{1,253}$")]
+Who = Annotated[str, StringConstraints(pattern=r"^[^\s]{1,256}$")]
+_People = tuple[Who, ...]
+
+
+class Require(Model):
+    """What each spec must have."""
+
+    gates: tuple[Name, ...] = Field(default=(), max_length=20, strict=False, description="Gates or metrics, by name.")
+    serving: bool = Field(default=False, description="Serving checks.")
+    waypoints: int = Field(default=0, ge=0, le=50, description="The fewest waypoints.")
+    approvals: int = Field(default=0, ge=0, le=50, description="The fewest waypoints at which a person approves.")
+
+
+class Limits(Model):
+    """The most that a spec may take."""
+
+    max_surge: Amount | None = Field(default=None, alias="maxSurge")
+    max_unavailable: Amount | None = Field(default=None, alias="maxUnavailable")
+    step: int | None = Field(default=None, ge=1, le=100_000)
+    accept: tuple[Annotated[LintRule, Field(strict=False)], ...] | None = Field(
+        default=None, strict=False, description="Lint rules that may be accepted; by default all."
+    )
+
+
+class Rule(Model):
+    """What holds for the targets that it matches. Lists of people and names may contain `*`."""
+
+    name: Name
+    namespaces: tuple[Pattern, ...] = Field(default=("*",), min_length=1, max_length=200, strict=False)
+    names: tuple[Pattern, ...] = Field(
+        default=("*",), min_length=1, max_length=200, strict=False, description="Names of targets."
+    )
+    start: _People | None = Field(default=None, strict=False, description="Who may start; by default everybody.")
+    steer: _People | None = Field(
+        default=None, strict=False, description="Who may resume, retarget, scale, settle and promote."
+    )
+    approve: _People | None = Field(default=None, strict=False)
+    break_glass: _People = Field(
+        default=(), alias="breakGlass", strict=False, description="Who may overrule a freeze; by default nobody."
+    )
+    require: Require = Field(default_factory=Require)
+    limits: Limits = Field(default_factory=Limits)
+    freezes: tuple[Freeze, ...] = Field(default=(), max_length=100, strict=False)
+
+    def matches(self, target: Target) -> bool:
+        """Whether the rule holds for this target."""
+        return _any(self.namespaces, target.namespace) and _any(self.names, target.name)
+
+    def active(self, now: float) -> Iterator[tuple[Freeze, str]]:
+        """Yield each freeze in effect, and what to say of it."""
+        for freeze in self.freezes:
+            until = freeze.until(now)
+            if until:
+                yield freeze, f"freeze {freeze.name} of rule {self.name}, until {until}"
+
+
+class Policy(Model):
+    """All rules; every rule that matches a target holds for it."""
+
+    apiVersion: Literal["segue.dev/v1alpha1"] = "segue.dev/v1alpha1"  # noqa: N815
+    kind: Literal["Policy"] = "Policy"
+    rules: tuple[Rule, ...] = Field(default=(), max_length=200, strict=False)
+
+    @model_validator(mode="after")
+    def _one_of_each_name(self) -> Self:
+        for field, names in (
+            ("rules", [rule.name for rule in self.rules]),
+            *((f"rules[{i}].freezes", [each.name for each in rule.freezes]) for i, rule in enumerate(self.rules)),
+        ):
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise wrong(field, twice, "is the name of two entries", "give each its own name")
+        return self
+
+    def of(self, target: Target) -> tuple[Rule, ...]:
+        """Return the rules that hold for a target."""
+        return tuple(rule for rule in self.rules if rule.matches(target))
+
+
+NO_POLICY = Policy()
+
+
+def policy_of(document: Any, source: str) -> Policy:
+    """Return the policy of one parsed document.
+
+    Raises:
+        Refused: naming field, value and fix.
+    """
+    if not isinstance(document, dict) or {"apiVersion", "kind", "rules"} - document.keys():
+        raise Refused("is not a policy", field=source, fix="write apiVersion, kind: Policy, and rules")
+    try:
+        return Policy.model_validate(document)
+    except ValidationError as error:
+        raise refusal(error, source) from error
+
+
+# --- a start, or a retarget -----------------------------------------------------------------------------
+
+
+class Request(NamedTuple):
+    """A start or a retarget, as a policy sees it."""
+
+    target: Target
+    rules: Rules
+    by: str
+    replicas: int
+    accept: tuple[LintRule, ...] = ()
+    retargets: bool = False
+    goes_back: bool = False
+    """Whether it goes back to an earlier revision, without any new change."""
+    broke_glass: str = ""
+    """Why a freeze is overruled; empty if it is not."""
+
+
+def objections(policy: Policy, asked: Request, now: float) -> tuple[Refused, ...]:
+    """Return all that the policy refuses in a start or a retarget. ``now`` is in seconds since the epoch."""
+    return tuple(each for rule in policy.of(asked.target) for each in _objections(rule, asked, now))
+
+
+def refuse(policy: Policy, asked: Request, now: float) -> None:
+    """Refuse a start or a retarget that the policy does not allow.
+
+    Raises:
+        Refused: naming field, value and fix of the first objection; further ones follow in the same message.
+    """
+    found = objections(policy, asked, now)
+    if found:
+        first = found[0]
+        first.args = ("\n".join(map(str, found)),)
+        raise first
+
+
+def foretold(policy: Policy, asked: Request, now: float) -> tuple[str, ...]:
+    """Return a warning for each freeze that will hold the rollout at its start."""
+    if asked.broke_glass or asked.goes_back:
+        return ()
+    rules = policy.of(asked.target)
+    return tuple(
+        f"the {said} holds it" for rule in rules for freeze, said in rule.active(now) if freeze.start is Starts.HOLD
+    )
+
+
+def _objections(rule: Rule, asked: Request, now: float) -> Iterator[Refused]:
+    people, what = (rule.steer, "retarget") if asked.retargets else (rule.start, "start")
+    if not _may(people, asked.by):
+        yield _unlisted(rule, what, asked.by, people)
+    if not asked.goes_back:
+        yield from _frozen(rule, asked, now)
+        yield from _lacking(rule, asked.rules)
+    yield from _beyond(rule, asked.rules.strategy, asked.replicas)
+    for accepted in asked.accept:
+        if rule.limits.accept is not None and accepted not in rule.limits.accept:
+            allowed = ", ".join(rule.limits.accept) or "none"
+            yield _refused(rule, "spec.accept", str(accepted), "may not be accepted", f"mend it; allowed is: {allowed}")
+
+
+def _frozen(rule: Rule, asked: Request, now: float) -> Iterator[Refused]:
+    if asked.broke_glass:
+        if rule.freezes and not _may(rule.break_glass, asked.by):
+            yield _unlisted(rule, "break the glass", asked.by, rule.break_glass)
+        return
+    for freeze, said in rule.active(now):
+        if freeze.start is Starts.REFUSE or asked.retargets:
+            may = ", ".join(rule.break_glass) or "nobody"
+            how = "run `segue resume --break-glass` first" if asked.retargets else "start with --break-glass REASON"
+            fix = f"wait for its end, or {how} (allowed for: {may})"
+            yield Refused(f"is frozen: {said}", field="spec.target.namespace", value=asked.target.namespace, fix=fix)
+
+
+def _lacking(rule: Rule, rules: Rules) -> Iterator[Refused]:
+    require, waypoints = rule.require, rules.strategy.waypoints
+    gates = {gate.name: gate for gate in rules.asked_gates}
+    for name in require.gates:
+        gate = gates.get(name)
+        if gate is None:
+            yield _refused(rule, "spec.gates", None, f"lacks the gate {name}", "add it to gates or metrics")
+        elif gate.dry_run:
+            yield _refused(rule, f"gate {name}: dryRun", True, "has no consequence", "leave dryRun out")
+        elif gate.weight is not None:
+            yield _refused(rule, f"gate {name}: weight", gate.weight, "lets others outweigh it", "leave weight out")
+    if require.serving and rules.serving is None:
+        yield _refused(rule, "spec.serving", None, "is missing", "add serving checks")
+    if len(waypoints) < require.waypoints:
+        fix = f"add waypoints until there are {require.waypoints}"
+        yield _refused(rule, "spec.strategy.waypoints", len(waypoints), "are too few", fix)
+    approvals = sum(_asks_a_person(each.approval) for each in waypoints)
+    if approvals < require.approvals:
+        fix = f"write `approval: true` at {require.approvals} of them"
+        why = "of the waypoints need an approval, which are too few (one that expires into approve does not count)"
+        yield _refused(rule, "spec.strategy.waypoints", approvals, why, fix)
+
+
+def _asks_a_person(approval: bool | Approval) -> bool:
+    return approval.default is Default.REJECT if isinstance(approval, Approval) else approval
+
+
+def _beyond(rule: Rule, strategy: Strategy, replicas: int) -> Iterator[Refused]:
+    """Yield each bound that the strategy exceeds at this number of replicas."""
+    if replicas < 1:
+        return
+    budget, limits = resolve_budget(strategy, replicas), rule.limits
+    for field, given, used, limit, round_up in (
+        ("maxSurge", strategy.max_surge, budget.surge, limits.max_surge, True),
+        ("maxUnavailable", strategy.max_unavailable, budget.unavailable, limits.max_unavailable, False),
+        ("step", strategy.step, budget.step, limits.step, True),
+    ):
+        if limit is not None and used > resolve(limit, replicas, round_up=round_up):
+            why = f"means {used} at {replicas} replicas, which is over {limit}"
+            yield _refused(rule, f"spec.strategy.{field}", given, why, f"write {field}: {limit}, or less")
+
+
+# --- a message --------------------------------------------------------------------------------------------
+
+GUARDED = {
+    "approve": "approve", "resume": "steer", "retarget": "steer", "scale": "steer", "settle": "steer",
+    "promote": "steer",
+}  # fmt: skip
+"""Which list of people guards a message. The others stop or go back, which everybody may."""
+
+
+def refuse_message(
+    policy: Policy, target: Target, strategy: Strategy, *, message: str, by: str, replicas: int | None = None,
+    breaks_glass: bool = False,
+) -> None:  # fmt: skip
+    """Refuse a message that the policy does not allow; ``replicas`` are those that a scale requests.
+
+    Raises:
+        Refused: naming who may send it, or the bound.
+    """
+    for rule in policy.of(target):
+        list_name = GUARDED.get(message)
+        people = getattr(rule, list_name) if list_name else None
+        if breaks_glass:
+            people, message = rule.break_glass if rule.freezes else None, "break the glass"
+        if not _may(people, by):
+            raise _unlisted(rule, message, by, people)
+        if replicas is not None:
+            raise_first(_beyond(rule, strategy, replicas))
+
+
+def raise_first(found: Iterable[Refused]) -> None:
+    """Raise the first refusal, if there is one."""
+    for each in found:
+        raise each
+
+
+# --- while a rollout runs ---------------------------------------------------------------------------------
+
+
+def holding(policy: Policy, target: Target, now: float, *, moved: bool) -> str:
+    """Return which freeze holds a rollout on its way forward, and until when; empty if none does.
+
+    ``moved``: whether it has changed its target; before that, a freeze that holds starts holds it too.
+    """
+    for rule in policy.of(target):
+        for freeze, said in rule.active(now):
+            if freeze.running is Running.PAUSE or (not moved and freeze.start is Starts.HOLD):
+                return said
+    return ""
+
+
+# --- people and patterns ------------------------------------------------------------------------------------
+
+
+def _may(people: _People | None, by: str) -> bool:
+    return people is None or _any(people, by)
+
+
+def _any(patterns: tuple[str, ...], text: str) -> bool:
+    return any(re.fullmatch(".*".join(map(re.escape, each.split("*"))), text, re.DOTALL) for each in patterns)
+
+
+def _unlisted(rule: Rule, what: str, by: str, people: _People | None) -> Refused:
+    may = ", ".join(people or ()) or "nobody"
+    return Refused(
+        f"may not {what} here: rule {rule.name} of the policy", field="by", value=by, fix=f"ask one of: {may}"
+    )
+
+
+def _refused(rule: Rule, field: str, value: Any, why: str, fix: str) -> Refused:
+    return Refused(f"{why} (rule {rule.name} of the policy)", field=field, value=value, fix=fix)

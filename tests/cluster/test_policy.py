@@ -1,0 +1,96 @@
+"""A policy that really governs: a frozen namespace refuses starts, holds what runs, and lets everything go back."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+from harness import Case, Lab, open_lab, until
+from killing_worker import KillingWorker, until_phase
+from segue_local import Stack
+from temporalio.client import WorkflowUpdateFailedError
+
+from segue import messages
+
+ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
+
+
+def policy(lab: Lab, folder: Path) -> str:
+    """Write a policy that freezes the lab's namespace for two hours around now; return its file."""
+    begin, end = ((datetime.now(UTC) + timedelta(hours=n)).strftime("%Y-%m-%d %H:%M") for n in (-1, 1))
+    freeze = {"name": "release-day", "from": begin, "to": end, "timeZone": "UTC", "running": "pause"}
+    rule = {
+        "name": "frozen", "namespaces": [lab.namespace], "approve": ["bob"], "breakGlass": ["alice"],
+        "freezes": [freeze],
+    }  # fmt: skip
+    file = folder / "policy.yaml"
+    file.write_text(yaml.safe_dump({"apiVersion": "segue.dev/v1alpha1", "kind": "Policy", "rules": [rule]}))
+    return str(file)
+
+
+async def send(case: Case, message: messages.Message) -> str:
+    return str(await case.run.handle.execute_update(messages.name_of(message), message, result_type=str))
+
+
+async def refused(case: Case, message: messages.Message) -> str:
+    with pytest.raises(WorkflowUpdateFailedError) as caught:
+        await send(case, message)
+    return str(caught.value.cause)
+
+
+async def test_a_frozen_namespace(stack: Stack, tmp_path: Path) -> None:
+    """A policy that arrives while rollouts run holds them; glass is broken by whom it names, and approved by others."""
+    async with open_lab(stack) as lab:
+        worker = KillingWorker(lab)
+        await lab.deploy("undone", 2)
+        lab.patch(
+            "undone", {"spec": {"template": {"spec": {"containers": [{"name": "server", "image": "example/chat:9"}]}}}}
+        )
+        async with lab.case("held", 2, strategy=ASKS) as held, lab.case("urgent", 2, strategy=ASKS) as urgent:
+            for case in (held, urgent):
+                await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            worker.kill()
+            KillingWorker(lab, environment={"SEGUE_POLICY": policy(lab, tmp_path)})
+            for case in (held, urgent):
+                await until_phase(case.run, "Paused")
+                frozen = await case.run.until("it says so", lambda s: s.phase == "Paused")
+                assert "freeze release-day of rule frozen, until " in frozen.reason and "freeze" in frozen.waiting_for
+            await asyncio.gather(_held(held), _urgent(urgent), _starts(lab))
+
+
+async def _held(case: Case) -> None:
+    """Nobody continues it, and everybody may take it back."""
+    assert "the rollout is frozen" in await refused(case, messages.Resume(by="alice"))
+    assert "may not approve here" in await refused(case, messages.Approve(by="eve"))
+    await case.run.signal("approve")  # by "test": the refusal is in the report
+    await send(case, messages.Abort(by="eve", reason="not today"))
+    report = await case.ends("Aborted")
+    said = [entry.detail for entry in report.entries if entry.what == "signal refused"]
+    assert len(said) == 1 and "by: 'test': may not approve here" in said[0]
+
+
+async def _urgent(case: Case) -> None:
+    glass = {"reason": "outage of the old version", "break_glass": True}
+    assert "may not break the glass" in await refused(case, messages.Resume(by="eve", **glass))
+    await send(case, messages.Resume(by="alice", **glass))
+    await case.run.until("it asks again", lambda s: s.phase == "AwaitingApproval")
+    assert "may not approve here" in await refused(case, messages.Approve(by="alice"))
+    await send(case, messages.Approve(by="bob"))
+    report = await case.ends("Completed")
+    broke = [(entry.who, entry.detail) for entry in report.entries if entry.what == "glass broken"]
+    assert broke == [("alice", "outage of the old version")]
+
+
+async def _starts(lab: Lab) -> None:
+    """A start is refused before anything changes; an undo to an earlier revision is not."""
+    await lab.deploy("late", 1)
+    run = await lab.start("late")
+    with pytest.raises(WorkflowUpdateFailedError) as caught:
+        await run.plan()
+    said = str(caught.value.cause)
+    assert f"spec.target.namespace: {lab.namespace!r}: is frozen: freeze release-day" in said and "alice" in said
+    assert lab.deployment("late").metadata.annotations.get("segue.dev/owner") is None
+    undo = await lab.start("undone", {"revision": 1}, strategy={"maxSurge": 1})
+    assert (await undo.end()).status.outcome == "Completed"
+    await until("version 1 runs again", lambda: len(lab.pods("undone", "chat:1")) == 2)

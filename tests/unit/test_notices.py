@@ -1,0 +1,122 @@
+"""Which transition gives which notice, once, and what a message says."""
+
+import json
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from segue.errors import Refused
+from segue.gates.webhook_settings import Webhook
+from segue.notices import MAX_REASON, Noticed, Receiver, Service, cloud_event, notice_of, text, title
+from segue.spec import read_rollout
+from segue.spec.notifications import Event
+from segue.state import Phase
+from segue.status import Status
+
+P = Phase
+JOURNEYS = {
+    "completed": ([P.PREPARING, P.PROGRESSING, P.PROGRESSING, P.COMPLETED], ["started", "completed"]),
+    "approvals": (
+        [P.PROGRESSING, P.AWAITING_APPROVAL, P.AWAITING_APPROVAL, P.PROGRESSING, P.HOLDING, P.AWAITING_APPROVAL],
+        ["started", "awaitingApproval", "awaitingApproval"],
+    ),
+    "paused twice": ([P.PROGRESSING, P.PAUSED, P.PROGRESSING, P.PAUSED], ["started", "paused", "paused"]),
+    "held at the start": ([P.PREPARING, P.PAUSED, P.PROGRESSING, P.COMPLETED], ["paused", "completed"]),
+    "taken back": ([P.PROGRESSING, P.ROLLING_BACK, P.ROLLED_BACK], ["started", "rollingBack", "rolledBack"]),
+    "aborted": ([P.HOLDING, P.ROLLING_BACK, P.ABORTED], ["started", "rollingBack", "rolledBack"]),
+    "stuck": (
+        [P.PROGRESSING, P.HELD, P.HELD, P.ROLLING_BACK, P.NEEDS_HUMAN, P.ROLLING_BACK, P.ROLLED_BACK],
+        ["started", "needsPerson", "rollingBack", "needsPerson", "rollingBack", "rolledBack"],
+    ),
+    "nothing to tell": ([P.PREPARING, P.PREPARING], []),
+}
+
+
+@pytest.mark.parametrize(("phases", "events"), JOURNEYS.values(), ids=JOURNEYS)
+def test_one_notice_for_each_transition(phases: list[Phase], events: list[str]) -> None:
+    noticed, given = Noticed(), []
+    for phase in phases:
+        after = noticed.after(phase)
+        if after.number > noticed.number:
+            given.append(str(after.event))
+        noticed = after
+    assert given == events and noticed.number == len(events)
+
+
+def test_every_phase_has_its_event_or_none() -> None:
+    silent = {phase for phase in Phase if Noticed(started=True).after(phase).event is None}
+    assert silent == {P.PREPARING, P.PROGRESSING, P.HOLDING}
+
+
+def status(**given: object) -> Status:
+    return Status.model_validate(
+        {"id": "rollout/default/serving/Deployment/chat", "name": "chat-2", "target": "serving/chat", **given}
+    )
+
+
+def made(event: Event, phase: Phase, **given: object) -> bytes:
+    notice = notice_of(
+        status(phase=phase, **given), event, number=3, at=1_800_000_000.25, kind="Deployment", cluster="default",
+        run_id="r-1",
+    )  # fmt: skip
+    return cloud_event(notice, "https://ui/x")
+
+
+def test_a_cloud_event_has_the_standards_attributes() -> None:
+    event = json.loads(made(Event.AWAITING_APPROVAL, P.AWAITING_APPROVAL, waiting_for="approval at waypoint 50%"))
+    data = event.pop("data")
+    assert event == {
+        "specversion": "1.0", "id": "r-1/3", "source": "/segue/rollout/default/serving/Deployment/chat",
+        "type": "dev.segue.rollout.awaitingApproval", "subject": "serving/chat", "time": "2027-01-15T08:00:00.250000Z",
+        "datacontenttype": "application/json",
+    }  # fmt: skip
+    assert (data["number"], data["reason"], data["page"]) == (3, "approval at waypoint 50%", "https://ui/x")
+    assert "segue approve serving/chat" in data["advice"] and data["title"].endswith("waits for approval")
+
+
+def test_a_reason_is_masked_and_bounded() -> None:
+    for reason in ("token=hidden", "x" * 5_000):
+        said = json.loads(made(Event.ROLLED_BACK, P.ROLLED_BACK, reason=reason))["data"]["reason"]
+        assert "hidden" not in said and len(said) <= MAX_REASON
+
+
+def test_every_event_has_a_title_and_a_text() -> None:
+    for event in Event:
+        notice = notice_of(
+            status(phase=P.NEEDS_HUMAN, can=("abort",), reason="why"), event, number=1, at=0, kind="Deployment",
+            cluster="c", run_id="r",
+        )  # fmt: skip
+        assert title(notice).startswith("serving/chat: the rollout chat-2 ")
+        assert "Reason: why" in text(notice, "") and "Page" not in text(notice, "")
+    assert "`segue abort serving/chat`" in text(notice.model_copy(update={"advice": "`segue abort serving/chat`"}), "")
+
+
+def test_a_receiver_is_a_webhook_or_a_service() -> None:
+    read = TypeAdapter(Receiver).validate_python
+    assert isinstance(read({"url": "https://x/y", "secret_file": "/s"}), Webhook)
+    assert isinstance(read({"address_file": "/a"}), Service)
+    for wrong, field in (({"url": "https://x"}, "secret_file"), ({"address_file": "/a", "url": "https://x"}, "url")):
+        with pytest.raises(ValidationError, match=field):
+            read(wrong)
+
+
+@pytest.mark.parametrize(
+    ("notifications", "words"),
+    [
+        ([{"name": "slack://a/b"}], ("spec.notifications[0].name", "'slack://a/b'", "must match")),
+        (
+            [{"name": "team", "events": ["finished"]}],
+            ("spec.notifications[0].events[0]", "'finished'", "awaitingApproval"),
+        ),
+        ([{"name": "team", "events": []}], ("spec.notifications[0].events",)),
+        ([{"name": "team", "url": "https://x"}], ("spec.notifications[0].url", "not a field that Segue knows")),
+        ([{"name": "a"}, {"name": "a"}], ("spec.notifications", "'a'", "given twice", "list all its events")),
+        ({"team": ["started"]}, ("spec.notifications", "not a list")),
+    ],
+    ids=["address", "event", "no-event", "unknown", "twice", "map"],
+)
+def test_a_bad_notification_is_refused(notifications: object, words: tuple[str, ...]) -> None:
+    spec = {"target": {"name": "chat"}, "change": {"images": {"a": "b:1"}}, "notifications": notifications}
+    with pytest.raises(Refused) as caught:
+        read_rollout({"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "x"}, "spec": spec})
+    assert all(word in str(caught.value) for word in words), str(caught.value)
