@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PROCESSES ?= 3
 PYTEST_SIDE_BY_SIDE := $(BIN)/pytest -n $(PROCESSES) --no-loadscope-reorder
 
-.PHONY: help setup demo test soak times servers lint unit format bench mutants histories rights clean
+.PHONY: help setup demo test soak times servers lint unit format bench mutants histories rights version release audit clean
 
 help: ## what each command does
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -67,6 +67,15 @@ histories: setup ## record tests/replay/histories anew; do it only for a deliber
 rights: setup ## write deploy/rbac*.yaml from the list in segue/rights.py
 	$(BIN)/segue rights base > deploy/rbac.yaml
 	for role in serving gates room; do $(BIN)/segue rights $$role > deploy/rbac-$$role.yaml || exit 1; done
+
+version: setup ## set the version everywhere (VERSION=0.2.0), or write that of pyproject.toml to all other places
+	$(BIN)/python -m segue_local.release stamp $(VERSION)
+
+release: setup ## wheel, chart, image, bill of materials, licences and checksums of a tagged commit, in dist/ (SOURCE=https://…)
+	$(BIN)/python -m segue_local.release make dist/$(shell $(BIN)/segue version | cut -d' ' -f2) --source "$(SOURCE)"
+
+audit: setup ## known vulnerabilities of the locked packages (asks a public database)
+	$(BIN)/uv audit --locked
 
 clean: ## remove what setup made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -368,7 +368,7 @@ def uncurrent(found: DescribeTaskQueueResponse, task_queue: str) -> Unreachable 
 
 
 def _make_current(deployment: str, build: str) -> str:
-    return f"`segue setup --make-current --deployment-name {deployment} --build-id {build}`"
+    return f"`segue builds current --deployment-name {deployment} --build-id {build}`"
 
 
 async def pollers_of(client: Client, task_queue: str, answer_s: float = ANSWER_S) -> DescribeTaskQueueResponse:

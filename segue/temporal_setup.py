@@ -14,7 +14,6 @@ from temporalio.api.workflowservice.v1 import (
     DescribeTaskQueueResponse,
     GetSystemInfoRequest,
     RegisterNamespaceRequest,
-    SetWorkerDeploymentCurrentVersionRequest,
 )
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
@@ -251,31 +250,6 @@ async def _until_known(describe: Callable[[], Awaitable[Any]]) -> None:
             await asyncio.sleep(0.2)
         else:
             return
-
-
-async def make_current(client: Client, task_queue: str, deployment: str, build: str) -> str:
-    """Make a version the current one of its deployment, so that it gets new rollouts; return what was done.
-
-    Raises:
-        Refused: when no worker of that version has polled yet.
-        NotAllowed, Unreachable.
-    """
-    what = f"version {build} of deployment {deployment}"
-    request = SetWorkerDeploymentCurrentVersionRequest(
-        namespace=client.namespace, deployment_name=deployment, build_id=build
-    )
-    with translated("any target", task_queue):
-        before = (await pollers_of(client, task_queue)).versioning_info.current_deployment_version
-        if (before.deployment_name, before.build_id) == (deployment, build):
-            return f"{what}: is the current one"
-        try:
-            await client.workflow_service.set_worker_deployment_current_version(request, timeout=ANSWER)
-        except RPCError as error:
-            if error.status not in {RPCStatusCode.NOT_FOUND, RPCStatusCode.FAILED_PRECONDITION}:
-                raise
-            fix = f"start a worker with SEGUE_DEPLOYMENT_NAME={deployment} and SEGUE_BUILD_ID={build} first"
-            raise Refused(f"cannot be made the current one: {error.message}", field=what, fix=fix) from error
-    return f"{what}: is now the current one"
 
 
 # --- one line each ---------------------------------------------------------------------------------------

@@ -5,13 +5,13 @@ import os
 import traceback
 from collections.abc import Sequence
 
-from segue.cli import codec, install, judging, lint, operate, plans, see, steer
+from segue.cli import builds, codec, install, judging, lint, operate, plans, see, steer
 from segue.cli.app import app
 from segue.cli.console import say
 from segue.errors import Exit, SegueError
 from segue.leaving import leave
 
-for _group in (plans, lint, see, steer, operate, codec, judging, install):
+for _group in (plans, lint, see, steer, operate, codec, judging, install, builds):
     _group.register(app)
 
 

@@ -52,24 +52,6 @@ _As = Annotated[
 ]  # fmt: skip
 _Create = Annotated[bool, typer.Option("--create-namespace", help="Create Temporal's namespace if it does not exist.")]
 _Retention = Annotated[str, typer.Option("--retention", help="How long a new namespace keeps ended rollouts.")]
-_Current = Annotated[
-    bool,
-    typer.Option("--make-current", help="Make the worker version below the current one, so that it gets rollouts."),
-]
-_Deployment = Annotated[
-    str,
-    typer.Option(
-        "--deployment-name", envvar=["SEGUE_DEPLOYMENT_NAME", "TEMPORAL_DEPLOYMENT_NAME"], show_default=False,
-        help="The Temporal worker deployment.",
-    ),
-]  # fmt: skip
-_Build = Annotated[
-    str,
-    typer.Option(
-        "--build-id", envvar=["SEGUE_BUILD_ID", "TEMPORAL_WORKER_BUILD_ID"], show_default=False,
-        help="The build within the deployment.",
-    ),
-]  # fmt: skip
 _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "bold red", Verdict.NOT_CHECKED: "dim"}
 
 
@@ -130,39 +112,28 @@ def setup(
     *,
     create_namespace: _Create = False,
     retention: _Retention = "168h",
-    make_current: _Current = False,
-    deployment_name: _Deployment = "",
-    build_id: _Build = "",
-    task_queue: Queue = TASK_QUEUE,
     output: AsText = TextOrJson.TEXT,
 ) -> None:
     """Set up Temporal for Segue: register the search attributes, and what else is missing. Safe to repeat.
 
-    Prints what it did, and what was there already. With --make-current, it also makes a worker version the current one.
+    Prints what it did, and what was there already.
 
     Example: segue setup --create-namespace
     """
     kept_s = seconds("--retention", retention)
-    if make_current and not (deployment_name and build_id):
-        fix = "set --deployment-name and --build-id (or the worker's SEGUE_DEPLOYMENT_NAME and SEGUE_BUILD_ID)"
-        raise Refused("needs a worker version", field="--make-current", fix=fix)
-    version = (deployment_name, build_id) if make_current else None
-    lines = asked(_set_up(task_queue, kept_s, version, create_namespace=create_namespace))
+    lines = asked(_set_up(kept_s, create_namespace=create_namespace))
     if output is TextOrJson.JSON:
         write_json(lines)
     else:
         write("\n".join(lines))
 
 
-async def _set_up(
-    task_queue: str, retention_s: float, version: tuple[str, str] | None, *, create_namespace: bool
-) -> list[str]:
+async def _set_up(retention_s: float, *, create_namespace: bool) -> list[str]:
     from segue.client import connect  # noqa: PLC0415 - Temporal's library loads slowly
-    from segue.temporal_setup import make_current, set_up  # noqa: PLC0415
+    from segue.temporal_setup import set_up  # noqa: PLC0415
 
     client = await connect()
-    lines = await set_up(client, create_namespace=create_namespace, retention=timedelta(seconds=retention_s))
-    return [*lines, await make_current(client, task_queue, *version)] if version else lines
+    return await set_up(client, create_namespace=create_namespace, retention=timedelta(seconds=retention_s))
 
 
 def rights_(role: _Which = _Role.BASE, service_account: _Account = _SERVICE_ACCOUNT) -> None:

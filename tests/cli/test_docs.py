@@ -96,7 +96,10 @@ def find(arguments: list[str]) -> tuple[Any, list[str]]:
     if name == "local":
         group, (name, *rest) = typer.main.get_command(segue_local.cli.app), rest
     assert name in group.commands, f"there is no command {name!r}"
-    return group.commands[name], rest
+    found = group.commands[name]
+    while rest and rest[0] in getattr(found, "commands", ()):
+        found, (_, *rest) = found.commands[rest[0]], rest
+    return found, rest
 
 
 LINES = [

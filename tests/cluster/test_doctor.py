@@ -217,16 +217,15 @@ async def test_a_deployment_without_a_current_version(
     await worker.serves()
     file = Shell(lab, tmp_path).spec("chat")
     said = await segue("start", file, expect=UNREACHABLE)
-    command = f"segue setup --make-current --deployment-name {name} --build-id 7"
+    command = f"segue builds current --deployment-name {name} --build-id 7"
     assert f"deployment {name} polls" in said and command in said, said
     checks = await segue.doctor(expect=NEEDS_PERSON)
     assert_fault(checks, "Temporal: current version", "its deployment has no current version", command)
-    refused = await segue("setup", "--make-current", expect=REFUSED, **{**version, "TEMPORAL_WORKER_BUILD_ID": "8"})
-    assert f"version 8 of deployment {name}: cannot be made the current one" in refused
-    assert f"version 7 of deployment {name}: is now the current one" in await segue(
-        "setup", "--make-current", **version
-    )
-    assert f"version 7 of deployment {name}: is the current one" in await segue("setup", "--make-current", **version)
+    refused = await segue("builds", "current", expect=REFUSED, **{**version, "TEMPORAL_WORKER_BUILD_ID": "8"})
+    assert f"build 8 of deployment {name}: cannot become the current one" in refused
+    assert f"build 7 of deployment {name}: is now the current one" in await segue("builds", "current", **version)
+    assert f"build 7 of deployment {name}: is the current one" in await segue("builds", "current", **version)
+    assert ["7", "current"] in [line.split() for line in (await segue("builds", "list", **version)).splitlines()]
     assert "Completed: " in await segue("watch", file)
     fault = "failed: Prometheus default: connection: http://127.0.0.1:9"
     await until("the worker has logged the fault", lambda: fault in worker.log.read_text())

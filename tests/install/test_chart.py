@@ -8,9 +8,11 @@ from typing import Any
 
 import chart_values
 import pytest
+import typer
 import yaml
 from helm import CHART, Helm, Values, merged, only
 
+from segue.cli.app import app
 from worker.settings import Settings, load_settings
 
 ROOT = CHART.parents[1]
@@ -152,10 +154,89 @@ def test_two_workers_spread_and_restricted(helm: Helm) -> None:
     assert pod["terminationGracePeriodSeconds"] == 45
     selector = only(objects, "Deployment")["spec"]["selector"]
     assert only(objects, "PodDisruptionBudget")["spec"] == {"maxUnavailable": 1, "selector": selector}
-    assert only(objects, "NetworkPolicy")["spec"]["podSelector"] == selector
+    everything = {name: selector["matchLabels"][f"app.kubernetes.io/{name}"] for name in ("name", "instance")}
+    found = only(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"]
+    assert found == {f"app.kubernetes.io/{name}": value for name, value in everything.items()}
     assert only(objects, "ServiceMonitor")["spec"]["selector"] == selector
     assert only(objects, "Service")["spec"]["selector"] == selector["matchLabels"]
     assert selector["matchLabels"].items() <= only(objects, "Service")["metadata"]["labels"].items()
+
+
+VERSIONED: Values = {"versioning": {"enabled": True}}
+
+
+def test_each_build_has_a_deployment_that_helm_keeps(helm: Helm) -> None:
+    """The old one must outlive an upgrade, and none selects another's pods; Service and budget select all."""
+    builds = [("0.2.0", "0-2-0"), ("0-2-0", None), ("0.2.0-rc1", None), ("0.2.0_RC1", None), ("a" * 60, None)]
+    names = set()
+    for build, name in builds:
+        values = merged(merged(FULL, {"image": {"digest": "", "tag": build}}), VERSIONED)
+        objects = helm.render(values)
+        deployment = only(objects, "Deployment")
+        about = deployment["metadata"]
+        assert about["annotations"] == {"helm.sh/resource-policy": "keep", "segue.dev/build-id": build}
+        env = environment(objects)
+        assert (env["SEGUE_DEPLOYMENT_NAME"], env["SEGUE_BUILD_ID"]) == ("segue-eu", build)
+        selector, labels = (deployment["spec"][k] for k in ("selector", "template"))
+        mine = selector["matchLabels"]["segue.dev/build"]
+        assert labels["metadata"]["labels"]["segue.dev/build"] == mine
+        assert name in {None, mine} and len(mine) <= 63 and re.fullmatch("[a-z0-9]([-a-z0-9]*[a-z0-9])?", mine)
+        assert "segue.dev/build" not in only(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"]
+        names.add(about["name"])
+    assert len(names) == len(builds)
+    digest = merged(merged(MINIMAL, {"image": {"digest": "sha256:" + "ab" * 32}}), VERSIONED)
+    assert environment(helm.render(digest))["SEGUE_BUILD_ID"] == "abababababab"
+
+
+def pods_that_run_once(objects: list[Any]) -> dict[str, Any]:
+    """Return the pods of hooks and of the CronJob, by the name of what makes them."""
+    found = {}
+    for each in objects:
+        spec = each["spec"]["jobTemplate"] if each["kind"] == "CronJob" else each
+        if each["kind"] in {"CronJob", "Job"}:
+            found[each["metadata"]["name"]] = spec["spec"]["template"]
+        elif each["kind"] == "Pod":
+            found[each["metadata"]["name"]] = each
+    return found
+
+
+def test_hooks_make_the_build_current_and_leave_nothing(helm: Helm) -> None:
+    """Each runs a command that exists, restricted as the workers; no Service and no budget selects its pods."""
+    objects = helm.render(merged(FULL, VERSIONED))
+    hooks = {
+        each["metadata"]["name"].removeprefix("rollouts-worker-"): each["metadata"]["annotations"]["helm.sh/hook"]
+        for each in objects if "helm.sh/hook" in each["metadata"].get("annotations", {})
+    }  # fmt: skip
+    assert hooks == {
+        "builds-current": "post-install,post-upgrade,post-rollback", "builds-remove": "pre-delete", "doctor": "test",
+    }  # fmt: skip
+    worker = only(objects, "Deployment")["spec"]["template"]["spec"]
+    pods = pods_that_run_once(objects)
+    assert len(pods) == 4
+    for name, pod in pods.items():
+        [container] = pod["spec"]["containers"]
+        command, rest = typer.main.get_command(app), container["args"]
+        while rest and rest[0] in getattr(command, "commands", ()):
+            command, rest = command.commands[rest[0]], rest[1:]
+        command.make_context(name, list(rest))
+        assert pod["spec"]["securityContext"] == worker["securityContext"]
+        assert container["securityContext"] == worker["containers"][0]["securityContext"]
+        assert container["image"] == worker["containers"][0]["image"]
+        assert pod["metadata"]["labels"]["app.kubernetes.io/component"] == "helper"
+        mounted = re.findall(r"/etc/segue/([^\"\s,}]+)", json.dumps(container["env"]).replace("\\", ""))
+        [volume] = [each for each in pod["spec"]["volumes"] if each["name"] == "files"]
+        sources = [kind for source in volume["projected"]["sources"] for kind in source.values()]
+        paths = [item["path"] for kind in sources for item in kind["items"]]
+        assert sorted(mounted) == sorted(paths), name
+    account = pods["rollouts-worker-builds-current"]["spec"]["serviceAccountName"]
+    assert account == "rollouts-worker-builds" != worker["serviceAccountName"]
+    [role] = [each for each in objects if each["kind"] == "Role" and each["metadata"]["name"] == account]
+    assert role["rules"] == [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["list", "delete"]}]
+    assert pods["rollouts-worker-doctor"]["spec"]["serviceAccountName"] == worker["serviceAccountName"]
+    assert pods["rollouts-worker-doctor"]["spec"]["containers"][0]["args"] == ["doctor", "-n", "serving", "-n", "batch"]
+    by_hand = helm.render(merged(merged(FULL, VERSIONED), {"versioning": {"retireSchedule": ""}}))
+    assert [each for each in by_hand if each["kind"] == "CronJob"] == []
+    assert pods_that_run_once(helm.render(MINIMAL)).keys() == {"segue-worker-doctor"}
 
 
 def published(name: str) -> list[Any]:
@@ -217,6 +298,12 @@ REFUSED: dict[str, tuple[Values, list[str]]] = {
     "proxy": ({"worker": {"podAccess": "proxy"}}, ["worker.podAccess is proxy", "set rbac.serving=true"]),
     "a password in an address": ({"prometheus": {"x": {"url": "http://u:p@x"}}}, ["/prometheus/x/url"]),
     "a webhook without a secret": ({"webhooks": {"x": {"url": "http://x"}}}, ["/webhooks/x", "missing property"]),
+    "a version twice": (
+        merged(VERSIONED, {"extraEnv": [{"name": "SEGUE_BUILD_ID", "value": "1"}]}),
+        ["extraEnv has SEGUE_BUILD_ID", "set versioning.deploymentName or versioning.buildId"],
+    ),
+    "a name with a dot": ({"versioning": {"deploymentName": "a.b"}}, ["/versioning/deploymentName", "'a.b'"]),
+    "a schedule": ({"versioning": {"retireSchedule": "hourly"}}, ["/versioning/retireSchedule", "'hourly'"]),
     "a receiver of nothing": ({"notifications": {"x": {}}}, ["notifications.x", "addressSecret"]),
     "a receiver of both": (
         {"notifications": {"x": {"url": "http://x", "addressSecret": SECRET}}},

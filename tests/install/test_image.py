@@ -1,16 +1,11 @@
-"""``docs/install.md`` word for word on a stack of its own: the image, the chart, a rollout by the installed pod."""
+"""The image, and ``docs/install.md`` word for word: the image, the chart, a rollout by the installed pods."""
 
 import json
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import tarfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,17 +16,20 @@ from harness import ROOT
 from helm import Helm
 from kubernetes import client
 from kubernetes import config as kubeconfig
-from segue_local import Stack, tied_stack
+from segue_local import Stack
 from segue_local.build import BINARIES, ensure_built
 from segue_local.segue_image import BILL_OF_MATERIALS, USER, Origin, build, ensure_segue_image
 from shell import COMPLETED, REFUSED, SEGUE
 
-pytestmark = [pytest.mark.soak, pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter the image's root")]
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can enter the image's root"),
+]
 
 PAGE = (ROOT / "docs/install.md").read_text()
 SECTIONS = dict(re.findall(r"^## (\d)\. .*?\n(.*?)(?=^## )", PAGE, re.MULTILINE | re.DOTALL))
 COMMANDS = re.compile(r"^ {4}(.*)$", re.MULTILINE)
-ACCOUNT = "var/run/secrets/kubernetes.io/serviceaccount"
 # What a container runtime does: the image's files, read-only, with the pod's writable volumes, as the pod's user.
 CONTAINER = """
 set -e
@@ -137,62 +135,16 @@ def test_the_image_needs_no_shell_and_no_disk(image: Image, tmp_path: Path) -> N
 # --- word for word ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def own() -> Iterator[Stack]:
-    """A stack of its own: the page's namespaces and release have fixed names."""
-    with tied_stack(f"segue-install-{os.getpid()}") as started:
-        yield started
-
-
 @contextmanager
-def installed_pod(stack: Stack, image: Image, folder: Path) -> Iterator[Path]:
-    """Run what the chart's Deployment says as a container with a token of its ServiceAccount; yield the log.
-
-    The stack's own pods are simulated. A port of the worker's is the only thing that differs.
-    """
+def cordoned(stack: Stack) -> Iterator[None]:
+    """Keep pods from the fake node, whose pods are simulated: the page's workers must be real."""
     api = kubeconfig.new_client_from_config(str(stack.kubeconfig))
-    pod = client.AppsV1Api(api).read_namespaced_deployment("segue-worker", "segue").spec.template.spec
-    [container] = pod.containers
-    assert pod.security_context.run_as_user == USER
-    assert container.security_context.read_only_root_filesystem
-    assert [mount.mount_path for mount in container.volume_mounts] == ["/tmp"]
-    token = client.CoreV1Api(api).create_namespaced_service_account_token(
-        pod.service_account_name, "segue", {"spec": {"expirationSeconds": 3600}}
-    )
-    account = image.root / ACCOUNT
-    account.mkdir(parents=True)
-    (account / "token").write_text(token.status.token)
-    shutil.copy(api.configuration.ssl_ca_cert, account / "ca.crt")
-    (account / "ca.crt").chmod(0o644)
-    (account / "namespace").write_text("segue")
-    host, port = api.configuration.host.removeprefix("https://").split(":")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        health = f"127.0.0.1:{free.getsockname()[1]}"
-    given = [f"{each.name}={each.value}" for each in container.env if each.name != "SEGUE_HEALTH_ADDRESS"]
-    cluster = [f"KUBERNETES_SERVICE_HOST={host}", f"KUBERNETES_SERVICE_PORT={port}", f"SEGUE_HEALTH_ADDRESS={health}"]
-    log = folder / "worker.log"
-    process = image.start(container.args, [*given, *cluster], log)
+    core = client.CoreV1Api(api)
+    core.patch_node("fake-0", {"spec": {"unschedulable": True}})
     try:
-        _await_ready(f"http://{health}{container.readiness_probe.http_get.path}", process, log)
-        yield log
-        [worker] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(worker), signal.SIGTERM)
-        assert process.wait(60) == 0, log.read_text()
+        yield
     finally:
-        process.kill()
-        process.wait()
-
-
-def _await_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    ends = time.monotonic() + 120
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            assert process.poll() is None and time.monotonic() < ends, log.read_text()
-            time.sleep(0.1)
+        core.patch_node("fake-0", {"spec": {"unschedulable": False}})
 
 
 class Reader:
@@ -223,24 +175,32 @@ class Reader:
         return ran.stdout + ran.stderr
 
 
-def test_the_page_word_for_word(own: Stack, image: Image, tmp_path: Path) -> None:
-    """From the image to a rollout; the installed worker rolls where it may, and is refused elsewhere."""
-    reader = Reader(own, tmp_path)
+def test_the_page_word_for_word(open_stack: Stack, tmp_path: Path) -> None:
+    """From the image to a rollout; the installed pods roll where they may, and are refused elsewhere."""
+    assert open_stack.node is not None
+    reader = Reader(open_stack, tmp_path)
+    revision = reader.run("git rev-parse HEAD", COMPLETED).splitlines()[-1]
     reader.follow("2")
+    open_stack.node.load(ensure_segue_image(Origin(revision=revision)))
     reader.follow("3")
-    said = reader.follow("4")
+    with cordoned(open_stack):
+        said = reader.follow("4")
     assert "\nyes\n" in said
     assert "leaderworkersets.leaderworkerset.x-k8s.io" in said
-    with installed_pod(own, image, tmp_path) as log:
-        assert "Completed" in reader.follow("5")
-        spec = (ROOT / "examples/minimal.yaml").read_text()
-        (tmp_path / "elsewhere.yaml").write_text(spec.replace("namespace: serving", "namespace: elsewhere"))
-        target = (ROOT / "examples/deployment.yaml").read_text()
-        (tmp_path / "target.yaml").write_text(target.replace("serving", "elsewhere"))
-        reader.run("kubectl apply -f target.yaml", COMPLETED)
-        refused = reader.run("segue start elsewhere.yaml --wait", REFUSED)
-        assert "system:serviceaccount:segue:segue-worker" in refused, refused
-        assert "forbidden" in refused
-        assert '"level": "ERROR"' not in log.read_text()
-    reader.follow("6")
+    assert re.search(r"^ *Phase: +Succeeded$", said, re.MULTILINE), said
+    assert "Completed" in reader.follow("5")
+    spec = (ROOT / "examples/minimal.yaml").read_text()
+    (tmp_path / "elsewhere.yaml").write_text(spec.replace("namespace: serving", "namespace: elsewhere"))
+    target = (ROOT / "examples/deployment.yaml").read_text()
+    (tmp_path / "target.yaml").write_text(target.replace("serving", "elsewhere"))
+    reader.run("kubectl apply -f target.yaml", COMPLETED)
+    refused = reader.run("segue start elsewhere.yaml --wait", REFUSED)
+    assert "rights in namespace elsewhere: the worker may not" in refused, refused
+    assert "grant it: kubectl apply -n elsewhere" in refused
+    logs = reader.run("kubectl logs -n segue -l app.kubernetes.io/component=worker --tail=-1", COMPLETED)
+    assert logs.count("worker serves") == 2
+    assert '"level": "ERROR"' not in logs
+    with cordoned(open_stack):
+        reader.follow("6")
     assert "chat" in reader.run("kubectl get deployments -n serving", COMPLETED)
+    reader.run("kubectl delete namespace segue serving elsewhere --wait=false", COMPLETED)

@@ -20,7 +20,7 @@ from segue_local import LocalStackError, Node, Refused, Stack, node_is_possible,
 from segue_local.archive import write_programs
 from segue_local.node import cgroups, machine, network
 from segue_local.node.servers import NODE_PARTS
-from segue_local.parts import PARTS
+from segue_local.parts import PARTS, RELAY
 from segue_local.paths import state_dir
 
 Eventually = Callable[[Callable[[], bool], str], None]
@@ -31,6 +31,7 @@ needs_node = pytest.mark.skipif(HINDRANCE is not None, reason=f"no real node her
 
 IMAGE = "segue.test/web:1"
 ACCELERATOR = "example.com/accelerator"
+ADMITTED = "admitted"
 
 
 def core(stack: Stack) -> Any:
@@ -54,11 +55,13 @@ def connects(enter: Sequence[str], address: str, port: int) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def enter_pod(stack: Stack) -> list[str]:
-    """What runs a program of the host in the network of the web server's pod."""
+def enter_pod(stack: Stack, namespace: str = "default") -> list[str]:
+    """What runs a program of the host in the network of a web server's pod."""
+    address = core(stack).read_namespaced_pod("web", namespace).status.pod_ip
     group = next(Path("/sys/fs/cgroup").glob(f"**/{network.name_of(stack.state_dir)}"))
     pids = [int(pid) for file in group.glob("**/cgroup.procs") for pid in file.read_text().split()]
-    web = next(pid for pid in pids if b"httpd" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    servers = [pid for pid in pids if b"httpd" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    web = next(pid for pid in servers if address in Path(f"/proc/{pid}/net/fib_trie").read_text())
     return ["nsenter", f"--target={web}", "--net", "--"]
 
 
@@ -116,7 +119,7 @@ def traces(stack_dir: Path) -> list[str]:
 def stack(stacks_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One stack with a real and a fake node, and the test's image on it."""
     resources = {"cpu": "8", "memory": "8Gi", "pods": "100", ACCELERATOR: "4"}
-    stack = Stack.up("node-tests", node=True, fake_nodes=1, node_resources=resources)
+    stack = Stack.up("node-tests", node=True, fake_nodes=1, node_resources=resources, admits=[ADMITTED])
     archive = tmp_path_factory.mktemp("image") / "web.tar"
     index = b"hello from a real pod\n"
     serve = ["/bin/busybox", "httpd", "-f", "-p", "80", "-h", "/www"]
@@ -143,7 +146,9 @@ def web(stack: Stack) -> str:
 @needs_node
 def test_real_and_fake_node_are_told_apart(stack: Stack) -> None:
     """Both nodes are Ready, each has its label, and the real one the extended resource and its own processors."""
-    assert [(part.name, part.alive) for part in stack.status()] == [(part, True) for part in PARTS + NODE_PARTS]
+    assert [(part.name, part.alive) for part in stack.status()] == [
+        (part, True) for part in (*PARTS, RELAY, *NODE_PARTS)
+    ]
     nodes = {node.metadata.labels["segue.dev/node"]: node for node in core(stack).list_node().items}
     assert nodes.keys() == {"real", "fake"}
     for node in nodes.values():
@@ -188,6 +193,60 @@ def test_only_the_api_server_is_reached_from_inside(stack: Stack, web: str) -> N
             assert not connects(pod, host, port)
     assert not connects(node, "192.0.2.1", 80)
     assert not connects(pod, "192.0.2.1", 80)
+
+
+def admitted(stack: Stack) -> str:
+    """The addresses that the node's packet filter admits."""
+    return inside(stack, "nft", "list", "set", "inet", "segue", "admitted").stdout
+
+
+@needs_node
+def test_pods_of_an_admitted_namespace_reach_two_ports(stack: Stack, web: str, eventually: Eventually) -> None:
+    """They reach the API server by its Service, and Temporal; nothing else, and no pod of another namespace does."""
+    api = core(stack)
+    api.create_namespace({"metadata": {"name": ADMITTED}})
+    eventually(lambda: bool(api.list_namespaced_service_account(ADMITTED).items), "the namespace's account")
+    api.create_namespaced_pod(ADMITTED, pod("web"))
+
+    def address() -> str:
+        return api.read_namespaced_pod("web", ADMITTED).status.pod_ip or ""
+
+    eventually(lambda: bool(address()), "the pod's address")
+    eventually(lambda: bool(enter_pod(stack, ADMITTED)), "the pod's server")
+    host, ports = stack._blueprint.api_host, stack._state.ports
+    temporal_host, temporal_port = stack.temporal_address.split(":")
+    ways = [("10.0.0.1", 443), (host, ports["kube-apiserver"]), (temporal_host, int(temporal_port))]
+    pod_in = {"admitted": enter_pod(stack, ADMITTED), "default": enter_pod(stack)}
+    eventually(lambda: connects(pod_in["admitted"], *ways[0]), "the API server's Service")
+    assert [connects(pod_in["admitted"], *way) for way in ways] == [True] * 3
+    assert [connects(pod_in["default"], *way) for way in ways] == [False] * 3
+    with socket.socket() as listener:
+        listener.bind((host, 0))
+        listener.listen()
+        with socket.create_connection((host, listener.getsockname()[1]), timeout=2):
+            assert not connects(pod_in["admitted"], host, listener.getsockname()[1])
+    assert not connects(pod_in["admitted"], "192.0.2.1", 443)
+
+    gone = address()
+    assert gone in admitted(stack)
+    api.delete_namespaced_pod("web", ADMITTED)
+    eventually(lambda: gone not in admitted(stack), "the pod's address closed again")
+
+
+@needs_node
+def test_an_address_once_admitted_is_closed_to_its_next_pod(stack: Stack, web: str, eventually: Eventually) -> None:
+    """After a power cut nobody takes the addresses of lost pods back; whoever gets one is not admitted."""
+    node = stack._state.node
+    assert node is not None
+    left = ", ".join(map(str, list(IPv4Network(node.subnet).subnets())[1].hosts()))
+    assert inside(stack, "nft", "add", "element", "inet", "segue", "admitted", f"{{ {left} }}").returncode == 0
+    core(stack).create_namespaced_pod("default", pod("next"))
+    eventually(lambda: bool(pod_status(stack, "next").pod_ip), "the next pod's address")
+    elements = admitted(stack).replace(",", " ").split()
+    assert pod_status(stack, "next").pod_ip not in elements
+    assert len(elements) > 100
+    core(stack).delete_namespaced_pod("next", "default")
+    assert inside(stack, "nft", "flush", "set", "inet", "segue", "admitted").returncode == 0
 
 
 @needs_node
@@ -321,7 +380,11 @@ def test_failed_up_leaves_no_trace(name: str, monkeypatch: pytest.MonkeyPatch) -
 
 @needs_node
 def test_stack_without_a_node_does_not_get_one_later(stacks_home: Path, name: str) -> None:
-    """Asking for a node of a stack that is up without one is refused with what to do."""
+    """Asking for a node of a stack that is up without one is refused with what to do; so are pods to admit."""
+    with pytest.raises(Refused, match="pods of serving can be admitted only on a real node"):
+        Stack.up(name, admits=["serving"])
+    with pytest.raises(Refused, match="pods reach only Temporal's dev server"):
+        Stack.up(name, node=True, postgres=True, admits=["serving"])
     plain = Stack.up(name, fake_nodes=1)
     assert plain.node is None
     with pytest.raises(Refused, match="is up without a real node: take it down first"):

@@ -18,7 +18,9 @@ from serving import ACCELERATOR, ACCELERATORS
 
 RUN = "SEGUE_TEST_RUN"
 """The environment variable that names the run to its processes."""
-_SHARED = ("test", "test-node", "test-groups-on", "test-groups-off", "test-kserve", "test-postgres")
+ADMITTED = ("segue", "segue-traffic", "segue-upgrade")
+"""The namespaces of installed workers: pods there reach the API server and Temporal."""
+_SHARED = ("test", "test-node", "test-open", "test-groups-on", "test-groups-off", "test-kserve", "test-postgres")
 
 
 @contextmanager
@@ -77,6 +79,18 @@ def node_stack(kind: str, *, prometheus: bool = False) -> Iterator[Stack]:
     with given or started as found:
         if given is None:
             _load_images(found)
+        yield found
+
+
+@contextmanager
+def open_stack(kind: str) -> Iterator[Stack]:
+    """Yield servers with a real node, all images and a fake node; pods of ``ADMITTED`` reach Kubernetes and Temporal.
+
+    SEGUE_TEST_OPEN names a running stack to use instead.
+    """
+    given = _given("SEGUE_TEST_OPEN")
+    with given or _started(f"{kind}-open", node=True, fake_nodes=1, admits=ADMITTED) as found:
+        _load_images(found)
         yield found
 
 

@@ -98,12 +98,12 @@ def polled(*pollers: PollerInfo, current: tuple[str, str] | None = None) -> Desc
         pytest.param(polled(), "workers", "none polls task queue q", "segue worker --task-queue q", id="none"),
         pytest.param(
             polled(poller("7", "segue")), "current version", "its deployment has no current version",
-            "segue setup --make-current --deployment-name segue --build-id 7", id="no-current",
+            "segue builds current --deployment-name segue --build-id 7", id="no-current",
         ),
         pytest.param(
             polled(poller("7", "segue"), poller("8", "segue", at=2), current=("segue", "6")), "current version",
             "build 6, so new rollouts wait",
-            "start one of build 6, or run `segue setup --make-current --deployment-name segue --build-id 8`",
+            "start one of build 6, or run `segue builds current --deployment-name segue --build-id 8`",
             id="current-is-away",
         ),
         pytest.param(

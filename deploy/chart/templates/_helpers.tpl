@@ -12,6 +12,34 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: worker
 {{- end }}
 
+{{- /* What Temporal's worker versioning knows the workers by. */ -}}
+{{- define "segue.deploymentName" -}}
+{{- .Values.versioning.deploymentName | default (.Values.temporal.taskQueue | replace "." "-") }}
+{{- end }}
+
+{{- define "segue.buildId" -}}
+{{- $digest := .Values.image.digest | trimPrefix "sha256:" | trunc 12 }}
+{{- .Values.versioning.buildId | default $digest | default .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{- /* The build in names and labels. Two builds must not share one, so what is not kept as it is gets a digest. */ -}}
+{{- define "segue.buildName" -}}
+{{- $build := include "segue.buildId" . }}
+{{- $name := regexReplaceAll "[^a-z0-9]" (lower $build) "-" | trunc 30 | trimAll "-" }}
+{{- if regexMatch "^[a-z0-9.]{1,30}$" $build }}{{ $name }}{{ else }}{{ $name }}-{{ sha256sum $build | trunc 8 }}{{ end }}
+{{- end }}
+
+{{- define "segue.workers" -}}
+{{- include "segue.fullname" . }}{{ if .Values.versioning.enabled }}-{{ include "segue.buildName" . }}{{ end }}
+{{- end }}
+
+{{- define "segue.workersSelector" -}}
+{{ include "segue.selector" . }}
+{{- if .Values.versioning.enabled }}
+segue.dev/build: {{ include "segue.buildName" . | quote }}
+{{- end }}
+{{- end }}
+
 {{- define "segue.labels" -}}
 {{ include "segue.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
@@ -20,6 +48,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- with .Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+
+{{- /* Labels of pods that are no workers: neither Service nor disruption budget selects them. */ -}}
+{{- define "segue.helperLabels" -}}
+{{- merge (dict "app.kubernetes.io/component" "helper") (include "segue.labels" . | fromYaml) | toYaml }}
 {{- end }}
 
 {{- define "segue.image" -}}
@@ -51,6 +84,13 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 - name: TEMPORAL_API_KEY
   valueFrom: {secretKeyRef: {name: {{ .apiKey.secret }}, key: {{ .apiKey.key | quote }}}}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "segue.versionEnv" -}}
+{{- if .Values.versioning.enabled }}
+- {name: SEGUE_DEPLOYMENT_NAME, value: {{ include "segue.deploymentName" . | quote }}}
+- {name: SEGUE_BUILD_ID, value: {{ include "segue.buildId" . | quote }}}
 {{- end }}
 {{- end }}
 
@@ -127,7 +167,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 
 {{- /* The sources of the volume /etc/segue: every key that a setting names as a file. */ -}}
-{{- define "segue.files" -}}
+{{- define "segue.temporalFiles" -}}
 {{- with .Values.temporal.tls }}
 {{- with .caSecret }}
 - secret: {name: {{ . }}, items: [{key: ca.crt, path: temporal/ca.crt}]}
@@ -136,6 +176,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 - secret: {name: {{ . }}, items: [{key: tls.crt, path: temporal/tls.crt}, {key: tls.key, path: temporal/tls.key}]}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{- define "segue.files" -}}
+{{- include "segue.temporalFiles" . }}
 {{- range $name, $given := .Values.prometheus }}
 {{- with $given.bearerTokenSecret }}
 - secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: prometheus/{{ $name }}/token}]}
@@ -167,6 +211,59 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 - secret: {name: {{ .secret }}, items: [{key: {{ .key | quote }}, path: encryption/keys.toml}]}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{- /* The pod of a command that runs once: `name`, `account`, `args`, `env` and `files`. */ -}}
+{{- define "segue.helperPod" -}}
+{{- $values := .root.Values -}}
+restartPolicy: Never
+serviceAccountName: {{ .account }}
+enableServiceLinks: false
+securityContext: {{- toYaml $values.podSecurityContext | nindent 2 }}
+{{- with $values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+containers:
+  - name: {{ .name }}
+    image: {{ include "segue.image" .root }}
+    imagePullPolicy: {{ $values.image.pullPolicy }}
+    args: {{ toJson .args }}
+    env:
+      {{- .env | trim | nindent 6 }}
+      {{- with $values.extraEnv }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+    resources:
+      requests: {cpu: 50m, memory: 128Mi}
+      limits: {memory: 512Mi}
+    securityContext: {{- toYaml $values.securityContext | nindent 6 }}
+    volumeMounts:
+      - {name: tmp, mountPath: /tmp}
+      {{- if .files }}
+      - {name: files, mountPath: /etc/segue, readOnly: true}
+      {{- end }}
+      {{- with $values.extraVolumeMounts }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+volumes:
+  - {name: tmp, emptyDir: {sizeLimit: 64Mi}}
+  {{- with .files }}
+  - name: files
+    projected:
+      sources: {{- . | trim | nindent 8 }}
+  {{- end }}
+  {{- with $values.extraVolumes }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 
 {{- /* The rules of one published file of rights, as a list. */ -}}

@@ -29,6 +29,11 @@
 {{- if and (eq .Values.worker.podAccess "proxy") .Values.rbac.create (not .Values.rbac.serving) }}
 {{- fail "worker.podAccess is proxy, and rbac.serving is false: set rbac.serving=true, which allows requests to pods through the API server" }}
 {{- end }}
+{{- range .Values.extraEnv }}
+{{- if and $.Values.versioning.enabled (has .name (list "SEGUE_DEPLOYMENT_NAME" "SEGUE_BUILD_ID")) }}
+{{- fail (printf "extraEnv has %s, which versioning.enabled sets: remove it, and set versioning.deploymentName or versioning.buildId" .name) }}
+{{- end }}
+{{- end }}
 {{- if and (eq (int .Values.worker.healthPort) 8081) .Values.metrics.sdk }}
 {{- fail "worker.healthPort is 8081, which metrics.sdk uses: choose another port" }}
 {{- end }}

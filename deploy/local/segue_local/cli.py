@@ -77,6 +77,14 @@ def up(
     scrape_interval_s: Annotated[
         float, typer.Option("--scrape-interval", help="Prometheus' scrape interval, in seconds.")
     ] = SCRAPE_INTERVAL_S,
+    admit: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--admit",
+            metavar="NAMESPACE",
+            help="Let pods of this namespace on the real node reach the API server and Temporal; can be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Start a stack and return when every server answers. The first start builds the servers (minutes)."""
     started = time.monotonic()
@@ -90,6 +98,7 @@ def up(
             prometheus=prometheus,
             postgres=postgres,
             scrape_interval_s=scrape_interval_s,
+            admits=admit or (),
             on_progress=_say,
         )
         if gateway:

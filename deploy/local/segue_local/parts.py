@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +46,9 @@ PARTS = tuple(part for part in PORTS if part not in (*OPTIONAL, *temporal_config
 """The parts of a stack without options."""
 DEV_SERVER = "temporal"
 """The part that whole Temporal servers replace."""
+RELAY = "temporal-relay"
+"""The part of a stack whose pods reach Temporal."""
+_RELAY = Path(__file__).with_name("relay.py")
 
 _STAGES = Path(__file__).parent / "kwok" / "stages.yaml"
 FEATURE_GATES: Mapping[str, bool] = {"MaxUnavailableStatefulSet": True}
@@ -61,6 +66,8 @@ class Blueprint:
     # The network of the real node, if the stack has one.
     kubelet_network: Network | None = None
     feature_gates: Mapping[str, bool] = field(default_factory=dict)
+    # Whether some pods of the real node reach the API server and Temporal.
+    is_open: bool = False
 
     @property
     def _features(self) -> str:
@@ -71,6 +78,11 @@ class Blueprint:
     def api_host(self) -> str:
         """The address of the API server: a real node cannot reach the host's loopback address."""
         return self.kubelet_network.host if self.kubelet_network is not None else "127.0.0.1"
+
+    @property
+    def temporal_host(self) -> str:
+        """The address of Temporal's frontend: the host's end of the link if pods reach it."""
+        return self.api_host if self.is_open else "127.0.0.1"
 
     @property
     def api_server(self) -> str:
@@ -89,6 +101,8 @@ class Blueprint:
 
     def command(self, part: str, start_number: int) -> list[str]:
         """Return the command line of a part; ``start_number`` counts its starts, from 0."""
+        if part == RELAY:
+            return [sys.executable, "-I", str(_RELAY), self.temporal_host, str(self.ports["temporal"])]
         arguments: Mapping[str, Callable[[], list[str]]] = {
             "temporal": self._temporal,
             "etcd": self._etcd,
@@ -121,6 +135,7 @@ class Blueprint:
             "lws": self._lws_answers,
             "kserve": lambda: self._answers("kserve-health", "/readyz"),
             "prometheus": lambda: self._answers("prometheus", "/-/ready"),
+            RELAY: lambda: _must_listen(self.temporal_host, self.ports["temporal"]),
             **self.temporal_servers.probes,
         }
         probes[part]()
@@ -190,8 +205,8 @@ class Blueprint:
             f"--service-account-key-file={public}",
             f"--service-account-signing-key-file={private}",
             f"--service-cluster-ip-range={SERVICES}",
-            # The endpoint of Service `kubernetes` cannot be a loopback address, and pods cannot reach another.
-            "--endpoint-reconciler-type=none",
+            # The endpoint of Service `kubernetes` cannot be a loopback address, and only admitted pods reach another.
+            f"--endpoint-reconciler-type={'lease' if self.is_open else 'none'}",
             "--event-ttl=1h",
             "--profiling=false",
             self._features,
@@ -313,6 +328,11 @@ class Blueprint:
                     c["type"] == "Ready" and c["status"] == "True" for c in conditions
                 )
         return found
+
+
+def _must_listen(host: str, port: int) -> None:
+    with socket.create_connection((host, port), timeout=1):
+        pass
 
 
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from segue_local import contents
 from segue_local.archive import Image, layer_of_tree, write_archive
 from segue_local.errors import LocalStackError
 from segue_local.images.base import (
@@ -43,8 +44,11 @@ from segue_local.paths import binaries_dir
 NAME = "segue.local/segue"
 USER = 10001
 BILL_OF_MATERIALS = "usr/share/segue/sbom.cdx.json"
+LICENCES = "usr/share/segue/licences.md"
 _PROJECT = Path(__file__).parents[3]
 _AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+# The bundle itself is made at installation, and belongs to no package.
+_AUTHORITIES_TEXT = Path("/usr/share/doc/ca-certificates/copyright")
 _EXPORT = ("export", "--frozen", "--no-dev", "--no-emit-project", "--quiet")
 # What an installation leaves besides the packages: paths and times of this machine.
 _OF_THIS_MACHINE = ("direct_url.json", "uv_cache.json", "REQUESTED", "INSTALLER")
@@ -122,14 +126,14 @@ def build(target: Path, labels: Mapping[str, str], python: Interpreter, lock: in
 def _stage(root: Path, work: Path, python: Interpreter, run: Run) -> None:
     """Fill ``root`` with the image's files."""
     _install(root / SITE, work, python, run)
-    _write_bill(root / BILL_OF_MATERIALS, work, run)
     # At its own path: it finds its library and its standard library from there.
     copy(python.executable, root)
     copy_stdlib(python.stdlib, root)
     link(root / PYTHON, python.executable)
-    for library in libraries([python.executable, *sorted(root.rglob("*.so"))]):
-        if not library.is_relative_to(root):
-            copy(library, root)
+    needed = libraries([python.executable, *sorted(root.rglob("*.so"))])
+    outside = [library for library in needed if not library.is_relative_to(root)]
+    for library in outside:
+        copy(library, root)
     for folder in _FOLDERS:
         (root / folder).mkdir(parents=True, exist_ok=True)
     for name, text in _FILES.items():
@@ -137,6 +141,12 @@ def _stage(root: Path, work: Path, python: Interpreter, run: Run) -> None:
     if not _AUTHORITIES.exists():
         install_packages(("ca-certificates",), to_stderr)
     copy(_AUTHORITIES, root)
+    of_the_system = [path for path in outside if not path.is_relative_to(python.executable.parents[1])]
+    system = contents.system_packages([*of_the_system, _AUTHORITIES_TEXT], root)
+    others = [contents.interpreter(python, root), *system]
+    (root / LICENCES).parent.mkdir(parents=True)
+    (root / LICENCES).write_text(contents.report(f"{NAME}:{version()}", [*contents.python_packages(root), *others]))
+    _write_bill(root / BILL_OF_MATERIALS, others, work, run)
     compile_tree(root, python, run)
 
 
@@ -158,14 +168,17 @@ def _install(site: Path, work: Path, python: Interpreter, run: Run) -> None:
         record.write_text("".join(line for line in listed if (site / line.split(",")[0]).exists()))
 
 
-def _write_bill(path: Path, work: Path, run: Run) -> None:
-    """Write the bill of materials (CycloneDX) without its time and its random number."""
+def _write_bill(path: Path, others: Sequence[contents.Component], work: Path, run: Run) -> None:
+    """Write the bill of materials (CycloneDX) without its time and its random number.
+
+    ``others`` are parts besides the locked packages.
+    """
     exported = work / "sbom.json"
     form = ("--preview-features", "sbom-export", "--format", "cyclonedx1.5")
     run([find_uv(), *_EXPORT, *form, "--output-file", str(exported)], {})
     bill = json.loads(exported.read_text())
     del bill["serialNumber"], bill["metadata"]["timestamp"]
-    path.parent.mkdir(parents=True)
+    bill["components"] += [each.entry for each in others]
     path.write_text(json.dumps(bill, indent=1))
 
 

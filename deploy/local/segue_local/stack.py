@@ -89,6 +89,7 @@ class _Plan:
     prometheus: bool
     postgres: bool
     scrape_interval_s: float
+    admits: Sequence[str]
     say: Progress
 
     def has(self, part: str) -> bool:
@@ -108,7 +109,7 @@ class _Plan:
         chosen = network.choose(stack_dir)
         # Extended resources have a domain; the kubelet detects all others itself.
         extended = {name: amount for name, amount in (self.node_resources or {}).items() if "/" in name}
-        return NodeRecord(chosen.name, chosen.subnet, extended)
+        return NodeRecord(chosen.name, chosen.subnet, extended, [*self.admits])
 
 
 class _CancelledError(Exception):
@@ -133,7 +134,9 @@ class Stack:
             joined = network.Network(state.node.network, state.node.subnet)
             self._blueprint = dataclasses.replace(self._blueprint, kubelet_network=joined)
             api_server = self._blueprint.api_server
-            self._node = NodeServers(self._layout, joined, binaries, api_server, state.node.resources)
+            admits = state.node.admits
+            self._blueprint = dataclasses.replace(self._blueprint, is_open=bool(admits))
+            self._node = NodeServers(self._layout, joined, binaries, api_server, state.node.resources, admits)
 
     # -- start and find ---------------------------------------------------------------------------------
 
@@ -151,6 +154,7 @@ class Stack:
         prometheus: bool = False,
         postgres: bool = False,
         scrape_interval_s: float = SCRAPE_INTERVAL_S,
+        admits: Sequence[str] = (),
         on_progress: Callable[[str], None] | None = None,
     ) -> Stack:
         """Start a stack and return when every part answers; a stack that is up is returned unchanged.
@@ -163,6 +167,8 @@ class Stack:
         with controller and webhooks. ``prometheus`` adds a Prometheus that scrapes pods annotated with
         ``prometheus.io/scrape``, every ``scrape_interval_s``. ``postgres`` replaces Temporal's dev server by two whole
         servers on PostgreSQL, with mutual TLS and JWT authorization; this installs Debian's package if it is missing.
+        ``admits`` are namespaces whose pods on the real node may open connections to the API server (by Service
+        ``kubernetes``) and to Temporal's dev server; all other pods reach nothing.
 
         Builds the servers if they are missing (minutes, once). First removes a broken stack of the same name.
         ``on_progress`` takes one line at a time, from several threads.
@@ -175,6 +181,10 @@ class Stack:
             raise Refused(f"{fake_nodes} fake nodes cannot run a pod: use 1 or more, or add a real node")
         if not 0.1 <= scrape_interval_s <= 3600:
             raise Refused(f"the scrape interval cannot be {scrape_interval_s:g} s: use 0.1 to 3600 s")
+        if admits and postgres:
+            raise Refused("pods reach only Temporal's dev server: admit none, or leave out postgres")
+        if admits and not node:
+            raise Refused(f"pods of {', '.join(admits)} can be admitted only on a real node: add one")
         say = on_progress or (lambda _line: None)
         if node:
             machine.prepare(say)
@@ -193,6 +203,7 @@ class Stack:
             prometheus=prometheus,
             postgres=postgres,
             scrape_interval_s=scrape_interval_s,
+            admits=admits,
             say=say,
         )
         with _locked(name):
@@ -205,7 +216,8 @@ class Stack:
                     for part in (*parts.OPTIONAL, *temporal_config.PARTS)
                     if plan.has(part) and part not in running._parts
                 ]
-                if lacks or gates != dict(running._state.feature_gates):
+                others = running._state.node is not None and {*admits} != {*running._state.node.admits}
+                if lacks or others or gates != dict(running._state.feature_gates):
                     raise Refused(f"stack {name} is up with other options: take it down first, or use another name")
                 say(f"stack {name} is up already")
                 return running
@@ -272,8 +284,7 @@ class Stack:
     @property
     def temporal_address(self) -> str:
         """Host and port of Temporal's gRPC frontend, or of the balancer in front of several."""
-        part = temporal_config.FRONT if self._state.postgres else parts.DEV_SERVER
-        return f"127.0.0.1:{self._state.ports[part]}"
+        return f"{self._blueprint.temporal_host}:{self._temporal_port}"
 
     @property
     def temporal_ui(self) -> str | None:
@@ -399,7 +410,7 @@ class Stack:
         stack._write_kubeconfigs()
         try:
             if stack._node is not None:
-                stack._node.prepare(chosen["kube-apiserver"])
+                stack._node.prepare(chosen["kube-apiserver"], stack._temporal_port)
             stack._start_all(plan)
         except BaseException:
             _end(layout.root)
@@ -478,6 +489,8 @@ class Stack:
     def _start_temporal(self, begin: Callable[..., None]) -> None:
         if not self._state.postgres:
             begin(parts.DEV_SERVER)
+            if self._blueprint.is_open:
+                begin(parts.RELAY)
             return
         servers = self._blueprint.temporal_servers
         servers.prepare()
@@ -590,7 +603,12 @@ class Stack:
         has = {parts.LWS: self._state.lws, parts.KSERVE: self._state.kserve, parts.PROMETHEUS: self._state.prometheus}
         optional = tuple(part for part in parts.OPTIONAL if has[part])
         always = tuple(part for part in PARTS if not (part == parts.DEV_SERVER and self._state.postgres))
-        return always + temporal_config.PARTS * self._state.postgres + optional + NODE_PARTS * (self._node is not None)
+        always += temporal_config.PARTS * self._state.postgres
+        return always + optional + (parts.RELAY,) * self._blueprint.is_open + NODE_PARTS * (self._node is not None)
+
+    @property
+    def _temporal_port(self) -> int:
+        return self._state.ports[temporal_config.FRONT if self._state.postgres else parts.DEV_SERVER]
 
     @property
     def _init(self) -> int:

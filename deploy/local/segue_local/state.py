@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,11 +34,15 @@ class PartRecord:
 
 @dataclass(frozen=True)
 class NodeRecord:
-    """The real node of a stack: its network's name and subnet, and its extended resources."""
+    """The real node of a stack: its network's name and subnet, and its extended resources.
+
+    Pods of the namespaces in ``admits`` may open connections to the API server and to Temporal.
+    """
 
     network: str
     subnet: str
     resources: Mapping[str, str]
+    admits: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

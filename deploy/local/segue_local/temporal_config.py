@@ -28,6 +28,9 @@ DYNAMIC: Mapping[str, object] = {
     "system.enableActivityEagerExecution": True,
     "frontend.enableExecuteMultiOperation": True,
     "system.enableDeploymentVersions": True,
+    # By default, it takes minutes until a build of a worker without rollouts is known to be drained.
+    "matching.wv.VersionDrainageStatusVisibilityGracePeriod": "2s",
+    "matching.wv.VersionDrainageStatusRefreshInterval": "2s",
 }
 """The dynamic settings of every Temporal server of a stack, the dev server included."""
 ADMIN = "admin@segue.local"

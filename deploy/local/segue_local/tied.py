@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from segue_local.stack import Stack
@@ -27,6 +27,7 @@ def tied_stack(
     kserve: bool = False,
     prometheus: bool = False,
     postgres: bool = False,
+    admits: Sequence[str] = (),
     on_progress: Callable[[str], None] | None = None,
 ) -> Iterator[Stack]:
     """Start a stack as ``Stack.up`` does, and remove it at the end of the block or of this process.
@@ -52,6 +53,7 @@ def tied_stack(
             kserve=kserve,
             prometheus=prometheus,
             postgres=postgres,
+            admits=admits,
             on_progress=on_progress,
         )
     finally:

@@ -41,10 +41,19 @@ class Node:
         if not archive.is_file():
             raise Refused(f"{archive} is not a file: give a docker-archive, as `docker save` writes it")
         self._run("images", "import", "--local", str(archive.resolve()))
+        self._await_known()
+
+    def tag(self, image: str, name: str) -> None:
+        """Give an image another name as well, or an existing name to this image. Raises ``LocalStackError``."""
+        self._run("images", "tag", "--force", image, name)
+        self._await_known()
+
+    def _await_known(self) -> None:
+        """Wait until pods can use all images. Raises ``LocalStackError``."""
         deadline = time.monotonic() + _KNOWN_WITHIN_S
         while not all(known for _, known in self._listed()):
             if time.monotonic() > deadline:
-                raise LocalStackError(f"containerd did not list the images of {archive} within {_KNOWN_WITHIN_S:g} s")
+                raise LocalStackError(f"containerd did not list all images within {_KNOWN_WITHIN_S:g} s")
             time.sleep(0.02)
 
     def images(self) -> list[str]:

@@ -25,9 +25,10 @@ _INSIDE_LINK = "eth0"
 _BLOCK, _LINK = 24, 30
 
 # Only replies to the host (which calls the kubelet and pods) and the node's calls to the API server may leave.
-# A pod can answer the host, but cannot open a connection.
+# A pod can answer the host, but cannot open a connection, unless `admit.py` admitted it: then to these two ports.
 _GATE = """
 table inet segue {{
+  set admitted {{ type ipv4_addr; }}
   chain output {{
     type filter hook output priority filter
     ct state established,related accept
@@ -38,6 +39,7 @@ table inet segue {{
   chain forward {{
     type filter hook forward priority filter
     ct state established,related accept
+    ip saddr @admitted ip daddr {host} tcp dport {{ {port}, {temporal} }} accept
     oifname "{link}" reject
   }}
 }}
@@ -74,8 +76,8 @@ class Network:
         """The start of a command line that runs in the network namespace."""
         return [which("nsenter") or "nsenter", f"--net={_NAMESPACES / self.name}", "--"]
 
-    def create(self, stack_dir: Path, api_port: int) -> None:
-        """Create the namespace and its link, through which only this port of the host can be reached.
+    def create(self, stack_dir: Path, api_port: int, temporal_port: int) -> None:
+        """Create the namespace and its link: the node reaches this API server, admitted pods also this Temporal.
 
         Raises ``LocalStackError``.
         """
@@ -86,7 +88,7 @@ class Network:
         ip = which("ip") or "ip"
         inside = [ip, "-n", self.name]
         self._create_namespace(stack_dir)
-        gate = _GATE.format(host=self.host, port=api_port, link=_INSIDE_LINK)
+        gate = _GATE.format(host=self.host, port=api_port, temporal=temporal_port, link=_INSIDE_LINK)
         run(*self.enter, which("nft") or "nft", "-f", "-", text=gate)
         run(*self.enter, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
         run(ip, "link", "add", self.name, "type", "veth", "peer", "name", _INSIDE_LINK, "netns", self.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ NODE_NAME = "real-0"
 NODE_LABEL = "segue.dev/node"
 
 _INIT = Path(__file__).with_name("init.sh")
+ADMIT = Path(__file__).with_name("admit.py")
 # The path of the stack's folder inside the node, see init.sh.
 _HERE = "/run/segue"
 _SOCKET = "/run/containerd/containerd.sock"
@@ -38,13 +40,17 @@ _KUBELET_HEALTH, _PROXY_HEALTH, _PROXY_METRICS = 10248, 10256, 10249
 
 @dataclass(frozen=True)
 class NodeServers:
-    """The servers of one node; ``resources`` are the extended resources that it gets."""
+    """The servers of one node; ``resources`` are the extended resources that it gets.
+
+    Pods of the namespaces ``admits`` reach the API server and Temporal.
+    """
 
     layout: Layout
     network: Network
     binaries: Mapping[str, Path]
     api_server: str
     resources: Mapping[str, str]
+    admits: Sequence[str] = ()
 
     def handle(self, init: int) -> Node:
         """Return the handle of the node; ``init`` is the pid of its first process."""
@@ -53,9 +59,9 @@ class NodeServers:
         enter = [*self.network.enter, which("env") or "env", *marks]
         return Node(self.network.name, self.network.address, enter, self.binaries["ctr"], socket)
 
-    def prepare(self, api_port: int) -> None:
+    def prepare(self, api_port: int, temporal_port: int) -> None:
         """Create the network, and write all that the servers read. Raises ``LocalStackError``."""
-        self.network.create(self.layout.root, api_port)
+        self.network.create(self.layout.root, api_port, temporal_port)
         self._write()
 
     def start(self, part: str, init: int) -> Process:
@@ -83,13 +89,17 @@ class NodeServers:
         self.layout.write_kubeconfig("kube-proxy", self.api_server, "system:kube-proxy", [])
         files = {
             "containerd.toml": _containerd(),
-            "cni/segue.conflist": json.dumps(_cni(self.network.pods), indent=1),
+            "cni/segue.conflist": json.dumps(_cni(self.network.pods, self.admits), indent=1),
             "kubelet.yaml": yaml.safe_dump(self._kubelet(), sort_keys=False),
             "kube-proxy.yaml": yaml.safe_dump(self._kube_proxy(), sort_keys=False),
             "resolv.conf": "",
         }
         for name, text in files.items():
             write_private(folder / name, text.encode())
+        (folder / "cni-bin").mkdir(mode=0o700)
+        plugin = folder / "cni-bin" / ADMIT.stem
+        plugin.write_text(f"#!{sys.executable} -I\n{ADMIT.read_text()}")
+        plugin.chmod(0o700)
         command = ["/bin/busybox", "sleep", "2147483647"]
         write_programs({"bin/busybox": BUSYBOX.read_bytes()}, _PAUSE, command, folder / "pause.tar")
 
@@ -204,7 +214,7 @@ class NodeServers:
 
 
 def _containerd() -> str:
-    bin_dirs = json.dumps([str(folder) for folder in CNI_PLUGINS])
+    bin_dirs = json.dumps([*map(str, CNI_PLUGINS), f"{_HERE}/node/cni-bin"])
     return f"""\
 version = 3
 
@@ -232,17 +242,18 @@ disable = true
 """
 
 
-def _cni(pods: str) -> dict[str, Any]:
+def _cni(pods: str, admits: Sequence[str]) -> dict[str, Any]:
     ipam = {
         "type": "host-local",
         "dataDir": "/run/cni",
         "ranges": [[{"subnet": pods}]],
         "routes": [{"dst": "0.0.0.0/0"}],
     }
+    admit = {"type": ADMIT.stem, "namespaces": [*admits]}
     return {
         "cniVersion": "1.0.0",
         "name": "segue",
-        "plugins": [{"type": "ptp", "ipMasq": False, "ipam": ipam}],
+        "plugins": [{"type": "ptp", "ipMasq": False, "ipam": ipam}, *([admit] if admits else [])],
     }
 
 
