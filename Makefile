@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PROCESSES ?= 3
 PYTEST_SIDE_BY_SIDE := $(BIN)/pytest -n $(PROCESSES) --no-loadscope-reorder
 
-.PHONY: help setup demo test soak times servers lint unit format bench mutants histories rights clean
+.PHONY: help setup demo test soak times servers lint unit format bench mutants histories rights crd clean
 
 help: ## what each command does
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -66,6 +66,9 @@ histories: setup ## record tests/replay/histories anew; do it only for a deliber
 rights: setup ## write deploy/rbac*.yaml from the list in segue/rights.py
 	$(BIN)/segue rights base > deploy/rbac.yaml
 	for role in serving gates room; do $(BIN)/segue rights $$role > deploy/rbac-$$role.yaml || exit 1; done
+
+crd: setup ## write deploy/crd from the spec's models
+	$(BIN)/segue crd > deploy/crd/rollouts.segue.dev.yaml
 
 clean: ## remove what setup made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

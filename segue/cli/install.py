@@ -1,4 +1,4 @@
-"""``doctor``, ``setup`` and ``rights``: what an installation of Segue needs, what it lacks, and how to mend it."""
+"""``doctor``, ``setup``, ``rights`` and ``crd``: what an installation of Segue needs, what it lacks, and how to mend it."""
 
 from collections import Counter
 from datetime import timedelta
@@ -16,6 +16,7 @@ from segue.cli.options import AsTable, AsText, Queue, TableOrJson, TextOrJson, a
 from segue.contract import TASK_QUEUE
 from segue.errors import Exit, Refused
 from segue.rights import ROLES, SERVICE_ACCOUNT, manifest
+from segue.rollout_object.crd import manifest as definition
 
 
 class _Role(StrEnum):
@@ -78,6 +79,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=INSTALL)(doctor)
     app.command(rich_help_panel=INSTALL)(setup)
     app.command("rights", rich_help_panel=INSTALL)(rights_)
+    app.command(rich_help_panel=INSTALL)(crd)
 
 
 def doctor(
@@ -171,6 +173,14 @@ def rights_(role: _Which = _Role.BASE, service_account: _Account = _SERVICE_ACCO
     Example: segue rights base --service-account segue/segue-worker | kubectl apply -n serving -f -
     """
     write(manifest(ROLES[role], account_named(service_account)))
+
+
+def crd() -> None:
+    """Print the CustomResourceDefinition of Rollout as YAML for kubectl; `segue controller` rolls such objects.
+
+    Example: segue crd | kubectl apply --server-side -f -
+    """
+    write(definition())
 
 
 def account_named(text: str, option: str = "--service-account") -> tuple[str, str]:
