@@ -65,7 +65,7 @@ histories: setup ## record tests/replay/histories anew; do it only for a deliber
 
 rights: setup ## write deploy/rbac*.yaml from the list in segue/rights.py
 	$(BIN)/segue rights base > deploy/rbac.yaml
-	for role in serving gates room; do $(BIN)/segue rights $$role > deploy/rbac-$$role.yaml || exit 1; done
+	for role in serving gates room controller; do $(BIN)/segue rights $$role > deploy/rbac-$$role.yaml || exit 1; done
 
 crd: setup ## write deploy/crd from the spec's models
 	$(BIN)/segue crd > deploy/crd/rollouts.segue.dev.yaml

@@ -458,15 +458,17 @@ class Rollouts:
         workflow_id = contract.workflow_id(self.cluster, rollout.spec.target)
         return str(await self.send(workflow_id, wish))
 
-    async def send(self, workflow_id: str, message: Message, *, answer: bool = True) -> str | None:
+    async def send(self, workflow_id: str, message: Message, *, answer: bool = True, update_id: str = "") -> str | None:
         """Send one of ``segue.messages.MESSAGES``, and return what happens now; None for a signal.
+
+        The rollout receives messages with the same ``update_id`` once, and each sender gets the answer.
 
         Raises:
             Refused: when the rollout refuses the message now.
         """
         handle, what, name = self._handle(workflow_id), target_of(workflow_id), name_of(message)
         if answer:
-            return str(await self._update(handle, what, name, message, str))
+            return str(await self._update(handle, what, name, message, str, update_id))
         with translated(what, self.task_queue):
             await handle.signal(name, message)
         return None
@@ -607,10 +609,12 @@ class Rollouts:
         with translated(what, self.task_queue):
             return (await handle.describe()).status is WorkflowExecutionStatus.RUNNING
 
-    async def _update(self, handle: Handle, what: str, name: str, message: Message | None, result: type[R]) -> R:
+    async def _update(
+        self, handle: Handle, what: str, name: str, message: Message | None, result: type[R], update_id: str = ""
+    ) -> R:
         """Send an update. A worker accepts it quickly; the answer may need the cluster."""
         async with self._answering(handle, what), asyncio.timeout(self._answer_s):
-            sent = await self._sent(handle, name, message, result)
+            sent = await self._sent(handle, name, message, result, update_id)
         try:
             async with self._answering(handle, what), asyncio.timeout(PREPARE_S):
                 return await sent.result()
@@ -653,7 +657,7 @@ class Rollouts:
             return last_task_failure(found.history.events)
 
     async def _sent(
-        self, handle: Handle, name: str, message: Message | None, result: type[R]
+        self, handle: Handle, name: str, message: Message | None, result: type[R], update_id: str
     ) -> WorkflowUpdateHandle[R]:
         """Send an update until it is accepted; retry when the workflow just continues as new."""
         while True:
@@ -662,6 +666,7 @@ class Rollouts:
                     name,
                     args=[] if message is None else [message],
                     wait_for_stage=WorkflowUpdateStage.ACCEPTED,
+                    id=update_id or None,
                     result_type=result,
                 )
             except RPCError as error:

@@ -102,9 +102,7 @@ def _target(schema: Schema) -> Schema:
                 "message": f"target.{field} is required for kind {' and '.join(kinds)}, and for no other",
             }
         )
-    rules.append(
-        {"rule": f"has(self.name) || {kind} == 'DeploymentPair'", "message": "target.name is missing; add it"}
-    )
+    rules.append({"rule": f"has(self.name) || {kind} == 'DeploymentPair'", "message": "target.name is missing; add it"})
     own = {"namespace": {**schema["properties"]["namespace"], "description": "The Rollout's own; may be left out."}}
     return {
         **schema,

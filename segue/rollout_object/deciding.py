@@ -15,8 +15,6 @@ from segue.status import Status
 
 REFUSED, LOST = "Refused", "Lost"
 """How a rollout ended that has no report: nothing was started; Temporal has no trace of it."""
-TO_BASELINE = "retargeted to the baseline by"
-"""The reason of a rollback that a retarget to the running version requested."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,8 @@ class Run:
     """How it ended; empty while it runs."""
     why: str = ""
     """Why it ended without a report."""
-    requesters: frozenset[str] = frozenset()
-    """Who requested something, by the report."""
+    retargeted_by: frozenset[str] = frozenset()
+    """Who retargeted it, by the report of an ended one."""
 
     def is_of(self, asked: Asked) -> bool:
         """Whether this object owns it. A running one that a deleted object of the same name left is adopted."""
@@ -63,7 +61,7 @@ class Act(StrEnum):
     WAIT = "wait"
     """Nothing, until Temporal answers something else."""
     CLAIM = "claim"
-    """Add the finalizer, and record the workflow's id."""
+    """Add the finalizer, and record the workflow's id and that it starts: a killed controller looks for it."""
     START = "start"
     RETARGET = "retarget"
     PAUSE = "pause"
@@ -79,7 +77,7 @@ def workflow_to_read(asked: Asked, recorded: ObjectStatus) -> str:
     """Return the id of the workflow that the decision depends on; empty if it depends on none."""
     if asked.is_deleted:
         return recorded.workflow_id if asked.is_claimed and asked.standing.on_delete is OnDelete.ABORT else ""
-    if recorded.workflow_id and not recorded.outcome:
+    if recorded.workflow_id and (recorded.starting or not recorded.outcome):
         return recorded.workflow_id
     return asked.workflow_id if differs(asked, recorded.handled, recorded.outcome) else ""
 
@@ -95,8 +93,8 @@ def decide(asked: Asked, recorded: ObjectStatus, run: Run | None) -> Act:
         return Act.REST
     if asked.standing.paused:
         return Act.REST
-    claimed = asked.is_claimed and recorded.workflow_id == asked.workflow_id
-    return Act.START if claimed else Act.CLAIM
+    recorded_id = recorded.workflow_id if recorded.starting == asked.generation else ""
+    return Act.START if asked.is_claimed and recorded_id == asked.workflow_id else Act.CLAIM
 
 
 def handled(asked: Asked, recorded: ObjectStatus, run: Run | None) -> Handled | None:
@@ -104,9 +102,10 @@ def handled(asked: Asked, recorded: ObjectStatus, run: Run | None) -> Handled | 
     found = [recorded.handled] if recorded.handled else []
     if run is not None and run.is_of(asked) and run.owner is not None:
         found.append(run.owner.handled)
-        if asked.by in run.requesters:
+        if asked.by in run.retargeted_by:
             found.append(handled_now(asked))
-    return max(found, key=lambda each: each.generation, default=None)
+    # Of one generation the run's own: a retry starts again without a new generation.
+    return max(reversed(found), key=lambda each: each.generation, default=None)
 
 
 def handled_now(asked: Asked) -> Handled:
@@ -141,16 +140,22 @@ def _steer(asked: Asked, recorded: ObjectStatus, run: Run) -> Act:
     if asked.refusal or not run.is_of(asked) or run.workflow_id != asked.workflow_id or run.status is None:
         return Act.WAIT
     can = run.status.can
-    if "retarget" in can and recorded.refused_generation != asked.generation and edits(asked, recorded, run) != (
-        False,
-        False,
+    if (
+        "retarget" in can
+        and recorded.refused_generation != asked.generation
+        and edits(asked, recorded, run)
+        != (
+            False,
+            False,
+        )
     ):
         return Act.RETARGET
-    is_paused = run.status.phase is Phase.PAUSED
     if asked.standing.paused:
-        return Act.PAUSE if "pause" in can and not is_paused else Act.WAIT
+        moves = not recorded.paused or run.status.phase is Phase.PROGRESSING  # a person may have resumed it
+        return Act.PAUSE if "pause" in can and moves else Act.WAIT
     if recorded.paused:
-        return Act.RESUME if is_paused and "resume" in can else Act.FORGET_PAUSE
+        is_held = run.status.phase in {Phase.HELD, Phase.NEEDS_HUMAN}  # that is not what spec.paused did
+        return Act.RESUME if "resume" in can and not is_held else Act.FORGET_PAUSE
     return Act.WAIT
 
 

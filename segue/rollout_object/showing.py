@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from segue.errors import Exit, SegueError
 from segue.rollout_object import KIND
 from segue.rollout_object.asked import Asked, Object
-from segue.rollout_object.deciding import LOST, REFUSED, TO_BASELINE, Run, differs, handled
+from segue.rollout_object.deciding import LOST, REFUSED, Run, differs, handled
 from segue.rollout_object.status import MAX_TEXT, Condition, Kind, ObjectStatus, Side
 from segue.spec import API_VERSION
-from segue.state import Outcome, Phase
+from segue.state import TO_BASELINE, Outcome, Phase
 from segue.status import Status
 
 STUCK = {Phase.HELD, Phase.NEEDS_HUMAN}
@@ -54,13 +54,19 @@ def show(seen: Seen, recorded: ObjectStatus, now: str) -> ObjectStatus:
     accepted = ("False", INVALID, asked.refusal) if asked.refusal else ("True", "Valid", "")
     if not asked.refusal and found.outcome == REFUSED:
         accepted = ("False", REFUSED, verdict.message)
-    if not asked.refusal and found.refused_generation == asked.generation:
+    if not asked.refusal and is_refused(asked, found):
         accepted = ("False", "RetargetRefused", recorded_refusal(recorded))
     conditions = [_condition(recorded, Kind.ACCEPTED, *accepted, asked.generation, now)]
     for kind in (Kind.READY, Kind.RECONCILING, Kind.STALLED):
         value = "True" if verdict.true is kind else "False"
         conditions.append(_condition(recorded, kind, value, verdict.reason, verdict.message, asked.generation, now))
     return found.but(conditions=tuple(conditions))
+
+
+def is_refused(asked: Asked, found: ObjectStatus) -> bool:
+    """Whether the rollout under way refused this edit, and none has started for it since."""
+    known = found.handled
+    return found.refused_generation == asked.generation and known is not None and not known.is_for(asked.marks)
 
 
 def recorded_refusal(recorded: ObjectStatus) -> str:
@@ -72,7 +78,11 @@ def recorded_refusal(recorded: ObjectStatus) -> str:
 def _progress(seen: Seen, recorded: ObjectStatus) -> ObjectStatus:
     """Return the record with what Temporal answered about the object's own rollout."""
     run = seen.run
-    if not seen.is_read or (run is not None and not run.is_of(seen.asked)):
+    if not seen.is_read:
+        return recorded
+    if recorded.starting:  # what was recorded about the former rollout ends with it
+        recorded = recorded.but(starting=0, paused=False, aborted=False)
+    if run is not None and not run.is_of(seen.asked):
         return recorded
     if run is None:
         lost = recorded.run_id and not recorded.outcome
@@ -103,26 +113,34 @@ def _judged(seen: Seen, found: ObjectStatus) -> tuple[_Verdict, str]:
     """Return what the conditions say, and the phase."""
     asked, run = seen.asked, seen.run
     under_way = run is not None and run.is_running and run.is_of(asked)
-    phase = found.phase if under_way or found.outcome else ""
     if seen.error is not None:
-        person = seen.error.exit_code is Exit.NEEDS_PERSON
-        kind = Kind.STALLED if person else Kind.RECONCILING
-        return _Verdict(kind, type(seen.error).__name__, _short(str(seen.error))), found.phase or PENDING
+        kind = Kind.STALLED if seen.error.exit_code is Exit.NEEDS_PERSON else Kind.RECONCILING
+        return _Verdict(kind, type(seen.error).__name__, str(seen.error)), found.phase or PENDING
     if asked.refusal:
-        return _Verdict(Kind.STALLED, INVALID, _short(asked.refusal)), phase if under_way else INVALID
+        return _Verdict(Kind.STALLED, INVALID, asked.refusal), found.phase if under_way else INVALID
     if under_way:
         return _moving(found), found.phase or PENDING
     if run is not None and run.is_running:
-        message = f"another rollout of {found.target or 'the target'} is under way; this one waits for its end"
+        message = f"another rollout of {found.target} is under way; this one waits for its end"
         return _Verdict(Kind.RECONCILING, "OtherRollout", message), WAITING
     if differs(asked, found.handled, found.outcome):
-        if asked.standing.paused:
-            return _Verdict(Kind.RECONCILING, "Paused", "spec.paused is true: nothing starts"), str(Phase.PAUSED)
-        return _Verdict(Kind.RECONCILING, PENDING, "the rollout starts"), PENDING
-    if found.outcome == Outcome.COMPLETED:
-        return _Verdict(Kind.READY, str(Outcome.COMPLETED), f"{found.target} runs the version"), str(Phase.COMPLETED)
-    message = found.reason if found.outcome != LOST else "Temporal has no trace of the rollout; edit the spec to restart"
-    return _Verdict(Kind.STALLED, found.outcome or PENDING, message), found.outcome or PENDING
+        return _starting(asked)
+    return _ended(found)
+
+
+def _starting(asked: Asked) -> tuple[_Verdict, str]:
+    if asked.standing.paused:
+        return _Verdict(Kind.RECONCILING, "Paused", "spec.paused is true: nothing starts"), str(Phase.PAUSED)
+    return _Verdict(Kind.RECONCILING, PENDING, "the rollout starts"), PENDING
+
+
+def _ended(found: ObjectStatus) -> tuple[_Verdict, str]:
+    outcome = found.outcome or PENDING
+    if outcome == Outcome.COMPLETED:
+        return _Verdict(Kind.READY, outcome, f"{found.target} runs the version"), outcome
+    if outcome == LOST:
+        return _Verdict(Kind.STALLED, LOST, "Temporal has no trace of the rollout; edit the spec to start again"), LOST
+    return _Verdict(Kind.STALLED, outcome, found.reason), outcome
 
 
 def _moving(found: ObjectStatus) -> _Verdict:

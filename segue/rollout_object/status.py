@@ -79,6 +79,7 @@ class ObjectStatus(Shown):
     workflow_id: str = Field(default="", description="The id of the rollout's workflow in Temporal.")
     run_id: str = Field(default="", description="The run of that workflow.")
     handled: Handled | None = None
+    starting: int = Field(default=0, description="The generation that starts, written before the start; else 0.")
     paused: bool = Field(default=False, description="Whether spec.paused has paused the rollout under way.")
     aborted: bool = Field(default=False, description="Whether the deletion has aborted the rollout under way.")
     refused_generation: int = Field(

@@ -100,9 +100,7 @@ def _plain(node: Schema, definitions: Schema, *, partial: bool) -> Schema:
 
 def _object(node: Schema, definitions: Schema, *, partial: bool) -> Schema:
     if "properties" in node:
-        properties = {
-            name: _node(each, definitions, partial=partial) for name, each in node["properties"].items()
-        }
+        properties = {name: _node(each, definitions, partial=partial) for name, each in node["properties"].items()}
         required = [] if partial else node.get("required", [])
         return {"properties": properties, **({"required": required} if required else {})}
     values = [*node.get("patternProperties", {}).values()] or [node.get("additionalProperties")]

@@ -1,0 +1,273 @@
+"""Rollout objects on real servers: `segue controller` follows them, and their status tells what happens."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+from harness import ACCEPTED, ROOT, Lab, until
+from kubernetes.client import ApiException
+from segue_local import Stack
+from segue_local.apply import apply
+from temporalio.client import WorkflowExecutionStatus
+
+from segue import contract
+from segue.rollout_object import FINALIZER
+from segue.rollout_object.crd import FILE
+from segue.spec import DeploymentTarget
+
+API = ("segue.dev", "v1alpha1")
+Object = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def defined(stack: Stack) -> None:
+    """The kind Rollout, which the API server serves; it stays with the stack."""
+    apply(stack.kubeconfig, ROOT / FILE)
+
+
+class Objects:
+    """The Rollout objects of a lab's namespace, and the controllers that follow them."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        for each in yaml.safe_load_all((ROOT / "deploy/rbac-controller.yaml").read_text()):
+            kind = "role" if each["kind"] == "Role" else "role_binding"
+            getattr(lab._rbac, f"create_namespaced_{kind}")(lab.namespace, each)
+        self.controllers: list[subprocess.Popen[bytes]] = []
+
+    def controller(self, **env: str) -> subprocess.Popen[bytes]:
+        """Start a real controller, which has the published rights only."""
+        log = self.lab.stack.state_dir / "logs" / f"controller-{self.lab.namespace}-{len(self.controllers)}.log"
+        rights = {"KUBECONFIG": str(self.lab.stack.kubeconfig_for("segue-controller"))}
+        environment = {**os.environ, **self.lab.worker_environment(env), **rights, "SEGUE_CLUSTER": self.lab.namespace}
+        command = [sys.executable, "-m", "segue", "controller", "-n", self.lab.namespace]
+        with log.open("ab") as file:
+            started = subprocess.Popen(command, env=environment, stdout=file, stderr=file, cwd=ROOT)
+        self.controllers.append(started)
+        return started
+
+    def create(self, name: str, change: Object | None = None, **spec: Any) -> None:
+        """Create an object with what the API server's schema accepts, also if Segue refuses it."""
+        given = {"images": {"server": "example/chat:2"}} if change is None else change
+        body = {
+            "apiVersion": "/".join(API), "kind": "Rollout", "metadata": {"name": name},
+            "spec": {
+                "target": {"name": name}, "change": given, "readiness": {"minReady": "0s", "deadline": "1m"},
+                "accept": ACCEPTED, **spec,
+            },
+        }  # fmt: skip
+        self.lab.custom.create_namespaced_custom_object(
+            *API, self.lab.namespace, "rollouts", body, field_validation="Strict"
+        )
+
+    def get(self, name: str) -> Object:
+        return self.lab.custom.get_namespaced_custom_object(*API, self.lab.namespace, "rollouts", name)  # type: ignore[no-any-return]
+
+    def patch(self, name: str, patch: Object) -> None:
+        self.lab.custom.patch_namespaced_custom_object(*API, self.lab.namespace, "rollouts", name, patch)
+
+    def delete(self, name: str) -> None:
+        self.lab.custom.delete_namespaced_custom_object(*API, self.lab.namespace, "rollouts", name)
+
+    def exists(self, name: str) -> bool:
+        try:
+            return bool(self.get(name))
+        except ApiException as error:
+            assert error.status == 404
+            return False
+
+    def conditions(self, name: str) -> dict[str, str]:
+        """Return the status of each condition that is about the present generation."""
+        found = self.get(name)
+        generation = found["metadata"]["generation"]
+        conditions = found.get("status", {}).get("conditions", [])
+        return {each["type"]: each["status"] for each in conditions if each["observedGeneration"] == generation}
+
+    async def becomes(self, name: str, kind: str) -> Object:
+        """Wait until a condition is True for the present generation, as `kubectl wait` does; return the status."""
+        await until(f"{name} to be {kind}", lambda: self.conditions(name).get(kind) == "True", poll_s=0.2)
+        return self.get(name)["status"]  # type: ignore[no-any-return]
+
+    async def says(self, name: str, kind: str, reason: str) -> Object:
+        """Wait until a condition is True with this reason, and return it."""
+
+        def look() -> Object | None:
+            conditions = self.get(name).get("status", {}).get("conditions", [])
+            found = [each for each in conditions if (each["type"], each["status"]) == (kind, "True")]
+            return found[0] if found and found[0]["reason"] == reason else None
+
+        return await until(f"{name} to be {kind} by {reason}", look, poll_s=0.2)  # type: ignore[no-any-return]
+
+    async def reaches(self, name: str, phase: str) -> Object:
+        def look() -> Object | None:
+            found: Object = self.get(name).get("status", {})
+            return found if found.get("phase") == phase else None
+
+        return await until(f"{name} in phase {phase}", look, poll_s=0.2)  # type: ignore[no-any-return]
+
+    async def runs(self, name: str) -> list[WorkflowExecutionStatus | None]:
+        """Return how each workflow of a target ended, the oldest first."""
+        target = DeploymentTarget(namespace=self.lab.namespace, name=name)
+        query = f'WorkflowId = "{contract.workflow_id(self.lab.namespace, target)}"'
+        found = [each async for each in self.lab.temporal.list_workflows(query)]
+        return [each.status for each in sorted(found, key=lambda each: each.start_time)]
+
+    def events(self, name: str) -> list[str]:
+        found = self.lab.core.list_namespaced_event(self.lab.namespace).items
+        about = [(each.involved_object.kind, each.involved_object.name, each.reason) for each in found]
+        return [reason for kind, named, reason in about if (kind, named) == ("Rollout", name)]
+
+    def close(self) -> None:
+        for each in self.controllers:
+            each.kill()
+            each.wait(timeout=10)
+        for each in self.lab.custom.list_namespaced_custom_object(*API, self.lab.namespace, "rollouts")["items"]:
+            if FINALIZER in each["metadata"].get("finalizers", []):
+                self.patch(each["metadata"]["name"], {"metadata": {"finalizers": None}})
+
+
+@pytest.fixture
+def objects(served: Lab, defined: None) -> Any:
+    found = Objects(served)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+BAD = {"patch": {"metadata": {"labels": {"segue.dev/fake": "crash-loop"}}}}
+STOPS = {"waypoints": [{"at": 1, "approval": True}]}
+
+
+async def test_rollouts_follow_their_objects(objects: Objects) -> None:
+    """A controller without Temporal tells so and loses nothing; then two of them roll everything, each thing once."""
+    lab = objects.lab
+    names = ("good", "bad", "edited", "paused", "deleted", "left", "same")
+    await asyncio.gather(*(lab.deploy(name, 2) for name in names))
+    alone = objects.controller(TEMPORAL_ADDRESS="127.0.0.1:1")
+    objects.create("good")
+    told = await objects.says("good", "Reconciling", "Unreachable")
+    assert "127.0.0.1:1" in told["message"]
+    assert (await objects.runs("good"), objects.conditions("good")["Accepted"]) == ([], "True")
+    alone.kill()
+
+    objects.create("bad", BAD)
+    objects.create("invalid", strategy={"maxSurge": 0, "maxUnavailable": 0})
+    objects.create("same", {"images": {"server": "example/chat:1"}})
+    for name in ("edited", "paused", "deleted", "left"):
+        objects.create(name, strategy=STOPS, onDelete="leave" if name == "left" else "abort")
+    objects.controller()
+    objects.controller()
+    await asyncio.gather(
+        _is_good(objects), _is_bad(objects), _is_invalid(objects), _is_edited(objects), _is_paused(objects),
+        _is_deleted(objects), _is_left(objects), objects.becomes("same", "Ready"),
+    )  # fmt: skip
+    runs = dict(zip(names, await asyncio.gather(*map(objects.runs, names)), strict=True))
+    ended = WorkflowExecutionStatus.COMPLETED
+    assert runs == {
+        **dict.fromkeys(names, [ended]), "left": [WorkflowExecutionStatus.RUNNING],
+        "edited": [ended, ended], "same": [WorkflowExecutionStatus.FAILED],
+    }  # fmt: skip
+
+
+async def _is_good(objects: Objects) -> None:
+    status = await objects.becomes("good", "Ready")
+    assert (status["phase"], status["outcome"], status["new"]) == (
+        "Completed",
+        "Completed",
+        {"replicas": 2, "ready": 2},
+    )
+    assert (status["floor"], status["workflowId"].split("/")[-1]) == (2, "good")
+    assert objects.conditions("good") == {
+        "Accepted": "True", "Ready": "True", "Reconciling": "False", "Stalled": "False",
+    }  # fmt: skip
+    assert {"Preparing", "Completed"} & {*objects.events("good")} >= {"Completed"}
+    assert len(objects.events("good")) == len({*objects.events("good")}), "two controllers make each event once"
+
+
+async def _is_bad(objects: Objects) -> None:
+    status = await objects.becomes("bad", "Stalled")
+    assert (status["phase"], status["new"]["replicas"]) == ("RolledBack", 0)
+    assert "CrashLoop" in status["reason"]
+    assert "RolledBack" in objects.events("bad")
+
+
+async def _is_invalid(objects: Objects) -> None:
+    """The spec is refused with field, value and fix; nothing starts, until it is mended."""
+    told = await objects.says("invalid", "Stalled", "Invalid")
+    assert told["message"].startswith("spec.strategy") and "; " in told["message"]
+    assert objects.conditions("invalid")["Accepted"] == "False"
+    assert await objects.runs("invalid") == []
+    assert FINALIZER not in objects.get("invalid")["metadata"].get("finalizers", [])
+
+
+async def _is_edited(objects: Objects) -> None:
+    """An edit retargets the rollout under way; after its end, an edit starts the next one."""
+    await objects.reaches("edited", "AwaitingApproval")
+    image = {"images": {"server": "example/chat:3"}}
+    objects.patch("edited", {"spec": {"change": image, "strategy": {"waypoints": None}}})
+    await objects.becomes("edited", "Ready")
+    assert len(objects.lab.pods("edited", "example/chat:3")) == 2
+    assert len(await objects.runs("edited")) == 1
+    objects.patch("edited", {"spec": {"change": {"images": {"server": "example/chat:4"}}}})
+    await objects.becomes("edited", "Ready")
+    assert len(objects.lab.pods("edited", "example/chat:4")) == 2
+
+
+async def _is_paused(objects: Objects) -> None:
+    await objects.reaches("paused", "AwaitingApproval")
+    objects.patch("paused", {"spec": {"paused": True, "strategy": {"waypoints": None}}})
+    await until("the pause", lambda: objects.get("paused")["status"]["paused"])
+    await objects.reaches("paused", "Paused")
+    objects.patch("paused", {"spec": {"paused": False}})
+    await objects.becomes("paused", "Ready")
+
+
+async def _is_deleted(objects: Objects) -> None:
+    """A deletion aborts; the object is gone once the target is back."""
+    await objects.reaches("deleted", "AwaitingApproval")
+    objects.delete("deleted")
+    await until("the object to be gone", lambda: not objects.exists("deleted"))
+    pods = objects.lab.pods("deleted")
+    assert len(pods) == len(objects.lab.pods("deleted", "example/chat:1")) == 2
+
+
+async def _is_left(objects: Objects) -> None:
+    await objects.reaches("left", "AwaitingApproval")
+    objects.delete("left")
+    await until("the object to be gone", lambda: not objects.exists("left"))
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples").rglob("*.yaml")), ids=lambda file: file.stem)
+def test_the_api_server_accepts_the_examples(objects: Objects, file: Path) -> None:
+    for body in filter(None, yaml.safe_load_all(file.read_text())):
+        if body["kind"] == "Rollout":
+            body["metadata"].pop("namespace", None)
+            objects.lab.custom.create_namespaced_custom_object(
+                *API, objects.lab.namespace, "rollouts", body, field_validation="Strict", dry_run="All"
+            )
+
+
+REFUSED = {
+    "unknown field": ({"chnage": {}}, 'unknown field "spec.chnage"'),
+    "unknown field below": ({"strategy": {"maxsurge": 1}}, 'unknown field "spec.strategy.maxsurge"'),
+    "field of another kind": ({"target": {"name": "a", "old": "b"}}, "target.old is required for kind DeploymentPair"),
+    "half a pair": ({"target": {"kind": "DeploymentPair", "old": "a"}}, "target.new is required"),
+    "no name": ({"target": {"kind": "StatefulSet"}}, "target.name is missing"),
+    "unknown kind": ({"target": {"kind": "X", "name": "a"}}, "Unsupported value"),
+    "unit": ({"readiness": {"minReady": "5 parsecs"}}, "spec.readiness.minReady"),
+    "percentage": ({"strategy": {"maxSurge": "x%"}}, "spec.strategy.maxSurge"),
+    "choice": ({"onDelete": "x"}, "spec.onDelete"),
+}
+
+
+def test_the_api_server_refuses_what_its_schema_can_tell(objects: Objects) -> None:
+    for case, (spec, said) in REFUSED.items():
+        with pytest.raises(ApiException) as caught:
+            objects.create("chat", **spec)
+        assert said in json.loads(caught.value.body)["message"], case
