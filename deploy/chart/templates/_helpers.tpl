@@ -6,6 +6,10 @@
 {{- .Values.serviceAccount.name | default (ternary (include "segue.fullname" .) "default" .Values.serviceAccount.create) }}
 {{- end }}
 
+{{- define "segue.controller" -}}
+{{- default .Release.Name .Values.nameOverride | trunc 50 | trimSuffix "-" }}-controller
+{{- end }}
+
 {{- define "segue.selector" -}}
 app.kubernetes.io/name: segue
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -109,14 +113,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 
 {{- /* The sources of the volume /etc/segue: every key that a setting names as a file. */ -}}
 {{- define "segue.files" -}}
-{{- with .Values.temporal.tls }}
-{{- with .caSecret }}
-- secret: {name: {{ . }}, items: [{key: ca.crt, path: temporal/ca.crt}]}
-{{- end }}
-{{- with .clientCertificateSecret }}
-- secret: {name: {{ . }}, items: [{key: tls.crt, path: temporal/tls.crt}, {key: tls.key, path: temporal/tls.key}]}
-{{- end }}
-{{- end }}
+{{- include "segue.clientFiles" . }}
 {{- range $name, $given := .Values.prometheus }}
 {{- with $given.bearerTokenSecret }}
 - secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: prometheus/{{ $name }}/token}]}
@@ -129,6 +126,18 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 - secret: {name: {{ $given.secret.name }}, items: [{key: {{ $given.secret.key | quote }}, path: webhooks/{{ $name }}/secret}]}
 {{- with $given.caSecret }}
 - secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: webhooks/{{ $name }}/ca.crt}]}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* The same for what every client of Temporal reads. */ -}}
+{{- define "segue.clientFiles" -}}
+{{- with .Values.temporal.tls }}
+{{- with .caSecret }}
+- secret: {name: {{ . }}, items: [{key: ca.crt, path: temporal/ca.crt}]}
+{{- end }}
+{{- with .clientCertificateSecret }}
+- secret: {name: {{ . }}, items: [{key: tls.crt, path: temporal/tls.crt}, {key: tls.key, path: temporal/tls.key}]}
 {{- end }}
 {{- end }}
 {{- with .Values.encryption }}
