@@ -3,13 +3,16 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import yaml
-from harness import ACCEPTED, ROOT, Lab, until
+from harness import ACCEPTED, ROOT, Lab, open_lab, until
+from killing_controller import DIARY, POINT, Diary
 from kubernetes.client import ApiException
 from segue_local import Stack
 from segue_local.apply import apply
@@ -40,14 +43,14 @@ class Objects:
             getattr(lab._rbac, f"create_namespaced_{kind}")(lab.namespace, each)
         self.controllers: list[subprocess.Popen[bytes]] = []
 
-    def controller(self, **env: str) -> subprocess.Popen[bytes]:
+    def controller(self, command: Sequence[str] = ("-m", "segue", "controller"), **env: str) -> subprocess.Popen[bytes]:
         """Start a real controller, which has the published rights only."""
         log = self.lab.stack.state_dir / "logs" / f"controller-{self.lab.namespace}-{len(self.controllers)}.log"
         rights = {"KUBECONFIG": str(self.lab.stack.kubeconfig_for("segue-controller"))}
-        environment = {**os.environ, **self.lab.worker_environment(env), **rights, "SEGUE_CLUSTER": self.lab.namespace}
-        command = [sys.executable, "-m", "segue", "controller", "-n", self.lab.namespace]
+        place = {"SEGUE_CLUSTER": self.lab.namespace, "SEGUE_NAMESPACES": self.lab.namespace}
+        environment = {**os.environ, **self.lab.worker_environment(env), **rights, **place}
         with log.open("ab") as file:
-            started = subprocess.Popen(command, env=environment, stdout=file, stderr=file, cwd=ROOT)
+            started = subprocess.Popen([sys.executable, *command], env=environment, stdout=file, stderr=file, cwd=ROOT)
         self.controllers.append(started)
         return started
 
@@ -147,7 +150,7 @@ STOPS = {"waypoints": [{"at": 1, "approval": True}]}
 async def test_rollouts_follow_their_objects(objects: Objects) -> None:
     """A controller without Temporal tells so and loses nothing; then two of them roll everything, each thing once."""
     lab = objects.lab
-    names = ("good", "bad", "edited", "paused", "deleted", "left", "same")
+    names = ("good", "bad", "edited", "deleted", "left", "same")
     await asyncio.gather(*(lab.deploy(name, 2) for name in names))
     alone = objects.controller(TEMPORAL_ADDRESS="127.0.0.1:1")
     objects.create("good")
@@ -159,12 +162,12 @@ async def test_rollouts_follow_their_objects(objects: Objects) -> None:
     objects.create("bad", BAD)
     objects.create("invalid", strategy={"maxSurge": 0, "maxUnavailable": 0})
     objects.create("same", {"images": {"server": "example/chat:1"}})
-    for name in ("edited", "paused", "deleted", "left"):
+    for name in ("edited", "deleted", "left"):
         objects.create(name, strategy=STOPS, onDelete="leave" if name == "left" else "abort")
     objects.controller()
     objects.controller()
     await asyncio.gather(
-        _is_good(objects), _is_bad(objects), _is_invalid(objects), _is_edited(objects), _is_paused(objects),
+        _is_good(objects), _is_bad(objects), _is_invalid(objects), _is_edited(objects),
         _is_deleted(objects), _is_left(objects), objects.becomes("same", "Ready"),
     )  # fmt: skip
     runs = dict(zip(names, await asyncio.gather(*map(objects.runs, names)), strict=True))
@@ -207,25 +210,18 @@ async def _is_invalid(objects: Objects) -> None:
 
 
 async def _is_edited(objects: Objects) -> None:
-    """An edit retargets the rollout under way; after its end, an edit starts the next one."""
+    """An edit retargets the rollout under way, and pauses it; after its end, an edit starts the next one."""
     await objects.reaches("edited", "AwaitingApproval")
     image = {"images": {"server": "example/chat:3"}}
-    objects.patch("edited", {"spec": {"change": image, "strategy": {"waypoints": None}}})
+    objects.patch("edited", {"spec": {"change": image, "strategy": {"waypoints": None}, "paused": True}})
+    await objects.reaches("edited", "Paused")
+    objects.patch("edited", {"spec": {"paused": False}})
     await objects.becomes("edited", "Ready")
     assert len(objects.lab.pods("edited", "example/chat:3")) == 2
     assert len(await objects.runs("edited")) == 1
     objects.patch("edited", {"spec": {"change": {"images": {"server": "example/chat:4"}}}})
     await objects.becomes("edited", "Ready")
     assert len(objects.lab.pods("edited", "example/chat:4")) == 2
-
-
-async def _is_paused(objects: Objects) -> None:
-    await objects.reaches("paused", "AwaitingApproval")
-    objects.patch("paused", {"spec": {"paused": True, "strategy": {"waypoints": None}}})
-    await until("the pause", lambda: objects.get("paused")["status"]["paused"])
-    await objects.reaches("paused", "Paused")
-    objects.patch("paused", {"spec": {"paused": False}})
-    await objects.becomes("paused", "Ready")
 
 
 async def _is_deleted(objects: Objects) -> None:
@@ -270,3 +266,67 @@ async def test_the_api_server_knows_the_kind(lab: Lab, defined: None) -> None:
         with pytest.raises(ApiException) as caught:
             objects.create("chat", **spec)
         assert said in json.loads(caught.value.body)["message"], case
+
+
+# --- killed at each call ----------------------------------------------------------------------------------
+
+
+AT_ONCE = 4
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+async def test_killed_at_each_call(fleet: Lab, defined: None) -> None:
+    """The controller is killed before and after each of its calls, and started again: the same end, the same workflows."""
+    diary, undisturbed = await _story(fleet, "")
+    completed = WorkflowExecutionStatus.COMPLETED
+    assert undisturbed == ([completed, completed], ["example/chat:3"] * 2, ["Ready", "Stalled"])
+    calls = [line for line in diary.lines if not line.startswith("look#") or int(line[5:]) <= 6]
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def killed(point: str) -> str:
+        async with free:
+            after, end = await _story(fleet, point)
+        # A later controller may make fewer calls: it finds what the former one has done.
+        return "" if end == undisturbed else f"{point} ({'killed' if after.had_accident else 'not reached'}): {end}"
+
+    points = [f"{call}:{when}" for call in calls for when in ("before", "after")]
+    assert {"start", "tell", "patch", "patch_status", "get", "look"} <= {point.partition("#")[0] for point in points}
+    wrong = [said for said in await asyncio.gather(*map(killed, points)) if said]
+    assert wrong == [], "\n".join(wrong)
+
+
+async def _story(fleet: Lab, point: str) -> tuple[Diary, tuple[Any, ...]]:
+    """Create, edit while it runs, edit to a bad version, delete; return how it ended."""
+    async with open_lab(fleet.stack, fleet.task_queue) as lab:
+        objects = Objects(lab)
+        diary = Diary(str(lab.stack.state_dir / "logs" / f"controller-{lab.namespace}.diary"))
+        try:
+            lab.tasks["restarts"] = asyncio.create_task(_restarted(objects, diary, point))
+            return diary, await _told(objects)
+        finally:
+            lab.tasks["restarts"].cancel()
+            objects.close()
+
+
+async def _restarted(objects: Objects, diary: Diary, point: str) -> None:
+    """Run the controller with the accident, and again after it."""
+    env = {DIARY: diary.path, POINT: point, "SEGUE_NAMESPACES": objects.lab.namespace}
+    while True:
+        started = objects.controller(command=("-m", "killing_controller"), **env)
+        await asyncio.to_thread(started.wait)
+        assert started.returncode == -signal.SIGKILL, started.returncode
+
+
+async def _told(objects: Objects) -> tuple[Any, ...]:
+    await objects.lab.deploy("chat", 2)
+    objects.create("chat", strategy=STOPS)
+    await objects.reaches("chat", "AwaitingApproval")
+    objects.patch("chat", {"spec": {"change": {"images": {"server": "example/chat:3"}}, "strategy": None}})
+    await objects.becomes("chat", "Ready")
+    objects.patch("chat", {"spec": {"change": {**BAD, "images": None}}})
+    await objects.becomes("chat", "Stalled")
+    objects.delete("chat")
+    await until("the object to be gone", lambda: not objects.exists("chat"))
+    images = [pod.spec.containers[0].image for pod in objects.lab.pods("chat")]
+    return await objects.runs("chat"), images, ["Ready", "Stalled"]

@@ -104,8 +104,9 @@ class Controller:
         try:
             wait_s: float = await self._reconcile(key, pace)
         except (Conflict, NotFound):
+            pace.failures += 1
             await self._read_again(key)
-            return SOON_S
+            return backoff_s(pace.failures)
         except Exception as error:
             pace.failures += 1
             ours = isinstance(error, SegueError)
@@ -157,6 +158,8 @@ class Controller:
         """Show in the status why Temporal or a worker does not answer."""
         try:
             await self._write(found, Seen(wants, None, is_read=False, error=error), recorded, pace)
+        except NotFound:
+            return  # the object itself: it was deleted meanwhile
         except SegueError as second:
             log.warning("Rollout %s: its status cannot be written: %s", "/".join(key_of(found)), second)
 
