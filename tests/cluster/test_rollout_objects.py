@@ -93,7 +93,7 @@ class Objects:
 
     async def becomes(self, name: str, kind: str) -> Object:
         """Wait until a condition is True for the present generation, as `kubectl wait` does; return the status."""
-        await until(f"{name} to be {kind}", lambda: self.conditions(name).get(kind) == "True", poll_s=0.2)
+        await until(f"{name} to be {kind}", lambda: self.conditions(name).get(kind) == "True", poll_s=0.5)
         return self.get(name)["status"]  # type: ignore[no-any-return]
 
     async def says(self, name: str, kind: str, reason: str) -> Object:
@@ -104,14 +104,14 @@ class Objects:
             found = [each for each in conditions if (each["type"], each["status"]) == (kind, "True")]
             return found[0] if found and found[0]["reason"] == reason else None
 
-        return await until(f"{name} to be {kind} by {reason}", look, poll_s=0.2)  # type: ignore[no-any-return]
+        return await until(f"{name} to be {kind} by {reason}", look, poll_s=0.5)  # type: ignore[no-any-return]
 
     async def reaches(self, name: str, phase: str) -> Object:
         def look() -> Object | None:
             found: Object = self.get(name).get("status", {})
             return found if found.get("phase") == phase else None
 
-        return await until(f"{name} in phase {phase}", look, poll_s=0.2)  # type: ignore[no-any-return]
+        return await until(f"{name} in phase {phase}", look, poll_s=0.5)  # type: ignore[no-any-return]
 
     async def runs(self, name: str) -> list[WorkflowExecutionStatus | None]:
         """Return how each workflow of a target ended, the oldest first."""
@@ -277,7 +277,7 @@ AT_ONCE = 4
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 async def test_killed_at_each_call(fleet: Lab, defined: None) -> None:
-    """The controller is killed before and after each of its calls, and started again: the same end, the same workflows."""
+    """A controller that is killed before and after each call, and started again: the same end and workflows."""
     diary, undisturbed = await _story(fleet, "")
     completed = WorkflowExecutionStatus.COMPLETED
     assert undisturbed == ([completed, completed], ["example/chat:3"] * 2, ["Ready", "Stalled"])
