@@ -140,15 +140,7 @@ def _steer(asked: Asked, recorded: ObjectStatus, run: Run) -> Act:
     if asked.refusal or not run.is_of(asked) or run.workflow_id != asked.workflow_id or run.status is None:
         return Act.WAIT
     can = run.status.can
-    if (
-        "retarget" in can
-        and recorded.refused_generation != asked.generation
-        and edits(asked, recorded, run)
-        != (
-            False,
-            False,
-        )
-    ):
+    if "retarget" in can and recorded.refused_generation != asked.generation and any(edits(asked, recorded, run)):
         return Act.RETARGET
     if asked.standing.paused:
         moves = not recorded.paused or run.status.phase is Phase.PROGRESSING  # a person may have resumed it

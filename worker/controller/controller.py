@@ -91,13 +91,15 @@ class Controller:
     async def _keep(self, key: Key) -> None:
         """Reconcile one object until it does not exist any more."""
         pace = self._paces[key]
-        while self._objects(key).get(key) is not None:
-            pace.woken.clear()
-            async with self._free:
-                wait_s = await self._reconciled(key, pace)
-            if wait_s > 0:
-                await _wait(pace.woken, wait_s * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
-        del self._tasks[key], self._paces[key]
+        try:
+            while self._objects(key).get(key) is not None:
+                pace.woken.clear()
+                async with self._free:
+                    wait_s = await self._reconciled(key, pace)
+                if wait_s > 0:
+                    await _wait(pace.woken, wait_s * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
+        finally:
+            del self._tasks[key], self._paces[key]
 
     async def _reconciled(self, key: Key, pace: _Pace) -> float:
         """Reconcile once, and return the time until the next time. No error ends the task."""
@@ -176,6 +178,7 @@ class Controller:
         if act is Act.CLAIM:
             await self._claim(found, wants, recorded)
         elif act is Act.RELEASE:
+            self._engine.forget(recorded.workflow_id)
             await self._release(found)
         elif act is Act.START:
             await self._start(wants)
