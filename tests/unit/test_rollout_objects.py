@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -28,6 +28,7 @@ from segue.spec import read_object, read_rollout
 from segue.state import Phase
 from segue.status import Status
 from worker.controller.controller import BACKOFF_S, MOST_BACKOFF_S, after_acts_s, backoff_s
+from worker.controller.objects import Objects
 
 ROOT = Path(__file__).parents[2]
 ID = "rollout/east/serving/Deployment/chat"
@@ -313,6 +314,23 @@ def test_pauses_between_attempts_are_bounded() -> None:
     waits = [backoff_s(failures) for failures in range(1, 2000)]
     assert waits[0] == BACKOFF_S and waits == sorted(waits) and waits[-1] == MOST_BACKOFF_S
     assert after_acts_s(1) == 0 and 0 < after_acts_s(10) < after_acts_s(1000) <= MOST_BACKOFF_S
+
+
+def test_only_what_others_change_wakes() -> None:
+    """The controller's own write of the status does not make it reconcile again."""
+    woken: list[Any] = []
+    objects = Objects(cast("Any", None), "serving", woken.append)
+    key = ("serving", "chat")
+    objects.replace([found()])
+    written = {**found(), "status": {"phase": "Progressing"}}
+    written["metadata"] |= {"resourceVersion": "8"}
+    objects.apply("MODIFIED", written)
+    assert (woken, objects.get(key)) == ([key], objects.keep(written))
+    objects.apply("MODIFIED", found(2))
+    objects.apply("MODIFIED", found(2, retry="now"))
+    objects.apply("MODIFIED", found(2, retry="now", deleted=True))
+    objects.apply("DELETED", found(2))
+    assert (len(woken), objects.get(key)) == (5, None)
 
 
 # --- the definition ---------------------------------------------------------------------------------------
