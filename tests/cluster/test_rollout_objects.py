@@ -290,7 +290,7 @@ async def test_killed_at_each_call(fleet: Lab, defined: None) -> None:
     """Killed before and after the first calls of each kind, and started again: the same end, the same workflows."""
     diary, undisturbed = await _story(fleet, "")
     completed = WorkflowExecutionStatus.COMPLETED
-    assert undisturbed == ([completed, completed], ["example/chat:3"] * 2, ["Ready", "Stalled"])
+    assert undisturbed == ([completed, completed], ["example/chat:3"] * 2)
     calls = [line for line in diary.lines if int(line.partition("#")[2]) <= FIRST]
     free = asyncio.Semaphore(AT_ONCE)
 
@@ -339,4 +339,4 @@ async def _told(objects: Objects) -> tuple[Any, ...]:
     objects.delete("chat")
     await until("the object to be gone", lambda: not objects.exists("chat"), LIMIT_S)
     images = [pod.spec.containers[0].image for pod in objects.lab.pods("chat")]
-    return await objects.runs("chat"), images, ["Ready", "Stalled"]
+    return await objects.runs("chat"), images
