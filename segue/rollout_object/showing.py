@@ -184,7 +184,7 @@ def document(status: ObjectStatus) -> Object:
 def event(found: Object, before: ObjectStatus, after: ObjectStatus, now: str) -> Object | None:
     """Return the Kubernetes Event for a change of phase; None if the phase is the same.
 
-    Its name is made from what it is about: a second controller, or a repetition, makes the same one.
+    ``found`` is the object whose status was replaced: its version makes the event's name unique.
     """
     if after.phase == before.phase:
         return None

@@ -262,11 +262,12 @@ class Controller:
         news = is_news(recorded, after)
         if after == recorded or not (news or monotonic() - pace.written_at > TEXT_S):
             return news
+        await self._patch_status(found, after)
+        pace.written_at = monotonic()
+        # After the write, which only one of several controllers succeeds with: so an event is made once.
         told = event(found, recorded, after, _now())
         if told is not None:
             await self._make_event(told)
-        await self._patch_status(found, after)
-        pace.written_at = monotonic()
         return news
 
     async def _make_event(self, told: Object) -> None:
