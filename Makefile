@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PROCESSES ?= 3
 PYTEST_SIDE_BY_SIDE := $(BIN)/pytest -n $(PROCESSES) --no-loadscope-reorder
 
-.PHONY: help setup demo test soak times servers lint unit format bench mutants histories rights version release audit clean
+.PHONY: help setup demo test soak times servers lint unit format bench mutants histories rights crd version release audit clean
 
 help: ## what each command does
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -66,7 +66,10 @@ histories: setup ## record tests/replay/histories anew; do it only for a deliber
 
 rights: setup ## write deploy/rbac*.yaml from the list in segue/rights.py
 	$(BIN)/segue rights base > deploy/rbac.yaml
-	for role in serving gates room; do $(BIN)/segue rights $$role > deploy/rbac-$$role.yaml || exit 1; done
+	for role in serving gates room controller; do $(BIN)/segue rights $$role > deploy/rbac-$$role.yaml || exit 1; done
+
+crd: setup ## write deploy/crd from the spec's models
+	$(BIN)/segue crd > deploy/crd/rollouts.segue.dev.yaml
 
 version: setup ## set the version everywhere (VERSION=0.2.0), or write that of pyproject.toml to all other places
 	$(BIN)/python -m segue_local.release stamp $(VERSION)

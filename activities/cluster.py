@@ -99,6 +99,7 @@ class Cluster:
         self._creates: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "configmaps": self._core.create_namespaced_config_map_without_preload_content,
             "controllerrevisions": self._apps.create_namespaced_controller_revision_without_preload_content,
+            "events": self._core.create_namespaced_event_without_preload_content,
         }
         self._deletes: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "configmaps": self._core.delete_namespaced_config_map_without_preload_content,
@@ -182,6 +183,10 @@ class Cluster:
             return await _json(await self._listed(kind, namespace, **options))
 
     async def _listed(self, kind: str, namespace: str, **options: Any) -> Any:
+        if not namespace and _is_custom(kind):
+            group, version, _, plural = _place(kind, namespace)
+            everywhere = self._custom.list_custom_object_for_all_namespaces_without_preload_content
+            return await everywhere(group, version, plural, **options)
         if not namespace:
             return await self._lists_everywhere[kind](**options)
         if not _is_custom(kind):
@@ -228,6 +233,14 @@ class Cluster:
             call = self._custom.patch_namespaced_custom_object_without_preload_content
             place = _place(kind, namespace)
             return await _json(await call(*place, name, patch, _content_type=_MERGE, **options))
+
+    async def patch_status(self, kind: str, namespace: str, name: str, patch: Object) -> Object:
+        """Patch the status of an object of a custom kind, by JSON merge; see ``patch``."""
+        call = self._custom.patch_namespaced_custom_object_status_without_preload_content
+        with _translated(_one(kind, namespace, name)):
+            place = _place(kind, namespace)
+            options = {"field_validation": "Strict", **_PATCHES}
+            return await _json(await call(*place, name, cast("Any", patch), _content_type=_MERGE, **options))
 
     async def create_absent(self, kind: str, namespace: str, made: Object, *, dry_run: bool = False) -> Object | None:
         """Create one object of a kind in ``_creates``. Returns None if one of that name exists.
@@ -466,6 +479,8 @@ def _listing(kind: str, namespace: str) -> tuple[str, str]:
     """Return what is listed, and what grants the right."""
     if namespace:
         return f"{kind} in {namespace}", _ROLE
+    if _is_custom(kind):
+        return f"{kind} of the cluster", "the rules of deploy/rbac-controller.yaml in a ClusterRole"
     return f"{kind} of the cluster", "deploy/rbac-room.yaml's role"
 
 

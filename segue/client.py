@@ -510,15 +510,17 @@ class Rollouts:
         workflow_id = contract.workflow_id(self.cluster, rollout.spec.target)
         return str(await self.send(workflow_id, wish))
 
-    async def send(self, workflow_id: str, message: Message, *, answer: bool = True) -> str | None:
+    async def send(self, workflow_id: str, message: Message, *, answer: bool = True, update_id: str = "") -> str | None:
         """Send one of ``segue.messages.MESSAGES``, and return what happens now; None for a signal.
+
+        The rollout receives messages with the same ``update_id`` once, and each sender gets the answer.
 
         Raises:
             Refused: when the rollout refuses the message now.
         """
         handle, what, name = self._handle(workflow_id), target_of(workflow_id), name_of(message)
         if answer:
-            update_id = await self._announced(handle, what, name, message)
+            update_id = await self._announced(handle, what, name, message, update_id)
             return str(await self._update(handle, what, name, message, str, update_id))
         with translated(what, self.task_queue):
             await handle.signal(name, message)
@@ -661,9 +663,9 @@ class Rollouts:
         with translated(what, self.task_queue):
             return (await handle.describe()).status is WorkflowExecutionStatus.RUNNING
 
-    async def _announced(self, handle: Handle, what: str, name: str, message: Message) -> str:
+    async def _announced(self, handle: Handle, what: str, name: str, message: Message, update_id: str) -> str:
         """Let Temporal record who sends the next update, if it authenticates; return the update's id."""
-        update_id = uuid.uuid4().hex
+        update_id = update_id or uuid.uuid4().hex
         with translated(what, self.task_queue):
             first = await _first_event(handle)
             if first is not None and principal_of(first):
@@ -726,9 +728,9 @@ class Rollouts:
             try:
                 return await handle.start_update(
                     name,
-                    id=update_id or None,
                     args=[] if message is None else [message],
                     wait_for_stage=WorkflowUpdateStage.ACCEPTED,
+                    id=update_id or None,
                     result_type=result,
                 )
             except RPCError as error:

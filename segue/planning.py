@@ -1,7 +1,7 @@
 """The plan of a prepared rollout: `segue plan` shows it, and a start returns the same one. Pure."""
 
 from segue.contract import Prepared
-from segue.errors import Refused
+from segue.errors import Unchanged
 from segue.gates.standing import foresee
 from segue.lint.start import told
 from segue.plan import Plan, make_plan
@@ -23,11 +23,11 @@ def planned(spec: Spec, prepared: Prepared, *, found: bool, parent: str = "") ->
     )  # fmt: skip
 
 
-def unchanged(prepared: Prepared) -> Refused | None:
+def unchanged(prepared: Prepared) -> Unchanged | None:
     """Return why there is nothing to roll; None if the change makes another version."""
     if prepared.wanted.template != prepared.baseline.template:
         return None
-    return Refused("is what the target runs already", field="spec.change", fix="use another image or change")
+    return Unchanged("is what the target runs already", field="spec.change", fix="use another image or change")
 
 
 def _warnings(prepared: Prepared) -> tuple[str, ...]:

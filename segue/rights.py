@@ -1,4 +1,4 @@
-"""Every right that a worker uses on the API server, and what needs it.
+"""Every right that a worker or a controller uses on the API server, and what needs it.
 
 This list makes ``deploy/rbac*.yaml`` (``make rights``), the check before each start, and those of ``segue doctor``.
 A right that no use needs is optional: without it, Segue reports what it could not check or explain.
@@ -15,7 +15,6 @@ from segue.spec.traffic import ByRoute
 
 SERVICE_ACCOUNT = ("segue", "segue-worker")
 """Namespace and name of the worker's ServiceAccount."""
-LOCAL_USER = "segue-worker"
 
 
 class Use(StrEnum):
@@ -75,6 +74,8 @@ class Role(NamedTuple):
     head: str
     rules: tuple[Rule, ...]
     cluster_wide: bool = False
+    account: tuple[str, str] = SERVICE_ACCOUNT
+    """Namespace and name of the ServiceAccount that gets it."""
 
     def command(self, namespace: str) -> str:
         """Return the command that grants it."""
@@ -179,6 +180,28 @@ pods of the whole cluster. Without it, the worker learns from a pending replica 
 )  # fmt: skip
 
 ROLES = {role.key: role for role in (BASE, SERVING, GATES, ROOM)}
+"""The roles of a worker."""
+
+CONTROLLER = Role(
+    "controller",
+    "deploy/rbac-controller.yaml",
+    "segue-controller",
+    """\
+Optional: the rights of `segue controller`, in each namespace whose Rollout objects it follows. It needs no right on
+targets: the workers have those.
+  kubectl apply -n serving -f deploy/rbac-controller.yaml
+Its ServiceAccount is `segue-controller` in namespace `segue`. For all namespaces, put the rules into a ClusterRole.""",
+    (
+        Rule("segue.dev", ("rollouts",), ("get", "list", "watch", "patch"), (),
+             "`patch` adds and removes the finalizer."),
+        Rule("segue.dev", ("rollouts/status",), ("patch",)),
+        Rule("", ("events",), ("create",), (), "For the events of each Rollout. Without it, there are none."),
+    ),
+    account=("segue", "segue-controller"),
+)  # fmt: skip
+
+PUBLISHED = {**ROLES, CONTROLLER.key: CONTROLLER}
+"""The roles of ``deploy/``."""
 
 
 # --- what a rollout needs --------------------------------------------------------------------------------
@@ -244,7 +267,7 @@ def described(rights: Sequence[Right]) -> str:
 
 def role_of(right: Right, *, cluster_wide: bool = False) -> Role | None:
     """Return the role that grants a right; None if no published role does."""
-    for role in ROLES.values():
+    for role in PUBLISHED.values():
         if role.cluster_wide is cluster_wide and any(right in rule.rights for rule in role.rules):
             return role
     return None
@@ -271,8 +294,9 @@ def command_for(denial: str) -> str | None:
 # --- manifests -------------------------------------------------------------------------------------------
 
 
-def manifest(role: Role, service_account: tuple[str, str] = SERVICE_ACCOUNT) -> str:
-    """Return the YAML of a role and its binding."""
+def manifest(role: Role, service_account: tuple[str, str] | None = None) -> str:
+    """Return the YAML of a role and its binding, by default to the role's own ServiceAccount."""
+    namespace, account = service_account or role.account
     prefix = "Cluster" if role.cluster_wide else ""
     rules = "\n".join(_rule(rule) for rule in role.rules)
     return f"""\
@@ -295,11 +319,11 @@ roleRef:
   name: {role.name}
 subjects:
   - kind: ServiceAccount
-    name: {service_account[1]}
-    namespace: {service_account[0]}
-  - kind: User            # the local stack's worker, by client certificate
+    name: {account}
+    namespace: {namespace}
+  - kind: User            # the local stack's {role.account[1].removeprefix("segue-")}, by client certificate
     apiGroup: rbac.authorization.k8s.io
-    name: {LOCAL_USER}
+    name: {role.account[1]}
 """
 
 

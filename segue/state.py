@@ -29,6 +29,8 @@ MAX_LOG = 400
 FIRST_KEPT = MAX_LOG // 2
 MAX_DETAIL = 1_000
 """The most characters of a line's detail, so that the state stays far below Temporal's limit of 2 MB."""
+TO_BASELINE = "retargeted to the baseline by"
+"""The reason of a rollback that a retarget to the running version requests."""
 NOBODY = "nobody (default)"
 """Who answered, if the time for an answer was over."""
 

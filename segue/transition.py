@@ -13,7 +13,7 @@ from segue.gates import Result, Verdict, combined, failure_of
 from segue.observation import Cause, Observation, Problem, Routed
 from segue.pacing import in_a_row
 from segue.spec import OnFailure, Rules
-from segue.state import Before, Goal, Mark, Outcome, Retarget, State, requested
+from segue.state import TO_BASELINE, Before, Goal, Mark, Outcome, Retarget, State, requested
 
 WRITTEN = frozenset({Act.SCALE, Act.PAUSE_CONTROLLER, Act.RESIZE, Act.SETTLE, Act.ROUTE, Act.UNDO, Act.FINISH})
 NOTHING = Written(done=True)
@@ -121,7 +121,7 @@ def retargeted(state: State, wish: Retarget, prepared: Prepared, now: float) -> 
     if prepared.wanted.template == state.baseline.template:
         if state.goal is Goal.BACK:
             return state.but(retarget=None).noted(now, "retargeted", "to the baseline: already on its way", wish.by)
-        reason = requested(f"retargeted to the baseline by {wish.by}")
+        reason = requested(f"{TO_BASELINE} {wish.by}")
         return state.going_back(Outcome.ROLLED_BACK, reason, now, wish.by).but(overrules=state.overrules)
     if is_wanted_already(state, wish, prepared):
         return state.but(retarget=None).noted(now, "retargeted", "to the wanted version: nothing changes", wish.by)

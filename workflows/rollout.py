@@ -823,7 +823,7 @@ def _respecified(spec: Spec, wish: Retarget) -> Spec:
 
 def _application_error(refused: Refused) -> ApplicationError:
     details = {"field": refused.field, "value": shown(refused.value), "fix": refused.fix}
-    return ApplicationError(str(refused), details, type="Refused", non_retryable=True)
+    return ApplicationError(str(refused), details, type=type(refused).__name__, non_retryable=True)
 
 
 def _is_temporals(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""``doctor``, ``setup`` and ``rights``: what an installation of Segue needs, what it lacks, and how to mend it."""
+"""``doctor``, ``setup``, ``rights``, ``crd``: what an installation of Segue needs, what it lacks, how to mend it."""
 
 from collections import Counter
 from datetime import timedelta
@@ -15,25 +15,30 @@ from segue.cli.console import show, write, write_json
 from segue.cli.options import AsTable, AsText, Queue, TableOrJson, TextOrJson, asked, seconds
 from segue.contract import TASK_QUEUE
 from segue.errors import Exit, Refused
-from segue.rights import ROLES, SERVICE_ACCOUNT, manifest
+from segue.rights import PUBLISHED, manifest
+from segue.rollout_object.crd import manifest as definition
 
 
 class _Role(StrEnum):
-    """The published roles, by the names of ``segue.rights.ROLES``."""
+    """The published roles, by the names of ``segue.rights.PUBLISHED``."""
 
     BASE = "base"
     SERVING = "serving"
     GATES = "gates"
     ROOM = "room"
+    CONTROLLER = "controller"
 
 
-_SERVICE_ACCOUNT = "/".join(SERVICE_ACCOUNT)
 _Which = Annotated[
-    _Role, typer.Argument(help="base: always; serving, gates, room: optional, as their comments explain.")
+    _Role, typer.Argument(help="base: always; serving, gates, room, controller: optional, as their comments explain.")
 ]
 _Account = Annotated[
-    str, typer.Option("--service-account", metavar="NAMESPACE/NAME", help="The worker's ServiceAccount.")
-]
+    str,
+    typer.Option(
+        "--service-account", metavar="NAMESPACE/NAME", help="The ServiceAccount that gets it.",
+        show_default="segue/segue-worker, or segue/segue-controller",
+    ),
+]  # fmt: skip
 
 
 _Namespaces = Annotated[
@@ -60,6 +65,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=INSTALL)(doctor)
     app.command(rich_help_panel=INSTALL)(setup)
     app.command("rights", rich_help_panel=INSTALL)(rights_)
+    app.command(rich_help_panel=INSTALL)(crd)
 
 
 def doctor(
@@ -136,12 +142,20 @@ async def _set_up(retention_s: float, *, create_namespace: bool) -> list[str]:
     return await set_up(client, create_namespace=create_namespace, retention=timedelta(seconds=retention_s))
 
 
-def rights_(role: _Which = _Role.BASE, service_account: _Account = _SERVICE_ACCOUNT) -> None:
-    """Print the role that a worker needs, with its binding, as YAML for kubectl.
+def rights_(role: _Which = _Role.BASE, service_account: _Account = "") -> None:
+    """Print the role that a worker (or a controller) needs, with its binding, as YAML for kubectl.
 
     Example: segue rights base --service-account segue/segue-worker | kubectl apply -n serving -f -
     """
-    write(manifest(ROLES[role], account_named(service_account)))
+    write(manifest(PUBLISHED[role], account_named(service_account) if service_account else None))
+
+
+def crd() -> None:
+    """Print the CustomResourceDefinition of Rollout as YAML for kubectl; `segue controller` rolls such objects.
+
+    Example: segue crd | kubectl apply --server-side -f -
+    """
+    write(definition())
 
 
 def account_named(text: str, option: str = "--service-account") -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""``release``, ``worker``, ``local`` and ``version``: for the operators of Segue."""
+"""``release``, ``worker``, ``controller``, ``local`` and ``version``: for the operators of Segue."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ import typer
 from segue import __version__
 from segue.cli.app import OPERATE
 from segue.cli.console import say, write
-from segue.cli.options import By, Name, asked, seconds
+from segue.cli.options import By, Cluster, Name, asked, seconds
 from segue.errors import Refused
 from segue.naming import target_named, whoami
 
@@ -26,6 +26,13 @@ class _To(StrEnum):
 
 _Where = Annotated[_To, typer.Option("--to", help="Roll back to the baseline, or complete the wanted version.")]
 _Serves = Annotated[str | None, typer.Option("--task-queue", help="Overrides the settings.", show_default=False)]
+_Followed = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-n", "--namespace", metavar="NAMESPACE", envvar="SEGUE_NAMESPACES", show_default="all namespaces",
+        help="Follow the objects there; can be repeated.",
+    ),
+]  # fmt: skip
 _Timeout = Annotated[str, typer.Option("--timeout", help="Maximum time to wait for the replicas.")]
 
 
@@ -33,6 +40,7 @@ def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     app.command(rich_help_panel=OPERATE)(release)
     app.command(rich_help_panel=OPERATE)(worker)
+    app.command(rich_help_panel=OPERATE)(controller)
     app.command(rich_help_panel=OPERATE, context_settings={**_PASS_ON, "help_option_names": []}, add_help_option=False)(
         local
     )
@@ -66,6 +74,20 @@ def worker(task_queue: _Serves = None) -> None:
     from worker.__main__ import main  # noqa: PLC0415 - the libraries of the worker load slowly
 
     raise typer.Exit(main())
+
+
+def controller(namespace: _Followed = None, cluster: Cluster = "default", task_queue: _Serves = None) -> None:
+    """Roll the Rollout objects of Kubernetes, in the foreground until SIGTERM or Ctrl-C; see docs/kubernetes.md.
+
+    It starts and steers rollouts in Temporal; workers carry them out. It uses the worker's settings and addresses.
+
+    Example: segue controller -n serving
+    """
+    if task_queue is not None:
+        os.environ["SEGUE_TASK_QUEUE"] = task_queue
+    from worker.controller.serve import main  # noqa: PLC0415 - the libraries of the controller load slowly
+
+    raise typer.Exit(main(cluster, namespace or ()))
 
 
 def local(context: typer.Context) -> None:

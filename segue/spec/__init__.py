@@ -7,8 +7,9 @@ Every model is strict and refuses unknown fields, and every value has a bound: a
 from segue.spec.change import Change
 from segue.spec.drain import Drain
 from segue.spec.readiness import MAX_DEADLINE, Readiness
-from segue.spec.refusals import read_rollout, refusal
+from segue.spec.refusals import read_object, read_rollout, refusal
 from segue.spec.rollout import API_VERSION, Autoscaler, Metadata, OnFailure, Rollout, Rules, Spec
+from segue.spec.standing import OnDelete, Standing
 from segue.spec.strategy import Approval, Default, End, Order, Pace, Strategy, Way, Waypoint
 from segue.spec.target import (
     KINDS,
@@ -38,6 +39,7 @@ __all__ = [
     "Drain",
     "End",
     "Metadata",
+    "OnDelete",
     "OnFailure",
     "Order",
     "Pace",
@@ -47,12 +49,14 @@ __all__ = [
     "RouteServices",
     "Rules",
     "Spec",
+    "Standing",
     "StatefulSetTarget",
     "Strategy",
     "SupervisedTarget",
     "Target",
     "Way",
     "Waypoint",
+    "read_object",
     "read_rollout",
     "refusal",
 ]

@@ -12,6 +12,8 @@ from segue.spec.base import BELOW
 from segue.spec.profile import Profile
 from segue.spec.resolving import resolved
 from segue.spec.rollout import Rollout
+from segue.spec.standing import FIELDS as STANDING_FIELDS
+from segue.spec.standing import Standing
 from segue.spec.target import KINDS
 
 MAX_PART = 253
@@ -24,8 +26,56 @@ def read_rollout(document: Any, source: str = "") -> Rollout:
     Raises:
         Refused: naming the first wrong field, its value and the fix; further ones follow in the same message.
     """
+    rollout, standing = read_object(document, source)
+    if standing.paused:
+        fix = "leave it out; `segue pause` pauses a rollout"
+        raise Refused("is only for a Rollout in Kubernetes", field="spec.paused", value=True, fix=fix)
+    return rollout
+
+
+def read_object(document: Any, source: str = "") -> tuple[Rollout, Standing]:
+    """Return the same of a Rollout in Kubernetes, with the fields that only it has.
+
+    Raises:
+        Refused: as ``read_rollout``.
+    """
     if not isinstance(document, dict):
         raise Refused("is not a mapping", field=source, fix="write apiVersion, kind, metadata and spec")
+    document, standing = _apart(_placed(document, source), source)
+    return _rollout_of(document, source), standing
+
+
+def _placed(document: dict[Any, Any], source: str) -> dict[Any, Any]:
+    """Return the document with the object's namespace as that of its target: an object rolls only beside itself."""
+    metadata, spec = document.get("metadata"), document.get("spec")
+    target = spec.get("target") if isinstance(spec, dict) else None
+    namespace = metadata.get("namespace") if isinstance(metadata, dict) else None
+    if not isinstance(target, dict) or not isinstance(spec, dict) or not isinstance(namespace, str):
+        return document
+    named = target.get("namespace", namespace)
+    if named != namespace:
+        why = f"is not the namespace of the Rollout, which is {namespace!r}"
+        fix = f"move the Rollout to {named!r}, or name a target in its own namespace"
+        refused = Refused(why, field="spec.target.namespace", value=named, fix=fix)
+        refused.args = (f"{source}: {refused}" if source else str(refused),)
+        raise refused
+    return {**document, "spec": {**spec, "target": {**target, "namespace": namespace}}}
+
+
+def _apart(document: dict[Any, Any], source: str) -> tuple[dict[Any, Any], Standing]:
+    """Return the document without the fields of an object, and these."""
+    spec = document.get("spec")
+    if not isinstance(spec, dict):
+        return document, Standing()
+    try:
+        standing = Standing.model_validate({name: spec[name] for name in STANDING_FIELDS & spec.keys()})
+    except ValidationError as error:
+        raise refusal(error, source, above=("spec",)) from error
+    own = {name: value for name, value in spec.items() if name not in STANDING_FIELDS}
+    return {**document, "spec": own}, standing
+
+
+def _rollout_of(document: dict[Any, Any], source: str) -> Rollout:
     profile = _profile_of(document, source)
     if profile is not None:
         document = {**document, "spec": resolved(document["spec"], profile)}

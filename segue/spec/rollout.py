@@ -11,6 +11,7 @@ from pydantic import (
 
 from segue.spec.base import (
     Model,
+    Name,
     ObjectName,
     wrong,
 )
@@ -223,9 +224,12 @@ def _refuse_for_supervised(strategy: Strategy, change: Change) -> None:
 
 
 class Metadata(Model):
-    """The rollout's own name, for people."""
+    """The rollout's own name, for people, and its place as an object in Kubernetes."""
 
     name: ObjectName
+    namespace: Name | None = Field(default=None, description="The target's namespace, unless the target names it too.")
+    labels: dict[str, str] = Field(default_factory=dict, description="For Kubernetes only.")
+    annotations: dict[str, str] = Field(default_factory=dict, description="For Kubernetes only.")
 
 
 class Rollout(Model):

@@ -13,6 +13,7 @@ import yaml
 from helm import CHART, Helm, Values, merged, only
 
 from segue.cli.app import app
+from segue.rollout_object.crd import definition
 from worker.settings import Settings, load_settings
 
 ROOT = CHART.parents[1]
@@ -65,6 +66,7 @@ FULL: Values = {
     "extraVolumes": [{"name": "more", "emptyDir": {}}],
     "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
 }  # fmt: skip
+CONTROLLED = merged(FULL, {"controller": {"enabled": True, "cluster": "eu"}})
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def helm(tmp_path: Path) -> Helm:
     return Helm(tmp_path)
 
 
-@pytest.mark.parametrize("values", [MINIMAL, FULL], ids=["minimal", "full"])
+@pytest.mark.parametrize("values", [MINIMAL, FULL, CONTROLLED], ids=["minimal", "full", "controlled"])
 def test_lint_finds_nothing(helm: Helm, values: Values) -> None:
     ran = helm.run("lint", "--strict", str(CHART), values=values)
     assert "0 chart(s) failed" in ran.stdout
@@ -272,6 +274,42 @@ def test_rights_are_the_published_ones(helm: Helm) -> None:
     }
     own = merged(MINIMAL, {"rbac": {"create": False}})
     assert rules(helm.render(own)) == {}
+
+
+def test_the_controller_has_its_own_pods_rights_and_files(helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is off by default. It follows the workers' namespaces by its own account, and mounts no secret of a worker."""
+    before = helm.render(FULL)
+    more = [each for each in helm.render(CONTROLLED) if each not in before]
+    deployment, account = only(more, "Deployment"), only(more, "ServiceAccount")
+    assert rules(more) == {
+        f"Role/{place}/rollouts-controller": published("rbac-controller") for place in ("serving", "batch")
+    }
+    pod = deployment["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == account["metadata"]["name"] == "rollouts-controller"
+    worker = only(before, "Deployment")["spec"]["selector"]["matchLabels"]
+    assert not worker.items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+    [container] = pod["containers"]
+    find(container["args"])
+    env = environment(more)
+    assert (env["SEGUE_CLUSTER"], env["SEGUE_TASK_QUEUE"]) == ("eu", "segue-eu")
+    named = re.findall(r"/etc/segue/(\S+)", " ".join(env.values()))
+    sources = next(each for each in pod["volumes"] if each["name"] == "files")["projected"]["sources"]
+    assert sorted(named) == sorted(item["path"] for each in sources for item in each["secret"]["items"])
+    wide = helm.render(merged(CONTROLLED, {"rbac": {"namespaces": [], "clusterWide": True}}))
+    roles = [each["metadata"]["name"] for each in wide if each["kind"] == "ClusterRole"]
+    assert "rollouts-controller" in roles
+
+
+def test_the_chart_ships_the_definition(helm: Helm) -> None:
+    ran = helm.run("template", "segue", str(CHART), "--include-crds", "--kube-version", "1.36.3", values=MINIMAL)
+    [found] = [e for e in yaml.safe_load_all(ran.stdout) if e and e["kind"] == "CustomResourceDefinition"]
+    assert found == definition()
+
+
+def find(arguments: list[str]) -> None:
+    """Check that the command line understands these arguments."""
+    command = typer.main.get_command(app).commands[arguments[0]]  # type: ignore[attr-defined]
+    command.make_context(arguments[0], [*arguments[1:]])
 
 
 def test_the_network_policy_opens_what_the_settings_name(helm: Helm) -> None:

@@ -45,7 +45,7 @@ def gate(what: str) -> str:
 BAD = [
     # The file itself
     Bad("unknown-top", "colour: red", "colour", "'red'", "check its spelling"),
-    Bad("unknown-metadata", "metadata: {name: a, labels: x}", "metadata.labels", "'x'", "check its spelling"),
+    Bad("unknown-metadata", "metadata: {name: a, label: x}", "metadata.label", "'x'", "check its spelling"),
     Bad("wrong-api", "apiVersion: segue.dev/v1", "apiVersion", "'segue.dev/v1'", "write 'segue.dev/v1alpha1'"),
     Bad("wrong-kind", "kind: Deployment", "kind", "'Deployment'", "write 'Rollout'"),
     Bad("name-upper", "metadata: {name: LLM}", "metadata.name", "'LLM'", "must match"),

@@ -6,6 +6,10 @@
 {{- .Values.serviceAccount.name | default (ternary (include "segue.fullname" .) "default" .Values.serviceAccount.create) }}
 {{- end }}
 
+{{- define "segue.controller" -}}
+{{- default .Release.Name .Values.nameOverride | trunc 50 | trimSuffix "-" }}-controller
+{{- end }}
+
 {{- define "segue.selector" -}}
 app.kubernetes.io/name: segue
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -178,8 +182,18 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{- define "segue.files" -}}
+{{- /* The same with what every client needs to read what Temporal stores. */ -}}
+{{- define "segue.clientFiles" -}}
 {{- include "segue.temporalFiles" . }}
+{{- with .Values.encryption }}
+{{- if .secret }}
+- secret: {name: {{ .secret }}, items: [{key: {{ .key | quote }}, path: encryption/keys.toml}]}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "segue.files" -}}
+{{- include "segue.clientFiles" . }}
 {{- range $name, $given := .Values.prometheus }}
 {{- with $given.bearerTokenSecret }}
 - secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: prometheus/{{ $name }}/token}]}
@@ -204,11 +218,6 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- with .Values.policy }}
 {{- if .configMap }}
 - configMap: {name: {{ .configMap }}, items: [{key: {{ .key | quote }}, path: policy/policy.yaml}]}
-{{- end }}
-{{- end }}
-{{- with .Values.encryption }}
-{{- if .secret }}
-- secret: {name: {{ .secret }}, items: [{key: {{ .key | quote }}, path: encryption/keys.toml}]}
 {{- end }}
 {{- end }}
 {{- end }}

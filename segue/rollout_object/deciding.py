@@ -1,0 +1,159 @@
+"""Decides what the controller does next for one Rollout in Kubernetes. Pure, and level-triggered.
+
+It compares what the object requests, what its status records, and what Temporal answers. The same input gives the same
+action, so a controller that was killed repeats it: each action is safe to repeat.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from segue.rollout_object.asked import Asked
+from segue.rollout_object.status import Handled, ObjectStatus
+from segue.spec import OnDelete
+from segue.state import Outcome, Phase
+from segue.status import Status
+
+REFUSED, LOST = "Refused", "Lost"
+"""How a rollout ended that has no report: nothing was started; Temporal has no trace of it."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The object that started a rollout, as the workflow's memo has it."""
+
+    uid: str
+    namespace: str
+    name: str
+    handled: Handled
+
+
+@dataclass(frozen=True)
+class Run:
+    """The latest run of a workflow, as Temporal answers."""
+
+    workflow_id: str
+    run_id: str
+    is_running: bool
+    owner: Owner | None
+    """None if a person or a pipeline started it."""
+    status: Status | None = None
+    """None if it ended without a report."""
+    outcome: str = ""
+    """How it ended; empty while it runs."""
+    why: str = ""
+    """Why it ended without a report."""
+    retargeted_by: frozenset[str] = frozenset()
+    """Who retargeted it, by the report of an ended one."""
+
+    def is_of(self, asked: Asked) -> bool:
+        """Whether this object owns it. A running one that a deleted object of the same name left is adopted."""
+        if self.owner is None:
+            return False
+        same_name = (self.owner.namespace, self.owner.name) == (asked.namespace, asked.name)
+        return self.owner.uid == asked.uid or (same_name and self.is_running)
+
+
+class Act(StrEnum):
+    """What the controller does next."""
+
+    REST = "rest"
+    """Nothing, until the object changes."""
+    WAIT = "wait"
+    """Nothing, until Temporal answers something else."""
+    CLAIM = "claim"
+    """Add the finalizer, and record the workflow's id and that it starts: a killed controller looks for it."""
+    START = "start"
+    RETARGET = "retarget"
+    PAUSE = "pause"
+    RESUME = "resume"
+    FORGET_PAUSE = "forget pause"
+    """Record that spec.paused pauses nothing any more."""
+    ABORT = "abort"
+    RELEASE = "release"
+    """Remove the finalizer."""
+
+
+def workflow_to_read(asked: Asked, recorded: ObjectStatus) -> str:
+    """Return the id of the workflow that the decision depends on; empty if it depends on none."""
+    if asked.is_deleted:
+        return recorded.workflow_id if asked.is_claimed and asked.standing.on_delete is OnDelete.ABORT else ""
+    if recorded.workflow_id and (recorded.starting or not recorded.outcome):
+        return recorded.workflow_id
+    return asked.workflow_id if differs(asked, recorded.handled, recorded.outcome) else ""
+
+
+def decide(asked: Asked, recorded: ObjectStatus, run: Run | None) -> Act:
+    """Return the next action; ``run`` is that of ``workflow_to_read``, or None if Temporal has none."""
+    if asked.is_deleted:
+        return _leave(asked, recorded, run)
+    if run is not None and run.is_running:
+        return _steer(asked, recorded, run)
+    outcome = run.outcome if run is not None and run.is_of(asked) else recorded.outcome
+    if asked.refusal or not differs(asked, handled(asked, recorded, run), outcome):
+        return Act.REST
+    if asked.standing.paused:
+        return Act.REST
+    recorded_id = recorded.workflow_id if recorded.starting == asked.generation else ""
+    return Act.START if asked.is_claimed and recorded_id == asked.workflow_id else Act.CLAIM
+
+
+def handled(asked: Asked, recorded: ObjectStatus, run: Run | None) -> Handled | None:
+    """Return what the latest start or retarget was for, also if the controller was killed before it recorded it."""
+    found = [recorded.handled] if recorded.handled else []
+    if run is not None and run.is_of(asked) and run.owner is not None:
+        found.append(run.owner.handled)
+        if asked.by in run.retargeted_by:
+            found.append(handled_now(asked))
+    # Of one generation the run's own: a retry starts again without a new generation.
+    return max(reversed(found), key=lambda each: each.generation, default=None)
+
+
+def handled_now(asked: Asked) -> Handled:
+    """Return the record of a start or retarget for what the object requests now."""
+    return Handled(generation=asked.generation, **asked.marks.model_dump())
+
+
+def differs(asked: Asked, handled: Handled | None, outcome: str) -> bool:
+    """Whether a rollout must start for what the object requests, if none runs.
+
+    After a completed rollout, only another change does: other rules are for the next one. After any other end, every
+    edit starts it again.
+    """
+    if asked.refusal:
+        return False
+    if handled is None or handled.change != asked.marks.change:
+        return True
+    return outcome not in {"", Outcome.COMPLETED} and not handled.is_for(asked.marks)
+
+
+def _leave(asked: Asked, recorded: ObjectStatus, run: Run | None) -> Act:
+    if not asked.is_claimed:
+        return Act.REST
+    under_way = run is not None and run.is_running and run.is_of(asked)
+    if asked.standing.on_delete is OnDelete.LEAVE or not under_way:
+        return Act.RELEASE
+    return Act.WAIT if recorded.aborted else Act.ABORT
+
+
+def _steer(asked: Asked, recorded: ObjectStatus, run: Run) -> Act:
+    """Return how the rollout under way follows the object."""
+    if asked.refusal or not run.is_of(asked) or run.workflow_id != asked.workflow_id or run.status is None:
+        return Act.WAIT
+    can = run.status.can
+    if "retarget" in can and recorded.refused_generation != asked.generation and any(edits(asked, recorded, run)):
+        return Act.RETARGET
+    if asked.standing.paused:
+        moves = not recorded.paused or run.status.phase is Phase.PROGRESSING  # a person may have resumed it
+        return Act.PAUSE if "pause" in can and moves else Act.WAIT
+    if recorded.paused:
+        is_held = run.status.phase in {Phase.HELD, Phase.NEEDS_HUMAN}  # that is not what spec.paused did
+        return Act.RESUME if "resume" in can and not is_held else Act.FORGET_PAUSE
+    return Act.WAIT
+
+
+def edits(asked: Asked, recorded: ObjectStatus, run: Run) -> tuple[bool, bool]:
+    """Return whether the change, and the strategy, differ from what the rollout under way was given."""
+    known = handled(asked, recorded, run)
+    if known is None:
+        return False, False
+    return known.change != asked.marks.change, known.strategy != asked.marks.strategy

@@ -1,0 +1,208 @@
+"""Makes the status of a Rollout in Kubernetes, and the event of a change of phase. Pure."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from segue.errors import Exit, SegueError
+from segue.rollout_object import KIND
+from segue.rollout_object.asked import Asked, Object
+from segue.rollout_object.deciding import LOST, REFUSED, Run, differs, handled
+from segue.rollout_object.status import MAX_TEXT, Condition, Kind, ObjectStatus, Side
+from segue.spec import API_VERSION
+from segue.state import TO_BASELINE, Outcome, Phase
+from segue.status import Status
+
+STUCK = {Phase.HELD, Phase.NEEDS_HUMAN}
+INVALID, WAITING, PENDING = "Invalid", "Waiting", "Pending"
+"""Phases of an object without a rollout of its own: its spec is refused, it waits for another one, it starts."""
+_WARNINGS = {
+    Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ABORTED, *STUCK, INVALID, REFUSED, LOST, "Terminated",
+}  # fmt: skip
+
+
+class _Verdict(NamedTuple):
+    """What the conditions say: exactly one of Ready, Reconciling and Stalled is True."""
+
+    true: Kind
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the controller knows when it writes the status."""
+
+    asked: Asked
+    run: Run | None
+    """The run of ``workflow_to_read``; None if there is none, or if nothing was read."""
+    is_read: bool
+    """Whether Temporal answered. If nothing needed to be read, the record is still right."""
+    error: SegueError | None = None
+    """Why Temporal, or a worker, did not answer."""
+
+
+def show(seen: Seen, recorded: ObjectStatus, now: str) -> ObjectStatus:
+    """Return the status to write at ``now`` (RFC 3339)."""
+    asked = seen.asked
+    found = _progress(seen, recorded).but(observed_generation=asked.generation)
+    if asked.rollout is not None:
+        found = found.but(target=str(asked.rollout.spec.target), change=_short(asked.rollout.spec.change.described))
+    verdict, phase = _judged(seen, found)
+    reason = verdict.message if phase not in {*Phase} else found.reason
+    found = found.but(phase=phase, reason=_short(reason))
+    accepted = ("False", INVALID, asked.refusal) if asked.refusal else ("True", "Valid", "")
+    if not asked.refusal and found.outcome == REFUSED:
+        accepted = ("False", REFUSED, verdict.message)
+    if not asked.refusal and is_refused(asked, found):
+        accepted = ("False", "RetargetRefused", recorded_refusal(recorded))
+    conditions = [_condition(recorded, Kind.ACCEPTED, *accepted, asked.generation, now)]
+    for kind in (Kind.READY, Kind.RECONCILING, Kind.STALLED):
+        value = "True" if verdict.true is kind else "False"
+        conditions.append(_condition(recorded, kind, value, verdict.reason, verdict.message, asked.generation, now))
+    return found.but(conditions=tuple(conditions))
+
+
+def is_refused(asked: Asked, found: ObjectStatus) -> bool:
+    """Whether the rollout under way refused this edit, and none has started for it since."""
+    known = found.handled
+    return found.refused_generation == asked.generation and known is not None and not known.is_for(asked.marks)
+
+
+def recorded_refusal(recorded: ObjectStatus) -> str:
+    """Return why the rollout under way refused an edit, as the status has it."""
+    known = recorded.condition(Kind.ACCEPTED)
+    return known.message if known is not None else ""
+
+
+def _progress(seen: Seen, recorded: ObjectStatus) -> ObjectStatus:
+    """Return the record with what Temporal answered about the object's own rollout."""
+    run = seen.run
+    if not seen.is_read:
+        return recorded
+    if recorded.starting:  # what was recorded about the former rollout ends with it
+        recorded = recorded.but(starting=0, paused=False, aborted=False)
+    if run is not None and not run.is_of(seen.asked):
+        return recorded
+    if run is None:
+        lost = recorded.run_id and not recorded.outcome
+        return recorded.but(outcome=LOST, reason="", waiting_for="") if lost else recorded
+    found = recorded.but(
+        workflow_id=run.workflow_id, run_id=run.run_id, handled=handled(seen.asked, recorded, run),
+        outcome=_outcome(seen.asked, run), waiting_for="", reason=_short(run.why),
+    )  # fmt: skip
+    return found if run.status is None else _counted(found, run.status)
+
+
+def _counted(found: ObjectStatus, status: Status) -> ObjectStatus:
+    return found.but(
+        phase=status.phase, reason=_short(status.reason), waiting_for=_short(status.waiting_for),
+        replicas=status.replicas, floor=status.floor,
+        old=Side(replicas=status.old.replicas, ready=status.old.ready),
+        new=Side(replicas=status.new.replicas, ready=status.new.ready),
+    )  # fmt: skip
+
+
+def _outcome(asked: Asked, run: Run) -> str:
+    """Return how the run ended; a rollback that a retarget to the running version requested is its completion."""
+    back = run.status is not None and f"{TO_BASELINE} {asked.by}" in run.status.reason
+    return Outcome.COMPLETED if run.outcome == Outcome.ROLLED_BACK and back else run.outcome
+
+
+def _judged(seen: Seen, found: ObjectStatus) -> tuple[_Verdict, str]:
+    """Return what the conditions say, and the phase."""
+    asked, run = seen.asked, seen.run
+    under_way = run is not None and run.is_running and run.is_of(asked)
+    if seen.error is not None:
+        kind = Kind.STALLED if seen.error.exit_code is Exit.NEEDS_PERSON else Kind.RECONCILING
+        return _Verdict(kind, type(seen.error).__name__, str(seen.error)), found.phase or PENDING
+    if asked.refusal:
+        return _Verdict(Kind.STALLED, INVALID, asked.refusal), found.phase if under_way else INVALID
+    if under_way:
+        return _moving(found), found.phase or PENDING
+    if run is not None and run.is_running:
+        message = f"another rollout of {found.target} is under way; this one waits for its end"
+        return _Verdict(Kind.RECONCILING, "OtherRollout", message), WAITING
+    if differs(asked, found.handled, found.outcome):
+        return _starting(asked)
+    return _ended(found)
+
+
+def _starting(asked: Asked) -> tuple[_Verdict, str]:
+    if asked.standing.paused:
+        return _Verdict(Kind.RECONCILING, "Paused", "spec.paused is true: nothing starts"), str(Phase.PAUSED)
+    return _Verdict(Kind.RECONCILING, PENDING, "the rollout starts"), PENDING
+
+
+def _ended(found: ObjectStatus) -> tuple[_Verdict, str]:
+    outcome = found.outcome or PENDING
+    if outcome == Outcome.COMPLETED:
+        return _Verdict(Kind.READY, outcome, f"{found.target} runs the version"), outcome
+    if outcome == LOST:
+        return _Verdict(Kind.STALLED, LOST, "Temporal has no trace of the rollout; edit the spec to start again"), LOST
+    return _Verdict(Kind.STALLED, outcome, found.reason), outcome
+
+
+def _moving(found: ObjectStatus) -> _Verdict:
+    said = "; ".join(text for text in (found.reason, found.waiting_for and f"waits for {found.waiting_for}") if text)
+    if found.phase in STUCK:
+        return _Verdict(Kind.STALLED, found.phase, _short(said))
+    return _Verdict(Kind.RECONCILING, found.phase or PENDING, _short(said))
+
+
+def _condition(
+    recorded: ObjectStatus, kind: Kind, value: Any, reason: str, message: str, generation: int, now: str
+) -> Condition:
+    known = recorded.condition(kind)
+    since = known.last_transition_time if known is not None and known.status == value else now
+    return Condition(
+        type=kind, status=value, reason=reason, message=_short(message), last_transition_time=since,
+        observed_generation=generation,
+    )  # fmt: skip
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+
+
+def is_news(before: ObjectStatus, after: ObjectStatus) -> bool:
+    """Whether the status differs in more than the texts of what it waits for: those may wait a little."""
+    return _without_texts(before) != _without_texts(after)
+
+
+def _without_texts(status: ObjectStatus) -> ObjectStatus:
+    conditions = tuple(each.model_copy(update={"message": ""}) for each in status.conditions)
+    return status.but(waiting_for="", reason="", conditions=conditions)
+
+
+def document(status: ObjectStatus) -> Object:
+    """Return the status as JSON; null removes a field of the former one."""
+    found: Object = status.model_dump(mode="json", by_alias=True)
+    return found
+
+
+def event(found: Object, before: ObjectStatus, after: ObjectStatus, now: str) -> Object | None:
+    """Return the Kubernetes Event for a change of phase; None if the phase is the same.
+
+    ``found`` is the object whose status was replaced: its version makes the event's name unique.
+    """
+    if after.phase == before.phase:
+        return None
+    metadata = found["metadata"]
+    about = [metadata["uid"], metadata["resourceVersion"], before.phase, after.phase, after.run_id]
+    name = f"{metadata['name'][:200]}.{hashlib.sha256('/'.join(about).encode()).hexdigest()[:16]}"
+    message = after.reason or after.waiting_for or after.change
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": metadata["namespace"]},
+        "involvedObject": {
+            "apiVersion": API_VERSION, "kind": KIND, "namespace": metadata["namespace"], "name": metadata["name"],
+            "uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"],
+        },
+        "type": "Warning" if after.phase in _WARNINGS else "Normal",
+        "reason": after.phase,
+        "message": f"{after.target or metadata['name']}: {message}" if message else after.target,
+        "source": {"component": "segue"},
+        "firstTimestamp": now, "lastTimestamp": now, "count": 1,
+    }  # fmt: skip

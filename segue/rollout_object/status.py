@@ -1,0 +1,95 @@
+"""The status of a Rollout in Kubernetes. Its conditions follow kstatus: Ready, Reconciling, Stalled."""
+
+from enum import StrEnum
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+MAX_TEXT = 1024
+"""The most characters of a text in the status."""
+
+
+class Shown(BaseModel):
+    """A part of the status, with Kubernetes' notation of names."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+
+
+class Kind(StrEnum):
+    """The types of conditions."""
+
+    ACCEPTED = "Accepted"
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+
+
+class Condition(Shown):
+    """One condition, as ``metav1.Condition``."""
+
+    type: Kind
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str = ""
+    last_transition_time: str
+    observed_generation: int
+
+
+class Side(Shown):
+    """The replica counts of one side."""
+
+    replicas: int = 0
+    ready: int = 0
+
+
+class Marks(Shown):
+    """Hashes of the parts of a spec, as they are written: a release of Segue with other defaults changes none."""
+
+    change: str = Field(description="Target and change.")
+    strategy: str
+    rules: str = Field(description="Everything else, and the annotation segue.dev/retry.")
+
+
+class Handled(Marks):
+    """What the latest rollout of the object was started or retargeted with."""
+
+    generation: int = Field(description="The generation of the object at that time.")
+
+    def is_for(self, marks: Marks) -> bool:
+        """Whether these are the marks of what was handled."""
+        return all(getattr(self, name) == getattr(marks, name) for name in Marks.model_fields)
+
+
+class ObjectStatus(Shown):
+    """The whole status. Only ``handled``, ``workflowId``, ``runId``, ``paused`` and so on guide the controller."""
+
+    observed_generation: int = Field(default=0, description="The generation that this status is about.")
+    conditions: tuple[Condition, ...] = ()
+    phase: str = Field(default="", description="Where the rollout is, in one word.")
+    target: str = Field(default="", description="Namespace and name of the target.")
+    change: str = Field(default="", description="The change, in one line.")
+    outcome: str = Field(default="", description="How the latest rollout ended; empty while it runs.")
+    reason: str = Field(default="", description="The reason of the phase.")
+    waiting_for: str = Field(default="", description="What the rollout waits for.")
+    replicas: int = Field(default=0, description="Replicas that the target requests.")
+    floor: int = Field(default=0, description="The fewest ready replicas that the budget allows.")
+    old: Side = Side()
+    new: Side = Side()
+    workflow_id: str = Field(default="", description="The id of the rollout's workflow in Temporal.")
+    run_id: str = Field(default="", description="The run of that workflow.")
+    handled: Handled | None = None
+    starting: int = Field(default=0, description="The generation that starts, written before the start; else 0.")
+    paused: bool = Field(default=False, description="Whether spec.paused has paused the rollout under way.")
+    aborted: bool = Field(default=False, description="Whether the deletion has aborted the rollout under way.")
+    refused_generation: int = Field(
+        default=0, description="The generation whose edit the rollout under way refused; it starts after its end."
+    )
+
+    def condition(self, kind: Kind) -> Condition | None:
+        """Return the condition of this type; None if it was never written."""
+        return next((each for each in self.conditions if each.type == kind), None)
+
+    def but(self, **changes: object) -> Self:
+        """Return a copy with these fields changed."""
+        return self.model_copy(update=changes)

@@ -1,0 +1,361 @@
+"""Rollout objects on real servers: `segue controller` follows them, and their status tells what happens."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import yaml
+from harness import ACCEPTED, ROOT, Lab, open_lab, until
+from killing_controller import DIARY, POINT, Diary
+from kubernetes.client import ApiException
+from segue_local import Stack
+from segue_local.apply import apply
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
+
+from segue import contract
+from segue.rollout_object import FINALIZER
+from segue.rollout_object.asked import asked
+from segue.rollout_object.crd import FILE
+from segue.spec import DeploymentTarget
+from worker.controller.engine import Engine
+
+API = ("segue.dev", "v1alpha1")
+LIMIT_S = 600.0
+"""A controller starts in seconds, and in a minute if many processes share the machine."""
+Object = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def defined(stack: Stack) -> None:
+    """The kind Rollout, which the API server serves; it stays with the stack."""
+    apply(stack.kubeconfig, ROOT / FILE)
+
+
+class Objects:
+    """The Rollout objects of a lab's namespace, and the controllers that follow them."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        for each in yaml.safe_load_all((ROOT / "deploy/rbac-controller.yaml").read_text()):
+            kind = "role" if each["kind"] == "Role" else "role_binding"
+            getattr(lab._rbac, f"create_namespaced_{kind}")(lab.namespace, each)
+        self.controllers: list[subprocess.Popen[bytes]] = []
+
+    def controller(self, command: Sequence[str] = ("-m", "segue", "controller"), **env: str) -> subprocess.Popen[bytes]:
+        """Start a real controller, which has the published rights only."""
+        log = self.lab.stack.state_dir / "logs" / f"controller-{self.lab.namespace}-{len(self.controllers)}.log"
+        rights = {"KUBECONFIG": str(self.lab.stack.kubeconfig_for("segue-controller"))}
+        place = {"SEGUE_CLUSTER": self.lab.namespace, "SEGUE_NAMESPACES": self.lab.namespace}
+        environment = {**os.environ, **self.lab.worker_environment(env), **rights, **place}
+        with log.open("ab") as file:
+            started = subprocess.Popen([sys.executable, *command], env=environment, stdout=file, stderr=file, cwd=ROOT)
+        self.controllers.append(started)
+        return started
+
+    def create(self, name: str, change: Object | None = None, **spec: Any) -> None:
+        """Create an object with what the API server's schema accepts, also if Segue refuses it."""
+        given = {"images": {"server": "example/chat:2"}} if change is None else change
+        body = {
+            "apiVersion": "/".join(API), "kind": "Rollout", "metadata": {"name": name},
+            "spec": {
+                "target": {"name": name}, "change": given, "readiness": {"minReady": "0s", "deadline": "1m"},
+                "accept": ACCEPTED, **spec,
+            },
+        }  # fmt: skip
+        self.lab.custom.create_namespaced_custom_object(
+            *API, self.lab.namespace, "rollouts", body, field_validation="Strict"
+        )
+
+    def get(self, name: str) -> Object:
+        return self.lab.custom.get_namespaced_custom_object(*API, self.lab.namespace, "rollouts", name)  # type: ignore[no-any-return]
+
+    def patch(self, name: str, patch: Object) -> None:
+        self.lab.custom.patch_namespaced_custom_object(*API, self.lab.namespace, "rollouts", name, patch)
+
+    def delete(self, name: str) -> None:
+        self.lab.custom.delete_namespaced_custom_object(*API, self.lab.namespace, "rollouts", name)
+
+    def exists(self, name: str) -> bool:
+        try:
+            return bool(self.get(name))
+        except ApiException as error:
+            assert error.status == 404
+            return False
+
+    def conditions(self, name: str) -> dict[str, str]:
+        """Return the status of each condition that is about the present generation."""
+        found = self.get(name)
+        generation = found["metadata"]["generation"]
+        conditions = found.get("status", {}).get("conditions", [])
+        return {each["type"]: each["status"] for each in conditions if each["observedGeneration"] == generation}
+
+    async def becomes(self, name: str, kind: str) -> Object:
+        """Wait until a condition is True for the present generation, as `kubectl wait` does; return the status."""
+        await until(f"{name} to be {kind}", lambda: self.conditions(name).get(kind) == "True", LIMIT_S, poll_s=0.5)
+        return self.get(name)["status"]  # type: ignore[no-any-return]
+
+    async def says(self, name: str, kind: str, reason: str) -> Object:
+        """Wait until a condition is True with this reason, and return it."""
+
+        def look() -> Object | None:
+            conditions = self.get(name).get("status", {}).get("conditions", [])
+            found = [each for each in conditions if (each["type"], each["status"]) == (kind, "True")]
+            return found[0] if found and found[0]["reason"] == reason else None
+
+        return await until(f"{name} to be {kind} by {reason}", look, LIMIT_S, poll_s=0.5)  # type: ignore[no-any-return]
+
+    async def reaches(self, name: str, phase: str) -> Object:
+        def look() -> Object | None:
+            found: Object = self.get(name).get("status", {})
+            return found if found.get("phase") == phase else None
+
+        return await until(f"{name} in phase {phase}", look, LIMIT_S, poll_s=0.5)  # type: ignore[no-any-return]
+
+    def handle(self, name: str) -> WorkflowHandle[Any, Any]:
+        target = DeploymentTarget(namespace=self.lab.namespace, name=name)
+        return self.lab.temporal.get_workflow_handle(contract.workflow_id(self.lab.namespace, target))
+
+    async def has_runs(self, name: str, wanted: list[WorkflowExecutionStatus]) -> None:
+        """Wait until a target has had these workflows: Temporal lists what happened a moment later."""
+
+        async def look() -> bool:
+            return await self.runs(name) == wanted
+
+        await until(f"{name} to have had {wanted}", look, LIMIT_S, poll_s=0.5)
+
+    async def runs(self, name: str) -> list[WorkflowExecutionStatus | None]:
+        """Return how each workflow of a target ended, the oldest first."""
+        query = f'WorkflowId = "{self.handle(name).id}"'
+        found = [each async for each in self.lab.temporal.list_workflows(query)]
+        return [each.status for each in sorted(found, key=lambda each: each.start_time)]
+
+    def images(self, name: str) -> list[str]:
+        return [pod.spec.containers[0].image for pod in self.lab.pods(name)]
+
+    def events(self, name: str) -> list[str]:
+        found = self.lab.core.list_namespaced_event(self.lab.namespace).items
+        about = [(each.involved_object.kind, each.involved_object.name, each.reason) for each in found]
+        return [reason for kind, named, reason in about if (kind, named) == ("Rollout", name)]
+
+    def close(self) -> None:
+        for each in self.controllers:
+            each.kill()
+            each.wait(timeout=10)
+        for each in self.lab.custom.list_namespaced_custom_object(*API, self.lab.namespace, "rollouts")["items"]:
+            if FINALIZER in each["metadata"].get("finalizers", []):
+                self.patch(each["metadata"]["name"], {"metadata": {"finalizers": None}})
+
+
+@pytest.fixture
+def objects(served: Lab, defined: None) -> Any:
+    found = Objects(served)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+BAD = {"patch": {"metadata": {"labels": {"segue.dev/fake": "crash-loop"}}}}
+STOPS = {"waypoints": [{"at": 1, "approval": True}]}
+
+
+@pytest.mark.timeout(1200)
+async def test_rollouts_follow_their_objects(objects: Objects) -> None:
+    """A controller without Temporal tells so and loses nothing; then two of them roll everything, each thing once."""
+    lab = objects.lab
+    names = ("good", "bad", "edited", "deleted", "left", "same")
+    await asyncio.gather(*(lab.deploy(name, 2) for name in names))
+    alone = objects.controller(TEMPORAL_ADDRESS="127.0.0.1:1")
+    objects.create("good")
+    told = await objects.says("good", "Reconciling", "Unreachable")
+    assert "127.0.0.1:1" in told["message"]
+    assert (await objects.runs("good"), objects.conditions("good")["Accepted"]) == ([], "True")
+    alone.kill()
+
+    objects.create("bad", BAD)
+    objects.create("invalid", strategy={"maxSurge": 0, "maxUnavailable": 0})
+    objects.create("same", {"images": {"server": "example/chat:1"}})
+    for name in ("edited", "deleted", "left"):
+        objects.create(name, strategy=STOPS, onDelete="leave" if name == "left" else "abort")
+    objects.controller()
+    objects.controller()
+    await asyncio.gather(
+        _is_good(objects), _is_bad(objects), _is_invalid(objects), _is_edited(objects),
+        _is_deleted(objects), _is_left(objects), objects.becomes("same", "Ready"),
+    )  # fmt: skip
+    # A start that is repeated late, as by a controller that was frozen, is answered with the run that has ended.
+    engine = Engine(lambda: asyncio.sleep(0, lab.temporal), lab.namespace, lab.task_queue)
+    await asyncio.gather(*(engine.start(asked(objects.get(name), lab.namespace)) for name in ("good", "bad", "same")))
+    for name in ("good", "bad", "same"):
+        latest = await objects.handle(name).describe()
+        assert latest.run_id == objects.get(name)["status"]["runId"], name
+    ended = WorkflowExecutionStatus.COMPLETED
+    others = {
+        "left": [WorkflowExecutionStatus.RUNNING],
+        "edited": [ended, ended],
+        "same": [WorkflowExecutionStatus.FAILED],
+    }
+    await asyncio.gather(*(objects.has_runs(name, others.get(name, [ended])) for name in names))
+
+
+async def _is_good(objects: Objects) -> None:
+    status = await objects.becomes("good", "Ready")
+    assert (status["phase"], status["outcome"], status["new"]) == (
+        "Completed",
+        "Completed",
+        {"replicas": 2, "ready": 2},
+    )
+    assert (status["floor"], status["workflowId"].split("/")[-1]) == (2, "good")
+    assert objects.conditions("good") == {
+        "Accepted": "True", "Ready": "True", "Reconciling": "False", "Stalled": "False",
+    }  # fmt: skip
+    assert {"Preparing", "Completed"} & {*objects.events("good")} >= {"Completed"}
+    assert len(objects.events("good")) == len({*objects.events("good")}), "two controllers make each event once"
+
+
+async def _is_bad(objects: Objects) -> None:
+    status = await objects.becomes("bad", "Stalled")
+    assert (status["phase"], status["new"]["replicas"]) == ("RolledBack", 0)
+    assert "CrashLoop" in status["reason"]
+    assert "RolledBack" in objects.events("bad")
+
+
+async def _is_invalid(objects: Objects) -> None:
+    """The spec is refused with field, value and fix; nothing starts, until it is mended."""
+    told = await objects.says("invalid", "Stalled", "Invalid")
+    assert told["message"].startswith("spec.strategy") and "; " in told["message"]
+    assert objects.conditions("invalid")["Accepted"] == "False"
+    assert await objects.runs("invalid") == []
+    assert FINALIZER not in objects.get("invalid")["metadata"].get("finalizers", [])
+
+
+async def _is_edited(objects: Objects) -> None:
+    """An edit retargets the rollout under way, and pauses it; after its end, an edit starts the next one."""
+    await objects.reaches("edited", "AwaitingApproval")
+    image = {"images": {"server": "example/chat:3"}}
+    objects.patch("edited", {"spec": {"change": image, "strategy": {"waypoints": None}, "paused": True}})
+    await objects.reaches("edited", "Paused")
+    objects.patch("edited", {"spec": {"paused": False}})
+    await objects.becomes("edited", "Ready")
+    assert len(objects.lab.pods("edited", "example/chat:3")) == 2
+    await objects.has_runs("edited", [WorkflowExecutionStatus.COMPLETED])
+    objects.patch("edited", {"spec": {"change": {"images": {"server": "example/chat:4"}}}})
+    await objects.becomes("edited", "Ready")
+    assert len(objects.lab.pods("edited", "example/chat:4")) == 2
+
+
+async def _is_deleted(objects: Objects) -> None:
+    """A deletion aborts; the object is gone once the target is back."""
+    await objects.reaches("deleted", "AwaitingApproval")
+    objects.delete("deleted")
+    await until("the object to be gone", lambda: not objects.exists("deleted"), LIMIT_S)
+    await until("only the old version", lambda: objects.images("deleted") == ["example/chat:1"] * 2)
+
+
+async def _is_left(objects: Objects) -> None:
+    await objects.reaches("left", "AwaitingApproval")
+    objects.delete("left")
+    await until("the object to be gone", lambda: not objects.exists("left"), LIMIT_S)
+
+
+REFUSED = {
+    "unknown field": ({"chnage": {}}, 'unknown field "spec.chnage"'),
+    "unknown field below": ({"strategy": {"maxsurge": 1}}, 'unknown field "spec.strategy.maxsurge"'),
+    "field of another kind": ({"target": {"name": "a", "old": "b"}}, "target.old is required for kind DeploymentPair"),
+    "half a pair": ({"target": {"kind": "DeploymentPair", "old": "a"}}, "target.new is required"),
+    "no name": ({"target": {"kind": "StatefulSet"}}, "target.name is missing"),
+    "unknown kind": ({"target": {"kind": "X", "name": "a"}}, "Unsupported value"),
+    "unit": ({"readiness": {"minReady": "5 parsecs"}}, "spec.readiness.minReady"),
+    "percentage": ({"strategy": {"maxSurge": "x%"}}, "spec.strategy.maxSurge"),
+    "choice": ({"onDelete": "x"}, "spec.onDelete"),
+}
+
+
+async def test_the_api_server_knows_the_kind(lab: Lab, defined: None) -> None:
+    """It takes every example, and refuses what its schema can tell, with the field."""
+    objects = Objects(lab)
+    for file in sorted((ROOT / "examples").rglob("*.yaml")):
+        for body in filter(None, yaml.safe_load_all(file.read_text())):
+            if body["kind"] == "Rollout":
+                body["metadata"].pop("namespace", None)
+                lab.custom.create_namespaced_custom_object(
+                    *API, lab.namespace, "rollouts", body, field_validation="Strict", dry_run="All"
+                )
+    for case, (spec, said) in REFUSED.items():
+        with pytest.raises(ApiException) as caught:
+            objects.create("chat", **spec)
+        assert said in json.loads(caught.value.body)["message"], case
+
+
+# --- killed at each call ----------------------------------------------------------------------------------
+
+
+AT_ONCE = 4
+FIRST = 5
+"""It is killed at so many calls of each kind: later ones repeat them while it waits."""
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+async def test_killed_at_each_call(fleet: Lab, defined: None) -> None:
+    """Killed before and after the first calls of each kind, and started again: the same end, the same workflows."""
+    diary = await _story(fleet, "")
+    calls = [line for line in diary.lines if int(line.partition("#")[2]) <= FIRST]
+    assert {"start", "tell", "patch", "patch_status", "get", "look"} <= {call.partition("#")[0] for call in calls}
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def killed(point: str) -> None:
+        # A point may not be reached: a later controller makes fewer calls where it finds what a former one has done.
+        async with free:
+            await _story(fleet, point)
+
+    await asyncio.gather(*(killed(f"{call}:{when}") for call in calls for when in ("before", "after")))
+
+
+async def _story(fleet: Lab, point: str) -> Diary:
+    """Tell the story with a controller that is killed at this point."""
+    async with open_lab(fleet.stack, fleet.task_queue) as lab:
+        objects = Objects(lab)
+        diary = Diary(str(lab.stack.state_dir / "logs" / f"controller-{lab.namespace}.diary"))
+        try:
+            lab.tasks["restarts"] = asyncio.create_task(_restarted(objects, diary, point))
+            await _told(objects)
+        except AssertionError as error:
+            error.add_note(f"killed at {point}: {diary.had_accident}")
+            raise
+        else:
+            return diary
+        finally:
+            lab.tasks["restarts"].cancel()
+            objects.close()
+
+
+async def _restarted(objects: Objects, diary: Diary, point: str) -> None:
+    """Run the controller with the accident, and again after it."""
+    env = {DIARY: diary.path, POINT: point, "SEGUE_NAMESPACES": objects.lab.namespace}
+    while True:
+        started = objects.controller(command=("-m", "killing_controller"), **env)
+        await asyncio.to_thread(started.wait)
+        assert started.returncode == -signal.SIGKILL, started.returncode
+
+
+async def _told(objects: Objects) -> None:
+    """Create, edit while it runs, edit to a bad version, delete; and check the end, which is always the same."""
+    await objects.lab.deploy("chat", 2)
+    objects.create("chat", strategy=STOPS)
+    await objects.reaches("chat", "AwaitingApproval")
+    objects.patch("chat", {"spec": {"change": {"images": {"server": "example/chat:3"}}, "strategy": None}})
+    await objects.becomes("chat", "Ready")
+    objects.patch("chat", {"spec": {"change": {**BAD, "images": None}}})
+    await objects.becomes("chat", "Stalled")
+    objects.delete("chat")
+    await until("the object to be gone", lambda: not objects.exists("chat"), LIMIT_S)
+    await until("only the version before", lambda: objects.images("chat") == ["example/chat:3"] * 2, LIMIT_S)
+    ended = [WorkflowExecutionStatus.COMPLETED]
+    await objects.has_runs("chat", ended * 2)

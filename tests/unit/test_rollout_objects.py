@@ -1,0 +1,401 @@
+"""A Rollout in Kubernetes: what the controller does next, what the status tells, and the definition of the kind."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import yaml
+
+from segue.errors import Failing, Refused, Unreachable
+from segue.rollout_object import FINALIZER, RETRY
+from segue.rollout_object.asked import Asked, asked, status_of
+from segue.rollout_object.crd import FILE, definition, manifest
+from segue.rollout_object.deciding import (
+    LOST,
+    REFUSED,
+    Act,
+    Owner,
+    Run,
+    decide,
+    handled_now,
+    workflow_to_read,
+)
+from segue.rollout_object.showing import Seen, document, event, is_news, show
+from segue.rollout_object.status import Kind, ObjectStatus
+from segue.spec import read_object, read_rollout
+from segue.state import Phase
+from segue.status import Status
+from worker.controller.controller import BACKOFF_S, MOST_BACKOFF_S, after_acts_s, backoff_s
+from worker.controller.objects import Objects
+
+ROOT = Path(__file__).parents[2]
+ID = "rollout/east/serving/Deployment/chat"
+NOW = "2026-11-28T18:00:00Z"
+CHANGE: dict[str, Any] = {"images": {"server": "example/chat:2"}}
+
+
+def found(generation: int = 1, *, claimed: bool = True, deleted: bool = False, retry: str = "", **spec: Any) -> Any:
+    """Return an object as the API server has it."""
+    metadata: dict[str, Any] = {"name": "chat", "namespace": "serving", "uid": "u1", "generation": generation}
+    metadata |= {"resourceVersion": "7", "creationTimestamp": NOW, "managedFields": []}
+    metadata |= {"finalizers": [FINALIZER]} if claimed else {}
+    metadata |= {"deletionTimestamp": NOW} if deleted else {}
+    metadata |= {"annotations": {RETRY: retry}} if retry else {}
+    body = {"target": {"name": "chat"}, "change": CHANGE, **spec}
+    return {"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": metadata, "spec": body}
+
+
+def wants(generation: int = 1, **given: Any) -> Asked:
+    return asked(found(generation, **given), "east")
+
+
+def record(of: Asked | None = None, **fields: Any) -> ObjectStatus:
+    """Return the status of an object whose rollout was started for ``of``."""
+    handled = handled_now(of) if of else None
+    return ObjectStatus(workflow_id=ID, run_id="r1" if of else "", handled=handled, **fields)
+
+
+def status(phase: Phase = Phase.PROGRESSING, can: str = "pause retarget abort", **fields: Any) -> Status:
+    return Status(id=ID, name="chat", target="serving/chat", phase=phase, can=tuple(can.split()), **fields)
+
+
+def run(of: Asked | None, *, uid: str = "u1", ended: str = "", **fields: Any) -> Run:
+    """Return the run that was started for ``of``; by a person for None."""
+    owner = Owner(uid, "serving", "chat", handled_now(of)) if of else None
+    given = {"status": status(), **fields}
+    return Run(ID, "r1", is_running=not ended, owner=owner, outcome=ended, **given)
+
+
+OTHER = {"images": {"server": "example/chat:3"}}
+FIRST, SECOND = wants(), wants(2, change=OTHER)
+BAD = wants(2, change={"images": {"server": " "}})
+STRATEGY, RULES = wants(2, strategy={"maxSurge": 2}), wants(2, readiness={"deadline": "5m"})
+PAUSED, RETRIED = wants(2, paused=True), wants(1, retry="now")
+DELETED = wants(2, deleted=True)
+MOVED = wants(2, target={"name": "other"})
+PAUSED_STATUS = status(Phase.PAUSED, "resume retarget abort")
+BACK = status(Phase.ROLLING_BACK, "abort")
+LEFT = replace(FIRST, uid="u2")
+"""Created again after it was deleted with ``onDelete: leave``."""
+
+TABLE: dict[str, tuple[Asked, ObjectStatus, Run | None, Act]] = {
+    # Nothing runs.
+    "new": (wants(claimed=False), ObjectStatus(), None, Act.CLAIM),
+    "only the finalizer was written": (FIRST, ObjectStatus(), None, Act.CLAIM),
+    "claimed": (FIRST, record(starting=1), None, Act.START),
+    "new and paused": (wants(claimed=False, paused=True), ObjectStatus(), None, Act.REST),
+    "bad": (replace(BAD, is_claimed=False), ObjectStatus(), None, Act.REST),
+    "completed": (FIRST, record(FIRST, outcome="Completed"), None, Act.REST),
+    "completed, then edited": (SECOND, record(FIRST, outcome="Completed"), None, Act.CLAIM),
+    "completed, then edited, claimed": (SECOND, record(FIRST, outcome="Completed", starting=2), None, Act.START),
+    "completed, then edited, claimed, and edited back": (
+        wants(3), record(FIRST, outcome="Completed", starting=2), None, Act.REST,
+    ),
+    "completed, then other rules": (RULES, record(FIRST, outcome="Completed"), None, Act.REST),
+    "completed, then another strategy": (STRATEGY, record(FIRST, outcome="Completed"), None, Act.REST),
+    "completed, then moved": (MOVED, record(FIRST, outcome="Completed"), None, Act.CLAIM),
+    "completed, then retried": (RETRIED, record(FIRST, outcome="Completed"), None, Act.REST),
+    "rolled back": (FIRST, record(FIRST, outcome="RolledBack"), None, Act.REST),
+    "rolled back, then other rules": (RULES, record(FIRST, outcome="RolledBack"), None, Act.CLAIM),
+    "rolled back, then other rules, claimed": (RULES, record(FIRST, outcome="RolledBack", starting=2), None, Act.START),
+    "rolled back, then retried": (RETRIED, record(FIRST, outcome="RolledBack"), None, Act.CLAIM),
+    "rolled back, then edited and paused": (
+        wants(2, change=OTHER, paused=True), record(FIRST, outcome="RolledBack"), None, Act.REST,
+    ),
+    # A controller that was killed finds its own start, and never repeats it.
+    "killed after the start": (FIRST, record(), run(FIRST), Act.WAIT),
+    "killed after the start, and it ended": (FIRST, record(), run(FIRST, ended="Completed"), Act.REST),
+    "killed after the start, and it rolled back": (FIRST, record(), run(FIRST, ended="RolledBack"), Act.REST),
+    "killed after the start, which was refused": (FIRST, record(), run(FIRST, ended=REFUSED), Act.REST),
+    "killed after the start of an edit, which ended": (
+        SECOND, record(FIRST, outcome="Completed", starting=2), run(SECOND, ended="RolledBack"), Act.REST,
+    ),
+    "killed after a start, and edited back since": (
+        wants(3), record(FIRST, outcome="Completed", starting=2), run(SECOND, ended="Completed"), Act.CLAIM,
+    ),
+    "killed after a retarget, and it ended": (
+        SECOND, record(FIRST), run(FIRST, ended="Completed", retargeted_by=frozenset({SECOND.by})), Act.REST,
+    ),
+    "its retarget never arrived, and it ended": (SECOND, record(FIRST), run(FIRST, ended="Completed"), Act.CLAIM),
+    "Temporal has no trace of it": (FIRST, record(FIRST), None, Act.REST),
+    "retried, runs": (RETRIED, record(FIRST, outcome="RolledBack", starting=1), run(RETRIED), Act.WAIT),
+    "retried, and rolled back again": (
+        RETRIED, record(FIRST, outcome="RolledBack", starting=1), run(RETRIED, ended="RolledBack"), Act.REST,
+    ),
+    # Somebody else's rollout.
+    "another rollout runs": (FIRST, record(), run(None), Act.WAIT),
+    "another rollout ended": (FIRST, record(starting=1), run(None, ended="Completed"), Act.START),
+    "an object of the same name was deleted": (
+        FIRST, record(starting=1), run(FIRST, uid="u0", ended="Aborted"), Act.START,
+    ),
+    "an object of the same name left it": (LEFT, record(), run(FIRST), Act.WAIT),
+    "an object of the same name left another": (LEFT, record(), run(SECOND), Act.RETARGET),
+    # Its own rollout runs.
+    "runs": (FIRST, record(FIRST), run(FIRST), Act.WAIT),
+    "runs, edited": (SECOND, record(FIRST), run(FIRST), Act.RETARGET),
+    "runs, edited, retargeted": (SECOND, record(SECOND), run(FIRST), Act.WAIT),
+    "runs, another strategy": (STRATEGY, record(FIRST), run(FIRST), Act.RETARGET),
+    "runs, other rules": (RULES, record(FIRST), run(FIRST), Act.WAIT),
+    "runs, edited, its retarget was refused": (SECOND, record(FIRST, refused_generation=2), run(FIRST), Act.WAIT),
+    "runs, edited, is going back": (SECOND, record(FIRST), run(FIRST, status=BACK), Act.WAIT),
+    "runs, moved": (MOVED, record(FIRST), run(FIRST), Act.WAIT),
+    "runs, and is bad now": (BAD, record(FIRST), run(FIRST), Act.WAIT),
+    "runs, paused": (PAUSED, record(FIRST), run(FIRST), Act.PAUSE),
+    "runs, paused, is so": (PAUSED, record(FIRST, paused=True), run(FIRST, status=PAUSED_STATUS), Act.WAIT),
+    "runs, paused, and somebody resumed it": (PAUSED, record(FIRST, paused=True), run(FIRST), Act.PAUSE),
+    "runs, not paused any more": (FIRST, record(FIRST, paused=True), run(FIRST, status=PAUSED_STATUS), Act.RESUME),
+    "runs, a person paused it": (FIRST, record(FIRST), run(FIRST, status=PAUSED_STATUS), Act.WAIT),
+    "runs, resumed": (FIRST, record(FIRST, paused=True), run(FIRST), Act.FORGET_PAUSE),
+    "runs, not paused any more, but held": (
+        FIRST, record(FIRST, paused=True), run(FIRST, status=status(Phase.HELD, "resume abort")), Act.FORGET_PAUSE,
+    ),
+    # Deleted.
+    "deleted, runs": (DELETED, record(FIRST), run(FIRST), Act.ABORT),
+    "deleted, aborts": (DELETED, record(FIRST, aborted=True), run(FIRST, status=BACK), Act.WAIT),
+    "deleted, aborted": (DELETED, record(FIRST, aborted=True), run(FIRST, ended="Aborted"), Act.RELEASE),
+    "deleted, ended": (DELETED, record(FIRST, outcome="Completed"), None, Act.RELEASE),
+    "deleted, another runs": (DELETED, record(FIRST), run(None), Act.RELEASE),
+    "deleted, left": (wants(2, deleted=True, onDelete="leave"), record(FIRST), None, Act.RELEASE),
+    "deleted, bad, runs": (replace(BAD, is_deleted=True), record(FIRST), run(FIRST), Act.ABORT),
+    "deleted, released": (replace(DELETED, is_claimed=False), record(FIRST), None, Act.REST),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_the_next_action(case: str) -> None:
+    given, recorded, ran, act = TABLE[case]
+    assert decide(given, recorded, ran) is act
+    if ran is not None:
+        assert workflow_to_read(given, recorded) == (
+            "" if given.standing.on_delete == "leave" and given.is_deleted else ID
+        )
+
+
+def test_nothing_is_read_of_an_object_at_rest() -> None:
+    """Ten thousand completed objects cost Temporal nothing."""
+    assert workflow_to_read(FIRST, record(FIRST, outcome="Completed")) == ""
+    assert workflow_to_read(RULES, record(FIRST, outcome="Completed")) == ""
+    assert workflow_to_read(SECOND, record(FIRST, outcome="Completed")) == ID
+    assert workflow_to_read(wants(deleted=True, onDelete="leave"), record(FIRST)) == ""
+    assert workflow_to_read(BAD, record(FIRST, outcome="Completed")) == ""
+
+
+def test_a_bad_spec_still_obeys_on_delete() -> None:
+    left = wants(deleted=True, onDelete="leave", chnage={})
+    assert left.refusal and decide(left, record(FIRST), None) is Act.RELEASE
+
+
+def test_marks_are_of_what_is_written() -> None:
+    """Neither the order of keys, nor paused or onDelete, nor a release with other defaults looks like an edit."""
+    spec = {"change": CHANGE, "target": {"name": "chat"}, "paused": True, "onDelete": "leave"}
+    other = {**found(3), "spec": spec}
+    assert asked(other, "east").marks == FIRST.marks
+    assert FIRST.marks.change != SECOND.marks.change and FIRST.marks.strategy != STRATEGY.marks.strategy
+    assert FIRST.marks.rules != RULES.marks.rules and FIRST.marks.rules != RETRIED.marks.rules
+
+
+def shown(given: Asked, recorded: ObjectStatus, ran: Run | None, error: Any = None) -> ObjectStatus:
+    return show(Seen(given, ran, is_read=error is None and ran is not None, error=error), recorded, NOW)
+
+
+HELD = run(FIRST, status=status(Phase.NEEDS_HUMAN, reason="a person must look"))
+ROLLED_BACK = run(FIRST, ended="RolledBack", status=status(Phase.ROLLED_BACK, "", reason="CrashLoop: x"))
+SHOWN: dict[str, tuple[ObjectStatus, Kind, str, str]] = {
+    "new": (shown(FIRST, record(), None), Kind.RECONCILING, "Pending", "Pending"),
+    "runs": (shown(FIRST, record(FIRST), run(FIRST)), Kind.RECONCILING, "Progressing", "Progressing"),
+    "needs a person": (shown(FIRST, record(FIRST), HELD), Kind.STALLED, "NeedsHuman", "NeedsHuman"),
+    "completed": (
+        shown(FIRST, record(FIRST), run(FIRST, ended="Completed", status=status(Phase.COMPLETED, ""))),
+        Kind.READY, "Completed", "Completed",
+    ),
+    "runs the version already": (
+        shown(FIRST, record(), run(FIRST, ended="Completed", status=None)), Kind.READY, "Completed", "Completed",
+    ),
+    "rolled back": (shown(FIRST, record(FIRST), ROLLED_BACK), Kind.STALLED, "RolledBack", "RolledBack"),
+    "refused": (
+        shown(FIRST, record(), run(FIRST, ended=REFUSED, status=None, why="no such Deployment")),
+        Kind.STALLED, REFUSED, REFUSED,
+    ),
+    "bad": (shown(BAD, ObjectStatus(), None), Kind.STALLED, "Invalid", "Invalid"),
+    "bad now": (shown(BAD, record(FIRST), run(FIRST)), Kind.STALLED, "Invalid", "Progressing"),
+    "paused": (shown(wants(paused=True), record(), None), Kind.RECONCILING, "Paused", "Paused"),
+    "another runs": (shown(FIRST, record(), run(None)), Kind.RECONCILING, "OtherRollout", "Waiting"),
+    "Temporal is away": (
+        shown(FIRST, record(FIRST, phase="Progressing"), None, Unreachable("away")),
+        Kind.RECONCILING, "Unreachable", "Progressing",
+    ),
+    "its code fails": (
+        shown(FIRST, record(FIRST, phase="Progressing"), None, Failing("x")), Kind.STALLED, "Failing", "Progressing",
+    ),
+    "lost": (
+        show(Seen(FIRST, None, is_read=True), record(FIRST, phase="Progressing"), NOW), Kind.STALLED, LOST, LOST,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SHOWN)
+def test_the_conditions(case: str) -> None:
+    """Exactly one of Ready, Reconciling and Stalled is True, for the object's generation, as kstatus reads them."""
+    given, true, reason, phase = SHOWN[case]
+    conditions = {each.type: each for each in given.conditions}
+    assert {kind for kind in (Kind.READY, Kind.RECONCILING, Kind.STALLED) if conditions[kind].status == "True"} == {
+        true
+    }
+    assert (conditions[true].reason, given.phase) == (reason, phase)
+    assert {each.observed_generation for each in given.conditions} == {given.observed_generation}
+    refused = case in {"bad", "bad now", "refused"}
+    assert conditions[Kind.ACCEPTED].status == ("False" if refused else "True")
+    assert bool(conditions[Kind.ACCEPTED].message) is refused
+
+
+def test_the_counts_and_the_record_survive_an_outage() -> None:
+    counted = status(replicas=4, floor=4, old={"replicas": 3, "ready": 3}, new={"replicas": 1, "ready": 0})
+    before = shown(FIRST, record(FIRST), run(FIRST, status=counted))
+    after = shown(FIRST, before, None, Unreachable("Temporal does not answer"))
+    assert after.but(conditions=()) == before.but(conditions=())
+    assert (after.old.ready, after.new.replicas, after.floor) == (3, 1, 4)
+    assert "does not answer" in str(after.condition(Kind.RECONCILING))
+
+
+def test_a_refused_retarget_is_told_until_the_next_start() -> None:
+    refused = record(FIRST, refused_generation=2)
+    assert shown(SECOND, refused, run(FIRST)).condition(Kind.ACCEPTED).reason == "RetargetRefused"  # type: ignore[union-attr]
+    assert shown(SECOND, refused, run(SECOND)).condition(Kind.ACCEPTED).status == "True"  # type: ignore[union-attr]
+
+
+def test_a_retarget_to_the_running_version_completes() -> None:
+    """An edit back to the version that ran before rolls back, and that is what the object requests."""
+    why = f"retargeted to the baseline by {SECOND.by}"
+    back = run(FIRST, ended="RolledBack", status=status(Phase.ROLLED_BACK, "", reason=why))
+    back = replace(back, retargeted_by=frozenset({SECOND.by}))
+    assert shown(SECOND, record(SECOND), back).condition(Kind.READY).status == "True"  # type: ignore[union-attr]
+    assert decide(SECOND, record(FIRST), back) is Act.REST
+
+
+def test_a_new_start_forgets_what_was_recorded_about_the_former() -> None:
+    recorded = record(FIRST, outcome="Completed", paused=True, aborted=True, starting=2)
+    after = shown(SECOND, recorded, run(SECOND))
+    assert (after.paused, after.aborted, after.outcome, after.starting) == (False, False, "", 0)
+
+
+def test_a_transition_time_stays_while_the_status_of_a_condition_does() -> None:
+    first = shown(FIRST, record(FIRST), run(FIRST))
+    later = show(Seen(FIRST, ROLLED_BACK, is_read=True), first, "2026-11-28T19:00:00Z")
+    times = {each.type: each.last_transition_time[11:13] for each in later.conditions}
+    assert times == {Kind.ACCEPTED: "18", Kind.READY: "18", Kind.RECONCILING: "19", Kind.STALLED: "19"}
+
+
+def test_only_texts_are_no_news() -> None:
+    """A wait's remaining seconds do not write the status at each reading."""
+    one, other = (shown(FIRST, record(FIRST), run(FIRST, status=status(waiting_for=f"{n} s"))) for n in (9, 8))
+    assert one != other and not is_news(one, other)
+    assert is_news(one, shown(FIRST, record(FIRST), run(FIRST, status=status(new={"replicas": 1, "ready": 1}))))
+
+
+def test_an_event_for_each_change_of_phase() -> None:
+    before, after = shown(FIRST, record(), None), shown(FIRST, record(FIRST), ROLLED_BACK)
+    assert event(found(), before, before, NOW) is None
+    made = event(found(), before, after, NOW)
+    assert made is not None
+    assert (made["type"], made["reason"], made["message"]) == ("Warning", "RolledBack", "serving/chat: CrashLoop: x")
+    assert event(found(), before, after, NOW) == made
+    assert made["metadata"]["name"] != event({**found()}, after, before, NOW)["metadata"]["name"]  # type: ignore[index]
+
+
+def test_the_status_reads_back() -> None:
+    for given, *_ in SHOWN.values():
+        assert status_of({"status": json.loads(json.dumps(document(given)))}) == given
+    assert status_of({"status": {"handled": "x"}}) == ObjectStatus() == status_of({})
+
+
+def test_pauses_between_attempts_are_bounded() -> None:
+    waits = [backoff_s(failures) for failures in range(1, 2000)]
+    assert waits[0] == BACKOFF_S and waits == sorted(waits) and waits[-1] == MOST_BACKOFF_S
+    assert after_acts_s(1) == 0 and 0 < after_acts_s(10) < after_acts_s(1000) <= MOST_BACKOFF_S
+
+
+def test_only_what_others_change_wakes() -> None:
+    """The controller's own write of the status does not make it reconcile again."""
+    woken: list[Any] = []
+    objects = Objects(cast("Any", None), "serving", woken.append)
+    key = ("serving", "chat")
+    objects.replace([found()])
+    written = {**found(), "status": {"phase": "Progressing"}}
+    written["metadata"] |= {"resourceVersion": "8"}
+    objects.apply("MODIFIED", written)
+    assert (woken, objects.get(key)) == ([key], objects.keep(written))
+    objects.apply("MODIFIED", found(2))
+    objects.apply("MODIFIED", found(2, retry="now"))
+    objects.apply("MODIFIED", found(2, retry="now", deleted=True))
+    objects.apply("DELETED", found(2))
+    assert (len(woken), objects.get(key)) == (5, None)
+
+
+# --- the definition ---------------------------------------------------------------------------------------
+
+
+def test_the_committed_definition_is_current() -> None:
+    """Run `make crd` after a change of the spec's models."""
+    assert (ROOT / FILE).read_text() == manifest()
+    assert (ROOT / "deploy/chart/crds" / Path(FILE).name).read_text() == manifest()
+
+
+def nodes(schema: Any, path: str = "") -> Any:
+    yield path, schema
+    for name, each in schema.get("properties", {}).items():
+        yield from nodes(each, f"{path}.{name}")
+    for part in ("items", "additionalProperties"):
+        if part in schema:
+            yield from nodes(schema[part], f"{path}[]")
+
+
+def test_the_schema_is_structural() -> None:
+    """Every node has one type, or says that it has none; what the API server would write as a user's is absent."""
+    [version] = definition()["spec"]["versions"]
+    for path, node in nodes(version["schema"]["openAPIV3Schema"]):
+        free = {"x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields"} & node.keys()
+        assert free or isinstance(node["type"], str), path
+        assert not {"$ref", "anyOf", "oneOf", "default", "title", "const"} & node.keys(), path
+        assert not ("properties" in node and "additionalProperties" in node), path
+
+
+def test_every_field_of_a_spec_is_in_the_schema() -> None:
+    [version] = definition()["spec"]["versions"]
+    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    assert {"target", "change", "strategy", "metrics", "profile", "paused", "onDelete"} <= spec.keys()
+    assert spec["strategy"]["properties"]["maxSurge"]["x-kubernetes-int-or-string"] is True
+    assert "Default: 25%." in spec["strategy"]["properties"]["maxSurge"]["description"]
+    assert spec["metrics"]["nullable"] is True  # null leaves out a profile's
+
+
+# --- the file ---------------------------------------------------------------------------------------------
+
+
+def test_one_file_is_for_both_kubectl_and_segue() -> None:
+    text = (ROOT / "examples/rollout.yaml").read_text()
+    body = yaml.safe_load(text)
+    body["metadata"] |= {"namespace": "serving", "labels": {"a": "b"}, "annotations": {"c": "d"}}
+    body["spec"]["onDelete"] = "leave"
+    del body["spec"]["target"]["namespace"]
+    assert read_rollout(body).spec == read_rollout(yaml.safe_load(text)).spec
+    _, standing = read_object(body)
+    assert (standing.paused, standing.on_delete) == (False, "leave")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "spec", "said"),
+    [
+        ({}, {"paused": True}, "spec.paused: True: is only for a Rollout in Kubernetes; leave it out"),
+        ({}, {"onDelete": "x"}, "spec.onDelete: 'x': is not one of the choices; write 'abort' or 'leave'"),
+        ({}, {"paused": "yes"}, "spec.paused: 'yes': is neither true nor false"),
+        ({"namespace": "a"}, {"target": {"name": "x", "namespace": "b"}},
+         "spec.target.namespace: 'b': is not the namespace of the Rollout, which is 'a'; move the Rollout to 'b'"),
+    ],
+)  # fmt: skip
+def test_what_a_file_cannot_say(metadata: Any, spec: Any, said: str) -> None:
+    body = {"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "chat", **metadata}}
+    with pytest.raises(Refused) as caught:
+        read_rollout({**body, "spec": {"target": {"name": "chat"}, "change": CHANGE, **spec}}, "a.yaml")
+    assert str(caught.value).startswith(f"a.yaml: {said}") or str(caught.value).startswith(said)

@@ -1,0 +1,323 @@
+"""Reconciles Rollout objects: one task for each, which reads, decides, acts, writes the status, and rests.
+
+``segue.rollout_object.deciding`` decides; Temporal holds where a rollout is. So a controller that is killed at any
+point, or runs several times, leads to the same end.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+from activities.cluster import Cluster, Object
+from segue import messages
+from segue.errors import AlreadyRolling, Conflict, NotAllowed, NotFound, Refused, SegueError
+from segue.messages import RetargetTo
+from segue.rollout_object import FINALIZER, RESOURCE
+from segue.rollout_object.asked import Asked, asked, status_of
+from segue.rollout_object.deciding import Act, Run, decide, edits, handled_now, workflow_to_read
+from segue.rollout_object.showing import Seen, document, event, is_news, show
+from segue.rollout_object.status import Condition, Kind, ObjectStatus
+from worker.controller.engine import Engine
+from worker.controller.objects import Key, Objects, key_of
+
+AT_ONCE = 8
+"""How many objects are reconciled at one time."""
+SOON_S, LATER_S = 1.0, 15.0
+"""The time until a rollout under way is read again: it grows while nothing changes."""
+RESYNC_S = 600.0
+"""The time until an object at rest is reconciled again, although nothing has changed."""
+TEXT_S = 10.0
+"""If only texts of the status changed, it is written at most this often."""
+BACKOFF_S, MOST_BACKOFF_S, MAX_DOUBLED = 1.0, 60.0, 10
+ACTS_AT_ONCE = 4
+
+log = logging.getLogger("segue.controller")
+
+
+@dataclass
+class _Pace:
+    """When an object is reconciled next, and when its status was written last."""
+
+    wait_s: float = SOON_S
+    failures: int = 0
+    acts: int = 0
+    """How often it acted in turn."""
+    written_at: float = field(default=float("-inf"))
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Controller:
+    """All Rollout objects of some namespaces; of the whole cluster if none is named."""
+
+    def __init__(self, cluster: Cluster, engine: Engine, namespaces: Sequence[str]) -> None:
+        self._cluster, self._engine = cluster, engine
+        self._followed = {name: Objects(cluster, name, self._wake) for name in namespaces or ("",)}
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._paces: dict[Key, _Pace] = {}
+        self._free = asyncio.Semaphore(AT_ONCE)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it has listed all its namespaces, and follows them."""
+        return all(each.current for each in self._followed.values())
+
+    def start(self) -> None:
+        """Start following."""
+        for each in self._followed.values():
+            each.start()
+
+    async def stop(self) -> None:
+        """Stop; what is under way continues with the next controller."""
+        for each in self._followed.values():
+            await each.stop()
+        tasks = [*self._tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _objects(self, key: Key) -> Objects:
+        return self._followed.get(key[0]) or self._followed[""]
+
+    def _wake(self, key: Key) -> None:
+        self._paces.setdefault(key, _Pace()).woken.set()
+        if key not in self._tasks:
+            self._tasks[key] = asyncio.create_task(self._keep(key), name=f"rollout-{'/'.join(key)}")
+
+    async def _keep(self, key: Key) -> None:
+        """Reconcile one object until it does not exist any more."""
+        pace = self._paces[key]
+        try:
+            while self._objects(key).get(key) is not None:
+                pace.woken.clear()
+                async with self._free:
+                    wait_s = await self._reconciled(key, pace)
+                if wait_s > 0:
+                    await _wait(pace.woken, wait_s * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
+        finally:
+            del self._tasks[key], self._paces[key]
+
+    async def _reconciled(self, key: Key, pace: _Pace) -> float:
+        """Reconcile once, and return the time until the next time. No error ends the task."""
+        try:
+            wait_s: float = await self._reconcile(key, pace)
+        except (Conflict, NotFound):
+            pace.failures += 1
+            await self._read_again(key)
+            return backoff_s(pace.failures)
+        except Exception as error:
+            pace.failures += 1
+            ours = isinstance(error, SegueError)
+            where = "/".join(key)
+            if pace.failures == 1 or not ours:
+                log.warning("Rollout %s: %s", where, error, exc_info=None if ours else error)
+            return backoff_s(pace.failures)
+        pace.failures = 0
+        return wait_s
+
+    async def _read_again(self, key: Key) -> None:
+        try:
+            self._objects(key).put(await self._cluster.get(RESOURCE, *key))
+        except NotFound:
+            self._objects(key).drop(key)
+        except SegueError as error:
+            log.warning("Rollout %s: %s", "/".join(key), error)
+
+    async def _reconcile(self, key: Key, pace: _Pace) -> float:
+        found = self._objects(key).get(key)
+        if found is None:
+            return 0.0
+        wants, recorded = asked(found, self._engine.cluster), status_of(found)
+        workflow_id = workflow_to_read(wants, recorded)
+        try:
+            run = await self._engine.look(workflow_id, wants.uid, recorded.run_id) if workflow_id else None
+            act = decide(wants, recorded, run)
+            if act not in {Act.REST, Act.WAIT}:
+                await self._act(act, found, wants, recorded, run)
+                pace.acts += 1
+                return after_acts_s(pace.acts)
+            pace.acts = 0
+        except Conflict:
+            raise
+        except SegueError as error:
+            await self._tell_error(found, wants, recorded, error, pace)
+            raise
+        if wants.is_deleted and act is Act.REST:
+            return RESYNC_S  # another finalizer keeps it
+        news = await self._write(found, Seen(wants, run, is_read=bool(workflow_id)), recorded, pace)
+        if act is Act.REST:
+            return RESYNC_S
+        pace.wait_s = SOON_S if news else min(pace.wait_s * 1.5, LATER_S)
+        return pace.wait_s
+
+    async def _tell_error(
+        self, found: Object, wants: Asked, recorded: ObjectStatus, error: SegueError, pace: _Pace
+    ) -> None:
+        """Show in the status why Temporal or a worker does not answer."""
+        try:
+            await self._write(found, Seen(wants, None, is_read=False, error=error), recorded, pace)
+        except NotFound:
+            return  # the object itself: it was deleted meanwhile
+        except SegueError as second:
+            log.warning("Rollout %s: its status cannot be written: %s", "/".join(key_of(found)), second)
+
+    # --- acts -------------------------------------------------------------------------------------------------
+
+    async def _act(self, act: Act, cached: Object, wants: Asked, recorded: ObjectStatus, run: Run | None) -> None:
+        """Act on the object as it is now; if that is not what was decided on, do nothing: it is decided again."""
+        key = key_of(cached)
+        found = await self._cluster.get(RESOURCE, *key)
+        self._objects(key).put(found)
+        if found["metadata"]["resourceVersion"] != cached["metadata"]["resourceVersion"]:
+            return
+        log.info("Rollout %s: %s", "/".join(key), act, extra={"rollout": wants.workflow_id})
+        if act is Act.CLAIM:
+            await self._claim(found, wants, recorded)
+        elif act is Act.RELEASE:
+            self._engine.forget(recorded.workflow_id)
+            await self._release(found)
+        elif act is Act.START:
+            await self._start(wants)
+        else:
+            assert run is not None, "the other acts are messages to a rollout under way"
+            await self._tell(act, found, wants, recorded, run)
+
+    async def _claim(self, found: Object, wants: Asked, recorded: ObjectStatus) -> None:
+        """Record what a deletion and a restart need before anything starts: the finalizer, and what starts."""
+        finalizers = found["metadata"].get("finalizers", [])
+        if FINALIZER not in finalizers:
+            found = await self._patch(found, {"metadata": {"finalizers": [*finalizers, FINALIZER]}})
+        claimed = recorded.but(workflow_id=wants.workflow_id, starting=wants.generation)
+        if recorded.workflow_id != wants.workflow_id:
+            claimed = claimed.but(run_id="", outcome="", paused=False, aborted=False)
+        now = show(Seen(wants, None, is_read=False), claimed, _now())
+        await self._patch_status(found, now)
+
+    async def _release(self, found: Object) -> None:
+        finalizers = [each for each in found["metadata"].get("finalizers", []) if each != FINALIZER]
+        await self._patch(found, {"metadata": {"finalizers": finalizers}})
+
+    async def _start(self, wants: Asked) -> None:
+        try:
+            await self._engine.start(wants)
+        except AlreadyRolling:
+            return  # the next reading tells whose it is
+
+    async def _tell(self, act: Act, found: Object, wants: Asked, recorded: ObjectStatus, run: Run) -> None:
+        """Send a message to the rollout under way, and record what only the record knows."""
+        if act is Act.RETARGET:
+            await self._patch_status(found, await self._retargeted(wants, recorded, run))
+            return
+        reason = "spec.paused" if act in {Act.PAUSE, Act.RESUME} else "the Rollout is deleted"
+        fields: dict[str, Any] = {"by": wants.by, "reason": reason}
+        if act is Act.PAUSE:
+            await self._send(run, messages.Pause(**fields))
+            await self._patch_status(found, recorded.but(paused=True))  # only a recorded one is resumed
+        elif act is Act.ABORT:
+            await self._send(run, messages.Abort(**fields))
+            await self._patch_status(found, recorded.but(aborted=True))
+        else:
+            if act is Act.RESUME:
+                await self._send(run, messages.Resume(**fields))
+            await self._patch_status(found, recorded.but(paused=False))
+
+    async def _send(self, run: Run, message: messages.Message) -> None:
+        self._engine.forget(run.workflow_id)
+        try:
+            await self._engine.tell(run.workflow_id, message)
+        except NotAllowed:
+            raise
+        except Refused as error:
+            log.info("%s: %s", run.workflow_id, error)  # it went on meanwhile: the next reading tells
+
+    async def _retargeted(self, wants: Asked, recorded: ObjectStatus, run: Run) -> ObjectStatus:
+        """Retarget the rollout under way, and return the record of it, or of its refusal."""
+        assert wants.rollout is not None, "only an accepted spec retargets"
+        spec, (change, strategy) = wants.rollout.spec, edits(wants, recorded, run)
+        message = RetargetTo(
+            change=spec.change if change else None, strategy=spec.strategy if strategy else None,
+            onto_baseline=change, accept=spec.accept, by=wants.by, reason="the Rollout was edited",
+        )  # fmt: skip
+        self._engine.forget(run.workflow_id)
+        try:
+            await self._engine.tell(run.workflow_id, message, update_id=f"{wants.uid}/{wants.generation}")
+        except NotAllowed:
+            raise
+        except Refused as error:
+            now = await self._engine.look(run.workflow_id, wants.uid, recorded.run_id)
+            if now is None or not now.is_running or now.status is None or "retarget" not in now.status.can:
+                return recorded  # it ended meanwhile: the edit starts the next one
+            return _refused(recorded, wants, str(error))
+        return recorded.but(handled=handled_now(wants), refused_generation=0)
+
+    # --- writes -----------------------------------------------------------------------------------------------
+
+    async def _write(self, found: Object, seen: Seen, recorded: ObjectStatus, pace: _Pace) -> bool:
+        """Write the status if it differs, and the event of a change of phase; return whether there were news."""
+        after = show(seen, recorded, _now())
+        news = is_news(recorded, after)
+        if after == recorded or not (news or monotonic() - pace.written_at > TEXT_S):
+            return news
+        await self._patch_status(found, after)
+        pace.written_at = monotonic()
+        # After the write, which only one of several controllers succeeds with: so an event is made once.
+        told = event(found, recorded, after, _now())
+        if told is not None:
+            await self._make_event(told)
+        return news
+
+    async def _make_event(self, told: Object) -> None:
+        try:
+            await self._cluster.create_absent("events", told["metadata"]["namespace"], told)
+        except SegueError as error:  # the right is optional, and a namespace that ends takes none
+            log.info("event %s of %s: %s", told["reason"], told["involvedObject"]["name"], error)
+
+    async def _patch(self, found: Object, patch: Object) -> Object:
+        """Patch an object as it was read; anything else is a conflict."""
+        version = found["metadata"]["resourceVersion"]
+        changed = {**patch, "metadata": {**patch.get("metadata", {}), "resourceVersion": version}}
+        written = await self._cluster.patch(RESOURCE, *key_of(found), changed)
+        self._objects(key_of(found)).put(written)
+        return written
+
+    async def _patch_status(self, found: Object, status: ObjectStatus) -> None:
+        version = found["metadata"]["resourceVersion"]
+        patch = {"metadata": {"resourceVersion": version}, "status": document(status)}
+        written = await self._cluster.patch_status(RESOURCE, *key_of(found), patch)
+        self._objects(key_of(found)).put(written)
+
+
+def backoff_s(failures: int) -> float:
+    """Return the time until the next attempt after so many failures in turn, in seconds, before the random part."""
+    doubled: float = BACKOFF_S * 2 ** min(failures - 1, MAX_DOUBLED)
+    return min(doubled, MOST_BACKOFF_S)
+
+
+def after_acts_s(acts: int) -> float:
+    """Return the time until the next reading after so many acts in turn: only a few follow each other at once."""
+    return 0.0 if acts < ACTS_AT_ONCE else min(SOON_S * (acts - ACTS_AT_ONCE + 1), LATER_S)
+
+
+def _refused(recorded: ObjectStatus, wants: Asked, why: str) -> ObjectStatus:
+    others = tuple(each for each in recorded.conditions if each.type != Kind.ACCEPTED)
+    said = Condition(
+        type=Kind.ACCEPTED, status="False", reason="RetargetRefused", message=why, last_transition_time=_now(),
+        observed_generation=wants.generation,
+    )  # fmt: skip
+    return recorded.but(refused_generation=wants.generation, conditions=(said, *others))
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+async def _wait(woken: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await woken.wait()
+    except TimeoutError:
+        return

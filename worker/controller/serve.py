@@ -1,0 +1,68 @@
+"""``segue controller``: connects, reconciles until it must stop."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+from temporalio.client import Client
+
+from activities.cluster import Cluster
+from segue import client
+from segue.errors import Exit, SegueError
+from segue.naming import check_cluster
+from worker.controller.controller import Controller
+from worker.controller.engine import Engine
+from worker.health import serve_health
+from worker.settings import Settings, load_settings
+from worker.telemetry import flush_telemetry, set_up_logs, set_up_telemetry
+
+log = logging.getLogger("segue.controller")
+
+CONNECT_S = 10.0
+
+
+async def serve(settings: Settings, cluster_name: str, namespaces: Sequence[str]) -> None:
+    """Run the controller until SIGTERM or SIGINT.
+
+    Raises:
+        Refused: for invalid settings.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    cluster = await Cluster.connect()
+    controller = Controller(cluster, Engine(_connect, cluster_name, settings.task_queue), namespaces)
+    try:
+        health = serve_health(settings.health_address, lambda: controller.is_current and not stop.is_set())
+        async with health as address:
+            controller.start()
+            about = {"task_queue": settings.task_queue, "health": address, "namespaces": [*namespaces]}
+            log.info("controller serves", extra=about)
+            await stop.wait()
+            log.info("controller stops")
+    finally:
+        await controller.stop()
+        await cluster.close()
+
+
+async def _connect() -> Client:
+    return await client.connect(timeout_s=CONNECT_S)
+
+
+def main(cluster: str, namespaces: Sequence[str]) -> int:
+    """Run the controller, and return its exit code."""
+    try:
+        check_cluster(cluster)
+        settings = load_settings()
+        set_up_logs(settings)
+        set_up_telemetry(settings)
+        asyncio.run(serve(settings, cluster, namespaces))
+    except SegueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    finally:
+        flush_telemetry()
+    return int(Exit.COMPLETED)
