@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from segue.as_before import as_before
-from segue.budget import Budget, objection, resolve_budget
+from segue.budget import Budget, objection, resized, resolve_budget
 from segue.contract import Prepared, Written
 from segue.decide import Act, Decision, asks_for_room, decide, next_waypoint
 from segue.errors import Refused
@@ -558,8 +558,14 @@ class Target:
         seen = self.observe(rules, state)
         if seen.foreign is not None and not state.overrules:
             return str(seen.foreign)
-        assert decision.replicas is not None
-        self.replicas = decision.replicas
+        replicas = decision.replicas
+        assert replicas is not None
+        if seen.held and replicas != self.replicas:
+            # maxUnavailable is a percentage that follows R, maxSurge is one only where the spec writes one.
+            old, new = resized(rules.strategy, seen, replicas)
+            self.surge, self.unavailable = old + new - replicas, replicas - old
+            self.signed = self.mark
+        self.replicas = replicas
         return ""
 
     def undo(self, rules: Rules, state: State, decision: Decision) -> str:
@@ -779,13 +785,18 @@ class Driver:
         self.acts.add(decision.act)
         self._say(f"{decision.act} {decision.counts or ''} {decision.why}")
         self._check_decision(decision, seen)
+        late: Message | None = None
         if faulty and dice.random() < 0.1:
             target.pass_time(dice.uniform(0.2, 8))  # what follows comes late
             target.break_something()
             target.sync()
             if dice.random() < 0.1 and decision.act not in {Act.SCALE, Act.UNDO}:
-                self._hear(self._any_message())
+                late = self._any_message()
+        if late is not None and decision.act is not Act.FINISH:
+            self._hear(late)
         self._perform(decision, seen, faulty=faulty)
+        if late is not None and decision.act is Act.FINISH and self.state.outcome is None:
+            self._hear(late)  # the workflow keeps it back while the end is written
 
     def _ask_gates(self, *, faulty: bool) -> None:
         """Answer what is due, or some of it; without faults everything passes."""

@@ -1,8 +1,8 @@
 """``make soak``: random rollouts under random weather on the real servers, judged independently.
 
-    python -m weather --seed 7                       # the day of one seed
-    python -m weather --seed 7 --only worker-killed  # the same day with only these faults
-    python -m weather --minutes 60 --jobs 2          # new seeds for an hour, on two stacks
+python -m weather --seed 7                       # the day of one seed
+python -m weather --seed 7 --only worker-killed  # the same day with only these faults
+python -m weather --minutes 60 --jobs 2          # new seeds for an hour, on two stacks
 """
 
 import argparse
@@ -17,6 +17,8 @@ import traceback
 from collections.abc import Iterator
 
 from segue_local import Stack, tied_stack
+from temporalio.runtime import Runtime, TelemetryConfig
+
 from weather.play import play
 from weather.scenario import FAULTS, ROLLOUTS, make_day
 
@@ -39,7 +41,9 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("weather", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seed", type=int, help="the first seed; alone, only this one is played (default: the time)")
-    parser.add_argument("--only", default="", help=f"only these faults, by comma; 'none' for none:\n{', '.join(FAULTS)}")
+    parser.add_argument(
+        "--only", default="", help=f"only these faults, by comma; 'none' for none:\n{', '.join(FAULTS)}"
+    )
     parser.add_argument("--runs", type=int, default=0, help=f"so many rollouts, {ROLLOUTS} for each seed")
     parser.add_argument("--minutes", type=float, default=0.0, help="new seeds for so long")
     parser.add_argument("--jobs", type=int, default=1, help="so many stacks side by side")
@@ -57,6 +61,7 @@ def _arguments() -> argparse.Namespace:
 
 def _play_days(given: argparse.Namespace, job: int, jobs: int) -> int:
     """Play each ``jobs``-th seed on one stack; return the number of days with violations."""
+    Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=None)))  # lost connections are what this is for
     ends = time.monotonic() + given.minutes * 60
     wrong, tally = 0, collections.Counter[str]()
     with _stack(given, job) as stack:
@@ -64,7 +69,7 @@ def _play_days(given: argparse.Namespace, job: int, jobs: int) -> int:
         while rollouts * jobs < given.runs or time.monotonic() < ends:
             wrong += _play(stack, seed, given, tally)
             seed, rollouts = seed + jobs, rollouts + ROLLOUTS
-    for (what, count) in sorted(tally.items()):
+    for what, count in sorted(tally.items()):
         print(f"{count:5} {what}", flush=True)
     return wrong
 
@@ -98,7 +103,9 @@ def _play(stack: Stack, seed: int, given: argparse.Namespace, tally: "collection
         rolled = outcome.rolled
         tally[f"{rolled.kind} {outcome.ended[:40]}"] += 1
         faults = ", ".join(fault.what for fault in rolled.faults)
-        print(f"  {rolled.name} {rolled.kind} of {rolled.replicas} {rolled.mode}: {outcome.ended} ({faults})", flush=True)
+        print(
+            f"  {rolled.name} {rolled.kind} of {rolled.replicas} {rolled.mode}: {outcome.ended} ({faults})", flush=True
+        )
         if outcome.wrong:
             print(*(f"    WRONG: {each}" for each in outcome.wrong), f"    {rolled}", sep="\n")
             print(*(f"      {line}" for line in outcome.told), sep="\n", flush=True)

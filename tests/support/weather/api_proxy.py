@@ -6,6 +6,7 @@ It runs in a thread with a loop of its own: nothing that blocks the player distu
 import asyncio
 import base64
 import contextlib
+import logging
 import random
 import ssl
 import tempfile
@@ -59,6 +60,7 @@ class ApiProxy:
         return sum(f"/namespaces/{namespace}/" in path for _, path in list(self.writes))
 
     async def _serve(self) -> None:
+        logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
         connector = aiohttp.TCPConnector(ssl=self._tls, limit=0)
         async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as self._session:

@@ -15,6 +15,7 @@ from subjects import IMAGE, Subject
 from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.service import RPCError
 from watcher import is_ready
+
 from weather.eyes import Eyes
 from weather.scenario import FOREIGN, PEOPLE, Fault
 
@@ -61,11 +62,12 @@ class Events:
         while time.monotonic() < ends:
             try:
                 call(fault)
-            except _OUTAGE as error:
-                self.note(f"{fault.what} is not possible yet: {str(error)[:100]!r}")
+            except _OUTAGE:
                 await asyncio.sleep(1)
                 continue
             break
+        else:
+            self.note(f"{fault.what} was not possible")
         if self.done.broken:
             await asyncio.sleep(fault.lasts)
             self.mend()
@@ -160,5 +162,3 @@ class Events:
             "retarget-back": ("retarget", {"baseline": True}),
             "scale": ("scale", {"replicas": size}),
         }.get(what, (what, {}))
-
-

@@ -10,6 +10,7 @@ from typing import Any
 
 from subjects import Subject
 from watcher import is_live, is_ready
+
 from weather.judge import Moment, Pod, Size
 
 _AGAIN_S = 0.1

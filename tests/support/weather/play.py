@@ -14,26 +14,29 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness import Lab, Run, WorkerProcess, open_lab
-from segue_local import Stack
+from segue_local import LocalStackError, Stack
 from subjects import SUBJECTS, Subject
 from temporalio.client import WorkflowFailureError
 from temporalio.service import RPCError
 from temporalio.worker import Replayer
+
+from segue import contract
+from segue.report import Report, to_markdown
+from segue.status import Status
 from weather import judge
 from weather.api_proxy import ApiProxy, api_proxy
 from weather.events import FOREIGN_ANNOTATION, Events
 from weather.eyes import Eyes
 from weather.scenario import FOREIGN, Day, Fault, Rolled
-
-from segue import contract
-from segue.report import to_markdown
-from segue.status import Status
 from worker.compose import make_plugin
 
 TUNING = contract.Tuning(heartbeat_s=4.0, rest_heartbeat_s=6.0, write_s=8.0, recheck_s=1.0)
+_START_ORDER = ("etcd", "kube-apiserver", "temporal", "kube-controller-manager", "kube-scheduler", "kwok", "lws")
 END_S = 240.0
 """A rollout ends within this time once the weather is fine and people answer."""
 SETTLED_S = 120.0
+AGAIN_S = 30.0
+"""People wait this long before they repeat an abort, and a third of it before they try something else."""
 _MUST_NOT_BE_LOGGED = re.compile(r"nondeterminism|TMPRL1100|was never retrieved|AssertionError", re.IGNORECASE)
 
 
@@ -55,6 +58,9 @@ class Weather:
         self._stack, self._proxy, self._fleet = stack, proxy, fleet
         self.worker = self._new_worker()
         self.log: list[str] = []
+        self._down: set[str] = set()
+        """The servers that stay dead for now."""
+        self._restarting = threading.Lock()
 
     def _new_worker(self) -> WorkerProcess:
         return self._fleet.worker(KUBECONFIG=str(self._proxy.kubeconfig))
@@ -63,6 +69,13 @@ class Weather:
         """Let all faults happen at their times, and return when each is over; several may overlap."""
         with ThreadPoolExecutor(max(1, len(faults))) as pool:
             list(pool.map(lambda fault: self._happen(fault, start), faults))
+
+    def clear(self) -> None:
+        """Start everything that is still dead."""
+        self._down.clear()
+        self._restart_dead(tries=5)
+        if self.worker.process.poll() is not None:
+            self.worker.start()
 
     def _happen(self, fault: Fault, start: float) -> None:
         time.sleep(max(0.0, start + fault.at - time.monotonic()))
@@ -81,11 +94,15 @@ class Weather:
             yield
             second.kill()
         elif how == "killed":
-            self._stack.kill(subject)
+            with self._restarting:
+                self._down.add(subject)
+                self._stack.kill(subject)
             yield
-            self._stack.restart(subject)
+            self._down.discard(subject)
+            self._restart_dead()
         elif how == "stopped":
-            pids = [part.pid for part in self._stack.status() if part.name == subject and part.pid]
+            with self._restarting:
+                pids = [part.pid for part in self._stack.status() if part.name == subject and part.pid]
             for pid in pids:
                 os.kill(pid, signal.SIGSTOP)
             yield
@@ -106,6 +123,20 @@ class Weather:
         if process.poll() is not None and process is self.worker.process:
             self.worker.start()
 
+    def _restart_dead(self, tries: int = 1) -> None:
+        """Start dead servers, except those that stay dead and what needs them."""
+        with self._restarting:
+            dead = [part.name for part in self._stack.status() if not part.alive and part.name not in self._down]
+            needs_etcd = {"kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+            possible = [name for name in dead if "etcd" not in self._down or name not in needs_etcd]
+            for name in sorted(possible, key=_START_ORDER.index):
+                try:
+                    self._stack.restart(name)
+                except (LocalStackError, OSError) as error:
+                    self.log.append(f"{time.monotonic():.2f} {name} does not start: {str(error)[:200]}")
+        if tries > 1:
+            self._restart_dead(tries - 1)
+
     def alarms(self) -> list[str]:
         """Return the lines of the workers' logs that must not be there."""
         logs = (worker.log.read_text(errors="replace") for worker in self._fleet.workers)
@@ -117,10 +148,14 @@ async def play(stack: Stack, day: Day) -> list[Outcome]:
     with api_proxy(stack.kubeconfig_for("segue-worker"), stack.state_dir, day.seed) as proxy:
         async with open_lab(stack) as fleet:
             weather = Weather(stack, fleet, proxy)
+            # A server can end by itself after an outage of another, such as the scheduler without its lease.
+            await asyncio.to_thread(weather.clear)
             await weather.worker.serves()
             made, started = (threading.Barrier(len(day.rollouts) + extra) for extra in (0, 1))
             fine = threading.Event()
-            players = [Player(stack, fleet.task_queue, rolled, day, proxy, made, started, fine) for rolled in day.rollouts]
+            players = [
+                Player(stack, fleet.task_queue, rolled, day, proxy, made, started, fine) for rolled in day.rollouts
+            ]
             # Each has a thread and a loop of its own: a call that hangs in an outage blocks nobody else.
             with ThreadPoolExecutor(len(players) + 1) as pool:
                 futures = [pool.submit(lambda each=each: asyncio.run(each.play())) for each in players]  # type: ignore[misc]
@@ -130,6 +165,7 @@ async def play(stack: Stack, day: Day) -> list[Outcome]:
                 except threading.BrokenBarrierError:
                     pass
                 finally:
+                    await asyncio.to_thread(weather.clear)
                     fine.set()
                 outcomes = [await asyncio.wrap_future(future) for future in futures]
             alarms = weather.alarms()
@@ -151,7 +187,8 @@ class Player:
         self.made, self.started, self.fine = made, started, fine
         self.dice = random.Random(f"people of {day.seed} {rolled.name}")
         self.reasons: set[str] = set()
-        self.answered: set[str] = set()
+        self.answered: dict[str, float] = {}
+        """What people answered at the end, and when last."""
         self.status: Status | None = None
 
     async def play(self) -> Outcome:
@@ -219,7 +256,7 @@ class Player:
             last = await self._status(events.run) or last
             answer = None if self.status is None or ending.done() else self._answer(self.status)
             if answer:
-                self.answered.add(answer)
+                self.answered[answer] = time.monotonic()
                 await events.message(answer)
             await asyncio.wait({ending}, timeout=2)
         if ending.done():
@@ -233,12 +270,16 @@ class Player:
             return "approve"
         if status.phase not in {"Paused", "Held", "NeedsHuman"} and not status.needs_person:
             return None
+        if time.monotonic() - max(self.answered.values(), default=0.0) < AGAIN_S / 3:
+            return None
         if "resume" in status.can and "resume" not in self.answered:
             return "resume"
         if "retarget" in status.can and "retarget" not in self.answered and self.dice.random() < 0.5:
             return "retarget"
         if "resume" in status.can and self.dice.random() < 0.5:
             return "resume"
+        if time.monotonic() - self.answered.get("abort", 0.0) < AGAIN_S:
+            return None
         return "abort" if "abort" in status.can else None
 
     # --- the judgement
@@ -326,7 +367,9 @@ async def _end(run: Run) -> str:
 
 async def _reported(run: Run) -> list[str]:
     try:
-        return to_markdown(await asyncio.wait_for(run.handle.query(contract.REPORT_QUERY), 10)).splitlines()
+        return to_markdown(
+            await asyncio.wait_for(run.handle.query(contract.REPORT_QUERY, result_type=Report), 10)
+        ).splitlines()
     except Exception as error:
         return [f"its report has no answer: {error}"]
 
@@ -381,5 +424,3 @@ def _leftovers(subject: Subject, told: str, eyes: Eyes) -> Iterator[str]:
         unknown = sorted(set(held) - {"segue.dev/ready-after"})
         if unknown:
             yield f"annotations {unknown} on pod {pod['metadata']['name']}"
-
-

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-ROLLOUTS = 3
+ROLLOUTS = 5
 """The number of rollouts of a day."""
 FAULTS_END_S = 30.0
 KINDS = ("Deployment", "Deployment", "DeploymentPair", "StatefulSet", "LeaderWorkerSet", "Supervised")
