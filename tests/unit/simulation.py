@@ -271,15 +271,15 @@ class Target:
         """What the lever's fields request."""
         return Counts(self.replicas - self.unavailable, self.surge + self.unavailable)
 
-    def unpaused(self, wanted: str) -> bool:
+    def unpaused(self, *ours: str) -> bool:
         """Whether it should be paused and is not."""
-        new = self.sets[wanted].replicas if wanted in self.sets else 0
+        new = self.sets[self.template].replicas if self.template in self.sets else 0
         rests = self.total - new <= self.requested.old and self.total == sum(self.requested)
-        return self.held and not self.paused and (rests or self.template != wanted)
+        return self.held and not self.paused and (rests or self.template not in ours)
 
     def pause_controller(self, rules: Rules, state: State, decision: Decision) -> str:
         """Pause the controller once it has taken up a move."""
-        if self.unpaused(state.wanted.template):
+        if self.unpaused(state.wanted.template, state.mark.template):
             self.paused = True
         return ""
 
@@ -439,7 +439,7 @@ class Target:
             asked=(Counts(old_side.total, new_side.total) if self.paused else self.requested)
             if ours
             else Counts(old_side.total, 0),
-            unpaused=self.unpaused(state.wanted.template),
+            unpaused=self.unpaused(state.wanted.template, state.mark.template),
             template=self.template,
             owner=self.owner,
             held=self.held,
