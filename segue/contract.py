@@ -69,6 +69,10 @@ class Task(Frozen):
     """The state after continue-as-new; None at the start."""
     plans: tuple[Plan, ...] = ()
     started_at: float = 0.0
+    seen: Observation | None = None
+    """The latest observation after continue-as-new: a rollout that waits may not observe its target for an hour."""
+    waits: str = ""
+    """What it waits for, after continue-as-new."""
 
 
 class PrepareInput(Frozen):

@@ -22,7 +22,7 @@ REPLICAS = "segue.dev/replicas"
 class Follower:
     """Lists and watches one kind in one namespace, and lists again after each error."""
 
-    def __init__(self, read: Callable[..., Any], selector: str, told: Callable[[str], None]) -> None:
+    def __init__(self, read: Callable[..., Any], selector: str, told: Callable[[str, dict[str, Any]], None]) -> None:
         self._read = functools.partial(read, label_selector=selector, _preload_content=False)
         self._told, self._stopping = told, False
         self._response: Any = None
@@ -55,7 +55,7 @@ class Follower:
     def _list(self) -> str:
         found = self._listed()
         self.objects = {_name(each): each for each in found["items"]}
-        self._told("list")
+        self._told("list", self.objects)
         return str(found["metadata"]["resourceVersion"])
 
     def _follow(self) -> None:
@@ -82,7 +82,7 @@ class Follower:
             self.objects.pop(_name(found), None)
         else:
             self.objects[_name(found)] = found
-        self._told(f"{event['type']} {_name(found)}")
+        self._told(f"{event['type']} {_name(found)}", self.objects)
         return _version(found)
 
 
@@ -108,21 +108,20 @@ class Eyes:
         """The live pods."""
         return [pod for pod in list(self._pods.objects.values()) if is_live(pod)]
 
-    def _see_pods(self, event: str) -> None:
-        # The follower's first list comes before it is assigned.
-        found = self._pods.objects if hasattr(self, "_pods") else {}
+    def _see_pods(self, event: str, found: dict[str, Any]) -> None:
         self.moments.append(Moment(time.monotonic(), {p["metadata"]["uid"]: _pod(p) for p in found.values()}, event))
 
-    def _see_target(self, event: str) -> None:
-        found = self._replicas() if hasattr(self, "_target") else None
+    def _see_target(self, event: str, targets: dict[str, Any]) -> None:
+        found = self._replicas(list(targets.values()))
         if found is not None and found != self.sizes[-1].replicas:
             self.sizes.append(Size(time.monotonic(), found))
 
-    def _replicas(self) -> int | None:
-        targets = list(self._target.objects.values())
+    def _replicas(self, targets: list[Any]) -> int | None:
         if self._kind != "DeploymentPair":
             return int(targets[0]["spec"]["replicas"]) if targets else None
         kept = [t["metadata"].get("annotations", {}).get(REPLICAS) for t in targets]
+        if not any(kept) and len(targets) == 1:  # before the first move
+            return int(targets[0]["spec"]["replicas"])
         return next((int(each) for each in kept if each), None)
 
 

@@ -32,6 +32,7 @@ from worker.compose import make_plugin
 
 TUNING = contract.Tuning(heartbeat_s=4.0, rest_heartbeat_s=6.0, write_s=8.0, recheck_s=1.0)
 _START_ORDER = ("etcd", "kube-apiserver", "temporal", "kube-controller-manager", "kube-scheduler", "kwok", "lws")
+OUTCOMES = {"Completed", "RolledBack", "Aborted"}
 END_S = 240.0
 """A rollout ends within this time once the weather is fine and people answer."""
 SETTLED_S = 120.0
@@ -287,14 +288,14 @@ class Player:
     async def _judged(self, events: Events, before: dict[str, Any], told: str) -> list[str]:
         subject, eyes, done = events.subject, events.eyes, events.done
         ready = -1
-        if told:
+        if told in OUTCOMES:
             ready = await self._settled(subject, eyes, told)
         await asyncio.to_thread(eyes.close)
         budget = _budget(self.rolled)
         seen = judge.Seen(eyes.moments, eyes.sizes, budget, done.taken, done.spoiled)
         found = judge.breaches(seen)[:3]
-        if not told or told == "Refused":
-            return [*found, f"does not end: {self.status!r}"] if not told else found
+        if told not in OUTCOMES:
+            return [*found, told or f"does not end: {self.status!r}"]
         histories = await _histories(subject.lab, events.run)
         end = judge.End(
             outcome=told,
@@ -358,7 +359,7 @@ async def _end(run: Run) -> str:
         try:
             report = await run.handle.result()
         except WorkflowFailureError as error:
-            return f"Refused: {error.cause}" if "Refused" in str(error.cause) else f"Failed: {error.cause}"
+            return f"failed: {error.cause}"
         except RPCError:
             await asyncio.sleep(1)
         else:
