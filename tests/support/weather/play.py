@@ -74,7 +74,7 @@ class Weather:
     def clear(self) -> None:
         """Start everything that is still dead."""
         self._down.clear()
-        self._restart_dead(tries=5)
+        self.restart_dead(tries=5)
         if self.worker.process.poll() is not None:
             self.worker.start()
 
@@ -100,7 +100,7 @@ class Weather:
                 self._stack.kill(subject)
             yield
             self._down.discard(subject)
-            self._restart_dead()
+            self.restart_dead()
         elif how == "stopped":
             with self._restarting:
                 pids = [part.pid for part in self._stack.status() if part.name == subject and part.pid]
@@ -124,7 +124,7 @@ class Weather:
         if process.poll() is not None and process is self.worker.process:
             self.worker.start()
 
-    def _restart_dead(self, tries: int = 1) -> None:
+    def restart_dead(self, tries: int = 1) -> None:
         """Start dead servers, except those that stay dead and what needs them."""
         with self._restarting:
             dead = [part.name for part in self._stack.status() if not part.alive and part.name not in self._down]
@@ -136,7 +136,7 @@ class Weather:
                 except (LocalStackError, OSError) as error:
                     self.log.append(f"{time.monotonic():.2f} {name} does not start: {str(error)[:200]}")
         if tries > 1:
-            self._restart_dead(tries - 1)
+            self.restart_dead(tries - 1)
 
     def alarms(self) -> list[str]:
         """Return the lines of the workers' logs that must not be there."""
@@ -168,6 +168,10 @@ async def play(stack: Stack, day: Day) -> list[Outcome]:
                 finally:
                     await asyncio.to_thread(weather.clear)
                     fine.set()
+                while not all(future.done() for future in futures):
+                    # The scheduler and the controller manager end some seconds after they lose the API server.
+                    await asyncio.sleep(2)
+                    await asyncio.to_thread(weather.restart_dead)
                 outcomes = [await asyncio.wrap_future(future) for future in futures]
             alarms = weather.alarms()
             for outcome in outcomes[:1]:
