@@ -151,10 +151,10 @@ def _waypoints(replicas: int, dice: random.Random) -> list[dict[str, Any]]:
 
 
 def _what_happens(kind: str, replicas: int, dice: random.Random) -> list[tuple[str, int]]:
-    # A pair's replicas belong to the rollout, and an operator moves its own.
+    # A pair's replicas belong to the rollout, and the stand-in operator follows only a new version.
     cannot = {
         "DeploymentPair": {"foreign-scale", "foreign-restart"},
-        "Supervised": {"pause", "settle", "scale", "foreign-image", "foreign-restart"},
+        "Supervised": {"pause", "settle", "scale", "foreign-image", "foreign-restart", "foreign-scale"},
         "LeaderWorkerSet": {"foreign-restart"},
     }.get(kind, set())
     possible = [each for each in (*PODS, *FOREIGN, *PEOPLE) if each not in cannot]
