@@ -29,9 +29,10 @@ demo: setup ## a rollout, and a bad version that comes back by itself, on real s
 test: lint servers ## everything: lint, types, import rules, unit, workflow, replay, cluster and traffic tests
 	$(PYTEST_SIDE_BY_SIDE) || $(BIN)/python tests/support/again.py
 
-soak: servers ## long campaigns: every point at which a worker may be killed, 100,000 simulated rollouts
-	$(BIN)/segue local build --postgres
-	$(PYTEST_SIDE_BY_SIDE) -m soak
+# SEED=n repeats one day of random faults; WEATHER='--minutes 60 --jobs 2' plays new ones. Each leaves the campaigns out.
+soak: servers ## long campaigns, then random faults on real servers; only these: SEED=7 or WEATHER='--minutes 60'
+	$(if $(SEED)$(WEATHER),,$(BIN)/segue local build --postgres && $(PYTEST_SIDE_BY_SIDE) -m soak)
+	PYTHONPATH=tests/support $(BIN)/python -m weather $(if $(SEED),--seed $(SEED)) $(WEATHER)
 
 times: setup ## write into docs/testing.md where the time of the last `make test` went
 	$(BIN)/python tests/support/times.py

@@ -78,6 +78,8 @@ LEAVES_AFTER = 4
 
 BELIEVED_AT = 6
 """The attempt from which a missing right is final: a just started API server grants none for some seconds."""
+REFUSED_AT = 5
+"""The same while a rollout is prepared."""
 
 READY_TO_WRITE_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
@@ -111,8 +113,12 @@ def to_application_error(error: SegueError, *, retry: bool = False) -> Applicati
 
 
 def _may_pass(error: SegueError, defined: contract.Activity[Any, Any]) -> bool:
-    """Whether to retry a missing right: an API server's start must not stop a rollout in progress."""
-    return isinstance(error, NotAllowed) and defined is not contract.PREPARE and activity.info().attempt < BELIEVED_AT
+    """Whether to retry a missing right: an API server that starts knows none, and must not stop or refuse a rollout.
+
+    A new rollout is refused sooner, after three seconds: somebody waits for the answer.
+    """
+    believed_at = REFUSED_AT if defined is contract.PREPARE else BELIEVED_AT
+    return isinstance(error, NotAllowed) and activity.info().attempt < believed_at
 
 
 def _urgency(defined: contract.Activity[Any, Any], asked: Any) -> Urgency:

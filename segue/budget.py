@@ -84,6 +84,25 @@ def foresee(room: Room, budget: Budget, *, whole: bool) -> tuple[str, ...]:
     return (f"{head}, and maxUnavailable 0 lets no old one go first: the rollout will hold until there is room",)
 
 
+def resized(strategy: Strategy, seen: Observation, replicas: int) -> Counts:
+    """Return the counts to hold after a change of the replicas: both sides keep their share of them.
+
+    The target's controller then scales all versions in proportion, whether their replicas are ready or not. If some are
+    not ready, fewer replicas would take ready ones: as many stay as the ceiling allows, and the next moves remove the
+    others, unready ones first.
+    """
+    total, ceiling = sum(seen.counts), resolve_budget(strategy, replicas).ceiling
+    old = min(-(-seen.old.total * replicas // seen.replicas), replicas)
+    share = -(-total * replicas // seen.replicas)
+    if seen.old.ready + seen.new.ready < total:
+        share = max(share, total)
+    total = max(min(share, ceiling), replicas)
+    if old == total == replicas:
+        # maxSurge and maxUnavailable cannot both be 0, so one new replica is allowed for.
+        total, old = (total + 1, old) if ceiling > total else (total, old - 1)
+    return Counts(old, total - old)
+
+
 def objection(budget: Budget, seen: Observation, counts: Counts) -> str:
     """Return why ``counts`` would break the budget; empty if they would not.
 

@@ -81,6 +81,10 @@ class Task(Frozen):
     noticed: Noticed = Noticed()
     break_glass: str = ""
     """Why a freeze of the policy is overruled; empty if it is not."""
+    seen: Observation | None = None
+    """The latest observation after continue-as-new: a rollout that waits may not observe its target for an hour."""
+    waits: str = ""
+    """What it waits for, after continue-as-new."""
 
 
 class Sent(Frozen):

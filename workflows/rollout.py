@@ -102,9 +102,9 @@ class RolloutWorkflow:
             owner=f"{info.workflow_id}@{info.first_execution_run_id}", autonomous=task.spec.autonomous
         )
         self._plans: tuple[Plan, ...] = task.plans
-        self._seen: Observation | None = None
+        self._seen: Observation | None = task.seen
         self._shown_at = self._started_at
-        self._waits = "the target to be read"
+        self._waits = task.waits or "the target to be read"
         self._refusal: ApplicationError | None = None
         self._finishing = False  # the end is being written: whether the rollout can still turn back is unknown
         self._heard = 0  # messages and cancels so far; a change ends the current wait
@@ -502,12 +502,11 @@ class RolloutWorkflow:
         return long and self._state.retarget is None  # its requester still waits for the answer
 
     def _continued(self) -> Task:
-        return self._task.model_copy(
-            update={
-                "spec": self._spec, "state": self._state, "plans": self._plans, "started_at": self._started_at,
-                "noticed": self._noticed,
-            }
-        )  # fmt: skip
+        changed = {
+            "spec": self._spec, "state": self._state, "plans": self._plans, "started_at": self._started_at,
+            "noticed": self._noticed, "seen": self._seen, "waits": self._waits,
+        }  # fmt: skip
+        return self._task.model_copy(update=changed)
 
     def _notice(self) -> None:
         """Send what the present phase has to tell; the rollout does not wait for it."""

@@ -66,6 +66,24 @@ async def test_continue_as_new(served: Lab) -> None:
     assert whats.count("scaled") == report.status.moves
 
 
+async def test_continue_as_new_while_it_waits(served: Lab) -> None:
+    """The next run shows what the last one observed: it may not observe the target before a person answers."""
+    tuning, asks = FAST.model_copy(update={"history_events": 30}), [{"at": 1, "approval": True}]
+    async with served.case("chat", 2, tuning=tuning, strategy={"maxSurge": 1, "waypoints": asks}) as case:
+        await case.run.until("it asks", lambda status: status.phase == "AwaitingApproval" and status.new.ready == 1)
+        first = (await case.run.handle.describe()).run_id
+
+        async def is_next_run() -> bool:
+            await case.run.send("promote")
+            return (await case.run.handle.describe()).run_id != first
+
+        await until("the next run", is_next_run)
+        status = await case.run.status()
+        assert (status.phase, status.replicas, status.new.ready) == ("AwaitingApproval", 2, 1)
+        await case.run.send("abort")
+        await case.ends("Aborted")
+
+
 async def test_no_secret_in_the_history(served: Lab) -> None:
     """Values of environment variables that the target has, or that come from a Secret, are in no history."""
     await served.deploy("chat", 2)

@@ -8,6 +8,7 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
+import urllib3.exceptions
 from kubernetes import client
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Operator:
     async def run(self) -> None:
         """Reconcile for ever."""
         while True:
-            with contextlib.suppress(client.ApiException):
+            with contextlib.suppress(client.ApiException, urllib3.exceptions.HTTPError):
                 for found in self._api.list_namespaced_custom_object(*self._place)["items"]:
                     self._reconcile(found)
             await asyncio.sleep(RESYNC_S)

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from segue.as_before import as_before
-from segue.budget import Budget, objection, resolve_budget
+from segue.budget import Budget, objection, resized, resolve_budget
 from segue.contract import Prepared, Written
 from segue.decide import Act, Decision, asks_for_room, decide, next_waypoint
 from segue.errors import Refused
@@ -271,15 +271,15 @@ class Target:
         """What the lever's fields request."""
         return Counts(self.replicas - self.unavailable, self.surge + self.unavailable)
 
-    def unpaused(self, wanted: str) -> bool:
+    def unpaused(self, *ours: str) -> bool:
         """Whether it should be paused and is not."""
-        new = self.sets[wanted].replicas if wanted in self.sets else 0
+        new = self.sets[self.template].replicas if self.template in self.sets else 0
         rests = self.total - new <= self.requested.old and self.total == sum(self.requested)
-        return self.held and not self.paused and (rests or self.template != wanted)
+        return self.held and not self.paused and (rests or self.template not in ours)
 
     def pause_controller(self, rules: Rules, state: State, decision: Decision) -> str:
         """Pause the controller once it has taken up a move."""
-        if self.unpaused(state.wanted.template):
+        if self.unpaused(state.wanted.template, state.mark.template):
             self.paused = True
         return ""
 
@@ -439,7 +439,7 @@ class Target:
             asked=(Counts(old_side.total, new_side.total) if self.paused else self.requested)
             if ours
             else Counts(old_side.total, 0),
-            unpaused=self.unpaused(state.wanted.template),
+            unpaused=self.unpaused(state.wanted.template, state.mark.template),
             template=self.template,
             owner=self.owner,
             held=self.held,
@@ -558,8 +558,14 @@ class Target:
         seen = self.observe(rules, state)
         if seen.foreign is not None and not state.overrules:
             return str(seen.foreign)
-        assert decision.replicas is not None
-        self.replicas = decision.replicas
+        replicas = decision.replicas
+        assert replicas is not None
+        if seen.held and replicas != self.replicas:
+            # maxUnavailable is a percentage that follows R, maxSurge is one only where the spec writes one.
+            old, new = resized(rules.strategy, seen, replicas)
+            self.surge, self.unavailable = old + new - replicas, replicas - old
+            self.signed = self.mark
+        self.replicas = replicas
         return ""
 
     def undo(self, rules: Rules, state: State, decision: Decision) -> str:
@@ -779,13 +785,18 @@ class Driver:
         self.acts.add(decision.act)
         self._say(f"{decision.act} {decision.counts or ''} {decision.why}")
         self._check_decision(decision, seen)
+        late: Message | None = None
         if faulty and dice.random() < 0.1:
             target.pass_time(dice.uniform(0.2, 8))  # what follows comes late
             target.break_something()
             target.sync()
             if dice.random() < 0.1 and decision.act not in {Act.SCALE, Act.UNDO}:
-                self._hear(self._any_message())
+                late = self._any_message()
+        if late is not None and decision.act is not Act.FINISH:
+            self._hear(late)
         self._perform(decision, seen, faulty=faulty)
+        if late is not None and decision.act is Act.FINISH and self.state.outcome is None:
+            self._hear(late)  # the workflow keeps it back while the end is written
 
     def _ask_gates(self, *, faulty: bool) -> None:
         """Answer what is due, or some of it; without faults everything passes."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.budget import Budget, objection, resolve_budget
+from segue.budget import Budget, objection, resized, resolve_budget
 from segue.errors import Refused
 from segue.observation import Counts, Observation, Side
 from segue.spec import Strategy
@@ -93,3 +93,27 @@ def test_a_write_that_would_break_the_budget_is_objected_to(
     found = objection(Budget(replicas=4, surge=1, unavailable=0, step=1), seen(old, new, (4, 0)), Counts(*counts))
     assert says in found
     assert bool(says) == bool(found)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "replicas", "surge", "held"),
+    [
+        pytest.param((6, 6, 0), (2, 2), 4, 2, (3, 1), id="both-keep-their-share"),
+        pytest.param((6, 6, 0), (2, 2), 12, 2, (9, 3), id="both-keep-it-when-it-grows"),
+        pytest.param((6, 6, 0), (2, 0), 6, 2, (5, 3), id="some-unready-as-many-as-now"),
+        pytest.param((6, 6, 0), (2, 0), 4, 2, (3, 3), id="some-unready-up-to-the-ceiling"),
+        pytest.param((6, 6, 0), (2, 0), 4, 0, (3, 1), id="some-unready-no-surge"),
+        pytest.param((8, 8, 0), (0, 0), 4, 1, (4, 1), id="nothing-new-yet"),
+        pytest.param((8, 8, 0), (0, 0), 4, 0, (3, 1), id="nothing-new-yet-no-surge"),
+    ],
+)
+def test_a_resize_keeps_the_share_of_both_sides(
+    old: tuple[int, int, int], new: tuple[int, int], replicas: int, surge: int, held: tuple[int, int]
+) -> None:
+    """Never over the ceiling; unready replicas keep their place, because the controller would take ready ones."""
+    found = seen(old, new, (old[0], new[0])).model_copy(update={"replicas": 8})
+    strategy = Strategy(maxSurge=surge, maxUnavailable=1)
+    counts = resized(strategy, found, replicas)
+    assert counts == held
+    assert sum(counts) <= resolve_budget(strategy, replicas).ceiling
+    assert counts.old <= replicas <= sum(counts) and counts != (replicas, 0)

@@ -97,6 +97,16 @@ def test_when_it_should_be_paused(found: dict[str, Any], sizes: dict[str, int], 
     assert see(found, **sizes).unpaused is unpaused
 
 
+@pytest.mark.parametrize(
+    ("sizes", "unpaused"),
+    [({"v1": 6, "v2": 4}, False), ({"v1": 4, "v2": 4}, False), ({"v1": 4, "v2": 6}, True)],
+)
+def test_a_retarget_does_not_pause_it_in_the_middle_of_the_last_move(sizes: dict[str, int], unpaused: bool) -> None:
+    """The template is that of the latest write, not of somebody else: a paused controller would take ready replicas."""
+    known = state(wanted=V3, mark=Mark(template=V2.template))
+    assert see(deployment(2, 4, 6), known, **sizes).unpaused is unpaused
+
+
 def test_paused_it_is_held_at_the_sizes_that_are_there() -> None:
     """The fields move nothing then: what they request is not what it is held at."""
     assert see(deployment(2, 6, 4), v1=7, v2=3).asked == Counts(6, 4)

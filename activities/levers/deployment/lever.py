@@ -329,7 +329,7 @@ class DeploymentLever:
                     owner = annotations_of(deployment).get(OWNER)
                     if owner != asked.state.owner or not is_held(deployment) or is_paused(deployment):
                         return moved
-                    if not can_be_paused(deployment, replicasets, wanted):
+                    if not can_be_paused(deployment, replicasets, {wanted}):
                         await asyncio.sleep(_POLL_S)
                         continue
                     try:

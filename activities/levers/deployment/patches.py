@@ -20,7 +20,7 @@ from activities.levers.ownership import (
     saved_baseline,
 )
 from activities.levers.template import HASH_LABEL, apply_change, fingerprint
-from segue.budget import objection, resolve_budget
+from segue.budget import objection, resized, resolve_budget
 from segue.contract import PrepareInput, WriteInput
 from segue.errors import Refused, Stale
 from segue.history import Note
@@ -129,11 +129,8 @@ def resize_patch(seen: Observation, asked: WriteInput, replicas: int) -> Object:
     """Return the patch that sets the replicas, and keeps both sides at their share of them."""
     patch: Object = {"spec": {"replicas": replicas}}
     if seen.held and seen.replicas:
-        old = min(-(-seen.old.total * replicas // seen.replicas), replicas)
-        ceiling = resolve_budget(asked.rules.strategy, replicas).ceiling
-        total = max(min(-(-sum(seen.counts) * replicas // seen.replicas), ceiling), replicas)
-        surge = total - replicas if total > replicas or old < replicas else 1
-        patch["spec"]["strategy"] = _holding(replicas, surge, replicas - old, asked.rules)
+        old, new = resized(asked.rules.strategy, seen, replicas)
+        patch["spec"]["strategy"] = _holding(replicas, old + new - replicas, replicas - old, asked.rules)
     return patch
 
 

@@ -1,6 +1,6 @@
 """Reads a Deployment with its ReplicaSets and pods. Pure; see ``lever`` for the lever."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from activities.cluster import Object
@@ -236,17 +236,18 @@ def is_paused(deployment: Object) -> bool:
     return bool(deployment["spec"].get("paused"))
 
 
-def can_be_paused(deployment: Object, replicasets: list[Object], wanted: str) -> bool:
-    """Whether to pause a held Deployment now: its ReplicaSets have the requested sizes, or its template is not wanted.
+def can_be_paused(deployment: Object, replicasets: list[Object], ours: Collection[str]) -> bool:
+    """Whether to pause a held Deployment now: its ReplicaSets have the requested sizes, or its template is not ours.
 
     A paused controller still scales all ReplicaSets in proportion, up to R + maxSurge together. If it were paused
-    during a move, it would replace the replicas that the move removes.
+    during a move, it would replace the replicas that the move removes, and remove ready ones of the other side.
     """
-    if fingerprint(deployment["spec"]["template"]) != wanted:
+    template = fingerprint(deployment["spec"]["template"])
+    if template not in ours:
         return True
     sizes = {True: 0, False: 0}
     for replicaset in replicasets:
-        sizes[fingerprint(replicaset["spec"]["template"]) == wanted] += replicaset["spec"].get("replicas", 0)
+        sizes[fingerprint(replicaset["spec"]["template"]) == template] += replicaset["spec"].get("replicas", 0)
     requested = _requested(deployment)
     return sizes[False] <= requested.old and sum(sizes.values()) == sum(requested)
 
@@ -254,7 +255,8 @@ def can_be_paused(deployment: Object, replicasets: list[Object], wanted: str) ->
 def _is_unpaused(objects: Objects, state: State) -> bool:
     deployment, sets = objects.deployment, objects.replicasets
     at_work = is_held(deployment) and not is_paused(deployment) and replicas_of(deployment) > 0
-    return at_work and can_be_paused(deployment, sets, state.wanted.template)
+    # After a retarget, the template is still that of the latest write, and the controller may not have made that move.
+    return at_work and can_be_paused(deployment, sets, {state.wanted.template, state.mark.template})
 
 
 def _budget_fields(deployment: Object) -> tuple[int | str, int | str]:

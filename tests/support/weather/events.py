@@ -1,0 +1,164 @@
+"""Carries out what happens to one rollout: its pods, other writers, and people."""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import urllib3.exceptions
+from harness import Run
+from kubernetes import client
+from subjects import IMAGE, Subject
+from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.service import RPCError
+from watcher import is_ready
+
+from weather.eyes import Eyes
+from weather.scenario import FOREIGN, PEOPLE, Fault
+
+OWNER = "segue.dev/rollout"
+FOREIGN_ANNOTATION = "example.com/noticed"
+_OUTAGE = (client.ApiException, urllib3.exceptions.HTTPError, OSError)
+_TRY_S = 20.0
+ANSWER_S = 20.0
+
+
+@dataclass
+class Done:
+    """What happened to one rollout so far."""
+
+    taken: set[str] = field(default_factory=set)
+    """The uids of the pods that were deleted or evicted."""
+    spoiled: list[float] = field(default_factory=list)
+    """When a template was changed while its controller was not paused."""
+    broken: dict[str, str] = field(default_factory=dict)
+    """The names of pods that were broken, and not mended yet, with their uids."""
+    what: list[str] = field(default_factory=list)
+    """The names of all that happened."""
+    log: list[str] = field(default_factory=list)
+
+
+class Events:
+    """What happens to one rollout."""
+
+    def __init__(self, subject: Subject, run: Run, eyes: Eyes) -> None:
+        self.subject, self.run, self.eyes, self.done = subject, run, eyes, Done()
+        self._core = subject.lab.core
+
+    def note(self, line: str) -> None:
+        """Add a line for a person."""
+        self.done.log.append(f"{time.monotonic():.2f} {line}")
+
+    async def happen(self, fault: Fault) -> None:
+        """Carry one out; through an outage, try for some seconds."""
+        if fault.what in PEOPLE:
+            await self.message(fault.what, fault.size, by_signal=fault.dice % 2 == 0)
+            return
+        call = self._change if fault.what in FOREIGN else self._hit_pods
+        ends = time.monotonic() + _TRY_S
+        while time.monotonic() < ends:
+            try:
+                call(fault)
+            except _OUTAGE:
+                await asyncio.sleep(1)
+                continue
+            break
+        else:
+            self.note(f"{fault.what} was not possible")
+        if self.done.broken:
+            await asyncio.sleep(fault.lasts)
+            self.mend()
+
+    # --- pods
+
+    def _hit_pods(self, fault: Fault) -> None:
+        pods = sorted(self.eyes.pods, key=lambda pod: str(pod["metadata"]["name"]))
+        for pod in random.Random(fault.dice).sample(pods, min(fault.size, len(pods))):
+            name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+            self.note(f"{fault.what}: {name} ({pod['spec']['containers'][0]['image']}, ready: {is_ready(pod)})")
+            self.done.what.append(fault.what)
+            with contextlib.suppress(client.ApiException):  # it is gone
+                self._hit(fault.what, name, uid)
+
+    def _hit(self, what: str, name: str, uid: str) -> None:
+        namespace = self.subject.lab.namespace
+        precondition = {"preconditions": {"uid": uid}}
+        if what == "pods-deleted":
+            self.done.taken.add(uid)
+            self._core.delete_namespaced_pod(name, namespace, body=precondition)
+        elif what == "pods-evicted":
+            self.done.taken.add(uid)
+            body = {"metadata": {"name": name, "namespace": namespace}, "deleteOptions": precondition}
+            self._core.create_namespaced_pod_eviction(name, namespace, body)
+        else:
+            self.done.broken[name] = uid
+            self.subject.lab.relabel(name, "crash-loop" if what == "pods-crash" else "never-ready")
+
+    def mend(self) -> None:
+        """Repair the broken pods that still exist."""
+        for name, uid in list(self.done.broken.items()):
+            with contextlib.suppress(*_OUTAGE):
+                there = [p for p in self.eyes.pods if p["metadata"]["uid"] == uid]
+                if there:
+                    self.subject.lab.relabel(name, "ready")
+                self.done.broken.pop(name)
+
+    # --- other writers
+
+    def _change(self, fault: Fault) -> None:
+        raw = self.subject.raw if self.subject.kind != "DeploymentPair" else self.subject.lab.raw(self.subject.name)
+        if OWNER not in raw["metadata"].get("annotations", {}):
+            self.note(f"{fault.what}: no rollout holds the target")
+            return
+        self.note(f"{fault.what} {fault.size}")
+        self.done.what.append(fault.what)
+        if fault.what == "foreign-scale":
+            self.subject.resize(fault.size)
+        elif fault.what == "foreign-annotation":
+            self._patch({"metadata": {"annotations": {FOREIGN_ANNOTATION: "yes"}}})
+        elif fault.what == "foreign-restart":
+            now = f"{time.time():.0f}"
+            self._template({"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": now}}}, raw)
+        else:
+            self._template({"spec": {"containers": [{"name": "server", "image": f"{IMAGE}:9"}]}}, raw)
+
+    def _patch(self, patch: dict[str, Any]) -> None:
+        if self.subject.kind == "DeploymentPair":
+            self.subject.lab.patch(self.subject.name, patch)
+        else:
+            self.subject.patch(patch)
+
+    def _template(self, change: dict[str, Any], before: dict[str, Any]) -> None:
+        if self.subject.kind == "LeaderWorkerSet":
+            self._patch({"spec": {"leaderWorkerTemplate": {"leaderTemplate": change}}})
+        else:
+            self._patch({"spec": {"template": change}})
+        if not before["spec"].get("paused"):
+            self.done.spoiled.append(time.monotonic())
+
+    # --- people
+
+    async def message(self, what: str, size: int = 1, *, by_signal: bool = False) -> None:
+        """Send a message, as a signal or an update; it may be refused, or Temporal may be away."""
+        name, fields = self._message(what, size)
+        self.done.what.append(what)
+        send: Callable[..., Any] = self.run.signal if by_signal else self.run.send
+        try:
+            answer = await asyncio.wait_for(send(name, **fields), ANSWER_S)
+            self.note(f"{what} {size}: {answer or 'sent'}")
+        except WorkflowUpdateFailedError as error:
+            self.note(f"{what} {size} is refused: {error.cause}")
+        except (RPCError, TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
+            self.note(f"{what} {size} has no answer: {type(error).__name__} {error}")
+
+    def _message(self, what: str, size: int) -> tuple[str, dict[str, Any]]:
+        onto = {"onto_baseline": True}
+        return {
+            "retarget": ("retarget", {"change": self.subject.changed(3), **onto}),
+            "retarget-bad": ("retarget", {"change": self.subject.changed(4, "crash-loop"), **onto}),
+            "retarget-back": ("retarget", {"baseline": True}),
+            "scale": ("scale", {"replicas": size}),
+        }.get(what, (what, {}))

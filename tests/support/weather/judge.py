@@ -1,0 +1,225 @@
+"""The judge: floor, ceiling and end of a rollout, from what was observed of it. It shares no code with Segue."""
+
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+IN_FLIGHT_S = 10.0
+"""A change of the replicas is known everywhere after so long: until then, what was decided before it still arrives."""
+LATE_S = 2.0
+"""The watch of the target may be so much later than that of the pods."""
+PASSING, PASSING_S = 2, 1.0
+"""Decision 6: so many pods may exceed the ceiling for so long, where a controller adds and removes at once."""
+SPOILED_S = 40.0
+_UNREADABLE = re.compile(r"Traceback|object at 0x|\bNone\b|<class|pydantic|KeyError|AttributeError|asyncio")
+
+
+class Pod(NamedTuple):
+    """One pod after an event."""
+
+    version: str
+    is_ready: bool
+    """Whether it is Ready, and neither ended nor terminating."""
+    is_live: bool
+    """Whether it has neither ended nor begun to terminate."""
+
+
+class Moment(NamedTuple):
+    """All pods of the target after one event, by uid."""
+
+    at: float
+    """Monotonic seconds."""
+    pods: Mapping[str, Pod]
+    event: str = ""
+
+    @property
+    def ready(self) -> int:
+        """Return the number of ready pods."""
+        return sum(pod.is_ready for pod in self.pods.values())
+
+    @property
+    def total(self) -> int:
+        """Return the number of live pods."""
+        return sum(pod.is_live for pod in self.pods.values())
+
+    def __str__(self) -> str:
+        counts: dict[str, list[int]] = {}
+        for pod in self.pods.values():
+            count = counts.setdefault(pod.version, [0, 0])
+            count[0] += pod.is_live
+            count[1] += pod.is_ready
+        told = ", ".join(f"{version}: {live} ({ready} ready)" for version, (live, ready) in sorted(counts.items()))
+        return f"{self.at:.2f} {self.event}: {told}"
+
+
+class Size(NamedTuple):
+    """The requested replicas from a time on."""
+
+    at: float
+    replicas: int
+
+
+@dataclass(frozen=True)
+class Budget:
+    """``maxSurge`` and ``maxUnavailable`` as written."""
+
+    surge: int | str
+    unavailable: int | str
+
+    def floor(self, replicas: int) -> int:
+        """Return the fewest ready replicas."""
+        return replicas - self._resolved(replicas)[1]
+
+    def ceiling(self, replicas: int) -> int:
+        """Return the most replicas."""
+        return replicas + self._resolved(replicas)[0]
+
+    def _resolved(self, replicas: int) -> tuple[int, int]:
+        surge = min(replicas, _resolve(self.surge, replicas, math.ceil))
+        unavailable = min(replicas, _resolve(self.unavailable, replicas, math.floor))
+        return (surge, unavailable) if surge or unavailable else (0, 1)
+
+
+def _resolve(amount: int | str, replicas: int, rounded: Any) -> int:
+    if isinstance(amount, int):
+        return amount
+    # As the API server does it: whole numbers only, so that no rounding error of a fraction counts.
+    share = int(amount.rstrip("%")) * replicas
+    return -(-share // 100) if rounded is math.ceil else share // 100
+
+
+@dataclass
+class Seen:
+    """What was observed of one rollout."""
+
+    moments: Sequence[Moment]
+    sizes: Sequence[Size]
+    budget: Budget
+    taken: Collection[str] = ()
+    """The uids of the pods that a fault deleted."""
+    spoiled: Collection[float] = ()
+    """When somebody else changed the template while its controller was not paused: what follows is theirs."""
+    passing: int = PASSING
+
+
+def breaches(seen: Seen) -> list[str]:
+    """Return each moment under the floor or over the ceiling, less what a fault took."""
+    return [*_under(seen), *_over(seen)]
+
+
+def _replicas(sizes: Sequence[Size], since: float, until: float) -> list[int]:
+    """Return the requested replicas of a span of time."""
+    before = [size.replicas for size in sizes if size.at <= since][-1:] or [sizes[0].replicas]
+    return before + [size.replicas for size in sizes if since < size.at <= until]
+
+
+def _under(seen: Seen) -> Iterable[str]:
+    required = lost = 0
+    earlier: Moment | None = None
+    for moment in seen.moments:
+        before = {} if earlier is None else earlier.pods
+        lost += sum(_was_taken(uid, pod, moment, seen.taken) for uid, pod in before.items())
+        gained = sum(pod.is_ready and not (uid in before and before[uid].is_ready) for uid, pod in moment.pods.items())
+        lost = max(0, lost - gained)
+        sizes = _replicas(seen.sizes, moment.at - IN_FLIGHT_S, moment.at + LATE_S)
+        floor = min(map(seen.budget.floor, sizes))
+        if any(at - LATE_S <= moment.at <= at + SPOILED_S for at in seen.spoiled):
+            required = 0
+        # Once that many were ready, and never more than the floor.
+        required = max(min(required, floor), min(floor, moment.ready))
+        if moment.ready < required - lost:
+            yield f"{moment.ready} ready, under the floor of {required} less {lost} that a fault took: {moment}"
+            required = moment.ready
+        earlier = moment
+
+
+def _was_taken(uid: str, pod: Pod, after: Moment, taken: Collection[str]) -> bool:
+    """Return whether a ready pod was lost by a fault: deleted by one, or no longer ready without being deleted."""
+    now = after.pods.get(uid)
+    if not pod.is_ready or (now is not None and now.is_ready):
+        return False
+    return uid in taken or (now is not None and now.is_live)
+
+
+def _over(seen: Seen) -> Iterable[str]:
+    allowed = most = 0
+    over_since: float | None = None
+    for moment in seen.moments:
+        ceiling = max(map(seen.budget.ceiling, _replicas(seen.sizes, moment.at - LATE_S, moment.at + LATE_S)))
+        if any(at - LATE_S <= moment.at <= at + SPOILED_S for at in seen.spoiled):
+            ceiling = max(ceiling, moment.total)
+        # Fewer replicas were requested: what was there goes, and nothing comes.
+        allowed = max(ceiling, min(allowed, most))
+        over_since = (over_since or moment.at) if moment.total > allowed else None
+        is_passing = over_since is not None and moment.at - over_since < PASSING_S
+        if moment.total > allowed + (seen.passing if is_passing else 0):
+            yield f"{moment.total} pods, over the ceiling of {allowed}: {moment}"
+        most = moment.total
+
+
+@dataclass
+class End:
+    """How a rollout ended, and what it left."""
+
+    outcome: str | None
+    """None while it has not ended."""
+    allowed: Collection[str]
+    status: str = ""
+    images: Collection[str] = ()
+    """The images of its live pods."""
+    expected_image: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """The images that may run, by outcome."""
+    ready: int = 0
+    replicas: int = 0
+    differences: Collection[str] = ()
+    """The settings that are not what they were."""
+    leftovers: Collection[str] = ()
+    """Holds, annotations, copies, jobs."""
+    replay_error: str = ""
+    events: int = 0
+    writes: int = 0
+    moves: int = 0
+    disturbances: int = 0
+    """Faults, messages and outages: each may cost some events and writes."""
+    reasons: Collection[str] = ()
+    alarms: Collection[str] = ()
+    """Lines of the worker's log that must not be there."""
+
+
+EVENTS_OF_ONE, EVENTS_AT_LEAST = 60, 300
+WRITES_OF_ONE, WRITES_AT_LEAST = 6, 30
+
+
+def faults_of(end: End) -> list[str]:
+    """Return what is wrong with an end."""
+    if end.outcome is None:
+        return [f"does not end: {end.status}"]
+    found = [f"{end.outcome} is not one of {', '.join(sorted(end.allowed))}: {end.status}"] * (
+        end.outcome not in end.allowed
+    )
+    images = set(end.expected_image.get(end.outcome, end.images))
+    if not set(end.images) <= images:
+        found.append(f"{end.outcome} leaves pods of {sorted(end.images)}, not only {sorted(images)}")
+    if end.ready != end.replicas:
+        found.append(f"{end.outcome} leaves {end.ready} of {end.replicas} replicas ready")
+    found += [f"{end.outcome} changes {each}" for each in end.differences]
+    found += [f"leaves {each}" for each in end.leftovers]
+    if end.replay_error:
+        found.append(f"its history does not replay: {end.replay_error}")
+    steps = end.moves + end.disturbances
+    for what, count, least, each in (
+        ("events", end.events, EVENTS_AT_LEAST, EVENTS_OF_ONE),
+        ("writes", end.writes, WRITES_AT_LEAST, WRITES_OF_ONE),
+    ):
+        if count > least + each * steps:
+            found.append(f"{count} {what} for {end.moves} moves and {end.disturbances} disturbances: a loop")
+    found += [f"a reason that a person cannot read: {each!r}" for each in end.reasons if unreadable(each)]
+    found += [f"the worker logs {each}" for each in end.alarms]
+    return found
+
+
+def unreadable(reason: str) -> bool:
+    """Return whether a person cannot read a reason."""
+    return not reason.strip() or _UNREADABLE.search(reason) is not None

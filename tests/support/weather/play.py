@@ -1,0 +1,431 @@
+"""Plays one day on a stack: real workers behind a proxy, real servers that are killed and frozen, real rollouts."""
+
+import asyncio
+import contextlib
+import os
+import random
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness import Lab, Run, WorkerProcess, open_lab
+from segue_local import LocalStackError, Stack
+from subjects import SUBJECTS, Subject
+from temporalio.client import WorkflowFailureError
+from temporalio.service import RPCError
+from temporalio.worker import Replayer
+
+from segue import contract
+from segue.report import Report, to_markdown
+from segue.status import Status
+from weather import judge
+from weather.api_proxy import ApiProxy, api_proxy
+from weather.events import FOREIGN_ANNOTATION, Events
+from weather.eyes import Eyes
+from weather.scenario import FOREIGN, Day, Fault, Rolled
+from worker.compose import make_plugin
+
+TUNING = contract.Tuning(heartbeat_s=4.0, rest_heartbeat_s=6.0, write_s=8.0, recheck_s=1.0)
+_START_ORDER = ("etcd", "kube-apiserver", "temporal", "kube-controller-manager", "kube-scheduler", "kwok", "lws")
+OUTCOMES = {"Completed", "RolledBack", "Aborted"}
+END_S = 240.0
+"""A rollout ends within this time once the weather is fine and people answer."""
+SETTLED_S = 120.0
+AGAIN_S = 30.0
+"""People wait this long before they repeat an abort, and a third of it before they try something else."""
+_MUST_NOT_BE_LOGGED = re.compile(r"nondeterminism|TMPRL1100|was never retrieved|AssertionError", re.IGNORECASE)
+
+
+@dataclass
+class Outcome:
+    """What became of one rollout."""
+
+    rolled: Rolled
+    ended: str
+    wrong: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    """What happened to it, and its report."""
+
+
+class Weather:
+    """The workers and servers of a day, and what happens to them."""
+
+    def __init__(self, stack: Stack, fleet: Lab, proxy: ApiProxy) -> None:
+        self._stack, self._proxy, self._fleet = stack, proxy, fleet
+        self.worker = self._new_worker()
+        self.log: list[str] = []
+        self._down: set[str] = set()
+        """The servers that stay dead for now."""
+        self._restarting = threading.Lock()
+
+    def _new_worker(self) -> WorkerProcess:
+        return self._fleet.worker(KUBECONFIG=str(self._proxy.kubeconfig))
+
+    def pass_over(self, faults: tuple[Fault, ...], start: float) -> None:
+        """Let all faults happen at their times, and return when each is over; several may overlap."""
+        with ThreadPoolExecutor(max(1, len(faults))) as pool:
+            list(pool.map(lambda fault: self._happen(fault, start), faults))
+
+    def clear(self) -> None:
+        """Start everything that is still dead."""
+        self._down.clear()
+        self.restart_dead(tries=5)
+        if self.worker.process.poll() is not None:
+            self.worker.start()
+
+    def _happen(self, fault: Fault, start: float) -> None:
+        time.sleep(max(0.0, start + fault.at - time.monotonic()))
+        self.log.append(f"{time.monotonic():.2f} {fault.what} for {fault.lasts} s")
+        with self._lasting(fault.what):
+            time.sleep(fault.lasts)
+        self.log.append(f"{time.monotonic():.2f} {fault.what} is over")
+
+    @contextlib.contextmanager
+    def _lasting(self, what: str) -> Iterator[None]:
+        subject, _, how = what.rpartition("-")
+        if subject == "worker":
+            yield from self._worker(how)
+        elif what == "two-workers":
+            second = self._new_worker()
+            yield
+            second.kill()
+        elif how == "killed":
+            with self._restarting:
+                self._down.add(subject)
+                self._stack.kill(subject)
+            yield
+            self._down.discard(subject)
+            self.restart_dead()
+        elif how == "stopped":
+            with self._restarting:
+                pids = [part.pid for part in self._stack.status() if part.name == subject and part.pid]
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            yield
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):  # something killed it meanwhile
+                    os.kill(pid, signal.SIGCONT)
+        else:
+            self._proxy.weather.add(what)
+            yield
+            self._proxy.weather.discard(what)
+
+    def _worker(self, how: str) -> Iterator[None]:
+        process = self.worker.process
+        process.send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+        yield
+        if process is self.worker.process and process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+        if process.poll() is not None and process is self.worker.process:
+            self.worker.start()
+
+    def restart_dead(self, tries: int = 1) -> None:
+        """Start dead servers, except those that stay dead and what needs them."""
+        with self._restarting:
+            dead = [part.name for part in self._stack.status() if not part.alive and part.name not in self._down]
+            needs_etcd = {"kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+            possible = [name for name in dead if "etcd" not in self._down or name not in needs_etcd]
+            for name in sorted(possible, key=_START_ORDER.index):
+                try:
+                    self._stack.restart(name)
+                except (LocalStackError, OSError) as error:
+                    self.log.append(f"{time.monotonic():.2f} {name} does not start: {str(error)[:200]}")
+        if tries > 1:
+            self.restart_dead(tries - 1)
+
+    def alarms(self) -> list[str]:
+        """Return the lines of the workers' logs that must not be there."""
+        logs = (worker.log.read_text(errors="replace") for worker in self._fleet.workers)
+        return [line[:300] for log in logs for line in log.splitlines() if _MUST_NOT_BE_LOGGED.search(line)]
+
+
+async def play(stack: Stack, day: Day) -> list[Outcome]:
+    """Play one day, and return what became of each of its rollouts."""
+    with api_proxy(stack.kubeconfig_for("segue-worker"), stack.state_dir, day.seed) as proxy:
+        async with open_lab(stack) as fleet:
+            weather = Weather(stack, fleet, proxy)
+            # A server can end by itself after an outage of another, such as the scheduler without its lease.
+            await asyncio.to_thread(weather.clear)
+            await weather.worker.serves()
+            made, started = (threading.Barrier(len(day.rollouts) + extra) for extra in (0, 1))
+            fine = threading.Event()
+            players = [
+                Player(stack, fleet.task_queue, rolled, day, proxy, made, started, fine) for rolled in day.rollouts
+            ]
+            # Each has a thread and a loop of its own: a call that hangs in an outage blocks nobody else.
+            with ThreadPoolExecutor(len(players) + 1) as pool:
+                futures = [pool.submit(lambda each=each: asyncio.run(each.play())) for each in players]  # type: ignore[misc]
+                try:
+                    await asyncio.to_thread(started.wait, 300)
+                    await asyncio.to_thread(weather.pass_over, day.weather, time.monotonic())
+                except threading.BrokenBarrierError:
+                    pass
+                finally:
+                    await asyncio.to_thread(weather.clear)
+                    fine.set()
+                while not all(future.done() for future in futures):
+                    # The scheduler and the controller manager end some seconds after they lose the API server.
+                    await asyncio.sleep(2)
+                    await asyncio.to_thread(weather.restart_dead)
+                outcomes = [await asyncio.wrap_future(future) for future in futures]
+            alarms = weather.alarms()
+            for outcome in outcomes[:1]:
+                outcome.wrong += [f"the worker logs {each}" for each in alarms[:3]]
+            for outcome in outcomes:
+                outcome.told = [*weather.log, *outcome.told]
+            return outcomes
+
+
+class Player:
+    """Plays one rollout of a day."""
+
+    def __init__(
+        self, stack: Stack, queue: str, rolled: Rolled, day: Day, proxy: ApiProxy,
+        made: threading.Barrier, started: threading.Barrier, fine: threading.Event,
+    ) -> None:  # fmt: skip
+        self.stack, self.queue, self.rolled, self.day, self.proxy = stack, queue, rolled, day, proxy
+        self.made, self.started, self.fine = made, started, fine
+        self.dice = random.Random(f"people of {day.seed} {rolled.name}")
+        self.reasons: set[str] = set()
+        self.answered: dict[str, float] = {}
+        """What people answered at the end, and when last."""
+        self.status: Status | None = None
+
+    async def play(self) -> Outcome:
+        """Play it, and judge it."""
+        try:
+            async with open_lab(self.stack, self.queue) as lab:
+                return await self._play(lab)
+        except BaseException:
+            self.made.abort()
+            self.started.abort()
+            raise
+
+    async def _play(self, lab: Lab) -> Outcome:
+        rolled = self.rolled
+        subject = SUBJECTS[rolled.kind](lab, rolled.name)
+        await subject.create(rolled.replicas, ready_after=rolled.ready_after)
+        before = subject.settings()
+        eyes = Eyes(subject, rolled.replicas)
+        await asyncio.to_thread(self.made.wait, 300)
+        change = subject.changed(2, rolled.mode)
+        tuning = TUNING.model_copy(update={"history_events": self.dice.choice((4_000, 120))})
+        run = await lab.start(rolled.name, change, tuning=tuning, **{"target": subject.target, **rolled.spec})
+        await asyncio.to_thread(self.started.wait, 300)
+        start, events = time.monotonic(), Events(subject, run, eyes)
+        ending = asyncio.create_task(_end(run))
+        await self._until_over(events, start, ending)
+        told = await self._closed(events, ending)
+        outcome = Outcome(rolled, told)
+        outcome.wrong += await self._judged(events, before, told)
+        if outcome.wrong:
+            outcome.told = [*events.done.log, *(await _reported(run)), "the last moments of its pods:"]
+            outcome.told += [str(moment) for moment in eyes.moments[-30:]]
+        return outcome
+
+    async def _until_over(self, events: Events, start: float, ending: "asyncio.Task[str]") -> None:
+        async def at(fault: Fault) -> None:
+            await asyncio.sleep(max(0.0, start + fault.at - time.monotonic()))
+            if not ending.done():
+                await events.happen(fault)
+
+        looking = asyncio.create_task(self._look(events, ending))
+        await asyncio.gather(*map(at, self.rolled.faults))
+        await asyncio.to_thread(self.fine.wait, 600)
+        looking.cancel()
+
+    async def _look(self, events: Events, ending: "asyncio.Task[str]") -> None:
+        """Read the status now and then, as a person does."""
+        while not ending.done():
+            await self._status(events.run)
+            await asyncio.sleep(2)
+
+    async def _status(self, run: Run) -> Status | None:
+        self.status = None
+        with contextlib.suppress(Exception):  # it can be away, or busy
+            self.status = await asyncio.wait_for(run.status(), 5)
+            self.reasons |= {each for each in (self.status.waiting_for, self.status.reason) if each}
+        return self.status
+
+    async def _closed(self, events: Events, ending: "asyncio.Task[str]") -> str:
+        """Let people do what the rollout waits for until it ends, and return how it ended; empty if it does not."""
+        ends = time.monotonic() + END_S
+        last: Status | None = None
+        while not ending.done() and time.monotonic() < ends:
+            events.mend()
+            last = await self._status(events.run) or last
+            answer = None if self.status is None or ending.done() else self._answer(self.status)
+            if answer:
+                self.answered[answer] = time.monotonic()
+                await events.message(answer)
+            await asyncio.wait({ending}, timeout=2)
+        if ending.done():
+            return await ending
+        ending.cancel()
+        events.note(f"does not end: {last!r}")
+        return ""
+
+    def _answer(self, status: Status) -> str | None:
+        if status.phase == "AwaitingApproval" and "approve" in status.can:
+            return "approve"
+        if status.phase not in {"Paused", "Held", "NeedsHuman"} and not status.needs_person:
+            return None
+        if time.monotonic() - max(self.answered.values(), default=0.0) < AGAIN_S / 3:
+            return None
+        if "resume" in status.can and "resume" not in self.answered:
+            return "resume"
+        if "retarget" in status.can and "retarget" not in self.answered and self.dice.random() < 0.5:
+            return "retarget"
+        if "resume" in status.can and self.dice.random() < 0.5:
+            return "resume"
+        if time.monotonic() - self.answered.get("abort", 0.0) < AGAIN_S:
+            return None
+        return "abort" if "abort" in status.can else None
+
+    # --- the judgement
+
+    async def _judged(self, events: Events, before: dict[str, Any], told: str) -> list[str]:
+        subject, eyes, done = events.subject, events.eyes, events.done
+        ready = -1
+        if told in OUTCOMES:
+            ready = await self._settled(subject, eyes, told)
+        await asyncio.to_thread(eyes.close)
+        budget = _budget(self.rolled)
+        seen = judge.Seen(eyes.moments, eyes.sizes, budget, done.taken, done.spoiled)
+        found = judge.breaches(seen)[:3]
+        if told not in OUTCOMES:
+            return [*found, told or f"does not end: {self.status!r}"]
+        histories = await _histories(subject.lab, events.run)
+        end = judge.End(
+            outcome=told,
+            allowed=self._allowed(done.what),
+            status=self.status.reason if self.status else "",
+            images={pod["spec"]["containers"][0]["image"].rpartition(":")[2] for pod in eyes.pods},
+            expected_image=self._images(done.what),
+            ready=ready,
+            replicas=eyes.sizes[-1].replicas,
+            differences=_differences(subject, told, before),
+            leftovers=_leftovers(subject, told, eyes),
+            replay_error=await _replayed(histories),
+            events=sum(len(history.events) for history in histories),
+            writes=self.proxy.written(subject.lab.namespace),
+            moves=self.status.moves if self.status else 0,
+            disturbances=len(done.what) + sum(int(1 + fault.lasts) for fault in self.day.weather),
+            reasons=self.reasons,
+        )
+        report = await events.run.handle.result()
+        end.moves = report.status.moves
+        return [*found, *judge.faults_of(end)]
+
+    async def _settled(self, subject: Subject, eyes: Eyes, told: str) -> int:
+        """Wait until the end's pods are all that runs, and return how many are ready."""
+        ends = time.monotonic() + SETTLED_S
+        expected = self._images([*FOREIGN])[told]
+        while time.monotonic() < ends:
+            pods = eyes.pods
+            ready = sum(moment.is_ready for moment in eyes.moments[-1].pods.values())
+            images = {pod["spec"]["containers"][0]["image"].rpartition(":")[2] for pod in pods}
+            if ready == len(pods) == eyes.sizes[-1].replicas and len(images) == 1 and images <= set(expected):
+                return ready
+            await asyncio.sleep(0.5)
+        return eyes.moments[-1].ready
+
+    def _allowed(self, happened: list[str]) -> set[str]:
+        all_of_it = {*happened, *self.answered}
+        is_bad = self.rolled.mode != ""
+        allowed = {"Aborted"} if "abort" in all_of_it else set()
+        if not is_bad or "retarget" in all_of_it:
+            allowed.add("Completed")
+        if is_bad or all_of_it & {"reject", "retarget-back", "retarget-bad", "pods-crash", "pods-unready"}:
+            allowed.add("RolledBack")
+        return allowed
+
+    def _images(self, happened: list[str]) -> dict[str, set[str]]:
+        wanted = {"3"} | ({"2"} if not self.rolled.mode else set())
+        return {"Completed": wanted, "RolledBack": {"1"}, "Aborted": {"1"}}
+
+
+def _budget(rolled: Rolled) -> judge.Budget:
+    if rolled.kind == "Supervised":
+        return judge.Budget(1, 0)
+    strategy = rolled.spec["strategy"]
+    return judge.Budget(strategy["maxSurge"], strategy["maxUnavailable"])
+
+
+async def _end(run: Run) -> str:
+    """Wait for the end through outages of Temporal; return the outcome."""
+    while True:
+        try:
+            report = await run.handle.result()
+        except WorkflowFailureError as error:
+            return f"failed: {error.cause}"
+        except RPCError:
+            await asyncio.sleep(1)
+        else:
+            return str(report.status.outcome)
+
+
+async def _reported(run: Run) -> list[str]:
+    try:
+        return to_markdown(
+            await asyncio.wait_for(run.handle.query(contract.REPORT_QUERY, result_type=Report), 10)
+        ).splitlines()
+    except Exception as error:
+        return [f"its report has no answer: {error}"]
+
+
+async def _histories(lab: Lab, run: Run) -> list[Any]:
+    """Return the histories of all runs of a rollout, from the first."""
+    run_id, found = run.handle.first_execution_run_id or run.handle.result_run_id, []
+    while run_id:
+        history = await lab.temporal.get_workflow_handle(run.handle.id, run_id=run_id).fetch_history()
+        found.append(history)
+        run_id = history.events[-1].workflow_execution_continued_as_new_event_attributes.new_execution_run_id
+    return found
+
+
+async def _replayed(histories: list[Any]) -> str:
+    try:
+        for history in histories:
+            await Replayer(workflows=[], plugins=[make_plugin()]).replay_workflow(history)
+    except Exception as error:
+        return str(error)[:500]
+    return ""
+
+
+def _differences(subject: Subject, told: str, before: dict[str, Any]) -> list[str]:
+    try:
+        expected, found = subject.settled(told, before), subject.settings()
+    except AssertionError as error:
+        return [str(error)[:300]]
+    return list(_different(expected, found, ""))
+
+
+def _different(expected: Any, found: Any, path: str) -> Iterator[str]:
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key in sorted({*expected, *found}):
+            if key in {FOREIGN_ANNOTATION, "replicas"}:
+                continue
+            yield from _different(expected.get(key), found.get(key), f"{path}.{key}")
+    elif expected != found and not (expected in (None, {}) and found in (None, {})):
+        yield f"{path} from {str(expected)[:200]} to {str(found)[:200]}"
+
+
+def _leftovers(subject: Subject, told: str, eyes: Eyes) -> Iterator[str]:
+    lab = subject.lab
+    expected = {subject.name, f"operated-{subject.name}"}
+    if subject.kind == "DeploymentPair" and told == "Completed":
+        expected.add(f"{subject.name}-next")
+    names = {each.metadata.name for each in lab.apps.list_namespaced_deployment(lab.namespace).items}
+    yield from (f"Deployment {name}" for name in sorted(names - expected))
+    yield from (f"Job {each.metadata.name}" for each in lab.batch.list_namespaced_job(lab.namespace).items)
+    for pod in eyes.pods:
+        held = [key for key in pod["metadata"].get("annotations", {}) if key.startswith("segue.dev/")]
+        unknown = sorted(set(held) - {"segue.dev/ready-after"})
+        if unknown:
+            yield f"annotations {unknown} on pod {pod['metadata']['name']}"

@@ -1,0 +1,168 @@
+"""The pure parts of `make soak`: a seed makes the same day again, and the judge finds what is planted."""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from weather.judge import Budget, End, Moment, Pod, Seen, Size, breaches, faults_of, unreadable
+from weather.scenario import FAULTS, KINDS, ROLLOUTS, make_day
+
+from segue.spec import read_rollout
+
+DAYS = [make_day(seed) for seed in range(300)]
+READY, LOADING, LEAVING = Pod("1", True, True), Pod("1", False, True), Pod("1", False, False)
+
+
+def test_a_seed_makes_the_same_day_again() -> None:
+    """Another seed makes another day."""
+    assert [make_day(seed) for seed in range(20)] == DAYS[:20]
+    assert len({str(day) for day in DAYS}) == len(DAYS)
+
+
+def test_every_kind_and_every_fault_comes_up() -> None:
+    """300 days are enough for each of them."""
+    rollouts = [rolled for day in DAYS for rolled in day.rollouts]
+    faults = Counter(fault.what for day in DAYS for fault in day.weather)
+    faults += Counter(fault.what for rolled in rollouts for fault in rolled.faults)
+    assert faults.keys() == set(FAULTS)
+    assert {rolled.kind for rolled in rollouts} == set(KINDS)
+    assert {rolled.replicas for rolled in rollouts} >= {1, 2, 4, 40}
+    assert all(len(day.rollouts) == ROLLOUTS for day in DAYS)
+
+
+def test_only_leaves_everything_else_as_it_is() -> None:
+    """The rollouts, and the times of the faults that stay, do not depend on the others."""
+    day = next(day for day in DAYS if len(day.weather) > 1 and any(rolled.faults for rolled in day.rollouts))
+    only = day.only([day.weather[0].what])
+    assert only.weather == tuple(fault for fault in day.weather if fault.what == day.weather[0].what)
+    assert [replace(rolled, faults=()) for rolled in day.rollouts] == list(only.rollouts)
+    assert day.only(FAULTS) == day
+
+
+def test_every_spec_is_accepted() -> None:
+    """A rollout that the spec refuses tests nothing."""
+    for rolled in (rolled for day in DAYS for rolled in day.rollouts):
+        target: dict[str, Any] = {"kind": rolled.kind, "namespace": "n", "name": "chat"}
+        if rolled.kind == "DeploymentPair":
+            target = {"kind": rolled.kind, "namespace": "n", "old": "chat", "new": "chat-next"}
+        if rolled.kind == "Supervised":
+            target["resource"] = "ServingRuntime"
+        spec = {"target": target, "change": {"images": {"server": "example/chat:2"}}, **rolled.spec}
+        read_rollout({"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "x"}, "spec": spec})
+
+
+def _moments(*several: dict[str, Pod], start: float = 100.0) -> list[Moment]:
+    return [Moment(start + number * 20, pods) for number, pods in enumerate(several)]
+
+
+def _pods(ready: int, loading: int = 0) -> dict[str, Pod]:
+    return {f"p{i}": READY for i in range(ready)} | {f"q{i}": LOADING for i in range(loading)}
+
+
+FOUR = [Size(0, 4)]
+STRICT = Budget(1, 0)
+
+
+def _judged(moments: list[Moment], sizes: list[Size] = FOUR, budget: Budget = STRICT, **more: Any) -> list[str]:
+    return breaches(Seen(moments, sizes, budget, **more))
+
+
+def test_the_floor_holds_at_each_moment() -> None:
+    """One ready replica fewer than the floor is found; the floor itself, or pods that still start, are not."""
+    assert not _judged(_moments(_pods(4), _pods(4, 1)))
+    assert not _judged(_moments(_pods(0, 4), _pods(2, 2), _pods(4)))
+    assert not _judged(_moments(_pods(4), _pods(3)), budget=Budget(1, 1))
+    (found,) = _judged(_moments(_pods(4), _pods(3)))
+    assert "3 ready, under the floor of 4 less 0" in found
+    assert _judged(_moments(_pods(2, 2), _pods(1, 3)))[0].startswith("1 ready, under the floor of 2")
+
+
+def test_what_a_fault_takes_is_accounted() -> None:
+    """A deleted pod lowers the floor by one until another becomes ready, and by no more than one."""
+    without = {name: pod for name, pod in _pods(4).items() if name != "p3"}
+    assert not _judged(_moments(_pods(4), without), taken={"p3"})
+    assert _judged(_moments(_pods(4), without), taken={"p9"})
+    assert _judged(_moments(_pods(4), {**_pods(2)}), taken={"p3"})
+    assert not _judged(_moments(_pods(4), {**_pods(3), "p3": LOADING}))  # it crashed: nobody deleted it
+    assert _judged(_moments(_pods(4), {**_pods(3), "p3": LEAVING}))
+    again = {**without, "p4": READY}
+    assert _judged(_moments(_pods(4), without, again, without), taken={"p3"})
+
+
+def test_the_floor_follows_the_replicas() -> None:
+    """Fewer replicas need fewer; more need more only once that many are ready."""
+    assert not _judged(_moments(_pods(4), _pods(2)), [Size(0, 4), Size(121, 2)])
+    assert _judged(_moments(_pods(4), _pods(1)), [Size(0, 4), Size(121, 2)])
+    grown = [Size(0, 4), Size(101, 6)]
+    assert not _judged(_moments(_pods(4), _pods(5, 1), _pods(6)), grown)
+    assert _judged(_moments(_pods(4), _pods(6), _pods(5)), grown)
+
+
+def test_the_ceiling_holds_but_for_a_moment() -> None:
+    """One or two pods may pass for less than a second; replicas that are no longer requested only go."""
+    assert not _judged(_moments(_pods(4, 1)))
+    assert not _judged([Moment(100, _pods(4, 2)), Moment(100.5, _pods(4, 1))])
+    assert _judged([Moment(100, _pods(4, 2)), Moment(101.5, _pods(4, 2))])
+    assert _judged([Moment(100, _pods(4, 2))], passing=0)
+    assert _judged([Moment(100, _pods(4, 4))])
+    smaller = [Size(0, 4), Size(110, 2)]
+    assert not _judged(_moments(_pods(4, 1), _pods(4, 1), _pods(2)), smaller)
+    assert _judged(_moments(_pods(4), _pods(3), _pods(4, 3)), smaller)
+
+
+def test_what_follows_from_anothers_write_is_theirs() -> None:
+    """A template that somebody changes while its controller moves can take pods; afterwards the floor holds again."""
+    assert not _judged(_moments(_pods(4), _pods(1)), spoiled=[119.0])
+    assert _judged(_moments(_pods(4), _pods(1), _pods(4), _pods(3)), spoiled=[119.0])
+
+
+@pytest.mark.parametrize(
+    ("budget", "replicas", "floor", "ceiling"),
+    [
+        (Budget("25%", "25%"), 10, 8, 13),
+        (Budget("30%", 0), 4, 4, 6),
+        (Budget(0, "25%"), 3, 2, 3),
+        (Budget(9, 9), 4, 0, 8),
+        (Budget("7%", "7%"), 100, 93, 107),
+    ],
+)
+def test_the_budget_is_resolved_as_kubernetes_does(budget: Budget, replicas: int, floor: int, ceiling: int) -> None:
+    """maxSurge rounds up, maxUnavailable down; two zeros make one unavailable."""
+    assert (budget.floor(replicas), budget.ceiling(replicas)) == (floor, ceiling)
+
+
+GOOD = End(
+    outcome="Completed", allowed={"Completed"}, images={"2"}, expected_image={"Completed": {"2"}}, ready=4, replicas=4,
+    events=120, writes=12, moves=5, reasons={"2 of 4 new replicas proven"},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("planted", "found"),
+    [
+        ({"outcome": None, "status": "Progressing"}, "does not end: Progressing"),
+        ({"outcome": "RolledBack"}, "RolledBack is not one of Completed"),
+        ({"images": {"1", "2"}}, "leaves pods of"),
+        ({"ready": 3}, "leaves 3 of 4 replicas ready"),
+        ({"differences": ["strategy"]}, "changes strategy"),
+        ({"leftovers": ["a Job"]}, "leaves a Job"),
+        ({"replay_error": "nondeterminism"}, "does not replay: nondeterminism"),
+        ({"events": 5000}, "5000 events for 5 moves"),
+        ({"writes": 400}, "400 writes for 5 moves"),
+        ({"reasons": {"KeyError('x')"}}, "a person cannot read"),
+        ({"alarms": ["nondeterminism"]}, "the worker logs nondeterminism"),
+    ],
+)
+def test_each_planted_violation_is_found(planted: dict[str, Any], found: str) -> None:
+    """A good end has none."""
+    assert faults_of(GOOD) == []
+    (only,) = faults_of(replace(GOOD, **planted))
+    assert found in only
+
+
+def test_a_reason_that_a_person_can_read() -> None:
+    """No Python, and not empty."""
+    assert not unreadable("waiting for 1 old replica to stop")
+    for reason in ("", " ", "target is None", "Traceback (most recent", "<class 'x'>"):
+        assert unreadable(reason)
