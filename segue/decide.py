@@ -107,7 +107,7 @@ def decide(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
     for case in cases:
         decision = case(rules, state, seen, now)
         if decision is not None:
-            return _paced(state, seen, _spared(state, decision) or decision, now)
+            return _paced(rules, state, seen, _spared(state, decision) or decision, now)
     raise AssertionError("_waiting answers every state")
 
 
@@ -123,23 +123,40 @@ def repeatable(seen: Observation, decision: Decision) -> str:
     return f"{decision.act} {goal}: {old.total} {old.ready} {new.total} {new.ready} {new.proven} {seen.template}"
 
 
-def _paced(state: State, seen: Observation, decision: Decision, now: float) -> Decision:
-    """Back off from a write that has no effect; after several such writes, ask for a person."""
+def _paced(rules: Rules, state: State, seen: Observation, decision: Decision, now: float) -> Decision:
+    """Back off from a write that has no effect or cannot be made; finally, ask for a person."""
     what = repeatable(seen, decision)
     may_at = next_at(state.wrote, what) if what else 0.0
     if now >= may_at:
         return decision
-    why = f"writes have no effect ({decision.why})"
-    altered = state.wrote[-1].altered
-    if is_futile(state.wrote, what):
-        answer = f"the API server answers with {altered}" if altered else "the API server keeps what is there"
-        fix = "find the admission policy, webhook or controller that reverts it"
-        problem = Problem(cause=Cause.CONFIGURATION, message=f"{why}: {answer}; {fix}")
-        if state.goal is Goal.FORWARD:
-            return Decision(act=Act.FAIL, why=str(problem), problem=problem, rolls_back=False)
-        if not state.needs_human:
-            return Decision(act=Act.ALARM, why=f"the rollback makes no progress: {problem}", problem=problem)
+    refused = state.wrote[-1].refused if state.wrote[-1].what == what else ""
+    if refused:
+        why, problem = _refused(rules, state, seen, f"the write cannot be made ({decision.why}): {refused}", now)
+    else:
+        why, problem = _futile(state, what, f"writes have no effect ({decision.why})")
+    if problem is not None and state.goal is Goal.FORWARD:
+        return Decision(act=Act.FAIL, why=str(problem), problem=problem, rolls_back=False)
+    if problem is not None and not state.needs_human:
+        return Decision(act=Act.ALARM, why=f"the rollback makes no progress: {problem}", problem=problem)
     return Decision(act=Act.WAIT, why=f"the next try: {why}", problem=seen.problem, wake_at=may_at)
+
+
+def _refused(rules: Rules, state: State, seen: Observation, why: str, now: float) -> tuple[str, Problem | None]:
+    """Return why a write is not made, with the problem after the deadline: the target's state may still change."""
+    if now < _deadline_at(rules, state, seen):
+        return why, None
+    message = f"{why} (no progress for {rules.readiness.deadline.total_seconds():g} s)"
+    return why, Problem(cause=Cause.DEADLINE, message=message)
+
+
+def _futile(state: State, what: str, why: str) -> tuple[str, Problem | None]:
+    """Return that writes have no effect, with the problem after several of them."""
+    if not is_futile(state.wrote, what):
+        return why, None
+    altered = state.wrote[-1].altered
+    answer = f"the API server answers with {altered}" if altered else "the API server keeps what is there"
+    message = f"{why}: {answer}; find the admission policy, webhook or controller that reverts it"
+    return why, Problem(cause=Cause.CONFIGURATION, message=message)
 
 
 # --- the arithmetic, shared with the plan ---------------------------------------------------------------

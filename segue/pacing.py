@@ -1,4 +1,4 @@
-"""How often a rollout writes: a write without effect is reported, backs off, and finally needs a person. Pure."""
+"""How often a rollout writes: a write without effect, or one that is refused, backs off and ends at a person. Pure."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ FUTILE = 4
 
 
 class Wrote(Frozen):
-    """One write of a rollout."""
+    """One write of a rollout, or one that was tried."""
 
     at: float
     """Seconds since the epoch."""
@@ -22,6 +22,8 @@ class Wrote(Frozen):
     """What was written, and on which counts; equal for a repeated write."""
     altered: str = ""
     """The fields that the API server stored differently than they were sent."""
+    refused: str = ""
+    """Why the worker did not send it; empty if it did."""
 
 
 def in_a_row(wrote: Sequence[Wrote], what: str) -> int:

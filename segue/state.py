@@ -507,6 +507,13 @@ class State(Frozen):
         problem = Problem(cause=Cause.CONFIGURATION, message=f"{said}; {fix}")
         return state.but(altered=self.altered + 1, held=problem if self.altered else self.held)
 
+    def after_refused(self, what: str, why: str, now: float) -> Self:
+        """Record that the target's state did not allow a write. A reason that changes is not a repetition."""
+        wrote = tuple(each for each in self.wrote if each.refused in {"", why})
+        if what:
+            wrote = (*wrote, Wrote(at=now, what=what, refused=why))[-KEPT:]
+        return self.but(wrote=wrote).noted(now, "not written", why)
+
     def after_made(self, made: Version, why: str, now: float) -> Self:
         """Record what admission would make of the wanted version: that is the version, as at the start.
 

@@ -49,7 +49,7 @@ def applied(
     A verification changes nothing here: ``judged`` records its answers. ``now`` is in seconds since the epoch.
     """
     if not written.done:
-        state = state.noted(now, "not written", written.why)
+        state = state.after_refused(repeatable(seen, decision), written.why, now)
         return state.after_made(written.made, written.why, now) if written.made else state
     if decision.act in WRITTEN - {Act.FINISH}:
         state = _answered(state, seen, decision, written, now)

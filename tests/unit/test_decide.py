@@ -8,12 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.budget import Budget, objection, resolve_budget
+from segue.contract import Written
 from segue.decide import Act, asks_for_room, barrier_at, decide, next_counts, repeatable, toward
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.plan import settled
 from segue.room import Demand
 from segue.spec import Drain, Order, Rules, Strategy, Waypoint
 from segue.state import Before, Goal, Mark, Outcome, Reached, State, requested
+from segue.transition import applied
 
 OUT, IN, BOTH = Order.SCALE_OUT_PRIORITY, Order.SCALE_IN_PRIORITY, Order.SCALE_SIMULTANEOUSLY
 NOW = 1_000.0
@@ -254,6 +256,25 @@ def test_a_write_without_effect_ends_at_a_person() -> None:
         assert acts == [act, act, Act.WAIT, act, Act.WAIT, act, person]
         assert "no effect" in decision.why
         assert decision.rolls_back is (False if act is Act.SCALE else None)
+
+
+def test_a_write_that_cannot_be_made_ends_at_a_person() -> None:
+    """The worker refuses it again and again: it backs off, may pass, and after the deadline needs a person."""
+    for begun, act, person in ((MOVING, Act.SCALE, Act.FAIL), (BACK, Act.UNDO, Act.ALARM)):
+        state, seen, now = begun, see(3, 1, ready=3), NOW
+        tries = 0
+        while (decision := decide(RULES, state, seen, now)).act is not person:
+            if decision.act is act:
+                tries += 1
+                state = applied(RULES, state, seen, decision, now, Written(done=False, why="it is still scaling"))
+                continue
+            assert decision.wake_at is not None and now < decision.wake_at <= now + 60
+            now = decision.wake_at
+        assert "it is still scaling" in decision.why and "no progress" in decision.why
+        assert decision.rolls_back is (False if act is Act.SCALE else None)
+        assert NOW + 600 <= now < NOW + 700 and 6 <= tries < 20
+    other = applied(RULES, state, seen, decision.model_copy(update={"act": act}), now, Written(done=False, why="other"))
+    assert not [each for each in other.wrote if each.refused == "it is still scaling"], "another reason begins anew"
 
 
 HALF = Rules(strategy=Strategy(maxSurge=3, maxUnavailable=0, waypoints=(Waypoint(at="50%", approval=True),)))
