@@ -19,6 +19,11 @@ def test_wheel_holds_everything_and_works_alone(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         archive.extractall(tmp_path / "alone")
+    (commands,) = (tmp_path / "alone").glob("*.dist-info/entry_points.txt")
+    assert [line.partition(" ")[0] for line in commands.read_text().splitlines()[1:] if line] == [
+        "kubectl-segue",
+        "segue",
+    ]
     tops = {n.split("/")[0] for n in names if ".dist-info" not in n}
     assert tops == {"segue", "workflows", "activities", "worker", "segue_local"}
     for data in (
