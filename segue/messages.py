@@ -130,9 +130,9 @@ def receive(message: Message, state: State, now: float) -> State:
     return _receive(message, state, now)
 
 
-def goes_back(message: Message) -> bool:
-    """Whether a message takes the rollout back: everybody may send it at any time, and nothing delays it."""
-    return isinstance(message, Abort | Reject) or (isinstance(message, RetargetTo) and message.baseline)
+def stops(message: Message) -> bool:
+    """Whether a message stops the rollout or takes it back: everybody may send it, and nothing delays it."""
+    return isinstance(message, Pause | Abort | Reject) or (isinstance(message, RetargetTo) and message.baseline)
 
 
 def answer(message: Message, state: State) -> str:

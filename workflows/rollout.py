@@ -112,7 +112,7 @@ class RolloutWorkflow:
         self._retargets = 0
         self._noticed = task.noticed
         self._sends: set[asyncio.Task[None]] = set()
-        self._permits = asyncio.Lock()  # messages wait for their permit, and must keep their order
+        self._permits = asyncio.Lock()  # messages that wait for their permit keep their order
 
     # --- the loop ---------------------------------------------------------------------------------------
 
@@ -611,13 +611,11 @@ class RolloutWorkflow:
         return self._plans[-1]
 
     async def _receive(self, message: Message) -> str:
-        """Apply a message that the policy permits; nothing delays one that goes back."""
-        if messages.goes_back(message):
-            return await self._apply(message)
-        async with self._permits:
-            if self._state.governed and not isinstance(message, messages.Pause):
+        """Apply a message that the policy permits; nothing delays one that stops or goes back."""
+        if self._state.governed and not messages.stops(message):
+            async with self._permits:
                 await self._permit(message)
-            return await self._apply(message)
+        return await self._apply(message)
 
     async def _permit(self, message: Message) -> None:
         """Ask a worker's policy, or raise its refusal."""

@@ -23,6 +23,7 @@ from segue.messages import (
     Settle,
     answer,
     receive,
+    stops,
 )  # fmt: skip
 from segue.observation import Cause, Foreign, Problem, Version
 from segue.spec import Approval, Change, DeploymentTarget, Rules, Strategy, Waypoint
@@ -306,3 +307,11 @@ def test_another_version_can_be_rolled_over_a_way_back_that_is_stuck() -> None:
     assert (forward.goal, forward.ending, forward.failure, forward.needs_human) == (
         Goal.FORWARD, Outcome.COMPLETED, None, False,
     )  # fmt: skip
+
+
+def test_what_stops_or_goes_back_waits_for_nobody() -> None:
+    """A policy is not asked about it, so neither a freeze nor a slow worker delays it."""
+    stopping = {Pause(by="a"), Abort(by="a"), Reject(by="a"), RetargetTo(by="a", baseline=True)}
+    others = {Resume(by="a"), Approve(by="a"), Promote(by="a"), Settle(by="a"), Scale(by="a", replicas=2)}
+    assert all(map(stops, stopping)) and not any(map(stops, others)) and not stops(RetargetTo(by="a", change=V2))
+    assert {type(each) for each in stopping | others} == set(MESSAGES.values())
