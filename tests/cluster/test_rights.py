@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -259,28 +259,43 @@ SWITCHED = {"service": "chat", "lag": "1s"}
 WEIGHED = {"route": "chat", "services": {"old": "a", "new": "b"}}
 
 
-async def lacks(lab: Lab, uses: set[Use], change: dict[str, Any], **spec: Any) -> None:
-    """Start the rollout with each needed right removed in turn: refused before anything is read or written."""
+async def lacks(
+    served: Lab, uses: set[Use], change: dict[str, Any], *, check: Callable[[Lab], AbstractAsyncContextManager[Any]],
+    target: dict[str, Any] | None = None, **spec: Any,
+) -> None:  # fmt: skip
+    """Start the rollout without each needed right, in a namespace each: refused before anything is read or written."""
     rights = needed(uses, RUNTIMES)
-    for right in rights:
-        await grant(lab, set(rights) - {right})
-        with pytest.raises(WorkflowFailureError) as refused:
-            await (await lab.start("chat", change, **spec)).end()
-        said = str(refused.value.cause)
-        file = "deploy/rbac-gates.yaml" if right.group == "batch" else "deploy/rbac.yaml"
-        assert f"the worker may not {right}; grant it: kubectl apply -n {lab.namespace} -f {file}" in said, said
+
+    async def without(right: Right) -> None:
+        async with open_lab(served.stack, served.task_queue) as lab, check(lab):
+            await grant(lab, set(rights) - {right})
+            found = {"target": {**target, "namespace": lab.namespace}} if target else {}
+            with pytest.raises(WorkflowFailureError) as refused:
+                await (await lab.start("chat", change, **found, **spec)).end()
+            said = str(refused.value.cause)
+            file = "deploy/rbac-gates.yaml" if right.group == "batch" else "deploy/rbac.yaml"
+            assert f"the worker may not {right}; grant it: kubectl apply -n {lab.namespace} -f {file}" in said, said
+
+    await asyncio.gather(*map(without, rights))
+
+
+@asynccontextmanager
+async def untouched(lab: Lab) -> AsyncIterator[None]:
+    """Create the target, and see that nothing of it has changed at the end."""
+    await lab.deploy("chat", 1, pod=configured(lab), mode="never-ready")
+    before = lab.raw("chat")["spec"]
+    yield
+    after = lab.raw("chat")
+    assert after["spec"] == before
+    assert not [m for m in after["metadata"]["managedFields"] if m["manager"] == "segue"]
+    configs = {each.metadata.name for each in lab.core.list_namespaced_config_map(lab.namespace).items}
+    assert configs - {"kube-root-ca.crt"} == {"model"}
 
 
 async def test_each_right_that_is_missing_is_named(served: Lab) -> None:
     """The refusal names the right and the command that grants it, and the target is untouched."""
-    await served.deploy("chat", 1, pod=configured(served), mode="never-ready")
-    before = served.raw("chat")["spec"]
     uses = {Use.DEPLOYMENT, Use.HOLD, Use.CONFIG_MAPS, Use.DRAIN, Use.JOB}
-    await lacks(served, uses, CHANGED, **PARTS, **JOB)
-    after = served.raw("chat")
-    assert after["spec"] == before
-    assert not [m for m in after["metadata"]["managedFields"] if m["manager"] == "segue"]
-    assert len(served.core.list_namespaced_config_map(served.namespace).items) == 2, "its own, and the cluster's"
+    await lacks(served, uses, CHANGED, check=untouched, **PARTS, **JOB)
 
 
 @pytest.mark.soak
@@ -305,4 +320,4 @@ async def test_each_right_of_every_kind_that_is_missing_is_named(
 ) -> None:
     """The check comes before the first request for the target, which therefore need not exist."""
     change = {"images": {"server": "example/chat:2"}}
-    await lacks(served, uses, change, target={**target, "namespace": served.namespace}, strategy=strategy)
+    await lacks(served, uses, change, check=nullcontext, target=target, strategy=strategy)

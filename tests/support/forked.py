@@ -48,4 +48,5 @@ def _begin(environment: dict[str, str], log: Path, run: Callable[..., None], giv
 
 def run_module(name: str) -> None:
     """Run a module as ``python -m`` does."""
+    sys.modules.pop(f"{name}.__main__", None)  # imported before the fork, it would make runpy warn
     runpy.run_module(name, run_name="__main__", alter_sys=True)
