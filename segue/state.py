@@ -493,7 +493,8 @@ class State(Frozen):
         If the API server answers with another template than was sent, that is the version from here on: it would
         change another write too. The second time in a rollout, the rollout holds for a person.
         """
-        wrote = (*self.wrote, Wrote(at=now, what=what, altered=altered))[-KEPT:] if what else self.wrote
+        sent = tuple(each for each in self.wrote if not each.refused)  # what was refused before has passed
+        wrote = (*sent, Wrote(at=now, what=what, altered=altered))[-KEPT:] if what else sent
         state = self.but(wrote=wrote)
         meant = self.baseline if back else self.wanted
         if mark.template in {self.baseline.template, self.wanted.template, self.mark.template, ""}:

@@ -21,20 +21,15 @@ _Deployment = Annotated[
         "--deployment-name", envvar=_DEPLOYMENT_VARIABLES, show_default=False, help="The Temporal worker deployment."
     ),
 ]
+_BUILD_VARIABLES = ["SEGUE_BUILD_ID", "TEMPORAL_WORKER_BUILD_ID"]
 _Build = Annotated[
     str,
-    typer.Option(
-        "--build-id", envvar=["SEGUE_BUILD_ID", "TEMPORAL_WORKER_BUILD_ID"], show_default=False,
-        help="The build within the deployment.",
-    ),
-]  # fmt: skip
+    typer.Option("--build-id", envvar=_BUILD_VARIABLES, show_default=False, help="The build within the deployment."),
+]
 _Own = Annotated[
     str,
-    typer.Option(
-        "--build-id", envvar=["SEGUE_BUILD_ID", "TEMPORAL_WORKER_BUILD_ID"], show_default=False,
-        help="The build of the release, which stays.",
-    ),
-]  # fmt: skip
+    typer.Option("--build-id", envvar=_BUILD_VARIABLES, show_default=False, help="The release's build, which stays."),
+]
 _Wait = Annotated[str, typer.Option("--wait", help="Maximum time to wait for a first worker of the build.")]
 _Namespace = Annotated[
     str, typer.Option("-n", "--namespace", metavar="NAMESPACE", help="The workers' namespace.", show_default=False)

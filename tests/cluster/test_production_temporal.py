@@ -27,7 +27,7 @@ def own_stack() -> Iterator[Stack]:
 
 @pytest.fixture
 async def lab(own_stack: Stack) -> AsyncIterator[Lab]:
-    """A namespace with a worker that may only write, and is no administrator of Temporal."""
+    """Yield a namespace with a worker whose token allows writes in Temporal, and no administration."""
     async with open_lab(own_stack) as opened:
         await opened.worker(TEMPORAL_API_KEY=own_stack.temporal_token("segue-worker", WRITER)).serves()
         yield opened

@@ -277,6 +277,17 @@ def test_a_write_that_cannot_be_made_ends_at_a_person() -> None:
     assert not [each for each in other.wrote if each.refused == "it is still scaling"], "another reason begins anew"
 
 
+def test_a_write_that_was_refused_before_is_no_repetition() -> None:
+    """Refused several times and then made, it counts once: only writes that were made can be without effect."""
+    state, seen = MOVING, see(3, 1, ready=3)
+    decision = decide(RULES, state, seen, NOW)
+    for _ in range(5):
+        state = applied(RULES, state, seen, decision, NOW, Written(done=False, why="it is still scaling"))
+    state = state.after_answer(repeatable(seen, decision), Mark(), "", NOW, back=False)
+    assert [(each.what, each.refused) for each in state.wrote] == [(repeatable(seen, decision), "")]
+    assert decide(RULES, state, seen, NOW).act is Act.SCALE
+
+
 HALF = Rules(strategy=Strategy(maxSurge=3, maxUnavailable=0, waypoints=(Waypoint(at="50%", approval=True),)))
 ASKED = MOVING.but(waypoint=Reached(index=0, at="50%", hold_until=NOW, approved=False))
 
