@@ -33,7 +33,7 @@ _SOURCES = Path(__file__).parent
 def ensure_images(on_progress: Progress | None = None) -> Path:
     """Build the archive of all images if it is missing, and return its path.
 
-    Takes half a minute the first time and 500 MB, needs the package index then, and milliseconds afterwards.
+    Takes half a minute the first time and 330 MB, needs the package index then, and milliseconds afterwards.
     Raises ``ImagesFailed``, ``PythonMissing``, ``UvMissing`` or ``PackagesMissing``.
     """
     say = on_progress or to_stderr
@@ -93,7 +93,7 @@ def _train(site: Path, python: Interpreter, models: Path, command: Run) -> dict[
     models.mkdir()
     train = [str(python.executable), str(_SOURCES / "fixtures" / "train.py"), str(models)]
     command(train, {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"})
-    return {path.stem: path.read_bytes() for path in models.glob("*.joblib")}
+    return {path.stem: path.read_bytes() for path in models.glob("*.npz")}
 
 
 def _write(root: Path, trained: Mapping[str, bytes], work: Path) -> None:

@@ -13,7 +13,7 @@ REGISTRY = "segue.local"
 
 _FIXTURES = Path(__file__).parent / "fixtures"
 _MLSERVER = "from mlserver.cli import main; main()"
-_SKLEARN = "mlserver_sklearn.SKLearnModel"
+_IRIS = "runtime.Iris"
 _SETTINGS = {
     "host": "0.0.0.0",  # noqa: S104 — a pod's own address
     "http_port": 8080,
@@ -69,7 +69,7 @@ class _Model:
     tag: str
     version: str
     trained: str
-    runtime: str = _SKLEARN
+    runtime: str = _IRIS
 
 
 _MODELS = (
@@ -121,15 +121,14 @@ def _mlserver(model: _Model, trained: bytes) -> Recipe:
     settings = {
         "name": "iris",
         "implementation": model.runtime,
-        "parameters": {"uri": "./model.joblib", "version": model.version},
+        "parameters": {"uri": "./model.npz", "version": model.version},
     }
     files = {
         "srv/iris/settings.json": _json(_SETTINGS),
         "srv/iris/model-settings.json": _json(settings),
-        "srv/iris/model.joblib": trained,
+        "srv/iris/model.npz": trained,
+        "srv/iris/runtime.py": (_FIXTURES / "runtime.py").read_bytes(),
     }
-    if model.runtime != _SKLEARN:
-        files["srv/iris/runtime.py"] = (_FIXTURES / "runtime.py").read_bytes()
     return Recipe(f"mlserver:{model.tag}", files, (f"/{PYTHON}", "-c", _MLSERVER, "start", "/srv/iris"))
 
 
@@ -141,10 +140,11 @@ def _several(tag: str, files: Mapping[str, bytes]) -> Recipe:
         "srv/loader/loader.py": (_FIXTURES / "loader.py").read_bytes(),
     }
     for name in MODELS:
-        parameters = {"uri": "./model.joblib", "version": version}
-        settings = {"name": name, "implementation": _SKLEARN, "parameters": parameters}
+        parameters = {"uri": "./model.npz", "version": version}
+        settings = {"name": name, "implementation": _IRIS, "parameters": parameters}
         top[f"srv/models/{name}/model-settings.json"] = _json(settings)
-        top[f"srv/models/{name}/model.joblib"] = files["broken" if name in broken else "v2"]
+        top[f"srv/models/{name}/runtime.py"] = (_FIXTURES / "runtime.py").read_bytes()
+        top[f"srv/models/{name}/model.npz"] = files["broken" if name in broken else "v2"]
     return Recipe(f"models:{tag}", top, (f"/{PYTHON}", "/srv/loader/loader.py", "/srv/models", *MODELS))
 
 
