@@ -136,9 +136,21 @@ OTHERS = [pytest.param(each, id=name) for name, each in SUBJECTS.items() if each
 
 
 @pytest.mark.parametrize("kind", OTHERS)
+async def test_killed_in_the_writes_of_each_kind(fleet_of: Lab, kind: type[Subject]) -> None:
+    """For the other kinds of targets one point of each activity that writes in another way stands for all."""
+    await _killed_in(fleet_of.stack, kind, (kind.first_move, "finish"), ("settle",))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", OTHERS)
 async def test_killed_in_each_activity(fleet_of: Lab, kind: type[Subject]) -> None:
-    """For the other kinds of targets one point of each activity stands for all."""
-    stack = fleet_of.stack
+    """One point of each activity."""
+    every = ("prepare", "await_ready", kind.first_move, "verify", "finish")
+    await _killed_in(fleet_of.stack, kind, every, ("resize", "settle"))
+
+
+async def _killed_in(stack: Stack, kind: type[Subject], forth: tuple[str, ...], steered: tuple[str, ...]) -> None:
+    """Kill at these activities of a rollout that completes, at the undo of a bad one, and at these of a steered one."""
 
     async def one(scenario: Scenario, *activities: str) -> None:
         _, undisturbed = await _roll(stack, scenario, kind=kind)
@@ -150,12 +162,12 @@ async def test_killed_in_each_activity(fleet_of: Lab, kind: type[Subject]) -> No
     good = replace(SCENARIOS["success"], spec={"strategy": way.strategy}, **budget)
     failing = {"strategy": way.strategy, "change": kind.changed(2, "crash-loop")}
     bad = replace(SCENARIOS["rollback"], spec=failing, **budget)
-    rolls = [one(good, "prepare", "await_ready", kind.first_move, "verify", "finish"), one(bad, "undo")]
+    rolls = [one(good, *forth), one(bad, "undo")]
     if "settle" not in kind.cannot:
         strategy, floor, (stuck, *_) = kind.stuck
         asks = {"strategy": {**strategy, "waypoints": ASKS["waypoints"]}}
         bounds = {"floor": REPLICAS - 4 + floor, "ceiling": REPLICAS + 1 + sum(stuck) - 4}
-        rolls.append(one(replace(SCENARIOS["steered"], spec=asks, **bounds), "resize", "settle"))
+        rolls.append(one(replace(SCENARIOS["steered"], spec=asks, **bounds), *steered))
     await asyncio.gather(*rolls)
 
 
