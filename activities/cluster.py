@@ -49,6 +49,27 @@ _ADMISSION = re.compile(
 Object = dict[str, Any]
 
 
+class _Answers(dict[tuple[str, ...], Object]):
+    """What a block of ``reading_once`` has read. Tasks that begin in the block may outlive it."""
+
+    is_over = False
+
+
+_once: ContextVar[_Answers | None] = ContextVar("once", default=None)
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Read each object and each list at most once in a block that writes nothing. Nobody may change the answers."""
+    answers = _Answers()
+    token = _once.set(answers)
+    try:
+        yield
+    finally:
+        answers.is_over = True
+        _once.reset(token)
+
+
 class Cluster:
     """The few API calls that Segue makes, on plain JSON objects: it parses only what it reads.
 
@@ -59,7 +80,7 @@ class Cluster:
         self._api = api
         api.rest_client = LimitedClient(api.configuration)
         self._pods: aiohttp.ClientSession | None = None
-        self._lists_shared = Shared[Object]()
+        self._shared = Shared[Object]()
         self._apps = client.AppsV1Api(api)
         self._core = client.CoreV1Api(api)
         self._custom = client.CustomObjectsApi(api)
@@ -160,6 +181,9 @@ class Cluster:
         Raises:
             NotFound, NotAllowed, Unreachable.
         """
+        return await _read_once(("get", kind, namespace, name), lambda: self._get(kind, namespace, name))
+
+    async def _get(self, kind: str, namespace: str, name: str) -> Object:
         with _translated(_one(kind, namespace, name)):
             options: dict[str, Any] = {"_request_timeout": REQUEST_TIMEOUT_S}
             if not _is_custom(kind):
@@ -173,8 +197,10 @@ class Cluster:
         Without a namespace it lists those of the cluster, of a kind in ``_lists_everywhere``. Callers that list the
         same at the same time, equally urgent, share the answer, and must not change it.
         """
-        return await self._lists_shared.ask(
-            (urgency(), kind, namespace, selector), lambda: self._list(kind, namespace, selector)
+        key = (urgency(), kind, namespace, selector)
+        return await _read_once(
+            ("list", kind, namespace, selector),
+            lambda: self._shared.ask(key, lambda: self._list(kind, namespace, selector)),
         )
 
     async def _list(self, kind: str, namespace: str, selector: str) -> Object:
@@ -335,7 +361,10 @@ class Cluster:
             return
 
     async def may(self, verb: str, group: str, resource: str, namespace: str, *, service_account: str = "") -> bool:
-        """Whether the access rules let Segue, or a service account by its user name, use this verb."""
+        """Whether the access rules let Segue, or a service account by its user name, use this verb.
+
+        Many rollouts that start at the same time in a namespace share the answers.
+        """
         resource, _, part = resource.partition("/")
         asked = {"namespace": namespace, "verb": verb, "group": group, "resource": resource, "subresource": part}
         spec: Object = {"resourceAttributes": asked}
@@ -344,9 +373,12 @@ class Cluster:
         if service_account:
             spec |= {"user": service_account, "groups": _groups_of(service_account)}
             call = reviews.create_subject_access_review_without_preload_content
-        with _translated(f"the right to {verb} {resource} in {namespace}"):
-            body = cast("Any", {"spec": spec})
-            found = await _json(await call(body, _request_timeout=REQUEST_TIMEOUT_S))
+
+        async def review() -> Object:
+            with _translated(f"the right to {verb} {resource} in {namespace}"):
+                return await _json(await call(cast("Any", {"spec": spec}), _request_timeout=REQUEST_TIMEOUT_S))
+
+        found = await self._shared.ask(("may", *asked.values(), service_account), review)
         return bool(found.get("status", {}).get("allowed"))
 
     @property
@@ -542,6 +574,15 @@ def _note_warnings(response: aiohttp.ClientResponse) -> None:
         said = _WARNING.match(header)
         if collected is not None and said and (text := said[1].replace('\\"', '"')) not in collected:
             collected.append(text)
+
+
+async def _read_once(key: tuple[str, ...], request: Callable[[], Awaitable[Object]]) -> Object:
+    answers = _once.get()
+    if answers is None or answers.is_over:
+        return await request()
+    if key not in answers:
+        answers[key] = await request()
+    return answers[key]
 
 
 async def _json(response: aiohttp.ClientResponse) -> Object:
