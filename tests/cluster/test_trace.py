@@ -47,3 +47,6 @@ async def test_one_rollout_is_one_trace(stack: Stack, monkeypatch: pytest.Monkey
         writes = [span for span in spans if span.name == "PATCH deployments"]
         parents = {span.span_id: span.name for span in spans}
         assert {parents[span.parent_span_id] for span in writes} >= {"RunActivity:prepare", "RunActivity:scale_new"}
+        prepares = [span.span_id for span in spans if span.name == "RunActivity:prepare"]
+        read = [span.parent_span_id for span in spans if span.name == "GET pods" and span.parent_span_id in prepares]
+        assert sorted(read) == sorted(prepares), "a start reads the target's pods once"
