@@ -15,6 +15,7 @@ from urllib.parse import quote
 import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
+from pydantic_core import from_json
 
 from activities.limits import LimitedClient, urgency
 from activities.sharing import Shared
@@ -159,7 +160,8 @@ class Cluster:
         if self._pods is None:
             connector = aiohttp.TCPConnector(limit=POD_CONNECTIONS, ssl=self._api.rest_client.ssl_context)
             jar = aiohttp.DummyCookieJar()
-            self._pods = aiohttp.ClientSession(connector=connector, cookie_jar=jar, trust_env=True)
+            given = self._api.configuration.client_session_kwargs
+            self._pods = aiohttp.ClientSession(connector=connector, cookie_jar=jar, **given)
         return self._pods
 
     @property
@@ -482,7 +484,7 @@ class Cluster:
             await _raise_for(response)
             async with aclosing(_lines(response)) as lines:
                 async for line in lines:
-                    event = json.loads(line)
+                    event = from_json(line)
                     if event["type"] == "ERROR":
                         raise ApiException(
                             status=event["object"].get("code", 500), reason=event["object"].get("message", "")
@@ -588,7 +590,7 @@ async def _read_once(key: tuple[str, ...], request: Callable[[], Awaitable[Objec
 async def _json(response: aiohttp.ClientResponse) -> Object:
     await _raise_for(response)
     _note_warnings(response)
-    found: Object = await response.json()
+    found: Object = await response.json(loads=from_json)
     return found
 
 
