@@ -383,6 +383,22 @@ class Cluster:
         found = await self._shared.ask(("may", *asked.values(), service_account), review)
         return bool(found.get("status", {}).get("allowed"))
 
+    async def rules_in(self, namespace: str) -> builtins.list[Object]:
+        """Return the rules by which the API server grants Segue rights in a namespace. They may be incomplete.
+
+        Many rollouts that start at the same time in a namespace share the answer.
+        """
+        call = self._authorization.create_self_subject_rules_review_without_preload_content
+
+        async def review() -> Object:
+            with _translated(f"the rights in {namespace}"):
+                body = cast("Any", {"spec": {"namespace": namespace}})
+                return await _json(await call(body, _request_timeout=REQUEST_TIMEOUT_S))
+
+        found = await self._shared.ask(("rules", namespace), review)
+        rules: builtins.list[Object] = found.get("status", {}).get("resourceRules") or []
+        return rules
+
     @property
     def address(self) -> str:
         """The API server's address."""
