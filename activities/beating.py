@@ -10,8 +10,11 @@ from segue.contract import Beat
 
 BEAT_S = 2.0
 """The longest interval between two observations of a rollout that moves, and between its heartbeats."""
-OF_TIMEOUT = 0.4
-"""The share of the heartbeat timeout after which a waiting rollout sends the next heartbeat: one may be lost."""
+OF_TIMEOUT = 0.7
+"""The share of the heartbeat timeout after which a waiting rollout sends the next heartbeat.
+
+If one is lost, the watch only begins again: the workflow and the target do not notice it.
+"""
 SPREAD = 0.25
 """Rollouts that started together send heartbeats up to this share of the interval earlier, so not all at once."""
 

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
+from pydantic_core import from_json
 
 from activities.limits import LimitedClient, urgency
 from activities.sharing import Shared
@@ -49,6 +50,27 @@ _ADMISSION = re.compile(
 Object = dict[str, Any]
 
 
+class _Answers(dict[tuple[str, ...], Object]):
+    """What a block of ``reading_once`` has read. Tasks that begin in the block may outlive it."""
+
+    is_over = False
+
+
+_once: ContextVar[_Answers | None] = ContextVar("once", default=None)
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Read each object and each list at most once in a block that writes nothing. Nobody may change the answers."""
+    answers = _Answers()
+    token = _once.set(answers)
+    try:
+        yield
+    finally:
+        answers.is_over = True
+        _once.reset(token)
+
+
 class Cluster:
     """The few API calls that Segue makes, on plain JSON objects: it parses only what it reads.
 
@@ -59,7 +81,7 @@ class Cluster:
         self._api = api
         api.rest_client = LimitedClient(api.configuration)
         self._pods: aiohttp.ClientSession | None = None
-        self._lists_shared = Shared[Object]()
+        self._shared = Shared[Object]()
         self._apps = client.AppsV1Api(api)
         self._core = client.CoreV1Api(api)
         self._custom = client.CustomObjectsApi(api)
@@ -138,7 +160,8 @@ class Cluster:
         if self._pods is None:
             connector = aiohttp.TCPConnector(limit=POD_CONNECTIONS, ssl=self._api.rest_client.ssl_context)
             jar = aiohttp.DummyCookieJar()
-            self._pods = aiohttp.ClientSession(connector=connector, cookie_jar=jar, trust_env=True)
+            given = self._api.configuration.client_session_kwargs
+            self._pods = aiohttp.ClientSession(connector=connector, cookie_jar=jar, **given)
         return self._pods
 
     @property
@@ -160,6 +183,9 @@ class Cluster:
         Raises:
             NotFound, NotAllowed, Unreachable.
         """
+        return await _read_once(("get", kind, namespace, name), lambda: self._get(kind, namespace, name))
+
+    async def _get(self, kind: str, namespace: str, name: str) -> Object:
         with _translated(_one(kind, namespace, name)):
             options: dict[str, Any] = {"_request_timeout": REQUEST_TIMEOUT_S}
             if not _is_custom(kind):
@@ -173,8 +199,10 @@ class Cluster:
         Without a namespace it lists those of the cluster, of a kind in ``_lists_everywhere``. Callers that list the
         same at the same time, equally urgent, share the answer, and must not change it.
         """
-        return await self._lists_shared.ask(
-            (urgency(), kind, namespace, selector), lambda: self._list(kind, namespace, selector)
+        key = (urgency(), kind, namespace, selector)
+        return await _read_once(
+            ("list", kind, namespace, selector),
+            lambda: self._shared.ask(key, lambda: self._list(kind, namespace, selector)),
         )
 
     async def _list(self, kind: str, namespace: str, selector: str) -> Object:
@@ -335,7 +363,10 @@ class Cluster:
             return
 
     async def may(self, verb: str, group: str, resource: str, namespace: str, *, service_account: str = "") -> bool:
-        """Whether the access rules let Segue, or a service account by its user name, use this verb."""
+        """Whether the access rules let Segue, or a service account by its user name, use this verb.
+
+        Many rollouts that start at the same time in a namespace share the answers.
+        """
         resource, _, part = resource.partition("/")
         asked = {"namespace": namespace, "verb": verb, "group": group, "resource": resource, "subresource": part}
         spec: Object = {"resourceAttributes": asked}
@@ -344,10 +375,29 @@ class Cluster:
         if service_account:
             spec |= {"user": service_account, "groups": _groups_of(service_account)}
             call = reviews.create_subject_access_review_without_preload_content
-        with _translated(f"the right to {verb} {resource} in {namespace}"):
-            body = cast("Any", {"spec": spec})
-            found = await _json(await call(body, _request_timeout=REQUEST_TIMEOUT_S))
+
+        async def review() -> Object:
+            with _translated(f"the right to {verb} {resource} in {namespace}"):
+                return await _json(await call(cast("Any", {"spec": spec}), _request_timeout=REQUEST_TIMEOUT_S))
+
+        found = await self._shared.ask(("may", *asked.values(), service_account), review)
         return bool(found.get("status", {}).get("allowed"))
+
+    async def rules_in(self, namespace: str) -> builtins.list[Object]:
+        """Return the rules by which the API server grants Segue rights in a namespace. They may be incomplete.
+
+        Many rollouts that start at the same time in a namespace share the answer.
+        """
+        call = self._authorization.create_self_subject_rules_review_without_preload_content
+
+        async def review() -> Object:
+            with _translated(f"the rights in {namespace}"):
+                body = cast("Any", {"spec": {"namespace": namespace}})
+                return await _json(await call(body, _request_timeout=REQUEST_TIMEOUT_S))
+
+        found = await self._shared.ask(("rules", namespace), review)
+        rules: builtins.list[Object] = found.get("status", {}).get("resourceRules") or []
+        return rules
 
     @property
     def address(self) -> str:
@@ -450,7 +500,7 @@ class Cluster:
             await _raise_for(response)
             async with aclosing(_lines(response)) as lines:
                 async for line in lines:
-                    event = json.loads(line)
+                    event = from_json(line)
                     if event["type"] == "ERROR":
                         raise ApiException(
                             status=event["object"].get("code", 500), reason=event["object"].get("message", "")
@@ -544,10 +594,19 @@ def _note_warnings(response: aiohttp.ClientResponse) -> None:
             collected.append(text)
 
 
+async def _read_once(key: tuple[str, ...], request: Callable[[], Awaitable[Object]]) -> Object:
+    answers = _once.get()
+    if answers is None or answers.is_over:
+        return await request()
+    if key not in answers:
+        answers[key] = await request()
+    return answers[key]
+
+
 async def _json(response: aiohttp.ClientResponse) -> Object:
     await _raise_for(response)
     _note_warnings(response)
-    found: Object = await response.json()
+    found: Object = await response.json(loads=from_json)
     return found
 
 

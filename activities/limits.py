@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from enum import IntEnum
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from kubernetes.aio.client import rest
 from opentelemetry import trace
@@ -124,6 +125,8 @@ class LimitedClient(rest.RESTClientObject):
     def __init__(self, configuration: Any) -> None:
         # Each stream holds a connection for minutes: with a limit of connections, enough streams stop all requests.
         configuration.connection_pool_maxsize = 0
+        # With it, aiohttp starts a thread for each request, which reads ~/.netrc; kubectl does not read that either.
+        configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
         super().__init__(configuration)
         self._places = Places()
 

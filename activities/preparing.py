@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 from activities import autoscaling
 from activities.cluster import POD_SECURITY, Cluster, warnings
@@ -9,7 +10,7 @@ from activities.levers.base import Lever
 from activities.routers.base import Router
 from segue.contract import Prepared, PrepareInput
 from segue.errors import NotAllowed
-from segue.rights import commands, described, needed, uses_of
+from segue.rights import Right, commands, described, grants, needed, uses_of
 from segue.spec import SupervisedTarget
 from segue.state import State
 
@@ -28,18 +29,28 @@ async def refuse_missing_rights(cluster: Cluster, lever: Lever, asked: PrepareIn
     resource = lever.kinds[0] if isinstance(asked.target, SupervisedTarget) else ""
     rights = needed(uses_of(asked.target, asked.rules, asked.change), resource)
     try:
-        allowed = await asyncio.gather(*(cluster.may(r.verb, r.group, r.resource, namespace) for r in rights))
+        missing = await _missing(cluster, rights, namespace)
     except NotAllowed as error:
         if _REVIEWS in error.why:
             return
         raise
-    missing = [right for right, may in zip(rights, allowed, strict=True) if not may]
     if missing:
         raise NotAllowed(
             f"the worker may not {described(missing)}",
             field=f"rights in namespace {namespace}",
             fix=f"grant it: {commands(missing, namespace)}",
         )
+
+
+async def _missing(cluster: Cluster, rights: Sequence[Right], namespace: str) -> list[Right]:
+    """Return the rights that the worker lacks. Rules may be incomplete: it reviews each right that they do not show."""
+    try:
+        rules = await cluster.rules_in(namespace)
+    except NotAllowed:
+        rules = []
+    unsure = [right for right in rights if not grants(rules, right)]
+    allowed = await asyncio.gather(*(cluster.may(r.verb, r.group, r.resource, namespace) for r in unsure))
+    return [right for right, may in zip(unsure, allowed, strict=True) if not may]
 
 
 async def tried(cluster: Cluster, lever: Lever, router: Router | None, asked: PrepareInput) -> Prepared:

@@ -13,7 +13,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities import autoscaling
 from activities.beating import BEAT_S, Heart, interval_s
-from activities.cluster import Cluster
+from activities.cluster import Cluster, reading_once
 from activities.draining import Emptyings
 from activities.failure_details import explained, warned
 from activities.gates.metrics import MetricAsker
@@ -177,7 +177,7 @@ class Activities:
         self._believer = believer or Believer(reach_of("auto", cluster))
         self._watches, self._rooms = Watches(cluster), Rooms(cluster)
         self._turns = Turns(slots)
-        self._levers = Levers(cluster, supervisions)
+        self._levers = Levers(cluster, supervisions, self._watches)
         self._routers = Routers(cluster)
         self._emptyings = Emptyings(cluster, reach or reach_of("auto", cluster))
         self._unmade = Unmade(cluster)
@@ -213,11 +213,12 @@ class Activities:
         lever = self._levers.of(asked.target)
         await self._notifier.refuse(asked.notifications)
         await refuse_missing_rights(self._cluster, lever, asked)
-        prepared = await tried(self._cluster, lever, self._routers.of(asked.rules.strategy), asked)
-        prepared = self._governed(asked, prepared)
-        self._believer.refuse(asked.rules, prepared.wanted)
-        await self._own.refuse(asked.target, asked.rules)
-        return await linted(self._cluster, self._rooms.capacity, lever, asked, prepared)
+        with reading_once():
+            prepared = await tried(self._cluster, lever, self._routers.of(asked.rules.strategy), asked)
+            prepared = self._governed(asked, prepared)
+            self._believer.refuse(asked.rules, prepared.wanted)
+            await self._own.refuse(asked.target, asked.rules)
+            return await linted(self._cluster, self._rooms.capacity, lever, asked, prepared)
 
     def _governed(self, asked: PrepareInput, prepared: Prepared) -> Prepared:
         """Return what was prepared, with what the policy says of it.

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self
 
@@ -328,6 +328,21 @@ class Watches:
             watch.leave()
             for stream in streams.values():
                 self._release(stream)
+
+    async def until(
+        self, namespace: str, kinds: tuple[str, ...], shows: Callable[[NamespaceWatch], bool], limit_s: float
+    ) -> None:
+        """Return when a watch shows a state, after ``limit_s``, or at once while the watch is not current.
+
+        A watch may lag behind: the caller reads afresh before it acts.
+        """
+        ends_at = time.monotonic() + limit_s
+        async with self.use(namespace, kinds) as watch:
+            while time.monotonic() < ends_at:
+                watch.notice_gap()
+                if not watch.current or shows(watch):
+                    return
+                await watch.changed(ends_at - time.monotonic())
 
     def _stream(self, namespace: str, kind: str) -> KindWatch:
         key = (namespace, kind)

@@ -6,9 +6,9 @@ A right that no use needs is optional: without it, Segue reports what it could n
 
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from segue.spec import Autoscaler, Change, PairTarget, Rules, Target
 from segue.spec.traffic import ByRoute
@@ -48,6 +48,16 @@ class Right(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.verb} {named(self.group, self.resource)}"
+
+
+def grants(rules: Iterable[Mapping[str, Any]], right: Right) -> bool:
+    """Whether one of these rules of the API server (a SelfSubjectRulesReview) grants a right to all objects."""
+    wanted = {"verbs": right.verb, "apiGroups": right.group, "resources": right.resource}
+    return any(
+        not rule.get("resourceNames")
+        and all({value, "*"} & set(rule.get(name) or ()) for name, value in wanted.items())
+        for rule in rules
+    )
 
 
 class Rule(NamedTuple):

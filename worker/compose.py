@@ -9,7 +9,7 @@ import temporalio.client
 import temporalio.worker
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.plugin import SimplePlugin
-from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig
+from temporalio.worker import PollerBehaviorAutoscaling, UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.cluster import Cluster
@@ -30,14 +30,19 @@ WORKFLOWS = [RolloutWorkflow, NotificationWorkflow]
 DISTRIBUTION = "segue-rollouts"
 PURE_MODULES = ("regex", "jsonpath_rfc9535")
 """Libraries that validate specs, also inside a workflow; they import parts of themselves only on use."""
+_SANDBOX = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*PURE_MODULES))
 STICKY_LIMIT = timedelta(seconds=3)
 WORKFLOW_TASKS_AT_ONCE = 4
 """They share one interpreter lock. More at once are not faster, and on a busy machine each would exceed the two seconds
-after which the SDK takes a workflow task for a deadlock; starting a workflow costs about 20 ms of CPU."""
+after which the SDK takes a workflow task for a deadlock; starting a workflow costs some milliseconds of CPU."""
 
 
-def make_plugin(workflows: Sequence[type] = WORKFLOWS) -> SimplePlugin:
+def make_plugin(workflows: Sequence[type] = WORKFLOWS, *, sandboxed: bool = False) -> SimplePlugin:
     """Return the plugin of client, worker and replayer. A test may replay another version of the workflows.
+
+    ``sandboxed`` runs workflows in Temporal's sandbox, which finds code that would not replay. Tests do so; a worker
+    does not, because the sandbox loads the workflow's module again for each run, and runs some of its code for each
+    payload (decision 42).
 
     Raises:
         Refused: when the file of the encryption keys cannot be used.
@@ -47,9 +52,7 @@ def make_plugin(workflows: Sequence[type] = WORKFLOWS) -> SimplePlugin:
         data_converter=data_converter(),
         interceptors=[tracing()],
         workflows=workflows,
-        workflow_runner=SandboxedWorkflowRunner(
-            restrictions=SandboxRestrictions.default.with_passthrough_modules(*PURE_MODULES)
-        ),
+        workflow_runner=_SANDBOX if sandboxed else UnsandboxedWorkflowRunner(),
     )
 
 

@@ -9,20 +9,26 @@ from activities.levers.numbered.leaderworkerset import LeaderWorkerSetLever
 from activities.levers.numbered.statefulset import StatefulSetLever
 from activities.levers.pair.lever import PairLever
 from activities.levers.supervised import SupervisedLever
+from activities.watching import Watches
 from segue.errors import Refused
 from segue.spec import SupervisedTarget, Target
 from segue.supervision import SUPERVISIONS, Supervision
 
 
 class Levers:
-    """The levers of all kinds of targets over one cluster."""
+    """The levers of all kinds of targets over one cluster.
 
-    def __init__(self, cluster: Cluster, supervisions: Mapping[str, Supervision] = SUPERVISIONS) -> None:
+    With a worker's ``watches``, a write waits for an event of the target; without them it reads again and again.
+    """
+
+    def __init__(
+        self, cluster: Cluster, supervisions: Mapping[str, Supervision] = SUPERVISIONS, watches: Watches | None = None
+    ) -> None:
         self._by_kind: dict[str, Lever] = {
-            "Deployment": DeploymentLever(cluster),
+            "Deployment": DeploymentLever(cluster, watches),
             "StatefulSet": StatefulSetLever(cluster),
             "LeaderWorkerSet": LeaderWorkerSetLever(cluster),
-            "DeploymentPair": PairLever(cluster),
+            "DeploymentPair": PairLever(cluster, watches),
         }
         self._by_resource = {name: SupervisedLever(cluster, kind) for name, kind in supervisions.items()}
 

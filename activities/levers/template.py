@@ -5,6 +5,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from activities.cluster import Object
@@ -17,12 +19,35 @@ from segue.stopping import Hook, Stopping
 
 HASH_LABEL = "pod-template-hash"
 
+_known: ContextVar[dict[int, tuple[Object, str]] | None] = ContextVar("known", default=None)
+"""Templates by their identity, each with its fingerprint. The entry keeps the template, and so its identity."""
+
+
+@contextmanager
+def fingerprinting_once() -> Iterator[None]:
+    """Compute the fingerprint of each template at most once in a block that changes no template."""
+    known = _known.get()
+    token = _known.set({} if known is None else known)
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
 
 def fingerprint(template: Object) -> str:
     """Return a hash of a pod template: the same for a Deployment's and its ReplicaSet's.
 
     The API server has set every default in both; only the controller's own label differs.
     """
+    known = _known.get()
+    if known is None:
+        return _fingerprint(template)
+    if id(template) not in known:
+        known[id(template)] = template, _fingerprint(template)
+    return known[id(template)][1]
+
+
+def _fingerprint(template: Object) -> str:
     if "metadata" not in template:
         return digest(template)
     metadata = {name: value for name, value in template["metadata"].items() if name != "creationTimestamp"}

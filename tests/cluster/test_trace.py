@@ -10,6 +10,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from segue import Client
 from segue.tracing import Traced
 
+READ = "GET replicasets"
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
@@ -47,3 +48,6 @@ async def test_one_rollout_is_one_trace(stack: Stack, monkeypatch: pytest.Monkey
         writes = [span for span in spans if span.name == "PATCH deployments"]
         parents = {span.span_id: span.name for span in spans}
         assert {parents[span.parent_span_id] for span in writes} >= {"RunActivity:prepare", "RunActivity:scale_new"}
+        prepares = [span.span_id for span in spans if span.name == "RunActivity:prepare"]
+        read = [span.parent_span_id for span in spans if span.name == READ and span.parent_span_id in prepares]
+        assert sorted(read) == sorted(prepares), "a start reads the target once"

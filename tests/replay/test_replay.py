@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,22 +47,29 @@ def test_every_scenario_is_recorded() -> None:
 
 @pytest.mark.parametrize("file", HISTORIES, ids=lambda file: file.stem)
 async def test_history_replays(file: Path) -> None:
-    """A rollout that began under an earlier release goes on under this one."""
-    await Replayer(workflows=[], plugins=[make_plugin()]).replay_workflow(_history(file))
+    """A rollout that began under an earlier release goes on under this one; the sandbox finds nothing in it."""
+    await Replayer(workflows=[], plugins=[make_plugin(sandboxed=True)]).replay_workflow(_history(file))
+
+
+@contextmanager
+def _changed(folder: Path, before: str, after: str) -> Iterator[type]:
+    """Yield the workflow with a part of its code replaced, under its own name."""
+    source = Path(workflows.rollout.__file__).read_text()
+    assert source.count(before) == 1, "the workflow has changed: replace another part here"
+    (folder / "changed_rollout.py").write_text(source.replace(before, after))
+    sys.path.insert(0, str(folder))
+    try:
+        yield importlib.import_module("changed_rollout").RolloutWorkflow
+    finally:
+        sys.path.remove(str(folder))
+        sys.modules.pop("changed_rollout", None)
 
 
 @pytest.fixture
 def reordered(tmp_path: Path) -> Iterator[type]:
-    """The workflow with two steps swapped, under its own name."""
-    source = Path(workflows.rollout.__file__).read_text()
-    assert source.count(SHOWS_FIRST) == 1, "the workflow has changed: swap two other steps here"
-    (tmp_path / "reordered_rollout.py").write_text(source.replace(SHOWS_FIRST, SHOWS_LAST))
-    sys.path.insert(0, str(tmp_path))
-    try:
-        yield importlib.import_module("reordered_rollout").RolloutWorkflow
-    finally:
-        sys.path.remove(str(tmp_path))
-        sys.modules.pop("reordered_rollout", None)
+    """The workflow with two steps swapped."""
+    with _changed(tmp_path, SHOWS_FIRST, SHOWS_LAST) as changed:
+        yield changed
 
 
 @pytest.mark.parametrize("file", FIRST_RUNS, ids=lambda file: file.stem)
@@ -69,3 +77,12 @@ async def test_reordered_workflow_is_found_out(file: Path, reordered: type) -> N
     """The replay test would fail for a workflow that does the same in another order."""
     with pytest.raises(NondeterminismError):
         await Replayer(workflows=[], plugins=[make_plugin([reordered])]).replay_workflow(_history(file))
+
+
+async def test_sandbox_finds_what_does_not_replay(tmp_path: Path) -> None:
+    """A workflow that reads the machine's clock may take other steps at its next replay: only the sandbox finds it."""
+    history = _history(FIRST_RUNS[0])
+    with _changed(tmp_path, "workflow.now().timestamp()", "__import__('time').time()") as changed:
+        with pytest.raises(RuntimeError, match=r"Cannot access time\.time"):
+            await Replayer(workflows=[], plugins=[make_plugin([changed], sandboxed=True)]).replay_workflow(history)
+        await Replayer(workflows=[], plugins=[make_plugin([changed])]).replay_workflow(history)

@@ -29,7 +29,7 @@ async def test_each_message_goes_under_its_own_name() -> None:
 
 
 def test_the_package_loads_no_client_until_it_is_used() -> None:
-    """Workflow code imports it, and Temporal's sandbox would load a client again for each run."""
+    """Workflow code imports it, and needs no client."""
     code = (
         "import sys, segue, segue.contract; assert 'temporalio.client' not in sys.modules; "
         "from segue import Client; assert Client.__module__ == 'segue.library'"

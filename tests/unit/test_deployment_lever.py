@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from activities.levers import template as template_module
 from activities.levers.deployment.patches import finish_patch, hold_patch, unhold_patch
 from activities.levers.deployment.reading import (
     HOLD_MIN_READY_S,
@@ -18,7 +19,7 @@ from activities.levers.ownership import ADMISSION, BASELINE, OWNER, left_of_us
 from activities.levers.template import fingerprint
 from activities.release import is_rolled
 from segue.decide import PAUSE_EVERY_S, Act, decide
-from segue.observation import Counts, Observation, Version
+from segue.observation import Counts, Observation, Side, Version
 from segue.spec import Rules, Strategy
 from segue.state import Goal, Mark, State
 
@@ -176,3 +177,21 @@ def test_annotations_of_an_earlier_rollout_hold_nothing() -> None:
     begun = {**copied["metadata"], "annotations": {**copied["metadata"]["annotations"], OWNER: "released by her"}}
     assert is_rolled({**copied, "metadata": begun})
     assert left_of_us(copied) == {OWNER: None, BASELINE: None}
+
+
+def test_an_observation_computes_each_fingerprint_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting rollouts are mostly that; the next observation computes all of them again."""
+    digested: list[str] = []
+
+    def digest(value: dict[str, Any]) -> str:
+        digested.append(value["spec"]["containers"][0]["image"])
+        return original(value)
+
+    original = template_module.digest
+    monkeypatch.setattr(template_module, "digest", digest)
+    found, sizes = deployment(2, 6, 4), sets(v1=6, v2=4)
+    for n in (1, 2):
+        read(Objects(found, sizes, []), RULES, state(), NOW)
+        assert sorted(digested) == sorted(["c:1", "c:2", "c:2"] * n)
+    sizes[1]["spec"]["template"] = template(3)
+    assert read(Objects(found, sizes, []), RULES, state(), NOW).new == Side()

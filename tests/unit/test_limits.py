@@ -169,3 +169,23 @@ async def test_a_throttled_request_is_repeated_when_the_api_server_says(
     finally:
         await cluster.close()
         await runner.cleanup()
+
+
+@pytest.mark.parametrize("proxy", ["", "http://127.0.0.1:9"])
+async def test_only_a_proxy_of_the_environment_makes_requests_read_it(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise each request would start a thread that reads ~/.netrc."""
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.delenv(name, raising=False)
+    if proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+    cluster = Cluster(client.ApiClient(client.Configuration(host="https://127.0.0.1:1")))
+    try:
+        with pytest.raises(Unreachable):
+            await cluster.list("pods", "n")
+        sessions = cluster._api.rest_client.pool_manager, cluster._pod_session()
+        assert [session.trust_env for session in sessions] == [bool(proxy)] * 2
+    finally:
+        await cluster.close()

@@ -19,6 +19,7 @@ from segue.rights import (
     command_for,
     commands,
     described,
+    grants,
     manifest,
     needed,
     uses_of,
@@ -134,3 +135,25 @@ def test_the_command_grants_all_roles_that_are_needed() -> None:
 )  # fmt: skip
 def test_the_denial_names_the_command_that_grants_the_right(denial: str, command: str | None) -> None:
     assert command_for(denial) == command
+
+
+@pytest.mark.parametrize(
+    ("changed", "granted"),
+    [
+        pytest.param({}, True, id="exact"),
+        pytest.param({"verbs": ["get", "*"]}, True, id="any-verb"),
+        pytest.param({"apiGroups": ["*"], "resources": ["*"]}, True, id="any-resource"),
+        pytest.param({"verbs": ["get"]}, False, id="another-verb"),
+        pytest.param({"apiGroups": ["apps"]}, False, id="another-group"),
+        pytest.param({"resources": ["pods"]}, False, id="the-resource-of-a-subresource"),
+        pytest.param({"resourceNames": ["chat-0"]}, False, id="some-objects"),
+        pytest.param({"resources": None}, False, id="not-a-resource"),
+    ],
+)
+def test_rules_of_the_api_server_grant_a_right(changed: dict[str, Any], granted: bool) -> None:
+    """What they do not surely grant is asked for by itself."""
+    rule = {"verbs": ["patch"], "apiGroups": [""], "resources": ["pods/status"], **changed}
+    assert (
+        grants([{"verbs": ["get"], "nonResourceURLs": ["/version"]}, rule], Right("patch", "", "pods/status"))
+        is granted
+    )

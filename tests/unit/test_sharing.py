@@ -1,7 +1,11 @@
 """Callers that ask the same at the same time share an answer, and never get one from before they asked."""
 
 import asyncio
+from typing import Any
 
+import pytest
+
+from activities.cluster import _read_once, reading_once
 from activities.sharing import Shared
 
 
@@ -53,3 +57,31 @@ async def test_keys_are_apart_and_errors_go_to_those_that_asked() -> None:
     asked = await asyncio.gather(*(shared.ask("a", source.request) for _ in range(2)), return_exceptions=True)
     assert [str(each) for each in asked] == ["the third"] * 2
     assert await shared.ask("a", source.request) == 4
+
+
+async def test_a_block_reads_once_and_a_task_that_outlives_it_reads_again() -> None:
+    """Errors are not remembered."""
+    began: list[str] = []
+
+    async def read(what: str) -> dict[str, Any]:
+        async def request() -> dict[str, Any]:
+            began.append(what)
+            if began == ["bad"]:
+                raise ValueError(what)
+            return {"read": len(began)}
+
+        return await _read_once((what,), request)
+
+    async def later() -> dict[str, Any]:
+        await over.wait()
+        return await read("a")
+
+    over = asyncio.Event()
+    with reading_once():
+        with pytest.raises(ValueError, match="bad"):
+            await read("bad")
+        assert [await read(each) for each in ("bad", "a", "bad", "a")] == [{"read": n} for n in (2, 3, 2, 3)]
+        outlives = asyncio.create_task(later())
+    over.set()
+    assert await outlives == {"read": 4}
+    assert [await read("a"), await read("a")] == [{"read": 5}, {"read": 6}]

@@ -230,3 +230,23 @@ def _chosen(there: dict[str, Object], selector: str) -> list[Object]:
 
 def _names(found: Iterable[Object]) -> list[str]:
     return sorted(each["metadata"]["name"] for each in found)
+
+
+async def test_a_wait_ends_with_the_event_that_shows_it(served: Served) -> None:
+    """Events of other objects do not end it; a limit does."""
+
+    def is_there(view: NamespaceWatch) -> bool:
+        return view.get("deployments", "a") is not None
+
+    waiting = asyncio.create_task(served.watches.until("n", KINDS, is_there, 60.0))
+    await served.server.send("deployments", ("ADDED", made("other")))
+    assert not waiting.done()
+    await served.server.send("deployments", ("ADDED", made("a")))
+    await waiting
+    await served.watches.until("n", KINDS, is_there, 60.0)
+    await served.watches.until("n", KINDS, lambda _: False, 0.01)
+
+
+async def test_a_wait_by_a_watch_that_is_not_current_ends_at_once(served: Served) -> None:
+    """The caller then reads the target itself: an outage of the watch must not delay a write."""
+    await served.watches.until("another", KINDS, lambda _: False, 60.0)

@@ -13,7 +13,7 @@ Tried on Kubernetes 1.36; the arithmetic is that of ``pkg/controller/deployment/
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from activities.cluster import Cluster, Object
@@ -67,7 +67,7 @@ from activities.levers.ownership import (
 from activities.levers.pods import is_active
 from activities.levers.template import apply_change, differences, fingerprint, stopping_of, version_of
 from activities.levers.writing import Snapshot, write
-from activities.watching import NamespaceWatch, controller_uid
+from activities.watching import NamespaceWatch, Watches, controller_uid
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.decide import Act
@@ -99,8 +99,8 @@ class DeploymentLever:
 
     kinds: tuple[str, ...] = ("deployments", "replicasets", "pods")
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    def __init__(self, cluster: Cluster, watches: Watches | None = None) -> None:
+        self._cluster, self._watches = cluster, watches
         self._selectors: dict[Target, str] = {}
 
     async def history(self, target: Target) -> list[Revision]:
@@ -270,11 +270,12 @@ class DeploymentLever:
                 _refuse(asked.target, f"{meant} to {stored}")
 
         await self._drain(asked, goal, now)
-        regained = await self._regained(asked, goal, now)
+        objects = await self._fetch(asked.target)
+        regained = await self._regained(asked, goal, now, objects)
         if regained is not None:
             return regained
         made = await self._copies_made(asked)
-        written = _stored(await self._write(asked, now, make, check=check))
+        written = _stored(await self._write(asked, now, make, check=check, fresh=objects))
         written = written.model_copy(update={"writes": written.writes + made})
         if not written.done or step == goal or written.mark is None:
             return written
@@ -288,13 +289,13 @@ class DeploymentLever:
             last.model_copy(update={"writes": written.writes + last.writes, "mark": last.mark or written.mark})
         )
 
-    async def _regained(self, asked: WriteInput, goal: Counts, now: float) -> Written | None:
+    async def _regained(self, asked: WriteInput, goal: Counts, now: float, objects: Objects) -> Written | None:
         """Bring old replicas back, which the controller never does by itself. Returns None if there are enough.
 
         First writes fields that protect the old replicas, then scales their ReplicaSet up, so that the controller
         removes none of them. Allows more replicas in all only at the end, or the controller would add new ones.
         """
-        objects, state = await self._fetch(asked.target), asked.state
+        state = asked.state
         seen = read(objects, asked.rules, state, now)
         baseline = next((rs for rs in objects.replicasets if _is_of(rs, state.baseline.template)), None)
         missing = goal.old - seen.old.total
@@ -321,25 +322,31 @@ class DeploymentLever:
         New pods may still be loading then; their ReplicaSet creates them all the same.
         """
         moved = moved.model_copy(update={"moved_at": time.time()})
-        target, wanted = asked.target, asked.state.wanted.template
-        try:
-            async with asyncio.timeout(_TAKEN_UP_S):
-                while True:
-                    deployment, replicasets = await self._sizes(target)
-                    owner = annotations_of(deployment).get(OWNER)
-                    if owner != asked.state.owner or not is_held(deployment) or is_paused(deployment):
-                        return moved
-                    if not can_be_paused(deployment, replicasets, {wanted}):
-                        await asyncio.sleep(_POLL_S)
-                        continue
-                    try:
-                        patch = pause_patch(deployment, paused=True)
-                        after = await self._cluster.patch("deployments", target.namespace, target.name, patch)
-                    except Conflict:
-                        continue
+        target, ours = asked.target, {asked.state.wanted.template}
+        mark = moved.mark or asked.state.mark
+        ends_at = time.monotonic() + _TAKEN_UP_S
+        while True:
+            await self._until(target, lambda watch: _is_taken_up(watch, target, mark.generation, ours), ends_at)
+            deployment, replicasets = await self._sizes(target)
+            owner = annotations_of(deployment).get(OWNER)
+            if owner != asked.state.owner or not is_held(deployment) or is_paused(deployment):
+                return moved
+            if can_be_paused(deployment, replicasets, ours):
+                try:
+                    patch = pause_patch(deployment, paused=True)
+                    after = await self._cluster.patch("deployments", target.namespace, target.name, patch)
+                except Conflict:
+                    pass
+                else:
                     return _paused_after(asked, moved, after)
-        except TimeoutError:
-            return moved  # not started in time: the next decision pauses it
+            if time.monotonic() >= ends_at:
+                return moved  # not started in time: the next decision pauses it
+            await asyncio.sleep(_POLL_S)
+
+    async def _until(self, target: Target, shows: Callable[[NamespaceWatch], bool], ends_at: float) -> None:
+        """Return when the worker's watch shows a state; at once without a watch, and then the caller polls."""
+        if self._watches is not None:
+            await self._watches.until(target.namespace, self.kinds, shows, ends_at - time.monotonic())
 
     async def _sizes(self, target: Target) -> tuple[Object, list[Object]]:
         """Read the ReplicaSets, and then the Deployment."""
@@ -377,15 +384,19 @@ class DeploymentLever:
 
     async def _gone(self, target: Target, old: set[str], number: int) -> _Listed | None:
         """Wait until at most ``number`` pods of the old ReplicaSets remain. Returns None on a timeout."""
-        try:
-            async with asyncio.timeout(_AVAILABLE_S):
-                while True:
-                    listed = await self._listed(target)
-                    if sum(controller_uid(p) in old and is_active(p) for p in listed.pods) <= number:
-                        return listed
-                    await asyncio.sleep(_POLL_S)
-        except TimeoutError:
-            return None
+
+        def are_gone(pods: list[Object]) -> bool:
+            return sum(controller_uid(p) in old and is_active(p) for p in pods) <= number
+
+        ends_at = time.monotonic() + _AVAILABLE_S
+        while True:
+            await self._until(target, lambda watch: are_gone(watch.owned("pods", old)), ends_at)
+            listed = await self._listed(target)
+            if are_gone(listed.pods):
+                return listed
+            if time.monotonic() >= ends_at:
+                return None
+            await asyncio.sleep(_POLL_S)
 
     async def resize(self, asked: WriteInput, now: float) -> Written:
         """Set ``spec.replicas``, and the fields that keep both sides' shares; the controller scales in proportion."""
@@ -426,7 +437,8 @@ class DeploymentLever:
         After a retarget, ready pods of superseded versions are first made to count as available. Otherwise the
         controller would remove them before the newest version's unready pods, and go under the floor.
         """
-        asked, spared = await self._spare_superseded(asked)
+        objects = await self._fetch(asked.target)
+        asked, spared = await self._spare_superseded(asked, objects)
 
         def make(objects: Objects, seen: Observation) -> Object | None:
             deployment = objects.deployment
@@ -437,7 +449,7 @@ class DeploymentLever:
         def resume(objects: Objects, seen: Observation) -> Object | None:
             return {"spec": {"paused": None}} if is_paused(objects.deployment) else None
 
-        written = await self._write(asked, now, make)
+        written = await self._write(asked, now, make, fresh=None if spared else objects)
         if written.mark is not None and written.mark != with_paused(written.mark, paused=False):
             # A policy pauses it whenever its template changes: a rollback must not wait for a person.
             again = asked.model_copy(update={"generation": written.mark.generation})
@@ -446,9 +458,8 @@ class DeploymentLever:
             written = written.model_copy(update={"writes": written.writes + resumed.writes, "mark": mark})
         return _stored(written.model_copy(update={"writes": written.writes + spared}))
 
-    async def _spare_superseded(self, asked: WriteInput) -> tuple[WriteInput, int]:
+    async def _spare_superseded(self, asked: WriteInput, objects: Objects) -> tuple[WriteInput, int]:
         """Make ready pods of superseded versions count as available; return the updated input, and the writes."""
-        objects = await self._fetch(asked.target)
         if annotations_of(objects.deployment).get(OWNER) != asked.state.owner:
             return asked, 0  # the write itself reports it
         current = fingerprint(objects.deployment["spec"]["template"])
@@ -514,10 +525,10 @@ class DeploymentLever:
         written = await self._write(asked, now, make, finishing=True, check=check)
         if not written.done:
             return written
-        objects = await self._fetch(asked.target)
-        cleaned = await self._finish_replicasets(asked, objects.replicasets)
-        templates = [rs["spec"]["template"] for rs in objects.replicasets]
-        pruned = await prune_copies(self._cluster, objects.deployment, templates)
+        deployment, replicasets = await self._sizes(asked.target)
+        cleaned = await self._finish_replicasets(asked, replicasets)
+        templates = [rs["spec"]["template"] for rs in replicasets]
+        pruned = await prune_copies(self._cluster, deployment, templates)
         return written.model_copy(update={"writes": written.writes + cleaned + pruned})
 
     async def _finish_replicasets(self, asked: WriteInput, replicasets: list[Object]) -> int:
@@ -539,18 +550,21 @@ class DeploymentLever:
 
     async def _write(
         self, asked: WriteInput, now: float, make: Callable[[Objects, Observation], Object | None], *,
-        finishing: bool = False, listed: _Listed | None = None,
+        finishing: bool = False, fresh: Objects | None = None, listed: _Listed | None = None,
         check: Callable[[Object, Object, Object], None] | None = None,
     ) -> Written:  # fmt: skip
-        """Write on a fresh read, or on what was ``listed`` a moment ago.
+        """Write on a fresh read, which may be that of the caller (``fresh``), or on what was ``listed`` a moment ago.
 
         Only a write that removes no replica uses ``listed``. It meets conflicts, because the controller is writing the
         status, and lists are slow at that moment. A write that removes a replica lists again after each conflict:
         another replica may no longer be ready.
         """
+        read_before = iter(() if fresh is None else (fresh,))
 
         async def picture() -> Snapshot[Objects]:
-            objects = await (self._completed(asked.target, listed) if listed else self._fetch(asked.target))
+            objects = next(read_before, None)
+            if objects is None:
+                objects = await (self._completed(asked.target, listed) if listed else self._fetch(asked.target))
             seen = read(objects, asked.rules, asked.state, now)
             return Snapshot(objects.deployment, objects, seen, is_held(objects.deployment))
 
@@ -561,6 +575,18 @@ class DeploymentLever:
             )  # fmt: skip
         except Rewritten as rewritten:
             return Written(done=False, why=str(rewritten), made=rewritten.made)
+
+
+def _is_taken_up(watch: NamespaceWatch, target: Target, generation: int, ours: Collection[str]) -> bool:
+    """Whether a watch shows that the controller has started a move, or that there is nothing to pause."""
+    deployment = watch.get("deployments", target.name)
+    if deployment is None:
+        return True
+    if deployment["metadata"].get("generation", 0) < generation:
+        return False
+    if is_paused(deployment) or not is_held(deployment):
+        return True
+    return can_be_paused(deployment, watch.owned("replicasets", {deployment["metadata"]["uid"]}), ours)
 
 
 def _counts_as_available(replicaset: Object) -> bool:

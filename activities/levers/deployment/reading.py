@@ -17,7 +17,7 @@ from activities.levers.ownership import (
     saved_baseline,
 )
 from activities.levers.pods import freed_by, is_active, read_replica, told_to_stop_at
-from activities.levers.template import fingerprint, version_of
+from activities.levers.template import fingerprint, fingerprinting_once, version_of
 from activities.watching import NamespaceWatch, controller_uid
 from segue.ended_pods import judged
 from segue.failures import unmade, unplaced_why
@@ -98,6 +98,7 @@ def revisions(objects: Objects) -> list[Revision]:
     return sorted(found, key=lambda revision: revision.revision)
 
 
+@fingerprinting_once()
 def read(objects: Objects, rules: Rules, state: State, now: float) -> Observation:
     """Return the observation that the core decides on. Pure; ``now`` is in seconds since the epoch."""
     deployment = objects.deployment

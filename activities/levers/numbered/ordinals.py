@@ -13,7 +13,7 @@ from activities.cluster import Object
 from activities.ended_pods import Gone, read_ended
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, saved_baseline
 from activities.levers.pods import freed_by, is_ready, told_to_stop_at
-from activities.levers.template import fingerprint
+from activities.levers.template import fingerprint, fingerprinting_once
 from segue.as_before import as_before
 from segue.budget import resolve_budget
 from segue.ended_pods import judged
@@ -121,6 +121,7 @@ def may_go_back(numbered: Numbered, rules: Rules, baseline: str) -> bool:
     return not numbered.trusted and (len(staying) > floor or len(staying) == replicas)
 
 
+@fingerprinting_once()
 def read(
     numbered: Numbered, rules: Rules, state: State, foreign: Foreign | None, now: float, *, autonomous: bool = False
 ) -> Observation:

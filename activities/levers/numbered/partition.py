@@ -43,7 +43,7 @@ from activities.levers.ownership import (
     saved_baseline,
     saved_ready,
 )
-from activities.levers.template import fingerprint, stopping_of
+from activities.levers.template import fingerprint, fingerprinting_once, stopping_of
 from activities.levers.writing import Snapshot, write
 from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import Budget, objection, resolve_budget
@@ -217,6 +217,7 @@ class PartitionLever(ABC):
         """Read the target afresh."""
         return self._read(await self._fetch(target), rules, state, now)
 
+    @fingerprinting_once()
     def _read(self, numbered: Numbered, rules: Rules, state: State, now: float) -> Observation:
         found, template = numbered.found, numbered.template
         foreign = foreign_template(

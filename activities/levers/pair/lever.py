@@ -8,6 +8,7 @@ first.
 import asyncio
 import copy
 import json
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ from activities.levers.ownership import (
 from activities.levers.pair.reading import REPLICAS, Baseline, Pair, mark_of, read
 from activities.levers.pods import is_active
 from activities.levers.template import apply_change, fingerprint, stopping_of, version_of
-from activities.watching import NamespaceWatch, controller_uid
+from activities.watching import NamespaceWatch, Watches, controller_uid
 from segue.budget import objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.errors import Conflict, Fenced, NotAllowed, NotFound, Refused, Stale
@@ -60,8 +61,8 @@ class PairLever:
 
     kinds: tuple[str, ...] = ("deployments", "replicasets", "pods")
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    def __init__(self, cluster: Cluster, watches: Watches | None = None) -> None:
+        self._cluster, self._watches = cluster, watches
 
     async def history(self, target: Target) -> list[Revision]:
         """Return the revisions of the old Deployment, and then of the new one, the oldest first."""
@@ -316,15 +317,23 @@ class PairLever:
 
     async def _gone(self, side: Objects, number: int) -> bool:
         """Wait until at most ``number`` pods of a Deployment remain; return False on a timeout."""
-        try:
-            async with asyncio.timeout(_GONE_S):
-                while True:
-                    found = await self._with_pods(side.deployment)
-                    if sum(map(is_active, found.pods)) <= number:
-                        return True
-                    await asyncio.sleep(_POLL_S)
-        except TimeoutError:
-            return False
+        owners = {rs["metadata"]["uid"] for rs in side.replicasets}
+
+        def are_gone(pods: list[Object]) -> bool:
+            return sum(map(is_active, pods)) <= number
+
+        ends_at = time.monotonic() + _GONE_S
+        while True:
+            if self._watches is not None:
+                namespace, left_s = side.deployment["metadata"]["namespace"], ends_at - time.monotonic()
+                await self._watches.until(
+                    namespace, self.kinds, lambda watch: are_gone(watch.owned("pods", owners)), left_s
+                )
+            if are_gone((await self._with_pods(side.deployment)).pods):
+                return True
+            if time.monotonic() >= ends_at:
+                return False
+            await asyncio.sleep(_POLL_S)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from activities.ended_pods import Gone
 from activities.levers.deployment.reading import Objects, ended_of, read_set
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, latest_of, replicas_of, unpacked, writers_of
 from activities.levers.pods import freed_by, is_active, read_replica, told_to_stop_at
-from activities.levers.template import fingerprint
+from activities.levers.template import fingerprint, fingerprinting_once
 from segue.ended_pods import judged
 from segue.failures import unplaced_why
 from segue.hindrance import hindrance_of
@@ -88,6 +88,7 @@ class Baseline(Frozen):
         return Counts(replicas - new, new)
 
 
+@fingerprinting_once()
 def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
     """Return the observation that the core decides on. Pure; ``now`` is in seconds since the epoch."""
     back, written = state.goal is Goal.BACK, pair.template == state.wanted.template

@@ -392,7 +392,7 @@ async def _histories(lab: Lab, run: Run) -> list[Any]:
 async def _replayed(histories: list[Any]) -> str:
     try:
         for history in histories:
-            await Replayer(workflows=[], plugins=[make_plugin()]).replay_workflow(history)
+            await Replayer(workflows=[], plugins=[make_plugin(sandboxed=True)]).replay_workflow(history)
     except Exception as error:
         return str(error)[:500]
     return ""
