@@ -16,7 +16,7 @@ def as_before(rules: Rules, state: State, replicas: int) -> Rules:
         return rules
     budget = resolve_budget(rules.strategy, replicas)
     unavailable = min(replicas, budget.unavailable + lacking)
-    changes = {"max_surge": budget.surge, "max_unavailable": unavailable, "step": budget.step}
+    changes = {"max_unavailable": unavailable, "step": budget.step}  # a maxSurge in percent still follows R
     return rules.model_copy(update={"strategy": rules.strategy.model_copy(update=changes)})
 
 

@@ -871,5 +871,5 @@ _FORWARD: tuple[Case, ...] = (
     _regained, _lost, _whole, _retaining, _crowded, _draining, _all_new, _waypoint, _move, _late, _waiting,
 )  # fmt: skip
 _BACK: tuple[Case, ...] = (
-    _fenced, _foreign, _routed, _resized, _retaining, _return, _undo, _unpaused, _all_old, _alarm, _waiting,
+    _fenced, _foreign, _routed, _undo, _resized, _retaining, _return, _unpaused, _all_old, _alarm, _waiting,
 )  # fmt: skip

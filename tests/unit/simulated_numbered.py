@@ -49,7 +49,7 @@ class NumberedTarget(Target):
         self.baseline, self.partition = "v0", 0
         self.has_gate = seed.random() < 0.5
         """Whether the cluster has the feature gate."""
-        self.unavailable = 1
+        self.max_unavailable = 1
         self.heeded = True
         """Whether the controller has observed the latest write."""
         self.mirrored_from = NEVER  # tests/cluster covers admission for this kind
@@ -207,7 +207,7 @@ class NumberedTarget(Target):
 
     def _put(self, template: str, partition: int, rules: Rules) -> None:
         self.template, self.partition = template, partition
-        self.unavailable = resolve_budget(rules.strategy, self.replicas).unavailable
+        self.max_unavailable = resolve_budget(rules.strategy, self.replicas).unavailable
         self.served, self.lost, self.written_for = self.ready, 0, self.replicas
         self.tampered = self.spoiled = self.heeded = False
         self.before_foreign, self.signed = None, self.mark

@@ -69,7 +69,7 @@ class SupervisedTarget(Target):
             super().break_something()
             self.paused = False
         elif luck < 0.15 and self.before_foreign is None and self.saved:
-            self.before_foreign, self.tampered = (self.template, self.surge, self.unavailable), True
+            self.before_foreign, self.tampered = (self.template, self.max_surge, self.max_unavailable), True
             self.template = "v9"
             self.quality.setdefault("v9", self.random.choice(("good", "never")))
         else:

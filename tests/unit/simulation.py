@@ -38,6 +38,7 @@ from segue.spec.gate_policy import Reaction
 from segue.spec.own_gates import OwnGate, WebhookGate
 from segue.state import Before, Goal, Mark, Outcome, Retarget, State
 from segue.transition import applied, is_written, judged, learned, retargeted, stuck
+from segue.units import resolve
 
 FAULTS_END_S = 150.0
 LIMIT_S = 4_000.0
@@ -142,7 +143,8 @@ class Target:
         self.quality: dict[str, str] = {"v0": "good", "v5": "good"}
         self.min_ready_s = seed.choice((0.0, 0.0, 3.0))
         self.held = self.paused = False
-        self.surge, self.unavailable = 1, 0
+        self.max_surge: int | str = 1
+        self.max_unavailable: int | str = 0
         self.owner: str | None = None
         baseline = ReplicaSet("v0", 0, replicas, desired=replicas, maximum=replicas + 1)
         baseline.pods = [Pod(0.0, 0.0, ready_since=0.0) for _ in range(replicas)]
@@ -159,6 +161,8 @@ class Target:
         self.before_foreign: tuple[Any, ...] | None = None
         self.tampered = self.spoiled = False
         """Whether somebody else changed it; and so that what follows is theirs: a paused controller moves nothing."""
+        self.scaled = False
+        """Whether somebody else changed R since the latest move, or Segue did while it does not hold the target."""
         self.mistaken = 0
         """The unready pods beside which ready ones of a third version do not count as available: see ``_write``."""
         self.signed: Mark | None = None
@@ -259,8 +263,25 @@ class Target:
                         self._resized(replicaset, 0)
         if self.resizing or self.total != self.replicas + (self.surge if len(self._active) > 1 else 0):
             self._scale_in_proportion()
+            ready = self.ready  # in proportion, it may take ready pods of one version beside unready ones of another
         self._check(total, ready)
         return self.total != total
+
+    @property
+    def surge(self) -> int:
+        """What its fields allow above R now: a percentage follows R, as on the real thing."""
+        return resolve(self.max_surge, self.replicas, round_up=True)
+
+    @property
+    def unavailable(self) -> int:
+        """How many of R its fields let be unavailable now."""
+        return resolve(self.max_unavailable, self.replicas, round_up=False)
+
+    def _hold(self, counts: Counts, rules: Rules) -> tuple[int | str, int | str]:
+        """Return the fields for these counts, in percent like the lever's: maxSurge only if the spec gives one so."""
+        surge, unavailable = sum(counts) - self.replicas, self.replicas - counts.old
+        added = 100 * surge // self.replicas if isinstance(rules.strategy.max_surge, str) else 0
+        return f"{added}%" if added else surge, f"{-(-100 * unavailable // self.replicas)}%" if unavailable else 0
 
     @property
     def _active(self) -> list[ReplicaSet]:
@@ -348,6 +369,8 @@ class Target:
         budget = resolve_budget(self.strategy, self.replicas)
         if self.total > total and self.total > budget.ceiling:
             raise Wrong(f"{self.total} replicas, over the ceiling of {budget.ceiling}: {self}")
+        if self.scaled:
+            return
         if self.ready < ready and self.ready < min(budget.floor, self.served) - self.lost - self.mistaken:
             raise Wrong(f"{ready} ready were taken to {self.ready}, under the floor of {budget.floor}: {self}")
 
@@ -376,16 +399,18 @@ class Target:
         elif luck < 0.13:
             self._unready_all()
         elif luck < 0.14:
-            self.replicas = self.random.randint(1, 12)
+            replicas = self.random.randint(1, 12)
+            self.scaled = self.scaled or replicas != self.replicas
+            self.replicas = replicas
         elif luck < 0.15 and self.before_foreign is None:
-            self.before_foreign = (self.template, self.surge, self.unavailable)
+            self.before_foreign = (self.template, self.max_surge, self.max_unavailable)
             self.tampered = True
             self.spoiled = self.spoiled or not self.paused or luck >= 0.145
             if luck < 0.145:
                 self.template = "v9"
                 self.quality.setdefault("v9", self.random.choice(("good", "never")))
             else:
-                self.surge += 1
+                self.max_surge = self.surge + 1
         elif luck < 0.18:
             self.take_back()
         elif luck < 0.19 and self.before_foreign is None:
@@ -411,7 +436,7 @@ class Target:
     def take_back(self) -> None:
         """Let the other take back what they wrote."""
         if self.before_foreign is not None:
-            self.template, self.surge, self.unavailable = self.before_foreign
+            self.template, self.max_surge, self.max_unavailable = self.before_foreign
             self.before_foreign = None
 
     # --- the lever: what is seen
@@ -470,7 +495,7 @@ class Target:
 
     @property
     def token(self) -> str:
-        return f"{self.held} {self.surge} {self.unavailable}"
+        return f"{self.held} {self.max_surge} {self.max_unavailable}"
 
     @property
     def mark(self) -> Mark:
@@ -507,7 +532,7 @@ class Target:
             return problem
         if self.admitted(state.wanted.template) != state.wanted.template:
             return _REWRITTEN
-        surge, unavailable = counts.old + counts.new - self.replicas, self.replicas - counts.old
+        surge, unavailable = self._hold(counts, rules)
         missing = counts.old - seen.old.total
         if seen.held and seen.template == state.wanted.template and missing > 0:
             self.sets[state.baseline.template].replicas += missing  # not by the controller: its annotations stay
@@ -523,14 +548,14 @@ class Target:
             self.sync()
         self.pause_controller(rules, state, decision)
 
-    def _write(self, template: str, surge: int, unavailable: int, *, held: bool) -> None:
+    def _write(self, template: str, surge: int | str, unavailable: int | str, *, held: bool) -> None:
         answered = self.admitted(template)
         # A policy that arrives in the middle makes a third version; ready pods of the second are not available.
         altered = answered != template
-        self.template, self.surge, self.unavailable, self.held = answered, surge, unavailable, held
+        self.template, self.max_surge, self.max_unavailable, self.held = answered, surge, unavailable, held
         self.served = self.ready
         self.lost, self.written_for, self.tampered, self.before_foreign = 0, self.replicas, altered, None
-        self.paused, self.spoiled = False, False
+        self.paused, self.spoiled, self.scaled = False, False, False
         # Undo could not tell which version it would make: the controller may remove those ready pods for unready ones.
         self.mistaken = self.total - self.ready if altered else 0
         self.signed = self.mark
@@ -560,12 +585,16 @@ class Target:
             return str(seen.foreign)
         replicas = decision.replicas
         assert replicas is not None
-        if seen.held and replicas != self.replicas:
-            # maxUnavailable is a percentage that follows R, maxSurge is one only where the spec writes one.
-            old, new = resized(rules.strategy, seen, replicas)
-            self.surge, self.unavailable = old + new - replicas, replicas - old
+        if replicas == self.replicas:
+            return ""
+        if seen.held and self.resizing:
+            return "the controller has not followed the resize yet"  # its sizes are no shares of the present R
+        self.replicas = self.written_for = replicas
+        # Unheld, the added replicas of a superseded version are unready, and the controller takes ready ones first.
+        self.scaled = self.scaled or not seen.held
+        if seen.held:
+            self.max_surge, self.max_unavailable = self._hold(resized(rules.strategy, seen, replicas), rules)
             self.signed = self.mark
-        self.replicas = replicas
         return ""
 
     def undo(self, rules: Rules, state: State, decision: Decision) -> str:
@@ -576,12 +605,17 @@ class Target:
             return str(seen.foreign)
         if not seen.held and seen.template == state.baseline.template:
             return ""
-        for replicaset in self.sets.values():
-            if replicaset.version not in {state.baseline.template, self.template}:
-                # Its ready pods count as available, so that unready ones of other versions go first; its own go now.
-                replicaset.held, replicaset.let_go, replicaset.replicas = False, True, replicaset.ready
+        spare = {state.baseline.template, self.template}
+        superseded = [s for s in self.sets.values() if s.replicas and s.held and s.version not in spare]
+        if superseded and self.resizing:
+            return "the controller has not followed the resize yet"  # it would add unready pods to what is spared
+        for replicaset in superseded:
+            # Its ready pods count as available, so that unready ones of other versions go first; its own go now.
+            replicaset.held, replicaset.let_go, replicaset.replicas = False, True, replicaset.ready
         budget = resolve_budget(rules.strategy, self.replicas)
-        self._write(state.baseline.template, budget.surge, budget.unavailable, held=False)
+        written = (rules.strategy.max_surge, rules.strategy.max_unavailable)
+        surge, unavailable = (w if isinstance(w, str) else n for w, n in zip(written, budget[1:3], strict=True))
+        self._write(state.baseline.template, surge, unavailable, held=False)
         return ""
 
     def finish(self, rules: Rules, state: State, decision: Decision) -> str:
@@ -816,7 +850,7 @@ class Driver:
     def _retarget(self, wish: Retarget) -> None:
         assert wish.change is not None
         target, version = self.target, wish.change.images["server"]
-        if not self.state.claimed and target.mixed and version != self.state.baseline.template:
+        if not self.state.claimed and target.mixed:
             self.state = self.state.but(retarget=None, overrules=False)  # refused: in the middle of another's rollout
             return
         found = self.state.baseline if self.state.claimed or not target.template else Version(template=target.template)

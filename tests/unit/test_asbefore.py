@@ -53,6 +53,15 @@ def test_the_floor_counts_from_what_was_ready(before: Before | None, goal: Goal,
     assert (budget.floor, budget.surge, budget.step) == (floor, 1, 1)
 
 
+@pytest.mark.parametrize("goal", list(Goal))
+def test_a_surge_in_percent_follows_another_number_of_replicas(goal: Goal) -> None:
+    """A resize uses the rules that were relaxed for the present R: at R=2, half of 12 would be over the ceiling."""
+    rules = RULES.model_copy(update={"strategy": Strategy(maxSurge="50%", maxUnavailable=0)})
+    relaxed = as_before(rules, MOVING.but(before=Before(replicas=12, ready=8), goal=goal), 12).strategy
+    assert (resolve_budget(relaxed, 12).ceiling, resolve_budget(relaxed, 2).ceiling) == (18, 3)
+    assert (resolve_budget(relaxed, 12).floor, resolve_budget(relaxed, 12).step) == (8, 6)
+
+
 def test_what_becomes_ready_is_asked_for_from_then_on() -> None:
     """The way back asks for old replicas that were ready once; the floor for what both sides had together."""
     found = with_ready(MOVING, see((3, 3), (1, 1))).before

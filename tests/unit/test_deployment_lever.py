@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 
 from activities.levers import template as template_module
-from activities.levers.deployment.patches import finish_patch, hold_patch, unhold_patch
+from activities.levers.deployment.patches import (
+    DESIRED,
+    finish_patch,
+    hold_patch,
+    resize_patch,
+    superseded_sets,
+    unhold_patch,
+)
 from activities.levers.deployment.reading import (
     HOLD_MIN_READY_S,
     Objects,
@@ -18,9 +25,12 @@ from activities.levers.deployment.reading import (
 from activities.levers.ownership import ADMISSION, BASELINE, OWNER, left_of_us
 from activities.levers.template import fingerprint
 from activities.release import is_rolled
-from segue.decide import PAUSE_EVERY_S, Act, decide
+from segue.contract import WriteInput
+from segue.decide import PAUSE_EVERY_S, Act, Decision, decide
+from segue.errors import Stale
 from segue.observation import Counts, Observation, Side, Version
 from segue.spec import Rules, Strategy
+from segue.spec.target import DeploymentTarget
 from segue.state import Goal, Mark, State
 
 RULES = Rules(strategy=Strategy(maxSurge=2))
@@ -112,6 +122,49 @@ def test_paused_it_is_held_at_the_sizes_that_are_there() -> None:
     """The fields move nothing then: what they request is not what it is held at."""
     assert see(deployment(2, 6, 4), v1=7, v2=3).asked == Counts(6, 4)
     assert see(deployment(2, 6, 4, paused=True), v1=7, v2=3).asked == Counts(7, 3)
+
+
+def scaled_for(replicas: int, **sizes: int) -> list[dict[str, Any]]:
+    """Held ReplicaSets that the controller has scaled for a Deployment of so many replicas."""
+    found = sets(**sizes)
+    for each in found:
+        each["metadata"]["annotations"] = {DESIRED: str(replicas)}
+        each["spec"]["minReadySeconds"] = HOLD_MIN_READY_S
+    return found
+
+
+def test_the_superseded_sets_are_those_of_neither_the_template_nor_the_baseline() -> None:
+    """Their ready pods do not count as available, so an undo has to spare them."""
+    found = Objects(deployment(3, 6, 4), scaled_for(8, v1=4, v2=2, v3=4), [])
+    assert [each["metadata"]["name"] for each in superseded_sets(found, V1.template)] == ["v2"]
+    assert superseded_sets(Objects(deployment(3, 6, 4), scaled_for(8, v1=4, v2=0, v3=4), []), V1.template) == []
+
+
+def test_an_undo_waits_until_superseded_sets_are_scaled_for_the_present_replicas() -> None:
+    """Pods that the controller would add to them load, and it would remove ready ones of other versions instead."""
+    found = Objects(deployment(3, 6, 4), scaled_for(6, v1=4, v2=2, v3=4), [])
+    with pytest.raises(Stale, match="still scaling to 8 replicas"):
+        superseded_sets(found, V1.template)
+    alone = Objects(deployment(3, 6, 4), scaled_for(6, v1=4, v3=4), [])
+    assert superseded_sets(alone, V1.template) == [], "without superseded pods an undo never waits"
+
+
+def test_a_resize_waits_until_the_controller_has_followed_the_earlier_one() -> None:
+    """Until then the sizes are no shares of the present replicas, and a move under way would take ready ones."""
+    decision = Decision(act=Act.RESIZE, why="why", replicas=4)
+    asked = WriteInput(target=DeploymentTarget(name="chat"), rules=RULES, state=state(), decision=decision)
+    seen = see(deployment(2, 6, 4), v1=6, v2=4)
+    with pytest.raises(Stale, match="still scaling to 8 replicas"):
+        resize_patch(Objects(deployment(2, 6, 4), scaled_for(6, v1=6, v2=4), []), seen, asked, 4)
+    followed = Objects(deployment(2, 6, 4), scaled_for(8, v1=6, v2=4), [])
+    rolling = {"maxSurge": 2, "maxUnavailable": "25%"}
+    assert resize_patch(followed, seen, asked, 4)["spec"] == {
+        "replicas": 4, "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling},
+    }  # fmt: skip
+    free = seen.model_copy(update={"held": False})
+    assert resize_patch(Objects(deployment(1, 8, 0), scaled_for(6, v1=6), []), free, asked, 4) == {
+        "spec": {"replicas": 4}
+    }
 
 
 @pytest.mark.parametrize("goal", list(Goal))

@@ -131,14 +131,14 @@ def test_the_simulated_controller_holds_like_the_real_one(
 ) -> None:
     """maxSurge and maxUnavailable hold a Deployment at exactly the counts that a real control plane held."""
     target = _target(replicas, **sets)
-    target.surge, target.unavailable = surge, unavailable
+    target.max_surge, target.max_unavailable = surge, unavailable
     assert _counts(target) == held
 
 
 def test_a_resize_scales_both_sides_in_proportion() -> None:
     """(3, 1) at R=4 becomes (6, 2) at R=8 in the pass that follows the resize."""
     target = _target(4, v0=(3, 3), v1=(1, 1))
-    target.surge, target.unavailable = 0, 1
+    target.max_surge, target.max_unavailable = 0, "25%"
     target.replicas = 8
     assert target.sync()
     assert {name: s.replicas for name, s in target.sets.items()} == {"v0": 6, "v1": 2}

@@ -27,12 +27,12 @@ from activities.levers.deployment.patches import (
     resize_patch,
     scale_patch,
     start_of,
+    superseded_sets,
     template_patch,
     unhold_patch,
     unholdable,
 )
 from activities.levers.deployment.reading import (
-    HOLD_MIN_READY_S,
     Objects,
     can_be_paused,
     hold_token,
@@ -405,7 +405,7 @@ class DeploymentLever:
         def make(objects: Objects, seen: Observation) -> Object | None:
             if seen.replicas == replicas:
                 return None
-            return resize_patch(seen, asked, replicas)
+            return resize_patch(objects, seen, asked, replicas)
 
         return await self._write(asked, now, make)
 
@@ -438,7 +438,10 @@ class DeploymentLever:
         controller would remove them before the newest version's unready pods, and go under the floor.
         """
         objects = await self._fetch(asked.target)
-        asked, spared = await self._spare_superseded(asked, objects)
+        try:
+            asked, spared = await self._spare_superseded(asked, objects)
+        except Stale as stale:
+            return Written(done=False, why=str(stale))
 
         def make(objects: Objects, seen: Observation) -> Object | None:
             deployment = objects.deployment
@@ -462,15 +465,7 @@ class DeploymentLever:
         """Make ready pods of superseded versions count as available; return the updated input, and the writes."""
         if annotations_of(objects.deployment).get(OWNER) != asked.state.owner:
             return asked, 0  # the write itself reports it
-        current = fingerprint(objects.deployment["spec"]["template"])
-        spare = {asked.state.baseline.template, current}
-        superseded = [
-            rs
-            for rs in objects.replicasets
-            if rs["spec"].get("replicas")
-            and rs["spec"].get("minReadySeconds") == HOLD_MIN_READY_S
-            and fingerprint(rs["spec"]["template"]) not in spare
-        ]
+        superseded = superseded_sets(objects, asked.state.baseline.template)
         resumes = bool(superseded) and is_paused(objects.deployment)
         if resumes:  # while paused, the controller would replace what is removed here
             asked = await self._resumed(asked, objects.deployment)

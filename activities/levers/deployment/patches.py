@@ -125,10 +125,17 @@ def scale_patch(objects: Objects, seen: Observation, asked: WriteInput, counts: 
     return patch
 
 
-def resize_patch(seen: Observation, asked: WriteInput, replicas: int) -> Object:
-    """Return the patch that sets the replicas, and keeps both sides at their share of them."""
+def resize_patch(objects: Objects, seen: Observation, asked: WriteInput, replicas: int) -> Object:
+    """Return the patch that sets the replicas, and keeps both sides at their share of them.
+
+    Raises:
+        Stale: while the controller follows an earlier resize: the present sizes are no shares of the present replicas.
+    """
     patch: Object = {"spec": {"replicas": replicas}}
     if seen.held and seen.replicas:
+        problem = _resizing(objects)
+        if problem:
+            raise Stale(problem)
         old, new = resized(asked.rules.strategy, seen, replicas)
         patch["spec"]["strategy"] = _holding(replicas, old + new - replicas, replicas - old, asked.rules)
     return patch
@@ -147,6 +154,26 @@ def unholdable(replicas: int, counts: Counts) -> str:
     if counts.old > replicas or counts.old + counts.new < replicas or counts == (replicas, 0):
         return f"a Deployment of {replicas} replicas cannot be held at {counts}"
     return ""
+
+
+def superseded_sets(objects: Objects, baseline: str) -> list[Object]:
+    """Return the ReplicaSets of neither the present template nor the baseline whose pods never count as available.
+
+    Raises:
+        Stale: while the controller scales them: it would add unready pods, and then remove ready ones in their place.
+    """
+    spare = {baseline, fingerprint(objects.deployment["spec"]["template"])}
+    found = [
+        rs
+        for rs in objects.replicasets
+        if rs["spec"].get("replicas")
+        and rs["spec"].get("minReadySeconds") == HOLD_MIN_READY_S
+        and fingerprint(rs["spec"]["template"]) not in spare
+    ]
+    problem = _resizing(objects) if found else ""
+    if problem:
+        raise Stale(problem)
+    return found
 
 
 def _resizing(objects: Objects) -> str:
