@@ -382,7 +382,7 @@ RELEASES: tuple[tuple[str, bool, Callable[[Traffic], Make]], ...] = (
 def print_times(releases: int, seed: int, only: str) -> None:
     """Print how many releases ``compare: {}`` decides rightly, in which time, by the traffic."""
     shown = [f"{old + new} a second, {new} of them new" for old, new in TRAFFICS]
-    print("| | " + " | ".join(shown) + " |\n|---" * 2 + "|---" * (len(shown) - 1) + "|")
+    print("| | " + " | ".join(shown) + " |\n|---" + "|---" * len(shown) + "|")
     for number, (name, bad, make) in enumerate(RELEASES):
         if only not in name:
             continue
