@@ -53,12 +53,14 @@ from segue.contract import (
 )
 from segue.decide import Act, Decision, asks_for_room, decide
 from segue.errors import Fenced, NotAllowed, Refused, SegueError, shown
+from segue.four_eyes import AUTHORS, refuse_own
 from segue.gates import Verdict
 from segue.gates.readiness import judge_readiness
 from segue.gates.standing import standings
 from segue.gates.webhook_settings import Webhook
 from segue.observation import Observation, belonging
 from segue.policy import NO_POLICY, Policy, Request, foretold, holding, refuse, refuse_message
+from segue.requests import requests_of
 from segue.resting import next_look_at, rests
 from segue.spec import Autoscaler, SupervisedTarget
 from segue.spec.metrics import Metric
@@ -237,11 +239,17 @@ class Activities:
 
     @_defined(contract.PERMIT)
     async def permit(self, asked: PermitInput) -> Permitted:
-        """Check a message against the policy."""
+        """Check a message against the policy; an approval under four eyes also against the workflow's history."""
         refuse_message(
             self._policy, asked.target, asked.strategy, message=asked.message, by=asked.by, replicas=asked.replicas,
             breaks_glass=asked.breaks_glass,
         )  # fmt: skip
+        rule = self._policy.four_eyes(asked.target) if asked.message == "approve" else ""
+        if rule:
+            info = activity.info()
+            made = await requests_of(activity.client(), info.workflow_id or "", info.workflow_run_id)
+            sent = made.sent(asked.message, {"by": asked.by, "reason": asked.reason}, asked.update_id)
+            refuse_own(rule, made.named(*AUTHORS), sent, asked.by)
         return Permitted()
 
     @_defined(contract.AWAIT_READY)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
-from scipy.stats import mannwhitneyu
+from scipy.stats import binom, mannwhitneyu, poisson
 
 from segue.gates import Result
 from segue.judging import Count, CountSeries, Evidence, HistogramSeries, Judgement, ValueSeries, judge
@@ -43,13 +43,17 @@ class Sides:
     """The same over all intervals together."""
 
 
+Make = Callable[[np.random.Generator, int, int], Sides]
+"""Makes what is measured of so many releases, at so many looks."""
+
+
 @dataclass(frozen=True)
 class Scenario:
     name: str
     bad: bool
     limits: tuple[float, ...]
     """The fixed threshold of each metric: what somebody would write who knows the old version."""
-    make: Callable[[np.random.Generator, int], Sides]
+    make: Make
     judgement: dict[str, Any] = field(default_factory=dict)
 
 
@@ -73,12 +77,12 @@ def counted(bad: tuple[Array, Array], total: tuple[Array, Array]) -> Sides:
 
 def errors(
     old: float, new: float, *, requests: tuple[int, int] = (OLD, NEW), drift: float = 0.0, burst: float = 0.0
-) -> Callable[[np.random.Generator, int], Sides]:
+) -> Make:
     """Return errors at these rates; ``drift`` is of both sides together, ``burst`` the mean size of a burst of them."""
 
-    def make(rng: np.random.Generator, releases: int) -> Sides:
-        day = drifting(rng, releases, drift)
-        total = tuple(rng.poisson(n, (releases, LOOKS)).astype(float) for n in requests)
+    def make(rng: np.random.Generator, releases: int, looks: int) -> Sides:
+        day = drifting(rng, releases, looks, drift)
+        total = tuple(rng.poisson(n, (releases, looks)).astype(float) for n in requests)
         bad = tuple(
             burst_of(rng, n, np.minimum(0.9, rate * day), burst) for n, rate in zip(total, (old, new), strict=True)
         )
@@ -94,10 +98,10 @@ def burst_of(rng: np.random.Generator, total: Array, rate: Array, burst: float) 
     return np.minimum(total, bursts + rng.negative_binomial(np.maximum(1, bursts), 1 / burst) * (bursts > 0))
 
 
-def drifting(rng: np.random.Generator, releases: int, part: float) -> Array:
+def drifting(rng: np.random.Generator, releases: int, looks: int, part: float) -> Array:
     """Return a factor an interval that goes up or down smoothly, from wherever in its course it is."""
     phase = rng.uniform(0, 2 * np.pi, (releases, 1))
-    return np.exp(part * np.sin(phase + np.linspace(0, 2 * np.pi, LOOKS)))
+    return np.exp(part * np.sin(phase + np.linspace(0, 2 * np.pi, looks)))
 
 
 def latencies(
@@ -110,7 +114,7 @@ def latencies(
     drift: float = 0.0,
     noise: float = 0.02,
     sigma: float = 0.5,
-) -> Callable[[np.random.Generator, int], Sides]:
+) -> Make:
     """Return log-normal latencies, of which the new side's are ``slower`` times as long.
 
     ``tail``: which part of the new side's requests is how many times slower still. ``noise``: by how much the
@@ -124,8 +128,8 @@ def latencies(
         counts = rng.multinomial(rng.poisson(n, day.shape), parts / parts.sum(-1, keepdims=True))
         return counts.cumsum(-1).astype(float)
 
-    def make(rng: np.random.Generator, releases: int) -> Sides:
-        day = drifting(rng, releases, drift)
+    def make(rng: np.random.Generator, releases: int, looks: int) -> Sides:
+        day = drifting(rng, releases, looks, drift)
         old = side(rng, day, requests[0], 1.0, (0.0, 1.0))
         new = side(rng, day, requests[1], slower, tail)
         return bucketed(old, new, edges)
@@ -162,13 +166,13 @@ def quantiles(cumulative: Array, edges: tuple[float, ...], level: float) -> Arra
     return np.where(rank[..., 0] > 0, bounds[at] + (bounds[at + 1] - bounds[at]) * part, 0.0)
 
 
-def gauges(more: float, *, noise: float = 0.1, memory: float = 0.0, drift: float = 0.0) -> Any:
+def gauges(more: float, *, noise: float = 0.1, memory: float = 0.0, drift: float = 0.0) -> Make:
     """Return a gauge such as a queue's length; ``memory`` is how much one value resembles the one before it."""
 
-    def make(rng: np.random.Generator, releases: int) -> Sides:
-        day = drifting(rng, releases, drift)
+    def make(rng: np.random.Generator, releases: int, looks: int) -> Sides:
+        day = drifting(rng, releases, looks, drift)
         old, new = (
-            level * day * np.exp(noise * autoregressive(rng, releases, memory)) for level in (10.0, 10.0 * more)
+            level * day * np.exp(noise * autoregressive(rng, day.shape, memory)) for level in (10.0, 10.0 * more)
         )
 
         def evidence(release: int) -> Evidence:
@@ -180,9 +184,9 @@ def gauges(more: float, *, noise: float = 0.1, memory: float = 0.0, drift: float
     return make
 
 
-def autoregressive(rng: np.random.Generator, releases: int, memory: float) -> Array:
-    noise = rng.normal(size=(releases, LOOKS))
-    for i in range(1, LOOKS):
+def autoregressive(rng: np.random.Generator, shape: tuple[int, ...], memory: float) -> Array:
+    noise = rng.normal(size=shape)
+    for i in range(1, shape[1]):
         noise[:, i] = memory * noise[:, i - 1] + np.sqrt(1 - memory**2) * noise[:, i]
     return noise
 
@@ -191,18 +195,19 @@ LATENCY_LIMITS, FIRST_TOKEN_LIMITS = (2.4, 10.3), (0.2, 0.6)
 """1.2 times what ``histogram_quantile`` says of the old side: its median, and its 99th percentile."""
 FEW = (6, 6)
 NO_TAILS: dict[str, Any] = {"tails": False}
-DOUBLED: dict[str, Any] = {"effect": 1.0}
-"""Of a rare event it takes many requests to tell 20 % more: a spec can say that only twice as many must not pass."""
+SMALL: dict[str, Any] = {"effect": 0.2}
+"""That 20 % more must not pass, without a margin."""
 HEAVY = (0.02, 6.4)
 """With log-normal latencies of sigma 0.5 this doubles the 99th percentile, and leaves the median."""
 
 SCENARIOS = (
     Scenario("errors 1 %, equal", False, (0.015,), errors(0.01, 0.01)),
     Scenario("errors 1 %, +2 %", False, (0.015,), errors(0.01, 0.0102)),
-    Scenario("errors 5 %, +20 %", True, (0.06,), errors(0.05, 0.06)),
+    Scenario("errors 5 %, +20 %; effect: 0.2", True, (0.06,), errors(0.05, 0.06), SMALL),
     Scenario("errors 1 %, doubled", True, (0.015,), errors(0.01, 0.02)),
-    Scenario("errors 1 %, equal; effect: 1", False, (0.015,), errors(0.01, 0.01), DOUBLED),
-    Scenario("errors 1 %, tripled; effect: 1", True, (0.015,), errors(0.01, 0.03), DOUBLED),
+    Scenario("errors 1 %, tripled", True, (0.015,), errors(0.01, 0.03)),
+    Scenario("errors 1 %, equal; effect: 0.2", False, (0.015,), errors(0.01, 0.01), SMALL),
+    Scenario("no errors, equal", False, (0.005,), errors(0.0, 0.0)),
     Scenario("errors 0 -> 5 %", True, (0.01,), errors(0.0, 0.05)),
     Scenario("errors 0.1 %, equal", False, (0.005,), errors(0.001, 0.001)),
     Scenario("errors 0.1 % -> 1 %", True, (0.005,), errors(0.001, 0.01)),
@@ -214,7 +219,8 @@ SCENARIOS = (
     Scenario("few requests, errors 2 % -> 20 %", True, (0.1,), errors(0.02, 0.2, requests=FEW)),
     Scenario("latency, equal", False, LATENCY_LIMITS, latencies(1.0)),
     Scenario("latency, +2 %", False, LATENCY_LIMITS, latencies(1.02)),
-    Scenario("latency, +20 %", True, LATENCY_LIMITS, latencies(1.2)),
+    Scenario("latency, +20 %; effect: 0.2", True, LATENCY_LIMITS, latencies(1.2), SMALL),
+    Scenario("latency, +30 %", True, LATENCY_LIMITS, latencies(1.3)),
     Scenario("latency, p99 doubled, median equal", True, LATENCY_LIMITS, latencies(1.0, tail=HEAVY)),
     Scenario("latency drifts together, equal", False, LATENCY_LIMITS, latencies(1.0, drift=0.3)),
     Scenario("latency drifts together, +30 %", True, LATENCY_LIMITS, latencies(1.3, drift=0.3)),
@@ -240,25 +246,26 @@ class Outcome:
     rolled_back: float
     passed: float
     held: float
-    looks: float
-    """Median number of looks until it was decided."""
+    minutes: float
+    """Median time until it was decided."""
 
 
 def ours(scenario: Scenario, sides: Sides, releases: int) -> Outcome:
     judgement = Judgement.model_validate({"compare": scenario.judgement})
     found = [first_decision(judgement, sides.evidence(release)) for release in range(releases)]
     part = {result: sum(r is result for r, _ in found) / releases for result in Result}
-    looks = [at for result, at in found if result is not Result.INCONCLUSIVE]
-    median = statistics.median(looks) if looks else float("nan")
+    minutes = [at for result, at in found if result is not Result.INCONCLUSIVE]
+    median = statistics.median(minutes) if minutes else math.nan
     return Outcome(part[Result.FAIL], part[Result.PASS], part[Result.INCONCLUSIVE], median)
 
 
-def first_decision(judgement: Judgement, evidence: Evidence) -> tuple[Result, int]:
-    for look in range(1, LOOKS + 1):
+def first_decision(judgement: Judgement, evidence: Evidence) -> tuple[Result, float]:
+    """Return the first look's result that decides, and after how many minutes."""
+    for look in range(1, evidence.length + 1):
         result = judge(judgement, evidence.until(look)).result
         if result is not Result.INCONCLUSIVE:
-            return result, look
-    return Result.INCONCLUSIVE, LOOKS
+            return result, look * INTERVAL_S / 60
+    return Result.INCONCLUSIVE, math.inf
 
 
 def threshold(scenario: Scenario, sides: Sides) -> tuple[float, float]:
@@ -298,7 +305,7 @@ HEAD = (
     "ours: back",
     "passed",
     "held",
-    "at look",
+    "minutes",
     "threshold",
     "any look",
     "ratio",
@@ -312,13 +319,13 @@ def rows(releases: int, seed: int, only: str) -> Iterator[tuple[Scenario, list[s
     for number, scenario in enumerate(SCENARIOS):
         if only not in scenario.name:
             continue
-        sides = scenario.make(np.random.default_rng([seed, number]), releases)
+        sides = scenario.make(np.random.default_rng([seed, number]), releases, LOOKS)
         mine = ours(scenario, sides, releases)
         theirs = [*threshold(scenario, sides), *ratio(sides), *mann_whitney(sides)]
         wrongs = [1 - part if scenario.bad else part for part in theirs]
         shares = [f"{100 * part:.1f}" for part in (mine.rolled_back, mine.passed, mine.held)]
-        looks = "–" if math.isnan(mine.looks) else f"{mine.looks:g}"
-        yield scenario, [*shares, looks, *(f"{100 * part:.1f}" for part in wrongs)]
+        minutes = "–" if math.isnan(mine.minutes) else f"{mine.minutes:g}"
+        yield scenario, [*shares, minutes, *(f"{100 * part:.1f}" for part in wrongs)]
 
 
 def requests_needed(judgement: dict[str, Any], old: float, new: float, wanted: Result) -> str:
@@ -336,13 +343,93 @@ def requests_needed(judgement: dict[str, Any], old: float, new: float, wanted: R
 
 def print_sizes() -> None:
     """Print how many requests a decision takes, by the rates of errors."""
-    print("| errors | passes with effect: 0.2 | 0.5 | 1 |\n|---:|---:|---:|---:|")
-    for rate in (0.001, 0.01, 0.05):
-        needed = [requests_needed({"effect": effect}, rate, rate, Result.PASS) for effect in (0.2, 0.5, 1.0)]
+    print("| errors | passes with {} | effect: 1 | effect: 0.2 |\n|---:|---:|---:|---:|")
+    for rate in (0.0, 0.001, 0.01, 0.05):
+        given: tuple[dict[str, Any], ...] = ({}, {"effect": 1.0}, SMALL)
+        needed = [requests_needed(judgement, rate, rate, Result.PASS) for judgement in given]
         print(f"| {100 * rate:g} % | " + " | ".join(needed) + " |")
     print("\n| errors | fails |\n|---|---:|")
     for old, new in ((0.0, 0.05), (0.001, 0.01), (0.01, 0.03), (0.01, 0.02), (0.01, 0.015)):
         print(f"| {100 * old:g} % -> {100 * new:g} % | {requests_needed({}, old, new, Result.FAIL)} |")
+
+
+# --- how long it takes, by the traffic --------------------------------------------------------------------
+
+LONG = 60
+"""Looks until the deadline that a gate has by default: 30 minutes."""
+SOON = 10.0
+"""Minutes, within which an equal release should pass."""
+TRAFFICS = ((8, 2), (5, 5), (40, 10))
+"""Requests a second of the old and the new side."""
+Traffic = tuple[int, int]
+RELEASES: tuple[tuple[str, bool, Callable[[Traffic], Make]], ...] = (
+    ("no errors, equal", False, lambda n: errors(0.0, 0.0, requests=n)),
+    ("errors 0.1 %, equal", False, lambda n: errors(0.001, 0.001, requests=n)),
+    ("errors 1 %, equal", False, lambda n: errors(0.01, 0.01, requests=n)),
+    ("errors 5 %, equal", False, lambda n: errors(0.05, 0.05, requests=n)),
+    ("errors 0 -> 1 %", True, lambda n: errors(0.0, 0.01, requests=n)),
+    ("errors 0.1 % -> 1.1 %", True, lambda n: errors(0.001, 0.011, requests=n)),
+    ("errors 1 % -> 2 %", True, lambda n: errors(0.01, 0.02, requests=n)),
+    ("errors 1 % -> 3 %", True, lambda n: errors(0.01, 0.03, requests=n)),
+    ("latency, equal", False, lambda n: latencies(1.0, requests=n)),
+    ("latency, +30 %", True, lambda n: latencies(1.3, requests=n)),
+    ("latency, p99 doubled", True, lambda n: latencies(1.0, tail=HEAVY, requests=n)),
+    ("first token, equal", False, lambda n: latencies(1.0, median=0.15, edges=FIRST_TOKEN, requests=n)),
+    ("first token, +30 %", True, lambda n: latencies(1.3, median=0.15, edges=FIRST_TOKEN, requests=n)),
+)
+
+
+def print_times(releases: int, seed: int, only: str) -> None:
+    """Print how many releases ``compare: {}`` decides rightly, in which time, by the traffic."""
+    shown = [f"{old + new} a second, {new} of them new" for old, new in TRAFFICS]
+    print("| | " + " | ".join(shown) + " |\n|---" + "|---" * len(shown) + "|")
+    for number, (name, bad, make) in enumerate(RELEASES):
+        if only not in name:
+            continue
+        cells = []
+        for traffic in TRAFFICS:
+            rng = np.random.default_rng([seed, number, *traffic])
+            sides = make((traffic[0] * INTERVAL_S, traffic[1] * INTERVAL_S))(rng, releases, LONG)
+            cells.append(decided(sides, releases, bad))
+        mark = "**" * bad
+        print(f"| {mark}{name}{mark} | " + " | ".join(cells) + " |", flush=True)
+
+
+def decided(sides: Sides, releases: int, bad: bool) -> str:
+    """Return the shares decided rightly in 10 and in 30 minutes, that decided wrongly, and the median time."""
+    judgement = Judgement.model_validate({"compare": {}})
+    found = [first_decision(judgement, sides.evidence(release)) for release in range(releases)]
+    right, wrong = (Result.FAIL, Result.PASS) if bad else (Result.PASS, Result.FAIL)
+    minutes = [at if result is right else math.inf for result, at in found]
+    soon, late = (100 * sum(at <= most for at in minutes) / releases for most in (SOON, LONG * INTERVAL_S / 60))
+    wrongs = 100 * sum(result is wrong for result, _ in found) / releases
+    median = statistics.median(minutes)
+    return f"{soon:.1f}, {late:.1f}; {wrongs:.1f}; {'–' if math.isinf(median) else f'{median:g} min'}"
+
+
+def print_possible() -> None:
+    """Print the least traffic at which the best test of one fixed sample finds 99 % of the bad versions in 10 minutes.
+
+    Of all bad events, the new side's part is binomial; no test of that size that does not know the old rate is more
+    powerful. It also rolls back 1 % (or 5 %) of equal versions, looks once, and takes all other versions for bad ones.
+    """
+    print("| errors | a fifth new, 1 % | 5 % | half new, 1 % | 5 % |\n|---|---:|---:|---:|---:|")
+    for old, new in ((0.0, 0.01), (0.001, 0.011), (0.01, 0.03), (0.01, 0.02), (0.05, 0.06)):
+        needed = [requests_possible(old, new, part, alpha) for part in (0.2, 0.5) for alpha in (0.01, 0.05)]
+        cells = [f"{requests / (60 * SOON):.0f}" for requests in needed]
+        print(f"| {100 * old:g} % -> {100 * new:g} % | " + " | ".join(cells) + " |")
+
+
+def requests_possible(old: float, new: float, part: float, alpha: float, power: float = 0.99) -> float:
+    """Return how many requests of both sides the best fixed test needs."""
+    for total in np.geomspace(200, 2e5, 500):
+        rates = total * (1 - part) * max(old, 1e-9), total * part * new
+        counts = np.arange(2 * int(sum(rates)) + 60)
+        critical = binom.isf(alpha, counts, part) + 1
+        found = poisson.pmf(counts, sum(rates)) * binom.sf(critical - 1, counts, rates[1] / sum(rates))
+        if found.sum() >= power:
+            return float(total)
+    return math.inf
 
 
 def main() -> None:
@@ -351,9 +438,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="scenarios whose name has this in it")
     parser.add_argument("--sizes", action="store_true", help="only how many requests a decision takes")
+    parser.add_argument("--times", action="store_true", help="only in which time it decides, by the traffic")
+    parser.add_argument("--possible", action="store_true", help="only what any test needs")
     arguments = parser.parse_args()
     if arguments.sizes:
         print_sizes()
+        return
+    if arguments.possible:
+        print_possible()
+        return
+    if arguments.times:
+        print_times(arguments.releases, arguments.seed, arguments.only)
         return
     began = time.monotonic()
     print("| " + " | ".join(HEAD) + " |\n|---" + "|---:" * (len(HEAD) - 1) + "|")

@@ -72,7 +72,7 @@ from segue.messages import Message, RetargetTo, name_of
 from segue.observation import Frozen
 from segue.plan import Plan
 from segue.report import Report
-from segue.requests import Requests, principal_of
+from segue.requests import first_event, principal_of, requests_of
 from segue.spec import Approval, Rollout, Strategy, Waypoint
 from segue.state import Phase
 from segue.status import SideStatus, Status
@@ -667,7 +667,7 @@ class Rollouts:
         """Let Temporal record who sends the next update, if it authenticates; return the update's id."""
         update_id = update_id or uuid.uuid4().hex
         with translated(what, self.task_queue):
-            first = await _first_event(handle)
+            first = await first_event(handle)
             if first is not None and principal_of(first):
                 sent = contract.Sent(update_id=update_id, name=name, message=message)
                 await handle.signal(contract.SENDER_SIGNAL, sent, rpc_timeout=timedelta(seconds=self._answer_s))
@@ -792,7 +792,7 @@ class Rollouts:
         """Return the strategy from the input in the run's first event; None when it has none."""
         handle = self._handle(description.id, description.run_id)
         with translated(target_of(description.id), self.task_queue):
-            event = await _first_event(handle)
+            event = await first_event(handle)
             if event is None:
                 return None
             payloads = event.workflow_execution_started_event_attributes.input.payloads
@@ -801,21 +801,11 @@ class Rollouts:
 
     async def _with_requests(self, report: Report, description: WorkflowExecutionDescription) -> Report:
         """Add who made each request, as far as Temporal authenticates and still keeps the runs."""
-        handle, runs = self._handle(description.id, description.run_id), list[Handle]()
         with translated(target_of(description.id), self.task_queue):
-            first = await _first_event(handle)
+            first = await first_event(self._handle(description.id, description.run_id))
             if first is None or not principal_of(first):
                 return report
-            while first is not None:
-                runs.insert(0, handle)
-                started = first.workflow_execution_started_event_attributes
-                if not started.continued_execution_run_id:
-                    break
-                handle = self._handle(description.id, started.continued_execution_run_id)
-                first = await _first_event(handle)
-            requests = Requests(self.client.data_converter)
-            for run in runs:
-                await requests.read(run.fetch_history_events())
+            requests = await requests_of(self.client, description.id, description.run_id)
         return report.model_copy(update={"requests": requests.found})
 
 
@@ -844,17 +834,6 @@ def live(status: Status, beat: Beat | None, strategy: Strategy | None = None) ->
         budget = resolve_budget(strategy, seen.replicas)
         changes |= {"floor": budget.floor, "ceiling": budget.ceiling}
     return status.model_copy(update=changes)
-
-
-async def _first_event(handle: Handle) -> HistoryEvent | None:
-    """Return the first event of a run; None when Temporal no longer keeps the run."""
-    try:
-        async for event in handle.fetch_history_events(page_size=1, rpc_timeout=timedelta(seconds=ANSWER_S)):
-            return event
-    except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:
-            raise
-    return None
 
 
 def target_of(workflow_id: str) -> str:

@@ -238,6 +238,9 @@ class PermitInput(Frozen):
     replicas: int | None = None
     """The replicas that a scale requests."""
     breaks_glass: bool = False
+    reason: str = ""
+    update_id: str = ""
+    """The update that brings the message; empty for a signal."""
 
 
 class Permitted(Frozen):

@@ -55,6 +55,9 @@ class Rule(Model):
         default=None, strict=False, description="Who may resume, retarget, scale, settle and promote."
     )
     approve: _People | None = Field(default=None, strict=False)
+    four_eyes: bool = Field(
+        default=False, alias="fourEyes", description="Who approves has neither started the rollout nor retargeted it."
+    )
     break_glass: _People = Field(
         default=(), alias="breakGlass", strict=False, description="Who may overrule a freeze; by default nobody."
     )
@@ -95,6 +98,10 @@ class Policy(Model):
     def of(self, target: Target) -> tuple[Rule, ...]:
         """Return the rules that hold for a target."""
         return tuple(rule for rule in self.rules if rule.matches(target))
+
+    def four_eyes(self, target: Target) -> str:
+        """Return the name of a rule that requires another person to approve; empty if no rule does."""
+        return next((rule.name for rule in self.of(target) if rule.four_eyes), "")
 
 
 NO_POLICY = Policy()
@@ -203,11 +210,18 @@ def _lacking(rule: Rule, rules: Rules) -> Iterator[Refused]:
     if len(waypoints) < require.waypoints:
         fix = f"add waypoints until there are {require.waypoints}"
         yield _refused(rule, "spec.strategy.waypoints", len(waypoints), "are too few", fix)
+    if rule.four_eyes and any(_answers_itself(each.approval) for each in waypoints):
+        fix = "write `default: reject`, or leave it out"
+        yield _refused(rule, "approval.default", "approve", "lets nobody approve, which fourEyes forbids", fix)
     approvals = sum(_asks_a_person(each.approval) for each in waypoints)
     if approvals < require.approvals:
         fix = f"write `approval: true` at {require.approvals} of them"
         why = "of the waypoints need an approval, which are too few (one that expires into approve does not count)"
         yield _refused(rule, "spec.strategy.waypoints", approvals, why, fix)
+
+
+def _answers_itself(approval: bool | Approval) -> bool:
+    return isinstance(approval, Approval) and approval.default is Default.APPROVE
 
 
 def _asks_a_person(approval: bool | Approval) -> bool:

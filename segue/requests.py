@@ -6,17 +6,22 @@ that sends an update first sends a signal with the same content: its event has t
 """
 
 from collections.abc import AsyncIterable, Sequence
-from typing import Any
+from datetime import timedelta
+from typing import Any, NamedTuple
 
+from pydantic import ValidationError
 from temporalio.api.common.v1 import Payloads
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import Client, WorkflowHandle
 from temporalio.converter import DataConverter
+from temporalio.service import RPCError, RPCStatusCode
 
 from segue import contract
-from segue.messages import MESSAGES
+from segue.messages import MESSAGES, Message
 from segue.report import Request
 
+ANSWER_S = 10.0
 KEPT = 200
 """The first request and the latest ones are kept: others can send signals without end."""
 
@@ -28,12 +33,53 @@ def principal_of(event: HistoryEvent) -> str:
     return f"{event.principal.name} ({event.principal.type})"
 
 
+async def first_event(handle: WorkflowHandle[Any, Any]) -> HistoryEvent | None:
+    """Return the first event of a run; None when Temporal no longer keeps the run."""
+    try:
+        async for event in handle.fetch_history_events(page_size=1, rpc_timeout=timedelta(seconds=ANSWER_S)):
+            return event
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+    return None
+
+
+async def requests_of(client: Client, workflow_id: str, run_id: str | None) -> "Requests":
+    """Return the requests of a rollout, of all runs that Temporal still keeps.
+
+    Raises:
+        RPCError: when Temporal does not answer.
+    """
+    runs = list[WorkflowHandle[Any, Any]]()
+    while True:
+        handle: WorkflowHandle[Any, Any] = client.get_workflow_handle(workflow_id, run_id=run_id)
+        first = await first_event(handle)
+        if first is None:
+            break
+        runs.insert(0, handle)
+        run_id = first.workflow_execution_started_event_attributes.continued_execution_run_id
+        if not run_id:
+            break
+    requests = Requests(client.data_converter)
+    for run in runs:
+        await requests.read(run.fetch_history_events())
+    return requests
+
+
+class _Made(NamedTuple):
+    """A request, the id of its update (empty for a signal), and its content."""
+
+    request: Request
+    update_id: str
+    message: dict[str, Any]
+
+
 class Requests:
     """Collects the requests of one rollout from the events of its runs, the oldest first."""
 
     def __init__(self, converter: DataConverter) -> None:
         self._converter = converter
-        self._found: list[Request] = []
+        self._found: list[_Made] = []
         self._senders: dict[str, tuple[dict[str, Any], str]] = {}
         """By the id of an update: what its sender announced, and the sender's principal."""
 
@@ -47,9 +93,22 @@ class Requests:
     @property
     def found(self) -> tuple[Request, ...]:
         """All requests, or the first and the latest ones."""
-        return tuple(self._found if len(self._found) <= KEPT else [self._found[0], *self._found[1 - KEPT :]])
+        kept = self._found if len(self._found) <= KEPT else [self._found[0], *self._found[1 - KEPT :]]
+        return tuple(each.request for each in kept)
 
-    async def _request(self, event: HistoryEvent) -> Request | None:
+    def named(self, *names: str) -> tuple[Request, ...]:
+        """Return all requests with these names, the oldest first."""
+        return tuple(each.request for each in self._found if each.request.what in names)
+
+    def sent(self, name: str, message: dict[str, Any], update_id: str) -> Request | None:
+        """Return the update with this id; without an id, the latest signal with this content. None if it is unknown.
+
+        An earlier signal with the same content may be somebody else's.
+        """
+        alike = (each for each in reversed(self._found) if (each.request.what, each.update_id) == (name, update_id))
+        return next((e.request for e in alike if update_id or _is_same(MESSAGES[name], e.message, message)), None)
+
+    async def _request(self, event: HistoryEvent) -> _Made | None:
         match event.event_type:
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
                 found = await self._start(event)
@@ -67,13 +126,13 @@ class Requests:
                 found = None
         return found
 
-    async def _start(self, event: HistoryEvent) -> Request | None:
+    async def _start(self, event: HistoryEvent) -> _Made | None:
         started = event.workflow_execution_started_event_attributes
         if started.continued_execution_run_id:
             return None  # the worker continues its own workflow as new
         return _made(event, "start", principal_of(event), await self._first(started.input))
 
-    async def _signal(self, event: HistoryEvent) -> Request | None:
+    async def _signal(self, event: HistoryEvent) -> _Made | None:
         signal = event.workflow_execution_signaled_event_attributes
         if signal.signal_name == contract.SENDER_SIGNAL:
             sent = await self._first(signal.input)
@@ -84,7 +143,7 @@ class Requests:
             return None
         return _made(event, signal.signal_name, principal_of(event), await self._first(signal.input))
 
-    async def _update(self, event: HistoryEvent) -> Request | None:
+    async def _update(self, event: HistoryEvent) -> _Made | None:
         request = event.workflow_execution_update_accepted_event_attributes.accepted_request
         name = request.input.name
         if name not in MESSAGES:
@@ -92,7 +151,7 @@ class Requests:
         message = await self._first(request.input.args)
         announced, principal = self._senders.get(request.meta.update_id, ({}, ""))
         is_same = (announced.get("name"), announced.get("message")) == (name, message)
-        return _made(event, name, principal if is_same else "", message)
+        return _made(event, name, principal if is_same else "", message, request.meta.update_id)
 
     async def _first(self, payloads: Payloads) -> dict[str, Any]:
         """Return the first argument as JSON; empty when it is not an object, or nobody can read it."""
@@ -103,7 +162,16 @@ class Requests:
         return found[0] if found and isinstance(found[0], dict) else {}
 
 
-def _made(event: HistoryEvent, what: str, principal: str, message: dict[str, Any]) -> Request:
+def _is_same(kind: type[Message], raw: dict[str, Any], message: dict[str, Any]) -> bool:
+    """Return whether both are the same message, also if one of them leaves out defaults."""
+    try:
+        return kind.model_validate(raw) == kind.model_validate(message)
+    except ValidationError:
+        return False
+
+
+def _made(event: HistoryEvent, what: str, principal: str, message: dict[str, Any], update_id: str = "") -> _Made:
     claimed = message.get("by")
     at = event.event_time.ToNanoseconds() / 1e9
-    return Request(at=at, what=what, authenticated=principal, claimed=claimed if isinstance(claimed, str) else "")
+    request = Request(at=at, what=what, authenticated=principal, claimed=claimed if isinstance(claimed, str) else "")
+    return _Made(request, update_id, message)

@@ -619,10 +619,12 @@ class RolloutWorkflow:
 
     async def _permit(self, message: Message) -> None:
         """Ask a worker's policy, or raise its refusal."""
+        update = workflow.current_update_info()
         asked = PermitInput(
             target=self._spec.target, strategy=self._spec.strategy, message=messages.name_of(message), by=message.by,
             replicas=message.replicas if isinstance(message, messages.Scale) else None,
             breaks_glass=isinstance(message, messages.Resume) and message.break_glass,
+            reason=message.reason, update_id=update.id if update is not None else "",
         )  # fmt: skip
         try:
             await self._do(contract.PERMIT, asked, f"{asked.message} by {asked.by}: policy", limit=PREPARE_LIMIT)

@@ -67,18 +67,19 @@ def _lacking(way: Compare, numbers: dict[str, float]) -> str:
 
 def _decided(way: Compare, found: SidesFound) -> tuple[Result, str]:
     worse, fine = evidence_of(found.worse), evidence_of(found.fine)
+    effect = f"{percent(way.effect)}{found.plus}"
     if found.worse >= -math.log(way.alpha):
         rule = f"worse by more than {percent(way.tolerance)} (evidence {times(worse)}, {1 / way.alpha:g} needed)"
         return Result.FAIL, f"{found.shown}: {rule}"
     if found.lacks:
         return Result.INCONCLUSIVE, f"{found.shown}: {found.lacks}"
     if found.fine >= -math.log(way.beta):
-        rule = f"not worse by {percent(way.effect)} (evidence {times(fine)}, {1 / way.beta:g} needed)"
+        rule = f"not worse by {effect} (evidence {times(fine)}, {1 / way.beta:g} needed)"
         return Result.PASS, f"{found.shown}: {rule}"
     undecided = f"evidence {times(worse)} of {1 / way.alpha:g} that it is worse by more than {percent(way.tolerance)}"
     return (
         Result.INCONCLUSIVE,
-        f"{found.shown}: {undecided}, {times(fine)} of {1 / way.beta:g} that it is not worse by {percent(way.effect)}",
+        f"{found.shown}: {undecided}, {times(fine)} of {1 / way.beta:g} that it is not worse by {effect}",
     )
 
 

@@ -9,8 +9,9 @@ Three measures make it robust against what the formulas do not model. None can m
 reduces the evidence:
 
 - mixtures: no effect is assumed; evidence is the mean over a grid of effects,
-- no two intervals decide alone: in each effect's evidence, the two strongest intervals count only as much as the third,
-  so that one burst, one pause of a garbage collector or one failed scrape is never enough,
+- no two intervals decide alone: each counts at most ``STRONGEST`` of the evidence that decides, so that one burst, one
+  pause of a garbage collector or one failed scrape is never enough (a factor of ``differences`` and ``bets`` is under 2
+  anyway),
 - tempering: if events come in bursts, and counts vary ``inflation`` times as much as those of independent events, the
   logarithm is divided by ``inflation``, as for that many fewer independent events. (If (E e^x) <= 1, then
   E e^(x/c) <= 1 for c >= 1.)
@@ -25,6 +26,8 @@ WORSE = (1.08, 1.2, 1.5, 2.2, 4.0, 15.0)
 """Assumed effects of a worse version, as multiples of the rate at the null's boundary."""
 BETTER = (0.95, 0.85, 0.65, 0.4, 0.1)
 """The same for a version that is not that much worse."""
+STRONGEST = 0.4
+"""The most that one interval counts, as a share of the evidence that decides."""
 UNSEEN = 2.0
 SHARPNESS = (2.0, 6.0, 20.0, 60.0)
 STAKES = (0.3, 0.6, 0.95)
@@ -64,14 +67,20 @@ def tilts(totals: Iterable[tuple[float, float]], null: float, slack: float, time
     return found
 
 
-def rates(bad_old: Sequence[float], bad_new: Sequence[float], effects: Sequence[Tilts], inflation: float) -> float:
-    """Return the logarithm of the evidence of bad events, interval by interval, against a null on their rates."""
+def rates(
+    bad_old: Sequence[float], bad_new: Sequence[float], effects: Sequence[Tilts], inflation: float, error: float
+) -> float:
+    """Return the logarithm of the evidence of bad events, interval by interval, against a null on their rates.
+
+    ``error`` is the probability of a wrong decision, so that evidence of ``1/error`` decides.
+    """
     if not bad_old:
         return 0.0
+    most = -math.log(error) * STRONGEST
     sums = []
     for tilt in effects:
         each = zip(bad_old, bad_new, tilt.old, tilt.new, tilt.requests, strict=True)
-        sums.append(_capped([o * a + n * b + c for o, n, a, b, c in each]) / inflation)
+        sums.append(sum(min(most, (o * a + n * b + c) / inflation) for o, n, a, b, c in each))
     return log_mean_exp(sums)
 
 
@@ -88,7 +97,7 @@ def differences(gaps: Sequence[float], inflation: float) -> float:
     sums = []
     for sharpness in SHARPNESS:
         bent = [math.tanh(sharpness * gap) for gap in gaps]
-        sums += [_capped([math.log1p(stake * b) for b in bent]) / inflation for stake in STAKES]
+        sums += [sum(math.log1p(stake * b) for b in bent) / inflation for stake in STAKES]
     return log_mean_exp(sums)
 
 
@@ -100,7 +109,7 @@ def bets(gains: Sequence[float]) -> float:
     """
     if not gains:
         return 0.0
-    return log_mean_exp([_capped([math.log1p(stake * 2 * gain) for gain in gains]) for stake in STAKES])
+    return log_mean_exp([sum(math.log1p(stake * 2 * gain) for gain in gains) for stake in STAKES])
 
 
 def log_mean_exp(logs: Sequence[float]) -> float:
@@ -117,8 +126,8 @@ def dispersion(bad: Sequence[float], total: Sequence[float]) -> float:
     It is estimated by successive differences of the rates (J. von Neumann et al., "The mean square successive
     difference", Annals of Mathematical Statistics 1941), so that a slow drift does not count. It is taken from the old
     side, whose noise is known: a new side that is worse cannot hide in its own noise. A few differences may have missed
-    the bursts: they count as if they had shown some, and the excess over 1 counts more (both by simulation, see
-    docs/judging.md).
+    the bursts: they count as if they had shown some. The excess over 1 counts only beyond the standard error that it
+    has with independent events, and then more (all by simulation, see docs/judging.md).
     """
     counted = [(b, n) for b, n in zip(bad, total, strict=True) if n > 0]
     differences = max(1, len(counted) - 1)
@@ -127,8 +136,8 @@ def dispersion(bad: Sequence[float], total: Sequence[float]) -> float:
     if len(counted) < 2 or rate <= 0:
         return least
     squares = [(a / m - b / n) ** 2 / (rate * (1 / m + 1 / n)) for (a, m), (b, n) in pairwise(counted)]
-    excess = sum(squares) / differences - 1
-    return max(least, 1 + excess * (1 + UNSEEN / math.sqrt(differences)))
+    excess = sum(squares) / differences - 1 - math.sqrt(3 / differences)
+    return max(least, 1 + excess * (1 + 1 / math.sqrt(differences)))
 
 
 def persistence(values: Sequence[float]) -> float:
@@ -154,9 +163,3 @@ def _detrended(values: Sequence[float]) -> list[float]:
     spread = sum((i - middle) ** 2 for i in range(count))
     slope = sum((i - middle) * (v - mean) for i, v in enumerate(values)) / spread
     return [v - mean - slope * (i - middle) for i, v in enumerate(values)]
-
-
-def _capped(steps: Sequence[float]) -> float:
-    """Return the sum, with the two largest steps counted only as much as the third largest."""
-    most = max(0.0, sorted(steps)[-3]) if len(steps) > 2 else 0.0
-    return sum(min(step, most) for step in steps)

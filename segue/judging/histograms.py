@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from segue.judging import eprocess
 from segue.judging.buckets import above, place, pooled, quantile, superiority
-from segue.judging.counts import Tilted, tilted
+from segue.judging.counts import Bound, Tilted, tilted
 from segue.judging.judged import percent, said
 from segue.judging.sides import Sides, SidesFound, slack_of
 from segue.spec.judgement import Compare
@@ -30,7 +30,8 @@ class Histograms:
 
     def __call__(self, way: Compare, sides: Sides) -> SidesFound:
         """Return the evidence, and the quantiles of both sides."""
-        tilts = tilted([(o[-1], n[-1]) for o, n in sides.pairs], slack_of(way), 1.0, 1.0)
+        bound = Bound(1.0, slack_of(way))
+        tilts = tilted([(o[-1], n[-1]) for o, n in sides.pairs], bound, bound)
         old, new = (pooled(side) for side in zip(*sides.pairs, strict=True))
         levels = (MIDDLE, TAIL) if way.tails else (MIDDLE,)
         numbers: dict[str, float] = {}
@@ -83,7 +84,7 @@ class Histograms:
             if not fine:
                 before = max((each for each in self._edges if each <= before), default=-math.inf)
             if way.tails or above(old, place(self._edges, before)) >= _MIDDLE_SHARE * old[-1]:
-                logs.append(self._at(sides, before, edge, tilts.worse))
+                logs.append(self._at(sides, before, edge, tilts.worse, way.alpha))
             else:
                 logs.append(-math.inf)  # left out, yet counted in the mean: the data decides which edges are the tail
         ranks = eprocess.bets(self._ranks(sides, way.tolerance)) if fine else -math.inf
@@ -93,7 +94,7 @@ class Histograms:
         found = []
         for level in levels:
             now = min(quantile(self._edges, old, level) * (1 + way.effect), self._edges[-1])
-            found.append(self._at(sides, now / (1 + way.effect), now, tilts.fine))
+            found.append(self._at(sides, now / (1 + way.effect), now, tilts.fine, way.beta))
         ranks = eprocess.bets([-each for each in self._ranks(sides, way.effect)])
         return min([eprocess.log_mean_exp([found[0], ranks]), *found[1:]])
 
@@ -106,11 +107,11 @@ class Histograms:
             for o, n in sides.pairs
         ]
 
-    def _at(self, sides: Sides, before: float, now: float, effects: list[eprocess.Tilts]) -> float:
+    def _at(self, sides: Sides, before: float, now: float, effects: list[eprocess.Tilts], error: float) -> float:
         """Compare new events over ``now`` with old events over ``before``."""
         at_old, at_new = place(self._edges, before), place(self._edges, now)
         bad_old = [above(o, at_old) for o, _ in sides.pairs]
         bad_new = [above(n, at_new) for _, n in sides.pairs]
         history = [above(each, at_old) for each in sides.history]
         inflation = eprocess.dispersion(history, [each[-1] for each in sides.history])
-        return eprocess.rates(bad_old, bad_new, effects, inflation)
+        return eprocess.rates(bad_old, bad_new, effects, inflation, error)

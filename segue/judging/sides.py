@@ -27,6 +27,8 @@ class SidesFound(NamedTuple):
     shown: str
     lacks: str = ""
     """Why a pass is impossible, whatever the evidence."""
+    plus: str = ""
+    """What must not pass beyond ``effect``, for a person."""
 
 
 def requests(interval: Any) -> float:

@@ -1,6 +1,6 @@
 """How a measured metric becomes a verdict: exactly one of ``threshold``, ``ratio`` and ``compare``."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,8 @@ MAX_NUMBER = 1e15
 MAX_INTERVALS = 10_000
 """The most intervals of evidence that are judged."""
 DEFAULT_QUANTILE = 0.99
+DEFAULT_MARGIN = 0.007
+"""With ``effect`` 0.3, at 1 % bad events one percentage point more must not pass (docs/judging.md has the numbers)."""
 Kind = Literal["counts", "histogram", "values"]
 """The kind of measurement: bad and all events, latencies by bucket, or one number for each side."""
 _ONE = "threshold, ratio or compare"
@@ -59,13 +61,16 @@ class Compare(Model):
 
     It fails on evidence that the new side is worse by more than ``tolerance``, passes on evidence that it is not worse
     by ``effect``, and is inconclusive until it has one or the other.
+
+    Only a comparison that names neither ``effect`` nor ``slack`` has the default ``margin``: earlier releases had none,
+    and the specs that they stored name both.
     """
 
     tolerance: float = Field(
         default=0.1, ge=0, le=10, strict=False, description="How much worse, as a fraction, is acceptable."
     )
     effect: float = Field(
-        default=0.2, gt=0, le=100, strict=False, description="How much worse, as a fraction, must not pass."
+        default=0.3, gt=0, le=100, strict=False, description="How much worse, as a fraction, must not pass."
     )
     slack: float | None = Field(
         default=None,
@@ -74,6 +79,14 @@ class Compare(Model):
         strict=False,
         description="How much worse is acceptable in absolute terms, however small the old side's value is: a share of "
         "requests (default 0.001), or for values a number in their own unit (default 0).",
+    )
+    margin: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        strict=False,
+        description="For counts: how much worse beyond `effect`, as a share of requests, must not pass. A smaller one "
+        "than slack counts as slack. Default: 0.007, or 0 if effect or slack is given.",
     )
     alpha: float = Field(
         default=0.01,
@@ -110,6 +123,13 @@ class Compare(Model):
         default=True, description="Whether to judge a histogram's 99th percentile as well as its middle."
     )
     worse: Literal["higher", "lower"] = Field(default="higher", description="`lower` for values such as throughput.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _margin(cls, given: Any) -> Any:
+        if isinstance(given, dict) and not {"effect", "slack", "margin"} & given.keys():
+            return given | {"margin": DEFAULT_MARGIN}
+        return given
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:

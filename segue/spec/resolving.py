@@ -99,8 +99,8 @@ def _parts(written: Object, theirs: Object) -> Iterator[str]:
 
 
 def _differing(written: Any, ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
-    """Yield the path of each written field whose value differs; of a missing map, only its own path."""
-    if isinstance(written, dict) and isinstance(theirs, dict):
+    """Yield the path of each written field whose value differs; of a missing or an empty map, only its own path."""
+    if written and isinstance(written, dict) and isinstance(theirs, dict):
         for key, value in written.items():
             yield from _differing(value, ours[key], theirs.get(key), f"{path}.{key}" if path else key)
     elif ours != theirs:

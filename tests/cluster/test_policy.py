@@ -3,6 +3,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from segue_local import Stack
 from temporalio.client import WorkflowUpdateFailedError
 
 from segue import messages
+from segue.spec import Strategy
 
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
 
@@ -24,6 +26,11 @@ def policy(lab: Lab, folder: Path) -> str:
         "name": "frozen", "namespaces": [lab.namespace], "approve": ["bob"], "breakGlass": ["alice"],
         "freezes": [freeze],
     }  # fmt: skip
+    return written(folder, rule)
+
+
+def written(folder: Path, rule: dict[str, Any]) -> str:
+    """Write a policy of one rule; return its file."""
     file = folder / "policy.yaml"
     file.write_text(yaml.safe_dump({"apiVersion": "segue.dev/v1alpha1", "kind": "Policy", "rules": [rule]}))
     return str(file)
@@ -37,6 +44,26 @@ async def refused(case: Case, message: messages.Message) -> str:
     with pytest.raises(WorkflowUpdateFailedError) as caught:
         await send(case, message)
     return str(caught.value.cause)
+
+
+async def test_four_eyes(stack: Stack, tmp_path: Path) -> None:
+    """Who started a rollout or retargeted it cannot approve it, by an update or by a signal; another person can."""
+    async with open_lab(stack) as lab:
+        rule = {"name": "pairs", "namespaces": [lab.namespace], "fourEyes": True}
+        KillingWorker(lab, environment={"SEGUE_POLICY": written(tmp_path, rule)})
+        async with lab.case("chat", 2, strategy=ASKS) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            said = await refused(case, messages.Approve(by="test"))
+            assert "by: 'test': may not approve here: test started the rollout (claimed; " in said
+            assert "rule pairs of the policy requires another person (fourEyes)" in said
+            await case.run.signal("approve")  # by "test" too
+            await send(case, messages.RetargetTo(by="bob", strategy=Strategy.model_validate(ASKS)))
+            await case.run.until("it asks again", lambda s: s.phase == "AwaitingApproval")
+            assert "bob retargeted the rollout (claimed; " in await refused(case, messages.Approve(by="bob"))
+            await case.run.handle.signal("approve", {"by": "carol"})
+            report = await case.ends("Completed")
+            told = [(entry.what, entry.who) for entry in report.entries if entry.what in ("signal refused", "approved")]
+            assert told == [("signal refused", "test"), ("approved", "carol")]
 
 
 async def test_a_frozen_namespace(stack: Stack, tmp_path: Path) -> None:

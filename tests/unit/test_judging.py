@@ -99,7 +99,13 @@ CASES: dict[str, tuple[Judgement, Series | None, Series | None, Result, str]] = 
     ),
     "1 error against none": (COMPARE, counts(*[(0, 100)] * 3), counts((1, 100), (0, 100), (0, 100)), OPEN, "evidence"),
     "all fail, but in one interval": (COMPARE, counts(*[(0, 100)] * 9), counts((100, 100), *[(0, 100)] * 8), OPEN, ""),
-    "no errors for long": (COMPARE, counts(*[(0, 900)] * 20), counts(*[(0, 900)] * 20), PASS, "not worse by 20 %"),
+    "all fail, but in two intervals": (
+        COMPARE, counts(*[(0, 100)] * 9), counts(*[(100, 100)] * 2, *[(0, 100)] * 7), OPEN, "",
+    ),
+    "all fail, in three intervals": (COMPARE, counts(*[(0, 100)] * 3), counts(*[(100, 100)] * 3), FAIL, ""),
+    "no errors for long": (
+        COMPARE, counts(*[(0, 900)] * 20), counts(*[(0, 900)] * 20), PASS, "not worse by 30 % plus 0.7 % of requests",
+    ),
     "too few intervals": (
         COMPARE, counts(*[(0, 900)] * 2), counts(*[(90, 900)] * 2), OPEN, "2 intervals with data of both",
     ),
@@ -219,6 +225,29 @@ def test_until_keeps_both_sides_together() -> None:
     evidence = Evidence(old=values(1, 2, 3), new=values(8, 9))
     assert [evidence.until(n).old.intervals for n in (1, 2, 3)] == [(1,), (1, 2), (1, 2, 3)]  # type: ignore[union-attr]
     assert [evidence.until(n).new.intervals for n in (1, 2, 3)] == [(), (8,), (8, 9)]  # type: ignore[union-attr]
+
+
+# --- how long it takes, when each interval is as expected -------------------------------------------------
+
+# id: (rates of old and new, requests of old and new in 30 s, the result, the most intervals it takes)
+TIMES: dict[str, tuple[float, float, int, int, Result, int]] = {
+    "no errors, at 10 a second": (0.0, 0.0, 240, 60, PASS, 20),
+    "0.1 % errors, at 10 a second": (0.001, 0.001, 240, 60, PASS, 25),
+    "1 % errors, at 10 a second": (0.01, 0.01, 240, 60, PASS, 40),
+    "5 % errors, at 10 a second": (0.05, 0.05, 240, 60, PASS, 35),
+    "1 % errors, at 50 a second": (0.01, 0.01, 1200, 300, PASS, 8),
+    "errors tripled, at 10 a second": (0.01, 0.03, 240, 60, FAIL, 25),
+    "a percentage point more, at 10 a second": (0.001, 0.011, 240, 60, FAIL, 25),
+    "a percentage point more, at 50 a second": (0.01, 0.02, 1200, 300, FAIL, 15),
+}
+
+
+@pytest.mark.parametrize("case", TIMES)
+def test_the_defaults_decide_in_time(case: str) -> None:
+    """``compare: {}`` decides before the deadline that a gate has by default, 60 intervals, at 10 requests a second."""
+    old, new, all_old, all_new, result, most = TIMES[case]
+    found = judged(COMPARE, counts(*[(old * all_old, all_old)] * most), counts(*[(new * all_new, all_new)] * most))
+    assert found.result is result, found.why
 
 
 # --- properties -------------------------------------------------------------------------------------------
@@ -369,10 +398,11 @@ def draw_values(rng: random.Random, higher: float, _: int) -> ValueSeries:
 
 # id: (how a side is drawn, what of the old side, what of the new one exactly at the null's boundary, requests)
 BOUNDARIES: dict[str, tuple[Any, float, float, float, int]] = {
-    "counts": (draw_counts, 0.2, 0.2 * 1.1 + 0.001, 0.2 * 1.2 + 0.001, 40),
-    "sparse counts": (draw_counts, 0.01, 0.01 * 1.1 + 0.001, 0.01 * 1.2 + 0.001, 40),
-    "histogram": (draw_histogram, 1.0, 1.1, 1.2, 20),
-    "values": (draw_values, 1.0, 1.1, 1.2, 0),
+    "counts": (draw_counts, 0.2, 0.2 * 1.1 + 0.001, 0.2 * 1.3 + 0.007, 40),
+    "sparse counts": (draw_counts, 0.01, 0.01 * 1.1 + 0.001, 0.01 * 1.3 + 0.007, 40),
+    "no counts": (draw_counts, 0.0, 0.001, 0.007, 200),
+    "histogram": (draw_histogram, 1.0, 1.1, 1.3, 20),
+    "values": (draw_values, 1.0, 1.1, 1.3, 0),
 }
 
 

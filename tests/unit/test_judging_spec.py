@@ -37,10 +37,11 @@ REFUSED: dict[str, tuple[Any, str]] = {
         {"compare": {"tolerance": -0.1}}, "compare.tolerance: -0.1: is too small; write 0.0 or more",
     ),
     "effect within tolerance": (
-        {"compare": {"tolerance": 0.3}}, "compare.effect: 0.2: is not greater than tolerance (0.3), "
+        {"compare": {"tolerance": 0.3}}, "compare.effect: 0.3: is not greater than tolerance (0.3), "
         "so both pass and fail "
         "could be right; write more, such as 0.6",
     ),
+    "margin in percent": ({"compare": {"margin": 5}}, "compare.margin: 5: is too large; write 1.0 or less"),
     "two samples": ({"compare": {"minSamples": 2}}, "compare.minSamples: 2: is too small; write 3 or more"),
     "samples as fraction": ({"compare": {"minSamples": 3.5}}, "compare.minSamples: 3.5: is not a whole number"),
     "warmup as duration": ({"compare": {"warmup": "30s"}}, "compare.warmup: '30s': is not a whole number"),
@@ -63,7 +64,33 @@ def test_a_bad_judgement_is_refused(case: str) -> None:
 def test_what_is_not_written_is_the_default() -> None:
     """``compare: {}`` is enough."""
     way = Judgement.model_validate({"compare": {}}).way
-    assert way == Compare(tolerance=0.1, effect=0.2, alpha=0.01, beta=0.05, minSamples=3, minTraffic=100)
+    assert way == Compare(tolerance=0.1, effect=0.3, margin=0.007, alpha=0.01, beta=0.05, minSamples=3, minTraffic=100)
+
+
+STORED_BEFORE = {
+    "tolerance": 0.1, "effect": 0.2, "slack": None, "alpha": 0.01, "beta": 0.05, "minSamples": 3, "minTraffic": 100,
+    "warmup": 0, "tails": True, "worse": "higher",
+}  # fmt: skip
+"""``compare: {}`` as the release before the margin stored it in Temporal."""
+
+
+@pytest.mark.parametrize(
+    ("written", "effect", "margin"),
+    [
+        ({}, 0.3, 0.007),
+        ({"tolerance": 0.2}, 0.3, 0.007),
+        ({"effect": 1}, 1, 0),
+        ({"slack": 0.002}, 0.3, 0),
+        ({"effect": 1, "margin": 0.01}, 1, 0.01),
+        (STORED_BEFORE, 0.2, 0),
+    ],
+    ids=["nothing", "tolerance", "effect", "slack", "margin", "stored before"],
+)
+def test_the_margin_is_for_whoever_names_no_bound(written: dict[str, Any], effect: float, margin: float) -> None:
+    """Bounds that a spec names stay alone; what is stored keeps its margin when it is read again."""
+    way = Compare.model_validate(written)
+    assert (way.effect, way.margin) == (effect, margin)
+    assert Compare.model_validate(way.model_dump(mode="json", by_alias=True)) == way
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ rules:
     freezes:
       - {name: weekend, from: Fri 16:00, to: Mon 08:00, timeZone: Europe/Berlin}
       - {name: night, from: "22:00", to: "06:00", timeZone: Europe/Berlin, start: hold, running: pause}
+  - {name: paid, namespaces: [paid], fourEyes: true}
 """
 GOOD = policy_of(yaml.safe_load(POLICY), "policy.yaml")
 SPEC: dict[str, Any] = {
@@ -160,6 +161,10 @@ BAD_REQUESTS: dict[str, tuple[dict[str, Any], float, tuple[str, ...]]] = {
     ),
     "an approval by time": (
         {"strategy": strategy(waypoints=EXPIRES)}, WEDNESDAY, ("waypoints: 0", "expires into approve"),
+    ),
+    "four eyes, and an approval by time": (
+        {"target": {"namespace": "paid", "name": "chat"}, "strategy": strategy(waypoints=EXPIRES)}, WEDNESDAY,
+        ("approval.default: 'approve'", "rule paid", "write `default: reject`"),
     ),
     "much surge": (
         {"strategy": strategy(maxSurge=3)}, WEDNESDAY, ("maxSurge: 3", "means 3 at 8 replicas", "write maxSurge: 25%"),

@@ -96,7 +96,7 @@ def test_origins_name_parts_and_the_fields_that_differ() -> None:
     spec = read("vllm", serving={"port": "http", "warmup": 3}, metrics=[own, {**own, "name": "mine", "value": "x"}])
     assert origins(spec) == (
         ("serving", "drain", "metrics.errors", "metrics.first-token"),
-        ("serving.port", "metrics.errors.judge.compare.effect"),
+        ("serving.port", "metrics.errors.judge.compare"),
     )
     assert origins(read("vllm", drain={"timeout": "600s"})) == (*origins(read("vllm"))[:1], ())  # type: ignore[index]
 

@@ -56,7 +56,7 @@ async def update(update_id: str, name: str, message: Message) -> HistoryEvent:
     return made
 
 
-async def read(*runs: Sequence[HistoryEvent]) -> list[tuple[str, str, str]]:
+async def collected(*runs: Sequence[HistoryEvent]) -> Requests:
     requests = Requests(pydantic_data_converter)
 
     async def events(run: Sequence[HistoryEvent]) -> AsyncIterator[HistoryEvent]:
@@ -65,7 +65,12 @@ async def read(*runs: Sequence[HistoryEvent]) -> list[tuple[str, str, str]]:
 
     for run in runs:
         await requests.read(events(run))
-    return [(found.what, found.authenticated, found.claimed) for found in requests.found]
+    return requests
+
+
+async def read(*runs: Sequence[HistoryEvent]) -> list[tuple[str, str, str]]:
+    found = (await collected(*runs)).found
+    return [(each.what, each.authenticated, each.claimed) for each in found]
 
 
 async def test_starts_signals_and_cancels_have_a_principal_of_their_own() -> None:
@@ -111,6 +116,33 @@ async def test_nobody_takes_over_an_announced_update() -> None:
     pause = Pause(by="carol")
     taken = [await sender(each, "1", "pause", pause) for each in (ALICE, BOB)]
     assert await read([*taken, await update("1", "pause", pause)]) == [("pause", "alice@acme (jwt)", "carol")]
+
+
+async def test_the_sender_of_one_message_is_found() -> None:
+    """An update by its id; a signal by its content, also without its defaults: of equal ones, the latest counts."""
+    approve = Approve(by="carol")
+    requests = await collected(
+        [
+            await start(ALICE),
+            *[await sender(BOB, "1", "approve", approve), await update("1", "approve", approve)],
+            *[await signal(by, "approve", {"by": "carol"}) for by in (BOB, ALICE)],
+            await signal(BOB, "approve", {"by": "dave"}),
+            await signal(BOB, "approve", {"by": 3}),
+            await signal(BOB, "pause", {"by": "carol"}),
+        ]
+    )
+
+    def who(message: Message, update_id: str = "") -> str | None:
+        found = requests.sent("approve", message.model_dump(), update_id)
+        return found and found.authenticated
+
+    assert (who(approve, "1"), who(approve, "2")) == ("bob@acme (jwt)", None)
+    assert (who(approve), who(Approve(by="dave")), who(Approve(by="eve"))) == (
+        "alice@acme (jwt)",
+        "bob@acme (jwt)",
+        None,
+    )
+    assert [each.what for each in requests.named("start", "pause")] == ["start", "pause"]
 
 
 async def test_a_content_that_nobody_can_read_hides_no_report() -> None:

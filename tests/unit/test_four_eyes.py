@@ -1,0 +1,64 @@
+"""Four eyes: an approval by who started or retargeted the rollout is refused, with what is known and what to do."""
+
+import pytest
+
+from segue.errors import Refused
+from segue.four_eyes import refuse_own
+from segue.report import Request
+
+ALICE, BOB = "alice@acme (jwt)", "bob@acme (jwt)"
+
+
+def made(what: str, authenticated: str, claimed: str) -> Request:
+    return Request(at=0, what=what, authenticated=authenticated, claimed=claimed)
+
+
+# id: (start and retargets, the approval, what the refusal says)
+OWN: dict[str, tuple[tuple[Request, ...], Request | None, tuple[str, ...]]] = {
+    "claimed, the starter": (
+        (made("start", "", "alice"),), made("approve", "", "alice"),
+        ("by: 'alice'", "alice started the rollout (claimed; ", "rule production", "ask another person to approve"),
+    ),
+    "claimed, who retargeted it": (
+        (made("start", "", "ci"), made("retarget", "", "alice")), made("approve", "", "alice"),
+        ("alice retargeted the rollout (claimed; ", "ask another person"),
+    ),
+    "claimed, and not in the history": ((made("start", "", "alice"),), None, ("alice started the rollout (claimed; ",)),
+    "authenticated, by another name": (
+        (made("start", ALICE, "ci"),), made("approve", ALICE, "alice"),
+        ("by: 'alice'", f"{ALICE} started the rollout (authenticated)", "ask another person"),
+    ),
+    "authenticated, who retargeted it": (
+        (made("start", BOB, "ci"), made("retarget", ALICE, "ci")), made("approve", ALICE, "alice"),
+        (f"{ALICE} retargeted the rollout (authenticated)",),
+    ),
+    "not authenticated, of a start that is": (
+        (made("start", BOB, "bob"),), made("approve", "", "alice"),
+        ("has not recorded who sends this approval", "approve with `segue approve`"),
+    ),
+    "authenticated, and not in the history": (
+        (made("start", BOB, "bob"),), None, ("has not recorded who sends this approval",),
+    ),
+    "authenticated, of a retarget that is not": (
+        (made("start", BOB, "bob"), made("retarget", "", "carol")), made("approve", ALICE, "alice"),
+        ("has not recorded who sent the retarget (claimed: carol)", "abort it"),
+    ),
+    "the start is not kept": ((), made("approve", ALICE, "alice"), ("no longer keeps the rollout's first run",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("authors", "approval", "words"), OWN.values(), ids=OWN)
+def test_an_own_approval_is_refused(
+    authors: tuple[Request, ...], approval: Request | None, words: tuple[str, ...]
+) -> None:
+    with pytest.raises(Refused) as caught:
+        refuse_own("production", authors, approval, "alice")
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_another_person_approves() -> None:
+    """Where Temporal authenticates, the claimed names are not compared."""
+    refuse_own(
+        "production", (made("start", "", "alice"), made("retarget", "", "carol")), made("approve", "", "bob"), ""
+    )
+    refuse_own("production", (made("start", ALICE, "ci"),), made("approve", BOB, "ci"), "ci")
