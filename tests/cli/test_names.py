@@ -52,7 +52,9 @@ def test_several_kinds_of_a_named_cluster() -> None:
     assert all(each.startswith("rollout/west/") for each in found)
 
 
-@pytest.mark.parametrize("text", ["", "/", "/a", "a/", "A", "a b", "a/-b", "../etc/passwd", "a//b/c", "west/mine/a/b", "a/b/Deployment/c/d"])
+@pytest.mark.parametrize(
+    "text", ["", "/", "/a", "a/", "A", "a b", "a/-b", "../etc/passwd", "a//b/c", "west/mine/a/b", "a/b/Deployment/c/d"]
+)
 def test_what_is_no_name_is_refused(text: str) -> None:
     """Nothing that is not a name gets near an id."""
     with pytest.raises(Refused, match="name it NAMESPACE/NAME"):
