@@ -19,6 +19,7 @@ from pydantic_core import from_json
 
 from activities.limits import LimitedClient, urgency
 from activities.sharing import Shared
+from segue.clusters import HERE, Access
 from segue.errors import Conflict, Expired, NotAllowed, NotFound, Refused, SegueError, Unreachable
 from segue.rights import command_for
 
@@ -134,25 +135,25 @@ class Cluster:
         }
 
     @classmethod
-    async def connect(cls) -> Self:
-        """Read the service account's or the user's own configuration (``KUBECONFIG``); send nothing yet.
+    async def connect(cls, access: Access = HERE) -> Self:
+        """Read the service account's or the user's own configuration (``KUBECONFIG``), or the given; send nothing yet.
 
         Raises:
-            Refused: when neither exists.
+            Refused: when there is none, or it lacks the context.
         """
         configuration = client.Configuration()
-        _refuse_absent(os.environ.get("KUBECONFIG"))
+        # The library reads KUBECONFIG only when it is imported.
+        path = access.kubeconfig or os.environ.get("KUBECONFIG") or None
+        field = "SEGUE_CLUSTERS" if access.is_given else "KUBECONFIG"
+        _refuse_absent(path, field)
         try:
-            try:
-                config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-            except config.ConfigException:
-                # The library reads KUBECONFIG only when it is imported.
-                path = os.environ.get("KUBECONFIG") or None
-                await config.load_kube_config(path, client_configuration=configuration)  # type: ignore[no-untyped-call]
+            if access.is_given or not _is_pods_own(configuration):
+                load: Any = config.load_kube_config
+                await load(path, context=access.context or None, client_configuration=configuration)
         except (config.ConfigException, OSError) as error:
-            raise Refused(
-                f"gives no way to a cluster: {error}", field="KUBECONFIG", fix="set KUBECONFIG, or run `segue local up`"
-            ) from error
+            here = f"correct the context {access.context!r}, or the file {path or '~/.kube/config'}"
+            fix = here if access.is_given else "set KUBECONFIG, or run `segue local up`"
+            raise Refused(f"gives no way to a cluster: {error}", field=field, fix=fix) from error
         return cls(client.ApiClient(configuration))
 
     def _pod_session(self) -> aiohttp.ClientSession:
@@ -539,18 +540,27 @@ def _one(kind: str, namespace: str, name: str) -> str:
 
 
 @asynccontextmanager
-async def connected() -> AsyncIterator[Cluster]:
+async def connected(access: Access = HERE) -> AsyncIterator[Cluster]:
     """Yield a connection, and close it after the block."""
-    cluster = await Cluster.connect()
+    cluster = await Cluster.connect(access)
     try:
         yield cluster
     finally:
         await cluster.close()
 
 
-def _refuse_absent(given: str | None) -> None:
+def _is_pods_own(configuration: client.Configuration) -> bool:
+    """Load the service account of the pod into the configuration; return False outside a pod."""
+    try:
+        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except config.ConfigException:
+        return False
+    return True
+
+
+def _refuse_absent(given: str | None, field: str) -> None:
     if given and not any(Path(path).is_file() for path in given.split(os.pathsep)):
-        raise Refused("is not a file", field="KUBECONFIG", value=given, fix="correct it, or run `segue local up`")
+        raise Refused("is not a file", field=field, value=given, fix="correct it, or run `segue local up`")
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:

@@ -14,6 +14,7 @@ from activities.levers.ownership import selector_of
 from activities.levers.pods import named_ports
 from activities.room import quotas_of
 from segue.budget import foresee
+from segue.clusters import HERE, Access
 from segue.contract import Prepared, PrepareInput
 from segue.errors import NotAllowed, NotFound, Refused, Unreachable
 from segue.lint import lint
@@ -41,7 +42,7 @@ class Around(NamedTuple):
     deployments: Sequence[Object] = ()
 
 
-async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
+async def read_facts(target: Target, rollout: Rollout | None, access: Access = HERE) -> Facts:
     """Return the facts about a target and the objects around it.
 
     Raises:
@@ -49,7 +50,7 @@ async def read_facts(target: Target, rollout: Rollout | None) -> Facts:
         Refused: when the spec's change does not fit the target.
         Unreachable: when the API server does not answer.
     """
-    async with connected() as cluster, counting(cluster) as capacity:
+    async with connected(access) as cluster, counting(cluster) as capacity:
         change = rollout.spec.change if rollout else None
         return await facts_in(cluster, capacity, Levers(cluster).of(target), target, rollout, change)
 

@@ -6,12 +6,13 @@ from activities.levers import Levers
 from activities.linting import linted
 from activities.preparing import tried
 from activities.routers import Routers
+from segue.clusters import HERE, Access
 from segue.contract import Prepared, PrepareInput
 from segue.history import Revision
 from segue.spec import Rollout, Target
 
 
-async def try_out(rollout: Rollout, owner: str) -> Prepared:
+async def try_out(rollout: Rollout, owner: str, access: Access = HERE) -> Prepared:
     """Prepare a rollout as a worker does at its start, and write nothing. Lint's findings refuse nothing here.
 
     ``owner`` is the owner that the rollout would have.
@@ -25,18 +26,18 @@ async def try_out(rollout: Rollout, owner: str) -> Prepared:
         target=spec.target, owner=owner, change=spec.change, rules=spec.rules, name=rollout.metadata.name,
         accept=spec.accept,
     )  # fmt: skip
-    async with connected() as cluster, counting(cluster) as capacity:
+    async with connected(access) as cluster, counting(cluster) as capacity:
         lever = Levers(cluster).of(spec.target)
         prepared = await tried(cluster, lever, Routers(cluster).of(spec.strategy), asked)
         return await linted(cluster, capacity, lever, asked, prepared, refuses=False)
 
 
-async def read_history(target: Target) -> list[Revision]:
+async def read_history(target: Target, access: Access = HERE) -> list[Revision]:
     """Return the target's revisions, the oldest first.
 
     Raises:
         Refused: for a target without revisions.
         NotFound, NotAllowed, Unreachable.
     """
-    async with connected() as cluster:
+    async with connected(access) as cluster:
         return await Levers(cluster).of(target).history(target)

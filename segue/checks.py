@@ -28,6 +28,10 @@ class Check(Frozen):
     found: str
     fix: str = ""
 
+    def of(self, cluster: str) -> "Check":
+        """Return the same check, of this of several clusters; unchanged without a name."""
+        return self.model_copy(update={"area": f"{self.area} {cluster}"}) if cluster else self
+
     def __str__(self) -> str:
         return f"{self.area}: {self.name}: {self.found}{f'; {self.fix}' if self.fix else ''}"
 

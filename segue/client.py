@@ -6,6 +6,7 @@ is read from its result, a list from Temporal's visibility store.
 
 import asyncio
 import os
+import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -88,6 +89,10 @@ PREPARE_S = 30.0
 PATIENCE_S = 120.0
 """Following a rollout survives an outage of Temporal for this long: a pipeline ignores a restart."""
 POLL_S = 0.5
+UNTAKEN_S = 10.0
+"""A worker with a free slot takes an activity long before this time."""
+UNSERVED_WAITS_S = (0.0, 0.5, 1.0, 2.0)
+"""The times between two looks for the workers of a cluster: one that has just started may not poll yet."""
 LATEST_EVENTS = 50
 """The number of newest events that show whether the workflow's code fails."""
 
@@ -116,6 +121,7 @@ class Listed(Frozen):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
 
     id: str
+    cluster: str = ""
     target: str
     phase: str
     outcome: str | None
@@ -371,13 +377,28 @@ def _make_current(deployment: str, build: str) -> str:
     return f"`segue builds current --deployment-name {deployment} --build-id {build}`"
 
 
-async def pollers_of(client: Client, task_queue: str, answer_s: float = ANSWER_S) -> DescribeTaskQueueResponse:
-    """Return who polls a task queue for workflows, and the current version of their deployment.
+def unserved(task_queue: str, cluster: str | None) -> Unreachable:
+    """Return the error for workers that run workflows, while none runs the activities of the target's cluster."""
+    if cluster is None:
+        why = f"no worker on task queue {task_queue} rolls targets that name no cluster"
+        return Unreachable(why, fix="name the target's cluster in target.cluster")
+    queue = contract.activity_queue(task_queue, cluster)
+    return Unreachable(
+        f"no worker serves cluster {cluster}: none polls task queue {queue}",
+        fix=f"correct target.cluster, or start a worker with {cluster} in SEGUE_CLUSTERS",
+    )
+
+
+async def pollers_of(
+    client: Client, task_queue: str, answer_s: float = ANSWER_S, *, activities: bool = False
+) -> DescribeTaskQueueResponse:
+    """Return who polls a task queue for workflows, or for activities, and the current version of their deployment.
 
     Raises:
         RPCError: when Temporal does not answer, or denies it.
     """
-    queue, kind = TaskQueue(name=task_queue), TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
+    queue = TaskQueue(name=task_queue)
+    kind = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY if activities else TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
     asked = DescribeTaskQueueRequest(
         namespace=client.namespace, task_queue=queue, task_queue_type=kind, report_pollers=True
     )
@@ -446,7 +467,7 @@ def _ours(error: ApplicationError) -> SegueError:
 
 
 class Rollouts:
-    """All rollouts of one cluster."""
+    """All rollouts of one cluster, and those of others whose targets or ids name their cluster."""
 
     def __init__(
         self,
@@ -474,8 +495,8 @@ class Rollouts:
         found = [each for each in answers if isinstance(each, WorkflowExecutionDescription)]
         running = [each.id for each in found if each.status is WorkflowExecutionStatus.RUNNING]
         if len(running) > 1:
-            fix = f"name one of them: {', '.join('/'.join(i.split('/')[2:]) for i in running)}"
-            raise Refused("matches several rollouts", field="NAME", value=target_of(candidates[0]), fix=fix)
+            fix = f"name one of them: {', '.join(running)}"
+            raise Refused("matches several rollouts", field="NAME", value=self._what(candidates[0]), fix=fix)
         if not found:
             raise next(each for each in answers if isinstance(each, BaseException))
         return running[0] if running else max(found, key=lambda each: each.start_time).id
@@ -488,9 +509,11 @@ class Rollouts:
         Raises:
             AlreadyRolling: naming the phase of the rollout under way.
             Refused: when the target cannot be rolled; it is unchanged, and the rollout has ended.
-            Unreachable: when no worker, or no cluster, answers; the rollout waits for it.
+            Unreachable: when no worker serves the target's cluster, so that nothing is started; or when no worker, or
+                no cluster, answers, and the rollout waits for it.
         """
         spec = rollout.spec
+        await self._refuse_unserved(spec.target.cluster)
         workflow_id, what = contract.workflow_id(self.cluster, spec.target), str(spec.target)
         with translated(what, self.task_queue):
             try:
@@ -518,7 +541,7 @@ class Rollouts:
         Raises:
             Refused: when the rollout refuses the message now.
         """
-        handle, what, name = self._handle(workflow_id), target_of(workflow_id), name_of(message)
+        handle, what, name = self._handle(workflow_id), self._what(workflow_id), name_of(message)
         if answer:
             update_id = await self._announced(handle, what, name, message, update_id)
             return str(await self._update(handle, what, name, message, str, update_id))
@@ -532,7 +555,7 @@ class Rollouts:
         if description.status is not WorkflowExecutionStatus.RUNNING:
             return (await self._result(description)).status
         status = await self._query(description, contract.STATUS_QUERY, Status)
-        return live(status, await self._beat(description), await self._strategy(description))
+        return await self._live(status, description, await self._strategy(description))
 
     async def report(self, workflow_id: str) -> Report:
         """Return all that the rollout did so far; once it has ended, this needs no worker."""
@@ -541,12 +564,17 @@ class Rollouts:
             return await self._with_requests(await self._result(description), description)
         report = await self._query(description, contract.REPORT_QUERY, Report)
         strategy = await self._strategy(description)
-        shown = _with_status(report, live(report.status, await self._beat(description), strategy))
+        shown = _with_status(report, await self._live(report.status, description, strategy))
         return await self._with_requests(shown, description)
 
-    async def list(self, *, running: bool = False, limit: int = 50) -> list[Listed]:
-        """List this cluster's rollouts, the newest first, from Temporal's visibility store."""
-        query = f'WorkflowType = "{contract.WORKFLOW}" AND WorkflowId STARTS_WITH "rollout/{self.cluster}/"'
+    async def list(self, *, running: bool = False, limit: int = 50, everywhere: bool = False) -> list[Listed]:
+        """List this cluster's rollouts, the newest first, from Temporal's visibility store.
+
+        With ``everywhere``, list those of all clusters.
+        """
+        query = f'WorkflowType = "{contract.WORKFLOW}"'
+        if not everywhere:
+            query += f' AND WorkflowId STARTS_WITH "rollout/{self.cluster}/"'
         if running:
             query += ' AND ExecutionStatus = "Running"'
         with translated("any target", self.task_queue):
@@ -577,7 +605,7 @@ class Rollouts:
                     known = await self._query(description, contract.REPORT_QUERY, Report)
                     strategy = strategy or await self._strategy(description)
                     mark = current
-                report = _with_status(known, live(known.status, await self._beat(description), strategy))
+                report = _with_status(known, await self._live(known.status, description, strategy))
             except (Unreachable, NotFound) as error:
                 if known is None:
                     raise
@@ -605,7 +633,7 @@ class Rollouts:
                     if status.outcome is not None or status.phase in {Phase.HELD, Phase.NEEDS_HUMAN}:
                         break
         except TimeoutError as error:
-            raise _late(target_of(workflow_id), timeout_s, status) from error
+            raise _late(self._what(workflow_id), timeout_s, status) from error
         if status is None:
             raise AssertionError("follow yields at least once")
         return status
@@ -617,13 +645,39 @@ class Rollouts:
         except RPCError:
             return DescribeTaskQueueResponse()
 
+    async def _refuse_unserved(self, cluster: str | None) -> None:
+        """Refuse to start what no worker would carry out.
+
+        Raises:
+            Unreachable: naming the cluster, when workers run workflows, and none runs the activities of this cluster.
+        """
+        for wait_s in UNSERVED_WAITS_S:
+            await asyncio.sleep(wait_s)
+            if not await self._is_unserved(contract.activity_queue(self.task_queue, cluster)):
+                return
+        raise unserved(self.task_queue, cluster)
+
+    async def _is_unserved(self, queue: str) -> bool:
+        try:
+            activities = await pollers_of(self.client, queue, self._answer_s, activities=True)
+        except RPCError:
+            return False  # the start reports why Temporal does not answer
+        # Without any worker, the rollout starts and waits for one.
+        return not activities.pollers and bool((await self._pollers()).pollers)
+
     # --- one request to Temporal each ---------------------------------------------------------------------
+
+    def _what(self, workflow_id: str) -> str:
+        """Return the name of a rollout for commands and messages: with its cluster, if that is another than ours."""
+        what, cluster = target_of(workflow_id), cluster_of(workflow_id)
+        return what if cluster in {"", self.cluster} else f"{cluster}/{what}"
 
     def _handle(self, workflow_id: str, run_id: str | None = None) -> Handle:
         return self.client.get_workflow_handle(workflow_id, run_id=run_id, result_type=Report)
 
     async def _start(self, rollout: Rollout, workflow_id: str, by: str, break_glass: str) -> WorkflowHandle[Any, Any]:
-        task = Task(spec=rollout.spec, name=rollout.metadata.name, cluster=self.cluster, by=by, break_glass=break_glass)
+        cluster = rollout.spec.target.cluster or self.cluster
+        task = Task(spec=rollout.spec, name=rollout.metadata.name, cluster=cluster, by=by, break_glass=break_glass)
         attributes = [
             SearchAttributePair(TARGET, str(rollout.spec.target)),
             SearchAttributePair(PHASE, str(Phase.PREPARING)),
@@ -645,7 +699,7 @@ class Rollouts:
         found = await self._describe(workflow_id)
         phase = found.typed_search_attributes.get(PHASE) or "phase not yet known"
         since = found.start_time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        what = target_of(workflow_id)
+        what = self._what(workflow_id)
         return AlreadyRolling(f"a rollout of {what} is under way ({phase}, since {since})", fix=_JOIN_FIX)
 
     async def _prepared(self, handle: Handle, what: str) -> Plan:
@@ -746,14 +800,15 @@ class Rollouts:
         for each in failures[:1]:
             await reveal(each, self.client.data_converter)
         failure = _message(failures[0]) if failures else ""
-        why = f"its worker keeps retrying: {failure}" if failure else str(error)
+        waits = f"it waits for {missing}" if (missing := untaken(pending, time.time())) else str(error)
+        why = f"its worker keeps retrying: {failure}" if failure else waits
         return Unreachable(
             f"the rollout of {what} was started and waits; its target is unchanged: {why} "
             f"(`segue abort {what} --no-wait` ends it)"
         )
 
     async def _describe(self, workflow_id: str) -> WorkflowExecutionDescription:
-        with translated(target_of(workflow_id), self.task_queue):
+        with translated(self._what(workflow_id), self.task_queue):
             return await self._handle(workflow_id).describe(rpc_timeout=timedelta(seconds=self._answer_s))
 
     async def _patient(self, workflow_id: str) -> WorkflowExecutionDescription:
@@ -770,15 +825,23 @@ class Rollouts:
 
     async def _query(self, description: WorkflowExecutionDescription, name: str, result: type[R]) -> R:
         handle = self._handle(description.id, description.run_id)
-        async with self._answering(handle, target_of(description.id)), asyncio.timeout(self._answer_s):
+        async with self._answering(handle, self._what(description.id)), asyncio.timeout(self._answer_s):
             return cast("R", await handle.query(name, result_type=result))
 
     async def _result(self, description: WorkflowExecutionDescription) -> Report:
-        return await self._end(self._handle(description.id, description.run_id), target_of(description.id))
+        return await self._end(self._handle(description.id, description.run_id), self._what(description.id))
 
     async def _end(self, handle: Handle, what: str) -> Report:
         with translated(what, self.task_queue):
             return await handle.result(rpc_timeout=timedelta(seconds=self._answer_s))
+
+    async def _live(
+        self, status: Status, description: WorkflowExecutionDescription, strategy: Strategy | None
+    ) -> Status:
+        """Return the status, with the latest observation, and with the worker that it waits for, if one is missing."""
+        found = live(status, await self._beat(description), strategy)
+        missing = untaken(description.raw_description.pending_activities, time.time())
+        return found.model_copy(update={"waiting_for": missing}) if missing and found.outcome is None else found
 
     async def _beat(self, description: WorkflowExecutionDescription) -> Beat | None:
         """Return the latest heartbeat of the running watch; None when there is none."""
@@ -791,7 +854,7 @@ class Rollouts:
     async def _strategy(self, description: WorkflowExecutionDescription) -> Strategy | None:
         """Return the strategy from the input in the run's first event; None when it has none."""
         handle = self._handle(description.id, description.run_id)
-        with translated(target_of(description.id), self.task_queue):
+        with translated(self._what(description.id), self.task_queue):
             event = await first_event(handle)
             if event is None:
                 return None
@@ -801,7 +864,7 @@ class Rollouts:
 
     async def _with_requests(self, report: Report, description: WorkflowExecutionDescription) -> Report:
         """Add who made each request, as far as Temporal authenticates and still keeps the runs."""
-        with translated(target_of(description.id), self.task_queue):
+        with translated(self._what(description.id), self.task_queue):
             first = await first_event(self._handle(description.id, description.run_id))
             if first is None or not principal_of(first):
                 return report
@@ -836,10 +899,31 @@ def live(status: Status, beat: Beat | None, strategy: Strategy | None = None) ->
     return status.model_copy(update=changes)
 
 
+def untaken(pending: Iterable[PendingActivityInfo], now: float) -> str:
+    """Return which worker is missing, when none has taken an activity for ``UNTAKEN_S``; empty otherwise.
+
+    ``now`` is in seconds since the epoch.
+    """
+    for each in pending:
+        is_free = each.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+        since = max(each.scheduled_time.ToSeconds(), each.next_attempt_schedule_time.ToSeconds())
+        if is_free and now - since > UNTAKEN_S:
+            queue = each.activity_options.task_queue.name
+            cluster = queue.partition("@")[2]
+            return f"a worker{f' of cluster {cluster}' * bool(cluster)}: none takes tasks from task queue {queue}"
+    return ""
+
+
 def target_of(workflow_id: str) -> str:
     """Return ``namespace/name`` from a rollout's workflow id."""
     parts = workflow_id.split("/")
     return f"{parts[2]}/{parts[4]}" if len(parts) == 5 else workflow_id
+
+
+def cluster_of(workflow_id: str) -> str:
+    """Return the cluster in a rollout's workflow id; empty if it is not such an id."""
+    parts = workflow_id.split("/")
+    return parts[1] if len(parts) == 5 else ""
 
 
 def summary(rollout: Rollout) -> str:
@@ -934,6 +1018,7 @@ def _listed(found: WorkflowExecution) -> Listed:
     outcome = attributes.get(OUTCOME) or _ENDS.get(found.status or WorkflowExecutionStatus.RUNNING)
     return Listed(
         id=found.id,
+        cluster=cluster_of(found.id),
         target=target_of(found.id),
         phase=attributes.get(PHASE) or "" if running else outcome or "",
         outcome=outcome or None,

@@ -37,9 +37,20 @@ NEEDS_HUMAN_ATTRIBUTE = "SegueNeedsHuman"
 
 
 def workflow_id(cluster: str, target: Target) -> str:
-    """Return the only workflow id for a rollout of this target, so that a second start is refused."""
+    """Return the only workflow id for a rollout of this target, so that a second start is refused.
+
+    ``cluster`` is the client's; the cluster that the target names takes precedence.
+    """
     kind, namespace, name = target.key
-    return f"rollout/{cluster}/{namespace}/{kind}/{name}"
+    return f"rollout/{target.cluster or cluster}/{namespace}/{kind}/{name}"
+
+
+def activity_queue(task_queue: str, cluster: str | None) -> str:
+    """Return the task queue of the activities in the cluster that a target names: only that cluster's workers poll it.
+
+    Of a target that names no cluster, it is the task queue of the workflows.
+    """
+    return f"{task_queue}@{cluster}" if cluster else task_queue
 
 
 def notification_id(notice: Notice, receiver: str) -> str:
@@ -254,6 +265,8 @@ class NotifyInput(Frozen):
     notice: Notice
     heartbeat_s: float = 15.0
     """After this time without a heartbeat, another worker sends it."""
+    cluster: str | None = None
+    """The cluster that the target names: its workers know the receiver."""
 
 
 class Notified(Frozen):

@@ -26,9 +26,9 @@ def names_file(text: str) -> bool:
 
 
 def target_named(text: str) -> Target:
-    """Return the target that ``text`` names: [KIND/]NAMESPACE/NAME, NAME, a workflow id, or a spec file.
+    """Return the target that ``text`` names: [CLUSTER/][KIND/]NAMESPACE/NAME, NAME, a workflow id, or a spec file.
 
-    Without a kind, it is a Deployment.
+    Without a kind, it is a Deployment. A first part that is not a kind is a cluster.
 
     Raises:
         Refused: when ``text`` is none of these.
@@ -38,9 +38,10 @@ def target_named(text: str) -> Target:
     found = _ID.fullmatch(text)
     if found:
         return _target(text, kind=found["kind"], namespace=found["namespace"], name=found["name"])
-    *place, name = text.rsplit("/", 2)
-    kind = place.pop(0) if len(place) > 1 else "Deployment"
-    return _target(text, kind=kind, namespace=place[0] if place else "default", name=name)
+    cluster, kind, place = _parts(text)
+    return _target(
+        text, cluster=cluster, kind="Deployment" if kind is None else kind, namespace=place[0], name=place[1]
+    )
 
 
 def ids_named(text: str, cluster: str) -> list[str]:
@@ -53,10 +54,11 @@ def ids_named(text: str, cluster: str) -> list[str]:
     """
     check_cluster(cluster)
     found, target = _ID.fullmatch(text), target_named(text)
-    if found or names_file(text) or text.count("/") > 1:
+    if found or names_file(text) or _parts(text)[1] is not None:
         return [contract.workflow_id(found["cluster"] if found else cluster, target)]
     kinds = [kind for kind in (*KINDS, *SUPERVISIONS) if kind != "Supervised"]
-    targets = [_target(text, kind=kind, namespace=target.namespace, name=target.name) for kind in kinds]
+    namespace, name = target.namespace, target.name
+    targets = [_target(text, cluster=target.cluster, kind=kind, namespace=namespace, name=name) for kind in kinds]
     return [contract.workflow_id(cluster, each) for each in targets]
 
 
@@ -70,17 +72,29 @@ def check_cluster(cluster: str) -> None:
         raise Refused("is not a valid cluster name", field="--cluster", value=cluster, fix="use letters, digits, - . _")
 
 
-def _target(text: str, *, kind: str, namespace: str, name: str) -> Target:
+def _parts(text: str) -> tuple[str | None, str | None, tuple[str, str]]:
+    """Return the cluster, the kind, and namespace and name of a target; None for what the text leaves out."""
+    *before, namespace, name = text.split("/") if "/" in text else ("default", text)
+    kind = before.pop() if before and (len(before) > 1 or _names_kind(before[0])) else None
+    return "/".join(before) if before else None, kind, (namespace, name)
+
+
+def _names_kind(text: str) -> bool:
+    """Whether the first of three parts is a kind. Every kind begins with a capital letter, and no cluster does."""
+    return text.lower() in _KINDS or not re.match("[a-z0-9]", text)
+
+
+def _target(text: str, *, kind: str, namespace: str, name: str, cluster: str | None = None) -> Target:
     kind = _KINDS.get(kind.lower(), kind)
     supervised = kind not in KINDS or kind == "Supervised"
     try:
         if supervised:
-            return SupervisedTarget(resource=kind, namespace=namespace, name=name)
+            return SupervisedTarget(resource=kind, cluster=cluster, namespace=namespace, name=name)
         # A pair's name gives only the old Deployment; the new one is read from there.
         named = Target if issubclass(KINDS[kind], PairTarget) else KINDS[kind]
-        return named(kind=kind, namespace=namespace, name=name)
+        return named(kind=kind, cluster=cluster, namespace=namespace, name=name)
     except ValidationError as error:
-        fix = "name it NAMESPACE/NAME, such as serving/chat, KIND/NAMESPACE/NAME, or give its spec file"
+        fix = "name it NAMESPACE/NAME, such as serving/chat, [CLUSTER/]KIND/NAMESPACE/NAME, or give its spec file"
         raise Refused("does not name a rollout", field="NAME", value=text, fix=fix) from error
 
 

@@ -1,7 +1,7 @@
 """Checks whether a Temporal namespace is ready for Segue, and sets up what it lacks."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +20,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from segue import __version__, contract
 from segue.checks import CONNECTION, OLDEST_TEMPORAL, Check, Verdict, retention_check, version_check
-from segue.client import DENIED, pollers_of, translated, uncurrent
+from segue.client import DENIED, pollers_of, translated, uncurrent, unserved
 from segue.errors import NotFound, Refused, Unreachable
 
 AREA = "Temporal"
@@ -42,8 +42,10 @@ _NOBODY = "segue-doctor/nobody"
 # --- checks ----------------------------------------------------------------------------------------------
 
 
-async def check_temporal(connect: Callable[[], Awaitable[Client]], task_queue: str, *, workers: bool) -> list[Check]:
-    """Return the checks of Temporal; those of its workers only with ``workers``."""
+async def check_temporal(
+    connect: Callable[[], Awaitable[Client]], task_queue: str, clusters: Sequence[str], *, workers: bool
+) -> list[Check]:
+    """Return the checks of Temporal; those of its workers, also of each cluster, only with ``workers``."""
     try:
         client = await connect()
     except Unreachable as error:
@@ -56,7 +58,9 @@ async def check_temporal(connect: Callable[[], Awaitable[Client]], task_queue: s
     found += namespace
     if any(check.verdict is Verdict.FAILED for check in namespace):
         return found
-    more = [_attributes(client), _permission(client), *([_workers(client, task_queue)] if workers else [])]
+    more = [_attributes(client), _permission(client)]
+    if workers:
+        more += [_workers(client, task_queue), *(_served(client, task_queue, name) for name in clusters or (None,))]
     return found + [check for checks in await asyncio.gather(*more) for check in checks]
 
 
@@ -151,6 +155,30 @@ async def _workers(client: Client, task_queue: str) -> list[Check]:
     except RPCError as error:
         return [_denied("workers", f"task queue {task_queue} cannot be described", error)]
     return worker_checks(polled, task_queue)
+
+
+async def _served(client: Client, task_queue: str, cluster: str | None) -> list[Check]:
+    queue = contract.activity_queue(task_queue, cluster)
+    try:
+        polled = await pollers_of(client, queue, activities=True)
+        runs = bool((await pollers_of(client, task_queue)).pollers)
+    except RPCError as error:
+        return [_denied("workers", f"task queue {queue} cannot be described", error)]
+    return served_checks(task_queue, cluster, is_served=bool(polled.pollers), runs=runs)
+
+
+def served_checks(task_queue: str, cluster: str | None, *, is_served: bool, runs: bool) -> list[Check]:
+    """Judge whether a worker serves a cluster; of None, the targets that name no cluster.
+
+    ``runs`` is whether a worker runs workflows at all; if not, that is reported elsewhere.
+    """
+    name = f"workers of cluster {cluster}" if cluster else "workers of targets without a cluster"
+    if is_served:
+        return [_ok(name, f"poll task queue {contract.activity_queue(task_queue, cluster)}")] if cluster else []
+    missing = unserved(task_queue, cluster)
+    if cluster:
+        return [_failed(name, missing.why, missing.fix)]
+    return [_warning(name, missing.why, missing.fix)] if runs else []
 
 
 def worker_checks(polled: DescribeTaskQueueResponse, task_queue: str) -> list[Check]:

@@ -1,18 +1,24 @@
 """``python -m worker``: connects, serves until it must stop, and lets activities end."""
 
 import asyncio
+import functools
 import logging
 import signal
 import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 import temporalio.client
 from temporalio.runtime import Runtime
+from temporalio.worker import Worker
 
 from activities.cluster import Cluster
+from activities.rollout import Activities
 from segue import client
+from segue.clusters import HERE, Access
 from segue.errors import Exit, SegueError
 from segue.leaving import leave
-from worker.compose import make_activities, make_plugin, make_worker, refuse_collisions
+from worker.compose import make_activities, make_plugin, make_workers, refuse_collisions
 from worker.doctor import report_at_start
 from worker.health import serve_health
 from worker.limits import memory_limit_mib
@@ -37,36 +43,58 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     temporal = await connect(settings)
-    cluster = await Cluster.connect()
-    activities = make_activities(cluster, settings)
-    load = Load(settings.slots, memory_limit_mib())
-    worker = make_worker(temporal, settings, activities, [load])
-    measuring = asyncio.create_task(load.measure(), name="load")
-    try:
-        health = serve_health(settings.health_address, lambda: worker.is_running and not stop.is_set())
-        async with health as address, worker:
-            about = {"task_queue": settings.task_queue, "health": address, "slots": settings.slots}
-            log.info("worker serves", extra=about)
-            checks = asyncio.create_task(report_at_start(settings), name="checks-at-the-start")
-            await stop.wait()
-            log.info("worker stops")
-            checks.cancel()
-            await asyncio.gather(checks, return_exceptions=True)
-    finally:
-        measuring.cancel()
-        await activities.close()
-        await cluster.close()
+    async with AsyncExitStack() as ends:
+        activities = await _activities(settings, ends)
+        load = Load(settings.slots, memory_limit_mib())
+        workers = make_workers(temporal, settings, activities, [load])
+        measuring = asyncio.create_task(load.measure(), name="load")
+        ends.callback(measuring.cancel)
+        is_ready = functools.partial(_all_run, workers, stop)
+        address = await ends.enter_async_context(serve_health(settings.health_address, is_ready))
+        for worker in workers:
+            await ends.enter_async_context(worker)
+        about = {
+            "task_queue": settings.task_queue, "clusters": [*settings.clusters], "health": address,
+            "slots": settings.slots,
+        }  # fmt: skip
+        log.info("worker serves", extra=about)
+        checks = asyncio.create_task(report_at_start(settings), name="checks-at-the-start")
+        await stop.wait()
+        log.info("worker stops")
+        checks.cancel()
+        await asyncio.gather(checks, return_exceptions=True)
+        # At one time: each waits for its running activities.
+        await asyncio.gather(*(worker.shutdown() for worker in workers))
+
+
+def _all_run(workers: Sequence[Worker], stop: asyncio.Event) -> bool:
+    return all(worker.is_running for worker in workers) and not stop.is_set()
+
+
+async def _activities(settings: Settings, ends: AsyncExitStack) -> dict[str | None, Activities]:
+    """Return the activities by cluster, connected until ``ends``; under None those of targets that name no cluster."""
+    ways: list[tuple[str | None, Access]] = [*settings.clusters.items()] or [(None, HERE)]
+    found: dict[str | None, Activities] = {}
+    for name, access in ways:
+        cluster = await Cluster.connect(access)
+        ends.push_async_callback(cluster.close)
+        found[name] = make_activities(cluster, settings)
+        ends.push_async_callback(found[name].close)
+    default = next((name for name, access in settings.clusters.items() if access.default), None)
+    return {**found, None: found[default]} if default else found
 
 
 async def connect(settings: Settings) -> temporalio.client.Client:
     """Connect to Temporal as every client does, with the worker's runtime and plugin.
+
+    The plugin has no workflows: they are of one worker of the process, not of all.
 
     Raises:
         Unreachable: naming the address.
         Refused: for a profile that cannot be read.
     """
     runtime = sdk_runtime(settings) or Runtime.default()
-    return await client.connect(timeout_s=CONNECT_S, runtime=runtime, plugins=[make_plugin()])
+    return await client.connect(timeout_s=CONNECT_S, runtime=runtime, plugins=[make_plugin(())])
 
 
 def main() -> int:

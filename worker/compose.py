@@ -2,8 +2,9 @@
 converter and interceptors."""
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 import temporalio.client
 import temporalio.worker
@@ -19,6 +20,7 @@ from activities.pod_http import reach_of
 from activities.rollout import Activities
 from segue import __version__
 from segue.codec import data_converter
+from segue.contract import activity_queue
 from segue.errors import Refused
 from segue.supervision import SUPERVISIONS
 from worker.settings import Settings
@@ -73,33 +75,55 @@ def make_activities(cluster: Cluster, settings: Settings) -> Activities:
     )
 
 
-def make_worker(
+def make_workers(
     client: temporalio.client.Client,
     settings: Settings,
-    activities: Activities,
+    activities: Mapping[str | None, Activities],
     interceptors: Sequence[temporalio.worker.Interceptor] = (),
-) -> Worker:
-    """Return a worker for a client that has the plugin of ``make_plugin``."""
+) -> list[Worker]:
+    """Return the worker of the workflows, and one for each cluster, for a client that has a plugin without workflows.
+
+    ``activities`` are by cluster. Those under None are of targets that name no cluster.
+    """
+    # The clusters share the memory that the slots need.
+    slots = max(1, settings.slots // max(1, len(activities)))
+    unnamed = activities.get(None)
+    cached = settings.slots if settings.max_cached_workflows is None else settings.max_cached_workflows
+    workflows = _worker(
+        client, settings, settings.task_queue, slots, interceptors,
+        workflows=WORKFLOWS, activities=unnamed.all if unnamed else (),
+        max_cached_workflows=cached, max_concurrent_workflow_tasks=WORKFLOW_TASKS_AT_ONCE,
+        workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
+        # After this time, tasks that wait for a dead worker go to any other.
+        sticky_queue_schedule_to_start_timeout=STICKY_LIMIT,
+    )  # fmt: skip
+    clusters = [
+        _worker(client, settings, activity_queue(settings.task_queue, name), slots, interceptors, activities=each.all)
+        for name, each in activities.items()
+        if name is not None
+    ]
+    return [workflows, *clusters]
+
+
+def _worker(
+    client: temporalio.client.Client, settings: Settings, task_queue: str, slots: int,
+    interceptors: Sequence[temporalio.worker.Interceptor], **more: Any,
+) -> Worker:  # fmt: skip
     deployment = _deployment(settings)
     return Worker(
         client,
-        task_queue=settings.task_queue,
-        activities=activities.all,
+        task_queue=task_queue,
         interceptors=interceptors,
-        max_cached_workflows=settings.slots if settings.max_cached_workflows is None else settings.max_cached_workflows,
-        max_concurrent_workflow_tasks=WORKFLOW_TASKS_AT_ONCE,
-        max_concurrent_activities=settings.slots,
+        max_concurrent_activities=slots,
         # A watch that moves sends a heartbeat this often: a cancelled one learns of it by the answer.
         max_heartbeat_throttle_interval=timedelta(seconds=2),
         default_heartbeat_throttle_interval=timedelta(seconds=2),
         graceful_shutdown_timeout=timedelta(seconds=settings.graceful_shutdown_s),
-        workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
         activity_task_poller_behavior=PollerBehaviorAutoscaling(),
-        # After this time, tasks that wait for a dead worker go to any other.
-        sticky_queue_schedule_to_start_timeout=STICKY_LIMIT,
         # Without an id, the SDK hashes the code of every loaded module, which takes seconds at each start.
         build_id=None if deployment else settings.build_id or __version__,
         deployment_config=deployment,
+        **more,
     )
 
 

@@ -1,6 +1,7 @@
 """Checks all that a worker depends on, for `segue doctor` and at the worker's start."""
 
 import asyncio
+import functools
 import logging
 from collections.abc import Sequence
 
@@ -8,6 +9,7 @@ from activities.cluster import Cluster
 from activities.cluster_checks import check_cluster, check_prometheus
 from segue import client
 from segue.checks import Check, Verdict
+from segue.clusters import HERE
 from segue.temporal_setup import check_temporal
 from worker.settings import Settings
 
@@ -25,8 +27,10 @@ async def _gathered(
     settings: Settings, namespaces: Sequence[str], service_account: str, *, workers: bool
 ) -> list[Check]:
     # One after the other: the cluster's library loads slowly, and would use up the time of the others' answers.
-    found = await check_temporal(client.connect, settings.task_queue, workers=workers)
-    found += await check_cluster(Cluster.connect, namespaces, service_account)
+    found = await check_temporal(client.connect, settings.task_queue, [*settings.clusters], workers=workers)
+    for cluster, access in (settings.clusters or {"": HERE}).items():
+        checks = await check_cluster(functools.partial(Cluster.connect, access), namespaces, service_account)
+        found += [check.of(cluster) for check in checks]
     for name, each in settings.prometheus.items():
         found += await check_prometheus(name, each)
     if not settings.prometheus:

@@ -8,7 +8,7 @@ import os
 from functools import cached_property
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -18,12 +18,14 @@ from pydantic_settings import (
 )
 
 from activities.gates.prometheus import PrometheusSettings
+from segue.clusters import Access
 from segue.contract import TASK_QUEUE
 from segue.errors import Refused
 from segue.files import read_document
 from segue.gates.webhook_settings import Webhook
 from segue.notices import Receiver
 from segue.policy import NO_POLICY, Policy, policy_of
+from segue.spec.base import ClusterName
 from segue.supervision import Supervision
 from worker.limits import memory_limit_mib, slots
 
@@ -67,6 +69,10 @@ class Settings(BaseSettings):
     supervised: dict[str, Supervision] = Field(
         default_factory=dict, description="Custom resources that their own operator rolls, by the name that specs use"
     )
+    clusters: dict[ClusterName, Access] = Field(
+        default_factory=dict, max_length=50,
+        description="Clusters, by the name that specs use; without any, the worker rolls what names no cluster",
+    )  # fmt: skip
     webhooks: dict[str, Webhook] = Field(
         default_factory=dict, description="Webhooks that gates may call, by the name that specs use"
     )
@@ -88,9 +94,17 @@ class Settings(BaseSettings):
     policy: str = Field(default="", description="File of the policy (YAML); empty for none")
     build_id: str = Field(default="", description="This build within the worker deployment")
 
+    @field_validator("clusters")
+    @classmethod
+    def _one_default(cls, clusters: dict[str, Access]) -> dict[str, Access]:
+        defaults = [name for name, each in clusters.items() if each.default]
+        if len(defaults) > 1:
+            raise ValueError(f"only one cluster can be the default, not {' and '.join(defaults)}")
+        return clusters
+
     @cached_property
     def slots(self) -> int:
-        """How many activities run at one time.
+        """How many activities run at one time, in all clusters together.
 
         Raises:
             Refused: when the setting does not fit into the worker's memory.

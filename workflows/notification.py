@@ -28,6 +28,7 @@ class NotificationWorkflow:
             contract.NOTIFY.name,
             asked,
             result_type=Notified,
+            task_queue=contract.activity_queue(workflow.info().task_queue, asked.cluster),
             start_to_close_timeout=ATTEMPT_LIMIT,
             schedule_to_close_timeout=PATIENCE,
             heartbeat_timeout=timedelta(seconds=asked.heartbeat_s),

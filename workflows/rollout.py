@@ -211,6 +211,7 @@ class RolloutWorkflow:
                 goes_back=self._spec.change.goes_back,
             ),
             result_type=Watched,
+            task_queue=self._activity_queue,
             start_to_close_timeout=timedelta(seconds=attempt_s + 60),
             heartbeat_timeout=timedelta(seconds=tuning.rest_heartbeat_s if resting else tuning.heartbeat_s),
             cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
@@ -445,6 +446,7 @@ class RolloutWorkflow:
             act.name,
             given,
             result_type=act.result,
+            task_queue=self._activity_queue,
             start_to_close_timeout=timedelta(seconds=self._task.tuning.write_s) + longer,
             schedule_to_close_timeout=limit,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
@@ -454,6 +456,11 @@ class RolloutWorkflow:
             summary=summary[:SUMMARY_LENGTH],
         )
         return result
+
+    @property
+    def _activity_queue(self) -> str:
+        """The task queue that the workers of the target's cluster poll."""
+        return contract.activity_queue(workflow.info().task_queue, self._spec.target.cluster)
 
     async def _rest(self, why: str, seconds: float = 0.0) -> None:
         """Wait a little before the next attempt; a message ends the wait."""
@@ -529,11 +536,10 @@ class RolloutWorkflow:
         except Exception:
             workflow.logger.exception("the notification cannot be made")  # the rollout continues
             return
-        heartbeat_s = self._task.tuning.heartbeat_s
+        heartbeat_s, cluster = self._task.tuning.heartbeat_s, self._spec.target.cluster
         for receiver in receivers:
-            task = asyncio.create_task(
-                _start_notification(NotifyInput(receiver=receiver, notice=notice, heartbeat_s=heartbeat_s))
-            )
+            asked = NotifyInput(receiver=receiver, notice=notice, heartbeat_s=heartbeat_s, cluster=cluster)
+            task = asyncio.create_task(_start_notification(asked))
             self._sends.add(task)
             task.add_done_callback(self._sends.discard)
 

@@ -24,6 +24,7 @@ from activities.release.pair import release_pair
 from activities.release.patience import Waiting
 from activities.release.stepped import release_stepped
 from activities.watching import controller_uid
+from segue.clusters import HERE, Access
 from segue.errors import Conflict, NotFound
 from segue.history import RELEASED
 from segue.observation import RELEASED_BY
@@ -34,7 +35,9 @@ _ATTEMPTS = 10
 Way = Literal["baseline", "wanted"]
 
 
-async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Callable[[str], None]) -> str:
+async def release(
+    target: Target, to: Way, by: str, timeout_s: float, tell: Callable[[str], None], access: Access = HERE
+) -> str:
     """Release a target to the baseline or the wanted version, by its own controller; then restore its settings.
 
     A rollout that still runs observes that it no longer owns the target, and ends without writing. If the command is
@@ -44,7 +47,7 @@ async def release(target: Target, to: Way, by: str, timeout_s: float, tell: Call
         NotFound: when the target has no saved baseline, so there is nothing to release.
         TimedOut: when the controller needs longer; the target is safe, and the controller continues.
     """
-    async with connected() as cluster:
+    async with connected(access) as cluster:
         if target.kind == "DeploymentPair":
             return await release_pair(cluster, target, to, by, Waiting(timeout_s, tell))
         if target.kind != "Deployment":

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from segue.cli.app import PLAN_AND_START
 from segue.cli.console import show, write_json
-from segue.cli.options import Accept, AsTable, TableOrJson, accepted, asked
+from segue.cli.options import Accept, AsTable, TableOrJson, accepted, access_of, asked
 from segue.errors import Exit
 from segue.files import read_spec
 from segue.lint import lint
@@ -54,7 +54,7 @@ def lint_(what: _What, accept: Accept = None, output: AsTable = TableOrJson.TABL
     from activities.linting import read_facts  # noqa: PLC0415 - only this command reads all of this
 
     rules += rollout.spec.accept if rollout else ()
-    found = lint(asked(read_facts(target, rollout)), rules)
+    found = lint(asked(read_facts(target, rollout, access_of(target))), rules)
     if output is TableOrJson.JSON:
         write_json(_json(found))
     else:

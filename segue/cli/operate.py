@@ -10,7 +10,7 @@ import typer
 from segue import __version__
 from segue.cli.app import OPERATE
 from segue.cli.console import say, write
-from segue.cli.options import By, Cluster, Name, asked, seconds
+from segue.cli.options import By, Cluster, Name, access_of, asked, seconds
 from segue.errors import Refused
 from segue.naming import target_named, whoami
 
@@ -58,7 +58,8 @@ def release(name: Name, to: _Where = _To.BASELINE, timeout: _Timeout = "10m", by
     from activities.release import release as let_go  # noqa: PLC0415 - only this command acts on a cluster
 
     where: Literal["baseline", "wanted"] = "baseline" if to is _To.BASELINE else "wanted"
-    write(asked(let_go(target, to=where, by=by or whoami(), timeout_s=timeout_s, tell=say)))
+    access = access_of(target)
+    write(asked(let_go(target, to=where, by=by or whoami(), timeout_s=timeout_s, tell=say, access=access)))
 
 
 def worker(task_queue: _Serves = None) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import typer
 
+from segue.clusters import HERE, Access, access_to
 from segue.errors import Exit, Refused
 from segue.history import Revision
 from segue.spec import Target
@@ -25,7 +26,10 @@ _COMMON = "Common options"
 Cluster = Annotated[
     str,
     typer.Option(
-        "--cluster", envvar="SEGUE_CLUSTER", rich_help_panel=_COMMON, help="The cluster's name in workflow ids."
+        "--cluster",
+        envvar="SEGUE_CLUSTER",
+        rich_help_panel=_COMMON,
+        help="The cluster of names and specs that name none.",
     ),
 ]
 Queue = Annotated[
@@ -40,7 +44,9 @@ Queue = Annotated[
 Name = Annotated[
     str,
     typer.Argument(
-        metavar="NAME", help="[KIND/]NAMESPACE/NAME, NAME, a workflow id, or the spec file.", show_default=False
+        metavar="NAME",
+        help="[CLUSTER/][KIND/]NAMESPACE/NAME, NAME, a workflow id, or the spec file.",
+        show_default=False,
     ),
 ]
 File = Annotated[str, typer.Argument(metavar="FILE", help="A spec file; - reads standard input.", show_default=False)]
@@ -60,7 +66,20 @@ def history_of(target: Target) -> list[Revision]:
     """Read the revisions of a target from the cluster."""
     from activities.target_facts import read_history  # noqa: PLC0415 - few commands need a cluster
 
-    return asked(read_history(target))
+    return asked(read_history(target, access_of(target)))
+
+
+def access_of(target: Target) -> Access:
+    """Return the way to the target's cluster, from the settings if the target names it.
+
+    Raises:
+        Refused: when the settings do not have this cluster.
+    """
+    if target.cluster is None:
+        return HERE
+    from worker.settings import load_settings  # noqa: PLC0415 - its libraries load slowly
+
+    return access_to(load_settings().clusters, target.cluster)
 
 
 Accept = Annotated[

@@ -24,6 +24,7 @@ from segue.cli.options import (
     TextOrJson,
     Where,
     accepted,
+    access_of,
     asked,
     connected,
     exit_code,
@@ -441,7 +442,7 @@ def _planned(rollout: Rollout, cluster: str) -> Plan:
     check_cluster(cluster)
     owner = f"{contract.workflow_id(cluster, rollout.spec.target)}@plan"  # a start may take over from it
     try:
-        prepared = asked(try_out(rollout, owner))
+        prepared = asked(try_out(rollout, owner, access_of(rollout.spec.target)))
     except NotAllowed as error:
         error.args = (f"{error}; or plan with --replicas N, which needs no cluster",)
         raise

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from segue.client import Listed
 
 _Running = Annotated[bool, typer.Option("--running", help="Only rollouts that are under way.")]
+_Everywhere = Annotated[bool, typer.Option("--all-clusters", "-A", help="The rollouts of all clusters.")]
 _Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Maximum number of rollouts, the newest first.")]
 
 
@@ -49,27 +50,32 @@ def register(app: typer.Typer) -> None:
 
 def list_(
     running: _Running = False,
+    all_clusters: _Everywhere = False,
     limit: _Limit = 50,
     output: AsTable = TableOrJson.TABLE,
     cluster: Cluster = "default",
     task_queue: Queue = "segue",
 ) -> None:
-    """List the rollouts of a cluster, including those that have ended.
+    """List the rollouts of a cluster, or of all clusters, including those that have ended.
 
-    Example: segue list --running
+    Example: segue list --running --all-clusters
     """
     check_cluster(cluster)
 
     async def ask() -> "list[Listed]":
-        return await (await connected(Where(cluster, task_queue))).list(running=running, limit=limit)
+        return await (await connected(Where(cluster, task_queue))).list(
+            running=running, limit=limit, everywhere=all_clusters
+        )
 
     found = asked(ask())
     if output is TableOrJson.JSON:
         write_json([f.model_dump(mode="json", by_alias=True) for f in found])
     elif found:
-        show(_table(found))
+        show(_table(found, with_cluster=all_clusters))
+    elif all_clusters:
+        say("no rollout in any cluster yet; start one with `segue start FILE`")
     else:
-        say(f"no rollout in cluster {cluster} yet; start one with `segue start FILE`")
+        say(f"no rollout in cluster {cluster} yet (--all-clusters lists all); start one with `segue start FILE`")
 
 
 def status(
@@ -168,12 +174,19 @@ async def _watch(candidates: list[str], where: Where) -> Report:
     return progress.report
 
 
-def _table(found: "list[Listed]") -> Table:
+def _table(found: "list[Listed]", *, with_cluster: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("target", "phase", "started", "took", "id"):
+    for title in (*("cluster",) * with_cluster, "target", "phase", "started", "took", "id"):
         table.add_column(title, no_wrap=True)
     for each in found:
         until = each.ended_at or time.time()
         began = datetime.fromtimestamp(each.started_at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-        table.add_row(each.target, each.phase or "?", began, f"{until - each.started_at:.0f} s", each.id)
+        table.add_row(
+            *(each.cluster,) * with_cluster,
+            each.target,
+            each.phase or "?",
+            began,
+            f"{until - each.started_at:.0f} s",
+            each.id,
+        )
     return table

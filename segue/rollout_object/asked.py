@@ -44,10 +44,14 @@ class Asked:
         return f"Rollout {self.namespace}/{self.name} generation {self.generation}"
 
 
-def asked(found: Object, cluster: str) -> Asked:
-    """Return what an object requests, as the API server returned it."""
+def asked(found: Object, cluster: str, *, is_named: bool = False) -> Asked:
+    """Return what an object requests, as the API server returned it.
+
+    ``cluster`` is the one that has the object, and so its target. With ``is_named``, the cluster has workers of its
+    own, which roll the target also if the object does not name the cluster.
+    """
     metadata, spec = found["metadata"], found.get("spec") or {}
-    rollout, standing, refusal = _read(found)
+    rollout, standing, refusal = _read(found, cluster, is_named=is_named)
     return Asked(
         uid=metadata["uid"],
         namespace=metadata["namespace"],
@@ -71,7 +75,7 @@ def status_of(found: Object) -> ObjectStatus:
         return ObjectStatus()
 
 
-def _read(found: Object) -> tuple[Rollout | None, Standing, str]:
+def _read(found: Object, cluster: str, *, is_named: bool) -> tuple[Rollout | None, Standing, str]:
     metadata = found["metadata"]
     own = {"name": metadata["name"], "namespace": metadata["namespace"]}
     document = {"apiVersion": found["apiVersion"], "kind": found["kind"], "metadata": own, "spec": found.get("spec")}
@@ -79,7 +83,12 @@ def _read(found: Object) -> tuple[Rollout | None, Standing, str]:
         rollout, standing = read_object(document)
     except Refused as error:
         return None, _standing_alone(found.get("spec")), str(error)
-    return rollout, standing, ""
+    named = rollout.spec.target.cluster
+    if named not in {None, cluster}:
+        fix = f"leave it out, or apply this object in cluster {named}"
+        why = f"is not cluster {cluster}, which has this object"
+        return None, standing, str(Refused(why, field="spec.target.cluster", value=named, fix=fix))
+    return rollout.in_cluster(cluster) if is_named else rollout, standing, ""
 
 
 def _standing_alone(spec: Any) -> Standing:

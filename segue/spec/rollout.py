@@ -239,3 +239,8 @@ class Rollout(Model):
     kind: Literal["Rollout"]
     metadata: Metadata
     spec: Spec
+
+    def in_cluster(self, name: str) -> Self:
+        """Return the same rollout, of a target that names its cluster."""
+        target = self.spec.target.model_copy(update={"cluster": name})
+        return self.model_copy(update={"spec": self.spec.model_copy(update={"target": target})})

@@ -12,7 +12,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from segue.spec.base import Model, Name, ObjectName, wrong
+from segue.spec.base import ClusterName, Model, Name, ObjectName, wrong
 
 
 class Target(Model):
@@ -22,6 +22,9 @@ class Target(Model):
     """Whether its replicas have numbers, and a partition sets from which number on they are new."""
 
     kind: str
+    cluster: ClusterName | None = Field(
+        default=None, description="The cluster, by its name in the workers' settings. Null where there is only one."
+    )
     namespace: Name = "default"
     name: ObjectName
 
@@ -36,7 +39,7 @@ class Target(Model):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What identifies it: kind, namespace and name."""
+        """What identifies it in its cluster: kind, namespace and name."""
         return self.kind, self.namespace, self.name
 
     @classmethod
@@ -45,7 +48,8 @@ class Target(Model):
         return True
 
     def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
+        place = f"{self.namespace}/{self.name}"
+        return f"{self.cluster}/{place}" if self.cluster else place
 
 
 class DeploymentTarget(Target):

@@ -1,4 +1,4 @@
-"""A rollout can be named in four ways, everywhere."""
+"""A rollout can be named in several ways, everywhere."""
 
 from pathlib import Path
 
@@ -20,6 +20,8 @@ CHAT = "rollout/default/serving/Deployment/chat"
         pytest.param("ServingRuntime/a/b", "rollout/default/a/ServingRuntime/b", id="supervised resource"),
         pytest.param("rollout/x/a/Mine/b", "rollout/x/a/Mine/b", id="id of a resource of one's own"),
         pytest.param("chat", "rollout/default/default/Deployment/chat", id="bare name"),
+        pytest.param("west/serving/chat", "rollout/west/serving/Deployment/chat", id="cluster/namespace/name"),
+        pytest.param("west/StatefulSet/a/b", "rollout/west/a/StatefulSet/b", id="cluster/kind/namespace/name"),
         pytest.param(CHAT, CHAT, id="workflow id"),
         pytest.param("rollout/other/a/Deployment/b", "rollout/other/a/Deployment/b", id="id of another cluster"),
         pytest.param(str(EXAMPLES / "rollout.yaml"), CHAT, id="spec file"),
@@ -43,7 +45,16 @@ def test_where_no_kind_is_said_any_may_be_meant() -> None:
         assert len(ids_named(text, "c")) == 1
 
 
-@pytest.mark.parametrize("text", ["", "/", "/a", "a/", "a/b/c", "A", "a b", "a/-b", "../etc/passwd"])
+def test_several_kinds_of_a_named_cluster() -> None:
+    """Without a kind, each kind of that cluster may be meant; the client's own cluster is none of them."""
+    found = ids_named("west/a/b", "east")
+    assert {"rollout/west/a/Deployment/b", "rollout/west/a/ServingRuntime/b"} <= {*found}
+    assert all(each.startswith("rollout/west/") for each in found)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "/", "/a", "a/", "A", "a b", "a/-b", "../etc/passwd", "a//b/c", "west/mine/a/b", "a/b/Deployment/c/d"]
+)
 def test_what_is_no_name_is_refused(text: str) -> None:
     """Nothing that is not a name gets near an id."""
     with pytest.raises(Refused, match="name it NAMESPACE/NAME"):

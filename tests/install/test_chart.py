@@ -13,6 +13,7 @@ import yaml
 from helm import CHART, Helm, Values, merged, only
 
 from segue.cli.app import app
+from segue.clusters import Access
 from segue.rollout_object.crd import definition
 from worker.settings import Settings, load_settings
 
@@ -298,6 +299,17 @@ def test_the_controller_has_its_own_pods_rights_and_files(helm: Helm, monkeypatc
     wide = helm.render(merged(CONTROLLED, {"rbac": {"namespaces": [], "clusterWide": True}}))
     roles = [each["metadata"]["name"] for each in wide if each["kind"] == "ClusterRole"]
     assert "rollouts-controller" in roles
+
+
+def test_workers_and_controller_of_a_named_cluster_know_it(helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both read the same setting: the workers poll for the cluster, and the controller sends its objects there."""
+    rendered = helm.render(merged(CONTROLLED, {"cluster": {"name": "west", "default": True}}))
+    environments = [environment([each]) for each in rendered if each["kind"] == "Deployment"]
+    assert [each["SEGUE_CLUSTERS"] for each in environments] == ['{"west":{"default":true}}'] * 2
+    assert [each["SEGUE_CLUSTER"] for each in environments if "SEGUE_CLUSTER" in each] == ["west"]
+    monkeypatch.setenv("SEGUE_CLUSTERS", environments[0]["SEGUE_CLUSTERS"])
+    assert load_settings().clusters == {"west": Access(default=True)}
+    assert "SEGUE_CLUSTERS" not in environment(helm.render(MINIMAL))
 
 
 def test_the_chart_ships_the_definition(helm: Helm) -> None:

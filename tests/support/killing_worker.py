@@ -37,7 +37,7 @@ import activities.cluster
 from activities.cluster import Cluster, Object
 from segue import contract
 from worker.__main__ import connect
-from worker.compose import make_activities, make_worker
+from worker.compose import make_activities, make_workers
 from worker.settings import Settings, load_settings
 from worker.telemetry import set_up_logs
 
@@ -208,10 +208,10 @@ class AccidentalCluster(Cluster):
 async def _serve(settings: Settings, accident: Accident) -> None:
     cluster = await AccidentalCluster.connect()
     cluster.accident = accident
-    worker = make_worker(
+    [worker] = make_workers(
         await connect(settings),
         settings,
-        make_activities(cluster, settings),
+        {None: make_activities(cluster, settings)},
         interceptors=[accident],
     )
     await worker.run()

@@ -196,6 +196,19 @@ def test_marks_are_of_what_is_written() -> None:
     assert FIRST.marks.rules != RULES.marks.rules and FIRST.marks.rules != RETRIED.marks.rules
 
 
+def test_an_object_is_rolled_in_its_own_cluster() -> None:
+    """It may name the cluster that has it, and no other; a cluster with workers of its own needs no name."""
+    named, other = found(target={"name": "chat", "cluster": "east"}), found(target={"name": "chat", "cluster": "west"})
+    for read, cluster in (
+        (asked(found(), "east"), None), (asked(found(), "east", is_named=True), "east"), (asked(named, "east"), "east"),
+    ):  # fmt: skip
+        assert read.rollout is not None and read.rollout.spec.target.cluster == cluster
+        assert read.workflow_id == ID
+    refused = asked(other, "east", is_named=True)
+    assert refused.rollout is None and refused.workflow_id == ""
+    assert "spec.target.cluster: 'west': is not cluster east, which has this object; leave it out" in refused.refusal
+
+
 def shown(given: Asked, recorded: ObjectStatus, ran: Run | None, error: Any = None) -> ObjectStatus:
     return show(Seen(given, ran, is_read=error is None and ran is not None, error=error), recorded, NOW)
 

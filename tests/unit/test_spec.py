@@ -53,7 +53,8 @@ BAD = [
     Bad("spec-is-text", "spec: fast", "spec", "'fast'", "write `name: value` lines"),
     # The target
     Bad("unknown-spec", "spec: {speed: 3}", "spec.speed", "3", "check its spelling"),
-    Bad("unknown-target", "spec: {target: {name: a, cluster: x}}", "spec.target.cluster", "'x'", "check its spelling"),
+    Bad("unknown-target", "spec: {target: {name: a, region: x}}", "spec.target.region", "'x'", "check its spelling"),
+    Bad("cluster-with-slash", "spec: {target: {name: a, cluster: a/b}}", "spec.target.cluster", "'a/b'", "must match"),
     Bad("target-kind", "spec: {target: {name: a, kind: Job}}", "spec.target.kind", "'Job'", "write one of: Deployment"),
     Bad("target-name", "spec: {target: {name: a b}}", "spec.target.name", "'a b'", "must match"),
     Bad("target-number", "spec: {target: {name: 7}}", "spec.target.name", "7", "put it in quotes"),

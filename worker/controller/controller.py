@@ -131,7 +131,8 @@ class Controller:
         found = self._objects(key).get(key)
         if found is None:
             return 0.0
-        wants, recorded = asked(found, self._engine.cluster), status_of(found)
+        engine = self._engine
+        wants, recorded = asked(found, engine.cluster, is_named=engine.is_named), status_of(found)
         workflow_id = workflow_to_read(wants, recorded)
         try:
             run = await self._engine.look(workflow_id, wants.uid, recorded.run_id) if workflow_id else None

@@ -16,7 +16,7 @@ from temporalio.converter import encode_search_attributes
 from temporalio.service import RPCError, RPCStatusCode
 
 from segue import contract
-from segue.client import ANSWER_S, PHASE, TARGET, Rollouts, details, live, summary, target_of, translated
+from segue.client import ANSWER_S, PHASE, TARGET, Rollouts, details, summary, translated
 from segue.contract import Task
 from segue.errors import AlreadyRolling, Cut, NotFound, SegueError, Unchanged, Unreachable
 from segue.messages import Message
@@ -35,8 +35,12 @@ MEMO = "segueObject"
 class Engine:
     """Temporal, which may be away: each method raises ``Unreachable`` then, and connects again when it is called."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Client]], cluster: str, task_queue: str) -> None:
+    def __init__(
+        self, connect: Callable[[], Awaitable[Client]], cluster: str, task_queue: str, *, is_named: bool = False
+    ) -> None:
         self._connect, self.cluster, self._task_queue = connect, cluster, task_queue
+        self.is_named = is_named
+        """Whether the cluster has workers of its own, by its name."""
         self._reader: _Reader | None = None
 
     async def look(self, workflow_id: str, uid: str, run_id: str) -> Run | None:
@@ -99,7 +103,7 @@ class _Reader(Rollouts):
 
     async def _own(self, workflow_id: str, uid: str, run_id: str) -> Run | None:
         """Return an object's own run, which a later one of somebody else follows; None if Temporal deleted it."""
-        with translated(target_of(workflow_id), self.task_queue):
+        with translated(self._what(workflow_id), self.task_queue):
             try:
                 description = await self._handle(workflow_id, run_id).describe(rpc_timeout=timedelta(seconds=ANSWER_S))
             except RPCError as error:
@@ -115,7 +119,7 @@ class _Reader(Rollouts):
             status = await self._query(description, contract.STATUS_QUERY, Status)
             strategy = known[2] if known and known[0][0] == mark[0] else await self._strategy(description)
             known = self.known[description.id] = (mark, status, strategy)
-        return live(known[1], await self._beat(description), known[2])
+        return await self._live(known[1], description, known[2])
 
     async def _ended(self, workflow_id: str, run_id: str, owner: Owner | None) -> Run:
         """Return an ended run with its result, also if it was refused."""
@@ -125,7 +129,7 @@ class _Reader(Rollouts):
             return Run(workflow_id, run_id, False, owner, status, outcome, why, _retargeted_by(report))
 
         try:
-            report = await self._end(self._handle(workflow_id, run_id), target_of(workflow_id))
+            report = await self._end(self._handle(workflow_id, run_id), self._what(workflow_id))
         except Unreachable:
             raise
         except Unchanged:
@@ -158,7 +162,8 @@ class _Reader(Rollouts):
         """
         rollout, converter = asked.rollout, self.client.data_converter
         assert rollout is not None, "only an accepted spec starts"
-        task = Task(spec=rollout.spec, name=asked.name, cluster=self.cluster, by=asked.by)
+        cluster = rollout.spec.target.cluster or self.cluster
+        task = Task(spec=rollout.spec, name=asked.name, cluster=cluster, by=asked.by)
         request = StartWorkflowExecutionRequest(
             namespace=self.client.namespace,
             workflow_id=asked.workflow_id,

@@ -10,6 +10,7 @@ from temporalio.client import Client
 
 from activities.cluster import Cluster
 from segue import client
+from segue.clusters import HERE
 from segue.errors import Exit, SegueError
 from segue.naming import check_cluster
 from worker.controller.controller import Controller
@@ -33,8 +34,9 @@ async def serve(settings: Settings, cluster_name: str, namespaces: Sequence[str]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    cluster = await Cluster.connect()
-    controller = Controller(cluster, Engine(_connect, cluster_name, settings.task_queue), namespaces)
+    cluster = await Cluster.connect(settings.clusters.get(cluster_name, HERE))
+    engine = Engine(_connect, cluster_name, settings.task_queue, is_named=cluster_name in settings.clusters)
+    controller = Controller(cluster, engine, namespaces)
     try:
         health = serve_health(settings.health_address, lambda: controller.is_current and not stop.is_set())
         async with health as address:

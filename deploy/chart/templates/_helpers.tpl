@@ -98,8 +98,18 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{- /* This cluster, if several share Temporal: docs/clusters.md. */ -}}
+{{- define "segue.clusterEnv" -}}
+{{- with .Values.cluster }}
+{{- if .name }}
+- {name: SEGUE_CLUSTERS, value: {{ toJson (dict .name (dict "default" .default)) | quote }}}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- /* The settings of a worker: docs/operating.md. */ -}}
 {{- define "segue.workerEnv" -}}
+{{- include "segue.clusterEnv" . }}
 {{- with .Values.worker }}
 - {name: SEGUE_HEALTH_ADDRESS, value: "0.0.0.0:{{ .healthPort }}"}
 - {name: SEGUE_LOG_LEVEL, value: {{ .logLevel }}}
