@@ -31,9 +31,10 @@ from segue.cli.options import (
     seconds,
 )
 from segue.cli.outcome_files import Ended, Files, deliver
+from segue.cli.specs import ProfileFile, read
 from segue.cli.stages import plan_json, plan_table, profile_json
 from segue.errors import AlreadyRolling, NotAllowed, Refused, SegueError, Unreachable
-from segue.files import read_document, read_spec
+from segue.files import read_document
 from segue.gates.standing import foresee
 from segue.history import revision_before
 from segue.messages import MAX_REPLICAS, Abort, message_of
@@ -43,7 +44,7 @@ from segue.planning import first_plan, unchanged
 from segue.policy import Request, objections, policy_of
 from segue.spec import API_VERSION, Metadata, Rollout, Rules, Spec
 from segue.spec.lint_rule import LintRule
-from segue.spec.profile import Profile, ProfileName
+from segue.spec.profile import ProfileName
 from segue.spec.resolving import fields_of, profile_text
 
 if TYPE_CHECKING:  # Temporal's library takes a second to load
@@ -135,6 +136,7 @@ def plan(
     replicas: _Replicas = None,
     policy: _PolicyFile = "",
     by: By = "",
+    profile_file: ProfileFile = "",
     output: AsTable = TableOrJson.TABLE,
     cluster: Cluster = "default",
 ) -> None:
@@ -146,7 +148,7 @@ def plan(
 
     Example: segue plan rollout.yaml --replicas 6
     """
-    rollout = read_spec(file)
+    rollout, own = read(file, profile_file)
     spec = rollout.spec
     if replicas is None:
         made = _planned(rollout, cluster)
@@ -163,9 +165,9 @@ def plan(
         say(f"`segue start` refuses this because of the policy: {each}")
     if output is TableOrJson.JSON:
         told = {} if refusals is None else {"policy": refusals}
-        write_json({**plan_json(made), **profile_json(rollout), **told})
+        write_json({**plan_json(made), **profile_json(rollout, own), **told})
     else:
-        show(plan_table(rollout, made))
+        show(plan_table(rollout, made, own))
 
 
 def _refusals(rollout: Rollout, replicas: int, file: str, by: str) -> list[str]:
@@ -191,6 +193,7 @@ def start(
     cancel_timeout: _CancelTimeout = "5m",
     summary: _Summary = None,
     junit: _JUnit = None,
+    profile_file: ProfileFile = "",
     by: By = "",
     output: AsText = TextOrJson.TEXT,
     cluster: Cluster = "default",
@@ -205,7 +208,8 @@ def start(
 
     Example: segue start rollout.yaml --wait --timeout 30m
     """
-    rollout, where = _accepting(read_spec(file), accepted(accept)), Where(cluster, task_queue)
+    rollout = _accepting(read(file, profile_file).rollout, accepted(accept))
+    where = Where(cluster, task_queue)
     files = Files(summary, junit)
     waiting = _Waiting(
         seconds("--timeout", timeout), on_cancel or OnCancel.DETACH, seconds("--cancel-timeout", cancel_timeout), files
@@ -237,7 +241,7 @@ def undo(
     Example: segue undo serving/chat --to-revision 3 --wait
     """
     timeout_s = seconds("--timeout", timeout)
-    spec = _undoing(name, to_revision, read_spec(like).spec.rules if like else None)
+    spec = _undoing(name, to_revision, read(like).rollout.spec.rules if like else None)
     metadata = Metadata(name=spec.target.name)
     rollout, where = (
         Rollout(apiVersion="segue.dev/v1alpha1", kind="Rollout", metadata=metadata, spec=spec),
@@ -252,7 +256,7 @@ def undo(
 
 def _undoing(name: str, revision: int | None, rules: Rules | None) -> Spec:
     """Return the spec that undoes the latest rollout of a target."""
-    named = read_spec(name).spec if names_file(name) else None
+    named = read(name).rollout.spec if names_file(name) else None
     target = named.target if named else target_named(name)
     if target.kind != "DeploymentPair":
         number = revision if revision is not None else revision_before(history_of(target))
@@ -290,7 +294,7 @@ def profiles(name: _Profile = None) -> None:
         write(profile_text(name, "MODEL"))
         return
     for each in ProfileName:
-        write(f"{each:<11} {', '.join(fields_of(Profile(name=each, model='MODEL')))}")
+        write(f"{each:<11} {', '.join(fields_of(each, 'MODEL'))}")
 
 
 def _accepting(rollout: Rollout, rules: list[LintRule]) -> Rollout:
