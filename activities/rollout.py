@@ -225,11 +225,11 @@ class Activities:
         Raises:
             Refused: when the policy does not allow it.
         """
-        request, now = request_of(asked, prepared.replicas), time.time()
+        request, now = request_of(asked, prepared), time.time()
         refuse(self._policy, request, now)
         return prepared.model_copy(
             update={
-                "governed": bool(self._policy.of(asked.target)),
+                "governed": bool(self._policy.of(asked.target, prepared.labels)),
                 "warnings": (*prepared.warnings, *foretold(self._policy, request, now)),
             }
         )
@@ -238,8 +238,8 @@ class Activities:
     async def permit(self, asked: PermitInput) -> Permitted:
         """Check a message against the policy."""
         refuse_message(
-            self._policy, asked.target, asked.strategy, message=asked.message, by=asked.by, replicas=asked.replicas,
-            breaks_glass=asked.breaks_glass,
+            self._policy, asked.target, asked.labels, asked.strategy, message=asked.message, by=asked.by,
+            replicas=asked.replicas, breaks_glass=asked.breaks_glass,
         )  # fmt: skip
         return Permitted()
 
@@ -301,7 +301,7 @@ class Activities:
     def _watched(
         self, asked: WatchInput, decision: Decision, seen: Observation, verdicts: tuple[Verdict, ...] = ()
     ) -> Watched:
-        governed = bool(self._policy.of(asked.target))
+        governed = bool(self._policy.of(asked.target, asked.state.labels))
         return Watched(decision=decision, seen=seen, verdicts=verdicts, governed=governed)
 
     def _with_freeze(self, seen: Observation | None, asked: WatchInput, now: float) -> Observation | None:
@@ -309,7 +309,7 @@ class Activities:
         state = asked.state
         if seen is None or state.broke_glass or asked.goes_back or (state.autonomous and state.claimed):
             return seen
-        held = holding(self._policy, asked.target, now, moved=state.claimed)
+        held = holding(self._policy, asked.target, state.labels, now, moved=state.claimed)
         return seen.model_copy(update={"frozen": held}) if held else seen
 
     def _interval_s(self, asked: WatchInput) -> float:
@@ -448,11 +448,11 @@ class Activities:
         return await autoscaling.give_back(self._cluster, asked.target, asked.state.owner)
 
 
-def request_of(asked: PrepareInput, replicas: int) -> Request:
+def request_of(asked: PrepareInput, prepared: Prepared) -> Request:
     """Return a start or a retarget as the policy sees it."""
     return Request(
-        target=asked.target, rules=asked.rules, by=asked.by, replicas=replicas, accept=asked.accept,
-        retargets=asked.retargets, goes_back=asked.change.goes_back, broke_glass=asked.broke_glass,
+        target=asked.target, labels=prepared.labels, rules=asked.rules, by=asked.by, replicas=prepared.replicas,
+        accept=asked.accept, retargets=asked.retargets, goes_back=asked.change.goes_back, broke_glass=asked.broke_glass,
     )  # fmt: skip
 
 

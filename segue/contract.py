@@ -145,6 +145,8 @@ class Prepared(Frozen):
     """How many replicas are Ready; None if a former run left the target partway."""
     governed: bool = False
     """Whether a rule of the worker's policy holds for the target."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """The target's labels; of a pair, those of the old Deployment."""
 
 
 class WatchInput(Frozen):
@@ -238,6 +240,8 @@ class PermitInput(Frozen):
     replicas: int | None = None
     """The replicas that a scale requests."""
     breaks_glass: bool = False
+    labels: dict[str, str] = Field(default_factory=dict)
+    """The target's labels at the start."""
 
 
 class Permitted(Frozen):

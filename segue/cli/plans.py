@@ -41,7 +41,7 @@ from segue.messages import MAX_REPLICAS, Abort, message_of
 from segue.naming import check_cluster, names_file, target_named, whoami
 from segue.plan import Plan, make_plan
 from segue.planning import first_plan, unchanged
-from segue.policy import Request, objections, policy_of
+from segue.policy import Labels, Policy, Request, objections, policy_of
 from segue.spec import API_VERSION, Metadata, Rollout, Rules, Spec
 from segue.spec.lint_rule import LintRule
 from segue.spec.profile import ProfileName
@@ -150,8 +150,9 @@ def plan(
     """
     rollout, own = read(file, profile_file)
     spec = rollout.spec
+    labels: Labels = {}
     if replicas is None:
-        made = _planned(rollout, cluster)
+        made, labels = _planned(rollout, cluster)
     else:
         made = make_plan(
             spec.strategy,
@@ -160,7 +161,12 @@ def plan(
             target=spec.target,
             autonomous=spec.autonomous,
         )
-    refusals = _refusals(rollout, made.replicas, policy, by or whoami()) if policy else None
+    refusals = None
+    if policy:
+        rules = policy_of(read_document(policy), policy)
+        if replicas is not None:
+            _tell_unchecked(rules, spec)
+        refusals = _refusals(rules, rollout, made.replicas, by or whoami(), labels)
     for each in refusals or ():
         say(f"`segue start` refuses this because of the policy: {each}")
     if output is TableOrJson.JSON:
@@ -170,15 +176,21 @@ def plan(
         show(plan_table(rollout, made, own))
 
 
-def _refusals(rollout: Rollout, replicas: int, file: str, by: str) -> list[str]:
-    """Return what the policy in a file refuses in a start now."""
+def _tell_unchecked(policy: Policy, spec: Spec) -> None:
+    """Tell which rules depend on the labels of a target that was not read."""
+    names = [rule.name for rule in policy.rules if rule.labels and rule.names_it(spec.target)]
+    if names:
+        say(f"not checked: rules by labels ({', '.join(names)}); leave --replicas out to read the target's labels")
+
+
+def _refusals(policy: Policy, rollout: Rollout, replicas: int, by: str, labels: Labels) -> list[str]:
+    """Return what the policy refuses in a start now."""
     spec = rollout.spec
     request = Request(
-        target=spec.target, rules=spec.rules, by=by, replicas=replicas, accept=spec.accept,
+        target=spec.target, labels=labels, rules=spec.rules, by=by, replicas=replicas, accept=spec.accept,
         goes_back=spec.change.goes_back,
     )  # fmt: skip
-    found = policy_of(read_document(file), file)
-    return [str(each) for each in objections(found, request, time.time())]
+    return [str(each) for each in objections(policy, request, time.time())]
 
 
 def start(
@@ -438,8 +450,11 @@ def _checked(replicas: int) -> int:
     return replicas
 
 
-def _planned(rollout: Rollout, cluster: str) -> Plan:
-    """Return the plan for the target as it is in the cluster: the plan that a start of the same file returns."""
+def _planned(rollout: Rollout, cluster: str) -> tuple[Plan, Labels]:
+    """Return the plan for the target as it is in the cluster, and its labels.
+
+    It is the plan that a start of the same file returns.
+    """
     from activities.target_facts import try_out  # noqa: PLC0415 - only this command needs a cluster
 
     check_cluster(cluster)
@@ -454,4 +469,4 @@ def _planned(rollout: Rollout, cluster: str) -> Plan:
         raise refused
     if prepared.linted and prepared.linted.fails and not rollout.spec.change.goes_back:
         say("`segue start` refuses this because of lint errors: see `segue lint`, then fix or accept each")
-    return first_plan(rollout.spec, prepared)
+    return first_plan(rollout.spec, prepared), prepared.labels

@@ -76,11 +76,10 @@ def as_spec(part: Any) -> dict[str, Any]:
 def test_each_yaml_block_is_a_spec_or_a_part_of_one(block: Block) -> None:
     alternatives = block.text.startswith("judge: ")  # one a line
     for text in block.text.splitlines() if alternatives else [block.text]:
-        part = yaml.safe_load(text)
-        if part.get("kind") in PROFILE_KINDS:
-            read_own_profile(part, block.page)
+        document = as_spec(yaml.safe_load(text))
+        if document["kind"] in PROFILE_KINDS:
+            read_own_profile(document, block.page)
             continue
-        document = as_spec(part)
         named = named_profile(document)
         read_rollout(document, block.page, profile_on(block.page, named.name) if named else None)
 
