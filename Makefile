@@ -67,10 +67,10 @@ histories: setup ## record tests/replay/histories anew; do it only for a deliber
 
 rights: setup ## write deploy/rbac*.yaml from the list in segue/rights.py
 	$(BIN)/segue rights base > deploy/rbac.yaml
-	for role in serving gates room controller; do $(BIN)/segue rights $$role > deploy/rbac-$$role.yaml || exit 1; done
+	for role in serving gates room controller profiles; do $(BIN)/segue rights $$role > deploy/rbac-$$role.yaml || exit 1; done
 
 crd: setup ## write deploy/crd from the spec's models
-	$(BIN)/segue crd > deploy/crd/rollouts.segue.dev.yaml
+	for name in rollouts rolloutprofiles clusterrolloutprofiles; do $(BIN)/segue crd $$name > deploy/crd/$$name.segue.dev.yaml || exit 1; done
 
 version: setup ## set the version everywhere (VERSION=0.2.0), or write that of pyproject.toml to all other places
 	$(BIN)/python -m segue_local.release stamp $(VERSION)

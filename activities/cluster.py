@@ -179,7 +179,7 @@ class Cluster:
         await self._api.close()  # type: ignore[no-untyped-call]
 
     async def get(self, kind: str, namespace: str, name: str) -> Object:
-        """Read one object of a custom kind, or of a kind in ``_gets``.
+        """Read one object of a custom kind, or of a kind in ``_gets``; of a cluster-wide kind without a namespace.
 
         Raises:
             NotFound, NotAllowed, Unreachable.
@@ -191,6 +191,10 @@ class Cluster:
             options: dict[str, Any] = {"_request_timeout": REQUEST_TIMEOUT_S}
             if not _is_custom(kind):
                 return await _json(await self._gets[kind](name, namespace, **options))
+            if not namespace:
+                group, version, _, plural = _place(kind, namespace)
+                everywhere = self._custom.get_cluster_custom_object_without_preload_content
+                return await _json(await everywhere(group, version, plural, name, **options))
             call = self._custom.get_namespaced_custom_object_without_preload_content
             return await _json(await call(*_place(kind, namespace), name, **options))
 
@@ -536,7 +540,8 @@ def _listing(kind: str, namespace: str) -> tuple[str, str]:
 
 
 def _one(kind: str, namespace: str, name: str) -> str:
-    return f"{kind.partition('.')[0].partition('/')[0].removesuffix('s')} {namespace}/{name}"
+    place = f"{namespace}/" if namespace else ""
+    return f"{kind.partition('.')[0].partition('/')[0].removesuffix('s')} {place}{name}"
 
 
 @asynccontextmanager

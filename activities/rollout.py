@@ -228,11 +228,11 @@ class Activities:
         Raises:
             Refused: when the policy does not allow it.
         """
-        request, now = request_of(asked, prepared.replicas), time.time()
+        request, now = request_of(asked, prepared), time.time()
         refuse(self._policy, request, now)
         return prepared.model_copy(
             update={
-                "governed": bool(self._policy.of(asked.target)),
+                "governed": bool(self._policy.of(asked.target, prepared.labels)),
                 "warnings": (*prepared.warnings, *foretold(self._policy, request, now)),
             }
         )
@@ -241,10 +241,10 @@ class Activities:
     async def permit(self, asked: PermitInput) -> Permitted:
         """Check a message against the policy; an approval under four eyes also against the workflow's history."""
         refuse_message(
-            self._policy, asked.target, asked.strategy, message=asked.message, by=asked.by, replicas=asked.replicas,
-            breaks_glass=asked.breaks_glass,
+            self._policy, asked.target, asked.labels, asked.strategy, message=asked.message, by=asked.by,
+            replicas=asked.replicas, breaks_glass=asked.breaks_glass,
         )  # fmt: skip
-        rule = self._policy.four_eyes(asked.target) if asked.message == "approve" else ""
+        rule = self._policy.four_eyes(asked.target, asked.labels) if asked.message == "approve" else ""
         if rule:
             info = activity.info()
             made = await requests_of(activity.client(), info.workflow_id or "", info.workflow_run_id)
@@ -310,7 +310,7 @@ class Activities:
     def _watched(
         self, asked: WatchInput, decision: Decision, seen: Observation, verdicts: tuple[Verdict, ...] = ()
     ) -> Watched:
-        governed = bool(self._policy.of(asked.target))
+        governed = bool(self._policy.of(asked.target, asked.state.labels))
         return Watched(decision=decision, seen=seen, verdicts=verdicts, governed=governed)
 
     def _with_freeze(self, seen: Observation | None, asked: WatchInput, now: float) -> Observation | None:
@@ -318,7 +318,7 @@ class Activities:
         state = asked.state
         if seen is None or state.broke_glass or asked.goes_back or (state.autonomous and state.claimed):
             return seen
-        held = holding(self._policy, asked.target, now, moved=state.claimed)
+        held = holding(self._policy, asked.target, state.labels, now, moved=state.claimed)
         return seen.model_copy(update={"frozen": held}) if held else seen
 
     def _interval_s(self, asked: WatchInput) -> float:
@@ -457,11 +457,11 @@ class Activities:
         return await autoscaling.give_back(self._cluster, asked.target, asked.state.owner)
 
 
-def request_of(asked: PrepareInput, replicas: int) -> Request:
+def request_of(asked: PrepareInput, prepared: Prepared) -> Request:
     """Return a start or a retarget as the policy sees it."""
     return Request(
-        target=asked.target, rules=asked.rules, by=asked.by, replicas=replicas, accept=asked.accept,
-        retargets=asked.retargets, goes_back=asked.change.goes_back, broke_glass=asked.broke_glass,
+        target=asked.target, labels=prepared.labels, rules=asked.rules, by=asked.by, replicas=prepared.replicas,
+        accept=asked.accept, retargets=asked.retargets, goes_back=asked.change.goes_back, broke_glass=asked.broke_glass,
     )  # fmt: skip
 
 

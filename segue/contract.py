@@ -156,6 +156,8 @@ class Prepared(Frozen):
     """How many replicas are Ready; None if a former run left the target partway."""
     governed: bool = False
     """Whether a rule of the worker's policy holds for the target."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """The target's labels; of a pair, those of the old Deployment."""
 
 
 class WatchInput(Frozen):
@@ -252,6 +254,8 @@ class PermitInput(Frozen):
     reason: str = ""
     update_id: str = ""
     """The update that brings the message; empty for a signal."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """The target's labels at the start."""
 
 
 class Permitted(Frozen):

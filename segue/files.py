@@ -1,5 +1,6 @@
-"""Reads spec files. Refuses what cannot be read, with the place and the fix."""
+"""Reads spec files, and files of profiles. Refuses what cannot be read, with the place and the fix."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,19 @@ from typing import Any
 import yaml
 
 from segue.errors import NotFound, Refused
-from segue.spec import Rollout, read_rollout
+from segue.spec import OwnProfile, Rollout, named_profile, read_rollout, without_rules
+from segue.spec.own_profile import CLUSTER_WIDE, KINDS, read_own_profile
+from segue.spec.refusals import NamedProfile
+from segue.spec.target import Target
 
 MAX_BYTES = 262_144
 """More than any spec needs; Temporal accepts 2 MB in one message."""
 MAX_RECORDED_BYTES = 33_554_432
 """More than ten thousand intervals of a histogram need."""
 STDIN = "-"
+PROFILES = "SEGUE_PROFILES"
+"""The variable that names the file of a profile, or a directory of such files."""
+_SUFFIXES = {".yaml", ".yml", ".json"}
 
 
 class _Loader(yaml.SafeLoader):
@@ -38,12 +45,57 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_spec(path: str) -> Rollout:
-    """Read and validate one spec file (``-``: standard input).
+    """Read and validate one spec file (``-``: standard input); ``SEGUE_PROFILES`` gives a team's profile.
 
     Raises:
         Refused: naming file, field, value and fix.
     """
-    return read_rollout(read_document(path), _source(path))
+    document = read_document(path)
+    return read_rollout(document, source_of(path), profile_in_files(os.environ.get(PROFILES, ""), document))
+
+
+def read_target(path: str) -> Target:
+    """Read the target of one spec file; a profile of a team is not needed for it.
+
+    Raises:
+        Refused: as ``read_spec``.
+    """
+    document = read_document(path)
+    named = named_profile(document)
+    return read_rollout(without_rules(document) if named else document, source_of(path)).spec.target
+
+
+def profile_in_files(path: str, document: Any) -> OwnProfile | None:
+    """Return the profile of a team that a document of a rollout names, from a file or a directory of files.
+
+    A RolloutProfile of the target's namespace, or without one, comes before a ClusterRolloutProfile. Returns None if
+    the document names no such profile, the path is empty, or no file has it.
+
+    Raises:
+        Refused: for a file that is not a valid profile, and for two profiles of the same name.
+    """
+    wanted = named_profile(document)
+    if wanted is None or not path:
+        return None
+    found = [each for each in _profiles_in(path) if _is_for(each, wanted)]
+    beside = [each for each in found if each.kind != CLUSTER_WIDE]
+    best = beside or found
+    if len(best) > 1:
+        why = f"is the name of two profiles: in {best[0].source} and in {best[1].source}"
+        raise Refused(why, field=path, value=wanted.name, fix="rename or remove one")
+    return best[0] if best else None
+
+
+def _is_for(found: OwnProfile, wanted: NamedProfile) -> bool:
+    return found.name == wanted.name and found.namespace in {"", wanted.namespace}
+
+
+def _profiles_in(path: str) -> list[OwnProfile]:
+    root = Path(path)
+    files = sorted(each for each in root.iterdir() if each.suffix in _SUFFIXES) if root.is_dir() else [root]
+    if not files:
+        raise Refused("has no .yaml, .yml or .json file", field=path, fix=f"put files of kind {KINDS[0]} there")
+    return [read_own_profile(read_document(str(each)), str(each)) for each in files]
 
 
 def read_document(path: str) -> Any:
@@ -52,7 +104,7 @@ def read_document(path: str) -> Any:
     Raises:
         Refused: naming file, line and column.
     """
-    return parse(_text(path), _source(path))
+    return parse(_text(path), source_of(path))
 
 
 def read_recording(path: str) -> str:
@@ -64,7 +116,8 @@ def read_recording(path: str) -> str:
     return _text(path, MAX_RECORDED_BYTES)
 
 
-def _source(path: str) -> str:
+def source_of(path: str) -> str:
+    """Return how messages name a file."""
     return "standard input" if path == STDIN else path
 
 

@@ -3,13 +3,14 @@
 ``from segue import Client`` gives ``Client``. The command line uses it too.
 """
 
+import os
 from collections.abc import AsyncGenerator, Mapping
 from os import PathLike, fspath
 from typing import Any, Self
 
 from segue import contract, messages
 from segue.client import CONNECT_S, Rollouts, Started, Tell, connect
-from segue.files import read_spec
+from segue.files import PROFILES, profile_in_files, read_spec
 from segue.messages import Message, message_of
 from segue.naming import check_cluster, ids_named, whoami
 from segue.report import Report
@@ -147,11 +148,14 @@ class Client(Rollouts):
 
 
 def rollout_of(given: Given) -> Rollout:
-    """Return a rollout, validated.
+    """Return a rollout, validated; ``SEGUE_PROFILES`` gives the profile of a team that a mapping or a file names.
 
     Raises:
         Refused: naming field, value and fix.
     """
     if isinstance(given, Rollout):
         return given
-    return read_rollout(dict(given)) if isinstance(given, Mapping) else read_spec(fspath(given))
+    if isinstance(given, Mapping):
+        document = dict(given)
+        return read_rollout(document, own=profile_in_files(os.environ.get(PROFILES, ""), document))
+    return read_spec(fspath(given))

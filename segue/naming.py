@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from segue import contract
 from segue.errors import Refused
-from segue.files import STDIN, read_spec
+from segue.files import STDIN, read_target
 from segue.spec import KINDS, PairTarget, SupervisedTarget, Target
 from segue.supervision import SUPERVISIONS
 
@@ -34,7 +34,7 @@ def target_named(text: str) -> Target:
         Refused: when ``text`` is none of these.
     """
     if names_file(text):
-        return read_spec(text).spec.target
+        return read_target(text)
     found = _ID.fullmatch(text)
     if found:
         return _target(text, kind=found["kind"], namespace=found["namespace"], name=found["name"])

@@ -4,7 +4,7 @@ The worker's settings hold it. The worker checks it at each start and each messa
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
@@ -19,6 +19,11 @@ from segue.units import Amount, resolve
 
 Pattern = Annotated[str, StringConstraints(pattern=r"^[-a-z0-9.*]{1,253}$")]
 Who = Annotated[str, StringConstraints(pattern=r"^[^\s]{1,256}$")]
+LabelKey = Annotated[
+    str, StringConstraints(pattern=r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9._]{0,62})?$")
+]
+LabelValue = Annotated[str, StringConstraints(pattern=r"^[-A-Za-z0-9._*]{0,63}$")]
+Labels = Mapping[str, str]
 _People = tuple[Who, ...]
 
 
@@ -43,12 +48,15 @@ class Limits(Model):
 
 
 class Rule(Model):
-    """What holds for the targets that it matches. Lists of people and names may contain `*`."""
+    """What holds for the targets that it matches. People, names and values of labels may contain `*`."""
 
     name: Name
     namespaces: tuple[Pattern, ...] = Field(default=("*",), min_length=1, max_length=200, strict=False)
     names: tuple[Pattern, ...] = Field(
         default=("*",), min_length=1, max_length=200, strict=False, description="Names of targets."
+    )
+    labels: dict[LabelKey, LabelValue] = Field(
+        default_factory=dict, max_length=20, description="Labels of the target, each with this value."
     )
     start: _People | None = Field(default=None, strict=False, description="Who may start; by default everybody.")
     steer: _People | None = Field(
@@ -65,8 +73,13 @@ class Rule(Model):
     limits: Limits = Field(default_factory=Limits)
     freezes: tuple[Freeze, ...] = Field(default=(), max_length=100, strict=False)
 
-    def matches(self, target: Target) -> bool:
-        """Whether the rule holds for this target."""
+    def matches(self, target: Target, labels: Labels) -> bool:
+        """Whether the rule holds for this target, which has these labels."""
+        known = ((value, labels.get(key)) for key, value in self.labels.items())
+        return self.names_it(target) and all(found is not None and _any((value,), found) for value, found in known)
+
+    def names_it(self, target: Target) -> bool:
+        """Whether namespace and name match; its labels decide the rest."""
         return _any(self.namespaces, target.namespace) and _any(self.names, target.name)
 
     def active(self, now: float) -> Iterator[tuple[Freeze, str]]:
@@ -95,13 +108,13 @@ class Policy(Model):
                 raise wrong(field, twice, "is the name of two entries", "give each its own name")
         return self
 
-    def of(self, target: Target) -> tuple[Rule, ...]:
-        """Return the rules that hold for a target."""
-        return tuple(rule for rule in self.rules if rule.matches(target))
+    def of(self, target: Target, labels: Labels) -> tuple[Rule, ...]:
+        """Return the rules that hold for a target with these labels."""
+        return tuple(rule for rule in self.rules if rule.matches(target, labels))
 
-    def four_eyes(self, target: Target) -> str:
+    def four_eyes(self, target: Target, labels: Labels) -> str:
         """Return the name of a rule that requires another person to approve; empty if no rule does."""
-        return next((rule.name for rule in self.of(target) if rule.four_eyes), "")
+        return next((rule.name for rule in self.of(target, labels) if rule.four_eyes), "")
 
 
 NO_POLICY = Policy()
@@ -128,6 +141,8 @@ class Request(NamedTuple):
     """A start or a retarget, as a policy sees it."""
 
     target: Target
+    labels: Labels
+    """The target's labels."""
     rules: Rules
     by: str
     replicas: int
@@ -141,7 +156,7 @@ class Request(NamedTuple):
 
 def objections(policy: Policy, asked: Request, now: float) -> tuple[Refused, ...]:
     """Return all that the policy refuses in a start or a retarget. ``now`` is in seconds since the epoch."""
-    return tuple(each for rule in policy.of(asked.target) for each in _objections(rule, asked, now))
+    return tuple(each for rule in policy.of(asked.target, asked.labels) for each in _objections(rule, asked, now))
 
 
 def refuse(policy: Policy, asked: Request, now: float) -> None:
@@ -161,7 +176,7 @@ def foretold(policy: Policy, asked: Request, now: float) -> tuple[str, ...]:
     """Return a warning for each freeze that will hold the rollout at its start."""
     if asked.broke_glass or asked.goes_back:
         return ()
-    rules = policy.of(asked.target)
+    rules = policy.of(asked.target, asked.labels)
     return tuple(
         f"the {said} holds it" for rule in rules for freeze, said in rule.active(now) if freeze.start is Starts.HOLD
     )
@@ -253,15 +268,15 @@ GUARDED = {
 
 
 def refuse_message(
-    policy: Policy, target: Target, strategy: Strategy, *, message: str, by: str, replicas: int | None = None,
-    breaks_glass: bool = False,
+    policy: Policy, target: Target, labels: Labels, strategy: Strategy, *, message: str, by: str,
+    replicas: int | None = None, breaks_glass: bool = False,
 ) -> None:  # fmt: skip
     """Refuse a message that the policy does not allow; ``replicas`` are those that a scale requests.
 
     Raises:
         Refused: naming who may send it, or the bound.
     """
-    for rule in policy.of(target):
+    for rule in policy.of(target, labels):
         list_name = GUARDED.get(message)
         people = getattr(rule, list_name) if list_name else None
         if breaks_glass:
@@ -281,12 +296,12 @@ def raise_first(found: Iterable[Refused]) -> None:
 # --- while a rollout runs ---------------------------------------------------------------------------------
 
 
-def holding(policy: Policy, target: Target, now: float, *, moved: bool) -> str:
+def holding(policy: Policy, target: Target, labels: Labels, now: float, *, moved: bool) -> str:
     """Return which freeze holds a rollout on its way forward, and until when; empty if none does.
 
     ``moved``: whether it has changed its target; before that, a freeze that holds starts holds it too.
     """
-    for rule in policy.of(target):
+    for rule in policy.of(target, labels):
         for freeze, said in rule.active(now):
             if freeze.running is Running.PAUSE or (not moved and freeze.start is Starts.HOLD):
                 return said

@@ -205,12 +205,26 @@ Its ServiceAccount is `segue-controller` in namespace `segue`. For all namespace
         Rule("segue.dev", ("rollouts",), ("get", "list", "watch", "patch"), (),
              "`patch` adds and removes the finalizer."),
         Rule("segue.dev", ("rollouts/status",), ("patch",)),
+        Rule("segue.dev", ("rolloutprofiles",), ("get",), (), "For Rollouts that name a profile of yours."),
         Rule("", ("events",), ("create",), (), "For the events of each Rollout. Without it, there are none."),
     ),
     account=("segue", "segue-controller"),
 )  # fmt: skip
 
-PUBLISHED = {**ROLES, CONTROLLER.key: CONTROLLER}
+PROFILES = Role(
+    "profiles",
+    "deploy/rbac-profiles.yaml",
+    "segue-controller-profiles",
+    """\
+Optional: lets `segue controller` read ClusterRolloutProfiles. Without it, Rollouts use only built-in profiles and the
+RolloutProfiles of their own namespace.
+  kubectl apply -f deploy/rbac-profiles.yaml""",
+    (Rule("segue.dev", ("clusterrolloutprofiles",), ("get",)),),
+    cluster_wide=True,
+    account=("segue", "segue-controller"),
+)
+
+PUBLISHED = {**ROLES, CONTROLLER.key: CONTROLLER, PROFILES.key: PROFILES}
 """The roles of ``deploy/``."""
 
 

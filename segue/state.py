@@ -198,6 +198,8 @@ class State(Frozen):
     """Why no new replica fits, while no old one may be removed first; empty if there is room."""
     governed: bool = False
     """Whether a rule of the worker's policy holds for the target, so that the worker checks each message."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """The target's labels at the start, for the policy."""
     frozen: str = ""
     """Which freeze of the policy holds the rollout, and until when; empty if none does."""
     broke_glass: str = ""

@@ -629,7 +629,7 @@ class RolloutWorkflow:
         asked = PermitInput(
             target=self._spec.target, strategy=self._spec.strategy, message=messages.name_of(message), by=message.by,
             replicas=message.replicas if isinstance(message, messages.Scale) else None,
-            breaks_glass=isinstance(message, messages.Resume) and message.break_glass,
+            breaks_glass=isinstance(message, messages.Resume) and message.break_glass, labels=self._state.labels,
             reason=message.reason, update_id=update.id if update is not None else "",
         )  # fmt: skip
         try:

@@ -42,6 +42,12 @@ Fields = dict[str, tuple[str, ...]]
 """The parts of a hold token, each with the path of its field in ``managedFields``."""
 
 
+def labels_of(found: Object) -> dict[str, str]:
+    """Return an object's labels."""
+    labels: dict[str, str] = found["metadata"].get("labels", {})
+    return labels
+
+
 def annotations_of(found: Object) -> dict[str, str]:
     """Return an object's annotations."""
     annotations: dict[str, str] = found["metadata"].get("annotations", {})

@@ -21,6 +21,7 @@ from activities.levers.ownership import (
     OWNER,
     annotations_of,
     is_written_by_us,
+    labels_of,
     latest_of,
     packed,
     refuse_overfull,
@@ -148,6 +149,7 @@ class SupervisedLever:
             owner=owner if saved else asked.owner,
             claimed=bool(saved),
             mark=self._mark(seen.found) if saved else Mark(template=before.template),
+            labels=labels_of(seen.found),
             warnings=(
                 "the target's own operator moves, by its own budget; Segue writes, watches and takes back the change",
                 *lost,

@@ -16,6 +16,7 @@ from segue.cli.options import AsTable, AsText, Queue, TableOrJson, TextOrJson, a
 from segue.contract import TASK_QUEUE
 from segue.errors import Exit, Refused
 from segue.rights import PUBLISHED, manifest
+from segue.rollout_object.crd import Definition
 from segue.rollout_object.crd import manifest as definition
 
 
@@ -27,10 +28,17 @@ class _Role(StrEnum):
     GATES = "gates"
     ROOM = "room"
     CONTROLLER = "controller"
+    PROFILES = "profiles"
 
 
 _Which = Annotated[
-    _Role, typer.Argument(help="base: always; serving, gates, room, controller: optional, as their comments explain.")
+    _Role,
+    typer.Argument(
+        help="base: always; serving, gates, room, controller, profiles: optional, as their comments explain."
+    ),
+]
+_Definition = Annotated[
+    Definition | None, typer.Argument(metavar="[NAME]", help="The one to print.", show_default=False)
 ]
 _Account = Annotated[
     str,
@@ -150,12 +158,12 @@ def rights_(role: _Which = _Role.BASE, service_account: _Account = "") -> None:
     write(manifest(PUBLISHED[role], account_named(service_account) if service_account else None))
 
 
-def crd() -> None:
-    """Print the CustomResourceDefinition of Rollout as YAML for kubectl; `segue controller` rolls such objects.
+def crd(name: _Definition = None) -> None:
+    """Print the CustomResourceDefinitions as YAML for kubectl: of Rollout, and of profiles; or only one of them.
 
     Example: segue crd | kubectl apply --server-side -f -
     """
-    write(definition())
+    write("---\n".join(definition(each) for each in ([name] if name else Definition)))
 
 
 def account_named(text: str, option: str = "--service-account") -> tuple[str, str]:

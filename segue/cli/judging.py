@@ -12,12 +12,13 @@ from rich.table import Table
 from segue.cli.app import OPERATE
 from segue.cli.console import show, write, write_json
 from segue.cli.options import AsText, TextOrJson
+from segue.cli.specs import written
 from segue.errors import Exit, Refused
 from segue.files import read_document, read_recording
 from segue.gates import Result
 from segue.judging import Evidence, Judged, Judgement, Kind, judge
 from segue.judging.recorded import Recorded, aligned, read_recorded
-from segue.spec import read_rollout, refusal
+from segue.spec import refusal
 from segue.spec.base import Model, below
 
 _File = Annotated[
@@ -97,7 +98,7 @@ def _question(file: str, metric: str | None) -> _RecordedQuestion:
     document = read_document(file)
     if isinstance(document, dict) and "judge" in document:
         return _alone(document, file, metric)
-    metrics = {each.name: each for each in read_rollout(document, file).spec.metrics}
+    metrics = {each.name: each for each in written(document, file).rollout.spec.metrics}
     if not metrics:
         fix = "write metrics in the spec, or a file such as {kind: counts, judge: {compare: {}}}"
         raise Refused("has no metrics to judge", field=file, fix=fix)

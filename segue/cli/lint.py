@@ -11,8 +11,8 @@ from rich.text import Text
 from segue.cli.app import PLAN_AND_START
 from segue.cli.console import show, write_json
 from segue.cli.options import Accept, AsTable, TableOrJson, accepted, access_of, asked
+from segue.cli.specs import ProfileFile, read
 from segue.errors import Exit
-from segue.files import read_spec
 from segue.lint import lint
 from segue.lint.findings import Finding, How, Linted, Severity, Unasked
 from segue.naming import names_file, target_named
@@ -40,7 +40,9 @@ def register(app: typer.Typer) -> None:
     app.command("lint", rich_help_panel=PLAN_AND_START)(lint_)
 
 
-def lint_(what: _What, accept: Accept = None, output: AsTable = TableOrJson.TABLE) -> None:
+def lint_(
+    what: _What, accept: Accept = None, profile_file: ProfileFile = "", output: AsTable = TableOrJson.TABLE
+) -> None:
     """Check a target (and spec) for settings that will cause trouble; each finding has a fix.
 
     Needs no Temporal, and changes nothing. Exit code 2: there is an error that is not accepted. Rules that need what
@@ -49,7 +51,7 @@ def lint_(what: _What, accept: Accept = None, output: AsTable = TableOrJson.TABL
     Example: segue lint rollout.yaml --accept image-not-immutable
     """
     rules = accepted(accept)
-    rollout = read_spec(what) if names_file(what) else None
+    rollout = read(what, profile_file).rollout if names_file(what) else None
     target = rollout.spec.target if rollout else target_named(what)
     from activities.linting import read_facts  # noqa: PLC0415 - only this command reads all of this
 

@@ -32,19 +32,20 @@ from segue.cli.options import (
     seconds,
 )
 from segue.cli.outcome_files import Ended, Files, deliver
+from segue.cli.specs import ProfileFile, read
 from segue.cli.stages import plan_json, plan_table, profile_json
 from segue.errors import AlreadyRolling, NotAllowed, Refused, SegueError, Unreachable
-from segue.files import read_document, read_spec
+from segue.files import read_document
 from segue.gates.standing import foresee
 from segue.history import revision_before
 from segue.messages import MAX_REPLICAS, Abort, message_of
 from segue.naming import check_cluster, names_file, target_named, whoami
 from segue.plan import Plan, make_plan
 from segue.planning import first_plan, unchanged
-from segue.policy import Request, objections, policy_of
+from segue.policy import Labels, Policy, Request, objections, policy_of
 from segue.spec import API_VERSION, Metadata, Rollout, Rules, Spec
 from segue.spec.lint_rule import LintRule
-from segue.spec.profile import Profile, ProfileName
+from segue.spec.profile import ProfileName
 from segue.spec.resolving import fields_of, profile_text
 
 if TYPE_CHECKING:  # Temporal's library takes a second to load
@@ -136,6 +137,7 @@ def plan(
     replicas: _Replicas = None,
     policy: _PolicyFile = "",
     by: By = "",
+    profile_file: ProfileFile = "",
     output: AsTable = TableOrJson.TABLE,
     cluster: Cluster = "default",
 ) -> None:
@@ -147,10 +149,11 @@ def plan(
 
     Example: segue plan rollout.yaml --replicas 6
     """
-    rollout = read_spec(file)
+    rollout, own = read(file, profile_file)
     spec = rollout.spec
+    labels: Labels = {}
     if replicas is None:
-        made = _planned(rollout, cluster)
+        made, labels = _planned(rollout, cluster)
     else:
         made = make_plan(
             spec.strategy,
@@ -159,25 +162,36 @@ def plan(
             target=spec.target,
             autonomous=spec.autonomous,
         )
-    refusals = _refusals(rollout, made.replicas, policy, by or whoami()) if policy else None
+    refusals = None
+    if policy:
+        rules = policy_of(read_document(policy), policy)
+        if replicas is not None:
+            _tell_unchecked(rules, spec)
+        refusals = _refusals(rules, rollout, made.replicas, by or whoami(), labels)
     for each in refusals or ():
         say(f"`segue start` refuses this because of the policy: {each}")
     if output is TableOrJson.JSON:
         told = {} if refusals is None else {"policy": refusals}
-        write_json({**plan_json(made), **profile_json(rollout), **told})
+        write_json({**plan_json(made), **profile_json(rollout, own), **told})
     else:
-        show(plan_table(rollout, made))
+        show(plan_table(rollout, made, own))
 
 
-def _refusals(rollout: Rollout, replicas: int, file: str, by: str) -> list[str]:
-    """Return what the policy in a file refuses in a start now."""
+def _tell_unchecked(policy: Policy, spec: Spec) -> None:
+    """Tell which rules depend on the labels of a target that was not read."""
+    names = [rule.name for rule in policy.rules if rule.labels and rule.names_it(spec.target)]
+    if names:
+        say(f"not checked: rules by labels ({', '.join(names)}); leave --replicas out to read the target's labels")
+
+
+def _refusals(policy: Policy, rollout: Rollout, replicas: int, by: str, labels: Labels) -> list[str]:
+    """Return what the policy refuses in a start now."""
     spec = rollout.spec
     request = Request(
-        target=spec.target, rules=spec.rules, by=by, replicas=replicas, accept=spec.accept,
+        target=spec.target, labels=labels, rules=spec.rules, by=by, replicas=replicas, accept=spec.accept,
         goes_back=spec.change.goes_back,
     )  # fmt: skip
-    found = policy_of(read_document(file), file)
-    return [str(each) for each in objections(found, request, time.time())]
+    return [str(each) for each in objections(policy, request, time.time())]
 
 
 def start(
@@ -192,6 +206,7 @@ def start(
     cancel_timeout: _CancelTimeout = "5m",
     summary: _Summary = None,
     junit: _JUnit = None,
+    profile_file: ProfileFile = "",
     by: By = "",
     output: AsText = TextOrJson.TEXT,
     cluster: Cluster = "default",
@@ -206,7 +221,8 @@ def start(
 
     Example: segue start rollout.yaml --wait --timeout 30m
     """
-    rollout, where = _accepting(read_spec(file), accepted(accept)), Where(cluster, task_queue)
+    rollout = _accepting(read(file, profile_file).rollout, accepted(accept))
+    where = Where(cluster, task_queue)
     files = Files(summary, junit)
     waiting = _Waiting(
         seconds("--timeout", timeout), on_cancel or OnCancel.DETACH, seconds("--cancel-timeout", cancel_timeout), files
@@ -238,7 +254,7 @@ def undo(
     Example: segue undo serving/chat --to-revision 3 --wait
     """
     timeout_s = seconds("--timeout", timeout)
-    spec = _undoing(name, to_revision, read_spec(like).spec.rules if like else None)
+    spec = _undoing(name, to_revision, read(like).rollout.spec.rules if like else None)
     metadata = Metadata(name=spec.target.name)
     rollout, where = (
         Rollout(apiVersion="segue.dev/v1alpha1", kind="Rollout", metadata=metadata, spec=spec),
@@ -253,7 +269,7 @@ def undo(
 
 def _undoing(name: str, revision: int | None, rules: Rules | None) -> Spec:
     """Return the spec that undoes the latest rollout of a target."""
-    named = read_spec(name).spec if names_file(name) else None
+    named = read(name).rollout.spec if names_file(name) else None
     target = named.target if named else target_named(name)
     if target.kind != "DeploymentPair":
         number = revision if revision is not None else revision_before(history_of(target))
@@ -291,7 +307,7 @@ def profiles(name: _Profile = None) -> None:
         write(profile_text(name, "MODEL"))
         return
     for each in ProfileName:
-        write(f"{each:<11} {', '.join(fields_of(Profile(name=each, model='MODEL')))}")
+        write(f"{each:<11} {', '.join(fields_of(each, 'MODEL'))}")
 
 
 def _accepting(rollout: Rollout, rules: list[LintRule]) -> Rollout:
@@ -435,8 +451,11 @@ def _checked(replicas: int) -> int:
     return replicas
 
 
-def _planned(rollout: Rollout, cluster: str) -> Plan:
-    """Return the plan for the target as it is in the cluster: the plan that a start of the same file returns."""
+def _planned(rollout: Rollout, cluster: str) -> tuple[Plan, Labels]:
+    """Return the plan for the target as it is in the cluster, and its labels.
+
+    It is the plan that a start of the same file returns.
+    """
     from activities.target_facts import try_out  # noqa: PLC0415 - only this command needs a cluster
 
     check_cluster(cluster)
@@ -451,4 +470,4 @@ def _planned(rollout: Rollout, cluster: str) -> Plan:
         raise refused
     if prepared.linted and prepared.linted.fails and not rollout.spec.change.goes_back:
         say("`segue start` refuses this because of lint errors: see `segue lint`, then fix or accept each")
-    return first_plan(rollout.spec, prepared)
+    return first_plan(rollout.spec, prepared), prepared.labels

@@ -1,5 +1,6 @@
 """Shows a plan: as JSON for pipelines, as a table for people."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -8,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from segue.plan import GROUPS, OPERATOR, ROUTE, SCALE_BOTH, SCALE_NEW, SCALE_OLD, Plan, Stage
-from segue.spec import Pace, Rollout
+from segue.spec import OwnProfile, Pace, Rollout
 from segue.spec.gate_policy import GatePolicy
-from segue.spec.resolving import origins
+from segue.spec.resolving import Origin, layers_of, origins
 from segue.units import format_duration
 
 _BAR_CELLS = 40
@@ -23,7 +24,7 @@ def plan_json(made: Plan) -> dict[str, Any]:
     return made.model_dump(mode="json", exclude=absent, exclude_none=True)
 
 
-def plan_table(rollout: Rollout, made: Plan) -> RenderableType:
+def plan_table(rollout: Rollout, made: Plan, own: OwnProfile | None = None) -> RenderableType:
     """Return the stages as a table, with the replicas that they need."""
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 2, 0, 0))
     numbered = any(stage.partition is not None for stage in made.stages)
@@ -46,24 +47,37 @@ def plan_table(rollout: Rollout, made: Plan) -> RenderableType:
     warnings = [Text(f"warning: {warning}", style="yellow") for warning in made.warnings]
     gates = [Text(f"gate {gate.name}: {_asked(gate)}") for gate in rollout.spec.asked_gates]
     paced = [Text(_PACED)] if _moves_as_ready(rollout, made) else []
-    from_profile = [Text(line) for line in _from_profile(rollout)]
+    from_profile = [Text(line) for line in _from_profiles(rollout, own)]
     return Group(head, Text(), table, Text(), Text(_needs(made)), *paced, *gates, *from_profile, *warnings)
 
 
-def profile_json(rollout: Rollout) -> dict[str, Any]:
-    """Return what the rollout's profile gives, and what the spec overrides; empty without a profile."""
-    profile, found = rollout.spec.profile, origins(rollout.spec)
-    if profile is None or found is None:
-        return {}
-    return {"profile": {**profile.model_dump(mode="json"), **found._asdict()}}
+def profile_json(rollout: Rollout, own: OwnProfile | None = None) -> dict[str, Any]:
+    """Return what the rollout's profile gives, and what lies over it; empty without a profile.
+
+    ``own`` is the profile of a team that the spec names; the built-in one under it is its ``base``.
+    """
+    found: dict[str, Any] = {}
+    for each in _origins(rollout, own):
+        layer = each.layer
+        told = {"name": layer.name, "given": each.given, "overridden": each.overridden}
+        told |= {"model": layer.model} if layer.model is not None else {"source": layer.source}
+        found = {"profile": {**told, **({"base": found["profile"]} if found else {})}}
+    return found
 
 
-def _from_profile(rollout: Rollout) -> list[str]:
-    profile, found = rollout.spec.profile, origins(rollout.spec)
-    if profile is None or found is None:
-        return []
-    lines = [f"from profile {profile.name}, for the model {profile.model}: {', '.join(found.given) or 'nothing'}"]
-    return lines + [f"overridden in the spec: {', '.join(found.overridden)}"] * bool(found.overridden)
+def _origins(rollout: Rollout, own: OwnProfile | None) -> tuple[Origin, ...]:
+    return origins(rollout.spec, layers_of(rollout.spec.profile, own))
+
+
+def _from_profiles(rollout: Rollout, own: OwnProfile | None) -> Iterator[str]:
+    found = _origins(rollout, own)
+    over = [f"profile {each.layer.name}" for each in found[1:]] + ["the spec"]
+    for each, name in zip(found, over, strict=True) if found else ():
+        layer = each.layer
+        about = f" ({layer.source})" if layer.source else f", for the model {layer.model}"
+        yield f"from profile {layer.name}{about}: {', '.join(each.given) or 'nothing'}"
+        if each.overridden:
+            yield f"overridden in {name}: {', '.join(each.overridden)}"
 
 
 def _moves_as_ready(rollout: Rollout, made: Plan) -> bool:

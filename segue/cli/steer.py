@@ -23,8 +23,8 @@ from segue.cli.options import (
     asked,
     connected,
 )
+from segue.cli.specs import read
 from segue.errors import Refused
-from segue.files import read_spec
 from segue.messages import MAX_REPLICAS, MESSAGES, Message, Resume, RetargetTo, Scale, message_of, name_of
 from segue.naming import ids_named, target_named, whoami
 from segue.spec import Change, refusal
@@ -140,7 +140,7 @@ def retarget(
 
     Example: segue retarget serving/chat --image server=example/chat:3
     """
-    strategy = {"strategy": read_spec(like).spec.strategy} if like else {}
+    strategy = {"strategy": read(like).rollout.spec.strategy} if like else {}
     named = bool(image or env or baseline or file is not None)
     wish = {**(_wish(name, image or [], env or [], baseline, file) if named or not like else {}), **strategy}
     rules = [*accepted(accept), *wish.pop("accept", ())]
@@ -200,7 +200,7 @@ def _wish(name: str, images: list[str], env: list[str], baseline: bool, file: st
         return {"baseline": True}
     if file is None:
         return {"change": _change(images, env)}
-    rollout = read_spec(file)
+    rollout = read(file).rollout
     if rollout.spec.target.key != target_named(name).key:
         raise Refused(
             f"is for {rollout.spec.target}, not for {target_named(name)}",

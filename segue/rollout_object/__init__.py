@@ -2,6 +2,8 @@
 
 GROUP, VERSION, PLURAL, KIND = "segue.dev", "v1alpha1", "rollouts", "Rollout"
 RESOURCE = f"{PLURAL}.{GROUP}/{VERSION}"
+PROFILES = f"rolloutprofiles.{GROUP}/{VERSION}"
+CLUSTER_PROFILES = f"clusterrolloutprofiles.{GROUP}/{VERSION}"
 FINALIZER = "segue.dev/rollout"
 RETRY = "segue.dev/retry"
 """The annotation whose new value starts a rollout again that did not complete."""

@@ -11,7 +11,8 @@ from segue import contract
 from segue.errors import Refused
 from segue.rollout_object import FINALIZER, RETRY
 from segue.rollout_object.status import Marks, ObjectStatus
-from segue.spec import OnDelete, Rollout, Standing, read_object
+from segue.spec import OnDelete, OwnProfile, Rollout, Standing, named_profile, read_object, without_rules
+from segue.spec.refusals import NamedProfile
 from segue.spec.standing import FIELDS
 
 Object = dict[str, Any]
@@ -37,6 +38,10 @@ class Asked:
     """The id of its rollout's workflow; empty if the spec is refused."""
     refusal: str
     """Why the spec is refused, with field, value and fix; empty if it is not."""
+    profile: NamedProfile | None = None
+    """The profile of a team that it names; None for a built-in one."""
+    is_bare: bool = False
+    """Whether ``rollout`` has only target and change: the request was handled, with the profile as it was then."""
 
     @property
     def by(self) -> str:
@@ -44,14 +49,27 @@ class Asked:
         return f"Rollout {self.namespace}/{self.name} generation {self.generation}"
 
 
-def asked(found: Object, cluster: str, *, is_named: bool = False) -> Asked:
+def asked(found: Object, cluster: str, own: OwnProfile | str | None = None, *, is_named: bool = False) -> Asked:
     """Return what an object requests, as the API server returned it.
 
     ``cluster`` is the one that has the object, and so its target. With ``is_named``, the cluster has workers of its
     own, which roll the target also if the object does not name the cluster.
+
+    ``own`` is the profile of a team that it names, or why that cannot be used. If it is None, a request that was
+    handled needs none: a later change of the profile does not change it. Any other one is refused.
     """
     metadata, spec = found["metadata"], found.get("spec") or {}
-    rollout, standing, refusal = _read(found, cluster, is_named=is_named)
+    marks = _marks(spec, metadata.get("annotations", {}).get(RETRY, ""))
+    known = status_of(found).handled
+    document = _document(found)
+    named = named_profile(document)
+    is_bare = named is not None and own is None and known is not None and known.is_for(marks)
+    if isinstance(own, str):
+        rollout, standing, refusal = None, _standing_alone(spec), own
+    else:
+        rollout, standing, refusal = _read(document, own, is_bare=is_bare)
+    if rollout is not None and not refusal:
+        rollout, refusal = _placed(rollout, cluster, is_named=is_named)
     return Asked(
         uid=metadata["uid"],
         namespace=metadata["namespace"],
@@ -59,11 +77,13 @@ def asked(found: Object, cluster: str, *, is_named: bool = False) -> Asked:
         generation=int(metadata.get("generation", 0)),
         is_deleted="deletionTimestamp" in metadata,
         is_claimed=FINALIZER in metadata.get("finalizers", []),
-        marks=_marks(spec, metadata.get("annotations", {}).get(RETRY, "")),
+        marks=marks,
         standing=standing,
         rollout=rollout,
         workflow_id=contract.workflow_id(cluster, rollout.spec.target) if rollout else "",
         refusal=refusal,
+        profile=named,
+        is_bare=is_bare,
     )
 
 
@@ -75,20 +95,28 @@ def status_of(found: Object) -> ObjectStatus:
         return ObjectStatus()
 
 
-def _read(found: Object, cluster: str, *, is_named: bool) -> tuple[Rollout | None, Standing, str]:
+def _document(found: Object) -> Object:
     metadata = found["metadata"]
     own = {"name": metadata["name"], "namespace": metadata["namespace"]}
-    document = {"apiVersion": found["apiVersion"], "kind": found["kind"], "metadata": own, "spec": found.get("spec")}
+    return {"apiVersion": found["apiVersion"], "kind": found["kind"], "metadata": own, "spec": found.get("spec")}
+
+
+def _read(document: Object, own: OwnProfile | None, *, is_bare: bool) -> tuple[Rollout | None, Standing, str]:
     try:
-        rollout, standing = read_object(document)
+        rollout, standing = read_object(without_rules(document) if is_bare else document, own=own)
     except Refused as error:
-        return None, _standing_alone(found.get("spec")), str(error)
+        return None, _standing_alone(document.get("spec")), str(error)
+    return rollout, standing, ""
+
+
+def _placed(rollout: Rollout, cluster: str, *, is_named: bool) -> tuple[Rollout | None, str]:
+    """Return the rollout in the object's cluster, or why it is refused: an object rolls only beside itself."""
     named = rollout.spec.target.cluster
     if named not in {None, cluster}:
         fix = f"leave it out, or apply this object in cluster {named}"
         why = f"is not cluster {cluster}, which has this object"
-        return None, standing, str(Refused(why, field="spec.target.cluster", value=named, fix=fix))
-    return rollout.in_cluster(cluster) if is_named else rollout, standing, ""
+        return None, str(Refused(why, field="spec.target.cluster", value=named, fix=fix))
+    return (rollout.in_cluster(cluster) if is_named else rollout), ""
 
 
 def _standing_alone(spec: Any) -> Standing:

@@ -7,8 +7,9 @@ Every model is strict and refuses unknown fields, and every value has a bound: a
 from segue.spec.change import Change
 from segue.spec.drain import Drain
 from segue.spec.readiness import MAX_DEADLINE, Readiness
-from segue.spec.refusals import read_object, read_rollout, refusal
-from segue.spec.rollout import API_VERSION, Autoscaler, Metadata, OnFailure, Rollout, Rules, Spec
+from segue.spec.refusals import named_profile, read_object, read_rollout, refusal, without_rules
+from segue.spec.resolving import OwnProfile
+from segue.spec.rollout import API_VERSION, Autoscaler, Given, Metadata, OnFailure, Rollout, Rules, Spec
 from segue.spec.standing import OnDelete, Standing
 from segue.spec.strategy import Approval, Default, End, Order, Pace, Strategy, Way, Waypoint
 from segue.spec.target import (
@@ -38,10 +39,12 @@ __all__ = [
     "DeploymentTarget",
     "Drain",
     "End",
+    "Given",
     "Metadata",
     "OnDelete",
     "OnFailure",
     "Order",
+    "OwnProfile",
     "Pace",
     "PairTarget",
     "Readiness",
@@ -56,7 +59,9 @@ __all__ = [
     "Target",
     "Way",
     "Waypoint",
+    "named_profile",
     "read_object",
     "read_rollout",
     "refusal",
+    "without_rules",
 ]

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from segue.spec.base import Model, wrong
+from segue.spec.base import Model, ObjectName, wrong
 from segue.spec.serving import ModelName
 
 
@@ -23,16 +23,46 @@ class ProfileName(StrEnum):
     KSERVE = "kserve"
 
 
-class Profile(Model):
-    """The model server that the target runs. Its profile gives fields of the spec; the spec's own lie over them."""
+class BuiltIn(Model):
+    """A built-in profile, which a profile of yours builds on."""
 
     name: ProfileName = Field(strict=False, description="`segue profiles NAME` prints what it gives.")
-    model: ModelName = Field(description="The name by which requests ask for the model.")
+    model: ModelName | None = Field(
+        default=None, description="The name by which requests ask for the model; a Rollout can name another one."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_built_in(cls, data: Any) -> Any:
+        name = data.get("name") if isinstance(data, dict) else None
+        if isinstance(name, str) and name not in [*ProfileName]:
+            why = "is not a built-in profile, and a profile builds only on a built-in one"
+            raise wrong("name", name, why, f"write one of {', '.join(ProfileName)}, or leave the profile out")
+        return data
+
+
+class Profile(Model):
+    """A profile: it gives fields of the spec, and the spec's own lie over them."""
+
+    name: ObjectName = Field(
+        description="A built-in profile of a model server (`segue profiles` lists them), or one of yours: a "
+        "RolloutProfile in the target's namespace, or a ClusterRolloutProfile."
+    )
+    model: ModelName | None = Field(
+        default=None,
+        description="The name by which requests ask for the model. Required for a built-in profile, and for one of "
+        "yours that builds on a built-in one without a model.",
+    )
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether Segue itself has it."""
+        return self.name in [*ProfileName]
 
     @model_validator(mode="before")
     @classmethod
     def _names_a_model(cls, data: Any) -> Any:
-        name = data.get("name") if isinstance(data, dict) and "model" not in data else data
-        if name in [*ProfileName]:
+        name = data.get("name") if isinstance(data, dict) and data.get("model") is None else data
+        if isinstance(name, str) and name in [*ProfileName]:
             raise wrong("model", None, "is missing", f"write `profile: {{name: {name}, model: NAME}}`")
         return data

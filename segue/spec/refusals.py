@@ -1,6 +1,6 @@
 """Reads a spec file, and turns a validation error into field, value and fix."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import (
     BaseModel,
@@ -9,31 +9,34 @@ from pydantic import (
 
 from segue.errors import Refused
 from segue.spec.base import BELOW
-from segue.spec.profile import Profile
-from segue.spec.resolving import resolved
+from segue.spec.profile import Profile, ProfileName
+from segue.spec.resolving import Layer, OwnProfile, layers_of, resolved
 from segue.spec.rollout import Rollout
 from segue.spec.standing import FIELDS as STANDING_FIELDS
 from segue.spec.standing import Standing
-from segue.spec.target import KINDS
+from segue.spec.target import KINDS, Target
 
+DEFAULT_NAMESPACE: str = Target.model_fields["namespace"].default
 MAX_PART = 253
 """The most characters of one part of a field's path; of valid names, only those of variables may be longer."""
 
 
-def read_rollout(document: Any, source: str = "") -> Rollout:
+def read_rollout(document: Any, source: str = "", own: OwnProfile | None = None) -> Rollout:
     """Return the rollout of one parsed YAML or JSON document, with its profile resolved, and validated.
+
+    ``own`` is the profile of a team that it names (``named_profile``).
 
     Raises:
         Refused: naming the first wrong field, its value and the fix; further ones follow in the same message.
     """
-    rollout, standing = read_object(document, source)
+    rollout, standing = read_object(document, source, own)
     if standing.paused:
         fix = "leave it out; `segue pause` pauses a rollout"
         raise Refused("is only for a Rollout in Kubernetes", field="spec.paused", value=True, fix=fix)
     return rollout
 
 
-def read_object(document: Any, source: str = "") -> tuple[Rollout, Standing]:
+def read_object(document: Any, source: str = "", own: OwnProfile | None = None) -> tuple[Rollout, Standing]:
     """Return the same of a Rollout in Kubernetes, with the fields that only it has.
 
     Raises:
@@ -42,7 +45,44 @@ def read_object(document: Any, source: str = "") -> tuple[Rollout, Standing]:
     if not isinstance(document, dict):
         raise Refused("is not a mapping", field=source, fix="write apiVersion, kind, metadata and spec")
     document, standing = _apart(_placed(document, source), source)
-    return _rollout_of(document, source), standing
+    return _rollout_of(document, source, own), standing
+
+
+class NamedProfile(NamedTuple):
+    """A profile of a team that a document names."""
+
+    namespace: str
+    """The target's: a RolloutProfile is for the rollouts beside it."""
+    name: str
+
+
+def named_profile(document: Any) -> NamedProfile | None:
+    """Return the profile of a team that a document names; None if it names none, or a built-in one.
+
+    A document that is not valid names none here: reading it tells what is wrong.
+    """
+    try:
+        spec = _placed(document, "").get("spec") if isinstance(document, dict) else None
+    except Refused:
+        return None
+    named = spec.get("profile") if isinstance(spec, dict) else None
+    if not isinstance(spec, dict) or not isinstance(named, dict):
+        return None
+    name, target = named.get("name"), spec.get("target")
+    namespace = target.get("namespace", DEFAULT_NAMESPACE) if isinstance(target, dict) else None
+    if not isinstance(name, str) or name in [*ProfileName] or not isinstance(namespace, str):
+        return None
+    return NamedProfile(namespace, name)
+
+
+def without_rules(document: Any) -> Any:
+    """Return the document of a rollout with its target and its change only: what it rolls, but not how.
+
+    This needs no profile. The fields that only an object has stay.
+    """
+    kept = {"target", "change", *STANDING_FIELDS}
+    spec = {name: value for name, value in document["spec"].items() if name in kept}
+    return {**document, "spec": spec}
 
 
 def _placed(document: dict[Any, Any], source: str) -> dict[Any, Any]:
@@ -75,14 +115,19 @@ def _apart(document: dict[Any, Any], source: str) -> tuple[dict[Any, Any], Stand
     return {**document, "spec": own}, standing
 
 
-def _rollout_of(document: dict[Any, Any], source: str) -> Rollout:
+def _rollout_of(document: dict[Any, Any], source: str, own: OwnProfile | None) -> Rollout:
     profile = _profile_of(document, source)
-    if profile is not None:
-        document = {**document, "spec": resolved(document["spec"], profile)}
+    try:
+        layers = _layers(document, profile, own)
+    except Refused as error:
+        error.args = (f"{source}: {error}" if source else str(error),)
+        raise
+    if layers:
+        document = {**document, "spec": resolved(document["spec"], layers)}
     try:
         return Rollout.model_validate(document)
     except ValidationError as error:
-        raise refusal(error, source, _under(profile) if profile else "") from error
+        raise refusal(error, source, "\n".join(_given_by(layer) for layer in layers)) from error
 
 
 def _profile_of(document: dict[Any, Any], source: str) -> Profile | None:
@@ -95,11 +140,22 @@ def _profile_of(document: dict[Any, Any], source: str) -> Profile | None:
         raise refusal(error, source, above=("spec", "profile")) from error
 
 
-def _under(profile: Profile) -> str:
-    return (
-        f"spec.profile: {str(profile.name)!r}: gives fields of this spec; `segue profiles {profile.name}` prints them, "
-        "and null leaves one out"
-    )
+def _layers(document: Any, profile: Profile | None, own: OwnProfile | None) -> tuple[Layer, ...]:
+    if profile is not None and not profile.is_built_in and own is None:
+        wanted = named_profile(document)
+        place = wanted.namespace if wanted else DEFAULT_NAMESPACE
+        why = f"is not a built-in profile, and no profile of this name was found for namespace {place}"
+        fix = (
+            f"write one of {', '.join(ProfileName)}; or apply a RolloutProfile in {place}, or a ClusterRolloutProfile; "
+            "or give its file by --profile-file or SEGUE_PROFILES"
+        )
+        raise Refused(why, field="spec.profile.name", value=profile.name, fix=fix)
+    return layers_of(profile, own)
+
+
+def _given_by(layer: Layer) -> str:
+    printed = f" (see {layer.source})" if layer.source else f"; `segue profiles {layer.name}` prints them"
+    return f"spec.profile: {layer.name!r}: gives fields of this spec{printed}, and null leaves one out"
 
 
 def refusal(error: ValidationError, source: str = "", note: str = "", above: tuple[str, ...] = ()) -> Refused:

@@ -1,27 +1,58 @@
 """Resolves the profile of a spec: the profile's fields, with the spec's own laid over them.
 
-It happens once, when the file is read. Everything behind it sees an ordinary spec that also names its profile.
+A profile of a team may build on a built-in one, which then lies under it. All this happens once, when the file is
+read, or when a controller starts a rollout. Everything behind it sees an ordinary spec that also names its profile.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import reduce
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import yaml
 
-from segue.spec.profile import Profile, ProfileName
-from segue.spec.rollout import Rules, Spec
+from segue.errors import Refused
+from segue.spec.profile import BuiltIn, Profile, ProfileName
+from segue.spec.rollout import Given, Spec
 
 Object = dict[str, Any]
 
 
-class Origins(NamedTuple):
-    """Where the fields of a resolved spec come from."""
+class OwnProfile(NamedTuple):
+    """A profile of a team, as a file or an object has it; it is valid."""
 
+    kind: str
+    namespace: str
+    """Empty for a ClusterRolloutProfile, and for a file that names no namespace."""
+    name: str
+    base: BuiltIn | None
+    """The built-in profile that it builds on."""
+    fields: Object
+    """The fields of a spec that it gives itself."""
+    source: str
+    """Where it was read, such as ``team.yaml`` or ``RolloutProfile serving/ours``."""
+
+
+class Layer(NamedTuple):
+    """One profile under a spec."""
+
+    name: str
+    model: str | None
+    """The model of a built-in profile."""
+    source: str
+    """Where a profile of a team was read; empty for a built-in one."""
+    fields: Object
+
+
+class Origin(NamedTuple):
+    """Where fields of a resolved spec come from: what one profile gives, and what lies over it."""
+
+    layer: Layer
     given: tuple[str, ...]
     """The parts that the profile gives, such as ``serving`` or ``metrics.errors``."""
     overridden: tuple[str, ...]
-    """The profile's fields for which the spec has another value, or null."""
+    """The fields, up to this profile, for which the next profile or the spec has another value, or null."""
 
 
 def profile_text(name: ProfileName, model: str) -> str:
@@ -30,15 +61,39 @@ def profile_text(name: ProfileName, model: str) -> str:
     return text.replace("{model}", model)
 
 
-def fields_of(profile: Profile) -> Object:
-    """Return the fields of ``spec`` that the profile gives."""
-    found: Object = yaml.safe_load(profile_text(profile.name, profile.model))
+def fields_of(name: ProfileName, model: str) -> Object:
+    """Return the fields of ``spec`` that a built-in profile gives."""
+    found: Object = yaml.safe_load(profile_text(name, model))
     return found
 
 
-def resolved(spec: Object, profile: Profile) -> Object:
-    """Return the spec's document with the profile's fields under it."""
-    found: Object = laid_over(fields_of(profile), spec)
+def layers_of(profile: Profile | None, own: OwnProfile | None) -> tuple[Layer, ...]:
+    """Return the profiles under a spec, the lowest first; ``own`` is the profile of a team that it names.
+
+    Raises:
+        Refused: when the model does not fit the profile.
+    """
+    if profile is None:
+        return ()
+    if own is None:
+        assert profile.model is not None, "a built-in profile names a model"
+        return (Layer(profile.name, profile.model, "", fields_of(ProfileName(profile.name), profile.model)),)
+    upper = Layer(own.name, None, own.source, own.fields)
+    if own.base is None:
+        if profile.model is not None:
+            why = f"is not for profile {own.name} ({own.source}), which builds on no profile of a model server"
+            raise Refused(why, field="spec.profile.model", value=profile.model, fix="leave it out")
+        return (upper,)
+    model = profile.model or own.base.model
+    if model is None:
+        fix = f"add it: profile {own.name} ({own.source}) builds on {own.base.name}, and names no model"
+        raise Refused("is missing", field="spec.profile.model", fix=fix)
+    return Layer(str(own.base.name), model, "", fields_of(own.base.name, model)), upper
+
+
+def resolved(spec: Object, layers: Sequence[Layer]) -> Object:
+    """Return the spec's document with the profiles' fields under it."""
+    found: Object = reduce(laid_over, (*(layer.fields for layer in layers), spec))
     return found
 
 
@@ -66,19 +121,19 @@ def _is_named(value: Any) -> bool:
     return len({*names}) == len(entries)
 
 
-def origins(spec: Spec) -> Origins | None:
-    """Return where the fields of a resolved spec come from; None without a profile."""
-    if spec.profile is None:
-        return None
-    written = _by_name(fields_of(spec.profile))
-    ours, theirs = (_by_name(rules.model_dump(mode="json", by_alias=True)) for rules in (_alone(spec), spec.rules))
-    return Origins(tuple(_parts(written, theirs)), tuple(_differing(written, ours, theirs)))
+def origins(spec: Spec, layers: Sequence[Layer]) -> tuple[Origin, ...]:
+    """Return where the fields of a resolved spec come from, the lowest profile first."""
+    below = [resolved({}, layers[: number + 1]) for number in range(len(layers))]
+    noted = [*(_noted(Given.model_validate(each)) for each in below), _noted(spec)]
+    return tuple(
+        Origin(layer, tuple(_parts(_by_name(layer.fields), noted[-1])), tuple(_differing(_by_name(written), *over)))
+        for layer, written, over in zip(layers, below, pairwise(noted), strict=True)
+    )
 
 
-def _alone(spec: Spec) -> Rules:
-    """Return the rules of the profile alone, with the same notation of each value as in a spec's rules."""
-    assert spec.profile is not None, "the caller has read the profile's name"
-    return Rules.model_validate(fields_of(spec.profile))
+def _noted(given: Given) -> Any:
+    """Return the fields with one notation of each value, lists of named entries as maps."""
+    return _by_name(given.model_dump(mode="json", by_alias=True))
 
 
 def _by_name(value: Any) -> Any:
@@ -92,16 +147,16 @@ def _by_name(value: Any) -> Any:
 
 def _parts(written: Object, theirs: Object) -> Iterator[str]:
     for part, value in written.items():
-        if part == "metrics":
-            yield from (f"{part}.{name}" for name in value if name in (theirs[part] or ()))
-        elif theirs[part] is not None:
+        if part == "metrics" and isinstance(value, dict):
+            yield from (f"{part}.{name}" for name in value if name in (theirs.get(part) or ()))
+        elif value is not None and theirs.get(part) is not None:
             yield part
 
 
 def _differing(written: Any, ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
     """Yield the path of each written field whose value differs; of a missing or an empty map, only its own path."""
-    if written and isinstance(written, dict) and isinstance(theirs, dict):
+    if written and isinstance(written, dict) and isinstance(ours, dict) and isinstance(theirs, dict):
         for key, value in written.items():
-            yield from _differing(value, ours[key], theirs.get(key), f"{path}.{key}" if path else key)
+            yield from _differing(value, ours.get(key), theirs.get(key), f"{path}.{key}" if path else key)
     elif ours != theirs:
         yield path

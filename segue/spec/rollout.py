@@ -94,7 +94,26 @@ class Rules(Model):
         return self
 
 
-class Spec(Rules):
+class Given(Rules):
+    """The fields of a spec that a profile can give."""
+
+    notifications: tuple[Notification, ...] = Field(
+        default=(),
+        max_length=MAX_RECEIVERS,
+        strict=False,
+        description="Receivers in the worker's settings that get a message at each transition.",
+    )
+
+    @model_validator(mode="after")
+    def _notifies_once(self) -> Self:
+        names = [each.name for each in self.notifications]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise wrong("notifications", twice, "is given twice", "list all its events under one entry")
+        return self
+
+
+class Spec(Given):
     """What a rollout does: target, change and rules."""
 
     target: AnyTarget
@@ -109,14 +128,7 @@ class Spec(Rules):
     )
     profile: Profile | None = Field(
         default=None,
-        description="The model server, whose profile gives fields of this spec. It is resolved when the file is read.",
-    )
-
-    notifications: tuple[Notification, ...] = Field(
-        default=(),
-        max_length=MAX_RECEIVERS,
-        strict=False,
-        description="Receivers in the worker's settings that get a message at each transition.",
+        description="The profile that gives fields of this spec. It is resolved once, before the rollout starts.",
     )
 
     def accepting(self, rules: Iterable[LintRule]) -> Self:
@@ -134,14 +146,6 @@ class Spec(Rules):
         if kind.surges(stops=bool(strategy.get("waypoints"))):
             return data
         return {**data, "strategy": {**strategy, "maxSurge": 0}}
-
-    @model_validator(mode="after")
-    def _notifies_once(self) -> Self:
-        names = [each.name for each in self.notifications]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise wrong("notifications", twice, "is given twice", "list all its events under one entry")
-        return self
 
     @model_validator(mode="after")
     def _drains_by_kind(self) -> Self:

@@ -18,7 +18,9 @@ import yaml
 
 from segue.cli.app import app
 from segue.gates.question import Answer
-from segue.spec import read_rollout
+from segue.spec import OwnProfile, named_profile, read_rollout
+from segue.spec.own_profile import KINDS as PROFILE_KINDS
+from segue.spec.own_profile import read_own_profile
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -74,7 +76,19 @@ def as_spec(part: Any) -> dict[str, Any]:
 def test_each_yaml_block_is_a_spec_or_a_part_of_one(block: Block) -> None:
     alternatives = block.text.startswith("judge: ")  # one a line
     for text in block.text.splitlines() if alternatives else [block.text]:
-        read_rollout(as_spec(yaml.safe_load(text)), block.page)
+        document = as_spec(yaml.safe_load(text))
+        if document["kind"] in PROFILE_KINDS:
+            read_own_profile(document, block.page)
+            continue
+        named = named_profile(document)
+        read_rollout(document, block.page, profile_on(block.page, named.name) if named else None)
+
+
+def profile_on(page: str, name: str) -> OwnProfile:
+    """Return the profile of a team that the page shows."""
+    shown = [yaml.safe_load(each.values[0].text) for each in blocks("yaml") if each.values[0].page == page]
+    [found] = [each for each in shown if each.get("kind") in PROFILE_KINDS and each["metadata"]["name"] == name]
+    return read_own_profile(found, page)
 
 
 # --- commands --------------------------------------------------------------------------------------------

@@ -76,3 +76,58 @@ def test_the_page_has_what_each_profile_gives(segue: Segue) -> None:
         named = ("serving", "loadFailures", "drain", "metrics")
         shown = [part for part, cell in zip(named, parts, strict=True) if cell.strip() != "–"]
         assert sorted(shown) == sorted(given[name.strip("`")].split(", ")), name
+
+
+OURS = """
+apiVersion: segue.dev/v1alpha1
+kind: RolloutProfile
+metadata: {name: ours}
+spec:
+  profile: {name: vllm}
+  strategy: {waypoints: [{at: 1, hold: 5m}]}
+  drain: {timeout: 5m}
+"""
+
+
+@pytest.fixture
+def team(tmp_path: Path) -> tuple[str, str]:
+    """A spec that names a profile of a team, and the profile's file."""
+    document = yaml.safe_load(Path(EXAMPLE).read_text())
+    del document["spec"]["strategy"]
+    document["spec"]["profile"]["name"] = "ours"
+    file, own = tmp_path / "rollout.yaml", tmp_path / "team.yaml"
+    file.write_text(yaml.safe_dump(document))
+    own.write_text(OURS)
+    return str(file), str(own)
+
+
+def test_the_plan_shows_where_the_fields_of_a_team_come_from(segue: Segue, team: tuple[str, str]) -> None:
+    file, own = team
+    ran = segue("plan", file, "--replicas", "4", "--profile-file", own)
+    assert (ran.code, ran.out.splitlines()[-4:]) == (0, [
+        "from profile vllm, for the model llama-3: serving, drain, metrics.errors, metrics.first-token",
+        "overridden in profile ours: drain.timeout",
+        f"from profile ours ({own}): strategy, drain",
+        "overridden in the spec: drain.timeout",
+    ])  # fmt: skip
+    assert "hold 5m" in ran.out
+    plan = json.loads(segue("plan", file, "--replicas", "4", "--profile-file", own, "-o", "json").out)
+    assert (plan["profile"]["name"], plan["profile"]["source"], plan["profile"]["base"]["name"]) == (
+        "ours",
+        own,
+        "vllm",
+    )
+
+
+def test_a_profile_is_looked_for_in_files_and_then_in_the_cluster(
+    segue: Segue, team: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without both, the refusal says how to give one."""
+    file, own = team
+    monkeypatch.delenv("SEGUE_PROFILES", raising=False)
+    ran = segue("plan", file, "--replicas", "4")
+    assert ran.code == 2
+    assert "spec.profile.name: 'ours': is not a built-in profile, no file has it, and it cannot be read" in ran.err
+    assert "KUBECONFIG" in ran.err and "--profile-file or SEGUE_PROFILES" in ran.err
+    monkeypatch.setenv("SEGUE_PROFILES", str(Path(own).parent / "team.yaml"))
+    assert segue("plan", file, "--replicas", "4").code == 0

@@ -15,15 +15,16 @@ from temporalio.client import WorkflowUpdateFailedError
 from segue import messages
 from segue.spec import Strategy
 
+GOLD = {"example.com/tier": "gold"}
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
 
 
 def policy(lab: Lab, folder: Path) -> str:
-    """Write a policy that freezes the lab's namespace for two hours around now; return its file."""
+    """Write a policy that freezes the lab's gold targets for two hours around now; return its file."""
     begin, end = ((datetime.now(UTC) + timedelta(hours=n)).strftime("%Y-%m-%d %H:%M") for n in (-1, 1))
     freeze = {"name": "release-day", "from": begin, "to": end, "timeZone": "UTC", "running": "pause"}
     rule = {
-        "name": "frozen", "namespaces": [lab.namespace], "approve": ["bob"], "breakGlass": ["alice"],
+        "name": "frozen", "namespaces": [lab.namespace], "labels": GOLD, "approve": ["bob"], "breakGlass": ["alice"],
         "freezes": [freeze],
     }  # fmt: skip
     return written(folder, rule)
@@ -66,15 +67,20 @@ async def test_four_eyes(stack: Stack, tmp_path: Path) -> None:
             assert told == [("signal refused", "test"), ("approved", "carol")]
 
 
-async def test_a_frozen_namespace(stack: Stack, tmp_path: Path) -> None:
+async def deploy_gold(lab: Lab, name: str, replicas: int) -> None:
+    await lab.deploy(name, replicas)
+    lab.patch(name, {"metadata": {"labels": GOLD}})
+
+
+async def test_frozen_targets(stack: Stack, tmp_path: Path) -> None:
     """A policy that arrives while rollouts run holds them; glass is broken by whom it names, and approved by others."""
     async with open_lab(stack) as lab:
         worker = KillingWorker(lab)
-        await lab.deploy("undone", 2)
+        await asyncio.gather(*(deploy_gold(lab, name, 2) for name in ("undone", "held", "urgent")))
         lab.patch(
             "undone", {"spec": {"template": {"spec": {"containers": [{"name": "server", "image": "example/chat:9"}]}}}}
         )
-        async with lab.case("held", 2, strategy=ASKS) as held, lab.case("urgent", 2, strategy=ASKS) as urgent:
+        async with lab.rolled("held", strategy=ASKS) as held, lab.rolled("urgent", strategy=ASKS) as urgent:
             for case in (held, urgent):
                 await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
             worker.kill()
@@ -110,8 +116,9 @@ async def _urgent(case: Case) -> None:
 
 
 async def _starts(lab: Lab) -> None:
-    """A start is refused before anything changes; an undo to an earlier revision is not."""
-    await lab.deploy("late", 1)
+    """A start is refused before anything changes; an undo is not, and neither is a target without the rule's label."""
+    await asyncio.gather(deploy_gold(lab, "late", 1), lab.deploy("free", 1))
+    free = await lab.start("free", strategy={"maxSurge": 1})
     run = await lab.start("late")
     with pytest.raises(WorkflowUpdateFailedError) as caught:
         await run.plan()
@@ -119,5 +126,5 @@ async def _starts(lab: Lab) -> None:
     assert f"spec.target.namespace: {lab.namespace!r}: is frozen: freeze release-day" in said and "alice" in said
     assert lab.deployment("late").metadata.annotations.get("segue.dev/owner") is None
     undo = await lab.start("undone", {"revision": 1}, strategy={"maxSurge": 1})
-    assert (await undo.end()).status.outcome == "Completed"
+    assert [(await each.end()).status.outcome for each in (undo, free)] == ["Completed"] * 2
     await until("version 1 runs again", lambda: len(lab.pods("undone", "chat:1")) == 2)

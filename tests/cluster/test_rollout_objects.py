@@ -7,22 +7,26 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from harness import ACCEPTED, ROOT, Lab, open_lab, until
 from killing_controller import DIARY, POINT, Diary
-from kubernetes.client import ApiException
+from kubernetes.client import ApiException, RbacAuthorizationV1Api
 from segue_local import Stack
 from segue_local.apply import apply
+from shell import Shell
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 
-from segue import contract
+from segue import contract, messages
 from segue.rollout_object import FINALIZER
 from segue.rollout_object.asked import asked
-from segue.rollout_object.crd import FILE
+from segue.rollout_object.crd import Definition, file_of
 from segue.spec import DeploymentTarget
+from segue.spec.profile import ProfileName
+from segue.spec.resolving import fields_of
 from worker.controller.engine import Engine
 
 API = ("segue.dev", "v1alpha1")
@@ -33,8 +37,9 @@ Object = dict[str, Any]
 
 @pytest.fixture(scope="session")
 def defined(stack: Stack) -> None:
-    """The kind Rollout, which the API server serves; it stays with the stack."""
-    apply(stack.kubeconfig, ROOT / FILE)
+    """The kinds of Segue, which the API server serves; they stay with the stack."""
+    for name in Definition:
+        apply(stack.kubeconfig, ROOT / file_of(name))
 
 
 class Objects:
@@ -70,6 +75,14 @@ class Objects:
         }  # fmt: skip
         self.lab.custom.create_namespaced_custom_object(
             *API, self.lab.namespace, "rollouts", body, field_validation="Strict"
+        )
+
+    def create_profile(self, name: str, **options: Any) -> None:
+        """Create a RolloutProfile, by default one that stops at the first new replica."""
+        spec = options.pop("spec", {"strategy": STOPS})
+        body = {"apiVersion": "/".join(API), "kind": "RolloutProfile", "metadata": {"name": name}, "spec": spec}
+        self.lab.custom.create_namespaced_custom_object(
+            *API, self.lab.namespace, "rolloutprofiles", body, field_validation="Strict", **options
         )
 
     def get(self, name: str) -> Object:
@@ -291,6 +304,94 @@ async def test_the_api_server_knows_the_kind(lab: Lab, defined: None) -> None:
         with pytest.raises(ApiException) as caught:
             objects.create("chat", **spec)
         assert said in json.loads(caught.value.body)["message"], case
+
+
+# --- profiles of a team -----------------------------------------------------------------------------------
+
+
+async def test_rollouts_use_the_profiles_of_their_team(objects: Objects, tmp_path: Path) -> None:
+    """What was started keeps its profile as it was; what cannot be read yet starts when it can."""
+    lab = objects.lab
+    await asyncio.gather(*(lab.deploy(name, 2) for name in ("chat", "wide")))
+    objects.create_profile("ours")
+    objects.create_profile("planned")
+    objects.create("chat", profile={"name": "ours"})
+    objects.create("wide", profile={"name": lab.namespace})
+    objects.controller()
+    await asyncio.gather(_keeps_its_profile(objects), _waits_for_a_profile(objects), _is_planned(lab, tmp_path))
+
+
+async def _keeps_its_profile(objects: Objects) -> None:
+    place = (*API, objects.lab.namespace, "rolloutprofiles", "ours")
+    await objects.reaches("chat", "AwaitingApproval")
+    objects.lab.custom.patch_namespaced_custom_object(*place, {"spec": {"strategy": {"waypoints": [], "step": 1}}})
+    objects.patch("chat", {"spec": {"paused": True}})  # so the controller reads it again
+    await objects.reaches("chat", "Paused")
+    objects.lab.custom.delete_namespaced_custom_object(*place)
+    objects.patch("chat", {"spec": {"paused": False}})
+    await objects.reaches("chat", "AwaitingApproval")
+    await objects.handle("chat").execute_update("approve", messages.Approve(by="test"), result_type=str)
+    await objects.becomes("chat", "Ready")
+    # The next rollout takes the profile as it is then: without a stop.
+    objects.patch("chat", {"spec": {"change": {"images": {"server": "example/chat:3"}}}})
+    told = await objects.says("chat", "Stalled", "Invalid")
+    assert "spec.profile.name: 'ours': is not a built-in profile" in told["message"]
+    objects.create_profile("ours", spec={"strategy": {"step": 1}})
+    await objects.becomes("chat", "Ready")
+    assert len(objects.lab.pods("chat", "example/chat:3")) == 2
+
+
+async def _waits_for_a_profile(objects: Objects) -> None:
+    """A controller may read ClusterRolloutProfiles only by a right of its own, and its refusal says how to grant it."""
+    lab = objects.lab
+    told = await objects.says("wide", "Stalled", "Invalid")
+    assert "kubectl apply -f deploy/rbac-profiles.yaml" in told["message"]
+    rbac = RbacAuthorizationV1Api(lab.core.api_client)
+    role, binding = yaml.safe_load_all((ROOT / "deploy/rbac-profiles.yaml").read_text())
+    role["metadata"]["name"] = binding["metadata"]["name"] = binding["roleRef"]["name"] = lab.namespace
+    body = {"apiVersion": "/".join(API), "kind": "ClusterRolloutProfile", "metadata": {"name": lab.namespace}}
+    body |= {"spec": {"strategy": {"step": 1}}}
+    rbac.create_cluster_role(role)
+    rbac.create_cluster_role_binding(binding)
+    lab.custom.create_cluster_custom_object(*API, "clusterrolloutprofiles", body, field_validation="Strict")
+    try:
+        await objects.becomes("wide", "Ready")
+    finally:
+        lab.custom.delete_cluster_custom_object(*API, "clusterrolloutprofiles", lab.namespace)
+        rbac.delete_cluster_role_binding(lab.namespace)
+        rbac.delete_cluster_role(lab.namespace)
+
+
+async def _is_planned(lab: Lab, folder: Path) -> None:
+    """The command line reads the same object, by the user's own rights."""
+    shell = Shell(lab, folder)
+    plan = await shell.json("plan", shell.spec("chat", profile={"name": "planned"}), "--replicas", "2")
+    source = f"RolloutProfile {lab.namespace}/planned"
+    assert (plan["profile"]["source"], plan["profile"]["given"]) == (source, ["strategy"])
+
+
+BAD_PROFILES = {
+    "unknown field": ({"stategy": {}}, 'unknown field "spec.stategy"'),
+    "a target": ({"target": {"name": "a"}}, 'unknown field "spec.target"'),
+    "nothing": ({}, "should have at least 1 properties"),
+    "a profile of a team below": ({"profile": {"name": "ours"}}, "spec.profile.name: Unsupported value"),
+    "unit": ({"readiness": {"minReady": "5 parsecs"}}, "spec.readiness.minReady"),
+}
+
+
+async def test_the_api_server_knows_profiles(lab: Lab, defined: None) -> None:
+    """It takes each built-in one as an object, with a part of a metric, and refuses what its schema can tell."""
+    objects = Objects(lab)
+    for name in ProfileName:
+        objects.create_profile("ours", spec=fields_of(name, "a"), dry_run="All")
+    part = {"profile": {"name": "vllm"}, "metrics": [{"name": "errors", "interval": "1m"}], "drain": None}
+    objects.create_profile("ours", spec=part, dry_run="All")
+    for case, (spec, said) in BAD_PROFILES.items():
+        with pytest.raises(ApiException) as caught:
+            objects.create_profile("ours", spec=spec, dry_run="All")
+        assert said in json.loads(caught.value.body)["message"], case
+    with pytest.raises(ApiException, match="it is the name of a built-in profile"):
+        objects.create_profile("vllm", dry_run="All")
 
 
 # --- killed at each call ----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from helm import CHART, Helm, Values, merged, only
 
 from segue.cli.app import app
 from segue.clusters import Access
-from segue.rollout_object.crd import definition
+from segue.rollout_object.crd import Definition, definition
 from worker.settings import Settings, load_settings
 
 ROOT = CHART.parents[1]
@@ -296,9 +296,10 @@ def test_the_controller_has_its_own_pods_rights_and_files(helm: Helm, monkeypatc
     named = re.findall(r"/etc/segue/(\S+)", " ".join(env.values()))
     sources = next(each for each in pod["volumes"] if each["name"] == "files")["projected"]["sources"]
     assert sorted(named) == sorted(item["path"] for each in sources for item in each["secret"]["items"])
-    wide = helm.render(merged(CONTROLLED, {"rbac": {"namespaces": [], "clusterWide": True}}))
-    roles = [each["metadata"]["name"] for each in wide if each["kind"] == "ClusterRole"]
+    wide = helm.render(merged(CONTROLLED, {"rbac": {"namespaces": [], "clusterWide": True, "profiles": True}}))
+    roles = {each["metadata"]["name"]: each["rules"] for each in wide if each["kind"] == "ClusterRole"}
     assert "rollouts-controller" in roles
+    assert roles["rollouts-controller-profiles"] == published("rbac-profiles")
 
 
 def test_workers_and_controller_of_a_named_cluster_know_it(helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,10 +313,10 @@ def test_workers_and_controller_of_a_named_cluster_know_it(helm: Helm, monkeypat
     assert "SEGUE_CLUSTERS" not in environment(helm.render(MINIMAL))
 
 
-def test_the_chart_ships_the_definition(helm: Helm) -> None:
+def test_the_chart_ships_the_definitions(helm: Helm) -> None:
     ran = helm.run("template", "segue", str(CHART), "--include-crds", "--kube-version", "1.36.3", values=MINIMAL)
-    [found] = [e for e in yaml.safe_load_all(ran.stdout) if e and e["kind"] == "CustomResourceDefinition"]
-    assert found == definition()
+    found = [e for e in yaml.safe_load_all(ran.stdout) if e and e["kind"] == "CustomResourceDefinition"]
+    assert sorted(found, key=str) == sorted(map(definition, Definition), key=str)
 
 
 def find(arguments: list[str]) -> None:

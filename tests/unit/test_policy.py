@@ -83,6 +83,10 @@ BAD_POLICIES: dict[str, tuple[tuple[Any, ...], Any, tuple[str, ...]]] = {
     "a bad name": (("rules", 0, "name"), "Production!", ("rules[0].name", "'Production!'", "must match")),
     "a bad namespace": (("rules", 0, "namespaces"), ["Prod"], ("rules[0].namespaces[0]", "'Prod'", "must match")),
     "no namespace": (("rules", 0, "namespaces"), [], ("rules[0].namespaces",)),
+    "labels that are a list": (("rules", 0, "labels"), ["tier"], ("rules[0].labels", "not a mapping")),
+    "a bad label": (("rules", 0, "labels"), {"a b": "x"}, ("rules[0].labels.a b", "'a b'", "must match")),
+    "a bad value of a label": (("rules", 0, "labels"), {"tier": "a b"}, ("labels.tier", "'a b'", "must match")),
+    "a number as a label": (("rules", 0, "labels"), {"tier": 1}, ("rules[0].labels.tier", "1", "put it in quotes")),
     "one person, no list": (("rules", 0, "approve"), "bob", ("rules[0].approve", "'bob'", "not a list")),
     "a person with a blank": (("rules", 0, "start"), ["a b"], ("rules[0].start[0]", "'a b'", "must match")),
     "a surge over all": (("rules", 0, "limits", "maxSurge"), "125%", ("limits.maxSurge", "'125%'", "0% to 100%")),
@@ -124,8 +128,8 @@ def request(
 ) -> Request:
     found = rollout(**spec).spec
     return Request(
-        target=found.target, rules=found.rules, by=by, replicas=replicas, accept=found.accept, retargets=retargets,
-        goes_back=found.change.goes_back, broke_glass=broke_glass,
+        target=found.target, labels={}, rules=found.rules, by=by, replicas=replicas, accept=found.accept,
+        retargets=retargets, goes_back=found.change.goes_back, broke_glass=broke_glass,
     )  # fmt: skip
 
 
@@ -220,25 +224,25 @@ def test_what_a_policy_allows() -> None:
 def test_a_message_of_somebody_else_is_refused(message: str, by: str, words: tuple[str, ...]) -> None:
     spec, right = rollout().spec, "bob" if message == "approve" else "alice"
     with pytest.raises(Refused) as caught:
-        refuse_message(GOOD, spec.target, spec.strategy, message=message, by=by)
+        refuse_message(GOOD, spec.target, {}, spec.strategy, message=message, by=by)
     assert all(word in str(caught.value) for word in words), str(caught.value)
-    refuse_message(GOOD, spec.target, spec.strategy, message=message, by=right)
+    refuse_message(GOOD, spec.target, {}, spec.strategy, message=message, by=right)
 
 
 def test_stopping_and_going_back_is_for_everybody() -> None:
     spec = rollout().spec
     assert MESSAGES.keys() - GUARDED.keys() == {"pause", "abort", "reject"}
     for message in MESSAGES.keys() - GUARDED.keys():
-        refuse_message(GOOD, spec.target, spec.strategy, message=message, by="eve")
+        refuse_message(GOOD, spec.target, {}, spec.strategy, message=message, by="eve")
 
 
 def test_a_scale_stays_within_the_bounds_and_glass_has_its_own_list() -> None:
     spec = rollout(strategy=strategy(maxSurge=2)).spec
-    refuse_message(GOOD, spec.target, spec.strategy, message="scale", by="alice", replicas=8)
+    refuse_message(GOOD, spec.target, {}, spec.strategy, message="scale", by="alice", replicas=8)
     with pytest.raises(Refused, match="maxSurge: 2: means 2 at 4 replicas, which is over 25%"):
-        refuse_message(GOOD, spec.target, spec.strategy, message="scale", by="alice", replicas=4)
+        refuse_message(GOOD, spec.target, {}, spec.strategy, message="scale", by="alice", replicas=4)
     with pytest.raises(Refused, match="may not break the glass"):
-        refuse_message(GOOD, spec.target, spec.strategy, message="resume", by="bob", breaks_glass=True)
+        refuse_message(GOOD, spec.target, {}, spec.strategy, message="resume", by="bob", breaks_glass=True)
 
 
 def test_which_freeze_holds() -> None:
@@ -248,11 +252,11 @@ def test_which_freeze_holds() -> None:
     [warning] = foretold(GOOD, request(), NIGHT)
     assert warning == "the freeze night of rule production, until Thu 2026-11-26 06:00 Europe/Berlin holds it"
     assert foretold(GOOD, request(broke_glass="outage"), NIGHT) == ()
-    assert holding(GOOD, target, NIGHT, moved=True).startswith("freeze night")
-    assert holding(GOOD, target, SATURDAY, moved=False) == holding(GOOD, target, WEDNESDAY, moved=True) == ""
+    assert holding(GOOD, target, {}, NIGHT, moved=True).startswith("freeze night")
+    assert holding(GOOD, target, {}, SATURDAY, moved=False) == holding(GOOD, target, {}, WEDNESDAY, moved=True) == ""
     holds = changed(yaml.safe_load(POLICY), *FREEZE, "start", to="hold")
-    assert holding(policy_of(holds, "p"), target, SATURDAY, moved=False) and not holding(
-        policy_of(holds, "p"), target, SATURDAY, moved=True
+    assert holding(policy_of(holds, "p"), target, {}, SATURDAY, moved=False) and not holding(
+        policy_of(holds, "p"), target, {}, SATURDAY, moved=True
     )
 
 
@@ -286,4 +290,34 @@ def test_a_window_follows_the_clock_on_the_wall() -> None:
 
 
 def test_an_empty_policy_governs_nothing() -> None:
-    assert NO_POLICY.of(rollout().spec.target) == () and Policy().rules == ()
+    assert NO_POLICY.of(rollout().spec.target, {}) == () and Policy().rules == ()
+
+
+LABELS = {
+    "the same": ({"tier": "prod"}, {"tier": "prod", "team": "a"}, True),
+    "another value": ({"tier": "prod"}, {"tier": "dev"}, False),
+    "without the label": ({"tier": "prod"}, {}, False),
+    "all of them": ({"tier": "prod", "team": "a"}, {"tier": "prod", "team": "a"}, True),
+    "one of two": ({"tier": "prod", "team": "a"}, {"tier": "prod"}, False),
+    "any value": ({"example.com/tier": "*"}, {"example.com/tier": ""}, True),
+    "any value, without the label": ({"tier": "*"}, {"team": "a"}, False),
+    "a beginning": ({"tier": "prod-*"}, {"tier": "prod-eu"}, True),
+    "no labels in the rule": ({}, {"tier": "dev"}, True),
+}
+
+
+@pytest.mark.parametrize(("wanted", "labels", "holds"), LABELS.values(), ids=LABELS)
+def test_a_rule_holds_by_the_labels_of_the_target(wanted: dict[str, str], labels: dict[str, str], holds: bool) -> None:
+    """Starts, messages and freezes alike; namespace and name must match too."""
+    policy = policy_of(changed(yaml.safe_load(POLICY), "rules", 0, "labels", to=wanted), "policy.yaml")
+    spec = rollout().spec
+    assert bool(policy.of(spec.target, labels)) is holds
+    assert bool(objections(policy, request("eve")._replace(labels=labels), WEDNESDAY)) is holds
+    assert bool(holding(policy, spec.target, labels, NIGHT, moved=True)) is holds
+    try:
+        refuse_message(policy, spec.target, labels, spec.strategy, message="approve", by="eve")
+    except Refused:
+        assert holds
+    else:
+        assert not holds
+    assert policy.of(rollout(target={"namespace": "staging", "name": "chat"}).spec.target, labels) == ()

@@ -11,7 +11,7 @@ import yaml
 from segue.errors import Failing, Refused, Unreachable
 from segue.rollout_object import FINALIZER, RETRY
 from segue.rollout_object.asked import Asked, asked, status_of
-from segue.rollout_object.crd import FILE, definition, manifest
+from segue.rollout_object.crd import Definition, definition, file_of, manifest
 from segue.rollout_object.deciding import (
     LOST,
     REFUSED,
@@ -24,7 +24,9 @@ from segue.rollout_object.deciding import (
 )
 from segue.rollout_object.showing import Seen, document, event, is_news, show
 from segue.rollout_object.status import Kind, ObjectStatus
-from segue.spec import read_object, read_rollout
+from segue.spec import OwnProfile, read_object, read_rollout
+from segue.spec.own_profile import read_own_profile
+from segue.spec.refusals import NamedProfile
 from segue.state import Phase
 from segue.status import Status
 from worker.controller.controller import BACKOFF_S, MOST_BACKOFF_S, after_acts_s, backoff_s
@@ -346,13 +348,48 @@ def test_only_what_others_change_wakes() -> None:
     assert (len(woken), objects.get(key)) == (5, None)
 
 
+# --- a profile of a team ----------------------------------------------------------------------------------
+
+NAMED = {"profile": {"name": "ours"}}
+
+
+def ours(step: int) -> OwnProfile:
+    spec = {"strategy": {"step": step}}
+    head = {"apiVersion": "segue.dev/v1alpha1", "kind": "RolloutProfile", "metadata": {"name": "ours"}}
+    return read_own_profile({**head, "spec": spec}, "RolloutProfile serving/ours")
+
+
+def test_a_profile_is_needed_only_until_the_request_was_handled() -> None:
+    """Neither an edit nor a deletion of the profile changes what was started, and what rests stays as it is."""
+    first = asked(found(**NAMED), "east", ours(1))
+    assert first.rollout is not None and first.rollout.spec.strategy.step == 1
+    assert asked(found(**NAMED), "east", ours(2)).marks == first.marks
+    status = document(record(first, outcome="Completed"))
+    later = asked({**found(**NAMED), "status": status}, "east")
+    assert (later.is_bare, later.refusal, later.workflow_id) == (True, "", first.workflow_id)
+    assert decide(later, record(first), run(first)) is Act.WAIT
+    assert decide(later, record(first, outcome="Completed"), None) is Act.REST
+    edited = asked({**found(2, **NAMED, change=OTHER), "status": status}, "east")
+    assert (edited.is_bare, edited.rollout, edited.profile) == (False, None, NamedProfile("serving", "ours"))
+    assert "no profile of this name was found for namespace serving" in edited.refusal
+
+
+def test_a_profile_that_cannot_be_used_refuses_what_starts() -> None:
+    refused = asked(found(onDelete="leave", **NAMED), "east", "RolloutProfile serving/ours: spec.x: is not a field")
+    assert refused.refusal == "RolloutProfile serving/ours: spec.x: is not a field"
+    assert refused.standing.on_delete == "leave"
+    assert decide(refused, ObjectStatus(), None) is Act.REST
+    assert show(Seen(refused, None, is_read=False), ObjectStatus(), NOW).phase == "Invalid"
+
+
 # --- the definition ---------------------------------------------------------------------------------------
 
 
-def test_the_committed_definition_is_current() -> None:
+@pytest.mark.parametrize("name", list(Definition))
+def test_the_committed_definition_is_current(name: Definition) -> None:
     """Run `make crd` after a change of the spec's models."""
-    assert (ROOT / FILE).read_text() == manifest()
-    assert (ROOT / "deploy/chart/crds" / Path(FILE).name).read_text() == manifest()
+    assert (ROOT / file_of(name)).read_text() == manifest(name)
+    assert (ROOT / "deploy/chart/crds" / Path(file_of(name)).name).read_text() == manifest(name)
 
 
 def nodes(schema: Any, path: str = "") -> Any:
@@ -364,9 +401,10 @@ def nodes(schema: Any, path: str = "") -> Any:
             yield from nodes(schema[part], f"{path}[]")
 
 
-def test_the_schema_is_structural() -> None:
+@pytest.mark.parametrize("name", list(Definition))
+def test_the_schema_is_structural(name: Definition) -> None:
     """Every node has one type, or says that it has none; what the API server would write as a user's is absent."""
-    [version] = definition()["spec"]["versions"]
+    [version] = definition(name)["spec"]["versions"]
     for path, node in nodes(version["schema"]["openAPIV3Schema"]):
         free = {"x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields"} & node.keys()
         assert free or isinstance(node["type"], str), path

@@ -199,7 +199,7 @@ BAD = [
     # The profile
     Bad("profile-text", "spec: {profile: vllm}", "spec.profile.model", "is missing", "{name: vllm, model: NAME}"),
     Bad("profile-no-model", "spec: {profile: {name: tgi}}", "spec.profile.model", "is missing", "{name: tgi, model"),
-    Bad("profile-name", "spec: {profile: {name: vlm, model: a}}", "spec.profile.name", "'vlm'", "write 'vllm', 'sg"),
+    Bad("profile-name", "spec: {profile: {name: vlm, model: a}}", "spec.profile.name", "'vlm'", "write one of vllm"),
     Bad("profile-other-text", "spec: {profile: fast}", "spec.profile", "'fast'", "write `name: value` lines"),
     Bad("profile-list", "spec: {profile: [vllm]}", "spec.profile", "", "write `name: value` lines"),
     Bad("profile-no-name", "spec: {profile: {model: a}}", "spec.profile.name", "is missing", "add it"),

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any
 
 from activities.cluster import Cluster, Object
+from activities.profiles import find_profile
 from segue import messages
 from segue.errors import AlreadyRolling, Conflict, NotAllowed, NotFound, Refused, SegueError
 from segue.messages import RetargetTo
@@ -22,6 +23,8 @@ from segue.rollout_object.asked import Asked, asked, status_of
 from segue.rollout_object.deciding import Act, Run, decide, edits, handled_now, workflow_to_read
 from segue.rollout_object.showing import Seen, document, event, is_news, show
 from segue.rollout_object.status import Condition, Kind, ObjectStatus
+from segue.spec import OwnProfile
+from segue.spec.refusals import NamedProfile
 from worker.controller.engine import Engine
 from worker.controller.objects import Key, Objects, key_of
 
@@ -131,8 +134,7 @@ class Controller:
         found = self._objects(key).get(key)
         if found is None:
             return 0.0
-        engine = self._engine
-        wants, recorded = asked(found, engine.cluster, is_named=engine.is_named), status_of(found)
+        wants, recorded = await self._wants(found), status_of(found)
         workflow_id = workflow_to_read(wants, recorded)
         try:
             run = await self._engine.look(workflow_id, wants.uid, recorded.run_id) if workflow_id else None
@@ -151,9 +153,24 @@ class Controller:
             return RESYNC_S  # another finalizer keeps it
         news = await self._write(found, Seen(wants, run, is_read=bool(workflow_id)), recorded, pace)
         if act is Act.REST:
-            return RESYNC_S
+            return LATER_S if wants.refusal and wants.profile else RESYNC_S  # nothing wakes it for a profile
         pace.wait_s = SOON_S if news else min(pace.wait_s * 1.5, LATER_S)
         return pace.wait_s
+
+    async def _wants(self, found: Object) -> Asked:
+        """Return what an object requests, with the profile of a team that it needs."""
+        wants = asked(found, self._engine.cluster, is_named=self._engine.is_named)
+        if wants.profile is None or wants.is_bare:
+            return wants
+        return await self._with_profile(found, wants.profile)
+
+    async def _with_profile(self, found: Object, named: NamedProfile) -> Asked:
+        own: OwnProfile | str | None
+        try:
+            own = await find_profile(self._cluster, named)
+        except Refused as error:
+            own = str(error)
+        return asked(found, self._engine.cluster, own, is_named=self._engine.is_named)
 
     async def _tell_error(
         self, found: Object, wants: Asked, recorded: ObjectStatus, error: SegueError, pace: _Pace
@@ -176,6 +193,11 @@ class Controller:
         if found["metadata"]["resourceVersion"] != cached["metadata"]["resourceVersion"]:
             return
         log.info("Rollout %s: %s", "/".join(key), act, extra={"rollout": wants.workflow_id})
+        if wants.is_bare and wants.profile is not None and act in {Act.START, Act.RETARGET}:
+            # It was handled by an earlier rollout than the latest: this one takes the profile as it is now.
+            wants = await self._with_profile(found, wants.profile)
+            if wants.refusal:
+                raise Refused(wants.refusal)
         if act is Act.CLAIM:
             await self._claim(found, wants, recorded)
         elif act is Act.RELEASE:

@@ -56,6 +56,7 @@ from activities.levers.ownership import (
     OWNER,
     annotations_of,
     check_owner,
+    labels_of,
     left_of_us,
     outcome_noted,
     refuse_others,
@@ -218,6 +219,7 @@ class DeploymentLever:
             ready=saved_ready(deployment) if held else None,
             mark=mark_of(deployment) if held else Mark(template=fingerprint(deployment["spec"]["template"])),
             warnings=warnings,
+            labels=labels_of(deployment),
         )
 
     async def _tried(self, asked: PrepareInput, deployment: Object, start: Object) -> Object:

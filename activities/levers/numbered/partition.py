@@ -31,6 +31,7 @@ from activities.levers.ownership import (
     check_owner,
     foreign_hold,
     foreign_template,
+    labels_of,
     mark_of,
     note_of,
     noted,
@@ -284,6 +285,7 @@ class PartitionLever(ABC):
             ready=saved_ready(found) if held else None,
             mark=self._mark(found) if held else Mark(template=numbered.version),
             warnings=warnings,
+            labels=labels_of(found),
         )
 
     async def _tried(self, asked: PrepareInput, numbered: Numbered, start: Object) -> Object:

@@ -26,6 +26,7 @@ from activities.levers.ownership import (
     OWNER,
     PATCH_FIX,
     annotations_of,
+    labels_of,
     noted,
     outcome_noted,
     packed,
@@ -161,6 +162,7 @@ class PairLever:
             claimed=baseline is not None,
             mark=mark_of(pair) if baseline else Mark(template=pair.template),
             warnings=_warnings(pair, asked.rules),
+            labels=labels_of(pair.old.deployment),
         )
 
     async def _tried(self, change: Change, pair: Pair, target: PairTarget) -> Object:

@@ -1,0 +1,36 @@
+"""Reads a profile of a team from the cluster."""
+
+from activities.cluster import Cluster, Object, connected
+from segue.errors import NotFound
+from segue.rollout_object import CLUSTER_PROFILES, PROFILES
+from segue.spec import OwnProfile
+from segue.spec.own_profile import CLUSTER_WIDE, NAMESPACED, read_own_profile
+from segue.spec.refusals import NamedProfile
+
+
+async def find_profile(cluster: Cluster, wanted: NamedProfile) -> OwnProfile | None:
+    """Return the RolloutProfile of this name beside the target, else the ClusterRolloutProfile; None without both.
+
+    Raises:
+        Refused: when the object is not a valid profile.
+        NotAllowed, Unreachable: when it cannot be read.
+    """
+    for kind, resource, namespace in (NAMESPACED, PROFILES, wanted.namespace), (CLUSTER_WIDE, CLUSTER_PROFILES, ""):
+        try:
+            found = await cluster.get(resource, namespace, wanted.name)
+        except NotFound:
+            continue
+        return _read(found, kind, namespace)
+    return None
+
+
+async def read_profile(wanted: NamedProfile) -> OwnProfile | None:
+    """Return the same by the user's own connection to the cluster."""
+    async with connected() as cluster:
+        return await find_profile(cluster, wanted)
+
+
+def _read(found: Object, kind: str, namespace: str) -> OwnProfile:
+    metadata = {"name": found["metadata"]["name"], **({"namespace": namespace} if namespace else {})}
+    document = {"apiVersion": found["apiVersion"], "kind": kind, "metadata": metadata, "spec": found.get("spec")}
+    return read_own_profile(document, f"{kind} {f'{namespace}/' if namespace else ''}{metadata['name']}")

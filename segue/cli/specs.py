@@ -1,0 +1,59 @@
+"""Reads a spec file for a command, with the profile of a team that it names: from files, else from the cluster."""
+
+import os
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from segue.cli.options import asked
+from segue.errors import Refused
+from segue.files import PROFILES, profile_in_files, read_document, source_of
+from segue.spec import OwnProfile, Rollout, named_profile, read_rollout
+from segue.spec.refusals import NamedProfile
+
+ProfileFile = Annotated[
+    str,
+    typer.Option(
+        "--profile-file", envvar=PROFILES, metavar="FILE",
+        help="The file of a profile that the spec names, or a directory of such files; otherwise the cluster has it.",
+        show_default=False,
+    ),
+]  # fmt: skip
+
+
+class Written(NamedTuple):
+    """A spec file that was read."""
+
+    rollout: Rollout
+    own: OwnProfile | None
+    """The profile of a team that it names."""
+
+
+def read(path: str, profile_file: str | None = None) -> Written:
+    """Read and validate one spec file (``-``: standard input); None takes the files that SEGUE_PROFILES names.
+
+    Raises:
+        Refused: naming file, field, value and fix.
+        Unreachable: when a profile is to be read from a cluster that does not answer.
+    """
+    return written(read_document(path), source_of(path), profile_file)
+
+
+def written(document: Any, source: str, profile_file: str | None = None) -> Written:
+    """Return the rollout of one parsed document; see ``read``."""
+    files = os.environ.get(PROFILES, "") if profile_file is None else profile_file
+    own, wanted = profile_in_files(files, document), named_profile(document)
+    if own is None and wanted is not None:
+        own = _in_cluster(wanted)
+    return Written(read_rollout(document, source, own), own)
+
+
+def _in_cluster(wanted: NamedProfile) -> OwnProfile | None:
+    from activities.profiles import read_profile  # noqa: PLC0415 - few commands need a cluster
+
+    try:
+        return asked(read_profile(wanted))
+    except Refused as error:
+        why = f"is not a built-in profile, no file has it, and it cannot be read from the cluster: {error}"
+        fix = f"check the name, or give its file by --profile-file or {PROFILES}"
+        raise Refused(why, field="spec.profile.name", value=wanted.name, fix=fix) from error
