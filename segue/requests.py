@@ -16,6 +16,8 @@ from temporalio.converter import DataConverter
 from segue import contract
 from segue.messages import MESSAGES
 from segue.report import Request
+from segue.rollout_object import MEMO
+from segue.rollout_object.orders import PERSON
 
 KEPT = 200
 """The first request and the latest ones are kept: others can send signals without end."""
@@ -36,18 +38,26 @@ class Requests:
         self._found: list[Request] = []
         self._senders: dict[str, tuple[dict[str, Any], str]] = {}
         """By the id of an update: what its sender announced, and the sender's principal."""
+        self._controller = ""
+        """The principal that started the rollout for a Rollout object; empty if a person or a pipeline did."""
 
     async def read(self, events: AsyncIterable[HistoryEvent]) -> None:
         """Read the events of the next run."""
         async for event in events:
             found = await self._request(event)
             if found is not None:
-                self._found.append(found)
+                self._found.append(self._vouched(found))
 
     @property
     def found(self) -> tuple[Request, ...]:
         """All requests, or the first and the latest ones."""
         return tuple(self._found if len(self._found) <= KEPT else [self._found[0], *self._found[1 - KEPT :]])
+
+    def _vouched(self, found: Request) -> Request:
+        """Return a request with the person whom the API server authenticated, if the controller sent it."""
+        if not (self._controller and found.authenticated == self._controller and found.claimed.startswith(PERSON)):
+            return found
+        return found.model_copy(update={"authenticated": f"{found.claimed} through {self._controller}", "claimed": ""})
 
     async def _request(self, event: HistoryEvent) -> Request | None:
         match event.event_type:
@@ -71,6 +81,8 @@ class Requests:
         started = event.workflow_execution_started_event_attributes
         if started.continued_execution_run_id:
             return None  # the worker continues its own workflow as new
+        if MEMO in started.memo.fields:
+            self._controller = principal_of(event)
         return _made(event, "start", principal_of(event), await self._first(started.input))
 
     async def _signal(self, event: HistoryEvent) -> Request | None:

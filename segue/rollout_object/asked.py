@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from segue import contract
 from segue.errors import Refused
 from segue.rollout_object import FINALIZER, RETRY
+from segue.rollout_object.orders import Order, orders_of
 from segue.rollout_object.status import Marks, ObjectStatus
 from segue.spec import OnDelete, Rollout, Standing, read_object
 from segue.spec.standing import FIELDS
@@ -37,6 +38,8 @@ class Asked:
     """The id of its rollout's workflow; empty if the spec is refused."""
     refusal: str
     """Why the spec is refused, with field, value and fix; empty if it is not."""
+    orders: tuple[Order, ...] = ()
+    """What its annotations order."""
 
     @property
     def by(self) -> str:
@@ -48,6 +51,7 @@ def asked(found: Object, cluster: str) -> Asked:
     """Return what an object requests, as the API server returned it."""
     metadata, spec = found["metadata"], found.get("spec") or {}
     rollout, standing, refusal = _read(found)
+    annotations = metadata.get("annotations", {})
     return Asked(
         uid=metadata["uid"],
         namespace=metadata["namespace"],
@@ -55,11 +59,12 @@ def asked(found: Object, cluster: str) -> Asked:
         generation=int(metadata.get("generation", 0)),
         is_deleted="deletionTimestamp" in metadata,
         is_claimed=FINALIZER in metadata.get("finalizers", []),
-        marks=_marks(spec, metadata.get("annotations", {}).get(RETRY, "")),
+        marks=_marks(spec, annotations.get(RETRY, "")),
         standing=standing,
         rollout=rollout,
         workflow_id=contract.workflow_id(cluster, rollout.spec.target) if rollout else "",
         refusal=refusal,
+        orders=orders_of(annotations),
     )
 
 
