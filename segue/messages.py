@@ -4,6 +4,7 @@ Each is both a signal (for the Temporal UI and fire-and-forget pipelines) and an
 next, or is refused). A refused signal only adds a line to the report.
 """
 
+import hashlib
 from functools import singledispatch
 from typing import Any
 
@@ -23,6 +24,8 @@ class Message(Frozen):
 
     by: str = Field(default="someone", max_length=256)
     reason: str = Field(default="", max_length=1024)
+    about: str = Field(default="", max_length=256)
+    """The rollout or the approval that it is for, by its id: another one refuses it. Empty: for what is there now."""
 
     @property
     def said(self) -> str:
@@ -127,7 +130,31 @@ def receive(message: Message, state: State, now: float) -> State:
     """
     if state.outcome is not None:
         raise _refused(message, f"the rollout has ended ({state.outcome})", "start a new one")
+    known = approval_of(state) if isinstance(message, Approve | Reject) else rollout_of(state)
+    if message.about not in {"", known}:
+        now_is = f"now it is {known}" if known else "none is pending"
+        raise _refused(message, f"it is for {message.about}, and {now_is}", "see `segue status` for what it waits for")
     return _receive(message, state, now)
+
+
+def rollout_of(state: State) -> str:
+    """Return the id of this rollout, for ``Message.about``; no other rollout has it."""
+    return _id_of(state.run) if state.run else ""
+
+
+def approval_of(state: State) -> str:
+    """Return the id of the pending approval, for ``Message.about``; empty if none is pending.
+
+    It begins with the waypoint. The same waypoint has another id when it is reached again.
+    """
+    reached = state.waypoint
+    if reached is None or reached.approved or state.goal is Goal.BACK or state.outcome is not None:
+        return ""
+    return f"{reached.at}@{_id_of(state.run, state.began_at, reached.index, reached.at_s)}"
+
+
+def _id_of(*parts: object) -> str:
+    return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:10]
 
 
 def stops(message: Message) -> bool:

@@ -18,7 +18,7 @@ from segue.spec.lint_rule import LintRule
 from segue.units import Amount, resolve
 
 Pattern = Annotated[str, StringConstraints(pattern=r"^[-a-z0-9.*]{1,253}$")]
-Who = Annotated[str, StringConstraints(pattern=r"^[^\s]{1,256}$")]
+Who = Annotated[str, StringConstraints(pattern=r"^(kubernetes user )?[^\s]+$", max_length=256)]
 LabelKey = Annotated[
     str, StringConstraints(pattern=r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9._]{0,62})?$")
 ]

@@ -20,6 +20,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from segue import contract
 from segue.messages import MESSAGES, Message
 from segue.report import Request
+from segue.rollout_object import MEMO
+from segue.rollout_object.orders import PERSON
 
 ANSWER_S = 10.0
 KEPT = 200
@@ -82,13 +84,15 @@ class Requests:
         self._found: list[_Made] = []
         self._senders: dict[str, tuple[dict[str, Any], str]] = {}
         """By the id of an update: what its sender announced, and the sender's principal."""
+        self._controller = ""
+        """The principal that started the rollout for a Rollout object; empty if a person or a pipeline did."""
 
     async def read(self, events: AsyncIterable[HistoryEvent]) -> None:
         """Read the events of the next run."""
         async for event in events:
             found = await self._request(event)
             if found is not None:
-                self._found.append(found)
+                self._found.append(self._vouched(found))
 
     @property
     def found(self) -> tuple[Request, ...]:
@@ -107,6 +111,15 @@ class Requests:
         """
         alike = (each for each in reversed(self._found) if (each.request.what, each.update_id) == (name, update_id))
         return next((e.request for e in alike if update_id or _is_same(MESSAGES[name], e.message, message)), None)
+
+    def _vouched(self, found: _Made) -> _Made:
+        """Return a request with the person whom the API server authenticated, if the controller sent it."""
+        request = found.request
+        is_sent = bool(self._controller) and request.authenticated == self._controller
+        if not (is_sent and request.claimed.startswith(PERSON)):
+            return found
+        named = {"authenticated": f"{request.claimed} through {self._controller}", "claimed": ""}
+        return found._replace(request=request.model_copy(update=named))
 
     async def _request(self, event: HistoryEvent) -> _Made | None:
         match event.event_type:
@@ -130,6 +143,8 @@ class Requests:
         started = event.workflow_execution_started_event_attributes
         if started.continued_execution_run_id:
             return None  # the worker continues its own workflow as new
+        if MEMO in started.memo.fields:
+            self._controller = principal_of(event)
         return _made(event, "start", principal_of(event), await self._first(started.input))
 
     async def _signal(self, event: HistoryEvent) -> _Made | None:

@@ -90,6 +90,8 @@ class Reached(Frozen):
     """The time for an answer, and the default after it; None if the waypoint waits without a limit."""
     expires_at: float | None = None
     """When the time for an answer is over: seconds since the epoch."""
+    at_s: float = 0.0
+    """When it was reached: seconds since the epoch."""
 
     def waits_for(self, now: float, *, kept: bool = False) -> str:
         """Return what this waypoint waits for at ``now``; ``kept`` gives an absolute time, for a later reader."""
@@ -161,6 +163,8 @@ class State(Frozen):
 
     owner: str
     """The owner written on the target: it names this run, and fences off every other."""
+    run: str = ""
+    """The first run of the workflow: it names this rollout, also after it has continued as new."""
     goal: Goal = Goal.FORWARD
     baseline: Version = Version(template="")
     wanted: Version = Version(template="")
@@ -407,6 +411,7 @@ class State(Frozen):
             approved=not written.approval,
             asked_for=asked_for,
             expires_at=now + asked_for.expires.total_seconds() if asked_for else None,
+            at_s=now,
         )
         return self.but(waypoint=reached).noted(now, "verified", f"waypoint {written.at}")
 

@@ -7,7 +7,7 @@ from segue.budget import resolve_budget
 from segue.decide import next_waypoint
 from segue.gates import Result, VerdictEvidence
 from segue.gates.standing import stand
-from segue.messages import possible
+from segue.messages import approval_of, possible, rollout_of
 from segue.observation import Cause, Frozen, Observation, Version
 from segue.spec import Change, Rules, Target
 from segue.state import Goal, Outcome, Phase, State
@@ -69,6 +69,8 @@ class Status(Frozen):
     gates: tuple[GateStatus, ...] = Field(default=(), description="The gates opened so far, in the order of the spec.")
     needs_person: bool = False
     can: tuple[str, ...] = Field(default=(), description="The messages that the rollout accepts now.")
+    rollout: str = Field(default="", description="Names this rollout and no other one of the target.")
+    approval: str = Field(default="", description="Names the pending approval. Empty if none is pending.")
     moves: int = 0
     started_at: float = 0.0
     updated_at: float = Field(default=0.0, description="When this status was current: seconds since the epoch.")
@@ -96,6 +98,7 @@ def make_status(
         next_waypoint=f"{rules.strategy.waypoints[ahead[0]].at} ({ahead[1]} new)" if ahead else "",
         traffic=state.routed.share if state.routed else None, gates=gates_of(rules, state),
         needs_person=state.needs_person, can=possible(state), moves=state.moves,
+        rollout=rollout_of(state), approval=approval_of(state),
         started_at=started_at, updated_at=updated_at,
     )  # fmt: skip
 

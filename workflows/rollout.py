@@ -98,9 +98,9 @@ class RolloutWorkflow:
         self._task = task
         self._spec: Spec = task.spec
         self._started_at = task.started_at or info.workflow_start_time.timestamp()
-        self._state = task.state or State(
-            owner=f"{info.workflow_id}@{info.first_execution_run_id}", autonomous=task.spec.autonomous
-        )
+        first = info.first_execution_run_id
+        new = State(owner=f"{info.workflow_id}@{first}", autonomous=task.spec.autonomous)
+        self._state = (task.state or new).but(run=first)
         self._plans: tuple[Plan, ...] = task.plans
         self._seen: Observation | None = task.seen
         self._shown_at = self._started_at

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from segue import contract
 from segue.errors import Refused
 from segue.rollout_object import FINALIZER, RETRY
+from segue.rollout_object.orders import Order, orders_of
 from segue.rollout_object.status import Marks, ObjectStatus
 from segue.spec import OnDelete, OwnProfile, Rollout, Standing, named_profile, read_object, without_rules
 from segue.spec.refusals import NamedProfile
@@ -42,6 +43,8 @@ class Asked:
     """The profile of a team that it names; None for a built-in one."""
     is_bare: bool = False
     """Whether ``rollout`` has only target and change: the request was handled, with the profile as it was then."""
+    orders: tuple[Order, ...] = ()
+    """What its annotations order."""
 
     @property
     def by(self) -> str:
@@ -59,7 +62,8 @@ def asked(found: Object, cluster: str, own: OwnProfile | str | None = None, *, i
     handled needs none: a later change of the profile does not change it. Any other one is refused.
     """
     metadata, spec = found["metadata"], found.get("spec") or {}
-    marks = _marks(spec, metadata.get("annotations", {}).get(RETRY, ""))
+    annotations = metadata.get("annotations", {})
+    marks = _marks(spec, annotations.get(RETRY, ""))
     known = status_of(found).handled
     document = _document(found)
     named = named_profile(document)
@@ -84,6 +88,7 @@ def asked(found: Object, cluster: str, own: OwnProfile | str | None = None, *, i
         refusal=refusal,
         profile=named,
         is_bare=is_bare,
+        orders=orders_of(annotations),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from segue.rollout_object.asked import Asked
+from segue.rollout_object.orders import Order
 from segue.rollout_object.status import Handled, ObjectStatus
 from segue.spec import OnDelete
 from segue.state import Outcome, Phase
@@ -62,6 +63,8 @@ class Act(StrEnum):
     """Nothing, until Temporal answers something else."""
     CLAIM = "claim"
     """Add the finalizer, and record the workflow's id and that it starts: a killed controller looks for it."""
+    ORDER = "order"
+    """Send an order by an annotation to the rollout, and record the answer."""
     START = "start"
     RETARGET = "retarget"
     PAUSE = "pause"
@@ -86,6 +89,8 @@ def decide(asked: Asked, recorded: ObjectStatus, run: Run | None) -> Act:
     """Return the next action; ``run`` is that of ``workflow_to_read``, or None if Temporal has none."""
     if asked.is_deleted:
         return _leave(asked, recorded, run)
+    if open_order(asked, recorded) is not None:
+        return Act.ORDER
     if run is not None and run.is_running:
         return _steer(asked, recorded, run)
     outcome = run.outcome if run is not None and run.is_of(asked) else recorded.outcome
@@ -95,6 +100,11 @@ def decide(asked: Asked, recorded: ObjectStatus, run: Run | None) -> Act:
         return Act.REST
     recorded_id = recorded.workflow_id if recorded.starting == asked.generation else ""
     return Act.START if asked.is_claimed and recorded_id == asked.workflow_id else Act.CLAIM
+
+
+def open_order(asked: Asked, recorded: ObjectStatus) -> Order | None:
+    """Return the first order without an answer; None if there is none."""
+    return next((each for each in asked.orders if not recorded.has_answered(each)), None)
 
 
 def handled(asked: Asked, recorded: ObjectStatus, run: Run | None) -> Handled | None:

@@ -8,6 +8,7 @@ from segue.errors import Exit, SegueError
 from segue.rollout_object import KIND
 from segue.rollout_object.asked import Asked, Object
 from segue.rollout_object.deciding import LOST, REFUSED, Run, differs, handled
+from segue.rollout_object.orders import Order
 from segue.rollout_object.status import MAX_TEXT, Condition, Kind, ObjectStatus, Side
 from segue.spec import API_VERSION
 from segue.state import TO_BASELINE, Outcome, Phase
@@ -86,10 +87,10 @@ def _progress(seen: Seen, recorded: ObjectStatus) -> ObjectStatus:
         return recorded
     if run is None:
         lost = recorded.run_id and not recorded.outcome
-        return recorded.but(outcome=LOST, reason="", waiting_for="") if lost else recorded
+        return recorded.but(outcome=LOST, reason="", waiting_for="", approval="") if lost else recorded
     found = recorded.but(
         workflow_id=run.workflow_id, run_id=run.run_id, handled=handled(seen.asked, recorded, run),
-        outcome=_outcome(seen.asked, run), waiting_for="", reason=_short(run.why),
+        outcome=_outcome(seen.asked, run), waiting_for="", reason=_short(run.why), approval="",
     )  # fmt: skip
     return found if run.status is None else _counted(found, run.status)
 
@@ -97,6 +98,7 @@ def _progress(seen: Seen, recorded: ObjectStatus) -> ObjectStatus:
 def _counted(found: ObjectStatus, status: Status) -> ObjectStatus:
     return found.but(
         phase=status.phase, reason=_short(status.reason), waiting_for=_short(status.waiting_for),
+        rollout=status.rollout, approval=status.approval,
         replicas=status.replicas, floor=status.floor,
         old=Side(replicas=status.old.replicas, ready=status.old.ready),
         new=Side(replicas=status.new.replicas, ready=status.new.ready),
@@ -188,10 +190,23 @@ def event(found: Object, before: ObjectStatus, after: ObjectStatus, now: str) ->
     """
     if after.phase == before.phase:
         return None
-    metadata = found["metadata"]
-    about = [metadata["uid"], metadata["resourceVersion"], before.phase, after.phase, after.run_id]
-    name = f"{metadata['name'][:200]}.{hashlib.sha256('/'.join(about).encode()).hexdigest()[:16]}"
     message = after.reason or after.waiting_for or after.change
+    said = f"{after.target or found['metadata']['name']}: {message}" if message else after.target
+    about = [before.phase, after.phase, after.run_id]
+    return _event(found, after.phase, said, now, about, warns=after.phase in _WARNINGS)
+
+
+def order_event(found: Object, order: Order, answer: str, now: str, *, taken: bool) -> Object:
+    """Return the Kubernetes Event for the answer to an order; ``found`` is the object before it was recorded."""
+    reason = f"{order.verb.capitalize()}{'Taken' if taken else 'Refused'}"
+    about = [order.verb, order.value, order.user]
+    return _event(found, reason, f"{order.verb} by {order.by}: {answer}"[:MAX_TEXT], now, about, warns=not taken)
+
+
+def _event(found: Object, reason: str, message: str, now: str, about: list[str], *, warns: bool) -> Object:
+    metadata = found["metadata"]
+    about = [metadata["uid"], metadata["resourceVersion"], *about]
+    name = f"{metadata['name'][:200]}.{hashlib.sha256('/'.join(about).encode()).hexdigest()[:16]}"
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -200,9 +215,9 @@ def event(found: Object, before: ObjectStatus, after: ObjectStatus, now: str) ->
             "apiVersion": API_VERSION, "kind": KIND, "namespace": metadata["namespace"], "name": metadata["name"],
             "uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"],
         },
-        "type": "Warning" if after.phase in _WARNINGS else "Normal",
-        "reason": after.phase,
-        "message": f"{after.target or metadata['name']}: {message}" if message else after.target,
+        "type": "Warning" if warns else "Normal",
+        "reason": reason,
+        "message": message,
         "source": {"component": "segue"},
         "firstTimestamp": now, "lastTimestamp": now, "count": 1,
     }  # fmt: skip

@@ -6,6 +6,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from segue.rollout_object.orders import Order
+
 MAX_TEXT = 1024
 """The most characters of a text in the status."""
 
@@ -61,6 +63,16 @@ class Handled(Marks):
         return all(getattr(self, name) == getattr(marks, name) for name in Marks.model_fields)
 
 
+class Answered(Shown):
+    """An order by an annotation, and what came of it."""
+
+    verb: str
+    value: str = Field(description="The value of the annotation.")
+    user: str = Field(description="Who wrote it, as the API server authenticated it.")
+    taken: bool = Field(description="Whether the rollout took it.")
+    answer: str = Field(description="What happened then, or why not.")
+
+
 class ObjectStatus(Shown):
     """The whole status. Only ``handled``, ``workflowId``, ``runId``, ``paused`` and so on guide the controller."""
 
@@ -76,6 +88,14 @@ class ObjectStatus(Shown):
     floor: int = Field(default=0, description="The fewest ready replicas that the budget allows.")
     old: Side = Side()
     new: Side = Side()
+    rollout: str = Field(default="", description="Names the rollout, for the annotations segue.dev/abort and promote.")
+    approval: str = Field(
+        default="",
+        description="Names the pending approval, for segue.dev/approve and reject; empty if none is pending.",
+    )
+    orders: tuple[Answered, ...] = Field(
+        default=(), description="The latest order by each of these annotations, and what came of it."
+    )
     workflow_id: str = Field(default="", description="The id of the rollout's workflow in Temporal.")
     run_id: str = Field(default="", description="The run of that workflow.")
     handled: Handled | None = None
@@ -89,6 +109,16 @@ class ObjectStatus(Shown):
     def condition(self, kind: Kind) -> Condition | None:
         """Return the condition of this type; None if it was never written."""
         return next((each for each in self.conditions if each.type == kind), None)
+
+    def has_answered(self, order: Order) -> bool:
+        """Whether this order has its answer."""
+        given = (order.verb, order.value, order.user)
+        return any((each.verb, each.value, each.user) == given for each in self.orders)
+
+    def answering(self, order: Order, answer: str, *, taken: bool) -> Self:
+        """Return a copy with the answer to an order, which replaces the one to the former order of this verb."""
+        now = Answered(verb=order.verb, value=order.value, user=order.user, taken=taken, answer=answer[:MAX_TEXT])
+        return self.but(orders=(*(each for each in self.orders if each.verb != order.verb), now))
 
     def but(self, **changes: object) -> Self:
         """Return a copy with these fields changed."""

@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 import yaml
 from harness import ACCEPTED, ROOT, Lab, open_lab, until
 from killing_controller import DIARY, POINT, Diary
+from kubernetes import client
+from kubernetes import config as kubeconfig
 from kubernetes.client import ApiException, RbacAuthorizationV1Api
 from segue_local import Stack
 from segue_local.apply import apply
@@ -392,6 +395,150 @@ async def test_the_api_server_knows_profiles(lab: Lab, defined: None) -> None:
         assert said in json.loads(caught.value.body)["message"], case
     with pytest.raises(ApiException, match="it is the name of a built-in profile"):
         objects.create_profile("vllm", dry_run="All")
+
+
+# --- orders by annotations ----------------------------------------------------------------------------------
+
+
+ADMISSION = ("admissionregistration.k8s.io", "v1")
+
+
+@contextmanager
+def guarded(lab: Lab) -> Iterator[None]:
+    """The published policies of orders, for this lab's namespace only."""
+    selector = {"matchLabels": {"kubernetes.io/metadata.name": lab.namespace}}
+    made = []
+    try:
+        for each in yaml.safe_load_all((ROOT / "deploy/admission/steering.yaml").read_text()):
+            name, plural = (
+                f"{each['metadata']['name']}-{lab.namespace}",
+                f"{each['kind'].lower()}s".replace("ys", "ies"),
+            )
+            each["metadata"]["name"] = name
+            if "policyName" in each["spec"]:
+                each["spec"] |= {"policyName": name, "matchResources": {"namespaceSelector": selector}}
+            lab.custom.create_cluster_custom_object(*ADMISSION, plural, each)
+            made.append((plural, name))
+        yield
+    finally:
+        for plural, name in reversed(made):
+            lab.custom.delete_cluster_custom_object(*ADMISSION, plural, name)
+
+
+class Person:
+    """A user of the API server with these verbs on rollouts in a lab's namespace, and no other right."""
+
+    def __init__(self, lab: Lab, name: str, verbs: list[str]) -> None:
+        self.name, self.namespace = name, lab.namespace
+        rules = [{"apiGroups": ["segue.dev"], "resources": ["rollouts"], "verbs": verbs}]
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
+        subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}
+        metadata = {"metadata": {"name": name}}
+        lab._rbac.create_namespaced_role(lab.namespace, {**metadata, "rules": rules})
+        lab._rbac.create_namespaced_role_binding(lab.namespace, {**metadata, "roleRef": role, "subjects": [subject]})
+        api = kubeconfig.new_client_from_config(str(lab.stack.kubeconfig_for(name)))
+        self.custom, self.apps = client.CustomObjectsApi(api), client.AppsV1Api(api)
+
+    def annotate(self, rollout: str, *, dry_run: bool = False, **notes: str) -> Object:
+        """Write annotations of Segue: ``approve_by`` is ``segue.dev/approve-by``."""
+        written = {f"segue.dev/{name.replace('_', '-')}": value for name, value in notes.items()}
+        return self.patch(rollout, {"metadata": {"annotations": written}}, dry_run="All" if dry_run else None)
+
+    def patch(self, rollout: str, patch: Object, dry_run: str | None = None) -> Object:
+        options = {} if dry_run is None else {"dry_run": dry_run}
+        return self.custom.patch_namespaced_custom_object(  # type: ignore[no-any-return]
+            *API, self.namespace, "rollouts", rollout, patch, **options
+        )
+
+
+def refusal(call: Any, *given: Any, **named: Any) -> str:
+    """Return why the API server refuses a call; empty if it does not."""
+    try:
+        call(*given, **named)
+    except ApiException as error:
+        assert error.status in {403, 422}, error
+        return str(json.loads(error.body)["message"])
+    return ""
+
+
+async def answered(objects: Objects, name: str, verb: str, value: str) -> Object:
+    """Wait until an order has its answer, and return it."""
+
+    def look() -> Object | None:
+        found = objects.get(name).get("status", {}).get("orders", [])
+        return next((each for each in found if (each["verb"], each["value"]) == (verb, value)), None)
+
+    return await until(f"{verb} {value} of {name} to be answered", look, LIMIT_S, poll_s=0.5)  # type: ignore[no-any-return]
+
+
+async def test_people_steer_by_rights_of_kubernetes(objects: Objects) -> None:
+    """With the verb, an annotation approves once and aborts; without it, or under another name, it is refused."""
+    lab = objects.lab
+    alice = Person(lab, "alice", ["get", "patch", "approve", "abort", "promote"])
+    bob = Person(lab, "bob", ["get", "patch", "update"])
+    diary = Diary(str(lab.stack.state_dir / "logs" / f"controller-{lab.namespace}.diary"))
+    killed = objects.controller(("-m", "killing_controller"), **{DIARY: diary.path, POINT: "tell#1:after"})
+    await asyncio.gather(*(lab.deploy(name, 2) for name in ("chat", "other")))
+    for name in ("chat", "other"):
+        objects.create(name, strategy=STOPS)
+    asks = (await objects.reaches("chat", "AwaitingApproval"))["approval"]
+
+    # Without the policies, anybody can claim to be Alice.
+    assert alice.annotate("chat", approve=asks)["metadata"]["annotations"].keys() == {"segue.dev/approve"}
+    assert not (await answered(objects, "chat", "approve", asks))["taken"]
+    bob.annotate("chat", approve=f"{asks} in the name of Alice", approve_by="alice")
+    claimed = await answered(objects, "chat", "approve", f"{asks} in the name of Alice")
+    assert not claimed["taken"] and "no admission policy" in claimed["answer"]
+
+    with guarded(lab):
+        await until(
+            "the policies",
+            lambda: "may not approve" in refusal(bob.annotate, "chat", dry_run=True, approve="x"),
+            LIMIT_S,
+        )
+        await until("the stamps", lambda: not refusal(alice.annotate, "chat", dry_run=True, approve="x"), LIMIT_S)
+        assert "only the API server sets" in refusal(alice.annotate, "chat", approve_by="bob")
+        assert "may not edit rollouts" in refusal(alice.patch, "chat", {"spec": {"strategy": None}})
+        assert "cannot patch resource" in refusal(
+            alice.apps.patch_namespaced_deployment, "chat", lab.namespace, {"spec": {"replicas": 1}}
+        )
+        assert objects.get("chat")["status"]["phase"] == "AwaitingApproval"
+
+        # The controller is killed after the order arrived, and before it recorded the answer.
+        stamped = alice.annotate("chat", approve=f"{asks} looks good", approve_by="carol")
+        assert stamped["metadata"]["annotations"]["segue.dev/approve-by"] == "alice"
+        await until("the controller to be killed", lambda: killed.poll() is not None)
+        objects.controller()
+        assert (await answered(objects, "chat", "approve", f"{asks} looks good"))["taken"]
+        await objects.becomes("chat", "Ready")
+        report = await objects.handle("chat").result()
+        approvals = [(each["who"], each["detail"]) for each in report["entries"] if each["what"] == "approved"]
+        assert approvals == [("kubernetes user alice", "waypoint 1: looks good")]
+        assert "ApproveTaken" in objects.events("chat")
+
+        await _is_aborted_by_order(objects, alice)
+        await _is_not_approved_again(objects, alice, asks)
+
+
+async def _is_aborted_by_order(objects: Objects, alice: Person) -> None:
+    rollout = (await objects.reaches("other", "AwaitingApproval"))["rollout"]
+    alice.annotate("other", abort="another wrong id")
+    assert not (await answered(objects, "other", "abort", "another wrong id"))["taken"]
+    alice.annotate("other", abort=f"{rollout} it is late")
+    status = await objects.becomes("other", "Stalled")
+    assert (status["phase"], status["approval"]) == ("Aborted", "")
+    assert status["reason"] == "Requested: aborted by kubernetes user alice: it is late"
+
+
+async def _is_not_approved_again(objects: Objects, alice: Person, former: str) -> None:
+    """The former approval stays on the object, and approves neither the next rollout nor its waypoint."""
+    objects.patch("chat", {"spec": {"change": {"images": {"server": "example/chat:3"}}}})
+    status = await objects.reaches("chat", "AwaitingApproval")
+    assert status["approval"] not in {"", former}
+    alice.annotate("chat", approve=f"{former} again", promote=status["rollout"])
+    assert not (await answered(objects, "chat", "approve", f"{former} again"))["taken"]
+    assert (await answered(objects, "chat", "promote", status["rollout"]))["taken"]
+    assert objects.get("chat")["status"]["phase"] == "AwaitingApproval"
 
 
 # --- killed at each call ----------------------------------------------------------------------------------

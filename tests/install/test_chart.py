@@ -313,6 +313,15 @@ def test_workers_and_controller_of_a_named_cluster_know_it(helm: Helm, monkeypat
     assert "SEGUE_CLUSTERS" not in environment(helm.render(MINIMAL))
 
 
+def test_the_policies_of_orders_are_the_published_ones(helm: Helm) -> None:
+    """They are for the controller, and off by default."""
+    published = list(yaml.safe_load_all((CHART.parent / "admission/steering.yaml").read_text()))
+    guarded = merged(CONTROLLED, {"controller": {"admission": True}})
+    before = helm.render(CONTROLLED)
+    assert [each for each in helm.render(guarded) if each not in before] == published
+    assert helm.render(merged(guarded, {"controller": {"enabled": False}})) == helm.render(FULL)
+
+
 def test_the_chart_ships_the_definitions(helm: Helm) -> None:
     ran = helm.run("template", "segue", str(CHART), "--include-crds", "--kube-version", "1.36.3", values=MINIMAL)
     found = [e for e in yaml.safe_load_all(ran.stdout) if e and e["kind"] == "CustomResourceDefinition"]

@@ -8,6 +8,7 @@ import yaml
 from lupa.lua51 import LuaRuntime
 
 from segue.rollout_object import RETRY
+from segue.rollout_object.orders import orders_of
 from segue.rollout_object.showing import document
 from segue.rollout_object.status import Condition, Kind, ObjectStatus
 
@@ -17,7 +18,9 @@ ACTIONS = yaml.safe_load(DATA["resource.customizations.actions.segue.dev_Rollout
 NOW = "2026-11-28T18:00:00Z"
 
 
-def rollout(true: Kind, phase: str, outcome: str = "", *, seen: int = 2, paused: bool | None = None) -> dict[str, Any]:
+def rollout(
+    true: Kind, phase: str, outcome: str = "", *, seen: int = 2, paused: bool | None = None, approval: str = ""
+) -> dict[str, Any]:
     """Return an object of generation 2, whose status is about generation ``seen``."""
     conditions = tuple(
         Condition(
@@ -26,7 +29,9 @@ def rollout(true: Kind, phase: str, outcome: str = "", *, seen: int = 2, paused:
         )
         for kind in Kind
     )  # fmt: skip
-    status = ObjectStatus(observed_generation=seen, conditions=conditions, phase=phase, outcome=outcome)
+    status = ObjectStatus(
+        observed_generation=seen, conditions=conditions, phase=phase, outcome=outcome, rollout="1f", approval=approval
+    )
     spec = {} if paused is None else {"paused": paused}
     return {"metadata": {"name": "chat", "generation": 2}, "spec": spec, "status": document(status)}
 
@@ -66,8 +71,13 @@ def test_the_health(obj: dict[str, Any], health: str) -> None:
 @pytest.mark.parametrize(
     ("obj", "offered"),
     [
-        pytest.param(rollout(Kind.RECONCILING, "Progressing"), {"pause"}, id="progressing"),
-        pytest.param(rollout(Kind.RECONCILING, "Paused", paused=True), {"resume"}, id="paused"),
+        pytest.param(rollout(Kind.RECONCILING, "Progressing"), {"pause", "abort"}, id="progressing"),
+        pytest.param(rollout(Kind.RECONCILING, "Paused", paused=True), {"resume", "abort"}, id="paused"),
+        pytest.param(
+            rollout(Kind.RECONCILING, "AwaitingApproval", approval="50%@2e"),
+            {"pause", "abort", "approve", "reject"},
+            id="approval",
+        ),
         pytest.param(rollout(Kind.STALLED, "RolledBack", "RolledBack"), {"retry"}, id="rolled back"),
         pytest.param(rollout(Kind.READY, "Completed", "Completed"), set(), id="completed"),
         pytest.param({"metadata": {"generation": 1}, "spec": {}}, {"pause"}, id="new"),
@@ -84,4 +94,8 @@ def test_what_the_actions_change() -> None:
     obj = rollout(Kind.RECONCILING, "Progressing")
     assert run(scripts["pause"], obj)["spec"]["paused"] is True
     assert run(scripts["resume"], obj)["spec"]["paused"] is False
+    asks = rollout(Kind.RECONCILING, "AwaitingApproval", approval="50%@2e")
+    for action, order in {"approve": "50%@2e", "reject": "50%@2e", "abort": "1f"}.items():
+        annotations = run(scripts[action], asks)["metadata"]["annotations"]
+        assert [(each.verb, each.value) for each in orders_of(annotations)] == [(action, order)]
     assert int(run(scripts["retry"], obj)["metadata"]["annotations"][RETRY]) > 0

@@ -22,7 +22,9 @@ from segue.messages import (
     Scale,
     Settle,
     answer,
+    approval_of,
     receive,
+    rollout_of,
     stops,
 )  # fmt: skip
 from segue.observation import Cause, Foreign, Problem, Version
@@ -71,6 +73,33 @@ promote     +     +      +      +       +      +      +      -     -    +
 """
 _HEAD, *_ROWS = [line.split() for line in TAKEN.strip().splitlines()]
 MATRIX = [(row[0], name, mark == "+") for row in _ROWS for name, mark in zip(_HEAD, row[1:], strict=True)]
+
+
+def test_a_message_about_something_else_is_refused() -> None:
+    """An approval of a former waypoint, plan or rollout approves no later one, and an abort aborts no later rollout."""
+    asks = ASKING.but(run="r1")
+    here = approval_of(asks)
+    assert here.startswith("25%@") and approval_of(asks) == here
+    again = HERE.model_copy(update={"at_s": NOW + 1})
+    others = [asks.but(run="r2"), asks.but(began_at=NOW), asks.but(waypoint=again)]
+    assert len({here, *map(approval_of, others)}) == 4
+    for kind in (Approve, Reject):
+        receive(kind(about=here), asks, NOW)
+        for state in others:
+            with pytest.raises(Refused, match=f"it is for {here}, and now it is 25%@"):
+                receive(kind(about=here), state, NOW)
+    for message in (Abort, Promote):
+        receive(message(about=rollout_of(asks)), asks, NOW)
+        with pytest.raises(Refused, match="it is for"):
+            receive(message(about=rollout_of(asks)), asks.but(run="r2"), NOW)
+    with pytest.raises(Refused, match="none is pending"):
+        receive(Approve(about=here), asks.but(waypoint=None), NOW)
+
+
+def test_only_a_pending_approval_has_an_id() -> None:
+    assert {name: bool(approval_of(state)) for name, state in STATES.items()} == {
+        name: name == "asking" for name in STATES
+    }
 
 
 @pytest.mark.parametrize(("said", "state", "taken"), MATRIX, ids=[f"{m}-{s}" for m, s, _ in MATRIX])

@@ -12,6 +12,7 @@ from segue.contract import SENDER_SIGNAL, Sent
 from segue.messages import Approve, Message, Pause, Scale
 from segue.report import Report, Request, said, starter, to_markdown
 from segue.requests import KEPT, Requests
+from segue.rollout_object import MEMO
 from segue.state import Phase
 from segue.status import Status
 
@@ -29,10 +30,14 @@ def event(kind: str, by: Principal | None) -> HistoryEvent:
     return made
 
 
-async def start(by: Principal | None, claimed: str = "carol", continued: str = "") -> HistoryEvent:
+async def start(
+    by: Principal | None, claimed: str = "carol", continued: str = "", of_object: bool = False
+) -> HistoryEvent:
     made = event("STARTED", by)
     made.workflow_execution_started_event_attributes.input.CopyFrom(await encoded({"by": claimed, "name": "chat"}))
     made.workflow_execution_started_event_attributes.continued_execution_run_id = continued
+    if of_object:
+        made.workflow_execution_started_event_attributes.memo.fields[MEMO].CopyFrom((await encoded({})).payloads[0])
     return made
 
 
@@ -85,6 +90,23 @@ async def test_starts_signals_and_cancels_have_a_principal_of_their_own() -> Non
         ("cancel", "bob@acme (jwt)", ""),
         ("terminate", "alice@acme (jwt)", ""),
     ]
+
+
+async def test_whom_the_api_server_authenticated() -> None:
+    """The controller of Rollout objects names the user; the same name in a message of somebody else is a claim."""
+    approve = Approve(by="kubernetes user alice")
+    of_object = await start(WORKER, of_object=True)
+    sent = [[await sender(by, "1", "approve", approve), await update("1", "approve", approve)] for by in (WORKER, BOB)]
+    begun = ("start", "segue-worker (jwt)", "carol")
+    assert await read([of_object, *sent[0]]) == [
+        begun, ("approve", "kubernetes user alice through segue-worker (jwt)", ""),
+    ]  # fmt: skip
+    assert await read([of_object, *sent[1]]) == [begun, ("approve", "bob@acme (jwt)", "kubernetes user alice")]
+    assert await read([await start(WORKER), *sent[0]]) == [
+        begun, ("approve", "segue-worker (jwt)", "kubernetes user alice"),
+    ]  # fmt: skip
+    unproven = [await start(None, of_object=True), await update("1", "approve", approve)]
+    assert await read(unproven) == [("start", "", "carol"), ("approve", "", "kubernetes user alice")]
 
 
 async def test_an_update_has_the_principal_of_its_announcement() -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from segue.errors import Failing, Refused, Unreachable
+from segue.messages import Approve
 from segue.rollout_object import FINALIZER, RETRY
 from segue.rollout_object.asked import Asked, asked, status_of
 from segue.rollout_object.crd import Definition, definition, file_of, manifest
@@ -22,7 +23,8 @@ from segue.rollout_object.deciding import (
     handled_now,
     workflow_to_read,
 )
-from segue.rollout_object.showing import Seen, document, event, is_news, show
+from segue.rollout_object.orders import GUARDED, ORDERS, Order
+from segue.rollout_object.showing import Seen, document, event, is_news, order_event, show
 from segue.rollout_object.status import Kind, ObjectStatus
 from segue.spec import OwnProfile, read_object, read_rollout
 from segue.spec.own_profile import read_own_profile
@@ -38,13 +40,16 @@ NOW = "2026-11-28T18:00:00Z"
 CHANGE: dict[str, Any] = {"images": {"server": "example/chat:2"}}
 
 
-def found(generation: int = 1, *, claimed: bool = True, deleted: bool = False, retry: str = "", **spec: Any) -> Any:
+def found(
+    generation: int = 1, *, claimed: bool = True, deleted: bool = False, retry: str = "", notes: Any = None, **spec: Any
+) -> Any:
     """Return an object as the API server has it."""
     metadata: dict[str, Any] = {"name": "chat", "namespace": "serving", "uid": "u1", "generation": generation}
     metadata |= {"resourceVersion": "7", "creationTimestamp": NOW, "managedFields": []}
     metadata |= {"finalizers": [FINALIZER]} if claimed else {}
     metadata |= {"deletionTimestamp": NOW} if deleted else {}
-    metadata |= {"annotations": {RETRY: retry}} if retry else {}
+    metadata |= {"annotations": {RETRY: retry} if retry else {}}
+    metadata["annotations"] |= notes or {}
     body = {"target": {"name": "chat"}, "change": CHANGE, **spec}
     return {"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": metadata, "spec": body}
 
@@ -81,6 +86,12 @@ PAUSED_STATUS = status(Phase.PAUSED, "resume retarget abort")
 BACK = status(Phase.ROLLING_BACK, "abort")
 LEFT = replace(FIRST, uid="u2")
 """Created again after it was deleted with ``onDelete: leave``."""
+
+NOTES = {"segue.dev/approve": "50%@1a fine", "segue.dev/approve-by": "alice"}
+APPROVED = wants(notes=NOTES)
+APPROVED_BAD = replace(BAD, orders=APPROVED.orders)
+[ORDER] = APPROVED.orders
+ANSWERED = record(FIRST).answering(ORDER, "approve: now Progressing", taken=True)
 
 TABLE: dict[str, tuple[Asked, ObjectStatus, Run | None, Act]] = {
     # Nothing runs.
@@ -153,6 +164,15 @@ TABLE: dict[str, tuple[Asked, ObjectStatus, Run | None, Act]] = {
     "runs, not paused any more, but held": (
         FIRST, record(FIRST, paused=True), run(FIRST, status=status(Phase.HELD, "resume abort")), Act.FORGET_PAUSE,
     ),
+    # Orders by annotations.
+    "ordered": (APPROVED, record(FIRST), run(FIRST), Act.ORDER),
+    "ordered, and answered": (APPROVED, ANSWERED, run(FIRST), Act.WAIT),
+    "ordered by another, after an answer": (
+        wants(notes={**NOTES, "segue.dev/approve-by": "bob"}), ANSWERED, run(FIRST), Act.ORDER,
+    ),
+    "ordered, and bad now": (APPROVED_BAD, record(FIRST), run(FIRST), Act.ORDER),
+    "ordered, but another runs": (APPROVED, record(), run(None), Act.ORDER),
+    "deleted, ordered": (replace(DELETED, orders=APPROVED.orders), record(FIRST), run(FIRST), Act.ABORT),
     # Deleted.
     "deleted, runs": (DELETED, record(FIRST), run(FIRST), Act.ABORT),
     "deleted, aborts": (DELETED, record(FIRST, aborted=True), run(FIRST, status=BACK), Act.WAIT),
@@ -173,6 +193,42 @@ def test_the_next_action(case: str) -> None:
         assert workflow_to_read(given, recorded) == (
             "" if given.standing.on_delete == "leave" and given.is_deleted else ID
         )
+
+
+def test_the_orders_of_an_object() -> None:
+    """Those that go back come first; the value is the id and then the reason, and the stamp names the user."""
+    notes = {**NOTES, "segue.dev/abort": " 1f ", "segue.dev/reject": " ", "segue.dev/pause": "1f"}
+    abort, approve = wants(notes=notes).orders
+    assert (abort.verb, abort.value, abort.user) == ("abort", "1f", "")
+    assert approve.message == Approve(by="kubernetes user alice", about="50%@1a", reason="fine")
+    long = Order("approve", "x" * 99 + " " + "y" * 9_999, "u" * 999).message
+    assert (len(long.by), len(long.reason), long.about) == (246, 1000, "x" * 99)
+    with pytest.raises(Refused, match="about"):
+        _ = Order("approve", "x" * 999, "alice").message
+
+
+def test_each_verb_keeps_its_latest_answer() -> None:
+    later = replace(ORDER, value="80%@2b")
+    recorded = ANSWERED.answering(later, "x", taken=False)
+    assert (len(recorded.orders), recorded.has_answered(later), recorded.has_answered(ORDER)) == (1, True, False)
+    assert decide(APPROVED, recorded.answering(replace(ORDER, verb="abort"), "x", taken=True), None) is Act.ORDER
+
+
+def test_an_answer_has_an_event() -> None:
+    made = order_event(found(), ORDER, "no approval is pending", NOW, taken=False)
+    assert (made["type"], made["reason"]) == ("Warning", "ApproveRefused")
+    assert made["message"] == "approve by kubernetes user alice: no approval is pending"
+    taken = order_event(found(), ORDER, "approve: now Progressing", NOW, taken=True)
+    assert (taken["type"], taken["reason"]) == ("Normal", "ApproveTaken")
+
+
+def test_the_policies_guard_each_order() -> None:
+    """They name the orders of the code, and refuse a forged stamp by the words that the controller looks for."""
+    policies = list(yaml.safe_load_all((ROOT / "deploy/admission/steering.yaml").read_text()))
+    text = json.dumps([each["spec"] for each in policies])
+    for verb in ORDERS:
+        assert text.count(f'\\"{verb}\\"') == 2, verb
+    assert GUARDED in text
 
 
 def test_nothing_is_read_of_an_object_at_rest() -> None:

@@ -5,6 +5,7 @@ point, or runs several times, leads to the same end.
 """
 
 import asyncio
+import hashlib
 import logging
 import random
 from collections.abc import Sequence
@@ -20,8 +21,9 @@ from segue.errors import AlreadyRolling, Conflict, NotAllowed, NotFound, Refused
 from segue.messages import RetargetTo
 from segue.rollout_object import FINALIZER, RESOURCE
 from segue.rollout_object.asked import Asked, asked, status_of
-from segue.rollout_object.deciding import Act, Run, decide, edits, handled_now, workflow_to_read
-from segue.rollout_object.showing import Seen, document, event, is_news, show
+from segue.rollout_object.deciding import Act, Run, decide, edits, handled_now, open_order, workflow_to_read
+from segue.rollout_object.orders import GUARDED, Order, stamp_of
+from segue.rollout_object.showing import Seen, document, event, is_news, order_event, show
 from segue.rollout_object.status import Condition, Kind, ObjectStatus
 from segue.spec import OwnProfile
 from segue.spec.refusals import NamedProfile
@@ -38,6 +40,10 @@ TEXT_S = 10.0
 """If only texts of the status changed, it is written at most this often."""
 BACKOFF_S, MOST_BACKOFF_S, MAX_DOUBLED = 1.0, 60.0, 10
 ACTS_AT_ONCE = 4
+
+UNGUARDED = (
+    "no admission policy proves who wrote it; apply deploy/admission/steering.yaml, then write the annotation again"
+)
 
 log = logging.getLogger("segue.controller")
 
@@ -205,6 +211,8 @@ class Controller:
             await self._release(found)
         elif act is Act.START:
             await self._start(wants)
+        elif act is Act.ORDER:
+            await self._obey(found, wants, recorded, run)
         else:
             assert run is not None, "the other acts are messages to a rollout under way"
             await self._tell(act, found, wants, recorded, run)
@@ -276,6 +284,46 @@ class Controller:
                 return recorded  # it ended meanwhile: the edit starts the next one
             return _refused(recorded, wants, str(error))
         return recorded.but(handled=handled_now(wants), refused_generation=0)
+
+    # --- orders by annotations ----------------------------------------------------------------------------------
+
+    async def _obey(self, found: Object, wants: Asked, recorded: ObjectStatus, run: Run | None) -> None:
+        """Send an order to the rollout, and record the answer. A controller that is killed between repeats both."""
+        order = open_order(wants, recorded)
+        assert order is not None, "it was decided on an order without an answer"
+        taken, answer = await self._answered(found, wants, order, run)
+        await self._patch_status(found, recorded.answering(order, answer, taken=taken))
+        await self._make_event(order_event(found, order, answer, _now(), taken=taken))
+
+    async def _answered(self, found: Object, wants: Asked, order: Order, run: Run | None) -> tuple[bool, str]:
+        """Return whether the rollout took an order, and what happens now, or why not."""
+        if not order.user or not await self._is_guarded(found, order):
+            return False, UNGUARDED
+        if run is None or not run.is_running or not run.is_of(wants):
+            return False, "no rollout of this object is under way"
+        self._engine.forget(run.workflow_id)
+        try:
+            update_id = hashlib.sha256(f"{wants.uid}/{order}".encode()).hexdigest()[:32]
+            return True, await self._engine.tell(run.workflow_id, order.message, update_id=update_id)
+        except NotAllowed:
+            raise
+        except Refused as error:
+            return False, str(error)
+
+    async def _is_guarded(self, found: Object, order: Order) -> bool:
+        """Whether the admission policy guards this object: it refuses a stamp that the writer makes up.
+
+        A dry run asks the API server itself, so it needs no right to read policies, and covers their bindings.
+        """
+        forged = {stamp_of(order.verb): f"not {order.user}"}
+        patch = {"metadata": {"resourceVersion": found["metadata"]["resourceVersion"], "annotations": forged}}
+        try:
+            await self._cluster.patch(RESOURCE, *key_of(found), patch, dry_run=True)
+        except (NotAllowed, NotFound):
+            raise
+        except Refused as error:
+            return GUARDED in str(error)
+        return False
 
     # --- writes -----------------------------------------------------------------------------------------------
 

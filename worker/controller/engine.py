@@ -21,15 +21,13 @@ from segue.contract import Task
 from segue.errors import AlreadyRolling, Cut, NotFound, SegueError, Unchanged, Unreachable
 from segue.messages import Message
 from segue.report import Report
+from segue.rollout_object import MEMO
 from segue.rollout_object.asked import Asked
 from segue.rollout_object.deciding import REFUSED, Owner, Run, handled_now
 from segue.rollout_object.status import Handled
 from segue.spec import Strategy
 from segue.state import TO_BASELINE, Outcome, Phase
 from segue.status import Status
-
-MEMO = "segueObject"
-"""The workflow's memo that names the object which started it."""
 
 
 class Engine:
@@ -58,13 +56,13 @@ class Engine:
         """
         await (await self._connected()).begin(asked)
 
-    async def tell(self, workflow_id: str, message: Message, update_id: str = "") -> None:
-        """Send a message, and wait for the answer.
+    async def tell(self, workflow_id: str, message: Message, update_id: str = "") -> str:
+        """Send a message, and return the answer: what happens now.
 
         Raises:
             Refused: when the rollout refuses it.
         """
-        await (await self._connected()).send(workflow_id, message, update_id=update_id)
+        return await (await self._connected()).send(workflow_id, message, update_id=update_id) or ""
 
     def forget(self, workflow_id: str) -> None:
         """Forget what is kept about a workflow."""

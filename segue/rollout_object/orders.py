@@ -1,0 +1,62 @@
+"""Orders: what people request by annotations of a Rollout. Pure.
+
+``segue.dev/approve: ID [reason]`` approves, and the annotation ``segue.dev/approve-by`` names who wrote that. An
+admission policy (``deploy/admission/steering.yaml``) makes the name true, and lets only those write an order who have
+its verb.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from segue.messages import Abort, Approve, Message, Promote, Reject, message_of
+
+PREFIX, STAMP = "segue.dev/", "-by"
+PERSON = "kubernetes user "
+"""The beginning of a requester whom the API server authenticated."""
+GUARDED = "only the API server sets the annotation"
+"""What the policy says to a write that changes a stamp alone."""
+_MOST_NAME, _MOST_REASON = 230, 1000
+
+ORDERS: dict[str, type[Message]] = {"abort": Abort, "reject": Reject, "approve": Approve, "promote": Promote}
+"""The orders, by their verb on rollouts: those that go back come first."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One order of an object, as its annotations have it."""
+
+    verb: str
+    value: str
+    """The id of the rollout or the approval, then the reason."""
+    user: str
+    """Who wrote it, as the API server authenticated it; empty if nobody is named."""
+
+    @property
+    def by(self) -> str:
+        """The requester, in reports."""
+        return PERSON + _cut(self.user, _MOST_NAME)
+
+    @property
+    def message(self) -> Message:
+        """The message to the rollout.
+
+        Raises:
+            Refused: naming field, value and fix.
+        """
+        about, _, reason = self.value.strip().partition(" ")
+        return message_of(ORDERS[self.verb], by=self.by, about=about, reason=_cut(reason.strip(), _MOST_REASON))
+
+
+def orders_of(annotations: Mapping[str, str]) -> tuple[Order, ...]:
+    """Return the orders of an object."""
+    found = ((verb, annotations.get(PREFIX + verb, "").strip()) for verb in ORDERS)
+    return tuple(Order(verb, value, annotations.get(stamp_of(verb), "")) for verb, value in found if value)
+
+
+def stamp_of(verb: str) -> str:
+    """Return the annotation that names who wrote an order."""
+    return f"{PREFIX}{verb}{STAMP}"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
