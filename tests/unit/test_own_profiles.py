@@ -63,7 +63,7 @@ def test_origins_name_each_profile() -> None:
     given = [(each.layer.name, each.given, each.overridden) for each in origins(found, layers_of(found.profile, own()))]
     assert given == [
         ("vllm", ("serving", "drain", "metrics.errors", "metrics.first-token"),
-         ("drain.timeout", "metrics.errors.judge.compare.effect")),
+         ("drain.timeout", "metrics.errors.judge.compare")),
         ("ours", ("strategy", "drain", "metrics.errors", "notifications"), ("drain.timeout", "notifications")),
     ]  # fmt: skip
 
