@@ -1,6 +1,7 @@
 """How many requests of one worker are under way at the API server, which of them go first, and how it obeys 429.
 
-Undo goes before progress, and progress before new starts. In one class the activity that began first goes first, so
+Undo goes before progress, progress before what a person or a gate has just released, and that before new starts: a
+rollout that moves ends before others begin to move. In one class the activity that began first goes first, so
 that many rollouts started at once become ready one after the other, and not all of them late.
 """
 
@@ -24,7 +25,7 @@ from opentelemetry import trace
 AT_ONCE = 32
 """How many requests are under way at one time. Streams do not count."""
 WITHOUT_UNDO = 28
-"""How many of them may be progress and starts: a rollback finds a free place at once."""
+"""How many of them may be of other classes: a rollback finds a free place at once."""
 PATIENCE_S = 20.0
 """How long a request that the API server throttles is repeated."""
 
@@ -34,11 +35,13 @@ class Urgency(IntEnum):
 
     UNDO = 0
     PROGRESS = 1
-    START = 2
+    BEGIN = 2
+    """The first move of a rollout, or its next one after a person, a hold or a gate released it."""
+    START = 3
 
 
-MOST = {Urgency.UNDO: AT_ONCE, Urgency.PROGRESS: 24, Urgency.START: 14}
-"""How many of a class may be under way. Progress leaves places for starts, so that none waits for ever."""
+MOST = {Urgency.UNDO: AT_ONCE, Urgency.PROGRESS: 20, Urgency.BEGIN: 6, Urgency.START: 14}
+"""How many of a class may be under way. Each class leaves places for the next ones, so that none waits for ever."""
 
 
 class Rank(NamedTuple):

@@ -128,7 +128,15 @@ def _urgency(defined: contract.Activity[Any, Any], asked: Any) -> Urgency:
     if defined is contract.PREPARE:
         return Urgency.START
     back = isinstance(asked, WatchInput | WriteInput | VerifyInput) and asked.state.goal is Goal.BACK
-    return Urgency.UNDO if defined is contract.UNDO or back else Urgency.PROGRESS
+    if defined is contract.UNDO or back:
+        return Urgency.UNDO
+    return Urgency.BEGIN if isinstance(asked, WriteInput) and _begins(defined, asked) else Urgency.PROGRESS
+
+
+def _begins(defined: contract.Activity[Any, Any], asked: WriteInput) -> bool:
+    """Whether a write is a move that no replica waits for. One that brings old replicas back removes none of them."""
+    released = asked.ready_at and asked.ready_at == asked.state.progress_at
+    return not asked.state.claimed or bool(defined is contract.SCALE_OLD and released)
 
 
 def _defined(defined: contract.Activity[Any, Any]) -> Callable[[F], F]:
