@@ -724,7 +724,12 @@ class Rollouts:
             first = await first_event(handle)
             if first is not None and principal_of(first):
                 sent = contract.Sent(update_id=update_id, name=name, message=message)
-                await handle.signal(contract.SENDER_SIGNAL, sent, rpc_timeout=timedelta(seconds=self._answer_s))
+                try:
+                    await handle.signal(contract.SENDER_SIGNAL, sent, rpc_timeout=timedelta(seconds=self._answer_s))
+                except RPCError as error:
+                    # It has ended: the update is refused, or it arrived before and has its answer.
+                    if error.status is not RPCStatusCode.NOT_FOUND:
+                        raise
         return update_id
 
     async def _update(

@@ -299,7 +299,8 @@ class Controller:
         """Return whether the rollout took an order, and what happens now, or why not."""
         if not order.user or not await self._is_guarded(found, order):
             return False, UNGUARDED
-        if run is None or not run.is_running or not run.is_of(wants):
+        # Also to one that has ended: it answers what arrived before the end, if a controller was killed meanwhile.
+        if run is None or not run.is_of(wants):
             return False, "no rollout of this object is under way"
         self._engine.forget(run.workflow_id)
         try:
