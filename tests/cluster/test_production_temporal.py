@@ -13,6 +13,10 @@ from segue_local import Stack, certs, tied_stack
 from segue_local.temporal_config import PARTS, SERVERS
 from shell import COMPLETED, NEEDS_PERSON, REFUSED, ROLLED_BACK, UNREACHABLE, Shell
 
+from segue.client import Rollouts
+from segue.errors import Refused
+from segue.messages import Approve
+
 pytestmark = pytest.mark.soak
 WRITER = ["default:write"]
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
@@ -90,8 +94,22 @@ async def test_the_report_tells_who_is_authenticated_from_who_is_claimed(lab: La
         ("resume", "bob@acme (jwt)", "dave"),
         ("approve", "mallory@acme (jwt)", "alice@acme"),
     ]
+    await _is_answered_after_the_end(lab)
     text = (await shell.run("report", name)).stdout
     assert "Started by pipeline@acme (jwt) (authenticated), carol (claimed) at" in text
+
+
+async def _is_answered_after_the_end(lab: Lab) -> None:
+    """An update that arrived before the end has its answer also when it is sent again after it; another is refused."""
+    rollouts = Rollouts(lab.temporal, "default", lab.task_queue)
+    workflow_id = f"rollout/default/{lab.namespace}/Deployment/chat"
+    events = [each async for each in lab.temporal.get_workflow_handle(workflow_id).fetch_history_events()]
+    accepted = "workflow_execution_update_accepted_event_attributes"
+    update_id = [getattr(e, accepted).accepted_request.meta.update_id for e in events if e.HasField(accepted)][-1]
+    answer = await rollouts.send(workflow_id, Approve(), update_id=update_id)
+    assert answer is not None and answer.startswith("approve: now")
+    with pytest.raises(Refused, match="has ended"):
+        await rollouts.send(workflow_id, Approve(), update_id="another")
 
 
 async def test_each_fault_of_the_credentials_names_its_fix(lab: Lab, tmp_path: Path) -> None:

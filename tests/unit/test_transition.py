@@ -306,7 +306,7 @@ def verdict(result: Result, problem: Problem | None = None) -> Verdict:
     return Verdict(gate="readiness", result=result, why="so", problem=problem)
 
 
-HERE = Reached(index=0, at="1", hold_until=NOW + 30, at_s=NOW, approved=True)
+HERE = Reached(index=0, at="1", hold_until=NOW + 30, approved=True, at_s=NOW)
 ANSWER = ("gate readiness", "pass: so")
 
 
@@ -433,5 +433,5 @@ def test_what_waiting_does_not_mend_needs_a_person() -> None:
 
 def test_waypoints_with_approvals_are_asked_for() -> None:
     after = judged(RULES, STATE, SEEN, decided(Act.VERIFY, waypoint=1), [verdict(Result.PASS)], NOW)
-    assert after.waypoint == Reached(index=1, at="50%", hold_until=NOW, at_s=NOW, approved=False)
+    assert after.waypoint == Reached(index=1, at="50%", hold_until=NOW, approved=False, at_s=NOW)
     assert isinstance(RULES.strategy.waypoints[1], Waypoint)
