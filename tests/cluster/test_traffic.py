@@ -20,6 +20,7 @@ from watcher import PodWatcher
 from segue.history import Revision
 from segue.report import Report, to_markdown
 
+POOLS = "inference.networking.k8s.io"
 R = 4
 LAG = "1s"
 """There are no proxies that would have to follow."""
@@ -74,9 +75,20 @@ class Sides:
         body = {"metadata": {"name": name}, "spec": {"selector": selector, "ports": [{"port": 80}]}}
         self.lab.core.create_namespaced_service(self.lab.namespace, body)
 
-    def route(self, *backends: tuple[str, int], name: str = "") -> None:
+    def pool(self, name: str, side: str) -> None:
+        """An InferencePool of one side's pods. Nothing runs its endpoint picker: no request is sent."""
+        spec = {
+            "selector": {"matchLabels": {"app": self.name, "side": side}},
+            "targetPorts": [{"number": 8000}],
+            "endpointPickerRef": {"name": "picker", "port": {"number": 9002}},
+        }
+        body = {"apiVersion": f"{POOLS}/v1", "kind": "InferencePool", "metadata": {"name": name}, "spec": spec}
+        self._custom.create_namespaced_custom_object(POOLS, "v1", self.lab.namespace, "inferencepools", body)
+
+    def route(self, *backends: tuple[str, int], name: str = "", pools: bool = False) -> None:
         """An HTTPRoute with these backends, by default all to blue."""
-        refs = [{"name": n, "port": 80, "weight": w} for n, w in backends or ((f"{self.name}-blue", 1),)]
+        kind = {"group": POOLS, "kind": "InferencePool"} if pools else {}
+        refs = [{**kind, "name": n, "port": 80, "weight": w} for n, w in backends or ((f"{self.name}-blue", 1),)]
         body = {
             "apiVersion": f"{GROUP}/{VERSION}",
             "kind": "HTTPRoute",
@@ -374,6 +386,44 @@ async def test_weights(served: Lab) -> None:
         assert case.sides.replicas() == (R, 0)
 
     await asyncio.gather(forward(), back())
+
+
+async def test_weights_of_pools(served: Lab) -> None:
+    """InferencePools as backends: split, and back exactly as they were; what does not fit them is refused."""
+    served.stack.add_gateway_api()
+    sides = Sides(served, "pools")
+    await sides.create()
+    for side in ("blue", "green"):
+        sides.pool(f"pools-{side}", side)
+    sides.pool("both", "blue")
+    sides.route(pools=True)
+    sides.route(name="services")
+    both = {"old": "pools-blue", "new": "pools-green"}
+    strategy: dict[str, Any] = {"maxSurge": 1, "waypoints": [{"at": 1, "weight": 5, "approval": True}]}
+    bad = {
+        "rules[0].backendRefs: 'pools-blue: 1': has pools-blue, which is of kind Service, but pools names each side's":
+            {"route": "services", "pools": both},
+        "has pools-blue, which is of kind InferencePool, but services names": {"route": "pools", "services": both},
+        "inferencepools.inference.networking.k8s.io \"none\" not found":
+            {"route": "pools", "pools": {**both, "new": "none"}},
+        f"inferencepool {served.namespace}/both: 'app=pools,side=blue': selects the pods of the old side":
+            {"route": "pools", "pools": {**both, "new": "both"}},
+    }  # fmt: skip
+    for said, traffic in bad.items():
+        refused = await served.start("bad", target=sides.target, strategy={**strategy, "traffic": traffic})
+        with pytest.raises(WorkflowFailureError) as caught:
+            await refused.end()
+        assert said in str(caught.value.cause), str(caught.value.cause)
+    saved = sides.backends()
+    traffic = {"route": "pools", "pools": both, "lag": LAG}
+    run = await served.start("pools", target=sides.target, strategy={**strategy, "traffic": traffic})
+    await run.until("it asks with 5 %", lambda s: s.phase == "AwaitingApproval" and s.traffic == 5)
+    route: Any = served.custom.get_namespaced_custom_object(GROUP, VERSION, served.namespace, PLURAL, "pools")
+    blue, green = route["spec"]["rules"][0]["backendRefs"]
+    assert (blue, green) == ({**saved[0], "weight": 95}, {**saved[0], "name": "pools-green", "weight": 5})
+    await run.send("reject")
+    assert (await run.end()).status.outcome == "RolledBack"
+    assert (sides.backends(), sides.replicas()) == (saved, (R, 0))
 
 
 # --- undone later -----------------------------------------------------------------------------------------
