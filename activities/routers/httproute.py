@@ -85,6 +85,10 @@ class HttpRouteRouter(Router):
                 raise Refused(why, field=field, value=_shown(refs), fix=fix)
         return _Weighing(saved, sides.old, sides.new)
 
+    def doubts(self, found: Object) -> tuple[str, ...]:
+        """Return which gateways have not accepted the route as it is; if none has answered, that."""
+        return gateway_doubts(found)
+
     async def check(self, asked: PrepareInput, saved: Content, old: Object, new: Object) -> None:
         """Check that each side's backend selects that side's pods and not the other's."""
         target, by = asked.target, _by_route(asked.rules)
@@ -102,6 +106,32 @@ class HttpRouteRouter(Router):
                         field=f"{word} {target.namespace}/{name}", value=_shown_selector(selector),
                         fix=f"make it select exactly the {side} side's pods",
                     )  # fmt: skip
+
+
+def gateway_doubts(route: Object) -> tuple[str, ...]:
+    """Return why gateways may not serve a route, by their conditions in its status; empty if all accepted it."""
+    parents = route.get("status", {}).get("parents") or []
+    if not parents:
+        return (
+            "no gateway has accepted it, so nothing may obey its weights; check its parentRefs, and that the gateway's "
+            "controller runs",
+        )
+    generation = route["metadata"].get("generation", 0)
+    return tuple(doubt for parent in parents for doubt in [_doubt(parent, generation)] if doubt)
+
+
+def _doubt(parent: Object, generation: int) -> str:
+    """Return the first condition by which one gateway does not serve this generation; empty if it does."""
+    conditions = {each["type"]: each for each in parent.get("conditions") or []}
+    gateway = f"gateway {parent['parentRef']['name']} ({parent.get('controllerName', 'unknown controller')})"
+    for kind in ("Accepted", "ResolvedRefs"):
+        found = conditions.get(kind)
+        if found is None or found.get("observedGeneration", 0) < generation:
+            return f"{gateway} has not decided {kind} for its generation {generation}; check that its controller runs"
+        if found["status"] != "True":
+            said = f"{found.get('reason', '')}: {found.get('message', '')}"
+            return f"{gateway} says {kind} is {found['status']} ({said}); correct the route, or what it refers to"
+    return ""
 
 
 def _by_route(rules: Rules) -> ByRoute:

@@ -97,6 +97,16 @@ class Sides:
         }
         self._custom.create_namespaced_custom_object(GROUP, VERSION, self.lab.namespace, PLURAL, body)
 
+    def accept(self) -> None:
+        """Write the status of the HTTPRoute, as a gateway that accepts it does."""
+        place = (GROUP, VERSION, self.lab.namespace, PLURAL, self.name)
+        found: Any = self._custom.get_namespaced_custom_object(*place)
+        about = {"status": "True", "observedGeneration": found["metadata"]["generation"], "message": ""}
+        about |= {"lastTransitionTime": found["metadata"]["creationTimestamp"]}
+        conditions = [{"type": kind, "reason": kind, **about} for kind in ("Accepted", "ResolvedRefs")]
+        parent = {"parentRef": {"name": "gateway"}, "controllerName": "example.com/gateway", "conditions": conditions}
+        self._custom.patch_namespaced_custom_object_status(*place, {"status": {"parents": [parent]}})
+
     def selector(self, name: str = "") -> dict[str, str]:
         found = self.lab.core.read_namespaced_service(name or self.name, self.lab.namespace)
         assert not set(OURS) & set(found.metadata.annotations or {}), found.metadata.annotations
@@ -146,14 +156,16 @@ class Led:
 
 @asynccontextmanager
 async def led(
-    lab: Lab, name: str, strategy: dict[str, Any] | None = None, *, by_route: bool = False,
+    lab: Lab, name: str, strategy: dict[str, Any] | None = None, *, by_route: bool = False, accepted: bool = False,
     make: dict[str, Any] | None = None, **spec: Any,
 ) -> AsyncIterator[Led]:  # fmt: skip
-    """Roll from blue to green: by a Service, or by a route."""
+    """Roll from blue to green: by a Service, or by a route, which a gateway may have accepted."""
     sides = Sides(lab, name)
     await sides.create(**(make or {}))
     if by_route:
         sides.route()
+    if accepted:
+        sides.accept()
     given = {**(sides.weighed if by_route else sides.blue_green), **(strategy or {})}
     leading = {"route": name} if by_route else {"service": name}
     with (
@@ -356,9 +368,10 @@ async def test_weights(served: Lab) -> None:
     served.stack.add_gateway_api()
 
     async def forward() -> None:
-        async with led(served, "on", {"waypoints": STEPS}, by_route=True) as case:
+        async with led(served, "on", {"waypoints": STEPS}, by_route=True, accepted=True) as case:
             plan = await case.run.plan()
             planned = [s.traffic for s in plan.stages if s.action == "route"]
+            assert not [each for each in plan.warnings if "gateway" in each]
             assert planned == [5, 50, 100]
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval" and s.traffic == 50)
             assert case.sides.replicas() == (3, 2)
@@ -417,6 +430,8 @@ async def test_weights_of_pools(served: Lab) -> None:
     saved = sides.backends()
     traffic = {"route": "pools", "pools": both, "lag": LAG}
     run = await served.start("pools", target=sides.target, strategy={**strategy, "traffic": traffic})
+    doubts = [each for each in (await run.plan()).warnings if "httproute" in each]
+    assert doubts[0].startswith(f"httproute {served.namespace}/pools: no gateway has accepted it, so nothing may obey")
     await run.until("it asks with 5 %", lambda s: s.phase == "AwaitingApproval" and s.traffic == 5)
     route: Any = served.custom.get_namespaced_custom_object(GROUP, VERSION, served.namespace, PLURAL, "pools")
     blue, green = route["spec"]["rules"][0]["backendRefs"]
