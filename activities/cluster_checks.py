@@ -16,6 +16,7 @@ GROUPS = {
     "leaderworkerset.x-k8s.io": (Use.LEADER_WORKER_SET, "targets of kind LeaderWorkerSet"),
     "serving.kserve.io": (Use.SUPERVISED, "InferenceServices and ServingRuntimes"),
     "gateway.networking.k8s.io": (Use.ROUTE, "traffic by an HTTPRoute"),
+    "inference.networking.k8s.io": (Use.POOLS, "traffic to InferencePools"),
 }
 """Optional API groups: what needs each."""
 

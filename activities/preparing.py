@@ -61,11 +61,10 @@ async def tried(cluster: Cluster, lever: Lever, router: Router | None, asked: Pr
     """
     with warnings() as told:
         prepared = await lever.prepare(asked)
-        if router is not None:
-            await router.prepare(asked, prepared.owner)
+        unserved = await router.prepare(asked, prepared.owner) if router is not None else ()
     secure = (each for each in told if POD_SECURITY in each)
     foretold = await autoscaling.foretell(cluster, asked.target, asked.rules)
-    prepared = prepared.model_copy(update={"warnings": (*prepared.warnings, *secure, *foretold)})
+    prepared = prepared.model_copy(update={"warnings": (*prepared.warnings, *unserved, *secure, *foretold)})
     return await _with_ready(lever, asked, prepared)
 
 

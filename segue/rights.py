@@ -30,6 +30,7 @@ class Use(StrEnum):
     DRAIN = "drain"
     SERVICE = "strategy.traffic.service"
     ROUTE = "strategy.traffic.route"
+    POOLS = "strategy.traffic.pools"
     JOB = "gates.job"
 
 
@@ -140,7 +141,8 @@ The worker's ServiceAccount is `segue-worker` in namespace `segue`; if yours dif
         Rule("", ("services",), ("get",), (Use.SERVICE, Use.ROUTE),
              "Only for specs with `traffic`: Segue switches a Service or writes the weights of an HTTPRoute."),
         Rule("", ("services",), ("list", "watch", "patch"), (Use.SERVICE,)),
-        Rule("gateway.networking.k8s.io", ("httproutes",), _HELD, (Use.ROUTE,)),
+        Rule("gateway.networking.k8s.io", ("httproutes",), _HELD, (Use.ROUTE, Use.POOLS)),
+        Rule("inference.networking.k8s.io", ("inferencepools",), ("get",), (Use.POOLS,)),
     ),
 )  # fmt: skip
 
@@ -239,7 +241,8 @@ def uses_of(target: Target, rules: Rules, change: Change) -> frozenset[Use]:
         Use.CONFIG_MAPS: bool(change.config_maps),
         Use.DRAIN: rules.drain is not None,
         Use.SERVICE: traffic is not None and not isinstance(traffic, ByRoute),
-        Use.ROUTE: isinstance(traffic, ByRoute),
+        Use.ROUTE: isinstance(traffic, ByRoute) and traffic.services is not None,
+        Use.POOLS: isinstance(traffic, ByRoute) and traffic.pools is not None,
         Use.JOB: any(gate.job is not None for gate in rules.gates),
     }
     return frozenset({Use(target.kind), *(use for use, needs in parts.items() if needs)})

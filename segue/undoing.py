@@ -5,7 +5,7 @@ from typing import NoReturn
 from pydantic import ValidationError
 
 from segue.errors import Refused
-from segue.spec import ByRoute, Change, PairTarget, RouteServices, Rules, Spec, Strategy, Target, refusal
+from segue.spec import ByRoute, Change, PairTarget, RoutePools, RouteServices, Rules, Spec, Strategy, Target, refusal
 from segue.spec.lint_rule import LintRule
 
 
@@ -53,8 +53,9 @@ def exchanged(spec: Spec, rules: Rules | None) -> Spec:
 def _exchanged(strategy: Strategy) -> Strategy:
     traffic = strategy.traffic
     if isinstance(traffic, ByRoute):
-        services = RouteServices(old=traffic.services.new, new=traffic.services.old)
-        traffic = traffic.model_copy(update={"services": services})
+        field, to = ("services", RouteServices) if traffic.services else ("pools", RoutePools)
+        exchanged = to(old=traffic.backends.new, new=traffic.backends.old)
+        traffic = traffic.model_copy(update={field: exchanged})
     return strategy.model_copy(update={"traffic": traffic, "to": None})
 
 

@@ -94,10 +94,14 @@ class Router(ABC):
             Refused: when a check fails.
         """
 
+    def doubts(self, found: Object) -> tuple[str, ...]:
+        """Return why the object may route no traffic, as its status tells; empty for kinds without such a status."""
+        return ()
+
     # --- what all do ------------------------------------------------------------------------------------------
 
-    async def prepare(self, asked: PrepareInput, owner: str) -> None:
-        """Check the object; write nothing.
+    async def prepare(self, asked: PrepareInput, owner: str) -> tuple[str, ...]:
+        """Check the object; write nothing. Returns warnings.
 
         Raises:
             Refused: when it cannot move the traffic from the old side to the new.
@@ -106,7 +110,7 @@ class Router(ABC):
         found = await self._cluster.get(self.kind, target.namespace, self.name(rules))
         holder = annotations_of(found).get(OWNER)
         if holder is not None and is_same(holder, owner):
-            return  # in progress, or left by a former run of ours
+            return ()  # in progress, or left by a former run of ours
         if holder is not None:
             raise Refused(
                 f"routes the traffic of {holder}", field=f"{self.word} {target.namespace}/{self.name(rules)}",
@@ -115,10 +119,11 @@ class Router(ABC):
         saved = self.read(found, rules)
         old, new = await self._side(target, "old"), await self._side(target, "new")
         if old is None:
-            return  # the lever reports it
+            return ()  # the lever reports it
         new = new or _to_be_made(old, asked)
         self.leading(saved, target, rules, new)
         await self.check(asked, saved, old, new)
+        return tuple(f"{self.word} {target.namespace}/{self.name(rules)}: {each}" for each in self.doubts(found))
 
     def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State) -> Sight | None:
         """Return what the shared watch observes. Returns None while it is older than the latest write."""

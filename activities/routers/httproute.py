@@ -1,4 +1,4 @@
-"""Splits traffic by the weights of a Gateway API HTTPRoute's backends.
+"""Splits traffic by the weights of a Gateway API HTTPRoute's backends: Services, or InferencePools.
 
 An HTTPRoute is a custom resource: a merge patch replaces lists whole, so the router writes all rules, with one changed.
 """
@@ -13,6 +13,9 @@ from segue.spec import ByRoute, Rules, Target
 from segue.traffic import ALL, NONE
 
 KIND = "httproutes.gateway.networking.k8s.io/v1"
+POOLS = "inferencepools.inference.networking.k8s.io/v1"
+_SERVICE, _POOL = ("", "Service"), ("inference.networking.k8s.io", "InferencePool")
+"""Group and kind of a backend."""
 _DEFAULT_WEIGHT = 1
 
 
@@ -60,14 +63,19 @@ class HttpRouteRouter(Router):
     def leading(self, saved: Content, target: Target, rules: Rules, new: Object | None) -> Leading:
         """Return the backends for each share."""
         by = _by_route(rules)
-        refs = saved["backendRefs"]
+        refs, sides = saved["backendRefs"], by.backends
+        field, kind, other = ("services", _SERVICE, "pools") if by.services else ("pools", _POOL, "services")
+        word = kind[1] if by.pools else "service"
         weights = {ref["name"]: ref.get("weight", _DEFAULT_WEIGHT) for ref in refs}
-        others = weights.keys() - {by.services.old, by.services.new}
+        others = weights.keys() - {sides.old, sides.new}
+        alien = next((ref for ref in refs if _kind_of(ref) != kind), None)
         wrong = (
             (not refs, f"has no rule {by.rule} with backends", "name the rule by its index"),
-            (not weights.get(by.services.old), f"sends no traffic to the old side's service {by.services.old}",
-             "set services.old to the Service that gets the traffic now"),
-            (weights.get(by.services.new), f"already sends traffic to the new side's service {by.services.new}",
+            (alien, f"has {alien['name']}, which is of kind {alien.get('kind')}, but {field} names each side's {word}"
+             if alien else "", f"write traffic.{other}, or set traffic.rule to a rule with backends of this kind"),
+            (not weights.get(sides.old), f"sends no traffic to the old side's {word} {sides.old}",
+             f"set {field}.old to the {kind[1]} that gets the traffic now"),
+            (weights.get(sides.new), f"already sends traffic to the new side's {word} {sides.new}",
              "set its weight to 0"),
             (others, f"also sends traffic to {', '.join(sorted(others))}", "give the two sides a rule of their own"),
         )  # fmt: skip
@@ -75,23 +83,55 @@ class HttpRouteRouter(Router):
             if applies:
                 field = f"httproute {target.namespace}/{by.route}: rules[{by.rule}].backendRefs"
                 raise Refused(why, field=field, value=_shown(refs), fix=fix)
-        return _Weighing(saved, by.services.old, by.services.new)
+        return _Weighing(saved, sides.old, sides.new)
+
+    def doubts(self, found: Object) -> tuple[str, ...]:
+        """Return which gateways have not accepted the route as it is; if none has answered, that."""
+        return gateway_doubts(found)
 
     async def check(self, asked: PrepareInput, saved: Content, old: Object, new: Object) -> None:
-        """Check that each side's Service selects that side's pods and not the other's."""
-        target, services = asked.target, _by_route(asked.rules).services
-        for side, name in (("old", services.old), ("new", services.new)):
-            service = await self._cluster.get("services", target.namespace, name)
-            selector = service["spec"].get("selector") or {}
+        """Check that each side's backend selects that side's pods and not the other's."""
+        target, by = asked.target, _by_route(asked.rules)
+        kind, word = ("services", "service") if by.services else (POOLS, "inferencepool")
+        for side, name in (("old", by.backends.old), ("new", by.backends.new)):
+            backend = await self._cluster.get(kind, target.namespace, name)
+            selector = backend["spec"].get("selector") or {}
+            selector = selector if by.services else selector.get("matchLabels") or {}
             for other, deployment in (("old", old), ("new", new)):
                 selects = bool(selector) and selector.items() <= labels_of(deployment).items()
                 if selects != (other == side):
                     verb = "selects" if selects else "does not select"
                     raise Refused(
                         f"{verb} the pods of the {other} side, deployment {deployment['metadata']['name']}",
-                        field=f"service {target.namespace}/{name}", value=_shown_selector(selector),
+                        field=f"{word} {target.namespace}/{name}", value=_shown_selector(selector),
                         fix=f"make it select exactly the {side} side's pods",
                     )  # fmt: skip
+
+
+def gateway_doubts(route: Object) -> tuple[str, ...]:
+    """Return why gateways may not serve a route, by their conditions in its status; empty if all accepted it."""
+    parents = route.get("status", {}).get("parents") or []
+    if not parents:
+        return (
+            "no gateway has accepted it, so nothing may obey its weights; check its parentRefs, and that the gateway's "
+            "controller runs",
+        )
+    generation = route["metadata"].get("generation", 0)
+    return tuple(doubt for parent in parents for doubt in [_doubt(parent, generation)] if doubt)
+
+
+def _doubt(parent: Object, generation: int) -> str:
+    """Return the first condition by which one gateway does not serve this generation; empty if it does."""
+    conditions = {each["type"]: each for each in parent.get("conditions") or []}
+    gateway = f"gateway {parent['parentRef']['name']} ({parent.get('controllerName', 'unknown controller')})"
+    for kind in ("Accepted", "ResolvedRefs"):
+        found = conditions.get(kind)
+        if found is None or found.get("observedGeneration", 0) < generation:
+            return f"{gateway} has not decided {kind} for its generation {generation}; check that its controller runs"
+        if found["status"] != "True":
+            said = f"{found.get('reason', '')}: {found.get('message', '')}"
+            return f"{gateway} says {kind} is {found['status']} ({said}); correct the route, or what it refers to"
+    return ""
 
 
 def _by_route(rules: Rules) -> ByRoute:
@@ -99,6 +139,10 @@ def _by_route(rules: Rules) -> ByRoute:
     if not isinstance(traffic, ByRoute):
         raise TypeError("the strategy uses no HTTPRoute")
     return traffic
+
+
+def _kind_of(ref: Object) -> tuple[str, str]:
+    return ref.get("group", ""), ref.get("kind", "Service")
 
 
 def _shown(backends: list[Object]) -> str:

@@ -173,6 +173,6 @@ def _revision(names: Sequence[str]) -> str:
 
 def _service(side: SideName, rules: Rules) -> str:
     traffic = rules.strategy.traffic
-    if not isinstance(traffic, ByRoute):
+    if not isinstance(traffic, ByRoute) or traffic.services is None:
         raise Unanswerable("{{service}}: strategy.traffic names no Service for each side; use {{side}}")
     return traffic.services.new if side == "new" else traffic.services.old

@@ -22,7 +22,7 @@ from segue.spec.target import (
     SupervisedTarget,
     Target,
 )
-from segue.spec.traffic import ByRoute, ByService, RouteServices
+from segue.spec.traffic import ByRoute, ByService, RoutePools, RouteServices
 
 __all__ = [
     "API_VERSION",
@@ -49,6 +49,7 @@ __all__ = [
     "PairTarget",
     "Readiness",
     "Rollout",
+    "RoutePools",
     "RouteServices",
     "Rules",
     "Spec",

@@ -196,7 +196,8 @@ class Spec(Given):
         for index, metric in enumerate(self.metrics):
             field = next(f for f in ("preset", "counts", "histogram", "value") if getattr(metric, f) is not None)
             shown = metric.preset or "..."
-            if "service" in metric.needs and not isinstance(self.strategy.traffic, ByRoute):
+            traffic = self.strategy.traffic
+            if "service" in metric.needs and not (isinstance(traffic, ByRoute) and traffic.services):
                 why = "selects by each side's Service, but strategy.traffic names none"
                 fix = "write `traffic: {route: NAME, services: {old: NAME, new: NAME}}`, or measure by {{side}}"
                 raise wrong(f"metrics[{index}].{field}", shown, why, fix)

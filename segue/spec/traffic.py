@@ -1,7 +1,7 @@
 """What sends users to a side: a Service or an HTTPRoute."""
 
 from datetime import timedelta
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     Discriminator,
@@ -46,25 +46,61 @@ class ByService(_Leads):
         return self
 
 
-class RouteServices(Model):
-    """The Service of each side."""
+class _OfEachSide(Model):
+    """The backend of each side, by name."""
 
     old: ObjectName
     new: ObjectName
+    word: ClassVar[str]
 
     @model_validator(mode="after")
     def _two(self) -> Self:
         if self.old == self.new:
-            raise wrong("new", self.new, "is the old side's Service too", "give each side a Service of its own")
+            word = self.word
+            raise wrong("new", self.new, f"is the old side's {word} too", f"give each side {_a(word)} of its own")
         return self
 
 
+def _a(word: str) -> str:
+    return f"an {word}" if word[0] in "AEIOU" else f"a {word}"
+
+
+class RouteServices(_OfEachSide):
+    """The Service of each side."""
+
+    word = "Service"
+
+
+class RoutePools(_OfEachSide):
+    """The InferencePool of each side."""
+
+    word = "InferencePool"
+
+
 class ByRoute(_Leads):
-    """Traffic is split by the weights of a Gateway API HTTPRoute's backends."""
+    """Traffic is split by the weights of a Gateway API HTTPRoute's backends: Services, or InferencePools."""
 
     route: ObjectName = Field(description="The HTTPRoute.")
     rule: int = Field(default=0, ge=0, le=15, description="Index of the rule in it; the API allows 16.")
-    services: RouteServices
+    services: RouteServices | None = Field(default=None, description="The Service of each side.")
+    pools: RoutePools | None = Field(
+        default=None, description="Instead: the InferencePool of each side (inference.networking.k8s.io/v1)."
+    )
+
+    @property
+    def backends(self) -> RouteServices | RoutePools:
+        """The backends of the two sides."""
+        found = self.services or self.pools
+        assert found is not None, "one of the two is given"
+        return found
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.services is None and self.pools is None:
+            raise wrong("services", None, "is missing", "add it, or `pools` if the route's backends are InferencePools")
+        if self.services is not None and self.pools is not None:
+            raise wrong("pools", "...", "is given beside services", "keep the one that the route's backends are")
+        return self
 
 
 def _traffic_of(given: Any) -> str:

@@ -20,6 +20,7 @@ from watcher import PodWatcher
 from segue.history import Revision
 from segue.report import Report, to_markdown
 
+POOLS = "inference.networking.k8s.io"
 R = 4
 LAG = "1s"
 """There are no proxies that would have to follow."""
@@ -74,9 +75,20 @@ class Sides:
         body = {"metadata": {"name": name}, "spec": {"selector": selector, "ports": [{"port": 80}]}}
         self.lab.core.create_namespaced_service(self.lab.namespace, body)
 
-    def route(self, *backends: tuple[str, int], name: str = "") -> None:
+    def pool(self, name: str, side: str) -> None:
+        """An InferencePool of one side's pods. Nothing runs its endpoint picker: no request is sent."""
+        spec = {
+            "selector": {"matchLabels": {"app": self.name, "side": side}},
+            "targetPorts": [{"number": 8000}],
+            "endpointPickerRef": {"name": "picker", "port": {"number": 9002}},
+        }
+        body = {"apiVersion": f"{POOLS}/v1", "kind": "InferencePool", "metadata": {"name": name}, "spec": spec}
+        self._custom.create_namespaced_custom_object(POOLS, "v1", self.lab.namespace, "inferencepools", body)
+
+    def route(self, *backends: tuple[str, int], name: str = "", pools: bool = False) -> None:
         """An HTTPRoute with these backends, by default all to blue."""
-        refs = [{"name": n, "port": 80, "weight": w} for n, w in backends or ((f"{self.name}-blue", 1),)]
+        kind = {"group": POOLS, "kind": "InferencePool"} if pools else {}
+        refs = [{**kind, "name": n, "port": 80, "weight": w} for n, w in backends or ((f"{self.name}-blue", 1),)]
         body = {
             "apiVersion": f"{GROUP}/{VERSION}",
             "kind": "HTTPRoute",
@@ -84,6 +96,16 @@ class Sides:
             "spec": {"parentRefs": [{"name": "gateway"}], "rules": [{"backendRefs": refs}]},
         }
         self._custom.create_namespaced_custom_object(GROUP, VERSION, self.lab.namespace, PLURAL, body)
+
+    def accept(self) -> None:
+        """Write the status of the HTTPRoute, as a gateway that accepts it does."""
+        place = (GROUP, VERSION, self.lab.namespace, PLURAL, self.name)
+        found: Any = self._custom.get_namespaced_custom_object(*place)
+        about = {"status": "True", "observedGeneration": found["metadata"]["generation"], "message": ""}
+        about |= {"lastTransitionTime": found["metadata"]["creationTimestamp"]}
+        conditions = [{"type": kind, "reason": kind, **about} for kind in ("Accepted", "ResolvedRefs")]
+        parent = {"parentRef": {"name": "gateway"}, "controllerName": "example.com/gateway", "conditions": conditions}
+        self._custom.patch_namespaced_custom_object_status(*place, {"status": {"parents": [parent]}})
 
     def selector(self, name: str = "") -> dict[str, str]:
         found = self.lab.core.read_namespaced_service(name or self.name, self.lab.namespace)
@@ -134,14 +156,16 @@ class Led:
 
 @asynccontextmanager
 async def led(
-    lab: Lab, name: str, strategy: dict[str, Any] | None = None, *, by_route: bool = False,
+    lab: Lab, name: str, strategy: dict[str, Any] | None = None, *, by_route: bool = False, accepted: bool = False,
     make: dict[str, Any] | None = None, **spec: Any,
 ) -> AsyncIterator[Led]:  # fmt: skip
-    """Roll from blue to green: by a Service, or by a route."""
+    """Roll from blue to green: by a Service, or by a route, which a gateway may have accepted."""
     sides = Sides(lab, name)
     await sides.create(**(make or {}))
     if by_route:
         sides.route()
+    if accepted:
+        sides.accept()
     given = {**(sides.weighed if by_route else sides.blue_green), **(strategy or {})}
     leading = {"route": name} if by_route else {"service": name}
     with (
@@ -344,9 +368,10 @@ async def test_weights(served: Lab) -> None:
     served.stack.add_gateway_api()
 
     async def forward() -> None:
-        async with led(served, "on", {"waypoints": STEPS}, by_route=True) as case:
+        async with led(served, "on", {"waypoints": STEPS}, by_route=True, accepted=True) as case:
             plan = await case.run.plan()
             planned = [s.traffic for s in plan.stages if s.action == "route"]
+            assert not [each for each in plan.warnings if "gateway" in each]
             assert planned == [5, 50, 100]
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval" and s.traffic == 50)
             assert case.sides.replicas() == (3, 2)
@@ -374,6 +399,46 @@ async def test_weights(served: Lab) -> None:
         assert case.sides.replicas() == (R, 0)
 
     await asyncio.gather(forward(), back())
+
+
+async def test_weights_of_pools(served: Lab) -> None:
+    """InferencePools as backends: split, and back exactly as they were; what does not fit them is refused."""
+    served.stack.add_gateway_api()
+    sides = Sides(served, "pools")
+    await sides.create()
+    for side in ("blue", "green"):
+        sides.pool(f"pools-{side}", side)
+    sides.pool("both", "blue")
+    sides.route(pools=True)
+    sides.route(name="services")
+    both = {"old": "pools-blue", "new": "pools-green"}
+    strategy: dict[str, Any] = {"maxSurge": 1, "waypoints": [{"at": 1, "weight": 5, "approval": True}]}
+    bad = {
+        "rules[0].backendRefs: 'pools-blue: 1': has pools-blue, which is of kind Service, but pools names each side's":
+            {"route": "services", "pools": both},
+        "has pools-blue, which is of kind InferencePool, but services names": {"route": "pools", "services": both},
+        "inferencepools.inference.networking.k8s.io \"none\" not found":
+            {"route": "pools", "pools": {**both, "new": "none"}},
+        f"inferencepool {served.namespace}/both: 'app=pools,side=blue': selects the pods of the old side":
+            {"route": "pools", "pools": {**both, "new": "both"}},
+    }  # fmt: skip
+    for said, traffic in bad.items():
+        refused = await served.start("bad", target=sides.target, strategy={**strategy, "traffic": traffic})
+        with pytest.raises(WorkflowFailureError) as caught:
+            await refused.end()
+        assert said in str(caught.value.cause), str(caught.value.cause)
+    saved = sides.backends()
+    traffic = {"route": "pools", "pools": both, "lag": LAG}
+    run = await served.start("pools", target=sides.target, strategy={**strategy, "traffic": traffic})
+    doubts = [each for each in (await run.plan()).warnings if "httproute" in each]
+    assert doubts[0].startswith(f"httproute {served.namespace}/pools: no gateway has accepted it, so nothing may obey")
+    await run.until("it asks with 5 %", lambda s: s.phase == "AwaitingApproval" and s.traffic == 5)
+    route: Any = served.custom.get_namespaced_custom_object(GROUP, VERSION, served.namespace, PLURAL, "pools")
+    blue, green = route["spec"]["rules"][0]["backendRefs"]
+    assert (blue, green) == ({**saved[0], "weight": 95}, {**saved[0], "name": "pools-green", "weight": 5})
+    await run.send("reject")
+    assert (await run.end()).status.outcome == "RolledBack"
+    assert (sides.backends(), sides.replicas()) == (saved, (R, 0))
 
 
 # --- undone later -----------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def test_each_right_is_one_that_the_client_can_use() -> None:
     }  # fmt: skip
     for right in LISTED:
         is_custom = ("." in right.group and not right.group.endswith("k8s.io")) or right.group in {
-            "leaderworkerset.x-k8s.io", "gateway.networking.k8s.io",
+            "leaderworkerset.x-k8s.io", "gateway.networking.k8s.io", "inference.networking.k8s.io",
         }  # fmt: skip
         known = right.resource in tables.get(right.verb, {}) or (right.verb, right.resource) in own
         assert known or (is_custom and right.verb in {"get", "list", "watch", "patch"}), right

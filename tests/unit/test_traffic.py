@@ -53,7 +53,16 @@ def see(old: int, new: int, share: int | None, *, ready: tuple[int, int] | None 
             "strategy.type: 'bluegreen': is not one of the choices; write 'rolling' or 'blueGreen'",
         ),
         ({"traffic": SERVICE}, "traffic.service: 'chat': can only be switched at once; write `type: blueGreen`"),
-        ({"traffic": {"route": "chat"}}, "strategy.traffic.services: is missing; add it"),
+        ({"traffic": {"route": "chat"}}, "strategy.traffic.services: is missing; add it, or `pools` if the route's"),
+        (
+            {"traffic": {**ROUTE, "pools": {"old": "a", "new": "b"}}},
+            "strategy.traffic.pools: '...': is given beside services; keep the one that the route's backends are",
+        ),
+        (
+            {"traffic": {"route": "chat", "pools": {"old": "a", "new": "a"}}},
+            "strategy.traffic.pools.new: 'a': is the old side's InferencePool too; give each side an InferencePool of",
+        ),
+        ({"traffic": {"route": "chat", "pools": {"old": "a"}}}, "strategy.traffic.pools.new: is missing; add it"),
         ({"traffic": {}}, "strategy.traffic.service: is missing; add it"),
         ({"traffic": {**ROUTE, "rule": -1}}, "strategy.traffic.rule: -1: is too small; write 0 or more"),
         ({"traffic": {**ROUTE, "rule": 16}}, "strategy.traffic.rule: 16: is too large; write 15 or less"),

@@ -6,7 +6,18 @@ import pytest
 
 from activities.autoscaling import aims_of
 from segue.errors import Refused
-from segue.spec import KINDS, Autoscaler, ByRoute, PairTarget, Rules, Spec, SupervisedTarget, Target, read_rollout
+from segue.spec import (
+    KINDS,
+    Autoscaler,
+    ByRoute,
+    PairTarget,
+    RoutePools,
+    Rules,
+    Spec,
+    SupervisedTarget,
+    Target,
+    read_rollout,
+)
 from segue.spec.lint_rule import LintRule
 from segue.undoing import exchanged, to_revision
 
@@ -57,7 +68,11 @@ def test_a_pairs_sides_are_exchanged() -> None:
 def test_what_led_the_traffic_there_leads_it_back() -> None:
     routed = exchanged(pair(strategy={"traffic": BY_ROUTE, "waypoints": [{"at": 1, "weight": 5}]}), None).strategy
     assert isinstance(routed.traffic, ByRoute) and routed.traffic.rule == 1
-    assert (routed.traffic.services.old, routed.traffic.services.new) == ("chat-v2", "chat-v1")
+    assert (routed.traffic.backends.old, routed.traffic.backends.new) == ("chat-v2", "chat-v1")
+    pools = {"route": "chat", "pools": {"old": "chat-v1", "new": "chat-v2"}}
+    back = exchanged(pair(strategy={"traffic": pools}), None).strategy.traffic
+    assert isinstance(back, ByRoute) and back.services is None
+    assert back.pools == RoutePools(old="chat-v2", new="chat-v1")
     switched = pair(strategy={"type": "blueGreen", "traffic": {"service": "chat"}})
     assert exchanged(switched, None).strategy == switched.strategy
 

@@ -1,4 +1,4 @@
-"""The kinds of the Gateway API, from its pinned Go module. Only the kinds: no gateway runs."""
+"""The kinds of the Gateway API and InferencePool, from their pinned Go modules. Only the kinds: no gateway runs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,23 @@ _PLURALS = ("gatewayclasses", "gateways", "httproutes")
 _FILES = ModuleFiles(
     "gateway", "sigs.k8s.io/gateway-api", [f"config/crd/standard/{_GROUP}_{plural}.yaml" for plural in _PLURALS]
 )
+_POOLS = "inference.networking.k8s.io"
+_POOL_FILES = ModuleFiles(
+    "inference",
+    "sigs.k8s.io/gateway-api-inference-extension",
+    [f"config/crd/bases/{_POOLS}_inferencepools.yaml"],
+)
 _DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 _SERVED_WITHIN_S = 20.0
 _POLL_S = 0.02
 
 
 def ensure_definitions(on_progress: Progress | None = None) -> list[Path]:
-    """Extract the definitions from the module unless that is done; return their files.
+    """Extract the definitions from the modules unless that is done; return their files.
 
     Raises ``GoMissing``, ``GoTooOld`` or ``BuildFailed``.
     """
-    return _FILES.ensure(on_progress)
+    return [*_FILES.ensure(on_progress), *_POOL_FILES.ensure(on_progress)]
 
 
 def add_definitions(client: KubeClient, files: list[Path]) -> None:
@@ -48,6 +54,7 @@ def add_definitions(client: KubeClient, files: list[Path]) -> None:
 
 def _served(client: KubeClient) -> bool:
     try:
-        return all(client.get(f"/apis/{_GROUP}/v1/{plural}") for plural in _PLURALS)
+        served = [client.get(f"/apis/{_GROUP}/v1/{plural}") for plural in _PLURALS]
+        return all([*served, client.get(f"/apis/{_POOLS}/v1/inferencepools")])
     except urllib.error.HTTPError:
         return False  # not yet: 404
