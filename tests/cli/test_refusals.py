@@ -88,7 +88,7 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unknown output": (("plan", str(EXAMPLES / "rollout.yaml"), "-o", "xml"), ("xml",)),
     "unknown command": (("rol",), ("rol",)),
     "no name": (("status",), ("NAME",)),
-    "name with three parts": (("status", "a/b/c"), ("NAME: 'a/b/c'", "name it NAMESPACE/NAME")),
+    "name with five parts": (("status", "a/b/c/d/e"), ("NAME: 'a/b/c/d/e'", "name it NAMESPACE/NAME")),
     "name with capitals": (("status", "serving/Chat"), ("NAME: 'serving/Chat'", "serving/chat")),
     "name empty": (("status", ""), ("NAME: ''",)),
     "name of another kind": (("status", "rollout/c/n/no-kind/x"), ("does not name a rollout",)),

@@ -69,7 +69,8 @@ async def test_a_cluster_away_touches_no_rollout_of_the_other(
         live.start(rollout_in(lab, "west", "w", strategy=STOPS), "me"),
     )
     assert [each.id for each in started] == [east, west]
-    await asyncio.gather(*(reaches(live, each, "AwaitingApproval") for each in (east, west)))
+    shell = Shell(lab, tmp_path)
+    await asyncio.gather(*(reaches(live, each, "AwaitingApproval") for each in (east, west)), listed(shell, live))
 
     assert await asyncio.to_thread(away.stop) == 0
     await live.send(east, APPROVE)
@@ -95,21 +96,30 @@ async def test_a_cluster_away_touches_no_rollout_of_the_other(
     assert (await reaches(live, west, "Completed", "RolledBack")).phase == "Completed"
     third = await live.start(lab.rollout("e", {"images": {"server": "example/chat:3"}}), "me")
     assert (await reaches(live, third.id, "Completed", "RolledBack")).phase == "Completed"
-    await commands(Shell(lab, tmp_path), live, back)
+    await commands(shell, back)
 
 
-async def commands(segue: Shell, live: Rollouts, setting: dict[str, str]) -> None:
-    """The command line names clusters, lists all, and refuses those that its settings do not have."""
+async def listed(segue: Shell, live: Rollouts) -> None:
+    """The list of all clusters has the rollouts of each, once Temporal's visibility store has them."""
+    namespace = segue.lab.namespace
+
+    async def are_there() -> bool:
+        found = await live.list(running=True, everywhere=True, limit=1000)
+        return {each.cluster for each in found if namespace in each.id} == {"east", "west"}
+
+    await until("Temporal to list both", are_there)
+    table = (await segue.run("list", "--running", "--all-clusters", "--limit", "1000")).stdout
+    [line] = [line for line in table.splitlines() if f"east/{namespace}" in line]
+    assert line.split()[:2] == ["east", f"{namespace}/e"]
+
+
+async def commands(segue: Shell, setting: dict[str, str]) -> None:
+    """The command line names clusters, and refuses those that its settings do not have."""
     namespace = segue.lab.namespace
     file = segue.spec("w", target={"cluster": "west", "namespace": namespace, "name": "w"})
     gone = {"SEGUE_CLUSTERS": json.dumps({**json.loads(setting["SEGUE_CLUSTERS"]), "gone": {"context": "no-such"}})}
 
-    async def are_listed() -> bool:
-        found = await live.list(everywhere=True, limit=1000)
-        return {each.cluster for each in found if namespace in each.id} == {"east", "west", "default"}
-
-    _, status, lost, history, checked = await asyncio.gather(
-        until("Temporal to list them", are_listed),
+    status, lost, history, checked = await asyncio.gather(
         segue.json("status", f"west/{namespace}/w"),
         segue.run("plan", file, expect=REFUSED),
         segue.run("history", f"west/{namespace}/w", **setting),
@@ -118,9 +128,6 @@ async def commands(segue: Shell, live: Rollouts, setting: dict[str, str]) -> Non
     assert (status["target"], status["outcome"]) == (f"west/{namespace}/w", "Completed")
     assert "target.cluster: 'west': is not a cluster of the settings; set SEGUE_CLUSTERS='{\"west\":" in lost.stderr
     assert "chat:2" in history.stdout
-    table = (await segue.run("list", "--all-clusters", "--limit", "1000")).stdout
-    [line] = [line for line in table.splitlines() if f"east/{namespace}" in line]
-    assert line.split()[:2] == ["east", f"{namespace}/e"]
     checks = {f"{each['area']}: {each['name']}": each for each in json.loads(checked.stdout)}
     verdicts = {
         "Kubernetes west: connection": "ok", "Temporal: workers of cluster west": "ok",
