@@ -122,6 +122,16 @@ def test_bad_arguments_are_refused(segue: Segue, case: str) -> None:
         assert part in ran.err
 
 
+@pytest.mark.parametrize("command", ["plan", "lint", "history", "undo", "release"])
+def test_a_cluster_without_a_way_to_it_is_refused(segue: Segue, spec_file: Callable[[str], str], command: str) -> None:
+    """A command that needs the cluster of a target never takes another one."""
+    named = spec_file(MINIMAL.replace("namespace:", "cluster: west, namespace:"))
+    for what in (named,) if command == "plan" else (named, "west/serving/chat"):
+        ran = segue(command, what)
+        assert ran.code == 2, ran.err
+        assert "target.cluster: 'west': is not a cluster of the settings; set SEGUE_CLUSTERS='{\"west\": " in ran.err
+
+
 def test_a_secret_on_the_command_line_is_refused_and_not_repeated(segue: Segue) -> None:
     """``--env`` refuses what looks like a secret, and does not print it."""
     ran = segue("retarget", "serving/chat", "--env", "server:HF_TOKEN=hf_abc123")

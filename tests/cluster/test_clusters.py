@@ -3,20 +3,21 @@
 import asyncio
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Lab, until
 from segue_local import tied_stack
-from shell import REFUSED, UNREACHABLE, Shell
 
 import segue.client
+from segue.checks import Check
 from segue.client import Rollouts
 from segue.errors import NotFound, Unreachable
 from segue.messages import Approve
 from segue.spec import Rollout
 from segue.status import Status
+from worker.doctor import examine
+from worker.settings import load_settings
 
 STOPS = {"waypoints": [{"at": 1, "approval": True}]}
 NAMES = ("east", "west")
@@ -54,9 +55,7 @@ async def refused(live: Rollouts, rollout: Rollout, workflow_id: str) -> str:
     return str(caught.value)
 
 
-async def test_a_cluster_away_touches_no_rollout_of_the_other(
-    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_cluster_away_touches_no_rollout_of_the_other(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rollout goes to the workers of its cluster alone; without them it waits, says for whom, and takes messages."""
     monkeypatch.setattr(segue.client, "UNTAKEN_S", 0.5)
     lab.worker(**clusters(east={}))
@@ -69,8 +68,7 @@ async def test_a_cluster_away_touches_no_rollout_of_the_other(
         live.start(rollout_in(lab, "west", "w", strategy=STOPS), "me"),
     )
     assert [each.id for each in started] == [east, west]
-    shell = Shell(lab, tmp_path)
-    await asyncio.gather(*(reaches(live, each, "AwaitingApproval") for each in (east, west)), listed(shell, live))
+    await asyncio.gather(*(reaches(live, each, "AwaitingApproval") for each in (east, west)), listed(lab, live))
 
     assert await asyncio.to_thread(away.stop) == 0
     await live.send(east, APPROVE)
@@ -96,45 +94,31 @@ async def test_a_cluster_away_touches_no_rollout_of_the_other(
     assert (await reaches(live, west, "Completed", "RolledBack")).phase == "Completed"
     third = await live.start(lab.rollout("e", {"images": {"server": "example/chat:3"}}), "me")
     assert (await reaches(live, third.id, "Completed", "RolledBack")).phase == "Completed"
-    await commands(shell, back)
 
-
-async def listed(segue: Shell, live: Rollouts) -> None:
-    """The list of all clusters has the rollouts of each, once Temporal's visibility store has them."""
-    namespace = segue.lab.namespace
-
-    async def are_there() -> bool:
-        found = await live.list(running=True, everywhere=True, limit=1000)
-        return {each.cluster for each in found if namespace in each.id} == {"east", "west"}
-
-    await until("Temporal to list both", are_there)
-    table = (await segue.run("list", "--running", "--all-clusters", "--limit", "1000")).stdout
-    [line] = [line for line in table.splitlines() if f"east/{namespace}" in line]
-    assert line.split()[:2] == ["east", f"{namespace}/e"]
-
-
-async def commands(segue: Shell, setting: dict[str, str]) -> None:
-    """The command line names clusters, and refuses those that its settings do not have."""
-    namespace = segue.lab.namespace
-    file = segue.spec("w", target={"cluster": "west", "namespace": namespace, "name": "w"})
-    gone = {"SEGUE_CLUSTERS": json.dumps({**json.loads(setting["SEGUE_CLUSTERS"]), "gone": {"context": "no-such"}})}
-
-    status, lost, history, checked = await asyncio.gather(
-        segue.json("status", f"west/{namespace}/w"),
-        segue.run("plan", file, expect=REFUSED),
-        segue.run("history", f"west/{namespace}/w", **setting),
-        segue.run("doctor", "-o", "json", expect=UNREACHABLE, **gone),
-    )
-    assert (status["target"], status["outcome"]) == (f"west/{namespace}/w", "Completed")
-    assert "target.cluster: 'west': is not a cluster of the settings; set SEGUE_CLUSTERS='{\"west\":" in lost.stderr
-    assert "chat:2" in history.stdout
-    checks = {f"{each['area']}: {each['name']}": each for each in json.loads(checked.stdout)}
+    checks = await examined(lab, monkeypatch, clusters(west={"context": "segue-local"}, gone={"context": "no-such"}))
     verdicts = {
         "Kubernetes west: connection": "ok", "Temporal: workers of cluster west": "ok",
         "Kubernetes gone: connection": "failed", "Temporal: workers of cluster gone": "failed",
     }  # fmt: skip
-    assert {name: checks[name]["verdict"] for name in verdicts} == verdicts
-    assert "'no-such'" in checks["Kubernetes gone: connection"]["fix"]
+    assert {name: checks[name].verdict for name in verdicts} == verdicts
+    assert "'no-such'" in checks["Kubernetes gone: connection"].fix
+
+
+async def listed(lab: Lab, live: Rollouts) -> None:
+    """Wait until the list of all clusters has both rollouts: Temporal's visibility store has them a moment later."""
+
+    async def are_there() -> bool:
+        found = await live.list(running=True, everywhere=True, limit=1000)
+        return {each.cluster for each in found if lab.namespace in each.id} == {*NAMES}
+
+    await until("Temporal to list both", are_there)
+
+
+async def examined(lab: Lab, monkeypatch: pytest.MonkeyPatch, setting: dict[str, str]) -> dict[str, Check]:
+    """Return what `segue doctor` reports of each cluster, with this setting."""
+    for name, value in {**lab.stack.env(), **setting, "SEGUE_TASK_QUEUE": lab.task_queue}.items():
+        monkeypatch.setenv(name, value)
+    return {f"{each.area}: {each.name}": each for each in await examine(load_settings())}
 
 
 @pytest.mark.soak
