@@ -10,9 +10,10 @@ from harness import Lab, until
 from segue_local import tied_stack
 
 import segue.client
+from segue.builds import make_current
 from segue.checks import Check
 from segue.client import Rollouts
-from segue.errors import NotFound, Unreachable
+from segue.errors import NotFound, Refused, Unreachable
 from segue.messages import Approve
 from segue.spec import Rollout
 from segue.status import Status
@@ -162,3 +163,27 @@ async def roll_in_both(east: Lab, west: Lab) -> None:
     ends = await asyncio.gather(*(reaches(live, each, "Completed", "RolledBack") for each in started))
     assert [each.phase for each in ends] == ["Completed", "Completed"]
     assert [len(each.pods("chat", "chat:3")) for each in both] == [4, 4]
+
+
+@pytest.mark.soak
+async def test_builds_in_two_clusters(lab: Lab) -> None:
+    """Versioned workers roll in their clusters; a build becomes current only when each cluster has it."""
+    deployment = f"d-{lab.namespace}"
+    named = {"SEGUE_DEPLOYMENT_NAME": deployment}
+    for name in NAMES:
+        lab.worker(**clusters(**{name: {}}), **named, SEGUE_BUILD_ID="1")
+    await asyncio.gather(lab.deploy("e", 2), lab.deploy("w", 2), *(each.serves() for each in lab.workers))
+    await make_current(lab.temporal, lab.task_queue, deployment, "1", wait_s=60)
+    live = Rollouts(lab.temporal, task_queue=lab.task_queue)
+    rollouts = [rollout_in(lab, name, name[0]) for name in NAMES]
+    started = [each.id for each in await asyncio.gather(*(live.start(each, "me") for each in rollouts))]
+    ends = await asyncio.gather(*(reaches(live, each, "Completed", "RolledBack") for each in started))
+    assert [each.phase for each in ends] == ["Completed", "Completed"]
+
+    newer = lab.worker(**clusters(west={}), **named, SEGUE_BUILD_ID="2")
+    await newer.serves()
+    with pytest.raises(Refused, match="cannot become the current one") as caught:
+        await make_current(lab.temporal, lab.task_queue, deployment, "2", wait_s=5)
+    print(caught.value)
+    await lab.worker(**clusters(east={}), **named, SEGUE_BUILD_ID="2").serves()
+    await make_current(lab.temporal, lab.task_queue, deployment, "2", wait_s=60)

@@ -152,8 +152,9 @@ LATE = NOW - UNTAKEN_S - 5
         ([pending(SCHEDULED, LATE, again=NOW + 3)], ""),
         ([pending(SCHEDULED, LATE)], "a worker of cluster west: none takes tasks from task queue segue@west"),
         ([pending(SCHEDULED, LATE, queue="segue")], "a worker: none takes tasks from task queue segue"),
+        ([pending(SCHEDULED, LATE, queue="")], "a worker: none takes tasks of this rollout"),
     ],
-    ids=["none", "taken", "just-scheduled", "between-two-attempts", "of-a-cluster", "of-none"],
+    ids=["none", "taken", "just-scheduled", "between-two-attempts", "of-a-cluster", "of-none", "old-server"],
 )
 def test_an_activity_that_nobody_takes_is_told(activities: list[PendingActivityInfo], says: str) -> None:
     assert untaken(activities, NOW) == says
