@@ -182,8 +182,7 @@ async def test_builds_in_two_clusters(lab: Lab) -> None:
 
     newer = lab.worker(**clusters(west={}), **named, SEGUE_BUILD_ID="2")
     await newer.serves()
-    with pytest.raises(Refused, match="cannot become the current one") as caught:
+    with pytest.raises(Refused, match=r"missing active task queues .* with several clusters, in each of them"):
         await make_current(lab.temporal, lab.task_queue, deployment, "2", wait_s=5)
-    print(caught.value)
     await lab.worker(**clusters(east={}), **named, SEGUE_BUILD_ID="2").serves()
     await make_current(lab.temporal, lab.task_queue, deployment, "2", wait_s=60)
