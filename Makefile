@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PROCESSES ?= 3
 PYTEST_SIDE_BY_SIDE := $(BIN)/pytest -n $(PROCESSES) --no-loadscope-reorder
 
-.PHONY: help setup demo test soak times servers lint unit format bench mutants histories rights crd version release audit clean
+.PHONY: help setup demo test soak times servers lint unit format bench mutants histories keep rights crd version release audit clean
 
 help: ## what each command does
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -64,6 +64,9 @@ mutants: setup ## change core and workflow in small ways, and list what no fast 
 
 histories: setup ## record tests/replay/histories anew; do it only for a deliberate change of the workflow
 	$(BIN)/python tests/replay/record.py
+
+keep: setup ## store specs and histories of this version: each later release must read and replay them
+	$(BIN)/python tests/replay/record.py keep
 
 rights: setup ## write deploy/rbac*.yaml from the list in segue/rights.py
 	$(BIN)/segue rights base > deploy/rbac.yaml

@@ -88,7 +88,8 @@ async def make_current(client: Client, task_queue: str, deployment: str, build: 
                 if error.status not in _NOT_YET:
                     raise
                 if asyncio.get_running_loop().time() >= ends:
-                    fix = f"start a worker with SEGUE_DEPLOYMENT_NAME={deployment} and SEGUE_BUILD_ID={build} first"
+                    variables = f"SEGUE_DEPLOYMENT_NAME={deployment} and SEGUE_BUILD_ID={build}"
+                    fix = f"start a worker with {variables} first; with several clusters, in each of them"
                     raise Refused(f"cannot become the current one: {error.message}", field=what, fix=fix) from error
                 await asyncio.sleep(POLL_S)
             else:

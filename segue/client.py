@@ -913,9 +913,10 @@ def untaken(pending: Iterable[PendingActivityInfo], now: float) -> str:
         is_free = each.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
         since = max(each.scheduled_time.ToSeconds(), each.next_attempt_schedule_time.ToSeconds())
         if is_free and now - since > UNTAKEN_S:
-            queue = each.activity_options.task_queue.name
+            queue = each.activity_options.task_queue.name  # empty from an old server
             cluster = queue.partition("@")[2]
-            return f"a worker{f' of cluster {cluster}' * bool(cluster)}: none takes tasks from task queue {queue}"
+            place = f"from task queue {queue}" if queue else "of this rollout"
+            return f"a worker{f' of cluster {cluster}' * bool(cluster)}: none takes tasks {place}"
     return ""
 
 

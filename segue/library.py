@@ -23,7 +23,7 @@ Given = Rollout | Mapping[str, Any] | str | PathLike[str]
 
 
 class Client(Rollouts):
-    """The rollouts of one cluster. A ``name`` is [KIND/]NAMESPACE/NAME, NAME, a workflow id, or a spec file.
+    """The rollouts of one cluster. A ``name`` is [CLUSTER/][KIND/]NAMESPACE/NAME, NAME, a workflow id, or a spec file.
 
     ``by`` names the requester in reports; by default user@host. Each method that sends a message returns what happens
     now. All raise errors of ``segue.errors``: Refused with field, value and fix, or Unreachable.

@@ -34,7 +34,8 @@ def segue(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, closed_port: int, tmp_path: Path
 ) -> Segue:
     """Run ``segue`` with these arguments."""
-    for name in ("SEGUE_CLUSTER", "SEGUE_TASK_QUEUE", "SEGUE_BY", "SEGUE_DEBUG", "TEMPORAL_NAMESPACE"):
+    ours = ("SEGUE_CLUSTER", "SEGUE_CLUSTERS", "SEGUE_SETTINGS", "SEGUE_TASK_QUEUE", "SEGUE_BY", "SEGUE_DEBUG")
+    for name in (*ours, "TEMPORAL_NAMESPACE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TEMPORAL_ADDRESS", f"127.0.0.1:{closed_port}")
     monkeypatch.setenv("TEMPORAL_CONFIG_FILE", str(tmp_path / "none.toml"))

@@ -88,7 +88,7 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unknown output": (("plan", str(EXAMPLES / "rollout.yaml"), "-o", "xml"), ("xml",)),
     "unknown command": (("rol",), ("rol",)),
     "no name": (("status",), ("NAME",)),
-    "name with three parts": (("status", "a/b/c"), ("NAME: 'a/b/c'", "name it NAMESPACE/NAME")),
+    "name with five parts": (("status", "a/b/c/d/e"), ("NAME: 'a/b/c/d/e'", "name it NAMESPACE/NAME")),
     "name with capitals": (("status", "serving/Chat"), ("NAME: 'serving/Chat'", "serving/chat")),
     "name empty": (("status", ""), ("NAME: ''",)),
     "name of another kind": (("status", "rollout/c/n/no-kind/x"), ("does not name a rollout",)),
@@ -120,6 +120,16 @@ def test_bad_arguments_are_refused(segue: Segue, case: str) -> None:
     assert "Traceback" not in ran.err
     for part in said:
         assert part in ran.err
+
+
+@pytest.mark.parametrize("command", ["plan", "lint", "history", "undo", "release"])
+def test_a_cluster_without_a_way_to_it_is_refused(segue: Segue, spec_file: Callable[[str], str], command: str) -> None:
+    """A command that needs the cluster of a target never takes another one."""
+    named = spec_file(MINIMAL.replace("namespace:", "cluster: west, namespace:"))
+    for what in (named,) if command == "plan" else (named, "west/serving/chat"):
+        ran = segue(command, what)
+        assert ran.code == 2, ran.err
+        assert "target.cluster: 'west': is not a cluster of the settings; set SEGUE_CLUSTERS='{\"west\": " in ran.err
 
 
 def test_a_secret_on_the_command_line_is_refused_and_not_repeated(segue: Segue) -> None:

@@ -3,20 +3,22 @@
 import asyncio
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Lab, until
 from segue_local import tied_stack
-from shell import REFUSED, UNREACHABLE, Shell
 
 import segue.client
+from segue.builds import make_current
+from segue.checks import Check
 from segue.client import Rollouts
-from segue.errors import NotFound, Unreachable
+from segue.errors import NotFound, Refused, Unreachable
 from segue.messages import Approve
 from segue.spec import Rollout
 from segue.status import Status
+from worker.doctor import examine
+from worker.settings import load_settings
 
 STOPS = {"waypoints": [{"at": 1, "approval": True}]}
 NAMES = ("east", "west")
@@ -54,9 +56,7 @@ async def refused(live: Rollouts, rollout: Rollout, workflow_id: str) -> str:
     return str(caught.value)
 
 
-async def test_a_cluster_away_touches_no_rollout_of_the_other(
-    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_cluster_away_touches_no_rollout_of_the_other(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rollout goes to the workers of its cluster alone; without them it waits, says for whom, and takes messages."""
     monkeypatch.setattr(segue.client, "UNTAKEN_S", 0.5)
     lab.worker(**clusters(east={}))
@@ -69,7 +69,7 @@ async def test_a_cluster_away_touches_no_rollout_of_the_other(
         live.start(rollout_in(lab, "west", "w", strategy=STOPS), "me"),
     )
     assert [each.id for each in started] == [east, west]
-    await asyncio.gather(*(reaches(live, each, "AwaitingApproval") for each in (east, west)))
+    await asyncio.gather(*(reaches(live, each, "AwaitingApproval") for each in (east, west)), listed(lab, live))
 
     assert await asyncio.to_thread(away.stop) == 0
     await live.send(east, APPROVE)
@@ -95,39 +95,31 @@ async def test_a_cluster_away_touches_no_rollout_of_the_other(
     assert (await reaches(live, west, "Completed", "RolledBack")).phase == "Completed"
     third = await live.start(lab.rollout("e", {"images": {"server": "example/chat:3"}}), "me")
     assert (await reaches(live, third.id, "Completed", "RolledBack")).phase == "Completed"
-    await commands(Shell(lab, tmp_path), live, back)
 
-
-async def commands(segue: Shell, live: Rollouts, setting: dict[str, str]) -> None:
-    """The command line names clusters, lists all, and refuses those that its settings do not have."""
-    namespace = segue.lab.namespace
-    file = segue.spec("w", target={"cluster": "west", "namespace": namespace, "name": "w"})
-    gone = {"SEGUE_CLUSTERS": json.dumps({**json.loads(setting["SEGUE_CLUSTERS"]), "gone": {"context": "no-such"}})}
-
-    async def are_listed() -> bool:
-        found = await live.list(everywhere=True, limit=1000)
-        return {each.cluster for each in found if namespace in each.id} == {"east", "west", "default"}
-
-    _, status, lost, history, checked = await asyncio.gather(
-        until("Temporal to list them", are_listed),
-        segue.json("status", f"west/{namespace}/w"),
-        segue.run("plan", file, expect=REFUSED),
-        segue.run("history", f"west/{namespace}/w", **setting),
-        segue.run("doctor", "-o", "json", expect=UNREACHABLE, **gone),
-    )
-    assert (status["target"], status["outcome"]) == (f"west/{namespace}/w", "Completed")
-    assert "target.cluster: 'west': is not a cluster of the settings; set SEGUE_CLUSTERS='{\"west\":" in lost.stderr
-    assert "chat:2" in history.stdout
-    table = (await segue.run("list", "--all-clusters", "--limit", "1000")).stdout
-    [line] = [line for line in table.splitlines() if f"east/{namespace}" in line]
-    assert line.split()[:2] == ["east", f"{namespace}/e"]
-    checks = {f"{each['area']}: {each['name']}": each for each in json.loads(checked.stdout)}
+    checks = await examined(lab, monkeypatch, clusters(west={"context": "segue-local"}, gone={"context": "no-such"}))
     verdicts = {
         "Kubernetes west: connection": "ok", "Temporal: workers of cluster west": "ok",
         "Kubernetes gone: connection": "failed", "Temporal: workers of cluster gone": "failed",
     }  # fmt: skip
-    assert {name: checks[name]["verdict"] for name in verdicts} == verdicts
-    assert "'no-such'" in checks["Kubernetes gone: connection"]["fix"]
+    assert {name: checks[name].verdict for name in verdicts} == verdicts
+    assert "'no-such'" in checks["Kubernetes gone: connection"].fix
+
+
+async def listed(lab: Lab, live: Rollouts) -> None:
+    """Wait until the list of all clusters has both rollouts: Temporal's visibility store has them a moment later."""
+
+    async def are_there() -> bool:
+        found = await live.list(running=True, everywhere=True, limit=1000)
+        return {each.cluster for each in found if lab.namespace in each.id} == {*NAMES}
+
+    await until("Temporal to list both", are_there)
+
+
+async def examined(lab: Lab, monkeypatch: pytest.MonkeyPatch, setting: dict[str, str]) -> dict[str, Check]:
+    """Return what `segue doctor` reports of each cluster, with this setting."""
+    for name, value in {**lab.stack.env(), **setting, "SEGUE_TASK_QUEUE": lab.task_queue}.items():
+        monkeypatch.setenv(name, value)
+    return {f"{each.area}: {each.name}": each for each in await examine(load_settings())}
 
 
 @pytest.mark.soak
@@ -171,3 +163,26 @@ async def roll_in_both(east: Lab, west: Lab) -> None:
     ends = await asyncio.gather(*(reaches(live, each, "Completed", "RolledBack") for each in started))
     assert [each.phase for each in ends] == ["Completed", "Completed"]
     assert [len(each.pods("chat", "chat:3")) for each in both] == [4, 4]
+
+
+@pytest.mark.soak
+async def test_builds_in_two_clusters(lab: Lab) -> None:
+    """Versioned workers roll in their clusters; a build becomes current only when each cluster has it."""
+    deployment = f"d-{lab.namespace}"
+    named = {"SEGUE_DEPLOYMENT_NAME": deployment}
+    for name in NAMES:
+        lab.worker(**clusters(**{name: {}}), **named, SEGUE_BUILD_ID="1")
+    await asyncio.gather(lab.deploy("e", 2), lab.deploy("w", 2), *(each.serves() for each in lab.workers))
+    await make_current(lab.temporal, lab.task_queue, deployment, "1", wait_s=60)
+    live = Rollouts(lab.temporal, task_queue=lab.task_queue)
+    rollouts = [rollout_in(lab, name, name[0]) for name in NAMES]
+    started = [each.id for each in await asyncio.gather(*(live.start(each, "me") for each in rollouts))]
+    ends = await asyncio.gather(*(reaches(live, each, "Completed", "RolledBack") for each in started))
+    assert [each.phase for each in ends] == ["Completed", "Completed"]
+
+    newer = lab.worker(**clusters(west={}), **named, SEGUE_BUILD_ID="2")
+    await newer.serves()
+    with pytest.raises(Refused, match=r"missing active task queues .* with several clusters, in each of them"):
+        await make_current(lab.temporal, lab.task_queue, deployment, "2", wait_s=5)
+    await lab.worker(**clusters(east={}), **named, SEGUE_BUILD_ID="2").serves()
+    await make_current(lab.temporal, lab.task_queue, deployment, "2", wait_s=60)

@@ -70,6 +70,9 @@ def test_only_a_tagged_commit_is_released(tmp_path: Path, monkeypatch: pytest.Mo
         shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.setattr(release, "ROOT", tmp_path)
     git("init")
+    with pytest.raises(Refused, match=f"tests/replay/releases/{version()} does not exist: run `make keep`"):
+        release.make(tmp_path / "dist")
+    (tmp_path / "tests/replay/releases" / version()).mkdir(parents=True)
     with pytest.raises(Refused, match="has changes"):
         release.make(tmp_path / "dist")
     git("add", ".")

@@ -1,11 +1,13 @@
 """Records the histories that the replay tests replay: real rollouts, on servers of its own.
 
-Run by ``make histories``, and only for a deliberate change of the workflow: a history that does not replay any more is
-a rollout that a new release would break. SEGUE_TEST_STACK names a running stack to use instead.
+``make histories`` replaces those of the checkout, and only for a deliberate change of the workflow: a history that does
+not replay any more is a rollout that a new release would break. ``make keep`` stores the histories and specs of a
+release in a folder that is never recorded anew. SEGUE_TEST_STACK names a running stack to use instead.
 """
 
 import asyncio
 import json
+import shutil
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,9 +19,12 @@ sys.path[:0] = [str(ROOT / "tests/support")]
 from harness import FAST, Lab, Run, open_lab, until  # noqa: E402 - needs the path
 from killing_worker import CRASHING, until_phase  # noqa: E402
 from segue_local import Stack  # noqa: E402
+from segue_local.segue_image import version  # noqa: E402
 from stacks import plain_stack  # noqa: E402
 
 HISTORIES = Path(__file__).parent / "histories"
+RELEASES = Path(__file__).parent / "releases"
+EXAMPLES = ROOT / "examples"
 ASKS_AT_1 = {"maxSurge": 1, "waypoints": [{"at": 1, "hold": "100ms", "approval": True}]}
 
 
@@ -104,21 +109,42 @@ def _anonymous(found: Any) -> Any:
     return found
 
 
-async def main() -> None:
-    """Record everything, and only then replace what is there."""
+def example_specs() -> list[Path]:
+    """Return the example files that are specs, and not other objects."""
+    return [file for file in sorted(EXAMPLES.rglob("*.yaml")) if "apiVersion: segue.dev/" in file.read_text()]
+
+
+def keep_specs(folder: Path) -> None:
+    """Copy the example specs into a folder of a release."""
+    folder.mkdir(parents=True)
+    for file in example_specs():
+        shutil.copy(file, folder / "-".join(file.relative_to(EXAMPLES).parts))
+
+
+async def keep() -> None:
+    """Store the specs and the histories of this version. What is stored once stays as it is."""
+    folder = RELEASES / version()
+    if folder.exists():
+        raise SystemExit(f"{folder.relative_to(ROOT)} exists already: a release's specs and histories never change")
+    await replace_histories(folder / "histories")
+    keep_specs(folder / "specs")
+
+
+async def replace_histories(folder: Path) -> None:
+    """Record everything, and only then replace what is in the folder."""
     with plain_stack("histories") as stack:
         async with open_lab(stack) as fleet:
             fleet.worker()
             recorded = await asyncio.gather(*(record(stack, fleet.task_queue, name) for name in SCENARIOS))
-    for old in HISTORIES.glob("*.json"):
+    for old in folder.glob("*.json"):
         old.unlink()
-    HISTORIES.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for histories in recorded:
         for name, history in histories.items():
-            file = HISTORIES / f"{name}.json"
+            file = folder / f"{name}.json"
             file.write_text(json.dumps(history, separators=(",", ":")) + "\n")
             print(f"{file.relative_to(ROOT)}: {len(history['events'])} events, {file.stat().st_size // 1024} KiB")
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(keep() if sys.argv[1:] == ["keep"] else replace_histories(HISTORIES))

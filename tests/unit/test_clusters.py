@@ -11,7 +11,8 @@ from temporalio.api.workflow.v1 import PendingActivityInfo
 
 from activities.cluster import Cluster
 from segue.checks import Check, Verdict
-from segue.client import UNTAKEN_S, Rollouts, unserved, untaken
+from segue.cli.see import _table
+from segue.client import UNTAKEN_S, Listed, Rollouts, unserved, untaken
 from segue.clusters import HERE, Access, access_to
 from segue.contract import Task, activity_queue, workflow_id
 from segue.errors import Refused
@@ -57,6 +58,14 @@ def test_messages_name_another_cluster_than_the_clients() -> None:
     live = Rollouts(cast("Any", None), "east")
     assert live._what("rollout/east/serving/Deployment/chat") == "serving/chat"
     assert live._what("rollout/west/serving/Deployment/chat") == "west/serving/chat"
+
+
+def test_a_list_of_all_clusters_names_each() -> None:
+    """The list of one cluster has no such column."""
+    times = {"started_at": 0.0, "ended_at": 1.0}
+    found = [Listed(id="i", cluster="west", target="a/b", phase="Paused", outcome=None, running=True, **times)]
+    titles = [[str(column.header) for column in _table(found, with_cluster=each).columns] for each in (True, False)]
+    assert titles[0] == ["cluster", *titles[1]] and titles[1][0] == "target"
 
 
 # --- how a cluster is reached ---
@@ -143,8 +152,9 @@ LATE = NOW - UNTAKEN_S - 5
         ([pending(SCHEDULED, LATE, again=NOW + 3)], ""),
         ([pending(SCHEDULED, LATE)], "a worker of cluster west: none takes tasks from task queue segue@west"),
         ([pending(SCHEDULED, LATE, queue="segue")], "a worker: none takes tasks from task queue segue"),
+        ([pending(SCHEDULED, LATE, queue="")], "a worker: none takes tasks of this rollout"),
     ],
-    ids=["none", "taken", "just-scheduled", "between-two-attempts", "of-a-cluster", "of-none"],
+    ids=["none", "taken", "just-scheduled", "between-two-attempts", "of-a-cluster", "of-none", "old-server"],
 )
 def test_an_activity_that_nobody_takes_is_told(activities: list[PendingActivityInfo], says: str) -> None:
     assert untaken(activities, NOW) == says

@@ -61,7 +61,8 @@ def make(folder: Path, source: str = "", *, dry_run: bool = False) -> list[Path]
     """Make the release in a new folder, and return its files.
 
     ``dry_run`` leaves out the image and what is read from it, and allows a checkout without a tag.
-    Raises ``Refused`` if the versions differ, the folder exists, or the commit is not the one with the version's tag.
+    Raises ``Refused`` if the versions differ, the folder exists, the specs and histories of the version are not stored,
+    or the commit is not the one with the version's tag.
     """
     if folder.exists():
         raise Refused(f"{folder} exists already: remove it, or name another folder")
@@ -82,7 +83,10 @@ def make(folder: Path, source: str = "", *, dry_run: bool = False) -> list[Path]
 
 
 def _tagged_commit() -> str:
-    """Return the commit, if it has the version's tag and nothing is changed. Raises ``Refused``."""
+    """Return the commit, if it has all of the release and its tag, and nothing is changed. Raises ``Refused``."""
+    stored = f"tests/replay/releases/{version()}"
+    if not (ROOT / stored).is_dir():
+        raise Refused(f"{stored} does not exist: run `make keep`, and commit it")
     if _run("git", "status", "--porcelain"):
         raise Refused("the checkout has changes: commit them, and tag the commit")
     if f"v{version()}" not in _run("git", "tag", "--points-at", "HEAD").split():
