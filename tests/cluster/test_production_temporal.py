@@ -13,9 +13,11 @@ from segue_local import Stack, certs, tied_stack
 from segue_local.temporal_config import PARTS, SERVERS
 from shell import COMPLETED, NEEDS_PERSON, REFUSED, ROLLED_BACK, UNREACHABLE, Shell
 
+from segue import contract
 from segue.client import Rollouts
 from segue.errors import Refused
 from segue.messages import Approve
+from segue.spec import DeploymentTarget
 
 pytestmark = pytest.mark.soak
 WRITER = ["default:write"]
@@ -101,8 +103,8 @@ async def test_the_report_tells_who_is_authenticated_from_who_is_claimed(lab: La
 
 async def _is_answered_after_the_end(lab: Lab) -> None:
     """An update that arrived before the end has its answer also when it is sent again after it; another is refused."""
-    rollouts = Rollouts(lab.temporal, "default", lab.task_queue)
-    workflow_id = f"rollout/default/{lab.namespace}/Deployment/chat"
+    rollouts = Rollouts(lab.temporal, lab.namespace, lab.task_queue)
+    workflow_id = contract.workflow_id(lab.namespace, DeploymentTarget(namespace=lab.namespace, name="chat"))
     events = [each async for each in lab.temporal.get_workflow_handle(workflow_id).fetch_history_events()]
     accepted = "workflow_execution_update_accepted_event_attributes"
     update_id = [getattr(e, accepted).accepted_request.meta.update_id for e in events if e.HasField(accepted)][-1]
