@@ -312,6 +312,7 @@ async def test_the_api_server_knows_the_kind(lab: Lab, defined: None) -> None:
 # --- profiles of a team -----------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(1200)
 async def test_rollouts_use_the_profiles_of_their_team(objects: Objects, tmp_path: Path) -> None:
     """What was started keeps its profile as it was; what cannot be read yet starts when it can."""
     lab = objects.lab
