@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from weather.events import hit_by
 from weather.judge import Budget, End, Moment, Pod, Seen, Size, breaches, faults_of, unreadable
-from weather.scenario import FAULTS, KINDS, ROLLOUTS, make_day
+from weather.scenario import FAULTS, KINDS, ROLLOUTS, Fault, make_day
 
 from segue.spec import read_rollout
 
@@ -28,7 +29,18 @@ def test_every_kind_and_every_fault_comes_up() -> None:
     assert faults.keys() == set(FAULTS)
     assert {rolled.kind for rolled in rollouts} == set(KINDS)
     assert {rolled.replicas for rolled in rollouts} >= {1, 2, 4, 40}
+    assert {rolled.hook for rolled in rollouts} == {"", "passing", "failing"}
+    assert {rolled.kind for rolled in rollouts if "drain" in rolled.spec} == set(KINDS) - {"Supervised"}
     assert all(len(day.rollouts) == ROLLOUTS for day in DAYS)
+
+
+def test_a_lost_node_takes_all_of_its_pods() -> None:
+    """Pods of other nodes, and pods without a node, stay."""
+    pods = [{"spec": {"nodeName": node} if node else {}} for node in ("a", "b", "a", "", "b")]
+    lost = [hit_by(Fault("node-lost", 1.0, dice=dice), pods) for dice in range(20)]
+    assert {tuple(pod["spec"]["nodeName"] for pod in each) for each in lost} == {("a", "a"), ("b", "b")}
+    assert hit_by(Fault("node-lost", 1.0), pods[3:4]) == []
+    assert len(hit_by(Fault("pods-deleted", 1.0, size=2), pods)) == 2
 
 
 def test_only_leaves_everything_else_as_it_is() -> None:
@@ -86,6 +98,7 @@ def test_what_a_fault_takes_is_accounted() -> None:
     assert _judged(_moments(_pods(4), {**_pods(2)}), taken={"p3"})
     assert not _judged(_moments(_pods(4), {**_pods(3), "p3": LOADING}))  # it crashed: nobody deleted it
     assert _judged(_moments(_pods(4), {**_pods(3), "p3": LEAVING}))
+    assert _judged(_moments(_pods(4), {**_pods(3), "p3": LOADING._replace(is_drained=True)}))  # by the rollout itself
     again = {**without, "p4": READY}
     assert _judged(_moments(_pods(4), without, again, without), taken={"p3"})
 
@@ -150,6 +163,8 @@ GOOD = End(
         ({"replay_error": "nondeterminism"}, "does not replay: nondeterminism"),
         ({"events": 5000}, "5000 events for 5 moves"),
         ({"writes": 400}, "400 writes for 5 moves"),
+        ({"hook": "failing", "asked": 3}, "a gate that answers 'failing'"),
+        ({"hook": "passing"}, "was asked 0 times"),
         ({"reasons": {"KeyError('x')"}}, "a person cannot read"),
         ({"alarms": ["nondeterminism"]}, "the worker logs nondeterminism"),
     ],

@@ -1,4 +1,4 @@
-"""A proxy between workers and the API server that delays, refuses, loses answers and cuts watches.
+"""A proxy between workers and the API server that delays, refuses, loses answers, and cuts or delays watches.
 
 It runs in a thread with a loop of its own: nothing that blocks the player disturbs the workers. It counts their writes.
 """
@@ -64,9 +64,9 @@ class ApiProxy:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
         connector = aiohttp.TCPConnector(ssl=self._tls, limit=0)
         async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as self._session:
-            runner = web.AppRunner(_app(self._handle), handler_cancellation=True, access_log=None)
+            runner = web.AppRunner(_app(self._handle), handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
             await runner.setup()
-            site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.1)
+            site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()
             self.port = runner.addresses[0][1]
             self._ready.set()
@@ -115,6 +115,8 @@ class ApiProxy:
         async for chunk in answer.content.iter_any():
             if is_watch and "watches-cut" in self.weather and self._meets():
                 return _cut(request, response)
+            if is_watch and "watches-late" in self.weather:  # as from an API server whose cache lags
+                await asyncio.sleep(self._dice.uniform(0, 3))
             await response.write(chunk)
         await response.write_eof()
         return response

@@ -76,7 +76,7 @@ class Events:
 
     def _hit_pods(self, fault: Fault) -> None:
         pods = sorted(self.eyes.pods, key=lambda pod: str(pod["metadata"]["name"]))
-        for pod in random.Random(fault.dice).sample(pods, min(fault.size, len(pods))):
+        for pod in hit_by(fault, pods):
             name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
             self.note(f"{fault.what}: {name} ({pod['spec']['containers'][0]['image']}, ready: {is_ready(pod)})")
             self.done.what.append(fault.what)
@@ -89,6 +89,9 @@ class Events:
         if what == "pods-deleted":
             self.done.taken.add(uid)
             self._core.delete_namespaced_pod(name, namespace, body=precondition)
+        elif what == "node-lost":  # the pods of a node that is gone are removed without grace
+            self.done.taken.add(uid)
+            self._core.delete_namespaced_pod(name, namespace, body={**precondition, "gracePeriodSeconds": 0})
         elif what == "pods-evicted":
             self.done.taken.add(uid)
             body = {"metadata": {"name": name, "namespace": namespace}, "deleteOptions": precondition}
@@ -162,3 +165,13 @@ class Events:
             "retarget-back": ("retarget", {"baseline": True}),
             "scale": ("scale", {"replicas": size}),
         }.get(what, (what, {}))
+
+
+def hit_by(fault: Fault, pods: list[Any]) -> list[Any]:
+    """Return the pods that a fault hits: some of all, or all of one node."""
+    dice = random.Random(fault.dice)
+    if fault.what != "node-lost":
+        return dice.sample(pods, min(fault.size, len(pods)))
+    nodes = sorted({str(pod["spec"]["nodeName"]) for pod in pods if pod["spec"].get("nodeName")})
+    lost = dice.choice(nodes) if nodes else ""
+    return [pod for pod in pods if pod["spec"].get("nodeName", "") == lost and lost]

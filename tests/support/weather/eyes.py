@@ -17,6 +17,8 @@ _AGAIN_S = 0.1
 _CATCH_UP_S = 60.0
 REPLICAS = "segue.dev/replicas"
 """Where a pair keeps its replicas."""
+DRAINING = "Draining"
+"""The reason of the Ready condition of a pod that Segue takes out of its Services."""
 
 
 class Follower:
@@ -141,7 +143,12 @@ def _reading(subject: Subject) -> Callable[..., Any]:
 def _pod(pod: Any) -> Pod:
     live = is_live(pod)
     image = str(pod["spec"]["containers"][0]["image"])
-    return Pod(image.rpartition(":")[2], live and is_ready(pod), live)
+    return Pod(image.rpartition(":")[2], live and is_ready(pod), live, _is_drained(pod))
+
+
+def _is_drained(pod: Any) -> bool:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(each["type"] == "Ready" and each.get("reason") == DRAINING for each in conditions)
 
 
 def _name(found: Any) -> str:

@@ -24,6 +24,8 @@ class Pod(NamedTuple):
     """Whether it is Ready, and neither ended nor terminating."""
     is_live: bool
     """Whether it has neither ended nor begun to terminate."""
+    is_drained: bool = False
+    """Whether the rollout itself took it out of its Services, before it stops."""
 
 
 class Moment(NamedTuple):
@@ -136,11 +138,14 @@ def _under(seen: Seen) -> Iterable[str]:
 
 
 def _was_taken(uid: str, pod: Pod, after: Moment, taken: Collection[str]) -> bool:
-    """Return whether a ready pod was lost by a fault: deleted by one, or no longer ready without being deleted."""
+    """Return whether a ready pod was lost by a fault: deleted by one, or no longer ready without being deleted.
+
+    A pod that the rollout drains was not lost by a fault: without it, the floor must hold too.
+    """
     now = after.pods.get(uid)
     if not pod.is_ready or (now is not None and now.is_ready):
         return False
-    return uid in taken or (now is not None and now.is_live)
+    return uid in taken or (now is not None and now.is_live and not now.is_drained)
 
 
 def _over(seen: Seen) -> Iterable[str]:
@@ -184,6 +189,10 @@ class End:
     disturbances: int = 0
     """Faults, messages and outages: each may cost some events and writes."""
     reasons: Collection[str] = ()
+    hook: str = ""
+    """How its gate's webhook answers; empty without a gate."""
+    asked: int = 0
+    """How often the webhook was asked for it."""
     alarms: Collection[str] = ()
     """Lines of the worker's log that must not be there."""
 
@@ -206,6 +215,8 @@ def faults_of(end: End) -> list[str]:
         found.append(f"{end.outcome} leaves {end.ready} of {end.replicas} replicas ready")
     found += [f"{end.outcome} changes {each}" for each in end.differences]
     found += [f"leaves {each}" for each in end.leftovers]
+    if end.outcome == "Completed" and end.hook and (end.hook != "passing" or not end.asked):
+        found.append(f"Completed with a gate that answers {end.hook!r} and was asked {end.asked} times")
     if end.replay_error:
         found.append(f"its history does not replay: {end.replay_error}")
     steps = end.moves + end.disturbances

@@ -6,13 +6,16 @@ import os
 import random
 import re
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from gate_servers import SECRET, Webhooks, webhook_server
 from harness import Lab, Run, WorkerProcess, open_lab
 from segue_local import LocalStackError, Stack
 from subjects import SUBJECTS, Subject
@@ -55,8 +58,8 @@ class Outcome:
 class Weather:
     """The workers and servers of a day, and what happens to them."""
 
-    def __init__(self, stack: Stack, fleet: Lab, proxy: ApiProxy) -> None:
-        self._stack, self._proxy, self._fleet = stack, proxy, fleet
+    def __init__(self, stack: Stack, fleet: Lab, proxy: ApiProxy, webhooks: str) -> None:
+        self._stack, self._proxy, self._fleet, self._webhooks = stack, proxy, fleet, webhooks
         self.worker = self._new_worker()
         self.log: list[str] = []
         self._down: set[str] = set()
@@ -64,7 +67,7 @@ class Weather:
         self._restarting = threading.Lock()
 
     def _new_worker(self) -> WorkerProcess:
-        return self._fleet.worker(KUBECONFIG=str(self._proxy.kubeconfig))
+        return self._fleet.worker(KUBECONFIG=str(self._proxy.kubeconfig), SEGUE_WEBHOOKS=self._webhooks)
 
     def pass_over(self, faults: tuple[Fault, ...], start: float) -> None:
         """Let all faults happen at their times, and return when each is over; several may overlap."""
@@ -75,7 +78,7 @@ class Weather:
         """Start everything that is still dead."""
         self._down.clear()
         self.restart_dead(tries=5)
-        if self.worker.process.poll() is not None:
+        if not self.worker.lives:
             self.worker.start()
 
     def _happen(self, fault: Fault, start: float) -> None:
@@ -116,13 +119,16 @@ class Weather:
             self._proxy.weather.discard(what)
 
     def _worker(self, how: str) -> Iterator[None]:
-        process = self.worker.process
-        process.send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+        if how == "killed":
+            self.worker.kill()
+        elif self.worker.lives:  # another fault may have killed it
+            self.worker.send(signal.SIGSTOP)
         yield
-        if process is self.worker.process and process.poll() is None:
-            process.send_signal(signal.SIGCONT)
-        if process.poll() is not None and process is self.worker.process:
-            self.worker.start()
+        with self._restarting:  # two faults may end at the same time
+            if self.worker.lives:
+                self.worker.send(signal.SIGCONT)
+            else:
+                self.worker.start()
 
     def restart_dead(self, tries: int = 1) -> None:
         """Start dead servers, except those that stay dead and what needs them."""
@@ -146,16 +152,22 @@ class Weather:
 
 async def play(stack: Stack, day: Day) -> list[Outcome]:
     """Play one day, and return what became of each of its rollouts."""
-    with api_proxy(stack.kubeconfig_for("segue-worker"), stack.state_dir, day.seed) as proxy:
-        async with open_lab(stack) as fleet:
-            weather = Weather(stack, fleet, proxy)
+    with (
+        api_proxy(stack.kubeconfig_for("segue-worker"), stack.state_dir, day.seed) as proxy,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        secret = Path(folder) / "secret"
+        secret.write_bytes(SECRET)
+        async with open_lab(stack) as fleet, webhook_server(Path(folder)) as hooks:
+            weather = Weather(stack, fleet, proxy, hooks.settings(secret))
             # A server can end by itself after an outage of another, such as the scheduler without its lease.
             await asyncio.to_thread(weather.clear)
             await weather.worker.serves()
             made, started = (threading.Barrier(len(day.rollouts) + extra) for extra in (0, 1))
             fine = threading.Event()
             players = [
-                Player(stack, fleet.task_queue, rolled, day, proxy, made, started, fine) for rolled in day.rollouts
+                Player(stack, fleet.task_queue, rolled, day, proxy, hooks, made, started, fine)
+                for rolled in day.rollouts
             ]
             # Each has a thread and a loop of its own: a call that hangs in an outage blocks nobody else.
             with ThreadPoolExecutor(len(players) + 1) as pool:
@@ -185,11 +197,11 @@ class Player:
     """Plays one rollout of a day."""
 
     def __init__(
-        self, stack: Stack, queue: str, rolled: Rolled, day: Day, proxy: ApiProxy,
+        self, stack: Stack, queue: str, rolled: Rolled, day: Day, proxy: ApiProxy, hooks: Webhooks,
         made: threading.Barrier, started: threading.Barrier, fine: threading.Event,
     ) -> None:  # fmt: skip
         self.stack, self.queue, self.rolled, self.day, self.proxy = stack, queue, rolled, day, proxy
-        self.made, self.started, self.fine = made, started, fine
+        self.hooks, self.made, self.started, self.fine = hooks, made, started, fine
         self.dice = random.Random(f"people of {day.seed} {rolled.name}")
         self.reasons: set[str] = set()
         self.answered: dict[str, float] = {}
@@ -317,10 +329,15 @@ class Player:
             moves=self.status.moves if self.status else 0,
             disturbances=len(done.what) + sum(int(1 + fault.lasts) for fault in self.day.weather),
             reasons=self.reasons,
+            hook=self.rolled.hook,
+            asked=sum(each["target"]["namespace"] == subject.lab.namespace for each in self._questions()),
         )
         report = await events.run.handle.result()
         end.moves = report.status.moves
         return [*found, *judge.faults_of(end)]
+
+    def _questions(self) -> list[dict[str, Any]]:
+        return self.hooks.questions.get(self.rolled.hook, [])
 
     async def _settled(self, subject: Subject, eyes: Eyes, told: str) -> int:
         """Wait until the end's pods are all that runs, and return how many are ready."""
@@ -341,6 +358,8 @@ class Player:
         allowed = {"Aborted"} if "abort" in all_of_it else set()
         if not is_bad or "retarget" in all_of_it:
             allowed.add("Completed")
+        if self.rolled.hook == "failing":
+            allowed = allowed - {"Completed"} | {"RolledBack"}
         if is_bad or all_of_it & {"reject", "retarget-back", "retarget-bad", "pods-crash", "pods-unready"}:
             allowed.add("RolledBack")
         return allowed

@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
+GATE = "outside"
+"""The name of the gate of a rollout that has one."""
 ROLLOUTS = 5
 """The number of rollouts of a day."""
 FAULTS_END_S = 30.0
@@ -18,9 +20,10 @@ WEATHER = (
     "worker-killed", "worker-stopped", "two-workers",
     *(f"{server}-{how}" for server in SERVERS for how in ("killed", "stopped")),
     "api-slow", "api-errors", "api-throttles", "api-conflicts", "api-loses-answers", "watches-cut",
+    "watches-late",
 )  # fmt: skip
 """What happens to the servers and the workers."""
-PODS = ("pods-deleted", "pods-evicted", "pods-crash", "pods-unready")
+PODS = ("pods-deleted", "pods-evicted", "pods-crash", "pods-unready", "node-lost")
 FOREIGN = ("foreign-image", "foreign-scale", "foreign-annotation", "foreign-restart")
 PEOPLE = ("pause", "resume", "retarget", "retarget-bad", "retarget-back", "abort", "scale", "settle", "promote",
           "approve", "reject")  # fmt: skip
@@ -59,6 +62,11 @@ class Rolled:
     def has(self, *names: str) -> bool:
         """Return whether one of these faults happens to it."""
         return any(fault.what in names for fault in self.faults)
+
+    @property
+    def hook(self) -> str:
+        """How the webhook of its gate answers; empty without a gate."""
+        return next((str(gate["webhook"]["name"]) for gate in self.spec.get("gates", ())), "")
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,10 @@ def _rolled(number: int, dice: random.Random) -> Rolled:
         spec["readiness"]["deadline"] = "20s"
     faults = [_fault(what, dice, size) for what, size in _what_happens(kind, replicas, dice)]
     ready_after = dice.choice(("300ms", "300ms", "1s", "3s"))
+    if kind != "Supervised" and dice.random() < 0.25:
+        spec["drain"] = {"quiet": "500ms", "timeout": "3s"}
+    if dice.random() < 0.25:
+        spec["gates"] = [_gate(dice)]
     return Rolled(f"r{number}", kind, replicas, ready_after, mode, spec, _in_order(faults))
 
 
@@ -136,6 +148,11 @@ def _strategy(kind: str, replicas: int, dice: random.Random) -> dict[str, Any]:
     if dice.random() < 0.2 and (waypoints or kind != "LeaderWorkerSet"):
         strategy["pace"] = "exact"
     return {**strategy, "waypoints": waypoints} if waypoints else strategy
+
+
+def _gate(dice: random.Random) -> dict[str, Any]:
+    hook = dice.choice(("passing", "passing", "passing", "failing"))
+    return {"name": GATE, "webhook": {"name": hook}, "interval": "1s", "count": dice.choice((1, 2))}
 
 
 def _amount(replicas: int, dice: random.Random) -> int | str:
