@@ -137,7 +137,11 @@ async def test_rights_of_what_the_cluster_does_not_serve_are_not_checked() -> No
         return right.resource not in {"pods/status", "jobs", "pods/log"}
 
     found = {check.name: check for check in await rights_checks(may, "ml", {Use.ROUTE, Use.POOLS, Use.SUPERVISED})}
-    assert not {right.group for right in asked} & {"gateway.networking.k8s.io", "serving.kserve.io"}
+    assert not {right.group for right in asked} & {
+        "gateway.networking.k8s.io",
+        "inference.networking.k8s.io",
+        "serving.kserve.io",
+    }
     failed = [name for name, check in found.items() if check.verdict is Verdict.FAILED]
     assert failed == ["rights in ml for drain"]
     assert found["rights in ml for gates.job"].fix == "kubectl apply -n ml -f deploy/rbac-gates.yaml"
