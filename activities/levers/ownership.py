@@ -300,9 +300,13 @@ def foreign_hold(found: Object, template: str, hold: str, fields: Fields, state:
     paths = [fields[each.partition("=")[0]] for each in changed]
     writers, ours = writers_of(found, *paths), is_written_by_us(found, *paths)
     is_written = found["metadata"].get("generation", 0) == mark.generation
-    if ours and not is_written:
+    if is_written:
+        who = ADMISSION if ours or not writers else latest_of(writers)
+    elif ours:
         return None  # our own write whose answer was lost
-    who = ADMISSION if is_written and (ours or not writers) else latest_of(writers)
+    else:
+        who = latest_of(writers)
+        changed = [each for each, path in zip(changed, paths, strict=True) if not is_written_by_us(found, path)]
     return Foreign(who=who, what=", ".join(changed), template=template)
 
 

@@ -190,6 +190,16 @@ def test_who_changed_what_it_is_held_by() -> None:
     assert foreign(deployment(2, 6, 4, paused=True, generation=8), meant) == ""  # our pause, whose answer was lost
     by_person = foreign(deployment(2, 6, 4, paused=True, generation=8, writer="kubectl"), meant)
     assert by_person == "kubectl (Update at t) changed paused=True"
+    both = deployment(2, 6, 4, paused=True, generation=9)  # our pause whose answer was lost, and then a person's change
+    both["spec"]["minReadySeconds"] = 7
+    theirs = {
+        "manager": "kubectl",
+        "operation": "Update",
+        "time": "t",
+        "fieldsV1": {"f:spec": {"f:minReadySeconds": {}}},
+    }
+    both["metadata"]["managedFields"].append(theirs)
+    assert foreign(both, meant) == "kubectl (Update at t) changed minReadySeconds=7"
     assert foreign(deployment(2, 6, 4, generation=8), with_paused(meant, paused=True)) == ""
     by_another = foreign(deployment(3, 6, 4, generation=8, writer="kubectl"), meant)
     assert by_another == "kubectl (Update at t) changed spec.containers[server].image c:2 → c:3"
