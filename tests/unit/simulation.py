@@ -162,7 +162,7 @@ class Target:
         self.tampered = self.spoiled = False
         """Whether somebody else changed it; and so that what follows is theirs: a paused controller moves nothing."""
         self.scaled = False
-        """Whether somebody changed R since the latest move."""
+        """Whether somebody else changed R since the latest move, or Segue did while it does not hold the target."""
         self.mistaken = 0
         """The unready pods beside which ready ones of a third version do not count as available: see ``_write``."""
         self.signed: Mark | None = None
@@ -589,10 +589,11 @@ class Target:
             return ""
         if seen.held and self.resizing:
             return "the controller has not followed the resize yet"  # its sizes are no shares of the present R
+        if seen.held and not self.paused and not self.unpaused(self.template):
+            return "the controller has not made the last move yet"
         self.replicas = self.written_for = replicas
-        # Known limit: the controller's proportions can take ready pods, in the middle of a move (seed 34549), and of a
-        # superseded version on the way back (seed 3757). The ceiling is judged all the same.
-        self.scaled = True
+        # Unheld, the added replicas of a superseded version are unready, and the controller takes ready ones first.
+        self.scaled = self.scaled or not seen.held
         if seen.held:
             self.max_surge, self.max_unavailable = self._hold(resized(rules.strategy, seen, replicas), rules)
             self.signed = self.mark

@@ -149,13 +149,15 @@ def test_an_undo_waits_until_superseded_sets_are_scaled_for_the_present_replicas
     assert superseded_sets(alone, V1.template) == [], "without superseded pods an undo never waits"
 
 
-def test_a_resize_waits_until_the_controller_has_followed_the_earlier_one() -> None:
+def test_a_resize_waits_until_the_controller_has_followed() -> None:
     """Until then the sizes are no shares of the present replicas, and a move under way would take ready ones."""
     decision = Decision(act=Act.RESIZE, why="why", replicas=4)
     asked = WriteInput(target=DeploymentTarget(name="chat"), rules=RULES, state=state(), decision=decision)
     seen = see(deployment(2, 6, 4), v1=6, v2=4)
     with pytest.raises(Stale, match="still scaling to 8 replicas"):
         resize_patch(Objects(deployment(2, 6, 4), scaled_for(6, v1=6, v2=4), []), seen, asked, 4)
+    with pytest.raises(Stale, match="still making the last move"):
+        resize_patch(Objects(deployment(2, 6, 4), scaled_for(8, v1=7, v2=3), []), seen, asked, 4)
     followed = Objects(deployment(2, 6, 4), scaled_for(8, v1=6, v2=4), [])
     rolling = {"maxSurge": 2, "maxUnavailable": "25%"}
     assert resize_patch(followed, seen, asked, 4)["spec"] == {

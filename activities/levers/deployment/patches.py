@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from activities.cluster import Object
-from activities.levers.deployment.reading import HOLD_MIN_READY_S, REVISION, Objects
+from activities.levers.deployment.reading import HOLD_MIN_READY_S, REVISION, Objects, can_be_paused, is_paused
 from activities.levers.ownership import (
     BASELINE,
     CHANGED,
@@ -129,11 +129,12 @@ def resize_patch(objects: Objects, seen: Observation, asked: WriteInput, replica
     """Return the patch that sets the replicas, and keeps both sides at their share of them.
 
     Raises:
-        Stale: while the controller follows an earlier resize: the present sizes are no shares of the present replicas.
+        Stale: while the controller follows an earlier resize or a move. Until then, the present sizes are no shares of
+            the present replicas, and the controller would make the rest of the move by another proportion.
     """
     patch: Object = {"spec": {"replicas": replicas}}
     if seen.held and seen.replicas:
-        problem = _resizing(objects)
+        problem = _resizing(objects) or _moving(objects)
         if problem:
             raise Stale(problem)
         old, new = resized(asked.rules.strategy, seen, replicas)
@@ -183,6 +184,15 @@ def _resizing(objects: Objects) -> str:
     if any(annotations_of(rs).get(DESIRED, replicas) != replicas for rs in active):
         return f"the controller is still scaling to {replicas} replicas"
     return ""
+
+
+def _moving(objects: Objects) -> str:
+    """Return why to wait while the controller makes a move; empty if both sides have the requested sizes."""
+    deployment = objects.deployment
+    ours = {fingerprint(deployment["spec"]["template"])}
+    if is_paused(deployment) or can_be_paused(deployment, objects.replicasets, ours):
+        return ""
+    return "the controller is still making the last move"
 
 
 def hold_patch(deployment: Object, rules: Rules, surge: int, unavailable: int) -> Object:
