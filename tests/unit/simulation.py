@@ -298,6 +298,13 @@ class Target:
         rests = self.total - new <= self.requested.old and self.total == sum(self.requested)
         return self.held and not self.paused and (rests or self.template not in ours)
 
+    @property
+    def moving(self) -> bool:
+        """Whether the controller still makes a move: it never makes more new ones than R, whatever the fields allow."""
+        new = self.sets[self.template].replicas if self.template in self.sets else 0
+        can_grow = self.total < sum(self.requested) and new < self.replicas
+        return self.total - new > self.requested.old or can_grow
+
     def pause_controller(self, rules: Rules, state: State, decision: Decision) -> str:
         """Pause the controller once it has taken up a move."""
         if self.unpaused(state.wanted.template, state.mark.template):
@@ -589,7 +596,7 @@ class Target:
             return ""
         if seen.held and self.resizing:
             return "the controller has not followed the resize yet"  # its sizes are no shares of the present R
-        if seen.held and not self.paused and not self.unpaused(self.template):
+        if seen.held and not self.paused and self.moving:
             return "the controller has not made the last move yet"
         self.replicas = self.written_for = replicas
         # Unheld, the added replicas of a superseded version are unready, and the controller takes ready ones first.

@@ -17,6 +17,7 @@ from activities.levers.deployment.reading import (
     HOLD_MIN_READY_S,
     Objects,
     hold_token,
+    is_moving,
     mark_after_pause,
     mark_of,
     read,
@@ -158,6 +159,8 @@ def test_a_resize_waits_until_the_controller_has_followed() -> None:
         resize_patch(Objects(deployment(2, 6, 4), scaled_for(6, v1=6, v2=4), []), seen, asked, 4)
     with pytest.raises(Stale, match="still making the last move"):
         resize_patch(Objects(deployment(2, 6, 4), scaled_for(8, v1=7, v2=3), []), seen, asked, 4)
+    shrunk = deployment(2, 0, 6, replicas=3)  # by somebody else: there are never more than 3 new ones
+    assert not is_moving(shrunk, sets(v1=0, v2=3)) and is_moving(shrunk, sets(v1=0, v2=2))
     followed = Objects(deployment(2, 6, 4), scaled_for(8, v1=6, v2=4), [])
     rolling = {"maxSurge": 2, "maxUnavailable": "25%"}
     assert resize_patch(followed, seen, asked, 4)["spec"] == {

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from activities.cluster import Object
-from activities.levers.deployment.reading import HOLD_MIN_READY_S, REVISION, Objects, can_be_paused, is_paused
+from activities.levers.deployment.reading import HOLD_MIN_READY_S, REVISION, Objects, is_moving, is_paused
 from activities.levers.ownership import (
     BASELINE,
     CHANGED,
@@ -187,10 +187,8 @@ def _resizing(objects: Objects) -> str:
 
 
 def _moving(objects: Objects) -> str:
-    """Return why to wait while the controller makes a move; empty if both sides have the requested sizes."""
-    deployment = objects.deployment
-    ours = {fingerprint(deployment["spec"]["template"])}
-    if is_paused(deployment) or can_be_paused(deployment, objects.replicasets, ours):
+    """Return why to wait while the controller makes a move; empty if it does not."""
+    if is_paused(objects.deployment) or not is_moving(objects.deployment, objects.replicasets):
         return ""
     return "the controller is still making the last move"
 

@@ -243,14 +243,28 @@ def can_be_paused(deployment: Object, replicasets: list[Object], ours: Collectio
     A paused controller still scales all ReplicaSets in proportion, up to R + maxSurge together. If it were paused
     during a move, it would replace the replicas that the move removes, and remove ready ones of the other side.
     """
-    template = fingerprint(deployment["spec"]["template"])
-    if template not in ours:
+    if fingerprint(deployment["spec"]["template"]) not in ours:
         return True
-    sizes = {True: 0, False: 0}
+    sizes, requested = _sizes(deployment, replicasets), _requested(deployment)
+    return sizes.old <= requested.old and sum(sizes) == sum(requested)
+
+
+def is_moving(deployment: Object, replicasets: list[Object]) -> bool:
+    """Whether the controller of a held Deployment that is not paused is still making a move.
+
+    It never makes more new replicas than R, whatever the fields allow, and removes none for being too many.
+    """
+    sizes, requested = _sizes(deployment, replicasets), _requested(deployment)
+    can_grow = sum(sizes) < sum(requested) and sizes.new < replicas_of(deployment)
+    return sizes.old > requested.old or can_grow
+
+
+def _sizes(deployment: Object, replicasets: list[Object]) -> Counts:
+    """Return the sizes of the ReplicaSets of other templates, together, and of the present one."""
+    template, sizes = fingerprint(deployment["spec"]["template"]), {True: 0, False: 0}
     for replicaset in replicasets:
         sizes[fingerprint(replicaset["spec"]["template"]) == template] += replicaset["spec"].get("replicas", 0)
-    requested = _requested(deployment)
-    return sizes[False] <= requested.old and sum(sizes.values()) == sum(requested)
+    return Counts(sizes[False], sizes[True])
 
 
 def _is_unpaused(objects: Objects, state: State) -> bool:
