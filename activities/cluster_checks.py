@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 
 from activities.cluster import Cluster
 from activities.gates.prometheus import Prometheus, PrometheusSettings
-from segue.checks import CONNECTION, OLDEST_KUBERNETES, Check, Verdict, clock_check, version_check
+from segue.checks import CONNECTION, OLDEST_KUBERNETES, CheckVerdict, SetupCheck, clock_check, version_check
 from segue.errors import NotAllowed, Refused, SegueError, Unanswered, Unreachable
 from segue.rights import ROLES, ROOM, Right, Role, Use, commands, described, needed
 
@@ -26,7 +26,7 @@ May = Callable[[Right, str], Awaitable[bool]]
 
 async def check_cluster(
     connect: Callable[[], Awaitable[Cluster]], namespaces: Sequence[str], service_account: str = ""
-) -> list[Check]:
+) -> list[SetupCheck]:
     """Return the checks of a cluster, and of the rights in each of the namespaces.
 
     ``service_account`` (``system:serviceaccount:NAMESPACE:NAME``) is whose rights are checked; empty for our own.
@@ -34,25 +34,25 @@ async def check_cluster(
     try:
         cluster = await connect()
     except Refused as error:
-        return [_check(CONNECTION, Verdict.FAILED, f"{error.field}: {error.why}", error.fix)]
+        return [_check(CONNECTION, CheckVerdict.FAILED, f"{error.field}: {error.why}", error.fix)]
     try:
         return await _checks(cluster, namespaces, service_account)
     finally:
         await cluster.close()
 
 
-async def _checks(cluster: Cluster, namespaces: Sequence[str], service_account: str) -> list[Check]:
+async def _checks(cluster: Cluster, namespaces: Sequence[str], service_account: str) -> list[SetupCheck]:
     before = time.time()
     try:
         version, date = await cluster.version()
         after = time.time()
         served = await cluster.api_groups()
     except Unreachable as error:
-        return [_check(CONNECTION, Verdict.FAILED, error.why, "check KUBECONFIG, and that the API server is up")]
+        return [_check(CONNECTION, CheckVerdict.FAILED, error.why, "check KUBECONFIG, and that the API server is up")]
     except NotAllowed as error:
-        return [_check(CONNECTION, Verdict.FAILED, error.why, error.fix)]
+        return [_check(CONNECTION, CheckVerdict.FAILED, error.why, error.fix)]
     found = [
-        _check(CONNECTION, Verdict.OK, f"{cluster.address} answers"),
+        _check(CONNECTION, CheckVerdict.OK, f"{cluster.address} answers"),
         version_check(AREA, version, OLDEST_KUBERNETES, "upgrade the cluster"),
         clock_check(AREA, parsedate_to_datetime(date).timestamp(), before, after, resolution_s=1.0),
         *(_group_check(group, group in served) for group in GROUPS),
@@ -66,16 +66,19 @@ async def _checks(cluster: Cluster, namespaces: Sequence[str], service_account: 
         found += await rights_checks(may, namespace, absent)
     if not namespaces:
         unnamed = "no namespace is named"
-        return [*found, _check("rights", Verdict.NOT_CHECKED, unnamed, "name those of your targets with -n NAMESPACE")]
+        return [
+            *found,
+            _check("rights", CheckVerdict.NOT_CHECKED, unnamed, "name those of your targets with -n NAMESPACE"),
+        ]
     return [*found, await _room_check(may)]
 
 
-def _group_check(group: str, served: bool) -> Check:
+def _group_check(group: str, served: bool) -> SetupCheck:
     found = "served" if served else f"not served; needed only for {GROUPS[group][1]}"
-    return _check(f"API group {group}", Verdict.OK, found)
+    return _check(f"API group {group}", CheckVerdict.OK, found)
 
 
-async def rights_checks(may: May, namespace: str, absent: set[Use]) -> list[Check]:
+async def rights_checks(may: May, namespace: str, absent: set[Use]) -> list[SetupCheck]:
     """Return a check for each use of the rights in a namespace; without one for what the cluster does not serve."""
     checked = [use for use in Use if use not in absent]
     rights = {use: needed([use]) for use in checked}
@@ -88,7 +91,7 @@ async def rights_checks(may: May, namespace: str, absent: set[Use]) -> list[Chec
     try:
         answers = await asyncio.gather(*(may(right, namespace) for right in asked))
     except SegueError as error:
-        return [_check(f"rights in {namespace}", Verdict.NOT_CHECKED, str(error))]
+        return [_check(f"rights in {namespace}", CheckVerdict.NOT_CHECKED, str(error))]
     missing = {right for right, allowed in zip(asked, answers, strict=True) if not allowed}
     found = [_use_check(use, namespace, [right for right in rights[use] if right in missing]) for use in checked]
     for key, each in optional.items():
@@ -98,51 +101,55 @@ async def rights_checks(may: May, namespace: str, absent: set[Use]) -> list[Chec
     return found
 
 
-def _use_check(use: Use, namespace: str, missing: Sequence[Right]) -> Check:
+def _use_check(use: Use, namespace: str, missing: Sequence[Right]) -> SetupCheck:
     name = f"rights in {namespace} for {use}"
     if not missing:
-        return _check(name, Verdict.OK, "granted")
+        return _check(name, CheckVerdict.OK, "granted")
     # The role for Jobs is optional, because it lets whoever starts rollouts run any program.
-    verdict = Verdict.OK if use is Use.JOB else Verdict.FAILED
+    verdict = CheckVerdict.OK if use is Use.JOB else CheckVerdict.FAILED
     found = f"{'not granted, which is optional' if use is Use.JOB else 'missing'}: {described(missing)}"
     return _check(name, verdict, found, commands(missing, namespace))
 
 
-def _optional_check(role: Role, namespace: str, missing: Sequence[Right]) -> Check:
-    verdict = Verdict.WARNING if role.key == "base" else Verdict.OK
+def _optional_check(role: Role, namespace: str, missing: Sequence[Right]) -> SetupCheck:
+    verdict = CheckVerdict.WARNING if role.key == "base" else CheckVerdict.OK
     found = f"not granted, which is optional: {described(missing)}"
     return _check(f"optional rights in {namespace} by {role.name}", verdict, found, role.command(namespace))
 
 
-async def _room_check(may: May) -> Check:
+async def _room_check(may: May) -> SetupCheck:
     name = "optional rights in the cluster"
     rights = [right for rule in ROOM.rules for right in rule.rights]
     try:
         answers = await asyncio.gather(*(may(right, "") for right in rights))
     except SegueError as error:
-        return _check(name, Verdict.NOT_CHECKED, str(error))
+        return _check(name, CheckVerdict.NOT_CHECKED, str(error))
     missing = [right for right, allowed in zip(rights, answers, strict=True) if not allowed]
     if not missing:
-        return _check(name, Verdict.OK, "granted")
-    return _check(name, Verdict.OK, f"not granted, which is optional: {described(missing)}", ROOM.command(""))
+        return _check(name, CheckVerdict.OK, "granted")
+    return _check(name, CheckVerdict.OK, f"not granted, which is optional: {described(missing)}", ROOM.command(""))
 
 
-async def check_prometheus(name: str, settings: PrometheusSettings) -> list[Check]:
+async def check_prometheus(name: str, settings: PrometheusSettings) -> list[SetupCheck]:
     """Return the checks of one provider of the settings."""
     area, prometheus = f"Prometheus {name}", Prometheus(name, settings)
     try:
         before = time.time()
         theirs = await prometheus.clock()
         return [
-            Check(area=area, name=CONNECTION, verdict=Verdict.OK, found=f"{settings.url} answers"),
+            SetupCheck(area=area, name=CONNECTION, verdict=CheckVerdict.OK, found=f"{settings.url} answers"),
             clock_check(area, theirs, before, time.time()),
         ]
     except Unanswered as error:
         fix = f"correct provider {name} in SEGUE_PROMETHEUS, or start the server"
-        return [Check(area=area, name=CONNECTION, verdict=Verdict.FAILED, found=f"{settings.url}: {error}", fix=fix)]
+        return [
+            SetupCheck(
+                area=area, name=CONNECTION, verdict=CheckVerdict.FAILED, found=f"{settings.url}: {error}", fix=fix
+            )
+        ]
     finally:
         await prometheus.close()
 
 
-def _check(name: str, verdict: Verdict, found: str, fix: str = "") -> Check:
-    return Check(area=AREA, name=name, verdict=verdict, found=found, fix=fix)
+def _check(name: str, verdict: CheckVerdict, found: str, fix: str = "") -> SetupCheck:
+    return SetupCheck(area=AREA, name=name, verdict=verdict, found=found, fix=fix)

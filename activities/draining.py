@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from activities.cluster import Cluster
 from activities.levers.draining import are_out
 from activities.pod_http import PodEndpoint, Reach
-from activities.probes.base import Request
+from activities.probes.base import ProbeRequest
 from segue.contract import WatchInput
 from segue.draining import Emptying, added_up, next_to_empty
 from segue.errors import SegueError
@@ -113,7 +113,7 @@ class _Emptied:
         """Return how many requests one server has, and why the number is unknown."""
         place = PodEndpoint(self._namespace, replica, self._until.where)
         async with self._at_once:
-            reply = await self._reach.ask(place, Request("GET", self._until.path), {}, ANSWER_S)
+            reply = await self._reach.ask(place, ProbeRequest("GET", self._until.path), {}, ANSWER_S)
         if reply.trouble or reply.unasked or reply.status != 200:
             return 0.0, reply.trouble or reply.unasked or f"answers {reply.status} at {self._until.path}"
         try:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import aiohttp
 
 from activities.cluster import Cluster
-from activities.probes.base import Request
+from activities.probes.base import ProbeRequest
 from segue.errors import NotAllowed, SegueError
 from segue.gates.serving_answers import Reply, bounded
 from segue.replica import Replica
@@ -53,7 +53,7 @@ class PodEndpoint(NamedTuple):
 class Reach(Protocol):
     """A way to send requests to pods."""
 
-    async def ask(self, place: PodEndpoint, request: Request, headers: dict[str, str], timeout_s: float) -> Reply:
+    async def ask(self, place: PodEndpoint, request: ProbeRequest, headers: dict[str, str], timeout_s: float) -> Reply:
         """Send one request, and return the reply. A pod that does not answer raises no error."""
         ...
 
@@ -82,7 +82,7 @@ class DirectReach:
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self._session
 
-    async def ask(self, place: PodEndpoint, request: Request, headers: dict[str, str], timeout_s: float) -> Reply:
+    async def ask(self, place: PodEndpoint, request: ProbeRequest, headers: dict[str, str], timeout_s: float) -> Reply:
         """Send one request to the pod's address."""
         address = place.replica.address
         if not address:
@@ -111,7 +111,7 @@ class ProxyReach:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
-    async def ask(self, place: PodEndpoint, request: Request, headers: dict[str, str], timeout_s: float) -> Reply:
+    async def ask(self, place: PodEndpoint, request: ProbeRequest, headers: dict[str, str], timeout_s: float) -> Reply:
         """Send one request through the API server's proxy of the pod."""
         if any(name.lower() == "authorization" for name in headers):
             return Reply(
@@ -140,19 +140,19 @@ class ProxyReach:
         """Do nothing: it has no connections of its own."""
 
 
-def content_type(request: Request) -> dict[str, str]:
+def content_type(request: ProbeRequest) -> dict[str, str]:
     """Return the Content-Type header of the body; empty without a body."""
     if request.body is None:
         return {}
     return {"Content-Type": "text/plain" if isinstance(request.body, str) else "application/json"}
 
 
-def encoded(request: Request) -> str | None:
+def encoded(request: ProbeRequest) -> str | None:
     """Return the body as sent."""
     return request.body if request.body is None or isinstance(request.body, str) else json.dumps(request.body)
 
 
-async def timed(send: Any, request: Request, timeout_s: float) -> Reply:
+async def timed(send: Any, request: ProbeRequest, timeout_s: float) -> Reply:
     """Send a request and read the answer, both within the time limit."""
     began = time.monotonic()
     try:
@@ -165,7 +165,7 @@ async def timed(send: Any, request: Request, timeout_s: float) -> Reply:
         return Reply(trouble=bounded(str(error) or type(error).__name__), took_s=time.monotonic() - began)
 
 
-async def _read(response: aiohttp.ClientResponse, began: float, request: Request) -> tuple[str, float | None]:
+async def _read(response: aiohttp.ClientResponse, began: float, request: ProbeRequest) -> tuple[str, float | None]:
     """Read an answer up to the limit; for a stream, also return when its first data arrived."""
     read, first_s = bytearray(), None
     async for chunk in response.content.iter_any():

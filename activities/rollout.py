@@ -59,7 +59,7 @@ from segue.gates.readiness import judge_readiness
 from segue.gates.standing import standings
 from segue.gates.webhook_settings import Webhook
 from segue.observation import Observation, belonging
-from segue.policy import NO_POLICY, Policy, Request, foretold, holding, refuse, refuse_message
+from segue.policy import NO_POLICY, Policy, PolicyRequest, foretold, holding, refuse, refuse_message
 from segue.requests import requests_of
 from segue.resting import next_look_at, rests
 from segue.spec import Autoscaler, SupervisedTarget
@@ -465,9 +465,9 @@ class Activities:
         return await autoscaling.give_back(self._cluster, asked.target, asked.state.owner)
 
 
-def request_of(asked: PrepareInput, prepared: Prepared) -> Request:
+def request_of(asked: PrepareInput, prepared: Prepared) -> PolicyRequest:
     """Return a start or a retarget as the policy sees it."""
-    return Request(
+    return PolicyRequest(
         target=asked.target, labels=prepared.labels, rules=asked.rules, by=asked.by, replicas=prepared.replicas,
         accept=asked.accept, retargets=asked.retargets, goes_back=asked.change.goes_back, broke_glass=asked.broke_glass,
     )  # fmt: skip

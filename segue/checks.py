@@ -10,7 +10,7 @@ from segue.observation import Frozen
 from segue.units import format_duration
 
 
-class Verdict(StrEnum):
+class CheckVerdict(StrEnum):
     """The result of one check."""
 
     OK = "ok"
@@ -19,16 +19,16 @@ class Verdict(StrEnum):
     NOT_CHECKED = "not checked"
 
 
-class Check(Frozen):
+class SetupCheck(Frozen):
     """One check: ``area`` is what was checked, such as Temporal; ``fix`` is what mends a failure or a warning."""
 
     area: str
     name: str
-    verdict: Verdict
+    verdict: CheckVerdict
     found: str
     fix: str = ""
 
-    def of(self, cluster: str) -> "Check":
+    def of(self, cluster: str) -> "SetupCheck":
         """Return the same check, of this of several clusters; unchanged without a name."""
         return self.model_copy(update={"area": f"{self.area} {cluster}"}) if cluster else self
 
@@ -48,26 +48,28 @@ _VERSION = re.compile(r"v?(\d+)\.(\d+)")
 _NTP = "synchronize both clocks by NTP: `timedatectl set-ntp true`"
 
 
-def exit_of(checks: Iterable[Check]) -> Exit:
+def exit_of(checks: Iterable[SetupCheck]) -> Exit:
     """Return the exit code: 5 if something does not answer, 4 for any other failure; warnings do not count."""
-    failed = [check for check in checks if check.verdict is Verdict.FAILED]
+    failed = [check for check in checks if check.verdict is CheckVerdict.FAILED]
     if any(check.name == CONNECTION for check in failed):
         return Exit.UNREACHABLE
     return Exit.NEEDS_PERSON if failed else Exit.COMPLETED
 
 
-def version_check(area: str, version: str, oldest: tuple[int, int], fix: str) -> Check:
+def version_check(area: str, version: str, oldest: tuple[int, int], fix: str) -> SetupCheck:
     """Judge a server's version, such as ``v1.36.3``."""
     found = _VERSION.match(version)
     if found is None:
-        return Check(area=area, name="version", verdict=Verdict.WARNING, found=f"{version!r} is not a known form")
+        return SetupCheck(
+            area=area, name="version", verdict=CheckVerdict.WARNING, found=f"{version!r} is not a known form"
+        )
     if (int(found[1]), int(found[2])) >= oldest:
-        return Check(area=area, name="version", verdict=Verdict.OK, found=version)
+        return SetupCheck(area=area, name="version", verdict=CheckVerdict.OK, found=version)
     why = f"{version} is older than {oldest[0]}.{oldest[1]}"
-    return Check(area=area, name="version", verdict=Verdict.FAILED, found=why, fix=fix)
+    return SetupCheck(area=area, name="version", verdict=CheckVerdict.FAILED, found=why, fix=fix)
 
 
-def clock_check(area: str, theirs: float, before: float, after: float, resolution_s: float = 0.0) -> Check:
+def clock_check(area: str, theirs: float, before: float, after: float, resolution_s: float = 0.0) -> SetupCheck:
     """Judge a server's clock, in seconds since the epoch, against ours before the request and after the answer.
 
     A time of whole seconds has ``resolution_s`` 1: it is up to that much late.
@@ -76,18 +78,18 @@ def clock_check(area: str, theirs: float, before: float, after: float, resolutio
     skew = max(least, -most, 0.0)
     ahead = "ahead of" if least > 0 else "behind"
     if skew <= SKEW_WARNING_S:
-        return Check(
-            area=area, name="clock", verdict=Verdict.OK, found=f"within {SKEW_WARNING_S:g} s of this machine's"
+        return SetupCheck(
+            area=area, name="clock", verdict=CheckVerdict.OK, found=f"within {SKEW_WARNING_S:g} s of this machine's"
         )
-    verdict = Verdict.FAILED if skew > SKEW_FAILURE_S else Verdict.WARNING
+    verdict = CheckVerdict.FAILED if skew > SKEW_FAILURE_S else CheckVerdict.WARNING
     found = f"at least {skew:.1f} s {ahead} this machine's; minReady and deadlines compare the two"
-    return Check(area=area, name="clock", verdict=verdict, found=found, fix=_NTP)
+    return SetupCheck(area=area, name="clock", verdict=verdict, found=found, fix=_NTP)
 
 
-def retention_check(namespace: str, retention: timedelta) -> Check:
+def retention_check(namespace: str, retention: timedelta) -> SetupCheck:
     """Judge how long Temporal keeps ended rollouts."""
     found = f"ended rollouts are kept for {format_duration(retention)}"
     if retention >= SHORTEST_RETENTION:
-        return Check(area="Temporal", name="retention", verdict=Verdict.OK, found=found)
+        return SetupCheck(area="Temporal", name="retention", verdict=CheckVerdict.OK, found=found)
     fix = f"`temporal operator namespace update --namespace {namespace} --retention 168h`"
-    return Check(area="Temporal", name="retention", verdict=Verdict.WARNING, found=found, fix=fix)
+    return SetupCheck(area="Temporal", name="retention", verdict=CheckVerdict.WARNING, found=found, fix=fix)

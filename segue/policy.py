@@ -47,7 +47,7 @@ class Limits(Model):
     )
 
 
-class Rule(Model):
+class PolicyRule(Model):
     """What holds for the targets that it matches. People, names and values of labels may contain `*`."""
 
     name: Name
@@ -95,7 +95,7 @@ class Policy(Model):
 
     apiVersion: Literal["segue.dev/v1alpha1"] = "segue.dev/v1alpha1"  # noqa: N815
     kind: Literal["Policy"] = "Policy"
-    rules: tuple[Rule, ...] = Field(default=(), max_length=200, strict=False)
+    rules: tuple[PolicyRule, ...] = Field(default=(), max_length=200, strict=False)
 
     @model_validator(mode="after")
     def _one_of_each_name(self) -> Self:
@@ -108,7 +108,7 @@ class Policy(Model):
                 raise wrong(field, twice, "is the name of two entries", "give each its own name")
         return self
 
-    def of(self, target: Target, labels: Labels) -> tuple[Rule, ...]:
+    def of(self, target: Target, labels: Labels) -> tuple[PolicyRule, ...]:
         """Return the rules that hold for a target with these labels."""
         return tuple(rule for rule in self.rules if rule.matches(target, labels))
 
@@ -137,7 +137,7 @@ def policy_of(document: Any, source: str) -> Policy:
 # --- a start, or a retarget -----------------------------------------------------------------------------
 
 
-class Request(NamedTuple):
+class PolicyRequest(NamedTuple):
     """A start or a retarget, as a policy sees it."""
 
     target: Target
@@ -154,12 +154,12 @@ class Request(NamedTuple):
     """Why a freeze is overruled; empty if it is not."""
 
 
-def objections(policy: Policy, asked: Request, now: float) -> tuple[Refused, ...]:
+def objections(policy: Policy, asked: PolicyRequest, now: float) -> tuple[Refused, ...]:
     """Return all that the policy refuses in a start or a retarget. ``now`` is in seconds since the epoch."""
     return tuple(each for rule in policy.of(asked.target, asked.labels) for each in _objections(rule, asked, now))
 
 
-def refuse(policy: Policy, asked: Request, now: float) -> None:
+def refuse(policy: Policy, asked: PolicyRequest, now: float) -> None:
     """Refuse a start or a retarget that the policy does not allow.
 
     Raises:
@@ -172,7 +172,7 @@ def refuse(policy: Policy, asked: Request, now: float) -> None:
         raise first
 
 
-def foretold(policy: Policy, asked: Request, now: float) -> tuple[str, ...]:
+def foretold(policy: Policy, asked: PolicyRequest, now: float) -> tuple[str, ...]:
     """Return a warning for each freeze that will hold the rollout at its start."""
     if asked.broke_glass or asked.goes_back:
         return ()
@@ -182,7 +182,7 @@ def foretold(policy: Policy, asked: Request, now: float) -> tuple[str, ...]:
     )
 
 
-def _objections(rule: Rule, asked: Request, now: float) -> Iterator[Refused]:
+def _objections(rule: PolicyRule, asked: PolicyRequest, now: float) -> Iterator[Refused]:
     people, what = (rule.steer, "retarget") if asked.retargets else (rule.start, "start")
     if not _may(people, asked.by):
         yield _unlisted(rule, what, asked.by, people)
@@ -196,7 +196,7 @@ def _objections(rule: Rule, asked: Request, now: float) -> Iterator[Refused]:
             yield _refused(rule, "spec.accept", str(accepted), "may not be accepted", f"mend it; allowed is: {allowed}")
 
 
-def _frozen(rule: Rule, asked: Request, now: float) -> Iterator[Refused]:
+def _frozen(rule: PolicyRule, asked: PolicyRequest, now: float) -> Iterator[Refused]:
     if asked.broke_glass:
         if rule.freezes and not _may(rule.break_glass, asked.by):
             yield _unlisted(rule, "break the glass", asked.by, rule.break_glass)
@@ -209,7 +209,7 @@ def _frozen(rule: Rule, asked: Request, now: float) -> Iterator[Refused]:
             yield Refused(f"is frozen: {said}", field="spec.target.namespace", value=asked.target.namespace, fix=fix)
 
 
-def _lacking(rule: Rule, rules: Rules) -> Iterator[Refused]:
+def _lacking(rule: PolicyRule, rules: Rules) -> Iterator[Refused]:
     require, waypoints = rule.require, rules.strategy.waypoints
     gates = {gate.name: gate for gate in rules.asked_gates}
     for name in require.gates:
@@ -243,7 +243,7 @@ def _asks_a_person(approval: bool | Approval) -> bool:
     return approval.default is Default.REJECT if isinstance(approval, Approval) else approval
 
 
-def _beyond(rule: Rule, strategy: Strategy, replicas: int) -> Iterator[Refused]:
+def _beyond(rule: PolicyRule, strategy: Strategy, replicas: int) -> Iterator[Refused]:
     """Yield each bound that the strategy exceeds at this number of replicas."""
     if replicas < 1:
         return
@@ -319,12 +319,12 @@ def _any(patterns: tuple[str, ...], text: str) -> bool:
     return any(re.fullmatch(".*".join(map(re.escape, each.split("*"))), text, re.DOTALL) for each in patterns)
 
 
-def _unlisted(rule: Rule, what: str, by: str, people: _People | None) -> Refused:
+def _unlisted(rule: PolicyRule, what: str, by: str, people: _People | None) -> Refused:
     may = ", ".join(people or ()) or "nobody"
     return Refused(
         f"may not {what} here: rule {rule.name} of the policy", field="by", value=by, fix=f"ask one of: {may}"
     )
 
 
-def _refused(rule: Rule, field: str, value: Any, why: str, fix: str) -> Refused:
+def _refused(rule: PolicyRule, field: str, value: Any, why: str, fix: str) -> Refused:
     return Refused(f"{why} (rule {rule.name} of the policy)", field=field, value=value, fix=fix)

@@ -61,7 +61,7 @@ def grants(rules: Iterable[Mapping[str, Any]], right: Right) -> bool:
     )
 
 
-class Rule(NamedTuple):
+class AccessRule(NamedTuple):
     """One rule of a role. ``uses`` need it; with none, it is optional. ``note`` explains it in the manifest."""
 
     group: str
@@ -83,7 +83,7 @@ class Role(NamedTuple):
     file: str
     name: str
     head: str
-    rules: tuple[Rule, ...]
+    rules: tuple[AccessRule, ...]
     cluster_wide: bool = False
     account: tuple[str, str] = SERVICE_ACCOUNT
     """Namespace and name of the ServiceAccount that gets it."""
@@ -103,46 +103,46 @@ The minimum rights of a worker in each namespace whose targets it may roll.
   kubectl apply -n serving -f deploy/rbac.yaml
 The worker's ServiceAccount is `segue-worker` in namespace `segue`; if yours differs, change the subject.""",
     (
-        Rule("", ("pods",), ("list", "watch"), KINDS),
-        Rule("apps", ("deployments",), _HELD, _ROLLED_BY_REPLICASETS,
+        AccessRule("", ("pods",), ("list", "watch"), KINDS),
+        AccessRule("apps", ("deployments",), _HELD, _ROLLED_BY_REPLICASETS,
              "For targets of kind Deployment and DeploymentPair."),
-        Rule("apps", ("replicasets",), ("list", "watch", "patch"), _ROLLED_BY_REPLICASETS,
+        AccessRule("apps", ("replicasets",), ("list", "watch", "patch"), _ROLLED_BY_REPLICASETS,
              "Patched by settle, and by undo after a retarget."),
-        Rule("apps", ("deployments",), ("create", "delete"), (Use.PAIR,),
+        AccessRule("apps", ("deployments",), ("create", "delete"), (Use.PAIR,),
              "Only for targets of kind DeploymentPair: Segue creates the new Deployment, and undo removes it."),
-        Rule("", ("events",), ("list",), (),
+        AccessRule("", ("events",), ("list",), (),
              "For failure messages: a probe's message, a volume that cannot be attached, a StatefulSet's pod that "
              "cannot be created."),
-        Rule("policy", ("poddisruptionbudgets",), ("list",), (),
+        AccessRule("policy", ("poddisruptionbudgets",), ("list",), (),
              "What lint reads before a start, besides the target. Without these rights it reports which rules it "
              "could not check."),
-        Rule("autoscaling", ("horizontalpodautoscalers",), ("list",), (Use.HOLD,)),
-        Rule("", ("resourcequotas", "persistentvolumeclaims"), ("list",)),
-        Rule("leaderworkerset.x-k8s.io", ("leaderworkersets",), _HELD, (Use.LEADER_WORKER_SET,),
+        AccessRule("autoscaling", ("horizontalpodautoscalers",), ("list",), (Use.HOLD,)),
+        AccessRule("", ("resourcequotas", "persistentvolumeclaims"), ("list",)),
+        AccessRule("leaderworkerset.x-k8s.io", ("leaderworkersets",), _HELD, (Use.LEADER_WORKER_SET,),
              "The next rules only for StatefulSets and LeaderWorkerSets: to read their versions, and to delete pods of "
              "a bad version that would block the rollback."),
-        Rule("apps", ("statefulsets",), ("get", "list", "watch"), _NUMBERED),
-        Rule("apps", ("statefulsets",), ("patch",), (Use.STATEFUL_SET,)),
-        Rule("apps", ("controllerrevisions",), ("list", "watch", "patch"), _NUMBERED),
-        Rule("", ("pods",), ("delete",), _NUMBERED),
-        Rule("apps", ("controllerrevisions",), ("create", "delete"), (Use.LEADER_WORKER_SET,),
+        AccessRule("apps", ("statefulsets",), ("get", "list", "watch"), _NUMBERED),
+        AccessRule("apps", ("statefulsets",), ("patch",), (Use.STATEFUL_SET,)),
+        AccessRule("apps", ("controllerrevisions",), ("list", "watch", "patch"), _NUMBERED),
+        AccessRule("", ("pods",), ("delete",), _NUMBERED),
+        AccessRule("apps", ("controllerrevisions",), ("create", "delete"), (Use.LEADER_WORKER_SET,),
              "Only for LeaderWorkerSets: their controller drops versions without replicas. Segue keeps them for "
              "history and undo."),
-        Rule("serving.kserve.io", ("inferenceservices", "servingruntimes"), _HELD, (Use.SUPERVISED,),
+        AccessRule("serving.kserve.io", ("inferenceservices", "servingruntimes"), _HELD, (Use.SUPERVISED,),
              "Only for targets of kind Supervised: list the resources that Segue rolls this way."),
-        Rule("autoscaling", ("horizontalpodautoscalers",), ("patch",), (Use.HOLD,),
+        AccessRule("autoscaling", ("horizontalpodautoscalers",), ("patch",), (Use.HOLD,),
              "Only for specs with `autoscaler: hold`."),
-        Rule("", ("configmaps",), ("list", "create", "delete"), (Use.CONFIG_MAPS,),
+        AccessRule("", ("configmaps",), ("list", "create", "delete"), (Use.CONFIG_MAPS,),
              "Only for specs with `change.configMaps`: Segue creates copies and prunes old ones."),
-        Rule("", ("pods/status",), ("patch",), (Use.DRAIN,),
+        AccessRule("", ("pods/status",), ("patch",), (Use.DRAIN,),
              "The next two only for specs with `drain`: replicas without a preStop hook leave their Services before "
              "they stop."),
-        Rule("discovery.k8s.io", ("endpointslices",), ("list",), (Use.DRAIN,)),
-        Rule("", ("services",), ("get",), (Use.SERVICE, Use.ROUTE),
+        AccessRule("discovery.k8s.io", ("endpointslices",), ("list",), (Use.DRAIN,)),
+        AccessRule("", ("services",), ("get",), (Use.SERVICE, Use.ROUTE),
              "Only for specs with `traffic`: Segue switches a Service or writes the weights of an HTTPRoute."),
-        Rule("", ("services",), ("list", "watch", "patch"), (Use.SERVICE,)),
-        Rule("gateway.networking.k8s.io", ("httproutes",), _HELD, (Use.ROUTE, Use.POOLS)),
-        Rule("inference.networking.k8s.io", ("inferencepools",), ("get",), (Use.POOLS,)),
+        AccessRule("", ("services",), ("list", "watch", "patch"), (Use.SERVICE,)),
+        AccessRule("gateway.networking.k8s.io", ("httproutes",), _HELD, (Use.ROUTE, Use.POOLS)),
+        AccessRule("inference.networking.k8s.io", ("inferencepools",), ("get",), (Use.POOLS,)),
     ),
 )  # fmt: skip
 
@@ -154,11 +154,11 @@ SERVING = Role(
 Optional, in addition to rbac.yaml, in namespaces whose rollouts use `serving` or `loadFailures`.
   kubectl apply -n serving -f deploy/rbac-serving.yaml""",
     (
-        Rule("", ("pods/proxy",), ("get", "create", "update"), (),
+        AccessRule("", ("pods/proxy",), ("get", "create", "update"), (),
              "By the request's method: GET, POST, PUT. Needed only where the worker calls pods through the API server "
              "(SEGUE_POD_ACCESS=proxy, for a worker outside the cluster). It lets the worker send requests to every "
              "port of every pod in the namespace."),
-        Rule("", ("pods/log",), ("get",), (), "Adds the last log lines of a crash to failure messages."),
+        AccessRule("", ("pods/log",), ("get",), (), "Adds the last log lines of a crash to failure messages."),
     ),
 )  # fmt: skip
 
@@ -170,7 +170,7 @@ GATES = Role(
 Optional: only for specs with gates of the kind `job`. The worker then creates the pods that a spec defines, in this
 namespace, with any of its service accounts. So whoever may start rollouts can run any program there.
   kubectl apply -n serving -f deploy/rbac-gates.yaml""",
-    (Rule("batch", ("jobs",), ("create", "get", "list", "delete"), (Use.JOB,)),),
+    (AccessRule("batch", ("jobs",), ("create", "get", "list", "delete"), (Use.JOB,)),),
 )
 
 ROOM = Role(
@@ -182,9 +182,9 @@ Optional: lets the worker count the free room on the nodes before it adds a repl
 pods of the whole cluster. Without it, the worker learns from a pending replica that there is no room.
   kubectl apply -f deploy/rbac-room.yaml""",
     (
-        Rule("", ("nodes", "pods"), ("list", "watch"), (),
+        AccessRule("", ("nodes", "pods"), ("list", "watch"), (),
              "The worker keeps one summary of them. Without `watch` it lists all of them every few seconds."),
-        Rule("scheduling.k8s.io", ("priorityclasses",), ("list",), (),
+        AccessRule("scheduling.k8s.io", ("priorityclasses",), ("list",), (),
              "To see whether the new version has a higher priority than the old one. If so, a replica is added only "
              "when it fits."),
     ),
@@ -204,11 +204,11 @@ targets: the workers have those.
   kubectl apply -n serving -f deploy/rbac-controller.yaml
 Its ServiceAccount is `segue-controller` in namespace `segue`. For all namespaces, put the rules into a ClusterRole.""",
     (
-        Rule("segue.dev", ("rollouts",), ("get", "list", "watch", "patch"), (),
+        AccessRule("segue.dev", ("rollouts",), ("get", "list", "watch", "patch"), (),
              "`patch` adds and removes the finalizer."),
-        Rule("segue.dev", ("rollouts/status",), ("patch",)),
-        Rule("segue.dev", ("rolloutprofiles",), ("get",), (), "For Rollouts that name a profile of yours."),
-        Rule("", ("events",), ("create",), (), "For the events of each Rollout. Without it, there are none."),
+        AccessRule("segue.dev", ("rollouts/status",), ("patch",)),
+        AccessRule("segue.dev", ("rolloutprofiles",), ("get",), (), "For Rollouts that name a profile of yours."),
+        AccessRule("", ("events",), ("create",), (), "For the events of each Rollout. Without it, there are none."),
     ),
     account=("segue", "segue-controller"),
 )  # fmt: skip
@@ -221,7 +221,7 @@ PROFILES = Role(
 Optional: lets `segue controller` read ClusterRolloutProfiles. Without it, Rollouts use only built-in profiles and the
 RolloutProfiles of their own namespace.
   kubectl apply -f deploy/rbac-profiles.yaml""",
-    (Rule("segue.dev", ("clusterrolloutprofiles",), ("get",)),),
+    (AccessRule("segue.dev", ("clusterrolloutprofiles",), ("get",)),),
     cluster_wide=True,
     account=("segue", "segue-controller"),
 )
@@ -262,7 +262,7 @@ def needed(uses: Iterable[Use], supervised: str = "") -> tuple[Right, ...]:
     return tuple(found)
 
 
-def _only(rule: Rule, supervised: str) -> Rule:
+def _only(rule: AccessRule, supervised: str) -> AccessRule:
     """Return the rule of custom resources for just the one that is rolled, which settings may have added."""
     if Use.SUPERVISED not in rule.uses or rule.uses == KINDS or not supervised:
         return rule
@@ -354,7 +354,7 @@ subjects:
 """
 
 
-def _rule(rule: Rule) -> str:
+def _rule(rule: AccessRule) -> str:
     note = _comment(rule.note, "  ") + "\n" if rule.note else ""
     group = rule.group or '""'
     return (

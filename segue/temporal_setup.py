@@ -19,7 +19,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from segue import __version__, contract
-from segue.checks import CONNECTION, OLDEST_TEMPORAL, Check, Verdict, retention_check, version_check
+from segue.checks import CONNECTION, OLDEST_TEMPORAL, CheckVerdict, SetupCheck, retention_check, version_check
 from segue.client import DENIED, pollers_of, translated, uncurrent, unserved
 from segue.errors import NotFound, Refused, Unreachable
 
@@ -44,7 +44,7 @@ _NOBODY = "segue-doctor/nobody"
 
 async def check_temporal(
     connect: Callable[[], Awaitable[Client]], task_queue: str, clusters: Sequence[str], *, workers: bool
-) -> list[Check]:
+) -> list[SetupCheck]:
     """Return the checks of Temporal; those of its workers, also of each cluster, only with ``workers``."""
     try:
         client = await connect()
@@ -56,7 +56,7 @@ async def check_temporal(
     found = [_ok(CONNECTION, f"{address} answers{_secured(client)}"), await _version(client)]
     namespace = await _namespace(client)
     found += namespace
-    if any(check.verdict is Verdict.FAILED for check in namespace):
+    if any(check.verdict is CheckVerdict.FAILED for check in namespace):
         return found
     more = [_attributes(client), _permission(client)]
     if workers:
@@ -68,7 +68,7 @@ def _secured(client: Client) -> str:
     return " by TLS" if client.service_client.config.tls else ""
 
 
-async def _version(client: Client) -> Check:
+async def _version(client: Client) -> SetupCheck:
     try:
         info = await client.workflow_service.get_system_info(GetSystemInfoRequest(), timeout=ANSWER)
     except RPCError as error:
@@ -76,7 +76,7 @@ async def _version(client: Client) -> Check:
     return version_check(AREA, info.server_version, OLDEST_TEMPORAL, "upgrade the Temporal server")
 
 
-async def _namespace(client: Client) -> list[Check]:
+async def _namespace(client: Client) -> list[SetupCheck]:
     name = client.namespace
     try:
         found = await client.workflow_service.describe_namespace(
@@ -91,7 +91,7 @@ async def _namespace(client: Client) -> list[Check]:
     return [_ok("namespace", f"{name} exists"), retention_check(name, retention)]
 
 
-async def _attributes(client: Client) -> list[Check]:
+async def _attributes(client: Client) -> list[SetupCheck]:
     name = "search attributes"
     try:
         missing, wrong = _compared(await _registered(client))
@@ -129,8 +129,8 @@ def _compared(registered: dict[str, int]) -> tuple[list[str], list[str]]:
     return missing, wrong
 
 
-async def _permission(client: Client) -> list[Check]:
-    """Check reading and writing by requests that change nothing."""
+async def _permission(client: Client) -> list[SetupCheck]:
+    """SetupCheck reading and writing by requests that change nothing."""
     found = []
     rollouts = f'WorkflowType = "{contract.WORKFLOW}"'
     tries: dict[str, Callable[[], Awaitable[Any]]] = {
@@ -149,7 +149,7 @@ async def _permission(client: Client) -> list[Check]:
     return found
 
 
-async def _workers(client: Client, task_queue: str) -> list[Check]:
+async def _workers(client: Client, task_queue: str) -> list[SetupCheck]:
     try:
         polled = await pollers_of(client, task_queue)
     except RPCError as error:
@@ -157,7 +157,7 @@ async def _workers(client: Client, task_queue: str) -> list[Check]:
     return worker_checks(polled, task_queue)
 
 
-async def _served(client: Client, task_queue: str, cluster: str | None) -> list[Check]:
+async def _served(client: Client, task_queue: str, cluster: str | None) -> list[SetupCheck]:
     queue = contract.activity_queue(task_queue, cluster)
     try:
         polled = await pollers_of(client, queue, activities=True)
@@ -167,7 +167,7 @@ async def _served(client: Client, task_queue: str, cluster: str | None) -> list[
     return served_checks(task_queue, cluster, is_served=bool(polled.pollers), runs=runs)
 
 
-def served_checks(task_queue: str, cluster: str | None, *, is_served: bool, runs: bool) -> list[Check]:
+def served_checks(task_queue: str, cluster: str | None, *, is_served: bool, runs: bool) -> list[SetupCheck]:
     """Judge whether a worker serves a cluster; of None, the targets that name no cluster.
 
     ``runs`` is whether a worker runs workflows at all; if not, that is reported elsewhere.
@@ -181,7 +181,7 @@ def served_checks(task_queue: str, cluster: str | None, *, is_served: bool, runs
     return [_warning(name, missing.why, missing.fix)] if runs else []
 
 
-def worker_checks(polled: DescribeTaskQueueResponse, task_queue: str) -> list[Check]:
+def worker_checks(polled: DescribeTaskQueueResponse, task_queue: str) -> list[SetupCheck]:
     """Judge who polls the task queue: whether anybody does, in the current version, of this release."""
     if not polled.pollers:
         fix = f"start one with `segue worker --task-queue {task_queue}`"
@@ -283,22 +283,22 @@ async def _until_known(describe: Callable[[], Awaitable[Any]]) -> None:
 # --- one line each ---------------------------------------------------------------------------------------
 
 
-def _ok(name: str, found: str) -> Check:
-    return Check(area=AREA, name=name, verdict=Verdict.OK, found=found)
+def _ok(name: str, found: str) -> SetupCheck:
+    return SetupCheck(area=AREA, name=name, verdict=CheckVerdict.OK, found=found)
 
 
-def _warning(name: str, found: str, fix: str) -> Check:
-    return Check(area=AREA, name=name, verdict=Verdict.WARNING, found=found, fix=fix)
+def _warning(name: str, found: str, fix: str) -> SetupCheck:
+    return SetupCheck(area=AREA, name=name, verdict=CheckVerdict.WARNING, found=found, fix=fix)
 
 
-def _failed(name: str, found: str, fix: str) -> Check:
-    return Check(area=AREA, name=name, verdict=Verdict.FAILED, found=found, fix=fix)
+def _failed(name: str, found: str, fix: str) -> SetupCheck:
+    return SetupCheck(area=AREA, name=name, verdict=CheckVerdict.FAILED, found=found, fix=fix)
 
 
-def _not_checked(name: str, found: str, fix: str = "") -> Check:
-    return Check(area=AREA, name=name, verdict=Verdict.NOT_CHECKED, found=found, fix=fix)
+def _not_checked(name: str, found: str, fix: str = "") -> SetupCheck:
+    return SetupCheck(area=AREA, name=name, verdict=CheckVerdict.NOT_CHECKED, found=found, fix=fix)
 
 
-def _denied(name: str, found: str, error: RPCError) -> Check:
+def _denied(name: str, found: str, error: RPCError) -> SetupCheck:
     fix = DENIED if error.status in _DENIED else "try again"
     return _failed(name, f"{found}: {error.message.rstrip('.')}", fix)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from activities.cluster import Cluster
 from activities.cluster_checks import check_cluster, check_prometheus
 from segue import client
-from segue.checks import Check, Verdict
+from segue.checks import CheckVerdict, SetupCheck
 from segue.clusters import HERE
 from segue.temporal_setup import check_temporal
 from worker.settings import Settings
@@ -18,14 +18,14 @@ log = logging.getLogger("segue.doctor")
 LIMIT_S = 60.0
 
 
-async def examine(settings: Settings, namespaces: Sequence[str] = (), service_account: str = "") -> list[Check]:
+async def examine(settings: Settings, namespaces: Sequence[str] = (), service_account: str = "") -> list[SetupCheck]:
     """Return all checks: Temporal and its workers, the cluster and the rights in these namespaces, Prometheus."""
     return await _gathered(settings, namespaces, service_account, workers=True)
 
 
 async def _gathered(
     settings: Settings, namespaces: Sequence[str], service_account: str, *, workers: bool
-) -> list[Check]:
+) -> list[SetupCheck]:
     # One after the other: the cluster's library loads slowly, and would use up the time of the others' answers.
     found = await check_temporal(client.connect, settings.task_queue, [*settings.clusters], workers=workers)
     for cluster, access in (settings.clusters or {"": HERE}).items():
@@ -35,7 +35,7 @@ async def _gathered(
         found += await check_prometheus(name, each)
     if not settings.prometheus:
         none = "SEGUE_PROMETHEUS names none; only specs with metrics need one"
-        found.append(Check(area="Prometheus", name="providers", verdict=Verdict.NOT_CHECKED, found=none))
+        found.append(SetupCheck(area="Prometheus", name="providers", verdict=CheckVerdict.NOT_CHECKED, found=none))
     return found
 
 
@@ -48,5 +48,5 @@ async def report_at_start(settings: Settings) -> None:
         log.warning("the checks at the start failed: %s", error or type(error).__name__)
         return
     for check in found:
-        if check.verdict in {Verdict.WARNING, Verdict.FAILED}:
+        if check.verdict in {CheckVerdict.WARNING, CheckVerdict.FAILED}:
             log.warning("%s: %s", check.verdict, check)

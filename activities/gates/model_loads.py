@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from activities.pod_http import PodEndpoint, Reach
 from activities.probes import modelmesh, openinference, tfserving, torchserve
-from activities.probes.base import Request, says_loading
+from activities.probes.base import ProbeRequest, says_loading
 from segue.errors import StatesUnknown
 from segue.gates.loading import Ledger, ModelSeen
 from segue.gates.serving_answers import Reply, bounded
@@ -123,7 +123,7 @@ class Loads:
 
     async def _torchserve(self, rules: LoadFailures, replica: Replica) -> list[ModelSeen]:
         found: list[ModelSeen] = []
-        page: Request | None = torchserve.LIST
+        page: ProbeRequest | None = torchserve.LIST
         while page is not None:
             reply = await self._ask(rules, replica, page)
             names, following = _read(page, reply, torchserve.names(reply))
@@ -139,7 +139,7 @@ class Loads:
         reply = await self._ask(rules, replica, request)
         return _read(request, reply, tfserving.state(name, reply))
 
-    async def _ask(self, rules: LoadFailures, replica: Replica, request: Request) -> Reply:
+    async def _ask(self, rules: LoadFailures, replica: Replica, request: ProbeRequest) -> Reply:
         headers = {}
         if rules.credential is not None:
             known = self._credentials.get(rules.credential)
@@ -154,13 +154,13 @@ class Loads:
             self._task.cancel()
 
 
-def _read(request: Request, reply: Reply, found: T | None) -> T:
+def _read(request: ProbeRequest, reply: Reply, found: T | None) -> T:
     if found is None:
         raise _states_unknown(request, reply)
     return found
 
 
-def _states_unknown(request: Request, reply: Reply) -> StatesUnknown:
+def _states_unknown(request: ProbeRequest, reply: Reply) -> StatesUnknown:
     """Return the error of a reply without states: a server that is not up yet is loading; one that refuses is not."""
     if reply.unasked:
         why = f"could not be sent: {reply.unasked}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from activities.gates.model_loads import Loads
 from activities.pod_http import PodEndpoint, Reach
-from activities.probes import Request, Step, steps_of
+from activities.probes import ProbeRequest, Step, steps_of
 from segue.errors import Refused
 from segue.failures import worst
 from segue.gates.serving_answers import SERVES, AnswerFinding, Reply, Sort, bounded, judge, resolved, wanted_tag
@@ -243,7 +243,7 @@ class Believer:
                     return finding
         return SERVES
 
-    async def _send(self, place: PodEndpoint, request: Request, serving: Serving) -> Reply:
+    async def _send(self, place: PodEndpoint, request: ProbeRequest, serving: Serving) -> Reply:
         headers = dict(request.headers)
         name = request.credential or serving.credential
         if name is not None:

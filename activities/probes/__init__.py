@@ -1,10 +1,10 @@
 """Serving checks: one file for each protocol builds requests and reads answers. The core judges."""
 
 from activities.probes import http, openai, openinference, tfserving, torchserve
-from activities.probes.base import Request, Step
+from activities.probes.base import ProbeRequest, Step
 from segue.spec.serving import Check, Http, OpenAI, OpenInference, TfServing, TorchServe
 
-__all__ = ["Request", "Step", "steps_of"]
+__all__ = ["ProbeRequest", "Step", "steps_of"]
 
 
 def steps_of(check: Check) -> list[Step]:

@@ -8,7 +8,7 @@ from segue.gates.serving_answers import Reply, Told, Wanted, bounded
 from segue.spec.serving import Port
 
 
-class Request(NamedTuple):
+class ProbeRequest(NamedTuple):
     """One HTTP request to a pod."""
 
     method: str
@@ -37,7 +37,7 @@ REFUSALS = frozenset({401, 403})
 class Step(NamedTuple):
     """One request to a replica, with the expected answer."""
 
-    request: Request
+    request: ProbeRequest
     read: Read
     wanted: Wanted = Wanted()
     repeats: bool = False

@@ -1,11 +1,11 @@
 """Any HTTP request."""
 
-from activities.probes.base import Request, Step, told_document
+from activities.probes.base import ProbeRequest, Step, told_document
 from segue.gates.serving_answers import Wanted
 from segue.spec.serving import Http
 
 
 def steps(asks: Http) -> list[Step]:
     """Return the one request."""
-    request = Request(asks.method, asks.path, asks.body, tuple(asks.headers.items()))
+    request = ProbeRequest(asks.method, asks.path, asks.body, tuple(asks.headers.items()))
     return [Step(request, told_document, Wanted(asks.expect), repeats=True)]

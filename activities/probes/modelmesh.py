@@ -5,10 +5,10 @@ https://github.com/kserve/modelmesh/blob/main/src/main/java/com/ibm/watson/model
 
 import re
 
-from activities.probes.base import Request
+from activities.probes.base import ProbeRequest
 from segue.gates.serving_answers import Reply
 
-METRICS = Request("GET", "/metrics", limit=16_777_216)
+METRICS = ProbeRequest("GET", "/metrics", limit=16_777_216)
 """With metrics for each model, the answer has about 5 KB for each."""
 
 _LINE = re.compile(r"^(modelmesh_loadmodel\w*?)(\{[^}]*\})?\s+([0-9.eE+-]+)", re.MULTILINE)

@@ -6,7 +6,7 @@ https://platform.openai.com/docs/api-reference/chat
 import json
 from typing import Any
 
-from activities.probes.base import Read, Request, Step, document_of, says_loading, text_or_none, told_object
+from activities.probes.base import ProbeRequest, Read, Step, document_of, says_loading, text_or_none, told_object
 from segue.gates.serving_answers import Reply, Told, Wanted
 from segue.spec.serving import Expected, OpenAI
 
@@ -17,11 +17,11 @@ def steps(asks: OpenAI) -> list[Step]:
     """Return the requests for the list of models and one short answer."""
     is_last = asks.endpoint == "models"
     listed = Wanted(asks.expect if is_last else Expected(), asks.model)
-    models = Step(Request("GET", "/v1/models"), _models(asks.model), listed, repeats=is_last)
+    models = Step(ProbeRequest("GET", "/v1/models"), _models(asks.model), listed, repeats=is_last)
     if is_last:
         return [models]
     first_s = asks.first_token.total_seconds() if asks.first_token else None
-    request = Request("POST", _PATHS[asks.endpoint], _body(asks), stream=asks.stream)
+    request = ProbeRequest("POST", _PATHS[asks.endpoint], _body(asks), stream=asks.stream)
     wanted = Wanted(asks.expect, asks.model, first_token_s=first_s)
     return [models, Step(request, streamed if asks.stream else whole, wanted, repeats=True)]
 

@@ -3,12 +3,12 @@
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 """
 
-from activities.probes.base import Read, Request, Step, document_of, text_or_none, told_object, told_ready
-from segue.gates.loading import ModelSeen, Standing
+from activities.probes.base import ProbeRequest, Read, Step, document_of, text_or_none, told_object, told_ready
+from segue.gates.loading import LoadStanding, ModelSeen
 from segue.gates.serving_answers import Reply, Told, Wanted, bounded
 from segue.spec.serving import Expected, OpenInference
 
-INDEX = Request("POST", "/v2/repository/index", {})
+INDEX = ProbeRequest("POST", "/v2/repository/index", {})
 """Part of Triton's repository extension, which MLServer also has."""
 
 _UNLOADED = {"unloaded", "unloading"}
@@ -19,14 +19,14 @@ def steps(asks: OpenInference) -> list[Step]:
     model = f"/v2/models/{asks.model}"
     wanted = Wanted(asks.expect, asks.model, asks.version)
     last = (
-        Step(Request("GET", model), _metadata(asks), wanted)
+        Step(ProbeRequest("GET", model), _metadata(asks), wanted)
         if asks.request is None
-        else Step(Request("POST", f"{model}/infer", asks.request), inference, wanted, repeats=True)
+        else Step(ProbeRequest("POST", f"{model}/infer", asks.request), inference, wanted, repeats=True)
     )
     return [
-        Step(Request("GET", "/v2/health/live"), told_ready, Wanted(Expected())),
-        Step(Request("GET", "/v2/health/ready"), told_ready),
-        Step(Request("GET", f"{model}/ready"), told_ready),
+        Step(ProbeRequest("GET", "/v2/health/live"), told_ready, Wanted(Expected())),
+        Step(ProbeRequest("GET", "/v2/health/ready"), told_ready),
+        Step(ProbeRequest("GET", f"{model}/ready"), told_ready),
         last,
     ]
 
@@ -68,8 +68,10 @@ def states(reply: Reply) -> list[ModelSeen] | None:
 
 def _state(item: dict[str, object]) -> ModelSeen | None:
     name, state, why = str(item["name"]), str(item.get("state") or ""), bounded(str(item.get("reason") or ""))
-    standing = {"READY": Standing.LOADED, "LOADING": Standing.LOADING, "UNKNOWN": Standing.LOADING}.get(state)
+    standing = {"READY": LoadStanding.LOADED, "LOADING": LoadStanding.LOADING, "UNKNOWN": LoadStanding.LOADING}.get(
+        state
+    )
     if state == "UNAVAILABLE" and why not in _UNLOADED:
-        standing = Standing.FAILED if why else Standing.UNAVAILABLE
+        standing = LoadStanding.FAILED if why else LoadStanding.UNAVAILABLE
     # A model without a state was never requested.
     return ModelSeen(name, standing, why) if standing is not None else None

@@ -5,8 +5,8 @@ https://www.tensorflow.org/tfx/serving/api_rest
 
 from typing import Any
 
-from activities.probes.base import Read, Request, Step, document_of, told_object
-from segue.gates.loading import ModelSeen, Standing
+from activities.probes.base import ProbeRequest, Read, Step, document_of, told_object
+from segue.gates.loading import LoadStanding, ModelSeen
 from segue.gates.serving_answers import Reply, Told, Wanted, bounded
 from segue.spec.serving import Expected, TfServing
 
@@ -19,13 +19,13 @@ def steps(asks: TfServing) -> list[Step]:
     if asks.request is None:
         return [status]
     version = f"/versions/{asks.version}" if asks.version is not None and asks.version.isdigit() else ""
-    predicts = Request("POST", f"/v1/models/{asks.model}{version}:predict", asks.request)
+    predicts = ProbeRequest("POST", f"/v1/models/{asks.model}{version}:predict", asks.request)
     return [status, Step(predicts, _prediction, Wanted(asks.expect), repeats=True)]
 
 
-def status_of(model: str) -> Request:
+def status_of(model: str) -> ProbeRequest:
     """Return the request for the states of a model's versions."""
-    return Request("GET", f"/v1/models/{model}")
+    return ProbeRequest("GET", f"/v1/models/{model}")
 
 
 def _status(version: str | None) -> Read:
@@ -75,13 +75,13 @@ def state(name: str, reply: Reply) -> ModelSeen | None:
     """
     document = document_of(reply)
     if reply.status == 404 and isinstance(document, dict) and document.get("error"):
-        return ModelSeen(name, Standing.UNAVAILABLE, bounded(str(document["error"])))
+        return ModelSeen(name, LoadStanding.UNAVAILABLE, bounded(str(document["error"])))
     versions = _versions(document)
     if reply.status != 200 or not versions:
         return None
     newest = max(versions, key=lambda v: (v["version"].isdigit(), int(v["version"]) if v["version"].isdigit() else 0))
     if newest["state"] == "AVAILABLE":
-        return ModelSeen(name, Standing.LOADED)
+        return ModelSeen(name, LoadStanding.LOADED)
     if newest["state"] in _LOADING:
-        return ModelSeen(name, Standing.LOADING)
-    return ModelSeen(name, Standing.FAILED if newest["why"] else Standing.UNAVAILABLE, newest["why"])
+        return ModelSeen(name, LoadStanding.LOADING)
+    return ModelSeen(name, LoadStanding.FAILED if newest["why"] else LoadStanding.UNAVAILABLE, newest["why"])

@@ -5,22 +5,24 @@ https://github.com/pytorch/serve/blob/master/docs/management_api.md
 
 from typing import Any
 
-from activities.probes.base import Request, Step, document_of, text_or_none, told_document, told_ready
-from segue.gates.loading import ModelSeen, Standing
+from activities.probes.base import ProbeRequest, Step, document_of, text_or_none, told_document, told_ready
+from segue.gates.loading import LoadStanding, ModelSeen
 from segue.gates.serving_answers import Reply, Told, Wanted, bounded
 from segue.spec.serving import Expected, TorchServe
 
-LIST = Request("GET", "/models?limit=100")
+LIST = ProbeRequest("GET", "/models?limit=100")
 
 
 def steps(asks: TorchServe) -> list[Step]:
     """Return the steps: healthy, the version if there is a management port, a prediction if there is one."""
-    found = [Step(Request("GET", "/ping"), _ping)]
+    found = [Step(ProbeRequest("GET", "/ping"), _ping)]
     if asks.management is not None:
-        described = Request("GET", f"/models/{asks.model}", port=asks.management, credential=asks.management_credential)
+        described = ProbeRequest(
+            "GET", f"/models/{asks.model}", port=asks.management, credential=asks.management_credential
+        )
         found.append(Step(described, description, Wanted(Expected(), asks.model, asks.version)))
     if asks.request is not None:
-        predicts = Request("POST", f"/predictions/{asks.model}", asks.request)
+        predicts = ProbeRequest("POST", f"/predictions/{asks.model}", asks.request)
         found.append(Step(predicts, told_document, Wanted(asks.expect), repeats=True))
     return found
 
@@ -52,20 +54,20 @@ def _workers(model: dict[str, Any], status: str = "") -> list[dict[str, Any]]:
     return [w for w in found if not status or w.get("status") == status]
 
 
-def names(reply: Reply) -> tuple[list[str], Request | None] | None:
+def names(reply: Reply) -> tuple[list[str], ProbeRequest | None] | None:
     """Return one page of model names and the request for the next page; None if the reply is not a list."""
     document = document_of(reply)
     models = document.get("models") if isinstance(document, dict) and reply.status == 200 else None
     if not isinstance(models, list):
         return None
     token = document.get("nextPageToken")
-    following = Request("GET", f"{LIST.path}&next_page_token={token}") if str(token or "").isdigit() else None
+    following = ProbeRequest("GET", f"{LIST.path}&next_page_token={token}") if str(token or "").isdigit() else None
     return [str(m["modelName"]) for m in models if isinstance(m, dict) and m.get("modelName")], following
 
 
-def described(name: str) -> Request:
+def described(name: str) -> ProbeRequest:
     """Return the request for one model's workers."""
-    return Request("GET", f"/models/{name}")
+    return ProbeRequest("GET", f"/models/{name}")
 
 
 def states(name: str, reply: Reply) -> list[ModelSeen] | None:
@@ -78,6 +80,6 @@ def states(name: str, reply: Reply) -> list[ModelSeen] | None:
     if reply.status != 200 or model is None:
         return None
     if _workers(model, "READY"):
-        return [ModelSeen(name, Standing.LOADED)]
+        return [ModelSeen(name, LoadStanding.LOADED)]
     # A model that needs no worker is registered, but not loaded.
-    return [ModelSeen(name, Standing.LOADING)] if model.get("minWorkers", 1) else []
+    return [ModelSeen(name, LoadStanding.LOADING)] if model.get("minWorkers", 1) else []

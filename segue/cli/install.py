@@ -9,7 +9,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from segue.checks import Check, Verdict, exit_of
+from segue.checks import CheckVerdict, SetupCheck, exit_of
 from segue.cli.app import INSTALL
 from segue.cli.console import show, write, write_json
 from segue.cli.options import AsTable, AsText, Queue, TableOrJson, TextOrJson, asked, seconds
@@ -52,20 +52,25 @@ _Account = Annotated[
 _Namespaces = Annotated[
     list[str] | None,
     typer.Option(
-        "-n", "--namespace", metavar="NAMESPACE", help="Check the worker's rights there; can be repeated.",
+        "-n", "--namespace", metavar="NAMESPACE", help="SetupCheck the worker's rights there; can be repeated.",
         show_default=False,
     ),
 ]  # fmt: skip
 _As = Annotated[
     str,
     typer.Option(
-        "--as", metavar="NAMESPACE/NAME", help="Check the rights of this ServiceAccount instead of your own.",
+        "--as", metavar="NAMESPACE/NAME", help="SetupCheck the rights of this ServiceAccount instead of your own.",
         show_default=False,
     ),
 ]  # fmt: skip
 _Create = Annotated[bool, typer.Option("--create-namespace", help="Create Temporal's namespace if it does not exist.")]
 _Retention = Annotated[str, typer.Option("--retention", help="How long a new namespace keeps ended rollouts.")]
-_COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "bold red", Verdict.NOT_CHECKED: "dim"}
+_COLOURS = {
+    CheckVerdict.OK: "green",
+    CheckVerdict.WARNING: "yellow",
+    CheckVerdict.FAILED: "bold red",
+    CheckVerdict.NOT_CHECKED: "dim",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -80,7 +85,7 @@ def doctor(
     namespace: _Namespaces = None, service_account: _As = "", task_queue: Queue = TASK_QUEUE,
     output: AsTable = TableOrJson.TABLE,
 ) -> None:  # fmt: skip
-    """Check all that Segue depends on: Temporal, the workers, the cluster and the rights in it, Prometheus.
+    """SetupCheck all that Segue depends on: Temporal, the workers, the cluster and the rights in it, Prometheus.
 
     Each failure shows the command that mends it. It changes nothing. Exit code 5: something does not answer; 4: another
     check failed. Warnings and optional rights do not count.
@@ -102,8 +107,8 @@ def doctor(
         raise typer.Exit(code)
 
 
-def _checked(found: list[Check]) -> RenderableType:
-    width = max(len(verdict) for verdict in Verdict)
+def _checked(found: list[SetupCheck]) -> RenderableType:
+    width = max(len(verdict) for verdict in CheckVerdict)
     lines = []
     for check in found:
         lines.append(
@@ -117,7 +122,7 @@ def _checked(found: list[Check]) -> RenderableType:
             lines.append(Text(f"{'':<{width}}  → {check.fix}"))
     counts = Counter(check.verdict for check in found)
     lines.append(
-        Text(", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]), style="bold")
+        Text(", ".join(f"{counts[verdict]} {verdict}" for verdict in CheckVerdict if counts[verdict]), style="bold")
     )
     return Group(*lines)
 

@@ -43,7 +43,7 @@ class Files(NamedTuple):
                 raise Refused(why, field=option, value=str(path), fix="name a file in a folder that exists") from error
 
 
-class Ended(NamedTuple):
+class EndedRollout(NamedTuple):
     """How a command that waited for a rollout has ended."""
 
     name: str
@@ -76,7 +76,7 @@ class Ended(NamedTuple):
         return (self.report.ended_at or self.report.status.updated_at) - self.report.status.started_at
 
 
-def deliver(ended: Ended, files: Files) -> None:
+def deliver(ended: EndedRollout, files: Files) -> None:
     """Write the files, and an annotation when GitHub Actions runs the command.
 
     A file that cannot be written is a warning: the exit code remains that of the rollout.
@@ -93,7 +93,7 @@ def deliver(ended: Ended, files: Files) -> None:
         say(f"warning: {error.filename}: cannot be written: {error.strerror}")
 
 
-def markdown(ended: Ended) -> str:
+def markdown(ended: EndedRollout) -> str:
     """Return the summary as Markdown: a heading, the outcome and the gates."""
     lines = [f"### Rollout {_escaped(ended.name)}: {ended.word}", "", _escaped(ended.sentence), ""]
     if ended.report is not None:
@@ -113,7 +113,7 @@ def markdown(ended: Ended) -> str:
     return "\n".join(lines) + "\n"
 
 
-def junit(ended: Ended) -> str:
+def junit(ended: EndedRollout) -> str:
     """Return a JUnit file with the rollout as its one test case; the gates are its output."""
     failed, broken = ended.code in _FAILURES, ended.code not in {Exit.COMPLETED, *_FAILURES}
     took = f"{ended.seconds:.3f}"
@@ -131,7 +131,7 @@ def junit(ended: Ended) -> str:
     return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def annotation(ended: Ended) -> str:
+def annotation(ended: EndedRollout) -> str:
     """Return the outcome as a command of GitHub's log: an error, or a notice if the rollout has completed."""
     kind = "notice" if ended.code == Exit.COMPLETED else "error"
     title = _data(f"Rollout {ended.name}: {ended.word}").replace(":", "%3A").replace(",", "%2C")

@@ -31,7 +31,7 @@ from segue.cli.options import (
     history_of,
     seconds,
 )
-from segue.cli.outcome_files import Ended, Files, deliver
+from segue.cli.outcome_files import EndedRollout, Files, deliver
 from segue.cli.specs import ProfileFile, read
 from segue.cli.stages import plan_json, plan_table, profile_json
 from segue.errors import AlreadyRolling, NotAllowed, Refused, SegueError, Unreachable
@@ -42,7 +42,7 @@ from segue.messages import MAX_REPLICAS, Abort, message_of
 from segue.naming import check_cluster, names_file, target_named, whoami
 from segue.plan import Plan, make_plan
 from segue.planning import first_plan, unchanged
-from segue.policy import Labels, Policy, Request, objections, policy_of
+from segue.policy import Labels, Policy, PolicyRequest, objections, policy_of
 from segue.spec import API_VERSION, Metadata, Rollout, Rules, Spec
 from segue.spec.lint_rule import LintRule
 from segue.spec.profile import ProfileName
@@ -187,7 +187,7 @@ def _tell_unchecked(policy: Policy, spec: Spec) -> None:
 def _refusals(policy: Policy, rollout: Rollout, replicas: int, by: str, labels: Labels) -> list[str]:
     """Return what the policy refuses in a start now."""
     spec = rollout.spec
-    request = Request(
+    request = PolicyRequest(
         target=spec.target, labels=labels, rules=spec.rules, by=by, replicas=replicas, accept=spec.accept,
         goes_back=spec.change.goes_back,
     )  # fmt: skip
@@ -359,17 +359,17 @@ def _end(
     try:
         left = asked(_start_and_wait(rollout, where, asker, join=join, waiting=waiting, progress=progress))
     except SegueError as error:
-        deliver(Ended(name, target, error.exit_code, progress.report, str(error)), waiting.files)
+        deliver(EndedRollout(name, target, error.exit_code, progress.report, str(error)), waiting.files)
         raise
     if left is not None:
-        deliver(Ended(name, target, left.cancelled.exit_code, progress.report, str(left)), waiting.files)
+        deliver(EndedRollout(name, target, left.cancelled.exit_code, progress.report, str(left)), waiting.files)
         say(str(left))
         raise typer.Exit(left.cancelled.exit_code)
     report = progress.report
     if report is None:
         raise AssertionError("wait tells at least one report")
     code = exit_code(report.status)
-    deliver(Ended(name, target, code, report), waiting.files)
+    deliver(EndedRollout(name, target, code, report), waiting.files)
     finish(report, as_json=output is TextOrJson.JSON)
     raise typer.Exit(code)
 

@@ -21,7 +21,7 @@ ProfileFile = Annotated[
 ]  # fmt: skip
 
 
-class Written(NamedTuple):
+class SpecDocument(NamedTuple):
     """A spec file that was read."""
 
     rollout: Rollout
@@ -29,7 +29,7 @@ class Written(NamedTuple):
     """The profile of a team that it names."""
 
 
-def read(path: str, profile_file: str | None = None) -> Written:
+def read(path: str, profile_file: str | None = None) -> SpecDocument:
     """Read and validate one spec file (``-``: standard input); None takes the files that SEGUE_PROFILES names.
 
     Raises:
@@ -39,13 +39,13 @@ def read(path: str, profile_file: str | None = None) -> Written:
     return written(read_document(path), source_of(path), profile_file)
 
 
-def written(document: Any, source: str, profile_file: str | None = None) -> Written:
+def written(document: Any, source: str, profile_file: str | None = None) -> SpecDocument:
     """Return the rollout of one parsed document; see ``read``."""
     files = os.environ.get(PROFILES, "") if profile_file is None else profile_file
     own, wanted = profile_in_files(files, document), named_profile(document)
     if own is None and wanted is not None:
         own = _in_cluster(wanted)
-    return Written(read_rollout(document, source, own), own)
+    return SpecDocument(read_rollout(document, source, own), own)
 
 
 def _in_cluster(wanted: NamedProfile) -> OwnProfile | None:

@@ -112,7 +112,7 @@ def _told(rules: LoadFailures, outcomes: Sequence[LoadOutcome], kinds: set[str],
 # --- observed models, and what changed since the latest observation --------------------------------------------
 
 
-class Standing(StrEnum):
+class LoadStanding(StrEnum):
     """The load state of one model on one replica."""
 
     LOADED = "loaded"
@@ -126,13 +126,13 @@ class ModelSeen(NamedTuple):
     """One model, as its server reports it."""
 
     name: str
-    standing: Standing
+    standing: LoadStanding
     why: str = ""
 
 
 @dataclass
 class _Model:
-    standing: Standing
+    standing: LoadStanding
     since: float
     """Seconds since the epoch."""
     counted: bool = False
@@ -141,8 +141,8 @@ class _Model:
     @property
     def pending(self) -> bool:
         """Whether it is unknown if the model is loaded or has failed."""
-        unknown = self.standing is Standing.UNAVAILABLE and not self.counted
-        return self.standing is Standing.LOADING or unknown
+        unknown = self.standing is LoadStanding.UNAVAILABLE and not self.counted
+        return self.standing is LoadStanding.LOADING or unknown
 
 
 @dataclass
@@ -190,7 +190,7 @@ class Ledger:
         since = now if loads.looked else min(now, replica.ready_since or now)
         for model in seen:
             self._note_standing(loads, model, since, now)
-        under_way = sum(model.standing is Standing.LOADING for model in seen)
+        under_way = sum(model.standing is LoadStanding.LOADING for model in seen)
         for model in seen:
             under_way -= self._note_end(rules, loads, model, is_over, under_way, now)
         loads.looked, loads.untold = True, None
@@ -220,10 +220,12 @@ class Ledger:
         before = loads.models.get(seen.name)
         if before is None or before.standing is not seen.standing:
             # A failed load that is tried again is not counted again.
-            counted = before is not None and before.counted and Standing.LOADED not in {before.standing, seen.standing}
+            counted = (
+                before is not None and before.counted and LoadStanding.LOADED not in {before.standing, seen.standing}
+            )
             loads.models[seen.name] = _Model(seen.standing, since, counted)
             loads.changed_at = now
-            if seen.standing is Standing.LOADED:
+            if seen.standing is LoadStanding.LOADED:
                 self.grew_at = max(self.grew_at, now if loads.looked else 0.0)
 
     def _note_end(
@@ -231,11 +233,11 @@ class Ledger:
     ) -> bool:
         """Count a load that has ended; return whether its server still reports it as under way."""
         model = loads.models[seen.name]
-        timed_out = is_over and not loads.settled and model.standing is Standing.LOADING
+        timed_out = is_over and not loads.settled and model.standing is LoadStanding.LOADING
         if model.counted or not (timed_out or _has_ended(rules, loads, model, now)):
             return False
         model.counted = True
-        failed = model.standing is not Standing.LOADED
+        failed = model.standing is not LoadStanding.LOADED
         late = f"not loaded within its bootstrap period of {format_duration(rules.bootstrap_period)}"
         outcome = LoadOutcome(
             now - loads.started_at,
@@ -257,14 +259,14 @@ class Ledger:
     def _failed_before(self, rules: LoadFailures, name: str, now: float) -> bool:
         found = [(self._replicas[key].models[name], key in self._old) for key in self._replicas
                  if name in self._replicas[key].models]  # fmt: skip
-        if any(model.standing is Standing.LOADED for model, _ in found):
+        if any(model.standing is LoadStanding.LOADED for model, _ in found):
             return False
         return any(is_old and now - model.since >= rules.load_timeout.total_seconds() for model, is_old in found)
 
     def _longest(self, loads: _Loads, name: str, now: float, *, loaded: bool) -> float | None:
         """Return the longest time a model has been loaded (or not) on another replica; None if no replica matches."""
         models = [r.models[name] for r in self._replicas.values() if r is not loads and name in r.models]
-        return max((now - m.since for m in models if (m.standing is Standing.LOADED) is loaded), default=None)
+        return max((now - m.since for m in models if (m.standing is LoadStanding.LOADED) is loaded), default=None)
 
     def is_open(self, rules: LoadFailures, replica: Replica, now: float) -> bool:
         """Return whether loads of this replica still count, or are still pending."""
@@ -286,7 +288,7 @@ class Ledger:
         awaited = self._awaited(rules, loads, now) if is_over else loads.pending
         if not awaited:
             return None
-        there = sum(m.standing is Standing.LOADED for m in loads.models.values())
+        there = sum(m.standing is LoadStanding.LOADED for m in loads.models.values())
         over = f"; its bootstrap period of {format_duration(rules.bootstrap_period)} is over" if is_over else ""
         why = bounded(f"{there} of {len(loads.models)} models loaded, waiting for {', '.join(awaited[:5])}{over}")
         return Problem(cause=Cause.LOADING, message=why, replica=replica.name)
@@ -298,9 +300,9 @@ def _has_ended(rules: LoadFailures, loads: _Loads, model: _Model, now: float) ->
     A server that gives no reason does not distinguish a failed model from one that is not loading yet. The model counts
     as failed when no model of its replica changed its state for as long as a load may take.
     """
-    if model.standing is Standing.UNAVAILABLE:
+    if model.standing is LoadStanding.UNAVAILABLE:
         return now >= loads.changed_at + rules.load_timeout.total_seconds()
-    return model.standing is not Standing.LOADING
+    return model.standing is not LoadStanding.LOADING
 
 
 def in_bootstrap(rules: LoadFailures, replica: Replica, now: float) -> bool:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from segue import contract
 from segue.errors import Refused
 from segue.rollout_object import FINALIZER, RETRY
-from segue.rollout_object.orders import Order, orders_of
+from segue.rollout_object.orders import AnnotatedOrder, orders_of
 from segue.rollout_object.status import Marks, ObjectStatus
 from segue.spec import OnDelete, OwnProfile, Rollout, Standing, named_profile, read_object, without_rules
 from segue.spec.refusals import NamedProfile
@@ -43,7 +43,7 @@ class Asked:
     """The profile of a team that it names; None for a built-in one."""
     is_bare: bool = False
     """Whether ``rollout`` has only target and change: the request was handled, with the profile as it was then."""
-    orders: tuple[Order, ...] = ()
+    orders: tuple[AnnotatedOrder, ...] = ()
     """What its annotations order."""
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from segue.rollout_object.asked import Asked
-from segue.rollout_object.orders import Order
+from segue.rollout_object.orders import AnnotatedOrder
 from segue.rollout_object.status import Handled, ObjectStatus
 from segue.spec import OnDelete
 from segue.state import Outcome, Phase
@@ -54,7 +54,7 @@ class Run:
         return self.owner.uid == asked.uid or (same_name and self.is_running)
 
 
-class Act(StrEnum):
+class ObjectAct(StrEnum):
     """What the controller does next."""
 
     REST = "rest"
@@ -85,24 +85,24 @@ def workflow_to_read(asked: Asked, recorded: ObjectStatus) -> str:
     return asked.workflow_id if differs(asked, recorded.handled, recorded.outcome) else ""
 
 
-def decide(asked: Asked, recorded: ObjectStatus, run: Run | None) -> Act:
+def decide(asked: Asked, recorded: ObjectStatus, run: Run | None) -> ObjectAct:
     """Return the next action; ``run`` is that of ``workflow_to_read``, or None if Temporal has none."""
     if asked.is_deleted:
         return _leave(asked, recorded, run)
     if open_order(asked, recorded) is not None:
-        return Act.ORDER
+        return ObjectAct.ORDER
     if run is not None and run.is_running:
         return _steer(asked, recorded, run)
     outcome = run.outcome if run is not None and run.is_of(asked) else recorded.outcome
     if asked.refusal or not differs(asked, handled(asked, recorded, run), outcome):
-        return Act.REST
+        return ObjectAct.REST
     if asked.standing.paused:
-        return Act.REST
+        return ObjectAct.REST
     recorded_id = recorded.workflow_id if recorded.starting == asked.generation else ""
-    return Act.START if asked.is_claimed and recorded_id == asked.workflow_id else Act.CLAIM
+    return ObjectAct.START if asked.is_claimed and recorded_id == asked.workflow_id else ObjectAct.CLAIM
 
 
-def open_order(asked: Asked, recorded: ObjectStatus) -> Order | None:
+def open_order(asked: Asked, recorded: ObjectStatus) -> AnnotatedOrder | None:
     """Return the first order without an answer; None if there is none."""
     return next((each for each in asked.orders if not recorded.has_answered(each)), None)
 
@@ -136,29 +136,29 @@ def differs(asked: Asked, handled: Handled | None, outcome: str) -> bool:
     return outcome not in {"", Outcome.COMPLETED} and not handled.is_for(asked.marks)
 
 
-def _leave(asked: Asked, recorded: ObjectStatus, run: Run | None) -> Act:
+def _leave(asked: Asked, recorded: ObjectStatus, run: Run | None) -> ObjectAct:
     if not asked.is_claimed:
-        return Act.REST
+        return ObjectAct.REST
     under_way = run is not None and run.is_running and run.is_of(asked)
     if asked.standing.on_delete is OnDelete.LEAVE or not under_way:
-        return Act.RELEASE
-    return Act.WAIT if recorded.aborted else Act.ABORT
+        return ObjectAct.RELEASE
+    return ObjectAct.WAIT if recorded.aborted else ObjectAct.ABORT
 
 
-def _steer(asked: Asked, recorded: ObjectStatus, run: Run) -> Act:
+def _steer(asked: Asked, recorded: ObjectStatus, run: Run) -> ObjectAct:
     """Return how the rollout under way follows the object."""
     if asked.refusal or not run.is_of(asked) or run.workflow_id != asked.workflow_id or run.status is None:
-        return Act.WAIT
+        return ObjectAct.WAIT
     can = run.status.can
     if "retarget" in can and recorded.refused_generation != asked.generation and any(edits(asked, recorded, run)):
-        return Act.RETARGET
+        return ObjectAct.RETARGET
     if asked.standing.paused:
         moves = not recorded.paused or run.status.phase is Phase.PROGRESSING  # a person may have resumed it
-        return Act.PAUSE if "pause" in can and moves else Act.WAIT
+        return ObjectAct.PAUSE if "pause" in can and moves else ObjectAct.WAIT
     if recorded.paused:
         is_held = run.status.phase in {Phase.HELD, Phase.NEEDS_HUMAN}  # that is not what spec.paused did
-        return Act.RESUME if "resume" in can and not is_held else Act.FORGET_PAUSE
-    return Act.WAIT
+        return ObjectAct.RESUME if "resume" in can and not is_held else ObjectAct.FORGET_PAUSE
+    return ObjectAct.WAIT
 
 
 def edits(asked: Asked, recorded: ObjectStatus, run: Run) -> tuple[bool, bool]:

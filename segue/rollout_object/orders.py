@@ -22,7 +22,7 @@ ORDERS: dict[str, type[Message]] = {"abort": Abort, "reject": Reject, "approve":
 
 
 @dataclass(frozen=True)
-class Order:
+class AnnotatedOrder:
     """One order of an object, as its annotations have it."""
 
     verb: str
@@ -47,10 +47,10 @@ class Order:
         return message_of(ORDERS[self.verb], by=self.by, about=about, reason=_cut(reason.strip(), _MOST_REASON))
 
 
-def orders_of(annotations: Mapping[str, str]) -> tuple[Order, ...]:
+def orders_of(annotations: Mapping[str, str]) -> tuple[AnnotatedOrder, ...]:
     """Return the orders of an object."""
     found = ((verb, annotations.get(PREFIX + verb, "").strip()) for verb in ORDERS)
-    return tuple(Order(verb, value, annotations.get(stamp_of(verb), "")) for verb, value in found if value)
+    return tuple(AnnotatedOrder(verb, value, annotations.get(stamp_of(verb), "")) for verb, value in found if value)
 
 
 def stamp_of(verb: str) -> str:

@@ -8,8 +8,8 @@ from segue.errors import Exit, SegueError
 from segue.rollout_object import KIND
 from segue.rollout_object.asked import Asked, Object
 from segue.rollout_object.deciding import LOST, REFUSED, Run, differs, handled
-from segue.rollout_object.orders import Order
-from segue.rollout_object.status import MAX_TEXT, Condition, Kind, ObjectStatus, Side
+from segue.rollout_object.orders import AnnotatedOrder
+from segue.rollout_object.status import MAX_TEXT, Condition, Kind, ObjectSide, ObjectStatus
 from segue.spec import API_VERSION
 from segue.state import TO_BASELINE, Outcome, Phase
 from segue.status import Status
@@ -100,8 +100,8 @@ def _counted(found: ObjectStatus, status: Status) -> ObjectStatus:
         phase=status.phase, reason=_short(status.reason), waiting_for=_short(status.waiting_for),
         rollout=status.rollout, approval=status.approval,
         replicas=status.replicas, floor=status.floor,
-        old=Side(replicas=status.old.replicas, ready=status.old.ready),
-        new=Side(replicas=status.new.replicas, ready=status.new.ready),
+        old=ObjectSide(replicas=status.old.replicas, ready=status.old.ready),
+        new=ObjectSide(replicas=status.new.replicas, ready=status.new.ready),
     )  # fmt: skip
 
 
@@ -196,7 +196,7 @@ def event(found: Object, before: ObjectStatus, after: ObjectStatus, now: str) ->
     return _event(found, after.phase, said, now, about, warns=after.phase in _WARNINGS)
 
 
-def order_event(found: Object, order: Order, answer: str, now: str, *, taken: bool) -> Object:
+def order_event(found: Object, order: AnnotatedOrder, answer: str, now: str, *, taken: bool) -> Object:
     """Return the Kubernetes Event for the answer to an order; ``found`` is the object before it was recorded."""
     reason = f"{order.verb.capitalize()}{'Taken' if taken else 'Refused'}"
     about = [order.verb, order.value, order.user]

@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from segue.rollout_object.orders import Order
+from segue.rollout_object.orders import AnnotatedOrder
 
 MAX_TEXT = 1024
 """The most characters of a text in the status."""
@@ -38,7 +38,7 @@ class Condition(Shown):
     observed_generation: int
 
 
-class Side(Shown):
+class ObjectSide(Shown):
     """The replica counts of one side."""
 
     replicas: int = 0
@@ -86,8 +86,8 @@ class ObjectStatus(Shown):
     waiting_for: str = Field(default="", description="What the rollout waits for.")
     replicas: int = Field(default=0, description="Replicas that the target requests.")
     floor: int = Field(default=0, description="The fewest ready replicas that the budget allows.")
-    old: Side = Side()
-    new: Side = Side()
+    old: ObjectSide = ObjectSide()
+    new: ObjectSide = ObjectSide()
     rollout: str = Field(default="", description="Names the rollout, for the annotations segue.dev/abort and promote.")
     approval: str = Field(
         default="",
@@ -110,12 +110,12 @@ class ObjectStatus(Shown):
         """Return the condition of this type; None if it was never written."""
         return next((each for each in self.conditions if each.type == kind), None)
 
-    def has_answered(self, order: Order) -> bool:
+    def has_answered(self, order: AnnotatedOrder) -> bool:
         """Whether this order has its answer."""
         given = (order.verb, order.value, order.user)
         return any((each.verb, each.value, each.user) == given for each in self.orders)
 
-    def answering(self, order: Order, answer: str, *, taken: bool) -> Self:
+    def answering(self, order: AnnotatedOrder, answer: str, *, taken: bool) -> Self:
         """Return a copy with the answer to an order, which replaces the one to the former order of this verb."""
         now = Answered(verb=order.verb, value=order.value, user=order.user, taken=taken, answer=answer[:MAX_TEXT])
         return self.but(orders=(*(each for each in self.orders if each.verb != order.verb), now))

@@ -12,7 +12,7 @@ import pytest
 
 from segue.cli.cancelling import Cancelled, signals_taken
 from segue.cli.follow import ending, line
-from segue.cli.outcome_files import Ended, Files, annotation, deliver, junit, markdown
+from segue.cli.outcome_files import EndedRollout, Files, annotation, deliver, junit, markdown
 from segue.gates import Result
 from segue.report import Report
 from segue.state import Phase
@@ -24,11 +24,11 @@ HOSTILE = (
 )
 
 
-def ended(code: int, *, error: str = "", reason: str = "", **fields: Any) -> Ended:
+def ended(code: int, *, error: str = "", reason: str = "", **fields: Any) -> EndedRollout:
     gate = GateStatus(name="errors", result=Result.FAIL, why=reason or "5 of 9", asked=3, conclusive=3, failed=1)
     status = Status(id="i", name="chat", target="serving/chat", phase=Phase.ROLLED_BACK, reason=reason, gates=(gate,),
                     started_at=10.0, updated_at=20.0, **fields)  # fmt: skip
-    return Ended("chat", "serving/chat", code, Report(status=status, ended_at=12.5), error)
+    return EndedRollout("chat", "serving/chat", code, Report(status=status, ended_at=12.5), error)
 
 
 def test_the_summary_tells_outcome_gates_and_times() -> None:
@@ -51,11 +51,11 @@ def test_no_text_breaks_the_summary() -> None:
         pytest.param(ended(3, outcome="RolledBack"), "failure", "RolledBack", id="rolled back"),
         pytest.param(ended(4), "failure", "RolledBack", id="needs a person"),
         pytest.param(ended(6, error="has not ended"), "error", "TimedOut", id="timed out"),
-        pytest.param(Ended("chat", "serving/chat", 2, None, "refused"), "error", "Refused", id="refused"),
+        pytest.param(EndedRollout("chat", "serving/chat", 2, None, "refused"), "error", "Refused", id="refused"),
         pytest.param(ended(143, error="cancelled"), "error", "Cancelled", id="cancelled"),
     ],
 )
-def test_the_rollout_is_a_test_case(found: Ended, kind: str | None, word: str | None) -> None:
+def test_the_rollout_is_a_test_case(found: EndedRollout, kind: str | None, word: str | None) -> None:
     """What the rollout decided is a failure; that its outcome is unknown is an error."""
     root = ET.fromstring(junit(found))
     [case] = root.iter("testcase")
@@ -72,7 +72,7 @@ def test_no_text_breaks_the_junit_file() -> None:
 
 
 def test_no_text_breaks_an_annotation() -> None:
-    text = annotation(Ended("a:b,c", "serving/chat", 2, None, HOSTILE))
+    text = annotation(EndedRollout("a:b,c", "serving/chat", 2, None, HOSTILE))
     assert text.startswith("::error title=Rollout a%3Ab%2Cc%3A Refused::100%25 ")
     assert "\n" not in text and "\r" not in text and "%0A::error::no%0D%0A" in text
     assert annotation(ended(0, outcome="Completed")).startswith("::notice title=")

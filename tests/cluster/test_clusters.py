@@ -11,7 +11,7 @@ from segue_local import tied_stack
 
 import segue.client
 from segue.builds import make_current
-from segue.checks import Check
+from segue.checks import SetupCheck
 from segue.client import Rollouts
 from segue.errors import NotFound, Refused, Unreachable
 from segue.messages import Approve
@@ -115,7 +115,7 @@ async def listed(lab: Lab, live: Rollouts) -> None:
     await until("Temporal to list both", are_there)
 
 
-async def examined(lab: Lab, monkeypatch: pytest.MonkeyPatch, setting: dict[str, str]) -> dict[str, Check]:
+async def examined(lab: Lab, monkeypatch: pytest.MonkeyPatch, setting: dict[str, str]) -> dict[str, SetupCheck]:
     """Return what `segue doctor` reports of each cluster, with this setting."""
     for name, value in {**lab.stack.env(), **setting, "SEGUE_TASK_QUEUE": lab.task_queue}.items():
         monkeypatch.setenv(name, value)

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from activities.gates.serving_checks import GAP_S, Believer
 from activities.pod_http import DirectReach, PodEndpoint, ProxyReach, closing
-from activities.probes.base import Request
+from activities.probes.base import ProbeRequest
 from segue.errors import Refused
 from segue.observation import Cause, Counts, Observation, Side, Version
 from segue.replica import ContainerFacts, Pods, Replica
@@ -283,11 +283,11 @@ async def test_answers_lead_nowhere(pod: Pod) -> None:
     async with closing(DirectReach()) as reach:
 
         async def ask(within_s: float = 30, **more: Any) -> Any:
-            return await reach.ask(place._replace(**more), Request("GET", "/"), {}, within_s)
+            return await reach.ask(place._replace(**more), ProbeRequest("GET", "/"), {}, within_s)
 
         pod.says = lambda _: web.Response(status=302, headers={"Location": "http://127.0.0.1:1/"})
         assert (await ask()).status == 302
-        pod.says = lambda _: web.Response(text="x" * (Request("GET", "/").limit + 1))
+        pod.says = lambda _: web.Response(text="x" * (ProbeRequest("GET", "/").limit + 1))
         assert (await ask()).trouble == "answers more than 1048576 bytes"
         pod.says = late
         assert (await ask(0.5)).trouble == "did not answer within 0.5 s"
@@ -309,7 +309,7 @@ async def test_a_streams_first_event_is_timed(pod: Pod) -> None:
 
     pod.says = stream
     async with closing(DirectReach()) as reach:
-        reply = await reach.ask(PodEndpoint("n", pod.replica(), pod.port), Request("GET", "/", stream=True), {}, 5)
+        reply = await reach.ask(PodEndpoint("n", pod.replica(), pod.port), ProbeRequest("GET", "/", stream=True), {}, 5)
     assert reply.first_s is not None and reply.first_s + 0.5 < reply.took_s
     assert reply.text.count("data:") == 2
 
@@ -317,5 +317,5 @@ async def test_a_streams_first_event_is_timed(pod: Pod) -> None:
 async def test_the_proxy_keeps_authorization() -> None:
     """The API server takes that header for itself: it is not sent, and the way out is named."""
     place = PodEndpoint("default", Replica("a", "v"), 80)
-    reply = await ProxyReach(None).ask(place, Request("GET", "/"), {"Authorization": "x"}, 1)  # type: ignore[arg-type]
+    reply = await ProxyReach(None).ask(place, ProbeRequest("GET", "/"), {"Authorization": "x"}, 1)  # type: ignore[arg-type]
     assert "SEGUE_POD_ACCESS=direct" in reply.unasked

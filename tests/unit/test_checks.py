@@ -11,8 +11,8 @@ from activities.cluster_checks import rights_checks
 from segue import __version__
 from segue.checks import (
     OLDEST_KUBERNETES,
-    Check,
-    Verdict,
+    CheckVerdict,
+    SetupCheck,
     clock_check,
     exit_of,
     retention_check,
@@ -26,52 +26,53 @@ from segue.temporal_setup import worker_checks
 @pytest.mark.parametrize(
     ("version", "verdict"),
     [
-        ("v1.36.3", Verdict.OK), ("v1.27.0", Verdict.OK), ("v1.26.9", Verdict.FAILED), ("v1.9.2+k3s1", Verdict.FAILED),
-        ("2.0", Verdict.OK), ("unknown", Verdict.WARNING),
+        ("v1.36.3", CheckVerdict.OK), ("v1.27.0", CheckVerdict.OK), ("v1.26.9", CheckVerdict.FAILED),
+        ("v1.9.2+k3s1", CheckVerdict.FAILED),
+        ("2.0", CheckVerdict.OK), ("unknown", CheckVerdict.WARNING),
     ],
 )  # fmt: skip
-def test_an_old_cluster_is_named(version: str, verdict: Verdict) -> None:
+def test_an_old_cluster_is_named(version: str, verdict: CheckVerdict) -> None:
     check = version_check("Kubernetes", version, OLDEST_KUBERNETES, "upgrade the cluster")
     assert check.verdict is verdict
-    if verdict is Verdict.FAILED:
+    if verdict is CheckVerdict.FAILED:
         assert check.found == f"{version} is older than 1.27" and check.fix == "upgrade the cluster"
 
 
 @pytest.mark.parametrize(
     ("theirs", "verdict", "words"),
     [
-        (1000.0, Verdict.OK, "within 2 s"),
-        (1001.9, Verdict.OK, "within 2 s"),
-        (998.0, Verdict.OK, "within 2 s"),  # whole seconds: it may be 998.99
-        (1005.0, Verdict.WARNING, "at least 4.5 s ahead of"),
-        (960.0, Verdict.FAILED, "at least 39.0 s behind"),
-        (4600.0, Verdict.FAILED, "at least 3599.5 s ahead of"),
+        (1000.0, CheckVerdict.OK, "within 2 s"),
+        (1001.9, CheckVerdict.OK, "within 2 s"),
+        (998.0, CheckVerdict.OK, "within 2 s"),  # whole seconds: it may be 998.99
+        (1005.0, CheckVerdict.WARNING, "at least 4.5 s ahead of"),
+        (960.0, CheckVerdict.FAILED, "at least 39.0 s behind"),
+        (4600.0, CheckVerdict.FAILED, "at least 3599.5 s ahead of"),
     ],
 )
-def test_a_skewed_clock_is_named(theirs: float, verdict: Verdict, words: str) -> None:
+def test_a_skewed_clock_is_named(theirs: float, verdict: CheckVerdict, words: str) -> None:
     """The request takes half a second, and the answer has whole seconds: only what both leave over counts."""
     check = clock_check("Kubernetes", theirs, before=1000.0, after=1000.5, resolution_s=1.0)
     assert check.verdict is verdict and words in check.found
-    assert ("NTP" in check.fix) is (verdict is not Verdict.OK)
+    assert ("NTP" in check.fix) is (verdict is not CheckVerdict.OK)
 
 
 def test_a_short_retention_is_a_warning() -> None:
-    assert retention_check("prod", timedelta(days=1)).verdict is Verdict.OK
+    assert retention_check("prod", timedelta(days=1)).verdict is CheckVerdict.OK
     check = retention_check("prod", timedelta(hours=1))
-    assert check.verdict is Verdict.WARNING and "namespace update --namespace prod --retention" in check.fix
+    assert check.verdict is CheckVerdict.WARNING and "namespace update --namespace prod --retention" in check.fix
 
 
 @pytest.mark.parametrize(
     ("verdicts", "code"),
     [
         ([], Exit.COMPLETED),
-        ([("clock", Verdict.WARNING), ("x", Verdict.NOT_CHECKED)], Exit.COMPLETED),
-        ([("clock", Verdict.WARNING), ("workers", Verdict.FAILED)], Exit.NEEDS_PERSON),
-        ([("workers", Verdict.FAILED), ("connection", Verdict.FAILED)], Exit.UNREACHABLE),
+        ([("clock", CheckVerdict.WARNING), ("x", CheckVerdict.NOT_CHECKED)], Exit.COMPLETED),
+        ([("clock", CheckVerdict.WARNING), ("workers", CheckVerdict.FAILED)], Exit.NEEDS_PERSON),
+        ([("workers", CheckVerdict.FAILED), ("connection", CheckVerdict.FAILED)], Exit.UNREACHABLE),
     ],
 )
 def test_the_exit_code_tells_what_is_away_from_what_is_wrong(verdicts: Any, code: Exit) -> None:
-    assert exit_of(Check(area="a", name=name, verdict=verdict, found="") for name, verdict in verdicts) is code
+    assert exit_of(SetupCheck(area="a", name=name, verdict=verdict, found="") for name, verdict in verdicts) is code
 
 
 def poller(build: str = "", deployment: str = "", at: int = 1) -> PollerInfo:
@@ -116,7 +117,7 @@ def polled(*pollers: PollerInfo, current: tuple[str, str] | None = None) -> Desc
 def test_workers_that_get_no_rollouts_are_named(
     found: DescribeTaskQueueResponse, name: str, words: str, fix: str
 ) -> None:
-    faults = [check for check in worker_checks(found, "q") if check.verdict is not Verdict.OK]
+    faults = [check for check in worker_checks(found, "q") if check.verdict is not CheckVerdict.OK]
     assert [check.name for check in faults] == [name]
     assert words in faults[0].found and fix in faults[0].fix
 
@@ -124,7 +125,7 @@ def test_workers_that_get_no_rollouts_are_named(
 def test_workers_of_the_current_version_are_well() -> None:
     found = worker_checks(polled(poller("7", "segue"), poller("6", "segue"), current=("segue", "7")), "q")
     assert [(check.name, check.verdict) for check in found] == [
-        ("workers", Verdict.OK), ("current version", Verdict.OK),
+        ("workers", CheckVerdict.OK), ("current version", CheckVerdict.OK),
     ]  # fmt: skip
 
 
@@ -142,7 +143,7 @@ async def test_rights_of_what_the_cluster_does_not_serve_are_not_checked() -> No
         "inference.networking.k8s.io",
         "serving.kserve.io",
     }
-    failed = [name for name, check in found.items() if check.verdict is Verdict.FAILED]
+    failed = [name for name, check in found.items() if check.verdict is CheckVerdict.FAILED]
     assert failed == ["rights in ml for drain"]
     assert found["rights in ml for gates.job"].fix == "kubectl apply -n ml -f deploy/rbac-gates.yaml"
     assert "get pods/log" in found["optional rights in ml by segue-worker-serving"].found
@@ -151,4 +152,4 @@ async def test_rights_of_what_the_cluster_does_not_serve_are_not_checked() -> No
         raise NotAllowed("cannot create resource subjectaccessreviews")
 
     (check,) = await rights_checks(denied, "ml", set())
-    assert check.verdict is Verdict.NOT_CHECKED and "subjectaccessreviews" in check.found
+    assert check.verdict is CheckVerdict.NOT_CHECKED and "subjectaccessreviews" in check.found

@@ -10,7 +10,7 @@ from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.api.workflow.v1 import PendingActivityInfo
 
 from activities.cluster import Cluster
-from segue.checks import Check, Verdict
+from segue.checks import CheckVerdict, SetupCheck
 from segue.cli.see import _table
 from segue.client import UNTAKEN_S, Listed, Rollouts, unserved, untaken
 from segue.clusters import HERE, Access, access_to
@@ -188,5 +188,5 @@ def test_doctor_judges_each_clusters_workers(
 
 
 def test_a_check_names_its_cluster() -> None:
-    check = Check(area="Kubernetes", name="clock", verdict=Verdict.OK, found="fine")
+    check = SetupCheck(area="Kubernetes", name="clock", verdict=CheckVerdict.OK, found="fine")
     assert (check.of("west").area, check.of("").area) == ("Kubernetes west", "Kubernetes")

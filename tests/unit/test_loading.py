@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from activities.probes import modelmesh, openinference, tfserving, torchserve
-from segue.gates.loading import Ledger, LoadOutcome, ModelSeen, Standing, in_bootstrap, judge_loads
+from segue.gates.loading import Ledger, LoadOutcome, LoadStanding, ModelSeen, in_bootstrap, judge_loads
 from segue.gates.serving_answers import Reply
 from segue.observation import Cause, Problem
 from segue.replica import ContainerFacts, Replica
@@ -16,7 +16,7 @@ from segue.spec.load_failures import LoadFailures
 
 FACTS = json.loads((Path(__file__).parents[1] / "facts/failfast_cases.json").read_text())
 T0 = 1_000_000.0
-LOADED, LOADING, FAILED, UNAVAILABLE = Standing
+LOADED, LOADING, FAILED, UNAVAILABLE = LoadStanding
 
 
 def rules(**given: Any) -> LoadFailures:
@@ -92,7 +92,7 @@ def replica(name: str, *, started: float = T0, ready: float | None = None, resta
     )
 
 
-def seen(**models: Standing) -> list[ModelSeen]:
+def seen(**models: LoadStanding) -> list[ModelSeen]:
     return [ModelSeen(name, standing) for name, standing in models.items()]
 
 
@@ -157,7 +157,7 @@ OLD, NEW = replica("old", started=T0 - 9000, ready=T0 - 8000), replica("new")
 
 
 @pytest.mark.parametrize("unknown", [LOADING, UNAVAILABLE])
-def test_not_known_is_not_passed(unknown: Standing) -> None:
+def test_not_known_is_not_passed(unknown: LoadStanding) -> None:
     """What still says *loading* when the period ends has failed to load: TorchServe says it of failed loads too."""
     ledger, limits = Ledger(), rules(criticalLimit=1, loadTimeout="1s" if unknown is LOADING else "90s")
     ledger.keep([OLD], [NEW])
@@ -290,7 +290,7 @@ def test_repository_index() -> None:
     assert openinference.states(answer([], 404)) is None
 
 
-WORKERS: list[tuple[list[dict[str, str]], int, Standing | None]] = [
+WORKERS: list[tuple[list[dict[str, str]], int, LoadStanding | None]] = [
     ([{"status": "READY"}, {"status": "UNLOADING"}], 1, LOADED),
     ([{"status": "UNLOADING"}], 1, LOADING),
     ([], 1, LOADING),
@@ -299,7 +299,7 @@ WORKERS: list[tuple[list[dict[str, str]], int, Standing | None]] = [
 
 
 @pytest.mark.parametrize(("workers", "wanted", "standing"), WORKERS)
-def test_torchserve_states(workers: list[dict[str, str]], wanted: int, standing: Standing | None) -> None:
+def test_torchserve_states(workers: list[dict[str, str]], wanted: int, standing: LoadStanding | None) -> None:
     """A model stands where its workers do; without one that is wanted it is not loaded, and is not missed."""
     found = torchserve.states("m", answer([{"modelName": "m", "minWorkers": wanted, "workers": workers}]))
     assert found == ([ModelSeen("m", standing)] if standing else [])

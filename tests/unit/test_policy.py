@@ -14,7 +14,7 @@ from segue.policy import (
     GUARDED,
     NO_POLICY,
     Policy,
-    Request,
+    PolicyRequest,
     foretold,
     holding,
     objections,
@@ -125,9 +125,9 @@ def rollout(**changes: Any) -> Rollout:
 
 def request(
     by: str = "ci", replicas: int = 8, *, retargets: bool = False, broke_glass: str = "", **spec: Any
-) -> Request:
+) -> PolicyRequest:
     found = rollout(**spec).spec
-    return Request(
+    return PolicyRequest(
         target=found.target, labels={}, rules=found.rules, by=by, replicas=replicas, accept=found.accept,
         retargets=retargets, goes_back=found.change.goes_back, broke_glass=broke_glass,
     )  # fmt: skip

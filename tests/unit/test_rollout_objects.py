@@ -16,14 +16,14 @@ from segue.rollout_object.crd import Definition, definition, file_of, manifest
 from segue.rollout_object.deciding import (
     LOST,
     REFUSED,
-    Act,
+    ObjectAct,
     Owner,
     Run,
     decide,
     handled_now,
     workflow_to_read,
 )
-from segue.rollout_object.orders import GUARDED, ORDERS, Order
+from segue.rollout_object.orders import GUARDED, ORDERS, AnnotatedOrder
 from segue.rollout_object.showing import Seen, document, event, is_news, order_event, show
 from segue.rollout_object.status import Kind, ObjectStatus
 from segue.spec import OwnProfile, read_object, read_rollout
@@ -32,7 +32,7 @@ from segue.spec.refusals import NamedProfile
 from segue.state import Phase
 from segue.status import Status
 from worker.controller.controller import BACKOFF_S, MOST_BACKOFF_S, after_acts_s, backoff_s
-from worker.controller.objects import Objects
+from worker.controller.objects import RolloutObjects
 
 ROOT = Path(__file__).parents[2]
 ID = "rollout/east/serving/Deployment/chat"
@@ -93,95 +93,100 @@ APPROVED_BAD = replace(BAD, orders=APPROVED.orders)
 [ORDER] = APPROVED.orders
 ANSWERED = record(FIRST).answering(ORDER, "approve: now Progressing", taken=True)
 
-TABLE: dict[str, tuple[Asked, ObjectStatus, Run | None, Act]] = {
+TABLE: dict[str, tuple[Asked, ObjectStatus, Run | None, ObjectAct]] = {
     # Nothing runs.
-    "new": (wants(claimed=False), ObjectStatus(), None, Act.CLAIM),
-    "only the finalizer was written": (FIRST, ObjectStatus(), None, Act.CLAIM),
-    "claimed": (FIRST, record(starting=1), None, Act.START),
-    "new and paused": (wants(claimed=False, paused=True), ObjectStatus(), None, Act.REST),
-    "bad": (replace(BAD, is_claimed=False), ObjectStatus(), None, Act.REST),
-    "completed": (FIRST, record(FIRST, outcome="Completed"), None, Act.REST),
-    "completed, then edited": (SECOND, record(FIRST, outcome="Completed"), None, Act.CLAIM),
-    "completed, then edited, claimed": (SECOND, record(FIRST, outcome="Completed", starting=2), None, Act.START),
+    "new": (wants(claimed=False), ObjectStatus(), None, ObjectAct.CLAIM),
+    "only the finalizer was written": (FIRST, ObjectStatus(), None, ObjectAct.CLAIM),
+    "claimed": (FIRST, record(starting=1), None, ObjectAct.START),
+    "new and paused": (wants(claimed=False, paused=True), ObjectStatus(), None, ObjectAct.REST),
+    "bad": (replace(BAD, is_claimed=False), ObjectStatus(), None, ObjectAct.REST),
+    "completed": (FIRST, record(FIRST, outcome="Completed"), None, ObjectAct.REST),
+    "completed, then edited": (SECOND, record(FIRST, outcome="Completed"), None, ObjectAct.CLAIM),
+    "completed, then edited, claimed": (SECOND, record(FIRST, outcome="Completed", starting=2), None, ObjectAct.START),
     "completed, then edited, claimed, and edited back": (
-        wants(3), record(FIRST, outcome="Completed", starting=2), None, Act.REST,
+        wants(3), record(FIRST, outcome="Completed", starting=2), None, ObjectAct.REST,
     ),
-    "completed, then other rules": (RULES, record(FIRST, outcome="Completed"), None, Act.REST),
-    "completed, then another strategy": (STRATEGY, record(FIRST, outcome="Completed"), None, Act.REST),
-    "completed, then moved": (MOVED, record(FIRST, outcome="Completed"), None, Act.CLAIM),
-    "completed, then retried": (RETRIED, record(FIRST, outcome="Completed"), None, Act.REST),
-    "rolled back": (FIRST, record(FIRST, outcome="RolledBack"), None, Act.REST),
-    "rolled back, then other rules": (RULES, record(FIRST, outcome="RolledBack"), None, Act.CLAIM),
-    "rolled back, then other rules, claimed": (RULES, record(FIRST, outcome="RolledBack", starting=2), None, Act.START),
-    "rolled back, then retried": (RETRIED, record(FIRST, outcome="RolledBack"), None, Act.CLAIM),
+    "completed, then other rules": (RULES, record(FIRST, outcome="Completed"), None, ObjectAct.REST),
+    "completed, then another strategy": (STRATEGY, record(FIRST, outcome="Completed"), None, ObjectAct.REST),
+    "completed, then moved": (MOVED, record(FIRST, outcome="Completed"), None, ObjectAct.CLAIM),
+    "completed, then retried": (RETRIED, record(FIRST, outcome="Completed"), None, ObjectAct.REST),
+    "rolled back": (FIRST, record(FIRST, outcome="RolledBack"), None, ObjectAct.REST),
+    "rolled back, then other rules": (RULES, record(FIRST, outcome="RolledBack"), None, ObjectAct.CLAIM),
+    "rolled back, then other rules, claimed": (
+        RULES, record(FIRST, outcome="RolledBack", starting=2), None, ObjectAct.START,
+    ),
+    "rolled back, then retried": (RETRIED, record(FIRST, outcome="RolledBack"), None, ObjectAct.CLAIM),
     "rolled back, then edited and paused": (
-        wants(2, change=OTHER, paused=True), record(FIRST, outcome="RolledBack"), None, Act.REST,
+        wants(2, change=OTHER, paused=True), record(FIRST, outcome="RolledBack"), None, ObjectAct.REST,
     ),
     # A controller that was killed finds its own start, and never repeats it.
-    "killed after the start": (FIRST, record(), run(FIRST), Act.WAIT),
-    "killed after the start, and it ended": (FIRST, record(), run(FIRST, ended="Completed"), Act.REST),
-    "killed after the start, and it rolled back": (FIRST, record(), run(FIRST, ended="RolledBack"), Act.REST),
-    "killed after the start, which was refused": (FIRST, record(), run(FIRST, ended=REFUSED), Act.REST),
+    "killed after the start": (FIRST, record(), run(FIRST), ObjectAct.WAIT),
+    "killed after the start, and it ended": (FIRST, record(), run(FIRST, ended="Completed"), ObjectAct.REST),
+    "killed after the start, and it rolled back": (FIRST, record(), run(FIRST, ended="RolledBack"), ObjectAct.REST),
+    "killed after the start, which was refused": (FIRST, record(), run(FIRST, ended=REFUSED), ObjectAct.REST),
     "killed after the start of an edit, which ended": (
-        SECOND, record(FIRST, outcome="Completed", starting=2), run(SECOND, ended="RolledBack"), Act.REST,
+        SECOND, record(FIRST, outcome="Completed", starting=2), run(SECOND, ended="RolledBack"), ObjectAct.REST,
     ),
     "killed after a start, and edited back since": (
-        wants(3), record(FIRST, outcome="Completed", starting=2), run(SECOND, ended="Completed"), Act.CLAIM,
+        wants(3), record(FIRST, outcome="Completed", starting=2), run(SECOND, ended="Completed"), ObjectAct.CLAIM,
     ),
     "killed after a retarget, and it ended": (
-        SECOND, record(FIRST), run(FIRST, ended="Completed", retargeted_by=frozenset({SECOND.by})), Act.REST,
+        SECOND, record(FIRST), run(FIRST, ended="Completed", retargeted_by=frozenset({SECOND.by})), ObjectAct.REST,
     ),
-    "its retarget never arrived, and it ended": (SECOND, record(FIRST), run(FIRST, ended="Completed"), Act.CLAIM),
-    "Temporal has no trace of it": (FIRST, record(FIRST), None, Act.REST),
-    "retried, runs": (RETRIED, record(FIRST, outcome="RolledBack", starting=1), run(RETRIED), Act.WAIT),
+    "its retarget never arrived, and it ended": (SECOND, record(FIRST), run(FIRST, ended="Completed"), ObjectAct.CLAIM),
+    "Temporal has no trace of it": (FIRST, record(FIRST), None, ObjectAct.REST),
+    "retried, runs": (RETRIED, record(FIRST, outcome="RolledBack", starting=1), run(RETRIED), ObjectAct.WAIT),
     "retried, and rolled back again": (
-        RETRIED, record(FIRST, outcome="RolledBack", starting=1), run(RETRIED, ended="RolledBack"), Act.REST,
+        RETRIED, record(FIRST, outcome="RolledBack", starting=1), run(RETRIED, ended="RolledBack"), ObjectAct.REST,
     ),
     # Somebody else's rollout.
-    "another rollout runs": (FIRST, record(), run(None), Act.WAIT),
-    "another rollout ended": (FIRST, record(starting=1), run(None, ended="Completed"), Act.START),
+    "another rollout runs": (FIRST, record(), run(None), ObjectAct.WAIT),
+    "another rollout ended": (FIRST, record(starting=1), run(None, ended="Completed"), ObjectAct.START),
     "an object of the same name was deleted": (
-        FIRST, record(starting=1), run(FIRST, uid="u0", ended="Aborted"), Act.START,
+        FIRST, record(starting=1), run(FIRST, uid="u0", ended="Aborted"), ObjectAct.START,
     ),
-    "an object of the same name left it": (LEFT, record(), run(FIRST), Act.WAIT),
-    "an object of the same name left another": (LEFT, record(), run(SECOND), Act.RETARGET),
+    "an object of the same name left it": (LEFT, record(), run(FIRST), ObjectAct.WAIT),
+    "an object of the same name left another": (LEFT, record(), run(SECOND), ObjectAct.RETARGET),
     # Its own rollout runs.
-    "runs": (FIRST, record(FIRST), run(FIRST), Act.WAIT),
-    "runs, edited": (SECOND, record(FIRST), run(FIRST), Act.RETARGET),
-    "runs, edited, retargeted": (SECOND, record(SECOND), run(FIRST), Act.WAIT),
-    "runs, another strategy": (STRATEGY, record(FIRST), run(FIRST), Act.RETARGET),
-    "runs, other rules": (RULES, record(FIRST), run(FIRST), Act.WAIT),
-    "runs, edited, its retarget was refused": (SECOND, record(FIRST, refused_generation=2), run(FIRST), Act.WAIT),
-    "runs, edited, is going back": (SECOND, record(FIRST), run(FIRST, status=BACK), Act.WAIT),
-    "runs, moved": (MOVED, record(FIRST), run(FIRST), Act.WAIT),
-    "runs, and is bad now": (BAD, record(FIRST), run(FIRST), Act.WAIT),
-    "runs, paused": (PAUSED, record(FIRST), run(FIRST), Act.PAUSE),
-    "runs, paused, is so": (PAUSED, record(FIRST, paused=True), run(FIRST, status=PAUSED_STATUS), Act.WAIT),
-    "runs, paused, and somebody resumed it": (PAUSED, record(FIRST, paused=True), run(FIRST), Act.PAUSE),
-    "runs, not paused any more": (FIRST, record(FIRST, paused=True), run(FIRST, status=PAUSED_STATUS), Act.RESUME),
-    "runs, a person paused it": (FIRST, record(FIRST), run(FIRST, status=PAUSED_STATUS), Act.WAIT),
-    "runs, resumed": (FIRST, record(FIRST, paused=True), run(FIRST), Act.FORGET_PAUSE),
+    "runs": (FIRST, record(FIRST), run(FIRST), ObjectAct.WAIT),
+    "runs, edited": (SECOND, record(FIRST), run(FIRST), ObjectAct.RETARGET),
+    "runs, edited, retargeted": (SECOND, record(SECOND), run(FIRST), ObjectAct.WAIT),
+    "runs, another strategy": (STRATEGY, record(FIRST), run(FIRST), ObjectAct.RETARGET),
+    "runs, other rules": (RULES, record(FIRST), run(FIRST), ObjectAct.WAIT),
+    "runs, edited, its retarget was refused": (SECOND, record(FIRST, refused_generation=2), run(FIRST), ObjectAct.WAIT),
+    "runs, edited, is going back": (SECOND, record(FIRST), run(FIRST, status=BACK), ObjectAct.WAIT),
+    "runs, moved": (MOVED, record(FIRST), run(FIRST), ObjectAct.WAIT),
+    "runs, and is bad now": (BAD, record(FIRST), run(FIRST), ObjectAct.WAIT),
+    "runs, paused": (PAUSED, record(FIRST), run(FIRST), ObjectAct.PAUSE),
+    "runs, paused, is so": (PAUSED, record(FIRST, paused=True), run(FIRST, status=PAUSED_STATUS), ObjectAct.WAIT),
+    "runs, paused, and somebody resumed it": (PAUSED, record(FIRST, paused=True), run(FIRST), ObjectAct.PAUSE),
+    "runs, not paused any more": (
+        FIRST, record(FIRST, paused=True), run(FIRST, status=PAUSED_STATUS), ObjectAct.RESUME,
+    ),
+    "runs, a person paused it": (FIRST, record(FIRST), run(FIRST, status=PAUSED_STATUS), ObjectAct.WAIT),
+    "runs, resumed": (FIRST, record(FIRST, paused=True), run(FIRST), ObjectAct.FORGET_PAUSE),
     "runs, not paused any more, but held": (
-        FIRST, record(FIRST, paused=True), run(FIRST, status=status(Phase.HELD, "resume abort")), Act.FORGET_PAUSE,
+        FIRST, record(FIRST, paused=True), run(FIRST, status=status(Phase.HELD, "resume abort")),
+        ObjectAct.FORGET_PAUSE,
     ),
     # Orders by annotations.
-    "ordered": (APPROVED, record(FIRST), run(FIRST), Act.ORDER),
-    "ordered, and answered": (APPROVED, ANSWERED, run(FIRST), Act.WAIT),
+    "ordered": (APPROVED, record(FIRST), run(FIRST), ObjectAct.ORDER),
+    "ordered, and answered": (APPROVED, ANSWERED, run(FIRST), ObjectAct.WAIT),
     "ordered by another, after an answer": (
-        wants(notes={**NOTES, "segue.dev/approve-by": "bob"}), ANSWERED, run(FIRST), Act.ORDER,
+        wants(notes={**NOTES, "segue.dev/approve-by": "bob"}), ANSWERED, run(FIRST), ObjectAct.ORDER,
     ),
-    "ordered, and bad now": (APPROVED_BAD, record(FIRST), run(FIRST), Act.ORDER),
-    "ordered, but another runs": (APPROVED, record(), run(None), Act.ORDER),
-    "deleted, ordered": (replace(DELETED, orders=APPROVED.orders), record(FIRST), run(FIRST), Act.ABORT),
+    "ordered, and bad now": (APPROVED_BAD, record(FIRST), run(FIRST), ObjectAct.ORDER),
+    "ordered, but another runs": (APPROVED, record(), run(None), ObjectAct.ORDER),
+    "deleted, ordered": (replace(DELETED, orders=APPROVED.orders), record(FIRST), run(FIRST), ObjectAct.ABORT),
     # Deleted.
-    "deleted, runs": (DELETED, record(FIRST), run(FIRST), Act.ABORT),
-    "deleted, aborts": (DELETED, record(FIRST, aborted=True), run(FIRST, status=BACK), Act.WAIT),
-    "deleted, aborted": (DELETED, record(FIRST, aborted=True), run(FIRST, ended="Aborted"), Act.RELEASE),
-    "deleted, ended": (DELETED, record(FIRST, outcome="Completed"), None, Act.RELEASE),
-    "deleted, another runs": (DELETED, record(FIRST), run(None), Act.RELEASE),
-    "deleted, left": (wants(2, deleted=True, onDelete="leave"), record(FIRST), None, Act.RELEASE),
-    "deleted, bad, runs": (replace(BAD, is_deleted=True), record(FIRST), run(FIRST), Act.ABORT),
-    "deleted, released": (replace(DELETED, is_claimed=False), record(FIRST), None, Act.REST),
+    "deleted, runs": (DELETED, record(FIRST), run(FIRST), ObjectAct.ABORT),
+    "deleted, aborts": (DELETED, record(FIRST, aborted=True), run(FIRST, status=BACK), ObjectAct.WAIT),
+    "deleted, aborted": (DELETED, record(FIRST, aborted=True), run(FIRST, ended="Aborted"), ObjectAct.RELEASE),
+    "deleted, ended": (DELETED, record(FIRST, outcome="Completed"), None, ObjectAct.RELEASE),
+    "deleted, another runs": (DELETED, record(FIRST), run(None), ObjectAct.RELEASE),
+    "deleted, left": (wants(2, deleted=True, onDelete="leave"), record(FIRST), None, ObjectAct.RELEASE),
+    "deleted, bad, runs": (replace(BAD, is_deleted=True), record(FIRST), run(FIRST), ObjectAct.ABORT),
+    "deleted, released": (replace(DELETED, is_claimed=False), record(FIRST), None, ObjectAct.REST),
 }  # fmt: skip
 
 
@@ -201,17 +206,17 @@ def test_the_orders_of_an_object() -> None:
     abort, approve = wants(notes=notes).orders
     assert (abort.verb, abort.value, abort.user) == ("abort", "1f", "")
     assert approve.message == Approve(by="kubernetes user alice", about="50%@1a", reason="fine")
-    long = Order("approve", "x" * 99 + " " + "y" * 9_999, "u" * 999).message
+    long = AnnotatedOrder("approve", "x" * 99 + " " + "y" * 9_999, "u" * 999).message
     assert (len(long.by), len(long.reason), long.about) == (246, 1000, "x" * 99)
     with pytest.raises(Refused, match="about"):
-        _ = Order("approve", "x" * 999, "alice").message
+        _ = AnnotatedOrder("approve", "x" * 999, "alice").message
 
 
 def test_each_verb_keeps_its_latest_answer() -> None:
     later = replace(ORDER, value="80%@2b")
     recorded = ANSWERED.answering(later, "x", taken=False)
     assert (len(recorded.orders), recorded.has_answered(later), recorded.has_answered(ORDER)) == (1, True, False)
-    assert decide(APPROVED, recorded.answering(replace(ORDER, verb="abort"), "x", taken=True), None) is Act.ORDER
+    assert decide(APPROVED, recorded.answering(replace(ORDER, verb="abort"), "x", taken=True), None) is ObjectAct.ORDER
 
 
 def test_an_answer_has_an_event() -> None:
@@ -242,7 +247,7 @@ def test_nothing_is_read_of_an_object_at_rest() -> None:
 
 def test_a_bad_spec_still_obeys_on_delete() -> None:
     left = wants(deleted=True, onDelete="leave", chnage={})
-    assert left.refusal and decide(left, record(FIRST), None) is Act.RELEASE
+    assert left.refusal and decide(left, record(FIRST), None) is ObjectAct.RELEASE
 
 
 def test_marks_are_of_what_is_written() -> None:
@@ -342,7 +347,7 @@ def test_a_retarget_to_the_running_version_completes() -> None:
     back = run(FIRST, ended="RolledBack", status=status(Phase.ROLLED_BACK, "", reason=why))
     back = replace(back, retargeted_by=frozenset({SECOND.by}))
     assert shown(SECOND, record(SECOND), back).condition(Kind.READY).status == "True"  # type: ignore[union-attr]
-    assert decide(SECOND, record(FIRST), back) is Act.REST
+    assert decide(SECOND, record(FIRST), back) is ObjectAct.REST
 
 
 def test_a_new_start_forgets_what_was_recorded_about_the_former() -> None:
@@ -390,7 +395,7 @@ def test_pauses_between_attempts_are_bounded() -> None:
 def test_only_what_others_change_wakes() -> None:
     """The controller's own write of the status does not make it reconcile again."""
     woken: list[Any] = []
-    objects = Objects(cast("Any", None), "serving", woken.append)
+    objects = RolloutObjects(cast("Any", None), "serving", woken.append)
     key = ("serving", "chat")
     objects.replace([found()])
     written = {**found(), "status": {"phase": "Progressing"}}
@@ -423,8 +428,8 @@ def test_a_profile_is_needed_only_until_the_request_was_handled() -> None:
     status = document(record(first, outcome="Completed"))
     later = asked({**found(**NAMED), "status": status}, "east")
     assert (later.is_bare, later.refusal, later.workflow_id) == (True, "", first.workflow_id)
-    assert decide(later, record(first), run(first)) is Act.WAIT
-    assert decide(later, record(first, outcome="Completed"), None) is Act.REST
+    assert decide(later, record(first), run(first)) is ObjectAct.WAIT
+    assert decide(later, record(first, outcome="Completed"), None) is ObjectAct.REST
     edited = asked({**found(2, **NAMED, change=OTHER), "status": status}, "east")
     assert (edited.is_bare, edited.rollout, edited.profile) == (False, None, NamedProfile("serving", "ours"))
     assert "no profile of this name was found for namespace serving" in edited.refusal
@@ -434,7 +439,7 @@ def test_a_profile_that_cannot_be_used_refuses_what_starts() -> None:
     refused = asked(found(onDelete="leave", **NAMED), "east", "RolloutProfile serving/ours: spec.x: is not a field")
     assert refused.refusal == "RolloutProfile serving/ours: spec.x: is not a field"
     assert refused.standing.on_delete == "leave"
-    assert decide(refused, ObjectStatus(), None) is Act.REST
+    assert decide(refused, ObjectStatus(), None) is ObjectAct.REST
     assert show(Seen(refused, None, is_read=False), ObjectStatus(), NOW).phase == "Invalid"
 
 

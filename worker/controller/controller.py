@@ -21,14 +21,14 @@ from segue.errors import AlreadyRolling, Conflict, NotAllowed, NotFound, Refused
 from segue.messages import RetargetTo
 from segue.rollout_object import FINALIZER, RESOURCE
 from segue.rollout_object.asked import Asked, asked, status_of
-from segue.rollout_object.deciding import Act, Run, decide, edits, handled_now, open_order, workflow_to_read
-from segue.rollout_object.orders import GUARDED, Order, stamp_of
+from segue.rollout_object.deciding import ObjectAct, Run, decide, edits, handled_now, open_order, workflow_to_read
+from segue.rollout_object.orders import GUARDED, AnnotatedOrder, stamp_of
 from segue.rollout_object.showing import Seen, document, event, is_news, order_event, show
 from segue.rollout_object.status import Condition, Kind, ObjectStatus
 from segue.spec import OwnProfile
 from segue.spec.refusals import NamedProfile
 from worker.controller.engine import Engine
-from worker.controller.objects import Key, Objects, key_of
+from worker.controller.objects import Key, RolloutObjects, key_of
 
 AT_ONCE = 8
 """How many objects are reconciled at one time."""
@@ -65,7 +65,7 @@ class Controller:
 
     def __init__(self, cluster: Cluster, engine: Engine, namespaces: Sequence[str]) -> None:
         self._cluster, self._engine = cluster, engine
-        self._followed = {name: Objects(cluster, name, self._wake) for name in namespaces or ("",)}
+        self._followed = {name: RolloutObjects(cluster, name, self._wake) for name in namespaces or ("",)}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._paces: dict[Key, _Pace] = {}
         self._free = asyncio.Semaphore(AT_ONCE)
@@ -89,7 +89,7 @@ class Controller:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _objects(self, key: Key) -> Objects:
+    def _objects(self, key: Key) -> RolloutObjects:
         return self._followed.get(key[0]) or self._followed[""]
 
     def _wake(self, key: Key) -> None:
@@ -145,7 +145,7 @@ class Controller:
         try:
             run = await self._engine.look(workflow_id, wants.uid, recorded.run_id) if workflow_id else None
             act = decide(wants, recorded, run)
-            if act not in {Act.REST, Act.WAIT}:
+            if act not in {ObjectAct.REST, ObjectAct.WAIT}:
                 await self._act(act, found, wants, recorded, run)
                 pace.acts += 1
                 return after_acts_s(pace.acts)
@@ -155,10 +155,10 @@ class Controller:
         except SegueError as error:
             await self._tell_error(found, wants, recorded, error, pace)
             raise
-        if wants.is_deleted and act is Act.REST:
+        if wants.is_deleted and act is ObjectAct.REST:
             return RESYNC_S  # another finalizer keeps it
         news = await self._write(found, Seen(wants, run, is_read=bool(workflow_id)), recorded, pace)
-        if act is Act.REST:
+        if act is ObjectAct.REST:
             return LATER_S if wants.refusal and wants.profile else RESYNC_S  # nothing wakes it for a profile
         pace.wait_s = SOON_S if news else min(pace.wait_s * 1.5, LATER_S)
         return pace.wait_s
@@ -191,27 +191,27 @@ class Controller:
 
     # --- acts -------------------------------------------------------------------------------------------------
 
-    async def _act(self, act: Act, cached: Object, wants: Asked, recorded: ObjectStatus, run: Run | None) -> None:
-        """Act on the object as it is now; if that is not what was decided on, do nothing: it is decided again."""
+    async def _act(self, act: ObjectAct, cached: Object, wants: Asked, recorded: ObjectStatus, run: Run | None) -> None:
+        """ObjectAct on the object as it is now; if that is not what was decided on, do nothing: it is decided again."""
         key = key_of(cached)
         found = await self._cluster.get(RESOURCE, *key)
         self._objects(key).put(found)
         if found["metadata"]["resourceVersion"] != cached["metadata"]["resourceVersion"]:
             return
         log.info("Rollout %s: %s", "/".join(key), act, extra={"rollout": wants.workflow_id})
-        if wants.is_bare and wants.profile is not None and act in {Act.START, Act.RETARGET}:
+        if wants.is_bare and wants.profile is not None and act in {ObjectAct.START, ObjectAct.RETARGET}:
             # It was handled by an earlier rollout than the latest: this one takes the profile as it is now.
             wants = await self._with_profile(found, wants.profile)
             if wants.refusal:
                 raise Refused(wants.refusal)
-        if act is Act.CLAIM:
+        if act is ObjectAct.CLAIM:
             await self._claim(found, wants, recorded)
-        elif act is Act.RELEASE:
+        elif act is ObjectAct.RELEASE:
             self._engine.forget(recorded.workflow_id)
             await self._release(found)
-        elif act is Act.START:
+        elif act is ObjectAct.START:
             await self._start(wants)
-        elif act is Act.ORDER:
+        elif act is ObjectAct.ORDER:
             await self._obey(found, wants, recorded, run)
         else:
             assert run is not None, "the other acts are messages to a rollout under way"
@@ -238,21 +238,21 @@ class Controller:
         except AlreadyRolling:
             return  # the next reading tells whose it is
 
-    async def _tell(self, act: Act, found: Object, wants: Asked, recorded: ObjectStatus, run: Run) -> None:
+    async def _tell(self, act: ObjectAct, found: Object, wants: Asked, recorded: ObjectStatus, run: Run) -> None:
         """Send a message to the rollout under way, and record what only the record knows."""
-        if act is Act.RETARGET:
+        if act is ObjectAct.RETARGET:
             await self._patch_status(found, await self._retargeted(wants, recorded, run))
             return
-        reason = "spec.paused" if act in {Act.PAUSE, Act.RESUME} else "the Rollout is deleted"
+        reason = "spec.paused" if act in {ObjectAct.PAUSE, ObjectAct.RESUME} else "the Rollout is deleted"
         fields: dict[str, Any] = {"by": wants.by, "reason": reason}
-        if act is Act.PAUSE:
+        if act is ObjectAct.PAUSE:
             await self._send(run, messages.Pause(**fields))
             await self._patch_status(found, recorded.but(paused=True))  # only a recorded one is resumed
-        elif act is Act.ABORT:
+        elif act is ObjectAct.ABORT:
             await self._send(run, messages.Abort(**fields))
             await self._patch_status(found, recorded.but(aborted=True))
         else:
-            if act is Act.RESUME:
+            if act is ObjectAct.RESUME:
                 await self._send(run, messages.Resume(**fields))
             await self._patch_status(found, recorded.but(paused=False))
 
@@ -295,7 +295,7 @@ class Controller:
         await self._patch_status(found, recorded.answering(order, answer, taken=taken))
         await self._make_event(order_event(found, order, answer, _now(), taken=taken))
 
-    async def _answered(self, found: Object, wants: Asked, order: Order, run: Run | None) -> tuple[bool, str]:
+    async def _answered(self, found: Object, wants: Asked, order: AnnotatedOrder, run: Run | None) -> tuple[bool, str]:
         """Return whether the rollout took an order, and what happens now, or why not."""
         if not order.user or not await self._is_guarded(found, order):
             return False, UNGUARDED
@@ -311,7 +311,7 @@ class Controller:
         except Refused as error:
             return False, str(error)
 
-    async def _is_guarded(self, found: Object, order: Order) -> bool:
+    async def _is_guarded(self, found: Object, order: AnnotatedOrder) -> bool:
         """Whether the admission policy guards this object: it refuses a stamp that the writer makes up.
 
         A dry run asks the API server itself, so it needs no right to read policies, and covers their bindings.

@@ -10,7 +10,7 @@ Key = tuple[str, str]
 """Namespace and name of an object."""
 
 
-class Objects(Followed[Object]):
+class RolloutObjects(Followed[Object]):
     """The objects, each as it was read last; ``wake`` is called for each that somebody else changed."""
 
     def __init__(self, cluster: Cluster, namespace: str, wake: Callable[[Key], None]) -> None:
