@@ -179,7 +179,9 @@ async def test_pause_and_resume_at_each_stage(served: Lab, kind: Kind) -> None:
                 readiness.let(before_stage(kind, way, moves + 1))
                 status = await case.run.status()
                 assert status.waiting_for == "resume: paused by test: lunch" and "resume" in status.can
-                rest, version = await case.rests(), case.subject.version()
+                rest = await case.rests()
+                await until("it is at rest", case.subject.is_at_rest)
+                version = case.subject.version()
                 assert await case.rests() == rest
                 assert case.subject.version() == version
                 assert await case.run.send("resume") == "resume: now Progressing"

@@ -122,6 +122,10 @@ class Subject:
         """Return a value that changes with each write of a rollout, and only then."""
         raise NotImplementedError
 
+    def is_at_rest(self) -> bool:
+        """Return whether a rollout that waits writes nothing more."""
+        return True
+
     def settings(self) -> dict[str, Any]:
         """Return the settings that a rollout must not change."""
         raise NotImplementedError
@@ -157,6 +161,10 @@ class DeploymentSubject(Subject):
 
     def version(self) -> Any:
         return self.raw["metadata"]["generation"]
+
+    def is_at_rest(self) -> bool:
+        """The controller is paused: by the move itself, or by a write of its own if it took the move up late."""
+        return bool(self.raw["spec"].get("paused"))
 
     def settings(self) -> dict[str, Any]:
         """All but the replicas, and what tells of its revisions."""
