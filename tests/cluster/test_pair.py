@@ -37,7 +37,7 @@ async def test_every_known_sequence(served: Lab) -> None:
 
     async def one(number: int, scenario: dict[str, Any]) -> None:
         start, end = scenario["start"], scenario["target"]
-        strategy = {"order": scenario["mode"], "step": scenario["step"], "to": {"new": end["next"]}}
+        strategy = {"order": scenario["mode"], "step": scenario["step"], "pace": "exact", "to": {"new": end["next"]}}
         async with served.case(f"gray-{number}", start["origin"], kind=PairSubject, strategy=strategy) as case:
             await case.ends("Completed")
         known = [tuple(pair) for pair in scenario["readySequence"]]

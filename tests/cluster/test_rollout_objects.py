@@ -497,7 +497,9 @@ async def test_people_steer_by_rights_of_kubernetes(objects: Objects) -> None:
             lambda: "may not approve" in refusal(bob.annotate, "chat", dry_run=True, approve="x"),
             LIMIT_S,
         )
-        await until("the stamps", lambda: not refusal(alice.annotate, "chat", dry_run=True, approve="x"), LIMIT_S)
+        # Under a wrong name: Bob wrote the right one before there was a policy.
+        forged = {"approve": "x", "approve_by": "carol"}
+        await until("the stamps", lambda: not refusal(alice.annotate, "chat", dry_run=True, **forged), LIMIT_S)
         assert "only the API server sets" in refusal(alice.annotate, "chat", approve_by="bob")
         assert "may not edit rollouts" in refusal(alice.patch, "chat", {"spec": {"strategy": None}})
         assert "cannot patch resource" in refusal(
