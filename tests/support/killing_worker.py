@@ -246,7 +246,7 @@ class KillingWorker:
 
     async def until_gone(self) -> None:
         """Wait until the accident has ended the worker."""
-        await until("the worker to be killed", lambda: self.process.exitcode is not None)
+        await until("the worker to be killed", lambda: self.process.exitcode is not None, limit_s=300)
         assert self.process.exitcode == -signal.SIGKILL
 
     @asynccontextmanager
