@@ -102,7 +102,7 @@ async def test_the_report_tells_who_is_authenticated_from_who_is_claimed(lab: La
 
 
 async def _is_answered_after_the_end(lab: Lab) -> None:
-    """An update that arrived before the end has its answer also when it is sent again after it; another is refused."""
+    """A client that repeats an update after the rollout's end gets the first answer; a new update is refused."""
     rollouts = Rollouts(lab.temporal, lab.namespace, lab.task_queue)
     workflow_id = contract.workflow_id(lab.namespace, DeploymentTarget(namespace=lab.namespace, name="chat"))
     events = [each async for each in lab.temporal.get_workflow_handle(workflow_id).fetch_history_events()]
