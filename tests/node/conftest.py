@@ -1,6 +1,8 @@
 """One stack with a real node for all tests of real model servers; elsewhere they are skipped, and say why."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import stacks
 from harness import open_lab
 from segue_local import Stack, node_is_possible
 from serving import Serving
+from using import using
 
 
 @pytest.fixture(scope="session")
@@ -21,8 +24,11 @@ def node_stack() -> Iterator[Stack]:
 
 
 @pytest.fixture
-async def serving(node_stack: Stack, tmp_path: Path) -> AsyncIterator[Serving]:
-    """An empty namespace on the real node."""
+async def serving(request: pytest.FixtureRequest, node_stack: Stack, tmp_path: Path) -> AsyncIterator[Serving]:
+    """An empty namespace on the real node, which a test marked ``alone`` has for itself."""
     assert node_stack.node is not None
-    async with open_lab(node_stack) as lab:
-        yield Serving(lab, node_stack.node, tmp_path)
+    mine = using(node_stack.state_dir, alone=request.node.get_closest_marker("alone") is not None)
+    with ExitStack() as turns:
+        await asyncio.to_thread(turns.enter_context, mine)
+        async with open_lab(node_stack) as lab:
+            yield Serving(lab, node_stack.node, tmp_path)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 from harness import Case, until
 from killing_worker import KillingWorker
 from segue_local import Stack
@@ -159,6 +160,7 @@ async def test_steered(serving: Serving) -> None:
     assert len(serving.lab.pods("chat")) == REPLICAS + 1
 
 
+@pytest.mark.alone  # a kubelet that starts again takes pods as not ready until it has probed them
 async def test_the_worker_is_killed_and_then_the_kubelet(serving: Serving, node_stack: Stack) -> None:
     """The worker in the middle of a write, the kubelet on the way: each rollout ends the same, and nothing is lost.
 
