@@ -805,7 +805,9 @@ def _all_old(rules: Rules, state: State, seen: Observation, now: float) -> Decis
 
 
 def _alarm(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    late = now >= _deadline_at(rules, state, seen)
+    # A gap in what was observed postpones the alarm, but it is no progress that ends one.
+    known = seen.model_copy(update={"seen_since": 0.0}) if state.needs_human else seen
+    late = now >= _deadline_at(rules, state, known)
     if late == state.needs_human or state.foreign is not None:
         return None
     if not late:

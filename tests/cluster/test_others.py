@@ -12,7 +12,7 @@ from kubernetes.client import ApiException
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from segue.contract import REPORT_QUERY
-from segue.report import Report
+from segue.report import Report, to_markdown
 
 ASKS: dict[str, Any] = {"strategy": {"maxSurge": 1, "waypoints": [{"at": 2, "approval": True}]}}
 
@@ -421,8 +421,8 @@ async def test_a_way_back_that_cannot_complete(served: Lab) -> None:
         assert status.needs_person
         assert status.reason.startswith(f"CrashLoop: {broken}")
         report = await case.run.handle.query(REPORT_QUERY, result_type=Report)
-        (alarm,) = [e for e in report.entries if e.what == "needs a person"]
-        assert "exceeded quota" in alarm.detail
+        alarms = [e.detail for e in report.entries if e.what == "needs a person"]
+        assert len(alarms) == 1 and "exceeded quota" in alarms[0], to_markdown(report)
         served.core.delete_namespaced_resource_quota("full", served.namespace)
         await case.ends("RolledBack")
     case.watcher.assert_within(3, 5, passing=1)

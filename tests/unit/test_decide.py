@@ -228,6 +228,8 @@ LATE = NOW + 600
         pytest.param(RULES, BACK, see(2, 3, held=False, template="v0"), LATE, Act.ALARM, id="undo-is-late"),
         pytest.param(RULES, BACK.but(needs_human=True), see(2, 3, held=False, template="v0"), LATE, Act.WAIT,
                      id="alarm-once"),
+        pytest.param(RULES, BACK.but(needs_human=True), see(2, 3, held=False, template="v0", seen_since=LATE), LATE,
+                     Act.WAIT, id="a-gap-is-no-progress"),
         pytest.param(RULES, BACK.but(needs_human=True), see(2, 3, held=False, template="v0", progress_at=LATE), LATE,
                      Act.CALM, id="goes-on-by-itself"),
         pytest.param(RULES, BACK.but(foreign=ATE), see(1, 3, foreign=ATE), NOW, Act.WAIT, id="undo-asks-first"),
