@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -69,11 +70,20 @@ async def rolled(
     """Roll a Deployment of one replica from one server to another, and return the report; ``first`` goes before it."""
     await lab.deploy(name, 1, mode="never-ready", image=old)
     await until(f"{name} available", lambda: lab.deployment(name).status.available_replicas)
+    # A load that fails is critical only if the model has been loaded elsewhere for at least ``loadTimeout``, 1 s here.
+    await until(f"{name} to be Ready for as long as a load may take", lambda: _ready_for_s(lab, name) >= 1)
     await asyncio.to_thread(first)
     async with lab.rolled(name, {"images": {"server": new}}, **spec) as case:
         report = await case.ends(outcome)
     case.watcher.assert_within(1, 2)
     return report
+
+
+def _ready_for_s(lab: Lab, name: str) -> float:
+    """Return for how long the one pod of a Deployment has been Ready, in seconds; 0 if it is not."""
+    conditions = [c for pod in lab.pods(name) for c in pod.status.conditions or []]
+    since = [c.last_transition_time for c in conditions if c.type == "Ready" and c.status == "True"]
+    return (datetime.now(UTC) - max(since)).total_seconds() if since else 0
 
 
 async def test_torchserve(asking: Lab, servers: Fleet) -> None:
