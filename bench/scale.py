@@ -40,6 +40,8 @@ WAVES = REPLICAS - 1
 AT_ONCE = 40
 """The most requests of this bench under way at one time."""
 PER_NAMESPACE = 12
+PODS_PER_NODE = 1000
+"""What a fake node takes."""
 LIMIT_S = 1800.0
 HEARTBEATS = 'operation="RecordActivityTaskHeartbeat"'
 HELD = "ExecutionStatus = 'Running' AND SeguePhase = 'Held'"
@@ -239,6 +241,7 @@ class Bench:
 
     async def plain(self) -> None:
         """Roll all targets by the Deployment controller."""
+        _say("the plain controller rolls all")
         pid = self._pid("kube-controller-manager")
         cpu, began = taken(pid).cpu_s, time.monotonic()
         await in_threads(self.cluster.set_image("example/chat:2"))
@@ -248,6 +251,7 @@ class Bench:
 
     async def start(self) -> None:
         """Start all rollouts, and wait until each waits for an approval."""
+        _say("all rollouts start")
         before = self.worker_now
         self.found.worker_mib_before = before.rss_mib
         began = time.monotonic()
@@ -277,6 +281,7 @@ class Bench:
 
     async def rest(self, seconds: float, settle_s: float) -> None:
         """Measure what rollouts cost that wait for a person."""
+        _say("all wait")
         await asyncio.sleep(settle_s)  # what belongs to the starts ends
         temporal = self._pid("temporal")
         began, worker, server = time.monotonic(), self.worker_now, taken(temporal)
@@ -291,6 +296,7 @@ class Bench:
 
     async def abort_some(self, number: int) -> None:
         """Abort some, one after the other, while all others wait."""
+        _say(f"{number} are aborted one after the other")
         for key in list(self.runs)[:number]:
             began = time.monotonic()
             await self.runs.pop(key).send("abort", reason="bench")
@@ -303,6 +309,7 @@ class Bench:
 
     async def approve_all(self) -> None:
         """Approve all others at once, and wait for their ends."""
+        _say("all others are approved")
         began, cpu = time.monotonic(), self.worker_now.cpu_s
         keys = set(self.runs)
         await all_of((lambda run=run: run.signal("approve")) for run in self.runs.values())  # type: ignore[misc]
@@ -330,6 +337,7 @@ async def measure(stack: Stack, options: argparse.Namespace) -> Figures:
         cluster = Cluster(stack, labs, options.rollouts)
         counted = ends.enter_context(Counted(stack).counting())
         ends.enter_context(cluster.watched())
+        _say("all targets are created")
         await in_threads(cluster.create())
         await until("all targets", lambda: cluster.are_rolled("example/chat:1"), LIMIT_S)
         metrics, sdk_metrics = free_address(), free_address()
@@ -360,6 +368,10 @@ def _grant_room(stack: Stack) -> Callable[[], None]:
         rbac.delete_cluster_role(role["metadata"]["name"])
 
     return take_back
+
+
+def _say(what: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
 
 def machine() -> str:
@@ -416,7 +428,8 @@ def main() -> None:
     parser.add_argument("--settle", type=float, default=10.0, help="seconds before that")
     parser.add_argument("--room", action="store_true", help="grant deploy/rbac-room.yaml too")
     options = parser.parse_args()
-    with plain_stack("bench-scale") as stack:
+    pods = options.rollouts * (REPLICAS + BUDGET["maxSurge"])
+    with plain_stack("bench-scale", fake_nodes=max(3, 1 + math.ceil(pods / PODS_PER_NODE))) as stack:
         found = asyncio.run(measure(stack, options))
     print_table(found)
     print(as_json(found))

@@ -39,9 +39,9 @@ def shared_stacks() -> Iterator[None]:
 
 
 @contextmanager
-def plain_stack(kind: str, *, prometheus: bool = False) -> Iterator[Stack]:
+def plain_stack(kind: str, *, prometheus: bool = False, fake_nodes: int | None = None) -> Iterator[Stack]:
     """Yield servers without a real node; SEGUE_TEST_STACK names a running stack to use instead."""
-    with _given("SEGUE_TEST_STACK") or _started(kind, prometheus=prometheus) as started:
+    with _given("SEGUE_TEST_STACK") or _started(kind, prometheus=prometheus, fake_nodes=fake_nodes) as started:
         yield started
 
 
