@@ -27,7 +27,17 @@ from typing import Any, TypeVar
 
 import forked
 from harness import POLL_S, Lab, Run, until
-from kubernetes.aio.client import AppsV1Api, CoreV1Api  # noqa: F401 - they load late, and slowly: before the fork
+from kubernetes.aio.client import (  # noqa: F401 - all that a worker uses; they load late and slowly, so before the fork
+    AppsV1Api,
+    AuthorizationV1Api,
+    AutoscalingV2Api,
+    BatchV1Api,
+    CoreV1Api,
+    CustomObjectsApi,
+    DiscoveryV1Api,
+    PolicyV1Api,
+    SchedulingV1Api,
+)
 from temporalio import activity
 from temporalio.common import SearchAttributeKey
 from temporalio.worker import ActivityInboundInterceptor, ActivityOutboundInterceptor, ExecuteActivityInput, Interceptor
