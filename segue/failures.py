@@ -9,7 +9,8 @@ from segue.observation import Cause, Problem
 from segue.replica import ContainerFacts, Replica
 
 # https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/images/types.go
-_IMAGE_HOPELESS = frozenset({"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
+_IMAGE_BACK_OFF = "ImagePullBackOff"
+_IMAGE_HOPELESS = frozenset({"InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
 _IMAGE_TRYING = frozenset({"ErrImagePull", "RegistryUnavailable", "SignatureValidationFailed"})
 _REFUSALS = (
     "not found",
@@ -20,6 +21,16 @@ _REFUSALS = (
     "no basic auth",
     "invalid reference",
 )
+_MAY_PASS = re.compile(
+    r"toomanyrequests|too many requests|pull QPS exceeded|\b50[0234]\b|timeout|deadline exceeded|unavailable"
+    r"|connection (?:refused|reset)|no route to host|network is unreachable|unexpected EOF",
+    re.IGNORECASE,
+)
+"""Answers of a registry, or of the network on the way to it, that the next try may not get."""
+_UNKNOWN_NAME = re.compile(r"no such host|\blookup ")
+"""The registry's name does not resolve: it may be a typo."""
+_BARE = re.compile(r'(?:Back-off pulling image "[^"]*")?')
+"""The back-off of a kubelet that does not repeat the registry's answer."""
 _WRAPPING = re.compile(
     r'(?:Back-off pulling image "[^"]*": ErrImagePull: )?(?:rpc error: )?(?:code = \w+ desc = )?'
     r'(?:failed to pull and unpack image "[^"]*": )?(?:failed to resolve image: )?'
@@ -63,6 +74,7 @@ def _container_problem(seen: ContainerFacts, max_restarts: int) -> Problem | Non
     cases = (
         (seen.ended == OOM_KILLED, Cause.OUT_OF_MEMORY, _outgrown(seen), too_often),
         (seen.waiting in _IMAGE_HOPELESS, Cause.IMAGE_PULL, unpulled, True),
+        (seen.waiting == _IMAGE_BACK_OFF, Cause.IMAGE_PULL, unpulled, not _may_pass(seen.waiting_message)),
         (seen.waiting in _IMAGE_TRYING, Cause.IMAGE_PULL, unpulled, _is_final(seen.waiting_message)),
         (seen.waiting in _CONFIGURATION, Cause.CONFIGURATION, said, bool(_FINAL.search(seen.waiting_message))),
         (seen.waiting == "CrashLoopBackOff", Cause.CRASH_LOOP, f"{seen.name} {_exit(seen)}", too_often),
@@ -82,6 +94,14 @@ def _outgrown(seen: ContainerFacts) -> str:
 def _registrys(message: str) -> str:
     """Return the registry's own message: the kubelet wraps it in the image's name, and in its retries."""
     return _WRAPPING.sub("", message, count=1) or "the registry gave no reason"
+
+
+def _may_pass(message: str) -> bool:
+    """Whether the kubelet's next try may succeed, by what its back-off repeats of the latest one."""
+    if _BARE.fullmatch(message):
+        return True  # if the registry refused the image, the kubelet reported that as ErrImagePull before
+    passes = bool(_MAY_PASS.search(message)) and not _UNKNOWN_NAME.search(message)
+    return passes and not _is_final(message)
 
 
 def _is_final(message: str) -> bool:

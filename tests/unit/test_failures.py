@@ -11,6 +11,7 @@ from segue.replica import ContainerFacts, Replica
 
 PULLS = "failed to resolve image: r.example/llm:9: not found"
 BACK_OFF = f'Back-off pulling image "r.example/llm:9": ErrImagePull: rpc error: code = NotFound desc = {PULLS}'
+AGAIN = 'Back-off pulling image "r.example/llm:9": ErrImagePull: unexpected status from HEAD request: {}'
 
 
 def container(**facts: object) -> ContainerFacts:
@@ -26,6 +27,17 @@ CASES: list[tuple[str, ContainerFacts, Cause, bool, str]] = [
      Cause.IMAGE_PULL, True, "401 Unauthorized"),
     ("network", container(waiting="ErrImagePull", waiting_message="rpc error: dial tcp: i/o timeout"),
      Cause.IMAGE_PULL, False, "i/o timeout"),
+    ("back-off-busy", container(waiting="ImagePullBackOff", waiting_message=AGAIN.format("429 Too Many Requests")),
+     Cause.IMAGE_PULL, False, "ImagePullBackOff: unexpected status from HEAD request: 429 Too Many Requests"),
+    ("back-off-down", container(waiting="ImagePullBackOff", waiting_message=AGAIN.format("503 Service Unavailable")),
+     Cause.IMAGE_PULL, False, "503 Service Unavailable"),
+    ("back-off-late", container(waiting="ImagePullBackOff", waiting_message=AGAIN.format("net/http: TLS handshake timeout")),
+     Cause.IMAGE_PULL, False, "TLS handshake timeout"),
+    ("back-off-bare", container(waiting="ImagePullBackOff", waiting_message='Back-off pulling image "r.example/llm:9"'),
+     Cause.IMAGE_PULL, False, "ImagePullBackOff"),
+    ("back-off-unknown", container(waiting="ImagePullBackOff",
+     waiting_message=AGAIN.format("dial tcp: lookup r.example on 10.0.0.1:53: read: connection refused")),
+     Cause.IMAGE_PULL, True, "lookup r.example"),
     ("never", container(waiting="ErrImageNeverPull", waiting_message="is not present"), Cause.IMAGE_PULL, True,
      "image r.example/llm:9: ErrImageNeverPull: is not present"),
     ("crash", container(waiting="CrashLoopBackOff", restarts=1, exit_code=3), Cause.CRASH_LOOP, True,
