@@ -817,11 +817,11 @@ def _alarm(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
 def _waiting(rules: Rules, state: State, seen: Observation, now: float) -> Decision:
     waits = [seen.next_proven_at]
     if state.goal is Goal.BACK:
-        why = _shortfall_back(seen)
+        why = _to_be_available(state, seen, now) or _shortfall_back(seen)
     elif state.stopped:
         why = state.stopped
     else:
-        why = _to_stop(seen, now) or _shortfall(seen)
+        why = _to_stop(seen, now) or _to_be_available(state, seen, now) or _shortfall(seen)
     if not state.stopped and not (state.goal is Goal.BACK and state.needs_human):
         waits.append(_deadline_at(rules, state, seen))
     wake = [w for w in waits if w is not None and w > now]
@@ -833,7 +833,8 @@ def _blocked(state: State) -> bool:
 
 
 def _deadline_at(rules: Rules, state: State, seen: Observation) -> float:
-    began = max(state.progress_at, seen.progress_at, seen.seen_since, seen.freed_by, held_until(rules.strategy, state))
+    waited = (state.progress_at, seen.progress_at, seen.seen_since, seen.freed_by, seen.available_by)
+    began = max(*waited, held_until(rules.strategy, state))
     return began + rules.readiness.deadline.total_seconds()
 
 
@@ -853,6 +854,15 @@ def _to_stop(seen: Observation, now: float) -> str:
         return ""
     stops = f"{seen.leaving} replica{'s' if seen.leaving != 1 else ''} to stop and free the resources for new ones"
     return f"{stops}, at most {seen.freed_by - now:.0f} s more ({seen.unplaced_why or 'each is replaced in place'})"
+
+
+def _to_be_available(state: State, seen: Observation, now: float) -> str:
+    """Return that the target's controller waits for its minReadySeconds before it goes on; empty if it does not."""
+    left = seen.new.total if state.goal is Goal.BACK else seen.old.total - seen.asked.old
+    if left <= 0 or seen.available_by <= now:
+        return ""
+    left_s = seen.available_by - now
+    return f"the target's controller to count the latest ready replica as available, {left_s:.0f} s more (minReadySeconds)"
 
 
 def _shortfall(seen: Observation) -> str:

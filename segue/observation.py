@@ -193,6 +193,11 @@ class Observation(Frozen):
 
     In the future while the other side waits for these resources.
     """
+    available_by: float = 0.0
+    """When the target's controller counts the latest proven replica as available: seconds since the epoch; else 0.
+
+    In the future while the controller waits for the target's own ``minReadySeconds``.
+    """
     room: int | None = None
     """How many more replicas fit; None if that is not known or was not counted."""
     room_why: str = ""

@@ -619,3 +619,17 @@ def test_no_deadline_runs_while_what_stops_holds_what_is_waited_for() -> None:
     freed = see(3, 1, proven=0, freed_by=LATE)
     assert decide(rules, MOVING, freed, LATE + deadline_s - 1).act is Act.WAIT
     assert decide(rules, MOVING, freed, LATE + deadline_s).act is Act.FAIL
+
+
+def test_no_deadline_runs_while_the_controller_waits_for_its_own_min_ready_seconds() -> None:
+    """A StatefulSet's controller takes the next replica only then, and a Deployment's does so on its way back."""
+    rules, deadline_s, later = Rules(strategy=Strategy(maxSurge=0, maxUnavailable=1)), 600.0, LATE + 9
+    forward = see(2, 2, asked=(1, 3), numbered=True, available_by=later)
+    back = see(2, 2, asked=(2, 0), template="v0", held=False, available_by=later)
+    for state, seen, acts in ((MOVING, forward, Act.FAIL), (BACK, back, Act.ALARM)):
+        found = decide(rules, state, seen, LATE)
+        assert (found.act, found.wake_at) == (Act.WAIT, later + deadline_s), state.goal
+        told = "the target's controller to count the latest ready replica as available, 9 s more (minReadySeconds)"
+        assert found.why == told
+        assert decide(rules, state, seen, later + deadline_s).act is acts
+    assert "minReadySeconds" not in decide(rules, BACK, back.model_copy(update={"new": Side()}), LATE).why

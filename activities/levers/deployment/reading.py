@@ -145,12 +145,18 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         unplaced_since=min(unplaced, default=0.0),
         unplaced_why=unplaced_why(rising),
         freed_by=_freed_by(objects, pivot, waits=any(p.unplaced_since is not None for p in rising)),
+        available_by=max(proven_times, default=0.0) + _waits_s(deployment) if back else 0.0,
         **hindrance_of(falling, rising)._asdict(),
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
         next_proven_at=min(soon, default=None),
         pods=Pods(*(tuple(p for s in side for p in s.pods) for side in (old, new))),
     )
+
+
+def _waits_s(deployment: Object) -> int:
+    """Return how long a ready replica is not available for the controller, in seconds; 0 while a rollout holds it."""
+    return 0 if is_held(deployment) else int(deployment["spec"].get("minReadySeconds", 0))
 
 
 def read_set(replicaset: Object, pods: list[Object]) -> _Set:

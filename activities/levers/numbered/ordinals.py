@@ -164,6 +164,7 @@ def read(
         progress_at=max((*proven, *(r.placed_late_at for r in coming)), default=0.0),
         # A replica is replaced under its own number: the new one is created when the old one has ended.
         freed_by=freed_by(numbered.pods, (), waits=bool(leaving)),
+        available_by=max(proven, default=0.0) + found["spec"].get("minReadySeconds", 0),
         **hindrance_of(others, coming)._asdict(),
         lost_since=lost_since(new),
         leaving=len(leaving),
