@@ -289,10 +289,15 @@ def _wrote_last(writers: list[Object]) -> bool:
     )
 
 
-def foreign_hold(found: Object, template: str, hold: str, fields: Fields, state: State) -> Foreign | None:
-    """Return somebody else's change of the fields that hold the target: ``name=value`` words, as in the mark."""
+def foreign_hold(
+    found: Object, template: str, hold: str, fields: Fields, state: State, *, own: str = ""
+) -> Foreign | None:
+    """Return somebody else's change of the fields that hold the target: ``name=value`` words, as in the mark.
+
+    On the way back, values from before the rollout (``own``) are no foreign change: its end restores them anyway.
+    """
     mark = state.mark
-    if not mark.hold or mark.template != template:
+    if not mark.hold or mark.template != template or (state.goal is Goal.BACK and hold == own):
         return None
     changed = [after for was, after in zip(mark.hold.split(), hold.split(), strict=True) if was != after]
     if not changed:

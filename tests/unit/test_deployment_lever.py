@@ -1,5 +1,6 @@
 """A Deployment's lever, as far as it is pure: when it is paused, and who changed what it is held by."""
 
+import json
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ from segue.errors import Stale
 from segue.observation import Counts, Observation, Side, Version
 from segue.spec import Rules, Strategy
 from segue.spec.target import DeploymentTarget
-from segue.state import Goal, Mark, State
+from segue.state import Goal, Mark, Outcome, State, requested
 
 RULES = Rules(strategy=Strategy(maxSurge=2))
 NOW = 1_000.0
@@ -263,3 +264,39 @@ def test_an_observation_computes_each_fingerprint_once(monkeypatch: pytest.Monke
         assert sorted(digested) == sorted(["c:1", "c:2", "c:2"] * n)
     sizes[1]["spec"]["template"] = template(3)
     assert read(Objects(found, sizes, []), RULES, state(), NOW).new == Side()
+
+
+WHOLE = {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}}
+SAVED = json.dumps({"template": template(1), "minReadySeconds": 7, "progressDeadlineSeconds": 600, "budget": {}, **WHOLE})
+
+
+def restored(*, paused: bool) -> dict[str, Any]:
+    """A Deployment to which somebody applied its whole manifest from before the rollout."""
+    found = deployment(1, 8, 0, writer="helm", generation=8, paused=paused)
+    found["metadata"]["annotations"][BASELINE] = SAVED
+    found["spec"] |= {**WHOLE, "minReadySeconds": 7}
+    fields = {"f:spec": {"f:minReadySeconds": {}, "f:strategy": {"f:type": {}, "f:rollingUpdate": {"f:maxSurge": {}}}}}
+    found["metadata"]["managedFields"].append({**found["metadata"]["managedFields"][0], "fieldsV1": fields})
+    return found
+
+
+def test_a_whole_manifest_on_a_paused_target_is_taken_back_by_an_abort() -> None:
+    """Only the field that no manifest has still holds it: its controller removes no new replica before the undo."""
+    held = state(mark=mark_of(deployment(2, 6, 4, paused=True)))
+    seen = see(restored(paused=True), held, v1=6, v2=4)
+    assert decide(RULES, held, seen, NOW).act is Act.HOLD and seen.foreign and seen.foreign.who.startswith("helm")
+    back = held.after_foreign(seen.foreign, NOW).going_back(Outcome.ABORTED, requested("why"), NOW).but(overrules=True)
+    assert decide(RULES, back, see(restored(paused=True), back, v1=6, v2=4), NOW).act is Act.UNDO
+
+
+def test_settings_from_before_are_no_foreign_change_on_the_way_back() -> None:
+    """The end restores them anyway. Other settings, and a pause, still hold it."""
+    undone = deployment(1, 8, 1, held=False)
+    back = state(goal=Goal.BACK, mark=mark_of(undone))
+    assert see(restored(paused=False), back, v1=8).foreign is None
+    other = restored(paused=False)
+    other["spec"]["minReadySeconds"] = 9
+    assert "minReadySeconds=9" in str(see(other, back, v1=8).foreign)
+    assert "paused=True" in str(see(restored(paused=True), back, v1=8).foreign)
+    forward = state(mark=mark_of(undone), wanted=V1)
+    assert see(restored(paused=False), forward, v1=8).foreign is not None

@@ -7,6 +7,7 @@ from activities.cluster import Object
 from activities.ended_pods import Gone, read_ended
 from activities.levers import ownership
 from activities.levers.ownership import (
+    BASELINE,
     OWNER,
     Fields,
     annotations_of,
@@ -135,7 +136,8 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         template=fingerprint(deployment["spec"]["template"]),
         generation=deployment["metadata"].get("generation", 0),
         owner=annotations_of(deployment).get(OWNER),
-        held=is_held(deployment),
+        # Somebody else can restore all other fields: on the way back a paused controller moves nothing either.
+        held=is_held(deployment) or (back and is_paused(deployment)),
         unpaused=_is_unpaused(objects, state),
         foreign=_foreign(objects, state),
         problem=judged(rising, ended, restarts, state.began_at, *(s.problem for s in coming)),
@@ -330,5 +332,13 @@ def _foreign(objects: Objects, state: State) -> Foreign | None:
     if not is_paused(deployment):  # the rollout does not hold when somebody resumes it: it is paused again
         state = state.but(mark=with_paused(state.mark, paused=False))
     return foreign_template(deployment, template, known, "f:template", state) or foreign_hold(
-        deployment, fingerprint(template), hold_token(deployment), _HELD_FIELDS, state
+        deployment, fingerprint(template), hold_token(deployment), _HELD_FIELDS, state, own=_own_token(deployment, state)
     )
+
+
+def _own_token(deployment: Object, state: State) -> str:
+    """Return the fields as they were before the rollout, as ``hold_token`` does; empty except on the way back."""
+    if state.goal is not Goal.BACK or BASELINE not in annotations_of(deployment):
+        return ""
+    saved = saved_baseline(deployment)
+    return hold_token({"spec": {name: saved.get(name) for name in ("strategy", "minReadySeconds", "paused")}})

@@ -221,10 +221,18 @@ class PartitionLever(ABC):
     @fingerprinting_once()
     def _read(self, numbered: Numbered, rules: Rules, state: State, now: float) -> Observation:
         found, template = numbered.found, numbered.template
+        own = self._own_hold(found) if state.goal is Goal.BACK and not numbered.partition else ""
         foreign = foreign_template(
             found, template, list(numbered.templates.values()), self.template_path, state
-        ) or foreign_hold(found, numbered.version, numbered.hold, self.fields, state)
+        ) or foreign_hold(found, numbered.version, numbered.hold, self.fields, state, own=own)
         return read(numbered, rules, state, foreign, now, autonomous=self.autonomous(rules))
+
+    def _own_hold(self, found: Object) -> str:
+        """Return the fields that hold the target, as they were before the rollout; empty if no rollout saved them."""
+        if BASELINE not in annotations_of(found):
+            return ""
+        restored = self.restored(saved_baseline(found)["own"])
+        return self.numbered({**found, "spec": {**found["spec"], **restored}}, [], []).hold
 
     async def _fetch(self, target: Target) -> Numbered:
         """Read the target with its revisions, and then its pods, so that a write is checked on the newest pods.
