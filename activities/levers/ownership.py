@@ -10,7 +10,7 @@ from segue.contract import PrepareInput, WriteInput
 from segue.errors import Fenced, NotFound, Refused, Stale
 from segue.history import SUPERSEDED, Note, Revision
 from segue.observation import Counts, Foreign, Observation, Side, Version, belonging
-from segue.spec import Rules
+from segue.spec import Rules, Target
 from segue.state import Goal, Mark, State
 
 OWNER = "segue.dev/rollout"
@@ -35,11 +35,40 @@ GONE = Observation(replicas=0, old=Side(), new=Side(), asked=Counts(0, 0), templ
 
 ADMISSION = "an admission policy or webhook"
 """Who changed a write before the API server stored it; the API server does not record the name."""
+CHANGES = f"{ADMISSION} changes what the rollout is about to write"
+START_FIX = "change that policy or webhook, then try again"
+"""What to do before the first write."""
+MOVE_FIX = "change that policy and run `segue resume`, accept its change with `segue retarget`, or run `segue abort`"
+"""What to do after it."""
 _UNNAMED = "unknown"
 """The field manager that the API server records for a change that names none, such as a policy's."""
 
 Fields = dict[str, tuple[str, ...]]
 """The parts of a hold token, each with the path of its field in ``managedFields``."""
+
+
+def refuse_lost(target: Target, patch: Object, stored: Object, fix: str) -> None:
+    """Refuse a write if admission would remove or change an annotation of Segue that it sets.
+
+    Without the owner the rollout would be fenced off from a target that it holds; without the baseline nothing could
+    roll it back.
+
+    Raises:
+        Refused: naming the annotations.
+    """
+    sent, kept = patch.get("metadata", {}).get("annotations", {}), annotations_of(stored)
+    lost = [name for name in (OWNER, BASELINE) if sent.get(name) is not None and kept.get(name) != sent[name]]
+    if lost:
+        raise changed_by_admission(target, f"the annotations {', '.join(lost)}", fix)
+
+
+def changed_by_admission(target: Target, changed: str, fix: str) -> Refused:
+    """Return the refusal of a write that admission would change."""
+    return Refused(
+        f"{CHANGES}: {changed}; nothing was written",
+        field=f"{target.kind} {target}",
+        fix=fix,
+    )
 
 
 def labels_of(found: Object) -> dict[str, str]:

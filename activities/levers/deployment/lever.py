@@ -52,13 +52,18 @@ from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
     ADMISSION,
     BASELINE,
+    CHANGES,
     GONE,
+    MOVE_FIX,
     OWNER,
+    START_FIX,
     annotations_of,
+    changed_by_admission,
     check_owner,
     labels_of,
     left_of_us,
     outcome_noted,
+    refuse_lost,
     refuse_others,
     replicas_of,
     saved_baseline,
@@ -84,7 +89,6 @@ _AVAILABLE_S = 5.0
 _TAKEN_UP_S = 2.0
 """Time for the controller to start a move. If it takes longer, a later decision pauses the Deployment."""
 _POLL_S = 0.01
-_CHANGES = f"{ADMISSION} changes what the rollout is about to write"
 
 
 class _Listed(NamedTuple):
@@ -230,7 +234,10 @@ class DeploymentLever:
         if not is_held(deployment):
             annotations = claim(deployment, asked.rules, replicas_of(deployment), asked.owner)
             patch["metadata"] = {"annotations": annotations}
-        return await self._cluster.patch("deployments", asked.target.namespace, asked.target.name, patch, dry_run=True)
+        target = asked.target
+        tried = await self._cluster.patch("deployments", target.namespace, target.name, patch, dry_run=True)
+        _check_held(target, patch, tried, START_FIX)
+        return tried
 
     async def scale(self, asked: WriteInput, now: float) -> Written:
         """Hold the Deployment at the decided counts; the first time, claim it and write the wanted template.
@@ -267,9 +274,7 @@ class DeploymentLever:
 
         def check(found: Object, patch: Object, tried: Object) -> None:
             _check_unchanged(asked, found, patch, tried)
-            meant, stored = hold_token(patch), hold_token({"spec": {**tried["spec"], "paused": None}})
-            if meant != stored:
-                _refuse(asked.target, f"{meant} to {stored}")
+            _check_held(asked.target, patch, tried, MOVE_FIX)
 
         await self._drain(asked, goal, now)
         objects = await self._fetch(asked.target)
@@ -647,15 +652,19 @@ def _check_unchanged(asked: WriteInput, found: Object, patch: Object, tried: Obj
     if fingerprint(stored) != asked.state.wanted.template:
         meant = patch["spec"].get("template") or found["spec"]["template"]
         changed = ", ".join(differences(meant, stored)) if asked.change is None or not asked.change.patch else ""
-        raise Rewritten(f"{_CHANGES}: {changed or 'the pod template'}; nothing was written", version_of(stored))
+        raise Rewritten(f"{CHANGES}: {changed or 'the pod template'}; nothing was written", version_of(stored))
 
 
-def _refuse(target: Target, changed: str) -> None:
-    raise Refused(
-        f"{_CHANGES}: {changed}; nothing was written",
-        field=f"deployment {target}",
-        fix="change that policy and run `segue resume`, accept its change with `segue retarget`, or run `segue abort`",
-    )
+def _check_held(target: Target, patch: Object, tried: Object, fix: str) -> None:
+    """Stop a write if admission changes what holds the Deployment, or who does.
+
+    Raises:
+        Refused: naming what admission changes.
+    """
+    refuse_lost(target, patch, tried, fix)
+    meant, stored = hold_token(patch), hold_token({"spec": {**tried["spec"], "paused": None}})
+    if meant != stored:
+        raise changed_by_admission(target, f"{meant} to {stored}", fix)
 
 
 def _warnings(deployment: Object, start: Object, tried: Object, rules: Rules) -> tuple[str, ...]:
