@@ -42,11 +42,11 @@ from activities.levers.deployment.reading import (
     mark_of,
     ordinary,
     read,
-    read_set,
     revisions,
     with_paused,
     with_pods,
 )
+from activities.levers.deployment.sparing import patch_set, spare
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
@@ -316,7 +316,7 @@ class DeploymentLever:
         if not first.done or first.mark is None:
             return first
         told = _told(baseline) + missing
-        await self._patch_set(asked.target, baseline, {"spec": {"replicas": told}})
+        await patch_set(self._cluster, baseline, {"spec": {"replicas": told}})
         again = asked.model_copy(update={"generation": first.mark.generation})
         last = await self._write(again, now, lambda objects, seen: scale_patch(objects, seen, again, goal))
         return _stored(
@@ -434,7 +434,7 @@ class DeploymentLever:
         writes = written.writes
         for replicaset in extra:
             if replicaset["spec"]["replicas"] > counts.new:
-                await self._patch_set(asked.target, replicaset, {"spec": {"replicas": counts.new}})
+                await patch_set(self._cluster, replicaset, {"spec": {"replicas": counts.new}})
                 writes += 1
         return written.model_copy(update={"writes": writes})
 
@@ -476,12 +476,7 @@ class DeploymentLever:
         resumes = bool(superseded) and is_paused(objects.deployment)
         if resumes:  # while paused, the controller would replace what is removed here
             asked = await self._resumed(asked, objects.deployment)
-        for replicaset in superseded:
-            # Its unready pods are removed here, or the controller would remove ready ones in their place.
-            ready = read_set(replicaset, objects.pods).ready
-            await self._patch_set(asked.target, replicaset, {"spec": {"minReadySeconds": 0, "replicas": ready}})
-        if superseded:
-            await self._await_available(asked.target, {rs["metadata"]["uid"] for rs in superseded})
+        await spare(self._cluster, objects, superseded)
         return asked, len(superseded) + resumes
 
     async def _resumed(self, asked: WriteInput, deployment: Object) -> WriteInput:
@@ -491,25 +486,6 @@ class DeploymentLever:
         if asked.generation != deployment["metadata"]["generation"]:
             return asked  # the decision is stale: the write itself reports it
         return asked.model_copy(update={"generation": after["metadata"]["generation"]})
-
-    async def _await_available(self, target: Target, uids: set[str]) -> None:
-        """Wait until the controller counts the ready pods of these ReplicaSets as available."""
-        try:
-            async with asyncio.timeout(_AVAILABLE_S):
-                while True:
-                    found = await self._cluster.list("replicasets", target.namespace)
-                    sets = [rs for rs in found["items"] if rs["metadata"]["uid"] in uids]
-                    if all(_counts_as_available(rs) for rs in sets):
-                        return
-                    await asyncio.sleep(_POLL_S)
-        except TimeoutError as error:
-            raise Conflict(f"the ReplicaSet controller did not react within {_AVAILABLE_S:g} s") from error
-
-    async def _patch_set(self, target: Target, replicaset: Object, patch: Object) -> None:
-        precondition = {"metadata": {"resourceVersion": replicaset["metadata"]["resourceVersion"]}}
-        await self._cluster.patch(
-            "replicasets", target.namespace, replicaset["metadata"]["name"], {**precondition, **patch}
-        )
 
     async def finish(self, asked: WriteInput, now: float) -> Written:
         """Restore strategy, minReadySeconds and deadline, and remove Segue's annotations."""
@@ -589,12 +565,6 @@ def _is_taken_up(watch: NamespaceWatch, target: Target, generation: int, ours: C
     if is_paused(deployment) or not is_held(deployment):
         return True
     return can_be_paused(deployment, watch.owned("replicasets", {deployment["metadata"]["uid"]}), ours)
-
-
-def _counts_as_available(replicaset: Object) -> bool:
-    status = replicaset.get("status", {})
-    seen = status.get("observedGeneration", 0) >= replicaset["metadata"]["generation"]
-    return bool(seen and status.get("availableReplicas", 0) >= status.get("readyReplicas", 0))
 
 
 def _is_of(replicaset: Object, version: str) -> bool:

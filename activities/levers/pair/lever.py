@@ -162,6 +162,7 @@ class PairLever:
             superseded=superseded,
             owner=annotations_of(pair.old.deployment).get(OWNER, "") if baseline else asked.owner,
             claimed=baseline is not None,
+            ready=baseline.ready if baseline else None,
             mark=mark_of(pair) if baseline else Mark(template=pair.template),
             warnings=_warnings(pair, asked.rules),
             labels=labels_of(pair.old.deployment),
@@ -406,7 +407,8 @@ class _Writing:
         if self.pair.baseline is not None:
             return
         state = self.asked.state
-        annotations = _claim(self.pair, self.target, state.owner, state.wanted.template)
+        ready = state.before.ready if state.before else None
+        annotations = _claim(self.pair, self.target, state.owner, state.wanted.template, ready)
         await self.patch(self.pair.old, {"metadata": {"annotations": annotations}})
 
     async def tell_old(self, replicas: int) -> None:
@@ -556,16 +558,18 @@ def _made(
     }
 
 
-def _claim(pair: Pair, target: PairTarget, owner: str, wanted: str) -> dict[str, str | None]:
+def _claim(
+    pair: Pair, target: PairTarget, owner: str, wanted: str, ready: int | None = None
+) -> dict[str, str | None]:
     """Return the annotations of the first write; ``wanted`` is the new Deployment's template, by fingerprint.
 
     Raises:
         Refused: when the baseline does not fit in the annotations.
     """
-    return {OWNER: owner, BASELINE: _baseline_of(pair, target, wanted), REPLICAS: str(pair.replicas)}
+    return {OWNER: owner, BASELINE: _baseline_of(pair, target, wanted, ready), REPLICAS: str(pair.replicas)}
 
 
-def _baseline_of(pair: Pair, target: PairTarget, wanted: str) -> str:
+def _baseline_of(pair: Pair, target: PairTarget, wanted: str, ready: int | None) -> str:
     """Return the baseline as the old Deployment keeps it; ``wanted`` is the new one's template, by fingerprint.
 
     Raises:
@@ -575,8 +579,9 @@ def _baseline_of(pair: Pair, target: PairTarget, wanted: str) -> str:
     notes = {name: annotations_of(pair.new.deployment).get(name) for name in (CAUSE, CHANGE)} if pair.new else {}
     template = json.dumps(pair.new.deployment["spec"]["template"]) if pair.new and changes else ""
     baseline = Baseline(
-        old=pair.counts.old, new=pair.counts.new, name=target.new, made=pair.new is None, template=template, notes=notes
-    )
+        old=pair.counts.old, new=pair.counts.new, name=target.new, made=pair.new is None, template=template,
+        notes=notes, ready=ready,
+    )  # fmt: skip
     saved = packed(baseline.model_dump_json())
     refuse_overfull(pair.old.deployment, saved)
     return saved

@@ -73,6 +73,8 @@ class Baseline(Frozen):
     """The new Deployment's own pod template as JSON, if the rollout changes it."""
     notes: dict[str, str | None] = Field(default_factory=dict)
     """The new Deployment's notes of the rollout that made its own version."""
+    ready: int | None = None
+    """How many replicas of both were Ready before the rollout. None if an earlier release saved it."""
 
     def home(self, pair: Pair, restored: str) -> Counts:
         """Return the counts to roll back to next, in proportion to R.
