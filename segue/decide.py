@@ -396,7 +396,7 @@ def _regained(rules: Rules, state: State, seen: Observation, now: float) -> Deci
     """Bring old replicas back when fewer than the floor are ready, whatever the rollout waits for."""
     if not state.claimed or not seen.held or seen.autonomous or seen.replicas < 1 or _blocked(state):
         return None
-    if seen.template != state.wanted.template:
+    if seen.template not in {state.wanted.template, ""}:  # empty: somebody deleted a pair's new Deployment
         return None
     counts = _with_old_back(rules, state, seen)
     if counts is None:

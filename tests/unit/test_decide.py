@@ -633,3 +633,12 @@ def test_no_deadline_runs_while_the_controller_waits_for_its_own_min_ready_secon
         assert found.why == told
         assert decide(rules, state, seen, later + deadline_s).act is acts
     assert "minReadySeconds" not in decide(rules, BACK, back.model_copy(update={"new": Side()}), LATE).why
+
+
+def test_old_replicas_come_back_at_once_where_the_new_deployment_is_deleted() -> None:
+    """Step by step, the new side alone would take several load times to make the floor good."""
+    deleted = see(1, 0, home=Counts(4, 0), template="")
+    found = decide(RULES, MOVING, deleted, NOW)
+    assert (found.act, found.counts) == (Act.SCALE, (4, 0)), found
+    assert "only 1 of 4 required replicas are ready" in found.why
+    assert decide(RULES, START, see(4, 0, home=Counts(4, 0), template="", held=False), NOW).counts == (4, 1)
