@@ -129,9 +129,9 @@ def with_probe(problem: Problem, said: str) -> Problem:
     return _with(problem, f"; {bounded(said)}" if said and said not in problem.message else "")
 
 
-def with_warning(problem: Problem, said: str) -> Problem:
-    """Return the problem with the event of the resource's operator: its reason and message."""
-    return _with(problem, f"; its operator says: {bounded(said)}")
+def with_warning(problem: Problem, who: str, said: str) -> Problem:
+    """Return the problem with an event of the target itself (its reason and message), and who wrote it."""
+    return _with(problem, f"; {who} says: {bounded(said)}")
 
 
 def _with(problem: Problem, more: str) -> Problem:
