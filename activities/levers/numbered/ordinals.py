@@ -12,7 +12,7 @@ from typing import NamedTuple
 from activities.cluster import Object
 from activities.ended_pods import Gone, read_ended
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, saved_baseline
-from activities.levers.pods import freed_by, is_ready, told_to_stop_at
+from activities.levers.pods import freed_by, is_ready, overdue, told_to_stop_at
 from activities.levers.template import fingerprint, fingerprinting_once
 from segue.as_before import as_before
 from segue.budget import resolve_budget
@@ -159,8 +159,9 @@ def read(
         numbered=True,
         foreign=foreign,
         problem=judged(
-            [r for r in (*coming, *beside) if r.name], numbered.ended.get(pivot, ()), restarts, state.began_at
-        ),
+            [r for r in (*coming, *beside) if r.name], numbered.ended.get(pivot, ()), restarts, state.began_at,
+            overdue(numbered.pods, now),
+        ),  # fmt: skip
         progress_at=max((*proven, *(r.placed_late_at for r in coming)), default=0.0),
         # A replica is replaced under its own number: the new one is created when the old one has ended.
         freed_by=freed_by(numbered.pods, (), waits=bool(leaving)),
