@@ -129,10 +129,17 @@ def packed(baseline: str) -> str:
 
 
 def unpacked(saved: str) -> str:
-    """Return the baseline that an annotation keeps, compressed or not."""
+    """Return the baseline that an annotation keeps, compressed or not.
+
+    Raises:
+        ValueError: when it is damaged.
+    """
     if not saved.startswith(_PACKED):
         return saved
-    return zlib.decompress(base64.b64decode(saved.removeprefix(_PACKED))).decode()
+    try:
+        return zlib.decompress(base64.b64decode(saved.removeprefix(_PACKED))).decode()
+    except zlib.error as error:
+        raise ValueError("it cannot be decompressed") from error
 
 
 def refuse_overfull(found: Object, saved: str) -> None:
@@ -169,6 +176,7 @@ def saved_baseline(found: Object) -> Object:
 
     Raises:
         NotFound: when the target has none.
+        Refused: when it is damaged.
     """
     saved = annotations_of(found).get(BASELINE)
     if not saved:
@@ -176,8 +184,20 @@ def saved_baseline(found: Object) -> Object:
         raise NotFound(
             "has no saved baseline", field=f"{kind} {found['metadata']['name']}", fix="use `kubectl rollout undo`"
         )
-    baseline: Object = json.loads(unpacked(saved))
+    try:
+        baseline: Object = json.loads(unpacked(saved))
+    except ValueError as error:
+        raise damaged(found) from error
     return baseline
+
+
+def damaged(found: Object) -> Refused:
+    """Return the refusal of a target whose saved baseline somebody changed."""
+    return Refused(
+        f"has an annotation {BASELINE} that cannot be read: somebody changed it",
+        field=f"{str(found.get('kind', 'target')).lower()} {found['metadata']['name']}",
+        fix=f"restore its former value; or write the former template yourself, and remove {BASELINE} and {OWNER}",
+    )
 
 
 def ready_before(state: State) -> dict[str, int]:
