@@ -1,5 +1,6 @@
 """A Deployment's lever, as far as it is pure: when it is paused, and who changed what it is held by."""
 
+import itertools
 import json
 from typing import Any
 
@@ -11,22 +12,26 @@ from activities.levers.deployment.patches import (
     finish_patch,
     hold_patch,
     resize_patch,
+    rest_patch,
     superseded_sets,
     unhold_patch,
 )
 from activities.levers.deployment.reading import (
     HOLD_MIN_READY_S,
     Objects,
+    can_be_paused,
     hold_token,
     is_moving,
     mark_after_pause,
     mark_of,
     read,
+    requested,
     with_paused,
 )  # fmt: skip
 from activities.levers.ownership import ADMISSION, BASELINE, OWNER, left_of_us
 from activities.levers.template import fingerprint
 from activities.release import is_rolled
+from segue.budget import resolve_budget
 from segue.contract import WriteInput
 from segue.decide import PAUSE_EVERY_S, Act, Decision, decide
 from segue.errors import Stale
@@ -300,3 +305,43 @@ def test_settings_from_before_are_no_foreign_change_on_the_way_back() -> None:
     assert "paused=True" in str(see(restored(paused=True), back, v1=8).foreign)
     forward = state(mark=mark_of(undone), wanted=V1)
     assert see(restored(paused=False), forward, v1=8).foreign is not None
+
+
+HELD_AT = [
+    (replicas, surge, unavailable, Counts(old, new))
+    for replicas, surge, unavailable in itertools.product((1, 2, 5, 8), (0, 1, 3), (0, 1, 3))
+    for old, new in itertools.product(range(replicas + 1), range(1, replicas + 1))
+    if surge + unavailable and replicas <= old + new <= replicas + min(surge, replicas)
+]
+"""R, maxSurge, maxUnavailable, and where a Deployment can be held."""
+
+
+def at_rest(replicas: int, rules: Rules, counts: Counts) -> dict[str, Any]:
+    """A Deployment that was moved to these counts, paused there, and resumed by somebody."""
+    found = deployment(2, 8, 2)
+    found["spec"]["replicas"] = replicas
+    found["spec"] |= hold_patch(found, rules, sum(counts) - replicas, replicas - counts.old)["spec"]
+    found["spec"] |= {**rest_patch(found, rules)["spec"], "paused": None}
+    return found
+
+
+@pytest.mark.parametrize("percent", [False, True], ids=["numbers", "percentages"])
+def test_resumed_it_stays_where_it_is_and_keeps_the_floor(percent: bool) -> None:
+    """`kubectl rollout restart` refuses a paused Deployment, and tells a person to resume it first.
+
+    If the template is changed then, no pod of the held version is available for the controller: it removes as many of
+    them as are more than R - maxUnavailable.
+    """
+    for replicas, surge, unavailable, counts in HELD_AT:
+        written: Any = f"{100 * surge}%" if percent else surge
+        rules = Rules(strategy=Strategy(maxSurge=written, maxUnavailable=unavailable))
+        budget, found = resolve_budget(rules.strategy, replicas), at_rest(replicas, rules, counts)
+        sizes, told = sets(v1=counts.old, v2=counts.new), found["spec"]["strategy"]["rollingUpdate"]
+        assert can_be_paused(found, sizes, {V2.template}) and not is_moving(found, sizes), (replicas, counts, told)
+        assert see(found, **{"v1": counts.old, "v2": counts.new}).asked == counts, (replicas, counts, told)
+        again = rest_patch(found, rules)["spec"]["strategy"]
+        assert again == found["spec"]["strategy"], "another pause changes nothing"
+        if sum(counts) == replicas and counts.old and not budget.unavailable:
+            continue  # maxSurge would add a replica, and both cannot be 0: see docs/decisions/0051
+        left = min(sum(counts), requested(found).old)
+        assert left >= budget.floor, (replicas, counts, told)

@@ -25,6 +25,7 @@ from activities.levers.deployment.patches import (
     own_budget,
     pause_patch,
     resize_patch,
+    rest_patch,
     scale_patch,
     start_of,
     superseded_sets,
@@ -33,6 +34,7 @@ from activities.levers.deployment.patches import (
     unholdable,
 )
 from activities.levers.deployment.reading import (
+    HOLD_MIN_READY_S,
     Objects,
     can_be_paused,
     hold_token,
@@ -339,13 +341,13 @@ class DeploymentLever:
             if owner != asked.state.owner or not is_held(deployment) or is_paused(deployment):
                 return moved
             if can_be_paused(deployment, replicasets, ours):
+                patch = _pausing(deployment, asked.rules, mark)
                 try:
-                    patch = pause_patch(deployment, paused=True)
                     after = await self._cluster.patch("deployments", target.namespace, target.name, patch)
                 except Conflict:
                     pass
                 else:
-                    return _paused_after(asked, moved, after)
+                    return _paused_after(asked, moved, patch, after)
             if time.monotonic() >= ends_at:
                 return moved  # not started in time: the next decision pauses it
             await asyncio.sleep(_POLL_S)
@@ -606,9 +608,19 @@ def _stored(written: Written) -> Written:
     return written.model_copy(update={"mark": mark})
 
 
-def _paused_after(asked: WriteInput, moved: Written, after: Object) -> Written:
+def _pausing(deployment: Object, rules: Rules, mark: Mark) -> Object:
+    """Return the patch that pauses the Deployment. It overwrites no fields that somebody else changed."""
+    ours = hold_token(deployment) == with_paused(mark, paused=False).hold
+    return rest_patch(deployment, rules) if ours and replicas_of(deployment) else pause_patch(deployment, paused=True)
+
+
+def _paused_after(asked: WriteInput, moved: Written, patch: Object, after: Object) -> Written:
     """Return a move with the mark after the pause, without what somebody else changed meanwhile."""
-    mark = mark_after_pause(moved.mark or asked.state.mark, after["metadata"]["generation"])
+    mark = moved.mark or asked.state.mark
+    if "strategy" in patch["spec"]:
+        meant = {"spec": {"minReadySeconds": HOLD_MIN_READY_S, **patch["spec"]}}
+        mark = mark.model_copy(update={"hold": hold_token(meant)})
+    mark = mark_after_pause(mark, after["metadata"]["generation"])
     return moved.model_copy(update={"writes": moved.writes + 1, "mark": mark})
 
 

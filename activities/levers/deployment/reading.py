@@ -132,7 +132,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         replicas=replicas_of(deployment),
         old=old_side,
         new=new_side,
-        asked=_asked(deployment, state, Counts(old_side.total, new_side.total)),
+        asked=_asked(objects, state, Counts(old_side.total, new_side.total)),
         template=fingerprint(deployment["spec"]["template"]),
         generation=deployment["metadata"].get("generation", 0),
         owner=annotations_of(deployment).get(OWNER),
@@ -220,15 +220,16 @@ def _spare(old: list[_Set]) -> int:
     return spare
 
 
-def _asked(deployment: Object, state: State, counts: Counts) -> Counts:
+def _asked(objects: Objects, state: State, counts: Counts) -> Counts:
+    deployment = objects.deployment
     written = fingerprint(deployment["spec"]["template"]) == state.wanted.template
     if state.goal is Goal.BACK or not (is_held(deployment) and written):
         return Counts(counts.old, 0)
-    # While paused, the controller keeps the present sizes, and scales them in proportion: the fields move nothing.
-    return counts if is_paused(deployment) else _requested(deployment)
+    # At rest, paused or resumed, the controller keeps the present sizes: the fields move nothing.
+    return counts if is_paused(deployment) or _rests(deployment, objects.replicasets) else requested(deployment)
 
 
-def _requested(deployment: Object) -> Counts:
+def requested(deployment: Object) -> Counts:
     """Return the counts that the lever's fields request."""
     replicas, (surge, unavailable) = replicas_of(deployment), _budget_fields(deployment)
     down = resolve(unavailable, replicas, round_up=False)
@@ -253,8 +254,14 @@ def can_be_paused(deployment: Object, replicasets: list[Object], ours: Collectio
     """
     if fingerprint(deployment["spec"]["template"]) not in ours:
         return True
-    sizes, requested = _sizes(deployment, replicasets), _requested(deployment)
-    return sizes.old <= requested.old and sum(sizes) == sum(requested)
+    return _rests(deployment, replicasets)
+
+
+def _rests(deployment: Object, replicasets: list[Object]) -> bool:
+    """Whether the controller of a held Deployment has nothing to move, paused or not."""
+    sizes, told = _sizes(deployment, replicasets), requested(deployment)
+    is_whole = sizes == (0, replicas_of(deployment)) and sum(sizes) < sum(told)  # it adds no replica to these
+    return sizes.old <= told.old and (sum(sizes) == sum(told) or is_whole)
 
 
 def is_moving(deployment: Object, replicasets: list[Object]) -> bool:
@@ -262,9 +269,9 @@ def is_moving(deployment: Object, replicasets: list[Object]) -> bool:
 
     It never makes more new replicas than R, whatever the fields allow, and removes none for being too many.
     """
-    sizes, requested = _sizes(deployment, replicasets), _requested(deployment)
-    can_grow = sum(sizes) < sum(requested) and sizes.new < replicas_of(deployment)
-    return sizes.old > requested.old or can_grow
+    sizes, told = _sizes(deployment, replicasets), requested(deployment)
+    can_grow = sum(sizes) < sum(told) and sizes.new < replicas_of(deployment)
+    return sizes.old > told.old or can_grow
 
 
 def _sizes(deployment: Object, replicasets: list[Object]) -> Counts:
