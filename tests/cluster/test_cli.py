@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from harness import Lab, pod_template, until
+from harness import Lab, Run, pod_template, until
 from kubernetes.client import ApiException
 from shell import NEEDS_PERSON, REFUSED, ROLLED_BACK, TIMED_OUT, UNREACHABLE, Shell
+from subjects import DeploymentSubject, PairSubject, Subject
 
 from activities.levers.ownership import BASELINE, OWNER, left_of_us
 
