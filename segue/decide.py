@@ -449,7 +449,7 @@ def _lost(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     what = f"{seen.new.ready} of {seen.new.total} new replicas are ready; in total, at least {floor} must be"
     problem = seen.problem or Problem(cause=Cause.UNREADY, message=what)
     lost = problem.model_copy(
-        update={"message": f"{problem.message} (readiness was lost {deadline_s:g} s ago; {what})"}
+        update={"message": f"{problem.message} (readiness was lost {deadline_s:g} s ago; {what}{_either(seen)})"}
     )
     return Decision(act=Act.FAIL, why=str(lost), problem=lost)
 
@@ -760,10 +760,15 @@ def _late(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     if state.stopped or state.waypoint is not None or now < _deadline_at(rules, state, seen):
         return None
     problem = seen.problem or Problem(cause=Cause.DEADLINE, message=_shortfall(seen))
-    late = problem.model_copy(
-        update={"message": f"{problem.message} (no progress for {rules.readiness.deadline.total_seconds():g} s)"}
-    )
+    since = f"no progress for {rules.readiness.deadline.total_seconds():g} s{_either(seen)}"
+    late = problem.model_copy(update={"message": f"{problem.message} ({since})"})
     return Decision(act=Act.FAIL, why=str(late), problem=late)
+
+
+def _either(seen: Observation) -> str:
+    """Return how many old replicas are not ready either, so that a person does not look only at the new version."""
+    unready = seen.old.total - seen.old.ready - sum(replica.marked for replica in seen.pods.old)
+    return f"; {unready} of {seen.old.total} old replicas are not ready either" if unready > 0 else ""
 
 
 def _return(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
