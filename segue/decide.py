@@ -376,8 +376,9 @@ def _frozen(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
 
 
 def _failed(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    if state.held is None and seen.held and seen.problem is not None and seen.problem.hopeless:
-        return Decision(act=Act.FAIL, why=str(seen.problem), problem=seen.problem)
+    problem = seen.problem
+    if state.held is None and seen.held and problem is not None and problem.hopeless and now >= problem.hopeless_from:
+        return Decision(act=Act.FAIL, why=str(problem), problem=problem)
     return None
 
 
@@ -820,7 +821,7 @@ def _alarm(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
 
 
 def _waiting(rules: Rules, state: State, seen: Observation, now: float) -> Decision:
-    waits = [seen.next_proven_at]
+    waits = [seen.next_proven_at, seen.problem.hopeless_from if seen.problem else None]
     if state.goal is Goal.BACK:
         why = _to_be_available(state, seen, now) or _shortfall_back(seen)
     elif state.stopped:

@@ -40,6 +40,9 @@ OOM_KILLED = "OOMKilled"
 _CONFIGURATION = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _REFUSED_FOR_GOOD = re.compile(r"violates PodSecurity|(?:maximum|minimum) \S+ usage per")
 """Pod Security and a LimitRange."""
+_ABSENT = re.compile(r'(?:secret|configmap) "[^"]*" not found', re.IGNORECASE)
+APPEARS_S = 20.0
+"""How long a pod may wait for a Secret or ConfigMap that another controller creates: seconds from the pod's start."""
 _FINAL = re.compile(
     r'(?:secret|configmap) "[^"]*" not found|couldn\'t find key|non-existent config key|runAsNonRoot'
     r"|no command specified|executable file not found|no such file or directory|permission denied",
@@ -56,7 +59,8 @@ def diagnose(replica: Replica, max_restarts: int) -> Problem | None:
     for container in replica.containers:
         problem = _container_problem(container, max_restarts)
         if problem is not None:
-            return problem.model_copy(update={"replica": replica.name})
+            since = (replica.started_at or 0.0) + APPEARS_S if _ABSENT.search(container.waiting_message) else 0.0
+            return problem.model_copy(update={"replica": replica.name, "hopeless_from": since})
     if replica.ready_since is None and (hindered := hindrance.reason(replica)):
         cause = Cause.UNSCHEDULABLE if replica.gates else Cause.NODE
         return Problem(cause=cause, message=hindered, replica=replica.name)

@@ -61,6 +61,8 @@ class Problem(Frozen):
     replica: str = ""
     hopeless: bool = False
     """Waiting will not help: fail now instead of at the deadline."""
+    hopeless_from: float = 0.0
+    """From when on waiting will not help, if it may until then: seconds since the epoch."""
 
     def __str__(self) -> str:
         return f"{self.cause}: {self.replica + ': ' if self.replica else ''}{self.message}"

@@ -57,7 +57,7 @@ def ready(pod: Any) -> bool:
 
 
 async def test_what_passes_or_is_not_the_versions_is_waited_for(played: Lab) -> None:
-    """A cache or a registry that is late, a gate that a queue lifts, a lost node: it goes on; a volume is named."""
+    """A cache, a registry or a Secret that is late, a gate that a queue lifts, a lost node: it goes on; a volume is named."""
 
     async def deployed(name: str, replicas: int = 2) -> None:
         await played.deploy(name, replicas, mode=PUPPET)
@@ -113,13 +113,13 @@ async def test_what_passes_or_is_not_the_versions_is_waited_for(played: Lab) -> 
         assert f"FailedAttachVolume: {ATTACHED}" in report.status.reason
         case.watcher.assert_within(1, 2)
 
-    async def pulled() -> None:
-        await deployed("pulled", 1)
-        async with played.rolled("pulled", image("pull.3"), readiness=READ) as case:
+    async def late(name: str, mode: str) -> None:
+        await deployed(name, 1)
+        async with played.rolled(name, image(mode), readiness=READ) as case:
             await case.ends("Completed")
         case.watcher.assert_within(1, 2)
 
-    await asyncio.gather(cache(), gated(), lost(), volume(), pulled())
+    await asyncio.gather(cache(), gated(), lost(), volume(), late("pulled", "pull.3"), late("absent", "absent.3"))
 
 
 async def test_a_pod_that_does_not_go_is_named(served: Lab) -> None:

@@ -650,3 +650,12 @@ def test_old_replicas_that_are_not_ready_either_are_told() -> None:
     assert late.act is Act.FAIL and late.why.endswith("(no progress for 600 s; 3 of 4 old replicas are not ready either)")
     alone = decide(RULES, MOVING, see(4, 1, proven=0), LATE)
     assert alone.why.endswith("(no progress for 600 s)")
+
+
+def test_what_may_still_come_is_waited_for_until_it_is_hopeless() -> None:
+    """The decision is made again at that moment, long before the deadline."""
+    problem = Problem(cause=Cause.CONFIGURATION, message="no such secret", hopeless=True, hopeless_from=NOW + 20)
+    seen = see(4, 1, proven=0, problem=problem)
+    waits = decide(RULES, MOVING, seen, NOW)
+    assert (waits.act, waits.wake_at) == (Act.WAIT, NOW + 20)
+    assert decide(RULES, MOVING, seen, NOW + 20).act is Act.FAIL

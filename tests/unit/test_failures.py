@@ -3,7 +3,7 @@
 import pytest
 
 from activities.levers.pods import read_replica
-from segue.failures import diagnose, unmade, unplaced_why, with_log, with_peak, with_probe, worst
+from segue.failures import APPEARS_S, diagnose, unmade, unplaced_why, with_log, with_peak, with_probe, worst
 from segue.hindrance import hindrance_of
 from segue.masking import masked, tail
 from segue.observation import Cause, Problem
@@ -216,3 +216,13 @@ def test_only_the_end_of_a_log_is_kept() -> None:
     assert tail("\n".join(f"line {n}" for n in range(20))) == " ⏎ ".join(f"line {n}" for n in range(10, 20))
     assert (len(tail("x" * 5000)), tail(" \n\n")) == (1000, "")
     assert tail("the end " + "x" * 5000 + " of it").endswith(" of it")
+
+
+@pytest.mark.parametrize(
+    ("message", "since"), [('secret "x" not found', 100.0 + APPEARS_S), ("couldn't find key a in Secret n/x", 0.0)]
+)
+def test_a_secret_that_is_absent_may_still_come(message: str, since: float) -> None:
+    """Another controller may create it some seconds after the target; nobody adds a key by itself."""
+    facts = container(waiting="CreateContainerConfigError", waiting_message=message)
+    problem = diagnose(Replica("llm-0", "v", containers=(facts,), started_at=100.0), max_restarts=0)
+    assert problem and problem.hopeless and problem.hopeless_from == since
