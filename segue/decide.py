@@ -864,11 +864,11 @@ def _to_stop(seen: Observation, now: float) -> str:
 
 def _to_be_available(state: State, seen: Observation, now: float) -> str:
     """Return that the target's controller waits for its minReadySeconds before it goes on; empty if it does not."""
-    left = seen.new.total if state.goal is Goal.BACK else seen.old.total - seen.asked.old
-    if left <= 0 or seen.available_by <= now:
+    going = seen.new.total if state.goal is Goal.BACK else seen.old.total - seen.asked.old
+    if going <= 0 or seen.available_by <= now:
         return ""
-    left_s = seen.available_by - now
-    return f"the target's controller to count the latest ready replica as available, {left_s:.0f} s more (minReadySeconds)"
+    left = f"{seen.available_by - now:.0f} s more (minReadySeconds)"
+    return f"the target's controller to count the latest ready replica as available, {left}"
 
 
 def _shortfall(seen: Observation) -> str:

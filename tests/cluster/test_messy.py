@@ -57,7 +57,7 @@ def ready(pod: Any) -> bool:
 
 
 async def test_what_passes_or_is_not_the_versions_is_waited_for(played: Lab) -> None:
-    """A cache, a registry or a Secret that is late, a gate that a queue lifts, a lost node: it goes on; a volume is named."""
+    """A cache, a registry or a Secret that is late, a gate, a lost node: it goes on. A volume is named."""
 
     async def deployed(name: str, replicas: int = 2) -> None:
         await played.deploy(name, replicas, mode=PUPPET)

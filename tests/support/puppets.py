@@ -18,7 +18,7 @@ EVICTED = "Pod ephemeral local storage usage exceeds the total limit of containe
 REJECTED = "Pod was rejected: Allocate failed due to no healthy devices present; cannot allocate unhealthy devices gpu"
 CACHE = "failed to sync secret cache: timed out waiting for the condition"
 ABSENT = 'secret "model-token" not found'
-BUSY = "failed to pull and unpack image: unexpected status from GET request to https://r.example/v2: 429 Too Many Requests"
+BUSY = "failed to pull and unpack image: unexpected status from GET request: 429 Too Many Requests"
 BACK_OFF = f'Back-off pulling image "example/chat": ErrImagePull: {BUSY}'
 ATTACHED = 'Multi-Attach error for volume "pvc-1" Volume is already used by pod(s) another'
 

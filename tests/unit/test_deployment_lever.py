@@ -35,10 +35,10 @@ from segue.budget import resolve_budget
 from segue.contract import WriteInput
 from segue.decide import PAUSE_EVERY_S, Act, Decision, decide
 from segue.errors import Stale
-from segue.observation import Counts, Observation, Side, Version
+from segue.observation import Cause, Counts, Observation, Problem, Side, Version
 from segue.spec import Rules, Strategy
 from segue.spec.target import DeploymentTarget
-from segue.state import Goal, Mark, Outcome, State, requested
+from segue.state import Goal, Mark, Outcome, State
 
 RULES = Rules(strategy=Strategy(maxSurge=2))
 NOW = 1_000.0
@@ -272,7 +272,7 @@ def test_an_observation_computes_each_fingerprint_once(monkeypatch: pytest.Monke
 
 
 WHOLE = {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}}
-SAVED = json.dumps({"template": template(1), "minReadySeconds": 7, "progressDeadlineSeconds": 600, "budget": {}, **WHOLE})
+SAVED = json.dumps({"template": template(1), "minReadySeconds": 7, "progressDeadlineSeconds": 600, **WHOLE})
 
 
 def restored(*, paused: bool) -> dict[str, Any]:
@@ -290,7 +290,7 @@ def test_a_whole_manifest_on_a_paused_target_is_taken_back_by_an_abort() -> None
     held = state(mark=mark_of(deployment(2, 6, 4, paused=True)))
     seen = see(restored(paused=True), held, v1=6, v2=4)
     assert decide(RULES, held, seen, NOW).act is Act.HOLD and seen.foreign and seen.foreign.who.startswith("helm")
-    back = held.after_foreign(seen.foreign, NOW).going_back(Outcome.ABORTED, requested("why"), NOW).but(overrules=True)
+    back = held.going_back(Outcome.ABORTED, Problem(cause=Cause.REQUESTED, message="why"), NOW)
     assert decide(RULES, back, see(restored(paused=True), back, v1=6, v2=4), NOW).act is Act.UNDO
 
 

@@ -31,7 +31,7 @@ CASES: list[tuple[str, ContainerFacts, Cause, bool, str]] = [
      Cause.IMAGE_PULL, False, "ImagePullBackOff: unexpected status from HEAD request: 429 Too Many Requests"),
     ("back-off-down", container(waiting="ImagePullBackOff", waiting_message=AGAIN.format("503 Service Unavailable")),
      Cause.IMAGE_PULL, False, "503 Service Unavailable"),
-    ("back-off-late", container(waiting="ImagePullBackOff", waiting_message=AGAIN.format("net/http: TLS handshake timeout")),
+    ("back-off-late", container(waiting="ImagePullBackOff", waiting_message=AGAIN.format("TLS handshake timeout")),
      Cause.IMAGE_PULL, False, "TLS handshake timeout"),
     ("back-off-bare", container(waiting="ImagePullBackOff", waiting_message='Back-off pulling image "r.example/llm:9"'),
      Cause.IMAGE_PULL, False, "ImagePullBackOff"),

@@ -232,8 +232,8 @@ def _exact(replicas: int, counts: Counts, rules: Rules) -> Object:
 def _resting(replicas: int, counts: Counts, rules: Rules) -> Object:
     """Return the strategy for a Deployment that is paused at these counts.
 
-    While it is paused, only maxSurge has an effect. If it is resumed, nothing moves either: maxUnavailable is at most that
-    of the counts. It is also at most that of the budget, so that the floor holds if somebody changed the template.
+    While it is paused, only maxSurge has an effect. If it is resumed, nothing moves either: maxUnavailable is at most
+    that of the counts. It is also at most that of the budget, so that the floor holds if the template was changed.
     """
     surge, unavailable = sum(counts) - replicas, replicas - counts.old
     allowed = min(unavailable, resolve_budget(rules.strategy, replicas).unavailable)

@@ -338,8 +338,9 @@ def _foreign(objects: Objects, state: State) -> Foreign | None:
     known = [rs["spec"]["template"] for rs in objects.replicasets]
     if not is_paused(deployment):  # the rollout does not hold when somebody resumes it: it is paused again
         state = state.but(mark=with_paused(state.mark, paused=False))
+    now, own = hold_token(deployment), _own_token(deployment, state)
     return foreign_template(deployment, template, known, "f:template", state) or foreign_hold(
-        deployment, fingerprint(template), hold_token(deployment), _HELD_FIELDS, state, own=_own_token(deployment, state)
+        deployment, fingerprint(template), now, _HELD_FIELDS, state, own=own
     )
 
 

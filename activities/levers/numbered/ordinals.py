@@ -18,6 +18,7 @@ from segue.as_before import as_before
 from segue.budget import resolve_budget
 from segue.ended_pods import judged
 from segue.errors import Refused
+from segue.failures import worst
 from segue.hindrance import hindrance_of
 from segue.observation import Counts, Foreign, Observation, Side
 from segue.replica import Ended, Pods, Replica, lost_since
@@ -144,6 +145,7 @@ def read(
     # The baseline as admission stored it counts as the baseline, though the saved one differs.
     is_undone = back and numbered.partition == 0 and numbered.version == pivot
     relaxed = as_before(rules, state, len(replicas))
+    rising, ended = [r for r in (*coming, *beside) if r.name], numbered.ended.get(pivot, ())
     pinned = back and not broken and numbered.partition >= HOLD and not may_go_back(numbered, relaxed, pivot)
     return Observation(
         replicas=len(replicas),
@@ -158,10 +160,7 @@ def read(
         autonomous=autonomous,
         numbered=True,
         foreign=foreign,
-        problem=judged(
-            [r for r in (*coming, *beside) if r.name], numbered.ended.get(pivot, ()), restarts, state.began_at,
-            overdue(numbered.pods, now),
-        ),  # fmt: skip
+        problem=worst((judged(rising, ended, restarts, state.began_at), overdue(numbered.pods, now))),
         progress_at=max((*proven, *(r.placed_late_at for r in coming)), default=0.0),
         # A replica is replaced under its own number: the new one is created when the old one has ended.
         freed_by=freed_by(numbered.pods, (), waits=bool(leaving)),

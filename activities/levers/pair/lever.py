@@ -558,9 +558,7 @@ def _made(
     }
 
 
-def _claim(
-    pair: Pair, target: PairTarget, owner: str, wanted: str, ready: int | None = None
-) -> dict[str, str | None]:
+def _claim(pair: Pair, target: PairTarget, owner: str, wanted: str, ready: int | None = None) -> dict[str, str | None]:
     """Return the annotations of the first write; ``wanted`` is the new Deployment's template, by fingerprint.
 
     Raises:
