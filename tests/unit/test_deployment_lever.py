@@ -333,7 +333,7 @@ def test_resumed_it_stays_where_it_is_and_keeps_the_floor(percent: bool) -> None
     them as are more than R - maxUnavailable.
     """
     for replicas, surge, unavailable, counts in HELD_AT:
-        written: Any = f"{100 * surge}%" if percent else surge
+        written: Any = f"{min(100 * surge, 100)}%" if percent else surge
         rules = Rules(strategy=Strategy(maxSurge=written, maxUnavailable=unavailable))
         budget, found = resolve_budget(rules.strategy, replicas), at_rest(replicas, rules, counts)
         sizes, told = sets(v1=counts.old, v2=counts.new), found["spec"]["strategy"]["rollingUpdate"]
