@@ -7,6 +7,7 @@ The worker requests them just before it reports the failure, not at each observa
 import asyncio
 import logging
 
+from activities import autoscaling
 from activities.cluster import Cluster, Object
 from activities.ended_pods import seconds_of
 from activities.memory_peak import Peaks
@@ -15,7 +16,7 @@ from segue.failures import OOM_KILLED, with_event, with_log, with_peak, with_pro
 from segue.masking import tail
 from segue.observation import Cause, Observation, Problem
 from segue.replica import ContainerFacts, Replica
-from segue.spec import SupervisedTarget
+from segue.spec import SupervisedTarget, Target
 
 LIMIT_S = 3.5
 """A watch that has something to report must not be delayed for longer."""
@@ -60,14 +61,15 @@ async def explained(
     return problem
 
 
-async def warned(cluster: Cluster, target: SupervisedTarget, problem: Problem, since: float) -> Problem:
-    """Return the problem with the latest warning of the target's operator since ``since`` (seconds since the epoch).
+async def warned(cluster: Cluster, target: Target, problem: Problem, since: float) -> Problem:
+    """Return the problem with the latest warning about the target itself since ``since`` (seconds since the epoch).
 
-    Only such a warning shows that KServe cannot carry out a change.
+    Only such a warning shows that KServe cannot carry out a change, or that no ReplicaSet can be created.
     """
+    aims = sorted(autoscaling.aims_of(target))
     try:
         async with asyncio.timeout(LIMIT_S):
-            found = await cluster.warnings(target.namespace, target.resource, target.name)
+            found = [event for aim in aims for event in await cluster.warnings(target.namespace, *aim)]
     except (SegueError, TimeoutError) as error:
         log.info("no events of %s: %s", target, error)
         return problem
@@ -75,7 +77,8 @@ async def warned(cluster: Cluster, target: SupervisedTarget, problem: Problem, s
     if not recent:
         return problem
     latest = max(recent, key=happened)
-    return with_warning(problem, f"{latest.get('reason', '')}: {latest.get('message', '')}")
+    who = "its operator" if isinstance(target, SupervisedTarget) else "its controller"
+    return with_warning(problem, who, f"{latest.get('reason', '')}: {latest.get('message', '')}")
 
 
 async def _most_seen(peaks: Peaks, namespace: str, replica: Replica) -> str:

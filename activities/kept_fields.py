@@ -39,6 +39,7 @@ KEPT: Final[Mapping[str, Fields]] = {
             "creationTimestamp": WHOLE,
             "deletionTimestamp": WHOLE,
             "deletionGracePeriodSeconds": WHOLE,
+            "finalizers": WHOLE,
         },
         "spec": {
             "nodeName": WHOLE,

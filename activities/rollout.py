@@ -58,7 +58,7 @@ from segue.gates import Verdict
 from segue.gates.readiness import judge_readiness
 from segue.gates.standing import standings
 from segue.gates.webhook_settings import Webhook
-from segue.observation import Observation, belonging
+from segue.observation import Cause, Observation, belonging
 from segue.policy import NO_POLICY, Policy, PolicyRequest, foretold, holding, refuse, refuse_message
 from segue.requests import requests_of
 from segue.resting import next_look_at, rests
@@ -343,13 +343,15 @@ class Activities:
         return math.inf if look_at is None else look_at
 
     async def _explained(self, asked: WatchInput, decision: Decision, seen: Observation) -> Decision:
-        """Return a failed decision with its explanation; any other decision unchanged."""
-        if decision.act is not Act.FAIL or decision.problem is None:
+        """Return a failed decision, or an alarm, with its explanation; any other decision unchanged."""
+        if decision.act not in {Act.FAIL, Act.ALARM} or decision.problem is None:
             return decision
         problem = await explained(self._cluster, self._peaks, asked.target.namespace, decision.problem, seen)
-        if isinstance(asked.target, SupervisedTarget) and not problem.replica:
+        is_late = problem.cause is Cause.DEADLINE and not asked.target.numbered  # see Unmade for numbered ones
+        if not problem.replica and (is_late or isinstance(asked.target, SupervisedTarget)):
             problem = await warned(self._cluster, asked.target, problem, asked.state.progress_at)
-        return decision.model_copy(update={"problem": problem, "why": str(problem)})
+        why = decision.why.replace(str(decision.problem), str(problem))
+        return decision.model_copy(update={"problem": problem, "why": why})
 
     async def _with_room(self, seen: Observation, asked: WatchInput) -> Observation | None:
         """Return the observation with the room for more replicas. Returns None while it is being counted."""

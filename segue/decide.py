@@ -376,8 +376,9 @@ def _frozen(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
 
 
 def _failed(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    if state.held is None and seen.held and seen.problem is not None and seen.problem.hopeless:
-        return Decision(act=Act.FAIL, why=str(seen.problem), problem=seen.problem)
+    problem = seen.problem
+    if state.held is None and seen.held and problem is not None and problem.hopeless and now >= problem.hopeless_from:
+        return Decision(act=Act.FAIL, why=str(problem), problem=problem)
     return None
 
 
@@ -396,7 +397,7 @@ def _regained(rules: Rules, state: State, seen: Observation, now: float) -> Deci
     """Bring old replicas back when fewer than the floor are ready, whatever the rollout waits for."""
     if not state.claimed or not seen.held or seen.autonomous or seen.replicas < 1 or _blocked(state):
         return None
-    if seen.template != state.wanted.template:
+    if seen.template not in {state.wanted.template, ""}:  # empty: somebody deleted a pair's new Deployment
         return None
     counts = _with_old_back(rules, state, seen)
     if counts is None:
@@ -449,7 +450,7 @@ def _lost(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     what = f"{seen.new.ready} of {seen.new.total} new replicas are ready; in total, at least {floor} must be"
     problem = seen.problem or Problem(cause=Cause.UNREADY, message=what)
     lost = problem.model_copy(
-        update={"message": f"{problem.message} (readiness was lost {deadline_s:g} s ago; {what})"}
+        update={"message": f"{problem.message} (readiness was lost {deadline_s:g} s ago; {what}{_either(seen)})"}
     )
     return Decision(act=Act.FAIL, why=str(lost), problem=lost)
 
@@ -760,10 +761,15 @@ def _late(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     if state.stopped or state.waypoint is not None or now < _deadline_at(rules, state, seen):
         return None
     problem = seen.problem or Problem(cause=Cause.DEADLINE, message=_shortfall(seen))
-    late = problem.model_copy(
-        update={"message": f"{problem.message} (no progress for {rules.readiness.deadline.total_seconds():g} s)"}
-    )
+    since = f"no progress for {rules.readiness.deadline.total_seconds():g} s{_either(seen)}"
+    late = problem.model_copy(update={"message": f"{problem.message} ({since})"})
     return Decision(act=Act.FAIL, why=str(late), problem=late)
+
+
+def _either(seen: Observation) -> str:
+    """Return how many old replicas are not ready either, so that a person does not look only at the new version."""
+    unready = seen.old.total - seen.old.ready - sum(replica.marked for replica in seen.pods.old)
+    return f"; {unready} of {seen.old.total} old replicas are not ready either" if unready > 0 else ""
 
 
 def _return(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -817,13 +823,13 @@ def _alarm(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
 
 
 def _waiting(rules: Rules, state: State, seen: Observation, now: float) -> Decision:
-    waits = [seen.next_proven_at]
+    waits = [seen.next_proven_at, seen.problem.hopeless_from if seen.problem else None]
     if state.goal is Goal.BACK:
-        why = _shortfall_back(seen)
+        why = _to_be_available(state, seen, now) or _shortfall_back(seen)
     elif state.stopped:
         why = state.stopped
     else:
-        why = _to_stop(seen, now) or _shortfall(seen)
+        why = _to_stop(seen, now) or _to_be_available(state, seen, now) or _shortfall(seen)
     if not state.stopped and not (state.goal is Goal.BACK and state.needs_human):
         waits.append(_deadline_at(rules, state, seen))
     wake = [w for w in waits if w is not None and w > now]
@@ -835,7 +841,8 @@ def _blocked(state: State) -> bool:
 
 
 def _deadline_at(rules: Rules, state: State, seen: Observation) -> float:
-    began = max(state.progress_at, seen.progress_at, seen.seen_since, seen.freed_by, held_until(rules.strategy, state))
+    waited = (state.progress_at, seen.progress_at, seen.seen_since, seen.freed_by, seen.available_by)
+    began = max(*waited, held_until(rules.strategy, state))
     return began + rules.readiness.deadline.total_seconds()
 
 
@@ -855,6 +862,15 @@ def _to_stop(seen: Observation, now: float) -> str:
         return ""
     stops = f"{seen.leaving} replica{'s' if seen.leaving != 1 else ''} to stop and free the resources for new ones"
     return f"{stops}, at most {seen.freed_by - now:.0f} s more ({seen.unplaced_why or 'each is replaced in place'})"
+
+
+def _to_be_available(state: State, seen: Observation, now: float) -> str:
+    """Return that the target's controller waits for its minReadySeconds before it goes on; empty if it does not."""
+    going = seen.new.total if state.goal is Goal.BACK else seen.old.total - seen.asked.old
+    if going <= 0 or seen.available_by <= now:
+        return ""
+    left = f"{seen.available_by - now:.0f} s more (minReadySeconds)"
+    return f"the target's controller to count the latest ready replica as available, {left}"
 
 
 def _shortfall(seen: Observation) -> str:

@@ -9,7 +9,8 @@ from segue.observation import Cause, Problem
 from segue.replica import ContainerFacts, Replica
 
 # https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/images/types.go
-_IMAGE_HOPELESS = frozenset({"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
+_IMAGE_BACK_OFF = "ImagePullBackOff"
+_IMAGE_HOPELESS = frozenset({"InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
 _IMAGE_TRYING = frozenset({"ErrImagePull", "RegistryUnavailable", "SignatureValidationFailed"})
 _REFUSALS = (
     "not found",
@@ -20,6 +21,16 @@ _REFUSALS = (
     "no basic auth",
     "invalid reference",
 )
+_MAY_PASS = re.compile(
+    r"toomanyrequests|too many requests|pull QPS exceeded|\b50[0234]\b|timeout|deadline exceeded|unavailable"
+    r"|connection (?:refused|reset)|no route to host|network is unreachable|unexpected EOF",
+    re.IGNORECASE,
+)
+"""Answers of a registry, or of the network on the way to it, that the next try may not get."""
+_UNKNOWN_NAME = re.compile(r"no such host|\blookup ")
+"""The registry's name does not resolve: it may be a typo."""
+_BARE = re.compile(r'(?:Back-off pulling image "[^"]*")?')
+"""The back-off of a kubelet that does not repeat the registry's answer."""
 _WRAPPING = re.compile(
     r'(?:Back-off pulling image "[^"]*": ErrImagePull: )?(?:rpc error: )?(?:code = \w+ desc = )?'
     r'(?:failed to pull and unpack image "[^"]*": )?(?:failed to resolve image: )?'
@@ -29,6 +40,9 @@ OOM_KILLED = "OOMKilled"
 _CONFIGURATION = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _REFUSED_FOR_GOOD = re.compile(r"violates PodSecurity|(?:maximum|minimum) \S+ usage per")
 """Pod Security and a LimitRange."""
+_ABSENT = re.compile(r'(?:secret|configmap) "[^"]*" not found', re.IGNORECASE)
+APPEARS_S = 20.0
+"""How long a pod may wait for a Secret or ConfigMap that another controller creates: seconds from the pod's start."""
 _FINAL = re.compile(
     r'(?:secret|configmap) "[^"]*" not found|couldn\'t find key|non-existent config key|runAsNonRoot'
     r"|no command specified|executable file not found|no such file or directory|permission denied",
@@ -45,7 +59,8 @@ def diagnose(replica: Replica, max_restarts: int) -> Problem | None:
     for container in replica.containers:
         problem = _container_problem(container, max_restarts)
         if problem is not None:
-            return problem.model_copy(update={"replica": replica.name})
+            since = (replica.started_at or 0.0) + APPEARS_S if _ABSENT.search(container.waiting_message) else 0.0
+            return problem.model_copy(update={"replica": replica.name, "hopeless_from": since})
     if replica.ready_since is None and (hindered := hindrance.reason(replica)):
         cause = Cause.UNSCHEDULABLE if replica.gates else Cause.NODE
         return Problem(cause=cause, message=hindered, replica=replica.name)
@@ -63,6 +78,7 @@ def _container_problem(seen: ContainerFacts, max_restarts: int) -> Problem | Non
     cases = (
         (seen.ended == OOM_KILLED, Cause.OUT_OF_MEMORY, _outgrown(seen), too_often),
         (seen.waiting in _IMAGE_HOPELESS, Cause.IMAGE_PULL, unpulled, True),
+        (seen.waiting == _IMAGE_BACK_OFF, Cause.IMAGE_PULL, unpulled, not _may_pass(seen.waiting_message)),
         (seen.waiting in _IMAGE_TRYING, Cause.IMAGE_PULL, unpulled, _is_final(seen.waiting_message)),
         (seen.waiting in _CONFIGURATION, Cause.CONFIGURATION, said, bool(_FINAL.search(seen.waiting_message))),
         (seen.waiting == "CrashLoopBackOff", Cause.CRASH_LOOP, f"{seen.name} {_exit(seen)}", too_often),
@@ -82,6 +98,14 @@ def _outgrown(seen: ContainerFacts) -> str:
 def _registrys(message: str) -> str:
     """Return the registry's own message: the kubelet wraps it in the image's name, and in its retries."""
     return _WRAPPING.sub("", message, count=1) or "the registry gave no reason"
+
+
+def _may_pass(message: str) -> bool:
+    """Whether the kubelet's next try may succeed, by what its back-off repeats of the latest one."""
+    if _BARE.fullmatch(message):
+        return True  # if the registry refused the image, the kubelet reported that as ErrImagePull before
+    passes = bool(_MAY_PASS.search(message)) and not _UNKNOWN_NAME.search(message)
+    return passes and not _is_final(message)
 
 
 def _is_final(message: str) -> bool:
@@ -109,9 +133,9 @@ def with_probe(problem: Problem, said: str) -> Problem:
     return _with(problem, f"; {bounded(said)}" if said and said not in problem.message else "")
 
 
-def with_warning(problem: Problem, said: str) -> Problem:
-    """Return the problem with the event of the resource's operator: its reason and message."""
-    return _with(problem, f"; its operator says: {bounded(said)}")
+def with_warning(problem: Problem, who: str, said: str) -> Problem:
+    """Return the problem with an event of the target itself (its reason and message), and who wrote it."""
+    return _with(problem, f"; {who} says: {bounded(said)}")
 
 
 def _with(problem: Problem, more: str) -> Problem:

@@ -61,6 +61,8 @@ class Problem(Frozen):
     replica: str = ""
     hopeless: bool = False
     """Waiting will not help: fail now instead of at the deadline."""
+    hopeless_from: float = 0.0
+    """From when on waiting will not help, if it may until then: seconds since the epoch."""
 
     def __str__(self) -> str:
         return f"{self.cause}: {self.replica + ': ' if self.replica else ''}{self.message}"
@@ -192,6 +194,11 @@ class Observation(Frozen):
     """When the stopping replicas have freed their resources at the latest: seconds since the epoch.
 
     In the future while the other side waits for these resources.
+    """
+    available_by: float = 0.0
+    """When the target's controller counts the latest proven replica as available: seconds since the epoch; else 0.
+
+    In the future while the controller waits for the target's own ``minReadySeconds``.
     """
     room: int | None = None
     """How many more replicas fit; None if that is not known or was not counted."""

@@ -10,7 +10,7 @@ from segue.contract import PrepareInput, WriteInput
 from segue.errors import Fenced, NotFound, Refused, Stale
 from segue.history import SUPERSEDED, Note, Revision
 from segue.observation import Counts, Foreign, Observation, Side, Version, belonging
-from segue.spec import Rules
+from segue.spec import Rules, Target
 from segue.state import Goal, Mark, State
 
 OWNER = "segue.dev/rollout"
@@ -35,11 +35,40 @@ GONE = Observation(replicas=0, old=Side(), new=Side(), asked=Counts(0, 0), templ
 
 ADMISSION = "an admission policy or webhook"
 """Who changed a write before the API server stored it; the API server does not record the name."""
+CHANGES = f"{ADMISSION} changes what the rollout is about to write"
+START_FIX = "change that policy or webhook, then try again"
+"""What to do before the first write."""
+MOVE_FIX = "change that policy and run `segue resume`, accept its change with `segue retarget`, or run `segue abort`"
+"""What to do after it."""
 _UNNAMED = "unknown"
 """The field manager that the API server records for a change that names none, such as a policy's."""
 
 Fields = dict[str, tuple[str, ...]]
 """The parts of a hold token, each with the path of its field in ``managedFields``."""
+
+
+def refuse_lost(target: Target, patch: Object, stored: Object, fix: str) -> None:
+    """Refuse a write if admission would remove or change an annotation of Segue that it sets.
+
+    Without the owner the rollout would be fenced off from a target that it holds; without the baseline nothing could
+    roll it back.
+
+    Raises:
+        Refused: naming the annotations.
+    """
+    sent, kept = patch.get("metadata", {}).get("annotations", {}), annotations_of(stored)
+    lost = [name for name in (OWNER, BASELINE) if sent.get(name) is not None and kept.get(name) != sent[name]]
+    if lost:
+        raise changed_by_admission(target, f"the annotations {', '.join(lost)}", fix)
+
+
+def changed_by_admission(target: Target, changed: str, fix: str) -> Refused:
+    """Return the refusal of a write that admission would change."""
+    return Refused(
+        f"{CHANGES}: {changed}; nothing was written",
+        field=f"{target.kind} {target}",
+        fix=fix,
+    )
 
 
 def labels_of(found: Object) -> dict[str, str]:
@@ -100,10 +129,17 @@ def packed(baseline: str) -> str:
 
 
 def unpacked(saved: str) -> str:
-    """Return the baseline that an annotation keeps, compressed or not."""
+    """Return the baseline that an annotation keeps, compressed or not.
+
+    Raises:
+        ValueError: when it is damaged.
+    """
     if not saved.startswith(_PACKED):
         return saved
-    return zlib.decompress(base64.b64decode(saved.removeprefix(_PACKED))).decode()
+    try:
+        return zlib.decompress(base64.b64decode(saved.removeprefix(_PACKED))).decode()
+    except zlib.error as error:
+        raise ValueError("it cannot be decompressed") from error
 
 
 def refuse_overfull(found: Object, saved: str) -> None:
@@ -140,6 +176,7 @@ def saved_baseline(found: Object) -> Object:
 
     Raises:
         NotFound: when the target has none.
+        Refused: when it is damaged.
     """
     saved = annotations_of(found).get(BASELINE)
     if not saved:
@@ -147,8 +184,20 @@ def saved_baseline(found: Object) -> Object:
         raise NotFound(
             "has no saved baseline", field=f"{kind} {found['metadata']['name']}", fix="use `kubectl rollout undo`"
         )
-    baseline: Object = json.loads(unpacked(saved))
+    try:
+        baseline: Object = json.loads(unpacked(saved))
+    except ValueError as error:
+        raise damaged(found) from error
     return baseline
+
+
+def damaged(found: Object) -> Refused:
+    """Return the refusal of a target whose saved baseline somebody changed."""
+    return Refused(
+        f"has an annotation {BASELINE} that cannot be read: somebody changed it",
+        field=f"{str(found.get('kind', 'target')).lower()} {found['metadata']['name']}",
+        fix=f"restore its former value; or write the former template yourself, and remove {BASELINE} and {OWNER}",
+    )
 
 
 def ready_before(state: State) -> dict[str, int]:
@@ -289,10 +338,15 @@ def _wrote_last(writers: list[Object]) -> bool:
     )
 
 
-def foreign_hold(found: Object, template: str, hold: str, fields: Fields, state: State) -> Foreign | None:
-    """Return somebody else's change of the fields that hold the target: ``name=value`` words, as in the mark."""
+def foreign_hold(
+    found: Object, template: str, hold: str, fields: Fields, state: State, *, own: str = ""
+) -> Foreign | None:
+    """Return somebody else's change of the fields that hold the target: ``name=value`` words, as in the mark.
+
+    On the way back, values from before the rollout (``own``) are no foreign change: its end restores them anyway.
+    """
     mark = state.mark
-    if not mark.hold or mark.template != template:
+    if not mark.hold or mark.template != template or (state.goal is Goal.BACK and hold == own):
         return None
     changed = [after for was, after in zip(mark.hold.split(), hold.split(), strict=True) if was != after]
     if not changed:

@@ -6,6 +6,7 @@ from typing import Any
 from activities.cluster import Object
 from activities.ended_pods import Gone, seconds_of
 from activities.levers.template import sidecars_of
+from segue.observation import Cause, Problem
 from segue.replica import ContainerFacts, Replica
 
 DRAINING = "Draining"
@@ -14,6 +15,8 @@ DELETION_COST, FIRST = "controller.kubernetes.io/pod-deletion-cost", "-214748364
 """Of two equal pods a ReplicaSet's controller removes the one with this annotation."""
 _NODE_REASONS = {"NodeNotReady", "NodeLost", "NodeStatusUnknown"}
 """The reasons that other node controllers give."""
+OVERDUE_S = 2.0
+"""A pod that still exists so long after it was to be killed does not go by itself soon."""
 _SCHEDULING_S = 2.0
 """A pod that got its node later than this after its creation had to wait for a place."""
 
@@ -50,6 +53,22 @@ def _is_abandoned(pod: Object) -> bool:
 def killed_at(pod: Object) -> float | None:
     """Return when a stopping pod is killed at the latest, in seconds since the epoch. Returns None for other pods."""
     return None if told_to_stop_at(pod) is None else seconds_of(pod["metadata"]["deletionTimestamp"])
+
+
+def overdue(pods: Iterable[Object], now: float) -> Problem | None:
+    """Return the problem of the first pod that still exists after it was to be killed. Returns None without one.
+
+    No other pod gets its name before it is gone. A finalizer keeps it, or its kubelet does not answer.
+    """
+    stuck = (each["metadata"] for each in pods if "deletionTimestamp" in each["metadata"])
+    late = [each for each in stuck if seconds_of(each["deletionTimestamp"]) + OVERDUE_S < now]
+    first = min(late, key=lambda each: str(each["name"]), default=None)
+    if first is None:
+        return None
+    keepers = ", ".join(first.get("finalizers", []))
+    why = f"its finalizers keep it: {keepers}" if keepers else "check whether its node answers"
+    message = f"was to be gone by {first['deletionTimestamp']}, and still exists; {why}"
+    return Problem(cause=Cause.DEADLINE, message=message, replica=str(first["name"]))
 
 
 def freed_by(stopping: Iterable[Object], removed: Iterable[Gone], *, waits: bool) -> float:

@@ -19,11 +19,13 @@ from activities.levers.ownership import (
     CHANGED,
     GONE,
     OWNER,
+    START_FIX,
     annotations_of,
     is_written_by_us,
     labels_of,
     latest_of,
     packed,
+    refuse_lost,
     refuse_overfull,
     unpacked,
     writers_of,
@@ -138,6 +140,7 @@ class SupervisedLever:
         tried = await self._cluster.patch(
             self._kind.resource, asked.target.namespace, asked.target.name, patch, dry_run=True
         )
+        refuse_lost(asked.target, patch, tried, START_FIX)
         before = self._version(start)
         stops = stopping_of({"spec": seen.pods[0]["spec"]}) if seen.pods else None
         lost = losses(stops, stops, asked.rules, len(seen.pods)) if stops else ()

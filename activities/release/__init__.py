@@ -3,13 +3,15 @@
 The target itself keeps everything that is needed to return to the baseline, or to finish.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Literal
 
 from activities import autoscaling
 from activities.cluster import Cluster, Object, connected
-from activities.levers.deployment.patches import finish_patch, pause_patch, unhold_patch
-from activities.levers.deployment.reading import is_held, is_paused
+from activities.levers.deployment.patches import finish_patch, pause_patch, superseded_sets, unhold_patch
+from activities.levers.deployment.reading import Objects, is_held, is_paused
+from activities.levers.deployment.sparing import spare
 from activities.levers.ownership import (
     BASELINE,
     OWNER,
@@ -68,7 +70,7 @@ def _finish(deployment: Object) -> Object:
 
 
 async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
-    def patch(deployment: Object) -> Object:
+    def take(deployment: Object) -> Object:
         if not is_rolled(deployment):
             raise NotFound(
                 "is not held by a rollout: its annotations are of an earlier one (`kubectl rollout undo` copies them)",
@@ -76,13 +78,32 @@ async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
                 fix="nothing to release; remove them with "
                 f"`kubectl annotate deployment -n {target.namespace} {target.name} {OWNER}- {BASELINE}-`",
             )
-        made = unhold_patch(deployment, to_baseline=to == "baseline")
-        made["metadata"]["annotations"] = {**made["metadata"]["annotations"], OWNER: f"{RELEASED_BY}{by}"}
-        return made
+        return {"metadata": {"annotations": {OWNER: f"{RELEASED_BY}{by}"}}}
 
-    let_go = await _patch(cluster, target, patch)
+    taken = await _patch(cluster, target, take)
+    if to == "baseline":
+        await _spare_superseded(cluster, target, taken)
+    let_go = await _patch(cluster, target, lambda deployment: unhold_patch(deployment, to_baseline=to == "baseline"))
     if is_paused(let_go):  # a policy pauses it whenever its template changes
-        await _patch(cluster, target, lambda deployment: pause_patch(deployment, paused=False))
+        await _patch(cluster, target, _resume)
+
+
+def _resume(deployment: Object) -> Object:
+    return pause_patch(deployment, paused=False)
+
+
+async def _spare_superseded(cluster: Cluster, target: Target, deployment: Object) -> None:
+    """Make ready pods of superseded versions count as available, so that the floor holds after a retarget."""
+    selector, baseline = selector_of(deployment), fingerprint(saved_baseline(deployment)["template"])
+    found, pods = await asyncio.gather(
+        cluster.list("replicasets", target.namespace, selector), cluster.list("pods", target.namespace, selector)
+    )
+    own = [each for each in found["items"] if controller_uid(each) == deployment["metadata"]["uid"]]
+    objects = Objects(deployment, own, pods["items"])
+    superseded = superseded_sets(objects, baseline)
+    if superseded and is_paused(deployment):  # while paused, the controller would replace what is removed here
+        await _patch(cluster, target, _resume)
+    await spare(cluster, objects, superseded)
 
 
 def is_rolled(deployment: Object) -> bool:

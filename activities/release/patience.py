@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from activities.cluster import Cluster, Object
-from activities.levers.ownership import BASELINE, annotations_of, saved_baseline, saved_ready
+from activities.levers.ownership import BASELINE, annotations_of, saved_baseline
 from segue.errors import TimedOut
 
 POLL_S = 0.5
@@ -55,5 +55,8 @@ def _asked_for(deployment: Object, replicas: int) -> int:
     """Return how many must be available: at most as many as were ready before the rollout."""
     if BASELINE not in annotations_of(deployment):
         return replicas
-    ready, before = saved_ready(deployment), saved_baseline(deployment).get("replicas")  # a pair saves no such number
-    return replicas if ready is None or before is None or ready >= before else min(ready, replicas)
+    saved = saved_baseline(deployment)
+    ready, before = saved.get("ready"), saved.get("replicas")
+    if before is None:  # a pair saves the replicas of each side
+        before = saved["old"] + saved["new"]
+    return replicas if ready is None or ready >= before else min(ready, replicas)

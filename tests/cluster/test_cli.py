@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from harness import Lab, pod_template, until
+from harness import Lab, Run, pod_template, until
 from kubernetes.client import ApiException
 from shell import NEEDS_PERSON, REFUSED, ROLLED_BACK, TIMED_OUT, UNREACHABLE, Shell
+from subjects import DeploymentSubject, PairSubject, Subject
 
 from activities.levers.ownership import BASELINE, OWNER, left_of_us
 
@@ -170,6 +171,37 @@ async def test_release_needs_no_temporal(lab: Lab, shell: Shell, way: str) -> No
     report = await run.end()
     assert report.status.outcome == "Aborted"
     assert lab.deployment("chat").metadata.generation == after.metadata.generation
+
+
+async def test_release_of_targets_that_are_not_whole(served: Lab, tmp_path: Path) -> None:
+    """After a retarget whose version is not ready the floor holds; a pair ends as it was before."""
+    shell, away = Shell(served, tmp_path), {"TEMPORAL_ADDRESS": "127.0.0.1:1"}
+
+    async def released(subject: Subject, run: Run) -> None:
+        await run.handle.terminate("its history is lost")
+        kind = "" if subject.kind == "Deployment" else f"{subject.kind}/"
+        await shell.run("release", f"{kind}{served.namespace}/{subject.name}", "--to", "baseline", **away)
+
+    async def retargeted() -> None:
+        strategy = {"maxSurge": 2, "waypoints": [{"at": 4, "approval": True}]}
+        async with served.case("retargeted", strategy=strategy) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            slow = {**DeploymentSubject.changed(3), "annotations": {"segue.dev/ready-after": "10m"}}
+            await case.run.send("retarget", change=slow, onto_baseline=True)
+            await until("three versions run", lambda: len(served.pods("retargeted", "chat:3")) == 2)
+            await released(case.subject, case.run)
+        case.watcher.assert_within(4, 6, passing=1)
+
+    async def pair() -> None:
+        await PairSubject(served, "pair").create(3)
+        served.relabel(served.pods("pair")[0].metadata.name, "never-ready")
+        await until("one is not ready", lambda: (served.deployment("pair").status.ready_replicas or 0) == 2)
+        strategy = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
+        async with served.rolled("pair", kind=PairSubject, strategy=strategy) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            await released(case.subject, case.run)
+
+    await asyncio.gather(retargeted(), pair())
 
 
 async def test_release_ignores_what_an_earlier_rollout_left(lab: Lab, shell: Shell) -> None:

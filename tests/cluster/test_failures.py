@@ -63,6 +63,19 @@ async def test_no_pod_is_made_at_all(served: Lab) -> None:
     assert {s.total for s in watcher.samples} == {2} == {s.ready for s in watcher.samples}
 
 
+async def test_no_replica_set_is_made_at_all(served: Lab) -> None:
+    """Only an event tells it: the quota is named, and the old version is untouched."""
+    await served.deploy("chat", 1)
+    quota = {"metadata": {"name": "full"}, "spec": {"hard": {"count/replicasets.apps": "1"}}}
+    served.core.create_namespaced_resource_quota(served.namespace, quota)
+    await until("the quota counts", lambda: served.quota_used("full").get("count/replicasets.apps") == "1")
+    async with served.rolled("chat", readiness=SHORT) as case:
+        report = await case.ends("RolledBack")
+    assert "its controller says: ReplicaSetCreateError: " in report.status.reason
+    assert "exceeded quota: full" in report.status.reason
+    case.watcher.assert_within(1, 1)
+
+
 @pytest.mark.parametrize("stage", [1, 2, 3, 4], ids="{} new".format)
 async def test_rolled_back_at_each_stage(served: Lab, stage: int) -> None:
     """When a new pod starts to crash at a stage, the baseline comes back within the budget, but for that one pod."""

@@ -57,7 +57,7 @@ def ready(pod: Any) -> bool:
 
 
 async def test_what_passes_or_is_not_the_versions_is_waited_for(played: Lab) -> None:
-    """A cache that is late, a gate that a queue lifts, a node that is lost: it goes on; a volume is named."""
+    """A cache, a registry or a Secret that is late, a gate, a lost node: it goes on. A volume is named."""
 
     async def deployed(name: str, replicas: int = 2) -> None:
         await played.deploy(name, replicas, mode=PUPPET)
@@ -113,7 +113,31 @@ async def test_what_passes_or_is_not_the_versions_is_waited_for(played: Lab) -> 
         assert f"FailedAttachVolume: {ATTACHED}" in report.status.reason
         case.watcher.assert_within(1, 2)
 
-    await asyncio.gather(cache(), gated(), lost(), volume())
+    async def late(name: str, mode: str) -> None:
+        await deployed(name, 1)
+        async with played.rolled(name, image(mode), readiness=READ) as case:
+            await case.ends("Completed")
+        case.watcher.assert_within(1, 2)
+
+    await asyncio.gather(cache(), gated(), lost(), volume(), late("pulled", "pull.3"), late("absent", "absent.3"))
+
+
+async def test_a_pod_that_does_not_go_is_named(served: Lab) -> None:
+    """A finalizer keeps an old pod of a StatefulSet: it is the reason, forward and back, until it is removed."""
+    await StatefulSetSubject(served, "set").create(2)
+    name, soon = "set-1", {"minReady": "0s", "deadline": "5s"}
+
+    def keep(by: list[str] | None) -> None:
+        served.core.patch_namespaced_pod(name, served.namespace, {"metadata": {"finalizers": by}})
+
+    keep(["example.org/keep"])
+    async with served.rolled("set", kind=StatefulSetSubject, strategy={"maxUnavailable": 1}, readiness=soon) as case:
+        status = await case.run.until("it needs a person", lambda s: s.phase == "NeedsHuman")
+        assert status.reason.startswith(f"Deadline: {name}: was to be gone by "), status.reason
+        assert "its finalizers keep it: example.org/keep" in status.reason
+        keep(None)
+        await case.ends("RolledBack")
+    case.watcher.assert_within(1, 2)
 
 
 async def test_what_pod_security_refuses_is_told_at_once(served: Lab) -> None:

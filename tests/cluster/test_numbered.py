@@ -93,9 +93,18 @@ async def test_statefulset(served: Lab) -> None:
             await case.ends("Completed")
         case.watcher.assert_within(1, 2)
 
+    async def waits() -> None:
+        """Its controller waits for minReadySeconds after each replica, longer than the deadline."""
+        soon, target = {"minReady": "0s", "deadline": "2s"}, {"minReadySeconds": 3}
+        strategy = {"maxUnavailable": 1}
+        async with served.case(
+            "waits", 2, kind=StatefulSetSubject, strategy=strategy, readiness=soon, target=target
+        ) as case:
+            await case.ends("Completed")
+
     await asyncio.gather(
         up("Parallel"), up("OrderedReady"), back("Parallel"), back("OrderedReady"), told(1), told(2), away(),
-        on_delete(),
+        on_delete(), waits(),
     )  # fmt: skip
 
 

@@ -9,6 +9,8 @@ import pytest
 import yaml
 from harness import ROOT, Case, Lab, until
 from kubernetes.client import ApiException
+from subjects import DeploymentSubject, PairSubject, StatefulSetSubject, Subject
+from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from segue.contract import REPORT_QUERY
@@ -61,8 +63,9 @@ async def admission(lab: Lab, kind: str, name: str, spec: dict[str, Any], **bind
 
 
 def policy(lab: Lab, name: str, expression: str) -> AbstractAsyncContextManager[None]:
-    """A policy that changes each update of one Deployment."""
-    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["deployments"]}
+    """A policy that changes each update of one target."""
+    resources = ["deployments", "statefulsets"]
+    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": resources}
     spec = {
         "matchConstraints": {"resourceRules": [{**rule, "resourceNames": [name]}]},
         "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
@@ -179,14 +182,14 @@ STAGES: dict[str, tuple[dict[str, Any], int]] = {
 """Strategies that stop at (4, 1), (3, 2), (2, 4) and (0, 4), and their floors."""
 
 
-def apply(lab: Lab, name: str, template: dict[str, Any]) -> None:
-    """Write a template as Helm or an operator does: server-side apply with force."""
+def apply(lab: Lab, name: str, template: dict[str, Any], **spec: Any) -> None:
+    """Write a template, and other fields, as Helm or an operator does: server-side apply with force."""
     labels = {"app": name}
     body = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": name},
-        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, **template}},
+        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, **template}, **spec},
     }
     lab.apps.patch_namespaced_deployment(
         name, lab.namespace, body, field_manager="helm", force=True, _content_type="application/apply-patch+yaml"
@@ -218,6 +221,12 @@ async def test_the_floor_holds_whatever_somebody_else_writes(served: Lab) -> Non
                 await asks()
             served.patch(name, {"spec": {"paused": None}}, manager="kubectl-rollout")
             await asks()
+            # A restart tells a person to resume first; the controller then acts before anybody can pause it again.
+            served.patch(name, {"spec": {"paused": None, "template": with_image("example/chat:9")}}, manager="kubectl")
+            await case.run.until("it holds", lambda s: s.phase == "Held")
+            await until("it is paused", lambda: served.raw(name)["spec"].get("paused"))
+            served.patch(name, {"spec": {"template": with_image("example/chat:2")}})
+            await asks()
             await case.run.send("approve")
             report = await case.ends("Completed")
             # At the first stage the old template can remove the one new pod; the move that brings it back then pauses.
@@ -225,6 +234,37 @@ async def test_the_floor_holds_whatever_somebody_else_writes(served: Lab) -> Non
         case.watcher.assert_within(floor, 6 if name == "last" else 5, passing=1)
 
     await asyncio.gather(*map(one, STAGES))
+
+
+WHOLE: dict[str, Any] = {
+    "minReadySeconds": 3,
+    "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
+}
+"""What a manifest can set besides the template."""
+
+
+async def test_a_whole_manifest_is_applied(served: Lab) -> None:
+    """By server-side apply with force: held for while it moves, taken back by an abort, and no matter on the way back.
+
+    The controller then waits for the target's own minReadySeconds, longer than the deadline: nobody is called for that.
+    """
+
+    async def one(name: str, *, late: bool) -> None:
+        readiness = {"minReady": "0s", "deadline": "2s"}
+        async with served.case(name, 2, target=WHOLE, readiness=readiness, **ASKS) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            if late:
+                await case.run.send("abort")
+                await until("it is undone", lambda: served.raw(name)["spec"]["minReadySeconds"] == 3)
+            apply(served, name, with_image("example/chat:1"), **WHOLE)
+            if not late:
+                await case.run.until("it holds", lambda s: s.phase == "Held")
+                await case.run.send("abort")
+            report = await case.ends("Aborted")
+            assert not any(entry.what == "needs a person" for entry in report.entries), report.entries
+        case.watcher.assert_within(2, 3, passing=1)
+
+    await asyncio.gather(one("held", late=False), one("late", late=True))
 
 
 async def test_a_policy_that_rewrites_arrives_in_the_middle(served: Lab) -> None:
@@ -281,6 +321,75 @@ async def test_a_second_policy_that_rewrites_is_held_for(served: Lab) -> None:
         case.watcher.assert_within(2, 3, passing=1)
 
     await asyncio.gather(one("resumed", "resume"), one("accepted", "accept"))
+
+
+STRIPS = """"segue.dev/rollout" in object.metadata.?annotations.orValue({})
+    ? [JSONPatch{op: "remove", path: "/metadata/annotations/segue.dev~1rollout"}] : []"""
+
+
+async def test_a_policy_that_removes_the_owner(served: Lab) -> None:
+    """Refused at the start; in the middle nothing is written, and the rollout goes on when the policy is gone."""
+
+    def strips(kind: type[Subject], name: str) -> bool:
+        patch = {"metadata": {"annotations": {"segue.dev/rollout": "x"}}}
+        is_set = kind is StatefulSetSubject
+        try_it = served.apps.patch_namespaced_stateful_set if is_set else served.apps.patch_namespaced_deployment
+        found = try_it(name, served.namespace, patch, dry_run="All")
+        return "segue.dev/rollout" not in (found.metadata.annotations or {})
+
+    async def refused(kind: type[Subject], name: str) -> None:
+        await kind(served, name).create(1)
+        async with policy(served, name, STRIPS):
+            await until("the policy is in force", lambda: strips(kind, name))
+            target, strategy = kind(served, name).target, kind.ways[0].strategy
+            with pytest.raises(WorkflowFailureError) as ended:
+                await (await served.start(name, kind.changed(2), target=target, strategy=strategy)).end()
+            assert "the annotations segue.dev/rollout; nothing was written" in str(ended.value.cause)
+
+    async def held(kind: type[Subject], name: str) -> None:
+        strategy = {**kind.ways[0].strategy, "waypoints": [{"at": 1, "approval": True}]}
+        async with served.case(name, 2, kind=kind, strategy=strategy) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            async with policy(served, name, STRIPS):
+                await until("the policy is in force", lambda: strips(kind, name))
+                await case.run.send("approve")
+                status = await case.run.until("it holds", lambda s: s.phase == "Held")
+                assert "the annotations segue.dev/rollout; nothing was written" in status.reason, status.reason
+            await until("the policy is gone", lambda: not strips(kind, name))
+            await case.run.send("resume")
+            await case.ends("Completed")
+
+    await asyncio.gather(
+        refused(DeploymentSubject, "one"), refused(PairSubject, "pair"), refused(StatefulSetSubject, "set"),
+        held(DeploymentSubject, "held"), held(StatefulSetSubject, "held-set"),
+    )  # fmt: skip
+
+
+RESETS = """[JSONPatch{op: "replace", path: "/spec/updateStrategy/rollingUpdate/partition", value: 0}]"""
+
+
+async def test_a_policy_that_resets_the_partition(served: Lab) -> None:
+    """Its controller would go on alone, past the waypoint: nothing is written, and no replica moves."""
+    strategy = {"maxUnavailable": 1, "waypoints": [{"at": 1, "approval": True}]}
+    async with served.case("set", 3, kind=StatefulSetSubject, strategy=strategy) as case:
+        await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+
+        def partition() -> int:
+            tried = {"metadata": {"labels": {"probe": "yes"}}}
+            found = served.apps.patch_namespaced_stateful_set("set", served.namespace, tried, dry_run="All")
+            return int(found.spec.update_strategy.rolling_update.partition or 0)
+
+        async with policy(served, "set", RESETS):
+            await until("the policy is in force", lambda: not partition())
+            before = case.subject.version()
+            await case.run.send("approve")
+            status = await case.run.until("it holds", lambda s: s.phase == "Held")
+            assert "partition=1 to partition=0; nothing was written" in status.reason, status.reason
+            assert case.subject.version() == before and len(served.pods("set", "chat:1")) == 2
+        await until("the policy is gone", partition)
+        await case.run.send("resume")
+        await case.ends("Completed")
+    case.watcher.assert_within(2, 3)
 
 
 async def test_a_policy_that_pauses(served: Lab) -> None:

@@ -204,6 +204,21 @@ async def test_somebody_scales_one_side(served: Lab) -> None:
         await case.ends("Completed")
 
 
+async def test_somebody_deletes_the_new_one(served: Lab) -> None:
+    """Old replicas come back to the floor at once, not step by step; then it goes on as planned."""
+    strategy = {"maxSurge": 1, "waypoints": [{"at": 3, "approval": True}]}
+    async with served.case("chat", kind=PairSubject, strategy=strategy) as case:
+        await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+        began = case.watcher.mark()
+        served.apps.delete_namespaced_deployment("chat-next", served.namespace)
+        await case.run.until("it asks again", lambda s: s.phase == "AwaitingApproval" and s.new.replicas == 3)
+        await case.run.send("approve")
+        report = await case.ends("Completed")
+    assert any("only 2 of 4 required replicas are ready" in entry.detail for entry in report.entries), report.entries
+    back = next(n for n, s in enumerate(case.watcher.samples) if n > began and s.by_image[0][1:] == (4, 4))
+    case.watcher.assert_within(4, 5, since=back)
+
+
 async def refused(lab: Lab, name: str, **spec: Any) -> str:
     """Start what must be refused; both Deployments are untouched."""
     run = await lab.start(name, **spec)

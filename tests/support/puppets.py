@@ -17,6 +17,9 @@ _TICK_S = 0.2
 EVICTED = "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi."
 REJECTED = "Pod was rejected: Allocate failed due to no healthy devices present; cannot allocate unhealthy devices gpu"
 CACHE = "failed to sync secret cache: timed out waiting for the condition"
+ABSENT = 'secret "model-token" not found'
+BUSY = "failed to pull and unpack image: unexpected status from GET request: 429 Too Many Requests"
+BACK_OFF = f'Back-off pulling image "example/chat": ErrImagePull: {BUSY}'
 ATTACHED = 'Multi-Attach error for volume "pvc-1" Volume is already used by pod(s) another'
 
 Object = dict[str, Any]
@@ -78,6 +81,13 @@ class _Player:
                     self._write(pod, {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": REJECTED})
             case "config":
                 self._once(pod, "waits", True, _waiting(pod, "CreateContainerConfigError", CACHE))
+                self._once(pod, "ready", age_s > after_s, _ready(pod))
+            case "absent":
+                self._once(pod, "waits", True, _waiting(pod, "CreateContainerConfigError", ABSENT))
+                self._once(pod, "ready", age_s > after_s, _ready(pod))
+            case "pull":
+                self._once(pod, "fails", True, _waiting(pod, "ErrImagePull", BUSY))
+                self._once(pod, "waits", age_s > after_s / 2, _waiting(pod, "ImagePullBackOff", BACK_OFF))
                 self._once(pod, "ready", age_s > after_s, _ready(pod))
             case "mount":
                 if self._once(pod, "waits", True, _waiting(pod, "ContainerCreating", "")):

@@ -154,7 +154,13 @@ class DeploymentSubject(Subject):
         self.lab.patch(self.name, patch, manager="an-autoscaler")
 
     def asked(self) -> tuple[int, int]:
+        """Its sizes while it is paused: then its fields move nothing."""
         spec = self.raw["spec"]
+        if spec.get("paused"):
+            sizes = {True: 0, False: 0}
+            for each in self.lab.replicasets(self.name):
+                sizes[_bare(each["spec"]["template"]) == _bare(spec["template"])] += each["spec"]["replicas"]
+            return sizes[False], sizes[True]
         rolling, replicas = spec["strategy"]["rollingUpdate"], spec["replicas"]
         down = _resolved(rolling["maxUnavailable"], replicas, up=False)
         return replicas - down, _resolved(rolling["maxSurge"], replicas, up=True) + down
@@ -366,6 +372,12 @@ class PairSubject(Subject):
     def _both(self) -> list[Any]:
         found = self.lab.apps.list_namespaced_deployment(self.lab.namespace).items
         return [d for d in found if d.metadata.name in {self.name, self.new}]
+
+
+def _bare(template: dict[str, Any]) -> dict[str, Any]:
+    """Return a pod template without the label by which a Deployment's controller tells its ReplicaSets apart."""
+    labels = {k: v for k, v in template["metadata"]["labels"].items() if k != "pod-template-hash"}
+    return {**template, "metadata": {**template["metadata"], "labels": labels}}
 
 
 def _resolved(amount: int | str, replicas: int, *, up: bool) -> int:

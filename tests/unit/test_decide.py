@@ -621,3 +621,44 @@ def test_no_deadline_runs_while_what_stops_holds_what_is_waited_for() -> None:
     freed = see(3, 1, proven=0, freed_by=LATE)
     assert decide(rules, MOVING, freed, LATE + deadline_s - 1).act is Act.WAIT
     assert decide(rules, MOVING, freed, LATE + deadline_s).act is Act.FAIL
+
+
+def test_no_deadline_runs_while_the_controller_waits_for_its_own_min_ready_seconds() -> None:
+    """A StatefulSet's controller takes the next replica only then, and a Deployment's does so on its way back."""
+    rules, deadline_s, later = Rules(strategy=Strategy(maxSurge=0, maxUnavailable=1)), 600.0, LATE + 9
+    forward = see(2, 2, asked=(1, 3), numbered=True, available_by=later)
+    back = see(2, 2, asked=(2, 0), template="v0", held=False, available_by=later)
+    for state, seen, acts in ((MOVING, forward, Act.FAIL), (BACK, back, Act.ALARM)):
+        found = decide(rules, state, seen, LATE)
+        assert (found.act, found.wake_at) == (Act.WAIT, later + deadline_s), state.goal
+        told = "the target's controller to count the latest ready replica as available, 9 s more (minReadySeconds)"
+        assert found.why == told
+        assert decide(rules, state, seen, later + deadline_s).act is acts
+    assert "minReadySeconds" not in decide(rules, BACK, back.model_copy(update={"new": Side()}), LATE).why
+
+
+def test_old_replicas_come_back_at_once_where_the_new_deployment_is_deleted() -> None:
+    """Step by step, the new side alone would take several load times to make the floor good."""
+    deleted = see(1, 0, home=Counts(4, 0), template="")
+    found = decide(RULES, MOVING, deleted, NOW)
+    assert (found.act, found.counts) == (Act.SCALE, (4, 0)), found
+    assert "only 1 of 4 required replicas are ready" in found.why
+    assert decide(RULES, START, see(4, 0, home=Counts(4, 0), template="", held=False), NOW).counts == (4, 1)
+
+
+def test_old_replicas_that_are_not_ready_either_are_told() -> None:
+    """What both versions lack may be a dependency of both: a person looks there too."""
+    late = decide(RULES, MOVING, see(4, 1, ready=1, proven=0), LATE)
+    assert late.act is Act.FAIL
+    assert late.why.endswith("(no progress for 600 s; 3 of 4 old replicas are not ready either)")
+    alone = decide(RULES, MOVING, see(4, 1, proven=0), LATE)
+    assert alone.why.endswith("(no progress for 600 s)")
+
+
+def test_what_may_still_come_is_waited_for_until_it_is_hopeless() -> None:
+    """The decision is made again at that moment, long before the deadline."""
+    problem = Problem(cause=Cause.CONFIGURATION, message="no such secret", hopeless=True, hopeless_from=NOW + 20)
+    seen = see(4, 1, proven=0, problem=problem)
+    waits = decide(RULES, MOVING, seen, NOW)
+    assert (waits.act, waits.wake_at) == (Act.WAIT, NOW + 20)
+    assert decide(RULES, MOVING, seen, NOW + 20).act is Act.FAIL

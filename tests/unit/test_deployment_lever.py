@@ -1,5 +1,7 @@
 """A Deployment's lever, as far as it is pure: when it is paused, and who changed what it is held by."""
 
+import itertools
+import json
 from typing import Any
 
 import pytest
@@ -10,29 +12,33 @@ from activities.levers.deployment.patches import (
     finish_patch,
     hold_patch,
     resize_patch,
+    rest_patch,
     superseded_sets,
     unhold_patch,
 )
 from activities.levers.deployment.reading import (
     HOLD_MIN_READY_S,
     Objects,
+    can_be_paused,
     hold_token,
     is_moving,
     mark_after_pause,
     mark_of,
     read,
+    requested,
     with_paused,
 )  # fmt: skip
 from activities.levers.ownership import ADMISSION, BASELINE, OWNER, left_of_us
 from activities.levers.template import fingerprint
 from activities.release import is_rolled
+from segue.budget import resolve_budget
 from segue.contract import WriteInput
 from segue.decide import PAUSE_EVERY_S, Act, Decision, decide
 from segue.errors import Stale
-from segue.observation import Counts, Observation, Side, Version
+from segue.observation import Cause, Counts, Observation, Problem, Side, Version
 from segue.spec import Rules, Strategy
 from segue.spec.target import DeploymentTarget
-from segue.state import Goal, Mark, State
+from segue.state import Goal, Mark, Outcome, State
 
 RULES = Rules(strategy=Strategy(maxSurge=2))
 NOW = 1_000.0
@@ -263,3 +269,79 @@ def test_an_observation_computes_each_fingerprint_once(monkeypatch: pytest.Monke
         assert sorted(digested) == sorted(["c:1", "c:2", "c:2"] * n)
     sizes[1]["spec"]["template"] = template(3)
     assert read(Objects(found, sizes, []), RULES, state(), NOW).new == Side()
+
+
+WHOLE = {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}}
+SAVED = json.dumps({"template": template(1), "minReadySeconds": 7, "progressDeadlineSeconds": 600, **WHOLE})
+
+
+def restored(*, paused: bool) -> dict[str, Any]:
+    """A Deployment to which somebody applied its whole manifest from before the rollout."""
+    found = deployment(1, 8, 0, writer="helm", generation=8, paused=paused)
+    found["metadata"]["annotations"][BASELINE] = SAVED
+    found["spec"] |= {**WHOLE, "minReadySeconds": 7}
+    fields = {"f:spec": {"f:minReadySeconds": {}, "f:strategy": {"f:type": {}, "f:rollingUpdate": {"f:maxSurge": {}}}}}
+    found["metadata"]["managedFields"].append({**found["metadata"]["managedFields"][0], "fieldsV1": fields})
+    return found
+
+
+def test_a_whole_manifest_on_a_paused_target_is_taken_back_by_an_abort() -> None:
+    """Only the field that no manifest has still holds it: its controller removes no new replica before the undo."""
+    held = state(mark=mark_of(deployment(2, 6, 4, paused=True)))
+    seen = see(restored(paused=True), held, v1=6, v2=4)
+    assert decide(RULES, held, seen, NOW).act is Act.HOLD and seen.foreign and seen.foreign.who.startswith("helm")
+    back = held.going_back(Outcome.ABORTED, Problem(cause=Cause.REQUESTED, message="why"), NOW)
+    assert decide(RULES, back, see(restored(paused=True), back, v1=6, v2=4), NOW).act is Act.UNDO
+
+
+def test_settings_from_before_are_no_foreign_change_on_the_way_back() -> None:
+    """The end restores them anyway. Other settings, and a pause, still hold it."""
+    undone = deployment(1, 8, 1, held=False)
+    back = state(goal=Goal.BACK, mark=mark_of(undone))
+    assert see(restored(paused=False), back, v1=8).foreign is None
+    other = restored(paused=False)
+    other["spec"]["minReadySeconds"] = 9
+    assert "minReadySeconds=9" in str(see(other, back, v1=8).foreign)
+    assert "paused=True" in str(see(restored(paused=True), back, v1=8).foreign)
+    forward = state(mark=mark_of(undone), wanted=V1)
+    assert see(restored(paused=False), forward, v1=8).foreign is not None
+
+
+HELD_AT = [
+    (replicas, surge, unavailable, Counts(old, new))
+    for replicas, surge, unavailable in itertools.product((1, 2, 5, 8), (0, 1, 3), (0, 1, 3))
+    for old, new in itertools.product(range(replicas + 1), range(1, replicas + 1))
+    if surge + unavailable and replicas <= old + new <= replicas + min(surge, replicas)
+]
+"""R, maxSurge, maxUnavailable, and where a Deployment can be held."""
+
+
+def at_rest(replicas: int, rules: Rules, counts: Counts) -> dict[str, Any]:
+    """A Deployment that was moved to these counts, paused there, and resumed by somebody."""
+    found = deployment(2, 8, 2)
+    found["spec"]["replicas"] = replicas
+    found["spec"] |= hold_patch(found, rules, sum(counts) - replicas, replicas - counts.old)["spec"]
+    found["spec"] |= {**rest_patch(found, rules)["spec"], "paused": None}
+    return found
+
+
+@pytest.mark.parametrize("percent", [False, True], ids=["numbers", "percentages"])
+def test_resumed_it_stays_where_it_is_and_keeps_the_floor(percent: bool) -> None:
+    """`kubectl rollout restart` refuses a paused Deployment, and tells a person to resume it first.
+
+    If the template is changed then, no pod of the held version is available for the controller: it removes as many of
+    them as are more than R - maxUnavailable.
+    """
+    for replicas, surge, unavailable, counts in HELD_AT:
+        written: Any = f"{min(100 * surge, 100)}%" if percent else surge
+        rules = Rules(strategy=Strategy(maxSurge=written, maxUnavailable=unavailable))
+        budget, found = resolve_budget(rules.strategy, replicas), at_rest(replicas, rules, counts)
+        sizes, told = sets(v1=counts.old, v2=counts.new), found["spec"]["strategy"]["rollingUpdate"]
+        assert can_be_paused(found, sizes, {V2.template}) and not is_moving(found, sizes), (replicas, counts, told)
+        assert see(found, **{"v1": counts.old, "v2": counts.new}).asked == counts, (replicas, counts, told)
+        again = rest_patch(found, rules)["spec"]["strategy"]
+        assert again == found["spec"]["strategy"], "another pause changes nothing"
+        if sum(counts) == replicas and counts.old and not budget.unavailable:
+            continue  # maxSurge would add a replica, and both cannot be 0: see docs/decisions/0051
+        left = min(sum(counts), requested(found).old)
+        assert left >= budget.floor, (replicas, counts, told)

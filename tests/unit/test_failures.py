@@ -3,7 +3,7 @@
 import pytest
 
 from activities.levers.pods import read_replica
-from segue.failures import diagnose, unmade, unplaced_why, with_log, with_peak, with_probe, worst
+from segue.failures import APPEARS_S, diagnose, unmade, unplaced_why, with_log, with_peak, with_probe, worst
 from segue.hindrance import hindrance_of
 from segue.masking import masked, tail
 from segue.observation import Cause, Problem
@@ -11,6 +11,7 @@ from segue.replica import ContainerFacts, Replica
 
 PULLS = "failed to resolve image: r.example/llm:9: not found"
 BACK_OFF = f'Back-off pulling image "r.example/llm:9": ErrImagePull: rpc error: code = NotFound desc = {PULLS}'
+AGAIN = 'Back-off pulling image "r.example/llm:9": ErrImagePull: unexpected status from HEAD request: {}'
 
 
 def container(**facts: object) -> ContainerFacts:
@@ -26,6 +27,17 @@ CASES: list[tuple[str, ContainerFacts, Cause, bool, str]] = [
      Cause.IMAGE_PULL, True, "401 Unauthorized"),
     ("network", container(waiting="ErrImagePull", waiting_message="rpc error: dial tcp: i/o timeout"),
      Cause.IMAGE_PULL, False, "i/o timeout"),
+    ("back-off-busy", container(waiting="ImagePullBackOff", waiting_message=AGAIN.format("429 Too Many Requests")),
+     Cause.IMAGE_PULL, False, "ImagePullBackOff: unexpected status from HEAD request: 429 Too Many Requests"),
+    ("back-off-down", container(waiting="ImagePullBackOff", waiting_message=AGAIN.format("503 Service Unavailable")),
+     Cause.IMAGE_PULL, False, "503 Service Unavailable"),
+    ("back-off-late", container(waiting="ImagePullBackOff", waiting_message=AGAIN.format("TLS handshake timeout")),
+     Cause.IMAGE_PULL, False, "TLS handshake timeout"),
+    ("back-off-bare", container(waiting="ImagePullBackOff", waiting_message='Back-off pulling image "r.example/llm:9"'),
+     Cause.IMAGE_PULL, False, "ImagePullBackOff"),
+    ("back-off-unknown", container(waiting="ImagePullBackOff",
+     waiting_message=AGAIN.format("dial tcp: lookup r.example on 10.0.0.1:53: read: connection refused")),
+     Cause.IMAGE_PULL, True, "lookup r.example"),
     ("never", container(waiting="ErrImageNeverPull", waiting_message="is not present"), Cause.IMAGE_PULL, True,
      "image r.example/llm:9: ErrImageNeverPull: is not present"),
     ("crash", container(waiting="CrashLoopBackOff", restarts=1, exit_code=3), Cause.CRASH_LOOP, True,
@@ -204,3 +216,13 @@ def test_only_the_end_of_a_log_is_kept() -> None:
     assert tail("\n".join(f"line {n}" for n in range(20))) == " ⏎ ".join(f"line {n}" for n in range(10, 20))
     assert (len(tail("x" * 5000)), tail(" \n\n")) == (1000, "")
     assert tail("the end " + "x" * 5000 + " of it").endswith(" of it")
+
+
+@pytest.mark.parametrize(
+    ("message", "since"), [('secret "x" not found', 100.0 + APPEARS_S), ("couldn't find key a in Secret n/x", 0.0)]
+)
+def test_a_secret_that_is_absent_may_still_come(message: str, since: float) -> None:
+    """Another controller may create it some seconds after the target; nobody adds a key by itself."""
+    facts = container(waiting="CreateContainerConfigError", waiting_message=message)
+    problem = diagnose(Replica("llm-0", "v", containers=(facts,), started_at=100.0), max_restarts=0)
+    assert problem and problem.hopeless and problem.hopeless_from == since

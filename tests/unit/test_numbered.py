@@ -93,3 +93,25 @@ def test_what_admission_made_of_the_baseline_is_undone(baseline: str, held: bool
     state = State(owner="us", claimed=True, baseline=Version(template=fingerprint(TEMPLATES[baseline])))
     back = state.going_back(Outcome.ROLLED_BACK, requested("why"), 0.0)
     assert read(there, rules(0, 1), back, None, 10.0).held is held
+
+
+@pytest.mark.parametrize(
+    ("metadata", "told"),
+    [
+        pytest.param({"finalizers": ["example.org/keep"]}, "its finalizers keep it: example.org/keep", id="finalizer"),
+        pytest.param({}, "check whether its node answers", id="no-answer"),
+        pytest.param({"deletionTimestamp": "1970-01-01T00:01:10Z"}, "", id="in-its-grace-period"),
+    ],
+)
+def test_a_pod_that_does_not_go_is_named(metadata: dict[str, Any], told: str) -> None:
+    """Its number has no other replica before it is gone: without its name, nobody knows what the rollout waits for."""
+    stuck = {"name": "chat-3", "deletionTimestamp": "1970-01-01T00:00:50Z", **metadata}
+    there = numbered("OOO.", 3)._replace(pods=[{"metadata": stuck, "status": {"phase": "Running"}}])
+    state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW))
+    seen = read(there, rules(0, 1), state, None, 60.0)
+    if told:
+        assert (
+            str(seen.problem) == f"Deadline: chat-3: was to be gone by 1970-01-01T00:00:50Z, and still exists; {told}"
+        )
+    else:
+        assert seen.problem is None

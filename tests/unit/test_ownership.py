@@ -1,10 +1,21 @@
-"""Who wrote a field, as the API server records it."""
+"""Who wrote a field, as the API server records it, and what admission takes from a write."""
 
+import contextlib
 from typing import Any
 
 import pytest
 
-from activities.levers.ownership import is_written_by_us, writer_of
+from activities.levers.ownership import (
+    ADMISSION,
+    BASELINE,
+    OWNER,
+    START_FIX,
+    is_written_by_us,
+    refuse_lost,
+    writer_of,
+)
+from segue.errors import Refused
+from segue.spec.target import DeploymentTarget
 
 SURGE = ("f:strategy", "f:rollingUpdate", "f:maxSurge")
 PAUSED = ("f:paused",)
@@ -44,3 +55,22 @@ def test_a_value_is_ours_while_we_own_its_field(entries: list[Any], ours: bool) 
 def test_the_other_writer_has_a_name() -> None:
     found = {"metadata": {"managedFields": [entry("segue", PAUSED), CO_OWNER]}, "spec": {}}
     assert writer_of(found, SURGE) == "argocd-controller (Apply at 2026-01-01T00:00:09Z)"
+
+
+@pytest.mark.parametrize(
+    ("stored", "told"),
+    [
+        pytest.param({OWNER: "us", BASELINE: "{}", "theirs": "x"}, "", id="kept"),
+        pytest.param({"theirs": "x"}, f"the annotations {OWNER}, {BASELINE}", id="removed"),
+        pytest.param({OWNER: "us", BASELINE: "?"}, f"the annotations {BASELINE}", id="changed"),
+    ],
+)
+def test_a_target_whose_annotations_admission_removes_is_refused(stored: dict[str, str], told: str) -> None:
+    """Otherwise the rollout would be fenced off from a target that it holds, without a baseline to go back to."""
+    patch = {"metadata": {"annotations": {OWNER: "us", BASELINE: "{}", "note": None}}, "spec": {}}
+    target = DeploymentTarget(namespace="serving", name="chat")
+    with pytest.raises(Refused) if told else contextlib.nullcontext() as refused:
+        refuse_lost(target, patch, {"metadata": {"annotations": stored}}, START_FIX)
+    if refused is not None:
+        assert f"Deployment serving/chat: {ADMISSION} changes" in str(refused.value)
+        assert told in str(refused.value) and str(refused.value).endswith(START_FIX)

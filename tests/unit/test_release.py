@@ -13,6 +13,7 @@ from activities.levers.ownership import (
     latest_of,
     packed,
     rebudgeted,
+    saved_baseline,
     unpacked,
 )
 from activities.release.stepped import rules_of
@@ -77,3 +78,11 @@ def test_annotations_that_leave_no_place_for_the_baseline_are_refused() -> None:
     excess = int(re.search(r"remove ([\d,]+) bytes", str(refused.value))[1].replace(",", ""))  # type: ignore[index]
     found["metadata"]["annotations"]["big"] = found["metadata"]["annotations"]["big"][excess:]
     assert baseline_of(found, {"template": {}})
+
+
+@pytest.mark.parametrize("saved", ["{", "zlib:AAAA", "zlib:?"])
+def test_a_baseline_that_somebody_changed_is_told_as_that(saved: str) -> None:
+    """The message names the target and the annotation, and what a person can do."""
+    found = {"kind": "Deployment", "metadata": {"name": "chat", "annotations": {BASELINE: saved}}}
+    with pytest.raises(Refused, match=r"^deployment chat: has an annotation segue.dev/baseline that cannot be read"):
+        saved_baseline(found)

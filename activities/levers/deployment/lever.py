@@ -25,6 +25,7 @@ from activities.levers.deployment.patches import (
     own_budget,
     pause_patch,
     resize_patch,
+    rest_patch,
     scale_patch,
     start_of,
     superseded_sets,
@@ -33,6 +34,7 @@ from activities.levers.deployment.patches import (
     unholdable,
 )
 from activities.levers.deployment.reading import (
+    HOLD_MIN_READY_S,
     Objects,
     can_be_paused,
     hold_token,
@@ -42,23 +44,28 @@ from activities.levers.deployment.reading import (
     mark_of,
     ordinary,
     read,
-    read_set,
     revisions,
     with_paused,
     with_pods,
 )
+from activities.levers.deployment.sparing import patch_set, spare
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
     ADMISSION,
     BASELINE,
+    CHANGES,
     GONE,
+    MOVE_FIX,
     OWNER,
+    START_FIX,
     annotations_of,
+    changed_by_admission,
     check_owner,
     labels_of,
     left_of_us,
     outcome_noted,
+    refuse_lost,
     refuse_others,
     replicas_of,
     saved_baseline,
@@ -84,7 +91,6 @@ _AVAILABLE_S = 5.0
 _TAKEN_UP_S = 2.0
 """Time for the controller to start a move. If it takes longer, a later decision pauses the Deployment."""
 _POLL_S = 0.01
-_CHANGES = f"{ADMISSION} changes what the rollout is about to write"
 
 
 class _Listed(NamedTuple):
@@ -230,7 +236,10 @@ class DeploymentLever:
         if not is_held(deployment):
             annotations = claim(deployment, asked.rules, replicas_of(deployment), asked.owner)
             patch["metadata"] = {"annotations": annotations}
-        return await self._cluster.patch("deployments", asked.target.namespace, asked.target.name, patch, dry_run=True)
+        target = asked.target
+        tried = await self._cluster.patch("deployments", target.namespace, target.name, patch, dry_run=True)
+        _check_held(target, patch, tried, START_FIX)
+        return tried
 
     async def scale(self, asked: WriteInput, now: float) -> Written:
         """Hold the Deployment at the decided counts; the first time, claim it and write the wanted template.
@@ -267,9 +276,7 @@ class DeploymentLever:
 
         def check(found: Object, patch: Object, tried: Object) -> None:
             _check_unchanged(asked, found, patch, tried)
-            meant, stored = hold_token(patch), hold_token({"spec": {**tried["spec"], "paused": None}})
-            if meant != stored:
-                _refuse(asked.target, f"{meant} to {stored}")
+            _check_held(asked.target, patch, tried, MOVE_FIX)
 
         await self._drain(asked, goal, now)
         objects = await self._fetch(asked.target)
@@ -311,7 +318,7 @@ class DeploymentLever:
         if not first.done or first.mark is None:
             return first
         told = _told(baseline) + missing
-        await self._patch_set(asked.target, baseline, {"spec": {"replicas": told}})
+        await patch_set(self._cluster, baseline, {"spec": {"replicas": told}})
         again = asked.model_copy(update={"generation": first.mark.generation})
         last = await self._write(again, now, lambda objects, seen: scale_patch(objects, seen, again, goal))
         return _stored(
@@ -334,13 +341,13 @@ class DeploymentLever:
             if owner != asked.state.owner or not is_held(deployment) or is_paused(deployment):
                 return moved
             if can_be_paused(deployment, replicasets, ours):
+                patch = _pausing(deployment, asked.rules, mark)
                 try:
-                    patch = pause_patch(deployment, paused=True)
                     after = await self._cluster.patch("deployments", target.namespace, target.name, patch)
                 except Conflict:
                     pass
                 else:
-                    return _paused_after(asked, moved, after)
+                    return _paused_after(asked, moved, patch, after)
             if time.monotonic() >= ends_at:
                 return moved  # not started in time: the next decision pauses it
             await asyncio.sleep(_POLL_S)
@@ -429,7 +436,7 @@ class DeploymentLever:
         writes = written.writes
         for replicaset in extra:
             if replicaset["spec"]["replicas"] > counts.new:
-                await self._patch_set(asked.target, replicaset, {"spec": {"replicas": counts.new}})
+                await patch_set(self._cluster, replicaset, {"spec": {"replicas": counts.new}})
                 writes += 1
         return written.model_copy(update={"writes": writes})
 
@@ -471,12 +478,7 @@ class DeploymentLever:
         resumes = bool(superseded) and is_paused(objects.deployment)
         if resumes:  # while paused, the controller would replace what is removed here
             asked = await self._resumed(asked, objects.deployment)
-        for replicaset in superseded:
-            # Its unready pods are removed here, or the controller would remove ready ones in their place.
-            ready = read_set(replicaset, objects.pods).ready
-            await self._patch_set(asked.target, replicaset, {"spec": {"minReadySeconds": 0, "replicas": ready}})
-        if superseded:
-            await self._await_available(asked.target, {rs["metadata"]["uid"] for rs in superseded})
+        await spare(self._cluster, objects, superseded)
         return asked, len(superseded) + resumes
 
     async def _resumed(self, asked: WriteInput, deployment: Object) -> WriteInput:
@@ -486,25 +488,6 @@ class DeploymentLever:
         if asked.generation != deployment["metadata"]["generation"]:
             return asked  # the decision is stale: the write itself reports it
         return asked.model_copy(update={"generation": after["metadata"]["generation"]})
-
-    async def _await_available(self, target: Target, uids: set[str]) -> None:
-        """Wait until the controller counts the ready pods of these ReplicaSets as available."""
-        try:
-            async with asyncio.timeout(_AVAILABLE_S):
-                while True:
-                    found = await self._cluster.list("replicasets", target.namespace)
-                    sets = [rs for rs in found["items"] if rs["metadata"]["uid"] in uids]
-                    if all(_counts_as_available(rs) for rs in sets):
-                        return
-                    await asyncio.sleep(_POLL_S)
-        except TimeoutError as error:
-            raise Conflict(f"the ReplicaSet controller did not react within {_AVAILABLE_S:g} s") from error
-
-    async def _patch_set(self, target: Target, replicaset: Object, patch: Object) -> None:
-        precondition = {"metadata": {"resourceVersion": replicaset["metadata"]["resourceVersion"]}}
-        await self._cluster.patch(
-            "replicasets", target.namespace, replicaset["metadata"]["name"], {**precondition, **patch}
-        )
 
     async def finish(self, asked: WriteInput, now: float) -> Written:
         """Restore strategy, minReadySeconds and deadline, and remove Segue's annotations."""
@@ -586,12 +569,6 @@ def _is_taken_up(watch: NamespaceWatch, target: Target, generation: int, ours: C
     return can_be_paused(deployment, watch.owned("replicasets", {deployment["metadata"]["uid"]}), ours)
 
 
-def _counts_as_available(replicaset: Object) -> bool:
-    status = replicaset.get("status", {})
-    seen = status.get("observedGeneration", 0) >= replicaset["metadata"]["generation"]
-    return bool(seen and status.get("availableReplicas", 0) >= status.get("readyReplicas", 0))
-
-
 def _is_of(replicaset: Object, version: str) -> bool:
     return fingerprint(replicaset["spec"]["template"]) == version
 
@@ -631,9 +608,19 @@ def _stored(written: Written) -> Written:
     return written.model_copy(update={"mark": mark})
 
 
-def _paused_after(asked: WriteInput, moved: Written, after: Object) -> Written:
+def _pausing(deployment: Object, rules: Rules, mark: Mark) -> Object:
+    """Return the patch that pauses the Deployment. It overwrites no fields that somebody else changed."""
+    ours = hold_token(deployment) == with_paused(mark, paused=False).hold
+    return rest_patch(deployment, rules) if ours and replicas_of(deployment) else pause_patch(deployment, paused=True)
+
+
+def _paused_after(asked: WriteInput, moved: Written, patch: Object, after: Object) -> Written:
     """Return a move with the mark after the pause, without what somebody else changed meanwhile."""
-    mark = mark_after_pause(moved.mark or asked.state.mark, after["metadata"]["generation"])
+    mark = moved.mark or asked.state.mark
+    if "strategy" in patch["spec"]:
+        meant = {"spec": {"minReadySeconds": HOLD_MIN_READY_S, **patch["spec"]}}
+        mark = mark.model_copy(update={"hold": hold_token(meant)})
+    mark = mark_after_pause(mark, after["metadata"]["generation"])
     return moved.model_copy(update={"writes": moved.writes + 1, "mark": mark})
 
 
@@ -647,15 +634,19 @@ def _check_unchanged(asked: WriteInput, found: Object, patch: Object, tried: Obj
     if fingerprint(stored) != asked.state.wanted.template:
         meant = patch["spec"].get("template") or found["spec"]["template"]
         changed = ", ".join(differences(meant, stored)) if asked.change is None or not asked.change.patch else ""
-        raise Rewritten(f"{_CHANGES}: {changed or 'the pod template'}; nothing was written", version_of(stored))
+        raise Rewritten(f"{CHANGES}: {changed or 'the pod template'}; nothing was written", version_of(stored))
 
 
-def _refuse(target: Target, changed: str) -> None:
-    raise Refused(
-        f"{_CHANGES}: {changed}; nothing was written",
-        field=f"deployment {target}",
-        fix="change that policy and run `segue resume`, accept its change with `segue retarget`, or run `segue abort`",
-    )
+def _check_held(target: Target, patch: Object, tried: Object, fix: str) -> None:
+    """Stop a write if admission changes what holds the Deployment, or who does.
+
+    Raises:
+        Refused: naming what admission changes.
+    """
+    refuse_lost(target, patch, tried, fix)
+    meant, stored = hold_token(patch), hold_token({"spec": {**tried["spec"], "paused": None}})
+    if meant != stored:
+        raise changed_by_admission(target, f"{meant} to {stored}", fix)
 
 
 def _warnings(deployment: Object, start: Object, tried: Object, rules: Rules) -> tuple[str, ...]:

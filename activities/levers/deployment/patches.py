@@ -5,7 +5,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from activities.cluster import Object
-from activities.levers.deployment.reading import HOLD_MIN_READY_S, REVISION, Objects, is_moving, is_paused
+from activities.levers.deployment.reading import (
+    HOLD_MIN_READY_S,
+    REVISION,
+    Objects,
+    is_moving,
+    is_paused,
+    requested,
+)
 from activities.levers.ownership import (
     BASELINE,
     CHANGED,
@@ -137,8 +144,9 @@ def resize_patch(objects: Objects, seen: Observation, asked: WriteInput, replica
         problem = _resizing(objects) or _moving(objects)
         if problem:
             raise Stale(problem)
-        old, new = resized(asked.rules.strategy, seen, replicas)
-        patch["spec"]["strategy"] = _holding(replicas, old + new - replicas, replicas - old, asked.rules)
+        counts = resized(asked.rules.strategy, seen, replicas)
+        fields = _resting if is_paused(objects.deployment) else _exact
+        patch["spec"]["strategy"] = fields(replicas, counts, asked.rules)
     return patch
 
 
@@ -148,6 +156,17 @@ def pause_patch(deployment: Object, *, paused: bool) -> Object:
         "metadata": {"resourceVersion": deployment["metadata"]["resourceVersion"]},
         "spec": {"paused": paused or None},
     }
+
+
+def rest_patch(deployment: Object, rules: Rules) -> Object:
+    """Return the patch that pauses the Deployment where its fields hold it, with fields that keep the floor.
+
+    Somebody may resume it after a change of its template. The controller then treats the ready new pods as broken, and
+    removes as many as ``maxUnavailable`` allows.
+    """
+    paused = pause_patch(deployment, paused=True)
+    strategy = _resting(replicas_of(deployment), requested(deployment), rules)
+    return {**paused, "spec": {**paused["spec"], "strategy": strategy}}
 
 
 def unholdable(replicas: int, counts: Counts) -> str:
@@ -203,6 +222,25 @@ def hold_patch(deployment: Object, rules: Rules, surge: int, unavailable: int) -
             "strategy": _holding(replicas_of(deployment), surge, unavailable, rules),
         }
     }
+
+
+def _exact(replicas: int, counts: Counts, rules: Rules) -> Object:
+    """Return the strategy that moves a Deployment to these counts, and holds it there."""
+    return _holding(replicas, sum(counts) - replicas, replicas - counts.old, rules)
+
+
+def _resting(replicas: int, counts: Counts, rules: Rules) -> Object:
+    """Return the strategy for a Deployment that is paused at these counts.
+
+    While it is paused, only maxSurge has an effect. If it is resumed, nothing moves either: maxUnavailable is at most
+    that of the counts. It is also at most that of the budget, so that the floor holds if the template was changed.
+    """
+    surge, unavailable = sum(counts) - replicas, replicas - counts.old
+    allowed = min(unavailable, resolve_budget(rules.strategy, replicas).unavailable)
+    if surge or allowed:
+        return _holding(replicas, surge, allowed, rules)
+    # Both cannot be 0. With new replicas only, the controller adds no surge of its own.
+    return _holding(replicas, 0, unavailable, rules) if counts.old else _holding(replicas, 1, 0, rules)
 
 
 def _holding(replicas: int, surge: int, unavailable: int, rules: Rules) -> Object:

@@ -7,6 +7,7 @@ from activities.cluster import Object
 from activities.ended_pods import Gone, read_ended
 from activities.levers import ownership
 from activities.levers.ownership import (
+    BASELINE,
     OWNER,
     Fields,
     annotations_of,
@@ -131,11 +132,12 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         replicas=replicas_of(deployment),
         old=old_side,
         new=new_side,
-        asked=_asked(deployment, state, Counts(old_side.total, new_side.total)),
+        asked=_asked(objects, state, Counts(old_side.total, new_side.total)),
         template=fingerprint(deployment["spec"]["template"]),
         generation=deployment["metadata"].get("generation", 0),
         owner=annotations_of(deployment).get(OWNER),
-        held=is_held(deployment),
+        # Somebody else can restore all other fields: on the way back a paused controller moves nothing either.
+        held=is_held(deployment) or (back and is_paused(deployment)),
         unpaused=_is_unpaused(objects, state),
         foreign=_foreign(objects, state),
         problem=judged(rising, ended, restarts, state.began_at, *(s.problem for s in coming)),
@@ -145,12 +147,18 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         unplaced_since=min(unplaced, default=0.0),
         unplaced_why=unplaced_why(rising),
         freed_by=_freed_by(objects, pivot, waits=any(p.unplaced_since is not None for p in rising)),
+        available_by=max(proven_times, default=0.0) + _waits_s(deployment) if back else 0.0,
         **hindrance_of(falling, rising)._asdict(),
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
         next_proven_at=min(soon, default=None),
         pods=Pods(*(tuple(p for s in side for p in s.pods) for side in (old, new))),
     )
+
+
+def _waits_s(deployment: Object) -> int:
+    """Return how long a ready replica is not available for the controller, in seconds; 0 while a rollout holds it."""
+    return 0 if is_held(deployment) else int(deployment["spec"].get("minReadySeconds", 0))
 
 
 def read_set(replicaset: Object, pods: list[Object]) -> _Set:
@@ -212,15 +220,16 @@ def _spare(old: list[_Set]) -> int:
     return spare
 
 
-def _asked(deployment: Object, state: State, counts: Counts) -> Counts:
+def _asked(objects: Objects, state: State, counts: Counts) -> Counts:
+    deployment = objects.deployment
     written = fingerprint(deployment["spec"]["template"]) == state.wanted.template
     if state.goal is Goal.BACK or not (is_held(deployment) and written):
         return Counts(counts.old, 0)
-    # While paused, the controller keeps the present sizes, and scales them in proportion: the fields move nothing.
-    return counts if is_paused(deployment) else _requested(deployment)
+    # At rest, paused or resumed, the controller keeps the present sizes: the fields move nothing.
+    return counts if is_paused(deployment) or _rests(deployment, objects.replicasets) else requested(deployment)
 
 
-def _requested(deployment: Object) -> Counts:
+def requested(deployment: Object) -> Counts:
     """Return the counts that the lever's fields request."""
     replicas, (surge, unavailable) = replicas_of(deployment), _budget_fields(deployment)
     down = resolve(unavailable, replicas, round_up=False)
@@ -245,8 +254,14 @@ def can_be_paused(deployment: Object, replicasets: list[Object], ours: Collectio
     """
     if fingerprint(deployment["spec"]["template"]) not in ours:
         return True
-    sizes, requested = _sizes(deployment, replicasets), _requested(deployment)
-    return sizes.old <= requested.old and sum(sizes) == sum(requested)
+    return _rests(deployment, replicasets)
+
+
+def _rests(deployment: Object, replicasets: list[Object]) -> bool:
+    """Whether the controller of a held Deployment has nothing to move, paused or not."""
+    sizes, told = _sizes(deployment, replicasets), requested(deployment)
+    is_whole = sizes == (0, replicas_of(deployment)) and sum(sizes) < sum(told)  # it adds no replica to these
+    return sizes.old <= told.old and (sum(sizes) == sum(told) or is_whole)
 
 
 def is_moving(deployment: Object, replicasets: list[Object]) -> bool:
@@ -254,9 +269,9 @@ def is_moving(deployment: Object, replicasets: list[Object]) -> bool:
 
     It never makes more new replicas than R, whatever the fields allow, and removes none for being too many.
     """
-    sizes, requested = _sizes(deployment, replicasets), _requested(deployment)
-    can_grow = sum(sizes) < sum(requested) and sizes.new < replicas_of(deployment)
-    return sizes.old > requested.old or can_grow
+    sizes, told = _sizes(deployment, replicasets), requested(deployment)
+    can_grow = sum(sizes) < sum(told) and sizes.new < replicas_of(deployment)
+    return sizes.old > told.old or can_grow
 
 
 def _sizes(deployment: Object, replicasets: list[Object]) -> Counts:
@@ -323,6 +338,15 @@ def _foreign(objects: Objects, state: State) -> Foreign | None:
     known = [rs["spec"]["template"] for rs in objects.replicasets]
     if not is_paused(deployment):  # the rollout does not hold when somebody resumes it: it is paused again
         state = state.but(mark=with_paused(state.mark, paused=False))
+    now, own = hold_token(deployment), _own_token(deployment, state)
     return foreign_template(deployment, template, known, "f:template", state) or foreign_hold(
-        deployment, fingerprint(template), hold_token(deployment), _HELD_FIELDS, state
+        deployment, fingerprint(template), now, _HELD_FIELDS, state, own=own
     )
+
+
+def _own_token(deployment: Object, state: State) -> str:
+    """Return the fields as they were before the rollout, as ``hold_token`` does; empty except on the way back."""
+    if state.goal is not Goal.BACK or BASELINE not in annotations_of(deployment):
+        return ""
+    saved = saved_baseline(deployment)
+    return hold_token({"spec": {name: saved.get(name) for name in ("strategy", "minReadySeconds", "paused")}})

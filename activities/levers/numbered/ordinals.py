@@ -12,12 +12,13 @@ from typing import NamedTuple
 from activities.cluster import Object
 from activities.ended_pods import Gone, read_ended
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, saved_baseline
-from activities.levers.pods import freed_by, is_ready, told_to_stop_at
+from activities.levers.pods import freed_by, is_ready, overdue, told_to_stop_at
 from activities.levers.template import fingerprint, fingerprinting_once
 from segue.as_before import as_before
 from segue.budget import resolve_budget
 from segue.ended_pods import judged
 from segue.errors import Refused
+from segue.failures import worst
 from segue.hindrance import hindrance_of
 from segue.observation import Counts, Foreign, Observation, Side
 from segue.replica import Ended, Pods, Replica, lost_since
@@ -144,6 +145,7 @@ def read(
     # The baseline as admission stored it counts as the baseline, though the saved one differs.
     is_undone = back and numbered.partition == 0 and numbered.version == pivot
     relaxed = as_before(rules, state, len(replicas))
+    rising, ended = [r for r in (*coming, *beside) if r.name], numbered.ended.get(pivot, ())
     pinned = back and not broken and numbered.partition >= HOLD and not may_go_back(numbered, relaxed, pivot)
     return Observation(
         replicas=len(replicas),
@@ -158,12 +160,11 @@ def read(
         autonomous=autonomous,
         numbered=True,
         foreign=foreign,
-        problem=judged(
-            [r for r in (*coming, *beside) if r.name], numbered.ended.get(pivot, ()), restarts, state.began_at
-        ),
+        problem=worst((judged(rising, ended, restarts, state.began_at), overdue(numbered.pods, now))),
         progress_at=max((*proven, *(r.placed_late_at for r in coming)), default=0.0),
         # A replica is replaced under its own number: the new one is created when the old one has ended.
         freed_by=freed_by(numbered.pods, (), waits=bool(leaving)),
+        available_by=max(proven, default=0.0) + found["spec"].get("minReadySeconds", 0),
         **hindrance_of(others, coming)._asdict(),
         lost_since=lost_since(new),
         leaving=len(leaving),

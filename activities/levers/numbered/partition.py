@@ -23,11 +23,14 @@ from activities.levers.ownership import (
     CHANGE,
     CHANGED,
     GONE,
+    MOVE_FIX,
     OWNER,
+    START_FIX,
     Fields,
     annotations_of,
     baseline_of,
     budget_as_written,
+    changed_by_admission,
     check_owner,
     foreign_hold,
     foreign_template,
@@ -38,6 +41,7 @@ from activities.levers.ownership import (
     outcome_noted,
     ready_before,
     rebudgeted,
+    refuse_lost,
     refuse_others,
     replicas_of,
     revision_of,
@@ -45,7 +49,7 @@ from activities.levers.ownership import (
     saved_ready,
 )
 from activities.levers.template import fingerprint, fingerprinting_once, stopping_of
-from activities.levers.writing import Snapshot, write
+from activities.levers.writing import Snapshot, laid, write
 from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
@@ -221,10 +225,18 @@ class PartitionLever(ABC):
     @fingerprinting_once()
     def _read(self, numbered: Numbered, rules: Rules, state: State, now: float) -> Observation:
         found, template = numbered.found, numbered.template
+        own = self._own_hold(found) if state.goal is Goal.BACK and not numbered.partition else ""
         foreign = foreign_template(
             found, template, list(numbered.templates.values()), self.template_path, state
-        ) or foreign_hold(found, numbered.version, numbered.hold, self.fields, state)
+        ) or foreign_hold(found, numbered.version, numbered.hold, self.fields, state, own=own)
         return read(numbered, rules, state, foreign, now, autonomous=self.autonomous(rules))
+
+    def _own_hold(self, found: Object) -> str:
+        """Return the fields that hold the target, as they were before the rollout; empty if no rollout saved them."""
+        if BASELINE not in annotations_of(found):
+            return ""
+        restored = self.restored(saved_baseline(found)["own"])
+        return self.numbered({**found, "spec": {**found["spec"], **restored}}, [], []).hold
 
     async def _fetch(self, target: Target) -> Numbered:
         """Read the target with its revisions, and then its pods, so that a write is checked on the newest pods.
@@ -296,9 +308,22 @@ class PartitionLever(ABC):
         if not numbered.engaged:
             patch["metadata"] = {"annotations": self._claim(numbered, asked.rules, asked.owner)}
         tried = await self._cluster.patch(self.plural, target.namespace, target.name, patch, dry_run=True)
+        self._check_held(target, found, patch, tried, START_FIX)
         await make_copies(self._cluster, asked.change, found, dry_run=True)
         await self.keep(numbered, {}, dry_run=True)
         return tried
+
+    def _check_held(self, target: Target, found: Object, patch: Object, tried: Object, fix: str) -> None:
+        """Stop a write if admission changes the partition, or who holds the target: its controller would go on alone.
+
+        Raises:
+            Refused: naming what admission changes.
+        """
+        refuse_lost(target, patch, tried, fix)
+        sent = {**found, "spec": laid(found["spec"], patch["spec"])}
+        meant, stored = (self.numbered(each, [], []).partition for each in (sent, tried))
+        if meant != stored:
+            raise changed_by_admission(target, f"partition={meant} to partition={stored}", fix)
 
     def _refuse_unsettled(self, numbered: Numbered, target: Target) -> None:
         if {each.version for each in numbered.running.values()} - {numbered.version}:
@@ -335,7 +360,10 @@ class PartitionLever(ABC):
                 raise Stale(problem)
             return self._scaled(asked, numbered, goal.old)
 
-        written = await self._write(asked, now, make)
+        def check(found: Object, patch: Object, tried: Object) -> None:
+            self._check_held(asked.target, found, patch, tried, MOVE_FIX)
+
+        written = await self._write(asked, now, make, check=check)
         after = await self._after(asked) if written.done else 0
         if written.done and gives_up:  # unready replicas of the wanted version come back as old ones
             after += await self._unblock(await self._fetch(asked.target), {asked.state.baseline.template})
@@ -516,7 +544,7 @@ class PartitionLever(ABC):
 
     async def _write(
         self, asked: WriteInput, now: float, make: Callable[[Numbered, Observation], Object | None], *,
-        finishing: bool = False,
+        finishing: bool = False, check: Callable[[Object, Object, Object], None] | None = None,
     ) -> Written:  # fmt: skip
         async def picture() -> Snapshot[Numbered]:
             numbered = await self._fetch(asked.target)
@@ -524,8 +552,9 @@ class PartitionLever(ABC):
             return Snapshot(numbered.found, numbered, seen, numbered.engaged)
 
         return await write(
-            self._cluster, self.plural, asked, read=picture, make=make, mark=self._mark, finishing=finishing
-        )
+            self._cluster, self.plural, asked, read=picture, make=make, mark=self._mark, finishing=finishing,
+            check=check,
+        )  # fmt: skip
 
 
 def _unholdable(seen: Observation, total: int) -> str:

@@ -25,11 +25,13 @@ from activities.levers.ownership import (
     GONE,
     OWNER,
     PATCH_FIX,
+    START_FIX,
     annotations_of,
     labels_of,
     noted,
     outcome_noted,
     packed,
+    refuse_lost,
     refuse_others,
     refuse_overfull,
     replicas_of,
@@ -143,7 +145,7 @@ class PairLever:
         wanted = asked.wanted or version_of(await self._tried(asked.change, pair, target))
         superseded = pair.counts.new > 0 and wanted.template != pair.template
         if baseline is None:
-            _baseline_of(pair, target, wanted.template)  # refuses a baseline that does not fit
+            await self._try_claim(pair, target, asked.owner, wanted.template)
         if baseline is None and pair.counts == budget.end and not superseded:
             raise Refused(
                 f"is already at {pair.counts}, where this rollout would end",
@@ -160,10 +162,21 @@ class PairLever:
             superseded=superseded,
             owner=annotations_of(pair.old.deployment).get(OWNER, "") if baseline else asked.owner,
             claimed=baseline is not None,
+            ready=baseline.ready if baseline else None,
             mark=mark_of(pair) if baseline else Mark(template=pair.template),
             warnings=_warnings(pair, asked.rules),
             labels=labels_of(pair.old.deployment),
         )
+
+    async def _try_claim(self, pair: Pair, target: PairTarget, owner: str, wanted: str) -> None:
+        """Try the first write by a dry run.
+
+        Raises:
+            Refused: when the baseline does not fit, or admission removes it.
+        """
+        patch = {"metadata": {"annotations": _claim(pair, target, owner, wanted)}}
+        tried = await self._cluster.patch("deployments", target.namespace, target.old, patch, dry_run=True)
+        refuse_lost(target, patch, tried, START_FIX)
 
     async def _tried(self, change: Change, pair: Pair, target: PairTarget) -> Object:
         """Return the wanted template as the API server would store it (a dry run)."""
@@ -393,12 +406,9 @@ class _Writing:
         """Write the owner and the baseline of both on the old Deployment; the first time only."""
         if self.pair.baseline is not None:
             return
-        saved = _baseline_of(self.pair, self.target, self.asked.state.wanted.template)
-        annotations = {
-            OWNER: self.asked.state.owner,
-            BASELINE: saved,
-            REPLICAS: str(self.pair.replicas),
-        }
+        state = self.asked.state
+        ready = state.before.ready if state.before else None
+        annotations = _claim(self.pair, self.target, state.owner, state.wanted.template, ready)
         await self.patch(self.pair.old, {"metadata": {"annotations": annotations}})
 
     async def tell_old(self, replicas: int) -> None:
@@ -548,7 +558,16 @@ def _made(
     }
 
 
-def _baseline_of(pair: Pair, target: PairTarget, wanted: str) -> str:
+def _claim(pair: Pair, target: PairTarget, owner: str, wanted: str, ready: int | None = None) -> dict[str, str | None]:
+    """Return the annotations of the first write; ``wanted`` is the new Deployment's template, by fingerprint.
+
+    Raises:
+        Refused: when the baseline does not fit in the annotations.
+    """
+    return {OWNER: owner, BASELINE: _baseline_of(pair, target, wanted, ready), REPLICAS: str(pair.replicas)}
+
+
+def _baseline_of(pair: Pair, target: PairTarget, wanted: str, ready: int | None) -> str:
     """Return the baseline as the old Deployment keeps it; ``wanted`` is the new one's template, by fingerprint.
 
     Raises:
@@ -558,8 +577,9 @@ def _baseline_of(pair: Pair, target: PairTarget, wanted: str) -> str:
     notes = {name: annotations_of(pair.new.deployment).get(name) for name in (CAUSE, CHANGE)} if pair.new else {}
     template = json.dumps(pair.new.deployment["spec"]["template"]) if pair.new and changes else ""
     baseline = Baseline(
-        old=pair.counts.old, new=pair.counts.new, name=target.new, made=pair.new is None, template=template, notes=notes
-    )
+        old=pair.counts.old, new=pair.counts.new, name=target.new, made=pair.new is None, template=template,
+        notes=notes, ready=ready,
+    )  # fmt: skip
     saved = packed(baseline.model_dump_json())
     refuse_overfull(pair.old.deployment, saved)
     return saved

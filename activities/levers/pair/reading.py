@@ -9,7 +9,16 @@ from pydantic import Field
 from activities.cluster import FIELD_MANAGER, Object
 from activities.ended_pods import Gone
 from activities.levers.deployment.reading import Objects, ended_of, read_set
-from activities.levers.ownership import BASELINE, OWNER, annotations_of, latest_of, replicas_of, unpacked, writers_of
+from activities.levers.ownership import (
+    BASELINE,
+    OWNER,
+    annotations_of,
+    damaged,
+    latest_of,
+    replicas_of,
+    unpacked,
+    writers_of,
+)
 from activities.levers.pods import freed_by, is_active, read_replica, told_to_stop_at
 from activities.levers.template import fingerprint, fingerprinting_once
 from segue.ended_pods import judged
@@ -40,7 +49,10 @@ class Pair(NamedTuple):
     def baseline(self) -> "Baseline | None":
         """The state before the rollout. None while no rollout holds the pair."""
         saved = annotations_of(self.old.deployment).get(BASELINE)
-        return Baseline.model_validate_json(unpacked(saved)) if saved else None
+        try:
+            return Baseline.model_validate_json(unpacked(saved)) if saved else None
+        except ValueError as error:
+            raise damaged(self.old.deployment) from error
 
     @property
     def replicas(self) -> int:
@@ -73,6 +85,8 @@ class Baseline(Frozen):
     """The new Deployment's own pod template as JSON, if the rollout changes it."""
     notes: dict[str, str | None] = Field(default_factory=dict)
     """The new Deployment's notes of the rollout that made its own version."""
+    ready: int | None = None
+    """How many replicas of both were Ready before the rollout. None if an earlier release saved it."""
 
     def home(self, pair: Pair, restored: str) -> Counts:
         """Return the counts to roll back to next, in proportion to R.

@@ -1,0 +1,55 @@
+"""Spares the ready pods of superseded versions on the way back to the baseline.
+
+They never count as available, so the controller would remove them before the newest version's unready pods, and go
+under the floor (docs/decisions/0004-undo-after-retarget.md).
+"""
+
+import asyncio
+
+from activities.cluster import Cluster, Object
+from activities.levers.deployment.reading import Objects, read_set
+from segue.errors import Conflict
+
+_AVAILABLE_S = 5.0
+_POLL_S = 0.01
+
+
+async def spare(cluster: Cluster, objects: Objects, superseded: list[Object]) -> None:
+    """Make the ready pods of these ReplicaSets count as available. The controller must not be paused.
+
+    Raises:
+        Conflict: when a ReplicaSet changed since it was read, or its controller does not react.
+    """
+    for replicaset in superseded:
+        # Its unready pods are removed here, or the controller would remove ready ones in their place.
+        ready = read_set(replicaset, objects.pods).ready
+        await patch_set(cluster, replicaset, {"spec": {"minReadySeconds": 0, "replicas": ready}})
+    if superseded:
+        await _await_available(cluster, objects.deployment, {rs["metadata"]["uid"] for rs in superseded})
+
+
+async def patch_set(cluster: Cluster, replicaset: Object, patch: Object) -> None:
+    """Patch a ReplicaSet as it was read."""
+    metadata = replicaset["metadata"]
+    precondition = {"metadata": {"resourceVersion": metadata["resourceVersion"]}}
+    await cluster.patch("replicasets", metadata["namespace"], metadata["name"], {**precondition, **patch})
+
+
+async def _await_available(cluster: Cluster, deployment: Object, uids: set[str]) -> None:
+    """Wait until the controller counts the ready pods of these ReplicaSets as available."""
+    try:
+        async with asyncio.timeout(_AVAILABLE_S):
+            while True:
+                found = await cluster.list("replicasets", deployment["metadata"]["namespace"])
+                sets = [rs for rs in found["items"] if rs["metadata"]["uid"] in uids]
+                if all(_counts_as_available(rs) for rs in sets):
+                    return
+                await asyncio.sleep(_POLL_S)
+    except TimeoutError as error:
+        raise Conflict(f"the ReplicaSet controller did not react within {_AVAILABLE_S:g} s") from error
+
+
+def _counts_as_available(replicaset: Object) -> bool:
+    status = replicaset.get("status", {})
+    seen = status.get("observedGeneration", 0) >= replicaset["metadata"]["generation"]
+    return bool(seen and status.get("availableReplicas", 0) >= status.get("readyReplicas", 0))
