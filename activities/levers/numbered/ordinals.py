@@ -16,7 +16,7 @@ from activities.levers.pods import freed_by, is_ready, told_to_stop_at
 from activities.levers.template import fingerprint, fingerprinting_once
 from segue.as_before import as_before
 from segue.budget import resolve_budget
-from segue.ended_pods import judged
+from segue.ended_pods import judged, taken_at
 from segue.errors import Refused
 from segue.hindrance import hindrance_of
 from segue.observation import Counts, Foreign, Observation, Side
@@ -121,6 +121,20 @@ def may_go_back(numbered: Numbered, rules: Rules, baseline: str) -> bool:
     return not numbered.trusted and (len(staying) > floor or len(staying) == replicas)
 
 
+def shrinks_under(numbered: Numbered, rules: Rules, replicas: int) -> str:
+    """Return why R must not drop to ``replicas`` now; empty if it may.
+
+    The highest numbers stop, ready or not: if the lower ones are being replaced, too few would be ready.
+    """
+    present = replicas_of(numbered.found)
+    ready = [i for i, each in numbered.running.items() if each.ready_since is not None and i < present]
+    staying = sum(i < replicas for i in ready)
+    floor = resolve_budget(rules.strategy, max(replicas, 1)).floor
+    if staying == len(ready) or staying >= floor:
+        return ""
+    return f"{replicas} replicas would leave {staying} ready, under the floor of {floor}: the highest numbers stop"
+
+
 @fingerprinting_once()
 def read(
     numbered: Numbered, rules: Rules, state: State, foreign: Foreign | None, now: float, *, autonomous: bool = False
@@ -138,6 +152,7 @@ def read(
     min_ready_s = rules.readiness.min_ready.total_seconds()
     since = [r.ready_since for r in coming if r.ready_since is not None]
     proven = [r.ready_since for r in coming if r.proven(min_ready_s, restarts, now) and r.ready_since]
+    ended = numbered.ended.get(pivot, ())
     leaving = [at for pod in numbered.pods if (at := told_to_stop_at(pod)) is not None]
     # Broken replicas of a bad version can block its controller: the lever still holds.
     broken = back and bool(numbered.broken({pivot}))
@@ -157,11 +172,10 @@ def read(
         pinned=pinned,
         autonomous=autonomous,
         numbered=True,
+        unshrinkable=shrinks_under(numbered, relaxed, len(replicas) if state.resize is None else state.resize),
         foreign=foreign,
-        problem=judged(
-            [r for r in (*coming, *beside) if r.name], numbered.ended.get(pivot, ()), restarts, state.began_at
-        ),
-        progress_at=max((*proven, *(r.placed_late_at for r in coming)), default=0.0),
+        problem=judged([r for r in (*coming, *beside) if r.name], ended, restarts, state.began_at),
+        progress_at=max((*proven, *(r.placed_late_at for r in coming), taken_at(ended))),
         # A replica is replaced under its own number: the new one is created when the old one has ended.
         freed_by=freed_by(numbered.pods, (), waits=bool(leaving)),
         **hindrance_of(others, coming)._asdict(),
