@@ -44,6 +44,7 @@ def _ended(pod: Object, *, is_left: bool) -> Ended:
         disruption=disruption.get("reason", ""),
         made_at=seconds_of(metadata.get("creationTimestamp")),
         is_left=is_left and "deletionTimestamp" not in metadata,
+        disrupted_at=seconds_of(disruption.get("lastTransitionTime")),
     )
 
 

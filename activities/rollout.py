@@ -456,10 +456,18 @@ class Activities:
         """Hold the autoscaler if the spec sets that. The rollout must own the target first, so that it is restored."""
         if asked.rules.autoscaler is not Autoscaler.HOLD:
             return 0
-        seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
-        if seen.gone or seen.owner != asked.state.owner:
+        owner, seen = asked.state.owner, await self._owned(asked)
+        if seen is None:
             return 0
-        return await autoscaling.hold(self._cluster, asked.target, asked.state.owner, replicas or seen.replicas)
+        writes = await autoscaling.hold(self._cluster, asked.target, owner, replicas or seen.replicas)
+        if writes and await self._owned(asked) is None:  # the rollout ended meanwhile: this is a lost attempt
+            writes += await autoscaling.give_back(self._cluster, asked.target, owner)
+        return writes
+
+    async def _owned(self, asked: WriteInput) -> Observation | None:
+        """Read the target afresh. Returns None if the rollout does not own it now."""
+        seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
+        return None if seen.gone or seen.owner != asked.state.owner else seen
 
     async def _give_autoscaler_back(self, asked: WriteInput, written: Written) -> int:
         if asked.rules.autoscaler is not Autoscaler.HOLD or not written.done:

@@ -473,7 +473,7 @@ def _verified(rules: Rules, state: State, verify: Decision) -> Decision:
 
 
 def _resized(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    if state.resize is None or state.foreign is not None:
+    if state.resize is None or state.foreign is not None or seen.unshrinkable:
         return None
     return Decision(act=Act.RESIZE, why=f"scaling to {state.resize} replicas, as requested", replicas=state.resize)
 

@@ -45,6 +45,14 @@ def is_own(ended: Ended) -> bool:
     return True
 
 
+def taken_at(ended: Iterable[Ended]) -> float:
+    """Return when a pod of a version was last taken for another reason than its version; 0 if none was.
+
+    In seconds since the epoch. The replica in its place starts over, so the deadline does too.
+    """
+    return max((each.disrupted_at for each in ended if not is_own(each)), default=0.0)
+
+
 def judged(
     replicas: Sequence[Replica], ended: Iterable[Ended], max_restarts: int, began_at: float, *more: Problem | None
 ) -> Problem | None:

@@ -169,6 +169,8 @@ class Observation(Frozen):
     """Whether the target's own controller or operator moves within the budget; Segue only starts it."""
     numbered: bool = False
     """Whether a removed new replica becomes an old one again, so that the total never changes."""
+    unshrinkable: str = ""
+    """Why the requested smaller R must wait: its numbers are not ready; empty if it need not."""
     foreign: Foreign | None = None
     routed: Routed | None = None
     """Where the traffic goes; None if only replicas determine it, or while it is unknown."""

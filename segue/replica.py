@@ -84,6 +84,8 @@ class Ended(NamedTuple):
     """Seconds since the epoch."""
     is_left: bool = False
     """Whether the Failed pod still exists."""
+    disrupted_at: float = 0.0
+    """When somebody began to remove it: seconds since the epoch; 0 if nobody did."""
 
 
 def lost_since(replicas: Iterable[Replica]) -> float:

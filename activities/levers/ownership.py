@@ -304,6 +304,17 @@ def checked(asked: WriteInput, seen: Observation, patch: Object | None) -> Objec
     return patch
 
 
+def changed_since(found: Object, mark: Mark | None) -> str:
+    """Return why not to write again: somebody wrote the target after the first write of this activity; else empty.
+
+    A lost attempt may continue after another one has finished the work.
+    """
+    generation = found["metadata"].get("generation", 0)
+    if mark is None or generation == mark.generation:
+        return ""
+    return f"the target changed since the first write: generation {generation}, not {mark.generation}"
+
+
 def mark_of(found: Object, template: str, hold: str) -> Mark:
     """Return the mark of this write."""
     metadata = found["metadata"]

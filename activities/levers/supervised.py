@@ -35,7 +35,7 @@ from activities.levers.template import apply_change, differences, digest, stoppi
 from activities.levers.writing import Snapshot, write
 from activities.watching import NamespaceWatch, controller_name
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
-from segue.ended_pods import judged
+from segue.ended_pods import judged, taken_at
 from segue.errors import Refused, Stale
 from segue.hindrance import hindrance_of
 from segue.history import Revision
@@ -297,7 +297,7 @@ class SupervisedLever:
             **hindrance_of(new if back else old, coming)._asdict(),
             foreign=self._foreign(found, state),
             problem=judged(coming, ended, restarts, state.began_at) or unfinished,
-            progress_at=max((at - min_ready_s for at in proven_at if at <= now), default=0.0),
+            progress_at=max((*(at - min_ready_s for at in proven_at if at <= now), taken_at(ended))),
             next_proven_at=min((at for at in (*proven_at, steady_at) if at > now), default=None),
             pods=Pods(tuple(old), tuple(new)),
         )

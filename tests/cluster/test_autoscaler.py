@@ -5,14 +5,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness import Case, Lab, open_lab, until
+from harness import FAST, Case, Lab, open_lab, until
 from killing_worker import CRASHING, KillingWorker
 from kubernetes import client
+from lost_attempts import BeforeTheAutoscaler, asked_of, late
 from segue_local import Stack
 from shell import Shell
 from subjects import PairSubject, StatefulSetSubject
+from temporalio.testing import ActivityEnvironment
 
-HELD = "segue.dev/autoscaler"
+from activities.autoscaling import HELD, KIND
+from activities.rollout import Activities
+from segue.contract import SCALE_NEW
+
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
 STOPS = {"maxUnavailable": 1, "waypoints": [{"at": 1, "approval": True}]}
 
@@ -114,6 +119,28 @@ async def test_of_a_pair_it_is_named(served: Lab) -> None:
         (told,) = [w for w in (await case.run.plan()).warnings if "HorizontalPodAutoscaler" in w]
         assert "scales the Deployment chat, whose replicas this rollout moves" in told
         await case.run.send("abort")
+
+
+async def test_a_lost_attempt_holds_it_no_more(stack: Stack) -> None:
+    """The rollout ends while an attempt is about to hold the autoscaler: nobody else would give it back."""
+    async with open_lab(stack) as lab, late(lab, BeforeTheAutoscaler) as zombie:
+        worker, activities = KillingWorker(lab, "scale_new#1:before:wait"), Activities(zombie)
+        await lab.deploy("chat", 2)
+        autoscale(lab, "chat", 2, 9)
+        tuning = FAST.model_copy(update={"write_s": 60.0})
+        async with lab.rolled("chat", strategy={"maxSurge": 1}, autoscaler="hold", tuning=tuning) as case:
+            await worker.until_accident()
+            asked = await asked_of(case.run, SCALE_NEW.name)
+            attempt = asyncio.create_task(ActivityEnvironment().run(activities.scale_new, asked))
+            await asyncio.wait_for(zombie.arrived.wait(), 60)
+            worker.go()
+            await case.ends("Completed")
+            assert bounds(lab, "chat") == (2, 9, None)
+            zombie.go.set()
+            assert (await attempt).done
+            assert zombie.writes[-2:] == [KIND, KIND]
+            assert bounds(lab, "chat") == (2, 9, None)
+        await activities.close()
 
 
 async def test_it_is_given_back_whatever_is_killed(stack: Stack) -> None:

@@ -2,21 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-from harness import Lab, Run, open_lab, until
+from harness import Lab, Run, open_lab, reaching, until
 from killing_worker import KillingWorker, until_phase
-from kubernetes.aio import config as aioconfig
+from lost_attempts import AfterItListedPods, AfterItWrote, BeforeItWrites, Late, asked_of, late
 from segue_local import Stack
 from subjects import DeploymentSubject, PairSubject, StatefulSetSubject, Subject, SupervisedSubject
-from temporalio.contrib.pydantic import pydantic_data_converter
 
-from activities.cluster import Cluster, Object
 from activities.levers import Levers
 from segue import contract
-from segue.contract import WriteInput
+from segue.decide import Act, Decision
+from segue.state import Goal
 
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 3, "approval": True}]}
 
@@ -76,33 +73,11 @@ END = contract.Tuning(heartbeat_s=4.0, write_s=60.0, recheck_s=1.0)
 """The worker's own attempt waits longer than the two attempts of the test need."""
 
 
-class Slow(Cluster):
-    """A client whose first patch waits until the test lets it."""
-
-    def __init__(self, api: Any) -> None:
-        super().__init__(api)
-        self.arrived, self.go = asyncio.Event(), asyncio.Event()
-
-    async def patch(self, *where: Any, **options: Any) -> Object:
-        self.arrived.set()
-        await self.go.wait()
-        return await super().patch(*where, **options)
-
-
-@asynccontextmanager
-async def slow(lab: Lab) -> AsyncIterator[Slow]:
-    client = Slow(await aioconfig.new_client_from_config(str(lab.stack.kubeconfig)))
-    try:
-        yield client
-    finally:
-        await client.close()
-
-
 async def test_two_attempts_write_the_end(stack: Stack) -> None:
     """Of every kind: who comes late finds the target released, and ends as the other. Nobody is fenced off."""
 
     async def one(kind: type[Subject]) -> None:
-        async with open_lab(stack) as lab, slow(lab) as zombie, slow(lab) as retry:
+        async with open_lab(stack) as lab, late(lab, BeforeItWrites) as zombie, late(lab, BeforeItWrites) as retry:
             worker = KillingWorker(lab, "finish#1:before:wait")
             await kind(lab, "chat").create(2)
             async with lab.rolled("chat", kind.changed(2, "never-ready"), kind=kind, tuning=END) as case:
@@ -116,13 +91,9 @@ async def test_two_attempts_write_the_end(stack: Stack) -> None:
     await asyncio.gather(*map(one, (DeploymentSubject, PairSubject, StatefulSetSubject, SupervisedSubject)))
 
 
-async def _overtaken(run: Run, zombie: Slow, retry: Slow) -> None:
+async def _overtaken(run: Run, zombie: Late, retry: Late) -> None:
     """Two attempts of ``finish``; each has read everything before the first one writes."""
-    history = (await run.handle.fetch_history()).events
-    given = [e.activity_task_scheduled_event_attributes for e in history if e.HasField(_SCHEDULED)]
-    payloads = next(each.input.payloads for each in given if each.activity_type.name == contract.FINISH.name)
-    (asked,) = await pydantic_data_converter.decode(payloads, [WriteInput])
-    attempts = []
+    asked, attempts = await asked_of(run, contract.FINISH.name), []
     for client in (zombie, retry):
         lever = Levers(client).of(asked.target)
         attempts.append(asyncio.create_task(lever.finish(asked, time.time())))
@@ -133,7 +104,89 @@ async def _overtaken(run: Run, zombie: Slow, retry: Slow) -> None:
         assert written.done, written.why
 
 
-_SCHEDULED = "activity_task_scheduled_event_attributes"
+async def test_a_lost_settle_removes_nothing_that_came_later(stack: Stack) -> None:
+    """It is lost after its first write; the replicas that it would remove now belong to the resumed rollout."""
+
+    async def one(kind: type[Subject], strategy: dict[str, Any], old: int, new: int) -> None:
+        async with open_lab(stack) as lab, late(lab, AfterItWrote) as zombie:
+            worker = KillingWorker(lab, "settle#1:before:wait")
+            change = kind.changed(2, "never-ready")
+            async with lab.case("chat", change=change, kind=kind, strategy=strategy, tuning=END) as case:
+                await case.reaches(old, new, ready=False)
+                await case.run.until("the move is recorded", lambda status: status.moves > 0)
+                await case.run.send("settle")
+                await worker.until_accident()
+                asked = await asked_of(case.run, contract.SETTLE.name)
+                attempt = asyncio.create_task(Levers(zombie).of(asked.target).settle(asked, time.time()))
+                await asyncio.wait_for(zombie.arrived.wait(), 60)
+                worker.go()
+                await case.run.until("it settled", lambda s: s.phase == "Paused" and s.reason == "settled")
+                await case.run.send("resume")
+                await case.reaches(old, new, ready=False)
+                await until("it rests", case.subject.is_at_rest)
+                zombie.go.set()
+                written = await attempt
+                assert len(zombie.writes) == 1, zombie.writes
+                assert not written.done and "changed since the first write" in written.why
+                await case.run.send("abort")
+                await case.ends("Aborted")
+
+    await asyncio.gather(
+        one(DeploymentSubject, {"maxSurge": 2}, 4, 2), one(StatefulSetSubject, {"maxUnavailable": 1}, 3, 1)
+    )
+
+
+async def test_a_slow_api_server_hides_no_ready_replica(lab: Lab) -> None:
+    """The unready replica that the move would remove becomes ready between two reads: nothing is written."""
+    worker = KillingWorker(lab, "scale_old#1:before:wait")
+    strategy = {"order": "scaleSimultaneously", "maxSurge": 1}
+    change = DeploymentSubject.changed(2, "never-ready")
+    async with (
+        lab.case("chat", change=change, strategy=strategy, tuning=END) as case,
+        late(lab, AfterItListedPods) as slow,
+    ):
+        await case.reaches(4, 1, ready=False)
+        spare = lab.pods("chat", "chat:1")[0].metadata.name
+        lab.relabel(spare, "never-ready")
+        await worker.until_accident()
+        asked = await asked_of(case.run, contract.SCALE_OLD.name)
+        assert asked.decision.counts == (3, 1)
+        attempt = asyncio.create_task(Levers(slow).of(asked.target).scale(asked, time.time()))
+        await asyncio.wait_for(slow.arrived.wait(), 60)
+        lab.relabel(spare, "ready")
+        await until("4 ready", lambda: lab.deployment("chat").status.ready_replicas == 4)
+        slow.go.set()
+        written = await attempt
+        assert not written.done and "under the floor of 4" in written.why
+        worker.go()
+        await case.run.send("abort")
+        await case.ends("Aborted")
+    case.watcher.assert_within(3, 5)
+
+
+async def test_a_late_undo_spares_no_superseded_version(served: Lab) -> None:
+    """Before its own write is refused, it neither resumes the controller nor writes the superseded ReplicaSet."""
+
+    def there() -> list[Any]:
+        sets = {each["metadata"]["name"]: each["spec"] for each in served.replicasets("chat")}
+        return [*_spec(served), sets]
+
+    asks = {"maxSurge": 1, "waypoints": [{"at": 2, "approval": True}]}
+    again = {"strategy": {**ASKS, "waypoints": [{"at": 1, "approval": True}]}, "onto_baseline": True}
+    async with served.case("chat", strategy=asks) as case, reaching(served) as cluster:
+        await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+        await case.run.send("retarget", change=case.subject.changed(3), **again)
+        await case.run.until("it asks again", lambda s: s.phase == "AwaitingApproval")
+        assert {len(served.pods("chat", f"chat:{version}")) for version in (2, 3)} == {1}
+        await until("it rests", case.subject.is_at_rest)
+        before, asked = there(), await asked_of(case.run, contract.SCALE_OLD.name, contract.SCALE_NEW.name)
+        undo = Decision(act=Act.UNDO, why="a rollback of long ago")
+        given = asked.model_copy(update={"state": asked.state.but(goal=Goal.BACK), "decision": undo})
+        written = await Levers(cluster).of(asked.target).undo(given, time.time())
+        assert not written.done and not written.writes
+        assert there() == before
+        await case.run.send("abort")
+        await case.ends("Aborted")
 
 
 async def _wakes_harmlessly(lab: Lab, zombie: KillingWorker, activity: str) -> None:

@@ -78,13 +78,17 @@ class Lab:
     workers: list[Any] = field(default_factory=list)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """Background tasks of a test, by name; they end with the lab."""
+    joins: bool = False
+    """Whether another lab has made the namespace, and removes it."""
 
     def __post_init__(self) -> None:
         api = kubeconfig.new_client_from_config(str(self.stack.kubeconfig))
         self.apps, self.core, self.custom = client.AppsV1Api(api), client.CoreV1Api(api), client.CustomObjectsApi(api)
         self.batch = client.BatchV1Api(api)
-        self.core.create_namespace({"metadata": {"name": self.namespace}})
         self._rbac = client.RbacAuthorizationV1Api(api)
+        if self.joins:
+            return
+        self.core.create_namespace({"metadata": {"name": self.namespace}})
         role, binding = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
         self._rbac.create_namespaced_role(self.namespace, role)
         self._rbac.create_namespaced_role_binding(self.namespace, binding)
@@ -325,7 +329,8 @@ class Lab:
             task.cancel()
         for worker in self.workers:
             worker.kill()
-        self.core.delete_namespace(self.namespace)
+        if not self.joins:
+            self.core.delete_namespace(self.namespace)
 
 
 def pod_template(
@@ -545,12 +550,15 @@ async def reaching(lab: Lab) -> AsyncIterator[Cluster]:
 
 
 @asynccontextmanager
-async def open_lab(stack: Stack, task_queue: str = "") -> AsyncIterator[Lab]:
-    """Yield a lab with a new or given namespace and task queue; its workers are killed at the end."""
+async def open_lab(stack: Stack, task_queue: str = "", *, joins: str = "") -> AsyncIterator[Lab]:
+    """Yield a lab with a new namespace, or the one that it joins, and a new or given task queue.
+
+    Its workers are killed at the end.
+    """
     config = ClientConfig.load_client_connect_config(disable_file=True, override_env_vars=stack.env())
     temporal = await temporalio.client.Client.connect(**config, data_converter=pydantic_data_converter)
-    name = f"t-{uuid.uuid4().hex[:8]}"
-    lab = Lab(stack, temporal, name, task_queue=task_queue or name)
+    name = joins or f"t-{uuid.uuid4().hex[:8]}"
+    lab = Lab(stack, temporal, name, task_queue=task_queue or name, joins=bool(joins))
     try:
         yield lab
     finally:

@@ -12,7 +12,7 @@ from typing import Any
 
 from simulation import NEVER, Pod, Target, Wrong
 
-from activities.levers.numbered.ordinals import HOLD, Numbered, may_go_back, partition_for, read
+from activities.levers.numbered.ordinals import HOLD, Numbered, may_go_back, partition_for, read, shrinks_under
 from activities.levers.ownership import OWNER
 from segue.budget import objection, resolve_budget
 from segue.decide import Decision
@@ -150,7 +150,7 @@ class NumberedTarget(Target):
 
     @property
     def token(self) -> str:
-        return f"partition={self.partition} maxUnavailable={self.unavailable}"
+        return f"partition={self.partition} maxUnavailable={self.max_unavailable}"
 
     def _read(self, state: State) -> Numbered:
         running = {
@@ -207,7 +207,8 @@ class NumberedTarget(Target):
 
     def _put(self, template: str, partition: int, rules: Rules) -> None:
         self.template, self.partition = template, partition
-        self.max_unavailable = resolve_budget(rules.strategy, self.replicas).unavailable
+        written, number = rules.strategy.max_unavailable, resolve_budget(rules.strategy, self.replicas).unavailable
+        self.max_unavailable = written if isinstance(written, str) else number
         self.served, self.lost, self.written_for = self.ready, 0, self.replicas
         self.tampered = self.spoiled = self.heeded = False
         self.before_foreign, self.signed = None, self.mark
@@ -235,10 +236,17 @@ class NumberedTarget(Target):
         if seen.foreign is not None and not state.overrules:
             return str(seen.foreign)
         assert decision.replicas is not None
+        found, ready = self._read(state), self.ready
+        problem = shrinks_under(found, rules, decision.replicas)
+        if problem:
+            return problem
         grows = decision.replicas > self.replicas
-        if grows and self._read(state).engaged and state.goal is Goal.FORWARD:
-            self._put(self.template, HOLD, rules)
         self.replicas = decision.replicas
+        if found.engaged and (not grows or state.goal is Goal.FORWARD):
+            self._put(self.template, HOLD if grows else self.partition, rules)
+        floor = resolve_budget(rules.strategy, self.replicas).floor
+        if self.ready < min(ready, floor):
+            raise Wrong(f"{ready} ready were scaled to {self.ready}, under the floor of {floor}: {self}")
         return ""
 
     def undo(self, rules: Rules, state: State, decision: Decision) -> str:

@@ -13,6 +13,7 @@ from activities.levers.deployment.patches import (
     hold_patch,
     resize_patch,
     rest_patch,
+    scale_patch,
     superseded_sets,
     unhold_patch,
 )
@@ -125,6 +126,20 @@ def test_a_retarget_does_not_pause_it_in_the_middle_of_the_last_move(sizes: dict
     assert see(deployment(2, 4, 6), known, **sizes).unpaused is unpaused
 
 
+def test_a_taken_replica_starts_the_deadline_again() -> None:
+    """A new replica that is evicted while it loads is no failure of its version; the next one loads from the start."""
+    taken = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+             "lastTransitionTime": "1970-01-01T00:15:00Z"}  # fmt: skip
+
+    def progress_at(version: str) -> float:
+        owner = [{"uid": version, "controller": True}]
+        metadata = {"name": "x", "uid": "x", "ownerReferences": owner, "deletionTimestamp": "1970-01-01T00:15:30Z"}
+        evicted = {"metadata": metadata, "spec": {}, "status": {"phase": "Running", "conditions": [taken]}}
+        return read(Objects(deployment(2, 7, 1), sets(v1=7, v2=1), [evicted]), RULES, state(), NOW).progress_at
+
+    assert (progress_at("v2"), progress_at("v1")) == (900.0, 0.0)
+
+
 def test_paused_it_is_held_at_the_sizes_that_are_there() -> None:
     """The fields move nothing then: what they request is not what it is held at."""
     assert see(deployment(2, 6, 4), v1=7, v2=3).asked == Counts(6, 4)
@@ -176,6 +191,14 @@ def test_a_resize_waits_until_the_controller_has_followed() -> None:
     assert resize_patch(Objects(deployment(1, 8, 0), scaled_for(6, v1=6), []), free, asked, 4) == {
         "spec": {"replicas": 4}
     }
+
+
+def test_a_move_that_meets_a_target_scaled_to_0_is_decided_again() -> None:
+    """Somebody scaled it to 0 since the decision: that passes, and is no mistake in the spec."""
+    found, decision = deployment(2, 0, 0, replicas=0), Decision(act=Act.SCALE, why="why", counts=Counts(7, 2))
+    asked = WriteInput(target=DeploymentTarget(name="chat"), rules=RULES, state=state(), decision=decision)
+    with pytest.raises(Stale, match="scaled to 0"):
+        scale_patch(Objects(found, sets(v1=0, v2=0), []), see(found, v1=0, v2=0), asked, Counts(7, 2))
 
 
 @pytest.mark.parametrize("goal", list(Goal))

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from activities.ended_pods import Gone, read_ended
-from segue.ended_pods import ended_problem, is_own
+from activities.ended_pods import Gone, read_ended, seconds_of
+from segue.ended_pods import ended_problem, is_own, taken_at
 from segue.replica import Ended, Replica
 
 SHORT = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 40Mi. "
@@ -75,7 +75,8 @@ def test_it_is_told_with_its_message_and_the_litter() -> None:
 
 
 def pod(phase: str, *, stops: bool = False, disrupted: str = "") -> dict[str, Any]:
-    conditions = [{"type": "DisruptionTarget", "status": "True", "reason": disrupted}] if disrupted else []
+    taken = {"type": "DisruptionTarget", "status": "True", "lastTransitionTime": "2026-01-01T00:00:30Z"}
+    conditions = [{**taken, "reason": disrupted}] if disrupted else []
     metadata = {"name": "chat-a", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"}
     return {
         "metadata": {**metadata, **({"deletionTimestamp": "2026-01-01T00:01:00Z"} if stops else {})},
@@ -98,3 +99,13 @@ def test_which_pods_ended(seen: dict[str, Any], counts: bool) -> None:
     """A pod that its controller told to stop ends as it should; one that is gone counts as it was seen last."""
     assert bool(read_ended([seen], ())) is counts
     assert [e.is_left for e in read_ended((), [Gone(seen, 1.0)])] == ([False] if counts else [])
+
+
+def test_when_a_replica_was_taken_for_no_reason_of_its_own() -> None:
+    """Its condition says when; a pod that is evicted for its own usage is not taken."""
+    evicted = pod("Running", stops=True, disrupted="EvictionByEvictionAPI")
+    assert taken_at(read_ended([evicted], ())) == seconds_of("2026-01-01T00:00:30Z")
+    assert taken_at(read_ended((), [Gone(evicted, 1.0)])) == seconds_of("2026-01-01T00:00:30Z")
+    own = EVICTED._replace(disruption="TerminationByKubelet", disrupted_at=9.0)
+    assert taken_at([TAKEN._replace(disrupted_at=4.0), TAKEN._replace(disrupted_at=5.0), own]) == 5.0
+    assert taken_at([]) == 0.0

@@ -1,15 +1,17 @@
 """A numbered target: when its controller is let go back, never where it could go under the floor; and what fails."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from activities.levers.numbered.ordinals import HOLD, Numbered, may_go_back, read
+from activities.levers.numbered.ordinals import HOLD, Numbered, may_go_back, read, shrinks_under
+from activities.levers.numbered.statefulset import StatefulSetLever
 from activities.levers.ownership import BASELINE
 from activities.levers.template import fingerprint
+from segue.decide import Act, decide
 from segue.observation import Version
-from segue.replica import Replica
+from segue.replica import Ended, Replica
 from segue.spec import Rules, Strategy
 from segue.state import Outcome, State, requested
 
@@ -80,6 +82,45 @@ def test_a_surge_beside_the_numbers_can_fail(autonomous: bool, failing: str | No
     assert (seen.problem and seen.problem.replica) == failing
     looked_for = [replica.name for replica in seen.pods.beside]
     assert looked_for == ([failing] if failing else []), "its log is looked for among these"
+
+
+def test_a_taken_replica_starts_the_deadline_again() -> None:
+    """Only one of the new version; an old one is not waited for."""
+    state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW))
+    taken = (Ended("3", disruption="EvictionByEvictionAPI", disrupted_at=50.0),)
+
+    def progress_at(version: str) -> float:
+        return read(numbered("OOOn", 3)._replace(ended={version: taken}), rules(0, 1), state, None, 60.0).progress_at
+
+    assert (progress_at(NEW), progress_at(OLD)) == (50.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("running", "replicas", "waits"),
+    [("oooNNN", 3, True), ("oOONNN", 3, False), ("oooNNN", 5, True), ("ooONNN", 5, False), ("OOOnnn", 2, False),
+     ("oooNNN", 6, False), ("oooooo", 1, False)],
+)  # fmt: skip
+def test_fewer_replicas_wait_until_the_floor_holds_without_the_highest_numbers(
+    running: str, replicas: int, waits: bool
+) -> None:
+    """Half of them may be unavailable, and the lower ones are being replaced: the ready ones would stop."""
+    there = numbered(running, 0)._replace(found={"metadata": {}, "spec": {"replicas": len(running)}})
+    half = Rules(strategy=Strategy(max_surge=0, max_unavailable="50%"))
+    assert bool(shrinks_under(there, half, replicas)) is waits
+    state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW), resize=replicas)
+    seen = read(there, half, state, None, 10.0)
+    assert (decide(half, state, seen, 10.0).act is Act.RESIZE) is not waits
+
+
+def test_a_percentage_follows_the_replicas() -> None:
+    """An absolute number of 8 would let all of 4 be unavailable after somebody scaled the target down."""
+
+    def written(amount: Any, replicas: int) -> Any:
+        rules = Rules(strategy=Strategy(max_surge=0, max_unavailable=amount))
+        fields = StatefulSetLever.holding(cast("Any", None), 3, rules, replicas)
+        return fields["updateStrategy"]["rollingUpdate"]["maxUnavailable"]
+
+    assert (written("50%", 8), written("10%", 4), written(3, 8), written(9, 4)) == ("50%", "10%", 3, 4)
 
 
 @pytest.mark.parametrize(("baseline", "held"), [("old", True), ("new", False)])

@@ -73,6 +73,16 @@ def read(seen: Supervised, state: State, now: float = LATER) -> tuple[Observatio
 HEAD, WORKER, CANARY = "llm-predictor", "llm-predictor-worker", "llm-next-predictor"
 
 
+def test_a_taken_replica_starts_the_deadline_again() -> None:
+    """Its node is drained while it loads: that is no failure of its version."""
+    taken = pod(HEAD, "v2", 1, ready=False)
+    taken["metadata"]["deletionTimestamp"] = at(START + 90)
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+    taken["status"]["conditions"].append({**condition, "lastTransitionTime": at(START + 60)})
+    seen, state = rolled([pod(HEAD, "v1")], [pod(HEAD, "v1"), taken])
+    assert read(seen, state)[0].progress_at == START + 60
+
+
 def test_pods_are_believed_and_not_an_operators_observed_generation() -> None:
     """KServe's is its Deployment's: behind for ever; it is waited for a little, and no longer."""
     seen, state = rolled([pod(HEAD, "a")], [pod(HEAD, "b", made=LATER)], observedGeneration=1)

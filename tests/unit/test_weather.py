@@ -31,6 +31,8 @@ def test_every_kind_and_every_fault_comes_up() -> None:
     assert {rolled.replicas for rolled in rollouts} >= {1, 2, 4, 40}
     assert {rolled.hook for rolled in rollouts} == {"", "passing", "failing"}
     assert {rolled.kind for rolled in rollouts if "drain" in rolled.spec} == set(KINDS) - {"Supervised"}
+    assert {rolled.kind for rolled in rollouts if "autoscaler" in rolled.spec} == {"Deployment", "StatefulSet"}
+    assert {day.together for day in DAYS} == {False, True}
     assert all(len(day.rollouts) == ROLLOUTS for day in DAYS)
 
 
@@ -50,6 +52,7 @@ def test_only_leaves_everything_else_as_it_is() -> None:
     assert only.weather == tuple(fault for fault in day.weather if fault.what == day.weather[0].what)
     assert [replace(rolled, faults=()) for rolled in day.rollouts] == list(only.rollouts)
     assert day.only(FAULTS) == day
+    assert day.has([day.weather[0].what]) and not day.only(["none"]).has(FAULTS)
 
 
 def test_every_spec_is_accepted() -> None:
@@ -122,6 +125,15 @@ def test_the_ceiling_holds_but_for_a_moment() -> None:
     smaller = [Size(0, 4), Size(110, 2)]
     assert not _judged(_moments(_pods(4, 1), _pods(4, 1), _pods(2)), smaller)
     assert _judged(_moments(_pods(4), _pods(3), _pods(4, 3)), smaller)
+
+
+def test_controllers_learn_of_fewer_replicas_after_an_outage() -> None:
+    """Until then they replace pods of the former number; some seconds after it no more."""
+    fewer = [Size(0, 4), Size(110, 2)]
+    replaced = [Moment(100, _pods(4)), Moment(115, _pods(2)), Moment(120, _pods(2, 2)), Moment(122, _pods(2, 2))]
+    assert _judged(replaced, fewer)
+    assert not _judged(replaced, fewer, outages=[(108.0, 119.0)])
+    assert _judged([*replaced, Moment(140, _pods(2)), Moment(142, _pods(2, 4))], fewer, outages=[(108.0, 119.0)])
 
 
 def test_what_follows_from_anothers_write_is_theirs() -> None:

@@ -24,6 +24,7 @@ from activities.levers.deployment.patches import (
     hold_patch,
     own_budget,
     pause_patch,
+    refuse_asleep,
     resize_patch,
     rest_patch,
     scale_patch,
@@ -61,6 +62,7 @@ from activities.levers.ownership import (
     START_FIX,
     annotations_of,
     changed_by_admission,
+    changed_since,
     check_owner,
     labels_of,
     left_of_us,
@@ -91,6 +93,8 @@ _AVAILABLE_S = 5.0
 _TAKEN_UP_S = 2.0
 """Time for the controller to start a move. If it takes longer, a later decision pauses the Deployment."""
 _POLL_S = 0.01
+_FRESH_S = 0.2
+"""Pods that were listed longer ago are listed again before a write."""
 
 
 class _Listed(NamedTuple):
@@ -99,6 +103,13 @@ class _Listed(NamedTuple):
     selector: str
     replicasets: list[Object]
     pods: list[Object]
+
+
+def _own(deployment: Object, listed: _Listed) -> Objects:
+    """Return a Deployment with the listed objects that it owns."""
+    own = [rs for rs in listed.replicasets if controller_uid(rs) == deployment["metadata"]["uid"]]
+    owners = {rs["metadata"]["uid"] for rs in own}
+    return Objects(deployment, own, [p for p in listed.pods if controller_uid(p) in owners])
 
 
 class DeploymentLever:
@@ -161,9 +172,15 @@ class DeploymentLever:
     async def _fetch(self, target: Target) -> Objects:
         """Read the Deployment with its ReplicaSets and pods.
 
-        Reads the Deployment last: the shorter the time between reading and writing it, the fewer conflicts.
+        Reads the Deployment last: the shorter the time between reading and writing it, the fewer conflicts. If the
+        API server delays that, pods may have changed since they were listed, and the Deployment's version does not
+        show it: then lists them again.
         """
-        return await self._completed(target, await self._listed(target))
+        began = time.monotonic()
+        objects = await self._completed(target, await self._listed(target))
+        if time.monotonic() - began < _FRESH_S:
+            return objects
+        return _own(objects.deployment, await self._listed(target))
 
     async def _listed(self, target: Target) -> _Listed:
         """Read the ReplicaSets and pods that its selector matches."""
@@ -177,13 +194,10 @@ class DeploymentLever:
     async def _completed(self, target: Target, listed: _Listed) -> Objects:
         """Read the Deployment too, and return it with the listed objects that it owns."""
         deployment = await self._cluster.get("deployments", target.namespace, target.name)
-        uid = deployment["metadata"]["uid"]
         if selector_of(deployment) != listed.selector:  # it was deleted, and created again with another selector
             del self._selectors[target]
             return await self._fetch(target)
-        own = [rs for rs in listed.replicasets if controller_uid(rs) == uid]
-        owners = {rs["metadata"]["uid"] for rs in own}
-        return Objects(deployment, own, [p for p in listed.pods if controller_uid(p) in owners])
+        return _own(deployment, listed)
 
     async def _selector(self, target: Target) -> str:
         """Return the target's label selector, which is immutable; each worker reads it once."""
@@ -269,8 +283,7 @@ class DeploymentLever:
         def make(objects: Objects, seen: Observation) -> Object | None:
             nonlocal step, old
             old = _old_sets(objects, asked.state)
-            if seen.replicas < 1:
-                raise Stale("the target is scaled to 0")
+            refuse_asleep(seen)
             step = _first(resolve_budget(asked.rules.strategy, seen.replicas), asked.state, seen, goal)
             return scale_patch(objects, seen, asked, step)
 
@@ -430,6 +443,9 @@ class DeploymentLever:
         if not written.done:
             return written
         objects = await self._fetch(asked.target)
+        changed = changed_since(objects.deployment, written.mark)
+        if changed:
+            return Written(done=False, why=changed, writes=written.writes)
         counts = asked.decision.counts or Counts(0, 0)
         wanted = asked.state.wanted.template
         extra = [rs for rs in objects.replicasets if fingerprint(rs["spec"]["template"]) == wanted]
@@ -472,7 +488,8 @@ class DeploymentLever:
 
     async def _spare_superseded(self, asked: WriteInput, objects: Objects) -> tuple[WriteInput, int]:
         """Make ready pods of superseded versions count as available; return the updated input, and the writes."""
-        if annotations_of(objects.deployment).get(OWNER) != asked.state.owner:
+        owner, generation = annotations_of(objects.deployment).get(OWNER), objects.deployment["metadata"]["generation"]
+        if owner != asked.state.owner or generation != asked.generation:
             return asked, 0  # the write itself reports it
         superseded = superseded_sets(objects, asked.state.baseline.template)
         resumes = bool(superseded) and is_paused(objects.deployment)
@@ -485,8 +502,6 @@ class DeploymentLever:
         """Unpause the controller; return the input with the generation after it."""
         target, patch = asked.target, pause_patch(deployment, paused=False)
         after = await self._cluster.patch("deployments", target.namespace, target.name, patch)
-        if asked.generation != deployment["metadata"]["generation"]:
-            return asked  # the decision is stale: the write itself reports it
         return asked.model_copy(update={"generation": after["metadata"]["generation"]})
 
     async def finish(self, asked: WriteInput, now: float) -> Written:

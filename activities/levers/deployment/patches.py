@@ -104,12 +104,23 @@ def claim(
     return {OWNER: owner, BASELINE: baseline_of(deployment, own)}
 
 
+def refuse_asleep(seen: Observation) -> None:
+    """Refuse a move of a target that somebody scaled to 0 since the move was decided.
+
+    Raises:
+        Stale: in that case.
+    """
+    if seen.replicas < 1:
+        raise Stale("the target is scaled to 0")
+
+
 def scale_patch(objects: Objects, seen: Observation, asked: WriteInput, counts: Counts) -> Object | None:
     """Return the patch that holds ``counts``. Returns None if they are held already.
 
     Raises:
         Stale: when the observed state does not allow them.
     """
+    refuse_asleep(seen)
     deployment, state = objects.deployment, asked.state
     unwritten = seen.template != state.wanted.template
     if not unwritten and seen.held and seen.asked == counts:

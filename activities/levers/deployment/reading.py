@@ -20,7 +20,7 @@ from activities.levers.ownership import (
 from activities.levers.pods import freed_by, is_active, read_replica, told_to_stop_at
 from activities.levers.template import fingerprint, fingerprinting_once, version_of
 from activities.watching import NamespaceWatch, controller_uid
-from segue.ended_pods import judged
+from segue.ended_pods import judged, taken_at
 from segue.failures import unmade, unplaced_why
 from segue.hindrance import hindrance_of
 from segue.history import Revision
@@ -141,7 +141,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         unpaused=_is_unpaused(objects, state),
         foreign=_foreign(objects, state),
         problem=judged(rising, ended, restarts, state.began_at, *(s.problem for s in coming)),
-        progress_at=max((*proven_times, *(p.placed_late_at for p in rising)), default=0.0),
+        progress_at=max((*proven_times, *(p.placed_late_at for p in rising), taken_at(ended))),
         lost_since=lost_since(p for s in new for p in s.pods),
         unplaced=len(unplaced),
         unplaced_since=min(unplaced, default=0.0),

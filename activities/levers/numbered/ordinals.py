@@ -16,7 +16,7 @@ from activities.levers.pods import freed_by, is_ready, overdue, told_to_stop_at
 from activities.levers.template import fingerprint, fingerprinting_once
 from segue.as_before import as_before
 from segue.budget import resolve_budget
-from segue.ended_pods import judged
+from segue.ended_pods import judged, taken_at
 from segue.errors import Refused
 from segue.failures import worst
 from segue.hindrance import hindrance_of
@@ -122,6 +122,20 @@ def may_go_back(numbered: Numbered, rules: Rules, baseline: str) -> bool:
     return not numbered.trusted and (len(staying) > floor or len(staying) == replicas)
 
 
+def shrinks_under(numbered: Numbered, rules: Rules, replicas: int) -> str:
+    """Return why R must not drop to ``replicas`` now; empty if it may.
+
+    The highest numbers stop, ready or not: if the lower ones are being replaced, too few would be ready.
+    """
+    present = replicas_of(numbered.found)
+    ready = [i for i, each in numbered.running.items() if each.ready_since is not None and i < present]
+    staying = sum(i < replicas for i in ready)
+    floor = resolve_budget(rules.strategy, max(replicas, 1)).floor
+    if staying == len(ready) or staying >= floor:
+        return ""
+    return f"{replicas} replicas would leave {staying} ready, under the floor of {floor}: the highest numbers stop"
+
+
 @fingerprinting_once()
 def read(
     numbered: Numbered, rules: Rules, state: State, foreign: Foreign | None, now: float, *, autonomous: bool = False
@@ -159,9 +173,10 @@ def read(
         pinned=pinned,
         autonomous=autonomous,
         numbered=True,
+        unshrinkable=shrinks_under(numbered, relaxed, len(replicas) if state.resize is None else state.resize),
         foreign=foreign,
         problem=worst((judged(rising, ended, restarts, state.began_at), overdue(numbered.pods, now))),
-        progress_at=max((*proven, *(r.placed_late_at for r in coming)), default=0.0),
+        progress_at=max((*proven, *(r.placed_late_at for r in coming), taken_at(ended)), default=0.0),
         # A replica is replaced under its own number: the new one is created when the old one has ended.
         freed_by=freed_by(numbered.pods, (), waits=bool(leaving)),
         available_by=max(proven, default=0.0) + found["spec"].get("minReadySeconds", 0),

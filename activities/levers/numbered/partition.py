@@ -16,7 +16,15 @@ from typing import ClassVar
 from activities.cluster import Cluster, Object
 from activities.ended_pods import Gone
 from activities.levers.copies import make_copies, prune_copies
-from activities.levers.numbered.ordinals import HOLD, Numbered, may_go_back, partition_for, read, start_of
+from activities.levers.numbered.ordinals import (
+    HOLD,
+    Numbered,
+    may_go_back,
+    partition_for,
+    read,
+    shrinks_under,
+    start_of,
+)
 from activities.levers.ownership import (
     BASELINE,
     CAUSE,
@@ -31,6 +39,7 @@ from activities.levers.ownership import (
     baseline_of,
     budget_as_written,
     changed_by_admission,
+    changed_since,
     check_owner,
     foreign_hold,
     foreign_template,
@@ -449,10 +458,15 @@ class PartitionLever(ABC):
         def make(numbered: Numbered, seen: Observation) -> Object | None:
             if seen.replicas == replicas:
                 return None
+            problem = shrinks_under(numbered, asked.rules, replicas)
+            if problem:
+                raise Stale(problem)
             spec: Object = {"replicas": replicas}
             held = numbered.engaged and asked.state.goal is Goal.FORWARD and not seen.autonomous
             if held and replicas > seen.replicas:
                 spec |= self.holding(HOLD, asked.rules, replicas)
+            elif numbered.engaged:  # what may be unavailable at once follows R
+                spec |= self.holding(numbered.partition, asked.rules, replicas)
             return {"spec": spec}
 
         return await self._write(asked, now, make)
@@ -466,8 +480,13 @@ class PartitionLever(ABC):
             return {"spec": self.holding(HOLD, asked.rules, seen.replicas)}
 
         written = await self._write(asked, now, make)
-        others = {asked.state.baseline.template}
-        deleted = await self._unblock(await self._fetch(asked.target), others) if written.done else 0
+        if not written.done:
+            return written
+        numbered = await self._fetch(asked.target)
+        changed = changed_since(numbered.found, written.mark)
+        if changed:
+            return Written(done=False, why=changed, writes=written.writes)
+        deleted = await self._unblock(numbered, {asked.state.baseline.template})
         return written.model_copy(update={"writes": written.writes + deleted})
 
     async def undo(self, asked: WriteInput, now: float) -> Written:

@@ -22,6 +22,7 @@ from segue.errors import Refused
 from segue.lint.target import LintSubject
 from segue.observation import Version
 from segue.spec import Change, Rules
+from segue.units import resolve
 
 REVISION_LABEL = "controller-revision-hash"
 _ROLLING = ("f:updateStrategy", "f:rollingUpdate")
@@ -119,8 +120,13 @@ class StatefulSetLever(PartitionLever):
         return judged_set(found, wanted, untried=untried)
 
     def holding(self, partition: int, rules: Rules, replicas: int) -> Object:
-        """Return a rolling update from this number on, as many at a time as the budget allows."""
-        unavailable = resolve_budget(rules.strategy, max(replicas, 1)).unavailable
+        """Return a rolling update from this number on, as many at a time as the budget allows.
+
+        A percentage is written as such: its controller resolves it as the budget does, also after a change of R.
+        """
+        written, number = rules.strategy.max_unavailable, resolve_budget(rules.strategy, max(replicas, 1)).unavailable
+        follows = isinstance(written, str) and 0 < resolve(written, 100, round_up=False) <= 100
+        unavailable = written if follows else number
         rolling = {"partition": partition, "maxUnavailable": unavailable}
         return {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": rolling}}
 

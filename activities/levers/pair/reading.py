@@ -21,7 +21,7 @@ from activities.levers.ownership import (
 )
 from activities.levers.pods import freed_by, is_active, read_replica, told_to_stop_at
 from activities.levers.template import fingerprint, fingerprinting_once
-from segue.ended_pods import judged
+from segue.ended_pods import judged, taken_at
 from segue.failures import unplaced_why
 from segue.hindrance import hindrance_of
 from segue.observation import Counts, Foreign, Frozen, Observation, Problem, Side
@@ -115,6 +115,7 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
     since = [p.ready_since for p in (*old, *new) if p.ready_since is not None]
     unplaced = [p.unplaced_since for p in (*old, *new) if p.unplaced_since is not None]
     leaving = [at for pod in _pods(pair) if (at := told_to_stop_at(pod)) is not None]
+    ended = _ended(pair, back=back)
     new_side = _side(pair.new, new, counts.new, min_ready_s, restarts, now)
     return Observation(
         replicas=pair.replicas,
@@ -127,9 +128,9 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
         owner=annotations_of(pair.old.deployment).get(OWNER),
         held=baseline is not None,
         foreign=_foreign(pair, state),
-        problem=judged(rising, _ended(pair, back=back), restarts, state.began_at, *_unmade(pair, back=back)),
+        problem=judged(rising, ended, restarts, state.began_at, *_unmade(pair, back=back)),
         progress_at=max(
-            (*(at for at in since if at + min_ready_s <= now), *(p.placed_late_at for p in rising)), default=0.0
+            *(at for at in since if at + min_ready_s <= now), *(p.placed_late_at for p in rising), taken_at(ended), 0.0
         ),
         lost_since=lost_since(new),
         unplaced=len(unplaced),

@@ -44,14 +44,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", default="", help=f"only these faults, by comma; 'none' for none:\n{', '.join(FAULTS)}"
     )
+    parser.add_argument("--having", default="", help="only days with one of these faults, by comma")
     parser.add_argument("--runs", type=int, default=0, help=f"so many rollouts, {ROLLOUTS} for each seed")
     parser.add_argument("--minutes", type=float, default=0.0, help="new seeds for so long")
     parser.add_argument("--jobs", type=int, default=1, help="so many stacks side by side")
     parser.add_argument("--stack", default="", help="a running stack to use, for --jobs 1; its servers are killed")
     given = parser.parse_args()
-    unknown = set(filter(None, given.only.split(","))) - {*FAULTS, "none"}
+    only, having = (set(filter(None, each.split(","))) for each in (given.only, given.having))
+    unknown = (only - {*FAULTS, "none"}) | (having - {*FAULTS})
     if unknown:
-        parser.error(f"--only {', '.join(sorted(unknown))}: no such fault")
+        parser.error(f"{', '.join(sorted(unknown))}: no such fault")
     if not given.runs and not given.minutes:
         given.runs = ROLLOUTS if given.seed is not None else 30
     if given.seed is None:
@@ -67,8 +69,10 @@ def _play_days(given: argparse.Namespace, job: int, jobs: int) -> int:
     with _stack(given, job) as stack:
         seed, rollouts = given.seed + job, 0
         while rollouts * jobs < given.runs or time.monotonic() < ends:
-            wrong += _play(stack, seed, given, tally)
-            seed, rollouts = seed + jobs, rollouts + ROLLOUTS
+            if not given.having or make_day(seed).has(given.having.split(",")):
+                wrong += _play(stack, seed, given, tally)
+                rollouts += ROLLOUTS
+            seed += jobs
     for what, count in sorted(tally.items()):
         print(f"{count:5} {what}", flush=True)
     return wrong
@@ -98,7 +102,8 @@ def _play(stack: Stack, seed: int, given: argparse.Namespace, tally: "collection
         print(f"seed {seed} could not be played:\n{traceback.format_exc()}", flush=True)
         return True
     weather = ", ".join(fault.what for fault in day.weather) or "fine"
-    print(f"seed {seed}: {weather}, {time.monotonic() - began:.0f} s", flush=True)
+    where = ", all in one namespace" if day.together else ""
+    print(f"seed {seed}: {weather}{where}, {time.monotonic() - began:.0f} s", flush=True)
     for outcome in outcomes:
         rolled = outcome.rolled
         tally[f"{rolled.kind} {outcome.ended[:40]}"] += 1

@@ -55,9 +55,9 @@ class ApiProxy:
         self._thread.join(timeout=10)
         self.kubeconfig.unlink(missing_ok=True)
 
-    def written(self, namespace: str) -> int:
-        """Return the number of writes in a namespace."""
-        return sum(f"/namespaces/{namespace}/" in path for _, path in list(self.writes))
+    def written(self, namespace: str, name: str) -> int:
+        """Return the number of writes of the objects of a target: their names begin with its name."""
+        return sum(f"/namespaces/{namespace}/" in path and f"/{name}" in path for _, path in list(self.writes))
 
     async def _serve(self) -> None:
         logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)

@@ -16,14 +16,21 @@ from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeou
 from temporalio.service import RPCError
 from watcher import is_ready
 
+from weather.admission import rewrite_images, rewrite_no_more
 from weather.eyes import Eyes
 from weather.scenario import FOREIGN, PEOPLE, Fault
 
 OWNER = "segue.dev/rollout"
 FOREIGN_ANNOTATION = "example.com/noticed"
-_OUTAGE = (client.ApiException, urllib3.exceptions.HTTPError, OSError)
+OUTAGE = (client.ApiException, urllib3.exceptions.HTTPError, OSError)
 _TRY_S = 20.0
 ANSWER_S = 20.0
+LET_GO: dict[str, dict[str, Any]] = {
+    "Deployment": {"strategy": {"rollingUpdate": {"maxUnavailable": "100%"}}},
+    "StatefulSet": {"updateStrategy": {"rollingUpdate": {"partition": 0}}},
+    "LeaderWorkerSet": {"rolloutStrategy": {"rollingUpdateConfiguration": {"partition": 0}}},
+}
+"""By kind, what somebody writes who lets all replicas move."""
 
 
 @dataclass
@@ -33,9 +40,13 @@ class Done:
     taken: set[str] = field(default_factory=set)
     """The uids of the pods that were deleted or evicted."""
     spoiled: list[float] = field(default_factory=list)
-    """When a template was changed while its controller was not paused."""
+    """When a template, or what holds it, was changed while its controller was not paused."""
     broken: dict[str, str] = field(default_factory=dict)
     """The names of pods that were broken, and not mended yet, with their uids."""
+    asleep: int = 0
+    """How many replicas the target gets back after somebody scaled it to 0."""
+    rewrites: bool = False
+    """Whether an admission policy rewrites the target's images."""
     what: list[str] = field(default_factory=list)
     """The names of all that happened."""
     log: list[str] = field(default_factory=list)
@@ -62,13 +73,13 @@ class Events:
         while time.monotonic() < ends:
             try:
                 call(fault)
-            except _OUTAGE:
+            except OUTAGE:
                 await asyncio.sleep(1)
                 continue
             break
         else:
             self.note(f"{fault.what} was not possible")
-        if self.done.broken:
+        if self.done.broken or self.done.asleep or self.done.rewrites:
             await asyncio.sleep(fault.lasts)
             self.mend()
 
@@ -101,9 +112,19 @@ class Events:
             self.subject.lab.relabel(name, "crash-loop" if what == "pods-crash" else "never-ready")
 
     def mend(self) -> None:
-        """Repair the broken pods that still exist."""
+        """Repair the broken pods that still exist, and undo what others did for a time."""
+        with contextlib.suppress(*OUTAGE):
+            if self.done.rewrites:
+                rewrite_no_more(self.subject)
+                self.note("the policy is gone")
+            self.done.rewrites = False
+        with contextlib.suppress(*OUTAGE):
+            if self.done.asleep and not self.subject.replicas():
+                self.subject.resize(self.done.asleep)
+                self.note(f"scaled from 0 to {self.done.asleep}")
+            self.done.asleep = 0
         for name, uid in list(self.done.broken.items()):
-            with contextlib.suppress(*_OUTAGE):
+            with contextlib.suppress(*OUTAGE):
                 there = [p for p in self.eyes.pods if p["metadata"]["uid"] == uid]
                 if there:
                     self.subject.lab.relabel(name, "ready")
@@ -120,6 +141,21 @@ class Events:
         self.done.what.append(fault.what)
         if fault.what == "foreign-scale":
             self.subject.resize(fault.size)
+        elif fault.what == "foreign-zero":
+            self.done.asleep = fault.size
+            self.subject.resize(0)
+        elif fault.what == "foreign-resume":
+            self._patch({"spec": {"paused": None}})
+            if {"foreign-hold", "foreign-image", "foreign-restart"} & {*self.done.what}:  # it obeys that now
+                self.done.spoiled.append(time.monotonic())
+        elif fault.what == "foreign-policy":
+            self.done.rewrites = True
+            self.done.spoiled.append(time.monotonic())  # it also rewrites what others write, such as its controller
+            rewrite_images(self.subject)
+        elif fault.what == "foreign-hold":
+            self._patch({"spec": LET_GO[self.subject.kind]})
+            if self.subject.kind == "Deployment":  # the other controllers still keep their maxUnavailable
+                self._spoil(raw)
         elif fault.what == "foreign-annotation":
             self._patch({"metadata": {"annotations": {FOREIGN_ANNOTATION: "yes"}}})
         elif fault.what == "foreign-restart":
@@ -139,6 +175,9 @@ class Events:
             self._patch({"spec": {"leaderWorkerTemplate": {"leaderTemplate": change}}})
         else:
             self._patch({"spec": {"template": change}})
+        self._spoil(before)
+
+    def _spoil(self, before: dict[str, Any]) -> None:
         if not before["spec"].get("paused"):
             self.done.spoiled.append(time.monotonic())
 

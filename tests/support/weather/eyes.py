@@ -93,6 +93,7 @@ class Eyes:
 
     def __init__(self, subject: Subject, replicas: int) -> None:
         lab, self._kind = subject.lab, subject.kind
+        self._names = {subject.name, f"{subject.name}-next"}
         self.moments: list[Moment] = []
         self.sizes = [Size(time.monotonic(), replicas)]
         self._pods = Follower(
@@ -114,7 +115,7 @@ class Eyes:
         self.moments.append(Moment(time.monotonic(), {p["metadata"]["uid"]: _pod(p) for p in found.values()}, event))
 
     def _see_target(self, event: str, targets: dict[str, Any]) -> None:
-        found = self._replicas(list(targets.values()))
+        found = self._replicas([each for name, each in targets.items() if name in self._names])
         if found is not None and found != self.sizes[-1].replicas:
             self.sizes.append(Size(time.monotonic(), found))
 

@@ -104,6 +104,8 @@ class Seen:
     spoiled: Collection[float] = ()
     """When somebody else changed the template while its controller was not paused: what follows is theirs."""
     passing: int = PASSING
+    outages: Collection[tuple[float, float]] = ()
+    """When servers of the cluster were away: controllers learn of a change of the replicas only afterwards."""
 
 
 def breaches(seen: Seen) -> list[str]:
@@ -152,7 +154,9 @@ def _over(seen: Seen) -> Iterable[str]:
     allowed = most = 0
     over_since: float | None = None
     for moment in seen.moments:
-        ceiling = max(map(seen.budget.ceiling, _replicas(seen.sizes, moment.at - LATE_S, moment.at + LATE_S)))
+        known_since = min((began for began, ended in seen.outages if began <= moment.at <= ended + IN_FLIGHT_S),
+                          default=moment.at) - LATE_S  # fmt: skip
+        ceiling = max(map(seen.budget.ceiling, _replicas(seen.sizes, known_since, moment.at + LATE_S)))
         if any(at - LATE_S <= moment.at <= at + SPOILED_S for at in seen.spoiled):
             ceiling = max(ceiling, moment.total)
         # Fewer replicas were requested: what was there goes, and nothing comes.

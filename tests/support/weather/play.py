@@ -9,14 +9,16 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gate_servers import SECRET, Webhooks, webhook_server
 from harness import Lab, Run, WorkerProcess, open_lab
+from kubernetes import client
 from segue_local import LocalStackError, Stack
 from subjects import SUBJECTS, Subject
 from temporalio.client import WorkflowFailureError
@@ -27,21 +29,30 @@ from segue import contract
 from segue.report import Report, to_markdown
 from segue.status import Status
 from weather import judge
+from weather.admission import as_sent
 from weather.api_proxy import ApiProxy, api_proxy
-from weather.events import FOREIGN_ANNOTATION, Events
+from weather.autoscalers import autoscale, changed_autoscalers
+from weather.events import FOREIGN_ANNOTATION, OUTAGE, Events
 from weather.eyes import Eyes
 from weather.scenario import FOREIGN, Day, Fault, Rolled
 from worker.compose import make_plugin
 
 TUNING = contract.Tuning(heartbeat_s=4.0, rest_heartbeat_s=6.0, write_s=8.0, recheck_s=1.0)
 _START_ORDER = ("etcd", "kube-apiserver", "temporal", "kube-controller-manager", "kube-scheduler", "kwok", "lws")
+CLUSTER = ("etcd-", "kube-")
+"""The names of the faults of the cluster's servers begin so."""
+LEASES = "kube-node-lease"
+"""The namespace of the leases of nodes."""
 OUTCOMES = {"Completed", "RolledBack", "Aborted"}
 END_S = 240.0
 """A rollout ends within this time once the weather is fine and people answer."""
 SETTLED_S = 120.0
 AGAIN_S = 30.0
 """People wait this long before they repeat an abort, and a third of it before they try something else."""
+OUTAGE_S = 60.0
 _MUST_NOT_BE_LOGGED = re.compile(r"nondeterminism|TMPRL1100|was never retrieved|AssertionError", re.IGNORECASE)
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -62,6 +73,8 @@ class Weather:
         self._stack, self._proxy, self._fleet, self._webhooks = stack, proxy, fleet, webhooks
         self.worker = self._new_worker()
         self.log: list[str] = []
+        self.outages: list[tuple[float, float]] = []
+        """When servers of the cluster were away, in monotonic seconds."""
         self._down: set[str] = set()
         """The servers that stay dead for now."""
         self._restarting = threading.Lock()
@@ -83,17 +96,22 @@ class Weather:
 
     def _happen(self, fault: Fault, start: float) -> None:
         time.sleep(max(0.0, start + fault.at - time.monotonic()))
-        self.log.append(f"{time.monotonic():.2f} {fault.what} for {fault.lasts} s")
-        with self._lasting(fault.what):
+        began = time.monotonic()
+        self.log.append(f"{began:.2f} {fault.what} for {fault.lasts} s")
+        with self._lasting(fault):
             time.sleep(fault.lasts)
+        if fault.what.startswith(CLUSTER):
+            self.outages.append((began, time.monotonic()))
         self.log.append(f"{time.monotonic():.2f} {fault.what} is over")
 
     @contextlib.contextmanager
-    def _lasting(self, what: str) -> Iterator[None]:
-        subject, _, how = what.rpartition("-")
+    def _lasting(self, fault: Fault) -> Iterator[None]:
+        subject, _, how = fault.what.rpartition("-")
         if subject == "worker":
             yield from self._worker(how)
-        elif what == "two-workers":
+        elif subject == "node":
+            yield from self._silent_node(fault)
+        elif fault.what == "two-workers":
             second = self._new_worker()
             yield
             second.kill()
@@ -114,9 +132,27 @@ class Weather:
                 with contextlib.suppress(ProcessLookupError):  # something killed it meanwhile
                     os.kill(pid, signal.SIGCONT)
         else:
-            self._proxy.weather.add(what)
+            self._proxy.weather.add(fault.what)
             yield
-            self._proxy.weather.discard(what)
+            self._proxy.weather.discard(fault.what)
+
+    def _silent_node(self, fault: Fault) -> Iterator[None]:
+        """Take a node's lease from the fake kubelet: until it has it again, nothing on the node changes."""
+        core, leases = self._fleet.core, client.CoordinationV1Api(self._fleet.core.api_client)
+        nodes = sorted(node.metadata.name for node in persistently(core.list_node).items)
+        name = random.Random(fault.dice).choice(nodes)
+        self.log.append(f"{time.monotonic():.2f} the node {name} does not answer")
+        taken = {"holderIdentity": "nobody", "leaseDurationSeconds": 3600, "renewTime": datetime.now(UTC)}
+        persistently(lambda: leases.patch_namespaced_lease(name, LEASES, {"spec": taken}))
+        yield
+        expired = {"spec": {"leaseDurationSeconds": 1}}
+        persistently(lambda: leases.patch_namespaced_lease(name, LEASES, expired))
+        # What Kubernetes once reported as unready stays so: the fake kubelet reports no pod again.
+        listed = persistently(lambda: core.list_pod_for_all_namespaces(field_selector=f"spec.nodeName={name}"))
+        for pod in listed.items:
+            if not any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions or ()):
+                with contextlib.suppress(*OUTAGE):  # it is gone
+                    core.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, grace_period_seconds=0)
 
     def _worker(self, how: str) -> Iterator[None]:
         if how == "killed":
@@ -150,6 +186,18 @@ class Weather:
         return [line[:300] for log in logs for line in log.splitlines() if _MUST_NOT_BE_LOGGED.search(line)]
 
 
+def persistently(call: Callable[[], T]) -> T:
+    """Repeat a call through an outage of the API server."""
+    ends = time.monotonic() + OUTAGE_S
+    while True:
+        try:
+            return call()
+        except OUTAGE:
+            if time.monotonic() >= ends:
+                raise
+            time.sleep(1)
+
+
 async def play(stack: Stack, day: Day) -> list[Outcome]:
     """Play one day, and return what became of each of its rollouts."""
     with (
@@ -163,10 +211,13 @@ async def play(stack: Stack, day: Day) -> list[Outcome]:
             # A server can end by itself after an outage of another, such as the scheduler without its lease.
             await asyncio.to_thread(weather.clear)
             await weather.worker.serves()
+            together = fleet.namespace if day.together else ""
             made, started = (threading.Barrier(len(day.rollouts) + extra) for extra in (0, 1))
             fine = threading.Event()
             players = [
-                Player(stack, fleet.task_queue, rolled, day, proxy, hooks, made, started, fine)
+                Player(
+                    stack, fleet.task_queue, rolled, day, proxy, hooks, made, started, fine, together, weather.outages
+                )
                 for rolled in day.rollouts
             ]
             # Each has a thread and a loop of its own: a call that hangs in an outage blocks nobody else.
@@ -198,10 +249,12 @@ class Player:
 
     def __init__(
         self, stack: Stack, queue: str, rolled: Rolled, day: Day, proxy: ApiProxy, hooks: Webhooks,
-        made: threading.Barrier, started: threading.Barrier, fine: threading.Event,
+        made: threading.Barrier, started: threading.Barrier, fine: threading.Event, together: str,
+        outages: list[tuple[float, float]],
     ) -> None:  # fmt: skip
         self.stack, self.queue, self.rolled, self.day, self.proxy = stack, queue, rolled, day, proxy
-        self.hooks, self.made, self.started, self.fine = hooks, made, started, fine
+        self.hooks, self.made, self.started, self.fine, self.together = hooks, made, started, fine, together
+        self.outages = outages
         self.dice = random.Random(f"people of {day.seed} {rolled.name}")
         self.reasons: set[str] = set()
         self.answered: dict[str, float] = {}
@@ -211,7 +264,7 @@ class Player:
     async def play(self) -> Outcome:
         """Play it, and judge it."""
         try:
-            async with open_lab(self.stack, self.queue) as lab:
+            async with open_lab(self.stack, self.queue, joins=self.together) as lab:
                 return await self._play(lab)
         except BaseException:
             self.made.abort()
@@ -222,6 +275,8 @@ class Player:
         rolled = self.rolled
         subject = SUBJECTS[rolled.kind](lab, rolled.name)
         await subject.create(rolled.replicas, ready_after=rolled.ready_after)
+        if "autoscaler" in rolled.spec:
+            autoscale(subject)
         before = subject.settings()
         eyes = Eyes(subject, rolled.replicas)
         await asyncio.to_thread(self.made.wait, 300)
@@ -308,7 +363,7 @@ class Player:
             ready = await self._settled(subject, eyes, told)
         await asyncio.to_thread(eyes.close)
         budget = _budget(self.rolled)
-        seen = judge.Seen(eyes.moments, eyes.sizes, budget, done.taken, done.spoiled)
+        seen = judge.Seen(eyes.moments, eyes.sizes, budget, done.taken, done.spoiled, outages=self.outages)
         found = judge.breaches(seen)[:3]
         if told not in OUTCOMES:
             return [*found, told or f"does not end: {self.status!r}"]
@@ -325,12 +380,12 @@ class Player:
             leftovers=_leftovers(subject, told, eyes),
             replay_error=await _replayed(histories),
             events=sum(len(history.events) for history in histories),
-            writes=self.proxy.written(subject.lab.namespace),
+            writes=self.proxy.written(subject.lab.namespace, subject.name),
             moves=self.status.moves if self.status else 0,
             disturbances=len(done.what) + sum(int(1 + fault.lasts) for fault in self.day.weather),
             reasons=self.reasons,
             hook=self.rolled.hook,
-            asked=sum(each["target"]["namespace"] == subject.lab.namespace for each in self._questions()),
+            asked=sum(_is_about(subject, each["target"]) for each in self._questions()),
         )
         report = await events.run.handle.result()
         end.moves = report.status.moves
@@ -422,7 +477,7 @@ def _differences(subject: Subject, told: str, before: dict[str, Any]) -> list[st
         expected, found = subject.settled(told, before), subject.settings()
     except AssertionError as error:
         return [str(error)[:300]]
-    return list(_different(expected, found, ""))
+    return list(_different(as_sent(expected), as_sent(found), ""))
 
 
 def _different(expected: Any, found: Any, path: str) -> Iterator[str]:
@@ -435,13 +490,20 @@ def _different(expected: Any, found: Any, path: str) -> Iterator[str]:
         yield f"{path} from {str(expected)[:200]} to {str(found)[:200]}"
 
 
+def _is_about(subject: Subject, target: dict[str, str]) -> bool:
+    names = {subject.name, f"{subject.name}-next"}
+    return target["namespace"] == subject.lab.namespace and target["name"] in names
+
+
 def _leftovers(subject: Subject, told: str, eyes: Eyes) -> Iterator[str]:
     lab = subject.lab
     expected = {subject.name, f"operated-{subject.name}"}
     if subject.kind == "DeploymentPair" and told == "Completed":
         expected.add(f"{subject.name}-next")
-    names = {each.metadata.name for each in lab.apps.list_namespaced_deployment(lab.namespace).items}
+    found = {each.metadata.name for each in lab.apps.list_namespaced_deployment(lab.namespace).items}
+    names = {name for name in found if subject.name in name.split("-")}  # others may be in the namespace
     yield from (f"Deployment {name}" for name in sorted(names - expected))
+    yield from changed_autoscalers(subject)
     yield from (f"Job {each.metadata.name}" for each in lab.batch.list_namespaced_job(lab.namespace).items)
     for pod in eyes.pods:
         held = [key for key in pod["metadata"].get("annotations", {}) if key.startswith("segue.dev/")]

@@ -13,6 +13,8 @@ GATE = "outside"
 ROLLOUTS = 5
 """The number of rollouts of a day."""
 FAULTS_END_S = 30.0
+SILENT_S = 75.0
+"""How long a node does not answer: Kubernetes learns of it after 50 s."""
 KINDS = ("Deployment", "Deployment", "DeploymentPair", "StatefulSet", "LeaderWorkerSet", "Supervised")
 BAD_MODES = ("crash-loop", "never-ready", "image-pull")
 SERVERS = ("temporal", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
@@ -20,11 +22,12 @@ WEATHER = (
     "worker-killed", "worker-stopped", "two-workers",
     *(f"{server}-{how}" for server in SERVERS for how in ("killed", "stopped")),
     "api-slow", "api-errors", "api-throttles", "api-conflicts", "api-loses-answers", "watches-cut",
-    "watches-late",
+    "watches-late", "node-silent",
 )  # fmt: skip
 """What happens to the servers and the workers."""
 PODS = ("pods-deleted", "pods-evicted", "pods-crash", "pods-unready", "node-lost")
-FOREIGN = ("foreign-image", "foreign-scale", "foreign-annotation", "foreign-restart")
+FOREIGN = ("foreign-image", "foreign-scale", "foreign-annotation", "foreign-restart", "foreign-zero", "foreign-hold",
+           "foreign-resume", "foreign-policy")  # fmt: skip
 PEOPLE = ("pause", "resume", "retarget", "retarget-bad", "retarget-back", "abort", "scale", "settle", "promote",
           "approve", "reject")  # fmt: skip
 FAULTS = (*WEATHER, *PODS, *FOREIGN, *PEOPLE)
@@ -40,7 +43,7 @@ class Fault:
     """Seconds after the start."""
     lasts: float = 0.0
     size: int = 1
-    """The number of pods, or the new number of replicas."""
+    """The number of pods, or the new number of replicas (of ``foreign-zero``: afterwards)."""
     dice: int = 0
     """Decides what is random when it happens, such as which pods."""
 
@@ -76,6 +79,12 @@ class Day:
     seed: int
     weather: tuple[Fault, ...]
     rollouts: tuple[Rolled, ...]
+    together: bool = False
+    """Whether all of them are in one namespace."""
+
+    def has(self, names: Collection[str]) -> bool:
+        """Return whether one of these faults happens."""
+        return any(fault.what in names for fault in self.weather) or any(each.has(*names) for each in self.rollouts)
 
     def only(self, names: Collection[str]) -> "Day":
         """Return the same day with only these faults."""
@@ -88,7 +97,7 @@ def make_day(seed: int) -> Day:
     dice = random.Random(f"weather of {seed}")
     chosen = dice.sample(WEATHER, dice.choice((0, 1, 1, 2, 3)))
     rollouts = tuple(_rolled(number, random.Random(f"rollout {number} of {seed}")) for number in range(ROLLOUTS))
-    return Day(seed, _in_order([_fault(what, dice) for what in chosen]), rollouts)
+    return Day(seed, _in_order([_fault(what, dice) for what in chosen]), rollouts, together=dice.random() < 0.3)
 
 
 def _only(faults: tuple[Fault, ...], names: Collection[str]) -> tuple[Fault, ...]:
@@ -102,7 +111,8 @@ def _in_order(faults: list[Fault]) -> tuple[Fault, ...]:
 def _fault(what: str, dice: random.Random, size: int = 1) -> Fault:
     # Most rollouts are small, and end soon.
     at = round(dice.triangular(0.2, FAULTS_END_S - 12, 2), 2)
-    return Fault(what, at, round(dice.uniform(1, 12), 2), size, dice.randrange(1 << 30))
+    lasts = SILENT_S if what == "node-silent" else round(dice.uniform(1, 12), 2)
+    return Fault(what, at, lasts, size, dice.randrange(1 << 30))
 
 
 def _rolled(number: int, dice: random.Random) -> Rolled:
@@ -124,6 +134,8 @@ def _rolled(number: int, dice: random.Random) -> Rolled:
         spec["drain"] = {"quiet": "500ms", "timeout": "3s"}
     if dice.random() < 0.25:
         spec["gates"] = [_gate(dice)]
+    if kind in {"Deployment", "StatefulSet"} and dice.random() < 0.25:
+        spec["autoscaler"] = "hold"
     return Rolled(f"r{number}", kind, replicas, ready_after, mode, spec, _in_order(faults))
 
 
@@ -170,9 +182,10 @@ def _waypoints(replicas: int, dice: random.Random) -> list[dict[str, Any]]:
 def _what_happens(kind: str, replicas: int, dice: random.Random) -> list[tuple[str, int]]:
     # A pair's replicas belong to the rollout, and the stand-in operator follows only a new version.
     cannot = {
-        "DeploymentPair": {"foreign-scale", "foreign-restart"},
-        "Supervised": {"pause", "settle", "scale", "foreign-image", "foreign-restart", "foreign-scale"},
-        "LeaderWorkerSet": {"foreign-restart"},
+        "DeploymentPair": {*FOREIGN} - {"foreign-image", "foreign-annotation"},
+        "Supervised": {"pause", "settle", "scale", *FOREIGN} - {"foreign-annotation"},
+        "StatefulSet": {"foreign-resume"},
+        "LeaderWorkerSet": {"foreign-restart", "foreign-resume", "foreign-policy"},
     }.get(kind, set())
     possible = [each for each in (*PODS, *FOREIGN, *PEOPLE) if each not in cannot]
     chosen = dice.sample(possible, dice.choice((0, 1, 1, 2, 3, 4)))
@@ -180,6 +193,6 @@ def _what_happens(kind: str, replicas: int, dice: random.Random) -> list[tuple[s
 
 
 def _size(what: str, replicas: int, dice: random.Random) -> int:
-    if what in {"scale", "foreign-scale"}:
+    if what in {"scale", "foreign-scale", "foreign-zero"}:
         return max(1, min(40, dice.choice((replicas - 1, replicas + 1, replicas + 2, replicas * 2, replicas // 2))))
     return dice.choice((1, 1, 2, 3))
