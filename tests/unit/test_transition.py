@@ -450,3 +450,10 @@ def test_what_somebody_else_wrote_is_no_answer(theirs: str, baseline: str) -> No
     seen = SEEN.model_copy(update={"foreign": FOREIGN.model_copy(update={"template": theirs}), "template": theirs})
     after = applied(RULES, state, seen, decided(Act.UNDO), NOW, Written(done=True, mark=Mark(template="v9")))
     assert (after.baseline.template, after.wanted.template) == (baseline, "v1")
+
+
+def test_a_pause_of_the_controller_is_no_answer_either() -> None:
+    """It leaves the template alone: what somebody else wrote does not become the wanted version."""
+    seen = SEEN.model_copy(update={"foreign": FOREIGN, "template": "v9"})
+    written = Written(done=True, writes=1, mark=Mark(template="v9"))
+    assert applied(RULES, STATE, seen, decided(Act.PAUSE_CONTROLLER), NOW, written).wanted.template == "v1"
