@@ -457,3 +457,10 @@ def test_a_pause_of_the_controller_is_no_answer_either() -> None:
     seen = SEEN.model_copy(update={"foreign": FOREIGN, "template": "v9"})
     written = Written(done=True, writes=1, mark=Mark(template="v9"))
     assert applied(RULES, STATE, seen, decided(Act.PAUSE_CONTROLLER), NOW, written).wanted.template == "v1"
+
+
+def test_an_answer_of_a_gate_that_is_not_open_is_left_out() -> None:
+    """A retarget came in between: the gate is not opened yet, or the spec has it no more."""
+    verdicts = [Verdict(gate=name, result=Result.FAIL, why="why") for name in ("ours", "gone")]
+    state = STATE.but(tallies=(Tally(gate="gone", opened=EARLIER),))
+    assert state.after_record(ASKS.asked_gates, verdicts, NOW) == state
