@@ -344,3 +344,15 @@ def test_what_stops_or_goes_back_waits_for_nobody() -> None:
     others = {Resume(by="a"), Approve(by="a"), Promote(by="a"), Settle(by="a"), Scale(by="a", replicas=2)}
     assert all(map(stops, stopping)) and not any(map(stops, others)) and not stops(RetargetTo(by="a", change=V2))
     assert {type(each) for each in stopping | others} == set(MESSAGES.values())
+
+
+@pytest.mark.parametrize("state", [pytest.param(PAUSED, id="paused"), pytest.param(FAILED, id="failed")])
+def test_a_resume_leaves_a_freeze(state: State) -> None:
+    """A rollout that is paused and frozen resumes into the freeze."""
+    after = receive(Resume(by="she"), state.but(frozen="weekend"), NOW)
+    assert (after.paused, after.held, after.frozen) == ("", None, "weekend")
+
+
+def test_a_resume_of_what_is_only_frozen_names_the_freeze() -> None:
+    with pytest.raises(Refused, match="is frozen: weekend"):
+        receive(Resume(by="she"), CLAIMED.but(frozen="weekend"), NOW)

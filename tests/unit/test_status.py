@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import pytest
+
 from segue.gates import Result
-from segue.observation import Version
-from segue.state import Phase
-from segue.status import GateStatus, SideStatus, Status, to_markdown
+from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
+from segue.state import Goal, Outcome, Phase, State
+from segue.status import GateStatus, SideStatus, Status, reason, to_markdown
 
 NOTHING = Status(id="i", name="chat", target="serving/chat", phase=Phase.PROGRESSING)
 
@@ -45,3 +47,32 @@ def test_what_is_not_there_is_a_dash() -> None:
         "Change", "Waits for", "Why", "Next waypoint", "You can"
     ]  # fmt: skip
     assert (shown["Old"], "Traffic" in shown, "Gates" in shown) == ("0 ready of 0 — ?", False, False)
+
+
+SLOW = Problem(cause=Cause.DEADLINE, message="slow")
+LOST = Problem(cause=Cause.UNSCHEDULABLE, message="no place")
+SEEN = Observation(replicas=4, old=Side(), new=Side(), asked=Counts(4, 0), template="v1", problem=LOST)
+STATE = State(owner="us")
+BACK = STATE.but(goal=Goal.BACK, failure=SLOW)
+THEIRS = Foreign(who="she", what="the image")
+
+
+@pytest.mark.parametrize(
+    ("state", "seen", "expected"),
+    [
+        pytest.param(STATE, None, "", id="nothing"),
+        pytest.param(STATE, SEEN, str(LOST), id="a-replica"),
+        pytest.param(STATE.but(paused="by her"), SEEN, "by her", id="paused"),
+        pytest.param(STATE.but(frozen="weekend"), SEEN, "weekend", id="frozen"),
+        pytest.param(STATE.but(crowded="full"), SEEN, "full", id="crowded"),
+        pytest.param(STATE.but(held=SLOW, paused="by her"), SEEN, str(SLOW), id="held"),
+        pytest.param(STATE.but(foreign=THEIRS, held=SLOW), SEEN, str(THEIRS), id="foreign"),
+        pytest.param(BACK, SEEN, str(SLOW), id="going-back"),
+        pytest.param(BACK.but(needs_human=True), None, str(SLOW), id="stuck-before-it-is-observed"),
+        pytest.param(BACK.but(needs_human=True), SEEN, f"{SLOW}; the rollback makes no progress: {LOST}", id="stuck"),
+        pytest.param(BACK.but(needs_human=True, foreign=THEIRS), SEEN, str(THEIRS), id="stuck-by-another"),
+        pytest.param(BACK.but(outcome=Outcome.ROLLED_BACK, foreign=THEIRS), SEEN, str(SLOW), id="ended"),
+    ],
+)
+def test_the_reason_is_what_a_person_can_act_on(state: State, seen: Observation | None, expected: str) -> None:
+    assert reason(state, seen) == expected
