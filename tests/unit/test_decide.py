@@ -619,3 +619,13 @@ def test_no_deadline_runs_while_what_stops_holds_what_is_waited_for() -> None:
     freed = see(3, 1, proven=0, freed_by=LATE)
     assert decide(rules, MOVING, freed, LATE + deadline_s - 1).act is Act.WAIT
     assert decide(rules, MOVING, freed, LATE + deadline_s).act is Act.FAIL
+
+
+@pytest.mark.parametrize(
+    ("asleep", "replicas", "act"),
+    [(False, 0, Act.SLEEP), (True, 4, Act.WAKE), (True, 0, Act.WAIT)],
+    ids=["scaled-to-0", "has-replicas-again", "still-0"],
+)
+def test_a_target_of_0_replicas_sleeps(asleep: bool, replicas: int, act: Act) -> None:
+    state = State(owner="us", wanted=Version(template="v1"), claimed=True, asleep=asleep, progress_at=NOW)
+    assert decide(Rules(), state, see(replicas, 0, replicas=replicas), NOW).act is act
