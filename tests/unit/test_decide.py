@@ -629,3 +629,10 @@ def test_no_deadline_runs_while_what_stops_holds_what_is_waited_for() -> None:
 def test_a_target_of_0_replicas_sleeps(asleep: bool, replicas: int, act: Act) -> None:
     state = State(owner="us", wanted=Version(template="v1"), claimed=True, asleep=asleep, progress_at=NOW)
     assert decide(Rules(), state, see(replicas, 0, replicas=replicas), NOW).act is act
+
+
+@pytest.mark.parametrize(("new", "complete"), [(4, True), (5, False)])
+def test_a_pair_is_complete_with_exactly_the_new_replicas_of_its_end(new: int, complete: bool) -> None:
+    state = State(owner="us", wanted=Version(template="v1"), claimed=True, progress_at=NOW)
+    found = decide(Rules(), state, see(0, new, home=Counts(4, 0)), NOW).act
+    assert (found is Act.VERIFY) is complete, found

@@ -356,3 +356,11 @@ def test_a_resume_leaves_a_freeze(state: State) -> None:
 def test_a_resume_of_what_is_only_frozen_names_the_freeze() -> None:
     with pytest.raises(Refused, match="is frozen: weekend"):
         receive(Resume(by="she"), CLAIMED.but(frozen="weekend"), NOW)
+
+
+def test_a_retarget_of_the_strategy_may_leave_the_change_empty_only_onto_the_baseline() -> None:
+    """An empty change over the baseline takes the present change back; over the wanted version it says nothing."""
+    assert RetargetTo(change=Change(), strategy=Strategy(), onto_baseline=True).change == Change()
+    for fields in ({"strategy": Strategy()}, {"onto_baseline": True}):
+        with pytest.raises(ValidationError):
+            RetargetTo.model_validate({"change": Change(), **fields})
