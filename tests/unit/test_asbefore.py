@@ -195,6 +195,12 @@ def test_the_end_is_as_it_was_before(state: State, seen: Observation, now: float
     assert decision.act is act, decision
 
 
+@pytest.mark.parametrize(("ready", "added"), [(4, ""), (3, " and 3 of 4 are ready, as before the rollout")])
+def test_the_end_of_a_rollback_says_what_is_not_ready(ready: int, added: str) -> None:
+    decision = decide(RULES, BACK, see((4, ready), (0, 0), template="v0", held=False), NOW)
+    assert decision.why == f"every replica runs the baseline again{added}"
+
+
 def test_the_readiness_gate_asks_for_no_more() -> None:
     assert judge_readiness(RULES, see((0, 0), (4, 3)), lacking=1).result is Result.PASS
     assert judge_readiness(RULES, see((0, 0), (4, 3))).result is Result.INCONCLUSIVE
