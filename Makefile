@@ -59,7 +59,7 @@ bench: setup ## how fast, against the plain Deployment controller on the same se
 	$(BIN)/python bench/judging.py
 	$(BIN)/python bench/scale.py
 
-mutants: setup ## change core and workflow in small ways, and list what no fast test notices (MUTANTS=40, minutes)
+mutants: setup ## change core and workflow in small ways, and list what no fast test notices (MUTANTS="60 --seed 7 --only segue/status.py")
 	$(BIN)/python tests/mutants.py $(MUTANTS)
 
 histories: setup ## record tests/replay/histories anew; do it only for a deliberate change of the workflow

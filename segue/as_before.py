@@ -25,7 +25,7 @@ def with_ready(state: State, seen: Observation) -> State:
     before = state.before
     if before is None or before.ready >= before.replicas or seen.gone or seen.replicas < 1:
         return state
-    before = _resized(before, seen)
+    before = _resized(before, state.goal, seen)
     is_baseline = state.goal is Goal.BACK or seen.home is not None or not before.mixed
     ready = min(before.replicas, max(before.ready, seen.old.ready if is_baseline else 0))
     reached = min(before.replicas, max(before.reached, seen.old.ready + seen.new.ready))
@@ -33,14 +33,23 @@ def with_ready(state: State, seen: Observation) -> State:
     return state if found == state.before else state.but(before=found)
 
 
-def _resized(before: Before, seen: Observation) -> Before:
+def _resized(before: Before, goal: Goal, seen: Observation) -> Before:
     """Return the same for another R.
 
     Added replicas may become ready, while those that were not ready before still are not. A smaller R removes unready
-    replicas first, except if the replicas have numbers: then the highest numbers go, and these may be the ready ones.
+    replicas first. If others lost their readiness meanwhile, these can be the ones that go, and those that were not
+    ready before can stay. On the way back, unready replicas of the baseline are starting: all that can be are to be
+    ready. If the replicas have numbers, the highest numbers go, and these may be the ready ones.
     """
-    if seen.numbered and seen.replicas < before.replicas:
-        gone = before.replicas - seen.replicas
+    gone = before.replicas - seen.replicas
+    if gone <= 0:
+        return before.model_copy(update={"replicas": seen.replicas})
+    if seen.numbered:
         fewer = {"ready": max(0, before.ready - gone), "reached": max(0, before.reached - gone)}
         return before.model_copy(update={"replicas": seen.replicas, **fewer})
-    return before.model_copy(update={"replicas": max(before.replicas, seen.replicas)})
+    if goal is Goal.BACK:
+        return before
+    stay = min(before.replicas - before.ready, max(0, seen.old.total - seen.old.ready))
+    most = max(min(before.ready, 1), seen.replicas - stay)
+    fewer = {"ready": min(before.ready, most), "reached": min(before.reached, most)}
+    return before.model_copy(update={"replicas": seen.replicas, **fewer})

@@ -775,8 +775,8 @@ def _either(seen: Observation) -> str:
 def _return(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if seen.home is None or not state.claimed or _blocked(state):
         return None
-    ready = seen.old.proven >= seen.home.old - state.lacking(seen.replicas)
-    if seen.counts == seen.asked == seen.home and ready and seen.new.ready >= seen.home.new:
+    restored = _is_restored(rules, state, seen, now, seen.home.old)
+    if seen.counts == seen.asked == seen.home and restored and seen.new.ready >= seen.home.new:
         return Decision(act=Act.FINISH, why="every replica runs the baseline again")
     # The baseline was proven before, so go back as fast as the budget allows.
     budget = resolve_budget(rules.strategy, seen.replicas)._replace(kept=seen.home.old, step=seen.replicas)
@@ -802,12 +802,24 @@ def _undo(rules: Rules, state: State, seen: Observation, now: float) -> Decision
 def _all_old(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if not state.claimed:
         return Decision(act=Act.FINISH, why="nothing was changed yet")
-    lacking = state.lacking(seen.replicas)
-    whole = seen.old.total >= seen.replicas and seen.old.proven >= seen.replicas - lacking
+    whole = seen.old.total >= seen.replicas and _is_restored(rules, state, seen, now, seen.replicas)
     if seen.held or seen.new.total or not whole or _blocked(state):
         return None
-    ready = f" and {seen.old.proven} of {seen.replicas} are ready, as before the rollout" if lacking else ""
+    lacks = seen.old.proven < seen.replicas
+    ready = f" and {seen.old.proven} of {seen.replicas} are ready, as before the rollout" if lacks else ""
     return Decision(act=Act.FINISH, why=f"every replica runs the baseline again{ready}")
+
+
+def _is_restored(rules: Rules, state: State, seen: Observation, now: float, wanted: int) -> bool:
+    """Whether the baseline is as ready as before the rollout; after the deadline, whether no more of it is unready.
+
+    After a drop of R, replicas that were not ready before may have stayed in the place of ready ones.
+    """
+    missing, before = wanted - seen.old.proven, state.before
+    if missing <= state.lacking(seen.replicas):
+        return True
+    most = before.replicas - before.ready if before is not None and seen.old.proven else 0
+    return missing <= most and now >= _deadline_at(rules, state, seen)
 
 
 def _alarm(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:

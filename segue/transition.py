@@ -64,7 +64,9 @@ def _answered(state: State, seen: Observation, decision: Decision, written: Writ
         state, mark = state.but(restored=mark.template if is_new else state.restored), state.mark
     # By what was written, not by the goal: a message may have reversed the rollout in the meantime.
     back = decision.act is Act.UNDO or (decision.act is Act.RESIZE and state.mark.template == state.baseline.template)
-    state = state.after_answer(what, mark, written.altered, now, back=back)
+    # A write that leaves the template alone is not the API server's answer about it: the template is still another's.
+    is_theirs = seen.foreign is not None and mark.template == seen.foreign.template
+    state = state.after_answer(what, state.mark if is_theirs else mark, written.altered, now, back=back)
     if what and in_a_row(state.wrote, what) == SECOND:
         answer = f"; the API server answers with {written.altered}" if written.altered else ""
         return state.noted(now, "warning", f"the same write a second time: {decision.why}{answer}")

@@ -1,16 +1,18 @@
 """Changes the code in one small way at a time, and lists the changes that no fast test notices.
 
-    make mutants                                       # 40 of them, about ten minutes
-    .venv/bin/python tests/mutants.py 200 --seed 7 --only segue/transition.py
+    make mutants                                       # 40 of them; a minute each on a busy machine
+    make mutants MUTANTS='200 --seed 7 --only segue/transition.py'
 
-A survivor is a line that the fast tests do not hold: write the test, or remove the line. The code is copied for it;
-the working tree is not touched. The same seed takes the same mutants.
+Each mutant prints a line as soon as it is tried, so a run that is stopped has shown its count so far. A survivor is a
+line that the fast tests do not hold: write the test, or remove the line. The code is copied for it; the working tree is
+not touched. The same seed takes the same mutants.
 """
 
 import argparse
 import ast
 import contextlib
 import copy
+import difflib
 import os
 import random
 import shutil
@@ -18,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,12 +31,13 @@ MUTATED = (
     "segue/decide.py", "segue/state.py", "segue/transition.py", "segue/messages.py", "segue/status.py",
     "workflows/rollout.py",
 )  # fmt: skip
-FAST = (
-    "tests/unit/test_transition.py", "tests/unit/test_messages.py", "tests/unit/test_decide.py", "tests/replay",
-    "tests/unit", "tests/cli",
-)  # fmt: skip
-"""Those that find most come first: the first failure ends it."""
+FAST = ("tests/replay", "tests/unit", "tests/cli")
+SIMULATION = "test_simulation.py"
+ROLLOUTS = "1000"
+"""How many rollouts the simulation plays against a mutant."""
 LIMIT_S = 600
+AROUND = 60
+"""How many characters of a changed line are shown before and after the change."""
 OPPOSITES: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
@@ -46,12 +50,30 @@ class Mutant(NamedTuple):
     file: str
     line: int
     before: str
-    after: str
+    """The whole file, without its comments."""
     source: str
-    """The whole file, changed."""
+    """The same, changed."""
+
+    @property
+    def diff(self) -> list[str]:
+        """The changed lines; of a long one, what surrounds the change."""
+        lines = difflib.unified_diff(self.before.splitlines(), self.source.splitlines(), n=0, lineterm="")
+        found = [line for line in lines if not line.startswith(("---", "+++", "@@"))]
+        if len(found) != 2:
+            return found
+        before, after = (line[1:].strip() for line in found)
+        skip, cut = (max(0, _same(*pair) - AROUND) for pair in ((before, after), (before[::-1], after[::-1])))
+        return [
+            f"{sign} {'… ' * (skip > 0)}{line[skip : len(line) - cut]}" for sign, line in (("-", before), ("+", after))
+        ]
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.before}  →  {self.after}"
+        return f"{self.file}:{self.line}"
+
+
+def _same(one: str, other: str) -> int:
+    """Return with how many equal characters both begin."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def changed(node: ast.AST) -> Iterator[ast.AST]:
@@ -84,23 +106,22 @@ class Place(NamedTuple):
     node: int
     choice: int
 
-    def mutant(self) -> Mutant:
-        """Make the change."""
-        tree = ast.parse((ROOT / self.file).read_text())
-        victim: Any = list(ast.walk(tree))[self.node]
-        before, after = _line(victim), ast.copy_location(list(changed(victim))[self.choice], victim)
-        said = _line(after)
+    def mutant(self, folder: Path) -> Mutant:
+        """Make the change, of the file in this copy."""
+        tree = ast.parse((folder / self.file).read_text())
+        before, victim = ast.unparse(tree), _node(tree, self.node)
+        after = ast.copy_location(list(changed(copy.deepcopy(victim)))[self.choice], victim)
         source = ast.unparse(ast.fix_missing_locations(_Replacing(victim, after).visit(tree)))
-        return Mutant(self.file, victim.lineno, before, said, source)
+        return Mutant(self.file, victim.lineno, before, source)
 
 
-def _line(node: ast.AST) -> str:
-    return ast.unparse(ast.fix_missing_locations(copy.deepcopy(node))).splitlines()[0]
+def _node(tree: ast.AST, number: int) -> Any:
+    return list(ast.walk(tree))[number]
 
 
-def places(file: str) -> list[Place]:
+def places(file: str, folder: Path) -> list[Place]:
     """Return where a file may be changed."""
-    nodes = enumerate(ast.walk(ast.parse((ROOT / file).read_text())))
+    nodes = enumerate(ast.walk(ast.parse((folder / file).read_text())))
     return [Place(file, number, choice) for number, node in nodes for choice, _ in enumerate(changed(node))]
 
 
@@ -112,26 +133,51 @@ class _Replacing(ast.NodeTransformer):
         return self._after if node is self._victim else self.generic_visit(node)
 
 
-def survives(mutant: Mutant, folder: Path) -> bool:
-    """Run the fast tests against it, until the first that fails; one that never ends is noticed too."""
-    path = folder / mutant.file
-    original = path.read_text()
-    path.write_text(mutant.source)
-    environment = {**os.environ, "SEGUE_ROLLOUTS": "200", "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *FAST]
+def nearest(file: str, folder: Path) -> list[str]:
+    """Return the fast tests that name the module: they notice most, and the others need not be collected for it.
+
+    The module's own test comes first, and the simulation last.
+    """
+    module, own = file.removesuffix(".py").replace("/", "."), f"test_{Path(file).name}"
+    found = [path for tests in FAST for path in (folder / tests).rglob("test_*.py") if module in path.read_text()]
+    found.sort(key=lambda path: (path.name != own, path.name == SIMULATION, path))
+    return [str(path.relative_to(folder)) for path in found]
+
+
+def survives(file: str, source: str, folder: Path) -> bool:
+    """Run the fast tests against a changed file, until the first that fails."""
+    path = folder / file
+    original, near = path.read_text(), nearest(file, folder)
+    try:
+        _put(path, source)
+        return _pass(folder, near) and _pass(folder, [*FAST, *(f"--ignore={test}" for test in near)])
+    finally:
+        _put(path, original)
+
+
+def _put(path: Path, source: str) -> None:
+    path.write_text(source)
+    for compiled in path.parent.glob(f"__pycache__/{path.stem}.*"):
+        compiled.unlink()  # its time is in whole seconds: it could pass for that of the next mutant
+
+
+def _pass(folder: Path, tests: list[str]) -> bool:
+    """Whether all these tests pass; one that never ends is noticed too."""
+    environment = {**os.environ, "SEGUE_ROLLOUTS": ROLLOUTS, "PYTHONPATH": str(folder)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     nothing = subprocess.DEVNULL
-    tests = subprocess.Popen(
+    running = subprocess.Popen(
         command, cwd=folder, env=environment, stdout=nothing, stderr=nothing, start_new_session=True
     )
     try:
-        return tests.wait(LIMIT_S) == 0
+        return running.wait(LIMIT_S) == 0
     except subprocess.TimeoutExpired:
         return False
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(tests.pid, signal.SIGKILL)  # its own simulations too
-        tests.wait()
-        path.write_text(original)
+            os.killpg(running.pid, signal.SIGKILL)  # its own simulations too
+        running.wait()
 
 
 def main() -> int:
@@ -141,18 +187,28 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="one file of those that are changed")
     given = parser.parse_args()
-    every = [place for file in MUTATED if given.only in file for place in places(file)]
-    sample = [place.mutant() for place in random.Random(given.seed).sample(every, min(given.number, len(every)))]
-    survivors = []
+    files = [file for file in MUTATED if given.only in file]
+    if not files:
+        parser.error(f"--only {given.only} is none of {', '.join(MUTATED)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the tests end and the copy is removed
+    survivors = 0
     with tempfile.TemporaryDirectory() as made:
         folder = shutil.copytree(ROOT, Path(made) / "copy", ignore=NOT_COPIED)
-        if not survives(sample[0]._replace(source=(ROOT / sample[0].file).read_text()), folder):
+        every = [place for file in files for place in places(file, folder)]
+        sample = random.Random(given.seed).sample(every, min(given.number, len(every)))
+        print(f"{len(sample)} of {len(every)} mutants, seed {given.seed}; first the tests without any", flush=True)
+        if not survives(sample[0].file, (folder / sample[0].file).read_text(), folder):
             sys.exit("the fast tests fail without a mutant: mend them first")
-        for number, mutant in enumerate(sample, 1):
-            if survives(mutant, folder):
-                survivors.append(mutant)
-                print(f"[{number}/{len(sample)}] survives: {mutant}", flush=True)
-    print(f"{len(survivors)} of {len(sample)} mutants survive ({len(every)} in all, seed {given.seed})")
+        for number, place in enumerate(sample, 1):
+            began, mutant = time.monotonic(), place.mutant(folder)
+            alive = survives(mutant.file, mutant.source, folder)
+            survivors += alive
+            took, found = time.monotonic() - began, "SURVIVES" if alive else "caught"
+            print(f"[{number}/{len(sample)}] {number - survivors} caught; {took:.0f} s, {mutant} {found}", flush=True)
+            if alive:
+                print("\n".join(f"    {line}" for line in mutant.diff), flush=True)
+    share = 100 * survivors / len(sample)
+    print(f"{survivors} of {len(sample)} mutants survive ({share:.0f} %; {len(every)} in all, seed {given.seed})")
     return 1 if survivors else 0
 
 

@@ -258,7 +258,7 @@ class NumberedTarget(Target):
         if may_go_back(found, rules, baseline):
             if not (seen.template == baseline and self.partition == 0):
                 self._put(baseline, 0, rules)
-        elif self.partition < HOLD:
+        elif self.partition < HOLD or seen.foreign is not None:
             self._put(baseline, HOLD, rules)
         self._delete_broken({baseline} | ({self.template} - {state.wanted.template, state.mark.template}))
         return ""

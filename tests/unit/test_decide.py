@@ -662,3 +662,20 @@ def test_what_may_still_come_is_waited_for_until_it_is_hopeless() -> None:
     waits = decide(RULES, MOVING, seen, NOW)
     assert (waits.act, waits.wake_at) == (Act.WAIT, NOW + 20)
     assert decide(RULES, MOVING, seen, NOW + 20).act is Act.FAIL
+
+
+@pytest.mark.parametrize(
+    ("asleep", "replicas", "act"),
+    [(False, 0, Act.SLEEP), (True, 4, Act.WAKE), (True, 0, Act.WAIT)],
+    ids=["scaled-to-0", "has-replicas-again", "still-0"],
+)
+def test_a_target_of_0_replicas_sleeps(asleep: bool, replicas: int, act: Act) -> None:
+    state = State(owner="us", wanted=Version(template="v1"), claimed=True, asleep=asleep, progress_at=NOW)
+    assert decide(Rules(), state, see(replicas, 0, replicas=replicas), NOW).act is act
+
+
+@pytest.mark.parametrize(("new", "complete"), [(4, True), (5, False)])
+def test_a_pair_is_complete_with_exactly_the_new_replicas_of_its_end(new: int, complete: bool) -> None:
+    state = State(owner="us", wanted=Version(template="v1"), claimed=True, progress_at=NOW)
+    found = decide(Rules(), state, see(0, new, home=Counts(4, 0)), NOW).act
+    assert (found is Act.VERIFY) is complete, found

@@ -344,3 +344,23 @@ def test_what_stops_or_goes_back_waits_for_nobody() -> None:
     others = {Resume(by="a"), Approve(by="a"), Promote(by="a"), Settle(by="a"), Scale(by="a", replicas=2)}
     assert all(map(stops, stopping)) and not any(map(stops, others)) and not stops(RetargetTo(by="a", change=V2))
     assert {type(each) for each in stopping | others} == set(MESSAGES.values())
+
+
+@pytest.mark.parametrize("state", [pytest.param(PAUSED, id="paused"), pytest.param(FAILED, id="failed")])
+def test_a_resume_leaves_a_freeze(state: State) -> None:
+    """A rollout that is paused and frozen resumes into the freeze."""
+    after = receive(Resume(by="she"), state.but(frozen="weekend"), NOW)
+    assert (after.paused, after.held, after.frozen) == ("", None, "weekend")
+
+
+def test_a_resume_of_what_is_only_frozen_names_the_freeze() -> None:
+    with pytest.raises(Refused, match="is frozen: weekend"):
+        receive(Resume(by="she"), CLAIMED.but(frozen="weekend"), NOW)
+
+
+def test_a_retarget_of_the_strategy_may_leave_the_change_empty_only_onto_the_baseline() -> None:
+    """An empty change over the baseline takes the present change back; over the wanted version it says nothing."""
+    assert RetargetTo(change=Change(), strategy=Strategy(), onto_baseline=True).change == Change()
+    for fields in ({"strategy": Strategy()}, {"onto_baseline": True}):
+        with pytest.raises(ValidationError):
+            RetargetTo.model_validate({"change": Change(), **fields})

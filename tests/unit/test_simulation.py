@@ -22,6 +22,8 @@ from segue.decide import Act
 from segue.state import Outcome
 
 BATCH = 250
+ENOUGH = 5
+"""So many seeds that break the rules end it: a core that never ends would play each of them for a second."""
 
 
 def kind_of(seed: int) -> type[simulation.Target]:
@@ -40,6 +42,8 @@ def _play_batch(first: int) -> tuple[collections.Counter[str], set[str], list[st
         except simulation.Wrong as error:
             again = f"SEGUE_SEED={seed} pytest tests/unit/test_simulation.py -k alone -s"
             wrong.append(f"{error}\n  alone: {again}")
+            if len(wrong) >= ENOUGH:
+                break
             continue
         outcomes[outcome] += 1
         acts |= set(decided)
@@ -47,7 +51,11 @@ def _play_batch(first: int) -> tuple[collections.Counter[str], set[str], list[st
 
 
 @pytest.mark.parametrize(
-    "rollouts", [4_000, pytest.param(100_000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])]
+    "rollouts",
+    [
+        int(os.environ.get("SEGUE_ROLLOUTS", "4000")),
+        pytest.param(100_000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)]),
+    ],
 )
 def test_thousands_of_rollouts_end_within_their_budget(rollouts: int) -> None:
     """Every rollout ends, never over the ceiling, never taken under the floor, and stops at each waypoint."""
@@ -59,7 +67,9 @@ def test_thousands_of_rollouts_end_within_their_budget(rollouts: int) -> None:
             outcomes += batch[0]
             acts |= batch[1]
             wrong += batch[2]
-    assert not wrong, f"{len(wrong)} of {rollouts} seeds:\n" + "\n".join(wrong[:5])
+            if len(wrong) >= ENOUGH:
+                break
+    assert not wrong, f"{len(wrong)} of {rollouts} seeds or more:\n" + "\n".join(wrong[:ENOUGH])
     for outcome in (Outcome.COMPLETED, Outcome.ROLLED_BACK, Outcome.ABORTED):
         assert outcomes[outcome] > rollouts / 20, f"the simulation became one-sided: {outcomes}"
     # Another owner, and a target that is scaled to zero, are played on the real thing only (tests/cluster);

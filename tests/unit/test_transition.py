@@ -435,3 +435,32 @@ def test_waypoints_with_approvals_are_asked_for() -> None:
     after = judged(RULES, STATE, SEEN, decided(Act.VERIFY, waypoint=1), [verdict(Result.PASS)], NOW)
     assert after.waypoint == Reached(index=1, at="50%", hold_until=NOW, approved=False, at_s=NOW)
     assert isinstance(RULES.strategy.waypoints[1], Waypoint)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "baseline"),
+    [pytest.param("v9", "v0", id="another-left-it"), pytest.param("v8", "v9", id="the-answer-to-our-write")],
+)
+def test_what_somebody_else_wrote_is_no_answer(theirs: str, baseline: str) -> None:
+    """An undo that only holds the target leaves another's template there: it does not become the baseline.
+
+    Seed 46918 of the simulation went back to it for ever.
+    """
+    state = BACK.but(overrules=True, foreign=FOREIGN)
+    seen = SEEN.model_copy(update={"foreign": FOREIGN.model_copy(update={"template": theirs}), "template": theirs})
+    after = applied(RULES, state, seen, decided(Act.UNDO), NOW, Written(done=True, mark=Mark(template="v9")))
+    assert (after.baseline.template, after.wanted.template) == (baseline, "v1")
+
+
+def test_a_pause_of_the_controller_is_no_answer_either() -> None:
+    """It leaves the template alone: what somebody else wrote does not become the wanted version."""
+    seen = SEEN.model_copy(update={"foreign": FOREIGN, "template": "v9"})
+    written = Written(done=True, writes=1, mark=Mark(template="v9"))
+    assert applied(RULES, STATE, seen, decided(Act.PAUSE_CONTROLLER), NOW, written).wanted.template == "v1"
+
+
+def test_an_answer_of_a_gate_that_is_not_open_is_left_out() -> None:
+    """A retarget came in between: the gate is not opened yet, or the spec has it no more."""
+    verdicts = [Verdict(gate=name, result=Result.FAIL, why="why") for name in ("ours", "gone")]
+    state = STATE.but(tallies=(Tally(gate="gone", opened=EARLIER),))
+    assert state.after_record(ASKS.asked_gates, verdicts, NOW) == state

@@ -505,7 +505,7 @@ class PartitionLever(ABC):
                 is_there = seen.template == baseline and numbered.partition == 0
                 spec = {**self.holding(0, asked.rules, seen.replicas), **back}
                 return None if is_there else {"metadata": notes, "spec": spec}
-            if numbered.partition >= HOLD:
+            if numbered.partition >= HOLD and seen.foreign is None:
                 return None
             return {"metadata": notes, "spec": self.pinning(asked.rules, seen.replicas, back)}
 

@@ -1,0 +1,78 @@
+"""The status that the Temporal UI shows: each field in its row, and a dash for what is not there."""
+
+from typing import Any
+
+import pytest
+
+from segue.gates import Result
+from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
+from segue.state import Goal, Outcome, Phase, State
+from segue.status import GateStatus, SideStatus, Status, reason, to_markdown
+
+NOTHING = Status(id="i", name="chat", target="serving/chat", phase=Phase.PROGRESSING)
+
+
+def rows(**fields: Any) -> dict[str, str]:
+    """Return the rows of the table, by their first cell."""
+    lines = to_markdown(NOTHING.model_copy(update=fields)).splitlines()[2:]
+    return {head.strip(): text.strip() for _, head, text, _ in (line.replace("\\|", "/").split("|") for line in lines)}
+
+
+def test_each_field_is_in_its_row() -> None:
+    sides = {"old": SideStatus(replicas=4, ready=3), "new": SideStatus(replicas=2, ready=1)}
+    gate = GateStatus(name="ours", result=Result.PASS, why="fine", asked=1, conclusive=1, failed=0, dry_run=True)
+    shown = rows(
+        change="image 2", waiting_for="a | b", reason="slow", next_waypoint="50% (2 new)", can=("pause", "abort"),
+        traffic=0, gates=(gate, gate.model_copy(update={"dry_run": False})), floor=3, ceiling=6, replicas=5,
+        baseline=Version(template="v0"), wanted=Version(template="v1"), **sides,
+    )  # fmt: skip
+    assert shown == {
+        "Where": "**Progressing** — serving/chat",
+        "Change": "image 2",
+        "Waits for": "a / b",
+        "Why": "slow",
+        "Old": "3 ready of 4 — v0",
+        "New": "1 ready of 2 — v1",
+        "Budget": "at least 3 ready, at most 6 in total (5 requested)",
+        "Traffic": "0 % to new",
+        "Gates": "ours: pass (dry run), fine<br>ours: pass, fine",
+        "Next waypoint": "50% (2 new)",
+        "You can": "`pause`, `abort`",
+    }
+
+
+def test_what_is_not_there_is_a_dash() -> None:
+    shown = rows()
+    assert [name for name, text in shown.items() if text == "—"] == [
+        "Change", "Waits for", "Why", "Next waypoint", "You can"
+    ]  # fmt: skip
+    assert (shown["Old"], "Traffic" in shown, "Gates" in shown) == ("0 ready of 0 — ?", False, False)
+
+
+SLOW = Problem(cause=Cause.DEADLINE, message="slow")
+LOST = Problem(cause=Cause.UNSCHEDULABLE, message="no place")
+SEEN = Observation(replicas=4, old=Side(), new=Side(), asked=Counts(4, 0), template="v1", problem=LOST)
+STATE = State(owner="us")
+BACK = STATE.but(goal=Goal.BACK, failure=SLOW)
+THEIRS = Foreign(who="she", what="the image")
+
+
+@pytest.mark.parametrize(
+    ("state", "seen", "expected"),
+    [
+        pytest.param(STATE, None, "", id="nothing"),
+        pytest.param(STATE, SEEN, str(LOST), id="a-replica"),
+        pytest.param(STATE.but(paused="by her"), SEEN, "by her", id="paused"),
+        pytest.param(STATE.but(frozen="weekend"), SEEN, "weekend", id="frozen"),
+        pytest.param(STATE.but(crowded="full"), SEEN, "full", id="crowded"),
+        pytest.param(STATE.but(held=SLOW, paused="by her"), SEEN, str(SLOW), id="held"),
+        pytest.param(STATE.but(foreign=THEIRS, held=SLOW), SEEN, str(THEIRS), id="foreign"),
+        pytest.param(BACK, SEEN, str(SLOW), id="going-back"),
+        pytest.param(BACK.but(needs_human=True), None, str(SLOW), id="stuck-before-it-is-observed"),
+        pytest.param(BACK.but(needs_human=True), SEEN, f"{SLOW}; the rollback makes no progress: {LOST}", id="stuck"),
+        pytest.param(BACK.but(needs_human=True, foreign=THEIRS), SEEN, str(THEIRS), id="stuck-by-another"),
+        pytest.param(BACK.but(outcome=Outcome.ROLLED_BACK, foreign=THEIRS), SEEN, str(SLOW), id="ended"),
+    ],
+)
+def test_the_reason_is_what_a_person_can_act_on(state: State, seen: Observation | None, expected: str) -> None:
+    assert reason(state, seen) == expected
