@@ -12,6 +12,9 @@ from shell import NEEDS_PERSON, REFUSED, ROLLED_BACK, TIMED_OUT, UNREACHABLE, Sh
 from subjects import DeploymentSubject, PairSubject, Subject
 
 from activities.levers.ownership import BASELINE, OWNER, left_of_us
+from activities.release import release
+from segue.clusters import Access
+from segue.naming import target_named
 
 ROOT = Path(__file__).parents[2]
 HOLDS_AT_1 = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
@@ -173,14 +176,15 @@ async def test_release_needs_no_temporal(lab: Lab, shell: Shell, way: str) -> No
     assert lab.deployment("chat").metadata.generation == after.metadata.generation
 
 
-async def test_release_of_targets_that_are_not_whole(served: Lab, tmp_path: Path) -> None:
+async def test_release_of_targets_that_are_not_whole(served: Lab) -> None:
     """After a retarget whose version is not ready the floor holds; a pair ends as it was before."""
-    shell, away = Shell(served, tmp_path), {"TEMPORAL_ADDRESS": "127.0.0.1:1"}
+    access = Access(kubeconfig=str(served.stack.kubeconfig))
 
     async def released(subject: Subject, run: Run) -> None:
         await run.handle.terminate("its history is lost")
         kind = "" if subject.kind == "Deployment" else f"{subject.kind}/"
-        await shell.run("release", f"{kind}{served.namespace}/{subject.name}", "--to", "baseline", **away)
+        target = target_named(f"{kind}{served.namespace}/{subject.name}")
+        await release(target, "baseline", "test", 120.0, print, access)
 
     async def retargeted() -> None:
         strategy = {"maxSurge": 2, "waypoints": [{"at": 4, "approval": True}]}
