@@ -114,6 +114,11 @@ class Reached(Frozen):
         ends = [self.hold_until] if self.approved or self.expires_at is None else [self.hold_until, self.expires_at]
         return min((end for end in ends if end > now), default=None)
 
+    def later(self, seconds: float) -> Self:
+        """Return the waypoint with its hold, and the time for an answer, so much later."""
+        expires_at = None if self.expires_at is None else self.expires_at + seconds
+        return self.model_copy(update={"hold_until": self.hold_until + seconds, "expires_at": expires_at})
+
     def is_expired(self, now: float) -> bool:
         """Whether the time for an answer is over and nobody answered."""
         return not self.approved and self.expires_at is not None and self.expires_at <= now
@@ -269,6 +274,11 @@ class State(Frozen):
         return f"room: {self.crowded}" if self.crowded else ""
 
     @property
+    def unaccepted(self) -> str:
+        """Which gateway had not accepted the traffic at its latest write; empty once the write counts."""
+        return self.routed.pending if self.routed is not None else ""
+
+    @property
     def phase(self) -> Phase:
         """Where the rollout is, in one word."""
         for applies, phase in (
@@ -362,8 +372,11 @@ class State(Frozen):
         """Record where the traffic goes now; a lower share requires a new verification."""
         before = self.routed or Routed(share=0)
         changed = routed.share != before.share
+        accepted = before.accepted if routed.pending else routed.share
         found = self.but(
-            routed=routed.model_copy(update={"since": now if changed else before.since}),
+            routed=routed.model_copy(
+                update={"since": now if changed else before.since, "accepted": accepted, "refusal": ""}
+            ),
             verified=self.verified and routed.share >= before.share,
             overrules=False,
             progress_at=now,
@@ -371,6 +384,22 @@ class State(Frozen):
         )
         return (
             found.noted(now, "traffic", f"{routed.share} % to new: {why}") if changed or self.routed is None else found
+        )
+
+    def after_accepted(self, why: str, now: float) -> Self:
+        """Record that the gateways accepted the traffic as written: it counts from now on.
+
+        So do the hold of a waypoint that waited for it, and the time for an answer there.
+        """
+        routed = self.routed
+        if routed is None:
+            return self
+        changed, waypoint = routed.share != routed.accepted, self.waypoint
+        if changed and waypoint is not None:
+            waypoint = waypoint.later(max(0.0, now - routed.since))
+        counts = {"pending": "", "accepted": routed.share, "since": now if changed else routed.since}
+        return self.but(routed=routed.model_copy(update=counts), waypoint=waypoint, progress_at=now).noted(
+            now, "traffic accepted", why
         )
 
     def after_pause_controller(self, why: str, writes: int, now: float, mark: Mark | None = None) -> Self:
@@ -566,12 +595,12 @@ class State(Frozen):
         ).noted(now, "going back", str(problem), by)  # fmt: skip
 
     def passing(self, now: float) -> Self:
-        """Pass the waypoint when the rollout waits for nothing there any more; a pause holds it.
+        """Pass the waypoint when the rollout waits for nothing there any more; a pause, or a gateway, holds it.
 
         If nobody answered in time, the approval's default is the answer.
         """
         reached = self.waypoint
-        if reached is None or self.stopped:
+        if reached is None or self.stopped or self.unaccepted:
             return self
         if reached.is_expired(now) and reached.asked_for is not None:
             return self._defaulted(reached, reached.asked_for, now).passing(now)

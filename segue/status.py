@@ -65,7 +65,7 @@ class Status(Frozen):
         description="The version of the target at the end. Null before the end, or if the rollout was fenced off.",
     )
     next_waypoint: str = ""
-    traffic: int | None = Field(default=None, description="Percent to the new side. Null if replicas determine it.")
+    traffic: int | None = Field(default=None, description="Percent to the new side that counts. Null if replicas determine it.")
     gates: tuple[GateStatus, ...] = Field(default=(), description="The gates opened so far, in the order of the spec.")
     needs_person: bool = False
     can: tuple[str, ...] = Field(default=(), description="The messages that the rollout accepts now.")
@@ -96,11 +96,18 @@ def make_status(
         wanted=state.wanted if state.wanted.template else None,
         runs=_runs(state),
         next_waypoint=f"{rules.strategy.waypoints[ahead[0]].at} ({ahead[1]} new)" if ahead else "",
-        traffic=state.routed.share if state.routed else None, gates=gates_of(rules, state),
+        traffic=_traffic(state), gates=gates_of(rules, state),
         needs_person=state.needs_person, can=possible(state), moves=state.moves,
         rollout=rollout_of(state), approval=approval_of(state),
         started_at=started_at, updated_at=updated_at,
     )  # fmt: skip
+
+
+def _traffic(state: State) -> int | None:
+    """Return the percent to the new side that counts. Returns None if the replicas determine it."""
+    if state.routed is None:
+        return None
+    return state.routed.accepted if state.unaccepted else state.routed.share
 
 
 def _runs(state: State) -> Version | None:

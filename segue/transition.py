@@ -203,6 +203,7 @@ _RECORDERS: dict[Act, Callable[[State, _Done], State]] = {
         done.decision.counts or done.seen.asked, done.written.writes, done.now, done.written.mark
     ),
     Act.ROUTE: _routed,
+    Act.ACCEPTED: lambda state, done: state.after_accepted(done.decision.why, done.now),
     Act.RESIZE: lambda state, done: state.after_resize(done.decision.replicas or 0, done.now, done.written.mark),
     Act.UNDO: _undone,
     Act.FINISH: lambda state, done: state.after_finish(done.written.writes, done.now),

@@ -250,7 +250,7 @@ class RolloutWorkflow:
 
     def _hold_left_s(self) -> float | None:
         reached = self._state.waypoint
-        if reached is None or self._state.stopped:
+        if reached is None or self._state.stopped or self._state.unaccepted:
             return None
         now = _now()
         ends_at = reached.next_at(now)
