@@ -209,6 +209,8 @@ class State(Frozen):
     """Whether a rule of the worker's policy holds for the target, so that the worker checks each message."""
     labels: dict[str, str] = Field(default_factory=dict)
     """The target's labels at the start, for the policy."""
+    namespace_labels: dict[str, str] = Field(default_factory=dict)
+    """The namespace's labels at the start, for the policy; empty unless it selects by them."""
     frozen: str = ""
     """Which freeze of the policy holds the rollout, and until when; empty if none does."""
     broke_glass: str = ""

@@ -630,7 +630,8 @@ class RolloutWorkflow:
             target=self._spec.target, strategy=self._spec.strategy, message=messages.name_of(message), by=message.by,
             replicas=message.replicas if isinstance(message, messages.Scale) else None,
             breaks_glass=isinstance(message, messages.Resume) and message.break_glass, labels=self._state.labels,
-            reason=message.reason, update_id=update.id if update is not None else "",
+            namespace_labels=self._state.namespace_labels, reason=message.reason,
+            update_id=update.id if update is not None else "",
         )  # fmt: skip
         try:
             await self._do(contract.PERMIT, asked, f"{asked.message} by {asked.by}: policy", limit=PREPARE_LIMIT)
