@@ -189,6 +189,8 @@ class State(Frozen):
     """The answers of each gate so far, for the present plan."""
     progress_at: float = 0.0
     """When the latest progress was that the target does not show: seconds since the epoch."""
+    pauses: int = 0
+    """How often it was paused, or failed and waited for a person."""
     paused: str = ""
     """Who paused it, and why."""
     held: Problem | None = None
@@ -252,7 +254,10 @@ class State(Frozen):
     """How many lines of the report were left out, between the first ``FIRST_KEPT`` and the others."""
 
     def but(self, **changes: Any) -> Self:
-        """Return a copy with these fields changed."""
+        """Return a copy with these fields changed; each new pause or failure to wait for a person is counted."""
+        waits = ((changes.get(name), getattr(self, name)) for name in ("paused", "held"))
+        if any(now and now != before for now, before in waits):
+            changes = {"pauses": self.pauses + 1, **changes}
         return self.model_copy(update=changes)
 
     @property

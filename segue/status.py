@@ -7,7 +7,7 @@ from segue.budget import resolve_budget
 from segue.decide import next_waypoint
 from segue.gates import Result, VerdictEvidence
 from segue.gates.standing import stand
-from segue.messages import approval_of, possible, rollout_of
+from segue.messages import approval_of, pause_of, possible, rollout_of
 from segue.observation import Cause, Frozen, Observation, Version
 from segue.spec import Change, Rules, Target
 from segue.state import Goal, Outcome, Phase, State
@@ -71,6 +71,7 @@ class Status(Frozen):
     can: tuple[str, ...] = Field(default=(), description="The messages that the rollout accepts now.")
     rollout: str = Field(default="", description="Names this rollout and no other one of the target.")
     approval: str = Field(default="", description="Names the pending approval. Empty if none is pending.")
+    pause: str = Field(default="", description="Names the pause or failure that a resume ends. Empty if there is none.")
     moves: int = 0
     started_at: float = 0.0
     updated_at: float = Field(default=0.0, description="When this status was current: seconds since the epoch.")
@@ -98,7 +99,7 @@ def make_status(
         next_waypoint=f"{rules.strategy.waypoints[ahead[0]].at} ({ahead[1]} new)" if ahead else "",
         traffic=_traffic(state), gates=gates_of(rules, state),
         needs_person=state.needs_person, can=possible(state), moves=state.moves,
-        rollout=rollout_of(state), approval=approval_of(state),
+        rollout=rollout_of(state), approval=approval_of(state), pause=pause_of(state),
         started_at=started_at, updated_at=updated_at,
     )  # fmt: skip
 
