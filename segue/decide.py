@@ -909,9 +909,9 @@ def _shortfall_back(seen: Observation) -> str:
 
 
 _FORWARD: tuple[Case, ...] = (
-    _fenced, _unpaused, _foreign, _asleep, _frozen, _failed, _breached, _unrouted, _asking, _routed, _accepted, _resized,
-    _settled, _regained, _lost, _unaccepted, _whole, _retaining, _crowded, _draining, _all_new, _waypoint, _move, _late,
-    _waiting,
+    _fenced, _unpaused, _foreign, _asleep, _frozen, _failed, _breached, _unrouted, _asking, _routed, _accepted,
+    _resized, _settled, _regained, _lost, _unaccepted, _whole, _retaining, _crowded, _draining, _all_new, _waypoint,
+    _move, _late, _waiting,
 )  # fmt: skip
 _BACK: tuple[Case, ...] = (
     _fenced, _foreign, _routed, _accepted, _undo, _resized, _retaining, _return, _unpaused, _all_old, _alarm, _waiting,

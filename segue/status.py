@@ -65,7 +65,9 @@ class Status(Frozen):
         description="The version of the target at the end. Null before the end, or if the rollout was fenced off.",
     )
     next_waypoint: str = ""
-    traffic: int | None = Field(default=None, description="Percent to the new side that counts. Null if replicas determine it.")
+    traffic: int | None = Field(
+        default=None, description="Percent to the new side that gateways accepted. Null if replicas determine it."
+    )
     gates: tuple[GateStatus, ...] = Field(default=(), description="The gates opened so far, in the order of the spec.")
     needs_person: bool = False
     can: tuple[str, ...] = Field(default=(), description="The messages that the rollout accepts now.")

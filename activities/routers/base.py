@@ -106,7 +106,7 @@ class Router(ABC):
         """Return who has to accept a write before it counts; ``before`` is the rollout's former write."""
         return ()
 
-    def heard(self, found: Object, routed: Routed) -> Routed:
+    def heard(self, found: Object, routed: Routed, *, back: bool = False) -> Routed:
         """Return where the traffic goes, with what the object's status tells about the write."""
         return routed
 
@@ -158,21 +158,20 @@ class Router(ABC):
         leading = self.leading(saved_of(found, state, content), target, rules, new)
         share = leading.share(content)
         mark = state.routed
-        seen = None if share is None else self._observed(found, share, mark)
+        seen = None if share is None else self._observed(found, share, state)
         changed = share is None or (mark is not None and (share != mark.share or holder is None))
         who = writer_of(found, (f"f:{self.field}",)) if changed else None
         if changed and (who is not None or share is None):
             return Sight(seen, Foreign(who=who or "somebody", what=self._what(rules)))
         return Sight(seen)
 
-    def _observed(self, found: Object, share: int, mark: Routed | None) -> Routed:
+    def _observed(self, found: Object, share: int, state: State) -> Routed:
         """Return where the traffic goes, with the answers to the rollout's own write."""
-        version = _version(found)
+        mark, seen = state.routed, Routed(share=share, version=_version(found))
         if mark is None:
-            return Routed(share=share, version=version)
-        return self.heard(
-            found, Routed(share=share, version=version, generation=mark.generation, gateways=mark.gateways)
-        )
+            return seen
+        written = seen.model_copy(update={"generation": mark.generation, "gateways": mark.gateways})
+        return self.heard(found, written, back=state.goal is Goal.BACK)
 
     def _what(self, rules: Rules) -> str:
         return f"spec.{self.field} of {self.word} {self.name(rules)}"

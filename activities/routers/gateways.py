@@ -53,13 +53,14 @@ def accepting(route: Object, since: int) -> tuple[str, ...]:
     return tuple(_named(parent) for parent in _parents(route) if _doubt(parent, since) is None)
 
 
-def answers(route: Object, gateways: Sequence[str], since: int) -> Answers:
+def answers(route: Object, gateways: Sequence[str], since: int, *, back: bool = False) -> Answers:
     """Return what these gateways answer to the route's generation ``since`` or a later one.
 
     A gateway that no longer reports on the route serves it no more, and is not waited for while another one reports.
+    If none does, a rollout on its way ``back`` waits for none either.
     """
     reporting = [parent for parent in _parents(route) if _named(parent) in gateways]
-    if gateways and not reporting:
+    if gateways and not reporting and not back:
         return Answers(pending=f"{', '.join(gateways)} no longer reports on the route; check that its controller runs")
     doubts = [doubt for parent in reporting for doubt in [_doubt(parent, since)] if doubt]
     return Answers(

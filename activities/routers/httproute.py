@@ -110,10 +110,10 @@ class HttpRouteRouter(Router):
         since = before.generation if before is not None else 0
         return tuple(dict.fromkeys((*known, *accepting(found, since or generation_of(found)))))
 
-    def heard(self, found: Object, routed: Routed) -> Routed:
+    def heard(self, found: Object, routed: Routed, *, back: bool = False) -> Routed:
         """Return where the traffic goes, with what the gateways answer to the write."""
         generation = routed.generation or generation_of(found)
-        pending, refusal = answers(found, routed.gateways, generation)
+        pending, refusal = answers(found, routed.gateways, generation, back=back)
         return routed.model_copy(update={"generation": generation, "pending": pending, "refusal": refusal})
 
     async def check(self, asked: PrepareInput, saved: Content, old: Object, new: Object) -> None:

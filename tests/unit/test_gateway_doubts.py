@@ -36,7 +36,7 @@ CASES: dict[str, tuple[list[dict[str, Any]] | None, list[str]]] = {
     "accepted by both": ([SERVED, parent(ACCEPTED, RESOLVED, name="internal")], []),
     "not accepted": (
         [REFUSED],
-        ["gateway public (example.com/gateway) says Accepted is False (NoMatchingParent: port 81), so the rollout does"],
+        ["gateway public (example.com/gateway) says Accepted is False (NoMatchingParent: port 81), so the rollout"],
     ),
     "unresolved": (
         [parent(ACCEPTED, LOST)],
@@ -66,7 +66,7 @@ ANSWERS: dict[str, tuple[list[dict[str, Any]], tuple[str, ...], str, str]] = {
     "nobody has to": ([REFUSED], (), "", ""),
     "accepted": ([SERVED], (NAME,), "", ""),
     "accepted a later generation": ([parent(condition("Accepted", generation=4), RESOLVED)], (NAME,), "", ""),
-    "an earlier generation": ([OF_BEFORE], (NAME,), f"{NAME} has not decided Accepted for the route's generation 3", ""),
+    "an earlier generation": ([OF_BEFORE], (NAME,), f"{NAME} has not decided Accepted for the route's gener", ""),
     "not known yet": ([UNKNOWN], (NAME,), "says Accepted is Unknown (Pending: Waiting for controller)", ""),
     "refused": ([REFUSED], (NAME,), "NoMatchingParent", f"{NAME} says Accepted is False (NoMatchingParent: port 81)"),
     "unresolved": ([parent(ACCEPTED, LOST)], (NAME,), "BackendNotFound", "ResolvedRefs is False (BackendNotFound: no"),
@@ -88,6 +88,12 @@ def test_what_the_gateways_answer_to_a_write(
     found = answers(route(parents), gateways, 3)
     assert (bool(found.pending), bool(found.refusal)) == (bool(pending), bool(refusal))
     assert pending in found.pending and refusal in found.refusal
+
+
+def test_on_the_way_back_nobody_is_waited_for_who_serves_the_route_no_more() -> None:
+    """One that still reports is waited for."""
+    assert answers(route([]), (NAME,), 3, back=True) == ("", "")
+    assert answers(route([OF_BEFORE]), (NAME,), 3, back=True).pending
 
 
 def test_which_gateways_have_to_accept() -> None:
