@@ -290,9 +290,9 @@ def test_a_weight_counts_only_when_the_gateway_accepted_it() -> None:
 
 
 def status_of(rules: Rules, state: State, seen: Observation) -> Status:
-    target = PairTarget(kind="DeploymentPair", old="chat-old", new="chat-new")
+    target = PairTarget(old="chat-old", new="chat-new")
     return make_status(
-        workflow_id="w", name="chat", target=target, change=Change(), rules=rules, state=state, seen=seen, waits="",
+        workflow_id="w", name="chat", target=target, change=Change(images={"server": "chat:2"}), rules=rules, state=state, seen=seen, waits="",
         started_at=NOW, updated_at=NOW,
     )  # fmt: skip
 
@@ -300,7 +300,7 @@ def status_of(rules: Rules, state: State, seen: Observation) -> Status:
 def test_a_gateway_that_does_not_answer_fails_the_rollout() -> None:
     """At the deadline, unless a person paused it: nothing moves then."""
     rules, seen = Rules(strategy=WEIGHED), heard(see(3, 2, 50))
-    late = NOW + 2 + rules.readiness.deadline.total_seconds()
+    late = NOW + rules.readiness.deadline.total_seconds()
     decision = decide(rules, AT_HALF, seen, late)
     assert decision.act is Act.FAIL and decision.problem is not None and decision.problem.cause is Cause.DEADLINE
     assert f"the rollout waits for the gateways to accept 50 % to new: {GATEWAY} (no progress for" in decision.why
@@ -321,7 +321,8 @@ def test_a_refused_weight_fails_the_rollout_and_goes_back() -> None:
         undone = decide(rules, failed, refused, NOW + 1)
         assert (undone.act, undone.share) == (Act.ROUTE, share)
         again = failed.but(routed=PENDING.model_copy(update={"share": share, "accepted": share}))
-        assert decide(rules, again, heard(see(3, 2, share), refusal=REFUSED), NOW + 9).act is Act.WAIT
+        still = heard(see(3, 2, share), refusal=REFUSED).model_copy(update={"home": Counts(4, 0)})
+        assert decide(rules, again, still, NOW + 9).act is Act.WAIT
 
 
 def test_a_refused_switch_is_undone() -> None:
