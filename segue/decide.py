@@ -19,6 +19,7 @@ from segue.state import Goal, State
 from segue.traffic import (
     ALL,
     NONE,
+    acceptance,
     held_until,
     instead_of_refused,
     is_stranded,
@@ -576,11 +577,9 @@ def _unaccepted(rules: Rules, state: State, seen: Observation, now: float) -> De
 
 
 def _awaited(state: State, seen: Observation) -> str:
-    """Return which gateway the latest write waits for; empty if it waits for none."""
-    if not state.unaccepted:
-        return ""
-    pending = seen.routed.pending if seen.routed is not None else state.unaccepted
-    return f"the gateways to accept {share_of(seen)} % to new: {pending}"
+    """Return which gateways the latest write waits for; empty if it waits for none."""
+    pending = seen.routed.pending if seen.routed is not None else ""
+    return acceptance(state, pending)
 
 
 def _whole(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:

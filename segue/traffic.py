@@ -63,6 +63,16 @@ def is_stranded(seen: Observation) -> bool:
     )
 
 
+def acceptance(state: State, pending: str = "") -> str:
+    """Return that the latest write waits for gateways; empty if it waits for none.
+
+    ``pending`` says which, as it is observed; by default those of the time of the write.
+    """
+    if state.routed is None or not state.unaccepted:
+        return ""
+    return f"the gateways to accept {state.routed.share} % to new: {pending or state.unaccepted}"
+
+
 def refusal_of(seen: Observation) -> str:
     """Return which gateway refuses the traffic as written, in its own words; empty if none does."""
     return seen.routed.refusal if seen.routed is not None else ""
