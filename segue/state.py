@@ -379,11 +379,9 @@ class State(Frozen):
         """Record where the traffic goes now; a lower share requires a new verification."""
         before = self.routed or Routed(share=0)
         changed = routed.share != before.share
-        accepted = before.accepted if routed.pending else routed.share
+        accepted, since = (before.accepted, now) if routed.pending else (routed.share, now if changed else before.since)
         found = self.but(
-            routed=routed.model_copy(
-                update={"since": now if changed else before.since, "accepted": accepted, "refusal": ""}
-            ),
+            routed=routed.model_copy(update={"since": since, "accepted": accepted, "refusal": ""}),
             verified=self.verified and routed.share >= before.share,
             overrules=False,
             progress_at=now,
@@ -401,10 +399,8 @@ class State(Frozen):
         routed = self.routed
         if routed is None:
             return self
-        changed, waypoint = routed.share != routed.accepted, self.waypoint
-        if changed and waypoint is not None:
-            waypoint = waypoint.later(max(0.0, now - routed.since))
-        counts = {"pending": "", "accepted": routed.share, "since": now if changed else routed.since}
+        waypoint = self.waypoint and self.waypoint.later(max(0.0, now - routed.since))
+        counts = {"pending": "", "accepted": routed.share, "since": now}
         return self.but(routed=routed.model_copy(update=counts), waypoint=waypoint, progress_at=now).noted(
             now, "traffic accepted", why
         )

@@ -102,9 +102,7 @@ def begun(state: State, prepared: Prepared, now: float, by: str) -> State:
     state = state.but(owner=prepared.owner, claimed=prepared.claimed, mark=prepared.mark).after_prepare(
         prepared.baseline, prepared.wanted, now, prepared.demand
     )
-    state = state.but(
-        governed=prepared.governed, labels=prepared.labels, namespace_labels=prepared.namespace_labels
-    )
+    state = state.but(governed=prepared.governed, labels=prepared.labels, namespace_labels=prepared.namespace_labels)
     if prepared.ready is not None:
         state = state.but(before=Before(replicas=prepared.replicas, ready=min(prepared.ready, prepared.replicas)))
     for warning in prepared.warnings:

@@ -330,10 +330,12 @@ def test_a_rule_holds_by_labels(wanted: dict[str, str], found: dict[str, str], h
         assert not holds
     assert policy.of(rollout(target={"namespace": "staging", "name": "chat"}).spec.target, labels) == ()
 
+
 def test_which_rule_needs_the_labels_of_the_namespace() -> None:
     """One that names the target: the namespace of any other is not read."""
-    policy = policy_of(changed(yaml.safe_load(POLICY), "rules", 0, "namespaceLabels", to={"env": "prod"}), "policy.yaml")
+    policy = policy_of(
+        changed(yaml.safe_load(POLICY), "rules", 0, "namespaceLabels", to={"env": "prod"}), "policy.yaml"
+    )
     assert policy.by_namespace_labels(rollout().spec.target) == "production"
     assert policy.by_namespace_labels(rollout(target={"namespace": "staging", "name": "chat"}).spec.target) == ""
     assert GOOD.by_namespace_labels(rollout().spec.target) == ""
-

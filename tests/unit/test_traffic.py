@@ -262,9 +262,7 @@ def test_back_the_traffic_goes_before_anything_else() -> None:
 GATEWAY = "gateway public (example.com/gateway)"
 REFUSED = f"{GATEWAY} says Accepted is False (NoMatchingParent: port 81)"
 PENDING = Routed(share=50, version=2, since=NOW, gateways=(GATEWAY,), pending=GATEWAY, accepted=5)
-AT_HALF = OURS.but(
-    passed=(0,), routed=PENDING, waypoint=Reached(index=1, at="50%", hold_until=NOW + 60, approved=True)
-)
+AT_HALF = OURS.but(passed=(0,), routed=PENDING, waypoint=Reached(index=1, at="50%", hold_until=NOW + 60, approved=True))
 
 
 def heard(seen: Observation, *, pending: str = GATEWAY, refusal: str = "") -> Observation:
@@ -292,7 +290,8 @@ def test_a_weight_counts_only_when_the_gateway_accepted_it() -> None:
 def status_of(rules: Rules, state: State, seen: Observation) -> Status:
     target = PairTarget(old="chat-old", new="chat-new")
     return make_status(
-        workflow_id="w", name="chat", target=target, change=Change(images={"server": "chat:2"}), rules=rules, state=state, seen=seen, waits="",
+        workflow_id="w", name="chat", target=target, change=Change(images={"server": "chat:2"}), rules=rules,
+        state=state, seen=seen, waits="",
         started_at=NOW, updated_at=NOW,
     )  # fmt: skip
 

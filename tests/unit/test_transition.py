@@ -186,13 +186,11 @@ ROWS: dict[str, Row] = {
         },
         [("traffic accepted", "why")],
     ),
-    "it accepts the same share again": (
-        STATE.but(
-            routed=Routed(share=50, pending="a", since=EARLIER, accepted=50),
-            waypoint=Reached(index=0, at="1", hold_until=NOW, approved=True),
-        ),
-        decided(Act.ACCEPTED), DONE,
-        {"routed": Routed(share=50, since=EARLIER, accepted=50), "progress_at": NOW}, [("traffic accepted", "why")],
+    "route as it is, and a gateway has to accept it": (
+        STATE.but(routed=Routed(share=50, since=EARLIER, accepted=50)), decided(Act.ROUTE, share=50),
+        Written(done=True, writes=1, routed=Routed(share=50, version=9, pending="a")),
+        {"routed": Routed(share=50, version=9, pending="a", since=NOW, accepted=50), "progress_at": NOW, "writes": 6},
+        [],
     ),
     "nothing to accept": (STATE, decided(Act.ACCEPTED), DONE, {}, []),
     "resize": (
