@@ -105,6 +105,7 @@ class Cluster:
             "persistentvolumeclaims": self._core.list_namespaced_persistent_volume_claim_without_preload_content,
         }
         self._gets: Mapping[str, Callable[..., Awaitable[Any]]] = {
+            "namespaces": self._read_namespace,
             "services": self._core.read_namespaced_service_without_preload_content,
             "jobs": self._batch.read_namespaced_job_without_preload_content,
             "deployments": self._apps.read_namespaced_deployment_without_preload_content,
@@ -197,6 +198,10 @@ class Cluster:
                 return await _json(await everywhere(group, version, plural, name, **options))
             call = self._custom.get_namespaced_custom_object_without_preload_content
             return await _json(await call(*_place(kind, namespace), name, **options))
+
+    async def _read_namespace(self, name: str, _: str, **options: Any) -> Any:
+        """Read a namespace. The right for it can be granted in the namespace itself."""
+        return await self._core.read_namespace_without_preload_content(name, **options)
 
     async def list(self, kind: str, namespace: str, selector: str = "") -> Object:
         """List the objects of a custom kind, or of a kind in ``_lists``, from the newest state.

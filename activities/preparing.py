@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from activities import autoscaling
 from activities.cluster import POD_SECURITY, Cluster, warnings
 from activities.levers.base import Lever
+from activities.levers.ownership import labels_of
 from activities.routers.base import Router
 from segue.contract import Prepared, PrepareInput
 from segue.errors import NotAllowed
+from segue.policy import Policy
 from segue.rights import Right, commands, described, grants, needed, uses_of
-from segue.spec import SupervisedTarget
+from segue.spec import SupervisedTarget, Target
 from segue.state import State
 
 _REVIEWS = "selfsubjectaccessreviews"
@@ -51,6 +53,23 @@ async def _missing(cluster: Cluster, rights: Sequence[Right], namespace: str) ->
     unsure = [right for right in rights if not grants(rules, right)]
     allowed = await asyncio.gather(*(cluster.may(r.verb, r.group, r.resource, namespace) for r in unsure))
     return [right for right, may in zip(unsure, allowed, strict=True) if not may]
+
+
+async def with_namespace_labels(cluster: Cluster, policy: Policy, target: Target, prepared: Prepared) -> Prepared:
+    """Return ``prepared`` with the labels of the namespace, if a rule of the policy selects by them.
+
+    Raises:
+        NotAllowed: without the right to read the namespace. The rule might hold, so nothing may start.
+    """
+    rule = policy.by_namespace_labels(target)
+    if not rule:
+        return prepared
+    try:
+        found = await cluster.get("namespaces", target.namespace, target.namespace)
+    except NotAllowed as error:
+        why = f"{error.why}; rule {rule} of the policy selects by the labels of the namespace"
+        raise NotAllowed(why, field=f"namespace {target.namespace}", fix=error.fix) from error
+    return prepared.model_copy(update={"namespace_labels": labels_of(found)})
 
 
 async def tried(cluster: Cluster, lever: Lever, router: Router | None, asked: PrepareInput) -> Prepared:

@@ -28,7 +28,7 @@ from activities.linting import linted
 from activities.memory_peak import PROVIDER, Peaks
 from activities.notifying import Notifier
 from activities.pod_http import Reach, reach_of
-from activities.preparing import refuse_missing_rights, tried
+from activities.preparing import refuse_missing_rights, tried, with_namespace_labels
 from activities.room import Rooms
 from activities.routers import Routers
 from activities.routers.base import Router
@@ -59,13 +59,13 @@ from segue.gates.readiness import judge_readiness
 from segue.gates.standing import standings
 from segue.gates.webhook_settings import Webhook
 from segue.observation import Cause, Observation, belonging
-from segue.policy import NO_POLICY, Policy, PolicyRequest, foretold, holding, refuse, refuse_message
+from segue.policy import NO_POLICY, Labels, Policy, PolicyRequest, foretold, holding, refuse, refuse_message
 from segue.requests import requests_of
 from segue.resting import next_look_at, rests
 from segue.spec import Autoscaler, SupervisedTarget
 from segue.spec.metrics import Metric
 from segue.spec.own_gates import OwnGate
-from segue.state import Goal
+from segue.state import Goal, State
 from segue.supervision import SUPERVISIONS, Supervision
 from segue.traffic import objection, objection_to_counts
 
@@ -225,6 +225,7 @@ class Activities:
         await refuse_missing_rights(self._cluster, lever, asked)
         with reading_once():
             prepared = await tried(self._cluster, lever, self._routers.of(asked.rules.strategy), asked)
+            prepared = await with_namespace_labels(self._cluster, self._policy, asked.target, prepared)
             prepared = self._governed(asked, prepared)
             self._believer.refuse(asked.rules, prepared.wanted)
             await self._own.refuse(asked.target, asked.rules)
@@ -240,7 +241,7 @@ class Activities:
         refuse(self._policy, request, now)
         return prepared.model_copy(
             update={
-                "governed": bool(self._policy.of(asked.target, prepared.labels)),
+                "governed": bool(self._policy.of(asked.target, _labels(prepared))),
                 "warnings": (*prepared.warnings, *foretold(self._policy, request, now)),
             }
         )
@@ -249,10 +250,10 @@ class Activities:
     async def permit(self, asked: PermitInput) -> Permitted:
         """Check a message against the policy; an approval under four eyes also against the workflow's history."""
         refuse_message(
-            self._policy, asked.target, asked.labels, asked.strategy, message=asked.message, by=asked.by,
+            self._policy, asked.target, _labels(asked), asked.strategy, message=asked.message, by=asked.by,
             replicas=asked.replicas, breaks_glass=asked.breaks_glass,
         )  # fmt: skip
-        rule = self._policy.four_eyes(asked.target, asked.labels) if asked.message == "approve" else ""
+        rule = self._policy.four_eyes(asked.target, _labels(asked)) if asked.message == "approve" else ""
         if rule:
             info = activity.info()
             made = await requests_of(activity.client(), info.workflow_id or "", info.workflow_run_id)
@@ -318,7 +319,7 @@ class Activities:
     def _watched(
         self, asked: WatchInput, decision: Decision, seen: Observation, verdicts: tuple[Verdict, ...] = ()
     ) -> Watched:
-        governed = bool(self._policy.of(asked.target, asked.state.labels))
+        governed = bool(self._policy.of(asked.target, _labels(asked.state)))
         return Watched(decision=decision, seen=seen, verdicts=verdicts, governed=governed)
 
     def _with_freeze(self, seen: Observation | None, asked: WatchInput, now: float) -> Observation | None:
@@ -326,7 +327,7 @@ class Activities:
         state = asked.state
         if seen is None or state.broke_glass or asked.goes_back or (state.autonomous and state.claimed):
             return seen
-        held = holding(self._policy, asked.target, state.labels, now, moved=state.claimed)
+        held = holding(self._policy, asked.target, _labels(state), now, moved=state.claimed)
         return seen.model_copy(update={"frozen": held}) if held else seen
 
     def _interval_s(self, asked: WatchInput) -> float:
@@ -478,9 +479,13 @@ class Activities:
 def request_of(asked: PrepareInput, prepared: Prepared) -> PolicyRequest:
     """Return a start or a retarget as the policy sees it."""
     return PolicyRequest(
-        target=asked.target, labels=prepared.labels, rules=asked.rules, by=asked.by, replicas=prepared.replicas,
+        target=asked.target, labels=_labels(prepared), rules=asked.rules, by=asked.by, replicas=prepared.replicas,
         accept=asked.accept, retargets=asked.retargets, goes_back=asked.change.goes_back, broke_glass=asked.broke_glass,
     )  # fmt: skip
+
+
+def _labels(known: Prepared | PermitInput | State) -> Labels:
+    return Labels(known.labels, known.namespace_labels)
 
 
 def _seen(

@@ -4,16 +4,19 @@ from activities.capacity import counting
 from activities.cluster import connected
 from activities.levers import Levers
 from activities.linting import linted
-from activities.preparing import tried
+from activities.preparing import tried, with_namespace_labels
 from activities.routers import Routers
 from segue.clusters import HERE, Access
 from segue.contract import Prepared, PrepareInput
 from segue.history import Revision
+from segue.policy import NO_POLICY, Policy
 from segue.spec import Rollout, Target
 
 
-async def try_out(rollout: Rollout, owner: str, access: Access = HERE) -> Prepared:
+async def try_out(rollout: Rollout, owner: str, access: Access = HERE, policy: Policy = NO_POLICY) -> Prepared:
     """Prepare a rollout as a worker does at its start, and write nothing. Lint's findings refuse nothing here.
+
+    Nor does the policy: for it, only the labels are read by which its rules select.
 
     ``owner`` is the owner that the rollout would have.
 
@@ -29,6 +32,7 @@ async def try_out(rollout: Rollout, owner: str, access: Access = HERE) -> Prepar
     async with connected(access) as cluster, counting(cluster) as capacity:
         lever = Levers(cluster).of(spec.target)
         prepared = await tried(cluster, lever, Routers(cluster).of(spec.strategy), asked)
+        prepared = await with_namespace_labels(cluster, policy, spec.target, prepared)
         return await linted(cluster, capacity, lever, asked, prepared, refuses=False)
 
 

@@ -158,6 +158,8 @@ class Prepared(Frozen):
     """Whether a rule of the worker's policy holds for the target."""
     labels: dict[str, str] = Field(default_factory=dict)
     """The target's labels; of a pair, those of the old Deployment."""
+    namespace_labels: dict[str, str] = Field(default_factory=dict)
+    """The namespace's labels; empty unless the policy selects by them."""
 
 
 class WatchInput(Frozen):
@@ -256,6 +258,8 @@ class PermitInput(Frozen):
     """The update that brings the message; empty for a signal."""
     labels: dict[str, str] = Field(default_factory=dict)
     """The target's labels at the start."""
+    namespace_labels: dict[str, str] = Field(default_factory=dict)
+    """The namespace's labels at the start."""
 
 
 class Permitted(Frozen):

@@ -19,11 +19,14 @@ from segue.state import Goal, State
 from segue.traffic import (
     ALL,
     NONE,
+    acceptance,
     held_until,
+    instead_of_refused,
     is_stranded,
     leaves_new,
     must_stay,
     reached_weight,
+    refusal_of,
     share_of,
     wanted_share,
 )
@@ -51,6 +54,7 @@ class Act(StrEnum):
     SLEEP = "sleep"
     WAKE = "wake"
     ROUTE = "route"
+    ACCEPTED = "accepted"
     UNDO = "undo"
     ALARM = "alarm"
     CALM = "calm"
@@ -393,6 +397,15 @@ def _breached(rules: Rules, state: State, seen: Observation, now: float) -> Deci
     return Decision(act=Act.FAIL, why=str(found.problem), problem=found.problem, rolls_back=rolls_back)
 
 
+def _unrouted(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Fail when a gateway refuses the traffic as written: it may serve neither side now."""
+    refusal = refusal_of(seen)
+    if not refusal or state.held is not None or state.routed is None or _blocked(state):
+        return None
+    problem = Problem(cause=Cause.TRAFFIC, message=f"{refusal}; the route gives {share_of(seen)} % to new")
+    return Decision(act=Act.FAIL, why=str(problem), problem=problem)
+
+
 def _regained(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     """Bring old replicas back when fewer than the floor are ready, whatever the rollout waits for."""
     if not state.claimed or not seen.held or seen.autonomous or seen.replicas < 1 or _blocked(state):
@@ -511,10 +524,10 @@ def _routed(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
     is_back = state.goal is Goal.BACK
     if strategy.traffic is None or not state.claimed or seen.replicas < 1 or _blocked(state):
         return None
-    if (state.routed is None and is_back) or (state.stopped and not is_back and not is_stranded(seen)):
+    if (state.routed is None and is_back) or (state.stopped and not (is_back or is_stranded(seen) or refusal_of(seen))):
         return None
     share = _share(rules, state, seen)
-    if state.routed is not None and seen.routed is not None and share == seen.routed.share:
+    if state.routed is not None and seen.routed is not None and share == seen.routed.share == state.routed.share:
         return None
     return Decision(act=Act.ROUTE, why=_why_share(state, seen, share), share=share)
 
@@ -524,10 +537,11 @@ def _share(rules: Rules, state: State, seen: Observation) -> int:
     ahead = next_waypoint(rules, state, seen.replicas)
     barrier = ahead[1] if ahead else None
     last = takes_the_last(resolve_budget(strategy, seen.replicas), strategy.order, seen, barrier)
-    return wanted_share(
+    share = wanted_share(
         strategy, seen, back=leaves_new(state, seen), weight=reached_weight(strategy, state),
         verified=state.verified, ahead=ahead is not None, last=last,
     )  # fmt: skip
+    return instead_of_refused(state, seen, share)
 
 
 def _why_share(state: State, seen: Observation, share: int) -> str:
@@ -537,9 +551,36 @@ def _why_share(state: State, seen: Observation, share: int) -> str:
         return f"the {'old' if share else 'new'} side has no ready replica"
     if leaves_new(state, seen):
         return "traffic leaves the new side before its replicas do"
+    if refusal_of(seen):
+        return f"the share that was accepted last, because {refusal_of(seen)}"
     if state.waypoint is not None:
         return f"waypoint {state.waypoint.at} is verified"
     return "the old side is about to be removed" if state.routed.share < share else "the new side is not verified"
+
+
+def _accepted(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Let a share of the traffic count once every gateway accepted it."""
+    if not state.unaccepted or seen.routed is None or seen.routed.pending or _blocked(state):
+        return None
+    return Decision(act=Act.ACCEPTED, why=f"the gateways accepted {seen.routed.share} % to new")
+
+
+def _unaccepted(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Wait for the gateways before anything relies on the traffic as written; fail at the deadline."""
+    why, deadline = _awaited(state, seen), _deadline_at(rules, state, seen)
+    if state.stopped or not why:
+        return None
+    if now < deadline:
+        return Decision(act=Act.WAIT, why=why, problem=seen.problem, wake_at=deadline)
+    waited = f"no progress for {rules.readiness.deadline.total_seconds():g} s"
+    problem = Problem(cause=Cause.DEADLINE, message=f"the rollout waits for {why} ({waited})")
+    return Decision(act=Act.FAIL, why=str(problem), problem=problem)
+
+
+def _awaited(state: State, seen: Observation) -> str:
+    """Return which gateways the latest write waits for; empty if it waits for none."""
+    pending = seen.routed.pending if seen.routed is not None else ""
+    return acceptance(state, pending)
 
 
 def _whole(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -830,14 +871,14 @@ def _alarm(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
         return None
     if not late:
         return Decision(act=Act.CALM, why="the rollback makes progress again")
-    problem = seen.problem or Problem(cause=Cause.DEADLINE, message=_shortfall_back(seen))
+    problem = seen.problem or Problem(cause=Cause.DEADLINE, message=_awaited(state, seen) or _shortfall_back(seen))
     return Decision(act=Act.ALARM, why=f"the rollback makes no progress: {problem}", problem=problem)
 
 
 def _waiting(rules: Rules, state: State, seen: Observation, now: float) -> Decision:
     waits = [seen.next_proven_at, seen.problem.hopeless_from if seen.problem else None]
     if state.goal is Goal.BACK:
-        why = _to_be_available(state, seen, now) or _shortfall_back(seen)
+        why = _awaited(state, seen) or _to_be_available(state, seen, now) or _shortfall_back(seen)
     elif state.stopped:
         why = state.stopped
     else:
@@ -897,9 +938,10 @@ def _shortfall_back(seen: Observation) -> str:
 
 
 _FORWARD: tuple[Case, ...] = (
-    _fenced, _unpaused, _foreign, _asleep, _frozen, _failed, _breached, _asking, _routed, _resized, _settled,
-    _regained, _lost, _whole, _retaining, _crowded, _draining, _all_new, _waypoint, _move, _late, _waiting,
+    _fenced, _unpaused, _foreign, _asleep, _frozen, _failed, _breached, _unrouted, _asking, _routed, _accepted,
+    _resized, _settled, _regained, _lost, _unaccepted, _whole, _retaining, _crowded, _draining, _all_new, _waypoint,
+    _move, _late, _waiting,
 )  # fmt: skip
 _BACK: tuple[Case, ...] = (
-    _fenced, _foreign, _routed, _undo, _resized, _retaining, _return, _unpaused, _all_old, _alarm, _waiting,
+    _fenced, _foreign, _routed, _accepted, _undo, _resized, _retaining, _return, _unpaused, _all_old, _alarm, _waiting,
 )  # fmt: skip

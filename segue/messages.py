@@ -25,7 +25,7 @@ class Message(Frozen):
     by: str = Field(default="someone", max_length=256)
     reason: str = Field(default="", max_length=1024)
     about: str = Field(default="", max_length=256)
-    """The rollout or the approval that it is for, by its id: another one refuses it. Empty: for what is there now."""
+    """The id of the rollout, approval or pause that it is for: another one refuses it. Empty: for what is there now."""
 
     @property
     def said(self) -> str:
@@ -130,11 +130,18 @@ def receive(message: Message, state: State, now: float) -> State:
     """
     if state.outcome is not None:
         raise _refused(message, f"the rollout has ended ({state.outcome})", "start a new one")
-    known = approval_of(state) if isinstance(message, Approve | Reject) else rollout_of(state)
+    known = _known(message, state)
     if message.about not in {"", known}:
         now_is = f"now it is {known}" if known else "none is pending"
         raise _refused(message, f"it is for {message.about}, and {now_is}", "see `segue status` for what it waits for")
     return _receive(message, state, now)
+
+
+def _known(message: Message, state: State) -> str:
+    """Return the id that ``message.about`` may have now."""
+    if isinstance(message, Approve | Reject):
+        return approval_of(state)
+    return pause_of(state) if isinstance(message, Resume) else rollout_of(state)
 
 
 def rollout_of(state: State) -> str:
@@ -151,6 +158,17 @@ def approval_of(state: State) -> str:
     if reached is None or reached.approved or state.goal is Goal.BACK or state.outcome is not None:
         return ""
     return f"{reached.at}@{_id_of(state.run, state.began_at, reached.index, reached.at_s)}"
+
+
+def pause_of(state: State) -> str:
+    """Return the id of the pause or the failure that a resume ends, for ``Message.about``; empty if there is none.
+
+    The same pause has another id when it begins again.
+    """
+    is_under_way = state.goal is Goal.FORWARD and state.outcome is None
+    if not (state.run and is_under_way and (state.paused or state.held)):
+        return ""
+    return f"pause@{_id_of(state.run, state.pauses)}"
 
 
 def _id_of(*parts: object) -> str:

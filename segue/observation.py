@@ -46,6 +46,8 @@ class Cause(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     RESTARTED = "Restarted"
     DEADLINE = "Deadline"
+    TRAFFIC = "Traffic"
+    """A gateway refuses the route of the traffic."""
     GATE = "Gate"
     REJECTED = "Rejected"
     REQUESTED = "Requested"
@@ -102,6 +104,16 @@ class Routed(Frozen):
     """When this share was written: seconds since the epoch; 0 if it is only observed."""
     saved: str = ""
     """The routing before the rollout, in the router's own notation."""
+    generation: int = 0
+    """The object's generation after the write; 0 if it is not known."""
+    gateways: tuple[str, ...] = ()
+    """The gateways that have to accept the write before it counts; none for a Service."""
+    pending: str = ""
+    """Which of them has not accepted it yet; empty once all have."""
+    refusal: str = ""
+    """Which of them refuses it, in its own words; empty if none does. Only observed."""
+    accepted: int = 0
+    """Percent of the traffic to the new side that the gateways accepted last. Only recorded."""
 
 
 class Side(Frozen):

@@ -23,8 +23,19 @@ LabelKey = Annotated[
     str, StringConstraints(pattern=r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9._]{0,62})?$")
 ]
 LabelValue = Annotated[str, StringConstraints(pattern=r"^[-A-Za-z0-9._*]{0,63}$")]
-Labels = Mapping[str, str]
 _People = tuple[Who, ...]
+
+
+class Labels(NamedTuple):
+    """The labels by which rules select."""
+
+    target: Mapping[str, str]
+    """Those of the target; of a pair, those of the old Deployment."""
+    namespace: Mapping[str, str]
+    """Those of its namespace; empty unless a rule of the policy selects by them."""
+
+
+NO_LABELS = Labels({}, {})
 
 
 class Require(Model):
@@ -58,6 +69,10 @@ class PolicyRule(Model):
     labels: dict[LabelKey, LabelValue] = Field(
         default_factory=dict, max_length=20, description="Labels of the target, each with this value."
     )
+    namespace_labels: dict[LabelKey, LabelValue] = Field(
+        default_factory=dict, alias="namespaceLabels", max_length=20,
+        description="Labels of the namespace, each with this value.",
+    )  # fmt: skip
     start: _People | None = Field(default=None, strict=False, description="Who may start; by default everybody.")
     steer: _People | None = Field(
         default=None, strict=False, description="Who may resume, retarget, scale, settle and promote."
@@ -75,11 +90,11 @@ class PolicyRule(Model):
 
     def matches(self, target: Target, labels: Labels) -> bool:
         """Whether the rule holds for this target, which has these labels."""
-        known = ((value, labels.get(key)) for key, value in self.labels.items())
-        return self.names_it(target) and all(found is not None and _any((value,), found) for value, found in known)
+        has_labels = _has(labels.target, self.labels) and _has(labels.namespace, self.namespace_labels)
+        return has_labels and self.names_it(target)
 
     def names_it(self, target: Target) -> bool:
-        """Whether namespace and name match; its labels decide the rest."""
+        """Whether namespace and name match; the labels decide the rest."""
         return _any(self.namespaces, target.namespace) and _any(self.names, target.name)
 
     def active(self, now: float) -> Iterator[tuple[Freeze, str]]:
@@ -112,6 +127,10 @@ class Policy(Model):
         """Return the rules that hold for a target with these labels."""
         return tuple(rule for rule in self.rules if rule.matches(target, labels))
 
+    def by_namespace_labels(self, target: Target) -> str:
+        """Return the name of a rule for which the namespace's labels must be known; empty if there is none."""
+        return next((rule.name for rule in self.rules if rule.namespace_labels and rule.names_it(target)), "")
+
     def four_eyes(self, target: Target, labels: Labels) -> str:
         """Return the name of a rule that requires another person to approve; empty if no rule does."""
         return next((rule.name for rule in self.of(target, labels) if rule.four_eyes), "")
@@ -142,7 +161,6 @@ class PolicyRequest(NamedTuple):
 
     target: Target
     labels: Labels
-    """The target's labels."""
     rules: Rules
     by: str
     replicas: int
@@ -313,6 +331,11 @@ def holding(policy: Policy, target: Target, labels: Labels, now: float, *, moved
 
 def _may(people: _People | None, by: str) -> bool:
     return people is None or _any(people, by)
+
+
+def _has(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    known = ((value, labels.get(key)) for key, value in wanted.items())
+    return all(found is not None and _any((value,), found) for value, found in known)
 
 
 def _any(patterns: tuple[str, ...], text: str) -> bool:

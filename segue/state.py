@@ -114,6 +114,11 @@ class Reached(Frozen):
         ends = [self.hold_until] if self.approved or self.expires_at is None else [self.hold_until, self.expires_at]
         return min((end for end in ends if end > now), default=None)
 
+    def later(self, seconds: float) -> Self:
+        """Return the waypoint with its hold, and the time for an answer, so much later."""
+        expires_at = None if self.expires_at is None else self.expires_at + seconds
+        return self.model_copy(update={"hold_until": self.hold_until + seconds, "expires_at": expires_at})
+
     def is_expired(self, now: float) -> bool:
         """Whether the time for an answer is over and nobody answered."""
         return not self.approved and self.expires_at is not None and self.expires_at <= now
@@ -184,6 +189,8 @@ class State(Frozen):
     """The answers of each gate so far, for the present plan."""
     progress_at: float = 0.0
     """When the latest progress was that the target does not show: seconds since the epoch."""
+    pauses: int = 0
+    """How often it was paused, or failed and waited for a person."""
     paused: str = ""
     """Who paused it, and why."""
     held: Problem | None = None
@@ -204,6 +211,8 @@ class State(Frozen):
     """Whether a rule of the worker's policy holds for the target, so that the worker checks each message."""
     labels: dict[str, str] = Field(default_factory=dict)
     """The target's labels at the start, for the policy."""
+    namespace_labels: dict[str, str] = Field(default_factory=dict)
+    """The namespace's labels at the start, for the policy; empty unless it selects by them."""
     frozen: str = ""
     """Which freeze of the policy holds the rollout, and until when; empty if none does."""
     broke_glass: str = ""
@@ -245,7 +254,10 @@ class State(Frozen):
     """How many lines of the report were left out, between the first ``FIRST_KEPT`` and the others."""
 
     def but(self, **changes: Any) -> Self:
-        """Return a copy with these fields changed."""
+        """Return a copy with these fields changed; each new pause or failure to wait for a person is counted."""
+        waits = ((changes.get(name), getattr(self, name)) for name in ("paused", "held"))
+        if any(now and now != before for now, before in waits):
+            changes = {"pauses": self.pauses + 1, **changes}
         return self.model_copy(update=changes)
 
     @property
@@ -267,6 +279,11 @@ class State(Frozen):
         if self.frozen:
             return f"the end of a freeze: {self.frozen}"
         return f"room: {self.crowded}" if self.crowded else ""
+
+    @property
+    def unaccepted(self) -> str:
+        """Which gateway had not accepted the traffic at its latest write; empty once the write counts."""
+        return self.routed.pending if self.routed is not None else ""
 
     @property
     def phase(self) -> Phase:
@@ -362,8 +379,9 @@ class State(Frozen):
         """Record where the traffic goes now; a lower share requires a new verification."""
         before = self.routed or Routed(share=0)
         changed = routed.share != before.share
+        accepted, since = (before.accepted, now) if routed.pending else (routed.share, now if changed else before.since)
         found = self.but(
-            routed=routed.model_copy(update={"since": now if changed else before.since}),
+            routed=routed.model_copy(update={"since": since, "accepted": accepted, "refusal": ""}),
             verified=self.verified and routed.share >= before.share,
             overrules=False,
             progress_at=now,
@@ -371,6 +389,20 @@ class State(Frozen):
         )
         return (
             found.noted(now, "traffic", f"{routed.share} % to new: {why}") if changed or self.routed is None else found
+        )
+
+    def after_accepted(self, why: str, now: float) -> Self:
+        """Record that the gateways accepted the traffic as written: it counts from now on.
+
+        So do the hold of a waypoint that waited for it, and the time for an answer there.
+        """
+        routed = self.routed
+        if routed is None:
+            return self
+        waypoint = self.waypoint and self.waypoint.later(max(0.0, now - routed.since))
+        counts = {"pending": "", "accepted": routed.share, "since": now}
+        return self.but(routed=routed.model_copy(update=counts), waypoint=waypoint, progress_at=now).noted(
+            now, "traffic accepted", why
         )
 
     def after_pause_controller(self, why: str, writes: int, now: float, mark: Mark | None = None) -> Self:
@@ -566,12 +598,12 @@ class State(Frozen):
         ).noted(now, "going back", str(problem), by)  # fmt: skip
 
     def passing(self, now: float) -> Self:
-        """Pass the waypoint when the rollout waits for nothing there any more; a pause holds it.
+        """Pass the waypoint when the rollout waits for nothing there any more; a pause, or a gateway, holds it.
 
         If nobody answered in time, the approval's default is the answer.
         """
         reached = self.waypoint
-        if reached is None or self.stopped:
+        if reached is None or self.stopped or self.unaccepted:
             return self
         if reached.is_expired(now) and reached.asked_for is not None:
             return self._defaulted(reached, reached.asked_for, now).passing(now)

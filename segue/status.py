@@ -7,7 +7,7 @@ from segue.budget import resolve_budget
 from segue.decide import next_waypoint
 from segue.gates import Result, VerdictEvidence
 from segue.gates.standing import stand
-from segue.messages import approval_of, possible, rollout_of
+from segue.messages import approval_of, pause_of, possible, rollout_of
 from segue.observation import Cause, Frozen, Observation, Version
 from segue.spec import Change, Rules, Target
 from segue.state import Goal, Outcome, Phase, State
@@ -65,12 +65,15 @@ class Status(Frozen):
         description="The version of the target at the end. Null before the end, or if the rollout was fenced off.",
     )
     next_waypoint: str = ""
-    traffic: int | None = Field(default=None, description="Percent to the new side. Null if replicas determine it.")
+    traffic: int | None = Field(
+        default=None, description="Percent to the new side that gateways accepted. Null if replicas determine it."
+    )
     gates: tuple[GateStatus, ...] = Field(default=(), description="The gates opened so far, in the order of the spec.")
     needs_person: bool = False
     can: tuple[str, ...] = Field(default=(), description="The messages that the rollout accepts now.")
     rollout: str = Field(default="", description="Names this rollout and no other one of the target.")
     approval: str = Field(default="", description="Names the pending approval. Empty if none is pending.")
+    pause: str = Field(default="", description="Names the pause or failure that a resume ends. Empty if there is none.")
     moves: int = 0
     started_at: float = 0.0
     updated_at: float = Field(default=0.0, description="When this status was current: seconds since the epoch.")
@@ -96,11 +99,18 @@ def make_status(
         wanted=state.wanted if state.wanted.template else None,
         runs=_runs(state),
         next_waypoint=f"{rules.strategy.waypoints[ahead[0]].at} ({ahead[1]} new)" if ahead else "",
-        traffic=state.routed.share if state.routed else None, gates=gates_of(rules, state),
+        traffic=_traffic(state), gates=gates_of(rules, state),
         needs_person=state.needs_person, can=possible(state), moves=state.moves,
-        rollout=rollout_of(state), approval=approval_of(state),
+        rollout=rollout_of(state), approval=approval_of(state), pause=pause_of(state),
         started_at=started_at, updated_at=updated_at,
     )  # fmt: skip
+
+
+def _traffic(state: State) -> int | None:
+    """Return the percent to the new side that counts. Returns None if the replicas determine it."""
+    if state.routed is None:
+        return None
+    return state.routed.accepted if state.unaccepted else state.routed.share
 
 
 def _runs(state: State) -> Version | None:

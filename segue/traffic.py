@@ -2,7 +2,7 @@
 
 Traffic is separate from replicas. Without ``traffic`` in the strategy, one Service spreads it over both sides; with it,
 Segue writes the percent to the new side. A side without a ready replica never receives traffic, and a side that
-receives traffic is never emptied.
+receives traffic is never emptied. A share of an HTTPRoute counts once its gateways accepted it.
 """
 
 from segue.observation import Observation
@@ -63,6 +63,30 @@ def is_stranded(seen: Observation) -> bool:
     )
 
 
+def acceptance(state: State, pending: str = "") -> str:
+    """Return that the latest write waits for gateways; empty if it waits for none.
+
+    ``pending`` says which, as it is observed; by default those of the time of the write.
+    """
+    if state.routed is None or not state.unaccepted:
+        return ""
+    return f"the gateways to accept {state.routed.share} % to new: {pending or state.unaccepted}"
+
+
+def refusal_of(seen: Observation) -> str:
+    """Return which gateway refuses the traffic as written, in its own words; empty if none does."""
+    return seen.routed.refusal if seen.routed is not None else ""
+
+
+def instead_of_refused(state: State, seen: Observation, wanted: int) -> int:
+    """Return ``wanted``, or in place of a share that a gateway refuses, the one that it accepted last."""
+    if state.routed is None or not refusal_of(seen) or wanted != share_of(seen):
+        return wanted
+    share = state.routed.accepted
+    is_empty = (share > NONE and not seen.new.ready) or (share < ALL and not seen.old.ready)
+    return wanted if is_empty else share
+
+
 def _share_back(now: int, seen: Observation) -> int:
     """Return all traffic to the old side; if it has none yet, wait until it has as many ready replicas as the new."""
     return NONE if now < ALL or seen.old.ready >= seen.new.ready else now
@@ -73,7 +97,7 @@ def must_stay(strategy: Strategy, state: State, seen: Observation, now: float) -
     if strategy.traffic is None:
         return 0
     share, is_blue_green = share_of(seen), strategy.type is Way.BLUE_GREEN
-    is_held = now < held_until(strategy, state)
+    is_held = now < held_until(strategy, state) or bool(state.unaccepted)
     if leaves_new(state, seen):
         return seen.new.total if is_blue_green and share else 1 if share else seen.new.total if is_held else 0
     if share < ALL:

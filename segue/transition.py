@@ -104,7 +104,7 @@ def begun(state: State, prepared: Prepared, now: float, by: str) -> State:
     state = state.but(owner=prepared.owner, claimed=prepared.claimed, mark=prepared.mark).after_prepare(
         prepared.baseline, prepared.wanted, now, prepared.demand
     )
-    state = state.but(governed=prepared.governed, labels=prepared.labels)
+    state = state.but(governed=prepared.governed, labels=prepared.labels, namespace_labels=prepared.namespace_labels)
     if prepared.ready is not None:
         state = state.but(before=Before(replicas=prepared.replicas, ready=min(prepared.ready, prepared.replicas)))
     for warning in prepared.warnings:
@@ -205,6 +205,7 @@ _RECORDERS: dict[Act, Callable[[State, _Done], State]] = {
         done.decision.counts or done.seen.asked, done.written.writes, done.now, done.written.mark
     ),
     Act.ROUTE: _routed,
+    Act.ACCEPTED: lambda state, done: state.after_accepted(done.decision.why, done.now),
     Act.RESIZE: lambda state, done: state.after_resize(done.decision.replicas or 0, done.now, done.written.mark),
     Act.UNDO: _undone,
     Act.FINISH: lambda state, done: state.after_finish(done.written.writes, done.now),

@@ -52,7 +52,7 @@ with workflow.unsafe.imports_passed_through():
     from segue.spec.notifications import Event
     from segue.state import Goal, Outcome, Retarget, State, requested
     from segue.status import Status, make_status, to_markdown
-    from segue.traffic import ALL, held_until
+    from segue.traffic import ALL, acceptance, held_until
     from segue.transition import (
         applied,
         attempted,
@@ -250,7 +250,7 @@ class RolloutWorkflow:
 
     def _hold_left_s(self) -> float | None:
         reached = self._state.waypoint
-        if reached is None or self._state.stopped:
+        if reached is None or self._state.stopped or self._state.unaccepted:
             return None
         now = _now()
         ends_at = reached.next_at(now)
@@ -584,7 +584,7 @@ class RolloutWorkflow:
     def _waiting_for(self) -> str:
         now, waypoint = _now(), self._state.waypoint
         here = waypoint.waits_for(now, kept=True) if waypoint else self._retains(now)
-        return self._state.stopped or here or self._waits
+        return self._state.stopped or acceptance(self._state) or here or self._waits
 
     def _retains(self, now: float) -> str:
         """Return that the old side is kept for a switch back; empty when it is not."""
@@ -630,7 +630,8 @@ class RolloutWorkflow:
             target=self._spec.target, strategy=self._spec.strategy, message=messages.name_of(message), by=message.by,
             replicas=message.replicas if isinstance(message, messages.Scale) else None,
             breaks_glass=isinstance(message, messages.Resume) and message.break_glass, labels=self._state.labels,
-            reason=message.reason, update_id=update.id if update is not None else "",
+            namespace_labels=self._state.namespace_labels, reason=message.reason,
+            update_id=update.id if update is not None else "",
         )  # fmt: skip
         try:
             await self._do(contract.PERMIT, asked, f"{asked.message} by {asked.by}: policy", limit=PREPARE_LIMIT)

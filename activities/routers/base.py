@@ -94,9 +94,21 @@ class Router(ABC):
             Refused: when a check fails.
         """
 
-    def doubts(self, found: Object) -> tuple[str, ...]:
-        """Return why the object may route no traffic, as its status tells; empty for kinds without such a status."""
+    def doubts(self, found: Object, rules: Rules) -> tuple[str, ...]:
+        """Return why the object may route no traffic, as its status tells; empty for kinds without such a status.
+
+        Raises:
+            Refused: when the spec requires more than the status tells.
+        """
         return ()
+
+    def gateways(self, found: Object, before: Routed | None) -> tuple[str, ...]:
+        """Return who has to accept a write before it counts; ``before`` is the rollout's former write."""
+        return ()
+
+    def heard(self, found: Object, routed: Routed, *, back: bool = False) -> Routed:
+        """Return where the traffic goes, with what the object's status tells about the write."""
+        return routed
 
     # --- what all do ------------------------------------------------------------------------------------------
 
@@ -123,7 +135,7 @@ class Router(ABC):
         new = new or _to_be_made(old, asked)
         self.leading(saved, target, rules, new)
         await self.check(asked, saved, old, new)
-        return tuple(f"{self.word} {target.namespace}/{self.name(rules)}: {each}" for each in self.doubts(found))
+        return tuple(f"{self.word} {target.namespace}/{self.name(rules)}: {each}" for each in self.doubts(found, rules))
 
     def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State) -> Sight | None:
         """Return what the shared watch observes. Returns None while it is older than the latest write."""
@@ -145,13 +157,21 @@ class Router(ABC):
             return Sight(foreign=Foreign(who=holder or "somebody", what=self._what(rules)))
         leading = self.leading(saved_of(found, state, content), target, rules, new)
         share = leading.share(content)
-        seen = None if share is None else Routed(share=share, version=_version(found))
         mark = state.routed
+        seen = None if share is None else self._observed(found, share, state)
         changed = share is None or (mark is not None and (share != mark.share or holder is None))
         who = writer_of(found, (f"f:{self.field}",)) if changed else None
         if changed and (who is not None or share is None):
             return Sight(seen, Foreign(who=who or "somebody", what=self._what(rules)))
         return Sight(seen)
+
+    def _observed(self, found: Object, share: int, state: State) -> Routed:
+        """Return where the traffic goes, with the answers to the rollout's own write."""
+        mark, seen = state.routed, Routed(share=share, version=_version(found))
+        if mark is None:
+            return seen
+        written = seen.model_copy(update={"generation": mark.generation, "gateways": mark.gateways})
+        return self.heard(found, written, back=state.goal is Goal.BACK)
 
     def _what(self, rules: Rules) -> str:
         return f"spec.{self.field} of {self.word} {self.name(rules)}"
@@ -167,7 +187,8 @@ class Router(ABC):
             saved = saved_of(found, state, content)
             leading = self.leading(saved, target, rules, new)
             wanted, kept = leading.content(share), as_kept(saved, leading.content(ALL))
-            routed = Routed(share=share, version=_version(found), saved=json.dumps(saved))
+            waits_for = self.gateways(found, state.routed)
+            routed = Routed(share=share, version=_version(found), saved=json.dumps(saved), gateways=waits_for)
             if content == wanted and holder == state.owner and SAVED in annotations_of(found):
                 return None, routed
             if asked.routed is not None and asked.routed.version != _version(found):
@@ -224,13 +245,13 @@ class Router(ABC):
             found = await self._cluster.get(self.kind, namespace, name)
             patch, routed = make(found)
             if patch is None:
-                return Written(done=True, routed=routed)
+                return Written(done=True, routed=routed and self.heard(found, routed))
             patch["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
             try:
                 after = await self._cluster.patch(self.kind, namespace, name, patch)
             except Conflict:
                 continue
-            routed = routed and routed.model_copy(update={"version": _version(after)})
+            routed = routed and self.heard(after, routed.model_copy(update={"version": _version(after)}))
             return Written(done=True, writes=1, routed=routed)
         raise Conflict(f"{self.word} {namespace}/{name} changes faster than it can be written")
 

@@ -7,8 +7,10 @@ import copy
 
 from activities.cluster import Object
 from activities.routers.base import Content, Leading, Router, labels_of
+from activities.routers.gateways import accepting, answers, gateway_doubts, generation_of, unserved
 from segue.contract import PrepareInput
 from segue.errors import Refused
+from segue.observation import Routed
 from segue.spec import ByRoute, Rules, Target
 from segue.traffic import ALL, NONE
 
@@ -85,9 +87,34 @@ class HttpRouteRouter(Router):
                 raise Refused(why, field=field, value=_shown(refs), fix=fix)
         return _Weighing(saved, sides.old, sides.new)
 
-    def doubts(self, found: Object) -> tuple[str, ...]:
-        """Return which gateways have not accepted the route as it is; if none has answered, that."""
+    def doubts(self, found: Object, rules: Rules) -> tuple[str, ...]:
+        """Return which gateways have not accepted the route as it is; if none reports on it, that.
+
+        Raises:
+            Refused: when the spec requires a gateway that accepts it, and there is none.
+        """
+        why = unserved(found) if _by_route(rules).require_accepted else ""
+        if why:
+            metadata = found["metadata"]
+            raise Refused(
+                f"{why}, and the spec requires a gateway that accepts the route",
+                field=f"httproute {metadata['namespace']}/{metadata['name']}: status.parents",
+                fix="check the route's parentRefs, and that the gateway's controller runs; or leave "
+                "traffic.requireAccepted out",
+            )
         return gateway_doubts(found)
+
+    def gateways(self, found: Object, before: Routed | None) -> tuple[str, ...]:
+        """Return the gateways that have to accept a write: those that accepted the route since the one before."""
+        known = before.gateways if before is not None else ()
+        since = before.generation if before is not None else 0
+        return tuple(dict.fromkeys((*known, *accepting(found, since or generation_of(found)))))
+
+    def heard(self, found: Object, routed: Routed, *, back: bool = False) -> Routed:
+        """Return where the traffic goes, with what the gateways answer to the write."""
+        generation = routed.generation or generation_of(found)
+        pending, refusal = answers(found, routed.gateways, generation, back=back)
+        return routed.model_copy(update={"generation": generation, "pending": pending, "refusal": refusal})
 
     async def check(self, asked: PrepareInput, saved: Content, old: Object, new: Object) -> None:
         """Check that each side's backend selects that side's pods and not the other's."""
@@ -106,32 +133,6 @@ class HttpRouteRouter(Router):
                         field=f"{word} {target.namespace}/{name}", value=_shown_selector(selector),
                         fix=f"make it select exactly the {side} side's pods",
                     )  # fmt: skip
-
-
-def gateway_doubts(route: Object) -> tuple[str, ...]:
-    """Return why gateways may not serve a route, by their conditions in its status; empty if all accepted it."""
-    parents = route.get("status", {}).get("parents") or []
-    if not parents:
-        return (
-            "no gateway has accepted it, so nothing may obey its weights; check its parentRefs, and that the gateway's "
-            "controller runs",
-        )
-    generation = route["metadata"].get("generation", 0)
-    return tuple(doubt for parent in parents for doubt in [_doubt(parent, generation)] if doubt)
-
-
-def _doubt(parent: Object, generation: int) -> str:
-    """Return the first condition by which one gateway does not serve this generation; empty if it does."""
-    conditions = {each["type"]: each for each in parent.get("conditions") or []}
-    gateway = f"gateway {parent['parentRef']['name']} ({parent.get('controllerName', 'unknown controller')})"
-    for kind in ("Accepted", "ResolvedRefs"):
-        found = conditions.get(kind)
-        if found is None or found.get("observedGeneration", 0) < generation:
-            return f"{gateway} has not decided {kind} for its generation {generation}; check that its controller runs"
-        if found["status"] != "True":
-            said = f"{found.get('reason', '')}: {found.get('message', '')}"
-            return f"{gateway} says {kind} is {found['status']} ({said}); correct the route, or what it refers to"
-    return ""
 
 
 def _by_route(rules: Rules) -> ByRoute:

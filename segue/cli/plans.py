@@ -42,7 +42,7 @@ from segue.messages import MAX_REPLICAS, Abort, message_of
 from segue.naming import check_cluster, names_file, target_named, whoami
 from segue.plan import Plan, make_plan
 from segue.planning import first_plan, unchanged
-from segue.policy import Labels, Policy, PolicyRequest, objections, policy_of
+from segue.policy import NO_LABELS, NO_POLICY, Labels, Policy, PolicyRequest, objections, policy_of
 from segue.spec import API_VERSION, Metadata, Rollout, Rules, Spec
 from segue.spec.lint_rule import LintRule
 from segue.spec.profile import ProfileName
@@ -151,9 +151,9 @@ def plan(
     """
     rollout, own = read(file, profile_file)
     spec = rollout.spec
-    labels: Labels = {}
+    labels, rules = NO_LABELS, policy_of(read_document(policy), policy) if policy else NO_POLICY
     if replicas is None:
-        made, labels = _planned(rollout, cluster)
+        made, labels = _planned(rollout, cluster, rules)
     else:
         made = make_plan(
             spec.strategy,
@@ -164,7 +164,6 @@ def plan(
         )
     refusals = None
     if policy:
-        rules = policy_of(read_document(policy), policy)
         if replicas is not None:
             _tell_unchecked(rules, spec)
         refusals = _refusals(rules, rollout, made.replicas, by or whoami(), labels)
@@ -178,10 +177,11 @@ def plan(
 
 
 def _tell_unchecked(policy: Policy, spec: Spec) -> None:
-    """Tell which rules depend on the labels of a target that was not read."""
-    names = [rule.name for rule in policy.rules if rule.labels and rule.names_it(spec.target)]
+    """Tell which rules depend on labels that were not read."""
+    by_labels = (rule for rule in policy.rules if rule.labels or rule.namespace_labels)
+    names = [rule.name for rule in by_labels if rule.names_it(spec.target)]
     if names:
-        say(f"not checked: rules by labels ({', '.join(names)}); leave --replicas out to read the target's labels")
+        say(f"not checked: rules by labels ({', '.join(names)}); leave --replicas out to read the labels")
 
 
 def _refusals(policy: Policy, rollout: Rollout, replicas: int, by: str, labels: Labels) -> list[str]:
@@ -451,8 +451,8 @@ def _checked(replicas: int) -> int:
     return replicas
 
 
-def _planned(rollout: Rollout, cluster: str) -> tuple[Plan, Labels]:
-    """Return the plan for the target as it is in the cluster, and its labels.
+def _planned(rollout: Rollout, cluster: str, policy: Policy) -> tuple[Plan, Labels]:
+    """Return the plan for the target as it is in the cluster, and the labels for the policy.
 
     It is the plan that a start of the same file returns.
     """
@@ -461,7 +461,7 @@ def _planned(rollout: Rollout, cluster: str) -> tuple[Plan, Labels]:
     check_cluster(cluster)
     owner = f"{contract.workflow_id(cluster, rollout.spec.target)}@plan"  # a start may take over from it
     try:
-        prepared = asked(try_out(rollout, owner, access_of(rollout.spec.target)))
+        prepared = asked(try_out(rollout, owner, access_of(rollout.spec.target), policy))
     except NotAllowed as error:
         error.args = (f"{error}; or plan with --replicas N, which needs no cluster",)
         raise
@@ -470,4 +470,4 @@ def _planned(rollout: Rollout, cluster: str) -> tuple[Plan, Labels]:
         raise refused
     if prepared.linted and prepared.linted.fails and not rollout.spec.change.goes_back:
         say("`segue start` refuses this because of lint errors: see `segue lint`, then fix or accept each")
-    return first_plan(rollout.spec, prepared), prepared.labels
+    return first_plan(rollout.spec, prepared), Labels(prepared.labels, prepared.namespace_labels)

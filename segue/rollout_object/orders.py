@@ -8,7 +8,7 @@ its verb.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from segue.messages import Abort, Approve, Message, Promote, Reject, message_of
+from segue.messages import Abort, Approve, Message, Promote, Reject, Resume, Scale, Settle, message_of
 
 PREFIX, STAMP = "segue.dev/", "-by"
 PERSON = "kubernetes user "
@@ -17,8 +17,11 @@ GUARDED = "only the API server sets the annotation"
 """What the policy says to a write that changes a stamp alone."""
 _MOST_NAME, _MOST_REASON = 230, 1000
 
-ORDERS: dict[str, type[Message]] = {"abort": Abort, "reject": Reject, "approve": Approve, "promote": Promote}
-"""The orders, by their verb on rollouts: those that go back come first."""
+ORDERS: dict[str, type[Message]] = {
+    "abort": Abort, "reject": Reject, "settle": Settle, "scale": Scale, "approve": Approve, "resume": Resume,
+    "promote": Promote,
+}  # fmt: skip
+"""The orders, by their verb on rollouts: those that go back or stop come first."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class AnnotatedOrder:
 
     verb: str
     value: str
-    """The id of the rollout or the approval, then the reason."""
+    """The id of the rollout, the approval or the pause; of ``scale`` then the replicas; then the reason."""
     user: str
     """Who wrote it, as the API server authenticated it; empty if nobody is named."""
 
@@ -44,7 +47,11 @@ class AnnotatedOrder:
             Refused: naming field, value and fix.
         """
         about, _, reason = self.value.strip().partition(" ")
-        return message_of(ORDERS[self.verb], by=self.by, about=about, reason=_cut(reason.strip(), _MOST_REASON))
+        more: dict[str, str] = {}
+        if self.verb == "scale":
+            more["replicas"], _, reason = reason.strip().partition(" ")
+        kind, why = ORDERS[self.verb], _cut(reason.strip(), _MOST_REASON)
+        return message_of(kind, by=self.by, about=about, reason=why, **more)
 
 
 def orders_of(annotations: Mapping[str, str]) -> tuple[AnnotatedOrder, ...]:

@@ -87,10 +87,10 @@ def _progress(seen: Seen, recorded: ObjectStatus) -> ObjectStatus:
         return recorded
     if run is None:
         lost = recorded.run_id and not recorded.outcome
-        return recorded.but(outcome=LOST, reason="", waiting_for="", approval="") if lost else recorded
+        return recorded.but(outcome=LOST, reason="", waiting_for="", approval="", pause="") if lost else recorded
     found = recorded.but(
         workflow_id=run.workflow_id, run_id=run.run_id, handled=handled(seen.asked, recorded, run),
-        outcome=_outcome(seen.asked, run), waiting_for="", reason=_short(run.why), approval="",
+        outcome=_outcome(seen.asked, run), waiting_for="", reason=_short(run.why), approval="", pause="",
     )  # fmt: skip
     return found if run.status is None else _counted(found, run.status)
 
@@ -98,7 +98,7 @@ def _progress(seen: Seen, recorded: ObjectStatus) -> ObjectStatus:
 def _counted(found: ObjectStatus, status: Status) -> ObjectStatus:
     return found.but(
         phase=status.phase, reason=_short(status.reason), waiting_for=_short(status.waiting_for),
-        rollout=status.rollout, approval=status.approval,
+        rollout=status.rollout, approval=status.approval, pause=status.pause,
         replicas=status.replicas, floor=status.floor,
         old=ObjectSide(replicas=status.old.replicas, ready=status.old.ready),
         new=ObjectSide(replicas=status.new.replicas, ready=status.new.ready),

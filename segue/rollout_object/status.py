@@ -88,10 +88,15 @@ class ObjectStatus(Shown):
     floor: int = Field(default=0, description="The fewest ready replicas that the budget allows.")
     old: ObjectSide = ObjectSide()
     new: ObjectSide = ObjectSide()
-    rollout: str = Field(default="", description="Names the rollout, for the annotations segue.dev/abort and promote.")
+    rollout: str = Field(
+        default="", description="Names the rollout, for the annotations segue.dev/abort, promote, settle and scale."
+    )
     approval: str = Field(
         default="",
         description="Names the pending approval, for segue.dev/approve and reject; empty if none is pending.",
+    )
+    pause: str = Field(
+        default="", description="Names the pause or failure that segue.dev/resume ends; empty if there is none."
     )
     orders: tuple[Answered, ...] = Field(
         default=(), description="The latest order by each of these annotations, and what came of it."

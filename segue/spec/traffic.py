@@ -86,6 +86,9 @@ class ByRoute(_Leads):
     pools: RoutePools | None = Field(
         default=None, description="Instead: the InferencePool of each side (inference.networking.k8s.io/v1)."
     )
+    require_accepted: bool = Field(
+        default=False, alias="requireAccepted", description="Refuse the start unless a gateway accepts the route."
+    )
 
     @property
     def backends(self) -> RouteServices | RoutePools:

@@ -36,10 +36,12 @@ def test_plan_shows_what_the_policy_refuses(segue: Segue, policy: Path) -> None:
 
 
 def test_plan_tells_which_rules_it_cannot_check(segue: Segue, policy: Path) -> None:
-    policy.write_text(POLICY.replace("namespaces: [serving]", "namespaces: [serving], labels: {tier: gold}"))
+    by_namespace = "[{name: guarded, namespaceLabels: {env: production}}, "
+    by_target = POLICY.replace("namespaces: [serving]", "namespaces: [serving], labels: {tier: gold}")
+    policy.write_text(by_target.replace("[{", f"{by_namespace}{{", 1))
     ran = segue("plan", str(ROOT / "examples/rollout.yaml"), "--replicas", "8", "--by", "eve", "--policy", str(policy))
     assert ran.code == 0 and "may not start" not in ran.err
-    assert "not checked: rules by labels (strict); leave --replicas out to read the target's labels" in ran.err
+    assert "not checked: rules by labels (guarded, strict); leave --replicas out to read the labels" in ran.err
 
 
 def test_a_worker_with_a_bad_policy_does_not_start(policy: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from harness import Case, Lab, open_lab, until
 from killing_worker import KillingWorker, until_phase
+from kubernetes import client
 from segue_local import Stack
 from temporalio.client import WorkflowUpdateFailedError
 
@@ -47,10 +48,11 @@ async def refused(case: Case, message: messages.Message) -> str:
     return str(caught.value.cause)
 
 
-async def test_four_eyes(stack: Stack, tmp_path: Path) -> None:
+async def test_four_eyes_in_namespaces_with_a_label(stack: Stack, tmp_path: Path) -> None:
     """Who started a rollout or retargeted it cannot approve it, by an update or by a signal; another person can."""
     async with open_lab(stack) as lab:
-        rule = {"name": "pairs", "namespaces": [lab.namespace], "fourEyes": True}
+        lab.core.patch_namespace(lab.namespace, {"metadata": {"labels": {"env": "production"}}})
+        rule = {"name": "pairs", "namespaceLabels": {"env": "prod*"}, "fourEyes": True}
         KillingWorker(lab, environment={"SEGUE_POLICY": written(tmp_path, rule)})
         async with lab.case("chat", 2, strategy=ASKS) as case:
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
@@ -65,6 +67,26 @@ async def test_four_eyes(stack: Stack, tmp_path: Path) -> None:
             report = await case.ends("Completed")
             told = [(entry.what, entry.who) for entry in report.entries if entry.what in ("signal refused", "approved")]
             assert told == [("signal refused", "test"), ("approved", "carol")]
+        await _without_the_right(lab)
+
+
+async def _without_the_right(lab: Lab) -> None:
+    """A worker that may not read the namespace refuses a start: the rule might hold."""
+    rbac = client.RbacAuthorizationV1Api(lab.core.api_client)
+    reviews = client.AuthorizationV1Api(lab.core.api_client)
+    rules = rbac.read_namespaced_role("segue-worker", lab.namespace).rules
+    fewer = [each for each in rules if "namespaces" not in each.resources]
+    rbac.patch_namespaced_role("segue-worker", lab.namespace, {"rules": fewer})
+    asked = {"verb": "get", "resource": "namespaces", "namespace": lab.namespace, "name": lab.namespace}
+    review: Any = {"spec": {"user": "segue-worker", "resourceAttributes": asked}}
+    await until("the role applies", lambda: not reviews.create_subject_access_review(review).status.allowed)
+    run = await lab.start("chat", {"images": {"server": "example/chat:3"}})
+    with pytest.raises(WorkflowUpdateFailedError) as caught:
+        await run.plan()
+    said = str(caught.value.cause)
+    assert f"namespace {lab.namespace}: " in said and 'cannot get resource "namespaces"' in said
+    assert "; rule pairs of the policy selects by the labels of the namespace; " in said
+    assert f"kubectl apply -n {lab.namespace} -f deploy/rbac.yaml" in said
 
 
 async def deploy_gold(lab: Lab, name: str, replicas: int) -> None:

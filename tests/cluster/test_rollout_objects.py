@@ -475,7 +475,7 @@ async def answered(objects: Objects, name: str, verb: str, value: str) -> Object
 async def test_people_steer_by_rights_of_kubernetes(objects: Objects) -> None:
     """With the verb, an annotation approves once and aborts; without it, or under another name, it is refused."""
     lab = objects.lab
-    alice = Person(lab, "alice", ["get", "patch", "approve", "abort", "promote"])
+    alice = Person(lab, "alice", ["get", "patch", "approve", "abort", "promote", "settle", "resume", "scale"])
     bob = Person(lab, "bob", ["get", "patch", "update"])
     diary = Diary(str(lab.stack.state_dir / "logs" / f"controller-{lab.namespace}.diary"))
     killed = objects.controller(("-m", "killing_controller"), **{DIARY: diary.path, POINT: "tell#1:after"})
@@ -519,8 +519,23 @@ async def test_people_steer_by_rights_of_kubernetes(objects: Objects) -> None:
         assert approvals == [("kubernetes user alice", "waypoint 1: looks good")]
         assert "ApproveTaken" in objects.events("chat")
 
+        await _is_settled_and_resumed(objects, alice)
         await _is_aborted_by_order(objects, alice)
         await _is_not_approved_again(objects, alice, asks)
+
+
+async def _is_settled_and_resumed(objects: Objects, alice: Person) -> None:
+    """A resume ends the pause that it names, and no later one."""
+    status = await objects.reaches("other", "AwaitingApproval")
+    alice.annotate("other", settle=status["rollout"], scale=f"{status['rollout']} 3 more users")
+    assert (await answered(objects, "other", "scale", f"{status['rollout']} 3 more users"))["taken"]
+    pause = (await objects.reaches("other", "Paused"))["pause"]
+    alice.annotate("other", resume=pause)
+    assert (await objects.reaches("other", "AwaitingApproval"))["pause"] == ""
+    alice.annotate("other", resume=f"{pause} again")
+    again = await answered(objects, "other", "resume", f"{pause} again")
+    assert not again["taken"] and f"it is for {pause}, and none is pending" in again["answer"]
+    assert objects.lab.deployment("other").spec.replicas == 3
 
 
 async def _is_aborted_by_order(objects: Objects, alice: Person) -> None:

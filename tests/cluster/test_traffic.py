@@ -1,13 +1,14 @@
 """Blue/green and weights, on real Services and HTTPRoutes: where traffic is led at every event of the API server."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gateway import NAME, Gateway
 from harness import Lab, Run, open_lab, until
 from killing_worker import KillingWorker
 from kubernetes import client
@@ -97,15 +98,9 @@ class Sides:
         }
         self._custom.create_namespaced_custom_object(GROUP, VERSION, self.lab.namespace, PLURAL, body)
 
-    def accept(self) -> None:
-        """Write the status of the HTTPRoute, as a gateway that accepts it does."""
-        place = (GROUP, VERSION, self.lab.namespace, PLURAL, self.name)
-        found: Any = self._custom.get_namespaced_custom_object(*place)
-        about = {"status": "True", "observedGeneration": found["metadata"]["generation"], "message": ""}
-        about |= {"lastTransitionTime": found["metadata"]["creationTimestamp"]}
-        conditions = [{"type": kind, "reason": kind, **about} for kind in ("Accepted", "ResolvedRefs")]
-        parent = {"parentRef": {"name": "gateway"}, "controllerName": "example.com/gateway", "conditions": conditions}
-        self._custom.patch_namespaced_custom_object_status(*place, {"status": {"parents": [parent]}})
+    def gateway(self, refuses: Collection[int] = ()) -> Gateway:
+        """What answers for the gateway of the HTTPRoute; it refuses these weights."""
+        return Gateway(self.lab.core.api_client, self.lab.namespace, self.name, refuses)
 
     def selector(self, name: str = "") -> dict[str, str]:
         found = self.lab.core.read_namespaced_service(name or self.name, self.lab.namespace)
@@ -156,23 +151,22 @@ class Led:
 
 @asynccontextmanager
 async def led(
-    lab: Lab, name: str, strategy: dict[str, Any] | None = None, *, by_route: bool = False, accepted: bool = False,
-    make: dict[str, Any] | None = None, **spec: Any,
+    lab: Lab, name: str, strategy: dict[str, Any] | None = None, *, by_route: bool = False,
+    refuses: Collection[int] | None = None, make: dict[str, Any] | None = None, **spec: Any,
 ) -> AsyncIterator[Led]:  # fmt: skip
-    """Roll from blue to green: by a Service, or by a route, which a gateway may have accepted."""
+    """Roll from blue to green: by a Service, or by a route; with ``refuses``, a gateway answers, and refuses these."""
     sides = Sides(lab, name)
     await sides.create(**(make or {}))
     if by_route:
         sides.route()
-    if accepted:
-        sides.accept()
     given = {**(sides.weighed if by_route else sides.blue_green), **(strategy or {})}
     leading = {"route": name} if by_route else {"service": name}
-    with (
-        lab.watch(name) as pods,
-        TrafficWatcher(lab.core.api_client, lab.namespace, f"app={name}", **leading) as traffic,
-    ):
-        yield Led(sides, await lab.start(name, target=sides.target, strategy=given, **spec), pods, traffic)
+    async with sides.gateway(refuses) if refuses is not None else nullcontext():
+        with (
+            lab.watch(name) as pods,
+            TrafficWatcher(lab.core.api_client, lab.namespace, f"app={name}", **leading) as traffic,
+        ):
+            yield Led(sides, await lab.start(name, target=sides.target, strategy=given, **spec), pods, traffic)
 
 
 PATIENT = {"minReady": "0s", "deadline": "10m"}
@@ -368,7 +362,7 @@ async def test_weights(served: Lab) -> None:
     served.stack.add_gateway_api()
 
     async def forward() -> None:
-        async with led(served, "on", {"waypoints": STEPS}, by_route=True, accepted=True) as case:
+        async with led(served, "on", {"waypoints": STEPS}, by_route=True, refuses=()) as case:
             plan = await case.run.plan()
             planned = [s.traffic for s in plan.stages if s.action == "route"]
             assert not [each for each in plan.warnings if "gateway" in each]
@@ -376,7 +370,9 @@ async def test_weights(served: Lab) -> None:
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval" and s.traffic == 50)
             assert case.sides.replicas() == (3, 2)
             await case.run.send("approve")
-            await case.ends("Completed")
+            report = await case.ends("Completed")
+        said = [e.detail for e in report.entries if e.what == "traffic accepted"]
+        assert said == [f"the gateways accepted {w} % to new" for w in planned]
         assert case.traffic.sequence() == [(("on-blue", 1),), *(split("on", w) for w in planned)]
         assert [m.pods for m in case.traffic.at_switches()][-1] == (("blue", 1), ("green", R))
         case.traffic.assert_served()
@@ -399,6 +395,57 @@ async def test_weights(served: Lab) -> None:
         assert case.sides.replicas() == (R, 0)
 
     await asyncio.gather(forward(), back())
+
+
+async def test_a_weight_that_a_gateway_refuses(served: Lab) -> None:
+    """Users are led back at once, and the report has the gateway's words; a gateway that is silent is waited for."""
+    served.stack.add_gateway_api()
+
+    async def refused() -> None:
+        async with led(served, "refused", {"waypoints": STEPS}, by_route=True, refuses=(50,)) as case:
+            report = await case.ends("RolledBack")
+        blue = (("refused-blue", 1),)
+        assert case.traffic.sequence() == [blue, split("refused", 5), split("refused", 50), blue]
+        said = f"Traffic: {NAME} says Accepted is False (UnsupportedValue: weight 50); the route gives 50 % to new"
+        assert report.status.reason == said
+        case.traffic.assert_served()
+        assert case.sides.replicas() == (R, 0)
+
+    async def silent() -> None:
+        """To pools, and paused: the refused weight makes room for the one that was accepted before."""
+        sides = Sides(served, "silent")
+        await sides.create()
+        for side in ("blue", "green"):
+            sides.pool(f"silent-{side}", side)
+        sides.route(pools=True)
+        traffic = {"route": "silent", "pools": {"old": "silent-blue", "new": "silent-green"}, "lag": LAG}
+        strategy = {"maxSurge": 1, "waypoints": STEPS, "traffic": {**traffic, "requireAccepted": True}}
+        start = {"target": sides.target, "strategy": strategy, "onFailure": "pause"}
+        unserved = await served.start("silent", **start)
+        with pytest.raises(WorkflowFailureError) as caught:
+            await unserved.end()
+        assert f"httproute {served.namespace}/silent: status.parents: no gateway has accepted it" in str(
+            caught.value.cause
+        )
+        async with sides.gateway((50,)) as gateway:
+            gateway.is_silent = True
+            run = await served.start("silent", **start)
+            waits = await run.until("it waits", lambda s: "the gateways to accept 5 % to new" in s.waiting_for)
+            assert waits.traffic == 0 and f"{NAME} has not decided Accepted for the route's" in waits.waiting_for
+            gateway.is_silent = False
+            held = await run.until("it is held", lambda s: s.phase == "Held")
+            assert "(UnsupportedValue: weight 50)" in held.reason
+            await until("5 % to new again", lambda: [each["weight"] for each in route_of(served, "silent")] == [95, 5])
+            await run.send("abort")
+            assert (await run.end()).status.outcome == "Aborted"
+        assert (len(sides.backends()), sides.replicas()) == (1, (R, 0))
+
+    await asyncio.gather(refused(), silent())
+
+
+def route_of(lab: Lab, name: str) -> list[dict[str, Any]]:
+    found: Any = lab.custom.get_namespaced_custom_object(GROUP, VERSION, lab.namespace, PLURAL, name)
+    return list(found["spec"]["rules"][0]["backendRefs"])
 
 
 async def test_weights_of_pools(served: Lab) -> None:
@@ -433,8 +480,7 @@ async def test_weights_of_pools(served: Lab) -> None:
     doubts = [each for each in (await run.plan()).warnings if "httproute" in each]
     assert doubts[0].startswith(f"httproute {served.namespace}/pools: no gateway has accepted it, so nothing may obey")
     await run.until("it asks with 5 %", lambda s: s.phase == "AwaitingApproval" and s.traffic == 5)
-    route: Any = served.custom.get_namespaced_custom_object(GROUP, VERSION, served.namespace, PLURAL, "pools")
-    blue, green = route["spec"]["rules"][0]["backendRefs"]
+    blue, green = route_of(served, "pools")
     assert (blue, green) == ({**saved[0], "weight": 95}, {**saved[0], "name": "pools-green", "weight": 5})
     await run.send("reject")
     assert (await run.end()).status.outcome == "RolledBack"

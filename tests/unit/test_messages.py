@@ -23,6 +23,7 @@ from segue.messages import (
     Settle,
     answer,
     approval_of,
+    pause_of,
     receive,
     rollout_of,
     stops,
@@ -94,6 +95,22 @@ def test_a_message_about_something_else_is_refused() -> None:
             receive(message(about=rollout_of(asks)), asks.but(run="r2"), NOW)
     with pytest.raises(Refused, match="none is pending"):
         receive(Approve(about=here), asks.but(waypoint=None), NOW)
+
+
+def test_a_resume_of_an_earlier_pause_is_refused() -> None:
+    """Each pause has an id of its own, and so has each failure that waits for a person, also during a pause."""
+    running = CLAIMED.but(run="r1")
+    first = receive(Pause(by="her"), running, NOW)
+    resumed = receive(Resume(about=pause_of(first)), first, NOW)
+    assert pause_of(first).startswith("pause@") and pause_of(running) == pause_of(resumed) == ""
+    again = receive(Pause(by="her"), resumed, NOW)
+    failed = first.failing(Problem(cause=Cause.GATE, message="no"), NOW, roll_back=False)
+    for later in (again, failed, first.but(run="r2")):
+        with pytest.raises(Refused, match=f"it is for {pause_of(first)}, and now it is pause@"):
+            receive(Resume(about=pause_of(first)), later, NOW)
+        assert receive(Resume(about=pause_of(later)), later, NOW).paused == ""
+    with pytest.raises(Refused, match="none is pending"):
+        receive(Resume(about=pause_of(first)), resumed, NOW)
 
 
 def test_only_a_pending_approval_has_an_id() -> None:

@@ -51,7 +51,10 @@ COUNTS = st.builds(Counts, NUMBERS, NUMBERS)
 AMOUNTS = st.sampled_from((1, 2, 5, "1%", "25%", "100%"))
 PROBLEMS = st.builds(Problem, cause=st.sampled_from(Cause), message=TEXTS, hopeless=st.booleans())
 FOREIGN = st.builds(Foreign, who=TEXTS, what=TEXTS, template=st.sampled_from(("v0", "v1", "v9")))
-ROUTED = st.builds(Routed, share=st.integers(0, 100), version=NUMBERS, since=TIMES)
+ROUTED = st.builds(
+    Routed, share=st.integers(0, 100), version=NUMBERS, since=TIMES, pending=TEXTS, refusal=TEXTS,
+    accepted=st.integers(0, 100),
+)  # fmt: skip
 TIMED = st.builds(Approval, expires=st.sampled_from((timedelta(seconds=1), timedelta(hours=720))))
 GATES = ("ours", "theirs")
 

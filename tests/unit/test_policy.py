@@ -12,7 +12,9 @@ from segue.freezes import Freeze
 from segue.messages import MESSAGES
 from segue.policy import (
     GUARDED,
+    NO_LABELS,
     NO_POLICY,
+    Labels,
     Policy,
     PolicyRequest,
     foretold,
@@ -87,6 +89,9 @@ BAD_POLICIES: dict[str, tuple[tuple[Any, ...], Any, tuple[str, ...]]] = {
     "a bad label": (("rules", 0, "labels"), {"a b": "x"}, ("rules[0].labels.a b", "'a b'", "must match")),
     "a bad value of a label": (("rules", 0, "labels"), {"tier": "a b"}, ("labels.tier", "'a b'", "must match")),
     "a number as a label": (("rules", 0, "labels"), {"tier": 1}, ("rules[0].labels.tier", "1", "put it in quotes")),
+    "a bad label of the namespace": (
+        ("rules", 0, "namespaceLabels"), {"env": "a b"}, ("rules[0].namespaceLabels.env", "'a b'", "must match"),
+    ),
     "one person, no list": (("rules", 0, "approve"), "bob", ("rules[0].approve", "'bob'", "not a list")),
     "a person with a blank": (("rules", 0, "start"), ["a b"], ("rules[0].start[0]", "'a b'", "must match")),
     "a surge over all": (("rules", 0, "limits", "maxSurge"), "125%", ("limits.maxSurge", "'125%'", "0% to 100%")),
@@ -128,7 +133,7 @@ def request(
 ) -> PolicyRequest:
     found = rollout(**spec).spec
     return PolicyRequest(
-        target=found.target, labels={}, rules=found.rules, by=by, replicas=replicas, accept=found.accept,
+        target=found.target, labels=NO_LABELS, rules=found.rules, by=by, replicas=replicas, accept=found.accept,
         retargets=retargets, goes_back=found.change.goes_back, broke_glass=broke_glass,
     )  # fmt: skip
 
@@ -224,25 +229,25 @@ def test_what_a_policy_allows() -> None:
 def test_a_message_of_somebody_else_is_refused(message: str, by: str, words: tuple[str, ...]) -> None:
     spec, right = rollout().spec, "bob" if message == "approve" else "alice"
     with pytest.raises(Refused) as caught:
-        refuse_message(GOOD, spec.target, {}, spec.strategy, message=message, by=by)
+        refuse_message(GOOD, spec.target, NO_LABELS, spec.strategy, message=message, by=by)
     assert all(word in str(caught.value) for word in words), str(caught.value)
-    refuse_message(GOOD, spec.target, {}, spec.strategy, message=message, by=right)
+    refuse_message(GOOD, spec.target, NO_LABELS, spec.strategy, message=message, by=right)
 
 
 def test_stopping_and_going_back_is_for_everybody() -> None:
     spec = rollout().spec
     assert MESSAGES.keys() - GUARDED.keys() == {"pause", "abort", "reject"}
     for message in MESSAGES.keys() - GUARDED.keys():
-        refuse_message(GOOD, spec.target, {}, spec.strategy, message=message, by="eve")
+        refuse_message(GOOD, spec.target, NO_LABELS, spec.strategy, message=message, by="eve")
 
 
 def test_a_scale_stays_within_the_bounds_and_glass_has_its_own_list() -> None:
     spec = rollout(strategy=strategy(maxSurge=2)).spec
-    refuse_message(GOOD, spec.target, {}, spec.strategy, message="scale", by="alice", replicas=8)
+    refuse_message(GOOD, spec.target, NO_LABELS, spec.strategy, message="scale", by="alice", replicas=8)
     with pytest.raises(Refused, match="maxSurge: 2: means 2 at 4 replicas, which is over 25%"):
-        refuse_message(GOOD, spec.target, {}, spec.strategy, message="scale", by="alice", replicas=4)
+        refuse_message(GOOD, spec.target, NO_LABELS, spec.strategy, message="scale", by="alice", replicas=4)
     with pytest.raises(Refused, match="may not break the glass"):
-        refuse_message(GOOD, spec.target, {}, spec.strategy, message="resume", by="bob", breaks_glass=True)
+        refuse_message(GOOD, spec.target, NO_LABELS, spec.strategy, message="resume", by="bob", breaks_glass=True)
 
 
 def test_which_freeze_holds() -> None:
@@ -252,11 +257,12 @@ def test_which_freeze_holds() -> None:
     [warning] = foretold(GOOD, request(), NIGHT)
     assert warning == "the freeze night of rule production, until Thu 2026-11-26 06:00 Europe/Berlin holds it"
     assert foretold(GOOD, request(broke_glass="outage"), NIGHT) == ()
-    assert holding(GOOD, target, {}, NIGHT, moved=True).startswith("freeze night")
-    assert holding(GOOD, target, {}, SATURDAY, moved=False) == holding(GOOD, target, {}, WEDNESDAY, moved=True) == ""
+    assert holding(GOOD, target, NO_LABELS, NIGHT, moved=True).startswith("freeze night")
+    assert holding(GOOD, target, NO_LABELS, SATURDAY, moved=False) == ""
+    assert holding(GOOD, target, NO_LABELS, WEDNESDAY, moved=True) == ""
     holds = changed(yaml.safe_load(POLICY), *FREEZE, "start", to="hold")
-    assert holding(policy_of(holds, "p"), target, {}, SATURDAY, moved=False) and not holding(
-        policy_of(holds, "p"), target, {}, SATURDAY, moved=True
+    assert holding(policy_of(holds, "p"), target, NO_LABELS, SATURDAY, moved=False) and not holding(
+        policy_of(holds, "p"), target, NO_LABELS, SATURDAY, moved=True
     )
 
 
@@ -290,7 +296,7 @@ def test_a_window_follows_the_clock_on_the_wall() -> None:
 
 
 def test_an_empty_policy_governs_nothing() -> None:
-    assert NO_POLICY.of(rollout().spec.target, {}) == () and Policy().rules == ()
+    assert NO_POLICY.of(rollout().spec.target, NO_LABELS) == () and Policy().rules == ()
 
 
 LABELS = {
@@ -306,10 +312,12 @@ LABELS = {
 }
 
 
-@pytest.mark.parametrize(("wanted", "labels", "holds"), LABELS.values(), ids=LABELS)
-def test_a_rule_holds_by_the_labels_of_the_target(wanted: dict[str, str], labels: dict[str, str], holds: bool) -> None:
-    """Starts, messages and freezes alike; namespace and name must match too."""
-    policy = policy_of(changed(yaml.safe_load(POLICY), "rules", 0, "labels", to=wanted), "policy.yaml")
+@pytest.mark.parametrize("field", ["labels", "namespaceLabels"])
+@pytest.mark.parametrize(("wanted", "found", "holds"), LABELS.values(), ids=LABELS)
+def test_a_rule_holds_by_labels(wanted: dict[str, str], found: dict[str, str], holds: bool, field: str) -> None:
+    """Those of the target or of its namespace; starts, messages and freezes alike; both names must match too."""
+    labels = Labels(found, {}) if field == "labels" else Labels({}, found)
+    policy = policy_of(changed(yaml.safe_load(POLICY), "rules", 0, field, to=wanted), "policy.yaml")
     spec = rollout().spec
     assert bool(policy.of(spec.target, labels)) is holds
     assert bool(objections(policy, request("eve")._replace(labels=labels), WEDNESDAY)) is holds
@@ -321,3 +329,13 @@ def test_a_rule_holds_by_the_labels_of_the_target(wanted: dict[str, str], labels
     else:
         assert not holds
     assert policy.of(rollout(target={"namespace": "staging", "name": "chat"}).spec.target, labels) == ()
+
+
+def test_which_rule_needs_the_labels_of_the_namespace() -> None:
+    """One that names the target: the namespace of any other is not read."""
+    policy = policy_of(
+        changed(yaml.safe_load(POLICY), "rules", 0, "namespaceLabels", to={"env": "prod"}), "policy.yaml"
+    )
+    assert policy.by_namespace_labels(rollout().spec.target) == "production"
+    assert policy.by_namespace_labels(rollout(target={"namespace": "staging", "name": "chat"}).spec.target) == ""
+    assert GOOD.by_namespace_labels(rollout().spec.target) == ""

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from segue.errors import Failing, Refused, Unreachable
-from segue.messages import Approve
+from segue.messages import Approve, Resume, Scale
 from segue.rollout_object import FINALIZER, RETRY
 from segue.rollout_object.asked import Asked, asked, status_of
 from segue.rollout_object.crd import Definition, definition, file_of, manifest
@@ -201,7 +201,7 @@ def test_the_next_action(case: str) -> None:
 
 
 def test_the_orders_of_an_object() -> None:
-    """Those that go back come first; the value is the id and then the reason, and the stamp names the user."""
+    """Those that go back or stop come first; the value is the id and then the reason, and the stamp names the user."""
     notes = {**NOTES, "segue.dev/abort": " 1f ", "segue.dev/reject": " ", "segue.dev/pause": "1f"}
     abort, approve = wants(notes=notes).orders
     assert (abort.verb, abort.value, abort.user) == ("abort", "1f", "")
@@ -210,6 +210,12 @@ def test_the_orders_of_an_object() -> None:
     assert (len(long.by), len(long.reason), long.about) == (246, 1000, "x" * 99)
     with pytest.raises(Refused, match="about"):
         _ = AnnotatedOrder("approve", "x" * 999, "alice").message
+    by = {"by": "kubernetes user alice", "reason": "more users"}
+    assert AnnotatedOrder("scale", "1f  8 more users", "alice").message == Scale(about="1f", replicas=8, **by)
+    assert AnnotatedOrder("resume", "pause@2e more users", "alice").message == Resume(about="pause@2e", **by)
+    for bad in ("1f", "1f many", "1f 0"):
+        with pytest.raises(Refused, match="replicas"):
+            _ = AnnotatedOrder("scale", bad, "alice").message
 
 
 def test_each_verb_keeps_its_latest_answer() -> None:

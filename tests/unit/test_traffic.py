@@ -11,10 +11,11 @@ from segue.contract import Written
 from segue.decide import Act, decide
 from segue.errors import Refused
 from segue.gates import Result, Verdict
-from segue.observation import Counts, Observation, Routed, Side
+from segue.observation import Cause, Counts, Observation, Routed, Side
 from segue.plan import make_plan
-from segue.spec import Rules, Strategy, read_rollout
+from segue.spec import ByRoute, Change, PairTarget, Rules, Strategy, read_rollout
 from segue.state import Goal, Outcome, Reached, State, requested
+from segue.status import Status, make_status
 from segue.traffic import must_stay, objection, objection_to_counts, wanted_share
 from segue.transition import applied, judged
 
@@ -256,6 +257,106 @@ def test_back_the_traffic_goes_before_anything_else() -> None:
     assert (decision.act, decision.share) == (Act.ROUTE, 0)
 
 
+# --- what gateways accept -----------------------------------------------------------------------------------
+
+GATEWAY = "gateway public (example.com/gateway)"
+REFUSED = f"{GATEWAY} says Accepted is False (NoMatchingParent: port 81)"
+PENDING = Routed(share=50, version=2, since=NOW, gateways=(GATEWAY,), pending=GATEWAY, accepted=5)
+AT_HALF = OURS.but(passed=(0,), routed=PENDING, waypoint=Reached(index=1, at="50%", hold_until=NOW + 60, approved=True))
+
+
+def heard(seen: Observation, *, pending: str = GATEWAY, refusal: str = "") -> Observation:
+    """Return the observation with the gateway's answer to the latest write."""
+    assert seen.routed is not None
+    return seen.model_copy(
+        update={"routed": seen.routed.model_copy(update={"pending": pending, "refusal": refusal})}
+    )  # fmt: skip
+
+
+def test_a_weight_counts_only_when_the_gateway_accepted_it() -> None:
+    """The hold of its waypoint begins then; until then nothing moves, and the status shows the share before."""
+    rules, seen = Rules(strategy=WEIGHED), heard(see(3, 2, 50))
+    waits = decide(rules, AT_HALF, seen, NOW + 61)
+    assert (waits.act, waits.why) == (Act.WAIT, f"the gateways to accept 50 % to new: {GATEWAY}")
+    assert AT_HALF.passing(NOW + 61) == AT_HALF
+    decision = decide(rules, AT_HALF, see(3, 2, 50), NOW + 61)
+    assert decision.act is Act.ACCEPTED
+    accepted = applied(rules, AT_HALF, see(3, 2, 50), decision, NOW + 61)
+    assert accepted.passing(NOW + 120).waypoint is not None
+    assert accepted.passing(NOW + 121).passed == (0, 1)
+    assert [status_of(rules, each, seen).traffic for each in (AT_HALF, accepted)] == [5, 50]
+
+
+def status_of(rules: Rules, state: State, seen: Observation) -> Status:
+    target = PairTarget(old="chat-old", new="chat-new")
+    return make_status(
+        workflow_id="w", name="chat", target=target, change=Change(images={"server": "chat:2"}), rules=rules,
+        state=state, seen=seen, waits="",
+        started_at=NOW, updated_at=NOW,
+    )  # fmt: skip
+
+
+def test_a_gateway_that_does_not_answer_fails_the_rollout() -> None:
+    """At the deadline, unless a person paused it: nothing moves then."""
+    rules, seen = Rules(strategy=WEIGHED), heard(see(3, 2, 50))
+    late = NOW + rules.readiness.deadline.total_seconds()
+    decision = decide(rules, AT_HALF, seen, late)
+    assert decision.act is Act.FAIL and decision.problem is not None and decision.problem.cause is Cause.DEADLINE
+    assert f"the rollout waits for the gateways to accept 50 % to new: {GATEWAY} (no progress for" in decision.why
+    assert decide(rules, AT_HALF.but(paused="lunch"), seen, late).act is Act.WAIT
+    assert decide(rules, AT_HALF, seen, late - 1).act is Act.WAIT
+
+
+def test_a_refused_weight_fails_the_rollout_and_goes_back() -> None:
+    """With `onFailure: pause`, to the weight that the gateway accepted before."""
+    refused = heard(see(3, 2, 50), refusal=REFUSED)
+    for on_failure, share in (("rollback", 0), ("pause", 5)):
+        rules = Rules.model_validate({"strategy": WEIGHED, "onFailure": on_failure})
+        decision = decide(rules, AT_HALF, refused, NOW + 1)
+        assert decision.act is Act.FAIL and decision.problem is not None and decision.problem.cause is Cause.TRAFFIC
+        assert decision.problem.message == f"{REFUSED}; the route gives 50 % to new"
+        failed = applied(rules, AT_HALF, refused, decision, NOW + 1)
+        assert (failed.goal is Goal.BACK) is (on_failure == "rollback")
+        undone = decide(rules, failed, refused, NOW + 1)
+        assert (undone.act, undone.share) == (Act.ROUTE, share)
+        again = failed.but(routed=PENDING.model_copy(update={"share": share, "accepted": share}))
+        still = heard(see(3, 2, share), refusal=REFUSED).model_copy(update={"home": Counts(4, 0)})
+        assert decide(rules, again, still, NOW + 9).act is Act.WAIT
+
+
+def test_a_refused_switch_is_undone() -> None:
+    """Also where the rollout would keep what it switched, unless the old side has no ready replica."""
+    rules, refused = Rules.model_validate({"strategy": BLUE_GREEN, "onFailure": "pause"}), heard(
+        see(4, 4, 100), refusal=REFUSED
+    )  # fmt: skip
+    state = OURS.but(verified=True, routed=Routed(share=100, since=NOW, pending=GATEWAY, accepted=0))
+    held = applied(rules, state, refused, decide(rules, state, refused, NOW), NOW)
+    undone = decide(rules, held, refused, NOW)
+    assert (undone.act, undone.share) == (Act.ROUTE, 0)
+    assert undone.why == f"the share that was accepted last, because {REFUSED}"
+    empty = heard(see(4, 4, 100, ready=(0, 4)), refusal=REFUSED)
+    assert decide(rules, held, empty, NOW).act is Act.WAIT
+
+
+def test_back_the_new_side_stays_until_the_gateway_follows() -> None:
+    """A gateway may still send traffic there; it is told, and at the deadline a person is needed."""
+    state = OURS.going_back(Outcome.ABORTED, requested("no"), NOW).but(routed=PENDING.model_copy(update={"share": 0}))
+    rules, seen = Rules(strategy=WEIGHED), heard(see(3, 2, 0)).model_copy(update={"home": Counts(4, 0)})
+    assert must_stay(WEIGHED, state, seen, NOW + 900) == 2
+    waits = decide(rules, state, seen, NOW + 3)
+    assert waits.why == f"the gateways to accept 0 % to new: {GATEWAY}"
+    alarm = decide(rules, state, seen, NOW + 2 + rules.readiness.deadline.total_seconds())
+    assert alarm.act is Act.ALARM and GATEWAY in alarm.why
+    assert decide(rules, state, see(3, 2, 0), NOW + 3).act is Act.ACCEPTED
+
+
+def test_a_weight_whose_answer_was_lost_is_written_again() -> None:
+    """Otherwise nobody would wait for its gateway."""
+    reached = Reached(index=0, at="1", hold_until=NOW + 60, approved=True)
+    decision = decide(Rules(strategy=WEIGHED), OURS.but(waypoint=reached), see(4, 1, 5), NOW)
+    assert (decision.act, decision.share) == (Act.ROUTE, 5)
+
+
 # --- random lives -----------------------------------------------------------------------------------------
 
 
@@ -274,6 +375,12 @@ class Life:
         self.state = OURS.but(routed=None)
         self.ready = {"old": [True] * self.replicas, "new": []}
         self.share, self.now = 0, NOW
+        self.served, self.unheard = 0, 0
+        """The share that the gateway serves, and in how many steps it answers the latest write."""
+        by_route = isinstance(self.rules.strategy.traffic, ByRoute)
+        self.lag = dice.choice((0, 3, 9)) if by_route else 0
+        self.refuses = self.lag > 0 and dice.random() < 0.2
+        """Whether the gateway refuses each share of the new side."""
         self.emptied_at = 0.0
         """When a side lost all of its traffic: proxies may send there for some time."""
         self.turns_at = dice.choice((0, 0, dice.randint(1, 60)))
@@ -282,7 +389,9 @@ class Life:
     def seen(self) -> Observation:
         old, new = (sum(self.ready[side]) for side in ("old", "new"))
         counts = Counts(len(self.ready["old"]), len(self.ready["new"]))
-        seen = see(*counts, self.share, ready=(old, new))
+        pending = GATEWAY if self.served != self.share else ""
+        refusal = REFUSED if pending and self.refuses and self.share and not self.unheard else ""
+        seen = heard(see(*counts, self.share, ready=(old, new)), pending=pending, refusal=refusal)
         home = Counts(self.replicas, 0)
         return seen.model_copy(
             update={"replicas": self.replicas, "asked": counts, "home": home, "progress_at": self.now}
@@ -296,6 +405,7 @@ class Life:
                 for n, is_ready in enumerate(side):
                     side[n] = self.dice.random() >= unrest if is_ready else self.dice.random() < 0.5
             self.now += self.dice.random()
+            self._serve()
             self.state = self.state.passing(self.now)
             if step and step == self.turns_at:
                 self.state = self.state.going_back(Outcome.ABORTED, requested("no"), self.now)
@@ -303,26 +413,40 @@ class Life:
             decision = decide(self.rules, self.state, seen, self.now)
             if decision.act is Act.FINISH:
                 end = (self.replicas, 0, 0) if self.state.goal is Goal.BACK else (0, self.replicas, 100)
-                assert (*seen.counts, self.share) == end
+                assert (*seen.counts, self.share) == (*seen.counts, self.served) == end
                 return
             self._do(decision, seen)
         raise AssertionError(f"no end: {self.ready} {self.share} {self.state.brief}")
 
+    def _serve(self) -> None:
+        """Let the gateway follow the latest write, unless it refuses it."""
+        self.unheard = max(0, self.unheard - 1)
+        if self.unheard or self.served == self.share or (self.refuses and self.share):
+            return
+        self.served = self.share
+        self.emptied_at = self.now if self.served in (0, 100) else 0.0
+
     def _do(self, decision: Any, seen: Observation) -> None:
-        strategy = self.rules.strategy
+        written = Written(done=True, writes=1)
         if decision.act is Act.ROUTE:
-            if self.state.routed is not None:
-                assert not objection(strategy, seen, decision.share), (decision, seen)
-            self.emptied_at = self.now if decision.share in (0, 100) and self.share != decision.share else 0.0
-            self.share = decision.share
+            written = self._route(decision.share, seen)
         elif decision.act in {Act.SCALE, Act.UNDO}:
             self._scale(decision.counts, seen)
         elif decision.act is Act.VERIFY:
             passes = [Verdict(gate="readiness", result=Result.PASS, why="all are ready")]
             self.state = judged(self.rules, self.state, seen, decision, passes, self.now)
         else:
-            assert decision.act is Act.WAIT, decision
-        self.state = applied(self.rules, self.state, seen, decision, self.now, Written(done=True, writes=1))
+            assert decision.act in {Act.WAIT, Act.ACCEPTED, Act.FAIL}, decision
+        self.state = applied(self.rules, self.state, seen, decision, self.now, written)
+
+    def _route(self, share: int, seen: Observation) -> Written:
+        if self.state.routed is not None:
+            assert not objection(self.rules.strategy, seen, share), (share, seen)
+        self.share, self.unheard = share, self.lag
+        if not self.lag:
+            self._serve()
+        pending = GATEWAY if self.served != share else ""
+        return Written(done=True, writes=1, routed=Routed(share=share, pending=pending))
 
     def _scale(self, counts: Counts, seen: Observation) -> None:
         strategy, (now_old, now_new) = self.rules.strategy, seen.counts
@@ -335,7 +459,9 @@ class Life:
             assert not objection_to_counts(self.share, *counts), (counts, self.share)
             assert strategy.type != "blueGreen" or self.share == 0
         left = counts.new < now_new if self.share == 0 else counts.old < now_old
+        assert not left or self.served == self.share, "the gateway still sends there"
         assert not left or self.now >= self.emptied_at + 2.0, "proxies may still send there"
+        assert not objection_to_counts(self.served, *counts), (counts, self.served)
         for side, count in zip(("old", "new"), counts, strict=True):
             kept = sorted(self.ready[side], reverse=True)[:count]
             self.ready[side] = kept + [False] * (count - len(kept))

@@ -151,20 +151,48 @@ ROWS: dict[str, Row] = {
     "route on": (
         STATE.but(routed=Routed(share=5, since=EARLIER), verified=True), decided(Act.ROUTE, share=50),
         Written(done=True, writes=1, routed=Routed(share=50, version=9)),
-        {"routed": Routed(share=50, version=9, since=NOW), "progress_at": NOW, "writes": 6},
+        {"routed": Routed(share=50, version=9, since=NOW, accepted=50), "progress_at": NOW, "writes": 6},
         [("traffic", "50 % to new: why")],
     ),
     "route back": (
         STATE.but(routed=Routed(share=50, since=EARLIER), verified=True), decided(Act.ROUTE, share=5),
         Written(done=True, writes=1),
-        {"routed": Routed(share=5, since=NOW), "verified": False, "progress_at": NOW, "writes": 6},
+        {"routed": Routed(share=5, since=NOW, accepted=5), "verified": False, "progress_at": NOW, "writes": 6},
         [("traffic", "5 % to new: why")],
     ),
     "route as it is": (
         STATE.but(routed=Routed(share=50, since=EARLIER), verified=True), decided(Act.ROUTE, share=50),
         Written(done=True, writes=1, routed=Routed(share=50, version=9)),
-        {"routed": Routed(share=50, version=9, since=EARLIER), "progress_at": NOW, "writes": 6}, [],
+        {"routed": Routed(share=50, version=9, since=EARLIER, accepted=50), "progress_at": NOW, "writes": 6}, [],
     ),
+    "route, and a gateway has to accept it": (
+        STATE.but(routed=Routed(share=5, since=EARLIER, accepted=5)), decided(Act.ROUTE, share=50),
+        Written(done=True, writes=1, routed=Routed(share=50, generation=7, gateways=("a",), pending="a", refusal="no")),
+        {
+            "routed": Routed(share=50, generation=7, gateways=("a",), pending="a", since=NOW, accepted=5),
+            "progress_at": NOW, "writes": 6,
+        },
+        [("traffic", "50 % to new: why")],
+    ),
+    "it accepts": (
+        STATE.but(
+            routed=Routed(share=50, gateways=("a",), pending="a", since=EARLIER, accepted=5),
+            waypoint=Reached(index=0, at="1", hold_until=EARLIER + 30, approved=False, expires_at=EARLIER + 60),
+        ),
+        decided(Act.ACCEPTED), DONE,
+        {
+            "routed": Routed(share=50, gateways=("a",), since=NOW, accepted=50), "progress_at": NOW,
+            "waypoint": Reached(index=0, at="1", hold_until=NOW + 30, approved=False, expires_at=NOW + 60),
+        },
+        [("traffic accepted", "why")],
+    ),
+    "route as it is, and a gateway has to accept it": (
+        STATE.but(routed=Routed(share=50, since=EARLIER, accepted=50)), decided(Act.ROUTE, share=50),
+        Written(done=True, writes=1, routed=Routed(share=50, version=9, pending="a")),
+        {"routed": Routed(share=50, version=9, pending="a", since=NOW, accepted=50), "progress_at": NOW, "writes": 6},
+        [],
+    ),
+    "nothing to accept": (STATE, decided(Act.ACCEPTED), DONE, {}, []),
     "resize": (
         STATE.but(resize=6, verified=True), decided(Act.RESIZE, replicas=6), DONE,
         {"mark": MARK, "resize": None, "progress_at": NOW, "verified": False, "writes": 6},
