@@ -429,6 +429,26 @@ class Cluster:
             found = await _json(await call(_request_timeout=REQUEST_TIMEOUT_S))
         return {group["name"] for group in found["groups"]}
 
+    async def schemas(self, group: str, version: str) -> dict[str, Object]:
+        """Return the OpenAPI schemas of the kinds that the API server serves in a version of a group, by kind.
+
+        Every authenticated user may read them.
+        """
+        path, accepts = f"/openapi/v3/apis/{group}/{version}", {"Accept": "application/json"}
+        with _translated(f"the kinds of {group}/{version}"):
+            asked: tuple[Any, ...] = await self._api.param_serialize(
+                "GET", path, header_params=accepts, auth_settings=["BearerToken"]
+            )
+            method, url, headers, *_ = asked
+            answer = await self._api.call_api(method, url, headers, _request_timeout=REQUEST_TIMEOUT_S)
+            found = await _json(answer.response)
+        return {
+            named["kind"]: schema
+            for schema in found["components"]["schemas"].values()
+            for named in schema.get("x-kubernetes-group-version-kind", ())
+            if (named["group"], named["version"]) == (group, version)
+        }
+
     @asynccontextmanager
     async def ask_pod(
         self, namespace: str, name: str, method: str, path: str, body: str | None, headers: dict[str, str],

@@ -10,6 +10,8 @@ from activities.gates.prometheus import Prometheus, PrometheusSettings
 from segue.checks import CONNECTION, OLDEST_KUBERNETES, CheckVerdict, SetupCheck, clock_check, version_check
 from segue.errors import NotAllowed, Refused, SegueError, Unanswered, Unreachable
 from segue.rights import ROLES, ROOM, Right, Role, Use, commands, described, needed
+from segue.rollout_object import GROUP, VERSION
+from segue.rollout_object.served import outdated
 
 AREA = "Kubernetes"
 GROUPS = {
@@ -19,6 +21,8 @@ GROUPS = {
     "inference.networking.k8s.io": (Use.POOLS, "traffic to InferencePools"),
 }
 """Optional API groups: what needs each."""
+
+UPGRADE_KINDS = "kubectl apply --server-side --force-conflicts -f deploy/crd"
 
 May = Callable[[Right, str], Awaitable[bool]]
 """Whether the worker has a right in a namespace; an empty namespace is the whole cluster."""
@@ -56,6 +60,7 @@ async def _checks(cluster: Cluster, namespaces: Sequence[str], service_account: 
         version_check(AREA, version, OLDEST_KUBERNETES, "upgrade the cluster"),
         clock_check(AREA, parsedate_to_datetime(date).timestamp(), before, after, resolution_s=1.0),
         *(_group_check(group, group in served) for group in GROUPS),
+        await _kinds_check(cluster, is_served=GROUP in served),
     ]
     absent = {use for group, (use, _) in GROUPS.items() if group not in served}
 
@@ -76,6 +81,19 @@ async def _checks(cluster: Cluster, namespaces: Sequence[str], service_account: 
 def _group_check(group: str, served: bool) -> SetupCheck:
     found = "served" if served else f"not served; needed only for {GROUPS[group][1]}"
     return _check(f"API group {group}", CheckVerdict.OK, found)
+
+
+async def _kinds_check(cluster: Cluster, *, is_served: bool) -> SetupCheck:
+    name = f"kinds of {GROUP}"
+    if not is_served:
+        return _check(name, CheckVerdict.OK, "not served; needed only for Rollout objects, and for profiles as objects")
+    try:
+        older = outdated(await cluster.schemas(GROUP, VERSION))
+    except SegueError as error:
+        return _check(name, CheckVerdict.NOT_CHECKED, str(error))
+    if not older:
+        return _check(name, CheckVerdict.OK, "served, as this release defines them")
+    return _check(name, CheckVerdict.WARNING, f"older than this release: {'; '.join(older)}", UPGRADE_KINDS)
 
 
 async def rights_checks(may: May, namespace: str, absent: set[Use]) -> list[SetupCheck]:

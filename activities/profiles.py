@@ -1,6 +1,7 @@
 """Reads a profile of a team from the cluster."""
 
 from activities.cluster import Cluster, Object, connected
+from segue.clusters import Access
 from segue.errors import NotFound
 from segue.rollout_object import CLUSTER_PROFILES, PROFILES
 from segue.spec import OwnProfile
@@ -24,9 +25,9 @@ async def find_profile(cluster: Cluster, wanted: NamedProfile) -> OwnProfile | N
     return None
 
 
-async def read_profile(wanted: NamedProfile) -> OwnProfile | None:
-    """Return the same by the user's own connection to the cluster."""
-    async with connected() as cluster:
+async def read_profile(wanted: NamedProfile, access: Access) -> OwnProfile | None:
+    """Return the same by the user's own connection to the target's cluster."""
+    async with connected(access) as cluster:
         return await find_profile(cluster, wanted)
 
 

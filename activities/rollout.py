@@ -58,6 +58,7 @@ from segue.gates import Verdict
 from segue.gates.readiness import judge_readiness
 from segue.gates.standing import standings
 from segue.gates.webhook_settings import Webhook
+from segue.messages import Message
 from segue.observation import Cause, Observation, belonging
 from segue.policy import NO_POLICY, Labels, Policy, PolicyRequest, foretold, holding, refuse, refuse_message
 from segue.requests import requests_of
@@ -257,7 +258,8 @@ class Activities:
         if rule:
             info = activity.info()
             made = await requests_of(activity.client(), info.workflow_id or "", info.workflow_run_id)
-            sent = made.sent(asked.message, {"by": asked.by, "reason": asked.reason}, asked.update_id)
+            said = asked.model_dump(include={*Message.model_fields})
+            sent = made.sent(asked.message, said, asked.update_id)
             refuse_own(rule, made.named(*AUTHORS), sent, asked.by)
         return Permitted()
 

@@ -76,7 +76,7 @@ from segue.report import Report
 from segue.requests import first_event, principal_of, requests_of
 from segue.spec import Approval, Rollout, Strategy, Waypoint
 from segue.state import Phase
-from segue.status import SideStatus, Status
+from segue.status import SideStatus, Status, as_list
 from segue.tracing import Traced
 from segue.units import format_duration
 
@@ -946,12 +946,13 @@ def details(rollout: Rollout, by: str) -> str:
         "Change": spec.change.described,
         "Order": f"{strategy.order}, step {strategy.step or 'as the budget allows'}",
         "Budget": f"maxSurge {strategy.max_surge}, maxUnavailable {strategy.max_unavailable}",
-        "Waypoints": ", ".join(_waypoint(w) for w in strategy.waypoints) or "—",
+        "Waypoints": ", ".join(_waypoint(w) for w in strategy.waypoints),
+        "Gates": ", ".join(gate.name for gate in spec.asked_gates),
         "Readiness": f"minReady {format_duration(readiness.min_ready)}, deadline {format_duration(readiness.deadline)}",
         "On failure": str(spec.on_failure),
         "Requested by": by,
     }
-    return "| | |\n|---|---|\n" + "".join(f"| {k} | {_cell(v)} |\n" for k, v in rows.items())
+    return as_list(rows)
 
 
 def _waypoint(waypoint: Waypoint) -> str:
@@ -959,10 +960,6 @@ def _waypoint(waypoint: Waypoint) -> str:
     asked = waypoint.approval
     otherwise = f", else {asked.default} after {format_duration(asked.expires)}" if isinstance(asked, Approval) else ""
     return f"{waypoint.at}{hold}{' approval' if asked else ''}{otherwise}"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _watches(pending: PendingActivityInfo) -> bool:

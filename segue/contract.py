@@ -254,6 +254,8 @@ class PermitInput(Frozen):
     """The replicas that a scale requests."""
     breaks_glass: bool = False
     reason: str = ""
+    about: str = ""
+    """The rollout or the approval that the message is for, as it says itself."""
     update_id: str = ""
     """The update that brings the message; empty for a signal."""
     labels: dict[str, str] = Field(default_factory=dict)

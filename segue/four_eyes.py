@@ -6,7 +6,7 @@ Where Temporal authenticates, principals are compared; otherwise, the names that
 from collections.abc import Sequence
 
 from segue.errors import Refused
-from segue.report import Request
+from segue.report import THROUGH, Request
 
 AUTHORS = ("start", "retarget")
 """The requests that choose what is rolled out."""
@@ -38,13 +38,16 @@ def refuse_own(rule: str, authors: Sequence[Request], approval: Request | None, 
 def _compare(rule: str, authors: Sequence[Request], approval: Request) -> None:
     if not approval.authenticated:
         why = "Temporal has not recorded who sends this approval, although it authenticates"
-        raise _refused(rule, approval, why, "approve with `segue approve`, or send the signal `approve`")
+        raise _refused(rule, approval, why, _BY_COMMAND)
     for author in authors:
         if not author.authenticated:
             why = f"Temporal has not recorded who sent the {author.what} (claimed: {author.claimed or 'nobody'})"
             raise _refused(rule, approval, why, _AGAIN)
         if author.authenticated == approval.authenticated:
             raise _refused(rule, approval, f"{_did(author, author.authenticated)} (authenticated)", _ANOTHER)
+        if approval.authenticated.endswith(f"{THROUGH}{author.authenticated}"):
+            did = f"{_did(author, author.authenticated)} (authenticated) for a Rollout object"
+            raise _refused(rule, approval, f"{did}, and Temporal has not recorded who wrote that", _BY_COMMAND)
 
 
 def _did(author: Request, who: str) -> str:
@@ -52,6 +55,7 @@ def _did(author: Request, who: str) -> str:
 
 
 _ANOTHER = "ask another person to approve"
+_BY_COMMAND = "approve with `segue approve`, or send the signal `approve`"
 _AGAIN = "abort it, and start it again with `segue start`"
 
 

@@ -11,6 +11,9 @@ from segue.plan import Plan
 from segue.state import FIRST_KEPT, Entry
 from segue.status import Status
 
+THROUGH = " through "
+"""Between a person and the principal of the controller that sent the person's order."""
+
 
 class Request(Frozen):
     """Who made one request of a rollout: as Temporal authenticated it, and as the request itself claims."""

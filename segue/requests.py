@@ -19,11 +19,14 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from segue import contract
 from segue.messages import MESSAGES, Message
-from segue.report import Request
+from segue.report import THROUGH, Request
 from segue.rollout_object import MEMO
 from segue.rollout_object.orders import PERSON
 
 ANSWER_S = 10.0
+ANNOUNCED_S = 60.0
+"""An update follows its announcement within this time. A later one may be from somebody else, who read the announcement
+of an update that was refused: that leaves no trace in the history, so its id can be used again."""
 KEPT = 200
 """The first request and the latest ones are kept: others can send signals without end."""
 
@@ -76,14 +79,23 @@ class _Made(NamedTuple):
     message: dict[str, Any]
 
 
+class _Announced(NamedTuple):
+    """What the sender of an update announced, who that is, and when: in seconds since the epoch."""
+
+    name: Any
+    message: Any
+    principal: str
+    at: float
+
+
 class Requests:
     """Collects the requests of one rollout from the events of its runs, the oldest first."""
 
     def __init__(self, converter: DataConverter) -> None:
         self._converter = converter
         self._found: list[_Made] = []
-        self._senders: dict[str, tuple[dict[str, Any], str]] = {}
-        """By the id of an update: what its sender announced, and the sender's principal."""
+        self._senders: dict[str, _Announced] = {}
+        """By the id of an update."""
         self._controller = ""
         """The principal that started the rollout for a Rollout object; empty if a person or a pipeline did."""
 
@@ -118,7 +130,7 @@ class Requests:
         is_sent = bool(self._controller) and request.authenticated == self._controller
         if not (is_sent and request.claimed.startswith(PERSON)):
             return found
-        named = {"authenticated": f"{request.claimed} through {self._controller}", "claimed": ""}
+        named = {"authenticated": f"{request.claimed}{THROUGH}{self._controller}", "claimed": ""}
         return found._replace(request=request.model_copy(update=named))
 
     async def _request(self, event: HistoryEvent) -> _Made | None:
@@ -151,8 +163,11 @@ class Requests:
         signal = event.workflow_execution_signaled_event_attributes
         if signal.signal_name == contract.SENDER_SIGNAL:
             sent = await self._first(signal.input)
-            # The first one counts: a later one cannot take over the update of somebody else.
-            self._senders.setdefault(str(sent.get("update_id")), (sent, principal_of(event)))
+            now = _Announced(sent.get("name"), sent.get("message"), principal_of(event), _at(event))
+            known = self._senders.setdefault(str(sent.get("update_id")), now)
+            # The first one counts: a later one cannot take over the update of somebody else. A sender may repeat it.
+            if known._replace(at=now.at) == now:
+                self._senders[str(sent.get("update_id"))] = now
             return None
         if signal.signal_name not in MESSAGES:
             return None
@@ -164,9 +179,9 @@ class Requests:
         if name not in MESSAGES:
             return None
         message = await self._first(request.input.args)
-        announced, principal = self._senders.get(request.meta.update_id, ({}, ""))
-        is_same = (announced.get("name"), announced.get("message")) == (name, message)
-        return _made(event, name, principal if is_same else "", message, request.meta.update_id)
+        known = self._senders.get(request.meta.update_id)
+        is_announced = known is not None and known[:2] == (name, message) and _at(event) - known.at <= ANNOUNCED_S
+        return _made(event, name, known.principal if known and is_announced else "", message, request.meta.update_id)
 
     async def _first(self, payloads: Payloads) -> dict[str, Any]:
         """Return the first argument as JSON; empty when it is not an object, or nobody can read it."""
@@ -187,6 +202,10 @@ def _is_same(kind: type[Message], raw: dict[str, Any], message: dict[str, Any]) 
 
 def _made(event: HistoryEvent, what: str, principal: str, message: dict[str, Any], update_id: str = "") -> _Made:
     claimed = message.get("by")
-    at = event.event_time.ToNanoseconds() / 1e9
-    request = Request(at=at, what=what, authenticated=principal, claimed=claimed if isinstance(claimed, str) else "")
+    said = claimed if isinstance(claimed, str) else ""
+    request = Request(at=_at(event), what=what, authenticated=principal, claimed=said)
     return _Made(request, update_id, message)
+
+
+def _at(event: HistoryEvent) -> float:
+    return event.event_time.ToNanoseconds() / 1e9

@@ -1,5 +1,7 @@
 """The status: where the rollout is, what it waits for, and what a person can do. Also as Markdown."""
 
+from collections.abc import Mapping
+
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
@@ -37,7 +39,12 @@ class GateStatus(Frozen):
     evidence: VerdictEvidence | None = None
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.result}{' (dry run)' * self.dry_run}, {self.why}"
+        return f"{self.name}: {self.said}"
+
+    @property
+    def said(self) -> str:
+        """Return its result and the reason, for a person."""
+        return f"{self.result}{' (dry run)' * self.dry_run}, {self.why}"
 
 
 class Status(Frozen):
@@ -151,23 +158,31 @@ def reason(state: State, seen: Observation | None) -> str:
 
 
 def to_markdown(status: Status) -> str:
-    """Render the status as the table that the Temporal UI shows as current details."""
-    answers = {
-        "Where": f"**{status.phase}** — {status.target}",
-        "Change": status.change or "—",
-        "Waits for": status.waiting_for or "—",
-        "Why": status.reason or "—",
+    """Render the status as the list that the Temporal UI shows as current details."""
+    counts = {
         "Old": f"{status.old.ready} ready of {status.old.replicas} — {status.baseline or '?'}",
         "New": f"{status.new.ready} ready of {status.new.replicas} — {status.wanted or '?'}",
         "Budget": f"at least {status.floor} ready, at most {status.ceiling} in total ({status.replicas} requested)",
-        **({} if status.traffic is None else {"Traffic": f"{status.traffic} % to new"}),
-        **({"Gates": "<br>".join(map(str, status.gates))} if status.gates else {}),
-        "Next waypoint": status.next_waypoint or "—",
-        "You can": ", ".join(f"`{c}`" for c in status.can) or "—",
     }
-    rows = "\n".join(f"| {_cell(k)} | {_cell(v)} |" for k, v in answers.items())
-    return f"| | |\n|---|---|\n{rows}\n"
+    is_seen = status.replicas or status.old.replicas or status.new.replicas
+    answers = {
+        "Where": f"{status.phase}, {status.target}",
+        "Change": status.change,
+        "Waits for": status.waiting_for,
+        "Why": status.reason,
+        **(counts if is_seen else {}),
+        **({} if status.traffic is None else {"Traffic": f"{status.traffic} % to new"}),
+        **{f"Gate {gate.name}": gate.said for gate in status.gates},
+        "Next waypoint": status.next_waypoint,
+        "You can": ", ".join(f"`{c}`" for c in status.can),
+    }
+    return as_list(answers)
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def as_list(rows: Mapping[str, str]) -> str:
+    """Return named texts as a Markdown list, without the empty ones.
+
+    Not every Temporal UI renders tables, and none keeps HTML.
+    """
+    lines = {name: " ".join(text.replace("<", "\\<").split()) for name, text in rows.items() if text}
+    return "".join(f"- **{name}:** {line}\n" for name, line in lines.items())

@@ -22,6 +22,7 @@ from segue import __version__, contract
 from segue.checks import CONNECTION, OLDEST_TEMPORAL, CheckVerdict, SetupCheck, retention_check, version_check
 from segue.client import DENIED, pollers_of, translated, uncurrent, unserved
 from segue.errors import NotFound, Refused, Unreachable
+from segue.requests import first_event, principal_of
 
 AREA = "Temporal"
 ANSWER = timedelta(seconds=10)
@@ -35,6 +36,8 @@ ATTRIBUTES: dict[str, IndexedValueType.ValueType] = {
     contract.NEEDS_HUMAN_ATTRIBUTE: IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
 }
 _DENIED = {RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED}
+_ROLLOUTS = f'WorkflowType = "{contract.WORKFLOW}"'
+FOUR_EYES = "four eyes"
 _NOBODY = "segue-doctor/nobody"
 """A workflow id that does not exist: a signal to it shows whether the caller may write, and changes nothing."""
 
@@ -43,9 +46,13 @@ _NOBODY = "segue-doctor/nobody"
 
 
 async def check_temporal(
-    connect: Callable[[], Awaitable[Client]], task_queue: str, clusters: Sequence[str], *, workers: bool
-) -> list[SetupCheck]:
-    """Return the checks of Temporal; those of its workers, also of each cluster, only with ``workers``."""
+    connect: Callable[[], Awaitable[Client]], task_queue: str, clusters: Sequence[str], *, workers: bool,
+    four_eyes: Sequence[str] = (),
+) -> list[SetupCheck]:  # fmt: skip
+    """Return the checks of Temporal; those of its workers, also of each cluster, only with ``workers``.
+
+    ``four_eyes`` are the rules of the policy by which another person than the starter approves.
+    """
     try:
         client = await connect()
     except Unreachable as error:
@@ -59,6 +66,8 @@ async def check_temporal(
     if any(check.verdict is CheckVerdict.FAILED for check in namespace):
         return found
     more = [_attributes(client), _permission(client)]
+    if four_eyes:
+        more.append(_principals(client, four_eyes))
     if workers:
         more += [_workers(client, task_queue), *(_served(client, task_queue, name) for name in clusters or (None,))]
     return found + [check for checks in await asyncio.gather(*more) for check in checks]
@@ -130,11 +139,10 @@ def _compared(registered: dict[str, int]) -> tuple[list[str], list[str]]:
 
 
 async def _permission(client: Client) -> list[SetupCheck]:
-    """SetupCheck reading and writing by requests that change nothing."""
+    """Check reading and writing by requests that change nothing."""
     found = []
-    rollouts = f'WorkflowType = "{contract.WORKFLOW}"'
     tries: dict[str, Callable[[], Awaitable[Any]]] = {
-        "read": lambda: client.count_workflows(rollouts, rpc_timeout=ANSWER),
+        "read": lambda: client.count_workflows(_ROLLOUTS, rpc_timeout=ANSWER),
         "write": lambda: client.get_workflow_handle(_NOBODY).signal("nothing", rpc_timeout=ANSWER),
     }
     for what, request in tries.items():
@@ -147,6 +155,28 @@ async def _permission(client: Client) -> list[SetupCheck]:
                 continue
         found.append(_ok(name, "granted"))
     return found
+
+
+async def _principals(client: Client, rules: Sequence[str]) -> list[SetupCheck]:
+    """Check by the latest rollout whether Temporal records who sends requests."""
+    try:
+        latest = [each async for each in client.list_workflows(_ROLLOUTS, limit=1)]
+        first = [await first_event(client.get_workflow_handle(each.id, run_id=each.run_id)) for each in latest]
+    except RPCError as error:
+        return [_denied(FOUR_EYES, "the latest rollout cannot be read", error)]
+    return [principal_check(rules, next((principal_of(event) for event in first if event), None))]
+
+
+def principal_check(rules: Sequence[str], principal: str | None) -> SetupCheck:
+    """Judge whether four eyes compare proven names: by the latest rollout's principal, None if there is no rollout."""
+    if principal is None:
+        return _not_checked(FOUR_EYES, "no rollout shows yet whether Temporal records who sends requests")
+    if principal:
+        return _ok(FOUR_EYES, f"Temporal records who sends requests, such as {principal}")
+    named = ", ".join(rules)
+    why = f"the policy compares claimed names in {named}, because Temporal records nobody: anybody may claim any name"
+    fix = "turn on tokens and frontend.enablePrincipalPropagation in Temporal (docs/temporal.md)"
+    return _warning(FOUR_EYES, why, fix)
 
 
 async def _workers(client: Client, task_queue: str) -> list[SetupCheck]:

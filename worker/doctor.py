@@ -27,7 +27,10 @@ async def _gathered(
     settings: Settings, namespaces: Sequence[str], service_account: str, *, workers: bool
 ) -> list[SetupCheck]:
     # One after the other: the cluster's library loads slowly, and would use up the time of the others' answers.
-    found = await check_temporal(client.connect, settings.task_queue, [*settings.clusters], workers=workers)
+    four_eyes = [rule.name for rule in settings.the_policy.rules if rule.four_eyes]
+    found = await check_temporal(
+        client.connect, settings.task_queue, [*settings.clusters], workers=workers, four_eyes=four_eyes
+    )
     for cluster, access in (settings.clusters or {"": HERE}).items():
         checks = await check_cluster(functools.partial(Cluster.connect, access), namespaces, service_account)
         found += [check.of(cluster) for check in checks]

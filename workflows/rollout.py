@@ -551,7 +551,7 @@ class RolloutWorkflow:
         return f"old {old.ready}/{old.total}, new {new.ready}/{new.total} ready; waits for {self._waiting_for()}"
 
     def _show(self) -> None:
-        """Update the UI: the table of current details, and the attributes that saved views filter on."""
+        """Update the UI: the list of current details, and the attributes that saved views filter on."""
         self._shown_at = _now()
         try:
             status = self.status()
@@ -630,7 +630,7 @@ class RolloutWorkflow:
             target=self._spec.target, strategy=self._spec.strategy, message=messages.name_of(message), by=message.by,
             replicas=message.replicas if isinstance(message, messages.Scale) else None,
             breaks_glass=isinstance(message, messages.Resume) and message.break_glass, labels=self._state.labels,
-            namespace_labels=self._state.namespace_labels, reason=message.reason,
+            namespace_labels=self._state.namespace_labels, reason=message.reason, about=message.about,
             update_id=update.id if update is not None else "",
         )  # fmt: skip
         try:

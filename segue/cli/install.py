@@ -52,14 +52,14 @@ _Account = Annotated[
 _Namespaces = Annotated[
     list[str] | None,
     typer.Option(
-        "-n", "--namespace", metavar="NAMESPACE", help="SetupCheck the worker's rights there; can be repeated.",
+        "-n", "--namespace", metavar="NAMESPACE", help="Check the worker's rights there; can be repeated.",
         show_default=False,
     ),
 ]  # fmt: skip
 _As = Annotated[
     str,
     typer.Option(
-        "--as", metavar="NAMESPACE/NAME", help="SetupCheck the rights of this ServiceAccount instead of your own.",
+        "--as", metavar="NAMESPACE/NAME", help="Check the rights of this ServiceAccount instead of your own.",
         show_default=False,
     ),
 ]  # fmt: skip
@@ -85,7 +85,7 @@ def doctor(
     namespace: _Namespaces = None, service_account: _As = "", task_queue: Queue = TASK_QUEUE,
     output: AsTable = TableOrJson.TABLE,
 ) -> None:  # fmt: skip
-    """SetupCheck all that Segue depends on: Temporal, the workers, the cluster and the rights in it, Prometheus.
+    """Check all that Segue depends on: Temporal, the workers, the cluster and the rights in it, Prometheus.
 
     Each failure shows the command that mends it. It changes nothing. Exit code 5: something does not answer; 4: another
     check failed. Warnings and optional rights do not count.

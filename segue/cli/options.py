@@ -75,11 +75,20 @@ def access_of(target: Target) -> Access:
     Raises:
         Refused: when the settings do not have this cluster.
     """
-    if target.cluster is None:
+    return access_by(target.cluster)
+
+
+def access_by(cluster: str | None) -> Access:
+    """Return the way to a cluster by its name in the settings; None is the cluster of KUBECONFIG.
+
+    Raises:
+        Refused: when the settings do not have this cluster.
+    """
+    if cluster is None:
         return HERE
     from worker.settings import load_settings  # noqa: PLC0415 - its libraries load slowly
 
-    return access_to(load_settings().clusters, target.cluster)
+    return access_to(load_settings().clusters, cluster)
 
 
 Accept = Annotated[

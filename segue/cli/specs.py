@@ -5,7 +5,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from segue.cli.options import asked
+from segue.cli.options import access_by, asked
 from segue.errors import Refused
 from segue.files import PROFILES, profile_in_files, read_document, source_of
 from segue.spec import OwnProfile, Rollout, named_profile, read_rollout
@@ -33,7 +33,7 @@ def read(path: str, profile_file: str | None = None) -> SpecDocument:
     """Read and validate one spec file (``-``: standard input); None takes the files that SEGUE_PROFILES names.
 
     Raises:
-        Refused: naming file, field, value and fix.
+        Refused: naming file, field, value and fix; also when the settings do not have the cluster with the profile.
         Unreachable: when a profile is to be read from a cluster that does not answer.
     """
     return written(read_document(path), source_of(path), profile_file)
@@ -51,8 +51,9 @@ def written(document: Any, source: str, profile_file: str | None = None) -> Spec
 def _in_cluster(wanted: NamedProfile) -> OwnProfile | None:
     from activities.profiles import read_profile  # noqa: PLC0415 - few commands need a cluster
 
+    access = access_by(wanted.cluster)
     try:
-        return asked(read_profile(wanted))
+        return asked(read_profile(wanted, access))
     except Refused as error:
         why = f"is not a built-in profile, no file has it, and it cannot be read from the cluster: {error}"
         fix = f"check the name, or give its file by --profile-file or {PROFILES}"

@@ -54,6 +54,8 @@ class NamedProfile(NamedTuple):
     namespace: str
     """The target's: a RolloutProfile is for the rollouts beside it."""
     name: str
+    cluster: str | None = None
+    """The target's; None if it names none."""
 
 
 def named_profile(document: Any) -> NamedProfile | None:
@@ -70,9 +72,10 @@ def named_profile(document: Any) -> NamedProfile | None:
         return None
     name, target = named.get("name"), spec.get("target")
     namespace = target.get("namespace", DEFAULT_NAMESPACE) if isinstance(target, dict) else None
+    cluster = target.get("cluster") if isinstance(target, dict) else None
     if not isinstance(name, str) or name in [*ProfileName] or not isinstance(namespace, str):
         return None
-    return NamedProfile(namespace, name)
+    return NamedProfile(namespace, name, cluster if isinstance(cluster, str) else None)
 
 
 def without_rules(document: Any) -> Any:

@@ -129,5 +129,12 @@ def test_a_profile_is_looked_for_in_files_and_then_in_the_cluster(
     assert ran.code == 2
     assert "spec.profile.name: 'ours': is not a built-in profile, no file has it, and it cannot be read" in ran.err
     assert "KUBECONFIG" in ran.err and "--profile-file or SEGUE_PROFILES" in ran.err
+    elsewhere = Path(file).with_name("west.yaml")
+    document = yaml.safe_load(Path(file).read_text())
+    document["spec"]["target"]["cluster"] = "west"
+    elsewhere.write_text(yaml.safe_dump(document))
+    ran = segue("plan", str(elsewhere), "--replicas", "4")
+    assert ran.code == 2, "never from another cluster than the target's"
+    assert ran.err.startswith("error: target.cluster: 'west': is not a cluster of the settings"), ran.err
     monkeypatch.setenv("SEGUE_PROFILES", str(Path(own).parent / "team.yaml"))
     assert segue("plan", file, "--replicas", "4").code == 0

@@ -2,21 +2,31 @@
 
 import asyncio
 import itertools
+import json
 import os
+import subprocess
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from harness import Lab, open_lab, until
+import yaml
+from harness import ROOT, Lab, open_lab, until
 from killing_worker import CRASHING
+from kubernetes import client
+from kubernetes import config as kubeconfig
+from kubernetes.client.exceptions import ApiException
 from segue_local import Stack, certs, tied_stack
+from segue_local.apply import apply
 from segue_local.temporal_config import PARTS, SERVERS
-from shell import COMPLETED, NEEDS_PERSON, REFUSED, ROLLED_BACK, UNREACHABLE, Shell
+from shell import COMPLETED, NEEDS_PERSON, REFUSED, ROLLED_BACK, SEGUE, UNREACHABLE, Shell
 
 from segue import contract
-from segue.client import Rollouts
+from segue.client import Rollouts, connect
 from segue.errors import Refused
 from segue.messages import Approve
+from segue.rollout_object.crd import Definition, file_of
 from segue.spec import DeploymentTarget
 
 pytestmark = pytest.mark.soak
@@ -155,3 +165,152 @@ async def test_a_token_that_may_only_read(lab: Lab, tmp_path: Path) -> None:
         key = lab.stack.temporal_token("someone@acme", [f"{lab.namespace}:{role}"])
         arguments = ("setup", "--create-namespace", "--retention", "72h")
         await shell.run(*arguments, expect=expect, TEMPORAL_NAMESPACE=lab.namespace, TEMPORAL_API_KEY=key)
+
+
+# --- four eyes --------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def paired(stack: Stack, folder: Path) -> AsyncIterator[Lab]:
+    """Yield a namespace whose rollouts need another person's approval."""
+    rule = {"name": "pairs", "namespaces": ["*"], "fourEyes": True}
+    policy = folder / "policy.yaml"
+    policy.write_text(yaml.safe_dump({"apiVersion": "segue.dev/v1alpha1", "kind": "Policy", "rules": [rule]}))
+    async with open_lab(stack) as lab:
+        token = stack.temporal_token("segue-worker", WRITER)
+        await lab.worker(TEMPORAL_API_KEY=token, SEGUE_POLICY=str(policy)).serves()
+        yield lab
+
+
+async def asking(shell: Shell, name: str) -> str:
+    """Wait until a rollout asks for an approval, and return its id."""
+
+    async def look() -> str:
+        return str((await shell.json("status", name))["approval"])
+
+    return str(await until(f"{name} asks", look, poll_s=1))
+
+
+def plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+async def test_four_eyes_compare_who_is_authenticated(
+    own_stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The starter is refused under every name, by update and signal; another person is taken, also by a signal."""
+    alice, bob = ({"TEMPORAL_API_KEY": own_stack.temporal_token(f"{each}@acme", WRITER)} for each in ("alice", "bob"))
+    async with paired(own_stack, tmp_path) as lab:
+        shell, names = Shell(lab, tmp_path), ("chat", "other")
+        await asyncio.gather(*(lab.deploy(name, 2) for name in names))
+        for name in names:
+            await shell.run("start", shell.spec(name, strategy=ASKS), "--by", "ci", **alice)
+        chat, other = (f"{lab.namespace}/{name}" for name in names)
+        await asking(shell, chat)
+        refused = await shell.run("approve", chat, "--by", "bob", expect=REFUSED, **alice)
+        assert "alice@acme (jwt) started the rollout (authenticated)" in plain(refused.stderr)
+        assert "rule pairs of the policy requires another person (fourEyes)" in plain(refused.stderr)
+        await shell.run("approve", chat, "--by", "carol", "--no-wait", **alice)
+
+        async def is_told() -> bool:
+            return "signal refused" in (await shell.run("report", chat)).stdout
+
+        await until("the signal is refused", is_told, poll_s=1)
+        await shell.run("approve", chat, "--by", "ci", **bob)  # the starter's name, which nobody proved
+
+        # By the library, a signal for one approval only.
+        about = await asking(shell, other)
+        with monkeypatch.context() as patched:
+            for variable, value in {**own_stack.env(), **bob}.items():
+                patched.setenv(variable, value)
+            rollouts = Rollouts(await connect(), lab.namespace, lab.task_queue)
+        target = DeploymentTarget(namespace=lab.namespace, name="other")
+        approval = Approve(by="ci", reason="good", about=about)
+        await rollouts.send(contract.workflow_id(lab.namespace, target), approval, answer=False)
+        for name in (chat, other):
+            await shell.run("watch", name, expect=COMPLETED)
+        told = [(each["what"], each["who"]) for each in (await shell.json("report", chat))["entries"]]
+        assert [each for each in told if each[0] in {"signal refused", "approved"}] == [
+            ("signal refused", "carol"),
+            ("approved", "ci"),
+        ]
+        shell.env["SEGUE_POLICY"] = str(tmp_path / "policy.yaml")
+        [check] = [each for each in await shell.json("doctor") if each["name"] == "four eyes"]
+        assert (check["verdict"], check["found"][:38]) == ("ok", "Temporal records who sends requests, s")
+
+
+class Person:
+    """A user of the API server with these verbs on rollouts in a lab's namespace."""
+
+    def __init__(self, lab: Lab, name: str, verbs: list[str]) -> None:
+        self._namespace = lab.namespace
+        rules = [{"apiGroups": ["segue.dev"], "resources": ["rollouts"], "verbs": verbs}]
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
+        subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}
+        metadata = {"metadata": {"name": name}}
+        lab._rbac.create_namespaced_role(lab.namespace, {**metadata, "rules": rules})
+        lab._rbac.create_namespaced_role_binding(lab.namespace, {**metadata, "roleRef": role, "subjects": [subject]})
+        self._custom = client.CustomObjectsApi(kubeconfig.new_client_from_config(str(lab.stack.kubeconfig_for(name))))
+
+    def approve(self, name: str, value: str, **options: Any) -> str:
+        """Write the annotation that approves; return why the API server refuses it, or empty."""
+        patch = {"metadata": {"annotations": {"segue.dev/approve": value}}}
+        try:
+            self._custom.patch_namespaced_custom_object(
+                "segue.dev", "v1alpha1", self._namespace, "rollouts", name, patch, **options
+            )
+        except ApiException as error:
+            return str(json.loads(error.body)["message"])
+        return ""
+
+
+@contextmanager
+def controller(lab: Lab, folder: Path) -> Iterator[None]:
+    """Run `segue controller` on the lab's namespace, with its published rights and a token of its own."""
+    for each in Definition:
+        apply(lab.stack.kubeconfig, ROOT / file_of(each))
+    apply(lab.stack.kubeconfig, ROOT / "deploy/admission/steering.yaml")
+    role, binding = yaml.safe_load_all((ROOT / "deploy/rbac-controller.yaml").read_text())
+    lab._rbac.create_namespaced_role(lab.namespace, role)
+    lab._rbac.create_namespaced_role_binding(lab.namespace, binding)
+    token = {"TEMPORAL_API_KEY": lab.stack.temporal_token("segue-controller", WRITER)}
+    place = {"KUBECONFIG": str(lab.stack.kubeconfig_for("segue-controller")), "SEGUE_CLUSTER": lab.namespace}
+    env = {**os.environ, **lab.worker_environment(token), **place}
+    with (folder / "controller.log").open("wb") as log:
+        command = [SEGUE, "controller", "-n", lab.namespace]
+        running = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        yield
+    finally:
+        running.kill()
+        running.wait(timeout=10)
+
+
+async def test_an_approval_by_annotation_does_not_prove_another_person(own_stack: Stack, tmp_path: Path) -> None:
+    """The controller sends the start and the approval, perhaps for one person; the command proves another."""
+    async with paired(own_stack, tmp_path) as lab:
+        bob, eve = Person(lab, "bob", ["get", "patch", "approve"]), Person(lab, "eve", ["get", "patch"])
+        await lab.deploy("chat", 2)
+        with controller(lab, tmp_path):
+            shell, name = Shell(lab, tmp_path), f"{lab.namespace}/chat"
+            document = yaml.safe_load(Path(shell.spec("chat", strategy=ASKS)).read_text())
+            place = ("segue.dev", "v1alpha1", lab.namespace, "rollouts")
+            lab.custom.create_namespaced_custom_object(*place, document, field_validation="Strict")
+
+            def status() -> Any:
+                return lab.custom.get_namespaced_custom_object(*place, "chat").get("status", {})
+
+            about = await until("it asks", lambda: status().get("approval"), limit_s=300, poll_s=1)
+            await until("the policies", lambda: "may not approve" in eve.approve("chat", "x", dry_run="All"))
+            assert bob.approve("chat", f"{about} fine") == ""
+            [order] = await until("the answer", lambda: status().get("orders"), poll_s=1)
+            assert not order["taken"], order
+            assert "segue-controller (jwt) started the rollout (authenticated) for a Rollout object" in order["answer"]
+            await shell.run("approve", name, TEMPORAL_API_KEY=own_stack.temporal_token("bob@acme", WRITER))
+            await shell.run("watch", name, expect=COMPLETED)
+        requests = [(each["what"], each["authenticated"]) for each in (await shell.json("report", name))["requests"]]
+        assert requests == [
+            ("start", "segue-controller (jwt)"),
+            ("approve", "kubernetes user bob through segue-controller (jwt)"),
+            ("approve", "bob@acme (jwt)"),
+        ]

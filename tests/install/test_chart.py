@@ -320,6 +320,13 @@ def test_the_policies_of_orders_are_the_published_ones(helm: Helm) -> None:
     before = helm.render(CONTROLLED)
     assert [each for each in helm.render(guarded) if each not in before] == published
     assert helm.render(merged(guarded, {"controller": {"enabled": False}})) == helm.render(FULL)
+    # What the API server would refuse is left out before 1.36, and refused before 1.30.
+    older = helm.run("template", "segue", str(CHART), "-n", "segue", "--kube-version", "1.35.2", values=guarded)
+    made = [each for each in yaml.safe_load_all(older.stdout) if each and "Policy" in each["kind"]]
+    assert [each for each in made if each in published] == published[2:]
+    assert [each for each in made if "Mutating" in each["kind"]] == []
+    told = helm.run("template", "segue", str(CHART), "--kube-version", "1.29.9", values=guarded, expect=1).stderr
+    assert "v1.29.9 has no ValidatingAdmissionPolicy" in told and "set controller.admission=false" in told
 
 
 def test_the_chart_ships_the_definitions(helm: Helm) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -13,13 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ROOT, Lab, Run, open_lab, until
+import yaml
+from harness import ACCEPTED, ROOT, Lab, Run, open_lab, until
 from helm import CHART, Helm, Values, merged
 from kubernetes import client
 from segue_local import Stack
 from segue_local.segue_image import NAME, Origin, ensure_segue_image, version
 from serving import MLSERVER, Serving, assert_nothing_lost
 from temporalio.api.enums.v1 import EventType
+
+from segue.contract import workflow_id
+from segue.report import Report
+from segue.rollout_object.crd import Definition
+from segue.spec import DeploymentTarget
 
 # With the builds of two images, and a stack with a real node.
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
@@ -79,9 +86,9 @@ async def released(stack: Stack, namespace: str, folder: Path) -> AsyncIterator[
             lab.core.delete_namespace(namespace)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def image(open_stack: Stack) -> None:
-    """Load the image of this checkout."""
+    """Load the image of this checkout; a test may have loaded another one."""
     assert open_stack.node is not None
     open_stack.node.load(ensure_segue_image(Origin(revision="this")))
 
@@ -221,3 +228,83 @@ async def test_an_upgrade_and_its_rollback_with_rollouts_under_way(
         await finish(dict(zip(old, again, strict=False)), "previous", workers)
         await finish(after, "this", workers)
         await until("the drained build is removed", lambda: release.deployments() == [f"{name}-previous"], limit_s=300)
+
+
+UPGRADE_KINDS = "kubectl apply --server-side --force-conflicts -f deploy/crd"
+OURS = """
+apiVersion: segue.dev/v1alpha1
+kind: ClusterRolloutProfile
+metadata: {name: ours}
+spec:
+  strategy: {maxSurge: 1, waypoints: [{at: 1, approval: true}]}
+---
+apiVersion: segue.dev/v1alpha1
+kind: Rollout
+metadata: {name: chat}
+spec:
+  target: {name: chat}
+  change: {images: {server: "example/chat:2"}}
+  profile: {name: ours}
+  readiness: {minReady: 0s, deadline: 2m}
+  accept: %s
+"""
+
+
+def older_chart(folder: Path) -> Path:
+    """Return a copy of the chart as of a release whose Rollouts name no cluster."""
+    chart = shutil.copytree(CHART, folder / "older")
+    path = chart / "crds/rollouts.segue.dev.yaml"
+    kind = yaml.safe_load(path.read_text())
+    schema = kind["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    del schema["properties"]["spec"]["properties"]["target"]["properties"]["cluster"]
+    path.write_text(yaml.safe_dump(kind))
+    return chart
+
+
+async def test_the_installed_controller_rolls_objects_of_its_cluster(
+    open_stack: Stack, image: None, tmp_path: Path
+) -> None:
+    """In a named cluster, with a profile of the cluster, and by an order; the kinds are upgraded as the pages say."""
+    env = {**os.environ, **open_stack.env()}
+
+    def kubectl(line: str, *more: str, given: str | None = None) -> str:
+        command = ["kubectl", *line.removeprefix("kubectl ").split(), *more]
+        ran = subprocess.run(command, cwd=ROOT, env=env, input=given, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, f"{command}: {ran.stdout}{ran.stderr}"
+        return ran.stdout
+
+    kubectl("delete crd --ignore-not-found", *(f"{name}.segue.dev" for name in Definition))
+    async with released(open_stack, "segue-objects", tmp_path) as release:
+        lab = release.lab
+        values = release.values(
+            cluster={"name": "west"},
+            rbac={"profiles": True},
+            controller={"enabled": True, "replicaCount": 1, "admission": True},
+            networkPolicy={"enabled": True},
+        )
+        older = older_chart(tmp_path)
+        await asyncio.gather(
+            release.run("install", str(older), "--wait", "--timeout", "5m", values=values),
+            lab.deploy("chat", 2, **FAKE),
+        )
+        await release.run("upgrade", str(CHART), "--wait", "--timeout", "5m", values=values)
+        said = await release.run("test", "--logs")
+        assert "kinds of segue.dev: older than this release: Rollout lacks spec.target.cluster\n" in said, said
+        assert f"→ {UPGRADE_KINDS}" in said
+        assert all(UPGRADE_KINDS in (ROOT / "docs" / page).read_text() for page in ("kubernetes.md", "upgrading.md"))
+        kubectl(UPGRADE_KINDS)
+        assert "kinds of segue.dev: served, as this release defines them" in await release.run("test", "--logs")
+
+        place = ("-n", lab.namespace)
+        kubectl("apply -f -", *place, given=OURS % ACCEPTED)
+        status = ("get rollout chat -o", "jsonpath={.status.approval}")
+        about = await until("it asks", lambda: kubectl(*status, *place), limit_s=300, poll_s=1)
+        kubectl("annotate rollout chat --overwrite", f"segue.dev/approve={about} the answers are good", *place)
+        await asyncio.to_thread(kubectl, "wait rollout/chat --for=condition=Ready --timeout=5m", *place)
+        target = DeploymentTarget(namespace=lab.namespace, name="chat")
+        handle = lab.temporal.get_workflow_handle(workflow_id("west", target), result_type=Report)
+        report = await handle.result()
+        [(who, detail)] = [(each.who, each.detail) for each in report.entries if each.what == "approved"]
+        assert who.startswith("kubernetes user ") and detail == "waypoint 1: the answers are good"
+        kubectl("delete rollout chat --timeout=2m", *place)
+        kubectl("delete clusterrolloutprofile ours")

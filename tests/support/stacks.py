@@ -18,7 +18,7 @@ from serving import ACCELERATOR, ACCELERATORS
 
 RUN = "SEGUE_TEST_RUN"
 """The environment variable that names the run to its processes."""
-ADMITTED = ("segue", "segue-traffic", "segue-upgrade")
+ADMITTED = ("segue", "segue-traffic", "segue-upgrade", "segue-objects")
 """The namespaces of installed workers: pods there reach the API server and Temporal."""
 _SHARED = ("test", "test-node", "test-open", "test-groups-on", "test-groups-off", "test-kserve", "test-postgres")
 

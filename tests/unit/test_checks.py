@@ -1,5 +1,6 @@
 """What `segue doctor` makes of what it reads: versions, clocks, retention, workers, and the exit code."""
 
+import copy
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +21,9 @@ from segue.checks import (
 )
 from segue.errors import Exit, NotAllowed
 from segue.rights import Right, Use
-from segue.temporal_setup import worker_checks
+from segue.rollout_object.crd import Definition, definition
+from segue.rollout_object.served import outdated
+from segue.temporal_setup import principal_check, worker_checks
 
 
 @pytest.mark.parametrize(
@@ -153,3 +156,41 @@ async def test_rights_of_what_the_cluster_does_not_serve_are_not_checked() -> No
 
     (check,) = await rights_checks(denied, "ml", set())
     assert check.verdict is CheckVerdict.NOT_CHECKED and "subjectaccessreviews" in check.found
+
+
+def served() -> dict[str, Any]:
+    """Return the schemas of all kinds as this release defines them."""
+    specs = [copy.deepcopy(definition(each)["spec"]) for each in Definition]
+    return {each["names"]["kind"]: each["versions"][0]["schema"]["openAPIV3Schema"] for each in specs}
+
+
+def test_kinds_of_an_older_release_are_named() -> None:
+    """A field, an element's field and a choice that are missing; newer kinds have more, and are fine."""
+    assert outdated(served()) == []
+    older, newer = served(), served()
+    spec, status = (older["Rollout"]["properties"][part]["properties"] for part in ("spec", "status"))
+    del spec["target"]["properties"]["cluster"]
+    del spec["gates"]["items"]["properties"]["job"]
+    spec["target"]["properties"]["kind"]["enum"].remove("DeploymentPair")
+    assert outdated(older) == ["Rollout lacks spec.gates.job, spec.target.kind: DeploymentPair, spec.target.cluster"]
+    del status["orders"]
+    assert outdated(older)[0].endswith(" and 1 more")
+    newer["Rollout"]["properties"]["spec"]["properties"]["later"] = {"type": "string"}
+    del newer["RolloutProfile"]
+    assert outdated(newer) == ["RolloutProfile is not served"]
+
+
+@pytest.mark.parametrize(
+    ("principal", "verdict", "words"),
+    [
+        (None, CheckVerdict.NOT_CHECKED, "no rollout shows yet"),
+        ("alice@acme (jwt)", CheckVerdict.OK, "such as alice@acme (jwt)"),
+        ("", CheckVerdict.WARNING, "compares claimed names in a, b"),
+    ],
+)
+def test_four_eyes_that_compare_claimed_names_are_a_warning(
+    principal: str | None, verdict: CheckVerdict, words: str
+) -> None:
+    check = principal_check(["a", "b"], principal)
+    assert check.verdict is verdict and words in check.found
+    assert ("frontend.enablePrincipalPropagation" in check.fix) is (verdict is CheckVerdict.WARNING)

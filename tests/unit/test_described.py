@@ -70,8 +70,8 @@ def test_a_change_is_described_alike_everywhere(change: dict[str, Any], words: s
     told = rollout(change)
     status = status_of(told.spec)
     assert summary(told) == f"chat: default/chat → {words}"[:200]
-    assert f"| Change | {words} |" in details(told, "her")
-    assert f"| Change | {words} |" in status_markdown(status)
+    assert f"- **Change:** {words}\n" in details(told, "her")
+    assert f"- **Change:** {words}\n" in status_markdown(status)
     assert f"- Change: {words}\n" in to_markdown(Report(status=status))
     assert status.change == words
 

@@ -2,8 +2,10 @@
 
 import pytest
 
+from segue.contract import PermitInput
 from segue.errors import Refused
 from segue.four_eyes import refuse_own
+from segue.messages import Approve, Message
 from segue.report import Request
 
 ALICE, BOB = "alice@acme (jwt)", "bob@acme (jwt)"
@@ -43,6 +45,12 @@ OWN: dict[str, tuple[tuple[Request, ...], Request | None, tuple[str, ...]]] = {
         (made("start", BOB, "bob"), made("retarget", "", "carol")), made("approve", ALICE, "alice"),
         ("has not recorded who sent the retarget (claimed: carol)", "abort it"),
     ),
+    "by an annotation, of a start by the same controller": (
+        (made("start", "segue-controller (jwt)", "Rollout serving/chat generation 1"),),
+        made("approve", "kubernetes user bob through segue-controller (jwt)", ""),
+        ("segue-controller (jwt) started the rollout (authenticated) for a Rollout object",
+         "not recorded who wrote that", "approve with `segue approve`"),
+    ),
     "the start is not kept": ((), made("approve", ALICE, "alice"), ("no longer keeps the rollout's first run",)),
 }  # fmt: skip
 
@@ -62,3 +70,11 @@ def test_another_person_approves() -> None:
         "production", (made("start", "", "alice"), made("retarget", "", "carol")), made("approve", "", "bob"), ""
     )
     refuse_own("production", (made("start", ALICE, "ci"),), made("approve", BOB, "ci"), "ci")
+    of_object = made("start", "segue-controller (jwt)", "Rollout serving/chat generation 1")
+    refuse_own("production", (of_object,), made("approve", BOB, "bob"), "bob")
+
+
+def test_the_permit_knows_all_of_an_approval() -> None:
+    """A signal is matched with its event by its content: with a field less, it would count as not authenticated."""
+    assert Approve.model_fields.keys() == Message.model_fields.keys()
+    assert Message.model_fields.keys() <= PermitInput.model_fields.keys()

@@ -198,6 +198,8 @@ def test_only_a_profile_of_a_team_is_looked_for() -> None:
     assert named_profile(rollout()) == NamedProfile("serving", "ours")
     beside = {**rollout(target={"name": "chat"}), "metadata": {"name": "chat", "namespace": "prod"}}
     assert named_profile(beside) == NamedProfile("prod", "ours")
+    west = rollout(target={"name": "chat", "namespace": "serving", "cluster": "west"})
+    assert named_profile(west) == NamedProfile("serving", "ours", "west")
     for other in ({"name": "vllm", "model": "a"}, None, "ours", {"name": 1}):
         assert named_profile(rollout(profile=other)) is None
     assert named_profile(None) is None and named_profile({"spec": []}) is None

@@ -11,7 +11,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from segue.contract import SENDER_SIGNAL, Sent
 from segue.messages import Approve, Message, Pause, Scale
 from segue.report import Report, Request, said, starter, to_markdown
-from segue.requests import KEPT, Requests
+from segue.requests import ANNOUNCED_S, KEPT, Requests
 from segue.rollout_object import MEMO
 from segue.state import Phase
 from segue.status import Status
@@ -140,6 +140,23 @@ async def test_nobody_takes_over_an_announced_update() -> None:
     assert await read([*taken, await update("1", "pause", pause)]) == [("pause", "alice@acme (jwt)", "carol")]
 
 
+async def test_nobody_uses_an_announcement_of_a_refused_update_later() -> None:
+    """Its update left no trace, so somebody else could send one with its id; its own sender may announce it again."""
+    approve = Approve(by="carol")
+    announced, update_of_it = await sender(BOB, "1", "approve", approve), await update("1", "approve", approve)
+    update_of_it.event_time.FromSeconds(int(ANNOUNCED_S))
+    assert await read([announced, update_of_it]) == [("approve", "bob@acme (jwt)", "carol")]
+    update_of_it.event_time.FromSeconds(int(ANNOUNCED_S) + 1)
+    assert await read([announced, update_of_it]) == [("approve", "", "carol")]
+    for again, principal in (
+        (await sender(BOB, "1", "approve", approve), "bob@acme (jwt)"),
+        (await sender(ALICE, "1", "approve", approve), ""),
+        (await sender(BOB, "1", "approve", Approve(by="dave")), ""),
+    ):
+        again.event_time.FromSeconds(30)
+        assert await read([announced, again, update_of_it]) == [("approve", principal, "carol")]
+
+
 async def test_the_sender_of_one_message_is_found() -> None:
     """An update by its id; a signal by its content, also without its defaults: of equal ones, the latest counts."""
     approve = Approve(by="carol")
@@ -151,6 +168,7 @@ async def test_the_sender_of_one_message_is_found() -> None:
             await signal(BOB, "approve", {"by": "dave"}),
             await signal(BOB, "approve", {"by": 3}),
             await signal(BOB, "pause", {"by": "carol"}),
+            await signal(BOB, "approve", {"by": "frank", "about": "1@abc"}),
         ]
     )
 
@@ -164,6 +182,7 @@ async def test_the_sender_of_one_message_is_found() -> None:
         "bob@acme (jwt)",
         None,
     )
+    assert (who(Approve(by="frank", about="1@abc")), who(Approve(by="frank"))) == ("bob@acme (jwt)", None)
     assert [each.what for each in requests.named("start", "pause")] == ["start", "pause"]
 
 

@@ -29,6 +29,9 @@
 {{- if and (eq .Values.worker.podAccess "proxy") .Values.rbac.create (not .Values.rbac.serving) }}
 {{- fail "worker.podAccess is proxy, and rbac.serving is false: set rbac.serving=true, which allows requests to pods through the API server" }}
 {{- end }}
+{{- if and .Values.controller.enabled .Values.controller.admission (semverCompare "<1.30.0-0" .Capabilities.KubeVersion.Version) }}
+{{- fail (printf "controller.admission is true, and Kubernetes %s has no ValidatingAdmissionPolicy: set controller.admission=false; orders by annotations need Kubernetes 1.30" .Capabilities.KubeVersion.Version) }}
+{{- end }}
 {{- range .Values.extraEnv }}
 {{- if and $.Values.versioning.enabled (has .name (list "SEGUE_DEPLOYMENT_NAME" "SEGUE_BUILD_ID")) }}
 {{- fail (printf "extraEnv has %s, which versioning.enabled sets: remove it, and set versioning.deploymentName or versioning.buildId" .name) }}
