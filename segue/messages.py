@@ -241,7 +241,7 @@ def _(message: Resume, state: State, now: float) -> State:
         )
     if message.break_glass:
         state = state.but(broke_glass=message.said, frozen="", progress_at=now).noted(
-            now, "glass broken", message.reason, message.by
+            now, "freeze overruled", message.reason, message.by
         )
     elif state.frozen and not state.paused and state.held is None:
         raise _refused(

@@ -130,7 +130,7 @@ def _compared(registered: dict[str, int]) -> tuple[list[str], list[str]]:
 
 
 async def _permission(client: Client) -> list[SetupCheck]:
-    """SetupCheck reading and writing by requests that change nothing."""
+    """Check reading and writing by requests that change nothing."""
     found = []
     rollouts = f'WorkflowType = "{contract.WORKFLOW}"'
     tries: dict[str, Callable[[], Awaitable[Any]]] = {

@@ -294,7 +294,7 @@ class RolloutWorkflow:
         if self._task.break_glass:
             said = f"{self._task.by}: {self._task.break_glass}"
             self._state = self._state.but(broke_glass=said).noted(
-                _now(), "glass broken", self._task.break_glass, self._task.by
+                _now(), "freeze overruled", self._task.break_glass, self._task.by
             )
         self._plans = (plan,)
 

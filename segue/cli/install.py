@@ -38,12 +38,12 @@ _Which = Annotated[
     ),
 ]
 _Definition = Annotated[
-    Definition | None, typer.Argument(metavar="[NAME]", help="The one to print.", show_default=False)
+    Definition | None, typer.Argument(metavar="[NAME]", help="Print only this one.", show_default=False)
 ]
 _Account = Annotated[
     str,
     typer.Option(
-        "--service-account", metavar="NAMESPACE/NAME", help="The ServiceAccount that gets it.",
+        "--service-account", metavar="NAMESPACE/NAME", help="The ServiceAccount that gets the role.",
         show_default="segue/segue-worker, or segue/segue-controller",
     ),
 ]  # fmt: skip
@@ -52,19 +52,19 @@ _Account = Annotated[
 _Namespaces = Annotated[
     list[str] | None,
     typer.Option(
-        "-n", "--namespace", metavar="NAMESPACE", help="SetupCheck the worker's rights there; can be repeated.",
+        "-n", "--namespace", metavar="NAMESPACE", help="Check the worker's rights there; can be repeated.",
         show_default=False,
     ),
 ]  # fmt: skip
 _As = Annotated[
     str,
     typer.Option(
-        "--as", metavar="NAMESPACE/NAME", help="SetupCheck the rights of this ServiceAccount instead of your own.",
+        "--as", metavar="NAMESPACE/NAME", help="Check the rights of this ServiceAccount instead of your own.",
         show_default=False,
     ),
 ]  # fmt: skip
 _Create = Annotated[bool, typer.Option("--create-namespace", help="Create Temporal's namespace if it does not exist.")]
-_Retention = Annotated[str, typer.Option("--retention", help="How long a new namespace keeps ended rollouts.")]
+_Retention = Annotated[str, typer.Option("--retention", help="How long Temporal keeps ended rollouts in a new namespace.")]
 _COLOURS = {
     CheckVerdict.OK: "green",
     CheckVerdict.WARNING: "yellow",
@@ -85,9 +85,9 @@ def doctor(
     namespace: _Namespaces = None, service_account: _As = "", task_queue: Queue = TASK_QUEUE,
     output: AsTable = TableOrJson.TABLE,
 ) -> None:  # fmt: skip
-    """SetupCheck all that Segue depends on: Temporal, the workers, the cluster and the rights in it, Prometheus.
+    """Check all that Segue depends on: Temporal, the workers, the cluster and the rights in it, Prometheus.
 
-    Each failure shows the command that mends it. It changes nothing. Exit code 5: something does not answer; 4: another
+    It changes nothing. Each failure comes with the command that fixes it. Exit code 5: something does not answer; 4: another
     check failed. Warnings and optional rights do not count.
 
     Example: segue doctor -n serving --as segue/segue-worker
@@ -133,9 +133,9 @@ def setup(
     retention: _Retention = "168h",
     output: AsText = TextOrJson.TEXT,
 ) -> None:
-    """Set up Temporal for Segue: register the search attributes, and what else is missing. Safe to repeat.
+    """Prepare Temporal for Segue: register the search attributes that are missing. Safe to repeat.
 
-    Prints what it did, and what was there already.
+    It prints what it did, and what was there already.
 
     Example: segue setup --create-namespace
     """
@@ -164,7 +164,7 @@ def rights_(role: _Which = _Role.BASE, service_account: _Account = "") -> None:
 
 
 def crd(name: _Definition = None) -> None:
-    """Print the CustomResourceDefinitions as YAML for kubectl: of Rollout, and of profiles; or only one of them.
+    """Print the CustomResourceDefinitions of Rollouts and profiles, or one of them, as YAML for kubectl.
 
     Example: segue crd | kubectl apply --server-side -f -
     """

@@ -192,7 +192,7 @@ class Controller:
     # --- acts -------------------------------------------------------------------------------------------------
 
     async def _act(self, act: ObjectAct, cached: Object, wants: Asked, recorded: ObjectStatus, run: Run | None) -> None:
-        """ObjectAct on the object as it is now; if that is not what was decided on, do nothing: it is decided again."""
+        """Act on the object as it is now; if that is not what was decided on, do nothing: it is decided again."""
         key = key_of(cached)
         found = await self._cluster.get(RESOURCE, *key)
         self._objects(key).put(found)
