@@ -35,6 +35,7 @@ _PATCHES: dict[str, Any] = {"field_manager": FIELD_MANAGER, "_request_timeout": 
 POD_SECURITY = "would violate PodSecurity"
 """Part of an API server's warning that enforced Pod Security would refuse the template's pods."""
 _ROLE = "deploy/rbac.yaml's role in this namespace"
+_RENEW = "renew the credentials (kubeconfig or service account): the API server does not accept them"
 _STRATEGIC = "application/strategic-merge-patch+json"
 _MERGE = "application/merge-patch+json"
 _PERSON = re.compile(r'User "(?!system:serviceaccount:)([^"]+)" cannot')
@@ -655,11 +656,8 @@ def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
     match status:
         case 404:
             return NotFound(why, field=what, fix="check its name and namespace, or create it first")
-        case 401:
-            fix = "renew the credentials (kubeconfig or service account): the API server does not accept them"
-            return NotAllowed(why, field=what, fix=fix)
-        case 403:
-            return NotAllowed(why, field=what, fix=_grant(why, role))
+        case 401 | 403:
+            return NotAllowed(why, field=what, fix=_RENEW if status == 401 else _grant(why, role))
         case 409:
             return Conflict(f"{what} changed in the meantime: {why}")
         case 410:

@@ -64,7 +64,9 @@ _As = Annotated[
     ),
 ]  # fmt: skip
 _Create = Annotated[bool, typer.Option("--create-namespace", help="Create Temporal's namespace if it does not exist.")]
-_Retention = Annotated[str, typer.Option("--retention", help="How long Temporal keeps ended rollouts in a new namespace.")]
+_Retention = Annotated[
+    str, typer.Option("--retention", help="How long Temporal keeps ended rollouts in a new namespace.")
+]
 _COLOURS = {
     CheckVerdict.OK: "green",
     CheckVerdict.WARNING: "yellow",
@@ -87,8 +89,8 @@ def doctor(
 ) -> None:  # fmt: skip
     """Check all that Segue depends on: Temporal, the workers, the cluster and the rights in it, Prometheus.
 
-    It changes nothing. Each failure comes with the command that fixes it. Exit code 5: something does not answer; 4: another
-    check failed. Warnings and optional rights do not count.
+    It changes nothing. Each failure comes with the command that fixes it. Exit code 5: something does not answer; 4:
+    another check failed. Warnings and optional rights do not count.
 
     Example: segue doctor -n serving --as segue/segue-worker
     """

@@ -25,7 +25,10 @@ class _To(StrEnum):
 
 
 _Where = Annotated[_To, typer.Option("--to", help="Roll back to the baseline, or complete the wanted version.")]
-_Serves = Annotated[str | None, typer.Option("--task-queue", help="Task queue of the workers; overrides the settings.", show_default=False)]
+_Serves = Annotated[
+    str | None,
+    typer.Option("--task-queue", help="Task queue of the workers; overrides the settings.", show_default=False),
+]
 _Followed = Annotated[
     list[str] | None,
     typer.Option(

@@ -67,7 +67,10 @@ _Revision = Annotated[
 _Like = Annotated[
     str | None,
     typer.Option(
-        "--like", metavar="FILE", help="Use the strategy, gates and other rules of this spec, and not its change.", show_default=False
+        "--like",
+        metavar="FILE",
+        help="Use the strategy, gates and other rules of this spec, and not its change.",
+        show_default=False,
     ),
 ]
 _Profile = Annotated[
@@ -83,7 +86,11 @@ _BreakGlass = Annotated[
 _PolicyFile = Annotated[
     str,
     typer.Option(
-        "--policy", envvar="SEGUE_POLICY", metavar="FILE", help="Also show what this policy refuses.", show_default=False
+        "--policy",
+        envvar="SEGUE_POLICY",
+        metavar="FILE",
+        help="Also show what this policy refuses.",
+        show_default=False,
     ),
 ]
 _OnCancel = Annotated[
@@ -143,9 +150,9 @@ def plan(
 ) -> None:
     """Show every stage of a rollout before it changes anything.
 
-    `segue start` follows this plan. The API server tries the change in a dry run, for which you need the right to patch
-    the target. It needs no Temporal; with --replicas, it needs no cluster either. With --policy, it also shows what that
-    policy refuses now. The worker checks its own policy at the start.
+    `segue start` follows this plan. The API server tries the change in a dry run, for which you need the right to
+    patch the target. It needs no Temporal; with --replicas, it needs no cluster either. With --policy, it also
+    shows what that policy refuses now. The worker checks its own policy at the start.
 
     Example: segue plan rollout.yaml --replicas 6
     """

@@ -34,10 +34,16 @@ _NoWait = Annotated[
     bool, typer.Option("--no-wait", help="Send a signal: without an answer, and without a running worker.")
 ]
 _BreakGlass = Annotated[bool, typer.Option("--break-glass", help="Overrule a freeze of the policy; needs --reason.")]
-_Images = Annotated[list[str] | None, typer.Option("--image", metavar="CONTAINER=IMAGE", help="A new image; can be repeated.")]
+_Images = Annotated[
+    list[str] | None, typer.Option("--image", metavar="CONTAINER=IMAGE", help="A new image; can be repeated.")
+]
 _Env = Annotated[
     list[str] | None,
-    typer.Option("--env", metavar="CONTAINER:KEY=VALUE", help="A new value; CONTAINER:KEY- removes the variable. Can be repeated."),
+    typer.Option(
+        "--env",
+        metavar="CONTAINER:KEY=VALUE",
+        help="A new value; CONTAINER:KEY- removes the variable. Can be repeated.",
+    ),
 ]
 _Baseline = Annotated[bool, typer.Option("--baseline", help="Roll back to the version that ran before.")]
 _SpecFile = Annotated[

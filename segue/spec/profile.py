@@ -50,8 +50,8 @@ class Profile(Model):
     )
     model: ModelName | None = Field(
         default=None,
-        description="The model's name in requests. Required for a built-in profile, and for one of yours that builds on a "
-        "built-in one without a model.",
+        description="The model's name in requests. Required for a built-in profile, and for one of yours that builds "
+        "on a built-in one without a model.",
     )
 
     @property

@@ -133,12 +133,12 @@ class Strategy(Model):
     type: Way = Field(default=Way.ROLLING, strict=False)
     order: Order = Field(default=Order.SCALE_OUT_PRIORITY, strict=False)
     max_surge: Amount = Field(
-        default="25%", alias="maxSurge", description="Replicas that may run beside the requested ones. Default: by order."
+        default="25%", alias="maxSurge", description="Replicas that may run beside the requested ones."
     )
     max_unavailable: Amount = Field(
         default=0,
         alias="maxUnavailable",
-        description="Requested replicas that may be not ready. Default: by order.",
+        description="Requested replicas that may be not ready.",
     )
     step: int | None = Field(default=None, ge=1, le=100_000, description="The most replicas that move at once.")
     pace: Pace = Field(
@@ -151,7 +151,8 @@ class Strategy(Model):
         default=None, description="What routes traffic to each side. Without it, one Service covers both sides."
     )
     retain: Duration | None = Field(
-        default=None, description="blueGreen: how long the old side keeps all its replicas after the switch. Default: 10m."
+        default=None,
+        description="blueGreen: how long the old side keeps all its replicas after the switch. Default: 10m.",
     )
     to: End | None = Field(
         default=None, description="For a DeploymentPair: where the rollout ends, if not with new replicas only."

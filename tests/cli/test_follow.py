@@ -173,7 +173,9 @@ HELD = {"can": ("resume", "abort"), "waiting_for": "a person: Unready: chat-1", 
     [
         pytest.param(a_status(), "", id="progress"),
         pytest.param(a_status(phase="AwaitingApproval", **WAITS), "(segue approve|reject serving/chat)", id="waits"),
-        pytest.param(a_status(phase="Paused", can=("resume", "abort")), "(segue resume|abort serving/chat)", id="pause"),
+        pytest.param(
+            a_status(phase="Paused", can=("resume", "abort")), "(segue resume|abort serving/chat)", id="pause"
+        ),
         pytest.param(a_status(phase="Paused", can=("abort",)), "(segue abort serving/chat)", id="freeze"),
     ],
 )

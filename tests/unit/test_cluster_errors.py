@@ -22,9 +22,9 @@ class Row(NamedTuple):
 
 ROWS = [
     Row("absent", 404, f"{ISVC} not found", NotFound, "create it first"),
-    Row("unknown-user", 401, "Unauthorized", NotAllowed, "renew the credentials (kubeconfig or service account)"),
+    Row("unknown-user", 401, "Unauthorized", NotAllowed, "renew the credentials (kubeconfig or service"),
     Row("no-right", 403, f'{ISVC} is forbidden: User "system:serviceaccount:segue:worker" cannot patch resource '
-        '"inferenceservices" in API group "serving.kserve.io" in the namespace "a"', NotAllowed, "grant the worker the"),
+        '"inferenceservices" in API group "serving.kserve.io" in the namespace "a"', NotAllowed, "grant the worker"),
     Row("no-right-of-a-person", 403, 'deployments.apps "chat" is forbidden: User "alice" cannot get resource '
         '"deployments" in API group "apps" in the namespace "a"', NotAllowed, "; grant alice the role: kubectl"),
     Row("no-right-to-list", 403, 'pods is forbidden: User "segue" cannot list resource "pods" in API group "" in the '
