@@ -26,6 +26,7 @@ from segue.gates.webhook_settings import Webhook
 from segue.notices import Receiver
 from segue.policy import NO_POLICY, Policy, policy_of
 from segue.spec.base import ClusterName
+from segue.spec.refusals import refused
 from segue.supervision import Supervision
 from worker.limits import memory_limit_mib, slots
 
@@ -148,11 +149,11 @@ def load_settings() -> Settings:
         _ = settings.the_policy
     except ValidationError as error:
         first = error.errors()[0]
+        wrong = refused(first)
         name = "SEGUE_" + "_".join(str(p) for p in first["loc"]).upper()
         shown = None if first["type"] == "secret_setting" else first.get("input")
-        raise Refused(
-            str(first["msg"]), field=name, value=shown, fix="see docs/operating.md for all settings"
-        ) from error
+        fix = f"{wrong.fix}{'; ' * bool(wrong.fix)}docs/operating.md lists all settings"
+        raise Refused(wrong.why, field=name, value=shown, fix=fix) from error
     except ValueError as error:
         raise Refused(f"cannot be read: {error}", field="SEGUE_SETTINGS", value=path, fix="write valid TOML") from error
     return settings

@@ -157,6 +157,7 @@ def plan(
     Example: segue plan rollout.yaml --replicas 6
     """
     rollout, own = read(file, profile_file)
+    rules = policy_of(read_document(policy), policy) if policy else None
     spec = rollout.spec
     labels: Labels = {}
     if replicas is None:
@@ -170,8 +171,7 @@ def plan(
             autonomous=spec.autonomous,
         )
     refusals = None
-    if policy:
-        rules = policy_of(read_document(policy), policy)
+    if rules is not None:
         if replicas is not None:
             _tell_unchecked(rules, spec)
         refusals = _refusals(rules, rollout, made.replicas, by or whoami(), labels)

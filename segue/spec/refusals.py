@@ -184,11 +184,11 @@ def refusal(error: ValidationError, source: str = "", note: str = "", above: tup
     errors = [{**e, "loc": (*above, *e["loc"])} for e in error.errors(include_url=False)]
     meant = [e for e in errors if not _is_noise(e)]
     in_spec = error.title in _SPECS
-    found = [_refused(e, in_spec=in_spec) for e in meant[:MAX_REFUSALS]]
+    found = [refused(e, in_spec=in_spec) for e in meant[:MAX_REFUSALS]]
     more = [f"and {len(meant) - MAX_REFUSALS} more"] * (len(meant) > MAX_REFUSALS)
     head = f"{source}: " if source else ""
     first = found[0]
-    first.args = (head + "\n".join([*(str(refused) for refused in found), *more, *([note] if note else [])]),)
+    first.args = (head + "\n".join([*map(str, found), *more, *([note] if note else [])]),)
     return first
 
 
@@ -224,6 +224,7 @@ _WHY_AND_FIX = {
     "string_too_long": "is too long; keep it within {max_length} characters",
     "string_type": "is not text; put it in quotes",
     "int_type": "is not a whole number; write one without quotes",
+    "int_parsing": "is not a whole number; write one",
     "int_from_float": "is not a whole number; write one without a fraction",
     "bool_type": "is neither true nor false; write one of them without quotes",
     "greater_than_equal": "is too small; write {ge} or more",
@@ -238,7 +239,8 @@ _WHY_AND_FIX = {
 }
 
 
-def _refused(error: Any, *, in_spec: bool) -> Refused:
+def refused(error: Any, *, in_spec: bool = False) -> Refused:
+    """Return one of pydantic's errors as a refusal; ``in_spec``: it is of a file whose fields `segue schema` lists."""
     context, shown = error.get("ctx", {}), error["input"]
     own = str(error["msg"]).removeprefix("Value error, ")
     known = _WHY_AND_FIX.get(error["type"])
