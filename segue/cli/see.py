@@ -71,7 +71,7 @@ def list_(
     if output is TableOrJson.JSON:
         write_json([f.model_dump(mode="json", by_alias=True) for f in found])
     elif found:
-        show(list_table(found, with_cluster=all_clusters))
+        show(_table(found, with_cluster=all_clusters))
     elif all_clusters:
         say("no rollout in any cluster yet; start one with `segue start FILE`")
     else:
@@ -174,7 +174,7 @@ async def _watch(candidates: list[str], where: Where) -> Report:
     return progress.report
 
 
-def list_table(found: "list[Listed]", *, with_cluster: bool) -> Table:
+def _table(found: "list[Listed]", *, with_cluster: bool) -> Table:
     """Return rollouts as a table that a narrow terminal does not cut: the id wraps."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title in (*("cluster",) * with_cluster, "target", "phase", "started", "took", "id"):

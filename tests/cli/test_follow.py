@@ -8,7 +8,7 @@ from rich.console import Console
 from segue.cli.follow import ending, line, stages
 from segue.cli.options import exit_code
 from segue.cli.picture import picture
-from segue.cli.see import list_table
+from segue.cli.see import _table
 from segue.client import Listed, live
 from segue.contract import Beat
 from segue.observation import Counts, Observation, Side, Version, belonging
@@ -221,7 +221,7 @@ def test_a_narrow_terminal_cuts_nothing_off_the_list() -> None:
     )  # fmt: skip
     console = Console(width=80)
     with console.capture() as captured:
-        console.print(list_table([each], with_cluster=False))
+        console.print(_table([each], with_cluster=False))
     text = captured.get()
     assert "…" not in text
     for part in ("serving/chat ", "AwaitingApproval ", "1970-01-01 00:00:00Z", "25h01m01s"):
