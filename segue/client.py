@@ -141,6 +141,9 @@ async def connect(
     """
     config, converter = _profile(), data_converter()
     address = config.setdefault("target_host", DEFAULT_ADDRESS)
+    if "://" in address:
+        fix = f"write HOST:PORT, such as {DEFAULT_ADDRESS}; TEMPORAL_TLS=true turns TLS on"
+        raise Refused("is a URL", field="TEMPORAL_ADDRESS", value=address, fix=fix)
     try:
         async with asyncio.timeout(timeout_s):
             return await Client.connect(

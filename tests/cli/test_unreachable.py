@@ -79,6 +79,13 @@ def test_an_unreadable_profile_is_refused(
     assert (worker.returncode, worker.stderr) == (2, ran.err)
 
 
+def test_an_address_with_a_scheme_is_refused(segue: Segue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library would print a warning of Python, and one day fail."""
+    monkeypatch.setenv("TEMPORAL_ADDRESS", "http://temporal:7233")
+    ran = segue("list")
+    assert ran.code == 2 and "TEMPORAL_ADDRESS: 'http://temporal:7233': is a URL; write HOST:PORT" in ran.err
+
+
 class Answers(socketserver.ThreadingTCPServer):
     """A server that takes connections over TLS, or answers as HTTP/1.1 without it."""
 
