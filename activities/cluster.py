@@ -35,8 +35,10 @@ _PATCHES: dict[str, Any] = {"field_manager": FIELD_MANAGER, "_request_timeout": 
 POD_SECURITY = "would violate PodSecurity"
 """Part of an API server's warning that enforced Pod Security would refuse the template's pods."""
 _ROLE = "deploy/rbac.yaml's role in this namespace"
+_RENEW = "renew the credentials (kubeconfig or service account): the API server does not accept them"
 _STRATEGIC = "application/strategic-merge-patch+json"
 _MERGE = "application/merge-patch+json"
+_PERSON = re.compile(r'User "(?!system:serviceaccount:)([^"]+)" cannot')
 _WARNING = re.compile(r'299 \S+ "(.*)"$', re.DOTALL)
 """RFC 7234, 5.5: code, agent and text."""
 _ADMISSION = re.compile(
@@ -666,7 +668,8 @@ def _translated(what: str, role: str = _ROLE) -> Iterator[None]:
         raise _from_status(what, int(error.status or 0), str(error.reason), role) from error
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
         raise Unreachable(
-            f"the Kubernetes API server does not answer ({what}): {error or type(error).__name__}"
+            f"the Kubernetes API server does not answer ({what}): {error or type(error).__name__}",
+            fix="check that it runs, and the address in KUBECONFIG",
         ) from error
 
 
@@ -679,10 +682,7 @@ def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
         case 404:
             return NotFound(why, field=what, fix="check its name and namespace, or create it first")
         case 401 | 403:
-            renew = "renew the worker's credentials: the API server does not accept them"
-            command = command_for(why)
-            grant = f"grant the worker {role}{f': {command}' if command else ''}"
-            return NotAllowed(why, field=what, fix=renew if status == 401 else grant)
+            return NotAllowed(why, field=what, fix=_RENEW if status == 401 else _grant(why, role))
         case 409:
             return Conflict(f"{what} changed in the meantime: {why}")
         case 410:
@@ -691,3 +691,9 @@ def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
             return Refused(why, field=what, fix=correct)
         case _:
             return Unreachable(f"the Kubernetes API server answers {status} ({what}): {why}")
+
+
+def _grant(why: str, role: str) -> str:
+    """Return what grants a missing right to whom the API server denied it: the worker, or the caller of a command."""
+    person, command = _PERSON.search(why), command_for(why)
+    return f"grant {person[1] if person else 'the worker'} {role}{f': {command}' if command else ''}"

@@ -1,4 +1,4 @@
-"""Segue: takes a model server on Kubernetes from one version to the next with no downtime, and back by itself."""
+"""Segue rolls model servers on Kubernetes to another version without downtime, and rolls bad versions back."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -92,7 +92,7 @@ POLL_S = 0.5
 UNTAKEN_S = 10.0
 """A worker with a free slot takes an activity long before this time."""
 UNSERVED_WAITS_S = (0.0, 0.5, 1.0, 2.0)
-"""The times between two looks for the workers of a cluster: one that has just started may not poll yet."""
+"""The times before each check for workers of a cluster: a worker that has just started may not poll yet."""
 LATEST_EVENTS = 50
 """The number of newest events that show whether the workflow's code fails."""
 
@@ -133,7 +133,7 @@ class Listed(Frozen):
 async def connect(
     *, timeout_s: float = CONNECT_S, runtime: Runtime | None = None, plugins: Sequence[Plugin] = ()
 ) -> Client:
-    """Connect to the Temporal server that ``TEMPORAL_*`` variables or the profile file name.
+    """Connect to the Temporal server that the variables ``TEMPORAL_*``, or a profile file, give.
 
     Raises:
         Refused: when the profile, a certificate, a key or the file of the encryption keys cannot be read or used.
@@ -141,6 +141,9 @@ async def connect(
     """
     config, converter = _profile(), data_converter()
     address = config.setdefault("target_host", DEFAULT_ADDRESS)
+    if "://" in address:
+        fix = f"write HOST:PORT, such as {DEFAULT_ADDRESS}; TEMPORAL_TLS=true turns TLS on"
+        raise Refused("is a URL", field="TEMPORAL_ADDRESS", value=address, fix=fix)
     try:
         async with asyncio.timeout(timeout_s):
             return await Client.connect(
@@ -161,7 +164,7 @@ async def connect(
 
 
 class _Shown(StrEnum):
-    """How a client shows who it is, as far as it matters for what goes wrong."""
+    """How a client identifies itself, as far as errors depend on it."""
 
     PLAIN = "no TLS"
     TLS = "TLS without a client certificate"
@@ -414,7 +417,7 @@ def _from_status(error: RPCError, what: str, task_queue: str) -> SegueError:
             ours = NotAllowed(f"Temporal denies the request: {error.message.rstrip('.')}", fix=DENIED)
         case RPCStatusCode.INVALID_ARGUMENT:
             search = "search attribute" in error.message.lower()
-            fix = f"create the search attributes {PHASE.name}, {TARGET.name} and the others" if search else ""
+            fix = "run `segue setup`, which registers Segue's search attributes" if search else ""
             ours = Refused(f"Temporal rejects the request: {error.message}", fix=fix)
         case RPCStatusCode.FAILED_PRECONDITION | RPCStatusCode.DEADLINE_EXCEEDED | RPCStatusCode.CANCELLED:
             ours = no_worker(task_queue)
@@ -467,7 +470,7 @@ def _ours(error: ApplicationError) -> SegueError:
 
 
 class Rollouts:
-    """All rollouts of one cluster, and those of others whose targets or ids name their cluster."""
+    """The rollouts of one cluster, and of other clusters if a target or an id names its cluster."""
 
     def __init__(
         self,
@@ -480,7 +483,7 @@ class Rollouts:
         self.client, self.cluster, self.task_queue, self._answer_s = client, cluster, task_queue, answer_s
 
     async def named(self, candidates: Sequence[str]) -> str:
-        """Return one of these workflow ids: the rollout under way, else the latest.
+        """Return the workflow id that exists of these: the rollout under way, else the latest.
 
         Raises:
             Refused: when several are under way.
@@ -502,7 +505,7 @@ class Rollouts:
         return running[0] if running else max(found, key=lambda each: each.start_time).id
 
     async def start(self, rollout: Rollout, by: str, break_glass: str = "") -> Started:
-        """Start a rollout, and return when it is prepared: the API server has tried the change.
+        """Start a rollout, and return once it is prepared: the API server has tried the change.
 
         ``break_glass`` is the reason to overrule a freeze of the policy; empty for none.
 
@@ -525,7 +528,7 @@ class Rollouts:
         return Started(id=workflow_id, run_id=run_id, plan=plan)
 
     async def join(self, rollout: Rollout, by: str) -> str:
-        """Retarget the rollout under way to this file's change, as the difference from its baseline."""
+        """Retarget the rollout under way to this rollout's change, applied to its baseline; return what happens now."""
         reason = f"joined by {rollout.metadata.name}"
         wish = RetargetTo(
             change=rollout.spec.change, onto_baseline=True, by=by, reason=reason, accept=rollout.spec.accept
@@ -550,7 +553,7 @@ class Rollouts:
         return None
 
     async def status(self, workflow_id: str) -> Status:
-        """Return where the rollout is; once it has ended, this needs no worker."""
+        """Return where the rollout is. For a rollout that has ended, this needs no worker."""
         description = await self._describe(workflow_id)
         if description.status is not WorkflowExecutionStatus.RUNNING:
             return (await self._result(description)).status
@@ -558,7 +561,7 @@ class Rollouts:
         return await self._live(status, description, await self._strategy(description))
 
     async def report(self, workflow_id: str) -> Report:
-        """Return all that the rollout did so far; once it has ended, this needs no worker."""
+        """Return everything that the rollout did so far. For a rollout that has ended, this needs no worker."""
         description = await self._describe(workflow_id)
         if description.status is not WorkflowExecutionStatus.RUNNING:
             return await self._with_requests(await self._result(description), description)
@@ -618,7 +621,7 @@ class Rollouts:
             await asyncio.sleep(poll_s)
 
     async def wait(self, workflow_id: str, timeout_s: float, tell: Tell = lambda _report: None) -> Status:
-        """Follow a rollout until it ends or needs a person (Held, NeedsHuman); ``tell`` gets each change.
+        """Wait until a rollout ends or needs a person (Held, NeedsHuman); ``tell`` receives each new report.
 
         Raises:
             TimedOut: after ``timeout_s``; the rollout continues.
@@ -1038,4 +1041,5 @@ def _seconds(moment: datetime) -> float:
 def _late(what: str, timeout_s: float, status: Status | None) -> TimedOut:
     waits = f", waiting for {status.waiting_for}" if status and status.waiting_for else ""
     where = f" ({status.phase}{waits})" if status else ""
-    return TimedOut(f"{what} has not ended within {timeout_s:g} s{where}; it continues: `segue watch {what}`")
+    ended = f"the rollout of {what} has not ended within {timeout_s:g} s{where}"
+    return TimedOut(f"{ended}; it continues, and `segue watch {what}` follows it")

@@ -11,7 +11,7 @@ from enum import StrEnum
 from segue.as_before import as_before
 from segue.budget import Budget, objection, resolve_budget
 from segue.gates.standing import breaches, lacking, unopened
-from segue.observation import Cause, Counts, Frozen, Observation, Problem, belonging
+from segue.observation import Cause, Counts, Frozen, Observation, Problem, Side, belonging
 from segue.pacing import is_futile, next_at
 from segue.spec import Order, Pace, Rules, Way, Waypoint
 from segue.spec.gate_policy import Reaction
@@ -97,6 +97,8 @@ PENDING_S = 5.0
 
 PAUSE_EVERY_S = 10.0
 """The rollout pauses the controller at most this often, even if somebody keeps resuming it."""
+
+_CATCH_UP = "the target's controller to catch up"
 
 Case = Callable[[Rules, State, Observation, float], Decision | None]
 
@@ -761,7 +763,7 @@ def _emptied(rules: Rules, state: State, seen: Observation, move: Decision, now:
     began, timeout_s = state.emptying, drain.timeout.total_seconds()
     if began is None or began.old < counts.old or began.old >= seen.old.total:
         going = seen.old.total - counts.old
-        why = f"{_replicas(going)} to become empty before {_it(going)} told to stop (at most {timeout_s:g} s)"
+        why = f"{_replicas(going)} to become empty before {_it(going)} stopped (at most {timeout_s:g} s)"
         return Decision(act=Act.DRAIN, why=why, counts=counts, empties=True)
     # More replicas may be removable by now: those that began to empty go first, the others after them.
     most = move.fits or resolve_budget(rules.strategy, seen.replicas).ceiling
@@ -930,11 +932,21 @@ def _shortfall(seen: Observation) -> str:
     if seen.old.total > seen.asked.old:
         return f"{_replicas(seen.old.total - seen.asked.old)} to stop"
     missing = seen.asked.new - seen.new.proven
-    return f"{seen.new.proven} of {seen.asked.new} new proven" if missing > 0 else "the target's controller to catch up"
+    return _proof("new", missing, seen.new, seen.asked.new) if missing > 0 else _CATCH_UP
 
 
 def _shortfall_back(seen: Observation) -> str:
-    return f"{seen.old.proven} of {seen.replicas} old proven, {seen.new.total} new to be removed"
+    home = seen.home or Counts(seen.replicas, 0)
+    missing, extra = home.old - seen.old.proven, seen.new.total - home.new
+    parts = [_proof("old", missing, seen.old, home.old)] * (missing > 0)
+    parts += [f"{extra} new replica{'s' if extra != 1 else ''} to stop"] * (extra > 0)
+    return " and ".join(parts) or _CATCH_UP
+
+
+def _proof(name: str, missing: int, side: Side, wanted: int) -> str:
+    """Return how many replicas of a side are still to be proven."""
+    replicas = f"{missing} {name} replica{'s' if missing != 1 else ''}"
+    return f"{replicas} to be proven ({side.ready} of {wanted} ready, {side.proven} proven)"
 
 
 _FORWARD: tuple[Case, ...] = (

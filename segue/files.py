@@ -130,12 +130,13 @@ def parse(text: str, source: str) -> Any:
     try:
         documents = [d for d in yaml.load_all(text, Loader=_Loader) if d is not None]
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise Refused(_problem(error), field=f"{source}{_place(error)}") from error
+        why, _, fix = _problem(error).partition("; ")
+        raise Refused(why, field=f"{source}{_place(error)}", fix=fix or _mend(text)) from error
     if not documents:
         raise Refused("is empty", field=source, fix="write a Rollout; `segue schema` describes it")
     if len(documents) > 1:
         raise Refused(
-            f"holds {len(documents)} documents",
+            f"contains {len(documents)} documents",
             field=source,
             fix="keep one Rollout per file, and remove the ---",
         )
@@ -162,6 +163,11 @@ def _bytes(path: Path, most: int) -> bytes:
         raise Refused("is a directory", field=str(path), fix="give one file in it")
     with path.open("rb") as file:
         return file.read(most + 1)
+
+
+def _mend(text: str) -> str:
+    indented = any(line.startswith("\t") or line.lstrip(" ").startswith("\t") for line in text.splitlines())
+    return "indent with spaces: YAML allows no tabs there" if indented else "correct the YAML there"
 
 
 def _place(error: Exception) -> str:

@@ -1,6 +1,6 @@
-"""The library: start and steer rollouts from your own program, by the names that the command line takes.
+"""The library: start, watch and steer rollouts from your own program.
 
-``from segue import Client`` gives ``Client``. The command line uses it too.
+``from segue import Client`` gives ``Client``. The command line uses it too; both take the same names.
 """
 
 import os
@@ -25,8 +25,10 @@ Given = Rollout | Mapping[str, Any] | str | PathLike[str]
 class Client(Rollouts):
     """The rollouts of one cluster. A ``name`` is [CLUSTER/][KIND/]NAMESPACE/NAME, NAME, a workflow id, or a spec file.
 
-    ``by`` names the requester in reports; by default user@host. Each method that sends a message returns what happens
-    now. All raise errors of ``segue.errors``: Refused with field, value and fix, or Unreachable.
+    ``by`` is the requester in reports; by default user@host. Each method that steers returns what happens now, as text.
+
+    Each method raises ``segue.errors.Refused`` (with field, value and fix) if the request is not possible, and
+    ``segue.errors.Unreachable`` if Temporal or a worker does not answer.
     """
 
     by: str = ""
@@ -36,10 +38,10 @@ class Client(Rollouts):
         cls, *, cluster: str = "default", task_queue: str = contract.TASK_QUEUE, by: str = "",
         timeout_s: float = CONNECT_S,
     ) -> Self:  # fmt: skip
-        """Connect to the Temporal server that ``TEMPORAL_*`` variables or the profile file name.
+        """Connect to the Temporal server that the variables ``TEMPORAL_*``, or a profile file, give.
 
         Raises:
-            Refused: for an invalid cluster's name, or a profile that cannot be read.
+            Refused: for an invalid name of the cluster, or a profile file that cannot be read.
             Unreachable: when no Temporal server answers within ``timeout_s``.
         """
         check_cluster(cluster)
@@ -48,7 +50,7 @@ class Client(Rollouts):
         return client
 
     async def find(self, name: str) -> str:
-        """Return the workflow id of the rollout that a name means: the one under way, else the latest.
+        """Return the workflow id of a target's rollout: the one under way, else the latest.
 
         Raises:
             NotFound: when no such rollout exists.
@@ -58,21 +60,21 @@ class Client(Rollouts):
     # --- start ----------------------------------------------------------------------------------------------
 
     async def start(self, rollout: Given, by: str = "", break_glass: str = "") -> Started:
-        """Start a rollout; see ``Rollouts.start``."""
+        """Start a rollout, and return once the API server has tried the change; see ``Rollouts.start``."""
         return await super().start(rollout_of(rollout), by or self.requester, break_glass)
 
     async def join(self, rollout: Given, by: str = "") -> str:
-        """Retarget the rollout under way to this one's change, as the difference from its baseline."""
+        """Retarget the rollout under way to this rollout's change, applied to its baseline; return what happens now."""
         return await super().join(rollout_of(rollout), by or self.requester)
 
     # --- see ------------------------------------------------------------------------------------------------
 
     async def status(self, name: str) -> Status:
-        """Return where the rollout is; once it has ended, this needs no worker."""
+        """Return where the rollout is. For a rollout that has ended, this needs no worker."""
         return await super().status(await self.find(name))
 
     async def report(self, name: str) -> Report:
-        """Return all that the rollout did so far; once it has ended, this needs no worker."""
+        """Return everything that the rollout did so far. For a rollout that has ended, this needs no worker."""
         return await super().report(await self.find(name))
 
     async def follow(self, name: str, poll_s: float = 0.5) -> AsyncGenerator[Report, None]:
@@ -81,7 +83,7 @@ class Client(Rollouts):
             yield report
 
     async def wait(self, name: str, timeout_s: float, tell: Tell = lambda _report: None) -> Status:
-        """Wait until the rollout has ended or needs a person; ``tell`` gets each change.
+        """Wait until the rollout has ended or needs a person, and return its status; ``tell`` receives each new report.
 
         Raises:
             TimedOut: after ``timeout_s``; the rollout continues.
@@ -91,7 +93,7 @@ class Client(Rollouts):
     # --- steer ----------------------------------------------------------------------------------------------
 
     async def pause(self, name: str, *, reason: str = "") -> str:
-        """Stop progress; gates still run, and can still roll back."""
+        """Pause progress. Gates still run, and a bad version is still rolled back."""
         return await self.tell(name, messages.Pause, reason=reason)
 
     async def resume(self, name: str, *, reason: str = "", break_glass: bool = False) -> str:
@@ -103,10 +105,10 @@ class Client(Rollouts):
         strategy: Strategy | Mapping[str, Any] | None = None, baseline: bool = False, onto_baseline: bool = False,
         accept: tuple[LintRule, ...] = (), reason: str = "",
     ) -> str:  # fmt: skip
-        """Change the wanted version (``change``, or only ``images``), the strategy, or both; or return to the baseline.
+        """Roll to another version (``change``, or only ``images``), by another strategy, or both; or roll back.
 
-        The change is added to the current one, or with ``onto_baseline`` to the baseline. ``accept`` names lint rules
-        whose errors do not refuse it.
+        The change is added to the current change, or with ``onto_baseline`` to the baseline. ``baseline`` rolls back.
+        ``accept`` names lint rules whose errors do not refuse the retarget.
         """
         wanted = {"images": images} if change is None and images is not None else change
         fields = {"change": wanted, "strategy": strategy, "baseline": baseline, "onto_baseline": onto_baseline}
@@ -137,18 +139,18 @@ class Client(Rollouts):
         return await self.tell(name, messages.Promote, reason=reason)
 
     async def tell(self, name: str, kind: type[Message], **fields: Any) -> str:
-        """Send a message of a kind with these fields, and return what happens now."""
+        """Send one of the messages of ``segue.messages`` with these fields, and return what happens now."""
         message = message_of(kind, **{"by": self.requester, **fields})
         return str(await self.send(await self.find(name), message))
 
     @property
     def requester(self) -> str:
-        """Who requests, for the report."""
+        """The requester in reports: ``by``, else user@host."""
         return self.by or whoami()
 
 
 def rollout_of(given: Given) -> Rollout:
-    """Return a rollout, validated; ``SEGUE_PROFILES`` gives the profile of a team that a mapping or a file names.
+    """Return a validated rollout. If it names a profile of a team, ``SEGUE_PROFILES`` gives the file of that profile.
 
     Raises:
         Refused: naming field, value and fix.

@@ -46,7 +46,7 @@ class Resume(Message):
     @model_validator(mode="after")
     def _says_why(self) -> "Resume":
         if self.break_glass and not self.reason:
-            raise ValueError("breaks the glass without a reason; give the reason, for the report")
+            raise ValueError("overrules a freeze without a reason; give the reason, for the report")
         return self
 
 
@@ -119,7 +119,7 @@ def message_of(kind: type[Message], **fields: Any) -> Message:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        raise refusal(error, "the message") from error
+        raise refusal(error) from error
 
 
 def receive(message: Message, state: State, now: float) -> State:
@@ -259,7 +259,7 @@ def _(message: Resume, state: State, now: float) -> State:
         )
     if message.break_glass:
         state = state.but(broke_glass=message.said, frozen="", progress_at=now).noted(
-            now, "glass broken", message.reason, message.by
+            now, "freeze overruled", message.reason, message.by
         )
     elif state.frozen and not state.paused and state.held is None:
         raise _refused(

@@ -94,7 +94,10 @@ def _target(text: str, *, kind: str, namespace: str, name: str, cluster: str | N
         named = Target if issubclass(KINDS[kind], PairTarget) else KINDS[kind]
         return named(kind=kind, cluster=cluster, namespace=namespace, name=name)
     except ValidationError as error:
-        fix = "name it NAMESPACE/NAME, such as serving/chat, [CLUSTER/]KIND/NAMESPACE/NAME, or give its spec file"
+        fix = (
+            "name it NAMESPACE/NAME, such as serving/chat, [CLUSTER/]KIND/NAMESPACE/NAME, or give its spec file "
+            "(.yaml, .yml, .json)"
+        )
         raise Refused("does not name a rollout", field="NAME", value=text, fix=fix) from error
 
 

@@ -55,17 +55,33 @@ def to_markdown(report: Report) -> str:
         f"- Change: {status.change or '?'}",
         f"- From: {status.baseline or '?'}",
         f"- To: {status.wanted or '?'}",
-        f"- Started by {starter(report)} at {_utc(status.started_at)}; {took:.1f} s, {status.moves} moves, "
-        f"{report.writes} writes",
+        f"- Started by {starter(report)} at {_utc(status.started_at)}; {took:.1f} s, {_counted(status.moves, 'move')}, "
+        f"{_counted(report.writes, 'write')}",
     ]
-    if status.reason:
-        lines.append(f"- Reason: {status.reason}")
+    lines += [f"- {name}: {text}" for name, text in _present(status).items() if text]
     lines += _gates(status)
     lines += _requests(report)
     who = "who (claimed)" if report.requests else "who"
     lines += ["", f"| time | what | detail | {who} |", "|---|---|---|---|"]
     lines += _rows(report)
     return "\n".join(lines) + "\n"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
+
+
+def _present(status: Status) -> dict[str, str]:
+    """Return why the rollout is where it is and, before its end, what it waits for and what a person can do."""
+    if status.outcome is not None:
+        return {"Reason": status.reason}
+    old, new = (f"{side.ready} ready of {side.replicas}" for side in (status.old, status.new))
+    return {
+        "Replicas": f"old {old}, new {new}; at least {status.floor} ready, at most {status.ceiling} in all",
+        "Waits for": status.waiting_for,
+        "Reason": status.why,
+        "You can": f"`{status.commands}`" if status.can else "",
+    }
 
 
 def starter(report: Report) -> str:

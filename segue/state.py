@@ -347,7 +347,7 @@ class State(Frozen):
             what, who = ("accepted", by) if finding.accepted else (f"lint {finding.severity}", "")
             state = state.noted(now, what, f"{finding.rule}: {finding}", who)
         for unasked in linted.unasked if linted else ():
-            state = state.noted(now, "lint not asked", f"{unasked.rule}: {unasked.why}")
+            state = state.noted(now, "lint not checked", f"{unasked.rule}: {unasked.why}")
         return state
 
     def after_scale(
@@ -564,7 +564,9 @@ class State(Frozen):
         if not self.altered and made.template != self.baseline.template:
             return self.but(
                 wanted=made, altered=1, verified=False, began_at=now, fits=None, crowded="", progress_at=now
-            ).noted(now, "warning", f"the rollout goes on to what admission makes of the change: {made}")
+            ).noted(
+                now, "warning", f"the rollout continues with the version that admission makes of the change: {made}"
+            )
         fix = "change that policy and run `segue resume`, accept its change with `segue retarget`, or run `segue abort`"
         return self.failing(Problem(cause=Cause.CONFIGURATION, message=f"{why}; {fix}"), now, roll_back=False)
 

@@ -85,6 +85,16 @@ class Status(Frozen):
     started_at: float = 0.0
     updated_at: float = Field(default=0.0, description="When this status was current: seconds since the epoch.")
 
+    @property
+    def why(self) -> str:
+        """The reason, unless `waiting_for` already has it."""
+        return "" if self.reason in self.waiting_for else self.reason
+
+    @property
+    def commands(self) -> str:
+        """The commands that a person can use now, as in a usage line; empty when there are none."""
+        return f"segue {'|'.join(self.can)} {self.target}" if self.can else ""
+
 
 def make_status(
     *, workflow_id: str, name: str, target: Target, change: Change, rules: Rules, state: State,

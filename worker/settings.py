@@ -5,6 +5,7 @@ TOML profiles itself. ``KUBECONFIG``, or the pod's service account, configures t
 """
 
 import os
+import re
 from functools import cached_property
 from typing import Literal
 
@@ -14,18 +15,20 @@ from pydantic_settings import (
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
 from activities.gates.prometheus import PrometheusSettings
 from segue.clusters import Access
 from segue.contract import TASK_QUEUE
-from segue.errors import Refused
+from segue.errors import NotFound, Refused
 from segue.files import read_document
 from segue.gates.webhook_settings import Webhook
 from segue.notices import Receiver
 from segue.policy import NO_POLICY, Policy, policy_of
 from segue.spec.base import ClusterName
+from segue.spec.refusals import refused
 from segue.supervision import Supervision
 from worker.limits import memory_limit_mib, slots
 
@@ -118,7 +121,14 @@ class Settings(BaseSettings):
         Raises:
             Refused: naming file, field, value and fix.
         """
-        return policy_of(read_document(self.policy), self.policy) if self.policy else NO_POLICY
+        if not self.policy:
+            return NO_POLICY
+        try:
+            return policy_of(read_document(self.policy), self.policy)
+        except NotFound as error:
+            raise Refused(
+                "does not exist", field="SEGUE_POLICY", value=self.policy, fix="name a file, or unset it"
+            ) from error
 
     @classmethod
     def settings_customise_sources(
@@ -131,6 +141,10 @@ class Settings(BaseSettings):
         file = (TomlConfigSettingsSource(settings_cls, path),) if path else ()
         given = {name: os.environ[variable] for name, variable in _VERSION.items() if os.environ.get(variable)}
         return (init_settings, env_settings, InitSettingsSource(settings_cls, given), *file)
+
+
+_UNREADABLE = re.compile(r'value for field "(\w+)"')
+"""Where pydantic's message names the setting that is not JSON."""
 
 
 def load_settings() -> Settings:
@@ -148,11 +162,16 @@ def load_settings() -> Settings:
         _ = settings.the_policy
     except ValidationError as error:
         first = error.errors()[0]
+        wrong = refused(first)
         name = "SEGUE_" + "_".join(str(p) for p in first["loc"]).upper()
         shown = None if first["type"] == "secret_setting" else first.get("input")
-        raise Refused(
-            str(first["msg"]), field=name, value=shown, fix="see docs/operating.md for all settings"
-        ) from error
+        fix = f"{wrong.fix}{'; ' * bool(wrong.fix)}docs/operating.md lists all settings"
+        raise Refused(wrong.why, field=name, value=shown, fix=fix) from error
+    except SettingsError as error:
+        # Neither the text nor the value is repeated: it may hold a secret.
+        named = _UNREADABLE.search(str(error))
+        field = f"SEGUE_{named[1].upper()}" if named else "SEGUE_SETTINGS"
+        raise Refused("is not JSON", field=field, fix="correct it; docs/operating.md shows its form") from error
     except ValueError as error:
         raise Refused(f"cannot be read: {error}", field="SEGUE_SETTINGS", value=path, fix="write valid TOML") from error
     return settings

@@ -294,7 +294,7 @@ class RolloutWorkflow:
         if self._task.break_glass:
             said = f"{self._task.by}: {self._task.break_glass}"
             self._state = self._state.but(broke_glass=said).noted(
-                _now(), "glass broken", self._task.break_glass, self._task.by
+                _now(), "freeze overruled", self._task.break_glass, self._task.by
             )
         self._plans = (plan,)
 
@@ -386,7 +386,8 @@ class RolloutWorkflow:
         if not written.done:
             await self._rest(f"observe again: {written.why}", seconds=1.0)
             return
-        self._waits = f"{decision.counts} to be ready" if decision.counts else decision.why
+        counts = decision.counts
+        self._waits = f"{counts.old} old and {counts.new} new replicas to be ready" if counts else decision.why
 
     async def _carry_out(self, decision: Decision) -> Written:
         unwritten = self._seen is None or self._seen.template != self._state.wanted.template

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from segue.cli import builds, codec, install, judging, lint, operate, plans, see, steer
 from segue.cli.app import app
-from segue.cli.console import say
+from segue.cli.console import say, write_any_terminal
 from segue.errors import Exit, SegueError
 from segue.leaving import leave
 
@@ -32,6 +32,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
+    write_any_terminal()
     leave(run())
 
 

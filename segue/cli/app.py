@@ -14,7 +14,8 @@ Name a rollout by its target (NAMESPACE/NAME, or NAME in namespace default), by 
 file.
 
 Exit codes: 0 completed · 1 unexpected error · 2 input refused · 3 rolled back or aborted ·
-4 needs a person · 5 Temporal, a worker or the cluster does not answer · 6 wait timed out.
+4 needs a person · 5 Temporal, a worker or the cluster does not answer · 6 wait timed out ·
+130, 141, 143 interrupted.
 """
 
 app = typer.Typer(

@@ -2,13 +2,24 @@
 
 import io
 import json
+import signal
 import sys
 from typing import Any
 
+import typer
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
 
 PIPED_WIDTH = 200
+READER_LEFT = 128 + signal.SIGPIPE
+"""The exit code of shells for a command whose reader has closed the pipe: ``segue list | head -1``."""
+
+
+def write_any_terminal() -> None:
+    """Let a terminal or pipe without Unicode show ``?`` for a character that it does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def say(text: str) -> None:
@@ -33,8 +44,11 @@ def stdout() -> Console:
 
 def write(text: str) -> None:
     """Write data unchanged, with a line end."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise typer.Exit(READER_LEFT) from None
 
 
 def write_json(data: Any) -> None:

@@ -16,6 +16,8 @@ from segue.status import Status
 
 INTERRUPTED = 130
 """The exit code of shells for Ctrl-C."""
+_ANSWERS = {Phase.AWAITING_APPROVAL: ("approve", "reject"), Phase.PAUSED: ("resume", "abort")}
+"""The messages that answer what a rollout waits for, by its phase."""
 
 
 class Progress:
@@ -46,10 +48,11 @@ def line(report: Report) -> str:
     ]
     if status.outcome is None and status.waiting_for:
         parts.append(f"waits for {status.waiting_for}")
-    if status.reason and status.reason not in status.waiting_for:
-        parts.append(f"because {status.reason}")
-    if status.phase is Phase.AWAITING_APPROVAL:
-        parts.append(f"(segue approve {status.target})")
+    if status.why:
+        parts.append(f"because {status.why}")
+    answers = [each for each in _ANSWERS.get(status.phase, ()) if each in status.can]
+    if answers:
+        parts.append(f"(segue {'|'.join(answers)} {status.target})")
     return one_line("  ".join(p for p in parts if p))
 
 
@@ -94,7 +97,7 @@ def ending(report: Report) -> str:
     took = (report.ended_at or status.updated_at) - status.started_at
     numbers = f"{took:.1f} s, {status.moves} moves, {report.writes} writes"
     if status.outcome is None:
-        can = f" (you can: {', '.join(f'segue {c}' for c in status.can)})"
+        can = f"; you can: {status.commands}" if status.can else ""
         return one_line(f"{status.phase}: {status.target} needs a person: {status.reason or status.waiting_for}{can}")
     why = f"; {status.reason}" if status.reason else ""
     left = f"runs {status.runs}" if status.runs else "is no longer held by this rollout"

@@ -38,12 +38,12 @@ _Which = Annotated[
     ),
 ]
 _Definition = Annotated[
-    Definition | None, typer.Argument(metavar="[NAME]", help="The one to print.", show_default=False)
+    Definition | None, typer.Argument(metavar="[NAME]", help="Print only this one.", show_default=False)
 ]
 _Account = Annotated[
     str,
     typer.Option(
-        "--service-account", metavar="NAMESPACE/NAME", help="The ServiceAccount that gets it.",
+        "--service-account", metavar="NAMESPACE/NAME", help="The ServiceAccount that gets the role.",
         show_default="segue/segue-worker, or segue/segue-controller",
     ),
 ]  # fmt: skip
@@ -64,7 +64,9 @@ _As = Annotated[
     ),
 ]  # fmt: skip
 _Create = Annotated[bool, typer.Option("--create-namespace", help="Create Temporal's namespace if it does not exist.")]
-_Retention = Annotated[str, typer.Option("--retention", help="How long a new namespace keeps ended rollouts.")]
+_Retention = Annotated[
+    str, typer.Option("--retention", help="How long Temporal keeps ended rollouts in a new namespace.")
+]
 _COLOURS = {
     CheckVerdict.OK: "green",
     CheckVerdict.WARNING: "yellow",
@@ -87,8 +89,8 @@ def doctor(
 ) -> None:  # fmt: skip
     """Check all that Segue depends on: Temporal, the workers, the cluster and the rights in it, Prometheus.
 
-    Each failure shows the command that mends it. It changes nothing. Exit code 5: something does not answer; 4: another
-    check failed. Warnings and optional rights do not count.
+    It changes nothing. Each failure comes with the command that fixes it. Exit code 5: something does not answer; 4:
+    another check failed. Warnings and optional rights do not count.
 
     Example: segue doctor -n serving --as segue/segue-worker
     """
@@ -133,9 +135,9 @@ def setup(
     retention: _Retention = "168h",
     output: AsText = TextOrJson.TEXT,
 ) -> None:
-    """Set up Temporal for Segue: register the search attributes, and what else is missing. Safe to repeat.
+    """Prepare Temporal for Segue: register the search attributes that are missing. Safe to repeat.
 
-    Prints what it did, and what was there already.
+    It prints what it did, and what was there already.
 
     Example: segue setup --create-namespace
     """
@@ -164,7 +166,7 @@ def rights_(role: _Which = _Role.BASE, service_account: _Account = "") -> None:
 
 
 def crd(name: _Definition = None) -> None:
-    """Print the CustomResourceDefinitions as YAML for kubectl: of Rollout, and of profiles; or only one of them.
+    """Print the CustomResourceDefinitions of Rollouts and profiles, or one of them, as YAML for kubectl.
 
     Example: segue crd | kubectl apply --server-side -f -
     """

@@ -1,7 +1,7 @@
 """``judge``: the verdict that a gate would have given on recorded data."""
 
 import json
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self, get_args
 
 import typer
 from pydantic import Field, ValidationError, model_validator
@@ -96,7 +96,7 @@ def _first_decided(looks: list[Judged]) -> Judged:
 
 def _question(file: str, metric: str | None) -> _RecordedQuestion:
     document = read_document(file)
-    if isinstance(document, dict) and "judge" in document:
+    if isinstance(document, dict) and ("judge" in document or document.get("kind") in get_args(Kind)):
         return _alone(document, file, metric)
     metrics = {each.name: each for each in written(document, file).rollout.spec.metrics}
     if not metrics:

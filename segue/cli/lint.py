@@ -45,8 +45,8 @@ def lint_(
 ) -> None:
     """Check a target (and spec) for settings that will cause trouble; each finding has a fix.
 
-    Needs no Temporal, and changes nothing. Exit code 2: there is an error that is not accepted. Rules that need what
-    you have no right to read in the cluster are listed as not checked; all others are checked.
+    It needs no Temporal, and changes nothing. Exit code 2: there is an error that is not accepted. Rules that need
+    something in the cluster that you may not read are listed as not checked.
 
     Example: segue lint rollout.yaml --accept image-not-immutable
     """

@@ -18,19 +18,22 @@ _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_int
 
 
 class _To(StrEnum):
-    """The version that a release leaves."""
+    """The version that runs after a release."""
 
     BASELINE = "baseline"
     WANTED = "wanted"
 
 
 _Where = Annotated[_To, typer.Option("--to", help="Roll back to the baseline, or complete the wanted version.")]
-_Serves = Annotated[str | None, typer.Option("--task-queue", help="Overrides the settings.", show_default=False)]
+_Serves = Annotated[
+    str | None,
+    typer.Option("--task-queue", help="Task queue of the workers; overrides the settings.", show_default=False),
+]
 _Followed = Annotated[
     list[str] | None,
     typer.Option(
         "-n", "--namespace", metavar="NAMESPACE", envvar="SEGUE_NAMESPACES", show_default="all namespaces",
-        help="Follow the objects there; can be repeated.",
+        help="Follow the objects in this namespace; can be repeated.",
     ),
 ]  # fmt: skip
 _Timeout = Annotated[str, typer.Option("--timeout", help="Maximum time to wait for the replicas.")]
@@ -48,9 +51,9 @@ def register(app: typer.Typer) -> None:
 
 
 def release(name: Name, to: _Where = _To.BASELINE, timeout: _Timeout = "10m", by: By = "") -> None:
-    """Break glass: finish or roll back without Temporal, from what is saved on the target.
+    """Emergency: complete or roll back without Temporal, from what is saved on the target.
 
-    A rollout that still runs is fenced off: it ends, and writes nothing more.
+    It needs only the cluster. A rollout that still runs loses the target: it ends, and writes nothing more.
 
     Example: segue release serving/chat --to baseline
     """
@@ -63,10 +66,10 @@ def release(name: Name, to: _Where = _To.BASELINE, timeout: _Timeout = "10m", by
 
 
 def worker(task_queue: _Serves = None) -> None:
-    """Run a worker in the foreground until SIGTERM or Ctrl-C; running activities may end first.
+    """Run a worker in the foreground until SIGTERM or Ctrl-C; running activities get time to end.
 
-    Other settings are SEGUE_ variables, or are in the TOML file that SEGUE_SETTINGS names. TEMPORAL_ADDRESS and
-    KUBECONFIG give the addresses of Temporal and the cluster.
+    TEMPORAL_ADDRESS and KUBECONFIG give Temporal and the cluster. Other settings are variables that begin with SEGUE_,
+    or are in the TOML file that SEGUE_SETTINGS names: see docs/operating.md.
 
     Example: segue worker --task-queue segue
     """
@@ -78,7 +81,7 @@ def worker(task_queue: _Serves = None) -> None:
 
 
 def controller(namespace: _Followed = None, cluster: Cluster = "default", task_queue: _Serves = None) -> None:
-    """Roll the Rollout objects of Kubernetes, in the foreground until SIGTERM or Ctrl-C; see docs/kubernetes.md.
+    """Run the controller of Rollout objects in the foreground until SIGTERM or Ctrl-C; see docs/kubernetes.md.
 
     It starts and steers rollouts in Temporal; workers carry them out. It uses the worker's settings and addresses.
 
@@ -102,7 +105,7 @@ def local(context: typer.Context) -> None:
         raise Refused(
             f"the local stack is not installed ({error.name} is missing)",
             field="segue local",
-            fix="install it with `pip install 'segue-rollouts[local]'`",
+            fix="install Segue with its extra `local`; in a checkout, `make setup` does it",
         ) from error
     app(args=context.args, prog_name="segue local")
 

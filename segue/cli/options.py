@@ -29,7 +29,7 @@ Cluster = Annotated[
         "--cluster",
         envvar="SEGUE_CLUSTER",
         rich_help_panel=_COMMON,
-        help="The cluster of names and specs that name none.",
+        help="The cluster, where a name or a spec does not give one.",
     ),
 ]
 Queue = Annotated[
@@ -50,13 +50,13 @@ Name = Annotated[
     ),
 ]
 File = Annotated[str, typer.Argument(metavar="FILE", help="A spec file; - reads standard input.", show_default=False)]
-Reason = Annotated[str, typer.Option("--reason", help="The reason, for the report.", show_default=False)]
+Reason = Annotated[str, typer.Option("--reason", help="Why, for the report.", show_default=False)]
 By = Annotated[
     str,
     typer.Option(
         "--by",
         envvar="SEGUE_BY",
-        help="The requester, for the report.",
+        help="Who requests it, for the report.",
         show_default="user@host",
     ),
 ]
@@ -70,7 +70,7 @@ def history_of(target: Target) -> list[Revision]:
 
 
 def access_of(target: Target) -> Access:
-    """Return the way to the target's cluster, from the settings if the target names it.
+    """Return how to reach the target's cluster, from the settings if the target names it.
 
     Raises:
         Refused: when the settings do not have this cluster.

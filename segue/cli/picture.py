@@ -42,7 +42,7 @@ def _head(report: Report, now: float) -> Text:
         "  ",
         (str(status.phase), _STYLES.get(status.phase, "bold blue")),
         f"  {stage(report)}  ",
-        (f"{_clock(took)}", "dim"),
+        (f"{clock(took)}", "dim"),
     )
 
 
@@ -92,13 +92,14 @@ def _facts(report: Report) -> Table:
     facts = {
         "change": status.change,
         "waits for": status.waiting_for,
-        "why": status.reason,
+        "why": status.why,
         "traffic": "" if status.traffic is None else f"{status.traffic} % to new",
         **{f"gate {gate.name}": f"{gate.result}{' (dry run)' * gate.dry_run}: {gate.why}" for gate in status.gates},
         "next waypoint": status.next_waypoint,
         "started by": starter(report) if report.requests else "",
         "latest request": "".join(f"{each.what} by {said(each)}" for each in latest if each.what != "start"),
-        "you can": ", ".join(status.can),
+        "runs": str(status.runs or ""),
+        "you can": status.commands,
     }
     grid = Table.grid(padding=(0, 2, 0, 0))
     for name, value in facts.items():
@@ -110,12 +111,13 @@ def _facts(report: Report) -> Table:
 def _entries(report: Report) -> Table:
     grid = Table.grid(padding=(0, 2, 0, 0))
     for entry in report.entries[-_LATEST:]:
-        after = f"+{_clock(entry.at - report.status.started_at)}"
+        after = f"+{clock(entry.at - report.status.started_at)}"
         grid.add_row(Text(after, style="dim"), entry.what, Text(f"{entry.detail} {entry.who}".strip(), style="dim"))
     return grid
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return a time as a person reads it: 42s, 3m05s, 1h00m00s."""
     minutes, rest = divmod(max(0, int(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m{rest:02}s" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"

@@ -67,7 +67,10 @@ _Revision = Annotated[
 _Like = Annotated[
     str | None,
     typer.Option(
-        "--like", metavar="FILE", help="Use the rules of this spec (its change is not used).", show_default=False
+        "--like",
+        metavar="FILE",
+        help="Use the strategy, gates and other rules of this spec, and not its change.",
+        show_default=False,
     ),
 ]
 _Profile = Annotated[
@@ -83,19 +86,23 @@ _BreakGlass = Annotated[
 _PolicyFile = Annotated[
     str,
     typer.Option(
-        "--policy", envvar="SEGUE_POLICY", metavar="FILE", help="Show what this policy refuses.", show_default=False
+        "--policy",
+        envvar="SEGUE_POLICY",
+        metavar="FILE",
+        help="Also show what this policy refuses.",
+        show_default=False,
     ),
 ]
 _OnCancel = Annotated[
     OnCancel | None,
     typer.Option(
         "--on-cancel",
-        help="With --wait: on SIGTERM or Ctrl-C, abort the rollout and wait for the way back, or leave it running.",
+        help="With --wait: on SIGTERM or Ctrl-C, abort the rollout and wait for its rollback, or leave it running.",
         show_default="detach",
     ),
 ]
 _CancelTimeout = Annotated[
-    str, typer.Option("--cancel-timeout", help="With --on-cancel abort: the maximum time to wait for the way back.")
+    str, typer.Option("--cancel-timeout", help="With --on-cancel abort: the maximum time to wait for the rollback.")
 ]
 _Summary = Annotated[
     Path | None,
@@ -141,11 +148,11 @@ def plan(
     output: AsTable = TableOrJson.TABLE,
     cluster: Cluster = "default",
 ) -> None:
-    """Show every stage of a rollout before anything is changed.
+    """Show every stage of a rollout before it changes anything.
 
-    It is the plan of `segue start`: the API server tries the change in a dry run, for which you need the right to
-    patch the target. Needs no Temporal; with --replicas, it needs no cluster either. With --policy, it also shows what
-    the worker's policy refuses now; the worker itself checks its own policy at the start.
+    `segue start` follows this plan. The API server tries the change in a dry run, for which you need the right to
+    patch the target. It needs no Temporal; with --replicas, it needs no cluster either. With --policy, it also
+    shows what that policy refuses now. The worker checks its own policy at the start.
 
     Example: segue plan rollout.yaml --replicas 6
     """
@@ -248,8 +255,8 @@ def undo(
 ) -> None:
     """Roll a target to an earlier revision, as safely as forward; `segue history` lists the revisions.
 
-    Without --to-revision, it is the newest earlier revision that was not rolled back. Of a pair of Deployments, give
-    the spec file: it rolls from the new one to the old one. To end a rollout that is under way, use `segue abort`.
+    Without --to-revision, it rolls to the newest earlier revision that was not rolled back. For a pair of Deployments,
+    give the spec file: it rolls from the new one to the old one. To end a rollout that is under way, use `segue abort`.
 
     Example: segue undo serving/chat --to-revision 3 --wait
     """
@@ -297,9 +304,9 @@ def schema() -> None:
 
 
 def profiles(name: _Profile = None) -> None:
-    """List the built-in profiles of model servers, or print as YAML the fields of a spec that one gives.
+    """List the built-in profiles of model servers, or print one: the fields that it adds to a spec, as YAML.
 
-    To use one, write `profile: {name: vllm, model: llama-3}` into a spec, and the fields that differ beside it.
+    To use one, write `profile: {name: vllm, model: llama-3}` into a spec. Fields that you write override the profile's.
 
     Example: segue profiles vllm
     """
@@ -403,12 +410,12 @@ async def _start_and_wait(
         if not isinstance(found, Cancelled):
             return None
         if waiting.on_cancel is OnCancel.DETACH:
-            return _Left(found, f"the rollout of {target} continues: {follow}, `segue abort {target}` takes it back")
+            return _Left(found, f"the rollout of {target} continues: {follow}, `segue abort {target}` rolls it back")
         say(f"{found}; the rollout of {target} is aborted")
         await _abort(rollouts, started["id"], asker.by, str(found))  # another signal waits until the abort is sent
         again = await cancelling.until_cancelled(rollouts.wait(started["id"], waiting.cancel_timeout_s, progress))
         if isinstance(again, Cancelled):
-            return _Left(again, f"the rollout of {target} was aborted and still goes back: {follow}")
+            return _Left(again, f"the rollout of {target} was aborted and still rolls back: {follow}")
         return None
 
 

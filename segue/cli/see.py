@@ -27,15 +27,15 @@ from segue.cli.options import (
     exit_code,
     history_of,
 )
-from segue.cli.picture import picture
+from segue.cli.picture import clock, picture
 from segue.naming import check_cluster, ids_named, target_named
 from segue.report import Report, to_markdown
 
 if TYPE_CHECKING:
     from segue.client import Listed
 
-_Running = Annotated[bool, typer.Option("--running", help="Only rollouts that are under way.")]
-_Everywhere = Annotated[bool, typer.Option("--all-clusters", "-A", help="The rollouts of all clusters.")]
+_Running = Annotated[bool, typer.Option("--running", help="List only rollouts that are under way.")]
+_Everywhere = Annotated[bool, typer.Option("--all-clusters", "-A", help="List the rollouts of all clusters.")]
 _Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Maximum number of rollouts, the newest first.")]
 
 
@@ -126,8 +126,8 @@ def report(
 def history(name: Name, output: AsTable = TableOrJson.TABLE) -> None:
     """List the revisions of a target: who made each, when, and its outcome.
 
-    Needs no Temporal. `kubectl rollout history` shows the same as CHANGE-CAUSE. Of a pair, give the spec file: each of
-    the two Deployments has its own revisions.
+    It needs no Temporal. `kubectl rollout history` shows the same as CHANGE-CAUSE. For a pair, give the spec file: each
+    of the two Deployments has its own revisions.
 
     Example: segue history serving/chat
     """
@@ -175,9 +175,10 @@ async def _watch(candidates: list[str], where: Where) -> Report:
 
 
 def _table(found: "list[Listed]", *, with_cluster: bool) -> Table:
+    """Return rollouts as a table that a narrow terminal does not cut: the id wraps."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title in (*("cluster",) * with_cluster, "target", "phase", "started", "took", "id"):
-        table.add_column(title, no_wrap=True)
+        table.add_column(title, no_wrap=title != "id", overflow="fold")
     for each in found:
         until = each.ended_at or time.time()
         began = datetime.fromtimestamp(each.started_at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
@@ -186,7 +187,7 @@ def _table(found: "list[Listed]", *, with_cluster: bool) -> Table:
             each.target,
             each.phase or "?",
             began,
-            f"{until - each.started_at:.0f} s",
+            clock(until - each.started_at),
             each.id,
         )
     return table

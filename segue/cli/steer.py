@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from segue.cli.app import STEER
 from segue.cli.console import say, write, write_json
+from segue.cli.follow import INTERRUPTED
 from segue.cli.options import (
     Accept,
     AsText,
@@ -33,10 +34,16 @@ _NoWait = Annotated[
     bool, typer.Option("--no-wait", help="Send a signal: without an answer, and without a running worker.")
 ]
 _BreakGlass = Annotated[bool, typer.Option("--break-glass", help="Overrule a freeze of the policy; needs --reason.")]
-_Images = Annotated[list[str] | None, typer.Option("--image", metavar="CONTAINER=IMAGE", help="Can be repeated.")]
+_Images = Annotated[
+    list[str] | None, typer.Option("--image", metavar="CONTAINER=IMAGE", help="A new image; can be repeated.")
+]
 _Env = Annotated[
     list[str] | None,
-    typer.Option("--env", metavar="CONTAINER:KEY=VALUE", help="Can be repeated; CONTAINER:KEY- removes the variable."),
+    typer.Option(
+        "--env",
+        metavar="CONTAINER:KEY=VALUE",
+        help="A new value; CONTAINER:KEY- removes the variable. Can be repeated.",
+    ),
 ]
 _Baseline = Annotated[bool, typer.Option("--baseline", help="Roll back to the version that ran before.")]
 _SpecFile = Annotated[
@@ -109,7 +116,7 @@ def resume(
 ) -> None:
     """Continue after a pause, a settle, or a failure that waits for a person.
 
-    With --break-glass and a reason, also in a freeze of the policy, if the policy lets you.
+    With --break-glass and --reason, it also ends a freeze of the policy for this rollout, if the policy lets you.
 
     Example: segue resume serving/chat --reason "latency is fine again"
     """
@@ -133,10 +140,10 @@ def retarget(
     cluster: Cluster = "default",
     task_queue: Queue = "segue",
 ) -> None:
-    """Roll to another version from the present state; serving replicas stay until the newest version is ready.
+    """Roll to another version from the current state; ready replicas stay until the newest version is ready.
 
-    --image and --env add to the current change; --file replaces it; --baseline rolls back. --like replaces order,
-    budget, step, waypoints and end. As at a start, a lint error refuses it, unless --accept names its rule.
+    --image and --env add to the current change; --file replaces it; --baseline rolls back. --like replaces the
+    strategy: order, budget, step, waypoints and end. A lint error refuses it, unless --accept names its rule.
 
     Example: segue retarget serving/chat --image server=example/chat:3
     """
@@ -175,7 +182,11 @@ def _send(name: str, message: Message, where: Where, *, no_wait: bool, output: T
         workflow_id = await rollouts.named(candidates)
         return workflow_id, await rollouts.send(workflow_id, message, answer=not no_wait)
 
-    workflow_id, answer = asked(ask())
+    try:
+        workflow_id, answer = asked(ask())
+    except KeyboardInterrupt:
+        say(f"\ninterrupted; `segue status {target_named(name)}` shows whether the rollout took {name_of(message)}")
+        raise typer.Exit(INTERRUPTED) from None
     if output is TextOrJson.JSON:
         write_json({"id": workflow_id, "message": name_of(message), "by": message.by, "answer": answer})
     elif answer is None:

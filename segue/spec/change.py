@@ -36,12 +36,16 @@ class Change(Model):
     Either named changes by container, or a strategic-merge ``patch`` of the pod template.
     """
 
-    images: dict[Name, Image] = Field(default_factory=dict, max_length=64)
+    images: dict[Name, Image] = Field(default_factory=dict, max_length=64, description="New images, by container.")
     env: dict[Name, dict[EnvName, Text | EnvFrom | None]] = Field(
         default_factory=dict, max_length=64, description="By container, then by variable; null removes a variable."
     )
-    args: dict[Name, list[Text]] = Field(default_factory=dict, max_length=64)
-    resources: dict[Name, Resources] = Field(default_factory=dict, max_length=64)
+    args: dict[Name, list[Text]] = Field(
+        default_factory=dict, max_length=64, description="New arguments, all of them, by container."
+    )
+    resources: dict[Name, Resources] = Field(
+        default_factory=dict, max_length=64, description="New requests and limits, by container."
+    )
     annotations: dict[str, Text | None] = Field(
         default_factory=dict, max_length=128, description="Annotations of the pod template; null removes one."
     )

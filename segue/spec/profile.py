@@ -28,7 +28,7 @@ class BuiltIn(Model):
 
     name: ProfileName = Field(strict=False, description="`segue profiles NAME` prints what it gives.")
     model: ModelName | None = Field(
-        default=None, description="The name by which requests ask for the model; a Rollout can name another one."
+        default=None, description="The model's name in requests. A Rollout can name another one."
     )
 
     @model_validator(mode="before")
@@ -50,8 +50,8 @@ class Profile(Model):
     )
     model: ModelName | None = Field(
         default=None,
-        description="The name by which requests ask for the model. Required for a built-in profile, and for one of "
-        "yours that builds on a built-in one without a model.",
+        description="The model's name in requests. Required for a built-in profile, and for one of yours that builds "
+        "on a built-in one without a model.",
     )
 
     @property

@@ -1,5 +1,7 @@
 """Reads a spec file, and turns a validation error into field, value and fix."""
 
+from difflib import get_close_matches
+from functools import cache
 from typing import Any, NamedTuple
 
 from pydantic import (
@@ -17,6 +19,9 @@ from segue.spec.standing import Standing
 from segue.spec.target import KINDS, Target
 
 DEFAULT_NAMESPACE: str = Target.model_fields["namespace"].default
+KIND = "Rollout"
+MAX_REFUSALS = 20
+"""How many wrong fields a message names; a file of another kind may have hundreds."""
 MAX_PART = 253
 """The most characters of one part of a field's path; of valid names, only those of variables may be longer."""
 
@@ -44,8 +49,23 @@ def read_object(document: Any, source: str = "", own: OwnProfile | None = None) 
     """
     if not isinstance(document, dict):
         raise Refused("is not a mapping", field=source, fix="write apiVersion, kind, metadata and spec")
+    _refuse_other_kind(document, source)
     document, standing = _apart(_placed(document, source), source)
     return _rollout_of(document, source, own), standing
+
+
+def _refuse_other_kind(document: dict[Any, Any], source: str) -> None:
+    """Refuse an object of another kind by its kind alone: each of its fields would be wrong too."""
+    kind = document.get("kind", KIND)
+    if kind != KIND:
+        fix = "write 'Rollout', or give the file of a rollout; `segue schema` describes it"
+        raise _in(source, Refused("is not the kind of a rollout", field="kind", value=kind, fix=fix))
+
+
+def _in(source: str, refused: Refused) -> Refused:
+    """Return the refusal with the name of its file in front."""
+    refused.args = (f"{source}: {refused}" if source else str(refused),)
+    return refused
 
 
 class NamedProfile(NamedTuple):
@@ -99,9 +119,7 @@ def _placed(document: dict[Any, Any], source: str) -> dict[Any, Any]:
     if named != namespace:
         why = f"is not the namespace of the Rollout, which is {namespace!r}"
         fix = f"move the Rollout to {named!r}, or name a target in its own namespace"
-        refused = Refused(why, field="spec.target.namespace", value=named, fix=fix)
-        refused.args = (f"{source}: {refused}" if source else str(refused),)
-        raise refused
+        raise _in(source, Refused(why, field="spec.target.namespace", value=named, fix=fix))
     return {**document, "spec": {**spec, "target": {**target, "namespace": namespace}}}
 
 
@@ -123,7 +141,7 @@ def _rollout_of(document: dict[Any, Any], source: str, own: OwnProfile | None) -
     try:
         layers = _layers(document, profile, own)
     except Refused as error:
-        error.args = (f"{source}: {error}" if source else str(error),)
+        _in(source, error)
         raise
     if layers:
         document = {**document, "spec": resolved(document["spec"], layers)}
@@ -167,10 +185,13 @@ def refusal(error: ValidationError, source: str = "", note: str = "", above: tup
     ``note`` is a further line; ``above`` is where in the file the validated part is.
     """
     errors = [{**e, "loc": (*above, *e["loc"])} for e in error.errors(include_url=False)]
-    found = [_refused(e) for e in errors if not _is_noise(e)]
+    meant = [e for e in errors if not _is_noise(e)]
+    in_spec = error.title in _SPECS
+    found = [refused(e, in_spec=in_spec) for e in meant[:MAX_REFUSALS]]
+    more = [f"and {len(meant) - MAX_REFUSALS} more"] * (len(meant) > MAX_REFUSALS)
     head = f"{source}: " if source else ""
     first = found[0]
-    first.args = (head + "\n".join([*(str(refused) for refused in found), *([note] if note else [])]),)
+    first.args = (head + "\n".join([*map(str, found), *more, *([note] if note else [])]),)
     return first
 
 
@@ -196,13 +217,17 @@ _TAGS: dict[int | str, tuple[str, ...]] = {
 }
 """The names of a union's branches, by the field that holds the union."""
 
+_SPECS = {"Rollout", "ProfileObject"}
+"""The models of whole files whose fields `segue schema` lists."""
+
 _WHY_AND_FIX = {
-    "extra_forbidden": "is not a field that Segue knows; check its spelling (`segue schema` lists all)",
+    "extra_forbidden": "is not a field that Segue knows; check its spelling",
     "missing": "is missing; add it",
     "string_pattern_mismatch": "is not allowed here; it must match {pattern}",
     "string_too_long": "is too long; keep it within {max_length} characters",
     "string_type": "is not text; put it in quotes",
     "int_type": "is not a whole number; write one without quotes",
+    "int_parsing": "is not a whole number; write one",
     "int_from_float": "is not a whole number; write one without a fraction",
     "bool_type": "is neither true nor false; write one of them without quotes",
     "greater_than_equal": "is too small; write {ge} or more",
@@ -217,13 +242,34 @@ _WHY_AND_FIX = {
 }
 
 
-def _refused(error: Any) -> Refused:
+def refused(error: Any, *, in_spec: bool = False) -> Refused:
+    """Return one of pydantic's errors as a refusal; ``in_spec``: it is of a file whose fields `segue schema` lists."""
     context, shown = error.get("ctx", {}), error["input"]
     own = str(error["msg"]).removeprefix("Value error, ")
     known = _WHY_AND_FIX.get(error["type"])
     why, _, fix = (known.format(**context) if known else own).partition("; ")
+    if error["type"] == "extra_forbidden" and in_spec:
+        fix += _instead_of(str(error["loc"][-1]))
     field = _path(error["loc"])
     if error["type"] == BELOW:
         field, shown = f"{field}.{context['field']}" if field else context["field"], context["shown"]
     value = None if error["type"] == "missing" or isinstance(shown, dict | list | BaseModel) else shown
     return Refused(why.removeprefix(f"{value!r} "), field=field, value=value, fix=fix)
+
+
+def _instead_of(name: str) -> str:
+    """Return what may be meant by an unknown field of a spec file."""
+    names = _field_names()
+    near = get_close_matches(name.lower(), names, n=1, cutoff=0.75)
+    if name in names.values():
+        return " and its place (`segue schema` lists all)"
+    perhaps = f", perhaps {names[near[0]]}" if near else ""
+    return f"{perhaps} (`segue schema` lists all)"
+
+
+@cache
+def _field_names() -> dict[str, str]:
+    """Return the name of every field in a spec file, by the same in lower case."""
+    schema = Rollout.model_json_schema(by_alias=True)
+    parts = [schema, *schema["$defs"].values()]
+    return {name.lower(): name for part in parts for name in part.get("properties", {})}

@@ -57,8 +57,17 @@ class Rules(Model):
 
     strategy: Strategy = Field(default_factory=Strategy)
     readiness: Readiness = Field(default_factory=Readiness)
-    on_failure: OnFailure = Field(default=OnFailure.ROLLBACK, alias="onFailure", strict=False)
-    autoscaler: Autoscaler = Field(default=Autoscaler.ADOPT, strict=False)
+    on_failure: OnFailure = Field(
+        default=OnFailure.ROLLBACK,
+        alias="onFailure",
+        strict=False,
+        description="What happens when the new version fails: roll back, or stop and wait for a person.",
+    )
+    autoscaler: Autoscaler = Field(
+        default=Autoscaler.ADOPT,
+        strict=False,
+        description="adopt: the rollout follows the target's autoscaler; hold: it fixes the autoscaler until the end.",
+    )
     drain: Drain | None = Field(
         default=None, description="Wait for old replicas to finish the requests that they have begun."
     )
@@ -74,7 +83,9 @@ class Rules(Model):
         strict=False,
         description="Gates that you supply: a Job, a webhook or a plugin.",
     )
-    metrics: tuple[Metric, ...] = Field(default=(), max_length=MAX_METRICS, strict=False)
+    metrics: tuple[Metric, ...] = Field(
+        default=(), max_length=MAX_METRICS, strict=False, description="Gates that query Prometheus for both sides."
+    )
     pass_score: int = Field(
         default=75, alias="passScore", ge=1, le=100, description="Percentage of the gates' weights that must pass."
     )

@@ -84,7 +84,7 @@ class Waypoint(Model):
     """A number of new replicas at which the rollout stops: to verify, to wait, or to request an approval."""
 
     at: Amount = Field(description="Count or percentage of new replicas; a percentage rounds up.")
-    hold: Duration = timedelta(0)
+    hold: Duration = Field(default=timedelta(0), description="How long the rollout waits there, at most 30 days.")
     approval: Annotated[
         Annotated[bool, Tag("plain")] | Annotated[Approval, Tag("timed")], Discriminator(_approval_of)
     ] = Field(default=False, description="Request an approval; true waits without a limit.")
@@ -132,8 +132,14 @@ class Strategy(Model):
 
     type: Way = Field(default=Way.ROLLING, strict=False)
     order: Order = Field(default=Order.SCALE_OUT_PRIORITY, strict=False)
-    max_surge: Amount = Field(default="25%", alias="maxSurge")
-    max_unavailable: Amount = Field(default=0, alias="maxUnavailable")
+    max_surge: Amount = Field(
+        default="25%", alias="maxSurge", description="Replicas that may run beside the requested ones."
+    )
+    max_unavailable: Amount = Field(
+        default=0,
+        alias="maxUnavailable",
+        description="Requested replicas that may be not ready.",
+    )
     step: int | None = Field(default=None, ge=1, le=100_000, description="The most replicas that move at once.")
     pace: Pace = Field(
         default=Pace.AS_READY,
@@ -142,10 +148,11 @@ class Strategy(Model):
     )
     waypoints: tuple[Waypoint, ...] = Field(default=(), max_length=50, strict=False)
     traffic: Traffic | None = Field(
-        default=None, description="What sends users to a side; without it, one Service covers both sides."
+        default=None, description="What routes traffic to each side. Without it, one Service covers both sides."
     )
     retain: Duration | None = Field(
-        default=None, description="blueGreen: how long the old side stays whole after the switch. Default: 10m."
+        default=None,
+        description="blueGreen: how long the old side keeps all its replicas after the switch. Default: 10m.",
     )
     to: End | None = Field(
         default=None, description="For a DeploymentPair: where the rollout ends, if not with new replicas only."

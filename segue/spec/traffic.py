@@ -21,7 +21,7 @@ class _Leads(Model):
 
     lag: Duration = Field(
         default=timedelta(seconds=10),
-        description="How long a side stays whole after its traffic ends, because proxies may still send to it.",
+        description="How long a side keeps all its replicas after its traffic ends: proxies may still send to it.",
     )
 
     @model_validator(mode="after")

@@ -18,9 +18,26 @@ import yaml
 
 from segue.cli.app import app
 from segue.gates.question import Answer
-from segue.spec import OwnProfile, named_profile, read_rollout
+from segue.spec import (
+    KINDS,
+    Approval,
+    ByRoute,
+    ByService,
+    Change,
+    Drain,
+    End,
+    OwnProfile,
+    Readiness,
+    Spec,
+    Strategy,
+    Target,
+    Waypoint,
+    named_profile,
+    read_rollout,
+)
 from segue.spec.own_profile import KINDS as PROFILE_KINDS
 from segue.spec.own_profile import read_own_profile
+from segue.state import Phase
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -208,3 +225,19 @@ PATHS = re.compile(r"`((?:segue|activities|workflows|worker|deploy|tests|example
 def test_each_path_exists(page: Path) -> None:
     missing = [path for path in PATHS.findall(page.read_text()) if not (ROOT / path).exists()]
     assert not missing
+
+
+# --- what a page lists -----------------------------------------------------------------------------------
+
+
+def test_the_page_of_the_spec_has_each_field() -> None:
+    text = (ROOT / "docs/spec.md").read_text()
+    models: list[Any] = [Spec, Change, Strategy, Waypoint, End, ByService, ByRoute, Readiness, Drain, Approval]
+    models += [each for each in KINDS.values() if each is not Target]
+    fields = {field.alias or name for model in models for name, field in model.model_fields.items()}
+    assert not {each for each in fields if not re.search(rf"\b{each}\b", text)}
+
+
+def test_the_page_for_operators_has_each_phase() -> None:
+    text = (ROOT / "docs/operating.md").read_text().partition("## Phases")[2].partition("\n## ")[0]
+    assert not {each for each in Phase if each not in text}

@@ -8,7 +8,8 @@ from rich.console import Console
 from segue.cli.follow import ending, line, stages
 from segue.cli.options import exit_code
 from segue.cli.picture import picture
-from segue.client import live
+from segue.cli.see import _table
+from segue.client import Listed, live
 from segue.contract import Beat
 from segue.observation import Counts, Observation, Side, Version, belonging
 from segue.plan import make_plan
@@ -163,6 +164,40 @@ def test_the_picture_shows_both_sides_against_floor_and_ceiling() -> None:
     assert "you can" in text
 
 
+WAITS = {"can": ("approve", "reject", "abort"), "waiting_for": "approval at waypoint 50%"}
+HELD = {"can": ("resume", "abort"), "waiting_for": "a person: Unready: chat-1", "reason": "Unready: chat-1"}
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        pytest.param(a_status(), "", id="progress"),
+        pytest.param(a_status(phase="AwaitingApproval", **WAITS), "(segue approve|reject serving/chat)", id="waits"),
+        pytest.param(
+            a_status(phase="Paused", can=("resume", "abort")), "(segue resume|abort serving/chat)", id="pause"
+        ),
+        pytest.param(a_status(phase="Paused", can=("abort",)), "(segue abort serving/chat)", id="freeze"),
+    ],
+)
+def test_a_line_names_the_answers_that_a_rollout_waits_for(status: Status, words: str) -> None:
+    assert line(Report(status=status)).partition("(")[2] == words.removeprefix("(")
+
+
+@pytest.mark.parametrize("fields", [{"phase": "AwaitingApproval", **WAITS}, {"phase": "Held", **HELD}])
+def test_status_report_and_end_show_what_a_person_can_do(fields: dict[str, Any]) -> None:
+    """Once: a reason that is in what it waits for is not repeated."""
+    report = Report(status=a_status(**fields))
+    commands = f"segue {'|'.join(fields['can'])} serving/chat"
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(picture(report, 130.0))
+    markdown = to_markdown(report)
+    assert f"you can    {commands}" in captured.get() and f"- You can: `{commands}`\n" in markdown
+    assert commands in ending(report)
+    assert captured.get().count("Unready") == ("reason" in fields)
+    assert "- Replicas: old 4 ready of 4, new 0 ready of 1; at least 4 ready, at most 5 in all\n" in markdown
+
+
 @pytest.mark.parametrize(
     ("phase", "outcome", "code"),
     [
@@ -176,3 +211,18 @@ def test_the_picture_shows_both_sides_against_floor_and_ceiling() -> None:
 def test_the_exit_code_tells_the_outcome(phase: Phase, outcome: str | None, code: int) -> None:
     """Pipelines decide by the exit code alone."""
     assert exit_code(a_status(phase=phase, outcome=outcome)) == code
+
+
+def test_a_narrow_terminal_cuts_nothing_off_the_list() -> None:
+    """The id wraps; it can still be copied in parts, and the other columns stay whole."""
+    each = Listed(
+        id="rollout/default/serving/Deployment/chat", target="serving/chat", phase="AwaitingApproval", outcome=None,
+        running=True, started_at=0.0, ended_at=90_061.0,
+    )  # fmt: skip
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(_table([each], with_cluster=False))
+    text = captured.get()
+    assert "…" not in text
+    for part in ("serving/chat ", "AwaitingApproval ", "1970-01-01 00:00:00Z", "25h01m01s"):
+        assert part in text

@@ -1,5 +1,6 @@
 """The help is enough to operate Segue."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ Segue = Callable[..., Any]
 
 COMMANDS = sorted(name for name in typer.main.get_command(app).commands if name != "local")  # type: ignore[attr-defined]
 """All but the local stack, which has its own help."""
+KINDS = {"CronJob", "CustomResourceDefinitions", "ServiceAccount"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -24,6 +26,8 @@ def test_each_command_has_help_with_an_example(segue: Segue, command: str) -> No
     assert f"Usage: segue {command}" in ran.out
     assert "Example: " in ran.out
     assert f"segue {command}" in ran.out.split("Example: ")[1]
+    words = set(re.findall(r"\b[A-Z][a-z]+(?:[A-Z][a-z]+)+\b", ran.out))
+    assert words <= KINDS, "a name of the code in a text for people"
 
 
 def test_the_overview_lists_every_command_by_what_it_is_for(segue: Segue) -> None:

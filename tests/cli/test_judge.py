@@ -100,7 +100,7 @@ def test_a_metric_of_a_spec_is_judged_as_the_rollout_would(segue: Segue, files: 
 @pytest.mark.parametrize(
     ("judgement", "more", "said"),
     [
-        ("kind: counts\n", (), "apiVersion: is missing; add it"),
+        ("kind: counts\n", (), "judge: is missing; add it"),
         ("kind: rates\njudge: {compare: {}}\n", (), "kind: 'rates': is not allowed; write"),
         ("kind: counts\njudge: {compare: {alpha: 2}}\n", (), "judge.compare.alpha: 2: is too large; write 0.2 or less"),
         (COMPARED, ("--metric", "ttft"), "--metric: 'ttft': applies only to a spec; leave it out"),

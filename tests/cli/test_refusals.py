@@ -12,11 +12,15 @@ Segue = Callable[..., Any]
 GOOD = (EXAMPLES / "rollout.yaml").read_text()
 HEAD = "apiVersion: segue.dev/v1alpha1\nkind: Rollout\nmetadata: {name: chat}\n"
 MINIMAL = HEAD + "spec:\n  target: {namespace: serving, name: chat}\n  change: {images: {server: 'example/chat:2'}}\n"
+DEPLOYMENT = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: chat}\nspec: {replicas: 4}\n"
 
 # id: (spec text, what the message must say)
 SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
     "unknown field": (GOOD.replace("onFailure", "onFailur"), ("spec.onFailur", "segue schema")),
     "unknown nested field": (GOOD.replace("minReady", "minimumReady"), ("readiness.minimumReady",)),
+    "misspelt field": (GOOD.replace("maxSurge", "maxsurge"), ("maxsurge", "check its spelling, perhaps maxSurge")),
+    "misplaced field": (GOOD + "  hold: 5m\n", ("spec.hold: '5m'", "check its spelling and its place")),
+    "hundreds of fields": (GOOD + "".join(f"  x{n}: 1\n" for n in range(300)), ("spec.x19: 1", "\nand 280 more\n")),
     "missing target": (HEAD + "spec: {change: {images: {a: b}}}", ("spec.target", "is missing; add it")),
     "missing change": (HEAD + "spec: {target: {name: chat}}", ("spec.change", "is missing; add it")),
     "empty change": (GOOD.replace('{images: {server: "example/chat:2"}}', "{}"), ("spec.change", "is empty")),
@@ -39,6 +43,7 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
     "capital name": (GOOD.replace("name: chat}\n  change", "name: Chat}\n  change"), ("target.name", "'Chat'")),
     "other apiVersion": (GOOD.replace("v1alpha1", "v9"), ("apiVersion", "segue.dev/v9", "write 'segue.dev/v1alpha1'")),
     "other kind": (GOOD.replace("kind: Rollout", "kind: Deployment"), ("kind", "write 'Rollout'")),
+    "a manifest": (DEPLOYMENT, ("kind: 'Deployment': is not the kind of a rollout; write 'Rollout'",)),
     "image of no string": (GOOD.replace('"example/chat:2"', "1.10"), ("images.server", "1.1", "put it in quotes")),
     "change and patch": (
         MINIMAL.replace("images:", "patch: {spec: {}}, images:"), ("spec.change.patch", "give one or the other",),
@@ -51,9 +56,9 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
     "a bare word": ("hello\n", ("is not a mapping",)),
     "empty": ("", ("is empty", "segue schema")),
     "only a comment": ("# nothing\n---\n", ("is empty",)),
-    "two documents": (GOOD + "---\n" + GOOD, ("holds 2 documents", "keep one Rollout per file")),
-    "broken yaml": ("a: [1,\nb: 2\n", (":3:1:", "does not parse")),
-    "tab as indent": ("spec:\n\ttarget: x\n", (":2:1:", "does not parse")),
+    "two documents": (GOOD + "---\n" + GOOD, ("contains 2 documents", "keep one Rollout per file")),
+    "broken yaml": ("a: [1,\nb: 2\n", (":3:1:", "does not parse", "; correct the YAML there")),
+    "tab as indent": ("spec:\n\ttarget: x\n", (":2:1:", "does not parse", "; indent with spaces")),
     "key given twice": (GOOD + "  onFailure: pause\n", (":19:3:", "'onFailure' is given twice; keep one")),
     "alias": ("a: &a [1]\nb: *a\n", (":2:4:", "aliases (*name) are not supported; write the value out")),
     "nested too deeply": ("[" * 5000, ("is nested too deeply",)),

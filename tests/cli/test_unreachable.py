@@ -1,5 +1,7 @@
 """Without Temporal each command that needs it says so quickly, with exit code 5."""
 
+import os
+import signal
 import socket
 import socketserver
 import ssl
@@ -75,6 +77,13 @@ def test_an_unreadable_profile_is_refused(
     assert ran.code == 2 and f"{variable}: Temporal's connection profile cannot be read" in ran.err and why in ran.err
     worker = subprocess.run([sys.executable, "-m", "worker"], capture_output=True, text=True, check=False)
     assert (worker.returncode, worker.stderr) == (2, ran.err)
+
+
+def test_an_address_with_a_scheme_is_refused(segue: Segue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library would print a warning of Python, and one day fail."""
+    monkeypatch.setenv("TEMPORAL_ADDRESS", "http://temporal:7233")
+    ran = segue("list")
+    assert ran.code == 2 and "TEMPORAL_ADDRESS: 'http://temporal:7233': is a URL; write HOST:PORT" in ran.err
 
 
 class Answers(socketserver.ThreadingTCPServer):
@@ -155,3 +164,16 @@ def test_what_never_answers_is_given_up_soon(segue: Segue, monkeypatch: pytest.M
     assert ran.code == 5
     assert "no answer in time" in ran.err
     assert time.monotonic() - began < SOON_S
+
+
+def test_ctrl_c_while_a_message_is_sent_says_where_to_see_what_became_of_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(SOON_S)
+        env = {**os.environ, "TEMPORAL_ADDRESS": f"127.0.0.1:{silent.getsockname()[1]}"}
+        command = [sys.executable, "-m", "segue", "pause", "serving/chat"]
+        with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            silent.accept()
+            process.send_signal(signal.SIGINT)
+            out, said = process.communicate(timeout=SOON_S)
+    assert (process.returncode, out) == (130, "")
+    assert said.strip() == "interrupted; `segue status serving/chat` shows whether the rollout took pause"

@@ -133,7 +133,7 @@ async def _urgent(case: Case) -> None:
     assert "may not approve here" in await refused(case, messages.Approve(by="alice"))
     await send(case, messages.Approve(by="bob"))
     report = await case.ends("Completed")
-    broke = [(entry.who, entry.detail) for entry in report.entries if entry.what == "glass broken"]
+    broke = [(entry.who, entry.detail) for entry in report.entries if entry.what == "freeze overruled"]
     assert broke == [("alice", "outage of the old version")]
 
 

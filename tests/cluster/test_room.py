@@ -194,7 +194,7 @@ async def test_what_stays_pending_tells_it_too(served: Lab, nodes: Any, kind: Ki
         first, second, *_ = [e.detail for e in report.entries if e.what == "scaled"]
         assert first.startswith("new 0→1") and "old 2→1; room for only 2 in total: Unschedulable: " in second
         assert not [e for e in report.entries if e.detail.startswith("room: ")], "it never had to hold"
-        assert any(e.what == "lint not asked" and e.detail.startswith("surge-does-not-fit: ") for e in report.entries)
+        assert any(e.what == "lint not checked" and e.detail.startswith("surge-does-not-fit: ") for e in report.entries)
 
     async def never() -> None:
         # In the place of an old one it finds none either: that is the version, and it goes back.

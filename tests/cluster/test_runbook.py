@@ -55,7 +55,10 @@ async def test_three_replicas_and_never_fewer(served: Lab) -> None:
                 return status if "unready status: [server]" in status.reason else None
 
             status: Status = await until("it stalls, and says so", told)
-            assert (status.phase, status.waiting_for) == ("Progressing", "0 of 1 new proven")
+            assert (status.phase, status.waiting_for) == (
+                "Progressing",
+                "1 new replica to be proven (0 of 1 ready, 0 proven)",
+            )
             assert status.reason.startswith("Unready: bad-")
             assert (status.old.ready, status.new.replicas, status.new.ready) == (3, 1, 0)
             report = await case.ends("RolledBack")

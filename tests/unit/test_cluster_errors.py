@@ -22,11 +22,13 @@ class Row(NamedTuple):
 
 ROWS = [
     Row("absent", 404, f"{ISVC} not found", NotFound, "create it first"),
-    Row("unknown-user", 401, "Unauthorized", NotAllowed, "renew the worker's credentials"),
-    Row("no-right", 403, f'{ISVC} is forbidden: User "segue" cannot patch resource "inferenceservices" in API group '
-        '"serving.kserve.io" in the namespace "a"', NotAllowed, "grant the worker the role"),
+    Row("unknown-user", 401, "Unauthorized", NotAllowed, "renew the credentials (kubeconfig or service"),
+    Row("no-right", 403, f'{ISVC} is forbidden: User "system:serviceaccount:segue:worker" cannot patch resource '
+        '"inferenceservices" in API group "serving.kserve.io" in the namespace "a"', NotAllowed, "grant the worker"),
+    Row("no-right-of-a-person", 403, 'deployments.apps "chat" is forbidden: User "alice" cannot get resource '
+        '"deployments" in API group "apps" in the namespace "a"', NotAllowed, "; grant alice the role: kubectl"),
     Row("no-right-to-list", 403, 'pods is forbidden: User "segue" cannot list resource "pods" in API group "" in the '
-        'namespace "a": RBAC: clusterrole.rbac.authorization.k8s.io "x" not found', NotAllowed, "grant the worker"),
+        'namespace "a": RBAC: clusterrole.rbac.authorization.k8s.io "x" not found', NotAllowed, "grant segue the role"),
     Row("no-right-to-a-path", 403, 'forbidden: User "system:anonymous" cannot get path "/apis"', NotAllowed, "grant"),
     Row("proxy", 403, "Forbidden", NotAllowed, "grant the worker the role"),
     Row("webhook", 403, 'admission webhook "isvc.kserve" denied the request: name must be empty', Refused,

@@ -349,6 +349,15 @@ def test_a_wait_says_until_when() -> None:
     assert decide(RULES, MOVING, see(4, 1, proven=0), NOW).wake_at == LATE
 
 
+def test_a_wait_names_the_replicas_that_it_waits_for() -> None:
+    """In words that a person needs no glossary for: how many, on which side, and how far they are."""
+    on = decide(RULES, MOVING, see(4, 1, proven=0), NOW)
+    assert on.why == "1 new replica to be proven (0 of 1 ready, 0 proven)"
+    back = decide(RULES, BACK, see(3, 2, held=False, template="v0"), NOW)
+    assert back.why == "1 old replica to be proven (3 of 4 ready, 3 proven) and 2 new replicas to stop"
+    assert decide(RULES, BACK, see(4, 1, held=False, template="v0"), NOW).why == "1 new replica to stop"
+
+
 @pytest.mark.parametrize(
     ("seen", "counts"),
     [

@@ -315,12 +315,12 @@ def test_values_of_windows_follow_each_other() -> None:
 @pytest.mark.parametrize(
     ("setting", "field", "said"),
     [
-        ('{"default": {}}', "SEGUE_PROMETHEUS_DEFAULT_URL", "Field required"),
+        ('{"default": {}}', "SEGUE_PROMETHEUS_DEFAULT_URL", "is missing; add it"),
         ('{"default": {"url": "prometheus:9090"}}', "SEGUE_PROMETHEUS_DEFAULT_URL", "write http://HOST:PORT"),
         ('{"default": {"url": "http://me:s3cret@p:1"}}', "SEGUE_PROMETHEUS_DEFAULT_URL", "put credentials in files"),
         ('{"default": {"url": "http://p:1?token=s3cret"}}', "SEGUE_PROMETHEUS_DEFAULT_URL", "put credentials in files"),
         ('{"default": {"url": "http://p:1", "timeout_s": 0}}', "SEGUE_PROMETHEUS_DEFAULT_TIMEOUT_S", "greater than 0"),
-        ('{"default": {"url": "http://p:1", "token": "s"}}', "SEGUE_PROMETHEUS_DEFAULT_TOKEN", "not permitted"),
+        ('{"default": {"url": "http://p:1", "token": "s"}}', "SEGUE_PROMETHEUS_DEFAULT_TOKEN", "is not a field"),
     ],
 )
 def test_a_wrong_setting_is_refused_without_its_secret(

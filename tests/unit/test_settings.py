@@ -1,9 +1,11 @@
 """The worker's version comes from Segue's variables, from temporal-worker-controller's, or from the file."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from segue.errors import Refused
 from worker.settings import load_settings
 
 FILE = 'deployment_name = "of-file"\nbuild_id = "f"\n'
@@ -32,3 +34,22 @@ def test_the_version_of_the_worker(
         monkeypatch.setenv(name, value)
     settings = load_settings()
     assert (settings.deployment_name, settings.build_id) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("SEGUE_CLUSTERS", "{", "SEGUE_CLUSTERS: is not JSON; correct it"),
+        ("SEGUE_POLICY", "/nope", "SEGUE_POLICY: '/nope': does not exist; name a file"),
+        (
+            "SEGUE_MAX_CONCURRENT_ACTIVITIES",
+            "x",
+            "SEGUE_MAX_CONCURRENT_ACTIVITIES: 'x': is not a whole number; write one",
+        ),
+        ("SEGUE_LOG_LEVEL", "LOUD", "SEGUE_LOG_LEVEL: 'LOUD': is not allowed here; it must match"),
+    ],
+)
+def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(Refused, match=re.escape(said)):
+        load_settings()

@@ -270,7 +270,10 @@ def test_what_admission_would_make_of_the_wanted_version_is_wanted() -> None:
     answer = Written(done=False, why="a policy changes it", made=made)
     once = applied(RULES, STATE.but(verified=True, passed=(0,)), SEEN, decision, NOW, answer)
     assert (once.wanted, once.held, once.verified, once.passed) == (made, None, False, (0,))
-    assert told(STATE, once)[-1] == ("warning", f"the rollout goes on to what admission makes of the change: {made}")
+    assert told(STATE, once)[-1] == (
+        "warning",
+        f"the rollout continues with the version that admission makes of the change: {made}",
+    )
     other = answer.model_copy(update={"made": Version(template="v10")})
     for before, written in ((once, other), (STATE, answer.model_copy(update={"made": STATE.baseline}))):
         held = applied(RULES, before, SEEN, decision, NOW, written)
