@@ -20,7 +20,7 @@ STATUSES: dict[str, tuple[RPCStatusCode, str, type[SegueError], tuple[str, ...]]
     "no key": (RPCStatusCode.UNAUTHENTICATED, "no key", NotAllowed, ("no key", "TEMPORAL_API_KEY")),
     "no permission": (RPCStatusCode.PERMISSION_DENIED, "not yours", NotAllowed, ("not yours", "TEMPORAL_API_KEY")),
     "search attribute": (
-        RPCStatusCode.INVALID_ARGUMENT, "Search attribute SeguePhase is not defined", Refused, ("SeguePhase", "create"),
+        RPCStatusCode.INVALID_ARGUMENT, "Search attribute SeguePhase is not defined", Refused, ("run `segue setup`",),
     ),
     "invalid": (RPCStatusCode.INVALID_ARGUMENT, "too long", Refused, ("too long",)),
     "no worker": (RPCStatusCode.FAILED_PRECONDITION, "no poller", Unreachable, (QUEUE, "segue worker")),
