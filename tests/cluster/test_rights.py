@@ -27,6 +27,8 @@ OPTIONAL = {right for role in ROLES.values() for rule in role.rules if not rule.
 """Without these, Segue reports what it cannot check or explain."""
 REVIEWS = {Right("create", "authorization.k8s.io", f"selfsubject{which}reviews") for which in ("access", "rules")}
 """Every authenticated user has them."""
+SIDES = {"old": "blue", "new": "green"}
+POOLS = "inference.networking.k8s.io"
 CONFIG: dict[str, Any] = {
     "volumes": [{"name": "model", "configMap": {"name": "model"}}],
 }
@@ -168,12 +170,27 @@ async def by_service(lab: Lab) -> None:
 
 async def by_route(lab: Lab) -> None:
     lab.stack.add_gateway_api()
-    refs = [{"name": "blue", "port": 80, "weight": 1}]
+    await weighted(lab, {"services": SIDES}, {})
+
+
+async def by_pools(lab: Lab) -> None:
+    lab.stack.add_gateway_api()
+    for side in SIDES.values():
+        spec = {
+            "selector": {"matchLabels": {"app": "chat", "side": side}}, "targetPorts": [{"number": 80}],
+            "endpointPickerRef": {"name": "picker", "port": {"number": 9002}},
+        }  # fmt: skip
+        pool = {"apiVersion": f"{POOLS}/v1", "kind": "InferencePool", "metadata": {"name": side}, "spec": spec}
+        lab.custom.create_namespaced_custom_object(POOLS, "v1", lab.namespace, "inferencepools", pool)
+    await weighted(lab, {"pools": SIDES}, {"group": POOLS, "kind": "InferencePool"})
+
+
+async def weighted(lab: Lab, backends: dict[str, Any], kind: dict[str, str]) -> None:
+    refs = [{**kind, "name": "blue", "port": 80, "weight": 1}]
     spec = {"parentRefs": [{"name": "gateway"}], "rules": [{"backendRefs": refs}]}
     route = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "HTTPRoute", "metadata": {"name": "chat"}, "spec": spec}
     lab.custom.create_namespaced_custom_object(GROUP, VERSION, lab.namespace, PLURAL, route)
-    services = {"old": "blue", "new": "green"}
-    await routed(lab, {"maxSurge": 1, "traffic": {"route": "chat", "services": services, "lag": "1s"}})
+    await routed(lab, {"maxSurge": 1, "traffic": {"route": "chat", **backends, "lag": "1s"}})
 
 
 class Scenario(NamedTuple):
@@ -195,6 +212,7 @@ OWN = [
 ROUTED = [
     Scenario(by_service, {Use.PAIR, Use.SERVICE}, {Use.SERVICE}),
     Scenario(by_route, {Use.PAIR, Use.ROUTE}, {Use.ROUTE}),
+    Scenario(by_pools, {Use.PAIR, Use.POOLS}, {Use.POOLS}),
 ]
 GROUPED = [
     Scenario(
