@@ -278,7 +278,7 @@ async def test_a_policy_that_rewrites_arrives_in_the_middle(served: Lab) -> None
                 await case.run.send("approve")
                 report = await case.ends("Completed")
                 assert case.only("mirror.local/example/chat:2")
-            assert any("what admission makes of the change" in entry.detail for entry in report.entries)
+            assert any("the version that admission makes of the change" in entry.detail for entry in report.entries)
         case.watcher.assert_within(floor, 6 if name == "last" else 5, passing=1)
 
     await asyncio.gather(*(one(name, *STAGES[name]) for name in STAGES))
