@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import json
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -14,9 +13,7 @@ import pytest
 import yaml
 from harness import ROOT, Lab, open_lab, until
 from killing_worker import CRASHING
-from kubernetes import client
-from kubernetes import config as kubeconfig
-from kubernetes.client.exceptions import ApiException
+from people import API, Person, refusal
 from segue_local import Stack, certs, tied_stack
 from segue_local.apply import apply
 from segue_local.temporal_config import PARTS, SERVERS
@@ -239,31 +236,6 @@ async def test_four_eyes_compare_who_is_authenticated(
         assert (check["verdict"], check["found"][:38]) == ("ok", "Temporal records who sends requests, s")
 
 
-class Person:
-    """A user of the API server with these verbs on rollouts in a lab's namespace."""
-
-    def __init__(self, lab: Lab, name: str, verbs: list[str]) -> None:
-        self._namespace = lab.namespace
-        rules = [{"apiGroups": ["segue.dev"], "resources": ["rollouts"], "verbs": verbs}]
-        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
-        subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}
-        metadata = {"metadata": {"name": name}}
-        lab._rbac.create_namespaced_role(lab.namespace, {**metadata, "rules": rules})
-        lab._rbac.create_namespaced_role_binding(lab.namespace, {**metadata, "roleRef": role, "subjects": [subject]})
-        self._custom = client.CustomObjectsApi(kubeconfig.new_client_from_config(str(lab.stack.kubeconfig_for(name))))
-
-    def approve(self, name: str, value: str, **options: Any) -> str:
-        """Write the annotation that approves; return why the API server refuses it, or empty."""
-        patch = {"metadata": {"annotations": {"segue.dev/approve": value}}}
-        try:
-            self._custom.patch_namespaced_custom_object(
-                "segue.dev", "v1alpha1", self._namespace, "rollouts", name, patch, **options
-            )
-        except ApiException as error:
-            return str(json.loads(error.body)["message"])
-        return ""
-
-
 @contextmanager
 def controller(lab: Lab, folder: Path) -> Iterator[None]:
     """Run `segue controller` on the lab's namespace, with its published rights and a token of its own."""
@@ -294,15 +266,17 @@ async def test_an_approval_by_annotation_does_not_prove_another_person(own_stack
         with controller(lab, tmp_path):
             shell, name = Shell(lab, tmp_path), f"{lab.namespace}/chat"
             document = yaml.safe_load(Path(shell.spec("chat", strategy=ASKS)).read_text())
-            place = ("segue.dev", "v1alpha1", lab.namespace, "rollouts")
+            place = (*API, lab.namespace, "rollouts")
             lab.custom.create_namespaced_custom_object(*place, document, field_validation="Strict")
 
             def status() -> Any:
                 return lab.custom.get_namespaced_custom_object(*place, "chat").get("status", {})
 
             about = await until("it asks", lambda: status().get("approval"), limit_s=300, poll_s=1)
-            await until("the policies", lambda: "may not approve" in eve.approve("chat", "x", dry_run="All"))
-            assert bob.approve("chat", f"{about} fine") == ""
+            await until(
+                "the policies", lambda: "may not approve" in refusal(eve.annotate, "chat", dry_run=True, approve="x")
+            )
+            bob.annotate("chat", approve=f"{about} fine")
             [order] = await until("the answer", lambda: status().get("orders"), poll_s=1)
             assert not order["taken"], order
             assert "segue-controller (jwt) started the rollout (authenticated) for a Rollout object" in order["answer"]

@@ -15,9 +15,8 @@ import pytest
 import yaml
 from harness import ACCEPTED, ROOT, Lab, open_lab, until
 from killing_controller import DIARY, POINT, Diary
-from kubernetes import client
-from kubernetes import config as kubeconfig
 from kubernetes.client import ApiException, RbacAuthorizationV1Api
+from people import API, Person, refusal
 from segue_local import Stack
 from segue_local.apply import apply
 from shell import Shell
@@ -32,7 +31,6 @@ from segue.spec.profile import ProfileName
 from segue.spec.resolving import fields_of
 from worker.controller.engine import Engine
 
-API = ("segue.dev", "v1alpha1")
 LIMIT_S = 600.0
 """A controller starts in seconds, and in a minute if many processes share the machine."""
 Object = dict[str, Any]
@@ -424,42 +422,6 @@ def guarded(lab: Lab) -> Iterator[None]:
     finally:
         for plural, name in reversed(made):
             lab.custom.delete_cluster_custom_object(*ADMISSION, plural, name)
-
-
-class Person:
-    """A user of the API server with these verbs on rollouts in a lab's namespace, and no other right."""
-
-    def __init__(self, lab: Lab, name: str, verbs: list[str]) -> None:
-        self.name, self.namespace = name, lab.namespace
-        rules = [{"apiGroups": ["segue.dev"], "resources": ["rollouts"], "verbs": verbs}]
-        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
-        subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}
-        metadata = {"metadata": {"name": name}}
-        lab._rbac.create_namespaced_role(lab.namespace, {**metadata, "rules": rules})
-        lab._rbac.create_namespaced_role_binding(lab.namespace, {**metadata, "roleRef": role, "subjects": [subject]})
-        api = kubeconfig.new_client_from_config(str(lab.stack.kubeconfig_for(name)))
-        self.custom, self.apps = client.CustomObjectsApi(api), client.AppsV1Api(api)
-
-    def annotate(self, rollout: str, *, dry_run: bool = False, **notes: str) -> Object:
-        """Write annotations of Segue: ``approve_by`` is ``segue.dev/approve-by``."""
-        written = {f"segue.dev/{name.replace('_', '-')}": value for name, value in notes.items()}
-        return self.patch(rollout, {"metadata": {"annotations": written}}, dry_run="All" if dry_run else None)
-
-    def patch(self, rollout: str, patch: Object, dry_run: str | None = None) -> Object:
-        options = {} if dry_run is None else {"dry_run": dry_run}
-        return self.custom.patch_namespaced_custom_object(  # type: ignore[no-any-return]
-            *API, self.namespace, "rollouts", rollout, patch, **options
-        )
-
-
-def refusal(call: Any, *given: Any, **named: Any) -> str:
-    """Return why the API server refuses a call; empty if it does not."""
-    try:
-        call(*given, **named)
-    except ApiException as error:
-        assert error.status in {403, 422}, error
-        return str(json.loads(error.body)["message"])
-    return ""
 
 
 async def answered(objects: Objects, name: str, verb: str, value: str) -> Object:

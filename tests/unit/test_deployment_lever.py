@@ -127,7 +127,7 @@ def test_a_retarget_does_not_pause_it_in_the_middle_of_the_last_move(sizes: dict
 
 
 def test_a_taken_replica_starts_the_deadline_again() -> None:
-    """A new replica that is evicted while it loads is no failure of its version; the next one loads from the start."""
+    """An eviction while a replica loads does not count against its version. The next one has the whole deadline."""
     taken = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
              "lastTransitionTime": "1970-01-01T00:15:00Z"}  # fmt: skip
 

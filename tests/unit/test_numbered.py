@@ -145,7 +145,7 @@ def test_what_admission_made_of_the_baseline_is_undone(baseline: str, held: bool
     ],
 )
 def test_a_pod_that_does_not_go_is_named(metadata: dict[str, Any], told: str) -> None:
-    """Its number has no other replica before it is gone: without its name, nobody knows what the rollout waits for."""
+    """Its controller creates no other replica of this number until the pod is gone, so the reason names the pod."""
     stuck = {"name": "chat-3", "deletionTimestamp": "1970-01-01T00:00:50Z", **metadata}
     there = numbered("OOO.", 3)._replace(pods=[{"metadata": stuck, "status": {"phase": "Running"}}])
     state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW))

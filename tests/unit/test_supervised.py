@@ -74,7 +74,7 @@ HEAD, WORKER, CANARY = "llm-predictor", "llm-predictor-worker", "llm-next-predic
 
 
 def test_a_taken_replica_starts_the_deadline_again() -> None:
-    """Its node is drained while it loads: that is no failure of its version."""
+    """A drain of its node while it loads does not count against its version."""
     taken = pod(HEAD, "v2", 1, ready=False)
     taken["metadata"]["deletionTimestamp"] = at(START + 90)
     condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}

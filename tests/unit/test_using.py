@@ -41,4 +41,4 @@ def _until_queued(folder: Path) -> None:
             except BlockingIOError:
                 return
         threading.Event().wait(0.01)
-    raise AssertionError("nobody waits")
+    raise AssertionError("no thread holds the queue after 30 s")
