@@ -302,7 +302,7 @@ class Activities:
                     if seen is None:
                         continue
                     decision = decide(asked.rules, asked.state, seen, now)
-                heart.beat(Beat(seen=seen, why=decision.why, at=now))
+                heart.beat(Beat(seen=seen, why=decision.waits_for, at=now))
                 verdicts = self._panel.look(asked, seen, now, watch.wake)
                 if verdicts and decision.act is not Act.FENCED:
                     return self._watched(asked, _recorded(verdicts), seen, verdicts)
