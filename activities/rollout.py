@@ -193,7 +193,7 @@ class Activities:
         self._emptyings = Emptyings(cluster, reach or reach_of("auto", cluster))
         self._unmade = Unmade(cluster)
         self._notifier, self._policy = notifier or Notifier({}), policy
-        self._own = OwnAsker(cluster, supervisions, webhooks or {})
+        self._own = OwnAsker(cluster, lambda target: self._levers.of(target).kinds[0], webhooks or {})
         providers = {name: Prometheus(name, settings) for name, settings in (prometheus or {}).items()}
         self._metrics, self._peaks = MetricAsker(providers), Peaks(providers.get(PROVIDER))
         self._panel = Panel({OwnGate: self._own, Metric: self._metrics})
