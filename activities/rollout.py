@@ -193,7 +193,7 @@ class Activities:
         self._emptyings = Emptyings(cluster, reach or reach_of("auto", cluster))
         self._unmade = Unmade(cluster)
         self._notifier, self._policy = notifier or Notifier({}), policy
-        self._own = OwnAsker(cluster, supervisions, webhooks or {})
+        self._own = OwnAsker(cluster, lambda target: self._levers.of(target).kinds[0], webhooks or {})
         providers = {name: Prometheus(name, settings) for name, settings in (prometheus or {}).items()}
         self._metrics, self._peaks = MetricAsker(providers), Peaks(providers.get(PROVIDER))
         self._panel = Panel({OwnGate: self._own, Metric: self._metrics})
@@ -302,7 +302,7 @@ class Activities:
                     if seen is None:
                         continue
                     decision = decide(asked.rules, asked.state, seen, now)
-                heart.beat(Beat(seen=seen, why=decision.why, at=now))
+                heart.beat(Beat(seen=seen, why=decision.waits_for, at=now))
                 verdicts = self._panel.look(asked, seen, now, watch.wake)
                 if verdicts and decision.act is not Act.FENCED:
                     return self._watched(asked, _recorded(verdicts), seen, verdicts)

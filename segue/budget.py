@@ -8,6 +8,9 @@ from segue.room import Room
 from segue.spec import End, Strategy
 from segue.units import resolve
 
+NO_FLOOR = "the floor is 0: the budget allows a time without any ready replica"
+"""The warning about a budget whose floor is 0."""
+
 
 class Budget(NamedTuple):
     """``maxSurge`` and ``maxUnavailable``, resolved for a number of replicas."""

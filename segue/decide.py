@@ -91,6 +91,23 @@ class Decision(Frozen):
     wake_at: float | None = None
     """Decide again no later than this: seconds since the epoch."""
 
+    @property
+    def waits_for(self) -> str:
+        """What the rollout waits for until the action is done, to follow *waits for*."""
+        name = _NAMES.get(self.act)
+        return f"{name} ({self.why})" if name else self.why
+
+
+_NAMES = {
+    Act.SCALE: "the move",
+    Act.PAUSE_CONTROLLER: "the pause of the target's controller",
+    Act.ASK: "the gates",
+    Act.VERIFY: "verification",
+    Act.ROUTE: "the change of the traffic",
+    Act.UNDO: "the rollback",
+    Act.FINISH: "the last write",
+}
+"""The actions whose reason does not name them."""
 
 PENDING_S = 5.0
 """A replica that is unschedulable for so long stays pending: no replica that stops makes room for it."""
@@ -709,7 +726,7 @@ def _waypoint(rules: Rules, state: State, seen: Observation, now: float) -> Deci
     index, barrier = ahead
     settled = _enough(rules, state, seen, now, seen.new.total) and seen.old.total <= seen.asked.old
     if state.waypoint is None and settled:
-        reached = Decision(act=Act.VERIFY, why=f"waypoint at {barrier} new replicas is reached", waypoint=index)
+        reached = Decision(act=Act.VERIFY, why=f"the waypoint at {barrier} new is reached", waypoint=index)
         return _verified(rules, state, reached)
     if state.waypoint is not None:
         return Decision(act=Act.WAIT, why=state.waypoint.waits_for(now), wake_at=state.waypoint.next_at(now))

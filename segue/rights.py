@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from segue.spec import KINDS as TARGETS
 from segue.spec import Autoscaler, Change, PairTarget, Rules, Target
 from segue.spec.traffic import ByRoute
 
@@ -34,7 +35,7 @@ class Use(StrEnum):
     JOB = "gates.job"
 
 
-KINDS = (Use.DEPLOYMENT, Use.PAIR, Use.STATEFUL_SET, Use.LEADER_WORKER_SET, Use.SUPERVISED)
+KINDS = tuple(map(Use, TARGETS))
 _ROLLED_BY_REPLICASETS = (Use.DEPLOYMENT, Use.PAIR)
 _NUMBERED = (Use.STATEFUL_SET, Use.LEADER_WORKER_SET)
 _HELD = ("get", "list", "watch", "patch")

@@ -245,7 +245,7 @@ class RolloutWorkflow:
 
     def _learn(self, watched: Watched) -> None:
         self._seen = watched.seen
-        self._waits = watched.decision.why
+        self._waits = watched.decision.waits_for
         self._state = learned(self._state.but(governed=watched.governed), watched.seen)
 
     def _hold_left_s(self) -> float | None:
@@ -387,7 +387,7 @@ class RolloutWorkflow:
             await self._rest(f"observe again: {written.why}", seconds=1.0)
             return
         counts = decision.counts
-        self._waits = f"{counts.old} old and {counts.new} new replicas to be ready" if counts else decision.why
+        self._waits = f"{counts.old} old and {counts.new} new replicas to be ready" if counts else decision.waits_for
 
     async def _carry_out(self, decision: Decision) -> Written:
         unwritten = self._seen is None or self._seen.template != self._state.wanted.template

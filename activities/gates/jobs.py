@@ -8,7 +8,7 @@ node.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from activities.cluster import Cluster, Object
@@ -17,10 +17,9 @@ from segue.errors import Conflict, NotFound, Refused
 from segue.gates.question import Question, measurement_key, question_of, rollout_key, unanswered
 from segue.gates.verdict import Result, Verdict, VerdictEvidence
 from segue.masking import masked, tail
-from segue.spec import SupervisedTarget, Target
+from segue.spec import Target
 from segue.spec.container import EnvFrom
 from segue.spec.own_gates import JobGate, OwnGate
-from segue.supervision import SUPERVISIONS, Supervision
 
 ROLLOUT_LABEL, GATE_LABEL = "segue.dev/gate-rollout", "segue.dev/gate"
 KEPT_S = 3600
@@ -29,20 +28,13 @@ PATIENCE_S = 60.0
 """How long one question waits for the Job's end. Then it is inconclusive, and asked again after the interval."""
 POLL_S = 1.0
 MAX_LINES, LAST_LINES = 20, 3
-_RESOURCES = {
-    "Deployment": "deployments",
-    "DeploymentPair": "deployments",
-    "StatefulSet": "statefulsets",
-    "LeaderWorkerSet": "leaderworkersets.leaderworkerset.x-k8s.io/v1",
-}
 
 
 class JobAsker:
     """Creates Jobs, and judges how they end."""
 
-    def __init__(self, cluster: Cluster, supervisions: Mapping[str, Supervision] = SUPERVISIONS) -> None:
-        self._cluster = cluster
-        self._supervisions = supervisions
+    def __init__(self, cluster: Cluster, resource_of: Callable[[Target], str]) -> None:
+        self._cluster, self._resource_of = cluster, resource_of
 
     async def refuse(self, asked: JobGate, target: Target, field: str) -> None:
         """Refuse a Job that the API server does not accept.
@@ -117,11 +109,7 @@ class JobAsker:
 
     async def _owner(self, target: Target) -> Object:
         """Return the owner reference by which Kubernetes deletes a Job with its target."""
-        if isinstance(target, SupervisedTarget):
-            resource = self._supervisions[target.resource].resource
-        else:
-            resource = _RESOURCES[target.kind]
-        found = await self._cluster.get(resource, target.namespace, target.name)
+        found = await self._cluster.get(self._resource_of(target), target.namespace, target.name)
         return {
             "apiVersion": found["apiVersion"],
             "kind": found["kind"],

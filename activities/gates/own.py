@@ -1,7 +1,7 @@
 """Asks your own gates: each is a Job, a webhook or a plugin."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from activities.cluster import Cluster
 from activities.gates.base import GateContext
@@ -13,7 +13,6 @@ from segue.gates.verdict import Verdict
 from segue.gates.webhook_settings import Webhook
 from segue.spec import Rules, Target
 from segue.spec.own_gates import OwnGate
-from segue.supervision import Supervision
 
 log = logging.getLogger(__name__)
 
@@ -21,10 +20,8 @@ log = logging.getLogger(__name__)
 class OwnAsker:
     """Asks Jobs, webhooks and plugins."""
 
-    def __init__(
-        self, cluster: Cluster, supervisions: Mapping[str, Supervision], webhooks: Mapping[str, Webhook]
-    ) -> None:
-        self._jobs = JobAsker(cluster, supervisions)
+    def __init__(self, cluster: Cluster, resource_of: Callable[[Target], str], webhooks: Mapping[str, Webhook]) -> None:
+        self._jobs = JobAsker(cluster, resource_of)
         self._webhooks = WebhookAsker(webhooks)
         self._plugins = PluginAsker()
 

@@ -19,7 +19,7 @@ class Lever(Protocol):
     """
 
     kinds: tuple[str, ...]
-    """The kinds of objects that the lever watches in a namespace."""
+    """The kinds of objects that the lever watches in a namespace; the first one is the target's own."""
 
     async def history(self, target: Target) -> list[Revision]:
         """Return the target's revisions, the oldest first.

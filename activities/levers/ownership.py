@@ -6,7 +6,7 @@ import zlib
 
 from activities.cluster import FIELD_MANAGER, Object
 from activities.levers.template import differences, fingerprint
-from segue.contract import PrepareInput, WriteInput
+from segue.contract import PrepareInput, WriteInput, Written
 from segue.errors import Fenced, NotFound, Refused, Stale
 from segue.history import SUPERSEDED, Note, Revision
 from segue.observation import Counts, Foreign, Observation, Side, Version, belonging
@@ -268,14 +268,18 @@ def refuse_others(owner: str, asked: PrepareInput, *, held: bool) -> None:
     Raises:
         Refused: naming the other rollout.
     """
-    same = owner.rpartition("@")[0] == asked.owner.rpartition("@")[0]
-    if not asked.baseline and not same and (held or owner.startswith("rollout/")):
+    if not asked.baseline and not is_same_workflow(owner, asked.owner) and (held or owner.startswith("rollout/")):
         raise Refused(
             f"is held by {owner or 'a rollout that left no owner'}",
             field="target",
             value=str(asked.target),
             fix="wait until that rollout ends, or release the target with `segue release`",
         )
+
+
+def is_same_workflow(holder: str, owner: str) -> bool:
+    """Whether a holder is the owner, or a former run of the same workflow, which has ended."""
+    return holder.rpartition("@")[0] == owner.rpartition("@")[0]
 
 
 def check_owner(found: Object, state: State, *, held: bool) -> None:
@@ -304,15 +308,16 @@ def checked(asked: WriteInput, seen: Observation, patch: Object | None) -> Objec
     return patch
 
 
-def changed_since(found: Object, mark: Mark | None) -> str:
-    """Return why not to write again: somebody wrote the target after the first write of this activity; else empty.
+def overtaken(found: Object, first: Written) -> Written | None:
+    """Return the result of an activity that must not write again: somebody wrote the target after its first write.
 
-    A lost attempt may continue after another one has finished the work.
+    Returns None if nobody did. A lost attempt may continue after another one has finished the work.
     """
-    generation = found["metadata"].get("generation", 0)
+    generation, mark = found["metadata"].get("generation", 0), first.mark
     if mark is None or generation == mark.generation:
-        return ""
-    return f"the target changed since the first write: generation {generation}, not {mark.generation}"
+        return None
+    why = f"the target changed since the first write: generation {generation}, not {mark.generation}"
+    return Written(done=False, why=why, writes=first.writes)
 
 
 def mark_of(found: Object, template: str, hold: str) -> Mark:

@@ -26,6 +26,7 @@ from activities.levers.ownership import (
     latest_of,
     packed,
     refuse_lost,
+    refuse_others,
     refuse_overfull,
     unpacked,
     writers_of,
@@ -124,10 +125,7 @@ class SupervisedLever:
         """
         seen = await self._fetch(asked.target)
         saved, owner = _saved(seen.found), annotations_of(seen.found).get(OWNER, "")
-        if saved and not asked.baseline and owner.rpartition("@")[0] != asked.owner.rpartition("@")[0]:
-            why = f"is held by {owner or 'a rollout that left no owner'}"
-            fix = "wait until that rollout ends, or release the target with `segue release`"
-            raise Refused(why, field="target", value=str(asked.target), fix=fix)
+        refuse_others(owner, asked, held=bool(saved))
         if not seen.pods and not saved:
             why = "runs no replica: nothing would show whether the new version works"
             fix = "let its operator start one (send a request, set minReplicas: 1, end its stop), or change it directly"

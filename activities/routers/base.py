@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from activities.cluster import Cluster, Object
-from activities.levers.ownership import OWNER, annotations_of, writer_of
+from activities.levers.ownership import OWNER, annotations_of, is_same_workflow, writer_of
 from activities.watching import NamespaceWatch
 from segue.contract import PrepareInput, WriteInput, Written
 from segue.errors import Conflict, NotFound, Refused, Stale
@@ -121,7 +121,7 @@ class Router(ABC):
         target, rules = asked.target, asked.rules
         found = await self._cluster.get(self.kind, target.namespace, self.name(rules))
         holder = annotations_of(found).get(OWNER)
-        if holder is not None and is_same(holder, owner):
+        if holder is not None and is_same_workflow(holder, owner):
             return ()  # in progress, or left by a former run of ours
         if holder is not None:
             raise Refused(
@@ -153,7 +153,7 @@ class Router(ABC):
 
     def _sight(self, found: Object, target: Target, rules: Rules, state: State, new: Object | None) -> Sight:
         holder, content = annotations_of(found).get(OWNER), self.read(found, rules)
-        if holder is not None and not is_same(holder, state.owner):
+        if holder is not None and not is_same_workflow(holder, state.owner):
             return Sight(foreign=Foreign(who=holder or "somebody", what=self._what(rules)))
         leading = self.leading(saved_of(found, state, content), target, rules, new)
         share = leading.share(content)
@@ -182,7 +182,7 @@ class Router(ABC):
 
         def make(found: Object) -> tuple[Object | None, Routed]:
             holder, content = annotations_of(found).get(OWNER), self.read(found, rules)
-            if holder is not None and not is_same(holder, state.owner):
+            if holder is not None and not is_same_workflow(holder, state.owner):
                 raise Stale(f"{self.word} {self.name(rules)} routes the traffic of {holder}")
             saved = saved_of(found, state, content)
             leading = self.leading(saved, target, rules, new)
@@ -267,17 +267,12 @@ def side_name(target: Target, side: str) -> str:
     return str(getattr(target, side))
 
 
-def is_same(holder: str, owner: str) -> bool:
-    """Whether a holder is the owner, or a former run of the same workflow, which has ended."""
-    return holder.rpartition("@")[0] == owner.rpartition("@")[0]
-
-
 def as_kept(before: Content, after: Content) -> str:
     """Return the annotation with the former value, and the value that routes all traffic to the new side."""
     return json.dumps({"before": before, "after": after}, separators=(",", ":"))
 
 
-def labels_of(deployment: Object) -> dict[str, str]:
+def pod_labels_of(deployment: Object) -> dict[str, str]:
     """Return the labels of a Deployment's pods."""
     labels: dict[str, str] = deployment["spec"]["template"]["metadata"].get("labels", {})
     return labels
@@ -287,7 +282,7 @@ def _to_be_made(old: Object, asked: PrepareInput) -> Object:
     """Return the name and labels of a new Deployment that the rollout will make from the old one."""
     name = side_name(asked.target, "new")
     changed = ((asked.change.patch or {}).get("metadata") or {}).get("labels") or {}
-    labels = {**labels_of(old), **changed, MADE_LABEL: name}
+    labels = {**pod_labels_of(old), **changed, MADE_LABEL: name}
     return {"metadata": {"name": name}, "spec": {"template": {"metadata": {"labels": labels}}}}
 
 

@@ -6,7 +6,7 @@ An HTTPRoute is a custom resource: a merge patch replaces lists whole, so the ro
 import copy
 
 from activities.cluster import Object
-from activities.routers.base import Content, Leading, Router, labels_of
+from activities.routers.base import Content, Leading, Router, pod_labels_of
 from activities.routers.gateways import accepting, answers, gateway_doubts, generation_of, unserved
 from segue.contract import PrepareInput
 from segue.errors import Refused
@@ -125,7 +125,7 @@ class HttpRouteRouter(Router):
             selector = backend["spec"].get("selector") or {}
             selector = selector if by.services else selector.get("matchLabels") or {}
             for other, deployment in (("old", old), ("new", new)):
-                selects = bool(selector) and selector.items() <= labels_of(deployment).items()
+                selects = bool(selector) and selector.items() <= pod_labels_of(deployment).items()
                 if selects != (other == side):
                     verb = "selects" if selects else "does not select"
                     raise Refused(

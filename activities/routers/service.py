@@ -1,8 +1,8 @@
 """Routes all traffic to one side by a Service's selector: one write, and every proxy follows."""
 
 from activities.cluster import Object
-from activities.levers.ownership import OWNER, annotations_of
-from activities.routers.base import SAVED, Content, Leading, Router, as_kept, is_same, labels_of, saved_of
+from activities.levers.ownership import OWNER, annotations_of, is_same_workflow
+from activities.routers.base import SAVED, Content, Leading, Router, as_kept, pod_labels_of, saved_of
 from segue.contract import PrepareInput, WriteInput, Written
 from segue.errors import NotFound, Refused, Stale
 from segue.observation import Routed
@@ -46,7 +46,7 @@ class ServiceRouter(Router):
         return _Selecting(saved, new and self._switched(saved, target, rules, new))
 
     def _switched(self, saved: Selector, target: Target, rules: Rules, new: Object) -> Selector:
-        labels = labels_of(new)
+        labels = pod_labels_of(new)
         lacking = [key for key in saved if key not in labels]
         field, shown = f"service {target.namespace}/{self.name(rules)}", _shown(saved)
         if lacking:
@@ -66,7 +66,7 @@ class ServiceRouter(Router):
         """Check that the Service selects the old side, and that the preview Service exists."""
         target, by = asked.target, _by_service(asked.rules)
         field = f"service {target.namespace}/{by.service}"
-        if not saved or not saved.items() <= labels_of(old).items():
+        if not saved or not saved.items() <= pod_labels_of(old).items():
             raise Refused(
                 f"does not select the pods of deployment {old['metadata']['name']}", field=field, value=_shown(saved),
                 fix="name the Service through which users reach the old side",
@@ -74,7 +74,7 @@ class ServiceRouter(Router):
         if by.preview is not None:
             preview = await self._cluster.get("services", target.namespace, by.preview)
             holder = annotations_of(preview).get(OWNER)
-            if holder is not None and not is_same(holder, asked.owner):
+            if holder is not None and not is_same_workflow(holder, asked.owner):
                 raise Refused(
                     f"is the preview of {holder}", field=f"service {target.namespace}/{by.preview}",
                     fix=f"wait until that rollout ends, or name another; if it has ended, remove the annotations "
@@ -100,7 +100,7 @@ class ServiceRouter(Router):
             holder = annotations_of(found).get(OWNER)
             if holder == owner:
                 return None, None
-            if holder is not None and not is_same(holder, owner):
+            if holder is not None and not is_same_workflow(holder, owner):
                 raise Stale(f"service {name} is the preview of {holder}")
             before = self.read(found, asked.rules)
             kept = annotations_of(found).get(SAVED) or as_kept(before, before)

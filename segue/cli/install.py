@@ -64,8 +64,14 @@ _As = Annotated[
     ),
 ]  # fmt: skip
 _Create = Annotated[bool, typer.Option("--create-namespace", help="Create Temporal's namespace if it does not exist.")]
+RETENTION = "168h"
 _Retention = Annotated[
-    str, typer.Option("--retention", help="How long Temporal keeps ended rollouts in a new namespace.")
+    str | None,
+    typer.Option(
+        "--retention",
+        help="With --create-namespace: how long Temporal keeps ended rollouts there.",
+        show_default=RETENTION,
+    ),
 ]
 _COLOURS = {
     CheckVerdict.OK: "green",
@@ -132,7 +138,7 @@ def _checked(found: list[SetupCheck]) -> RenderableType:
 def setup(
     *,
     create_namespace: _Create = False,
-    retention: _Retention = "168h",
+    retention: _Retention = None,
     output: AsText = TextOrJson.TEXT,
 ) -> None:
     """Prepare Temporal for Segue: register the search attributes that are missing. Safe to repeat.
@@ -141,7 +147,9 @@ def setup(
 
     Example: segue setup --create-namespace
     """
-    kept_s = seconds("--retention", retention)
+    if retention is not None and not create_namespace:
+        raise Refused("needs --create-namespace", field="--retention", value=retention, fix="add --create-namespace")
+    kept_s = seconds("--retention", retention or RETENTION)
     lines = asked(_set_up(kept_s, create_namespace=create_namespace))
     if output is TextOrJson.JSON:
         write_json(lines)

@@ -11,7 +11,7 @@ from rich.text import Text
 from segue.cli.app import PLAN_AND_START
 from segue.cli.console import show, write_json
 from segue.cli.options import Accept, AsTable, TableOrJson, accepted, access_of, asked
-from segue.cli.specs import ProfileFile, read
+from segue.cli.specs import ProfileFile, read, refuse_unused
 from segue.errors import Exit
 from segue.lint import lint
 from segue.lint.findings import Finding, How, Linted, Severity, Unasked
@@ -51,6 +51,8 @@ def lint_(
     Example: segue lint rollout.yaml --accept image-not-immutable
     """
     rules = accepted(accept)
+    if not names_file(what):
+        refuse_unused(profile_file, f"{what} is a target, not a spec file")
     rollout = read(what, profile_file).rollout if names_file(what) else None
     target = rollout.spec.target if rollout else target_named(what)
     from activities.linting import read_facts  # noqa: PLC0415 - only this command reads all of this

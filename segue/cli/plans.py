@@ -59,6 +59,7 @@ _Replicas = Annotated[
         show_default=False,
     ),
 ]
+TIMEOUT, CANCEL_TIMEOUT = "1h", "5m"
 _Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end; the exit code gives the outcome.")]
 _Join = Annotated[bool, typer.Option("--join", help="If a rollout is under way, retarget it to this change.")]
 _Revision = Annotated[
@@ -76,7 +77,10 @@ _Like = Annotated[
 _Profile = Annotated[
     ProfileName | None, typer.Argument(metavar="[NAME]", help="The profile to print.", show_default=False)
 ]
-_Timeout = Annotated[str, typer.Option("--timeout", help="With --wait: the maximum time to wait, such as 90s or 1h.")]
+_Timeout = Annotated[
+    str | None,
+    typer.Option("--timeout", help="With --wait: the maximum time to wait, such as 90s or 1h.", show_default=TIMEOUT),
+]
 _BreakGlass = Annotated[
     str,
     typer.Option(
@@ -102,7 +106,12 @@ _OnCancel = Annotated[
     ),
 ]
 _CancelTimeout = Annotated[
-    str, typer.Option("--cancel-timeout", help="With --on-cancel abort: the maximum time to wait for the rollback.")
+    str | None,
+    typer.Option(
+        "--cancel-timeout",
+        help="With --on-cancel abort: the maximum time to wait for the rollback.",
+        show_default=CANCEL_TIMEOUT,
+    ),
 ]
 _Summary = Annotated[
     Path | None,
@@ -208,9 +217,9 @@ def start(
     join: _Join = False,
     accept: Accept = None,
     break_glass: _BreakGlass = "",
-    timeout: _Timeout = "1h",
+    timeout: _Timeout = None,
     on_cancel: _OnCancel = None,
-    cancel_timeout: _CancelTimeout = "5m",
+    cancel_timeout: _CancelTimeout = None,
     summary: _Summary = None,
     junit: _JUnit = None,
     profile_file: ProfileFile = "",
@@ -231,11 +240,15 @@ def start(
     rollout = _accepting(read(file, profile_file).rollout, accepted(accept))
     where = Where(cluster, task_queue)
     files = Files(summary, junit)
-    waiting = _Waiting(
-        seconds("--timeout", timeout), on_cancel or OnCancel.DETACH, seconds("--cancel-timeout", cancel_timeout), files
-    )
     if not wait:
-        _refuse_without_wait({"--on-cancel": on_cancel, "--summary": summary, "--junit": junit})
+        needing = {"--timeout": timeout, "--on-cancel": on_cancel, "--cancel-timeout": cancel_timeout}
+        _refuse_without_wait({**needing, "--summary": summary, "--junit": junit})
+    waiting = _Waiting(
+        seconds("--timeout", timeout or TIMEOUT),
+        on_cancel or OnCancel.DETACH,
+        seconds("--cancel-timeout", cancel_timeout or CANCEL_TIMEOUT),
+        files,
+    )
     files.check()
     asker = _Asker(by, break_glass)
     _begin(rollout, where, asker, join=join, waiting=waiting if wait else None, output=output)
@@ -247,7 +260,7 @@ def undo(
     to_revision: _Revision = None,
     like: _Like = None,
     wait: _Wait = False,
-    timeout: _Timeout = "1h",
+    timeout: _Timeout = None,
     by: By = "",
     output: AsText = TextOrJson.TEXT,
     cluster: Cluster = "default",
@@ -260,7 +273,9 @@ def undo(
 
     Example: segue undo serving/chat --to-revision 3 --wait
     """
-    timeout_s = seconds("--timeout", timeout)
+    if not wait:
+        _refuse_without_wait({"--timeout": timeout})
+    timeout_s = seconds("--timeout", timeout or TIMEOUT)
     spec = _undoing(name, to_revision, read(like).rollout.spec.rules if like else None)
     metadata = Metadata(name=spec.target.name)
     rollout, where = (

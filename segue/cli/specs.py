@@ -33,7 +33,8 @@ def read(path: str, profile_file: str | None = None) -> SpecDocument:
     """Read and validate one spec file (``-``: standard input); None takes the files that SEGUE_PROFILES names.
 
     Raises:
-        Refused: naming file, field, value and fix; also when the settings do not have the cluster with the profile.
+        Refused: naming file, field, value and fix; also when the settings do not have the cluster with the profile, and
+            when ``profile_file`` is given for a spec that names no profile of a team.
         Unreachable: when a profile is to be read from a cluster that does not answer.
     """
     return written(read_document(path), source_of(path), profile_file)
@@ -42,10 +43,24 @@ def read(path: str, profile_file: str | None = None) -> SpecDocument:
 def written(document: Any, source: str, profile_file: str | None = None) -> SpecDocument:
     """Return the rollout of one parsed document; see ``read``."""
     files = os.environ.get(PROFILES, "") if profile_file is None else profile_file
-    own, wanted = profile_in_files(files, document), named_profile(document)
+    wanted = named_profile(document)
+    if wanted is None:
+        refuse_unused(profile_file, "the spec names no profile of a team")
+    own = profile_in_files(files, document)
     if own is None and wanted is not None:
         own = _in_cluster(wanted)
     return SpecDocument(read_rollout(document, source, own), own)
+
+
+def refuse_unused(profile_file: str | None, why: str) -> None:
+    """Refuse ``--profile-file`` where it has no effect; the variable SEGUE_PROFILES may be set for other specs.
+
+    Raises:
+        Refused: when the option has a value of its own.
+    """
+    if profile_file and profile_file != os.environ.get(PROFILES):
+        fix = "write profile: {name: NAME} into the spec, or leave the option out"
+        raise Refused(f"has no effect: {why}", field="--profile-file", value=profile_file, fix=fix)
 
 
 def _in_cluster(wanted: NamedProfile) -> OwnProfile | None:

@@ -123,7 +123,10 @@ async def test_each_signal_ends_one_wait(sent: signal.Signals) -> None:
 EXAMPLE = str(Path(__file__).parents[2] / "examples" / "rollout.yaml")
 
 
-@pytest.mark.parametrize("option", [("--summary", "x"), ("--junit", "x"), ("--on-cancel", "abort")])
+@pytest.mark.parametrize(
+    "option",
+    [("--summary", "x"), ("--junit", "x"), ("--on-cancel", "abort"), ("--timeout", "1h"), ("--cancel-timeout", "5m")],
+)
 def test_an_option_of_waiting_needs_it(segue: Segue, option: tuple[str, str]) -> None:
     ran = segue("start", EXAMPLE, *option)
     assert ran.code == 2

@@ -138,3 +138,10 @@ def test_a_profile_is_looked_for_in_files_and_then_in_the_cluster(
     assert ran.err.startswith("error: target.cluster: 'west': is not a cluster of the settings"), ran.err
     monkeypatch.setenv("SEGUE_PROFILES", str(Path(own).parent / "team.yaml"))
     assert segue("plan", file, "--replicas", "4").code == 0
+
+
+def test_the_variable_may_name_files_that_a_spec_does_not_need(
+    segue: Segue, team: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGUE_PROFILES", team[1])
+    assert segue("plan", str(Path(EXAMPLE).with_name("rollout.yaml")), "--replicas", "4").code == 0

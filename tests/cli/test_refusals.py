@@ -99,7 +99,18 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "name of another kind": (("status", "rollout/c/n/no-kind/x"), ("does not name a rollout",)),
     "name as absent file": (("pause", "absent.yaml"), ("absent.yaml: does not exist",)),
     "cluster": (("list", "--cluster", 'a"b'), ("--cluster: 'a\"b'", "use letters, digits")),
-    "timeout": (("start", str(EXAMPLES / "rollout.yaml"), "--timeout", "soon"), ("--timeout: 'soon'", "30s, 5m")),
+    "timeout": (
+        ("start", str(EXAMPLES / "rollout.yaml"), "--wait", "--timeout", "soon"), ("--timeout: 'soon'", "30s, 5m"),
+    ),
+    "profile file without a profile": (
+        ("plan", str(EXAMPLES / "rollout.yaml"), "--replicas", "6", "--profile-file", "nope"),
+        ("--profile-file: 'nope': has no effect: the spec names no profile of a team",),
+    ),
+    "profile file without a spec": (
+        ("lint", "serving/chat", "--profile-file", "nope"), ("serving/chat is a target, not a spec file",),
+    ),
+    "undo timeout": (("undo", "serving/chat", "--timeout", "5m"), ("--timeout: '5m': needs --wait; add --wait",)),
+    "retention": (("setup", "--retention", "9h"), ("--retention: '9h': needs --create-namespace",)),
     "release timeout": (("release", "serving/chat", "--timeout", "5"), ("--timeout: '5'",)),
     "scale to zero": (("scale", "serving/chat", "0"), ("replicas", "0", "write 1 or more")),
     "scale to a word": (("scale", "serving/chat", "many"), ("N", "integer")),

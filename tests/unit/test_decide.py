@@ -349,6 +349,27 @@ def test_a_wait_says_until_when() -> None:
     assert decide(RULES, MOVING, see(4, 1, proven=0), NOW).wake_at == LATE
 
 
+def test_what_an_action_waits_for_reads_well_after_these_words() -> None:
+    """The status shows it while the action is carried out: never *waits for every replica is new and proven*."""
+    done = see(0, 4)
+    shown = [
+        decide(RULES, MOVING, done, NOW),
+        decide(RULES, MOVING.but(verified=True), done, NOW),
+        decide(RULES, MOVING, see(4, 0), NOW),
+        decide(STOPS, MOVING, see(4, 1), NOW),
+        decide(RULES, BACK, see(4, 1, template="v1"), NOW),
+        decide(RULES, MOVING, see(4, 1, proven=0), NOW),
+    ]
+    assert [each.waits_for for each in shown] == [
+        "verification (every replica is new and proven)",
+        "the last write (every replica is new and verified)",
+        "the move (new 0→1)",
+        "verification (the waypoint at 1 new is reached)",
+        "the rollback (restoring the baseline)",
+        "1 new replica to be proven (0 of 1 ready, 0 proven)",
+    ]
+
+
 def test_a_wait_names_the_replicas_that_it_waits_for() -> None:
     """In words that a person needs no glossary for: how many, on which side, and how far they are."""
     on = decide(RULES, MOVING, see(4, 1, proven=0), NOW)

@@ -62,11 +62,11 @@ from activities.levers.ownership import (
     START_FIX,
     annotations_of,
     changed_by_admission,
-    changed_since,
     check_owner,
     labels_of,
     left_of_us,
     outcome_noted,
+    overtaken,
     refuse_lost,
     refuse_others,
     replicas_of,
@@ -78,7 +78,7 @@ from activities.levers.pods import is_active
 from activities.levers.template import apply_change, differences, fingerprint, stopping_of, version_of
 from activities.levers.writing import Snapshot, write
 from activities.watching import NamespaceWatch, Watches, controller_uid
-from segue.budget import Budget, objection, resolve_budget
+from segue.budget import NO_FLOOR, Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.decide import Act
 from segue.errors import Conflict, NotAllowed, Refused, Rewritten, Stale
@@ -89,7 +89,7 @@ from segue.spec import Change, Rules, Target
 from segue.state import Goal, Mark, State
 from segue.stopping import losses
 
-_AVAILABLE_S = 5.0
+_GONE_S = 5.0
 _TAKEN_UP_S = 2.0
 """Time for the controller to start a move. If it takes longer, a later decision pauses the Deployment."""
 _POLL_S = 0.01
@@ -410,7 +410,7 @@ class DeploymentLever:
         def are_gone(pods: list[Object]) -> bool:
             return sum(controller_uid(p) in old and is_active(p) for p in pods) <= number
 
-        ends_at = time.monotonic() + _AVAILABLE_S
+        ends_at = time.monotonic() + _GONE_S
         while True:
             await self._until(target, lambda watch: are_gone(watch.owned("pods", old)), ends_at)
             listed = await self._listed(target)
@@ -443,9 +443,8 @@ class DeploymentLever:
         if not written.done:
             return written
         objects = await self._fetch(asked.target)
-        changed = changed_since(objects.deployment, written.mark)
-        if changed:
-            return Written(done=False, why=changed, writes=written.writes)
+        if late := overtaken(objects.deployment, written):
+            return late
         counts = asked.decision.counts or Counts(0, 0)
         wanted = asked.state.wanted.template
         extra = [rs for rs in objects.replicasets if fingerprint(rs["spec"]["template"]) == wanted]
@@ -675,7 +674,7 @@ def _warnings(deployment: Object, start: Object, tried: Object, rules: Rules) ->
     if deployment["spec"].get("strategy", {}).get("type") == "Recreate":
         found.append("strategy Recreate becomes RollingUpdate during the rollout, and is restored at its end")
     if budget.floor == 0:
-        found.append("the floor is 0: the budget allows a time without any ready replica")
+        found.append(NO_FLOOR)
     return tuple(found)
 
 

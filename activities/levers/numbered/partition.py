@@ -39,7 +39,6 @@ from activities.levers.ownership import (
     baseline_of,
     budget_as_written,
     changed_by_admission,
-    changed_since,
     check_owner,
     foreign_hold,
     foreign_template,
@@ -48,6 +47,7 @@ from activities.levers.ownership import (
     note_of,
     noted,
     outcome_noted,
+    overtaken,
     ready_before,
     rebudgeted,
     refuse_lost,
@@ -60,7 +60,7 @@ from activities.levers.ownership import (
 from activities.levers.template import fingerprint, fingerprinting_once, stopping_of
 from activities.levers.writing import Snapshot, laid, write
 from activities.watching import NamespaceWatch, controller_uid
-from segue.budget import Budget, objection, resolve_budget
+from segue.budget import NO_FLOOR, Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.errors import NotAllowed, Refused, Stale
 from segue.history import SUPERSEDED, Revision
@@ -483,9 +483,8 @@ class PartitionLever(ABC):
         if not written.done:
             return written
         numbered = await self._fetch(asked.target)
-        changed = changed_since(numbered.found, written.mark)
-        if changed:
-            return Written(done=False, why=changed, writes=written.writes)
+        if late := overtaken(numbered.found, written):
+            return late
         deleted = await self._unblock(numbered, {asked.state.baseline.template})
         return written.model_copy(update={"writes": written.writes + deleted})
 
@@ -593,6 +592,6 @@ def _warnings(budget: Budget, at_once: int | str, rules: Rules) -> list[str]:
             "drain.quiet has no effect: the controller of a numbered target moves only while its replicas are ready; "
             "use a preStop hook instead",
         ),
-        (budget.floor == 0, "the floor is 0: the budget allows a time without any ready replica"),
+        (budget.floor == 0, NO_FLOOR),
     )
     return [said for applies, said in cases if applies]

@@ -41,7 +41,7 @@ from activities.levers.pair.reading import REPLICAS, Baseline, Pair, mark_of, re
 from activities.levers.pods import is_active
 from activities.levers.template import apply_change, fingerprint, stopping_of, version_of
 from activities.watching import NamespaceWatch, Watches, controller_uid
-from segue.budget import objection, resolve_budget
+from segue.budget import NO_FLOOR, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.errors import Conflict, Fenced, NotAllowed, NotFound, Refused, Stale
 from segue.history import Revision
@@ -663,5 +663,5 @@ def _warnings(pair: Pair, rules: Rules) -> tuple[str, ...]:
     old = stopping_of(pair.old.deployment["spec"]["template"])
     found = list(losses(old, old, rules, budget.replicas))
     if budget.floor == 0:
-        found.append("the floor is 0: the budget allows a time without any ready replica")
+        found.append(NO_FLOOR)
     return tuple(found)
