@@ -58,6 +58,7 @@ from segue.gates import Verdict
 from segue.gates.readiness import judge_readiness
 from segue.gates.standing import standings
 from segue.gates.webhook_settings import Webhook
+from segue.hindrance import with_lost_nodes
 from segue.messages import Message
 from segue.observation import Cause, Observation, belonging
 from segue.policy import NO_POLICY, Labels, Policy, PolicyRequest, foretold, holding, refuse, refuse_message
@@ -150,6 +151,8 @@ def _defined(defined: contract.Activity[Any, Any]) -> Callable[[F], F]:
                 with urgent(_urgency(defined, args[-1])):
                     return await method(*args)
             except SegueError as error:
+                if isinstance(error, Fenced) and isinstance(args[-1], WriteInput):
+                    await args[0].let_go(args[-1])
                 # The chain of causes goes to the log, not into the history: it can exceed Temporal's limit.
                 activity.logger.warning("%s: %s", defined.name, error, exc_info=error.__cause__)
                 raise to_application_error(error, retry=_may_pass(error, defined)) from None
@@ -294,6 +297,7 @@ class Activities:
             else:
                 _report_blindness(watch, heart, now)
             if seen is not None:
+                seen = with_lost_nodes(seen, self._rooms.capacity.lost, back=asked.state.goal is Goal.BACK)
                 seen = self._unmade.look(asked, self._emptyings.look(asked, seen, watch.wake), watch.wake)
                 decision = decide(asked.rules, asked.state, seen, now)
                 if asks_for_room(asked.state, seen, decision):
@@ -309,6 +313,8 @@ class Activities:
                 gathers = decision.act is Act.SCALE and seen.new.proven < seen.new.total
                 gathers_until = (gathers_until or now + GATHER_S) if gathers else None
                 is_due = decision.act is not Act.WAIT and now >= (gathers_until or now)
+                if decision.act is Act.FENCED:
+                    await self.let_go(asked)
                 if is_due or time.monotonic() >= ends_at:
                     return self._watched(asked, await self._explained(asked, decision, seen), seen)
                 look_at = min(gathers_until or math.inf, self._look_at(asked, seen, decision, now))
@@ -471,6 +477,15 @@ class Activities:
         """Read the target afresh. Returns None if the rollout does not own it now."""
         seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
         return None if seen.gone or seen.owner != asked.state.owner else seen
+
+    async def let_go(self, asked: WatchInput | WriteInput) -> None:
+        """Restore the autoscaler that this rollout holds, if the target was deleted or belongs to somebody else now."""
+        if asked.rules.autoscaler is not Autoscaler.HOLD:
+            return
+        try:
+            await autoscaling.give_back(self._cluster, asked.target, asked.state.owner)
+        except Refused as error:
+            activity.logger.warning("the autoscaler of %s stays held: %s", asked.target, error)
 
     async def _give_autoscaler_back(self, asked: WriteInput, written: Written) -> int:
         if asked.rules.autoscaler is not Autoscaler.HOLD or not written.done:

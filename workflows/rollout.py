@@ -57,6 +57,7 @@ with workflow.unsafe.imports_passed_through():
         applied,
         attempted,
         begun,
+        denied,
         is_wanted_already,
         is_written,
         judged,
@@ -380,7 +381,7 @@ class RolloutWorkflow:
         try:
             written = await self._carry_out(decision)
         except ActivityError as error:
-            await self._stuck(error)
+            await self._stuck(error, decision)
             return
         self._state = applied(self._spec.rules, self._state, self._looked, decision, _now(), written)
         if not written.done:
@@ -475,8 +476,11 @@ class RolloutWorkflow:
         except TimeoutError:
             return
 
-    async def _stuck(self, error: ActivityError) -> None:
-        """Need a person: an activity failed for good (a missing right, say, or a target with another owner)."""
+    async def _stuck(self, error: ActivityError, decision: Decision | None = None) -> None:
+        """Need a person: an activity failed for good (a missing right, say, or a target with another owner).
+
+        ``decision`` is what it was to write.
+        """
         if is_cancelled_exception(error):
             raise error
         cause = error.cause
@@ -484,11 +488,14 @@ class RolloutWorkflow:
         if isinstance(cause, ApplicationError) and cause.type == "Fenced":
             self._state = self._state.after_fenced(message, _now())
             return
-        await self._block(message)
+        await self._block(message, decision)
 
-    async def _block(self, message: str) -> None:
+    async def _block(self, message: str, decision: Decision | None = None) -> None:
         """Need a person, and try again after a while: the cause may have been removed."""
-        self._state = stuck(self._state, message, _now())
+        if decision is None or self._seen is None:
+            self._state = stuck(self._state, message, _now())
+        else:
+            self._state = denied(self._state, self._seen, decision, message, _now())
         self._waits = f"a person: {Cause.CONFIGURATION}: {message}"
         self._show()
         self._notice()
