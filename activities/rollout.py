@@ -26,6 +26,7 @@ from activities.levers.base import Lever
 from activities.limits import Urgency, urgent
 from activities.linting import linted
 from activities.memory_peak import PROVIDER, Peaks
+from activities.moves import LEASE_S, Moves, Place
 from activities.notifying import Notifier
 from activities.pod_http import Reach, reach_of
 from activities.preparing import refuse_missing_rights, tried, with_namespace_labels
@@ -36,6 +37,7 @@ from activities.turns import Turn, Turns
 from activities.unmade import Unmade
 from activities.watching import NamespaceWatch, Watches
 from segue import contract
+from segue.admission import order_of
 from segue.contract import (
     Beat,
     Notified,
@@ -183,11 +185,12 @@ class Activities:
         notifier: Notifier | None = None,
         policy: Policy = NO_POLICY,
         slots: int = 100,
+        moves_at_once: int = 8,
     ) -> None:
         self._cluster = cluster
         self._believer = believer or Believer(reach_of("auto", cluster))
         self._watches, self._rooms = Watches(cluster), Rooms(cluster)
-        self._turns = Turns(slots)
+        self._turns, self._moves = Turns(slots), Moves(moves_at_once)
         self._levers = Levers(cluster, supervisions, self._watches)
         self._routers = Routers(cluster)
         self._emptyings = Emptyings(cluster, reach or reach_of("auto", cluster))
@@ -208,6 +211,7 @@ class Activities:
 
     async def close(self) -> None:
         """Stop all watches."""
+        self._moves.close()
         await self._panel.close()
         await self._metrics.close()
         await self._believer.close()
@@ -268,15 +272,20 @@ class Activities:
         """Watch the target until a decision requires an action, or the attempt's time is over."""
         lever, router = self._levers.of(asked.target), self._routers.of(asked.rules.strategy)
         kinds = lever.kinds if router is None else (*lever.kinds, *router.kinds)
+        workflow_id = activity.info().workflow_id or ""
         async with self._watches.use(asked.target.namespace, kinds) as watch:
-            with self._turns.take(activity.info().workflow_id or "", watch.wake) as turn:
-                return await self._watch(watch, turn, lever, router, asked)
+            with self._turns.take(workflow_id, watch.wake) as turn, self._moves.place(workflow_id, watch.wake) as place:
+                watched = await self._watch(watch, turn, place, lever, router, asked)
+                if place.is_admitted:
+                    self._moves.keep(workflow_id, place, self._written(lever, asked, watched.seen))
+                return watched
 
     async def _watch(
-        self, watch: NamespaceWatch, turn: Turn, lever: Lever, router: Router | None, asked: WatchInput
+        self, watch: NamespaceWatch, turn: Turn, place: Place, lever: Lever, router: Router | None, asked: WatchInput
     ) -> Watched:
-        ends_at = time.monotonic() + asked.attempt_s
-        heart = Heart(functools.partial(self._interval_s, asked))
+        began = time.monotonic()
+        ends_at, queued_at = began + asked.attempt_s, began + (math.inf if asked.queued else asked.queue_s)
+        heart = Heart(functools.partial(self._interval_s, asked, place))
         gathers_until: float | None = None
         rested_s = 0.0
         while True:
@@ -302,27 +311,61 @@ class Activities:
                     if seen is None:
                         continue
                     decision = decide(asked.rules, asked.state, seen, now)
-                heart.beat(Beat(seen=seen, why=decision.why, at=now))
-                verdicts = self._panel.look(asked, seen, now, watch.wake)
-                if verdicts and decision.act is not Act.FENCED:
-                    return self._watched(asked, _recorded(verdicts), seen, verdicts)
                 gathers = decision.act is Act.SCALE and seen.new.proven < seen.new.total
                 gathers_until = (gathers_until or now + GATHER_S) if gathers else None
                 is_due = decision.act is not Act.WAIT and now >= (gathers_until or now)
+                decision = self._admitted(asked, seen, decision, place, is_due=is_due)
+                heart.beat(Beat(seen=seen, why=decision.why, at=now))
+                verdicts = self._panel.look(asked, seen, now, watch.wake)
+                if verdicts and decision.act is not Act.FENCED:
+                    self._moves.leave(place)
+                    return self._watched(asked, _recorded(verdicts), seen, verdicts)
+                if place.waits:
+                    is_due = time.monotonic() >= queued_at
+                    look_at = math.inf
+                else:
+                    is_due = is_due or asked.queued
+                    look_at = min(gathers_until or math.inf, self._look_at(asked, seen, decision, now))
                 if is_due or time.monotonic() >= ends_at:
-                    return self._watched(asked, await self._explained(asked, decision, seen), seen)
-                look_at = min(gathers_until or math.inf, self._look_at(asked, seen, decision, now))
-            waits_s = min(look_at - now, heart.due_in_s, ends_at - looked)
+                    decision = await self._explained(asked, decision, seen)
+                    return self._watched(asked, decision, seen, queued=place.waits)
+            waits_s = min(look_at - now, heart.due_in_s, min(ends_at, queued_at) - looked)
             began = time.monotonic()
             await watch.changed(max(waits_s, 0.01))
             rested_s = time.monotonic() - began
             await asyncio.sleep(looked + GAP_S - time.monotonic())
 
+    def _admitted(
+        self, asked: WatchInput, seen: Observation, decision: Decision, place: Place, *, is_due: bool
+    ) -> Decision:
+        """Return a decision that may be carried out now, or the decision to wait for the moves of other rollouts."""
+        order = order_of(asked.rules, asked.state, seen, decision) if is_due else None
+        if order is None:
+            self._moves.leave(place)
+            return decision
+        if self._moves.ask(place, order):
+            return decision
+        why = (
+            f"its turn: this worker makes {self._moves.at_once} moves at one time, those of rollouts under way first "
+            f"(next: {decision.why})"
+        )
+        return Decision(act=Act.WAIT, why=why, problem=seen.problem)
+
+    async def _written(self, lever: Lever, asked: WatchInput, decided_on: Observation) -> None:
+        """Return when the target changed since the decision, whichever worker wrote it."""
+
+        def shows(watch: NamespaceWatch) -> bool:
+            seen = lever.seen(watch, asked.target, asked.rules, asked.state, time.time())
+            return seen is None or seen.generation != decided_on.generation
+
+        await self._watches.until(asked.target.namespace, lever.kinds, shows, LEASE_S)
+
     def _watched(
-        self, asked: WatchInput, decision: Decision, seen: Observation, verdicts: tuple[Verdict, ...] = ()
-    ) -> Watched:
+        self, asked: WatchInput, decision: Decision, seen: Observation, verdicts: tuple[Verdict, ...] = (), *,
+        queued: bool = False,
+    ) -> Watched:  # fmt: skip
         governed = bool(self._policy.of(asked.target, _labels(asked.state)))
-        return Watched(decision=decision, seen=seen, verdicts=verdicts, governed=governed)
+        return Watched(decision=decision, seen=seen, verdicts=verdicts, governed=governed, queued=queued)
 
     def _with_freeze(self, seen: Observation | None, asked: WatchInput, now: float) -> Observation | None:
         """Return the observation with the freeze that holds the rollout; one that its operator moves cannot be held."""
@@ -332,10 +375,10 @@ class Activities:
         held = holding(self._policy, asked.target, _labels(state), now, moved=state.claimed)
         return seen.model_copy(update={"frozen": held}) if held else seen
 
-    def _interval_s(self, asked: WatchInput) -> float:
+    def _interval_s(self, asked: WatchInput, place: Place) -> float:
         """Return the interval between heartbeats that report no change, in seconds."""
         timeout = activity.info().heartbeat_timeout
-        rare = rests(asked.state) and not self._turns.are_tight
+        rare = (rests(asked.state) or place.waits) and not self._turns.are_tight
         return interval_s(timeout.total_seconds() if timeout else None, rests=rare)
 
     def _look_at(self, asked: WatchInput, seen: Observation, decision: Decision, now: float) -> float:
