@@ -322,14 +322,14 @@ class Activities:
                     return self._watched(asked, _recorded(verdicts), seen, verdicts)
                 if place.waits:
                     is_due = time.monotonic() >= queued_at
-                    look_at = math.inf
+                    look_at = now + queued_at - looked
                 else:
                     is_due = is_due or asked.queued
                     look_at = min(gathers_until or math.inf, self._look_at(asked, seen, decision, now))
                 if is_due or time.monotonic() >= ends_at:
                     decision = await self._explained(asked, decision, seen)
                     return self._watched(asked, decision, seen, queued=place.waits)
-            waits_s = min(look_at - now, heart.due_in_s, min(ends_at, queued_at) - looked)
+            waits_s = min(look_at - now, heart.due_in_s, ends_at - looked)
             began = time.monotonic()
             await watch.changed(max(waits_s, 0.01))
             rested_s = time.monotonic() - began
