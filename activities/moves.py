@@ -92,9 +92,13 @@ class Moves:
             task.cancel()
 
     def _admit(self) -> None:
-        while self._waiting and self._admitted < self.at_once:
+        while self._waiting and self._admitted < self._most_for(self._waiting[0][0]):
             order, _, place = heapq.heappop(self._waiting)
             if place.order == order and not place.is_admitted:  # else it left the queue, or has another place there
                 place.is_admitted = True
                 self._admitted += 1
                 place.wake()
+
+    def _most_for(self, order: Order) -> int:
+        """Return how many moves may be admitted for the next one to be: a first move leaves half to what it begins."""
+        return -(-self.at_once // 2) if order.begins else self.at_once

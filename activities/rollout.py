@@ -283,8 +283,8 @@ class Activities:
     async def _watch(
         self, watch: NamespaceWatch, turn: Turn, place: Place, lever: Lever, router: Router | None, asked: WatchInput
     ) -> Watched:
-        began = time.monotonic()
-        ends_at, queued_at = began + asked.attempt_s, began + (math.inf if asked.queued else asked.queue_s)
+        started = time.monotonic()
+        ends_at, queued_at = started + asked.attempt_s, started + (math.inf if asked.queued else asked.queue_s)
         heart = Heart(functools.partial(self._interval_s, asked, place))
         gathers_until: float | None = None
         rested_s = 0.0
@@ -324,7 +324,7 @@ class Activities:
                     is_due = time.monotonic() >= queued_at
                     look_at = now + queued_at - looked
                 else:
-                    is_due = is_due or asked.queued
+                    is_due = is_due or (asked.queued and decision.act is Act.WAIT)
                     look_at = min(gathers_until or math.inf, self._look_at(asked, seen, decision, now))
                 if is_due or time.monotonic() >= ends_at:
                     decision = await self._explained(asked, decision, seen)

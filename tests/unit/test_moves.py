@@ -72,14 +72,26 @@ class Queue:
 
 def test_what_is_under_way_goes_before_first_moves_and_the_oldest_goes_first() -> None:
     queue = Queue(at_once=2)
-    assert [queue.ask(name, since=1) for name in "ab"] == [True, True]
+    assert [queue.ask(name, since=1, begins=False) for name in "ab"] == [True, True]
     assert [queue.ask("young", since=9), queue.ask("old", since=3), queue.ask("moves", since=99, begins=False)] == [
         False, False, False
     ]  # fmt: skip
     queue.leave("a")
     assert queue.woken == ["moves"]
     queue.leave("b", "moves")
+    assert queue.woken == ["moves", "old"]
+    queue.leave("old")
     assert queue.woken == ["moves", "old", "young"]
+
+
+def test_first_moves_leave_half_of_the_places_to_what_is_under_way() -> None:
+    queue = Queue(at_once=5)
+    assert [queue.ask(f"first-{n}", since=n) for n in range(5)] == [True, True, True, False, False]
+    assert [queue.ask(f"moves-{n}", since=n, begins=False) for n in range(3)] == [True, True, False]
+    queue.leave("first-0", "first-1", "first-2")
+    assert queue.woken == ["moves-2"], "two of three remain, and one more is under way"
+    queue.leave("moves-0")
+    assert queue.woken == ["moves-2", "first-3"]
 
 
 def test_who_leaves_the_queue_or_takes_another_place_is_admitted_once() -> None:
