@@ -106,6 +106,7 @@ class RolloutWorkflow:
         self._seen: Observation | None = task.seen
         self._shown_at = self._started_at
         self._waits = task.waits or "the target to be read"
+        self._queued = False  # the next move waits for those of other rollouts
         self._refusal: ApplicationError | None = None
         self._finishing = False  # the end is being written: whether the rollout can still turn back is unknown
         self._heard = 0  # messages and cancels so far; a change ends the current wait
@@ -199,7 +200,7 @@ class RolloutWorkflow:
         heard = self._heard
         state, tuning = self._state.brief, self._task.tuning
         # A waiting rollout costs little, because it is observed and taken over less often.
-        resting = rests(state)
+        resting = rests(state) or self._queued
         attempt_s = tuning.rest_attempt_s if resting else tuning.attempt_s
         hold_s = self._hold_left_s()
         watch: workflow.ActivityHandle[Watched] = workflow.start_activity(
@@ -210,6 +211,8 @@ class RolloutWorkflow:
                 state=state,
                 attempt_s=attempt_s,
                 goes_back=self._spec.change.goes_back,
+                queued=self._queued,
+                queue_s=tuning.queue_s,
             ),
             result_type=Watched,
             task_queue=self._activity_queue,
@@ -246,7 +249,7 @@ class RolloutWorkflow:
 
     def _learn(self, watched: Watched) -> None:
         self._seen = watched.seen
-        self._waits = watched.decision.waits_for
+        self._waits, self._queued = watched.decision.waits_for, watched.queued
         self._state = learned(self._state.but(governed=watched.governed), watched.seen)
 
     def _hold_left_s(self) -> float | None:
