@@ -7,7 +7,7 @@ lists again on demand, at most once in ``FRESH_S`` or in 20 times as long as the
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from functools import lru_cache
@@ -23,6 +23,8 @@ from segue.room import Node
 ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
 READ_S = 10.0
 """The time limit of a caller for the first list of nodes and pods."""
+UNREACHABLE = "node.kubernetes.io/unreachable"
+"""The taint of a node that does not answer."""
 FRESH_S = 3.0
 """How long a list is used while nothing is watched."""
 
@@ -44,6 +46,8 @@ class Sums:
 
     def __init__(self) -> None:
         self._nodes: dict[str, Object] = {}
+        self.lost = set[str]()
+        """The names of the nodes that do not answer."""
         self._pods: dict[str, Taken] = {}
         self._taken: dict[str, Numbers] = {}
         self._counted: dict[str, Node] = {}
@@ -63,15 +67,19 @@ class Sums:
         name = node["metadata"]["name"]
         self._nodes[name] = node
         self._counted.pop(name, None)
+        is_lost = any(taint.get("key") == UNREACHABLE for taint in node["spec"].get("taints", []))
+        (self.lost.add if is_lost else self.lost.discard)(name)
 
     def drop_node(self, name: str) -> None:
         """Remove a node."""
         self._nodes.pop(name, None)
         self._counted.pop(name, None)
+        self.lost.discard(name)
 
     def replace_nodes(self, nodes: list[Object]) -> None:
         """Take the complete list of nodes."""
         self._nodes, self._counted = {}, {}
+        self.lost.clear()
         for node in nodes:
             self.put_node(node)
 
@@ -217,6 +225,11 @@ class Capacity:
         except TimeoutError:
             raise Unreachable(f"nodes and pods of the cluster could not be read within {READ_S:g} s") from None
         return self._sums.nodes()
+
+    @property
+    def lost(self) -> Collection[str]:
+        """The names of the nodes that do not answer; none while no watch shows the nodes."""
+        return self._sums.lost if self._parts[0].current else ()
 
     async def close(self) -> None:
         """Stop the watches."""

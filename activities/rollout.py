@@ -26,6 +26,7 @@ from activities.levers.base import Lever
 from activities.limits import Urgency, urgent
 from activities.linting import linted
 from activities.memory_peak import PROVIDER, Peaks
+from activities.moves import LEASE_S, Moves, Place
 from activities.notifying import Notifier
 from activities.pod_http import Reach, reach_of
 from activities.preparing import refuse_missing_rights, tried, with_namespace_labels
@@ -36,6 +37,7 @@ from activities.turns import Turn, Turns
 from activities.unmade import Unmade
 from activities.watching import NamespaceWatch, Watches
 from segue import contract
+from segue.admission import order_of
 from segue.contract import (
     Beat,
     Notified,
@@ -58,6 +60,7 @@ from segue.gates import Verdict
 from segue.gates.readiness import judge_readiness
 from segue.gates.standing import standings
 from segue.gates.webhook_settings import Webhook
+from segue.hindrance import with_lost_nodes
 from segue.messages import Message
 from segue.observation import Cause, Observation, belonging
 from segue.policy import NO_POLICY, Labels, Policy, PolicyRequest, foretold, holding, refuse, refuse_message
@@ -150,6 +153,8 @@ def _defined(defined: contract.Activity[Any, Any]) -> Callable[[F], F]:
                 with urgent(_urgency(defined, args[-1])):
                     return await method(*args)
             except SegueError as error:
+                if isinstance(error, Fenced) and isinstance(args[-1], WriteInput):
+                    await args[0].let_go(args[-1])
                 # The chain of causes goes to the log, not into the history: it can exceed Temporal's limit.
                 activity.logger.warning("%s: %s", defined.name, error, exc_info=error.__cause__)
                 raise to_application_error(error, retry=_may_pass(error, defined)) from None
@@ -183,11 +188,12 @@ class Activities:
         notifier: Notifier | None = None,
         policy: Policy = NO_POLICY,
         slots: int = 100,
+        moves_at_once: int = 8,
     ) -> None:
         self._cluster = cluster
         self._believer = believer or Believer(reach_of("auto", cluster))
         self._watches, self._rooms = Watches(cluster), Rooms(cluster)
-        self._turns = Turns(slots)
+        self._turns, self._moves = Turns(slots), Moves(moves_at_once)
         self._levers = Levers(cluster, supervisions, self._watches)
         self._routers = Routers(cluster)
         self._emptyings = Emptyings(cluster, reach or reach_of("auto", cluster))
@@ -208,6 +214,7 @@ class Activities:
 
     async def close(self) -> None:
         """Stop all watches."""
+        self._moves.close()
         await self._panel.close()
         await self._metrics.close()
         await self._believer.close()
@@ -268,15 +275,20 @@ class Activities:
         """Watch the target until a decision requires an action, or the attempt's time is over."""
         lever, router = self._levers.of(asked.target), self._routers.of(asked.rules.strategy)
         kinds = lever.kinds if router is None else (*lever.kinds, *router.kinds)
+        workflow_id = activity.info().workflow_id or ""
         async with self._watches.use(asked.target.namespace, kinds) as watch:
-            with self._turns.take(activity.info().workflow_id or "", watch.wake) as turn:
-                return await self._watch(watch, turn, lever, router, asked)
+            with self._turns.take(workflow_id, watch.wake) as turn, self._moves.place(workflow_id, watch.wake) as place:
+                watched = await self._watch(watch, turn, place, lever, router, asked)
+                if place.is_admitted:
+                    self._moves.keep(workflow_id, place, self._written(lever, asked, watched.seen))
+                return watched
 
     async def _watch(
-        self, watch: NamespaceWatch, turn: Turn, lever: Lever, router: Router | None, asked: WatchInput
+        self, watch: NamespaceWatch, turn: Turn, place: Place, lever: Lever, router: Router | None, asked: WatchInput
     ) -> Watched:
-        ends_at = time.monotonic() + asked.attempt_s
-        heart = Heart(functools.partial(self._interval_s, asked))
+        started = time.monotonic()
+        ends_at, queued_at = started + asked.attempt_s, started + (math.inf if asked.queued else asked.queue_s)
+        heart = Heart(functools.partial(self._interval_s, asked, place))
         gathers_until: float | None = None
         rested_s = 0.0
         while True:
@@ -285,44 +297,98 @@ class Activities:
             watch.notice_gap()
             looked, now = time.monotonic(), time.time()
             look_at = now + BEAT_S
-            seen = self._with_freeze(_seen(watch, lever, router, asked, now), asked, now)
-            _looks.add(1)
-            if seen is not None:
-                seen = self._believer.look(asked.target, asked.rules, asked.state, seen, now, watch.wake, rested_s)
-                if seen is None:
-                    heart.beat(Beat(why="the answers of new replicas to serving checks", at=now))
-            else:
-                _report_blindness(watch, heart, now)
-            if seen is not None:
-                seen = self._unmade.look(asked, self._emptyings.look(asked, seen, watch.wake), watch.wake)
-                decision = decide(asked.rules, asked.state, seen, now)
-                if asks_for_room(asked.state, seen, decision):
-                    heart.beat(Beat(seen=seen, why="the room for new replicas to be counted", at=now))
-                    seen = await self._with_room(seen, asked)
-                    if seen is None:
-                        continue
-                    decision = decide(asked.rules, asked.state, seen, now)
-                heart.beat(Beat(seen=seen, why=decision.waits_for, at=now))
-                verdicts = self._panel.look(asked, seen, now, watch.wake)
-                if verdicts and decision.act is not Act.FENCED:
-                    return self._watched(asked, _recorded(verdicts), seen, verdicts)
+            decided = await self._decided(watch, heart, lever, router, asked, rested_s)
+            if decided is not None:
+                seen, decision = decided
                 gathers = decision.act is Act.SCALE and seen.new.proven < seen.new.total
                 gathers_until = (gathers_until or now + GATHER_S) if gathers else None
                 is_due = decision.act is not Act.WAIT and now >= (gathers_until or now)
+                decision = self._admitted(asked, seen, decision, place, is_due=is_due)
+                heart.beat(Beat(seen=seen, why=decision.waits_for, at=now))
+                verdicts = self._panel.look(asked, seen, now, watch.wake)
+                if verdicts and decision.act is not Act.FENCED:
+                    self._moves.leave(place)
+                    return self._watched(asked, _recorded(verdicts), seen, verdicts)
+                if decision.act is Act.FENCED:
+                    await self.let_go(asked)
+                if place.waits:
+                    is_due = time.monotonic() >= queued_at
+                    look_at = now + queued_at - looked
+                else:
+                    is_due = is_due or (asked.queued and decision.act is Act.WAIT)
+                    look_at = min(gathers_until or math.inf, self._look_at(asked, seen, decision, now))
                 if is_due or time.monotonic() >= ends_at:
-                    return self._watched(asked, await self._explained(asked, decision, seen), seen)
-                look_at = min(gathers_until or math.inf, self._look_at(asked, seen, decision, now))
+                    decision = await self._explained(asked, decision, seen)
+                    return self._watched(asked, decision, seen, queued=place.waits)
             waits_s = min(look_at - now, heart.due_in_s, ends_at - looked)
             began = time.monotonic()
             await watch.changed(max(waits_s, 0.01))
             rested_s = time.monotonic() - began
             await asyncio.sleep(looked + GAP_S - time.monotonic())
 
+    async def _decided(
+        self,
+        watch: NamespaceWatch,
+        heart: Heart,
+        lever: Lever,
+        router: Router | None,
+        asked: WatchInput,
+        rested_s: float,
+    ) -> tuple[Observation, Decision] | None:
+        """Observe and decide. Returns None if that is not possible now; a heartbeat says why."""
+        now = time.time()
+        _looks.add(1)
+        seen = self._with_freeze(_seen(watch, lever, router, asked, now), asked, now)
+        if seen is None:
+            _report_blindness(watch, heart, now)
+            return None
+        seen = self._believer.look(asked.target, asked.rules, asked.state, seen, now, watch.wake, rested_s)
+        if seen is None:
+            heart.beat(Beat(why="the answers of new replicas to serving checks", at=now))
+            return None
+        seen = with_lost_nodes(seen, self._rooms.capacity.lost, back=asked.state.goal is Goal.BACK)
+        seen = self._unmade.look(asked, self._emptyings.look(asked, seen, watch.wake), watch.wake)
+        decision = decide(asked.rules, asked.state, seen, now)
+        if not asks_for_room(asked.state, seen, decision):
+            return seen, decision
+        heart.beat(Beat(seen=seen, why="the room for new replicas to be counted", at=now))
+        seen = await self._with_room(seen, asked)
+        if seen is None:
+            watch.wake()  # observe again at once
+            return None
+        return seen, decide(asked.rules, asked.state, seen, now)
+
+    def _admitted(
+        self, asked: WatchInput, seen: Observation, decision: Decision, place: Place, *, is_due: bool
+    ) -> Decision:
+        """Return a decision that may be carried out now, or the decision to wait for the moves of other rollouts."""
+        order = order_of(asked.rules, asked.state, seen, decision) if is_due else None
+        if order is None:
+            self._moves.leave(place)
+            return decision
+        if self._moves.ask(place, order):
+            return decision
+        why = (
+            f"its turn: this worker makes {self._moves.at_once} moves at one time, those of rollouts under way first "
+            f"(next: {decision.why})"
+        )
+        return Decision(act=Act.WAIT, why=why, problem=seen.problem)
+
+    async def _written(self, lever: Lever, asked: WatchInput, decided_on: Observation) -> None:
+        """Return when the target changed since the decision, whichever worker wrote it."""
+
+        def shows(watch: NamespaceWatch) -> bool:
+            seen = lever.seen(watch, asked.target, asked.rules, asked.state, time.time())
+            return seen is None or seen.generation != decided_on.generation
+
+        await self._watches.until(asked.target.namespace, lever.kinds, shows, LEASE_S)
+
     def _watched(
-        self, asked: WatchInput, decision: Decision, seen: Observation, verdicts: tuple[Verdict, ...] = ()
-    ) -> Watched:
+        self, asked: WatchInput, decision: Decision, seen: Observation, verdicts: tuple[Verdict, ...] = (), *,
+        queued: bool = False,
+    ) -> Watched:  # fmt: skip
         governed = bool(self._policy.of(asked.target, _labels(asked.state)))
-        return Watched(decision=decision, seen=seen, verdicts=verdicts, governed=governed)
+        return Watched(decision=decision, seen=seen, verdicts=verdicts, governed=governed, queued=queued)
 
     def _with_freeze(self, seen: Observation | None, asked: WatchInput, now: float) -> Observation | None:
         """Return the observation with the freeze that holds the rollout; one that its operator moves cannot be held."""
@@ -332,10 +398,10 @@ class Activities:
         held = holding(self._policy, asked.target, _labels(state), now, moved=state.claimed)
         return seen.model_copy(update={"frozen": held}) if held else seen
 
-    def _interval_s(self, asked: WatchInput) -> float:
+    def _interval_s(self, asked: WatchInput, place: Place) -> float:
         """Return the interval between heartbeats that report no change, in seconds."""
         timeout = activity.info().heartbeat_timeout
-        rare = rests(asked.state) and not self._turns.are_tight
+        rare = (rests(asked.state) or place.waits) and not self._turns.are_tight
         return interval_s(timeout.total_seconds() if timeout else None, rests=rare)
 
     def _look_at(self, asked: WatchInput, seen: Observation, decision: Decision, now: float) -> float:
@@ -471,6 +537,15 @@ class Activities:
         """Read the target afresh. Returns None if the rollout does not own it now."""
         seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
         return None if seen.gone or seen.owner != asked.state.owner else seen
+
+    async def let_go(self, asked: WatchInput | WriteInput) -> None:
+        """Restore the autoscaler that this rollout holds, if the target was deleted or belongs to somebody else now."""
+        if asked.rules.autoscaler is not Autoscaler.HOLD:
+            return
+        try:
+            await autoscaling.give_back(self._cluster, asked.target, asked.state.owner)
+        except Refused as error:
+            activity.logger.warning("the autoscaler of %s stays held: %s", asked.target, error)
 
     async def _give_autoscaler_back(self, asked: WriteInput, written: Written) -> int:
         if asked.rules.autoscaler is not Autoscaler.HOLD or not written.done:

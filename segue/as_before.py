@@ -4,19 +4,21 @@ from segue.budget import resolve_budget
 from segue.observation import Observation
 from segue.spec import Rules
 from segue.state import Before, Goal, State
+from segue.units import share
 
 
 def as_before(rules: Rules, state: State, replicas: int) -> Rules:
     """Return the rules, with a lower floor if not all replicas were ready before the rollout.
 
-    The floor is at least the number ready before the rollout, or at one time since, less ``maxUnavailable``.
+    The floor is at least the number ready before the rollout, or at one time since, less ``maxUnavailable``. It is a
+    percentage, and follows R: a number could let all replicas be unavailable after somebody scaled the target down.
     """
     lacking = state.lacking(replicas) if state.goal is Goal.BACK else state.unreached(replicas)
     if not lacking or replicas < 1:
         return rules
     budget = resolve_budget(rules.strategy, replicas)
     unavailable = min(replicas, budget.unavailable + lacking)
-    changes = {"max_unavailable": unavailable, "step": budget.step}  # a maxSurge in percent still follows R
+    changes = {"max_unavailable": share(unavailable, replicas, round_up=False), "step": budget.step}
     return rules.model_copy(update={"strategy": rules.strategy.model_copy(update=changes)})
 
 

@@ -69,6 +69,8 @@ class Tuning(Frozen):
     """The same as ``heartbeat_s`` while the rollout waits for a person or for the end of a hold."""
     rest_attempt_s: float = Field(default=3600.0, gt=0)
     """The same as ``attempt_s`` while it waits so."""
+    queue_s: float = Field(default=30.0, gt=0)
+    """If a move waits for those of other rollouts for so long, its reason is recorded, and heartbeats become rare."""
     write_s: float = Field(default=30.0, gt=0)
     """The timeout of one attempt of a write."""
     recheck_s: float = Field(default=10.0, gt=0)
@@ -171,6 +173,10 @@ class WatchInput(Frozen):
     attempt_s: float = 600.0
     goes_back: bool = False
     """Whether it rolls to an earlier revision, without any new change: then no freeze holds it."""
+    queued: bool = False
+    """Whether the workflow has recorded that the next move waits for those of other rollouts."""
+    queue_s: float = 30.0
+    """The watch ends when its move has waited for so long, so that the workflow records it."""
 
 
 class Watched(Frozen):
@@ -182,6 +188,8 @@ class Watched(Frozen):
     """Verdicts of gates that are not recorded yet."""
     governed: bool = False
     """Whether a rule of the worker's policy holds for the target."""
+    queued: bool = False
+    """Whether the rollout's move waits for those of other rollouts."""
 
 
 class Beat(Frozen):

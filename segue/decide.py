@@ -127,27 +127,54 @@ def decide(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
     """
     rules = as_before(rules, state, seen.replicas)
     cases = _FORWARD if state.goal is Goal.FORWARD else _BACK
+    due = list[float]()
     for case in cases:
-        decision = case(rules, state, seen, now)
-        if decision is not None:
-            return _paced(rules, state, seen, _spared(state, decision) or decision, now)
+        found = case(rules, state, seen, now)
+        if found is None:
+            continue
+        decision = _paced(rules, state, seen, _spared(state, found) or found, now)
+        if found.act not in _ASIDE or decision.act is not Act.WAIT:
+            return _woken(decision, due)
+        due += [decision.wake_at] if decision.wake_at is not None else []
     raise AssertionError("_waiting answers every state")
+
+
+def _woken(decision: Decision, due: list[float]) -> Decision:
+    """Return a decision to wait that ends when a write that backs off is due."""
+    if decision.act is not Act.WAIT or not due:
+        return decision
+    at = due if decision.wake_at is None else [*due, decision.wake_at]
+    return decision.model_copy(update={"wake_at": min(at)})
 
 
 # --- how often it writes ----------------------------------------------------------------------------------
 
 
+_REPEATABLE = frozenset({Act.SCALE, Act.UNDO, Act.ROUTE, Act.RESIZE, Act.SETTLE, Act.PAUSE_CONTROLLER, Act.FINISH})
+"""The writes that back off."""
+_ASIDE = frozenset({Act.RESIZE, Act.SETTLE, Act.PAUSE_CONTROLLER})
+"""Writes that nothing else waits for: while one of them backs off, the rollout does what else is due."""
+
+
 def repeatable(seen: Observation, decision: Decision) -> str:
-    """Return what a decision writes, and on which counts; empty if it is not a repeatable write."""
-    if decision.act not in {Act.SCALE, Act.UNDO, Act.ROUTE}:
+    """Return what a decision writes, and on which counts; empty if it writes nothing.
+
+    A request, a pause and the end are the same write on any counts.
+    """
+    if decision.act not in _REPEATABLE:
         return ""
+    if decision.act in _ASIDE or decision.act is Act.FINISH:
+        return str(decision.act) if decision.replicas is None else f"{decision.act} {decision.replicas}"
     goal = decision.share if decision.act is Act.ROUTE else decision.counts
     old, new = seen.old, seen.new
     return f"{decision.act} {goal}: {old.total} {old.ready} {new.total} {new.ready} {new.proven} {seen.template}"
 
 
 def _paced(rules: Rules, state: State, seen: Observation, decision: Decision, now: float) -> Decision:
-    """Back off from a write that has no effect or cannot be made; finally, ask for a person."""
+    """Back off from a write that has no effect or cannot be made; finally, ask for a person.
+
+    A rollback goes on without a write that nothing waits for.
+    """
     what = repeatable(seen, decision)
     may_at = next_at(state.wrote, what) if what else 0.0
     if now >= may_at:
@@ -157,9 +184,9 @@ def _paced(rules: Rules, state: State, seen: Observation, decision: Decision, no
         why, problem = _refused(rules, state, seen, f"the write cannot be made ({decision.why}): {refused}", now)
     else:
         why, problem = _futile(state, what, f"writes have no effect ({decision.why})")
-    if problem is not None and state.goal is Goal.FORWARD:
+    if problem is not None and state.goal is Goal.FORWARD and state.held is None:
         return Decision(act=Act.FAIL, why=str(problem), problem=problem, rolls_back=False)
-    if problem is not None and not state.needs_human:
+    if problem is not None and state.goal is Goal.BACK and not state.needs_human and decision.act not in _ASIDE:
         return Decision(act=Act.ALARM, why=f"the rollback makes no progress: {problem}", problem=problem)
     return Decision(act=Act.WAIT, why=f"the next try: {why}", problem=seen.problem, wake_at=may_at)
 

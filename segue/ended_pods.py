@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from segue.failures import diagnose, worst
 from segue.gates.serving_answers import bounded
 from segue.observation import Cause, Problem
-from segue.replica import Ended, Replica
+from segue.replica import Ended, Replica, passed_after
 
 MAX_REJECTED = 2
 """How many pods in a row may be rejected before they run: the kubelet of a new node rejects some."""
@@ -54,10 +54,15 @@ def taken_at(ended: Iterable[Ended]) -> float:
 
 
 def judged(
-    replicas: Sequence[Replica], ended: Iterable[Ended], max_restarts: int, began_at: float, *more: Problem | None
-) -> Problem | None:
-    """Return the worst problem of one version: of its replicas, of its pods that ended, or one of ``more``."""
-    problems = (diagnose(replica, max_restarts) for replica in replicas)
+    replicas: Sequence[Replica], ended: Iterable[Ended], max_restarts: int, began_at: float, *more: Problem | None,
+    others: Sequence[Replica] = (),
+) -> Problem | None:  # fmt: skip
+    """Return the worst problem of one version: of its replicas, of its pods that ended, or one of ``more``.
+
+    ``others`` are the replicas of other versions: what happens there too is not this version's fault.
+    """
+    passed = passed_after((*replicas, *others))
+    problems = (diagnose(replica, max_restarts, passed) for replica in replicas)
     return worst((*more, *problems, ended_problem(ended, replicas, max_restarts, began_at)))
 
 

@@ -1,7 +1,7 @@
 """The cause of a replica's failure, in one word and a line, as ``kubectl describe pod`` shows it."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from segue import hindrance
 from segue.gates.serving_answers import bounded
@@ -51,13 +51,18 @@ _FINAL = re.compile(
 """Messages of a kubelet that cannot create a container until somebody changes something; others may pass."""
 
 
-def diagnose(replica: Replica, max_restarts: int) -> Problem | None:
+_NONE_KNOWN: Mapping[str, int] = {}
+
+
+def diagnose(replica: Replica, max_restarts: int, passed: Mapping[str, int] = _NONE_KNOWN) -> Problem | None:
     """Return the problem of one replica; None if it is Ready and has no problem.
 
     A version that is OOM-killed after some seconds is Ready in between, so restarts count while it is Ready too.
+    ``passed`` is after how many restarts an init container succeeded elsewhere: so many are no failure here.
     """
-    for container in replica.containers:
-        problem = _container_problem(container, max_restarts)
+    for container in (each for each in replica.containers if not each.has_passed):
+        allowed = max(max_restarts, passed.get(container.name, 0)) if container.is_init else max_restarts
+        problem = _container_problem(container, allowed)
         if problem is not None:
             since = (replica.started_at or 0.0) + APPEARS_S if _ABSENT.search(container.waiting_message) else 0.0
             return problem.model_copy(update={"replica": replica.name, "hopeless_from": since})

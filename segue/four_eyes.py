@@ -1,12 +1,15 @@
 """Four eyes: who approves is another person than who started the rollout, or retargeted it. Pure.
 
-Where Temporal authenticates, principals are compared; otherwise, the names that the requests claim.
+Where Temporal authenticates, principals are compared; otherwise, the names that the requests claim. Who wrote a Rollout
+object is its starter: the API server authenticated that person. The same name counts as the same person, also if
+Kubernetes proved one and Temporal the other.
 """
 
 from collections.abc import Sequence
 
 from segue.errors import Refused
 from segue.report import THROUGH, Request
+from segue.rollout_object.orders import OBJECT, PERSON, person_in
 
 AUTHORS = ("start", "retarget")
 """The requests that choose what is rolled out."""
@@ -25,29 +28,54 @@ def refuse_own(rule: str, authors: Sequence[Request], approval: Request | None, 
         raise _refused(
             rule, approval, "Temporal no longer keeps the rollout's first run, which shows who started it", _AGAIN
         )
-    if any(each.authenticated for each in (*authors, approval)):
-        _compare(rule, authors, approval)
-        return
+    compare = _compare if any(each.authenticated for each in (*authors, approval)) else _compare_claimed
     for author in authors:
-        if author.claimed == approval.claimed:
-            raise _refused(
-                rule, approval, f"{_did(author, author.claimed)} (claimed; Temporal authenticates nobody)", _ANOTHER
-            )
+        compare(rule, author, approval)
 
 
-def _compare(rule: str, authors: Sequence[Request], approval: Request) -> None:
+def _compare_claimed(rule: str, author: Request, approval: Request) -> None:
+    person, _ = person_in(author.claimed)
+    if (person or author.claimed).removeprefix(PERSON) == approval.claimed.removeprefix(PERSON):
+        why = f"{_did(author, person or author.claimed)} (claimed; Temporal authenticates nobody)"
+        raise _refused(rule, approval, why, _ANOTHER)
+    if author.claimed.startswith(OBJECT) and not person and approval.claimed.startswith(PERSON):
+        raise _refused(rule, approval, f"{_did(author, author.claimed)}, and nobody recorded who wrote that", _STAMPED)
+
+
+def _compare(rule: str, author: Request, approval: Request) -> None:
     if not approval.authenticated:
         why = "Temporal has not recorded who sends this approval, although it authenticates"
         raise _refused(rule, approval, why, _BY_COMMAND)
-    for author in authors:
-        if not author.authenticated:
-            why = f"Temporal has not recorded who sent the {author.what} (claimed: {author.claimed or 'nobody'})"
-            raise _refused(rule, approval, why, _AGAIN)
-        if author.authenticated == approval.authenticated:
-            raise _refused(rule, approval, f"{_did(author, author.authenticated)} (authenticated)", _ANOTHER)
-        if approval.authenticated.endswith(f"{THROUGH}{author.authenticated}"):
-            did = f"{_did(author, author.authenticated)} (authenticated) for a Rollout object"
-            raise _refused(rule, approval, f"{did}, and Temporal has not recorded who wrote that", _BY_COMMAND)
+    if not author.authenticated:
+        why = f"Temporal has not recorded who sent the {author.what} (claimed: {author.claimed or 'nobody'})"
+        raise _refused(rule, approval, why, _AGAIN)
+    did = f"{_did(author, author.authenticated)} (authenticated)"
+    if _name(author.authenticated) == _name(approval.authenticated):
+        raise _refused(rule, approval, did, _ANOTHER)
+    sender = _principal(author.authenticated)
+    if sender != _principal(approval.authenticated):
+        return
+    if author.authenticated == sender:
+        raise _refused(
+            rule, approval, f"{did} for a Rollout object, and Temporal has not recorded who wrote that", _BY_COMMAND
+        )
+    raise _refused(
+        rule, approval, f"{did}, and {sender} also sends this approval: that proves no other person", _BY_COMMAND
+    )
+
+
+def _principal(authenticated: str) -> str:
+    """Return the principal that sent a request, also for a person."""
+    return authenticated.rpartition(THROUGH)[2]
+
+
+def _name(who: str) -> str:
+    """Return the name alone: ``alice`` of ``alice (jwt)``, and of ``kubernetes user alice through segue (jwt)``."""
+    person, through, principal = who.rpartition(THROUGH)
+    if through:
+        return person.removeprefix(PERSON)
+    name, kind, _ = principal.rpartition(" (")
+    return name if kind else principal
 
 
 def _did(author: Request, who: str) -> str:
@@ -56,6 +84,10 @@ def _did(author: Request, who: str) -> str:
 
 _ANOTHER = "ask another person to approve"
 _BY_COMMAND = "approve with `segue approve`, or send the signal `approve`"
+_STAMPED = (
+    "approve with `segue approve`; so that the next edit names its author, install deploy/admission/steering.yaml of "
+    "this release"
+)
 _AGAIN = "abort it, and start it again with `segue start`"
 
 

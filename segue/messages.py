@@ -22,7 +22,8 @@ MAX_REPLICAS = 10_000
 class Message(Frozen):
     """The fields of all messages: who sends it, and why."""
 
-    by: str = Field(default="someone", max_length=256)
+    by: str = Field(default="someone", max_length=640)
+    """A Rollout object names itself (up to 340 characters) and who wrote it (up to 250)."""
     reason: str = Field(default="", max_length=1024)
     about: str = Field(default="", max_length=256)
     """The id of the rollout, approval or pause that it is for: another one refuses it. Empty: for what is there now."""

@@ -17,6 +17,13 @@ class ContainerFacts(NamedTuple):
     image: str = ""
     memory_limit: str = ""
     """Its memory limit, as a Kubernetes quantity."""
+    is_init: bool = False
+    """Whether it runs to its end before the others start: an init container, and no sidecar."""
+
+    @property
+    def has_passed(self) -> bool:
+        """Whether it is an init container that succeeded: its restarts are no evidence against its version."""
+        return self.is_init and self.exit_code == 0 and not self.waiting
 
 
 class Replica(NamedTuple):
@@ -67,8 +74,12 @@ class Replica(NamedTuple):
         return sum(c.restarts for c in self.containers)
 
     def proven(self, min_ready_s: float, max_restarts: int, now: float) -> bool:
-        """Whether it has been Ready for ``min_ready_s`` seconds with at most ``max_restarts`` restarts."""
-        return self.ready_since is not None and now >= self.ready_since + min_ready_s and self.restarts <= max_restarts
+        """Whether it has been Ready for ``min_ready_s`` seconds with at most ``max_restarts`` restarts.
+
+        Restarts of an init container that succeeded do not count.
+        """
+        restarts = sum(c.restarts for c in self.containers if not c.has_passed)
+        return self.ready_since is not None and now >= self.ready_since + min_ready_s and restarts <= max_restarts
 
 
 class Ended(NamedTuple):
@@ -86,6 +97,14 @@ class Ended(NamedTuple):
     """Whether the Failed pod still exists."""
     disrupted_at: float = 0.0
     """When somebody began to remove it: seconds since the epoch; 0 if nobody did."""
+
+
+def passed_after(replicas: Iterable[Replica]) -> dict[str, int]:
+    """Return the most restarts after which an init container succeeded, by its name, on any of these replicas."""
+    found: dict[str, int] = {}
+    for container in (c for replica in replicas for c in replica.containers if c.has_passed):
+        found[container.name] = max(found.get(container.name, 0), container.restarts)
+    return found
 
 
 def lost_since(replicas: Iterable[Replica]) -> float:

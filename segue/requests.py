@@ -21,7 +21,7 @@ from segue import contract
 from segue.messages import MESSAGES, Message
 from segue.report import THROUGH, Request
 from segue.rollout_object import MEMO
-from segue.rollout_object.orders import PERSON
+from segue.rollout_object.orders import person_in
 
 ANSWER_S = 10.0
 ANNOUNCED_S = 60.0
@@ -128,9 +128,10 @@ class Requests:
         """Return a request with the person whom the API server authenticated, if the controller sent it."""
         request = found.request
         is_sent = bool(self._controller) and request.authenticated == self._controller
-        if not (is_sent and request.claimed.startswith(PERSON)):
+        person, rest = person_in(request.claimed)
+        if not (is_sent and person):
             return found
-        named = {"authenticated": f"{request.claimed}{THROUGH}{self._controller}", "claimed": ""}
+        named = {"authenticated": f"{person}{THROUGH}{self._controller}", "claimed": rest}
         return found._replace(request=request.model_copy(update=named))
 
     async def _request(self, event: HistoryEvent) -> _Made | None:

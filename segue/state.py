@@ -427,6 +427,11 @@ class State(Frozen):
             mark=mark, resize=left, sized=sized, progress_at=now, verified=False, writes=self.writes + 1
         ).noted(now, "resized", f"{replicas} replicas")
 
+    def after_request_refused(self, why: str, replicas: int | None, now: float) -> Self:
+        """Record that the API server refuses another number of replicas; a newer request stays."""
+        left = None if self.resize == replicas else self.resize
+        return self.but(resize=left).noted(now, "scale refused", why)
+
     def after_verify(
         self, waypoint: tuple[int, Waypoint] | None, now: float, what: str = "every replica is new"
     ) -> Self:

@@ -11,7 +11,7 @@ from segue.contract import Prepared, Written
 from segue.decide import Act, Decision, repeatable
 from segue.gates import Result, Verdict, combined, failure_of
 from segue.observation import Cause, Observation, Problem, Routed
-from segue.pacing import in_a_row
+from segue.pacing import KEPT, Wrote, in_a_row
 from segue.spec import OnFailure, Rules
 from segue.state import TO_BASELINE, Before, Goal, Mark, Outcome, Retarget, State, requested
 
@@ -140,6 +140,23 @@ def stuck(state: State, message: str, now: float) -> State:
     if state.goal is Goal.FORWARD and state.held != problem:
         return state.failing(problem, now, roll_back=False)
     return state
+
+
+def denied(state: State, seen: Observation, decision: Decision, message: str, now: float) -> State:
+    """Return the state after a write that the API server refuses: it needs a person, and the next try backs off.
+
+    A refused request of a person is not tried again, and never holds a rollback.
+    """
+    what = repeatable(seen, decision)
+    wrote = (*state.wrote, Wrote(at=now, what=what, refused=message))[-KEPT:] if what else state.wrote
+    if decision.act is Act.RESIZE:
+        state = state.after_request_refused(f"{decision.why}: {message}", decision.replicas, now)
+        message = f"{decision.why}: {message}; run `segue scale` with a number that is allowed, and `segue resume`"
+    elif decision.act is Act.SETTLE:
+        state = state.but(settling=False)
+    if decision.act is Act.RESIZE and state.goal is Goal.BACK:
+        return state.but(wrote=wrote)
+    return stuck(state, message, now).but(wrote=wrote)
 
 
 # --- one line per act ------------------------------------------------------------------------------------

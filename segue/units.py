@@ -56,6 +56,16 @@ def resolve(amount: int | str, replicas: int, *, round_up: bool) -> int:
     return -(-share // 100) if round_up else share // 100
 
 
+def share(count: int, replicas: int, *, round_up: bool) -> int | str:
+    """Return the percentage that is exactly this count of ``replicas``; the count itself if there is none.
+
+    Above 100 replicas, some counts have no whole percentage.
+    """
+    percent = 100 * count // replicas if round_up else -(-100 * count // replicas)
+    is_exact = resolve(f"{percent}%", replicas, round_up=round_up) == count
+    return f"{percent}%" if count and is_exact else count
+
+
 Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),

@@ -72,6 +72,7 @@ def make_activities(cluster: Cluster, settings: Settings) -> Activities:
         notifier=Notifier(settings.notifications, settings.temporal_ui),
         policy=settings.the_policy,
         slots=settings.slots,
+        moves_at_once=settings.moves_at_once,
     )
 
 

@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     max_concurrent_activities: int | None = Field(
         default=None, ge=10, le=10_000, description="Slots: each rollout uses one. By default as many as fit in memory"
     )
+    moves_at_once: int = Field(
+        default=8, ge=1, le=1_000, description="Moves between their decision and their write; further moves wait"
+    )
     graceful_shutdown_s: float = Field(default=30.0, ge=0)
     deployment_name: str = Field(default="", description="Temporal worker deployment; empty for an unversioned worker")
     supervised: dict[str, Supervision] = Field(

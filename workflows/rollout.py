@@ -57,6 +57,7 @@ with workflow.unsafe.imports_passed_through():
         applied,
         attempted,
         begun,
+        denied,
         is_wanted_already,
         is_written,
         judged,
@@ -105,6 +106,7 @@ class RolloutWorkflow:
         self._seen: Observation | None = task.seen
         self._shown_at = self._started_at
         self._waits = task.waits or "the target to be read"
+        self._queued = False  # the next move waits for those of other rollouts
         self._refusal: ApplicationError | None = None
         self._finishing = False  # the end is being written: whether the rollout can still turn back is unknown
         self._heard = 0  # messages and cancels so far; a change ends the current wait
@@ -198,7 +200,7 @@ class RolloutWorkflow:
         heard = self._heard
         state, tuning = self._state.brief, self._task.tuning
         # A waiting rollout costs little, because it is observed and taken over less often.
-        resting = rests(state)
+        resting = rests(state) or self._queued
         attempt_s = tuning.rest_attempt_s if resting else tuning.attempt_s
         hold_s = self._hold_left_s()
         watch: workflow.ActivityHandle[Watched] = workflow.start_activity(
@@ -209,6 +211,8 @@ class RolloutWorkflow:
                 state=state,
                 attempt_s=attempt_s,
                 goes_back=self._spec.change.goes_back,
+                queued=self._queued,
+                queue_s=tuning.queue_s,
             ),
             result_type=Watched,
             task_queue=self._activity_queue,
@@ -245,7 +249,7 @@ class RolloutWorkflow:
 
     def _learn(self, watched: Watched) -> None:
         self._seen = watched.seen
-        self._waits = watched.decision.waits_for
+        self._waits, self._queued = watched.decision.waits_for, watched.queued
         self._state = learned(self._state.but(governed=watched.governed), watched.seen)
 
     def _hold_left_s(self) -> float | None:
@@ -380,7 +384,7 @@ class RolloutWorkflow:
         try:
             written = await self._carry_out(decision)
         except ActivityError as error:
-            await self._stuck(error)
+            await self._stuck(error, decision)
             return
         self._state = applied(self._spec.rules, self._state, self._looked, decision, _now(), written)
         if not written.done:
@@ -475,8 +479,11 @@ class RolloutWorkflow:
         except TimeoutError:
             return
 
-    async def _stuck(self, error: ActivityError) -> None:
-        """Need a person: an activity failed for good (a missing right, say, or a target with another owner)."""
+    async def _stuck(self, error: ActivityError, decision: Decision | None = None) -> None:
+        """Need a person: an activity failed for good (a missing right, say, or a target with another owner).
+
+        ``decision`` is what it was to write.
+        """
         if is_cancelled_exception(error):
             raise error
         cause = error.cause
@@ -484,11 +491,14 @@ class RolloutWorkflow:
         if isinstance(cause, ApplicationError) and cause.type == "Fenced":
             self._state = self._state.after_fenced(message, _now())
             return
-        await self._block(message)
+        await self._block(message, decision)
 
-    async def _block(self, message: str) -> None:
+    async def _block(self, message: str, decision: Decision | None = None) -> None:
         """Need a person, and try again after a while: the cause may have been removed."""
-        self._state = stuck(self._state, message, _now())
+        if decision is None or self._seen is None:
+            self._state = stuck(self._state, message, _now())
+        else:
+            self._state = denied(self._state, self._seen, decision, message, _now())
         self._waits = f"a person: {Cause.CONFIGURATION}: {message}"
         self._show()
         self._notice()

@@ -154,9 +154,11 @@ def named_ports(spec: Object) -> Iterator[tuple[str, int]]:
 def _containers(pod: Object) -> Iterator[ContainerFacts]:
     """Read all containers, init containers first: they can keep the others from starting."""
     written = {c["name"]: c for kind in ("initContainers", "containers") for c in pod.get("spec", {}).get(kind, [])}
+    inits = {c["name"] for c in pod.get("spec", {}).get("initContainers", []) if c.get("restartPolicy") != "Always"}
     for kind in ("initContainerStatuses", "containerStatuses"):
         for status in pod.get("status", {}).get(kind, []):
-            yield _container(status, written.get(status["name"], {}))
+            name = status["name"]
+            yield _container(status, written.get(name, {}))._replace(is_init=name in inits)
 
 
 def _container(status: dict[str, Any], written: dict[str, Any]) -> ContainerFacts:

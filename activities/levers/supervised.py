@@ -294,7 +294,7 @@ class SupervisedLever:
             autonomous=True,
             **hindrance_of(new if back else old, coming)._asdict(),
             foreign=self._foreign(found, state),
-            problem=judged(coming, ended, restarts, state.began_at) or unfinished,
+            problem=judged(coming, ended, restarts, state.began_at, others=new if back else old) or unfinished,
             progress_at=max((*(at - min_ready_s for at in proven_at if at <= now), taken_at(ended))),
             next_proven_at=min((at for at in (*proven_at, steady_at) if at > now), default=None),
             pods=Pods(tuple(old), tuple(new)),

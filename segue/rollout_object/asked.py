@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from segue import contract
 from segue.errors import Refused
 from segue.rollout_object import FINALIZER, RETRY
-from segue.rollout_object.orders import AnnotatedOrder, orders_of
+from segue.rollout_object.orders import BY, EDIT, OBJECT, AnnotatedOrder, orders_of, person, stamp_of
 from segue.rollout_object.status import Marks, ObjectStatus
 from segue.spec import OnDelete, OwnProfile, Rollout, Standing, named_profile, read_object, without_rules
 from segue.spec.refusals import NamedProfile
@@ -45,11 +45,22 @@ class Asked:
     """Whether ``rollout`` has only target and change: the request was handled, with the profile as it was then."""
     orders: tuple[AnnotatedOrder, ...] = ()
     """What its annotations order."""
+    author: str = ""
+    """Who wrote the spec, by the object's stamp; empty if it names nobody. The controller checks who guards it."""
 
     @property
     def by(self) -> str:
         """The requester, in reports."""
-        return f"Rollout {self.namespace}/{self.name} generation {self.generation}"
+        return f"{OBJECT}{self.namespace}/{self.name} generation {self.generation}"
+
+    @property
+    def chosen_by(self) -> str:
+        """The requester of a start or a retarget, in reports: with the person who wrote the spec."""
+        return f"{self.by}{BY}{person(self.author)}" if self.author else self.by
+
+    def is_requester(self, who: str) -> bool:
+        """Whether a request in a report is that of this object at this generation, whoever wrote it."""
+        return who == self.by or who.startswith(f"{self.by}{BY}")
 
 
 def asked(found: Object, cluster: str, own: OwnProfile | str | None = None, *, is_named: bool = False) -> Asked:
@@ -89,6 +100,7 @@ def asked(found: Object, cluster: str, own: OwnProfile | str | None = None, *, i
         profile=named,
         is_bare=is_bare,
         orders=orders_of(annotations),
+        author=annotations.get(stamp_of(EDIT), ""),
     )
 
 

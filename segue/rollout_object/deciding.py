@@ -112,7 +112,7 @@ def handled(asked: Asked, recorded: ObjectStatus, run: Run | None) -> Handled | 
     found = [recorded.handled] if recorded.handled else []
     if run is not None and run.is_of(asked) and run.owner is not None:
         found.append(run.owner.handled)
-        if asked.by in run.retargeted_by:
+        if any(map(asked.is_requester, run.retargeted_by)):
             found.append(handled_now(asked))
     # Of one generation the run's own: a retry starts again without a new generation.
     return max(reversed(found), key=lambda each: each.generation, default=None)

@@ -2,7 +2,7 @@
 
 ``segue.dev/approve: ID [reason]`` approves, and the annotation ``segue.dev/approve-by`` names who wrote that. An
 admission policy (``deploy/admission/steering.yaml``) makes the name true, and lets only those write an order who have
-its verb.
+its verb. Likewise, ``segue.dev/edit-by`` names who wrote the spec.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,10 @@ from segue.messages import Abort, Approve, Message, Promote, Reject, Resume, Sca
 PREFIX, STAMP = "segue.dev/", "-by"
 PERSON = "kubernetes user "
 """The beginning of a requester whom the API server authenticated."""
+EDIT = "edit"
+"""The name of the stamp of who wrote the spec."""
+OBJECT, BY = "Rollout ", " by "
+"""The beginning of a requester that is a Rollout object, and what precedes the person who wrote it."""
 GUARDED = "only the API server sets the annotation"
 """What the policy says to a write that changes a stamp alone."""
 _MOST_NAME, _MOST_REASON = 230, 1000
@@ -37,7 +41,7 @@ class AnnotatedOrder:
     @property
     def by(self) -> str:
         """The requester, in reports."""
-        return PERSON + _cut(self.user, _MOST_NAME)
+        return person(self.user)
 
     @property
     def message(self) -> Message:
@@ -63,6 +67,21 @@ def orders_of(annotations: Mapping[str, str]) -> tuple[AnnotatedOrder, ...]:
 def stamp_of(verb: str) -> str:
     """Return the annotation that names who wrote an order."""
     return f"{PREFIX}{verb}{STAMP}"
+
+
+def person(user: str) -> str:
+    """Return a user of Kubernetes as the requester in reports."""
+    return PERSON + _cut(user, _MOST_NAME)
+
+
+def person_in(claimed: str) -> tuple[str, str]:
+    """Return the user of Kubernetes whom a requester names, and what else it names; each is empty if there is none."""
+    if claimed.startswith(PERSON):
+        return claimed, ""
+    if claimed.startswith(OBJECT):  # its names have no blanks
+        place, by, user = claimed.partition(BY + PERSON)
+        return (PERSON + user if by else ""), place
+    return "", claimed
 
 
 def _cut(text: str, most: int) -> str:

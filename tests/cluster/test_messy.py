@@ -26,7 +26,12 @@ def image(mode: str) -> dict[str, Any]:
 
 
 KINDS = pytest.mark.parametrize(
-    "kind", [pytest.param(SUBJECTS[n], id=n) for n in ("Deployment", "DeploymentPair", "StatefulSet")]
+    "kind",
+    [
+        pytest.param(SUBJECTS["Deployment"], id="Deployment"),
+        pytest.param(SUBJECTS["StatefulSet"], id="StatefulSet"),
+        pytest.param(SUBJECTS["DeploymentPair"], id="DeploymentPair", marks=pytest.mark.soak),
+    ],
 )
 
 

@@ -131,7 +131,7 @@ def is_passed(seen: list[tuple[int, int]], planned: list[tuple[int, int]]) -> bo
     return all(stage in rest for stage in seen)
 
 
-@both
+@one_is_enough
 async def test_groups_by_their_own_controller(served: Lab) -> None:
     """Without waypoints the stages that its controller passes are those of the plan; some it may take at once."""
 
@@ -159,7 +159,7 @@ async def test_groups_by_their_own_controller(served: Lab) -> None:
     )  # fmt: skip
 
 
-@both
+@one_is_enough
 async def test_groups_go_back(served: Lab) -> None:
     """From a version that is never ready, held or not, and when told to: nothing of it stays, and the floor holds."""
     held = {"waypoints": [{"at": "100%"}]}

@@ -24,6 +24,7 @@ from segue.client import Rollouts, connect
 from segue.errors import Refused
 from segue.messages import Approve
 from segue.rollout_object.crd import Definition, file_of
+from segue.rollout_object.orders import GUARDED
 from segue.spec import DeploymentTarget
 
 pytestmark = pytest.mark.soak
@@ -259,15 +260,24 @@ def controller(lab: Lab, folder: Path) -> Iterator[None]:
 
 
 async def test_an_approval_by_annotation_does_not_prove_another_person(own_stack: Stack, tmp_path: Path) -> None:
-    """The controller sends the start and the approval, perhaps for one person; the command proves another."""
+    """The controller sends the start and the approval, perhaps for one person; the command proves another.
+
+    The API server names the author, who is refused also under a name that Temporal proves.
+    """
     async with paired(own_stack, tmp_path) as lab:
+        alice = Person(lab, "alice@acme", ["get", "create", "patch", "update"])
         bob, eve = Person(lab, "bob", ["get", "patch", "approve"]), Person(lab, "eve", ["get", "patch"])
         await lab.deploy("chat", 2)
         with controller(lab, tmp_path):
             shell, name = Shell(lab, tmp_path), f"{lab.namespace}/chat"
             document = yaml.safe_load(Path(shell.spec("chat", strategy=ASKS)).read_text())
+            document["spec"]["paused"] = True  # until the policies are there
             place = (*API, lab.namespace, "rollouts")
-            lab.custom.create_namespaced_custom_object(*place, document, field_validation="Strict")
+            make = alice.custom.create_namespaced_custom_object
+            await until("the stamps", lambda: make(*place, document, dry_run="All")["metadata"].get("annotations"))
+            make(*place, document)
+            await until("the guard", lambda: GUARDED in refusal(eve.annotate, "chat", dry_run=True, edit_by="eve"))
+            alice.patch("chat", {"spec": {"paused": False}})
 
             def status() -> Any:
                 return lab.custom.get_namespaced_custom_object(*place, "chat").get("status", {})
@@ -279,12 +289,15 @@ async def test_an_approval_by_annotation_does_not_prove_another_person(own_stack
             bob.annotate("chat", approve=f"{about} fine")
             [order] = await until("the answer", lambda: status().get("orders"), poll_s=1)
             assert not order["taken"], order
-            assert "segue-controller (jwt) started the rollout (authenticated) for a Rollout object" in order["answer"]
+            author = "kubernetes user alice@acme through segue-controller (jwt) started the rollout (authenticated)"
+            assert f"{author}, and segue-controller (jwt) also sends this approval" in order["answer"]
+            own = {"TEMPORAL_API_KEY": own_stack.temporal_token("alice@acme", WRITER)}
+            assert author in plain((await shell.run("approve", name, expect=REFUSED, **own)).stderr)
             await shell.run("approve", name, TEMPORAL_API_KEY=own_stack.temporal_token("bob@acme", WRITER))
             await shell.run("watch", name, expect=COMPLETED)
         requests = [(each["what"], each["authenticated"]) for each in (await shell.json("report", name))["requests"]]
         assert requests == [
-            ("start", "segue-controller (jwt)"),
+            ("start", "kubernetes user alice@acme through segue-controller (jwt)"),
             ("approve", "kubernetes user bob through segue-controller (jwt)"),
-            ("approve", "bob@acme (jwt)"),
+            *[("approve", f"{each}@acme (jwt)") for each in ("alice", "bob")],
         ]

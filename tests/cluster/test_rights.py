@@ -275,6 +275,17 @@ async def test_groups_use_exactly_the_rights_that_are_needed(groups_stack: Stack
 JOB = {"gates": [{"name": "smoke", "job": {"image": "example/smoke:1"}}], "strategy": {"waypoints": [{"at": 1}]}}
 SWITCHED = {"service": "chat", "lag": "1s"}
 WEIGHED = {"route": "chat", "services": {"old": "a", "new": "b"}}
+POOLED = {"route": "chat", "pools": {"old": "a", "new": "b"}}
+PAIRED = {"kind": "DeploymentPair", "old": "chat", "new": "b"}
+TURNS: list[tuple[set[Use], dict[str, Any], dict[str, Any]]] = [
+    ({Use.PAIR}, {"kind": "DeploymentPair", "old": "chat", "new": "chat-2"}, {"maxSurge": 1}),
+    ({Use.PAIR, Use.SERVICE}, PAIRED, {"type": "blueGreen", "traffic": SWITCHED}),
+    ({Use.PAIR, Use.ROUTE}, PAIRED, {"traffic": WEIGHED}),
+    ({Use.PAIR, Use.POOLS}, PAIRED, {"traffic": POOLED}),
+    ({Use.STATEFUL_SET}, {"kind": "StatefulSet", "name": "chat"}, {"maxUnavailable": 1}),
+    ({Use.LEADER_WORKER_SET}, {"kind": "LeaderWorkerSet", "name": "chat"}, {"maxUnavailable": 1}),
+    ({Use.SUPERVISED}, {"kind": "Supervised", "resource": "ServingRuntime", "name": "chat"}, {}),
+]
 
 
 async def lacks(
@@ -313,24 +324,14 @@ async def untouched(lab: Lab) -> AsyncIterator[None]:
 async def test_each_right_that_is_missing_is_named(served: Lab) -> None:
     """The refusal names the right and the command that grants it, and the target is untouched."""
     uses = {Use.DEPLOYMENT, Use.HOLD, Use.CONFIG_MAPS, Use.DRAIN, Use.JOB}
+    assert uses.union(*(each for each, _, _ in TURNS)) == set(Use), "each use has its turn"
     await lacks(served, uses, CHANGED, check=untouched, **PARTS, **JOB)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize(
     ("uses", "target", "strategy"),
-    [
-        ({Use.PAIR}, {"kind": "DeploymentPair", "old": "chat", "new": "chat-2"}, {"maxSurge": 1}),
-        (
-            {Use.PAIR, Use.SERVICE},
-            {"kind": "DeploymentPair", "old": "chat", "new": "b"},
-            {"type": "blueGreen", "traffic": SWITCHED},
-        ),
-        ({Use.PAIR, Use.ROUTE}, {"kind": "DeploymentPair", "old": "chat", "new": "b"}, {"traffic": WEIGHED}),
-        ({Use.STATEFUL_SET}, {"kind": "StatefulSet", "name": "chat"}, {"maxUnavailable": 1}),
-        ({Use.LEADER_WORKER_SET}, {"kind": "LeaderWorkerSet", "name": "chat"}, {"maxUnavailable": 1}),
-        ({Use.SUPERVISED}, {"kind": "Supervised", "resource": "ServingRuntime", "name": "chat"}, {}),
-    ],
+    TURNS,
     ids=lambda value: "-".join(sorted(value)) if isinstance(value, set) else "",
 )
 async def test_each_right_of_every_kind_that_is_missing_is_named(

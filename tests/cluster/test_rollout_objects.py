@@ -26,6 +26,7 @@ from segue import contract, messages
 from segue.rollout_object import FINALIZER
 from segue.rollout_object.asked import asked
 from segue.rollout_object.crd import Definition, file_of
+from segue.rollout_object.orders import GUARDED
 from segue.spec import DeploymentTarget
 from segue.spec.profile import ProfileName
 from segue.spec.resolving import fields_of
@@ -64,18 +65,21 @@ class Objects:
         self.controllers.append(started)
         return started
 
-    def create(self, name: str, change: Object | None = None, **spec: Any) -> None:
-        """Create an object with what the API server's schema accepts, also if Segue refuses it."""
+    def body(self, name: str, change: Object | None = None, **spec: Any) -> Object:
+        """Return an object that the API server's schema accepts, also if Segue refuses it."""
         given = {"images": {"server": "example/chat:2"}} if change is None else change
-        body = {
+        return {
             "apiVersion": "/".join(API), "kind": "Rollout", "metadata": {"name": name},
             "spec": {
                 "target": {"name": name}, "change": given, "readiness": {"minReady": "0s", "deadline": "1m"},
                 "accept": ACCEPTED, **spec,
             },
         }  # fmt: skip
+
+    def create(self, name: str, change: Object | None = None, **spec: Any) -> None:
+        """Create an object."""
         self.lab.custom.create_namespaced_custom_object(
-            *API, self.lab.namespace, "rollouts", body, field_validation="Strict"
+            *API, self.lab.namespace, "rollouts", self.body(name, change, **spec), field_validation="Strict"
         )
 
     def create_profile(self, name: str, **options: Any) -> None:
@@ -519,6 +523,71 @@ async def _is_not_approved_again(objects: Objects, alice: Person, former: str) -
     assert not (await answered(objects, "chat", "approve", f"{former} again"))["taken"]
     assert (await answered(objects, "chat", "promote", status["rollout"]))["taken"]
     assert objects.get("chat")["status"]["phase"] == "AwaitingApproval"
+
+
+async def test_who_wrote_an_object_does_not_approve_it(stack: Stack, defined: None, tmp_path: Path) -> None:
+    """Four eyes refuse the author of a start and of a retarget, and take another person."""
+    rule = {"name": "pairs", "namespaces": ["*"], "fourEyes": True}
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(yaml.safe_dump({"apiVersion": "segue.dev/v1alpha1", "kind": "Policy", "rules": [rule]}))
+    async with open_lab(stack) as lab:
+        worker, objects = lab.worker(SEGUE_POLICY=str(policy)), Objects(lab)
+        verbs = ["get", "create", "patch", "update", "approve"]
+        alice, bob, carol = (Person(lab, name, verbs) for name in ("alice", "bob", "carol"))
+        await lab.deploy("chat", 2)
+        try:
+            with guarded(lab):
+                await _has_its_author(objects, alice, bob)
+                objects.controller()
+                await worker.serves()
+                await _is_approved_by_another(objects, alice, bob, carol)
+        finally:
+            objects.close()
+
+
+async def _has_its_author(objects: Objects, alice: Person, bob: Person) -> None:
+    """The API server names whoever writes what a rollout does; no other write changes the name, or removes it."""
+    place = (*API, objects.lab.namespace, "rollouts")
+    body = objects.body("chat", strategy=STOPS, paused=True)
+    forged = {**body, "metadata": {"name": "chat", "annotations": {"segue.dev/edit-by": "bob"}}}
+
+    def author(write: Any, *given: Any, **named: Any) -> str:
+        try:
+            return str(write(*place, *given, **named)["metadata"]["annotations"]["segue.dev/edit-by"])
+        except ApiException as error:
+            return str(error.body)
+
+    await until(
+        "the stamp", lambda: author(alice.custom.create_namespaced_custom_object, forged, dry_run="All") == "alice"
+    )
+    assert author(alice.custom.create_namespaced_custom_object, body) == "alice"
+    await until("the guard", lambda: GUARDED in refusal(bob.annotate, "chat", dry_run=True, edit_by="bob"))
+    found = objects.get("chat")
+    del found["metadata"]["annotations"]
+    assert author(bob.custom.replace_namespaced_custom_object, "chat", found) == "alice"
+    assert author(bob.custom.patch_namespaced_custom_object, "chat", {"spec": {"paused": False}}) == "alice"
+
+
+async def _is_approved_by_another(objects: Objects, alice: Person, bob: Person, carol: Person) -> None:
+    first = (await objects.reaches("chat", "AwaitingApproval"))["approval"]
+    alice.annotate("chat", approve=first)
+    own = await answered(objects, "chat", "approve", first)
+    assert not own["taken"] and "kubernetes user alice started the rollout (claimed; " in own["answer"]
+    assert "ask another person to approve" in own["answer"]
+    carol.patch("chat", {"spec": {"change": {"images": {"server": "example/chat:3"}}}})
+
+    def asks_again() -> str:
+        return str(objects.get("chat")["status"]["approval"]).replace(first, "")
+
+    second = await until("it asks again", asks_again, LIMIT_S, poll_s=0.5)
+    carol.annotate("chat", approve=second)
+    edited = await answered(objects, "chat", "approve", second)
+    assert not edited["taken"] and "kubernetes user carol retargeted the rollout (claimed; " in edited["answer"]
+    bob.annotate("chat", approve=f"{second} fine")
+    assert (await answered(objects, "chat", "approve", f"{second} fine"))["taken"]
+    await objects.becomes("chat", "Ready")
+    by = f"Rollout {objects.lab.namespace}/chat generation"
+    assert (await objects.handle("chat").result())["startedBy"] == f"{by} 2 by kubernetes user alice"
 
 
 # --- killed at each call ----------------------------------------------------------------------------------

@@ -82,6 +82,14 @@ async def told(case: Case) -> list[str]:
 Kind = type[Subject]
 LED = pytest.mark.parametrize("kind", [pytest.param(SUBJECTS[n], id=n) for n in ("Deployment", "DeploymentPair")])
 """The kinds of which each replica of the surge is asked for one by one: what is counted leads them."""
+LED_SELDOM = pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(SUBJECTS["Deployment"], id="Deployment"),
+        pytest.param(SUBJECTS["DeploymentPair"], id="DeploymentPair", marks=pytest.mark.soak),
+    ],
+)
+"""The same, where `make test` leaves the second kind out, as its replicas are asked for in the same way."""
 
 
 class _CountsLists(Cluster):
@@ -166,7 +174,7 @@ async def test_what_is_counted_is_told_and_done(counted: Lab, nodes: Any, kind: 
     await asyncio.gather(old_first(), some(), more_than_before())
 
 
-@LED
+@LED_SELDOM
 async def test_what_stays_pending_tells_it_too(served: Lab, nodes: Any, kind: Kind) -> None:
     """A worker that may not count learns it from the scheduler, and does and says the same."""
 
@@ -209,7 +217,7 @@ async def test_what_stays_pending_tells_it_too(served: Lab, nodes: Any, kind: Ki
     await asyncio.gather(holds(), back(), old_first(), never())
 
 
-@LED
+@LED_SELDOM
 async def test_what_stops_slowly_sets_its_place_free_late(served: Lab, nodes: Any, kind: Kind) -> None:
     """No deadline runs while an old replica that stops still has the accelerator; the text says what it waits for."""
     target = nodes(served, "slow", 1)
@@ -352,7 +360,11 @@ ALONE = {
 
 
 @pytest.mark.parametrize(
-    ("kind", "alone"), [pytest.param(SUBJECTS[each.kind], each, id=name) for name, each in ALONE.items()]
+    ("kind", "alone"),
+    [
+        pytest.param(SUBJECTS[each.kind], each, id=name, marks=[pytest.mark.soak] if name == "LeaderWorkerSet" else [])
+        for name, each in ALONE.items()
+    ],
 )
 async def test_one_replica_and_no_spare(counted: Lab, nodes: Any, kind: Kind, alone: Alone) -> None:
     """By 25 %/25 % it does not hang: it holds, replaces, or goes back, and says which and why."""

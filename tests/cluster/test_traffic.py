@@ -496,7 +496,9 @@ TO_GREEN = {
 """A change by which green can be made from blue, and told from it."""
 
 
-@pytest.mark.parametrize("made", [False, True], ids=["there", "made"])
+@pytest.mark.parametrize(
+    "made", [pytest.param(False, id="there"), pytest.param(True, id="made", marks=pytest.mark.soak)]
+)
 async def test_undone_by_what_led_there(served: Lab, tmp_path: Path, *, made: bool) -> None:
     """Users are led back as they were led there, to no side before it is proven; and a start goes on again."""
     served.stack.add_gateway_api()

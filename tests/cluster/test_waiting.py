@@ -7,7 +7,7 @@ from segue.contract import Tuning
 
 QUIET_S = 5.0
 """A rollout that moves is observed at least twice in this time."""
-NEVER = Tuning(rest_heartbeat_s=36_000.0, rest_attempt_s=36_000.0)
+NEVER = Tuning(rest_heartbeat_s=36_000.0, rest_attempt_s=36_000.0, queue_s=0.1)
 """While such a rollout waits, only events and messages can end the watch's sleep within the test."""
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
 

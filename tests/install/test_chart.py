@@ -302,6 +302,25 @@ def test_the_controller_has_its_own_pods_rights_and_files(helm: Helm, monkeypatc
     assert roles["rollouts-controller-profiles"] == published("rbac-profiles")
 
 
+def test_what_a_platform_adds_to_pods_is_in_those_of_both(helm: Helm) -> None:
+    """Sidecars, proxies and node pools are for the controller too: all that the values add to any pod."""
+    rendered = [each for each in helm.render(CONTROLLED) if each["kind"] == "Deployment"]
+    assert len(rendered) == 2
+    for deployment in rendered:
+        metadata, spec = (deployment["spec"]["template"][part] for part in ("metadata", "spec"))
+        selector = deployment["spec"]["selector"]["matchLabels"]
+        assert {**selector, **FULL["podLabels"], **FULL["commonLabels"]}.items() <= metadata["labels"].items()
+        assert metadata["annotations"] == FULL["podAnnotations"]
+        [spread] = spec["topologySpreadConstraints"]
+        assert spread["labelSelector"] == {"matchLabels": selector}
+        for name in ("nodeSelector", "tolerations", "affinity", "priorityClassName", "imagePullSecrets"):
+            assert spec[name] == FULL[name], name
+        [container] = spec["containers"]
+        assert container["env"][-1:] == FULL["extraEnv"]
+        assert container["volumeMounts"][-1:] == FULL["extraVolumeMounts"]
+        assert spec["volumes"][-1:] == FULL["extraVolumes"]
+
+
 def test_workers_and_controller_of_a_named_cluster_know_it(helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both read the same setting: the workers poll for the cluster, and the controller sends its objects there."""
     rendered = helm.render(merged(CONTROLLED, {"cluster": {"name": "west", "default": True}}))

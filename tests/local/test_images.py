@@ -292,6 +292,7 @@ def test_both_versions_of_the_model_answer(start: Callable[..., Container]) -> N
         assert server.terminate() == 0
 
 
+@pytest.mark.soak  # the tests in tests/node use these
 def test_versions_that_never_serve(start: Callable[..., Container]) -> None:
     """One ends since its model cannot load; one is alive for ever, and never ready."""
     broken = start("segue.local/mlserver:cannot-load")
@@ -303,6 +304,7 @@ def test_versions_that_never_serve(start: Callable[..., Container]) -> None:
     assert unready.ask("/v2/health/ready")[0] == 400
 
 
+@pytest.mark.soak  # the tests in tests/node use these
 def test_versions_that_serve_badly(start: Callable[..., Container]) -> None:
     """One fails three requests of ten, one is slow to answer, one to load, and one grows; all tell their version."""
     names = ("errors", "slow", "slow-load", "oom")

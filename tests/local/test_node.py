@@ -339,7 +339,10 @@ def launch_and_kill(name: str, at: str, eventually: Eventually) -> None:
 
 
 @needs_node
-@pytest.mark.parametrize("at", ["a first trace", "node answers", "kubelet answers", "up"])
+@pytest.mark.parametrize(
+    "at",
+    ["a first trace", "up"] + [pytest.param(at, marks=pytest.mark.soak) for at in ("node answers", "kubelet answers")],
+)
 def test_down_after_a_killed_launcher_leaves_nothing(
     name: str, at: str, eventually: Eventually, nothing_left: NothingLeft
 ) -> None:

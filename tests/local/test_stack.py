@@ -295,7 +295,11 @@ def launch_and_kill(name: str, at: str, eventually: Eventually) -> None:
         launcher.send_signal(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("at", ["folder", "process", "etcd answers", "kube-apiserver answers", "kwok answers", "up"])
+@pytest.mark.parametrize(
+    "at",
+    ["folder", "process", "kube-apiserver answers", "up"]
+    + [pytest.param(at, marks=pytest.mark.soak) for at in ("etcd answers", "kwok answers")],
+)
 def test_down_after_a_killed_launcher_leaves_nothing(
     name: str, at: str, eventually: Eventually, nothing_left: NothingLeft
 ) -> None:

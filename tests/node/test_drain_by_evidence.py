@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from harness import until
 from segue_local.traffic import StreamOutcomes
 from serving import STREAMS, Serving
@@ -43,6 +44,7 @@ async def test_no_stream_is_cut(serving: Serving) -> None:
     assert any("cut in a rollback" in each for each in details(report, "warning"))
 
 
+@pytest.mark.soak
 async def test_without_evidence_they_are_cut(serving: Serving) -> None:
     """The same without `until`: they are out of their Services first, and their streams are cut all the same."""
     report, outcomes = await rolled(serving, "v2", {"quiet": "1s"})
@@ -58,6 +60,7 @@ async def test_the_deadline_is_recorded(serving: Serving) -> None:
     assert outcomes.cut
 
 
+@pytest.mark.soak
 async def test_a_lost_worker_and_an_abort(serving: Serving) -> None:
     """Killed while old replicas become empty, another worker goes on; aborted there, all of them serve again."""
     await serving.deploy("chat", STREAMS, REPLICAS, **WITHOUT_HELP)

@@ -44,8 +44,12 @@ def assert_taken_back(report: Report, gate: str) -> None:
 
 
 @pytest.mark.timeout(900)
-async def test_what_gets_worse_is_taken_back_and_what_does_not_is_kept(serving: Serving) -> None:
-    """5 % errors, a doubled latency and a slower first token are taken back at the first replica; an equal is not."""
+@pytest.mark.parametrize("all_of_them", [False, pytest.param(True, marks=pytest.mark.soak)])
+async def test_what_gets_worse_is_taken_back_and_what_does_not_is_kept(serving: Serving, *, all_of_them: bool) -> None:
+    """5 % errors, a doubled latency and a slower first token are taken back at the first replica; an equal is not.
+
+    `make test` leaves out the doubled latency, which the next test shows at the tail, and the equal first token.
+    """
     await asyncio.gather(
         serving.deploy(
             "chat", MLSERVER, replicas=2, tag="slow", scraped=True, env={"SLOW_ANSWER_S": "0.5", "SPREAD": "0.8"}
@@ -54,21 +58,23 @@ async def test_what_gets_worse_is_taken_back_and_what_does_not_is_kept(serving: 
     )
     serving.lab.worker()
     with serving.traffic("chat", rate=25), serving.streams("words", count=6, tokens=8, interval_ms=40):
-        await asyncio.gather(_servers(serving), _streams(serving))
+        await asyncio.gather(_servers(serving, all_of_them=all_of_them), _streams(serving, all_of_them=all_of_them))
 
 
-async def _servers(serving: Serving) -> None:
+async def _servers(serving: Serving, *, all_of_them: bool) -> None:
     equal = await rolled(serving, "chat", {"annotations": {"example.com/build": "2"}}, ERRORS, LATENCY)
     assert equal.status.outcome == "Completed", to_markdown(equal)
-    slower = {"env": {"server": {"SLOW_ANSWER_S": "1.0"}}}
-    assert_taken_back(await rolled(serving, "chat", slower, ERRORS, LATENCY), "latency")
+    if all_of_them:
+        slower = {"env": {"server": {"SLOW_ANSWER_S": "1.0"}}}
+        assert_taken_back(await rolled(serving, "chat", slower, ERRORS, LATENCY), "latency")
     failing = MLSERVER.change("errors", env={"server": {"ERROR_SHARE": "0.05"}})
     assert_taken_back(await rolled(serving, "chat", failing, ERRORS, LATENCY), "errors")
 
 
-async def _streams(serving: Serving) -> None:
-    equal = await rolled(serving, "words", STREAMS.change("v2"), FIRST_TOKEN)
-    assert equal.status.outcome == "Completed", to_markdown(equal)
+async def _streams(serving: Serving, *, all_of_them: bool) -> None:
+    if all_of_them:
+        equal = await rolled(serving, "words", STREAMS.change("v2"), FIRST_TOKEN)
+        assert equal.status.outcome == "Completed", to_markdown(equal)
     later = {"env": {"server": {"FIRST_TOKEN_S": "0.3"}}}
     assert_taken_back(await rolled(serving, "words", later, FIRST_TOKEN), "first-token")
 

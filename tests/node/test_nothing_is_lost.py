@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from harness import Case, until
@@ -46,11 +46,11 @@ async def test_each_order(serving: Serving) -> None:
 
 
 async def test_a_version_that_never_serves_comes_back(serving: Serving) -> None:
-    """It cannot load, is never ready, or loads for too long: it comes back by itself, and nothing is lost."""
+    """It cannot load, or loads for too long: it comes back by itself, and nothing is lost."""
     await serving.deploy("chat", MLSERVER)
     serving.lab.worker()
     with serving.traffic("chat") as load:
-        for tag in ("cannot-load", "never-ready", "slow-load"):
+        for tag in ("cannot-load", "slow-load"):
             async with serving.lab.rolled("chat", MLSERVER.change(tag), readiness=HOPELESS) as case:
                 await case.ends("RolledBack")
             case.watcher.assert_within(REPLICAS, REPLICAS + 1, passing=1)
@@ -119,45 +119,59 @@ async def test_blue_green(serving: Serving) -> None:
     assert {pod.spec.containers[0].image for pod in serving.lab.pods("chat")} == {f"{MLSERVER.image}:v2"}
 
 
-async def test_steered(serving: Serving) -> None:
+async def pause(case: Case) -> None:
+    await case.run.send("pause")
+    await case.rests()
+    await case.run.send("resume")
+
+
+async def scale(case: Case) -> None:
+    await case.run.send("scale", replicas=REPLICAS + 1)
+
+
+async def retarget(case: Case) -> None:
+    await case.run.send("retarget", change=MLSERVER.change("slow"))
+
+
+async def abort(case: Case) -> None:
+    await case.run.send("abort")
+
+
+class Steered(NamedTuple):
+    """A rollout to a version, what a person sends in the middle, its outcome, and what runs then."""
+
+    tag: str
+    steer: Callable[[Case], Awaitable[None]]
+    outcome: str
+    runs: str
+
+
+ABORTED, RETARGETED = Steered("v2", abort, "Aborted", "v1"), Steered("v2", retarget, "Completed", "slow")
+PAUSED, SCALED = Steered("v2", pause, "Completed", "v2"), Steered("v1", scale, "Completed", "v1")
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param([ABORTED, RETARGETED], id="elsewhere"),
+        pytest.param([PAUSED, SCALED, ABORTED, RETARGETED], id="all", marks=pytest.mark.soak),
+    ],
+)
+async def test_steered(serving: Serving, steps: list[Steered]) -> None:
     """Paused and resumed, scaled in the middle, retargeted, aborted: nothing is lost."""
     await serving.deploy("chat", MLSERVER)
     serving.lab.worker()
-
-    async def pause(case: Case) -> None:
-        await case.run.until("a move", lambda status: status.moves >= 2)
-        await case.run.send("pause")
-        await case.rests()
-        await case.run.send("resume")
-
-    async def scale(case: Case) -> None:
-        await case.run.until("a move", lambda status: status.moves >= 2)
-        await case.run.send("scale", replicas=REPLICAS + 1)
-
-    async def retarget(case: Case) -> None:
-        await case.run.until("a move", lambda status: status.moves >= 2)
-        await case.run.send("retarget", change=MLSERVER.change("slow"))
-
-    async def abort(case: Case) -> None:
-        await case.run.until("a move", lambda status: status.moves >= 2)
-        await case.run.send("abort")
-
-    steps: list[tuple[str, Callable[[Case], Awaitable[None]], str, str]] = [
-        ("v2", pause, "Completed", "v2"),
-        ("v1", scale, "Completed", "v1"),
-        ("v2", abort, "Aborted", "v1"),
-        ("v2", retarget, "Completed", "slow"),
-    ]
     with serving.traffic("chat") as load:
         for tag, steer, outcome, runs in steps:
             async with serving.lab.rolled("chat", MLSERVER.change(tag), readiness=QUICK) as case:
+                await case.run.until("a move", lambda status: status.moves >= 2)
                 await steer(case)
                 assert (await case.run.end()).status.outcome == outcome
             await serving.serves("chat")
             assert {pod.spec.containers[0].image for pod in serving.lab.pods("chat")} == {f"{MLSERVER.image}:{runs}"}
         outcomes = await outcomes_of(serving, load, "v1", "v2", "v3-slow")
     assert_nothing_lost(outcomes)
-    assert len(serving.lab.pods("chat")) == REPLICAS + 1
+    assert len(serving.lab.pods("chat")) == REPLICAS + (SCALED in steps)
 
 
 @pytest.mark.alone  # a kubelet that starts again takes pods as not ready until it has probed them

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from activities.levers.deployment.patches import own_budget
 from segue.as_before import as_before, with_ready
 from segue.budget import resolve_budget
 from segue.decide import Act, decide
@@ -204,3 +205,11 @@ def test_the_end_of_a_rollback_says_what_is_not_ready(ready: int, added: str) ->
 def test_the_readiness_gate_asks_for_no_more() -> None:
     assert judge_readiness(RULES, see((0, 0), (4, 3)), lacking=1).result is Result.PASS
     assert judge_readiness(RULES, see((0, 0), (4, 3))).result is Result.INCONCLUSIVE
+
+
+def test_what_a_rollback_may_take_follows_the_replicas() -> None:
+    """4 of 12 were not ready: the number 7 would let the controller take all of 4 after somebody scaled it down."""
+    rules = RULES.model_copy(update={"strategy": Strategy(maxSurge=1, maxUnavailable="25%")})
+    relaxed = as_before(rules, MOVING.but(before=Before(replicas=12, ready=8), goal=Goal.BACK), 12)
+    assert own_budget(relaxed, 12)["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": "59%"}
+    assert [resolve_budget(relaxed.strategy, replicas).floor for replicas in (12, 4)] == [5, 2]

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from activities import capacity as capacities
-from activities.capacity import Capacity, Sums, taken_by
+from activities.capacity import UNREACHABLE, Capacity, Sums, taken_by
 from activities.cluster import Cluster
 from segue.errors import NotAllowed, SegueError, Unreachable
 
@@ -149,3 +149,15 @@ async def test_a_refused_list_is_told_to_all_and_tried_again_later(
         await asyncio.sleep(0.01)
     assert await cpus(capacity) == Decimal(6)
     await capacity.close()
+
+
+def test_a_node_that_does_not_answer_is_lost_until_it_answers() -> None:
+    sums, taints = Sums(), [{"key": UNREACHABLE, "effect": "NoExecute"}]
+    sums.replace_nodes([node("a"), node("b", taints=taints), node("c", taints=taints)])
+    assert sums.lost == {"b", "c"}
+    sums.put_node(node("b"))
+    sums.drop_node("c")
+    assert not sums.lost
+    sums.put_node(node("a", taints=taints))
+    sums.replace_nodes([node("a")])
+    assert not sums.lost

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Written
-from segue.decide import Act, asks_for_room, barrier_at, decide, next_counts, repeatable, toward
+from segue.decide import Act, Decision, asks_for_room, barrier_at, decide, next_counts, repeatable, toward
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.plan import settled
 from segue.room import Demand
 from segue.spec import Drain, Order, Rules, Strategy, Waypoint
 from segue.state import Before, Goal, Mark, Outcome, Reached, State, requested
-from segue.transition import applied
+from segue.transition import WRITTEN, applied, denied
 
 OUT, IN, BOTH = Order.SCALE_OUT_PRIORITY, Order.SCALE_IN_PRIORITY, Order.SCALE_SIMULTANEOUSLY
 NOW = 1_000.0
@@ -709,3 +709,72 @@ def test_a_pair_is_complete_with_exactly_the_new_replicas_of_its_end(new: int, c
     state = State(owner="us", wanted=Version(template="v1"), claimed=True, progress_at=NOW)
     found = decide(Rules(), state, see(0, new, home=Counts(4, 0)), NOW).act
     assert (found is Act.VERIFY) is complete, found
+
+
+NO = Written(done=False, why="the controller is still scaling")
+
+
+def test_every_write_backs_off() -> None:
+    """A write that is refused or has no effect is the same write the next time, whatever it writes."""
+    for act in WRITTEN:
+        decision = Decision(act=act, why="x", counts=Counts(3, 1), replicas=9, share=10)
+        assert repeatable(see(3, 1), decision), act
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_backs_off_beside_the_rollout_delays_nothing(lost: bool) -> None:
+    """A request that cannot be written now is tried again later; meanwhile old replicas come back, and others move."""
+    seen = see(3, 1, ready=2 if lost else 3, proven=1, lost_since=NOW)
+    state = MOVING.but(resize=9)
+    for _ in range(2):
+        decision = decide(RULES, state, seen, NOW)
+        assert decision.act is Act.RESIZE
+        state = applied(RULES, state, seen, decision, NOW, NO)
+    assert decide(RULES, state, seen, NOW + 1).act is Act.SCALE
+    waits = decide(RULES, state.but(paused="x"), see(3, 1, ready=3, proven=1), NOW + 1)
+    assert (waits.act, waits.wake_at) == (Act.WAIT, NOW + 2)
+    assert decide(RULES, state, seen, NOW + 2).act is Act.RESIZE
+
+
+def test_a_refused_request_ends_at_a_person_and_holds_no_way_back() -> None:
+    """The API server refuses `segue scale`: it is not tried again, and the reason says what to do."""
+    for begun in (MOVING, BACK):
+        state = begun.but(resize=9)
+        seen = see(2, 3, held=False, template="v0") if begun is BACK else see(3, 1, ready=3)
+        asks = decide(RULES, state, seen, NOW)
+        assert asks.act is Act.RESIZE
+        state = denied(state, seen, asks, "Refused: at most 6", NOW)
+        assert state.resize is None and state.log[-1].what in {"scale refused", "failed"}
+        assert decide(RULES, state, seen, NOW).act is Act.WAIT
+        assert (state.held is None) is (begun is BACK) and not state.needs_human
+    held = denied(MOVING.but(resize=9), see(3, 1), asks, "Refused: at most 6", NOW).held
+    assert held is not None and "at most 6; run `segue scale` with a number that is allowed" in held.message
+
+
+def test_a_refused_write_is_tried_ever_less_often() -> None:
+    """On the way back nothing else may be done, so the same write is tried for ever, but at most once a minute."""
+    state, seen, now, tries = BACK, see(3, 1, ready=3), NOW, list[float]()
+    while now < NOW + 600:
+        decision = decide(RULES, state, seen, now)
+        if decision.act is Act.UNDO:
+            tries.append(now)
+            state = denied(state, seen, decision, f"Refused: request {now}", now)
+            assert state.needs_human
+            continue
+        assert decision.act is Act.WAIT and decision.wake_at is not None
+        now = decision.wake_at
+    assert len(tries) <= 16 and tries[-1] - tries[-2] >= 60
+
+
+def test_a_controller_that_somebody_resumes_again_and_again_ends_at_a_person() -> None:
+    """Pausing it has no effect: the rollout says so and holds, and pauses it ever less often."""
+    state, now, acts = MOVING, NOW, list[Act]()
+    seen = see(3, 2, ready=3, asked=(3, 2), unpaused=True)
+    while now < NOW + 500:
+        decision = decide(RULES, state, seen, now)
+        acts.append(decision.act)
+        if decision.act is not Act.WAIT:
+            state = applied(RULES, state, seen, decision, now, Written(done=True, writes=1, mark=Mark(template="v1")))
+        now = max(now + 1, decision.wake_at or 0) if decision.act is Act.WAIT else now
+    assert acts.count(Act.FAIL) == 1 and state.held is not None and "have no effect" in state.held.message
+    assert acts.count(Act.PAUSE_CONTROLLER) <= 14

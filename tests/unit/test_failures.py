@@ -3,11 +3,12 @@
 import pytest
 
 from activities.levers.pods import read_replica
+from segue.ended_pods import judged
 from segue.failures import APPEARS_S, diagnose, unmade, unplaced_why, with_log, with_peak, with_probe, worst
-from segue.hindrance import hindrance_of
+from segue.hindrance import hindrance_of, with_lost_nodes
 from segue.masking import masked, tail
-from segue.observation import Cause, Problem
-from segue.replica import ContainerFacts, Replica
+from segue.observation import Cause, Counts, Observation, Problem, Side
+from segue.replica import ContainerFacts, Pods, Replica
 
 PULLS = "failed to resolve image: r.example/llm:9: not found"
 BACK_OFF = f'Back-off pulling image "r.example/llm:9": ErrImagePull: rpc error: code = NotFound desc = {PULLS}'
@@ -226,3 +227,64 @@ def test_a_secret_that_is_absent_may_still_come(message: str, since: float) -> N
     facts = container(waiting="CreateContainerConfigError", waiting_message=message)
     problem = diagnose(Replica("llm-0", "v", containers=(facts,), started_at=100.0), max_restarts=0)
     assert problem and problem.hopeless and problem.hopeless_from == since
+
+
+LOADS = Replica("chat-b", "v", node="n1", unready="containers with unready status: [server]")
+GONE = Replica("chat-a", "v", node="n1", is_lost=True)
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize(
+    ("others", "nodes", "lost"),
+    [
+        pytest.param((), {"n1"}, True, id="its-node-shows-it"),
+        pytest.param((GONE,), (), True, id="another-replica-there-shows-it"),
+        pytest.param((GONE._replace(node="n2"),), {"n3"}, False, id="another-node"),
+    ],
+)
+def test_a_replica_that_still_loads_on_a_lost_node_is_lost(
+    back: bool, others: tuple[Replica, ...], nodes: set[str], lost: bool
+) -> None:
+    """Its node's controller writes nothing on a pod that was not Ready."""
+    pods = Pods((LOADS,), others) if back else Pods(others, (LOADS,))
+    unready = diagnose(LOADS, 0)
+    seen = Observation(replicas=1, old=Side(), new=Side(), asked=Counts(0, 1), template="v", problem=unready, pods=pods)
+    found = with_lost_nodes(seen, nodes, back=back)
+    if lost:
+        assert found.hindered == 1 and found.hindrance.endswith("its node n1 does not answer")
+        assert found.problem == Problem(cause=Cause.NODE, message="its node n1 does not answer", replica="chat-b")
+    else:
+        assert found == seen
+
+
+def init(restarts: int, **facts: object) -> ContainerFacts:
+    return ContainerFacts("wait-for-db", restarts, is_init=True, **facts)  # type: ignore[arg-type]
+
+
+def test_an_init_container_that_succeeded_does_not_count() -> None:
+    """It restarted until its database was there, on the old version too."""
+    passed = Replica("a", "v", ready_since=1.0, containers=(init(3, ended="Completed", exit_code=0), container()))
+    assert passed.proven(0.0, 0, 2.0) and diagnose(passed, 0) is None
+    assert passed.incarnation.endswith("/3"), "a restart makes another incarnation all the same"
+    failed = passed._replace(containers=(container(restarts=3, exit_code=0),))
+    assert not failed.proven(0.0, 0, 2.0), "a server that ended restarts for its own reason"
+
+
+@pytest.mark.parametrize(("restarts", "hopeless"), [(3, False), (4, True)])
+def test_an_init_container_may_restart_as_often_as_elsewhere(restarts: int, hopeless: bool) -> None:
+    """On a replica of the old version it succeeded after 3 restarts."""
+    waits = Replica("b", "w", containers=(init(restarts, waiting="CrashLoopBackOff", exit_code=1),))
+    old = Replica("a", "v", ready_since=1.0, containers=(init(3, ended="Completed", exit_code=0),))
+    problem = judged([waits], (), 0, 0.0, others=[old])
+    assert problem is not None and problem.hopeless is hopeless
+    alone = judged([waits], (), 0, 0.0)
+    assert alone is not None and alone.hopeless
+
+
+def test_an_init_container_is_told_from_a_sidecar() -> None:
+    """A native sidecar runs as long as the pod: its restarts count."""
+    ended = {"state": {"terminated": {"exitCode": 0, "reason": "Completed"}}, "restartCount": 2}
+    inits = [{"name": "setup"}, {"name": "proxy", "restartPolicy": "Always"}]
+    status = {"initContainerStatuses": [{"name": each["name"], **ended} for each in inits]}
+    pod = {"metadata": {"name": "a"}, "spec": {"initContainers": inits, "containers": []}, "status": status}
+    assert [each.has_passed for each in read_replica(pod, "v").containers] == [True, False]

@@ -9,6 +9,9 @@ from segue.messages import Approve, Message
 from segue.report import Request
 
 ALICE, BOB = "alice@acme (jwt)", "bob@acme (jwt)"
+OBJECT = "Rollout serving/chat generation 1"
+OF_ALICE = f"{OBJECT} by kubernetes user alice"
+PROVEN = "kubernetes user alice through segue-controller (jwt)"
 
 
 def made(what: str, authenticated: str, claimed: str) -> Request:
@@ -46,10 +49,43 @@ OWN: dict[str, tuple[tuple[Request, ...], Request | None, tuple[str, ...]]] = {
         ("has not recorded who sent the retarget (claimed: carol)", "abort it"),
     ),
     "by an annotation, of a start by the same controller": (
-        (made("start", "segue-controller (jwt)", "Rollout serving/chat generation 1"),),
+        (made("start", "segue-controller (jwt)", OBJECT),),
         made("approve", "kubernetes user bob through segue-controller (jwt)", ""),
         ("segue-controller (jwt) started the rollout (authenticated) for a Rollout object",
          "not recorded who wrote that", "approve with `segue approve`"),
+    ),
+    "the author of the object, by an annotation": (
+        (made("start", "", OF_ALICE),), made("approve", "", "kubernetes user alice"),
+        ("by: 'kubernetes user alice'", "kubernetes user alice started the rollout (claimed; ", "ask another person"),
+    ),
+    "the author of the object, by the command": (
+        (made("start", "", OF_ALICE),), made("approve", "", "alice"), ("kubernetes user alice started the rollout (",),
+    ),
+    "who edited the object, by an annotation": (
+        (made("start", "", OF_ALICE), made("retarget", "", OF_ALICE.replace("alice", "bob"))),
+        made("approve", "", "kubernetes user bob"), ("kubernetes user bob retargeted the rollout (claimed; ",),
+    ),
+    "by an annotation, and nobody knows the author": (
+        (made("start", "", OBJECT),), made("approve", "", "kubernetes user bob"),
+        (f"{OBJECT} started the rollout, and nobody recorded who wrote that", "approve with `segue approve`",
+         "deploy/admission/steering.yaml"),
+    ),
+    "authenticated, the author by an annotation": (
+        (made("start", PROVEN, OBJECT),), made("approve", PROVEN, ""),
+        (f"{PROVEN} started the rollout (authenticated)", "ask another person"),
+    ),
+    "authenticated, another than the author by an annotation": (
+        (made("start", PROVEN, OBJECT),), made("approve", PROVEN.replace("alice", "bob"), ""),
+        (f"{PROVEN} started the rollout (authenticated), and segue-controller (jwt) also sends this approval",
+         "approve with `segue approve`"),
+    ),
+    "authenticated, the author by the command": (
+        (made("start", PROVEN, OBJECT),), made("approve", "alice (jwt)", "carol"),
+        (f"{PROVEN} started the rollout (authenticated)", "ask another person"),
+    ),
+    "authenticated, the controller itself": (
+        (made("start", PROVEN, OBJECT),), made("approve", "segue-controller (jwt)", "carol"),
+        ("segue-controller (jwt) also sends this approval",),
     ),
     "the start is not kept": ((), made("approve", ALICE, "alice"), ("no longer keeps the rollout's first run",)),
 }  # fmt: skip
@@ -70,8 +106,11 @@ def test_another_person_approves() -> None:
         "production", (made("start", "", "alice"), made("retarget", "", "carol")), made("approve", "", "bob"), ""
     )
     refuse_own("production", (made("start", ALICE, "ci"),), made("approve", BOB, "ci"), "ci")
-    of_object = made("start", "segue-controller (jwt)", "Rollout serving/chat generation 1")
+    of_object = made("start", "segue-controller (jwt)", OBJECT)
     refuse_own("production", (of_object,), made("approve", BOB, "bob"), "bob")
+    refuse_own("production", (made("start", PROVEN, OBJECT),), made("approve", BOB, "alice"), "alice")
+    refuse_own("production", (made("start", "", OF_ALICE),), made("approve", "", "kubernetes user bob"), "")
+    refuse_own("production", (made("start", "", OBJECT),), made("approve", "", "bob"), "")
 
 
 def test_the_permit_knows_all_of_an_approval() -> None:

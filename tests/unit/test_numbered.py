@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from activities.levers.numbered.leaderworkerset import LeaderWorkerSetLever
 from activities.levers.numbered.ordinals import HOLD, Numbered, may_go_back, read, shrinks_under
 from activities.levers.numbered.statefulset import StatefulSetLever
 from activities.levers.ownership import BASELINE
@@ -12,7 +13,7 @@ from activities.levers.template import fingerprint
 from segue.decide import Act, decide
 from segue.observation import Version
 from segue.replica import Ended, Replica
-from segue.spec import Rules, Strategy
+from segue.spec import Rules, Strategy, Waypoint
 from segue.state import Outcome, State, requested
 
 R = 4
@@ -156,3 +157,19 @@ def test_a_pod_that_does_not_go_is_named(metadata: dict[str, Any], told: str) ->
         )
     else:
         assert seen.problem is None
+
+
+def test_the_budget_of_groups_follows_their_number() -> None:
+    """An absolute number of 4 would let all of 4 be unavailable after somebody scaled the target down."""
+
+    def written(surge: Any, unavailable: Any, replicas: int, *, held: bool) -> tuple[Any, Any]:
+        waypoints = (Waypoint(at=1),) if held else ()
+        rules = Rules(strategy=Strategy(max_surge=surge, max_unavailable=unavailable, waypoints=waypoints))
+        fields = LeaderWorkerSetLever(cast("Any", None)).holding(3, rules, replicas)
+        rolling = fields["rolloutStrategy"]["rollingUpdateConfiguration"]
+        return rolling["maxSurge"], rolling["maxUnavailable"]
+
+    assert written("25%", "50%", 8, held=False) == ("25%", "50%")
+    assert written("25%", "50%", 8, held=True) == (0, "50%")
+    assert written(9, 9, 4, held=False) == (4, 4)
+    assert written(0, "10%", 4, held=True) == (0, 1), "its webhook refuses 0 for both"

@@ -16,6 +16,7 @@ from segue.rollout_object import MEMO
 from segue.state import Phase
 from segue.status import Status
 
+OBJECT = "Rollout serving/chat generation 1"
 ALICE, BOB, WORKER = (Principal(type="jwt", name=name) for name in ("alice@acme", "bob@acme", "segue-worker"))
 
 
@@ -104,6 +105,11 @@ async def test_whom_the_api_server_authenticated() -> None:
     assert await read([of_object, *sent[1]]) == [begun, ("approve", "bob@acme (jwt)", "kubernetes user alice")]
     assert await read([await start(WORKER), *sent[0]]) == [
         begun, ("approve", "segue-worker (jwt)", "kubernetes user alice"),
+    ]  # fmt: skip
+    author = await start(WORKER, f"{OBJECT} by kubernetes user alice", of_object=True)
+    assert await read([author]) == [("start", "kubernetes user alice through segue-worker (jwt)", OBJECT)]
+    assert await read([await start(WORKER, f"{OBJECT} by kubernetes user alice")]) == [
+        ("start", "segue-worker (jwt)", f"{OBJECT} by kubernetes user alice"),
     ]  # fmt: skip
     unproven = [await start(None, of_object=True), await update("1", "approve", approve)]
     assert await read(unproven) == [("start", "", "carol"), ("approve", "", "kubernetes user alice")]

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from segue.errors import Failing, Refused, Unreachable
-from segue.messages import Approve, Resume, Scale
+from segue.messages import Approve, Pause, Resume, Scale, message_of
 from segue.rollout_object import FINALIZER, RETRY
 from segue.rollout_object.asked import Asked, asked, status_of
 from segue.rollout_object.crd import Definition, definition, file_of, manifest
@@ -23,7 +23,7 @@ from segue.rollout_object.deciding import (
     handled_now,
     workflow_to_read,
 )
-from segue.rollout_object.orders import GUARDED, ORDERS, AnnotatedOrder
+from segue.rollout_object.orders import GUARDED, ORDERS, AnnotatedOrder, person_in
 from segue.rollout_object.showing import Seen, document, event, is_news, order_event, show
 from segue.rollout_object.status import Kind, ObjectStatus
 from segue.spec import OwnProfile, read_object, read_rollout
@@ -223,6 +223,25 @@ def test_each_verb_keeps_its_latest_answer() -> None:
     recorded = ANSWERED.answering(later, "x", taken=False)
     assert (len(recorded.orders), recorded.has_answered(later), recorded.has_answered(ORDER)) == (1, True, False)
     assert decide(APPROVED, recorded.answering(replace(ORDER, verb="abort"), "x", taken=True), None) is ObjectAct.ORDER
+
+
+def test_who_wrote_the_spec_is_the_requester() -> None:
+    """A start and a retarget name the author; what was handled is recognised with and without it."""
+    written = wants(2, change=OTHER, notes={"segue.dev/edit-by": "alice"})
+    assert written.chosen_by == "Rollout serving/chat generation 2 by kubernetes user alice"
+    assert (written.by, SECOND.chosen_by) == (SECOND.by, SECOND.by)
+    assert person_in(written.chosen_by) == ("kubernetes user alice", SECOND.by)
+    assert person_in(SECOND.by) == ("", SECOND.by) and person_in("bob by kubernetes user alice")[0] == ""
+    for who, act in ((SECOND.by, ObjectAct.REST), (written.chosen_by, ObjectAct.REST), ("bob", ObjectAct.CLAIM)):
+        ended = run(FIRST, ended="Completed", retargeted_by=frozenset({who}))
+        for given in (SECOND, written):
+            assert decide(given, record(FIRST), ended) is act
+    assert not wants(2, notes={"segue.dev/edit-by": "alice"}).is_requester(wants(20).by)
+
+
+def test_the_longest_requester_fits_into_a_message() -> None:
+    longest = replace(SECOND, namespace="n" * 63, name="r" * 253, generation=10**9, author="u" * 999)
+    assert message_of(Pause, by=longest.chosen_by).by == longest.chosen_by
 
 
 def test_an_answer_has_an_event() -> None:

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
@@ -22,7 +22,7 @@ from segue.messages import RetargetTo
 from segue.rollout_object import FINALIZER, RESOURCE
 from segue.rollout_object.asked import Asked, asked, status_of
 from segue.rollout_object.deciding import ObjectAct, Run, decide, edits, handled_now, open_order, workflow_to_read
-from segue.rollout_object.orders import GUARDED, AnnotatedOrder, stamp_of
+from segue.rollout_object.orders import EDIT, GUARDED, AnnotatedOrder, stamp_of
 from segue.rollout_object.showing import Seen, document, event, is_news, order_event, show
 from segue.rollout_object.status import Condition, Kind, ObjectStatus
 from segue.spec import OwnProfile
@@ -210,7 +210,7 @@ class Controller:
             self._engine.forget(recorded.workflow_id)
             await self._release(found)
         elif act is ObjectAct.START:
-            await self._start(wants)
+            await self._start(await self._attributed(found, wants))
         elif act is ObjectAct.ORDER:
             await self._obey(found, wants, recorded, run)
         else:
@@ -241,7 +241,8 @@ class Controller:
     async def _tell(self, act: ObjectAct, found: Object, wants: Asked, recorded: ObjectStatus, run: Run) -> None:
         """Send a message to the rollout under way, and record what only the record knows."""
         if act is ObjectAct.RETARGET:
-            await self._patch_status(found, await self._retargeted(wants, recorded, run))
+            now = await self._retargeted(await self._attributed(found, wants), recorded, run)
+            await self._patch_status(found, now)
             return
         reason = "spec.paused" if act in {ObjectAct.PAUSE, ObjectAct.RESUME} else "the Rollout is deleted"
         fields: dict[str, Any] = {"by": wants.by, "reason": reason}
@@ -271,7 +272,7 @@ class Controller:
         spec, (change, strategy) = wants.rollout.spec, edits(wants, recorded, run)
         message = RetargetTo(
             change=spec.change if change else None, strategy=spec.strategy if strategy else None,
-            onto_baseline=change, accept=spec.accept, by=wants.by, reason="the Rollout was edited",
+            onto_baseline=change, accept=spec.accept, by=wants.chosen_by, reason="the Rollout was edited",
         )  # fmt: skip
         self._engine.forget(run.workflow_id)
         try:
@@ -297,7 +298,7 @@ class Controller:
 
     async def _answered(self, found: Object, wants: Asked, order: AnnotatedOrder, run: Run | None) -> tuple[bool, str]:
         """Return whether the rollout took an order, and what happens now, or why not."""
-        if not order.user or not await self._is_guarded(found, order):
+        if not order.user or not await self._is_guarded(found, order.verb, order.user):
             return False, UNGUARDED
         # Also to one that has ended: it answers what arrived before the end, if a controller was killed meanwhile.
         if run is None or not run.is_of(wants):
@@ -311,12 +312,18 @@ class Controller:
         except Refused as error:
             return False, str(error)
 
-    async def _is_guarded(self, found: Object, order: AnnotatedOrder) -> bool:
-        """Whether the admission policy guards this object: it refuses a stamp that the writer makes up.
+    async def _attributed(self, found: Object, wants: Asked) -> Asked:
+        """Return the request with its author only if a policy guards who that is."""
+        if wants.author and not await self._is_guarded(found, EDIT, wants.author):
+            return replace(wants, author="")
+        return wants
+
+    async def _is_guarded(self, found: Object, stamp: str, user: str) -> bool:
+        """Whether the admission policy guards a stamp of this object: it refuses a name that the writer makes up.
 
         A dry run asks the API server itself, so it needs no right to read policies, and covers their bindings.
         """
-        forged = {stamp_of(order.verb): f"not {order.user}"}
+        forged = {stamp_of(stamp): f"not {user}"}
         patch = {"metadata": {"resourceVersion": found["metadata"]["resourceVersion"], "annotations": forged}}
         try:
             await self._cluster.patch(RESOURCE, *key_of(found), patch, dry_run=True)

@@ -161,7 +161,7 @@ class _Reader(Rollouts):
         rollout, converter = asked.rollout, self.client.data_converter
         assert rollout is not None, "only an accepted spec starts"
         cluster = rollout.spec.target.cluster or self.cluster
-        task = Task(spec=rollout.spec, name=asked.name, cluster=cluster, by=asked.by)
+        task = Task(spec=rollout.spec, name=asked.name, cluster=cluster, by=asked.chosen_by)
         request = StartWorkflowExecutionRequest(
             namespace=self.client.namespace,
             workflow_id=asked.workflow_id,
@@ -180,7 +180,7 @@ class _Reader(Rollouts):
         ]
         encode_search_attributes(TypedSearchAttributes(attributes), request.search_attributes)
         request.user_metadata.summary.CopyFrom((await converter.encode([summary(rollout)]))[0])
-        request.user_metadata.details.CopyFrom((await converter.encode([details(rollout, asked.by)]))[0])
+        request.user_metadata.details.CopyFrom((await converter.encode([details(rollout, asked.chosen_by)]))[0])
         return request
 
 

@@ -33,7 +33,7 @@ from segue.errors import Refused, Stale
 from segue.history import Note
 from segue.observation import Counts, Observation
 from segue.spec import Change, Rules
-from segue.units import resolve
+from segue.units import share
 
 HOLD_DEADLINE_S = 2_147_483_647
 """Must exceed minReadySeconds; its maximum means no deadline."""
@@ -261,14 +261,8 @@ def _holding(replicas: int, surge: int, unavailable: int, rules: Rules) -> Objec
     follows only if the spec gives a percentage.
     """
     follows = isinstance(rules.strategy.max_surge, str)
-    added = _share(surge, replicas, round_up=True) if follows else surge
-    return _rolling(added, _share(unavailable, replicas, round_up=False))
-
-
-def _share(count: int, replicas: int, *, round_up: bool) -> int | str:
-    percent = 100 * count // replicas if round_up else -(-100 * count // replicas)
-    exact = resolve(f"{percent}%", replicas, round_up=round_up) == count
-    return f"{percent}%" if count and exact else count  # above 100 replicas some numbers have no percentage
+    added = share(surge, replicas, round_up=True) if follows else surge
+    return _rolling(added, share(unavailable, replicas, round_up=False))
 
 
 def _rolling(surge: int | str, unavailable: int | str) -> Object:

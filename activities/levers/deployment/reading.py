@@ -140,7 +140,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         held=is_held(deployment) or (back and is_paused(deployment)),
         unpaused=_is_unpaused(objects, state),
         foreign=_foreign(objects, state),
-        problem=judged(rising, ended, restarts, state.began_at, *(s.problem for s in coming)),
+        problem=judged(rising, ended, restarts, state.began_at, *(s.problem for s in coming), others=falling),
         progress_at=max((*proven_times, *(p.placed_late_at for p in rising), taken_at(ended))),
         lost_since=lost_since(p for s in new for p in s.pods),
         unplaced=len(unplaced),

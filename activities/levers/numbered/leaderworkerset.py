@@ -177,10 +177,15 @@ class LeaderWorkerSetLever(PartitionLever):
         return judged_groups(found, wanted, NAME)
 
     def holding(self, partition: int, rules: Rules, replicas: int) -> Object:
-        """Return a rolling update from this group on, with surge groups only if the controller moves by itself."""
-        budget = resolve_budget(rules.strategy, max(replicas, 1))
-        surge = budget.surge if self.autonomous(rules) else 0
-        rolling = {"partition": partition, "maxSurge": surge, "maxUnavailable": budget.unavailable}
+        """Return a rolling update from this group on, with surge groups only if the controller moves by itself.
+
+        A percentage is written as such: its controller resolves it as the budget does, also after a change of R. Its
+        webhook refuses 0 for both fields.
+        """
+        strategy, budget = rules.strategy, resolve_budget(rules.strategy, max(replicas, 1))
+        surge = _followed(strategy.max_surge, budget.surge, replicas, round_up=True) if self.autonomous(rules) else 0
+        unavailable = _followed(strategy.max_unavailable, budget.unavailable, replicas, round_up=False)
+        rolling = {"partition": partition, "maxSurge": surge, "maxUnavailable": unavailable}
         return {"rolloutStrategy": {"type": "RollingUpdate", "rollingUpdateConfiguration": rolling}}
 
     def pinning(self, rules: Rules, replicas: int, back: Object) -> Object:
@@ -213,6 +218,11 @@ class LeaderWorkerSetLever(PartitionLever):
     def warnings(self, found: Object) -> list[str]:
         """Return no warnings: nothing else changes."""
         return []
+
+
+def _followed(written: int | str, number: int, replicas: int, *, round_up: bool) -> int | str:
+    """Return an amount as the spec gives it if its controller resolves it to this number now; else the number."""
+    return written if resolve(written, replicas, round_up=round_up) == number else number
 
 
 def _is_told(found: Object, sets: Iterable[Object], partition: int) -> bool:

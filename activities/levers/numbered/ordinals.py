@@ -175,7 +175,7 @@ def read(
         numbered=True,
         unshrinkable=shrinks_under(numbered, relaxed, len(replicas) if state.resize is None else state.resize),
         foreign=foreign,
-        problem=worst((judged(rising, ended, restarts, state.began_at), overdue(numbered.pods, now))),
+        problem=worst((judged(rising, ended, restarts, state.began_at, others=others), overdue(numbered.pods, now))),
         progress_at=max((*proven, *(r.placed_late_at for r in coming), taken_at(ended)), default=0.0),
         # A replica is replaced under its own number: the new one is created when the old one has ended.
         freed_by=freed_by(numbered.pods, (), waits=bool(leaving)),

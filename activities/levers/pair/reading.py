@@ -128,7 +128,7 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
         owner=annotations_of(pair.old.deployment).get(OWNER),
         held=baseline is not None,
         foreign=_foreign(pair, state),
-        problem=judged(rising, ended, restarts, state.began_at, *_unmade(pair, back=back)),
+        problem=judged(rising, ended, restarts, state.began_at, *_unmade(pair, back=back), others=new if back else old),
         progress_at=max(
             *(at for at in since if at + min_ready_s <= now), *(p.placed_late_at for p in rising), taken_at(ended), 0.0
         ),

@@ -107,6 +107,23 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{- /* The settings of a controller. */ -}}
+{{- define "segue.controllerEnv" -}}
+- {name: SEGUE_CLUSTER, value: {{ .Values.cluster.name | default .Values.controller.cluster | quote }}}
+{{- include "segue.clusterEnv" . }}
+{{- with .Values.worker }}
+- {name: SEGUE_HEALTH_ADDRESS, value: "0.0.0.0:{{ .healthPort }}"}
+- {name: SEGUE_LOG_LEVEL, value: {{ .logLevel }}}
+- {name: SEGUE_LOG_FORMAT, value: {{ .logFormat }}}
+{{- with .otlpEndpoint }}
+- {name: SEGUE_OTLP_ENDPOINT, value: {{ . | quote }}}
+{{- end }}
+{{- end }}
+{{- if .Values.encryption.secret }}
+- {name: SEGUE_ENCRYPTION_KEYS, value: /etc/segue/encryption/keys.toml}
+{{- end }}
+{{- end }}
+
 {{- /* The settings of a worker: docs/operating.md. */ -}}
 {{- define "segue.workerEnv" -}}
 {{- include "segue.clusterEnv" . }}
@@ -230,6 +247,100 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 - configMap: {name: {{ .configMap }}, items: [{key: {{ .key | quote }}, path: policy/policy.yaml}]}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{- /* The pods of workers and controllers: `name`, `account`, `args`, `env`, `files`, `selector`, `resources`; `grace` and
+    `sdkMetrics` only for workers. */ -}}
+{{- define "segue.servingPod" -}}
+{{- $root := .root }}
+{{- $selector := .selector }}
+{{- $values := .root.Values -}}
+metadata:
+  labels:
+    {{- merge (fromYaml .selector) (include "segue.labels" .root | fromYaml) $values.podLabels | toYaml | nindent 4 }}
+  {{- with $values.podAnnotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  serviceAccountName: {{ .account }}
+  automountServiceAccountToken: true
+  enableServiceLinks: false
+  {{- with .grace }}
+  terminationGracePeriodSeconds: {{ . }}
+  {{- end }}
+  securityContext: {{- toYaml $values.podSecurityContext | nindent 4 }}
+  {{- with $values.imagePullSecrets }}
+  imagePullSecrets: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- with $values.topologySpreadConstraints }}
+  topologySpreadConstraints:
+    {{- range . }}
+    - labelSelector:
+        matchLabels: {{- $selector | nindent 10 }}
+      matchLabelKeys: [pod-template-hash]
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+  {{- end }}
+  {{- with $values.nodeSelector }}
+  nodeSelector: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.tolerations }}
+  tolerations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.affinity }}
+  affinity: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  containers:
+    - name: {{ .name }}
+      image: {{ include "segue.image" $root }}
+      imagePullPolicy: {{ $values.image.pullPolicy }}
+      args: {{- toYaml .args | nindent 8 }}
+      env:
+        {{- .env | trim | nindent 8 }}
+        {{- with $values.extraEnv }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      ports:
+        - {name: health, containerPort: {{ $values.worker.healthPort }}}
+        {{- if .sdkMetrics }}
+        - {name: sdk-metrics, containerPort: 8081}
+        {{- end }}
+      # It listens only after it has connected, so its start may take as long as Temporal does.
+      startupProbe:
+        httpGet: {path: /healthz, port: health}
+        periodSeconds: 2
+        failureThreshold: 30
+      livenessProbe:
+        httpGet: {path: /healthz, port: health}
+        periodSeconds: 10
+        timeoutSeconds: 5
+      readinessProbe:
+        httpGet: {path: /readyz, port: health}
+        periodSeconds: 5
+        timeoutSeconds: 5
+      resources: {{- toYaml .resources | nindent 8 }}
+      securityContext: {{- toYaml $values.securityContext | nindent 8 }}
+      volumeMounts:
+        - {name: tmp, mountPath: /tmp}
+        {{- if .files }}
+        - {name: files, mountPath: /etc/segue, readOnly: true}
+        {{- end }}
+        {{- with $values.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+  volumes:
+    - {name: tmp, emptyDir: {sizeLimit: 64Mi}}
+    {{- with .files }}
+    - name: files
+      projected:
+        sources: {{- . | trim | nindent 10 }}
+    {{- end }}
+    {{- with $values.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 {{- end }}
 
 {{- /* The pod of a command that runs once: `name`, `account`, `args`, `env` and `files`. */ -}}
