@@ -28,19 +28,17 @@ class Stopping(Frozen):
     hooks: tuple[Hook, ...] = ()
 
 
-def losses(
-    old: Stopping, new: Stopping, rules: Rules, replicas: int, *, drainable: bool = True
-) -> tuple[str, ...]:  # fmt: skip
+def losses(old: Stopping, new: Stopping, rules: Rules, replicas: int, *, drainable: bool) -> tuple[str, ...]:
     """Return what a rollout and its rollback will lose; empty when every replica stops without loss.
 
-    With ``drain`` an old replica without a hook leaves its Services before it receives SIGTERM.
-    ``drainable`` tells whether a spec for this target may have ``drain``.
+    ``drainable`` tells whether ``drain`` takes an old replica without a hook out of its Services before SIGTERM: it
+    does so for a Deployment, and not where the target's own controller chooses the moment.
     """
     drain = rules.drain
     found = [lost for hook in old.hooks for lost in _ill_timed(hook, old.grace_s)]
-    if drain is None:
+    if drain is None or not drainable:
         found += [_unhooked(hook, replicas, drainable=drainable) for hook in old.hooks if not hook.has_pre_stop]
-    elif drain.until is None and old.grace_s < drain.timeout.total_seconds():
+    if drain is not None and drain.until is None and old.grace_s < drain.timeout.total_seconds():
         found.append(_killed_early(old.grace_s, drain.timeout.total_seconds()))
     if drain is not None and drain.until is not None and new.grace_s < drain.timeout.total_seconds():
         found.append(_killed_early_back(new.grace_s))

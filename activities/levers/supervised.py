@@ -141,7 +141,7 @@ class SupervisedLever:
         refuse_lost(asked.target, patch, tried, START_FIX)
         before = self._version(start)
         stops = stopping_of({"spec": seen.pods[0]["spec"]}) if seen.pods else None
-        lost = losses(stops, stops, asked.rules, len(seen.pods)) if stops else ()
+        lost = losses(stops, stops, asked.rules, len(seen.pods), drainable=False) if stops else ()
         return Prepared(
             baseline=asked.baseline or before,
             wanted=self._version(self._version_field(tried)),

@@ -193,7 +193,7 @@ def stops_with_loss(facts: Facts) -> list[Found]:
     if not facts.replicas or not facts.pods or not facts.pods[0].serving:
         return []
     pods = facts.pods[0]
-    said = losses(pods.old, pods.new, facts.rules or Rules(), facts.replicas)
+    said = losses(pods.old, pods.new, facts.rules or Rules(), facts.replicas, drainable=True)
     if not said:
         return []
     field = ".".join(("spec", *pods.path))

@@ -58,7 +58,7 @@ class JsonValue(Model):
         given = [v for v in (self.equals, self.matches, self.near, self.shape) if v is not None]
         if len(given) != 1:
             raise ValueError("is not one condition; give exactly one of equals, matches, near and shape")
-        _refuse_pattern("matches", self.matches)
+        _refuse_pattern(self.matches)
         for field, number in (("near", self.near), ("tolerance", self.tolerance)):
             if number is not None and not math.isfinite(number):
                 raise wrong(field, number, "is not finite", "write a finite number")
@@ -74,13 +74,13 @@ def _refuse_path(path: str) -> None:
         raise wrong("path", path, "can name several values", "name one, such as $.data[0].id")
 
 
-def _refuse_pattern(field: str, pattern: str | None) -> None:
+def _refuse_pattern(pattern: str | None) -> None:
     if pattern is None:
         return
     try:
         regex.compile(pattern)
     except regex.error as error:
-        raise wrong(field, pattern, f"is not a regular expression ({error})", "correct it") from error
+        raise wrong("matches", pattern, f"is not a regular expression ({error})", "correct it") from error
 
 
 class Expected(Model):
@@ -93,7 +93,7 @@ class Expected(Model):
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
-        _refuse_pattern("matches", self.matches)
+        _refuse_pattern(self.matches)
         if self.within is not None and not timedelta(0) < self.within <= MAX_TIMEOUT:
             raise wrong("within", format_duration(self.within), "is out of range", "write 1ms to 5m")
         return self

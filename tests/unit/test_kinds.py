@@ -22,6 +22,6 @@ def test_a_worker_has_a_lever_for_it_and_no_right_is_forgotten(kind: str) -> Non
     assert needed <= {*rights.needed({rights.Use(kind)})}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in {"DeploymentPair", "Supervised"}])
+@pytest.mark.parametrize("kind", [each for each in KINDS if each not in {"DeploymentPair", "Supervised"}])
 def test_lint_knows_how_its_own_controller_rolls(kind: str) -> None:
     assert kind in ROLLED_BY_A_BUDGET

@@ -46,17 +46,18 @@ def test_only_containers_that_serve_count() -> None:
 
 def test_a_hook_that_bridges_loses_nothing() -> None:
     good = stopping_of(template({"sleep": {"seconds": 5}}, grace=60))
-    assert losses(good, good, Rules(), 4) == ()
-    assert losses(good, good, DRAIN, 4) == ()
+    assert losses(good, good, Rules(), 4, drainable=True) == ()
+    assert losses(good, good, DRAIN, 4, drainable=True) == ()
 
 
 def test_without_a_hook_the_share_and_the_remedy_are_told() -> None:
     bare = stopping_of(template(None, grace=60))
-    rollout, back = losses(bare, bare, Rules(), 4)
+    rollout, back = losses(bare, bare, Rules(), 4, drainable=True)
     assert "each of the 4 old replicas" in rollout and "(1 of 4)" in rollout and "drain: {}" in rollout
     assert "in a rollback" in back
     rollout, _ = losses(bare, bare, Rules(), 4, drainable=False)
     assert "preStop" in rollout and "drain" not in rollout
+    assert losses(bare, bare, DRAIN, 4, drainable=False)[0] == rollout, "drain does not help there"
 
 
 def test_with_evidence_only_the_way_back_cuts() -> None:
@@ -64,20 +65,20 @@ def test_with_evidence_only_the_way_back_cuts() -> None:
     rules = Rules(drain=Drain.model_validate({"timeout": "10m", "until": {"preset": "vllm"}}))
     hooked = Hook(container="server", has_pre_stop=True, sleep_s=5.0)
     short, long = (Stopping(grace_s=grace_s, hooks=(hooked,)) for grace_s in (30.0, 700.0))
-    assert losses(short, long, rules, 4) == ()
-    (said,) = losses(short, short, rules, 4)
+    assert losses(short, long, rules, 4, drainable=True) == ()
+    (said,) = losses(short, short, rules, 4, drainable=True)
     assert "streams may be cut in a rollback" in said and "30 s later" in said
 
 
 def test_drain_leaves_only_the_way_back() -> None:
     bare = stopping_of(template(None, grace=60))
-    (back,) = losses(bare, bare, DRAIN, 4)
+    (back,) = losses(bare, bare, DRAIN, 4, drainable=True)
     assert "in a rollback" in back
 
 
 def test_a_new_version_that_brings_its_hook_loses_nothing_on_the_way_back() -> None:
     bare, good = (stopping_of(template(hook, grace=60)) for hook in (None, {"sleep": {"seconds": 5}}))
-    assert losses(bare, good, DRAIN, 4) == ()
+    assert losses(bare, good, DRAIN, 4, drainable=True) == ()
 
 
 @pytest.mark.parametrize(
@@ -90,5 +91,5 @@ def test_a_new_version_that_brings_its_hook_loses_nothing_on_the_way_back() -> N
 )
 def test_ill_timed(hook: dict[str, Any], grace: int, rules: Rules, said: str) -> None:
     found = stopping_of(template(hook, grace=grace))
-    (only,) = losses(found, found, rules, 4)
+    (only,) = losses(found, found, rules, 4, drainable=True)
     assert said in only

@@ -665,7 +665,7 @@ def _check_held(target: Target, patch: Object, tried: Object, fix: str) -> None:
 
 def _warnings(deployment: Object, start: Object, tried: Object, rules: Rules) -> tuple[str, ...]:
     budget, wanted = resolve_budget(rules.strategy, replicas_of(deployment)), tried["spec"]["template"]
-    found = list(losses(stopping_of(start), stopping_of(wanted), rules, budget.replicas))
+    found = list(losses(stopping_of(start), stopping_of(wanted), rules, budget.replicas, drainable=True))
     if is_paused(tried):
         found.append(
             f"{ADMISSION} pauses the Deployment when its template changes: the rollout holds until you run "

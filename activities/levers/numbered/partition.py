@@ -291,7 +291,8 @@ class PartitionLever(ABC):
         if wanted is None:
             tried = await self._tried(asked, numbered, start)
             wanted = self.version(self.template_of(tried))
-            stops = losses(self._stopping(start), self._stopping(self.template_of(tried)), asked.rules, replicas)
+            before, after = self._stopping(start), self._stopping(self.template_of(tried))
+            stops = losses(before, after, asked.rules, replicas, drainable=False)
             told = _warnings(budget, await self.at_once(found, tried), asked.rules)
             warnings = (*stops, *self.warnings(found), *told)
         new = sum(numbered.running[i].version == wanted.template for i in range(replicas) if i in numbered.running)

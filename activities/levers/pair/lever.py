@@ -661,7 +661,7 @@ def _selects(deployment: Object, other: Object) -> bool:
 def _warnings(pair: Pair, rules: Rules) -> tuple[str, ...]:
     budget = resolve_budget(rules.strategy, pair.replicas)
     old = stopping_of(pair.old.deployment["spec"]["template"])
-    found = list(losses(old, old, rules, budget.replicas))
+    found = list(losses(old, old, rules, budget.replicas, drainable=True))
     if budget.floor == 0:
         found.append(NO_FLOOR)
     return tuple(found)
