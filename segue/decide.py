@@ -369,7 +369,7 @@ def next_waypoint(rules: Rules, state: State, replicas: int) -> tuple[int, int] 
 
 def _fenced(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if seen.gone:
-        return Decision(act=Act.FENCED, why="the target was deleted")
+        return Decision(act=Act.FENCED, why=seen.gone_why or "the target was deleted")
     if state.claimed and seen.owner != state.owner:
         if state.finishing and seen.owner is None and not seen.held:  # its answer was lost, or what follows it failed
             return Decision(act=Act.FINISH, why="an earlier attempt released the target")
