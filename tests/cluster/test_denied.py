@@ -135,6 +135,16 @@ async def test_what_is_left_held_can_be_released(served: Lab, tmp_path: Path) ->
             assert case.subject.settings() == case.before
         case.watcher.assert_within(3, 4, passing=1)
 
+    async def emptied(name: str) -> None:
+        async with served.case(name, 3, strategy=asks) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            for each in served.replicasets(name):
+                served.apps.delete_namespaced_replica_set(each["metadata"]["name"], served.namespace)
+            report = await case.ends("RolledBack")
+        assert "somebody deleted its ReplicaSets" in report.status.reason
+
     await asyncio.gather(
-        one("stripped", "removed its annotation segue.dev/rollout"), one("copied", "was deleted and created again")
+        emptied("emptied"),
+        one("stripped", "removed its annotation segue.dev/rollout"),
+        one("copied", "was deleted and created again"),
     )
