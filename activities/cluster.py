@@ -20,7 +20,7 @@ from pydantic_core import from_json
 from activities.limits import LimitedClient, urgency
 from activities.sharing import Shared
 from segue.clusters import HERE, Access
-from segue.errors import Conflict, Expired, NotAllowed, NotFound, Refused, SegueError, Unreachable
+from segue.errors import Conflict, Expired, NotAllowed, NotFound, Refused, SegueError, Unadmitted, Unreachable
 from segue.rights import command_for
 
 FIELD_MANAGER = "segue"
@@ -690,7 +690,14 @@ def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
         case 400 | 413 | 422:
             return Refused(why, field=what, fix=correct)
         case _:
-            return Unreachable(f"the Kubernetes API server answers {status} ({what}): {why}")
+            return _unanswered(what, status, why)
+
+
+def _unanswered(what: str, status: int, why: str) -> Unadmitted | Unreachable:
+    """Return the error of a server that cannot answer: an admission webhook, or the API server itself."""
+    if "failed calling webhook" in why:
+        return Unadmitted(f"the API server cannot ask an admission webhook ({what}): {why}; repair that webhook")
+    return Unreachable(f"the Kubernetes API server answers {status} ({what}): {why}")
 
 
 def _grant(why: str, role: str) -> str:

@@ -386,7 +386,7 @@ def next_waypoint(rules: Rules, state: State, replicas: int) -> tuple[int, int] 
 
 def _fenced(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if seen.gone:
-        return Decision(act=Act.FENCED, why="the target was deleted")
+        return Decision(act=Act.FENCED, why=seen.gone_why or "the target was deleted")
     if state.claimed and seen.owner != state.owner:
         if state.finishing and seen.owner is None and not seen.held:  # its answer was lost, or what follows it failed
             return Decision(act=Act.FINISH, why="an earlier attempt released the target")
@@ -458,12 +458,20 @@ def _regained(rules: Rules, state: State, seen: Observation, now: float) -> Deci
         return None
     if seen.template not in {state.wanted.template, ""}:  # empty: somebody deleted a pair's new Deployment
         return None
+    if seen.counts == (0, 0) and seen.home is None and state.held is None:
+        return _emptied_by_hand()
     counts = _with_old_back(rules, state, seen)
     if counts is None:
         return None
     floor = _floor(rules, state, seen)
     why = f"only {_serving(seen)} of {floor} required replicas are ready, old ones come back: {_why(seen, counts)}"
     return Decision(act=Act.SCALE, why=why, counts=counts)
+
+
+def _emptied_by_hand() -> Decision:
+    """Fail if a Deployment has no replica of any version: only a rollback makes its controller create old ones."""
+    problem = Problem(cause=Cause.UNREADY, message="no replica is left: somebody deleted its ReplicaSets")
+    return Decision(act=Act.FAIL, why=str(problem), problem=problem)
 
 
 def _serving(seen: Observation) -> int:

@@ -11,6 +11,7 @@ SegueError                  exit 1   something that should not happen
 ├── Failing                 exit 4   the workflow's code fails at each attempt: no progress, and no message is handled
 ├── Conflict                exit 1   the object changed between reading and writing; read again (retry helps)
 ├── Stale                   exit 1   the decision does not fit the current state; decide again (retry helps)
+│   └── Unadmitted          exit 5   an admission webhook does not answer, so nothing was written (retry helps)
 ├── Rewritten               exit 1   admission would store another version than the wanted one; decide again
 ├── Expired                 exit 1   the watch's version is too old; list again (retry helps)
 ├── Unreachable             exit 5   Temporal, the cluster or a worker does not answer (retry helps)
@@ -115,6 +116,12 @@ class Stale(SegueError):
     """The decision does not fit the current state; nothing was written."""
 
     retryable = True
+
+
+class Unadmitted(Stale):
+    """An admission webhook does not answer: the API server wrote nothing."""
+
+    exit_code = Exit.UNREACHABLE
 
 
 class Rewritten(SegueError):

@@ -90,7 +90,12 @@ def belonging(owner: str | None) -> str:
     """Return who owns a target that a rollout may no longer write."""
     if owner and owner.startswith(RELEASED_BY):
         return f"the target was {owner}"
-    return f"the target belongs to {owner or 'nobody'} now"
+    if not owner:
+        return (
+            "the target belongs to nobody now: a release, or somebody else, removed its annotation segue.dev/rollout; "
+            "if it is still held, run `segue release`"
+        )
+    return f"the target belongs to {owner} now"
 
 
 class Routed(Frozen):
@@ -171,6 +176,8 @@ class Observation(Frozen):
     owner: str | None = None
     gone: bool = False
     """Whether the target was deleted."""
+    gone_why: str = ""
+    """What has its name now; empty if nothing has."""
     held: bool = False
     """Whether the lever is engaged, so that the target's controller moves nothing."""
     unpaused: bool = False

@@ -30,8 +30,7 @@ _PACKED = "zlib:"
 CHANGED = "the template was changed since this was decided"
 """Why a write without a change cannot write the template: it was there when the write was decided."""
 
-GONE = Observation(replicas=0, old=Side(), new=Side(), asked=Counts(0, 0), template="", gone=True)
-"""The observation of a target that was deleted."""
+_GONE = Observation(replicas=0, old=Side(), new=Side(), asked=Counts(0, 0), template="", gone=True)
 
 ADMISSION = "an admission policy or webhook"
 """Who changed a write before the API server stored it; the API server does not record the name."""
@@ -282,12 +281,26 @@ def is_same_workflow(holder: str, owner: str) -> bool:
     return holder.rpartition("@")[0] == owner.rpartition("@")[0]
 
 
+def deleted(found: Object | None) -> Observation:
+    """Return the observation of a target that was deleted; ``found`` is another object of its name, if there is one."""
+    return _GONE if found is None else _GONE.model_copy(update={"gone_why": recreated(found)})
+
+
+def recreated(found: Object) -> str:
+    """Return that the target was deleted, and that another object has its name, for a person."""
+    copied = "; it is a copy that is held as the rollout left it: run `segue release`, or start a rollout of it"
+    said = "the target was deleted and created again, and this rollout does not touch the new one"
+    return f"{said}{copied if BASELINE in annotations_of(found) else ''}"
+
+
 def check_owner(found: Object, state: State, *, held: bool) -> None:
     """Let only the target's owner write.
 
     Raises:
-        Fenced: when another rollout owns it now.
+        Fenced: when another rollout owns it now, or it is another object.
     """
+    if is_another(found, state.mark):
+        raise Fenced(recreated(found))
     owner = annotations_of(found).get(OWNER)
     if owner == state.owner or (not state.claimed and not held):
         return
@@ -306,6 +319,11 @@ def checked(asked: WriteInput, seen: Observation, patch: Object | None) -> Objec
         # The decision is stale: somebody wrote since, or this attempt was lost long ago.
         raise Stale(f"the target changed since the decision: generation {seen.generation}, not {asked.generation}")
     return patch
+
+
+def is_another(found: Object, mark: Mark) -> bool:
+    """Whether it is another object than the one that the rollout wrote: somebody deleted that one."""
+    return bool(mark.uid) and found["metadata"]["uid"] != mark.uid
 
 
 def overtaken(found: Object, first: Written) -> Written | None:

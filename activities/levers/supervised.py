@@ -17,10 +17,11 @@ from activities.levers.judging import judged_resource
 from activities.levers.ownership import (
     BASELINE,
     CHANGED,
-    GONE,
     OWNER,
     START_FIX,
     annotations_of,
+    deleted,
+    is_another,
     is_written_by_us,
     labels_of,
     latest_of,
@@ -104,8 +105,8 @@ class SupervisedLever:
         if not watch.current:
             return None
         found, mark = watch.get(self._kind.resource, target.name), state.mark
-        if found is None or (mark.uid and found["metadata"]["uid"] != mark.uid):
-            return GONE
+        if found is None or is_another(found, mark):
+            return deleted(found)
         if found["metadata"].get("generation", 0) < mark.generation:
             return None
         selector = self._selector(target)

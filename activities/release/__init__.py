@@ -54,6 +54,7 @@ async def release(
             return await release_pair(cluster, target, to, by, Waiting(timeout_s, tell))
         if target.kind != "Deployment":
             return await release_stepped(cluster, target, to, by, timeout_s, tell)
+        await _saved_again(cluster, target)
         await _let_go(cluster, target, to, by)
         await autoscaling.free(cluster, target, tell)
         tell(f"{target} is released from its rollout; its own controller moves it to the {to} version")
@@ -67,6 +68,21 @@ def _finish(deployment: Object) -> Object:
     note = note_of(deployment)
     released = note.model_copy(update={"outcome": RELEASED}) if note and not note.outcome else None
     return finish_patch(deployment, released)
+
+
+async def _saved_again(cluster: Cluster, target: Target) -> None:
+    """Write the saved baseline of a held Deployment back if somebody removed it: its ReplicaSets have copies."""
+    deployment = await cluster.get("deployments", target.namespace, target.name)
+    if BASELINE in annotations_of(deployment) or not is_held(deployment):
+        return
+    metadata, version = deployment["metadata"], fingerprint(deployment["spec"]["template"])
+    found = (await cluster.list("replicasets", target.namespace, selector_of(deployment)))["items"]
+    copies = [each for each in found if controller_uid(each) == metadata["uid"] and BASELINE in annotations_of(each)]
+    saved = next((each for each in copies if fingerprint(each["spec"]["template"]) == version), None)
+    if saved is not None:
+        annotations = {BASELINE: annotations_of(saved)[BASELINE]}
+        patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "annotations": annotations}}
+        await cluster.patch("deployments", target.namespace, target.name, patch)
 
 
 async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:

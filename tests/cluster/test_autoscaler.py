@@ -83,6 +83,12 @@ async def test_it_is_held_and_given_back(served: Lab, tmp_path: Path) -> None:
             elif way == "undo":
                 await case.run.send("abort")
                 await case.ends("Aborted")
+            elif way == "deleted":
+                served.apps.delete_namespaced_deployment(name, served.namespace)
+                assert (await case.run.end()).status.outcome == "Aborted"
+            elif way == "disowned":
+                served.patch(name, {"metadata": {"annotations": {"segue.dev/rollout": None}}})
+                assert (await case.run.end()).status.outcome == "Aborted"
             elif way == "another":
                 rebound(served, name, 1, 5)
                 await case.run.send("approve")
@@ -95,7 +101,7 @@ async def test_it_is_held_and_given_back(served: Lab, tmp_path: Path) -> None:
                 await case.run.end()
         assert bounds(served, name) == (2, 9, None)
 
-    await asyncio.gather(*(one(way, way) for way in ("finish", "undo", "another", "release")))
+    await asyncio.gather(*(one(way, way) for way in ("finish", "undo", "deleted", "disowned", "another", "release")))
 
 
 async def test_a_release_of_a_set_gives_it_back(served: Lab, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from segue.spec import Change, OnFailure, Order, Pace, Readiness, Rules, Strateg
 from segue.spec.gate_policy import Reaction
 from segue.spec.own_gates import OwnGate, WebhookGate
 from segue.state import Before, Goal, Mark, Outcome, Retarget, State
-from segue.transition import applied, is_written, judged, learned, retargeted, stuck
+from segue.transition import applied, denied, is_written, judged, learned, retargeted
 from segue.units import resolve
 
 FAULTS_END_S = 150.0
@@ -905,7 +905,7 @@ class Driver:
             problem = write(rules, asked, decision)
             self._say(f"  wrote {decision.act} again: {problem or 'done'}")
         if isinstance(problem, Refusal):
-            self.state = stuck(self.state, problem, target.now)
+            self.state = denied(self.state, seen, decision, problem, target.now)
             return
         if not problem and luck > 0.95 and decision.act is not Act.FINISH:
             self._hear(self._any_message())  # in between the write and its record

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import pytest
 
 from activities.cluster import Expired, _from_status
-from segue.errors import Conflict, NotAllowed, NotFound, Refused, SegueError, Unreachable
+from segue.errors import Conflict, NotAllowed, NotFound, Refused, SegueError, Unadmitted, Unreachable
 
 ISVC = 'inferenceservices.serving.kserve.io "llm"'
 
@@ -52,7 +52,8 @@ ROWS = [
     Row("too-large", 413, "request entity too large", Refused, "so that the API server accepts it"),
     Row("invalid", 422, "spec.replicas: Invalid value", Refused, "so that the API server accepts it"),
     Row("busy", 429, "too many requests", Unreachable, "answers 429"),
-    Row("webhook-is-down", 500, 'failed calling webhook "a.b": connection refused', Unreachable, "connection refused"),
+    Row("webhook-is-down", 500, 'failed calling webhook "a.b": connection refused', Unadmitted, "refused; repair that"),
+    Row("fault", 500, "etcdserver: request timed out", Unreachable, "answers 500"),
 ]  # fmt: skip
 
 

@@ -778,3 +778,13 @@ def test_a_controller_that_somebody_resumes_again_and_again_ends_at_a_person() -
         now = max(now + 1, decision.wake_at or 0) if decision.act is Act.WAIT else now
     assert acts.count(Act.FAIL) == 1 and state.held is not None and "have no effect" in state.held.message
     assert acts.count(Act.PAUSE_CONTROLLER) <= 14
+
+
+def test_a_deployment_whose_replicasets_were_deleted_goes_back() -> None:
+    """Its paused controller creates none; the way back makes it create the old ones, also while the rollout waits."""
+    for state in (MOVING, ASKED, MOVING.but(paused="x")):
+        decision = decide(RULES, state, see(0, 0, asked=(0, 0)), NOW)
+        assert decision.act is Act.FAIL and decision.rolls_back is None
+        assert "deleted its ReplicaSets" in decision.why
+    pair = see(0, 0, asked=(0, 0), home=(4, 0))
+    assert decide(RULES, MOVING, pair, NOW).act is Act.SCALE

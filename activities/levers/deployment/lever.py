@@ -56,13 +56,14 @@ from activities.levers.ownership import (
     ADMISSION,
     BASELINE,
     CHANGES,
-    GONE,
     MOVE_FIX,
     OWNER,
     START_FIX,
     annotations_of,
     changed_by_admission,
     check_owner,
+    deleted,
+    is_another,
     labels_of,
     left_of_us,
     outcome_noted,
@@ -157,8 +158,8 @@ class DeploymentLever:
         if not watch.current:
             return None
         mark = state.mark
-        if deployment is None or (mark.uid and deployment["metadata"]["uid"] != mark.uid):
-            return GONE
+        if deployment is None or is_another(deployment, mark):
+            return deleted(deployment)
         if deployment["metadata"].get("generation", 0) < mark.generation:
             return None
         replicasets = watch.owned("replicasets", {deployment["metadata"]["uid"]})

@@ -30,7 +30,6 @@ from activities.levers.ownership import (
     CAUSE,
     CHANGE,
     CHANGED,
-    GONE,
     MOVE_FIX,
     OWNER,
     START_FIX,
@@ -40,8 +39,10 @@ from activities.levers.ownership import (
     budget_as_written,
     changed_by_admission,
     check_owner,
+    deleted,
     foreign_hold,
     foreign_template,
+    is_another,
     labels_of,
     mark_of,
     note_of,
@@ -217,8 +218,8 @@ class PartitionLever(ABC):
         if not watch.current:
             return None
         found, mark = watch.get(self.plural, target.name), state.mark
-        if found is None or (mark.uid and found["metadata"]["uid"] != mark.uid):
-            return GONE
+        if found is None or is_another(found, mark):
+            return deleted(found)
         if found["metadata"].get("generation", 0) < mark.generation:
             return None
         uid = {found["metadata"]["uid"]}

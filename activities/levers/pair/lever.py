@@ -22,15 +22,17 @@ from activities.levers.ownership import (
     BASELINE,
     CAUSE,
     CHANGE,
-    GONE,
     OWNER,
     PATCH_FIX,
     START_FIX,
     annotations_of,
+    deleted,
+    is_another,
     labels_of,
     noted,
     outcome_noted,
     packed,
+    recreated,
     refuse_lost,
     refuse_others,
     refuse_overfull,
@@ -99,8 +101,8 @@ class PairLever:
         old, new = watch.get("deployments", target.old), watch.get("deployments", target.new)
         if not watch.current:
             return None
-        if old is None or (state.mark.uid and old["metadata"]["uid"] != state.mark.uid):
-            return GONE
+        if old is None or is_another(old, state.mark):
+            return deleted(old)
         pair = Pair(_watched(watch, old), _watched(watch, new) if new else None)
         unseen = pair.new is None and state.mark.template and now < state.progress_at + _SEEN_S
         if unseen or (pair.new is not None and pair.generation < state.mark.generation):
@@ -598,6 +600,8 @@ def _is_free(pair: Pair) -> bool:
 
 
 def _check_owner(pair: Pair, state: State) -> None:
+    if is_another(pair.old.deployment, state.mark):
+        raise Fenced(recreated(pair.old.deployment))
     owner = annotations_of(pair.old.deployment).get(OWNER)
     if owner != state.owner and (state.claimed or owner is not None):
         raise Fenced(belonging(owner))
