@@ -565,10 +565,12 @@ async def _has_its_author(objects: Objects, alice: Person, bob: Person) -> None:
             return str(error.body)
 
     await until(
-        "the stamp", lambda: author(alice.custom.create_namespaced_custom_object, forged, dry_run="All") == "alice"
+        "the stamp",
+        lambda: author(alice.custom.create_namespaced_custom_object, forged, dry_run="All") == "alice",
+        LIMIT_S,
     )
     assert author(alice.custom.create_namespaced_custom_object, body) == "alice"
-    await until("the guard", lambda: GUARDED in refusal(bob.annotate, "chat", dry_run=True, edit_by="bob"))
+    await until("the guard", lambda: GUARDED in refusal(bob.annotate, "chat", dry_run=True, edit_by="bob"), LIMIT_S)
     found = objects.get("chat")
     del found["metadata"]["annotations"]
     assert author(bob.custom.replace_namespaced_custom_object, "chat", found) == "alice"
