@@ -8,9 +8,22 @@ from email.utils import parsedate_to_datetime
 from activities.cluster import Cluster
 from activities.gates.prometheus import Prometheus, PrometheusSettings
 from segue.checks import CONNECTION, OLDEST_KUBERNETES, CheckVerdict, SetupCheck, clock_check, version_check
-from segue.errors import NotAllowed, Refused, SegueError, Unanswered, Unreachable
-from segue.rights import ROLES, ROOM, Right, Role, Use, commands, described, needed
-from segue.rollout_object import GROUP, VERSION
+from segue.errors import NotAllowed, NotFound, Refused, SegueError, Unanswered, Unreachable
+from segue.rights import (
+    CONTROLLER,
+    CONTROLLER_NEEDS,
+    PROFILES,
+    ROLES,
+    ROOM,
+    Right,
+    Role,
+    Use,
+    commands,
+    described,
+    needed,
+)
+from segue.rollout_object import GROUP, VERSION, guarding
+from segue.rollout_object.guarding import Policies, guarding_check
 from segue.rollout_object.served import outdated
 
 AREA = "Kubernetes"
@@ -23,29 +36,37 @@ GROUPS = {
 """Optional API groups: what needs each."""
 
 UPGRADE_KINDS = "kubectl apply --server-side --force-conflicts -f deploy/crd"
+ADMISSION = "admissionregistration.k8s.io/v1"
 
 May = Callable[[Right, str], Awaitable[bool]]
 """Whether the worker has a right in a namespace; an empty namespace is the whole cluster."""
 
 
 async def check_cluster(
-    connect: Callable[[], Awaitable[Cluster]], namespaces: Sequence[str], service_account: str = ""
+    connect: Callable[[], Awaitable[Cluster]],
+    namespaces: Sequence[str],
+    service_account: str = "",
+    *,
+    controller: bool = False,
 ) -> list[SetupCheck]:
     """Return the checks of a cluster, and of the rights in each of the namespaces.
 
     ``service_account`` (``system:serviceaccount:NAMESPACE:NAME``) is whose rights are checked; empty for our own.
+    ``controller`` checks the rights of `segue controller` instead of a worker's.
     """
     try:
         cluster = await connect()
     except Refused as error:
         return [_check(CONNECTION, CheckVerdict.FAILED, f"{error.field}: {error.why}", error.fix)]
     try:
-        return await _checks(cluster, namespaces, service_account)
+        return await _checks(cluster, namespaces, service_account, controller=controller)
     finally:
         await cluster.close()
 
 
-async def _checks(cluster: Cluster, namespaces: Sequence[str], service_account: str) -> list[SetupCheck]:
+async def _checks(
+    cluster: Cluster, namespaces: Sequence[str], service_account: str, *, controller: bool
+) -> list[SetupCheck]:
     before = time.time()
     try:
         version, date = await cluster.version()
@@ -60,7 +81,7 @@ async def _checks(cluster: Cluster, namespaces: Sequence[str], service_account: 
         version_check(AREA, version, OLDEST_KUBERNETES, "upgrade the cluster"),
         clock_check(AREA, parsedate_to_datetime(date).timestamp(), before, after, resolution_s=1.0),
         *(_group_check(group, group in served) for group in GROUPS),
-        await _kinds_check(cluster, is_served=GROUP in served),
+        await _kinds_check(cluster, is_served=GROUP in served, is_needed=controller),
     ]
     absent = {use for group, (use, _) in GROUPS.items() if group not in served}
 
@@ -68,14 +89,16 @@ async def _checks(cluster: Cluster, namespaces: Sequence[str], service_account: 
         return await cluster.may(*right, namespace, service_account=service_account)
 
     for namespace in namespaces:
-        found += await rights_checks(may, namespace, absent)
+        found += await (controller_checks(may, namespace) if controller else rights_checks(may, namespace, absent))
     if not namespaces:
         unnamed = "no namespace is named"
         return [
             *found,
             _check("rights", CheckVerdict.NOT_CHECKED, unnamed, "name those of your targets with -n NAMESPACE"),
         ]
-    return [*found, await _room_check(may)]
+    if GROUP in served:
+        found.append(await _guarding_check(cluster))
+    return [*found, await _wide_check(may, PROFILES if controller else ROOM)]
 
 
 def _group_check(group: str, served: bool) -> SetupCheck:
@@ -83,8 +106,10 @@ def _group_check(group: str, served: bool) -> SetupCheck:
     return _check(f"API group {group}", CheckVerdict.OK, found)
 
 
-async def _kinds_check(cluster: Cluster, *, is_served: bool) -> SetupCheck:
+async def _kinds_check(cluster: Cluster, *, is_served: bool, is_needed: bool) -> SetupCheck:
     name = f"kinds of {GROUP}"
+    if not is_served and is_needed:
+        return _check(name, CheckVerdict.FAILED, "not served; the controller follows Rollouts", UPGRADE_KINDS)
     if not is_served:
         return _check(name, CheckVerdict.OK, "not served; needed only for Rollout objects, and for profiles as objects")
     try:
@@ -94,6 +119,46 @@ async def _kinds_check(cluster: Cluster, *, is_served: bool) -> SetupCheck:
     if not older:
         return _check(name, CheckVerdict.OK, "served, as this release defines them")
     return _check(name, CheckVerdict.WARNING, f"older than this release: {'; '.join(older)}", UPGRADE_KINDS)
+
+
+async def _guarding_check(cluster: Cluster) -> SetupCheck:
+    """Check the policies by which people steer Rollout objects; a caller who may not read them is told so."""
+    try:
+        return guarding_check(AREA, await _policies(cluster, "validating"), await _mutating(cluster))
+    except SegueError as error:
+        return _check(guarding.NAME, CheckVerdict.NOT_CHECKED, str(error))
+
+
+async def _mutating(cluster: Cluster) -> Policies | None:
+    try:
+        return await _policies(cluster, "mutating")
+    except NotFound:
+        return None
+
+
+async def _policies(cluster: Cluster, kind: str) -> Policies:
+    plurals = (f"{kind}admissionpolicies", f"{kind}admissionpolicybindings")
+    policies, bindings = [await cluster.list(f"{plural}.{ADMISSION}", "") for plural in plurals]
+    return Policies(policies["items"], bindings["items"])
+
+
+async def controller_checks(may: May, namespace: str) -> list[SetupCheck]:
+    """Return the checks of a controller's rights in a namespace: those that it needs, and the optional ones."""
+    name = f"rights in {namespace} for Rollout objects"
+    rights = [right for rule in CONTROLLER.rules for right in rule.rights]
+    try:
+        answers = await asyncio.gather(*(may(right, namespace) for right in rights))
+    except SegueError as error:
+        return [_check(name, CheckVerdict.NOT_CHECKED, str(error))]
+    missing = [right for right, allowed in zip(rights, answers, strict=True) if not allowed]
+    lacking = [right for right in missing if right in CONTROLLER_NEEDS]
+    optional = [right for right in missing if right not in CONTROLLER_NEEDS]
+    command = CONTROLLER.command(namespace)
+    found = [
+        _check(name, CheckVerdict.FAILED, f"missing: {described(lacking)}", command)
+        if lacking else _check(name, CheckVerdict.OK, "granted")
+    ]  # fmt: skip
+    return [*found, _optional_check(CONTROLLER, namespace, optional)] if optional else found
 
 
 async def rights_checks(may: May, namespace: str, absent: set[Use]) -> list[SetupCheck]:
@@ -135,9 +200,9 @@ def _optional_check(role: Role, namespace: str, missing: Sequence[Right]) -> Set
     return _check(f"optional rights in {namespace} by {role.name}", verdict, found, role.command(namespace))
 
 
-async def _room_check(may: May) -> SetupCheck:
+async def _wide_check(may: May, role: Role) -> SetupCheck:
     name = "optional rights in the cluster"
-    rights = [right for rule in ROOM.rules for right in rule.rights]
+    rights = [right for rule in role.rules for right in rule.rights]
     try:
         answers = await asyncio.gather(*(may(right, "") for right in rights))
     except SegueError as error:
@@ -145,7 +210,7 @@ async def _room_check(may: May) -> SetupCheck:
     missing = [right for right, allowed in zip(rights, answers, strict=True) if not allowed]
     if not missing:
         return _check(name, CheckVerdict.OK, "granted")
-    return _check(name, CheckVerdict.OK, f"not granted, which is optional: {described(missing)}", ROOM.command(""))
+    return _check(name, CheckVerdict.OK, f"not granted, which is optional: {described(missing)}", role.command(""))
 
 
 async def check_prometheus(name: str, settings: PrometheusSettings) -> list[SetupCheck]:

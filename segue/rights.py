@@ -216,6 +216,11 @@ Its ServiceAccount is `segue-controller` in namespace `segue`. For all namespace
     account=("segue", "segue-controller"),
 )  # fmt: skip
 
+CONTROLLER_NEEDS = tuple(
+    right for rule in CONTROLLER.rules if rule.resources[0] in {"rollouts", "rollouts/status"} for right in rule.rights
+)
+"""The rights without which a controller does nothing; its others are optional."""
+
 PROFILES = Role(
     "profiles",
     "deploy/rbac-profiles.yaml",

@@ -18,13 +18,18 @@ log = logging.getLogger("segue.doctor")
 LIMIT_S = 60.0
 
 
-async def examine(settings: Settings, namespaces: Sequence[str] = (), service_account: str = "") -> list[SetupCheck]:
-    """Return all checks: Temporal and its workers, the cluster and the rights in these namespaces, Prometheus."""
-    return await _gathered(settings, namespaces, service_account, workers=True)
+async def examine(
+    settings: Settings, namespaces: Sequence[str] = (), service_account: str = "", *, controller: bool = False
+) -> list[SetupCheck]:
+    """Return all checks: Temporal and its workers, the cluster and the rights in these namespaces, Prometheus.
+
+    The rights are those of a worker, or of a controller.
+    """
+    return await _gathered(settings, namespaces, service_account, workers=True, controller=controller)
 
 
 async def _gathered(
-    settings: Settings, namespaces: Sequence[str], service_account: str, *, workers: bool
+    settings: Settings, namespaces: Sequence[str], service_account: str, *, workers: bool, controller: bool = False
 ) -> list[SetupCheck]:
     # One after the other: the cluster's library loads slowly, and would use up the time of the others' answers.
     four_eyes = [rule.name for rule in settings.the_policy.rules if rule.four_eyes]
@@ -32,7 +37,8 @@ async def _gathered(
         client.connect, settings.task_queue, [*settings.clusters], workers=workers, four_eyes=four_eyes
     )
     for cluster, access in (settings.clusters or {"": HERE}).items():
-        checks = await check_cluster(functools.partial(Cluster.connect, access), namespaces, service_account)
+        connect = functools.partial(Cluster.connect, access)
+        checks = await check_cluster(connect, namespaces, service_account, controller=controller)
         found += [check.of(cluster) for check in checks]
     for name, each in settings.prometheus.items():
         found += await check_prometheus(name, each)

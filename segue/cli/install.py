@@ -52,7 +52,7 @@ _Account = Annotated[
 _Namespaces = Annotated[
     list[str] | None,
     typer.Option(
-        "-n", "--namespace", metavar="NAMESPACE", help="Check the worker's rights there; can be repeated.",
+        "-n", "--namespace", metavar="NAMESPACE", help="Check the rights there; can be repeated.",
         show_default=False,
     ),
 ]  # fmt: skip
@@ -63,6 +63,10 @@ _As = Annotated[
         show_default=False,
     ),
 ]  # fmt: skip
+_Controller = Annotated[
+    bool,
+    typer.Option("--controller", help="Check the rights that `segue controller` needs, instead of those of a worker."),
+]
 _Create = Annotated[bool, typer.Option("--create-namespace", help="Create Temporal's namespace if it does not exist.")]
 RETENTION = "168h"
 _Retention = Annotated[
@@ -90,8 +94,8 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
-    namespace: _Namespaces = None, service_account: _As = "", task_queue: Queue = TASK_QUEUE,
-    output: AsTable = TableOrJson.TABLE,
+    *, namespace: _Namespaces = None, service_account: _As = "", controller: _Controller = False,
+    task_queue: Queue = TASK_QUEUE, output: AsTable = TableOrJson.TABLE,
 ) -> None:  # fmt: skip
     """Check all that Segue depends on: Temporal, the workers, the cluster and the rights in it, Prometheus.
 
@@ -105,7 +109,7 @@ def doctor(
     from worker.settings import load_settings  # noqa: PLC0415
 
     settings = load_settings().model_copy(update={"task_queue": task_queue})
-    found = asked(examine(settings, namespace or (), user))
+    found = asked(examine(settings, namespace or (), user, controller=controller))
     if output is TableOrJson.JSON:
         write_json([check.model_dump(mode="json") for check in found])
     else:

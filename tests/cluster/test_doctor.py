@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from front import front
-from harness import Lab, until
+from harness import ROOT, Lab, until
 from kubernetes import client
 from segue_local import certs
 from shell import COMPLETED, NEEDS_PERSON, REFUSED, UNREACHABLE, Shell
@@ -194,6 +195,25 @@ async def test_faults_of_the_cluster_and_of_prometheus(segue: Segue, tmp_path: P
         f"kubectl apply -n {lab.namespace} -f deploy/rbac.yaml",
     )
     assert_fault(checks, name, "missing: patch pods/status", fix)
+
+    granted, binding = yaml.safe_load_all((ROOT / "deploy/rbac-controller.yaml").read_text())
+    granted["rules"] = [rule for rule in granted["rules"] if rule["resources"] != ["rollouts/status"]]
+    role.create_namespaced_role(lab.namespace, granted)
+    role.create_namespaced_role_binding(lab.namespace, binding)
+    account = ("-n", lab.namespace, "--as", "segue/segue-controller", "--controller")
+    name, missing = (
+        f"Kubernetes: rights in {lab.namespace} for Rollout objects",
+        "missing: patch rollouts.segue.dev/status",
+    )
+
+    async def only_one() -> bool:
+        check = (await segue.doctor(*account, expect=NEEDS_PERSON))[name]
+        return bool(check["found"] == missing)
+
+    await until("the controller's role applies", only_one)
+    checks = await segue.doctor(*account, expect=NEEDS_PERSON)
+    assert checks[name]["fix"] == f"kubectl apply -n {lab.namespace} -f deploy/rbac-controller.yaml"
+    assert f"Kubernetes: rights in {lab.namespace} for drain" not in checks
 
     away = json.dumps({"default": {"url": "http://127.0.0.1:9", "timeout_s": 2}})
     checks = await segue.doctor(expect=UNREACHABLE, SEGUE_PROMETHEUS=away)

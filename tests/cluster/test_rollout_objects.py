@@ -1,6 +1,7 @@
 """Rollout objects on real servers: `segue controller` follows them, and their status tells what happens."""
 
 import asyncio
+import functools
 import json
 import os
 import signal
@@ -22,8 +23,11 @@ from segue_local.apply import apply
 from shell import Shell
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 
+from activities.cluster import Cluster
+from activities.cluster_checks import check_cluster
 from segue import contract, messages
-from segue.rollout_object import FINALIZER
+from segue.clusters import Access
+from segue.rollout_object import FINALIZER, guarding
 from segue.rollout_object.asked import asked
 from segue.rollout_object.crd import Definition, file_of
 from segue.rollout_object.orders import GUARDED
@@ -541,6 +545,9 @@ async def test_who_wrote_an_object_does_not_approve_it(stack: Stack, defined: No
                 objects.controller()
                 await worker.serves()
                 await _is_approved_by_another(objects, alice, bob, carol)
+                connect = functools.partial(Cluster.connect, Access(kubeconfig=str(lab.stack.kubeconfig)))
+                [check] = [e for e in await check_cluster(connect, [lab.namespace]) if e.name == guarding.NAME]
+                assert check.verdict == "ok" and "guards, as this release needs it" in check.found, check
         finally:
             objects.close()
 
@@ -558,10 +565,12 @@ async def _has_its_author(objects: Objects, alice: Person, bob: Person) -> None:
             return str(error.body)
 
     await until(
-        "the stamp", lambda: author(alice.custom.create_namespaced_custom_object, forged, dry_run="All") == "alice"
+        "the stamp",
+        lambda: author(alice.custom.create_namespaced_custom_object, forged, dry_run="All") == "alice",
+        LIMIT_S,
     )
     assert author(alice.custom.create_namespaced_custom_object, body) == "alice"
-    await until("the guard", lambda: GUARDED in refusal(bob.annotate, "chat", dry_run=True, edit_by="bob"))
+    await until("the guard", lambda: GUARDED in refusal(bob.annotate, "chat", dry_run=True, edit_by="bob"), LIMIT_S)
     found = objects.get("chat")
     del found["metadata"]["annotations"]
     assert author(bob.custom.replace_namespaced_custom_object, "chat", found) == "alice"

@@ -291,6 +291,10 @@ def test_the_controller_has_its_own_pods_rights_and_files(helm: Helm, monkeypatc
     assert not worker.items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
     [container] = pod["containers"]
     find(container["args"])
+    doctor = pods_that_run_once(more)["rollouts-controller-doctor"]["spec"]
+    assert doctor["serviceAccountName"] == pod["serviceAccountName"]
+    assert doctor["containers"][0]["args"] == ["doctor", "-n", "serving", "-n", "batch", "--controller"]
+    assert doctor["volumes"][1] == pod["volumes"][1]
     env = environment(more)
     assert (env["SEGUE_CLUSTER"], env["SEGUE_TASK_QUEUE"]) == ("eu", "segue-eu")
     named = re.findall(r"/etc/segue/(\S+)", " ".join(env.values()))

@@ -1,14 +1,17 @@
 """What `segue doctor` makes of what it reads: versions, clocks, retention, workers, and the exit code."""
 
 import copy
+import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from temporalio.api.taskqueue.v1 import PollerInfo
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueResponse
 
-from activities.cluster_checks import rights_checks
+from activities.cluster_checks import controller_checks, rights_checks
 from segue import __version__
 from segue.checks import (
     OLDEST_KUBERNETES,
@@ -22,8 +25,11 @@ from segue.checks import (
 from segue.errors import Exit, NotAllowed
 from segue.rights import Right, Use
 from segue.rollout_object.crd import Definition, definition
+from segue.rollout_object.guarding import Policies, guarding_check
 from segue.rollout_object.served import outdated
 from segue.temporal_setup import principal_check, worker_checks
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -156,6 +162,65 @@ async def test_rights_of_what_the_cluster_does_not_serve_are_not_checked() -> No
 
     (check,) = await rights_checks(denied, "ml", set())
     assert check.verdict is CheckVerdict.NOT_CHECKED and "subjectaccessreviews" in check.found
+
+
+async def test_rights_of_the_controller() -> None:
+    """Without those on Rollouts it does nothing; its others are optional."""
+    for denied, verdict, words in (
+        ("rollouts/status", CheckVerdict.FAILED, "missing: patch rollouts.segue.dev/status"),
+        ("events", CheckVerdict.OK, "not granted, which is optional: create events"),
+    ):
+
+        async def may(right: Right, _: str, denied: str = denied) -> bool:
+            return right.resource != denied
+
+        [check] = [each for each in await controller_checks(may, "ml") if words in each.found]
+        assert (check.verdict, check.fix) == (verdict, "kubectl apply -n ml -f deploy/rbac-controller.yaml")
+
+
+STEERING = [*yaml.safe_load_all((ROOT / "deploy/admission/steering.yaml").read_text())]
+MUTATING, VALIDATING = Policies(STEERING[:1], STEERING[1:2]), Policies(STEERING[2:3], STEERING[3:])
+
+
+def former(policies: Policies) -> Policies:
+    """Return the policies as they were before they named who edits."""
+    text = json.dumps(policies.policies).replace("segue.dev/edit-by", "segue.dev/other")
+    return policies._replace(policies=json.loads(text))
+
+
+GUARDING: dict[str, tuple[Policies, Policies | None, CheckVerdict, str]] = {
+    "installed": (VALIDATING, MUTATING, CheckVerdict.OK, "segue-steering guards, as this release needs it"),
+    "an older Kubernetes": (VALIDATING, None, CheckVerdict.OK, "people write their own names"),
+    "not installed": (Policies([], []), MUTATING, CheckVerdict.OK, "not installed, which is optional"),
+    "another policy only": (
+        VALIDATING._replace(policies=[{"metadata": {"name": "x"}, "spec": {}}]), None, CheckVerdict.OK, "not installed",
+    ),
+    "not bound": (VALIDATING._replace(bindings=[]), MUTATING, CheckVerdict.WARNING, "no binding with the action Deny"),
+    "bound to audit": (
+        VALIDATING._replace(
+            bindings=[{"spec": {"policyName": "segue-steering", "validationActions": ["Audit"]}}],
+        ), MUTATING, CheckVerdict.WARNING, "no binding with the action Deny",
+    ),
+    "older": (former(VALIDATING), MUTATING, CheckVerdict.WARNING, "it does not guard segue.dev/edit-by"),
+    "only the guard": (
+        VALIDATING, Policies([], []), CheckVerdict.WARNING, "no policy in effect writes segue.dev/edit-by",
+    ),
+    "an older stamp": (
+        VALIDATING, former(MUTATING), CheckVerdict.WARNING, "no policy in effect writes segue.dev/edit-by",
+    ),
+    "the stamp is not bound": (
+        VALIDATING, MUTATING._replace(bindings=[]), CheckVerdict.WARNING, "no policy in effect writes",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", GUARDING)
+def test_the_admission_policies(case: str) -> None:
+    validating, mutating, verdict, words = GUARDING[case]
+    check = guarding_check("Kubernetes", validating, mutating)
+    assert (check.verdict, words in check.found) == (verdict, True), check
+    needs_fix = verdict is CheckVerdict.WARNING or "not installed" in words
+    assert check.fix == ("kubectl apply -f deploy/admission/steering.yaml" if needs_fix else "")
 
 
 def served() -> dict[str, Any]:

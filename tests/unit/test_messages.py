@@ -322,7 +322,7 @@ def test_a_retarget_forgets_a_settle() -> None:
         pytest.param(lambda: RetargetTo(change=Change()), id="retarget-to-an-empty-change"),
         pytest.param(lambda: RetargetTo(strategy=Strategy(), baseline=True), id="retarget-back-by-a-strategy"),
         pytest.param(lambda: RetargetTo(change=V2, baseline=True), id="retarget-to-both"),
-        pytest.param(lambda: Pause(by="x" * 257), id="long-name"),
+        pytest.param(lambda: Pause(by="x" * 641), id="long-name"),
         pytest.param(lambda: Abort(reason="x" * 1025), id="long-reason"),
     ],
 )
