@@ -149,6 +149,8 @@ class Mark(Frozen):
     """The target's ``metadata.generation``: an older one was read before the write."""
     uid: str = ""
     """The target's ``metadata.uid``: another object of the same name has another."""
+    new_uid: str = ""
+    """The same of a pair's new Deployment."""
 
 
 class Before(Frozen):

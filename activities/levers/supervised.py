@@ -32,7 +32,7 @@ from activities.levers.ownership import (
     unpacked,
     writers_of,
 )
-from activities.levers.pods import is_active, made_at, read_replica
+from activities.levers.pods import is_active, made_at, read_replica, told_to_stop_at
 from activities.levers.template import apply_change, differences, digest, stopping_of
 from activities.levers.writing import Snapshot, write
 from activities.watching import NamespaceWatch, controller_name
@@ -279,8 +279,12 @@ class SupervisedLever:
         replicas = max(self._least(seen, len(stay)), len(new if written else old), int(some))
         min_ready_s = rules.readiness.min_ready.total_seconds()
         ready_times = [r.ready_since for r in coming if r.ready_since is not None]
-        steady_at = max([*ready_times, *map(made_at, seen.pods)], default=0.0) + STEADY_S
-        unfinished = self._unfinished(found, saved) or self._unsteady(found, stay, now < steady_at)
+        fewer = max(0, int(saved["replicas"]) - len(seen.pods)) if saved else 0
+        stopped = _stopped(seen) if fewer else []
+        vanishes = saved is not None and fewer > 0 and self._only_stops(seen, saved)
+        changes = [*ready_times, *map(made_at, seen.pods), *(at for _, at in stopped), *([now] if vanishes else [])]
+        steady_at = max(changes, default=0.0) + STEADY_S
+        unfinished = self._unfinished(found, saved) or self._unsteady(found, stay, fewer, now < steady_at)
         ended = self._ended(seen, saved, undone=undone, back=back)
         proven_at = [t + min_ready_s for t in ready_times]
         return Observation(
@@ -296,7 +300,12 @@ class SupervisedLever:
             **hindrance_of(new if back else old, coming)._asdict(),
             foreign=self._foreign(found, state),
             problem=judged(coming, ended, restarts, state.began_at, others=new if back else old) or unfinished,
-            progress_at=max((*(at - min_ready_s for at in proven_at if at <= now), taken_at(ended))),
+            progress_at=max(
+                *(at - min_ready_s for at in proven_at if at <= now),
+                *(at for pod, at in stopped if self._is_new(pod, saved, undone=undone) is back),
+                taken_at(ended),
+                0.0,
+            ),
             next_proven_at=min((at for at in (*proven_at, steady_at) if at > now), default=None),
             pods=Pods(tuple(old), tuple(new)),
         )
@@ -374,11 +383,23 @@ class SupervisedLever:
                 return Problem(cause=Cause.UNREADY, message=f"condition {name}: {said}")
         return None
 
-    def _unsteady(self, found: Object, stay: list[Replica], fresh: bool) -> Problem | None:
+    def _only_stops(self, seen: Supervised, saved: Object) -> bool:
+        """Whether a part of the resource only has stopping pods: its new pods may come after these.
+
+        That is so with the strategy Recreate, or if the operator deletes a part and creates it again.
+        """
+        there, parts = {self._part(pod) for pod in seen.pods}, set(saved.get("parts", []))
+        stopping = {self._part(pod) for pod in seen.ended if told_to_stop_at(pod) is not None}
+        return bool(parts & there and stopping & (parts - there))
+
+    def _unsteady(self, found: Object, stay: list[Replica], fewer: int, fresh: bool) -> Problem | None:
         """Return what may still change, while the last pod is ``fresh``. Returns None without such a hint."""
         status, generation = found.get("status", {}), found["metadata"].get("generation", 0)
         if not fresh:
             return None
+        if fewer:
+            message = f"{fewer} fewer pods run than before the rollout, and its operator may still create them"
+            return Problem(cause=Cause.UNREADY, message=message)
         if stay:
             return Problem(cause=Cause.UNREADY, message=f"{len(stay)} pods of other parts may be replaced too")
         if status.get("observedGeneration", generation) < generation:
@@ -512,6 +533,12 @@ def _side(replicas: list[Replica], min_ready_s: float, restarts: int, now: float
     total, proven = len(replicas), sum(r.proven(min_ready_s, restarts, now) for r in replicas)
     ready = sum(r.ready_since is not None for r in replicas)
     return Side(total=total, ready=ready, proven=min(proven, max(total - 1, 0)) if short else proven)
+
+
+def _stopped(seen: Supervised) -> list[tuple[Object, float]]:
+    """Return the pods that stop or are gone, each with the time: seconds since the epoch."""
+    stopping = [(pod, at) for pod in seen.ended if (at := told_to_stop_at(pod)) is not None]
+    return [*stopping, *((each.pod, each.at) for each in seen.gone)]
 
 
 def _next_generation(found: Object) -> int:

@@ -135,6 +135,35 @@ def test_pods_of_a_part_that_the_change_does_not_touch_stay(changed: tuple[str, 
     assert found.old.total == len(changed)
 
 
+def stopping(found: dict[str, Any], since: float) -> dict[str, Any]:
+    """The pod after it was told to stop."""
+    return {**found, "metadata": {**found["metadata"], "deletionTimestamp": at(since), "deletionGracePeriodSeconds": 0}}
+
+
+def test_fewer_pods_than_before_are_complete_only_when_nothing_changes_any_more() -> None:
+    """Its controller may have removed the last old pod, and create the last new one a moment later."""
+    before = [pod(HEAD, "a", n) for n in range(4)]
+    now = [*(pod(HEAD, "b", n) for n in range(3)), stopping(before[0], LATER)]
+    seen, state = rolled(before, now)
+    found, waits = read(seen, state, LATER + 1)
+    assert waits.act is Act.WAIT and "1 fewer pods run than before" in str(found.problem)
+    assert found.next_proven_at == LATER + STEADY_S
+    _, done = read(seen, state, LATER + STEADY_S)  # an autoscaler wants fewer now
+    assert done.act is Act.VERIFY
+
+
+def test_a_part_that_only_stops_may_come_again() -> None:
+    """With the strategy Recreate, its new pods come when its old ones are gone, however long these take."""
+    worker = pod(WORKER, "w")
+    seen, state = rolled([pod(HEAD, "a"), worker], [pod(HEAD, "b"), stopping(worker, START)])
+    soon = state.but(progress_at=LATER)
+    assert read(seen, soon, LATER)[1].act is Act.WAIT
+    _, late = read(seen, state, LATER)
+    assert late.act is Act.FAIL and "1 fewer pods run than before" in late.why
+    gone = seen._replace(ended=[])
+    assert read(gone, soon, LATER)[1].act is Act.VERIFY  # the change may have removed the part
+
+
 def test_where_every_revision_has_a_workload_of_its_own_all_old_pods_have_to_go() -> None:
     """Knative's: its pods' label ``app`` names the revision."""
     old, new = (pod(f"llm-predictor-0000{n}-deployment", hashed) for n, hashed in ((1, "a"), (2, "b")))

@@ -599,13 +599,7 @@ def refuse_unsettled(objects: Objects, target: Target) -> None:
         Refused: with the command that settles it.
     """
     deployment = objects.deployment
-    if deployment["spec"].get("paused"):
-        raise Refused(
-            "is paused",
-            field="target",
-            value=str(target),
-            fix=f"run `kubectl rollout resume deployment/{deployment['metadata']['name']}`",
-        )
+    refuse_paused(deployment, target)
     running = [rs for rs in objects.replicasets if rs["spec"].get("replicas")]
     current = fingerprint(deployment["spec"]["template"])
     if [fingerprint(rs["spec"]["template"]) for rs in running] != [current]:
@@ -614,6 +608,22 @@ def refuse_unsettled(objects: Objects, target: Target) -> None:
             field="target",
             value=str(target),
             fix=f"wait until it ends, or run `kubectl rollout undo deployment/{deployment['metadata']['name']}`",
+        )
+
+
+def refuse_paused(deployment: Object, target: Target) -> None:
+    """Refuse a Deployment whose controller is paused.
+
+    Raises:
+        Refused: with the command that resumes it.
+    """
+    if is_paused(deployment):
+        name = deployment["metadata"]["name"]
+        raise Refused(
+            "is paused" if name == target.name else f"has a paused Deployment: {name}",
+            field="target",
+            value=str(target),
+            fix=f"run `kubectl rollout resume deployment/{name}`",
         )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from activities.cluster import Cluster, Object
-from activities.levers.deployment.lever import refuse_unsettled
+from activities.levers.deployment.lever import refuse_paused, refuse_unsettled
 from activities.levers.deployment.reading import Objects, is_held, revisions, with_pods
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
@@ -39,7 +39,7 @@ from activities.levers.ownership import (
     replicas_of,
     selector_of,
 )
-from activities.levers.pair.reading import REPLICAS, Baseline, Pair, mark_of, read
+from activities.levers.pair.reading import REPLICAS, Baseline, Pair, is_behind, mark_of, read
 from activities.levers.pods import is_active
 from activities.levers.template import apply_change, fingerprint, stopping_of, version_of
 from activities.watching import NamespaceWatch, Watches, controller_uid
@@ -105,7 +105,7 @@ class PairLever:
             return deleted(old)
         pair = Pair(_watched(watch, old), _watched(watch, new) if new else None)
         unseen = pair.new is None and state.mark.template and now < state.progress_at + _SEEN_S
-        if unseen or (pair.new is not None and pair.generation < state.mark.generation):
+        if unseen or is_behind(pair, state.mark):
             return None
         return read(pair, rules, state, now).model_copy(update={"seen_since": watch.current_since})
 
@@ -617,8 +617,10 @@ def _refuse(pair: Pair, asked: PrepareInput, target: PairTarget) -> None:
             continue
         held = is_held(side.deployment) or (pair.baseline is not None and side is pair.old)
         refuse_others(annotations_of(side.deployment).get(OWNER, ""), asked, held=held)
-        if pair.baseline is None and counted:
-            refuse_unsettled(side, target)
+        if pair.baseline is None:
+            refuse_paused(side.deployment, target)  # with 0 replicas too: it would scale its former template
+            if counted:
+                refuse_unsettled(side, target)
     if pair.new is None and asked.change.is_empty:
         raise Refused(
             "is empty, and the new Deployment does not exist",

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from activities.cluster import FIELD_MANAGER, Object
 from activities.ended_pods import Gone
-from activities.levers.deployment.reading import Objects, ended_of, read_set
+from activities.levers.deployment.reading import Objects, ended_of, is_paused, read_set
 from activities.levers.ownership import (
     BASELINE,
     OWNER,
@@ -21,10 +21,11 @@ from activities.levers.ownership import (
 )
 from activities.levers.pods import freed_by, is_active, read_replica, told_to_stop_at
 from activities.levers.template import fingerprint, fingerprinting_once
+from activities.watching import controller_uid
 from segue.ended_pods import judged, taken_at
 from segue.failures import unplaced_why
 from segue.hindrance import hindrance_of
-from segue.observation import Counts, Foreign, Frozen, Observation, Problem, Side
+from segue.observation import Cause, Counts, Foreign, Frozen, Observation, Problem, Side
 from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Rules
 from segue.state import Goal, Mark, State
@@ -154,7 +155,19 @@ def mark_of(pair: Pair) -> Mark:
         hold=_hold(pair.counts),
         generation=pair.generation,
         uid=pair.old.deployment["metadata"]["uid"],
+        new_uid=pair.new.deployment["metadata"]["uid"] if pair.new else "",
     )
+
+
+def is_behind(pair: Pair, mark: Mark) -> bool:
+    """Whether a pair was read before the rollout's latest write.
+
+    If somebody deleted the new Deployment and created it again, its generations start again at 1.
+    """
+    if pair.new is None:
+        return False
+    is_another = bool(mark.new_uid) and pair.new.deployment["metadata"]["uid"] != mark.new_uid
+    return not is_another and pair.generation < mark.generation
 
 
 def _hold(counts: Counts) -> str:
@@ -174,8 +187,25 @@ def _removed(pair: Pair, *, back: bool) -> Sequence[Gone]:
 def _unmade(pair: Pair, *, back: bool) -> list[Problem | None]:
     """Return why no pod of the growing side can be created."""
     objects = pair.old if back else pair.new
-    sets = [rs for rs in objects.replicasets if rs["spec"].get("replicas")] if objects else []
-    return [read_set(rs, []).problem for rs in sets]
+    if objects is None:
+        return []
+    sets = [rs for rs in objects.replicasets if rs["spec"].get("replicas")]
+    return [_paused(objects), *(read_set(rs, []).problem for rs in sets)]
+
+
+def _paused(objects: Objects) -> Problem | None:
+    """Return that a paused controller creates no pod of the present template: it only scales former ReplicaSets."""
+    if not is_paused(objects.deployment) or _sets_of_present(objects):
+        return None
+    name = objects.deployment["metadata"]["name"]
+    why = f"Deployment {name} is paused, so its controller creates no pod of its present template"
+    return Problem(cause=Cause.CONFIGURATION, message=f"{why}; run `kubectl rollout resume deployment/{name}`")
+
+
+def _sets_of_present(objects: Objects) -> set[str]:
+    """Return the uids of the ReplicaSets that run a Deployment's present template."""
+    present = fingerprint(objects.deployment["spec"]["template"])
+    return {rs["metadata"]["uid"] for rs in objects.replicasets if fingerprint(rs["spec"]["template"]) == present}
 
 
 def _ended(pair: Pair, *, back: bool) -> tuple[Ended, ...]:
@@ -194,10 +224,13 @@ def _side(
     total = max(asked, len(pods))  # stopping pods count until they are gone, or the other side would come too soon
     ready = sum(p.ready_since is not None for p in pods)
     active = [rs for rs in objects.replicasets if rs["spec"].get("replicas")] if objects else []
+    present = _sets_of_present(objects) if objects else set()
+    current = {p["metadata"]["name"] for p in objects.pods if controller_uid(p) in present} if objects else set()
     return Side(
         total=total,
         ready=ready,
-        proven=sum(p.proven(min_ready_s, restarts, now) for p in pods),
+        # While a Deployment is paused, pods of its former template can still run, and prove nothing about this one.
+        proven=sum(p.proven(min_ready_s, restarts, now) for p in pods if p.name in current),
         # A ReplicaSet that must shrink removes its unready pods first; with several the order is unknown.
         spare=total - ready if len(active) <= 1 or not ready else 0,
     )

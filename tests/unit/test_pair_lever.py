@@ -1,0 +1,91 @@
+"""A pair's lever, as far as it is pure: which pods of the new Deployment prove its version, and what was read late."""
+
+import json
+from typing import Any
+
+import pytest
+
+from activities.levers.deployment.reading import Objects
+from activities.levers.ownership import BASELINE, OWNER
+from activities.levers.pair.lever import _refuse
+from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, read
+from activities.levers.template import fingerprint
+from segue.contract import PrepareInput
+from segue.decide import Act, decide
+from segue.errors import Refused
+from segue.observation import Version
+from segue.spec import Change, Rules
+from segue.spec.target import PairTarget
+from segue.state import State
+
+NOW = 1_800_000_000.0
+RULES = Rules.model_validate({"strategy": {"maxSurge": 2}, "readiness": {"minReady": "0s", "deadline": "30s"}})
+TARGET = PairTarget(old="chat", new="chat-next", namespace="serving")
+
+
+def template(version: int) -> dict[str, Any]:
+    return {"metadata": {"labels": {"app": "chat"}}, "spec": {"containers": [{"name": "c", "image": f"c:{version}"}]}}
+
+
+def side(name: str, wants: int, replicas: int, *, runs: int | None = None, **spec: Any) -> Objects:
+    """A Deployment that wants one version, and whose ready pods run that or another."""
+    version = wants if runs is None else runs
+    owner = [{"uid": f"{name}-rs", "controller": True}]
+    pods = [
+        {
+            "metadata": {"name": f"{name}-{n}", "ownerReferences": owner, "creationTimestamp": "2027-01-15T07:00:00Z"},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+        }
+        for n in range(replicas)
+    ]
+    found = {"replicas": replicas, "template": template(wants), "selector": {"matchLabels": {"app": name}}, **spec}
+    replicaset = {
+        "metadata": {"name": name, "uid": f"{name}-rs"},
+        "spec": {"replicas": replicas, "template": template(version)},
+    }
+    metadata = {"name": name, "uid": name, "generation": 3, "annotations": {}}
+    return Objects({"kind": "Deployment", "metadata": metadata, "spec": found}, [replicaset], pods)
+
+
+def held(old: Objects, new: Objects) -> Pair:
+    """The pair while a rollout from 4 old replicas holds it."""
+    baseline = Baseline(old=4, new=0, name="chat-next", made=False, ready=4, template=json.dumps(template(1)))
+    old.deployment["metadata"]["annotations"] = {OWNER: "us", BASELINE: baseline.model_dump_json()}
+    return Pair(old, new)
+
+
+def state(pair: Pair) -> State:
+    versions = [Version(template=fingerprint(template(version))) for version in (0, 2)]
+    return State(owner="us", claimed=True, progress_at=NOW - 60, mark=mark_of(pair)).but(
+        baseline=versions[0], wanted=versions[1]
+    )
+
+
+def test_pods_of_its_former_template_prove_nothing() -> None:
+    """Its controller is paused: it scales the former template's ReplicaSet, and creates none for the present."""
+    right = held(side("chat", 0, 4), side("chat-next", 2, 2))
+    seen = read(right, RULES, state(right), NOW)
+    assert (seen.new.ready, seen.new.proven, seen.problem) == (2, 2, None)
+    wrong = held(side("chat", 0, 4), side("chat-next", 2, 2, runs=1, paused=True))
+    seen = read(wrong, RULES, state(wrong), NOW)
+    assert (seen.new.total, seen.new.ready, seen.new.proven) == (2, 2, 0)
+    decision = decide(RULES, state(wrong), seen, NOW)
+    assert decision.act is Act.FAIL and "run `kubectl rollout resume deployment/chat-next`" in decision.why
+
+
+def test_a_paused_new_one_is_refused_also_with_no_replica() -> None:
+    pair = Pair(side("chat", 0, 4), side("chat-next", 1, 0, paused=True))
+    asked = PrepareInput(target=TARGET, rules=RULES, change=Change.model_validate({"images": {"c": "c:2"}}), owner="us")
+    with pytest.raises(Refused, match="paused Deployment: chat-next"):
+        _refuse(pair, asked, TARGET)
+
+
+def test_a_new_one_that_somebody_created_again_is_not_read_late() -> None:
+    """Its generations start at 1 again: nothing would be decided any more."""
+    pair = held(side("chat", 0, 4), side("chat-next", 2, 2))
+    mark = mark_of(pair)
+    again = side("chat-next", 2, 2)
+    again.deployment["metadata"]["generation"] = 1
+    assert is_behind(Pair(pair.old, again), mark)
+    again.deployment["metadata"]["uid"] = "another"
+    assert not is_behind(Pair(pair.old, again), mark)
