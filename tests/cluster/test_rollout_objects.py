@@ -5,13 +5,12 @@ import functools
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import yaml
 from harness import ACCEPTED, ROOT, Lab, open_lab, until
@@ -56,16 +55,15 @@ class Objects:
         for each in yaml.safe_load_all((ROOT / "deploy/rbac-controller.yaml").read_text()):
             kind = "role" if each["kind"] == "Role" else "role_binding"
             getattr(lab._rbac, f"create_namespaced_{kind}")(lab.namespace, each)
-        self.controllers: list[subprocess.Popen[bytes]] = []
+        self.controllers: list[Any] = []
 
-    def controller(self, command: Sequence[str] = ("-m", "segue", "controller"), **env: str) -> subprocess.Popen[bytes]:
-        """Start a real controller, which has the published rights only."""
+    def controller(self, command: Sequence[str] = ("segue", "controller"), **env: str) -> Any:
+        """Start a real controller, which has the published rights only; return its process."""
         log = self.lab.stack.state_dir / "logs" / f"controller-{self.lab.namespace}-{len(self.controllers)}.log"
         rights = {"KUBECONFIG": str(self.lab.stack.kubeconfig_for("segue-controller"))}
         place = {"SEGUE_CLUSTER": self.lab.namespace, "SEGUE_NAMESPACES": self.lab.namespace}
         environment = {**os.environ, **self.lab.worker_environment(env), **rights, **place}
-        with log.open("ab") as file:
-            started = subprocess.Popen([sys.executable, *command], env=environment, stdout=file, stderr=file, cwd=ROOT)
+        started = forked.start(self.lab.stack.mark, environment, log, forked.run_module, *command)
         self.controllers.append(started)
         return started
 
@@ -168,7 +166,7 @@ class Objects:
     def close(self) -> None:
         for each in self.controllers:
             each.kill()
-            each.wait(timeout=10)
+            each.join(timeout=10)
         for each in self.lab.custom.list_namespaced_custom_object(*API, self.lab.namespace, "rollouts")["items"]:
             if FINALIZER in each["metadata"].get("finalizers", []):
                 self.patch(each["metadata"]["name"], {"metadata": {"finalizers": None}})
@@ -448,7 +446,7 @@ async def test_people_steer_by_rights_of_kubernetes(objects: Objects) -> None:
     alice = Person(lab, "alice", ["get", "patch", "approve", "abort", "promote", "settle", "resume", "scale"])
     bob = Person(lab, "bob", ["get", "patch", "update"])
     diary = Diary(str(lab.stack.state_dir / "logs" / f"controller-{lab.namespace}.diary"))
-    killed = objects.controller(("-m", "killing_controller"), **{DIARY: diary.path, POINT: "tell#1:after"})
+    killed = objects.controller(("killing_controller",), **{DIARY: diary.path, POINT: "tell#1:after"})
     await asyncio.gather(*(lab.deploy(name, 2) for name in ("chat", "other")))
     for name in ("chat", "other"):
         objects.create(name, strategy=STOPS)
@@ -480,7 +478,7 @@ async def test_people_steer_by_rights_of_kubernetes(objects: Objects) -> None:
         # The controller is killed after the order arrived, and before it recorded the answer.
         stamped = alice.annotate("chat", approve=f"{asks} looks good", approve_by="carol")
         assert stamped["metadata"]["annotations"]["segue.dev/approve-by"] == "alice"
-        await until("the controller to be killed", lambda: killed.poll() is not None)
+        await until("the controller to be killed", lambda: killed.exitcode is not None)
         objects.controller()
         assert (await answered(objects, "chat", "approve", f"{asks} looks good"))["taken"]
         await objects.becomes("chat", "Ready")
@@ -529,6 +527,7 @@ async def _is_not_approved_again(objects: Objects, alice: Person, former: str) -
     assert objects.get("chat")["status"]["phase"] == "AwaitingApproval"
 
 
+@pytest.mark.timeout(1200)
 async def test_who_wrote_an_object_does_not_approve_it(stack: Stack, defined: None, tmp_path: Path) -> None:
     """Four eyes refuse the author of a start and of a retarget, and take another person."""
     rule = {"name": "pairs", "namespaces": ["*"], "fourEyes": True}
@@ -646,9 +645,9 @@ async def _restarted(objects: Objects, diary: Diary, point: str) -> None:
     """Run the controller with the accident, and again after it."""
     env = {DIARY: diary.path, POINT: point, "SEGUE_NAMESPACES": objects.lab.namespace}
     while True:
-        started = objects.controller(command=("-m", "killing_controller"), **env)
-        await asyncio.to_thread(started.wait)
-        assert started.returncode == -signal.SIGKILL, started.returncode
+        started = objects.controller(("killing_controller",), **env)
+        await asyncio.to_thread(started.join)
+        assert started.exitcode == -signal.SIGKILL, started.exitcode
 
 
 async def _told(objects: Objects) -> None:

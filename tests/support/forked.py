@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from kubernetes.aio.config import kube_config
 
-_PRELOADED = ["killing_worker", "pytest"]
+_PRELOADED = ["killing_worker", "killing_controller", "pytest"]
 _context = multiprocessing.get_context("forkserver")
 
 
@@ -46,7 +46,8 @@ def _begin(environment: dict[str, str], log: Path, run: Callable[..., None], giv
     run(*given)
 
 
-def run_module(name: str) -> None:
-    """Run a module as ``python -m`` does."""
+def run_module(name: str, *arguments: str) -> None:
+    """Run a module as ``python -m`` does, with these arguments."""
+    sys.argv[1:] = arguments
     sys.modules.pop(f"{name}.__main__", None)  # imported before the fork, it would make runpy warn
     runpy.run_module(name, run_name="__main__", alter_sys=True)
