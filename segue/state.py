@@ -582,8 +582,10 @@ class State(Frozen):
         return self.but(needs_human=bool(why)).noted(now, "needs a person" if why else "recovered", why)
 
     def after_finish(self, writes: int, now: float) -> Self:
-        """Record the end."""
-        return self.but(outcome=self.ending, needs_human=False, writes=self.writes + writes).noted(
+        """Record the end, and a requested number of replicas that could not be written until then."""
+        left = f"the target is not scaled to {self.resize} replicas, as requested" if self.resize is not None else ""
+        state = self.noted(now, "warning", left) if left else self
+        return state.but(outcome=self.ending, needs_human=False, writes=self.writes + writes).noted(
             now, str(self.ending)
         )
 

@@ -788,3 +788,11 @@ def test_a_deployment_whose_replicasets_were_deleted_goes_back() -> None:
         assert "deleted its ReplicaSets" in decision.why
     pair = see(0, 0, asked=(0, 0), home=(4, 0))
     assert decide(RULES, MOVING, pair, NOW).act is Act.SCALE
+
+
+def test_a_request_that_could_not_be_written_is_named_at_the_end() -> None:
+    """The rollout does not wait for it, and the report does not conceal it."""
+    ended = MOVING.but(resize=9).after_finish(1, NOW)
+    assert [(each.what, each.detail) for each in ended.log[-2:]] == [
+        ("warning", "the target is not scaled to 9 replicas, as requested"), ("Completed", ""),
+    ]  # fmt: skip
