@@ -20,6 +20,13 @@ async def heartbeat_s(case: Case) -> float:
     return [each.heartbeat_timeout.seconds for each in watches if each.activity_type.name == AWAIT_READY.name][-1]
 
 
+async def waits(case: Case) -> None:
+    """Approve a rollout, and wait until its move waits for those of others: it is observed and taken over rarely."""
+    await case.run.send("approve")
+    await case.run.until("it waits for its turn", lambda s: "its turn" in s.waiting_for)
+    assert await heartbeat_s(case) == 555.0
+
+
 async def test_a_move_waits_for_others_and_a_rollback_does_not(lab: Lab) -> None:
     """The write of one rollout is delayed: the moves of two others wait, one is aborted, one goes on after it."""
     worker = KillingWorker(lab, "scale_old#1:before:wait", environment={"SEGUE_MOVES_AT_ONCE": "1"})
@@ -32,10 +39,7 @@ async def test_a_move_waits_for_others_and_a_rollback_does_not(lab: Lab) -> None
         strategy = {"maxSurge": 0, "maxUnavailable": 1}
         async with lab.case("first", 2, strategy=strategy, tuning=PATIENT) as first:
             await worker.until_accident()
-            for case in (later, back):
-                await case.run.send("approve")
-                await case.run.until("it waits for its turn", lambda s: "its turn" in s.waiting_for)
-                assert await heartbeat_s(case) == 555.0, "it waits, so it is taken over and observed rarely"
+            await asyncio.gather(waits(later), waits(back))
             await back.run.send("abort")
             await back.ends("Aborted")
             worker.go()
