@@ -25,6 +25,15 @@ RUNTIME = {
         "containers": [{"name": "kserve-container", "image": "example/chat:0"}],
     },
 }
+HEADS_AND_WORKERS = {
+    **RUNTIME,
+    "metadata": {"name": "several-nodes"},
+    "spec": {
+        "supportedModelFormats": [{"name": "huggingface", "version": "1", "autoSelect": True}],
+        "containers": [{"name": "kserve-container", "image": "example/chat:0"}],
+        "workerSpec": {"containers": [{"name": "worker-container", "image": "example/chat:0"}]},
+    },
+}
 NEVER = {"patch": {"labels": {"segue.dev/fake": "never-ready"}, "model": {"image": "example/chat:2"}}}
 GOOD = {"images": {"model": "example/chat:2"}}
 SOON = {"minReady": "0s", "deadline": "12s"}
@@ -185,6 +194,39 @@ async def test_each_case_on_its_real_controller(services: Lab) -> None:
     if failed:
         failed[0][1].add_note(f"in {failed[0][0]}")
         raise failed[0][1]
+
+
+@pytest.mark.soak
+async def test_workers_that_its_controller_deletes_again_and_again_are_not_complete(services: Lab) -> None:
+    """KServe 0.20.0 takes the workers' Deployment of multi-node for a canary that is left over."""
+    places = (services.namespace, "servingruntimes", HEADS_AND_WORKERS)
+    services.custom.create_namespaced_custom_object(GROUP, "v1alpha1", *places)
+    worker = {"name": "worker-container", "image": "example/chat:1"}
+    predictor = {
+        "minReplicas": 1,
+        "labels": {"segue.dev/fake": "ready"},
+        "model": {"modelFormat": {"name": "huggingface"}, "image": "example/chat:1", "storageUri": "oci://models/a"},
+        "workerSpec": {"pipelineParallelSize": 3, "containers": [worker]},
+    }
+    annotations = {f"{GROUP}/autoscalerClass": "none"}
+    body = {"metadata": {"name": "llm", "annotations": annotations}, "spec": {"predictor": predictor}}
+    body |= {"apiVersion": f"{GROUP}/v1beta1", "kind": "InferenceService"}
+    services.custom.create_namespaced_custom_object(GROUP, "v1beta1", services.namespace, "inferenceservices", body)
+    uids: set[str] = set()
+
+    def deployments() -> bool:
+        label = f"{GROUP}/inferenceservice=llm"
+        found = services.apps.list_namespaced_deployment(services.namespace, label_selector=label).items
+        uids.update(each.metadata.uid for each in found if each.metadata.name.endswith("-worker"))
+        return len(uids) > 2 and len(services.pods("isvc.llm-predictor-worker")) == 2
+
+    await until("its workers are created again and again", deployments)
+    change = {
+        "model": {"image": "example/chat:2"},
+        "workerSpec": {"containers": [{**worker, "image": "example/chat:2"}]},
+    }
+    report = await ends(await start(services, "llm", {"patch": change}, readiness=SOON), "RolledBack")
+    assert "fewer pods run than before" in str(report.status.reason) or "worker-container" in str(report.status.reason)
 
 
 async def test_a_killed_worker_changes_nothing(services: Lab) -> None:

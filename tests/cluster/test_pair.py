@@ -219,6 +219,19 @@ async def test_somebody_deletes_the_new_one(served: Lab) -> None:
     case.watcher.assert_within(4, 5, since=back)
 
 
+async def test_somebody_creates_the_new_one_again(served: Lab) -> None:
+    """As ``kubectl replace --force`` does: it is another object, whose generations start again."""
+    strategy = {"maxSurge": 1, "waypoints": [{"at": 3, "approval": True}]}
+    async with served.case("chat", kind=PairSubject, strategy=strategy) as case:
+        await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+        found = served.raw("chat-next")
+        kept = {name: found["metadata"].get(name) for name in ("name", "labels", "annotations")}
+        served.apps.delete_namespaced_deployment("chat-next", served.namespace)
+        served.apps.create_namespaced_deployment(served.namespace, {"metadata": kept, "spec": found["spec"]})
+        await case.run.send("approve")
+        await case.ends("Completed")
+
+
 async def refused(lab: Lab, name: str, **spec: Any) -> str:
     """Start what must be refused; both Deployments are untouched."""
     run = await lab.start(name, **spec)
