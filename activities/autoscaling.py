@@ -159,5 +159,5 @@ def _held(autoscaler: Object) -> Held | None:
         return None
 
 
-def _patch(held: str | None, low: int, high: int) -> Object:
-    return {"metadata": {"annotations": {HELD: held}}, "spec": {"minReplicas": low, "maxReplicas": high}}
+def _patch(note: str | None, low: int, high: int) -> Object:
+    return {"metadata": {"annotations": {HELD: note}}, "spec": {"minReplicas": low, "maxReplicas": high}}

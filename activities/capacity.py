@@ -257,8 +257,8 @@ def node_of(node: Object, taken: Mapping[str, Decimal]) -> Node:
 
 def taken_by(pod: Object) -> Taken:
     """Return what a pod takes of its node: its requests, and one place."""
-    asked = {**requested(pod["spec"], "requests"), "pods": Decimal(1)}
-    return Taken(pod["metadata"]["uid"], pod["spec"].get("nodeName", ""), _shared(tuple(sorted(asked.items()))))
+    amounts = {**requested(pod["spec"], "requests"), "pods": Decimal(1)}
+    return Taken(pod["metadata"]["uid"], pod["spec"].get("nodeName", ""), _shared(tuple(sorted(amounts.items()))))
 
 
 @lru_cache(maxsize=4096)
@@ -283,10 +283,10 @@ def requested(pod: Object, kind: str) -> Numbers:
             peak[name] = max(peak.get(name, Decimal(0)), total.get(name, Decimal(0)) + own.get(name, Decimal(0)))
     for container in pod.get("containers", []):
         _add(total, _of(container, kind))
-    asked = {name: max(total.get(name, Decimal(0)), peak.get(name, Decimal(0))) for name in {*total, *peak}}
-    asked |= _of(pod, kind)  # set for the pod as a whole
-    _add(asked, numbers_of(pod.get("overhead", {})))
-    return asked
+    amounts = {name: max(total.get(name, Decimal(0)), peak.get(name, Decimal(0))) for name in {*total, *peak}}
+    amounts |= _of(pod, kind)  # set for the pod as a whole
+    _add(amounts, numbers_of(pod.get("overhead", {})))
+    return amounts
 
 
 def _of(found: Object, kind: str) -> Numbers:

@@ -380,8 +380,8 @@ class Cluster:
         Many rollouts that start at the same time in a namespace share the answers.
         """
         resource, _, part = resource.partition("/")
-        asked = {"namespace": namespace, "verb": verb, "group": group, "resource": resource, "subresource": part}
-        spec: Object = {"resourceAttributes": asked}
+        attributes = {"namespace": namespace, "verb": verb, "group": group, "resource": resource, "subresource": part}
+        spec: Object = {"resourceAttributes": attributes}
         reviews = self._authorization
         call: Callable[..., Awaitable[Any]] = reviews.create_self_subject_access_review_without_preload_content
         if service_account:
@@ -392,7 +392,7 @@ class Cluster:
             with _translated(f"the right to {verb} {resource} in {namespace}"):
                 return await _json(await call(cast("Any", {"spec": spec}), _request_timeout=REQUEST_TIMEOUT_S))
 
-        found = await self._shared.ask(("may", *asked.values(), service_account), review)
+        found = await self._shared.ask(("may", *attributes.values(), service_account), review)
         return bool(found.get("status", {}).get("allowed"))
 
     async def rules_in(self, namespace: str) -> builtins.list[Object]:
@@ -438,10 +438,10 @@ class Cluster:
         """
         path, accepts = f"/openapi/v3/apis/{group}/{version}", {"Accept": "application/json"}
         with _translated(f"the kinds of {group}/{version}"):
-            asked: tuple[Any, ...] = await self._api.param_serialize(
+            request: tuple[Any, ...] = await self._api.param_serialize(
                 "GET", path, header_params=accepts, auth_settings=["BearerToken"]
             )
-            method, url, headers, *_ = asked
+            method, url, headers, *_ = request
             answer = await self._api.call_api(method, url, headers, _request_timeout=REQUEST_TIMEOUT_S)
             found = await _json(answer.response)
         return {
@@ -631,8 +631,8 @@ def warnings() -> Iterator[list[str]]:
 def _note_warnings(response: aiohttp.ClientResponse) -> None:
     collected = _warned.get()
     for header in response.headers.getall("Warning", []) if collected is not None else []:
-        said = _WARNING.match(header)
-        if collected is not None and said and (text := said[1].replace('\\"', '"')) not in collected:
+        warning = _WARNING.match(header)
+        if collected is not None and warning and (text := warning[1].replace('\\"', '"')) not in collected:
             collected.append(text)
 
 

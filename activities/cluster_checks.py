@@ -170,12 +170,12 @@ async def rights_checks(may: May, namespace: str, absent: set[Use]) -> list[Setu
         for role in ROLES.values()
         if not role.cluster_wide
     }
-    asked = list(dict.fromkeys(right for each in (*rights.values(), *optional.values()) for right in each))
+    needed_rights = list(dict.fromkeys(right for each in (*rights.values(), *optional.values()) for right in each))
     try:
-        answers = await asyncio.gather(*(may(right, namespace) for right in asked))
+        answers = await asyncio.gather(*(may(right, namespace) for right in needed_rights))
     except SegueError as error:
         return [_check(f"rights in {namespace}", CheckVerdict.NOT_CHECKED, str(error))]
-    missing = {right for right, allowed in zip(asked, answers, strict=True) if not allowed}
+    missing = {right for right, allowed in zip(needed_rights, answers, strict=True) if not allowed}
     found = [_use_check(use, namespace, [right for right in rights[use] if right in missing]) for use in checked]
     for key, each in optional.items():
         lacking = [right for right in each if right in missing]

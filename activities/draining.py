@@ -37,9 +37,9 @@ class Emptyings:
         self._cluster, self._reach = cluster, reach
         self._open: dict[str, _Emptied] = {}
 
-    def look(self, asked: WatchInput, seen: Observation, wake: Callable[[], None]) -> Observation:
+    def look(self, request: WatchInput, seen: Observation, wake: Callable[[], None]) -> Observation:
         """Return the observation with the progress of emptying. Each change calls ``wake``."""
-        owner, drain, began = asked.state.owner, asked.rules.drain, asked.state.emptying
+        owner, drain, began = request.state.owner, request.rules.drain, request.state.emptying
         found = self._open.get(owner)
         if found is not None and (began is None or found.began != began or found.is_over):
             self._open.pop(owner).stop()
@@ -47,8 +47,8 @@ class Emptyings:
         if drain is None or drain.until is None or began is None:
             return seen
         if found is None:
-            found = self._open[owner] = _Emptied(self._cluster, self._reach, asked, drain, drain.until, began)
-        return seen.model_copy(update={"emptiness": found.told(seen, wake)})
+            found = self._open[owner] = _Emptied(self._cluster, self._reach, request, drain, drain.until, began)
+        return seen.model_copy(update={"emptiness": found.latest(seen, wake)})
 
     async def close(self) -> None:
         """Stop polling, and close all connections."""
@@ -62,24 +62,24 @@ class _Emptied:
     """The old replicas of one rollout that are removed next."""
 
     def __init__(
-        self, cluster: Cluster, reach: Reach, asked: WatchInput, drain: Drain, until: Until, began: Emptying
+        self, cluster: Cluster, reach: Reach, request: WatchInput, drain: Drain, until: Until, began: Emptying
     ) -> None:
         self.began = began
         self._cluster, self._reach, self._drain, self._until = cluster, reach, drain, until
-        self._namespace, self._baseline = asked.target.namespace, asked.state.baseline.template
+        self._namespace, self._baseline = request.target.namespace, request.state.baseline.template
         self._found: Emptiness | None = None
         self._since: float | None = None
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._seen: Observation | None = None
         self._looked_at = time.monotonic()
         self._wake: Callable[[], None] = lambda: None
-        self._task = asyncio.create_task(self._ask_on(), name=f"emptying-{asked.target}")
+        self._task = asyncio.create_task(self._ask_on(), name=f"emptying-{request.target}")
 
     @property
     def is_over(self) -> bool:
         return self._task.done()
 
-    def told(self, seen: Observation, wake: Callable[[], None]) -> Emptiness | None:
+    def latest(self, seen: Observation, wake: Callable[[], None]) -> Emptiness | None:
         self._seen, self._wake, self._looked_at = seen, wake, time.monotonic()
         return self._found
 
@@ -104,9 +104,9 @@ class _Emptied:
             out = not going or await are_out(self._cluster, self._namespace, {replica.name for replica in going})
         except SegueError as error:
             return Emptiness(number=len(going), unknown=str(error))
-        told = await asyncio.gather(*(self._ask(replica) for replica in going))
-        unknown = [f"{replica.name}: {why}" for replica, (_, why) in zip(going, told, strict=True) if why]
-        running = sum(number for number, _ in told)
+        answers = await asyncio.gather(*(self._ask(replica) for replica in going))
+        unknown = [f"{replica.name}: {why}" for replica, (_, why) in zip(going, answers, strict=True) if why]
+        running = sum(number for number, _ in answers)
         return Emptiness(number=len(going), out=out, running=running, unknown=unknown[0] if unknown else "")
 
     async def _ask(self, replica: Replica) -> tuple[float, str]:
@@ -114,8 +114,8 @@ class _Emptied:
         place = PodEndpoint(self._namespace, replica, self._until.where)
         async with self._at_once:
             reply = await self._reach.ask(place, ProbeRequest("GET", self._until.path), {}, ANSWER_S)
-        if reply.trouble or reply.unasked or reply.status != 200:
-            return 0.0, reply.trouble or reply.unasked or f"answers {reply.status} at {self._until.path}"
+        if reply.trouble or reply.unsent or reply.status != 200:
+            return 0.0, reply.trouble or reply.unsent or f"answers {reply.status} at {self._until.path}"
         try:
             return added_up(self._until, read_numbers(reply.text, self._until))
         except ValueError as error:

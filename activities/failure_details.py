@@ -49,9 +49,9 @@ async def explained(
         async with asyncio.timeout(LIMIT_S):
             if problem.cause in _PROBED:
                 kinds = _KILLING if problem.cause is Cause.RESTARTED else _KILLING | {"Readiness"}
-                problem = with_probe(problem, await _probe_said(cluster, namespace, replica, kinds))
+                problem = with_probe(problem, await _probe_message(cluster, namespace, replica, kinds))
             if problem.cause in _STARTING and replica.ready_since is None:
-                problem = with_event(problem, await _volume_said(cluster, namespace, replica))
+                problem = with_event(problem, await _volume_message(cluster, namespace, replica))
             if problem.cause is Cause.OUT_OF_MEMORY:
                 problem = with_peak(problem, await _most_seen(peaks, namespace, replica))
             if problem.cause in _ENDED:
@@ -91,8 +91,10 @@ async def _last_words(cluster: Cluster, namespace: str, replica: Replica) -> str
     container = next((c for c in replica.containers if c.ended or c.restarts), None)
     if container is None:
         return ""
-    said = await cluster.pod_log(namespace, replica.name, container.name, previous=_runs_again(container), lines=_LINES)
-    return tail(said, _LINES)
+    lines = await cluster.pod_log(
+        namespace, replica.name, container.name, previous=_runs_again(container), lines=_LINES
+    )
+    return tail(lines, _LINES)
 
 
 def _runs_again(container: ContainerFacts) -> bool:
@@ -100,14 +102,14 @@ def _runs_again(container: ContainerFacts) -> bool:
     return container.restarts > 0 and not container.waiting
 
 
-async def _probe_said(cluster: Cluster, namespace: str, replica: Replica, kinds: set[str]) -> str:
+async def _probe_message(cluster: Cluster, namespace: str, replica: Replica, kinds: set[str]) -> str:
     """Return the latest failure of a probe of these kinds. The kubelet's message begins with the kind."""
     own = await _events(cluster, namespace, replica, "Unhealthy")
     mine = [e for e in own if str(e.get("message", "")).partition(" ")[0] in kinds]
     return str(max(mine, key=happened)["message"]) if mine else ""
 
 
-async def _volume_said(cluster: Cluster, namespace: str, replica: Replica) -> str:
+async def _volume_message(cluster: Cluster, namespace: str, replica: Replica) -> str:
     """Return the latest event of a volume that cannot be attached or mounted."""
     found = [event for reason in _VOLUMES for event in await _events(cluster, namespace, replica, reason)]
     latest = max(found, key=happened, default=None)

@@ -56,7 +56,7 @@ async def read_facts(target: Target, rollout: Rollout | None, access: Access = H
 
 
 async def linted(
-    cluster: Cluster, capacity: Capacity, lever: Lever, asked: PrepareInput, prepared: Prepared, *,
+    cluster: Cluster, capacity: Capacity, lever: Lever, request: PrepareInput, prepared: Prepared, *,
     refuses: bool = True,
 ) -> Prepared:  # fmt: skip
     """Lint the wanted version, and count the room for it.
@@ -68,14 +68,14 @@ async def linted(
         Refused: naming each error that is not accepted, and its fix.
     """
     # With another strategy the same version continues: it is written, and a patch could not be tried on it again.
-    change = asked.change if asked.wanted is None else None
-    facts = await facts_in(cluster, capacity, lever, asked.target, _rollout_of(asked), change)
-    refuse_ports(asked.rules, facts)
-    found = lint(facts, asked.accept)
-    if refuses and not asked.change.goes_back and prepared.wanted.template != prepared.baseline.template:
+    change = request.change if request.wanted is None else None
+    facts = await facts_in(cluster, capacity, lever, request.target, _rollout_of(request), change)
+    refuse_ports(request.rules, facts)
+    found = lint(facts, request.accept)
+    if refuses and not request.change.goes_back and prepared.wanted.template != prepared.baseline.template:
         refuse_errors(found)
-    counted = prepared.model_copy(update={"linted": found, "warnings": (*prepared.warnings, *_tight(facts, asked))})
-    if not _is_led(asked.target):
+    counted = prepared.model_copy(update={"linted": found, "warnings": (*prepared.warnings, *_tight(facts, request))})
+    if not _is_led(request.target):
         return counted
     preempts = any(may_preempt(facts, pods) for pods in facts.pods)
     return counted.model_copy(update={"demand": facts.pods[0].demand.model_copy(update={"preempts": preempts})})
@@ -90,11 +90,11 @@ def refuse_ports(rules: Rules, facts: Facts) -> None:
         Refused: naming the field.
     """
     serving, loads = rules.serving, rules.load_failures
-    asked = {"spec.serving.port": serving and serving.port, "spec.loadFailures.port": loads and loads.port}
+    ports = {"spec.serving.port": serving and serving.port, "spec.loadFailures.port": loads and loads.port}
     if facts.target.kind not in KINDS or NEEDS.template in facts.unknown:
         return
     named = dict(named_ports(facts.pods[0].spec))
-    for field, port in asked.items():
+    for field, port in ports.items():
         if isinstance(port, str) and port not in named:
             fix = f"use one of: {', '.join(sorted(named)) or 'none has a name'}; or give its number"
             raise Refused("does not name a port of any container", field=field, value=port, fix=fix)
@@ -105,11 +105,11 @@ def _is_led(target: Target) -> bool:
     return isinstance(target, DeploymentTarget | PairTarget)
 
 
-def _tight(facts: Facts, asked: PrepareInput) -> tuple[str, ...]:
+def _tight(facts: Facts, request: PrepareInput) -> tuple[str, ...]:
     """Return warnings of how a rollout will move if its surge finds no room."""
     budget, room = facts.budget, facts.room
-    if budget is None or _is_led(asked.target):
-        return foresee(room, budget, whole=asked.rules.strategy.type is Way.BLUE_GREEN) if budget else ()
+    if budget is None or _is_led(request.target):
+        return foresee(room, budget, whole=request.rules.strategy.type is Way.BLUE_GREEN) if budget else ()
     if room.more is None or room.more >= budget.surge:
         return ()
     return (
@@ -117,10 +117,10 @@ def _tight(facts: Facts, asked: PrepareInput) -> tuple[str, ...]:
     )
 
 
-def _rollout_of(asked: PrepareInput) -> Rollout:
-    given = {"target": asked.target.model_dump(), "change": asked.change, "accept": asked.accept}
-    spec = Spec.model_validate({**given, **dict(asked.rules)})
-    name = asked.name or asked.target.name
+def _rollout_of(request: PrepareInput) -> Rollout:
+    given = {"target": request.target.model_dump(), "change": request.change, "accept": request.accept}
+    spec = Spec.model_validate({**given, **dict(request.rules)})
+    name = request.name or request.target.name
     return Rollout(apiVersion="segue.dev/v1alpha1", kind="Rollout", metadata=Metadata(name=name), spec=spec)
 
 
@@ -177,12 +177,12 @@ async def _nothing() -> list[Object]:
 def _priorities(around: Around, unknown: Mapping[str, str]) -> dict[str, int]:
     """Return the values of priority classes by name, including those that only running pods show."""
     own = [pod["spec"] for pod in around.own_pods]
-    told = {spec.get("priorityClassName", ""): spec["priority"] for spec in own if "priority" in spec}
+    known = {spec.get("priorityClassName", ""): spec["priority"] for spec in own if "priority" in spec}
     default = {} if NEEDS.priorities in unknown else {"": 0}
     for each in around.priorities:
-        told[each["metadata"]["name"]] = each["value"]
+        known[each["metadata"]["name"]] = each["value"]
         default |= {"": each["value"]} if each.get("globalDefault") else {}
-    return {**told, **default}
+    return {**known, **default}
 
 
 class _FactsReader:

@@ -86,7 +86,7 @@ class DirectReach:
         """Send one request to the pod's address."""
         address = place.replica.address
         if not address:
-            return Reply(unasked="the pod has no address yet")
+            return Reply(unsent="the pod has no address yet")
         try:
             host = f"[{address}]" if ":" in address else address
             url = f"{place.scheme}://{host}:{place.number}{request.path}"
@@ -115,7 +115,7 @@ class ProxyReach:
         """Send one request through the API server's proxy of the pod."""
         if any(name.lower() == "authorization" for name in headers):
             return Reply(
-                unasked="the API server's proxy does not forward an Authorization header; set SEGUE_POD_ACCESS=direct"
+                unsent="the API server's proxy does not forward an Authorization header; set SEGUE_POD_ACCESS=direct"
             )
         try:
             port = place.number
@@ -132,9 +132,9 @@ class ProxyReach:
         try:
             return _proxied(await timed(send, request, timeout_s))
         except NotAllowed as error:
-            return Reply(unasked=f"{error.why}; {_RIGHTS}")
+            return Reply(unsent=f"{error.why}; {_RIGHTS}")
         except SegueError as error:
-            return Reply(unasked=str(error))
+            return Reply(unsent=str(error))
 
     async def close(self) -> None:
         """Do nothing: it has no connections of its own."""
@@ -182,16 +182,16 @@ def _proxied(reply: Reply) -> Reply:
     if reply.status < 400 or '"Status"' not in reply.text:
         return reply
     try:
-        said = json.loads(reply.text)
+        answer = json.loads(reply.text)
     except ValueError:
         return reply
-    if not isinstance(said, dict) or said.get("kind") != "Status" or said.get("apiVersion") != "v1":
+    if not isinstance(answer, dict) or answer.get("kind") != "Status" or answer.get("apiVersion") != "v1":
         return reply
-    why = bounded(str(said.get("message", "")))
+    why = bounded(str(answer.get("message", "")))
     if reply.status in {401, 403}:
-        return Reply(unasked=f"{why}; {_RIGHTS}")
+        return Reply(unsent=f"{why}; {_RIGHTS}")
     if reply.status == 429:
-        return Reply(unasked=why)
+        return Reply(unsent=why)
     return Reply(trouble=why.removeprefix("error trying to reach service: "), took_s=reply.took_s)
 
 

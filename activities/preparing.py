@@ -19,7 +19,7 @@ from segue.state import State
 _REVIEWS = "selfsubjectaccessreviews"
 
 
-async def refuse_missing_rights(cluster: Cluster, lever: Lever, asked: PrepareInput) -> None:
+async def refuse_missing_rights(cluster: Cluster, lever: Lever, request: PrepareInput) -> None:
     """Refuse a rollout that would lack a right later, partway.
 
     A cluster may deny the reviews themselves; the requests then show what is missing.
@@ -27,9 +27,9 @@ async def refuse_missing_rights(cluster: Cluster, lever: Lever, asked: PrepareIn
     Raises:
         NotAllowed: names all missing rights, and the command that grants them.
     """
-    namespace = asked.target.namespace
-    resource = lever.kinds[0] if isinstance(asked.target, SupervisedTarget) else ""
-    rights = needed(uses_of(asked.target, asked.rules, asked.change), resource)
+    namespace = request.target.namespace
+    resource = lever.kinds[0] if isinstance(request.target, SupervisedTarget) else ""
+    rights = needed(uses_of(request.target, request.rules, request.change), resource)
     try:
         missing = await _missing(cluster, rights, namespace)
     except NotAllowed as error:
@@ -72,27 +72,27 @@ async def with_namespace_labels(cluster: Cluster, policy: Policy, target: Target
     return prepared.model_copy(update={"namespace_labels": labels_of(found)})
 
 
-async def tried(cluster: Cluster, lever: Lever, router: Router | None, asked: PrepareInput) -> Prepared:
+async def tried(cluster: Cluster, lever: Lever, router: Router | None, request: PrepareInput) -> Prepared:
     """Check the target and what routes its traffic, and try the change by a dry run.
 
     Raises:
         Refused: for a target that cannot be rolled by this spec.
     """
-    with warnings() as told:
-        prepared = await lever.prepare(asked)
-        unserved = await router.prepare(asked, prepared.owner) if router is not None else ()
-    secure = (each for each in told if POD_SECURITY in each)
-    foretold = await autoscaling.foretell(cluster, asked.target, asked.rules)
+    with warnings() as received:
+        prepared = await lever.prepare(request)
+        unserved = await router.prepare(request, prepared.owner) if router is not None else ()
+    secure = (each for each in received if POD_SECURITY in each)
+    foretold = await autoscaling.foretell(cluster, request.target, request.rules)
     prepared = prepared.model_copy(update={"warnings": (*prepared.warnings, *unserved, *secure, *foretold)})
-    return await _with_ready(lever, asked, prepared)
+    return await _with_ready(lever, request, prepared)
 
 
-async def _with_ready(lever: Lever, asked: PrepareInput, prepared: Prepared) -> Prepared:
+async def _with_ready(lever: Lever, request: PrepareInput, prepared: Prepared) -> Prepared:
     """Return ``prepared`` with the number of ready replicas, and a warning if not all are ready."""
-    if prepared.claimed or asked.baseline is not None:
+    if prepared.claimed or request.baseline is not None:
         return prepared
     start = State(owner=prepared.owner, baseline=prepared.baseline, wanted=prepared.wanted)
-    seen = await lever.observe(asked.target, asked.rules, start, time.time())
+    seen = await lever.observe(request.target, request.rules, start, time.time())
     ready, replicas = seen.old.ready + seen.new.ready, prepared.replicas
     warning = (
         f"only {ready} of {replicas} replicas are ready now: the rollout and a rollback require that many ready "

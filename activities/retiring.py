@@ -14,8 +14,8 @@ KeptBecause = Callable[[str], Awaitable[str]]
 async def retire(cluster: Cluster, namespace: str, selector: str, kept_because: KeptBecause) -> list[str]:
     """Delete the Deployments of builds that may go, and return a line for each Deployment of a build.
 
-    ``selector`` selects the Deployments of one release; those without a build are not touched. Each answer is asked
-    for just before the deletion, because a rollback of the release may need a drained build again.
+    ``selector`` selects the Deployments of one release; those without a build are not touched. Each check is made
+    just before the deletion, because a rollback of the release may need a drained build again.
 
     Raises:
         NotAllowed, Unreachable.

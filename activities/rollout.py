@@ -63,7 +63,7 @@ from segue.gates.webhook_settings import Webhook
 from segue.hindrance import with_lost_nodes
 from segue.messages import Message
 from segue.observation import Cause, Observation, belonging
-from segue.policy import NO_POLICY, Labels, Policy, PolicyRequest, foretold, holding, refuse, refuse_message
+from segue.policy import NO_POLICY, Labels, Policy, PolicyRequest, holding, refuse, refuse_message, start_warnings
 from segue.requests import requests_of
 from segue.resting import next_look_at, rests
 from segue.spec import Autoscaler, SupervisedTarget
@@ -127,20 +127,20 @@ def _may_pass(error: SegueError, defined: contract.Activity[Any, Any]) -> bool:
     return isinstance(error, NotAllowed) and activity.info().attempt < believed_at
 
 
-def _urgency(defined: contract.Activity[Any, Any], asked: Any) -> Urgency:
+def _urgency(defined: contract.Activity[Any, Any], request: Any) -> Urgency:
     """Return which of the worker's requests to the API server go first: those of rollbacks, those of starts last."""
     if defined is contract.PREPARE:
         return Urgency.START
-    back = isinstance(asked, WatchInput | WriteInput | VerifyInput) and asked.state.goal is Goal.BACK
+    back = isinstance(request, WatchInput | WriteInput | VerifyInput) and request.state.goal is Goal.BACK
     if defined is contract.UNDO or back:
         return Urgency.UNDO
-    return Urgency.BEGIN if isinstance(asked, WriteInput) and _begins(defined, asked) else Urgency.PROGRESS
+    return Urgency.BEGIN if isinstance(request, WriteInput) and _begins(defined, request) else Urgency.PROGRESS
 
 
-def _begins(defined: contract.Activity[Any, Any], asked: WriteInput) -> bool:
+def _begins(defined: contract.Activity[Any, Any], request: WriteInput) -> bool:
     """Whether a write is a move that no replica waits for. One that brings old replicas back removes none of them."""
-    released = asked.ready_at and asked.ready_at == asked.state.progress_at
-    return not asked.state.claimed or bool(defined is contract.SCALE_OLD and released)
+    released = request.ready_at and request.ready_at == request.state.progress_at
+    return not request.state.claimed or bool(defined is contract.SCALE_OLD and released)
 
 
 def _defined(defined: contract.Activity[Any, Any]) -> Callable[[F], F]:
@@ -226,69 +226,69 @@ class Activities:
         await self._watches.close()
 
     @_defined(contract.PREPARE)
-    async def prepare(self, asked: PrepareInput) -> Prepared:
+    async def prepare(self, request: PrepareInput) -> Prepared:
         """Check the target, try the change by a dry run, and lint the result."""
-        lever = self._levers.of(asked.target)
-        await self._notifier.refuse(asked.notifications)
-        await refuse_missing_rights(self._cluster, lever, asked)
+        lever = self._levers.of(request.target)
+        await self._notifier.refuse(request.notifications)
+        await refuse_missing_rights(self._cluster, lever, request)
         with reading_once():
-            prepared = await tried(self._cluster, lever, self._routers.of(asked.rules.strategy), asked)
-            prepared = await with_namespace_labels(self._cluster, self._policy, asked.target, prepared)
-            prepared = self._governed(asked, prepared)
-            self._believer.refuse(asked.rules, prepared.wanted)
-            await self._own.refuse(asked.target, asked.rules)
-            return await linted(self._cluster, self._rooms.capacity, lever, asked, prepared)
+            prepared = await tried(self._cluster, lever, self._routers.of(request.rules.strategy), request)
+            prepared = await with_namespace_labels(self._cluster, self._policy, request.target, prepared)
+            prepared = self._governed(request, prepared)
+            self._believer.refuse(request.rules, prepared.wanted)
+            await self._own.refuse(request.target, request.rules)
+            return await linted(self._cluster, self._rooms.capacity, lever, request, prepared)
 
-    def _governed(self, asked: PrepareInput, prepared: Prepared) -> Prepared:
+    def _governed(self, request: PrepareInput, prepared: Prepared) -> Prepared:
         """Return what was prepared, with what the policy says of it.
 
         Raises:
             Refused: when the policy does not allow it.
         """
-        request, now = request_of(asked, prepared), time.time()
-        refuse(self._policy, request, now)
+        policy_request, now = request_of(request, prepared), time.time()
+        refuse(self._policy, policy_request, now)
         return prepared.model_copy(
             update={
-                "governed": bool(self._policy.of(asked.target, _labels(prepared))),
-                "warnings": (*prepared.warnings, *foretold(self._policy, request, now)),
+                "governed": bool(self._policy.of(request.target, _labels(prepared))),
+                "warnings": (*prepared.warnings, *start_warnings(self._policy, policy_request, now)),
             }
         )
 
     @_defined(contract.PERMIT)
-    async def permit(self, asked: PermitInput) -> Permitted:
+    async def permit(self, request: PermitInput) -> Permitted:
         """Check a message against the policy; an approval under four eyes also against the workflow's history."""
         refuse_message(
-            self._policy, asked.target, _labels(asked), asked.strategy, message=asked.message, by=asked.by,
-            replicas=asked.replicas, breaks_glass=asked.breaks_glass,
+            self._policy, request.target, _labels(request), request.strategy, message=request.message, by=request.by,
+            replicas=request.replicas, breaks_glass=request.breaks_glass,
         )  # fmt: skip
-        rule = self._policy.four_eyes(asked.target, _labels(asked)) if asked.message == "approve" else ""
+        rule = self._policy.four_eyes(request.target, _labels(request)) if request.message == "approve" else ""
         if rule:
             info = activity.info()
             made = await requests_of(activity.client(), info.workflow_id or "", info.workflow_run_id)
-            said = asked.model_dump(include={*Message.model_fields})
-            sent = made.sent(asked.message, said, asked.update_id)
-            refuse_own(rule, made.named(*AUTHORS), sent, asked.by)
+            fields = request.model_dump(include={*Message.model_fields})
+            sent = made.sent(request.message, fields, request.update_id)
+            refuse_own(rule, made.named(*AUTHORS), sent, request.by)
         return Permitted()
 
     @_defined(contract.AWAIT_READY)
-    async def await_ready(self, asked: WatchInput) -> Watched:
+    async def await_ready(self, request: WatchInput) -> Watched:
         """Watch the target until a decision requires an action, or the attempt's time is over."""
-        lever, router = self._levers.of(asked.target), self._routers.of(asked.rules.strategy)
+        lever, router = self._levers.of(request.target), self._routers.of(request.rules.strategy)
         kinds = lever.kinds if router is None else (*lever.kinds, *router.kinds)
         workflow_id = activity.info().workflow_id or ""
-        async with self._watches.use(asked.target.namespace, kinds) as watch:
+        async with self._watches.use(request.target.namespace, kinds) as watch:
             with self._turns.take(workflow_id, watch.wake) as turn, self._moves.place(workflow_id, watch.wake) as place:
-                watched = await self._watch(watch, turn, place, lever, router, asked)
+                watched = await self._watch(watch, turn, place, lever, router, request)
                 if place.is_admitted:
-                    self._moves.keep(workflow_id, place, self._written(lever, asked, watched.seen))
+                    self._moves.keep(workflow_id, place, self._written(lever, request, watched.seen))
                 return watched
 
     async def _watch(
-        self, watch: NamespaceWatch, turn: Turn, place: Place, lever: Lever, router: Router | None, asked: WatchInput
+        self, watch: NamespaceWatch, turn: Turn, place: Place, lever: Lever, router: Router | None, request: WatchInput
     ) -> Watched:
         started = time.monotonic()
-        ends_at, queued_at = started + asked.attempt_s, started + (math.inf if asked.queued else asked.queue_s)
-        heart = Heart(functools.partial(self._interval_s, asked, place))
+        ends_at, queued_at = started + request.attempt_s, started + (math.inf if request.queued else request.queue_s)
+        heart = Heart(functools.partial(self._interval_s, request, place))
         gathers_until: float | None = None
         rested_s = 0.0
         while True:
@@ -297,29 +297,29 @@ class Activities:
             watch.notice_gap()
             looked, now = time.monotonic(), time.time()
             look_at = now + BEAT_S
-            decided = await self._decided(watch, heart, lever, router, asked, rested_s)
+            decided = await self._decided(watch, heart, lever, router, request, rested_s)
             if decided is not None:
                 seen, decision = decided
                 gathers = decision.act is Act.SCALE and seen.new.proven < seen.new.total
                 gathers_until = (gathers_until or now + GATHER_S) if gathers else None
                 is_due = decision.act is not Act.WAIT and now >= (gathers_until or now)
-                decision = self._admitted(asked, seen, decision, place, is_due=is_due)
+                decision = self._admitted(request, seen, decision, place, is_due=is_due)
                 heart.beat(Beat(seen=seen, why=decision.waits_for, at=now))
-                verdicts = self._panel.look(asked, seen, now, watch.wake)
+                verdicts = self._panel.look(request, seen, now, watch.wake)
                 if verdicts and decision.act is not Act.FENCED:
                     self._moves.leave(place)
-                    return self._watched(asked, _recorded(verdicts), seen, verdicts)
+                    return self._watched(request, _recorded(verdicts), seen, verdicts)
                 if decision.act is Act.FENCED:
-                    await self.let_go(asked)
+                    await self.let_go(request)
                 if place.waits:
                     is_due = time.monotonic() >= queued_at
                     look_at = now + queued_at - looked
                 else:
-                    is_due = is_due or (asked.queued and decision.act is Act.WAIT)
-                    look_at = min(gathers_until or math.inf, self._look_at(asked, seen, decision, now))
+                    is_due = is_due or (request.queued and decision.act is Act.WAIT)
+                    look_at = min(gathers_until or math.inf, self._look_at(request, seen, decision, now))
                 if is_due or time.monotonic() >= ends_at:
-                    decision = await self._explained(asked, decision, seen)
-                    return self._watched(asked, decision, seen, queued=place.waits)
+                    decision = await self._explained(request, decision, seen)
+                    return self._watched(request, decision, seen, queued=place.waits)
             waits_s = min(look_at - now, heart.due_in_s, ends_at - looked)
             began = time.monotonic()
             await watch.changed(max(waits_s, 0.01))
@@ -332,37 +332,37 @@ class Activities:
         heart: Heart,
         lever: Lever,
         router: Router | None,
-        asked: WatchInput,
+        request: WatchInput,
         rested_s: float,
     ) -> tuple[Observation, Decision] | None:
         """Observe and decide. Returns None if that is not possible now; a heartbeat says why."""
         now = time.time()
         _looks.add(1)
-        seen = self._with_freeze(_seen(watch, lever, router, asked, now), asked, now)
+        seen = self._with_freeze(_seen(watch, lever, router, request, now), request, now)
         if seen is None:
             _report_blindness(watch, heart, now)
             return None
-        seen = self._believer.look(asked.target, asked.rules, asked.state, seen, now, watch.wake, rested_s)
+        seen = self._believer.look(request.target, request.rules, request.state, seen, now, watch.wake, rested_s)
         if seen is None:
             heart.beat(Beat(why="the answers of new replicas to serving checks", at=now))
             return None
-        seen = with_lost_nodes(seen, self._rooms.capacity.lost, back=asked.state.goal is Goal.BACK)
-        seen = self._unmade.look(asked, self._emptyings.look(asked, seen, watch.wake), watch.wake)
-        decision = decide(asked.rules, asked.state, seen, now)
-        if not asks_for_room(asked.state, seen, decision):
+        seen = with_lost_nodes(seen, self._rooms.capacity.lost, back=request.state.goal is Goal.BACK)
+        seen = self._unmade.look(request, self._emptyings.look(request, seen, watch.wake), watch.wake)
+        decision = decide(request.rules, request.state, seen, now)
+        if not asks_for_room(request.state, seen, decision):
             return seen, decision
         heart.beat(Beat(seen=seen, why="the room for new replicas to be counted", at=now))
-        seen = await self._with_room(seen, asked)
+        seen = await self._with_room(seen, request)
         if seen is None:
             watch.wake()  # observe again at once
             return None
-        return seen, decide(asked.rules, asked.state, seen, now)
+        return seen, decide(request.rules, request.state, seen, now)
 
     def _admitted(
-        self, asked: WatchInput, seen: Observation, decision: Decision, place: Place, *, is_due: bool
+        self, request: WatchInput, seen: Observation, decision: Decision, place: Place, *, is_due: bool
     ) -> Decision:
         """Return a decision that may be carried out now, or the decision to wait for the moves of other rollouts."""
-        order = order_of(asked.rules, asked.state, seen, decision) if is_due else None
+        order = order_of(request.rules, request.state, seen, decision) if is_due else None
         if order is None:
             self._moves.leave(place)
             return decision
@@ -374,145 +374,147 @@ class Activities:
         )
         return Decision(act=Act.WAIT, why=why, problem=seen.problem)
 
-    async def _written(self, lever: Lever, asked: WatchInput, decided_on: Observation) -> None:
+    async def _written(self, lever: Lever, request: WatchInput, decided_on: Observation) -> None:
         """Return when the target changed since the decision, whichever worker wrote it."""
 
         def shows(watch: NamespaceWatch) -> bool:
-            seen = lever.seen(watch, asked.target, asked.rules, asked.state, time.time())
+            seen = lever.seen(watch, request.target, request.rules, request.state, time.time())
             return seen is None or seen.generation != decided_on.generation
 
-        await self._watches.until(asked.target.namespace, lever.kinds, shows, LEASE_S)
+        await self._watches.until(request.target.namespace, lever.kinds, shows, LEASE_S)
 
     def _watched(
-        self, asked: WatchInput, decision: Decision, seen: Observation, verdicts: tuple[Verdict, ...] = (), *,
+        self, request: WatchInput, decision: Decision, seen: Observation, verdicts: tuple[Verdict, ...] = (), *,
         queued: bool = False,
     ) -> Watched:  # fmt: skip
-        governed = bool(self._policy.of(asked.target, _labels(asked.state)))
+        governed = bool(self._policy.of(request.target, _labels(request.state)))
         return Watched(decision=decision, seen=seen, verdicts=verdicts, governed=governed, queued=queued)
 
-    def _with_freeze(self, seen: Observation | None, asked: WatchInput, now: float) -> Observation | None:
+    def _with_freeze(self, seen: Observation | None, request: WatchInput, now: float) -> Observation | None:
         """Return the observation with the freeze that holds the rollout; one that its operator moves cannot be held."""
-        state = asked.state
-        if seen is None or state.broke_glass or asked.goes_back or (state.autonomous and state.claimed):
+        state = request.state
+        if seen is None or state.broke_glass or request.goes_back or (state.autonomous and state.claimed):
             return seen
-        held = holding(self._policy, asked.target, _labels(state), now, moved=state.claimed)
-        return seen.model_copy(update={"frozen": held}) if held else seen
+        frozen = holding(self._policy, request.target, _labels(state), now, moved=state.claimed)
+        return seen.model_copy(update={"frozen": frozen}) if frozen else seen
 
-    def _interval_s(self, asked: WatchInput, place: Place) -> float:
+    def _interval_s(self, request: WatchInput, place: Place) -> float:
         """Return the interval between heartbeats that report no change, in seconds."""
         timeout = activity.info().heartbeat_timeout
-        rare = (rests(asked.state) or place.waits) and not self._turns.are_tight
+        rare = (rests(request.state) or place.waits) and not self._turns.are_tight
         return interval_s(timeout.total_seconds() if timeout else None, rests=rare)
 
-    def _look_at(self, asked: WatchInput, seen: Observation, decision: Decision, now: float) -> float:
+    def _look_at(self, request: WatchInput, seen: Observation, decision: Decision, now: float) -> float:
         """Return when to observe again if nothing changes: seconds since the epoch, or infinity."""
-        look_at = next_look_at(asked.rules, asked.state, seen, decision.wake_at, now)
-        if look_at == now or self._believer.is_asking(asked.target):
+        look_at = next_look_at(request.rules, request.state, seen, decision.wake_at, now)
+        if look_at == now or self._believer.is_asking(request.target):
             return min(decision.wake_at or math.inf, now + BEAT_S)
         return math.inf if look_at is None else look_at
 
-    async def _explained(self, asked: WatchInput, decision: Decision, seen: Observation) -> Decision:
+    async def _explained(self, request: WatchInput, decision: Decision, seen: Observation) -> Decision:
         """Return a failed decision, or an alarm, with its explanation; any other decision unchanged."""
         if decision.act not in {Act.FAIL, Act.ALARM} or decision.problem is None:
             return decision
-        problem = await explained(self._cluster, self._peaks, asked.target.namespace, decision.problem, seen)
-        is_late = problem.cause is Cause.DEADLINE and not asked.target.numbered  # see Unmade for numbered ones
-        if not problem.replica and (is_late or isinstance(asked.target, SupervisedTarget)):
-            problem = await warned(self._cluster, asked.target, problem, asked.state.progress_at)
+        problem = await explained(self._cluster, self._peaks, request.target.namespace, decision.problem, seen)
+        is_late = problem.cause is Cause.DEADLINE and not request.target.numbered  # see Unmade for numbered ones
+        if not problem.replica and (is_late or isinstance(request.target, SupervisedTarget)):
+            problem = await warned(self._cluster, request.target, problem, request.state.progress_at)
         why = decision.why.replace(str(decision.problem), str(problem))
         return decision.model_copy(update={"problem": problem, "why": why})
 
-    async def _with_room(self, seen: Observation, asked: WatchInput) -> Observation | None:
+    async def _with_room(self, seen: Observation, request: WatchInput) -> Observation | None:
         """Return the observation with the room for more replicas. Returns None while it is being counted."""
-        if asked.state.demand is None:
+        if request.state.demand is None:
             return seen
-        room = await self._rooms.count(asked.target.namespace, asked.state.demand, BEAT_S)
+        room = await self._rooms.count(request.target.namespace, request.state.demand, BEAT_S)
         if room is None:
             return None
         return seen.model_copy(update={"room": room.more, "room_why": room.why, "can_pend": room.can_pend})
 
     @_defined(contract.VERIFY)
-    async def verify(self, asked: VerifyInput) -> Verified:
+    async def verify(self, request: VerifyInput) -> Verified:
         """Judge readiness on the present target, and return it with the state of all other gates."""
-        seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
-        lacking = asked.state.lacking(seen.replicas)
-        return Verified(verdicts=(judge_readiness(asked.rules, seen, lacking), *standings(asked.rules, asked.state)))
+        seen = await self._levers.of(request.target).observe(request.target, request.rules, request.state, time.time())
+        lacking = request.state.lacking(seen.replicas)
+        return Verified(
+            verdicts=(judge_readiness(request.rules, seen, lacking), *standings(request.rules, request.state))
+        )
 
     @_defined(contract.SCALE_NEW)
-    async def scale_new(self, asked: WriteInput) -> Written:
+    async def scale_new(self, request: WriteInput) -> Written:
         """Add new replicas."""
-        return await self._scale(asked, "scale_new")
+        return await self._scale(request, "scale_new")
 
     @_defined(contract.SCALE_OLD)
-    async def scale_old(self, asked: WriteInput) -> Written:
+    async def scale_old(self, request: WriteInput) -> Written:
         """Remove old replicas that proven new ones replace; request the next new ones in the same write."""
-        return await self._scale(asked, "scale_old")
+        return await self._scale(request, "scale_old")
 
-    async def _scale(self, asked: WriteInput, action: str) -> Written:
-        problem = await self._emptied(asked)
+    async def _scale(self, request: WriteInput, action: str) -> Written:
+        problem = await self._emptied(request)
         if problem:
             return Written(done=False, why=problem)
-        written = await self._levers.of(asked.target).scale(asked, time.time())
-        if written.writes and asked.ready_at and asked.decision.act is Act.SCALE:
-            _ready_to_write.record(max(0.0, (written.moved_at or time.time()) - asked.ready_at))
-        held = await self._hold_autoscaler(asked) if written.done else 0
-        return _counted(written, action, held)
+        written = await self._levers.of(request.target).scale(request, time.time())
+        if written.writes and request.ready_at and request.decision.act is Act.SCALE:
+            _ready_to_write.record(max(0.0, (written.moved_at or time.time()) - request.ready_at))
+        autoscaler_writes = await self._hold_autoscaler(request) if written.done else 0
+        return _counted(written, action, autoscaler_writes)
 
-    async def _emptied(self, asked: WriteInput) -> str:
+    async def _emptied(self, request: WriteInput) -> str:
         """Return why a move would empty a side that has traffic now; empty if it would not."""
-        router, counts = self._routers.of(asked.rules.strategy), asked.decision.counts
-        if router is None or counts is None or asked.state.routed is None:
+        router, counts = self._routers.of(request.rules.strategy), request.decision.counts
+        if router is None or counts is None or request.state.routed is None:
             return ""
-        routed = (await router.observe(asked.target, asked.rules, asked.state)).routed
+        routed = (await router.observe(request.target, request.rules, request.state)).routed
         return objection_to_counts(routed.share, *counts) if routed else ""
 
     @_defined(contract.ROUTE)
-    async def route(self, asked: WriteInput) -> Written:
+    async def route(self, request: WriteInput) -> Written:
         """Route the traffic, unless a side that would get some has no ready replica now."""
-        router = self._routers.of(asked.rules.strategy)
+        router = self._routers.of(request.rules.strategy)
         if router is None:
             raise Refused("is not set, so the rollout cannot route traffic", field="spec.strategy.traffic")
-        seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
-        if seen.owner != asked.state.owner:
+        seen = await self._levers.of(request.target).observe(request.target, request.rules, request.state, time.time())
+        if seen.owner != request.state.owner:
             raise Fenced(belonging(seen.owner))
-        share = asked.decision.share or 0
-        problem = objection(asked.rules.strategy, seen, share) if share or asked.state.routed is not None else ""
+        share = request.decision.share or 0
+        problem = objection(request.rules.strategy, seen, share) if share or request.state.routed is not None else ""
         if problem:
             return Written(done=False, why=problem)
-        return _counted(await router.route(asked), "route")
+        return _counted(await router.route(request), "route")
 
     @_defined(contract.RESIZE)
-    async def resize(self, asked: WriteInput) -> Written:
+    async def resize(self, request: WriteInput) -> Written:
         """Set the target's replicas."""
-        held = await self._hold_autoscaler(asked, asked.decision.replicas)
-        return _counted(await self._levers.of(asked.target).resize(asked, time.time()), "resize", held)
+        autoscaler_writes = await self._hold_autoscaler(request, request.decision.replicas)
+        return _counted(await self._levers.of(request.target).resize(request, time.time()), "resize", autoscaler_writes)
 
     @_defined(contract.SETTLE)
-    async def settle(self, asked: WriteInput) -> Written:
+    async def settle(self, request: WriteInput) -> Written:
         """Remove new replicas that are not ready."""
-        return _counted(await self._levers.of(asked.target).settle(asked, time.time()), "settle")
+        return _counted(await self._levers.of(request.target).settle(request, time.time()), "settle")
 
     @_defined(contract.UNDO)
-    async def undo(self, asked: WriteInput) -> Written:
+    async def undo(self, request: WriteInput) -> Written:
         """Write the baseline back, and restore the autoscaler."""
-        written = await self._levers.of(asked.target).undo(asked, time.time())
-        return _counted(written, "undo", await self._give_autoscaler_back(asked, written))
+        written = await self._levers.of(request.target).undo(request, time.time())
+        return _counted(written, "undo", await self._give_autoscaler_back(request, written))
 
     @_defined(contract.FINISH)
-    async def finish(self, asked: WriteInput) -> Written:
+    async def finish(self, request: WriteInput) -> Written:
         """Release what routes the traffic, and then the target."""
         self._turns.end(activity.info().workflow_id or "")  # no next watch ends the former one
-        router = self._routers.of(asked.rules.strategy)
-        freed = await router.finish(asked) if router is not None and asked.state.routed is not None else 0
-        written = await self._levers.of(asked.target).finish(asked, time.time())
+        router = self._routers.of(request.rules.strategy)
+        freed = await router.finish(request) if router is not None and request.state.routed is not None else 0
+        written = await self._levers.of(request.target).finish(request, time.time())
         if written.done:
-            await self._own.clean(asked.target, asked.rules, asked.state.owner)
-        return _counted(written, "finish", freed + await self._give_autoscaler_back(asked, written))
+            await self._own.clean(request.target, request.rules, request.state.owner)
+        return _counted(written, "finish", freed + await self._give_autoscaler_back(request, written))
 
     @_defined(contract.NOTIFY)
-    async def notify(self, asked: NotifyInput) -> Notified:
+    async def notify(self, request: NotifyInput) -> Notified:
         """Send a notice to one receiver; a worker that is killed in it may send it twice, with the same key."""
-        sending = asyncio.ensure_future(self._notifier.send(asked.receiver, asked.notice))
+        sending = asyncio.ensure_future(self._notifier.send(request.receiver, request.notice))
         try:
             while not (await asyncio.wait({sending}, timeout=BEAT_S))[0]:
                 activity.heartbeat()
@@ -521,43 +523,44 @@ class Activities:
         sending.result()
         return Notified(attempts=activity.info().attempt)
 
-    async def _hold_autoscaler(self, asked: WriteInput, replicas: int | None = None) -> int:
+    async def _hold_autoscaler(self, request: WriteInput, replicas: int | None = None) -> int:
         """Hold the autoscaler if the spec sets that. The rollout must own the target first, so that it is restored."""
-        if asked.rules.autoscaler is not Autoscaler.HOLD:
+        if request.rules.autoscaler is not Autoscaler.HOLD:
             return 0
-        owner, seen = asked.state.owner, await self._owned(asked)
+        owner, seen = request.state.owner, await self._owned(request)
         if seen is None:
             return 0
-        writes = await autoscaling.hold(self._cluster, asked.target, owner, replicas or seen.replicas)
-        if writes and await self._owned(asked) is None:  # the rollout ended meanwhile: this is a lost attempt
-            writes += await autoscaling.give_back(self._cluster, asked.target, owner)
+        writes = await autoscaling.hold(self._cluster, request.target, owner, replicas or seen.replicas)
+        if writes and await self._owned(request) is None:  # the rollout ended meanwhile: this is a lost attempt
+            writes += await autoscaling.give_back(self._cluster, request.target, owner)
         return writes
 
-    async def _owned(self, asked: WriteInput) -> Observation | None:
+    async def _owned(self, request: WriteInput) -> Observation | None:
         """Read the target afresh. Returns None if the rollout does not own it now."""
-        seen = await self._levers.of(asked.target).observe(asked.target, asked.rules, asked.state, time.time())
-        return None if seen.gone or seen.owner != asked.state.owner else seen
+        seen = await self._levers.of(request.target).observe(request.target, request.rules, request.state, time.time())
+        return None if seen.gone or seen.owner != request.state.owner else seen
 
-    async def let_go(self, asked: WatchInput | WriteInput) -> None:
+    async def let_go(self, request: WatchInput | WriteInput) -> None:
         """Restore the autoscaler that this rollout holds, if the target was deleted or belongs to somebody else now."""
-        if asked.rules.autoscaler is not Autoscaler.HOLD:
+        if request.rules.autoscaler is not Autoscaler.HOLD:
             return
         try:
-            await autoscaling.give_back(self._cluster, asked.target, asked.state.owner)
+            await autoscaling.give_back(self._cluster, request.target, request.state.owner)
         except Refused as error:
-            activity.logger.warning("the autoscaler of %s stays held: %s", asked.target, error)
+            activity.logger.warning("the autoscaler of %s stays held: %s", request.target, error)
 
-    async def _give_autoscaler_back(self, asked: WriteInput, written: Written) -> int:
-        if asked.rules.autoscaler is not Autoscaler.HOLD or not written.done:
+    async def _give_autoscaler_back(self, request: WriteInput, written: Written) -> int:
+        if request.rules.autoscaler is not Autoscaler.HOLD or not written.done:
             return 0
-        return await autoscaling.give_back(self._cluster, asked.target, asked.state.owner)
+        return await autoscaling.give_back(self._cluster, request.target, request.state.owner)
 
 
-def request_of(asked: PrepareInput, prepared: Prepared) -> PolicyRequest:
+def request_of(request: PrepareInput, prepared: Prepared) -> PolicyRequest:
     """Return a start or a retarget as the policy sees it."""
     return PolicyRequest(
-        target=asked.target, labels=_labels(prepared), rules=asked.rules, by=asked.by, replicas=prepared.replicas,
-        accept=asked.accept, retargets=asked.retargets, goes_back=asked.change.goes_back, broke_glass=asked.broke_glass,
+        target=request.target, labels=_labels(prepared), rules=request.rules, by=request.by, replicas=prepared.replicas,
+        accept=request.accept, retargets=request.retargets, goes_back=request.change.goes_back,
+        broke_glass=request.broke_glass,
     )  # fmt: skip
 
 
@@ -566,13 +569,13 @@ def _labels(known: Prepared | PermitInput | State) -> Labels:
 
 
 def _seen(
-    watch: NamespaceWatch, lever: Lever, router: Router | None, asked: WatchInput, now: float
+    watch: NamespaceWatch, lever: Lever, router: Router | None, request: WatchInput, now: float
 ) -> Observation | None:
     """Return the observation of the target and of what routes its traffic."""
-    seen = lever.seen(watch, asked.target, asked.rules, asked.state, now)
+    seen = lever.seen(watch, request.target, request.rules, request.state, now)
     if seen is None or seen.gone or router is None:
         return seen
-    sight = router.seen(watch, asked.target, asked.rules, asked.state)
+    sight = router.seen(watch, request.target, request.rules, request.state)
     if sight is None:
         return None
     return seen.model_copy(update={"routed": sight.routed, "foreign": seen.foreign or sight.foreign})
@@ -580,8 +583,8 @@ def _seen(
 
 def _recorded(verdicts: tuple[Verdict, ...]) -> Decision:
     """Return a decision that only records the gates' verdicts; the next observation decides on them."""
-    said = "; ".join(f"{each.gate}: {each.result}, {each.why}" for each in verdicts)
-    return Decision(act=Act.WAIT, why=f"evidence: {said}")
+    results = "; ".join(f"{each.gate}: {each.result}, {each.why}" for each in verdicts)
+    return Decision(act=Act.WAIT, why=f"evidence: {results}")
 
 
 def _counted(written: Written, action: str, more: int = 0) -> Written:

@@ -25,15 +25,15 @@ async def try_out(rollout: Rollout, owner: str, access: Access = HERE, policy: P
         NotFound, NotAllowed, Unreachable.
     """
     spec = rollout.spec
-    asked = PrepareInput(
+    request = PrepareInput(
         target=spec.target, owner=owner, change=spec.change, rules=spec.rules, name=rollout.metadata.name,
         accept=spec.accept,
     )  # fmt: skip
     async with connected(access) as cluster, counting(cluster) as capacity:
         lever = Levers(cluster).of(spec.target)
-        prepared = await tried(cluster, lever, Routers(cluster).of(spec.strategy), asked)
+        prepared = await tried(cluster, lever, Routers(cluster).of(spec.strategy), request)
         prepared = await with_namespace_labels(cluster, policy, spec.target, prepared)
-        return await linted(cluster, capacity, lever, asked, prepared, refuses=False)
+        return await linted(cluster, capacity, lever, request, prepared, refuses=False)
 
 
 async def read_history(target: Target, access: Access = HERE) -> list[Revision]:

@@ -38,18 +38,18 @@ class Unmade:
         self._cluster = cluster
         self._open: dict[str, _Missing] = {}
 
-    def look(self, asked: WatchInput, seen: Observation, wake: Callable[[], None]) -> Observation:
+    def look(self, request: WatchInput, seen: Observation, wake: Callable[[], None]) -> Observation:
         """Return the observation with why a replica is missing, if that is known. Each news calls ``wake``."""
-        owner, names = asked.state.owner, _sets_of(asked, seen)
+        owner, names = request.state.owner, _sets_of(request, seen)
         if not names:
             self._stop(owner)
             return seen
         found = self._open.get(owner)
         if found is None or found.is_idle:
             self._stop(owner)
-            found = self._open[owner] = _Missing(self._cluster, asked, names)
-        said = found.told(names, wake)
-        return seen.model_copy(update={"problem": worst((unmade(said), seen.problem))}) if said else seen
+            found = self._open[owner] = _Missing(self._cluster, request, names)
+        message = found.latest(names, wake)
+        return seen.model_copy(update={"problem": worst((unmade(message), seen.problem))}) if message else seen
 
     def _stop(self, owner: str) -> None:
         if owner in self._open:
@@ -64,22 +64,22 @@ class Unmade:
 class _Missing:
     """One rollout with a missing replica."""
 
-    def __init__(self, cluster: Cluster, asked: WatchInput, names: tuple[str, ...]) -> None:
-        self._cluster, self._namespace = cluster, asked.target.namespace
-        self._since = min(asked.state.progress_at, time.time()) - SKEW_S
-        self._names, self._said, self._looked_at = names, "", time.monotonic()
+    def __init__(self, cluster: Cluster, request: WatchInput, names: tuple[str, ...]) -> None:
+        self._cluster, self._namespace = cluster, request.target.namespace
+        self._since = min(request.state.progress_at, time.time()) - SKEW_S
+        self._names, self._message, self._looked_at = names, "", time.monotonic()
         self._wake: Callable[[], None] = lambda: None
         self._may = True
-        self._task = asyncio.create_task(self._ask_on(), name=f"unmade-{asked.target}")
+        self._task = asyncio.create_task(self._ask_on(), name=f"unmade-{request.target}")
 
     @property
     def is_idle(self) -> bool:
         """Whether it stopped because nobody looked."""
         return self._task.done() and self._may
 
-    def told(self, names: tuple[str, ...], wake: Callable[[], None]) -> str:
+    def latest(self, names: tuple[str, ...], wake: Callable[[], None]) -> str:
         self._names, self._wake, self._looked_at = names, wake, time.monotonic()
-        return self._said
+        return self._message
 
     def stop(self) -> None:
         self._task.cancel()
@@ -90,7 +90,7 @@ class _Missing:
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, MOST_S)
             try:
-                said = await self._latest()
+                message = await self._latest()
             except NotAllowed as error:
                 self._may = False
                 log.info("cannot read why a replica is missing: %s", error)
@@ -98,8 +98,8 @@ class _Missing:
             except SegueError as error:
                 log.info("no events in %s: %s", self._namespace, error)
                 continue
-            if said != self._said:
-                self._said = said
+            if message != self._message:
+                self._message = message
                 self._wake()
 
     async def _latest(self) -> str:
@@ -115,14 +115,14 @@ class _Missing:
         return message.partition(" failed error: ")[2] or message
 
 
-def _sets_of(asked: WatchInput, seen: Observation) -> tuple[str, ...]:
+def _sets_of(request: WatchInput, seen: Observation) -> tuple[str, ...]:
     """Return the StatefulSets that cannot create a pod of the growing side, as far as can be seen; often none."""
     if not seen.numbered:
         return ()
-    back = asked.state.goal is Goal.BACK
+    back = request.state.goal is Goal.BACK
     side, pods = (seen.old, seen.pods.old) if back else (seen.new, seen.pods.new)
-    broken = _broken_groups(pods) if asked.target.kind == "LeaderWorkerSet" else ()
-    return (asked.target.name, *broken) if broken or side.total > len(pods) else ()
+    broken = _broken_groups(pods) if request.target.kind == "LeaderWorkerSet" else ()
+    return (request.target.name, *broken) if broken or side.total > len(pods) else ()
 
 
 def _broken_groups(groups: tuple[Replica, ...]) -> tuple[str, ...]:

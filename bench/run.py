@@ -29,7 +29,7 @@ STRATEGY = {"maxSurge": SURGE, "maxUnavailable": 0}
 
 
 class Timeline:
-    """When new pods became Ready and when the Deployment was written, as watches told it: seconds, monotonic."""
+    """When new pods became Ready and when the Deployment was written, as watches reported it: seconds, monotonic."""
 
     def __init__(self, lab: Lab, name: str) -> None:
         self.ready: list[float] = []

@@ -29,7 +29,7 @@ REPLICAS, SURGE, BAD = 4, 1, "cannot-load"
 BUDGET = {"maxSurge": SURGE, "maxUnavailable": 0}
 LIMIT_S = 180.0
 MIN_READY_S = (0, 1)
-"""Without it the ratio shows what each move costs; with it, what users are told to write."""
+"""Without it the ratio shows what each move costs; with it, what the documentation recommends."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def runs_only(watcher: PodWatcher, tag: str) -> bool:
 
 
 async def under_traffic(serving: Serving, name: str, tag: str, roll: Callable[[], Awaitable[float]]) -> Measured:
-    """Roll while requests come, until everything that was told to stop is gone."""
+    """Roll while requests come, until every pod whose stop was requested is gone."""
     with serving.traffic(name) as load, serving.lab.watch(name) as watcher:
         began_s = await roll()
         await until(f"only {tag}", lambda: runs_only(watcher, tag), LIMIT_S)

@@ -105,7 +105,7 @@ def main() -> int:
 def good(stack: Stack, scene: Scene, onlooker: Onlooker) -> None:
     title("The rollout: 6 replicas, two waypoints; at the second one it waits for approval")
     segue("start", f"{scene.folder}/rollout.yaml")
-    approver = threading.Thread(target=approve_when_asked, args=[onlooker], daemon=True)
+    approver = threading.Thread(target=approve_when_awaited, args=[onlooker], daemon=True)
     approver.start()
     segue("watch", TARGET)
     approver.join()
@@ -196,22 +196,22 @@ def _rights() -> str:
     return file.name
 
 
-def approve_when_asked(onlooker: Onlooker) -> None:
+def approve_when_awaited(onlooker: Onlooker) -> None:
     """Approve the rollout when it waits for approval; return when it has ended."""
     while True:
-        answer = asked("status", TARGET, "-o", "json")
+        answer = run_segue("status", TARGET, "-o", "json")
         status = json.loads(answer.stdout or "{}")
         if status.get("outcome") or "no rollout" in answer.stderr:
             return
         if status.get("phase") == "AwaitingApproval":
             time.sleep(READS_S)
-            if asked("approve", TARGET, "--by", "the demo", "--reason", "looks good").returncode == 0:
+            if run_segue("approve", TARGET, "--by", "the demo", "--reason", "looks good").returncode == 0:
                 onlooker.mark("approved")
                 return
         time.sleep(1)
 
 
-def asked(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_segue(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a segue command without showing its output."""
     return subprocess.run([SEGUE, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
 

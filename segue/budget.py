@@ -79,8 +79,8 @@ def foresee(room: Room, budget: Budget, *, whole: bool) -> tuple[str, ...]:
     if room.more is None or room.more >= budget.surge:
         return ()
     if room.more:
-        said = f"there is room for {room.more} of the {budget.surge} replicas of the surge: {room.why}"
-        return (f"{said}; the new side must be complete: it will hold until there is room",) if whole else (said,)
+        text = f"there is room for {room.more} of the {budget.surge} replicas of the surge: {room.why}"
+        return (f"{text}; the new side must be complete: it will hold until there is room",) if whole else (text,)
     head = f"there is no room to add a replica ({room.why})"
     if budget.unavailable:
         return (f"{head}: old ones go first, up to {budget.unavailable} at once, as with scaleInPriority",)
@@ -118,8 +118,8 @@ def objection(budget: Budget, seen: Observation, counts: Counts) -> str:
     ways = [(seen.old, seen.new, counts.old)]
     if seen.home is not None:  # otherwise the target's own controller removes unready ones
         ways.append((seen.new, seen.old, counts.new))
-    for leaving, coming, told in ways:
-        taken = max(0, leaving.total - told)
+    for leaving, coming, requested in ways:
+        taken = max(0, leaving.total - requested)
         serving = leaving.ready + coming.proven - max(0, taken - leaving.spare)
         if taken > leaving.spare and serving < budget.floor:
             return f"{counts} would leave {serving} serving, under the floor of {budget.floor}"

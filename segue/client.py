@@ -292,7 +292,7 @@ def _connect_reason(error: Exception, shown_by: _Shown) -> tuple[str, str]:
     text = str(error)
     if isinstance(error, TimeoutError) or "timed out" in text or "deadline" in text:
         return "no answer in time", _START
-    known = next((told for sign, told in _CONNECT_REASONS.items() if sign in text), None)
+    known = next((reason for sign, reason in _CONNECT_REASONS.items() if sign in text), None)
     if known is not None:
         return known
     if any(sign in text for sign in _CLOSED):  # a TLS server can send its reason too late to be read
@@ -402,10 +402,10 @@ async def pollers_of(
     """
     queue = TaskQueue(name=task_queue)
     kind = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY if activities else TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
-    asked = DescribeTaskQueueRequest(
+    request = DescribeTaskQueueRequest(
         namespace=client.namespace, task_queue=queue, task_queue_type=kind, report_pollers=True
     )
-    return await client.workflow_service.describe_task_queue(asked, timeout=timedelta(seconds=answer_s))
+    return await client.workflow_service.describe_task_queue(request, timeout=timedelta(seconds=answer_s))
 
 
 def _from_status(error: RPCError, what: str, task_queue: str) -> SegueError:
@@ -530,11 +530,11 @@ class Rollouts:
     async def join(self, rollout: Rollout, by: str) -> str:
         """Retarget the rollout under way to this rollout's change, applied to its baseline; return what happens now."""
         reason = f"joined by {rollout.metadata.name}"
-        wish = RetargetTo(
+        message = RetargetTo(
             change=rollout.spec.change, onto_baseline=True, by=by, reason=reason, accept=rollout.spec.accept
         )
         workflow_id = contract.workflow_id(self.cluster, rollout.spec.target)
-        return str(await self.send(workflow_id, wish))
+        return str(await self.send(workflow_id, message))
 
     async def send(self, workflow_id: str, message: Message, *, answer: bool = True, update_id: str = "") -> str | None:
         """Send one of ``segue.messages.MESSAGES``, and return what happens now; None for a signal.
@@ -950,7 +950,7 @@ def details(rollout: Rollout, by: str) -> str:
         "Order": f"{strategy.order}, step {strategy.step or 'as the budget allows'}",
         "Budget": f"maxSurge {strategy.max_surge}, maxUnavailable {strategy.max_unavailable}",
         "Waypoints": ", ".join(_waypoint(w) for w in strategy.waypoints),
-        "Gates": ", ".join(gate.name for gate in spec.asked_gates),
+        "Gates": ", ".join(gate.name for gate in spec.repeated_gates),
         "Readiness": f"minReady {format_duration(readiness.min_ready)}, deadline {format_duration(readiness.deadline)}",
         "On failure": str(spec.on_failure),
         "Requested by": by,
@@ -960,9 +960,11 @@ def details(rollout: Rollout, by: str) -> str:
 
 def _waypoint(waypoint: Waypoint) -> str:
     hold = f" hold {format_duration(waypoint.hold)}" if waypoint.hold else ""
-    asked = waypoint.approval
-    otherwise = f", else {asked.default} after {format_duration(asked.expires)}" if isinstance(asked, Approval) else ""
-    return f"{waypoint.at}{hold}{' approval' if asked else ''}{otherwise}"
+    approval = waypoint.approval
+    otherwise = (
+        f", else {approval.default} after {format_duration(approval.expires)}" if isinstance(approval, Approval) else ""
+    )
+    return f"{waypoint.at}{hold}{' approval' if approval else ''}{otherwise}"
 
 
 def _watches(pending: PendingActivityInfo) -> bool:

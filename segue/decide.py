@@ -20,9 +20,9 @@ from segue.traffic import (
     ALL,
     NONE,
     acceptance,
-    held_until,
     instead_of_refused,
     is_stranded,
+    kept_until,
     leaves_new,
     must_stay,
     reached_weight,
@@ -237,10 +237,10 @@ def next_counts(
     """
     old, new = seen.old, seen.new
     # After a change of R the fields on the target give other counts than intended: bring them into range.
-    current = _held(budget, seen, _kept_old(seen), seen.asked.new)
+    current = _within_budget(budget, seen, _kept_old(seen), seen.asked.new)
     expendable = max(0, old.ready + new.proven - budget.floor) + old.spare
     if old.total - expendable > current.old:  # readiness was lost since the request: keep what still runs
-        back = _held(budget, seen, min(old.total - expendable, budget.replicas), current.new)
+        back = _within_budget(budget, seen, min(old.total - expendable, budget.replicas), current.new)
         # After a drop of R the target cannot hold all that would have to stay: never request what a write refuses.
         return seen.asked if objection(budget, seen, back) else back
     if barrier is not None and current.new >= barrier:
@@ -251,7 +251,7 @@ def next_counts(
     # What is above R after a drop of R goes in one step: a target without a home cannot be held in between.
     surplus = old.total - budget.replicas if seen.home is None else 0
     lowest = max(old.total - min(expendable, max(budget.step, surplus)), min(max(budget.kept, keep), old.total))
-    kept, grown = _held(budget, seen, lowest, _grown(budget, current, new.proven, lowest, barrier))
+    kept, grown = _within_budget(budget, seen, lowest, _grown(budget, current, new.proven, lowest, barrier))
     if kept > budget.replicas or kept > current.old:
         # A target without a home cannot be held at more than R old replicas: nothing can move.
         return seen.asked if seen.home is None and current.old > budget.replicas else current
@@ -279,7 +279,7 @@ def _kept_old(seen: Observation) -> int:
     return kept if seen.home is not None else min(kept, max(seen.replicas, 0))
 
 
-def _held(budget: Budget, seen: Observation, old: int, new: int) -> Counts:
+def _within_budget(budget: Budget, seen: Observation, old: int, new: int) -> Counts:
     """Bring counts into the budget: existing new replicas stay, and removed ones are replaced at once."""
     new = min(max(seen.new.total, min(new, budget.ceiling - old, budget.end.new)), budget.replicas)
     missing = budget.replicas - new
@@ -434,7 +434,7 @@ def _failed(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
 
 def _breached(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     """Act on a gate that failed or stays inconclusive, whatever else the rollout waits for."""
-    if state.held is not None or not rules.asked_gates:
+    if state.held is not None or not rules.repeated_gates:
         return None
     found = next((each for each in breaches(rules, state, now) if each.reaction is not Reaction.HOLD), None)
     if found is None:
@@ -652,7 +652,7 @@ def _whole(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
 
 def _retaining(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     """Keep a side that no longer receives traffic until every proxy has updated and ``retain`` is over."""
-    until, leaves = held_until(rules.strategy, state), leaves_new(state, seen)
+    until, leaves = kept_until(rules.strategy, state), leaves_new(state, seen)
     left = seen.new.total if leaves else seen.old.total
     if state.stopped or now >= until or not left or share_of(seen) != (NONE if leaves else ALL):
         return None
@@ -949,7 +949,7 @@ def _blocked(state: State) -> bool:
 
 def _deadline_at(rules: Rules, state: State, seen: Observation) -> float:
     waited = (state.progress_at, seen.progress_at, seen.seen_since, seen.freed_by, seen.available_by)
-    began = max(*waited, held_until(rules.strategy, state))
+    began = max(*waited, kept_until(rules.strategy, state))
     return began + rules.readiness.deadline.total_seconds()
 
 

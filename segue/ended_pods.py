@@ -85,19 +85,19 @@ def ended_problem(
     if not hopeless and all(r.ready_since is not None for r in replicas):
         return None
     if ran or rejected:
-        return _told((ran or rejected)[-1], len(own), mine, hopeless=hopeless)
+        return _problem((ran or rejected)[-1], len(own), mine, hopeless=hopeless)
     note = "; that is not held against the version"
-    return _told(others[-1], len(others), mine, hopeless=False, note=note) if others else None
+    return _problem(others[-1], len(others), mine, hopeless=False, note=note) if others else None
 
 
 def _is_rejected(ended: Ended) -> bool:
     return bool(_REJECTED.match(ended.reason)) or ended.message.startswith("Pod was rejected")
 
 
-def _told(latest: Ended, number: int, mine: Sequence[Ended], *, hopeless: bool, note: str = "") -> Problem:
-    said = bounded(": ".join(filter(None, (latest.reason or latest.disruption, latest.message))) or "it ended")
+def _problem(latest: Ended, number: int, mine: Sequence[Ended], *, hopeless: bool, note: str = "") -> Problem:
+    reason = bounded(": ".join(filter(None, (latest.reason or latest.disruption, latest.message))) or "it ended")
     also = f"; {number} pods of this version ended so far" if number > 1 else ""
     left = sum(e.is_left for e in mine)
     litter = f"; {left} Failed pod{'s' if left != 1 else ''} of it remain{'s' if left == 1 else ''}" if left else ""
-    message = f"{said}{also}{litter}{note}"
+    message = f"{reason}{also}{litter}{note}"
     return Problem(cause=Cause.ENDED, message=message, replica=latest.name, hopeless=hopeless)

@@ -67,9 +67,9 @@ class Refused(SegueError):
     def __init__(self, why: str, *, field: str = "", value: Any = None, fix: str = "") -> None:
         self.why, self.field, self.value, self.fix = why, field, value, fix
         head = f"{field}: " if field else ""
-        said = f"{shown(value)}: " if value is not None else ""
+        what = f"{shown(value)}: " if value is not None else ""
         tail = f"; {fix}" if fix else ""
-        super().__init__(f"{head}{said}{why}{tail}")
+        super().__init__(f"{head}{what}{why}{tail}")
 
 
 class NotFound(Refused):

@@ -77,7 +77,7 @@ def diagnose(replica: Replica, max_restarts: int, passed: Mapping[str, int] = _N
 
 
 def _container_problem(seen: ContainerFacts, max_restarts: int) -> Problem | None:
-    said = bounded(f"{seen.name}: {seen.waiting_message or seen.waiting}")
+    waiting = bounded(f"{seen.name}: {seen.waiting_message or seen.waiting}")
     unpulled = bounded(f"{seen.name}: image {seen.image or '?'}: {seen.waiting}: {_registrys(seen.waiting_message)}")
     too_often = seen.restarts > max_restarts
     cases = (
@@ -85,7 +85,7 @@ def _container_problem(seen: ContainerFacts, max_restarts: int) -> Problem | Non
         (seen.waiting in _IMAGE_HOPELESS, Cause.IMAGE_PULL, unpulled, True),
         (seen.waiting == _IMAGE_BACK_OFF, Cause.IMAGE_PULL, unpulled, not _may_pass(seen.waiting_message)),
         (seen.waiting in _IMAGE_TRYING, Cause.IMAGE_PULL, unpulled, _is_final(seen.waiting_message)),
-        (seen.waiting in _CONFIGURATION, Cause.CONFIGURATION, said, bool(_FINAL.search(seen.waiting_message))),
+        (seen.waiting in _CONFIGURATION, Cause.CONFIGURATION, waiting, bool(_FINAL.search(seen.waiting_message))),
         (seen.waiting == "CrashLoopBackOff", Cause.CRASH_LOOP, f"{seen.name} {_exit(seen)}", too_often),
         (too_often, Cause.RESTARTED, f"{seen.name} {_exit(seen)}", True),
     )
@@ -123,24 +123,24 @@ def with_log(problem: Problem, last_words: str) -> Problem:
     return _with(problem, f"; its last words: {last_words}" if last_words else "")
 
 
-def with_peak(problem: Problem, said: str) -> Problem:
+def with_peak(problem: Problem, peak: str) -> Problem:
     """Return the problem with the container's most memory, or why that is not known."""
-    return _with(problem, f"; {bounded(said)}" if said else "")
+    return _with(problem, f"; {bounded(peak)}" if peak else "")
 
 
-def with_event(problem: Problem, said: str) -> Problem:
+def with_event(problem: Problem, event: str) -> Problem:
     """Return the problem with the event of a volume that the pod waits for."""
-    return _with(problem, f"; {bounded(said)}" if said else "")
+    return _with(problem, f"; {bounded(event)}" if event else "")
 
 
-def with_probe(problem: Problem, said: str) -> Problem:
+def with_probe(problem: Problem, message: str) -> Problem:
     """Return the problem with a probe's event (``Readiness probe failed: ...``)."""
-    return _with(problem, f"; {bounded(said)}" if said and said not in problem.message else "")
+    return _with(problem, f"; {bounded(message)}" if message and message not in problem.message else "")
 
 
-def with_warning(problem: Problem, who: str, said: str) -> Problem:
+def with_warning(problem: Problem, who: str, message: str) -> Problem:
     """Return the problem with an event of the target itself (its reason and message), and who wrote it."""
-    return _with(problem, f"; {who} says: {bounded(said)}")
+    return _with(problem, f"; {who} says: {bounded(message)}")
 
 
 def _with(problem: Problem, more: str) -> Problem:
@@ -152,16 +152,16 @@ def _exit(seen: ContainerFacts) -> str:
     return f"ended{code} and was restarted {seen.restarts} time{'s' if seen.restarts != 1 else ''}"
 
 
-def unmade(said: str) -> Problem | None:
+def unmade(message: str) -> Problem | None:
     """Return the problem of a controller that cannot create a pod, by the API server's answer; None without one.
 
     A refusal for the pod's own fields is final; a quota, or a webhook that is unavailable, may allow the pod later.
     """
-    if not said:
+    if not message:
         return None
-    final = bool(_REFUSED_FOR_GOOD.search(said))
+    final = bool(_REFUSED_FOR_GOOD.search(message))
     cause = Cause.CONFIGURATION if final else Cause.DEADLINE
-    return Problem(cause=cause, message=f"no pod can be created: {said}", hopeless=final)
+    return Problem(cause=cause, message=f"no pod can be created: {message}", hopeless=final)
 
 
 def unplaced_why(replicas: Iterable[Replica]) -> str:

@@ -41,6 +41,6 @@ def _without_named(text: str) -> str:
 
 def tail(text: str, lines: int = 10, characters: int = 1000) -> str:
     """Return the last lines of a log, bounded and masked."""
-    said = [" ".join(line.split()) for line in masked(text).splitlines()]
-    last = LINE_END.join([line for line in said if line][-lines:])
+    texts = [" ".join(line.split()) for line in masked(text).splitlines()]
+    last = LINE_END.join([line for line in texts if line][-lines:])
     return last if len(last) <= characters else f"...{last[3 - characters :]}"

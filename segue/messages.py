@@ -29,7 +29,7 @@ class Message(Frozen):
     """The id of the rollout, approval or pause that it is for: another one refuses it. Empty: for what is there now."""
 
     @property
-    def said(self) -> str:
+    def sender(self) -> str:
         """Who sent the message, and why, for a person."""
         return f"{self.by}: {self.reason}" if self.reason else self.by
 
@@ -248,7 +248,7 @@ def _(message: Pause, state: State, now: float) -> State:
     _holdable_only(message, state)
     if state.paused:
         return state
-    return state.but(paused=f"paused by {message.said}").noted(now, "paused", message.reason, message.by)
+    return state.but(paused=f"paused by {message.sender}").noted(now, "paused", message.reason, message.by)
 
 
 @_receive.register
@@ -259,7 +259,7 @@ def _(message: Resume, state: State, now: float) -> State:
             message, f"{state.foreign}", "take that change back, or overwrite it with a retarget or an abort"
         )
     if message.break_glass:
-        state = state.but(broke_glass=message.said, frozen="", progress_at=now).noted(
+        state = state.but(broke_glass=message.sender, frozen="", progress_at=now).noted(
             now, "freeze overruled", message.reason, message.by
         )
     elif state.frozen and not state.paused and state.held is None:
@@ -283,11 +283,11 @@ def _(message: RetargetTo, state: State, now: float) -> State:
         _forward_only(message, state)
     if message.baseline:
         return _turn_back(message, state, now, Outcome.ROLLED_BACK, "retargeted to the baseline")
-    wish = Retarget(
+    retarget = Retarget(
         change=message.change, strategy=message.strategy, by=message.by, onto_baseline=message.onto_baseline,
         accept=message.accept,
     )  # fmt: skip
-    return state.but(retarget=wish, overrules=state.foreign is not None)
+    return state.but(retarget=retarget, overrules=state.foreign is not None)
 
 
 @_receive.register
@@ -324,7 +324,7 @@ def _(message: Approve, state: State, now: float) -> State:
 @_receive.register
 def _(message: Reject, state: State, now: float) -> State:
     reached = _asking(message, state)
-    why = Problem(cause=Cause.REJECTED, message=f"at waypoint {reached.at} by {message.said}")
+    why = Problem(cause=Cause.REJECTED, message=f"at waypoint {reached.at} by {message.sender}")
     return state.going_back(Outcome.ROLLED_BACK, why, now, message.by)
 
 
@@ -344,5 +344,5 @@ def _(message: Promote, state: State, now: float) -> State:
 
 def _turn_back(message: Message, state: State, now: float, ending: Outcome, what: str) -> State:
     overrules = state.foreign is not None
-    reason = requested(f"{what} by {message.said}")
+    reason = requested(f"{what} by {message.sender}")
     return state.going_back(ending, reason, now, message.by).but(overrules=overrules)

@@ -3,7 +3,7 @@
 from segue.contract import Prepared
 from segue.errors import Unchanged
 from segue.gates.standing import foresee
-from segue.lint.start import told
+from segue.lint.start import shown_at_start
 from segue.plan import Plan, make_plan
 from segue.spec import Spec
 
@@ -32,5 +32,5 @@ def unchanged(prepared: Prepared) -> Unchanged | None:
 
 def _warnings(prepared: Prepared) -> tuple[str, ...]:
     """Return the warnings that a person should read before anything moves."""
-    found = told(prepared.linted) if prepared.linted else ()
+    found = shown_at_start(prepared.linted) if prepared.linted else ()
     return (*prepared.warnings, *(f"{each.rule}: {each}" for each in found))

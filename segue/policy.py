@@ -172,64 +172,64 @@ class PolicyRequest(NamedTuple):
     """Why a freeze is overruled; empty if it is not."""
 
 
-def objections(policy: Policy, asked: PolicyRequest, now: float) -> tuple[Refused, ...]:
+def objections(policy: Policy, request: PolicyRequest, now: float) -> tuple[Refused, ...]:
     """Return all that the policy refuses in a start or a retarget. ``now`` is in seconds since the epoch."""
-    return tuple(each for rule in policy.of(asked.target, asked.labels) for each in _objections(rule, asked, now))
+    return tuple(each for rule in policy.of(request.target, request.labels) for each in _objections(rule, request, now))
 
 
-def refuse(policy: Policy, asked: PolicyRequest, now: float) -> None:
+def refuse(policy: Policy, request: PolicyRequest, now: float) -> None:
     """Refuse a start or a retarget that the policy does not allow.
 
     Raises:
         Refused: naming field, value and fix of the first objection; further ones follow in the same message.
     """
-    found = objections(policy, asked, now)
+    found = objections(policy, request, now)
     if found:
         first = found[0]
         first.args = ("\n".join(map(str, found)),)
         raise first
 
 
-def foretold(policy: Policy, asked: PolicyRequest, now: float) -> tuple[str, ...]:
+def start_warnings(policy: Policy, request: PolicyRequest, now: float) -> tuple[str, ...]:
     """Return a warning for each freeze that will hold the rollout at its start."""
-    if asked.broke_glass or asked.goes_back:
+    if request.broke_glass or request.goes_back:
         return ()
-    rules = policy.of(asked.target, asked.labels)
+    rules = policy.of(request.target, request.labels)
     return tuple(
-        f"the {said} holds it" for rule in rules for freeze, said in rule.active(now) if freeze.start is Starts.HOLD
+        f"the {text} holds it" for rule in rules for freeze, text in rule.active(now) if freeze.start is Starts.HOLD
     )
 
 
-def _objections(rule: PolicyRule, asked: PolicyRequest, now: float) -> Iterator[Refused]:
-    people, what = (rule.steer, "retarget") if asked.retargets else (rule.start, "start")
-    if not _may(people, asked.by):
-        yield _unlisted(rule, what, asked.by, people)
-    if not asked.goes_back:
-        yield from _frozen(rule, asked, now)
-        yield from _lacking(rule, asked.rules)
-    yield from _beyond(rule, asked.rules.strategy, asked.replicas)
-    for accepted in asked.accept:
+def _objections(rule: PolicyRule, request: PolicyRequest, now: float) -> Iterator[Refused]:
+    people, what = (rule.steer, "retarget") if request.retargets else (rule.start, "start")
+    if not _may(people, request.by):
+        yield _unlisted(rule, what, request.by, people)
+    if not request.goes_back:
+        yield from _frozen(rule, request, now)
+        yield from _lacking(rule, request.rules)
+    yield from _beyond(rule, request.rules.strategy, request.replicas)
+    for accepted in request.accept:
         if rule.limits.accept is not None and accepted not in rule.limits.accept:
             allowed = ", ".join(rule.limits.accept) or "none"
             yield _refused(rule, "spec.accept", str(accepted), "may not be accepted", f"mend it; allowed is: {allowed}")
 
 
-def _frozen(rule: PolicyRule, asked: PolicyRequest, now: float) -> Iterator[Refused]:
-    if asked.broke_glass:
-        if rule.freezes and not _may(rule.break_glass, asked.by):
-            yield _unlisted(rule, "break the glass", asked.by, rule.break_glass)
+def _frozen(rule: PolicyRule, request: PolicyRequest, now: float) -> Iterator[Refused]:
+    if request.broke_glass:
+        if rule.freezes and not _may(rule.break_glass, request.by):
+            yield _unlisted(rule, "break the glass", request.by, rule.break_glass)
         return
-    for freeze, said in rule.active(now):
-        if freeze.start is Starts.REFUSE or asked.retargets:
+    for freeze, text in rule.active(now):
+        if freeze.start is Starts.REFUSE or request.retargets:
             may = ", ".join(rule.break_glass) or "nobody"
-            how = "run `segue resume --break-glass` first" if asked.retargets else "start with --break-glass REASON"
+            how = "run `segue resume --break-glass` first" if request.retargets else "start with --break-glass REASON"
             fix = f"wait for its end, or {how} (allowed for: {may})"
-            yield Refused(f"is frozen: {said}", field="spec.target.namespace", value=asked.target.namespace, fix=fix)
+            yield Refused(f"is frozen: {text}", field="spec.target.namespace", value=request.target.namespace, fix=fix)
 
 
 def _lacking(rule: PolicyRule, rules: Rules) -> Iterator[Refused]:
     require, waypoints = rule.require, rules.strategy.waypoints
-    gates = {gate.name: gate for gate in rules.asked_gates}
+    gates = {gate.name: gate for gate in rules.repeated_gates}
     for name in require.gates:
         gate = gates.get(name)
         if gate is None:
@@ -320,9 +320,9 @@ def holding(policy: Policy, target: Target, labels: Labels, now: float, *, moved
     ``moved``: whether it has changed its target; before that, a freeze that holds starts holds it too.
     """
     for rule in policy.of(target, labels):
-        for freeze, said in rule.active(now):
+        for freeze, text in rule.active(now):
             if freeze.running is Running.PAUSE or (not moved and freeze.start is Starts.HOLD):
-                return said
+                return text
     return ""
 
 

@@ -87,10 +87,10 @@ def _present(status: Status) -> dict[str, str]:
 def starter(report: Report) -> str:
     """Return who started the rollout. Where Temporal authenticates, tell what it knows from what is only claimed."""
     start = next((each for each in report.requests if each.what == "start"), None)
-    return said(start) if start is not None else report.started_by
+    return requester(start) if start is not None else report.started_by
 
 
-def said(request: Request) -> str:
+def requester(request: Request) -> str:
     """Return who made a request, in one line."""
     claimed = f"{request.claimed} (claimed)" if request.claimed else ""
     authenticated = f"{request.authenticated} (authenticated)" if request.authenticated else ""

@@ -203,8 +203,8 @@ def _is_same(kind: type[Message], raw: dict[str, Any], message: dict[str, Any]) 
 
 def _made(event: HistoryEvent, what: str, principal: str, message: dict[str, Any], update_id: str = "") -> _Made:
     claimed = message.get("by")
-    said = claimed if isinstance(claimed, str) else ""
-    request = Request(at=_at(event), what=what, authenticated=principal, claimed=said)
+    name = claimed if isinstance(claimed, str) else ""
+    request = Request(at=_at(event), what=what, authenticated=principal, claimed=name)
     return _Made(request, update_id, message)
 
 

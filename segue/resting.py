@@ -40,7 +40,7 @@ def _is_steady(state: State, seen: Observation) -> bool:
 
 def _gate_times(rules: Rules, state: State) -> Iterator[float]:
     """Yield when a gate is due, or undecided for too long."""
-    for gate in rules.asked_gates:
+    for gate in rules.repeated_gates:
         tally = state.tally(gate.name)
         if tally is not None:
             yield tally.next_at

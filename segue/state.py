@@ -15,7 +15,7 @@ from segue.draining import Emptying
 from segue.gates.tally import ALONG, Tally
 from segue.gates.verdict import Result, Verdict
 from segue.lint.findings import Linted
-from segue.lint.start import told
+from segue.lint.start import shown_at_start
 from segue.observation import Cause, Counts, Foreign, Frozen, Problem, Routed, Version
 from segue.pacing import KEPT, Wrote
 from segue.room import Demand
@@ -345,7 +345,7 @@ class State(Frozen):
     def after_lint(self, linted: Linted | None, now: float, by: str) -> Self:
         """Record the findings of lint, and who accepted which errors."""
         state = self
-        for finding in told(linted) if linted else ():
+        for finding in shown_at_start(linted) if linted else ():
             what, who = ("accepted", by) if finding.accepted else (f"lint {finding.severity}", "")
             state = state.noted(now, what, f"{finding.rule}: {finding}", who)
         for unasked in linted.unasked if linted else ():
@@ -545,13 +545,13 @@ class State(Frozen):
         meant = self.baseline if back else self.wanted
         if mark.template in {self.baseline.template, self.wanted.template, self.mark.template, ""}:
             return state
-        said = f"an admission policy or webhook changes what is written: {altered or 'the pod template'}"
+        finding = f"an admission policy or webhook changes what is written: {altered or 'the pod template'}"
         made = meant.model_copy(update={"template": mark.template})
-        state = state.but(**{"baseline" if back else "wanted": made}).noted(now, "warning", said)
+        state = state.but(**{"baseline" if back else "wanted": made}).noted(now, "warning", finding)
         if back:
             return state
         fix = "it does so at each write: change the policy or webhook, then resume"
-        problem = Problem(cause=Cause.CONFIGURATION, message=f"{said}; {fix}")
+        problem = Problem(cause=Cause.CONFIGURATION, message=f"{finding}; {fix}")
         return state.but(altered=self.altered + 1, held=problem if self.altered else self.held)
 
     def after_refused(self, what: str, why: str, now: float) -> Self:

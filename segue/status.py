@@ -39,10 +39,10 @@ class GateStatus(Frozen):
     evidence: VerdictEvidence | None = None
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.said}"
+        return f"{self.name}: {self.summary}"
 
     @property
-    def said(self) -> str:
+    def summary(self) -> str:
         """Return its result and the reason, for a person."""
         return f"{self.result}{' (dry run)' * self.dry_run}, {self.why}"
 
@@ -141,7 +141,7 @@ def _runs(state: State) -> Version | None:
 
 def gates_of(rules: Rules, state: State) -> tuple[GateStatus, ...]:
     """Return the status of each gate that was opened."""
-    found = ((gate, stand(gate, tally), tally) for gate in rules.asked_gates if (tally := state.tally(gate.name)))
+    found = ((gate, stand(gate, tally), tally) for gate in rules.repeated_gates if (tally := state.tally(gate.name)))
     return tuple(
         GateStatus(
             name=gate.name, result=verdict.result, why=verdict.why, evidence=verdict.evidence, dry_run=gate.dry_run,
@@ -182,7 +182,7 @@ def to_markdown(status: Status) -> str:
         "Why": status.reason,
         **(counts if is_seen else {}),
         **({} if status.traffic is None else {"Traffic": f"{status.traffic} % to new"}),
-        **{f"Gate {gate.name}": gate.said for gate in status.gates},
+        **{f"Gate {gate.name}": gate.summary for gate in status.gates},
         "Next waypoint": status.next_waypoint,
         "You can": ", ".join(f"`{c}`" for c in status.can),
     }

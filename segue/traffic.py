@@ -97,16 +97,16 @@ def must_stay(strategy: Strategy, state: State, seen: Observation, now: float) -
     if strategy.traffic is None:
         return 0
     share, is_blue_green = share_of(seen), strategy.type is Way.BLUE_GREEN
-    is_held = now < held_until(strategy, state) or bool(state.unaccepted)
+    is_kept = now < kept_until(strategy, state) or bool(state.unaccepted)
     if leaves_new(state, seen):
-        return seen.new.total if is_blue_green and share else 1 if share else seen.new.total if is_held else 0
+        return seen.new.total if is_blue_green and share else 1 if share else seen.new.total if is_kept else 0
     if share < ALL:
         return max(seen.old.total, seen.replicas) if is_blue_green else 1
-    is_free = not is_held and (not is_blue_green or seen.new.proven >= seen.replicas)
+    is_free = not is_kept and (not is_blue_green or seen.new.proven >= seen.replicas)
     return 0 if is_free else seen.old.total
 
 
-def held_until(strategy: Strategy, state: State) -> float:
+def kept_until(strategy: Strategy, state: State) -> float:
     """Return until when a side without traffic keeps all replicas: seconds since the epoch; 0 if none does.
 
     Proxies need a moment to update; after the switch of blueGreen, ``retain`` applies too.
@@ -115,8 +115,8 @@ def held_until(strategy: Strategy, state: State) -> float:
     if traffic is None or routed is None or not routed.since or NONE < routed.share < ALL:
         return 0.0
     is_retained = strategy.retain is not None and routed.share == ALL and not state.promoted
-    held = max(traffic.lag, strategy.retain) if is_retained and strategy.retain else traffic.lag
-    return routed.since + held.total_seconds()
+    kept_for = max(traffic.lag, strategy.retain) if is_retained and strategy.retain else traffic.lag
+    return routed.since + kept_for.total_seconds()
 
 
 def objection(strategy: Strategy, seen: Observation, share: int) -> str:

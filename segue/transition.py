@@ -112,24 +112,24 @@ def begun(state: State, prepared: Prepared, now: float, by: str) -> State:
     return state.after_lint(prepared.linted, now, by)
 
 
-def is_wanted_already(state: State, wish: Retarget, prepared: Prepared) -> bool:
+def is_wanted_already(state: State, retarget: Retarget, prepared: Prepared) -> bool:
     """Whether a retarget requests the version that the rollout already goes to."""
     same = prepared.wanted.template == state.wanted.template and state.goal is Goal.FORWARD
-    return same and wish.strategy is None and state.foreign is None
+    return same and retarget.strategy is None and state.foreign is None
 
 
-def retargeted(state: State, wish: Retarget, prepared: Prepared, now: float) -> State:
+def retargeted(state: State, retarget: Retarget, prepared: Prepared, now: float) -> State:
     """Return the state after a retarget was prepared: the rollout goes to the new version, or back."""
     if prepared.wanted.template == state.baseline.template:
         if state.goal is Goal.BACK:
-            return state.but(retarget=None).noted(now, "retargeted", "to the baseline: already on its way", wish.by)
-        reason = requested(f"{TO_BASELINE} {wish.by}")
-        return state.going_back(Outcome.ROLLED_BACK, reason, now, wish.by).but(overrules=state.overrules)
-    if is_wanted_already(state, wish, prepared):
-        return state.but(retarget=None).noted(now, "retargeted", "to the wanted version: nothing changes", wish.by)
+            return state.but(retarget=None).noted(now, "retargeted", "to the baseline: already on its way", retarget.by)
+        reason = requested(f"{TO_BASELINE} {retarget.by}")
+        return state.going_back(Outcome.ROLLED_BACK, reason, now, retarget.by).but(overrules=state.overrules)
+    if is_wanted_already(state, retarget, prepared):
+        return state.but(retarget=None).noted(now, "retargeted", "to the wanted version: nothing changes", retarget.by)
     if not state.claimed:  # nothing is written yet: what somebody else changed is the baseline
         state = state.but(baseline=prepared.baseline, mark=prepared.mark, foreign=None, overrules=False)
-    return state.after_retarget(prepared.wanted, now, prepared.demand).after_lint(prepared.linted, now, wish.by)
+    return state.after_retarget(prepared.wanted, now, prepared.demand).after_lint(prepared.linted, now, retarget.by)
 
 
 def stuck(state: State, message: str, now: float) -> State:
@@ -163,7 +163,7 @@ def denied(state: State, seen: Observation, decision: Decision, message: str, no
 
 
 def _ask(state: State, done: _Done) -> State:
-    gates = [gate for gate in done.rules.asked_gates if gate.name in done.decision.gates]
+    gates = [gate for gate in done.rules.repeated_gates if gate.name in done.decision.gates]
     return state.after_ask(gates, done.now, stops=done.decision.stops)
 
 

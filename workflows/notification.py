@@ -22,17 +22,17 @@ class NotificationWorkflow:
     """One message to one receiver, tried until it is accepted."""
 
     @workflow.run
-    async def run(self, asked: NotifyInput) -> Notified:
+    async def run(self, request: NotifyInput) -> Notified:
         """Send the message; fails when the receiver has not accepted it in time."""
         sent: Notified = await workflow.execute_activity(
             contract.NOTIFY.name,
-            asked,
+            request,
             result_type=Notified,
-            task_queue=contract.activity_queue(workflow.info().task_queue, asked.cluster),
+            task_queue=contract.activity_queue(workflow.info().task_queue, request.cluster),
             start_to_close_timeout=ATTEMPT_LIMIT,
             schedule_to_close_timeout=PATIENCE,
-            heartbeat_timeout=timedelta(seconds=asked.heartbeat_s),
+            heartbeat_timeout=timedelta(seconds=request.heartbeat_s),
             retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5)),
-            summary=f"{asked.notice.event} to {asked.receiver}",
+            summary=f"{request.notice.event} to {request.receiver}",
         )
         return sent

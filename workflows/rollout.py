@@ -52,7 +52,7 @@ with workflow.unsafe.imports_passed_through():
     from segue.spec.notifications import Event
     from segue.state import Goal, Outcome, Retarget, State, requested
     from segue.status import Status, make_status, to_markdown
-    from segue.traffic import ALL, acceptance, held_until
+    from segue.traffic import ALL, acceptance, kept_until
     from segue.transition import (
         applied,
         attempted,
@@ -244,7 +244,7 @@ class RolloutWorkflow:
             return None
         self._learn(watched)
         if watched.verdicts:
-            self._state = self._state.after_record(self._spec.asked_gates, watched.verdicts, _now())
+            self._state = self._state.after_record(self._spec.repeated_gates, watched.verdicts, _now())
         return watched.decision
 
     def _learn(self, watched: Watched) -> None:
@@ -296,8 +296,8 @@ class RolloutWorkflow:
         plan = first_plan(self._spec, prepared)
         self._state = begun(self._state, prepared, _now(), self._task.by)
         if self._task.break_glass:
-            said = f"{self._task.by}: {self._task.break_glass}"
-            self._state = self._state.but(broke_glass=said).noted(
+            reason = f"{self._task.by}: {self._task.break_glass}"
+            self._state = self._state.but(broke_glass=reason).noted(
                 _now(), "freeze overruled", self._task.break_glass, self._task.by
             )
         self._plans = (plan,)
@@ -309,11 +309,11 @@ class RolloutWorkflow:
         await self._handlers_finished()
         raise self._refusal from error
 
-    async def _retarget(self, wish: Retarget) -> None:
+    async def _retarget(self, retarget: Retarget) -> None:
         """Prepare another version. The rollout continues with it, or as before when it is refused."""
         number = self._retargets
         try:
-            spec = _respecified(self._spec, wish)
+            spec = _respecified(self._spec, retarget)
             prepared = await self._do(
                 contract.PREPARE,
                 PrepareInput(
@@ -324,32 +324,32 @@ class RolloutWorkflow:
                     name=self._task.name,
                     accept=spec.accept,
                     baseline=self._state.baseline if self._state.claimed else None,
-                    wanted=self._state.wanted if wish.change is None and self._state.foreign is None else None,
-                    by=wish.by,
+                    wanted=self._state.wanted if retarget.change is None and self._state.foreign is None else None,
+                    by=retarget.by,
                     retargets=True,
                     broke_glass=self._state.broke_glass,
                 ),
-                f"retarget by {wish.by}: dry-run the change",
+                f"retarget by {retarget.by}: dry-run the change",
                 limit=PREPARE_LIMIT,
             )
-            if self._state.retarget is not wish:
+            if self._state.retarget is not retarget:
                 return  # withdrawn by an abort, or replaced by a newer retarget
-            self._retarget_answer[number] = self._retargeted(wish, spec, prepared)
+            self._retarget_answer[number] = self._retargeted(retarget, spec, prepared)
         except Exception as error:
             if is_cancelled_exception(error) or _is_temporals(error):
                 raise
             refusal = _refusal_of(Refused(str(error), field="change") if isinstance(error, ValueError) else error)
             self._retarget_answer[number] = refusal
-            self._state = self._state.noted(_now(), "retarget refused", str(refusal.message), wish.by)
-            if self._state.retarget is wish:
+            self._state = self._state.noted(_now(), "retarget refused", str(refusal.message), retarget.by)
+            if self._state.retarget is retarget:
                 self._state = self._state.but(retarget=None, overrules=False)
 
-    def _retargeted(self, wish: Retarget, spec: Spec, prepared: contract.Prepared) -> str:
-        before, after = self._state, retargeted(self._state, wish, prepared, _now())
+    def _retargeted(self, retarget: Retarget, spec: Spec, prepared: contract.Prepared) -> str:
+        before, after = self._state, retargeted(self._state, retarget, prepared, _now())
         if after.goal is Goal.BACK:
             self._state = after
             return "rolls back to the baseline"
-        if is_wanted_already(before, wish, prepared):
+        if is_wanted_already(before, retarget, prepared):
             self._state = after
             return f"{before.wanted} is already the wanted version"
         plan = planned(spec, prepared, found=True, parent=str(before.wanted))  # raises when there is no plan
@@ -549,8 +549,8 @@ class RolloutWorkflow:
             return
         heartbeat_s, cluster = self._task.tuning.heartbeat_s, self._spec.target.cluster
         for receiver in receivers:
-            asked = NotifyInput(receiver=receiver, notice=notice, heartbeat_s=heartbeat_s, cluster=cluster)
-            task = asyncio.create_task(_start_notification(asked))
+            request = NotifyInput(receiver=receiver, notice=notice, heartbeat_s=heartbeat_s, cluster=cluster)
+            task = asyncio.create_task(_start_notification(request))
             self._sends.add(task)
             task.add_done_callback(self._sends.discard)
 
@@ -601,7 +601,7 @@ class RolloutWorkflow:
         """Return that the old side is kept for a switch back; empty when it is not."""
         routed = self._state.routed
         is_led = self._state.goal is Goal.FORWARD and routed is not None and routed.share == ALL
-        is_kept = is_led and now < held_until(self._spec.strategy, self._state)
+        is_kept = is_led and now < kept_until(self._spec.strategy, self._state)
         return "the end of retain, with the old side whole for an instant switch back" if is_kept else ""
 
     @workflow.query(name=contract.REPORT_QUERY)
@@ -637,7 +637,7 @@ class RolloutWorkflow:
     async def _permit(self, message: Message) -> None:
         """Ask a worker's policy, or raise its refusal."""
         update = workflow.current_update_info()
-        asked = PermitInput(
+        request = PermitInput(
             target=self._spec.target, strategy=self._spec.strategy, message=messages.name_of(message), by=message.by,
             replicas=message.replicas if isinstance(message, messages.Scale) else None,
             breaks_glass=isinstance(message, messages.Resume) and message.break_glass, labels=self._state.labels,
@@ -645,7 +645,7 @@ class RolloutWorkflow:
             update_id=update.id if update is not None else "",
         )  # fmt: skip
         try:
-            await self._do(contract.PERMIT, asked, f"{asked.message} by {asked.by}: policy", limit=PREPARE_LIMIT)
+            await self._do(contract.PERMIT, request, f"{request.message} by {request.by}: policy", limit=PREPARE_LIMIT)
         except ActivityError as error:
             raise _refusal_of(error) from error
 
@@ -738,9 +738,9 @@ class RolloutWorkflow:
     @workflow.update(name="retarget")
     async def update_retarget(self, message: messages.RetargetTo) -> str:
         """Roll to another version from here; answers when the API server has tried it."""
-        said = await self._receive(message)
+        response = await self._receive(message)
         if message.baseline:
-            return said
+            return response
         number = self._retargets
         await workflow.wait_condition(
             lambda: number in self._retarget_answer or self._state.retarget is None or self._retargets != number
@@ -788,17 +788,17 @@ class RolloutWorkflow:
     del _update
 
 
-async def _start_notification(asked: NotifyInput) -> None:
+async def _start_notification(request: NotifyInput) -> None:
     """Start the workflow that sends one message. It outlives the rollout, so no receiver can hold up a rollout."""
     try:
         sending = await workflow.start_child_workflow(
             contract.NOTIFICATION_WORKFLOW,
-            asked,
-            id=contract.notification_id(asked.notice, asked.receiver),
+            request,
+            id=contract.notification_id(request.notice, request.receiver),
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             parent_close_policy=workflow.ParentClosePolicy.ABANDON,
             cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
-            static_summary=f"{asked.notice.event} of {asked.notice.target} to {asked.receiver}"[:SUMMARY_LENGTH],
+            static_summary=f"{request.notice.event} of {request.notice.target} to {request.receiver}"[:SUMMARY_LENGTH],
         )
     except WorkflowAlreadyStartedError:
         return  # sent before a reset of this workflow
@@ -815,23 +815,23 @@ def _now() -> float:
     return workflow.now().timestamp()
 
 
-def _respecified(spec: Spec, wish: Retarget) -> Spec:
+def _respecified(spec: Spec, retarget: Retarget) -> Spec:
     """Return the spec that a retarget requests.
 
     Raises:
         ValueError: when the change cannot be added to the current one, or does not fit the kind of target.
     """
-    spec = spec.accepting(wish.accept)
+    spec = spec.accepting(retarget.accept)
     change = spec.change
-    if wish.change is not None:
-        change = wish.change if wish.onto_baseline else spec.change.overlaid(wish.change)
-    if wish.strategy is None:
+    if retarget.change is not None:
+        change = retarget.change if retarget.onto_baseline else spec.change.overlaid(retarget.change)
+    if retarget.strategy is None:
         return spec.model_copy(update={"change": change})
-    if (wish.strategy.type, wish.strategy.traffic) != (spec.strategy.type, spec.strategy.traffic):
+    if (retarget.strategy.type, retarget.strategy.traffic) != (spec.strategy.type, spec.strategy.traffic):
         raise ValueError(
             "a strategy's type and traffic cannot change during a rollout; abort, then start with the new ones"
         )
-    rules = spec.rules.model_copy(update={"strategy": wish.strategy})
+    rules = spec.rules.model_copy(update={"strategy": retarget.strategy})
     return Spec(
         target=spec.target, change=change, accept=spec.accept, profile=spec.profile, notifications=spec.notifications,
         **dict(rules),
@@ -861,5 +861,5 @@ def _refusal_of(error: Exception) -> ApplicationError:
         return ApplicationError(
             f"the target could not be read in time: {cause}", type="Unreachable", non_retryable=True
         )
-    said = f"Segue itself failed ({type(error).__name__}: {error}); please report it, with the output of `segue report`"
-    return ApplicationError(said, type="SegueError", non_retryable=True)
+    text = f"Segue itself failed ({type(error).__name__}: {error}); please report it, with the output of `segue report`"
+    return ApplicationError(text, type="SegueError", non_retryable=True)

@@ -29,7 +29,7 @@ class GateContext(NamedTuple):
 class Asker(Protocol[G_contra]):
     """Asks one kind of gate.
 
-    A worker may die and the gate be asked again with the same tally: it must not repeat what must happen only once.
+    If a worker dies, the gate is evaluated again with the same tally: it must not repeat what must happen only once.
     """
 
     async def ask(self, gate: G_contra, context: GateContext) -> Verdict:

@@ -25,7 +25,7 @@ ROLLOUT_LABEL, GATE_LABEL = "segue.dev/gate-rollout", "segue.dev/gate"
 KEPT_S = 3600
 """How long a Job is kept after its end, unless the rollout ends first, so that a person can inspect it."""
 PATIENCE_S = 60.0
-"""How long one question waits for the Job's end. Then it is inconclusive, and asked again after the interval."""
+"""How long one question waits for the Job's end. Then it is inconclusive, and evaluated again after the interval."""
 POLL_S = 1.0
 MAX_LINES, LAST_LINES = 20, 3
 
@@ -36,7 +36,7 @@ class JobAsker:
     def __init__(self, cluster: Cluster, resource_of: Callable[[Target], str]) -> None:
         self._cluster, self._resource_of = cluster, resource_of
 
-    async def refuse(self, asked: JobGate, target: Target, field: str) -> None:
+    async def refuse(self, gate: JobGate, target: Target, field: str) -> None:
         """Refuse a Job that the API server does not accept.
 
         Raises:
@@ -44,7 +44,7 @@ class JobAsker:
         """
         namespace = target.namespace
         try:
-            made = job_of(asked, "segue-gate-tried", {}, {}, await self._owner(target))
+            made = job_of(gate, "segue-gate-tried", {}, {}, await self._owner(target))
             await self._cluster.create_job(namespace, made, dry_run=True)
         except Refused as error:
             raise Refused(error.why, field=f"{field}.job", fix="correct it so that the API server takes it") from error
@@ -199,11 +199,11 @@ def waiting_of(pod: Object) -> str:
 
 def failed(gate: str, name: str, ended: Object, condition: Object) -> Verdict:
     """Return the failure with the last lines of the log, in which secrets are masked."""
-    said = str(ended.get("message", ""))  # at most 80 lines and 2048 bytes: the kubelet keeps no more of a log
-    lines = masked(said).strip().splitlines()[-MAX_LINES:]
+    message = str(ended.get("message", ""))  # at most 80 lines and 2048 bytes: the kubelet keeps no more of a log
+    lines = masked(message).strip().splitlines()[-MAX_LINES:]
     code = f"exit code {ended['exitCode']}" if "exitCode" in ended else str(condition.get("message", "its pod is gone"))
     reason = str(ended.get("reason", ""))
-    told = f"{code}{', ' + reason if reason not in {'', 'Error'} else ''}"
+    exit_text = f"{code}{', ' + reason if reason not in {'', 'Error'} else ''}"
     # More than the last line, because the lines of stdout and stderr may be in another order.
-    why = f"Job {name} failed ({told}){': ' + tail(said, LAST_LINES) if lines else ''}"
+    why = f"Job {name} failed ({exit_text}){': ' + tail(message, LAST_LINES) if lines else ''}"
     return Verdict(gate=gate, result=Result.FAIL, why=why, evidence=VerdictEvidence(texts={"log": "\n".join(lines)}))

@@ -69,14 +69,14 @@ class MetricAsker:
         self, provider: Prometheus, gate: Metric, context: GateContext, side: SideName, over: Grid
     ) -> _Side:
         try:
-            asked = windows(gate, side, context.target, context.rules, context.seen.pods, over)
+            to_query = windows(gate, side, context.target, context.rules, context.seen.pods, over)
         except Unanswerable as error:
             raise Unanswered(str(error)) from None
-        if not asked:
+        if not to_query:
             return _Side(None)
-        answers = await asyncio.gather(*(self._answer(provider, gate, window, over) for window in asked))
+        answers = await asyncio.gather(*(self._answer(provider, gate, window, over) for window in to_query))
         joined_up = joined(gate.kind, over, answers)
-        return _Side(joined_up.series, asked[-1].queries, joined_up.notes)
+        return _Side(joined_up.series, to_query[-1].queries, joined_up.notes)
 
     async def _answer(self, provider: Prometheus, gate: Metric, window: Window, over: Grid) -> MeasuredAnswer:
         part = Grid(over.at(window.start), over.interval_s, window.end - window.start)

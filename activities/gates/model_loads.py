@@ -39,8 +39,8 @@ class Loads:
         self._reach, self._namespace, self._room, self._credentials = reach, namespace, room, credentials
         self._ledger = Ledger()
         self._pods = Pods()
-        self._asked: set[str] = set()
-        """The incarnations that this worker asked, whatever they answered."""
+        self._queried: set[str] = set()
+        """The incarnations that this worker queried, whatever they answered."""
         self._looked_at = 0.0
         self._task: asyncio.Task[None] | None = None
         self._wake: Callable[[], None] = lambda: None
@@ -49,13 +49,13 @@ class Loads:
         """Record the present replicas, and ask as long as their loads count."""
         self._pods, self._looked_at, self._wake = pods, now, wake
         self._ledger.keep(pods.old, pods.new)
-        self._asked &= {r.incarnation for r in (*pods.old, *pods.new)}
+        self._queried &= {r.incarnation for r in (*pods.old, *pods.new)}
         if self._counting(rules, now) and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._ask_on(rules), name=f"loads-{self._namespace}")
 
-    def was_asked(self, replica: Replica) -> bool:
-        """Return whether this worker asked a replica, or cannot ask it."""
-        return replica.incarnation in self._asked or not replica.address
+    def was_queried(self, replica: Replica) -> bool:
+        """Return whether this worker queried a replica, or cannot query it."""
+        return replica.incarnation in self._queried or not replica.address
 
     def problem(self, rules: LoadFailures, replica: Replica, now: float) -> Problem | None:
         """Return why a replica's models keep it from being believed; None if they do not."""
@@ -95,7 +95,7 @@ class Loads:
             await self._note_one(rules, replica)
         except Exception:  # as for serving checks: a replica that reports nothing is not believed, within its period
             log.exception("model states of %s/%s", self._namespace, replica.name)
-        self._asked.add(replica.incarnation)
+        self._queried.add(replica.incarnation)
 
     async def _note_one(self, rules: LoadFailures, replica: Replica) -> None:
         async with self._room:
@@ -144,7 +144,7 @@ class Loads:
         if rules.credential is not None:
             known = self._credentials.get(rules.credential)
             if known is None:
-                return Reply(unasked=f"the worker has no credential {rules.credential!r}")
+                return Reply(unsent=f"the worker has no credential {rules.credential!r}")
             headers = dict([known])
         return await self._reach.ask(PodEndpoint(self._namespace, replica, *rules.place), request, headers, ANSWER_S)
 
@@ -162,8 +162,8 @@ def _read(request: ProbeRequest, reply: Reply, found: T | None) -> T:
 
 def _states_unknown(request: ProbeRequest, reply: Reply) -> StatesUnknown:
     """Return the error of a reply without states: a server that is not up yet is loading; one that refuses is not."""
-    if reply.unasked:
-        why = f"could not be sent: {reply.unasked}"
+    if reply.unsent:
+        why = f"could not be sent: {reply.unsent}"
     else:
         why = reply.trouble or f"answered {reply.status}: {reply.text}"
     loads = bool(reply.trouble) or bool(says_loading(reply))

@@ -26,7 +26,7 @@ class OwnAsker:
         self._plugins = PluginAsker()
 
     async def refuse(self, target: Target, rules: Rules) -> None:
-        """Refuse at the start a gate that could not be asked later.
+        """Refuse at the start a gate that could not be evaluated later.
 
         Raises:
             Refused: names field, value and fix.

@@ -17,7 +17,7 @@ from segue.observation import Observation
 from segue.spec.gate_policy import GatePolicy
 
 LIMIT_S = 120.0
-"""The time limit of one question. A gate that takes longer, such as a Job, is asked again."""
+"""The time limit of one question. A gate that takes longer, such as a Job, is evaluated again."""
 FORGET_S = 600.0
 """An answer not fetched for this long belongs to a rollout that ended, or that another worker watches."""
 
@@ -34,7 +34,7 @@ class _Question(NamedTuple):
     number: int
 
 
-class _Asked(NamedTuple):
+class _OpenQuestion(NamedTuple):
     """A question that is under way or answered."""
 
     task: asyncio.Task[Verdict]
@@ -46,62 +46,62 @@ class Panel:
 
     def __init__(self, askers: Mapping[type[GatePolicy], Asker[Any]]) -> None:
         self._askers = askers
-        self._open: dict[_Question, _Asked] = {}
+        self._open: dict[_Question, _OpenQuestion] = {}
 
     async def close(self) -> None:
         """Stop asking."""
-        asked = [each.task for each in self._open.values()]
+        tasks = [each.task for each in self._open.values()]
         self._open.clear()
-        for task in asked:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    def look(self, asked: WatchInput, seen: Observation, now: float, wake: Callable[[], None]) -> tuple[Verdict, ...]:
+    def look(self, request: WatchInput, seen: Observation, now: float, wake: Callable[[], None]) -> tuple[Verdict, ...]:
         """Start asking the gates that are due, and return the answers so far. Each new answer calls ``wake``."""
-        rules, state = asked.rules, asked.state
+        rules, state = request.rules, request.state
         wanted = {
             _Question(state.owner, gate.name, tally.asked): (gate, tally) for gate, tally in due(rules, state, now)
         }
         self._forget(state.owner, wanted, now)
         for question, (gate, tally) in wanted.items():
             if question not in self._open:
-                context = GateContext(asked.target, rules, state, seen, tally, now)
+                context = GateContext(request.target, rules, state, seen, tally, now)
                 task = asyncio.create_task(self._ask(gate, context), name=f"gate-{gate.name}")
                 task.add_done_callback(lambda _: wake())
-                self._open[question] = _Asked(task, now)
+                self._open[question] = _OpenQuestion(task, now)
         tasks = [self._open[question].task for question in wanted]
         return tuple(task.result() for task in tasks if task.done() and not task.cancelled())
 
     def _forget(self, owner: str, wanted: Collection[_Question], now: float) -> None:
         """Drop questions that are recorded or no longer due, and those of rollouts that another worker watches."""
-        for question, asked in list(self._open.items()):
-            is_old = now > asked.since + FORGET_S
+        for question, opened in list(self._open.items()):
+            is_old = now > opened.since + FORGET_S
             if (question.owner == owner and question not in wanted) or is_old:
                 del self._open[question]
-                asked.task.cancel()
+                opened.task.cancel()
 
     async def _ask(self, gate: GatePolicy, context: GateContext) -> Verdict:
         with _tracer.start_as_current_span(f"gate {gate.name}") as span:
             answer = await self._answer(gate, context)
-            told = answer.model_copy(update={"gate": gate.name, "at": time.time()})
-            numbers = told.evidence.numbers if told.evidence else {}
-            span.set_attributes({"segue.gate.result": str(told.result), "segue.gate.why": told.why, **numbers})
-        _verdicts.add(1, {"gate": gate.name, "result": str(told.result)})
-        return told
+            verdict = answer.model_copy(update={"gate": gate.name, "at": time.time()})
+            numbers = verdict.evidence.numbers if verdict.evidence else {}
+            span.set_attributes({"segue.gate.result": str(verdict.result), "segue.gate.why": verdict.why, **numbers})
+        _verdicts.add(1, {"gate": gate.name, "result": str(verdict.result)})
+        return verdict
 
     async def _answer(self, gate: GatePolicy, context: GateContext) -> Verdict:
         try:
             async with asyncio.timeout(LIMIT_S):
                 return await self._askers[type(gate)].ask(gate, context)
         except TimeoutError:
-            return _unasked(gate, f"no answer within {LIMIT_S:g} s")
+            return _inconclusive(gate, f"no answer within {LIMIT_S:g} s")
         except SegueError as error:
             log.warning("gate %s: %s", gate.name, error, exc_info=error.__cause__)
-            return _unasked(gate, str(error))
+            return _inconclusive(gate, str(error))
         except Exception as error:  # a failing gate must not stop the watch of the target
             log.exception("gate %s", gate.name)
-            return _unasked(gate, f"the gate raised {type(error).__name__}; see the worker's log")
+            return _inconclusive(gate, f"the gate raised {type(error).__name__}; see the worker's log")
 
 
-def _unasked(gate: GatePolicy, why: str) -> Verdict:
+def _inconclusive(gate: GatePolicy, why: str) -> Verdict:
     return Verdict(gate=gate.name, result=Result.INCONCLUSIVE, why=why, counts=False)

@@ -37,42 +37,42 @@ class PluginAsker:
         """Start no more plugins. One that hangs ends with the process."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def refuse(self, asked: PluginGate, field: str) -> None:
+    def refuse(self, gate: PluginGate, field: str) -> None:
         """Refuse a plugin that is not installed, or that cannot be loaded.
 
         Raises:
             Refused: names the installed plugins.
         """
         where = f"{field}.plugin.name"
-        if asked.name not in self._known:
+        if gate.name not in self._known:
             known = ", ".join(sorted(self._known)) or "none so far"
             fix = f"use one that the worker has ({known}), or install it there as an entry point of {GROUP}"
-            raise Refused("is not installed on the worker", field=where, value=asked.name, fix=fix)
+            raise Refused("is not installed on the worker", field=where, value=gate.name, fix=fix)
         try:
-            judge = self._known[asked.name].load()
+            judge = self._known[gate.name].load()
         except Exception as error:
             why = f"cannot be loaded: {type(error).__name__}: {error}"
-            raise Refused(why, field=where, value=asked.name, fix="correct it on the worker") from error
+            raise Refused(why, field=where, value=gate.name, fix="correct it on the worker") from error
         if not inspect.iscoroutinefunction(judge):
             fix = "write `async def judge(question: Question) -> Answer`"
-            raise Refused("is not an async function", field=where, value=asked.name, fix=fix)
+            raise Refused("is not an async function", field=where, value=gate.name, fix=fix)
 
     async def ask(self, gate: OwnGate, context: GateContext) -> Verdict:
         """Call the plugin, and judge its answer. An exception is not evidence."""
-        asked = gate.plugin
-        if asked is None or asked.name not in self._known:
+        plugin = gate.plugin
+        if plugin is None or plugin.name not in self._known:
             return unanswered(gate.name, "the plugin is no longer installed on this worker")
         target, rules, state, seen, tally, now = context
         question = question_of(gate, target, rules, state, seen, tally, now)
-        timeout_s = asked.timeout.total_seconds()
+        timeout_s = plugin.timeout.total_seconds()
         running = asyncio.get_running_loop().run_in_executor(
-            self._threads, _judged, self._known[asked.name], question, timeout_s
+            self._threads, _judged, self._known[plugin.name], question, timeout_s
         )
         try:
             async with asyncio.timeout(timeout_s + GRACE_S):
                 answer = await running
         except TimeoutError:
-            return unanswered(gate.name, f"the plugin {asked.name} did not answer within {timeout_s:g} s")
+            return unanswered(gate.name, f"the plugin {plugin.name} did not answer within {timeout_s:g} s")
         return answer if isinstance(answer, Verdict) else answer.judged(gate.name)
 
 

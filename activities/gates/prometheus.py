@@ -187,7 +187,7 @@ def _refusal(status: int, body: bytes) -> str:
     if 300 <= status < 400:
         return f"HTTP {status}: {_NO_REDIRECT}"
     try:
-        told = json.loads(body)["error"]
+        reason = json.loads(body)["error"]
     except (ValueError, TypeError, KeyError):
         return f"HTTP {status}"
-    return f"HTTP {status}: {str(told)[:_SHOWN]}"
+    return f"HTTP {status}: {str(reason)[:_SHOWN]}"

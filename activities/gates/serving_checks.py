@@ -58,12 +58,12 @@ class _Room:
 
     loads: Loads
     answers: dict[str, _Answers] = field(default_factory=dict)
-    asked_for: tuple[Serving | None, tuple[Check, ...]] = (None, ())
+    checked_for: tuple[Serving | None, tuple[Check, ...]] = (None, ())
     owed: set[str] = field(default_factory=set)
     """Incarnations that were ready when this worker started to watch, and are not checked yet."""
     progress_at: float = 0.0
     looked_at: float = 0.0
-    was_held: bool = False
+    was_stopped: bool = False
     wake: Callable[[], None] = lambda: None
 
 
@@ -132,7 +132,7 @@ class Believer:
             self._ask(room, target, rules, checks, ready)
         unknown = {r.incarnation for r in ready if not self._is_known(room, rules, r)}
         room.owed = unknown & (room.owed | (unknown if fresh else set()))
-        return None if room.owed else self._told(room, rules, seen, ready, now)
+        return None if room.owed else self._with_results(room, rules, seen, ready, now)
 
     def is_asking(self, target: Target) -> bool:
         """Whether a check of one of the target's replicas is under way, or is to be repeated."""
@@ -158,7 +158,7 @@ class Believer:
     def _keep(room: _Room, rules: Rules, state: State, new: tuple[Replica, ...]) -> None:
         """Keep what is known of present replicas. After a hold ends, failed replicas are checked again."""
         there = {r.incarnation for r in new}
-        goes_on, room.was_held = room.was_held and state.held is None, state.held is not None
+        goes_on, room.was_stopped = room.was_stopped and state.held is None, state.held is not None
         _drop(room, [k for k, a in room.answers.items() if k not in there or (goes_on and a.hopeless)])
 
     @staticmethod
@@ -171,9 +171,9 @@ class Believer:
     def _checks(room: _Room, serving: Serving, state: State) -> tuple[Check, ...]:
         """Return the checks for the wanted version. If they change, all replicas are checked again."""
         checks = resolved(serving, wanted_tag(serving, state.wanted))
-        if room.asked_for != (serving, checks):
+        if room.checked_for != (serving, checks):
             _drop(room, list(room.answers))
-            room.asked_for = (serving, checks)
+            room.checked_for = (serving, checks)
         return checks
 
     def _ask(
@@ -201,7 +201,7 @@ class Believer:
             except Exception as error:  # an error in Segue is not the replica's fault, and must be logged
                 log.exception("serving check of %s/%s", namespace, replica.name)
                 why = f"the serving check raised {type(error).__name__}; see the worker's log"
-                finding = AnswerFinding(Sort.UNASKED, why)
+                finding = AnswerFinding(Sort.UNSENT, why)
             rounds += 1
             self._note(room, answers, finding, rules, late=time.time() >= loads_until)
             room.wake()
@@ -249,7 +249,7 @@ class Believer:
         if name is not None:
             known = self._credentials.get(name)
             if known is None:
-                return Reply(unasked=f"the worker has no credential {name!r}")
+                return Reply(unsent=f"the worker has no credential {name!r}")
             headers[known[0]] = known[1]
         async with self._at_once:
             return await self._reach.ask(place, request, headers, serving.timeout.total_seconds())
@@ -259,10 +259,12 @@ class Believer:
     @staticmethod
     def _is_known(room: _Room, rules: Rules, replica: Replica) -> bool:
         answers = room.answers.get(replica.incarnation)
-        is_asked = rules.serving is None or (answers is not None and answers.finding is not None)
-        return is_asked and (rules.load_failures is None or room.loads.was_asked(replica))
+        is_checked = rules.serving is None or (answers is not None and answers.finding is not None)
+        return is_checked and (rules.load_failures is None or room.loads.was_queried(replica))
 
-    def _told(self, room: _Room, rules: Rules, seen: Observation, ready: list[Replica], now: float) -> Observation:
+    def _with_results(
+        self, room: _Room, rules: Rules, seen: Observation, ready: list[Replica], now: float
+    ) -> Observation:
         against = {r.incarnation: self._problem(room, rules, r, now) for r in seen.pods.new}
         believed = sum(against[r.incarnation] is None for r in ready)
         relevant = [against[r.incarnation] for r in seen.pods.new if r in ready or _is_final(against[r.incarnation])]
@@ -284,8 +286,8 @@ class Believer:
             return loading
         answers = room.answers.get(replica.incarnation)
         if answers is None or answers.finding is None:
-            asked = Problem(cause=Cause.SERVING, message="serving checks are running", replica=replica.name)
-            return loading or asked
+            unfinished = Problem(cause=Cause.SERVING, message="serving checks are running", replica=replica.name)
+            return loading or unfinished
         if answers.believed:
             return loading
         return answers.finding.problem.model_copy(

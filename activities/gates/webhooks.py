@@ -25,25 +25,23 @@ class WebhookAsker:
     def __init__(self, webhooks: Mapping[str, Webhook]) -> None:
         self._webhooks = webhooks
 
-    def refuse(self, asked: WebhookGate, field: str) -> None:
+    def refuse(self, gate: WebhookGate, field: str) -> None:
         """Refuse a webhook that is not in the settings, or whose settings are unusable.
 
         Raises:
             Refused: names the known webhooks.
         """
-        webhook = self._webhooks.get(asked.name)
+        webhook = self._webhooks.get(gate.name)
         if webhook is None:
             known = ", ".join(sorted(self._webhooks)) or "none so far"
             fix = f"use one from the worker's settings ({known}), or add it to SEGUE_WEBHOOKS"
-            raise Refused(
-                "is not among the worker's webhooks", field=f"{field}.webhook.name", value=asked.name, fix=fix
-            )
+            raise Refused("is not among the worker's webhooks", field=f"{field}.webhook.name", value=gate.name, fix=fix)
         try:
             webhook.secret_file.read_bytes()
             trust(webhook)
         except (OSError, ssl.SSLError) as error:
             fix = f"correct SEGUE_WEBHOOKS on the worker: {error}"
-            raise Refused("has unusable settings", field=f"{field}.webhook.name", value=asked.name, fix=fix) from error
+            raise Refused("has unusable settings", field=f"{field}.webhook.name", value=gate.name, fix=fix) from error
 
     async def ask(self, gate: OwnGate, context: GateContext) -> Verdict:
         """Send the question, and judge the answer. Anything but an answer is not evidence."""

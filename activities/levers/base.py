@@ -37,7 +37,7 @@ class Lever(Protocol):
         """
         ...
 
-    async def prepare(self, asked: PrepareInput) -> Prepared:
+    async def prepare(self, request: PrepareInput) -> Prepared:
         """Read the target and try the change by a dry run; write nothing."""
         ...
 
@@ -49,22 +49,22 @@ class Lever(Protocol):
         """Read the target afresh."""
         ...
 
-    async def scale(self, asked: WriteInput, now: float) -> Written:
-        """Hold the target at ``asked.decision.counts``; the first time, claim it and write the wanted template."""
+    async def scale(self, request: WriteInput, now: float) -> Written:
+        """Hold the target at ``request.decision.counts``; the first time, claim it and write the wanted template."""
         ...
 
-    async def resize(self, asked: WriteInput, now: float) -> Written:
+    async def resize(self, request: WriteInput, now: float) -> Written:
         """Set the target's replicas."""
         ...
 
-    async def settle(self, asked: WriteInput, now: float) -> Written:
+    async def settle(self, request: WriteInput, now: float) -> Written:
         """Remove the new replicas that are requested and not ready."""
         ...
 
-    async def undo(self, asked: WriteInput, now: float) -> Written:
+    async def undo(self, request: WriteInput, now: float) -> Written:
         """Write the baseline back. The target's own controller then returns to it, and keeps the floor alone."""
         ...
 
-    async def finish(self, asked: WriteInput, now: float) -> Written:
+    async def finish(self, request: WriteInput, now: float) -> Written:
         """Restore everything that was changed only for the rollout, and release the target."""
         ...

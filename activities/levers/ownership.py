@@ -224,23 +224,23 @@ def note_of(found: Object) -> Note | None:
 
 
 def revision_of(
-    found: Object, told: Object, number: int, version: Version, replicas: int, *, current: bool
+    found: Object, annotated: Object, number: int, version: Version, replicas: int, *, current: bool
 ) -> Revision:
-    """Return a revision by its own object; ``told`` is the object that keeps the note of its outcome."""
+    """Return a revision by its own object; ``annotated`` is the object that keeps the note of its outcome."""
     return Revision(
         revision=number,
         created=found["metadata"]["creationTimestamp"],
         images=version.all_images,
         replicas=replicas,
         current=current,
-        cause=annotations_of(told).get(CAUSE, ""),
-        note=note_of(told),
+        cause=annotations_of(annotated).get(CAUSE, ""),
+        note=note_of(annotated),
     )
 
 
-def outcome_noted(revision: Object, version: str, asked: WriteInput) -> dict[str, str | None]:
+def outcome_noted(revision: Object, version: str, request: WriteInput) -> dict[str, str | None]:
     """Return the note of the outcome for a revision that this rollout did not keep running."""
-    found, note, state = note_of(revision), asked.note, asked.state
+    found, note, state = note_of(revision), request.note, request.state
     stays = state.wanted if state.goal is Goal.FORWARD else state.baseline
     if found is None or note is None or found.outcome or version == stays.template or not found.of_same_rollout(note):
         return {}
@@ -259,7 +259,7 @@ PATCH_FIX = (
 # --- the owner ----------------------------------------------------------------------------------------------
 
 
-def refuse_others(owner: str, asked: PrepareInput, *, held: bool) -> None:
+def refuse_others(owner: str, request: PrepareInput, *, engaged: bool) -> None:
     """Refuse a target that another rollout holds, alone or as a side of a pair.
 
     A target of a former run of the same workflow may be taken over: Temporal runs one at a time, so that run ended.
@@ -267,11 +267,15 @@ def refuse_others(owner: str, asked: PrepareInput, *, held: bool) -> None:
     Raises:
         Refused: naming the other rollout.
     """
-    if not asked.baseline and not is_same_workflow(owner, asked.owner) and (held or owner.startswith("rollout/")):
+    if (
+        not request.baseline
+        and not is_same_workflow(owner, request.owner)
+        and (engaged or owner.startswith("rollout/"))
+    ):
         raise Refused(
             f"is held by {owner or 'a rollout that left no owner'}",
             field="target",
-            value=str(asked.target),
+            value=str(request.target),
             fix="wait until that rollout ends, or release the target with `segue release`",
         )
 
@@ -293,7 +297,7 @@ def recreated(found: Object) -> str:
     return f"{said}{copied if BASELINE in annotations_of(found) else ''}"
 
 
-def check_owner(found: Object, state: State, *, held: bool) -> None:
+def check_owner(found: Object, state: State, *, engaged: bool) -> None:
     """Let only the target's owner write.
 
     Raises:
@@ -302,22 +306,22 @@ def check_owner(found: Object, state: State, *, held: bool) -> None:
     if is_another(found, state.mark):
         raise Fenced(recreated(found))
     owner = annotations_of(found).get(OWNER)
-    if owner == state.owner or (not state.claimed and not held):
+    if owner == state.owner or (not state.claimed and not engaged):
         return
     raise Fenced(belonging(owner))
 
 
-def checked(asked: WriteInput, seen: Observation, patch: Object | None) -> Object | None:
+def checked(request: WriteInput, seen: Observation, patch: Object | None) -> Object | None:
     """Return the patch if nobody else changed the target since the decision.
 
     Raises:
         Stale: when somebody did.
     """
-    if seen.foreign is not None and not asked.state.overrules:
+    if seen.foreign is not None and not request.state.overrules:
         raise Stale(str(seen.foreign))
-    if patch is not None and seen.generation != asked.generation:
+    if patch is not None and seen.generation != request.generation:
         # The decision is stale: somebody wrote since, or this attempt was lost long ago.
-        raise Stale(f"the target changed since the decision: generation {seen.generation}, not {asked.generation}")
+        raise Stale(f"the target changed since the decision: generation {seen.generation}, not {request.generation}")
     return patch
 
 
@@ -338,10 +342,10 @@ def overtaken(found: Object, first: Written) -> Written | None:
     return Written(done=False, why=why, writes=first.writes)
 
 
-def mark_of(found: Object, template: str, hold: str) -> Mark:
+def mark_of(found: Object, template: str, token: str) -> Mark:
     """Return the mark of this write."""
     metadata = found["metadata"]
-    return Mark(template=template, hold=hold, generation=metadata.get("generation", 0), uid=metadata["uid"])
+    return Mark(template=template, hold=token, generation=metadata.get("generation", 0), uid=metadata["uid"])
 
 
 # --- who else changed it ------------------------------------------------------------------------------------
@@ -373,16 +377,16 @@ def _wrote_last(writers: list[Object]) -> bool:
 
 
 def foreign_hold(
-    found: Object, template: str, hold: str, fields: Fields, state: State, *, own: str = ""
+    found: Object, template: str, token: str, fields: Fields, state: State, *, own: str = ""
 ) -> Foreign | None:
     """Return somebody else's change of the fields that hold the target: ``name=value`` words, as in the mark.
 
     On the way back, values from before the rollout (``own``) are no foreign change: its end restores them anyway.
     """
     mark = state.mark
-    if not mark.hold or mark.template != template or (state.goal is Goal.BACK and hold == own):
+    if not mark.hold or mark.template != template or (state.goal is Goal.BACK and token == own):
         return None
-    changed = [after for was, after in zip(mark.hold.split(), hold.split(), strict=True) if was != after]
+    changed = [after for was, after in zip(mark.hold.split(), token.split(), strict=True) if was != after]
     if not changed:
         return None
     paths = [fields[each.partition("=")[0]] for each in changed]

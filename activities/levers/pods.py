@@ -34,8 +34,8 @@ def goes_first(pod: Object) -> bool:
     return bool(pod["metadata"].get("annotations", {}).get(DELETION_COST) == FIRST)
 
 
-def told_to_stop_at(pod: Object) -> float | None:
-    """Return when a running pod was told to stop, in seconds since the epoch. Returns None if it was not."""
+def stop_requested_at(pod: Object) -> float | None:
+    """Return when the stop of a running pod was requested, in seconds since the epoch. Returns None if it was not."""
     metadata = pod["metadata"]
     has_ended = pod.get("status", {}).get("phase") in {"Failed", "Succeeded"}
     if "deletionTimestamp" not in metadata or has_ended or _is_abandoned(pod):
@@ -52,7 +52,7 @@ def _is_abandoned(pod: Object) -> bool:
 
 def killed_at(pod: Object) -> float | None:
     """Return when a stopping pod is killed at the latest, in seconds since the epoch. Returns None for other pods."""
-    return None if told_to_stop_at(pod) is None else seconds_of(pod["metadata"]["deletionTimestamp"])
+    return None if stop_requested_at(pod) is None else seconds_of(pod["metadata"]["deletionTimestamp"])
 
 
 def overdue(pods: Iterable[Object], now: float) -> Problem | None:

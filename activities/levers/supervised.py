@@ -32,7 +32,7 @@ from activities.levers.ownership import (
     unpacked,
     writers_of,
 )
-from activities.levers.pods import is_active, made_at, read_replica, told_to_stop_at
+from activities.levers.pods import is_active, made_at, read_replica, stop_requested_at
 from activities.levers.template import apply_change, differences, digest, stopping_of
 from activities.levers.writing import Snapshot, write
 from activities.watching import NamespaceWatch, controller_name
@@ -118,37 +118,37 @@ class SupervisedLever:
         """Read the target afresh."""
         return self._read(await self._fetch(target), rules, state, now)
 
-    async def prepare(self, asked: PrepareInput) -> Prepared:
+    async def prepare(self, request: PrepareInput) -> Prepared:
         """Read the resource and try the change by a dry run; write nothing.
 
         Raises:
             Refused: for one that another rollout holds, or a change that does not fit it.
         """
-        seen = await self._fetch(asked.target)
+        seen = await self._fetch(request.target)
         saved, owner = _saved(seen.found), annotations_of(seen.found).get(OWNER, "")
-        refuse_others(owner, asked, held=bool(saved))
+        refuse_others(owner, request, engaged=bool(saved))
         if not seen.pods and not saved:
             why = "runs no replica: nothing would show whether the new version works"
             fix = "let its operator start one (send a request, set minReplicas: 1, end its stop), or change it directly"
-            raise Refused(why, field="target", value=str(asked.target), fix=fix)
+            raise Refused(why, field="target", value=str(request.target), fix=fix)
         start = saved["version"] if saved else self._version_field(seen.found)
-        wanted = self._changed(start, asked.change)
+        wanted = self._changed(start, request.change)
         patch = self._patch(seen.found, wanted)
         if not saved:
-            patch["metadata"] = {"annotations": self._claim(seen, self._start(seen), asked.owner)}
+            patch["metadata"] = {"annotations": self._claim(seen, self._start(seen), request.owner)}
         tried = await self._cluster.patch(
-            self._kind.resource, asked.target.namespace, asked.target.name, patch, dry_run=True
+            self._kind.resource, request.target.namespace, request.target.name, patch, dry_run=True
         )
-        refuse_lost(asked.target, patch, tried, START_FIX)
+        refuse_lost(request.target, patch, tried, START_FIX)
         before = self._version(start)
         stops = stopping_of({"spec": seen.pods[0]["spec"]}) if seen.pods else None
-        lost = losses(stops, stops, asked.rules, len(seen.pods), drainable=False) if stops else ()
+        lost = losses(stops, stops, request.rules, len(seen.pods), drainable=False) if stops else ()
         return Prepared(
-            baseline=asked.baseline or before,
+            baseline=request.baseline or before,
             wanted=self._version(self._version_field(tried)),
             replicas=self._replicas(seen),
             old=len(seen.pods),
-            owner=owner if saved else asked.owner,
+            owner=owner if saved else request.owner,
             claimed=bool(saved),
             mark=self._mark(seen.found) if saved else Mark(template=before.template),
             labels=labels_of(seen.found),
@@ -158,30 +158,30 @@ class SupervisedLever:
             ),
         )
 
-    async def scale(self, asked: WriteInput, now: float) -> Written:
+    async def scale(self, request: WriteInput, now: float) -> Written:
         """Write the wanted version; the first time, claim the resource and keep its baseline."""
 
         def make(seen: Supervised) -> Object | None:
             found, saved = seen.found, _saved(seen.found)
-            if self._stands(found, asked.state.wanted.template, asked.state):
+            if self._stands(found, request.state.wanted.template, request.state):
                 return None
-            if asked.change is None:
+            if request.change is None:
                 raise Stale(CHANGED)
             start = saved or self._start(seen)
-            wanted = self._changed(start["version"], asked.change)
+            wanted = self._changed(start["version"], request.change)
             kept = {
                 **start,
-                "wrote": asked.state.wanted.template,
+                "wrote": request.state.wanted.template,
                 "undo": difference(wanted, start["version"]),
                 "generation": _next_generation(found),
             }
             patch = self._patch(found, wanted)
-            patch["metadata"] = {"annotations": self._claim(seen, kept, asked.state.owner)}
+            patch["metadata"] = {"annotations": self._claim(seen, kept, request.state.owner)}
             return patch
 
-        return await self._write(asked, now, make)
+        return await self._write(request, now, make)
 
-    async def resize(self, asked: WriteInput, now: float) -> Written:
+    async def resize(self, request: WriteInput, now: float) -> Written:
         """Refuse: the operator sets the number of replicas.
 
         Raises:
@@ -189,7 +189,7 @@ class SupervisedLever:
         """
         raise Refused("can only be set by its own operator", field="replicas", fix="change it in the resource itself")
 
-    async def settle(self, asked: WriteInput, now: float) -> Written:
+    async def settle(self, request: WriteInput, now: float) -> Written:
         """Refuse: the operator cannot be held in between.
 
         Raises:
@@ -197,17 +197,17 @@ class SupervisedLever:
         """
         raise Refused("cannot be held in between", field="settle", fix="let it end, or abort")
 
-    async def undo(self, asked: WriteInput, now: float) -> Written:
+    async def undo(self, request: WriteInput, now: float) -> Written:
         """Write back the fields that the change touched; the operator rolls back.
 
         Writes the whole version back only if a person has decided to overrule somebody else's change.
         """
 
         def make(seen: Supervised) -> Object | None:
-            saved, baseline = _saved(seen.found), asked.state.baseline.template
-            if saved is None or self._stands(seen.found, baseline, asked.state):
+            saved, baseline = _saved(seen.found), request.state.baseline.template
+            if saved is None or self._stands(seen.found, baseline, request.state):
                 return None
-            whole = asked.state.overrules or "undo" not in saved
+            whole = request.state.overrules or "undo" not in saved
             current = self._version_field(seen.found)
             patch = self._patch(seen.found, saved["version"] if whole else merged(current, saved["undo"]))
             kept = {
@@ -219,26 +219,26 @@ class SupervisedLever:
             patch["metadata"] = {"annotations": {BASELINE: packed(json.dumps(kept))}}
             return patch
 
-        return await self._write(asked, now, make)
+        return await self._write(request, now, make)
 
-    async def finish(self, asked: WriteInput, now: float) -> Written:
+    async def finish(self, request: WriteInput, now: float) -> Written:
         """Remove Segue's annotations."""
 
         def make(seen: Supervised) -> Object | None:
             return {"metadata": {"annotations": {OWNER: None, BASELINE: None}}} if _saved(seen.found) else None
 
-        return await self._write(asked, now, make, finishing=True)
+        return await self._write(request, now, make, finishing=True)
 
     async def _write(
-        self, asked: WriteInput, now: float, make: Callable[[Supervised], Object | None], *, finishing: bool = False
+        self, request: WriteInput, now: float, make: Callable[[Supervised], Object | None], *, finishing: bool = False
     ) -> Written:
         async def picture() -> Snapshot[Supervised]:
-            seen = await self._fetch(asked.target)
-            observed = self._read(seen, asked.rules, asked.state, now)
-            return Snapshot(seen.found, seen, observed, held=observed.owner is not None)
+            seen = await self._fetch(request.target)
+            observed = self._read(seen, request.rules, request.state, now)
+            return Snapshot(seen.found, seen, observed, engaged=observed.owner is not None)
 
         return await write(
-            self._cluster, self._kind.resource, asked, read=picture, make=lambda seen, _: make(seen), mark=self._mark,
+            self._cluster, self._kind.resource, request, read=picture, make=lambda seen, _: make(seen), mark=self._mark,
             finishing=finishing,
         )  # fmt: skip
 
@@ -379,8 +379,8 @@ class SupervisedLever:
         for name in saved.get("done", self._kind.done) if saved else ():
             condition = _condition(found, name)
             if condition.get("status") != "True":
-                said = condition.get("message") or condition.get("reason") or "is not met"
-                return Problem(cause=Cause.UNREADY, message=f"condition {name}: {said}")
+                reason = condition.get("message") or condition.get("reason") or "is not met"
+                return Problem(cause=Cause.UNREADY, message=f"condition {name}: {reason}")
         return None
 
     def _only_stops(self, seen: Supervised, saved: Object) -> bool:
@@ -389,7 +389,7 @@ class SupervisedLever:
         That is so with the strategy Recreate, or if the operator deletes a part and creates it again.
         """
         there, parts = {self._part(pod) for pod in seen.pods}, set(saved.get("parts", []))
-        stopping = {self._part(pod) for pod in seen.ended if told_to_stop_at(pod) is not None}
+        stopping = {self._part(pod) for pod in seen.ended if stop_requested_at(pod) is not None}
         return bool(parts & there and stopping & (parts - there))
 
     def _unsteady(self, found: Object, stay: list[Replica], fewer: int, fresh: bool) -> Problem | None:
@@ -458,9 +458,9 @@ class SupervisedLever:
 
     def _least(self, seen: Supervised, staying: int = 0) -> int:
         """Return how many replicas the resource requests, or had before the rollout, less those that stay."""
-        said = _at(seen.found, self._kind.replicas) if self._kind.replicas else None
+        written = _at(seen.found, self._kind.replicas) if self._kind.replicas else None
         saved = _saved(seen.found)
-        return int(said) if said is not None else int(saved["replicas"]) - staying if saved else len(seen.pods)
+        return int(written) if written is not None else int(saved["replicas"]) - staying if saved else len(seen.pods)
 
     # --- the version field -------------------------------------------------------------------------------
 
@@ -537,7 +537,7 @@ def _side(replicas: list[Replica], min_ready_s: float, restarts: int, now: float
 
 def _stopped(seen: Supervised) -> list[tuple[Object, float]]:
     """Return the pods that stop or are gone, each with the time: seconds since the epoch."""
-    stopping = [(pod, at) for pod in seen.ended if (at := told_to_stop_at(pod)) is not None]
+    stopping = [(pod, at) for pod in seen.ended if (at := stop_requested_at(pod)) is not None]
     return [*stopping, *((each.pod, each.at) for each in seen.gone)]
 
 

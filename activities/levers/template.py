@@ -130,9 +130,9 @@ def _variable(name: str, value: str | EnvFrom | None) -> Object | None:
 def _changed_resources(resources: Object, change: Resources) -> Object:
     merged = {**resources}
     for kind in ("requests", "limits"):
-        asked: dict[str, str] = getattr(change, kind)
-        if asked:
-            merged[kind] = {**resources.get(kind, {}), **asked}
+        changed: dict[str, str] = getattr(change, kind)
+        if changed:
+            merged[kind] = {**resources.get(kind, {}), **changed}
     return merged
 
 

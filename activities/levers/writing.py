@@ -45,11 +45,11 @@ class Snapshot(NamedTuple, Generic[T]):
     found: Object
     objects: T
     seen: Observation
-    held: bool
+    engaged: bool
 
 
 async def write(
-    cluster: Cluster, kind: str, asked: WriteInput, *, read: Callable[[], Awaitable[Snapshot[T]]],
+    cluster: Cluster, kind: str, request: WriteInput, *, read: Callable[[], Awaitable[Snapshot[T]]],
     make: Callable[[T, Observation], Object | None], mark: Callable[[Object], Mark], finishing: bool = False,
     check: Callable[[Object, Object, Object], None] | None = None,
 ) -> Written:  # fmt: skip
@@ -62,14 +62,14 @@ async def write(
         Fenced: when another rollout owns the target now.
         Conflict: when the target changed during every attempt.
     """
-    target = asked.target
+    target = request.target
     for _ in range(_ATTEMPTS):
-        found, objects, seen, held = await read()
+        found, objects, seen, engaged = await read()
         if finishing and seen.owner is None and not seen.held:
             return Written(done=True, mark=mark(found))  # done before, and the answer was lost
         try:
-            check_owner(found, asked.state, held=held)
-            patch = checked(asked, seen, make(objects, seen))
+            check_owner(found, request.state, engaged=engaged)
+            patch = checked(request, seen, make(objects, seen))
             if patch is None:
                 return Written(done=True, mark=mark(found))
             patch.setdefault("metadata", {})["resourceVersion"] = found["metadata"]["resourceVersion"]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from segue.gates.serving_answers import Reply, Told, Wanted, bounded
+from segue.gates.serving_answers import ParsedReply, Reply, Wanted, bounded
 from segue.spec.serving import Port
 
 
@@ -28,7 +28,7 @@ class ProbeRequest(NamedTuple):
         return f"{self.method} {self.path}"
 
 
-Read = Callable[[Reply], Told]
+Read = Callable[[Reply], ParsedReply]
 
 REFUSALS = frozenset({401, 403})
 """Statuses by which a server refuses the client. They do not mean that it is loading."""
@@ -52,16 +52,16 @@ def document_of(reply: Reply) -> Any:
         return None
 
 
-def told_document(reply: Reply) -> Told:
+def parse_document(reply: Reply) -> ParsedReply:
     """Read any JSON answer. A server that reports that it is loading is trusted."""
-    return Told(document=document_of(reply), loading=says_loading(reply))
+    return ParsedReply(document=document_of(reply), loading=says_loading(reply))
 
 
-def told_object(reply: Reply) -> Told:
+def parse_object(reply: Reply) -> ParsedReply:
     """Read an answer that must be a JSON object if its status is a success."""
-    told = told_document(reply)
+    parsed = parse_document(reply)
     is_answer = 200 <= reply.status < 300
-    return told._replace(broken="no JSON object" if is_answer and not isinstance(told.document, dict) else "")
+    return parsed._replace(broken="no JSON object" if is_answer and not isinstance(parsed.document, dict) else "")
 
 
 def says_loading(reply: Reply) -> str:
@@ -69,10 +69,10 @@ def says_loading(reply: Reply) -> str:
     return bounded(reply.text) if reply.status == 503 and "loading" in reply.text.lower() else ""
 
 
-def told_ready(reply: Reply) -> Told:
+def parse_ready(reply: Reply) -> ParsedReply:
     """Read a readiness answer: anything but 200 means not ready yet, except a refusal, which means nothing."""
     says = reply.status == 200 or reply.status in REFUSALS
-    return Told(loading="" if says else bounded(f"status {reply.status} {reply.text}"))
+    return ParsedReply(loading="" if says else bounded(f"status {reply.status} {reply.text}"))
 
 
 def text_or_none(value: Any) -> str | None:

@@ -6,8 +6,8 @@ https://platform.openai.com/docs/api-reference/chat
 import json
 from typing import Any
 
-from activities.probes.base import ProbeRequest, Read, Step, document_of, says_loading, text_or_none, told_object
-from segue.gates.serving_answers import Reply, Told, Wanted
+from activities.probes.base import ProbeRequest, Read, Step, document_of, parse_object, says_loading, text_or_none
+from segue.gates.serving_answers import ParsedReply, Reply, Wanted
 from segue.spec.serving import Expected, OpenAI
 
 _DONE = "[DONE]"
@@ -31,37 +31,37 @@ _PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 
 def _body(asks: OpenAI) -> dict[str, Any]:
     message = {"messages": [{"role": "user", "content": asks.prompt}]}
-    asked = message if asks.endpoint == "chat" else {"prompt": asks.prompt}
-    return {"model": asks.model, **asked, "max_tokens": asks.max_tokens, "stream": asks.stream, "temperature": 0}
+    prompt = message if asks.endpoint == "chat" else {"prompt": asks.prompt}
+    return {"model": asks.model, **prompt, "max_tokens": asks.max_tokens, "stream": asks.stream, "temperature": 0}
 
 
 def _models(wanted: str) -> Read:
-    def read(reply: Reply) -> Told:
-        told = told_object(reply)
-        data = told.document.get("data") if isinstance(told.document, dict) else None
+    def read(reply: Reply) -> ParsedReply:
+        parsed = parse_object(reply)
+        data = parsed.document.get("data") if isinstance(parsed.document, dict) else None
         known = [str(m.get("id")) for m in data if isinstance(m, dict)] if isinstance(data, list) else []
-        return told._replace(model=wanted if wanted in known else ", ".join(known))
+        return parsed._replace(model=wanted if wanted in known else ", ".join(known))
 
     return read
 
 
-def whole(reply: Reply) -> Told:
+def whole(reply: Reply) -> ParsedReply:
     """Read an answer that is not streamed."""
-    told = told_object(reply)
-    if reply.status != 200 or not isinstance(told.document, dict):
-        return told
-    text = "" if _has_token(told.document) else "no choices with a text"
-    return told._replace(model=text_or_none(told.document.get("model")), broken=told.broken or text)
+    parsed = parse_object(reply)
+    if reply.status != 200 or not isinstance(parsed.document, dict):
+        return parsed
+    text = "" if _has_token(parsed.document) else "no choices with a text"
+    return parsed._replace(model=text_or_none(parsed.document.get("model")), broken=parsed.broken or text)
 
 
-def streamed(reply: Reply) -> Told:
+def streamed(reply: Reply) -> ParsedReply:
     """Read a stream of server-sent events, which must have a token and an end. Its first event is the document."""
     if reply.status != 200:
-        return Told(document=document_of(reply), loading=says_loading(reply))
+        return ParsedReply(document=document_of(reply), loading=says_loading(reply))
     lines = [line.removeprefix("data:").strip() for line in reply.text.splitlines() if line.startswith("data:")]
     events = [event for line in lines if isinstance(event := _event(line), dict)]
     if not events:
-        return Told(broken="no events")
+        return ParsedReply(broken="no events")
     error = next((event["error"] for event in events if event.get("error")), None)
     ended = _DONE in lines or any(c.get("finish_reason") for e in events for c in _choices(e))
     broken = (
@@ -69,7 +69,7 @@ def streamed(reply: Reply) -> Told:
         else "a stream without a token" if not any(_has_token(event) for event in events)
         else "" if ended else "a stream that broke off"
     )  # fmt: skip
-    return Told(document=events[0], model=text_or_none(events[0].get("model")), broken=broken)
+    return ParsedReply(document=events[0], model=text_or_none(events[0].get("model")), broken=broken)
 
 
 def _event(line: str) -> Any:
@@ -95,9 +95,9 @@ def _has_token(document: dict[str, Any]) -> bool:
 
 def _texts(document: dict[str, Any]) -> list[str]:
     """Return all texts of a document, including reasoning, whose tokens count too."""
-    said = []
+    texts = []
     for choice in _choices(document):
         part = choice.get("delta") or choice.get("message") or choice
         each = [part.get(key) for key in ("content", "text", "reasoning_content", "reasoning")]
-        said += [text for text in each if isinstance(text, str) and text]
-    return said
+        texts += [text for text in each if isinstance(text, str) and text]
+    return texts

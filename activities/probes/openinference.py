@@ -3,9 +3,9 @@
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 """
 
-from activities.probes.base import ProbeRequest, Read, Step, document_of, text_or_none, told_object, told_ready
+from activities.probes.base import ProbeRequest, Read, Step, document_of, parse_object, parse_ready, text_or_none
 from segue.gates.loading import LoadStanding, ModelSeen
-from segue.gates.serving_answers import Reply, Told, Wanted, bounded
+from segue.gates.serving_answers import ParsedReply, Reply, Wanted, bounded
 from segue.spec.serving import Expected, OpenInference
 
 INDEX = ProbeRequest("POST", "/v2/repository/index", {})
@@ -24,35 +24,35 @@ def steps(asks: OpenInference) -> list[Step]:
         else Step(ProbeRequest("POST", f"{model}/infer", asks.request), inference, wanted, repeats=True)
     )
     return [
-        Step(ProbeRequest("GET", "/v2/health/live"), told_ready, Wanted(Expected())),
-        Step(ProbeRequest("GET", "/v2/health/ready"), told_ready),
-        Step(ProbeRequest("GET", f"{model}/ready"), told_ready),
+        Step(ProbeRequest("GET", "/v2/health/live"), parse_ready, Wanted(Expected())),
+        Step(ProbeRequest("GET", "/v2/health/ready"), parse_ready),
+        Step(ProbeRequest("GET", f"{model}/ready"), parse_ready),
         last,
     ]
 
 
-def inference(reply: Reply) -> Told:
+def inference(reply: Reply) -> ParsedReply:
     """Read the answer to an inference."""
-    told = told_object(reply)
-    if not isinstance(told.document, dict):
-        return told
-    has_outputs = isinstance(told.document.get("outputs"), list)
-    broken = told.broken or ("" if has_outputs or reply.status != 200 else "no outputs")
-    model, version = (text_or_none(told.document.get(key)) for key in ("model_name", "model_version"))
-    return told._replace(model=model, version=version, broken=broken)
+    parsed = parse_object(reply)
+    if not isinstance(parsed.document, dict):
+        return parsed
+    has_outputs = isinstance(parsed.document.get("outputs"), list)
+    broken = parsed.broken or ("" if has_outputs or reply.status != 200 else "no outputs")
+    model, version = (text_or_none(parsed.document.get(key)) for key in ("model_name", "model_version"))
+    return parsed._replace(model=model, version=version, broken=broken)
 
 
 def _metadata(asks: OpenInference) -> Read:
     """Return a reader of metadata, which lists all versions: the expected one must be among them."""
 
-    def read(reply: Reply) -> Told:
-        told = told_object(reply)
-        if not isinstance(told.document, dict):
-            return told
-        versions = told.document.get("versions")
+    def read(reply: Reply) -> ParsedReply:
+        parsed = parse_object(reply)
+        if not isinstance(parsed.document, dict):
+            return parsed
+        versions = parsed.document.get("versions")
         known = [str(v) for v in versions] if isinstance(versions, list) else []
         version = asks.version if asks.version in known else ", ".join(known)
-        return told._replace(model=text_or_none(told.document.get("name")), version=version)
+        return parsed._replace(model=text_or_none(parsed.document.get("name")), version=version)
 
     return read
 

@@ -5,9 +5,9 @@ https://www.tensorflow.org/tfx/serving/api_rest
 
 from typing import Any
 
-from activities.probes.base import ProbeRequest, Read, Step, document_of, told_object
+from activities.probes.base import ProbeRequest, Read, Step, document_of, parse_object
 from segue.gates.loading import LoadStanding, ModelSeen
-from segue.gates.serving_answers import Reply, Told, Wanted, bounded
+from segue.gates.serving_answers import ParsedReply, Reply, Wanted, bounded
 from segue.spec.serving import Expected, TfServing
 
 _LOADING = {"START", "LOADING"}
@@ -29,30 +29,30 @@ def status_of(model: str) -> ProbeRequest:
 
 
 def _status(version: str | None) -> Read:
-    def read(reply: Reply) -> Told:
-        told = told_object(reply)
-        versions = _versions(told.document)
+    def read(reply: Reply) -> ParsedReply:
+        parsed = parse_object(reply)
+        versions = _versions(parsed.document)
         available = [v["version"] for v in versions if v["state"] == "AVAILABLE"]
         coming = [v for v in versions if v["state"] in _LOADING and version in (None, v["version"])]
         missing = bool(coming) and (version not in available if version else not available)
-        loading = told.loading or (
+        loading = parsed.loading or (
             bounded(f"version {coming[0]['version']} is {coming[0]['state']}") if missing else ""
         )
         is_none = reply.status == 200 and not available and not loading
-        broken = told.broken or ("no version that is AVAILABLE" if is_none else "")
-        return told._replace(
+        broken = parsed.broken or ("no version that is AVAILABLE" if is_none else "")
+        return parsed._replace(
             version=version if version in available else ", ".join(available), loading=loading, broken=broken
         )
 
     return read
 
 
-def _prediction(reply: Reply) -> Told:
-    told = told_object(reply)
-    if reply.status != 200 or not isinstance(told.document, dict):
-        return told
-    has = {"predictions", "outputs"} & told.document.keys()
-    return told._replace(broken=told.broken or ("" if has else "no predictions"))
+def _prediction(reply: Reply) -> ParsedReply:
+    parsed = parse_object(reply)
+    if reply.status != 200 or not isinstance(parsed.document, dict):
+        return parsed
+    has = {"predictions", "outputs"} & parsed.document.keys()
+    return parsed._replace(broken=parsed.broken or ("" if has else "no predictions"))
 
 
 def _versions(document: Any) -> list[dict[str, str]]:

@@ -5,9 +5,9 @@ https://github.com/pytorch/serve/blob/master/docs/management_api.md
 
 from typing import Any
 
-from activities.probes.base import ProbeRequest, Step, document_of, text_or_none, told_document, told_ready
+from activities.probes.base import ProbeRequest, Step, document_of, parse_document, parse_ready, text_or_none
 from segue.gates.loading import LoadStanding, ModelSeen
-from segue.gates.serving_answers import Reply, Told, Wanted, bounded
+from segue.gates.serving_answers import ParsedReply, Reply, Wanted, bounded
 from segue.spec.serving import Expected, TorchServe
 
 LIST = ProbeRequest("GET", "/models?limit=100")
@@ -23,24 +23,24 @@ def steps(asks: TorchServe) -> list[Step]:
         found.append(Step(described, description, Wanted(Expected(), asks.model, asks.version)))
     if asks.request is not None:
         predicts = ProbeRequest("POST", f"/predictions/{asks.model}", asks.request)
-        found.append(Step(predicts, told_document, Wanted(asks.expect), repeats=True))
+        found.append(Step(predicts, parse_document, Wanted(asks.expect), repeats=True))
     return found
 
 
-def _ping(reply: Reply) -> Told:
+def _ping(reply: Reply) -> ParsedReply:
     """Read whether the server is healthy. With 400 it refuses a missing or wrong key (InvalidKeyException)."""
-    return Told() if reply.status == 400 else told_ready(reply)
+    return ParsedReply() if reply.status == 400 else parse_ready(reply)
 
 
-def description(reply: Reply) -> Told:
+def description(reply: Reply) -> ParsedReply:
     """Read a model's description. Without a ready worker, the model cannot serve yet."""
-    told = told_document(reply)
-    model = _first(told.document)
+    parsed = parse_document(reply)
+    model = _first(parsed.document)
     if reply.status != 200 or model is None:
-        return told._replace(broken="no description of a model" if reply.status == 200 else "")
-    loading = told.loading or ("" if _workers(model, "READY") else bounded(f"no worker is ready: {reply.text}"))
+        return parsed._replace(broken="no description of a model" if reply.status == 200 else "")
+    loading = parsed.loading or ("" if _workers(model, "READY") else bounded(f"no worker is ready: {reply.text}"))
     name, version = (text_or_none(model.get(key)) for key in ("modelName", "modelVersion"))
-    return told._replace(model=name, version=version, loading=loading)
+    return parsed._replace(model=name, version=version, loading=loading)
 
 
 def _first(document: Any) -> dict[str, Any] | None:

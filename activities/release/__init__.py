@@ -10,7 +10,7 @@ from typing import Literal
 from activities import autoscaling
 from activities.cluster import Cluster, Object, connected
 from activities.levers.deployment.patches import finish_patch, pause_patch, superseded_sets, unhold_patch
-from activities.levers.deployment.reading import Objects, is_held, is_paused
+from activities.levers.deployment.reading import Objects, is_engaged, is_paused
 from activities.levers.deployment.sparing import spare
 from activities.levers.ownership import (
     BASELINE,
@@ -73,7 +73,7 @@ def _finish(deployment: Object) -> Object:
 async def _saved_again(cluster: Cluster, target: Target) -> None:
     """Write the saved baseline of a held Deployment back if somebody removed it: its ReplicaSets have copies."""
     deployment = await cluster.get("deployments", target.namespace, target.name)
-    if BASELINE in annotations_of(deployment) or not is_held(deployment):
+    if BASELINE in annotations_of(deployment) or not is_engaged(deployment):
         return
     metadata, version = deployment["metadata"], fingerprint(deployment["spec"]["template"])
     found = (await cluster.list("replicasets", target.namespace, selector_of(deployment)))["items"]
@@ -126,7 +126,7 @@ def is_rolled(deployment: Object) -> bool:
     """Whether a rollout holds the target or is rolling it back, or a release has begun."""
     owner, saved = annotations_of(deployment).get(OWNER, ""), saved_baseline(deployment)["template"]
     is_back = fingerprint(deployment["spec"]["template"]) == fingerprint(saved)
-    return is_held(deployment) or is_back or owner.startswith(RELEASED_BY)
+    return is_engaged(deployment) or is_back or owner.startswith(RELEASED_BY)
 
 
 async def _clean_revisions(cluster: Cluster, deployment: Object) -> None:

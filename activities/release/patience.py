@@ -24,14 +24,14 @@ class Waiting:
         Raises:
             TimedOut: when the controller is not done in time.
         """
-        said = ""
+        reported = ""
         while True:
             left = _left(await cluster.get("deployments", namespace, name))
             if not left:
                 return
-            if left != said:
+            if left != reported:
                 self.tell(left)
-                said = left
+                reported = left
             if time.monotonic() >= self._ends_at:
                 why = f"{namespace}/{name}: {left} after {self._timeout_s:g} s"
                 raise TimedOut(f"{why}; run the same command again to continue")
@@ -48,10 +48,12 @@ def _left(deployment: Object) -> str:
     if status.get("replicas", 0) > updated:
         return f"{status['replicas'] - updated} other replicas still to be removed"
     available = status.get("availableReplicas", 0)
-    return f"{available} of {replicas} replicas available" if available < _asked_for(deployment, replicas) else ""
+    return (
+        f"{available} of {replicas} replicas available" if available < _requested_replicas(deployment, replicas) else ""
+    )
 
 
-def _asked_for(deployment: Object, replicas: int) -> int:
+def _requested_replicas(deployment: Object, replicas: int) -> int:
     """Return how many must be available: at most as many as were ready before the rollout."""
     if BASELINE not in annotations_of(deployment):
         return replicas

@@ -45,13 +45,13 @@ async def release_stepped(
     prepared = await lever.prepare(PrepareInput(target=target, owner=owner, change=Change(), rules=rules))
     state = _state(prepared, to)
     tell(f"{target} is released from its rollout, and moves to the {to} version")
-    ends_at, said = time.monotonic() + timeout_s, ""
+    ends_at, reported = time.monotonic() + timeout_s, ""
     while True:
         seen = await lever.observe(target, rules, state, time.time())
         decision = decide(rules, state, seen, time.time())
-        if decision.why != said:
+        if decision.why != reported:
             tell(decision.why)
-            said = decision.why
+            reported = decision.why
         state = await _step(lever, target, rules, state, seen, decision)
         if state.outcome is not None:
             return f"{target} runs the {to} version; its strategy is restored"

@@ -87,7 +87,7 @@ class Router(ABC):
         """
 
     @abstractmethod
-    async def check(self, asked: PrepareInput, saved: Content, old: Object, new: Object) -> None:
+    async def check(self, request: PrepareInput, saved: Content, old: Object, new: Object) -> None:
         """Check that the traffic goes to the old side, and what else is required.
 
         Raises:
@@ -112,13 +112,13 @@ class Router(ABC):
 
     # --- what all do ------------------------------------------------------------------------------------------
 
-    async def prepare(self, asked: PrepareInput, owner: str) -> tuple[str, ...]:
+    async def prepare(self, request: PrepareInput, owner: str) -> tuple[str, ...]:
         """Check the object; write nothing. Returns warnings.
 
         Raises:
             Refused: when it cannot move the traffic from the old side to the new.
         """
-        target, rules = asked.target, asked.rules
+        target, rules = request.target, request.rules
         found = await self._cluster.get(self.kind, target.namespace, self.name(rules))
         holder = annotations_of(found).get(OWNER)
         if holder is not None and is_same_workflow(holder, owner):
@@ -132,9 +132,9 @@ class Router(ABC):
         old, new = await self._side(target, "old"), await self._side(target, "new")
         if old is None:
             return ()  # the lever reports it
-        new = new or _to_be_made(old, asked)
+        new = new or _to_be_made(old, request)
         self.leading(saved, target, rules, new)
-        await self.check(asked, saved, old, new)
+        await self.check(request, saved, old, new)
         return tuple(f"{self.word} {target.namespace}/{self.name(rules)}: {each}" for each in self.doubts(found, rules))
 
     def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State) -> Sight | None:
@@ -176,9 +176,9 @@ class Router(ABC):
     def _what(self, rules: Rules) -> str:
         return f"spec.{self.field} of {self.word} {self.name(rules)}"
 
-    async def route(self, asked: WriteInput) -> Written:
-        """Route ``asked.decision.share`` percent to the new side; the first time, claim the object."""
-        target, rules, state, share = asked.target, asked.rules, asked.state, asked.decision.share or 0
+    async def route(self, request: WriteInput) -> Written:
+        """Route ``request.decision.share`` percent to the new side; the first time, claim the object."""
+        target, rules, state, share = request.target, request.rules, request.state, request.decision.share or 0
 
         def make(found: Object) -> tuple[Object | None, Routed]:
             holder, content = annotations_of(found).get(OWNER), self.read(found, rules)
@@ -191,7 +191,7 @@ class Router(ABC):
             routed = Routed(share=share, version=_version(found), saved=json.dumps(saved), gateways=waits_for)
             if content == wanted and holder == state.owner and SAVED in annotations_of(found):
                 return None, routed
-            if asked.routed is not None and asked.routed.version != _version(found):
+            if request.routed is not None and request.routed.version != _version(found):
                 raise Stale(f"{self.word} {self.name(rules)} changed since the decision")
             patch = self.patch(found, wanted) if content != wanted else {}
             return {**patch, "metadata": {"annotations": {OWNER: state.owner, SAVED: kept}}}, routed
@@ -202,18 +202,20 @@ class Router(ABC):
         except Stale as stale:
             return Written(done=False, why=str(stale))
 
-    async def finish(self, asked: WriteInput) -> int:
+    async def finish(self, request: WriteInput) -> int:
         """Release the object: forward as it is now, after a rollback exactly as it was."""
-        return await self._free(asked, self.name(asked.rules), "before" if asked.state.goal is Goal.BACK else None)
+        return await self._free(
+            request, self.name(request.rules), "before" if request.state.goal is Goal.BACK else None
+        )
 
-    async def _free(self, asked: WriteInput, name: str, lead: Lead | None) -> int:
+    async def _free(self, request: WriteInput, name: str, lead: Lead | None) -> int:
         def make(found: Object) -> tuple[Object | None, None]:
-            if annotations_of(found).get(OWNER) != asked.state.owner:
+            if annotations_of(found).get(OWNER) != request.state.owner:
                 return None, None  # done before, or owned by another rollout now
             return self.free(found, lead), None
 
         try:
-            return (await self._write(asked.target.namespace, name, make)).writes
+            return (await self._write(request.target.namespace, name, make)).writes
         except NotFound:
             return 0
 
@@ -278,10 +280,10 @@ def pod_labels_of(deployment: Object) -> dict[str, str]:
     return labels
 
 
-def _to_be_made(old: Object, asked: PrepareInput) -> Object:
+def _to_be_made(old: Object, request: PrepareInput) -> Object:
     """Return the name and labels of a new Deployment that the rollout will make from the old one."""
-    name = side_name(asked.target, "new")
-    changed = ((asked.change.patch or {}).get("metadata") or {}).get("labels") or {}
+    name = side_name(request.target, "new")
+    changed = ((request.change.patch or {}).get("metadata") or {}).get("labels") or {}
     labels = {**pod_labels_of(old), **changed, MADE_LABEL: name}
     return {"metadata": {"name": name}, "spec": {"template": {"metadata": {"labels": labels}}}}
 

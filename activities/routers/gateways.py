@@ -25,7 +25,7 @@ class Answers(NamedTuple):
 class _Doubt(NamedTuple):
     """Why a gateway may not serve the route."""
 
-    said: str
+    text: str
     fix: str
     refuses: bool = False
 
@@ -38,14 +38,14 @@ def gateway_doubts(route: Object) -> tuple[str, ...]:
             f"{_UNREPORTED}, so nothing may obey its weights, and the rollout counts each weight as soon as it is "
             "written; check its parentRefs, and that the gateway's controller runs",
         )
-    return tuple(f"{each.said}, so the rollout does not wait for it; {each.fix}" for each in doubts)
+    return tuple(f"{each.text}, so the rollout does not wait for it; {each.fix}" for each in doubts)
 
 
 def unserved(route: Object) -> str:
     """Return why no gateway serves a route as it is; empty if at least one accepted it."""
     if accepting(route, generation_of(route)):
         return ""
-    return "; ".join(each.said for each in _doubts(route) or ()) or _UNREPORTED
+    return "; ".join(each.text for each in _doubts(route) or ()) or _UNREPORTED
 
 
 def accepting(route: Object, since: int) -> tuple[str, ...]:
@@ -64,8 +64,8 @@ def answers(route: Object, gateways: Sequence[str], since: int, *, back: bool = 
         return Answers(pending=f"{', '.join(gateways)} no longer reports on the route; check that its controller runs")
     doubts = [doubt for parent in reporting for doubt in [_doubt(parent, since)] if doubt]
     return Answers(
-        pending="; ".join(f"{each.said}: {each.fix}" for each in doubts),
-        refusal="; ".join(each.said for each in doubts if each.refuses),
+        pending="; ".join(f"{each.text}: {each.fix}" for each in doubts),
+        refusal="; ".join(each.text for each in doubts if each.refuses),
     )
 
 

@@ -116,9 +116,9 @@ class HttpRouteRouter(Router):
         pending, refusal = answers(found, routed.gateways, generation, back=back)
         return routed.model_copy(update={"generation": generation, "pending": pending, "refusal": refusal})
 
-    async def check(self, asked: PrepareInput, saved: Content, old: Object, new: Object) -> None:
+    async def check(self, request: PrepareInput, saved: Content, old: Object, new: Object) -> None:
         """Check that each side's backend selects that side's pods and not the other's."""
-        target, by = asked.target, _by_route(asked.rules)
+        target, by = request.target, _by_route(request.rules)
         kind, word = ("services", "service") if by.services else (POOLS, "inferencepool")
         for side, name in (("old", by.backends.old), ("new", by.backends.new)):
             backend = await self._cluster.get(kind, target.namespace, name)

@@ -62,9 +62,9 @@ class ServiceRouter(Router):
             )  # fmt: skip
         return switched
 
-    async def check(self, asked: PrepareInput, saved: Content, old: Object, new: Object) -> None:
+    async def check(self, request: PrepareInput, saved: Content, old: Object, new: Object) -> None:
         """Check that the Service selects the old side, and that the preview Service exists."""
-        target, by = asked.target, _by_service(asked.rules)
+        target, by = request.target, _by_service(request.rules)
         field = f"service {target.namespace}/{by.service}"
         if not saved or not saved.items() <= pod_labels_of(old).items():
             raise Refused(
@@ -74,25 +74,25 @@ class ServiceRouter(Router):
         if by.preview is not None:
             preview = await self._cluster.get("services", target.namespace, by.preview)
             holder = annotations_of(preview).get(OWNER)
-            if holder is not None and not is_same_workflow(holder, asked.owner):
+            if holder is not None and not is_same_workflow(holder, request.owner):
                 raise Refused(
                     f"is the preview of {holder}", field=f"service {target.namespace}/{by.preview}",
                     fix=f"wait until that rollout ends, or name another; if it has ended, remove the annotations "
                     f"{OWNER} and {SAVED}",
                 )  # fmt: skip
 
-    async def route(self, asked: WriteInput) -> Written:
+    async def route(self, request: WriteInput) -> Written:
         """Point the preview at the new side, then switch the Service that users reach."""
         try:
-            previewed = await self._preview(asked)
+            previewed = await self._preview(request)
         except Stale as stale:
             return Written(done=False, why=str(stale))
-        written = await super().route(asked)
+        written = await super().route(request)
         return written.model_copy(update={"writes": written.writes + previewed})
 
-    async def _preview(self, asked: WriteInput) -> int:
-        target, name, owner = asked.target, _by_service(asked.rules).preview, asked.state.owner
-        wanted = await self._previewed(asked) if name is not None else None
+    async def _preview(self, request: WriteInput) -> int:
+        target, name, owner = request.target, _by_service(request.rules).preview, request.state.owner
+        wanted = await self._previewed(request) if name is not None else None
         if name is None or wanted is None:
             return 0
 
@@ -102,7 +102,7 @@ class ServiceRouter(Router):
                 return None, None
             if holder is not None and not is_same_workflow(holder, owner):
                 raise Stale(f"service {name} is the preview of {holder}")
-            before = self.read(found, asked.rules)
+            before = self.read(found, request.rules)
             kept = annotations_of(found).get(SAVED) or as_kept(before, before)
             return {
                 **self.patch(found, wanted),
@@ -111,35 +111,35 @@ class ServiceRouter(Router):
 
         return (await self._write(target.namespace, name, make)).writes
 
-    async def _previewed(self, asked: WriteInput) -> Selector | None:
+    async def _previewed(self, request: WriteInput) -> Selector | None:
         """Return the selector of only the new side's pods. Returns None without that side or that Service.
 
         It is the selector that the users' Service will get. A Deployment's own selector would not do: that of the
         Deployment from which the other side was made selects the pods of both.
         """
-        target, rules = asked.target, asked.rules
+        target, rules = request.target, request.rules
         new = await self._side(target, "new")
         try:
             found = await self._cluster.get(self.kind, target.namespace, self.name(rules))
         except NotFound:
             return None
-        return new and self._switched(saved_of(found, asked.state, self.read(found, rules)), target, rules, new)
+        return new and self._switched(saved_of(found, request.state, self.read(found, rules)), target, rules, new)
 
-    async def finish(self, asked: WriteInput) -> int:
+    async def finish(self, request: WriteInput) -> int:
         """Release both Services, and restore the preview's selector."""
-        return await self._finish_preview(asked) + await super().finish(asked)
+        return await self._finish_preview(request) + await super().finish(request)
 
-    async def _finish_preview(self, asked: WriteInput) -> int:
-        target, name = asked.target, _by_service(asked.rules).preview
+    async def _finish_preview(self, request: WriteInput) -> int:
+        target, name = request.target, _by_service(request.rules).preview
         if name is None:
             return 0
-        wanted = await self._previewed(asked)
+        wanted = await self._previewed(request)
         try:
             found = await self._cluster.get("services", target.namespace, name)
         except NotFound:
             return 0
-        as_left = wanted is None or self.read(found, asked.rules) == wanted
-        return await self._free(asked, name, "before" if as_left else None)  # somebody else's change stays
+        as_left = wanted is None or self.read(found, request.rules) == wanted
+        return await self._free(request, name, "before" if as_left else None)  # somebody else's change stays
 
 
 def _by_service(rules: Rules) -> ByService:

@@ -23,10 +23,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except SegueError as error:
-        return _told(str(error), error.exit_code)
+        return _reported(str(error), error.exit_code)
     except Exception as error:  # the outermost handler: a person gets a message for every error
         text = f"unexpected {type(error).__name__}: {error}; set SEGUE_DEBUG=1 to see the traceback"
-        return _told(text, Exit.UNEXPECTED)
+        return _reported(text, Exit.UNEXPECTED)
     return Exit.COMPLETED
 
 
@@ -36,7 +36,7 @@ def main() -> None:
     leave(run())
 
 
-def _told(text: str, code: Exit) -> int:
+def _reported(text: str, code: Exit) -> int:
     if os.environ.get("SEGUE_DEBUG"):
         traceback.print_exc()
     say(f"error: {text}")

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from segue.cli.app import INSTALL
 from segue.cli.console import show, write, write_json
-from segue.cli.options import AsTable, Queue, TableOrJson, asked, seconds
+from segue.cli.options import AsTable, Queue, TableOrJson, run_async, seconds
 from segue.contract import TASK_QUEUE
 from segue.errors import Refused
 
@@ -58,7 +58,7 @@ def list_(deployment_name: _Deployment = "", output: AsTable = TableOrJson.TABLE
 
     Example: segue builds list --deployment-name segue
     """
-    found = asked(_listed(_named(deployment_name)))
+    found = run_async(_listed(_named(deployment_name)))
     if output is TableOrJson.JSON:
         write_json([{"buildId": build, "state": state} for build, state in found])
         return
@@ -81,7 +81,7 @@ def current(
     name, wait_s = _named(deployment_name), seconds("--wait", wait)
     if not build_id:
         raise Refused("is missing", field="--build-id", fix="set it, or the worker's SEGUE_BUILD_ID")
-    write(asked(_made_current(task_queue, name, build_id, wait_s)))
+    write(run_async(_made_current(task_queue, name, build_id, wait_s)))
 
 
 @_group.command()
@@ -97,7 +97,7 @@ def retire(
     Example: segue builds retire -n segue --deployment-name segue
     """
     name = "" if every else _named(deployment_name)
-    lines = asked(_retired(namespace, selector, name, build_id))
+    lines = run_async(_retired(namespace, selector, name, build_id))
     write("\n".join(lines or [f"no Deployment of a build in namespace {namespace}"]))
 
 

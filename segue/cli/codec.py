@@ -11,7 +11,7 @@ import typer
 
 from segue.cli.app import OPERATE
 from segue.cli.console import say
-from segue.cli.options import asked
+from segue.cli.options import run_async
 from segue.errors import Refused
 
 if TYPE_CHECKING:  # Temporal's library takes a second to load
@@ -65,7 +65,7 @@ def codec(
     if tls is None and not is_loopback(listen.rpartition(":")[0].strip("[]")):
         say(f"warning: {listen}: decrypted data leaves this machine without TLS; set --tls-cert and --tls-key")
     verifier = Verifier(loader(jwks), issuer=issuer, audience=audience)
-    asked(_serve(make_app(found, verifier, origin), verifier, listen, tls))
+    run_async(_serve(make_app(found, verifier, origin), verifier, listen, tls))
 
 
 def refuse_origin(origin: str) -> None:

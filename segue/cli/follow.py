@@ -26,14 +26,14 @@ class Progress:
     def __init__(self, tell: Callable[[str], None]) -> None:
         self.report: Report | None = None
         self._tell = tell
-        self._told = ""
+        self._shown = ""
 
     def __call__(self, report: Report) -> None:
         """Keep the newest report, and write its line if it changed."""
         self.report = report
         text = line(report)
-        if text != self._told:
-            self._told = text
+        if text != self._shown:
+            self._shown = text
             self._tell(f"{time.strftime('%H:%M:%S')}  {text}")
 
 

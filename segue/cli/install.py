@@ -12,7 +12,7 @@ from rich.text import Text
 from segue.checks import CheckVerdict, SetupCheck, exit_of
 from segue.cli.app import INSTALL
 from segue.cli.console import show, write, write_json
-from segue.cli.options import AsTable, AsText, Queue, TableOrJson, TextOrJson, asked, seconds
+from segue.cli.options import AsTable, AsText, Queue, TableOrJson, TextOrJson, run_async, seconds
 from segue.contract import TASK_QUEUE
 from segue.errors import Exit, Refused
 from segue.rights import PUBLISHED, manifest
@@ -109,7 +109,7 @@ def doctor(
     from worker.settings import load_settings  # noqa: PLC0415
 
     settings = load_settings().model_copy(update={"task_queue": task_queue})
-    found = asked(examine(settings, namespace or (), user, controller=controller))
+    found = run_async(examine(settings, namespace or (), user, controller=controller))
     if output is TableOrJson.JSON:
         write_json([check.model_dump(mode="json") for check in found])
     else:
@@ -154,7 +154,7 @@ def setup(
     if retention is not None and not create_namespace:
         raise Refused("needs --create-namespace", field="--retention", value=retention, fix="add --create-namespace")
     kept_s = seconds("--retention", retention or RETENTION)
-    lines = asked(_set_up(kept_s, create_namespace=create_namespace))
+    lines = run_async(_set_up(kept_s, create_namespace=create_namespace))
     if output is TextOrJson.JSON:
         write_json(lines)
     else:

@@ -76,10 +76,10 @@ def judge_(
 
     Example: segue judge ttft.yaml --old old.json --new new.json --each
     """
-    asked = _question(file, metric)
-    evidence = _evidence(asked, old, new)
-    last = judge(asked.judgement, evidence)
-    looks = [judge(asked.judgement, evidence.until(n)) for n in range(1, evidence.length)] * each + [last]
+    question = _question(file, metric)
+    evidence = _evidence(question, old, new)
+    last = judge(question.judgement, evidence)
+    looks = [judge(question.judgement, evidence.until(n)) for n in range(1, evidence.length)] * each + [last]
     if output is TextOrJson.JSON:
         write_json(_json(looks) if each else last)
     elif each:
@@ -124,15 +124,15 @@ def _alone(document: dict[str, Any], file: str, metric: str | None) -> _Recorded
     return _RecordedQuestion(alone.kind, alone.unit, alone.judgement)
 
 
-def _evidence(asked: _RecordedQuestion, old: str | None, new: str) -> Evidence:
-    if old is None and asked.judgement.needs_old:
+def _evidence(question: _RecordedQuestion, old: str | None, new: str) -> Evidence:
+    if old is None and question.judgement.needs_old:
         fix = "give the recorded data of the old side: the judgement compares both"
         raise Refused("is missing", field="--old", fix=fix)
-    newer = _recorded(new, asked.kind)
+    newer = _recorded(new, question.kind)
     if old is None:
-        return Evidence(new=newer.series, unit=asked.unit)
-    sides = aligned(_recorded(old, asked.kind), newer)
-    return Evidence(old=sides[0], new=sides[1], unit=asked.unit)
+        return Evidence(new=newer.series, unit=question.unit)
+    sides = aligned(_recorded(old, question.kind), newer)
+    return Evidence(old=sides[0], new=sides[1], unit=question.unit)
 
 
 def _recorded(path: str, kind: Kind) -> Recorded:

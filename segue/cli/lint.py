@@ -10,7 +10,7 @@ from rich.text import Text
 
 from segue.cli.app import PLAN_AND_START
 from segue.cli.console import show, write_json
-from segue.cli.options import Accept, AsTable, TableOrJson, accepted, access_of, asked
+from segue.cli.options import Accept, AsTable, TableOrJson, accepted, access_of, run_async
 from segue.cli.specs import ProfileFile, read, refuse_unused
 from segue.errors import Exit
 from segue.lint import lint
@@ -58,7 +58,7 @@ def lint_(
     from activities.linting import read_facts  # noqa: PLC0415 - only this command reads all of this
 
     rules += rollout.spec.accept if rollout else ()
-    found = lint(asked(read_facts(target, rollout, access_of(target))), rules)
+    found = lint(run_async(read_facts(target, rollout, access_of(target))), rules)
     if output is TableOrJson.JSON:
         write_json(_json(found))
     else:
@@ -92,8 +92,8 @@ def _by_why(unasked: tuple[Unasked, ...]) -> dict[str, list[str]]:
 
 def _counted(found: Linted) -> str:
     counts = {severity: sum(f.severity is severity for f in found.findings) for severity in Severity}
-    said = [f"{n} {severity}{'s' if n > 1 else ''}" for severity, n in counts.items() if n]
-    return ", ".join(said) or "no findings"
+    parts = [f"{n} {severity}{'s' if n > 1 else ''}" for severity, n in counts.items() if n]
+    return ", ".join(parts) or "no findings"
 
 
 def _shown(finding: Finding) -> list[RenderableType]:

@@ -66,7 +66,7 @@ def history_of(target: Target) -> list[Revision]:
     """Read the revisions of a target from the cluster."""
     from activities.target_facts import read_history  # noqa: PLC0415 - few commands need a cluster
 
-    return asked(read_history(target, access_of(target)))
+    return run_async(read_history(target, access_of(target)))
 
 
 def access_of(target: Target) -> Access:
@@ -149,7 +149,7 @@ def seconds(option: str, text: str) -> float:
         raise Refused(str(error), field=option) from error
 
 
-def asked(question: Coroutine[Any, Any, T]) -> T:
+def run_async(question: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end, and return its result."""
     return asyncio.run(question)
 

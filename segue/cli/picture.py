@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from segue.cli.follow import stage
-from segue.report import Report, said, starter
+from segue.report import Report, requester, starter
 from segue.state import Phase
 from segue.status import SideStatus, Status
 
@@ -97,7 +97,7 @@ def _facts(report: Report) -> Table:
         **{f"gate {gate.name}": f"{gate.result}{' (dry run)' * gate.dry_run}: {gate.why}" for gate in status.gates},
         "next waypoint": status.next_waypoint,
         "started by": starter(report) if report.requests else "",
-        "latest request": "".join(f"{each.what} by {said(each)}" for each in latest if each.what != "start"),
+        "latest request": "".join(f"{each.what} by {requester(each)}" for each in latest if each.what != "start"),
         "runs": str(status.runs or ""),
         "you can": status.commands,
     }

@@ -25,10 +25,10 @@ from segue.cli.options import (
     Where,
     accepted,
     access_of,
-    asked,
     connected,
     exit_code,
     history_of,
+    run_async,
     seconds,
 )
 from segue.cli.outcome_files import EndedRollout, Files, deliver
@@ -186,8 +186,8 @@ def plan(
     for each in refusals or ():
         say(f"`segue start` refuses this because of the policy: {each}")
     if output is TableOrJson.JSON:
-        told = {} if refusals is None else {"policy": refusals}
-        write_json({**plan_json(made), **profile_json(rollout, own), **told})
+        policy_json = {} if refusals is None else {"policy": refusals}
+        write_json({**plan_json(made), **profile_json(rollout, own), **policy_json})
     else:
         show(plan_table(rollout, made, own))
 
@@ -351,7 +351,7 @@ def _begin(
     if waiting is not None:
         _end(rollout, where, asker, join=join, waiting=waiting, output=output)
     with left_running(str(rollout.spec.target)):
-        started = asked(_start(rollout, where, asker, join=join))
+        started = run_async(_start(rollout, where, asker, join=join))
     _tell_started(rollout, started, output)
 
 
@@ -379,7 +379,7 @@ def _end(
     """Start a rollout, wait for its end, tell it to the pipeline, and exit with its code."""
     progress, name, target = Progress(say), rollout.metadata.name, str(rollout.spec.target)
     try:
-        left = asked(_start_and_wait(rollout, where, asker, join=join, waiting=waiting, progress=progress))
+        left = run_async(_start_and_wait(rollout, where, asker, join=join, waiting=waiting, progress=progress))
     except SegueError as error:
         deliver(EndedRollout(name, target, error.exit_code, progress.report, str(error)), waiting.files)
         raise
@@ -483,7 +483,7 @@ def _planned(rollout: Rollout, cluster: str, policy: Policy) -> tuple[Plan, Labe
     check_cluster(cluster)
     owner = f"{contract.workflow_id(cluster, rollout.spec.target)}@plan"  # a start may take over from it
     try:
-        prepared = asked(try_out(rollout, owner, access_of(rollout.spec.target), policy))
+        prepared = run_async(try_out(rollout, owner, access_of(rollout.spec.target), policy))
     except NotAllowed as error:
         error.args = (f"{error}; or plan with --replicas N, which needs no cluster",)
         raise

@@ -22,10 +22,10 @@ from segue.cli.options import (
     Queue,
     TableOrJson,
     Where,
-    asked,
     connected,
     exit_code,
     history_of,
+    run_async,
 )
 from segue.cli.picture import clock, picture
 from segue.naming import check_cluster, ids_named, target_named
@@ -67,7 +67,7 @@ def list_(
             running=running, limit=limit, everywhere=all_clusters
         )
 
-    found = asked(ask())
+    found = run_async(ask())
     if output is TableOrJson.JSON:
         write_json([f.model_dump(mode="json", by_alias=True) for f in found])
     elif found:
@@ -85,7 +85,7 @@ def status(
 
     Example: segue status serving/chat -o json
     """
-    found = asked(_report(ids_named(name, cluster), Where(cluster, task_queue)))
+    found = run_async(_report(ids_named(name, cluster), Where(cluster, task_queue)))
     if output is TableOrJson.JSON:
         write_json(found.status)
     else:
@@ -101,7 +101,7 @@ def watch(name: Name, cluster: Cluster = "default", task_queue: Queue = "segue")
     """
     candidates = ids_named(name, cluster)
     with left_running(str(target_named(name))):
-        last = asked(_watch(candidates, Where(cluster, task_queue)))
+        last = run_async(_watch(candidates, Where(cluster, task_queue)))
     write(ending(last))
     raise typer.Exit(exit_code(last.status))
 
@@ -116,7 +116,7 @@ def report(
 
     Example: segue report serving/chat > report.md
     """
-    found = asked(_report(ids_named(name, cluster), Where(cluster, task_queue)))
+    found = run_async(_report(ids_named(name, cluster), Where(cluster, task_queue)))
     if output is MarkdownOrJson.JSON:
         write_json(found)
     else:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from segue.cli.options import access_by, asked
+from segue.cli.options import access_by, run_async
 from segue.errors import Refused
 from segue.files import PROFILES, profile_in_files, read_document, source_of
 from segue.spec import OwnProfile, Rollout, named_profile, read_rollout
@@ -68,7 +68,7 @@ def _in_cluster(wanted: NamedProfile) -> OwnProfile | None:
 
     access = access_by(wanted.cluster)
     try:
-        return asked(read_profile(wanted, access))
+        return run_async(read_profile(wanted, access))
     except Refused as error:
         why = f"is not a built-in profile, no file has it, and it cannot be read from the cluster: {error}"
         fix = f"check the name, or give its file by --profile-file or {PROFILES}"

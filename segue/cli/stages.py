@@ -45,7 +45,7 @@ def plan_table(rollout: Rollout, made: Plan, own: OwnProfile | None = None) -> R
     target = rollout.spec.target
     head = Text(f"{rollout.metadata.name}: {target.kind} {target}, {made.replicas} replicas", style="bold")
     warnings = [Text(f"warning: {warning}", style="yellow") for warning in made.warnings]
-    gates = [Text(f"gate {gate.name}: {_asked(gate)}") for gate in rollout.spec.asked_gates]
+    gates = [Text(f"gate {gate.name}: {_evaluation(gate)}") for gate in rollout.spec.repeated_gates]
     paced = [Text(_PACED)] if _moves_as_ready(rollout, made) else []
     from_profile = [Text(line) for line in _from_profiles(rollout, own)]
     return Group(head, Text(), table, Text(), Text(_needs(made)), *paced, *gates, *from_profile, *warnings)
@@ -59,9 +59,9 @@ def profile_json(rollout: Rollout, own: OwnProfile | None = None) -> dict[str, A
     found: dict[str, Any] = {}
     for each in _origins(rollout, own):
         layer = each.layer
-        told = {"name": layer.name, "given": each.given, "overridden": each.overridden}
-        told |= {"model": layer.model} if layer.model is not None else {"source": layer.source}
-        found = {"profile": {**told, **({"base": found["profile"]} if found else {})}}
+        layer_json = {"name": layer.name, "given": each.given, "overridden": each.overridden}
+        layer_json |= {"model": layer.model} if layer.model is not None else {"source": layer.source}
+        found = {"profile": {**layer_json, **({"base": found["profile"]} if found else {})}}
     return found
 
 
@@ -137,7 +137,7 @@ def _waypoint(stage: Stage) -> str:
     return f"at {stage.waypoint['at']}: {', '.join(parts)}"
 
 
-def _asked(gate: GatePolicy) -> str:
+def _evaluation(gate: GatePolicy) -> str:
     """Return when a gate is evaluated, and what follows when it fails."""
     interval = format_duration(gate.interval)
     times = f"{gate.count} times, {interval} apart" if gate.count > 1 else "until it passes or fails"

@@ -21,8 +21,8 @@ from segue.cli.options import (
     TextOrJson,
     Where,
     accepted,
-    asked,
     connected,
+    run_async,
 )
 from segue.cli.specs import read
 from segue.errors import Refused
@@ -149,9 +149,12 @@ def retarget(
     """
     strategy = {"strategy": read(like).rollout.spec.strategy} if like else {}
     named = bool(image or env or baseline or file is not None)
-    wish = {**(_wish(name, image or [], env or [], baseline, file) if named or not like else {}), **strategy}
-    rules = [*accepted(accept), *wish.pop("accept", ())]
-    message = _made(RetargetTo, by=by, reason=reason, accept=rules, **wish)
+    fields = {
+        **(_retarget_fields(name, image or [], env or [], baseline, file) if named or not like else {}),
+        **strategy,
+    }
+    rules = [*accepted(accept), *fields.pop("accept", ())]
+    message = _made(RetargetTo, by=by, reason=reason, accept=rules, **fields)
     _send(name, message, Where(cluster, task_queue), no_wait=no_wait, output=output)
 
 
@@ -183,7 +186,7 @@ def _send(name: str, message: Message, where: Where, *, no_wait: bool, output: T
         return workflow_id, await rollouts.send(workflow_id, message, answer=not no_wait)
 
     try:
-        workflow_id, answer = asked(ask())
+        workflow_id, answer = run_async(ask())
     except KeyboardInterrupt:
         say(f"\ninterrupted; `segue status {target_named(name)}` shows whether the rollout took {name_of(message)}")
         raise typer.Exit(INTERRUPTED) from None
@@ -199,7 +202,7 @@ def _made(kind: type[Message], *, by: str, **fields: Any) -> Message:
     return message_of(kind, by=by or whoami(), **fields)
 
 
-def _wish(name: str, images: list[str], env: list[str], baseline: bool, file: str | None) -> dict[str, Any]:
+def _retarget_fields(name: str, images: list[str], env: list[str], baseline: bool, file: str | None) -> dict[str, Any]:
     """Return the fields of a retarget from exactly one of its options."""
     if sum((bool(images or env), baseline, file is not None)) != 1:
         raise Refused(

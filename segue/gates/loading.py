@@ -93,14 +93,14 @@ def judge_loads(rules: LoadFailures, outcomes: Sequence[LoadOutcome]) -> str:
         loads = tally.outcomes + outcome.under_way
         if kind == "critical" and tally.critical > rules.critical_limit:
             what = f"{tally.critical} models that are loaded on other replicas did not load"
-            return _told(rules, outcomes[:number], {kind}, what, f"; {rules.critical_limit} may fail")
+            return _summary(rules, outcomes[:number], {kind}, what, f"; {rules.critical_limit} may fail")
         if kind == "general" and loads > rules.general_limit and tally.failed > FAILED_SHARE * loads:
             what = f"{tally.failed} of {loads} models did not load"
-            return _told(rules, outcomes[:number], {"general", "critical"}, what)
+            return _summary(rules, outcomes[:number], {"general", "critical"}, what)
     return ""
 
 
-def _told(rules: LoadFailures, outcomes: Sequence[LoadOutcome], kinds: set[str], what: str, limit: str = "") -> str:
+def _summary(rules: LoadFailures, outcomes: Sequence[LoadOutcome], kinds: set[str], what: str, limit: str = "") -> str:
     """Return the verdict in words, with the names of the failed models and the first reason that a server gave."""
     failed = [o for o in outcomes if kind_of(rules, o) in kinds]
     names = sorted(o.model for o in failed if o.model)

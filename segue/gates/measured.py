@@ -46,9 +46,9 @@ def _counts(over: Grid, answers: list[MeasuredAnswer], notes: tuple[str, ...]) -
             if of is not None:
                 lacking |= each is None
                 intervals[answer.start + offset] = Count(bad=max(0.0, min(each or 0.0, of)), total=of)
-    told = ("no series of bad events in some intervals; counted as none",) if lacking else ()
+    assumed = ("no series of bad events in some intervals; counted as none",) if lacking else ()
     known = any(each is not None for each in intervals)
-    return Joined(CountSeries(intervals=tuple(intervals)) if known else None, (*notes, *told))
+    return Joined(CountSeries(intervals=tuple(intervals)) if known else None, (*notes, *assumed))
 
 
 def _values(over: Grid, answers: list[MeasuredAnswer]) -> Series | None:

@@ -16,6 +16,6 @@ def judge_readiness(rules: Rules, seen: Observation, lacking: int = 0) -> Verdic
     if seen.new.proven < seen.new.total - lacking:
         short = f"{seen.new.proven} of {seen.new.total} new replicas proven"
         return Verdict(gate=name, result=Result.INCONCLUSIVE, why=short)
-    held = rules.readiness.min_ready.total_seconds()
-    why = f"{seen.new.proven} new replicas Ready for {held:g} s, at most {rules.readiness.max_restarts} restarts"
+    min_ready_s = rules.readiness.min_ready.total_seconds()
+    why = f"{seen.new.proven} new replicas Ready for {min_ready_s:g} s, at most {rules.readiness.max_restarts} restarts"
     return Verdict(gate=name, result=Result.PASS, why=why)

@@ -86,11 +86,11 @@ class Reply(NamedTuple):
     """Seconds until the first event of a stream."""
     trouble: str = ""
     """Why the server sent no answer: refused, timed out, broken off."""
-    unasked: str = ""
+    unsent: str = ""
     """Why the request could not be sent: no right, no API server. It is not evidence about the replica."""
 
 
-class Told(NamedTuple):
+class ParsedReply(NamedTuple):
     """The content of an answer, read by its protocol."""
 
     document: Any = None
@@ -120,7 +120,7 @@ class Sort(StrEnum):
     WRONG = "wrong"
     SILENT = "silent"
     """No answer: the container may have just ended, and its pod will report why."""
-    UNASKED = "unasked"
+    UNSENT = "unsent"
     """The request could not be sent."""
 
 
@@ -140,27 +140,27 @@ class AnswerFinding(NamedTuple):
 SERVES = AnswerFinding(Sort.SERVES)
 
 
-def judge(asked: str, wanted: Wanted, reply: Reply, told: Told) -> AnswerFinding:
-    """Judge one answer, and return the first fault. ``asked`` names the request in a few words."""
-    if reply.unasked:
-        return AnswerFinding(Sort.UNASKED, bounded(f"{asked} could not be sent: {reply.unasked}"))
+def judge(request: str, wanted: Wanted, reply: Reply, parsed: ParsedReply) -> AnswerFinding:
+    """Judge one answer, and return the first fault. ``request`` names the request in a few words."""
+    if reply.unsent:
+        return AnswerFinding(Sort.UNSENT, bounded(f"{request} could not be sent: {reply.unsent}"))
     if reply.trouble:
-        return AnswerFinding(Sort.SILENT, bounded(f"{asked}: {reply.trouble}"))
-    if told.loading:
-        return AnswerFinding(Sort.LOADING, bounded(f"{asked} reports that it is loading: {told.loading}"))
-    why = next((why for why in _faults(wanted, reply, told) if why), "")
-    return AnswerFinding(Sort.WRONG, bounded(f"{asked} {why}")) if why else SERVES
+        return AnswerFinding(Sort.SILENT, bounded(f"{request}: {reply.trouble}"))
+    if parsed.loading:
+        return AnswerFinding(Sort.LOADING, bounded(f"{request} reports that it is loading: {parsed.loading}"))
+    why = next((why for why in _faults(wanted, reply, parsed) if why), "")
+    return AnswerFinding(Sort.WRONG, bounded(f"{request} {why}")) if why else SERVES
 
 
-def _faults(wanted: Wanted, reply: Reply, told: Told) -> Iterable[str]:
+def _faults(wanted: Wanted, reply: Reply, parsed: ParsedReply) -> Iterable[str]:
     """Yield each fault with the actual value, in the order in which a person would check."""
     expect = wanted.expect
     yield "" if reply.status == expect.status else f"answered {reply.status}, not {expect.status}: {reply.text}"
-    yield told.broken and f"answered {told.broken}: {reply.text}"
-    yield _differs("model", wanted.model, told.model)
-    yield _differs("version", wanted.version, told.version)
+    yield parsed.broken and f"answered {parsed.broken}: {reply.text}"
+    yield _differs("model", wanted.model, parsed.model)
+    yield _differs("version", wanted.version, parsed.version)
     for value in expect.values:
-        yield _value_fault(value, told.document)
+        yield _value_fault(value, parsed.document)
     yield (
         "" if _matches(expect.matches, reply.text) else f"answered what does not match {expect.matches!r}: {reply.text}"
     )
@@ -168,10 +168,10 @@ def _faults(wanted: Wanted, reply: Reply, told: Told) -> Iterable[str]:
     yield _late("returned the first token", wanted.first_token_s, reply.first_s)
 
 
-def _differs(what: str, wanted: str | None, told: str | None) -> str:
-    if wanted is None or wanted == told:
+def _differs(what: str, wanted: str | None, actual: str | None) -> str:
+    if wanted is None or wanted == actual:
         return ""
-    return f"answered as {what} {told!r}, not {wanted!r}" if told else f"names no {what}; expected {wanted!r}"
+    return f"answered as {what} {actual!r}, not {wanted!r}" if actual else f"names no {what}; expected {wanted!r}"
 
 
 def _late(what: str, allowed_s: float | None, took_s: float | None) -> str:

@@ -33,7 +33,7 @@ def unopened(rules: Rules, state: State, *, stops: bool) -> tuple[str, ...]:
     are. The evidence of all gates begins with the first new replica, because at the end no old replica is left to
     compare with.
     """
-    tallies = {gate.name: state.tally(gate.name) for gate in rules.asked_gates}
+    tallies = {gate.name: state.tally(gate.name) for gate in rules.repeated_gates}
     if stops:
         return tuple(name for name, tally in tallies.items() if tally is None or tally.sitting != sitting_of(state))
     return tuple(name for name, tally in tallies.items() if tally is None)
@@ -41,7 +41,7 @@ def unopened(rules: Rules, state: State, *, stops: bool) -> tuple[str, ...]:
 
 def foresee(rules: Rules) -> tuple[str, ...]:
     """Return a warning about gates that are evaluated too late, for a person to read before the rollout starts."""
-    late = [gate.name for gate in rules.asked_gates if not gate.continuous and not gate.dry_run]
+    late = [gate.name for gate in rules.repeated_gates if not gate.continuous and not gate.dry_run]
     if rules.strategy.waypoints or rules.strategy.type is Way.BLUE_GREEN or not late:
         return ()
     return (
@@ -55,7 +55,7 @@ def due(rules: Rules, state: State, now: float) -> tuple[tuple[GatePolicy, Tally
     if state.goal is Goal.BACK or state.outcome is not None or state.held is not None:
         return ()
     found = []
-    for gate in rules.asked_gates:
+    for gate in rules.repeated_gates:
         tally = state.tally(gate.name)
         if tally is None or now < tally.next_at:
             continue
@@ -86,28 +86,30 @@ def stand(gate: GatePolicy, tally: Tally | None) -> Verdict:
     =============================================  =============
     """
     last = tally.last if tally else None
-    said = last.why if last else "not evaluated yet"
+    reason = last.why if last else "not evaluated yet"
 
     def verdict(result: Result, why: str) -> Verdict:
         return Verdict(gate=gate.name, result=result, why=why, evidence=last.evidence if last else None)
 
     if gate.dry_run:
-        return verdict(Result.PASS, f"dry run; {said}")
+        return verdict(Result.PASS, f"dry run; {reason}")
     if tally is None:
-        return verdict(Result.INCONCLUSIVE, said)
+        return verdict(Result.INCONCLUSIVE, reason)
     if _holds(gate, tally):
-        return verdict(Result.INCONCLUSIVE, f"failed, so the rollout holds: {said}")
+        return verdict(Result.INCONCLUSIVE, f"failed, so the rollout holds: {reason}")
     if tally.failed > gate.failure_limit and gate.on_failure is not Reaction.HOLD:
-        return verdict(Result.FAIL, said if not gate.failure_limit else f"{tally.failed} measurements failed; {said}")
+        return verdict(
+            Result.FAIL, reason if not gate.failure_limit else f"{tally.failed} measurements failed; {reason}"
+        )
     if tally.conclusive >= gate.count:
-        return verdict(Result.PASS, said)
+        return verdict(Result.PASS, reason)
     number = f"{tally.conclusive} of {gate.count} measurements; " if gate.count > 1 else ""
-    return verdict(Result.INCONCLUSIVE, f"{number}{said}")
+    return verdict(Result.INCONCLUSIVE, f"{number}{reason}")
 
 
 def standings(rules: Rules, state: State) -> tuple[Verdict, ...]:
     """Return the verdict on each gate, and the score of the weighted gates if there are any."""
-    found = [(gate, stand(gate, state.tally(gate.name))) for gate in rules.asked_gates]
+    found = [(gate, stand(gate, state.tally(gate.name))) for gate in rules.repeated_gates]
     weighted = [(gate.weight, verdict) for gate, verdict in found if gate.weight is not None]
     each = tuple(verdict for gate, verdict in found if gate.weight is None)
     return (*each, score(weighted, rules.pass_score)) if weighted else each
@@ -139,14 +141,14 @@ def lacking(rules: Rules, state: State) -> str:
 
 def breaches(rules: Rules, state: State, now: float) -> Iterator[Breach]:
     """Yield each gate that failed or stays undecided for too long, with the reaction."""
-    gates = {gate.name: gate for gate in rules.asked_gates}
+    gates = {gate.name: gate for gate in rules.repeated_gates}
     default = Reaction.ROLLBACK if rules.on_failure is OnFailure.ROLLBACK else Reaction.PAUSE
     for verdict in standings(rules, state):
         gate = gates.get(verdict.gate)
         if verdict.result is Result.FAIL:
             problem = verdict.problem or Problem(cause=Cause.GATE, message=f"{verdict.gate}: {verdict.why}")
             yield Breach(problem, gate.on_failure if gate else default)
-    for gate in rules.asked_gates:
+    for gate in rules.repeated_gates:
         tally = state.tally(gate.name)
         why = _undecided(gate, tally, state, now) if tally else ""
         if why and gate.on_inconclusive is not Reaction.HOLD:
@@ -158,11 +160,11 @@ def _undecided(gate: GatePolicy, tally: Tally, state: State, now: float) -> str:
     sits = tally.sitting == sitting_of(state) and state.waypoint is None
     if gate.dry_run or not (sits or gate.continuous) or (sits and _is_done(gate, tally) and not tally.errors):
         return ""
-    said = tally.last.why if tally.last else "not evaluated yet"
+    reason = tally.last.why if tally.last else "not evaluated yet"
     if tally.errors > gate.consecutive_error_limit:
-        return f"no answer {tally.errors} times in a row: {said}"
+        return f"no answer {tally.errors} times in a row: {reason}"
     if gate.inconclusive_limit is not None and tally.inconclusive > gate.inconclusive_limit:
-        return f"{tally.inconclusive} measurements were inconclusive: {said}"
+        return f"{tally.inconclusive} measurements were inconclusive: {reason}"
     if sits and now >= tally.since + gate.deadline.total_seconds():
-        return f"undecided for {gate.deadline.total_seconds():g} s: {said}"
+        return f"undecided for {gate.deadline.total_seconds():g} s: {reason}"
     return ""

@@ -31,7 +31,7 @@ class Clean(NamedTuple):
         return next((each for each in reversed(self.intervals[-MAX_AGE:]) if each is not None), None)
 
     @property
-    def said(self) -> str:
+    def faults_found(self) -> str:
         """What was left out, for a person; empty if nothing was."""
         return ", ".join(f"{count} interval{'s' * (count > 1)} with {why}" for why, count in self.faults.items())
 

@@ -9,7 +9,7 @@ from segue.judging.clean import Clean, clean
 from segue.judging.counts import compare_counts
 from segue.judging.evidence import CountSeries, Evidence, HistogramSeries
 from segue.judging.histograms import Histograms
-from segue.judging.judged import Judged, evidence_of, finite, inconclusive, percent, said, times
+from segue.judging.judged import Judged, evidence_of, finite, inconclusive, percent, times, with_unit
 from segue.judging.sides import Sides, SidesFound, requests
 from segue.judging.values import compare_values
 from segue.spec.judgement import Compare
@@ -38,7 +38,9 @@ def _aligned(old: Clean, new: Clean, warmup: int, unit: str) -> Sides:
     warmed = [None] * first + list(new.intervals[first:])
     both = zip(reversed(old.intervals), reversed(warmed), strict=False)
     pairs = [(o, n) for o, n in both if o is not None and n is not None and requests(o) > 0 and requests(n) > 0]
-    notes = "; ".join(f"{name}: {side.said} left out" for name, side in (("old", old), ("new", new)) if side.faults)
+    notes = "; ".join(
+        f"{name}: {side.faults_found} left out" for name, side in (("old", old), ("new", new)) if side.faults
+    )
     return Sides(pairs[::-1], old.usable, notes, unit)
 
 
@@ -61,7 +63,7 @@ def _lacking(way: Compare, numbers: dict[str, float]) -> str:
     for name in ("old", "new"):
         traffic = numbers.get(f"traffic_{name}", math.inf)
         if traffic < way.min_traffic:
-            return f"{said(traffic)} requests of the {name} side; {way.min_traffic} are needed (minTraffic)"
+            return f"{with_unit(traffic)} requests of the {name} side; {way.min_traffic} are needed (minTraffic)"
     return ""
 
 

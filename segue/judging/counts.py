@@ -6,7 +6,7 @@ from typing import NamedTuple
 from segue.judging import eprocess
 from segue.judging.eprocess import BETTER, WORSE
 from segue.judging.evidence import Count
-from segue.judging.judged import percent, said
+from segue.judging.judged import percent, with_unit
 from segue.judging.sides import Sides, SidesFound, slack_of
 from segue.spec.judgement import Compare
 
@@ -57,4 +57,4 @@ def _summed(counts: Sequence[Count]) -> Count:
 
 
 def _rate(count: Count) -> str:
-    return f"{percent(count.bad / count.total)} ({said(count.bad)} of {said(count.total)})"
+    return f"{percent(count.bad / count.total)} ({with_unit(count.bad)} of {with_unit(count.total)})"

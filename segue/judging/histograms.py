@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from segue.judging import eprocess
 from segue.judging.buckets import above, place, pooled, quantile, superiority
 from segue.judging.counts import Bound, Tilted, tilted
-from segue.judging.judged import percent, said
+from segue.judging.judged import percent, with_unit
 from segue.judging.sides import Sides, SidesFound, slack_of
 from segue.spec.judgement import Compare
 
@@ -40,7 +40,7 @@ class Histograms:
             before, now = (quantile(self._edges, side, level) for side in (old, new))
             name = f"p{level * 100:g}"
             numbers |= {f"{name}_old": before, f"{name}_new": now}
-            parts.append(f"{name} new {self._said(now, sides)}, old {self._said(before, sides)}")
+            parts.append(f"{name} new {self._shown(now, sides)}, old {self._shown(before, sides)}")
         coarse = self._coarse(old, way)
         lacks = coarse or self._endless(old, max(levels), sides)
         return SidesFound(
@@ -51,15 +51,15 @@ class Histograms:
             lacks=lacks,
         )
 
-    def _said(self, value: float, sides: Sides) -> str:
+    def _shown(self, value: float, sides: Sides) -> str:
         if math.isinf(value):
-            return f"over {said(self._edges[-1], sides.unit)}"
-        return said(value, sides.unit)
+            return f"over {with_unit(self._edges[-1], sides.unit)}"
+        return with_unit(value, sides.unit)
 
     def _endless(self, old: Sequence[float], level: float, sides: Sides) -> str:
         if math.isfinite(quantile(self._edges, old, level)):
             return ""
-        last = said(self._edges[-1], sides.unit)
+        last = with_unit(self._edges[-1], sides.unit)
         return f"the old side exceeds the last bucket edge ({last}); add edges to judge its tail"
 
     def _coarse(self, old: Sequence[float], way: Compare) -> str:
@@ -70,7 +70,7 @@ class Histograms:
                 lower, upper = bounds[at - width], bounds[at]
                 share = (old[at - 1] - (old[at - 1 - width] if at > width else 0.0)) / old[-1]
                 if share > most and upper > lower * (1 + way.effect) ** width:
-                    where = f"between the edges {said(lower)} and {said(upper)}"
+                    where = f"between the edges {with_unit(lower)} and {with_unit(upper)}"
                     return (
                         f"{percent(share)} of the old side's requests are {where}, too coarse to tell; add edges there"
                     )

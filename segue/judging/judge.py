@@ -8,7 +8,7 @@ from segue.judging.buckets import quantile
 from segue.judging.clean import MAX_AGE, Clean, clean, edges_fault
 from segue.judging.comparing import compare
 from segue.judging.evidence import CountSeries, Evidence, HistogramSeries, Series
-from segue.judging.judged import Judged, finite, inconclusive, percent, said
+from segue.judging.judged import Judged, finite, inconclusive, percent, with_unit
 from segue.spec.judgement import DEFAULT_QUANTILE, Compare, Judgement, Ratio, Threshold
 
 
@@ -37,7 +37,7 @@ def _lacking(judgement: Judgement, evidence: Evidence) -> str:
             return f"the {name} side's histogram has {edges_fault(series)}"
         side = clean(series, signed=judgement.threshold is not None)
         if side.mostly_faulty:
-            return f"most of the {name} side's data is invalid: {side.said}"
+            return f"most of the {name} side's data is invalid: {side.faults_found}"
         if side.latest is None:
             return f"no usable data of the {name} side in the last {MAX_AGE} intervals{_left_out(side)}"
     if judgement.needs_old and len({series.kind for _, series in sides if series is not None}) > 1:
@@ -46,7 +46,7 @@ def _lacking(judgement: Judgement, evidence: Evidence) -> str:
 
 
 def _left_out(side: Clean) -> str:
-    return f" ({side.said})" if side.faults else ""
+    return f" ({side.faults_found})" if side.faults else ""
 
 
 class _Reading(NamedTuple):
@@ -98,11 +98,12 @@ def _against(least: float | None, most: float | None, new: _Reading, numbers: di
 def _unknown(way: Threshold | Ratio, readings: dict[str, _Reading]) -> str:
     for side, reading in readings.items():
         if reading.traffic < way.min_traffic:
-            few = f"{said(reading.traffic)} requests in the latest interval"
+            few = f"{with_unit(reading.traffic)} requests in the latest interval"
             return f"the {side} side has {few}; {way.min_traffic} are needed (minTraffic)"
         if math.isinf(reading.value):
             return (
-                f"{reading.what} of the {side} side is over the last bucket edge ({said(reading.last_edge)}); add edges"
+                f"{reading.what} of the {side} side is over the last bucket edge "
+                f"({with_unit(reading.last_edge)}); add edges"
             )
     return ""
 
@@ -111,18 +112,18 @@ def _read(way: Threshold | Ratio, series: Series, unit: str, *, signed: bool) ->
     latest: Any = clean(series, signed=signed).latest
     if isinstance(series, CountSeries):
         rate = latest.bad / latest.total if latest.total > 0 else 0.0
-        shown = f"{percent(rate)} ({said(latest.bad)} of {said(latest.total)})"
+        shown = f"{percent(rate)} ({with_unit(latest.bad)} of {with_unit(latest.total)})"
         return _Reading(rate, latest.total, "the share", shown)
     if isinstance(series, HistogramSeries):
         level = way.quantile or DEFAULT_QUANTILE
         found = quantile(series.edges, latest, level)
         what = f"the {level * 100:g}th percentile"
-        return _Reading(found, latest[-1], what, said(found, unit), series.edges[-1])
-    return _Reading(latest, math.inf, "the value", said(latest, unit))
+        return _Reading(found, latest[-1], what, with_unit(found, unit), series.edges[-1])
+    return _Reading(latest, math.inf, "the value", with_unit(latest, unit))
 
 
 def _shown(value: float, evidence: Evidence) -> str:
-    return percent(value) if isinstance(evidence.new, CountSeries) else said(value, evidence.unit)
+    return percent(value) if isinstance(evidence.new, CountSeries) else with_unit(value, evidence.unit)
 
 
 def _bounds(least: float | None, most: float | None) -> dict[str, float]:

@@ -35,7 +35,7 @@ def evidence_of(log_evidence: float) -> float:
     return _LARGEST if log_evidence > math.log(_LARGEST) else math.exp(log_evidence)
 
 
-def said(value: float, unit: str = "") -> str:
+def with_unit(value: float, unit: str = "") -> str:
     """Format a number for a person: three digits, with its unit."""
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return f"{text} {unit}".rstrip()

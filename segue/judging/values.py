@@ -3,7 +3,7 @@
 import math
 
 from segue.judging import eprocess
-from segue.judging.judged import said
+from segue.judging.judged import with_unit
 from segue.judging.sides import Sides, SidesFound
 from segue.spec.judgement import Compare
 
@@ -22,7 +22,7 @@ def compare_values(way: Compare, sides: Sides) -> SidesFound:
         worse=eprocess.differences(worse, inflation),
         fine=eprocess.differences(fine, inflation),
         numbers={"old": old, "new": new, "inflation": inflation},
-        shown=f"median of new {said(new, sides.unit)}, of old {said(old, sides.unit)}",
+        shown=f"median of new {with_unit(new, sides.unit)}, of old {with_unit(old, sides.unit)}",
         lacks="both sides are always 0, so they have no ratio; give `slack`" if idle else "",
     )
 

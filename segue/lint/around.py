@@ -21,12 +21,12 @@ def unavailable_on_few_replicas(facts: Facts) -> list[Found]:
         return []
     taken = budget.unavailable
     severity = Severity.ERROR if taken >= replicas else Severity.WARNING
-    said = f"up to {taken} of {replicas} replicas may be unavailable at once"
+    why = f"up to {taken} of {replicas} replicas may be unavailable at once"
     mend = _spared(facts, budget) if facts.can_surge else _unsurged(facts, budget)
     if facts.rollout is not None:
-        return [Found(severity, facts.spec_ref, "spec.strategy.maxUnavailable", said, mend)]
+        return [Found(severity, facts.spec_ref, "spec.strategy.maxUnavailable", why, mend)]
     field = "spec.strategy.type" if facts.is_recreated else facts.rolling("maxUnavailable")
-    return [Found(severity, facts.ref, field, said, mend)]
+    return [Found(severity, facts.ref, field, why, mend)]
 
 
 def _spared(facts: Facts, budget: Budget) -> Mend:
@@ -75,8 +75,8 @@ def no_disruption_budget(facts: Facts) -> list[Found]:
         "metadata": {"name": ref.name, "namespace": ref.namespace},
         "spec": {"maxUnavailable": 1, "selector": facts.target.selector},
     }
-    said = f"no PodDisruptionBudget selects its {facts.replicas} replicas"
-    return [Found(Severity.WARNING, facts.ref, "spec.selector", said, Mend(how=How.CREATE, object=ref, body=body))]
+    why = f"no PodDisruptionBudget selects its {facts.replicas} replicas"
+    return [Found(Severity.WARNING, facts.ref, "spec.selector", why, Mend(how=How.CREATE, object=ref, body=body))]
 
 
 def blocking_disruption_budget(facts: Facts) -> list[Found]:
@@ -104,8 +104,8 @@ def _blocking(facts: Facts, budget: Object, own: int) -> list[Found]:
     note = "with one replica, each drain is an outage: run two" if facts.replicas == 1 else ""
     mend = Mend(how=How.PATCH, object=ref, body=body, note=note)
     what = "replicas" if own == facts.replicas else "pods"
-    said = f"is {spec[field]} of {pods} {what}, so none may be evicted"
-    return [Found(Severity.ERROR, ref, f"spec.{field}", said, mend)]
+    why = f"is {spec[field]} of {pods} {what}, so none may be evicted"
+    return [Found(Severity.ERROR, ref, f"spec.{field}", why, mend)]
 
 
 def autoscaler_fights(facts: Facts) -> list[Found]:
@@ -117,14 +117,14 @@ def autoscaler_fights(facts: Facts) -> list[Found]:
         if (aim["kind"], aim["name"]) != (facts.ref.kind, facts.ref.name):
             continue
         low, high = int(spec.get("minReplicas", 1)), int(spec["maxReplicas"])
-        said = _quarrel(low, high, facts.replicas)
-        if said:
+        why = _quarrel(low, high, facts.replicas)
+        if why:
             ref = _ref(autoscaler, "HorizontalPodAutoscaler")
             least = min(low, facts.replicas) or low
             most = max(high, facts.replicas, least + 1)
             body = {"spec": {"minReplicas": least, "maxReplicas": most}}
             mend = Mend(how=How.PATCH, object=ref, body=body)
-            found.append(Found(Severity.WARNING, ref, "spec", said, mend))
+            found.append(Found(Severity.WARNING, ref, "spec", why, mend))
     return found
 
 
@@ -160,7 +160,7 @@ def _is_side(deployment: Object) -> bool:
     return MADE_LABEL in labels
 
 
-def _overlap(wide: Object, said: str) -> Found:
+def _overlap(wide: Object, why: str) -> Found:
     """Blame the Deployment whose selector is too wide; no patch can change it, so the fix recreates it."""
     ref, spec = _ref(wide, "Deployment"), wide["spec"]
     own = {"app.kubernetes.io/instance": ref.name}
@@ -179,7 +179,7 @@ def _overlap(wide: Object, said: str) -> Found:
     note = (
         "a selector cannot be changed: delete the Deployment first with --cascade=orphan, and its old pods at the end"
     )
-    return Found(Severity.WARNING, ref, "spec.selector", said, Mend(how=How.CREATE, object=ref, body=body, note=note))
+    return Found(Severity.WARNING, ref, "spec.selector", why, Mend(how=How.CREATE, object=ref, body=body, note=note))
 
 
 def _selects(selector: Object | None, labels: Mapping[str, str]) -> bool:

@@ -137,12 +137,12 @@ def deadline_shorter_than_load(facts: Facts) -> list[Found]:
     own_s = facts.target.spec.get("minReadySeconds", 0)
     min_ready_s = rules.readiness.min_ready.total_seconds() if rules else own_s
     enough_s = min(ceil((load_s + min_ready_s + _MARGIN_S) / 60) * 60, int(MAX_DEADLINE.total_seconds()))
-    said = f"is {deadline_s:g} s, but the probes of container {slowest['name']} allow {load_s:g} s to load"
+    why = f"is {deadline_s:g} s, but the probes of container {slowest['name']} allow {load_s:g} s to load"
     if rules:
         mend = facts.respecified({"readiness": {"deadline": format_duration(timedelta(seconds=enough_s))}})
-        return [Found(Severity.WARNING, facts.spec_ref, "spec.readiness.deadline", said, mend)]
+        return [Found(Severity.WARNING, facts.spec_ref, "spec.readiness.deadline", why, mend)]
     mend = facts.patched({"progressDeadlineSeconds": enough_s})
-    return [Found(Severity.WARNING, facts.ref, "spec.progressDeadlineSeconds", said, mend)]
+    return [Found(Severity.WARNING, facts.ref, "spec.progressDeadlineSeconds", why, mend)]
 
 
 def _load_s(container: Object) -> int:
@@ -176,9 +176,9 @@ def _kills_loading(container: Object) -> bool:
 
 def _killed(facts: Facts, pods: PodTemplate, container: Object) -> Found:
     liveness = container["livenessProbe"]
-    said = f"kills the server {_given_up_s(liveness)} s after its start, and there is no startupProbe"
+    why = f"kills the server {_given_up_s(liveness)} s after its start, and there is no startupProbe"
     mend = facts.recontained(pods, container, {"startupProbe": _startup(facts, liveness)})
-    return Found(Severity.WARNING, facts.ref, pods.field(container["name"], field="livenessProbe"), said, mend)
+    return Found(Severity.WARNING, facts.ref, pods.field(container["name"], field="livenessProbe"), why, mend)
 
 
 def _startup(facts: Facts, liveness: Object) -> Object:
@@ -193,11 +193,11 @@ def stops_with_loss(facts: Facts) -> list[Found]:
     if not facts.replicas or not facts.pods or not facts.pods[0].serving:
         return []
     pods = facts.pods[0]
-    said = losses(pods.old, pods.new, facts.rules or Rules(), facts.replicas, drainable=True)
-    if not said:
+    losses_found = losses(pods.old, pods.new, facts.rules or Rules(), facts.replicas, drainable=True)
+    if not losses_found:
         return []
     field = ".".join(("spec", *pods.path))
-    return [Found(Severity.WARNING, facts.ref, field, "\n".join(said), _unlosing(facts, pods))]
+    return [Found(Severity.WARNING, facts.ref, field, "\n".join(losses_found), _unlosing(facts, pods))]
 
 
 def _unlosing(facts: Facts, pods: PodTemplate) -> Mend:

@@ -15,12 +15,12 @@ def surge_does_not_fit(facts: Facts) -> list[Found]:
     budget, fits = facts.budget, fitting(facts)
     if budget is None or fits is None or fits >= budget.surge:
         return []
-    said = f"{fits or 'none'} of {budget.surge} extra replicas would fit: {_because(facts, budget.surge)}"
+    why = f"{fits or 'none'} of {budget.surge} extra replicas would fit: {_because(facts, budget.surge)}"
     if facts.rollout is not None:
         mend = facts.respecified({"strategy": _respecified(budget, fits)}, _note(facts, fits))
-        return [Found(Severity.WARNING, facts.spec_ref, "spec.strategy.maxSurge", said, mend)]
+        return [Found(Severity.WARNING, facts.spec_ref, "spec.strategy.maxSurge", why, mend)]
     mend = facts.patched(facts.rebudgeted(**_smaller(budget, fits)), _note(facts, fits))
-    return [Found(Severity.WARNING, facts.ref, facts.rolling("maxSurge"), said, mend)]
+    return [Found(Severity.WARNING, facts.ref, facts.rolling("maxSurge"), why, mend)]
 
 
 def preempts_old_replicas(facts: Facts) -> list[Found]:
@@ -33,15 +33,15 @@ def preempts_old_replicas(facts: Facts) -> list[Found]:
 
 def _preempting(facts: Facts, budget: Budget, pods: PodTemplate) -> Found:
     new = pods.spec.get("priorityClassName", "")
-    said = f"is {_class(facts, new)}, but the running pods have {_class(facts, pods.old_class)}"
+    why = f"is {_class(facts, new)}, but the running pods have {_class(facts, pods.old_class)}"
     # When the worker counts room, it adds a replica only when it fits.
-    is_held = NEEDS.nodes not in facts.unknown and facts.target.kind == "Deployment"
+    is_counted = NEEDS.nodes not in facts.unknown and facts.target.kind == "Deployment"
     note = (
         "removes old replicas first; or keep the priority class; or let the worker count nodes (deploy/rbac-room.yaml)"
     )
     mend = facts.respecified({"strategy": _respecified(budget, 0)}, note)
     field = ".".join(("spec", *pods.path, "priorityClassName"))
-    return Found(Severity.WARNING if is_held else Severity.ERROR, facts.ref, field, said, mend)
+    return Found(Severity.WARNING if is_counted else Severity.ERROR, facts.ref, field, why, mend)
 
 
 def may_preempt(facts: Facts, pods: PodTemplate) -> bool:
@@ -80,12 +80,12 @@ def _claims(pods: PodTemplate) -> list[str]:
 
 
 def _unshared(facts: Facts, budget: Budget, pods: PodTemplate, claim: str, modes: list[str]) -> Found:
-    said = f"the claim {claim} is {', '.join(modes)}, but a surge of {budget.surge} would need it at the same time"
+    why = f"the claim {claim} is {', '.join(modes)}, but a surge of {budget.surge} would need it at the same time"
     if facts.rollout is not None:
         mend = facts.respecified({"strategy": _respecified(budget, 0)}, _ONE_NODE)
     else:
         mend = facts.patched(facts.rebudgeted(**_smaller(budget, 0)), _ONE_NODE)
-    return Found(Severity.WARNING, facts.ref, ".".join(("spec", *pods.path, "volumes")), said, mend)
+    return Found(Severity.WARNING, facts.ref, ".".join(("spec", *pods.path, "volumes")), why, mend)
 
 
 def fitting(facts: Facts) -> int | None:

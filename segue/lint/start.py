@@ -6,7 +6,7 @@ from segue.errors import Refused
 from segue.lint.findings import Finding, How, Linted, Severity
 from segue.spec.lint_rule import LintRule
 
-_SAID_BY_THE_PLAN = {LintRule.STOPS_WITH_LOSS, LintRule.SURGE_DOES_NOT_FIT}
+_SHOWN_BY_THE_PLAN = {LintRule.STOPS_WITH_LOSS, LintRule.SURGE_DOES_NOT_FIT}
 _MENDS = {
     How.PATCH: "patch {}",
     How.MERGE: "patch {} (--type merge)",
@@ -40,9 +40,9 @@ def _way_on(failing: list[Finding]) -> list[str]:
     ]
 
 
-def told(linted: Linted) -> tuple[Finding, ...]:
+def shown_at_start(linted: Linted) -> tuple[Finding, ...]:
     """Return the findings to show at the start; hints are only for ``segue lint``."""
-    return tuple(f for f in linted.findings if f.severity is not Severity.INFO and f.rule not in _SAID_BY_THE_PLAN)
+    return tuple(f for f in linted.findings if f.severity is not Severity.INFO and f.rule not in _SHOWN_BY_THE_PLAN)
 
 
 def _refused(finding: Finding) -> Refused:

@@ -88,8 +88,8 @@ def _definition(
 
 
 def _column(name: str, kind: str, path: str, description: str, priority: int) -> dict[str, Any]:
-    said = {"description": description} if description else {}
-    return {"name": name, "type": kind, "jsonPath": path, **said, **({"priority": priority} if priority else {})}
+    described = {"description": description} if description else {}
+    return {"name": name, "type": kind, "jsonPath": path, **described, **({"priority": priority} if priority else {})}
 
 
 def _schema() -> Schema:

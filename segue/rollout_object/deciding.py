@@ -7,7 +7,7 @@ action, so a controller that was killed repeats it: each action is safe to repea
 from dataclasses import dataclass
 from enum import StrEnum
 
-from segue.rollout_object.asked import Asked
+from segue.rollout_object.desired import DesiredRollout
 from segue.rollout_object.orders import AnnotatedOrder
 from segue.rollout_object.status import Handled, ObjectStatus
 from segue.spec import OnDelete
@@ -46,12 +46,12 @@ class Run:
     retargeted_by: frozenset[str] = frozenset()
     """Who retargeted it, by the report of an ended one."""
 
-    def is_of(self, asked: Asked) -> bool:
+    def is_of(self, desired: DesiredRollout) -> bool:
         """Whether this object owns it. A running one that a deleted object of the same name left is adopted."""
         if self.owner is None:
             return False
-        same_name = (self.owner.namespace, self.owner.name) == (asked.namespace, asked.name)
-        return self.owner.uid == asked.uid or (same_name and self.is_running)
+        same_name = (self.owner.namespace, self.owner.name) == (desired.namespace, desired.name)
+        return self.owner.uid == desired.uid or (same_name and self.is_running)
 
 
 class ObjectAct(StrEnum):
@@ -76,83 +76,83 @@ class ObjectAct(StrEnum):
     """Remove the finalizer."""
 
 
-def workflow_to_read(asked: Asked, recorded: ObjectStatus) -> str:
+def workflow_to_read(desired: DesiredRollout, recorded: ObjectStatus) -> str:
     """Return the id of the workflow that the decision depends on; empty if it depends on none."""
-    if asked.is_deleted:
-        return recorded.workflow_id if asked.is_claimed and asked.standing.on_delete is OnDelete.ABORT else ""
+    if desired.is_deleted:
+        return recorded.workflow_id if desired.is_claimed and desired.standing.on_delete is OnDelete.ABORT else ""
     if recorded.workflow_id and (recorded.starting or not recorded.outcome):
         return recorded.workflow_id
-    return asked.workflow_id if differs(asked, recorded.handled, recorded.outcome) else ""
+    return desired.workflow_id if differs(desired, recorded.handled, recorded.outcome) else ""
 
 
-def decide(asked: Asked, recorded: ObjectStatus, run: Run | None) -> ObjectAct:
+def decide(desired: DesiredRollout, recorded: ObjectStatus, run: Run | None) -> ObjectAct:
     """Return the next action; ``run`` is that of ``workflow_to_read``, or None if Temporal has none."""
-    if asked.is_deleted:
-        return _leave(asked, recorded, run)
-    if open_order(asked, recorded) is not None:
+    if desired.is_deleted:
+        return _leave(desired, recorded, run)
+    if open_order(desired, recorded) is not None:
         return ObjectAct.ORDER
     if run is not None and run.is_running:
-        return _steer(asked, recorded, run)
-    outcome = run.outcome if run is not None and run.is_of(asked) else recorded.outcome
-    if asked.refusal or not differs(asked, handled(asked, recorded, run), outcome):
+        return _steer(desired, recorded, run)
+    outcome = run.outcome if run is not None and run.is_of(desired) else recorded.outcome
+    if desired.refusal or not differs(desired, handled(desired, recorded, run), outcome):
         return ObjectAct.REST
-    if asked.standing.paused:
+    if desired.standing.paused:
         return ObjectAct.REST
-    recorded_id = recorded.workflow_id if recorded.starting == asked.generation else ""
-    return ObjectAct.START if asked.is_claimed and recorded_id == asked.workflow_id else ObjectAct.CLAIM
+    recorded_id = recorded.workflow_id if recorded.starting == desired.generation else ""
+    return ObjectAct.START if desired.is_claimed and recorded_id == desired.workflow_id else ObjectAct.CLAIM
 
 
-def open_order(asked: Asked, recorded: ObjectStatus) -> AnnotatedOrder | None:
+def open_order(desired: DesiredRollout, recorded: ObjectStatus) -> AnnotatedOrder | None:
     """Return the first order without an answer; None if there is none."""
-    return next((each for each in asked.orders if not recorded.has_answered(each)), None)
+    return next((each for each in desired.orders if not recorded.has_answered(each)), None)
 
 
-def handled(asked: Asked, recorded: ObjectStatus, run: Run | None) -> Handled | None:
+def handled(desired: DesiredRollout, recorded: ObjectStatus, run: Run | None) -> Handled | None:
     """Return what the latest start or retarget was for, also if the controller was killed before it recorded it."""
     found = [recorded.handled] if recorded.handled else []
-    if run is not None and run.is_of(asked) and run.owner is not None:
+    if run is not None and run.is_of(desired) and run.owner is not None:
         found.append(run.owner.handled)
-        if any(map(asked.is_requester, run.retargeted_by)):
-            found.append(handled_now(asked))
+        if any(map(desired.is_requester, run.retargeted_by)):
+            found.append(handled_now(desired))
     # Of one generation the run's own: a retry starts again without a new generation.
     return max(reversed(found), key=lambda each: each.generation, default=None)
 
 
-def handled_now(asked: Asked) -> Handled:
+def handled_now(desired: DesiredRollout) -> Handled:
     """Return the record of a start or retarget for what the object requests now."""
-    return Handled(generation=asked.generation, **asked.marks.model_dump())
+    return Handled(generation=desired.generation, **desired.marks.model_dump())
 
 
-def differs(asked: Asked, handled: Handled | None, outcome: str) -> bool:
+def differs(desired: DesiredRollout, handled: Handled | None, outcome: str) -> bool:
     """Whether a rollout must start for what the object requests, if none runs.
 
     After a completed rollout, only another change does: other rules are for the next one. After any other end, every
     edit starts it again.
     """
-    if asked.refusal:
+    if desired.refusal:
         return False
-    if handled is None or handled.change != asked.marks.change:
+    if handled is None or handled.change != desired.marks.change:
         return True
-    return outcome not in {"", Outcome.COMPLETED} and not handled.is_for(asked.marks)
+    return outcome not in {"", Outcome.COMPLETED} and not handled.is_for(desired.marks)
 
 
-def _leave(asked: Asked, recorded: ObjectStatus, run: Run | None) -> ObjectAct:
-    if not asked.is_claimed:
+def _leave(desired: DesiredRollout, recorded: ObjectStatus, run: Run | None) -> ObjectAct:
+    if not desired.is_claimed:
         return ObjectAct.REST
-    under_way = run is not None and run.is_running and run.is_of(asked)
-    if asked.standing.on_delete is OnDelete.LEAVE or not under_way:
+    under_way = run is not None and run.is_running and run.is_of(desired)
+    if desired.standing.on_delete is OnDelete.LEAVE or not under_way:
         return ObjectAct.RELEASE
     return ObjectAct.WAIT if recorded.aborted else ObjectAct.ABORT
 
 
-def _steer(asked: Asked, recorded: ObjectStatus, run: Run) -> ObjectAct:
+def _steer(desired: DesiredRollout, recorded: ObjectStatus, run: Run) -> ObjectAct:
     """Return how the rollout under way follows the object."""
-    if asked.refusal or not run.is_of(asked) or run.workflow_id != asked.workflow_id or run.status is None:
+    if desired.refusal or not run.is_of(desired) or run.workflow_id != desired.workflow_id or run.status is None:
         return ObjectAct.WAIT
     can = run.status.can
-    if "retarget" in can and recorded.refused_generation != asked.generation and any(edits(asked, recorded, run)):
+    if "retarget" in can and recorded.refused_generation != desired.generation and any(edits(desired, recorded, run)):
         return ObjectAct.RETARGET
-    if asked.standing.paused:
+    if desired.standing.paused:
         moves = not recorded.paused or run.status.phase is Phase.PROGRESSING  # a person may have resumed it
         return ObjectAct.PAUSE if "pause" in can and moves else ObjectAct.WAIT
     if recorded.paused:
@@ -161,9 +161,9 @@ def _steer(asked: Asked, recorded: ObjectStatus, run: Run) -> ObjectAct:
     return ObjectAct.WAIT
 
 
-def edits(asked: Asked, recorded: ObjectStatus, run: Run) -> tuple[bool, bool]:
+def edits(desired: DesiredRollout, recorded: ObjectStatus, run: Run) -> tuple[bool, bool]:
     """Return whether the change, and the strategy, differ from what the rollout under way was given."""
-    known = handled(asked, recorded, run)
+    known = handled(desired, recorded, run)
     if known is None:
         return False, False
-    return known.change != asked.marks.change, known.strategy != asked.marks.strategy
+    return known.change != desired.marks.change, known.strategy != desired.marks.strategy

@@ -14,10 +14,10 @@ SHOWN = 3
 
 def outdated(served: Mapping[str, Schema]) -> list[str]:
     """Return what the served kinds lack, one line for each kind; ``served`` are their OpenAPI schemas, by kind."""
-    return [said for name in Definition if (said := _said(name, served))]
+    return [text for name in Definition if (text := _outdated(name, served))]
 
 
-def _said(name: Definition, served: Mapping[str, Schema]) -> str:
+def _outdated(name: Definition, served: Mapping[str, Schema]) -> str:
     wanted = definition(name)["spec"]
     kind = wanted["names"]["kind"]
     if kind not in served:

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from segue.errors import Exit, SegueError
 from segue.rollout_object import KIND
-from segue.rollout_object.asked import Asked, Object
 from segue.rollout_object.deciding import LOST, REFUSED, Run, differs, handled
+from segue.rollout_object.desired import DesiredRollout, Object
 from segue.rollout_object.orders import AnnotatedOrder
 from segue.rollout_object.status import MAX_TEXT, Condition, Kind, ObjectSide, ObjectStatus
 from segue.spec import API_VERSION
@@ -34,7 +34,7 @@ class _Verdict(NamedTuple):
 class Seen:
     """What the controller knows when it writes the status."""
 
-    asked: Asked
+    desired: DesiredRollout
     run: Run | None
     """The run of ``workflow_to_read``; None if there is none, or if nothing was read."""
     is_read: bool
@@ -45,29 +45,29 @@ class Seen:
 
 def show(seen: Seen, recorded: ObjectStatus, now: str) -> ObjectStatus:
     """Return the status to write at ``now`` (RFC 3339)."""
-    asked = seen.asked
-    found = _progress(seen, recorded).but(observed_generation=asked.generation)
-    if asked.rollout is not None:
-        found = found.but(target=str(asked.rollout.spec.target), change=_short(asked.rollout.spec.change.described))
+    desired = seen.desired
+    found = _progress(seen, recorded).but(observed_generation=desired.generation)
+    if desired.rollout is not None:
+        found = found.but(target=str(desired.rollout.spec.target), change=_short(desired.rollout.spec.change.described))
     verdict, phase = _judged(seen, found)
     reason = verdict.message if phase not in {*Phase} else found.reason
     found = found.but(phase=phase, reason=_short(reason))
-    accepted = ("False", INVALID, asked.refusal) if asked.refusal else ("True", "Valid", "")
-    if not asked.refusal and found.outcome == REFUSED:
+    accepted = ("False", INVALID, desired.refusal) if desired.refusal else ("True", "Valid", "")
+    if not desired.refusal and found.outcome == REFUSED:
         accepted = ("False", REFUSED, verdict.message)
-    if not asked.refusal and is_refused(asked, found):
+    if not desired.refusal and is_refused(desired, found):
         accepted = ("False", "RetargetRefused", recorded_refusal(recorded))
-    conditions = [_condition(recorded, Kind.ACCEPTED, *accepted, asked.generation, now)]
+    conditions = [_condition(recorded, Kind.ACCEPTED, *accepted, desired.generation, now)]
     for kind in (Kind.READY, Kind.RECONCILING, Kind.STALLED):
         value = "True" if verdict.true is kind else "False"
-        conditions.append(_condition(recorded, kind, value, verdict.reason, verdict.message, asked.generation, now))
+        conditions.append(_condition(recorded, kind, value, verdict.reason, verdict.message, desired.generation, now))
     return found.but(conditions=tuple(conditions))
 
 
-def is_refused(asked: Asked, found: ObjectStatus) -> bool:
+def is_refused(desired: DesiredRollout, found: ObjectStatus) -> bool:
     """Whether the rollout under way refused this edit, and none has started for it since."""
     known = found.handled
-    return found.refused_generation == asked.generation and known is not None and not known.is_for(asked.marks)
+    return found.refused_generation == desired.generation and known is not None and not known.is_for(desired.marks)
 
 
 def recorded_refusal(recorded: ObjectStatus) -> str:
@@ -83,14 +83,14 @@ def _progress(seen: Seen, recorded: ObjectStatus) -> ObjectStatus:
         return recorded
     if recorded.starting:  # what was recorded about the former rollout ends with it
         recorded = recorded.but(starting=0, paused=False, aborted=False)
-    if run is not None and not run.is_of(seen.asked):
+    if run is not None and not run.is_of(seen.desired):
         return recorded
     if run is None:
         lost = recorded.run_id and not recorded.outcome
         return recorded.but(outcome=LOST, reason="", waiting_for="", approval="", pause="") if lost else recorded
     found = recorded.but(
-        workflow_id=run.workflow_id, run_id=run.run_id, handled=handled(seen.asked, recorded, run),
-        outcome=_outcome(seen.asked, run), waiting_for="", reason=_short(run.why), approval="", pause="",
+        workflow_id=run.workflow_id, run_id=run.run_id, handled=handled(seen.desired, recorded, run),
+        outcome=_outcome(seen.desired, run), waiting_for="", reason=_short(run.why), approval="", pause="",
     )  # fmt: skip
     return found if run.status is None else _counted(found, run.status)
 
@@ -105,33 +105,33 @@ def _counted(found: ObjectStatus, status: Status) -> ObjectStatus:
     )  # fmt: skip
 
 
-def _outcome(asked: Asked, run: Run) -> str:
+def _outcome(desired: DesiredRollout, run: Run) -> str:
     """Return how the run ended; a rollback that a retarget to the running version requested is its completion."""
-    back = run.status is not None and f"{TO_BASELINE} {asked.by}" in run.status.reason
+    back = run.status is not None and f"{TO_BASELINE} {desired.by}" in run.status.reason
     return Outcome.COMPLETED if run.outcome == Outcome.ROLLED_BACK and back else run.outcome
 
 
 def _judged(seen: Seen, found: ObjectStatus) -> tuple[_Verdict, str]:
     """Return what the conditions say, and the phase."""
-    asked, run = seen.asked, seen.run
-    under_way = run is not None and run.is_running and run.is_of(asked)
+    desired, run = seen.desired, seen.run
+    under_way = run is not None and run.is_running and run.is_of(desired)
     if seen.error is not None:
         kind = Kind.STALLED if seen.error.exit_code is Exit.NEEDS_PERSON else Kind.RECONCILING
         return _Verdict(kind, type(seen.error).__name__, str(seen.error)), found.phase or PENDING
-    if asked.refusal:
-        return _Verdict(Kind.STALLED, INVALID, asked.refusal), found.phase if under_way else INVALID
+    if desired.refusal:
+        return _Verdict(Kind.STALLED, INVALID, desired.refusal), found.phase if under_way else INVALID
     if under_way:
         return _moving(found), found.phase or PENDING
     if run is not None and run.is_running:
         message = f"another rollout of {found.target} is under way; this one waits for its end"
         return _Verdict(Kind.RECONCILING, "OtherRollout", message), WAITING
-    if differs(asked, found.handled, found.outcome):
-        return _starting(asked)
+    if differs(desired, found.handled, found.outcome):
+        return _starting(desired)
     return _ended(found)
 
 
-def _starting(asked: Asked) -> tuple[_Verdict, str]:
-    if asked.standing.paused:
+def _starting(desired: DesiredRollout) -> tuple[_Verdict, str]:
+    if desired.standing.paused:
         return _Verdict(Kind.RECONCILING, "Paused", "spec.paused is true: nothing starts"), str(Phase.PAUSED)
     return _Verdict(Kind.RECONCILING, PENDING, "the rollout starts"), PENDING
 
@@ -146,10 +146,10 @@ def _ended(found: ObjectStatus) -> tuple[_Verdict, str]:
 
 
 def _moving(found: ObjectStatus) -> _Verdict:
-    said = "; ".join(text for text in (found.reason, found.waiting_for and f"waits for {found.waiting_for}") if text)
+    message = "; ".join(text for text in (found.reason, found.waiting_for and f"waits for {found.waiting_for}") if text)
     if found.phase in STUCK:
-        return _Verdict(Kind.STALLED, found.phase, _short(said))
-    return _Verdict(Kind.RECONCILING, found.phase or PENDING, _short(said))
+        return _Verdict(Kind.STALLED, found.phase, _short(message))
+    return _Verdict(Kind.RECONCILING, found.phase or PENDING, _short(message))
 
 
 def _condition(
@@ -191,9 +191,9 @@ def event(found: Object, before: ObjectStatus, after: ObjectStatus, now: str) ->
     if after.phase == before.phase:
         return None
     message = after.reason or after.waiting_for or after.change
-    said = f"{after.target or found['metadata']['name']}: {message}" if message else after.target
+    text = f"{after.target or found['metadata']['name']}: {message}" if message else after.target
     about = [before.phase, after.phase, after.run_id]
-    return _event(found, after.phase, said, now, about, warns=after.phase in _WARNINGS)
+    return _event(found, after.phase, text, now, about, warns=after.phase in _WARNINGS)
 
 
 def order_event(found: Object, order: AnnotatedOrder, answer: str, now: str, *, taken: bool) -> Object:

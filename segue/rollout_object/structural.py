@@ -24,14 +24,14 @@ def structural(schema: Schema, *, partial: bool = False) -> Schema:
 def _node(given: Schema, definitions: Schema, *, partial: bool) -> Schema:
     node = _resolved(given, definitions)
     choices = [_resolved(each, definitions) for each in node.get("anyOf") or node.get("oneOf") or ()]
-    said = {"description": text} if (text := _description(node)) else {}
+    described = {"description": text} if (text := _description(node)) else {}
     if not choices:
-        return {**said, **_plain(node, definitions, partial=partial)}
+        return {**described, **_plain(node, definitions, partial=partial)}
     real = [each for each in choices if each.get("type") != "null"]
     null = {"nullable": True} if len(real) < len(choices) else {}
     if len(real) == 1:
-        return {**_node(real[0], definitions, partial=partial), **said, **null}
-    return {**said, **_union(real, definitions, partial=partial), **null}
+        return {**_node(real[0], definitions, partial=partial), **described, **null}
+    return {**described, **_union(real, definitions, partial=partial), **null}
 
 
 def _resolved(node: Schema, definitions: Schema) -> Schema:

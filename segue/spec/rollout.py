@@ -91,13 +91,13 @@ class Rules(Model):
     )
 
     @property
-    def asked_gates(self) -> tuple[GatePolicy, ...]:
+    def repeated_gates(self) -> tuple[GatePolicy, ...]:
         """All repeated gates, in the order of the spec."""
         return (*self.metrics, *self.gates)
 
     @model_validator(mode="after")
     def _gates_differ(self) -> Self:
-        names = [gate.name for gate in self.asked_gates]
+        names = [gate.name for gate in self.repeated_gates]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             field = "metrics" if twice in {metric.name for metric in self.metrics} else "gates"

@@ -1,4 +1,4 @@
-"""What is told about a rollout under way: its stage, its line, its picture, and the newest of what is seen."""
+"""What the command line shows of a running rollout: its stage, its line, its picture, and the newest observation."""
 
 from typing import Any
 
@@ -131,10 +131,10 @@ def test_whose_a_target_is() -> None:
     ("old", "new", "ready", "reached"),
     [
         pytest.param(4, 0, 0, 0, id="start"),
-        pytest.param(4, 1, 0, 0, id="asked, not ready"),
+        pytest.param(4, 1, 0, 0, id="requested, not ready"),
         pytest.param(4, 1, 1, 1, id="first ready"),
         pytest.param(3, 1, 1, 2, id="first old gone"),
-        pytest.param(3, 2, 1, 2, id="second asked"),
+        pytest.param(3, 2, 1, 2, id="second requested"),
         pytest.param(0, 4, 4, 8, id="all new"),
     ],
 )
@@ -153,7 +153,7 @@ def test_a_line_says_where_and_why() -> None:
 
 
 def test_the_picture_shows_both_sides_against_floor_and_ceiling() -> None:
-    """Ready, not ready and free places are told apart; the marks stand under the bars."""
+    """Ready, unready and free places look different; the marks stand under the bars."""
     console = Console(width=100, record=True, file=None, force_terminal=False)
     with console.capture() as captured:
         console.print(picture(Report(status=a_status(can=("pause", "abort"))), 130.0))

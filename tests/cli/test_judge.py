@@ -1,4 +1,4 @@
-"""``segue judge`` says of recorded data what a gate would have said."""
+"""``segue judge`` judges recorded data as a gate would have."""
 
 import json
 from collections.abc import Callable
@@ -31,7 +31,7 @@ GOOD, BAD, FEW = [(0, 1000)] * 20, [(50, 1000)] * 20, [(0, 100)] * 4
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "code", "said"),
+    ("old", "new", "code", "expected"),
     [
         (GOOD, GOOD, 0, "pass: new 0 % (0 of 20,000), old 0 % (0 of 20,000): not worse by 30 %"),
         (GOOD, BAD, 3, "fail: new 5 % (1,000 of 20,000), old 0 % (0 of 20,000): worse by more than 10 %"),
@@ -40,11 +40,11 @@ GOOD, BAD, FEW = [(0, 1000)] * 20, [(50, 1000)] * 20, [(0, 100)] * 4
     ],
     ids=["pass", "fail", "inconclusive", "empty"],
 )
-def test_the_exit_code_is_the_verdict(segue: Segue, files: Any, old: Any, new: Any, code: int, said: str) -> None:
+def test_the_exit_code_is_the_verdict(segue: Segue, files: Any, old: Any, new: Any, code: int, expected: str) -> None:
     """One line says why; a pipeline reads the exit code."""
     ran = segue(*files(COMPARED, old, new))
     assert ran.code == code, ran.err
-    assert ran.out.startswith(said)
+    assert ran.out.startswith(expected)
 
 
 def test_each_shows_when_it_would_have_been_decided(segue: Segue, files: Any) -> None:
@@ -98,7 +98,7 @@ def test_a_metric_of_a_spec_is_judged_as_the_rollout_would(segue: Segue, files: 
 
 
 @pytest.mark.parametrize(
-    ("judgement", "more", "said"),
+    ("judgement", "more", "expected"),
     [
         ("kind: counts\n", (), "judge: is missing; add it"),
         ("kind: rates\njudge: {compare: {}}\n", (), "kind: 'rates': is not allowed; write"),
@@ -115,11 +115,11 @@ def test_a_metric_of_a_spec_is_judged_as_the_rollout_would(segue: Segue, files: 
     ],
     ids=["no judgement", "kind", "field", "metric", "absent", "no json", "no metrics", "kind of metric"],
 )
-def test_bad_input_is_refused(segue: Segue, files: Any, judgement: str, more: Any, said: str) -> None:
+def test_bad_input_is_refused(segue: Segue, files: Any, judgement: str, more: Any, expected: str) -> None:
     """Exit code 2, and one message that names field, value and fix."""
     ran = segue(*files(judgement, GOOD, GOOD), *more)
     assert (ran.code, ran.out) == (2, "")
-    assert said in ran.err
+    assert expected in ran.err
 
 
 def test_a_comparison_needs_the_old_side(segue: Segue, files: Any) -> None:

@@ -97,8 +97,8 @@ def test_the_files_are_written_and_the_summary_grows(
     assert capsys.readouterr().err.count("::error title=") == 2
     monkeypatch.delenv("GITHUB_ACTIONS")
     deliver(ended(3, outcome="RolledBack"), Files(tmp_path / "gone" / "summary.md"))
-    said = capsys.readouterr().err
-    assert "warning: " in said and "::error" not in said
+    output = capsys.readouterr().err
+    assert "warning: " in output and "::error" not in output
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])

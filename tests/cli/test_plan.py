@@ -99,7 +99,7 @@ def test_a_spec_can_come_from_standard_input(segue: Segue, monkeypatch: pytest.M
 
 
 def test_without_a_cluster_plan_says_what_is_missing(segue: Segue, tmp_path: Path) -> None:
-    """Without --replicas the cluster is asked; without a cluster the error names the fix."""
+    """Without --replicas it reads the cluster; without a cluster the error names the fix."""
     ran = segue("plan", str(EXAMPLES / "rollout.yaml"))
     assert ran.code == 2
     assert ran.err.startswith("error: KUBECONFIG: ")

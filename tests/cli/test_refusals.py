@@ -71,7 +71,7 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
 @pytest.mark.parametrize("case", SPECS)
 def test_a_bad_spec_is_refused(segue: Segue, spec_file: Callable[[str], str], case: str) -> None:
     """The message names file, field, value and fix; nothing is printed as data."""
-    text, said = SPECS[case]
+    text, expected = SPECS[case]
     path = spec_file(text)
     ran = segue("plan", path, "--replicas", "4")
     assert ran.code == 2, ran.err
@@ -79,7 +79,7 @@ def test_a_bad_spec_is_refused(segue: Segue, spec_file: Callable[[str], str], ca
     assert ran.err.startswith("error: ")
     assert path in ran.err
     assert "Traceback" not in ran.err
-    for part in said:
+    for part in expected:
         assert part in ran.err
 
 
@@ -128,13 +128,13 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("case", ARGUMENTS)
 def test_bad_arguments_are_refused(segue: Segue, case: str) -> None:
-    """They are refused before any server is asked."""
-    arguments, said = ARGUMENTS[case]
+    """They are refused before the command contacts any server."""
+    arguments, expected = ARGUMENTS[case]
     ran = segue(*arguments)
     assert ran.code == 2, ran.err
     assert ran.out == ""
     assert "Traceback" not in ran.err
-    for part in said:
+    for part in expected:
         assert part in ran.err
 
 
@@ -168,7 +168,7 @@ def test_an_unreadable_file_is_refused(segue: Segue, tmp_path: Path) -> None:
 def test_the_codec_server_needs_keys(segue: Segue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the keys it would answer, and decrypt nothing."""
     monkeypatch.delenv("SEGUE_ENCRYPTION_KEYS", raising=False)
-    asked = ("--origin", "https://ui", "--issuer", "https://login", "--audience", "codec", "--jwks", "jwks.json")
-    ran = segue("codec", *asked)
+    options = ("--origin", "https://ui", "--issuer", "https://login", "--audience", "codec", "--jwks", "jwks.json")
+    ran = segue("codec", *options)
     assert ran.code == 2
     assert "SEGUE_ENCRYPTION_KEYS: is not set; set it to the file of the keys" in ran.err

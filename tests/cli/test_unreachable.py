@@ -174,6 +174,6 @@ def test_ctrl_c_while_a_message_is_sent_says_where_to_see_what_became_of_it() ->
         with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             silent.accept()
             process.send_signal(signal.SIGINT)
-            out, said = process.communicate(timeout=SOON_S)
+            out, errors = process.communicate(timeout=SOON_S)
     assert (process.returncode, out) == (130, "")
-    assert said.strip() == "interrupted; `segue status serving/chat` shows whether the rollout took pause"
+    assert errors.strip() == "interrupted; `segue status serving/chat` shows whether the rollout took pause"

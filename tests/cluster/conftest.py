@@ -18,7 +18,7 @@ _RECORD = re.compile(r"^(?=\d{4}-\d\d-\d\d )", re.MULTILINE)
 
 @pytest.fixture(scope="session")
 async def fleet(stack: Stack) -> AsyncIterator[Lab]:
-    """The shared worker; at the end it must still be alive, stop when told, and have logged nothing alarming."""
+    """The shared worker; at the end it must still be alive, stop on request, and have logged nothing alarming."""
     async with _manned(stack) as opened:
         yield opened
 

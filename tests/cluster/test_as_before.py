@@ -62,7 +62,7 @@ async def test_a_good_version_goes_over_a_stuck_way_back(served: Lab) -> None:
 
 
 async def test_readiness_lost_at_a_stop_is_made_good(served: Lab) -> None:
-    """New replicas turn unready while a person is asked: old ones come back to the floor, and then it rolls back."""
+    """New replicas turn unready while a person decides: old ones come back to the floor, and then it rolls back."""
 
     async def one(kind: type[Subject]) -> None:
         name = kind.kind.lower()

@@ -8,7 +8,7 @@ from typing import Any
 from harness import FAST, Case, Lab, open_lab, until
 from killing_worker import CRASHING, KillingWorker
 from kubernetes import client
-from lost_attempts import BeforeTheAutoscaler, asked_of, late
+from lost_attempts import BeforeTheAutoscaler, late, latest_request
 from segue_local import Stack
 from shell import Shell
 from subjects import PairSubject, StatefulSetSubject
@@ -50,8 +50,8 @@ async def test_it_is_followed(served: Lab) -> None:
     await served.deploy("chat", 2)
     autoscale(served, "chat", 2, 9)
     async with served.rolled("chat", strategy=ASKS) as case:
-        (told,) = [w for w in (await case.run.plan()).warnings if "HorizontalPodAutoscaler" in w]
-        assert "chat may set 2 to 9 replicas meanwhile" in told
+        (warning,) = [w for w in (await case.run.plan()).warnings if "HorizontalPodAutoscaler" in w]
+        assert "chat may set 2 to 9 replicas meanwhile" in warning
         await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
         rebound(served, "chat", 4, 9)
         await until("its controller has scaled", lambda: served.raw("chat")["spec"]["replicas"] == 4)
@@ -65,7 +65,7 @@ async def test_it_is_followed(served: Lab) -> None:
 
 
 async def test_it_is_held_and_given_back(served: Lab, tmp_path: Path) -> None:
-    """On a spec's wish min = max = R; its bounds come back at the end, by undo and by release, but over nobody's."""
+    """If the spec says so, min = max = R; its bounds come back at the end, by undo and by release, not over others'."""
     shell = Shell(served, tmp_path)
 
     async def one(name: str, way: str) -> None:
@@ -96,8 +96,8 @@ async def test_it_is_held_and_given_back(served: Lab, tmp_path: Path) -> None:
                 assert bounds(served, name) == (1, 5, None), "what somebody wrote meanwhile is theirs"
                 return
             else:
-                said = (await shell.run("release", f"{served.namespace}/{name}")).stderr
-                assert "original min/max restored" in said
+                output = (await shell.run("release", f"{served.namespace}/{name}")).stderr
+                assert "original min/max restored" in output
                 await case.run.end()
         assert bounds(served, name) == (2, 9, None)
 
@@ -122,8 +122,8 @@ async def test_of_a_pair_it_is_named(served: Lab) -> None:
     await subject.create(2)
     autoscale(served, "chat", 2, 9)
     async with served.rolled("chat", kind=PairSubject, strategy={"maxSurge": 1}) as case:
-        (told,) = [w for w in (await case.run.plan()).warnings if "HorizontalPodAutoscaler" in w]
-        assert "scales the Deployment chat, whose replicas this rollout moves" in told
+        (warning,) = [w for w in (await case.run.plan()).warnings if "HorizontalPodAutoscaler" in w]
+        assert "scales the Deployment chat, whose replicas this rollout moves" in warning
         await case.run.send("abort")
 
 
@@ -136,8 +136,8 @@ async def test_a_lost_attempt_holds_it_no_more(stack: Stack) -> None:
         tuning = FAST.model_copy(update={"write_s": 60.0})
         async with lab.rolled("chat", strategy={"maxSurge": 1}, autoscaler="hold", tuning=tuning) as case:
             await worker.until_accident()
-            asked = await asked_of(case.run, SCALE_NEW.name)
-            attempt = asyncio.create_task(ActivityEnvironment().run(activities.scale_new, asked))
+            request = await latest_request(case.run, SCALE_NEW.name)
+            attempt = asyncio.create_task(ActivityEnvironment().run(activities.scale_new, request))
             await asyncio.wait_for(zombie.arrived.wait(), 60)
             worker.go()
             await case.ends("Completed")

@@ -50,7 +50,7 @@ async def test_a_deployment_that_temporal_does_not_know_has_no_builds(lab: Lab) 
 HELD = {"waypoints": [{"at": 1, "approval": True}], "maxSurge": 1}
 
 
-async def held(lab: Lab, name: str) -> Run:
+async def stopped(lab: Lab, name: str) -> Run:
     run = await lab.start(name, strategy=HELD)
     await run.until("the approval", lambda status: status.phase == "AwaitingApproval")
     return run
@@ -73,7 +73,7 @@ async def test_versioning_is_switched_on_and_off_under_rollouts(lab: Lab) -> Non
     await asyncio.gather(*(lab.deploy(name, 2) for name in names))
 
     before = lab.worker()
-    first = await held(lab, "first")
+    first = await stopped(lab, "first")
     before.stop()
     deployment = f"d-{lab.namespace}"
     build = lab.worker(SEGUE_DEPLOYMENT_NAME=deployment, SEGUE_BUILD_ID="1")
@@ -82,12 +82,12 @@ async def test_versioning_is_switched_on_and_off_under_rollouts(lab: Lab) -> Non
     assert [(each.build_id, each.state) for each in await builds_of(lab.temporal, deployment)] == [("1", "current")]
     await ends(first, build)
 
-    second = await held(lab, "second")
+    second = await stopped(lab, "second")
     after = lab.worker()
     await after.serves()
     unversioned = SetWorkerDeploymentCurrentVersionRequest(namespace="default", deployment_name=deployment)
     await lab.temporal.workflow_service.set_worker_deployment_current_version(unversioned)
-    third = await held(lab, "third")
+    third = await stopped(lab, "third")
     await asyncio.gather(ends(second, build), ends(third, after))
 
 
@@ -100,7 +100,7 @@ async def test_one_rollout_is_moved_to_the_current_build(lab: Lab) -> None:
         builds[build] = lab.worker(SEGUE_DEPLOYMENT_NAME=deployment, SEGUE_BUILD_ID=build)
         await make_current(lab.temporal, lab.task_queue, deployment, build, wait_s=60)
         if build == "1":
-            moved, stays = await asyncio.gather(held(lab, "moved"), held(lab, "stays"))
+            moved, stays = await asyncio.gather(stopped(lab, "moved"), stopped(lab, "stays"))
     states = {each.build_id: each.state for each in await builds_of(lab.temporal, deployment)}
     assert states == {"1": "draining", "2": "current"}
     [command] = re.findall(r"temporal (workflow update-options .*)", (ROOT / "docs/upgrading.md").read_text())

@@ -51,13 +51,13 @@ async def test_exit_codes_of_start_and_wait(lab: Lab, shell: Shell) -> None:
     await lab.worker().serves()
     crash = {"patch": {"metadata": {"labels": {"segue.dev/fake": "crash-loop"}}}}
     slow = {"images": {"server": "example/chat:2"}, "annotations": {"segue.dev/ready-after": "15s"}}
-    bad, held, late = await asyncio.gather(
+    bad, paused, late = await asyncio.gather(
         shell.run("start", shell.spec("bad", change=crash), "--wait", expect=ROLLED_BACK),
         shell.run("start", shell.spec("holds", change=crash, onFailure="pause"), "--wait", expect=NEEDS_PERSON),
         shell.run("start", shell.spec("slow", change=slow), "--wait", "--timeout", "3s", expect=TIMED_OUT),
     )
     assert "CrashLoop" in bad.stderr + bad.stdout
-    assert "CrashLoop" in held.stderr + held.stdout
+    assert "CrashLoop" in paused.stderr + paused.stdout
     assert "slow" in late.stderr
     await asyncio.gather(*(shell.run("abort", f"{lab.namespace}/{name}") for name in ("holds", "slow")))
 
@@ -85,7 +85,7 @@ async def test_a_cancelled_pipeline_aborts_and_a_second_run_joins(lab: Lab, shel
     file, results = shell.spec("chat", strategy=HOLDS_AT_1), tmp_path / "junit.xml"
     options = ("start", file, "--wait", "--join")
 
-    async def told(run: asyncio.subprocess.Process, words: str) -> None:
+    async def shows(run: asyncio.subprocess.Process, words: str) -> None:
         assert run.stderr is not None
         async for line in run.stderr:
             if words.encode() in line:
@@ -93,17 +93,17 @@ async def test_a_cancelled_pipeline_aborts_and_a_second_run_joins(lab: Lab, shel
         raise AssertionError(f"it ended without {words}")
 
     left = await shell.begin(*options)
-    await told(left, "AwaitingApproval")
+    await shows(left, "AwaitingApproval")
     left.terminate()
-    _, said = await asyncio.wait_for(left.communicate(), 60)
-    assert left.returncode == 143 and b"continues: `segue watch" in said
+    _, errors = await asyncio.wait_for(left.communicate(), 60)
+    assert left.returncode == 143 and b"continues: `segue watch" in errors
     assert (await shell.json("status", file))["phase"] == "AwaitingApproval"
 
     first, second = [await shell.begin(*options, *more) for more in (("--on-cancel", "abort"), ("--junit", results))]
-    await asyncio.gather(told(first, "AwaitingApproval"), told(second, "AwaitingApproval"))
+    await asyncio.gather(shows(first, "AwaitingApproval"), shows(second, "AwaitingApproval"))
     first.terminate()
-    (out, said), (joined, _) = await asyncio.wait_for(asyncio.gather(first.communicate(), second.communicate()), 120)
-    assert (first.returncode, second.returncode) == (ROLLED_BACK, ROLLED_BACK), said
+    (out, errors), (joined, _) = await asyncio.wait_for(asyncio.gather(first.communicate(), second.communicate()), 120)
+    assert (first.returncode, second.returncode) == (ROLLED_BACK, ROLLED_BACK), errors
     assert out.startswith(b"Aborted: ") and b"the pipeline was cancelled by SIGTERM" in out
     assert joined.startswith(b"Aborted: ")
     assert '<failure type="Aborted"' in results.read_text()
@@ -232,6 +232,6 @@ async def test_what_is_away_is_named(lab: Lab, shell: Shell) -> None:
         (("plan", shell.spec("absent")), {}, REFUSED, "absent"),
         (("start", file), {}, UNREACHABLE, "no worker answers"),
     ]
-    for arguments, env, code, said in cases:
-        assert said in (await shell.run(*arguments, expect=code, **env)).stderr
+    for arguments, env, code, expected in cases:
+        assert expected in (await shell.run(*arguments, expect=code, **env)).stderr
     assert lab.deployment("chat").metadata.generation == 1

@@ -121,7 +121,7 @@ async def test_what_is_left_held_can_be_released(served: Lab, tmp_path: Path) ->
     """Somebody removes the annotations, or creates the target again from a copy: the reason says what to do."""
     asks, shell = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}, Shell(served, tmp_path)
 
-    async def one(name: str, said: str) -> None:
+    async def one(name: str, expected: str) -> None:
         async with served.case(name, 3, strategy=asks) as case:
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
             if name == "stripped":
@@ -130,7 +130,7 @@ async def test_what_is_left_held_can_be_released(served: Lab, tmp_path: Path) ->
                 await copy(case)
             report = await case.run.end()
             assert report.status.outcome == "Aborted"
-            assert said in report.status.reason and "segue release" in report.status.reason, report.status.reason
+            assert expected in report.status.reason and "segue release" in report.status.reason, report.status.reason
             await shell.run("release", f"{served.namespace}/{name}")
             assert case.subject.settings() == case.before
         case.watcher.assert_within(3, 4, passing=1)

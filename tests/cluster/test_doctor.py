@@ -236,9 +236,9 @@ async def test_a_deployment_without_a_current_version(
     await lab.deploy("chat", 1)
     await worker.serves()
     file = Shell(lab, tmp_path).spec("chat")
-    said = await segue("start", file, expect=UNREACHABLE)
+    output = await segue("start", file, expect=UNREACHABLE)
     command = f"segue builds current --deployment-name {name} --build-id 7"
-    assert f"deployment {name} polls" in said and command in said, said
+    assert f"deployment {name} polls" in output and command in output, output
     checks = await segue.doctor(expect=NEEDS_PERSON)
     assert_fault(checks, "Temporal: current version", "its deployment has no current version", command)
     refused = await segue("builds", "current", expect=REFUSED, **{**version, "TEMPORAL_WORKER_BUILD_ID": "8"})

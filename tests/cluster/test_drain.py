@@ -14,7 +14,7 @@ def expose(lab: Lab, name: str) -> None:
 
 
 async def test_without_a_hook_each_leaves_its_services_first(served: Lab) -> None:
-    """No old pod is told to stop while a Service still knows it as ready; the floor counts it as gone already."""
+    """No old pod is stopped while a Service still lists it as ready; the floor counts it as gone already."""
     expose(served, "chat")
     async with served.case("chat", 3, drain={"quiet": "500ms"}) as case:
         report = await case.ends("Completed")
@@ -25,7 +25,7 @@ async def test_without_a_hook_each_leaves_its_services_first(served: Lab) -> Non
 
 
 async def test_without_drain_the_loss_is_told(served: Lab) -> None:
-    """The plan says what will be lost, and it is: pods are told to stop while they are ready."""
+    """The plan says what will be lost, and it is: pods are stopped while they are ready."""
     async with served.case("chat", 2) as case:
         plan = await case.run.plan()
         await case.ends("Completed")
@@ -61,7 +61,7 @@ async def test_a_drain_that_takes_too_long_is_left(served: Lab) -> None:
 
 
 async def test_what_cannot_be_asked_is_not_empty(served: Lab) -> None:
-    """Servers that tell nothing are waited for until the deadline, which is told; a pause brings them back."""
+    """Servers that report nothing have until the deadline, which the status shows; a pause brings them back."""
     unknown = {"quiet": "500ms", "timeout": "4s", "until": {"preset": "vllm"}}
 
     async def left() -> None:

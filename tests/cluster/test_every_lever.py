@@ -176,7 +176,7 @@ async def test_abort_at_each_stage(served: Lab, kind: Kind, stages: Stages) -> N
 
 @every("pause", long=LONG)
 async def test_pause_and_resume_at_each_stage(served: Lab, kind: Kind) -> None:
-    """Paused at a stage, what was asked becomes ready and then nothing moves; resumed, it goes on within the budget."""
+    """Paused at a stage, requested replicas become ready and nothing moves; resumed, it continues within the budget."""
 
     async def one(way: Way) -> None:
         async with staged(served, kind, way, way.name) as (case, readiness):
@@ -228,10 +228,10 @@ async def test_retarget_back_or_to_the_same(served: Lab, kind: Kind) -> None:
 
     way = kind.ways[0]
 
-    async def back(name: str, **wish: Any) -> None:
+    async def back(name: str, **fields: Any) -> None:
         async with served.case(name, kind=kind, strategy=way.strategy, target=SLOW) as case:
             await case.run.until(f"{moves} moves", moved(moves))
-            await case.run.send("retarget", **wish)
+            await case.run.send("retarget", **fields)
             report = await case.ends("RolledBack")
             assert "retargeted to the baseline by test" in report.status.reason
         case.watcher.assert_within(way.floor, way.ceiling, passing=1)
@@ -239,8 +239,8 @@ async def test_retarget_back_or_to_the_same(served: Lab, kind: Kind) -> None:
     async def same() -> None:
         async with served.case("same", kind=kind, strategy=way.strategy, target=SLOW) as case:
             await case.run.until(f"{moves} moves", moved(moves))
-            said = await case.run.send("retarget", change=kind.changed(2))
-            assert said == "server=example/chat:2 is already the wanted version"
+            answer = await case.run.send("retarget", change=kind.changed(2))
+            assert answer == "server=example/chat:2 is already the wanted version"
             report = await case.ends("Completed")
             assert len(report.plans) == 1
         case.watcher.assert_within(way.floor, way.ceiling, passing=1)
@@ -249,7 +249,7 @@ async def test_retarget_back_or_to_the_same(served: Lab, kind: Kind) -> None:
 
 
 async def ready(case: Case, replicas: int) -> None:
-    """Wait until the target is told to have so many replicas, and as many are ready."""
+    """Wait until the target requests this number of replicas, and all of them are ready."""
     await until(f"{replicas} wanted", lambda: case.subject.replicas() >= replicas)
     await until(f"{replicas} ready", lambda: case.watcher.samples[-1].ready >= replicas)
 

@@ -1,4 +1,4 @@
-"""Versions that fail: told apart, named in the report, and taken back by themselves."""
+"""Versions that fail: each failure is recognized, named in the report, and rolled back without a person."""
 
 import asyncio
 from typing import Any

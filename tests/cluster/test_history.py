@@ -48,10 +48,10 @@ async def test_continue_as_new(served: Lab) -> None:
                     sent += 1
                     await case.run.signal("approve")
                 except (RPCError, WorkflowUpdateFailedError) as error:
-                    said = f"{error} {error.__cause__}"
-                    assert any(word in said for word in ("completed", "closing", "has ended")), said
+                    message = f"{error} {error.__cause__}"
+                    assert any(word in message for word in ("completed", "closing", "has ended")), message
                     now = await case.run.handle.describe()
-                    assert "has ended" in said or now.status is WorkflowExecutionStatus.COMPLETED, said
+                    assert "has ended" in message or now.status is WorkflowExecutionStatus.COMPLETED, message
 
         report, sent = await asyncio.gather(case.ends("Completed"), pester())
     case.watcher.assert_within(8, 9)

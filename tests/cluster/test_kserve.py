@@ -159,7 +159,7 @@ async def with_canary(lab: Lab) -> None:
     assert lab.pods("isvc.main-next-predictor", "never-ready")
 
 
-async def more_than_asked(lab: Lab) -> None:
+async def more_than_requested(lab: Lab) -> None:
     """An autoscaler's 3 pods where ``minReplicas`` is 1: all of them are rolled, and a bad version has its deadline."""
     await make(lab, "more", 3)
     await ends(await start(lab, "more", NEVER, readiness=SOON), "RolledBack")
@@ -182,7 +182,7 @@ async def refused_by_event(lab: Lab) -> None:
     assert "denied the request" in cause and "webhook" in cause and "grant the worker" not in cause
 
 
-CASES = (good, bad, aborted, none_at_least, with_canary, more_than_asked, refused_by_event)
+CASES = (good, bad, aborted, none_at_least, with_canary, more_than_requested, refused_by_event)
 
 
 async def test_each_case_on_its_real_controller(services: Lab) -> None:

@@ -38,12 +38,12 @@ async def linted(shell: Shell, what: str, *, fails: bool, **env: str) -> Any:
     return found
 
 
-def mend(subject: Subject, asked: Mend) -> None:
+def mend(subject: Subject, fix: Mend) -> None:
     """Do what a finding says with an object of the cluster, as `kubectl patch` and `kubectl create` do."""
     lab = subject.lab
     policy, autoscaling = client.PolicyV1Api(lab.core.api_client), client.AutoscalingV2Api(lab.core.api_client)
-    name, body = asked.object.name, asked.body
-    match asked.how, asked.object.kind:
+    name, body = fix.object.name, fix.body
+    match fix.how, fix.object.kind:
         case How.CREATE, "PodDisruptionBudget":
             policy.create_namespaced_pod_disruption_budget(lab.namespace, body)
         case How.PATCH, "PodDisruptionBudget":
@@ -245,14 +245,14 @@ async def test_without_the_right_to_patch_a_patch_is_not_judged(lab: Lab, shell:
     rights = {"KUBECONFIG": str(lab.stack.kubeconfig_for("segue-worker"))}
     file = shell.spec("chat", change={"patch": {"spec": {"containers": [{"name": "server", "image": "new"}]}}})
 
-    async def unasked() -> Any:
+    async def checks() -> Any:
         found = await linted(shell, file, fails=True, **rights)
-        asked = [u for u in found["unasked"] if u["rule"] == "image-not-immutable"]
-        return (found["findings"], asked) if asked else None
+        not_checked = [u for u in found["unasked"] if u["rule"] == "image-not-immutable"]
+        return (found["findings"], not_checked) if not_checked else None
 
-    findings, asked = await until("the right is gone", unasked)
+    findings, not_checked = await until("the right is gone", checks)
     assert [f["rule"] for f in findings] == ["revision-history-too-low"]
-    assert 'cannot patch resource "deployments"' in asked[0]["why"]
+    assert 'cannot patch resource "deployments"' in not_checked[0]["why"]
 
 
 async def test_a_rollout_under_way_is_no_finding(lab: Lab, shell: Shell) -> None:
@@ -261,8 +261,8 @@ async def test_a_rollout_under_way_is_no_finding(lab: Lab, shell: Shell) -> None
     await lab.deploy("chat", 3, **protected)
     protect(lab, "chat", maxUnavailable=1)
     await lab.worker().serves()
-    held = {"maxSurge": 0, "maxUnavailable": 2, "waypoints": [{"at": 1, "approval": True}]}
-    run = await lab.start("chat", {"images": {"server": f"example/chat:2@sha256:{'1' * 64}"}}, strategy=held)
+    strategy = {"maxSurge": 0, "maxUnavailable": 2, "waypoints": [{"at": 1, "approval": True}]}
+    run = await lab.start("chat", {"images": {"server": f"example/chat:2@sha256:{'1' * 64}"}}, strategy=strategy)
     await run.until("it asks", lambda s: s.phase == "AwaitingApproval")
     assert lab.deployment("chat").spec.strategy.rolling_update.max_unavailable != 0
     assert (await linted(shell, f"{lab.namespace}/chat", fails=False))["findings"] == []

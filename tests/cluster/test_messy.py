@@ -37,9 +37,9 @@ KINDS = pytest.mark.parametrize(
 
 @KINDS
 async def test_a_version_whose_pods_end_is_taken_back(played: Lab, kind: type[Subject]) -> None:
-    """Evicted for its own usage after it was Ready, or rejected by the kubelet: told, soon, and with little litter."""
+    """Evicted for its own usage after it was Ready, or rejected by the kubelet: reported soon, with little litter."""
 
-    async def ends(name: str, mode: str, said: str, litter: int) -> None:
+    async def ends(name: str, mode: str, expected: str, litter: int) -> None:
         await kind(played, name).create(3, mode=PUPPET)
         await until(f"{name} ready", lambda: sum(map(ready, played.pods(name))) == 3)
         async with played.rolled(name, image(mode), kind=kind, readiness=SLOW) as case:
@@ -47,7 +47,7 @@ async def test_a_version_whose_pods_end_is_taken_back(played: Lab, kind: type[Su
             assert report.status.outcome == "RolledBack", report
             assert case.subject.settings() == case.subject.settled("RolledBack", case.before)
         reason = report.status.reason
-        assert reason.startswith(f"Ended: {name}-") and said in reason, reason
+        assert reason.startswith(f"Ended: {name}-") and expected in reason, reason
         left = [p for p in played.pods(name) if p.status.phase == "Failed"]
         assert len(left) <= litter, f"{len(left)} Failed pods are left"
 

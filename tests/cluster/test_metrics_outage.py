@@ -17,7 +17,7 @@ from segue.status import Status
 FINE = 7.0
 TOKEN = "a-token-that-nobody-is-told"
 LIMIT = 2
-"""So often in a row nobody may be asked, or may the answer be none."""
+"""How many times in a row the provider may be unreachable, or its answer inconclusive."""
 COUNT, ENDLESS = 10, 1000
 """Measurements that a stop takes: where the rollout is to go on, and where only the outage may end it.
 
@@ -47,8 +47,8 @@ class Metered(NamedTuple):
         strategy = {"maxSurge": 1, "waypoints": [{"at": 1}]}
         return self.lab.case(name, 2, strategy=strategy, metrics=[metric])
 
-    def assert_kept_secret(self, told: Status | Report) -> None:
-        text = told.model_dump_json()
+    def assert_kept_secret(self, shown: Status | Report) -> None:
+        text = shown.model_dump_json()
         assert not [secret for secret in self.secrets if secret in text], text
 
 
@@ -113,7 +113,7 @@ def tells(report: Report, why: str) -> bool:
     [gate] = report.status.gates
     latest = [gate.why] if gate.result == "inconclusive" else []
     undecided = [verdict for verdict in verdicts(report) if verdict.startswith("inconclusive: ")]
-    return bool(undecided) and any(why in said for said in (*undecided, *latest))
+    return bool(undecided) and any(why in text for text in (*undecided, *latest))
 
 
 # --- what each policy does ---
@@ -140,7 +140,7 @@ async def holds(metered: Metered, case: Case, since: int, why: str, mend: Callab
 
 
 async def pauses(metered: Metered, case: Case, since: int, why: str, *, resumes: asyncio.Future[Any] | None) -> None:
-    """It asks a person; who resumes has it asked anew, and who aborts has the old version back."""
+    """It waits for a person; a resume evaluates the gate anew, and an abort brings the old version back."""
     status = await case.run.until("it asks a person", lambda s: s.needs_person)
     assert status.phase == "Held" and {"resume", "abort"} <= {*status.can}
     assert status.reason.startswith("Gate: level: ") and why in status.reason
@@ -165,7 +165,7 @@ async def goes_back(metered: Metered, case: Case, since: int, why: str) -> None:
     metered.assert_kept_secret(report)
 
 
-# --- nobody can be asked ---
+# --- nobody answers ---
 
 
 async def outage(
@@ -173,7 +173,7 @@ async def outage(
 ) -> None:
     """One Prometheus goes in the middle of three rollouts, one for each policy."""
     mended = asyncio.get_running_loop().create_future()
-    asked = f"no answer {LIMIT + 1} times in a row: {why}"
+    reason = f"no answer {LIMIT + 1} times in a row: {why}"
 
     def mend() -> None:
         mends()
@@ -185,15 +185,15 @@ async def outage(
             metered.rolled(f"{provider}-rollback", provider, onInconclusive="rollback")
         )
         marks = await asyncio.gather(in_the_middle(paused), in_the_middle(rolled))
-        held = await cases.enter_async_context(
+        holding = await cases.enter_async_context(
             metered.rolled(f"{provider}-hold", provider, onInconclusive="hold", count=COUNT)
         )
-        since = await in_the_middle(held)
+        since = await in_the_middle(holding)
         breaks()
         await asyncio.gather(
-            holds(metered, held, since, why, mend),
-            pauses(metered, paused, marks[0], asked, resumes=mended),
-            goes_back(metered, rolled, marks[1], asked),
+            holds(metered, holding, since, why, mend),
+            pauses(metered, paused, marks[0], reason, resumes=mended),
+            goes_back(metered, rolled, marks[1], reason),
         )
 
 
@@ -210,7 +210,7 @@ async def slow(metered: Metered) -> None:
 # --- it answers, and has nothing to say ---
 
 
-async def nothing_told(metered: Metered, kind: str, level: float | None) -> None:
+async def nothing_reported(metered: Metered, kind: str, level: float | None) -> None:
     """NaN, or no series at all: from the beginning, or from the middle on."""
     nothing = "no data of the new side"
 
@@ -245,11 +245,11 @@ async def nothing_told(metered: Metered, kind: str, level: float | None) -> None
 
 
 async def test_an_outage_of_metrics_passes_nothing(metered: Metered) -> None:
-    """Killed and empty, by each policy: no old replica goes, and what is waited for is told."""
-    await asyncio.gather(killed(metered), nothing_told(metered, "empty", None))
+    """Killed and empty, by each policy: no old replica goes, and the status names what it waits for."""
+    await asyncio.gather(killed(metered), nothing_reported(metered, "empty", None))
 
 
 @pytest.mark.soak
 async def test_other_outages_of_metrics_pass_nothing(metered: Metered) -> None:
     """The same if Prometheus is slow, or a metric is NaN."""
-    await asyncio.gather(slow(metered), nothing_told(metered, "nan", float("nan")))
+    await asyncio.gather(slow(metered), nothing_reported(metered, "nan", float("nan")))

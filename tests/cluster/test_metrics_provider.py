@@ -140,7 +140,7 @@ async def test_no_data_holds(measured: Measured) -> None:
 
 
 async def test_what_cannot_be_judged_is_told(measured: Measured) -> None:
-    """Many series, a wrong query and an unknown provider are told with what to do; none of them is an answer."""
+    """Many series, a wrong query and an unknown provider are reported with the fix; none of them is an answer."""
     with pytest.raises(Unanswered, match=r"2 series \(by .*pod.*\).*sum them up"):
         await measured.ask(value='level{namespace="measured"}')
     with pytest.raises(Unanswered, match=r"provider default: HTTP 400: .*parse error"):
@@ -176,7 +176,7 @@ async def test_the_most_memory_that_was_seen(measured: Measured) -> None:
     """Of all that it keeps of a container the most, also when that is past; where nothing is kept it says so."""
     client = Prometheus("default", PrometheusSettings(url=measured.url))
     unknown = "its peak is not known: "
-    server = f"server-{time.time_ns()}"  # a stack that is used again keeps what the test before told
+    server = f"server-{time.time_ns()}"  # a stack that is used again keeps the samples of the test before
 
     async def seen(pod: str, container: str = server) -> str:
         return await Peaks(client).seen(NAMESPACE, pod, container)
@@ -224,17 +224,17 @@ async def test_while_it_does_not_answer_nobody_is_asked(measured: Measured) -> N
 
 
 async def test_what_is_not_scraped_any_more_is_stale(measured: Measured) -> None:
-    """A new side that is there and whose samples stop is not judged by what was: nobody can be asked. Runs last."""
+    """A new side whose samples stop is not judged by old samples: there is no answer. Runs last."""
     measured.new.stop_serving()
 
-    async def told() -> str:
+    async def reason() -> str:
         try:
             await measured.ask(**BAD)
         except Unanswered as error:
             return str(error)
         return ""
 
-    assert "is it still scraped?" in str(await until("staleness", told, poll_s=0.5))
+    assert "is it still scraped?" in str(await until("staleness", reason, poll_s=0.5))
 
 
 # --- what is between the worker and it ---
@@ -242,7 +242,7 @@ async def test_what_is_not_scraped_any_more_is_stale(measured: Measured) -> None
 
 @pytest.fixture
 async def proxy() -> AsyncIterator[tuple[str, list[web.Request]]]:
-    """Something that answers in its stead, and keeps what it was asked."""
+    """A stand-in that answers, and keeps the requests."""
     seen: list[web.Request] = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -263,27 +263,27 @@ async def proxy() -> AsyncIterator[tuple[str, list[web.Request]]]:
 
 
 async def test_an_answer_of_another_kind_is_told(proxy: tuple[str, list[web.Request]], tmp_path: Path) -> None:
-    """A redirect is not followed, too much is not read, a page is no answer; a token is sent anew and never told."""
+    """A redirect is not followed, too much is not read, a page is no answer; a token is read anew and never shown."""
     url, seen = proxy
     token = tmp_path / "token"
     token.write_text("s3cret-1\n")
     client = Prometheus("default", PrometheusSettings(url=url, bearer_token_file=token))
-    for query, said in {
+    for query, expected in {
         "moved": "HTTP 302: it was moved", "large": "over 16 MiB", "page": "not of Prometheus' API",
         "list": "not of Prometheus' API", "down": "HTTP 503",
     }.items():  # fmt: skip
-        with pytest.raises(Unanswered, match=said) as told:
+        with pytest.raises(Unanswered, match=expected) as raised:
             await client.query_range(query, Grid(0, 1, 1), 1)
-        assert "s3cret" not in f"{told.value!r} {told.value.__cause__!r}"
+        assert "s3cret" not in f"{raised.value!r} {raised.value.__cause__!r}"
     token.write_text("s3cret-2\n")
     with pytest.raises(Unanswered):
         await client.query_range("page", Grid(0, 1, 1), 1)
     sent = [request.headers["Authorization"] for request in seen]
     assert sent[:1] + sent[-1:] == ["Bearer s3cret-1", "Bearer s3cret-2"]
     token.write_text("s3cret\nX-Other: 1")
-    with pytest.raises(Unanswered, match="no token of one line") as told:
+    with pytest.raises(Unanswered, match="no token of one line") as raised:
         await client.query_range("page", Grid(0, 1, 1), 1)
-    assert "s3cret" not in str(told.value)
+    assert "s3cret" not in str(raised.value)
     token.unlink()
     with pytest.raises(Unanswered, match="its token file cannot be read: No such file"):
         await client.query_range("page", Grid(0, 1, 1), 1)

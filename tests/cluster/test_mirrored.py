@@ -79,9 +79,9 @@ async def mirrored(lab: Lab, kinds: Kinds = PLAIN) -> AsyncIterator[None]:
 
 
 def assert_few_writes(report: Report) -> None:
-    told = [f"{entry.what}: {entry.detail}" for entry in report.entries]
-    assert report.writes <= MOST_WRITES, told
-    assert not any("NeedsHuman" in line for line in told), told
+    lines = [f"{entry.what}: {entry.detail}" for entry in report.entries]
+    assert report.writes <= MOST_WRITES, lines
+    assert not any("NeedsHuman" in line for line in lines), lines
 
 
 async def test_what_admission_makes_of_a_write_is_the_version(served: Lab) -> None:
@@ -114,22 +114,24 @@ async def test_what_admission_makes_of_a_write_is_the_version(served: Lab) -> No
     )
     asks = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
     async with (
-        served.rolled("held", kind=StatefulSetSubject, strategy={**asks, "maxSurge": 0, "maxUnavailable": 1}) as held,
+        served.rolled(
+            "held", kind=StatefulSetSubject, strategy={**asks, "maxSurge": 0, "maxUnavailable": 1}
+        ) as completed,
         served.rolled("aborted", strategy=asks) as aborted,
     ):
-        for case in (held, aborted):
+        for case in (completed, aborted):
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
         async with mirrored(served):
-            await held.run.send("approve")
+            await completed.run.send("approve")
             await aborted.run.send("abort")
             await asyncio.gather(
                 bad("bad", DeploymentSubject),
                 bad("set", StatefulSetSubject),
                 good("good"),
-                held.run.end(),
+                completed.run.end(),
                 aborted.run.end(),
             )
-            for case, outcome, image in ((held, "Completed", "chat:2"), (aborted, "Aborted", "chat:1")):
+            for case, outcome, image in ((completed, "Completed", "chat:2"), (aborted, "Aborted", "chat:1")):
                 report = await case.run.end()
                 assert report.status.outcome == outcome
                 assert len(served.pods(case.name, f"mirror.local/example/{image}")) == 3

@@ -25,7 +25,7 @@ def to(*names: str, events: list[str] | None = None) -> list[dict[str, Any]]:
 
 
 async def test_notifications(stack: Stack, tmp_path: Path) -> None:
-    """First through the loss of the worker; then, with the next one, what is said, who is deaf, who is unknown."""
+    """First through the loss of the worker; then, with the next one: contents, failing receivers, unknown ones."""
     async with receiving() as receivers, open_lab(stack) as lab:
         env = {
             "SEGUE_NOTIFICATIONS": receivers.settings(tmp_path), "SEGUE_TEMPORAL_UI": "https://ui.example",
@@ -64,8 +64,8 @@ async def _says(lab: Lab, receivers: Receivers) -> None:
         await until("the messages", lambda: len(receivers.types("plain", "bad")) == 3 and receivers.events[TOKEN])
         history = str([e async for e in case.run.handle.fetch_history_events()])
     assert receivers.types("plain", "bad") == ["started", "rollingBack", "rolledBack"]
-    told = [each for each in receivers.events["plain"] if each["subject"] == f"{lab.namespace}/bad"]
-    last = max(told, key=lambda each: each["data"]["number"])
+    events = [each for each in receivers.events["plain"] if each["subject"] == f"{lab.namespace}/bad"]
+    last = max(events, key=lambda each: each["data"]["number"])
     data = last["data"]
     assert receivers.headers["Content-Type"] == "application/cloudevents+json" and last["specversion"] == "1.0"
     assert data["reason"] == report.status.reason and "CrashLoop" in data["reason"]
@@ -101,9 +101,9 @@ async def _refused(lab: Lab, receivers: Receivers) -> None:
         assert isinstance(caught.value.cause, ApplicationError)
         return caught.value.cause.message
 
-    for said, words in zip(await asyncio.gather(*map(refusal, REFUSED)), REFUSED.values(), strict=True):
-        assert all(word in said for word in words) and TOKEN not in said, said
+    for message, words in zip(await asyncio.gather(*map(refusal, REFUSED)), REFUSED.values(), strict=True):
+        assert all(word in message for word in words) and TOKEN not in message, message
     for name in REFUSED:
         await until("the refusal", lambda name=name: receivers.types("plain", f"refused-{name}") == ["refused"])
-    [told] = [each for each in receivers.events["plain"] if each["subject"].endswith("/refused-unheard")]
-    assert "'unheard'" in told["data"]["reason"] and told["data"]["phase"] == "Preparing"
+    [event] = [each for each in receivers.events["plain"] if each["subject"].endswith("/refused-unheard")]
+    assert "'unheard'" in event["data"]["reason"] and event["data"]["phase"] == "Preparing"

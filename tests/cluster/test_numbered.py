@@ -64,10 +64,10 @@ async def test_statefulset(served: Lab) -> None:
             await case.ends("RolledBack")
         case.watcher.assert_within(2, 4)
 
-    async def told(moves: int) -> None:
-        """Told to go back while one is being replaced: no other is taken before that one is ready again."""
+    async def messages(moves: int) -> None:
+        """ParsedReply to go back while one is being replaced: no other is taken before that one is ready again."""
         strategy, slow = {"maxUnavailable": 1}, {"ready_after": "1s"}
-        async with served.case(f"told-{moves}", kind=StatefulSetSubject, strategy=strategy, target=slow) as case:
+        async with served.case(f"messages-{moves}", kind=StatefulSetSubject, strategy=strategy, target=slow) as case:
             await case.run.until("a move", lambda status: status.moves >= moves)
             await case.run.send("abort")
             await case.ends("Aborted")
@@ -103,15 +103,15 @@ async def test_statefulset(served: Lab) -> None:
             await case.ends("Completed")
 
     await asyncio.gather(
-        up("Parallel"), up("OrderedReady"), back("Parallel"), back("OrderedReady"), told(1), told(2), away(),
+        up("Parallel"), up("OrderedReady"), back("Parallel"), back("OrderedReady"), messages(1), messages(2), away(),
         on_delete(), waits(),
     )  # fmt: skip
 
 
 def follow_leaders(lab: Lab, name: str, seen: list[tuple[int, int]]) -> Stream:
-    """Record each (partition, replicas) that the leaders' StatefulSet is told."""
+    """Record each (partition, replicas) that the leaders' StatefulSet gets."""
 
-    def told(event: str) -> None:
+    def record(event: str) -> None:
         found = stream.objects.get(name)
         if found is None:
             return
@@ -120,7 +120,7 @@ def follow_leaders(lab: Lab, name: str, seen: list[tuple[int, int]]) -> Stream:
             seen.append(stage)
 
     read = functools.partial(lab.apps.list_namespaced_stateful_set, lab.namespace)
-    stream = Stream(read, f"leaderworkerset.sigs.k8s.io/name={name},!leaderworkerset.sigs.k8s.io/group-index", told)
+    stream = Stream(read, f"leaderworkerset.sigs.k8s.io/name={name},!leaderworkerset.sigs.k8s.io/group-index", record)
     stream.start()
     return stream
 
@@ -161,8 +161,8 @@ async def test_groups_by_their_own_controller(served: Lab) -> None:
 
 @one_is_enough
 async def test_groups_go_back(served: Lab) -> None:
-    """From a version that is never ready, held or not, and when told to: nothing of it stays, and the floor holds."""
-    held = {"waypoints": [{"at": "100%"}]}
+    """From a version that is never ready, held or not, and on request: nothing of it stays, and the floor holds."""
+    stops_at_end = {"waypoints": [{"at": "100%"}]}
 
     async def bad(name: str, strategy: dict[str, Any], floor: int, ceiling: int) -> None:
         change = LeaderWorkerSetSubject.changed(2, "never-ready")
@@ -172,7 +172,7 @@ async def test_groups_go_back(served: Lab) -> None:
             await case.ends("RolledBack")
         case.watcher.assert_within(floor, ceiling)
 
-    async def told(name: str, strategy: dict[str, Any], floor: int, ceiling: int, *, stop_after: str = "3s") -> None:
+    async def abort(name: str, strategy: dict[str, Any], floor: int, ceiling: int, *, stop_after: str = "3s") -> None:
         """While the first is on its way out, when its controller takes it for ready, or has just been made anew."""
         slow = {"ready_after": "2s", "annotations": {"segue.dev/stop-after": stop_after}}
 
@@ -188,11 +188,11 @@ async def test_groups_go_back(served: Lab) -> None:
     both = {"maxSurge": 1, "maxUnavailable": 1}
     two = {"maxSurge": 0, "maxUnavailable": 2}
     await asyncio.gather(
-        bad("held", {"step": 2, **held}, 2, 4), bad("none", {"maxUnavailable": 2, "maxSurge": 0}, 2, 4),
+        bad("held", {"step": 2, **stops_at_end}, 2, 4), bad("none", {"maxUnavailable": 2, "maxSurge": 0}, 2, 4),
         bad("surge", {"maxSurge": 1}, 4, 5),
-        told("made", both, 3, 5, stop_after="100ms"), told("out", both, 3, 5),
-        told("surge-out", {"maxSurge": 1}, 4, 5), told("none-out", two, 2, 4),
-        told("held-out", {"step": 2, **held}, 2, 4),
+        abort("made", both, 3, 5, stop_after="100ms"), abort("out", both, 3, 5),
+        abort("surge-out", {"maxSurge": 1}, 4, 5), abort("none-out", two, 2, 4),
+        abort("held-out", {"step": 2, **stops_at_end}, 2, 4),
     )  # fmt: skip
 
 

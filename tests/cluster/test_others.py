@@ -138,7 +138,7 @@ async def test_a_foreign_change_is_held_for(served: Lab) -> None:
 
 
 async def test_a_foreign_change_is_overruled_deliberately(served: Lab) -> None:
-    """Abort and retarget write over another's change, because a person said so."""
+    """Abort and retarget write over another's change, because a person requested it."""
 
     async def one(name: str, way: str, outcome: str, image: str) -> None:
         async with served.case(name, **ASKS) as case:
@@ -346,7 +346,7 @@ async def test_a_policy_that_removes_the_owner(served: Lab) -> None:
                 await (await served.start(name, kind.changed(2), target=target, strategy=strategy)).end()
             assert "the annotations segue.dev/rollout; nothing was written" in str(ended.value.cause)
 
-    async def held(kind: type[Subject], name: str) -> None:
+    async def holds(kind: type[Subject], name: str) -> None:
         strategy = {**kind.ways[0].strategy, "waypoints": [{"at": 1, "approval": True}]}
         async with served.case(name, 2, kind=kind, strategy=strategy) as case:
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
@@ -361,7 +361,7 @@ async def test_a_policy_that_removes_the_owner(served: Lab) -> None:
 
     await asyncio.gather(
         refused(DeploymentSubject, "one"), refused(PairSubject, "pair"), refused(StatefulSetSubject, "set"),
-        held(DeploymentSubject, "held"), held(StatefulSetSubject, "held-set"),
+        holds(DeploymentSubject, "held"), holds(StatefulSetSubject, "held-set"),
     )  # fmt: skip
 
 
@@ -393,7 +393,7 @@ async def test_a_policy_that_resets_the_partition(served: Lab) -> None:
 
 
 async def test_a_policy_that_pauses(served: Lab) -> None:
-    """Where admission pauses the target when its template changes, that is told; a way back does not wait for it."""
+    """If admission pauses the target when its template changes, the status says so; a way back does not wait for it."""
 
     async def one(name: str, way: str) -> None:
         await served.deploy(name, 2)
@@ -432,8 +432,8 @@ async def test_the_published_policy_refuses_others(served: Lab) -> None:
                     return str(error.body)
                 return ""
 
-            said = await until("it is denied", denied)
-            assert f"a Segue rollout holds it: run `segue retarget {served.namespace}/chat`" in said
+            message = await until("it is denied", denied)
+            assert f"a Segue rollout holds it: run `segue retarget {served.namespace}/chat`" in message
             served.patch("chat", {"metadata": {"labels": {"by": "somebody"}}})
             await case.run.send("approve")
             await case.ends("Completed")
@@ -538,7 +538,7 @@ async def test_a_way_back_that_cannot_complete(served: Lab) -> None:
 
 
 async def test_a_right_is_taken_away_in_the_middle(served: Lab) -> None:
-    """Without the right to write it holds, says which right is missing, and goes on when it is told to."""
+    """Without the right to write it holds, says which right is missing, and continues on request."""
     async with served.case("chat", **ASKS) as case:
         await at_waypoint(case)
         served.grant(writes=False)

@@ -1,4 +1,4 @@
-"""Gates of one's own, really asked: webhooks, Jobs and plugins, and what follows from each answer."""
+"""Gates of one's own, really evaluated: webhooks, Jobs and plugins, and what follows from each answer."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from temporalio.exceptions import ApplicationError
 from segue.report import Report
 
 ONCE = {"consecutiveErrorLimit": 0, "onInconclusive": "rollback"}
-"""The first time that nobody could be asked decides."""
+"""The first measurement without an answer decides."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ async def ends(lab: Lab, name: str, outcome: str, **gate: Any) -> Report:
 
 
 async def test_webhooks(lab: Lab, hooks: Webhooks) -> None:
-    """A pass goes on, a fail goes back; what cannot be reached is asked again, as the same question."""
+    """A pass goes on, a fail goes back; an unreachable gate gets the same question again."""
     good, bad, flaky, undecided = await asyncio.gather(
         ends(lab, "hook-passing", "Completed", webhook={"name": "passing"}),
         ends(lab, "hook-failing", "RolledBack", webhook={"name": "failing"}),
@@ -61,10 +61,10 @@ async def test_webhooks(lab: Lab, hooks: Webhooks) -> None:
     assert len(hooks.keys["flaky"]) == 3 and len({*hooks.keys["flaky"]}) == 1
     assert verdicts(undecided, "mine")[0] == "inconclusive: few answers so far"
     assert len({*hooks.keys["undecided"]}) == len(hooks.keys["undecided"]) >= 3
-    asked = hooks.questions["passing"][0]
-    assert asked["wanted"] == {"server": "example/chat:2"} and asked["waypoint"] == "end"
-    assert asked["target"] == {"kind": "Deployment", "namespace": lab.namespace, "name": "hook-passing"}
-    assert len(asked["newPods"]) == 2 and all(pod["address"] for pod in asked["newPods"])
+    question = hooks.questions["passing"][0]
+    assert question["wanted"] == {"server": "example/chat:2"} and question["waypoint"] == "end"
+    assert question["target"] == {"kind": "Deployment", "namespace": lab.namespace, "name": "hook-passing"}
+    assert len(question["newPods"]) == 2 and all(pod["address"] for pod in question["newPods"])
     assert not hooks.unsigned
 
 
@@ -143,9 +143,15 @@ async def test_jobs(lab: Lab) -> None:
     assert bad.status.reason.endswith("failed (exit code 1): comparing 20 answers ⏎ 3 differ ⏎ token=***")
     owner, pod = seen["job"].metadata.owner_references[0], seen["job"].spec.template.spec
     assert (owner.kind, owner.name[:4]) == ("Deployment", "job-")
-    told = {each.name: each.value for each in pod.containers[0].env}
-    assert told["SEGUE_NAMESPACE"] == lab.namespace and told["SEGUE_NEW_IMAGES"] == "server=example/chat:2"
-    assert len(told["SEGUE_NEW_PODS"].split(",")) == 2 and told["SEGUE_WAYPOINT"] == "end" and told["LEVEL"] == "high"
+    environment = {each.name: each.value for each in pod.containers[0].env}
+    assert (
+        environment["SEGUE_NAMESPACE"] == lab.namespace and environment["SEGUE_NEW_IMAGES"] == "server=example/chat:2"
+    )
+    assert (
+        len(environment["SEGUE_NEW_PODS"].split(",")) == 2
+        and environment["SEGUE_WAYPOINT"] == "end"
+        and environment["LEVEL"] == "high"
+    )
     assert not pod.automount_service_account_token
     await until("no Job is left", lambda: not lab.batch.list_namespaced_job(lab.namespace).items)
 
@@ -200,19 +206,19 @@ async def refusal(lab: Lab, name: str, gate: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize(("gate", "words"), REFUSED)
 async def test_what_cannot_be_asked_is_refused_at_the_start(lab: Lab, gate: dict[str, Any], words: list[str]) -> None:
-    """Before anything moves, with the field, the value and what can be asked."""
+    """Before anything moves, with the field, the value and the known names."""
     if not lab.replicasets("refused"):
         await lab.deploy("refused", 1)
-    said = await refusal(lab, "refused", gate)
-    assert all(word in said for word in words), said
+    message = await refusal(lab, "refused", gate)
+    assert all(word in message for word in words), message
 
 
 async def test_a_job_without_the_right_is_refused(served: Lab) -> None:
     """The refusal says which right is missing, and how to grant it."""
     await served.deploy("chat", 1)
-    said = await refusal(served, "chat", {"job": {"image": "a:1"}})
-    assert "may not create, get, list, delete jobs" in said
-    assert f"kubectl apply -n {served.namespace} -f deploy/rbac-gates.yaml" in said
+    message = await refusal(served, "chat", {"job": {"image": "a:1"}})
+    assert "may not create, get, list, delete jobs" in message
+    assert f"kubectl apply -n {served.namespace} -f deploy/rbac-gates.yaml" in message
 
 
 async def test_an_approval_expires(served: Lab) -> None:
@@ -233,8 +239,8 @@ async def test_an_approval_expires(served: Lab) -> None:
         one("rejected", "reject", "RolledBack"),
         one("answered", "reject", "Completed", "approve"),
     )
-    said = {entry.what: (entry.detail, entry.who) for entry in approved.entries}
-    assert said["approved"] == ("waypoint 50%: nobody answered within 2s", "nobody (default)")
+    entries = {entry.what: (entry.detail, entry.who) for entry in approved.entries}
+    assert entries["approved"] == ("waypoint 50%: nobody answered within 2s", "nobody (default)")
     assert rejected.status.reason == "Rejected: at waypoint 50%: nobody answered within 2s"
-    said = {entry.what: (entry.detail, entry.who) for entry in answered.entries}
-    assert said["approved"] == ("waypoint 50%: looks good", "test")
+    entries = {entry.what: (entry.detail, entry.who) for entry in answered.entries}
+    assert entries["approved"] == ("waypoint 50%: looks good", "test")

@@ -57,7 +57,7 @@ async def test_a_partial_end_and_on_from_there(served: Lab) -> None:
     await subject.create(4)
     async with served.rolled("chat", kind=PairSubject, strategy={"maxSurge": 1, "to": {"new": "50%"}}) as case:
         report = await case.ends("Completed")
-    assert subject.asked() == (2, 2)
+    assert subject.requested() == (2, 2)
     assert [(s.old, s.new) for s in report.plans[0].stages][-1] == (2, 2)
     case.watcher.assert_within(4, 5)
 
@@ -66,7 +66,7 @@ async def test_a_partial_end_and_on_from_there(served: Lab) -> None:
     async with served.rolled("chat", crash, kind=PairSubject) as case:
         report = await case.run.end()
         assert report.status.outcome == "RolledBack"
-    assert subject.asked() == (2, 2) and case.subject.settings() == case.before
+    assert subject.requested() == (2, 2) and case.subject.settings() == case.before
     await until("both serve again", lambda: len(served.pods("chat", "chat:2 ready")) == 2)
     case.watcher.assert_within(4, 5)
 
@@ -74,7 +74,7 @@ async def test_a_partial_end_and_on_from_there(served: Lab) -> None:
     target = {**subject.target, "name": "chat"}
     async with served.rolled("chat", {}, kind=PairSubject, target=target) as case:
         await case.ends("Completed")
-    assert subject.asked() == (0, 4)
+    assert subject.requested() == (0, 4)
     case.watcher.assert_within(4, 5)
 
 
@@ -98,7 +98,7 @@ async def test_a_new_deployment_that_is_there(served: Lab) -> None:
         before = subject.settings()
         run = await served.start(name, **spec_of(subject))
         assert (await run.end()).status.outcome == "Completed"
-        assert subject.asked() == (0, 3) and subject.settings() == before
+        assert subject.requested() == (0, 3) and subject.settings() == before
         assert len(served.pods(name, "chat:7")) == 3
 
     async def back(name: str) -> None:
@@ -108,7 +108,7 @@ async def test_a_new_deployment_that_is_there(served: Lab) -> None:
         await run.until("2 moves", lambda s: s.moves >= 2)
         await run.send("abort")
         assert (await run.end()).status.outcome == "Aborted"
-        assert subject.asked() == (3, 0) and subject.settings() == before
+        assert subject.requested() == (3, 0) and subject.settings() == before
 
     await asyncio.gather(on("on"), back("back"))
 
@@ -131,7 +131,7 @@ async def test_release_without_temporal(lab: Lab, tmp_path: Path) -> None:
         with lab.watch(way) as watcher:
             await shell.run("release", f"DeploymentPair/{lab.namespace}/{way}", "--to", way, **away)
         watcher.assert_within(3, 6)
-        assert subject.asked() == {"baseline": (3, 0), "wanted": (0, 3)}[way]
+        assert subject.requested() == {"baseline": (3, 0), "wanted": (0, 3)}[way]
         assert subject.settings() == subject.settled("Completed" if way == "wanted" else "Aborted", before)
 
     ways = await asyncio.gather(middle("baseline"), middle("wanted"))
@@ -159,11 +159,11 @@ async def test_another_strategy_on_the_way(served: Lab) -> None:
             await case.run.send("settle")
             await case.run.until("it settled", lambda s: s.phase == "Paused" and s.reason == "settled")
             assert await case.rests() == (3, 1)
-            said = await case.run.send("retarget", strategy={"order": "scaleInPriority", "to": {"new": 1}})
-            assert said.startswith("still wants ") and said.endswith(", by another strategy")
+            answer = await case.run.send("retarget", strategy={"order": "scaleInPriority", "to": {"new": 1}})
+            assert answer.startswith("still wants ") and answer.endswith(", by another strategy")
             await case.run.send("resume")
             report = await case.ends("Completed")
-        assert case.subject.asked() == (3, 1)
+        assert case.subject.requested() == (3, 1)
         assert [(s.old, s.new) for s in report.plans[1].stages] == [(3, 1)]
         case.watcher.assert_within(4, 6)
 
@@ -174,7 +174,7 @@ async def test_another_strategy_on_the_way(served: Lab) -> None:
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
             await case.run.send("retarget", strategy={"maxSurge": 1, "to": {"new": 1}})
             await case.ends("Completed")
-        assert case.subject.asked() == (3, 1)
+        assert case.subject.requested() == (3, 1)
         case.watcher.assert_within(4, 5)
 
     async def in_place() -> None:
@@ -242,29 +242,29 @@ async def refused(lab: Lab, name: str, **spec: Any) -> str:
 
 
 async def test_what_is_no_pair_is_refused(served: Lab) -> None:
-    """Each is told with field, value and fix, before anything is touched."""
+    """Each is refused with field, value and fix, before anything changes."""
     subject = PairSubject(served, "chat")
     await subject.create(2)
     await served.deploy("chat-also", 0, mode="none")
     before = {d.metadata.name: d.metadata.resource_version for d in served.apps.list_namespaced_deployment(
         served.namespace).items}  # fmt: skip
     gone = {**subject.target, "old": "nothing"}
-    said = await refused(served, "a", **spec_of(subject, target=gone, change=PairSubject.changed(2)))
-    assert '"nothing" not found' in said
-    said = await refused(served, "b", **spec_of(subject))
-    assert said.startswith("spec.change: is empty, and the new Deployment does not exist; create the Deployment")
-    said = await refused(served, "c", **spec_of(subject, change=PairSubject.changed(1)))
-    assert "is what the target runs already" in said
-    said = await refused(served, "d", **spec_of(subject, change={"revision": 1}))
-    assert said.startswith("spec.change.revision: is not for a DeploymentPair")
+    message = await refused(served, "a", **spec_of(subject, target=gone, change=PairSubject.changed(2)))
+    assert '"nothing" not found' in message
+    message = await refused(served, "b", **spec_of(subject))
+    assert message.startswith("spec.change: is empty, and the new Deployment does not exist; create the Deployment")
+    message = await refused(served, "c", **spec_of(subject, change=PairSubject.changed(1)))
+    assert "is what the target runs already" in message
+    message = await refused(served, "d", **spec_of(subject, change={"revision": 1}))
+    assert message.startswith("spec.change.revision: is not for a DeploymentPair")
     # The same selector on both: whoever counts pods by the one counts those of the other.
     labels = {"app": "chat"}
     template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "server", "image": "example/chat:2"}]}}
     body = {"metadata": {"name": "twin"}, "spec": {"replicas": 0, "selector": {"matchLabels": labels},
             "template": template}}  # fmt: skip
     served.apps.create_namespaced_deployment(served.namespace, body)
-    said = await refused(served, "e", **spec_of(subject, target={**subject.target, "new": "twin"}))
-    assert said.startswith("target.new: 'twin': has a selector that also selects the pods of chat; give its pods")
+    message = await refused(served, "e", **spec_of(subject, target={**subject.target, "new": "twin"}))
+    assert message.startswith("target.new: 'twin': has a selector that also selects the pods of chat; give its pods")
     after = {d.metadata.name: d.metadata.resource_version for d in served.apps.list_namespaced_deployment(
         served.namespace).items if d.metadata.name in before}  # fmt: skip
     assert after["chat"] == before["chat"]
@@ -277,12 +277,12 @@ async def test_a_side_of_another_rollout_is_refused(served: Lab) -> None:
         await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
         for name in ("chat", "chat-next"):
             alone = DeploymentSubject(served, name)
-            said = await refused(served, name, target=alone.target, change={"images": {"server": "example/chat:9"}})
-            assert f"is held by rollout/{served.namespace}" in said
+            message = await refused(served, name, target=alone.target, change={"images": {"server": "example/chat:9"}})
+            assert f"is held by rollout/{served.namespace}" in message
         await served.deploy("other", 1)
         other = {**case.subject.target, "old": "other"}
-        said = await refused(served, "other", target=other, change={"images": {"server": "example/chat:9"}})
-        assert f"is held by rollout/{served.namespace}" in said
+        message = await refused(served, "other", target=other, change={"images": {"server": "example/chat:9"}})
+        assert f"is held by rollout/{served.namespace}" in message
         await case.run.send("abort")
         await case.ends("Aborted")
     names = {d.metadata.name for d in served.apps.list_namespaced_deployment(served.namespace).items}

@@ -56,17 +56,19 @@ async def test_four_eyes_in_namespaces_with_a_label(stack: Stack, tmp_path: Path
         KillingWorker(lab, environment={"SEGUE_POLICY": written(tmp_path, rule)})
         async with lab.case("chat", 2, strategy=ASKS) as case:
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
-            said = await refused(case, messages.Approve(by="test"))
-            assert "by: 'test': may not approve here: test started the rollout (claimed; " in said
-            assert "rule pairs of the policy requires another person (fourEyes)" in said
+            message = await refused(case, messages.Approve(by="test"))
+            assert "by: 'test': may not approve here: test started the rollout (claimed; " in message
+            assert "rule pairs of the policy requires another person (fourEyes)" in message
             await case.run.signal("approve")  # by "test" too
             await send(case, messages.RetargetTo(by="bob", strategy=Strategy.model_validate(ASKS)))
             await case.run.until("it asks again", lambda s: s.phase == "AwaitingApproval")
             assert "bob retargeted the rollout (claimed; " in await refused(case, messages.Approve(by="bob"))
             await case.run.handle.signal("approve", {"by": "carol"})
             report = await case.ends("Completed")
-            told = [(entry.what, entry.who) for entry in report.entries if entry.what in ("signal refused", "approved")]
-            assert told == [("signal refused", "test"), ("approved", "carol")]
+            answers = [
+                (entry.what, entry.who) for entry in report.entries if entry.what in ("signal refused", "approved")
+            ]
+            assert answers == [("signal refused", "test"), ("approved", "carol")]
         await _without_the_right(lab)
 
 
@@ -77,16 +79,16 @@ async def _without_the_right(lab: Lab) -> None:
     rules = rbac.read_namespaced_role("segue-worker", lab.namespace).rules
     fewer = [each for each in rules if "namespaces" not in each.resources]
     rbac.patch_namespaced_role("segue-worker", lab.namespace, {"rules": fewer})
-    asked = {"verb": "get", "resource": "namespaces", "namespace": lab.namespace, "name": lab.namespace}
-    review: Any = {"spec": {"user": "segue-worker", "resourceAttributes": asked}}
+    attributes = {"verb": "get", "resource": "namespaces", "namespace": lab.namespace, "name": lab.namespace}
+    review: Any = {"spec": {"user": "segue-worker", "resourceAttributes": attributes}}
     await until("the role applies", lambda: not reviews.create_subject_access_review(review).status.allowed)
     run = await lab.start("chat", {"images": {"server": "example/chat:3"}})
     with pytest.raises(WorkflowUpdateFailedError) as caught:
         await run.plan()
-    said = str(caught.value.cause)
-    assert f"namespace {lab.namespace}: " in said and 'cannot get resource "namespaces"' in said
-    assert "; rule pairs of the policy selects by the labels of the namespace; " in said
-    assert f"kubectl apply -n {lab.namespace} -f deploy/rbac.yaml" in said
+    message = str(caught.value.cause)
+    assert f"namespace {lab.namespace}: " in message and 'cannot get resource "namespaces"' in message
+    assert "; rule pairs of the policy selects by the labels of the namespace; " in message
+    assert f"kubectl apply -n {lab.namespace} -f deploy/rbac.yaml" in message
 
 
 async def deploy_gold(lab: Lab, name: str, replicas: int) -> None:
@@ -102,27 +104,27 @@ async def test_frozen_targets(stack: Stack, tmp_path: Path) -> None:
         lab.patch(
             "undone", {"spec": {"template": {"spec": {"containers": [{"name": "server", "image": "example/chat:9"}]}}}}
         )
-        async with lab.rolled("held", strategy=ASKS) as held, lab.rolled("urgent", strategy=ASKS) as urgent:
-            for case in (held, urgent):
+        async with lab.rolled("held", strategy=ASKS) as started, lab.rolled("urgent", strategy=ASKS) as urgent:
+            for case in (started, urgent):
                 await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
             worker.kill()
             KillingWorker(lab, environment={"SEGUE_POLICY": policy(lab, tmp_path)})
-            for case in (held, urgent):
+            for case in (started, urgent):
                 await until_phase(case.run, "Paused")
                 frozen = await case.run.until("it says so", lambda s: s.phase == "Paused")
                 assert "freeze release-day of rule frozen, until " in frozen.reason and "freeze" in frozen.waiting_for
-            await asyncio.gather(_held(held), _urgent(urgent), _starts(lab))
+            await asyncio.gather(_frozen(started), _urgent(urgent), _starts(lab))
 
 
-async def _held(case: Case) -> None:
+async def _frozen(case: Case) -> None:
     """Nobody continues it, and everybody may take it back."""
     assert "the rollout is frozen" in await refused(case, messages.Resume(by="alice"))
     assert "may not approve here" in await refused(case, messages.Approve(by="eve"))
     await case.run.signal("approve")  # by "test": the refusal is in the report
     await send(case, messages.Abort(by="eve", reason="not today"))
     report = await case.ends("Aborted")
-    said = [entry.detail for entry in report.entries if entry.what == "signal refused"]
-    assert len(said) == 1 and "by: 'test': may not approve here" in said[0]
+    refusals = [entry.detail for entry in report.entries if entry.what == "signal refused"]
+    assert len(refusals) == 1 and "by: 'test': may not approve here" in refusals[0]
 
 
 async def _urgent(case: Case) -> None:
@@ -144,8 +146,8 @@ async def _starts(lab: Lab) -> None:
     run = await lab.start("late")
     with pytest.raises(WorkflowUpdateFailedError) as caught:
         await run.plan()
-    said = str(caught.value.cause)
-    assert f"spec.target.namespace: {lab.namespace!r}: is frozen: freeze release-day" in said and "alice" in said
+    message = str(caught.value.cause)
+    assert f"spec.target.namespace: {lab.namespace!r}: is frozen: freeze release-day" in message and "alice" in message
     assert lab.deployment("late").metadata.annotations.get("segue.dev/owner") is None
     undo = await lab.start("undone", {"revision": 1}, strategy={"maxSurge": 1})
     assert [(await each.end()).status.outcome for each in (undo, free)] == ["Completed"] * 2

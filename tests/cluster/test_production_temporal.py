@@ -146,8 +146,8 @@ async def test_each_fault_of_the_credentials_names_its_fix(lab: Lab, tmp_path: P
         shell.env = {name: value for name, value in shell.env.items() if value is not None}
         for command, expect in zip(("list", "doctor"), codes, strict=True):
             ended = await shell.run(command, expect=expect)
-            said = ended.stdout + ended.stderr
-            assert why in said and fix in said and "segue local up" not in said, (why, said)
+            output = ended.stdout + ended.stderr
+            assert why in output and fix in output and "segue local up" not in output, (why, output)
 
 
 async def test_a_token_that_may_only_read(lab: Lab, tmp_path: Path) -> None:
@@ -210,10 +210,10 @@ async def test_four_eyes_compare_who_is_authenticated(
         assert "rule pairs of the policy requires another person (fourEyes)" in plain(refused.stderr)
         await shell.run("approve", chat, "--by", "carol", "--no-wait", **alice)
 
-        async def is_told() -> bool:
+        async def is_reported() -> bool:
             return "signal refused" in (await shell.run("report", chat)).stdout
 
-        await until("the signal is refused", is_told, poll_s=1)
+        await until("the signal is refused", is_reported, poll_s=1)
         await shell.run("approve", chat, "--by", "ci", **bob)  # the starter's name, which nobody proved
 
         # By the library, a signal for one approval only.
@@ -227,8 +227,8 @@ async def test_four_eyes_compare_who_is_authenticated(
         await rollouts.send(contract.workflow_id(lab.namespace, target), approval, answer=False)
         for name in (chat, other):
             await shell.run("watch", name, expect=COMPLETED)
-        told = [(each["what"], each["who"]) for each in (await shell.json("report", chat))["entries"]]
-        assert [each for each in told if each[0] in {"signal refused", "approved"}] == [
+        entries = [(each["what"], each["who"]) for each in (await shell.json("report", chat))["entries"]]
+        assert [each for each in entries if each[0] in {"signal refused", "approved"}] == [
             ("signal refused", "carol"),
             ("approved", "ci"),
         ]

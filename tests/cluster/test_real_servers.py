@@ -87,7 +87,7 @@ def _ready_for_s(lab: Lab, name: str) -> float:
 
 
 async def test_torchserve(asking: Lab, servers: Fleet) -> None:
-    """A slow model is awaited, by its own keys; broken ones, a wrong version and a missing key fail and are told."""
+    """A slow model is awaited, by its own keys; broken ones, a wrong version and a missing key are reported."""
     old, loads = "torchserve:1.0", {"protocol": "torchServe", "loadTimeout": "1s", "interval": "1s"}
     keyed = {**loads, "credential": "management"}
     asks = {"model": "a", "version": "{tag}", "management": PORT + 1, "request": "hello"}
@@ -154,7 +154,7 @@ async def test_triton(asking: Lab, servers: Fleet) -> None:
 
 
 async def test_llama(asking: Lab) -> None:
-    """A stream of one token is one, whatever its text; another model's name, and no server at all, are told."""
+    """A stream of one token is one, whatever its text; another model's name, and no server at all, are reported."""
     prompts = ["Hello", "world", "a", "the", "what is it", "one two", "zzz", "hello hello", "why", "Bonjour"]
     asks = {"model": "tiny", "stream": True, "maxTokens": 1, "firstToken": "5s"}
     serving = {"checks": [{"openAI": {**asks, "prompt": prompt}} for prompt in prompts]}
@@ -185,7 +185,7 @@ async def test_the_torchserve_example(asking: Lab, servers: Fleet) -> None:
         await until(f"{name} available", lambda: asking.deployment(name).status.available_replicas == 2)
         spec["target"] = {**spec["target"], "namespace": asking.namespace, "name": name}
         async with asking.rolled(name, change, **spec) as case:
-            await case.run.until("a person to be asked", lambda status: status.needs_person)
+            await case.run.until("it to wait for a person", lambda status: status.needs_person)
             await case.reaches(2, 1)
             await case.run.send(answer)
             await case.ends(outcome)
@@ -204,6 +204,6 @@ async def test_presets_name_what_is_told(servers: Fleet, kind: str) -> None:
     }[kind]
     await until("an inference", lambda: "code" not in servers.get(name, path, data=body))
     rows = [row for row in PRESETS.values() if row.name.startswith(f"{kind}/") and row.name != "triton/ttft"]
-    asked = {series for row in rows for query in row.queries for series in re.findall(r"(\w+)\{\{", query)}
-    told = re.findall(r"^# TYPE (\w+)", servers.get(name, "/metrics", PORT + 2), re.MULTILINE)
-    assert asked and asked <= set(told)
+    queried = {series for row in rows for query in row.queries for series in re.findall(r"(\w+)\{\{", query)}
+    exported = re.findall(r"^# TYPE (\w+)", servers.get(name, "/metrics", PORT + 2), re.MULTILINE)
+    assert queried and queried <= set(exported)

@@ -61,8 +61,8 @@ async def test_targets_that_cannot_be_rolled(served: Lab) -> None:
     """Absent, without replicas, paused, or in the middle of a rollout of its own: refused, with what to do."""
 
     async def absent() -> None:
-        said = str(await refusal(served, "nowhere"))
-        assert f"deployment {served.namespace}/nowhere" in said and "check its name and namespace" in said
+        message = str(await refusal(served, "nowhere"))
+        assert f"deployment {served.namespace}/nowhere" in message and "check its name and namespace" in message
 
     async def absent_namespace() -> None:
         run = await served.start("elsewhere", target={"namespace": "no-such-namespace", "name": "elsewhere"})
@@ -72,9 +72,9 @@ async def test_targets_that_cannot_be_rolled(served: Lab) -> None:
 
     async def untouched(name: str, *words: str) -> None:
         generation = served.raw(name)["metadata"]["generation"]
-        said = str(await refusal(served, name))
+        message = str(await refusal(served, name))
         for word in words:
-            assert word in said, said
+            assert word in message, message
         assert served.raw(name)["metadata"]["generation"] == generation
         assert not [m for m in served.raw(name)["metadata"]["managedFields"] if m["manager"] == "segue"]
 
@@ -109,9 +109,9 @@ async def test_a_worker_without_rights(lab: Lab) -> None:
     await lab.deploy("chat", 1)
     before = lab.raw("chat")["metadata"]["resourceVersion"]
     lab.worker(KUBECONFIG=str(lab.stack.kubeconfig_for("nobody")))
-    said = str(await refusal(lab, "chat"))
-    assert "the worker may not list, watch pods; " in said
-    assert "rbac.yaml" in said
+    message = str(await refusal(lab, "chat"))
+    assert "the worker may not list, watch pods; " in message
+    assert "rbac.yaml" in message
     assert lab.raw("chat")["metadata"]["resourceVersion"] == before
 
 
@@ -130,8 +130,8 @@ async def test_annotations_that_leave_no_place(served: Lab) -> None:
         await subject.create(1)
         (DeploymentSubject(served, subject.name) if kind == "DeploymentPair" else subject).patch(full)
         before = subject.version()
-        said = str(await refusal(served, subject.name, subject.changed(2), target=subject.target))
-        assert f"annotations of {subject.name}: have 255," in said and "remove " in said, said
+        message = str(await refusal(served, subject.name, subject.changed(2), target=subject.target))
+        assert f"annotations of {subject.name}: have 255," in message and "remove " in message, message
         assert subject.version() == before
 
     async def fits() -> None:

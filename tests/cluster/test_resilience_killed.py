@@ -65,7 +65,7 @@ SCENARIOS = {
         {"strategy": ASKS},
         ("resize", "settle"),
         _steer,
-        is_held=True,
+        is_engaged=True,
         ceiling=REPLICAS + 1 + 2,
         is_straight=False,
     ),
@@ -182,7 +182,7 @@ async def _same_ends(
 
     ends = await asyncio.gather(*map(run, points), return_exceptions=True)
     failures = [
-        f"{point}: {_told(end)}" for point, end in zip(points, ends, strict=True) if not _is_as(end, undisturbed)
+        f"{point}: {_described(end)}" for point, end in zip(points, ends, strict=True) if not _is_as(end, undisturbed)
     ]
     assert not failures, f"{len(failures)} of {len(points)} points; undisturbed: {undisturbed}\n" + "\n".join(failures)
 
@@ -232,5 +232,5 @@ def _is_as(end: End | BaseException, undisturbed: End) -> bool:
     return isinstance(end, End) and end == undisturbed and end.most_writes <= undisturbed.most_writes
 
 
-def _told(end: End | BaseException) -> str:
+def _described(end: End | BaseException) -> str:
     return "".join(traceback.format_exception(end)) if isinstance(end, BaseException) else str(end)

@@ -20,7 +20,7 @@ from segue.report import to_markdown
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 2, "approval": True}]}
 SLOWLY = {"ready_after": "3s"}
 PATIENT = {"minReady": "0s", "deadline": "3m"}
-"""The fake nodes need their time too after an outage; how long is not what is asked here."""
+"""The fake nodes need their time too after an outage; how long does not matter here."""
 BACK_IN_S = 180.0
 
 
@@ -110,7 +110,7 @@ async def _meets(
 
 
 async def _answer(call: Callable[[], Awaitable[Any]]) -> Any:
-    """Ask Temporal; none while the connection that was lost is still told of."""
+    """Ask Temporal; None while it still reports the lost connection."""
     try:
         return await call()
     except RPCError:

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness import Lab, Run, open_lab, reaching, until
 from killing_worker import KillingWorker, until_phase
-from lost_attempts import AfterItListedPods, AfterItWrote, BeforeItWrites, Late, asked_of, late
+from lost_attempts import AfterItListedPods, AfterItWrote, BeforeItWrites, Late, late, latest_request
 from segue_local import Stack
 from subjects import DeploymentSubject, PairSubject, StatefulSetSubject, Subject, SupervisedSubject
 
@@ -35,7 +35,7 @@ async def test_late_scale(lab: Lab) -> None:
 
 
 async def test_late_resize(lab: Lab) -> None:
-    """A size that is not wished any more is not set."""
+    """A size that is no longer requested is not set."""
     await lab.deploy("chat", 4)
     zombie = KillingWorker(lab, "resize#1:sending:wait")
     run = await lab.start("chat", strategy={"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]})
@@ -93,10 +93,10 @@ async def test_two_attempts_write_the_end(stack: Stack) -> None:
 
 async def _overtaken(run: Run, zombie: Late, retry: Late) -> None:
     """Two attempts of ``finish``; each has read everything before the first one writes."""
-    asked, attempts = await asked_of(run, contract.FINISH.name), []
+    request, attempts = await latest_request(run, contract.FINISH.name), []
     for client in (zombie, retry):
-        lever = Levers(client).of(asked.target)
-        attempts.append(asyncio.create_task(lever.finish(asked, time.time())))
+        lever = Levers(client).of(request.target)
+        attempts.append(asyncio.create_task(lever.finish(request, time.time())))
         await asyncio.wait_for(client.arrived.wait(), 60)
     for client, attempt in zip((zombie, retry), attempts, strict=True):
         client.go.set()
@@ -116,8 +116,8 @@ async def test_a_lost_settle_removes_nothing_that_came_later(stack: Stack) -> No
                 await case.run.until("the move is recorded", lambda status: status.moves > 0)
                 await case.run.send("settle")
                 await worker.until_accident()
-                asked = await asked_of(case.run, contract.SETTLE.name)
-                attempt = asyncio.create_task(Levers(zombie).of(asked.target).settle(asked, time.time()))
+                request = await latest_request(case.run, contract.SETTLE.name)
+                attempt = asyncio.create_task(Levers(zombie).of(request.target).settle(request, time.time()))
                 await asyncio.wait_for(zombie.arrived.wait(), 60)
                 worker.go()
                 await case.run.until("it settled", lambda s: s.phase == "Paused" and s.reason == "settled")
@@ -149,9 +149,9 @@ async def test_a_slow_api_server_hides_no_ready_replica(lab: Lab) -> None:
         spare = lab.pods("chat", "chat:1")[0].metadata.name
         lab.relabel(spare, "never-ready")
         await worker.until_accident()
-        asked = await asked_of(case.run, contract.SCALE_OLD.name)
-        assert asked.decision.counts == (3, 1)
-        attempt = asyncio.create_task(Levers(slow).of(asked.target).scale(asked, time.time()))
+        request = await latest_request(case.run, contract.SCALE_OLD.name)
+        assert request.decision.counts == (3, 1)
+        attempt = asyncio.create_task(Levers(slow).of(request.target).scale(request, time.time()))
         await asyncio.wait_for(slow.arrived.wait(), 60)
         lab.relabel(spare, "ready")
         await until("4 ready", lambda: lab.deployment("chat").status.ready_replicas == 4)
@@ -179,10 +179,10 @@ async def test_a_late_undo_spares_no_superseded_version(served: Lab) -> None:
         await case.run.until("it asks again", lambda s: s.phase == "AwaitingApproval")
         assert {len(served.pods("chat", f"chat:{version}")) for version in (2, 3)} == {1}
         await until("it rests", case.subject.is_at_rest)
-        before, asked = there(), await asked_of(case.run, contract.SCALE_OLD.name, contract.SCALE_NEW.name)
+        before, request = there(), await latest_request(case.run, contract.SCALE_OLD.name, contract.SCALE_NEW.name)
         undo = Decision(act=Act.UNDO, why="a rollback of long ago")
-        given = asked.model_copy(update={"state": asked.state.but(goal=Goal.BACK), "decision": undo})
-        written = await Levers(cluster).of(asked.target).undo(given, time.time())
+        given = request.model_copy(update={"state": request.state.but(goal=Goal.BACK), "decision": undo})
+        written = await Levers(cluster).of(request.target).undo(given, time.time())
         assert not written.done and not written.writes
         assert there() == before
         await case.run.send("abort")

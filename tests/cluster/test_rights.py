@@ -51,10 +51,10 @@ async def grant(lab: Lab, rights: set[Right]) -> None:
 
 def _may(lab: Lab, right: Right) -> bool:
     resource, _, part = right.resource.partition("/")
-    asked = {
+    attributes = {
         "verb": right.verb, "group": right.group, "resource": resource, "subresource": part, "namespace": lab.namespace,
     }  # fmt: skip
-    review = {"spec": {"user": "segue-worker", "resourceAttributes": asked}}
+    review = {"spec": {"user": "segue-worker", "resourceAttributes": attributes}}
     reviews = client.AuthorizationV1Api(lab.core.api_client)
     return bool(reviews.create_subject_access_review(review).status.allowed)
 
@@ -301,9 +301,11 @@ async def lacks(
             found = {"target": {**target, "namespace": lab.namespace}} if target else {}
             with pytest.raises(WorkflowFailureError) as refused:
                 await (await lab.start("chat", change, **found, **spec)).end()
-            said = str(refused.value.cause)
+            message = str(refused.value.cause)
             file = "deploy/rbac-gates.yaml" if right.group == "batch" else "deploy/rbac.yaml"
-            assert f"the worker may not {right}; grant it: kubectl apply -n {lab.namespace} -f {file}" in said, said
+            assert f"the worker may not {right}; grant it: kubectl apply -n {lab.namespace} -f {file}" in message, (
+                message
+            )
 
     await asyncio.gather(*map(without, rights))
 

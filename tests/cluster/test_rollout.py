@@ -67,7 +67,7 @@ async def test_waypoints(served: Lab) -> None:
         plan = await case.run.plan()
         stops = [(s.old, s.new) for s in plan.stages if s.waypoint]
         assert stops == [(4, 1), (3, 2), (2, 3)]
-        status = await case.run.until("its approval is asked", lambda s: s.phase == "AwaitingApproval")
+        status = await case.run.until("it waits for an approval", lambda s: s.phase == "AwaitingApproval")
         assert (status.old.replicas, status.new.replicas) == (3, 2) == (status.old.ready, status.new.ready)
         assert status.needs_person
         assert status.waiting_for == "approval at waypoint 50%"

@@ -27,8 +27,8 @@ from activities.cluster_checks import check_cluster
 from segue import contract, messages
 from segue.clusters import Access
 from segue.rollout_object import FINALIZER, guarding
-from segue.rollout_object.asked import asked
 from segue.rollout_object.crd import Definition, file_of
+from segue.rollout_object.desired import desired_rollout
 from segue.rollout_object.orders import GUARDED
 from segue.spec import DeploymentTarget
 from segue.spec.profile import ProfileName
@@ -193,8 +193,8 @@ async def test_rollouts_follow_their_objects(objects: Objects) -> None:
     await asyncio.gather(*(lab.deploy(name, 2) for name in names))
     alone = objects.controller(TEMPORAL_ADDRESS="127.0.0.1:1")
     objects.create("good")
-    told = await objects.says("good", "Reconciling", "Unreachable")
-    assert "127.0.0.1:1" in told["message"]
+    condition = await objects.says("good", "Reconciling", "Unreachable")
+    assert "127.0.0.1:1" in condition["message"]
     assert (await objects.runs("good"), objects.conditions("good")["Accepted"]) == ([], "True")
     alone.kill()
 
@@ -211,7 +211,9 @@ async def test_rollouts_follow_their_objects(objects: Objects) -> None:
     )  # fmt: skip
     # A start that is repeated late, as by a controller that was frozen, is answered with the run that has ended.
     engine = Engine(lambda: asyncio.sleep(0, lab.temporal), lab.namespace, lab.task_queue)
-    await asyncio.gather(*(engine.start(asked(objects.get(name), lab.namespace)) for name in ("good", "bad", "same")))
+    await asyncio.gather(
+        *(engine.start(desired_rollout(objects.get(name), lab.namespace)) for name in ("good", "bad", "same"))
+    )
     for name in ("good", "bad", "same"):
         latest = await objects.handle(name).describe()
         assert latest.run_id == objects.get(name)["status"]["runId"], name
@@ -248,8 +250,8 @@ async def _is_bad(objects: Objects) -> None:
 
 async def _is_invalid(objects: Objects) -> None:
     """The spec is refused with field, value and fix; nothing starts, until it is mended."""
-    told = await objects.says("invalid", "Stalled", "Invalid")
-    assert told["message"].startswith("spec.strategy") and "; " in told["message"]
+    condition = await objects.says("invalid", "Stalled", "Invalid")
+    assert condition["message"].startswith("spec.strategy") and "; " in condition["message"]
     assert objects.conditions("invalid")["Accepted"] == "False"
     assert await objects.runs("invalid") == []
     assert FINALIZER not in objects.get("invalid")["metadata"].get("finalizers", [])
@@ -307,10 +309,10 @@ async def test_the_api_server_knows_the_kind(lab: Lab, defined: None) -> None:
                 lab.custom.create_namespaced_custom_object(
                     *API, lab.namespace, "rollouts", body, field_validation="Strict", dry_run="All"
                 )
-    for case, (spec, said) in REFUSED.items():
+    for case, (spec, expected) in REFUSED.items():
         with pytest.raises(ApiException) as caught:
             objects.create("chat", **spec)
-        assert said in json.loads(caught.value.body)["message"], case
+        assert expected in json.loads(caught.value.body)["message"], case
 
 
 # --- profiles of a team -----------------------------------------------------------------------------------
@@ -342,8 +344,8 @@ async def _keeps_its_profile(objects: Objects) -> None:
     await objects.becomes("chat", "Ready")
     # The next rollout takes the profile as it is then: without a stop.
     objects.patch("chat", {"spec": {"change": {"images": {"server": "example/chat:3"}}}})
-    told = await objects.says("chat", "Stalled", "Invalid")
-    assert "spec.profile.name: 'ours': is not a built-in profile" in told["message"]
+    condition = await objects.says("chat", "Stalled", "Invalid")
+    assert "spec.profile.name: 'ours': is not a built-in profile" in condition["message"]
     objects.create_profile("ours", spec={"strategy": {"step": 1}})
     await objects.becomes("chat", "Ready")
     assert len(objects.lab.pods("chat", "example/chat:3")) == 2
@@ -352,8 +354,8 @@ async def _keeps_its_profile(objects: Objects) -> None:
 async def _waits_for_a_profile(objects: Objects) -> None:
     """A controller may read ClusterRolloutProfiles only by a right of its own, and its refusal says how to grant it."""
     lab = objects.lab
-    told = await objects.says("wide", "Stalled", "Invalid")
-    assert "kubectl apply -f deploy/rbac-profiles.yaml" in told["message"]
+    condition = await objects.says("wide", "Stalled", "Invalid")
+    assert "kubectl apply -f deploy/rbac-profiles.yaml" in condition["message"]
     rbac = RbacAuthorizationV1Api(lab.core.api_client)
     role, binding = yaml.safe_load_all((ROOT / "deploy/rbac-profiles.yaml").read_text())
     role["metadata"]["name"] = binding["metadata"]["name"] = binding["roleRef"]["name"] = lab.namespace
@@ -394,10 +396,10 @@ async def test_the_api_server_knows_profiles(lab: Lab, defined: None) -> None:
         objects.create_profile("ours", spec=fields_of(name, "a"), dry_run="All")
     part = {"profile": {"name": "vllm"}, "metrics": [{"name": "errors", "interval": "1m"}], "drain": None}
     objects.create_profile("ours", spec=part, dry_run="All")
-    for case, (spec, said) in BAD_PROFILES.items():
+    for case, (spec, expected) in BAD_PROFILES.items():
         with pytest.raises(ApiException) as caught:
             objects.create_profile("ours", spec=spec, dry_run="All")
-        assert said in json.loads(caught.value.body)["message"], case
+        assert expected in json.loads(caught.value.body)["message"], case
     with pytest.raises(ApiException, match="it is the name of a built-in profile"):
         objects.create_profile("vllm", dry_run="All")
 
@@ -630,7 +632,7 @@ async def _story(fleet: Lab, point: str) -> Diary:
         diary = Diary(str(lab.stack.state_dir / "logs" / f"controller-{lab.namespace}.diary"))
         try:
             lab.tasks["restarts"] = asyncio.create_task(_restarted(objects, diary, point))
-            await _told(objects)
+            await _recorded_events(objects)
         except AssertionError as error:
             error.add_note(f"killed at {point}: {diary.had_accident}")
             raise
@@ -650,7 +652,7 @@ async def _restarted(objects: Objects, diary: Diary, point: str) -> None:
         assert started.exitcode == -signal.SIGKILL, started.exitcode
 
 
-async def _told(objects: Objects) -> None:
+async def _recorded_events(objects: Objects) -> None:
     """Create, edit while it runs, edit to a bad version, delete; and check the end, which is always the same."""
     await objects.lab.deploy("chat", 2)
     objects.create("chat", strategy=STOPS)

@@ -1,4 +1,4 @@
-"""Where a surge finds no room: what is done instead, what is said, and that it never hangs in silence."""
+"""Where a surge finds no room: what is done instead, what the status says, and that it never hangs in silence."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -67,21 +67,21 @@ def more(lab: Lab, target: str, gpus: int) -> None:
     lab.core.patch_node_status(f"{lab.namespace}-{target}", {"status": amounts})
 
 
-async def held(case: Case) -> str:
+async def waiting_for_room(case: Case) -> str:
     """Wait until it holds for room, and return what it says that it waits for."""
     status = await case.run.until("it holds for room", lambda s: s.phase == "Held")
     assert status.needs_person and {"abort", "retarget"} <= set(status.can)
     return status.waiting_for
 
 
-async def told(case: Case) -> list[str]:
+async def warnings_of(case: Case) -> list[str]:
     """What the plan says of room."""
     return [w for w in (await case.run.plan()).warnings if "room" in w]
 
 
 Kind = type[Subject]
 LED = pytest.mark.parametrize("kind", [pytest.param(SUBJECTS[n], id=n) for n in ("Deployment", "DeploymentPair")])
-"""The kinds of which each replica of the surge is asked for one by one: what is counted leads them."""
+"""The kinds whose surge is requested replica by replica: the counted room decides."""
 LED_SELDOM = pytest.mark.parametrize(
     "kind",
     [
@@ -117,7 +117,7 @@ async def test_a_start_lists_no_pods_of_the_cluster_once_the_summary_stands(lab:
     activities = Activities(cluster)
 
     async def warned(part: str) -> bool:
-        return any(part in said for said in (await activities.prepare(start)).warnings)
+        return any(part in warning for warning in (await activities.prepare(start)).warnings)
 
     try:
         await asyncio.gather(*(activities.prepare(start) for _ in range(10)))
@@ -144,8 +144,8 @@ async def test_what_is_counted_is_told_and_done(counted: Lab, nodes: Any, kind: 
     async def old_first() -> None:
         target, strategy = nodes(counted, "two", 2), {"maxSurge": 1, "maxUnavailable": 1}
         async with counted.case("two", 2, kind=kind, target=target, strategy=strategy) as case:
-            (said,) = await told(case)
-            assert said.endswith("old ones go first, up to 1 at once, as with scaleInPriority")
+            (warning,) = await warnings_of(case)
+            assert warning.endswith("old ones go first, up to 1 at once, as with scaleInPriority")
             report = await case.ends("Completed")
         case.watcher.assert_within(1, 2, passing=1)
         scaled = [e.detail for e in report.entries if e.what == "scaled"]
@@ -154,7 +154,7 @@ async def test_what_is_counted_is_told_and_done(counted: Lab, nodes: Any, kind: 
     async def some() -> None:
         target = nodes(counted, "four", 5)
         async with counted.case("four", 4, kind=kind, target=target, strategy={"maxSurge": 2}) as case:
-            assert any("there is room for 1 of the 2 replicas" in said for said in await told(case))
+            assert any("there is room for 1 of the 2 replicas" in warning for warning in await warnings_of(case))
             await case.ends("Completed")
         case.watcher.assert_within(4, 5)
 
@@ -163,9 +163,9 @@ async def test_what_is_counted_is_told_and_done(counted: Lab, nodes: Any, kind: 
         change = {"resources": {"server": {"limits": {GPU: "2"}}}}
         target = nodes(counted, "twice", 3)
         async with counted.case("twice", 2, change, kind=kind, target=target, strategy={"maxSurge": 1}) as case:
-            (said,) = await told(case)
-            assert "1 of 3 nvidia.com/gpu free" in said and "it requests nvidia.com/gpu 2" in said
-            assert "Insufficient nvidia.com/gpu" in await held(case)
+            (warning,) = await warnings_of(case)
+            assert "1 of 3 nvidia.com/gpu free" in warning and "it requests nvidia.com/gpu 2" in warning
+            assert "Insufficient nvidia.com/gpu" in await waiting_for_room(case)
             assert len(counted.pods("twice")) == 3, "one stays pending, for an autoscaler of nodes"
             more(counted, "twice", 5)
             await case.ends("Completed")
@@ -180,16 +180,16 @@ async def test_what_stays_pending_tells_it_too(served: Lab, nodes: Any, kind: Ki
 
     async def holds() -> None:
         async with served.case("one", 1, kind=kind, target=nodes(served, "one", 1), strategy={}) as case:
-            said = await held(case)
-            assert said.startswith("room: Unschedulable: one-") and "Insufficient nvidia.com/gpu" in said
-            assert said.endswith("cannot remove an old replica first: 1 must stay ready")
+            reason = await waiting_for_room(case)
+            assert reason.startswith("room: Unschedulable: one-") and "Insufficient nvidia.com/gpu" in reason
+            assert reason.endswith("cannot remove an old replica first: 1 must stay ready")
             more(served, "one", 2)
             await case.ends("Completed")
         case.watcher.assert_within(1, 2)
 
     async def back() -> None:
         async with served.case("back", 1, kind=kind, target=nodes(served, "back", 1), strategy={}) as case:
-            await held(case)
+            await waiting_for_room(case)
             await case.run.send("abort")
             await case.ends("Aborted")
         case.watcher.assert_within(1, 2)
@@ -264,10 +264,10 @@ def preempting(target: dict[str, Any], classes: tuple[str, str]) -> dict[str, An
 
 
 async def test_a_higher_priority_takes_no_ready_replica(counted: Lab, nodes: Any, classes: tuple[str, str]) -> None:
-    """What would push an old replica from its node is not even pending; it is told, and goes on when there is room."""
+    """What would push an old replica from its node is not even pending; the status says so, until there is room."""
     async with counted.case("high", 2, **preempting(nodes(counted, "high", 2), classes)) as case:
         assert any("is pushed" in w or "priority" in w for w in (await case.run.plan()).warnings)
-        assert "room: 0 of 2 nvidia.com/gpu free" in await held(case)
+        assert "room: 0 of 2 nvidia.com/gpu free" in await waiting_for_room(case)
         assert len(counted.pods("high")) == 2
         more(counted, "high", 3)
         await case.ends("Completed")
@@ -294,7 +294,7 @@ async def test_a_quota_without_room(served: Lab, kind: Kind) -> None:
     served.core.create_namespaced_resource_quota(served.namespace, quota)
     await until("the quota counts", lambda: served.quota_used("full").get("pods") == "2")
     async with served.rolled("chat", kind=kind) as case:
-        assert "room: the ResourceQuota full has room for 0 more" in await held(case)
+        assert "room: the ResourceQuota full has room for 0 more" in await waiting_for_room(case)
         assert len(served.pods("chat")) == 2
         served.core.patch_namespaced_resource_quota("full", served.namespace, {"spec": {"hard": {"pods": "3"}}})
         await case.ends("Completed")
@@ -308,8 +308,8 @@ async def _holds(case: Case) -> None:
     """It takes nothing away, says so before it begins and while it waits, and goes on when there is room."""
     lacks = "0 of 1 nvidia.com/gpu free on the 1 node that may run it; it requests nvidia.com/gpu 1"
     holds = "and maxUnavailable 0 lets no old one go first: the rollout will hold until there is room"
-    assert await told(case) == [f"there is no room to add a replica ({lacks}), {holds}"]
-    assert "Insufficient nvidia.com/gpu" in await held(case)
+    assert await warnings_of(case) == [f"there is no room to add a replica ({lacks}), {holds}"]
+    assert "Insufficient nvidia.com/gpu" in await waiting_for_room(case)
     assert len(case.lab.pods(case.name)) == 2, "one stays pending, for an autoscaler of nodes"
     more(case.lab, case.name, 2)
     report = await case.ends("Completed")
@@ -327,10 +327,10 @@ async def _replaces(case: Case) -> None:
 
 
 async def _gives_up(case: Case) -> None:
-    """Its own controller asks for the surge, which stays pending: it is said before, and goes back at the deadline."""
-    (said,) = await told(case)
-    assert said.startswith("there is room for 0 of the 1 replicas of the surge (0 of 2 nvidia.com/gpu free")
-    assert said.endswith("; others stay pending")
+    """Its own controller asks for the surge, which stays pending: a warning says so; it goes back at the deadline."""
+    (warning,) = await warnings_of(case)
+    assert warning.startswith("there is room for 0 of the 1 replicas of the surge (0 of 2 nvidia.com/gpu free")
+    assert warning.endswith("; others stay pending")
     report = await case.ends("RolledBack")
     assert report.status.reason.startswith(f"Unschedulable: {case.name}-")
     assert "Insufficient nvidia.com/gpu" in report.status.reason

@@ -50,11 +50,11 @@ async def test_three_replicas_and_never_fewer(served: Lab) -> None:
         ) as case:
             live = Rollouts(served.temporal, served.namespace, served.task_queue, answer_s=60)
 
-            async def told() -> Status | None:
+            async def stalled() -> Status | None:
                 status = await live.status(case.run.handle.id)
                 return status if "unready status: [server]" in status.reason else None
 
-            status: Status = await until("it stalls, and says so", told)
+            status: Status = await until("it stalls, and says so", stalled)
             assert (status.phase, status.waiting_for) == (
                 "Progressing",
                 "1 new replica to be proven (0 of 1 ready, 0 proven)",

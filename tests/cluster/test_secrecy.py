@@ -122,8 +122,8 @@ async def test_nothing_planted_is_stored_or_shown(
 
     shell = Shell(lab, tmp_path)
     assert sealed[REASON] in (await shell.run("report", workflow_id, **{SETTING: str(file)})).stdout
-    said = (await shell.run("report", workflow_id, expect=REFUSED)).stderr
-    assert f"error: {SETTING}: is not set, and the data is encrypted with key 2026-11; set it to the file" in said
+    errors = (await shell.run("report", workflow_id, expect=REFUSED)).stderr
+    assert f"error: {SETTING}: is not set, and the data is encrypted with key 2026-11; set it to the file" in errors
     await the_temporal_command_decodes(lab, workflow_id, sealed[REASON], file, tmp_path)
 
 
@@ -143,13 +143,13 @@ async def the_temporal_command_decodes(lab: Lab, workflow_id: str, planted: str,
         endpoint = log.read_text().split("decodes at ")[1].split()[0]
         show = ["workflow", "show", "--workflow-id", workflow_id, "-o", "json", "--address", lab.stack.temporal_address]
         for header, found in ((f"Bearer {token}", True), ("Bearer x.y.z", False)):
-            asked = [ensure_built()["temporal"], *show, "--codec-endpoint", endpoint, "--codec-auth", header]
-            answer = await asyncio.to_thread(subprocess.run, asked, capture_output=True, text=True, check=False)
+            arguments = [ensure_built()["temporal"], *show, "--codec-endpoint", endpoint, "--codec-auth", header]
+            answer = await asyncio.to_thread(subprocess.run, arguments, capture_output=True, text=True, check=False)
             data = b"".join(map(base64.b64decode, re.findall(r'"data": "([^"]*)"', answer.stdout)))
             assert (planted.encode() in data, answer.returncode == 0) == (found, found), answer.stderr
-        said = log.read_text()
-        assert "/decode: 1 payloads for 'ann'" in said and "/decode: denied: the token is not accepted" in said
-        assert planted not in said
+        log_text = log.read_text()
+        assert "/decode: 1 payloads for 'ann'" in log_text and "/decode: denied: the token is not accepted" in log_text
+        assert planted not in log_text
     finally:
         codec.terminate()
     assert codec.wait(timeout=20) == 0

@@ -100,7 +100,7 @@ async def test_the_plan_is_that_of_the_start(served: Lab, tmp_path: Path) -> Non
 
 
 async def test_a_retarget_is_linted_too(served: Lab) -> None:
-    """A refused wish changes nothing; an accepted one goes on, and stays accepted."""
+    """A refused request changes nothing; an accepted one goes on, and stays accepted."""
     waypoint = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
     async with served.case("chat", 2, target={"container": PROBED}, strategy=waypoint, accept=[]) as case:
         await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
@@ -117,7 +117,7 @@ async def test_a_retarget_is_linted_too(served: Lab) -> None:
 
 
 async def test_a_way_back_is_never_refused(served: Lab, tmp_path: Path) -> None:
-    """At three in the morning the old revision counts, also with what lint has against it: that is told."""
+    """At three in the morning the old revision counts, also with lint findings against it: the report lists them."""
     shell = Shell(served, tmp_path)
     await served.deploy("chat", 2, image="example/chat:latest")
     probed = {"patch": {"spec": {"containers": [{"name": "server", "image": "example/chat:2", **PROBED}]}}}

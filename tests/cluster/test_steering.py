@@ -64,14 +64,14 @@ async def test_what_is_told_is_not_newer_than_it_was_known(served: Lab) -> None:
         await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
         await case.run.send("pause")
         ended_at = await until("the watch to be called off", called_off)
-        status = await case.run.until("it is told", lambda s: s.phase == "Paused")
+        status = await case.run.until("it is paused", lambda s: s.phase == "Paused")
         assert status.updated_at < ended_at
         await case.run.send("abort")
         await case.ends("Aborted")
 
 
 async def test_a_message_while_the_end_is_written(lab: Lab) -> None:
-    """It waits for what becomes of that, and is refused where it is too late: nobody is told what does not come."""
+    """It waits for what becomes of that, and is refused where it is too late: no promise is broken."""
 
     async def are_heard(run: Run) -> bool:
         events = (await run.handle.fetch_history()).events
@@ -103,7 +103,7 @@ async def test_retarget_away_from_a_bad_version(served: Lab) -> None:
         "chat", change=DeploymentSubject.changed(2, "never-ready"), strategy={"maxSurge": 2}
     ) as case:
         await case.reaches(4, 2, ready=False)
-        # A patch has no sum with another change: the newest wish is laid on the baseline.
+        # A patch has no sum with another change: the newest request is laid on the baseline.
         assert "a patch cannot be combined" in await refused(case.run, "retarget", change=V3)
         assert await case.run.send("retarget", change=V3, onto_baseline=True) == "now wants server=example/chat:3"
         await case.ends("Completed")
@@ -208,8 +208,8 @@ async def test_early_late_and_repeated_messages(served: Lab) -> None:
         report = await case.ends("Completed")
         with pytest.raises(Exception, match=r"already completed|not found"):
             await run.send("abort")
-    said = [e.detail for e in entries(report, "signal refused")]
-    assert len(said) == 2 and all("no approval is pending" in s for s in said)
+    details = [e.detail for e in entries(report, "signal refused")]
+    assert len(details) == 2 and all("no approval is pending" in s for s in details)
     assert len(entries(report, "paused")) == len(entries(report, "approved")) == 1
     case.watcher.assert_within(2, 3)
 
@@ -221,8 +221,8 @@ async def test_the_same_update_twice(served: Lab) -> None:
 
         async def once() -> str:
             pause = messages.Pause(by="test")
-            said: str = await case.run.handle.execute_update("pause", pause, id="pipeline-7", result_type=str)
-            return said
+            answer: str = await case.run.handle.execute_update("pause", pause, id="pipeline-7", result_type=str)
+            return answer
 
         assert await once() == await once() == "pause: now Paused"
         await case.run.send("resume")
@@ -239,8 +239,8 @@ async def test_refused_while_going_back(served: Lab) -> None:
         await case.run.send("abort")
         wishes = {"retarget": {"change": V3}}
         names = ["pause", "resume", "retarget", "settle", "approve", "reject", "promote"]
-        said = await asyncio.gather(*(refused(case.run, name, **wishes.get(name, {})) for name in names))
-        for name, words in zip(names, said, strict=True):
+        answers = await asyncio.gather(*(refused(case.run, name, **wishes.get(name, {})) for name in names))
+        for name, words in zip(names, answers, strict=True):
             assert words.startswith(f"{name}: the rollout is going back to its baseline; wait for its end")
         report = await case.ends("Aborted")
         assert len(report.plans) == 1

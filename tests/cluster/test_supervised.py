@@ -45,7 +45,7 @@ async def ends(run: Run, outcome: str) -> Report:
 
 
 async def test_the_plan_and_what_its_operator_cannot_do(served: Lab) -> None:
-    """Only the ends are planned, and it is said; to hold it in between is refused with what can be done."""
+    """Only the ends are planned, and the plan says so; to hold it in between is refused with what can be done."""
     operator = runtimes(served)
     await operator.make("ServingRuntime", "chat", resource())
     run = await start(served, "chat", NEVER)
@@ -111,7 +111,7 @@ async def test_a_resource_of_ones_own_is_described_in_the_settings(stack: Stack)
 
 
 async def test_a_name_alone_means_what_is_rolled(served: Lab, tmp_path: Path) -> None:
-    """Whatever its kind; of two kinds with one name, both under way, it must be said."""
+    """Whatever its kind; of two kinds with one name, both running, the kind is needed."""
     operator, shell = runtimes(served), Shell(served, tmp_path)
     await asyncio.gather(operator.make("ServingRuntime", "chat", resource()), served.deploy("chat", 1))
     target = {"kind": "Supervised", "resource": "ServingRuntime", "namespace": served.namespace, "name": "chat"}

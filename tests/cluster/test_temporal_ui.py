@@ -17,8 +17,8 @@ ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
 
 def rendered(stack: Stack, markdown: str) -> list[str]:
     """Return the texts of the list that the UI makes of Markdown."""
-    asked = urllib.parse.urlencode({"content": markdown, "theme": "light"})
-    with urllib.request.urlopen(f"{stack.temporal_ui}/render?{asked}", timeout=30) as answer:
+    query = urllib.parse.urlencode({"content": markdown, "theme": "light"})
+    with urllib.request.urlopen(f"{stack.temporal_ui}/render?{query}", timeout=30) as answer:
         page = answer.read().decode()
     items = re.findall(r"<li>(.*?)</li>", page, re.DOTALL)
     return [" ".join(html.unescape(re.sub(r"<[^>]*>", "", each)).split()) for each in items]

@@ -201,10 +201,10 @@ async def test_blue_green(served: Lab) -> None:
         at = {e.what: e.at for e in report.entries if e.what != "traffic" or e.detail.startswith("100 %")}
         assert at["verified"] and at["scaled"] - at["traffic"] >= 2.0
 
-    async def asked() -> None:
+    async def approved() -> None:
         """An approval before the switch, and a long retain that a person ends."""
         strategy = {"waypoints": [{"at": "100%", "approval": True}]}
-        async with led(served, "asked", strategy) as case:
+        async with led(served, "approved", strategy) as case:
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
             assert case.sides.replicas() == (R, R)
             assert (await case.run.status()).traffic == 0
@@ -215,7 +215,7 @@ async def test_blue_green(served: Lab) -> None:
         case.traffic.assert_served(R)
         assert case.traffic.sequence() == [BLUE, GREEN]
 
-    await asyncio.gather(whole(), asked())
+    await asyncio.gather(whole(), approved())
 
 
 async def test_blue_green_goes_back_at_every_point(stack: Stack, served: Lab) -> None:
@@ -274,8 +274,8 @@ async def test_retargeted_while_the_old_side_is_retained(served: Lab) -> None:
         with pytest.raises(WorkflowUpdateFailedError) as refused:
             await case.run.send("retarget", strategy={"step": 1})
         assert "type and traffic cannot change during a rollout; abort" in str(refused.value.cause)
-        said = await case.run.send("retarget", change={"images": {"server": "example/chat:3"}})
-        assert said == "now wants server=example/chat:3"
+        answer = await case.run.send("retarget", change={"images": {"server": "example/chat:3"}})
+        assert answer == "now wants server=example/chat:3"
         await case.ends("Completed")
     assert case.traffic.sequence() == [BLUE, GREEN, BLUE, GREEN]
     assert [m.pods for m in case.traffic.at_switches()] == [(("blue", R), ("green", R))] * 3
@@ -371,8 +371,8 @@ async def test_weights(served: Lab) -> None:
             assert case.sides.replicas() == (3, 2)
             await case.run.send("approve")
             report = await case.ends("Completed")
-        said = [e.detail for e in report.entries if e.what == "traffic accepted"]
-        assert said == [f"the gateways accepted {w} % to new" for w in planned]
+        details = [e.detail for e in report.entries if e.what == "traffic accepted"]
+        assert details == [f"the gateways accepted {w} % to new" for w in planned]
         assert case.traffic.sequence() == [(("on-blue", 1),), *(split("on", w) for w in planned)]
         assert [m.pods for m in case.traffic.at_switches()][-1] == (("blue", 1), ("green", R))
         case.traffic.assert_served()
@@ -406,8 +406,8 @@ async def test_a_weight_that_a_gateway_refuses(served: Lab) -> None:
             report = await case.ends("RolledBack")
         blue = (("refused-blue", 1),)
         assert case.traffic.sequence() == [blue, split("refused", 5), split("refused", 50), blue]
-        said = f"Traffic: {NAME} says Accepted is False (UnsupportedValue: weight 50); the route gives 50 % to new"
-        assert report.status.reason == said
+        reason = f"Traffic: {NAME} says Accepted is False (UnsupportedValue: weight 50); the route gives 50 % to new"
+        assert report.status.reason == reason
         case.traffic.assert_served()
         assert case.sides.replicas() == (R, 0)
 
@@ -433,8 +433,8 @@ async def test_a_weight_that_a_gateway_refuses(served: Lab) -> None:
             waits = await run.until("it waits", lambda s: "the gateways to accept 5 % to new" in s.waiting_for)
             assert waits.traffic == 0 and f"{NAME} has not decided Accepted for the route's" in waits.waiting_for
             gateway.is_silent = False
-            held = await run.until("it is held", lambda s: s.phase == "Held")
-            assert "(UnsupportedValue: weight 50)" in held.reason
+            status = await run.until("it is held", lambda s: s.phase == "Held")
+            assert "(UnsupportedValue: weight 50)" in status.reason
             await until("5 % to new again", lambda: [each["weight"] for each in route_of(served, "silent")] == [95, 5])
             await run.send("abort")
             assert (await run.end()).status.outcome == "Aborted"
@@ -469,11 +469,11 @@ async def test_weights_of_pools(served: Lab) -> None:
         f"inferencepool {served.namespace}/both: 'app=pools,side=blue': selects the pods of the old side":
             {"route": "pools", "pools": {**both, "new": "both"}},
     }  # fmt: skip
-    for said, traffic in bad.items():
+    for expected, traffic in bad.items():
         refused = await served.start("bad", target=sides.target, strategy={**strategy, "traffic": traffic})
         with pytest.raises(WorkflowFailureError) as caught:
             await refused.end()
-        assert said in str(caught.value.cause), str(caught.value.cause)
+        assert expected in str(caught.value.cause), str(caught.value.cause)
     saved = sides.backends()
     traffic = {"route": "pools", "pools": both, "lag": LAG}
     run = await served.start("pools", target=sides.target, strategy={**strategy, "traffic": traffic})
@@ -493,7 +493,7 @@ TO_GREEN = {
     "metadata": {"labels": {"side": "green"}},
     "spec": {"containers": [{"name": "server", "image": "example/chat:2"}]},
 }
-"""A change by which green can be made from blue, and told from it."""
+"""A change that makes green from blue, and by which both differ."""
 
 
 @pytest.mark.parametrize(
@@ -518,8 +518,8 @@ async def test_undone_by_what_led_there(served: Lab, tmp_path: Path, *, made: bo
             TrafficWatcher(served.core.api_client, served.namespace, f"app={name}", **leading) as traffic,
             TrafficWatcher(served.core.api_client, served.namespace, f"app={name}", service=f"{name}-preview") as tried,
         ):
-            told = await shell.json("undo", file, "--by", "another")
-            await shell.run("watch", told["id"])
+            started = await shell.json("undo", file, "--by", "another")
+            await shell.run("watch", started["id"])
         pods.assert_within(R, ceiling)
         traffic.assert_served(floor)
         assert traffic.sequence() == led
@@ -531,11 +531,11 @@ async def test_undone_by_what_led_there(served: Lab, tmp_path: Path, *, made: bo
         return traffic.at_switches()
 
     async def remembered(sides: Sides, file: str) -> None:
-        """Each side's only revision is told with its Deployment, and with who brought it to serve at last."""
+        """Each side's only revision is listed with its Deployment, and with who last made it serve."""
         found = [Revision.model_validate(each) for each in await shell.json("history", file)]
-        told = [(r.of, r.revision, r.replicas, r.note and (r.note.by, r.note.outcome)) for r in found]
+        revisions = [(r.of, r.revision, r.replicas, r.note and (r.note.by, r.note.outcome)) for r in found]
         blue, green = (f"{sides.name}-{side}" for side in ("blue", "green"))
-        assert told == [(blue, 1, R, ("another", "Completed")), (green, 1, 0, ("someone", "Completed"))]
+        assert revisions == [(blue, 1, R, ("another", "Completed")), (green, 1, 0, ("someone", "Completed"))]
 
     async def by_service() -> None:
         sides = Sides(served, "by-service")
@@ -597,13 +597,13 @@ async def test_what_cannot_lead_is_refused(served: Lab) -> None:
     before = [
         served.core.read_namespaced_service(n, served.namespace).metadata.resource_version for n in ("chat", "both")
     ]
-    for strategy, said in cases:
+    for strategy, expected in cases:
         run = await served.start("chat", target=sides.target, strategy=strategy)
-        # Its end and not its plan is asked for: a refused rollout ends at once, maybe before it is asked.
+        # It reads the end and not the plan: a refused rollout ends at once, maybe before the query.
         with pytest.raises(WorkflowFailureError) as refused:
             await run.end()
-        told = str(refused.value.cause)
-        assert said in told, told
+        message = str(refused.value.cause)
+        assert expected in message, message
     after = [
         served.core.read_namespaced_service(n, served.namespace).metadata.resource_version for n in ("chat", "both")
     ]

@@ -189,9 +189,9 @@ async def test_a_pair_goes_back_by_its_sides(served: Lab, tmp_path: Path) -> Non
         assert undone["id"].endswith("/DeploymentPair/chat-next")
         await shell.run("watch", undone["id"])
     watcher.assert_within(3, 4)
-    assert subject.asked() == (3, 0) and len(served.pods("chat", "chat:1")) == 3
+    assert subject.requested() == (3, 0) and len(served.pods("chat", "chat:1")) == 3
     await shell.run("start", file, "--wait")
-    assert subject.asked() == (0, 3)
+    assert subject.requested() == (0, 3)
 
     refused = await shell.run("undo", file, "--to-revision", "1", expect=REFUSED)
     assert (
@@ -216,9 +216,9 @@ async def test_a_pairs_version_that_was_taken_back_says_so(served: Lab, tmp_path
 
 
 async def test_a_supervised_one_has_none(served: Lab, tmp_path: Path) -> None:
-    """Its operator keeps versions, or nobody does: that is said, with what to do."""
+    """Its operator keeps versions, or nobody does: the refusal says so, with what to do."""
     shell, subject = Shell(served, tmp_path), SupervisedSubject(served, "chat")
     await subject.create(1)
     for command in ("history", "undo"):
-        said = (await shell.run(command, f"servingruntime/{served.namespace}/chat", expect=REFUSED)).stderr
-        assert "has no revisions that Segue knows of" in said and "start one with the earlier values" in said
+        output = (await shell.run(command, f"servingruntime/{served.namespace}/chat", expect=REFUSED)).stderr
+        assert "has no revisions that Segue knows of" in output and "start one with the earlier values" in output

@@ -26,17 +26,17 @@ async def test_a_waiting_rollout_only_reacts(lab: Lab) -> None:
 
     async with (
         lab.case("lost", 2, strategy=ASKS, tuning=NEVER) as lost,
-        lab.case("told", 2, strategy=ASKS, tuning=NEVER) as told,
+        lab.case("steered", 2, strategy=ASKS, tuning=NEVER) as steered,
     ):
-        for case in (lost, told):
+        for case in (lost, steered):
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
             await until("it only watches", case.only_watches)
         await until("no more observations", is_quiet, poll_s=QUIET_S)
-        await told.run.send("pause")
-        await told.run.until("it is paused", lambda s: s.phase == "Paused")
-        await until("the former watch to end", told.only_watches)
+        await steered.run.send("pause")
+        await steered.run.until("it is paused", lambda s: s.phase == "Paused")
+        await until("the former watch to end", steered.only_watches)
         lab.relabel(lab.pods("lost", "chat:2")[0].metadata.name, "crash-loop")
         await lost.ends("RolledBack")
-        await told.run.send("abort")
-        await told.ends("Aborted")
+        await steered.run.send("abort")
+        await steered.ends("Aborted")
     assert sample(address, "segue_looks_total") > seen

@@ -12,14 +12,14 @@ def get(address: str, path: str) -> tuple[int, str]:
 
 
 async def test_graceful_end_and_another_goes_on(lab: Lab) -> None:
-    """Told to stop in the middle of a rollout a worker ends with 0; another finishes it within the budget."""
+    """ParsedReply to stop in the middle of a rollout a worker ends with 0; another finishes it within the budget."""
     first = lab.worker(SEGUE_LOG_FORMAT="json")
 
     def served_at() -> str:
         for line in first.log.read_text().splitlines():
-            said = json.loads(line)
-            if said["message"] == "worker serves":
-                return str(said["health"])
+            entry = json.loads(line)
+            if entry["message"] == "worker serves":
+                return str(entry["health"])
         return ""
 
     address = await until("it serves", served_at)

@@ -1,4 +1,4 @@
-"""An error in the workflow's own code: the rollout holds and says so; what Temporal itself fails is told as that."""
+"""An error in the workflow's own code: the rollout holds and says so; a failure of Temporal is reported as such."""
 
 import asyncio
 from pathlib import Path
@@ -29,7 +29,7 @@ async def _an_error_of_ours_needs_a_person(lab: Lab) -> None:
         await case.ends("Aborted")
 
 
-async def _a_failing_task_is_told(lab: Lab, shell: Shell) -> None:
+async def _a_failing_task_is_reported(lab: Lab, shell: Shell) -> None:
     await lab.deploy("failing", 2)
     before = lab.settings("failing")
     change = {"images": {"server": "example/chat:other-steps"}}
@@ -37,7 +37,7 @@ async def _a_failing_task_is_told(lab: Lab, shell: Shell) -> None:
     await shell.run("start", shell.spec("failing", change=change))
     rollouts, workflow_id = Rollouts(lab.temporal, lab.namespace, lab.task_queue), (await shell.json("list"))[0]["id"]
 
-    async def is_told() -> bool:
+    async def is_reported() -> bool:
         try:
             await rollouts.status(workflow_id)
         except Failing as error:
@@ -46,11 +46,11 @@ async def _a_failing_task_is_told(lab: Lab, shell: Shell) -> None:
             pass  # its task has failed once, or not yet
         return False
 
-    await until("status to tell it", is_told)
+    await until("status to tell it", is_reported)
     for command in ("status", "abort", "watch"):
-        told = (await shell.run(command, name, expect=NEEDS_PERSON)).stderr
-        assert "fails each time a worker runs it" in told
-        assert "no worker answers" not in told
+        output = (await shell.run(command, name, expect=NEEDS_PERSON)).stderr
+        assert "fails each time a worker runs it" in output
+        assert "no worker answers" not in output
     with pytest.raises(Failing, match=f"segue release {name}"):
         await rollouts.report(workflow_id)
     await lab.temporal.get_workflow_handle(workflow_id).terminate()
@@ -61,7 +61,7 @@ async def _a_failing_task_is_told(lab: Lab, shell: Shell) -> None:
 async def test_an_error_in_the_workflow(lab: Lab, tmp_path: Path) -> None:
     """One of ours waits for a person, and abort works; one that fails the task is not taken for an absent worker."""
     await lab.worker(module="failing_worker").serves()
-    await asyncio.gather(_an_error_of_ours_needs_a_person(lab), _a_failing_task_is_told(lab, Shell(lab, tmp_path)))
+    await asyncio.gather(_an_error_of_ours_needs_a_person(lab), _a_failing_task_is_reported(lab, Shell(lab, tmp_path)))
 
 
 async def _start(lab: Lab, kind: str, name: str, change: dict[str, Any]) -> Run:
@@ -88,11 +88,11 @@ async def _a_service_scaled_to_zero(lab: Lab) -> None:
 
     await until("the kind to be served", made)
     run = await _start(lab, "InferenceService", "llm", {"patch": {"model": {"storageUri": "s3://models/b"}}})
-    with pytest.raises(WorkflowUpdateFailedError) as told:
+    with pytest.raises(WorkflowUpdateFailedError) as raised:
         await run.plan()
     with pytest.raises(WorkflowFailureError) as ended:
         await run.end()
-    assert "runs no replica" in str(told.value.cause)
+    assert "runs no replica" in str(raised.value.cause)
     assert "runs no replica" in str(ended.value.cause)
     assert lab.custom.get_namespaced_custom_object(*place, "llm")["spec"]["predictor"] == predictor
 

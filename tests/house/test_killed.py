@@ -23,8 +23,8 @@ async def test_a_killed_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     own = ("SEGUE_TEST_", "PYTEST_")  # what a run tells its processes is not for another run
     # Looked through many times a second: what the node keeps, with a file system for each container, lies elsewhere.
-    base, said = tmp_path / "pytest", tmp_path / "said.txt"
-    with said.open("wb") as output:
+    base, log = tmp_path / "pytest", tmp_path / "said.txt"
+    with log.open("wb") as output:
         run = subprocess.Popen(
             [sys.executable, "-m", "pytest", "-n1", "-k", "worker_is_killed", "--basetemp", base, "tests/node"],
             cwd=ROOT, env={k: v for k, v in os.environ.items() if not k.startswith(own)},
@@ -32,7 +32,7 @@ async def test_a_killed_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
         )  # fmt: skip
 
     def traffic() -> list[Path]:
-        assert run.poll() is None, f"the run ended with {run.returncode}:\n{said.read_text()}"
+        assert run.poll() is None, f"the run ended with {run.returncode}:\n{log.read_text()}"
         return list(base.rglob("lines.jsonl"))
 
     try:

@@ -52,7 +52,8 @@ FULL: Values = {
     "encryption": {"secret": "keys", "key": "current.toml"},
     "worker": {
         "logLevel": "DEBUG", "logFormat": "text", "maxConcurrentActivities": 60,
-        "gracefulShutdownSeconds": 60, "podAccess": "direct", "healthPort": 9000, "otlpEndpoint": "http://collector:4317",
+        "gracefulShutdownSeconds": 60, "podAccess": "direct", "healthPort": 9000,
+        "otlpEndpoint": "http://collector:4317",
         "temporalUi": "https://temporal.example",
     },
     "metrics": {"sdk": True, "serviceMonitor": {"enabled": True, "labels": {"release": "prom"}, "interval": "15s"}},
@@ -348,8 +349,8 @@ def test_the_policies_of_orders_are_the_published_ones(helm: Helm) -> None:
     made = [each for each in yaml.safe_load_all(older.stdout) if each and "Policy" in each["kind"]]
     assert [each for each in made if each in published] == published[2:]
     assert [each for each in made if "Mutating" in each["kind"]] == []
-    told = helm.run("template", "segue", str(CHART), "--kube-version", "1.29.9", values=guarded, expect=1).stderr
-    assert "v1.29.9 has no ValidatingAdmissionPolicy" in told and "set controller.admission=false" in told
+    errors = helm.run("template", "segue", str(CHART), "--kube-version", "1.29.9", values=guarded, expect=1).stderr
+    assert "v1.29.9 has no ValidatingAdmissionPolicy" in errors and "set controller.admission=false" in errors
 
 
 def test_the_chart_ships_the_definitions(helm: Helm) -> None:
@@ -406,9 +407,9 @@ REFUSED: dict[str, tuple[Values, list[str]]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_mistakes_are_refused(helm: Helm, name: str) -> None:
     """The message names the value, and what to write instead."""
-    values, said = REFUSED[name]
+    values, expected = REFUSED[name]
     message = helm.refusal(merged(MINIMAL, values))
-    assert [text for text in said if text not in message] == [], message
+    assert [text for text in expected if text not in message] == [], message
 
 
 # --- no Helm needed --------------------------------------------------------------------------------------

@@ -127,8 +127,8 @@ def test_the_image_needs_no_shell_and_no_disk(image: Image, tmp_path: Path) -> N
         "try: pathlib.Path('/x').touch()\n"
         "except OSError as error: print(error.strerror)"
     )
-    said = image.run("/bin/python", "-c", code, log=tmp_path / "who")
-    assert said.splitlines() == [f"{USER} [{USER}]", "Read-only file system"]
+    output = image.run("/bin/python", "-c", code, log=tmp_path / "who")
+    assert output.splitlines() == [f"{USER} [{USER}]", "Read-only file system"]
     assert [path.name for path in (image.root / "bin").iterdir()] == ["python"]
 
 
@@ -184,10 +184,10 @@ def test_the_page_word_for_word(open_stack: Stack, tmp_path: Path) -> None:
     open_stack.node.load(ensure_segue_image(Origin(revision=revision)))
     reader.follow("3")
     with cordoned(open_stack):
-        said = reader.follow("4")
-    assert "\nyes\n" in said
-    assert "leaderworkersets.leaderworkerset.x-k8s.io" in said
-    assert re.search(r"^ *Phase: +Succeeded$", said, re.MULTILINE), said
+        output = reader.follow("4")
+    assert "\nyes\n" in output
+    assert "leaderworkersets.leaderworkerset.x-k8s.io" in output
+    assert re.search(r"^ *Phase: +Succeeded$", output, re.MULTILINE), output
     assert "Completed" in reader.follow("5")
     spec = (ROOT / "examples/minimal.yaml").read_text()
     (tmp_path / "elsewhere.yaml").write_text(spec.replace("namespace: serving", "namespace: elsewhere"))

@@ -158,14 +158,14 @@ async def test_the_pod_rolls_real_servers_under_traffic(open_stack: Stack, image
         assert_nothing_lost(outcomes)
         assert outcomes.by_version.keys() == {"v1", "v2"}
 
-        said = await release.run("test", "--logs")
-        assert "Succeeded" in said
-        assert f"Kubernetes: rights in {lab.namespace}" in said
+        output = await release.run("test", "--logs")
+        assert "Succeeded" in output
+        assert f"Kubernetes: rights in {lab.namespace}" in output
         rbac = client.RbacAuthorizationV1Api(lab.core.api_client)
         rbac.delete_namespaced_role(f"{release.namespace}-worker", lab.namespace)
-        said = await release.run("test", "--logs", expect=1)
-        assert f"failed       Kubernetes: rights in {lab.namespace}" in said, said
-        assert f"kubectl apply -n {lab.namespace} -f deploy/rbac.yaml" in said, said
+        output = await release.run("test", "--logs", expect=1)
+        assert f"failed       Kubernetes: rights in {lab.namespace}" in output, output
+        assert f"kubectl apply -n {lab.namespace} -f deploy/rbac.yaml" in output, output
 
 
 FAKE = {"pod": {"nodeSelector": {"segue.dev/node": "fake"}}}
@@ -288,9 +288,9 @@ async def test_the_installed_controller_rolls_objects_of_its_cluster(
             lab.deploy("chat", 2, **FAKE),
         )
         await release.run("upgrade", str(CHART), "--wait", "--timeout", "5m", values=values)
-        said = await release.run("test", "--logs")
-        assert "kinds of segue.dev: older than this release: Rollout lacks spec.target.cluster\n" in said, said
-        assert f"→ {UPGRADE_KINDS}" in said
+        output = await release.run("test", "--logs")
+        assert "kinds of segue.dev: older than this release: Rollout lacks spec.target.cluster\n" in output, output
+        assert f"→ {UPGRADE_KINDS}" in output
         assert all(UPGRADE_KINDS in (ROOT / "docs" / page).read_text() for page in ("kubernetes.md", "upgrading.md"))
         kubectl(UPGRADE_KINDS)
         assert "kinds of segue.dev: served, as this release defines them" in await release.run("test", "--logs")

@@ -1,4 +1,4 @@
-"""The servers are built once, and what stands in the way of building is told in a sentence."""
+"""The servers are built once, and an error says in a sentence what prevents the build."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_old_go_is_told_with_the_fix(cache: Path) -> None:
 
 
 def test_failed_build_tells_the_end_of_gos_output(cache: Path) -> None:
-    """A build that fails raises with what go said, and leaves no half-built binary."""
+    """A build that fails raises with go's message, and leaves no half-built binary."""
     install_go(cache, FAILING_GO)
     with pytest.raises(BuildFailed, match=r"building temporal failed.*\n.*404 Not Found"):
         build.ensure_built()
@@ -68,24 +68,24 @@ def test_failed_build_tells_the_end_of_gos_output(cache: Path) -> None:
 def test_each_binary_is_built_once(cache: Path) -> None:
     """The first call builds all six with one line before and after each; the second builds none."""
     install_go(cache, GOOD_GO)
-    said: list[str] = []
-    paths = build.ensure_built(said.append)
+    lines: list[str] = []
+    paths = build.ensure_built(lines.append)
     assert {path.name for path in paths.values()} == {binary.name for binary in build.BINARIES}
-    assert said[4] == "building kube-apiserver (3 of 6) …"
-    assert said[5] == "building kube-apiserver (3 of 6) … 0 s"
-    assert build.ensure_built(said.append) == paths
-    assert len(said) == 12
+    assert lines[4] == "building kube-apiserver (3 of 6) …"
+    assert lines[5] == "building kube-apiserver (3 of 6) … 0 s"
+    assert build.ensure_built(lines.append) == paths
+    assert len(lines) == 12
 
 
 def test_servers_of_a_node_are_built_when_one_is_asked_for(cache: Path) -> None:
-    """What only a real node needs is built besides the others, and not without being asked for."""
+    """What only a real node needs is built besides the others, and only on request."""
     install_go(cache, GOOD_GO)
-    said: list[str] = []
-    plain = build.ensure_built(said.append)
-    with_node = build.ensure_built(said.append, [*build.BINARIES, *build.NODE_BINARIES])
+    lines: list[str] = []
+    plain = build.ensure_built(lines.append)
+    with_node = build.ensure_built(lines.append, [*build.BINARIES, *build.NODE_BINARIES])
     assert set(with_node) - set(plain) == {"containerd", "containerd-shim-runc-v2", "ctr", "kubelet", "kube-proxy"}
-    assert said[12] == "building containerd (7 of 11) …"
-    assert len(said) == 22
+    assert lines[12] == "building containerd (7 of 11) …"
+    assert len(lines) == 22
 
 
 def test_two_builds_at_once_do_not_clash(cache: Path) -> None:

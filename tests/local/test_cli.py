@@ -32,8 +32,8 @@ def test_up_status_env_down(name: str) -> None:
     stack = Stack.find(name)
     assert stack is not None
     shell = f'{run("env", "--name", name).stdout}\necho "$TEMPORAL_ADDRESS $KUBECONFIG"'
-    told = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout
-    assert told == f"{stack.temporal_address} {stack.kubeconfig}\n"
+    output = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout
+    assert output == f"{stack.temporal_address} {stack.kubeconfig}\n"
     assert json.loads(run("env", "--name", name, "-o", "json").stdout) == stack.env()
 
     stack.kill("kwok")
@@ -64,7 +64,7 @@ def test_refused_input_is_exit_code_2(arguments: tuple[str, ...]) -> None:
 
 
 def test_missing_go_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    """What stands in the way is told without a traceback."""
+    """An error says what prevents it, without a traceback."""
     code = (
         "from segue_local import build; build._FALLBACK_GO = '/nowhere/go'; "
         "from segue_local.cli import app; app(['up', '--name', 'absent'])"

@@ -244,15 +244,15 @@ def test_recipes_are_those_that_are_named() -> None:
 
 def test_images_are_built_once(images: Archive) -> None:
     """A second call says nothing and returns the same archive at once."""
-    said: list[str] = []
+    lines: list[str] = []
     before = images.path.stat()
-    assert ensure_images(said.append) == images.path
-    assert said == []
+    assert ensure_images(lines.append) == images.path
+    assert lines == []
     assert images.path.stat() == before
 
 
 def test_failed_install_tells_the_end_of_the_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A build that fails raises with what was said, and leaves no half-built archive."""
+    """A build that fails raises with the output, and leaves no half-built archive."""
     uv = tmp_path / "uv"
     uv.write_text("#!/bin/sh\necho mlserver: 404 Not Found\nexit 1\n")
     uv.chmod(0o755)
@@ -324,7 +324,7 @@ def test_versions_that_serve_badly(start: Callable[..., Container]) -> None:
 
 
 def test_streaming_fixture_answers_as_such_servers_do(start: Callable[..., Container]) -> None:
-    """It lists its model, answers whole when no stream is asked for, and refuses what it cannot read."""
+    """It lists its model, answers whole when no stream is requested, and refuses what it cannot read."""
     server = start("segue.local/streams:v2")
     server.wait_ready("/health")
     assert json.loads(server.ask("/v1/models")[1])["data"][0]["version"] == "v2"

@@ -295,7 +295,7 @@ def test_pods_come_back_after_a_power_cut(stack: Stack, web: str, eventually: Ev
     stack.restart("node")
     assert all(p.alive for p in stack.status())
     eventually(lambda: "hello" in answer(stack, web), "the pod's answer")
-    eventually(lambda: pod_status(stack).container_statuses[0].restart_count == before + 1, "one restart told")
+    eventually(lambda: pod_status(stack).container_statuses[0].restart_count == before + 1, "one restart in the status")
 
 
 @needs_node
@@ -358,9 +358,9 @@ def test_down_after_a_killed_launcher_leaves_nothing(
 def test_up_cleans_what_a_killed_launcher_left(name: str, eventually: Eventually) -> None:
     """The next up removes the broken leftover; one that was up and lost its node is started anew as well."""
     launch_and_kill(name, "containerd answers", eventually)
-    said: list[str] = []
-    stack = Stack.up(name, node=True, on_progress=said.append)
-    assert f"removed what was left of stack {name}" in said
+    lines: list[str] = []
+    stack = Stack.up(name, node=True, on_progress=lines.append)
+    assert f"removed what was left of stack {name}" in lines
     [init] = [part.pid for part in stack.status() if part.name == "node"]
     assert init is not None
     os.kill(init, signal.SIGKILL)
@@ -417,7 +417,7 @@ def test_not_root_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where nothing can install them, the missing packages are told; else they are installed."""
+    """Where nothing can install them, the error names the missing packages; else they are installed."""
     monkeypatch.setattr(machine, "_SYSTEM_PATH", str(tmp_path))
     monkeypatch.setattr(machine, "CNI_PLUGINS", (tmp_path,))
     everything = ["containernetworking-plugins", "iproute2", "nftables", "runc", "util-linux"]

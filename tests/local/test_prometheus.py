@@ -29,7 +29,7 @@ def scraping(stacks_home: Path) -> Iterator[Stack]:
     stack.down()
 
 
-def asked(stack: Stack, query: str) -> list[Any]:
+def query(stack: Stack, query: str) -> list[Any]:
     """What an instant query answers."""
     url = f"{stack.prometheus}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
     with urllib.request.urlopen(url, timeout=10) as response:
@@ -65,7 +65,7 @@ def exporter(text: str) -> Iterator[str]:
 
 
 def test_it_is_a_part_like_others(scraping: Stack) -> None:
-    """It is told in the status and in the environment, as the worker's own setting, and comes back when restarted."""
+    """The status and the environment show it, as the worker's own setting; and comes back when restarted."""
     part = next(p for p in scraping.status() if p.name == "prometheus")
     assert part.alive
     assert scraping.prometheus == f"http://127.0.0.1:{part.ports['prometheus']}"
@@ -74,7 +74,7 @@ def test_it_is_a_part_like_others(scraping: Stack) -> None:
     started = time.monotonic()
     scraping.restart("prometheus")
     print(f"\nPrometheus came back in {time.monotonic() - started:.2f} s")
-    assert asked(scraping, "vector(1)")
+    assert query(scraping, "vector(1)")
 
 
 def test_it_scrapes_what_a_test_puts_beside_it(scraping: Stack, eventually: Eventually) -> None:
@@ -82,7 +82,7 @@ def test_it_scrapes_what_a_test_puts_beside_it(scraping: Stack, eventually: Even
     with exporter("answers_total 42\n") as address:
         scraping.scrape("own", [address], {"pod": "p-1"})
         eventually(
-            lambda: len(asked(scraping, 'count_over_time(answers_total{pod="p-1"}[3s]) > 1')) == 1, "two scrapes"
+            lambda: len(query(scraping, 'count_over_time(answers_total{pod="p-1"}[3s]) > 1')) == 1, "two scrapes"
         )
     scraping.scrape("own", [])
 
@@ -92,13 +92,13 @@ def test_it_finds_annotated_pods(scraping: Stack, eventually: Eventually) -> Non
     api: Any = client.CoreV1Api(config.new_client_from_config(str(scraping.kubeconfig)))  # type: ignore[no-untyped-call]
     ours = {"prometheus.io/scrape": "true", "prometheus.io/port": "8082", "prometheus.io/path": "/stats"}
     container = {"name": "m", "image": "m", "ports": [{"containerPort": 80}, {"containerPort": 81}]}
-    for name, told in (("told", ours), ("untold", {})):
-        meta = {"name": name, "annotations": told, "labels": {"pod-template-hash": "abc"}}
+    for name, given in (("annotated", ours), ("bare", {})):
+        meta = {"name": name, "annotations": given, "labels": {"pod-template-hash": "abc"}}
         api.create_namespaced_pod("default", {"metadata": meta, "spec": {"containers": [container]}})
     eventually(lambda: [t["job"] for t in targets(scraping)] == ["pods"], "the pod alone")
     [found] = targets(scraping)
-    address = api.read_namespaced_pod("told", "default").status.pod_ip
-    labels = {"namespace": "default", "pod": "told", "pod_template_hash": "abc", "job": "pods"}
+    address = api.read_namespaced_pod("annotated", "default").status.pod_ip
+    labels = {"namespace": "default", "pod": "annotated", "pod_template_hash": "abc", "job": "pods"}
     assert found == {**labels, "instance": f"{address}:8082", "url": f"http://{address}:8082/stats"}
 
 

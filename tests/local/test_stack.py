@@ -267,9 +267,9 @@ def test_taken_port_is_replaced(name: str, monkeypatch: pytest.MonkeyPatch) -> N
             return real(names, taken) | {"etcd": squatter.getsockname()[1]}
 
         monkeypatch.setattr(ports, "pick", pick)
-        said: list[str] = []
-        stack = Stack.up(name, fake_nodes=1, on_progress=said.append)
-    assert "another program took a port of etcd: starting over with other ports" in said
+        lines: list[str] = []
+        stack = Stack.up(name, fake_nodes=1, on_progress=lines.append)
+    assert "another program took a port of etcd: starting over with other ports" in lines
     assert all(part.alive for part in stack.status())
 
 
@@ -315,9 +315,9 @@ def test_up_cleans_what_a_killed_launcher_left(name: str, eventually: Eventually
     """The next up of the same name removes the broken leftover, its processes included."""
     launch_and_kill(name, "kube-apiserver answers", eventually)
     left = {process.pid for process in processes.marked(state_dir(name))}
-    said: list[str] = []
-    stack = Stack.up(name, fake_nodes=1, on_progress=said.append)
-    assert f"removed what was left of stack {name}" in said
+    lines: list[str] = []
+    stack = Stack.up(name, fake_nodes=1, on_progress=lines.append)
+    assert f"removed what was left of stack {name}" in lines
     now = {process.pid for process in processes.marked(state_dir(name))}
     assert left
     assert not left & now

@@ -1,4 +1,4 @@
-"""Every request and every stream is told with what became of it, against a real server on loopback."""
+"""Every request and every stream is recorded with its result, against a real server on loopback."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def k6() -> Path:
 
 
 class Server:
-    """A model server in a thread of its own: it counts what it is asked, and fails as it is told."""
+    """A model server in a thread of its own: it counts its requests, and fails as configured."""
 
     def __init__(self) -> None:
         self.version = "v1"
         self.fail_every = 0
         self.latency_s = 0.0
         self.cut_after: int | None = None
-        self.asked = 0
+        self.requests = 0
         self.peers: Counter[tuple[str, int]] = Counter()
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
@@ -69,8 +69,8 @@ class Server:
         return runner
 
     async def _infer(self, request: web.Request) -> web.Response:
-        self.asked += 1
-        failing = self.fail_every and self.asked % self.fail_every == 0
+        self.requests += 1
+        failing = self.fail_every and self.requests % self.fail_every == 0
         self.peers[request.transport.get_extra_info("peername")] += 1
         await asyncio.sleep(self.latency_s)
         if failing:
@@ -78,7 +78,7 @@ class Server:
         return web.json_response({"model": {"version": self.version}, "sent": await request.text()})
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        self.asked += 1
+        self.requests += 1
         body = await request.json()
         reply = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await reply.prepare(request)
@@ -125,17 +125,17 @@ def gone(pid: int) -> bool:
 
 
 async def test_every_request_is_told_once(server: Server, tmp_path: Path) -> None:
-    """The server was asked as often as is told, each time by a new connection; versions are counted."""
+    """The server got as many requests as were recorded, each by a new connection; versions are counted."""
     with traffic(server, tmp_path, body={"prompt": "hello"}) as load:
         pid = load.pid
         await until(load, lambda outcomes: len(outcomes.requests) >= 40)
         server.version = "v2"
         await until(load, lambda outcomes: outcomes.by_version["v2"] >= 20)
         outcomes = load.stop()
-    assert len(outcomes.requests) == server.asked == outcomes.by_version.total()
+    assert len(outcomes.requests) == server.requests == outcomes.by_version.total()
     assert set(outcomes.by_version) == {"v1", "v2"}
     assert (outcomes.failed, outcomes.dropped) == ((), 0)
-    assert len(server.peers) == server.asked
+    assert len(server.peers) == server.requests
     span_s = outcomes.requests[-1].at - outcomes.requests[0].at
     assert (len(outcomes.requests) - 1) / span_s == pytest.approx(50, rel=0.1)
     assert 0 < outcomes.percentile(50) <= outcomes.percentile(99) < 1
@@ -147,16 +147,16 @@ async def test_connections_are_kept_when_asked(server: Server, tmp_path: Path) -
     with traffic(server, tmp_path, keep_alive=True, rate=20, timeout_s=0.5) as load:
         await until(load, lambda outcomes: len(outcomes.requests) >= 60)
         outcomes = load.stop()
-    assert len(outcomes.requests) == server.asked > len(server.peers)
+    assert len(outcomes.requests) == server.requests > len(server.peers)
 
 
 async def test_exactly_the_failed_are_told(server: Server, tmp_path: Path) -> None:
-    """Of a server that fails one in ten, these are told as failed and no others."""
+    """Of a server that fails one in ten, these are recorded as failed and no others."""
     server.fail_every = 10
     with traffic(server, tmp_path) as load:
         await until(load, lambda outcomes: len(outcomes.requests) >= 60)
         outcomes = load.stop()
-    assert len(outcomes.failed) == server.asked // 10
+    assert len(outcomes.failed) == server.requests // 10
     assert {request.why for request in outcomes.failed} == {"status 503"}
 
 
@@ -166,11 +166,11 @@ async def test_an_answer_without_a_version_is_a_failure(server: Server, tmp_path
         await until(load, lambda outcomes: len(outcomes.requests) >= 10)
         outcomes = load.stop()
     assert {request.why for request in outcomes.failed} == {"the answer names no version"}
-    assert len(outcomes.failed) == server.asked
+    assert len(outcomes.failed) == server.requests
 
 
 async def test_refused_connections_are_told(server: Server, tmp_path: Path) -> None:
-    """When the server goes away in the middle, what was asked afterwards failed by refused connections."""
+    """When the server goes away in the middle, later requests fail by refused connections."""
     with traffic(server, tmp_path) as load:
         await until(load, lambda outcomes: len(outcomes.requests) >= 20)
         server.close()
@@ -186,10 +186,10 @@ async def test_requests_on_their_way_are_waited_for(server: Server, tmp_path: Pa
     server.latency_s = 1.0
     with traffic(server, tmp_path) as load:
         await until(load, lambda outcomes: len(outcomes.requests) >= 1)
-        on_their_way = server.asked - len(load.so_far().requests)
+        on_their_way = server.requests - len(load.so_far().requests)
         outcomes = load.stop()
     assert on_their_way >= 20
-    assert len(outcomes.requests) == server.asked
+    assert len(outcomes.requests) == server.requests
     assert outcomes.failed == ()
 
 
@@ -213,7 +213,7 @@ async def test_a_load_that_was_not_constant_is_told(server: Server, tmp_path: Pa
         await until(load, lambda outcomes: len(outcomes.requests) >= 2)
         outcomes = load.stop()
     assert outcomes.dropped >= 20
-    assert len(outcomes.requests) == server.asked
+    assert len(outcomes.requests) == server.requests
 
 
 async def test_a_load_that_ended_early_is_an_error(server: Server, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ async def test_nothing_is_left_when_the_body_fails(server: Server, tmp_path: Pat
 
 
 async def test_wrap_runs_the_load_elsewhere(server: Server, tmp_path: Path) -> None:
-    """The argv is what ``wrap`` makes of it; one that cannot run is told with its words."""
+    """The argv is what ``wrap`` makes of it; one that cannot run is reported with its words."""
     with traffic(server, tmp_path, wrap=lambda argv: ["env", "GOMAXPROCS=1", *argv]) as load:
         assert b"GOMAXPROCS=1" in Path(f"/proc/{load.pid}/environ").read_bytes()
         load.stop()
@@ -262,7 +262,7 @@ async def test_wrap_runs_the_load_elsewhere(server: Server, tmp_path: Path) -> N
 
 
 def test_unusable_input_is_refused(tmp_path: Path) -> None:
-    """Address, rate and a folder that is in use are told before anything starts."""
+    """A wrong address, a wrong rate and a folder in use are refused before anything starts."""
     with pytest.raises(Refused, match="url: 'chat'"):
         Traffic("chat", tmp_path)
     with pytest.raises(Refused, match="rate: 0"):
@@ -283,7 +283,7 @@ async def test_streams_complete(server: Server, tmp_path: Path) -> None:
         await until(load, lambda outcomes: outcomes.by_version["v2"] >= 5)
         outcomes = load.stop()
     mixed = [stream for stream in outcomes.streams if stream.versions == ("v1", "v2")]
-    assert len(outcomes.streams) == server.asked
+    assert len(outcomes.streams) == server.requests
     assert outcomes.cut == tuple(mixed)
     assert {stream.why for stream in mixed} <= {"2 versions in one answer"}
     assert all(stream.tokens == stream.expected and stream.done for stream in outcomes.streams)
@@ -294,7 +294,7 @@ async def test_streams_complete(server: Server, tmp_path: Path) -> None:
 
 
 async def test_cut_streams_are_told(server: Server, tmp_path: Path) -> None:
-    """A connection that ends in the middle is told with the tokens that came; so is a server that is gone."""
+    """A connection that ends in the middle is recorded with the tokens that came; so is a server that is gone."""
     with streams(server, tmp_path) as load:
         await until(load, lambda outcomes: len(outcomes.streams) >= 4)
         server.cut_after = 10

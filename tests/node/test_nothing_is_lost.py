@@ -19,7 +19,7 @@ ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
 
 
 async def outcomes_of(serving: Serving, load: Traffic, *versions: str) -> Outcomes:
-    """Wait until the versions have answered and everything that was told to stop is gone; then stop the traffic."""
+    """Wait until the versions have answered and every pod whose stop was requested is gone; then stop the traffic."""
     await serving.serves("chat")
     await until("the versions to answer", lambda: {*versions} <= load.so_far().by_version.keys())
     return await asyncio.to_thread(load.stop)
@@ -237,7 +237,7 @@ async def test_without_a_hook(serving: Serving) -> None:
 async def test_all_accelerators_are_taken(serving: Serving) -> None:
     """Old first, no accelerator more than there are: it completes, the floor holds, and nothing is lost.
 
-    The controller may make a new pod while the old one is still told to go; it waits for its place without a node.
+    The controller may make a new pod while the old one is still stopping; it waits for its place without a node.
     """
     await serving.deploy("chat", MLSERVER, ACCELERATORS, accelerator=ACCELERATOR)
     serving.lab.worker()

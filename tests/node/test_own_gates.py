@@ -36,6 +36,6 @@ async def test_a_job_asks_the_new_replicas(serving: Serving) -> None:
             return await case.ends(outcome)
 
     _, bad = await asyncio.gather(rolled("good", "v2", "Completed"), rolled("bad", "v3", "RolledBack"))
-    said = bad.status.reason
-    assert "failed (exit code 1): " in said and "is v2, and not v3" in said, said
-    assert "with password=***" in said and "hidden" not in said, said
+    reason = bad.status.reason
+    assert "failed (exit code 1): " in reason and "is v2, and not v3" in reason, reason
+    assert "with password=***" in reason and "hidden" not in reason, reason

@@ -1,4 +1,4 @@
-"""Ready is not serving: real model servers are asked before they are believed; what fails is told, and taken back."""
+"""Ready is not serving: real model servers are checked before they count; what fails is reported, and rolled back."""
 
 import asyncio
 import re
@@ -20,7 +20,7 @@ SOON_S = 60.0
 
 
 def inference(version: str, **expected: Any) -> dict[str, Any]:
-    """What MLServer is asked."""
+    """The request to MLServer."""
     expect = {"json": [{"path": "$.outputs[0].shape", "equals": [1, 1]}], **expected}
     return {"openInference": {"model": "iris", "version": version, "request": INFER, "expect": expect}}
 
@@ -31,13 +31,13 @@ def none_was_taken(case: Case, replicas: int = REPLICAS) -> None:
         assert sum(n for version, n, _ in sample.by_image if version.startswith(f"{case.image} ")) == replicas, sample
 
 
-def told_after(case: Case, report: Report) -> float:
+def reported_after(case: Case, report: Report) -> float:
     """Seconds from when the first new replica was Ready to when the rollout turned back."""
     ready = next(s for s in case.watcher.samples if any(r for v, _, r in s.by_image if not v.startswith(case.image)))
     since = time.time() - time.monotonic() + ready.at
-    told = went_back(report) - since
-    print(f"told {told:.1f} s after Ready: {report.status.reason}")
-    return told
+    after_s = went_back(report) - since
+    print(f"reported {after_s:.1f} s after Ready: {report.status.reason}")
+    return after_s
 
 
 def went_back(report: Report) -> float:
@@ -73,7 +73,7 @@ async def test_a_version_that_answers_wrong_is_taken_back(asking: Serving) -> No
                 report = await case.ends("RolledBack")
             assert report.status.reason.startswith("Serving: ") and why in report.status.reason, report.status.reason
             none_was_taken(case)
-            assert told_after(case, report) < SOON_S + 4  # minReady, and what lies between three tries
+            assert reported_after(case, report) < SOON_S + 4  # minReady, and what lies between three tries
             await asking.serves("chat")
         so_far = load.so_far()
         assert {request.why for request in so_far.failed} <= {"status 500"}  # the bad version's own word
@@ -88,7 +88,7 @@ async def test_a_version_that_answers_wrong_is_taken_back(asking: Serving) -> No
 
 
 async def test_no_user_meets_a_bad_version(asking: Serving) -> None:
-    """By blue/green each replica is asked before any user comes: it fails, or outgrows its memory."""
+    """By blue/green each replica is checked before any user comes: it fails, or outgrows its memory."""
     bad: list[tuple[str, dict[str, Any], str]] = [
         ("errors", inference("v3-{tag}"), "answered 500"),
         ("oom", inference("v3-{tag}"), "killed for lack of memory; its limit is 400Mi"),
@@ -129,15 +129,17 @@ async def test_a_stream_is_believed(asking: Serving) -> None:
             report = await case.ends("RolledBack")
         assert report.status.reason.startswith("Serving: ") and why in report.status.reason, report.status.reason
         case.watcher.assert_within(2, 3, passing=1)
-    told = {"expect": {"json": [{"path": "$.system_fingerprint", "equals": "{tag}"}]}}
-    serving = {"checks": [{"openAI": {**chat, **told}}, {"http": {"path": "/health", "expect": {"matches": "{tag}"}}}]}
+    expects = {"expect": {"json": [{"path": "$.system_fingerprint", "equals": "{tag}"}]}}
+    serving = {
+        "checks": [{"openAI": {**chat, **expects}}, {"http": {"path": "/health", "expect": {"matches": "{tag}"}}}]
+    }
     async with asking.lab.rolled("chat", STREAMS.change("v2"), readiness=QUICK, serving=serving) as case:
         await case.ends("Completed")
     case.watcher.assert_within(2, 3)
 
 
-async def asked_now(case: Case) -> set[str]:
-    """The replica that is being asked whether it serves, as the watch's latest heartbeat tells it."""
+async def checked_now(case: Case) -> set[str]:
+    """The replica whose serving checks run, according to the watch's latest heartbeat."""
     description = await case.run.handle.describe()
     for pending in description.raw_description.pending_activities:
         if not pending.heartbeat_details.payloads:
@@ -157,13 +159,13 @@ async def test_the_worker_is_killed_while_it_asks(asking: Serving) -> None:
     serving = {"checks": [inference("v3-{tag}")], "requests": 10}  # each answer takes 0.4 s
     with asking.traffic("chat") as load:
         async with asking.lab.rolled("chat", MLSERVER.change("slow"), readiness=QUICK, serving=serving) as case:
-            asked: set[str] = set()
+            checked: set[str] = set()
 
             async def asks_second() -> bool:
-                asked.update(await asked_now(case))
-                return len(asked) >= 2
+                checked.update(await checked_now(case))
+                return len(checked) >= 2
 
-            await until("the second new replica to be asked", asks_second)
+            await until("the second new replica to be checked", asks_second)
             worker.kill()
             worker.start()
             await case.ends("Completed")
@@ -183,7 +185,7 @@ async def test_models_that_do_not_load(asking: Serving) -> None:
     assert report.status.reason.startswith("Loading: many-"), report.status.reason
     assert "3 models that are loaded on other replicas did not load (m1, m2, m3)" in report.status.reason
     case.watcher.assert_within(1, 2, passing=1)
-    assert told_after(case, report) < SOON_S + 6  # MLServer gives no reason: it is known after the load timeout
+    assert reported_after(case, report) < SOON_S + 6  # MLServer gives no reason: it is known after the load timeout
     slowly = {"env": {"server": {"LOAD_PAUSE_S": "0.5"}}}
     async with asking.lab.rolled("many", MODELS.change("v2", **slowly), readiness=QUICK, loadFailures=loads) as case:
         await case.ends("Completed")
@@ -212,22 +214,22 @@ FEW = 8
 
 
 def since_symptom(serving: Serving, case: Case, name: str, report: Report) -> float:
-    """Seconds from when a failure can be known, by its pod's own status and events, to its being told.
+    """Seconds from when a failure can be known, by its pod's own status and events, to its report.
 
     A registry that does not answer may do so the next time: the kubelet's first back-off says that it did not.
     """
-    told = went_back(report)
+    at = went_back(report)
     if name == "never-ready":  # its deadline begins with the write
-        return told - next(entry.at for entry in report.entries if entry.what == "scaled")
+        return at - next(entry.at for entry in report.entries if entry.what == "scaled")
     if name == "crash-loop":
-        return told - min(case.watcher.ended_at)
+        return at - min(case.watcher.ended_at)
     listed = serving.lab.core.list_namespaced_event(serving.lab.namespace).items
     mine = [e for e in listed if e.reason == "BackOff" and e.involved_object.name.startswith(f"{name}-")]
-    return told - min((e.first_timestamp or e.event_time).timestamp() for e in mine)
+    return at - min((e.first_timestamp or e.event_time).timestamp() for e in mine)
 
 
 async def test_causes_are_told(asking: Serving) -> None:
-    """A registry's word, a crash's last lines, a probe's message: told soon, taken back, and no request lost."""
+    """A registry's word, a crash's last lines, a probe's message: reported soon, rolled back, and no request lost."""
     for name in FAILURES:
         await asking.deploy(name, MLSERVER, replicas=1)
     asking.lab.worker()
@@ -240,7 +242,7 @@ async def test_causes_are_told(asking: Serving) -> None:
         none_was_taken(case, 1)
         assert_nothing_lost(await asyncio.to_thread(load.stop))
         after_s = since_symptom(asking, case, name, report)
-        print(f"{name}: told {after_s:.1f} s after it can be known: {report.status.reason}")
+        print(f"{name}: reported {after_s:.1f} s after it can be known: {report.status.reason}")
         assert POLICY_S[name] - 1 < after_s < POLICY_S[name] + SOON_S, report.status.reason
 
     with ExitStack() as loads:

@@ -36,7 +36,7 @@ class Recorder(Interceptor):
     """Keeps what a workflow asks of its activities, and what it ends with."""
 
     def __init__(self) -> None:
-        self.asked: list[StartActivityInput] = []
+        self.scheduled: list[StartActivityInput] = []
         self.end: Any = None
 
     def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[WorkflowInboundInterceptor]:  # noqa: A002 - the SDK's
@@ -45,7 +45,7 @@ class Recorder(Interceptor):
 
         class Outbound(WorkflowOutboundInterceptor):
             def start_activity(self, input: StartActivityInput) -> ActivityHandle[Any]:  # noqa: A002 - the SDK's
-                kept.asked.append(input)
+                kept.scheduled.append(input)
                 return super().start_activity(input)
 
             def continue_as_new(self, input: ContinueAsNewInput) -> NoReturn:  # noqa: A002 - the SDK's
@@ -96,9 +96,9 @@ async def test_history_replays_to_the_same_report(file: Path) -> None:
     for event in history.events:
         if event.HasField("activity_task_scheduled_event_attributes"):
             scheduled = event.activity_task_scheduled_event_attributes
-            asked = recorder.asked[int(scheduled.activity_id) - 1]
+            sent = recorder.scheduled[int(scheduled.activity_id) - 1]
             at = f"{scheduled.activity_id} {scheduled.activity_type.name}"
-            seen += _differences(_of(scheduled.input), _sent(asked.args[0]), at)
+            seen += _differences(_of(scheduled.input), _sent(sent.args[0]), at)
     last = history.events[-1]
     ended = last.workflow_execution_completed_event_attributes.result
     continued = last.workflow_execution_continued_as_new_event_attributes.input

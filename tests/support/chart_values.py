@@ -27,9 +27,9 @@ def described(text: str) -> Iterator[Value]:
     comment: list[str] = []
     for line in text.splitlines():
         found = _LINE.match(line)
-        indent, said, key = found.groups() if found else ("", None, None)
-        if said is not None and (comment or said.startswith(_DESCRIBES)):
-            comment.append(said.removeprefix(_DESCRIBES))
+        indent, message, key = found.groups() if found else ("", None, None)
+        if message is not None and (comment or message.startswith(_DESCRIBES)):
+            comment.append(message.removeprefix(_DESCRIBES))
             continue
         if key is not None:
             path = [*path[: len(indent) // 2], key]

@@ -96,8 +96,8 @@ class Lab:
 
     def _await_rights(self, authorization: Any) -> None:
         """Wait until the API server knows the role: it learns of it a moment later."""
-        asked = {"verb": "get", "group": "apps", "resource": "deployments", "namespace": self.namespace}
-        review = {"spec": {"user": "segue-worker", "resourceAttributes": asked}}
+        attributes = {"verb": "get", "group": "apps", "resource": "deployments", "namespace": self.namespace}
+        review = {"spec": {"user": "segue-worker", "resourceAttributes": attributes}}
         ends = time.monotonic() + 60
         while not authorization.create_subject_access_review(review).status.allowed:
             assert time.monotonic() < ends, "the API server does not know the worker's role"
@@ -428,13 +428,13 @@ class Run:
             except WorkflowQueryFailedError as error:
                 if "TMPRL1101" not in str(error):
                     raise
-                return None  # the same, told by the worker
+                return None  # the same, reported by the worker
             return seen if check(seen) else None
 
         try:
             found: Status = await until(what, look, limit_s, ASK_S)
         except AssertionError as error:
-            error.add_note(status_to_markdown(seen) if seen else "its status was never told")
+            error.add_note(status_to_markdown(seen) if seen else "its status is unknown")
             raise
         return found
 
@@ -442,7 +442,7 @@ class Run:
         """Return the UI's summaries of the watches, in order."""
         events = (await self.handle.fetch_history()).events
         named = [(e.activity_task_scheduled_event_attributes.activity_type.name, e.user_metadata) for e in events]
-        return [json.loads(told.summary.data) for name, told in named if name == contract.AWAIT_READY.name]
+        return [json.loads(activity.summary.data) for name, activity in named if name == contract.AWAIT_READY.name]
 
     async def end(self, limit_s: float = 180.0) -> Report:
         """Wait for the end, and return the report. A failure says how far the rollout came."""
@@ -495,10 +495,10 @@ class Case:
         await until("nothing but the watch is under way", self.only_watches)
 
         def look() -> tuple[int, int] | None:
-            asked = self.subject.asked()
-            return asked if self._are(*asked, ready=True) else None
+            requested = self.subject.requested()
+            return requested if self._are(*requested, ready=True) else None
 
-        found: tuple[int, int] = await until("all that is asked is ready", look)
+        found: tuple[int, int] = await until("all requested replicas are ready", look)
         return found
 
     async def only_watches(self) -> bool:

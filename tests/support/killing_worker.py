@@ -101,7 +101,7 @@ class Diary:
         return any(line.startswith(f"{beginning} ") for line in self.lines)
 
     @property
-    def said_go(self) -> bool:
+    def has_go(self) -> bool:
         return self.says("go")
 
     def number(self, name: str, activity_id: str) -> str:
@@ -126,7 +126,7 @@ class Accident(Interceptor):
         if not self._is_here(phase):
             return
         if self._what == "wait":
-            while not self.diary.said_go:
+            while not self.diary.has_go:
                 await asyncio.sleep(POLL_S)
             return
         os.kill(os.getpid(), signal.SIGKILL if self._what == "kill" else signal.SIGSTOP)

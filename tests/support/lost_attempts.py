@@ -99,11 +99,11 @@ async def late(lab: Lab, kind: type[L]) -> AsyncIterator[L]:
         await client.close()
 
 
-async def asked_of(run: Run, *names: str) -> WriteInput:
+async def latest_request(run: Run, *names: str) -> WriteInput:
     """Return the latest input of one of these activities."""
     history = (await run.handle.fetch_history()).events
     given = [e.activity_task_scheduled_event_attributes for e in history if e.HasField(_SCHEDULED)]
     payloads = [each.input.payloads for each in given if each.activity_type.name in names]
-    (asked,) = await pydantic_data_converter.decode(payloads[-1], [WriteInput])
-    found: WriteInput = asked
+    (request,) = await pydantic_data_converter.decode(payloads[-1], [WriteInput])
+    found: WriteInput = request
     return found

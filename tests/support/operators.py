@@ -121,9 +121,9 @@ class Operator:
             "status": str(seen and up == [replicas] * 3),
             "message": f"{up[1]} of {replicas} serve",
         }
-        told = {"observedGeneration": found["metadata"]["generation"], "conditions": [ready]}
-        if found.get("status") != told:
-            self._api.patch_namespaced_custom_object_status(*self._place, name, {"status": told})
+        made = {"observedGeneration": found["metadata"]["generation"], "conditions": [ready]}
+        if found.get("status") != made:
+            self._api.patch_namespaced_custom_object_status(*self._place, name, {"status": made})
 
     def _deployment(self, found: Object) -> Object:
         name, spec = found["metadata"]["name"], found["spec"]

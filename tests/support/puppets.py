@@ -141,8 +141,8 @@ def _waiting(pod: Any, reason: str, message: str) -> Object:
 
 
 def _conditions(*, ready: bool) -> list[Object]:
-    said = {"status": "True", "reason": None, "message": None} if ready else {"status": "False"}
-    return [{"type": kind, "lastTransitionTime": _now(), **said} for kind in ("ContainersReady", "Ready")]
+    fields = {"status": "True", "reason": None, "message": None} if ready else {"status": "False"}
+    return [{"type": kind, "lastTransitionTime": _now(), **fields} for kind in ("ContainersReady", "Ready")]
 
 
 def _containers(pod: Any, state: Object, *, ready: bool) -> list[Object]:

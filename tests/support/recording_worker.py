@@ -20,7 +20,7 @@ _VERBS = {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete
 _send = rest.RESTClientObject.request
 
 
-def asked(method: str, url: str) -> tuple[str, Right] | None:
+def right_used(method: str, url: str) -> tuple[str, Right] | None:
     """Return the namespace (empty for the cluster) and the right that a request needs; None for no resource."""
     parts = urlsplit(url)
     path = parts.path.strip("/").split("/")
@@ -45,7 +45,7 @@ def recorded(path: Path) -> dict[str, set[Right]]:
 
 
 async def _recording(self: Any, method: str, url: str, *rest_of: Any, **named: Any) -> Any:
-    found = asked(method, url)
+    found = right_used(method, url)
     if found is not None:
         namespace, right = found
         with Path(os.environ[RECORDED]).open("a") as file:

@@ -52,8 +52,8 @@ def group_stack(kind: str, *, at_once: bool) -> Iterator[Stack]:
     SEGUE_TEST_GROUPS_ON and SEGUE_TEST_GROUPS_OFF name running stacks to use instead.
     """
     gate, gates = "on" if at_once else "off", {"MaxUnavailableStatefulSet": at_once}
-    asked = {"lws": True, "feature_gates": gates}
-    with _given(f"SEGUE_TEST_GROUPS_{gate.upper()}") or _started(f"{kind}-groups-{gate}", **asked) as started:
+    options = {"lws": True, "feature_gates": gates}
+    with _given(f"SEGUE_TEST_GROUPS_{gate.upper()}") or _started(f"{kind}-groups-{gate}", **options) as started:
         yield started
 
 
@@ -95,13 +95,13 @@ def open_stack(kind: str) -> Iterator[Stack]:
 
 
 @contextmanager
-def _started(kind: str, **asked: Any) -> Iterator[Stack]:
+def _started(kind: str, **options: Any) -> Iterator[Stack]:
     name = _name(kind)
     if RUN in os.environ:
         # Use a running stack as it is: a test may have stopped one of its parts for a moment.
-        yield Stack.find(name) or Stack.up(name, on_progress=_say, **asked)
+        yield Stack.find(name) or Stack.up(name, on_progress=_say, **options)
         return
-    with tied_stack(name, on_progress=_say, **asked) as started:
+    with tied_stack(name, on_progress=_say, **options) as started:
         yield started
 
 

@@ -114,7 +114,7 @@ class Subject:
         """As the API server's JSON."""
         raise NotImplementedError
 
-    def asked(self) -> tuple[int, int]:
+    def requested(self) -> tuple[int, int]:
         """Return the (old, new) at which it is held."""
         raise NotImplementedError
 
@@ -153,7 +153,7 @@ class DeploymentSubject(Subject):
     def patch(self, patch: dict[str, Any]) -> None:
         self.lab.patch(self.name, patch, manager="an-autoscaler")
 
-    def asked(self) -> tuple[int, int]:
+    def requested(self) -> tuple[int, int]:
         """Its sizes while it is paused: then its fields move nothing."""
         spec = self.raw["spec"]
         if spec.get("paused"):
@@ -177,8 +177,8 @@ class DeploymentSubject(Subject):
         found = self.raw
         spec = {k: v for k, v in found["spec"].items() if k != "replicas"}
         annotations = found["metadata"].get("annotations", {})
-        told = ("/revision", "/change-cause", "segue.dev/change")
-        return {**spec, "annotations": {k: v for k, v in annotations.items() if not k.endswith(told)}}
+        notes = ("/revision", "/change-cause", "segue.dev/change")
+        return {**spec, "annotations": {k: v for k, v in annotations.items() if not k.endswith(notes)}}
 
     def settled(self, outcome: str, before: dict[str, Any]) -> dict[str, Any]:
         return {**before, "template": self.settings()["template"]} if outcome == "Completed" else before
@@ -218,7 +218,7 @@ class StatefulSetSubject(Subject):
     def patch(self, patch: dict[str, Any]) -> None:
         self.lab.apps.patch_namespaced_stateful_set(self.name, self.lab.namespace, patch, field_manager="an-autoscaler")
 
-    def asked(self) -> tuple[int, int]:
+    def requested(self) -> tuple[int, int]:
         """What is below the partition stays what it is."""
         kept = self.raw["spec"]["updateStrategy"]["rollingUpdate"]["partition"]
         first = [p.metadata.name for p in self.lab.pods(self.name, f"{IMAGE}:1")]
@@ -233,8 +233,8 @@ class StatefulSetSubject(Subject):
         found = self.raw
         spec = {k: v for k, v in found["spec"].items() if k != "replicas"}
         annotations = found["metadata"].get("annotations", {})
-        told = ("/change-cause", "segue.dev/change")
-        return {**spec, "annotations": {k: v for k, v in annotations.items() if not k.endswith(told)}}
+        notes = ("/change-cause", "segue.dev/change")
+        return {**spec, "annotations": {k: v for k, v in annotations.items() if not k.endswith(notes)}}
 
     def settled(self, outcome: str, before: dict[str, Any]) -> dict[str, Any]:
         return {**before, "template": self.settings()["template"]} if outcome == "Completed" else before
@@ -286,7 +286,7 @@ class LeaderWorkerSetSubject(Subject):
     def patch(self, patch: dict[str, Any]) -> None:
         self.lab.patch_groups(self.name, patch)
 
-    def asked(self) -> tuple[int, int]:
+    def requested(self) -> tuple[int, int]:
         """What is below the partition stays what it is."""
         kept = self.raw["spec"]["rolloutStrategy"]["rollingUpdateConfiguration"]["partition"]
         first = [p.metadata.name for p in self.lab.pods(self.name, f"{IMAGE}:1")]
@@ -301,8 +301,8 @@ class LeaderWorkerSetSubject(Subject):
         found = self.raw
         spec = {k: v for k, v in found["spec"].items() if k != "replicas"}
         annotations = found["metadata"].get("annotations", {})
-        told = ("/change-cause", "segue.dev/change")
-        return {**spec, "annotations": {k: v for k, v in annotations.items() if not k.endswith(told)}}
+        notes = ("/change-cause", "segue.dev/change")
+        return {**spec, "annotations": {k: v for k, v in annotations.items() if not k.endswith(notes)}}
 
     def settled(self, outcome: str, before: dict[str, Any]) -> dict[str, Any]:
         if outcome != "Completed":
@@ -342,18 +342,18 @@ class PairSubject(Subject):
         return DeploymentSubject(self.lab, self.name).image()
 
     def replicas(self) -> int:
-        return sum(self.asked())
+        return sum(self.requested())
 
-    def asked(self) -> tuple[int, int]:
-        told = self._told()
-        return told.get(self.name, 0), told.get(self.new, 0)
+    def requested(self) -> tuple[int, int]:
+        replicas = self._replicas_of_both()
+        return replicas.get(self.name, 0), replicas.get(self.new, 0)
 
     def version(self) -> Any:
         return {d.metadata.name: d.metadata.generation for d in self._both()}
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of both, by name."""
-        return {name: DeploymentSubject(self.lab, name).settings() for name in self._told()}
+        return {name: DeploymentSubject(self.lab, name).settings() for name in self._replicas_of_both()}
 
     def settled(self, outcome: str, before: dict[str, Any]) -> dict[str, Any]:
         """Expect the old one unchanged; the new one exists only if it serves, and differs in its own labels."""
@@ -366,7 +366,7 @@ class PairSubject(Subject):
         }
         return {**before, self.new: new}
 
-    def _told(self) -> dict[str, int]:
+    def _replicas_of_both(self) -> dict[str, int]:
         return {d.metadata.name: d.spec.replicas for d in self._both()}
 
     def _both(self) -> list[Any]:

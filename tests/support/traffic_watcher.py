@@ -110,8 +110,8 @@ class TrafficWatcher:
         """Assert that traffic never goes to a destination with fewer than ``floor`` ready pods."""
         moments = self.moments()
         for number, moment in enumerate(moments):
-            told = "\n".join(map(str, moments[max(0, number - 6) : number + 2]))
-            assert all(ready >= floor for ready in moment.ready), f"under {floor} at {number}:\n{told}"
+            context = "\n".join(map(str, moments[max(0, number - 6) : number + 2]))
+            assert all(ready >= floor for ready in moment.ready), f"under {floor} at {number}:\n{context}"
 
     def sequence(self) -> list[tuple[tuple[str, int], ...]]:
         """Return the successive destinations."""

@@ -38,9 +38,9 @@ class Sample(NamedTuple):
 class Stream:
     """One list and watch of one kind with one label: all current objects, and a call for each event, in order."""
 
-    def __init__(self, read: Callable[..., Any], selector: str, told: Callable[[str], None]) -> None:
+    def __init__(self, read: Callable[..., Any], selector: str, on_event: Callable[[str], None]) -> None:
         self._read = functools.partial(read, label_selector=selector, _preload_content=False)
-        self._told = told
+        self._on_event = on_event
         self.objects: dict[str, Any] = {}
         self.error: BaseException | None = None
         self._last_outage: BaseException | None = None
@@ -75,7 +75,7 @@ class Stream:
     def _list_anew(self, why: str) -> str:
         found = self._list()
         self.objects = {p["metadata"]["name"]: p for p in found["items"]}
-        self._told(why)
+        self._on_event(why)
         return str(found["metadata"]["resourceVersion"])
 
     def _follow(self, version: str) -> None:
@@ -108,7 +108,7 @@ class Stream:
             self.objects.pop(name, None)
         else:
             self.objects[name] = found
-        self._told(f"{kind} {name}")
+        self._on_event(f"{kind} {name}")
         return str(found["metadata"]["resourceVersion"])
 
 
@@ -121,7 +121,7 @@ class PodWatcher:
     def __init__(self, api: client.ApiClient, namespace: str, selector: str) -> None:
         core, apps = client.CoreV1Api(api), client.AppsV1Api(api)
         self.samples: list[Sample] = []
-        self.asked: list[int] = []
+        self.requested: list[int] = []
         """The requested replicas of all ReplicaSets together, after each event."""
         self.stopped_ready: list[str] = []
         """The pods that were Ready when their deletion began."""
@@ -146,7 +146,7 @@ class PodWatcher:
             stream.stop()
 
     def _ask(self, event: str) -> None:
-        self.asked.append(sum(rs["spec"].get("replicas", 0) for rs in self._sets.objects.values()))
+        self.requested.append(sum(rs["spec"].get("replicas", 0) for rs in self._sets.objects.values()))
 
     def _sample(self, event: str) -> None:
         live = [p for p in self._pods.objects.values() if is_live(p)]
@@ -198,7 +198,9 @@ class PodWatcher:
         for stream in (self._pods, self._sets):
             assert stream.error is None, stream.error
         if since == 0 and until is None:
-            assert max(self.asked) <= ceiling, f"{max(self.asked)} were asked for, over the ceiling of {ceiling}"
+            assert max(self.requested) <= ceiling, (
+                f"{max(self.requested)} were requested, over the ceiling of {ceiling}"
+            )
         over_since: float | None = None
         for number, sample in list(enumerate(self.samples))[since:until]:
             over_since = (over_since or sample.at) if sample.total > ceiling else None

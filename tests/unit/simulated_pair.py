@@ -1,4 +1,4 @@
-"""A simulated pair of Deployments: two sets of pods, each told its own number; no controller goes back alone."""
+"""A simulated pair of Deployments: two sets of pods, each with its own number; no controller goes back alone."""
 
 import random
 from typing import Any
@@ -136,7 +136,7 @@ class PairTarget(Target):
         self.served, self.lost, self.written_for = ready, 0, self.replicas
         self.tampered, self.before_foreign = False, None
         self.old.replicas, self.new.replicas = counts
-        for side in (self.old, self.new):  # what goes is seen to go before what comes is asked for
+        for side in (self.old, self.new):  # what goes is gone before what comes is requested
             side.pods.sort(key=lambda p: NEVER if p.ready_since is None else p.ready_since)
             del side.pods[side.replicas :]
         self._check(total, ready)

@@ -87,7 +87,7 @@ class SupervisedTarget(Target):
         foreign = self._foreign(state)
         if foreign is not None and not state.overrules:
             return str(foreign)
-        self._write(template, 1, 0, held=False)
+        self._write(template, 1, 0, engaged=False)
         self.owner, self.saved = state.owner, True
         return ""
 

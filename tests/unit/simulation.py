@@ -543,7 +543,7 @@ class Target:
         missing = counts.old - seen.old.total
         if seen.held and seen.template == state.wanted.template and missing > 0:
             self.sets[state.baseline.template].replicas += missing  # not by the controller: its annotations stay
-        self._write(state.wanted.template, surge, unavailable, held=True)
+        self._write(state.wanted.template, surge, unavailable, engaged=True)
         self.owner = state.owner
         if decision.act is Act.SCALE:
             self._take_up(rules, state, decision)
@@ -555,11 +555,11 @@ class Target:
             self.sync()
         self.pause_controller(rules, state, decision)
 
-    def _write(self, template: str, surge: int | str, unavailable: int | str, *, held: bool) -> None:
+    def _write(self, template: str, surge: int | str, unavailable: int | str, *, engaged: bool) -> None:
         answered = self.admitted(template)
         # A policy that arrives in the middle makes a third version; ready pods of the second are not available.
         altered = answered != template
-        self.template, self.max_surge, self.max_unavailable, self.held = answered, surge, unavailable, held
+        self.template, self.max_surge, self.max_unavailable, self.held = answered, surge, unavailable, engaged
         self.served = self.ready
         self.lost, self.written_for, self.tampered, self.before_foreign = 0, self.replicas, altered, None
         self.paused, self.spoiled, self.scaled = False, False, False
@@ -624,7 +624,7 @@ class Target:
         budget = resolve_budget(rules.strategy, self.replicas)
         written = (rules.strategy.max_surge, rules.strategy.max_unavailable)
         surge, unavailable = (w if isinstance(w, str) else n for w, n in zip(written, budget[1:3], strict=True))
-        self._write(state.baseline.template, surge, unavailable, held=False)
+        self._write(state.baseline.template, surge, unavailable, engaged=False)
         return ""
 
     def finish(self, rules: Rules, state: State, decision: Decision) -> str:
@@ -639,7 +639,7 @@ class Target:
         before = self.template
         if state.goal is Goal.FORWARD and self.admitted(before) != before:
             return _REWRITTEN
-        self._write(before, 1, 0, held=False)
+        self._write(before, 1, 0, engaged=False)
         self.owner, self.tampered = None, self.template != before
         self.spoiled = self.tampered  # it rolls by its own budget from here
         return ""
@@ -695,7 +695,7 @@ def _paced(rules: Rules, seed: int) -> Rules:
 
 
 def random_gate(dice: random.Random, name: str) -> OwnGate:
-    """Make up a gate that is asked again and again."""
+    """Make up a gate that is evaluated again and again."""
     return OwnGate(
         name=name,
         webhook=WebhookGate(name=name),
@@ -843,11 +843,11 @@ class Driver:
 
     def _ask_gates(self, *, faulty: bool) -> None:
         """Answer what is due, or some of it; without faults everything passes."""
-        now, asked = self.target.now, due(self.rules, self.state, self.target.now)
-        answers = [Verdict(gate=gate.name, why="", **self._answer(faulty)) for gate, _ in asked]
+        now, due_gates = self.target.now, due(self.rules, self.state, self.target.now)
+        answers = [Verdict(gate=gate.name, why="", **self._answer(faulty)) for gate, _ in due_gates]
         if faulty:
             answers = [answer for answer in answers if self.random.random() < 0.7]
-        self.state = self.state.after_record(self.rules.asked_gates, answers, now)
+        self.state = self.state.after_record(self.rules.repeated_gates, answers, now)
         self._say(answers)
 
     def _answer(self, faulty: bool) -> dict[str, Any]:
@@ -856,9 +856,9 @@ class Driver:
         result, counts = self.random.choices(results, weights)[0]
         return {"result": result, "counts": counts}
 
-    def _retarget(self, wish: Retarget) -> None:
-        assert wish.change is not None
-        target, version = self.target, wish.change.images["server"]
+    def _retarget(self, retarget: Retarget) -> None:
+        assert retarget.change is not None
+        target, version = self.target, retarget.change.images["server"]
         if not self.state.claimed and target.mixed:
             self.state = self.state.but(retarget=None, overrules=False)  # refused: in the middle of another's rollout
             return
@@ -868,7 +868,7 @@ class Driver:
             baseline=found, wanted=wanted, replicas=target.replicas, old=target.replicas,
             owner=self.state.owner, mark=Mark(template=target.template), demand=Demand(),
         )  # fmt: skip
-        before, self.state = self.state, retargeted(self.state, wish, prepared, target.now)
+        before, self.state = self.state, retargeted(self.state, retarget, prepared, target.now)
         if before.foreign is not None and self.state.foreign is None:
             target.before_foreign = None  # they left it, and we take it for the baseline
         self._say(f"retargeted to {version}")
@@ -888,7 +888,7 @@ class Driver:
         self.state = judged(self.rules, self.state, seen, decision, [verdict], self.target.now)
 
     def _write(self, decision: Decision, seen: Observation, *, faulty: bool) -> None:
-        target, asked = self.target, self.state
+        target, state = self.target, self.state
         write = {
             Act.SCALE: target.scale, Act.SETTLE: target.settle, Act.RESIZE: target.resize, Act.UNDO: target.undo,
             Act.FINISH: target.finish, Act.PAUSE_CONTROLLER: target.pause_controller,
@@ -897,12 +897,12 @@ class Driver:
         if luck < 0.05:
             return  # lost
         rules = as_before(self.rules, self.state, seen.replicas)
-        problem = write(rules, asked, decision)
+        problem = write(rules, state, decision)
         self._say(f"  wrote {decision.act}: {problem or 'done'}")
         if luck < 0.12:  # the answer is lost: it is done again
             target.pass_time(self.random.uniform(0.2, 8))
             target.sync()
-            problem = write(rules, asked, decision)
+            problem = write(rules, state, decision)
             self._say(f"  wrote {decision.act} again: {problem or 'done'}")
         if isinstance(problem, Refusal):
             self.state = denied(self.state, seen, decision, problem, target.now)
@@ -959,8 +959,8 @@ class Driver:
             raise Wrong(f"writes the same again and again: {minute}; {self.target}")
 
     def _check_evidence(self) -> None:
-        """Nothing passes by default: each critical gate was asked often enough here, and did not fail too often."""
-        for gate in self.rules.asked_gates:
+        """Nothing passes by default: each critical gate was evaluated often enough here, and did not fail too often."""
+        for gate in self.rules.repeated_gates:
             tally = self.state.tally(gate.name)
             if gate.dry_run or gate.weight is not None:
                 continue
@@ -991,5 +991,5 @@ def play(seed: int, kind: type[Target] = Target, *, tracing: bool = False) -> tu
     try:
         return driver.run(), driver.acts
     except (AssertionError, Refused) as error:
-        told = [*driver.trace, f"seed {seed}: {type(error).__name__} {error}", str(driver.rules)]
-        raise Wrong("\n".join(told)) from error
+        lines = [*driver.trace, f"seed {seed}: {type(error).__name__} {error}", str(driver.rules)]
+        raise Wrong("\n".join(lines)) from error

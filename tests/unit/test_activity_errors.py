@@ -43,10 +43,10 @@ async def act(error: Exception, attempt: int) -> None:
     ],
 )
 async def test_an_error_is_retried_or_ends_at_a_person(error: Exception, attempt: int, retried: bool) -> None:
-    with pytest.raises(ApplicationError) as told:
+    with pytest.raises(ApplicationError) as raised:
         await act(error, attempt)
-    assert told.value.non_retryable is not retried
-    assert str(error) in str(told.value)
+    assert raised.value.non_retryable is not retried
+    assert str(error) in str(raised.value)
 
 
 async def test_an_unexpected_error_may_pass() -> None:
@@ -86,5 +86,5 @@ def test_a_rollout_that_moves_goes_before_one_that_begins(
         DeploymentTarget(namespace="n", name="chat"),
         Decision(act=Act.SCALE, why="", counts=Counts(1, 2)),
     )
-    asked = WriteInput(target=target, rules=Rules(), state=state, decision=decision, ready_at=ready_at)
-    assert _urgency(activity, asked) is urgency
+    request = WriteInput(target=target, rules=Rules(), state=state, decision=decision, ready_at=ready_at)
+    assert _urgency(activity, request) is urgency

@@ -48,9 +48,9 @@ def run(folder: Path, *, always: bool = True, fixture: str = "pass") -> int:
 
 def test_a_test_that_fails_by_chance_runs_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path) == 0
-    said = capfd.readouterr().out
-    assert said.rstrip().endswith("(see above). Find out why:\n  test_it.py::test_by_chance")
-    assert "1 passed" in said
+    output = capfd.readouterr().out
+    assert output.rstrip().endswith("(see above). Find out why:\n  test_it.py::test_by_chance")
+    assert "1 passed" in output
 
 
 def test_a_test_that_fails_again_fails_the_run(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the API server made of a write is told by its fields, and known for our own when its answer is lost."""
+"""What the API server made of a write is named by its fields, and known for our own when its answer is lost."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ WHOLE = {"spec": {"template": {**template("a:1"), "$patch": "replace"}, "minRead
 
 
 @pytest.mark.parametrize(
-    ("patch", "after", "told"),
+    ("patch", "after", "expected"),
     [
         pytest.param(WHOLE, {"template": template("a:1"), "minReadySeconds": 0}, "", id="as-sent"),
         pytest.param(
@@ -35,8 +35,8 @@ WHOLE = {"spec": {"template": {**template("a:1"), "$patch": "replace"}, "minRead
         pytest.param({"metadata": {}}, {}, "", id="no-spec"),
     ],
 )  # fmt: skip
-def test_the_fields_that_the_api_server_changed_are_named(patch: Any, after: dict[str, Any], told: str) -> None:
-    assert altered(BEFORE, patch, {**BEFORE, **after}) == told
+def test_the_fields_that_the_api_server_changed_are_named(patch: Any, after: dict[str, Any], expected: str) -> None:
+    assert altered(BEFORE, patch, {**BEFORE, **after}) == expected
 
 
 def entry(manager: str, time: str) -> dict[str, Any]:

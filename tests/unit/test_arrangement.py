@@ -18,7 +18,7 @@ def test_every_file_that_is_named_is_there() -> None:
 
 
 def test_parts() -> None:
-    """A file is a part, or each of its tests, or several files together; nothing is told by what is in a parameter."""
+    """A file is a part, or each of its tests, or several files together; no part depends on a parameter's value."""
     assert part_of("tests/cluster/test_new.py::test_a[x/y::z]") == "tests/cluster/test_new.py"
     assert part_of("tests/cluster/test_every_lever.py::test_a[x]") == "tests/cluster/test_every_lever.py::test_a[x]"
     assert part_of("tests/cluster/test_metrics_outage.py::a") == part_of("tests/cluster/test_metrics_provider.py::b")

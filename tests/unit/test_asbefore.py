@@ -1,4 +1,4 @@
-"""What was not ready before a rollout: not asked of the new version, nor of the way back, and forgotten once it is."""
+"""What was not ready before a rollout: not required of the new version, nor of a rollback, and forgotten once it is."""
 
 from datetime import timedelta
 

@@ -25,10 +25,10 @@ SOON_S = 60.0
 
 
 class Pod:
-    """A server that answers as it is told, and counts."""
+    """A server that answers as configured, and counts its requests."""
 
     def __init__(self, port: int) -> None:
-        self.port, self.asked = port, 0
+        self.port, self.requests = port, 0
         self.says: Callable[[web.Request], Any] = lambda _: web.json_response({"version": "v2"})
 
     def replica(self, name: str = "chat-0", *, restarts: int = 0, ready_s: float = 10.0) -> Replica:
@@ -49,7 +49,7 @@ async def pod(unused_port: int) -> AsyncIterator[Pod]:
     found = Pod(unused_port)
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        found.asked += 1
+        found.requests += 1
         answer = found.says(request)
         return await answer if asyncio.iscoroutine(answer) else answer
 
@@ -103,22 +103,22 @@ def proven(found: Observation | None) -> int:
 
 
 async def test_a_replica_is_believed_once(believer: Believer, pod: Pod) -> None:
-    """It is unproven until it answered, proven after, and asked again only when it restarted."""
+    """It is unproven until it answered, proven after, and checked again only when it restarted."""
     rules, began = pod.rules(), time.time()
     assert proven(look(believer, rules)) == 0
     first = look(believer, rules, pod.replica())
     assert first is not None and (first.new.proven, first.new.total, first.new.ready) == (0, 1, 1)
     assert first.problem is not None and (first.problem.cause, first.problem.hopeless) == (Cause.SERVING, False)
     believed = await until(lambda: (f := look(believer, rules, pod.replica())) and f.new.proven and f)
-    assert (believed.problem, pod.asked) == (None, 1)
+    assert (believed.problem, pod.requests) == (None, 1)
     assert believed.progress_at >= began
     assert proven(look(believer, rules, pod.replica(restarts=1))) == 0
     await until(lambda: proven(look(believer, rules, pod.replica(restarts=1))) == 1)
-    assert pod.asked == 2
+    assert pod.requests == 2
 
 
 async def test_a_fresh_worker_says_nothing_before_it_knows(believer: Believer, pod: Pod) -> None:
-    """What was ready when it came, or came back, is asked before anything is told; what gets ready later is not."""
+    """What was ready when it came, or came back, is checked before the first report; what gets ready later is not."""
     rules = pod.rules()
     assert look(believer, rules, pod.replica()) is None
     found = await until(lambda: look(believer, rules, pod.replica()))
@@ -129,7 +129,7 @@ async def test_a_fresh_worker_says_nothing_before_it_knows(believer: Believer, p
 
 
 async def test_a_wrong_answer_fails_after_its_tries(believer: Believer, pod: Pod) -> None:
-    """So many in a row; what was asked and answered is told. A person who lets it go on has it asked again."""
+    """So many in a row; the report names request and answer. After a resume it is checked again."""
     pod.says = lambda _: web.json_response({"version": "v1"})
     rules = pod.rules(tries=3)
     look(believer, rules)
@@ -137,20 +137,20 @@ async def test_a_wrong_answer_fails_after_its_tries(believer: Believer, pod: Pod
         lambda: (f := look(believer, rules, pod.replica())) and f.problem and f.problem.hopeless and f.problem
     )
     assert str(problem) == 'Serving: chat-0: GET / answered $.version = "v1", not "v2" (3 tries)'
-    assert pod.asked == 3
-    held = FORWARD.but(held=problem)
-    assert proven(look(believer, rules, pod.replica(), state=held)) == 0
+    assert pod.requests == 3
+    failed = FORWARD.but(held=problem)
+    assert proven(look(believer, rules, pod.replica(), state=failed)) == 0
     pod.says = lambda _: web.json_response({"version": "v2"})
     await until(lambda: proven(look(believer, rules, pod.replica())) == 1)
 
 
 async def test_a_try_that_succeeds_is_enough(believer: Believer, pod: Pod) -> None:
     """Failures before it are forgotten; warm-ups never count."""
-    pod.says = lambda _: web.Response(status=200 if pod.asked > 3 else 500, text='{"version": "v2"}')
+    pod.says = lambda _: web.Response(status=200 if pod.requests > 3 else 500, text='{"version": "v2"}')
     rules = pod.rules(warmup=2, tries=2)
     look(believer, rules)
     await until(lambda: proven(look(believer, rules, pod.replica())) == 1)
-    assert pod.asked == 4
+    assert pod.requests == 4
 
 
 async def test_what_loads_is_waited_for(believer: Believer, pod: Pod) -> None:
@@ -159,8 +159,8 @@ async def test_what_loads_is_waited_for(believer: Believer, pod: Pod) -> None:
     rules = pod.rules(tries=1)
     look(believer, rules)
     first = await until(lambda: (f := look(believer, rules, pod.replica())) and f.problem.cause is Cause.LOADING and f)
-    asked = pod.asked
-    await until(lambda: pod.asked > asked + 3)
+    before = pod.requests
+    await until(lambda: pod.requests > before + 3)
     same = look(believer, rules, pod.replica())
     assert same is not None and same.progress_at == first.progress_at > 0
     pod.says = lambda _: web.Response(status=503, text="loading 20 %")
@@ -186,7 +186,7 @@ async def test_loading_models_are_progress(believer: Believer, pod: Pod) -> None
     rules = Rules.model_validate({"loadFailures": loads, "readiness": {"loading": "1h"}})
     unready = pod.replica()._replace(ready_since=None)
     look(believer, rules, unready)
-    await until(lambda: pod.asked)
+    await until(lambda: pod.requests)
     before = look(believer, rules, unready)
     assert before is not None and before.progress_at == 0
     states[1], loaded = "READY", time.time()
@@ -212,7 +212,7 @@ async def test_nobody_is_asked_on_the_way_back(believer: Believer, pod: Pod) -> 
     assert proven(look(believer, pod.rules(), pod.replica(), state=back)) == 1
     assert proven(look(believer, Rules(), pod.replica())) == 1
     await asyncio.sleep(0.05)
-    assert pod.asked == 0
+    assert pod.requests == 0
 
 
 def test_checks_that_cannot_be_asked_are_refused_first() -> None:
@@ -237,7 +237,7 @@ async def test_a_credential_is_sent(pod: Pod) -> None:
 
 
 async def test_states_need_a_key_of_their_own(pod: Pod) -> None:
-    """A refusal is told with the server's words, never as loading; by the right key the states are told."""
+    """A refusal is reported with the server's words, never as loading; with the right key it reads the states."""
     keys: list[str | None] = []
 
     def says(request: web.Request) -> web.Response:
@@ -273,7 +273,7 @@ async def test_states_need_a_key_of_their_own(pod: Pod) -> None:
 
 
 async def test_answers_lead_nowhere(pod: Pod) -> None:
-    """A redirect is an answer; what is too long, too late or not there is told; so is a port without a name."""
+    """A redirect is an answer; an answer that is too long, late or missing is reported; so is a port without a name."""
 
     async def late(_: web.Request) -> web.Response:
         await asyncio.sleep(5)
@@ -293,7 +293,7 @@ async def test_answers_lead_nowhere(pod: Pod) -> None:
         assert (await ask(0.5)).trouble == "did not answer within 0.5 s"
         assert "no container has a port named 'grpc'; its ports: none" in (await ask(port="grpc")).trouble
         assert "Cannot connect" in (await ask(port=1)).trouble
-        assert (await ask(replica=Replica("a", "v"))).unasked
+        assert (await ask(replica=Replica("a", "v"))).unsent
 
 
 async def test_a_streams_first_event_is_timed(pod: Pod) -> None:
@@ -318,4 +318,4 @@ async def test_the_proxy_keeps_authorization() -> None:
     """The API server takes that header for itself: it is not sent, and the way out is named."""
     place = PodEndpoint("default", Replica("a", "v"), 80)
     reply = await ProxyReach(None).ask(place, ProbeRequest("GET", "/"), {"Authorization": "x"}, 1)  # type: ignore[arg-type]
-    assert "SEGUE_POD_ACCESS=direct" in reply.unasked
+    assert "SEGUE_POD_ACCESS=direct" in reply.unsent

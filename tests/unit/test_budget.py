@@ -96,7 +96,7 @@ def test_a_write_that_would_break_the_budget_is_objected_to(
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "replicas", "surge", "held"),
+    ("old", "new", "replicas", "surge", "expected"),
     [
         pytest.param((6, 6, 0), (2, 2), 4, 2, (3, 1), id="both-keep-their-share"),
         pytest.param((6, 6, 0), (2, 2), 12, 2, (9, 3), id="both-keep-it-when-it-grows"),
@@ -108,12 +108,12 @@ def test_a_write_that_would_break_the_budget_is_objected_to(
     ],
 )
 def test_a_resize_keeps_the_share_of_both_sides(
-    old: tuple[int, int, int], new: tuple[int, int], replicas: int, surge: int, held: tuple[int, int]
+    old: tuple[int, int, int], new: tuple[int, int], replicas: int, surge: int, expected: tuple[int, int]
 ) -> None:
     """Never over the ceiling; unready replicas keep their place, because the controller would take ready ones."""
     found = seen(old, new, (old[0], new[0])).model_copy(update={"replicas": 8})
     strategy = Strategy(maxSurge=surge, maxUnavailable=1)
     counts = resized(strategy, found, replicas)
-    assert counts == held
+    assert counts == expected
     assert sum(counts) <= resolve_budget(strategy, replicas).ceiling
     assert counts.old <= replicas <= sum(counts) and counts != (replicas, 0)

@@ -142,8 +142,8 @@ async def test_a_refused_list_is_told_to_all_and_tried_again_later(
     monkeypatch.setattr(capacities, "FRESH_S", 0.05)
     server = _Server(lists=error)
     capacity = Capacity(cast("Cluster", server))
-    told = await asyncio.gather(*(capacity.nodes() for _ in range(50)), return_exceptions=True)
-    assert told == [error] * 50 and server.listed.count("nodes") == 1
+    answers = await asyncio.gather(*(capacity.nodes() for _ in range(50)), return_exceptions=True)
+    assert answers == [error] * 50 and server.listed.count("nodes") == 1
     server.refuses_lists = None
     while isinstance((await asyncio.gather(capacity.nodes(), return_exceptions=True))[0], SegueError):
         await asyncio.sleep(0.01)

@@ -140,14 +140,14 @@ def test_workers_of_the_current_version_are_well() -> None:
 
 async def test_rights_of_what_the_cluster_does_not_serve_are_not_checked() -> None:
     """A missing right fails, an optional one does not, and a cluster that denies reviews is not checked."""
-    asked: list[Right] = []
+    checked: list[Right] = []
 
     async def may(right: Right, _: str) -> bool:
-        asked.append(right)
+        checked.append(right)
         return right.resource not in {"pods/status", "jobs", "pods/log"}
 
     found = {check.name: check for check in await rights_checks(may, "ml", {Use.ROUTE, Use.POOLS, Use.SUPERVISED})}
-    assert not {right.group for right in asked} & {
+    assert not {right.group for right in checked} & {
         "gateway.networking.k8s.io",
         "inference.networking.k8s.io",
         "serving.kserve.io",

@@ -1,4 +1,4 @@
-"""The API server's refusals, told apart: what admission denies is not a missing right."""
+"""The API server's refusals are distinguished: what admission denies is not a missing right."""
 
 from typing import NamedTuple
 

@@ -69,8 +69,8 @@ async def test_a_change_that_cannot_be_used_keeps_the_former_keys(
     codec = configured()
     keys.text(f"{KEY}{OTHER}") if change == "broken" else keys.path.unlink()
     assert await codec.decode([*await codec.encode([SECRET])]) == [SECRET]
-    [said] = [record.getMessage() for record in caplog.records]
-    assert "the former ones stay: SEGUE_ENCRYPTION_KEYS: " in said and KEY not in said
+    [message] = [record.getMessage() for record in caplog.records]
+    assert "the former ones stay: SEGUE_ENCRYPTION_KEYS: " in message and KEY not in message
     keys.are("b", b=OTHER)
     assert (await codec.encode([SECRET]))[0].metadata[KEY_ID] == b"b"
 
@@ -95,9 +95,9 @@ def test_a_file_that_is_wrong_is_refused(keys: Keys, text: str, why: str) -> Non
     keys.text(text)
     with pytest.raises(Refused) as refused:
         data_converter()
-    said = str(refused.value)
-    assert said.startswith(f"SEGUE_ENCRYPTION_KEYS: '{keys.path}': {why}"), said
-    assert KEY[:12] not in said
+    message = str(refused.value)
+    assert message.startswith(f"SEGUE_ENCRYPTION_KEYS: '{keys.path}': {why}"), message
+    assert KEY[:12] not in message
 
 
 def test_a_file_that_cannot_be_read_is_refused(keys: Keys) -> None:

@@ -96,22 +96,22 @@ async def test_it_encrypts_and_decrypts(served: Served, caplog: pytest.LogCaptur
     ],
 )
 async def test_another_token_is_denied(served: Served, bearer: str) -> None:
-    status, said, headers = await served.ask(bearer=bearer)
+    status, text, headers = await served.ask(bearer=bearer)
     assert (status, headers["WWW-Authenticate"]) == (401, "Bearer")
-    assert "the token is not accepted" in said["message"]
+    assert "the token is not accepted" in text["message"]
 
 
 async def test_who_sends_no_token_is_denied(served: Served) -> None:
     for headers in ({"Authorization": ""}, {"Authorization": "Basic YTpi"}):
-        status, said, _ = await served.ask(**headers)
-        assert status == 401 and "a token is needed" in said["message"]
+        status, text, _ = await served.ask(**headers)
+        assert status == 401 and "a token is needed" in text["message"]
 
 
 async def test_a_browser_is_let_in_from_one_origin(served: Served) -> None:
     """Not from another, even with a token; the preflight tells so before the token is sent."""
     for origin, allowed in ((ORIGIN, True), ("https://evil.example.com", False), ("null", False)):
-        asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-        async with served.session.options(served.address + "/decode", headers=asked) as answer:
+        preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        async with served.session.options(served.address + "/decode", headers=preflight) as answer:
             assert (answer.status, answer.headers.get("Access-Control-Allow-Origin")) == (
                 (204, ORIGIN) if allowed else (403, None)
             )
@@ -142,8 +142,8 @@ async def _opened(address: str) -> Any:
 async def test_a_missing_key_is_named(served: Served) -> None:
     encoding, key_id = (base64.b64encode(each).decode() for each in (b"binary/encrypted", b"2025"))
     sealed = {"payloads": [{"metadata": {"encoding": encoding, "encryption-key-id": key_id}, "data": "AAAA"}]}
-    status, said, _ = await served.ask(body=sealed)
-    assert status == 422 and "has no key 2025" in said["message"]
+    status, text, _ = await served.ask(body=sealed)
+    assert status == 422 and "has no key 2025" in text["message"]
 
 
 async def test_the_issuers_keys_are_loaded_again(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

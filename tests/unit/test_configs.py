@@ -66,7 +66,7 @@ def test_references_to_one_secret_become_references_to_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         (
             Change(config_maps={"mode": {"a": "1"}}),
@@ -75,8 +75,8 @@ def test_references_to_one_secret_become_references_to_another() -> None:
         (Change(secrets={"tokens": "x"}), "secrets.tokens: is not referred to .* use one of: token"),
     ],
 )
-def test_what_is_not_referred_to_is_refused(change: Change, said: str) -> None:
+def test_what_is_not_referred_to_is_refused(change: Change, expected: str) -> None:
     before = copy.deepcopy(TEMPLATE)
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(Refused, match=expected):
         apply_change(TEMPLATE, change)
     assert before == TEMPLATE

@@ -53,8 +53,8 @@ def certificate(name: str) -> str:
     ],
 )
 def test_each_cause_names_its_own_fix(text: str, shown_by: _Shown, why: str, fix: str) -> None:
-    told = _connect_reason(RuntimeError(text), shown_by)
-    assert why in told[0] and fix in told[1] and "segue local up" not in told[1]
+    reason = _connect_reason(RuntimeError(text), shown_by)
+    assert why in reason[0] and fix in reason[1] and "segue local up" not in reason[1]
 
 
 @pytest.mark.parametrize(

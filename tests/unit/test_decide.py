@@ -25,7 +25,7 @@ def see(
     old: int, new: int, *, ready: int | None = None, proven: int | None = None, asked: tuple[int, int] | None = None,
     spare: int = 0, replicas: int = 4, template: str = "v1", **more: Any,
 ) -> Observation:  # fmt: skip
-    """Return an observation of (old, new) replicas, held as they are and all ready unless told otherwise."""
+    """Return an observation of (old, new) replicas, held as they are and all ready unless given otherwise."""
     ready = old if ready is None else ready
     proven = new if proven is None else proven
     return Observation(
@@ -61,7 +61,7 @@ def walk(strategy: Strategy, replicas: int) -> list[tuple[int, int]]:
     ],
 )
 def test_the_truth_tables_of_the_docstring(written: dict[str, Any], path: str) -> None:
-    """The rows of next_counts' docstring (but for those in brackets) are the counts that are asked for."""
+    """The rows of next_counts' docstring (but for those in brackets) are the requested counts."""
     assert walk(Strategy(**written), 4) == [(int(a), int(b)) for a, b in path.split()]
 
 
@@ -93,7 +93,7 @@ MIXED = Budget(replicas=4, surge=1, unavailable=1, step=2)
     ],
 )
 def test_what_is_asked_next(budget: Budget, order: Order, seen: Observation, counts: tuple[int, int]) -> None:
-    """Readiness that was gained, lost or never there decides what is asked for next, within floor and ceiling."""
+    """Readiness that was gained, lost or never there decides the next requested counts, within floor and ceiling."""
     assert next_counts(budget, order, seen) == counts
 
 
@@ -150,7 +150,7 @@ def test_whatever_is_seen_what_is_asked_is_in_the_budget(
     assert sum(counts) >= seen.replicas
     assert max(counts) <= seen.replicas
     again = counts
-    for _ in range(2):  # what was asked wrongly is taken back first, then it goes on
+    for _ in range(2):  # counts beyond the budget are taken back first, then it goes on
         counts, again = again, next_counts(budget, strategy.order, seen.model_copy(update={"asked": again}), barrier)
     assert again == counts
 
@@ -237,7 +237,7 @@ LATE = NOW + 600
     ],
 )  # fmt: skip
 def test_each_case_in_its_order(rules: Rules, state: State, seen: Observation, now: float, act: Act) -> None:
-    """One action follows from what is recorded and seen: done, abnormal, wished, up, down, wait."""
+    """One action follows from what is recorded and seen: done, abnormal, requested, up, down, wait."""
     decision = decide(rules, state, seen, now)
     assert decision.act is act
     assert decision.why
@@ -398,15 +398,15 @@ def test_a_settle_can_be_held(seen: Observation, counts: tuple[int, int]) -> Non
     assert (decision.act, decision.counts) == (Act.SETTLE, counts)
 
 
-@pytest.mark.parametrize(("claimed", "hold"), [(False, ""), (True, "False 2 0")])
-def test_a_resize_marks_a_hold_only_where_it_is_ours(claimed: bool, hold: str) -> None:
+@pytest.mark.parametrize(("claimed", "token"), [(False, ""), (True, "False 2 0")])
+def test_a_resize_marks_a_hold_only_where_it_is_ours(claimed: bool, token: str) -> None:
     """Before the claim the owner of the target may change how its own controller rolls it."""
     state = State(owner="us", claimed=claimed).after_resize(5, NOW, Mark(template="v0", hold="False 2 0"))
-    assert state.mark == Mark(template="v0", hold=hold)
+    assert state.mark == Mark(template="v0", hold=token)
 
 
 def test_a_settled_rollout_goes_on_after_a_resume() -> None:
-    """After settle and resume, the next move is asked for as if nothing had been."""
+    """After settle and resume, the next move is requested as usual."""
     state = MOVING.but(settling=True).after_settle(Counts(4, 1), 2, NOW).but(paused="")
     assert decide(RULES, state, see(4, 1), NOW).counts == (3, 2)
 
@@ -414,14 +414,14 @@ def test_a_settled_rollout_goes_on_after_a_resume() -> None:
 def test_the_goal_back_never_moves_forward() -> None:
     """On the way back nothing is scaled by counts: the controller goes back by itself."""
     for old in range(5):
-        for held in (True, False):
-            seen = see(old, 4 - old, held=held, template="v1" if held else "v0")
+        for engaged in (True, False):
+            seen = see(old, 4 - old, held=engaged, template="v1" if engaged else "v0")
             assert decide(RULES, BACK, seen, NOW).act in {Act.UNDO, Act.WAIT, Act.FINISH}
     assert BACK.goal is Goal.BACK
 
 
 def test_the_next_step_waits_for_replicas_that_end_their_requests() -> None:
-    """Until they have ended, or until the drain's deadline, which is told."""
+    """Until they have ended, or until the drain's deadline, which the reason names."""
     seen = see(4, 1, leaving=1, leaving_since=NOW - 10)
     waits = decide(DRAINS, MOVING, seen, NOW)
     assert (waits.act, waits.wake_at) == (Act.WAIT, NOW + 20)
@@ -467,7 +467,7 @@ def test_the_way_back_is_stepped_where_no_controller_goes_back() -> None:
 
 
 def test_superseded_replicas_go_before_the_wanted_version_comes() -> None:
-    """A new side that never runs two versions is emptied, and then filled with the newest wish."""
+    """A new side that never runs two versions is emptied, and then filled with the newest requested version."""
     rules = Rules(strategy=Strategy(maxSurge=1))
     forward = State(owner="us", claimed=True, baseline=Version(template="v0"), wanted=Version(template="v2"))
     home = Counts(4, 0)
@@ -517,7 +517,7 @@ FULL: dict[str, Any] = {"room": 0, "room_why": "0 of 8 free"}
     ],
 )  # fmt: skip
 def test_room(written: dict[str, Any], seen: Observation, act: Act, counts: Any, why: str) -> None:
-    """What does not fit is not asked for: an old one goes first where the budget lets it, or else it holds."""
+    """What does not fit is not requested: an old one goes first where the budget lets it, or else it holds."""
     rules = Rules(strategy=Strategy(**written))
     found = decide(rules, MOVING, seen, NOW + 0.5)
     assert (found.act, found.counts) == (act, counts)
@@ -527,14 +527,14 @@ def test_room(written: dict[str, Any], seen: Observation, act: Act, counts: Any,
 def test_a_hold_for_room_is_not_late_and_ends_with_room() -> None:
     """No deadline runs while there is no room; what was unknown is tried again, and a person can end it."""
     rules = Rules(strategy=Strategy(**HOLDS))
-    crowded = MOVING.after_crowded("0 of 8 free", NOW)
-    assert crowded.stopped == "room: 0 of 8 free" and crowded.needs_person
-    assert decide(rules, crowded, see(4, 0, **FULL), NOW + 1e6).act is Act.WAIT
-    assert decide(rules, crowded, see(4, 0, room=1), NOW + 1e6).act is Act.ROOMY
-    assert decide(rules, crowded, see(4, 1, proven=0), NOW + 1e6).act is Act.ROOMY, "it was placed"
+    waiting = MOVING.after_crowded("0 of 8 free", NOW)
+    assert waiting.stopped == "room: 0 of 8 free" and waiting.needs_person
+    assert decide(rules, waiting, see(4, 0, **FULL), NOW + 1e6).act is Act.WAIT
+    assert decide(rules, waiting, see(4, 0, room=1), NOW + 1e6).act is Act.ROOMY
+    assert decide(rules, waiting, see(4, 1, proven=0), NOW + 1e6).act is Act.ROOMY, "it was placed"
     in_an_old_ones_place = see(3, 1, proven=0, **PENDING)
     assert decide(Rules(strategy=Strategy(**MAY_GO)), MOVING, in_an_old_ones_place, LATE).act is Act.FAIL
-    assert not crowded.going_back(Outcome.ABORTED, requested("by her"), NOW).crowded
+    assert not waiting.going_back(Outcome.ABORTED, requested("by her"), NOW).crowded
 
 
 def test_where_none_fitted_it_is_remembered() -> None:
@@ -596,16 +596,16 @@ LOST: dict[str, Any] = {"hindered": 0, "hindrance": "chat-0: its node a does not
     ],
 )
 def test_what_is_no_matter_of_the_version_holds(seen: Observation, holds: bool) -> None:
-    """A gate and a lost node are named, and no deadline runs; else the version is asked as before."""
+    """A gate and a lost node are named, and no deadline runs; else the version counts as before."""
     rules = Rules(strategy=Strategy(maxSurge=1))
     found = decide(rules, MOVING, seen, LATE)
     assert (found.act is Act.CROWDED) is holds
     if holds:
         assert found.why == seen.hindrance
-        held = MOVING.after_crowded(found.why, NOW)
-        assert decide(rules, held, seen, NOW + 1e6).act is Act.WAIT
+        waiting = MOVING.after_crowded(found.why, NOW)
+        assert decide(rules, waiting, seen, NOW + 1e6).act is Act.WAIT
         lifted = seen.model_copy(update={"hindered": 0, "hindrance": ""})
-        assert decide(rules, held, lifted, NOW + 1e6).act is Act.ROOMY
+        assert decide(rules, waiting, lifted, NOW + 1e6).act is Act.ROOMY
 
 
 EXACT = Rules(strategy=Strategy(maxSurge=2, maxUnavailable=0, step=2, pace="exact"))
@@ -661,8 +661,8 @@ def test_no_deadline_runs_while_the_controller_waits_for_its_own_min_ready_secon
     for state, seen, acts in ((MOVING, forward, Act.FAIL), (BACK, back, Act.ALARM)):
         found = decide(rules, state, seen, LATE)
         assert (found.act, found.wake_at) == (Act.WAIT, later + deadline_s), state.goal
-        told = "the target's controller to count the latest ready replica as available, 9 s more (minReadySeconds)"
-        assert found.why == told
+        expected = "the target's controller to count the latest ready replica as available, 9 s more (minReadySeconds)"
+        assert found.why == expected
         assert decide(rules, state, seen, later + deadline_s).act is acts
     assert "minReadySeconds" not in decide(rules, BACK, back.model_copy(update={"new": Side()}), LATE).why
 

@@ -57,7 +57,7 @@ V1, V2, V3 = (Version(template=fingerprint(template(version))) for version in (1
 
 def deployment(
     version: int, old: int, new: int, *, paused: bool = False, replicas: int = 8, generation: int = 7,
-    writer: str = "segue", held: bool = True,
+    writer: str = "segue", engaged: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """A Deployment whose fields request (old, new)."""
     rolling = {"maxSurge": old + new - replicas, "maxUnavailable": replicas - old}
@@ -66,7 +66,7 @@ def deployment(
         "selector": {"matchLabels": {"app": "chat"}},
         "template": template(version),
         "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling},
-        "minReadySeconds": HOLD_MIN_READY_S if held else 0,
+        "minReadySeconds": HOLD_MIN_READY_S if engaged else 0,
         **({"paused": True} if paused else {}),
     }
     fields = {"f:spec": {"f:template": {}, "f:paused": {}, "f:strategy": {"f:rollingUpdate": {"f:maxSurge": {}}}}}
@@ -107,7 +107,7 @@ def see(found: dict[str, Any], known: State | None = None, **sizes: int) -> Obse
         pytest.param(deployment(3, 4, 6), {"v1": 6, "v2": 4}, True, id="another-template-in-the-middle-of-a-move"),
         pytest.param(deployment(1, 4, 6), {"v1": 6, "v2": 4}, True, id="the-baseline-in-the-middle-of-a-move"),
         pytest.param(deployment(3, 6, 4, paused=True), {"v1": 6, "v2": 4}, False, id="another-template-while-paused"),
-        pytest.param(deployment(1, 8, 2, held=False), {"v1": 6, "v2": 4}, False, id="on-its-way-back"),
+        pytest.param(deployment(1, 8, 2, engaged=False), {"v1": 6, "v2": 4}, False, id="on-its-way-back"),
         pytest.param(deployment(2, 0, 0, replicas=0), {"v1": 0, "v2": 0}, False, id="scaled-to-0"),
     ],
 )
@@ -174,21 +174,21 @@ def test_an_undo_waits_until_superseded_sets_are_scaled_for_the_present_replicas
 def test_a_resize_waits_until_the_controller_has_followed() -> None:
     """Until then the sizes are no shares of the present replicas, and a move under way would take ready ones."""
     decision = Decision(act=Act.RESIZE, why="why", replicas=4)
-    asked = WriteInput(target=DeploymentTarget(name="chat"), rules=RULES, state=state(), decision=decision)
+    request = WriteInput(target=DeploymentTarget(name="chat"), rules=RULES, state=state(), decision=decision)
     seen = see(deployment(2, 6, 4), v1=6, v2=4)
     with pytest.raises(Stale, match="still scaling to 8 replicas"):
-        resize_patch(Objects(deployment(2, 6, 4), scaled_for(6, v1=6, v2=4), []), seen, asked, 4)
+        resize_patch(Objects(deployment(2, 6, 4), scaled_for(6, v1=6, v2=4), []), seen, request, 4)
     with pytest.raises(Stale, match="still making the last move"):
-        resize_patch(Objects(deployment(2, 6, 4), scaled_for(8, v1=7, v2=3), []), seen, asked, 4)
+        resize_patch(Objects(deployment(2, 6, 4), scaled_for(8, v1=7, v2=3), []), seen, request, 4)
     shrunk = deployment(2, 0, 6, replicas=3)  # by somebody else: there are never more than 3 new ones
     assert not is_moving(shrunk, sets(v1=0, v2=3)) and is_moving(shrunk, sets(v1=0, v2=2))
     followed = Objects(deployment(2, 6, 4), scaled_for(8, v1=6, v2=4), [])
     rolling = {"maxSurge": 2, "maxUnavailable": "25%"}
-    assert resize_patch(followed, seen, asked, 4)["spec"] == {
+    assert resize_patch(followed, seen, request, 4)["spec"] == {
         "replicas": 4, "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling},
     }  # fmt: skip
     free = seen.model_copy(update={"held": False})
-    assert resize_patch(Objects(deployment(1, 8, 0), scaled_for(6, v1=6), []), free, asked, 4) == {
+    assert resize_patch(Objects(deployment(1, 8, 0), scaled_for(6, v1=6), []), free, request, 4) == {
         "spec": {"replicas": 4}
     }
 
@@ -196,24 +196,24 @@ def test_a_resize_waits_until_the_controller_has_followed() -> None:
 def test_a_move_that_meets_a_target_scaled_to_0_is_decided_again() -> None:
     """Somebody scaled it to 0 since the decision: that passes, and is no mistake in the spec."""
     found, decision = deployment(2, 0, 0, replicas=0), Decision(act=Act.SCALE, why="why", counts=Counts(7, 2))
-    asked = WriteInput(target=DeploymentTarget(name="chat"), rules=RULES, state=state(), decision=decision)
+    request = WriteInput(target=DeploymentTarget(name="chat"), rules=RULES, state=state(), decision=decision)
     with pytest.raises(Stale, match="scaled to 0"):
-        scale_patch(Objects(found, sets(v1=0, v2=0), []), see(found, v1=0, v2=0), asked, Counts(7, 2))
+        scale_patch(Objects(found, sets(v1=0, v2=0), []), see(found, v1=0, v2=0), request, Counts(7, 2))
 
 
 @pytest.mark.parametrize("goal", list(Goal))
 def test_an_unpaused_one_is_paused_by_a_decision(goal: Goal) -> None:
     """Whatever else is waited for, also while a foreign template is held for; but no more often than it says."""
     seen = see(deployment(3, 6, 4, writer="kubectl"), v1=6, v2=4)
-    held = state(goal=goal, mark=Mark(template=V2.template, generation=6)).after_foreign(seen.foreign, NOW)
-    assert decide(RULES, held, seen, NOW).act is Act.PAUSE_CONTROLLER
-    paused = held.after_pause_controller("", 1, NOW)
+    holding = state(goal=goal, mark=Mark(template=V2.template, generation=6)).after_foreign(seen.foreign, NOW)
+    assert decide(RULES, holding, seen, NOW).act is Act.PAUSE_CONTROLLER
+    paused = holding.after_pause_controller("", 1, NOW)
     assert decide(RULES, paused, seen, NOW + 1).act is Act.WAIT
     assert decide(RULES, paused, seen, NOW + PAUSE_EVERY_S).act is Act.PAUSE_CONTROLLER
 
 
 def test_who_changed_what_it_is_held_by() -> None:
-    """What admission changes in our own write is told, a write whose answer was lost is ours, a resume is no reason."""
+    """A change of our write by admission is reported, a write whose answer was lost is ours, a resume is no reason."""
     meant = mark_of(deployment(2, 6, 4))
 
     def foreign(found: dict[str, Any], mark: Mark) -> str:
@@ -261,13 +261,13 @@ def test_paused_is_part_of_the_baseline() -> None:
         found["metadata"]["annotations"][BASELINE] = saved % before
         assert finish_patch(found)["spec"]["paused"] is after
         assert unhold_patch(found, to_baseline=True)["spec"]["paused"] is None
-        held = hold_patch(found, RULES, 2, 2)
-        assert held["spec"]["paused"] is None and hold_token(held).endswith("paused=False")
+        patch = hold_patch(found, RULES, 2, 2)
+        assert patch["spec"]["paused"] is None and hold_token(patch).endswith("paused=False")
 
 
 def test_annotations_of_an_earlier_rollout_hold_nothing() -> None:
     """`kubectl rollout undo` copies them from a ReplicaSet: no release goes back to what they say."""
-    copied = deployment(7, 8, 0, held=False)
+    copied = deployment(7, 8, 0, engaged=False)
     copied["metadata"]["annotations"] |= {OWNER: "rollout/a@1", BASELINE: '{"template":{"spec":{}}}'}
     assert not is_rolled(copied)
     assert is_rolled({**copied, "spec": {**copied["spec"], "minReadySeconds": HOLD_MIN_READY_S}})
@@ -310,16 +310,16 @@ def restored(*, paused: bool) -> dict[str, Any]:
 
 def test_a_whole_manifest_on_a_paused_target_is_taken_back_by_an_abort() -> None:
     """Only the field that no manifest has still holds it: its controller removes no new replica before the undo."""
-    held = state(mark=mark_of(deployment(2, 6, 4, paused=True)))
-    seen = see(restored(paused=True), held, v1=6, v2=4)
-    assert decide(RULES, held, seen, NOW).act is Act.HOLD and seen.foreign and seen.foreign.who.startswith("helm")
-    back = held.going_back(Outcome.ABORTED, Problem(cause=Cause.REQUESTED, message="why"), NOW)
+    forward = state(mark=mark_of(deployment(2, 6, 4, paused=True)))
+    seen = see(restored(paused=True), forward, v1=6, v2=4)
+    assert decide(RULES, forward, seen, NOW).act is Act.HOLD and seen.foreign and seen.foreign.who.startswith("helm")
+    back = forward.going_back(Outcome.ABORTED, Problem(cause=Cause.REQUESTED, message="why"), NOW)
     assert decide(RULES, back, see(restored(paused=True), back, v1=6, v2=4), NOW).act is Act.UNDO
 
 
 def test_settings_from_before_are_no_foreign_change_on_the_way_back() -> None:
     """The end restores them anyway. Other settings, and a pause, still hold it."""
-    undone = deployment(1, 8, 1, held=False)
+    undone = deployment(1, 8, 1, engaged=False)
     back = state(goal=Goal.BACK, mark=mark_of(undone))
     assert see(restored(paused=False), back, v1=8).foreign is None
     other = restored(paused=False)
@@ -359,12 +359,12 @@ def test_resumed_it_stays_where_it_is_and_keeps_the_floor(percent: bool) -> None
         written: Any = f"{min(100 * surge, 100)}%" if percent else surge
         rules = Rules(strategy=Strategy(maxSurge=written, maxUnavailable=unavailable))
         budget, found = resolve_budget(rules.strategy, replicas), at_rest(replicas, rules, counts)
-        sizes, told = sets(v1=counts.old, v2=counts.new), found["spec"]["strategy"]["rollingUpdate"]
-        assert can_be_paused(found, sizes, {V2.template}) and not is_moving(found, sizes), (replicas, counts, told)
-        assert see(found, **{"v1": counts.old, "v2": counts.new}).asked == counts, (replicas, counts, told)
+        sizes, rolling = sets(v1=counts.old, v2=counts.new), found["spec"]["strategy"]["rollingUpdate"]
+        assert can_be_paused(found, sizes, {V2.template}) and not is_moving(found, sizes), (replicas, counts, rolling)
+        assert see(found, **{"v1": counts.old, "v2": counts.new}).asked == counts, (replicas, counts, rolling)
         again = rest_patch(found, rules)["spec"]["strategy"]
         assert again == found["spec"]["strategy"], "another pause changes nothing"
         if sum(counts) == replicas and counts.old and not budget.unavailable:
             continue  # maxSurge would add a replica, and both cannot be 0: see docs/decisions/0051
         left = min(sum(counts), requested(found).old)
-        assert left >= budget.floor, (replicas, counts, told)
+        assert left >= budget.floor, (replicas, counts, rolling)

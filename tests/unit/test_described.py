@@ -67,10 +67,10 @@ def status_of(spec: Spec) -> Status:
 
 @pytest.mark.parametrize(("change", "words"), EACH.values(), ids=list(EACH))
 def test_a_change_is_described_alike_everywhere(change: dict[str, Any], words: str) -> None:
-    told = rollout(change)
-    status = status_of(told.spec)
-    assert summary(told) == f"chat: default/chat → {words}"[:200]
-    assert f"- **Change:** {words}\n" in details(told, "her")
+    described = rollout(change)
+    status = status_of(described.spec)
+    assert summary(described) == f"chat: default/chat → {words}"[:200]
+    assert f"- **Change:** {words}\n" in details(described, "her")
     assert f"- **Change:** {words}\n" in status_markdown(status)
     assert f"- Change: {words}\n" in to_markdown(Report(status=status))
     assert status.change == words

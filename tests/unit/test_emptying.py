@@ -1,4 +1,4 @@
-"""Old replicas become empty before they go: who is asked, what the numbers mean, and what follows."""
+"""Old replicas become empty before they go: who is queried, what the numbers mean, and what follows."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def see(olds: int, news: int, *, marked: int = 0, proven: int | None = None, **m
     )
 
 
-def told(**found: Any) -> Emptiness:
+def emptiness(**found: Any) -> Emptiness:
     return Emptiness(**{"number": 1, "out": True, **found})
 
 
@@ -61,11 +61,11 @@ def test_it_begins_before_an_old_replica_goes() -> None:
     ("found", "act", "why"),
     [
         pytest.param(None, Act.WAIT, "none has answered yet", id="not-asked-yet"),
-        pytest.param(told(running=3), Act.WAIT, "3 requests running or queued (at most 600 s)", id="busy"),
-        pytest.param(told(out=False), Act.WAIT, "still in their Services", id="not-out"),
-        pytest.param(told(unknown="o0: refused"), Act.WAIT, "not known of all: o0: refused", id="unknown"),
-        pytest.param(told(since=NOW - 2), Act.WAIT, "0 requests", id="empty-for-too-short"),
-        pytest.param(told(since=NOW - 3), Act.SCALE, "old 3→2, new 1→2", id="empty"),
+        pytest.param(emptiness(running=3), Act.WAIT, "3 requests running or queued (at most 600 s)", id="busy"),
+        pytest.param(emptiness(out=False), Act.WAIT, "still in their Services", id="not-out"),
+        pytest.param(emptiness(unknown="o0: refused"), Act.WAIT, "not known of all: o0: refused", id="unknown"),
+        pytest.param(emptiness(since=NOW - 2), Act.WAIT, "0 requests", id="empty-for-too-short"),
+        pytest.param(emptiness(since=NOW - 3), Act.SCALE, "old 3→2, new 1→2", id="empty"),
     ],
 )
 def test_it_goes_on_when_they_are_empty(found: Emptiness | None, act: Act, why: str) -> None:
@@ -75,7 +75,7 @@ def test_it_goes_on_when_they_are_empty(found: Emptiness | None, act: Act, why: 
     assert decision.emptied == ("1 old replica empty after 60 s" if act is Act.SCALE else "")
 
 
-@pytest.mark.parametrize("found", [None, told(running=2), told(unknown="o0: refused")], ids=str)
+@pytest.mark.parametrize("found", [None, emptiness(running=2), emptiness(unknown="o0: refused")], ids=str)
 def test_at_its_deadline_it_goes_on(found: Emptiness | None) -> None:
     """With a warning that says how much still ran, or that nobody knows."""
     late = BEGAN.but(emptying=Emptying(old=2, since=NOW - 600))
@@ -96,14 +96,14 @@ def test_a_marked_replica_still_counts_as_serving() -> None:
 def test_more_that_become_ready_wait_for_their_turn() -> None:
     """Those that began go first, though more could go by now."""
     rules = RULES.model_copy(update={"strategy": Strategy(max_surge=2, max_unavailable=0, step=2)})
-    seen = see(3, 2, marked=1, emptiness=told(since=NOW - 9))
+    seen = see(3, 2, marked=1, emptiness=emptiness(since=NOW - 9))
     decision = decide(rules, BEGAN, seen, NOW)
     assert (decision.act, decision.counts) == (Act.SCALE, Counts(2, 3))
 
 
 def test_a_pause_lets_them_serve_on() -> None:
     """Whatever else is waited for, they are back in their Services; after it the time begins anew."""
-    decision = next_of(BEGAN.but(paused="by her"), see(3, 1, marked=1, emptiness=told(since=NOW - 9)))
+    decision = next_of(BEGAN.but(paused="by her"), see(3, 1, marked=1, emptiness=emptiness(since=NOW - 9)))
     assert (decision.act, decision.counts) == (Act.DRAIN, None) and "keep serving" in decision.why
 
 
@@ -127,7 +127,7 @@ def test_without_until_nothing_is_asked() -> None:
 
 
 def test_who_goes_next() -> None:
-    """As the controller goes: what is broken is not asked, then what is marked, superseded versions, the baseline."""
+    """As the controller goes: what is broken is not queried, then what is marked, superseded versions, the baseline."""
     replicas = (
         Replica("base-b", "v0", 1.0, started_at=1.0),
         Replica("base-a", "v0", 1.0, first=True, started_at=1.0),

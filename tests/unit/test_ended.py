@@ -32,7 +32,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("facts", "own"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
 def test_whose_fault_an_end_is(facts: dict[str, str], own: bool) -> None:
-    """What the pod used or asked for is its version's; what a node or somebody else did is not."""
+    """What the pod used or requested is its version's; what a node or somebody else did is not."""
     assert is_own(Ended("chat-a", **facts)) is own  # type: ignore[arg-type]
 
 
@@ -50,7 +50,7 @@ WAITS, READY = Replica("chat-z", "v"), Replica("chat-z", "v", ready_since=50.0)
         pytest.param([TURNED_AWAY] * 2, WAITS, 0, False, id="a node that just began rejects some"),
         pytest.param([TURNED_AWAY] * 3, WAITS, 0, True, id="three in a row"),
         pytest.param([TURNED_AWAY] * 3, READY, 0, None, id="another one became ready since"),
-        pytest.param([TAKEN] * 9, WAITS, 0, False, id="told, and not held against it"),
+        pytest.param([TAKEN] * 9, WAITS, 0, False, id="reported, and not held against it"),
         pytest.param([TAKEN] * 9, READY, 0, None, id="made good"),
         pytest.param([], WAITS, 0, None, id="none"),
     ],
@@ -93,10 +93,10 @@ def pod(phase: str, *, stops: bool = False, disrupted: str = "") -> dict[str, An
         (pod("Running", stops=True, disrupted="PreemptionByScheduler"), True),
         (pod("Succeeded"), False),
     ],
-    ids=["failed", "told to stop, and failed by that", "stops", "preempted", "ended well"],
+    ids=["failed", "stopped on request, and failed by that", "stops", "preempted", "ended well"],
 )
 def test_which_pods_ended(seen: dict[str, Any], counts: bool) -> None:
-    """A pod that its controller told to stop ends as it should; one that is gone counts as it was seen last."""
+    """A pod that its controller stops ends as it should; one that is gone counts as it was seen last."""
     assert bool(read_ended([seen], ())) is counts
     assert [e.is_left for e in read_ended((), [Gone(seen, 1.0)])] == ([False] if counts else [])
 

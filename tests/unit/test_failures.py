@@ -1,4 +1,4 @@
-"""Failures of replicas, told apart as a person would read them off the pod."""
+"""Failures of replicas, distinguished as a person would read them off the pod."""
 
 import pytest
 
@@ -63,13 +63,13 @@ CASES: list[tuple[str, ContainerFacts, Cause, bool, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("facts", "cause", "hopeless", "told"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
-def test_containers(facts: ContainerFacts, cause: Cause, hopeless: bool, told: str) -> None:
-    """The cause, whether waiting can help, and what is told: a registry's word, a limit, an exit code."""
+@pytest.mark.parametrize(("facts", "cause", "hopeless", "expected"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_containers(facts: ContainerFacts, cause: Cause, hopeless: bool, expected: str) -> None:
+    """The cause, whether waiting can help, and the message: a registry's word, a limit, an exit code."""
     problem = diagnose(Replica("llm-0", "v", containers=(facts,)), max_restarts=0)
     assert problem is not None
     assert (problem.cause, problem.hopeless, problem.replica) == (cause, hopeless, "llm-0")
-    assert told in problem.message
+    assert expected in problem.message
 
 
 ENDED = {"terminated": {"exitCode": 1, "reason": "Error"}}
@@ -101,8 +101,8 @@ def test_a_pod_that_has_a_place_tells_more_than_one_that_has_none() -> None:
     assert str(found) == "Unready: b: unready: [server]"
     assert unplaced_why([never, pending]) == "Unschedulable: a: 0/3 nodes"
     waits = never._replace(containers=(container(waiting="CreateContainerError", waiting_message="late"),))
-    told = worst(diagnose(each, 0) for each in (pending, never._replace(name="c"), waits))
-    assert told and told.cause is Cause.CONFIGURATION
+    problem = worst(diagnose(each, 0) for each in (pending, never._replace(name="c"), waits))
+    assert problem and problem.cause is Cause.CONFIGURATION
 
 
 REFUSED = 'pods "chat-x" is forbidden: '
@@ -114,11 +114,11 @@ UNMADE = [
 ]
 
 
-@pytest.mark.parametrize(("said", "hopeless"), UNMADE)
-def test_a_pod_that_admission_refuses_for_good_fails_at_once(said: str, hopeless: bool) -> None:
+@pytest.mark.parametrize(("message", "hopeless"), UNMADE)
+def test_a_pod_that_admission_refuses_for_good_fails_at_once(message: str, hopeless: bool) -> None:
     """A quota may be raised and a webhook may come back; the pod's own fields stay what they are."""
-    found = unmade(said)
-    assert found and found.hopeless is hopeless and said in found.message
+    found = unmade(message)
+    assert found and found.hopeless is hopeless and message in found.message
     assert unmade("") is None
 
 
@@ -184,7 +184,7 @@ def test_getting_a_place_late_is_progress(placed: str, late: bool) -> None:
 
 
 def test_what_explains_a_failure_is_added() -> None:
-    """A log and a probe's word come after what is known; nothing is said twice."""
+    """A log and a probe's word come after what is known; nothing stands twice."""
     problem = Problem(cause=Cause.CRASH_LOOP, message="ended", replica="llm-0")
     assert with_log(problem, "boom").message == "ended; its last words: boom"
     assert with_log(problem, "") == with_probe(problem, "") == with_probe(problem, "ended") == problem
@@ -206,10 +206,10 @@ SECRETS = [
 ]
 
 
-@pytest.mark.parametrize(("said", "kept"), SECRETS)
-def test_secrets_are_masked(said: str, kept: str) -> None:
+@pytest.mark.parametrize(("text", "kept"), SECRETS)
+def test_secrets_are_masked(text: str, kept: str) -> None:
     """What looks like a secret is not kept; rather too much is hidden than too little."""
-    assert masked(said) == kept
+    assert masked(text) == kept
 
 
 def test_only_the_end_of_a_log_is_kept() -> None:

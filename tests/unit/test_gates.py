@@ -1,4 +1,4 @@
-"""Gates that are asked again and again: how their answers add up, when they are asked, and what follows."""
+"""Gates that are evaluated again and again: how their answers add up, when they are due, and what follows."""
 
 from datetime import timedelta
 from typing import Any
@@ -76,7 +76,7 @@ def test_never_passes_on_too_little(answers: list[str], count: int, limit: int) 
 
 
 def test_a_new_sitting_begins_anew() -> None:
-    """At the next waypoint it is asked again; failures of a continuous gate are not forgotten."""
+    """At the next waypoint it is evaluated again; failures of a continuous gate are not forgotten."""
     once, always = gate(), gate(continuous=True, failureLimit=1)
     assert tally(once, FAIL).reopened(once, 1, NOW).failed == 0
     assert tally(always, FAIL).reopened(always, 1, NOW).failed == 1
@@ -95,18 +95,18 @@ def test_when_it_is_asked() -> None:
     opened = state(tally(once), tally(always, sitting=ALONG))
     assert unopened(rules, opened, stops=True) == ("always",)
     assert [g.name for g, _ in due(rules, opened, NOW)] == ["once", "always"]
-    asked = state(tally(once, UNSURE), tally(always, PASS, sitting=ALONG))
-    assert due(rules, asked, NOW + 29) == ()
-    assert [g.name for g, _ in due(rules, asked, NOW + 30)] == ["once", "always"]
+    evaluated = state(tally(once, UNSURE), tally(always, PASS, sitting=ALONG))
+    assert due(rules, evaluated, NOW + 29) == ()
+    assert [g.name for g, _ in due(rules, evaluated, NOW + 30)] == ["once", "always"]
     done = state(tally(once, PASS), tally(always, PASS))
     assert [g.name for g, _ in due(rules, done, NOW + 99)] == ["always"]
-    held = Reached(index=0, at="1", hold_until=NOW + 500, approved=False)
-    assert [g.name for g, _ in due(rules, opened.but(waypoint=held), NOW)] == ["always"]
+    waiting = Reached(index=0, at="1", hold_until=NOW + 500, approved=False)
+    assert [g.name for g, _ in due(rules, opened.but(waypoint=waiting), NOW)] == ["always"]
     assert due(rules, opened.but(goal=Goal.BACK), NOW) == ()
 
 
 def test_the_initial_delay() -> None:
-    """It is asked no sooner, at each stop."""
+    """It is evaluated no sooner, at each stop."""
     policy = gate(initialDelay=timedelta(seconds=60))
     rules = Rules(gates=(policy,))
     assert due(rules, state(tally(policy)), NOW + 59) == ()

@@ -51,11 +51,11 @@ CASES: dict[str, tuple[list[dict[str, Any]] | None, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize(("parents", "said"), CASES.values(), ids=CASES)
-def test_doubts_name_the_gateway_and_the_fix(parents: list[dict[str, Any]] | None, said: list[str]) -> None:
+@pytest.mark.parametrize(("parents", "expected"), CASES.values(), ids=CASES)
+def test_doubts_name_the_gateway_and_the_fix(parents: list[dict[str, Any]] | None, expected: list[str]) -> None:
     found = gateway_doubts(route(parents))
-    assert len(found) == len(said)
-    for doubt, wanted in zip(found, said, strict=True):
+    assert len(found) == len(expected)
+    for doubt, wanted in zip(found, expected, strict=True):
         assert wanted in doubt
         assert "; " in doubt
 

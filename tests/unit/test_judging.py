@@ -181,10 +181,10 @@ CASES: dict[str, tuple[Judgement, Series | None, Series | None, Result, str]] = 
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_said_of(case: str) -> None:
     """Each case has its result, and a sentence that tells a person why."""
-    way, old, new, result, said = CASES[case]
+    way, old, new, result, expected = CASES[case]
     found = judged(way, old, new)
     assert found.result is result, found
-    assert said in found.why
+    assert expected in found.why
     assert all(math.isfinite(number) for number in found.numbers.values())
 
 

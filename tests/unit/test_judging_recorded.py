@@ -89,10 +89,10 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_read_is_refused(case: str) -> None:
     """The message names the file, what is wrong with it, and the fix."""
-    document, kind, said = REFUSED[case]
+    document, kind, expected = REFUSED[case]
     with pytest.raises(Refused) as refused:
         read_recorded(document, kind, "a.json")  # type: ignore[arg-type]
-    assert said in str(refused.value)
+    assert expected in str(refused.value)
 
 
 def test_different_steps_are_refused() -> None:

@@ -55,10 +55,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_bad_judgement_is_refused(case: str) -> None:
     """The message names the field, the value and the fix."""
-    written, said = REFUSED[case]
+    written, expected = REFUSED[case]
     with pytest.raises(ValidationError) as refused:
         Judgement.model_validate(written)
-    assert said in str(refusal(refused.value))
+    assert expected in str(refusal(refused.value))
 
 
 def test_what_is_not_written_is_the_default() -> None:

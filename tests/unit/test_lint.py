@@ -36,7 +36,7 @@ LIVENESS = {"httpGet": {"path": "/v2/health/live", "port": "http"}}
 
 @dataclass
 class World:
-    """A target that no rule minds, unless said otherwise, and what stands around it."""
+    """A target without findings, unless given otherwise, and what stands around it."""
 
     target: Object
     rollout: Object | None = None
@@ -367,7 +367,7 @@ def test_it_is_found_and_mended(kind: str, case: str) -> None:
     bad.mend(finding.mend)
     assert bad.found(rule) == []
     after = {f.rule for f in bad.lint().findings}
-    # What makes room takes from what is ready: that is said then, and is for a person to weigh.
+    # What makes room takes from what is ready: a person has to weigh that, so the finding says it.
     assert after <= before | ({"unavailable-on-few-replicas"} if rule == "surge-does-not-fit" else set())
 
 
@@ -467,7 +467,7 @@ def test_one_replica_under_its_own_number_is_always_away() -> None:
 
 
 def test_a_resource_of_an_operator_is_judged_by_what_it_says() -> None:
-    """Its images, and budgets around its pods; what its operator adds is not known, so probes are not asked for."""
+    """Its images, and budgets around its pods; what its operator adds is not known, so probes are not required."""
     spec = {"predictor": {"minReplicas": 2, "containers": [{"name": "server", "image": "example/chat"}]}}
     found = {"kind": "InferenceService", "metadata": {"name": "chat", "namespace": "serving"}, "spec": spec}
     labels = {"serving.kserve.io/inferenceservice": "chat"}
@@ -529,7 +529,7 @@ def test_a_pod_asks_for_what_the_scheduler_counts() -> None:
 
 
 def test_what_cannot_be_read_is_said() -> None:
-    """A rule that cannot be asked finds nothing, and says why; one that can be asked in part is."""
+    """A rule that cannot be checked finds nothing, and says why; one that can be checked in part is."""
     seen = world(bare=True, quotas=[quota({"pods": "0"})], unknown={NEEDS.budgets: "forbidden", NEEDS.nodes: "also"})
     found = seen.lint()
     assert {f.rule for f in found.findings} == {"surge-does-not-fit"}

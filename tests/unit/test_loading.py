@@ -136,7 +136,7 @@ def test_models_that_come_one_by_one_are_waited_for() -> None:
 def test_what_is_loading_is_waited_for() -> None:
     """While a model loads, a replica is not believed yet; each that is loaded is progress; later nothing counts."""
     ledger, limits, new = Ledger(), rules(), replica("new")
-    assert ledger.problem(limits, new, T0) is not None, "nothing is told yet"
+    assert ledger.problem(limits, new, T0) is not None, "nothing is reported yet"
     ledger.note(limits, new, seen(a=LOADED, b=LOADING), T0 + 1)
     assert (ledger.problem(limits, new, T0 + 1) is not None, ledger.grew_at) == (True, 0.0)
     ledger.note(limits, new, seen(a=LOADED, b=LOADED), T0 + 2)
@@ -208,8 +208,8 @@ def test_a_replica_that_tells_nothing_is_not_believed() -> None:
     silent = ledger.problem(limits, NEW, T0 + 999)
     assert silent is not None and ledger.is_open(limits, NEW, T0 + 999)
     ledger.note_untold(NEW, Problem(cause=Cause.SERVING, message="has not told"), T0 + 999)
-    told = ledger.problem(limits, NEW, T0 + 999)
-    assert str(told) == "Serving: new: has not told"
+    problem = ledger.problem(limits, NEW, T0 + 999)
+    assert str(problem) == "Serving: new: has not told"
     looks(ledger, limits, NEW, seen(a=LOADED), 1000)
     assert ledger.problem(limits, NEW, T0 + 1000) is None
 

@@ -119,26 +119,26 @@ def test_only_a_pending_approval_has_an_id() -> None:
     }
 
 
-@pytest.mark.parametrize(("said", "state", "taken"), MATRIX, ids=[f"{m}-{s}" for m, s, _ in MATRIX])
-def test_a_message_is_taken_where_it_makes_sense(said: str, state: str, taken: bool) -> None:
+@pytest.mark.parametrize(("name", "state", "taken"), MATRIX, ids=[f"{m}-{s}" for m, s, _ in MATRIX])
+def test_a_message_is_taken_where_it_makes_sense(name: str, state: str, taken: bool) -> None:
     """Each message is taken in the states where it makes sense, and refused with a fix in the others."""
     if taken:
-        receive(SAID[said], STATES[state], NOW)
+        receive(SAID[name], STATES[state], NOW)
         return
     with pytest.raises(Refused) as caught:
-        receive(SAID[said], STATES[state], NOW)
-    assert caught.value.field == said
+        receive(SAID[name], STATES[state], NOW)
+    assert caught.value.field == name
     assert caught.value.fix
 
 
 def generated() -> Iterator[State]:
     """Every combination of what a message is accepted or refused for, and of what is shown beside it."""
     problem, foreign = FAILED.held, FOREIGN.foreign
-    for claimed, autonomous, foreign_change, overrules, waypoint, paused, held, back, outcome in itertools.product(
+    for claimed, autonomous, foreign_change, overrules, waypoint, paused, failed, back, outcome in itertools.product(
         (False, True), (False, True), (None, foreign), (False, True), (None, HERE, HOLDING.waypoint),
         ("", "paused by her"), (None, problem), (False, True), (None, *Outcome),
     ):  # fmt: skip
-        state = START.but(claimed=claimed, autonomous=autonomous, waypoint=waypoint, paused=paused, held=held)
+        state = START.but(claimed=claimed, autonomous=autonomous, waypoint=waypoint, paused=paused, held=failed)
         state = state.going_back(Outcome.ROLLED_BACK, requested("why"), NOW) if back else state
         yield state.but(foreign=foreign_change, overrules=overrules, outcome=outcome)
 
@@ -162,7 +162,7 @@ def accepts(message: Message, state: State) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("message", "state", "said"),
+    ("message", "state", "expected"),
     [
         (SAID["settle"], CLAIMED, "settle: keeps the replicas that are ready now, and then pauses"),
         (SAID["scale"], CLAIMED, "scale: to 7 replicas, now Progressing"),
@@ -170,8 +170,8 @@ def accepts(message: Message, state: State) -> bool:
         (SAID["pause"], CLAIMED, "pause: now Paused"),
     ],
 )
-def test_an_answer_says_what_happens_now(message: Message, state: State, said: str) -> None:
-    assert answer(message, receive(message, state, NOW)) == said
+def test_an_answer_says_what_happens_now(message: Message, state: State, expected: str) -> None:
+    assert answer(message, receive(message, state, NOW)) == expected
 
 
 def test_every_message_stands_in_the_table() -> None:
@@ -179,35 +179,35 @@ def test_every_message_stands_in_the_table() -> None:
     assert set(MESSAGES) == {row[0] for row in _ROWS} == set(SAID)
 
 
-@pytest.mark.parametrize("said", sorted(SAID))
-def test_a_repeated_message_changes_nothing_more(said: str) -> None:
+@pytest.mark.parametrize("name", sorted(SAID))
+def test_a_repeated_message_changes_nothing_more(name: str) -> None:
     """A message that is delivered twice leaves the state, but for its log, as it was after the first."""
     for state in STATES.values():
         try:
-            once = receive(SAID[said], state, NOW)
+            once = receive(SAID[name], state, NOW)
         except Refused:
             continue
         try:
-            twice = receive(SAID[said], once, NOW)
+            twice = receive(SAID[name], once, NOW)
         except Refused:
             continue
         assert twice.brief == once.brief
 
 
-@pytest.mark.parametrize("said", sorted(SAID))
-def test_a_message_leaves_the_given_state_as_it_was(said: str) -> None:
+@pytest.mark.parametrize("name", sorted(SAID))
+def test_a_message_leaves_the_given_state_as_it_was(name: str) -> None:
     """A message returns a new state; the old one is not touched."""
     for state in STATES.values():
         before = state.model_copy(deep=True)
         with suppress(Refused):
-            receive(SAID[said], state, NOW)
+            receive(SAID[name], state, NOW)
         assert state == before
 
 
 def test_a_pause_holds_a_waypoint_and_resume_passes_it() -> None:
     """A hold that ends while paused is passed at the resume, not before."""
-    held = CLAIMED.but(waypoint=HERE.model_copy(update={"approved": True}))
-    paused = receive(Pause(by="her"), held, NOW)
+    waiting = CLAIMED.but(waypoint=HERE.model_copy(update={"approved": True}))
+    paused = receive(Pause(by="her"), waiting, NOW)
     assert paused.passing(NOW + 1).waypoint is not None
     resumed = receive(Resume(by="her"), paused, NOW + 2)
     assert resumed.passing(NOW + 2).passed == (0,)
@@ -248,7 +248,7 @@ def test_what_an_expiring_approval_waits_for() -> None:
 
 
 def test_an_answer_in_time_ends_the_waiting() -> None:
-    """Who said it and why is recorded; a hold that is not over is still waited for, and nothing expires any more."""
+    """Who sent it and why is recorded; a hold that is not over is still waited for, and nothing expires any more."""
     approved = receive(Approve(by="her", reason="looks good"), asking("reject", hold_s=7200), NOW + 5)
     assert (approved.log[-1].detail, approved.log[-1].who) == ("waypoint 25%: looks good", "her")
     assert approved.passing(NOW + 3601).goal is Goal.FORWARD
@@ -274,7 +274,7 @@ def test_a_promote_ends_holds_but_no_approval() -> None:
 
 
 def test_a_reject_rolls_back() -> None:
-    """A no at a waypoint turns the rollout round, and the report says who said it."""
+    """A rejection at a waypoint rolls back, and the report says who rejected it."""
     state = receive(Reject(by="her", reason="too slow"), ASKING, NOW)
     assert (state.goal, state.ending, state.waypoint) == (Goal.BACK, Outcome.ROLLED_BACK, None)
     assert "her: too slow" in str(state.failure)
@@ -287,16 +287,16 @@ def test_an_abort_on_the_way_back_changes_the_ending_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         pytest.param(SAID["abort"], id="abort"),
         pytest.param(SAID["retarget"], id="retarget"),
         pytest.param(RetargetTo(by="her", baseline=True), id="retarget-to-the-baseline"),
     ],
 )
-def test_a_deliberate_message_overrules_a_foreign_change(said: Message) -> None:
+def test_a_deliberate_message_overrules_a_foreign_change(message: Message) -> None:
     """Abort and retarget write over somebody else's change; nothing else does."""
-    assert receive(said, FOREIGN, NOW).overrules
+    assert receive(message, FOREIGN, NOW).overrules
     assert FOREIGN.phase is Phase.HELD
 
 
@@ -307,7 +307,7 @@ def test_a_resume_does_not_overrule_a_foreign_change() -> None:
 
 
 def test_a_retarget_forgets_a_settle() -> None:
-    """A settle that was asked before a retarget does not settle the new plan."""
+    """A settle that was requested before a retarget does not settle the new plan."""
     state = receive(Settle(by="her"), CLAIMED, NOW)
     state = receive(RetargetTo(by="her", change=V2), state, NOW).after_retarget(Version(template="v2"), NOW)
     assert not state.settling
@@ -344,10 +344,10 @@ def test_a_long_log_keeps_its_beginning_and_its_end() -> None:
 def test_another_version_can_be_rolled_over_a_way_back_that_is_stuck() -> None:
     """A retarget is accepted while the way back needs a person, and refused while it goes on."""
     back = State(owner="us", claimed=True).going_back(Outcome.ROLLED_BACK, requested("why"), 0.0)
-    wish = RetargetTo(by="she", change=Change(images={"server": "good"}))
+    message = RetargetTo(by="she", change=Change(images={"server": "good"}))
     with pytest.raises(Refused):
-        receive(wish, back, 0.0)
-    stuck = receive(wish, back.after_alarm("no progress", 0.0), 0.0)
+        receive(message, back, 0.0)
+    stuck = receive(message, back.after_alarm("no progress", 0.0), 0.0)
     assert stuck.retarget is not None
     forward = stuck.after_retarget(Version(template="v2"), 0.0)
     assert (forward.goal, forward.ending, forward.failure, forward.needs_human) == (
@@ -356,7 +356,7 @@ def test_another_version_can_be_rolled_over_a_way_back_that_is_stuck() -> None:
 
 
 def test_what_stops_or_goes_back_waits_for_nobody() -> None:
-    """A policy is not asked about it, so neither a freeze nor a slow worker delays it."""
+    """No policy is checked for it, so neither a freeze nor a slow worker delays it."""
     stopping = {Pause(by="a"), Abort(by="a"), Reject(by="a"), RetargetTo(by="a", baseline=True)}
     others = {Resume(by="a"), Approve(by="a"), Promote(by="a"), Settle(by="a"), Scale(by="a", replicas=2)}
     assert all(map(stops, stopping)) and not any(map(stops, others)) and not stops(RetargetTo(by="a", change=V2))

@@ -1,4 +1,4 @@
-"""Metrics in specs: what each wrong one is told, what each side is asked, and how answers are put together."""
+"""Metrics in specs: how each wrong one is refused, which queries each side gets, and how answers are put together."""
 
 import re
 from typing import Any, NamedTuple
@@ -35,12 +35,12 @@ def rollout(metrics: list[dict[str, Any]], **spec: Any) -> Spec:
 
 
 class Bad(NamedTuple):
-    """One wrong metric: what it has, the field that is blamed, and part of what is said."""
+    """One wrong metric: what it has, the field that is blamed, and part of the message."""
 
     id: str
     fields: dict[str, Any]
     field: str
-    said: str
+    expected: str
 
 
 ROUTE = {"route": "r", "services": {"old": "a", "new": "b"}}
@@ -80,7 +80,7 @@ def test_a_wrong_metric_is_refused_by_its_field(bad: Bad) -> None:
     with pytest.raises(Refused) as refusal:
         rollout([{name: value for name, value in fields.items() if value is not None}])
     assert refusal.value.field == f"spec.metrics[0]{bad.field}"
-    assert bad.said in str(refusal.value)
+    assert bad.expected in str(refusal.value)
 
 
 def test_more_is_refused_than_one_metric_can_tell() -> None:
@@ -100,14 +100,14 @@ def test_a_spec_goes_through_a_history_as_it_is() -> None:
     """What is written and read again is the same."""
     spec = rollout([{"name": "a", "preset": "vllm/ttft", "judge": JUDGE, "interval": "10s", "warmup": "20s"}])
     assert Spec.model_validate_json(spec.model_dump_json(by_alias=True)) == spec
-    assert [gate.name for gate in spec.asked_gates] == ["a"]
+    assert [gate.name for gate in spec.repeated_gates] == ["a"]
 
 
-# --- what is asked ---
+# --- queries ---
 
 
 def test_a_series_is_summed_up_and_an_expression_stays() -> None:
-    """Counters become their growth in an interval, buckets by their edges; what is an expression is asked as it is."""
+    """Counters become their growth in an interval, buckets by their edges; an expression is sent as it is."""
     counts = metric(counts={"bad": 'x{ {{side}}, code="5" }', "total": "x{{{side}}}"})
     assert counts.templates == (
         'sum(increase(x{ {{side}}, code="5" }[{{interval}}]))',
@@ -128,7 +128,7 @@ def test_a_series_is_told_from_an_expression(query: str, expected: bool) -> None
     assert is_series(query) is expected
 
 
-def asked(m: Metric, side: Any, target: Target = CHAT, pods: Pods = PODS, over: Grid | None = None) -> list[Any]:
+def windows_of(m: Metric, side: Any, target: Target = CHAT, pods: Pods = PODS, over: Grid | None = None) -> list[Any]:
     return windows(m, side, target, Rules(), pods, over or grid(m, 1000, 1090))
 
 
@@ -138,13 +138,13 @@ SAFE = "[b-df-hj-np-tv-xz24-9]"
 def test_each_side_of_a_deployment_is_selected_by_its_replicaset() -> None:
     """New: that of the new pods, also of those that went. Old: all others of the Deployment, also when none is left."""
     m = metric(value="avg(x{ {{side}} })")
-    [new], [old] = asked(m, "new"), asked(m, "old")
+    [new], [old] = windows_of(m, "new"), windows_of(m, "old")
     ours = f'pod=~"chat-6b7c9d4f8-{SAFE}{{5}}"'
     assert new.queries == (f'avg(x{{ namespace="serving", {ours} }})',)
     others = f'pod=~"chat-{SAFE}{{3,10}}-{SAFE}{{5}}", pod!~"chat-6b7c9d4f8-{SAFE}{{5}}"'
     assert old.queries == (f'avg(x{{ namespace="serving", {others} }})',)
-    assert asked(m, "old", pods=Pods(new=(NEW,)))[0].queries == old.queries
-    assert asked(m, "new", pods=Pods(old=(OLD,))) == []
+    assert windows_of(m, "old", pods=Pods(new=(NEW,)))[0].queries == old.queries
+    assert windows_of(m, "new", pods=Pods(old=(OLD,))) == []
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_each_side_of_a_deployment_is_selected_by_its_replicaset() -> None:
 )
 def test_the_old_side_is_nobody_elses(pod: str, is_ours: bool) -> None:
     """Pods of another workload whose name begins alike are not the old side's."""
-    found = asked(metric(value="avg(x{ {{side}} })"), "old")[0].queries[0]
+    found = windows_of(metric(value="avg(x{ {{side}} })"), "old")[0].queries[0]
     yes, no = re.search(r'pod=~"(.*?)"', found), re.search(r'pod!~"(.*?)"', found)
     assert yes and no
     assert bool(re.fullmatch(yes[1], pod) and not re.fullmatch(no[1], pod)) is is_ours
@@ -170,14 +170,14 @@ def test_the_old_side_is_nobody_elses(pod: str, is_ours: bool) -> None:
 def test_all_variables_have_values() -> None:
     """Each variable is filled, for both sides; dots of a name stand for themselves."""
     query = "|".join("{{" + name + "}}" for name in VARIABLES if name not in {"side", "service"})
-    [new] = asked(metric(value=query), "new")
+    [new] = windows_of(metric(value=query), "new")
     assert new.queries == (f"serving|chat|chat-6b7c9d4f8-{SAFE}{{5}}|6b7c9d4f8|30s",)
     dotted = Pods(new=(Replica("a.b-0", "v", started_at=1.0),))
-    assert 'pod=~"a[.]b-0"' in asked(metric(value="x{ {{side}} }"), "new", pods=dotted)[0].queries[0]
+    assert 'pod=~"a[.]b-0"' in windows_of(metric(value="x{ {{side}} }"), "new", pods=dotted)[0].queries[0]
     with pytest.raises(Unanswerable, match="no ReplicaSet hash"):
-        asked(metric(value="x{ {{revision}} }"), "new", pods=dotted)
+        windows_of(metric(value="x{ {{revision}} }"), "new", pods=dotted)
     with pytest.raises(Unanswerable, match="names no Service for each side"):
-        asked(metric(value="x{ {{service}} }"), "new")
+        windows_of(metric(value="x{ {{service}} }"), "new")
     routed = Rules.model_validate({"strategy": {"traffic": ROUTE}})
     m = metric(preset="nginx/latency")
     assert [windows(m, side, CHAT, routed, PODS, grid(m, 0, 90))[0].queries[0].count(f'service="{service}"')
@@ -187,7 +187,7 @@ def test_all_variables_have_values() -> None:
 def test_the_old_side_of_a_pair_is_its_old_deployment() -> None:
     """It is selected by its own name, whatever pods it has now."""
     pair = PairTarget(kind="DeploymentPair", name="chat", old="chat", new="chat-v2")
-    [old] = asked(metric(value="x{ {{side}} }"), "old", pair)
+    [old] = windows_of(metric(value="x{ {{side}} }"), "old", pair)
     assert old.queries == (f'x{{ namespace="default", pod=~"chat-{SAFE}{{3,10}}-{SAFE}{{5}}" }}',)
 
 
@@ -198,18 +198,18 @@ def numbered(*starts: float) -> Pods:
 def test_a_numbered_replica_counts_as_new_from_its_own_start_on() -> None:
     """Before it began, what has its name was old: windows are cut where each begins, at the next whole interval."""
     target = StatefulSetTarget(kind="StatefulSet", name="llm")
-    found = asked(metric(value="x{ {{side}} }"), "new", target, numbered(1000, 1031, 9999), Grid(1030, 30, 4))
+    found = windows_of(metric(value="x{ {{side}} }"), "new", target, numbered(1000, 1031, 9999), Grid(1030, 30, 4))
     assert [(w.start, w.end) for w in found] == [(0, 2), (2, 4)]
     assert [re.findall(r'pod!~"(.*)"', w.queries[0]) for w in found] == [["llm-1|llm-2"], ["llm-2"]]
-    assert asked(metric(value="x"), "new", target, numbered(9999), Grid(1030, 30, 4)) == []
+    assert windows_of(metric(value="x"), "new", target, numbered(9999), Grid(1030, 30, 4)) == []
 
 
 def test_warmup_leaves_out_each_new_replicas_beginning() -> None:
     """A replica counts from the first interval on that begins when it is warm; the old side is left whole."""
     m = metric(value="x{ {{side}} }", warmup="45s")
-    assert [(w.start, w.end) for w in asked(m, "new", over=Grid(1030, 30, 4))] == [(2, 4)]
-    assert [(w.start, w.end) for w in asked(m, "old", over=Grid(1030, 30, 4))] == [(0, 4)]
-    many = asked(m, "new", pods=numbered(*(1000 + 30 * n for n in range(40))), over=Grid(1030, 30, 60))
+    assert [(w.start, w.end) for w in windows_of(m, "new", over=Grid(1030, 30, 4))] == [(2, 4)]
+    assert [(w.start, w.end) for w in windows_of(m, "old", over=Grid(1030, 30, 4))] == [(0, 4)]
+    many = windows_of(m, "new", pods=numbered(*(1000 + 30 * n for n in range(40))), over=Grid(1030, 30, 60))
     assert len(many) == MAX_WINDOWS
     assert many[-1].end == 60
 
@@ -313,7 +313,7 @@ def test_values_of_windows_follow_each_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "field", "said"),
+    ("setting", "field", "expected"),
     [
         ('{"default": {}}', "SEGUE_PROMETHEUS_DEFAULT_URL", "is missing; add it"),
         ('{"default": {"url": "prometheus:9090"}}', "SEGUE_PROMETHEUS_DEFAULT_URL", "write http://HOST:PORT"),
@@ -324,11 +324,11 @@ def test_values_of_windows_follow_each_other() -> None:
     ],
 )
 def test_a_wrong_setting_is_refused_without_its_secret(
-    setting: str, field: str, said: str, monkeypatch: pytest.MonkeyPatch
+    setting: str, field: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker does not start; what may have a password in it is not shown."""
     monkeypatch.setenv("SEGUE_PROMETHEUS", setting)
-    with pytest.raises(Refused, match=re.escape(said)) as refusal:
+    with pytest.raises(Refused, match=re.escape(expected)) as refusal:
         load_settings()
     assert refusal.value.field == field
     assert "s3cret" not in str(refusal.value)

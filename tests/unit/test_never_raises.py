@@ -39,7 +39,7 @@ from segue.spec.gate_policy import Reaction
 from segue.spec.own_gates import OwnGate, WebhookGate
 from segue.state import Goal, Mark, Outcome, Reached, Retarget, State
 from segue.status import make_status, to_markdown
-from segue.traffic import held_until
+from segue.traffic import kept_until
 from segue.transition import applied, begun, is_written, judged, learned, retargeted, stuck
 
 TARGET = DeploymentTarget(namespace="serving", name="chat")
@@ -158,7 +158,7 @@ def show(rules: Rules, state: State, seen: Observation | None, now: float) -> No
     )  # fmt: skip
     assert to_markdown(status)
     assert report_to_markdown(Report(status=status, entries=state.log))
-    held_until(rules.strategy, state)
+    kept_until(rules.strategy, state)
     if seen is not None:
         movable_since(rules, state, seen)
 
@@ -185,7 +185,7 @@ def test_no_decision_makes_it_raise(
     after = [
         applied(rules, state, seen, decision, now, written if is_written(state, decision) else Written(done=True)),
         judged(rules, state, seen, decision, verdicts, now),
-        state.after_record(rules.asked_gates, verdicts, now),
+        state.after_record(rules.repeated_gates, verdicts, now),
         stuck(state, "no right", now),
     ]
     for each in after:
@@ -205,10 +205,10 @@ def test_no_observation_makes_it_raise(rules: Rules, state: State, seen: Observa
 @settings(max_examples=100, deadline=None)
 @given(RULES, STATES, PREPARED, WISHES, TIMES, st.booleans())
 def test_nothing_that_is_prepared_makes_it_raise(
-    rules: Rules, state: State, prepared: Prepared, wish: Retarget, now: float, autonomous: bool
+    rules: Rules, state: State, prepared: Prepared, retarget: Retarget, now: float, autonomous: bool
 ) -> None:
     """A target of no replicas, or one left in the middle: its plan is made, or refused."""
-    for after in (begun(state, prepared, now, "she"), retargeted(state, wish, prepared, now)):
+    for after in (begun(state, prepared, now, "she"), retargeted(state, retarget, prepared, now)):
         show(rules, after, None, now)
     with suppress(Refused):
         make_plan(

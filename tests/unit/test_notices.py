@@ -76,8 +76,8 @@ def test_a_cloud_event_has_the_standards_attributes() -> None:
 
 def test_a_reason_is_masked_and_bounded() -> None:
     for reason in ("token=hidden", "x" * 5_000):
-        said = json.loads(made(Event.ROLLED_BACK, P.ROLLED_BACK, reason=reason))["data"]["reason"]
-        assert "hidden" not in said and len(said) <= MAX_REASON
+        shown = json.loads(made(Event.ROLLED_BACK, P.ROLLED_BACK, reason=reason))["data"]["reason"]
+        assert "hidden" not in shown and len(shown) <= MAX_REASON
 
 
 def test_every_event_has_a_title_and_a_text() -> None:

@@ -39,7 +39,7 @@ def numbered(running: str, partition: int, *, template: str = "new", trusted: in
         heeded=heeded,
         revisions=[],
         templates={},
-        hold="",
+        token="",
     )
 
 
@@ -124,8 +124,8 @@ def test_a_percentage_follows_the_replicas() -> None:
     assert (written("50%", 8), written("10%", 4), written(3, 8), written(9, 4)) == ("50%", "10%", 3, 4)
 
 
-@pytest.mark.parametrize(("baseline", "held"), [("old", True), ("new", False)])
-def test_what_admission_made_of_the_baseline_is_undone(baseline: str, held: bool) -> None:
+@pytest.mark.parametrize(("baseline", "engaged"), [("old", True), ("new", False)])
+def test_what_admission_made_of_the_baseline_is_undone(baseline: str, engaged: bool) -> None:
     """The saved baseline is another template than the API server's answer: the way back is written all the same."""
     there = numbered("NNNN", 0)
     saved = json.dumps({"template": TEMPLATES["old"]})
@@ -134,26 +134,27 @@ def test_what_admission_made_of_the_baseline_is_undone(baseline: str, held: bool
     there = there._replace(found=found, awaited=dict.fromkeys(range(R), ready))
     state = State(owner="us", claimed=True, baseline=Version(template=fingerprint(TEMPLATES[baseline])))
     back = state.going_back(Outcome.ROLLED_BACK, requested("why"), 0.0)
-    assert read(there, rules(0, 1), back, None, 10.0).held is held
+    assert read(there, rules(0, 1), back, None, 10.0).held is engaged
 
 
 @pytest.mark.parametrize(
-    ("metadata", "told"),
+    ("metadata", "expected"),
     [
         pytest.param({"finalizers": ["example.org/keep"]}, "its finalizers keep it: example.org/keep", id="finalizer"),
         pytest.param({}, "check whether its node answers", id="no-answer"),
         pytest.param({"deletionTimestamp": "1970-01-01T00:01:10Z"}, "", id="in-its-grace-period"),
     ],
 )
-def test_a_pod_that_does_not_go_is_named(metadata: dict[str, Any], told: str) -> None:
+def test_a_pod_that_does_not_go_is_named(metadata: dict[str, Any], expected: str) -> None:
     """Its controller creates no other replica of this number until the pod is gone, so the reason names the pod."""
     stuck = {"name": "chat-3", "deletionTimestamp": "1970-01-01T00:00:50Z", **metadata}
     there = numbered("OOO.", 3)._replace(pods=[{"metadata": stuck, "status": {"phase": "Running"}}])
     state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW))
     seen = read(there, rules(0, 1), state, None, 60.0)
-    if told:
+    if expected:
         assert (
-            str(seen.problem) == f"Deadline: chat-3: was to be gone by 1970-01-01T00:00:50Z, and still exists; {told}"
+            str(seen.problem)
+            == f"Deadline: chat-3: was to be gone by 1970-01-01T00:00:50Z, and still exists; {expected}"
         )
     else:
         assert seen.problem is None

@@ -1,4 +1,4 @@
-"""Gates of one's own: what they are told, what they may answer, how it is signed, and what is masked in it."""
+"""Gates of one's own: what they receive, what they may answer, how it is signed, and what is masked in it."""
 
 import json
 import time
@@ -39,7 +39,7 @@ SEEN = Observation(
 )
 
 
-def asked(**tally: Any) -> Question:
+def question(**tally: Any) -> Question:
     target = DeploymentTarget(namespace="serving", name="chat")
     return question_of(HOOK, target, RULES, STATE, SEEN, TALLY.model_copy(update=tally), NOW)
 
@@ -49,9 +49,9 @@ def asked(**tally: Any) -> Question:
 
 def test_the_question_as_json() -> None:
     """Its fields are an interface for others: they stay as they are."""
-    told = json.loads(asked().model_dump_json(by_alias=True))
-    assert told.pop("key") == asked().key and len(asked().key) == 20
-    assert told == {
+    document = json.loads(question().model_dump_json(by_alias=True))
+    assert document.pop("key") == question().key and len(question().key) == 20
+    assert document == {
         "apiVersion": "segue.dev/v1alpha1",
         "kind": "GateQuestion",
         "rollout": "rollout/default/serving/Deployment/chat",
@@ -78,23 +78,23 @@ def test_the_question_as_json() -> None:
 
 def test_the_question_as_environment() -> None:
     """A Job reads the same in variables."""
-    told = asked().environment
-    assert told["SEGUE_NEW_IMAGES"] == "proxy=envoy:3,server=chat:2"
-    assert told["SEGUE_NEW_PODS"] == "10.0.0.1,10.0.0.2" and told["SEGUE_OLD_PODS"] == ""
-    assert told["SEGUE_TARGET"] == "chat" and told["SEGUE_WAYPOINT"] == "50%"
+    environment = question().environment
+    assert environment["SEGUE_NEW_IMAGES"] == "proxy=envoy:3,server=chat:2"
+    assert environment["SEGUE_NEW_PODS"] == "10.0.0.1,10.0.0.2" and environment["SEGUE_OLD_PODS"] == ""
+    assert environment["SEGUE_TARGET"] == "chat" and environment["SEGUE_WAYPOINT"] == "50%"
 
 
 def test_where_it_is_asked() -> None:
-    """A continuous gate is asked along the way; after the last waypoint it is the end."""
-    assert asked(sitting=ALONG).waypoint == "along"
+    """A continuous gate is evaluated along the way; after the last waypoint it is the end."""
+    assert question(sitting=ALONG).waypoint == "along"
     passed = STATE.but(passed=(0,))
     target = DeploymentTarget(namespace="serving", name="chat")
     assert question_of(HOOK, target, RULES, passed, SEEN, TALLY, NOW).waypoint == "end"
 
 
 def test_keys() -> None:
-    """The next question has another key; a measurement keeps its own until it is conclusive, or asked anew."""
-    assert asked().key == asked().key != asked(asked=4).key
+    """The next question has another key; a measurement keeps its own until it is conclusive, or started anew."""
+    assert question().key == question().key != question(asked=4).key
     key = measurement_key(HOOK, STATE, TALLY)
     again = TALLY.model_copy(update={"asked": 9, "inconclusive": 5, "errors": 2})
     assert measurement_key(HOOK, STATE, again) == key

@@ -157,13 +157,13 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 """What is changed in a good profile; ``...`` removes the field."""
 
 
-@pytest.mark.parametrize(("changed", "said"), BAD.values(), ids=BAD)
-def test_a_bad_profile_is_refused_with_field_value_and_fix(changed: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("changed", "expected"), BAD.values(), ids=BAD)
+def test_a_bad_profile_is_refused_with_field_value_and_fix(changed: dict[str, Any], expected: str) -> None:
     document = {name: each for name, each in {**profile(), **changed}.items() if each is not ...}
     with pytest.raises(Refused) as caught:
         read_own_profile(document, "team.yaml")
     first = str(caught.value).splitlines()[0]
-    assert first.startswith(f"team.yaml: {said}") and "; " in first
+    assert first.startswith(f"team.yaml: {expected}") and "; " in first
 
 
 USES: dict[str, tuple[Any, OwnProfile | None, str]] = {
@@ -183,12 +183,12 @@ USES: dict[str, tuple[Any, OwnProfile | None, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("named", "given", "said"), USES.values(), ids=USES)
-def test_a_bad_use_is_refused_with_field_value_and_fix(named: Any, given: OwnProfile | None, said: str) -> None:
+@pytest.mark.parametrize(("named", "given", "expected"), USES.values(), ids=USES)
+def test_a_bad_use_is_refused_with_field_value_and_fix(named: Any, given: OwnProfile | None, expected: str) -> None:
     with pytest.raises(Refused) as caught:
         read_rollout(rollout(profile=named), "a.yaml", given)
     first = str(caught.value).splitlines()[0]
-    assert first.startswith(f"a.yaml: {said}") and "; " in first
+    assert first.startswith(f"a.yaml: {expected}") and "; " in first
 
 
 # --- where it is found ------------------------------------------------------------------------------------

@@ -58,19 +58,19 @@ def test_the_other_writer_has_a_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stored", "told"),
+    ("stored", "expected"),
     [
         pytest.param({OWNER: "us", BASELINE: "{}", "theirs": "x"}, "", id="kept"),
         pytest.param({"theirs": "x"}, f"the annotations {OWNER}, {BASELINE}", id="removed"),
         pytest.param({OWNER: "us", BASELINE: "?"}, f"the annotations {BASELINE}", id="changed"),
     ],
 )
-def test_a_target_whose_annotations_admission_removes_is_refused(stored: dict[str, str], told: str) -> None:
+def test_a_target_whose_annotations_admission_removes_is_refused(stored: dict[str, str], expected: str) -> None:
     """Otherwise the rollout would be fenced off from a target that it holds, without a baseline to go back to."""
     patch = {"metadata": {"annotations": {OWNER: "us", BASELINE: "{}", "note": None}}, "spec": {}}
     target = DeploymentTarget(namespace="serving", name="chat")
-    with pytest.raises(Refused) if told else contextlib.nullcontext() as refused:
+    with pytest.raises(Refused) if expected else contextlib.nullcontext() as refused:
         refuse_lost(target, patch, {"metadata": {"annotations": stored}}, START_FIX)
     if refused is not None:
         assert f"Deployment serving/chat: {ADMISSION} changes" in str(refused.value)
-        assert told in str(refused.value) and str(refused.value).endswith(START_FIX)
+        assert expected in str(refused.value) and str(refused.value).endswith(START_FIX)

@@ -75,9 +75,11 @@ def test_pods_of_its_former_template_prove_nothing() -> None:
 
 def test_a_paused_new_one_is_refused_also_with_no_replica() -> None:
     pair = Pair(side("chat", 0, 4), side("chat-next", 1, 0, paused=True))
-    asked = PrepareInput(target=TARGET, rules=RULES, change=Change.model_validate({"images": {"c": "c:2"}}), owner="us")
+    request = PrepareInput(
+        target=TARGET, rules=RULES, change=Change.model_validate({"images": {"c": "c:2"}}), owner="us"
+    )
     with pytest.raises(Refused, match="paused Deployment: chat-next"):
-        _refuse(pair, asked, TARGET)
+        _refuse(pair, request, TARGET)
 
 
 def test_a_new_one_that_somebody_created_again_is_not_read_late() -> None:

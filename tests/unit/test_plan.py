@@ -206,7 +206,7 @@ def test_small_plans_are_as_short_as_any(given_: tuple[Strategy, int]) -> None:
     ],
 )
 def test_a_partial_end(to: dict[str, Any], replicas: int, end: tuple[int, int]) -> None:
-    """One side is said; the other has the rest of the replicas."""
+    """The spec names one side; the other has the rest of the replicas."""
     plan = make_plan(Strategy(maxSurge=1, to=to), replicas)
     assert rows(plan)[-1] == end
     assert max(map(sum, rows(plan))) <= plan.ceiling

@@ -17,12 +17,12 @@ from segue.policy import (
     Labels,
     Policy,
     PolicyRequest,
-    foretold,
     holding,
     objections,
     policy_of,
     refuse,
     refuse_message,
+    start_warnings,
 )  # fmt: skip
 from segue.spec import Rollout, read_rollout
 
@@ -192,8 +192,8 @@ BAD_REQUESTS: dict[str, tuple[dict[str, Any], float, tuple[str, ...]]] = {
 @pytest.mark.parametrize(("given", "now", "words"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
 def test_what_a_policy_forbids_is_refused(given: dict[str, Any], now: float, words: tuple[str, ...]) -> None:
     found = objections(GOOD, request(**given), now)
-    said = "\n".join(map(str, found))
-    assert all(word in said for word in words), said
+    text = "\n".join(map(str, found))
+    assert all(word in text for word in words), text
     assert all(each.field and each.fix for each in found)
 
 
@@ -207,7 +207,7 @@ def test_what_a_policy_allows() -> None:
     """The good spec; what no rule matches; a broken glass; and an undo, also on the weekend and without gates."""
     elsewhere = {"target": {"namespace": "staging", "name": "chat"}, "serving": None}
     back = {"change": {"revision": 3}, "serving": None, "gates": None, "strategy": {"maxSurge": 1, "step": 1}}
-    for asked, now in (
+    for allowed, now in (
         (request(), WEDNESDAY),
         (request("carol@release"), WEDNESDAY),
         (request("eve", **elsewhere), SATURDAY),
@@ -215,7 +215,7 @@ def test_what_a_policy_allows() -> None:
         (request("ci", **back), SATURDAY),
         (request("alice", retargets=True, broke_glass="outage"), SATURDAY),
     ):
-        assert objections(GOOD, asked, now) == ()
+        assert objections(GOOD, allowed, now) == ()
     assert objections(NO_POLICY, request("eve"), SATURDAY) == ()
 
 
@@ -254,9 +254,9 @@ def test_which_freeze_holds() -> None:
     """The night holds starts and pauses what runs; the weekend refuses starts, and lets what runs finish."""
     target = rollout().spec.target
     assert objections(GOOD, request(), NIGHT) == ()
-    [warning] = foretold(GOOD, request(), NIGHT)
+    [warning] = start_warnings(GOOD, request(), NIGHT)
     assert warning == "the freeze night of rule production, until Thu 2026-11-26 06:00 Europe/Berlin holds it"
-    assert foretold(GOOD, request(broke_glass="outage"), NIGHT) == ()
+    assert start_warnings(GOOD, request(broke_glass="outage"), NIGHT) == ()
     assert holding(GOOD, target, NO_LABELS, NIGHT, moved=True).startswith("freeze night")
     assert holding(GOOD, target, NO_LABELS, SATURDAY, moved=False) == ""
     assert holding(GOOD, target, NO_LABELS, WEDNESDAY, moved=True) == ""

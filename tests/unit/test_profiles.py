@@ -27,7 +27,7 @@ def read(name: str, kind: str = "Deployment", **own: Any) -> Spec:
     ).spec
 
 
-def told(spec: Spec) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+def layers(spec: Spec) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
     """Return what the built-in profile gives, and what the spec overrides."""
     return [(each.given, each.overridden) for each in origins(spec, layers_of(spec.profile, None))]
 
@@ -93,15 +93,15 @@ def test_a_part_can_be_left_out_or_replaced() -> None:
     assert (spec.drain, spec.metrics) == (None, ())
     assert spec.serving is not None and spec.serving.port == 8000
     assert spec.serving.checks[0].http is not None
-    assert told(spec) == [(("serving",), ("serving.checks.model.openAI", "drain", "metrics"))]
+    assert layers(spec) == [(("serving",), ("serving.checks.model.openAI", "drain", "metrics"))]
 
 
 def test_origins_name_parts_and_the_fields_that_differ() -> None:
     own = {"name": "errors", "interval": "1m", "judge": {"compare": {"effect": 2}}}
     spec = read("vllm", serving={"port": "http", "warmup": 3}, metrics=[own, {**own, "name": "mine", "value": "x"}])
     given = ("serving", "drain", "metrics.errors", "metrics.first-token")
-    assert told(spec) == [(given, ("serving.port", "metrics.errors.judge.compare"))]
-    assert told(read("vllm", drain={"timeout": "600s"})) == [(given, ())]
+    assert layers(spec) == [(given, ("serving.port", "metrics.errors.judge.compare"))]
+    assert layers(read("vllm", drain={"timeout": "600s"})) == [(given, ())]
 
 
 def test_two_metrics_with_one_name_are_refused_as_without_a_profile() -> None:
@@ -111,7 +111,7 @@ def test_two_metrics_with_one_name_are_refused_as_without_a_profile() -> None:
 
 
 def test_a_spec_without_a_profile_has_no_origins() -> None:
-    assert told(read("vllm", profile=None)) == []
+    assert layers(read("vllm", profile=None)) == []
     assert read("vllm", profile=None).serving is None
 
 

@@ -24,7 +24,7 @@ from segue.spec import Rules, StatefulSetTarget, Strategy
 TARGET = StatefulSetTarget(kind="StatefulSet", name="chat")
 
 
-def held(strategy: Strategy) -> Any:
+def engaged(strategy: Strategy) -> Any:
     saved = {"budget": budget_as_written(Rules(strategy=strategy))}
     return {"metadata": {"annotations": {BASELINE: json.dumps(saved)}}}
 
@@ -40,14 +40,14 @@ def held(strategy: Strategy) -> Any:
     ],
 )
 def test_a_release_keeps_the_budget_of_the_rollout(strategy: Strategy, replicas: int, floor: int, ceiling: int) -> None:
-    budget = resolve_budget(rules_of(TARGET, held(strategy)).strategy, replicas)
+    budget = resolve_budget(rules_of(TARGET, engaged(strategy)).strategy, replicas)
     assert (budget.floor, budget.ceiling) == (floor, ceiling)
 
 
 def test_a_retarget_with_another_budget_saves_it_too() -> None:
     one, two = (Strategy(max_surge=0, max_unavailable=n) for n in (1, 2))
-    assert rebudgeted(held(one), budget_as_written(Rules(strategy=one))) == {}
-    changed = rebudgeted(held(one), budget_as_written(Rules(strategy=two)))
+    assert rebudgeted(engaged(one), budget_as_written(Rules(strategy=one))) == {}
+    changed = rebudgeted(engaged(one), budget_as_written(Rules(strategy=two)))
     found = {"metadata": {"annotations": changed}}
     assert resolve_budget(rules_of(TARGET, found).strategy, 8).floor == 6
 

@@ -10,7 +10,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from segue.contract import SENDER_SIGNAL, Sent
 from segue.messages import Approve, Message, Pause, Scale
-from segue.report import Report, Request, said, starter, to_markdown
+from segue.report import Report, Request, requester, starter, to_markdown
 from segue.requests import ANNOUNCED_S, KEPT, Requests
 from segue.rollout_object import MEMO
 from segue.state import Phase
@@ -225,7 +225,8 @@ def test_the_report_tells_authenticated_from_claimed() -> None:
     )
     report = report.model_copy(update={"requests": requests})
     assert (
-        starter(report) == "alice@acme (jwt) (authenticated), carol (claimed)" and said(requests[1]) == "bob (claimed)"
+        starter(report) == "alice@acme (jwt) (authenticated), carol (claimed)"
+        and requester(requests[1]) == "bob (claimed)"
     )
     text = to_markdown(report)
     assert "- Started by alice@acme (jwt) (authenticated), carol (claimed) at" in text

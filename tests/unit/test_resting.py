@@ -81,12 +81,12 @@ def test_the_decisions_own_time_counts() -> None:
 
 
 def test_a_due_gate_ends_the_rest() -> None:
-    """A continuous gate is asked at its interval also while a person decides."""
+    """A continuous gate is evaluated at its interval also while a person decides."""
     tally = Tally(gate="g", opened=NOW - 90, since=NOW - 90, next_at=NOW + 5)
     assert next_look_at(GATED, WAITING.but(tallies=(tally,)), seen(), None, NOW) == NOW + 5
-    asked = tally.model_copy(update={"next_at": NOW - 1})  # under way: its answer wakes the watch
-    deadline_s = GATED.asked_gates[0].deadline.total_seconds()
-    at = next_look_at(GATED, WAITING.but(tallies=(asked,)), seen(), None, NOW)
+    overdue = tally.model_copy(update={"next_at": NOW - 1})  # under way: its answer wakes the watch
+    deadline_s = GATED.repeated_gates[0].deadline.total_seconds()
+    at = next_look_at(GATED, WAITING.but(tallies=(overdue,)), seen(), None, NOW)
     assert at == (NOW - 90 + deadline_s if deadline_s > 90 else None)
 
 

@@ -151,7 +151,7 @@ def test_the_denial_names_the_command_that_grants_the_right(denial: str, command
     ],
 )
 def test_rules_of_the_api_server_grant_a_right(changed: dict[str, Any], granted: bool) -> None:
-    """What they do not surely grant is asked for by itself."""
+    """What they do not surely grant is checked by itself."""
     rule = {"verbs": ["patch"], "apiGroups": [""], "resources": ["pods/status"], **changed}
     assert (
         grants([{"verbs": ["get"], "nonResourceURLs": ["/version"]}, rule], Right("patch", "", "pods/status"))

@@ -11,7 +11,6 @@ import yaml
 from segue.errors import Failing, Refused, Unreachable
 from segue.messages import Approve, Pause, Resume, Scale, message_of
 from segue.rollout_object import FINALIZER, RETRY
-from segue.rollout_object.asked import Asked, asked, status_of
 from segue.rollout_object.crd import Definition, definition, file_of, manifest
 from segue.rollout_object.deciding import (
     LOST,
@@ -23,6 +22,7 @@ from segue.rollout_object.deciding import (
     handled_now,
     workflow_to_read,
 )
+from segue.rollout_object.desired import DesiredRollout, desired_rollout, status_of
 from segue.rollout_object.orders import GUARDED, ORDERS, AnnotatedOrder, person_in
 from segue.rollout_object.showing import Seen, document, event, is_news, order_event, show
 from segue.rollout_object.status import Kind, ObjectStatus
@@ -54,11 +54,11 @@ def found(
     return {"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": metadata, "spec": body}
 
 
-def wants(generation: int = 1, **given: Any) -> Asked:
-    return asked(found(generation, **given), "east")
+def wants(generation: int = 1, **given: Any) -> DesiredRollout:
+    return desired_rollout(found(generation, **given), "east")
 
 
-def record(of: Asked | None = None, **fields: Any) -> ObjectStatus:
+def record(of: DesiredRollout | None = None, **fields: Any) -> ObjectStatus:
     """Return the status of an object whose rollout was started for ``of``."""
     handled = handled_now(of) if of else None
     return ObjectStatus(workflow_id=ID, run_id="r1" if of else "", handled=handled, **fields)
@@ -68,7 +68,7 @@ def status(phase: Phase = Phase.PROGRESSING, can: str = "pause retarget abort", 
     return Status(id=ID, name="chat", target="serving/chat", phase=phase, can=tuple(can.split()), **fields)
 
 
-def run(of: Asked | None, *, uid: str = "u1", ended: str = "", **fields: Any) -> Run:
+def run(of: DesiredRollout | None, *, uid: str = "u1", ended: str = "", **fields: Any) -> Run:
     """Return the run that was started for ``of``; by a person for None."""
     owner = Owner(uid, "serving", "chat", handled_now(of)) if of else None
     given = {"status": status(), **fields}
@@ -93,7 +93,7 @@ APPROVED_BAD = replace(BAD, orders=APPROVED.orders)
 [ORDER] = APPROVED.orders
 ANSWERED = record(FIRST).answering(ORDER, "approve: now Progressing", taken=True)
 
-TABLE: dict[str, tuple[Asked, ObjectStatus, Run | None, ObjectAct]] = {
+TABLE: dict[str, tuple[DesiredRollout, ObjectStatus, Run | None, ObjectAct]] = {
     # Nothing runs.
     "new": (wants(claimed=False), ObjectStatus(), None, ObjectAct.CLAIM),
     "only the finalizer was written": (FIRST, ObjectStatus(), None, ObjectAct.CLAIM),
@@ -279,7 +279,7 @@ def test_marks_are_of_what_is_written() -> None:
     """Neither the order of keys, nor paused or onDelete, nor a release with other defaults looks like an edit."""
     spec = {"change": CHANGE, "target": {"name": "chat"}, "paused": True, "onDelete": "leave"}
     other = {**found(3), "spec": spec}
-    assert asked(other, "east").marks == FIRST.marks
+    assert desired_rollout(other, "east").marks == FIRST.marks
     assert FIRST.marks.change != SECOND.marks.change and FIRST.marks.strategy != STRATEGY.marks.strategy
     assert FIRST.marks.rules != RULES.marks.rules and FIRST.marks.rules != RETRIED.marks.rules
 
@@ -288,16 +288,17 @@ def test_an_object_is_rolled_in_its_own_cluster() -> None:
     """It may name the cluster that has it, and no other; a cluster with workers of its own needs no name."""
     named, other = found(target={"name": "chat", "cluster": "east"}), found(target={"name": "chat", "cluster": "west"})
     for read, cluster in (
-        (asked(found(), "east"), None), (asked(found(), "east", is_named=True), "east"), (asked(named, "east"), "east"),
+        (desired_rollout(found(), "east"), None), (desired_rollout(found(), "east", is_named=True), "east"),
+        (desired_rollout(named, "east"), "east"),
     ):  # fmt: skip
         assert read.rollout is not None and read.rollout.spec.target.cluster == cluster
         assert read.workflow_id == ID
-    refused = asked(other, "east", is_named=True)
+    refused = desired_rollout(other, "east", is_named=True)
     assert refused.rollout is None and refused.workflow_id == ""
     assert "spec.target.cluster: 'west': is not cluster east, which has this object; leave it out" in refused.refusal
 
 
-def shown(given: Asked, recorded: ObjectStatus, ran: Run | None, error: Any = None) -> ObjectStatus:
+def shown(given: DesiredRollout, recorded: ObjectStatus, ran: Run | None, error: Any = None) -> ObjectStatus:
     return show(Seen(given, ran, is_read=error is None and ran is not None, error=error), recorded, NOW)
 
 
@@ -447,21 +448,23 @@ def ours(step: int) -> OwnProfile:
 
 def test_a_profile_is_needed_only_until_the_request_was_handled() -> None:
     """Neither an edit nor a deletion of the profile changes what was started, and what rests stays as it is."""
-    first = asked(found(**NAMED), "east", ours(1))
+    first = desired_rollout(found(**NAMED), "east", ours(1))
     assert first.rollout is not None and first.rollout.spec.strategy.step == 1
-    assert asked(found(**NAMED), "east", ours(2)).marks == first.marks
+    assert desired_rollout(found(**NAMED), "east", ours(2)).marks == first.marks
     status = document(record(first, outcome="Completed"))
-    later = asked({**found(**NAMED), "status": status}, "east")
+    later = desired_rollout({**found(**NAMED), "status": status}, "east")
     assert (later.is_bare, later.refusal, later.workflow_id) == (True, "", first.workflow_id)
     assert decide(later, record(first), run(first)) is ObjectAct.WAIT
     assert decide(later, record(first, outcome="Completed"), None) is ObjectAct.REST
-    edited = asked({**found(2, **NAMED, change=OTHER), "status": status}, "east")
+    edited = desired_rollout({**found(2, **NAMED, change=OTHER), "status": status}, "east")
     assert (edited.is_bare, edited.rollout, edited.profile) == (False, None, NamedProfile("serving", "ours"))
     assert "no profile of this name was found for namespace serving" in edited.refusal
 
 
 def test_a_profile_that_cannot_be_used_refuses_what_starts() -> None:
-    refused = asked(found(onDelete="leave", **NAMED), "east", "RolloutProfile serving/ours: spec.x: is not a field")
+    refused = desired_rollout(
+        found(onDelete="leave", **NAMED), "east", "RolloutProfile serving/ours: spec.x: is not a field"
+    )
     assert refused.refusal == "RolloutProfile serving/ours: spec.x: is not a field"
     assert refused.standing.on_delete == "leave"
     assert decide(refused, ObjectStatus(), None) is ObjectAct.REST
@@ -522,7 +525,7 @@ def test_one_file_is_for_both_kubectl_and_segue() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metadata", "spec", "said"),
+    ("metadata", "spec", "expected"),
     [
         ({}, {"paused": True}, "spec.paused: True: is only for a Rollout in Kubernetes; leave it out"),
         ({}, {"onDelete": "x"}, "spec.onDelete: 'x': is not one of the choices; write 'abort' or 'leave'"),
@@ -531,8 +534,8 @@ def test_one_file_is_for_both_kubectl_and_segue() -> None:
          "spec.target.namespace: 'b': is not the namespace of the Rollout, which is 'a'; move the Rollout to 'b'"),
     ],
 )  # fmt: skip
-def test_what_a_file_cannot_say(metadata: Any, spec: Any, said: str) -> None:
+def test_what_a_file_cannot_say(metadata: Any, spec: Any, expected: str) -> None:
     body = {"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "chat", **metadata}}
     with pytest.raises(Refused) as caught:
         read_rollout({**body, "spec": {"target": {"name": "chat"}, "change": CHANGE, **spec}}, "a.yaml")
-    assert str(caught.value).startswith(f"a.yaml: {said}") or str(caught.value).startswith(said)
+    assert str(caught.value).startswith(f"a.yaml: {expected}") or str(caught.value).startswith(expected)

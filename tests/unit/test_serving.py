@@ -1,4 +1,4 @@
-"""Serving checks: what is asked in each protocol, what each answer is worth, and which specs are refused."""
+"""Serving checks: the requests of each protocol, how each answer is judged, and which specs are refused."""
 
 import json
 from datetime import timedelta
@@ -14,7 +14,7 @@ from segue.observation import Cause, Version
 from segue.spec import Rules, read_rollout
 from segue.spec.serving import Check, Serving
 
-SERVES, LOADING, WRONG, SILENT, UNASKED = Sort
+SERVES, LOADING, WRONG, SILENT, UNSENT = Sort
 INFER = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1.0]}]}
 
 
@@ -27,9 +27,9 @@ def reply(document: Any = None, status: int = 200, **more: Any) -> Reply:
     return Reply(status, text, **{"took_s": 0.1, **more})
 
 
-def found(asked: Check, answer: Reply, step: int = -1) -> tuple[Sort, str]:
+def found(probed: Check, answer: Reply, step: int = -1) -> tuple[Sort, str]:
     """What an answer to one of its steps is worth: by default the last."""
-    each = steps_of(asked)[step]
+    each = steps_of(probed)[step]
     judged = judge(str(each.request), each.wanted, answer, each.read(answer))
     return judged.sort, judged.why
 
@@ -57,7 +57,7 @@ OPEN_INFERENCE: list[tuple[str, dict[str, Any], Reply, Sort, str]] = [
     ("no-json", asks(), reply("<html>"), WRONG, "answered no JSON object: <html>"),
     ("no-outputs", asks(), reply({"model_name": "iris"}), WRONG, "answered no outputs"),
     ("refused", asks(), Reply(trouble="connection refused"), SILENT, "infer: connection refused"),
-    ("no-right", asks(), Reply(unasked="forbidden"), UNASKED, "could not be sent: forbidden"),
+    ("no-right", asks(), Reply(unsent="forbidden"), UNSENT, "could not be sent: forbidden"),
     ("loading", asks(), reply("Loading model", 503), LOADING, "reports that it is loading: Loading model"),
     ("equals", expecting(equals=[0]), reply(inferred()), SERVES, ""),
     ("not-equal", expecting(equals=[1]), reply(inferred()), WRONG, "answered $.outputs[0].data = [0], not [1]"),
@@ -78,12 +78,12 @@ OPEN_INFERENCE: list[tuple[str, dict[str, Any], Reply, Sort, str]] = [
 
 
 @pytest.mark.parametrize(
-    ("asked", "answer", "sort", "why"), [row[1:] for row in OPEN_INFERENCE], ids=[row[0] for row in OPEN_INFERENCE]
+    ("fields", "answer", "sort", "why"), [row[1:] for row in OPEN_INFERENCE], ids=[row[0] for row in OPEN_INFERENCE]
 )
-def test_open_inference(asked: dict[str, Any], answer: Reply, sort: Sort, why: str) -> None:
-    """Each answer to an inference is worth what it says, and why is told with what was there."""
-    judged, told = found(check(**asked), answer)
-    assert (judged, why in told) == (sort, True), told
+def test_open_inference(fields: dict[str, Any], answer: Reply, sort: Sort, why: str) -> None:
+    """Each answer to an inference gets its result, and the reason names the actual value."""
+    judged, why_found = found(check(**fields), answer)
+    assert (judged, why in why_found) == (sort, True), why_found
 
 
 def test_open_inference_in_order() -> None:
@@ -100,20 +100,20 @@ def test_open_inference_in_order() -> None:
 
 
 def test_torchserve() -> None:
-    """The version is told by the management API; without a ready worker it loads."""
-    asked = check(torchServe={"model": "m", "version": "2.0", "management": 8081, "request": "hello"})
-    ping, described, predicts = steps_of(asked)
+    """The management API reports the version; without a ready worker it loads."""
+    probed = check(torchServe={"model": "m", "version": "2.0", "management": 8081, "request": "hello"})
+    ping, described, predicts = steps_of(probed)
     assert (str(ping.request), described.request.port, predicts.request.body) == ("GET /ping", 8081, "hello")
 
     def model(version: str, status: str) -> Reply:
         return reply([{"modelName": "m", "modelVersion": version, "workers": [{"status": status}]}])
 
-    assert found(asked, model("2.0", "READY"), step=1)[0] is SERVES
-    assert found(asked, model("1.0", "READY"), step=1) == (WRONG, "GET /models/m answered as version '1.0', not '2.0'")
-    assert found(asked, model("2.0", "LOADING"), step=1)[0] is LOADING
-    assert found(asked, reply({"code": 404}, 404), step=1)[0] is WRONG
-    assert found(asked, reply("tabby", 200))[0] is SERVES
-    assert found(asked, reply({"status": "Unhealthy"}, 500), step=0)[0] is LOADING
+    assert found(probed, model("2.0", "READY"), step=1)[0] is SERVES
+    assert found(probed, model("1.0", "READY"), step=1) == (WRONG, "GET /models/m answered as version '1.0', not '2.0'")
+    assert found(probed, model("2.0", "LOADING"), step=1)[0] is LOADING
+    assert found(probed, reply({"code": 404}, 404), step=1)[0] is WRONG
+    assert found(probed, reply("tabby", 200))[0] is SERVES
+    assert found(probed, reply({"status": "Unhealthy"}, 500), step=0)[0] is LOADING
 
 
 REFUSED = {"code": 400, "type": "InvalidKeyException", "message": "Token Authorization failed."}
@@ -122,36 +122,36 @@ REFUSED = {"code": 400, "type": "InvalidKeyException", "message": "Token Authori
 @pytest.mark.parametrize("protocol", ["torchServe", "openInference", "tfServing", "openAI"])
 @pytest.mark.parametrize("status", [400, 401, 403])
 def test_a_refusal_is_not_loading(protocol: str, status: int) -> None:
-    """A server that refuses who asks is told with its own words, in every step of every protocol."""
-    asked = check(**{protocol: {"model": "m", **({"management": 8081} if protocol == "torchServe" else {})}})
+    """A server that refuses the client is reported with its own words, in every step of every protocol."""
+    probed = check(**{protocol: {"model": "m", **({"management": 8081} if protocol == "torchServe" else {})}})
     ready = range(3) if protocol == "openInference" and status == 400 else ()  # Triton says by 400 that it is not ready
-    for step in set(range(len(steps_of(asked)))) - set(ready):
-        sort, why = found(asked, reply(REFUSED, status), step)
+    for step in set(range(len(steps_of(probed)))) - set(ready):
+        sort, why = found(probed, reply(REFUSED, status), step)
         assert sort is WRONG and f"answered {status}, not 200" in why and "InvalidKeyException" in why, why
 
 
 def test_torchserve_keys() -> None:
     """The management API has a key of its own."""
-    asked = check(torchServe={"model": "m", "management": 8081, "managementCredential": "manage", "request": "hello"})
-    assert [step.request.credential for step in steps_of(asked)] == [None, "manage", None]
+    probed = check(torchServe={"model": "m", "management": 8081, "managementCredential": "manage", "request": "hello"})
+    assert [step.request.credential for step in steps_of(probed)] == [None, "manage", None]
 
 
 def test_tfserving() -> None:
     """The version that is wanted is AVAILABLE, is being loaded, or is not there; predictions are predictions."""
-    asked = check(tfServing={"model": "m", "version": "2", "request": {"instances": [1]}})
-    assert str(steps_of(asked)[1].request) == "POST /v1/models/m/versions/2:predict"
+    probed = check(tfServing={"model": "m", "version": "2", "request": {"instances": [1]}})
+    assert str(steps_of(probed)[1].request) == "POST /v1/models/m/versions/2:predict"
 
     def status(**states: str) -> Reply:
         return reply({"model_version_status": [{"version": v[1:], "state": s} for v, s in states.items()]})
 
-    assert found(asked, status(v1="AVAILABLE", v2="AVAILABLE"), step=0)[0] is SERVES
-    assert found(asked, status(v1="AVAILABLE", v2="LOADING"), step=0)[0] is LOADING
-    assert found(asked, status(v1="AVAILABLE"), step=0) == (
+    assert found(probed, status(v1="AVAILABLE", v2="AVAILABLE"), step=0)[0] is SERVES
+    assert found(probed, status(v1="AVAILABLE", v2="LOADING"), step=0)[0] is LOADING
+    assert found(probed, status(v1="AVAILABLE"), step=0) == (
         WRONG, "GET /v1/models/m answered as version '1', not '2'",
     )  # fmt: skip
-    assert "no version that is AVAILABLE" in found(asked, status(v2="END"), step=0)[1]
-    assert found(asked, reply({"predictions": [1]}))[0] is SERVES
-    assert "answered no predictions" in found(asked, reply({"error": 1}))[1]
+    assert "no version that is AVAILABLE" in found(probed, status(v2="END"), step=0)[1]
+    assert found(probed, reply({"predictions": [1]}))[0] is SERVES
+    assert "answered no predictions" in found(probed, reply({"error": 1}))[1]
 
 
 def events(*documents: Any, done: bool = True) -> str:
@@ -182,56 +182,58 @@ STREAMS: list[tuple[str, Reply, Sort, str]] = [
 @pytest.mark.parametrize(("answer", "sort", "why"), [r[1:] for r in STREAMS], ids=[r[0] for r in STREAMS])
 def test_openai_streams(answer: Reply, sort: Sort, why: str) -> None:
     """A stream has a token in time, the model's name, and an end."""
-    judged, told = found(check(openAI={"model": "words", "stream": True, "firstToken": "1s"}), answer)
-    assert (judged, why in told) == (sort, True), told
+    judged, why_found = found(check(openAI={"model": "words", "stream": True, "firstToken": "1s"}), answer)
+    assert (judged, why in why_found) == (sort, True), why_found
 
 
 def test_openai() -> None:
-    """One token is asked for; the model is listed; an answer has a choice with a text."""
-    asked = check(openAI={"model": "org/words", "expect": {"json": [{"path": "$.system_fingerprint", "equals": "v2"}]}})
-    models, chat = steps_of(asked)
+    """One token is requested; the model is listed; an answer has a choice with a text."""
+    probed = check(
+        openAI={"model": "org/words", "expect": {"json": [{"path": "$.system_fingerprint", "equals": "v2"}]}}
+    )
+    models, chat = steps_of(probed)
     assert str(models.request) == "GET /v1/models"
     assert chat.request.body == {
         "model": "org/words", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1, "stream": False,
         "temperature": 0,
     }  # fmt: skip
-    assert found(asked, reply({"data": [{"id": "org/words"}]}), step=0)[0] is SERVES
-    assert found(asked, reply({"data": [{"id": "b"}]}), step=0)[1].endswith("answered as model 'b', not 'org/words'")
+    assert found(probed, reply({"data": [{"id": "org/words"}]}), step=0)[0] is SERVES
+    assert found(probed, reply({"data": [{"id": "b"}]}), step=0)[1].endswith("answered as model 'b', not 'org/words'")
     whole = {"model": "org/words", "system_fingerprint": "v2", "choices": [{"message": {"content": "0"}}]}
-    assert found(asked, reply(whole))[0] is SERVES
-    assert '= "v1", not "v2"' in found(asked, reply({**whole, "system_fingerprint": "v1"}))[1]
-    assert "no choices with a text" in found(asked, reply({**whole, "choices": []}))[1]
+    assert found(probed, reply(whole))[0] is SERVES
+    assert '= "v1", not "v2"' in found(probed, reply({**whole, "system_fingerprint": "v1"}))[1]
+    assert "no choices with a text" in found(probed, reply({**whole, "choices": []}))[1]
     empty = {"message": {"content": ""}, "finish_reason": "stop"}
-    assert "no choices with a text" in found(asked, reply({**whole, "choices": [empty]}))[1]
-    assert found(asked, reply({**whole, "choices": [{**empty, "finish_reason": "length"}]}))[0] is SERVES
+    assert "no choices with a text" in found(probed, reply({**whole, "choices": [empty]}))[1]
+    assert found(probed, reply({**whole, "choices": [{**empty, "finish_reason": "length"}]}))[0] is SERVES
     completions = steps_of(check(openAI={"model": "w", "endpoint": "completions"}))[1]
     assert (completions.request.path, completions.request.body["prompt"]) == ("/v1/completions", "Hello")
 
 
 def test_http() -> None:
     """Any request: a status, a text, a value."""
-    asked = check(http={"path": "/health?full=1", "expect": {"status": 204}})
-    assert found(asked, reply("", 204)) == (SERVES, "")
-    assert found(asked, reply("", 200)) == (WRONG, "GET /health?full=1 answered 200, not 204:")
+    probed = check(http={"path": "/health?full=1", "expect": {"status": 204}})
+    assert found(probed, reply("", 204)) == (SERVES, "")
+    assert found(probed, reply("", 200)) == (WRONG, "GET /health?full=1 answered 200, not 204:")
 
 
 def test_no_expression_is_endless() -> None:
     """An expression that would look at an answer for ever is ended, and does not match."""
-    asked = check(http={"path": "/", "expect": {"matches": "(a+)+b$"}})
-    assert "does not match" in found(asked, reply("a" * 5000))[1]
+    probed = check(http={"path": "/", "expect": {"matches": "(a+)+b$"}})
+    assert "does not match" in found(probed, reply("a" * 5000))[1]
 
 
 def test_reasons_are_short() -> None:
-    """However long an answer is, what is told of it is one line that a person reads."""
+    """However long an answer is, the report shows one readable line of it."""
     _, why = found(check(http={"path": "/"}), reply("x\n" * 5000, 500))
     assert len(why) <= MAX_TOLD and "\n" not in why
 
 
 def test_a_problem_is_of_its_sort() -> None:
     """One that loads is not at fault; nothing is hopeless for one answer."""
-    asked = steps_of(check(http={"path": "/"}))[0]
+    step = steps_of(check(http={"path": "/"}))[0]
     for answer, cause in ((reply("no", 500), Cause.SERVING), (reply("loading", 503), Cause.LOADING)):
-        problem = judge("GET /", asked.wanted, answer, asked.read(answer)).problem
+        problem = judge("GET /", step.wanted, answer, step.read(answer)).problem
         assert (problem.cause, problem.hopeless) == (cause, False)
 
 

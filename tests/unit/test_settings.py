@@ -37,7 +37,7 @@ def test_the_version_of_the_worker(
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "expected"),
     [
         ("SEGUE_CLUSTERS", "{", "SEGUE_CLUSTERS: is not JSON; correct it"),
         ("SEGUE_POLICY", "/nope", "SEGUE_POLICY: '/nope': does not exist; name a file"),
@@ -49,7 +49,7 @@ def test_the_version_of_the_worker(
         ("SEGUE_LOG_LEVEL", "LOUD", "SEGUE_LOG_LEVEL: 'LOUD': is not allowed here; it must match"),
     ],
 )
-def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
+def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(Refused, match=re.escape(said)):
+    with pytest.raises(Refused, match=re.escape(expected)):
         load_settings()

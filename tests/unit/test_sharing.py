@@ -1,4 +1,4 @@
-"""Callers that ask the same at the same time share an answer, and never get one from before they asked."""
+"""Callers with the same request at the same time share an answer, and never get one from before their request."""
 
 import asyncio
 from typing import Any
@@ -54,8 +54,8 @@ async def test_keys_are_apart_and_errors_go_to_those_that_asked() -> None:
     source.answers.set()
     assert await shared.ask("a", source.request) == 1
     assert await shared.ask("b", source.request) == 2
-    asked = await asyncio.gather(*(shared.ask("a", source.request) for _ in range(2)), return_exceptions=True)
-    assert [str(each) for each in asked] == ["the third"] * 2
+    errors = await asyncio.gather(*(shared.ask("a", source.request) for _ in range(2)), return_exceptions=True)
+    assert [str(each) for each in errors] == ["the third"] * 2
     assert await shared.ask("a", source.request) == 4
 
 

@@ -124,7 +124,7 @@ def _counts(target: simulation.Target) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("replicas", "sets", "surge", "unavailable", "held"),
+    ("replicas", "sets", "surge", "unavailable", "expected"),
     [
         pytest.param(4, {"v0": (4, 4), "v1": (0, 0)}, 1, 0, {"v0": 4, "v1": 1}, id="surge-alone-adds"),
         pytest.param(4, {"v0": (4, 4), "v1": (1, 1)}, 0, 1, {"v0": 3, "v1": 1}, id="unavailable-alone-takes"),
@@ -137,12 +137,12 @@ def _counts(target: simulation.Target) -> dict[str, int]:
     ],
 )
 def test_the_simulated_controller_holds_like_the_real_one(
-    replicas: int, sets: dict[str, tuple[int, int]], surge: int, unavailable: int, held: dict[str, int]
+    replicas: int, sets: dict[str, tuple[int, int]], surge: int, unavailable: int, expected: dict[str, int]
 ) -> None:
     """maxSurge and maxUnavailable hold a Deployment at exactly the counts that a real control plane held."""
     target = _target(replicas, **sets)
     target.max_surge, target.max_unavailable = surge, unavailable
-    assert _counts(target) == held
+    assert _counts(target) == expected
 
 
 def test_a_resize_scales_both_sides_in_proportion() -> None:

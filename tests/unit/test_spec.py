@@ -1,4 +1,4 @@
-"""The spec: what is read, and what each wrong input is told."""
+"""The spec: what is read, and how each wrong input is refused."""
 
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -37,9 +37,9 @@ G = "spec.gates[0]."
 
 
 def gate(what: str) -> str:
-    """One gate of one's own; its name is `mine` unless it is said."""
-    said = what if "name: A_b" in what else "{name: mine, " + what.removeprefix("{")
-    return f"spec: {{gates: [{said}]}}"
+    """One gate of one's own; its name is `mine` unless it is given."""
+    fields = what if "name: A_b" in what else "{name: mine, " + what.removeprefix("{")
+    return f"spec: {{gates: [{fields}]}}"
 
 
 BAD = [
@@ -159,7 +159,8 @@ BAD = [
     Bad("until-preset", "spec: {drain: {until: {preset: triton}}}", "spec.drain.until.preset", "'triton'", "'vllm'"),
     Bad("until-name", "spec: {drain: {until: {metrics: ['a b']}}}", "spec.drain.until.metrics[0]", "'a b'",
         "must match"),
-    Bad("until-path", "spec: {drain: {until: {preset: tgi, path: 'http://a/'}}}", "spec.drain.until.path", "'http://a/'",
+    Bad("until-path", "spec: {drain: {until: {preset: tgi, path: 'http://a/'}}}", "spec.drain.until.path",
+    "'http://a/'",
         "must match"),
     Bad("until-kind", "spec: {target: {kind: StatefulSet, name: a}, drain: {until: {preset: tgi}}}", "spec.drain.until",
         "is not for a StatefulSet", "preStop"),
@@ -266,7 +267,7 @@ def test_a_configuration_may_be_as_large_as_kubernetes_takes() -> None:
 
 
 def test_every_wrong_field_is_named_at_once() -> None:
-    """Two mistakes are told in one answer, a line each, after the file's name."""
+    """Two mistakes are reported in one answer, a line each, after the file's name."""
     with pytest.raises(Refused) as caught:
         read_rollout(document("spec: {colour: red, strategy: {step: 0}}"), "rollout.yaml")
     first, second = str(caught.value).splitlines()
@@ -309,7 +310,7 @@ def test_the_minimal_file_is_read_with_safe_defaults() -> None:
 def test_what_is_not_written_keeps_the_rollout_movable(
     written: dict[str, Any], surge: int | str, unavailable: int | str
 ) -> None:
-    """Left-out bounds are chosen so that the rollout can move, and takes nothing that was not asked for."""
+    """Left-out bounds are chosen so that the rollout can move, and takes nothing that was not requested."""
     strategy = Strategy(**written)
     assert (strategy.max_surge, strategy.max_unavailable) == (surge, unavailable)
 
@@ -353,7 +354,7 @@ def test_a_pair_is_named_by_its_old_deployment() -> None:
 
 
 def test_surge_that_cannot_be() -> None:
-    """The spec says so before anything is asked."""
+    """The spec says so before anything is queried."""
 
     def spec(kind: str, strategy: dict[str, Any]) -> Any:
         body = {"target": {"kind": kind, "name": "a"}, "change": {"images": {"a": "b:1"}}, "strategy": strategy}

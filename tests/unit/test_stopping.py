@@ -61,13 +61,13 @@ def test_without_a_hook_the_share_and_the_remedy_are_told() -> None:
 
 
 def test_with_evidence_only_the_way_back_cuts() -> None:
-    """Old replicas may be killed sooner than their streams end; of new ones that is told, for a way back."""
+    """Old replicas may be killed sooner than their streams end; the plan also says so of new ones, for a way back."""
     rules = Rules(drain=Drain.model_validate({"timeout": "10m", "until": {"preset": "vllm"}}))
     hooked = Hook(container="server", has_pre_stop=True, sleep_s=5.0)
     short, long = (Stopping(grace_s=grace_s, hooks=(hooked,)) for grace_s in (30.0, 700.0))
     assert losses(short, long, rules, 4, drainable=True) == ()
-    (said,) = losses(short, short, rules, 4, drainable=True)
-    assert "streams may be cut in a rollback" in said and "30 s later" in said
+    (warning,) = losses(short, short, rules, 4, drainable=True)
+    assert "streams may be cut in a rollback" in warning and "30 s later" in warning
 
 
 def test_drain_leaves_only_the_way_back() -> None:
@@ -82,14 +82,14 @@ def test_a_new_version_that_brings_its_hook_loses_nothing_on_the_way_back() -> N
 
 
 @pytest.mark.parametrize(
-    ("hook", "grace", "rules", "said"),
+    ("hook", "grace", "rules", "expected"),
     [
         ({"sleep": {"seconds": 1}}, 30, Rules(), "proxies may need 2 s"),
         ({"sleep": {"seconds": 30}}, 30, Rules(), "after 30 s"),
         ({"sleep": {"seconds": 5}}, 30, Rules(drain=Drain(timeout=timedelta(minutes=2))), "streams may be cut"),
     ],
 )
-def test_ill_timed(hook: dict[str, Any], grace: int, rules: Rules, said: str) -> None:
+def test_ill_timed(hook: dict[str, Any], grace: int, rules: Rules, expected: str) -> None:
     found = stopping_of(template(hook, grace=grace))
     (only,) = losses(found, found, rules, 4, drainable=True)
-    assert said in only
+    assert expected in only

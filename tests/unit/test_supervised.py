@@ -127,7 +127,7 @@ def test_pods_of_a_part_that_the_change_does_not_touch_stay(changed: tuple[str, 
     if left:  # they may be next: not before nothing has happened for a while
         assert read(seen, state, LATER)[1].act is Act.WAIT
     for each in [*before, *came]:
-        del each["metadata"]["ownerReferences"]  # made by hand: told apart by their labels
+        del each["metadata"]["ownerReferences"]  # made by hand: distinguished by their labels
     bare, state = rolled(before, [*left, *came])
     assert read(bare, state, LATER + STEADY_S)[1].act is Act.VERIFY
     late = [*before, *came]  # and where a part is under way, its old pods have to go

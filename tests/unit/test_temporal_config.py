@@ -85,7 +85,7 @@ async def test_a_balancer_sends_connections_to_servers_that_live() -> None:
 
         return await asyncio.start_server(answer, "127.0.0.1", 0)
 
-    async def asked(port: int) -> bytes:
+    async def answer_of(port: int) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             writer.write(b"!\n")
@@ -98,9 +98,9 @@ async def test_a_balancer_sends_connections_to_servers_that_live() -> None:
     servers = [await named(name) for name in (b"one", b"two")]
     front = await Balancer([each.sockets[0].getsockname() for each in servers]).serve(0)
     port = front.sockets[0].getsockname()[1]
-    assert {await asked(port) for _ in range(2)} == {b"one!\n", b"two!\n"}
+    assert {await answer_of(port) for _ in range(2)} == {b"one!\n", b"two!\n"}
     servers[0].close()
-    assert {await asked(port) for _ in range(3)} == {b"two!\n"}
+    assert {await answer_of(port) for _ in range(3)} == {b"two!\n"}
     servers[1].close()
-    assert await asked(port) == b""
+    assert await answer_of(port) == b""
     front.close()

@@ -49,10 +49,10 @@ def translation(error: Exception) -> SegueError:
 
 @pytest.mark.parametrize("case", STATUSES)
 def test_each_status_becomes_an_error_that_says_what_to_do(case: str) -> None:
-    status, message, ours, said = STATUSES[case]
+    status, message, ours, expected = STATUSES[case]
     error = translation(RPCError(message, status, b""))
     assert type(error) is ours
-    for part in said:
+    for part in expected:
         assert part in str(error)
 
 

@@ -27,7 +27,7 @@ NOW = 1_000.0
 
 
 def see(old: int, new: int, share: int | None, *, ready: tuple[int, int] | None = None) -> Observation:
-    """Return an observation of four replicas with so many of each side, all ready unless told otherwise."""
+    """Return an observation of four replicas with so many of each side, all ready unless given otherwise."""
     old_ready, new_ready = ready or (old, new)
     return Observation(
         replicas=4,
@@ -46,7 +46,7 @@ def see(old: int, new: int, share: int | None, *, ready: tuple[int, int] | None 
 
 
 @pytest.mark.parametrize(
-    ("strategy", "said"),
+    ("strategy", "expected"),
     [
         ({"type": "blueGreen"}, "strategy.traffic: is missing: blueGreen has to switch it; write"),
         (
@@ -96,13 +96,13 @@ def see(old: int, new: int, share: int | None, *, ready: tuple[int, int] | None 
         ),
     ],
 )
-def test_a_wrong_strategy_is_refused(strategy: dict[str, Any], said: str) -> None:
+def test_a_wrong_strategy_is_refused(strategy: dict[str, Any], expected: str) -> None:
     """Each names the field, its value, and what to write instead."""
     spec = {"target": {"name": "chat"}, "change": {"images": {"server": "chat:2"}}, "strategy": strategy}
     document = {"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "chat"}, "spec": spec}
     with pytest.raises(Refused) as refused:
         read_rollout(document)
-    assert said in str(refused.value)
+    assert expected in str(refused.value)
 
 
 def test_a_strategy_survives_the_way_through_a_history() -> None:
@@ -330,16 +330,16 @@ def test_a_refused_switch_is_undone() -> None:
         see(4, 4, 100), refusal=REFUSED
     )  # fmt: skip
     state = OURS.but(verified=True, routed=Routed(share=100, since=NOW, pending=GATEWAY, accepted=0))
-    held = applied(rules, state, refused, decide(rules, state, refused, NOW), NOW)
-    undone = decide(rules, held, refused, NOW)
+    after = applied(rules, state, refused, decide(rules, state, refused, NOW), NOW)
+    undone = decide(rules, after, refused, NOW)
     assert (undone.act, undone.share) == (Act.ROUTE, 0)
     assert undone.why == f"the share that was accepted last, because {REFUSED}"
     empty = heard(see(4, 4, 100, ready=(0, 4)), refusal=REFUSED)
-    assert decide(rules, held, empty, NOW).act is Act.WAIT
+    assert decide(rules, after, empty, NOW).act is Act.WAIT
 
 
 def test_back_the_new_side_stays_until_the_gateway_follows() -> None:
-    """A gateway may still send traffic there; it is told, and at the deadline a person is needed."""
+    """A gateway may still send traffic there; the status says so, and at the deadline a person is needed."""
     state = OURS.going_back(Outcome.ABORTED, requested("no"), NOW).but(routed=PENDING.model_copy(update={"share": 0}))
     rules, seen = Rules(strategy=WEIGHED), heard(see(3, 2, 0)).model_copy(update={"home": Counts(4, 0)})
     assert must_stay(WEIGHED, state, seen, NOW + 900) == 2

@@ -227,7 +227,7 @@ ROWS: dict[str, Row] = {
 }  # fmt: skip
 
 
-def told(before: State, after: State) -> list[tuple[str, str]]:
+def new_lines(before: State, after: State) -> list[tuple[str, str]]:
     assert after.log[: len(before.log)] == before.log
     return [(entry.what, entry.detail) for entry in after.log[len(before.log) :]]
 
@@ -235,7 +235,7 @@ def told(before: State, after: State) -> list[tuple[str, str]]:
 def assert_changed(before: State, after: State, fields: dict[str, Any], lines: list[tuple[str, str]]) -> None:
     """Of the whole state, these fields and no others changed."""
     assert after.but(log=(), wrote=(), sized=None) == before.but(log=(), **fields)
-    assert told(before, after) == lines
+    assert new_lines(before, after) == lines
     assert all(entry.at == NOW for entry in after.log[len(before.log) :])
 
 
@@ -251,11 +251,11 @@ CHANGED = Written(done=True, writes=1, mark=MIRRORED, altered="spec.image a → 
 
 
 def test_what_the_api_server_made_of_the_wanted_version_is_wanted() -> None:
-    """It is told with the field, and a second time a person has to look."""
+    """The report names the field, and a second time a person has to look."""
     decision = decided(Act.SCALE, counts=COUNTS)
     once = applied(RULES, STATE, SEEN, decision, NOW, CHANGED)
     assert (once.wanted.template, once.baseline.template, once.held) == ("v9", "v0", None)
-    assert "mirror/a" in told(STATE, once)[0][1]
+    assert "mirror/a" in new_lines(STATE, once)[0][1]
     same = applied(RULES, once, SEEN, decision, NOW, CHANGED)
     assert same.held is None
     other = Written(done=True, writes=1, mark=MIRRORED.model_copy(update={"template": "v10"}))
@@ -270,14 +270,17 @@ def test_what_admission_would_make_of_the_wanted_version_is_wanted() -> None:
     answer = Written(done=False, why="a policy changes it", made=made)
     once = applied(RULES, STATE.but(verified=True, passed=(0,)), SEEN, decision, NOW, answer)
     assert (once.wanted, once.held, once.verified, once.passed) == (made, None, False, (0,))
-    assert told(STATE, once)[-1] == (
+    assert new_lines(STATE, once)[-1] == (
         "warning",
         f"the rollout continues with the version that admission makes of the change: {made}",
     )
     other = answer.model_copy(update={"made": Version(template="v10")})
     for before, written in ((once, other), (STATE, answer.model_copy(update={"made": STATE.baseline}))):
-        held = applied(RULES, before, SEEN, decision, NOW, written)
-        assert (held.wanted, str(held.held).partition(";")[0]) == (before.wanted, "Configuration: a policy changes it")
+        failed = applied(RULES, before, SEEN, decision, NOW, written)
+        assert (failed.wanted, str(failed.held).partition(";")[0]) == (
+            before.wanted,
+            "Configuration: a policy changes it",
+        )
     assert applied(RULES, BACK, SEEN, decision, NOW, answer).wanted == BACK.wanted
     resumed = receive(Resume(), applied(RULES, once, SEEN, decision, NOW, other), NOW)
     assert applied(RULES, resumed, SEEN, decision, NOW, other).wanted.template == "v10"
@@ -296,12 +299,12 @@ def test_what_the_api_server_made_of_the_baseline_is_the_baseline() -> None:
 def test_a_write_without_effect_is_told_the_second_time() -> None:
     once = applied(RULES, BACK, SEEN, decided(Act.UNDO), NOW, DONE)
     twice = applied(RULES, once, SEEN, decided(Act.UNDO), NOW, DONE)
-    assert ("warning", "the same write a second time: why") in told(once, twice)
+    assert ("warning", "the same write a second time: why") in new_lines(once, twice)
 
 
 def test_every_act_has_a_row() -> None:
-    asked = {decision.act for _, decision, *_ in ROWS.values()}
-    assert asked == set(Act) - {Act.ASK}  # its gates have a test of their own
+    acts = {decision.act for _, decision, *_ in ROWS.values()}
+    assert acts == set(Act) - {Act.ASK}  # its gates have a test of their own
 
 
 def test_what_is_written_is_recorded_after_its_write() -> None:
@@ -346,11 +349,11 @@ def test_a_waypoint_that_passes_is_held() -> None:
     assert_changed(STATE, after, {"waypoint": HERE}, [ANSWER, ("verified", "waypoint 1")])
 
 
-@pytest.mark.parametrize(("old", "said"), [(0, "every replica is new"), (3, "the new side is complete")])
-def test_the_end_that_passes_is_verified(old: int, said: str) -> None:
+@pytest.mark.parametrize(("old", "expected"), [(0, "every replica is new"), (3, "the new side is complete")])
+def test_the_end_that_passes_is_verified(old: int, expected: str) -> None:
     seen = SEEN.model_copy(update={"old": Side(total=old)})
     after = judged(RULES, STATE, seen, decided(Act.VERIFY), [verdict(Result.PASS)], NOW)
-    assert_changed(STATE, after, {"verified": True}, [ANSWER, ("verified", said)])
+    assert_changed(STATE, after, {"verified": True}, [ANSWER, ("verified", expected)])
 
 
 @pytest.mark.parametrize(("rules", "goal"), [(RULES, Goal.BACK), (PAUSES, Goal.FORWARD)])
@@ -358,7 +361,7 @@ def test_a_failed_verification_goes_by_the_spec(rules: Rules, goal: Goal) -> Non
     verdicts = [verdict(Result.PASS), verdict(Result.FAIL, PROBLEM)]
     after = judged(rules, STATE, SEEN, decided(Act.VERIFY), verdicts, NOW)
     assert (after.goal, after.failure or after.held) == (goal, PROBLEM)
-    assert told(STATE, after)[:2] == [ANSWER, ("gate readiness", "fail: so")]
+    assert new_lines(STATE, after)[:2] == [ANSWER, ("gate readiness", "fail: so")]
 
 
 def test_an_inconclusive_verification_is_only_noted() -> None:
@@ -412,7 +415,7 @@ ANEW: dict[str, Any] = {
 
 
 def test_a_retarget_begins_anew_from_here() -> None:
-    """What it came from stays; what somebody else changed is written over, since she said so."""
+    """What it came from stays; what somebody else changed is written over, since she requested it."""
     after = retargeted(BUSY, WISH, prepared("v2", baseline="v9"), NOW)
     assert_changed(BUSY, after, ANEW, [("retargeted", "v2")])
     assert after.log[-1].who == "she"
@@ -434,22 +437,22 @@ def test_a_retarget_to_the_baseline_goes_back() -> None:
 
 
 def test_a_retarget_to_what_is_wanted_changes_nothing() -> None:
-    """Another strategy is another wish, and so is writing over somebody else's change."""
+    """Another strategy is another request, and so is writing over somebody else's change."""
     before = BUSY.but(foreign=None)
     after = retargeted(before, WISH, prepared("v1"), NOW)
     assert_changed(before, after, {"retarget": None}, [("retargeted", "to the wanted version: nothing changes")])
     assert is_wanted_already(before, WISH, prepared("v1"))
-    for state, wish, template in (
+    for state, retarget, template in (
         (before, WISH, "v2"),
         (before, Retarget(strategy=Strategy(maxSurge=2), by="she"), "v1"),
         (BUSY, WISH, "v1"),
     ):
-        assert not is_wanted_already(state, wish, prepared(template))
-        assert retargeted(state, wish, prepared(template), NOW).passed == ()
+        assert not is_wanted_already(state, retarget, prepared(template))
+        assert retargeted(state, retarget, prepared(template), NOW).passed == ()
 
 
 def test_what_waiting_does_not_mend_needs_a_person() -> None:
-    """Forward it is held, backward it is an alarm; said again, it is no news."""
+    """Forward it is held, backward it is an alarm; a repetition adds nothing."""
     problem = Problem(cause=Cause.CONFIGURATION, message="no right")
     forward = stuck(STATE, "no right", NOW)
     assert_changed(STATE, forward, {"held": problem}, [("failed", str(problem))])
@@ -494,4 +497,4 @@ def test_an_answer_of_a_gate_that_is_not_open_is_left_out() -> None:
     """A retarget came in between: the gate is not opened yet, or the spec has it no more."""
     verdicts = [Verdict(gate=name, result=Result.FAIL, why="why") for name in ("ours", "gone")]
     state = STATE.but(tallies=(Tally(gate="gone", opened=EARLIER),))
-    assert state.after_record(ASKS.asked_gates, verdicts, NOW) == state
+    assert state.after_record(ASKS.repeated_gates, verdicts, NOW) == state

@@ -17,7 +17,7 @@ ON, OFF = Replica("chat-2", "v1", ready_since=1.0), Replica("chat-3", "v1")
 def named(kind: str, old: tuple[Replica, ...], new: tuple[Replica, ...], more: dict[str, Any]) -> tuple[str, ...]:
     """Return the answer where each side requests two replicas."""
     state = State(owner="us", goal=more.get("goal", Goal.FORWARD))
-    asked = WatchInput(
+    request = WatchInput(
         target=KINDS[kind](kind=kind, namespace="a", name="chat"), rules=Rules(), attempt_s=1, state=state
     )
     two = Side(total=2)
@@ -25,7 +25,7 @@ def named(kind: str, old: tuple[Replica, ...], new: tuple[Replica, ...], more: d
         replicas=4, old=two, new=two, asked=Counts(2, 2), template="v1", numbered=more.get("numbered", True),
         pods=Pods(old, new),
     )  # fmt: skip
-    return _sets_of(asked, seen)
+    return _sets_of(request, seen)
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def made(name: str, owner: str = "", **labels: str) -> Object:
 
 
 async def test_a_pod_that_ended_is_remembered_though_its_controller_deletes_it_at_once(served: Served) -> None:
-    """The deletion is shown before the pod is gone, and then looks like that of any pod which was told to stop."""
+    """The deletion is shown before the pod is gone, and then looks like that of any stopping pod."""
     failed, stopped = pod("Failed"), pod("Failed", stops=True)
     events = (("ADDED", pod("Running")), ("MODIFIED", failed), ("MODIFIED", stopped), ("DELETED", stopped))
     await served.server.send("pods", *events)

@@ -51,10 +51,10 @@ def test_the_machine_has_a_limit() -> None:
 def test_near_a_limit_is_reported_once() -> None:
     """Before it is reached, and again only after it was away from it."""
     level = Level("slots are in use", 100, "start another worker")
-    said = [level.report(used) for used in (10, 79, 80, 99, 75, 69, 85)]
+    messages = [level.report(used) for used in (10, 79, 80, 99, 75, 69, 85)]
     near = "this worker is near its limit: 80 of 100 slots are in use; start another worker"
     away = "this worker is no longer near its limit: 69 of 100 slots are in use"
-    assert said == ["", "", near, "", "", away, near.replace("80", "85")]
+    assert messages == ["", "", near, "", "", away, near.replace("80", "85")]
 
 
 async def test_a_blocked_event_loop_is_measured_and_reported(caplog: pytest.LogCaptureFixture) -> None:

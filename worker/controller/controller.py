@@ -20,8 +20,8 @@ from segue import messages
 from segue.errors import AlreadyRolling, Conflict, NotAllowed, NotFound, Refused, SegueError
 from segue.messages import RetargetTo
 from segue.rollout_object import FINALIZER, RESOURCE
-from segue.rollout_object.asked import Asked, asked, status_of
 from segue.rollout_object.deciding import ObjectAct, Run, decide, edits, handled_now, open_order, workflow_to_read
+from segue.rollout_object.desired import DesiredRollout, desired_rollout, status_of
 from segue.rollout_object.orders import EDIT, GUARDED, AnnotatedOrder, stamp_of
 from segue.rollout_object.showing import Seen, document, event, is_news, order_event, show
 from segue.rollout_object.status import Condition, Kind, ObjectStatus
@@ -163,23 +163,23 @@ class Controller:
         pace.wait_s = SOON_S if news else min(pace.wait_s * 1.5, LATER_S)
         return pace.wait_s
 
-    async def _wants(self, found: Object) -> Asked:
+    async def _wants(self, found: Object) -> DesiredRollout:
         """Return what an object requests, with the profile of a team that it needs."""
-        wants = asked(found, self._engine.cluster, is_named=self._engine.is_named)
+        wants = desired_rollout(found, self._engine.cluster, is_named=self._engine.is_named)
         if wants.profile is None or wants.is_bare:
             return wants
         return await self._with_profile(found, wants.profile)
 
-    async def _with_profile(self, found: Object, named: NamedProfile) -> Asked:
+    async def _with_profile(self, found: Object, named: NamedProfile) -> DesiredRollout:
         own: OwnProfile | str | None
         try:
             own = await find_profile(self._cluster, named)
         except Refused as error:
             own = str(error)
-        return asked(found, self._engine.cluster, own, is_named=self._engine.is_named)
+        return desired_rollout(found, self._engine.cluster, own, is_named=self._engine.is_named)
 
     async def _tell_error(
-        self, found: Object, wants: Asked, recorded: ObjectStatus, error: SegueError, pace: _Pace
+        self, found: Object, wants: DesiredRollout, recorded: ObjectStatus, error: SegueError, pace: _Pace
     ) -> None:
         """Show in the status why Temporal or a worker does not answer."""
         try:
@@ -191,7 +191,9 @@ class Controller:
 
     # --- acts -------------------------------------------------------------------------------------------------
 
-    async def _act(self, act: ObjectAct, cached: Object, wants: Asked, recorded: ObjectStatus, run: Run | None) -> None:
+    async def _act(
+        self, act: ObjectAct, cached: Object, wants: DesiredRollout, recorded: ObjectStatus, run: Run | None
+    ) -> None:
         """Act on the object as it is now; if that is not what was decided on, do nothing: it is decided again."""
         key = key_of(cached)
         found = await self._cluster.get(RESOURCE, *key)
@@ -217,7 +219,7 @@ class Controller:
             assert run is not None, "the other acts are messages to a rollout under way"
             await self._tell(act, found, wants, recorded, run)
 
-    async def _claim(self, found: Object, wants: Asked, recorded: ObjectStatus) -> None:
+    async def _claim(self, found: Object, wants: DesiredRollout, recorded: ObjectStatus) -> None:
         """Record what a deletion and a restart need before anything starts: the finalizer, and what starts."""
         finalizers = found["metadata"].get("finalizers", [])
         if FINALIZER not in finalizers:
@@ -232,13 +234,15 @@ class Controller:
         finalizers = [each for each in found["metadata"].get("finalizers", []) if each != FINALIZER]
         await self._patch(found, {"metadata": {"finalizers": finalizers}})
 
-    async def _start(self, wants: Asked) -> None:
+    async def _start(self, wants: DesiredRollout) -> None:
         try:
             await self._engine.start(wants)
         except AlreadyRolling:
             return  # the next reading tells whose it is
 
-    async def _tell(self, act: ObjectAct, found: Object, wants: Asked, recorded: ObjectStatus, run: Run) -> None:
+    async def _tell(
+        self, act: ObjectAct, found: Object, wants: DesiredRollout, recorded: ObjectStatus, run: Run
+    ) -> None:
         """Send a message to the rollout under way, and record what only the record knows."""
         if act is ObjectAct.RETARGET:
             now = await self._retargeted(await self._attributed(found, wants), recorded, run)
@@ -266,7 +270,7 @@ class Controller:
         except Refused as error:
             log.info("%s: %s", run.workflow_id, error)  # it went on meanwhile: the next reading tells
 
-    async def _retargeted(self, wants: Asked, recorded: ObjectStatus, run: Run) -> ObjectStatus:
+    async def _retargeted(self, wants: DesiredRollout, recorded: ObjectStatus, run: Run) -> ObjectStatus:
         """Retarget the rollout under way, and return the record of it, or of its refusal."""
         assert wants.rollout is not None, "only an accepted spec retargets"
         spec, (change, strategy) = wants.rollout.spec, edits(wants, recorded, run)
@@ -288,7 +292,7 @@ class Controller:
 
     # --- orders by annotations ----------------------------------------------------------------------------------
 
-    async def _obey(self, found: Object, wants: Asked, recorded: ObjectStatus, run: Run | None) -> None:
+    async def _obey(self, found: Object, wants: DesiredRollout, recorded: ObjectStatus, run: Run | None) -> None:
         """Send an order to the rollout, and record the answer. A controller that is killed between repeats both."""
         order = open_order(wants, recorded)
         assert order is not None, "it was decided on an order without an answer"
@@ -296,7 +300,9 @@ class Controller:
         await self._patch_status(found, recorded.answering(order, answer, taken=taken))
         await self._make_event(order_event(found, order, answer, _now(), taken=taken))
 
-    async def _answered(self, found: Object, wants: Asked, order: AnnotatedOrder, run: Run | None) -> tuple[bool, str]:
+    async def _answered(
+        self, found: Object, wants: DesiredRollout, order: AnnotatedOrder, run: Run | None
+    ) -> tuple[bool, str]:
         """Return whether the rollout took an order, and what happens now, or why not."""
         if not order.user or not await self._is_guarded(found, order.verb, order.user):
             return False, UNGUARDED
@@ -312,7 +318,7 @@ class Controller:
         except Refused as error:
             return False, str(error)
 
-    async def _attributed(self, found: Object, wants: Asked) -> Asked:
+    async def _attributed(self, found: Object, wants: DesiredRollout) -> DesiredRollout:
         """Return the request with its author only if a policy guards who that is."""
         if wants.author and not await self._is_guarded(found, EDIT, wants.author):
             return replace(wants, author="")
@@ -344,16 +350,16 @@ class Controller:
         await self._patch_status(found, after)
         pace.written_at = monotonic()
         # After the write, which only one of several controllers succeeds with: so an event is made once.
-        told = event(found, recorded, after, _now())
-        if told is not None:
-            await self._make_event(told)
+        made = event(found, recorded, after, _now())
+        if made is not None:
+            await self._make_event(made)
         return news
 
-    async def _make_event(self, told: Object) -> None:
+    async def _make_event(self, made: Object) -> None:
         try:
-            await self._cluster.create_absent("events", told["metadata"]["namespace"], told)
+            await self._cluster.create_absent("events", made["metadata"]["namespace"], made)
         except SegueError as error:  # the right is optional, and a namespace that ends takes none
-            log.info("event %s of %s: %s", told["reason"], told["involvedObject"]["name"], error)
+            log.info("event %s of %s: %s", made["reason"], made["involvedObject"]["name"], error)
 
     async def _patch(self, found: Object, patch: Object) -> Object:
         """Patch an object as it was read; anything else is a conflict."""
@@ -381,13 +387,13 @@ def after_acts_s(acts: int) -> float:
     return 0.0 if acts < ACTS_AT_ONCE else min(SOON_S * (acts - ACTS_AT_ONCE + 1), LATER_S)
 
 
-def _refused(recorded: ObjectStatus, wants: Asked, why: str) -> ObjectStatus:
+def _refused(recorded: ObjectStatus, wants: DesiredRollout, why: str) -> ObjectStatus:
     others = tuple(each for each in recorded.conditions if each.type != Kind.ACCEPTED)
-    said = Condition(
+    condition = Condition(
         type=Kind.ACCEPTED, status="False", reason="RetargetRefused", message=why, last_transition_time=_now(),
         observed_generation=wants.generation,
     )  # fmt: skip
-    return recorded.but(refused_generation=wants.generation, conditions=(said, *others))
+    return recorded.but(refused_generation=wants.generation, conditions=(condition, *others))
 
 
 def _now() -> str:

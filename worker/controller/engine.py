@@ -22,8 +22,8 @@ from segue.errors import AlreadyRolling, Cut, NotFound, SegueError, Unchanged, U
 from segue.messages import Message
 from segue.report import Report
 from segue.rollout_object import MEMO
-from segue.rollout_object.asked import Asked
 from segue.rollout_object.deciding import REFUSED, Owner, Run, handled_now
+from segue.rollout_object.desired import DesiredRollout
 from segue.rollout_object.status import Handled
 from segue.spec import Strategy
 from segue.state import TO_BASELINE, Outcome, Phase
@@ -48,13 +48,13 @@ class Engine:
         """
         return await (await self._connected()).look(workflow_id, uid, run_id)
 
-    async def start(self, asked: Asked) -> None:
+    async def start(self, desired: DesiredRollout) -> None:
         """Start the rollout of an object; for the same object and generation only once, also if it has ended.
 
         Raises:
             AlreadyRolling: when another rollout of the target is under way.
         """
-        await (await self._connected()).begin(asked)
+        await (await self._connected()).begin(desired)
 
     async def tell(self, workflow_id: str, message: Message, update_id: str = "") -> str:
         """Send a message, and return the answer: what happens now.
@@ -138,10 +138,10 @@ class _Reader(Rollouts):
             return ended(REFUSED, str(error))
         return ended(report.status.outcome or "", report=report)
 
-    async def begin(self, asked: Asked) -> None:
-        assert asked.rollout is not None, "only an accepted spec starts"
-        what = str(asked.rollout.spec.target)
-        request = await self._request(asked)
+    async def begin(self, desired: DesiredRollout) -> None:
+        assert desired.rollout is not None, "only an accepted spec starts"
+        what = str(desired.rollout.spec.target)
+        request = await self._request(desired)
         with translated(what, self.task_queue):
             try:
                 await self.client.workflow_service.start_workflow_execution(
@@ -152,35 +152,35 @@ class _Reader(Rollouts):
                     raise AlreadyRolling(f"a rollout of {what} is under way") from error
                 raise
 
-    async def _request(self, asked: Asked) -> StartWorkflowExecutionRequest:
+    async def _request(self, desired: DesiredRollout) -> StartWorkflowExecutionRequest:
         """Return what ``Rollouts._start`` sends, with a request id of ours.
 
         Temporal answers the same request id with the same run, also when it has ended: two controllers, or one that
         was killed, start one workflow. The library makes a new id for each call, so the request is made here.
         """
-        rollout, converter = asked.rollout, self.client.data_converter
+        rollout, converter = desired.rollout, self.client.data_converter
         assert rollout is not None, "only an accepted spec starts"
         cluster = rollout.spec.target.cluster or self.cluster
-        task = Task(spec=rollout.spec, name=asked.name, cluster=cluster, by=asked.chosen_by)
+        task = Task(spec=rollout.spec, name=desired.name, cluster=cluster, by=desired.chosen_by)
         request = StartWorkflowExecutionRequest(
             namespace=self.client.namespace,
-            workflow_id=asked.workflow_id,
+            workflow_id=desired.workflow_id,
             workflow_type=WorkflowType(name=contract.WORKFLOW),
             task_queue=TaskQueue(name=self.task_queue),
             identity=self.client.identity,
-            request_id=request_id(asked),
+            request_id=request_id(desired),
             workflow_id_reuse_policy=WorkflowIdReusePolicy.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
             workflow_id_conflict_policy=WorkflowIdConflictPolicy.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
         )  # fmt: skip
         request.input.payloads.extend(await converter.encode([task]))
-        request.memo.fields[MEMO].CopyFrom((await converter.encode([_memo(asked)]))[0])
+        request.memo.fields[MEMO].CopyFrom((await converter.encode([_memo(desired)]))[0])
         attributes = [
             SearchAttributePair(TARGET, str(rollout.spec.target)),
             SearchAttributePair(PHASE, str(Phase.PREPARING)),
         ]
         encode_search_attributes(TypedSearchAttributes(attributes), request.search_attributes)
         request.user_metadata.summary.CopyFrom((await converter.encode([summary(rollout)]))[0])
-        request.user_metadata.details.CopyFrom((await converter.encode([details(rollout, asked.chosen_by)]))[0])
+        request.user_metadata.details.CopyFrom((await converter.encode([details(rollout, desired.chosen_by)]))[0])
         return request
 
 
@@ -190,15 +190,15 @@ def _retargeted_by(report: Report | None) -> frozenset[str]:
     return frozenset(each.who for each in entries if each.what == "retargeted" or TO_BASELINE in each.detail)
 
 
-def request_id(asked: Asked) -> str:
+def request_id(desired: DesiredRollout) -> str:
     """Return the id of the start for this object and generation."""
-    return hashlib.sha256(f"{asked.uid}/{asked.generation}/{asked.marks}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{desired.uid}/{desired.generation}/{desired.marks}".encode()).hexdigest()[:32]
 
 
-def _memo(asked: Asked) -> dict[str, Any]:
+def _memo(desired: DesiredRollout) -> dict[str, Any]:
     return {
-        "uid": asked.uid, "namespace": asked.namespace, "name": asked.name,
-        "handled": handled_now(asked).model_dump(by_alias=True),
+        "uid": desired.uid, "namespace": desired.namespace, "name": desired.name,
+        "handled": handled_now(desired).model_dump(by_alias=True),
     }  # fmt: skip
 
 

@@ -39,7 +39,7 @@ from activities.levers.deployment.reading import (
     Objects,
     can_be_paused,
     hold_token,
-    is_held,
+    is_engaged,
     is_paused,
     mark_after_pause,
     mark_of,
@@ -131,7 +131,7 @@ class DeploymentLever:
         deployment, untried = await self._cluster.get("deployments", target.namespace, target.name), ""
         template = old = deployment["spec"]["template"]
         if change is not None:
-            start = saved_baseline(deployment)["template"] if is_held(deployment) else template
+            start = saved_baseline(deployment)["template"] if is_engaged(deployment) else template
             try:
                 template = await self._changed(deployment, change, start)
             except NotAllowed as error:
@@ -206,120 +206,124 @@ class DeploymentLever:
             self._selectors[target] = selector_of(await self._cluster.get("deployments", target.namespace, target.name))
         return self._selectors[target]
 
-    async def prepare(self, asked: PrepareInput) -> Prepared:
+    async def prepare(self, request: PrepareInput) -> Prepared:
         """Read the Deployment and try the change by a dry run; write nothing.
 
         Raises:
             Refused: for a target that cannot be rolled now, or a change that the API server rejects.
         """
-        objects = await self._fetch(asked.target)
+        objects = await self._fetch(request.target)
         deployment = objects.deployment
-        resolve_budget(asked.rules.strategy, replicas_of(deployment))
+        resolve_budget(request.rules.strategy, replicas_of(deployment))
         # A rollout can go forward again during its own rollback.
-        is_back = asked.baseline is not None and BASELINE in annotations_of(deployment)
-        held, owner = is_held(deployment) or is_back, annotations_of(deployment).get(OWNER, "")
-        if not held:
-            refuse_unsettled(objects, asked.target)
-        refuse_others(owner, asked, held=held)
-        start = saved_baseline(deployment)["template"] if held else deployment["spec"]["template"]
-        wanted, warnings = asked.wanted, tuple[str, ...]()
+        is_back = request.baseline is not None and BASELINE in annotations_of(deployment)
+        engaged, owner = is_engaged(deployment) or is_back, annotations_of(deployment).get(OWNER, "")
+        if not engaged:
+            refuse_unsettled(objects, request.target)
+        refuse_others(owner, request, engaged=engaged)
+        start = saved_baseline(deployment)["template"] if engaged else deployment["spec"]["template"]
+        wanted, warnings = request.wanted, tuple[str, ...]()
         if wanted is None:
-            tried = await self._tried(asked, deployment, start_of(objects, asked.change, start))
-            await make_copies(self._cluster, asked.change, deployment, dry_run=True)
+            tried = await self._tried(request, deployment, start_of(objects, request.change, start))
+            await make_copies(self._cluster, request.change, deployment, dry_run=True)
             template = tried["spec"]["template"]
-            wanted, warnings = version_of(template), _warnings(deployment, start, tried, asked.rules)
-        new = sum(_told(rs) for rs in objects.replicasets if fingerprint(rs["spec"]["template"]) == wanted.template)
+            wanted, warnings = version_of(template), _warnings(deployment, start, tried, request.rules)
+        new = sum(
+            _requested_replicas(rs)
+            for rs in objects.replicasets
+            if fingerprint(rs["spec"]["template"]) == wanted.template
+        )
         return Prepared(
-            baseline=asked.baseline or version_of(start),
+            baseline=request.baseline or version_of(start),
             wanted=wanted,
             replicas=replicas_of(deployment),
-            old=sum(map(_told, objects.replicasets)) - new,
+            old=sum(map(_requested_replicas, objects.replicasets)) - new,
             new=new,
-            owner=owner if held else asked.owner,
-            claimed=held,
-            ready=saved_ready(deployment) if held else None,
-            mark=mark_of(deployment) if held else Mark(template=fingerprint(deployment["spec"]["template"])),
+            owner=owner if engaged else request.owner,
+            claimed=engaged,
+            ready=saved_ready(deployment) if engaged else None,
+            mark=mark_of(deployment) if engaged else Mark(template=fingerprint(deployment["spec"]["template"])),
             warnings=warnings,
             labels=labels_of(deployment),
         )
 
-    async def _tried(self, asked: PrepareInput, deployment: Object, start: Object) -> Object:
+    async def _tried(self, request: PrepareInput, deployment: Object, start: Object) -> Object:
         """Return the Deployment with the wanted template as the API server would store it (a dry run)."""
-        template = template_patch(asked, deployment, start)
-        patch = hold_patch(deployment, asked.rules, 1, 0)
+        template = template_patch(request, deployment, start)
+        patch = hold_patch(deployment, request.rules, 1, 0)
         patch["spec"]["template"] = template
-        if not is_held(deployment):
-            annotations = claim(deployment, asked.rules, replicas_of(deployment), asked.owner)
+        if not is_engaged(deployment):
+            annotations = claim(deployment, request.rules, replicas_of(deployment), request.owner)
             patch["metadata"] = {"annotations": annotations}
-        target = asked.target
+        target = request.target
         tried = await self._cluster.patch("deployments", target.namespace, target.name, patch, dry_run=True)
-        _check_held(target, patch, tried, START_FIX)
+        _check_admitted(target, patch, tried, START_FIX)
         return tried
 
-    async def scale(self, asked: WriteInput, now: float) -> Written:
+    async def scale(self, request: WriteInput, now: float) -> Written:
         """Hold the Deployment at the decided counts; the first time, claim it and write the wanted template.
 
         Unpauses the controller until it has started the move, and pauses it again whatever the move's result.
         """
-        if asked.decision.act is Act.PAUSE_CONTROLLER:
-            return await self._paused(asked, Written(done=True, mark=asked.state.mark))
+        if request.decision.act is Act.PAUSE_CONTROLLER:
+            return await self._paused(request, Written(done=True, mark=request.state.mark))
         try:
-            moved = await self._moved(asked, now)
+            moved = await self._moved(request, now)
         except Refused:
-            await self._paused(asked, Written(done=False))
+            await self._paused(request, Written(done=False))
             raise
-        return await self._paused(asked, moved)
+        return await self._paused(request, moved)
 
-    async def _moved(self, asked: WriteInput, now: float) -> Written:
+    async def _moved(self, request: WriteInput, now: float) -> Written:
         """Write the decided counts, and let the controller move.
 
         The controller creates and removes pods in parallel. If both together could exceed the ceiling for a moment,
         this waits until the old ones are gone before it requests the new ones.
         """
-        goal = asked.decision.counts
+        goal = request.decision.counts
         if goal is None:
             raise ValueError("a scale needs counts")
         step, old = goal, set[str]()
 
         def make(objects: Objects, seen: Observation) -> Object | None:
             nonlocal step, old
-            old = _old_sets(objects, asked.state)
+            old = _old_sets(objects, request.state)
             refuse_asleep(seen)
-            step = _first(resolve_budget(asked.rules.strategy, seen.replicas), asked.state, seen, goal)
-            return scale_patch(objects, seen, asked, step)
+            step = _first(resolve_budget(request.rules.strategy, seen.replicas), request.state, seen, goal)
+            return scale_patch(objects, seen, request, step)
 
         def check(found: Object, patch: Object, tried: Object) -> None:
-            _check_unchanged(asked, found, patch, tried)
-            _check_held(asked.target, patch, tried, MOVE_FIX)
+            _check_unchanged(request, found, patch, tried)
+            _check_admitted(request.target, patch, tried, MOVE_FIX)
 
-        await self._drain(asked, goal, now)
-        objects = await self._fetch(asked.target)
-        regained = await self._regained(asked, goal, now, objects)
+        await self._drain(request, goal, now)
+        objects = await self._fetch(request.target)
+        regained = await self._regained(request, goal, now, objects)
         if regained is not None:
             return regained
-        made = await self._copies_made(asked)
-        written = _stored(await self._write(asked, now, make, check=check, fresh=objects))
+        made = await self._copies_made(request)
+        written = _stored(await self._write(request, now, make, check=check, fresh=objects))
         written = written.model_copy(update={"writes": written.writes + made})
         if not written.done or step == goal or written.mark is None:
             return written
-        gone = await self._gone(asked.target, old, step.old)
+        gone = await self._gone(request.target, old, step.old)
         if gone is None:
             return written  # if they are not gone yet, the next decision requests the new ones
-        again = asked.model_copy(update={"generation": written.mark.generation})
+        again = request.model_copy(update={"generation": written.mark.generation})
         takes_more = goal.old < step.old
         last = await self._write(again, now, make, listed=None if takes_more else gone, check=check)
         return _stored(
             last.model_copy(update={"writes": written.writes + last.writes, "mark": last.mark or written.mark})
         )
 
-    async def _regained(self, asked: WriteInput, goal: Counts, now: float, objects: Objects) -> Written | None:
+    async def _regained(self, request: WriteInput, goal: Counts, now: float, objects: Objects) -> Written | None:
         """Bring old replicas back, which the controller never does by itself. Returns None if there are enough.
 
         First writes fields that protect the old replicas, then scales their ReplicaSet up, so that the controller
         removes none of them. Allows more replicas in all only at the end, or the controller would add new ones.
         """
-        state = asked.state
-        seen = read(objects, asked.rules, state, now)
+        state = request.state
+        seen = read(objects, request.rules, state, now)
         baseline = next((rs for rs in objects.replicasets if _is_of(rs, state.baseline.template)), None)
         missing = goal.old - seen.old.total
         if missing <= 0 or seen.template != state.wanted.template or not state.claimed:
@@ -328,40 +332,40 @@ class DeploymentLever:
             return Written(done=False, why="the old version no longer has a ReplicaSet, so no old replica can be added")
         is_whole = seen.new.total >= seen.replicas  # then the controller adds no new replica
         floor = goal if is_whole else Counts(goal.old, goal.new - missing)
-        first = await self._write(asked, now, lambda objects, seen: scale_patch(objects, seen, asked, floor))
+        first = await self._write(request, now, lambda objects, seen: scale_patch(objects, seen, request, floor))
         if not first.done or first.mark is None:
             return first
-        told = _told(baseline) + missing
-        await patch_set(self._cluster, baseline, {"spec": {"replicas": told}})
-        again = asked.model_copy(update={"generation": first.mark.generation})
+        replicas = _requested_replicas(baseline) + missing
+        await patch_set(self._cluster, baseline, {"spec": {"replicas": replicas}})
+        again = request.model_copy(update={"generation": first.mark.generation})
         last = await self._write(again, now, lambda objects, seen: scale_patch(objects, seen, again, goal))
         return _stored(
             last.model_copy(update={"writes": first.writes + 1 + last.writes, "mark": last.mark or first.mark})
         )
 
-    async def _paused(self, asked: WriteInput, moved: Written) -> Written:
+    async def _paused(self, request: WriteInput, moved: Written) -> Written:
         """Pause the controller once it has started the move; at once if the template is not the wanted one.
 
         New pods may still be loading then; their ReplicaSet creates them all the same.
         """
         moved = moved.model_copy(update={"moved_at": time.time()})
-        target, ours = asked.target, {asked.state.wanted.template}
-        mark = moved.mark or asked.state.mark
+        target, ours = request.target, {request.state.wanted.template}
+        mark = moved.mark or request.state.mark
         ends_at = time.monotonic() + _TAKEN_UP_S
         while True:
             await self._until(target, lambda watch: _is_taken_up(watch, target, mark.generation, ours), ends_at)
             deployment, replicasets = await self._sizes(target)
             owner = annotations_of(deployment).get(OWNER)
-            if owner != asked.state.owner or not is_held(deployment) or is_paused(deployment):
+            if owner != request.state.owner or not is_engaged(deployment) or is_paused(deployment):
                 return moved
             if can_be_paused(deployment, replicasets, ours):
-                patch = _pausing(deployment, asked.rules, mark)
+                patch = _pausing(deployment, request.rules, mark)
                 try:
                     after = await self._cluster.patch("deployments", target.namespace, target.name, patch)
                 except Conflict:
                     pass
                 else:
-                    return _paused_after(asked, moved, patch, after)
+                    return _paused_after(request, moved, patch, after)
             if time.monotonic() >= ends_at:
                 return moved  # not started in time: the next decision pauses it
             await asyncio.sleep(_POLL_S)
@@ -378,32 +382,32 @@ class DeploymentLever:
         uid = deployment["metadata"]["uid"]
         return deployment, [each for each in found["items"] if controller_uid(each) == uid]
 
-    async def _copies_made(self, asked: WriteInput) -> int:
+    async def _copies_made(self, request: WriteInput) -> int:
         """Create the configuration that the wanted template refers to, before the template is written."""
-        if asked.change is None or not asked.change.config_maps:
+        if request.change is None or not request.change.config_maps:
             return 0
-        deployment = await self._cluster.get("deployments", asked.target.namespace, asked.target.name)
-        check_owner(deployment, asked.state, held=is_held(deployment))
-        return await make_copies(self._cluster, asked.change, deployment)
+        deployment = await self._cluster.get("deployments", request.target.namespace, request.target.name)
+        check_owner(deployment, request.state, engaged=is_engaged(deployment))
+        return await make_copies(self._cluster, request.change, deployment)
 
-    async def _drain(self, asked: WriteInput, goal: Counts, now: float) -> None:
+    async def _drain(self, request: WriteInput, goal: Counts, now: float) -> None:
         """Take the old replicas that stop next out of their Services, if the spec sets ``drain``."""
-        drain = asked.rules.drain
+        drain = request.rules.drain
         if drain is None:
             return
-        objects = await self._fetch(asked.target)
-        seen = read(objects, asked.rules, asked.state, now)
+        objects = await self._fetch(request.target)
+        seen = read(objects, request.rules, request.state, now)
         going = seen.old.total - goal.old
-        decided_on_this = seen.owner == asked.state.owner and seen.generation == asked.generation
+        decided_on_this = seen.owner == request.state.owner and seen.generation == request.generation
         if (
             going <= 0
             or not decided_on_this
-            or objection(resolve_budget(asked.rules.strategy, seen.replicas), seen, goal)
+            or objection(resolve_budget(request.rules.strategy, seen.replicas), seen, goal)
         ):
             return  # the write itself reports why
-        names = next_to_stop(objects, asked.state, going, hooked=drain.until is not None)
+        names = next_to_stop(objects, request.state, going, hooked=drain.until is not None)
         if names:
-            await leave_services(self._cluster, asked.target.namespace, names, drain)
+            await leave_services(self._cluster, request.target.namespace, names, drain)
 
     async def _gone(self, target: Target, old: set[str], number: int) -> _Listed | None:
         """Wait until at most ``number`` pods of the old ReplicaSets remain. Returns None on a timeout."""
@@ -421,33 +425,33 @@ class DeploymentLever:
                 return None
             await asyncio.sleep(_POLL_S)
 
-    async def resize(self, asked: WriteInput, now: float) -> Written:
+    async def resize(self, request: WriteInput, now: float) -> Written:
         """Set ``spec.replicas``, and the fields that keep both sides' shares; the controller scales in proportion."""
-        replicas = asked.decision.replicas or 1
+        replicas = request.decision.replicas or 1
 
         def make(objects: Objects, seen: Observation) -> Object | None:
             if seen.replicas == replicas:
                 return None
-            return resize_patch(objects, seen, asked, replicas)
+            return resize_patch(objects, seen, request, replicas)
 
-        return await self._write(asked, now, make)
+        return await self._write(request, now, make)
 
-    async def settle(self, asked: WriteInput, now: float) -> Written:
+    async def settle(self, request: WriteInput, now: float) -> Written:
         """Hold the counts that are ready, then remove the new replicas that are not.
 
         Lower fields alone do not remove new pods, so this scales their ReplicaSet down: unready pods go first.
         """
-        return await self._paused(asked, await self._settled(asked, now))
+        return await self._paused(request, await self._settled(request, now))
 
-    async def _settled(self, asked: WriteInput, now: float) -> Written:
-        written = await self._moved(asked, now)
+    async def _settled(self, request: WriteInput, now: float) -> Written:
+        written = await self._moved(request, now)
         if not written.done:
             return written
-        objects = await self._fetch(asked.target)
+        objects = await self._fetch(request.target)
         if late := overtaken(objects.deployment, written):
             return late
-        counts = asked.decision.counts or Counts(0, 0)
-        wanted = asked.state.wanted.template
+        counts = request.decision.counts or Counts(0, 0)
+        wanted = request.state.wanted.template
         extra = [rs for rs in objects.replicasets if fingerprint(rs["spec"]["template"]) == wanted]
         writes = written.writes
         for replicaset in extra:
@@ -456,85 +460,85 @@ class DeploymentLever:
                 writes += 1
         return written.model_copy(update={"writes": writes})
 
-    async def undo(self, asked: WriteInput, now: float) -> Written:
+    async def undo(self, request: WriteInput, now: float) -> Written:
         """Restore the baseline in one patch, with the controller unpaused.
 
         After a retarget, ready pods of superseded versions are first made to count as available. Otherwise the
         controller would remove them before the newest version's unready pods, and go under the floor.
         """
-        objects = await self._fetch(asked.target)
+        objects = await self._fetch(request.target)
         try:
-            asked, spared = await self._spare_superseded(asked, objects)
+            request, spared = await self._spare_superseded(request, objects)
         except Stale as stale:
             return Written(done=False, why=str(stale))
 
         def make(objects: Objects, seen: Observation) -> Object | None:
             deployment = objects.deployment
-            if not seen.held and seen.template == asked.state.baseline.template:
+            if not seen.held and seen.template == request.state.baseline.template:
                 return None
-            return unhold_patch(deployment, to_baseline=True, strategy=own_budget(asked.rules, seen.replicas))
+            return unhold_patch(deployment, to_baseline=True, strategy=own_budget(request.rules, seen.replicas))
 
         def resume(objects: Objects, seen: Observation) -> Object | None:
             return {"spec": {"paused": None}} if is_paused(objects.deployment) else None
 
-        written = await self._write(asked, now, make, fresh=None if spared else objects)
+        written = await self._write(request, now, make, fresh=None if spared else objects)
         if written.mark is not None and written.mark != with_paused(written.mark, paused=False):
             # A policy pauses it whenever its template changes: a rollback must not wait for a person.
-            again = asked.model_copy(update={"generation": written.mark.generation})
+            again = request.model_copy(update={"generation": written.mark.generation})
             resumed = await self._write(again, now, resume)
             mark = resumed.mark or written.mark
             written = written.model_copy(update={"writes": written.writes + resumed.writes, "mark": mark})
         return _stored(written.model_copy(update={"writes": written.writes + spared}))
 
-    async def _spare_superseded(self, asked: WriteInput, objects: Objects) -> tuple[WriteInput, int]:
+    async def _spare_superseded(self, request: WriteInput, objects: Objects) -> tuple[WriteInput, int]:
         """Make ready pods of superseded versions count as available; return the updated input, and the writes."""
         owner, generation = annotations_of(objects.deployment).get(OWNER), objects.deployment["metadata"]["generation"]
-        if owner != asked.state.owner or generation != asked.generation:
-            return asked, 0  # the write itself reports it
-        superseded = superseded_sets(objects, asked.state.baseline.template)
+        if owner != request.state.owner or generation != request.generation:
+            return request, 0  # the write itself reports it
+        superseded = superseded_sets(objects, request.state.baseline.template)
         resumes = bool(superseded) and is_paused(objects.deployment)
         if resumes:  # while paused, the controller would replace what is removed here
-            asked = await self._resumed(asked, objects.deployment)
+            request = await self._resumed(request, objects.deployment)
         await spare(self._cluster, objects, superseded)
-        return asked, len(superseded) + resumes
+        return request, len(superseded) + resumes
 
-    async def _resumed(self, asked: WriteInput, deployment: Object) -> WriteInput:
+    async def _resumed(self, request: WriteInput, deployment: Object) -> WriteInput:
         """Unpause the controller; return the input with the generation after it."""
-        target, patch = asked.target, pause_patch(deployment, paused=False)
+        target, patch = request.target, pause_patch(deployment, paused=False)
         after = await self._cluster.patch("deployments", target.namespace, target.name, patch)
-        return asked.model_copy(update={"generation": after["metadata"]["generation"]})
+        return request.model_copy(update={"generation": after["metadata"]["generation"]})
 
-    async def finish(self, asked: WriteInput, now: float) -> Written:
+    async def finish(self, request: WriteInput, now: float) -> Written:
         """Restore strategy, minReadySeconds and deadline, and remove Segue's annotations."""
 
         def make(objects: Objects, seen: Observation) -> Object | None:
-            there = seen.old.total == 0 if asked.state.goal is Goal.FORWARD else seen.new.total == 0
+            there = seen.old.total == 0 if request.state.goal is Goal.FORWARD else seen.new.total == 0
             if not there:
                 raise Stale("the replicas have not reached their final counts yet")
-            return finish_patch(objects.deployment, asked.note if asked.state.goal is Goal.FORWARD else None)
+            return finish_patch(objects.deployment, request.note if request.state.goal is Goal.FORWARD else None)
 
         def check(found: Object, patch: Object, tried: Object) -> None:
-            if asked.state.goal is Goal.FORWARD:
-                _check_unchanged(asked, found, patch, tried)
+            if request.state.goal is Goal.FORWARD:
+                _check_unchanged(request, found, patch, tried)
 
-        written = await self._write(asked, now, make, finishing=True, check=check)
+        written = await self._write(request, now, make, finishing=True, check=check)
         if not written.done:
             return written
-        deployment, replicasets = await self._sizes(asked.target)
-        cleaned = await self._finish_replicasets(asked, replicasets)
+        deployment, replicasets = await self._sizes(request.target)
+        cleaned = await self._finish_replicasets(request, replicasets)
         templates = [rs["spec"]["template"] for rs in replicasets]
         pruned = await prune_copies(self._cluster, deployment, templates)
         return written.model_copy(update={"writes": written.writes + cleaned + pruned})
 
-    async def _finish_replicasets(self, asked: WriteInput, replicasets: list[Object]) -> int:
+    async def _finish_replicasets(self, request: WriteInput, replicasets: list[Object]) -> int:
         """Remove Segue's annotations from the ReplicaSets: `kubectl rollout undo` would copy them back.
 
         The note of each version's outcome stays.
         """
-        target, writes = asked.target, 0
+        target, writes = request.target, 0
         for replicaset in replicasets:
             annotations = left_of_us(replicaset)
-            annotations |= outcome_noted(replicaset, fingerprint(replicaset["spec"]["template"]), asked)
+            annotations |= outcome_noted(replicaset, fingerprint(replicaset["spec"]["template"]), request)
             if annotations:
                 name = replicaset["metadata"]["name"]
                 await self._cluster.patch(
@@ -544,7 +548,7 @@ class DeploymentLever:
         return writes
 
     async def _write(
-        self, asked: WriteInput, now: float, make: Callable[[Objects, Observation], Object | None], *,
+        self, request: WriteInput, now: float, make: Callable[[Objects, Observation], Object | None], *,
         finishing: bool = False, fresh: Objects | None = None, listed: _Listed | None = None,
         check: Callable[[Object, Object, Object], None] | None = None,
     ) -> Written:  # fmt: skip
@@ -559,13 +563,13 @@ class DeploymentLever:
         async def picture() -> Snapshot[Objects]:
             objects = next(read_before, None)
             if objects is None:
-                objects = await (self._completed(asked.target, listed) if listed else self._fetch(asked.target))
-            seen = read(objects, asked.rules, asked.state, now)
-            return Snapshot(objects.deployment, objects, seen, is_held(objects.deployment))
+                objects = await (self._completed(request.target, listed) if listed else self._fetch(request.target))
+            seen = read(objects, request.rules, request.state, now)
+            return Snapshot(objects.deployment, objects, seen, is_engaged(objects.deployment))
 
         try:
             return await write(
-                self._cluster, "deployments", asked, read=picture, make=make, mark=mark_of, finishing=finishing,
+                self._cluster, "deployments", request, read=picture, make=make, mark=mark_of, finishing=finishing,
                 check=check,
             )  # fmt: skip
         except Rewritten as rewritten:
@@ -579,7 +583,7 @@ def _is_taken_up(watch: NamespaceWatch, target: Target, generation: int, ours: C
         return True
     if deployment["metadata"].get("generation", 0) < generation:
         return False
-    if is_paused(deployment) or not is_held(deployment):
+    if is_paused(deployment) or not is_engaged(deployment):
         return True
     return can_be_paused(deployment, watch.owned("replicasets", {deployment["metadata"]["uid"]}), ours)
 
@@ -588,7 +592,7 @@ def _is_of(replicaset: Object, version: str) -> bool:
     return fingerprint(replicaset["spec"]["template"]) == version
 
 
-def _told(replicaset: Object) -> int:
+def _requested_replicas(replicaset: Object) -> int:
     return int(replicaset["spec"].get("replicas", 0))
 
 
@@ -639,9 +643,9 @@ def _pausing(deployment: Object, rules: Rules, mark: Mark) -> Object:
     return rest_patch(deployment, rules) if ours and replicas_of(deployment) else pause_patch(deployment, paused=True)
 
 
-def _paused_after(asked: WriteInput, moved: Written, patch: Object, after: Object) -> Written:
+def _paused_after(request: WriteInput, moved: Written, patch: Object, after: Object) -> Written:
     """Return a move with the mark after the pause, without what somebody else changed meanwhile."""
-    mark = moved.mark or asked.state.mark
+    mark = moved.mark or request.state.mark
     if "strategy" in patch["spec"]:
         meant = {"spec": {"minReadySeconds": HOLD_MIN_READY_S, **patch["spec"]}}
         mark = mark.model_copy(update={"hold": hold_token(meant)})
@@ -649,20 +653,20 @@ def _paused_after(asked: WriteInput, moved: Written, patch: Object, after: Objec
     return moved.model_copy(update={"writes": moved.writes + 1, "mark": mark})
 
 
-def _check_unchanged(asked: WriteInput, found: Object, patch: Object, tried: Object) -> None:
+def _check_unchanged(request: WriteInput, found: Object, patch: Object, tried: Object) -> None:
     """Stop a write if admission changes its template: the controller would make room for it at once.
 
     Raises:
         Rewritten: naming what admission changes, with the version that it makes.
     """
     stored = tried["spec"]["template"]
-    if fingerprint(stored) != asked.state.wanted.template:
+    if fingerprint(stored) != request.state.wanted.template:
         meant = patch["spec"].get("template") or found["spec"]["template"]
-        changed = ", ".join(differences(meant, stored)) if asked.change is None or not asked.change.patch else ""
+        changed = ", ".join(differences(meant, stored)) if request.change is None or not request.change.patch else ""
         raise Rewritten(f"{CHANGES}: {changed or 'the pod template'}; nothing was written", version_of(stored))
 
 
-def _check_held(target: Target, patch: Object, tried: Object, fix: str) -> None:
+def _check_admitted(target: Target, patch: Object, tried: Object, fix: str) -> None:
     """Stop a write if admission changes what holds the Deployment, or who does.
 
     Raises:
@@ -699,5 +703,5 @@ def _first(budget: Budget, state: State, seen: Observation, goal: Counts) -> Cou
     """Return the counts to request first. If the goal at once could exceed the ceiling, only old ones go first."""
     between = Counts(max(goal.old, seen.replicas - seen.new.total), seen.new.total)
     goes_first = seen.template == state.wanted.template and between.old < seen.old.total and goal.new > between.new
-    crowded = seen.old.total + goal.new > budget.ceiling
-    return between if goes_first and crowded and not unholdable(seen.replicas, between) else goal
+    is_over_ceiling = seen.old.total + goal.new > budget.ceiling
+    return between if goes_first and is_over_ceiling and not unholdable(seen.replicas, between) else goal

@@ -41,9 +41,9 @@ DESIRED = "deployment.kubernetes.io/desired-replicas"
 """Set by the Deployment controller on its ReplicaSets: the replicas it has scaled them for."""
 
 
-def template_patch(asked: PrepareInput | WriteInput, deployment: Object, start: Object) -> Object:
+def template_patch(request: PrepareInput | WriteInput, deployment: Object, start: Object) -> Object:
     """Return the wanted template as a patch: the whole of it, or the spec's own strategic-merge patch."""
-    change = asked.change
+    change = request.change
     if change is None:
         raise Stale(CHANGED)
     if change.patch is None:
@@ -114,36 +114,36 @@ def refuse_asleep(seen: Observation) -> None:
         raise Stale("the target is scaled to 0")
 
 
-def scale_patch(objects: Objects, seen: Observation, asked: WriteInput, counts: Counts) -> Object | None:
+def scale_patch(objects: Objects, seen: Observation, request: WriteInput, counts: Counts) -> Object | None:
     """Return the patch that holds ``counts``. Returns None if they are held already.
 
     Raises:
         Stale: when the observed state does not allow them.
     """
     refuse_asleep(seen)
-    deployment, state = objects.deployment, asked.state
+    deployment, state = objects.deployment, request.state
     unwritten = seen.template != state.wanted.template
     if not unwritten and seen.held and seen.asked == counts:
         return None
-    budget = resolve_budget(asked.rules.strategy, seen.replicas)
+    budget = resolve_budget(request.rules.strategy, seen.replicas)
     problem = objection(budget, seen, counts) or unholdable(seen.replicas, counts) or _resizing(objects)
     if problem:
         raise Stale(problem)
-    patch = hold_patch(deployment, asked.rules, counts.old + counts.new - seen.replicas, seen.replicas - counts.old)
+    patch = hold_patch(deployment, request.rules, counts.old + counts.new - seen.replicas, seen.replicas - counts.old)
     annotations: dict[str, str | None] = {OWNER: state.owner}
     if unwritten:
         saved = saved_baseline(deployment)["template"] if state.claimed else deployment["spec"]["template"]
-        patch["spec"]["template"] = template_patch(asked, deployment, start_of(objects, asked.change, saved))
-        annotations |= noted(asked.note) if asked.note else {}
+        patch["spec"]["template"] = template_patch(request, deployment, start_of(objects, request.change, saved))
+        annotations |= noted(request.note) if request.note else {}
     if not state.claimed:
-        annotations |= claim(deployment, asked.rules, seen.replicas, state.owner, ready_before(state))
+        annotations |= claim(deployment, request.rules, seen.replicas, state.owner, ready_before(state))
     else:
-        annotations |= rebudgeted(deployment, own_budget(asked.rules, seen.replicas))
+        annotations |= rebudgeted(deployment, own_budget(request.rules, seen.replicas))
     patch["metadata"] = {"annotations": annotations}
     return patch
 
 
-def resize_patch(objects: Objects, seen: Observation, asked: WriteInput, replicas: int) -> Object:
+def resize_patch(objects: Objects, seen: Observation, request: WriteInput, replicas: int) -> Object:
     """Return the patch that sets the replicas, and keeps both sides at their share of them.
 
     Raises:
@@ -155,9 +155,9 @@ def resize_patch(objects: Objects, seen: Observation, asked: WriteInput, replica
         problem = _resizing(objects) or _moving(objects)
         if problem:
             raise Stale(problem)
-        counts = resized(asked.rules.strategy, seen, replicas)
+        counts = resized(request.rules.strategy, seen, replicas)
         fields = _resting if is_paused(objects.deployment) else _exact
-        patch["spec"]["strategy"] = fields(replicas, counts, asked.rules)
+        patch["spec"]["strategy"] = fields(replicas, counts, request.rules)
     return patch
 
 

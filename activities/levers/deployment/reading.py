@@ -17,7 +17,7 @@ from activities.levers.ownership import (
     revision_of,
     saved_baseline,
 )
-from activities.levers.pods import freed_by, is_active, read_replica, told_to_stop_at
+from activities.levers.pods import freed_by, is_active, read_replica, stop_requested_at
 from activities.levers.template import fingerprint, fingerprinting_once, version_of
 from activities.watching import NamespaceWatch, controller_uid
 from segue.ended_pods import judged, taken_at
@@ -79,7 +79,7 @@ def with_pods(watch: NamespaceWatch, deployment: Object, replicasets: list[Objec
 
 def ordinary(deployment: Object) -> Object:
     """Return a Deployment with its own settings, also while a rollout holds it."""
-    if not is_held(deployment):
+    if not is_engaged(deployment):
         return deployment
     own = {name: value for name, value in saved_baseline(deployment).items() if name in _ORDINARY}
     return {**deployment, "spec": {**deployment["spec"], **own}}
@@ -122,7 +122,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         if p.ready_since is not None and p.ready_since + min_ready_s > now
     ]
     unplaced = [p.unplaced_since for s in sets for p in s.pods if p.unplaced_since is not None]
-    leaving = [at for pod in objects.pods if (at := told_to_stop_at(pod)) is not None]
+    leaving = [at for pod in objects.pods if (at := stop_requested_at(pod)) is not None]
     ended = ended_of(objects, pivot)
     rising = [p for s in coming for p in s.pods]
     falling = [p for s in sets if s.version != pivot for p in s.pods]
@@ -132,12 +132,12 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         replicas=replicas_of(deployment),
         old=old_side,
         new=new_side,
-        asked=_asked(objects, state, Counts(old_side.total, new_side.total)),
+        asked=_requested_counts(objects, state, Counts(old_side.total, new_side.total)),
         template=fingerprint(deployment["spec"]["template"]),
         generation=deployment["metadata"].get("generation", 0),
         owner=annotations_of(deployment).get(OWNER),
         # Somebody else can restore all other fields: on the way back a paused controller moves nothing either.
-        held=is_held(deployment) or (back and is_paused(deployment)),
+        held=is_engaged(deployment) or (back and is_paused(deployment)),
         unpaused=_is_unpaused(objects, state),
         foreign=_foreign(objects, state),
         problem=judged(rising, ended, restarts, state.began_at, *(s.problem for s in coming), others=falling),
@@ -158,7 +158,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
 
 def _waits_s(deployment: Object) -> int:
     """Return how long a ready replica is not available for the controller, in seconds; 0 while a rollout holds it."""
-    return 0 if is_held(deployment) else int(deployment["spec"].get("minReadySeconds", 0))
+    return 0 if is_engaged(deployment) else int(deployment["spec"].get("minReadySeconds", 0))
 
 
 def read_set(replicaset: Object, pods: list[Object]) -> _Set:
@@ -220,10 +220,10 @@ def _spare(old: list[_Set]) -> int:
     return spare
 
 
-def _asked(objects: Objects, state: State, counts: Counts) -> Counts:
+def _requested_counts(objects: Objects, state: State, counts: Counts) -> Counts:
     deployment = objects.deployment
     written = fingerprint(deployment["spec"]["template"]) == state.wanted.template
-    if state.goal is Goal.BACK or not (is_held(deployment) and written):
+    if state.goal is Goal.BACK or not (is_engaged(deployment) and written):
         return Counts(counts.old, 0)
     # At rest, paused or resumed, the controller keeps the present sizes: the fields move nothing.
     return counts if is_paused(deployment) or _rests(deployment, objects.replicasets) else requested(deployment)
@@ -236,7 +236,7 @@ def requested(deployment: Object) -> Counts:
     return Counts(replicas - down, resolve(surge, replicas, round_up=True) + down)
 
 
-def is_held(deployment: Object) -> bool:
+def is_engaged(deployment: Object) -> bool:
     """Whether the lever is engaged: new pods never count as available."""
     return bool(deployment["spec"].get("minReadySeconds") == HOLD_MIN_READY_S)
 
@@ -259,9 +259,9 @@ def can_be_paused(deployment: Object, replicasets: list[Object], ours: Collectio
 
 def _rests(deployment: Object, replicasets: list[Object]) -> bool:
     """Whether the controller of a held Deployment has nothing to move, paused or not."""
-    sizes, told = _sizes(deployment, replicasets), requested(deployment)
-    is_whole = sizes == (0, replicas_of(deployment)) and sum(sizes) < sum(told)  # it adds no replica to these
-    return sizes.old <= told.old and (sum(sizes) == sum(told) or is_whole)
+    sizes, counts = _sizes(deployment, replicasets), requested(deployment)
+    is_whole = sizes == (0, replicas_of(deployment)) and sum(sizes) < sum(counts)  # it adds no replica to these
+    return sizes.old <= counts.old and (sum(sizes) == sum(counts) or is_whole)
 
 
 def is_moving(deployment: Object, replicasets: list[Object]) -> bool:
@@ -269,9 +269,9 @@ def is_moving(deployment: Object, replicasets: list[Object]) -> bool:
 
     It never makes more new replicas than R, whatever the fields allow, and removes none for being too many.
     """
-    sizes, told = _sizes(deployment, replicasets), requested(deployment)
-    can_grow = sum(sizes) < sum(told) and sizes.new < replicas_of(deployment)
-    return sizes.old > told.old or can_grow
+    sizes, counts = _sizes(deployment, replicasets), requested(deployment)
+    can_grow = sum(sizes) < sum(counts) and sizes.new < replicas_of(deployment)
+    return sizes.old > counts.old or can_grow
 
 
 def _sizes(deployment: Object, replicasets: list[Object]) -> Counts:
@@ -284,7 +284,7 @@ def _sizes(deployment: Object, replicasets: list[Object]) -> Counts:
 
 def _is_unpaused(objects: Objects, state: State) -> bool:
     deployment, sets = objects.deployment, objects.replicasets
-    at_work = is_held(deployment) and not is_paused(deployment) and replicas_of(deployment) > 0
+    at_work = is_engaged(deployment) and not is_paused(deployment) and replicas_of(deployment) > 0
     # After a retarget, the template is still that of the latest write, and the controller may not have made that move.
     return at_work and can_be_paused(deployment, sets, {state.wanted.template, state.mark.template})
 

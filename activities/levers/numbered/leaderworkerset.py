@@ -85,10 +85,10 @@ class LeaderWorkerSetLever(PartitionLever):
             awaited=leaders,
             pods=all_leaders,
             trusted=sum(not is_active(pod) for pod in all_leaders),
-            heeded=is_observed(found) and _is_told(found, sets, rolling.get("partition", 0)),
+            heeded=is_observed(found) and _has_partition(found, sets, rolling.get("partition", 0)),
             revisions=revisions,
             templates=templates,
-            hold=" ".join(f"{name}={rolling.get(name)}" for name in self.fields),
+            token=" ".join(f"{name}={rolling.get(name)}" for name in self.fields),
             ended=ended_by_version(
                 own,
                 [g for g in gone if _label(g.pod, NAME) == found["metadata"]["name"]],
@@ -225,13 +225,13 @@ def _followed(written: int | str, number: int, replicas: int, *, round_up: bool)
     return written if resolve(written, replicas, round_up=round_up) == number else number
 
 
-def _is_told(found: Object, sets: Iterable[Object], partition: int) -> bool:
+def _has_partition(found: Object, sets: Iterable[Object], partition: int) -> bool:
     """Whether the leaders' StatefulSet has the partition, and its controller has observed it."""
     leaders = next((each for each in sets if controller_uid(each) == found["metadata"]["uid"]), None)
     if leaders is None:
         return False
-    told: int = leaders["spec"]["updateStrategy"]["rollingUpdate"].get("partition", 0)
-    return told >= partition and is_observed(leaders)
+    current: int = leaders["spec"]["updateStrategy"]["rollingUpdate"].get("partition", 0)
+    return current >= partition and is_observed(leaders)
 
 
 def _group(leader: Object, pods: list[Object], size: int, versions: dict[str, str]) -> Replica:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from activities.cluster import Object
 from activities.ended_pods import Gone, read_ended
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, saved_baseline
-from activities.levers.pods import freed_by, is_ready, overdue, told_to_stop_at
+from activities.levers.pods import freed_by, is_ready, overdue, stop_requested_at
 from activities.levers.template import fingerprint, fingerprinting_once
 from segue.as_before import as_before
 from segue.budget import resolve_budget
@@ -50,7 +50,7 @@ class Numbered(NamedTuple):
     """The revisions that the target's controller keeps."""
     templates: Mapping[str, Object]
     """Their templates, by the revision's name."""
-    hold: str
+    token: str
     """The fields that hold it, in a form that can be compared."""
     ended: Mapping[str, tuple[Ended, ...]] = MappingProxyType({})
     """By version: its pods that ended, including removed ones."""
@@ -79,9 +79,9 @@ class Numbered(NamedTuple):
 
     def replicas(self, state: State) -> list[Replica]:
         """Return the replica of each number; for a missing one, what its controller will create."""
-        told = (self.version, state.baseline.template)
+        versions = (self.version, state.baseline.template)
         numbers = range(replicas_of(self.found))
-        return [self.running.get(i) or Replica("", told[i < self.partition]) for i in numbers]
+        return [self.running.get(i) or Replica("", versions[i < self.partition]) for i in numbers]
 
     def going(self, baseline: str) -> set[int]:
         """Return the old numbers that its controller may replace, and has not replaced yet."""
@@ -153,7 +153,7 @@ def read(
     min_ready_s = rules.readiness.min_ready.total_seconds()
     since = [r.ready_since for r in coming if r.ready_since is not None]
     proven = [r.ready_since for r in coming if r.proven(min_ready_s, restarts, now) and r.ready_since]
-    leaving = [at for pod in numbered.pods if (at := told_to_stop_at(pod)) is not None]
+    leaving = [at for pod in numbered.pods if (at := stop_requested_at(pod)) is not None]
     # Broken replicas of a bad version can block its controller: the lever still holds.
     broken = back and bool(numbered.broken({pivot}))
     # The baseline as admission stored it counts as the baseline, though the saved one differs.
@@ -165,7 +165,7 @@ def read(
         replicas=len(replicas),
         old=_side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old)),
         new=_side(new, min_ready_s, rules.readiness.max_restarts, now),
-        asked=_asked(numbered, replicas, state),
+        asked=_requested_counts(numbered, replicas, state),
         template=numbered.version,
         generation=found["metadata"].get("generation", 0),
         owner=annotations_of(found).get(OWNER),
@@ -204,7 +204,7 @@ def _spare(old: list[Replica]) -> int:
     return ready[0] if ready else len(old)
 
 
-def _asked(numbered: Numbered, replicas: list[Replica], state: State) -> Counts:
+def _requested_counts(numbered: Numbered, replicas: list[Replica], state: State) -> Counts:
     old = _old_numbers(replicas, state)
     if state.goal is Goal.BACK or not (numbered.engaged and numbered.version == state.wanted.template):
         return Counts(len(old), 0)

@@ -177,9 +177,9 @@ class PartitionLever(ABC):
         for place, (runs, each) in enumerate(newest.items(), start=1):
             current = place == len(newest)
             version = self.version(numbered.templates[each["metadata"]["name"]])
-            told = numbered.found if current else each
+            annotated = numbered.found if current else each
             replicas = running[numbered.version if current else runs]
-            found.append(revision_of(each, told, int(each["revision"]), version, replicas, current=current))
+            found.append(revision_of(each, annotated, int(each["revision"]), version, replicas, current=current))
         return found
 
     async def judged(self, target: Target, change: Change | None) -> LintSubject:
@@ -238,7 +238,7 @@ class PartitionLever(ABC):
         own = self._own_hold(found) if state.goal is Goal.BACK and not numbered.partition else ""
         foreign = foreign_template(
             found, template, list(numbered.templates.values()), self.template_path, state
-        ) or foreign_hold(found, numbered.version, numbered.hold, self.fields, state, own=own)
+        ) or foreign_hold(found, numbered.version, numbered.token, self.fields, state, own=own)
         return read(numbered, rules, state, foreign, now, autonomous=self.autonomous(rules))
 
     def _own_hold(self, found: Object) -> str:
@@ -246,7 +246,7 @@ class PartitionLever(ABC):
         if BASELINE not in annotations_of(found):
             return ""
         restored = self.restored(saved_baseline(found)["own"])
-        return self.numbered({**found, "spec": {**found["spec"], **restored}}, [], []).hold
+        return self.numbered({**found, "spec": {**found["spec"], **restored}}, [], []).token
 
     async def _fetch(self, target: Target) -> Numbered:
         """Read the target with its revisions, and then its pods, so that a write is checked on the newest pods.
@@ -268,63 +268,63 @@ class PartitionLever(ABC):
 
     def _mark(self, found: Object) -> Mark:
         bare = self.numbered(found, [], [])
-        return mark_of(found, bare.version, bare.hold)
+        return mark_of(found, bare.version, bare.token)
 
     # --- before -------------------------------------------------------------------------------------------
 
-    async def prepare(self, asked: PrepareInput) -> Prepared:
+    async def prepare(self, request: PrepareInput) -> Prepared:
         """Read the target and try the change by a dry run; write nothing.
 
         Raises:
             Refused: for a target that cannot be rolled now, or a change that the API server rejects.
         """
-        numbered = await self._fetch(asked.target)
+        numbered = await self._fetch(request.target)
         found, replicas = numbered.found, replicas_of(numbered.found)
-        budget = resolve_budget(asked.rules.strategy, replicas)
+        budget = resolve_budget(request.rules.strategy, replicas)
         # A rollout can go forward again during its own rollback.
-        is_back = asked.baseline is not None and BASELINE in annotations_of(found)
-        held, owner = numbered.engaged or is_back, annotations_of(found).get(OWNER, "")
-        if not held:
-            self._refuse_unsettled(numbered, asked.target)
-        refuse_others(owner, asked, held=held)
-        start = saved_baseline(found)["template"] if held else numbered.template
-        wanted, warnings = asked.wanted, tuple[str, ...]()
+        is_back = request.baseline is not None and BASELINE in annotations_of(found)
+        engaged, owner = numbered.engaged or is_back, annotations_of(found).get(OWNER, "")
+        if not engaged:
+            self._refuse_unsettled(numbered, request.target)
+        refuse_others(owner, request, engaged=engaged)
+        start = saved_baseline(found)["template"] if engaged else numbered.template
+        wanted, warnings = request.wanted, tuple[str, ...]()
         if wanted is None:
-            tried = await self._tried(asked, numbered, start)
+            tried = await self._tried(request, numbered, start)
             wanted = self.version(self.template_of(tried))
             before, after = self._stopping(start), self._stopping(self.template_of(tried))
-            stops = losses(before, after, asked.rules, replicas, drainable=False)
-            told = _warnings(budget, await self.at_once(found, tried), asked.rules)
-            warnings = (*stops, *self.warnings(found), *told)
+            stops = losses(before, after, request.rules, replicas, drainable=False)
+            budget_warnings = _warnings(budget, await self.at_once(found, tried), request.rules)
+            warnings = (*stops, *self.warnings(found), *budget_warnings)
         new = sum(numbered.running[i].version == wanted.template for i in range(replicas) if i in numbered.running)
         return Prepared(
-            baseline=asked.baseline or self.version(start),
+            baseline=request.baseline or self.version(start),
             wanted=wanted,
             replicas=replicas,
             old=replicas - new,
             new=new,
-            owner=owner if held else asked.owner,
-            claimed=held,
-            ready=saved_ready(found) if held else None,
-            mark=self._mark(found) if held else Mark(template=numbered.version),
+            owner=owner if engaged else request.owner,
+            claimed=engaged,
+            ready=saved_ready(found) if engaged else None,
+            mark=self._mark(found) if engaged else Mark(template=numbered.version),
             warnings=warnings,
             labels=labels_of(found),
         )
 
-    async def _tried(self, asked: PrepareInput, numbered: Numbered, start: Object) -> Object:
+    async def _tried(self, request: PrepareInput, numbered: Numbered, start: Object) -> Object:
         """Return the target as the API server would store the first write (a dry run)."""
-        found, target = numbered.found, asked.target
-        changed = self.changed(start_of(numbered, asked.change, start), found, asked.change)
-        patch: Object = {"spec": {**self.holding(HOLD, asked.rules, replicas_of(found)), **changed}}
+        found, target = numbered.found, request.target
+        changed = self.changed(start_of(numbered, request.change, start), found, request.change)
+        patch: Object = {"spec": {**self.holding(HOLD, request.rules, replicas_of(found)), **changed}}
         if not numbered.engaged:
-            patch["metadata"] = {"annotations": self._claim(numbered, asked.rules, asked.owner)}
+            patch["metadata"] = {"annotations": self._claim(numbered, request.rules, request.owner)}
         tried = await self._cluster.patch(self.plural, target.namespace, target.name, patch, dry_run=True)
-        self._check_held(target, found, patch, tried, START_FIX)
-        await make_copies(self._cluster, asked.change, found, dry_run=True)
+        self._check_admitted(target, found, patch, tried, START_FIX)
+        await make_copies(self._cluster, request.change, found, dry_run=True)
         await self.keep(numbered, {}, dry_run=True)
         return tried
 
-    def _check_held(self, target: Target, found: Object, patch: Object, tried: Object, fix: str) -> None:
+    def _check_admitted(self, target: Target, found: Object, patch: Object, tried: Object, fix: str) -> None:
         """Stop a write if admission changes the partition, or who holds the target: its controller would go on alone.
 
         Raises:
@@ -347,65 +347,65 @@ class PartitionLever(ABC):
 
     # --- writing ------------------------------------------------------------------------------------------
 
-    async def scale(self, asked: WriteInput, now: float) -> Written:
+    async def scale(self, request: WriteInput, now: float) -> Written:
         """Set the partition that keeps the decided number of old replicas; the first time, with the template.
 
         Deletes unready replicas among those to be replaced: the target's own controller would wait for them.
         """
-        goal, gives_up = asked.decision.counts, False
+        goal, gives_up = request.decision.counts, False
         if goal is None:
             raise ValueError("a scale needs counts")
-        made = await self._before(asked)
+        made = await self._before(request)
 
         def make(numbered: Numbered, seen: Observation) -> Object | None:
             nonlocal gives_up
             gives_up = goal.old > seen.old.total
             if seen.replicas < 1:
                 raise Stale("the target is scaled to 0")
-            unwritten = seen.template != asked.state.wanted.template
+            unwritten = seen.template != request.state.wanted.template
             if not unwritten and seen.held and seen.asked == goal:
                 return None
-            budget = resolve_budget(asked.rules.strategy, seen.replicas)
+            budget = resolve_budget(request.rules.strategy, seen.replicas)
             problem = objection(budget, seen, goal) or _unholdable(seen, sum(goal))
             if problem and not seen.autonomous:
                 raise Stale(problem)
-            return self._scaled(asked, numbered, goal.old)
+            return self._scaled(request, numbered, goal.old)
 
         def check(found: Object, patch: Object, tried: Object) -> None:
-            self._check_held(asked.target, found, patch, tried, MOVE_FIX)
+            self._check_admitted(request.target, found, patch, tried, MOVE_FIX)
 
-        written = await self._write(asked, now, make, check=check)
-        after = await self._after(asked) if written.done else 0
+        written = await self._write(request, now, make, check=check)
+        after = await self._after(request) if written.done else 0
         if written.done and gives_up:  # unready replicas of the wanted version come back as old ones
-            after += await self._unblock(await self._fetch(asked.target), {asked.state.baseline.template})
+            after += await self._unblock(await self._fetch(request.target), {request.state.baseline.template})
         return written.model_copy(update={"writes": written.writes + made + after})
 
-    async def _after(self, asked: WriteInput) -> int:
+    async def _after(self, request: WriteInput) -> int:
         """Delete what would block the wanted version, and note the rollout on a revision that existed before."""
-        numbered, wanted = await self._fetch(asked.target), asked.state.wanted.template
+        numbered, wanted = await self._fetch(request.target), request.state.wanted.template
         writes = await self._unblock(numbered, {wanted, numbered.version}, numbered.partition)
         revision = None if self.forgets else numbered.revision(wanted)
-        if revision is not None and asked.note is not None:
+        if revision is not None and request.note is not None:
             note = note_of(revision)
-            if note is None or not note.of_same_rollout(asked.note):
-                writes += await self._annotate(revision, noted(asked.note))
+            if note is None or not note.of_same_rollout(request.note):
+                writes += await self._annotate(revision, noted(request.note))
         return writes
 
-    def _scaled(self, asked: WriteInput, numbered: Numbered, old: int) -> Object:
-        state, found = asked.state, numbered.found
-        partition = 0 if self.autonomous(asked.rules) else partition_for(numbered, state, old)
-        spec = self.holding(partition, asked.rules, replicas_of(found))
+    def _scaled(self, request: WriteInput, numbered: Numbered, old: int) -> Object:
+        state, found = request.state, numbered.found
+        partition = 0 if self.autonomous(request.rules) else partition_for(numbered, state, old)
+        spec = self.holding(partition, request.rules, replicas_of(found))
         annotations: dict[str, str | None] = {OWNER: state.owner}
         if numbered.version != state.wanted.template:
-            if asked.change is None:
+            if request.change is None:
                 raise Stale(CHANGED)
             saved = saved_baseline(found)["template"] if state.claimed else numbered.template
-            spec |= self.changed(start_of(numbered, asked.change, saved), found, asked.change)
-            annotations |= noted(asked.note) if asked.note else {}
+            spec |= self.changed(start_of(numbered, request.change, saved), found, request.change)
+            annotations |= noted(request.note) if request.note else {}
         if not state.claimed:
-            annotations |= self._claim(numbered, asked.rules, state.owner, ready_before(state))
+            annotations |= self._claim(numbered, request.rules, state.owner, ready_before(state))
         else:
-            annotations |= rebudgeted(found, budget_as_written(asked.rules))
+            annotations |= rebudgeted(found, budget_as_written(request.rules))
         return {"metadata": {"annotations": annotations}, "spec": spec}
 
     def _claim(
@@ -423,23 +423,23 @@ class PartitionLever(ABC):
         saved: Object = saved_baseline(found)["own"]
         return saved
 
-    async def _before(self, asked: WriteInput) -> int:
+    async def _before(self, request: WriteInput) -> int:
         """Keep the version that the wanted template replaces, and create the configuration that it refers to."""
-        if asked.change is None or not (asked.change.config_maps or self.forgets):
+        if request.change is None or not (request.change.config_maps or self.forgets):
             return 0
-        numbered = await self._fetch(asked.target)
-        check_owner(numbered.found, asked.state, held=numbered.engaged)
-        made = await make_copies(self._cluster, asked.change, numbered.found)
-        return made + await self._kept(numbered, asked, asked.state.wanted.template, SUPERSEDED)
+        numbered = await self._fetch(request.target)
+        check_owner(numbered.found, request.state, engaged=numbered.engaged)
+        made = await make_copies(self._cluster, request.change, numbered.found)
+        return made + await self._kept(numbered, request, request.state.wanted.template, SUPERSEDED)
 
-    async def _kept(self, numbered: Numbered, asked: WriteInput, wanted: str, outcome: str, why: str = "") -> int:
+    async def _kept(self, numbered: Numbered, request: WriteInput, wanted: str, outcome: str, why: str = "") -> int:
         """Keep the version that is replaced; ``outcome`` is its outcome if this rollout made it."""
         found = numbered.found
         if numbered.version == wanted:
             return 0
         notes: dict[str, str | None] = {name: annotations_of(found).get(name) for name in (CAUSE, CHANGE)}
         note = note_of(found)
-        if note and asked.state.claimed and not note.outcome:
+        if note and request.state.claimed and not note.outcome:
             notes = noted(note.model_copy(update={"outcome": outcome, "why": why}))
         return await self.keep(numbered, notes)
 
@@ -453,126 +453,128 @@ class PartitionLever(ABC):
         await self._cluster.patch("controllerrevisions", metadata["namespace"], metadata["name"], patch)
         return 1
 
-    async def resize(self, asked: WriteInput, now: float) -> Written:
+    async def resize(self, request: WriteInput, now: float) -> Written:
         """Set ``spec.replicas``; replicas added while the target is held come up old, and are rolled as planned."""
-        replicas = asked.decision.replicas or 1
+        replicas = request.decision.replicas or 1
 
         def make(numbered: Numbered, seen: Observation) -> Object | None:
             if seen.replicas == replicas:
                 return None
-            problem = shrinks_under(numbered, asked.rules, replicas)
+            problem = shrinks_under(numbered, request.rules, replicas)
             if problem:
                 raise Stale(problem)
             spec: Object = {"replicas": replicas}
-            held = numbered.engaged and asked.state.goal is Goal.FORWARD and not seen.autonomous
-            if held and replicas > seen.replicas:
-                spec |= self.holding(HOLD, asked.rules, replicas)
+            holds_back = numbered.engaged and request.state.goal is Goal.FORWARD and not seen.autonomous
+            if holds_back and replicas > seen.replicas:
+                spec |= self.holding(HOLD, request.rules, replicas)
             elif numbered.engaged:  # what may be unavailable at once follows R
-                spec |= self.holding(numbered.partition, asked.rules, replicas)
+                spec |= self.holding(numbered.partition, request.rules, replicas)
             return {"spec": spec}
 
-        return await self._write(asked, now, make)
+        return await self._write(request, now, make)
 
-    async def settle(self, asked: WriteInput, now: float) -> Written:
+    async def settle(self, request: WriteInput, now: float) -> Written:
         """Hold everything, and delete the unready new replicas, which come back old."""
 
         def make(numbered: Numbered, seen: Observation) -> Object | None:
             if numbered.partition == HOLD:
                 return None
-            return {"spec": self.holding(HOLD, asked.rules, seen.replicas)}
+            return {"spec": self.holding(HOLD, request.rules, seen.replicas)}
 
-        written = await self._write(asked, now, make)
+        written = await self._write(request, now, make)
         if not written.done:
             return written
-        numbered = await self._fetch(asked.target)
+        numbered = await self._fetch(request.target)
         if late := overtaken(numbered.found, written):
             return late
-        deleted = await self._unblock(numbered, {asked.state.baseline.template})
+        deleted = await self._unblock(numbered, {request.state.baseline.template})
         return written.model_copy(update={"writes": written.writes + deleted})
 
-    async def undo(self, asked: WriteInput, now: float) -> Written:
+    async def undo(self, request: WriteInput, now: float) -> Written:
         """Restore the baseline in one patch, and delete broken replicas of other versions, which could block it.
 
         At the floor everything is held at first; another patch releases it as soon as one more replica is ready.
         """
-        baseline = asked.state.baseline.template
-        kept = await self._kept_back(asked, baseline)
+        baseline = request.state.baseline.template
+        kept = await self._kept_back(request, baseline)
 
         def make(numbered: Numbered, seen: Observation) -> Object | None:
             saved = saved_baseline(numbered.found)
             back = self.replaced(saved["template"], numbered.found)
             notes = {"annotations": saved["notes"]}
-            if may_go_back(numbered, asked.rules, baseline):
+            if may_go_back(numbered, request.rules, baseline):
                 is_there = seen.template == baseline and numbered.partition == 0
-                spec = {**self.holding(0, asked.rules, seen.replicas), **back}
+                spec = {**self.holding(0, request.rules, seen.replicas), **back}
                 return None if is_there else {"metadata": notes, "spec": spec}
             if numbered.partition >= HOLD and seen.foreign is None:
                 return None
-            return {"metadata": notes, "spec": self.pinning(asked.rules, seen.replicas, back)}
+            return {"metadata": notes, "spec": self.pinning(request.rules, seen.replicas, back)}
 
-        written = await self._write(asked, now, make)
-        deleted = await self._unblock_back(asked) if written.done else 0
+        written = await self._write(request, now, make)
+        deleted = await self._unblock_back(request) if written.done else 0
         return written.model_copy(update={"writes": written.writes + kept + deleted})
 
-    async def _unblock_back(self, asked: WriteInput) -> int:
+    async def _unblock_back(self, request: WriteInput) -> int:
         """Delete broken replicas, except of the baseline and of the baseline as admission stored it."""
-        numbered, state = await self._fetch(asked.target), asked.state
+        numbered, state = await self._fetch(request.target), request.state
         made = {numbered.version} - {state.wanted.template, state.mark.template}
         return await self._unblock(numbered, {state.baseline.template} | made)
 
-    async def _kept_back(self, asked: WriteInput, baseline: str) -> int:
+    async def _kept_back(self, request: WriteInput, baseline: str) -> int:
         """Keep the version that is rolled back, so that its revision shows why."""
         if not self.forgets:
             return 0
-        numbered = await self._fetch(asked.target)
-        check_owner(numbered.found, asked.state, held=numbered.engaged)
-        state = asked.state
-        return await self._kept(numbered, asked, baseline, state.ending, str(state.failure or ""))
+        numbered = await self._fetch(request.target)
+        check_owner(numbered.found, request.state, engaged=numbered.engaged)
+        state = request.state
+        return await self._kept(numbered, request, baseline, state.ending, str(state.failure or ""))
 
-    async def finish(self, asked: WriteInput, now: float) -> Written:
+    async def finish(self, request: WriteInput, now: float) -> Written:
         """Restore the target's own settings, and remove Segue's annotations."""
-        forward = asked.state.goal is Goal.FORWARD
+        forward = request.state.goal is Goal.FORWARD
 
         def make(numbered: Numbered, seen: Observation) -> Object | None:
             if (seen.old if forward else seen.new).total:
                 raise Stale("the replicas have not reached their final counts yet")
-            annotations = {OWNER: None, BASELINE: None, **(noted(asked.note) if asked.note and forward else {})}
+            annotations = {OWNER: None, BASELINE: None, **(noted(request.note) if request.note and forward else {})}
             spec = self.restored(saved_baseline(numbered.found)["own"])
             return {"metadata": {"annotations": annotations}, "spec": spec}
 
-        written = await self._write(asked, now, make, finishing=True)
+        written = await self._write(request, now, make, finishing=True)
         if not written.done:
             return written
-        numbered = await self._fetch(asked.target)
-        cleaned = await self._finish_revisions(asked, numbered)
+        numbered = await self._fetch(request.target)
+        cleaned = await self._finish_revisions(request, numbered)
         templates = [each for template in numbered.templates.values() for each in self.pod_templates(template)]
         pruned = await prune_copies(self._cluster, numbered.found, templates)
         return written.model_copy(update={"writes": written.writes + cleaned + pruned})
 
-    async def _finish_revisions(self, asked: WriteInput, numbered: Numbered) -> int:
+    async def _finish_revisions(self, request: WriteInput, numbered: Numbered) -> int:
         """Remove the annotations that the controller copied; the note of each version's outcome stays."""
         writes, newest = 0, numbered.newest
         for revision in numbered.revisions:
             there = annotations_of(revision)
             annotations: dict[str, str | None] = dict.fromkeys({OWNER, BASELINE} & there.keys())
-            annotations |= outcome_noted(revision, fingerprint(numbered.templates[revision["metadata"]["name"]]), asked)
-            if asked.note and asked.state.goal is Goal.FORWARD and revision is newest:
-                annotations |= noted(asked.note)
+            annotations |= outcome_noted(
+                revision, fingerprint(numbered.templates[revision["metadata"]["name"]]), request
+            )
+            if request.note and request.state.goal is Goal.FORWARD and revision is newest:
+                annotations |= noted(request.note)
             if any(there.get(name) != value for name, value in annotations.items()):
                 writes += await self._annotate(revision, annotations)
         return writes
 
     async def _write(
-        self, asked: WriteInput, now: float, make: Callable[[Numbered, Observation], Object | None], *,
+        self, request: WriteInput, now: float, make: Callable[[Numbered, Observation], Object | None], *,
         finishing: bool = False, check: Callable[[Object, Object, Object], None] | None = None,
     ) -> Written:  # fmt: skip
         async def picture() -> Snapshot[Numbered]:
-            numbered = await self._fetch(asked.target)
-            seen = self._read(numbered, asked.rules, asked.state, now)
+            numbered = await self._fetch(request.target)
+            seen = self._read(numbered, request.rules, request.state, now)
             return Snapshot(numbered.found, numbered, seen, numbered.engaged)
 
         return await write(
-            self._cluster, self.plural, asked, read=picture, make=make, mark=self._mark, finishing=finishing,
+            self._cluster, self.plural, request, read=picture, make=make, mark=self._mark, finishing=finishing,
             check=check,
         )  # fmt: skip
 
@@ -596,4 +598,4 @@ def _warnings(budget: Budget, at_once: int | str, rules: Rules) -> list[str]:
         ),
         (budget.floor == 0, NO_FLOOR),
     )
-    return [said for applies, said in cases if applies]
+    return [text for applies, text in cases if applies]

@@ -65,7 +65,7 @@ class StatefulSetLever(PartitionLever):
             heeded=is_observed(found),
             revisions=revisions,
             templates=templates,
-            hold=_token(found),
+            token=_token(found),
             ended=ended_by_version(
                 own,
                 [g for g in gone if controller_uid(g.pod) == found["metadata"]["uid"]],

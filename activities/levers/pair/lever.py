@@ -15,7 +15,7 @@ from typing import Any
 
 from activities.cluster import Cluster, Object
 from activities.levers.deployment.lever import refuse_paused, refuse_unsettled
-from activities.levers.deployment.reading import Objects, is_held, revisions, with_pods
+from activities.levers.deployment.reading import Objects, is_engaged, revisions, with_pods
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
@@ -132,22 +132,22 @@ class PairLever:
 
     # --- before the start ---------------------------------------------------------------------------------
 
-    async def prepare(self, asked: PrepareInput) -> Prepared:
+    async def prepare(self, request: PrepareInput) -> Prepared:
         """Read both Deployments and try the change by a dry run; write nothing.
 
         Raises:
             Refused: for a pair that cannot be rolled now, or a change that the API server rejects.
         """
-        target = _pair(asked.target)
+        target = _pair(request.target)
         pair = await self._fetch(target)
         baseline = pair.baseline
-        _refuse(pair, asked, target)
-        budget = resolve_budget(asked.rules.strategy, pair.replicas)
+        _refuse(pair, request, target)
+        budget = resolve_budget(request.rules.strategy, pair.replicas)
         start = pair.old.deployment["spec"]["template"]
-        wanted = asked.wanted or version_of(await self._tried(asked.change, pair, target))
+        wanted = request.wanted or version_of(await self._tried(request.change, pair, target))
         superseded = pair.counts.new > 0 and wanted.template != pair.template
         if baseline is None:
-            await self._try_claim(pair, target, asked.owner, wanted.template)
+            await self._try_claim(pair, target, request.owner, wanted.template)
         if baseline is None and pair.counts == budget.end and not superseded:
             raise Refused(
                 f"is already at {pair.counts}, where this rollout would end",
@@ -156,17 +156,17 @@ class PairLever:
                 fix="set other counts in spec.strategy.to, or swap old and new",
             )
         return Prepared(
-            baseline=asked.baseline or version_of(start),
+            baseline=request.baseline or version_of(start),
             wanted=wanted,
             replicas=pair.replicas,
             old=pair.counts.old,
             new=pair.counts.new,
             superseded=superseded,
-            owner=annotations_of(pair.old.deployment).get(OWNER, "") if baseline else asked.owner,
+            owner=annotations_of(pair.old.deployment).get(OWNER, "") if baseline else request.owner,
             claimed=baseline is not None,
             ready=baseline.ready if baseline else None,
             mark=mark_of(pair) if baseline else Mark(template=pair.template),
-            warnings=_warnings(pair, asked.rules),
+            warnings=_warnings(pair, request.rules),
             labels=labels_of(pair.old.deployment),
         )
 
@@ -220,36 +220,36 @@ class PairLever:
 
     # --- writing ------------------------------------------------------------------------------------------
 
-    async def scale(self, asked: WriteInput, now: float) -> Written:
+    async def scale(self, request: WriteInput, now: float) -> Written:
         """Set the counts of both Deployments. The first time, claim them, and create or change the new one."""
-        return await self._move(asked, now)
+        return await self._move(request, now)
 
-    async def settle(self, asked: WriteInput, now: float) -> Written:
+    async def settle(self, request: WriteInput, now: float) -> Written:
         """Set both Deployments to the counts that are ready; unready replicas go first."""
-        return await self._move(asked, now)
+        return await self._move(request, now)
 
-    async def undo(self, asked: WriteInput, now: float) -> Written:
+    async def undo(self, request: WriteInput, now: float) -> Written:
         """Take one step of the rollback."""
-        return await self._move(asked, now)
+        return await self._move(request, now)
 
-    async def _move(self, asked: WriteInput, now: float) -> Written:
+    async def _move(self, request: WriteInput, now: float) -> Written:
         """Wait until removed replicas are gone before requesting new ones: the ceiling holds at every moment."""
-        goal, target = asked.decision.counts, _pair(asked.target)
+        goal, target = request.decision.counts, _pair(request.target)
         if goal is None:
             raise ValueError("a move needs counts")
-        writing = _Writing(self._cluster, self._fetch, asked, now)
+        writing = _Writing(self._cluster, self._fetch, request, now)
         try:
             first = await writing.checked(goal)
-            await self._drain(asked, first, goal)
+            await self._drain(request, first, goal)
             await writing.claim()
-            crowded = goal.old > first.counts.old or goal.new > first.counts.new
+            adds = goal.old > first.counts.old or goal.new > first.counts.new
             if goal.old < first.counts.old:
                 await writing.tell_old(goal.old)
-                if crowded and not await self._gone(first.old, goal.old):
+                if adds and not await self._gone(first.old, goal.old):
                     return writing.written  # the next decision requests the rest
             if goal.new < first.counts.new:
                 await writing.tell_new(goal.new)
-                if crowded and first.new and not await self._gone(first.new, goal.new):
+                if adds and first.new and not await self._gone(first.new, goal.new):
                     return writing.written
             if goal.old > first.counts.old:
                 await writing.tell_old(goal.old)
@@ -261,38 +261,38 @@ class PairLever:
 
     async def _grow_new(self, writing: "_Writing", replicas: int, target: PairTarget) -> None:
         """Scale the new Deployment up; if it runs another version, change its template while it is empty."""
-        asked, pair = writing.asked, writing.pair
-        template = await self._due(asked, pair, target)
+        request, pair = writing.request, writing.pair
+        template = await self._due(request, pair, target)
         if template is None:
             await writing.tell_new(replicas)
         elif pair.new is None:
-            await writing.make(_made(pair, target, template, replicas, {OWNER: asked.state.owner, **writing.notes}))
+            await writing.make(_made(pair, target, template, replicas, {OWNER: request.state.owner, **writing.notes}))
         elif pair.counts.new or not await self._gone(pair.new, 0):
             raise Stale("the new Deployment still runs another version")
         else:
             await writing.tell_new(replicas, template)
 
-    async def _due(self, asked: WriteInput, pair: Pair, target: PairTarget) -> Object | None:
+    async def _due(self, request: WriteInput, pair: Pair, target: PairTarget) -> Object | None:
         """Return the template that the new Deployment needs. Returns None if it has it already."""
-        if asked.state.goal is Goal.FORWARD:
-            if pair.template == asked.state.wanted.template:
+        if request.state.goal is Goal.FORWARD:
+            if pair.template == request.state.wanted.template:
                 return None
-            return await self._wanted(asked.change or Change(), pair, target)
+            return await self._wanted(request.change or Change(), pair, target)
         own = _own_template(pair)
         return own if own is not None and fingerprint(own) != pair.template else None
 
-    async def resize(self, asked: WriteInput, now: float) -> Written:
+    async def resize(self, request: WriteInput, now: float) -> Written:
         """Record the new R, and set both Deployments to their share of it."""
-        replicas, writing = asked.decision.replicas or 1, _Writing(self._cluster, self._fetch, asked, now)
+        replicas, writing = request.decision.replicas or 1, _Writing(self._cluster, self._fetch, request, now)
         try:
             pair = await writing.checked()
             if pair.replicas == replicas and pair.baseline:
                 return writing.written
-            if not asked.state.claimed:  # nothing has moved yet: all of them are old
+            if not request.state.claimed:  # nothing has moved yet: all of them are old
                 replicas_of_old = max(replicas - pair.counts.new, 0)
                 await writing.patch(pair.old, {"spec": {"replicas": replicas_of_old}})
                 return writing.written
-            counts = _shares(pair.counts, pair.replicas, replicas, asked.rules)
+            counts = _shares(pair.counts, pair.replicas, replicas, request.rules)
             await writing.patch(
                 pair.old,
                 {"metadata": {"annotations": {REPLICAS: str(replicas)}}, "spec": {"replicas": counts.old}},
@@ -303,17 +303,17 @@ class PairLever:
             return Written(done=False, why=str(stale), writes=writing.writes)
         return writing.written
 
-    async def finish(self, asked: WriteInput, now: float) -> Written:
+    async def finish(self, request: WriteInput, now: float) -> Written:
         """Remove Segue's annotations, and after a rollback a new Deployment that the rollout made."""
-        writing = _Writing(self._cluster, self._fetch, asked, now)
+        writing = _Writing(self._cluster, self._fetch, request, now)
         try:
             pair = await writing.checked(finishing=True)
             baseline = pair.baseline
             if baseline is None:
                 return writing.written  # done before, and the answer was lost
-            seen = read(pair, asked.rules, asked.state, now)
-            back = asked.state.goal is Goal.BACK
-            end = seen.home if back else resolve_budget(asked.rules.strategy, seen.replicas).end
+            seen = read(pair, request.rules, request.state, now)
+            back = request.state.goal is Goal.BACK
+            end = seen.home if back else resolve_budget(request.rules.strategy, seen.replicas).end
             if pair.counts != end:
                 raise Stale("the replicas have not reached their final counts yet")  # noqa: TRY301 - as other staleness
             await writing.free(baseline, back=back)
@@ -323,14 +323,14 @@ class PairLever:
             return Written(done=False, why=str(stale), writes=writing.writes)
         return writing.written
 
-    async def _drain(self, asked: WriteInput, pair: Pair, goal: Counts) -> None:
+    async def _drain(self, request: WriteInput, pair: Pair, goal: Counts) -> None:
         """Take the old replicas that stop next out of their Services, if the spec sets ``drain``."""
         going = pair.counts.old - goal.old
-        if asked.rules.drain is None or going <= 0 or asked.state.goal is Goal.BACK:
+        if request.rules.drain is None or going <= 0 or request.state.goal is Goal.BACK:
             return
-        names = next_to_stop(pair.old, asked.state, going, hooked=asked.rules.drain.until is not None)
+        names = next_to_stop(pair.old, request.state, going, hooked=request.rules.drain.until is not None)
         if names:
-            await leave_services(self._cluster, asked.target.namespace, names, asked.rules.drain)
+            await leave_services(self._cluster, request.target.namespace, names, request.rules.drain)
 
     async def _gone(self, side: Objects, number: int) -> bool:
         """Wait until at most ``number`` pods of a Deployment remain; return False on a timeout."""
@@ -359,13 +359,13 @@ class _Writing:
 
     cluster: Cluster
     fetch: Callable[[PairTarget], Awaitable[Pair]]
-    asked: WriteInput
+    request: WriteInput
     now: float
     writes: int = 0
 
     def __post_init__(self) -> None:
-        self.target = _pair(self.asked.target)
-        self.generation = self.asked.generation
+        self.target = _pair(self.request.target)
+        self.generation = self.request.generation
         self.pair: Pair
 
     @property
@@ -381,20 +381,20 @@ class _Writing:
             Stale: when the decision no longer fits.
         """
         pair = self.pair = await self.fetch(self.target)
-        state = self.asked.state
+        state = self.request.state
         if finishing:
             self.generation = pair.generation  # an earlier attempt may have released one
             if _is_free(pair):
                 return pair
         _check_owner(pair, state)
-        seen = read(pair, self.asked.rules, state, self.now)
+        seen = read(pair, self.request.rules, state, self.now)
         if seen.foreign is not None and not state.overrules:
             raise Stale(str(seen.foreign))
         if goal == pair.counts and pair.baseline and pair.template in {state.wanted.template, ""}:
             return pair
         if pair.generation != self.generation:
             raise Stale(f"the target changed since the decision: generation {pair.generation}, not {self.generation}")
-        problem = objection(resolve_budget(self.asked.rules.strategy, seen.replicas), seen, goal) if goal else ""
+        problem = objection(resolve_budget(self.request.rules.strategy, seen.replicas), seen, goal) if goal else ""
         if problem:
             raise Stale(problem)
         return pair
@@ -408,7 +408,7 @@ class _Writing:
         """Write the owner and the baseline of both on the old Deployment; the first time only."""
         if self.pair.baseline is not None:
             return
-        state = self.asked.state
+        state = self.request.state
         ready = state.before.ready if state.before else None
         annotations = _claim(self.pair, self.target, state.owner, state.wanted.template, ready)
         await self.patch(self.pair.old, {"metadata": {"annotations": annotations}})
@@ -421,7 +421,7 @@ class _Writing:
         """Set the new Deployment's replicas, and its template if one is given."""
         if self.pair.new is None:
             raise Stale("the new Deployment is gone")
-        patch: Object = {"metadata": {"annotations": {OWNER: self.asked.state.owner}}, "spec": {"replicas": replicas}}
+        patch: Object = {"metadata": {"annotations": {OWNER: self.request.state.owner}}, "spec": {"replicas": replicas}}
         if template is not None:
             patch["spec"]["template"] = {**template, "$patch": "replace"}
             patch["metadata"]["annotations"] |= self.notes
@@ -430,9 +430,9 @@ class _Writing:
     @property
     def notes(self) -> dict[str, str | None]:
         """The notes on the new Deployment for the version that it gets. Its own version gets its former notes."""
-        if self.asked.state.goal is Goal.BACK:
+        if self.request.state.goal is Goal.BACK:
             return dict(self.pair.baseline.notes) if self.pair.baseline else {}
-        return noted(self.asked.note) if self.asked.note else {}
+        return noted(self.request.note) if self.request.note else {}
 
     async def make(self, deployment: Object) -> None:
         """Create the new Deployment."""
@@ -474,7 +474,7 @@ class _Writing:
     async def tell_outcome(self, new: Objects) -> None:
         """Note the outcome on the new Deployment's revisions that it does not keep running."""
         for each in new.replicasets:
-            annotations = outcome_noted(each, fingerprint(each["spec"]["template"]), self.asked)
+            annotations = outcome_noted(each, fingerprint(each["spec"]["template"]), self.request)
             if annotations:
                 metadata = each["metadata"]
                 patch = {"metadata": {"annotations": annotations}}
@@ -486,7 +486,7 @@ class _Writing:
         new = self.pair.new
         if new is not None and back and baseline.made:
             metadata = new.deployment["metadata"]
-            if annotations_of(new.deployment).get(OWNER) == self.asked.state.owner:
+            if annotations_of(new.deployment).get(OWNER) == self.request.state.owner:
                 await self.cluster.delete_deployment(self.target.namespace, metadata["name"], metadata["uid"])
                 self.writes += 1
                 self.generation -= metadata["generation"]
@@ -610,24 +610,24 @@ def _check_owner(pair: Pair, state: State) -> None:
         raise Fenced(f"the new Deployment belongs to {other} now")
 
 
-def _refuse(pair: Pair, asked: PrepareInput, target: PairTarget) -> None:
+def _refuse(pair: Pair, request: PrepareInput, target: PairTarget) -> None:
     """Refuse a target or change that cannot be rolled as a pair."""
     for side, counted in ((pair.old, pair.counts.old), (pair.new, pair.counts.new)):
         if side is None:
             continue
-        held = is_held(side.deployment) or (pair.baseline is not None and side is pair.old)
-        refuse_others(annotations_of(side.deployment).get(OWNER, ""), asked, held=held)
+        engaged = is_engaged(side.deployment) or (pair.baseline is not None and side is pair.old)
+        refuse_others(annotations_of(side.deployment).get(OWNER, ""), request, engaged=engaged)
         if pair.baseline is None:
             refuse_paused(side.deployment, target)  # with 0 replicas too: it would scale its former template
             if counted:
                 refuse_unsettled(side, target)
-    if pair.new is None and asked.change.is_empty:
+    if pair.new is None and request.change.is_empty:
         raise Refused(
             "is empty, and the new Deployment does not exist",
             field="spec.change",
             fix=f"create the Deployment {target.new} (with 0 replicas), or set what differs from {target.old}",
         )
-    for field, given in (("revision", asked.change.revision), ("configMaps", asked.change.config_maps)):
+    for field, given in (("revision", request.change.revision), ("configMaps", request.change.config_maps)):
         if given:
             fix = "change images, env or a patch; create configuration as an object of its own"
             raise Refused("is not for a DeploymentPair", field=f"spec.change.{field}", fix=fix)

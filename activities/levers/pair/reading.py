@@ -19,7 +19,7 @@ from activities.levers.ownership import (
     unpacked,
     writers_of,
 )
-from activities.levers.pods import freed_by, is_active, read_replica, told_to_stop_at
+from activities.levers.pods import freed_by, is_active, read_replica, stop_requested_at
 from activities.levers.template import fingerprint, fingerprinting_once
 from activities.watching import controller_uid
 from segue.ended_pods import judged, taken_at
@@ -115,7 +115,7 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
     counts, baseline = pair.counts, pair.baseline
     since = [p.ready_since for p in (*old, *new) if p.ready_since is not None]
     unplaced = [p.unplaced_since for p in (*old, *new) if p.unplaced_since is not None]
-    leaving = [at for pod in _pods(pair) if (at := told_to_stop_at(pod)) is not None]
+    leaving = [at for pod in _pods(pair) if (at := stop_requested_at(pod)) is not None]
     ended = _ended(pair, back=back)
     new_side = _side(pair.new, new, counts.new, min_ready_s, restarts, now)
     return Observation(
@@ -152,7 +152,7 @@ def mark_of(pair: Pair) -> Mark:
     """Return the mark of this write."""
     return Mark(
         template=pair.template,
-        hold=_hold(pair.counts),
+        hold=_token(pair.counts),
         generation=pair.generation,
         uid=pair.old.deployment["metadata"]["uid"],
         new_uid=pair.new.deployment["metadata"]["uid"] if pair.new else "",
@@ -170,7 +170,7 @@ def is_behind(pair: Pair, mark: Mark) -> bool:
     return not is_another and pair.generation < mark.generation
 
 
-def _hold(counts: Counts) -> str:
+def _token(counts: Counts) -> str:
     return f"old={counts.old} new={counts.new}"
 
 
@@ -219,9 +219,9 @@ def _replicas(objects: Objects | None) -> list[Replica]:
 
 
 def _side(
-    objects: Objects | None, pods: list[Replica], asked: int, min_ready_s: float, restarts: int, now: float
+    objects: Objects | None, pods: list[Replica], requested: int, min_ready_s: float, restarts: int, now: float
 ) -> Side:
-    total = max(asked, len(pods))  # stopping pods count until they are gone, or the other side would come too soon
+    total = max(requested, len(pods))  # stopping pods count until they are gone, or the other side would come too soon
     ready = sum(p.ready_since is not None for p in pods)
     active = [rs for rs in objects.replicasets if rs["spec"].get("replicas")] if objects else []
     present = _sets_of_present(objects) if objects else set()
@@ -256,16 +256,16 @@ def _foreign(pair: Pair, state: State) -> Foreign | None:
 
 
 def _foreign_counts(pair: Pair, mark: Mark) -> Foreign | None:
-    if not mark.hold or mark.hold == _hold(pair.counts):
+    if not mark.hold or mark.hold == _token(pair.counts):
         return None
     before = dict(part.split("=") for part in mark.hold.split())
     sides = {"old": pair.old, "new": pair.new}
     for side, objects in sides.items():
-        told = str(getattr(pair.counts, side))
-        if objects is None or told == before[side]:
+        requested = str(getattr(pair.counts, side))
+        if objects is None or requested == before[side]:
             continue
         writers = writers_of(objects.deployment, ("f:replicas",), scale=True)
         if {w["manager"] for w in writers} - {FIELD_MANAGER}:  # otherwise it is our own write whose answer was lost
-            what = f"the {side} Deployment's replicas to {told}"
+            what = f"the {side} Deployment's replicas to {requested}"
             return Foreign(who=latest_of(writers), what=what, template=pair.template)
     return None

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segue_local.errors import BuildFailed, GoMissing, GoTooOld
-from segue_local.once import Progress, locked, run, to_stderr, told
+from segue_local.once import Progress, locked, reported, run, to_stderr
 from segue_local.paths import binaries_dir
 
 __all__ = ["BINARIES", "MODULES", "Binary", "Go", "Progress", "ensure_built", "find_go"]
@@ -178,7 +178,7 @@ class _Build:
         # The caller's GOFLAGS and workspace would change the build.
         env = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local"}
         try:
-            with told(self.label, self.say):
+            with reported(self.label, self.say):
                 output, status = run(command, cwd=MODULES / self.binary.group, env=env, lock=lock)
                 if status != 0:
                     raise BuildFailed(self.binary.name, shlex.join(command), output)

@@ -48,12 +48,12 @@ def python_packages(root: Path) -> Iterator[Component]:
         about = HeaderParser().parsestr((folder / "METADATA").read_text())
         classified = [line.rpartition(" :: ")[2] for line in about.get_all("Classifier", []) if "License ::" in line]
         # The old field may hold a whole text.
-        said = str(about["License-Expression"] or "") or _one_line(str(about["License"] or ""))
+        declared = str(about["License-Expression"] or "") or _one_line(str(about["License"] or ""))
         texts = sorted(
             str(path.relative_to(root)) for path in folder.rglob("*")
             if path.is_file() and re.match(r"licen|copying|notice", path.name, re.IGNORECASE)
         )  # fmt: skip
-        licence = said or ", ".join(classified) or (_IN_ITS_TEXT if texts else UNKNOWN)
+        licence = declared or ", ".join(classified) or (_IN_ITS_TEXT if texts else UNKNOWN)
         name, version = str(about["Name"]), str(about["Version"])
         purl = f"pkg:pypi/{re.sub(r'[-_.]+', '-', name).lower()}@{version}"
         yield Component("package", name, version, licence, tuple(texts), purl)
@@ -81,9 +81,11 @@ def system_packages(files: Iterable[Path], root: Path) -> list[Component]:
         name = package.partition(":")[0]
         version = _answer("dpkg-query", "--show", "--showformat=${Version}", package)
         text = _DOCS / name / "copyright"
-        said = re.findall(r"^License: *(\S+)", text.read_text(errors="replace"), re.MULTILINE) if text.exists() else []
+        declared = (
+            re.findall(r"^License: *(\S+)", text.read_text(errors="replace"), re.MULTILINE) if text.exists() else []
+        )
         texts = _copied(text, root) if text.exists() else ()
-        licence = ", ".join(sorted(set(said))) or _IN_ITS_TEXT
+        licence = ", ".join(sorted(set(declared))) or _IN_ITS_TEXT
         found.add(Component("library", name, version, licence, texts, f"pkg:deb/debian/{name}@{version}"))
     return sorted(found)
 

@@ -40,7 +40,7 @@ def locked(target: Path, label: str, say: Progress) -> Iterator[int]:
 
 
 @contextmanager
-def told(label: str, say: Progress) -> Iterator[None]:
+def reported(label: str, say: Progress) -> Iterator[None]:
     """Report when a build begins, every ten seconds while it runs, and how long it took."""
     started = time.monotonic()
     done = threading.Event()

@@ -37,7 +37,7 @@ from segue_local.images.base import (
     remove,
 )
 from segue_local.images.errors import PythonMissing
-from segue_local.once import Progress, locked, run, to_stderr, told
+from segue_local.once import Progress, locked, reported, run, to_stderr
 from segue_local.packages import install_packages
 from segue_local.paths import binaries_dir
 
@@ -99,7 +99,7 @@ def ensure_segue_image(origin: Origin | None = None, on_progress: Progress | Non
         with locked(target, "Segue's image", say) as lock:
             # The former holder of the lock may have built it.
             if not target.exists():
-                with told("Segue's image", say):
+                with reported("Segue's image", say):
                     build(target, labels, python, lock)
     return target
 

@@ -113,7 +113,7 @@ def _play(stack: Stack, seed: int, given: argparse.Namespace, tally: "collection
         )
         if outcome.wrong:
             print(*(f"    WRONG: {each}" for each in outcome.wrong), f"    {rolled}", sep="\n")
-            print(*(f"      {line}" for line in outcome.told), sep="\n", flush=True)
+            print(*(f"      {line}" for line in outcome.lines), sep="\n", flush=True)
     is_wrong = any(outcome.wrong for outcome in outcomes)
     if is_wrong:
         only = f" WEATHER='--only {given.only}'" if given.only else ""

@@ -24,9 +24,11 @@ DRAINING = "Draining"
 class Follower:
     """Lists and watches one kind in one namespace, and lists again after each error."""
 
-    def __init__(self, read: Callable[..., Any], selector: str, told: Callable[[str, dict[str, Any]], None]) -> None:
+    def __init__(
+        self, read: Callable[..., Any], selector: str, on_event: Callable[[str, dict[str, Any]], None]
+    ) -> None:
         self._read = functools.partial(read, label_selector=selector, _preload_content=False)
-        self._told, self._stopping = told, False
+        self._on_event, self._stopping = on_event, False
         self._response: Any = None
         self.objects: dict[str, Any] = {}
         self._list()
@@ -57,7 +59,7 @@ class Follower:
     def _list(self) -> str:
         found = self._listed()
         self.objects = {_name(each): each for each in found["items"]}
-        self._told("list", self.objects)
+        self._on_event("list", self.objects)
         return str(found["metadata"]["resourceVersion"])
 
     def _follow(self) -> None:
@@ -84,7 +86,7 @@ class Follower:
             self.objects.pop(_name(found), None)
         else:
             self.objects[_name(found)] = found
-        self._told(f"{event['type']} {_name(found)}", self.objects)
+        self._on_event(f"{event['type']} {_name(found)}", self.objects)
         return _version(found)
 
 

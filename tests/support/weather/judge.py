@@ -52,8 +52,8 @@ class Moment(NamedTuple):
             count = counts.setdefault(pod.version, [0, 0])
             count[0] += pod.is_live
             count[1] += pod.is_ready
-        told = ", ".join(f"{version}: {live} ({ready} ready)" for version, (live, ready) in sorted(counts.items()))
-        return f"{self.at:.2f} {self.event}: {told}"
+        parts = ", ".join(f"{version}: {live} ({ready} ready)" for version, (live, ready) in sorted(counts.items()))
+        return f"{self.at:.2f} {self.event}: {parts}"
 
 
 class Size(NamedTuple):
@@ -195,8 +195,8 @@ class End:
     reasons: Collection[str] = ()
     hook: str = ""
     """How its gate's webhook answers; empty without a gate."""
-    asked: int = 0
-    """How often the webhook was asked for it."""
+    calls: int = 0
+    """How many questions the webhook got about it."""
     alarms: Collection[str] = ()
     """Lines of the worker's log that must not be there."""
 
@@ -219,8 +219,8 @@ def faults_of(end: End) -> list[str]:
         found.append(f"{end.outcome} leaves {end.ready} of {end.replicas} replicas ready")
     found += [f"{end.outcome} changes {each}" for each in end.differences]
     found += [f"leaves {each}" for each in end.leftovers]
-    if end.outcome == "Completed" and end.hook and (end.hook != "passing" or not end.asked):
-        found.append(f"Completed with a gate that answers {end.hook!r} and was asked {end.asked} times")
+    if end.outcome == "Completed" and end.hook and (end.hook != "passing" or not end.calls):
+        found.append(f"Completed with a gate that answers {end.hook!r} and was called {end.calls} times")
     if end.replay_error:
         found.append(f"its history does not replay: {end.replay_error}")
     steps = end.moves + end.disturbances

@@ -62,7 +62,7 @@ class Outcome:
     rolled: Rolled
     ended: str
     wrong: list[str] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
     """What happened to it, and its report."""
 
 
@@ -240,7 +240,7 @@ async def play(stack: Stack, day: Day) -> list[Outcome]:
             for outcome in outcomes[:1]:
                 outcome.wrong += [f"the worker logs {each}" for each in alarms[:3]]
             for outcome in outcomes:
-                outcome.told = [*weather.log, *outcome.told]
+                outcome.lines = [*weather.log, *outcome.lines]
             return outcomes
 
 
@@ -287,12 +287,12 @@ class Player:
         start, events = time.monotonic(), Events(subject, run, eyes)
         ending = asyncio.create_task(_end(run))
         await self._until_over(events, start, ending)
-        told = await self._closed(events, ending)
-        outcome = Outcome(rolled, told)
-        outcome.wrong += await self._judged(events, before, told)
+        ended_as = await self._closed(events, ending)
+        outcome = Outcome(rolled, ended_as)
+        outcome.wrong += await self._judged(events, before, ended_as)
         if outcome.wrong:
-            outcome.told = [*events.done.log, *(await _reported(run)), "the last moments of its pods:"]
-            outcome.told += [str(moment) for moment in eyes.moments[-30:]]
+            outcome.lines = [*events.done.log, *(await _reported(run)), "the last moments of its pods:"]
+            outcome.lines += [str(moment) for moment in eyes.moments[-30:]]
         return outcome
 
     async def _until_over(self, events: Events, start: float, ending: "asyncio.Task[str]") -> None:
@@ -356,28 +356,28 @@ class Player:
 
     # --- the judgement
 
-    async def _judged(self, events: Events, before: dict[str, Any], told: str) -> list[str]:
+    async def _judged(self, events: Events, before: dict[str, Any], ended_as: str) -> list[str]:
         subject, eyes, done = events.subject, events.eyes, events.done
         ready = -1
-        if told in OUTCOMES:
-            ready = await self._settled(subject, eyes, told)
+        if ended_as in OUTCOMES:
+            ready = await self._settled(subject, eyes, ended_as)
         await asyncio.to_thread(eyes.close)
         budget = _budget(self.rolled)
         seen = judge.Seen(eyes.moments, eyes.sizes, budget, done.taken, done.spoiled, outages=self.outages)
         found = judge.breaches(seen)[:3]
-        if told not in OUTCOMES:
-            return [*found, told or f"does not end: {self.status!r}"]
+        if ended_as not in OUTCOMES:
+            return [*found, ended_as or f"does not end: {self.status!r}"]
         histories = await _histories(subject.lab, events.run)
         end = judge.End(
-            outcome=told,
+            outcome=ended_as,
             allowed=self._allowed(done.what),
             status=self.status.reason if self.status else "",
             images={pod["spec"]["containers"][0]["image"].rpartition(":")[2] for pod in eyes.pods},
             expected_image=self._images(done.what),
             ready=ready,
             replicas=eyes.sizes[-1].replicas,
-            differences=_differences(subject, told, before),
-            leftovers=_leftovers(subject, told, eyes),
+            differences=_differences(subject, ended_as, before),
+            leftovers=_leftovers(subject, ended_as, eyes),
             replay_error=await _replayed(histories),
             events=sum(len(history.events) for history in histories),
             writes=self.proxy.written(subject.lab.namespace, subject.name),
@@ -385,7 +385,7 @@ class Player:
             disturbances=len(done.what) + sum(int(1 + fault.lasts) for fault in self.day.weather),
             reasons=self.reasons,
             hook=self.rolled.hook,
-            asked=sum(_is_about(subject, each["target"]) for each in self._questions()),
+            calls=sum(_is_about(subject, each["target"]) for each in self._questions()),
         )
         report = await events.run.handle.result()
         end.moves = report.status.moves
@@ -394,10 +394,10 @@ class Player:
     def _questions(self) -> list[dict[str, Any]]:
         return self.hooks.questions.get(self.rolled.hook, [])
 
-    async def _settled(self, subject: Subject, eyes: Eyes, told: str) -> int:
+    async def _settled(self, subject: Subject, eyes: Eyes, ended_as: str) -> int:
         """Wait until the end's pods are all that runs, and return how many are ready."""
         ends = time.monotonic() + SETTLED_S
-        expected = self._images([*FOREIGN])[told]
+        expected = self._images([*FOREIGN])[ended_as]
         while time.monotonic() < ends:
             pods = eyes.pods
             ready = sum(moment.is_ready for moment in eyes.moments[-1].pods.values())
@@ -472,9 +472,9 @@ async def _replayed(histories: list[Any]) -> str:
     return ""
 
 
-def _differences(subject: Subject, told: str, before: dict[str, Any]) -> list[str]:
+def _differences(subject: Subject, ended_as: str, before: dict[str, Any]) -> list[str]:
     try:
-        expected, found = subject.settled(told, before), subject.settings()
+        expected, found = subject.settled(ended_as, before), subject.settings()
     except AssertionError as error:
         return [str(error)[:300]]
     return list(_different(as_sent(expected), as_sent(found), ""))
@@ -495,10 +495,10 @@ def _is_about(subject: Subject, target: dict[str, str]) -> bool:
     return target["namespace"] == subject.lab.namespace and target["name"] in names
 
 
-def _leftovers(subject: Subject, told: str, eyes: Eyes) -> Iterator[str]:
+def _leftovers(subject: Subject, ended_as: str, eyes: Eyes) -> Iterator[str]:
     lab = subject.lab
     expected = {subject.name, f"operated-{subject.name}"}
-    if subject.kind == "DeploymentPair" and told == "Completed":
+    if subject.kind == "DeploymentPair" and ended_as == "Completed":
         expected.add(f"{subject.name}-next")
     found = {each.metadata.name for each in lab.apps.list_namespaced_deployment(lab.namespace).items}
     names = {name for name in found if subject.name in name.split("-")}  # others may be in the namespace
@@ -506,7 +506,7 @@ def _leftovers(subject: Subject, told: str, eyes: Eyes) -> Iterator[str]:
     yield from changed_autoscalers(subject)
     yield from (f"Job {each.metadata.name}" for each in lab.batch.list_namespaced_job(lab.namespace).items)
     for pod in eyes.pods:
-        held = [key for key in pod["metadata"].get("annotations", {}) if key.startswith("segue.dev/")]
-        unknown = sorted(set(held) - {"segue.dev/ready-after"})
+        keys = [key for key in pod["metadata"].get("annotations", {}) if key.startswith("segue.dev/")]
+        unknown = sorted(set(keys) - {"segue.dev/ready-after"})
         if unknown:
             yield f"annotations {unknown} on pod {pod['metadata']['name']}"

@@ -21,7 +21,7 @@ from segue_local.archive import Image, layer_of_files, layer_of_tree, write_arch
 from segue_local.images.base import SITE, Interpreter, Run, checked, find_interpreter, stage
 from segue_local.images.catalog import IMAGES, recipes
 from segue_local.images.errors import ImagesFailed, PythonMissing, UvMissing
-from segue_local.once import Progress, locked, run, to_stderr, told
+from segue_local.once import Progress, locked, reported, run, to_stderr
 from segue_local.packages import PackagesMissing, install_packages
 from segue_local.paths import binaries_dir
 
@@ -68,7 +68,7 @@ def _build(target: Path, python: Interpreter, say: Progress, lock: int) -> None:
         checked(command, *run(command, cwd=work, env={**os.environ, **env}, lock=lock))
 
     try:
-        with told(f"the images ({len(IMAGES)} model servers)", say):
+        with reported(f"the images ({len(IMAGES)} model servers)", say):
             busybox = _busybox(say)
             root = work / "root"
             stage(root, python, busybox, command)

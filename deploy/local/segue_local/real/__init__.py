@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segue_local.images.base import Interpreter, checked, find_interpreter, find_uv
-from segue_local.once import Progress, locked, run, to_stderr, told
+from segue_local.once import Progress, locked, reported, run, to_stderr
 from segue_local.packages import install_packages
 from segue_local.paths import binaries_dir
 
@@ -118,7 +118,7 @@ def _build(target: Path, python: Interpreter, say: Progress, lock: int) -> None:
     def command(command: Sequence[str], env: Mapping[str, str]) -> None:
         checked(command, *run(command, cwd=folder, env={**os.environ, **env}, lock=lock))
 
-    with told("the real model servers (TorchServe, Triton, llama.cpp)", say):
+    with reported("the real model servers (TorchServe, Triton, llama.cpp)", say):
         servers = RealServers(folder)
         # An environment cannot be moved: it is made in its place, and `done` is written last.
         for name in ("venv", "stub", "backends"):

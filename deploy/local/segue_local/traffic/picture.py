@@ -236,9 +236,9 @@ class _Drawing:
         for percent, colour, line in ((99, _FAINT, 1.1), (50, _INK, 1.8)):
             values = [percentile(part, percent) for part in served]
             axes.plot(middles, values, color=colour, linewidth=line, solid_joinstyle="round")
-            told = [value for value in values if not math.isnan(value)] or [0.0]
-            highest = max(highest, *told)
-            words.append((told[-1], f"p{percent}"))
+            known = [value for value in values if not math.isnan(value)] or [0.0]
+            highest = max(highest, *known)
+            words.append((known[-1], f"p{percent}"))
         axes.set_ylim(0, (highest or 1.0) * 1.15)
         _beside(axes, words)
         axes.yaxis.set_major_locator(MaxNLocator(4))

@@ -20,7 +20,7 @@ Object = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Asked:
+class DesiredRollout:
     """The request of one object at one generation."""
 
     uid: str
@@ -63,7 +63,9 @@ class Asked:
         return who == self.by or who.startswith(f"{self.by}{BY}")
 
 
-def asked(found: Object, cluster: str, own: OwnProfile | str | None = None, *, is_named: bool = False) -> Asked:
+def desired_rollout(
+    found: Object, cluster: str, own: OwnProfile | str | None = None, *, is_named: bool = False
+) -> DesiredRollout:
     """Return what an object requests, as the API server returned it.
 
     ``cluster`` is the one that has the object, and so its target. With ``is_named``, the cluster has workers of its
@@ -85,7 +87,7 @@ def asked(found: Object, cluster: str, own: OwnProfile | str | None = None, *, i
         rollout, standing, refusal = _read(document, own, is_bare=is_bare)
     if rollout is not None and not refusal:
         rollout, refusal = _placed(rollout, cluster, is_named=is_named)
-    return Asked(
+    return DesiredRollout(
         uid=metadata["uid"],
         namespace=metadata["namespace"],
         name=metadata["name"],
