@@ -65,7 +65,7 @@ SCENARIOS = {
         {"strategy": ASKS},
         ("resize", "settle"),
         _steer,
-        is_engaged=True,
+        is_held=True,
         ceiling=REPLICAS + 1 + 2,
         is_straight=False,
     ),

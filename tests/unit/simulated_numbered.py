@@ -173,7 +173,7 @@ class NumberedTarget(Target):
             heeded=self.heeded,
             revisions=[],
             templates={"baseline": {"name": self.baseline}},
-            hold=self.token,
+            token=self.token,
             ended=MappingProxyType({}),
         )
 
