@@ -96,9 +96,8 @@ async def test_it_is_held_and_given_back(served: Lab, tmp_path: Path) -> None:
                 assert bounds(served, name) == (1, 5, None), "what somebody wrote meanwhile is theirs"
                 return
             else:
-                output = (await shell.run("release", f"{served.namespace}/{name}")).stderr
-                assert "original min/max restored" in output
-                await case.run.end()
+                await shell.run("release", f"{served.namespace}/{name}")
+                await case.run.end()  # the command and the worker restore them, whichever comes first
         assert bounds(served, name) == (2, 9, None)
 
     await asyncio.gather(*(one(way, way) for way in ("finish", "undo", "deleted", "disowned", "another", "release")))

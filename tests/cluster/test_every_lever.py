@@ -357,5 +357,7 @@ async def test_release_without_temporal(fleet_of: Lab, kind: Kind, tmp_path: Pat
         lab.worker()  # a worker that comes back finds the targets released, and writes nothing
         reports = await asyncio.gather(*(run.end() for _, _, run in ways))
         assert [report.status.outcome for report in reports] == ["Aborted", "Aborted"]
-        assert all(report.status.reason == "Fenced: the target belongs to nobody now" for report in reports)
+        assert all(
+            report.status.reason.startswith("Fenced: the target belongs to nobody now: a release") for report in reports
+        )
         assert [subject.version() for subject, _, _ in ways] == versions
