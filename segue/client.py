@@ -834,7 +834,13 @@ class Rollouts:
     async def _query(self, description: WorkflowExecutionDescription, name: str, result: type[R]) -> R:
         handle = self._handle(description.id, description.run_id)
         async with self._answering(handle, self._what(description.id)), asyncio.timeout(self._answer_s):
-            return cast("R", await handle.query(name, result_type=result))
+            while True:
+                try:
+                    return cast("R", await handle.query(name, result_type=result))
+                except WorkflowQueryFailedError as error:
+                    if contract.LATE_QUERY not in str(error):
+                        raise
+                    await asyncio.sleep(POLL_S)
 
     async def _result(self, description: WorkflowExecutionDescription) -> Report:
         return await self._end(self._handle(description.id, description.run_id), self._what(description.id))

@@ -29,6 +29,8 @@ STATUS_QUERY = "status"
 REPORT_QUERY = "report"
 PREPARED_UPDATE = "prepared"
 SENDER_SIGNAL = "sender"
+LATE_QUERY = "the query arrived together with events that the workflow has not handled yet"
+"""Why a worker refuses a query. Another query soon after it is answered."""
 
 PHASE_ATTRIBUTE = "SeguePhase"
 TARGET_ATTRIBUTE = "SegueTarget"

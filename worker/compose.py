@@ -23,6 +23,7 @@ from segue.codec import data_converter
 from segue.contract import activity_queue
 from segue.errors import Refused
 from segue.supervision import SUPERVISIONS
+from worker.late_queries import RefusingLateQueries
 from worker.settings import Settings
 from worker.telemetry import tracing
 from workflows.notification import NotificationWorkflow
@@ -54,7 +55,7 @@ def make_plugin(workflows: Sequence[type] = WORKFLOWS, *, sandboxed: bool = Fals
         data_converter=data_converter(),
         interceptors=[tracing()],
         workflows=workflows,
-        workflow_runner=_SANDBOX if sandboxed else UnsandboxedWorkflowRunner(),
+        workflow_runner=RefusingLateQueries(_SANDBOX if sandboxed else UnsandboxedWorkflowRunner()),
     )
 
 

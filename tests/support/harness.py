@@ -392,8 +392,15 @@ class Run:
     handle: temporalio.client.WorkflowHandle[Any, Report]
 
     async def status(self) -> Status:
-        found: Status = await self.handle.query(contract.STATUS_QUERY, result_type=Status)
-        return found
+        while True:
+            try:
+                found: Status = await self.handle.query(contract.STATUS_QUERY, result_type=Status)
+            except WorkflowQueryFailedError as error:
+                if contract.LATE_QUERY not in str(error):
+                    raise
+                await asyncio.sleep(POLL_S)
+            else:
+                return found
 
     async def plan(self) -> Plan:
         found: Plan = await self.handle.execute_update(contract.PREPARED_UPDATE, result_type=Plan)
