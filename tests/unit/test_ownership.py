@@ -10,6 +10,7 @@ from activities.levers.ownership import (
     BASELINE,
     OWNER,
     START_FIX,
+    deleted,
     is_written_by_us,
     refuse_lost,
     writer_of,
@@ -74,3 +75,10 @@ def test_a_target_whose_annotations_admission_removes_is_refused(stored: dict[st
     if refused is not None:
         assert f"Deployment serving/chat: {ADMISSION} changes" in str(refused.value)
         assert expected in str(refused.value) and str(refused.value).endswith(START_FIX)
+
+
+def test_a_target_that_was_created_again_is_named_and_a_held_copy_is_released() -> None:
+    assert deleted(None).gone_why == ""
+    made = deleted({"metadata": {}}).gone_why
+    assert "was deleted and created again" in made and "segue release" not in made
+    assert "run `segue release`" in deleted({"metadata": {"annotations": {BASELINE: "{}"}}}).gone_why
