@@ -458,7 +458,7 @@ def _regained(rules: Rules, state: State, seen: Observation, now: float) -> Deci
         return None
     if seen.template not in {state.wanted.template, ""}:  # empty: somebody deleted a pair's new Deployment
         return None
-    if seen.counts == (0, 0) and seen.home is None and state.held is None:
+    if seen.emptied and state.held is None:
         return _emptied_by_hand()
     counts = _with_old_back(rules, state, seen)
     if counts is None:
@@ -469,7 +469,7 @@ def _regained(rules: Rules, state: State, seen: Observation, now: float) -> Deci
 
 
 def _emptied_by_hand() -> Decision:
-    """Fail if a Deployment has no replica of any version: only a rollback makes its controller create old ones."""
+    """Fail if a Deployment has no ReplicaSet: only a rollback makes its controller create the old one."""
     problem = Problem(cause=Cause.UNREADY, message="no replica is left: somebody deleted its ReplicaSets")
     return Decision(act=Act.FAIL, why=str(problem), problem=problem)
 

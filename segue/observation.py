@@ -180,6 +180,8 @@ class Observation(Frozen):
     """What has its name now; empty if nothing has."""
     held: bool = False
     """Whether the lever is engaged, so that the target's controller moves nothing."""
+    emptied: bool = False
+    """Whether a held Deployment has no ReplicaSet: somebody deleted them, and its controller creates none."""
     unpaused: bool = False
     """Whether the target's controller should be paused but is not: a foreign template would remove ready replicas."""
     pinned: bool = False

@@ -138,6 +138,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         owner=annotations_of(deployment).get(OWNER),
         # Somebody else can restore all other fields: on the way back a paused controller moves nothing either.
         held=is_engaged(deployment) or (back and is_paused(deployment)),
+        emptied=is_engaged(deployment) and not objects.replicasets,
         unpaused=_is_unpaused(objects, state),
         foreign=_foreign(objects, state),
         problem=judged(rising, ended, restarts, state.began_at, *(s.problem for s in coming), others=falling),
