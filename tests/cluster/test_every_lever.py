@@ -201,7 +201,7 @@ async def test_pause_and_resume_at_each_stage(served: Lab, kind: Kind) -> None:
 
 
 @of_stages
-@every("retarget")
+@every("retarget", long={"LeaderWorkerSet"})
 async def test_retarget_at_each_stage(served: Lab, kind: Kind, stages: Stages) -> None:
     """Retargeted to v3 at any stage, only v3 runs at the end, and nothing that serves goes before v3 is ready."""
 
@@ -326,7 +326,7 @@ async def test_settle_leaves_a_stage_that_cannot_complete(served: Lab, kind: Kin
     )
 
 
-@every("release", long={"LeaderWorkerSet"})
+@every("release", long={"LeaderWorkerSet", "Supervised"})
 async def test_release_without_temporal(fleet_of: Lab, kind: Kind, tmp_path: Path) -> None:
     """Where Temporal is lost, `release` goes back or on by what is written on the target, and nothing is left of us."""
     way = kind.ways[0]

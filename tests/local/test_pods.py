@@ -237,6 +237,7 @@ def test_a_deleted_pod_takes_no_other_with_it(cluster: Cluster, eventually: Even
     assert sum(event["type"] == "ADDED" for event in events) == replicas
 
 
+@pytest.mark.soak
 def test_pods_go_on_after_an_outage(cluster: Cluster, stack: Stack, eventually: Eventually) -> None:
     """A pod whose readiness was just being written when etcd was killed is Ready when it is back."""
     replicas = 30

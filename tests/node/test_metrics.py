@@ -48,7 +48,7 @@ def assert_taken_back(report: Report, gate: str) -> None:
 async def test_what_gets_worse_is_taken_back_and_what_does_not_is_kept(serving: Serving, *, all_of_them: bool) -> None:
     """5 % errors, a doubled latency and a slower first token are taken back at the first replica; an equal is not.
 
-    `make test` leaves out the doubled latency, which the next test shows at the tail, and the equal first token.
+    `make test` leaves out the doubled latency, and the equal first token.
     """
     await asyncio.gather(
         serving.deploy(
@@ -79,6 +79,7 @@ async def _streams(serving: Serving, *, all_of_them: bool) -> None:
     assert_taken_back(await rolled(serving, "words", later, FIRST_TOKEN), "first-token")
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 async def test_a_slower_tail_alone_is_taken_back(serving: Serving) -> None:
     """Only the slowest few become twice as slow, and the median tells nothing of it."""

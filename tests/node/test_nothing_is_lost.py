@@ -199,6 +199,7 @@ async def test_the_worker_is_killed_and_then_the_kubelet(serving: Serving, node_
         assert_nothing_lost(await outcomes_of(serving, load, "v1", "v2"))
 
 
+@pytest.mark.soak  # test_drain_by_evidence shows the same with longer streams
 async def test_no_stream_is_cut(serving: Serving) -> None:
     """Streams that last longer than a step end whole, in a rollout that drains, and on the way back."""
     await serving.deploy("chat", STREAMS)
@@ -217,6 +218,7 @@ async def test_no_stream_is_cut(serving: Serving) -> None:
     assert outcomes.by_version.keys() >= {"v1", "v2"}
 
 
+@pytest.mark.soak
 async def test_without_a_hook(serving: Serving) -> None:
     """Without preStop the plan predicts a loss, and it is measured; Segue's own drain avoids it."""
     await serving.deploy("chat", MLSERVER, pre_stop_s=0)
