@@ -228,7 +228,7 @@ class Capacity:
 
     @property
     def lost(self) -> Collection[str]:
-        """The names of the nodes that do not answer; none while no watch shows the nodes."""
+        """The names of the nodes that do not answer. It is empty until a watch has read the nodes."""
         return self._sums.lost if self._parts[0].current else ()
 
     async def close(self) -> None:

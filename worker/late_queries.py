@@ -14,7 +14,7 @@ _QUERY_TASK = "legacy_query"
 """The SDK's id of a query that has a task of its own. A query within a workflow task has another id."""
 
 
-class Begun:
+class HandledEvents:
     """What a cached workflow has handled, and whether a workflow task that the server knows brought it."""
 
     def __init__(self) -> None:
@@ -82,10 +82,10 @@ class RefusingLateQueries(WorkflowRunner):
 class _Instance(WorkflowInstance):
     def __init__(self, instance: WorkflowInstance) -> None:
         self._instance = instance
-        self._begun = Begun()
+        self._handled = HandledEvents()
 
     def activate(self, act: WorkflowActivation) -> WorkflowActivationCompletion:
-        return _refused() if self._begun.is_late(act) else self._instance.activate(act)
+        return _refused() if self._handled.is_late(act) else self._instance.activate(act)
 
     def get_serialization_context(self, command_info: Any) -> SerializationContext | None:
         return self._instance.get_serialization_context(command_info)

@@ -52,7 +52,7 @@ async def denying(lab: Lab) -> AsyncIterator[None]:
 
 
 async def test_a_refused_write_ends_at_a_person(served: Lab) -> None:
-    """A refused number of replicas is told once, and another one is possible; a refused way back goes on by itself."""
+    """Segue reports a refused number of replicas once and accepts another; a refused rollback continues when it may."""
     in_force, seen = asyncio.Event(), asyncio.Semaphore(0)
     asks = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
     taken = {**asks, "maxSurge": 0, "maxUnavailable": 1}

@@ -392,15 +392,17 @@ class Run:
     handle: temporalio.client.WorkflowHandle[Any, Report]
 
     async def status(self) -> Status:
-        while True:
+        async def answer() -> Status | None:
             try:
                 found: Status = await self.handle.query(contract.STATUS_QUERY, result_type=Status)
             except WorkflowQueryFailedError as error:
                 if contract.LATE_QUERY not in str(error):
                     raise
-                await asyncio.sleep(POLL_S)
-            else:
-                return found
+                return None
+            return found
+
+        answered: Status = await until("the worker to take the query", answer)
+        return answered
 
     async def plan(self) -> Plan:
         found: Plan = await self.handle.execute_update(contract.PREPARED_UPDATE, result_type=Plan)

@@ -32,9 +32,10 @@ class Person:
 
     def patch(self, rollout: str, patch: dict[str, Any], dry_run: str | None = None) -> dict[str, Any]:
         options = {} if dry_run is None else {"dry_run": dry_run}
-        return self.custom.patch_namespaced_custom_object(  # type: ignore[no-any-return]
+        patched: dict[str, Any] = self.custom.patch_namespaced_custom_object(
             *API, self.namespace, "rollouts", rollout, patch, **options
         )
+        return patched
 
 
 def refusal(call: Any, *given: Any, **named: Any) -> str:

@@ -1,5 +1,7 @@
 """Failures of replicas, distinguished as a person would read them off the pod."""
 
+from typing import Any
+
 import pytest
 
 from activities.levers.pods import read_replica
@@ -257,8 +259,8 @@ def test_a_replica_that_still_loads_on_a_lost_node_is_lost(
         assert found == seen
 
 
-def init(restarts: int, **facts: object) -> ContainerFacts:
-    return ContainerFacts("wait-for-db", restarts, is_init=True, **facts)  # type: ignore[arg-type]
+def init(restarts: int, **facts: Any) -> ContainerFacts:
+    return ContainerFacts("wait-for-db", restarts, is_init=True, **facts)
 
 
 def test_an_init_container_that_succeeded_does_not_count() -> None:

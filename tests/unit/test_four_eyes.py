@@ -65,7 +65,7 @@ OWN: dict[str, tuple[tuple[Request, ...], Request | None, tuple[str, ...]]] = {
         (made("start", "", OF_ALICE), made("retarget", "", OF_ALICE.replace("alice", "bob"))),
         made("approve", "", "kubernetes user bob"), ("kubernetes user bob retargeted the rollout (claimed; ",),
     ),
-    "by an annotation, and nobody knows the author": (
+    "by an annotation, the author is not recorded": (
         (made("start", "", OBJECT),), made("approve", "", "kubernetes user bob"),
         (f"{OBJECT} started the rollout, and nobody recorded who wrote that", "approve with `segue approve`",
          "deploy/admission/steering.yaml"),

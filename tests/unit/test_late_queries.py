@@ -3,7 +3,7 @@
 import pytest
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 
-from worker.late_queries import Begun
+from worker.late_queries import HandledEvents
 
 Step = tuple[str, int, int, bool]
 """What it holds, the history's length, the length at the last task's start, and whether it is a replay."""
@@ -42,8 +42,8 @@ def activation(step: Step) -> WorkflowActivation:
 
 def is_late(steps: list[Step]) -> bool:
     """Return whether the last step is refused; none before it is."""
-    begun = Begun()
-    *before, last = [begun.is_late(activation(step)) for step in steps]
+    handled = HandledEvents()
+    *before, last = [handled.is_late(activation(step)) for step in steps]
     assert not any(before)
     return last
 
