@@ -16,7 +16,9 @@ from segue.supervision import SUPERVISIONS
 
 _FILES = {".yaml", ".yml", ".json"}
 _ID = re.compile(r"rollout/(?P<cluster>[^/]+)/(?P<namespace>[^/]+)/(?P<kind>[^/]+)/(?P<name>[^/]+)")
-_KINDS = {kind.lower(): kind for kind in (*KINDS, *SUPERVISIONS)}
+_SHORT = {"deploy": "Deployment", "sts": "StatefulSet", "lws": "LeaderWorkerSet", "isvc": "InferenceService"}
+"""The short names that kubectl takes too."""
+_KINDS = {name: kind for kind in (*KINDS, *SUPERVISIONS) for name in (kind.lower(), f"{kind.lower()}s")} | _SHORT
 _CLUSTER = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._]{0,126}[A-Za-z0-9])?")
 
 
@@ -28,7 +30,8 @@ def names_file(text: str) -> bool:
 def target_named(text: str) -> Target:
     """Return the target that ``text`` names: [CLUSTER/][KIND/]NAMESPACE/NAME, NAME, a workflow id, or a spec file.
 
-    Without a kind, it is a Deployment. A first part that is not a kind is a cluster.
+    Without a kind, it is a Deployment. A kind is written as for kubectl: in any case, plural or short. A first part that
+    is not a kind is a cluster.
 
     Raises:
         Refused: when ``text`` is none of these.

@@ -17,6 +17,9 @@ CHAT = "rollout/default/serving/Deployment/chat"
     [
         pytest.param("serving/chat", CHAT, id="namespace/name"),
         pytest.param("deployment/serving/chat", CHAT, id="kind/namespace/name"),
+        pytest.param("deployments/serving/chat", CHAT, id="plural kind"),
+        pytest.param("sts/a/b", "rollout/default/a/StatefulSet/b", id="short kind"),
+        pytest.param("west/isvc/a/b", "rollout/west/a/InferenceService/b", id="cluster/short kind"),
         pytest.param("ServingRuntime/a/b", "rollout/default/a/ServingRuntime/b", id="supervised resource"),
         pytest.param("rollout/x/a/Mine/b", "rollout/x/a/Mine/b", id="id of a resource of one's own"),
         pytest.param("chat", "rollout/default/default/Deployment/chat", id="bare name"),
