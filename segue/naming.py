@@ -30,8 +30,8 @@ def names_file(text: str) -> bool:
 def target_named(text: str) -> Target:
     """Return the target that ``text`` names: [CLUSTER/][KIND/]NAMESPACE/NAME, NAME, a workflow id, or a spec file.
 
-    Without a kind, it is a Deployment. A kind is written as for kubectl: in any case, plural or short. A first part that
-    is not a kind is a cluster.
+    Without a kind, it is a Deployment. A kind is written as for kubectl: in any case, plural or short. A first part
+    that is not a kind is a cluster.
 
     Raises:
         Refused: when ``text`` is none of these.
