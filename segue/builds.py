@@ -11,9 +11,10 @@ from temporalio.api.workflowservice.v1 import (
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from segue.client import pollers_of, translated
 from segue.errors import Refused
 from segue.observation import Frozen
+from segue.pollers import pollers_of
+from segue.temporal_errors import translated
 from segue.temporal_setup import ANSWER
 
 POLL_S = 1.0

@@ -5,40 +5,30 @@ is read from its result, a list from Temporal's visibility store.
 """
 
 import asyncio
-import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict
 from pydantic.alias_generators import to_camel
-from temporalio.api.enums.v1 import EventType, PendingActivityState, TaskQueueType
+from temporalio.api.enums.v1 import EventType, PendingActivityState
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
-from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.api.workflowservice.v1 import (
-    DescribeTaskQueueRequest,
     DescribeTaskQueueResponse,
     GetWorkflowExecutionHistoryReverseRequest,
 )
 from temporalio.client import (
     Client,
-    Plugin,
-    RPCTimeoutOrCancelledError,
     WorkflowExecution,
     WorkflowExecutionDescription,
     WorkflowExecutionStatus,
-    WorkflowFailureError,
     WorkflowHandle,
     WorkflowQueryFailedError,
-    WorkflowQueryRejectedError,
-    WorkflowUpdateFailedError,
     WorkflowUpdateHandle,
     WorkflowUpdateStage,
 )
@@ -49,20 +39,16 @@ from temporalio.common import (
     WorkflowIDConflictPolicy,
     WorkflowIDReusePolicy,
 )
-from temporalio.envconfig import ClientConfig, ClientConnectConfig
-from temporalio.exceptions import ApplicationError, TemporalError, WorkflowAlreadyStartedError
-from temporalio.runtime import Runtime, TelemetryConfig
-from temporalio.service import RPCError, RPCStatusCode, TLSConfig
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
 
-from segue import contract, errors
+from segue import contract
 from segue.budget import resolve_budget
-from segue.codec import data_converter, reveal
+from segue.codec import reveal
 from segue.contract import Beat, Task
 from segue.errors import (
     AlreadyRolling,
-    Cut,
     Failing,
-    NotAllowed,
     NotFound,
     Refused,
     SegueError,
@@ -72,18 +58,15 @@ from segue.errors import (
 from segue.messages import Message, RetargetTo, name_of
 from segue.observation import Frozen
 from segue.plan import Plan
+from segue.pollers import ANSWER_S, pollers_of, uncurrent, unserved
 from segue.report import Report
 from segue.requests import first_event, principal_of, requests_of
 from segue.spec import Approval, Rollout, Strategy, Waypoint
 from segue.state import Phase
 from segue.status import SideStatus, Status, as_list
-from segue.tracing import Traced
+from segue.temporal_errors import JOIN_FIX, translated
 from segue.units import format_duration
 
-DEFAULT_ADDRESS = "localhost:7233"
-CONNECT_S = 5.0
-ANSWER_S = 10.0
-"""A running worker answers a query, or accepts an update, within this time."""
 PREPARE_S = 30.0
 """The worker reads the target, and the API server tries the change, within this time."""
 PATIENCE_S = 120.0
@@ -128,345 +111,6 @@ class Listed(Frozen):
     running: bool
     started_at: float
     ended_at: float | None
-
-
-async def connect(
-    *, timeout_s: float = CONNECT_S, runtime: Runtime | None = None, plugins: Sequence[Plugin] = ()
-) -> Client:
-    """Connect to the Temporal server that the variables ``TEMPORAL_*``, or a profile file, give.
-
-    Raises:
-        Refused: when the profile, a certificate, a key or the file of the encryption keys cannot be read or used.
-        Unreachable: when no Temporal server answers at its address within ``timeout_s``.
-    """
-    config, converter = _profile(), data_converter()
-    address = config.setdefault("target_host", DEFAULT_ADDRESS)
-    if "://" in address:
-        fix = f"write HOST:PORT, such as {DEFAULT_ADDRESS}; TEMPORAL_TLS=true turns TLS on"
-        raise Refused("is a URL", field="TEMPORAL_ADDRESS", value=address, fix=fix)
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await Client.connect(
-                **config,
-                data_converter=converter,
-                plugins=plugins,
-                interceptors=[Traced()],
-                connect_timeout=timedelta(seconds=timeout_s),
-                # The library's own warnings belong in a worker's log, not on a terminal.
-                runtime=runtime or Runtime(telemetry=TelemetryConfig(logging=None)),
-            )
-    except (RuntimeError, OSError, RPCError, ValueError) as error:
-        unusable = next((field for sign, field in _UNUSABLE.items() if sign in str(error)), None)
-        if unusable is not None:
-            raise Refused(unusable.why, field=unusable.name, fix=unusable.fix) from error
-        why, fix = _connect_reason(error, _shown_by(config))
-        raise Unreachable(f"Temporal does not answer at {address} ({why})", fix=fix) from error
-
-
-class _Shown(StrEnum):
-    """How a client identifies itself, as far as errors depend on it."""
-
-    PLAIN = "no TLS"
-    TLS = "TLS without a client certificate"
-    CERTIFICATE = "TLS with a client certificate"
-
-
-def _shown_by(config: ClientConnectConfig) -> _Shown:
-    tls = config.get("tls")
-    if isinstance(tls, TLSConfig) and tls.client_cert:
-        return _Shown.CERTIFICATE
-    # An API key turns TLS on, unless the configuration turns it off.
-    return _Shown.TLS if tls or (tls is None and config.get("api_key")) else _Shown.PLAIN
-
-
-def _profile() -> ClientConnectConfig:
-    try:
-        config = ClientConfig.load_client_connect_config()
-    except (RuntimeError, ValueError, OSError) as error:
-        for name in _FILES:
-            _check_readable(name)
-        named = "TEMPORAL_PROFILE" if str(error).startswith("Profile ") else "TEMPORAL_CONFIG_FILE"
-        raise Refused(
-            f"Temporal's connection profile cannot be read: {error}",
-            field=named,
-            fix="correct the file, or unset TEMPORAL_PROFILE and TEMPORAL_CONFIG_FILE",
-        ) from error
-    if not config.get("api_key"):
-        config.pop("api_key", None)  # an empty variable is no key
-    return config
-
-
-_CERT, _KEY_FILE = "TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_CLIENT_KEY_PATH"
-_FILES = ("TEMPORAL_TLS_SERVER_CA_CERT_PATH", _CERT, _KEY_FILE)
-
-
-def _check_readable(name: str) -> None:
-    """Raise ``Refused`` if a variable names a file that cannot be read: the library's error does not name it."""
-    path = os.environ.get(name)
-    if path is None:
-        return
-    try:
-        Path(path).read_bytes()
-    except OSError as error:
-        fix = "set it to the path of a PEM file, or unset it"
-        raise Refused(f"cannot be read: {error.strerror}", field=name, value=path, fix=fix) from error
-
-
-class _Field(NamedTuple):
-    """A setting that cannot be used: its name, why, and the fix."""
-
-    name: str
-    why: str
-    fix: str
-
-
-_UNUSABLE = {
-    "Must have both client cert": _Field(f"{_CERT} and {_KEY_FILE}", "only one of them is set", "set both, or neither"),
-    "NoCertificatesPresented": _Field(_CERT, "holds no certificate", "set it to a certificate in a PEM file"),
-    "PrivateKeyParseError": _Field(_KEY_FILE, "holds no private key", "set it to the certificate's key in a PEM file"),
-    "InconsistentKeys": _Field(
-        _KEY_FILE, f"holds another key than that of the certificate in {_CERT}", "set both to files of one pair"
-    ),
-}
-"""The setting that cannot be used, by a fragment of the library's text."""
-
-
-_START = "start a local one with `segue local up`, or set TEMPORAL_ADDRESS to yours"
-_KEY = "check TEMPORAL_API_KEY and TEMPORAL_NAMESPACE: the key may have expired, or be for another namespace"
-DENIED = "check that TEMPORAL_API_KEY is set, has not expired, and permits this in the namespace of TEMPORAL_NAMESPACE"
-"""The fix of a request that Temporal denies."""
-_CERTIFICATE = f"set {_CERT} and {_KEY_FILE} to one that it accepts"
-_RENEW = "renew the certificate of TEMPORAL_TLS_CLIENT_CERT_PATH"
-_CLOSED = (
-    "ConnectionReset", "BrokenPipe", "connection closed", "connection was not ready", "UnexpectedEof",
-    "operation was canceled",
-)  # fmt: skip
-_CONNECT_REASONS = {
-    "Connection refused": ("connection refused", _START),
-    "dns error": ("its host name is not known", _START),
-    "CertificateRequired": ("it requires a client certificate", _CERTIFICATE),
-    "alert: CertificateExpired": ("the client certificate has expired", _RENEW),
-    "fatal alert": ("it does not accept the client certificate", _CERTIFICATE),
-    "InvalidCertificate(NotValidForName": (
-        "its certificate is for another name",
-        "set TEMPORAL_TLS_SERVER_NAME to the name in its certificate",
-    ),
-    "InvalidCertificate(Expired": (
-        "its certificate has expired",
-        "renew the server's certificate; if it is still valid, correct this machine's clock",
-    ),
-    "InvalidCertificate(NotValidYet": (
-        "its certificate is not valid yet",
-        "correct this machine's clock, or the server's certificate",
-    ),
-    "InvalidCertificate": (
-        "its certificate is not trusted",
-        "set TEMPORAL_TLS_SERVER_CA_CERT_PATH to the certificate of its authority",
-    ),
-    "InvalidContentType": (
-        "it does not speak TLS",
-        "set TEMPORAL_TLS=false; an API key or a certificate turns TLS on",
-    ),
-    "Unauthenticated": ("the API key is not accepted", _KEY),
-    "PermissionDenied": ("the API key is not accepted", _KEY),
-}
-"""The reason and the fix, by a fragment of the library's text; the first match counts."""
-
-
-_CLOSE_REASONS = {
-    _Shown.PLAIN: (
-        "it closed the connection: perhaps it requires TLS, or what answers is not Temporal",
-        "set TEMPORAL_TLS=true, or TEMPORAL_ADDRESS to a Temporal server",
-    ),
-    _Shown.TLS: ("it closed the connection: perhaps it requires a client certificate", _CERTIFICATE),
-    _Shown.CERTIFICATE: (
-        "it closed the connection: perhaps it does not accept the client certificate",
-        "check that the certificate of TEMPORAL_TLS_CLIENT_CERT_PATH has not expired, and that the server trusts its "
-        "authority",
-    ),
-}
-
-
-def _connect_reason(error: Exception, shown_by: _Shown) -> tuple[str, str]:
-    """Return the reason and the fix: the library's own text is a nested dump with response headers."""
-    text = str(error)
-    if isinstance(error, TimeoutError) or "timed out" in text or "deadline" in text:
-        return "no answer in time", _START
-    known = next((reason for sign, reason in _CONNECT_REASONS.items() if sign in text), None)
-    if known is not None:
-        return known
-    if any(sign in text for sign in _CLOSED):  # a TLS server can send its reason too late to be read
-        return _CLOSE_REASONS[shown_by]
-    return "what answers is not Temporal", "set TEMPORAL_ADDRESS to a Temporal server, and TEMPORAL_TLS as it requires"
-
-
-# --- errors ---------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def translated(what: str, task_queue: str = contract.TASK_QUEUE) -> Iterator[None]:
-    """Turn every error of Temporal's library into a chained ``SegueError``. ``what`` names the target."""
-    try:
-        yield
-    except (TemporalError, TimeoutError) as error:
-        raise _translation(error, what, task_queue) from error
-
-
-def _translation(error: TemporalError | TimeoutError, what: str, task_queue: str) -> SegueError:
-    ours: SegueError
-    match error:
-        case WorkflowAlreadyStartedError():
-            ours = AlreadyRolling(f"a rollout of {what} is under way", fix=_JOIN_FIX)
-        case WorkflowUpdateFailedError() | WorkflowFailureError():
-            ours = _from_failure(error.cause, what)
-        case WorkflowQueryFailedError() if _STARVED in str(error):
-            ours = Unreachable(
-                f"the worker on task queue {task_queue} is too busy to answer for the rollout of {what}; try again, "
-                "and give the worker more CPU if it stays so"
-            )
-        case WorkflowQueryFailedError() | WorkflowQueryRejectedError():
-            ours = SegueError(f"the rollout of {what} could not answer: {error}")
-        case RPCError():
-            ours = _from_status(error, what, task_queue)
-        case RPCTimeoutOrCancelledError() | TimeoutError():
-            ours = no_worker(task_queue)
-        case _:
-            ours = SegueError(f"Temporal: {error}")
-    return ours
-
-
-_STARVED = "TMPRL1101"
-"""The SDK's code for workflow code that did not yield for two seconds: Segue's never blocks, but may get no CPU."""
-
-_JOIN_FIX = "watch it with `segue watch`, or give it this file's change with `segue start --join`"
-
-
-def no_worker(task_queue: str) -> Unreachable:
-    """Return the error for a task queue on which no worker answers."""
-    return Unreachable(f"no worker answers on task queue {task_queue}", fix="start one with `segue worker`")
-
-
-def uncurrent(found: DescribeTaskQueueResponse, task_queue: str) -> Unreachable | None:
-    """Return the error for workers whose deployment has no current version: they get no rollouts.
-
-    Returns None when the deployment has a current version, or no worker is versioned.
-    """
-    versions = [p.deployment_options for p in found.pollers if p.deployment_options.deployment_name]
-    current = found.versioning_info.current_deployment_version
-    newest = max(found.pollers, key=lambda p: p.last_access_time.ToNanoseconds(), default=None)
-    if current.deployment_name:
-        polls = {(each.deployment_name, each.build_id) for each in versions}
-        if newest is None or (current.deployment_name, current.build_id) in polls:
-            return None
-        name, build = current.deployment_name, newest.deployment_options.build_id
-        why = (
-            f"no worker on task queue {task_queue} runs the current version of deployment {name}, build "
-            f"{current.build_id}, so new rollouts wait"
-        )
-        if newest.deployment_options.deployment_name != name:
-            return Unreachable(why, fix=f"start a worker of deployment {name}, build {current.build_id}")
-        return Unreachable(why, fix=f"start one of build {current.build_id}, or run {_make_current(name, build)}")
-    if not versions:
-        return None
-    name, build = versions[0].deployment_name, versions[0].build_id
-    return Unreachable(
-        f"a worker of deployment {name} polls task queue {task_queue}, but its deployment has no current version, so "
-        "it gets no new rollouts",
-        fix=f"run {_make_current(name, build)}",
-    )
-
-
-def _make_current(deployment: str, build: str) -> str:
-    return f"`segue builds current --deployment-name {deployment} --build-id {build}`"
-
-
-def unserved(task_queue: str, cluster: str | None) -> Unreachable:
-    """Return the error for workers that run workflows, while none runs the activities of the target's cluster."""
-    if cluster is None:
-        why = f"no worker on task queue {task_queue} rolls targets that name no cluster"
-        return Unreachable(why, fix="name the target's cluster in target.cluster")
-    queue = contract.activity_queue(task_queue, cluster)
-    return Unreachable(
-        f"no worker serves cluster {cluster}: none polls task queue {queue}",
-        fix=f"correct target.cluster, or start a worker with {cluster} in SEGUE_CLUSTERS",
-    )
-
-
-async def pollers_of(
-    client: Client, task_queue: str, answer_s: float = ANSWER_S, *, activities: bool = False
-) -> DescribeTaskQueueResponse:
-    """Return who polls a task queue for workflows, or for activities, and the current version of their deployment.
-
-    Raises:
-        RPCError: when Temporal does not answer, or denies it.
-    """
-    queue = TaskQueue(name=task_queue)
-    kind = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY if activities else TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
-    request = DescribeTaskQueueRequest(
-        namespace=client.namespace, task_queue=queue, task_queue_type=kind, report_pollers=True
-    )
-    return await client.workflow_service.describe_task_queue(request, timeout=timedelta(seconds=answer_s))
-
-
-def _from_status(error: RPCError, what: str, task_queue: str) -> SegueError:
-    ours: SegueError
-    match error.status:
-        case RPCStatusCode.NOT_FOUND:
-            ours = _not_found(error.message, what)
-        case RPCStatusCode.UNAUTHENTICATED | RPCStatusCode.PERMISSION_DENIED:
-            ours = NotAllowed(f"Temporal denies the request: {error.message.rstrip('.')}", fix=DENIED)
-        case RPCStatusCode.INVALID_ARGUMENT:
-            search = "search attribute" in error.message.lower()
-            fix = "run `segue setup`, which registers Segue's search attributes" if search else ""
-            ours = Refused(f"Temporal rejects the request: {error.message}", fix=fix)
-        case RPCStatusCode.FAILED_PRECONDITION | RPCStatusCode.DEADLINE_EXCEEDED | RPCStatusCode.CANCELLED:
-            ours = no_worker(task_queue)
-        case _:
-            ours = Unreachable(f"Temporal does not answer ({error.status.name}: {error.message}); try again")
-    return ours
-
-
-def _not_found(text: str, what: str) -> Refused:
-    if "already completed" in text:
-        return Refused(f"the rollout of {what} has ended", fix=f"see `segue report {what}`, or start a new one")
-    if "amespace" in text:
-        return NotFound(text, field="TEMPORAL_NAMESPACE", fix="set it to a namespace that your Temporal has")
-    return NotFound(f"no rollout of {what} exists", fix="`segue list` shows the existing ones")
-
-
-def _from_failure(cause: BaseException | None, what: str) -> SegueError:
-    """Return the ``SegueError`` that the workflow or its activity failed with."""
-    found: ApplicationError | None = None
-    while cause is not None:
-        if isinstance(cause, ApplicationError):
-            found = cause
-            if _class_of(found) is not None:
-                return _ours(found)
-        cause = cause.__cause__
-    if found is not None:
-        return SegueError(f"the rollout of {what} failed: {found.message}")
-    return Cut(
-        f"the workflow of {what} was terminated in Temporal; nothing was rolled back: check the target, "
-        f"then finish or roll back with `segue release {what}`, or start again"
-    )
-
-
-def _class_of(error: ApplicationError) -> type[SegueError] | None:
-    kind = getattr(errors, error.type or "", None)
-    return kind if isinstance(kind, type) and issubclass(kind, SegueError) else None
-
-
-def _ours(error: ApplicationError) -> SegueError:
-    """Rebuild the error; its message is already the whole sentence."""
-    rebuilt = (_class_of(error) or SegueError)(error.message)
-    details = error.details[0] if error.details else None
-    if isinstance(rebuilt, Refused) and isinstance(details, dict):
-        rebuilt.field, rebuilt.fix = str(details.get("field", "")), str(details.get("fix", ""))
-        rebuilt.value = details.get("value")
-    return rebuilt
-
-
-# --- the client -----------------------------------------------------------------------------------------
 
 
 class Rollouts:
@@ -703,7 +347,7 @@ class Rollouts:
         phase = found.typed_search_attributes.get(PHASE) or "phase not yet known"
         since = found.start_time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         what = self._what(workflow_id)
-        return AlreadyRolling(f"a rollout of {what} is under way ({phase}, since {since})", fix=_JOIN_FIX)
+        return AlreadyRolling(f"a rollout of {what} is under way ({phase}, since {since})", fix=JOIN_FIX)
 
     async def _prepared(self, handle: Handle, what: str) -> Plan:
         try:

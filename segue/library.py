@@ -9,7 +9,8 @@ from os import PathLike, fspath
 from typing import Any, Self
 
 from segue import contract, messages
-from segue.client import CONNECT_S, Rollouts, Started, Tell, connect
+from segue.client import Rollouts, Started, Tell
+from segue.connection import CONNECT_S, connect
 from segue.files import PROFILES, profile_in_files, read_spec
 from segue.messages import Message, message_of
 from segue.naming import check_cluster, ids_named, whoami

@@ -20,9 +20,10 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from segue import __version__, contract
 from segue.checks import CONNECTION, OLDEST_TEMPORAL, CheckVerdict, SetupCheck, retention_check, version_check
-from segue.client import DENIED, pollers_of, translated, uncurrent, unserved
 from segue.errors import NotFound, Refused, Unreachable
+from segue.pollers import pollers_of, uncurrent, unserved
 from segue.requests import first_event, principal_of
+from segue.temporal_errors import DENIED, translated
 
 AREA = "Temporal"
 ANSWER = timedelta(seconds=10)

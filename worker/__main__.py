@@ -14,7 +14,7 @@ from temporalio.worker import Worker
 
 from activities.cluster import Cluster
 from activities.rollout import Activities
-from segue import client
+from segue import connection
 from segue.clusters import HERE, Access
 from segue.errors import Exit, SegueError
 from segue.leaving import leave
@@ -94,7 +94,7 @@ async def connect(settings: Settings) -> temporalio.client.Client:
         Refused: for a profile that cannot be read.
     """
     runtime = sdk_runtime(settings) or Runtime.default()
-    return await client.connect(timeout_s=CONNECT_S, runtime=runtime, plugins=[make_plugin(())])
+    return await connection.connect(timeout_s=CONNECT_S, runtime=runtime, plugins=[make_plugin(())])
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from activities.cluster import Cluster
 from activities.cluster_checks import check_cluster, check_prometheus
-from segue import client
+from segue import connection
 from segue.checks import CheckVerdict, SetupCheck
 from segue.clusters import HERE
 from segue.temporal_setup import check_temporal
@@ -34,7 +34,7 @@ async def _gathered(
     # One after the other: the cluster's library loads slowly, and would use up the time of the others' answers.
     four_eyes = [rule.name for rule in settings.the_policy.rules if rule.four_eyes]
     found = await check_temporal(
-        client.connect, settings.task_queue, [*settings.clusters], workers=workers, four_eyes=four_eyes
+        connection.connect, settings.task_queue, [*settings.clusters], workers=workers, four_eyes=four_eyes
     )
     for cluster, access in (settings.clusters or {"": HERE}).items():
         connect = functools.partial(Cluster.connect, access)

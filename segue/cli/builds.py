@@ -109,14 +109,14 @@ def _named(deployment: str) -> str:
 
 async def _listed(deployment: str) -> list[tuple[str, str]]:
     from segue.builds import builds_of  # noqa: PLC0415 - Temporal's library loads slowly
-    from segue.client import connect  # noqa: PLC0415
+    from segue.connection import connect  # noqa: PLC0415
 
     return [(build.build_id, build.state) for build in await builds_of(await connect(), deployment)]
 
 
 async def _made_current(task_queue: str, deployment: str, build: str, wait_s: float) -> str:
     from segue.builds import make_current  # noqa: PLC0415
-    from segue.client import connect  # noqa: PLC0415
+    from segue.connection import connect  # noqa: PLC0415
 
     return await make_current(await connect(), task_queue, deployment, build, wait_s)
 
@@ -124,7 +124,7 @@ async def _made_current(task_queue: str, deployment: str, build: str, wait_s: fl
 async def _still_needed(deployment: str, own: str) -> "KeptBecause":
     """Return the question why a build must stay; ``own`` is the build of the release."""
     from segue.builds import BuildState, builds_of  # noqa: PLC0415
-    from segue.client import connect  # noqa: PLC0415
+    from segue.connection import connect  # noqa: PLC0415
 
     client = await connect()
 

@@ -162,7 +162,7 @@ def setup(
 
 
 async def _set_up(retention_s: float, *, create_namespace: bool) -> list[str]:
-    from segue.client import connect  # noqa: PLC0415 - Temporal's library loads slowly
+    from segue.connection import connect  # noqa: PLC0415 - Temporal's library loads slowly
     from segue.temporal_setup import set_up  # noqa: PLC0415
 
     client = await connect()

@@ -20,7 +20,8 @@ from segue_local.temporal_config import PARTS, SERVERS
 from shell import COMPLETED, NEEDS_PERSON, REFUSED, ROLLED_BACK, SEGUE, UNREACHABLE, Shell
 
 from segue import contract
-from segue.client import Rollouts, connect
+from segue.client import Rollouts
+from segue.connection import connect
 from segue.errors import Refused
 from segue.messages import Approve
 from segue.rollout_object.crd import Definition, file_of

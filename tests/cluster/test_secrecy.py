@@ -29,8 +29,8 @@ from segue_local.build import ensure_built
 from shell import REFUSED, Shell
 from temporalio.client import WorkflowUpdateFailedError
 
-from segue import client
 from segue.codec import SETTING
+from segue.connection import connect
 
 CONFIGURED, REASON, REFUSED_NAME, CREDENTIAL = "a variable's value", "a reason", "a refused name", "a credential"
 SECRET = (CONFIGURED, CREDENTIAL)
@@ -100,9 +100,9 @@ async def test_nothing_planted_is_stored_or_shown(
     sealed, plain = planted(), planted()
     monkeypatch.setenv("TEMPORAL_ADDRESS", lab.stack.temporal_address)
     async with open_lab(lab.stack) as control:
-        control.temporal = await client.connect()
+        control.temporal = await connect()
         monkeypatch.setenv(SETTING, str(file))
-        lab.temporal = await client.connect()
+        lab.temporal = await connect()
         monkeypatch.delenv(SETTING)
 
         def worker(of: Lab, values: dict[str, str], **env: str) -> WorkerProcess:

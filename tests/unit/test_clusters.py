@@ -12,10 +12,11 @@ from temporalio.api.workflow.v1 import PendingActivityInfo
 from activities.cluster import Cluster
 from segue.checks import CheckVerdict, SetupCheck
 from segue.cli.see import _table
-from segue.client import UNTAKEN_S, Listed, Rollouts, unserved, untaken
+from segue.client import UNTAKEN_S, Listed, Rollouts, untaken
 from segue.clusters import HERE, Access, access_to
 from segue.contract import Task, activity_queue, workflow_id
 from segue.errors import Refused
+from segue.pollers import unserved
 from segue.spec import Rollout, read_rollout
 from segue.temporal_setup import served_checks
 from worker.settings import load_settings

@@ -8,7 +8,7 @@ from segue_local.certs import Authority
 from temporalio.envconfig import ClientConnectConfig
 from temporalio.service import TLSConfig
 
-from segue.client import _connect_reason, _profile, _Shown, _shown_by, connect
+from segue.connection import _connect_reason, _profile, _Shown, _shown_by, connect
 from segue.errors import Refused
 
 CLOSED = (

@@ -5,8 +5,8 @@ from temporalio.client import WorkflowQueryFailedError
 from temporalio.exceptions import TemporalError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from segue.client import translated
 from segue.errors import AlreadyRolling, NotAllowed, NotFound, Refused, SegueError, Unreachable
+from segue.temporal_errors import translated
 
 QUEUE = "a-queue"
 STATUSES: dict[str, tuple[RPCStatusCode, str, type[SegueError], tuple[str, ...]]] = {

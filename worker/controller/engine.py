@@ -16,10 +16,11 @@ from temporalio.converter import encode_search_attributes
 from temporalio.service import RPCError, RPCStatusCode
 
 from segue import contract
-from segue.client import ANSWER_S, PHASE, TARGET, Rollouts, details, summary, translated
+from segue.client import PHASE, TARGET, Rollouts, details, summary
 from segue.contract import Task
 from segue.errors import AlreadyRolling, Cut, NotFound, SegueError, Unchanged, Unreachable
 from segue.messages import Message
+from segue.pollers import ANSWER_S
 from segue.report import Report
 from segue.rollout_object import MEMO
 from segue.rollout_object.deciding import REFUSED, Owner, Run, handled_now
@@ -28,6 +29,7 @@ from segue.rollout_object.status import Handled
 from segue.spec import Strategy
 from segue.state import TO_BASELINE, Outcome, Phase
 from segue.status import Status
+from segue.temporal_errors import translated
 
 
 class Engine:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from temporalio.client import Client
 
 from activities.cluster import Cluster
-from segue import client
 from segue.clusters import HERE
+from segue.connection import connect
 from segue.errors import Exit, SegueError
 from segue.naming import check_cluster
 from worker.controller.controller import Controller
@@ -51,7 +51,7 @@ async def serve(settings: Settings, cluster_name: str, namespaces: Sequence[str]
 
 
 async def _connect() -> Client:
-    return await client.connect(timeout_s=CONNECT_S)
+    return await connect(timeout_s=CONNECT_S)
 
 
 def main(cluster: str, namespaces: Sequence[str]) -> int:
