@@ -176,10 +176,12 @@ def _pass(tests: list[str]) -> bool:
     running = FORKS.Process(target=_run, args=(tests,))
     running.start()
     assert running.pid is not None
-    running.join(LIMIT_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(running.pid, signal.SIGKILL)  # its own simulations too
-    running.join()
+    try:
+        running.join(LIMIT_S)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)  # its own simulations too
+        running.join()
     return running.exitcode == 0
 
 
