@@ -115,12 +115,11 @@ def objection(budget: Budget, seen: Observation, counts: Counts) -> str:
     grows = counts.new > seen.new.total or counts.old > seen.old.total
     if total > budget.ceiling and grows:  # replicas above it after a drop of R may only be removed
         return f"{counts} would be {total} replicas, over the ceiling of {budget.ceiling}"
-    ways = [(seen.old, seen.new, counts.old)]
-    if seen.home is not None:  # otherwise the target's own controller removes unready ones
-        ways.append((seen.new, seen.old, counts.new))
-    for leaving, coming, requested in ways:
-        taken = max(0, leaving.total - requested)
-        serving = leaving.ready + coming.proven - max(0, taken - leaving.spare)
-        if taken > leaving.spare and serving < budget.floor:
+    old = max(0, seen.old.total - counts.old - seen.old.spare)
+    # Without a home, the target's own controller removes new replicas: unready ones.
+    new = max(0, seen.new.total - counts.new - seen.new.spare) if seen.home is not None else 0
+    for leaving, taken, coming, also in ((seen.old, old, seen.new, new), (seen.new, new, seen.old, old)):
+        serving = leaving.ready - taken + max(0, coming.proven - also)
+        if taken and serving < budget.floor:
             return f"{counts} would leave {serving} serving, under the floor of {budget.floor}"
     return ""

@@ -108,6 +108,36 @@ async def test_statefulset(served: Lab) -> None:
     )  # fmt: skip
 
 
+@one_is_enough
+async def test_fewer_replicas_take_no_ready_one_with_them(served: Lab) -> None:
+    """The unready one that its controller waits for goes, while three lower ones are not ready: no other follows."""
+    subject, change = StatefulSetSubject(served, "fewer"), StatefulSetSubject.changed(2, "never-ready")
+
+    def ready() -> int:
+        return int(subject.raw["status"].get("readyReplicas", 0))
+
+    def is_followed() -> bool:
+        found = subject.raw
+        seen = found["status"].get("observedGeneration") == found["metadata"]["generation"]
+        return seen and found["spec"]["replicas"] == found["status"]["replicas"] == 5
+
+    async with served.case("fewer", 6, kind=StatefulSetSubject, change=change, strategy={"step": 3}) as case:
+        await until("the highest is new", lambda: served.pods("fewer", "never-ready"))
+        await case.run.send("pause")
+        lower = [f"fewer-{number}" for number in range(3)]
+        for name in lower:
+            served.relabel(name, "never-ready")
+        await until("three others are not ready", lambda: ready() == 2)
+        await case.run.send("scale", replicas=5)
+        await until("its controller has followed", is_followed)
+        for name in lower:
+            served.relabel(name, "ready")
+        await until("all are ready", lambda: ready() == 5)
+        await case.run.send("abort")
+        await case.ends("Aborted")
+    case.watcher.assert_within(2, 6)
+
+
 def follow_leaders(lab: Lab, name: str, seen: list[tuple[int, int]]) -> Stream:
     """Record each (partition, replicas) that the leaders' StatefulSet gets."""
 

@@ -12,7 +12,15 @@ from typing import Any
 
 from simulation import NEVER, Pod, Target, Wrong
 
-from activities.levers.numbered.ordinals import HOLD, Numbered, may_go_back, partition_for, read, shrinks_under
+from activities.levers.numbered.ordinals import (
+    HOLD,
+    Numbered,
+    may_go_back,
+    partition_at,
+    partition_for,
+    read,
+    shrinks_under,
+)
 from activities.levers.ownership import OWNER
 from segue.budget import objection, resolve_budget
 from segue.decide import Decision
@@ -236,14 +244,16 @@ class NumberedTarget(Target):
         if seen.foreign is not None and not state.overrules:
             return str(seen.foreign)
         assert decision.replicas is not None
+        if decision.replicas == self.replicas:
+            return ""
         found, ready = self._read(state), self.ready
         problem = shrinks_under(found, rules, decision.replicas)
         if problem:
             return problem
-        grows = decision.replicas > self.replicas
+        partition = partition_at(found, state, decision.replicas)
         self.replicas = decision.replicas
-        if found.engaged and (not grows or state.goal is Goal.FORWARD):
-            self._put(self.template, HOLD if grows else self.partition, rules)
+        if found.engaged or partition != self.partition:
+            self._put(self.template, partition, rules)
         floor = resolve_budget(rules.strategy, self.replicas).floor
         if self.ready < min(ready, floor):
             raise Wrong(f"{ready} ready were scaled to {self.ready}, under the floor of {floor}: {self}")

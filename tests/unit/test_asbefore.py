@@ -86,6 +86,50 @@ def test_numbered_replicas_that_a_smaller_r_removes_may_be_the_ready_ones() -> N
     assert with_ready(state, see((0, 0), (0, 0), replicas=0)) == state, "asleep"
 
 
+@pytest.mark.parametrize(
+    ("before", "seen", "expected"),
+    [
+        pytest.param(
+            Before(replicas=1, ready=0),
+            see((1, 1), (0, 0), replicas=1),
+            Before(replicas=1, ready=1, reached=1),
+            id="one-replica",
+        ),
+        pytest.param(
+            Before(replicas=4, ready=1, reached=1),
+            see((2, 0), (0, 0), replicas=2, numbered=True),
+            Before(replicas=2, ready=0),
+            id="the-only-ready-number-may-go",
+        ),
+        pytest.param(
+            Before(replicas=4, ready=0, mixed=True),
+            see((4, 2), (0, 0)),
+            Before(replicas=4, ready=0, reached=2, mixed=True),
+            id="superseded-ones-are-no-baseline",
+        ),
+        pytest.param(
+            Before(replicas=4, ready=2, reached=4),
+            see((4, 2), (0, 0)),
+            Before(replicas=4, ready=2, reached=4),
+            id="what-was-reached-and-lost-is-asked-for",
+        ),
+        pytest.param(
+            Before(replicas=4, ready=4),
+            see((6, 4), (0, 0), replicas=6),
+            Before(replicas=4, ready=4),
+            id="all-were-ready",
+        ),
+    ],
+)
+def test_what_is_kept_of_the_time_before(before: Before, seen: Observation, expected: Before) -> None:
+    assert with_ready(MOVING.but(before=before), seen).before == expected
+
+
+def test_rules_stay_as_written_if_all_were_ready() -> None:
+    """A number would become a percentage for nothing."""
+    assert as_before(RULES, MOVING.but(before=Before(replicas=4, ready=4)), 4) is RULES
+
+
 FEWER = see((9, 8), (0, 0), replicas=9)
 
 

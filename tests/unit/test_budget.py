@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.budget import Budget, objection, resized, resolve_budget
+from segue.budget import Budget, foresee, objection, resized, resolve_budget
 from segue.errors import Refused
 from segue.observation import Counts, Observation, Side
-from segue.spec import Strategy
+from segue.room import Room
+from segue.spec import End, Strategy
 
 CASES = json.loads((Path(__file__).parent.parent / "facts" / "fenceposts.json").read_text())["cases"]
 
@@ -117,3 +118,58 @@ def test_a_resize_keeps_the_share_of_both_sides(
     assert counts == expected
     assert sum(counts) <= resolve_budget(strategy, replicas).ceiling
     assert counts.old <= replicas <= sum(counts) and counts != (replicas, 0)
+
+
+@pytest.mark.parametrize(
+    ("to", "replicas", "old"),
+    [
+        pytest.param(None, 5, 0, id="all-new"),
+        pytest.param(End(old="50%"), 5, 2, id="old-rounds-down"),
+        pytest.param(End(old=7), 5, 5, id="old-at-most-all"),
+        pytest.param(End(new="50%"), 5, 2, id="new-rounds-up"),
+        pytest.param(End(new=7), 5, 0, id="new-at-most-all"),
+        pytest.param(End(new=1), 5, 4, id="one-new"),
+    ],
+)
+def test_some_old_replicas_stay_at_the_end(to: End | None, replicas: int, old: int) -> None:
+    """A share of the new side is never smaller than written."""
+    strategy = Strategy(maxSurge=1).model_copy(update={"to": to})
+    assert resolve_budget(strategy, replicas).end == (old, replicas - old)
+
+
+@pytest.mark.parametrize(
+    ("more", "unavailable", "whole", "says"),
+    [
+        pytest.param(None, 0, False, "", id="not-known"),
+        pytest.param(2, 0, False, "", id="it-fits"),
+        pytest.param(1, 0, False, "there is room for 1 of the 2 replicas of the surge: no node", id="a-part-fits"),
+        pytest.param(
+            1, 0, True, "no node; the new side must be complete: it will hold until there is room", id="whole"
+        ),
+        pytest.param(
+            0, 1, False, "(no node): old ones go first, up to 1 at once, as with scaleInPriority", id="old-first"
+        ),
+        pytest.param(0, 0, False, "maxUnavailable 0 lets no old one go first: the rollout will hold", id="holds"),
+    ],
+)
+def test_a_surge_that_does_not_fit_is_foreseen(more: int | None, unavailable: int, whole: bool, says: str) -> None:
+    found = foresee(Room(more=more, why="no node"), Budget(4, 2, unavailable, 1), whole=whole)
+    assert len(found) == bool(says) and all(says in each for each in found)
+
+
+@pytest.mark.parametrize(
+    ("counts", "under"),
+    [((3, 2), False), ((2, 2), False), ((3, 1), False), ((1, 2), True), ((3, 0), True), ((2, 1), True)],
+)
+def test_a_pair_may_lose_replicas_of_either_side(counts: tuple[int, int], under: bool) -> None:
+    """Of 3 old and 2 new, all ready, a floor of 4 lets one go, of one side or the other."""
+    there = seen((3, 3, 0), (2, 2), (3, 2)).model_copy(update={"home": Counts(4, 0)})
+    found = objection(Budget(replicas=4, surge=1, unavailable=0, step=1), there, Counts(*counts))
+    assert ("would leave 3 serving, under the floor of 4" in found) is under
+
+
+def test_replicas_that_are_not_proven_are_not_missed_twice() -> None:
+    """After a drop of R both sides of a pair shrink. Of the new side, only ready replicas that are not proven go."""
+    loading = {"home": Counts(3, 0), "new": Side(total=5, ready=5, proven=0)}
+    there = seen((4, 4, 0), (5, 0), (4, 5)).model_copy(update=loading)
+    assert objection(Budget(replicas=3, surge=3, unavailable=0, step=1), there, Counts(3, 3)) == ""

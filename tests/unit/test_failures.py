@@ -259,6 +259,58 @@ def test_a_replica_that_still_loads_on_a_lost_node_is_lost(
         assert found == seen
 
 
+GATED = LOADS._replace(gates=("kueue",))
+
+
+@pytest.mark.parametrize(
+    ("leaving", "coming", "expected"),
+    [
+        pytest.param([], [LOADS], (0, ""), id="nothing"),
+        pytest.param([GATED], [], (0, ""), id="a-gate-of-a-replica-that-leaves"),
+        pytest.param([GONE], [], (0, "chat-a: its node n1 does not answer"), id="one-that-leaves"),
+        pytest.param([], [GONE], (1, "chat-a: its node n1 does not answer"), id="one-that-comes"),
+        pytest.param([GONE], [GATED], (1, "chat-a, and 1 more: its node n1 does not answer"), id="the-first-by-name"),
+        pytest.param([], [GATED, GONE, LOADS], (2, "chat-a, and 1 more: its node n1 does not answer"), id="of-three"),
+    ],
+)
+def test_what_hinders_a_move_is_counted_on_the_side_that_comes(
+    leaving: list[Replica], coming: list[Replica], expected: tuple[int, str]
+) -> None:
+    assert hindrance_of(leaving, coming) == expected
+
+
+def test_two_gates_are_named() -> None:
+    assert "the scheduling gates a, b must be removed" in hindrance_of([], [LOADS._replace(gates=("a", "b"))]).hindrance
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        pytest.param(LOADS._replace(ready_since=1.0), id="ready"),
+        pytest.param(LOADS._replace(node=""), id="not-placed"),
+    ],
+)
+def test_a_replica_that_is_ready_or_not_placed_is_on_no_lost_node(there: Replica) -> None:
+    """A ready one answers: its node only looks lost."""
+    pods = Pods((), (there,))
+    seen = Observation(replicas=1, old=Side(), new=Side(), asked=Counts(0, 1), template="v", pods=pods)
+    assert with_lost_nodes(seen, {"n1", ""}, back=False) is seen
+
+
+def test_another_reason_than_the_lost_node_stays() -> None:
+    """Only *not ready* is explained by the node, and only for the replica that is there."""
+    away = Problem(cause=Cause.UNREADY, message="why", replica="chat-c")
+    worse = Problem(cause=Cause.IMAGE_PULL, message="why", replica="chat-b")
+    for problem in (away, worse):
+        pods = Pods((), (LOADS,), (LOADS._replace(name="chat-d"),))
+        seen = Observation(
+            replicas=1, old=Side(), new=Side(), asked=Counts(0, 1), template="v", problem=problem, pods=pods
+        )
+        found = with_lost_nodes(seen, {"n1"}, back=False)
+        assert (found.problem, found.hindered) == (problem, 2)
+        assert all(each.is_lost for side in found.pods for each in side)
+
+
 def init(restarts: int, **facts: Any) -> ContainerFacts:
     return ContainerFacts("wait-for-db", restarts, is_init=True, **facts)
 

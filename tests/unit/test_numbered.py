@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from activities.levers.numbered.leaderworkerset import LeaderWorkerSetLever
-from activities.levers.numbered.ordinals import HOLD, Numbered, may_go_back, read, shrinks_under
+from activities.levers.numbered.ordinals import HOLD, Numbered, may_go_back, partition_at, read, shrinks_under
 from activities.levers.numbered.statefulset import StatefulSetLever
 from activities.levers.ownership import BASELINE
 from activities.levers.template import fingerprint
@@ -111,6 +111,39 @@ def test_fewer_replicas_wait_until_the_floor_holds_without_the_highest_numbers(
     state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW), resize=replicas)
     seen = read(there, half, state, None, 10.0)
     assert (decide(half, state, seen, 10.0).act is Act.RESIZE) is not waits
+
+
+@pytest.mark.parametrize(
+    ("there", "back", "replicas", "partition"),
+    [
+        pytest.param(numbered("OOOn", 1), False, 3, HOLD, id="two-wait-behind-the-one-that-goes"),
+        pytest.param(numbered("OONn", 1), False, 3, 2, id="what-is-new-stays-new"),
+        pytest.param(numbered("OONN", 2), False, 3, 2, id="nothing-waits"),
+        pytest.param(numbered("OOON", 3), False, 3, 3, id="nothing-is-left-to-wait"),
+        pytest.param(numbered("OO.n", 1), False, 3, 2, id="a-missing-one-comes-up-new"),
+        pytest.param(numbered("ONNo", 0, template="old"), True, 3, HOLD, id="back-behind-the-one-that-goes"),
+        pytest.param(numbered("OOON", 3), False, 5, HOLD, id="added-ones-come-up-old"),
+        pytest.param(numbered("ONNo", 0, template="old"), True, 5, 0, id="back-with-more"),
+        pytest.param(numbered("NNNN", 0), True, 5, 0, id="more-before-the-way-back"),
+    ],
+)
+def test_another_r_lets_the_controller_replace_no_other(
+    there: Numbered, back: bool, replicas: int, partition: int
+) -> None:
+    """What waits for the replica that goes would follow at once."""
+    found = {
+        "metadata": {"annotations": {BASELINE: json.dumps({"template": TEMPLATES["old"]})}},
+        "spec": {"replicas": R},
+    }
+    state = State(owner="o", claimed=True, baseline=Version(template=OLD), wanted=Version(template=NEW))
+    if back:
+        state = state.going_back(Outcome.ABORTED, requested("why"), 0.0)
+    assert partition_at(there._replace(found=found), state, replicas) == partition
+
+
+def test_before_the_first_write_the_partition_is_the_targets_own() -> None:
+    state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW))
+    assert [partition_at(numbered("OOOn", 1), state, replicas) for replicas in (3, 5)] == [1, 1]
 
 
 def test_a_percentage_follows_the_replicas() -> None:

@@ -152,3 +152,34 @@ def test_a_resize_scales_both_sides_in_proportion() -> None:
     target.replicas = 8
     assert target.sync()
     assert {name: s.replicas for name, s in target.sets.items()} == {"v0": 6, "v1": 2}
+
+
+@pytest.mark.parametrize(
+    ("running", "partition", "template", "back"),
+    [("oooOOOOOOn", 7, "v1", False), ("oooOOOONNo", 0, "v0", True)],
+)
+def test_fewer_numbered_replicas_take_no_other_ready_one(
+    running: str, partition: int, template: str, back: bool
+) -> None:
+    """The one that its controller waits for goes, while three lower ones are not ready: the floor of 6 of 9 holds.
+
+    ``o`` and ``n`` are old and new, ready in capitals.
+    """
+    rules = simulation.Rules(strategy=simulation.Strategy(maxSurge=0, maxUnavailable=3))
+    target = NumberedTarget(rules.strategy, len(running), random.Random(1))
+    target.has_gate, target.owner, target.template, target.partition = False, "us", template, partition
+    target.quality |= {"v0": "never", "v1": "never"}
+    versions = {"o": "v0", "n": "v1"}
+    for i, each in enumerate(running):
+        pod = simulation.Pod(simulation.NEVER, 0.0, ready_since=0.0 if each.isupper() else None)
+        target.slots[i] = versions[each.lower()], pod
+    state = simulation.State(
+        owner="us", claimed=True, baseline=simulation.Version(template="v0"), wanted=simulation.Version(template="v1"),
+        mark=simulation.Mark(template=template),
+    )  # fmt: skip
+    if back:
+        state = state.going_back(Outcome.ABORTED, simulation.Problem(cause="Rejected", message="why"), 0.0)
+    assert target.resize(rules, state, simulation.Decision(act=Act.RESIZE, why="", replicas=9)) == ""
+    while target.sync():
+        pass
+    assert (target.ready, target.replicas) == (6, 9)

@@ -65,6 +65,11 @@ def test_a_pairs_sides_are_exchanged() -> None:
     assert exchanged(given, Rules()).strategy == Rules().strategy
 
 
+def test_only_a_pair_has_two_sides() -> None:
+    with pytest.raises(TypeError, match="only a pair has two sides"):
+        exchanged(to_revision(of("Deployment"), 3, None), None)
+
+
 def test_what_led_the_traffic_there_leads_it_back() -> None:
     routed = exchanged(pair(strategy={"traffic": BY_ROUTE, "waypoints": [{"at": 1, "weight": 5}]}), None).strategy
     assert isinstance(routed.traffic, ByRoute) and routed.traffic.rule == 1

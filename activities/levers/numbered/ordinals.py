@@ -223,6 +223,22 @@ def partition_for(numbered: Numbered, state: State, old: int) -> int:
     return numbers[old] if old < len(numbers) else HOLD
 
 
+def partition_at(numbered: Numbered, state: State, replicas: int) -> int:
+    """Return the partition for another R: what is not replaced yet stays until the next decision.
+
+    Added replicas come up old. A smaller R can remove the unready replica that the controller waits for. Then it would
+    replace a ready one, however many of the lower numbers are not ready.
+    """
+    present = replicas_of(numbered.found)
+    if replicas > present:
+        return HOLD if numbered.engaged and state.goal is Goal.FORWARD else numbered.partition
+    kept = range(numbered.partition, replicas)
+    waiting = [i for i, each in numbered.running.items() if i in kept and each.version != numbered.version]
+    if not waiting or not state.claimed:
+        return numbered.partition
+    return max(waiting) + 1 if max(waiting) + 1 < replicas else HOLD
+
+
 def ended_by_version(
     pods: Iterable[Object], gone: Iterable[Gone], version_of: Callable[[Object], str]
 ) -> dict[str, tuple[Ended, ...]]:

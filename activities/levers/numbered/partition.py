@@ -20,6 +20,7 @@ from activities.levers.numbered.ordinals import (
     HOLD,
     Numbered,
     may_go_back,
+    partition_at,
     partition_for,
     read,
     shrinks_under,
@@ -454,7 +455,10 @@ class PartitionLever(ABC):
         return 1
 
     async def resize(self, request: WriteInput, now: float) -> Written:
-        """Set ``spec.replicas``; replicas added while the target is held come up old, and are rolled as planned."""
+        """Set ``spec.replicas``; replicas added while the target is held come up old, and are rolled as planned.
+
+        In the same write, the partition takes back what the controller has not replaced yet (``partition_at``).
+        """
         replicas = request.decision.replicas or 1
 
         def make(numbered: Numbered, seen: Observation) -> Object | None:
@@ -464,11 +468,11 @@ class PartitionLever(ABC):
             if problem:
                 raise Stale(problem)
             spec: Object = {"replicas": replicas}
-            holds_back = numbered.engaged and request.state.goal is Goal.FORWARD and not seen.autonomous
-            if holds_back and replicas > seen.replicas:
-                spec |= self.holding(HOLD, request.rules, replicas)
-            elif numbered.engaged:  # what may be unavailable at once follows R
-                spec |= self.holding(numbered.partition, request.rules, replicas)
+            partition = numbered.partition
+            if not seen.autonomous:
+                partition = partition_at(numbered, request.state, replicas)
+            if numbered.engaged or partition != numbered.partition:  # what may be unavailable at once follows R
+                spec |= self.holding(partition, request.rules, replicas)
             return {"spec": spec}
 
         return await self._write(request, now, make)
