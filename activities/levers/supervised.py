@@ -173,6 +173,7 @@ class SupervisedLever:
                 **start,
                 "wrote": request.state.wanted.template,
                 "undo": difference(wanted, start["version"]),
+                "left": self._left(found, start, wanted),
                 "generation": _next_generation(found),
             }
             patch = self._patch(found, wanted)
@@ -213,6 +214,7 @@ class SupervisedLever:
             kept = {
                 **saved,
                 "superseded": self._superseded(seen, saved),
+                "left": self._left(seen.found, saved, saved["version"]),
                 "wrote": baseline,
                 "generation": _next_generation(seen.found),
             }
@@ -332,9 +334,12 @@ class SupervisedLever:
         return old, new, stay
 
     def _is_new(self, pod: Object, saved: Object | None, *, undone: bool) -> bool:
-        revision = self._revision(pod)
-        superseded = saved is not None and revision in saved["superseded"]
-        return superseded if undone else saved is not None and revision not in saved["revisions"] and not superseded
+        if saved is None or self._revision(pod) in saved["revisions"]:
+            return False
+        # An operator that acts late may create pods of a version only after the write that left it.
+        late = bool(_images(pod) & set(saved.get("left", ())))
+        superseded = late or self._revision(pod) in saved["superseded"]
+        return superseded if undone else not superseded
 
     def _part(self, pod: Object) -> str:
         """Return the name of what creates a pod, without its version.
@@ -373,6 +378,12 @@ class SupervisedLever:
         """Return the present and earlier superseded revisions, without the baseline's."""
         there = {self._revision(pod) for pod in seen.pods} | set(saved.get("superseded", []))
         return sorted(there - set(saved["revisions"]))
+
+    def _left(self, found: Object, saved: Object, wanted: Object) -> list[str]:
+        """Return the images that only versions use which the rollout has left, or leaves by writing ``wanted``."""
+        used = {*saved.get("left", ()), *self._version(self._version_field(found)).images.values()}
+        kept = (self._version(each).images.values() for each in (saved["version"], wanted))
+        return sorted(used.difference(*kept))
 
     def _unfinished(self, found: Object, saved: Object | None) -> Problem | None:
         """Return the condition that was True before the rollout and is not now. Returns None if all are True."""
@@ -539,6 +550,12 @@ def _stopped(seen: Supervised) -> list[tuple[Object, float]]:
     """Return the pods that stop or are gone, each with the time: seconds since the epoch."""
     stopping = [(pod, at) for pod in seen.ended if (at := stop_requested_at(pod)) is not None]
     return [*stopping, *((each.pod, each.at) for each in seen.gone)]
+
+
+def _images(pod: Object) -> set[str]:
+    """Return the images of a pod's containers."""
+    spec = pod.get("spec", {})
+    return {c["image"] for kind in ("initContainers", "containers") for c in spec.get(kind, []) if c.get("image")}
 
 
 def _next_generation(found: Object) -> int:

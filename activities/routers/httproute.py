@@ -6,10 +6,11 @@ An HTTPRoute is a custom resource: a merge patch replaces lists whole, so the ro
 import copy
 
 from activities.cluster import Object
-from activities.routers.base import Content, Leading, Router, pod_labels_of
+from activities.levers.ownership import annotations_of
+from activities.routers.base import SAVED, Content, Leading, Router, pod_labels_of
 from activities.routers.gateways import accepting, answers, gateway_doubts, generation_of, unserved
 from segue.contract import PrepareInput
-from segue.errors import Refused
+from segue.errors import Refused, Stale
 from segue.observation import Routed
 from segue.spec import ByRoute, Rules, Target
 from segue.traffic import ALL, NONE
@@ -52,14 +53,27 @@ class HttpRouteRouter(Router):
         return _by_route(rules).route
 
     def read(self, found: Object, rules: Rules) -> Content:
-        """Return the rule's index and its backends; no backends if there is no such rule."""
-        number, there = _by_route(rules).rule, found["spec"].get("rules", [])
-        return {"rule": number, "backendRefs": there[number].get("backendRefs", []) if number < len(there) else []}
+        """Return the rule's index in the spec, and its backends; no backends if there is no such rule."""
+        by, there = _by_route(rules), found["spec"].get("rules", [])
+        number = _place(found, by.rule, {by.backends.old, by.backends.new})
+        return {"rule": by.rule, "backendRefs": there[number].get("backendRefs", []) if number < len(there) else []}
+
+    def routes_nothing(self, content: Content, rules: Rules) -> bool:
+        """Whether somebody removed the rule, or both sides' backends."""
+        sides = _by_route(rules).backends
+        return not {sides.old, sides.new} & {ref["name"] for ref in content["backendRefs"]}
 
     def patch(self, found: Object, content: Content) -> Object:
-        """Return the patch of all rules, with the backends of one changed."""
+        """Return the patch of all rules, with the backends of one changed.
+
+        Raises:
+            Stale: when somebody removed the rule.
+        """
         there = copy.deepcopy(found["spec"].get("rules", []))
-        there[content["rule"]]["backendRefs"] = content["backendRefs"]
+        number = _place(found, content["rule"], {ref["name"] for ref in content["backendRefs"]})
+        if number >= len(there):
+            raise Stale(f"{self.word} {found['metadata']['name']} has no rule {number} any more: add it again")
+        there[number]["backendRefs"] = content["backendRefs"]
         return {"spec": {"rules": there}}
 
     def leading(self, saved: Content, target: Target, rules: Rules, new: Object | None) -> Leading:
@@ -133,6 +147,14 @@ class HttpRouteRouter(Router):
                         field=f"{word} {target.namespace}/{name}", value=_shown_selector(selector),
                         fix=f"make it select exactly the {side} side's pods",
                     )  # fmt: skip
+
+
+def _place(found: Object, number: int, names: set[str]) -> int:
+    """Return the index of the rule that the rollout holds: its own, or where somebody else's new rules moved it."""
+    there = found["spec"].get("rules", [])
+    serving = [i for i, rule in enumerate(there) if names & {ref["name"] for ref in rule.get("backendRefs", [])}]
+    is_moved = SAVED in annotations_of(found) and number not in serving and len(serving) == 1
+    return serving[0] if is_moved else number
 
 
 def _by_route(rules: Rules) -> ByRoute:

@@ -248,3 +248,32 @@ def test_a_container_keeps_the_name_that_its_resource_gives_it() -> None:
     """KServe's defaulting writes an empty one into ``model``, and its webhook takes no other."""
     changed = LEVER._changed(LEVER._version_field(isvc()), Change.model_validate({"images": {"model": "a/b:2"}}))
     assert changed["model"] == {"image": "a/b:2", "name": ""}
+
+
+def test_pods_that_an_operator_creates_late_belong_to_the_version_that_they_run() -> None:
+    """It acts on the change only after the undo: its pods are no baseline, and the rollback does not end with them."""
+
+    def running(found: dict[str, Any], image: str) -> dict[str, Any]:
+        return {**found, "spec": {"containers": [{"name": "kserve-container", "image": image}]}}
+
+    before = [running(pod(HEAD, "a"), "a/b:1")]
+    seen, state = rolled(before, before)
+    saved = json.loads(seen.found["metadata"]["annotations"][BASELINE])
+    left = LEVER._left(seen.found, saved, saved["version"])
+    assert left == ["a/b:2"] and LEVER._left(isvc(), saved, {"model": {"image": "a/b:2"}}) == []
+    kept = {**saved, "wrote": state.baseline.template, "left": left}
+    back, undone = state.but(goal=Goal.BACK, mark=LEVER._mark(isvc())), isvc(None, kept)
+    late, again = running(pod(HEAD, "b", made=LATER), "a/b:2"), running(pod(HEAD, "c", made=LATER), "a/b:1")
+    for pods, sides, act in [
+        ([*before, late], (1, 1), Act.WAIT),
+        ([late], (0, 1), Act.WAIT),
+        ([again], (1, 0), Act.FINISH),  # the baseline by another name
+        (before, (1, 0), Act.FINISH),
+    ]:
+        found, decision = read(LEVER._supervised(undone, pods), back.but(progress_at=LATER), LATER + STEADY_S)
+        assert ((found.old.total, found.new.total), decision.act) == (sides, act)
+    # After a retarget, such pods are not the wanted version either.
+    third = isvc({"model": {"image": "a/b:3", "name": ""}}, {**saved, "left": left})
+    retargeted = state.but(mark=LEVER._mark(third), wanted=Version(template=LEVER._mark(third).template))
+    found, _ = read(LEVER._supervised(third, [late, running(pod(HEAD, "d", made=LATER), "a/b:3")]), retargeted)
+    assert (found.old.total, found.new.total) == (1, 1)
