@@ -5,8 +5,9 @@ from typing import Any, cast
 
 import pytest
 
+from activities.ended_pods import Gone
 from activities.levers.numbered.leaderworkerset import LeaderWorkerSetLever
-from activities.levers.numbered.ordinals import HOLD, Numbered, may_go_back, read, shrinks_under
+from activities.levers.numbered.ordinals import HOLD, Numbered, ended_by_version, may_go_back, read, shrinks_under
 from activities.levers.numbered.statefulset import StatefulSetLever
 from activities.levers.ownership import BASELINE
 from activities.levers.template import fingerprint
@@ -174,3 +175,28 @@ def test_the_budget_of_groups_follows_their_number() -> None:
     assert written("25%", "50%", 8, held=True) == (0, "50%")
     assert written(9, 9, 4, held=False) == (4, 4)
     assert written(0, "10%", 4, held=True) == (0, 1), "its webhook refuses 0 for both"
+
+
+@pytest.mark.parametrize(
+    ("restarts", "metadata", "counts"),
+    [
+        pytest.param(1, {"deletionTimestamp": "2027-01-15T08:01:00Z"}, True, id="recreated"),
+        pytest.param(1, {}, False, id="it-still-runs"),
+        pytest.param(0, {"deletionTimestamp": "2027-01-15T08:01:00Z"}, False, id="deleted-for-another-reason"),
+    ],
+)
+def test_a_group_that_is_recreated_counts_like_a_restart(restarts: int, metadata: dict[str, Any], counts: bool) -> None:
+    """Its controller deletes the whole group when a container restarts: the next pods show no restart."""
+    terminated = {"terminated": {"exitCode": 1, "reason": "Error"}}
+    status = {"name": "server", "restartCount": restarts, "lastState": terminated if restarts else {}, "state": {}}
+    metadata = {"name": "llama-3-1", "creationTimestamp": "2027-01-15T08:00:00Z", **metadata}
+    pod = {"metadata": metadata, "status": {"phase": "Running", "containerStatuses": [status]}}
+    expected = "server ended with exit code 1 and was restarted 1 time"
+    for there, gone in (([pod], []), ([], [Gone(pod, 0.0)])):
+        ended = ended_by_version(there, gone, lambda _: NEW, recreates=True)[NEW]
+        is_there = counts or bool(gone and restarts)
+        assert ended == ((Ended("llama-3-1", "RecreateGroup", expected, made_at=1_800_000_000.0),) if is_there else ())
+    state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW))
+    there = numbered("OOON", 3)._replace(ended=ended_by_version([], [Gone(pod, 0.0)], lambda _: NEW, recreates=True))
+    problem = read(there, rules(0, 1), state, None, 1_800_000_060.0).problem
+    assert bool(problem and problem.hopeless) is bool(restarts), problem

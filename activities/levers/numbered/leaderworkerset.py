@@ -93,6 +93,7 @@ class LeaderWorkerSetLever(PartitionLever):
                 own,
                 [g for g in gone if _label(g.pod, NAME) == found["metadata"]["name"]],
                 lambda pod: fingerprints.get(_label(pod, REVISION), ""),
+                recreates=True,
             ),
         )
 

@@ -5,20 +5,20 @@ their version. A replica is replaced under its own number, so old and new replic
 """
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 from activities.cluster import Object
-from activities.ended_pods import Gone, read_ended
+from activities.ended_pods import Gone, has_ended, read_ended
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, saved_baseline
-from activities.levers.pods import freed_by, is_ready, overdue, stop_requested_at
+from activities.levers.pods import freed_by, is_ready, made_at, overdue, read_replica, stop_requested_at
 from activities.levers.template import fingerprint, fingerprinting_once
 from segue.as_before import as_before
 from segue.budget import resolve_budget
 from segue.ended_pods import judged, taken_at
 from segue.errors import Refused
-from segue.failures import worst
+from segue.failures import diagnose, worst
 from segue.hindrance import hindrance_of
 from segue.observation import Counts, Foreign, Observation, Side
 from segue.replica import Ended, Pods, Replica, lost_since
@@ -224,18 +224,30 @@ def partition_for(numbered: Numbered, state: State, old: int) -> int:
 
 
 def ended_by_version(
-    pods: Iterable[Object], gone: Iterable[Gone], version_of: Callable[[Object], str]
+    pods: Iterable[Object], gone: Iterable[Gone], version_of: Callable[[Object], str], *, recreates: bool = False
 ) -> dict[str, tuple[Ended, ...]]:
-    """Return the ended pods by version, of the present and the removed ones."""
+    """Return the ended pods by version, of the present and the removed ones.
+
+    ``recreates``: the controller deletes a group when a container of it restarts, so the restart shows nowhere else.
+    """
+    ended: dict[str, tuple[Ended, ...]] = {}
     there, removed = list(pods), list(gone)
-    versions = {version_of(pod) for pod in (*there, *(each.pod for each in removed))}
-    return {
-        version: read_ended(
-            [pod for pod in there if version_of(pod) == version],
-            [each for each in removed if version_of(each.pod) == version],
-        )
-        for version in versions
-    }
+    for version in {version_of(pod) for pod in (*there, *(each.pod for each in removed))}:
+        mine = [pod for pod in there if version_of(pod) == version]
+        former = [each for each in removed if version_of(each.pod) == version]
+        leaving = [pod for pod in mine if "deletionTimestamp" in pod["metadata"]]
+        restarted = _restarted((*leaving, *(each.pod for each in former))) if recreates else ()
+        ended[version] = (*read_ended(mine, former), *restarted)
+    return ended
+
+
+def _restarted(deleted: Iterable[Object]) -> Iterator[Ended]:
+    """Yield the deleted pods whose containers had restarted, as ended."""
+    for pod in deleted:
+        replica = read_replica(pod, "")
+        problem = diagnose(replica, 0) if any(c.restarts and not c.has_passed for c in replica.containers) else None
+        if problem is not None and not has_ended(pod):
+            yield Ended(replica.name, "RecreateGroup", problem.message, made_at=made_at(pod))
 
 
 def start_of(numbered: Numbered, change: Change | None, start: Object) -> Object:
