@@ -256,7 +256,9 @@ def _group(leader: Object, pods: list[Object], size: int, versions: dict[str, st
         ports=head.ports,
         started_at=head.started_at,
         gates=next((part.gates for part in parts if part.gates), ()),
-        node=next((part.node for part in parts if part.is_lost), head.node),
+        node=next((part.node for part in parts if part.is_lost or part.unstarted_since is not None), head.node),
+        more_nodes=tuple(part.node for part in parts if part.ready_since is None and part.node),
+        unstarted_since=next((part.unstarted_since for part in parts if part.unstarted_since is not None), None),
         is_lost=any(part.is_lost for part in parts),
         placed_late_at=max(part.placed_late_at for part in parts),
     )
