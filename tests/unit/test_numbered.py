@@ -7,7 +7,15 @@ import pytest
 
 from activities.ended_pods import Gone
 from activities.levers.numbered.leaderworkerset import LeaderWorkerSetLever
-from activities.levers.numbered.ordinals import HOLD, Numbered, ended_by_version, may_go_back, read, shrinks_under
+from activities.levers.numbered.ordinals import (
+    HOLD,
+    IDLE_S,
+    Numbered,
+    ended_by_version,
+    may_go_back,
+    read,
+    shrinks_under,
+)
 from activities.levers.numbered.statefulset import StatefulSetLever
 from activities.levers.ownership import BASELINE
 from activities.levers.template import fingerprint
@@ -200,3 +208,58 @@ def test_a_group_that_is_recreated_counts_like_a_restart(restarts: int, metadata
     there = numbered("OOON", 3)._replace(ended=ended_by_version([], [Gone(pod, 0.0)], lambda _: NEW, recreates=True))
     problem = read(there, rules(0, 1), state, None, 1_800_000_060.0).problem
     assert bool(problem and problem.hopeless) is bool(restarts), problem
+
+
+WRITTEN_AT = 1_800_000_000.0
+
+
+def unheeded(kind: str, name: str, observed: int = 1) -> dict[str, Any]:
+    """An object whose spec somebody wrote at ``WRITTEN_AT``; its status was written later."""
+    managed = [
+        {"manager": "segue", "time": "2027-01-15T08:00:00Z"},
+        {"manager": "controller", "time": "2027-01-15T08:30:00Z", "subresource": "status"},
+    ]
+    metadata = {"name": name, "generation": 2, "managedFields": managed}
+    return {"kind": kind, "metadata": metadata, "spec": {"replicas": R}, "status": {"observedGeneration": observed}}
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("autonomous", [False, True])
+@pytest.mark.parametrize("part", ["found", "controlled"])
+def test_a_controller_that_does_not_act_holds_the_rollout(back: bool, autonomous: bool, part: str) -> None:
+    """Neither version is the reason: no deadline runs forward, and on the way back the reason names the controller."""
+    seen_by_it, absent = unheeded("LeaderWorkerSet", "llama", 2), unheeded("StatefulSet", "llama-leaders")
+    objects = {"found": {"found": absent}, "controlled": {"found": seen_by_it, "controlled": (absent,)}}[part]
+    saved = json.dumps({"template": TEMPLATES["old"]})
+    there = numbered("OOOO", 0 if autonomous else 3)._replace(**objects)
+    there.found["metadata"]["annotations"] = {BASELINE: saved}
+    state = State(
+        owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW), claimed=True, autonomous=autonomous
+    )
+    state = state.going_back(Outcome.ROLLED_BACK, requested("why"), 0.0) if back else state
+
+    def hindrance(at: float) -> str:
+        return read(there, rules(0, 1), state, None, at, autonomous=autonomous).hindrance
+
+    assert hindrance(WRITTEN_AT + IDLE_S - 1) == ""
+    expected = "the controller of statefulset llama-leaders has not acted on its spec for 20 s"
+    assert hindrance(WRITTEN_AT + 20.0).startswith(expected)
+    problem = read(there, rules(0, 1), state, None, WRITTEN_AT + 20.0, autonomous=autonomous).problem
+    assert problem is not None and problem.message.startswith(expected)
+    if not back:
+        # Its own owner is not in this test: what follows is only whether the deadline counts.
+        seen = read(there, rules(0, 1), state, None, WRITTEN_AT + 1e6, autonomous=autonomous)
+        seen = seen.model_copy(update={"owner": "o"})
+        assert decide(rules(0, 1), state, seen, WRITTEN_AT + 1e6).act is Act.CROWDED
+
+
+@pytest.mark.parametrize(("running", "blocks"), [("oOOO", "0"), ("OOOO", ""), ("OOOo", "")])
+def test_an_old_replica_that_blocks_its_controller_is_named(running: str, blocks: str) -> None:
+    """With OrderedReady, its controller replaces none while any other replica is not ready."""
+    state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW))
+    there = numbered(running, 3)._replace(in_order=True)
+    problem = read(there, rules(0, 1), state, None, 60.0).problem
+    assert (problem.replica if problem else "") == blocks
+    assert problem is None or "mend or delete it" in problem.message
+    assert read(there._replace(in_order=False), rules(0, 1), state, None, 60.0).problem is None
+    assert read(there._replace(partition=HOLD), rules(0, 1), state, None, 60.0).problem is None, "nothing is replaced"

@@ -95,6 +95,7 @@ class LeaderWorkerSetLever(PartitionLever):
                 lambda pod: fingerprints.get(_label(pod, REVISION), ""),
                 recreates=True,
             ),
+            controlled=tuple(each for each in sets if controller_uid(each) == found["metadata"]["uid"]),
         )
 
     async def _sets(self, target: Target) -> list[Object]:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from activities.cluster import Object
-from activities.ended_pods import Gone, has_ended, read_ended
+from activities.ended_pods import Gone, has_ended, read_ended, seconds_of
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, saved_baseline
 from activities.levers.pods import freed_by, is_ready, made_at, overdue, read_replica, stop_requested_at
 from activities.levers.template import fingerprint, fingerprinting_once
@@ -19,14 +19,16 @@ from segue.budget import resolve_budget
 from segue.ended_pods import judged, taken_at
 from segue.errors import Refused
 from segue.failures import diagnose, worst
-from segue.hindrance import hindrance_of
-from segue.observation import Counts, Foreign, Observation, Side
+from segue.hindrance import Hindrance, hindrance_of
+from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side
 from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Change, Rules
 from segue.state import Goal, State
 
 HOLD = 1_000_000
 """A partition far above any number of replicas: with a partition of R, added replicas would come up new."""
+IDLE_S = 10.0
+"""A controller that runs observes a change of the spec within so many seconds."""
 _ANY_RESTARTS = 1_000_000
 
 
@@ -54,6 +56,10 @@ class Numbered(NamedTuple):
     """The fields that hold it, in a form that can be compared."""
     ended: Mapping[str, tuple[Ended, ...]] = MappingProxyType({})
     """By version: its pods that ended, including removed ones."""
+    controlled: tuple[Object, ...] = ()
+    """The objects beside the target whose controllers move its replicas."""
+    in_order: bool = False
+    """Whether its controller replaces no replica while another one is not ready."""
 
     @property
     def version(self) -> str:
@@ -99,6 +105,29 @@ def is_observed(found: Object) -> bool:
     """Whether an object's controller has observed its present spec."""
     seen: int = found.get("status", {}).get("observedGeneration", 0)
     return bool(seen >= found["metadata"].get("generation", 0))
+
+
+def idle(objects: Iterable[Object], now: float) -> str:
+    """Return which object's controller has not acted on its spec for ``IDLE_S``; empty if each has."""
+    for found in objects:
+        changes = found["metadata"].get("managedFields", [])
+        changed_at = max((seconds_of(m.get("time")) for m in changes if m.get("subresource") != "status"), default=now)
+        if not is_observed(found) and now >= changed_at + IDLE_S:
+            what = f"{str(found.get('kind', 'StatefulSet')).lower()} {found['metadata']['name']}"
+            since = f"for {now - changed_at:.0f} s"
+            return f"the controller of {what} has not acted on its spec {since}: check that this controller runs, and what it logs"
+    return ""
+
+
+def _out_of_order(numbered: Numbered, state: State) -> Problem | None:
+    """Return the problem of an old replica that keeps its controller from replacing the next one."""
+    going = numbered.going(state.baseline.template)
+    if not numbered.in_order or not going or state.goal is Goal.BACK:
+        return None
+    others = (each for i, each in sorted(numbered.running.items()) if i not in going)
+    blocking = next((each for each in others if each.version != numbered.version and each.ready_since is None), None)
+    why = "is not ready, and with podManagementPolicy OrderedReady its controller replaces no other replica before that"
+    return blocking and Problem(cause=Cause.DEADLINE, message=f"{why}; mend or delete it", replica=blocking.name)
 
 
 def may_go_back(numbered: Numbered, rules: Rules, baseline: str) -> bool:
@@ -158,7 +187,7 @@ def read(
     broken = back and bool(numbered.broken({pivot}))
     # The baseline as admission stored it counts as the baseline, though the saved one differs.
     is_undone = back and numbered.partition == 0 and numbered.version == pivot
-    relaxed = as_before(rules, state, len(replicas))
+    relaxed, absent = as_before(rules, state, len(replicas)), idle((found, *numbered.controlled), now)
     rising, ended = [r for r in (*coming, *beside) if r.name], numbered.ended.get(pivot, ())
     pinned = back and not broken and numbered.partition >= HOLD and not may_go_back(numbered, relaxed, pivot)
     return Observation(
@@ -175,12 +204,19 @@ def read(
         numbered=True,
         unshrinkable=shrinks_under(numbered, relaxed, len(replicas) if state.resize is None else state.resize),
         foreign=foreign,
-        problem=worst((judged(rising, ended, restarts, state.began_at, others=others), overdue(numbered.pods, now))),
+        problem=worst(
+            (
+                judged(rising, ended, restarts, state.began_at, others=others),
+                overdue(numbered.pods, now),
+                _out_of_order(numbered, state),
+                Problem(cause=Cause.DEADLINE, message=absent) if absent else None,
+            )
+        ),
         progress_at=max((*proven, *(r.placed_late_at for r in coming), taken_at(ended)), default=0.0),
         # A replica is replaced under its own number: the new one is created when the old one has ended.
         freed_by=freed_by(numbered.pods, (), waits=bool(leaving)),
         available_by=max(proven, default=0.0) + found["spec"].get("minReadySeconds", 0),
-        **hindrance_of(others, coming)._asdict(),
+        **(Hindrance(max(1, len(coming)), absent) if absent else hindrance_of(others, coming))._asdict(),
         lost_since=lost_since(new),
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),

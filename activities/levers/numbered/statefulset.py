@@ -66,6 +66,7 @@ class StatefulSetLever(PartitionLever):
             revisions=revisions,
             templates=templates,
             token=_token(found),
+            in_order=found["spec"].get("podManagementPolicy", "OrderedReady") == "OrderedReady",
             ended=ended_by_version(
                 own,
                 [g for g in gone if controller_uid(g.pod) == found["metadata"]["uid"]],
