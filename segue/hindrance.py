@@ -51,10 +51,15 @@ def with_lost_nodes(seen: Observation, nodes: Collection[str], *, back: bool, no
 
 
 def node_in_doubt(problem: Problem | None, seen: Observation) -> str:
-    """Return the node whose loss would explain a problem; empty if something else explains it."""
+    """Return the node whose loss would explain a problem; empty if something else explains it.
+
+    A replica that is Ready there shows that the node answers.
+    """
     if problem is None or problem.cause is not Cause.UNREADY or problem.hopeless:
         return ""
-    return next((each.node for side in seen.pods for each in side if each.name == problem.replica), "")
+    replicas = [each for side in seen.pods for each in side]
+    answers = {each.node for each in replicas if each.ready_since is not None}
+    return next((each.node for each in replicas if each.name == problem.replica and each.node not in answers), "")
 
 
 def _is_ignored(replica: Replica, now: float) -> bool:

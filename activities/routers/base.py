@@ -145,7 +145,8 @@ class Router(ABC):
         """Return what the shared watch observes. Returns None while it is older than the latest write."""
         found = watch.get(self.kind, self.name(rules))
         if found is None:
-            return _deleted(state, f"{self.word} {self.name(rules)}: it was deleted")
+            foreign = Foreign(who="somebody", what=f"{self.word} {self.name(rules)}: it was deleted")
+            return _absent(state) or Sight(foreign=foreign)
         if state.routed is not None and _version(found) < state.routed.version:
             return None
         return self._sight(found, target, rules, state, watch.get("deployments", side_name(target, "new")))
@@ -162,9 +163,9 @@ class Router(ABC):
         leading = self.leading(saved_of(found, state, content), target, rules, new)
         share = leading.share(content)
         mark = state.routed
+        if self.routes_nothing(content, rules) and (absent := _absent(state)):
+            return absent
         seen = None if share is None else self._observed(found, share, state)
-        if self.routes_nothing(content, rules):
-            seen = _as_written(state)
         changed = share is None or (mark is not None and (share != mark.share or holder is None))
         who = writer_of(found, (f"f:{self.field}",)) if changed else None
         if changed and (who is not None or share is None):
@@ -311,15 +312,14 @@ def _to_be_made(old: Object, request: PrepareInput) -> Object:
     return {"metadata": {"name": name}, "spec": {"template": {"metadata": {"labels": labels}}}}
 
 
-def _deleted(state: State, what: str) -> Sight:
-    return Sight(_as_written(state), Foreign(who="somebody", what=what))
+def _absent(state: State) -> Sight | None:
+    """Return where the traffic goes on the way back, if the object routes nothing any more: as it was written last.
 
-
-def _as_written(state: State) -> Routed | None:
-    """Return what the rollout wrote last, for an object that routes nothing any more; forward, nothing is known."""
+    Returns None forward: there the rollout holds.
+    """
     if state.goal is not Goal.BACK or state.routed is None:
         return None
-    return Routed(share=state.routed.share, version=state.routed.version)
+    return Sight(Routed(share=state.routed.share, version=state.routed.version))
 
 
 def saved_of(found: Object, state: State, content: Content) -> Content:

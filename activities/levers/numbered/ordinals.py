@@ -115,7 +115,8 @@ def idle(objects: Iterable[Object], now: float) -> str:
         if not is_observed(found) and now >= changed_at + IDLE_S:
             what = f"{str(found.get('kind', 'StatefulSet')).lower()} {found['metadata']['name']}"
             since = f"for {now - changed_at:.0f} s"
-            return f"the controller of {what} has not acted on its spec {since}: check that this controller runs, and what it logs"
+            fix = "check that this controller runs, and what it logs"
+            return f"the controller of {what} has not acted on its spec {since}: {fix}"
     return ""
 
 

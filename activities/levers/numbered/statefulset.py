@@ -13,7 +13,7 @@ from activities.ended_pods import Gone
 from activities.levers.judging import judged_set
 from activities.levers.numbered.ordinals import Numbered, ended_by_version, is_observed
 from activities.levers.numbered.partition import PartitionLever
-from activities.levers.ownership import PATCH_FIX, Fields, selector_of
+from activities.levers.ownership import PATCH_FIX, Fields, remembered, selector_of
 from activities.levers.pods import is_active, read_replica
 from activities.levers.template import apply_change, fingerprint, version_of
 from activities.watching import NamespaceWatch, controller_uid
@@ -46,6 +46,7 @@ class StatefulSetLever(PartitionLever):
         gone: Iterable[Gone] = (),
     ) -> Numbered:  # fmt: skip
         """Return the replica of each number."""
+        found = remembered(found, revisions)
         templates = {each["metadata"]["name"]: _template_of(each) for each in revisions}
         versions = {name: fingerprint(template) for name, template in templates.items()}
         if is_observed(found):
