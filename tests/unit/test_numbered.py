@@ -253,7 +253,7 @@ def test_a_controller_that_does_not_act_holds_the_rollout(back: bool, autonomous
         assert decide(rules(0, 1), state, seen, WRITTEN_AT + 1e6).act is Act.CROWDED
 
 
-@pytest.mark.parametrize(("running", "blocks"), [("oOOO", "0"), ("OOOO", ""), ("OOOo", "")])
+@pytest.mark.parametrize(("running", "blocks"), [("oOOO", "0"), ("OOOO", ""), ("OOOo", ""), ("o", "0"), ("OOO", "")])
 def test_an_old_replica_that_blocks_its_controller_is_named(running: str, blocks: str) -> None:
     """With OrderedReady, its controller replaces none while any other replica is not ready."""
     state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW))
@@ -262,4 +262,5 @@ def test_an_old_replica_that_blocks_its_controller_is_named(running: str, blocks
     assert (problem.replica if problem else "") == blocks
     assert problem is None or "mend or delete it" in problem.message
     assert read(there._replace(in_order=False), rules(0, 1), state, None, 60.0).problem is None
-    assert read(there._replace(partition=HOLD), rules(0, 1), state, None, 60.0).problem is None, "nothing is replaced"
+    held = read(there._replace(partition=HOLD), rules(0, 1), state, None, 60.0).problem
+    assert held is None or len(running) < R, "nothing is replaced"

@@ -123,12 +123,14 @@ def idle(objects: Iterable[Object], now: float) -> str:
 def _out_of_order(numbered: Numbered, state: State) -> Problem | None:
     """Return the problem of an old replica that keeps its controller from replacing the next one."""
     going = numbered.going(state.baseline.template)
-    if not numbered.in_order or not going or state.goal is Goal.BACK:
+    absent = replicas_of(numbered.found) - len(numbered.running)
+    if not numbered.in_order or state.goal is Goal.BACK or not (going or absent > 0):
         return None
     others = (each for i, each in sorted(numbered.running.items()) if i not in going)
     blocking = next((each for each in others if each.version != numbered.version and each.ready_since is None), None)
-    why = "is not ready, and with podManagementPolicy OrderedReady its controller replaces no other replica before that"
-    return blocking and Problem(cause=Cause.DEADLINE, message=f"{why}; mend or delete it", replica=blocking.name)
+    why = "is not ready, and with podManagementPolicy OrderedReady its controller makes no other replica before that"
+    fix = "mend or delete it; if its version is the reason, change the StatefulSet without Segue, then delete this pod"
+    return blocking and Problem(cause=Cause.DEADLINE, message=f"{why}; {fix}", replica=blocking.name)
 
 
 def may_go_back(numbered: Numbered, rules: Rules, baseline: str) -> bool:
