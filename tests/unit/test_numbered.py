@@ -1,6 +1,7 @@
 """A numbered target: when its controller is let go back, never where it could go under the floor; and what fails."""
 
 import json
+from datetime import timedelta
 from typing import Any, cast
 
 import pytest
@@ -14,6 +15,7 @@ from activities.levers.numbered.ordinals import (
     ended_by_version,
     may_go_back,
     read,
+    removed_by_version,
     shrinks_under,
 )
 from activities.levers.numbered.statefulset import StatefulSetLever
@@ -23,6 +25,7 @@ from segue.decide import Act, decide
 from segue.observation import Version
 from segue.replica import Ended, Replica
 from segue.spec import Rules, Strategy, Waypoint
+from segue.spec.readiness import Readiness
 from segue.state import Outcome, State, requested
 
 R = 4
@@ -264,3 +267,16 @@ def test_an_old_replica_that_blocks_its_controller_is_named(running: str, blocks
     assert read(there._replace(in_order=False), rules(0, 1), state, None, 60.0).problem is None
     held = read(there._replace(partition=HOLD), rules(0, 1), state, None, 60.0).problem
     assert held is None or len(running) < R, "nothing is replaced"
+
+
+@pytest.mark.parametrize(("version", "act"), [(OLD, Act.WAIT), (NEW, Act.FAIL)])
+def test_the_deadline_starts_when_the_replaced_replica_is_gone(version: str, act: Act) -> None:
+    """It may stop for longer than the deadline; the new one is created only then. A new one that goes is no reason."""
+    removed = removed_by_version([Gone({"metadata": {}}, 90.0), Gone({"metadata": {}}, 95.0)], lambda _: version)
+    there = numbered("OOO.", 3)._replace(removed=removed)
+    there.found["metadata"]["annotations"] = {BASELINE: json.dumps({"template": TEMPLATES["old"]})}
+    state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW), claimed=True)
+    within = rules(0, 1).model_copy(update={"readiness": Readiness(deadline=timedelta(seconds=10))})
+    seen = read(there, within, state, None, 100.0).model_copy(update={"owner": "o"})
+    assert decide(within, state, seen, 100.0).act is act
+    assert decide(within, state, seen, 106.0).act is Act.FAIL

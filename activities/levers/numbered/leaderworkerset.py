@@ -13,7 +13,7 @@ from activities.cluster import Object
 from activities.ended_pods import Gone
 from activities.levers.configs import owned_by
 from activities.levers.judging import judged_groups
-from activities.levers.numbered.ordinals import HOLD, Numbered, ended_by_version, is_observed
+from activities.levers.numbered.ordinals import HOLD, Numbered, ended_by_version, is_observed, removed_by_version
 from activities.levers.numbered.partition import PartitionLever
 from activities.levers.ownership import Fields
 from activities.levers.pods import is_active, read_replica
@@ -76,6 +76,7 @@ class LeaderWorkerSetLever(PartitionLever):
             fingerprints[newest["metadata"]["labels"].get(REVISION, "")] = fingerprint(self.template_of(found))
         size = found["spec"]["leaderWorkerTemplate"].get("size", 1)
         rolling = found["spec"]["rolloutStrategy"]["rollingUpdateConfiguration"]
+        removed = [each for each in gone if _label(each.pod, NAME) == found["metadata"]["name"]]
         all_leaders = [pod for pod in own if pod["metadata"]["labels"].get(WORKER) == "0"]
         return Numbered(
             found=found,
@@ -90,11 +91,9 @@ class LeaderWorkerSetLever(PartitionLever):
             templates=templates,
             token=" ".join(f"{name}={rolling.get(name)}" for name in self.fields),
             ended=ended_by_version(
-                own,
-                [g for g in gone if _label(g.pod, NAME) == found["metadata"]["name"]],
-                lambda pod: fingerprints.get(_label(pod, REVISION), ""),
-                recreates=True,
+                own, removed, lambda pod: fingerprints.get(_label(pod, REVISION), ""), recreates=True
             ),
+            removed=removed_by_version(removed, lambda pod: fingerprints.get(_label(pod, REVISION), "")),
             controlled=tuple(each for each in sets if controller_uid(each) == found["metadata"]["uid"]),
         )
 

@@ -56,6 +56,8 @@ class Numbered(NamedTuple):
     """The fields that hold it, in a form that can be compared."""
     ended: Mapping[str, tuple[Ended, ...]] = MappingProxyType({})
     """By version: its pods that ended, including removed ones."""
+    removed: Mapping[str, float] = MappingProxyType({})
+    """By version: when its latest pod was removed, in seconds since the epoch, if a watch observed it."""
     controlled: tuple[Object, ...] = ()
     """The objects beside the target whose controllers move its replicas."""
     in_order: bool = False
@@ -217,7 +219,11 @@ def read(
         ),
         progress_at=max((*proven, *(r.placed_late_at for r in coming), taken_at(ended)), default=0.0),
         # A replica is replaced under its own number: the new one is created when the old one has ended.
-        freed_by=freed_by(numbered.pods, (), waits=bool(leaving)),
+        freed_by=max(
+            freed_by(numbered.pods, (), waits=bool(leaving)),
+            0.0,
+            *(at for version, at in numbered.removed.items() if version != pivot),
+        ),
         available_by=max(proven, default=0.0) + found["spec"].get("minReadySeconds", 0),
         **(Hindrance(max(1, len(coming)), absent) if absent else hindrance_of(others, coming))._asdict(),
         lost_since=lost_since(new),
@@ -278,6 +284,15 @@ def ended_by_version(
         restarted = _restarted((*leaving, *(each.pod for each in former))) if recreates else ()
         ended[version] = (*read_ended(mine, former), *restarted)
     return ended
+
+
+def removed_by_version(gone: Iterable[Gone], version_of: Callable[[Object], str]) -> dict[str, float]:
+    """Return by version when its latest pod was removed: seconds since the epoch."""
+    found: dict[str, float] = {}
+    for each in gone:
+        version = version_of(each.pod)
+        found[version] = max(each.at, found.get(version, 0.0))
+    return found
 
 
 def _restarted(deleted: Iterable[Object]) -> Iterator[Ended]:
