@@ -476,9 +476,19 @@ class SupervisedLever:
         saved, now = _saved(found), self._version_field(found)
         if saved and _is_ours(found, saved):
             return None
+        if saved and template in {state.baseline.template, state.wanted.template}:
+            return self._reverted(found, saved, template)
         ours, writers = self._authors(found, saved["version"] if saved else {}, now)
         what = ", ".join(differences({"spec": ours}, {"spec": now})) or self._kind.version
         return Foreign(who=latest_of(writers), what=what, template=template)
+
+    def _reverted(self, found: Object, saved: Object, template: str) -> Foreign:
+        """Return that somebody took our latest write back: the other version is there again."""
+        above = self._kind.version.split(".")
+        paths = [(*above, *path) for path, _ in leaves(saved.get("undo", {}))]
+        writers = [each for path in paths for each in writers_of(found, tuple(f"f:{name}" for name in path[1:]))]
+        what = ", ".join(".".join(path) for path in paths) or self._kind.version
+        return Foreign(who=latest_of(writers), what=f"{what}, which this rollout had written", template=template)
 
     def _authors(self, found: Object, baseline: Object, now: Object) -> tuple[Object, list[Object]]:
         """Return the baseline with our own changes of the field, and the writers of all other differences."""

@@ -84,8 +84,9 @@ async def _taken(cluster: Cluster, lever: Lever, target: Target, owner: str) -> 
         found = await cluster.get(kind, target.namespace, target.name)
         saved = annotations_of(found).get(BASELINE) or await _copied(cluster, target, found)
         if not saved:
-            why = "has no saved baseline: no rollout holds it"
-            raise NotFound(why, field=f"{target.kind} {target}", fix="nothing to release")
+            why = "has no saved baseline: no rollout holds it, or somebody removed what it saved"
+            fix = "nothing to release; if a partition still holds it, set its own strategy again"
+            raise NotFound(why, field=f"{target.kind} {target}", fix=fix)
         version = found["metadata"]["resourceVersion"]
         patch = {"metadata": {"resourceVersion": version, "annotations": {OWNER: owner, BASELINE: saved}}}
         try:

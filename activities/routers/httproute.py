@@ -4,6 +4,7 @@ An HTTPRoute is a custom resource: a merge patch replaces lists whole, so the ro
 """
 
 import copy
+import json
 
 from activities.cluster import Object
 from activities.levers.ownership import annotations_of
@@ -61,18 +62,19 @@ class HttpRouteRouter(Router):
     def routes_nothing(self, content: Content, rules: Rules) -> bool:
         """Whether somebody removed the rule, or both sides' backends."""
         sides = _by_route(rules).backends
-        return not {sides.old, sides.new} & {ref["name"] for ref in content["backendRefs"]}
+        return not {sides.old, sides.new} & _names(content)
 
     def patch(self, found: Object, content: Content) -> Object:
         """Return the patch of all rules, with the backends of one changed.
 
         Raises:
-            Stale: when somebody removed the rule.
+            Stale: when somebody removed the rule, or both sides' backends from it.
         """
-        there = copy.deepcopy(found["spec"].get("rules", []))
-        number = _place(found, content["rule"], {ref["name"] for ref in content["backendRefs"]})
-        if number >= len(there):
-            raise Stale(f"{self.word} {found['metadata']['name']} has no rule {number} any more: add it again")
+        there, sides = copy.deepcopy(found["spec"].get("rules", [])), _sides(found, content)
+        number = _place(found, content["rule"], sides)
+        if number >= len(there) or not sides & _names(there[number]):
+            what = f"{self.word} {found['metadata']['name']} has no rule with the backends of this rollout any more"
+            raise Stale(f"{what}: give them back to rule {content['rule']}")
         there[number]["backendRefs"] = content["backendRefs"]
         return {"spec": {"rules": there}}
 
@@ -149,12 +151,21 @@ class HttpRouteRouter(Router):
                     )  # fmt: skip
 
 
-def _place(found: Object, number: int, names: set[str]) -> int:
+def _place(found: Object, number: int, sides: set[str]) -> int:
     """Return the index of the rule that the rollout holds: its own, or where somebody else's new rules moved it."""
-    there = found["spec"].get("rules", [])
-    serving = [i for i, rule in enumerate(there) if names & {ref["name"] for ref in rule.get("backendRefs", [])}]
+    serving = [i for i, rule in enumerate(found["spec"].get("rules", [])) if sides & _names(rule)]
     is_moved = SAVED in annotations_of(found) and number not in serving and len(serving) == 1
     return serving[0] if is_moved else number
+
+
+def _sides(found: Object, content: Content) -> set[str]:
+    """Return the names of the backends of both sides: those to write, and those of the rollout that holds the route."""
+    saved = annotations_of(found).get(SAVED)
+    return _names(content).union(*map(_names, json.loads(saved).values() if saved else ()))
+
+
+def _names(rule: Object) -> set[str]:
+    return {ref["name"] for ref in rule.get("backendRefs", [])}
 
 
 def _by_route(rules: Rules) -> ByRoute:

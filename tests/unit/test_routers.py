@@ -37,7 +37,7 @@ def route(*rules: Object, uid: str = "first", generation: int = 5) -> Object:
         {"type": kind, "status": "True", "observedGeneration": generation} for kind in ("Accepted", "ResolvedRefs")
     ]
     parent = {"parentRef": {"name": "public"}, "controllerName": "example.com/gateway", "conditions": conditions}
-    annotations = {OWNER: "us", SAVED: as_kept(SAVED_BEFORE, SAVED_BEFORE)}
+    annotations = {OWNER: "us", SAVED: as_kept(SAVED_BEFORE, {**SAVED_BEFORE, **rule(old=0, new=100)})}
     metadata = {
         "name": "chat",
         "uid": uid,
@@ -100,8 +100,12 @@ def test_a_rule_that_others_moved_is_still_the_rollouts() -> None:
     assert ROUTER.read(unclaimed, RULES)["backendRefs"] == OTHER["backendRefs"], "the spec names the rule"
 
 
-def test_a_route_without_rules_is_released_as_it_is() -> None:
-    bare = route()
-    with pytest.raises(Stale, match="httproute chat has no rule 0 any more"):
+@pytest.mark.parametrize("rules", [(), (OTHER,), (OTHER, OTHER)], ids=["none", "another", "others"])
+def test_a_route_without_the_rule_is_released_as_it_is(rules: tuple[Object, ...]) -> None:
+    """Somebody else's rule is not overwritten."""
+    bare = route(*rules)
+    with pytest.raises(Stale, match="httproute chat has no rule with the backends of this rollout any more"):
         ROUTER.patch(bare, SAVED_BEFORE)
     assert ROUTER.free(bare, "before") == {"metadata": {"annotations": {OWNER: None, SAVED: None}}}
+    new_only = route(rule(new=1))
+    assert ROUTER.free(new_only, "before")["spec"] == {"rules": [rule(old=100)]}

@@ -288,6 +288,15 @@ def test_who_takes_our_write_back_is_foreign() -> None:
     assert LEVER._foreign(seen.found, forward) is None
     foreign = LEVER._foreign(reverted, forward)
     assert foreign is not None and foreign.template == state.baseline.template
+    kept = json.loads(reverted["metadata"]["annotations"][BASELINE])
+    undo = {"model": {"image": "a/b:1"}}
+    reverted["metadata"]["annotations"][BASELINE] = json.dumps({**kept, "undo": undo})
+    fields = {"f:spec": {"f:predictor": {"f:model": {"f:image": {}}}}}
+    reverted["metadata"]["managedFields"] = [
+        {"manager": "argocd", "operation": "Apply", "time": "now", "fieldsV1": fields}
+    ]
+    expected = "argocd (Apply at now) changed spec.predictor.model.image, which this rollout had written"
+    assert str(LEVER._foreign(reverted, forward)) == expected
     before = forward.but(mark=LEVER._mark(isvc()))
     assert LEVER._foreign(reverted, before) is None, "nothing is written yet"
     undone = forward.but(goal=Goal.BACK, mark=LEVER._mark(isvc()))
