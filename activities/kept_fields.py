@@ -67,7 +67,7 @@ KEPT: Final[Mapping[str, Fields]] = {
         },
     },
     "controllerrevisions": {
-        "metadata": _OWNED,
+        "metadata": {**_OWNED, "annotations": {"segue.dev/baseline": WHOLE}},
         "revision": WHOLE,
         "data": WHOLE,
     },

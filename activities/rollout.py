@@ -60,7 +60,7 @@ from segue.gates import Verdict
 from segue.gates.readiness import judge_readiness
 from segue.gates.standing import standings
 from segue.gates.webhook_settings import Webhook
-from segue.hindrance import with_lost_nodes
+from segue.hindrance import node_in_doubt, with_lost_nodes
 from segue.messages import Message
 from segue.observation import Cause, Observation, belonging
 from segue.policy import NO_POLICY, Labels, Policy, PolicyRequest, holding, refuse, refuse_message, start_warnings
@@ -346,9 +346,17 @@ class Activities:
         if seen is None:
             heart.beat(Beat(why="the answers of new replicas to serving checks", at=now))
             return None
-        seen = with_lost_nodes(seen, self._rooms.capacity.lost, back=request.state.goal is Goal.BACK)
+        back = request.state.goal is Goal.BACK
+        seen = with_lost_nodes(seen, self._rooms.capacity.lost, back=back, now=now)
         seen = self._unmade.look(request, self._emptyings.look(request, seen, watch.wake), watch.wake)
         decision = decide(request.rules, request.state, seen, now)
+        if node := node_in_doubt(decision.problem, seen) if decision.act is Act.FAIL else "":
+            heart.beat(Beat(seen=seen, why=f"whether the node {node} answers", at=now))
+            nodes = await self._rooms.lost_nodes()
+            if nodes is None:
+                return seen, _unsure(decision, node)
+            seen = with_lost_nodes(seen, nodes, back=back, now=now)
+            decision = decide(request.rules, request.state, seen, now)
         if not asks_for_room(request.state, seen, decision):
             return seen, decision
         heart.beat(Beat(seen=seen, why="the room for new replicas to be counted", at=now))
@@ -579,6 +587,15 @@ def _seen(
     if sight is None:
         return None
     return seen.model_copy(update={"routed": sight.routed, "foreign": seen.foreign or sight.foreign})
+
+
+def _unsure(decision: Decision, node: str) -> Decision:
+    """Return a failure that may be the node's: the worker cannot know."""
+    if decision.problem is None:
+        return decision
+    doubt = f"; it is unknown whether its node {node} answers, because the worker cannot read nodes"
+    problem = decision.problem.model_copy(update={"message": f"{decision.problem.message}{doubt}"})
+    return decision.model_copy(update={"problem": problem, "why": str(problem)})
 
 
 def _recorded(verdicts: tuple[Verdict, ...]) -> Decision:

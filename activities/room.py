@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from decimal import Decimal
 
 from activities.capacity import FRESH_S, Capacity, numbers_of, requested
@@ -32,6 +32,11 @@ class Rooms:
             task = self._counting[key] = asyncio.create_task(self._count(key, demand), name=f"room-{namespace}")
         done, _ = await asyncio.wait({task}, timeout=patience_s)
         return task.result() if done else None
+
+    async def lost_nodes(self) -> Collection[str] | None:
+        """Return the nodes that do not answer, read now if they were not. Returns None if they cannot be read."""
+        nodes = await self._nodes()
+        return None if nodes is None else self.capacity.lost
 
     async def close(self) -> None:
         """Cancel all counts in progress, and stop the watches of the cluster."""

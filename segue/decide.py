@@ -981,6 +981,8 @@ def _to_be_available(state: State, seen: Observation, now: float) -> str:
 
 
 def _shortfall(seen: Observation) -> str:
+    if seen.autonomous and not seen.new.total and seen.asked.new:
+        return "the target's own operator or controller to create the first new replica"
     if seen.old.total > seen.asked.old:
         return f"{_replicas(seen.old.total - seen.asked.old)} to stop"
     missing = seen.asked.new - seen.new.proven

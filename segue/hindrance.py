@@ -6,6 +6,9 @@ from typing import NamedTuple
 from segue.observation import Cause, Observation, Problem
 from segue.replica import Replica
 
+IGNORED_S = 15.0
+"""A kubelet that runs writes a first status within so many seconds, before it pulls an image."""
+
 
 class Hindrance(NamedTuple):
     """What blocks a move."""
@@ -28,17 +31,17 @@ def hindrance_of(leaving: Iterable[Replica], coming: Sequence[Replica]) -> Hindr
     return Hindrance(len(kept), f"{first.name}{more}: {reason(first)}")
 
 
-def with_lost_nodes(seen: Observation, nodes: Collection[str], *, back: bool) -> Observation:
+def with_lost_nodes(seen: Observation, nodes: Collection[str], *, back: bool, now: float) -> Observation:
     """Return the observation with the replicas of lost nodes as lost.
 
     The node lifecycle controller changes only pods that were Ready. A pod that still loads shows nothing: its node
-    shows it, by ``nodes``, or by another replica there.
+    shows it, by ``nodes``, or by another replica there. A pod that its kubelet never took up shows it itself.
     """
     gone = {each.node for side in seen.pods for each in side if each.is_lost} | set(nodes)
-    if not any(_is_there(each, gone) for side in seen.pods for each in side):
+    gone |= {each.node for side in seen.pods for each in side if _is_ignored(each, now)}
+    pods = type(seen.pods)(*(tuple(_lost(each, gone) for each in side) for side in seen.pods))
+    if pods == seen.pods:
         return seen
-    pods = type(seen.pods)(*(tuple(each._replace(is_lost=each.is_lost or _is_there(each, gone)) for each in side)
-                             for side in seen.pods))  # fmt: skip
     leaving, coming = (pods.new, pods.old) if back else (pods.old, (*pods.new, *pods.beside))
     lost = {each.name: each for each in coming if each.is_lost}
     problem = seen.problem
@@ -47,8 +50,28 @@ def with_lost_nodes(seen: Observation, nodes: Collection[str], *, back: bool) ->
     return seen.model_copy(update={"pods": pods, "problem": problem, **hindrance_of(leaving, coming)._asdict()})
 
 
-def _is_there(replica: Replica, nodes: Collection[str]) -> bool:
-    return replica.ready_since is None and not replica.is_lost and bool(replica.node) and replica.node in nodes
+def node_in_doubt(problem: Problem | None, seen: Observation) -> str:
+    """Return the node whose loss would explain a problem; empty if something else explains it.
+
+    A replica that is Ready there shows that the node answers.
+    """
+    if problem is None or problem.cause is not Cause.UNREADY or problem.hopeless:
+        return ""
+    replicas = [each for side in seen.pods for each in side]
+    answers = {each.node for each in replicas if each.ready_since is not None}
+    return next((each.node for each in replicas if each.name == problem.replica and each.node not in answers), "")
+
+
+def _is_ignored(replica: Replica, now: float) -> bool:
+    return replica.unstarted_since is not None and now >= replica.unstarted_since + IGNORED_S
+
+
+def _lost(replica: Replica, nodes: Collection[str]) -> Replica:
+    """Return the replica as lost if it loads on one of these nodes."""
+    if replica.ready_since is not None or replica.is_lost:
+        return replica
+    node = next((each for each in (replica.node, *replica.more_nodes) if each and each in nodes), None)
+    return replica if node is None else replica._replace(is_lost=True, node=node)
 
 
 def reason(replica: Replica) -> str:

@@ -111,6 +111,8 @@ class Routed(Frozen):
     """The routing before the rollout, in the router's own notation."""
     generation: int = 0
     """The object's generation after the write; 0 if it is not known."""
+    uid: str = ""
+    """The object's uid at the write; empty if it is not known."""
     gateways: tuple[str, ...] = ()
     """The gateways that have to accept the write before it counts; none for a Service."""
     pending: str = ""

@@ -58,8 +58,12 @@ class Replica(NamedTuple):
     """Its scheduling gates: the scheduler does not place a pod that has one."""
     node: str = ""
     """The node that it runs on; empty while it has none."""
+    more_nodes: tuple[str, ...] = ()
+    """The nodes of a group's other pods that are not Ready."""
     is_lost: bool = False
     """Whether its node does not answer, so that its state is unknown."""
+    unstarted_since: float | None = None
+    """When it got its node, if the kubelet there has not taken it up since: seconds since the epoch."""
     placed_late_at: float = 0.0
     """When it got its node, if it had to wait for one: seconds since the epoch; else 0."""
 

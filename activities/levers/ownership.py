@@ -190,6 +190,33 @@ def saved_baseline(found: Object) -> Object:
     return baseline
 
 
+def unsaved(found: Object, state: State) -> Foreign | None:
+    """Return that somebody removed the saved baseline of a target that the rollout owns. Returns None otherwise."""
+    annotations = annotations_of(found)
+    if not state.claimed or annotations.get(OWNER) != state.owner or BASELINE in annotations:
+        return None
+    return Foreign(
+        who="somebody",
+        what=f"the annotation {BASELINE}: it is gone, and Segue cannot roll back without it; put it back, or write the "
+        "former version yourself and run `segue abort`",
+    )
+
+
+def remembered(found: Object, revisions: list[Object]) -> Object:
+    """Return the target with its saved baseline, if somebody removed only that: its newest revision has a copy."""
+    annotations = annotations_of(found)
+    if OWNER not in annotations or BASELINE in annotations or not (saved := copy_of_baseline(revisions)):
+        return found
+    return {**found, "metadata": {**found["metadata"], "annotations": {**annotations, BASELINE: saved}}}
+
+
+def copy_of_baseline(revisions: list[Object]) -> str:
+    """Return the baseline that a controller copied to the newest revision that has one; empty if none has."""
+    copies = [each for each in revisions if BASELINE in annotations_of(each)]
+    newest = max(copies, key=lambda each: int(each["revision"]), default=None)
+    return annotations_of(newest)[BASELINE] if newest is not None else ""
+
+
 def damaged(found: Object) -> Refused:
     """Return the refusal of a target whose saved baseline somebody changed."""
     return Refused(

@@ -116,6 +116,7 @@ def read_replica(pod: Object, version: str) -> Replica:
         gates=tuple(gate["name"] for gate in gates),
         node=pod.get("spec", {}).get("nodeName", ""),
         is_lost=_is_lost(conditions),
+        unstarted_since=_unstarted_since(pod, scheduled),
         placed_late_at=_placed_late_at(pod, scheduled),
     )
 
@@ -131,6 +132,12 @@ def _is_lost(conditions: Mapping[str, Object]) -> bool:
     if ready.get("status") == "Unknown" or ready.get("reason") in _NODE_REASONS:
         return True
     return ready.get("status") == "False" and not explained and containers.get("status") == "True"
+
+
+def _unstarted_since(pod: Object, scheduled: Object) -> float | None:
+    """Return when a pod got its node. Returns None once its kubelet has written a status."""
+    is_waiting = scheduled.get("status") == "True" and not pod.get("status", {}).get("startTime")
+    return seconds_of(scheduled.get("lastTransitionTime")) if is_waiting else None
 
 
 def _placed_late_at(pod: Object, scheduled: Object) -> float:

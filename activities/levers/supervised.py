@@ -20,16 +20,19 @@ from activities.levers.ownership import (
     OWNER,
     START_FIX,
     annotations_of,
+    damaged,
     deleted,
     is_another,
     is_written_by_us,
     labels_of,
     latest_of,
+    left_of_us,
     packed,
     refuse_lost,
     refuse_others,
     refuse_overfull,
     unpacked,
+    unsaved,
     writers_of,
 )
 from activities.levers.pods import is_active, made_at, read_replica, stop_requested_at
@@ -38,7 +41,7 @@ from activities.levers.writing import Snapshot, write
 from activities.watching import NamespaceWatch, controller_name
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.ended_pods import judged, taken_at
-from segue.errors import Refused, Stale
+from segue.errors import NotFound, Refused, Stale
 from segue.hindrance import hindrance_of
 from segue.history import Revision
 from segue.lint.target import LintSubject
@@ -167,12 +170,15 @@ class SupervisedLever:
                 return None
             if request.change is None:
                 raise Stale(CHANGED)
+            if saved is None and request.state.claimed:  # what is there now is not the baseline
+                raise _lost(found)
             start = saved or self._start(seen)
             wanted = self._changed(start["version"], request.change)
             kept = {
                 **start,
                 "wrote": request.state.wanted.template,
                 "undo": difference(wanted, start["version"]),
+                "left": self._left(found, start, wanted),
                 "generation": _next_generation(found),
             }
             patch = self._patch(found, wanted)
@@ -205,14 +211,17 @@ class SupervisedLever:
 
         def make(seen: Supervised) -> Object | None:
             saved, baseline = _saved(seen.found), request.state.baseline.template
-            if saved is None or self._stands(seen.found, baseline, request.state):
+            if self._mark(seen.found).template == baseline or self._stands(seen.found, baseline, request.state):
                 return None
+            if saved is None:
+                raise _lost(seen.found)
             whole = request.state.overrules or "undo" not in saved
             current = self._version_field(seen.found)
             patch = self._patch(seen.found, saved["version"] if whole else merged(current, saved["undo"]))
             kept = {
                 **saved,
                 "superseded": self._superseded(seen, saved),
+                "left": self._left(seen.found, saved, saved["version"]),
                 "wrote": baseline,
                 "generation": _next_generation(seen.found),
             }
@@ -225,7 +234,8 @@ class SupervisedLever:
         """Remove Segue's annotations."""
 
         def make(seen: Supervised) -> Object | None:
-            return {"metadata": {"annotations": {OWNER: None, BASELINE: None}}} if _saved(seen.found) else None
+            left = left_of_us(seen.found)
+            return {"metadata": {"annotations": left}} if left else None
 
         return await self._write(request, now, make, finishing=True)
 
@@ -285,11 +295,15 @@ class SupervisedLever:
         changes = [*ready_times, *map(made_at, seen.pods), *(at for _, at in stopped), *([now] if vanishes else [])]
         steady_at = max(changes, default=0.0) + STEADY_S
         unfinished = self._unfinished(found, saved) or self._unsteady(found, stay, fewer, now < steady_at)
+        late_until = self._late_until(found, saved, rules, state) if undone and back else 0.0
+        if now < late_until and unfinished is None:
+            message = "its operator may not have observed the rollback, and may still create new pods"
+            unfinished = Problem(cause=Cause.UNREADY, message=message)
         ended = self._ended(seen, saved, undone=undone, back=back)
         proven_at = [t + min_ready_s for t in ready_times]
         return Observation(
             replicas=replicas,
-            old=_side(old, min_ready_s, _ANY_RESTARTS, now),
+            old=_side(old, min_ready_s, _ANY_RESTARTS, now, short=now < late_until),
             new=_side(new, min_ready_s, rules.readiness.max_restarts, now, short=unfinished is not None),
             asked=Counts(0, replicas) if written else Counts(replicas, 0),
             template=template,
@@ -306,7 +320,7 @@ class SupervisedLever:
                 taken_at(ended),
                 0.0,
             ),
-            next_proven_at=min((at for at in (*proven_at, steady_at) if at > now), default=None),
+            next_proven_at=min((at for at in (*proven_at, steady_at, late_until) if at > now), default=None),
             pods=Pods(tuple(old), tuple(new)),
         )
 
@@ -332,9 +346,12 @@ class SupervisedLever:
         return old, new, stay
 
     def _is_new(self, pod: Object, saved: Object | None, *, undone: bool) -> bool:
-        revision = self._revision(pod)
-        superseded = saved is not None and revision in saved["superseded"]
-        return superseded if undone else saved is not None and revision not in saved["revisions"] and not superseded
+        if saved is None or self._revision(pod) in saved["revisions"]:
+            return False
+        # An operator that acts late may create pods of a version only after the write that left it.
+        late = bool(_images(pod) & set(saved.get("left", ())))
+        superseded = late or self._revision(pod) in saved["superseded"]
+        return superseded if undone else not superseded
 
     def _part(self, pod: Object) -> str:
         """Return the name of what creates a pod, without its version.
@@ -353,8 +370,14 @@ class SupervisedLever:
             "parts": sorted({self._part(pod) for pod in seen.pods}),
             "replicas": len(seen.pods),
             "least": self._least(seen),
+            "observes": self._observes(seen.found),
             "done": [name for name in self._kind.done if _condition(seen.found, name).get("status") == "True"],
         }
+
+    def _observes(self, found: Object) -> bool:
+        """Whether the operator writes the generation that it has observed."""
+        observed = found.get("status", {}).get("observedGeneration")
+        return observed is not None and bool(observed == found["metadata"].get("generation"))
 
     def _ended(self, seen: Supervised, saved: Object | None, *, undone: bool, back: bool) -> tuple[Ended, ...]:
         """Return the ended pods of the growing side."""
@@ -373,6 +396,12 @@ class SupervisedLever:
         """Return the present and earlier superseded revisions, without the baseline's."""
         there = {self._revision(pod) for pod in seen.pods} | set(saved.get("superseded", []))
         return sorted(there - set(saved["revisions"]))
+
+    def _left(self, found: Object, saved: Object, wanted: Object) -> list[str]:
+        """Return the images that only versions use which the rollout has left, or leaves by writing ``wanted``."""
+        used = {*saved.get("left", ()), *self._version(self._version_field(found)).images.values()}
+        kept = (self._version(each).images.values() for each in (saved["version"], wanted))
+        return sorted(used.difference(*kept))
 
     def _unfinished(self, found: Object, saved: Object | None) -> Problem | None:
         """Return the condition that was True before the rollout and is not now. Returns None if all are True."""
@@ -406,6 +435,19 @@ class SupervisedLever:
             return Problem(cause=Cause.UNREADY, message="its operator may not have observed the whole change")
         return None
 
+    def _late_until(self, found: Object, saved: Object | None, rules: Rules, state: State) -> float:
+        """Return until when a rollback does not end, because the operator may act on the change only now.
+
+        In seconds since the epoch. An operator whose ``observedGeneration`` was right at the start is behind until it
+        is right again, at most until the deadline; any other has ``STEADY_S``.
+        """
+        status, generation = found.get("status", {}), found["metadata"].get("generation", 0)
+        observes = saved is not None and saved.get("observes", False)
+        if observes and status.get("observedGeneration", 0) >= generation:
+            return 0.0
+        patience_s = max(STEADY_S, rules.readiness.deadline.total_seconds()) if observes else STEADY_S
+        return state.progress_at + patience_s
+
     def _template(self, found: Object, state: State) -> str:
         """Return the fingerprint of the present version.
 
@@ -426,14 +468,27 @@ class SupervisedLever:
 
     def _foreign(self, found: Object, state: State) -> Foreign | None:
         template = self._mark(found).template
-        if template in {state.mark.template, state.wanted.template, state.baseline.template} or not state.mark.template:
+        if gone := unsaved(found, state):
+            return gone
+        pivot = state.baseline if state.goal is Goal.BACK else state.wanted
+        if template in {state.mark.template, pivot.template} or not state.mark.template:
             return None
         saved, now = _saved(found), self._version_field(found)
         if saved and _is_ours(found, saved):
             return None
+        if saved and template in {state.baseline.template, state.wanted.template}:
+            return self._reverted(found, saved, template)
         ours, writers = self._authors(found, saved["version"] if saved else {}, now)
         what = ", ".join(differences({"spec": ours}, {"spec": now})) or self._kind.version
         return Foreign(who=latest_of(writers), what=what, template=template)
+
+    def _reverted(self, found: Object, saved: Object, template: str) -> Foreign:
+        """Return that somebody took our latest write back: the other version is there again."""
+        above = self._kind.version.split(".")
+        paths = [(*above, *path) for path, _ in leaves(saved.get("undo", {}))]
+        writers = [each for path in paths for each in writers_of(found, tuple(f"f:{name}" for name in path[1:]))]
+        what = ", ".join(".".join(path) for path in paths) or self._kind.version
+        return Foreign(who=latest_of(writers), what=f"{what}, which this rollout had written", template=template)
 
     def _authors(self, found: Object, baseline: Object, now: Object) -> tuple[Object, list[Object]]:
         """Return the baseline with our own changes of the field, and the writers of all other differences."""
@@ -541,6 +596,12 @@ def _stopped(seen: Supervised) -> list[tuple[Object, float]]:
     return [*stopping, *((each.pod, each.at) for each in seen.gone)]
 
 
+def _images(pod: Object) -> set[str]:
+    """Return the images of a pod's containers."""
+    spec = pod.get("spec", {})
+    return {c["image"] for kind in ("initContainers", "containers") for c in spec.get(kind, []) if c.get("image")}
+
+
 def _next_generation(found: Object) -> int:
     return int(found["metadata"].get("generation", 0)) + 1
 
@@ -551,8 +612,25 @@ def _is_ours(found: Object, saved: Object) -> bool:
 
 
 def _saved(found: Object) -> Object | None:
+    """Return what the rollout saved on the resource. Returns None without it.
+
+    Raises:
+        Refused: when it is damaged.
+    """
     saved = annotations_of(found).get(BASELINE)
-    return json.loads(unpacked(saved)) if saved else None
+    try:
+        return json.loads(unpacked(saved)) if saved else None
+    except ValueError as error:
+        raise damaged(found) from error
+
+
+def _lost(found: Object) -> NotFound:
+    """Return the error for a resource whose saved baseline somebody removed."""
+    return NotFound(
+        f"has no annotation {BASELINE}: somebody removed it, and only it keeps the version before the rollout",
+        field=f"{str(found.get('kind', 'resource')).lower()} {found['metadata']['name']}",
+        fix="put it back; or write the former version yourself, and run `segue abort`",
+    )
 
 
 def _condition(found: Object, name: str) -> Object:

@@ -12,7 +12,8 @@ from activities import autoscaling
 from activities.cluster import Cluster, Object
 from activities.levers import Levers
 from activities.levers.base import Lever
-from activities.levers.ownership import BASELINE, OWNER, annotations_of, saved_baseline
+from activities.levers.ownership import BASELINE, OWNER, annotations_of, copy_of_baseline, saved_baseline
+from activities.watching import controller_uid
 from segue.as_before import as_before
 from segue.contract import Prepared, PrepareInput, WriteInput
 from segue.decide import Act, Decision, decide
@@ -81,16 +82,29 @@ async def _taken(cluster: Cluster, lever: Lever, target: Target, owner: str) -> 
     kind = lever.kinds[0]
     for _ in range(_ATTEMPTS):
         found = await cluster.get(kind, target.namespace, target.name)
-        if BASELINE not in annotations_of(found):
-            why = "has no saved baseline: no rollout holds it"
-            raise NotFound(why, field=f"{target.kind} {target}", fix="nothing to release")
+        saved = annotations_of(found).get(BASELINE) or await _copied(cluster, target, found)
+        if not saved:
+            why = "has no saved baseline: no rollout holds it, or somebody removed what it saved"
+            fix = "nothing to release; if a partition still holds it, set its own strategy again"
+            raise NotFound(why, field=f"{target.kind} {target}", fix=fix)
         version = found["metadata"]["resourceVersion"]
-        patch = {"metadata": {"resourceVersion": version, "annotations": {OWNER: owner}}}
+        patch = {"metadata": {"resourceVersion": version, "annotations": {OWNER: owner, BASELINE: saved}}}
         try:
             return await cluster.patch(kind, target.namespace, target.name, patch)
         except Conflict:
             continue
     raise Conflict(f"{target} changes faster than it can be written; try again")
+
+
+async def _copied(cluster: Cluster, target: Target, found: Object) -> str:
+    """Return the baseline that a StatefulSet's controller copied to its revisions; empty without a copy.
+
+    The copies go with the end of a rollout: there is one only while a rollout holds the target.
+    """
+    if target.kind != "StatefulSet":
+        return ""
+    revisions = (await cluster.list("controllerrevisions", target.namespace))["items"]
+    return copy_of_baseline([each for each in revisions if controller_uid(each) == found["metadata"]["uid"]])
 
 
 def rules_of(target: Target, found: Object) -> Rules:

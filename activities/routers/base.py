@@ -110,6 +110,10 @@ class Router(ABC):
         """Return where the traffic goes, with what the object's status tells about the write."""
         return routed
 
+    def routes_nothing(self, content: Content, rules: Rules) -> bool:
+        """Whether somebody removed what the rollout routes, so that no traffic goes to either side."""
+        return False
+
     # --- what all do ------------------------------------------------------------------------------------------
 
     async def prepare(self, request: PrepareInput, owner: str) -> tuple[str, ...]:
@@ -141,7 +145,8 @@ class Router(ABC):
         """Return what the shared watch observes. Returns None while it is older than the latest write."""
         found = watch.get(self.kind, self.name(rules))
         if found is None:
-            return Sight(foreign=Foreign(who="somebody", what=f"{self.word} {self.name(rules)}: it was deleted"))
+            foreign = Foreign(who="somebody", what=f"{self.word} {self.name(rules)}: it was deleted")
+            return _absent(state) or Sight(foreign=foreign)
         if state.routed is not None and _version(found) < state.routed.version:
             return None
         return self._sight(found, target, rules, state, watch.get("deployments", side_name(target, "new")))
@@ -158,6 +163,8 @@ class Router(ABC):
         leading = self.leading(saved_of(found, state, content), target, rules, new)
         share = leading.share(content)
         mark = state.routed
+        if self.routes_nothing(content, rules) and (absent := _absent(state)):
+            return absent
         seen = None if share is None else self._observed(found, share, state)
         changed = share is None or (mark is not None and (share != mark.share or holder is None))
         who = writer_of(found, (f"f:{self.field}",)) if changed else None
@@ -170,7 +177,10 @@ class Router(ABC):
         mark, seen = state.routed, Routed(share=share, version=_version(found))
         if mark is None:
             return seen
-        written = seen.model_copy(update={"generation": mark.generation, "gateways": mark.gateways})
+        # An object that was created again counts its generations from 1.
+        same = mark.uid in {"", found["metadata"].get("uid", "")}
+        update = {"generation": mark.generation if same else 0, "gateways": mark.gateways}
+        written = seen.model_copy(update=update)
         return self.heard(found, written, back=state.goal is Goal.BACK)
 
     def _what(self, rules: Rules) -> str:
@@ -188,7 +198,12 @@ class Router(ABC):
             leading = self.leading(saved, target, rules, new)
             wanted, kept = leading.content(share), as_kept(saved, leading.content(ALL))
             waits_for = self.gateways(found, state.routed)
-            routed = Routed(share=share, version=_version(found), saved=json.dumps(saved), gateways=waits_for)
+            routed = Routed(
+                share=share, version=_version(found), saved=json.dumps(saved), gateways=waits_for,
+                uid=found["metadata"].get("uid", ""),
+            )  # fmt: skip
+            if state.goal is Goal.BACK and self.routes_nothing(content, rules):
+                return None, routed
             if content == wanted and holder == state.owner and SAVED in annotations_of(found):
                 return None, routed
             if request.routed is not None and request.routed.version != _version(found):
@@ -201,6 +216,12 @@ class Router(ABC):
             return await self._write(target.namespace, self.name(rules), make)
         except Stale as stale:
             return Written(done=False, why=str(stale))
+        except NotFound:
+            if state.goal is not Goal.BACK or state.routed is None:
+                raise
+            # No traffic goes to either side through it: the replicas can go back.
+            routed = state.routed.model_copy(update={"share": share, "gateways": (), "pending": ""})
+            return Written(done=True, routed=routed)
 
     async def finish(self, request: WriteInput) -> int:
         """Release the object: forward as it is now, after a rollback exactly as it was."""
@@ -222,7 +243,10 @@ class Router(ABC):
     def free(self, found: Object, lead: Lead | None = None) -> Object:
         """Return the patch that removes Segue's annotations, and with ``lead`` writes the saved value."""
         kept = annotations_of(found).get(SAVED)
-        patch = self.patch(found, json.loads(kept)[lead]) if lead and kept else {}
+        try:
+            patch = self.patch(found, json.loads(kept)[lead]) if lead and kept else {}
+        except Stale:
+            patch = {}  # somebody removed what the rollout routed
         return {**patch, "metadata": {"annotations": {OWNER: None, SAVED: None}}}
 
     async def release(self, target: Target, lead: Lead) -> int:
@@ -286,6 +310,16 @@ def _to_be_made(old: Object, request: PrepareInput) -> Object:
     changed = ((request.change.patch or {}).get("metadata") or {}).get("labels") or {}
     labels = {**pod_labels_of(old), **changed, MADE_LABEL: name}
     return {"metadata": {"name": name}, "spec": {"template": {"metadata": {"labels": labels}}}}
+
+
+def _absent(state: State) -> Sight | None:
+    """Return where the traffic goes on the way back, if the object routes nothing any more: as it was written last.
+
+    Returns None forward: there the rollout holds.
+    """
+    if state.goal is not Goal.BACK or state.routed is None:
+        return None
+    return Sight(Routed(share=state.routed.share, version=state.routed.version))
 
 
 def saved_of(found: Object, state: State, content: Content) -> Content:

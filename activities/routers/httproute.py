@@ -4,12 +4,14 @@ An HTTPRoute is a custom resource: a merge patch replaces lists whole, so the ro
 """
 
 import copy
+import json
 
 from activities.cluster import Object
-from activities.routers.base import Content, Leading, Router, pod_labels_of
+from activities.levers.ownership import annotations_of
+from activities.routers.base import SAVED, Content, Leading, Router, pod_labels_of
 from activities.routers.gateways import accepting, answers, gateway_doubts, generation_of, unserved
 from segue.contract import PrepareInput
-from segue.errors import Refused
+from segue.errors import Refused, Stale
 from segue.observation import Routed
 from segue.spec import ByRoute, Rules, Target
 from segue.traffic import ALL, NONE
@@ -52,14 +54,28 @@ class HttpRouteRouter(Router):
         return _by_route(rules).route
 
     def read(self, found: Object, rules: Rules) -> Content:
-        """Return the rule's index and its backends; no backends if there is no such rule."""
-        number, there = _by_route(rules).rule, found["spec"].get("rules", [])
-        return {"rule": number, "backendRefs": there[number].get("backendRefs", []) if number < len(there) else []}
+        """Return the rule's index in the spec, and its backends; no backends if there is no such rule."""
+        by, there = _by_route(rules), found["spec"].get("rules", [])
+        number = _place(found, by.rule, {by.backends.old, by.backends.new})
+        return {"rule": by.rule, "backendRefs": there[number].get("backendRefs", []) if number < len(there) else []}
+
+    def routes_nothing(self, content: Content, rules: Rules) -> bool:
+        """Whether somebody removed the rule, or both sides' backends."""
+        sides = _by_route(rules).backends
+        return not {sides.old, sides.new} & _names(content)
 
     def patch(self, found: Object, content: Content) -> Object:
-        """Return the patch of all rules, with the backends of one changed."""
-        there = copy.deepcopy(found["spec"].get("rules", []))
-        there[content["rule"]]["backendRefs"] = content["backendRefs"]
+        """Return the patch of all rules, with the backends of one changed.
+
+        Raises:
+            Stale: when somebody removed the rule, or both sides' backends from it.
+        """
+        there, sides = copy.deepcopy(found["spec"].get("rules", [])), _sides(found, content)
+        number = _place(found, content["rule"], sides)
+        if number >= len(there) or not sides & _names(there[number]):
+            what = f"{self.word} {found['metadata']['name']} has no rule with the backends of this rollout any more"
+            raise Stale(f"{what}: give them back to rule {content['rule']}")
+        there[number]["backendRefs"] = content["backendRefs"]
         return {"spec": {"rules": there}}
 
     def leading(self, saved: Content, target: Target, rules: Rules, new: Object | None) -> Leading:
@@ -133,6 +149,23 @@ class HttpRouteRouter(Router):
                         field=f"{word} {target.namespace}/{name}", value=_shown_selector(selector),
                         fix=f"make it select exactly the {side} side's pods",
                     )  # fmt: skip
+
+
+def _place(found: Object, number: int, sides: set[str]) -> int:
+    """Return the index of the rule that the rollout holds: its own, or where somebody else's new rules moved it."""
+    serving = [i for i, rule in enumerate(found["spec"].get("rules", [])) if sides & _names(rule)]
+    is_moved = SAVED in annotations_of(found) and number not in serving and len(serving) == 1
+    return serving[0] if is_moved else number
+
+
+def _sides(found: Object, content: Content) -> set[str]:
+    """Return the names of the backends of both sides: those to write, and those of the rollout that holds the route."""
+    saved = annotations_of(found).get(SAVED)
+    return _names(content).union(*map(_names, json.loads(saved).values() if saved else ()))
+
+
+def _names(rule: Object) -> set[str]:
+    return {ref["name"] for ref in rule.get("backendRefs", [])}
 
 
 def _by_route(rules: Rules) -> ByRoute:

@@ -7,6 +7,7 @@ from segue.contract import PrepareInput, WriteInput, Written
 from segue.errors import NotFound, Refused, Stale
 from segue.observation import Routed
 from segue.spec import ByService, Rules, Target
+from segue.state import Goal
 from segue.traffic import ALL, NONE
 
 Selector = dict[str, str]
@@ -109,7 +110,12 @@ class ServiceRouter(Router):
                 "metadata": {"annotations": {OWNER: owner, SAVED: kept}},
             }, None
 
-        return (await self._write(target.namespace, name, make)).writes
+        try:
+            return (await self._write(target.namespace, name, make)).writes
+        except NotFound:
+            if request.state.goal is not Goal.BACK:
+                raise
+            return 0  # it shows nothing any more, and the replicas can go back
 
     async def _previewed(self, request: WriteInput) -> Selector | None:
         """Return the selector of only the new side's pods. Returns None without that side or that Service.

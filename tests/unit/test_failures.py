@@ -7,7 +7,7 @@ import pytest
 from activities.levers.pods import read_replica
 from segue.ended_pods import judged
 from segue.failures import APPEARS_S, diagnose, unmade, unplaced_why, with_log, with_peak, with_probe, worst
-from segue.hindrance import hindrance_of, with_lost_nodes
+from segue.hindrance import IGNORED_S, hindrance_of, node_in_doubt, with_lost_nodes
 from segue.masking import masked, tail
 from segue.observation import Cause, Counts, Observation, Problem, Side
 from segue.replica import ContainerFacts, Pods, Replica
@@ -244,14 +244,16 @@ GONE = Replica("chat-a", "v", node="n1", is_lost=True)
         pytest.param((GONE._replace(node="n2"),), {"n3"}, False, id="another-node"),
     ],
 )
+@pytest.mark.parametrize("loads", [LOADS, LOADS._replace(node="n0", more_nodes=("n0", "n1"))], ids=["pod", "group"])
 def test_a_replica_that_still_loads_on_a_lost_node_is_lost(
-    back: bool, others: tuple[Replica, ...], nodes: set[str], lost: bool
+    back: bool, others: tuple[Replica, ...], nodes: set[str], lost: bool, loads: Replica
 ) -> None:
-    """Its node's controller writes nothing on a pod that was not Ready."""
-    pods = Pods((LOADS,), others) if back else Pods(others, (LOADS,))
-    unready = diagnose(LOADS, 0)
+    """Its node's controller writes nothing on a pod that was not Ready. A group may have such a pod beside others."""
+    pods = Pods((loads,), others) if back else Pods(others, (loads,))
+    unready = diagnose(loads, 0)
     seen = Observation(replicas=1, old=Side(), new=Side(), asked=Counts(0, 1), template="v", problem=unready, pods=pods)
-    found = with_lost_nodes(seen, nodes, back=back)
+    found = with_lost_nodes(seen, nodes, back=back, now=100.0)
+    assert node_in_doubt(unready, seen) == loads.node and bool(node_in_doubt(found.problem, found)) is not lost
     if lost:
         assert found.hindered == 1 and found.hindrance.endswith("its node n1 does not answer")
         assert found.problem == Problem(cause=Cause.NODE, message="its node n1 does not answer", replica="chat-b")
@@ -294,7 +296,7 @@ def test_a_replica_that_is_ready_or_not_placed_is_on_no_lost_node(there: Replica
     """A ready one answers: its node only looks lost."""
     pods = Pods((), (there,))
     seen = Observation(replicas=1, old=Side(), new=Side(), asked=Counts(0, 1), template="v", pods=pods)
-    assert with_lost_nodes(seen, {"n1", ""}, back=False) is seen
+    assert with_lost_nodes(seen, {"n1", ""}, back=False, now=0.0) is seen
 
 
 def test_another_reason_than_the_lost_node_stays() -> None:
@@ -306,9 +308,25 @@ def test_another_reason_than_the_lost_node_stays() -> None:
         seen = Observation(
             replicas=1, old=Side(), new=Side(), asked=Counts(0, 1), template="v", problem=problem, pods=pods
         )
-        found = with_lost_nodes(seen, {"n1"}, back=False)
+        found = with_lost_nodes(seen, {"n1"}, back=False, now=0.0)
         assert (found.problem, found.hindered) == (problem, 2)
         assert all(each.is_lost for side in found.pods for each in side)
+
+
+@pytest.mark.parametrize(("now", "lost"), [(100.0 + IGNORED_S, True), (100.0, False)])
+def test_a_replica_that_no_kubelet_takes_up_is_lost(now: float, lost: bool) -> None:
+    """A kubelet writes a start time at once: without one for long, the node does not answer, whoever may read nodes."""
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "1970-01-01T00:01:40Z"}
+    pod = {"metadata": {"name": "chat-b"}, "spec": {"nodeName": "n1"}, "status": {"conditions": [scheduled]}}
+    ignored = read_replica(pod, "v")
+    started = read_replica({**pod, "status": {**pod["status"], "startTime": "1970-01-01T00:01:41Z"}}, "v")
+    assert (ignored.unstarted_since, started.unstarted_since) == (100.0, None)
+    for replica, is_lost in ((ignored, lost), (started, False)):
+        seen = Observation(
+            replicas=1, old=Side(), new=Side(), asked=Counts(0, 1), template="v", problem=diagnose(replica, 0),
+            pods=Pods(new=(replica,)),
+        )  # fmt: skip
+        assert bool(with_lost_nodes(seen, (), back=False, now=now).hindrance) is is_lost
 
 
 def init(restarts: int, **facts: Any) -> ContainerFacts:

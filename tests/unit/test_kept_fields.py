@@ -183,8 +183,9 @@ def deployment(name: str) -> Object:
     return workload(name, {"template": template(2), "strategy": {"type": "RollingUpdate", **rolling}})
 
 
-def revision(number: int, spec: Object, **labels: str) -> Object:
-    return owned(f"chat-{number}", "chat", metadata={"labels": labels}, revision=number, data={"spec": spec})
+def revision(number: int, spec: Object, saved: Object | None = None, **labels: str) -> Object:
+    metadata = {"labels": labels, "annotations": {BASELINE: json.dumps(saved)} if saved else {}}
+    return owned(f"chat-{number}", "chat", metadata=metadata, revision=number, data={"spec": spec})
 
 
 GROUPS = "leaderworkersets.leaderworkerset.x-k8s.io/v1"
@@ -213,7 +214,10 @@ WORLDS: dict[str, tuple[Target, dict[str, list[Object]]]] = {
         StatefulSetTarget(kind="StatefulSet", namespace="n", name="chat"),
         {"statefulsets": [workload("chat", {"template": template(2), "updateStrategy": {"type": "RollingUpdate",
                                             "rollingUpdate": {"partition": 2}}})],
-         "controllerrevisions": [revision(n, {"template": template(n)}) for n in (1, 2)],
+         "controllerrevisions": [
+             revision(n, {"template": template(n)}, {"template": template(1), "own": {}} if n > 1 else None)
+             for n in (1, 2)
+         ],
          "pods": pods("chat", labels={"controller-revision-hash": "chat-2"})},
     ),
     "LeaderWorkerSet": (

@@ -1,12 +1,24 @@
 """A numbered target: when its controller is let go back, never where it could go under the floor; and what fails."""
 
 import json
+from datetime import timedelta
 from typing import Any, cast
 
 import pytest
 
+from activities.ended_pods import Gone
 from activities.levers.numbered.leaderworkerset import LeaderWorkerSetLever
-from activities.levers.numbered.ordinals import HOLD, Numbered, may_go_back, partition_at, read, shrinks_under
+from activities.levers.numbered.ordinals import (
+    HOLD,
+    IDLE_S,
+    Numbered,
+    ended_by_version,
+    may_go_back,
+    partition_at,
+    read,
+    removed_by_version,
+    shrinks_under,
+)
 from activities.levers.numbered.statefulset import StatefulSetLever
 from activities.levers.ownership import BASELINE
 from activities.levers.template import fingerprint
@@ -14,6 +26,7 @@ from segue.decide import Act, decide
 from segue.observation import Version
 from segue.replica import Ended, Replica
 from segue.spec import Rules, Strategy, Waypoint
+from segue.spec.readiness import Readiness
 from segue.state import Outcome, State, requested
 
 R = 4
@@ -207,3 +220,97 @@ def test_the_budget_of_groups_follows_their_number() -> None:
     assert written("25%", "50%", 8, held=True) == (0, "50%")
     assert written(9, 9, 4, held=False) == (4, 4)
     assert written(0, "10%", 4, held=True) == (0, 1), "its webhook refuses 0 for both"
+
+
+@pytest.mark.parametrize(
+    ("restarts", "metadata", "counts"),
+    [
+        pytest.param(1, {"deletionTimestamp": "2027-01-15T08:01:00Z"}, True, id="recreated"),
+        pytest.param(1, {}, False, id="it-still-runs"),
+        pytest.param(0, {"deletionTimestamp": "2027-01-15T08:01:00Z"}, False, id="deleted-for-another-reason"),
+    ],
+)
+def test_a_group_that_is_recreated_counts_like_a_restart(restarts: int, metadata: dict[str, Any], counts: bool) -> None:
+    """Its controller deletes the whole group when a container restarts: the next pods show no restart."""
+    terminated = {"terminated": {"exitCode": 1, "reason": "Error"}}
+    status = {"name": "server", "restartCount": restarts, "lastState": terminated if restarts else {}, "state": {}}
+    metadata = {"name": "llama-3-1", "creationTimestamp": "2027-01-15T08:00:00Z", **metadata}
+    pod = {"metadata": metadata, "status": {"phase": "Running", "containerStatuses": [status]}}
+    expected = "server ended with exit code 1 and was restarted 1 time"
+    for there, gone in (([pod], []), ([], [Gone(pod, 0.0)])):
+        ended = ended_by_version(there, gone, lambda _: NEW, recreates=True)[NEW]
+        is_there = counts or bool(gone and restarts)
+        assert ended == ((Ended("llama-3-1", "RecreateGroup", expected, made_at=1_800_000_000.0),) if is_there else ())
+    state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW))
+    there = numbered("OOON", 3)._replace(ended=ended_by_version([], [Gone(pod, 0.0)], lambda _: NEW, recreates=True))
+    problem = read(there, rules(0, 1), state, None, 1_800_000_060.0).problem
+    assert bool(problem and problem.hopeless) is bool(restarts), problem
+
+
+WRITTEN_AT = 1_800_000_000.0
+
+
+def unheeded(kind: str, name: str, observed: int = 1) -> dict[str, Any]:
+    """An object whose spec somebody wrote at ``WRITTEN_AT``; its status was written later."""
+    managed = [
+        {"manager": "segue", "time": "2027-01-15T08:00:00Z"},
+        {"manager": "controller", "time": "2027-01-15T08:30:00Z", "subresource": "status"},
+    ]
+    metadata = {"name": name, "generation": 2, "managedFields": managed}
+    return {"kind": kind, "metadata": metadata, "spec": {"replicas": R}, "status": {"observedGeneration": observed}}
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("autonomous", [False, True])
+@pytest.mark.parametrize("part", ["found", "controlled"])
+def test_a_controller_that_does_not_act_holds_the_rollout(back: bool, autonomous: bool, part: str) -> None:
+    """Neither version is the reason: no deadline runs forward, and on the way back the reason names the controller."""
+    seen_by_it, absent = unheeded("LeaderWorkerSet", "llama", 2), unheeded("StatefulSet", "llama-leaders")
+    objects = {"found": {"found": absent}, "controlled": {"found": seen_by_it, "controlled": (absent,)}}[part]
+    saved = json.dumps({"template": TEMPLATES["old"]})
+    there = numbered("OOOO", 0 if autonomous else 3)._replace(**objects)
+    there.found["metadata"]["annotations"] = {BASELINE: saved}
+    state = State(
+        owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW), claimed=True, autonomous=autonomous
+    )
+    state = state.going_back(Outcome.ROLLED_BACK, requested("why"), 0.0) if back else state
+
+    def hindrance(at: float) -> str:
+        return read(there, rules(0, 1), state, None, at, autonomous=autonomous).hindrance
+
+    assert hindrance(WRITTEN_AT + IDLE_S - 1) == ""
+    expected = "the controller of statefulset llama-leaders has not acted on its spec for 20 s"
+    assert hindrance(WRITTEN_AT + 20.0).startswith(expected)
+    problem = read(there, rules(0, 1), state, None, WRITTEN_AT + 20.0, autonomous=autonomous).problem
+    assert problem is not None and problem.message.startswith(expected)
+    if not back:
+        # Its own owner is not in this test: what follows is only whether the deadline counts.
+        seen = read(there, rules(0, 1), state, None, WRITTEN_AT + 1e6, autonomous=autonomous)
+        seen = seen.model_copy(update={"owner": "o"})
+        assert decide(rules(0, 1), state, seen, WRITTEN_AT + 1e6).act is Act.CROWDED
+
+
+@pytest.mark.parametrize(("running", "blocks"), [("oOOO", "0"), ("OOOO", ""), ("OOOo", ""), ("o", "0"), ("OOO", "")])
+def test_an_old_replica_that_blocks_its_controller_is_named(running: str, blocks: str) -> None:
+    """With OrderedReady, its controller replaces none while any other replica is not ready."""
+    state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW))
+    there = numbered(running, 3)._replace(in_order=True)
+    problem = read(there, rules(0, 1), state, None, 60.0).problem
+    assert (problem.replica if problem else "") == blocks
+    assert problem is None or "mend or delete it" in problem.message
+    assert read(there._replace(in_order=False), rules(0, 1), state, None, 60.0).problem is None
+    held = read(there._replace(partition=HOLD), rules(0, 1), state, None, 60.0).problem
+    assert held is None or len(running) < R, "nothing is replaced"
+
+
+@pytest.mark.parametrize(("version", "act"), [(OLD, Act.WAIT), (NEW, Act.FAIL)])
+def test_the_deadline_starts_when_the_replaced_replica_is_gone(version: str, act: Act) -> None:
+    """It may stop for longer than the deadline; the new one is created only then. A new one that goes is no reason."""
+    removed = removed_by_version([Gone({"metadata": {}}, 90.0), Gone({"metadata": {}}, 95.0)], lambda _: version)
+    there = numbered("OOO.", 3)._replace(removed=removed)
+    there.found["metadata"]["annotations"] = {BASELINE: json.dumps({"template": TEMPLATES["old"]})}
+    state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW), claimed=True)
+    within = rules(0, 1).model_copy(update={"readiness": Readiness(deadline=timedelta(seconds=10))})
+    seen = read(there, within, state, None, 100.0).model_copy(update={"owner": "o"})
+    assert decide(within, state, seen, 100.0).act is act
+    assert decide(within, state, seen, 106.0).act is Act.FAIL

@@ -13,10 +13,13 @@ from activities.levers.ownership import (
     deleted,
     is_written_by_us,
     refuse_lost,
+    remembered,
+    unsaved,
     writer_of,
 )
 from segue.errors import Refused
 from segue.spec.target import DeploymentTarget
+from segue.state import State
 
 SURGE = ("f:strategy", "f:rollingUpdate", "f:maxSurge")
 PAUSED = ("f:paused",)
@@ -82,3 +85,30 @@ def test_a_target_that_was_created_again_is_named_and_a_held_copy_is_released() 
     made = deleted({"metadata": {}}).gone_why
     assert "was deleted and created again" in made and "segue release" not in made
     assert "run `segue release`" in deleted({"metadata": {"annotations": {BASELINE: "{}"}}}).gone_why
+
+
+def revision(number: int, **annotations: str) -> Any:
+    return {"revision": number, "metadata": {"annotations": annotations}}
+
+
+@pytest.mark.parametrize(
+    ("annotations", "found"),
+    [
+        pytest.param({OWNER: "us"}, "second", id="only-the-baseline-is-gone"),
+        pytest.param({}, None, id="it-belongs-to-nobody"),
+        pytest.param({OWNER: "us", BASELINE: "there"}, "there", id="nothing-is-gone"),
+    ],
+)
+def test_a_baseline_that_somebody_removed_is_read_from_a_revision(
+    annotations: dict[str, str], found: str | None
+) -> None:
+    """A StatefulSet's controller copies the annotations to each revision that it makes."""
+    target = {"metadata": {"name": "chat", "annotations": annotations}}
+    revisions = [revision(1), revision(2, **{BASELINE: "first"}), revision(10, **{BASELINE: "second"}), revision(11)]
+    assert remembered(target, revisions)["metadata"]["annotations"].get(BASELINE) == found
+    assert target["metadata"]["annotations"] == annotations, "what was read is not changed"
+    held = State(owner="us", claimed=True)
+    lost = unsaved(remembered(target, []), held)
+    assert (lost is not None) is (BASELINE not in annotations and OWNER in annotations)
+    assert lost is None or "put it back, or write the former version yourself" in str(lost)
+    assert unsaved(target, held.but(claimed=False)) is None

@@ -248,3 +248,92 @@ def test_a_container_keeps_the_name_that_its_resource_gives_it() -> None:
     """KServe's defaulting writes an empty one into ``model``, and its webhook takes no other."""
     changed = LEVER._changed(LEVER._version_field(isvc()), Change.model_validate({"images": {"model": "a/b:2"}}))
     assert changed["model"] == {"image": "a/b:2", "name": ""}
+
+
+def test_pods_that_an_operator_creates_late_belong_to_the_version_that_they_run() -> None:
+    """It acts on the change only after the undo: its pods are no baseline, and the rollback does not end with them."""
+
+    def running(found: dict[str, Any], image: str) -> dict[str, Any]:
+        return {**found, "spec": {"containers": [{"name": "kserve-container", "image": image}]}}
+
+    before = [running(pod(HEAD, "a"), "a/b:1")]
+    seen, state = rolled(before, before)
+    saved = json.loads(seen.found["metadata"]["annotations"][BASELINE])
+    left = LEVER._left(seen.found, saved, saved["version"])
+    assert left == ["a/b:2"] and LEVER._left(isvc(), saved, {"model": {"image": "a/b:2"}}) == []
+    kept = {**saved, "wrote": state.baseline.template, "left": left}
+    back, undone = state.but(goal=Goal.BACK, mark=LEVER._mark(isvc())), isvc(None, kept)
+    late, again = running(pod(HEAD, "b", made=LATER), "a/b:2"), running(pod(HEAD, "c", made=LATER), "a/b:1")
+    for pods, sides, act in [
+        ([*before, late], (1, 1), Act.WAIT),
+        ([late], (0, 1), Act.WAIT),
+        ([again], (1, 0), Act.FINISH),  # the baseline by another name
+        (before, (1, 0), Act.FINISH),
+    ]:
+        found, decision = read(LEVER._supervised(undone, pods), back.but(progress_at=LATER), LATER + STEADY_S)
+        assert ((found.old.total, found.new.total), decision.act) == (sides, act)
+    # After a retarget, such pods are not the wanted version either.
+    third = isvc({"model": {"image": "a/b:3", "name": ""}}, {**saved, "left": left})
+    retargeted = state.but(mark=LEVER._mark(third), wanted=Version(template=LEVER._mark(third).template))
+    found, _ = read(LEVER._supervised(third, [late, running(pod(HEAD, "d", made=LATER), "a/b:3")]), retargeted)
+    assert (found.old.total, found.new.total) == (1, 1)
+
+
+def test_who_takes_our_write_back_is_foreign() -> None:
+    """Written again each time, the two would change the resource for ever. The same on the way back."""
+    seen, state = rolled([pod(HEAD, "a")], [pod(HEAD, "a")])
+    mark = LEVER._mark(seen.found)
+    forward = state.but(mark=mark, wanted=Version(template=mark.template))
+    reverted = isvc(None, json.loads(seen.found["metadata"]["annotations"][BASELINE]))
+    assert LEVER._foreign(seen.found, forward) is None
+    foreign = LEVER._foreign(reverted, forward)
+    assert foreign is not None and foreign.template == state.baseline.template
+    kept = json.loads(reverted["metadata"]["annotations"][BASELINE])
+    undo = {"model": {"image": "a/b:1"}}
+    reverted["metadata"]["annotations"][BASELINE] = json.dumps({**kept, "undo": undo})
+    fields = {"f:spec": {"f:predictor": {"f:model": {"f:image": {}}}}}
+    reverted["metadata"]["managedFields"] = [
+        {"manager": "argocd", "operation": "Apply", "time": "now", "fieldsV1": fields}
+    ]
+    expected = "argocd (Apply at now) changed spec.predictor.model.image, which this rollout had written"
+    assert str(LEVER._foreign(reverted, forward)) == expected
+    before = forward.but(mark=LEVER._mark(isvc()))
+    assert LEVER._foreign(reverted, before) is None, "nothing is written yet"
+    undone = forward.but(goal=Goal.BACK, mark=LEVER._mark(isvc()))
+    assert LEVER._foreign(reverted, undone) is None and LEVER._foreign(seen.found, undone) is not None
+
+
+@pytest.mark.parametrize(
+    ("at_start", "now", "until"),
+    [
+        pytest.param(5, 6, 0.0, id="it-has-observed-the-rollback"),
+        pytest.param(5, 5, 30.0, id="it-is-behind"),
+        pytest.param(1, 1, STEADY_S, id="what-it-writes-there-is-not-ours"),
+        pytest.param(None, None, STEADY_S, id="it-writes-nothing-there"),
+    ],
+)
+def test_a_rollback_ends_when_its_operator_has_observed_it(at_start: int | None, now: int | None, until: float) -> None:
+    """An operator that acts late creates the new pods after the rollback; at the deadline the pods decide."""
+
+    def observing(saved: dict[str, Any] | None, observed: int | None) -> dict[str, Any]:
+        return isvc(None, saved, **({} if observed is None else {"observedGeneration": observed}))
+
+    kept = LEVER._start(LEVER._supervised(observing(None, at_start), [pod(HEAD, "a")]))
+    found = observing({**kept, "superseded": [], "wrote": kept_template()}, now)
+    found["metadata"]["generation"] = 6
+    _, state = rolled([pod(HEAD, "a")], [])
+    back = state.but(goal=Goal.BACK, mark=LEVER._mark(found), progress_at=LATER)
+    seen = LEVER._supervised(found, [pod(HEAD, "a")])
+    if until:
+        early, waits = read(seen, back, LATER + until - 1)
+        assert waits.act is Act.WAIT and early.next_proven_at == LATER + until
+        assert early.problem is not None and "its operator may not have observed the rollback" in early.problem.message
+    assert read(seen, back, LATER + until)[1].act is Act.FINISH
+
+
+def test_a_damaged_baseline_is_named() -> None:
+    found = isvc()
+    for damaged in ("zlib:xx{", "{"):
+        found["metadata"]["annotations"] = {OWNER: "me", BASELINE: damaged}
+        with pytest.raises(Refused, match=f"inferenceservice llm: has an annotation {BASELINE} that cannot be read"):
+            read(LEVER._supervised(found, []), State(owner="me", baseline=Version(template="a")))

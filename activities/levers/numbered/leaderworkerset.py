@@ -13,7 +13,7 @@ from activities.cluster import Object
 from activities.ended_pods import Gone
 from activities.levers.configs import owned_by
 from activities.levers.judging import judged_groups
-from activities.levers.numbered.ordinals import HOLD, Numbered, ended_by_version, is_observed
+from activities.levers.numbered.ordinals import HOLD, Numbered, ended_by_version, is_observed, removed_by_version
 from activities.levers.numbered.partition import PartitionLever
 from activities.levers.ownership import Fields
 from activities.levers.pods import is_active, read_replica
@@ -76,6 +76,7 @@ class LeaderWorkerSetLever(PartitionLever):
             fingerprints[newest["metadata"]["labels"].get(REVISION, "")] = fingerprint(self.template_of(found))
         size = found["spec"]["leaderWorkerTemplate"].get("size", 1)
         rolling = found["spec"]["rolloutStrategy"]["rollingUpdateConfiguration"]
+        removed = [each for each in gone if _label(each.pod, NAME) == found["metadata"]["name"]]
         all_leaders = [pod for pod in own if pod["metadata"]["labels"].get(WORKER) == "0"]
         return Numbered(
             found=found,
@@ -90,10 +91,10 @@ class LeaderWorkerSetLever(PartitionLever):
             templates=templates,
             token=" ".join(f"{name}={rolling.get(name)}" for name in self.fields),
             ended=ended_by_version(
-                own,
-                [g for g in gone if _label(g.pod, NAME) == found["metadata"]["name"]],
-                lambda pod: fingerprints.get(_label(pod, REVISION), ""),
+                own, removed, lambda pod: fingerprints.get(_label(pod, REVISION), ""), recreates=True
             ),
+            removed=removed_by_version(removed, lambda pod: fingerprints.get(_label(pod, REVISION), "")),
+            controlled=tuple(each for each in sets if controller_uid(each) == found["metadata"]["uid"]),
         )
 
     async def _sets(self, target: Target) -> list[Object]:
@@ -255,7 +256,9 @@ def _group(leader: Object, pods: list[Object], size: int, versions: dict[str, st
         ports=head.ports,
         started_at=head.started_at,
         gates=next((part.gates for part in parts if part.gates), ()),
-        node=next((part.node for part in parts if part.is_lost), head.node),
+        node=next((part.node for part in parts if part.is_lost or part.unstarted_since is not None), head.node),
+        more_nodes=tuple(part.node for part in parts if part.ready_since is None and part.node),
+        unstarted_since=next((part.unstarted_since for part in parts if part.unstarted_since is not None), None),
         is_lost=any(part.is_lost for part in parts),
         placed_late_at=max(part.placed_late_at for part in parts),
     )

@@ -5,28 +5,30 @@ their version. A replica is replaced under its own number, so old and new replic
 """
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 from activities.cluster import Object
-from activities.ended_pods import Gone, read_ended
+from activities.ended_pods import Gone, has_ended, read_ended, seconds_of
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, saved_baseline
-from activities.levers.pods import freed_by, is_ready, overdue, stop_requested_at
+from activities.levers.pods import freed_by, is_ready, made_at, overdue, read_replica, stop_requested_at
 from activities.levers.template import fingerprint, fingerprinting_once
 from segue.as_before import as_before
 from segue.budget import resolve_budget
 from segue.ended_pods import judged, taken_at
 from segue.errors import Refused
-from segue.failures import worst
-from segue.hindrance import hindrance_of
-from segue.observation import Counts, Foreign, Observation, Side
+from segue.failures import diagnose, worst
+from segue.hindrance import Hindrance, hindrance_of
+from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side
 from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Change, Rules
 from segue.state import Goal, State
 
 HOLD = 1_000_000
 """A partition far above any number of replicas: with a partition of R, added replicas would come up new."""
+IDLE_S = 10.0
+"""A controller that runs observes a change of the spec within so many seconds."""
 _ANY_RESTARTS = 1_000_000
 
 
@@ -54,6 +56,12 @@ class Numbered(NamedTuple):
     """The fields that hold it, in a form that can be compared."""
     ended: Mapping[str, tuple[Ended, ...]] = MappingProxyType({})
     """By version: its pods that ended, including removed ones."""
+    removed: Mapping[str, float] = MappingProxyType({})
+    """By version: when its latest pod was removed, in seconds since the epoch, if a watch observed it."""
+    controlled: tuple[Object, ...] = ()
+    """The objects beside the target whose controllers move its replicas."""
+    in_order: bool = False
+    """Whether its controller replaces no replica while another one is not ready."""
 
     @property
     def version(self) -> str:
@@ -99,6 +107,32 @@ def is_observed(found: Object) -> bool:
     """Whether an object's controller has observed its present spec."""
     seen: int = found.get("status", {}).get("observedGeneration", 0)
     return bool(seen >= found["metadata"].get("generation", 0))
+
+
+def idle(objects: Iterable[Object], now: float) -> str:
+    """Return which object's controller has not acted on its spec for ``IDLE_S``; empty if each has."""
+    for found in objects:
+        changes = found["metadata"].get("managedFields", [])
+        changed_at = max((seconds_of(m.get("time")) for m in changes if m.get("subresource") != "status"), default=now)
+        if not is_observed(found) and now >= changed_at + IDLE_S:
+            what = f"{str(found.get('kind', 'StatefulSet')).lower()} {found['metadata']['name']}"
+            since = f"for {now - changed_at:.0f} s"
+            fix = "check that this controller runs, and what it logs"
+            return f"the controller of {what} has not acted on its spec {since}: {fix}"
+    return ""
+
+
+def _out_of_order(numbered: Numbered, state: State) -> Problem | None:
+    """Return the problem of an old replica that keeps its controller from replacing the next one."""
+    going = numbered.going(state.baseline.template)
+    absent = replicas_of(numbered.found) - len(numbered.running)
+    if not numbered.in_order or state.goal is Goal.BACK or not (going or absent > 0):
+        return None
+    others = (each for i, each in sorted(numbered.running.items()) if i not in going)
+    blocking = next((each for each in others if each.version != numbered.version and each.ready_since is None), None)
+    why = "is not ready, and with podManagementPolicy OrderedReady its controller makes no other replica before that"
+    fix = "mend or delete it; if its version is the reason, change the StatefulSet without Segue, then delete this pod"
+    return blocking and Problem(cause=Cause.DEADLINE, message=f"{why}; {fix}", replica=blocking.name)
 
 
 def may_go_back(numbered: Numbered, rules: Rules, baseline: str) -> bool:
@@ -158,7 +192,7 @@ def read(
     broken = back and bool(numbered.broken({pivot}))
     # The baseline as admission stored it counts as the baseline, though the saved one differs.
     is_undone = back and numbered.partition == 0 and numbered.version == pivot
-    relaxed = as_before(rules, state, len(replicas))
+    relaxed, absent = as_before(rules, state, len(replicas)), idle((found, *numbered.controlled), now)
     rising, ended = [r for r in (*coming, *beside) if r.name], numbered.ended.get(pivot, ())
     pinned = back and not broken and numbered.partition >= HOLD and not may_go_back(numbered, relaxed, pivot)
     return Observation(
@@ -175,12 +209,23 @@ def read(
         numbered=True,
         unshrinkable=shrinks_under(numbered, relaxed, len(replicas) if state.resize is None else state.resize),
         foreign=foreign,
-        problem=worst((judged(rising, ended, restarts, state.began_at, others=others), overdue(numbered.pods, now))),
+        problem=worst(
+            (
+                judged(rising, ended, restarts, state.began_at, others=others),
+                overdue(numbered.pods, now),
+                _out_of_order(numbered, state),
+                Problem(cause=Cause.DEADLINE, message=absent) if absent else None,
+            )
+        ),
         progress_at=max((*proven, *(r.placed_late_at for r in coming), taken_at(ended)), default=0.0),
         # A replica is replaced under its own number: the new one is created when the old one has ended.
-        freed_by=freed_by(numbered.pods, (), waits=bool(leaving)),
+        freed_by=max(
+            freed_by(numbered.pods, (), waits=bool(leaving)),
+            0.0,
+            *(at for version, at in numbered.removed.items() if version != pivot),
+        ),
         available_by=max(proven, default=0.0) + found["spec"].get("minReadySeconds", 0),
-        **hindrance_of(others, coming)._asdict(),
+        **(Hindrance(max(1, len(coming)), absent) if absent else hindrance_of(others, coming))._asdict(),
         lost_since=lost_since(new),
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
@@ -240,18 +285,39 @@ def partition_at(numbered: Numbered, state: State, replicas: int) -> int:
 
 
 def ended_by_version(
-    pods: Iterable[Object], gone: Iterable[Gone], version_of: Callable[[Object], str]
+    pods: Iterable[Object], gone: Iterable[Gone], version_of: Callable[[Object], str], *, recreates: bool = False
 ) -> dict[str, tuple[Ended, ...]]:
-    """Return the ended pods by version, of the present and the removed ones."""
+    """Return the ended pods by version, of the present and the removed ones.
+
+    ``recreates``: the controller deletes a group when a container of it restarts, so the restart shows nowhere else.
+    """
+    ended: dict[str, tuple[Ended, ...]] = {}
     there, removed = list(pods), list(gone)
-    versions = {version_of(pod) for pod in (*there, *(each.pod for each in removed))}
-    return {
-        version: read_ended(
-            [pod for pod in there if version_of(pod) == version],
-            [each for each in removed if version_of(each.pod) == version],
-        )
-        for version in versions
-    }
+    for version in {version_of(pod) for pod in (*there, *(each.pod for each in removed))}:
+        mine = [pod for pod in there if version_of(pod) == version]
+        former = [each for each in removed if version_of(each.pod) == version]
+        leaving = [pod for pod in mine if "deletionTimestamp" in pod["metadata"]]
+        restarted = _restarted((*leaving, *(each.pod for each in former))) if recreates else ()
+        ended[version] = (*read_ended(mine, former), *restarted)
+    return ended
+
+
+def removed_by_version(gone: Iterable[Gone], version_of: Callable[[Object], str]) -> dict[str, float]:
+    """Return by version when its latest pod was removed: seconds since the epoch."""
+    found: dict[str, float] = {}
+    for each in gone:
+        version = version_of(each.pod)
+        found[version] = max(each.at, found.get(version, 0.0))
+    return found
+
+
+def _restarted(deleted: Iterable[Object]) -> Iterator[Ended]:
+    """Yield the deleted pods whose containers had restarted, as ended."""
+    for pod in deleted:
+        replica = read_replica(pod, "")
+        problem = diagnose(replica, 0) if any(c.restarts and not c.has_passed for c in replica.containers) else None
+        if problem is not None and not has_ended(pod):
+            yield Ended(replica.name, "RecreateGroup", problem.message, made_at=made_at(pod))
 
 
 def start_of(numbered: Numbered, change: Change | None, start: Object) -> Object:

@@ -58,6 +58,7 @@ from activities.levers.ownership import (
     revision_of,
     saved_baseline,
     saved_ready,
+    unsaved,
 )
 from activities.levers.template import fingerprint, fingerprinting_once, stopping_of
 from activities.levers.writing import Snapshot, laid, write
@@ -237,9 +238,11 @@ class PartitionLever(ABC):
     def _read(self, numbered: Numbered, rules: Rules, state: State, now: float) -> Observation:
         found, template = numbered.found, numbered.template
         own = self._own_hold(found) if state.goal is Goal.BACK and not numbered.partition else ""
-        foreign = foreign_template(
-            found, template, list(numbered.templates.values()), self.template_path, state
-        ) or foreign_hold(found, numbered.version, numbered.token, self.fields, state, own=own)
+        foreign = (
+            unsaved(found, state)
+            or foreign_template(found, template, list(numbered.templates.values()), self.template_path, state)
+            or foreign_hold(found, numbered.version, numbered.token, self.fields, state, own=own)
+        )
         return read(numbered, rules, state, foreign, now, autonomous=self.autonomous(rules))
 
     def _own_hold(self, found: Object) -> str:
@@ -541,7 +544,8 @@ class PartitionLever(ABC):
             if (seen.old if forward else seen.new).total:
                 raise Stale("the replicas have not reached their final counts yet")
             annotations = {OWNER: None, BASELINE: None, **(noted(request.note) if request.note and forward else {})}
-            spec = self.restored(saved_baseline(numbered.found)["own"])
+            is_saved = BASELINE in annotations_of(numbered.found)  # else a person has restored its settings
+            spec = self.restored(saved_baseline(numbered.found)["own"]) if is_saved else {}
             return {"metadata": {"annotations": annotations}, "spec": spec}
 
         written = await self._write(request, now, make, finishing=True)

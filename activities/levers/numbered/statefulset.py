@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 from activities.cluster import Object
 from activities.ended_pods import Gone
 from activities.levers.judging import judged_set
-from activities.levers.numbered.ordinals import Numbered, ended_by_version, is_observed
+from activities.levers.numbered.ordinals import Numbered, ended_by_version, is_observed, removed_by_version
 from activities.levers.numbered.partition import PartitionLever
-from activities.levers.ownership import PATCH_FIX, Fields, selector_of
+from activities.levers.ownership import PATCH_FIX, Fields, remembered, selector_of
 from activities.levers.pods import is_active, read_replica
 from activities.levers.template import apply_change, fingerprint, version_of
 from activities.watching import NamespaceWatch, controller_uid
@@ -46,6 +46,7 @@ class StatefulSetLever(PartitionLever):
         gone: Iterable[Gone] = (),
     ) -> Numbered:  # fmt: skip
         """Return the replica of each number."""
+        found = remembered(found, revisions)
         templates = {each["metadata"]["name"]: _template_of(each) for each in revisions}
         versions = {name: fingerprint(template) for name, template in templates.items()}
         if is_observed(found):
@@ -53,6 +54,7 @@ class StatefulSetLever(PartitionLever):
             versions[found["status"].get("updateRevision", "")] = fingerprint(found["spec"]["template"])
         first = found["spec"].get("ordinals", {}).get("start", 0)
         own = [pod for pod in pods if controller_uid(pod) == found["metadata"]["uid"]]
+        removed = [each for each in gone if controller_uid(each.pod) == found["metadata"]["uid"]]
         awaited = {int(pod["metadata"]["name"].rpartition("-")[2]) - first: pod for pod in own if is_active(pod)}
         return Numbered(
             found=found,
@@ -66,11 +68,9 @@ class StatefulSetLever(PartitionLever):
             revisions=revisions,
             templates=templates,
             token=_token(found),
-            ended=ended_by_version(
-                own,
-                [g for g in gone if controller_uid(g.pod) == found["metadata"]["uid"]],
-                lambda pod: _version(pod, versions),
-            ),
+            in_order=found["spec"].get("podManagementPolicy", "OrderedReady") == "OrderedReady",
+            ended=ended_by_version(own, removed, lambda pod: _version(pod, versions)),
+            removed=removed_by_version(removed, lambda pod: _version(pod, versions)),
         )
 
     def selector(self, found: Object) -> str:

@@ -1,0 +1,111 @@
+"""What routes the traffic, as its router reads and writes it after somebody else changed or removed it."""
+
+import json
+
+import pytest
+
+from activities.cluster import Cluster, Object
+from activities.levers.ownership import OWNER
+from activities.routers.base import SAVED, Sight, as_kept
+from activities.routers.httproute import HttpRouteRouter
+from activities.watching import NamespaceWatch
+from segue.errors import Stale
+from segue.observation import Routed, Version
+from segue.spec import ByRoute, Rules, Strategy
+from segue.spec.target import PairTarget
+from segue.state import Goal, State
+
+ROUTER = HttpRouteRouter(Cluster.__new__(Cluster))  # reading asks nobody
+TARGET = PairTarget(kind="DeploymentPair", namespace="n", old="old", new="new")
+GATEWAY = "gateway public (example.com/gateway)"
+RULES = Rules(
+    strategy=Strategy(traffic=ByRoute.model_validate({"route": "chat", "services": {"old": "old", "new": "new"}}))
+)
+
+
+def rule(**weights: int) -> Object:
+    return {"backendRefs": [{"name": name, "weight": weight} for name, weight in weights.items()]}
+
+
+SAVED_BEFORE = {"rule": 0, "backendRefs": rule(old=100)["backendRefs"]}
+OTHER = rule(static=1)
+
+
+def route(*rules: Object, uid: str = "first", generation: int = 5) -> Object:
+    """A route that the rollout holds, accepted by its gateway."""
+    conditions = [
+        {"type": kind, "status": "True", "observedGeneration": generation} for kind in ("Accepted", "ResolvedRefs")
+    ]
+    parent = {"parentRef": {"name": "public"}, "controllerName": "example.com/gateway", "conditions": conditions}
+    annotations = {OWNER: "us", SAVED: as_kept(SAVED_BEFORE, {**SAVED_BEFORE, **rule(old=0, new=100)})}
+    metadata = {
+        "name": "chat",
+        "uid": uid,
+        "generation": generation,
+        "resourceVersion": "9",
+        "annotations": annotations,
+    }
+    return {"metadata": metadata, "spec": {"rules": [*rules]}, "status": {"parents": [parent]}}
+
+
+def state_of(goal: Goal = Goal.FORWARD) -> State:
+    routed = Routed(share=50, version=7, saved=json.dumps(SAVED_BEFORE), generation=5, uid="first", gateways=(GATEWAY,))
+    return State(
+        owner="us", claimed=True, goal=goal, baseline=Version(template="a"), wanted=Version(template="b"), routed=routed
+    )
+
+
+def sight(found: Object | None, goal: Goal = Goal.FORWARD) -> Sight:
+    class Watch(NamespaceWatch):
+        def __init__(self) -> None:
+            """Show one route."""
+
+        def get(self, kind: str, name: str) -> Object | None:
+            return found if kind == ROUTER.kind else None
+
+    seen = ROUTER.seen(Watch(), TARGET, RULES, state_of(goal))
+    assert seen is not None
+    return seen
+
+
+HALF = rule(old=50, new=50)
+
+
+def test_a_route_that_was_created_again_is_accepted_by_its_own_generation() -> None:
+    """Its generations begin at 1 again: its gateway never decides on the generation of the deleted one."""
+    late = sight(route(HALF, generation=4)).routed
+    assert late is not None and "has not decided Accepted for the route's generation 5" in late.pending
+    again = sight(route(HALF, uid="second", generation=1))
+    assert again.foreign is None and again.routed is not None and (again.routed.share, again.routed.pending) == (50, "")
+
+
+@pytest.mark.parametrize(
+    "found", [None, route(OTHER), route(rule())], ids=["deleted", "no-rule-of-ours", "no-backends"]
+)
+def test_what_routes_nothing_any_more_is_named_and_keeps_no_rollback(found: Object | None) -> None:
+    """Forward it is a foreign change; a rollback continues, with the traffic as it was written last."""
+    there, back = sight(found), sight(found, Goal.BACK)
+    assert there.foreign is not None and there.routed is None
+    assert back.foreign is None and back.routed is not None and (back.routed.share, back.routed.pending) == (50, "")
+
+
+def test_a_rule_that_others_moved_is_still_the_rollouts() -> None:
+    """Written by its index, the weights would replace the backends of somebody else's rule."""
+    moved = route(OTHER, HALF)
+    assert sight(moved).foreign is None
+    assert ROUTER.patch(moved, SAVED_BEFORE) == {"spec": {"rules": [OTHER, rule(old=100)]}}
+    assert ROUTER.free(moved, "before")["spec"] == {"rules": [OTHER, rule(old=100)]}
+    unclaimed = route(OTHER, HALF)
+    unclaimed["metadata"]["annotations"] = {}
+    assert ROUTER.read(unclaimed, RULES)["backendRefs"] == OTHER["backendRefs"], "the spec names the rule"
+
+
+@pytest.mark.parametrize("rules", [(), (OTHER,), (OTHER, OTHER)], ids=["none", "another", "others"])
+def test_a_route_without_the_rule_is_released_as_it_is(rules: tuple[Object, ...]) -> None:
+    """Somebody else's rule is not overwritten."""
+    bare = route(*rules)
+    with pytest.raises(Stale, match="httproute chat has no rule with the backends of this rollout any more"):
+        ROUTER.patch(bare, SAVED_BEFORE)
+    assert ROUTER.free(bare, "before") == {"metadata": {"annotations": {OWNER: None, SAVED: None}}}
+    new_only = route(rule(new=1))
+    assert ROUTER.free(new_only, "before")["spec"] == {"rules": [rule(old=100)]}
