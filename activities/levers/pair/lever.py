@@ -19,13 +19,16 @@ from activities.levers.deployment.reading import Objects, is_engaged, revisions,
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
+    BACK_FIX,
     BASELINE,
     CAUSE,
     CHANGE,
+    MOVE_FIX,
     OWNER,
     PATCH_FIX,
     START_FIX,
     annotations_of,
+    changed_by_admission,
     deleted,
     is_another,
     labels_of,
@@ -36,6 +39,7 @@ from activities.levers.ownership import (
     refuse_lost,
     refuse_others,
     refuse_overfull,
+    refuse_resized,
     replicas_of,
     selector_of,
 )
@@ -178,7 +182,7 @@ class PairLever:
         """
         patch = {"metadata": {"annotations": _claim(pair, target, owner, wanted)}}
         tried = await self._cluster.patch("deployments", target.namespace, target.old, patch, dry_run=True)
-        refuse_lost(target, patch, tried, START_FIX)
+        check_admitted(target, pair.old.deployment, patch, tried, START_FIX)
 
     async def _tried(self, change: Change, pair: Pair, target: PairTarget) -> Object:
         """Return the wanted template as the API server would store it (a dry run)."""
@@ -456,7 +460,10 @@ class _Writing:
             metadata = found.deployment["metadata"]
             patch.setdefault("metadata", {})["resourceVersion"] = metadata["resourceVersion"]
             try:
-                after = await self.cluster.patch("deployments", self.target.namespace, metadata["name"], patch)
+                tried = await self._patched(metadata["name"], patch, dry_run=True)
+                back = self.request.state.goal is Goal.BACK
+                check_admitted(self.target, found.deployment, patch, tried, BACK_FIX if back else MOVE_FIX, rolls=back)
+                after = await self._patched(metadata["name"], patch)
             except Conflict:
                 self.pair = await self.fetch(self.target)
                 if self.pair.generation != self.generation:
@@ -470,6 +477,9 @@ class _Writing:
             self.pair = self.pair._replace(**{"old" if is_old else "new": changed})
             return
         raise Conflict(f"deployment {metadata['name']} changes faster than it can be written")
+
+    async def _patched(self, name: str, patch: Object, *, dry_run: bool = False) -> Object:
+        return await self.cluster.patch("deployments", self.target.namespace, name, patch, dry_run=dry_run)
 
     async def tell_outcome(self, new: Objects) -> None:
         """Note the outcome on the new Deployment's revisions that it does not keep running."""
@@ -512,6 +522,25 @@ def _pair(target: Target) -> PairTarget:
             "names only the old Deployment", field="target", value=str(target), fix="give the spec file of the pair"
         )
     return target
+
+
+def check_admitted(
+    target: Target, found: Object, patch: Object, tried: Object, fix: str, *, rolls: bool = False
+) -> None:
+    """Stop a write if admission changes who holds the pair, its replicas, or a template that the write leaves alone.
+
+    A Deployment's controller would roll another template at once, by its own strategy. With ``rolls``, it may.
+
+    Raises:
+        Refused: naming what admission changes.
+    """
+    sent = {"spec": {}, **patch}
+    refuse_lost(target, found, patch, tried, fix)
+    refuse_resized(target, found, sent, tried, fix)
+    is_kept = fingerprint(tried["spec"]["template"]) == fingerprint(found["spec"]["template"])
+    if not (rolls or is_kept or "template" in sent["spec"]):
+        changed = f"the pod template of Deployment {found['metadata']['name']}, whose controller would roll it at once"
+        raise changed_by_admission(target, changed, fix)
 
 
 def _watched(watch: NamespaceWatch, deployment: Object) -> Objects:
