@@ -15,6 +15,8 @@ from segue.state import Goal, Mark, State
 
 OWNER = "segue.dev/rollout"
 BASELINE = "segue.dev/baseline"
+REPLICAS = "segue.dev/replicas"
+"""R of a pair, saved on the old Deployment: neither of the two requests R replicas itself."""
 CHANGE = "segue.dev/change"
 """The rollout's note on a revision; the controller copies it to the version's own object."""
 CAUSE = "kubernetes.io/change-cause"
@@ -101,7 +103,7 @@ def annotations_of(found: Object) -> dict[str, str]:
 
 def left_of_us(found: Object) -> dict[str, str | None]:
     """Return the patch that removes copied annotations of Segue from an object; empty if it has none."""
-    return dict.fromkeys({OWNER, BASELINE} & annotations_of(found).keys())
+    return dict.fromkeys({OWNER, BASELINE, REPLICAS} & annotations_of(found).keys())
 
 
 def replicas_of(found: Object) -> int:

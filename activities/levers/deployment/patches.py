@@ -27,6 +27,7 @@ from activities.levers.ownership import (
     saved_baseline,
 )
 from activities.levers.template import HASH_LABEL, apply_change, fingerprint
+from segue.as_before import for_way_back
 from segue.budget import objection, resized, resolve_budget
 from segue.contract import PrepareInput, WriteInput
 from segue.errors import Refused, Stale
@@ -151,7 +152,8 @@ def scale_patch(objects: Objects, seen: Observation, request: WriteInput, counts
     if not state.claimed:
         annotations |= claim(deployment, request.rules, seen.replicas, state.owner, ready_before(state))
     else:
-        annotations |= rebudgeted(deployment, own_budget(request.rules, seen.replicas))
+        back = for_way_back(request.rules, state, seen.replicas)
+        annotations |= rebudgeted(deployment, own_budget(back, seen.replicas))
     patch["metadata"] = {"annotations": annotations}
     return patch
 

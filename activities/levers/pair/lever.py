@@ -26,6 +26,7 @@ from activities.levers.ownership import (
     MOVE_FIX,
     OWNER,
     PATCH_FIX,
+    REPLICAS,
     START_FIX,
     annotations_of,
     changed_by_admission,
@@ -43,9 +44,10 @@ from activities.levers.ownership import (
     replicas_of,
     selector_of,
 )
-from activities.levers.pair.reading import REPLICAS, Baseline, Pair, is_behind, mark_of, read
+from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, read
 from activities.levers.pods import is_active
 from activities.levers.template import apply_change, fingerprint, stopping_of, version_of
+from activities.levers.writing import clean_revisions
 from activities.watching import NamespaceWatch, Watches, controller_uid
 from segue.budget import NO_FLOOR, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
@@ -313,14 +315,16 @@ class PairLever:
         try:
             pair = await writing.checked(finishing=True)
             baseline = pair.baseline
-            if baseline is None:
-                return writing.written  # done before, and the answer was lost
+            if baseline is None:  # done before, and the answer was lost
+                await writing.clean()
+                return writing.written
             seen = read(pair, request.rules, request.state, now)
             back = request.state.goal is Goal.BACK
             end = seen.home if back else resolve_budget(request.rules.strategy, seen.replicas).end
             if pair.counts != end:
                 raise Stale("the replicas have not reached their final counts yet")  # noqa: TRY301 - as other staleness
             await writing.free(baseline, back=back)
+            await writing.clean()
         except Stale as stale:
             if await writing.is_free():
                 return writing.written  # another attempt was faster
@@ -511,6 +515,12 @@ class _Writing:
             await self.tell_outcome(new)
             await self.patch(new, patch)
         await self.patch(self.pair.old, {"metadata": {"annotations": dict.fromkeys((OWNER, BASELINE, REPLICAS))}})
+
+    async def clean(self) -> None:
+        """Remove what the controllers copied from the two Deployments to their ReplicaSets."""
+        for side in (self.pair.old, self.pair.new):
+            if side is not None:
+                self.writes += await clean_revisions(self.cluster, side.deployment)
 
 
 # --- pure ---------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from activities.levers.deployment.reading import Objects, ended_of, is_adopted, 
 from activities.levers.ownership import (
     BASELINE,
     OWNER,
+    REPLICAS,
     annotations_of,
     damaged,
     latest_of,
@@ -30,8 +31,6 @@ from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Rules
 from segue.state import Goal, Mark, State
 
-REPLICAS = "segue.dev/replicas"
-"""R, saved on the old Deployment: neither of the two requests R replicas itself."""
 _ANY_RESTARTS = 1_000_000
 
 
