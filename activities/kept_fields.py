@@ -34,6 +34,7 @@ KEPT: Final[Mapping[str, Fields]] = {
         "metadata": {
             **_OWNED,
             "uid": WHOLE,
+            "generateName": WHOLE,
             "ownerReferences": {"controller": WHOLE, "name": WHOLE, "uid": WHOLE},
             "annotations": {"controller.kubernetes.io/pod-deletion-cost": WHOLE},
             "creationTimestamp": WHOLE,

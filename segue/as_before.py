@@ -13,7 +13,20 @@ def as_before(rules: Rules, state: State, replicas: int) -> Rules:
     The floor is at least the number ready before the rollout, or at one time since, less ``maxUnavailable``. It is a
     percentage, and follows R: a number could let all replicas be unavailable after somebody scaled the target down.
     """
-    lacking = state.lacking(replicas) if state.goal is Goal.BACK else state.unreached(replicas)
+    return _lowered(rules, state.lacking(replicas) if state.goal is Goal.BACK else state.unreached(replicas), replicas)
+
+
+def for_way_back(rules: Rules, state: State, replicas: int) -> Rules:
+    """Return the rules by which a release goes back, from those of ``as_before``.
+
+    What the new version reached says nothing about the baseline: it may never have as many ready replicas.
+    """
+    if state.goal is Goal.BACK:
+        return rules
+    return _lowered(rules, state.lacking(replicas) - state.unreached(replicas), replicas)
+
+
+def _lowered(rules: Rules, lacking: int, replicas: int) -> Rules:
     if not lacking or replicas < 1:
         return rules
     budget = resolve_budget(rules.strategy, replicas)

@@ -458,8 +458,9 @@ def _regained(rules: Rules, state: State, seen: Observation, now: float) -> Deci
         return None
     if seen.template not in {state.wanted.template, ""}:  # empty: somebody deleted a pair's new Deployment
         return None
-    if seen.emptied and state.held is None:
-        return _emptied_by_hand()
+    if state.held is None and (gone := _old_version_gone(rules, state, seen)):
+        problem = Problem(cause=Cause.UNREADY, message=gone)
+        return Decision(act=Act.FAIL, why=str(problem), problem=problem)
     counts = _with_old_back(rules, state, seen)
     if counts is None:
         return None
@@ -468,10 +469,20 @@ def _regained(rules: Rules, state: State, seen: Observation, now: float) -> Deci
     return Decision(act=Act.SCALE, why=why, counts=counts)
 
 
-def _emptied_by_hand() -> Decision:
-    """Fail if a Deployment has no ReplicaSet: only a rollback makes its controller create the old one."""
-    problem = Problem(cause=Cause.UNREADY, message="no replica is left: somebody deleted its ReplicaSets")
-    return Decision(act=Act.FAIL, why=str(problem), problem=problem)
+def _old_version_gone(rules: Rules, state: State, seen: Observation) -> str:
+    """Return that replicas are missing and no old one can be added; empty if one can, or if none is missing.
+
+    A Deployment's old ReplicaSet may be deleted. Only a rollback makes its controller create another one.
+    """
+    if seen.emptied:
+        return "no replica is left: somebody deleted its ReplicaSets"
+    floor, reached = _floor(rules, state, seen), next_waypoint(rules, state, seen.replicas)
+    if not seen.unreturnable or state.waypoint is None or reached is None or _serving(seen) >= floor:
+        return ""
+    if seen.new.ready >= reached[1]:  # what the controller added in the place of old replicas is still starting
+        return ""
+    lost = f"only {_serving(seen)} of {floor} required replicas are ready"
+    return f"{lost}, and no old one can be added: the ReplicaSet of the old version was deleted (revisionHistoryLimit?)"
 
 
 def _serving(seen: Observation) -> int:
@@ -485,7 +496,9 @@ def _floor(rules: Rules, state: State, seen: Observation) -> int:
 
 
 def _with_old_back(rules: Rules, state: State, seen: Observation) -> Counts | None:
-    """Return the counts with as many old replicas as the ceiling allows back; None if that adds none."""
+    """Return the counts with as many old replicas as the ceiling allows back; None if none can be added."""
+    if seen.unreturnable:
+        return None
     budget, floor = resolve_budget(rules.strategy, seen.replicas), _floor(rules, state, seen)
     if seen.numbered:
         # An old one comes back only in the place of a new one: give up unready new ones once the version failed.

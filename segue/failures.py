@@ -51,6 +51,12 @@ _FINAL = re.compile(
 """Messages of a kubelet that cannot create a container until somebody changes something; others may pass."""
 
 
+_ADOPTED = (
+    "was made for another version, and this version's ReplicaSet adopted it because somebody changed its labels; "
+    "delete the pod"
+)
+
+
 _NONE_KNOWN: Mapping[str, int] = {}
 
 
@@ -69,6 +75,8 @@ def diagnose(replica: Replica, max_restarts: int, passed: Mapping[str, int] = _N
     if replica.ready_since is None and (hindered := hindrance.reason(replica)):
         cause = Cause.UNSCHEDULABLE if replica.gates else Cause.NODE
         return Problem(cause=cause, message=hindered, replica=replica.name)
+    if replica.adopted:
+        return Problem(cause=Cause.CONFIGURATION, message=_ADOPTED, replica=replica.name)
     if replica.unschedulable:
         return Problem(cause=Cause.UNSCHEDULABLE, message=replica.unschedulable, replica=replica.name)
     if replica.ready_since is None:

@@ -184,6 +184,8 @@ class Observation(Frozen):
     """Whether the lever is engaged, so that the target's controller moves nothing."""
     emptied: bool = False
     """Whether a held Deployment has no ReplicaSet: somebody deleted them, and its controller creates none."""
+    unreturnable: bool = False
+    """Whether a held Deployment has no ReplicaSet of its baseline: only a rollback makes its controller create one."""
     unpaused: bool = False
     """Whether the target's controller should be paused but is not: a foreign template would remove ready replicas."""
     pinned: bool = False

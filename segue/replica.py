@@ -64,6 +64,8 @@ class Replica(NamedTuple):
     """Whether its node does not answer, so that its state is unknown."""
     unstarted_since: float | None = None
     """When it got its node, if the kubelet there has not taken it up since: seconds since the epoch."""
+    adopted: bool = False
+    """Whether another ReplicaSet made it, so that it runs another version: somebody changed its labels."""
     placed_late_at: float = 0.0
     """When it got its node, if it had to wait for one: seconds since the epoch; else 0."""
 
@@ -80,8 +82,10 @@ class Replica(NamedTuple):
     def proven(self, min_ready_s: float, max_restarts: int, now: float) -> bool:
         """Whether it has been Ready for ``min_ready_s`` seconds with at most ``max_restarts`` restarts.
 
-        Restarts of an init container that succeeded do not count.
+        Restarts of an init container that succeeded do not count. An adopted replica never counts.
         """
+        if self.adopted:
+            return False
         restarts = sum(c.restarts for c in self.containers if not c.has_passed)
         return self.ready_since is not None and now >= self.ready_since + min_ready_s and restarts <= max_restarts
 

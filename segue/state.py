@@ -151,6 +151,8 @@ class Mark(Frozen):
     """The target's ``metadata.uid``: another object of the same name has another."""
     new_uid: str = ""
     """The same of a pair's new Deployment."""
+    old_template: str = ""
+    """Fingerprint of the pod template of a pair's old Deployment, as the API server stored it."""
 
 
 class Before(Frozen):

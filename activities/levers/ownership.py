@@ -15,6 +15,8 @@ from segue.state import Goal, Mark, State
 
 OWNER = "segue.dev/rollout"
 BASELINE = "segue.dev/baseline"
+REPLICAS = "segue.dev/replicas"
+"""R of a pair, saved on the old Deployment: neither of the two requests R replicas itself."""
 CHANGE = "segue.dev/change"
 """The rollout's note on a revision; the controller copies it to the version's own object."""
 CAUSE = "kubernetes.io/change-cause"
@@ -39,6 +41,8 @@ START_FIX = "change that policy or webhook, then try again"
 """What to do before the first write."""
 MOVE_FIX = "change that policy and run `segue resume`, accept its change with `segue retarget`, or run `segue abort`"
 """What to do after it."""
+BACK_FIX = "change that policy: the rollout then continues by itself"
+"""What to do on the way back, and at the end."""
 _UNNAMED = "unknown"
 """The field manager that the API server records for a change that names none, such as a policy's."""
 
@@ -46,19 +50,34 @@ Fields = dict[str, tuple[str, ...]]
 """The parts of a hold token, each with the path of its field in ``managedFields``."""
 
 
-def refuse_lost(target: Target, patch: Object, stored: Object, fix: str) -> None:
-    """Refuse a write if admission would remove or change an annotation of Segue that it sets.
+def refuse_lost(target: Target, found: Object, patch: Object, stored: Object, fix: str) -> None:
+    """Refuse a write if admission would remove or change an annotation of Segue that it sets, or that is there.
 
     Without the owner the rollout would be fenced off from a target that it holds; without the baseline nothing could
     roll it back.
 
     Raises:
-        Refused: naming the annotations.
+        Refused: naming what it would change.
     """
-    sent, kept = patch.get("metadata", {}).get("annotations", {}), annotations_of(stored)
-    lost = [name for name in (OWNER, BASELINE) if sent.get(name) is not None and kept.get(name) != sent[name]]
+    meant = {**annotations_of(found), **patch.get("metadata", {}).get("annotations", {})}
+    kept = annotations_of(stored)
+    lost = [name for name in (OWNER, BASELINE) if meant.get(name) is not None and kept.get(name) != meant[name]]
     if lost:
         raise changed_by_admission(target, f"the annotations {', '.join(lost)}", fix)
+
+
+def refuse_resized(target: Target, found: Object, patch: Object, stored: Object, fix: str) -> None:
+    """Refuse a write if admission would change the number of replicas: fewer would take ready ones away.
+
+    A difference proves nothing if somebody else wrote the target after it was read.
+
+    Raises:
+        Refused: naming both numbers.
+    """
+    meant, kept = replicas_of({"spec": {**found["spec"], **patch["spec"]}}), replicas_of(stored)
+    is_same = found["metadata"]["resourceVersion"] == stored["metadata"]["resourceVersion"]
+    if meant != kept and is_same:
+        raise changed_by_admission(target, f"replicas={meant} to replicas={kept}", fix)
 
 
 def changed_by_admission(target: Target, changed: str, fix: str) -> Refused:
@@ -84,7 +103,7 @@ def annotations_of(found: Object) -> dict[str, str]:
 
 def left_of_us(found: Object) -> dict[str, str | None]:
     """Return the patch that removes copied annotations of Segue from an object; empty if it has none."""
-    return dict.fromkeys({OWNER, BASELINE} & annotations_of(found).keys())
+    return dict.fromkeys({OWNER, BASELINE, REPLICAS} & annotations_of(found).keys())
 
 
 def replicas_of(found: Object) -> int:

@@ -142,7 +142,7 @@ class SupervisedLever:
         tried = await self._cluster.patch(
             self._kind.resource, request.target.namespace, request.target.name, patch, dry_run=True
         )
-        refuse_lost(request.target, patch, tried, START_FIX)
+        refuse_lost(request.target, seen.found, patch, tried, START_FIX)
         before = self._version(start)
         stops = stopping_of({"spec": seen.pods[0]["spec"]}) if seen.pods else None
         lost = losses(stops, stops, request.rules, len(seen.pods), drainable=False) if stops else ()

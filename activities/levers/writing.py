@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from activities.cluster import Cluster, Object
-from activities.levers.ownership import check_owner, checked
+from activities.levers.ownership import check_owner, checked, left_of_us, selector_of
 from activities.levers.template import differing
+from activities.watching import controller_uid
 from segue.contract import WriteInput, Written
 from segue.errors import Conflict, Stale
 from segue.observation import Observation
@@ -82,3 +83,17 @@ async def write(
             return Written(done=False, why=str(stale))
         return Written(done=True, writes=1, mark=mark(after), altered=altered(found["spec"], patch, after["spec"]))
     raise Conflict(f"{target.kind} {target} changes faster than it can be written")
+
+
+async def clean_revisions(cluster: Cluster, deployment: Object) -> int:
+    """Remove Segue's annotations from a Deployment's ReplicaSets; return how many were written.
+
+    The controller copied them there, and `kubectl rollout undo` would copy them back.
+    """
+    namespace, uid, writes = deployment["metadata"]["namespace"], deployment["metadata"]["uid"], 0
+    for replicaset in (await cluster.list("replicasets", namespace, selector_of(deployment)))["items"]:
+        if controller_uid(replicaset) == uid and (left := left_of_us(replicaset)):
+            patch = {"metadata": {"annotations": left}}
+            await cluster.patch("replicasets", namespace, replicaset["metadata"]["name"], patch)
+            writes += 1
+    return writes

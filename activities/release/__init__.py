@@ -16,12 +16,12 @@ from activities.levers.ownership import (
     BASELINE,
     OWNER,
     annotations_of,
-    left_of_us,
     note_of,
     saved_baseline,
     selector_of,
 )
 from activities.levers.template import fingerprint
+from activities.levers.writing import clean_revisions
 from activities.release.pair import release_pair
 from activities.release.patience import Waiting
 from activities.release.stepped import release_stepped
@@ -59,7 +59,7 @@ async def release(
         await autoscaling.free(cluster, target, tell)
         tell(f"{target} is released from its rollout; its own controller moves it to the {to} version")
         await Waiting(timeout_s, tell).until_complete(cluster, target.namespace, target.name)
-        await _clean_revisions(cluster, await _patch(cluster, target, _finish))
+        await clean_revisions(cluster, await _patch(cluster, target, _finish))
     return f"{target} runs the {to} version; its strategy is restored"
 
 
@@ -127,15 +127,6 @@ def is_rolled(deployment: Object) -> bool:
     owner, saved = annotations_of(deployment).get(OWNER, ""), saved_baseline(deployment)["template"]
     is_back = fingerprint(deployment["spec"]["template"]) == fingerprint(saved)
     return is_engaged(deployment) or is_back or owner.startswith(RELEASED_BY)
-
-
-async def _clean_revisions(cluster: Cluster, deployment: Object) -> None:
-    """Remove Segue's annotations from its ReplicaSets, to which the controller copied them."""
-    namespace, uid = deployment["metadata"]["namespace"], deployment["metadata"]["uid"]
-    for replicaset in (await cluster.list("replicasets", namespace, selector_of(deployment)))["items"]:
-        if controller_uid(replicaset) == uid and (left := left_of_us(replicaset)):
-            patch = {"metadata": {"annotations": left}}
-            await cluster.patch("replicasets", namespace, replicaset["metadata"]["name"], patch)
 
 
 async def _patch(cluster: Cluster, target: Target, make: Callable[[Object], Object]) -> Object:

@@ -8,8 +8,9 @@ import json
 from typing import Literal
 
 from activities.cluster import Cluster, Object
-from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, unpacked
-from activities.levers.pair.reading import REPLICAS, Baseline
+from activities.levers.ownership import BASELINE, OWNER, REPLICAS, annotations_of, replicas_of, unpacked
+from activities.levers.pair.reading import Baseline
+from activities.levers.writing import clean_revisions
 from activities.release.patience import Waiting
 from activities.routers import Routers
 from segue.errors import Conflict, NotFound
@@ -66,8 +67,10 @@ async def _back(cluster: Cluster, target: Target, baseline: Baseline, replicas: 
 async def _free(cluster: Cluster, target: Target, baseline: Baseline) -> None:
     nothing = dict.fromkeys((OWNER, BASELINE, REPLICAS))
     for name in (baseline.name, target.name):
-        if await _found(cluster, target.namespace, name) is not None:
+        found = await _found(cluster, target.namespace, name)
+        if found is not None:
             await _patch(cluster, target.namespace, name, {"metadata": {"annotations": nothing}})
+            await clean_revisions(cluster, found)
 
 
 async def _tell(

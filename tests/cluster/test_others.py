@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from harness import ROOT, Case, Lab, until
 from kubernetes.client import ApiException
+from shell import Shell
 from subjects import DeploymentSubject, PairSubject, StatefulSetSubject, Subject
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import WorkflowAlreadyStartedError
@@ -390,6 +392,80 @@ async def test_a_policy_that_resets_the_partition(served: Lab) -> None:
         await case.run.send("resume")
         await case.ends("Completed")
     case.watcher.assert_within(2, 3)
+
+
+SHRINKS = """[JSONPatch{op: "replace", path: "/spec/replicas", value: 1}]"""
+
+
+async def test_a_policy_that_takes_replicas_away(served: Lab) -> None:
+    """It sets their number, or rolls the old side of a pair: nothing is written, forward or back, until it is gone."""
+
+    def in_force(name: str) -> bool:
+        return tried(served, name).replicas == 1 or mirrored(served, name)
+
+    async def one(name: str, kind: type[Subject], by: str, message: str, expected: str) -> None:
+        strategy = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
+        async with served.case(name, 3, kind=kind, strategy=strategy) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            async with policy(served, name, by):
+                await until("the policy is in force", lambda: in_force(name))
+                await case.run.send(message)
+                status = await case.run.until("it stops", lambda s: s.phase in {"Held", "NeedsHuman"})
+                told = status.reason if status.phase == "Held" else status.waiting_for
+                assert f"{expected}; nothing was written" in told, status
+            await until("the policy is gone", lambda: not in_force(name))
+            if message == "approve":
+                await case.run.send("resume")
+            await case.ends("Completed" if message == "approve" else "Aborted")
+        case.watcher.assert_within(3, 4, passing=1)
+
+    await asyncio.gather(
+        one("forward", DeploymentSubject, SHRINKS, "approve", "replicas=3 to replicas=1"),
+        one("back", DeploymentSubject, SHRINKS, "abort", "replicas=3 to replicas=1"),
+        one("pair", PairSubject, SHRINKS, "approve", "replicas=2 to replicas=1"),
+        one("rolled", PairSubject, MIRRORS, "approve", "whose controller would roll it at once"),
+    )
+
+
+async def test_what_hands_change_beside_the_rollout(served: Lab, tmp_path: Path) -> None:
+    """A pod with other labels proves nothing, and what a rollback needs is found where somebody removed it."""
+    asks = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
+
+    async def adopted() -> None:
+        async with served.case("adopted", 2, strategy=asks) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            (new,), old = served.pods("adopted", "chat:2"), served.pods("adopted", "chat:1")[0].metadata.name
+            labels = {"pod-template-hash": new.metadata.labels["pod-template-hash"]}
+            served.core.patch_namespaced_pod(old, served.namespace, {"metadata": {"labels": labels}})
+
+            def is_adopted() -> bool:
+                here = {pod.metadata.name: pod for pod in served.pods("adopted")}
+                return len(here) == 3 and here[old].metadata.owner_references[0].name in new.metadata.name
+
+            await until("the new ReplicaSet keeps only the adopted pod", is_adopted)
+            await case.run.send("approve")
+            await case.run.until("it waits", lambda s: "to be proven" in s.waiting_for)
+            served.core.delete_namespaced_pod(old, served.namespace)
+            await case.ends("Completed")
+            assert case.only("example/chat:2")
+
+    async def unsaved() -> None:
+        async with served.case("unsaved", 2, strategy=asks) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            served.patch("unsaved", {"metadata": {"annotations": {"segue.dev/baseline": None}}})
+            await case.run.send("abort")
+            await case.ends("Aborted")
+
+    async def released() -> None:
+        """No replica was ready before, and two new ones are: a release goes back all the same."""
+        await served.deploy("released", 3, mode="never-ready")
+        later = {"maxSurge": 1, "waypoints": [{"at": 2, "approval": True}]}
+        async with served.rolled("released", DeploymentSubject.changed(2, "ready"), strategy=later) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            await Shell(served, tmp_path).run("release", f"{served.namespace}/released")
+            await case.ends("Aborted")
+
+    await asyncio.gather(adopted(), unsaved(), released())
 
 
 async def test_a_policy_that_pauses(served: Lab) -> None:

@@ -39,6 +39,8 @@ ROOT = Path(__file__).resolve().parents[2]
 POLL_S = 0.05
 _TOLD = 40
 """The number of pod events that a failed assertion about an outcome shows."""
+_OF_A_ROLLOUT = {"segue.dev/rollout", "segue.dev/baseline", "segue.dev/replicas"}
+"""The annotations that a rollout removes at its end."""
 _NO_ANSWER = {RPCStatusCode.CANCELLED, RPCStatusCode.DEADLINE_EXCEEDED}
 """The status codes of a query that timed out, at the client or at the server."""
 ASK_S = 0.2
@@ -486,9 +488,15 @@ class Case:
         report = await self.run.end(limit_s)
         assert report.status.outcome == outcome, to_markdown(report)
         assert self.subject.settings() == self.subject.settled(outcome, self.before), to_markdown(report)
+        await until("nothing is left on its ReplicaSets", lambda: not self._left_on_sets())
         if outcome != "Completed":
             assert await until("only the baseline runs", self.only_baseline)
         return report
+
+    def _left_on_sets(self) -> list[str]:
+        """Return what `kubectl rollout undo` would copy back to a Deployment."""
+        found = (each["metadata"].get("annotations", {}) for each in self.lab.replicasets(self.name))
+        return [name for each in found for name in each if name in _OF_A_ROLLOUT]
 
     def only_baseline(self) -> bool:
         """Return whether all replicas exist and run the version that ran before."""

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from activities.levers.deployment.patches import own_budget
-from segue.as_before import as_before, with_ready
+from segue.as_before import as_before, for_way_back, with_ready
 from segue.budget import resolve_budget
 from segue.decide import Act, decide
 from segue.gates import Result
@@ -52,6 +52,17 @@ def test_the_floor_counts_from_what_was_ready(before: Before | None, goal: Goal,
     relaxed = as_before(RULES, MOVING.but(before=before, goal=goal), replicas)
     budget = resolve_budget(relaxed.strategy, replicas)
     assert (budget.floor, budget.surge, budget.step) == (floor, 1, 1)
+
+
+@pytest.mark.parametrize("reached", range(5))
+@pytest.mark.parametrize("ready", range(5))
+def test_a_release_goes_back_by_the_rules_of_a_rollback(ready: int, reached: int) -> None:
+    """However many new replicas became ready in between; a release knows only what the latest move saved."""
+    forward = MOVING.but(before=Before(replicas=4, ready=ready, reached=reached))
+    saved = for_way_back(as_before(RULES, forward, 4), forward, 4)
+    back = as_before(RULES, forward.but(goal=Goal.BACK), 4)
+    assert resolve_budget(saved.strategy, 4) == resolve_budget(back.strategy, 4)
+    assert for_way_back(back, forward.but(goal=Goal.BACK), 4) == back
 
 
 @pytest.mark.parametrize("goal", list(Goal))

@@ -327,6 +327,19 @@ def test_readiness_that_stays_lost_at_a_stop_is_a_failure() -> None:
     assert decide(HALF, ASKED, unseen, LATE + 600).act is Act.WAIT
 
 
+def test_where_no_old_replica_can_be_added_lost_readiness_is_a_failure() -> None:
+    """The controller deleted the old ReplicaSet (revisionHistoryLimit: 0): a rollback makes it create another."""
+    lost = see(0, 10, proven=4, replicas=10, asked=(0, 10), lost_since=LATE, unreturnable=True)
+    found = decide(HALF, ASKED, lost, LATE)
+    assert (found.act, found.rolls_back) == (Act.FAIL, None)
+    assert "only 4 of 10 required replicas are ready, and no old one can be added" in found.why, found.why
+    starting = see(0, 10, proven=5, replicas=10, asked=(0, 10), lost_since=LATE, unreturnable=True)
+    for state, seen in ((ASKED, starting), (MOVING.but(paused="x"), lost)):
+        assert decide(HALF, state, seen, LATE + 599).act is Act.WAIT
+        failed = decide(HALF, state, seen, LATE + 600)
+        assert (failed.act, failed.rolls_back) == (Act.FAIL, None)
+
+
 def test_what_a_resize_adds_is_not_lost() -> None:
     """Replicas that a resize adds may load: no old one is added for them."""
     grown = see(5, 5, proven=2, replicas=10)

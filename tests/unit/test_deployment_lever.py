@@ -11,6 +11,7 @@ from activities.levers.deployment.patches import (
     DESIRED,
     finish_patch,
     hold_patch,
+    removed_baseline,
     resize_patch,
     rest_patch,
     scale_patch,
@@ -368,3 +369,31 @@ def test_resumed_it_stays_where_it_is_and_keeps_the_floor(percent: bool) -> None
             continue  # maxSurge would add a replica, and both cannot be 0: see docs/decisions/0051
         left = min(sum(counts), requested(found).old)
         assert left >= budget.floor, (replicas, counts, rolling)
+
+
+def test_a_pod_that_another_replica_set_made_proves_nothing() -> None:
+    """Somebody changed its labels, and the new ReplicaSet adopted it: it still runs the old version."""
+    (new,) = sets(v2=1)
+    owner = [{"uid": "v2", "controller": True}]
+    conditions = [{"type": "Ready", "status": "True", "lastTransitionTime": "1970-01-01T00:00:01Z"}]
+    for made_as, proven in (("v2-", 1), ("v1-", 0)):
+        metadata = {"name": f"{made_as}x", "generateName": made_as, "ownerReferences": owner}
+        pod = {"metadata": metadata, "status": {"phase": "Running", "conditions": conditions}}
+        seen = read(Objects(deployment(2, 7, 1), [new], [pod]), RULES, state(), NOW)
+        assert (seen.new.ready, seen.new.proven) == (1, proven)
+    assert seen.problem is not None and "v1-x: was made for another version" in str(seen.problem)
+
+
+def test_a_baseline_that_somebody_removed_is_read_from_a_copy() -> None:
+    """Only a copy of this rollout counts, and only while this rollout owns the target."""
+    found, (old, new) = deployment(2, 6, 4, paused=True), sets(v1=6, v2=4)
+    objects = Objects(found, [old, new], [])
+    assert removed_baseline(objects, state()) == "", "no copy"
+    new["metadata"]["annotations"] = {OWNER: "us", BASELINE: "{}"}
+    assert removed_baseline(objects, state()) == "{}"
+    assert removed_baseline(objects, state(owner="another")) == ""
+    new["metadata"]["annotations"][OWNER] = "an earlier one"
+    assert removed_baseline(objects, state()) == ""
+    new["metadata"]["annotations"][OWNER] = "us"
+    found["metadata"]["annotations"][BASELINE] = "{}"
+    assert removed_baseline(objects, state()) == "", "it is there"

@@ -8,11 +8,13 @@ import pytest
 from activities.levers.ownership import (
     ADMISSION,
     BASELINE,
+    MOVE_FIX,
     OWNER,
     START_FIX,
     deleted,
     is_written_by_us,
     refuse_lost,
+    refuse_resized,
     remembered,
     unsaved,
     writer_of,
@@ -74,10 +76,39 @@ def test_a_target_whose_annotations_admission_removes_is_refused(stored: dict[st
     patch = {"metadata": {"annotations": {OWNER: "us", BASELINE: "{}", "note": None}}, "spec": {}}
     target = DeploymentTarget(namespace="serving", name="chat")
     with pytest.raises(Refused) if expected else contextlib.nullcontext() as refused:
-        refuse_lost(target, patch, {"metadata": {"annotations": stored}}, START_FIX)
+        refuse_lost(target, {"metadata": {}}, patch, {"metadata": {"annotations": stored}}, START_FIX)
     if refused is not None:
         assert f"Deployment serving/chat: {ADMISSION} changes" in str(refused.value)
         assert expected in str(refused.value) and str(refused.value).endswith(START_FIX)
+
+
+def test_a_policy_that_changes_what_an_earlier_write_left_is_refused() -> None:
+    """A move does not send the baseline again, and a policy that changes it then would leave nothing to go back to."""
+    found = {"metadata": {"annotations": {OWNER: "us", BASELINE: "{}"}}}
+    target, patch = DeploymentTarget(namespace="serving", name="chat"), {"metadata": {"annotations": {OWNER: "us"}}}
+    refuse_lost(target, found, patch, found, MOVE_FIX)
+    for kept in ({OWNER: "us"}, {OWNER: "us", BASELINE: "x"}):
+        with pytest.raises(Refused, match=BASELINE):
+            refuse_lost(target, found, patch, {"metadata": {"annotations": kept}}, MOVE_FIX)
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored", "version", "expected"),
+    [
+        pytest.param({}, 4, "7", "", id="kept"),
+        pytest.param({}, 2, "7", "replicas=4 to replicas=2", id="fewer"),
+        pytest.param({"replicas": 6}, 6, "7", "", id="as-sent"),
+        pytest.param({"replicas": 6}, 5, "7", "replicas=6 to replicas=5", id="fewer-than-sent"),
+        pytest.param({}, 2, "8", "", id="an-autoscaler-wrote-in-between"),
+    ],
+)
+def test_a_policy_that_sets_the_replicas_is_refused(sent: Any, stored: int, version: str, expected: str) -> None:
+    """The write itself would take ready replicas away."""
+    found = {"metadata": {"resourceVersion": "7"}, "spec": {"replicas": 4}}
+    tried = {"metadata": {"resourceVersion": version}, "spec": {"replicas": stored}}
+    target = DeploymentTarget(namespace="serving", name="chat")
+    with pytest.raises(Refused, match=expected) if expected else contextlib.nullcontext():
+        refuse_resized(target, found, {"spec": sent}, tried, MOVE_FIX)
 
 
 def test_a_target_that_was_created_again_is_named_and_a_held_copy_is_released() -> None:

@@ -1,13 +1,14 @@
 """A pair's lever, as far as it is pure: which pods of the new Deployment prove its version, and what was read late."""
 
+import contextlib
 import json
 from typing import Any
 
 import pytest
 
 from activities.levers.deployment.reading import Objects
-from activities.levers.ownership import BASELINE, OWNER
-from activities.levers.pair.lever import _refuse
+from activities.levers.ownership import BASELINE, MOVE_FIX, OWNER
+from activities.levers.pair.lever import _refuse, check_admitted
 from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, read
 from activities.levers.template import fingerprint
 from segue.contract import PrepareInput
@@ -16,7 +17,7 @@ from segue.errors import Refused
 from segue.observation import Version
 from segue.spec import Change, Rules
 from segue.spec.target import PairTarget
-from segue.state import State
+from segue.state import Goal, State
 
 NOW = 1_800_000_000.0
 RULES = Rules.model_validate({"strategy": {"maxSurge": 2}, "readiness": {"minReady": "0s", "deadline": "30s"}})
@@ -91,3 +92,36 @@ def test_a_new_one_that_somebody_created_again_is_not_read_late() -> None:
     assert is_behind(Pair(pair.old, again), mark)
     again.deployment["metadata"]["uid"] = "another"
     assert not is_behind(Pair(pair.old, again), mark)
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored", "rolls", "expected"),
+    [
+        pytest.param({"replicas": 3}, {"replicas": 3}, False, "", id="kept"),
+        pytest.param({"replicas": 3}, {"replicas": 2}, True, "replicas=3 to replicas=2", id="fewer-replicas"),
+        pytest.param(
+            {"replicas": 3}, {"replicas": 3, "template": template(9)}, False, "Deployment chat", id="template"
+        ),
+        pytest.param({"replicas": 3}, {"replicas": 3, "template": template(9)}, True, "", id="a-rollback-goes-on"),
+        pytest.param({"template": template(2)}, {"template": template(9)}, False, "", id="of-a-template-that-is-sent"),
+    ],
+)
+def test_a_policy_that_would_roll_a_side_is_refused(
+    sent: dict[str, Any], stored: dict[str, Any], rolls: bool, expected: str
+) -> None:
+    """Another number of replicas, or another template, takes ready replicas away beside the rollout."""
+    base = {"replicas": 4, "template": template(1)}
+    found = {"metadata": {"name": "chat", "resourceVersion": "7"}, "spec": base}
+    tried = {**found, "spec": {**base, **stored}}
+    with pytest.raises(Refused, match=expected) if expected else contextlib.nullcontext():
+        check_admitted(TARGET, found, {"spec": sent}, tried, MOVE_FIX, rolls=rolls)
+
+
+def test_what_admission_made_of_the_old_template_is_no_foreign_change() -> None:
+    """On the way back a write of the replicas may change it; the next step must not wait for a person."""
+    pair = held(side("chat", 0, 2), side("chat-next", 2, 2))
+    known = state(pair).but(goal=Goal.BACK)
+    mirrored = held(side("chat", 9, 2), side("chat-next", 2, 2))
+    assert read(pair, RULES, known, NOW).foreign is None
+    assert read(mirrored, RULES, known, NOW).foreign is not None, "somebody else wrote it"
+    assert read(mirrored, RULES, known.but(mark=mark_of(mirrored)), NOW).foreign is None

@@ -25,6 +25,7 @@ from activities.levers.deployment.patches import (
     own_budget,
     pause_patch,
     refuse_asleep,
+    removed_baseline,
     resize_patch,
     rest_patch,
     scale_patch,
@@ -54,6 +55,7 @@ from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
     ADMISSION,
+    BACK_FIX,
     BASELINE,
     CHANGES,
     MOVE_FIX,
@@ -70,6 +72,7 @@ from activities.levers.ownership import (
     overtaken,
     refuse_lost,
     refuse_others,
+    refuse_resized,
     replicas_of,
     saved_baseline,
     saved_ready,
@@ -257,7 +260,7 @@ class DeploymentLever:
             patch["metadata"] = {"annotations": annotations}
         target = request.target
         tried = await self._cluster.patch("deployments", target.namespace, target.name, patch, dry_run=True)
-        _check_admitted(target, patch, tried, START_FIX)
+        _check_admitted(target, deployment, patch, tried, START_FIX)
         return tried
 
     async def scale(self, request: WriteInput, now: float) -> Written:
@@ -294,7 +297,7 @@ class DeploymentLever:
 
         def check(found: Object, patch: Object, tried: Object) -> None:
             _check_unchanged(request, found, patch, tried)
-            _check_admitted(request.target, patch, tried, MOVE_FIX)
+            _check_admitted(request.target, found, patch, tried, MOVE_FIX)
 
         await self._drain(request, goal, now)
         objects = await self._fetch(request.target)
@@ -472,8 +475,11 @@ class DeploymentLever:
         except Stale as stale:
             return Written(done=False, why=str(stale))
 
+        serving = 0
+
         def make(objects: Objects, seen: Observation) -> Object | None:
-            deployment = objects.deployment
+            nonlocal serving
+            deployment, serving = objects.deployment, seen.old.ready + seen.new.ready
             if not seen.held and seen.template == request.state.baseline.template:
                 return None
             return unhold_patch(deployment, to_baseline=True, strategy=own_budget(request.rules, seen.replicas))
@@ -481,7 +487,11 @@ class DeploymentLever:
         def resume(objects: Objects, seen: Observation) -> Object | None:
             return {"spec": {"paused": None}} if is_paused(objects.deployment) else None
 
-        written = await self._write(request, now, make, fresh=None if spared else objects)
+        def check(found: Object, patch: Object, tried: Object) -> None:
+            if replicas_of(tried) < serving:  # otherwise the way back, which may be urgent, takes nothing away
+                refuse_resized(request.target, found, patch, tried, BACK_FIX)
+
+        written = await self._write(request, now, make, fresh=None if spared else objects, check=check)
         if written.mark is not None and written.mark != with_paused(written.mark, paused=False):
             # A policy pauses it whenever its template changes: a rollback must not wait for a person.
             again = request.model_copy(update={"generation": written.mark.generation})
@@ -518,6 +528,7 @@ class DeploymentLever:
             return finish_patch(objects.deployment, request.note if request.state.goal is Goal.FORWARD else None)
 
         def check(found: Object, patch: Object, tried: Object) -> None:
+            refuse_resized(request.target, found, patch, tried, BACK_FIX)
             if request.state.goal is Goal.FORWARD:
                 _check_unchanged(request, found, patch, tried)
 
@@ -564,6 +575,10 @@ class DeploymentLever:
             objects = next(read_before, None)
             if objects is None:
                 objects = await (self._completed(request.target, listed) if listed else self._fetch(request.target))
+            if saved := removed_baseline(objects, request.state):
+                patch = {"metadata": {"annotations": {BASELINE: saved}}}
+                await self._cluster.patch("deployments", request.target.namespace, request.target.name, patch)
+                objects = await self._fetch(request.target)
             seen = read(objects, request.rules, request.state, now)
             return Snapshot(objects.deployment, objects, seen, is_engaged(objects.deployment))
 
@@ -666,13 +681,14 @@ def _check_unchanged(request: WriteInput, found: Object, patch: Object, tried: O
         raise Rewritten(f"{CHANGES}: {changed or 'the pod template'}; nothing was written", version_of(stored))
 
 
-def _check_admitted(target: Target, patch: Object, tried: Object, fix: str) -> None:
-    """Stop a write if admission changes what holds the Deployment, or who does.
+def _check_admitted(target: Target, found: Object, patch: Object, tried: Object, fix: str) -> None:
+    """Stop a write if admission changes what holds the Deployment, who does, or its replicas.
 
     Raises:
         Refused: naming what admission changes.
     """
-    refuse_lost(target, patch, tried, fix)
+    refuse_lost(target, found, patch, tried, fix)
+    refuse_resized(target, found, patch, tried, fix)
     meant, stored = hold_token(patch), hold_token({"spec": {**tried["spec"], "paused": None}})
     if meant != stored:
         raise changed_by_admission(target, f"{meant} to {stored}", fix)

@@ -27,12 +27,14 @@ from activities.levers.ownership import (
     saved_baseline,
 )
 from activities.levers.template import HASH_LABEL, apply_change, fingerprint
+from segue.as_before import for_way_back
 from segue.budget import objection, resized, resolve_budget
 from segue.contract import PrepareInput, WriteInput
 from segue.errors import Refused, Stale
 from segue.history import Note
 from segue.observation import Counts, Observation
 from segue.spec import Change, Rules
+from segue.state import State
 from segue.units import share
 
 HOLD_DEADLINE_S = 2_147_483_647
@@ -104,6 +106,18 @@ def claim(
     return {OWNER: owner, BASELINE: baseline_of(deployment, own)}
 
 
+def removed_baseline(objects: Objects, state: State) -> str:
+    """Return this rollout's saved baseline if somebody removed it from the Deployment; empty if it is there or lost.
+
+    The controller copied the annotations to the ReplicaSet of the wanted version.
+    """
+    present = annotations_of(objects.deployment)
+    if present.get(OWNER) != state.owner or BASELINE in present or not state.claimed:
+        return ""
+    copies = (annotations_of(rs) for rs in objects.replicasets)
+    return next((each[BASELINE] for each in copies if each.get(OWNER) == state.owner and BASELINE in each), "")
+
+
 def refuse_asleep(seen: Observation) -> None:
     """Refuse a move of a target that somebody scaled to 0 since the move was decided.
 
@@ -138,7 +152,8 @@ def scale_patch(objects: Objects, seen: Observation, request: WriteInput, counts
     if not state.claimed:
         annotations |= claim(deployment, request.rules, seen.replicas, state.owner, ready_before(state))
     else:
-        annotations |= rebudgeted(deployment, own_budget(request.rules, seen.replicas))
+        back = for_way_back(request.rules, state, seen.replicas)
+        annotations |= rebudgeted(deployment, own_budget(back, seen.replicas))
     patch["metadata"] = {"annotations": annotations}
     return patch
 

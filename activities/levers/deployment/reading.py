@@ -139,6 +139,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         # Somebody else can restore all other fields: on the way back a paused controller moves nothing either.
         held=is_engaged(deployment) or (back and is_paused(deployment)),
         emptied=is_engaged(deployment) and not objects.replicasets,
+        unreturnable=is_engaged(deployment) and all(s.version != state.baseline.template for s in sets),
         unpaused=_is_unpaused(objects, state),
         foreign=_foreign(objects, state),
         problem=judged(rising, ended, restarts, state.began_at, *(s.problem for s in coming), others=falling),
@@ -166,7 +167,11 @@ def read_set(replicaset: Object, pods: list[Object]) -> _Set:
     """Read one ReplicaSet, with the pods that it owns."""
     uid = replicaset["metadata"]["uid"]
     version = fingerprint(replicaset["spec"]["template"])
-    own = tuple(read_replica(p, version) for p in pods if controller_uid(p) == uid and is_active(p))
+    own = tuple(
+        read_replica(p, version)._replace(adopted=is_adopted(p, replicaset))
+        for p in pods
+        if controller_uid(p) == uid and is_active(p)
+    )
     conditions = {c["type"]: c for c in replicaset.get("status", {}).get("conditions", []) if c["status"] == "True"}
     unmade = conditions.get("ReplicaFailure", {}).get("message", "")
     return _Set(
@@ -177,6 +182,12 @@ def read_set(replicaset: Object, pods: list[Object]) -> _Set:
         created=replicaset["metadata"].get("creationTimestamp", ""),
         available=replicaset.get("status", {}).get("availableReplicas", 0),
     )
+
+
+def is_adopted(pod: Object, replicaset: Object) -> bool:
+    """Whether another ReplicaSet made the pod: the controller names each pod after its ReplicaSet."""
+    made_as: str = pod["metadata"].get("generateName", "").rstrip("-")
+    return bool(made_as) and made_as != replicaset["metadata"]["name"].rstrip("-")
 
 
 def _of_version(objects: Objects, version: str) -> set[str]:

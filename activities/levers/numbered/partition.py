@@ -54,6 +54,7 @@ from activities.levers.ownership import (
     rebudgeted,
     refuse_lost,
     refuse_others,
+    refuse_resized,
     replicas_of,
     revision_of,
     saved_baseline,
@@ -334,7 +335,8 @@ class PartitionLever(ABC):
         Raises:
             Refused: naming what admission changes.
         """
-        refuse_lost(target, patch, tried, fix)
+        refuse_lost(target, found, patch, tried, fix)
+        refuse_resized(target, found, patch, tried, fix)
         sent = {**found, "spec": laid(found["spec"], patch["spec"])}
         meant, stored = (self.numbered(each, [], []).partition for each in (sent, tried))
         if meant != stored:

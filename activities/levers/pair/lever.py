@@ -19,13 +19,17 @@ from activities.levers.deployment.reading import Objects, is_engaged, revisions,
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
+    BACK_FIX,
     BASELINE,
     CAUSE,
     CHANGE,
+    MOVE_FIX,
     OWNER,
     PATCH_FIX,
+    REPLICAS,
     START_FIX,
     annotations_of,
+    changed_by_admission,
     deleted,
     is_another,
     labels_of,
@@ -36,12 +40,14 @@ from activities.levers.ownership import (
     refuse_lost,
     refuse_others,
     refuse_overfull,
+    refuse_resized,
     replicas_of,
     selector_of,
 )
-from activities.levers.pair.reading import REPLICAS, Baseline, Pair, is_behind, mark_of, read
+from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, read
 from activities.levers.pods import is_active
 from activities.levers.template import apply_change, fingerprint, stopping_of, version_of
+from activities.levers.writing import clean_revisions
 from activities.watching import NamespaceWatch, Watches, controller_uid
 from segue.budget import NO_FLOOR, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
@@ -178,7 +184,7 @@ class PairLever:
         """
         patch = {"metadata": {"annotations": _claim(pair, target, owner, wanted)}}
         tried = await self._cluster.patch("deployments", target.namespace, target.old, patch, dry_run=True)
-        refuse_lost(target, patch, tried, START_FIX)
+        check_admitted(target, pair.old.deployment, patch, tried, START_FIX)
 
     async def _tried(self, change: Change, pair: Pair, target: PairTarget) -> Object:
         """Return the wanted template as the API server would store it (a dry run)."""
@@ -309,14 +315,16 @@ class PairLever:
         try:
             pair = await writing.checked(finishing=True)
             baseline = pair.baseline
-            if baseline is None:
-                return writing.written  # done before, and the answer was lost
+            if baseline is None:  # done before, and the answer was lost
+                await writing.clean()
+                return writing.written
             seen = read(pair, request.rules, request.state, now)
             back = request.state.goal is Goal.BACK
             end = seen.home if back else resolve_budget(request.rules.strategy, seen.replicas).end
             if pair.counts != end:
                 raise Stale("the replicas have not reached their final counts yet")  # noqa: TRY301 - as other staleness
             await writing.free(baseline, back=back)
+            await writing.clean()
         except Stale as stale:
             if await writing.is_free():
                 return writing.written  # another attempt was faster
@@ -456,7 +464,10 @@ class _Writing:
             metadata = found.deployment["metadata"]
             patch.setdefault("metadata", {})["resourceVersion"] = metadata["resourceVersion"]
             try:
-                after = await self.cluster.patch("deployments", self.target.namespace, metadata["name"], patch)
+                tried = await self._patched(metadata["name"], patch, dry_run=True)
+                back = self.request.state.goal is Goal.BACK
+                check_admitted(self.target, found.deployment, patch, tried, BACK_FIX if back else MOVE_FIX, rolls=back)
+                after = await self._patched(metadata["name"], patch)
             except Conflict:
                 self.pair = await self.fetch(self.target)
                 if self.pair.generation != self.generation:
@@ -470,6 +481,9 @@ class _Writing:
             self.pair = self.pair._replace(**{"old" if is_old else "new": changed})
             return
         raise Conflict(f"deployment {metadata['name']} changes faster than it can be written")
+
+    async def _patched(self, name: str, patch: Object, *, dry_run: bool = False) -> Object:
+        return await self.cluster.patch("deployments", self.target.namespace, name, patch, dry_run=dry_run)
 
     async def tell_outcome(self, new: Objects) -> None:
         """Note the outcome on the new Deployment's revisions that it does not keep running."""
@@ -502,6 +516,12 @@ class _Writing:
             await self.patch(new, patch)
         await self.patch(self.pair.old, {"metadata": {"annotations": dict.fromkeys((OWNER, BASELINE, REPLICAS))}})
 
+    async def clean(self) -> None:
+        """Remove what the controllers copied from the two Deployments to their ReplicaSets."""
+        for side in (self.pair.old, self.pair.new):
+            if side is not None:
+                self.writes += await clean_revisions(self.cluster, side.deployment)
+
 
 # --- pure ---------------------------------------------------------------------------------------------------
 
@@ -512,6 +532,25 @@ def _pair(target: Target) -> PairTarget:
             "names only the old Deployment", field="target", value=str(target), fix="give the spec file of the pair"
         )
     return target
+
+
+def check_admitted(
+    target: Target, found: Object, patch: Object, tried: Object, fix: str, *, rolls: bool = False
+) -> None:
+    """Stop a write if admission changes who holds the pair, its replicas, or a template that the write leaves alone.
+
+    A Deployment's controller would roll another template at once, by its own strategy. With ``rolls``, it may.
+
+    Raises:
+        Refused: naming what admission changes.
+    """
+    sent = {"spec": {}, **patch}
+    refuse_lost(target, found, patch, tried, fix)
+    refuse_resized(target, found, sent, tried, fix)
+    is_kept = fingerprint(tried["spec"]["template"]) == fingerprint(found["spec"]["template"])
+    if not (rolls or is_kept or "template" in sent["spec"]):
+        changed = f"the pod template of Deployment {found['metadata']['name']}, whose controller would roll it at once"
+        raise changed_by_admission(target, changed, fix)
 
 
 def _watched(watch: NamespaceWatch, deployment: Object) -> Objects:

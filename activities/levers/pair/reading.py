@@ -8,10 +8,11 @@ from pydantic import Field
 
 from activities.cluster import FIELD_MANAGER, Object
 from activities.ended_pods import Gone
-from activities.levers.deployment.reading import Objects, ended_of, is_paused, read_set
+from activities.levers.deployment.reading import Objects, ended_of, is_adopted, is_paused, read_set
 from activities.levers.ownership import (
     BASELINE,
     OWNER,
+    REPLICAS,
     annotations_of,
     damaged,
     latest_of,
@@ -30,8 +31,6 @@ from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Rules
 from segue.state import Goal, Mark, State
 
-REPLICAS = "segue.dev/replicas"
-"""R, saved on the old Deployment: neither of the two requests R replicas itself."""
 _ANY_RESTARTS = 1_000_000
 
 
@@ -156,6 +155,7 @@ def mark_of(pair: Pair) -> Mark:
         generation=pair.generation,
         uid=pair.old.deployment["metadata"]["uid"],
         new_uid=pair.new.deployment["metadata"]["uid"] if pair.new else "",
+        old_template=fingerprint(pair.old.deployment["spec"]["template"]),
     )
 
 
@@ -215,7 +215,11 @@ def _ended(pair: Pair, *, back: bool) -> tuple[Ended, ...]:
 
 
 def _replicas(objects: Objects | None) -> list[Replica]:
-    return [read_replica(p, "") for p in objects.pods if is_active(p)] if objects else []
+    if objects is None:
+        return []
+    sets = {rs["metadata"]["uid"]: rs for rs in objects.replicasets}
+    owned = ((pod, sets.get(controller_uid(pod) or "")) for pod in objects.pods if is_active(pod))
+    return [read_replica(pod, "")._replace(adopted=rs is not None and is_adopted(pod, rs)) for pod, rs in owned]
 
 
 def _side(
@@ -238,8 +242,8 @@ def _side(
 
 def _foreign(pair: Pair, state: State) -> Foreign | None:
     mark, old = state.mark, pair.old.deployment
-    if state.baseline.template and fingerprint(old["spec"]["template"]) != state.baseline.template:
-        template = fingerprint(old["spec"]["template"])
+    template = fingerprint(old["spec"]["template"])
+    if state.baseline.template and template not in {state.baseline.template, mark.old_template}:
         return Foreign(
             who=latest_of(writers_of(old, ("f:template",))), what="the old Deployment's pod template", template=template
         )
