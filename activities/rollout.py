@@ -304,20 +304,22 @@ class Activities:
                 gathers_until = (gathers_until or now + GATHER_S) if gathers else None
                 is_due = decision.act is not Act.WAIT and now >= (gathers_until or now)
                 decision = self._admitted(request, seen, decision, place, is_due=is_due)
-                heart.beat(Beat(seen=seen, why=decision.waits_for, at=now))
                 verdicts = self._panel.look(request, seen, now, watch.wake)
                 if verdicts and decision.act is not Act.FENCED:
                     self._moves.leave(place)
                     return self._watched(request, _recorded(verdicts), seen, verdicts)
-                if decision.act is Act.FENCED:
-                    await self.let_go(request)
                 if place.waits:
                     is_due = time.monotonic() >= queued_at
                     look_at = now + queued_at - looked
                 else:
                     is_due = is_due or (request.queued and decision.act is Act.WAIT)
                     look_at = min(gathers_until or math.inf, self._look_at(request, seen, decision, now))
-                if is_due or time.monotonic() >= ends_at:
+                is_over = is_due or time.monotonic() >= ends_at
+                if not is_over or decision.problem is not None:  # the explanation of a problem may take a while
+                    heart.beat(Beat(seen=seen, why=decision.waits_for, at=now))
+                if is_over:
+                    if decision.act is Act.FENCED:
+                        await self.let_go(request)
                     decision = await self._explained(request, decision, seen)
                     return self._watched(request, decision, seen, queued=place.waits)
             waits_s = min(look_at - now, heart.due_in_s, ends_at - looked)
