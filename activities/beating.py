@@ -41,9 +41,9 @@ class Heart:
 
     def __init__(
         self, interval_s: Callable[[], float], send: Callable[[Beat], None] = activity.heartbeat,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic, worker: str = "",
     ) -> None:  # fmt: skip
-        self._interval_s, self._send, self._clock = interval_s, send, clock
+        self._interval_s, self._send, self._clock, self._worker = interval_s, send, clock, worker
         self._latest: Beat | None = None
         self._due_at = 0.0
 
@@ -61,4 +61,4 @@ class Heart:
             if latest is None and interval_s > BEAT_S:
                 interval_s *= random.random()  # noqa: S311 - no secret; many watches may have begun at one time
             self._due_at = due_at(self._clock(), interval_s)
-            self._send(beat)
+            self._send(beat.model_copy(update={"worker": self._worker}))

@@ -25,6 +25,7 @@ from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.limits import Urgency, urgent
 from activities.linting import linted
+from activities.lost_workers import LostWorkers
 from activities.memory_peak import PROVIDER, Peaks
 from activities.moves import LEASE_S, Moves, Place
 from activities.notifying import Notifier
@@ -193,6 +194,7 @@ class Activities:
         self._cluster = cluster
         self._believer = believer or Believer(reach_of("auto", cluster))
         self._watches, self._rooms = Watches(cluster), Rooms(cluster)
+        self._lost = LostWorkers()
         self._turns, self._moves = Turns(slots), Moves(moves_at_once)
         self._levers = Levers(cluster, supervisions, self._watches)
         self._routers = Routers(cluster)
@@ -215,6 +217,7 @@ class Activities:
     async def close(self) -> None:
         """Stop all watches."""
         self._moves.close()
+        self._lost.close()
         await self._panel.close()
         await self._metrics.close()
         await self._believer.close()
@@ -273,6 +276,7 @@ class Activities:
     @_defined(contract.AWAIT_READY)
     async def await_ready(self, request: WatchInput) -> Watched:
         """Watch the target until a decision requires an action, or the attempt's time is over."""
+        self._lost.notice()
         lever, router = self._levers.of(request.target), self._routers.of(request.rules.strategy)
         kinds = lever.kinds if router is None else (*lever.kinds, *router.kinds)
         workflow_id = activity.info().workflow_id or ""
@@ -288,7 +292,7 @@ class Activities:
     ) -> Watched:
         started = time.monotonic()
         ends_at, queued_at = started + request.attempt_s, started + (math.inf if request.queued else request.queue_s)
-        heart = Heart(functools.partial(self._interval_s, request, place))
+        heart = Heart(functools.partial(self._interval_s, request, place), worker=activity.client().identity)
         gathers_until: float | None = None
         rested_s = 0.0
         while True:

@@ -3,8 +3,11 @@
 import asyncio
 import functools
 import logging
+import os
 import signal
+import socket
 import sys
+import uuid
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
@@ -94,7 +97,9 @@ async def connect(settings: Settings) -> temporalio.client.Client:
         Refused: for a profile that cannot be read.
     """
     runtime = sdk_runtime(settings) or Runtime.default()
-    return await client.connect(timeout_s=CONNECT_S, runtime=runtime, plugins=[make_plugin(())])
+    # Also a container that starts again, with the same host and process id, is another worker.
+    identity = f"{os.getpid()}@{socket.gethostname()}#{uuid.uuid4().hex[:8]}"
+    return await client.connect(timeout_s=CONNECT_S, runtime=runtime, plugins=[make_plugin(())], identity=identity)
 
 
 def main() -> int:

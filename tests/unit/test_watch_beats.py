@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -61,7 +62,7 @@ async def test_a_decision_that_ends_the_watch_at_once_is_not_reported_in_a_heart
 ) -> None:
     """The result reports it: a heartbeat would cost a request, and a write of Temporal's database."""
     sent: list[Beat] = []
-    environment = ActivityEnvironment()
+    environment = ActivityEnvironment(cast("Any", SimpleNamespace(identity="7@here")))
     environment.on_heartbeat = lambda beat: sent.append(cast("Beat", beat))
     activities = Activities(_Still.__new__(_Still))
     target = DeploymentTarget(namespace="n", name="chat")
@@ -71,4 +72,4 @@ async def test_a_decision_that_ends_the_watch_at_once_is_not_reported_in_a_heart
     finally:
         await activities.close()
     assert watched.decision.act is act
-    assert sum(beat.seen is not None for beat in sent) == beats
+    assert [beat.worker for beat in sent if beat.seen is not None] == ["7@here"] * beats
