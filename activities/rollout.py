@@ -133,15 +133,7 @@ def _urgency(defined: contract.Activity[Any, Any], request: Any) -> Urgency:
     if defined is contract.PREPARE:
         return Urgency.START
     back = isinstance(request, WatchInput | WriteInput | VerifyInput) and request.state.goal is Goal.BACK
-    if defined is contract.UNDO or back:
-        return Urgency.UNDO
-    return Urgency.BEGIN if isinstance(request, WriteInput) and _begins(defined, request) else Urgency.PROGRESS
-
-
-def _begins(defined: contract.Activity[Any, Any], request: WriteInput) -> bool:
-    """Whether a write is a move that no replica waits for. One that brings old replicas back removes none of them."""
-    released = request.ready_at and request.ready_at == request.state.progress_at
-    return not request.state.claimed or bool(defined is contract.SCALE_OLD and released)
+    return Urgency.UNDO if defined is contract.UNDO or back else Urgency.PROGRESS
 
 
 def _defined(defined: contract.Activity[Any, Any]) -> Callable[[F], F]:

@@ -23,6 +23,7 @@ from segue.errors import Exit, SegueError
 from segue.leaving import leave
 from worker.compose import make_activities, make_plugin, make_workers, refuse_collisions
 from worker.doctor import report_at_start
+from worker.garbage import spare_what_stays
 from worker.health import serve_health
 from worker.limits import memory_limit_mib
 from worker.load import Load
@@ -60,6 +61,7 @@ async def serve(settings: Settings) -> None:
             "task_queue": settings.task_queue, "clusters": [*settings.clusters], "health": address,
             "slots": settings.slots,
         }  # fmt: skip
+        spare_what_stays()
         log.info("worker serves", extra=about)
         checks = asyncio.create_task(report_at_start(settings), name="checks-at-the-start")
         await stop.wait()
