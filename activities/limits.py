@@ -1,8 +1,8 @@
 """How many requests of one worker are under way at the API server, which of them go first, and how it obeys 429.
 
-Undo goes before progress, progress before what a person or a gate has just released, and that before new starts: a
-rollout that moves ends before others begin to move. In one class the activity that began first goes first, so
-that many rollouts started at once become ready one after the other, and not all of them late.
+Undo goes before progress, and progress before new starts. In one class the activity that began first goes first, so
+that many rollouts started at once become ready one after the other, and not all of them late. Which rollouts may begin
+to move is decided before that, by ``activities.moves``.
 """
 
 import asyncio
@@ -35,12 +35,10 @@ class Urgency(IntEnum):
 
     UNDO = 0
     PROGRESS = 1
-    BEGIN = 2
-    """The first move of a rollout, or its next one after a person, a hold or a gate released it."""
-    START = 3
+    START = 2
 
 
-MOST = {Urgency.UNDO: AT_ONCE, Urgency.PROGRESS: 20, Urgency.BEGIN: 6, Urgency.START: 14}
+MOST = {Urgency.UNDO: AT_ONCE, Urgency.PROGRESS: 20, Urgency.START: 14}
 """How many of a class may be under way. Each class leaves places for the next ones, so that none waits for ever."""
 
 

@@ -11,10 +11,14 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from opentelemetry import metrics
+
 from segue.admission import Order
 
 LEASE_S = 60.0
 """A move whose write is not seen for so long no longer counts: a worker may be lost, or the API server may be away."""
+
+_METER = metrics.get_meter("segue")
 
 
 class Place:
@@ -35,8 +39,12 @@ class Place:
 class Moves:
     """The moves of a worker between their decision and their first write."""
 
-    def __init__(self, at_once: int) -> None:
+    def __init__(self, at_once: int, meter: metrics.Meter = _METER) -> None:
         self.at_once = at_once
+        self._number = meter.create_up_down_counter(
+            "segue.moves.waiting", description="Moves that wait for their turn among those of other rollouts"
+        )
+        self._number.add(0)  # so that it is exported before the first move
         self._admitted = 0
         self._waiting: list[tuple[Order, int, Place]] = []
         self._arrivals = itertools.count()
@@ -61,6 +69,7 @@ class Moves:
     def ask(self, place: Place, order: Order) -> bool:
         """Return whether the move is admitted. If not, it waits, and its watch is woken when it is."""
         if not place.is_admitted and place.order != order:
+            self._number.add(0 if place.waits else 1)
             place.order = order
             heapq.heappush(self._waiting, (order, next(self._arrivals), place))
             self._admit()
@@ -68,6 +77,7 @@ class Moves:
 
     def leave(self, place: Place) -> None:
         """Leave the queue, or give the admission to the next move."""
+        self._number.add(-1 if place.waits else 0)
         place.order = None
         if place.is_admitted:
             place.is_admitted = False
@@ -95,6 +105,7 @@ class Moves:
         while self._waiting and self._admitted < self._most_for(self._waiting[0][0]):
             order, _, place = heapq.heappop(self._waiting)
             if place.order == order and not place.is_admitted:  # else it left the queue, or has another place there
+                self._number.add(-1)
                 place.is_admitted = True
                 self._admitted += 1
                 place.wake()

@@ -25,6 +25,7 @@ from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.limits import Urgency, urgent
 from activities.linting import linted
+from activities.lost_workers import LostWorkers
 from activities.memory_peak import PROVIDER, Peaks
 from activities.moves import LEASE_S, Moves, Place
 from activities.notifying import Notifier
@@ -132,15 +133,7 @@ def _urgency(defined: contract.Activity[Any, Any], request: Any) -> Urgency:
     if defined is contract.PREPARE:
         return Urgency.START
     back = isinstance(request, WatchInput | WriteInput | VerifyInput) and request.state.goal is Goal.BACK
-    if defined is contract.UNDO or back:
-        return Urgency.UNDO
-    return Urgency.BEGIN if isinstance(request, WriteInput) and _begins(defined, request) else Urgency.PROGRESS
-
-
-def _begins(defined: contract.Activity[Any, Any], request: WriteInput) -> bool:
-    """Whether a write is a move that no replica waits for. One that brings old replicas back removes none of them."""
-    released = request.ready_at and request.ready_at == request.state.progress_at
-    return not request.state.claimed or bool(defined is contract.SCALE_OLD and released)
+    return Urgency.UNDO if defined is contract.UNDO or back else Urgency.PROGRESS
 
 
 def _defined(defined: contract.Activity[Any, Any]) -> Callable[[F], F]:
@@ -193,6 +186,7 @@ class Activities:
         self._cluster = cluster
         self._believer = believer or Believer(reach_of("auto", cluster))
         self._watches, self._rooms = Watches(cluster), Rooms(cluster)
+        self._lost = LostWorkers()
         self._turns, self._moves = Turns(slots), Moves(moves_at_once)
         self._levers = Levers(cluster, supervisions, self._watches)
         self._routers = Routers(cluster)
@@ -215,6 +209,7 @@ class Activities:
     async def close(self) -> None:
         """Stop all watches."""
         self._moves.close()
+        self._lost.close()
         await self._panel.close()
         await self._metrics.close()
         await self._believer.close()
@@ -273,6 +268,7 @@ class Activities:
     @_defined(contract.AWAIT_READY)
     async def await_ready(self, request: WatchInput) -> Watched:
         """Watch the target until a decision requires an action, or the attempt's time is over."""
+        self._lost.notice()
         lever, router = self._levers.of(request.target), self._routers.of(request.rules.strategy)
         kinds = lever.kinds if router is None else (*lever.kinds, *router.kinds)
         workflow_id = activity.info().workflow_id or ""
@@ -288,7 +284,7 @@ class Activities:
     ) -> Watched:
         started = time.monotonic()
         ends_at, queued_at = started + request.attempt_s, started + (math.inf if request.queued else request.queue_s)
-        heart = Heart(functools.partial(self._interval_s, request, place))
+        heart = Heart(functools.partial(self._interval_s, request, place), worker=activity.client().identity)
         gathers_until: float | None = None
         rested_s = 0.0
         while True:
@@ -304,20 +300,22 @@ class Activities:
                 gathers_until = (gathers_until or now + GATHER_S) if gathers else None
                 is_due = decision.act is not Act.WAIT and now >= (gathers_until or now)
                 decision = self._admitted(request, seen, decision, place, is_due=is_due)
-                heart.beat(Beat(seen=seen, why=decision.waits_for, at=now))
                 verdicts = self._panel.look(request, seen, now, watch.wake)
                 if verdicts and decision.act is not Act.FENCED:
                     self._moves.leave(place)
                     return self._watched(request, _recorded(verdicts), seen, verdicts)
-                if decision.act is Act.FENCED:
-                    await self.let_go(request)
                 if place.waits:
                     is_due = time.monotonic() >= queued_at
                     look_at = now + queued_at - looked
                 else:
                     is_due = is_due or (request.queued and decision.act is Act.WAIT)
                     look_at = min(gathers_until or math.inf, self._look_at(request, seen, decision, now))
-                if is_due or time.monotonic() >= ends_at:
+                is_over = is_due or time.monotonic() >= ends_at
+                if not is_over or decision.problem is not None:  # the explanation of a problem may take a while
+                    heart.beat(Beat(seen=seen, why=decision.waits_for, at=now))
+                if is_over:
+                    if decision.act is Act.FENCED:
+                        await self.let_go(request)
                     decision = await self._explained(request, decision, seen)
                     return self._watched(request, decision, seen, queued=place.waits)
             waits_s = min(look_at - now, heart.due_in_s, ends_at - looked)

@@ -22,9 +22,12 @@ CONNECT_S = 5.0
 
 
 async def connect(
-    *, timeout_s: float = CONNECT_S, runtime: Runtime | None = None, plugins: Sequence[Plugin] = ()
-) -> Client:
+    *, timeout_s: float = CONNECT_S, runtime: Runtime | None = None, plugins: Sequence[Plugin] = (),
+    identity: str | None = None,
+) -> Client:  # fmt: skip
     """Connect to the Temporal server that the variables ``TEMPORAL_*``, or a profile file, give.
+
+    Temporal records the ``identity`` with each request; by default it names the process and its host.
 
     Raises:
         Refused: when the profile, a certificate, a key or the file of the encryption keys cannot be read or used.
@@ -42,6 +45,7 @@ async def connect(
                 data_converter=converter,
                 plugins=plugins,
                 interceptors=[Traced()],
+                identity=identity,
                 connect_timeout=timedelta(seconds=timeout_s),
                 # The library's own warnings belong in a worker's log, not on a terminal.
                 runtime=runtime or Runtime(telemetry=TelemetryConfig(logging=None)),

@@ -200,6 +200,8 @@ class Beat(Frozen):
     seen: Observation | None = None
     why: str = ""
     at: float = 0.0
+    worker: str = ""
+    """The identity of the worker that sends it."""
 
 
 class WriteInput(Frozen):

@@ -3,8 +3,11 @@
 import asyncio
 import functools
 import logging
+import os
 import signal
+import socket
 import sys
+import uuid
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
@@ -20,6 +23,7 @@ from segue.errors import Exit, SegueError
 from segue.leaving import leave
 from worker.compose import make_activities, make_plugin, make_workers, refuse_collisions
 from worker.doctor import report_at_start
+from worker.garbage import spare_what_stays
 from worker.health import serve_health
 from worker.limits import memory_limit_mib
 from worker.load import Load
@@ -57,6 +61,7 @@ async def serve(settings: Settings) -> None:
             "task_queue": settings.task_queue, "clusters": [*settings.clusters], "health": address,
             "slots": settings.slots,
         }  # fmt: skip
+        spare_what_stays()
         log.info("worker serves", extra=about)
         checks = asyncio.create_task(report_at_start(settings), name="checks-at-the-start")
         await stop.wait()
@@ -94,7 +99,9 @@ async def connect(settings: Settings) -> temporalio.client.Client:
         Refused: for a profile that cannot be read.
     """
     runtime = sdk_runtime(settings) or Runtime.default()
-    return await connection.connect(timeout_s=CONNECT_S, runtime=runtime, plugins=[make_plugin(())])
+    # Also a container that starts again, with the same host and process id, is another worker.
+    identity = f"{os.getpid()}@{socket.gethostname()}#{uuid.uuid4().hex[:8]}"
+    return await connection.connect(timeout_s=CONNECT_S, runtime=runtime, plugins=[make_plugin(())], identity=identity)
 
 
 def main() -> int:

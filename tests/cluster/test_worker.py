@@ -33,7 +33,7 @@ async def test_graceful_end_and_another_goes_on(lab: Lab) -> None:
         except Exception as error:
             assert "nobody" in str(error.__cause__)
         status, metrics = get(address, "/metrics")
-        assert status == 200 and "segue_writes_total" in metrics
+        assert status == 200 and "segue_writes_total" in metrics and "segue_moves_waiting" in metrics
         moves = (await case.run.status()).moves
         assert first.stop() == 0
         lab.worker()

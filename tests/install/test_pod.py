@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -202,7 +203,7 @@ async def test_an_upgrade_and_its_rollback_with_rollouts_under_way(
                 assert (await run.end()).status.outcome == "Completed", each
                 failed = [e for e in await events_of(run) if e.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED]
                 assert failed == []
-                took_part = {identity.partition("@")[2] for identity in await identities(run)}
+                took_part = {re.split("[@#]", identity)[1] for identity in await identities(run)}
                 assert {workers[pod] for pod in took_part} == {build}
 
         await asyncio.gather(

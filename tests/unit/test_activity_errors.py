@@ -9,14 +9,10 @@ from temporalio.testing import ActivityEnvironment
 from activities.limits import Urgency
 from activities.rollout import BELIEVED_AT, _defined, _urgency
 from segue import contract
-from segue.contract import VerifyInput, WriteInput
-from segue.decide import Act, Decision
+from segue.contract import VerifyInput
 from segue.errors import Conflict, Refused
-from segue.observation import Counts
 from segue.spec import DeploymentTarget, Rules
-from segue.state import Goal, Outcome, State, requested
-
-CLAIMED = State(owner="us", claimed=True, progress_at=5.0)
+from segue.state import Outcome, State, requested
 
 
 class Faulty:
@@ -65,26 +61,3 @@ def test_requests_of_rollbacks_go_first_and_those_of_starts_last() -> None:
     assert _urgency(contract.PREPARE, None) is Urgency.START
     assert _urgency(contract.UNDO, ahead) is _urgency(contract.SCALE_NEW, back) is Urgency.UNDO
     assert _urgency(contract.AWAIT_READY, ahead) is _urgency(contract.FINISH, ahead) is Urgency.PROGRESS
-
-
-@pytest.mark.parametrize(
-    ("activity", "state", "ready_at", "urgency"),
-    [
-        pytest.param(contract.SCALE_NEW, CLAIMED.but(claimed=False), 0.0, Urgency.BEGIN, id="the-first-move"),
-        pytest.param(contract.SCALE_OLD, CLAIMED, 5.0, Urgency.BEGIN, id="approved-just-now"),
-        pytest.param(contract.SCALE_OLD, CLAIMED, 6.0, Urgency.PROGRESS, id="a-replica-became-ready"),
-        pytest.param(contract.SCALE_NEW, CLAIMED, 5.0, Urgency.PROGRESS, id="old-replicas-come-back"),
-        pytest.param(contract.SCALE_OLD, CLAIMED, 0.0, Urgency.PROGRESS, id="not-known"),
-        pytest.param(contract.SCALE_OLD, CLAIMED.but(goal=Goal.BACK), 5.0, Urgency.UNDO, id="a-rollback"),
-    ],
-)
-def test_a_rollout_that_moves_goes_before_one_that_begins(
-    activity: contract.Activity, state: State, ready_at: float, urgency: Urgency
-) -> None:
-    """Many rollouts that are approved at once then end one after the other, and none waits long between two moves."""
-    target, decision = (
-        DeploymentTarget(namespace="n", name="chat"),
-        Decision(act=Act.SCALE, why="", counts=Counts(1, 2)),
-    )
-    request = WriteInput(target=target, rules=Rules(), state=state, decision=decision, ready_at=ready_at)
-    assert _urgency(activity, request) is urgency

@@ -13,7 +13,7 @@ from activities.cluster import Cluster
 from activities.limits import AT_ONCE, MOST, WITHOUT_UNDO, Places, Urgency, urgent
 from segue.errors import Unreachable
 
-UNDO, PROGRESS, BEGIN, START = Urgency
+UNDO, PROGRESS, START = Urgency
 
 
 class Crowd:
@@ -63,9 +63,9 @@ async def settled() -> None:
 async def test_undo_goes_before_progress_and_progress_before_starts() -> None:
     crowd = Crowd()
     await crowd.send("undo", UNDO, AT_ONCE)
-    for name, urgency in (("s", START), ("b", BEGIN), ("p", PROGRESS), ("u", UNDO)):
+    for name, urgency in (("s", START), ("p", PROGRESS), ("u", UNDO)):
         await crowd.send(name, urgency)
-    for n, expected in enumerate(("u", "p", "b", "s")):
+    for n, expected in enumerate(("u", "p", "s")):
         await crowd.end(f"undo{n}")
         assert crowd.running[-1] == expected
     await crowd.close()
@@ -84,8 +84,6 @@ async def test_a_rollback_finds_a_place_among_any_number_of_others() -> None:
     crowd = Crowd()
     await crowd.send("p", PROGRESS, 100)
     assert len(crowd.running) == MOST[PROGRESS]
-    await crowd.send("b", BEGIN, 100)
-    assert len(crowd.running) == MOST[PROGRESS] + MOST[BEGIN]
     await crowd.send("s", START)
     assert crowd.running[-1] == "s", "progress without end delays no start for ever"
     await crowd.close()

@@ -4,6 +4,8 @@ import asyncio
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from activities.moves import Moves, Place
 from segue.admission import Order, order_of
@@ -55,7 +57,9 @@ class Queue:
     """Watches by name, each with a place; ``woken`` are those whose moves were admitted while they waited."""
 
     def __init__(self, at_once: int) -> None:
-        self.moves, self.woken = Moves(at_once), list[str]()
+        self._reader = InMemoryMetricReader()
+        meter = MeterProvider(metric_readers=[self._reader]).get_meter("test")
+        self.moves, self.woken = Moves(at_once, meter), list[str]()
         self.places: dict[str, Place] = {}
 
     def ask(self, name: str, since: float, *, begins: bool = True) -> bool:
@@ -68,6 +72,15 @@ class Queue:
     def leave(self, *names: str) -> None:
         for name in names:
             self.moves.leave(self.places[name])
+
+    @property
+    def waiting(self) -> int:
+        """The metric of the moves that wait."""
+        data = self._reader.get_metrics_data()
+        assert data is not None
+        metric = data.resource_metrics[0].scope_metrics[0].metrics[0]
+        assert metric.name == "segue.moves.waiting"
+        return int(metric.data.data_points[0].value)  # type: ignore[union-attr]
 
 
 def test_what_is_under_way_goes_before_first_moves_and_the_oldest_goes_first() -> None:
@@ -105,6 +118,19 @@ def test_who_leaves_the_queue_or_takes_another_place_is_admitted_once() -> None:
     assert (queue.woken, queue.ask("moved", since=4), queue.ask("last", since=5)) == (["moved"], True, False)
     queue.leave("moved")
     assert (queue.woken, queue.ask("a", since=9)) == (["last"], False)
+
+
+def test_the_metric_counts_the_moves_that_wait() -> None:
+    """Each once, also if its order changes, and no longer when it is admitted or leaves."""
+    queue = Queue(at_once=1)
+    counts = [queue.waiting]
+    for name, since in (("a", 0), ("b", 1), ("c", 2), ("c", 3), ("d", 4)):
+        queue.ask(name, since)
+        counts.append(queue.waiting)
+    for name in ("c", "c", "a", "b", "d", "d"):
+        queue.leave(name)
+        counts.append(queue.waiting)
+    assert counts == [0, 0, 1, 2, 2, 3, 2, 2, 1, 0, 0, 0]
 
 
 async def test_a_move_counts_until_its_write_is_seen() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from activities.beating import BEAT_S, OF_TIMEOUT, SPREAD, Heart, interval_s
+from activities.beating import BEAT_S, OF_TIMEOUT, TICK_S, Heart, due_at, interval_s
 from activities.turns import Turn, Turns
 from segue.contract import Beat
 from segue.decide import Act, decide
@@ -109,12 +109,12 @@ def test_where_nothing_is_due_the_decision_stays(state: State, later_s: float) -
 
 @pytest.mark.parametrize(
     ("timeout_s", "resting", "expected"),
-    [(60.0, True, 42.0), (4.0, True, 2.8), (15.0, False, BEAT_S), (60.0, False, BEAT_S), (None, True, BEAT_S)],
+    [(60.0, True, 48.0), (4.0, True, 3.2), (15.0, False, BEAT_S), (60.0, False, BEAT_S), (None, True, BEAT_S)],
 )
 def test_heartbeats_by_phase(timeout_s: float | None, resting: bool, expected: float) -> None:
-    """A resting rollout sends them as rarely as its timeout allows, with a quarter of it for a late event loop."""
+    """A resting rollout sends them as rarely as its timeout allows, with a fifth of it for a late event loop."""
     assert interval_s(timeout_s, rests=resting) == pytest.approx(expected)
-    assert OF_TIMEOUT < 0.75
+    assert OF_TIMEOUT <= 0.8
 
 
 def test_a_heartbeat_is_sent_for_a_change_or_when_due() -> None:
@@ -126,10 +126,26 @@ def test_a_heartbeat_is_sent_for_a_change_or_when_due() -> None:
     assert [beat.at for beat in sent] == [1]
     heart.beat(Beat(why="approval", seen=seen(), at=3))
     assert [beat.at for beat in sent] == [1, 3]
-    assert 20 * (1 - SPREAD) <= heart.due_in_s <= 20
+    assert heart.due_in_s == 20
     now = 20.1
     heart.beat(Beat(why="approval", seen=seen(), at=4))
     assert [beat.at for beat in sent] == [1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("now", "interval_s", "expected"),
+    [(100.3, 48.0, 148.0), (100.9, 48.0, 148.0), (148.001, 48.0, 196.0), (100.9, BEAT_S, 102.0), (100.9, 1.5, 102.4)],
+)
+def test_the_watches_of_a_worker_are_due_at_one_time(now: float, interval_s: float, expected: float) -> None:
+    """At whole seconds, and never later than after the interval."""
+    assert due_at(now, interval_s) == pytest.approx(expected)
+
+
+def test_watches_that_begin_at_one_time_are_due_at_different_times() -> None:
+    hearts = [Heart(lambda: 48.0, lambda _: None, lambda: 0.0) for _ in range(100)]
+    for heart in hearts:
+        heart.beat(Beat(why="approval"))
+    assert len({heart.due_in_s // TICK_S for heart in hearts}) > 10
 
 
 def test_the_next_activity_ends_the_former_watch() -> None:
