@@ -90,6 +90,7 @@ MIXED = Budget(replicas=4, surge=1, unavailable=1, step=2)
         pytest.param(TWO, OUT, see(3, 1, asked=(-2, 9)), (3, 3), id="fields-out-of-range-after-a-drop"),
         pytest.param(ONE, OUT, see(0, 4, proven=2), (0, 4), id="nothing-left-to-ask"),
         pytest.param(TAKE, IN, see(6, 2, proven=2, replicas=4), (4, 2), id="paused-with-more-than-r-old-after-a-drop"),
+        pytest.param(ONE, OUT, see(6, 0, home=Counts(4, 0)), (5, 0), id="a-pair-with-more-than-r-old"),
     ],
 )
 def test_what_is_asked_next(budget: Budget, order: Order, seen: Observation, counts: tuple[int, int]) -> None:
@@ -110,6 +111,12 @@ def test_what_is_asked_next(budget: Budget, order: Order, seen: Observation, cou
 def test_a_barrier_is_reached_and_not_passed(seen: Observation, barrier: int, counts: tuple[int, int]) -> None:
     """The rollout stops with exactly the waypoint's number of new replicas."""
     assert next_counts(TWO, OUT, seen, barrier) == counts
+
+
+def test_nothing_moves_while_more_must_stay_than_are_requested() -> None:
+    """Two old ones are requested, and traffic keeps three."""
+    assert next_counts(TAKE, IN, see(4, 0, asked=(2, 2)), keep=3) == (2, 2)
+    assert next_counts(TAKE, IN, see(4, 0, asked=(4, 0)), keep=3) == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -340,6 +347,7 @@ def test_numbered_replicas_become_old_again_where_new_ones_failed() -> None:
     state = ASKED.but(held=Problem(cause=Cause.UNREADY, message="no"))
     assert decide(rules, ASKED, lost, NOW).act is Act.WAIT
     assert decide(rules, state, lost, NOW).counts == (4, 0)
+    assert decide(rules, state, see(2, 2, ready=1, proven=1, numbered=True), NOW).counts == (3, 1)
 
 
 def test_a_wait_says_until_when() -> None:
