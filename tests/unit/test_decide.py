@@ -350,11 +350,32 @@ def test_numbered_replicas_become_old_again_where_new_ones_failed() -> None:
     assert decide(rules, state, see(2, 2, ready=1, proven=1, numbered=True), NOW).counts == (3, 1)
 
 
+def test_what_a_pair_has_above_r_goes_step_by_step() -> None:
+    """After a drop of R, the new side itself is too large."""
+    for old in (0, 1):
+        assert toward(ONE, OUT, see(old, 6, home=Counts(4, 0))) == (old, 5)
+
+
+def test_an_alarm_names_the_problem_that_is_seen() -> None:
+    late = see(2, 3, held=False, template="v0")
+    assert decide(RULES, BACK, late.model_copy(update={"problem": GONE}), LATE).problem == GONE
+    found = decide(RULES, BACK, late, LATE).problem
+    assert found is not None and found.cause is Cause.DEADLINE
+
+
+@pytest.mark.parametrize(("rules", "leaving", "late"), [(RULES, 1, False), (DRAINS, 0, False), (DRAINS, 1, True)])
+def test_a_move_says_what_did_not_drain_in_time(rules: Rules, leaving: int, late: bool) -> None:
+    move = decide(rules, MOVING, see(4, 1, leaving=leaving, leaving_since=NOW - 60), NOW)
+    assert (move.act, "did not end in time" in move.why) == (Act.SCALE, late)
+
+
 def test_a_wait_says_until_when() -> None:
     """While it waits for proof, it looks again when the next replica is proven, or at the deadline."""
     seen = see(4, 1, proven=0, next_proven_at=NOW + 5)
     assert decide(RULES, MOVING, seen, NOW).wake_at == NOW + 5
     assert decide(RULES, MOVING, see(4, 1, proven=0), NOW).wake_at == LATE
+    assert decide(RULES, MOVING.but(paused="x"), see(4, 1, proven=0), NOW).wake_at is None, "a pause has no deadline"
+    assert decide(RULES, BACK.but(needs_human=True), see(2, 3, held=False, template="v0"), LATE).wake_at is None
 
 
 def test_what_an_action_waits_for_reads_well_after_these_words() -> None:
