@@ -252,10 +252,7 @@ def next_counts(
     surplus = old.total - budget.replicas if seen.home is None else 0
     lowest = max(old.total - min(expendable, max(budget.step, surplus)), min(max(budget.kept, keep), old.total))
     kept, grown = _within_budget(budget, seen, lowest, _grown(budget, current, new.proven, lowest, barrier))
-    if kept > budget.replicas or kept > current.old:
-        # A target without a home cannot be held at more than R old replicas: nothing can move.
-        return seen.asked if seen.home is None and current.old > budget.replicas else current
-    return Counts(kept, grown)
+    return current if kept > current.old else Counts(kept, grown)  # more must stay than are requested: nothing can move
 
 
 def toward(budget: Budget, order: Order, seen: Observation, barrier: int | None = None, *, keep: int = 0) -> Counts:

@@ -83,6 +83,7 @@ def seen(old: tuple[int, int, int], new: tuple[int, int], asked: tuple[int, int]
         pytest.param((4, 3, 1), (1, 0), (2, 2), "under the floor of 4", id="takes-more-than-the-unready"),
         pytest.param((4, 4, 0), (3, 3), (1, 3), "", id="over-the-ceiling-already-and-going"),
         pytest.param((5, 5, 0), (3, 3), (4, 3), "", id="over-the-ceiling-still-but-less"),
+        pytest.param((5, 5, 0), (3, 3), (5, 2), "", id="over-the-ceiling-and-only-new-ones-go"),
         pytest.param((5, 5, 0), (3, 3), (3, 4), "over the ceiling of 5", id="over-the-ceiling-and-adding"),
         pytest.param((2, 2, 0), (2, 2), (3, 3), "over the ceiling of 5", id="raises-what-may-be-added"),
     ],

@@ -90,6 +90,7 @@ MIXED = Budget(replicas=4, surge=1, unavailable=1, step=2)
         pytest.param(TWO, OUT, see(3, 1, asked=(-2, 9)), (3, 3), id="fields-out-of-range-after-a-drop"),
         pytest.param(ONE, OUT, see(0, 4, proven=2), (0, 4), id="nothing-left-to-ask"),
         pytest.param(TAKE, IN, see(6, 2, proven=2, replicas=4), (4, 2), id="paused-with-more-than-r-old-after-a-drop"),
+        pytest.param(ONE, OUT, see(6, 0, home=Counts(4, 0)), (5, 0), id="a-pair-with-more-than-r-old"),
     ],
 )
 def test_what_is_asked_next(budget: Budget, order: Order, seen: Observation, counts: tuple[int, int]) -> None:
@@ -110,6 +111,12 @@ def test_what_is_asked_next(budget: Budget, order: Order, seen: Observation, cou
 def test_a_barrier_is_reached_and_not_passed(seen: Observation, barrier: int, counts: tuple[int, int]) -> None:
     """The rollout stops with exactly the waypoint's number of new replicas."""
     assert next_counts(TWO, OUT, seen, barrier) == counts
+
+
+def test_nothing_moves_while_more_must_stay_than_are_requested() -> None:
+    """Two old ones are requested, and traffic keeps three."""
+    assert next_counts(TAKE, IN, see(4, 0, asked=(2, 2)), keep=3) == (2, 2)
+    assert next_counts(TAKE, IN, see(4, 0, asked=(4, 0)), keep=3) == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -353,6 +360,26 @@ def test_numbered_replicas_become_old_again_where_new_ones_failed() -> None:
     state = ASKED.but(held=Problem(cause=Cause.UNREADY, message="no"))
     assert decide(rules, ASKED, lost, NOW).act is Act.WAIT
     assert decide(rules, state, lost, NOW).counts == (4, 0)
+    assert decide(rules, state, see(2, 2, ready=1, proven=1, numbered=True), NOW).counts == (3, 1)
+
+
+def test_what_a_pair_has_above_r_goes_step_by_step() -> None:
+    """After a drop of R, the new side itself is too large."""
+    for old in (0, 1):
+        assert toward(ONE, OUT, see(old, 6, home=Counts(4, 0))) == (old, 5)
+
+
+def test_an_alarm_names_the_problem_that_is_seen() -> None:
+    late = see(2, 3, held=False, template="v0")
+    assert decide(RULES, BACK, late.model_copy(update={"problem": GONE}), LATE).problem == GONE
+    found = decide(RULES, BACK, late, LATE).problem
+    assert found is not None and found.cause is Cause.DEADLINE
+
+
+@pytest.mark.parametrize(("rules", "leaving", "late"), [(RULES, 1, False), (DRAINS, 0, False), (DRAINS, 1, True)])
+def test_a_move_says_what_did_not_drain_in_time(rules: Rules, leaving: int, late: bool) -> None:
+    move = decide(rules, MOVING, see(4, 1, leaving=leaving, leaving_since=NOW - 60), NOW)
+    assert (move.act, "did not end in time" in move.why) == (Act.SCALE, late)
 
 
 def test_a_wait_says_until_when() -> None:
@@ -360,6 +387,8 @@ def test_a_wait_says_until_when() -> None:
     seen = see(4, 1, proven=0, next_proven_at=NOW + 5)
     assert decide(RULES, MOVING, seen, NOW).wake_at == NOW + 5
     assert decide(RULES, MOVING, see(4, 1, proven=0), NOW).wake_at == LATE
+    assert decide(RULES, MOVING.but(paused="x"), see(4, 1, proven=0), NOW).wake_at is None, "a pause has no deadline"
+    assert decide(RULES, BACK.but(needs_human=True), see(2, 3, held=False, template="v0"), LATE).wake_at is None
 
 
 def test_what_an_action_waits_for_reads_well_after_these_words() -> None:

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segue.decide import Act, decide
 from segue.gates import Result, Verdict
 from segue.gates.standing import breaches, due, lacking, score, stand, standings, unopened
 from segue.gates.tally import ALONG, Tally
-from segue.observation import Version
+from segue.observation import Counts, Observation, Side, Version
 from segue.spec import Rules, read_rollout
 from segue.spec.gate_policy import Reaction
 from segue.spec.own_gates import OwnGate, WebhookGate
@@ -193,3 +194,25 @@ def test_bad_policies(written: dict[str, Any], field: str, fix: str) -> None:
     with pytest.raises(Exception, match="gates") as refused:
         read_rollout({"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "x"}, "spec": spec})
     assert f"spec.gates[0].{field}" in str(refused.value) and fix in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("reaction", "act", "rolls_back"),
+    [
+        (Reaction.ROLLBACK, Act.FAIL, True),
+        (Reaction.PAUSE, Act.FAIL, False),
+        (Reaction.HOLD, Act.WAIT, None),
+    ],
+)
+def test_a_failed_gate_decides_itself_whether_to_roll_back(
+    reaction: Reaction, act: Act, rolls_back: bool | None
+) -> None:
+    """Not the rollout's ``onFailure``: its default is to roll back."""
+    policy = gate(onFailure=reaction)
+    failed = state(tally(policy, FAIL), claimed=True, progress_at=NOW, baseline=Version(template="v0"))
+    ready = Side(total=1)
+    seen = Observation(
+        replicas=1, old=Side(total=1, ready=1), new=ready, asked=Counts(1, 1), template="v1", owner="us", held=True
+    )
+    decision = decide(Rules(gates=(policy,)), failed, seen, NOW)
+    assert (decision.act, decision.rolls_back) == (act, rolls_back), decision

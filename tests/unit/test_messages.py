@@ -113,6 +113,19 @@ def test_a_resume_of_an_earlier_pause_is_refused() -> None:
         receive(Resume(about=pause_of(first)), resumed, NOW)
 
 
+def test_only_a_pause_on_the_way_forward_has_an_id() -> None:
+    """Not one of a rollout that goes back, has ended, or has no run yet."""
+    paused = PAUSED.but(run="r1")
+    others = (PAUSED, CLAIMED.but(run="r1"), paused.but(goal=Goal.BACK), paused.but(outcome=Outcome.COMPLETED))
+    assert pause_of(paused) and [pause_of(other) for other in others] == [""] * len(others)
+
+
+def test_a_foreign_change_that_is_overruled_holds_no_resume() -> None:
+    with pytest.raises(Refused, match="him changed the image"):
+        receive(Resume(), FOREIGN.but(paused="paused by her"), NOW)
+    assert receive(Resume(), FOREIGN.but(paused="paused by her", overrules=True), NOW).paused == ""
+
+
 def test_only_a_pending_approval_has_an_id() -> None:
     assert {name: bool(approval_of(state)) for name, state in STATES.items()} == {
         name: name == "asking" for name in STATES

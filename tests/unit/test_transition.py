@@ -498,3 +498,14 @@ def test_an_answer_of_a_gate_that_is_not_open_is_left_out() -> None:
     verdicts = [Verdict(gate=name, result=Result.FAIL, why="why") for name in ("ours", "gone")]
     state = STATE.but(tallies=(Tally(gate="gone", opened=EARLIER),))
     assert state.after_record(ASKS.repeated_gates, verdicts, NOW) == state
+
+
+@pytest.mark.parametrize(("template", "side"), [("v0", "baseline"), ("v1", "wanted")])
+def test_what_admission_makes_of_a_resize_is_the_version_that_was_there(template: str, side: str) -> None:
+    """By the template that the resize leaves in place, not by the goal: a message may have reversed the rollout."""
+    written = Written(done=True, writes=1, mark=Mark(template="made"))
+    state = STATE.but(mark=Mark(template=template), resize=6)
+    after = applied(RULES, state, SEEN, decided(Act.RESIZE, replicas=6), NOW, written)
+    assert {"baseline": after.baseline.template, "wanted": after.wanted.template} == {
+        "baseline": "v0", "wanted": "v1", side: "made"
+    }  # fmt: skip
