@@ -436,11 +436,14 @@ async def test_what_hands_change_beside_the_rollout(served: Lab, tmp_path: Path)
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
             (new,), old = served.pods("adopted", "chat:2"), served.pods("adopted", "chat:1")[0].metadata.name
             labels = {"pod-template-hash": new.metadata.labels["pod-template-hash"]}
-            served.core.patch_namespaced_pod(old, served.namespace, {"metadata": {"labels": labels}})
+            kept = {"controller.kubernetes.io/pod-deletion-cost": "1"}
+            patch = {"metadata": {"labels": labels, "annotations": kept}}
+            served.core.patch_namespaced_pod(old, served.namespace, patch)
 
             def is_adopted() -> bool:
                 here = {pod.metadata.name: pod for pod in served.pods("adopted")}
-                return len(here) == 3 and here[old].metadata.owner_references[0].name in new.metadata.name
+                owners = [owner.name for owner in here[old].metadata.owner_references or []]
+                return len(here) == 3 and new.metadata.owner_references[0].name in owners
 
             await until("the new ReplicaSet keeps only the adopted pod", is_adopted)
             await case.run.send("approve")
