@@ -436,15 +436,20 @@ async def test_what_hands_change_beside_the_rollout(served: Lab, tmp_path: Path)
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
             (new,), old = served.pods("adopted", "chat:2"), served.pods("adopted", "chat:1")[0].metadata.name
             labels = {"pod-template-hash": new.metadata.labels["pod-template-hash"]}
-            served.core.patch_namespaced_pod(old, served.namespace, {"metadata": {"labels": labels}})
+            kept = {"controller.kubernetes.io/pod-deletion-cost": "1"}
+            patch = {"metadata": {"labels": labels, "annotations": kept}}
+            served.core.patch_namespaced_pod(old, served.namespace, patch)
 
             def is_adopted() -> bool:
                 here = {pod.metadata.name: pod for pod in served.pods("adopted")}
-                return len(here) == 3 and here[old].metadata.owner_references[0].name in new.metadata.name
+                owners = [owner.name for owner in here[old].metadata.owner_references or []]
+                return len(here) == 3 and new.metadata.owner_references[0].name in owners
 
             await until("the new ReplicaSet keeps only the adopted pod", is_adopted)
             await case.run.send("approve")
-            await case.run.until("it waits", lambda s: "to be proven" in s.waiting_for)
+            await case.run.until("it goes on", lambda s: s.phase == "Progressing")
+            await until("it only watches", case.only_watches)
+            assert case.subject.requested() == (2, 1)
             served.core.delete_namespaced_pod(old, served.namespace)
             await case.ends("Completed")
             assert case.only("example/chat:2")
