@@ -285,7 +285,7 @@ async def test_a_controller_that_does_not_act_is_not_the_versions_fault(own_grou
             async with lab.rolled(name, kind=kind, strategy=strategy, readiness=readiness) as case:
                 status = await case.run.until("it waits", lambda status: "has not acted on its spec" in status.reason)
                 assert f"statefulset {name} has not acted" in status.reason, status.reason
-                assert not status.needs_person
+                assert status.phase == "Held", status
                 held.release()
                 await case.ends("Completed")
             case.watcher.assert_within(1, 2)
