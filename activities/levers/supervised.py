@@ -377,7 +377,7 @@ class SupervisedLever:
     def _observes(self, found: Object) -> bool:
         """Whether the operator writes the generation that it has observed."""
         observed = found.get("status", {}).get("observedGeneration")
-        return observed is not None and bool(observed == found["metadata"].get("generation"))
+        return self._kind.observes and observed is not None and bool(observed == found["metadata"].get("generation"))
 
     def _ended(self, seen: Supervised, saved: Object | None, *, undone: bool, back: bool) -> tuple[Ended, ...]:
         """Return the ended pods of the growing side."""

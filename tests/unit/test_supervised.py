@@ -318,7 +318,10 @@ def test_a_rollback_ends_when_its_operator_has_observed_it(at_start: int | None,
     def observing(saved: dict[str, Any] | None, observed: int | None) -> dict[str, Any]:
         return isvc(None, saved, **({} if observed is None else {"observedGeneration": observed}))
 
-    kept = LEVER._start(LEVER._supervised(observing(None, at_start), [pod(HEAD, "a")]))
+    own = SupervisedLever(Cluster.__new__(Cluster), KSERVE.model_copy(update={"observes": True}))
+    before = LEVER._supervised(observing(None, at_start), [pod(HEAD, "a")])
+    assert LEVER._start(before)["observes"] is False, "KServe writes the generation of its Deployment"
+    kept = own._start(before)
     found = observing({**kept, "superseded": [], "wrote": kept_template()}, now)
     found["metadata"]["generation"] = 6
     _, state = rolled([pod(HEAD, "a")], [])
