@@ -56,6 +56,10 @@ class Supervision(Model):
         strict=False,
         description="Conditions that must be true before a rollout is complete, if they were true before it started.",
     )
+    observes: bool = Field(
+        default=True,
+        description="Whether its `status.observedGeneration` counts its own generations. A rollback then waits for it.",
+    )
 
 
 SUPERVISIONS: dict[str, Supervision] = {
@@ -70,6 +74,7 @@ SUPERVISIONS: dict[str, Supervision] = {
         own="app=isvc.{name}-predictor",
         subname="spec.predictor.name",
         done=("Ready",),
+        observes=False,  # it writes the generation of its Deployment there
     ),
     # https://github.com/kserve/modelmesh-serving, config/internal/base/deployment.yaml.tmpl
     "ServingRuntime": Supervision(

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from activities.cluster import Cluster, Object
+from activities.cluster import FIELD_MANAGER, Cluster, Object
 from activities.ended_pods import Gone, read_ended
 from activities.levers.judging import judged_resource
 from activities.levers.ownership import (
@@ -377,7 +377,7 @@ class SupervisedLever:
     def _observes(self, found: Object) -> bool:
         """Whether the operator writes the generation that it has observed."""
         observed = found.get("status", {}).get("observedGeneration")
-        return observed is not None and bool(observed == found["metadata"].get("generation"))
+        return self._kind.observes and observed is not None and bool(observed == found["metadata"].get("generation"))
 
     def _ended(self, seen: Supervised, saved: Object | None, *, undone: bool, back: bool) -> tuple[Ended, ...]:
         """Return the ended pods of the growing side."""
@@ -451,19 +451,21 @@ class SupervisedLever:
     def _template(self, found: Object, state: State) -> str:
         """Return the fingerprint of the present version.
 
-        Our latest write as admission changed it counts as written: written again, it would come out the same.
+        Our latest write as admission or the operator changed it counts as written: written again, it would come out
+        the same.
         """
         saved, actual = _saved(found), self._mark(found).template
         if saved is None or actual in {state.wanted.template, state.baseline.template}:
             return actual
-        return str(saved.get("wrote", actual)) if actual == state.mark.template else actual
+        is_written = actual == state.mark.template or self._is_extended(found, saved)
+        return str(saved.get("wrote", actual)) if is_written else actual
 
     def _stands(self, found: Object, template: str, state: State) -> bool:
-        """Whether a version needs no write: it is present, or we wrote it and admission changed it."""
+        """Whether a version needs no write: it is present, or we wrote it, and admission or the operator changed it."""
         saved, actual = _saved(found), self._mark(found).template
         if saved is None or state.overrules or actual == template:
             return saved is not None and actual == template
-        ours = actual == state.mark.template or _is_ours(found, saved)
+        ours = actual == state.mark.template or _is_ours(found, saved) or self._is_extended(found, saved)
         return ours and bool(saved.get("wrote") == template)
 
     def _foreign(self, found: Object, state: State) -> Foreign | None:
@@ -474,13 +476,33 @@ class SupervisedLever:
         if template in {state.mark.template, pivot.template} or not state.mark.template:
             return None
         saved, now = _saved(found), self._version_field(found)
-        if saved and _is_ours(found, saved):
+        if saved and (_is_ours(found, saved) or self._is_extended(found, saved)):
             return None
         if saved and template in {state.baseline.template, state.wanted.template}:
             return self._reverted(found, saved, template)
         ours, writers = self._authors(found, saved["version"] if saved else {}, now)
         what = ", ".join(differences({"spec": ours}, {"spec": now})) or self._kind.version
         return Foreign(who=latest_of(writers), what=what, template=template)
+
+    def _is_extended(self, found: Object, saved: Object) -> bool:
+        """Whether only the resource's operator changed it since our latest write, and none of the fields that we wrote.
+
+        The operator is who writes the resource's status.
+        """
+        operators = {
+            m["manager"] for m in found["metadata"].get("managedFields", []) if m.get("subresource") == "status"
+        }
+        is_undone = saved.get("wrote") == digest(saved["version"])
+        ours = {path for path, _ in leaves(saved.get("undo", {}))}
+        changed = {path for path, _ in leaves(difference(saved["version"], self._version_field(found)))}
+        if is_undone and changed & ours:
+            return False
+        above = tuple(f"f:{name}" for name in self._kind.version.split(".")[1:])
+        for path in changed if is_undone else changed | ours:
+            managers = {each["manager"] for each in writers_of(found, (*above, *(f"f:{name}" for name in path)))}
+            if not (FIELD_MANAGER in managers if path in ours else managers and managers <= operators):
+                return False
+        return bool(operators)
 
     def _reverted(self, found: Object, saved: Object, template: str) -> Foreign:
         """Return that somebody took our latest write back: the other version is there again."""

@@ -5,7 +5,8 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +286,7 @@ async def test_a_controller_that_does_not_act_is_not_the_versions_fault(own_grou
             async with lab.rolled(name, kind=kind, strategy=strategy, readiness=readiness) as case:
                 status = await case.run.until("it waits", lambda status: "has not acted on its spec" in status.reason)
                 assert f"statefulset {name} has not acted" in status.reason, status.reason
-                assert not status.needs_person
+                assert status.phase == "Held", status
                 held.release()
                 await case.ends("Completed")
             case.watcher.assert_within(1, 2)
@@ -303,3 +304,40 @@ async def test_a_controller_that_does_not_act_is_not_the_versions_fault(own_grou
             await asyncio.gather(acts_again(), *(holds(name, kind) for name, kind in kinds.items()))
         finally:
             os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def silent_node(lab: Lab) -> Iterator[str]:
+    """A node that is Ready when it is made, and that no kubelet serves."""
+    name = f"silent-{lab.namespace}"
+    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now()}
+    status = {"capacity": {"cpu": "8", "memory": "8Gi", "pods": "9"}, "conditions": [ready]}
+    lab.core.create_node({"metadata": {"name": name, "labels": {"silent": name}}, "status": status})
+    lab.core.patch_node_status(name, {"status": {**status, "allocatable": status["capacity"]}})
+    try:
+        yield name
+    finally:
+        with suppress(client.ApiException):  # the test removes it
+            lab.core.delete_node(name)
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@pytest.mark.soak
+async def test_a_replica_that_no_kubelet_takes_up_is_not_the_versions_fault(served: Lab) -> None:
+    """Without the right to read nodes: the pod itself shows that its node does not answer."""
+    with silent_node(served) as node:
+        pod = {"nodeSelector": {"silent": node}, "tolerations": [{"operator": "Exists"}]}
+        containers = [{"name": "server", "image": "example/chat:2"}]
+        async with served.case(
+            "silent", 2, kind=StatefulSetSubject, change={"patch": {"spec": {**pod, "containers": containers}}},
+            strategy={"maxUnavailable": 1}, readiness={"minReady": "0s", "deadline": "18s"},
+        ) as case:  # fmt: skip
+            status = await case.run.until("it holds", lambda status: status.phase == "Held")
+            assert status.waiting_for == f"room: silent-1: its node {node} does not answer", status.waiting_for
+            served.core.delete_node(node)
+            await case.run.send("abort")
+            await case.ends("Aborted")
+        case.watcher.assert_within(1, 2)

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from activities.levers.pods import read_replica
+from activities.rollout import _unsure
+from segue.decide import Act, Decision
 from segue.ended_pods import judged
 from segue.failures import APPEARS_S, diagnose, unmade, unplaced_why, with_log, with_peak, with_probe, worst
 from segue.hindrance import IGNORED_S, hindrance_of, node_in_doubt, with_lost_nodes
@@ -311,6 +313,21 @@ def test_another_reason_than_the_lost_node_stays() -> None:
         found = with_lost_nodes(seen, {"n1"}, back=False, now=0.0)
         assert (found.problem, found.hindered) == (problem, 2)
         assert all(each.is_lost for side in found.pods for each in side)
+
+
+def test_a_failure_says_that_its_node_may_be_the_reason() -> None:
+    """A worker without the right to read nodes cannot know. A Ready replica there shows that the node answers."""
+    unready = diagnose(LOADS, 0)
+    failed = Decision(act=Act.FAIL, why=str(unready), problem=unready)
+    doubted = _unsure(failed, "n1")
+    assert doubted.why == str(doubted.problem) and doubted.why.endswith(
+        "; it is unknown whether its node n1 answers, because the worker cannot read nodes"
+    )
+    seen = Observation(
+        replicas=2, old=Side(), new=Side(), asked=Counts(1, 1), template="v", problem=unready,
+        pods=Pods((LOADS._replace(name="chat-c", ready_since=1.0),), (LOADS,)),
+    )  # fmt: skip
+    assert node_in_doubt(unready, seen) == ""
 
 
 @pytest.mark.parametrize(("now", "lost"), [(100.0 + IGNORED_S, True), (100.0, False)])

@@ -318,7 +318,10 @@ def test_a_rollback_ends_when_its_operator_has_observed_it(at_start: int | None,
     def observing(saved: dict[str, Any] | None, observed: int | None) -> dict[str, Any]:
         return isvc(None, saved, **({} if observed is None else {"observedGeneration": observed}))
 
-    kept = LEVER._start(LEVER._supervised(observing(None, at_start), [pod(HEAD, "a")]))
+    own = SupervisedLever(Cluster.__new__(Cluster), KSERVE.model_copy(update={"observes": True}))
+    before = LEVER._supervised(observing(None, at_start), [pod(HEAD, "a")])
+    assert LEVER._start(before)["observes"] is False, "KServe writes the generation of its Deployment"
+    kept = own._start(before)
     found = observing({**kept, "superseded": [], "wrote": kept_template()}, now)
     found["metadata"]["generation"] = 6
     _, state = rolled([pod(HEAD, "a")], [])
@@ -337,3 +340,43 @@ def test_a_damaged_baseline_is_named() -> None:
         found["metadata"]["annotations"] = {OWNER: "me", BASELINE: damaged}
         with pytest.raises(Refused, match=f"inferenceservice llm: has an annotation {BASELINE} that cannot be read"):
             read(LEVER._supervised(found, []), State(owner="me", baseline=Version(template="a")))
+
+
+def entry(manager: str, *paths: str, **more: str) -> dict[str, Any]:
+    """A manager's entry, which owns these fields of the spec."""
+    fields: dict[str, Any] = {}
+    for path in paths:
+        here = fields
+        for name in path.split("."):
+            here = here.setdefault(f"f:{name}", {})
+    return {"manager": manager, "operation": "Update", "time": "now", "fieldsV1": fields, **more}
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize(
+    ("manager", "changes", "foreign"),
+    [
+        pytest.param("kserve", {"timeout": 60}, False, id="its-operator-adds-a-field"),
+        pytest.param("somebody", {"timeout": 60}, True, id="somebody-adds-a-field"),
+        pytest.param("kserve", {"model": {"image": "a/b:9", "name": ""}}, True, id="its-operator-changes-our-field"),
+    ],
+)
+def test_what_its_operator_adds_is_the_operators(
+    back: bool, manager: str, changes: dict[str, Any], foreign: bool
+) -> None:
+    """Neither held for, nor written again, nor taken back. The operator is who writes the status."""
+    seen, state = rolled([pod(HEAD, "a")], [pod(HEAD, "b", made=LATER)])
+    kept = json.loads(seen.found["metadata"]["annotations"][BASELINE])
+    kept |= {"undo": {"model": {"image": "a/b:1"}}, "wrote": kept_template() if back else "new", "generation": 4}
+    image = "a/b:1" if back else "a/b:2"
+    found = isvc({"model": {"image": image, "name": ""}, **changes}, kept)
+    ours = [] if changes.get("model") else ["spec.predictor.model.image"]
+    theirs = "spec.predictor.model.image" if changes.get("model") else "spec.predictor.timeout"
+    status = {"manager": "kserve", "operation": "Update", "subresource": "status", "fieldsV1": {"f:status": {}}}
+    found["metadata"]["managedFields"] = [entry("segue", *ours), entry(manager, theirs), status]
+    mark = LEVER._mark(isvc() if back else seen.found)
+    state = state.but(mark=mark, goal=Goal.BACK if back else Goal.FORWARD)
+    assert (LEVER._foreign(found, state) is not None) is foreign
+    wrote = state.baseline.template if back else "new"
+    assert LEVER._stands(found, wrote, state) is not foreign
+    assert (LEVER._template(found, state) == wrote) is not foreign
