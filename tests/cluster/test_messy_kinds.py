@@ -312,7 +312,8 @@ def silent_node(lab: Lab) -> Iterator[str]:
     name = f"silent-{lab.namespace}"
     ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now()}
     status = {"capacity": {"cpu": "8", "memory": "8Gi", "pods": "9"}, "conditions": [ready]}
-    lab.core.create_node({"metadata": {"name": name, "labels": {"silent": name}}, "status": status})
+    spec = {"taints": [{"key": "silent", "effect": "NoSchedule"}]}  # no pod of another test
+    lab.core.create_node({"metadata": {"name": name, "labels": {"silent": name}}, "spec": spec, "status": status})
     lab.core.patch_node_status(name, {"status": {**status, "allocatable": status["capacity"]}})
     try:
         yield name
@@ -328,11 +329,12 @@ def now() -> str:
 @pytest.mark.soak
 async def test_a_replica_that_no_kubelet_takes_up_is_not_the_versions_fault(served: Lab) -> None:
     """Without the right to read nodes: the pod itself shows that its node does not answer."""
+    await StatefulSetSubject(served, "silent").create(2)
     with silent_node(served) as node:
         pod = {"nodeSelector": {"silent": node}, "tolerations": [{"operator": "Exists"}]}
         containers = [{"name": "server", "image": "example/chat:2"}]
-        async with served.case(
-            "silent", 2, kind=StatefulSetSubject, change={"patch": {"spec": {**pod, "containers": containers}}},
+        async with served.rolled(
+            "silent", kind=StatefulSetSubject, change={"patch": {"spec": {**pod, "containers": containers}}},
             strategy={"maxUnavailable": 1}, readiness={"minReady": "0s", "deadline": "18s"},
         ) as case:  # fmt: skip
             status = await case.run.until("it holds", lambda status: status.phase == "Held")
