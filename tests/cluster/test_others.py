@@ -427,6 +427,7 @@ async def test_a_policy_that_takes_replicas_away(served: Lab) -> None:
     )
 
 
+@pytest.mark.soak
 async def test_what_hands_change_beside_the_rollout(served: Lab, tmp_path: Path) -> None:
     """A pod with other labels proves nothing, and what a rollback needs is found where somebody removed it."""
     asks = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
