@@ -369,6 +369,17 @@ def test_what_a_pair_has_above_r_goes_step_by_step() -> None:
         assert toward(ONE, OUT, see(old, 6, home=Counts(4, 0))) == (old, 5)
 
 
+def test_only_a_pair_removes_what_is_above_r_before_its_end() -> None:
+    """The controller of a Deployment does it by itself."""
+    assert decide(RULES, MOVING, see(0, 6), NOW).act is Act.VERIFY
+    assert decide(RULES, MOVING, see(0, 6, home=Counts(4, 0)), NOW).act is Act.SCALE
+
+
+def test_what_came_back_goes_again_once_the_floor_holds() -> None:
+    move = decide(RULES, MOVING.but(regained=4), see(4, 1), NOW)
+    assert (move.act, move.counts) == (Act.SCALE, (3, 2))
+
+
 def test_an_alarm_names_the_problem_that_is_seen() -> None:
     late = see(2, 3, held=False, template="v0")
     assert decide(RULES, BACK, late.model_copy(update={"problem": GONE}), LATE).problem == GONE

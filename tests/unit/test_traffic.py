@@ -221,6 +221,10 @@ def test_blue_green_is_verified_switched_retained_and_only_then_scaled() -> None
     waits = decide(rules, switched, see(4, 4, 100), NOW + 1)
     assert (waits.act, waits.wake_at) == (Act.WAIT, NOW + 600)
     assert "the old side keeps its replicas for 599 s" in waits.why
+    paused = decide(rules, switched.but(paused="paused by her"), see(4, 4, 100), NOW + 1)
+    assert "paused by her" in paused.why, "a pause is what it waits for"
+    complete = decide(rules, switched, see(0, 4, 100), NOW + 1)
+    assert complete.act is Act.FINISH, "nothing is left to keep"
     after = decide(rules, switched, see(4, 4, 100), NOW + 600)
     assert (after.act, after.counts) == (Act.SCALE, (0, 4))
 
