@@ -142,4 +142,4 @@ async def test_a_replica_set_that_its_controller_deletes_meanwhile_is_clean() ->
         async def patch(self, *_: object) -> None:
             raise NotFound("not found")
 
-    assert await clean_revisions(cast(Cluster, Gone()), deployment) == 0
+    assert await clean_revisions(cast("Cluster", Gone()), deployment) == 0
