@@ -1,5 +1,6 @@
 """How every lever writes: read, check, and write with the read version as the precondition."""
 
+import contextlib
 import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -9,7 +10,7 @@ from activities.levers.ownership import check_owner, checked, left_of_us, select
 from activities.levers.template import differing
 from activities.watching import controller_uid
 from segue.contract import WriteInput, Written
-from segue.errors import Conflict, Stale
+from segue.errors import Conflict, NotFound, Stale
 from segue.observation import Observation
 from segue.state import Mark
 
@@ -94,6 +95,7 @@ async def clean_revisions(cluster: Cluster, deployment: Object) -> int:
     for replicaset in (await cluster.list("replicasets", namespace, selector_of(deployment)))["items"]:
         if controller_uid(replicaset) == uid and (left := left_of_us(replicaset)):
             patch = {"metadata": {"annotations": left}}
-            await cluster.patch("replicasets", namespace, replicaset["metadata"]["name"], patch)
-            writes += 1
+            with contextlib.suppress(NotFound):  # its controller may delete it meanwhile (revisionHistoryLimit)
+                await cluster.patch("replicasets", namespace, replicaset["metadata"]["name"], patch)
+                writes += 1
     return writes

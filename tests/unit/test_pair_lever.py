@@ -2,18 +2,20 @@
 
 import contextlib
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from activities.cluster import Cluster
 from activities.levers.deployment.reading import Objects
 from activities.levers.ownership import BASELINE, MOVE_FIX, OWNER
 from activities.levers.pair.lever import _refuse, check_admitted
 from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, read
 from activities.levers.template import fingerprint
+from activities.levers.writing import clean_revisions
 from segue.contract import PrepareInput
 from segue.decide import Act, decide
-from segue.errors import Refused
+from segue.errors import NotFound, Refused
 from segue.observation import Version
 from segue.spec import Change, Rules
 from segue.spec.target import PairTarget
@@ -125,3 +127,19 @@ def test_what_admission_made_of_the_old_template_is_no_foreign_change() -> None:
     assert read(pair, RULES, known, NOW).foreign is None
     assert read(mirrored, RULES, known, NOW).foreign is not None, "somebody else wrote it"
     assert read(mirrored, RULES, known.but(mark=mark_of(mirrored)), NOW).foreign is None
+
+
+async def test_a_replica_set_that_its_controller_deletes_meanwhile_is_clean() -> None:
+    """With revisionHistoryLimit 0 that is the rule at the end, and no reason to need a person."""
+    deployment = side("chat", 1, 2).deployment
+    deployment["metadata"]["namespace"] = "serving"
+    owned = {"name": "chat-1", "annotations": {OWNER: "us"}, "ownerReferences": [{"uid": "chat", "controller": True}]}
+
+    class Gone:
+        async def list(self, *_: object) -> dict[str, Any]:
+            return {"items": [{"metadata": owned}]}
+
+        async def patch(self, *_: object) -> None:
+            raise NotFound("not found")
+
+    assert await clean_revisions(cast("Cluster", Gone()), deployment) == 0

@@ -12,6 +12,7 @@ Tried on Kubernetes 1.36; the arithmetic is that of ``pkg/controller/deployment/
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Collection
 from typing import NamedTuple
@@ -85,7 +86,7 @@ from activities.watching import NamespaceWatch, Watches, controller_uid
 from segue.budget import NO_FLOOR, Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.decide import Act
-from segue.errors import Conflict, NotAllowed, Refused, Rewritten, Stale
+from segue.errors import Conflict, NotAllowed, NotFound, Refused, Rewritten, Stale
 from segue.history import Revision
 from segue.lint.target import LintSubject
 from segue.observation import Counts, Observation
@@ -552,10 +553,10 @@ class DeploymentLever:
             annotations |= outcome_noted(replicaset, fingerprint(replicaset["spec"]["template"]), request)
             if annotations:
                 name = replicaset["metadata"]["name"]
-                await self._cluster.patch(
-                    "replicasets", target.namespace, name, {"metadata": {"annotations": annotations}}
-                )
-                writes += 1
+                patch = {"metadata": {"annotations": annotations}}
+                with contextlib.suppress(NotFound):  # its controller may delete it meanwhile (revisionHistoryLimit)
+                    await self._cluster.patch("replicasets", target.namespace, name, patch)
+                    writes += 1
         return writes
 
     async def _write(
