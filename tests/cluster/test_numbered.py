@@ -95,7 +95,7 @@ async def test_statefulset(served: Lab) -> None:
 
     async def waits() -> None:
         """Its controller waits for minReadySeconds after each replica, longer than the deadline."""
-        soon, target = {"minReady": "0s", "deadline": "2s"}, {"minReadySeconds": 3}
+        soon, target = {"minReady": "0s", "deadline": "6s"}, {"minReadySeconds": 8}
         strategy = {"maxUnavailable": 1}
         async with served.case(
             "waits", 2, kind=StatefulSetSubject, strategy=strategy, readiness=soon, target=target

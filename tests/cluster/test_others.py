@@ -239,7 +239,7 @@ async def test_the_floor_holds_whatever_somebody_else_writes(served: Lab) -> Non
 
 
 WHOLE: dict[str, Any] = {
-    "minReadySeconds": 3,
+    "minReadySeconds": 8,
     "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
 }
 """What a manifest can set besides the template."""
@@ -252,12 +252,12 @@ async def test_a_whole_manifest_is_applied(served: Lab) -> None:
     """
 
     async def one(name: str, *, late: bool) -> None:
-        readiness = {"minReady": "0s", "deadline": "2s"}
+        readiness = {"minReady": "0s", "deadline": "6s"}
         async with served.case(name, 2, target=WHOLE, readiness=readiness, **ASKS) as case:
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
             if late:
                 await case.run.send("abort")
-                await until("it is undone", lambda: served.raw(name)["spec"]["minReadySeconds"] == 3)
+                await until("it is undone", lambda: served.raw(name)["spec"]["minReadySeconds"] == WHOLE["minReadySeconds"])
             apply(served, name, with_image("example/chat:1"), **WHOLE)
             if not late:
                 await case.run.until("it holds", lambda s: s.phase == "Held")

@@ -7,7 +7,7 @@ effect, the process kills itself. The diary is a file, so the restarted worker k
 ``before``   the worker received the activity, and nothing of it ran
 ``sending``  it is about to send its first PATCH: it has read and checked everything before that
 ``during``   its first effect happened: the API server answered a PATCH (an activity that writes), a read
-             (one that reads), or it reported for the first time (one that watches)
+             (one that reads), or it reported for the first time (one that watches; one without a report, at its end)
 ``after``    it returned, and Temporal has not received the result
 =========  ======================================================================================
 
@@ -161,6 +161,8 @@ class _Inbound(ActivityInboundInterceptor):
             result = await super().execute_activity(given)
         finally:
             diary.write(f"end {name} attempt {info.attempt}")
+        if info.activity_type in WATCHES:
+            await self._accident.reach("during")
         await self._accident.reach("after")
         return result
 
