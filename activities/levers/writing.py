@@ -1,5 +1,6 @@
 """How every lever writes: read, check, and write with the read version as the precondition."""
 
+import asyncio
 import contextlib
 import itertools
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,8 @@ from segue.observation import Observation
 from segue.state import Mark
 
 _ATTEMPTS = 5
+_COPIED_S = 0.2
+"""A controller that copies annotations of an older Deployment does it within so many seconds."""
 _NAMED = 5
 """The most fields that a message names."""
 
@@ -89,13 +92,26 @@ async def write(
 async def clean_revisions(cluster: Cluster, deployment: Object) -> int:
     """Remove Segue's annotations from a Deployment's ReplicaSets; return how many were written.
 
-    The controller copied them there, and `kubectl rollout undo` would copy them back.
+    The controller copied them there, and `kubectl rollout undo` would copy them back. A controller that observes a
+    ReplicaSet without them before it observes the Deployment without them copies them again: so they are read back.
     """
-    namespace, uid, writes = deployment["metadata"]["namespace"], deployment["metadata"]["uid"], 0
-    for replicaset in (await cluster.list("replicasets", namespace, selector_of(deployment)))["items"]:
-        if controller_uid(replicaset) == uid and (left := left_of_us(replicaset)):
-            patch = {"metadata": {"annotations": left}}
+    writes = 0
+    for _ in range(_ATTEMPTS):
+        await asyncio.sleep(_COPIED_S)
+        left = await _copies(cluster, deployment)
+        if not left:
+            break
+        for name, annotations in left.items():
+            patch = {"metadata": {"annotations": annotations}}
             with contextlib.suppress(NotFound):  # its controller may delete it meanwhile (revisionHistoryLimit)
-                await cluster.patch("replicasets", namespace, replicaset["metadata"]["name"], patch)
+                await cluster.patch("replicasets", deployment["metadata"]["namespace"], name, patch)
                 writes += 1
     return writes
+
+
+async def _copies(cluster: Cluster, deployment: Object) -> dict[str, Object]:
+    """Return the patches that remove the copies, by the names of the ReplicaSets that have some."""
+    namespace, uid = deployment["metadata"]["namespace"], deployment["metadata"]["uid"]
+    found = (await cluster.list("replicasets", namespace, selector_of(deployment)))["items"]
+    left = {each["metadata"]["name"]: left_of_us(each) for each in found if controller_uid(each) == uid}
+    return {name: annotations for name, annotations in left.items() if annotations}

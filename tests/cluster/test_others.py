@@ -257,7 +257,8 @@ async def test_a_whole_manifest_is_applied(served: Lab) -> None:
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
             if late:
                 await case.run.send("abort")
-                await until("it is undone", lambda: served.raw(name)["spec"]["minReadySeconds"] == WHOLE["minReadySeconds"])
+                own_s = WHOLE["minReadySeconds"]
+                await until("it is undone", lambda: served.raw(name)["spec"]["minReadySeconds"] == own_s)
             apply(served, name, with_image("example/chat:1"), **WHOLE)
             if not late:
                 await case.run.until("it holds", lambda s: s.phase == "Held")

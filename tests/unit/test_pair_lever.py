@@ -129,17 +129,31 @@ def test_what_admission_made_of_the_old_template_is_no_foreign_change() -> None:
     assert read(mirrored, RULES, known.but(mark=mark_of(mirrored)), NOW).foreign is None
 
 
-async def test_a_replica_set_that_its_controller_deletes_meanwhile_is_clean() -> None:
-    """With revisionHistoryLimit 0 that is the rule at the end, and no reason to need a person."""
+class Copies:
+    """A ReplicaSet to which a controller copies an annotation so many times more."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    async def list(self, *_: object) -> dict[str, Any]:
+        owned = {"name": "chat-1", "ownerReferences": [{"uid": "chat", "controller": True}]}
+        return {"items": [{"metadata": {**owned, "annotations": {OWNER: "us"} if self.times else {}}}]}
+
+    async def patch(self, *_: object) -> None:
+        self.times -= 1
+
+
+class Gone(Copies):
+    """One that its controller deletes meanwhile: with revisionHistoryLimit 0 that is the rule at the end."""
+
+    async def patch(self, *_: object) -> None:
+        self.times = 0
+        raise NotFound("not found")
+
+
+@pytest.mark.parametrize(("cluster", "writes"), [(Copies(0), 0), (Copies(1), 1), (Copies(3), 3), (Gone(1), 0)])
+async def test_copied_annotations_are_removed_until_none_comes_back(cluster: Copies, writes: int) -> None:
     deployment = side("chat", 1, 2).deployment
     deployment["metadata"]["namespace"] = "serving"
-    owned = {"name": "chat-1", "annotations": {OWNER: "us"}, "ownerReferences": [{"uid": "chat", "controller": True}]}
-
-    class Gone:
-        async def list(self, *_: object) -> dict[str, Any]:
-            return {"items": [{"metadata": owned}]}
-
-        async def patch(self, *_: object) -> None:
-            raise NotFound("not found")
-
-    assert await clean_revisions(cast("Cluster", Gone()), deployment) == 0
+    assert await clean_revisions(cast("Cluster", cluster), deployment) == writes
+    assert not cluster.times

@@ -81,7 +81,7 @@ from activities.levers.ownership import (
 )
 from activities.levers.pods import is_active
 from activities.levers.template import apply_change, differences, fingerprint, stopping_of, version_of
-from activities.levers.writing import Snapshot, write
+from activities.levers.writing import Snapshot, clean_revisions, write
 from activities.watching import NamespaceWatch, Watches, controller_uid
 from segue.budget import NO_FLOOR, Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
@@ -538,6 +538,7 @@ class DeploymentLever:
             return written
         deployment, replicasets = await self._sizes(request.target)
         cleaned = await self._finish_replicasets(request, replicasets)
+        cleaned += await clean_revisions(self._cluster, deployment)
         templates = [rs["spec"]["template"] for rs in replicasets]
         pruned = await prune_copies(self._cluster, deployment, templates)
         return written.model_copy(update={"writes": written.writes + cleaned + pruned})
