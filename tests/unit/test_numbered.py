@@ -1,5 +1,6 @@
 """A numbered target: when its controller is let go back, never where it could go under the floor; and what fails."""
 
+import contextlib
 import json
 from datetime import timedelta
 from typing import Any, cast
@@ -23,9 +24,10 @@ from activities.levers.numbered.statefulset import StatefulSetLever
 from activities.levers.ownership import BASELINE
 from activities.levers.template import fingerprint
 from segue.decide import Act, decide
+from segue.errors import Refused
 from segue.observation import Version
 from segue.replica import Ended, Replica
-from segue.spec import Rules, Strategy, Waypoint
+from segue.spec import KINDS, Rules, Strategy, Waypoint
 from segue.spec.readiness import Readiness
 from segue.state import Outcome, State, requested
 
@@ -314,3 +316,23 @@ def test_the_deadline_starts_when_the_replaced_replica_is_gone(version: str, act
     seen = read(there, within, state, None, 100.0).model_copy(update={"owner": "o"})
     assert decide(within, state, seen, 100.0).act is act
     assert decide(within, state, seen, 106.0).act is Act.FAIL
+
+
+@pytest.mark.parametrize(
+    ("status", "refused"),
+    [
+        ({}, False),
+        ({"replicas": 0}, False),
+        ({"replicas": 2, "observedGeneration": 1}, False),
+        ({"replicas": 2}, True),
+    ],
+)
+def test_a_controller_that_never_says_what_it_observed_is_refused(status: dict[str, Any], refused: bool) -> None:
+    """Such as that of LeaderWorkerSets before v0.9: the rollback would wait for it for ever."""
+    there = numbered("NNNN", 0)._replace(found={**unheeded("LeaderWorkerSet", "chat"), "status": status})
+    lever, target = (
+        LeaderWorkerSetLever(cast("Any", None)),
+        KINDS["LeaderWorkerSet"](kind="LeaderWorkerSet", namespace="serving", name="chat"),
+    )
+    with pytest.raises(Refused, match="since v0") if refused else contextlib.nullcontext():
+        lever._refuse_unsettled(there, target)

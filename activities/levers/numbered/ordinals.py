@@ -109,6 +109,12 @@ def is_observed(found: Object) -> bool:
     return bool(seen >= found["metadata"].get("generation", 0))
 
 
+def never_observes(found: Object) -> bool:
+    """Whether a controller writes a status, but not the generation that it has observed."""
+    status = found.get("status", {})
+    return bool(status.get("replicas")) and "observedGeneration" not in status
+
+
 def idle(objects: Iterable[Object], now: float) -> str:
     """Return which object's controller has not acted on its spec for ``IDLE_S``; empty if each has."""
     for found in objects:

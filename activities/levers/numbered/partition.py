@@ -20,6 +20,7 @@ from activities.levers.numbered.ordinals import (
     HOLD,
     Numbered,
     may_go_back,
+    never_observes,
     partition_at,
     partition_for,
     read,
@@ -343,6 +344,13 @@ class PartitionLever(ABC):
             raise changed_by_admission(target, f"partition={meant} to partition={stored}", fix)
 
     def _refuse_unsettled(self, numbered: Numbered, target: Target) -> None:
+        if never_observes(numbered.found):
+            raise Refused(
+                "has no status.observedGeneration, so nothing shows what its controller has observed",
+                field="target",
+                value=str(target),
+                fix=f"upgrade the controller of {target.kind}s; that of LeaderWorkerSets writes it since v0.9",
+            )
         if {each.version for each in numbered.running.values()} - {numbered.version}:
             raise Refused(
                 "is in the middle of a rollout of its own, so there is no proven version to return to",
