@@ -8,9 +8,9 @@ once.
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from temporalio import activity
 from temporalio.api.enums.v1 import PendingActivityState, TimeoutType
@@ -28,6 +28,8 @@ AGAIN_S = 60.0
 AT_ONCE = 16
 """The most requests to Temporal under way at one time."""
 _ROLLOUTS = f"WorkflowType = '{contract.WORKFLOW}' AND ExecutionStatus = 'Running'"
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -88,38 +90,45 @@ def of_lost(worker: str, now: float, watches: Iterable[Watching]) -> list[Watchi
 
 async def _find_out(client: Client, info: activity.Info, former: str) -> None:
     await _succeed(client, info, former)
-    await asyncio.sleep(AGAIN_S)
+    await asyncio.sleep(AGAIN_S)  # until then, no other watch examines the same worker
 
 
 async def _succeed(client: Client, info: activity.Info, former: str) -> None:
     """Take over what a lost worker watched. On any error, Temporal notices the loss of each watch by itself."""
     try:
-        here = await _watching(client, info.workflow_id or "", info.workflow_run_id)
-        if not any(each.is_late and each.activity_id == info.activity_id for each in here):
-            return
-        now = max(each.seen_at for each in here)
-        lost = of_lost(former, now, await _all_watches(client))
-        if not lost:
-            return
-        log.warning("worker %s is lost: this worker ends its %d watches, which then begin again", former, len(lost))
-        await asyncio.gather(*(_end(client, each) for each in lost))
-    except RPCError as error:
-        log.warning("cannot take over what worker %s watched: %s", former, error)
+        async with asyncio.timeout(AGAIN_S):
+            here = await _watching(client, info.workflow_id or "", info.workflow_run_id)
+            if not any(each.is_late and each.activity_id == info.activity_id for each in here):
+                return
+            now = max(each.seen_at for each in here)
+            lost = of_lost(former, now, await _all_watches(client))
+            if not lost:
+                return
+            log.warning("worker %s is lost: this worker ends its %d watches, which then begin again", former, len(lost))
+            await _few_at_once(_end(client, each) for each in lost)
+    except (RPCError, TimeoutError) as error:
+        log.warning("cannot take over what worker %s watched: %r", former, error)
 
 
 async def _all_watches(client: Client) -> list[Watching]:
+    rollouts = [each async for each in client.list_workflows(_ROLLOUTS)]
+    found = await _few_at_once(_watching(client, each.id, each.run_id) for each in rollouts)
+    return [each for watches in found for each in watches]
+
+
+async def _few_at_once(calls: Iterable[Awaitable[T]]) -> list[T]:
+    """Await all calls, at most ``AT_ONCE`` at one time."""
     places = asyncio.Semaphore(AT_ONCE)
 
-    async def one(workflow_id: str, run_id: str) -> list[Watching]:
+    async def one(call: Awaitable[T]) -> T:
         async with places:
-            return await _watching(client, workflow_id, run_id)
+            return await call
 
-    found = [one(each.id, each.run_id) async for each in client.list_workflows(_ROLLOUTS)]
-    return [each for watches in await asyncio.gather(*found) for each in watches]
+    return await asyncio.gather(*map(one, calls))
 
 
 async def _watching(client: Client, workflow_id: str, run_id: str | None) -> list[Watching]:
-    """Return the watches of a rollout that run; none when it has ended."""
+    """Return the running watches of a rollout. Returns an empty list if the rollout has ended."""
     try:
         description = await client.get_workflow_handle(workflow_id, run_id=run_id).describe()
     except RPCError as error:
@@ -145,7 +154,11 @@ def _is_late(pending: PendingActivityInfo) -> bool:
 
 
 async def _end(client: Client, watch: Watching) -> None:
-    """End an attempt of a watch; Temporal begins the next one. One that has ended meanwhile is left alone."""
+    """End an attempt of a watch; Temporal begins the next one. An attempt that has ended is left alone.
+
+    Temporal takes no attempt as a precondition: if another worker has begun the next one meanwhile, that ends, and the
+    watch begins once more.
+    """
     handle = client.get_async_activity_handle(
         workflow_id=watch.workflow_id, run_id=watch.run_id, activity_id=watch.activity_id
     )

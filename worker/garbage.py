@@ -11,9 +11,10 @@ takes about a millisecond.
 
 
 def spare_what_stays() -> None:
-    """Leave out all present objects, mostly modules and classes, which live as long as the process; for its start.
+    """Exclude all present objects from collection: mostly modules and classes, which live as long as the process.
 
-    Each full collection would traverse them for a quarter of a second, while the event loop stands still.
+    Call it once, at the start. Otherwise each full collection traverses them, and blocks the event loop for a quarter
+    of a second.
     """
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Sum
 
 from activities.moves import Moves, Place
 from segue.admission import Order, order_of
@@ -79,8 +79,8 @@ class Queue:
         data = self._reader.get_metrics_data()
         assert data is not None
         metric = data.resource_metrics[0].scope_metrics[0].metrics[0]
-        assert metric.name == "segue.moves.waiting"
-        return int(metric.data.data_points[0].value)  # type: ignore[union-attr]
+        assert metric.name == "segue.moves.waiting" and isinstance(metric.data, Sum)
+        return int(metric.data.data_points[0].value)
 
 
 def test_what_is_under_way_goes_before_first_moves_and_the_oldest_goes_first() -> None:

@@ -294,7 +294,7 @@ def test_a_controller_that_does_not_act_holds_the_rollout(back: bool, autonomous
 
 @pytest.mark.parametrize(("running", "blocks"), [("oOOO", "0"), ("OOOO", ""), ("OOOo", ""), ("o", "0"), ("OOO", "")])
 def test_an_old_replica_that_blocks_its_controller_is_named(running: str, blocks: str) -> None:
-    """With OrderedReady, its controller replaces none while any other replica is not ready."""
+    """With OrderedReady, its controller replaces no replica while another one is not ready."""
     state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW))
     there = numbered(running, 3)._replace(in_order=True)
     problem = read(there, rules(0, 1), state, None, 60.0).problem
