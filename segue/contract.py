@@ -176,7 +176,7 @@ class WatchInput(Frozen):
     goes_back: bool = False
     """Whether it rolls to an earlier revision, without any new change: then no freeze holds it."""
     queued: bool = False
-    """Whether the workflow has recorded that the next move waits for those of other rollouts."""
+    """Whether the next move waits, or may wait, for those of other rollouts; the watch ends when none waits."""
     queue_s: float = 30.0
     """The watch ends when its move has waited for so long, so that the workflow records it."""
 

@@ -106,7 +106,7 @@ class RolloutWorkflow:
         self._seen: Observation | None = task.seen
         self._shown_at = self._started_at
         self._waits = task.waits or "the target to be read"
-        self._queued = False  # the next move waits for those of other rollouts
+        self._queued = task.state is None  # the next move waits, or may wait, for those of other rollouts
         self._refusal: ApplicationError | None = None
         self._finishing = False  # the end is being written: whether the rollout can still turn back is unknown
         self._heard = 0  # messages and cancels so far; a change ends the current wait
@@ -199,8 +199,10 @@ class RolloutWorkflow:
         """
         heard = self._heard
         state, tuning = self._state.brief, self._task.tuning
-        # A waiting rollout costs little, because it is observed and taken over less often.
-        resting = rests(state) or self._queued
+        # A waiting rollout costs little, because it is observed and taken over less often. The first move, and the
+        # first one after a rest, may wait: if many rollouts are approved at once, none needs another activity for it.
+        queued = self._queued and not rests(state) and state.goal is not Goal.BACK
+        resting = rests(state) or queued
         attempt_s = tuning.rest_attempt_s if resting else tuning.attempt_s
         hold_s = self._hold_left_s()
         watch: workflow.ActivityHandle[Watched] = workflow.start_activity(
@@ -211,7 +213,7 @@ class RolloutWorkflow:
                 state=state,
                 attempt_s=attempt_s,
                 goes_back=self._spec.change.goes_back,
-                queued=self._queued,
+                queued=queued,
                 queue_s=tuning.queue_s,
             ),
             result_type=Watched,
@@ -236,6 +238,7 @@ class RolloutWorkflow:
                 watch.add_done_callback(_ended)
         if not watch.done() or self._heard != heard:
             await asyncio.gather(watch, return_exceptions=True)
+            self._queued = rests(state)
             return None
         try:
             watched = await watch

@@ -3,48 +3,60 @@
 import asyncio
 
 import pytest
-from harness import Case, Lab
+from harness import Case, Lab, until
 from killing_worker import KillingWorker
+from subjects import DeploymentSubject
 
 from segue.contract import AWAIT_READY, Tuning
 
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
 ROLLOUTS, LIMIT_S = 60, 1800.0
-PATIENT = Tuning(queue_s=0.1, write_s=600.0, rest_heartbeat_s=555.0)
-
-
-async def heartbeat_s(case: Case) -> float:
-    """Return the heartbeat timeout of the rollout's latest watch."""
-    events = (await case.run.handle.fetch_history()).events
-    watches = [event.activity_task_scheduled_event_attributes for event in events]
-    return [each.heartbeat_timeout.seconds for each in watches if each.activity_type.name == AWAIT_READY.name][-1]
+RARE_S = 555.0
+AT_ONCE = Tuning(queue_s=900.0, write_s=600.0, rest_heartbeat_s=RARE_S)
+LATER = AT_ONCE.model_copy(update={"queue_s": 0.1})
 
 
 async def waits(case: Case) -> None:
-    """Approve a rollout, and wait until its move waits for those of others: it is observed and taken over rarely."""
-    await case.run.send("approve")
+    """Wait until the next move waits for those of other rollouts; the rollout is then taken over rarely."""
+
+    async def is_rare() -> bool:
+        events = (await case.run.handle.fetch_history()).events
+        begun = [event.activity_task_scheduled_event_attributes for event in events]
+        watches = [each for each in begun if each.activity_type.name == AWAIT_READY.name]
+        return watches[-1].heartbeat_timeout.seconds == RARE_S
+
     await case.run.until("it waits for its turn", lambda s: "its turn" in s.waiting_for)
-    assert await heartbeat_s(case) == 555.0
+    await until("it is taken over rarely", is_rare)
 
 
 async def test_a_move_waits_for_others_and_a_rollback_does_not(lab: Lab) -> None:
-    """The write of one rollout is delayed: the moves of two others wait, one is aborted, one goes on after it."""
+    """The write of one rollout is delayed: the moves of three others wait, one is aborted, two go on after it.
+
+    All of them are then taken over rarely: the first move after an approval from its first watch on.
+    """
     worker = KillingWorker(lab, "scale_old#1:before:wait", environment={"SEGUE_MOVES_AT_ONCE": "1"})
+    change = DeploymentSubject(lab, "middle").changed(2, "never-ready")
     async with (
-        lab.case("later", 2, strategy=ASKS, tuning=PATIENT) as later,
-        lab.case("back", 2, strategy=ASKS, tuning=PATIENT) as back,
+        lab.case("later", 2, strategy=ASKS, tuning=AT_ONCE) as later,
+        lab.case("back", 2, strategy=ASKS, tuning=AT_ONCE) as back,
+        lab.case("middle", 2, change, tuning=LATER) as middle,
     ):
         for case in (later, back):
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+        await middle.reaches(2, 1, ready=False)
         strategy = {"maxSurge": 0, "maxUnavailable": 1}
-        async with lab.case("first", 2, strategy=strategy, tuning=PATIENT) as first:
+        async with lab.case("first", 2, strategy=strategy, tuning=AT_ONCE) as first:
             await worker.until_accident()
-            await asyncio.gather(waits(later), waits(back))
+            await middle.mend(1, 2, 1)
+            await asyncio.gather(later.run.send("approve"), back.run.send("approve"))
+            await asyncio.gather(*(waits(case) for case in (later, back, middle)))
             await back.run.send("abort")
             await back.ends("Aborted")
             worker.go()
             await first.ends("Completed")
             await later.ends("Completed")
+            await middle.mend(2, 0, 2)
+            await middle.ends("Completed")
 
 
 @pytest.mark.soak
