@@ -6,6 +6,9 @@ from segue.observation import Observation
 from segue.spec import Rules
 from segue.state import Goal, State
 
+MINUTE_S = 60.0
+"""Freezes of a policy begin and end at full minutes."""
+
 
 def rests(state: State) -> bool:
     """Whether the rollout waits for a person, for the end of a hold, or for replicas, and moves nothing until then.
@@ -25,7 +28,8 @@ def next_look_at(rules: Rules, state: State, seen: Observation, wake_at: float |
     """
     if not rests(state) or not _is_steady(state, seen):
         return now
-    times = (wake_at, seen.next_proven_at, *_gate_times(rules, state))
+    freeze_at = now + MINUTE_S - now % MINUTE_S if seen.frozen else None
+    times = (wake_at, seen.next_proven_at, freeze_at, *_gate_times(rules, state))
     return min((at for at in times if at is not None and at > now), default=None)
 
 

@@ -60,6 +60,7 @@ def test_what_rests(state: State, expected: bool) -> None:
     [
         pytest.param(WAITING, seen(), None, id="an event or a message only"),
         pytest.param(WAITING, seen(next_proven_at=NOW + 3), NOW + 3, id="a replica becomes proven"),
+        pytest.param(WAITING, seen(frozen="until Mon 06:00"), NOW + 20, id="a freeze may end at a full minute"),
         pytest.param(WAITING, seen(new=Side(total=1)), NOW, id="a new replica is lost"),
         pytest.param(WAITING, seen(unplaced=1), NOW, id="unplaced"),
         pytest.param(WAITING, seen(leaving=1), NOW, id="stopping"),
