@@ -43,6 +43,8 @@ PER_NAMESPACE = 12
 PODS_PER_NODE = 1000
 """What a fake node takes."""
 LIMIT_S = 1800.0
+SLOW_S = 5.0
+"""A replica that is Ready for longer than this has waited too long for the next write."""
 HEARTBEATS = 'operation="RecordActivityTaskHeartbeat"'
 HELD = "ExecutionStatus = 'Running' AND SeguePhase = 'Held'"
 READS, WRITES = ("get", "list", "watch"), ("create", "update", "patch", "delete")
@@ -72,6 +74,8 @@ class Figures:
     bound_s: float = WAVES * READY_AFTER_S
     roll_worker_cpu_s: float = 0.0
     ready_to_write_s: list[float] = field(default_factory=list)
+    slow_at_s: list[float] = field(default_factory=list)
+    """When pods became Ready that waited longer than ``SLOW_S`` for the next write: seconds after the approval."""
     plain_all_done_s: float = 0.0
     plain_controller_cpu_s: float = 0.0
     reads_per_rollout: float = 0.0
@@ -118,11 +122,11 @@ class Cluster:
         if metadata["generation"] > before and not found["spec"].get("paused"):  # a pause ends a move, begins none
             self.writes.setdefault(key, []).append(now)
 
-    def ready_to_write_s(self, since: float, keys: set[tuple[str, str]]) -> list[float]:
-        """Return for each pod that became Ready since then the time to its target's next write."""
+    def ready_to_write(self, since: float, keys: set[tuple[str, str]]) -> list[tuple[float, float]]:
+        """Return when each pod became Ready, in seconds since then, and the seconds to its target's next write."""
         pairs = ((at, min((w for w in self.writes.get(key, []) if w >= at), default=None))
                  for key, at in self.ready if at >= since and key in keys)  # fmt: skip
-        return [write - at for at, write in pairs if write is not None]
+        return [(at - since, write - at) for at, write in pairs if write is not None]
 
     def are_rolled(self, image: str) -> bool:
         """Whether every target runs only this image, and all of it is available."""
@@ -317,7 +321,9 @@ class Bench:
         self.found.all_done_s = time.monotonic() - began
         self.found.held = await self._count(HELD)
         self.found.roll_worker_cpu_s = self.worker_now.cpu_s - cpu
-        self.found.ready_to_write_s = self.cluster.ready_to_write_s(began, keys)
+        waited = self.cluster.ready_to_write(began, keys)
+        self.found.ready_to_write_s = [seconds for _, seconds in waited]
+        self.found.slow_at_s = [at for at, seconds in waited if seconds > SLOW_S]
 
     async def payloads(self) -> None:
         """Find the largest payload in one history."""
@@ -395,6 +401,7 @@ def print_table(found: Figures) -> None:
         ("  of them held for a person (must be 0)", str(found.held)),
         ("  worker's CPU for it, a rollout", f"{found.roll_worker_cpu_s / max(1, done):.3f} s"),
         ("  Ready to next write", _quantiles(found.ready_to_write_s)),
+        (f"  of them later than {SLOW_S:g} s, by the time after the approval", _span(found.slow_at_s)),
         ("plain Deployment controller, all done", f"{found.plain_all_done_s:.1f} s"),
         ("  its CPU, a target", f"{found.plain_controller_cpu_s / found.rollouts:.3f} s"),
         ("API reads, writes a rollout", f"{found.reads_per_rollout:.1f}, {found.writes_per_rollout:.1f}"),
@@ -408,6 +415,13 @@ def _quantiles(values: Sequence[float]) -> str:
     if not values:
         return "none"
     return f"p50 {percentile(values, 0.5):.3f} s, p99 {percentile(values, 0.99):.3f} s ({len(values)})"
+
+
+def _span(values: Sequence[float]) -> str:
+    if not values:
+        return "none"
+    least, most = percentile(values, 0.0), percentile(values, 1.0)
+    return f"{len(values)}, after {least:.0f} to {most:.0f} s (p50 {percentile(values, 0.5):.0f} s)"
 
 
 def as_json(found: Figures) -> str:
