@@ -30,7 +30,7 @@ from segue.traffic import (
     share_of,
     wanted_share,
 )
-from segue.units import resolve
+from segue.units import counted, resolve
 
 
 class Act(StrEnum):
@@ -552,7 +552,8 @@ def _verified(rules: Rules, state: State, verify: Decision) -> Decision:
 def _resized(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if state.resize is None or state.foreign is not None or seen.unshrinkable:
         return None
-    return Decision(act=Act.RESIZE, why=f"scaling to {state.resize} replicas, as requested", replicas=state.resize)
+    why = f"scaling to {counted(state.resize, 'replica')}, as requested"
+    return Decision(act=Act.RESIZE, why=why, replicas=state.resize)
 
 
 def _settled(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -825,7 +826,7 @@ def _emptied(rules: Rules, state: State, seen: Observation, move: Decision, now:
     began, timeout_s = state.emptying, drain.timeout.total_seconds()
     if began is None or began.old < counts.old or began.old >= seen.old.total:
         going = seen.old.total - counts.old
-        why = f"{_replicas(going)} to become empty before {_it(going)} stopped (at most {timeout_s:g} s)"
+        why = f"{counted(going, 'old replica')} to become empty before {_it(going)} stopped (at most {timeout_s:g} s)"
         return Decision(act=Act.DRAIN, why=why, counts=counts, empties=True)
     # More replicas may be removable by now: those that began to empty go first, the others after them.
     most = move.fits or resolve_budget(rules.strategy, seen.replicas).ceiling
@@ -833,17 +834,13 @@ def _emptied(rules: Rules, state: State, seen: Observation, move: Decision, now:
     found, took = seen.emptiness, f"{now - began.since:.0f} s"
     gone = move.model_copy(update={"counts": kept, "why": _why(seen, kept), "empties": True})
     if found is not None and found.since is not None and now >= found.since + drain.quiet.total_seconds():
-        return gone.model_copy(update={"emptied": f"{_replicas(found.number)} empty after {took}"})
+        return gone.model_copy(update={"emptied": f"{counted(found.number, 'old replica')} empty after {took}"})
     if now >= began.since + timeout_s:
         left = f"drain.timeout is over after {took}: {found or 'no old replica has answered'}"
         return gone.model_copy(update={"emptied": left, "cut": True})
     why = f"old replicas to become empty: {found or 'none has answered yet'} (at most {timeout_s:g} s)"
     wakes = [began.since + timeout_s, *([found.since + drain.quiet.total_seconds()] if found and found.since else [])]
     return Decision(act=Act.WAIT, why=why, empties=True, wake_at=min(at for at in wakes if at > now))
-
-
-def _replicas(number: int) -> str:
-    return f"{number} old replica{'s' if number != 1 else ''}"
 
 
 def _it(number: int) -> str:
@@ -977,7 +974,7 @@ def _to_stop(seen: Observation, now: float) -> str:
     """Return for which stopping replicas the new side waits; empty if it waits for none."""
     if not seen.leaving or seen.freed_by <= now:
         return ""
-    stops = f"{seen.leaving} replica{'s' if seen.leaving != 1 else ''} to stop and free the resources for new ones"
+    stops = f"{counted(seen.leaving, 'replica')} to stop and free the resources for new ones"
     return f"{stops}, at most {seen.freed_by - now:.0f} s more ({seen.unplaced_why or 'each is replaced in place'})"
 
 
@@ -994,7 +991,7 @@ def _shortfall(seen: Observation) -> str:
     if seen.autonomous and not seen.new.total and seen.asked.new:
         return "the target's own operator or controller to create the first new replica"
     if seen.old.total > seen.asked.old:
-        return f"{_replicas(seen.old.total - seen.asked.old)} to stop"
+        return f"{counted(seen.old.total - seen.asked.old, 'old replica')} to stop"
     missing = seen.asked.new - seen.new.proven
     return _proof("new", missing, seen.new, seen.asked.new) if missing > 0 else _CATCH_UP
 
@@ -1003,14 +1000,13 @@ def _shortfall_back(seen: Observation) -> str:
     home = seen.home or Counts(seen.replicas, 0)
     missing, extra = home.old - seen.old.proven, seen.new.total - home.new
     parts = [_proof("old", missing, seen.old, home.old)] * (missing > 0)
-    parts += [f"{extra} new replica{'s' if extra != 1 else ''} to stop"] * (extra > 0)
+    parts += [f"{counted(extra, 'new replica')} to stop"] * (extra > 0)
     return " and ".join(parts) or _CATCH_UP
 
 
 def _proof(name: str, missing: int, side: Side, wanted: int) -> str:
     """Return how many replicas of a side are still to be proven."""
-    replicas = f"{missing} {name} replica{'s' if missing != 1 else ''}"
-    return f"{replicas} to be proven ({side.ready} of {wanted} ready, {side.proven} proven)"
+    return f"{counted(missing, f'{name} replica')} to be proven ({side.ready} of {wanted} ready, {side.proven} proven)"
 
 
 _FORWARD: tuple[Case, ...] = (

@@ -10,6 +10,7 @@ from segue.failures import diagnose, worst
 from segue.gates.serving_answers import bounded
 from segue.observation import Cause, Problem
 from segue.replica import Ended, Replica, passed_after
+from segue.units import counted
 
 MAX_REJECTED = 2
 """How many pods in a row may be rejected before they run: the kubelet of a new node rejects some."""
@@ -98,6 +99,6 @@ def _problem(latest: Ended, number: int, mine: Sequence[Ended], *, hopeless: boo
     reason = bounded(": ".join(filter(None, (latest.reason or latest.disruption, latest.message))) or "it ended")
     also = f"; {number} pods of this version ended so far" if number > 1 else ""
     left = sum(e.is_left for e in mine)
-    litter = f"; {left} Failed pod{'s' if left != 1 else ''} of it remain{'s' if left == 1 else ''}" if left else ""
+    litter = f"; {counted(left, 'Failed pod')} of it remain{'s' if left == 1 else ''}" if left else ""
     message = f"{reason}{also}{litter}{note}"
     return Problem(cause=Cause.ENDED, message=message, replica=latest.name, hopeless=hopeless)

@@ -7,6 +7,7 @@ from segue import hindrance
 from segue.gates.serving_answers import bounded
 from segue.observation import Cause, Problem
 from segue.replica import ContainerFacts, Replica
+from segue.units import counted
 
 # https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/images/types.go
 _IMAGE_BACK_OFF = "ImagePullBackOff"
@@ -157,7 +158,7 @@ def _with(problem: Problem, more: str) -> Problem:
 
 def _exit(seen: ContainerFacts) -> str:
     code = "" if seen.exit_code is None else f" with exit code {seen.exit_code}"
-    return f"ended{code} and was restarted {seen.restarts} time{'s' if seen.restarts != 1 else ''}"
+    return f"ended{code} and was restarted {counted(seen.restarts, 'time')}"
 
 
 def unmade(message: str) -> Problem | None:

@@ -15,6 +15,7 @@ from segue.observation import Cause, Frozen, Problem
 from segue.spec import Change, Strategy, refusal
 from segue.spec.lint_rule import LintRule
 from segue.state import Goal, Outcome, Retarget, State, requested
+from segue.units import counted
 
 MAX_REPLICAS = 10_000
 
@@ -186,7 +187,7 @@ def answer(message: Message, state: State) -> str:
     if isinstance(message, Settle):
         return "settle: keeps the replicas that are ready now, and then pauses"
     if isinstance(message, Scale):
-        return f"scale: to {message.replicas} replicas, now {state.phase}"
+        return f"scale: to {counted(message.replicas, 'replica')}, now {state.phase}"
     return f"{name_of(message)}: now {state.phase}"
 
 

@@ -10,6 +10,7 @@ from segue.observation import Frozen
 from segue.plan import Plan
 from segue.state import FIRST_KEPT, Entry
 from segue.status import Status
+from segue.units import counted
 
 THROUGH = " through "
 """Between a person and the principal of the controller that sent the person's order."""
@@ -55,8 +56,8 @@ def to_markdown(report: Report) -> str:
         f"- Change: {status.change or '?'}",
         f"- From: {status.baseline or '?'}",
         f"- To: {status.wanted or '?'}",
-        f"- Started by {starter(report)} at {_utc(status.started_at)}; {took:.1f} s, {_counted(status.moves, 'move')}, "
-        f"{_counted(report.writes, 'write')}",
+        f"- Started by {starter(report)} at {_utc(status.started_at)}; {took:.1f} s, {counted(status.moves, 'move')}, "
+        f"{counted(report.writes, 'write')}",
     ]
     lines += [f"- {name}: {text}" for name, text in _present(status).items() if text]
     lines += _gates(status)
@@ -65,10 +66,6 @@ def to_markdown(report: Report) -> str:
     lines += ["", f"| time | what | detail | {who} |", "|---|---|---|---|"]
     lines += _rows(report)
     return "\n".join(lines) + "\n"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def _present(status: Status) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from segue.observation import Frozen
+from segue.units import counted
 
 Amounts = Mapping[str, Decimal]
 
@@ -139,7 +140,7 @@ def _shortage(demand: Demand, nodes: Sequence[Node], of: int) -> str:
     needed = _needed_on(demand)
     short = [n for n, need in needed.items() if all(node.free.get(n, Decimal(0)) < need for node in nodes)]
     free = [f"{_sum(n, (x.free for x in nodes))} of {_sum(n, (x.total for x in nodes))} {n}" for n in short or needed]
-    where = f"the {len(nodes)} node{'s' if len(nodes) > 1 else ''} that may run it"
+    where = f"the {counted(len(nodes), 'node')} that may run it"
     asks = ", ".join(f"{n} {shown(n, needed[n])}" for n in short or needed)
     return f"{', '.join(free)} free on {where}; it requests {asks}"
 

@@ -22,7 +22,7 @@ from segue.room import Demand
 from segue.spec import Approval, Change, Default, Strategy, Waypoint
 from segue.spec.gate_policy import GatePolicy
 from segue.spec.lint_rule import LintRule
-from segue.units import format_duration
+from segue.units import counted, format_duration
 
 MAX_LOG = 400
 """How many lines of the report the state keeps: the first half and the latest half of them."""
@@ -429,7 +429,7 @@ class State(Frozen):
             mark = mark.model_copy(update={"hold": ""})  # until it is claimed, its owner may change how it rolls
         return self.but(
             mark=mark, resize=left, sized=sized, progress_at=now, verified=False, writes=self.writes + 1
-        ).noted(now, "resized", f"{replicas} replicas")
+        ).noted(now, "resized", counted(replicas, "replica"))
 
     def after_request_refused(self, why: str, replicas: int | None, now: float) -> Self:
         """Record that the API server refuses another number of replicas; a newer request stays."""
@@ -585,8 +585,10 @@ class State(Frozen):
 
     def after_finish(self, writes: int, now: float) -> Self:
         """Record the end, and a requested number of replicas that could not be written until then."""
-        left = f"the target is not scaled to {self.resize} replicas, as requested" if self.resize is not None else ""
-        state = self.noted(now, "warning", left) if left else self
+        state = self
+        if self.resize is not None:
+            left = f"the target is not scaled to {counted(self.resize, 'replica')}, as requested"
+            state = self.noted(now, "warning", left)
         return state.but(outcome=self.ending, needs_human=False, writes=self.writes + writes).noted(
             now, str(self.ending)
         )

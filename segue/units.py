@@ -11,6 +11,11 @@ _DURATION = re.compile(r"(\d+(\.\d+)?(h|m|s|ms))+")
 _PERCENT = re.compile(r"\d{1,3}%")
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun: ``1 move``, ``2 moves``, ``0 moves``."""
+    return f"{number} {noun}{'s' if number != 1 else ''}"
+
+
 def parse_duration(value: Any) -> timedelta:
     """Read a Go-style duration such as ``30s``, ``500ms`` or ``1h30m``.
 

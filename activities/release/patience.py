@@ -7,6 +7,7 @@ from collections.abc import Callable
 from activities.cluster import Cluster, Object
 from activities.levers.ownership import BASELINE, annotations_of, saved_baseline
 from segue.errors import TimedOut
+from segue.units import counted
 
 POLL_S = 0.5
 
@@ -46,7 +47,7 @@ def _left(deployment: Object) -> str:
     if updated < replicas:
         return f"{updated} of {replicas} replicas updated"
     if status.get("replicas", 0) > updated:
-        return f"{status['replicas'] - updated} other replicas still to be removed"
+        return f"{counted(status['replicas'] - updated, 'other replica')} still to be removed"
     available = status.get("availableReplicas", 0)
     return (
         f"{available} of {replicas} replicas available" if available < _requested_replicas(deployment, replicas) else ""

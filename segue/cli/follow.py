@@ -13,6 +13,7 @@ from segue.plan import Plan
 from segue.report import Report
 from segue.state import Phase
 from segue.status import Status
+from segue.units import counted
 
 INTERRUPTED = 130
 """The exit code of shells for Ctrl-C."""
@@ -95,7 +96,7 @@ def ending(report: Report) -> str:
     """Return how the rollout ended, or why it needs a person."""
     status = report.status
     took = (report.ended_at or status.updated_at) - status.started_at
-    numbers = f"{took:.1f} s, {status.moves} moves, {report.writes} writes"
+    numbers = f"{took:.1f} s, {counted(status.moves, 'move')}, {counted(report.writes, 'write')}"
     if status.outcome is None:
         can = f"; you can: {status.commands}" if status.can else ""
         return one_line(f"{status.phase}: {status.target} needs a person: {status.reason or status.waiting_for}{can}")

@@ -16,6 +16,7 @@ from segue.errors import Exit
 from segue.lint import lint
 from segue.lint.findings import Finding, How, Linted, Severity, Unasked
 from segue.naming import names_file, target_named
+from segue.units import counted
 
 _What = Annotated[
     str,
@@ -92,7 +93,7 @@ def _by_why(unasked: tuple[Unasked, ...]) -> dict[str, list[str]]:
 
 def _counted(found: Linted) -> str:
     counts = {severity: sum(f.severity is severity for f in found.findings) for severity in Severity}
-    parts = [f"{n} {severity}{'s' if n > 1 else ''}" for severity, n in counts.items() if n]
+    parts = [counted(n, severity) for severity, n in counts.items() if n]
     return ", ".join(parts) or "no findings"
 
 

@@ -47,6 +47,7 @@ from segue.spec import API_VERSION, Metadata, Rollout, Rules, Spec
 from segue.spec.lint_rule import LintRule
 from segue.spec.profile import ProfileName
 from segue.spec.resolving import fields_of, profile_text
+from segue.units import counted
 
 if TYPE_CHECKING:  # Temporal's library takes a second to load
     from segue.library import Client
@@ -457,8 +458,8 @@ def _tell_started(rollout: Rollout, started: dict[str, Any], output: TextOrJson)
         stages = len(found["stages"]) - 1
         write(
             f"{rollout.metadata.name}: the rollout of {target} ({rollout.spec.change.described}) is prepared and under "
-            f"way: {stages} stages, "
-            f"at least {found['floor']} ready, at most {found['ceiling']} replicas"
+            f"way: {counted(stages, 'stage')}, "
+            f"at least {found['floor']} ready, at most {counted(found['ceiling'], 'replica')}"
         )
         for warning in found.get("warnings", ()):
             say(f"warning: {warning}")

@@ -12,7 +12,7 @@ from segue.plan import GROUPS, OPERATOR, ROUTE, SCALE_BOTH, SCALE_NEW, SCALE_OLD
 from segue.spec import OwnProfile, Pace, Rollout
 from segue.spec.gate_policy import GatePolicy
 from segue.spec.resolving import Origin, layers_of, origins
-from segue.units import format_duration
+from segue.units import counted, format_duration
 
 _BAR_CELLS = 40
 _PACED = "moves can be smaller than shown, as replicas become ready one by one; `pace: exact` waits for each whole step"
@@ -43,7 +43,7 @@ def plan_table(rollout: Rollout, made: Plan, own: OwnProfile | None = None) -> R
         table.add_row(*map(str, cells), _bar(stage, made.ceiling), _action(before, stage), _waypoint(stage))
         before = stage
     target = rollout.spec.target
-    head = Text(f"{rollout.metadata.name}: {target.kind} {target}, {made.replicas} replicas", style="bold")
+    head = Text(f"{rollout.metadata.name}: {target.kind} {target}, {counted(made.replicas, 'replica')}", style="bold")
     warnings = [Text(f"warning: {warning}", style="yellow") for warning in made.warnings]
     gates = [Text(f"gate {gate.name}: {_evaluation(gate)}") for gate in rollout.spec.repeated_gates]
     paced = [Text(_PACED)] if _moves_as_ready(rollout, made) else []
@@ -151,6 +151,6 @@ def _needs(made: Plan) -> str:
         return "floor and ceiling are set by its own operator"
     extra = f"needs no more replicas than now ({made.replicas})"
     if made.extra:
-        more = f"{made.extra} replica{'s' if made.extra > 1 else ''} more than now"
+        more = f"{counted(made.extra, 'replica')} more than now"
         extra = f"needs up to {more} ({made.replicas + made.extra} instead of {made.replicas})"
     return f"floor {made.floor} ready, ceiling {made.ceiling} in all; {extra}"

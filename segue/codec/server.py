@@ -25,6 +25,8 @@ MAX_BYTES = 8 << 20
 """Two of Temporal's largest payloads (2 MB each, in base64), and a page of ordinary ones."""
 BODY_S = 10.0
 """A request must be here within this time."""
+_UI_HEADERS = "authorization,authorization-extras,content-type,x-namespace"
+"""What the Temporal UI sends; the second one is the person's ID token. A browser sends only what is allowed."""
 
 Convert = Callable[[Sequence[Payload]], Awaitable[list[Payload]]]
 
@@ -81,7 +83,7 @@ def _private(answer: web.StreamResponse, origin: str) -> None:
     if origin:
         answer.headers["Access-Control-Allow-Origin"] = origin
         answer.headers["Access-Control-Allow-Methods"] = "POST"
-        answer.headers["Access-Control-Allow-Headers"] = "authorization,content-type,x-namespace"
+        answer.headers["Access-Control-Allow-Headers"] = _UI_HEADERS
 
 
 def _problem(kind: type[web.HTTPError], message: str) -> web.HTTPError:

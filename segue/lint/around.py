@@ -7,7 +7,7 @@ from segue.lint.facts import Facts
 from segue.lint.findings import Found, How, Mend, Object, Ref, Severity
 from segue.lint.room import fitting
 from segue.spec import MADE_LABEL, PairTarget
-from segue.units import resolve
+from segue.units import counted, resolve
 
 _FEW = 3
 _HISTORY = 10
@@ -75,7 +75,7 @@ def no_disruption_budget(facts: Facts) -> list[Found]:
         "metadata": {"name": ref.name, "namespace": ref.namespace},
         "spec": {"maxUnavailable": 1, "selector": facts.target.selector},
     }
-    why = f"no PodDisruptionBudget selects its {facts.replicas} replicas"
+    why = f"no PodDisruptionBudget selects its {counted(facts.replicas, 'replica')}"
     return [Found(Severity.WARNING, facts.ref, "spec.selector", why, Mend(how=How.CREATE, object=ref, body=body))]
 
 

@@ -115,6 +115,8 @@ async def test_a_browser_is_let_in_from_one_origin(served: Served) -> None:
             assert (answer.status, answer.headers.get("Access-Control-Allow-Origin")) == (
                 (204, ORIGIN) if allowed else (403, None)
             )
+            given = answer.headers.get("Access-Control-Allow-Headers", "").split(",")
+            assert not allowed or {"authorization", "authorization-extras", "content-type", "x-namespace"} <= {*given}
         status, _, headers = await served.ask(Origin=origin)
         assert (status == 200, "Access-Control-Allow-Origin" in headers) == (allowed, allowed)
 

@@ -35,7 +35,7 @@ from segue.history import Note
 from segue.observation import Counts, Observation
 from segue.spec import Change, Rules
 from segue.state import State
-from segue.units import share
+from segue.units import counted, share
 
 HOLD_DEADLINE_S = 2_147_483_647
 """Must exceed minReadySeconds; its maximum means no deadline."""
@@ -198,7 +198,7 @@ def rest_patch(deployment: Object, rules: Rules) -> Object:
 def unholdable(replicas: int, counts: Counts) -> str:
     """Return why a Deployment cannot be held at ``counts``; empty if it can."""
     if counts.old > replicas or counts.old + counts.new < replicas or counts == (replicas, 0):
-        return f"a Deployment of {replicas} replicas cannot be held at {counts}"
+        return f"a Deployment of {counted(replicas, 'replica')} cannot be held at {counts}"
     return ""
 
 
@@ -224,10 +224,10 @@ def superseded_sets(objects: Objects, baseline: str) -> list[Object]:
 
 def _resizing(objects: Objects) -> str:
     """Return why to wait while the controller scales both sides: other fields would change the proportion."""
-    replicas = str(replicas_of(objects.deployment))
+    replicas = replicas_of(objects.deployment)
     active = [rs for rs in objects.replicasets if rs["spec"].get("replicas")]
-    if any(annotations_of(rs).get(DESIRED, replicas) != replicas for rs in active):
-        return f"the controller is still scaling to {replicas} replicas"
+    if any(annotations_of(rs).get(DESIRED, str(replicas)) != str(replicas) for rs in active):
+        return f"the controller is still scaling to {counted(replicas, 'replica')}"
     return ""
 
 
