@@ -74,6 +74,7 @@ NEEDS_HUMAN = SearchAttributeKey.for_bool(contract.NEEDS_HUMAN_ATTRIBUTE)
 PREPARE_LIMIT = timedelta(minutes=5)
 WRITE_LIMIT = timedelta(days=30)
 """In effect, a write is retried for ever: an outage of the API server must not change where a rollout ends."""
+TURN = "its turn among the moves of other rollouts"
 SUMMARY_LENGTH = 120  # the UI cuts longer ones
 
 R = TypeVar("R", bound=Frozen)
@@ -238,7 +239,8 @@ class RolloutWorkflow:
                 watch.add_done_callback(_ended)
         if not watch.done() or self._heard != heard:
             await asyncio.gather(watch, return_exceptions=True)
-            self._queued = rests(state)
+            self._queued = rests(state) and self._state.goal is not Goal.BACK
+            self._waits = TURN if self._queued else self._waits
             return None
         try:
             watched = await watch
@@ -303,7 +305,7 @@ class RolloutWorkflow:
             self._state = self._state.but(broke_glass=reason).noted(
                 _now(), "freeze overruled", self._task.break_glass, self._task.by
             )
-        self._plans = (plan,)
+        self._plans, self._waits = (plan,), TURN
 
     async def _refuse(self, error: Exception) -> NoReturn:
         """End the workflow before it has changed anything; a caller that waits for the plan gets the same error."""
