@@ -74,7 +74,7 @@ NEEDS_HUMAN = SearchAttributeKey.for_bool(contract.NEEDS_HUMAN_ATTRIBUTE)
 PREPARE_LIMIT = timedelta(minutes=5)
 WRITE_LIMIT = timedelta(days=30)
 """In effect, a write is retried for ever: an outage of the API server must not change where a rollout ends."""
-TURN = "its turn among the moves of other rollouts"
+TURN = "its turn, if other rollouts move"
 SUMMARY_LENGTH = 120  # the UI cuts longer ones
 
 R = TypeVar("R", bound=Frozen)
