@@ -1,6 +1,6 @@
 """Notices that another worker is lost, and takes over all that it watched.
 
-Temporal notices a lost worker by each watch alone: when the heartbeats of that watch end, which takes up to a minute
+Temporal notices a lost worker by each watch alone: when the heartbeats of that watch end, which takes up to 75 s
 for a rollout that waits. The first of these watches that it hands to another worker shows that the former one may be
 lost. If that one sent no other heartbeat either, this worker ends its other watches too: Temporal hands them out at
 once.

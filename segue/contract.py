@@ -67,7 +67,7 @@ class Tuning(Frozen):
     """After this time without a heartbeat, another worker takes over the watch."""
     attempt_s: float = Field(default=600.0, gt=0)
     """The timeout of one attempt of a watch."""
-    rest_heartbeat_s: float = Field(default=60.0, gt=0)
+    rest_heartbeat_s: float = Field(default=75.0, gt=0)
     """The same as ``heartbeat_s`` while the rollout waits for a person or for the end of a hold."""
     rest_attempt_s: float = Field(default=3600.0, gt=0)
     """The same as ``attempt_s`` while it waits so."""
