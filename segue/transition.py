@@ -48,6 +48,8 @@ def applied(
 
     A verification changes nothing here: ``judged`` records its answers. ``now`` is in seconds since the epoch.
     """
+    if written.warning:
+        state = state.noted(now, "warning", written.warning)
     if not written.done:
         state = state.after_refused(repeatable(seen, decision), written.why, now)
         return state.after_made(written.made, written.why, now) if written.made else state

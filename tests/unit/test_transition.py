@@ -509,3 +509,11 @@ def test_what_admission_makes_of_a_resize_is_the_version_that_was_there(template
     assert {"baseline": after.baseline.template, "wanted": after.wanted.template} == {
         "baseline": "v0", "wanted": "v1", side: "made"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_what_could_not_be_written_beside_the_target_is_told(done: bool) -> None:
+    """Whether the write itself was made or not."""
+    written = Written(done=done, mark=MARK, warning="the autoscaler was not written")
+    after = applied(RULES, STATE, SEEN, decided(Act.SCALE, counts=COUNTS), NOW, written)
+    assert (after.log[0].what, after.log[0].detail) == ("warning", "the autoscaler was not written")
