@@ -943,6 +943,7 @@ def _waiting(rules: Rules, state: State, seen: Observation, now: float) -> Decis
     waits = [seen.next_proven_at, seen.problem.hopeless_from if seen.problem else None]
     if state.goal is Goal.BACK:
         why = _awaited(state, seen) or _to_be_available(state, seen, now) or _shortfall_back(seen)
+        why += _in_the_way(state, seen)
     elif state.stopped:
         why = state.stopped
     else:
@@ -951,6 +952,14 @@ def _waiting(rules: Rules, state: State, seen: Observation, now: float) -> Decis
         waits.append(_deadline_at(rules, state, seen))
     wake = [w for w in waits if w is not None and w > now]
     return Decision(act=Act.WAIT, why=why, problem=seen.problem, wake_at=min(wake, default=None))
+
+
+def _in_the_way(state: State, seen: Observation) -> str:
+    """Return what keeps old replicas from coming back: the status already has the failure as its reason."""
+    problem = seen.problem
+    if problem is None or problem.cause is Cause.UNREADY or state.needs_human:
+        return ""
+    return f": {problem}"
 
 
 def _blocked(state: State) -> bool:
