@@ -385,10 +385,15 @@ def _fenced(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
     if seen.gone:
         return Decision(act=Act.FENCED, why=seen.gone_why or "the target was deleted")
     if state.claimed and seen.owner != state.owner:
-        if state.finishing and seen.owner is None and not seen.held:  # its answer was lost, or what follows it failed
+        if is_released(state, seen):
             return Decision(act=Act.FINISH, why="an earlier attempt released the target")
         return Decision(act=Act.FENCED, why=belonging(seen.owner))
     return None
+
+
+def is_released(state: State, seen: Observation) -> bool:
+    """Whether the end is written on the target: its answer was lost, or what follows it failed."""
+    return state.claimed and state.finishing and seen.owner is None and not seen.held and not seen.gone
 
 
 def _foreign(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:

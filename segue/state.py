@@ -227,6 +227,8 @@ class State(Frozen):
     """When the rollout paused the target's controller outside of a move: seconds since the epoch."""
     finishing: bool = False
     """Whether the end was being written at the latest write: then a released target is the end, not another's."""
+    released: bool = False
+    """Whether the end is written on the target, and only what follows it is not."""
     needs_human: bool = False
     promoted: bool = False
     emptying: Emptying | None = None

@@ -7,9 +7,10 @@ import pytest
 from segue.contract import Prepared, Written
 from segue.decide import Act, Decision
 from segue.draining import Emptying
+from segue.errors import Refused
 from segue.gates import Result, Verdict
 from segue.gates.tally import ALONG, Tally
-from segue.messages import Resume, receive
+from segue.messages import Abort, Resume, receive
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Routed, Side, Version
 from segue.room import Demand
 from segue.spec import Change, Rules, Strategy, Waypoint
@@ -383,6 +384,20 @@ def test_a_lost_answer_of_the_first_write_is_made_good() -> None:
     for other in ("somebody", None):
         assert learned(unclaimed, SEEN.model_copy(update={"owner": other})) is unclaimed
     assert learned(STATE, SEEN) is STATE
+
+
+def test_an_end_whose_rest_is_not_written_is_known() -> None:
+    """No message turns it round then: a released target would look like another's."""
+    freed = SEEN.model_copy(update={"owner": None})
+    ending = STATE.but(finishing=True)
+    assert learned(ending, freed).released
+    for state, seen in (
+        (STATE, freed), (ending, SEEN), (ending, freed.model_copy(update={"held": True})),
+        (ending, freed.model_copy(update={"gone": True})),
+    ):  # fmt: skip
+        assert not learned(state, seen).released
+    with pytest.raises(Refused, match="except for what cannot be written beside its target"):
+        receive(Abort(), learned(ending, freed), NOW)
 
 
 def prepared(wanted: str, baseline: str = "v0", **more: Any) -> Prepared:
