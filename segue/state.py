@@ -589,7 +589,7 @@ class State(Frozen):
         """Record the end, and a requested number of replicas that could not be written until then."""
         left = f"the target is not scaled to {self.resize} replicas, as requested" if self.resize is not None else ""
         state = self.noted(now, "warning", left) if left else self
-        return state.but(outcome=self.ending, needs_human=False, writes=self.writes + writes).noted(
+        return state.but(outcome=self.ending, needs_human=False, held=None, writes=self.writes + writes).noted(
             now, str(self.ending)
         )
 

@@ -505,4 +505,5 @@ def latest_of(writers: list[Object]) -> str:
         return "somebody"
     latest = max(others, key=lambda w: w.get("time", ""))
     manager = latest["manager"] if latest["manager"] != _UNNAMED else "an admission policy, or a client without a name"
-    return f"{manager} ({latest.get('operation', 'Update')} at {latest.get('time', '?')})"
+    when = f" at {latest['time']}" if latest.get("time") else ""  # none for a write through a subresource
+    return f"{manager} ({latest.get('operation', 'Update')}{when})"

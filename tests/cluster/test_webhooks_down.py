@@ -2,60 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from typing import Any
 
-from harness import Case, Lab, until
+from harness import Case, Lab
 from kubernetes import client
-from kubernetes import config as kubeconfig
 from subjects import PairSubject
-from test_autoscaler import autoscale, bounds
+from webhooks import CANNOT_ASK, LABELLED, as_worker, down, in_force
 
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
-CANNOT_ASK = "cannot ask an admission webhook"
-WORKER = "request.userInfo.username == 'segue-worker'"
 PAUSES = "has(object.spec.paused) && object.spec.paused"
-REAL = "request.dryRun != true"
-LABELLED: dict[str, Any] = {"metadata": {"labels": {"probe": "yes"}}}
-
-
-@contextlib.asynccontextmanager
-async def down(lab: Lab, resource: str, condition: str = "true", group: str = "apps") -> AsyncIterator[None]:
-    """Let the API server ask a webhook that nobody serves, for what the worker updates under a condition."""
-    api, name = client.AdmissionregistrationV1Api(lab.core.api_client), f"{resource}-{lab.namespace}"
-    hook = {
-        "name": "nobody.example.org",
-        "clientConfig": {"url": "https://127.0.0.1:9/"},
-        "rules": [{"apiGroups": [group], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": [resource]}],
-        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": lab.namespace}},
-        "matchConditions": [
-            {"name": "ours", "expression": f"request.userInfo.username == 'segue-worker' && {condition}"}
-        ],
-        "sideEffects": "None",
-        "admissionReviewVersions": ["v1"],
-    }
-    api.create_validating_webhook_configuration({"metadata": {"name": name}, "webhooks": [hook]})
-    try:
-        yield
-    finally:
-        api.delete_validating_webhook_configuration(name)
-
-
-def as_worker(lab: Lab) -> Any:
-    return kubeconfig.new_client_from_config(str(lab.stack.kubeconfig_for("segue-worker")))
-
-
-async def in_force(attempt: Callable[[], Any]) -> None:
-    """Wait until the API server asks the webhook."""
-
-    def fails() -> bool:
-        try:
-            attempt()
-        except client.ApiException as error:
-            return "failed calling webhook" in str(error.body)
-        return False
-
-    await until("the API server asks the webhook", fails)
 
 
 async def asked(case: Case) -> None:
@@ -98,23 +52,3 @@ async def test_the_replica_sets_at_the_end(served: Lab) -> None:
             running.create_task(one(back, "abort", "Aborted"))
             for _ in range(2):
                 await told.acquire()
-
-
-async def test_the_autoscaler_after_a_move(served: Lab) -> None:
-    """The move counts as made; the report says that the autoscaler is not held, and the next move holds it."""
-    scalers = client.AutoscalingV2Api(as_worker(served))
-    await served.deploy("chat", 2)
-    autoscale(served, "chat", 2, 9)
-    async with contextlib.AsyncExitStack() as stack:
-        async with down(served, "horizontalpodautoscalers", REAL, "autoscaling"):
-            patch = scalers.patch_namespaced_horizontal_pod_autoscaler
-            await in_force(lambda: patch("chat", served.namespace, LABELLED))
-            case = await stack.enter_async_context(served.rolled("chat", strategy=ASKS, autoscaler="hold"))
-            await asked(case)
-            assert bounds(served, "chat")[:2] == (2, 9)
-        await case.run.send("approve")
-        await until("it is held", lambda: bounds(served, "chat")[:2] == (2, 2))
-        report = await case.ends("Completed")
-    warnings = [e.detail for e in report.entries if e.what == "warning"]
-    assert any("the autoscaler was not written" in w and CANNOT_ASK in w for w in warnings)
-    assert bounds(served, "chat") == (2, 9, None)

@@ -129,6 +129,25 @@ def test_what_admission_made_of_the_old_template_is_no_foreign_change() -> None:
     assert read(mirrored, RULES, known.but(mark=mark_of(mirrored)), NOW).foreign is None
 
 
+@pytest.mark.parametrize(
+    ("managers", "who"),
+    [
+        pytest.param(["segue"], None, id="ours, whose answer was lost"),
+        pytest.param(["keda"], "keda (Update)", id="through the scale subresource"),
+        pytest.param([], "somebody", id="to 0 through it: the API server records nobody"),
+    ],
+)
+def test_who_changed_the_replicas_of_one_side(managers: list[str], who: str | None) -> None:
+    before = held(side("chat", 0, 3), side("chat-next", 2, 2))
+    after = held(side("chat", 0, 0), side("chat-next", 2, 2))
+    after.old.deployment["metadata"]["managedFields"] = [
+        {"manager": each, "operation": "Update", "subresource": "scale", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+        for each in managers
+    ]
+    foreign = read(after, RULES, state(before), NOW).foreign
+    assert (foreign and str(foreign)) == (who and f"{who} changed the old Deployment's replicas to 0")
+
+
 class Copies:
     """A ReplicaSet to which a controller copies an annotation so many times more."""
 

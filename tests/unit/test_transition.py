@@ -221,6 +221,10 @@ ROWS: dict[str, Row] = {
         BACK.but(needs_human=True), decided(Act.FINISH), DONE,
         {"outcome": Outcome.ROLLED_BACK, "needs_human": False, "writes": 7}, [("RolledBack", "")],
     ),
+    "finish of what a person was needed for": (
+        STATE.but(held=PROBLEM), decided(Act.FINISH), DONE,
+        {"outcome": Outcome.COMPLETED, "held": None, "writes": 7}, [("Completed", "")],
+    ),
     "finish without a write": (
         BACK.but(claimed=False), decided(Act.FINISH), Written(done=True),
         {"outcome": Outcome.ROLLED_BACK}, [("RolledBack", "")],
