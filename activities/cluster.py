@@ -41,6 +41,8 @@ _MERGE = "application/merge-patch+json"
 _PERSON = re.compile(r'User "(?!system:serviceaccount:)([^"]+)" cannot')
 _WARNING = re.compile(r'299 \S+ "(.*)"$', re.DOTALL)
 """RFC 7234, 5.5: code, agent and text."""
+_OWN_PORT = re.compile(r"\S+:\d+->")
+"""The API server's own end of a connection: another one at each try, so that equal reasons would look different."""
 _ADMISSION = re.compile(
     r"""admission\ webhook\ .*\ denied\ the\ request  # a webhook may answer with any code
     | AdmissionPolicy\ .*\ denied\ request
@@ -696,7 +698,8 @@ def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
 def _unanswered(what: str, status: int, why: str) -> Unadmitted | Unreachable:
     """Return the error of a server that cannot answer: an admission webhook, or the API server itself."""
     if "failed calling webhook" in why:
-        return Unadmitted(f"the API server cannot ask an admission webhook ({what}): {why}; repair that webhook")
+        lasting = _OWN_PORT.sub("", why)
+        return Unadmitted(f"the API server cannot ask an admission webhook ({what}): {lasting}; repair that webhook")
     return Unreachable(f"the Kubernetes API server answers {status} ({what}): {why}")
 
 

@@ -55,7 +55,7 @@ from segue.contract import (
     Written,
 )
 from segue.decide import Act, Decision, asks_for_room, decide
-from segue.errors import Fenced, NotAllowed, Refused, SegueError, shown
+from segue.errors import Fenced, NotAllowed, Refused, SegueError, Stale, Unadmitted, shown
 from segue.four_eyes import AUTHORS, refuse_own
 from segue.gates import Verdict
 from segue.gates.readiness import judge_readiness
@@ -145,6 +145,11 @@ def _defined(defined: contract.Activity[Any, Any]) -> Callable[[F], F]:
             try:
                 with urgent(_urgency(defined, args[-1])):
                     return await method(*args)
+            except Stale as stale:
+                if not isinstance(args[-1], WriteInput):
+                    raise to_application_error(stale) from None
+                # Temporal would try again without end, and nothing else would be decided meanwhile.
+                return Written(done=False, why=str(stale))
             except SegueError as error:
                 if isinstance(error, Fenced) and isinstance(args[-1], WriteInput):
                     await args[0].let_go(args[-1])
@@ -463,8 +468,9 @@ class Activities:
         written = await self._levers.of(request.target).scale(request, time.time())
         if written.writes and request.ready_at and request.decision.act is Act.SCALE:
             _ready_to_write.record(max(0.0, (written.moved_at or time.time()) - request.ready_at))
-        autoscaler_writes = await self._hold_autoscaler(request) if written.done else 0
-        return _counted(written, action, autoscaler_writes)
+        # If nothing was written, an earlier attempt may have made the move, and was lost before this.
+        held = self._hold_autoscaler(request, moved=written.done)
+        return _counted(*await self._beside(written, held), action=action)
 
     async def _emptied(self, request: WriteInput) -> str:
         """Return why a move would empty a side that has traffic now; empty if it would not."""
@@ -487,24 +493,26 @@ class Activities:
         problem = objection(request.rules.strategy, seen, share) if share or request.state.routed is not None else ""
         if problem:
             return Written(done=False, why=problem)
-        return _counted(await router.route(request), "route")
+        return _counted(await router.route(request), action="route")
 
     @_defined(contract.RESIZE)
     async def resize(self, request: WriteInput) -> Written:
         """Set the target's replicas."""
         autoscaler_writes = await self._hold_autoscaler(request, request.decision.replicas)
-        return _counted(await self._levers.of(request.target).resize(request, time.time()), "resize", autoscaler_writes)
+        return _counted(
+            await self._levers.of(request.target).resize(request, time.time()), autoscaler_writes, action="resize"
+        )
 
     @_defined(contract.SETTLE)
     async def settle(self, request: WriteInput) -> Written:
         """Remove new replicas that are not ready."""
-        return _counted(await self._levers.of(request.target).settle(request, time.time()), "settle")
+        return _counted(await self._levers.of(request.target).settle(request, time.time()), action="settle")
 
     @_defined(contract.UNDO)
     async def undo(self, request: WriteInput) -> Written:
         """Write the baseline back, and restore the autoscaler."""
         written = await self._levers.of(request.target).undo(request, time.time())
-        return _counted(written, "undo", await self._give_autoscaler_back(request, written))
+        return _counted(*await self._beside(written, self._give_autoscaler_back(request, written)), action="undo")
 
     @_defined(contract.FINISH)
     async def finish(self, request: WriteInput) -> Written:
@@ -515,7 +523,7 @@ class Activities:
         written = await self._levers.of(request.target).finish(request, time.time())
         if written.done:
             await self._own.clean(request.target, request.rules, request.state.owner)
-        return _counted(written, "finish", freed + await self._give_autoscaler_back(request, written))
+        return _counted(written, freed + await self._give_autoscaler_back(request, written), action="finish")
 
     @_defined(contract.NOTIFY)
     async def notify(self, request: NotifyInput) -> Notified:
@@ -529,12 +537,16 @@ class Activities:
         sending.result()
         return Notified(attempts=activity.info().attempt)
 
-    async def _hold_autoscaler(self, request: WriteInput, replicas: int | None = None) -> int:
-        """Hold the autoscaler if the spec sets that. The rollout must own the target first, so that it is restored."""
+    async def _hold_autoscaler(self, request: WriteInput, replicas: int | None = None, *, moved: bool = True) -> int:
+        """Hold the autoscaler if the spec sets that. The rollout must own the target first, so that it is restored.
+
+        After an attempt that did not move the target, hold it only if the target has the wanted version: a lost attempt
+        must not hold it again on the way back.
+        """
         if request.rules.autoscaler is not Autoscaler.HOLD:
             return 0
         owner, seen = request.state.owner, await self._owned(request)
-        if seen is None:
+        if seen is None or not (moved or seen.template == request.state.wanted.template):
             return 0
         writes = await autoscaling.hold(self._cluster, request.target, owner, replicas or seen.replicas)
         if writes and await self._owned(request) is None:  # the rollout ended meanwhile: this is a lost attempt
@@ -554,6 +566,16 @@ class Activities:
             await autoscaling.give_back(self._cluster, request.target, request.state.owner)
         except Refused as error:
             activity.logger.warning("the autoscaler of %s stays held: %s", request.target, error)
+
+    async def _beside(self, written: Written, autoscaler: Awaitable[int]) -> tuple[Written, int]:
+        """Return a write with the number of writes of the autoscaler, or with why it was not written.
+
+        A move is made then, and has to be recorded. The next one, or the end, writes the autoscaler again.
+        """
+        try:
+            return written, await autoscaler
+        except Unadmitted as error:
+            return written.model_copy(update={"warning": f"the autoscaler was not written: {error}"}), 0
 
     async def _give_autoscaler_back(self, request: WriteInput, written: Written) -> int:
         if request.rules.autoscaler is not Autoscaler.HOLD or not written.done:
@@ -602,7 +624,7 @@ def _recorded(verdicts: tuple[Verdict, ...]) -> Decision:
     return Decision(act=Act.WAIT, why=f"evidence: {results}")
 
 
-def _counted(written: Written, action: str, more: int = 0) -> Written:
+def _counted(written: Written, more: int = 0, *, action: str) -> Written:
     """Return the result with ``more`` writes beside the target, and count all writes in the metric."""
     _writes.add(written.writes + more, {"action": action})
     return written.model_copy(update={"writes": written.writes + more})

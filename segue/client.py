@@ -496,10 +496,19 @@ class Rollouts:
     async def _live(
         self, status: Status, description: WorkflowExecutionDescription, strategy: Strategy | None
     ) -> Status:
-        """Return the status, with the latest observation, and with the worker that it waits for, if one is missing."""
+        """Return the status, with the latest observation, and with what its worker lacks: it is missing, or fails."""
         found = live(status, await self._beat(description), strategy)
-        missing = untaken(description.raw_description.pending_activities, time.time())
-        return found.model_copy(update={"waiting_for": missing}) if missing and found.outcome is None else found
+        pending = description.raw_description.pending_activities
+        waits = untaken(pending, time.time()) or await self._retried(pending, found.waiting_for)
+        return found.model_copy(update={"waiting_for": waits}) if waits and found.outcome is None else found
+
+    async def _retried(self, pending: Iterable[PendingActivityInfo], what: str) -> str:
+        """Return why what the rollout waits for is not done yet, if its worker keeps retrying; empty otherwise."""
+        failure = latest_failure(pending)
+        if failure is None:
+            return ""
+        await reveal(failure, self.client.data_converter)
+        return f"{what}; its worker keeps retrying: {_message(failure)}"
 
     async def _beat(self, description: WorkflowExecutionDescription) -> Beat | None:
         """Return the latest heartbeat of the running watch; None when there is none."""
@@ -571,6 +580,16 @@ def untaken(pending: Iterable[PendingActivityInfo], now: float) -> str:
             place = f"from task queue {queue}" if queue else "of this rollout"
             return f"a worker{f' of cluster {cluster}' * bool(cluster)}: none takes tasks {place}"
     return ""
+
+
+def latest_failure(pending: Iterable[PendingActivityInfo]) -> Failure | None:
+    """Return the failure after which a short activity is tried again; None without one.
+
+    A watch lasts: its failure may be long over. A lost worker is no failure of an activity.
+    """
+    short = (each for each in pending if each.activity_type.name != contract.AWAIT_READY.name)
+    failed = (each.last_failure for each in short if each.HasField("last_failure"))
+    return next((each for each in failed if not each.HasField("timeout_failure_info")), None)
 
 
 def target_of(workflow_id: str) -> str:

@@ -238,6 +238,8 @@ class Written(Frozen):
     """The fields that the API server stored differently than sent, by an admission policy or webhook."""
     made: Version | None = None
     """What admission would make of the wanted version by now; then nothing was written."""
+    warning: str = ""
+    """What could not be written beside the target, for the report; empty if everything was."""
 
 
 class VerifyInput(Frozen):

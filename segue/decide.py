@@ -385,10 +385,15 @@ def _fenced(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
     if seen.gone:
         return Decision(act=Act.FENCED, why=seen.gone_why or "the target was deleted")
     if state.claimed and seen.owner != state.owner:
-        if state.finishing and seen.owner is None and not seen.held:  # its answer was lost, or what follows it failed
+        if is_released(state, seen):
             return Decision(act=Act.FINISH, why="an earlier attempt released the target")
         return Decision(act=Act.FENCED, why=belonging(seen.owner))
     return None
+
+
+def is_released(state: State, seen: Observation) -> bool:
+    """Whether the end is written on the target: its answer was lost, or what follows it failed."""
+    return state.claimed and state.finishing and seen.owner is None and not seen.held and not seen.gone
 
 
 def _foreign(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -940,6 +945,7 @@ def _waiting(rules: Rules, state: State, seen: Observation, now: float) -> Decis
     waits = [seen.next_proven_at, seen.problem.hopeless_from if seen.problem else None]
     if state.goal is Goal.BACK:
         why = _awaited(state, seen) or _to_be_available(state, seen, now) or _shortfall_back(seen)
+        why += _in_the_way(state, seen)
     elif state.stopped:
         why = state.stopped
     else:
@@ -948,6 +954,14 @@ def _waiting(rules: Rules, state: State, seen: Observation, now: float) -> Decis
         waits.append(_deadline_at(rules, state, seen))
     wake = [w for w in waits if w is not None and w > now]
     return Decision(act=Act.WAIT, why=why, problem=seen.problem, wake_at=min(wake, default=None))
+
+
+def _in_the_way(state: State, seen: Observation) -> str:
+    """Return what keeps old replicas from coming back: the status already has the failure as its reason."""
+    problem = seen.problem
+    if problem is None or problem.cause is Cause.UNREADY or state.needs_human:
+        return ""
+    return f": {problem}"
 
 
 def _blocked(state: State) -> bool:

@@ -132,6 +132,9 @@ def receive(message: Message, state: State, now: float) -> State:
     """
     if state.outcome is not None:
         raise _refused(message, f"the rollout has ended ({state.outcome})", "start a new one")
+    if state.released:
+        why = f"the rollout has ended ({state.ending}), except for what cannot be written beside its target"
+        raise _refused(message, why, "see `segue status` for what it waits for")
     known = _known(message, state)
     if message.about not in {"", known}:
         now_is = f"now it is {known}" if known else "none is pending"

@@ -227,6 +227,8 @@ class State(Frozen):
     """When the rollout paused the target's controller outside of a move: seconds since the epoch."""
     finishing: bool = False
     """Whether the end was being written at the latest write: then a released target is the end, not another's."""
+    released: bool = False
+    """Whether the end is written on the target, and only what follows it is not."""
     needs_human: bool = False
     promoted: bool = False
     emptying: Emptying | None = None
@@ -589,7 +591,7 @@ class State(Frozen):
         if self.resize is not None:
             left = f"the target is not scaled to {counted(self.resize, 'replica')}, as requested"
             state = self.noted(now, "warning", left)
-        return state.but(outcome=self.ending, needs_human=False, writes=self.writes + writes).noted(
+        return state.but(outcome=self.ending, needs_human=False, held=None, writes=self.writes + writes).noted(
             now, str(self.ending)
         )
 

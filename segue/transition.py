@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from segue.as_before import with_ready
 from segue.contract import Prepared, Written
-from segue.decide import Act, Decision, repeatable
+from segue.decide import Act, Decision, is_released, repeatable
 from segue.gates import Result, Verdict, combined, failure_of
 from segue.observation import Cause, Observation, Problem, Routed
 from segue.pacing import KEPT, Wrote, in_a_row
@@ -48,6 +48,8 @@ def applied(
 
     A verification changes nothing here: ``judged`` records its answers. ``now`` is in seconds since the epoch.
     """
+    if written.warning:
+        state = state.noted(now, "warning", written.warning)
     if not written.done:
         state = state.after_refused(repeatable(seen, decision), written.why, now)
         return state.after_made(written.made, written.why, now) if written.made else state
@@ -92,8 +94,13 @@ def judged(
 
 
 def learned(state: State, seen: Observation) -> State:
-    """Return the state after an observation: claimed if the first write succeeded but its answer was lost."""
+    """Return the state after an observation: claimed if the first write succeeded but its answer was lost.
+
+    It is released if the end was written, but its answer was lost, or what follows it failed.
+    """
     state = with_ready(state, seen)
+    if is_released(state, seen):
+        return state.but(released=True)
     if state.claimed or seen.owner != state.owner:
         return state
     return state.but(claimed=True, mark=Mark(template=seen.template))

@@ -393,6 +393,8 @@ class RolloutWorkflow:
             return
         self._state = applied(self._spec.rules, self._state, self._looked, decision, _now(), written)
         if not written.done:
+            self._waits = f"the next try: {decision.why}: {written.why}"
+            self._show()
             await self._rest(f"observe again: {written.why}", seconds=1.0)
             return
         counts = decision.counts

@@ -133,10 +133,22 @@ def baseline_of(found: Object, own: Object) -> str:
     Raises:
         Refused: when it does not fit beside the target's other annotations.
     """
-    notes = {name: annotations_of(found).get(name) for name in (CAUSE, CHANGE)}
-    saved = packed(json.dumps({**own, "replicas": replicas_of(found), "notes": notes}, separators=(",", ":")))
+    saved = as_saved(found, own, {name: annotations_of(found).get(name) for name in (CAUSE, CHANGE)})
     refuse_overfull(found, saved)
     return saved
+
+
+def as_saved(found: Object, own: Object, notes: dict[str, str | None]) -> str:
+    """Return the value of a baseline's annotation, with the notes of its version."""
+    return packed(json.dumps({**own, "replicas": replicas_of(found), "notes": notes}, separators=(",", ":")))
+
+
+def has_baseline(found: Object) -> bool:
+    """Whether an object has a saved baseline that can be read."""
+    try:
+        return isinstance(json.loads(unpacked(annotations_of(found).get(BASELINE, ""))), dict)
+    except ValueError:
+        return False
 
 
 def packed(baseline: str) -> str:
@@ -236,12 +248,18 @@ def copy_of_baseline(revisions: list[Object]) -> str:
     return annotations_of(newest)[BASELINE] if newest is not None else ""
 
 
+REBUILT_FIX = "run `segue abort`, or without a rollout `segue release`: they find the former version by its ReplicaSet"
+"""What to do about a damaged baseline of a Deployment."""
+
+
 def damaged(found: Object) -> Refused:
     """Return the refusal of a target whose saved baseline somebody changed."""
     return Refused(
         f"has an annotation {BASELINE} that cannot be read: somebody changed it",
         field=f"{str(found.get('kind', 'target')).lower()} {found['metadata']['name']}",
-        fix=f"restore its former value; or write the former template yourself, and remove {BASELINE} and {OWNER}",
+        fix=REBUILT_FIX
+        if found.get("kind") == "Deployment" and REPLICAS not in annotations_of(found)
+        else f"restore its former value; or write the former template yourself, and remove {BASELINE} and {OWNER}",
     )
 
 
@@ -487,4 +505,5 @@ def latest_of(writers: list[Object]) -> str:
         return "somebody"
     latest = max(others, key=lambda w: w.get("time", ""))
     manager = latest["manager"] if latest["manager"] != _UNNAMED else "an admission policy, or a client without a name"
-    return f"{manager} ({latest.get('operation', 'Update')} at {latest.get('time', '?')})"
+    when = f" at {latest['time']}" if latest.get("time") else ""  # none for a write through a subresource
+    return f"{manager} ({latest.get('operation', 'Update')}{when})"

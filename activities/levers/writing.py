@@ -89,8 +89,19 @@ async def write(
     raise Conflict(f"{target.kind} {target} changes faster than it can be written")
 
 
-async def clean_revisions(cluster: Cluster, deployment: Object) -> int:
-    """Remove Segue's annotations from a Deployment's ReplicaSets; return how many were written.
+class Cleaned(NamedTuple):
+    """How often ReplicaSets were written to remove Segue's annotations, and what is left, for a person."""
+
+    writes: int = 0
+    left: str = ""
+
+    def with_more(self, more: "Cleaned") -> "Cleaned":
+        """Return both results together."""
+        return Cleaned(self.writes + more.writes, "; ".join(filter(None, (self.left, more.left))))
+
+
+async def clean_revisions(cluster: Cluster, deployment: Object) -> Cleaned:
+    """Remove Segue's annotations from a Deployment's ReplicaSets.
 
     The controller copied them there, and `kubectl rollout undo` would copy them back. A controller that observes a
     ReplicaSet without them before it observes the Deployment without them copies them again: so they are read back.
@@ -100,13 +111,26 @@ async def clean_revisions(cluster: Cluster, deployment: Object) -> int:
         await asyncio.sleep(_COPIED_S)
         left = await _copies(cluster, deployment)
         if not left:
-            break
+            return Cleaned(writes)
         for name, annotations in left.items():
             patch = {"metadata": {"annotations": annotations}}
             with contextlib.suppress(NotFound):  # its controller may delete it meanwhile (revisionHistoryLimit)
                 await cluster.patch("replicasets", deployment["metadata"]["namespace"], name, patch)
                 writes += 1
-    return writes
+    await asyncio.sleep(_COPIED_S)
+    return Cleaned(writes, _left(deployment, await _copies(cluster, deployment)))
+
+
+def _left(deployment: Object, copies: dict[str, Object]) -> str:
+    """Return which copies came back each time, and how to remove them; empty if none did."""
+    if not copies:
+        return ""
+    names, annotations = " ".join(sorted(copies)), sorted({each for found in copies.values() for each in found})
+    remove = f"kubectl annotate replicasets -n {deployment['metadata']['namespace']} {names}"
+    return (
+        f"somebody wrote Segue's annotations back on ReplicaSets of {deployment['metadata']['name']} each time; "
+        f"`kubectl rollout undo` would copy them to it: `{' '.join((remove, *(f'{each}-' for each in annotations)))}`"
+    )
 
 
 async def _copies(cluster: Cluster, deployment: Object) -> dict[str, Object]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from activities import autoscaling
 from activities.cluster import Cluster, Object, connected
+from activities.levers.deployment.baselines import Found, rebuilt
 from activities.levers.deployment.patches import finish_patch, pause_patch, superseded_sets, unhold_patch
 from activities.levers.deployment.reading import Objects, is_engaged, is_paused
 from activities.levers.deployment.sparing import spare
@@ -16,6 +17,7 @@ from activities.levers.ownership import (
     BASELINE,
     OWNER,
     annotations_of,
+    has_baseline,
     note_of,
     saved_baseline,
     selector_of,
@@ -33,6 +35,8 @@ from segue.observation import RELEASED_BY
 from segue.spec import Target
 
 _ATTEMPTS = 10
+_CAREFUL = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+"""The strategy if the former one is not known: it never takes a ready replica first."""
 
 Way = Literal["baseline", "wanted"]
 
@@ -54,12 +58,14 @@ async def release(
             return await release_pair(cluster, target, to, by, Waiting(timeout_s, tell))
         if target.kind != "Deployment":
             return await release_stepped(cluster, target, to, by, timeout_s, tell)
-        await _saved_again(cluster, target)
+        await _saved_again(cluster, target, tell)
         await _let_go(cluster, target, to, by)
         await autoscaling.free(cluster, target, tell)
         tell(f"{target} is released from its rollout; its own controller moves it to the {to} version")
         await Waiting(timeout_s, tell).until_complete(cluster, target.namespace, target.name)
-        await clean_revisions(cluster, await _patch(cluster, target, _finish))
+        cleaned = await clean_revisions(cluster, await _patch(cluster, target, _finish))
+        if cleaned.left:
+            tell(f"warning: {cleaned.left}")
     return f"{target} runs the {to} version; its strategy is restored"
 
 
@@ -70,19 +76,22 @@ def _finish(deployment: Object) -> Object:
     return finish_patch(deployment, released)
 
 
-async def _saved_again(cluster: Cluster, target: Target) -> None:
-    """Write the saved baseline of a held Deployment back if somebody removed it: its ReplicaSets have copies."""
+async def _saved_again(cluster: Cluster, target: Target, tell: Callable[[str], None]) -> None:
+    """Write the saved baseline of a held Deployment back if somebody removed or damaged it."""
     deployment = await cluster.get("deployments", target.namespace, target.name)
-    if BASELINE in annotations_of(deployment) or not is_engaged(deployment):
+    if has_baseline(deployment) or not (BASELINE in annotations_of(deployment) or is_engaged(deployment)):
         return
     metadata, version = deployment["metadata"], fingerprint(deployment["spec"]["template"])
     found = (await cluster.list("replicasets", target.namespace, selector_of(deployment)))["items"]
-    copies = [each for each in found if controller_uid(each) == metadata["uid"] and BASELINE in annotations_of(each)]
-    saved = next((each for each in copies if fingerprint(each["spec"]["template"]) == version), None)
-    if saved is not None:
-        annotations = {BASELINE: annotations_of(saved)[BASELINE]}
+    own = [each for each in found if controller_uid(each) == metadata["uid"]]
+    copies = [each for each in own if fingerprint(each["spec"]["template"]) == version and has_baseline(each)]
+    lost = Found(annotations_of(copies[0])[BASELINE]) if copies else rebuilt(deployment, own, _CAREFUL)
+    if lost.saved:
+        annotations = {BASELINE: lost.saved}
         patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "annotations": annotations}}
         await cluster.patch("deployments", target.namespace, target.name, patch)
+    if lost.warning:
+        tell(f"warning: {lost.warning}")
 
 
 async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:

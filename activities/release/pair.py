@@ -8,7 +8,7 @@ import json
 from typing import Literal
 
 from activities.cluster import Cluster, Object
-from activities.levers.ownership import BASELINE, OWNER, REPLICAS, annotations_of, replicas_of, unpacked
+from activities.levers.ownership import BASELINE, OWNER, REPLICAS, annotations_of, damaged, replicas_of, unpacked
 from activities.levers.pair.reading import Baseline
 from activities.levers.writing import clean_revisions
 from activities.release.patience import Waiting
@@ -35,7 +35,10 @@ async def release_pair(
         raise NotFound(
             "has no saved baseline: no rollout holds it", field=f"deployment {target}", fix="nothing to release"
         )
-    baseline = Baseline.model_validate_json(unpacked(saved))
+    try:
+        baseline = Baseline.model_validate_json(unpacked(saved))
+    except ValueError as error:
+        raise damaged(old) from error
     replicas = int(annotations_of(old).get(REPLICAS) or baseline.old + baseline.new)
     # From here on a rollout that still runs ends without writing.
     released: Object = {"metadata": {"annotations": {OWNER: f"{RELEASED_BY}{by}"}}}
@@ -47,7 +50,7 @@ async def release_pair(
         await _tell(cluster, target.namespace, baseline.name, replicas, waiting)
         await Routers(cluster).release(target, "after")
         await _tell(cluster, target.namespace, target.name, 0, waiting)
-    await _free(cluster, target, baseline)
+    await _free(cluster, target, baseline, waiting)
     return f"{target} runs the {to} version"
 
 
@@ -64,13 +67,15 @@ async def _back(cluster: Cluster, target: Target, baseline: Baseline, replicas: 
         await _tell(cluster, target.namespace, target.name, replicas - new, waiting)
 
 
-async def _free(cluster: Cluster, target: Target, baseline: Baseline) -> None:
+async def _free(cluster: Cluster, target: Target, baseline: Baseline, waiting: Waiting) -> None:
     nothing = dict.fromkeys((OWNER, BASELINE, REPLICAS))
     for name in (baseline.name, target.name):
         found = await _found(cluster, target.namespace, name)
         if found is not None:
             await _patch(cluster, target.namespace, name, {"metadata": {"annotations": nothing}})
-            await clean_revisions(cluster, found)
+            cleaned = await clean_revisions(cluster, found)
+            if cleaned.left:
+                waiting.tell(f"warning: {cleaned.left}")
 
 
 async def _tell(

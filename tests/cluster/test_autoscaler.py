@@ -1,6 +1,7 @@
 """A real HorizontalPodAutoscaler on the target: followed, or held and given back, whatever happens in between."""
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from segue_local import Stack
 from shell import Shell
 from subjects import PairSubject, StatefulSetSubject
 from temporalio.testing import ActivityEnvironment
+from webhooks import CANNOT_ASK, LABELLED, as_worker, down, in_force
 
 from activities.autoscaling import HELD, KIND
 from activities.rollout import Activities
@@ -124,6 +126,26 @@ async def test_of_a_pair_it_is_named(served: Lab) -> None:
         (warning,) = [w for w in (await case.run.plan()).warnings if "HorizontalPodAutoscaler" in w]
         assert "scales the Deployment chat, whose replicas this rollout moves" in warning
         await case.run.send("abort")
+
+
+async def test_it_is_held_by_the_next_move(served: Lab) -> None:
+    """The move counts as made; the report says that the autoscaler is not held, and the next move holds it."""
+    as_it = client.AutoscalingV2Api(as_worker(served))
+    await served.deploy("chat", 2)
+    autoscale(served, "chat", 2, 9)
+    async with contextlib.AsyncExitStack() as stack:
+        async with down(served, KIND, "request.dryRun != true", "autoscaling"):
+            patch = as_it.patch_namespaced_horizontal_pod_autoscaler
+            await in_force(lambda: patch("chat", served.namespace, LABELLED))
+            case = await stack.enter_async_context(served.rolled("chat", strategy=ASKS, autoscaler="hold"))
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            assert bounds(served, "chat")[:2] == (2, 9)
+        await case.run.send("approve")
+        await until("it is held", lambda: bounds(served, "chat")[:2] == (2, 2))
+        report = await case.ends("Completed")
+    warnings = [e.detail for e in report.entries if e.what == "warning"]
+    assert any("the autoscaler was not written" in w and CANNOT_ASK in w for w in warnings)
+    assert bounds(served, "chat") == (2, 9, None)
 
 
 async def test_a_lost_attempt_holds_it_no_more(stack: Stack) -> None:

@@ -198,6 +198,11 @@ async def test_somebody_scales_one_side(served: Lab) -> None:
         served.patch("chat", {"spec": {"replicas": 6}})
         status = await case.run.until("it holds", lambda s: s.phase == "Held")
         assert "a-person" in status.reason and "changed the old Deployment's replicas to 6" in status.reason
+        # As an autoscaler scales to 0: the API server then records nobody as the writer.
+        served.apps.patch_namespaced_deployment_scale("chat", served.namespace, {"spec": {"replicas": 0}})
+        await case.run.until("it names that", lambda s: "changed the old Deployment's replicas to 0" in s.reason)
+        await until("it only watches", case.only_watches)
+        assert served.raw("chat")["spec"]["replicas"] == 0
         served.patch("chat", {"spec": {"replicas": 3}})
         await case.run.until("it asks again", lambda s: s.phase == "AwaitingApproval")
         await case.run.send("approve")

@@ -9,8 +9,9 @@ from temporalio.testing import ActivityEnvironment
 from activities.limits import Urgency
 from activities.rollout import BELIEVED_AT, _defined, _urgency
 from segue import contract
-from segue.contract import VerifyInput
-from segue.errors import Conflict, Refused
+from segue.contract import VerifyInput, WriteInput, Written
+from segue.decide import Act, Decision
+from segue.errors import Conflict, Refused, Stale, Unadmitted
 from segue.spec import DeploymentTarget, Rules
 from segue.state import Outcome, State, requested
 
@@ -43,6 +44,27 @@ async def test_an_error_is_retried_or_ends_at_a_person(error: Exception, attempt
         await act(error, attempt)
     assert raised.value.non_retryable is not retried
     assert str(error) in str(raised.value)
+
+
+class Undecided:
+    @_defined(contract.SCALE_NEW)
+    async def write(self, request: WriteInput) -> Written:
+        raise Unadmitted("the API server cannot ask an admission webhook")
+
+    @_defined(contract.VERIFY)
+    async def verify(self, request: VerifyInput) -> None:
+        raise Stale("another generation")
+
+
+async def test_a_write_that_cannot_be_made_now_is_decided_again() -> None:
+    """Temporal would try it again without end, and nothing else would be decided. Others have no such answer."""
+    state, target, environment = State(owner="us"), DeploymentTarget(namespace="n", name="chat"), ActivityEnvironment()
+    decision = Decision(act=Act.PAUSE_CONTROLLER, why="why")
+    request = WriteInput(target=target, rules=Rules(), state=state, decision=decision)
+    written = await environment.run(Undecided().write, request)
+    assert written == Written(done=False, why="the API server cannot ask an admission webhook")
+    with pytest.raises(ApplicationError, match="another generation"):
+        await environment.run(Undecided().verify, VerifyInput(target=target, rules=Rules(), state=state))
 
 
 async def test_an_unexpected_error_may_pass() -> None:

@@ -7,10 +7,11 @@ from typing import Any, cast
 import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.workflow.v1 import PendingActivityInfo
 
 import segue
 from segue import Client
-from segue.client import Rollouts, last_task_failure
+from segue.client import Rollouts, last_task_failure, latest_failure
 from segue.errors import Refused
 from segue.library import rollout_of
 from segue.messages import MESSAGES, name_of
@@ -79,3 +80,28 @@ UNTOLD = HistoryEvent(event_type=EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED)
 def test_a_workflow_that_fails_is_told_by_its_latest_task(newest_first: list[HistoryEvent], failure: str) -> None:
     """A worker that died, or is away, lets a task time out; only code that fails says so."""
     assert last_task_failure(newest_first) == failure
+
+
+def tried(name: str, *, failure: str = "", timed_out: bool = False) -> PendingActivityInfo:
+    found = PendingActivityInfo()
+    found.activity_type.name = name
+    if timed_out:
+        found.last_failure.timeout_failure_info.SetInParent()
+    if failure:
+        found.last_failure.message = failure
+        found.last_failure.application_failure_info.SetInParent()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pending", "failure"),
+    [
+        pytest.param(tried("undo"), None, id="first attempt"),
+        pytest.param(tried("undo", failure="no answer"), "no answer", id="a write that failed"),
+        pytest.param(tried("undo", timed_out=True), None, id="its worker was lost"),
+        pytest.param(tried("await_ready", failure="no answer"), None, id="a watch runs again"),
+    ],
+)
+def test_why_an_activity_is_tried_again(pending: PendingActivityInfo, failure: str | None) -> None:
+    found = latest_failure([tried("await_ready"), pending])
+    assert (found and found.message) == failure

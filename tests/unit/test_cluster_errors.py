@@ -53,6 +53,8 @@ ROWS = [
     Row("invalid", 422, "spec.replicas: Invalid value", Refused, "so that the API server accepts it"),
     Row("busy", 429, "too many requests", Unreachable, "answers 429"),
     Row("webhook-is-down", 500, 'failed calling webhook "a.b": connection refused', Unadmitted, "refused; repair that"),
+    Row("webhook-that-resets", 500, 'failed calling webhook "a.b": Post "https://a.b/x": read tcp 10.0.0.1:53124->'
+        "10.96.0.7:443: read: connection reset by peer", Unadmitted, "read tcp 10.96.0.7:443: read: connection reset"),
     Row("fault", 500, "etcdserver: request timed out", Unreachable, "answers 500"),
 ]  # fmt: skip
 

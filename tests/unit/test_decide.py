@@ -432,6 +432,19 @@ def test_a_wait_names_the_replicas_that_it_waits_for() -> None:
     assert decide(RULES, BACK, see(4, 1, held=False, template="v0"), NOW).why == "1 new replica to stop"
 
 
+def test_what_keeps_old_replicas_from_coming_back_is_named_at_once() -> None:
+    """On the way back the status has the failure as its reason, and the alarm has the rest."""
+    seen = see(3, 2, held=False, template="v0")
+    refused = Problem(cause=Cause.CONFIGURATION, message="no pod can be created: a quota")
+    expected = "1 old replica to be proven (3 of 4 ready, 3 proven) and 2 new replicas to stop"
+    told = decide(RULES, BACK, seen.model_copy(update={"problem": refused}), NOW).why
+    assert told == f"{expected}: Configuration: no pod can be created: a quota"
+    starting = Problem(cause=Cause.UNREADY, message="is not ready", replica="chat-1")
+    assert decide(RULES, BACK, seen.model_copy(update={"problem": starting}), NOW).why == expected
+    alarmed = decide(RULES, BACK.but(needs_human=True), seen.model_copy(update={"problem": refused}), LATE + 10_000)
+    assert alarmed.why == expected
+
+
 @pytest.mark.parametrize(
     ("seen", "counts"),
     [

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from activities.levers import template as template_module
+from activities.levers.deployment.baselines import lost_baseline, rebuilt
 from activities.levers.deployment.patches import (
     DESIRED,
     finish_patch,
     hold_patch,
-    removed_baseline,
     resize_patch,
     rest_patch,
     scale_patch,
@@ -20,6 +20,7 @@ from activities.levers.deployment.patches import (
 )
 from activities.levers.deployment.reading import (
     HOLD_MIN_READY_S,
+    REVISION,
     Objects,
     can_be_paused,
     hold_token,
@@ -30,7 +31,7 @@ from activities.levers.deployment.reading import (
     requested,
     with_paused,
 )  # fmt: skip
-from activities.levers.ownership import ADMISSION, BASELINE, OWNER, left_of_us
+from activities.levers.ownership import ADMISSION, BASELINE, CAUSE, OWNER, left_of_us, saved_ready
 from activities.levers.template import fingerprint
 from activities.release import is_rolled
 from segue.budget import resolve_budget
@@ -40,9 +41,10 @@ from segue.errors import Stale
 from segue.observation import Cause, Counts, Observation, Problem, Side, Version
 from segue.spec import Rules, Strategy
 from segue.spec.target import DeploymentTarget
-from segue.state import Goal, Mark, Outcome, State
+from segue.state import Before, Goal, Mark, Outcome, State
 
 RULES = Rules(strategy=Strategy(maxSurge=2))
+BUDGET = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
 NOW = 1_000.0
 
 
@@ -384,16 +386,42 @@ def test_a_pod_that_another_replica_set_made_proves_nothing() -> None:
     assert seen.problem is not None and "v1-x: was made for another version" in str(seen.problem)
 
 
-def test_a_baseline_that_somebody_removed_is_read_from_a_copy() -> None:
-    """Only a copy of this rollout counts, and only while this rollout owns the target."""
+def test_a_baseline_that_somebody_removed_or_damaged_is_read_from_a_copy() -> None:
+    """Only a readable copy of this rollout counts, and only while this rollout owns the target."""
+    found, (_, new) = deployment(2, 6, 4, paused=True), sets(v1=6, v2=4)
+    objects, copied = Objects(found, [new], []), {OWNER: "us", BASELINE: '{"a":1}'}
+
+    def saved(known: State | None = None) -> str:
+        return lost_baseline(objects, known or state(), BUDGET).saved
+
+    assert saved() == "", "no copy, and no ReplicaSet of the former version"
+    new["metadata"]["annotations"] = copied
+    for damaged in ({}, {BASELINE: "{"}, {BASELINE: "zlib:xx{"}, {BASELINE: "1"}):
+        found["metadata"]["annotations"] = {OWNER: "us", **damaged}
+        assert saved() == '{"a":1}'
+        assert saved(state(owner="another")) == ""
+    new["metadata"]["annotations"] = {**copied, OWNER: "an earlier one"}
+    assert saved() == ""
+    found["metadata"]["annotations"] = copied
+    new["metadata"]["annotations"] = copied
+    assert saved() == "", "it is there"
+
+
+def test_a_baseline_without_a_copy_is_that_of_its_replica_set() -> None:
+    """Its template, notes and minReadySeconds are known; a warning names what is not."""
     found, (old, new) = deployment(2, 6, 4, paused=True), sets(v1=6, v2=4)
-    objects = Objects(found, [old, new], [])
-    assert removed_baseline(objects, state()) == "", "no copy"
-    new["metadata"]["annotations"] = {OWNER: "us", BASELINE: "{}"}
-    assert removed_baseline(objects, state()) == "{}"
-    assert removed_baseline(objects, state(owner="another")) == ""
-    new["metadata"]["annotations"][OWNER] = "an earlier one"
-    assert removed_baseline(objects, state()) == ""
-    new["metadata"]["annotations"][OWNER] = "us"
-    found["metadata"]["annotations"][BASELINE] = "{}"
-    assert removed_baseline(objects, state()) == "", "it is there"
+    found["metadata"]["annotations"][BASELINE] = "{"
+    old["spec"]["minReadySeconds"] = 7
+    old["metadata"]["annotations"] = {REVISION: "3", CAUSE: "by hand"}
+    old["spec"]["template"]["metadata"]["labels"]["pod-template-hash"] = "abc"
+    lost = lost_baseline(Objects(found, [new, old], []), state(before=Before(replicas=8, ready=7)), BUDGET)
+    assert "ReplicaSet v1" in lost.warning and "maxSurge 1 and maxUnavailable 0" in lost.warning
+    found["metadata"]["annotations"][BASELINE] = lost.saved
+    back = unhold_patch(found, to_baseline=True)
+    assert back["spec"]["template"] == {**template(1), "$patch": "replace"}
+    assert (back["spec"]["minReadySeconds"], back["spec"]["strategy"]) == (7, BUDGET)
+    assert back["metadata"]["annotations"][CAUSE] == "by hand"
+    assert saved_ready(found) == 7
+    new["spec"]["minReadySeconds"] = HOLD_MIN_READY_S
+    assert json.loads(rebuilt(found, [new, old], BUDGET).saved)["template"] == template(1), "a release knows no version"
+    assert rebuilt(found, [new], BUDGET).saved == ""

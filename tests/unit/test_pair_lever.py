@@ -12,7 +12,7 @@ from activities.levers.ownership import BASELINE, MOVE_FIX, OWNER
 from activities.levers.pair.lever import _refuse, check_admitted
 from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, read
 from activities.levers.template import fingerprint
-from activities.levers.writing import clean_revisions
+from activities.levers.writing import Cleaned, clean_revisions
 from segue.contract import PrepareInput
 from segue.decide import Act, decide
 from segue.errors import NotFound, Refused
@@ -129,6 +129,25 @@ def test_what_admission_made_of_the_old_template_is_no_foreign_change() -> None:
     assert read(mirrored, RULES, known.but(mark=mark_of(mirrored)), NOW).foreign is None
 
 
+@pytest.mark.parametrize(
+    ("managers", "who"),
+    [
+        pytest.param(["segue"], None, id="ours, whose answer was lost"),
+        pytest.param(["keda"], "keda (Update)", id="through the scale subresource"),
+        pytest.param([], "somebody", id="to 0 through it: the API server records nobody"),
+    ],
+)
+def test_who_changed_the_replicas_of_one_side(managers: list[str], who: str | None) -> None:
+    before = held(side("chat", 0, 3), side("chat-next", 2, 2))
+    after = held(side("chat", 0, 0), side("chat-next", 2, 2))
+    after.old.deployment["metadata"]["managedFields"] = [
+        {"manager": each, "operation": "Update", "subresource": "scale", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+        for each in managers
+    ]
+    foreign = read(after, RULES, state(before), NOW).foreign
+    assert (foreign and str(foreign)) == (who and f"{who} changed the old Deployment's replicas to 0")
+
+
 class Copies:
     """A ReplicaSet to which a controller copies an annotation so many times more."""
 
@@ -151,9 +170,22 @@ class Gone(Copies):
         raise NotFound("not found")
 
 
-@pytest.mark.parametrize(("cluster", "writes"), [(Copies(0), 0), (Copies(1), 1), (Copies(3), 3), (Gone(1), 0)])
-async def test_copied_annotations_are_removed_until_none_comes_back(cluster: Copies, writes: int) -> None:
+@pytest.mark.parametrize(
+    ("cluster", "writes", "left"),
+    [
+        pytest.param(Copies(0), 0, False, id="none"),
+        pytest.param(Copies(1), 1, False, id="one"),
+        pytest.param(Copies(3), 3, False, id="three-times"),
+        pytest.param(Gone(1), 0, False, id="gone"),
+        pytest.param(Copies(99), 5, True, id="each-time"),
+    ],
+)
+async def test_copied_annotations_are_removed_until_none_comes_back(cluster: Copies, writes: int, left: bool) -> None:
+    """What comes back each time is told, with the command that removes it."""
     deployment = side("chat", 1, 2).deployment
     deployment["metadata"]["namespace"] = "serving"
-    assert await clean_revisions(cast("Cluster", cluster), deployment) == writes
-    assert not cluster.times
+    cleaned = await clean_revisions(cast("Cluster", cluster), deployment)
+    assert cleaned.writes == writes
+    assert bool(cleaned.left) is left is bool(cluster.times)
+    assert not left or f"`kubectl annotate replicasets -n serving chat-1 {OWNER}-`" in cleaned.left
+    assert Cleaned(1, "a").with_more(Cleaned(2, "")).with_more(Cleaned(3, "b")) == (6, "a; b")

@@ -7,9 +7,10 @@ import pytest
 from segue.contract import Prepared, Written
 from segue.decide import Act, Decision
 from segue.draining import Emptying
+from segue.errors import Refused
 from segue.gates import Result, Verdict
 from segue.gates.tally import ALONG, Tally
-from segue.messages import Resume, receive
+from segue.messages import Abort, Resume, receive
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Routed, Side, Version
 from segue.room import Demand
 from segue.spec import Change, Rules, Strategy, Waypoint
@@ -220,6 +221,10 @@ ROWS: dict[str, Row] = {
         BACK.but(needs_human=True), decided(Act.FINISH), DONE,
         {"outcome": Outcome.ROLLED_BACK, "needs_human": False, "writes": 7}, [("RolledBack", "")],
     ),
+    "finish of what a person was needed for": (
+        STATE.but(held=PROBLEM), decided(Act.FINISH), DONE,
+        {"outcome": Outcome.COMPLETED, "held": None, "writes": 7}, [("Completed", "")],
+    ),
     "finish without a write": (
         BACK.but(claimed=False), decided(Act.FINISH), Written(done=True),
         {"outcome": Outcome.ROLLED_BACK}, [("RolledBack", "")],
@@ -385,6 +390,20 @@ def test_a_lost_answer_of_the_first_write_is_made_good() -> None:
     assert learned(STATE, SEEN) is STATE
 
 
+def test_an_end_whose_rest_is_not_written_is_known() -> None:
+    """No message turns it round then: a released target would look like another's."""
+    freed = SEEN.model_copy(update={"owner": None})
+    ending = STATE.but(finishing=True)
+    assert learned(ending, freed).released
+    for state, seen in (
+        (STATE, freed), (ending, SEEN), (ending, freed.model_copy(update={"held": True})),
+        (ending, freed.model_copy(update={"gone": True})),
+    ):  # fmt: skip
+        assert not learned(state, seen).released
+    with pytest.raises(Refused, match="except for what cannot be written beside its target"):
+        receive(Abort(), learned(ending, freed), NOW)
+
+
 def prepared(wanted: str, baseline: str = "v0", **more: Any) -> Prepared:
     return Prepared(
         baseline=Version(template=baseline), wanted=Version(template=wanted), replicas=4, old=4, owner="them",
@@ -509,3 +528,11 @@ def test_what_admission_makes_of_a_resize_is_the_version_that_was_there(template
     assert {"baseline": after.baseline.template, "wanted": after.wanted.template} == {
         "baseline": "v0", "wanted": "v1", side: "made"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_what_could_not_be_written_beside_the_target_is_told(done: bool) -> None:
+    """Whether the write itself was made or not."""
+    written = Written(done=done, mark=MARK, warning="the autoscaler was not written")
+    after = applied(RULES, STATE, SEEN, decided(Act.SCALE, counts=COUNTS), NOW, written)
+    assert (after.log[0].what, after.log[0].detail) == ("warning", "the autoscaler was not written")

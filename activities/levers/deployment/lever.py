@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from activities.cluster import Cluster, Object
 from activities.levers.copies import make_copies, prune_copies
+from activities.levers.deployment.baselines import lost_baseline
 from activities.levers.deployment.patches import (
     claim,
     finish_patch,
@@ -26,7 +27,6 @@ from activities.levers.deployment.patches import (
     own_budget,
     pause_patch,
     refuse_asleep,
-    removed_baseline,
     resize_patch,
     rest_patch,
     scale_patch,
@@ -274,9 +274,16 @@ class DeploymentLever:
         try:
             moved = await self._moved(request, now)
         except Refused:
-            await self._paused(request, Written(done=False))
+            await self._then_paused(request, Written(done=False))
             raise
-        return await self._paused(request, moved)
+        return await self._then_paused(request, moved)
+
+    async def _then_paused(self, request: WriteInput, moved: Written) -> Written:
+        """Pause the controller after a move. If that is refused, the next decision pauses it, or says why it cannot."""
+        try:
+            return await self._paused(request, moved)
+        except (Refused, Stale):
+            return moved
 
     async def _moved(self, request: WriteInput, now: float) -> Written:
         """Write the decided counts, and let the controller move.
@@ -445,7 +452,7 @@ class DeploymentLever:
 
         Lower fields alone do not remove new pods, so this scales their ReplicaSet down: unready pods go first.
         """
-        return await self._paused(request, await self._settled(request, now))
+        return await self._then_paused(request, await self._settled(request, now))
 
     async def _settled(self, request: WriteInput, now: float) -> Written:
         written = await self._moved(request, now)
@@ -537,11 +544,13 @@ class DeploymentLever:
         if not written.done:
             return written
         deployment, replicasets = await self._sizes(request.target)
-        cleaned = await self._finish_replicasets(request, replicasets)
-        cleaned += await clean_revisions(self._cluster, deployment)
+        finished = await self._finish_replicasets(request, replicasets)
+        cleaned = await clean_revisions(self._cluster, deployment)
         templates = [rs["spec"]["template"] for rs in replicasets]
         pruned = await prune_copies(self._cluster, deployment, templates)
-        return written.model_copy(update={"writes": written.writes + cleaned + pruned})
+        writes = written.writes + finished + cleaned.writes + pruned
+        warning = "; ".join(filter(None, (written.warning, cleaned.left)))
+        return written.model_copy(update={"writes": writes, "warning": warning})
 
     async def _finish_replicasets(self, request: WriteInput, replicasets: list[Object]) -> int:
         """Remove Segue's annotations from the ReplicaSets: `kubectl rollout undo` would copy them back.
@@ -571,26 +580,34 @@ class DeploymentLever:
         status, and lists are slow at that moment. A write that removes a replica lists again after each conflict:
         another replica may no longer be ready.
         """
-        read_before = iter(() if fresh is None else (fresh,))
+        read_before, warning = iter(() if fresh is None else (fresh,)), ""
 
         async def picture() -> Snapshot[Objects]:
+            nonlocal warning
             objects = next(read_before, None)
             if objects is None:
                 objects = await (self._completed(request.target, listed) if listed else self._fetch(request.target))
-            if saved := removed_baseline(objects, request.state):
-                patch = {"metadata": {"annotations": {BASELINE: saved}}}
+            lost = lost_baseline(objects, request.state, _rolling(objects, request))
+            if lost.saved:
+                patch = {"metadata": {"annotations": {BASELINE: lost.saved}}}
                 await self._cluster.patch("deployments", request.target.namespace, request.target.name, patch)
-                objects = await self._fetch(request.target)
+                objects, warning = await self._fetch(request.target), lost.warning
             seen = read(objects, request.rules, request.state, now)
             return Snapshot(objects.deployment, objects, seen, is_engaged(objects.deployment))
 
         try:
-            return await write(
+            written = await write(
                 self._cluster, "deployments", request, read=picture, make=make, mark=mark_of, finishing=finishing,
                 check=check,
             )  # fmt: skip
         except Rewritten as rewritten:
-            return Written(done=False, why=str(rewritten), made=rewritten.made)
+            return Written(done=False, why=str(rewritten), made=rewritten.made, warning=warning)
+        return written.model_copy(update={"warning": warning})
+
+
+def _rolling(objects: Objects, request: WriteInput) -> Object:
+    """Return the spec's budget as a Deployment's strategy."""
+    return own_budget(request.rules, replicas_of(objects.deployment))
 
 
 def _is_taken_up(watch: NamespaceWatch, target: Target, generation: int, ours: Collection[str]) -> bool:

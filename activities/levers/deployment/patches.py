@@ -34,7 +34,6 @@ from segue.errors import Refused, Stale
 from segue.history import Note
 from segue.observation import Counts, Observation
 from segue.spec import Change, Rules
-from segue.state import State
 from segue.units import counted, share
 
 HOLD_DEADLINE_S = 2_147_483_647
@@ -104,18 +103,6 @@ def claim(
     """
     own = {**_own(deployment, own_budget(rules, replicas)), **ready}
     return {OWNER: owner, BASELINE: baseline_of(deployment, own)}
-
-
-def removed_baseline(objects: Objects, state: State) -> str:
-    """Return this rollout's saved baseline if somebody removed it from the Deployment; empty if it is there or lost.
-
-    The controller copied the annotations to the ReplicaSet of the wanted version.
-    """
-    present = annotations_of(objects.deployment)
-    if present.get(OWNER) != state.owner or BASELINE in present or not state.claimed:
-        return ""
-    copies = (annotations_of(rs) for rs in objects.replicasets)
-    return next((each[BASELINE] for each in copies if each.get(OWNER) == state.owner and BASELINE in each), "")
 
 
 def refuse_asleep(seen: Observation) -> None:

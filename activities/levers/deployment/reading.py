@@ -7,12 +7,12 @@ from activities.cluster import Object
 from activities.ended_pods import Gone, read_ended
 from activities.levers import ownership
 from activities.levers.ownership import (
-    BASELINE,
     OWNER,
     Fields,
     annotations_of,
     foreign_hold,
     foreign_template,
+    has_baseline,
     replicas_of,
     revision_of,
     saved_baseline,
@@ -358,7 +358,7 @@ def _foreign(objects: Objects, state: State) -> Foreign | None:
 
 def _own_token(deployment: Object, state: State) -> str:
     """Return the fields as they were before the rollout, as ``hold_token`` does; empty except on the way back."""
-    if state.goal is not Goal.BACK or BASELINE not in annotations_of(deployment):
+    if state.goal is not Goal.BACK or not has_baseline(deployment):
         return ""
     saved = saved_baseline(deployment)
     return hold_token({"spec": {name: saved.get(name) for name in ("strategy", "minReadySeconds", "paused")}})

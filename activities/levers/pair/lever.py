@@ -6,7 +6,9 @@ first.
 """
 
 import asyncio
+import contextlib
 import copy
+import functools
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -47,7 +49,7 @@ from activities.levers.ownership import (
 from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, read
 from activities.levers.pods import is_active
 from activities.levers.template import apply_change, fingerprint, stopping_of, version_of
-from activities.levers.writing import clean_revisions
+from activities.levers.writing import Cleaned, clean_revisions
 from activities.watching import NamespaceWatch, Watches, controller_uid
 from segue.budget import NO_FLOOR, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
@@ -313,23 +315,25 @@ class PairLever:
         """Remove Segue's annotations, and after a rollback a new Deployment that the rollout made."""
         writing = _Writing(self._cluster, self._fetch, request, now)
         try:
-            pair = await writing.checked(finishing=True)
-            baseline = pair.baseline
-            if baseline is None:  # done before, and the answer was lost
-                await writing.clean()
-                return writing.written
-            seen = read(pair, request.rules, request.state, now)
-            back = request.state.goal is Goal.BACK
-            end = seen.home if back else resolve_budget(request.rules.strategy, seen.replicas).end
-            if pair.counts != end:
-                raise Stale("the replicas have not reached their final counts yet")  # noqa: TRY301 - as other staleness
-            await writing.free(baseline, back=back)
-            await writing.clean()
+            await self._freed(writing, request, now)
         except Stale as stale:
-            if await writing.is_free():
-                return writing.written  # another attempt was faster
-            return Written(done=False, why=str(stale), writes=writing.writes)
-        return writing.written
+            if not await writing.is_free():  # otherwise another attempt was faster
+                return Written(done=False, why=str(stale), writes=writing.writes)
+        cleaned = await writing.clean()
+        return writing.written.model_copy(update={"warning": cleaned.left})
+
+    async def _freed(self, writing: "_Writing", request: WriteInput, now: float) -> None:
+        """Release both Deployments, unless an earlier attempt did."""
+        pair = await writing.checked(finishing=True)
+        baseline = pair.baseline
+        if baseline is None:  # done before, and the answer was lost
+            return
+        seen = read(pair, request.rules, request.state, now)
+        back = request.state.goal is Goal.BACK
+        end = seen.home if back else resolve_budget(request.rules.strategy, seen.replicas).end
+        if pair.counts != end:
+            raise Stale("the replicas have not reached their final counts yet")
+        await writing.free(baseline, back=back)
 
     async def _drain(self, request: WriteInput, pair: Pair, goal: Counts) -> None:
         """Take the old replicas that stop next out of their Services, if the spec sets ``drain``."""
@@ -492,8 +496,9 @@ class _Writing:
             if annotations:
                 metadata = each["metadata"]
                 patch = {"metadata": {"annotations": annotations}}
-                await self.cluster.patch("replicasets", metadata["namespace"], metadata["name"], patch)
-                self.writes += 1
+                with contextlib.suppress(NotFound):  # its controller may delete it meanwhile (revisionHistoryLimit)
+                    await self.cluster.patch("replicasets", metadata["namespace"], metadata["name"], patch)
+                    self.writes += 1
 
     async def free(self, baseline: Baseline, *, back: bool) -> None:
         """Release both. The old one's annotations go last, so that the successor of a lost worker can continue."""
@@ -516,11 +521,12 @@ class _Writing:
             await self.patch(new, patch)
         await self.patch(self.pair.old, {"metadata": {"annotations": dict.fromkeys((OWNER, BASELINE, REPLICAS))}})
 
-    async def clean(self) -> None:
+    async def clean(self) -> Cleaned:
         """Remove what the controllers copied from the two Deployments to their ReplicaSets."""
-        for side in (self.pair.old, self.pair.new):
-            if side is not None:
-                self.writes += await clean_revisions(self.cluster, side.deployment)
+        sides = [side.deployment for side in (self.pair.old, self.pair.new) if side is not None]
+        cleaned = functools.reduce(Cleaned.with_more, [await clean_revisions(self.cluster, side) for side in sides])
+        self.writes += cleaned.writes
+        return cleaned
 
 
 # --- pure ---------------------------------------------------------------------------------------------------

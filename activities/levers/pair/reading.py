@@ -269,7 +269,8 @@ def _foreign_counts(pair: Pair, mark: Mark) -> Foreign | None:
         if objects is None or requested == before[side]:
             continue
         writers = writers_of(objects.deployment, ("f:replicas",), scale=True)
-        if {w["manager"] for w in writers} - {FIELD_MANAGER}:  # otherwise it is our own write whose answer was lost
+        # Only ours: a write whose answer was lost. Nobody's: a scale to 0, whose writer the API server does not record.
+        if {w["manager"] for w in writers} != {FIELD_MANAGER}:
             what = f"the {side} Deployment's replicas to {requested}"
             return Foreign(who=latest_of(writers), what=what, template=pair.template)
     return None

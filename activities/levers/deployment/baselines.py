@@ -1,0 +1,85 @@
+"""Finds the saved baseline of a Deployment that somebody removed or damaged. Pure.
+
+The controller copies the Deployment's annotations to the ReplicaSet of the present template: also a damaged one, but a
+removed one stays there. The former template is that of the former ReplicaSet. Its strategy is nowhere else.
+"""
+
+import copy
+from typing import NamedTuple
+
+from activities.cluster import Object
+from activities.levers.deployment.reading import HOLD_MIN_READY_S, REVISION, Objects
+from activities.levers.ownership import (
+    BASELINE,
+    CAUSE,
+    CHANGE,
+    OWNER,
+    annotations_of,
+    as_saved,
+    has_baseline,
+    ready_before,
+)
+from activities.levers.template import HASH_LABEL, fingerprint
+from segue.state import State
+
+DEADLINE_S = 600
+"""The default of ``progressDeadlineSeconds``."""
+
+
+class Found(NamedTuple):
+    """A baseline that is not on the Deployment as it was saved."""
+
+    saved: str
+    """The annotation's value; empty if none was found."""
+    warning: str = ""
+    """What it lacks, for a person."""
+
+
+NOTHING = Found("")
+
+
+def lost_baseline(objects: Objects, state: State, budget: Object) -> Found:
+    """Return this rollout's baseline if somebody removed or damaged it; nothing if it is there, or nowhere.
+
+    ``budget`` is the strategy that is restored if the former one is not known.
+    """
+    present = annotations_of(objects.deployment)
+    if present.get(OWNER) != state.owner or not state.claimed or has_baseline(objects.deployment):
+        return NOTHING
+    copies = [rs for rs in objects.replicasets if annotations_of(rs).get(OWNER) == state.owner and has_baseline(rs)]
+    if copies:
+        return Found(annotations_of(copies[0])[BASELINE])
+    former = [rs for rs in objects.replicasets if fingerprint(rs["spec"]["template"]) == state.baseline.template]
+    return rebuilt(objects.deployment, former, budget, ready_before(state))
+
+
+def rebuilt(
+    deployment: Object, replicasets: list[Object], budget: Object, ready: dict[str, int] | None = None
+) -> Found:
+    """Return the baseline by its ReplicaSet: the newest of these that no rollout held; nothing if there is none."""
+    own = [rs for rs in replicasets if rs["spec"].get("minReadySeconds") != HOLD_MIN_READY_S]
+    if not own:
+        return NOTHING
+    newest = max(own, key=lambda rs: int(annotations_of(rs).get(REVISION, "0")))
+    template = copy.deepcopy(newest["spec"]["template"])
+    template["metadata"].get("labels", {}).pop(HASH_LABEL, None)
+    annotations = annotations_of(newest)
+    saved = {
+        "template": template,
+        "strategy": budget,
+        "minReadySeconds": newest["spec"].get("minReadySeconds", 0),
+        "progressDeadlineSeconds": DEADLINE_S,
+        "paused": False,
+        "budget": budget,
+        "revision": annotations.get(REVISION, ""),
+        **(ready or {}),
+    }
+    rolling = budget["rollingUpdate"]
+    warning = (
+        f"the annotation {BASELINE} was removed or damaged; the former version is that of ReplicaSet "
+        f"{newest['metadata']['name']}. Its strategy and deadline are not known: set RollingUpdate with "
+        f"maxSurge {rolling['maxSurge']} and maxUnavailable {rolling['maxUnavailable']}, and "
+        f"progressDeadlineSeconds {DEADLINE_S}; correct them after the rollout"
+    )
+    notes = {name: annotations.get(name) for name in (CAUSE, CHANGE)}
+    return Found(as_saved(deployment, saved, notes), warning)
