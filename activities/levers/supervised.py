@@ -536,6 +536,7 @@ class SupervisedLever:
     def _least(self, seen: Supervised, staying: int = 0) -> int:
         """Return how many replicas the resource requests, or had before the rollout, less those that stay."""
         written = _at(seen.found, self._kind.replicas) if self._kind.replicas else None
+        written = self._kind.unset if written is None else written
         saved = _saved(seen.found)
         return int(written) if written is not None else int(saved["replicas"]) - staying if saved else len(seen.pods)
 
