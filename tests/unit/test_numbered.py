@@ -24,7 +24,7 @@ from activities.levers.numbered.statefulset import StatefulSetLever
 from activities.levers.ownership import BASELINE
 from activities.levers.template import fingerprint
 from segue.decide import Act, decide
-from segue.errors import Refused
+from segue.errors import Refused, Stale
 from segue.observation import Version
 from segue.replica import Ended, Replica
 from segue.spec import KINDS, Rules, Strategy, Waypoint
@@ -292,6 +292,21 @@ def test_a_controller_that_does_not_act_holds_the_rollout(back: bool, autonomous
         assert decide(rules(0, 1), state, seen, WRITTEN_AT + 1e6).act is Act.CROWDED
 
 
+@pytest.mark.parametrize(
+    ("running", "at_most", "blocks"),
+    [
+        ("oOON", 1, "0"), ("oOON", 2, ""), ("ooON", 2, "0"), ("OOON", 1, ""), ("oOOn", 1, ""), ("oO.N", 1, ""),
+        ("OOoN", 1, ""), ("oOON", None, ""),
+    ],
+)  # fmt: skip
+def test_old_replicas_that_use_up_max_unavailable_are_named(running: str, at_most: int | None, blocks: str) -> None:
+    """With the feature gate, its controller counts every replica that is not ready, wherever it is."""
+    state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW))
+    problem = read(numbered(running, 2)._replace(at_most=at_most), rules(0, 1), state, None, 60.0).problem
+    named = problem is not None and "maxUnavailable" in problem.message
+    assert (problem.replica if problem is not None and named else "") == blocks
+
+
 @pytest.mark.parametrize(("running", "blocks"), [("oOOO", "0"), ("OOOO", ""), ("OOOo", ""), ("o", "0"), ("OOO", "")])
 def test_an_old_replica_that_blocks_its_controller_is_named(running: str, blocks: str) -> None:
     """With OrderedReady, its controller replaces no replica while another one is not ready."""
@@ -303,6 +318,61 @@ def test_an_old_replica_that_blocks_its_controller_is_named(running: str, blocks
     assert read(there._replace(in_order=False), rules(0, 1), state, None, 60.0).problem is None
     held = read(there._replace(partition=HOLD), rules(0, 1), state, None, 60.0).problem
     assert held is None or len(running) < R, "nothing is replaced"
+
+
+def pod_of(number: int, revision: str, *, ready: bool = True) -> dict[str, Any]:
+    condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": "2027-01-15T08:00:00Z"}
+    owner = {"kind": "StatefulSet", "name": "chat", "uid": "u", "controller": True}
+    labels = {"controller-revision-hash": revision}
+    metadata = {"name": f"chat-{number}", "labels": labels, "ownerReferences": [owner]}
+    return {"metadata": metadata, "status": {"phase": "Running", "conditions": [condition]}}
+
+
+def statefulset(current: str, kind: str = "RollingUpdate", unready: int = 0, **found: Any) -> Numbered:
+    """Four replicas that run the version ``old``; its controller takes ``current`` for the current one."""
+    older = {"spec": {"containers": [{"name": "server", "image": "a/b:0"}]}}
+    revisions = [
+        {"metadata": {"name": name}, "revision": number, "data": {"spec": {"template": template}}}
+        for number, (name, template) in enumerate((("older", older), ("old", TEMPLATES["old"])))
+    ]
+    status = {"currentRevision": current, "updateRevision": "old", "observedGeneration": 1}
+    spec = {"replicas": R, "template": TEMPLATES["old"], "updateStrategy": {"type": kind}}
+    metadata = {"name": "chat", "uid": "u", "generation": 1, **found}
+    pods = [pod_of(number, "old", ready=number >= unready) for number in range(R)]
+    lever = StatefulSetLever(cast("Any", None))
+    return lever.numbered({"metadata": metadata, "spec": spec, "status": status}, revisions, pods)
+
+
+@pytest.mark.parametrize(
+    ("there", "holds"),
+    [
+        pytest.param(statefulset("old"), False, id="its-controller-ended-the-rollout-before"),
+        pytest.param(statefulset("older", "OnDelete"), True, id="with-OnDelete-it-never-does"),
+        pytest.param(statefulset("older", unready=1), False, id="it-cannot-while-one-is-not-ready"),
+        pytest.param(statefulset("gone", "OnDelete"), False, id="nothing-is-kept-of-the-older-one"),
+    ],
+)
+def test_lost_replicas_come_back_as_the_baseline(there: Numbered, holds: bool) -> None:
+    """Where its controller would make them older, the first write only holds it; the next one has the template."""
+    lever, state = StatefulSetLever(cast("Any", None)), State(owner="o", baseline=Version(template=OLD))
+    assert lever._holds_first(there, state) is holds
+    held = {"annotations": {BASELINE: json.dumps({"template": TEMPLATES["old"]})}, "generation": 2}
+    metadata = {**there.found["metadata"], **held}
+    claimed = there._replace(found={**there.found, "metadata": metadata}, rolls=True, partition=HOLD, heeded=False)
+    if there.below not in {"", OLD}:
+        with pytest.raises(Stale, match="has not yet taken"):
+            lever._holds_first(claimed, state)
+        assert not lever._holds_first(claimed._replace(heeded=True), state)
+        assert not lever._holds_first(claimed._replace(template=TEMPLATES["new"]), state), "it is written"
+
+
+def test_a_warning_tells_in_which_version_lost_replicas_come_back() -> None:
+    lever = StatefulSetLever(cast("Any", None))
+    assert lever.warnings(statefulset("old", unready=1)) == []
+    (warning,) = lever.warnings(statefulset("older", unready=1))
+    assert "1 of 4 replicas are not ready" in warning and "comes back as server=a/b:0" in warning
+    assert len(lever.warnings(statefulset("older", "OnDelete"))) == 1
+    assert lever.warnings(statefulset("older", "OnDelete", unready=1))[1] == warning
 
 
 @pytest.mark.parametrize(("version", "act"), [(OLD, Act.WAIT), (NEW, Act.FAIL)])

@@ -216,7 +216,7 @@ class LeaderWorkerSetLever(PartitionLever):
         amount: int | str = rolling["maxUnavailable"]
         return max(resolve(amount, found["spec"].get("replicas", 1), round_up=False), 1)
 
-    def warnings(self, found: Object) -> list[str]:
+    def warnings(self, numbered: Numbered) -> list[str]:
         """Return no warnings: nothing else changes."""
         return []
 

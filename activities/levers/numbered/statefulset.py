@@ -11,9 +11,15 @@ from typing import Any, ClassVar
 from activities.cluster import Object
 from activities.ended_pods import Gone
 from activities.levers.judging import judged_set
-from activities.levers.numbered.ordinals import Numbered, ended_by_version, is_observed, removed_by_version
+from activities.levers.numbered.ordinals import (
+    Numbered,
+    comes_back_older,
+    ended_by_version,
+    is_observed,
+    removed_by_version,
+)
 from activities.levers.numbered.partition import PartitionLever
-from activities.levers.ownership import PATCH_FIX, Fields, remembered, selector_of
+from activities.levers.ownership import PATCH_FIX, Fields, remembered, replicas_of, selector_of
 from activities.levers.pods import is_active, read_replica
 from activities.levers.template import apply_change, fingerprint, version_of
 from activities.watching import NamespaceWatch, controller_uid
@@ -69,6 +75,9 @@ class StatefulSetLever(PartitionLever):
             templates=templates,
             token=_token(found),
             in_order=found["spec"].get("podManagementPolicy", "OrderedReady") == "OrderedReady",
+            at_most=_at_most(found),
+            below=versions.get(found.get("status", {}).get("currentRevision", ""), ""),
+            rolls=self.own(found).get("type") != "OnDelete",
             ended=ended_by_version(own, removed, lambda pod: _version(pod, versions)),
             removed=removed_by_version(removed, lambda pod: _version(pod, versions)),
         )
@@ -144,16 +153,30 @@ class StatefulSetLever(PartitionLever):
         amount: int | str = _rolling(tried).get("maxUnavailable", 1)
         return amount
 
-    def warnings(self, found: Object) -> list[str]:
-        """Return what changes during the rollout."""
-        if self.own(found).get("type") != "OnDelete":
-            return []
-        return ["updateStrategy OnDelete becomes RollingUpdate during the rollout, and is restored at its end"]
+    def warnings(self, numbered: Numbered) -> list[str]:
+        """Return what changes during the rollout, and which version lost replicas get."""
+        on_delete = "updateStrategy OnDelete becomes RollingUpdate during the rollout, and is restored at its end"
+        unready = sum(each.ready_since is None for each in numbered.running.values())
+        if not unready or not comes_back_older(numbered, numbered.version):
+            return [] if numbered.rolls else [on_delete]
+        older = self.version(numbered.templates[numbered.found["status"]["currentRevision"]])
+        lost = (
+            f"its controller has not ended the rollout before this one, because {unready} of "
+            f"{len(numbered.running)} replicas are not ready: a replica that is lost before its turn comes back as "
+            f"{older}, and stays so until its turn"
+        )
+        return [lost] if numbered.rolls else [on_delete, lost]
 
 
 def _rolling(found: Object) -> Object:
     rolling: Object = found["spec"].get("updateStrategy", {}).get("rollingUpdate", {})
     return rolling
+
+
+def _at_most(found: Object) -> int | None:
+    """Return how many replicas may be unready while others are replaced. Returns None without the feature gate."""
+    amount = _rolling(found).get("maxUnavailable")
+    return None if amount is None else max(resolve(amount, replicas_of(found), round_up=False), 1)
 
 
 def _token(found: Object) -> str:
