@@ -366,6 +366,50 @@ def test_lost_replicas_come_back_as_the_baseline(there: Numbered, holds: bool) -
         assert not lever._holds_first(claimed._replace(template=TEMPLATES["new"]), state), "it is written"
 
 
+NODES = "0/3 nodes are available: "
+UNBOUND = f"{NODES}pod has unbound immediate PersistentVolumeClaims. not found"
+NO_VOLUME = "node(s) didn't find available persistent volumes to bind."
+
+
+@pytest.mark.parametrize(
+    ("message", "templates", "volume", "holds"),
+    [
+        pytest.param(UNBOUND, ("data",), "", True, id="not-bound"),
+        pytest.param(f'{NODES}persistentvolumeclaim "data-chat-3" is being deleted.', ("data",), "", True, id="going"),
+        pytest.param(f"{NODES}3 {NO_VOLUME}", ("data",), "", True, id="no-volume-for-any-node"),
+        pytest.param(f"{NODES}1 Insufficient cpu, 2 {NO_VOLUME}", ("data",), "", False, id="and-another-reason"),
+        pytest.param(f"{NODES}3 Insufficient cpu.", ("data",), "", False, id="another-reason"),
+        pytest.param(UNBOUND, (), "", False, id="no-claim-of-its-own"),
+        pytest.param(UNBOUND, ("data",), "models", False, id="its-version-refers-to-another-claim"),
+    ],
+)
+@pytest.mark.parametrize("back", [False, True])
+def test_a_volume_claim_that_cannot_be_bound_is_not_the_versions_fault(
+    message: str, templates: tuple[str, ...], volume: str, holds: bool, back: bool
+) -> None:
+    """The claim belongs to the number: the rollout holds, and goes on by itself when it is bound."""
+    claims = [{"name": volume, "persistentVolumeClaim": {"claimName": volume}}] if volume else []
+    template = {"spec": {**TEMPLATES["old"]["spec"], "volumes": claims}}
+    pod = pod_of(3, "old", ready=False)
+    placed = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    pod["status"]["conditions"].append({**placed, "lastTransitionTime": "2027-01-15T08:00:00Z"})
+    there = statefulset("old").found
+    spec = {**there["spec"], "template": template}
+    spec["volumeClaimTemplates"] = [{"metadata": {"name": name}} for name in templates]
+    revisions = [{"metadata": {"name": "old"}, "revision": 1, "data": {"spec": {"template": template}}}]
+    made = StatefulSetLever(cast("Any", None)).numbered({**there, "spec": spec}, revisions, [pod])
+    runs = Version(template=made.version)
+    state = State(owner="o", baseline=runs if back else Version(template=OLD), wanted=runs)
+    state = state.going_back(Outcome.ABORTED, requested("why"), 0.0) if back else state
+    seen = read(made, rules(0, 1), state, None, WRITTEN_AT + 60.0)
+    named = "the scheduler waits until the volume claim data-chat-3 can be bound"
+    assert seen.hindrance.startswith(f"chat-3: {named}") is holds
+    assert seen.hindered == int(holds)
+    (only,) = (*seen.pods.old, *seen.pods.new)
+    assert (only.unschedulable == "") is holds
+    assert seen.problem is not None and (named in seen.problem.message) is holds
+
+
 def test_a_warning_tells_in_which_version_lost_replicas_come_back() -> None:
     lever = StatefulSetLever(cast("Any", None))
     assert lever.warnings(statefulset("old", unready=1)) == []

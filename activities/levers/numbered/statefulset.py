@@ -5,6 +5,7 @@ then ``maxUnavailable`` at a time. Without the gate the API server drops that fi
 Tried on Kubernetes 1.36; the controller's order is that of ``pkg/controller/statefulset/stateful_set_control.go``.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -27,10 +28,16 @@ from segue.budget import resolve_budget
 from segue.errors import Refused
 from segue.lint.target import LintSubject
 from segue.observation import Version
+from segue.replica import Replica
 from segue.spec import Change, Rules
 from segue.units import resolve
 
 REVISION_LABEL = "controller-revision-hash"
+_UNBOUND = re.compile(
+    r"0/(\d+) nodes are available: (?:pod has unbound immediate PersistentVolumeClaims|persistentvolumeclaim \""
+    r"|\1 node\(s\) didn't find available persistent volumes to bind)"
+)
+"""What the scheduler says if it waits for volume claims, and for nothing else (``plugins/volumebinding``)."""
 _ROLLING = ("f:updateStrategy", "f:rollingUpdate")
 _REPLACE = {"$patch": "replace"}
 
@@ -66,7 +73,7 @@ class StatefulSetLever(PartitionLever):
             found=found,
             template=self.template_of(found),
             partition=_rolling(found).get("partition", 0),
-            running={i: read_replica(pod, _version(pod, versions)) for i, pod in awaited.items()},
+            running={i: _replica(pod, found, versions, templates) for i, pod in awaited.items()},
             awaited=awaited,
             pods=own,
             trusted=0,
@@ -168,6 +175,21 @@ class StatefulSetLever(PartitionLever):
         return [lost] if numbered.rolls else [on_delete, lost]
 
 
+def _replica(pod: Object, found: Object, versions: dict[str, str], templates: dict[str, Object]) -> Replica:
+    """Return a pod as a replica: with the volume claims of its number, if only these keep it from a node.
+
+    They are no part of a version: a replica of any version under this number waits for them.
+    """
+    replica = read_replica(pod, _version(pod, versions))
+    names = [each["metadata"]["name"] for each in found["spec"].get("volumeClaimTemplates", ())]
+    volumes = templates.get(_revision(pod), {}).get("spec", {}).get("volumes", ())
+    others = [each for each in volumes if "persistentVolumeClaim" in each and each["name"] not in names]
+    if not names or others or not _UNBOUND.match(replica.unschedulable):
+        return replica
+    claims = tuple(f"{name}-{replica.name}" for name in names)
+    return replica._replace(claims=claims, unschedulable="", unplaced_since=None)
+
+
 def _rolling(found: Object) -> Object:
     rolling: Object = found["spec"].get("updateStrategy", {}).get("rollingUpdate", {})
     return rolling
@@ -191,5 +213,9 @@ def _template_of(revision: Object) -> Object:
 
 
 def _version(pod: Object, versions: dict[str, str]) -> str:
+    return versions.get(_revision(pod), _revision(pod))
+
+
+def _revision(pod: Object) -> str:
     revision: str = pod["metadata"].get("labels", {}).get(REVISION_LABEL, "")
-    return versions.get(revision, revision)
+    return revision
