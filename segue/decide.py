@@ -28,6 +28,7 @@ from segue.traffic import (
     reached_weight,
     refusal_of,
     share_of,
+    tried_again_at,
     wanted_share,
 )
 from segue.units import resolve
@@ -590,13 +591,13 @@ def _routed(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
         return None
     if (state.routed is None and is_back) or (state.stopped and not (is_back or is_stranded(seen) or refusal_of(seen))):
         return None
-    share = _share(rules, state, seen)
+    share = _share(rules, state, seen, now)
     if state.routed is not None and seen.routed is not None and share == seen.routed.share == state.routed.share:
         return None
     return Decision(act=Act.ROUTE, why=_why_share(state, seen, share), share=share)
 
 
-def _share(rules: Rules, state: State, seen: Observation) -> int:
+def _share(rules: Rules, state: State, seen: Observation, now: float) -> int:
     strategy = rules.strategy
     ahead = next_waypoint(rules, state, seen.replicas)
     barrier = ahead[1] if ahead else None
@@ -605,7 +606,7 @@ def _share(rules: Rules, state: State, seen: Observation) -> int:
         strategy, seen, back=leaves_new(state, seen), weight=reached_weight(strategy, state),
         verified=state.verified, ahead=ahead is not None, last=last,
     )  # fmt: skip
-    return instead_of_refused(state, seen, share)
+    return instead_of_refused(state, seen, share, now)
 
 
 def _why_share(state: State, seen: Observation, share: int) -> str:
@@ -940,7 +941,7 @@ def _alarm(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
 
 
 def _waiting(rules: Rules, state: State, seen: Observation, now: float) -> Decision:
-    waits = [seen.next_proven_at, seen.problem.hopeless_from if seen.problem else None]
+    waits = [seen.next_proven_at, seen.problem.hopeless_from if seen.problem else None, tried_again_at(state)]
     if state.goal is Goal.BACK:
         why = _awaited(state, seen) or _to_be_available(state, seen, now) or _shortfall_back(seen)
     elif state.stopped:
