@@ -162,6 +162,8 @@ def test_a_resource_that_leaves_its_replicas_open_may_be_scaled_down_meanwhile(u
     del seen.found["spec"]["predictor"]["minReplicas"]
     decision = decide(RULES, state, lever._read(seen, RULES, state, LATER), LATER)
     assert decision.act is act, decision
+    advice = "2 fewer pods run than before the rollout; if its operator has scaled it down, write how many into"
+    assert (f"{advice} spec.predictor.minReplicas" in decision.why) is (act is Act.FAIL)
 
 
 def test_a_part_that_only_stops_may_come_again() -> None:
