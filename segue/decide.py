@@ -866,7 +866,7 @@ def _why(seen: Observation, counts: Counts) -> str:
 def _late(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if state.stopped or state.waypoint is not None or now < _deadline_at(rules, state, seen):
         return None
-    problem = seen.problem or Problem(cause=Cause.DEADLINE, message=_shortfall(seen))
+    problem = seen.problem or Problem(cause=Cause.DEADLINE, message=_shortfall(rules, state, seen))
     since = f"no progress for {rules.readiness.deadline.total_seconds():g} s{_either(seen)}"
     late = problem.model_copy(update={"message": f"{problem.message} ({since})"})
     return Decision(act=Act.FAIL, why=str(late), problem=late)
@@ -947,7 +947,7 @@ def _waiting(rules: Rules, state: State, seen: Observation, now: float) -> Decis
     elif state.stopped:
         why = state.stopped
     else:
-        why = _to_stop(seen, now) or _to_be_available(state, seen, now) or _shortfall(seen)
+        why = _to_stop(seen, now) or _to_be_available(state, seen, now) or _shortfall(rules, state, seen)
     if not state.stopped and not (state.goal is Goal.BACK and state.needs_human):
         waits.append(_deadline_at(rules, state, seen))
     wake = [w for w in waits if w is not None and w > now]
@@ -991,13 +991,23 @@ def _to_be_available(state: State, seen: Observation, now: float) -> str:
     return f"the target's controller to count the latest ready replica as available, {left}"
 
 
-def _shortfall(seen: Observation) -> str:
+def _shortfall(rules: Rules, state: State, seen: Observation) -> str:
     if seen.autonomous and not seen.new.total and seen.asked.new:
         return "the target's own operator or controller to create the first new replica"
     if seen.old.total > seen.asked.old:
         return f"{_replicas(seen.old.total - seen.asked.old)} to stop"
     missing = seen.asked.new - seen.new.proven
-    return _proof("new", missing, seen.new, seen.asked.new) if missing > 0 else _CATCH_UP
+    return _proof("new", missing, seen.new, seen.asked.new) if missing > 0 else _old_to_be_ready(rules, state, seen)
+
+
+def _old_to_be_ready(rules: Rules, state: State, seen: Observation) -> str:
+    """Return which old replicas keep the rollout at the floor; without any, that the controller has to catch up."""
+    floor, unready = _floor(rules, state, seen), [each.name for each in seen.pods.old if each.ready_since is None]
+    if not unready or _serving(seen) > floor:
+        return _CATCH_UP
+    more = f" and {len(unready) - 1} more" if len(unready) > 1 else ""
+    ready = f"{_serving(seen)} of {seen.replicas} replicas are ready, and {floor} must stay ready"
+    return f"old replica {min(unready)}{more} to be ready: {ready}"
 
 
 def _shortfall_back(seen: Observation) -> str:

@@ -307,6 +307,25 @@ def test_old_replicas_that_use_up_max_unavailable_are_named(running: str, at_mos
     assert (problem.replica if problem is not None and named else "") == blocks
 
 
+@pytest.mark.parametrize(
+    ("running", "waits"),
+    [
+        ("oOON", "old replica 0 to be ready: 3 of 4 replicas are ready, and 3 must stay ready"),
+        ("ooON", "old replica 0 and 1 more to be ready: 2 of 4 replicas are ready, and 3 must stay ready"),
+        ("OOOn", "1 new replica to be proven (0 of 1 ready, 0 proven)"),
+    ],
+)
+def test_old_replicas_that_keep_the_rollout_at_its_floor_are_named(running: str, waits: str) -> None:
+    """No controller is waited for: nothing was requested that is not there."""
+    there = numbered(running, 3)
+    there.found["metadata"]["annotations"] = {BASELINE: json.dumps({"template": TEMPLATES["old"]})}
+    state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW), claimed=True)
+    state = state.but(progress_at=9.0)
+    seen = read(there, rules(0, 1), state, None, 10.0).model_copy(update={"owner": "o"})
+    decision = decide(rules(0, 1), state, seen, 10.0)
+    assert (decision.act, decision.why) == (Act.WAIT, waits)
+
+
 @pytest.mark.parametrize(("running", "blocks"), [("oOOO", "0"), ("OOOO", ""), ("OOOo", ""), ("o", "0"), ("OOO", "")])
 def test_an_old_replica_that_blocks_its_controller_is_named(running: str, blocks: str) -> None:
     """With OrderedReady, its controller replaces no replica while another one is not ready."""
