@@ -15,7 +15,7 @@ from activities.ended_pods import seconds_of
 from activities.failure_details import SKEW_S, happened
 from segue.contract import WatchInput
 from segue.errors import NotAllowed, SegueError
-from segue.failures import unmade, worst
+from segue.failures import with_unmade
 from segue.observation import Observation
 from segue.replica import Replica
 from segue.state import Goal
@@ -49,7 +49,7 @@ class Unmade:
             self._stop(owner)
             found = self._open[owner] = _Missing(self._cluster, request, names)
         message = found.latest(names, wake)
-        return seen.model_copy(update={"problem": worst((unmade(message), seen.problem))}) if message else seen
+        return seen.model_copy(update={"problem": with_unmade(seen.problem, message)}) if message else seen
 
     def _stop(self, owner: str) -> None:
         if owner in self._open:

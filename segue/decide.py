@@ -28,6 +28,7 @@ from segue.traffic import (
     reached_weight,
     refusal_of,
     share_of,
+    tried_again_at,
     wanted_share,
 )
 from segue.units import counted, resolve
@@ -596,13 +597,13 @@ def _routed(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
         return None
     if (state.routed is None and is_back) or (state.stopped and not (is_back or is_stranded(seen) or refusal_of(seen))):
         return None
-    share = _share(rules, state, seen)
+    share = _share(rules, state, seen, now)
     if state.routed is not None and seen.routed is not None and share == seen.routed.share == state.routed.share:
         return None
     return Decision(act=Act.ROUTE, why=_why_share(state, seen, share), share=share)
 
 
-def _share(rules: Rules, state: State, seen: Observation) -> int:
+def _share(rules: Rules, state: State, seen: Observation, now: float) -> int:
     strategy = rules.strategy
     ahead = next_waypoint(rules, state, seen.replicas)
     barrier = ahead[1] if ahead else None
@@ -611,7 +612,7 @@ def _share(rules: Rules, state: State, seen: Observation) -> int:
         strategy, seen, back=leaves_new(state, seen), weight=reached_weight(strategy, state),
         verified=state.verified, ahead=ahead is not None, last=last,
     )  # fmt: skip
-    return instead_of_refused(state, seen, share)
+    return instead_of_refused(state, seen, share, now)
 
 
 def _why_share(state: State, seen: Observation, share: int) -> str:
@@ -867,7 +868,7 @@ def _why(seen: Observation, counts: Counts) -> str:
 def _late(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if state.stopped or state.waypoint is not None or now < _deadline_at(rules, state, seen):
         return None
-    problem = seen.problem or Problem(cause=Cause.DEADLINE, message=_shortfall(seen))
+    problem = seen.problem or Problem(cause=Cause.DEADLINE, message=_shortfall(rules, state, seen))
     since = f"no progress for {rules.readiness.deadline.total_seconds():g} s{_either(seen)}"
     late = problem.model_copy(update={"message": f"{problem.message} ({since})"})
     return Decision(act=Act.FAIL, why=str(late), problem=late)
@@ -942,14 +943,14 @@ def _alarm(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
 
 
 def _waiting(rules: Rules, state: State, seen: Observation, now: float) -> Decision:
-    waits = [seen.next_proven_at, seen.problem.hopeless_from if seen.problem else None]
+    waits = [seen.next_proven_at, seen.problem.hopeless_from if seen.problem else None, tried_again_at(state)]
     if state.goal is Goal.BACK:
         why = _awaited(state, seen) or _to_be_available(state, seen, now) or _shortfall_back(seen)
         why += _in_the_way(state, seen)
     elif state.stopped:
         why = state.stopped
     else:
-        why = _to_stop(seen, now) or _to_be_available(state, seen, now) or _shortfall(seen)
+        why = _to_stop(seen, now) or _to_be_available(state, seen, now) or _shortfall(rules, state, seen)
     if not state.stopped and not (state.goal is Goal.BACK and state.needs_human):
         waits.append(_deadline_at(rules, state, seen))
     wake = [w for w in waits if w is not None and w > now]
@@ -1001,13 +1002,23 @@ def _to_be_available(state: State, seen: Observation, now: float) -> str:
     return f"the target's controller to count the latest ready replica as available, {left}"
 
 
-def _shortfall(seen: Observation) -> str:
+def _shortfall(rules: Rules, state: State, seen: Observation) -> str:
     if seen.autonomous and not seen.new.total and seen.asked.new:
         return "the target's own operator or controller to create the first new replica"
     if seen.old.total > seen.asked.old:
         return f"{counted(seen.old.total - seen.asked.old, 'old replica')} to stop"
     missing = seen.asked.new - seen.new.proven
-    return _proof("new", missing, seen.new, seen.asked.new) if missing > 0 else _CATCH_UP
+    return _proof("new", missing, seen.new, seen.asked.new) if missing > 0 else _old_to_be_ready(rules, state, seen)
+
+
+def _old_to_be_ready(rules: Rules, state: State, seen: Observation) -> str:
+    """Return which old replicas keep the rollout at the floor; without any, that the controller has to catch up."""
+    floor, unready = _floor(rules, state, seen), [each.name for each in seen.pods.old if each.ready_since is None]
+    if not unready or _serving(seen) > floor:
+        return _CATCH_UP
+    more = f" and {len(unready) - 1} more" if len(unready) > 1 else ""
+    ready = f"{_serving(seen)} of {seen.replicas} replicas are ready, and {floor} must stay ready"
+    return f"old replica {min(unready)}{more} to be ready: {ready}"
 
 
 def _shortfall_back(seen: Observation) -> str:

@@ -74,7 +74,7 @@ def diagnose(replica: Replica, max_restarts: int, passed: Mapping[str, int] = _N
             since = (replica.started_at or 0.0) + APPEARS_S if _ABSENT.search(container.waiting_message) else 0.0
             return problem.model_copy(update={"replica": replica.name, "hopeless_from": since})
     if replica.ready_since is None and (hindered := hindrance.reason(replica)):
-        cause = Cause.UNSCHEDULABLE if replica.gates else Cause.NODE
+        cause = Cause.UNSCHEDULABLE if replica.gates or replica.claims else Cause.NODE
         return Problem(cause=cause, message=hindered, replica=replica.name)
     if replica.adopted:
         return Problem(cause=Cause.CONFIGURATION, message=_ADOPTED, replica=replica.name)
@@ -171,6 +171,16 @@ def unmade(message: str) -> Problem | None:
     final = bool(_REFUSED_FOR_GOOD.search(message))
     cause = Cause.CONFIGURATION if final else Cause.DEADLINE
     return Problem(cause=cause, message=f"no pod can be created: {message}", hopeless=final)
+
+
+def with_unmade(problem: Problem | None, message: str) -> Problem | None:
+    """Return the worst of a problem and the one of ``unmade``.
+
+    That a replica is not ready says less than why a pod is missing, and can be its consequence: a group lacks a worker.
+    """
+    found = unmade(message)
+    vague = problem is not None and problem.cause is Cause.UNREADY and not problem.hopeless
+    return _with(found, f"; {problem}") if found is not None and vague else worst((found, problem))
 
 
 def unplaced_why(replicas: Iterable[Replica]) -> str:

@@ -1,4 +1,7 @@
-"""Why replicas cannot become ready although their version is not the reason: a scheduling gate, a lost node. Pure."""
+"""Why replicas cannot become ready although their version is not the reason. Pure.
+
+A scheduling gate keeps them, a volume claim of their number cannot be bound, or their node is lost.
+"""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
@@ -79,4 +82,8 @@ def reason(replica: Replica) -> str:
     if replica.gates:
         gates, plural = ", ".join(replica.gates), "s" if len(replica.gates) > 1 else ""
         return f"the scheduling gate{plural} {gates} must be removed before the scheduler places it"
+    if replica.claims:
+        claims, plural = ", ".join(replica.claims), "s" if len(replica.claims) > 1 else ""
+        fix = "check the storage class and the events there"
+        return f"the scheduler waits until the volume claim{plural} {claims} can be bound: {fix}"
     return f"its node {replica.node} does not answer" if replica.is_lost else ""

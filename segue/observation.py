@@ -119,8 +119,11 @@ class Routed(Frozen):
     """Which of them has not accepted it yet; empty once all have."""
     refusal: str = ""
     """Which of them refuses it, in its own words; empty if none does. Only observed."""
-    accepted: int = 0
-    """Percent of the traffic to the new side that the gateways accepted last. Only recorded."""
+    accepted: int | None = 0
+    """Percent of the traffic to the new side that the gateways accepted last; None if they refuse that by now. Only
+    recorded."""
+    refused: int | None = None
+    """Percent that they refused, if ``accepted`` was written in its place. Only recorded."""
 
 
 class Side(Frozen):

@@ -56,6 +56,8 @@ class Replica(NamedTuple):
     """When the pod started on its node: seconds since the epoch."""
     gates: tuple[str, ...] = ()
     """Its scheduling gates: the scheduler does not place a pod that has one."""
+    claims: tuple[str, ...] = ()
+    """The volume claims of its number, if the scheduler waits until they are bound."""
     node: str = ""
     """The node that it runs on; empty while it has none."""
     more_nodes: tuple[str, ...] = ()

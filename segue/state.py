@@ -381,16 +381,23 @@ class State(Frozen):
         """Record the result after the move: a warning if not all of them became empty in time."""
         return self.noted(now, "warning" if late else "drained", emptied) if emptied else self
 
-    def after_route(self, routed: Routed, why: str, writes: int, now: float) -> Self:
-        """Record where the traffic goes now; a lower share requires a new verification."""
+    def after_route(self, routed: Routed, why: str, writes: int, now: float, refusal: str = "") -> Self:
+        """Record where the traffic goes now; a lower share requires a new verification.
+
+        ``refusal``: why a gateway refused the share before. To write the accepted one in its place is no progress.
+        """
         before = self.routed or Routed(share=0)
         changed = routed.share != before.share
-        accepted, since = (before.accepted, now) if routed.pending else (routed.share, now if changed else before.since)
+        last = None if refusal and before.share == before.accepted else before.accepted
+        accepted, since = (last, now) if routed.pending else (routed.share, now if changed else before.since)
+        refused = before.share if refusal and routed.share == last else before.refused
+        refused = refused if refused in {before.share, routed.share} else None
+        counts = {"since": since, "accepted": accepted, "refused": refused, "refusal": ""}
         found = self.but(
-            routed=routed.model_copy(update={"since": since, "accepted": accepted, "refusal": ""}),
+            routed=routed.model_copy(update=counts),
             verified=self.verified and routed.share >= before.share,
             overrules=False,
-            progress_at=now,
+            progress_at=now if refused is None else self.progress_at,
             writes=self.writes + writes,
         )
         return (
@@ -406,8 +413,10 @@ class State(Frozen):
         if routed is None:
             return self
         waypoint = self.waypoint and self.waypoint.later(max(0.0, now - routed.since))
-        counts = {"pending": "", "accepted": routed.share, "since": now}
-        return self.but(routed=routed.model_copy(update=counts), waypoint=waypoint, progress_at=now).noted(
+        refused = None if routed.refused == routed.share else routed.refused
+        counts = {"pending": "", "accepted": routed.share, "refused": refused, "since": now}
+        progress_at = now if refused is None else self.progress_at
+        return self.but(routed=routed.model_copy(update=counts), waypoint=waypoint, progress_at=progress_at).noted(
             now, "traffic accepted", why
         )
 

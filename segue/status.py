@@ -127,7 +127,8 @@ def _traffic(state: State) -> int | None:
     """Return the percent to the new side that counts. Returns None if the replicas determine it."""
     if state.routed is None:
         return None
-    return state.routed.accepted if state.unaccepted else state.routed.share
+    accepted = state.routed.accepted if state.unaccepted else None
+    return state.routed.share if accepted is None else accepted
 
 
 def _runs(state: State) -> Version | None:

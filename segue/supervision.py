@@ -32,6 +32,11 @@ class Supervision(Model):
     replicas: Path | None = Field(
         default=None, description="The field with the minimum number of replicas; Segue also counts the pods."
     )
+    unset: int | None = Field(
+        default=None,
+        ge=0,
+        description="How many replicas a resource without that field requests; by default as many as ran before.",
+    )
     scaling: tuple[Path, ...] = Field(
         default=(),
         strict=False,
@@ -69,6 +74,7 @@ SUPERVISIONS: dict[str, Supervision] = {
         version="spec.predictor",
         containers=("containers", "model", "workerSpec.containers"),
         replicas="spec.predictor.minReplicas",
+        unset=1,
         scaling=("maxReplicas", "scaleTarget", "scaleMetric", "scaleMetricType", "autoScaling", "canaryTrafficPercent"),
         pods="serving.kserve.io/inferenceservice={name},component=predictor",
         own="app=isvc.{name}-predictor",

@@ -10,6 +10,8 @@ from segue.spec import Strategy, Way
 from segue.state import Goal, State
 
 NONE, ALL = 0, 100
+AGAIN_S = 60.0
+"""How long the accepted share stays before a refused one is tried again: the gateway's reason may have passed."""
 
 
 def leaves_new(state: State, seen: Observation) -> bool:
@@ -78,13 +80,36 @@ def refusal_of(seen: Observation) -> str:
     return seen.routed.refusal if seen.routed is not None else ""
 
 
-def instead_of_refused(state: State, seen: Observation, wanted: int) -> int:
-    """Return ``wanted``, or in place of a share that a gateway refuses, the one that it accepted last."""
-    if state.routed is None or not refusal_of(seen) or wanted != share_of(seen):
+def instead_of_refused(state: State, seen: Observation, wanted: int, now: float) -> int:
+    """Return ``wanted``, or in place of a share that a gateway refuses, the one that it accepted last.
+
+    A refused share is tried again only after ``AGAIN_S``, and the accepted one not if that is refused by now too.
+    """
+    if state.routed is None:
         return wanted
-    share = state.routed.accepted
+    share, present = state.routed.accepted, share_of(seen)
+    if not refusal_of(seen):
+        return present if wanted != present and now < tried_again_at(state, wanted) else wanted
+    if share is None or wanted != present:
+        return wanted
     is_empty = (share > NONE and not seen.new.ready) or (share < ALL and not seen.old.ready)
     return wanted if is_empty else share
+
+
+def tried_again_at(state: State, wanted: int | None = None) -> float:
+    """Return when a refused share is tried again, if it is ``wanted``: seconds since the epoch; 0 if none was refused.
+
+    Without ``wanted``, that of any share.
+    """
+    routed = state.routed
+    if (
+        routed is None
+        or routed.refused is None
+        or routed.refused == routed.share
+        or wanted not in {None, routed.refused}
+    ):
+        return 0.0
+    return routed.since + AGAIN_S
 
 
 def _share_back(now: int, seen: Observation) -> int:
@@ -99,7 +124,8 @@ def must_stay(strategy: Strategy, state: State, seen: Observation, now: float) -
     share, is_blue_green = share_of(seen), strategy.type is Way.BLUE_GREEN
     is_kept = now < kept_until(strategy, state) or bool(state.unaccepted)
     if leaves_new(state, seen):
-        return seen.new.total if is_blue_green and share else 1 if share else seen.new.total if is_kept else 0
+        stays_there = is_blue_green or (state.routed is not None and state.routed.refused is not None)
+        return 1 if share and not stays_there else seen.new.total if share or is_kept else 0
     if share < ALL:
         return max(seen.old.total, seen.replicas) if is_blue_green else 1
     is_free = not is_kept and (not is_blue_green or seen.new.proven >= seen.replicas)

@@ -14,6 +14,7 @@ from segue.observation import Cause, Observation, Problem, Routed
 from segue.pacing import KEPT, Wrote, in_a_row
 from segue.spec import OnFailure, Rules
 from segue.state import TO_BASELINE, Before, Goal, Mark, Outcome, Retarget, State, requested
+from segue.traffic import refusal_of
 
 WRITTEN = frozenset({Act.SCALE, Act.PAUSE_CONTROLLER, Act.RESIZE, Act.SETTLE, Act.ROUTE, Act.UNDO, Act.FINISH})
 NOTHING = Written(done=True)
@@ -195,7 +196,7 @@ def _scaled(state: State, done: _Done) -> State:
 
 def _routed(state: State, done: _Done) -> State:
     routed = done.written.routed or Routed(share=done.decision.share or 0)
-    return state.after_route(routed, done.decision.why, done.written.writes, done.now)
+    return state.after_route(routed, done.decision.why, done.written.writes, done.now, refusal_of(done.seen))
 
 
 def _undone(state: State, done: _Done) -> State:

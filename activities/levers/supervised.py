@@ -313,7 +313,9 @@ class SupervisedLever:
             autonomous=True,
             **hindrance_of(new if back else old, coming)._asdict(),
             foreign=self._foreign(found, state),
-            problem=judged(coming, ended, restarts, state.began_at, others=new if back else old) or unfinished,
+            problem=judged(coming, ended, restarts, state.began_at, others=new if back else old)
+            or unfinished
+            or self._missing(found, fewer if replicas > len(coming) else 0),
             progress_at=max(
                 *(at - min_ready_s for at in proven_at if at <= now),
                 *(at for pod, at in stopped if self._is_new(pod, saved, undone=undone) is back),
@@ -435,6 +437,15 @@ class SupervisedLever:
             return Problem(cause=Cause.UNREADY, message="its operator may not have observed the whole change")
         return None
 
+    def _missing(self, found: Object, number: int) -> Problem | None:
+        """Return that pods are missing, where nothing tells how many there should be. Returns None if none is."""
+        path = self._kind.replicas
+        if not number or (path and _at(found, path) is not None):
+            return None
+        way = f"write how many into {path}" if path else "end with `segue release`"
+        message = f"{number} fewer pods run than before the rollout; if its operator has scaled it down, {way}"
+        return Problem(cause=Cause.DEADLINE, message=message)
+
     def _late_until(self, found: Object, saved: Object | None, rules: Rules, state: State) -> float:
         """Return until when a rollback does not end, because the operator may act on the change only now.
 
@@ -536,6 +547,7 @@ class SupervisedLever:
     def _least(self, seen: Supervised, staying: int = 0) -> int:
         """Return how many replicas the resource requests, or had before the rollout, less those that stay."""
         written = _at(seen.found, self._kind.replicas) if self._kind.replicas else None
+        written = self._kind.unset if written is None else written
         saved = _saved(seen.found)
         return int(written) if written is not None else int(saved["replicas"]) - staying if saved else len(seen.pods)
 

@@ -102,6 +102,10 @@ class Router(ABC):
         """
         return ()
 
+    async def bypasses(self, target: Target, rules: Rules) -> tuple[str, ...]:
+        """Return what else sends traffic to the old side, and is not moved by the rollout."""
+        return ()
+
     def gateways(self, found: Object, before: Routed | None) -> tuple[str, ...]:
         """Return who has to accept a write before it counts; ``before`` is the rollout's former write."""
         return ()
@@ -139,7 +143,8 @@ class Router(ABC):
         new = new or _to_be_made(old, request)
         self.leading(saved, target, rules, new)
         await self.check(request, saved, old, new)
-        return tuple(f"{self.word} {target.namespace}/{self.name(rules)}: {each}" for each in self.doubts(found, rules))
+        doubts = (f"{self.word} {target.namespace}/{self.name(rules)}: {each}" for each in self.doubts(found, rules))
+        return (*doubts, *await self.bypasses(target, rules))
 
     def seen(self, watch: NamespaceWatch, target: Target, rules: Rules, state: State) -> Sight | None:
         """Return what the shared watch observes. Returns None while it is older than the latest write."""

@@ -5,6 +5,7 @@ An HTTPRoute is a custom resource: a merge patch replaces lists whole, so the ro
 
 import copy
 import json
+from collections.abc import Iterable
 
 from activities.cluster import Object
 from activities.levers.ownership import annotations_of
@@ -120,6 +121,13 @@ class HttpRouteRouter(Router):
             )
         return gateway_doubts(found)
 
+    async def bypasses(self, target: Target, rules: Rules) -> tuple[str, ...]:
+        """Return the other rules, of all routes, that send traffic to the old side's backend; none if it stays."""
+        if rules.strategy.to is not None:
+            return ()
+        routes = (await self._cluster.list(self.kind, target.namespace))["items"]
+        return bypassing(routes, target.namespace, _by_route(rules))
+
     def gateways(self, found: Object, before: Routed | None) -> tuple[str, ...]:
         """Return the gateways that have to accept a write: those that accepted the route since the one before."""
         known = before.gateways if before is not None else ()
@@ -149,6 +157,26 @@ class HttpRouteRouter(Router):
                         field=f"{word} {target.namespace}/{name}", value=_shown_selector(selector),
                         fix=f"make it select exactly the {side} side's pods",
                     )  # fmt: skip
+
+
+def bypassing(routes: Iterable[Object], namespace: str, by: ByRoute) -> tuple[str, ...]:
+    """Return the rules that send traffic to the old side's backend, without the one that the rollout moves. Pure."""
+    kind, old = _SERVICE if by.services else _POOL, by.backends.old
+    rules = [
+        f"httproute {namespace}/{route['metadata']['name']}: rules[{number}]"
+        for route in routes
+        for number, rule in enumerate(route["spec"].get("rules", []))
+        if (route["metadata"]["name"], number) != (by.route, by.rule)
+        and any(_leads_to(ref, namespace, kind, old) for ref in rule.get("backendRefs", []))
+    ]
+    why = f"also sends traffic to the old side's {kind[1]} {old}, and the rollout does not move it"
+    fix = "it gets no answer once the old replicas are gone; give it another backend before"
+    return tuple(f"{rule} {why}: {fix}" for rule in rules)
+
+
+def _leads_to(ref: Object, namespace: str, kind: tuple[str, str], name: str) -> bool:
+    is_there = ref.get("namespace", namespace) == namespace and _kind_of(ref) == kind and ref["name"] == name
+    return is_there and bool(ref.get("weight", _DEFAULT_WEIGHT))
 
 
 def _place(found: Object, number: int, sides: set[str]) -> int:

@@ -140,14 +140,14 @@ class Route:
         self._custom.create_namespaced_custom_object(*self._place, body)
         await until("it serves", lambda: self._lab.deployment(f"{self.name}-old").status.available_replicas == 2)
 
-    async def half(self) -> Run:
+    async def half(self, readiness: dict[str, str] = SOON) -> Run:
         """Roll to the waypoint at which both sides have traffic."""
         old, new = f"{self.name}-old", f"{self.name}-new"
         target = {"kind": "DeploymentPair", "namespace": self._lab.namespace, "old": old, "new": new}
         traffic = {"route": self.name, "services": {"old": old, "new": new}, "lag": "1s"}
         waypoints = [{"at": 1, "weight": 50, "approval": True}]
         strategy = {"maxSurge": 1, "traffic": traffic, "waypoints": waypoints}
-        run = await self._lab.start(self.name, target=target, strategy=strategy, readiness=SOON)
+        run = await self._lab.start(self.name, target=target, strategy=strategy, readiness=readiness)
         await run.until("it asks", lambda status: status.phase == "AwaitingApproval" and status.traffic == 50)
         return run
 
@@ -167,6 +167,22 @@ async def is_deleted(lab: Lab) -> None:
         assert status.reason == "somebody changed httproute deleted: it was deleted"
         await run.send("abort")
         await ends(run, "Aborted")
+    assert route.is_back()
+
+
+async def is_refused_later(lab: Lab) -> None:
+    """Its gateway accepted 50 %, and then refuses every weight: the route goes back once, and a person is called."""
+    route = Route(lab, "refused")
+    await route.create()
+    async with Gateway(lab.core.api_client, lab.namespace, "refused") as gateway:
+        run = await route.half({"minReady": "0s", "deadline": "6s"})
+        written = route.get()["metadata"]["generation"]
+        await gateway.refuse(0, 50)
+        status = await run.until("it calls a person", lambda status: status.phase == "NeedsHuman")
+        assert "the gateways to accept 0 % to new: gateway gateway" in status.waiting_for, status.waiting_for
+        assert route.get()["metadata"]["generation"] == written + 1
+        await gateway.refuse()
+        await ends(run, "RolledBack")
     assert route.is_back()
 
 
@@ -190,7 +206,7 @@ Case = Callable[[Lab], Any]
 @pytest.mark.parametrize(
     "cases",
     [
-        pytest.param((acts_late, is_deleted), id="late-operator-and-deleted-route"),
+        pytest.param((acts_late, is_deleted, is_refused_later), id="late-operator-and-lost-route"),
         pytest.param(
             (takes_back, loses_its_baseline, gets_another_rule), id="what-others-write", marks=pytest.mark.soak
         ),

@@ -86,12 +86,31 @@ async def test_statefulset(served: Lab) -> None:
         case.watcher.assert_within(2, 4)
 
     async def on_delete() -> None:
+        """Rolled by hand before: its controller would make a lost replica of the first version again."""
         target = {"updateStrategy": {"type": "OnDelete"}}
-        async with served.case("deleted", 2, kind=StatefulSetSubject, strategy={}, target=target) as case:
+        subject, strategy = StatefulSetSubject(served, "deleted"), {"waypoints": [{"at": 1, "approval": True}]}
+        await subject.create(2, **target)
+        container = {"name": "server", "image": "example/chat:2"}
+        subject.patch({"spec": {"template": {"spec": {"containers": [container]}}}})
+        for name in ("deleted-0", "deleted-1"):
+            served.core.delete_namespaced_pod(name, served.namespace)
+        await until(
+            "both are 2", lambda: len(served.pods("deleted", "chat:2")) == subject.raw["status"]["readyReplicas"]
+        )
+        change = StatefulSetSubject.changed(3)
+        async with served.rolled("deleted", kind=StatefulSetSubject, change=change, strategy=strategy) as case:
             plan = await case.run.plan()
             assert any("OnDelete" in warning for warning in plan.warnings)
+            await case.run.until("it asks", lambda status: status.phase == "AwaitingApproval")
+            at_rest = case.watcher.mark()
+            served.core.delete_namespaced_pod("deleted-0", served.namespace)
+            await until("it is back", lambda: at_rest < case.watcher.mark() and case.watcher.samples[-1].ready == 2)
+            assert {version.split()[0] for version, _, _ in case.watcher.samples[-1].by_image} == {
+                "example/chat:2", "example/chat:3"
+            }  # fmt: skip
+            await case.run.send("approve")
             await case.ends("Completed")
-        case.watcher.assert_within(1, 2)
+        case.watcher.assert_within(1, 2, until=at_rest)
 
     async def waits() -> None:
         """Its controller waits for minReadySeconds after each replica, longer than the deadline."""

@@ -458,6 +458,7 @@ async def test_weights_of_pools(served: Lab) -> None:
     sides.pool("both", "blue")
     sides.route(pools=True)
     sides.route(name="services")
+    sides.route(name="other", pools=True)
     both = {"old": "pools-blue", "new": "pools-green"}
     strategy: dict[str, Any] = {"maxSurge": 1, "waypoints": [{"at": 1, "weight": 5, "approval": True}]}
     bad = {
@@ -479,6 +480,7 @@ async def test_weights_of_pools(served: Lab) -> None:
     run = await served.start("pools", target=sides.target, strategy={**strategy, "traffic": traffic})
     doubts = [each for each in (await run.plan()).warnings if "httproute" in each]
     assert doubts[0].startswith(f"httproute {served.namespace}/pools: no gateway has accepted it, so nothing may obey")
+    assert doubts[1].startswith(f"httproute {served.namespace}/other: rules[0] also sends traffic to the old side's")
     await run.until("it asks with 5 %", lambda s: s.phase == "AwaitingApproval" and s.traffic == 5)
     blue, green = route_of(served, "pools")
     assert (blue, green) == ({**saved[0], "weight": 95}, {**saved[0], "name": "pools-green", "weight": 5})

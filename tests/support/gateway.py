@@ -25,6 +25,11 @@ class Gateway:
         self._answered = 0
         self.is_silent = False
 
+    async def refuse(self, *weights: int) -> None:
+        """Refuse these weights from now on, also one that it accepted before."""
+        self._refuses, self._answered = weights, 0
+        await until("the gateway to answer", lambda: self._answered > 0)
+
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())
         await until("the gateway to answer", lambda: self._answered > 0)

@@ -8,7 +8,17 @@ from activities.levers.pods import read_replica
 from activities.rollout import _unsure
 from segue.decide import Act, Decision
 from segue.ended_pods import judged
-from segue.failures import APPEARS_S, diagnose, unmade, unplaced_why, with_log, with_peak, with_probe, worst
+from segue.failures import (
+    APPEARS_S,
+    diagnose,
+    unmade,
+    unplaced_why,
+    with_log,
+    with_peak,
+    with_probe,
+    with_unmade,
+    worst,
+)
 from segue.hindrance import IGNORED_S, hindrance_of, node_in_doubt, with_lost_nodes
 from segue.masking import masked, tail
 from segue.observation import Cause, Counts, Observation, Problem, Side
@@ -124,6 +134,25 @@ def test_a_pod_that_admission_refuses_for_good_fails_at_once(message: str, hopel
     found = unmade(message)
     assert found and found.hopeless is hopeless and message in found.message
     assert unmade("") is None
+
+
+@pytest.mark.parametrize(
+    ("cause", "hopeless", "expected"),
+    [
+        (Cause.UNREADY, False, "Deadline: no pod can be created: full; Unready: chat-1: only 1 of the 2 pods"),
+        (Cause.IMAGE_PULL, False, "ImagePull: chat-1: only 1 of the 2 pods"),
+        (Cause.UNREADY, True, "Unready: chat-1: only 1 of the 2 pods"),
+        (None, False, "Deadline: no pod can be created: full"),
+    ],
+)
+def test_why_a_pod_is_missing_says_more_than_that_a_replica_is_not_ready(
+    cause: Cause | None, hopeless: bool, expected: str
+) -> None:
+    """A group without one of its workers is not ready because of that."""
+    message = "only 1 of the 2 pods"
+    problem = None if cause is None else Problem(cause=cause, message=message, replica="chat-1", hopeless=hopeless)
+    assert str(with_unmade(problem, "full")) == expected
+    assert with_unmade(problem, "") == problem
 
 
 STATUS = {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "gated"}]}

@@ -24,7 +24,7 @@ from activities.levers.numbered.statefulset import StatefulSetLever
 from activities.levers.ownership import BASELINE
 from activities.levers.template import fingerprint
 from segue.decide import Act, decide
-from segue.errors import Refused
+from segue.errors import Refused, Stale
 from segue.observation import Version
 from segue.replica import Ended, Replica
 from segue.spec import KINDS, Rules, Strategy, Waypoint
@@ -292,6 +292,40 @@ def test_a_controller_that_does_not_act_holds_the_rollout(back: bool, autonomous
         assert decide(rules(0, 1), state, seen, WRITTEN_AT + 1e6).act is Act.CROWDED
 
 
+@pytest.mark.parametrize(
+    ("running", "at_most", "blocks"),
+    [
+        ("oOON", 1, "0"), ("oOON", 2, ""), ("ooON", 2, "0"), ("OOON", 1, ""), ("oOOn", 1, ""), ("oO.N", 1, ""),
+        ("OOoN", 1, ""), ("oOON", None, ""),
+    ],
+)  # fmt: skip
+def test_old_replicas_that_use_up_max_unavailable_are_named(running: str, at_most: int | None, blocks: str) -> None:
+    """With the feature gate, its controller counts every replica that is not ready, wherever it is."""
+    state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW))
+    problem = read(numbered(running, 2)._replace(at_most=at_most), rules(0, 1), state, None, 60.0).problem
+    named = problem is not None and "maxUnavailable" in problem.message
+    assert (problem.replica if problem is not None and named else "") == blocks
+
+
+@pytest.mark.parametrize(
+    ("running", "waits"),
+    [
+        ("oOON", "old replica 0 to be ready: 3 of 4 replicas are ready, and 3 must stay ready"),
+        ("ooON", "old replica 0 and 1 more to be ready: 2 of 4 replicas are ready, and 3 must stay ready"),
+        ("OOOn", "1 new replica to be proven (0 of 1 ready, 0 proven)"),
+    ],
+)
+def test_old_replicas_that_keep_the_rollout_at_its_floor_are_named(running: str, waits: str) -> None:
+    """No controller is waited for: nothing was requested that is not there."""
+    there = numbered(running, 3)
+    there.found["metadata"]["annotations"] = {BASELINE: json.dumps({"template": TEMPLATES["old"]})}
+    state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW), claimed=True)
+    state = state.but(progress_at=9.0)
+    seen = read(there, rules(0, 1), state, None, 10.0).model_copy(update={"owner": "o"})
+    decision = decide(rules(0, 1), state, seen, 10.0)
+    assert (decision.act, decision.why) == (Act.WAIT, waits)
+
+
 @pytest.mark.parametrize(("running", "blocks"), [("oOOO", "0"), ("OOOO", ""), ("OOOo", ""), ("o", "0"), ("OOO", "")])
 def test_an_old_replica_that_blocks_its_controller_is_named(running: str, blocks: str) -> None:
     """With OrderedReady, its controller replaces no replica while another one is not ready."""
@@ -303,6 +337,105 @@ def test_an_old_replica_that_blocks_its_controller_is_named(running: str, blocks
     assert read(there._replace(in_order=False), rules(0, 1), state, None, 60.0).problem is None
     held = read(there._replace(partition=HOLD), rules(0, 1), state, None, 60.0).problem
     assert held is None or len(running) < R, "nothing is replaced"
+
+
+def pod_of(number: int, revision: str, *, ready: bool = True) -> dict[str, Any]:
+    condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": "2027-01-15T08:00:00Z"}
+    owner = {"kind": "StatefulSet", "name": "chat", "uid": "u", "controller": True}
+    labels = {"controller-revision-hash": revision}
+    metadata = {"name": f"chat-{number}", "labels": labels, "ownerReferences": [owner]}
+    return {"metadata": metadata, "status": {"phase": "Running", "conditions": [condition]}}
+
+
+def statefulset(current: str, kind: str = "RollingUpdate", unready: int = 0, **found: Any) -> Numbered:
+    """Four replicas that run the version ``old``; its controller takes ``current`` for the current one."""
+    older = {"spec": {"containers": [{"name": "server", "image": "a/b:0"}]}}
+    revisions = [
+        {"metadata": {"name": name}, "revision": number, "data": {"spec": {"template": template}}}
+        for number, (name, template) in enumerate((("older", older), ("old", TEMPLATES["old"])))
+    ]
+    status = {"currentRevision": current, "updateRevision": "old", "observedGeneration": 1}
+    spec = {"replicas": R, "template": TEMPLATES["old"], "updateStrategy": {"type": kind}}
+    metadata = {"name": "chat", "uid": "u", "generation": 1, **found}
+    pods = [pod_of(number, "old", ready=number >= unready) for number in range(R)]
+    lever = StatefulSetLever(cast("Any", None))
+    return lever.numbered({"metadata": metadata, "spec": spec, "status": status}, revisions, pods)
+
+
+@pytest.mark.parametrize(
+    ("there", "holds"),
+    [
+        pytest.param(statefulset("old"), False, id="its-controller-ended-the-rollout-before"),
+        pytest.param(statefulset("older", "OnDelete"), True, id="with-OnDelete-it-never-does"),
+        pytest.param(statefulset("older", unready=1), False, id="it-cannot-while-one-is-not-ready"),
+        pytest.param(statefulset("gone", "OnDelete"), False, id="nothing-is-kept-of-the-older-one"),
+    ],
+)
+def test_lost_replicas_come_back_as_the_baseline(there: Numbered, holds: bool) -> None:
+    """Where its controller would make them older, the first write only holds it; the next one has the template."""
+    lever, state = StatefulSetLever(cast("Any", None)), State(owner="o", baseline=Version(template=OLD))
+    assert lever._holds_first(there, state) is holds
+    held = {"annotations": {BASELINE: json.dumps({"template": TEMPLATES["old"]})}, "generation": 2}
+    metadata = {**there.found["metadata"], **held}
+    claimed = there._replace(found={**there.found, "metadata": metadata}, rolls=True, partition=HOLD, heeded=False)
+    if there.below not in {"", OLD}:
+        with pytest.raises(Stale, match="has not yet taken"):
+            lever._holds_first(claimed, state)
+        assert not lever._holds_first(claimed._replace(heeded=True), state)
+        assert not lever._holds_first(claimed._replace(template=TEMPLATES["new"]), state), "it is written"
+
+
+NODES = "0/3 nodes are available: "
+UNBOUND = f"{NODES}pod has unbound immediate PersistentVolumeClaims. not found"
+NO_VOLUME = "node(s) didn't find available persistent volumes to bind."
+
+
+@pytest.mark.parametrize(
+    ("message", "templates", "volume", "holds"),
+    [
+        pytest.param(UNBOUND, ("data",), "", True, id="not-bound"),
+        pytest.param(f'{NODES}persistentvolumeclaim "data-chat-3" is being deleted.', ("data",), "", True, id="going"),
+        pytest.param(f"{NODES}3 {NO_VOLUME}", ("data",), "", True, id="no-volume-for-any-node"),
+        pytest.param(f"{NODES}1 Insufficient cpu, 2 {NO_VOLUME}", ("data",), "", False, id="and-another-reason"),
+        pytest.param(f"{NODES}3 Insufficient cpu.", ("data",), "", False, id="another-reason"),
+        pytest.param(UNBOUND, (), "", False, id="no-claim-of-its-own"),
+        pytest.param(UNBOUND, ("data",), "models", False, id="its-version-refers-to-another-claim"),
+    ],
+)
+@pytest.mark.parametrize("back", [False, True])
+def test_a_volume_claim_that_cannot_be_bound_is_not_the_versions_fault(
+    message: str, templates: tuple[str, ...], volume: str, holds: bool, back: bool
+) -> None:
+    """The claim belongs to the number: the rollout holds, and goes on by itself when it is bound."""
+    claims = [{"name": volume, "persistentVolumeClaim": {"claimName": volume}}] if volume else []
+    template = {"spec": {**TEMPLATES["old"]["spec"], "volumes": claims}}
+    pod = pod_of(3, "old", ready=False)
+    placed = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    pod["status"]["conditions"].append({**placed, "lastTransitionTime": "2027-01-15T08:00:00Z"})
+    there = statefulset("old").found
+    spec = {**there["spec"], "template": template}
+    spec["volumeClaimTemplates"] = [{"metadata": {"name": name}} for name in templates]
+    revisions = [{"metadata": {"name": "old"}, "revision": 1, "data": {"spec": {"template": template}}}]
+    made = StatefulSetLever(cast("Any", None)).numbered({**there, "spec": spec}, revisions, [pod])
+    runs = Version(template=made.version)
+    state = State(owner="o", baseline=runs if back else Version(template=OLD), wanted=runs)
+    state = state.going_back(Outcome.ABORTED, requested("why"), 0.0) if back else state
+    seen = read(made, rules(0, 1), state, None, WRITTEN_AT + 60.0)
+    named = "the scheduler waits until the volume claim data-chat-3 can be bound"
+    assert seen.hindrance.startswith(f"chat-3: {named}") is holds
+    assert seen.hindered == int(holds)
+    (only,) = (*seen.pods.old, *seen.pods.new)
+    assert (only.unschedulable == "") is holds
+    assert seen.problem is not None and (named in seen.problem.message) is holds
+
+
+def test_a_warning_tells_in_which_version_lost_replicas_come_back() -> None:
+    lever = StatefulSetLever(cast("Any", None))
+    assert lever.warnings(statefulset("old", unready=1)) == []
+    (warning,) = lever.warnings(statefulset("older", unready=1))
+    assert "1 of 4 replicas are not ready" in warning and "comes back as server=a/b:0" in warning
+    assert len(lever.warnings(statefulset("older", "OnDelete"))) == 1
+    assert lever.warnings(statefulset("older", "OnDelete", unready=1))[1] == warning
 
 
 @pytest.mark.parametrize(("version", "act"), [(OLD, Act.WAIT), (NEW, Act.FAIL)])

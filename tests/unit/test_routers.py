@@ -7,7 +7,7 @@ import pytest
 from activities.cluster import Cluster, Object
 from activities.levers.ownership import OWNER
 from activities.routers.base import SAVED, Sight, as_kept
-from activities.routers.httproute import HttpRouteRouter
+from activities.routers.httproute import HttpRouteRouter, bypassing
 from activities.watching import NamespaceWatch
 from segue.errors import Stale
 from segue.observation import Routed, Version
@@ -109,3 +109,18 @@ def test_a_route_without_the_rule_is_released_as_it_is(rules: tuple[Object, ...]
     assert ROUTER.free(bare, "before") == {"metadata": {"annotations": {OWNER: None, SAVED: None}}}
     new_only = route(rule(new=1))
     assert ROUTER.free(new_only, "before")["spec"] == {"rules": [rule(old=100)]}
+
+
+def test_other_rules_that_lead_to_the_old_side_are_named() -> None:
+    """Nobody would answer their requests once the old replicas are gone."""
+    by = ByRoute.model_validate({"route": "chat", "rule": 1, "services": {"old": "old", "new": "new"}})
+    away = {"backendRefs": [{"name": "old", "namespace": "elsewhere"}]}
+    pool = {"backendRefs": [{"name": "old", "group": "inference.networking.k8s.io", "kind": "InferencePool"}]}
+    other = {"metadata": {"name": "health"}, "spec": {"rules": [OTHER, rule(old=1)]}}
+    routes = [route({"backendRefs": [{"name": "old"}]}, rule(old=1), rule(old=0, static=1), away, pool, {}), other]
+    found = bypassing(routes, "n", by)
+    named = [each.partition(" also")[0] for each in found]
+    assert named == ["httproute n/chat: rules[0]", "httproute n/health: rules[1]"]
+    assert all("sends traffic to the old side's Service old" in each and "give it another" in each for each in found)
+    by_pools = ByRoute.model_validate({"route": "chat", "rule": 1, "pools": {"old": "old", "new": "new"}})
+    assert [each.partition(" also")[0] for each in bypassing(routes, "n", by_pools)] == ["httproute n/chat: rules[4]"]

@@ -152,6 +152,20 @@ def test_fewer_pods_than_before_are_complete_only_when_nothing_changes_any_more(
     assert done.act is Act.VERIFY
 
 
+@pytest.mark.parametrize(("unset", "act"), [(1, Act.VERIFY), (None, Act.FAIL)])
+def test_a_resource_that_leaves_its_replicas_open_may_be_scaled_down_meanwhile(unset: int | None, act: Act) -> None:
+    """KServe takes 1 for an unset minReplicas, so its autoscaler may go from 3 to 1 in the middle of a rollout."""
+    assert KSERVE.unset == 1
+    kind = KSERVE.model_copy(update={"unset": unset})
+    lever = SupervisedLever(Cluster.__new__(Cluster), kind)
+    seen, state = rolled([pod(HEAD, "a", n) for n in range(3)], [pod(HEAD, "b")])
+    del seen.found["spec"]["predictor"]["minReplicas"]
+    decision = decide(RULES, state, lever._read(seen, RULES, state, LATER), LATER)
+    assert decision.act is act, decision
+    advice = "2 fewer pods run than before the rollout; if its operator has scaled it down, write how many into"
+    assert (f"{advice} spec.predictor.minReplicas" in decision.why) is (act is Act.FAIL)
+
+
 def test_a_part_that_only_stops_may_come_again() -> None:
     """With the strategy Recreate, its new pods come when its old ones are gone, however long these take."""
     worker = pod(WORKER, "w")

@@ -16,7 +16,7 @@ from segue.plan import make_plan
 from segue.spec import ByRoute, Change, PairTarget, Rules, Strategy, read_rollout
 from segue.state import Goal, Outcome, Reached, State, requested
 from segue.status import Status, make_status
-from segue.traffic import must_stay, objection, objection_to_counts, wanted_share
+from segue.traffic import AGAIN_S, must_stay, objection, objection_to_counts, wanted_share
 from segue.transition import applied, judged
 
 SERVICE: dict[str, Any] = {"service": "chat", "lag": "2s"}
@@ -326,6 +326,56 @@ def test_a_refused_weight_fails_the_rollout_and_goes_back() -> None:
         again = failed.but(routed=PENDING.model_copy(update={"share": share, "accepted": share}))
         still = heard(see(3, 2, share), refusal=REFUSED).model_copy(update={"home": Counts(4, 0)})
         assert decide(rules, again, still, NOW + 9).act is Act.WAIT
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_gateway_that_refuses_every_share_does_not_send_the_traffic_to_and_fro(back: bool) -> None:
+    """It had accepted 50 %, and refuses that now too: what the rollout wants stays written, and the deadline runs."""
+    rules = Rules(strategy=WEIGHED)
+    state = AT_HALF.but(routed=PENDING.model_copy(update={"pending": "", "accepted": 50}))
+    state = state.going_back(Outcome.ROLLED_BACK, requested("why"), NOW) if back else state
+    written = list[int]()
+
+    def refused() -> Observation:
+        share = state.routed.share if state.routed else 0
+        return heard(see(4, 2, share), refusal=REFUSED).model_copy(update={"home": Counts(4, 0)})
+
+    for now in range(int(NOW), int(NOW) + 6):
+        seen = refused()
+        decision = decide(rules, state, seen, now)
+        written += [decision.share or 0] if decision.act is Act.ROUTE else []
+        routed = Routed(share=decision.share or 0, gateways=(GATEWAY,), pending=GATEWAY)
+        state = applied(rules, state, seen, decision, now, Written(done=True, routed=routed))
+    assert written == [0] and state.goal is Goal.BACK
+    late = NOW + 60 + rules.readiness.deadline.total_seconds()
+    assert decide(rules, state, refused(), late).act is Act.ALARM
+
+
+def test_a_refused_share_is_tried_again_after_a_while() -> None:
+    """The one that was accepted stays in its place meanwhile; neither write is progress."""
+    rules = Rules(strategy=WEIGHED)
+    state = OURS.but(routed=Routed(share=0, since=NOW, gateways=(GATEWAY,), pending=GATEWAY, accepted=100))
+    state = state.going_back(Outcome.ROLLED_BACK, requested("why"), NOW)
+
+    def then(seen: Observation, now: float, act: Act, share: int | None = None) -> None:
+        nonlocal state
+        seen = seen.model_copy(update={"home": Counts(4, 0)})
+        decision = decide(rules, state, seen, now)
+        assert (decision.act, decision.share) == (act, share), decision
+        if act is Act.WAIT:
+            assert decision.wake_at is not None and decision.wake_at <= NOW + 2 + AGAIN_S
+            return
+        routed = Routed(share=share or 0, gateways=(GATEWAY,), pending=GATEWAY)
+        state = applied(rules, state, seen, decision, now, Written(done=True, routed=routed))
+
+    then(heard(see(4, 4, 0), refusal=REFUSED), NOW + 1, Act.ROUTE, 100)
+    then(see(4, 4, 100), NOW + 2, Act.ACCEPTED)
+    assert state.routed and (state.routed.accepted, state.routed.refused, state.progress_at) == (100, 0, NOW)
+    then(see(4, 4, 100), NOW + 1 + AGAIN_S, Act.WAIT)
+    then(see(4, 4, 100), NOW + 2 + AGAIN_S, Act.ROUTE, 0)
+    assert state.progress_at == NOW
+    then(see(4, 4, 0), NOW + 3 + AGAIN_S, Act.ACCEPTED)
+    assert state.routed and (state.routed.refused, state.progress_at) == (None, NOW + 3 + AGAIN_S)
 
 
 def test_a_refused_switch_is_undone() -> None:

@@ -216,7 +216,7 @@ class LeaderWorkerSetLever(PartitionLever):
         amount: int | str = rolling["maxUnavailable"]
         return max(resolve(amount, found["spec"].get("replicas", 1), round_up=False), 1)
 
-    def warnings(self, found: Object) -> list[str]:
+    def warnings(self, numbered: Numbered) -> list[str]:
         """Return no warnings: nothing else changes."""
         return []
 
@@ -242,13 +242,14 @@ def _group(leader: Object, pods: list[Object], size: int, versions: dict[str, st
     parts = [read_replica(pod, version) for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))]
     head = next(part for part in parts if part.name == leader["metadata"]["name"])
     times = [part.ready_since for part in parts]
+    lacking = f"only {len(parts)} of the {size} pods of its group exist"
     whole = len(parts) >= size and all(pod["metadata"]["labels"].get(REVISION, "") == key for pod in pods)
     return Replica(
         name=leader["metadata"]["name"],
         version=version,
         ready_since=max(t for t in times if t is not None) if whole and None not in times else None,
         unschedulable=next((part.unschedulable for part in parts if part.unschedulable), ""),
-        unready=next((part.unready for part in parts if part.unready), ""),
+        unready=next((part.unready for part in parts if part.unready), "" if len(parts) >= size else lacking),
         unready_since=lost_since(parts) or None,
         containers=tuple(container for part in parts for container in part.containers),
         uid=head.uid,

@@ -62,6 +62,12 @@ class Numbered(NamedTuple):
     """The objects beside the target whose controllers move its replicas."""
     in_order: bool = False
     """Whether its controller replaces no replica while another one is not ready."""
+    at_most: int | None = None
+    """While so many are not ready, on either side, its controller replaces none. None if it does not count them."""
+    below: str = ""
+    """The version in which its controller creates replicas below the partition; empty if that is not known."""
+    rolls: bool = True
+    """Whether its controller replaces replicas at all, and not only those that somebody deletes."""
 
     @property
     def version(self) -> str:
@@ -103,6 +109,15 @@ class Numbered(NamedTuple):
         return [self.awaited[i] for i in numbers if not is_ready(self.awaited[i])]
 
 
+def comes_back_older(numbered: Numbered, baseline: str) -> bool:
+    """Whether a replica below the partition that is lost would come back in a version older than the baseline.
+
+    A StatefulSet's controller takes another version for current only when all replicas run it and are ready, and with
+    ``OnDelete`` never.
+    """
+    return numbered.below not in {"", baseline}
+
+
 def is_observed(found: Object) -> bool:
     """Whether an object's controller has observed its present spec."""
     seen: int = found.get("status", {}).get("observedGeneration", 0)
@@ -132,13 +147,21 @@ def _out_of_order(numbered: Numbered, state: State) -> Problem | None:
     """Return the problem of an old replica that keeps its controller from replacing the next one."""
     going = numbered.going(state.baseline.template)
     absent = replicas_of(numbered.found) - len(numbered.running)
-    if not numbered.in_order or state.goal is Goal.BACK or not (going or absent > 0):
+    if state.goal is Goal.BACK or not (going or absent > 0):
         return None
-    others = (each for i, each in sorted(numbered.running.items()) if i not in going)
-    blocking = next((each for each in others if each.version != numbered.version and each.ready_since is None), None)
-    why = "is not ready, and with podManagementPolicy OrderedReady its controller makes no other replica before that"
+    unready = {i for i, each in numbered.running.items() if each.ready_since is None and i not in going}
+    stay = sorted(i for i in unready if numbered.running[i].version != numbered.version)
+    if not stay:
+        return None
+    if numbered.in_order:
+        why = "with podManagementPolicy OrderedReady its controller makes no other replica before that"
+    elif numbered.at_most is not None and len(stay) >= numbered.at_most and len(stay) == len(unready) + absent:
+        why = f"its controller replaces no other replica before that (maxUnavailable {numbered.at_most})"
+    else:
+        return None
     fix = "mend or delete it; if its version is the reason, change the StatefulSet without Segue, then delete this pod"
-    return blocking and Problem(cause=Cause.DEADLINE, message=f"{why}; {fix}", replica=blocking.name)
+    message = f"is not ready, and {why}; {fix}"
+    return Problem(cause=Cause.DEADLINE, message=message, replica=numbered.running[stay[0]].name)
 
 
 def may_go_back(numbered: Numbered, rules: Rules, baseline: str) -> bool:

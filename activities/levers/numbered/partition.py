@@ -19,6 +19,7 @@ from activities.levers.copies import make_copies, prune_copies
 from activities.levers.numbered.ordinals import (
     HOLD,
     Numbered,
+    comes_back_older,
     may_go_back,
     never_observes,
     partition_at,
@@ -156,7 +157,7 @@ class PartitionLever(ABC):
         """Return how many its controller replaces at a time; ``tried`` is the target after the first write."""
 
     @abstractmethod
-    def warnings(self, found: Object) -> list[str]:
+    def warnings(self, numbered: Numbered) -> list[str]:
         """Return the warnings that are specific to this kind."""
 
     def autonomous(self, rules: Rules) -> bool:
@@ -301,7 +302,7 @@ class PartitionLever(ABC):
             before, after = self._stopping(start), self._stopping(self.template_of(tried))
             stops = losses(before, after, request.rules, replicas, drainable=False)
             budget_warnings = _warnings(budget, await self.at_once(found, tried), request.rules)
-            warnings = (*stops, *self.warnings(found), *budget_warnings)
+            warnings = (*stops, *self.warnings(numbered), *budget_warnings)
         new = sum(numbered.running[i].version == wanted.template for i in range(replicas) if i in numbered.running)
         return Prepared(
             baseline=request.baseline or self.version(start),
@@ -407,10 +408,11 @@ class PartitionLever(ABC):
 
     def _scaled(self, request: WriteInput, numbered: Numbered, old: int) -> Object:
         state, found = request.state, numbered.found
-        partition = 0 if self.autonomous(request.rules) else partition_for(numbered, state, old)
+        is_early = self._holds_first(numbered, state)
+        partition = 0 if self.autonomous(request.rules) else HOLD if is_early else partition_for(numbered, state, old)
         spec = self.holding(partition, request.rules, replicas_of(found))
         annotations: dict[str, str | None] = {OWNER: state.owner}
-        if numbered.version != state.wanted.template:
+        if numbered.version != state.wanted.template and not is_early:
             if request.change is None:
                 raise Stale(CHANGED)
             saved = saved_baseline(found)["template"] if state.claimed else numbered.template
@@ -421,6 +423,19 @@ class PartitionLever(ABC):
         else:
             annotations |= rebudgeted(found, budget_as_written(request.rules))
         return {"metadata": {"annotations": annotations}, "spec": spec}
+
+    def _holds_first(self, numbered: Numbered, state: State) -> bool:
+        """Whether to hold the target before the wanted template is written, so that lost replicas keep their version.
+
+        Raises:
+            Stale: when it is held, and its controller has not observed that yet.
+        """
+        baseline = state.baseline.template
+        if numbered.version != baseline or not comes_back_older(numbered, baseline):
+            return False
+        if numbered.engaged and not numbered.heeded:
+            raise Stale("its controller has not yet taken the version that runs for the current one")
+        return not numbered.rolls
 
     def _claim(
         self, numbered: Numbered, rules: Rules, owner: str, ready: Mapping[str, int] = MappingProxyType({})

@@ -5,15 +5,22 @@ then ``maxUnavailable`` at a time. Without the gate the API server drops that fi
 Tried on Kubernetes 1.36; the controller's order is that of ``pkg/controller/statefulset/stateful_set_control.go``.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from activities.cluster import Object
 from activities.ended_pods import Gone
 from activities.levers.judging import judged_set
-from activities.levers.numbered.ordinals import Numbered, ended_by_version, is_observed, removed_by_version
+from activities.levers.numbered.ordinals import (
+    Numbered,
+    comes_back_older,
+    ended_by_version,
+    is_observed,
+    removed_by_version,
+)
 from activities.levers.numbered.partition import PartitionLever
-from activities.levers.ownership import PATCH_FIX, Fields, remembered, selector_of
+from activities.levers.ownership import PATCH_FIX, Fields, remembered, replicas_of, selector_of
 from activities.levers.pods import is_active, read_replica
 from activities.levers.template import apply_change, fingerprint, version_of
 from activities.watching import NamespaceWatch, controller_uid
@@ -21,10 +28,16 @@ from segue.budget import resolve_budget
 from segue.errors import Refused
 from segue.lint.target import LintSubject
 from segue.observation import Version
+from segue.replica import Replica
 from segue.spec import Change, Rules
 from segue.units import resolve
 
 REVISION_LABEL = "controller-revision-hash"
+_UNBOUND = re.compile(
+    r"0/(\d+) nodes are available: (?:pod has unbound immediate PersistentVolumeClaims|persistentvolumeclaim \""
+    r"|\1 node\(s\) didn't find available persistent volumes to bind)"
+)
+"""What the scheduler says if it waits for volume claims, and for nothing else (``plugins/volumebinding``)."""
 _ROLLING = ("f:updateStrategy", "f:rollingUpdate")
 _REPLACE = {"$patch": "replace"}
 
@@ -60,7 +73,7 @@ class StatefulSetLever(PartitionLever):
             found=found,
             template=self.template_of(found),
             partition=_rolling(found).get("partition", 0),
-            running={i: read_replica(pod, _version(pod, versions)) for i, pod in awaited.items()},
+            running={i: _replica(pod, found, versions, templates) for i, pod in awaited.items()},
             awaited=awaited,
             pods=own,
             trusted=0,
@@ -69,6 +82,9 @@ class StatefulSetLever(PartitionLever):
             templates=templates,
             token=_token(found),
             in_order=found["spec"].get("podManagementPolicy", "OrderedReady") == "OrderedReady",
+            at_most=_at_most(found),
+            below=versions.get(found.get("status", {}).get("currentRevision", ""), ""),
+            rolls=self.own(found).get("type") != "OnDelete",
             ended=ended_by_version(own, removed, lambda pod: _version(pod, versions)),
             removed=removed_by_version(removed, lambda pod: _version(pod, versions)),
         )
@@ -144,16 +160,45 @@ class StatefulSetLever(PartitionLever):
         amount: int | str = _rolling(tried).get("maxUnavailable", 1)
         return amount
 
-    def warnings(self, found: Object) -> list[str]:
-        """Return what changes during the rollout."""
-        if self.own(found).get("type") != "OnDelete":
-            return []
-        return ["updateStrategy OnDelete becomes RollingUpdate during the rollout, and is restored at its end"]
+    def warnings(self, numbered: Numbered) -> list[str]:
+        """Return what changes during the rollout, and which version lost replicas get."""
+        on_delete = "updateStrategy OnDelete becomes RollingUpdate during the rollout, and is restored at its end"
+        unready = sum(each.ready_since is None for each in numbered.running.values())
+        if not unready or not comes_back_older(numbered, numbered.version):
+            return [] if numbered.rolls else [on_delete]
+        older = self.version(numbered.templates[numbered.found["status"]["currentRevision"]])
+        lost = (
+            f"its controller has not ended the rollout before this one, because {unready} of "
+            f"{len(numbered.running)} replicas are not ready: a replica that is lost before its turn comes back as "
+            f"{older}, and stays so until its turn"
+        )
+        return [lost] if numbered.rolls else [on_delete, lost]
+
+
+def _replica(pod: Object, found: Object, versions: dict[str, str], templates: dict[str, Object]) -> Replica:
+    """Return a pod as a replica: with the volume claims of its number, if only these keep it from a node.
+
+    They are no part of a version: a replica of any version under this number waits for them.
+    """
+    replica = read_replica(pod, _version(pod, versions))
+    names = [each["metadata"]["name"] for each in found["spec"].get("volumeClaimTemplates", ())]
+    volumes = templates.get(_revision(pod), {}).get("spec", {}).get("volumes", ())
+    others = [each for each in volumes if "persistentVolumeClaim" in each and each["name"] not in names]
+    if not names or others or not _UNBOUND.match(replica.unschedulable):
+        return replica
+    claims = tuple(f"{name}-{replica.name}" for name in names)
+    return replica._replace(claims=claims, unschedulable="", unplaced_since=None)
 
 
 def _rolling(found: Object) -> Object:
     rolling: Object = found["spec"].get("updateStrategy", {}).get("rollingUpdate", {})
     return rolling
+
+
+def _at_most(found: Object) -> int | None:
+    """Return how many replicas may be unready while others are replaced. Returns None without the feature gate."""
+    amount = _rolling(found).get("maxUnavailable")
+    return None if amount is None else max(resolve(amount, replicas_of(found), round_up=False), 1)
 
 
 def _token(found: Object) -> str:
@@ -168,5 +213,9 @@ def _template_of(revision: Object) -> Object:
 
 
 def _version(pod: Object, versions: dict[str, str]) -> str:
+    return versions.get(_revision(pod), _revision(pod))
+
+
+def _revision(pod: Object) -> str:
     revision: str = pod["metadata"].get("labels", {}).get(REVISION_LABEL, "")
-    return versions.get(revision, revision)
+    return revision
