@@ -13,7 +13,6 @@ from pages import as_spec, blocks
 from segue.errors import Refused
 from segue.files import parse
 from segue.spec import named_profile, read_rollout
-from segue.spec.own_profile import KINDS as PROFILE_KINDS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WRONG: list[Any] = [
@@ -25,16 +24,13 @@ WRONG: list[Any] = [
 
 def specs() -> list[Any]:
     """The specs of the examples and of the pages, as parameters."""
-    found = [
-        pytest.param(parse(path.read_text(), path.name), id=path.name)
-        for path in sorted(EXAMPLES.glob("*.yaml"))
-        if "kind: Rollout" in path.read_text()
-    ]
+    files = [path for path in sorted(EXAMPLES.glob("*.yaml")) if "kind: Rollout" in path.read_text()]
+    found = {path.name: parse(path.read_text(), path.name) for path in files}
     for block in blocks("yaml"):
         page = block.values[0]
         if not page.text.startswith("judge: "):
-            found.append(pytest.param(as_spec(yaml.safe_load(page.text)), id=f"{page.page}-{page.number}"))
-    return [each for each in found if each.values[0]["kind"] not in PROFILE_KINDS]
+            found[f"{page.page}-{page.number}"] = as_spec(yaml.safe_load(page.text))
+    return [pytest.param(document, id=name) for name, document in found.items() if document["kind"] == "Rollout"]
 
 
 def places(part: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
