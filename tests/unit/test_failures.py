@@ -8,7 +8,17 @@ from activities.levers.pods import read_replica
 from activities.rollout import _unsure
 from segue.decide import Act, Decision
 from segue.ended_pods import judged
-from segue.failures import APPEARS_S, diagnose, unmade, unplaced_why, with_log, with_peak, with_probe, worst
+from segue.failures import (
+    APPEARS_S,
+    diagnose,
+    unmade,
+    unplaced_why,
+    with_event,
+    with_log,
+    with_peak,
+    with_probe,
+    worst,
+)
 from segue.hindrance import IGNORED_S, hindrance_of, node_in_doubt, with_lost_nodes
 from segue.masking import masked, tail
 from segue.observation import Cause, Counts, Observation, Problem, Side
@@ -43,10 +53,14 @@ CASES: list[tuple[str, ContainerFacts, Cause, bool, str]] = [
     ("back-off-unknown", container(waiting="ImagePullBackOff",
      waiting_message=AGAIN.format("dial tcp: lookup r.example on 10.0.0.1:53: read: connection refused")),
      Cause.IMAGE_PULL, True, "lookup r.example"),
+    ("back-off-other", container(waiting="ImagePullBackOff", waiting_message=AGAIN.format("unsupported manifest")),
+     Cause.IMAGE_PULL, True, "unsupported manifest"),
     ("never", container(waiting="ErrImageNeverPull", waiting_message="is not present"), Cause.IMAGE_PULL, True,
      "image r.example/llm:9: ErrImageNeverPull: is not present"),
     ("crash", container(waiting="CrashLoopBackOff", restarts=1, exit_code=3), Cause.CRASH_LOOP, True,
      "server ended with exit code 3 and was restarted 1 time"),
+    ("restarted", container(restarts=2, exit_code=0), Cause.RESTARTED, True,
+     "server ended with exit code 0 and was restarted 2 times"),
     ("oom", container(ended="OOMKilled", restarts=1, memory_limit="400Mi"), Cause.OUT_OF_MEMORY, True,
      "server was killed for lack of memory; its limit is 400Mi"),
     ("oom-once", container(ended="OOMKilled"), Cause.OUT_OF_MEMORY, False, "killed for lack of memory"),
@@ -194,6 +208,8 @@ def test_what_explains_a_failure_is_added() -> None:
     assert with_log(problem, "") == with_probe(problem, "") == with_probe(problem, "ended") == problem
     assert with_peak(problem, "127Mi is the most").message == "ended; 127Mi is the most"
     assert with_peak(problem, "") == problem
+    assert with_event(problem, "volume x is in use").message == "ended; volume x is in use"
+    assert with_event(problem, "") == problem
     assert with_probe(problem, "Readiness probe failed: 503").message == "ended; Readiness probe failed: 503"
 
 
