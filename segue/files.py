@@ -41,12 +41,9 @@ PROFILE = Wanted(KINDS[0], "docs/profiles.md describes it", "docs/profiles.md ha
 _RECORDING = Wanted("recording", "docs/judging.md describes it", "docs/judging.md tells how to make one")
 
 
-class _Unsupported(yaml.MarkedYAMLError):
-    """YAML that is valid, but that a file must not have."""
-
-    def __init__(self, problem: str, fix: str, mark: Any) -> None:
-        super().__init__(problem=problem, problem_mark=mark)
-        self.fix = fix
+def _unsupported(problem: str, fix: str, mark: Any) -> yaml.MarkedYAMLError:
+    """Return the error for YAML that is valid, but that a file must not have."""
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark, note=fix)
 
 
 class _Loader(yaml.SafeLoader):
@@ -55,14 +52,14 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise _Unsupported("aliases (*name) are not supported", "write the value out", mark)
+            raise _unsupported("aliases (*name) are not supported", "write the value out", mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if str(key.value) in seen:
-                raise _Unsupported(f"{key.value!r} is given twice", "keep one", key.start_mark)
+                raise _unsupported(f"{key.value!r} is given twice", "keep one", key.start_mark)
             seen.add(str(key.value))
         return super().construct_mapping(node, deep=deep)
 
@@ -74,7 +71,7 @@ class _Loader(yaml.SafeLoader):
             fits = False
         if not fits:
             why = f"{shown(node.value)} is not a value of the kind {node.tag.rpartition(':')[2]}"
-            raise _Unsupported(why, "put it in quotes", node.start_mark)
+            raise _unsupported(why, "put it in quotes", node.start_mark)
         return found
 
 
@@ -164,7 +161,7 @@ def parse(text: str, source: str, wanted: Wanted = ROLLOUT) -> Any:
     try:
         documents = [d for d in yaml.load_all(text, Loader=_Loader) if d is not None]
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        fix = error.fix if isinstance(error, _Unsupported) else _mend(text)
+        fix = getattr(error, "note", None) or _mend(text)
         raise Refused(_problem(error), field=f"{source}{_place(error)}", fix=fix) from error
     if not documents:
         raise Refused("is empty", field=source, fix=f"write a {wanted.kind}; {wanted.described}")
