@@ -319,7 +319,11 @@ def test_values_of_windows_follow_each_other() -> None:
         ('{"default": {"url": "prometheus:9090"}}', "SEGUE_PROMETHEUS_DEFAULT_URL", "write http://HOST:PORT"),
         ('{"default": {"url": "http://me:s3cret@p:1"}}', "SEGUE_PROMETHEUS_DEFAULT_URL", "put credentials in files"),
         ('{"default": {"url": "http://p:1?token=s3cret"}}', "SEGUE_PROMETHEUS_DEFAULT_URL", "put credentials in files"),
-        ('{"default": {"url": "http://p:1", "timeout_s": 0}}', "SEGUE_PROMETHEUS_DEFAULT_TIMEOUT_S", "greater than 0"),
+        (
+            '{"default": {"url": "http://p:1", "timeout_s": 0}}',
+            "SEGUE_PROMETHEUS_DEFAULT_TIMEOUT_S",
+            "write more than 0;",
+        ),
         ('{"default": {"url": "http://p:1", "token": "s"}}', "SEGUE_PROMETHEUS_DEFAULT_TOKEN", "is not a field"),
     ],
 )
