@@ -350,9 +350,10 @@ def test_a_failure_says_that_its_node_may_be_the_reason() -> None:
 def test_a_replica_that_no_kubelet_takes_up_is_lost(now: float, lost: bool) -> None:
     """A kubelet writes a start time at once: without one for long, the node does not answer, whoever may read nodes."""
     scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "1970-01-01T00:01:40Z"}
-    pod = {"metadata": {"name": "chat-b"}, "spec": {"nodeName": "n1"}, "status": {"conditions": [scheduled]}}
+    status = {"conditions": [scheduled]}
+    pod = {"metadata": {"name": "chat-b"}, "spec": {"nodeName": "n1"}, "status": status}
     ignored = read_replica(pod, "v")
-    started = read_replica({**pod, "status": {**pod["status"], "startTime": "1970-01-01T00:01:41Z"}}, "v")
+    started = read_replica({**pod, "status": {**status, "startTime": "1970-01-01T00:01:41Z"}}, "v")
     assert (ignored.unstarted_since, started.unstarted_since) == (100.0, None)
     for replica, is_lost in ((ignored, lost), (started, False)):
         seen = Observation(

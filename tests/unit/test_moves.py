@@ -15,8 +15,11 @@ from segue.spec import Rules
 from segue.state import Goal, State
 
 NOW = 10_000.0
-RULES = Rules(
-    strategy={"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}, {"at": 3}]}, readiness={"minReady": "0s"}
+RULES = Rules.model_validate(
+    {
+        "strategy": {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}, {"at": 3}]},
+        "readiness": {"minReady": "0s"},
+    }
 )
 FRESH = State(owner="us", baseline=Version(template="v1"), wanted=Version(template="v2"), progress_at=NOW)
 ROLLING = FRESH.but(claimed=True)
