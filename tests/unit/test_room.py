@@ -56,6 +56,8 @@ def test_what_fits_on_nodes(wanted: Demand, nodes: list[Node] | None, more: int 
          f"1 of 8 {GPU} free on the 1 node that may run it; it requests {GPU} 2"),
         (demand(gpu=2), [node(gpu=1, pods=8), node("b", gpu=-1, pods=8)],
          f"1 of 16 {GPU} free on the 2 nodes that may run it; it requests {GPU} 2"),
+        (demand(cpu=1, gpu=1), [node(cpu=8, pods=8)],
+         f"0 of 8 {GPU} free on the 1 node that may run it; it requests {GPU} 1"),
         (demand(gib=4), [node(gib=3, pods=8)],
          "3Gi of 8Gi memory free on the 1 node that may run it; it requests memory 4Gi"),
         (demand(cpu=2, gpu=2), [node(cpu=2, gpu=1, pods=8), node("b", cpu=1, gpu=2, pods=8)],
@@ -64,7 +66,7 @@ def test_what_fits_on_nodes(wanted: Demand, nodes: list[Node] | None, more: int 
         (demand(cpu=1), [node(taints=({"key": "k", "effect": "NoSchedule"},), cpu=8, pods=8)],
          "none of the 1 nodes matches its node selector and tolerations"),
     ],
-    ids=["one-resource", "of-several-nodes", "memory", "no-single-one-is-short", "no-node-may-run-it"],
+    ids=["one-resource", "a-node-without-it", "of-several-nodes", "memory", "no-single-one-is-short", "no-node-may-run-it"],
 )  # fmt: skip
 def test_what_the_next_replica_lacks(wanted: Demand, nodes: list[Node], why: str) -> None:
     assert room_for(wanted, nodes, ()) == Room(more=0, why=why)
@@ -140,4 +142,12 @@ def test_a_group_needs_room_for_all_its_pods() -> None:
     assert room_for_groups(other, nodes, ()).more == 2
     assert room_for_groups(other, nodes, [Quota("q", {f"requests.{GPU}": Decimal(11)})]).more == 1
     assert room_for_groups(other, None, [quota(pods=7)]) == Room(more=1, why="the ResourceQuota q has room for 1 more")
+    assert room_for_groups(other, None, [Quota("q", {f"requests.{GPU}": Decimal(12)})]).more == 2
     assert room_for_groups(other, None, ()) == Room()
+    one = node(cpu=1, gpu=8, pods=8)
+    assert room_for_groups([(demand(cpu=2), 1), (demand(gpu=2), 3)], [one], ()).more == 0
+    assert room_for_groups([(demand(gpu=2), 3), (demand(cpu=2), 1)], [one], ()).more == 0
+
+
+def test_a_quota_of_limits_does_not_count_what_has_none() -> None:
+    assert room_for(demand(cpu=2), None, [quota(limits_cpu=1)]) == Room()
