@@ -56,6 +56,7 @@ from segue.errors import (
     Unreachable,
 )
 from segue.messages import Message, RetargetTo, name_of
+from segue.naming import none_in_cluster
 from segue.observation import Frozen
 from segue.plan import Plan
 from segue.pollers import ANSWER_S, pollers_of, uncurrent, unserved
@@ -145,7 +146,9 @@ class Rollouts:
             fix = f"name one of them: {', '.join(running)}"
             raise Refused("matches several rollouts", field="NAME", value=self._what(candidates[0]), fix=fix)
         if not found:
-            raise next(each for each in answers if isinstance(each, BaseException))
+            missing = next(each for each in answers if isinstance(each, NotFound))
+            cluster = cluster_of(candidates[0])
+            raise missing if cluster == self.cluster else none_in_cluster(missing, cluster)
         return running[0] if running else max(found, key=lambda each: each.start_time).id
 
     async def start(self, rollout: Rollout, by: str, break_glass: str = "") -> Started:

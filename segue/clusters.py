@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from segue.errors import Refused
+from segue.errors import NotFound
 
 
 class Access(BaseModel):
@@ -31,7 +31,7 @@ def access_to(clusters: Mapping[str, Access], name: str | None) -> Access:
     """Return the way to the cluster that a target names; ``HERE`` if it names none.
 
     Raises:
-        Refused: when the settings do not have this cluster.
+        NotFound: when the settings do not have this cluster.
     """
     if name is None:
         return HERE
@@ -39,5 +39,5 @@ def access_to(clusters: Mapping[str, Access], name: str | None) -> Access:
         example = json.dumps({name: {"context": "CONTEXT"}})
         known = f", or name one of: {', '.join(clusters)}" if clusters else ""
         fix = f"set SEGUE_CLUSTERS='{example}' with its context in your kubeconfig{known}"
-        raise Refused("is not a cluster of the settings", field="target.cluster", value=name, fix=fix)
+        raise NotFound("is not a cluster of the settings", field="target.cluster", value=name, fix=fix)
     return clusters[name]

@@ -58,6 +58,15 @@ async def connect(
         raise Unreachable(f"Temporal does not answer at {address} ({why})", fix=fix) from error
 
 
+def namespace() -> str:
+    """Return the Temporal namespace that the variables ``TEMPORAL_*``, or a profile file, give.
+
+    Raises:
+        Refused: when the profile cannot be read.
+    """
+    return _profile().get("namespace") or "default"
+
+
 class _Shown(StrEnum):
     """How a client identifies itself, as far as errors depend on it."""
 

@@ -3,11 +3,11 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
-from segue.errors import NotFound, Refused
+from segue.errors import NotFound, Refused, shown
 from segue.spec import OwnProfile, Rollout, named_profile, read_rollout, without_rules
 from segue.spec.own_profile import CLUSTER_WIDE, KINDS, read_own_profile
 from segue.spec.refusals import NamedProfile
@@ -17,10 +17,33 @@ MAX_BYTES = 262_144
 """More than any spec needs; Temporal accepts 2 MB in one message."""
 MAX_RECORDED_BYTES = 33_554_432
 """More than ten thousand intervals of a histogram need."""
+MAX_BITS = 1024
+"""The size of a whole number: Python does not print one of thousands of digits, so no message could show it."""
 STDIN = "-"
 PROFILES = "SEGUE_PROFILES"
 """The variable that names the file of a profile, or a directory of such files."""
 _SUFFIXES = {".yaml", ".yml", ".json"}
+
+
+class Wanted(NamedTuple):
+    """What a file is to hold, for messages about a file that does not."""
+
+    kind: str
+    described: str
+    """Where the kind is described."""
+    example: str
+    """Where to find one to start from."""
+
+
+ROLLOUT = Wanted("Rollout", "`segue schema` describes it", "examples/ has specs to start from")
+POLICY = Wanted("Policy", "docs/policy.md describes it", "docs/policy.md has one to start from")
+PROFILE = Wanted(KINDS[0], "docs/profiles.md describes it", "docs/profiles.md has one to start from")
+_RECORDING = Wanted("recording", "docs/judging.md describes it", "docs/judging.md tells how to make one")
+
+
+def _unsupported(problem: str, fix: str, mark: Any) -> yaml.MarkedYAMLError:
+    """Return the error for YAML that is valid, but that a file must not have."""
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark, note=fix)
 
 
 class _Loader(yaml.SafeLoader):
@@ -29,19 +52,27 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(
-                problem="aliases (*name) are not supported; write the value out", problem_mark=mark
-            )
+            raise _unsupported("aliases (*name) are not supported", "write the value out", mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if str(key.value) in seen:
-                why = f"{key.value!r} is given twice; keep one"
-                raise yaml.MarkedYAMLError(problem=why, problem_mark=key.start_mark)
+                raise _unsupported(f"{key.value!r} is given twice", "keep one", key.start_mark)
             seen.add(str(key.value))
         return super().construct_mapping(node, deep=deep)
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            found = super().construct_object(node, deep=deep)
+            fits = not isinstance(found, int) or found.bit_length() <= MAX_BITS
+        except (ValueError, LookupError, AttributeError):  # what PyYAML's own constructors raise for a bad scalar
+            fits = False
+        if not fits:
+            why = f"{shown(node.value)} is not a value of the kind {node.tag.rpartition(':')[2]}"
+            raise _unsupported(why, "put it in quotes", node.start_mark)
+        return found
 
 
 def read_spec(path: str) -> Rollout:
@@ -95,16 +126,16 @@ def _profiles_in(path: str) -> list[OwnProfile]:
     files = sorted(each for each in root.iterdir() if each.suffix in _SUFFIXES) if root.is_dir() else [root]
     if not files:
         raise Refused("has no .yaml, .yml or .json file", field=path, fix=f"put files of kind {KINDS[0]} there")
-    return [read_own_profile(read_document(str(each)), str(each)) for each in files]
+    return [read_own_profile(read_document(str(each), PROFILE), str(each)) for each in files]
 
 
-def read_document(path: str) -> Any:
+def read_document(path: str, wanted: Wanted = ROLLOUT) -> Any:
     """Read one YAML or JSON document (``-``: standard input).
 
     Raises:
         Refused: naming file, line and column.
     """
-    return parse(_text(path), source_of(path))
+    return parse(_text(path, wanted), source_of(path), wanted)
 
 
 def read_recording(path: str) -> str:
@@ -113,7 +144,7 @@ def read_recording(path: str) -> str:
     Raises:
         Refused: when the file cannot be read.
     """
-    return _text(path, MAX_RECORDED_BYTES)
+    return _text(path, _RECORDING, MAX_RECORDED_BYTES)
 
 
 def source_of(path: str) -> str:
@@ -121,7 +152,7 @@ def source_of(path: str) -> str:
     return "standard input" if path == STDIN else path
 
 
-def parse(text: str, source: str) -> Any:
+def parse(text: str, source: str, wanted: Wanted = ROLLOUT) -> Any:
     """Parse the one YAML or JSON document in ``text``.
 
     Raises:
@@ -130,32 +161,38 @@ def parse(text: str, source: str) -> Any:
     try:
         documents = [d for d in yaml.load_all(text, Loader=_Loader) if d is not None]
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        why, _, fix = _problem(error).partition("; ")
-        raise Refused(why, field=f"{source}{_place(error)}", fix=fix or _mend(text)) from error
+        fix = getattr(error, "note", None) or _mend(text)
+        raise Refused(_problem(error), field=f"{source}{_place(error)}", fix=fix) from error
     if not documents:
-        raise Refused("is empty", field=source, fix="write a Rollout; `segue schema` describes it")
+        raise Refused("is empty", field=source, fix=f"write a {wanted.kind}; {wanted.described}")
     if len(documents) > 1:
         raise Refused(
             f"contains {len(documents)} documents",
             field=source,
-            fix="keep one Rollout per file, and remove the ---",
+            fix=f"keep one {wanted.kind} per file, and remove the ---",
         )
     return documents[0]
 
 
-def _text(path: str, most: int = MAX_BYTES) -> str:
+def _text(path: str, wanted: Wanted, most: int = MAX_BYTES) -> str:
+    if not path:
+        raise Refused(
+            "is empty", field="file name", value="", fix="name a file (a variable of your shell may be unset)"
+        )
+    source = source_of(path)
     try:
         raw = sys.stdin.buffer.read(most + 1) if path == STDIN else _bytes(Path(path), most)
         if len(raw) > most:
-            raise Refused(f"is over {most // 1024} KiB", field=path, fix="check the path: a spec is far smaller")
+            fix = f"check the path: a {wanted.kind} is far smaller"
+            raise Refused(f"is over {most // 1024} KiB", field=source, fix=fix)
         return raw.decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise NotFound("does not exist", field=path, fix="check the path; examples/ has specs to start from") from error
+        raise NotFound("does not exist", field=source, fix=f"check the path; {wanted.example}") from error
     except UnicodeDecodeError as error:
-        raise Refused(f"is not UTF-8 text (byte {error.start})", field=path, fix="save it as UTF-8") from error
+        raise Refused(f"is not UTF-8 text (byte {error.start})", field=source, fix="save it as UTF-8") from error
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise Refused(f"cannot be read: {why}", field=path, fix="give a readable file") from error
+        raise Refused(f"cannot be read: {why}", field=source, fix="give a readable file") from error
 
 
 def _bytes(path: Path, most: int) -> bytes:

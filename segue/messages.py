@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from segue.errors import Refused
 from segue.observation import Cause, Frozen, Problem
 from segue.spec import Change, Strategy, refusal
+from segue.spec.base import wrong
 from segue.spec.lint_rule import LintRule
 from segue.state import Goal, Outcome, Retarget, State, requested
 from segue.units import counted
@@ -48,7 +49,7 @@ class Resume(Message):
     @model_validator(mode="after")
     def _says_why(self) -> "Resume":
         if self.break_glass and not self.reason:
-            raise ValueError("overrules a freeze without a reason; give the reason, for the report")
+            raise wrong("reason", self.reason, "is empty, but overruling a freeze needs one", "give it, for the report")
         return self
 
 
@@ -67,7 +68,7 @@ class RetargetTo(Message):
     @model_validator(mode="after")
     def _one(self) -> "RetargetTo":
         if (self.change is None and self.strategy is None) != self.baseline:
-            raise ValueError("give a change, a strategy, or both; or give baseline: true")
+            raise ValueError("requests nothing; give a change, a strategy, or both; or give baseline: true")
         if self.change is not None and not (self.onto_baseline and self.strategy is not None):
             self.change.refuse_empty()
         return self

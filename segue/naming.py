@@ -9,7 +9,7 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from segue import contract
-from segue.errors import Refused
+from segue.errors import NotFound, Refused
 from segue.files import STDIN, read_target
 from segue.spec import KINDS, PairTarget, SupervisedTarget, Target
 from segue.supervision import SUPERVISIONS
@@ -19,6 +19,8 @@ _ID = re.compile(r"rollout/(?P<cluster>[^/]+)/(?P<namespace>[^/]+)/(?P<kind>[^/]
 _SHORT = {"deploy": "Deployment", "sts": "StatefulSet", "lws": "LeaderWorkerSet", "isvc": "InferenceService"}
 """The short names that kubectl takes too."""
 _KINDS = {name: kind for kind in (*KINDS, *SUPERVISIONS) for name in (kind.lower(), f"{kind.lower()}s")} | _SHORT
+_NAMED = tuple(kind for kind in (*KINDS, *SUPERVISIONS) if kind != "Supervised")
+"""The kinds that a name may have, and, with a capital letter, those that the workers' settings describe."""
 _CLUSTER = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._]{0,126}[A-Za-z0-9])?")
 
 
@@ -59,10 +61,26 @@ def ids_named(text: str, cluster: str) -> list[str]:
     found, target = _ID.fullmatch(text), target_named(text)
     if found or names_file(text) or _parts(text)[1] is not None:
         return [contract.workflow_id(found["cluster"] if found else cluster, target)]
-    kinds = [kind for kind in (*KINDS, *SUPERVISIONS) if kind != "Supervised"]
     namespace, name = target.namespace, target.name
-    targets = [_target(text, cluster=target.cluster, kind=kind, namespace=namespace, name=name) for kind in kinds]
+    targets = [_target(text, cluster=target.cluster, kind=kind, namespace=namespace, name=name) for kind in _NAMED]
     return [contract.workflow_id(cluster, each) for each in targets]
+
+
+def neither_kind_nor_cluster(text: str, cluster: str, fix: str) -> Refused:
+    """Return the refusal of a name whose first part is no cluster: whoever wrote it may have meant a kind.
+
+    ``fix`` tells how a cluster becomes known.
+    """
+    why = f"{cluster} is neither a kind that Segue rolls ({', '.join(_NAMED)}) nor a cluster of the settings"
+    return Refused(why, field="NAME", value=text, fix=f"write one of these kinds, or {fix}")
+
+
+def none_in_cluster(missing: NotFound, cluster: str) -> NotFound:
+    """Return the error for a name with a first part that is read as a cluster, and that no rollout has."""
+    if missing.field:  # not the rollout is missing, but what holds all of them
+        return missing
+    why = f"{missing.why} ({cluster} is read as a cluster; the kinds that Segue rolls are {', '.join(_NAMED)})"
+    return NotFound(why, fix="`segue list --all-clusters` shows the existing ones")
 
 
 def check_cluster(cluster: str) -> None:
@@ -97,11 +115,19 @@ def _target(text: str, *, kind: str, namespace: str, name: str, cluster: str | N
         named = Target if issubclass(KINDS[kind], PairTarget) else KINDS[kind]
         return named(kind=kind, cluster=cluster, namespace=namespace, name=name)
     except ValidationError as error:
-        fix = (
-            "name it NAMESPACE/NAME, such as serving/chat, [CLUSTER/]KIND/NAMESPACE/NAME, or give its spec file "
-            "(.yaml, .yml, .json)"
-        )
-        raise Refused("does not name a rollout", field="NAME", value=text, fix=fix) from error
+        raise _no_name(text, error) from error
+
+
+def _no_name(text: str, error: ValidationError) -> Refused:
+    """Return the refusal of a text that names no rollout."""
+    why, kinds = "does not name a rollout", ""
+    if {each["loc"] for each in error.errors()} == {("resource",)}:
+        why, kinds = f"{why}: {error.errors()[0]['input']} is not a kind that Segue rolls", f" ({', '.join(_NAMED)})"
+    fix = (
+        f"name it NAMESPACE/NAME, such as serving/chat, [CLUSTER/]KIND/NAMESPACE/NAME{kinds}, or give its spec file "
+        "(.yaml, .yml, .json)"
+    )
+    return Refused(why, field="NAME", value=text, fix=fix)
 
 
 def page_of(ui: str, namespace: str, workflow_id: str) -> str:

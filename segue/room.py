@@ -17,6 +17,7 @@ Amounts = Mapping[str, Decimal]
 
 _KEEPS_OFF = {"NoSchedule", "NoExecute"}
 _GIB = Decimal(2**30)
+_PODS = "pods"
 _BYTES = {"memory", "ephemeral-storage"}
 
 
@@ -93,13 +94,14 @@ def room_for_groups(pods: Sequence[tuple[Demand, int]], nodes: Sequence[Node] | 
 
 
 def _together(pods: Sequence[tuple[Demand, int]]) -> Demand:
-    """Return the sum of their requests and limits."""
+    """Return the sum of their requests and limits, and their number."""
 
     def total(kind: str) -> dict[str, Decimal]:
         names = {name for demand, _ in pods for name in getattr(demand, kind)}
         return {name: sum((getattr(d, kind).get(name, Decimal(0)) * n for d, n in pods), Decimal(0)) for name in names}
 
-    return Demand(requests=total("requests"), limits=total("limits"))
+    number = Decimal(sum(n for _, n in pods))
+    return Demand(requests={**total("requests"), _PODS: number}, limits=total("limits"))
 
 
 def nodes_for(demand: Demand, nodes: Iterable[Node]) -> list[Node]:
@@ -130,13 +132,18 @@ def shown(name: str, amount: Decimal) -> str:
 
 
 def _needed_on(demand: Demand) -> Amounts:
-    return {name: need for name, need in {**demand.requests, "pods": Decimal(1)}.items() if need > 0}
+    return {name: need for name, need in {**demand.requests, _PODS: _number(demand)}.items() if need > 0}
+
+
+def _number(demand: Demand) -> Decimal:
+    """Return the number of pods: one, unless it is the sum of several."""
+    return demand.requests.get(_PODS, Decimal(1))
 
 
 def _shortage(demand: Demand, nodes: Sequence[Node], of: int) -> str:
     """Return what is free of the resources that no node has enough of; of all, if no single one is short."""
     if not nodes:
-        return f"none of the {of} nodes matches its node selector and tolerations"
+        return f"no node of {of} matches its node selector and tolerations"
     needed = _needed_on(demand)
     short = [n for n, need in needed.items() if all(node.free.get(n, Decimal(0)) < need for node in nodes)]
     free = [f"{_sum(n, (x.free for x in nodes))} of {_sum(n, (x.total for x in nodes))} {n}" for n in short or needed]
@@ -162,8 +169,8 @@ def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
 
 
 def _needed(name: str, demand: Demand) -> Decimal:
-    if name in {"pods", "count/pods"}:
-        return Decimal(1)
+    if name in {_PODS, f"count/{_PODS}"}:
+        return _number(demand)
     kind, _, resource = name.partition(".")
     if kind == "limits":
         return demand.limits.get(resource, Decimal(0))

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import durationpy
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
-_DURATION = re.compile(r"(\d+(\.\d+)?(h|m|s|ms))+")
-_PERCENT = re.compile(r"\d{1,3}%")
+_DURATION = re.compile(r"(\d+(\.\d+)?(h|m|s|ms))+", re.ASCII)
+_PERCENT = re.compile(r"\d{1,3}%", re.ASCII)
 
 
 def counted(number: int, noun: str) -> str:
@@ -26,7 +26,10 @@ def parse_duration(value: Any) -> timedelta:
         return value
     if not isinstance(value, str) or not _DURATION.fullmatch(value):
         raise ValueError(f"{value!r} is not a duration; write a number with its unit, such as 30s, 5m or 1h30m")
-    return durationpy.from_str(value)
+    try:
+        return durationpy.from_str(value)
+    except (durationpy.DurationError, OverflowError):
+        raise ValueError(f"{value!r} is longer than any duration; write less, such as 1h30m") from None
 
 
 def format_duration(value: timedelta) -> str:

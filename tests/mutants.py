@@ -3,6 +3,7 @@
     make mutants                                       # 40 of them
     make mutants MUTANTS='200 --seed 7 --only segue/transition.py'
     make mutants MUTANTS='200 --near'                  # only against the tests that name the module: some seconds each
+    make mutants MUTANTS='200 --near --limit-s 60'     # a mutant whose tests never end is given up after a minute
 
 Each mutant prints a line as soon as it is tried, so a run that is stopped has shown its count so far. A survivor is a
 line that the fast tests do not hold: write the test, or remove the line. The code is copied for it; the working tree is
@@ -153,14 +154,14 @@ def nearest(file: str, folder: Path) -> list[str]:
     return [str(path.relative_to(folder)) for path in found]
 
 
-def survives(file: str, source: str, folder: Path, *, near_only: bool = False) -> bool:
+def survives(file: str, source: str, folder: Path, *, near_only: bool = False, limit_s: float = LIMIT_S) -> bool:
     """Run the fast tests against a changed file, until the first that fails."""
     path = folder / file
     original, near = path.read_text(), nearest(file, folder)
     try:
         _put(path, source)
         others = [] if near_only else [*FAST, *(f"--ignore={test}" for test in near)]
-        return all(_pass(tests) for tests in (near[:1], near[1:], others) if tests)
+        return all(_pass(tests, limit_s) for tests in (near[:1], near[1:], others) if tests)
     finally:
         _put(path, original)
 
@@ -171,13 +172,13 @@ def _put(path: Path, source: str) -> None:
         compiled.unlink()  # its time is in whole seconds: it could pass for that of the next mutant
 
 
-def _pass(tests: list[str]) -> bool:
+def _pass(tests: list[str], limit_s: float) -> bool:
     """Whether all these tests pass; one that never ends is noticed too."""
     running = FORKS.Process(target=_run, args=(tests,))
     running.start()
     assert running.pid is not None
     try:
-        running.join(LIMIT_S)
+        running.join(limit_s)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(running.pid, signal.SIGKILL)  # its own simulations too
@@ -215,23 +216,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("number", type=int, nargs="?", default=40, help="how many")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", help="one file of those that are changed")
+    parser.add_argument("--only", action="append", help="one file of those that are changed; can be repeated")
+    parser.add_argument("--limit-s", type=float, default=LIMIT_S, help="after how long tests that do not end are ended")
     parser.add_argument("--near", action="store_true", help="run only the tests that name the changed module")
     given = parser.parse_args()
-    files = [file for file in MUTATED if given.only in file]
+    files = [file for file in MUTATED if not given.only or file in given.only]
     if not files:
-        parser.error(f"--only {given.only} is none of {', '.join(MUTATED)}")
+        parser.error(f"--only {' '.join(given.only)} is none of {', '.join(MUTATED)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the tests end and the copy is removed
     survivors = 0
     with _copy() as folder:
         every = [place for file in files for place in places(file, folder)]
         sample = random.Random(given.seed).sample(every, min(given.number, len(every)))
         print(f"{len(sample)} of {len(every)} mutants, seed {given.seed}; first the tests without any", flush=True)
-        if not survives(sample[0].file, (folder / sample[0].file).read_text(), folder, near_only=given.near):
+        how: dict[str, Any] = {"near_only": given.near, "limit_s": given.limit_s}
+        if not survives(sample[0].file, (folder / sample[0].file).read_text(), folder, **how):
             sys.exit("the fast tests fail without a mutant: mend them first")
         for number, place in enumerate(sample, 1):
             began, mutant = time.monotonic(), place.mutant(folder)
-            alive = survives(mutant.file, mutant.source, folder, near_only=given.near)
+            alive = survives(mutant.file, mutant.source, folder, **how)
             survivors += alive
             took, found = time.monotonic() - began, "SURVIVES" if alive else "caught"
             print(f"[{number}/{len(sample)}] {number - survivors} caught; {took:.0f} s, {mutant} {found}", flush=True)

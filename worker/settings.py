@@ -23,7 +23,7 @@ from activities.gates.prometheus import PrometheusSettings
 from segue.clusters import Access
 from segue.contract import TASK_QUEUE
 from segue.errors import NotFound, Refused
-from segue.files import read_document
+from segue.files import POLICY, read_document
 from segue.gates.webhook_settings import Webhook
 from segue.notices import Receiver
 from segue.policy import NO_POLICY, Policy, policy_of
@@ -127,7 +127,7 @@ class Settings(BaseSettings):
         if not self.policy:
             return NO_POLICY
         try:
-            return policy_of(read_document(self.policy), self.policy)
+            return policy_of(read_document(self.policy, POLICY), self.policy)
         except NotFound as error:
             raise Refused(
                 "does not exist", field="SEGUE_POLICY", value=self.policy, fix="name a file, or unset it"

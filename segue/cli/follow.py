@@ -107,8 +107,12 @@ def ending(report: Report) -> str:
 
 def link(workflow_id: str) -> str:
     """Return the address of a rollout's page in the Temporal UI; empty without SEGUE_TEMPORAL_UI."""
-    namespace = os.environ.get("TEMPORAL_NAMESPACE", "default")
-    return page_of(os.environ.get("SEGUE_TEMPORAL_UI", ""), namespace, workflow_id)
+    ui = os.environ.get("SEGUE_TEMPORAL_UI", "")
+    if not ui:
+        return ""
+    from segue.connection import namespace  # noqa: PLC0415 - Temporal's library takes a second to load
+
+    return page_of(ui, namespace(), workflow_id)
 
 
 @contextmanager

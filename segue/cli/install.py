@@ -1,5 +1,6 @@
 """``doctor``, ``setup``, ``rights``, ``crd``: what an installation of Segue needs, what it lacks, how to mend it."""
 
+import re
 from collections import Counter
 from datetime import timedelta
 from enum import StrEnum
@@ -18,6 +19,8 @@ from segue.errors import Exit, Refused
 from segue.rights import PUBLISHED, manifest
 from segue.rollout_object.crd import Definition
 from segue.rollout_object.crd import manifest as definition
+
+_ACCOUNT = re.compile(r"[a-z0-9][-a-z0-9]*/[a-z0-9][-a-z0-9.]*")
 
 
 class _Role(StrEnum):
@@ -192,6 +195,6 @@ def account_named(text: str, option: str = "--service-account") -> tuple[str, st
         Refused: when the text is not NAMESPACE/NAME.
     """
     namespace, _, name = text.removeprefix("system:serviceaccount:").replace(":", "/").partition("/")
-    if not namespace or not name or "/" in name:
+    if not _ACCOUNT.fullmatch(f"{namespace}/{name}"):
         raise Refused("is not NAMESPACE/NAME", field=option, value=text, fix="write segue/segue-worker")
     return namespace, name

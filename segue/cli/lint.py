@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
 
 
 def lint_(
-    what: _What, accept: Accept = None, profile_file: ProfileFile = "", output: AsTable = TableOrJson.TABLE
+    what: _What, accept: Accept = None, profile_file: ProfileFile = None, output: AsTable = TableOrJson.TABLE
 ) -> None:
     """Check a target (and spec) for settings that will cause trouble; each finding has a fix.
 
@@ -59,7 +59,7 @@ def lint_(
     from activities.linting import read_facts  # noqa: PLC0415 - only this command reads all of this
 
     rules += rollout.spec.accept if rollout else ()
-    found = lint(run_async(read_facts(target, rollout, access_of(target))), rules)
+    found = lint(run_async(read_facts(target, rollout, access_of(target, what))), rules)
     if output is TableOrJson.JSON:
         write_json(_json(found))
     else:

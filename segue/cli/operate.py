@@ -61,7 +61,7 @@ def release(name: Name, to: _Where = _To.BASELINE, timeout: _Timeout = "10m", by
     from activities.release import release as let_go  # noqa: PLC0415 - only this command acts on a cluster
 
     where: Literal["baseline", "wanted"] = "baseline" if to is _To.BASELINE else "wanted"
-    access = access_of(target)
+    access = access_of(target, name)
     write(run_async(let_go(target, to=where, by=by or whoami(), timeout_s=timeout_s, tell=say, access=access)))
 
 

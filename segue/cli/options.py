@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 import typer
 
 from segue.clusters import HERE, Access, access_to
-from segue.errors import Exit, Refused
+from segue.errors import Exit, NotFound, Refused
 from segue.history import Revision
+from segue.naming import names_file, neither_kind_nor_cluster
 from segue.spec import Target
 from segue.spec.lint_rule import LintRule
 from segue.state import Phase
@@ -62,20 +63,27 @@ By = Annotated[
 ]
 
 
-def history_of(target: Target) -> list[Revision]:
-    """Read the revisions of a target from the cluster."""
+def history_of(target: Target, name: str) -> list[Revision]:
+    """Read the revisions of a target from the cluster; ``name`` is the argument that names it."""
     from activities.target_facts import read_history  # noqa: PLC0415 - few commands need a cluster
 
-    return run_async(read_history(target, access_of(target)))
+    return run_async(read_history(target, access_of(target, name)))
 
 
-def access_of(target: Target) -> Access:
+def access_of(target: Target, name: str) -> Access:
     """Return how to reach the target's cluster, from the settings if the target names it.
+
+    ``name`` is the argument that names the target, or its spec file.
 
     Raises:
         Refused: when the settings do not have this cluster.
     """
-    return access_by(target.cluster)
+    try:
+        return access_by(target.cluster)
+    except NotFound as error:
+        if names_file(name) or target.cluster is None:
+            raise
+        raise neither_kind_nor_cluster(name, target.cluster, error.fix) from error
 
 
 def access_by(cluster: str | None) -> Access:

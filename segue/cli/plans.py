@@ -35,7 +35,7 @@ from segue.cli.outcome_files import EndedRollout, Files, deliver
 from segue.cli.specs import ProfileFile, read
 from segue.cli.stages import plan_json, plan_table, profile_json
 from segue.errors import AlreadyRolling, NotAllowed, Refused, SegueError, Unreachable
-from segue.files import read_document
+from segue.files import POLICY, read_document
 from segue.gates.standing import foresee
 from segue.history import revision_before
 from segue.messages import MAX_REPLICAS, Abort, message_of
@@ -89,7 +89,7 @@ _BreakGlass = Annotated[
     ),
 ]
 _PolicyFile = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--policy",
         envvar="SEGUE_POLICY",
@@ -152,9 +152,9 @@ def register(app: typer.Typer) -> None:
 def plan(
     file: File,
     replicas: _Replicas = None,
-    policy: _PolicyFile = "",
+    policy: _PolicyFile = None,
     by: By = "",
-    profile_file: ProfileFile = "",
+    profile_file: ProfileFile = None,
     output: AsTable = TableOrJson.TABLE,
     cluster: Cluster = "default",
 ) -> None:
@@ -168,9 +168,9 @@ def plan(
     """
     rollout, own = read(file, profile_file)
     spec = rollout.spec
-    labels, rules = NO_LABELS, policy_of(read_document(policy), policy) if policy else NO_POLICY
+    labels, rules = NO_LABELS, NO_POLICY if policy is None else policy_of(read_document(policy, POLICY), policy)
     if replicas is None:
-        made, labels = _planned(rollout, cluster, rules)
+        made, labels = _planned(rollout, file, cluster, rules)
     else:
         made = make_plan(
             spec.strategy,
@@ -180,7 +180,7 @@ def plan(
             autonomous=spec.autonomous,
         )
     refusals = None
-    if policy:
+    if policy is not None:
         if replicas is not None:
             _tell_unchecked(rules, spec)
         refusals = _refusals(rules, rollout, made.replicas, by or whoami(), labels)
@@ -223,7 +223,7 @@ def start(
     cancel_timeout: _CancelTimeout = None,
     summary: _Summary = None,
     junit: _JUnit = None,
-    profile_file: ProfileFile = "",
+    profile_file: ProfileFile = None,
     by: By = "",
     output: AsText = TextOrJson.TEXT,
     cluster: Cluster = "default",
@@ -244,6 +244,8 @@ def start(
     if not wait:
         needing = {"--timeout": timeout, "--on-cancel": on_cancel, "--cancel-timeout": cancel_timeout}
         _refuse_without_wait({**needing, "--summary": summary, "--junit": junit})
+    if cancel_timeout is not None and on_cancel is not OnCancel.ABORT:
+        raise Refused("has no effect", field="--cancel-timeout", value=cancel_timeout, fix="add --on-cancel abort")
     waiting = _Waiting(
         seconds("--timeout", timeout or TIMEOUT),
         on_cancel or OnCancel.DETACH,
@@ -277,7 +279,7 @@ def undo(
     if not wait:
         _refuse_without_wait({"--timeout": timeout})
     timeout_s = seconds("--timeout", timeout or TIMEOUT)
-    spec = _undoing(name, to_revision, read(like).rollout.spec.rules if like else None)
+    spec = _undoing(name, to_revision, None if like is None else read(like).rollout.spec.rules)
     metadata = Metadata(name=spec.target.name)
     rollout, where = (
         Rollout(apiVersion="segue.dev/v1alpha1", kind="Rollout", metadata=metadata, spec=spec),
@@ -295,7 +297,7 @@ def _undoing(name: str, revision: int | None, rules: Rules | None) -> Spec:
     named = read(name).rollout.spec if names_file(name) else None
     target = named.target if named else target_named(name)
     if target.kind != "DeploymentPair":
-        number = revision if revision is not None else revision_before(history_of(target))
+        number = revision if revision is not None else revision_before(history_of(target, name))
         return undoing.to_revision(target, number, rules)
     if revision is not None:
         undoing.refuse_revision(target)
@@ -474,7 +476,7 @@ def _checked(replicas: int) -> int:
     return replicas
 
 
-def _planned(rollout: Rollout, cluster: str, policy: Policy) -> tuple[Plan, Labels]:
+def _planned(rollout: Rollout, file: str, cluster: str, policy: Policy) -> tuple[Plan, Labels]:
     """Return the plan for the target as it is in the cluster, and the labels for the policy.
 
     It is the plan that a start of the same file returns.
@@ -484,7 +486,7 @@ def _planned(rollout: Rollout, cluster: str, policy: Policy) -> tuple[Plan, Labe
     check_cluster(cluster)
     owner = f"{contract.workflow_id(cluster, rollout.spec.target)}@plan"  # a start may take over from it
     try:
-        prepared = run_async(try_out(rollout, owner, access_of(rollout.spec.target), policy))
+        prepared = run_async(try_out(rollout, owner, access_of(rollout.spec.target, file), policy))
     except NotAllowed as error:
         error.args = (f"{error}; or plan with --replicas N, which needs no cluster",)
         raise

@@ -131,7 +131,7 @@ def history(name: Name, output: AsTable = TableOrJson.TABLE) -> None:
 
     Example: segue history serving/chat
     """
-    found = history_of(target_named(name))
+    found = history_of(target_named(name), name)
     if output is TableOrJson.JSON:
         write_json([revision.model_dump(mode="json") for revision in found])
         return

@@ -12,7 +12,7 @@ from segue.spec import OwnProfile, Rollout, named_profile, read_rollout
 from segue.spec.refusals import NamedProfile
 
 ProfileFile = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--profile-file", envvar=PROFILES, metavar="FILE",
         help="The file of a profile that the spec names, or a directory of such files; otherwise the cluster has it.",
@@ -42,6 +42,8 @@ def read(path: str, profile_file: str | None = None) -> SpecDocument:
 
 def written(document: Any, source: str, profile_file: str | None = None) -> SpecDocument:
     """Return the rollout of one parsed document; see ``read``."""
+    if profile_file is not None and not profile_file:
+        raise Refused("is empty", field="--profile-file", value="", fix="name a file, or leave the option out")
     files = os.environ.get(PROFILES, "") if profile_file is None else profile_file
     wanted = named_profile(document)
     if wanted is None:

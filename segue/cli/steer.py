@@ -147,10 +147,10 @@ def retarget(
 
     Example: segue retarget serving/chat --image server=example/chat:3
     """
-    strategy = {"strategy": read(like).rollout.spec.strategy} if like else {}
+    strategy = {} if like is None else {"strategy": read(like).rollout.spec.strategy}
     named = bool(image or env or baseline or file is not None)
     fields = {
-        **(_retarget_fields(name, image or [], env or [], baseline, file) if named or not like else {}),
+        **(_retarget_fields(name, image or [], env or [], baseline, file) if named or like is None else {}),
         **strategy,
     }
     rules = [*accepted(accept), *fields.pop("accept", ())]

@@ -146,7 +146,7 @@ def breaches(rules: Rules, state: State, now: float) -> Iterator[Breach]:
     for verdict in standings(rules, state):
         gate = gates.get(verdict.gate)
         if verdict.result is Result.FAIL:
-            problem = verdict.problem or Problem(cause=Cause.GATE, message=f"{verdict.gate}: {verdict.why}")
+            problem = Problem(cause=Cause.GATE, message=f"{verdict.gate}: {verdict.why}")
             yield Breach(problem, gate.on_failure if gate else default)
     for gate in rules.repeated_gates:
         tally = state.tally(gate.name)

@@ -29,7 +29,7 @@ class ValueFrom(Model):
     @model_validator(mode="after")
     def _one(self) -> Self:
         if (self.secretKeyRef is None) == (self.configMapKeyRef is None):
-            raise ValueError("give exactly one of secretKeyRef and configMapKeyRef")
+            raise ValueError("names no single place of the value; give exactly one of secretKeyRef and configMapKeyRef")
         return self
 
 

@@ -55,7 +55,9 @@ class Until(Model):
     @model_validator(mode="after")
     def _one(self) -> Self:
         if (self.preset is None) == (not self.metrics):
-            raise ValueError(f"give exactly one of preset ({', '.join(DrainPreset)}) and metrics")
+            raise ValueError(
+                f"is not one way to measure; give exactly one of preset ({', '.join(DrainPreset)}) and metrics"
+            )
         if len({*self.metrics}) != len(self.metrics):
             raise wrong("metrics", "...", "names one twice", "name each once")
         return self

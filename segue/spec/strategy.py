@@ -115,7 +115,8 @@ class End(Model):
     @model_validator(mode="after")
     def _one(self) -> Self:
         if (self.old is None) == (self.new is None):
-            raise ValueError("give exactly one of old and new: the other side has the rest of the replicas")
+            fix = "give exactly one of old and new: the other side has the rest of the replicas"
+            raise ValueError(f"is not the end of one side; {fix}")
         if self.new in ZERO:
             raise wrong("new", self.new, "is where every rollout starts", "write 1 or more; `segue abort` goes back")
         return self

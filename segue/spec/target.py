@@ -142,7 +142,7 @@ KINDS: dict[str, type[Target]] = {
 def kind_of(given: Any) -> str:
     """Return the kind that a spec names; Deployment when it names none or an unknown one."""
     kind = given.get("kind") if isinstance(given, dict) else getattr(given, "kind", None)
-    return kind if kind in KINDS else "Deployment"  # whose validation then reports the error
+    return kind if isinstance(kind, str) and kind in KINDS else "Deployment"  # whose validation then reports the error
 
 
 AnyTarget = Annotated[

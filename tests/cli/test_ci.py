@@ -77,7 +77,7 @@ def test_each_template_is_yaml_without_a_secret_in_a_command(file: Path) -> None
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_each_template_follows_its_schema(name: str, tmp_path: Path) -> None:
-    check = [BIN / "check-jsonschema", "--builtin-schema", *SCHEMAS[name]]
+    check: list[str | Path] = [BIN / "check-jsonschema", "--builtin-schema", *SCHEMAS[name]]
     right, wrong = tmp_path / "right.yml", tmp_path / "wrong.yml"
     text = (CI / name).read_text().replace(".segue\n", "segue\n").replace(".segue:\n", "segue:\n")  # else hidden
     right.write_text(text)

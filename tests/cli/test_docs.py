@@ -9,12 +9,13 @@ import subprocess
 import time
 import tomllib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import segue_local.cli
 import typer
 import yaml
+from pages import FENCED, PAGES, ROOT, Block, as_spec, blocks
 
 from segue.cli.app import app
 from segue.gates.question import Answer
@@ -39,54 +40,12 @@ from segue.spec.own_profile import KINDS as PROFILE_KINDS
 from segue.spec.own_profile import read_own_profile
 from segue.state import Phase
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCED = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"^ {4}(\S.*)$", re.MULTILINE)
 INLINE = re.compile(r"`(segue [^`]+)`")
 SEGUE = re.compile(r"(?:^|[$(;&]|\$\()\s*segue (.*?)(?:[;)&]|\s#|$)")
-SPEC: dict[str, Any] = {
-    "target": {"kind": "Deployment", "namespace": "serving", "name": "chat"},
-    "change": {"images": {"server": "example/chat:2"}},
-}
-METRIC = {"name": "m", "value": "x", "interval": "20s"}
-
-
-class Block(NamedTuple):
-    """A code block of a page."""
-
-    page: str
-    number: int
-    text: str
-
-
-def blocks(language: str) -> list[Any]:
-    """All blocks in one language, as parameters."""
-    found = []
-    for page in PAGES:
-        texts = [text for each, text in FENCED.findall(page.read_text()) if each == language]
-        name = str(page.relative_to(ROOT))
-        found += [pytest.param(Block(name, n, text), id=f"{name}-{n}") for n, text in enumerate(texts, 1)]
-    return found
 
 
 # --- YAML: whole specs, and parts of one -----------------------------------------------------------------
-
-
-def as_spec(part: Any) -> dict[str, Any]:
-    """The whole spec that a part belongs to: a ``spec``, or fields of it, or one level deeper."""
-    if isinstance(part, list):
-        return as_spec({"serving": {"checks": part}})
-    if "kind" in part:
-        return dict(part)
-    part = part.get("spec", part)
-    if "waypoints" in part:
-        part = {"strategy": part}
-    if "judge" in part:
-        part = {"strategy": {"waypoints": [{"at": 1}]}, "metrics": [{**METRIC, **part}]}
-    if part.keys() & {"gates", "metrics"} and "strategy" not in part:
-        part = {"strategy": {"waypoints": [{"at": 1}]}, **part}
-    return {"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "x"}, "spec": {**SPEC, **part}}
 
 
 @pytest.mark.parametrize("block", blocks("yaml"))

@@ -1,11 +1,12 @@
 """What the command line shows of a running rollout: its stage, its line, its picture, and the newest observation."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from segue.cli.follow import ending, line, stages
+from segue.cli.follow import ending, line, link, stages
 from segue.cli.options import exit_code
 from segue.cli.picture import picture
 from segue.cli.see import _table
@@ -226,3 +227,20 @@ def test_a_narrow_terminal_cuts_nothing_off_the_list() -> None:
     assert "…" not in text
     for part in ("serving/chat ", "AwaitingApproval ", "1970-01-01 00:00:00Z", "25h01m01s"):
         assert part in text
+
+
+def test_the_page_of_a_rollout_is_in_the_namespace_of_the_connection(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A profile file gives it where the variable does not."""
+    profile = tmp_path / "temporal.toml"
+    profile.write_text('[profile.default]\nnamespace = "models"\n')
+    monkeypatch.setenv("TEMPORAL_CONFIG_FILE", str(profile))
+    monkeypatch.delenv("TEMPORAL_NAMESPACE", raising=False)
+    monkeypatch.setenv("SEGUE_TEMPORAL_UI", "https://temporal.example.com/")
+    page = "https://temporal.example.com/namespaces/{}/workflows/rollout%2Fa%2Fb%2FDeployment%2Fc"
+    assert link("rollout/a/b/Deployment/c") == page.format("models")
+    monkeypatch.setenv("TEMPORAL_NAMESPACE", "other")
+    assert link("rollout/a/b/Deployment/c") == page.format("other")
+    monkeypatch.delenv("SEGUE_TEMPORAL_UI")
+    assert link("rollout/a/b/Deployment/c") == ""

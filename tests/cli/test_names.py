@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from segue.errors import Refused
-from segue.naming import ids_named, target_named
+from segue.errors import NotFound, Refused
+from segue.naming import ids_named, none_in_cluster, target_named
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -62,3 +62,13 @@ def test_what_is_no_name_is_refused(text: str) -> None:
     """Nothing that is not a name gets near an id."""
     with pytest.raises(Refused, match="name it NAMESPACE/NAME"):
         target_named(text)
+
+
+def test_a_first_part_that_leads_nowhere_may_have_been_meant_as_a_kind() -> None:
+    """What Temporal does not have is reported with how its name was read; what holds all rollouts, without."""
+    missing = NotFound("no rollout of svc/serving/chat exists", fix="`segue list` shows the existing ones")
+    told = str(none_in_cluster(missing, "svc"))
+    assert "svc is read as a cluster; the kinds that Segue rolls are Deployment, " in told
+    assert told.endswith("`segue list --all-clusters` shows the existing ones")
+    namespace = NotFound("Namespace prod is not found", field="TEMPORAL_NAMESPACE", fix="set it")
+    assert none_in_cluster(namespace, "svc") is namespace

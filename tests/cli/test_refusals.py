@@ -61,6 +61,12 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
     "tab as indent": ("spec:\n\ttarget: x\n", (":2:1:", "does not parse", "; indent with spaces")),
     "key given twice": (GOOD + "  onFailure: pause\n", (":19:3:", "'onFailure' is given twice; keep one")),
     "alias": ("a: &a [1]\nb: *a\n", (":2:4:", "aliases (*name) are not supported; write the value out")),
+    "duration without end": (GOOD.replace("10m", "9" * 30 + "h"), ("readiness.deadline", "write less, such as 1h30m")),
+    "kind of no text": (GOOD.replace("kind: Deployment", "kind: [Deployment]"), ("spec.target.kind", "write 'Depl")),
+    "number as a name": (GOOD + "  1: 2\n", ("is not the name of a field; write the name as text",)),
+    "too many digits": ("a: 0x" + "f" * 5000, (":1:4:", "is not a value of the kind int; put it in quotes")),
+    "no such day": ("a: 2020-13-45", (":1:4:", "'2020-13-45' is not a value of the kind timestamp")),
+    "wrong tag": ("a: !!bool 'x; y'", (":1:4:", "'x; y' is not a value of the kind bool; put it in quotes")),
     "nested too deeply": ("[" * 5000, ("is nested too deeply",)),
     "python object": ("!!python/object/apply:os.system ['true']\n", (":1:1:", "does not parse")),
     "control character": ("a: \x00\n", ("does not parse",)),
@@ -85,6 +91,33 @@ def test_a_bad_spec_is_refused(segue: Segue, spec_file: Callable[[str], str], ca
 
 # id: (arguments, what the message must say)
 ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "no file name": (("plan", ""), ("file name: '': is empty; name a file",)),
+    "empty rules of an undo": (("undo", "serving/chat", "--like", ""), ("file name: '': is empty",)),
+    "empty rules of a retarget": (("retarget", "serving/chat", "--like", ""), ("file name: '': is empty",)),
+    "empty policy": (
+        ("plan", str(EXAMPLES / "rollout.yaml"), "--replicas", "6", "--policy", ""), ("file name: '': is empty",),
+    ),
+    "empty profile file": (
+        ("plan", str(EXAMPLES / "rollout.yaml"), "--replicas", "6", "--profile-file", ""),
+        ("--profile-file: '': is empty; name a file, or leave the option out",),
+    ),
+    "absent policy": (
+        ("plan", str(EXAMPLES / "rollout.yaml"), "--replicas", "6", "--policy", "absent.yaml"),
+        ("absent.yaml: does not exist; check the path; docs/policy.md",),
+    ),
+    "another kind": (
+        ("history", "svc/serving/chat"),
+        ("NAME: 'svc/serving/chat': svc is neither a kind that Segue rolls (Deployment, ", "set SEGUE_CLUSTERS="),
+    ),
+    "another kind in a cluster": (
+        ("status", "west/svc/serving/chat"), ("svc is not a kind that Segue rolls", "(Deployment, DeploymentPair, "),
+    ),
+    "no account": (("rights", "--service-account", "A/b c"), ("--service-account: 'A/b c': is not NAMESPACE/NAME",)),
+    "break-glass without a reason": (("resume", "serving/chat", "--break-glass"), ("reason: '': is empty",)),
+    "time of an abort without one": (
+        ("start", str(EXAMPLES / "rollout.yaml"), "--wait", "--cancel-timeout", "5m"),
+        ("--cancel-timeout: '5m': has no effect; add --on-cancel abort",),
+    ),
     "file absent": (("plan", "absent.yaml"), ("absent.yaml: does not exist; check the path",)),
     "directory": (("plan", str(EXAMPLES)), ("is a directory; give one file in it",)),
     "replicas zero": (("plan", str(EXAMPLES / "rollout.yaml"), "--replicas", "0"), ("--replicas: 0: must be",)),
@@ -138,6 +171,20 @@ def test_bad_arguments_are_refused(segue: Segue, case: str) -> None:
         assert part in ran.err
 
 
+def test_an_empty_policy_file_is_told_what_to_write(segue: Segue, spec_file: Callable[[str], str]) -> None:
+    """It is not told to write a Rollout."""
+    ran = segue("plan", str(EXAMPLES / "rollout.yaml"), "--replicas", "6", "--policy", spec_file(""))
+    assert ran.code == 2
+    assert "is empty; write a Policy; docs/policy.md describes it" in ran.err
+
+
+def test_an_absent_recording_is_told_where_recordings_come_from(segue: Segue, spec_file: Callable[[str], str]) -> None:
+    """It is not told to start from a spec."""
+    ran = segue("judge", spec_file("{kind: counts, judge: {threshold: {max: 0.1}}}"), "--new", "absent.json")
+    assert ran.code == 2
+    assert "absent.json: does not exist; check the path; docs/judging.md" in ran.err
+
+
 @pytest.mark.parametrize("command", ["plan", "lint", "history", "undo", "release"])
 def test_a_cluster_without_a_way_to_it_is_refused(segue: Segue, spec_file: Callable[[str], str], command: str) -> None:
     """A command that needs the cluster of a target never takes another one."""
@@ -145,7 +192,11 @@ def test_a_cluster_without_a_way_to_it_is_refused(segue: Segue, spec_file: Calla
     for what in (named,) if command == "plan" else (named, "west/serving/chat"):
         ran = segue(command, what)
         assert ran.code == 2, ran.err
-        assert "target.cluster: 'west': is not a cluster of the settings; set SEGUE_CLUSTERS='{\"west\": " in ran.err
+        assert 'set SEGUE_CLUSTERS=\'{"west": ' in ran.err
+        if what == named:
+            assert "target.cluster: 'west': is not a cluster of the settings; set " in ran.err
+        else:
+            assert "west is neither a kind that Segue rolls (Deployment, " in ran.err
 
 
 def test_a_secret_on_the_command_line_is_refused_and_not_repeated(segue: Segue) -> None:

@@ -12,7 +12,7 @@ import yaml
 EXAMPLES = Path(__file__).parents[2] / "examples"
 Segue = Callable[..., Any]
 
-_TYPES = {
+_TYPES: dict[str, Any] = {
     "object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool,
     "null": type(None),
 }  # fmt: skip

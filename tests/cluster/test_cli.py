@@ -228,6 +228,7 @@ async def test_what_is_away_is_named(lab: Lab, shell: Shell) -> None:
         (("start", file), {"TEMPORAL_ADDRESS": "127.0.0.1:1"}, UNREACHABLE, "Temporal does not answer at 127.0.0.1:1"),
         (("plan", file), no_cluster, REFUSED, "KUBECONFIG: '/nonexistent': is not a file"),
         (("status", name), {}, REFUSED, "no rollout of"),
+        (("status", f"svc/{name}"), {}, REFUSED, "svc is read as a cluster; the kinds that Segue rolls"),
         (("release", name), {}, REFUSED, "has no saved baseline"),
         (("plan", shell.spec("absent")), {}, REFUSED, "absent"),
         (("start", file), {}, UNREACHABLE, "no worker answers"),

@@ -9,6 +9,7 @@ from temporalio.workflow import NondeterminismError
 import segue.transition
 from segue.decide import Act
 from segue.leaving import leave
+from segue.state import State
 from worker.__main__ import main
 
 ERRORS = {
@@ -18,7 +19,7 @@ ERRORS = {
 _scaled = segue.transition._RECORDERS[Act.SCALE]
 
 
-def _faulty(state: segue.transition.State, done: segue.transition._Done) -> segue.transition.State:
+def _faulty(state: State, done: segue.transition._Done) -> State:
     error = ERRORS.get(state.wanted.images.get("server", ""))
     if error is not None:
         raise error

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import grpc
-import grpc.aio
+import grpc  # type: ignore[import-untyped]
+import grpc.aio  # type: ignore[import-untyped]
 
 
-class _Forwarding(grpc.GenericRpcHandler):
+class _Forwarding(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Forwards each unary call, if its API key is right."""
 
     def __init__(self, channel: grpc.aio.Channel, key: str) -> None:

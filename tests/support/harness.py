@@ -15,8 +15,8 @@ from typing import Any
 import forked
 import temporalio.client
 import yaml
+from kube_api import client_of, create, raw
 from kubernetes import client
-from kubernetes import config as kubeconfig
 from kubernetes.aio import config as aioconfig
 from segue_local import Stack
 from subjects import DeploymentSubject, Subject
@@ -84,13 +84,13 @@ class Lab:
     """Whether another lab has made the namespace, and removes it."""
 
     def __post_init__(self) -> None:
-        api = kubeconfig.new_client_from_config(str(self.stack.kubeconfig))
+        api = client_of(str(self.stack.kubeconfig))
         self.apps, self.core, self.custom = client.AppsV1Api(api), client.CoreV1Api(api), client.CustomObjectsApi(api)
         self.batch = client.BatchV1Api(api)
         self._rbac = client.RbacAuthorizationV1Api(api)
         if self.joins:
             return
-        self.core.create_namespace({"metadata": {"name": self.namespace}})
+        create(self.core.create_namespace, {"metadata": {"name": self.namespace}})
         role, binding = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
         self._rbac.create_namespaced_role(self.namespace, role)
         self._rbac.create_namespaced_role_binding(self.namespace, binding)
@@ -143,7 +143,7 @@ class Lab:
             "metadata": {"name": name},
             "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template, **spec},
         }
-        self.apps.create_namespaced_deployment(self.namespace, body)
+        create(self.apps.create_namespaced_deployment, self.namespace, body)
         if mode == "ready":
             await until(f"{name} available", lambda: (self.deployment(name).status.available_replicas or 0) == replicas)
 
@@ -165,8 +165,8 @@ class Lab:
                 **spec,
             },
         }
-        self.apps.create_namespaced_stateful_set(self.namespace, body)
-        read = self.apps.read_namespaced_stateful_set
+        create(self.apps.create_namespaced_stateful_set, self.namespace, body)
+        read: Callable[..., Any] = self.apps.read_namespaced_stateful_set
         if mode == "ready":
             await until(
                 f"{name} ready", lambda: (read(name, self.namespace).status.available_replicas or 0) == replicas
@@ -197,8 +197,8 @@ class Lab:
     def groups(self, name: str) -> dict[str, Any]:
         """Return a LeaderWorkerSet as the API server's JSON."""
         group, version, plural = GROUPS
-        found: dict[str, Any] = self.custom.get_namespaced_custom_object(group, version, self.namespace, plural, name)
-        return found
+        found: Any = self.custom.get_namespaced_custom_object(group, version, self.namespace, plural, name)
+        return {**found}
 
     def patch_groups(self, name: str, patch: dict[str, Any], manager: str = "an-autoscaler") -> None:
         """Change a LeaderWorkerSet as another writer."""
@@ -212,7 +212,7 @@ class Lab:
 
     def pods(self, name: str, version: str = "") -> list[Any]:
         """Return a target's pods that are not terminating, of one version (part of the image or mode) or all."""
-        found = self.core.list_namespaced_pod(self.namespace, label_selector=f"app={name}").items
+        found: list[Any] = self.core.list_namespaced_pod(self.namespace, label_selector=f"app={name}").items
         live = [p for p in found if p.metadata.deletion_timestamp is None]
         return [p for p in live if version in f"{p.spec.containers[0].image} {p.metadata.labels.get('segue.dev/fake')}"]
 
@@ -292,22 +292,17 @@ class Lab:
         return DeploymentSubject(self, name).settings()
 
     def replicasets(self, name: str) -> list[dict[str, Any]]:
-        found = self.apps.list_namespaced_replica_set(
-            self.namespace, label_selector=f"app={name}", _preload_content=False
-        )
-        items: list[dict[str, Any]] = json.loads(found.data)["items"]
-        return items
+        found = raw(self.apps.list_namespaced_replica_set, self.namespace, label_selector=f"app={name}")
+        return [*found["items"]]
 
     def raw(self, name: str) -> dict[str, Any]:
         """Return a Deployment as the API server's JSON."""
-        found: dict[str, Any] = json.loads(
-            self.apps.read_namespaced_deployment(name, self.namespace, _preload_content=False).data
-        )
-        return found
+        return {**raw(self.apps.read_namespaced_deployment, name, self.namespace)}
 
     def quota_used(self, name: str) -> dict[str, str]:
         """Return the usage that counts towards a quota."""
-        return self.core.read_namespaced_resource_quota(name, self.namespace).status.used or {}
+        quota: Any = self.core.read_namespaced_resource_quota(name, self.namespace)
+        return quota.status.used or {}
 
     def relabel(self, pod: str, mode: str) -> None:
         """Move a live pod to another mode, to break or repair it."""
@@ -368,7 +363,7 @@ class WorkerProcess:
 
     @property
     def lives(self) -> bool:
-        return self.process.is_alive()
+        return bool(self.process.is_alive())
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
@@ -559,7 +554,7 @@ class Case:
 @asynccontextmanager
 async def reaching(lab: Lab) -> AsyncIterator[Cluster]:
     """Return Segue's client, in this process."""
-    cluster = Cluster(await aioconfig.new_client_from_config(str(lab.stack.kubeconfig)))
+    cluster = Cluster(await aioconfig.new_client_from_config(str(lab.stack.kubeconfig)))  # type: ignore[no-untyped-call]
     try:
         yield cluster
     finally:

@@ -6,7 +6,7 @@ A test takes the activity's input from the history, and runs the attempt itself 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from harness import Lab, Run
 from kubernetes.aio import config as aioconfig
@@ -16,7 +16,7 @@ from activities.autoscaling import KIND as AUTOSCALERS
 from activities.cluster import Cluster, Object
 from segue.contract import WriteInput
 
-_SCHEDULED = "activity_task_scheduled_event_attributes"
+_SCHEDULED: Final = "activity_task_scheduled_event_attributes"
 
 
 class Late(Cluster):
@@ -92,7 +92,7 @@ L = TypeVar("L", bound=Late)
 @asynccontextmanager
 async def late(lab: Lab, kind: type[L]) -> AsyncIterator[L]:
     """Yield the client of a lost attempt."""
-    client = kind(await aioconfig.new_client_from_config(str(lab.stack.kubeconfig)))
+    client = kind(await aioconfig.new_client_from_config(str(lab.stack.kubeconfig)))  # type: ignore[no-untyped-call]
     try:
         yield client
     finally:

@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import urllib3.exceptions
+from kube_api import create
 from kubernetes import client
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def define(lab: "Lab", group: str, version: str, plural: str, kind: str) -> None
         },
     }
     with contextlib.suppress(client.ApiException):  # it exists
-        client.ApiextensionsV1Api(lab.core.api_client).create_custom_resource_definition(body)
+        create(client.ApiextensionsV1Api(lab.core.api_client).create_custom_resource_definition, body)
 
 
 class Operator:
@@ -84,8 +85,8 @@ class Operator:
         return False
 
     def get(self, name: str) -> Object:
-        found: Object = self._api.get_namespaced_custom_object(*self._place, name)
-        return found
+        found: Any = self._api.get_namespaced_custom_object(*self._place, name)
+        return {**found}
 
     def patch(self, name: str, patch: Object) -> None:
         """Change a resource as another writer."""
@@ -99,7 +100,8 @@ class Operator:
         """Reconcile for ever."""
         while True:
             with contextlib.suppress(client.ApiException, urllib3.exceptions.HTTPError):
-                for found in self._api.list_namespaced_custom_object(*self._place)["items"]:
+                listed: Any = self._api.list_namespaced_custom_object(*self._place)
+                for found in listed["items"]:
                     self._reconcile(found)
             await asyncio.sleep(RESYNC_S)
 
@@ -108,7 +110,7 @@ class Operator:
         try:
             there = self._lab.raw(wanted["metadata"]["name"])
         except client.ApiException:
-            self._lab.apps.create_namespaced_deployment(self._lab.namespace, wanted)
+            create(self._lab.apps.create_namespaced_deployment, self._lab.namespace, wanted)
             return
         if _version(there) != _version(wanted):
             self._lab.patch(wanted["metadata"]["name"], {"spec": wanted["spec"]}, manager="operator")

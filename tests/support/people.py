@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from harness import Lab
+from kube_api import client_of, create
 from kubernetes import client
-from kubernetes import config as kubeconfig
 from kubernetes.client import ApiException
 
 API = ("segue.dev", "v1alpha1")
@@ -20,9 +20,10 @@ class Person:
         role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
         subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}
         metadata = {"metadata": {"name": name}}
-        lab._rbac.create_namespaced_role(lab.namespace, {**metadata, "rules": rules})
-        lab._rbac.create_namespaced_role_binding(lab.namespace, {**metadata, "roleRef": role, "subjects": [subject]})
-        api = kubeconfig.new_client_from_config(str(lab.stack.kubeconfig_for(name)))
+        binding = {**metadata, "roleRef": role, "subjects": [subject]}
+        create(lab._rbac.create_namespaced_role, lab.namespace, {**metadata, "rules": rules})
+        create(lab._rbac.create_namespaced_role_binding, lab.namespace, binding)
+        api = client_of(str(lab.stack.kubeconfig_for(name)))
         self.custom, self.apps = client.CustomObjectsApi(api), client.AppsV1Api(api)
 
     def annotate(self, rollout: str, *, dry_run: bool = False, **notes: str) -> dict[str, Any]:
@@ -31,11 +32,11 @@ class Person:
         return self.patch(rollout, {"metadata": {"annotations": written}}, dry_run="All" if dry_run else None)
 
     def patch(self, rollout: str, patch: dict[str, Any], dry_run: str | None = None) -> dict[str, Any]:
-        options = {} if dry_run is None else {"dry_run": dry_run}
-        patched: dict[str, Any] = self.custom.patch_namespaced_custom_object(
+        options: dict[str, Any] = {} if dry_run is None else {"dry_run": dry_run}
+        patched: Any = self.custom.patch_namespaced_custom_object(
             *API, self.namespace, "rollouts", rollout, patch, **options
         )
-        return patched
+        return {**patched}
 
 
 def refusal(call: Any, *given: Any, **named: Any) -> str:
@@ -44,5 +45,5 @@ def refusal(call: Any, *given: Any, **named: Any) -> str:
         call(*given, **named)
     except ApiException as error:
         assert error.status in {403, 422}, error
-        return str(json.loads(error.body)["message"])
+        return str(json.loads(error.body or "")["message"])
     return ""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from kube_api import create
 from kubernetes import client
 
 PUPPET = "puppet"
@@ -117,7 +118,7 @@ class _Player:
             "metadata": {"generateName": "puppet-"}, "type": "Warning", "reason": reason, "message": message,
             "involvedObject": involved, "firstTimestamp": _now(), "lastTimestamp": _now(), "count": 1,
         }  # fmt: skip
-        self._core.create_namespaced_event(self._namespace, body)
+        create(self._core.create_namespaced_event, self._namespace, body)
 
 
 def _is_alive(pod: Any) -> bool:

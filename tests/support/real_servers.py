@@ -259,7 +259,8 @@ async def be_kubelet(lab: Lab, fleet: Fleet) -> None:
     """Give each ``never-ready`` fake pod the address of its image's server, and make it Ready."""
     given: set[str] = set()
     while True:
-        for pod in (await asyncio.to_thread(lab.core.list_namespaced_pod, lab.namespace)).items:
+        pods: list[Any] = (await asyncio.to_thread(lab.core.list_namespaced_pod, lab.namespace)).items
+        for pod in pods:
             # Once it runs, a fake node writes no more of it.
             if pod.status.phase != "Running" or pod.metadata.uid in given or pod.metadata.deletion_timestamp:
                 continue

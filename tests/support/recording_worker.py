@@ -50,9 +50,9 @@ async def _recording(self: Any, method: str, url: str, *rest_of: Any, **named: A
         namespace, right = found
         with Path(os.environ[RECORDED]).open("a") as file:
             file.write(json.dumps([namespace, *right]) + "\n")
-    return await _send(self, method, url, *rest_of, **named)
+    return await _send(self, method, url, *rest_of, **named)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":
-    rest.RESTClientObject.request = _recording
+    rest.RESTClientObject.request = _recording  # type: ignore[method-assign]
     leave(main())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import Lab, until
+from kube_api import create
 from segue_local import Node
 from segue_local.traffic import Outcomes, Streams, Traffic
 
@@ -96,8 +97,9 @@ class Serving:
             "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template, **spec},
         }
         service = {"selector": labels, "ports": [{"port": 80, "targetPort": 8080}]}
-        self.lab.core.create_namespaced_service(self.lab.namespace, {"metadata": {"name": name}, "spec": service})
-        self.lab.apps.create_namespaced_deployment(self.lab.namespace, body)
+        front = {"metadata": {"name": name}, "spec": service}
+        create(self.lab.core.create_namespaced_service, self.lab.namespace, front)
+        create(self.lab.apps.create_namespaced_deployment, self.lab.namespace, body)
         await self.serves(name)
         # The node's kube-proxy learns of the first endpoints a moment after they exist.
         await until(f"{name} to be reached", lambda: self._is_reached(name, server.ready_path))
@@ -118,7 +120,8 @@ class Serving:
 
     def address(self, name: str) -> str:
         """Return its Service's ClusterIP, because the node has no DNS."""
-        return f"http://{self.lab.core.read_namespaced_service(name, self.lab.namespace).spec.cluster_ip}"
+        service: Any = self.lab.core.read_namespaced_service(name, self.lab.namespace)
+        return f"http://{service.spec.cluster_ip}"
 
     @contextmanager
     def traffic(self, name: str, rate: int = RATE) -> Iterator[Traffic]:

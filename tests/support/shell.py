@@ -1,6 +1,7 @@
 """The command line as a process, as pipelines and people use it."""
 
 import asyncio
+import functools
 import json
 import os
 import subprocess
@@ -43,10 +44,11 @@ class Shell:
 
     async def run(self, *arguments: str, expect: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
         """Run one command, and check its exit code."""
-        ended = await asyncio.to_thread(
+        run = functools.partial(
             subprocess.run, [SEGUE, *arguments], env={**self.env, **env}, capture_output=True, text=True, timeout=120,
             check=False,
         )  # fmt: skip
+        ended: subprocess.CompletedProcess[str] = await asyncio.to_thread(run)
         assert ended.returncode == expect, f"{arguments}: {ended.returncode}\n{ended.stdout}\n{ended.stderr}"
         assert "Traceback" not in ended.stderr
         return ended

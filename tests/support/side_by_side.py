@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from xdist.scheduler import LoadScopeScheduling
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 BY_TEST = {"test_every_lever", "test_resilience_killed", "test_undo"}
 """Files of long tests that share only servers: each test is a part."""
@@ -23,7 +23,7 @@ LAST = ("unit", "cli", "replay")
 """Folders of the shortest tests: they fill the time at the end."""
 
 
-class Parts(LoadScopeScheduling):
+class Parts(LoadScopeScheduling):  # type: ignore[misc]
     """Distributes the tests in parts."""
 
     def _split_scope(self, nodeid: str) -> str:

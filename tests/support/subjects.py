@@ -3,11 +3,11 @@
 A new kind is a subclass here and a line in ``SUBJECTS``; the tests of ``test_every_lever`` stay as they are.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from kube_api import raw
 from operators import runtimes
 
 if TYPE_CHECKING:
@@ -186,9 +186,7 @@ class DeploymentSubject(Subject):
     @property
     def raw(self) -> dict[str, Any]:
         """As the API server's JSON."""
-        read = self.lab.apps.read_namespaced_deployment
-        found: dict[str, Any] = json.loads(read(self.name, self.lab.namespace, _preload_content=False).data)
-        return found
+        return {**raw(self.lab.apps.read_namespaced_deployment, self.name, self.lab.namespace)}
 
 
 class StatefulSetSubject(Subject):
@@ -242,9 +240,7 @@ class StatefulSetSubject(Subject):
     @property
     def raw(self) -> dict[str, Any]:
         """As the API server's JSON."""
-        read = self.lab.apps.read_namespaced_stateful_set
-        found: dict[str, Any] = json.loads(read(self.name, self.lab.namespace, _preload_content=False).data)
-        return found
+        return {**raw(self.lab.apps.read_namespaced_stateful_set, self.name, self.lab.namespace)}
 
 
 class LeaderWorkerSetSubject(Subject):
@@ -274,7 +270,7 @@ class LeaderWorkerSetSubject(Subject):
 
     async def create(self, replicas: int, **more: Any) -> None:
         # Only leaders count, and only they are held back: a group is ready when its workers are ready too.
-        workers = {"worker_mode": "ready"} if more.get("mode") == "never-ready" else {}
+        workers: dict[str, Any] = {"worker_mode": "ready"} if more.get("mode") == "never-ready" else {}
         await self.lab.deploy_groups(self.name, replicas, **more, **workers)
 
     def image(self) -> str:
@@ -370,7 +366,7 @@ class PairSubject(Subject):
         return {d.metadata.name: d.spec.replicas for d in self._both()}
 
     def _both(self) -> list[Any]:
-        found = self.lab.apps.list_namespaced_deployment(self.lab.namespace).items
+        found: list[Any] = self.lab.apps.list_namespaced_deployment(self.lab.namespace).items
         return [d for d in found if d.metadata.name in {self.name, self.new}]
 
 

@@ -214,7 +214,8 @@ class PodWatcher:
     def _told_by_controllers(self) -> str:
         """Return the controllers' events: a pod that none of them deleted was deleted by another writer."""
         prefixes = tuple({sample.event.split()[-1].rpartition("-")[0] for sample in self.samples} - {""})
-        found = sorted(self._events().items, key=lambda e: int(e.metadata.resource_version))
+        events: list[Any] = self._events().items
+        found = sorted(events, key=lambda e: int(e.metadata.resource_version))
         mine = [e for e in found if e.involved_object.name.startswith(prefixes) and "controller" in str(e.source)]
         return "; ".join(f"{e.last_timestamp:%H:%M:%S} {e.message}" for e in mine if e.last_timestamp)
 

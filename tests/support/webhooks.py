@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from harness import Lab, until
+from kube_api import client_of, create
 from kubernetes import client
-from kubernetes import config as kubeconfig
 
 WORKER = "request.userInfo.username == 'segue-worker'"
 CANNOT_ASK = "cannot ask an admission webhook"
@@ -29,15 +29,15 @@ async def down(lab: Lab, resource: str, condition: str = "true", group: str = "a
         "sideEffects": "None",
         "admissionReviewVersions": ["v1"],
     }
-    api.create_validating_webhook_configuration({"metadata": {"name": name}, "webhooks": [hook]})
+    create(api.create_validating_webhook_configuration, {"metadata": {"name": name}, "webhooks": [hook]})
     try:
         yield
     finally:
         api.delete_validating_webhook_configuration(name)
 
 
-def as_worker(lab: Lab) -> Any:
-    return kubeconfig.new_client_from_config(str(lab.stack.kubeconfig_for("segue-worker")))
+def as_worker(lab: Lab) -> client.ApiClient:
+    return client_of(str(lab.stack.kubeconfig_for("segue-worker")))
 
 
 async def in_force(attempt: Callable[[], Any]) -> None:

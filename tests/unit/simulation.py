@@ -680,12 +680,14 @@ def random_rules(dice: random.Random, replicas: int) -> Rules:
         for _ in range(dice.choice((0, 0, 1, 2, 3)))
     )
     readiness = Readiness(
-        minReady=timedelta(seconds=dice.choice((0, 2, 5))),
+        min_ready=timedelta(seconds=dice.choice((0, 2, 5))),
         deadline=timedelta(seconds=60),
-        maxRestarts=dice.choice((0, 1, 1)),
+        max_restarts=dice.choice((0, 1, 1)),
     )
     gates = tuple(random_gate(dice, name) for name in ("errors", "latency")[: dice.choice((0, 0, 1, 2))])
-    return Rules(strategy=Strategy(**written), readiness=readiness, onFailure=dice.choice(list(OnFailure)), gates=gates)
+    return Rules(
+        strategy=Strategy(**written), readiness=readiness, on_failure=dice.choice(list(OnFailure)), gates=gates
+    )
 
 
 def _paced(rules: Rules, seed: int) -> Rules:
@@ -701,15 +703,15 @@ def random_gate(dice: random.Random, name: str) -> OwnGate:
         webhook=WebhookGate(name=name),
         interval=timedelta(seconds=dice.choice((1, 5, 20))),
         count=dice.choice((1, 1, 3)),
-        initialDelay=timedelta(seconds=dice.choice((0, 0, 10))),
-        failureLimit=dice.choice((0, 0, 1)),
-        inconclusiveLimit=dice.choice((None, None, 5)),
+        initial_delay=timedelta(seconds=dice.choice((0, 0, 10))),
+        failure_limit=dice.choice((0, 0, 1)),
+        inconclusive_limit=dice.choice((None, None, 5)),
         deadline=timedelta(minutes=dice.choice((1, 30))),
-        onFailure=dice.choice(list(Reaction)),
-        onInconclusive=dice.choice(list(Reaction)),
+        on_failure=dice.choice(list(Reaction)),
+        on_inconclusive=dice.choice(list(Reaction)),
         continuous=dice.random() < 0.4,
         weight=dice.choice((None, None, 10)),
-        dryRun=dice.random() < 0.1,
+        dry_run=dice.random() < 0.1,
     )
 
 
@@ -967,8 +969,9 @@ class Driver:
             tally = self.state.tally(gate.name)
             if gate.dry_run or gate.weight is not None:
                 continue
-            enough = tally is not None and tally.sitting == len(self.state.passed) and tally.conclusive >= gate.count
-            if not enough or (tally.failed > gate.failure_limit and gate.on_failure is not Reaction.HOLD):
+            few = tally is None or tally.sitting != len(self.state.passed) or tally.conclusive < gate.count
+            failed = tally is not None and tally.failed > gate.failure_limit
+            if few or (failed and gate.on_failure is not Reaction.HOLD):
                 raise Wrong(f"verifies without evidence of {gate.name}: {tally!r}; {self.target}")
 
     def _check_counts(self, budget: Budget, seen: Observation, counts: Counts) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from lupa.lua51 import LuaRuntime
+from lupa.lua51 import LuaRuntime  # type: ignore[import-untyped]
 
 from segue.rollout_object import RETRY
 from segue.rollout_object.orders import orders_of

@@ -17,7 +17,7 @@ from segue.state import Before, Goal, Outcome, State, requested
 NOW, DEADLINE_S = 1_000.0, 60
 LATE = NOW + DEADLINE_S
 RULES = Rules(
-    strategy=Strategy(maxSurge=1, maxUnavailable=0), readiness=Readiness(deadline=timedelta(seconds=DEADLINE_S))
+    strategy=Strategy(max_surge=1, max_unavailable=0), readiness=Readiness(deadline=timedelta(seconds=DEADLINE_S))
 )
 MOVING = State(
     owner="us", baseline=Version(template="v0"), wanted=Version(template="v1"), claimed=True, progress_at=NOW,
@@ -68,7 +68,7 @@ def test_a_release_goes_back_by_the_rules_of_a_rollback(ready: int, reached: int
 @pytest.mark.parametrize("goal", list(Goal))
 def test_a_surge_in_percent_follows_another_number_of_replicas(goal: Goal) -> None:
     """A resize uses the rules that were relaxed for the present R: at R=2, half of 12 would be over the ceiling."""
-    rules = RULES.model_copy(update={"strategy": Strategy(maxSurge="50%", maxUnavailable=0)})
+    rules = RULES.model_copy(update={"strategy": Strategy(max_surge="50%", max_unavailable=0)})
     relaxed = as_before(rules, MOVING.but(before=Before(replicas=12, ready=8), goal=goal), 12).strategy
     assert (resolve_budget(relaxed, 12).ceiling, resolve_budget(relaxed, 2).ceiling) == (18, 3)
     assert (resolve_budget(relaxed, 12).floor, resolve_budget(relaxed, 12).step) == (8, 6)
@@ -264,7 +264,7 @@ def test_the_readiness_gate_asks_for_no_more() -> None:
 
 def test_what_a_rollback_may_take_follows_the_replicas() -> None:
     """4 of 12 were not ready: the number 7 would let the controller take all of 4 after somebody scaled it down."""
-    rules = RULES.model_copy(update={"strategy": Strategy(maxSurge=1, maxUnavailable="25%")})
+    rules = RULES.model_copy(update={"strategy": Strategy(max_surge=1, max_unavailable="25%")})
     relaxed = as_before(rules, MOVING.but(before=Before(replicas=12, ready=8), goal=Goal.BACK), 12)
     assert own_budget(relaxed, 12)["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": "59%"}
     assert [resolve_budget(relaxed.strategy, replicas).floor for replicas in (12, 4)] == [5, 2]

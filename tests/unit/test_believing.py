@@ -51,7 +51,8 @@ async def pod(unused_port: int) -> AsyncIterator[Pod]:
     async def handle(request: web.Request) -> web.StreamResponse:
         found.requests += 1
         answer = found.says(request)
-        return await answer if asyncio.iscoroutine(answer) else answer
+        given: web.StreamResponse = await answer if asyncio.iscoroutine(answer) else answer
+        return given
 
     app = web.Application()
     app.router.add_route("*", "/{tail:.*}", handle)
@@ -89,6 +90,15 @@ def seen(*new: Replica) -> Observation:
 
 def look(believer: Believer, rules: Rules, *new: Replica, state: State = FORWARD, now: float = 0) -> Observation | None:
     return believer.look(TARGET, rules, state, seen(*new), now or time.time(), lambda: None)
+
+
+def told(found: Observation | None, cause: Cause) -> Observation | None:
+    """Return what was observed, if its problem has this cause."""
+    return found if found and found.problem and found.problem.cause is cause else None
+
+
+def hopeless(found: Observation | None) -> bool:
+    return bool(found and found.problem and found.problem.hopeless)
 
 
 async def until(check: Callable[[], Any]) -> Any:
@@ -158,7 +168,9 @@ async def test_what_loads_is_waited_for(believer: Believer, pod: Pod) -> None:
     pod.says = lambda _: web.Response(status=503, text="loading 10 %")
     rules = pod.rules(tries=1)
     look(believer, rules)
-    first = await until(lambda: (f := look(believer, rules, pod.replica())) and f.problem.cause is Cause.LOADING and f)
+    first = await until(
+        lambda: (f := look(believer, rules, pod.replica())) and f.problem and f.problem.cause is Cause.LOADING and f
+    )
     before = pod.requests
     await until(lambda: pod.requests > before + 3)
     same = look(believer, rules, pod.replica())
@@ -170,7 +182,7 @@ async def test_what_loads_is_waited_for(believer: Believer, pod: Pod) -> None:
     )
     other = Believer(DirectReach())
     look(other, short)
-    await until(lambda: (f := look(other, short, pod.replica())) and f.problem.hopeless)
+    await until(lambda: hopeless(look(other, short, pod.replica())))
     await other.close()
 
 
@@ -203,7 +215,9 @@ async def test_another_version_is_asked_anew(believer: Believer, pod: Pod) -> No
     await until(lambda: proven(look(believer, rules, pod.replica())) == 1)
     retargeted = FORWARD.but(wanted=Version(template="newer", images={"server": "a:v3"}))
     assert proven(look(believer, rules, pod.replica(), state=retargeted)) < 1
-    await until(lambda: (f := look(believer, rules, pod.replica(), state=retargeted)) and f.problem.hopeless)
+    await until(
+        lambda: (f := look(believer, rules, pod.replica(), state=retargeted)) and f.problem and f.problem.hopeless
+    )
 
 
 async def test_nobody_is_asked_on_the_way_back(believer: Believer, pod: Pod) -> None:
@@ -253,9 +267,7 @@ async def test_states_need_a_key_of_their_own(pod: Pod) -> None:
     rules = Rules.model_validate({"loadFailures": {**loads, "credential": "wrong"}})
     believer = Believer(DirectReach(), {"wrong": ("X-Key", "infer"), "right": ("X-Key", "manage")})
     look(believer, rules)
-    refused = await until(
-        lambda: (f := look(believer, rules, pod.replica())) and f.problem.cause is Cause.SERVING and f
-    )
+    refused = await until(lambda: told(look(believer, rules, pod.replica()), Cause.SERVING))
     assert (refused.new.proven, refused.problem.hopeless) == (0, False)
     assert "GET /models?limit=100 answered 400" in refused.problem.message
     assert "InvalidKeyException" in refused.problem.message and keys == ["infer"]

@@ -12,7 +12,7 @@ from segue.state import FIRST_KEPT, MAX_DETAIL, MAX_LOG, Mark, Phase, State
 from segue.status import Status
 from segue.transition import applied
 
-RULES = Rules(strategy={"maxSurge": 1})
+RULES = Rules.model_validate({"strategy": {"maxSurge": 1}})
 SEEN = Observation(replicas=4, old=Side(total=4), new=Side(total=1), asked=Counts(4, 1), template="v2")
 SIZE_LIMIT_BYTES = 1_000_000
 """Half of Temporal's limit of a payload: continue-as-new also carries the spec and the plans."""

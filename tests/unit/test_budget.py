@@ -20,7 +20,7 @@ CASES = json.loads((Path(__file__).parent.parent / "facts" / "fenceposts.json").
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c['replicas']}-{c['maxSurge']}-{c['maxUnavailable']}")
 def test_amounts_resolve_as_in_kubernetes(case: dict[str, Any]) -> None:
     """maxSurge and maxUnavailable resolve to the numbers of the Deployment controller."""
-    strategy = Strategy(maxSurge=case["maxSurge"], maxUnavailable=case["maxUnavailable"])
+    strategy = Strategy(max_surge=case["maxSurge"], max_unavailable=case["maxUnavailable"])
     budget = resolve_budget(strategy, case["replicas"])
     assert (budget.surge, budget.unavailable) == (case["surge"], case["unavailable"])
 
@@ -55,7 +55,7 @@ def test_a_target_without_replicas_is_refused() -> None:
 @given(st.integers(1, 10_000), st.integers(0, 100), st.integers(1, 100))
 def test_a_budget_is_always_movable(replicas: int, surge: int, unavailable: int) -> None:
     """No strategy resolves to a budget in which nothing can move, or that is out of range."""
-    budget = resolve_budget(Strategy(maxSurge=f"{surge}%", maxUnavailable=f"{unavailable}%"), replicas)
+    budget = resolve_budget(Strategy(max_surge=f"{surge}%", max_unavailable=f"{unavailable}%"), replicas)
     assert budget.surge + budget.unavailable >= 1
     assert 0 <= budget.floor <= replicas <= budget.ceiling <= 2 * replicas
     assert budget.step >= 1
@@ -114,7 +114,7 @@ def test_a_resize_keeps_the_share_of_both_sides(
 ) -> None:
     """Never over the ceiling; unready replicas keep their place, because the controller would take ready ones."""
     found = seen(old, new, (old[0], new[0])).model_copy(update={"replicas": 8})
-    strategy = Strategy(maxSurge=surge, maxUnavailable=1)
+    strategy = Strategy(max_surge=surge, max_unavailable=1)
     counts = resized(strategy, found, replicas)
     assert counts == expected
     assert sum(counts) <= resolve_budget(strategy, replicas).ceiling
@@ -134,7 +134,7 @@ def test_a_resize_keeps_the_share_of_both_sides(
 )
 def test_some_old_replicas_stay_at_the_end(to: End | None, replicas: int, old: int) -> None:
     """A share of the new side is never smaller than written."""
-    strategy = Strategy(maxSurge=1).model_copy(update={"to": to})
+    strategy = Strategy(max_surge=1).model_copy(update={"to": to})
     assert resolve_budget(strategy, replicas).end == (old, replicas - old)
 
 

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import pytest
 
-from activities.cluster import Expired, _from_status
-from segue.errors import Conflict, NotAllowed, NotFound, Refused, SegueError, Unadmitted, Unreachable
+from activities.cluster import _from_status
+from segue.errors import Conflict, Expired, NotAllowed, NotFound, Refused, SegueError, Unadmitted, Unreachable
 
 ISVC = 'inferenceservices.serving.kserve.io "llm"'
 

@@ -48,7 +48,7 @@ def walk(strategy: Strategy, replicas: int) -> list[tuple[int, int]]:
     while path[-1] != (0, replicas):
         path.append(next_counts(budget, strategy.order, settled(budget, path[-1])))
         assert len(path) < 3 * replicas
-    return [tuple(c) for c in path]
+    return [(c.old, c.new) for c in path]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def walk(strategy: Strategy, replicas: int) -> list[tuple[int, int]]:
 )
 def test_the_truth_tables_of_the_docstring(written: dict[str, Any], path: str) -> None:
     """The rows of next_counts' docstring (but for those in brackets) are the requested counts."""
-    assert walk(Strategy(**written), 4) == [(int(a), int(b)) for a, b in path.split()]
+    assert walk(Strategy(**written), 4) == [(int(step[0]), int(step[1])) for step in path.split()]
 
 
 ONE = Budget(replicas=4, surge=1, unavailable=0, step=1)
@@ -134,8 +134,8 @@ def observations(draw: st.DrawFn) -> tuple[Strategy, Observation]:
     ready = draw(st.integers(0, old))
     strategy = Strategy(
         order=draw(st.sampled_from(list(Order))),
-        maxSurge=draw(st.integers(0, 4)),
-        maxUnavailable=draw(st.integers(1, 4)),
+        max_surge=draw(st.integers(0, 4)),
+        max_unavailable=draw(st.integers(1, 4)),
     )
     return strategy, see(
         old, new, replicas=replicas, ready=ready, proven=draw(st.integers(0, new)),
@@ -164,9 +164,9 @@ def test_whatever_is_seen_what_is_asked_is_in_the_budget(
 
 # --- the cases ------------------------------------------------------------------------------------------
 
-RULES = Rules(strategy=Strategy(maxSurge=1, maxUnavailable=0))
-DRAINS = Rules(strategy=Strategy(maxSurge=1, maxUnavailable=0), drain=Drain(timeout=timedelta(seconds=30)))
-STOPS = Rules(strategy=Strategy(maxSurge=1, maxUnavailable=0, waypoints=(Waypoint(at=1),)))
+RULES = Rules(strategy=Strategy(max_surge=1, max_unavailable=0))
+DRAINS = Rules(strategy=Strategy(max_surge=1, max_unavailable=0), drain=Drain(timeout=timedelta(seconds=30)))
+STOPS = Rules(strategy=Strategy(max_surge=1, max_unavailable=0, waypoints=(Waypoint(at=1),)))
 START = State(owner="us", baseline=Version(template="v0"), wanted=Version(template="v1"), progress_at=NOW)
 MOVING = START.but(claimed=True)
 TURNED = START.going_back(Outcome.ABORTED, requested("why"), NOW)
@@ -300,7 +300,7 @@ def test_a_write_that_was_refused_before_is_no_repetition() -> None:
     assert decide(RULES, state, seen, NOW).act is Act.SCALE
 
 
-HALF = Rules(strategy=Strategy(maxSurge=3, maxUnavailable=0, waypoints=(Waypoint(at="50%", approval=True),)))
+HALF = Rules(strategy=Strategy(max_surge=3, max_unavailable=0, waypoints=(Waypoint(at="50%", approval=True),)))
 ASKED = MOVING.but(waypoint=Reached(index=0, at="50%", hold_until=NOW, approved=False))
 
 
@@ -355,7 +355,7 @@ def test_what_a_resize_adds_is_not_lost() -> None:
 
 def test_numbered_replicas_become_old_again_where_new_ones_failed() -> None:
     """A new replica is given up for an old one only after the failure: before, it may become ready again."""
-    rules = Rules(strategy=Strategy(maxSurge=0, maxUnavailable=1, waypoints=(Waypoint(at=2, approval=True),)))
+    rules = Rules(strategy=Strategy(max_surge=0, max_unavailable=1, waypoints=(Waypoint(at=2, approval=True),)))
     lost = see(2, 2, proven=0, numbered=True)
     state = ASKED.but(held=Problem(cause=Cause.UNREADY, message="no"))
     assert decide(rules, ASKED, lost, NOW).act is Act.WAIT
@@ -522,7 +522,7 @@ def test_toward_any_end(
 def test_the_way_back_is_stepped_where_no_controller_goes_back() -> None:
     """It asks for counts until the baseline is there and proven, and then gives the target free."""
     rules, back = (
-        Rules(strategy=Strategy(maxSurge=1)),
+        Rules(strategy=Strategy(max_surge=1)),
         State(owner="us", claimed=True, goal=Goal.BACK, baseline=Version(template="v0"), wanted=Version(template="v1")),
     )
     home = Counts(4, 0)
@@ -534,7 +534,7 @@ def test_the_way_back_is_stepped_where_no_controller_goes_back() -> None:
 
 def test_superseded_replicas_go_before_the_wanted_version_comes() -> None:
     """A new side that never runs two versions is emptied, and then filled with the newest requested version."""
-    rules = Rules(strategy=Strategy(maxSurge=1))
+    rules = Rules(strategy=Strategy(max_surge=1))
     forward = State(owner="us", claimed=True, baseline=Version(template="v0"), wanted=Version(template="v2"))
     home = Counts(4, 0)
     serving = see(4, 1, home=home).model_copy(update={"new": Side(total=1, ready=1, proven=0)})
@@ -552,7 +552,8 @@ def test_a_surplus_after_a_drop_of_r_goes_in_one_step() -> None:
 
 # --- room -----------------------------------------------------------------------------------------------
 
-HOLDS, MAY_GO = {"maxSurge": 1}, {"maxSurge": 1, "maxUnavailable": 1}
+HOLDS: dict[str, Any] = {"maxSurge": 1}
+MAY_GO: dict[str, Any] = {"maxSurge": 1, "maxUnavailable": 1}
 NO_PLACE = Problem(cause=Cause.UNSCHEDULABLE, message="0/3 nodes", replica="chat-1")
 PENDING: dict[str, Any] = {"unplaced": 1, "problem": NO_PLACE}
 FULL: dict[str, Any] = {"room": 0, "room_why": "0 of 8 free"}
@@ -634,7 +635,7 @@ def test_one_replica_waits_where_an_autoscaler_of_nodes_sees_it(
     demand: Demand, room: dict[str, Any], act: Act, counts: Any
 ) -> None:
     """With no room counted one is added all the same, but where that is refused, or costs a ready replica."""
-    rules, state = Rules(strategy=Strategy(maxSurge=2)), MOVING.but(demand=demand)
+    rules, state = Rules(strategy=Strategy(max_surge=2)), MOVING.but(demand=demand)
     found = decide(rules, state, see(4, 0, **FULL, **room), NOW + 0.5)
     assert (found.act, found.counts) == (act, counts)
     after = state.but(fits=4)
@@ -663,7 +664,7 @@ LOST: dict[str, Any] = {"hindered": 0, "hindrance": "chat-0: its node a does not
 )
 def test_what_is_no_matter_of_the_version_holds(seen: Observation, holds: bool) -> None:
     """A gate and a lost node are named, and no deadline runs; else the version counts as before."""
-    rules = Rules(strategy=Strategy(maxSurge=1))
+    rules = Rules(strategy=Strategy(max_surge=1))
     found = decide(rules, MOVING, seen, LATE)
     assert (found.act is Act.CROWDED) is holds
     if holds:
@@ -674,7 +675,7 @@ def test_what_is_no_matter_of_the_version_holds(seen: Observation, holds: bool) 
         assert decide(rules, waiting, lifted, NOW + 1e6).act is Act.ROOMY
 
 
-EXACT = Rules(strategy=Strategy(maxSurge=2, maxUnavailable=0, step=2, pace="exact"))
+EXACT = Rules(strategy=Strategy(max_surge=2, max_unavailable=0, step=2, pace="exact"))
 
 
 @pytest.mark.parametrize(
@@ -693,7 +694,7 @@ def test_an_exact_pace_waits_for_the_whole_step(seen: Observation, moves: bool) 
     assert (found.act is Act.SCALE) is moves
     if seen.new.proven == 1 and not seen.unplaced:
         assert (
-            decide(Rules(strategy=Strategy(maxSurge=2, maxUnavailable=0, step=2)), MOVING, seen, NOW + 1).act
+            decide(Rules(strategy=Strategy(max_surge=2, max_unavailable=0, step=2)), MOVING, seen, NOW + 1).act
             is Act.SCALE
         )
 
@@ -708,7 +709,7 @@ def test_a_rollback_ends_only_when_all_replicas_are_requested() -> None:
 
 def test_no_deadline_runs_while_what_stops_holds_what_is_waited_for() -> None:
     """Until the kubelet has killed it; then it counts from there, and from when the new one got its place."""
-    rules, deadline_s = Rules(strategy=Strategy(maxSurge=0, maxUnavailable=1)), 600.0
+    rules, deadline_s = Rules(strategy=Strategy(max_surge=0, max_unavailable=1)), 600.0
     waits = see(3, 1, proven=0, leaving=1, freed_by=LATE + 9, unplaced_why="0/3 nodes", **PENDING)
     found = decide(rules, MOVING, waits, LATE)
     assert (found.act, found.wake_at) == (Act.WAIT, LATE + 9 + deadline_s)
@@ -721,7 +722,7 @@ def test_no_deadline_runs_while_what_stops_holds_what_is_waited_for() -> None:
 
 def test_no_deadline_runs_while_the_controller_waits_for_its_own_min_ready_seconds() -> None:
     """A StatefulSet's controller takes the next replica only then, and a Deployment's does so on its way back."""
-    rules, deadline_s, later = Rules(strategy=Strategy(maxSurge=0, maxUnavailable=1)), 600.0, LATE + 9
+    rules, deadline_s, later = Rules(strategy=Strategy(max_surge=0, max_unavailable=1)), 600.0, LATE + 9
     forward = see(2, 2, asked=(1, 3), numbered=True, available_by=later)
     back = see(2, 2, asked=(2, 0), template="v0", held=False, available_by=later)
     for state, seen, acts in ((MOVING, forward, Act.FAIL), (BACK, back, Act.ALARM)):

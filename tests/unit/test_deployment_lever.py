@@ -43,7 +43,7 @@ from segue.spec import Rules, Strategy
 from segue.spec.target import DeploymentTarget
 from segue.state import Before, Goal, Mark, Outcome, State
 
-RULES = Rules(strategy=Strategy(maxSurge=2))
+RULES = Rules(strategy=Strategy(max_surge=2))
 BUDGET = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
 NOW = 1_000.0
 
@@ -72,7 +72,9 @@ def deployment(
         "minReadySeconds": HOLD_MIN_READY_S if engaged else 0,
         **({"paused": True} if paused else {}),
     }
-    fields = {"f:spec": {"f:template": {}, "f:paused": {}, "f:strategy": {"f:rollingUpdate": {"f:maxSurge": {}}}}}
+    fields: dict[str, Any] = {
+        "f:spec": {"f:template": {}, "f:paused": {}, "f:strategy": {"f:rollingUpdate": {"f:maxSurge": {}}}}
+    }
     metadata = {
         "name": "chat", "uid": "d", "generation": generation, "resourceVersion": "1", "annotations": {OWNER: "us"},
         "managedFields": [{"manager": writer, "operation": "Update", "time": "t", "fieldsV1": fields}],
@@ -114,7 +116,7 @@ def see(found: dict[str, Any], known: State | None = None, **sizes: int) -> Obse
         pytest.param(deployment(2, 0, 0, replicas=0), {"v1": 0, "v2": 0}, False, id="scaled-to-0"),
     ],
 )
-def test_when_it_should_be_paused(found: dict[str, Any], sizes: dict[str, int], unpaused: bool) -> None:
+def test_when_it_should_be_paused(found: dict[str, Any], sizes: dict[str, Any], unpaused: bool) -> None:
     """At rest, or at once where the template is not the wanted one; never in the middle of a move of our own."""
     assert see(found, **sizes).unpaused is unpaused
 
@@ -123,7 +125,7 @@ def test_when_it_should_be_paused(found: dict[str, Any], sizes: dict[str, int], 
     ("sizes", "unpaused"),
     [({"v1": 6, "v2": 4}, False), ({"v1": 4, "v2": 4}, False), ({"v1": 4, "v2": 6}, True)],
 )
-def test_a_retarget_does_not_pause_it_in_the_middle_of_the_last_move(sizes: dict[str, int], unpaused: bool) -> None:
+def test_a_retarget_does_not_pause_it_in_the_middle_of_the_last_move(sizes: dict[str, Any], unpaused: bool) -> None:
     """The template is that of the latest write, not of somebody else: a paused controller would take ready replicas."""
     known = state(wanted=V3, mark=Mark(template=V2.template))
     assert see(deployment(2, 4, 6), known, **sizes).unpaused is unpaused
@@ -306,7 +308,9 @@ def restored(*, paused: bool) -> dict[str, Any]:
     found = deployment(1, 8, 0, writer="helm", generation=8, paused=paused)
     found["metadata"]["annotations"][BASELINE] = SAVED
     found["spec"] |= {**WHOLE, "minReadySeconds": 7}
-    fields = {"f:spec": {"f:minReadySeconds": {}, "f:strategy": {"f:type": {}, "f:rollingUpdate": {"f:maxSurge": {}}}}}
+    fields: dict[str, Any] = {
+        "f:spec": {"f:minReadySeconds": {}, "f:strategy": {"f:type": {}, "f:rollingUpdate": {"f:maxSurge": {}}}}
+    }
     found["metadata"]["managedFields"].append({**found["metadata"]["managedFields"][0], "fieldsV1": fields})
     return found
 
@@ -360,11 +364,11 @@ def test_resumed_it_stays_where_it_is_and_keeps_the_floor(percent: bool) -> None
     """
     for replicas, surge, unavailable, counts in HELD_AT:
         written: Any = f"{min(100 * surge, 100)}%" if percent else surge
-        rules = Rules(strategy=Strategy(maxSurge=written, maxUnavailable=unavailable))
+        rules = Rules(strategy=Strategy(max_surge=written, max_unavailable=unavailable))
         budget, found = resolve_budget(rules.strategy, replicas), at_rest(replicas, rules, counts)
         sizes, rolling = sets(v1=counts.old, v2=counts.new), found["spec"]["strategy"]["rollingUpdate"]
         assert can_be_paused(found, sizes, {V2.template}) and not is_moving(found, sizes), (replicas, counts, rolling)
-        assert see(found, **{"v1": counts.old, "v2": counts.new}).asked == counts, (replicas, counts, rolling)
+        assert see(found, v1=counts.old, v2=counts.new).asked == counts, (replicas, counts, rolling)
         again = rest_patch(found, rules)["spec"]["strategy"]
         assert again == found["spec"]["strategy"], "another pause changes nothing"
         if sum(counts) == replicas and counts.old and not budget.unavailable:

@@ -47,6 +47,7 @@ WAITS, READY = Replica("chat-z", "v"), Replica("chat-z", "v", ready_since=50.0)
         pytest.param([EVICTED], READY, 0, True, id="an eviction counts like a restart, also while all are ready"),
         pytest.param([EVICTED] * 2, WAITS, 2, False, id="so many are allowed"),
         pytest.param([EVICTED] * 3, WAITS, 2, True, id="and no more"),
+        pytest.param([EVICTED] * 3, WAITS, 3, False, id="of those that ran, as many as may restart"),
         pytest.param([TURNED_AWAY] * 2, WAITS, 0, False, id="a node that just began rejects some"),
         pytest.param([TURNED_AWAY] * 3, WAITS, 0, True, id="three in a row"),
         pytest.param([TURNED_AWAY] * 3, READY, 0, None, id="another one became ready since"),

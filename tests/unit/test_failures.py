@@ -13,6 +13,7 @@ from segue.failures import (
     diagnose,
     unmade,
     unplaced_why,
+    with_event,
     with_log,
     with_peak,
     with_probe,
@@ -53,10 +54,14 @@ CASES: list[tuple[str, ContainerFacts, Cause, bool, str]] = [
     ("back-off-unknown", container(waiting="ImagePullBackOff",
      waiting_message=AGAIN.format("dial tcp: lookup r.example on 10.0.0.1:53: read: connection refused")),
      Cause.IMAGE_PULL, True, "lookup r.example"),
+    ("back-off-other", container(waiting="ImagePullBackOff", waiting_message=AGAIN.format("unsupported manifest")),
+     Cause.IMAGE_PULL, True, "unsupported manifest"),
     ("never", container(waiting="ErrImageNeverPull", waiting_message="is not present"), Cause.IMAGE_PULL, True,
      "image r.example/llm:9: ErrImageNeverPull: is not present"),
     ("crash", container(waiting="CrashLoopBackOff", restarts=1, exit_code=3), Cause.CRASH_LOOP, True,
      "server ended with exit code 3 and was restarted 1 time"),
+    ("restarted", container(restarts=2, exit_code=0), Cause.RESTARTED, True,
+     "server ended with exit code 0 and was restarted 2 times"),
     ("oom", container(ended="OOMKilled", restarts=1, memory_limit="400Mi"), Cause.OUT_OF_MEMORY, True,
      "server was killed for lack of memory; its limit is 400Mi"),
     ("oom-once", container(ended="OOMKilled"), Cause.OUT_OF_MEMORY, False, "killed for lack of memory"),
@@ -223,6 +228,8 @@ def test_what_explains_a_failure_is_added() -> None:
     assert with_log(problem, "") == with_probe(problem, "") == with_probe(problem, "ended") == problem
     assert with_peak(problem, "127Mi is the most").message == "ended; 127Mi is the most"
     assert with_peak(problem, "") == problem
+    assert with_event(problem, "volume x is in use").message == "ended; volume x is in use"
+    assert with_event(problem, "") == problem
     assert with_probe(problem, "Readiness probe failed: 503").message == "ended; Readiness probe failed: 503"
 
 
@@ -363,9 +370,10 @@ def test_a_failure_says_that_its_node_may_be_the_reason() -> None:
 def test_a_replica_that_no_kubelet_takes_up_is_lost(now: float, lost: bool) -> None:
     """A kubelet writes a start time at once: without one for long, the node does not answer, whoever may read nodes."""
     scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "1970-01-01T00:01:40Z"}
-    pod = {"metadata": {"name": "chat-b"}, "spec": {"nodeName": "n1"}, "status": {"conditions": [scheduled]}}
+    status = {"conditions": [scheduled]}
+    pod = {"metadata": {"name": "chat-b"}, "spec": {"nodeName": "n1"}, "status": status}
     ignored = read_replica(pod, "v")
-    started = read_replica({**pod, "status": {**pod["status"], "startTime": "1970-01-01T00:01:41Z"}}, "v")
+    started = read_replica({**pod, "status": {**status, "startTime": "1970-01-01T00:01:41Z"}}, "v")
     assert (ignored.unstarted_since, started.unstarted_since) == (100.0, None)
     for replica, is_lost in ((ignored, lost), (started, False)):
         seen = Observation(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from segue.decide import Act, decide
 from segue.gates import Result, Verdict
-from segue.gates.standing import breaches, due, lacking, score, stand, standings, unopened
+from segue.gates.standing import breaches, due, foresee, lacking, score, stand, standings, unopened
 from segue.gates.tally import ALONG, Tally
 from segue.observation import Counts, Observation, Side, Version
 from segue.spec import Rules, read_rollout
@@ -138,10 +138,53 @@ def test_what_follows(written: dict[str, Any], answers: list[str], after_s: floa
     policy = gate(**written)
     found = next(breaches(Rules(gates=(policy,)), state(tally(policy, *answers)), NOW + after_s), None)
     if reaction is None:
-        assert found is None or found.reaction is Reaction.HOLD
+        assert found is None
     else:
         assert found is not None and found.reaction is reaction
         assert "errors" in found.problem.message
+
+
+@pytest.mark.parametrize(
+    ("continuous", "sitting", "waypoint"),
+    [
+        pytest.param(True, ALONG, None, id="all along, between stops"),
+        pytest.param(
+            False, 0, Reached(index=0, at="1", hold_until=NOW, approved=False), id="after the stop's evaluation"
+        ),
+    ],
+)
+def test_a_gate_is_late_only_while_its_stop_is_evaluated(
+    continuous: bool, sitting: int, waypoint: Reached | None
+) -> None:
+    """Elsewhere nothing waits for it."""
+    policy = gate(continuous=continuous)
+    there = state(tally(policy, UNSURE, sitting=sitting), waypoint=waypoint)
+    assert [*breaches(Rules(gates=(policy,)), there, NOW + 9_999)] == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "answers", "why"), [(0, [FAIL], "it is fail"), (1, [FAIL, FAIL], "2 measurements failed; it is fail")]
+)
+def test_how_many_measurements_failed_is_said_where_some_may(limit: int, answers: list[str], why: str) -> None:
+    policy = gate(failureLimit=limit, count=9)
+    assert stand(policy, tally(policy, *answers)).why == why
+
+
+@pytest.mark.parametrize(
+    ("written", "strategy", "late"),
+    [
+        pytest.param({}, {}, True, id="evaluated at the end"),
+        pytest.param({}, {"waypoints": [{"at": 1}]}, False, id="evaluated at a waypoint"),
+        pytest.param({"continuous": True}, {}, False, id="evaluated all along"),
+        pytest.param({"dryRun": True}, {}, False, id="decides nothing"),
+    ],
+)
+def test_a_gate_that_is_evaluated_too_late_is_foreseen(
+    written: dict[str, Any], strategy: dict[str, Any], late: bool
+) -> None:
+    """Without a stop before the end, no old replica is left when it answers."""
+    warnings = foresee(Rules.model_validate({"gates": (gate("smoke", **written),), "strategy": strategy}))
+    assert [each.partition(":")[0] for each in warnings] == ["smoke"] * late
 
 
 @pytest.mark.parametrize(

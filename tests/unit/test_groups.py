@@ -56,6 +56,13 @@ def test_what_was_seen_on_its_controller() -> None:
     assert group_stages(budget(4, 0, 1)) == [(0, 4), (4, 4), (3, 4), (2, 4), (1, 4), (0, 4)]
 
 
+def test_a_group_that_is_not_ready_is_released_beyond_the_budget() -> None:
+    """Its pods may be replaced at once: it serves nobody."""
+    surged = Groups.at_rest(budget(2, 1, 0)).changed().without_ready(0).with_done(2).settled()
+    assert surged.stage == (2, 3)
+    assert surged.without_ready(1).settled().stage == (1, 3)
+
+
 @given(st.integers(1, 30), st.integers(0, 30), st.integers(0, 30))
 def test_every_plan_ends_as_it_began(replicas: int, surge: int, unavailable: int) -> None:
     given = budget(replicas, surge, unavailable if surge or unavailable else 1)

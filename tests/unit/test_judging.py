@@ -363,7 +363,8 @@ def test_the_new_sides_order_says_nothing(
 @given(sides=two_counts())
 def test_it_never_says_both(sides: tuple[list[tuple[float, float]], list[tuple[float, float]]]) -> None:
     """There is no data that proves it worse by more than tolerance and not worse by effect."""
-    found = judged(COMPARE, *(counts(*side) for side in sides))
+    old, new = (counts(*side) for side in sides)
+    found = judged(COMPARE, old, new)
     if "evidence_worse" in found.numbers:
         assert not (found.numbers["evidence_worse"] >= 100 and found.numbers["evidence_fine"] >= 20)
 

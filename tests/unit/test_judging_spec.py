@@ -64,7 +64,9 @@ def test_a_bad_judgement_is_refused(case: str) -> None:
 def test_what_is_not_written_is_the_default() -> None:
     """``compare: {}`` is enough."""
     way = Judgement.model_validate({"compare": {}}).way
-    assert way == Compare(tolerance=0.1, effect=0.3, margin=0.007, alpha=0.01, beta=0.05, minSamples=3, minTraffic=100)
+    assert way == Compare(
+        tolerance=0.1, effect=0.3, margin=0.007, alpha=0.01, beta=0.05, min_samples=3, min_traffic=100
+    )
 
 
 STORED_BEFORE = {

@@ -224,7 +224,7 @@ WORLDS: dict[str, tuple[Target, dict[str, list[Object]]]] = {
         LeaderWorkerSetTarget(kind="LeaderWorkerSet", namespace="n", name="chat"),
         {GROUPS: [workload("chat", {**GROUP_SPEC, **ROLLING})],
          "statefulsets": [owned("chat", "chat", spec={"updateStrategy": {"rollingUpdate": {"partition": 2}}})],
-         "controllerrevisions": [revision(n, GROUP_SPEC, **{REVISION: str(n)}) for n in (1, 2)],
+         "controllerrevisions": [revision(n, GROUP_SPEC, None, **{REVISION: str(n)}) for n in (1, 2)],
          "pods": pods("chat", labels=OF_GROUP)},
     ),
     "InferenceService": (

@@ -15,7 +15,8 @@ LEVERS = Levers(cast("Any", None))
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_worker_has_a_lever_for_it_and_no_right_is_forgotten(kind: str) -> None:
     model: type[Target] = KINDS[kind]
-    others = {"old": "a", "new": "b"} if model is PairTarget else {"name": "a", "resource": "InferenceService"}
+    single = {"name": "a", "resource": "InferenceService"}
+    others: dict[str, Any] = {"old": "a", "new": "b"} if model is PairTarget else single
     lever = LEVERS.of(model.model_construct(kind=kind, **others))
     resource, _, group = lever.kinds[0].partition("/")[0].partition(".")
     needed = {rights.Right("get", group or "apps", resource), rights.Right("list", "", "pods")}

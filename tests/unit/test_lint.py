@@ -117,7 +117,7 @@ def world(replicas: int = 4, *, pod: Object | None = None, spec: Object | None =
         },
     }
     budgets = [] if bare else [budget(maxUnavailable=1)]
-    nodes = [node("a", **{"nvidia.com/gpu": "8"})]
+    nodes = [node("a", **EIGHT)]
     return World(deployment, rollout, {"budgets": budgets, "nodes": nodes, **around}, unknown or {})
 
 
@@ -195,6 +195,7 @@ def quota(hard: Object, used: Object | None = None, **spec: Any) -> Object:
 
 GPU = {"resources": {"limits": {"nvidia.com/gpu": "4"}, "requests": {"cpu": "1500m", "memory": "1Gi"}}}
 FULL = [running("a", **{"nvidia.com/gpu": "6"})]
+EIGHT: dict[str, Any] = {"nvidia.com/gpu": "8"}
 TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
 BARE_HOOK = {"lifecycle": {"preStop": {"exec": {"command": ["sleep", "1"]}}}}
 TIGHT = {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}, "type": "RollingUpdate"}
@@ -283,7 +284,7 @@ TRIPS: dict[str, tuple[str, str, World]] = {
     ),
     "a taint": (
         "surge-does-not-fit", "warning",
-        world(pod=server(**GPU), nodes=[node("a", taints=[TAINT], **{"nvidia.com/gpu": "8"})]),
+        world(pod=server(**GPU), nodes=[node("a", taints=[TAINT], **EIGHT)]),
     ),
     "another node": ("surge-does-not-fit", "warning", world(pod={**server(), "nodeSelector": {"gpu": "h100"}})),
     "no place for pods": ("surge-does-not-fit", "warning", world(nodes=[node("a", pods="0")])),
@@ -406,7 +407,7 @@ PASSES: dict[str, World] = {
     "room": world(pod=server(**GPU), all_pods=[running("a", **{"nvidia.com/gpu": "4"})]),
     "a taint that is tolerated": world(
         pod={**server(**GPU), "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}]},
-        nodes=[node("a", taints=[TAINT], **{"nvidia.com/gpu": "8"})],
+        nodes=[node("a", taints=[TAINT], **EIGHT)],
     ),
     "a taint that only discourages": world(nodes=[node("a", taints=[{**TAINT, "effect": "PreferNoSchedule"}])]),
     "the right node": world(
@@ -447,7 +448,7 @@ def test_a_worker_is_judged_by_what_it_serves() -> None:
 
 def test_a_group_finds_room_on_several_nodes() -> None:
     """Its pods need not stand on one node; what all of them ask for together is counted."""
-    gpus = {"nvidia.com/gpu": "4"}
+    gpus: dict[str, Any] = {"nvidia.com/gpu": "4"}
     given = of_kind("LeaderWorkerSet", world(pod=server(**GPU), nodes=[node("a", **gpus), node("b", **gpus)]))
     groups = given.target["spec"]["leaderWorkerTemplate"]
     groups["workerTemplate"]["spec"]["containers"][0] |= GPU

@@ -1,14 +1,14 @@
 """Metrics in specs: how each wrong one is refused, which queries each side gets, and how answers are put together."""
 
 import re
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytest
 
 from activities.gates.prometheus import read_matrix
 from segue.errors import Refused, Unanswerable, Unanswered
 from segue.gates.asking import MAX_WINDOWS, Grid, duration, grid, windows
-from segue.gates.measured import MeasuredAnswer, joined
+from segue.gates.measured import MeasuredAnswer, Values, joined
 from segue.judging import Count, CountSeries, HistogramSeries, ValueSeries
 from segue.replica import Pods, Replica
 from segue.spec import DeploymentTarget, PairTarget, Rules, Spec, StatefulSetTarget, Target, read_rollout
@@ -180,8 +180,9 @@ def test_all_variables_have_values() -> None:
         windows_of(metric(value="x{ {{service}} }"), "new")
     routed = Rules.model_validate({"strategy": {"traffic": ROUTE}})
     m = metric(preset="nginx/latency")
+    services: tuple[tuple[Literal["old", "new"], str], ...] = (("old", "a"), ("new", "b"))
     assert [windows(m, side, CHAT, routed, PODS, grid(m, 0, 90))[0].queries[0].count(f'service="{service}"')
-            for side, service in (("old", "a"), ("new", "b"))] == [1, 1]  # fmt: skip
+            for side, service in services] == [1, 1]  # fmt: skip
 
 
 def test_the_old_side_of_a_pair_is_its_old_deployment() -> None:
@@ -282,7 +283,7 @@ def test_many_series_are_told_and_not_guessed() -> None:
 
 def test_counts_without_bad_events_are_good_and_without_any_unknown() -> None:
     """A counter of errors often appears with the first error; without a total nothing is known."""
-    some = {(): (None, 2.0, 9.0)}
+    some: Values = {(): (None, 2.0, 9.0)}
     found = joined("counts", OVER, [MeasuredAnswer(0, 3, (some, {(): (10.0, 10.0, 5.0)}))])
     assert found.series == CountSeries(intervals=tuple(Count(bad=b, total=t) for b, t in ((0, 10), (2, 10), (5, 5))))
     assert "counted as none" in found.notes[0]
@@ -319,7 +320,11 @@ def test_values_of_windows_follow_each_other() -> None:
         ('{"default": {"url": "prometheus:9090"}}', "SEGUE_PROMETHEUS_DEFAULT_URL", "write http://HOST:PORT"),
         ('{"default": {"url": "http://me:s3cret@p:1"}}', "SEGUE_PROMETHEUS_DEFAULT_URL", "put credentials in files"),
         ('{"default": {"url": "http://p:1?token=s3cret"}}', "SEGUE_PROMETHEUS_DEFAULT_URL", "put credentials in files"),
-        ('{"default": {"url": "http://p:1", "timeout_s": 0}}', "SEGUE_PROMETHEUS_DEFAULT_TIMEOUT_S", "greater than 0"),
+        (
+            '{"default": {"url": "http://p:1", "timeout_s": 0}}',
+            "SEGUE_PROMETHEUS_DEFAULT_TIMEOUT_S",
+            "write more than 0;",
+        ),
         ('{"default": {"url": "http://p:1", "token": "s"}}', "SEGUE_PROMETHEUS_DEFAULT_TOKEN", "is not a field"),
     ],
 )

@@ -1,6 +1,7 @@
 """How long a missing right may be the API server's start, which knows no rights for a moment."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 from temporalio.testing import ActivityEnvironment
@@ -21,7 +22,7 @@ from segue.errors import NotAllowed, Refused, SegueError
     ],
 )
 def test_a_missing_right_is_believed_after_some_attempts(
-    defined: contract.Activity, error: SegueError, attempt: int, retried: bool
+    defined: contract.Activity[Any, Any], error: SegueError, attempt: int, retried: bool
 ) -> None:
     """Sooner at the start of a rollout than in its middle; other refusals at once."""
     environment = ActivityEnvironment()

@@ -15,8 +15,11 @@ from segue.spec import Rules
 from segue.state import Goal, State
 
 NOW = 10_000.0
-RULES = Rules(
-    strategy={"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}, {"at": 3}]}, readiness={"minReady": "0s"}
+RULES = Rules.model_validate(
+    {
+        "strategy": {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}, {"at": 3}]},
+        "readiness": {"minReady": "0s"},
+    }
 )
 FRESH = State(owner="us", baseline=Version(template="v1"), wanted=Version(template="v2"), progress_at=NOW)
 ROLLING = FRESH.but(claimed=True)
@@ -41,6 +44,11 @@ def move(old: int, new: int, **fields: Any) -> Decision:
         pytest.param(PASSED, seen(3, 2, progress_at=NOW + 1), move(2, 3), Order(False, NOW + 1), id="beyond it"),
         pytest.param(PASSED, seen(2, 1), move(2, 2), Order(False, NOW), id="an old replica is gone"),
         pytest.param(PASSED, seen(4, 1), move(3, 1, act=Act.DRAIN), Order(True, NOW), id="old replicas become empty"),
+        pytest.param(PASSED, seen(3, 1), move(3, 2), Order(True, NOW), id="after a waypoint without surge"),
+        pytest.param(
+            PASSED, seen(4, 1), move(3, 1, act=Act.DRAIN, empties=True), Order(True, NOW), id="as it is decided"
+        ),
+        pytest.param(ROLLING.but(goal=Goal.BACK), seen(4, 2), move(4, 1), None, id="new ones go in a rollback"),
         pytest.param(ROLLING, seen(3, 1), move(4, 1), None, id="an old replica comes back"),
         pytest.param(PASSED, seen(4, 1), move(3, 2, empties=True), None, id="old replicas are empty"),
         pytest.param(ROLLING.but(goal=Goal.BACK), seen(3, 2), move(4, 1), None, id="a rollback"),

@@ -244,8 +244,8 @@ def test_a_group_that_is_recreated_counts_like_a_restart(restarts: int, metadata
         is_there = counts or bool(gone and restarts)
         assert ended == ((Ended("llama-3-1", "RecreateGroup", expected, made_at=1_800_000_000.0),) if is_there else ())
     state = State(owner="o", baseline=Version(template=OLD), wanted=Version(template=NEW))
-    there = numbered("OOON", 3)._replace(ended=ended_by_version([], [Gone(pod, 0.0)], lambda _: NEW, recreates=True))
-    problem = read(there, rules(0, 1), state, None, 1_800_000_060.0).problem
+    known = numbered("OOON", 3)._replace(ended=ended_by_version([], [Gone(pod, 0.0)], lambda _: NEW, recreates=True))
+    problem = read(known, rules(0, 1), state, None, 1_800_000_060.0).problem
     assert bool(problem and problem.hopeless) is bool(restarts), problem
 
 
@@ -268,7 +268,11 @@ def unheeded(kind: str, name: str, observed: int = 1) -> dict[str, Any]:
 def test_a_controller_that_does_not_act_holds_the_rollout(back: bool, autonomous: bool, part: str) -> None:
     """Neither version is the reason: no deadline runs forward, and on the way back the reason names the controller."""
     seen_by_it, absent = unheeded("LeaderWorkerSet", "llama", 2), unheeded("StatefulSet", "llama-leaders")
-    objects = {"found": {"found": absent}, "controlled": {"found": seen_by_it, "controlled": (absent,)}}[part]
+    parts: dict[str, dict[str, Any]] = {
+        "found": {"found": absent},
+        "controlled": {"found": seen_by_it, "controlled": (absent,)},
+    }
+    objects = parts[part]
     saved = json.dumps({"template": TEMPLATES["old"]})
     there = numbered("OOOO", 0 if autonomous else 3)._replace(**objects)
     there.found["metadata"]["annotations"] = {BASELINE: saved}

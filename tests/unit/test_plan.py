@@ -36,7 +36,7 @@ def test_each_order_passes_the_known_sequence(scenario: dict[str, Any]) -> None:
 
 def test_surge_of_one_goes_one_by_one() -> None:
     """R=4, maxSurge 1, maxUnavailable 0: one comes before each that goes."""
-    plan = make_plan(Strategy(maxSurge=1, maxUnavailable=0), 4)
+    plan = make_plan(Strategy(max_surge=1, max_unavailable=0), 4)
     assert rows(plan) == [(4, 0), (4, 1), (3, 1), (3, 2), (2, 2), (2, 3), (1, 3), (1, 4), (0, 4)]
     assert (plan.floor, plan.ceiling, plan.extra) == (4, 5, 1)
 
@@ -75,7 +75,7 @@ def test_an_approval_that_expires_is_in_the_plan() -> None:
 
 def test_a_retarget_plans_away_the_surplus_first() -> None:
     """From five old ones of two versions, with R=4, the plan never has more than the ceiling of five."""
-    plan = make_plan(Strategy(maxSurge=1, maxUnavailable=0), 4, old=5, parent="v1")
+    plan = make_plan(Strategy(max_surge=1, max_unavailable=0), 4, old=5, parent="v1")
     assert rows(plan)[0] == (5, 0)
     assert rows(plan)[-1] == (0, 4)
     assert max(map(sum, rows(plan))) <= plan.ceiling
@@ -109,8 +109,8 @@ def strategies(draw: st.DrawFn, most: int = 1000) -> tuple[Strategy, int]:
     return (
         Strategy(
             order=draw(st.sampled_from(list(Order))),
-            maxSurge=surge,
-            maxUnavailable=unavailable,
+            max_surge=surge,
+            max_unavailable=unavailable,
             step=draw(st.one_of(st.none(), st.integers(1, replicas + 2))),
             waypoints=tuple(Waypoint(at=at) for at in draw(st.lists(places, max_size=4))),
             to=draw(ends(replicas)),
@@ -121,8 +121,8 @@ def strategies(draw: st.DrawFn, most: int = 1000) -> tuple[Strategy, int]:
 
 @deterministic
 @given(strategies())
-@example((Strategy(maxSurge=0, maxUnavailable="1%"), 1000))
-@example((Strategy(maxSurge=1, maxUnavailable=0, step=1), 1000))
+@example((Strategy(max_surge=0, max_unavailable="1%"), 1000))
+@example((Strategy(max_surge=1, max_unavailable=0, step=1), 1000))
 def test_every_plan_keeps_to_its_rules(given_: tuple[Strategy, int]) -> None:
     """Every plan goes from all old to its end inside the budget, each row as its action says, none over a step."""
     strategy, replicas = given_
@@ -207,7 +207,7 @@ def test_small_plans_are_as_short_as_any(given_: tuple[Strategy, int]) -> None:
 )
 def test_a_partial_end(to: dict[str, Any], replicas: int, end: tuple[int, int]) -> None:
     """The spec names one side; the other has the rest of the replicas."""
-    plan = make_plan(Strategy(maxSurge=1, to=to), replicas)
+    plan = make_plan(Strategy(max_surge=1, to=End.model_validate(to)), replicas)
     assert rows(plan)[-1] == end
     assert max(map(sum, rows(plan))) <= plan.ceiling
 
@@ -239,7 +239,8 @@ def test_from_anywhere_to_anywhere(given_: tuple[Strategy, int], data: st.DataOb
 @pytest.mark.parametrize("end", [None, {"old": 1}, {"new": 1}])
 def test_a_plan_ends_from_any_counts(order: Order, surge: int, unavailable: int, end: dict[str, int] | None) -> None:
     """Such as those of a target that was left in the middle and then scaled down."""
-    strategy = Strategy(order=order, maxSurge=surge, maxUnavailable=unavailable, to=end)
+    to = None if end is None else End.model_validate(end)
+    strategy = Strategy(order=order, max_surge=surge, max_unavailable=unavailable, to=to)
     for replicas, old, new in product(range(1, 4), range(6), range(6)):
         last = make_plan(strategy, replicas, old=old, new=new).stages[-1]
         assert (last.old, last.new) == resolve_budget(strategy, replicas).end

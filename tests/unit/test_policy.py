@@ -205,8 +205,9 @@ def test_all_objections_are_in_one_refusal() -> None:
 
 def test_what_a_policy_allows() -> None:
     """The good spec; what no rule matches; a broken glass; and an undo, also on the weekend and without gates."""
-    elsewhere = {"target": {"namespace": "staging", "name": "chat"}, "serving": None}
-    back = {"change": {"revision": 3}, "serving": None, "gates": None, "strategy": {"maxSurge": 1, "step": 1}}
+    elsewhere: dict[str, Any] = {"target": {"namespace": "staging", "name": "chat"}, "serving": None}
+    strategy = {"maxSurge": 1, "step": 1}
+    back: dict[str, Any] = {"change": {"revision": 3}, "serving": None, "gates": None, "strategy": strategy}
     for allowed, now in (
         (request(), WEDNESDAY),
         (request("carol@release"), WEDNESDAY),

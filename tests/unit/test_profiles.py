@@ -49,7 +49,7 @@ def test_each_profile_asks_only_its_own_server(name: ProfileName) -> None:
     assert {metric.preset.split("/")[0] for metric in spec.metrics if metric.preset} <= {name}
     if spec.drain is not None:
         assert spec.drain.until is not None and spec.serving is not None
-        assert spec.drain.until.preset == name
+        assert str(spec.drain.until.preset) == str(name)
         assert spec.drain.until.where == spec.serving.port
     if spec.load_failures is not None:
         protocols = {"triton": "openInference", "mlserver": "openInference", "torchserve": "torchServe"}
@@ -119,7 +119,7 @@ def test_a_resolved_spec_is_read_again_unchanged() -> None:
     """A stored spec is its own record: neither a release with other profiles nor a second reading changes it."""
     spec = read("vllm", drain=None, metrics=[])
     stored = {"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "chat"}}
-    dumped = {**stored, "spec": spec.model_dump(mode="json", by_alias=True)}
+    dumped: dict[str, Any] = {**stored, "spec": spec.model_dump(mode="json", by_alias=True)}
     assert Rollout.model_validate(dumped).spec == read_rollout(dumped).spec == spec
     assert Spec.model_validate({**dumped["spec"], "serving": None}).serving is None
     assert Spec.model_validate_json(spec.model_dump_json()) == spec

@@ -12,7 +12,7 @@ from segue.spec import Rules
 from segue.state import Reached, State
 
 PROVEN, ANSWERED = 1_000.0, 5_000.0
-RULES = Rules(readiness={"minReady": "10s"})
+RULES = Rules.model_validate({"readiness": {"minReady": "10s"}})
 SEEN = Observation(
     replicas=4, old=Side(total=3), new=Side(total=1), asked=Counts(3, 1), template="v1", progress_at=PROVEN - 10
 )  # fmt: skip

@@ -180,7 +180,7 @@ async def test_the_sender_of_one_message_is_found() -> None:
 
     def who(message: Message, update_id: str = "") -> str | None:
         found = requests.sent("approve", message.model_dump(), update_id)
-        return found and found.authenticated
+        return found.authenticated if found else None
 
     assert (who(approve, "1"), who(approve, "2")) == ("bob@acme (jwt)", None)
     assert (who(approve), who(Approve(by="dave")), who(Approve(by="eve"))) == (

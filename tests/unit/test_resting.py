@@ -21,7 +21,8 @@ ROLLING = State(
     owner="us", claimed=True, baseline=Version(template="v1"), wanted=Version(template="v2"), progress_at=NOW - 60
 )
 WAITING = ROLLING.but(waypoint=APPROVAL)
-RULES = Rules(strategy={"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}, readiness={"minReady": "0s"})
+STRATEGY = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
+RULES = Rules.model_validate({"strategy": STRATEGY, "readiness": {"minReady": "0s"}})
 GATED = RULES.model_copy(
     update={"gates": Rules.model_validate({"gates": [{"name": "g", "webhook": {"name": "w"}}]}).gates}
 )

@@ -437,7 +437,7 @@ def test_only_what_others_change_wakes() -> None:
 
 # --- a profile of a team ----------------------------------------------------------------------------------
 
-NAMED = {"profile": {"name": "ours"}}
+NAMED: dict[str, Any] = {"profile": {"name": "ours"}}
 
 
 def ours(step: int) -> OwnProfile:

@@ -18,8 +18,10 @@ from simulated_numbered import NumberedTarget
 from simulated_pair import PairTarget
 from simulated_supervised import SupervisedTarget
 
-from segue.decide import Act
-from segue.state import Outcome
+from segue.decide import Act, Decision
+from segue.observation import Cause, Problem, Version
+from segue.spec import Rules, Strategy
+from segue.state import Mark, Outcome, State
 
 BATCH = 250
 ENOUGH = 5
@@ -106,7 +108,7 @@ def test_a_seed_plays_the_same_again() -> None:
 
 def _target(replicas: int, **sets: tuple[int, int]) -> simulation.Target:
     """Return a held target of v1; each set is (replicas, ready), oldest first."""
-    target = simulation.Target(simulation.Strategy(maxSurge="100%", maxUnavailable="100%"), replicas, random.Random(1))
+    target = simulation.Target(Strategy(max_surge="100%", max_unavailable="100%"), replicas, random.Random(1))
     target.sets, target.tampered = {}, True
     for born, (version, (total, ready)) in enumerate(sets.items()):
         target.quality[version] = "never"
@@ -165,7 +167,7 @@ def test_fewer_numbered_replicas_take_no_other_ready_one(
 
     ``o`` and ``n`` are old and new, ready in capitals.
     """
-    rules = simulation.Rules(strategy=simulation.Strategy(maxSurge=0, maxUnavailable=3))
+    rules = Rules(strategy=Strategy(max_surge=0, max_unavailable=3))
     target = NumberedTarget(rules.strategy, len(running), random.Random(1))
     target.has_gate, target.owner, target.template, target.partition = False, "us", template, partition
     target.quality |= {"v0": "never", "v1": "never"}
@@ -173,13 +175,13 @@ def test_fewer_numbered_replicas_take_no_other_ready_one(
     for i, each in enumerate(running):
         pod = simulation.Pod(simulation.NEVER, 0.0, ready_since=0.0 if each.isupper() else None)
         target.slots[i] = versions[each.lower()], pod
-    state = simulation.State(
-        owner="us", claimed=True, baseline=simulation.Version(template="v0"), wanted=simulation.Version(template="v1"),
-        mark=simulation.Mark(template=template),
+    state = State(
+        owner="us", claimed=True, baseline=Version(template="v0"), wanted=Version(template="v1"),
+        mark=Mark(template=template),
     )  # fmt: skip
     if back:
-        state = state.going_back(Outcome.ABORTED, simulation.Problem(cause="Rejected", message="why"), 0.0)
-    assert target.resize(rules, state, simulation.Decision(act=Act.RESIZE, why="", replicas=9)) == ""
+        state = state.going_back(Outcome.ABORTED, Problem(cause=Cause.REJECTED, message="why"), 0.0)
+    assert target.resize(rules, state, Decision(act=Act.RESIZE, why="", replicas=9)) == ""
     while target.sync():
         pass
     assert (target.ready, target.replicas) == (6, 9)

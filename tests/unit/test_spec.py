@@ -365,10 +365,11 @@ def test_surge_that_cannot_be() -> None:
         assert spec("StatefulSet", strategy).max_surge == 0
     assert spec("LeaderWorkerSet", {}).max_surge == "25%"
     assert spec("LeaderWorkerSet", {"waypoints": [{"at": 1}]}).max_surge == 0
-    for kind, strategy in (
+    surging: list[tuple[str, dict[str, Any]]] = [
         ("StatefulSet", {"maxSurge": 1}),
         ("LeaderWorkerSet", {"maxSurge": 1, "waypoints": [{"at": 1}]}),
-    ):
+    ]
+    for kind, strategy in surging:
         with pytest.raises(Refused, match=r"spec.strategy.maxSurge: 1: .*write maxSurge: 0"):
             spec(kind, strategy)
     with pytest.raises(Refused, match=r"spec.strategy.pace: 'exact': needs each step to be held.*add a waypoint"):

@@ -6,8 +6,9 @@ import pytest
 
 from segue.gates import Result
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
+from segue.spec import Change, DeploymentTarget, Rules
 from segue.state import Goal, Outcome, Phase, State
-from segue.status import GateStatus, SideStatus, Status, reason, to_markdown
+from segue.status import GateStatus, SideStatus, Status, make_status, reason, to_markdown
 
 NOTHING = Status(id="i", name="chat", target="serving/chat", phase=Phase.PROGRESSING)
 
@@ -44,7 +45,37 @@ def test_each_field_is_in_its_line() -> None:
 
 def test_what_is_not_there_has_no_line() -> None:
     assert lines() == {"Where": "Progressing, serving/chat"}
-    assert lines(old=SideStatus(replicas=1, ready=0))["Old"] == "0 ready of 1 — ?"
+    one = SideStatus(replicas=1, ready=0)
+    assert lines(old=one)["Old"] == lines(new=one)["New"] == "0 ready of 1 — ?"
+    assert lines(replicas=1)["Old"] == "0 ready of 0 — ?"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "waits"), [(None, "1 more to be ready"), (Outcome.COMPLETED, ""), (Outcome.ABORTED, "")]
+)
+def test_the_status_of_a_rollout(outcome: Outcome | None, waits: str) -> None:
+    """It has what was observed last, and waits for nothing once it has ended."""
+    seen = Observation(
+        replicas=4, old=Side(total=3, ready=2), new=Side(total=2, ready=1), asked=Counts(3, 2), template="v1"
+    )
+    status = made(STATE.but(outcome=outcome), seen)
+    assert (status.old, status.new) == (SideStatus(replicas=3, ready=2), SideStatus(replicas=2, ready=1))
+    assert (status.replicas, status.floor, status.ceiling, status.waiting_for) == (4, 4, 5, waits)
+
+
+def test_the_status_before_the_target_was_read() -> None:
+    status = made(STATE, None)
+    assert status.old == status.new == SideStatus(replicas=0, ready=0)
+    assert (status.replicas, status.floor, status.ceiling) == (0, 0, 0)
+    assert status.waiting_for == "1 more to be ready"
+
+
+def made(state: State, seen: Observation | None) -> Status:
+    return make_status(
+        workflow_id="i", name="chat", target=DeploymentTarget(namespace="serving", name="chat"),
+        change=Change(images={"server": "x:2"}), rules=Rules.model_validate({"strategy": {"maxSurge": 1}}),
+        state=state, seen=seen, waits="1 more to be ready", started_at=0.0, updated_at=1.0,
+    )  # fmt: skip
 
 
 SLOW = Problem(cause=Cause.DEADLINE, message="slow")

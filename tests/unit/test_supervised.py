@@ -102,14 +102,14 @@ def test_more_pods_than_asked_for_have_all_to_be_proven_and_have_a_deadline() ->
     found, late = read(seen, state)
     assert (found.replicas, found.new.total, found.new.proven) == (3, 3, 2)
     assert late.act is Act.FAIL, late
-    unmet = {"conditions": [{"type": "Ready", "status": "False", "reason": "NoRoute"}]}
+    unmet: dict[str, Any] = {"conditions": [{"type": "Ready", "status": "False", "reason": "NoRoute"}]}
     seen, state = rolled(before, [pod(HEAD, "b", n) for n in range(3)], **unmet)
     _, late = read(seen, state)
     assert late.act is Act.FAIL and "condition Ready: NoRoute" in late.why
 
 
 def test_a_condition_that_was_not_true_before_is_not_asked_for() -> None:
-    unmet = {"conditions": [{"type": "Ready", "status": "False"}]}
+    unmet: dict[str, Any] = {"conditions": [{"type": "Ready", "status": "False"}]}
     kept = LEVER._start(LEVER._supervised(isvc(**unmet), [pod(HEAD, "a")]))
     found = isvc(None, {**kept, "superseded": [], "wrote": "new"}, **unmet)
     assert LEVER._unfinished(found, json.loads(found["metadata"]["annotations"][BASELINE])) is None
@@ -219,7 +219,8 @@ def test_what_scales_is_no_version_and_is_not_written_back() -> None:
     assert LEVER._patch(seen.found, LEVER._version_field(isvc())) == {
         "spec": {"predictor": {"model": {"image": "a/b:1"}}}
     }
-    for patch in ({"maxReplicas": 9}, {"minReplicas": None}, {"autoScaling": {"metrics": []}}):
+    patches: list[dict[str, Any]] = [{"maxReplicas": 9}, {"minReplicas": None}, {"autoScaling": {"metrics": []}}]
+    for patch in patches:
         with pytest.raises(Refused, match="is not part of a version"):
             LEVER._changed(LEVER._version_field(isvc()), Change.model_validate({"patch": patch}))
 
@@ -305,7 +306,7 @@ def test_who_takes_our_write_back_is_foreign() -> None:
     kept = json.loads(reverted["metadata"]["annotations"][BASELINE])
     undo = {"model": {"image": "a/b:1"}}
     reverted["metadata"]["annotations"][BASELINE] = json.dumps({**kept, "undo": undo})
-    fields = {"f:spec": {"f:predictor": {"f:model": {"f:image": {}}}}}
+    fields: dict[str, Any] = {"f:spec": {"f:predictor": {"f:model": {"f:image": {}}}}}
     reverted["metadata"]["managedFields"] = [
         {"manager": "argocd", "operation": "Apply", "time": "now", "fieldsV1": fields}
     ]

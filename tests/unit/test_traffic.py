@@ -1,6 +1,7 @@
 """Which share of the traffic the new side has: by its rules, by the plan, and through random lives of two sides."""
 
 import random
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,16 +14,17 @@ from segue.errors import Refused
 from segue.gates import Result, Verdict
 from segue.observation import Cause, Counts, Observation, Routed, Side
 from segue.plan import make_plan
-from segue.spec import ByRoute, Change, PairTarget, Rules, Strategy, read_rollout
+from segue.spec import ByRoute, ByService, Change, PairTarget, Readiness, Rules, Strategy, read_rollout
 from segue.state import Goal, Outcome, Reached, State, requested
 from segue.status import Status, make_status
 from segue.traffic import AGAIN_S, must_stay, objection, objection_to_counts, wanted_share
 from segue.transition import applied, judged
 
-SERVICE: dict[str, Any] = {"service": "chat", "lag": "2s"}
-ROUTE: dict[str, Any] = {"route": "chat", "lag": "2s", "services": {"old": "chat-old", "new": "chat-new"}}
+BY_SERVICE: dict[str, Any] = {"service": "chat", "lag": "2s"}
+BY_ROUTE: dict[str, Any] = {"route": "chat", "lag": "2s", "services": {"old": "chat-old", "new": "chat-new"}}
+SERVICE, ROUTE = ByService.model_validate(BY_SERVICE), ByRoute.model_validate(BY_ROUTE)
 BLUE_GREEN = Strategy(type="blueGreen", traffic=SERVICE)
-WEIGHED = Strategy(maxSurge=1, traffic=ROUTE, waypoints=[{"at": 1, "weight": 5}, {"at": "50%", "weight": 50}])
+WEIGHED = Strategy(max_surge=1, traffic=ROUTE, waypoints=[{"at": 1, "weight": 5}, {"at": "50%", "weight": 50}])
 NOW = 1_000.0
 
 
@@ -56,7 +58,7 @@ def see(old: int, new: int, share: int | None, *, ready: tuple[int, int] | None 
         ({"traffic": SERVICE}, "traffic.service: 'chat': can only be switched at once; write `type: blueGreen`"),
         ({"traffic": {"route": "chat"}}, "strategy.traffic.services: is missing; add it, or `pools` if the route's"),
         (
-            {"traffic": {**ROUTE, "pools": {"old": "a", "new": "b"}}},
+            {"traffic": {**BY_ROUTE, "pools": {"old": "a", "new": "b"}}},
             "strategy.traffic.pools: '...': is given beside services; keep the one that the route's backends are",
         ),
         (
@@ -65,10 +67,10 @@ def see(old: int, new: int, share: int | None, *, ready: tuple[int, int] | None 
         ),
         ({"traffic": {"route": "chat", "pools": {"old": "a"}}}, "strategy.traffic.pools.new: is missing; add it"),
         ({"traffic": {}}, "strategy.traffic.service: is missing; add it"),
-        ({"traffic": {**ROUTE, "rule": -1}}, "strategy.traffic.rule: -1: is too small; write 0 or more"),
-        ({"traffic": {**ROUTE, "rule": 16}}, "strategy.traffic.rule: 16: is too large; write 15 or less"),
+        ({"traffic": {**BY_ROUTE, "rule": -1}}, "strategy.traffic.rule: -1: is too small; write 0 or more"),
+        ({"traffic": {**BY_ROUTE, "rule": 16}}, "strategy.traffic.rule: 16: is too large; write 15 or less"),
         (
-            {"traffic": {**ROUTE, "services": {"old": "a", "new": "a"}}},
+            {"traffic": {**BY_ROUTE, "services": {"old": "a", "new": "a"}}},
             "strategy.traffic.services.new: 'a': is the old side's Service too; give each side a Service of its own",
         ),
         (
@@ -88,7 +90,10 @@ def see(old: int, new: int, share: int | None, *, ready: tuple[int, int] | None 
             {"type": "blueGreen", "traffic": SERVICE, "waypoints": [{"at": 1}, {"at": 2, "weight": 5}]},
             "waypoints[1].weight: 5: would split what blueGreen switches at once",
         ),
-        ({"type": "blueGreen", "traffic": {**SERVICE, "lag": "11m"}}, "traffic.lag: '11m': is over 10 minutes; write"),
+        (
+            {"type": "blueGreen", "traffic": {**BY_SERVICE, "lag": "11m"}},
+            "traffic.lag: '11m': is over 10 minutes; write",
+        ),
         ({"traffic": ROUTE, "waypoints": [{"at": 1, "weight": 101}]}, "waypoints[0].weight: 101: is too large"),
         (
             {"traffic": ROUTE},
@@ -143,7 +148,7 @@ def test_blue_green_has_both_sides_whole() -> None:
 def test_a_budget_without_room_for_both_sides_is_refused() -> None:
     """One replica that must go before the next can come: no traffic could ever pass."""
     with pytest.raises(Refused, match=r"maxSurge: 0: leaves no room for a replica of each side.*`maxSurge: 1`"):
-        make_plan(Strategy(maxSurge=0, traffic=ROUTE), 1)
+        make_plan(Strategy(max_surge=0, traffic=ROUTE), 1)
 
 
 def test_without_traffic_a_stage_says_nothing_of_it() -> None:
@@ -422,10 +427,10 @@ class Life:
         self.replicas = dice.randint(1, 6)
         weights = sorted(dice.sample(range(101), 3))
         waypoints = [{"at": n + 1, "weight": w} for n, w in enumerate(weights[: dice.randint(0, 3)])]
-        blue_green = Strategy(type="blueGreen", traffic=dice.choice((SERVICE, ROUTE)), retain="5s")
+        blue_green = Strategy(type="blueGreen", traffic=dice.choice((SERVICE, ROUTE)), retain=timedelta(seconds=5))
         order = dice.choice(("scaleOutPriority", "scaleInPriority", "scaleSimultaneously"))
-        weighed = Strategy(order=order, maxSurge=dice.randint(1, 3), traffic=ROUTE, waypoints=waypoints)
-        self.rules = Rules(strategy=dice.choice((blue_green, weighed)), readiness={"minReady": "0s"})
+        weighed = Strategy(order=order, max_surge=dice.randint(1, 3), traffic=ROUTE, waypoints=waypoints)
+        self.rules = Rules(strategy=dice.choice((blue_green, weighed)), readiness=Readiness(min_ready=timedelta(0)))
         self.state = OURS.but(routed=None)
         self.ready = {"old": [True] * self.replicas, "new": []}
         self.share, self.now = 0, NOW

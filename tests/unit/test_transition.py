@@ -32,8 +32,8 @@ OLD_MARK, MARK = Mark(template="v0", hold="4 0"), Mark(template="v1", hold="3 1"
 PROBLEM = Problem(cause=Cause.CRASH_LOOP, message="it crashes", hopeless=True)
 FOREIGN = Foreign(who="she", what="the image", template="v9")
 GATE = {"name": "ours", "webhook": {"name": "ours"}}
-PAUSES = Rules(onFailure="pause")
-RULES = Rules(strategy=Strategy(maxSurge=1, waypoints=[{"at": 1, "hold": "30s"}, {"at": "50%", "approval": True}]))
+PAUSES = Rules(on_failure="pause")
+RULES = Rules(strategy=Strategy(max_surge=1, waypoints=[{"at": 1, "hold": "30s"}, {"at": "50%", "approval": True}]))
 ASKS = Rules.model_validate({"gates": [GATE, {**GATE, "name": "theirs"}]})
 
 STATE = State(
@@ -463,7 +463,7 @@ def test_a_retarget_to_what_is_wanted_changes_nothing() -> None:
     assert is_wanted_already(before, WISH, prepared("v1"))
     for state, retarget, template in (
         (before, WISH, "v2"),
-        (before, Retarget(strategy=Strategy(maxSurge=2), by="she"), "v1"),
+        (before, Retarget(strategy=Strategy(max_surge=2), by="she"), "v1"),
         (BUSY, WISH, "v1"),
     ):
         assert not is_wanted_already(state, retarget, prepared(template))

@@ -10,6 +10,7 @@ from typing import Any
 
 import urllib3.exceptions
 from harness import Run
+from kube_api import create
 from kubernetes import client
 from subjects import IMAGE, Subject
 from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
@@ -96,17 +97,18 @@ class Events:
 
     def _hit(self, what: str, name: str, uid: str) -> None:
         namespace = self.subject.lab.namespace
-        precondition = {"preconditions": {"uid": uid}}
+        precondition: Any = {"preconditions": {"uid": uid}}
         if what == "pods-deleted":
             self.done.taken.add(uid)
             self._core.delete_namespaced_pod(name, namespace, body=precondition)
         elif what == "node-lost":  # the pods of a node that is gone are removed without grace
             self.done.taken.add(uid)
-            self._core.delete_namespaced_pod(name, namespace, body={**precondition, "gracePeriodSeconds": 0})
+            at_once: Any = {**precondition, "gracePeriodSeconds": 0}
+            self._core.delete_namespaced_pod(name, namespace, body=at_once)
         elif what == "pods-evicted":
             self.done.taken.add(uid)
             body = {"metadata": {"name": name, "namespace": namespace}, "deleteOptions": precondition}
-            self._core.create_namespaced_pod_eviction(name, namespace, body)
+            create(self._core.create_namespaced_pod_eviction, name, namespace, body)
         else:
             self.done.broken[name] = uid
             self.subject.lab.relabel(name, "crash-loop" if what == "pods-crash" else "never-ready")
@@ -198,12 +200,13 @@ class Events:
 
     def _message(self, what: str, size: int) -> tuple[str, dict[str, Any]]:
         onto = {"onto_baseline": True}
-        return {
+        known: dict[str, tuple[str, dict[str, Any]]] = {
             "retarget": ("retarget", {"change": self.subject.changed(3), **onto}),
             "retarget-bad": ("retarget", {"change": self.subject.changed(4, "crash-loop"), **onto}),
             "retarget-back": ("retarget", {"baseline": True}),
             "scale": ("scale", {"replicas": size}),
-        }.get(what, (what, {}))
+        }
+        return known.get(what, (what, {}))
 
 
 def hit_by(fault: Fault, pods: list[Any]) -> list[Any]:

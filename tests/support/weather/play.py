@@ -139,7 +139,8 @@ class Weather:
     def _silent_node(self, fault: Fault) -> Iterator[None]:
         """Take a node's lease from the fake kubelet: until it has it again, nothing on the node changes."""
         core, leases = self._fleet.core, client.CoordinationV1Api(self._fleet.core.api_client)
-        nodes = sorted(node.metadata.name for node in persistently(core.list_node).items)
+        listed: Any = persistently(core.list_node)
+        nodes = sorted(str(node.metadata.name) for node in listed.items)
         name = random.Random(fault.dice).choice(nodes)
         self.log.append(f"{time.monotonic():.2f} the node {name} does not answer")
         taken = {"holderIdentity": "nobody", "leaseDurationSeconds": 3600, "renewTime": datetime.now(UTC)}
@@ -377,7 +378,7 @@ class Player:
             ready=ready,
             replicas=eyes.sizes[-1].replicas,
             differences=_differences(subject, ended_as, before),
-            leftovers=_leftovers(subject, ended_as, eyes),
+            leftovers=[*_leftovers(subject, ended_as, eyes)],
             replay_error=await _replayed(histories),
             events=sum(len(history.events) for history in histories),
             writes=self.proxy.written(subject.lab.namespace, subject.name),
@@ -500,11 +501,13 @@ def _leftovers(subject: Subject, ended_as: str, eyes: Eyes) -> Iterator[str]:
     expected = {subject.name, f"operated-{subject.name}"}
     if subject.kind == "DeploymentPair" and ended_as == "Completed":
         expected.add(f"{subject.name}-next")
-    found = {each.metadata.name for each in lab.apps.list_namespaced_deployment(lab.namespace).items}
+    deployments: list[Any] = lab.apps.list_namespaced_deployment(lab.namespace).items
+    jobs: list[Any] = lab.batch.list_namespaced_job(lab.namespace).items
+    found = {each.metadata.name for each in deployments}
     names = {name for name in found if subject.name in name.split("-")}  # others may be in the namespace
     yield from (f"Deployment {name}" for name in sorted(names - expected))
     yield from changed_autoscalers(subject)
-    yield from (f"Job {each.metadata.name}" for each in lab.batch.list_namespaced_job(lab.namespace).items)
+    yield from (f"Job {each.metadata.name}" for each in jobs)
     for pod in eyes.pods:
         keys = [key for key in pod["metadata"].get("annotations", {}) if key.startswith("segue.dev/")]
         unknown = sorted(set(keys) - {"segue.dev/ready-after"})

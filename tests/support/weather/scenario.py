@@ -120,7 +120,7 @@ def _rolled(number: int, dice: random.Random) -> Rolled:
     most = {"LeaderWorkerSet": 6, "Supervised": 10}.get(kind, 40)
     replicas = min(most, dice.choice((1, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8, 10, 13, 20, 40)))
     strategy = {} if kind == "Supervised" else _strategy(kind, replicas, dice)
-    spec = {
+    spec: dict[str, Any] = {
         "strategy": strategy,
         "readiness": {"minReady": dice.choice(("0s", "0s", "1s", "2s")), "deadline": "2m"},
         "onFailure": dice.choice(("rollback", "rollback", "pause")),
