@@ -110,13 +110,13 @@ _ready_to_write = ready_to_write_of(_meter)
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 
 
-def to_application_error(error: SegueError, *, retry: bool = False) -> ApplicationError:
+def to_application_error(error: SegueError, *, retry: bool = False, final: bool = False) -> ApplicationError:
     """Return the error for Temporal: whether a retry helps, with field, value and fix for the reader."""
     details = (
         {"field": error.field, "value": shown(error.value), "fix": error.fix} if isinstance(error, Refused) else {}
     )
     kind = "Refused" if isinstance(error, Refused) else type(error).__name__
-    return ApplicationError(str(error), details, type=kind, non_retryable=not (error.retryable or retry))
+    return ApplicationError(str(error), details, type=kind, non_retryable=final or not (error.retryable or retry))
 
 
 def _may_pass(error: SegueError, defined: contract.Activity[Any, Any]) -> bool:
@@ -126,6 +126,11 @@ def _may_pass(error: SegueError, defined: contract.Activity[Any, Any]) -> bool:
     """
     believed_at = REFUSED_AT if defined is contract.PREPARE else BELIEVED_AT
     return isinstance(error, NotAllowed) and activity.info().attempt < believed_at
+
+
+def _blocks(request: Any) -> bool:
+    """Whether to give a request up now: while a retarget is prepared, nobody observes the target or takes it back."""
+    return isinstance(request, PrepareInput) and request.retargets and activity.info().attempt >= REFUSED_AT
 
 
 def _urgency(defined: contract.Activity[Any, Any], request: Any) -> Urgency:
@@ -147,7 +152,7 @@ def _defined(defined: contract.Activity[Any, Any]) -> Callable[[F], F]:
                     return await method(*args)
             except Stale as stale:
                 if not isinstance(args[-1], WriteInput):
-                    raise to_application_error(stale) from None
+                    raise to_application_error(stale, final=_blocks(args[-1])) from None
                 # Temporal would try again without end, and nothing else would be decided meanwhile.
                 return Written(done=False, why=str(stale))
             except SegueError as error:

@@ -11,6 +11,8 @@ from kubernetes import client
 from shell import Shell
 from subjects import DeploymentSubject, PairSubject, StatefulSetSubject, Subject
 
+from activities.levers.ownership import BASELINE, OWNER
+
 DENIED = "no more than 5 replicas, and no way back"
 _IMAGE = "spec.template.spec.containers[0].image.endsWith(':1')"
 _RULE = (
@@ -143,7 +145,28 @@ async def test_what_is_left_held_can_be_released(served: Lab, tmp_path: Path) ->
             report = await case.ends("RolledBack")
         assert "somebody deleted its ReplicaSets" in report.status.reason
 
+    async def damaged(way: str) -> None:
+        name = f"damaged-{way}"
+        async with served.case(name, 3, strategy=asks, target={"minReadySeconds": 1}) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            served.patch(name, {"metadata": {"annotations": {BASELINE: "{"}}})
+            if way == "abort":
+                await case.run.send("abort")
+                entries = (await case.run.end()).entries
+                told = "; ".join(e.detail for e in entries if e.what == "warning")
+            else:
+                await case.run.handle.terminate("by a person")
+                told = (await shell.run("release", f"{served.namespace}/{name}")).stderr
+            assert f"the annotation {BASELINE} was removed or damaged" in told, told
+            await until("only the baseline runs", case.only_baseline)
+        left = served.raw(name)
+        assert left["spec"]["minReadySeconds"] == 1 and "paused" not in left["spec"]
+        assert not {BASELINE, OWNER} & left["metadata"]["annotations"].keys()
+        case.watcher.assert_within(3, 4, passing=1)
+
     await asyncio.gather(
+        damaged("abort"),
+        damaged("release"),
         emptied("emptied"),
         one("stripped", "removed its annotation segue.dev/rollout; if it is still held, run `segue release`"),
         one("copied", "the target was deleted"),  # the worker may see that before there is another one

@@ -7,12 +7,12 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities.limits import Urgency
-from activities.rollout import BELIEVED_AT, _defined, _urgency
+from activities.rollout import BELIEVED_AT, REFUSED_AT, _defined, _urgency
 from segue import contract
-from segue.contract import VerifyInput, WriteInput, Written
+from segue.contract import PrepareInput, VerifyInput, WriteInput, Written
 from segue.decide import Act, Decision
 from segue.errors import Conflict, Refused, Stale, Unadmitted
-from segue.spec import DeploymentTarget, Rules
+from segue.spec import Change, DeploymentTarget, Rules
 from segue.state import Outcome, State, requested
 
 
@@ -51,6 +51,10 @@ class Undecided:
     async def write(self, request: WriteInput) -> Written:
         raise Unadmitted("the API server cannot ask an admission webhook")
 
+    @_defined(contract.PREPARE)
+    async def prepare(self, request: PrepareInput) -> None:
+        raise Unadmitted("the API server cannot ask an admission webhook")
+
     @_defined(contract.VERIFY)
     async def verify(self, request: VerifyInput) -> None:
         raise Stale("another generation")
@@ -65,6 +69,20 @@ async def test_a_write_that_cannot_be_made_now_is_decided_again() -> None:
     assert written == Written(done=False, why="the API server cannot ask an admission webhook")
     with pytest.raises(ApplicationError, match="another generation"):
         await environment.run(Undecided().verify, VerifyInput(target=target, rules=Rules(), state=state))
+
+
+@pytest.mark.parametrize(
+    ("retargets", "attempt", "retried"),
+    [(False, 99, True), (True, REFUSED_AT - 1, True), (True, REFUSED_AT, False)],
+)
+async def test_a_retarget_that_cannot_be_tried_is_given_up_soon(retargets: bool, attempt: int, retried: bool) -> None:
+    """Nobody observes the target meanwhile, or takes it back; a start waits, because nothing is at stake."""
+    target, environment = DeploymentTarget(namespace="n", name="chat"), ActivityEnvironment()
+    environment.info = replace(environment.info, attempt=attempt)
+    request = PrepareInput(target=target, owner="us", change=Change(), rules=Rules(), retargets=retargets)
+    with pytest.raises(ApplicationError, match="cannot ask") as raised:
+        await environment.run(Undecided().prepare, request)
+    assert raised.value.non_retryable is not retried
 
 
 async def test_an_unexpected_error_may_pass() -> None:
