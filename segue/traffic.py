@@ -75,6 +75,12 @@ def acceptance(state: State, pending: str = "") -> str:
     return f"the gateways to accept {state.routed.share} % to new: {pending or state.unaccepted}"
 
 
+def pending_of(state: State, seen: Observation | None) -> str:
+    """Return which gateway has not accepted the latest write, as it was observed after it; empty if it was not yet."""
+    written, found = state.routed, seen.routed if seen is not None else None
+    return found.pending if written is not None and found is not None and found.share == written.share else ""
+
+
 def refusal_of(seen: Observation) -> str:
     """Return which gateway refuses the traffic as written, in its own words; empty if none does."""
     return seen.routed.refusal if seen.routed is not None else ""

@@ -52,7 +52,7 @@ with workflow.unsafe.imports_passed_through():
     from segue.spec.notifications import Event
     from segue.state import Goal, Outcome, Retarget, State, requested
     from segue.status import Status, make_status, to_markdown
-    from segue.traffic import ALL, acceptance, kept_until
+    from segue.traffic import ALL, acceptance, kept_until, pending_of
     from segue.transition import (
         applied,
         attempted,
@@ -602,7 +602,8 @@ class RolloutWorkflow:
     def _waiting_for(self) -> str:
         now, waypoint = _now(), self._state.waypoint
         here = waypoint.waits_for(now, kept=True) if waypoint else self._retains(now)
-        return self._state.stopped or acceptance(self._state) or here or self._waits
+        gateways = acceptance(self._state, pending_of(self._state, self._seen))
+        return self._state.stopped or gateways or here or self._waits
 
     def _retains(self, now: float) -> str:
         """Return that the old side is kept for a switch back; empty when it is not."""

@@ -179,7 +179,8 @@ async def is_refused_later(lab: Lab) -> None:
         written = route.get()["metadata"]["generation"]
         await gateway.refuse(0, 50)
         status = await run.until("it calls a person", lambda status: status.phase == "NeedsHuman")
-        assert "the gateways to accept 0 % to new: gateway gateway" in status.waiting_for, status.waiting_for
+        refusal = "the gateways to accept 0 % to new: gateway gateway (example.com/gateway) says Accepted is False"
+        assert refusal in status.waiting_for, status.waiting_for
         assert route.get()["metadata"]["generation"] == written + 1
         await gateway.refuse()
         await ends(run, "RolledBack")

@@ -3,7 +3,8 @@
 import asyncio
 import functools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -31,6 +32,31 @@ async def served(fleet_of: Lab) -> AsyncIterator[Lab]:
     """An empty namespace, on servers with one or the other setting."""
     async with open_lab(fleet_of.stack, fleet_of.task_queue) as opened:
         yield opened
+
+
+@contextmanager
+def volumes(lab: Lab, name: str) -> Iterator[Callable[[int], None]]:
+    """Yield what makes a volume for one number of a StatefulSet with ``claims_of``."""
+    made = list[str]()
+
+    def make(number: int) -> None:
+        made.append(f"{lab.namespace}-{name}-{number}")
+        spec = {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/none"}}
+        body = {"metadata": {"name": made[-1]}, "spec": {**spec, "storageClassName": f"{lab.namespace}-{name}"}}
+        lab.core.create_persistent_volume(body)
+
+    try:
+        yield make
+    finally:
+        for each in made:
+            lab.core.delete_persistent_volume(each)
+
+
+def claims_of(lab: Lab, name: str) -> dict[str, Any]:
+    """Return the claims of one volume for each replica; no provisioner makes one."""
+    wants = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    claim = {"metadata": {"name": "data"}, "spec": {**wants, "storageClassName": f"{lab.namespace}-{name}"}}
+    return {"volumeClaimTemplates": [claim]}
 
 
 both = pytest.mark.parametrize("fleet_of", GATES, indirect=True)
@@ -92,11 +118,10 @@ async def test_statefulset(served: Lab) -> None:
         await subject.create(2, **target)
         container = {"name": "server", "image": "example/chat:2"}
         subject.patch({"spec": {"template": {"spec": {"containers": [container]}}}})
-        for name in ("deleted-0", "deleted-1"):
-            served.core.delete_namespaced_pod(name, served.namespace)
-        await until(
-            "both are 2", lambda: len(served.pods("deleted", "chat:2")) == subject.raw["status"]["readyReplicas"]
-        )
+        with served.watch("deleted") as watcher:
+            for name in ("deleted-0", "deleted-1"):
+                served.core.delete_namespaced_pod(name, served.namespace)
+            await until("both are 2", lambda: watcher.samples[-1].by_image == (("example/chat:2 ready", 2, 2),))
         change = StatefulSetSubject.changed(3)
         async with served.rolled("deleted", kind=StatefulSetSubject, change=change, strategy=strategy) as case:
             plan = await case.run.plan()
@@ -104,10 +129,9 @@ async def test_statefulset(served: Lab) -> None:
             await case.run.until("it asks", lambda status: status.phase == "AwaitingApproval")
             at_rest = case.watcher.mark()
             served.core.delete_namespaced_pod("deleted-0", served.namespace)
-            await until("it is back", lambda: at_rest < case.watcher.mark() and case.watcher.samples[-1].ready == 2)
-            assert {version.split()[0] for version, _, _ in case.watcher.samples[-1].by_image} == {
-                "example/chat:2", "example/chat:3"
-            }  # fmt: skip
+            await until("it stops", lambda: any(sample.ready == 1 for sample in case.watcher.samples[at_rest:]))
+            await until("it is back", lambda: case.watcher.samples[-1].ready == 2)
+            assert case.watcher.samples[-1].by_image == (("example/chat:2 ready", 1, 1), ("example/chat:3 ready", 1, 1))
             await case.run.send("approve")
             await case.ends("Completed")
         case.watcher.assert_within(1, 2, until=at_rest)
@@ -121,9 +145,27 @@ async def test_statefulset(served: Lab) -> None:
         ) as case:
             await case.ends("Completed")
 
+    async def unbound() -> None:
+        """The volume of one number is missing: that holds the rollout, also longer than its deadline."""
+        strategy, target = {"waypoints": [{"at": 1, "approval": True}]}, claims_of(served, "unbound")
+        with volumes(served, "unbound") as make:
+            for number in range(2):
+                make(number)
+            async with served.case(
+                "unbound", 2, kind=StatefulSetSubject, strategy=strategy, readiness=STUCK, target=target
+            ) as case:
+                await case.run.until("it asks", lambda status: status.phase == "AwaitingApproval")
+                served.core.delete_namespaced_persistent_volume_claim("data-unbound-0", served.namespace)
+                await case.run.send("approve")
+                status = await case.run.until("it holds", lambda status: status.phase == "Held")
+                assert "waits until the volume claim data-unbound-0 can be bound" in status.reason, status.reason
+                make(2)
+                await case.ends("Completed")
+        case.watcher.assert_within(1, 2)
+
     await asyncio.gather(
         up("Parallel"), up("OrderedReady"), back("Parallel"), back("OrderedReady"), messages(1), messages(2), away(),
-        on_delete(), waits(),
+        on_delete(), waits(), unbound(),
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from segue.plan import make_plan
 from segue.spec import ByRoute, ByService, Change, PairTarget, Readiness, Rules, Strategy, read_rollout
 from segue.state import Goal, Outcome, Reached, State, requested
 from segue.status import Status, make_status
-from segue.traffic import AGAIN_S, must_stay, objection, objection_to_counts, wanted_share
+from segue.traffic import AGAIN_S, acceptance, must_stay, objection, objection_to_counts, pending_of, wanted_share
 from segue.transition import applied, judged
 
 BY_SERVICE: dict[str, Any] = {"service": "chat", "lag": "2s"}
@@ -352,6 +352,9 @@ def test_a_gateway_that_refuses_every_share_does_not_send_the_traffic_to_and_fro
         routed = Routed(share=decision.share or 0, gateways=(GATEWAY,), pending=GATEWAY)
         state = applied(rules, state, seen, decision, now, Written(done=True, routed=routed))
     assert written == [0] and state.goal is Goal.BACK
+    told = heard(see(4, 2, 0), pending=REFUSED)
+    assert acceptance(state, pending_of(state, told)) == f"the gateways to accept 0 % to new: {REFUSED}"
+    assert pending_of(state, None) == pending_of(state, heard(see(4, 2, 50))) == "", "observed before the write"
     late = NOW + 60 + rules.readiness.deadline.total_seconds()
     assert decide(rules, state, refused(), late).act is Act.ALARM
 
