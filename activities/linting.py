@@ -24,6 +24,7 @@ from segue.lint.start import refuse_errors
 from segue.lint.target import KINDS, LintSubject
 from segue.room import Node
 from segue.spec import Change, DeploymentTarget, Metadata, PairTarget, Rollout, Rules, Spec, Target, Way
+from segue.supervision import SUPERVISIONS, Supervision
 
 Read = TypeVar("Read")
 
@@ -42,7 +43,10 @@ class Around(NamedTuple):
     deployments: Sequence[Object] = ()
 
 
-async def read_facts(target: Target, rollout: Rollout | None, access: Access = HERE) -> Facts:
+async def read_facts(
+    target: Target, rollout: Rollout | None, access: Access = HERE,
+    supervisions: Mapping[str, Supervision] = SUPERVISIONS,
+) -> Facts:  # fmt: skip
     """Return the facts about a target and the objects around it.
 
     Raises:
@@ -52,7 +56,7 @@ async def read_facts(target: Target, rollout: Rollout | None, access: Access = H
     """
     async with connected(access) as cluster, counting(cluster) as capacity:
         change = rollout.spec.change if rollout else None
-        return await facts_in(cluster, capacity, Levers(cluster).of(target), target, rollout, change)
+        return await facts_in(cluster, capacity, Levers(cluster, supervisions).of(target), target, rollout, change)
 
 
 async def linted(

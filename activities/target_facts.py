@@ -1,5 +1,7 @@
 """Reads a target for the command line, without Temporal."""
 
+from collections.abc import Mapping
+
 from activities.capacity import counting
 from activities.cluster import connected
 from activities.levers import Levers
@@ -11,9 +13,13 @@ from segue.contract import Prepared, PrepareInput
 from segue.history import Revision
 from segue.policy import NO_POLICY, Policy
 from segue.spec import Rollout, Target
+from segue.supervision import SUPERVISIONS, Supervision
 
 
-async def try_out(rollout: Rollout, owner: str, access: Access = HERE, policy: Policy = NO_POLICY) -> Prepared:
+async def try_out(
+    rollout: Rollout, owner: str, access: Access = HERE, policy: Policy = NO_POLICY,
+    supervisions: Mapping[str, Supervision] = SUPERVISIONS,
+) -> Prepared:  # fmt: skip
     """Prepare a rollout as a worker does at its start, and write nothing. Lint's findings refuse nothing here.
 
     Nor does the policy: for it, only the labels are read by which its rules select.
@@ -30,7 +36,7 @@ async def try_out(rollout: Rollout, owner: str, access: Access = HERE, policy: P
         accept=spec.accept,
     )  # fmt: skip
     async with connected(access) as cluster, counting(cluster) as capacity:
-        lever = Levers(cluster).of(spec.target)
+        lever = Levers(cluster, supervisions).of(spec.target)
         prepared = await tried(cluster, lever, Routers(cluster).of(spec.strategy), request)
         prepared = await with_namespace_labels(cluster, policy, spec.target, prepared)
         return await linted(cluster, capacity, lever, request, prepared, refuses=False)

@@ -187,7 +187,9 @@ def _text(path: str, wanted: Wanted, most: int = MAX_BYTES) -> str:
             raise Refused(f"is over {most // 1024} KiB", field=source, fix=fix)
         return raw.decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise NotFound("does not exist", field=source, fix=f"check the path; {wanted.example}") from error
+        is_name = wanted is ROLLOUT and Path(path).suffix not in _SUFFIXES
+        check = "give the path of a spec file, not the name of a target" if is_name else "check the path"
+        raise NotFound("does not exist", field=source, fix=f"{check}; {wanted.example}") from error
     except UnicodeDecodeError as error:
         raise Refused(f"is not UTF-8 text (byte {error.start})", field=source, fix="save it as UTF-8") from error
     except (OSError, ValueError) as error:

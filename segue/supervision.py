@@ -89,4 +89,4 @@ SUPERVISIONS: dict[str, Supervision] = {
         pods="modelmesh-service,name=modelmesh-serving-{name}",
     ),
 }
-"""The kinds that Segue knows without configuration; a worker's settings may add or replace some."""
+"""The kinds that Segue knows without configuration; the settings may add or replace some."""

@@ -15,6 +15,7 @@ import ast
 import contextlib
 import copy
 import difflib
+import importlib.util
 import multiprocessing
 import os
 import random
@@ -196,6 +197,9 @@ def _run(tests: list[str]) -> None:
     os.dup2(nothing, 2)
     loaded = {f"{module.replace('.', '/')}.py" for module in sys.modules} & set(MUTATED)
     assert not loaded, f"LOADED imports what is mutated: {loaded}"
+    for package in {file.partition("/")[0] for file in MUTATED}:
+        found = importlib.util.find_spec(package)
+        assert found and found.origin and Path(found.origin).is_relative_to(Path.cwd()), f"{package} is not the copy's"
     os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
 
 
@@ -207,6 +211,7 @@ def _copy() -> Iterator[Path]:
         os.environ |= {"SEGUE_ROLLOUTS": ROLLOUTS, "PYTHONPATH": str(folder)}
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         os.chdir(folder)
+        sys.path.insert(0, str(folder))  # the processes of the tests take it from here
         FORKS.set_forkserver_preload(list(LOADED))
         yield folder
 

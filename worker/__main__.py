@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import uuid
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -19,7 +18,6 @@ from activities.cluster import Cluster
 from activities.rollout import Activities
 from segue import connection
 from segue.clusters import HERE, Access
-from segue.errors import Exit, SegueError
 from segue.leaving import leave
 from worker.compose import make_activities, make_plugin, make_workers, refuse_collisions
 from worker.doctor import report_at_start
@@ -27,8 +25,9 @@ from worker.garbage import spare_what_stays
 from worker.health import serve_health
 from worker.limits import memory_limit_mib
 from worker.load import Load
-from worker.settings import Settings, load_settings
-from worker.telemetry import flush_telemetry, sdk_runtime, set_up_logs, set_up_telemetry
+from worker.running import run
+from worker.settings import Settings
+from worker.telemetry import sdk_runtime
 
 log = logging.getLogger("segue.worker")
 
@@ -106,18 +105,7 @@ async def connect(settings: Settings) -> temporalio.client.Client:
 
 def main() -> int:
     """Run the worker, and return its exit code."""
-    try:
-        settings = load_settings()
-        set_up_logs(settings)
-        set_up_telemetry(settings)
-        refuse_collisions()
-        asyncio.run(serve(settings))
-    except SegueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return int(error.exit_code)
-    finally:
-        flush_telemetry()
-    return int(Exit.COMPLETED)
+    return run(serve, refuse_collisions)
 
 
 if __name__ == "__main__":

@@ -36,14 +36,14 @@ class Levers:
         """Return the lever of a target.
 
         Raises:
-            Refused: for a resource that the worker's settings do not describe.
+            Refused: for a resource that the settings do not describe.
         """
         if not isinstance(target, SupervisedTarget):
             return self._by_kind[target.kind]
         found = self._by_resource.get(target.resource)
         if found is None:
             known = ", ".join(sorted(self._by_resource))
-            fix = f"use one of {known}, or describe it there (docs/targets/supervised.md)"
-            why = "is not described in the worker's settings"
+            fix = f"use one of {known}, or describe it in SEGUE_SUPERVISED (docs/targets/supervised.md)"
+            why = "is not described in the settings"
             raise Refused(why, field="spec.target.resource", value=target.resource, fix=fix)
         return found

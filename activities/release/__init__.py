@@ -4,11 +4,12 @@ The target itself keeps everything that is needed to return to the baseline, or 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from activities import autoscaling
 from activities.cluster import Cluster, Object, connected
+from activities.levers import Levers
 from activities.levers.deployment.baselines import Found, rebuilt
 from activities.levers.deployment.patches import finish_patch, pause_patch, superseded_sets, unhold_patch
 from activities.levers.deployment.reading import Objects, is_engaged, is_paused
@@ -33,6 +34,7 @@ from segue.errors import Conflict, NotFound
 from segue.history import RELEASED
 from segue.observation import RELEASED_BY
 from segue.spec import Target
+from segue.supervision import SUPERVISIONS, Supervision
 
 _ATTEMPTS = 10
 _CAREFUL = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
@@ -42,8 +44,9 @@ Way = Literal["baseline", "wanted"]
 
 
 async def release(
-    target: Target, to: Way, by: str, timeout_s: float, tell: Callable[[str], None], access: Access = HERE
-) -> str:
+    target: Target, to: Way, by: str, timeout_s: float, tell: Callable[[str], None], access: Access = HERE,
+    supervisions: Mapping[str, Supervision] = SUPERVISIONS,
+) -> str:  # fmt: skip
     """Release a target to the baseline or the wanted version, by its own controller; then restore its settings.
 
     A rollout that still runs observes that it no longer owns the target, and ends without writing. If the command is
@@ -57,7 +60,8 @@ async def release(
         if target.kind == "DeploymentPair":
             return await release_pair(cluster, target, to, by, Waiting(timeout_s, tell))
         if target.kind != "Deployment":
-            return await release_stepped(cluster, target, to, by, timeout_s, tell)
+            lever = Levers(cluster, supervisions).of(target)
+            return await release_stepped(cluster, lever, target, to, by, timeout_s, tell)
         await _saved_again(cluster, target, tell)
         await _let_go(cluster, target, to, by)
         await autoscaling.free(cluster, target, tell)

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from activities import autoscaling
 from activities.cluster import Cluster, Object
-from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, copy_of_baseline, saved_baseline
 from activities.watching import controller_uid
@@ -32,7 +31,7 @@ Way = Literal["baseline", "wanted"]
 
 
 async def release_stepped(
-    cluster: Cluster, target: Target, to: Way, by: str, timeout_s: float, tell: Callable[[str], None]
+    cluster: Cluster, lever: Lever, target: Target, to: Way, by: str, timeout_s: float, tell: Callable[[str], None]
 ) -> str:
     """Take the target over from its rollout, and step it to an end.
 
@@ -40,7 +39,7 @@ async def release_stepped(
         NotFound: when the target has no saved baseline, so there is nothing to release.
         TimedOut: when it does not end in time; the same command continues.
     """
-    lever, owner = Levers(cluster).of(target), f"{RELEASED_BY}{by}"
+    owner = f"{RELEASED_BY}{by}"
     rules = rules_of(target, await _taken(cluster, lever, target, owner))
     await autoscaling.free(cluster, target, tell)
     prepared = await lever.prepare(PrepareInput(target=target, owner=owner, change=Change(), rules=rules))

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from segue.cli.app import PLAN_AND_START
 from segue.cli.console import show, write_json
-from segue.cli.options import Accept, AsTable, TableOrJson, accepted, access_of, run_async
+from segue.cli.options import Accept, AsTable, TableOrJson, accepted, access_of, run_async, supervisions_for
 from segue.cli.specs import ProfileFile, read, refuse_unused
 from segue.errors import Exit
 from segue.lint import lint
@@ -59,7 +59,8 @@ def lint_(
     from activities.linting import read_facts  # noqa: PLC0415 - only this command reads all of this
 
     rules += rollout.spec.accept if rollout else ()
-    found = lint(run_async(read_facts(target, rollout, access_of(target, what))), rules)
+    reading = read_facts(target, rollout, access_of(target, what), supervisions_for(target))
+    found = lint(run_async(reading), rules)
     if output is TableOrJson.JSON:
         write_json(_json(found))
     else:

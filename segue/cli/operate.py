@@ -10,7 +10,7 @@ import typer
 from segue import __version__
 from segue.cli.app import OPERATE
 from segue.cli.console import say, write
-from segue.cli.options import By, Cluster, Name, access_of, run_async, seconds
+from segue.cli.options import By, Cluster, Name, access_of, run_async, seconds, supervisions_for
 from segue.errors import Refused
 from segue.naming import target_named, whoami
 
@@ -62,7 +62,8 @@ def release(name: Name, to: _Where = _To.BASELINE, timeout: _Timeout = "10m", by
 
     where: Literal["baseline", "wanted"] = "baseline" if to is _To.BASELINE else "wanted"
     access = access_of(target, name)
-    write(run_async(let_go(target, to=where, by=by or whoami(), timeout_s=timeout_s, tell=say, access=access)))
+    going = let_go(target, where, by or whoami(), timeout_s, say, access, supervisions_for(target))
+    write(run_async(going))
 
 
 def worker(task_queue: _Serves = None) -> None:

@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
@@ -11,10 +11,11 @@ from segue.clusters import HERE, Access, access_to
 from segue.errors import Exit, NotFound, Refused
 from segue.history import Revision
 from segue.naming import names_file, neither_kind_nor_cluster
-from segue.spec import Target
+from segue.spec import SupervisedTarget, Target
 from segue.spec.lint_rule import LintRule
 from segue.state import Phase
 from segue.status import Status
+from segue.supervision import SUPERVISIONS, Supervision
 from segue.units import parse_duration
 
 if TYPE_CHECKING:  # Temporal's library takes a second to load, and not every command needs it
@@ -84,6 +85,15 @@ def access_of(target: Target, name: str) -> Access:
         if names_file(name) or target.cluster is None:
             raise
         raise neither_kind_nor_cluster(name, target.cluster, error.fix) from error
+
+
+def supervisions_for(target: Target) -> Mapping[str, Supervision]:
+    """Return the kinds of resources that operators roll: those that Segue knows, and those of the settings."""
+    if not isinstance(target, SupervisedTarget):
+        return SUPERVISIONS
+    from worker.settings import load_settings  # noqa: PLC0415 - its libraries load slowly
+
+    return {**SUPERVISIONS, **load_settings().supervised}
 
 
 def access_by(cluster: str | None) -> Access:

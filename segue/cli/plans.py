@@ -30,6 +30,7 @@ from segue.cli.options import (
     history_of,
     run_async,
     seconds,
+    supervisions_for,
 )
 from segue.cli.outcome_files import EndedRollout, Files, deliver
 from segue.cli.specs import ProfileFile, read
@@ -486,7 +487,8 @@ def _planned(rollout: Rollout, file: str, cluster: str, policy: Policy) -> tuple
     check_cluster(cluster)
     owner = f"{contract.workflow_id(cluster, rollout.spec.target)}@plan"  # a start may take over from it
     try:
-        prepared = run_async(try_out(rollout, owner, access_of(rollout.spec.target, file), policy))
+        target = rollout.spec.target
+        prepared = run_async(try_out(rollout, owner, access_of(target, file), policy, supervisions_for(target)))
     except NotAllowed as error:
         error.args = (f"{error}; or plan with --replicas N, which needs no cluster",)
         raise

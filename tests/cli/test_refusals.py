@@ -105,6 +105,7 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("plan", str(EXAMPLES / "rollout.yaml"), "--replicas", "6", "--policy", "absent.yaml"),
         ("absent.yaml: does not exist; check the path; docs/policy.md",),
     ),
+    "a name for a file": (("start", "serving/chat"), ("does not exist; give the path of a spec file, not the name",)),
     "another kind": (
         ("history", "svc/serving/chat"),
         ("NAME: 'svc/serving/chat': svc is neither a kind that Segue rolls (Deployment, ", "set SEGUE_CLUSTERS="),

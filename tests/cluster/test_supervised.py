@@ -22,9 +22,12 @@ def resource(image: str = "example/chat:1") -> dict[str, Any]:
     return {"replicas": REPLICAS, "containers": [{"name": "server", "image": image}], "supportedModelFormats": ["onnx"]}
 
 
+def target_of(lab: Lab, name: str, resource: str = "ServingRuntime") -> dict[str, str]:
+    return {"kind": "Supervised", "resource": resource, "namespace": lab.namespace, "name": name}
+
+
 async def start(lab: Lab, name: str, change: dict[str, Any] | None = None, kind: str = "ServingRuntime") -> Run:
-    target = {"kind": "Supervised", "resource": kind, "namespace": lab.namespace, "name": name}
-    return await lab.start(name, change, target=target, strategy={})
+    return await lab.start(name, change, target=target_of(lab, name, kind), strategy={})
 
 
 def runs(lab: Lab, name: str, image: str) -> bool:
@@ -94,8 +97,11 @@ async def test_pods_that_the_change_does_not_touch_stay(served: Lab) -> None:
     assert {pod.metadata.name for pod in served.pods("worker")} == before
 
 
-async def test_a_resource_of_ones_own_is_described_in_the_settings(stack: Stack) -> None:
-    """A kind that Segue does not know, by the worker's settings alone; complete only when its operator says so."""
+async def test_a_resource_of_ones_own_is_described_in_the_settings(stack: Stack, tmp_path: Path) -> None:
+    """A kind that Segue does not know, by the settings alone; complete only when its operator says so.
+
+    Commands that read the cluster themselves need the same settings.
+    """
     own = ("example.com", "v1", "chatservers")
     described = {"Chatserver": {"resource": "chatservers.example.com/v1", "pods": "chat={name}", "done": ["Ready"]}}
     async with open_lab(stack) as lab:
@@ -105,9 +111,20 @@ async def test_a_resource_of_ones_own_is_described_in_the_settings(stack: Stack)
         operator = Operator(lab, *own, {"chat": "{name}"})
         lab.tasks["operator"] = asyncio.create_task(operator.run())
         await operator.make("Chatserver", "mine", resource())
+        shell, own_settings = Shell(lab, tmp_path), {"SEGUE_SUPERVISED": json.dumps(described)}
+        spec = shell.spec("mine", target=target_of(lab, "mine", "Chatserver"), strategy={})
+        refused = await shell.run("plan", spec, expect=REFUSED)
+        assert "spec.target.resource: 'Chatserver': is not described in the settings; " in refused.stderr
+        planned = await shell.run("plan", spec, **own_settings)
+        assert f"{lab.namespace}/mine, {REPLICAS} replicas" in planned.stdout
         await ends(await start(lab, "mine", kind="Chatserver"), "Completed")
         assert operator.is_ready("mine")
-        assert left(operator, "mine") == {"spec": resource("example/chat:2"), "annotations": {}}
+        after = {"spec": resource("example/chat:2"), "annotations": {}}
+        assert left(operator, "mine") == after
+        await start(lab, "mine", {"patch": {"mode": "never-ready"}}, kind="Chatserver")
+        await until("a new replica", lambda: "mode" in operator.get("mine")["spec"])
+        await shell.run("release", f"Chatserver/{lab.namespace}/mine", **own_settings)
+        assert left(operator, "mine") == after
 
 
 async def test_a_name_alone_means_what_is_rolled(served: Lab, tmp_path: Path) -> None:

@@ -620,6 +620,9 @@ def test_room_is_only_counted_where_it_matters() -> None:
     for seen, asks in ((see(4, 0), True), (see(4, 1), False), (see(4, 0, room=3), False)):
         assert asks_for_room(state, seen, decide(rules, state, seen, NOW)) is asks
     assert asks_for_room(state.after_crowded("full", NOW), see(4, 0), decide(rules, state, see(4, 1), NOW))
+    waits = Decision(act=Act.WAIT, why="room")
+    assert asks_for_room(state.after_crowded("full", NOW), see(4, 0), waits)
+    assert not asks_for_room(state, see(4, 0), waits), "nothing is to be added"
     assert not asks_for_room(MOVING, see(4, 0), decide(rules, MOVING, see(4, 0), NOW))
 
 

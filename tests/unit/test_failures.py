@@ -267,6 +267,8 @@ def test_a_secret_that_is_absent_may_still_come(message: str, since: float) -> N
     facts = container(waiting="CreateContainerConfigError", waiting_message=message)
     problem = diagnose(Replica("llm-0", "v", containers=(facts,), started_at=100.0), max_restarts=0)
     assert problem and problem.hopeless and problem.hopeless_from == since
+    fresh = diagnose(Replica("llm-0", "v", containers=(facts,)), max_restarts=0)
+    assert fresh and fresh.hopeless_from == max(0.0, since - 100.0), "it has not been started"
 
 
 LOADS = Replica("chat-b", "v", node="n1", unready="containers with unready status: [server]")

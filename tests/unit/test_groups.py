@@ -61,6 +61,8 @@ def test_a_group_that_is_not_ready_is_released_beyond_the_budget() -> None:
     surged = Groups.at_rest(budget(2, 1, 0)).changed().without_ready(0).with_done(2).settled()
     assert surged.stage == (2, 3)
     assert surged.without_ready(1).settled().stage == (1, 3)
+    broken = Groups.at_rest(budget(2, 1, 0)).changed().without_ready(0, 1).settled().resized(1).settled()
+    assert broken.stage == (1, 2), "the highest one too"
 
 
 @given(st.integers(1, 30), st.integers(0, 30), st.integers(0, 30))

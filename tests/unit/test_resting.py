@@ -71,6 +71,17 @@ def test_what_rests(state: State, expected: bool) -> None:
             ROLLING.but(held=Problem(cause=Cause.CRASH_LOOP, message="")), seen(new=Side(total=1)), None,
             id="held because of the lost replica",
         ),
+        pytest.param(
+            ROLLING.but(foreign=Foreign(who="kim", what="image")), seen(new=Side(total=1)), None,
+            id="somebody else's change decides, whatever is lost",
+        ),
+        pytest.param(
+            ROLLING.but(foreign=Foreign(who="kim", what="image"), overrules=True), seen(new=Side(total=1)), NOW,
+            id="a change that is overruled decides nothing",
+        ),
+        pytest.param(
+            ROLLING.but(asleep=True), seen(new=Side(total=1)), None, id="asleep, and its replicas go",
+        ),
     ],
 )  # fmt: skip
 def test_when_time_changes_the_decision(state: State, observed: Observation, expected: float | None) -> None:

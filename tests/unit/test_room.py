@@ -66,7 +66,10 @@ def test_what_fits_on_nodes(wanted: Demand, nodes: list[Node] | None, more: int 
         (demand(cpu=1), [node(taints=({"key": "k", "effect": "NoSchedule"},), cpu=8, pods=8)],
          "no node of 1 matches its node selector and tolerations"),
     ],
-    ids=["one", "a-node-without-it", "of-several-nodes", "memory", "no-single-one-is-short", "no-node-may-run-it"],
+    ids=[
+        "one-resource", "of-several-nodes", "a-node-without-it", "memory", "no-single-one-is-short",
+        "no-node-may-run-it",
+    ],
 )  # fmt: skip
 def test_what_the_next_replica_lacks(wanted: Demand, nodes: list[Node], why: str) -> None:
     assert room_for(wanted, nodes, ()) == Room(more=0, why=why)

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import signal
-import sys
 from collections.abc import Sequence
 
 from temporalio.client import Client
@@ -11,13 +10,12 @@ from temporalio.client import Client
 from activities.cluster import Cluster
 from segue.clusters import HERE
 from segue.connection import connect
-from segue.errors import Exit, SegueError
 from segue.naming import check_cluster
 from worker.controller.controller import Controller
 from worker.controller.engine import Engine
 from worker.health import serve_health
-from worker.settings import Settings, load_settings
-from worker.telemetry import flush_telemetry, set_up_logs, set_up_telemetry
+from worker.running import run
+from worker.settings import Settings
 
 log = logging.getLogger("segue.controller")
 
@@ -56,15 +54,4 @@ async def _connect() -> Client:
 
 def main(cluster: str, namespaces: Sequence[str]) -> int:
     """Run the controller, and return its exit code."""
-    try:
-        check_cluster(cluster)
-        settings = load_settings()
-        set_up_logs(settings)
-        set_up_telemetry(settings)
-        asyncio.run(serve(settings, cluster, namespaces))
-    except SegueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return int(error.exit_code)
-    finally:
-        flush_telemetry()
-    return int(Exit.COMPLETED)
+    return run(lambda settings: serve(settings, cluster, namespaces), lambda: check_cluster(cluster))
