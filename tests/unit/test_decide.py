@@ -661,6 +661,7 @@ LOST: dict[str, Any] = {"hindered": 0, "hindrance": "chat-0: its node a does not
         pytest.param(see(4, 0, asked=(0, 4), autonomous=True, **LOST), False, id="its-operator-replaces-an-old-one"),
         pytest.param(see(3, 2, ready=2, proven=1, **GATED), True, id="on-a-lost-node"),
         pytest.param(see(4, 1, ready=3, **LOST), True, id="the-floor-allows-no-move"),
+        pytest.param(see(1, 4, ready=1, proven=3, **GATED), True, id="the-last-one-is-gated"),
         pytest.param(see(4, 1, **LOST), False, id="it-moves-on"),
         pytest.param(see(0, 4, **LOST), False, id="all-is-done"),
     ],

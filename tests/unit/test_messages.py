@@ -23,6 +23,7 @@ from segue.messages import (
     Settle,
     answer,
     approval_of,
+    message_of,
     pause_of,
     receive,
     rollout_of,
@@ -394,3 +395,9 @@ def test_a_retarget_of_the_strategy_may_leave_the_change_empty_only_onto_the_bas
     for fields in ({"strategy": Strategy()}, {"onto_baseline": True}):
         with pytest.raises(ValidationError):
             RetargetTo.model_validate({"change": Change(), **fields})
+
+
+def test_a_freeze_is_overruled_only_with_a_reason() -> None:
+    assert message_of(Resume, by="ann", break_glass=True, reason="outage").reason == "outage"
+    with pytest.raises(Refused, match="reason: '': is empty, but overruling a freeze needs one; give it"):
+        message_of(Resume, by="ann", break_glass=True)
