@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from harness import Lab, Run, open_lab, until
+from kube_api import client_of
 from kubernetes import client
 from operators import Operator
 from segue_local import Stack
@@ -244,10 +245,7 @@ async def test_a_killed_worker_changes_nothing(services: Lab) -> None:
 
 def test_its_nodes_are_told_apart_as_real_ones_are(kserve: Stack) -> None:
     """What ModelMesh and others select nodes by."""
-    from harness import kubeconfig
-
-    api = kubeconfig.new_client_from_config(str(kserve.kubeconfig))
-    for node in client.CoreV1Api(api).list_node().items:
+    for node in client.CoreV1Api(client_of(str(kserve.kubeconfig))).list_node().items:
         labels = node.metadata.labels
         assert (labels["kubernetes.io/arch"], labels["kubernetes.io/os"]) == ("amd64", "linux")
         assert labels["kubernetes.io/hostname"] == node.metadata.name
