@@ -588,7 +588,8 @@ def untaken(pending: Iterable[PendingActivityInfo], now: float) -> str:
 def latest_failure(pending: Iterable[PendingActivityInfo]) -> Failure | None:
     """Return the failure after which a short activity is tried again; None without one.
 
-    A watch lasts: its failure may be long over. A lost worker is no failure of an activity.
+    It leaves out watches: they run for a long time, so their latest failure may be old. It leaves out timeouts: they
+    show that a worker was lost, and not that the activity failed.
     """
     short = (each for each in pending if each.activity_type.name != contract.AWAIT_READY.name)
     failed = (each.last_failure for each in short if each.HasField("last_failure"))

@@ -69,10 +69,10 @@ async def write(
     """
     target = request.target
     for _ in range(_ATTEMPTS):
-        found, objects, seen, engaged = await read()
-        if finishing and seen.owner is None and not seen.held:
-            return Written(done=True, mark=mark(found))  # done before, and the answer was lost
         try:
+            found, objects, seen, engaged = await read()
+            if finishing and seen.owner is None and not seen.held:
+                return Written(done=True, mark=mark(found))  # done before, and the answer was lost
             check_owner(found, request.state, engaged=engaged)
             patch = checked(request, seen, make(objects, seen))
             if patch is None:

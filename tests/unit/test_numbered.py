@@ -410,7 +410,7 @@ NO_VOLUME = "node(s) didn't find available persistent volumes to bind."
 def test_a_volume_claim_that_cannot_be_bound_is_not_the_versions_fault(
     message: str, templates: tuple[str, ...], volume: str, holds: bool, back: bool
 ) -> None:
-    """The claim belongs to the number: the rollout holds, and goes on by itself when it is bound."""
+    """The claim belongs to the number: the rollout holds, and continues when the claim is bound."""
     claims = [{"name": volume, "persistentVolumeClaim": {"claimName": volume}}] if volume else []
     template = {"spec": {**TEMPLATES["old"]["spec"], "volumes": claims}}
     pod = pod_of(3, "old", ready=False)

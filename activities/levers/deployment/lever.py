@@ -589,7 +589,8 @@ class DeploymentLever:
                 objects = await (self._completed(request.target, listed) if listed else self._fetch(request.target))
             lost = lost_baseline(objects, request.state, _rolling(objects, request))
             if lost.saved:
-                patch = {"metadata": {"annotations": {BASELINE: lost.saved}}}
+                version = objects.deployment["metadata"]["resourceVersion"]  # somebody may put the value back meanwhile
+                patch = {"metadata": {"resourceVersion": version, "annotations": {BASELINE: lost.saved}}}
                 await self._cluster.patch("deployments", request.target.namespace, request.target.name, patch)
                 objects, warning = await self._fetch(request.target), lost.warning
             seen = read(objects, request.rules, request.state, now)
